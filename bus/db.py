@@ -1,0 +1,180 @@
+"""Connections: one PostgreSQL connection in two idioms, and the mapping of database errors to the bus's own."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeAlias
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool
+
+from bus.errors import BusError, NotAuthenticated, OwnerSuspended
+
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 4_000
+
+# Raised by bus/sql/*.sql: class LB is outside what the SQL standard and PostgreSQL use.
+_REFUSED = "LBUS0"
+_NOT_AUTHENTICATED = "LBUS1"
+_OWNER_SUSPENDED = "LBUS2"
+
+_AWAY = "The bus cannot reach its database; nothing was changed. Try again in a few seconds."
+_BUSY = "The bus is busy and gave up waiting; nothing was changed. Try again in a moment."
+_TOO_SLOW = (
+    "That query reads too much; nothing was changed. Narrow it: use one filter, "
+    "alone or together with type, or a smaller since/until range."
+)
+
+_CONFLICTS = {
+    "owner_handle_key": "That handle is taken; choose another.",
+    "owner_email_key": "An owner with that e-mail exists already.",
+    "project_owner_id_name_key_key": "You have a project of that name already; choose another name.",
+    "participant_name_pkey": "That participant name is taken; choose another.",
+    "participation_project_id_participant_id_key": "That participant is in the project already.",
+}
+
+Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Connection:
+    """One connection, seen through psycopg (`raw`, coordination verbs) and SQLAlchemy Core (`core`, tenancy).
+
+    Both run in the same transaction, if one is open. Statements go through `one`, `maybe`, `all` and `run`,
+    which turn database errors into the bus's own.
+    """
+
+    __slots__ = ("core", "raw")
+
+    def __init__(self, core: sa.Connection) -> None:
+        self.core = core
+        raw = core.connection.driver_connection
+        assert isinstance(raw, psycopg.Connection)
+        self.raw: psycopg.Connection[Row] = raw
+
+    def maybe(self, sql: str, params: Params = ()) -> Row | None:
+        """Run one statement and return its first row, or None."""
+        try:
+            return self.raw.execute(sql.encode(), params).fetchone()
+        except psycopg.Error as error:
+            raise_as_bus_error(error)
+
+    def one(self, sql: str, params: Params = ()) -> Row:
+        """Run one statement that always has a row, and return it."""
+        row = self.maybe(sql, params)
+        assert row is not None, sql
+        return row
+
+    def all(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement and return its rows."""
+        try:
+            return self.raw.execute(sql.encode(), params).fetchall()
+        except psycopg.Error as error:
+            raise_as_bus_error(error)
+
+    def run(self, statement: sa.Executable) -> sa.CursorResult[Any]:
+        """Run a SQLAlchemy Core statement."""
+        try:
+            return self.core.execute(statement)
+        except sa.exc.DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error):
+                raise_as_bus_error(error.orig)
+            raise
+
+
+class Database:
+    """A pool of connections to one PostgreSQL.
+
+    Args:
+        url: libpq URL.
+        size: the most connections held; further callers wait up to `wait` seconds, then get `unavailable`.
+    """
+
+    def __init__(self, url: str, *, size: int = 8, wait: float = 5.0, name: str = "llm-bus") -> None:
+        self.url = url
+        self.engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: connect(url, name=name),
+            # Transactions are psycopg's: a verb that is one statement pays for no BEGIN and COMMIT.
+            isolation_level="AUTOCOMMIT",
+            poolclass=QueuePool,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=wait,
+            pool_reset_on_return=None,
+            pool_use_lifo=True,
+        )
+
+    @contextmanager
+    def call(self) -> Iterator[Connection]:
+        """A connection without a transaction: each statement commits alone. For verbs that are one statement."""
+        try:
+            core = self.engine.connect()
+        except sa.exc.TimeoutError:
+            raise BusError("unavailable", _BUSY) from None
+        except (sa.exc.DBAPIError, psycopg.OperationalError) as error:
+            raise BusError("unavailable", _AWAY) from error
+        with core:
+            raw = core.connection.driver_connection
+            assert isinstance(raw, psycopg.Connection)
+            try:
+                yield Connection(core)
+            finally:
+                if raw.closed:
+                    # The server went away. What else the pool holds is as dead as this connection.
+                    core.invalidate()
+                    self.engine.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection inside a transaction that commits when the block ends and rolls back when it raises."""
+        with self.call() as conn:
+            try:
+                with conn.raw.transaction():
+                    yield conn
+            except psycopg.Error as error:
+                raise_as_bus_error(error)
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when they are given back."""
+        self.engine.dispose()
+
+
+def connect(url: str, *, name: str = "llm-bus") -> psycopg.Connection[Row]:
+    """Open one connection in autocommit mode with the bus's timeouts and UTC."""
+    options = " ".join(
+        f"-c {setting}"
+        for setting in (
+            f"statement_timeout={STATEMENT_TIMEOUT_MS}",
+            f"lock_timeout={LOCK_TIMEOUT_MS}",
+            f"idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS}",
+            "timezone=UTC",
+            # The plans of the hot verbs do not depend on their arguments; JIT only costs at this size.
+            "jit=off",
+        )
+    )
+    return psycopg.connect(url, autocommit=True, options=options, application_name=name, connect_timeout=5)
+
+
+def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
+    """Raise the bus's error for a database error; one that is a defect of ours is raised as it is."""
+    state = error.sqlstate
+    diagnosis = error.diag
+    if state == _REFUSED:
+        facts: dict[str, Any] = json.loads(diagnosis.message_detail or "{}")
+        code = facts.pop("code", "invalid_argument")
+        raise BusError(code, diagnosis.message_primary or "", **facts) from None
+    if state == _NOT_AUTHENTICATED:
+        raise NotAuthenticated from None
+    if state == _OWNER_SUSPENDED:
+        raise OwnerSuspended from None
+    if state == "57014":
+        raise BusError("unavailable", _TOO_SLOW) from error
+    if state in ("55P03", "40P01"):
+        raise BusError("unavailable", _BUSY) from error
+    if diagnosis.constraint_name in _CONFLICTS and state == "23505":
+        raise BusError("conflict", _CONFLICTS[diagnosis.constraint_name]) from None
+    if isinstance(error, psycopg.OperationalError) or (state or "").startswith(("08", "57", "53", "25006")):
+        raise BusError("unavailable", _AWAY) from error
+    raise error

@@ -1,0 +1,253 @@
+"""Handoffs: posts addressed to a lane or a participant, and their acknowledgement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from bus import limits, names
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.errors import BusError, InvalidArgument
+from bus.idempotency import key_and_fingerprint
+from bus.reading import page, read
+from bus.rules import text
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A post that is delivered; `post_id` is the number of its event. `recipients` counts its deliveries."""
+
+    post_id: int
+    created_at: datetime
+    recipients: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A post as one caller sees it.
+
+    Attributes:
+        sender: qualified name of who wrote it.
+        acked: whether the caller has acked it, if it was delivered to the caller; else whether anyone has.
+        acked_by: who has acked it, oldest first, at most 50.
+    """
+
+    post_id: int
+    sender: str
+    to_lane: str | None
+    to_actor: str | None
+    subject: str | None
+    body: str
+    ref: str | None
+    tag: str | None
+    reply_to: int | None
+    created_at: datetime
+    acked: bool
+    acked_by: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Posts:
+    """A page of posts, newest first; `next_before` asks for the next page."""
+
+    posts: list[Post]
+    next_before: int | None
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """When the caller first acked a post."""
+
+    post_id: int
+    acked_at: datetime
+
+
+def create(
+    conn: Connection,
+    ctx: Ctx,
+    body: str,
+    *,
+    to_lane: str | None = None,
+    to_actor: str | None = None,
+    subject: str | None = None,
+    ref: str | None = None,
+    tag: str | None = None,
+    reply_to: int | None = None,
+    ack_within_seconds: int | None = None,
+    idempotency_key: str | None = None,
+) -> Posted:
+    """Hand something over to a lane, to a participant, or to both (one delivery each).
+
+    Args:
+        body: 1 to 8000 characters; never written to the ledger.
+        to_lane: its members at this moment, the caller excepted; who joins later receives it while unacked.
+        ref: the artifact that it is about: a PR, a commit, an ADR.
+        reply_to: the post_id that it answers.
+        ack_within_seconds: 1 to 86400; a post that is not acked by then is overdue.
+    Raises:
+        BusError: `invalid_argument` without an address; `unknown_recipient`; `not_found` for reply_to;
+            `key_reuse`.
+    Locks: the idempotency key, then the project clock (bus_post in sql/posts.sql).
+    """
+    text.words(body, "body", limits.BODY)
+    if to_lane is None and to_actor is None:
+        raise InvalidArgument("A post needs an address; give to_lane or to_actor.")
+    if to_lane is not None:
+        to_lane = text.name(to_lane, "to_lane")
+    to_handle = to_label = None
+    if to_actor is not None:
+        to_handle, to_label = text.qualified(to_actor, "to_actor")
+    if subject is not None:
+        text.words(subject, "subject", limits.SUBJECT)
+    if ref is not None:
+        ref = text.name(ref, "ref", limits.REF)
+    if tag is not None:
+        tag = text.name(tag, "tag")
+    if reply_to is not None:
+        text.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
+    if ack_within_seconds is not None:
+        text.integer(ack_within_seconds, "ack_within_seconds", 1, limits.SECONDS)
+    key, fingerprint = key_and_fingerprint(
+        "post",
+        idempotency_key,
+        body=body,
+        to_lane=to_lane,
+        to_actor=to_actor,
+        subject=subject,
+        ref=ref,
+        tag=tag,
+        reply_to=reply_to,
+        ack_within_seconds=ack_within_seconds,
+    )
+    try:
+        row = conn.one(
+            "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                ctx.participation_id,
+                ctx.token_id,
+                body,
+                to_lane,
+                to_handle,
+                None if to_label is None else text.label_key(to_label),
+                to_actor,
+                subject,
+                ref,
+                tag,
+                reply_to,
+                ack_within_seconds,
+                key,
+                fingerprint,
+            ),
+        )
+    except BusError as error:
+        raise names.with_near(error) from None
+    return Posted(*row)
+
+
+def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
+    """Confirm posts. Repeating it changes nothing and gives the first time again. All of them or none.
+
+    Args:
+        post_ids: 1 to 100 posts of the project, addressed to the caller or to others.
+    Raises:
+        BusError: `not_found`, naming the ids that are not posts of this project.
+    Locks: the project clock, then the deliveries (bus_ack).
+    """
+    if not 1 <= len(post_ids) <= limits.POSTS_PER_ACK:
+        raise InvalidArgument(f"Ack from 1 to {limits.POSTS_PER_ACK} posts at once.")
+    for post_id in post_ids:
+        text.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
+    rows = conn.all(
+        "SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids))
+    )
+    acked = {post_id: at for post_id, at in rows}
+    return [Ack(post_id, acked[post_id]) for post_id in dict.fromkeys(post_ids)]
+
+
+_POST = """
+    SELECT o.id, o.actor, o.to_lane, o.to_actor, o.subject, o.body, o.ref, o.tag, o.reply_to, o.created_at,
+           CASE WHEN mine.addressed THEN mine.acked_at IS NOT NULL
+                ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,
+           ARRAY(SELECT bus_actor(d.participation_id) FROM delivery d
+                 WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at IS NOT NULL
+                 ORDER BY d.acked_at, d.participation_id LIMIT 50) AS acked_by
+    FROM ({picked}) AS picked
+    JOIN post o ON o.project_id = %(project)s AND o.id = picked.id
+    LEFT JOIN delivery mine ON mine.project_id = o.project_id AND mine.post_id = o.id
+                           AND mine.participation_id = %(me)s
+    ORDER BY o.id DESC
+"""
+
+
+def list_(
+    conn: Connection,
+    ctx: Ctx,
+    *,
+    to_lane: str | None = None,
+    to_me: bool = False,
+    tag: str | None = None,
+    ref: str | None = None,
+    unacked_only: bool = False,
+    reply_to: int | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Posts:
+    """Posts of the project, newest first. Reading consumes nothing.
+
+    Args:
+        to_me: only what was delivered to the caller: its inbox.
+        unacked_only: only what `acked` is false for.
+        before: a post_id; only older posts.
+        limit: 1 to 200.
+    """
+    filters = ["o.project_id = %(project)s"]
+    if before is not None:
+        text.integer(before, "before", 1, limits.MAX_INTEGER)
+        filters.append("o.id < %(before)s")
+    if to_lane is not None:
+        to_lane = text.name(to_lane, "to_lane")
+        filters.append("o.to_lane = %(to_lane)s")
+    if tag is not None:
+        tag = text.name(tag, "tag")
+        filters.append("o.tag = %(tag)s")
+    if ref is not None:
+        ref = text.name(ref, "ref", limits.REF)
+        filters.append("o.ref = %(ref)s")
+    if reply_to is not None:
+        text.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
+        filters.append("o.reply_to = %(reply_to)s")
+    text.integer(limit, "limit", 1, 200)
+    unread, rows = read(
+        conn,
+        ctx,
+        _POST.format(picked=_picked(filters, to_me, unacked_only)),
+        "r.id DESC",
+        to_lane=to_lane,
+        tag=tag,
+        ref=ref,
+        reply_to=reply_to,
+        before=before,
+        limit=limit + 1,
+    )
+    rows, next_before = page(rows, limit)
+    return Posts([Post(*row) for row in rows], next_before, unread)
+
+
+def _picked(filters: list[str], to_me: bool, unacked_only: bool) -> str:
+    """SQL for the ids of the page. Each form is an index range that ends in the post's id."""
+    where = " AND ".join(filters)
+    order = "ORDER BY id DESC LIMIT %(limit)s"
+    mine = (
+        "SELECT d.post_id AS id FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id"
+        f" WHERE d.project_id = %(project)s AND d.participation_id = %(me)s AND {where} AND "
+    ) + ("d.post_id < %(before)s AND " if "o.id < %(before)s" in filters else "")
+    if to_me:
+        return f"{mine} {'d.acked_at IS NULL' if unacked_only else 'd.addressed'} {order}"
+    if unacked_only:
+        # What nobody acked, and what the caller has not acked though another recipient has.
+        nobody = f"SELECT o.id FROM post o WHERE {where} AND o.acked_at IS NULL"
+        unacked = f"{mine} d.acked_at IS NULL"
+        return f"SELECT id FROM (({nobody} {order}) UNION ({unacked} {order})) AS both_kinds {order}"
+    return f"SELECT o.id FROM post o WHERE {where} {order}"

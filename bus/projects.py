@@ -1,0 +1,143 @@
+"""Projects: coordination spaces. Everything that agents do is scoped to one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from bus import audit
+from bus.db import Connection
+from bus.errors import BusError
+from bus.rules import text
+from bus.tables import owner, project, project_clock
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project; `owner` is the owner's handle."""
+
+    id: int
+    owner_id: int
+    owner: str
+    name: str
+    created_at: datetime
+    archived_at: datetime | None
+
+
+def _select() -> sa.Select[Any]:
+    return (
+        sa.select(
+            project.c.id,
+            project.c.owner_id,
+            owner.c.handle,
+            project.c.name,
+            project.c.created_at,
+            project.c.archived_at,
+        )
+        .join(owner, owner.c.id == project.c.owner_id)
+        .where(project.c.purging_at.is_(None))
+    )
+
+
+def add(conn: Connection, owner_id: int, name: str, *, actor: str = "cli") -> Project:
+    """Create a project with an empty ledger.
+
+    Raises:
+        BusError: `conflict` when the owner has a project of that name.
+    """
+    named = text.label(name, "name")
+    project_id = conn.run(
+        sa.insert(project)
+        .values(owner_id=owner_id, name=named, name_key=text.label_key(named))
+        .returning(project.c.id)
+    ).scalar_one()
+    conn.run(sa.insert(project_clock).values(project_id=project_id))
+    audit.record(conn, owner_id, actor, "project.add", named, project_id=project_id)
+    return get(conn, project_id)
+
+
+def get(conn: Connection, project_id: int) -> Project:
+    """The project with this id.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    row = conn.run(_select().where(project.c.id == project_id)).one_or_none()
+    if row is None:
+        raise BusError("not_found", "There is no such project.")
+    return Project(*row)
+
+
+def get_named(conn: Connection, name: str) -> Project:
+    """The project called `NAME` or `HANDLE/NAME`, as people type it.
+
+    Raises:
+        BusError: `not_found`, or `conflict` when several owners have a project of that name.
+    """
+    handle, label = text.qualified(name, "project")
+    query = _select().where(project.c.name_key == text.label_key(label)).order_by(project.c.id).limit(6)
+    if handle is not None:
+        query = query.where(owner.c.handle == handle)
+    found = [Project(*row) for row in conn.run(query)]
+    if not found:
+        raise BusError("not_found", f"There is no project {name}; `llm-bus project list` names them.")
+    if len(found) > 1:
+        choices = ", ".join(f"{one.owner}/{one.name}" for one in found)
+        raise BusError("conflict", f"Several owners have a project {name}; say which: {choices}.")
+    return found[0]
+
+
+def list_(
+    conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200
+) -> list[Project]:
+    """Projects by id, at most `limit`, with ids above `after`; of one owner or of all."""
+    query = _select().where(project.c.id > after).order_by(project.c.id).limit(limit)
+    if owner_id is not None:
+        query = query.where(project.c.owner_id == owner_id)
+    return [Project(*row) for row in conn.run(query)]
+
+
+def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
+    """Archive a project: reads go on, writes are `forbidden`. Returns whether anything changed.
+
+    Locks: the project clock, so that no write is under way when the archive commits.
+    """
+    return _set_archived(conn, project_id, sa.func.clock_timestamp(), project.c.archived_at.is_(None), actor)
+
+
+def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
+    """Open an archived project again. Returns whether anything changed."""
+    return _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
+
+
+def _set_archived(
+    conn: Connection, project_id: int, value: Any, precondition: sa.ColumnElement[bool], actor: str
+) -> bool:
+    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
+    changed = conn.run(
+        sa.update(project)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None), precondition)
+        .values(archived_at=value)
+        .returning(project.c.owner_id, project.c.name)
+    ).one_or_none()
+    if changed is not None:
+        action = "project.reopen" if value is None else "project.archive"
+        audit.record(conn, changed.owner_id, actor, action, changed.name, project_id=project_id)
+    return changed is not None
+
+
+def begin_purge(conn: Connection, project_id: int, *, actor: str, reason: str = "") -> None:
+    """Begin to delete a project for good. Once this commits nobody reaches it; `purge_step` does the rest.
+
+    Locks: the project clock, then the project.
+    """
+    get(conn, project_id)
+    conn.maybe(
+        "SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason)
+    )
+
+
+def purge_step(conn: Connection, project_id: int, *, limit: int = 10_000) -> bool:
+    """Delete up to `limit` rows of a project whose purge was begun; true when nothing is left. Repeat until true."""
+    return bool(conn.one("SELECT bus_purge_step(%s, %s)", (project_id, limit))[0])

@@ -1,0 +1,1 @@
+"""The pure decisions of the bus: standard library only, no I/O, property-tested."""

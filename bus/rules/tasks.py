@@ -1,0 +1,94 @@
+"""The life of a task: which verb leads from which status to which, and what may wait for what."""
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from bus.errors import BusError
+
+Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
+Verb = Literal["assign", "start", "block", "resolve", "ship", "requeue"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+VERBS: tuple[Verb, ...] = get_args(Verb)
+
+# What is not listed is refused. `start` and `resolve` also look at the open blockers; see after().
+TRANSITIONS: Mapping[tuple[str, str], Status] = MappingProxyType(
+    {
+        ("assign", "open"): "assigned",
+        ("assign", "assigned"): "assigned",
+        ("start", "open"): "in_progress",
+        ("start", "assigned"): "in_progress",
+        ("block", "in_progress"): "blocked",
+        ("resolve", "open"): "open",
+        ("resolve", "assigned"): "assigned",
+        ("resolve", "blocked"): "in_progress",
+        ("ship", "in_progress"): "done",
+        ("requeue", "in_progress"): "open",
+    }
+)
+
+_START_FIRST = "start it with task_start first."
+_RESOLVE_FIRST = "Task is blocked; resolve its blockers with task_resolve first."
+
+# One sentence for each refused pair; a status that answers every verb alike has its sentence under "".
+_REFUSALS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("", "open"): f"Task is open; {_START_FIRST}",
+        ("", "assigned"): f"Task is assigned but not started; {_START_FIRST}",
+        ("", "blocked"): _RESOLVE_FIRST,
+        ("", "done"): "Task is done; create a new one.",
+        ("assign", "in_progress"): "Task is in progress; let its assignee ship it, or create a new one.",
+        ("start", "in_progress"): "Task is already in progress; pick another with task_next.",
+        ("resolve", "in_progress"): "Task is in progress and waits for nothing; ship it with task_ship.",
+    }
+)
+
+
+def after(verb: str, status: str, open_blockers: int = 0) -> str:
+    """The status that a verb leads to.
+
+    Args:
+        verb: one of VERBS.
+        status: the present status, one of STATUSES.
+        open_blockers: for `start`, how many the task has; for `resolve`, how many remain once this one is
+            gone. Other verbs don't look at it.
+    Returns:
+        The next status; the present one if the verb changes something else (a reassignment, a blocker of a
+        task that has not started).
+    Raises:
+        BusError: wrong_state, with `status`, if the verb does not apply; its message says what to do next.
+    """
+    after_ = TRANSITIONS.get((verb, status))
+    if after_ is None:
+        raise BusError("wrong_state", _refusal(verb, status), status=status)
+    if verb == "start" and open_blockers:
+        waits = "1 blocker; resolve it" if open_blockers == 1 else f"{open_blockers} blockers; resolve them"
+        raise BusError(
+            "wrong_state", f"Task waits for {waits} first or pick another with task_next.", status=status
+        )
+    if verb == "resolve" and open_blockers:
+        return status
+    return after_
+
+
+def _refusal(verb: str, status: str) -> str:
+    return _REFUSALS.get((verb, status)) or _REFUSALS["", status]
+
+
+def would_cycle(edges: Mapping[int, Collection[int]], task: int, on: int) -> bool:
+    """Whether `task` waiting for `on` would make a task wait for itself.
+
+    Args:
+        edges: for each task, those it waits for; a task without an entry waits for none. Only what is
+            reachable from `on` is read.
+    """
+    seen: set[int] = set()
+    todo = [on]
+    while todo:
+        here = todo.pop()
+        if here == task:
+            return True
+        if here not in seen:
+            seen.add(here)
+            todo.extend(edges.get(here, ()))
+    return False

@@ -1,0 +1,191 @@
+"""What clients may write: every text and number is checked here before anything is done with it.
+
+Each function returns the value to work with, or raises InvalidArgument with one sentence that names the
+argument and says what to send instead. Lengths count code points.
+"""
+
+import re
+import unicodedata
+
+from bus.errors import InvalidArgument
+
+RESERVED_HANDLES = frozenset(
+    "about account admin api auth billing contact docs healthz help invite join kit llm-bus login logout "  # noqa: SIM905 (a list takes a page)
+    "mcp metrics oauth operator pricing privacy readyz root security settings signin signup static status "
+    "support system terms www".split()
+)
+
+_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r")
+_HANDLE = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_SEQUENCE = re.compile(r"[a-z0-9_-]{1,64}")
+_EMAIL_LOCAL = re.compile(r'[^\s@<>()\[\],;:\\"]+')
+_EMAIL_DOMAIN = re.compile(r"localhost|(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W_](?:[\w-]*[^\W_])?")
+
+# Controls, format characters (bidi and zero-width among them), surrogates, line and paragraph separators.
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Drawn as nothing, though Unicode files them under letters, marks and symbols.
+_UNSEEN_OTHERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+    chr(point) for point in range(0xE0100, 0xE01F0)
+}
+# Variation selectors choose between two drawings of one emoji: harmless to show, but no difference in a name.
+_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
+
+
+def words(value: str, name: str, most: int, least: int = 1) -> str:
+    r"""Check free text: a body, detail, reason, note, status, subject or title.
+
+    Args:
+        value: returned unchanged; may hold anything but NUL, lone surrogates and C0 controls other than
+            \n, \r and \t.
+        name: what the client calls the argument.
+        most, least: bounds of its length.
+    Raises:
+        InvalidArgument: too short, too long, or a refused character.
+    """
+    _sized(value, name, most, least)
+    if value.isascii() and value.isprintable():
+        return value
+    try:
+        raw = value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} holds half of a surrogate pair; send valid Unicode.") from None
+    # In UTF-8 these bytes stand for nothing else, and bytes.translate is 10 times as fast as a regex.
+    if len(raw.translate(None, _CONTROLS)) != len(raw):
+        raise InvalidArgument(
+            f"{name} holds a control character; send plain text with \\n, \\r and \\t at most."
+        )
+    return value
+
+
+def name(value: str, argument: str, most: int = 64) -> str:
+    """Check a name that others are shown: a lane, a tag, a label, a ref.
+
+    Returns:
+        The name in NFC, of 1 to `most` characters, each of which can be seen; it neither begins nor ends
+        with white space.
+    Raises:
+        InvalidArgument: empty, too long, surrounded by white space, or a character that cannot be seen
+            (control, bidi, zero-width, separator of lines, lone surrogate).
+    """
+    # Normalising may change the length, but never by more than this; so a long text is not worked on.
+    if len(value) > 4 * most:
+        _sized(value, argument, most)
+    if not (value.isascii() and value.isprintable()):
+        value = unicodedata.normalize("NFC", value)
+        for char in value:
+            if unicodedata.category(char) in _UNSEEN_CATEGORIES or char in _UNSEEN_OTHERS:
+                raise InvalidArgument(
+                    f"{argument} holds a character that cannot be seen (U+{ord(char):04X}); remove it."
+                )
+        if value and not value.translate(_SELECTORS):
+            raise InvalidArgument(f"{argument} holds nothing that can be seen; send a name.")
+    _sized(value, argument, most)
+    if value != value.strip():
+        raise InvalidArgument(f"{argument} begins or ends with white space; remove it.")
+    return value
+
+
+def label(value: str, argument: str) -> str:
+    """Check the label of a participant: a name of at most 64 characters without '/'.
+
+    Raises:
+        InvalidArgument: as for name(), or it holds a '/'.
+    """
+    if "/" in value:
+        raise InvalidArgument(f"{argument} must not hold '/'; send a label such as 'api-agent'.")
+    return name(value, argument)
+
+
+def qualified(value: str, argument: str) -> tuple[str | None, str]:
+    """Read how one participant addresses another: 'label', or 'handle/label' of at most 129 characters.
+
+    Returns:
+        (handle or None, label). The handle is well formed; whether anybody has it is for the caller to find
+        out, so a reserved word passes.
+    Raises:
+        InvalidArgument: either part is malformed.
+    """
+    before, slash, rest = value.partition("/")
+    if not slash:
+        return None, label(value, argument)
+    if "/" in rest or not rest or not _is_handle(before):
+        raise InvalidArgument(f"{argument} must be 'label' or 'handle/label', with the handle in lower case.")
+    return before, label(rest, argument)
+
+
+def label_key(label: str) -> str:
+    """The key under which two labels are the same name: folded case, NFKC, without variation selectors.
+
+    Folding twice is Unicode's definition of a compatibility caseless match (D146): compatibility forms such
+    as the Kelvin sign or a small capital fold only after they have been replaced.
+    """
+    folded = unicodedata.normalize("NFD", label.translate(_SELECTORS)).casefold()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", folded).casefold())
+
+
+def handle(value: str, argument: str) -> str:
+    """Check the public handle of an owner: lower-case letters, digits and single hyphens inside, at most 64.
+
+    Raises:
+        InvalidArgument: malformed, or a word that the service keeps for itself (RESERVED_HANDLES).
+    """
+    if not _is_handle(value):
+        raise InvalidArgument(
+            f"{argument} must be 1 to 64 of a-z and 0-9, with single hyphens inside, such as 'ada-l'."
+        )
+    if value in RESERVED_HANDLES:
+        raise InvalidArgument(f"{argument} is a reserved word; choose another.")
+    return value
+
+
+def email(value: str, argument: str) -> str:
+    """Check an e-mail address as far as one can without writing to it.
+
+    Returns:
+        The address in NFC, with its domain in lower case; the part before the @ stays as it is, because
+        only its own server may say that case does not matter there.
+    Raises:
+        InvalidArgument: longer than 254 characters, white space or control characters, not exactly one @,
+            or a domain that has no dot and is not localhost.
+    """
+    local, _, domain = name(value, argument, 254).rpartition("@")
+    domain = domain.lower()
+    address = f"{local}@{domain}"
+    # Lower case can be longer in a few scripts, hence the length once more.
+    if len(address) > 254 or not (_EMAIL_LOCAL.fullmatch(local) and _EMAIL_DOMAIN.fullmatch(domain)):
+        raise InvalidArgument(f"{argument} must be an e-mail address such as ada@example.org.")
+    return address
+
+
+def sequence(value: str, argument: str = "sequence") -> str:
+    """Check the name of a sequence of numbers: `^[a-z0-9_-]{1,64}$`.
+
+    Raises:
+        InvalidArgument: anything else.
+    """
+    if not _SEQUENCE.fullmatch(value):
+        raise InvalidArgument(f"{argument} must be 1 to 64 of a-z, 0-9, '_' and '-', such as 'adr'.")
+    return value
+
+
+def integer(value: int, argument: str, least: int, most: int) -> int:
+    """Check that a whole number lies in `least`..`most`, both included.
+
+    Raises:
+        InvalidArgument: it does not.
+    """
+    if not least <= value <= most:
+        raise InvalidArgument(f"{argument} must be a whole number from {least} to {most}.")
+    return value
+
+
+def _is_handle(value: str) -> bool:
+    return len(value) <= 64 and _HANDLE.fullmatch(value) is not None
+
+
+def _sized(value: str, argument: str, most: int, least: int = 1) -> None:
+    length = len(value)
+    if length > most:
+        raise InvalidArgument(f"{argument} has {length} characters; send at most {most}.")
+    if length < least:
+        raise InvalidArgument(f"{argument} has {length or 'no'} characters; send at least {least}.")

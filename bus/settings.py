@@ -1,0 +1,124 @@
+"""Settings, read from the environment once (12-factor) and handed on as one frozen value."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+
+class SettingError(ValueError):
+    """A setting is missing or malformed; the message names the variable and what to put there."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every process needs to know about where it runs.
+
+    Attributes:
+        database_url: libpq URL of PostgreSQL 16 or newer.
+        redis_url: Redis-compatible server, or None: then wake-ups and limits stay in the process.
+        public_url: address of the web, without a trailing slash.
+        mcp_url: address of the gateway's MCP endpoint.
+        host, port: where this process listens.
+        threads: worker threads that run engine calls, and so the most connections it holds.
+        queue_limit: calls that may wait for a thread before the process answers 503.
+        max_body_bytes: larger request bodies are refused with 413.
+        allowed_hosts: Host headers that are served; others get 421. `name:*` allows any port.
+        allowed_origins: Origin headers that are served; others get 403.
+        rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
+    """
+
+    database_url: str
+    redis_url: str | None = None
+    public_url: str = "http://127.0.0.1:8787"
+    mcp_url: str = "http://127.0.0.1:8788/mcp"
+    host: str = "127.0.0.1"
+    port: int = 8788
+    threads: int = 8
+    queue_limit: int = 1024
+    max_body_bytes: int = 1024 * 1024
+    allowed_hosts: tuple[str, ...] = field(default=())
+    allowed_origins: tuple[str, ...] = field(default=())
+    rate_per_minute: int = 0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings from `env` (default: the process environment).
+
+        Raises:
+            SettingError: DATABASE_URL is missing, or a value has the wrong form.
+        """
+        env = os.environ if env is None else env
+        database_url = env.get("DATABASE_URL", "").strip()
+        if not database_url:
+            raise SettingError(
+                "DATABASE_URL is not set. `llm-bus up` starts a PostgreSQL of its own; "
+                "other commands need the address of a running one."
+            )
+        public_url = env.get("PUBLIC_URL", "http://127.0.0.1:8787").rstrip("/")
+        mcp_url = env.get("MCP_URL", f"{public_url}/mcp").rstrip("/")
+        hosts = _listed(env, "ALLOWED_HOSTS") or _hosts_of(public_url, mcp_url)
+        origins = _listed(env, "ALLOWED_ORIGINS") or _origins_of(public_url, mcp_url)
+        return cls(
+            database_url=normalise_database_url(database_url),
+            redis_url=env.get("REDIS_URL", "").strip() or None,
+            public_url=public_url,
+            mcp_url=mcp_url,
+            host=env.get("HOST", "127.0.0.1"),
+            port=_number(env, "PORT", 8788, 0, 65535),
+            threads=_number(env, "GATEWAY_THREADS", 8, 1, 256),
+            queue_limit=_number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
+            max_body_bytes=_number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+            allowed_hosts=hosts,
+            allowed_origins=origins,
+            rate_per_minute=_number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
+        )
+
+
+def normalise_database_url(url: str) -> str:
+    """Accept the spellings that platforms use (`postgres://`) and drop SQLAlchemy's driver suffix."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
+        raise SettingError("DATABASE_URL must start with postgresql:// (or postgres://).")
+    return f"postgresql://{rest}"
+
+
+def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part for part in (piece.strip() for piece in env.get(name, "").split(",")) if part)
+
+
+def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise SettingError(f"{name} must be a whole number from {least} to {most}; it is {text!r}.")
+    return value
+
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def _hosts_of(*urls: str) -> tuple[str, ...]:
+    """Hosts that the configured addresses name; loopback always, since health checks come from there."""
+    hosts = [name for base in _LOOPBACK for name in (base, f"{base}:*")]
+    for url in urls:
+        netloc = urlsplit(url).netloc.rpartition("@")[2]
+        if netloc and netloc not in hosts:
+            hosts.append(netloc)
+    return tuple(hosts)
+
+
+def _origins_of(*urls: str) -> tuple[str, ...]:
+    origins = [origin for base in _LOOPBACK for origin in (f"http://{base}", f"http://{base}:*")]
+    for url in urls:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if parts.netloc and origin not in origins:
+            origins.append(origin)
+    return tuple(origins)

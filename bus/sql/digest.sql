@@ -1,0 +1,58 @@
+-- whats_new: the events after the caller's cursor, with the state that goes with them.
+
+-- The cursor belongs to the identity, which sub-agents share. Its row is locked first and everything is read
+-- afterwards, so that calls at one moment are served one after another and every event reaches the identity once.
+CREATE FUNCTION bus_whats_new(
+    p_participation bigint, p_token bigint, p_advance boolean, p_limit integer, p_since bigint,
+    OUT since bigint, OUT cursor_seq bigint, OUT last_seq bigint, OUT events jsonb, OUT unacked_posts integer,
+    OUT active_leases integer, OUT latest_claims jsonb
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_read_to bigint;
+BEGIN
+    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, false);
+    IF p_since IS NULL AND p_advance THEN
+        INSERT INTO cursor (project_id, participation_id, seq)
+        SELECT v_caller.project_id, p_participation, greatest(c.last_seq - 100, 0)
+        FROM project_clock c WHERE c.project_id = v_caller.project_id
+        ON CONFLICT DO NOTHING;
+        SELECT k.seq INTO since FROM cursor k
+        WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation FOR UPDATE;
+    ELSE
+        SELECT coalesce(
+            (SELECT k.seq FROM cursor k
+             WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation),
+            (SELECT greatest(c.last_seq - 100, 0) FROM project_clock c WHERE c.project_id = v_caller.project_id))
+        INTO since;
+    END IF;
+    cursor_seq := since;
+    since := coalesce(p_since, since);
+    WITH batch AS MATERIALIZED (
+        SELECT e.seq, e.at, e.actor, e.type, e.payload, e.participation_id
+        FROM event e WHERE e.project_id = v_caller.project_id AND e.seq > since
+        ORDER BY e.seq LIMIT p_limit
+    )
+    SELECT coalesce(jsonb_agg(jsonb_build_array(b.seq, bus_ms(b.at), b.actor, b.type, b.payload,
+                                                b.participation_id IS NOT DISTINCT FROM p_participation)
+                              ORDER BY b.seq), '[]'),
+           coalesce(max(b.seq), since)
+    INTO events, v_read_to FROM batch b;
+    IF p_since IS NULL AND p_advance AND v_read_to > cursor_seq THEN
+        UPDATE cursor k SET seq = v_read_to
+        WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation;
+        cursor_seq := v_read_to;
+    END IF;
+    SELECT c.last_seq INTO last_seq FROM project_clock c WHERE c.project_id = v_caller.project_id;
+    SELECT count(*) INTO unacked_posts FROM (
+        SELECT FROM delivery d WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation
+          AND d.acked_at IS NULL LIMIT 1000) AS waiting;
+    SELECT count(*) INTO active_leases FROM (
+        SELECT FROM lease l WHERE l.project_id = v_caller.project_id AND l.ended_at IS NULL
+          AND l.expires_at > clock_timestamp() LIMIT 1000) AS live;
+    SELECT coalesce(jsonb_object_agg(s.name, s.claimed_as), '{}')
+    INTO latest_claims FROM (
+        SELECT q.name, q.claimed_as FROM sequence q
+        WHERE q.project_id = v_caller.project_id AND q.claimed_at IS NOT NULL
+        ORDER BY q.claimed_at DESC LIMIT 50) AS s;
+END $$;

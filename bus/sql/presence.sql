@@ -1,0 +1,40 @@
+-- Presence: registering writes at once; being seen is flushed by the gateway in batches.
+
+-- Changing lanes withdraws what waited because of the old one and delivers what nobody has acked in the new one.
+CREATE FUNCTION bus_register(
+    p_participation bigint, p_token bigint, p_lane text, p_status text,
+    OUT actor text, OUT registered_at timestamptz, OUT unread integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_before record;
+    v_old_lane text;
+BEGIN
+    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    PERFORM bus_lock_clock(v_caller.project_id);
+    actor := v_caller.actor;
+    SELECT pr.lane, pr.status, pr.registered_at INTO v_before FROM presence pr
+    WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation FOR UPDATE;
+    v_old_lane := coalesce(v_before.lane, v_caller.lane);
+    IF v_before.registered_at IS NOT NULL AND (v_before.lane, v_before.status) = (p_lane, p_status) THEN
+        registered_at := v_before.registered_at;
+        UPDATE presence pr SET last_seen = greatest(pr.last_seen, clock_timestamp())
+        WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation;
+    ELSE
+        SELECT a.at INTO registered_at FROM bus_append(v_caller.project_id, p_participation, v_caller.actor,
+            'register', jsonb_build_object('lane', p_lane, 'status', p_status)) a;
+        INSERT INTO presence AS pr (project_id, participation_id, lane, status, registered_at, last_seen)
+        VALUES (v_caller.project_id, p_participation, p_lane, p_status, bus_register.registered_at,
+                bus_register.registered_at)
+        ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE
+        SET lane = excluded.lane, status = excluded.status, registered_at = excluded.registered_at,
+            last_seen = greatest(pr.last_seen, excluded.last_seen);
+        IF v_old_lane IS DISTINCT FROM p_lane THEN
+            IF v_old_lane IS NOT NULL THEN
+                PERFORM bus_leave_lane(v_caller.project_id, p_participation, v_old_lane);
+            END IF;
+            PERFORM bus_join_lane(v_caller.project_id, p_participation, p_lane);
+        END IF;
+    END IF;
+    unread := bus_unread(v_caller.project_id, p_participation);
+END $$;

@@ -1,0 +1,45 @@
+-- Deleting a project: the one path on which the guards of the ledger let a DELETE through, and it is audited first.
+
+-- Begin: from here on the project answers nobody. Runs in the transaction that writes the audit row.
+CREATE FUNCTION bus_purge_begin(p_project bigint, p_actor text, p_detail jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    -- Taking the clock first waits for every write that is under way.
+    PERFORM bus_lock_clock(p_project);
+    INSERT INTO audit (owner_id, project_id, actor, action, subject, detail)
+    SELECT pj.owner_id, pj.id, p_actor, 'project.purge', pj.name,
+           p_detail || jsonb_build_object('events', c.last_seq)
+    FROM project pj JOIN project_clock c ON c.project_id = pj.id WHERE pj.id = p_project;
+    UPDATE project pj SET archived_at = coalesce(pj.archived_at, clock_timestamp()), purging_at = clock_timestamp()
+    WHERE pj.id = p_project AND pj.purging_at IS NULL;
+END $$;
+
+-- Delete up to p_limit rows of the project that is being purged; true when nothing is left of it. Called again and
+-- again, each time in a transaction of its own, so that none lasts long.
+CREATE FUNCTION bus_purge_step(p_project bigint, p_limit integer) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_table text;
+    v_gone bigint;
+BEGIN
+    PERFORM FROM project pj WHERE pj.id = p_project AND pj.purging_at IS NOT NULL FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN true;
+    END IF;
+    FOREACH v_table IN ARRAY ARRAY['delivery', 'post', 'task_blocker', 'task', 'lease', 'event', 'idempotency',
+                                   'cursor', 'presence', 'sequence'] LOOP
+        EXECUTE format('DELETE FROM %I WHERE project_id = $1 AND ctid = ANY (ARRAY('
+                       'SELECT ctid FROM %I WHERE project_id = $1 LIMIT $2))', v_table, v_table)
+        USING p_project, p_limit;
+        GET DIAGNOSTICS v_gone = ROW_COUNT;
+        IF v_gone > 0 THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    DELETE FROM token t USING participation p WHERE p.id = t.participation_id AND p.project_id = p_project;
+    DELETE FROM invite i WHERE i.project_id = p_project;
+    DELETE FROM participation p WHERE p.project_id = p_project;
+    DELETE FROM project_clock c WHERE c.project_id = p_project;
+    DELETE FROM project pj WHERE pj.id = p_project;
+    RETURN true;
+END $$;

@@ -1,0 +1,88 @@
+-- Claims: atomic, gap-free numbers. One statement, its own lock; the clock is taken last.
+
+CREATE FUNCTION bus_formatted(p_prefix text, p_pad integer, p_number bigint) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_prefix || repeat('0', greatest(p_pad - length(p_number::text), 0)) || p_number::text
+$$;
+
+-- Lock order: idempotency key, then the sequence row (by the upsert), then the clock (by the append).
+CREATE FUNCTION bus_claim(
+    p_participation bigint, p_token bigint, p_sequence text, p_note text, p_key text, p_fingerprint bytea,
+    OUT number bigint, OUT formatted text, OUT note text, OUT unread integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_stored jsonb;
+BEGIN
+    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    unread := bus_unread(v_caller.project_id, p_participation);
+    note := p_note;
+    IF p_key IS NOT NULL THEN
+        v_stored := bus_remembered(v_caller.project_id, p_participation, p_key, p_fingerprint);
+        IF v_stored IS NOT NULL THEN
+            number := (v_stored ->> 'number')::bigint;
+            formatted := v_stored ->> 'formatted';
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO sequence AS s (project_id, name, current, claimed, claimed_as, claimed_by, claimed_at)
+    VALUES (v_caller.project_id, p_sequence, 1, 1, '1', v_caller.actor, clock_timestamp())
+    ON CONFLICT ON CONSTRAINT sequence_pkey DO UPDATE
+    SET current = s.current + 1, claimed = s.current + 1,
+        claimed_as = bus_formatted(s.prefix, s.pad, s.current + 1),
+        claimed_by = excluded.claimed_by, claimed_at = clock_timestamp()
+    WHERE s.current < 9007199254740991
+    RETURNING s.claimed, s.claimed_as INTO number, formatted;
+    IF NOT FOUND THEN
+        PERFORM bus_refuse('conflict', format('Sequence %s has reached its last number.', p_sequence));
+    END IF;
+    PERFORM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'claim', jsonb_build_object(
+        'sequence', p_sequence, 'number', number, 'formatted', formatted, 'note', p_note));
+    IF p_key IS NOT NULL THEN
+        PERFORM bus_remember(v_caller.project_id, p_participation, p_key,
+            jsonb_build_object('number', number, 'formatted', formatted));
+    END IF;
+END $$;
+
+-- Creating is open to all, changing needs project-admin; the counter never goes back, unchanged values add nothing.
+-- The insert waits for a concurrent first claim, and the row is read again under its lock before anything is decided.
+CREATE FUNCTION bus_seed(
+    p_participation bigint, p_token bigint, p_sequence text, p_current bigint, p_prefix text, p_pad integer,
+    OUT current bigint, OUT prefix text, OUT pad integer, OUT unread integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_row sequence%ROWTYPE;
+    v_created boolean;
+BEGIN
+    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    unread := bus_unread(v_caller.project_id, p_participation);
+    INSERT INTO sequence (project_id, name, current, prefix, pad)
+    VALUES (v_caller.project_id, p_sequence, p_current, coalesce(p_prefix, ''), coalesce(p_pad, 0))
+    ON CONFLICT DO NOTHING;
+    v_created := FOUND;
+    SELECT * INTO v_row FROM sequence s
+    WHERE s.project_id = v_caller.project_id AND s.name = p_sequence FOR UPDATE;
+    current := p_current;
+    prefix := coalesce(p_prefix, v_row.prefix);
+    pad := coalesce(p_pad, v_row.pad);
+    IF NOT v_created THEN
+        IF p_current < v_row.current THEN
+            PERFORM bus_refuse('conflict',
+                format('Sequence %s is already at %s and never goes back; seed it at %s or above.',
+                    p_sequence, v_row.current, v_row.current),
+                jsonb_build_object('current', v_row.current));
+        END IF;
+        IF (p_current, prefix, pad) = (v_row.current, v_row.prefix, v_row.pad::integer) THEN
+            RETURN;
+        END IF;
+        IF NOT v_caller.is_admin THEN
+            PERFORM bus_refuse('forbidden',
+                format('Sequence %s exists and only a project-admin may change it; claim from it instead.', p_sequence));
+        END IF;
+        UPDATE sequence s SET current = p_current, prefix = bus_seed.prefix, pad = bus_seed.pad
+        WHERE s.project_id = v_caller.project_id AND s.name = p_sequence;
+    END IF;
+    PERFORM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'seed', jsonb_build_object(
+        'sequence', p_sequence, 'current', current, 'prefix', prefix, 'pad', pad));
+END $$;

@@ -1,0 +1,516 @@
+"""Tasks: a small dependency graph with an enforced state machine.
+
+Every verb locks the project clock in its first statement and reads what it decides on in a later one, so two verbs
+of one project never decide on old rows. The state machine itself is bus/rules/tasks.py.
+Source: docs/decisions/0003-locks.md
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from bus import limits, names, participations
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.errors import BusError, InvalidArgument
+from bus.idempotency import key_and_fingerprint
+from bus.reading import page, read
+from bus.rules import tasks as rules
+from bus.rules import text
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """A task after a verb."""
+
+    task_id: int
+    status: str
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A task after it was assigned; `owner` is a qualified name."""
+
+    task_id: int
+    owner: str
+    status: str
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A task that is done; `unblocked` lists the tasks that were freed or became ready by it."""
+
+    task_id: int
+    status: str
+    unblocked: list[int]
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """What a task waits for: another task, a reason, or both."""
+
+    on: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task; `blockers` are the open ones, at most 50."""
+
+    task_id: int
+    title: str
+    lane: str | None
+    owner: str | None
+    status: str
+    blockers: list[Blocker]
+    priority: int
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """A page of tasks, newest first; `next_before` asks for the next page."""
+
+    tasks: list[Task]
+    next_before: int | None
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The task that the caller has just started, or None where nothing is ready."""
+
+    task: Task | None
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: int
+    status: str
+    participation_id: int | None
+    owner: str | None
+    open_blockers: int
+
+
+class _Verb:
+    """One verb at work: the caller is known and the project clock is locked until the transaction ends."""
+
+    def __init__(self, conn: Connection, ctx: Ctx) -> None:
+        self.conn = conn
+        self.ctx = ctx
+        self.project_id, self.actor, self.is_admin = conn.one(
+            "SELECT * FROM bus_enter_locked(%s, %s)", (ctx.participation_id, ctx.token_id)
+        )
+        self._types: list[str] = []
+        self._payloads: list[Jsonb] = []
+
+    def task(self, task_id: int) -> _Row:
+        text.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
+        row = self.conn.maybe(
+            "SELECT id, status, participation_id, owner, open_blockers FROM task"
+            " WHERE project_id = %s AND id = %s",
+            (self.project_id, task_id),
+        )
+        if row is None:
+            raise BusError("not_found", f"There is no task {task_id}; list_tasks shows what there is.")
+        return _Row(*row)
+
+    def check_may_work_on(self, task: _Row) -> None:
+        if task.participation_id not in (None, self.ctx.participation_id) and not self.is_admin:
+            raise BusError(
+                "forbidden",
+                f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you with task_assign.",
+            )
+
+    def set(self, task_id: int, **values: Any) -> None:
+        assignments = ", ".join(f"{name} = %({name})s" for name in values)
+        self.conn.maybe(
+            f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"  # noqa: S608 - our own names
+            " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING id",
+            {**values, "project_id": self.project_id, "id": task_id},
+        )
+
+    def event(self, kind: str, **payload: Any) -> None:
+        self._types.append(kind)
+        self._payloads.append(Jsonb(payload))
+
+    def finish(self) -> int:
+        """Append the events, bumping the ledger once; returns how many posts wait for the caller."""
+        if self._types:
+            self.conn.maybe(
+                "SELECT bus_append_all(%s, %s, %s, %s::text[], %s::jsonb[])",
+                (self.project_id, self.ctx.participation_id, self.actor, self._types, self._payloads),
+            )
+        (unread,) = self.conn.one("SELECT bus_unread(%s, %s)", (self.project_id, self.ctx.participation_id))
+        return int(unread)
+
+
+def create(
+    conn: Connection,
+    ctx: Ctx,
+    title: str,
+    *,
+    detail: str | None = None,
+    lane: str | None = None,
+    owner: str | None = None,
+    priority: int = 2,
+    blocked_on: Sequence[int] = (),
+    idempotency_key: str | None = None,
+) -> TaskStatus:
+    """Create a task: `open`, or `assigned` where an owner is named.
+
+    Args:
+        priority: 0 (first) to 4.
+        blocked_on: tasks of this project, at most 50, that must ship before it is ready; those done count not.
+    Raises:
+        BusError: `unknown_recipient`, `not_found` for blocked_on, `key_reuse`.
+    Locks: the idempotency key, then the project clock.
+    """
+    text.words(title, "title", limits.TITLE)
+    if detail is not None:
+        text.words(detail, "detail", limits.DETAIL)
+    if lane is not None:
+        lane = text.name(lane, "lane")
+    text.integer(priority, "priority", 0, 4)
+    waits_for = list(dict.fromkeys(blocked_on))
+    if len(waits_for) > limits.BLOCKERS:
+        raise InvalidArgument(f"blocked_on takes at most {limits.BLOCKERS} tasks.")
+    for other in waits_for:
+        text.integer(other, "blocked_on", 1, limits.MAX_INTEGER)
+    key, fingerprint = key_and_fingerprint(
+        "task_create",
+        idempotency_key,
+        title=title,
+        detail=detail,
+        lane=lane,
+        owner=owner,
+        priority=priority,
+        blocked_on=waits_for,
+    )
+    if key is not None:
+        (stored, unread) = conn.one(
+            "SELECT bus_remembered(c.project_id, %(me)s, %(key)s, %(fingerprint)s),"
+            " bus_unread(c.project_id, %(me)s) FROM bus_enter(%(me)s, %(token)s, true) c",
+            {"me": ctx.participation_id, "token": ctx.token_id, "key": key, "fingerprint": fingerprint},
+        )
+        if stored is not None:
+            return TaskStatus(stored["task_id"], stored["status"], unread)
+    verb = _Verb(conn, ctx)
+    assignee = None if owner is None else participations.get(conn, verb.project_id, owner, "owner")
+    open_ones = _unfinished(verb, waits_for)
+    (task_id,) = conn.one(
+        "UPDATE project_clock SET last_task = last_task + 1 WHERE project_id = %s RETURNING last_task",
+        (verb.project_id,),
+    )
+    status = "open" if assignee is None else "assigned"
+    owner_name = None if assignee is None else assignee.actor
+    conn.maybe(
+        "INSERT INTO task (project_id, id, title, detail, lane, participation_id, owner, status, priority,"
+        " open_blockers, created_by, created_at, updated_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp()) RETURNING id",
+        (
+            verb.project_id,
+            task_id,
+            title,
+            detail,
+            lane,
+            None if assignee is None else assignee.participation_id,
+            owner_name,
+            status,
+            priority,
+            len(open_ones),
+            verb.actor,
+        ),
+    )
+    for other in open_ones:
+        _add_blocker(verb, task_id, other, None)
+    verb.event(
+        "task_create",
+        task_id=task_id,
+        title=title,
+        lane=lane,
+        owner=owner_name,
+        priority=priority,
+        blocked_on=open_ones,
+    )
+    if key is not None:
+        conn.maybe(
+            "SELECT bus_remember(%s, %s, %s, %s)",
+            (verb.project_id, ctx.participation_id, key, Jsonb({"task_id": task_id, "status": status})),
+        )
+    return TaskStatus(task_id, status, verb.finish())
+
+
+def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> Assigned:
+    """Give an open or assigned task to a participant; anyone may. Assigning it to its owner again adds no event.
+
+    Raises:
+        BusError: `not_found`, `unknown_recipient`, `wrong_state`.
+    Locks: the project clock.
+    """
+    verb = _Verb(conn, ctx)
+    task = verb.task(task_id)
+    assignee = participations.get(conn, verb.project_id, owner, "owner")
+    status = rules.after("assign", task.status)
+    if (status, assignee.participation_id) != (task.status, task.participation_id):
+        verb.set(task_id, status=status, participation_id=assignee.participation_id, owner=assignee.actor)
+        verb.event("task_assign", task_id=task_id, owner=assignee.actor)
+    return Assigned(task_id, assignee.actor, status, verb.finish())
+
+
+def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:
+    """Start an assigned task, or take an open one. The assignee or a project-admin may.
+
+    Raises:
+        BusError: `not_found`, `forbidden`, `wrong_state` (also while it has open blockers).
+    Locks: the project clock.
+    """
+    verb = _Verb(conn, ctx)
+    task = verb.task(task_id)
+    status = rules.after("start", task.status, task.open_blockers)
+    verb.check_may_work_on(task)
+    _begin(verb, task, status)
+    return TaskStatus(task_id, status, verb.finish())
+
+
+def take_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> Next:
+    """Start the first task that is ready for the caller, by priority and then age; None where there is none.
+
+    Args:
+        lane: only tasks of this lane.
+    Locks: the project clock.
+    """
+    if lane is not None:
+        lane = text.name(lane, "lane")
+    verb = _Verb(conn, ctx)
+    row = conn.maybe(
+        "SELECT id, status, participation_id, owner, open_blockers, title, lane, priority, detail FROM task"
+        " WHERE project_id = %(project)s AND status IN ('open', 'assigned') AND open_blockers = 0"
+        " AND (participation_id IS NULL OR participation_id = %(me)s)"
+        " AND (%(lane)s::text IS NULL OR lane = %(lane)s) ORDER BY priority, id LIMIT 1",
+        {"project": verb.project_id, "me": ctx.participation_id, "lane": lane},
+    )
+    if row is None:
+        return Next(None, verb.finish())
+    found = _Row(*row[:5])
+    title, task_lane, priority, detail = row[5:]
+    status = rules.after("start", found.status)
+    _begin(verb, found, status)
+    owner = found.owner or verb.actor
+    return Next(Task(found.id, title, task_lane, owner, status, [], priority, detail), verb.finish())
+
+
+def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | None = None) -> TaskStatus:
+    """Say that a task in progress cannot go on, and on which task it waits. The assignee or a project-admin may.
+
+    Raises:
+        BusError: `not_found`, `forbidden`, `wrong_state` (also when `on` is done), `conflict` when it would make
+            a task wait for itself.
+    Locks: the project clock.
+    """
+    text.words(reason, "reason", limits.REASON)
+    verb = _Verb(conn, ctx)
+    task = verb.task(task_id)
+    status = rules.after("block", task.status)
+    verb.check_may_work_on(task)
+    if on is not None:
+        text.integer(on, "on", 1, limits.MAX_INTEGER)
+        blocking = verb.task(on)
+        if rules.would_cycle(_open_edges(verb, on), task_id, on):
+            raise BusError(
+                "conflict",
+                f"Task {on} waits for task {task_id} already, so neither could ever start; resolve that first.",
+            )
+        if blocking.status == "done":
+            raise BusError(
+                "wrong_state", f"Task {on} is done, so there is nothing to wait for; go on.", status="done"
+            )
+    _add_blocker(verb, task_id, on, reason)
+    verb.set(task_id, status=status, open_blockers=1)
+    verb.event("task_block", task_id=task_id, reason=reason, on=on)
+    return TaskStatus(task_id, status, verb.finish())
+
+
+def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = None) -> TaskStatus:
+    """Say that a blocker is gone; anyone may. When the last one goes, a blocked task is in progress again.
+
+    Args:
+        blocker: the task it waited for, as `on` in list_tasks; None resolves every open blocker.
+    Raises:
+        BusError: `not_found` (also when it does not wait for `blocker`), `wrong_state`.
+    Locks: the project clock.
+    """
+    verb = _Verb(conn, ctx)
+    task = verb.task(task_id)
+    if blocker is not None:
+        text.integer(blocker, "blocker", 1, limits.MAX_INTEGER)
+    # The state machine speaks first: a task that waits for nothing is told so.
+    rules.after("resolve", task.status, task.open_blockers)
+    if task.open_blockers == 0:
+        raise BusError(
+            "wrong_state", f"Task {task_id} has no open blockers; start it when you like.", status=task.status
+        )
+    gone = verb.conn.all(
+        "UPDATE task_blocker SET resolved_at = clock_timestamp() WHERE project_id = %(project)s"
+        " AND task_id = %(task)s AND resolved_at IS NULL"
+        " AND (%(on)s::bigint IS NULL OR on_task_id = %(on)s) RETURNING id",
+        {"project": verb.project_id, "task": task_id, "on": blocker},
+    )
+    if not gone:
+        raise BusError("not_found", f"Task {task_id} does not wait for task {blocker}; list_tasks shows its blockers.")
+    left = task.open_blockers - len(gone)
+    status = rules.after("resolve", task.status, left)
+    verb.set(task_id, status=status, open_blockers=left)
+    verb.event("task_resolve", task_id=task_id, blocker=blocker, status=status)
+    return TaskStatus(task_id, status, verb.finish())
+
+
+def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) -> Shipped:
+    """Finish a task in progress. Blockers on it resolve. The assignee or a project-admin may.
+
+    Args:
+        ref: the artifact that finishes it: a PR, a commit.
+    Returns:
+        With `unblocked`: tasks that were blocked and go on (one task_resolve event each), and tasks that became
+        ready to start.
+    Raises:
+        BusError: `not_found`, `forbidden`, `wrong_state`.
+    Locks: the project clock.
+    """
+    if ref is not None:
+        ref = text.name(ref, "ref", limits.REF)
+    verb = _Verb(conn, ctx)
+    task = verb.task(task_id)
+    status = rules.after("ship", task.status)
+    verb.check_may_work_on(task)
+    verb.set(task_id, status=status, ref=ref)
+    moved = conn.all(
+        "WITH gone AS (UPDATE task_blocker SET resolved_at = clock_timestamp()"
+        "  WHERE project_id = %(project)s AND on_task_id = %(task)s AND resolved_at IS NULL"
+        "  RETURNING task_id),"
+        " counted AS (SELECT task_id, count(*)::integer AS n FROM gone GROUP BY task_id)"
+        " UPDATE task t SET open_blockers = t.open_blockers - counted.n, updated_at = clock_timestamp(),"
+        "  status = CASE WHEN t.status = 'blocked' AND t.open_blockers = counted.n THEN 'in_progress'"
+        "           ELSE t.status END"
+        " FROM counted WHERE t.project_id = %(project)s AND t.id = counted.task_id"
+        " RETURNING t.id, t.status, t.open_blockers",
+        {"project": verb.project_id, "task": task_id},
+    )
+    unblocked = sorted(other for other, _, left in moved if left == 0)
+    verb.event("task_ship", task_id=task_id, ref=ref, unblocked=unblocked)
+    for other, other_status, left in sorted(moved):
+        if left == 0 and other_status == "in_progress":
+            verb.event("task_resolve", task_id=other, blocker=task_id, status=other_status)
+    return Shipped(task_id, status, unblocked, verb.finish())
+
+
+def list_(
+    conn: Connection,
+    ctx: Ctx,
+    *,
+    status: str | None = None,
+    owner: str | None = None,
+    lane: str | None = None,
+    ready: bool | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Tasks:
+    """Tasks, newest first.
+
+    Args:
+        owner: whose; by a present or former name.
+        ready: True for tasks that could be started now, False for the others.
+        before: a task_id; only older tasks.
+        limit: 1 to 200.
+    """
+    filters = ["t.project_id = %(project)s", "t.id < %(before)s"]
+    if status is not None:
+        if status not in rules.STATUSES:
+            raise InvalidArgument(f"status must be one of: {', '.join(rules.STATUSES)}.")
+        filters.append("t.status = %(status)s")
+    if lane is not None:
+        lane = text.name(lane, "lane")
+        filters.append("t.lane = %(lane)s")
+    if before is not None:
+        text.integer(before, "before", 1, limits.MAX_INTEGER)
+    if ready is not None:
+        is_ready = "(t.status IN ('open', 'assigned') AND t.open_blockers = 0)"
+        filters.append(is_ready if ready else f"NOT {is_ready}")
+    text.integer(limit, "limit", 1, 200)
+    assignee = None
+    if owner is not None:
+        assignee = names.get(conn, ctx, owner, "owner")
+        filters.append("t.participation_id = %(assignee)s")
+    unread, rows = read(
+        conn,
+        ctx,
+        "SELECT t.id, t.title, t.lane, t.owner, t.status,"
+        " ARRAY(SELECT jsonb_build_array(b.on_task_id, b.reason) FROM task_blocker b"
+        "       WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL"
+        "       ORDER BY b.id LIMIT 50), t.priority"
+        f" FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
+        "r.id DESC",
+        status=status,
+        lane=lane,
+        assignee=assignee,
+        before=before or limits.MAX_INTEGER,
+        limit=limit + 1,
+    )
+    rows, next_before = page(rows, limit)
+    found = [
+        Task(id_, title, lane_, owner_, status_, [Blocker(*one) for one in blockers], priority)
+        for id_, title, lane_, owner_, status_, blockers, priority in rows
+    ]
+    return Tasks(found, next_before, unread)
+
+
+def _begin(verb: _Verb, task: _Row, status: str) -> None:
+    if task.participation_id is None:
+        verb.set(task.id, status=status, participation_id=verb.ctx.participation_id, owner=verb.actor)
+    else:
+        verb.set(task.id, status=status)
+    verb.event("task_start", task_id=task.id, owner=task.owner or verb.actor)
+
+
+def _unfinished(verb: _Verb, waits_for: list[int]) -> list[int]:
+    """Those of the tasks that are not done; all of them must exist."""
+    rows = verb.conn.all(
+        "SELECT id, status FROM task WHERE project_id = %s AND id = ANY (%s)", (verb.project_id, waits_for)
+    )
+    known = {task_id: status for task_id, status in rows}
+    for other in waits_for:
+        if other not in known:
+            raise BusError("not_found", f"There is no task {other} to wait for; list_tasks shows what there is.")
+    return [other for other in waits_for if known[other] != "done"]
+
+
+def _add_blocker(verb: _Verb, task_id: int, on: int | None, reason: str | None) -> None:
+    verb.conn.maybe(
+        "INSERT INTO task_blocker (project_id, task_id, id, on_task_id, reason, created_at)"
+        " SELECT %(project)s, %(task)s, coalesce(max(b.id), 0) + 1, %(on)s, %(reason)s, clock_timestamp()"
+        " FROM task_blocker b WHERE b.project_id = %(project)s AND b.task_id = %(task)s RETURNING id",
+        {"project": verb.project_id, "task": task_id, "on": on, "reason": reason},
+    )
+
+
+def _open_edges(verb: _Verb, on: int) -> dict[int, list[int]]:
+    """What `on` waits for, directly and indirectly."""
+    rows = verb.conn.all(
+        "WITH RECURSIVE chain (task_id, on_task_id) AS ("
+        "  SELECT b.task_id, b.on_task_id FROM task_blocker b WHERE b.project_id = %(project)s"
+        "    AND b.task_id = %(on)s AND b.resolved_at IS NULL AND b.on_task_id IS NOT NULL"
+        "  UNION SELECT b.task_id, b.on_task_id FROM chain c JOIN task_blocker b ON b.task_id = c.on_task_id"
+        "    AND b.project_id = %(project)s AND b.resolved_at IS NULL AND b.on_task_id IS NOT NULL)"
+        " SELECT task_id, on_task_id FROM chain",
+        {"project": verb.project_id, "on": on},
+    )
+    edges: dict[int, list[int]] = {}
+    for task_id, other in rows:
+        edges.setdefault(task_id, []).append(other)
+    return edges

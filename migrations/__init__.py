@@ -1,0 +1,1 @@
+"""Alembic: what the database is, step by step."""

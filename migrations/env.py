@@ -1,0 +1,48 @@
+"""How migrations run: one at a time, with bounded waits, and with the functions of bus/sql at the end."""
+
+import psycopg
+import sqlalchemy as sa
+from alembic import context
+
+from bus.schema import DROP_FUNCTIONS_SQL, INSTALLED_MARK_SQL, functions_mark, head, install_functions_sql
+from bus.settings import normalise_database_url
+from bus.tables import metadata
+
+# Any constant; it only has to be the same in every process that migrates.
+_ADVISORY_KEY = 0x11B5_0001
+
+
+def run() -> None:
+    url = context.config.get_main_option("sqlalchemy.url")
+    assert url is not None
+    url = normalise_database_url(url)
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(url, connect_timeout=10, application_name="llm-bus migrate"),
+        poolclass=sa.pool.NullPool,
+    )
+    with engine.connect() as connection:
+        # A second migration waits here and then finds nothing left to do. The lock belongs to the transaction, so
+        # it works through a transaction-pooling proxy too.
+        connection.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
+        # DDL must not queue behind a long reader and stop everyone who comes after it.
+        connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+        connection.execute(sa.text("SET LOCAL statement_timeout = '60s'"))
+        context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        with context.begin_transaction():
+            revision = context.get_context().get_current_revision()
+            installed = driver.execute(INSTALLED_MARK_SQL).fetchone()
+            if (revision, installed) != (head(), (functions_mark(),)) or context.get_revision_argument() != head():
+                # Functions name columns and row types, so they go before a table changes and come back after.
+                driver.execute(DROP_FUNCTIONS_SQL)
+                context.run_migrations()
+                if context.get_context().get_current_revision() == head():
+                    driver.execute(install_functions_sql().encode())
+        connection.commit()
+    engine.dispose()
+
+
+run()

@@ -1,0 +1,55 @@
+"""What tests are made of: owners, projects and agents, created through the engine as any door would."""
+
+import itertools
+from dataclasses import dataclass
+
+from bus import owners, participations, projects, tokens
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.rules.tokens import fingerprint
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A participation with a live token, as a caller of the engine and of the gateway."""
+
+    ctx: Ctx
+    token: str
+    actor: str
+    label: str
+    project: str
+    handle: str
+
+
+def make_owner(conn: Connection, handle: str | None = None) -> owners.Owner:
+    handle = handle or f"owner-{next(_numbers)}"
+    return owners.add(conn, f"{handle}@example.org", handle=handle)
+
+
+def make_project(conn: Connection, name: str | None = None, owner: owners.Owner | None = None) -> projects.Project:
+    owner = owner or make_owner(conn)
+    return projects.add(conn, owner.id, name or f"project-{next(_numbers)}")
+
+
+def make_agent(
+    conn: Connection,
+    project: projects.Project | None = None,
+    label: str | None = None,
+    *,
+    lane: str | None = None,
+    is_admin: bool = False,
+    kind: str = "agent",
+) -> Agent:
+    project = project or make_project(conn)
+    label = label or f"agent-{next(_numbers)}"
+    granted = participations.grant(conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind)
+    return as_agent(conn, granted)
+
+
+def as_agent(conn: Connection, granted: participations.Grant) -> Agent:
+    ctx = tokens.resolve(conn, fingerprint(granted.token))
+    assert ctx is not None
+    handle = granted.actor.partition("/")[0]
+    return Agent(ctx, granted.token, granted.actor, granted.participant, granted.project, handle)
