@@ -9,7 +9,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
-from bus.errors import BusError, NotAuthenticated, OwnerSuspended
+from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 4_000
@@ -19,7 +19,7 @@ _REFUSED = "LBUS0"
 _NOT_AUTHENTICATED = "LBUS1"
 _OWNER_SUSPENDED = "LBUS2"
 
-_AWAY = "The bus cannot reach its database; nothing was changed. Try again in a few seconds."
+_AWAY = "The bus cannot reach its database. Try again in a few seconds."
 _BUSY = "The bus is busy and gave up waiting; nothing was changed. Try again in a moment."
 _TOO_SLOW = (
     "That query reads too much; nothing was changed. Narrow it: use one filter, "
@@ -112,9 +112,9 @@ class Database:
         try:
             core = self.engine.connect()
         except sa.exc.TimeoutError:
-            raise BusError("unavailable", _BUSY) from None
+            raise Unavailable(_BUSY) from None
         except (sa.exc.DBAPIError, psycopg.OperationalError) as error:
-            raise BusError("unavailable", _AWAY) from error
+            raise Unavailable(_AWAY) from error
         with core:
             raw = core.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
@@ -172,9 +172,9 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
     if state == "57014":
         raise BusError("unavailable", _TOO_SLOW) from error
     if state in ("55P03", "40P01"):
-        raise BusError("unavailable", _BUSY) from error
+        raise Unavailable(_BUSY) from error
     if diagnosis.constraint_name in _CONFLICTS and state == "23505":
         raise BusError("conflict", _CONFLICTS[diagnosis.constraint_name]) from None
     if isinstance(error, psycopg.OperationalError) or (state or "").startswith(("08", "57", "53", "25006")):
-        raise BusError("unavailable", _AWAY) from error
+        raise Unavailable(_AWAY) from error
     raise error

@@ -38,6 +38,13 @@ class InvalidArgument(BusError):
         super().__init__("invalid_argument", message, **data)
 
 
+class Unavailable(BusError):
+    """The bus cannot answer at this moment (database away, too busy); the same call may work in seconds."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
+
+
 class NotAuthenticated(Exception):
     """The token is unknown, malformed, revoked or expired, or its grant is gone: nobody is calling."""
 

@@ -3,9 +3,7 @@
 import hashlib
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -55,14 +53,6 @@ def head() -> str:
     revision = ScriptDirectory(str(_migrations())).get_current_head()
     assert revision is not None
     return revision
-
-
-def current(conn: psycopg.Connection[Any]) -> str | None:
-    """The revision that a database is at, or None where no migration ever ran."""
-    if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() == (None,):
-        return None
-    row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
-    return str(row[0]) if row else None
 
 
 def functions_sql() -> str:

@@ -46,7 +46,7 @@ _END = "/"
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DRIVE_OR_HOME = re.compile(r"[A-Za-z]:(?:/|$)|~(?:/|$)")
 _BRACES = re.compile(r"[{}]")
-# A ']' that comes first is a member; a '[' that nothing closes is just a character, and so is '!' in '[!]'.
+# A ']' that comes first is a member; a '[' that nothing closes is just a character, as in '[]' and '[!]'.
 _CLASS = r"\[!?+[^/][^\]/]*\]"
 _WILD = re.compile(rf"[*?]|{_CLASS}")
 _WITH_CLASSES = re.compile(rf"{_CLASS}|\*+|.")
@@ -72,13 +72,14 @@ def normalise(surface: str) -> str:
         )
     if "\\" in surface:
         raise InvalidArgument("surface holds a backslash; use '/' between segments.")
-    if surface != surface.strip():
-        raise InvalidArgument("surface begins or ends with white space; remove it.")
     if not surface:
         raise InvalidArgument(
             "surface is empty; send a path such as 'src/api', or '.' for the whole repository."
         )
+    # What is left is judged, not what was sent, so that it passes again: './~/a' is no better than '~/a'.
     surface = _path(surface)
+    if surface != surface.strip():
+        raise InvalidArgument("surface begins or ends with white space; remove it.")
     if len(surface) > MOST_CHARACTERS:
         raise _too_long()
     _alternatives(surface)
@@ -133,16 +134,17 @@ def _covers(directory: str, path: str) -> bool:
 
 def _path(text: str) -> str:
     """One path or pattern without what says nothing; '' can't come out, and '.' comes out as '**'."""
-    if text.startswith("/") or _DRIVE_OR_HOME.match(text):
-        raise InvalidArgument(
-            "surface is absolute; send a path relative to the repository, such as 'src/api'."
-        )
     segments = [
         segment for segment in unicodedata.normalize("NFC", text).split("/") if segment not in ("", ".")
     ]
+    path = "/".join(segments) or "**"
+    if text.startswith("/") or _DRIVE_OR_HOME.match(path):
+        raise InvalidArgument(
+            "surface is absolute; send a path relative to the repository, such as 'src/api'."
+        )
     if ".." in segments:
         raise InvalidArgument("surface holds '..'; send a path relative to the root of the repository.")
-    return "/".join(segments) or "**"
+    return path
 
 
 def _alternatives(surface: str) -> list[str]:
@@ -250,8 +252,7 @@ def _ranges(members: str) -> Ranges:
     """What a class matches. Never '/': a class stays within its segment, like every wildcard."""
     slash = (ord("/"), ord("/"))
     listed: list[tuple[int, int]] = []
-    # A '!' alone is a member.
-    negated = members[0] == "!" and len(members) > 1
+    negated = members[0] == "!"
     at = int(negated)
     while at < len(members):
         low = high = ord(members[at])
@@ -452,8 +453,7 @@ def _meet(graph: _Graph, row: _Row) -> bool:
             else:
                 at |= (at & row.stars) << 1
                 if token == _END:
-                    inside = at & row.insides
-                    at = (at & row.trees) | ((at & row.slashes) << 1) | (inside >> 1)
+                    at = ((at & row.slashes) << 1) | ((at & row.insides) >> 1)
                 else:
                     takes = takers.get(token)
                     if takes is None:

@@ -1,0 +1,74 @@
+"""What people and agents are handed to connect: the setup of a token, and the prompt of an invite."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+SERVER_NAME = "llm-bus"
+TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a token
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the bus is, as clients reach it: `web` without a trailing slash, `mcp` the endpoint."""
+
+    web: str
+    mcp: str
+
+
+def setup(addresses: Addresses, token: str) -> dict[str, Any]:
+    """How to connect with a token that was just minted.
+
+    Returns:
+        `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (for a project's .mcp.json,
+        without the token itself) and `clients`: for each client the shell lines or the configuration.
+    """
+    url = shlex.quote(addresses.mcp)
+    header = shlex.quote(f"Authorization: Bearer {token}")
+    export = f"export {TOKEN_VARIABLE}={shlex.quote(token)}"
+    return {
+        "note": "The token is shown only now. Keep it out of git and of the ledger; rotate it if it leaks.",
+        "mcp_url": addresses.mcp,
+        "env": {TOKEN_VARIABLE: token},
+        "mcp_json": mcp_json(addresses),
+        "clients": {
+            "claude_code": f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
+            "codex": f"{export} && codex mcp add {SERVER_NAME} --url {url}"
+            f" --bearer-token-env-var {TOKEN_VARIABLE}",
+            "gemini": f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
+        },
+    }
+
+
+def mcp_json(addresses: Addresses) -> dict[str, Any]:
+    """A .mcp.json that is safe to commit: the token comes from the environment."""
+    return {
+        "mcpServers": {
+            SERVER_NAME: {
+                "type": "http",
+                "url": addresses.mcp,
+                "headers": {"Authorization": f"Bearer ${{{TOKEN_VARIABLE}}}"},
+            }
+        }
+    }
+
+
+def redeem_url(addresses: Addresses, code: str) -> str:
+    """The page that explains an invite to people."""
+    return f"{addresses.web}/join/{code}"
+
+
+def invite_prompt(addresses: Addresses, code: str, project: str, name: str | None) -> str:
+    """What to paste to an agent so that it redeems the invite and connects itself."""
+    body = {"code": code} if name is not None else {"code": code, "name": "CHOOSE-A-NAME"}
+    choose = "" if name is not None else "Choose a short name for yourself and put it in. "
+    curl = (
+        f"curl --fail-with-body -sS -X POST {shlex.quote(f'{addresses.web}/join')}"
+        f" -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+    )
+    return (
+        f"You are invited to the project {json.dumps(project, ensure_ascii=False)} on LLM Bus, where agents and "
+        f"people coordinate. {choose}Run this once:\n\n{curl}\n\n"
+        "The answer holds your token, the command that connects you and what to do next. Keep the token out of git."
+    )

@@ -1,0 +1,1 @@
+"""The agents' door: the bus's tools over MCP."""

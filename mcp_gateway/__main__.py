@@ -1,0 +1,52 @@
+"""The gateway process: `python -m mcp_gateway` serves the tools behind hypercorn until SIGTERM."""
+
+import asyncio
+import logging
+import sys
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from bus import logs
+from bus.settings import SettingError, Settings
+from mcp_gateway.app import Gateway
+
+
+def main() -> None:
+    """Read the settings, serve, and drain on SIGTERM."""
+    logs.configure()
+    # The SDK reports each refused request and each stateless session at INFO; our own line says it already.
+    logging.getLogger("mcp").setLevel(logging.ERROR)
+    try:
+        settings = Settings.from_env()
+    except SettingError as error:
+        sys.exit(f"llm-bus gateway: {error}")
+    if sys.platform == "win32":
+        asyncio.run(run(settings))
+    else:
+        import uvloop
+
+        uvloop.run(run(settings))
+
+
+async def run(settings: Settings) -> None:
+    """Serve until the process is told to stop; calls under way are answered first."""
+    await serve(Gateway(settings), hypercorn_config(settings), mode="asgi")  # type: ignore[arg-type]
+
+
+def hypercorn_config(settings: Settings) -> Config:
+    """How hypercorn serves: connections are kept, since agents call in bursts."""
+    config = Config()
+    config.bind = [f"{settings.host}:{settings.port}"]
+    config.keep_alive_timeout = 120
+    config.keep_alive_max_requests = 1_000_000
+    config.graceful_timeout = 10
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.backlog = 1024
+    return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The ASGI application: what is decided about an HTTP request before and after the protocol sees it."""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request
+
+from bus import __version__
+from bus.settings import Settings
+from mcp_gateway.caller import Caller, bearer_token
+from mcp_gateway.health import readiness
+from mcp_gateway.protocol import Context, build_server
+from mcp_gateway.ratelimit import RateLimit
+from mcp_gateway.service import Denied, Service
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = logging.getLogger("mcp_gateway.request")
+_RETRY_AFTER = {429: "1", 503: "2"}
+_BODIES = {
+    401: {
+        "error": "unauthorized",
+        "message": "Send a live token of this bus as Authorization: Bearer lbus_…; an owner or project-admin mints one.",
+    },
+    403: {"error": "suspended due to non-payment"},
+    429: {"error": "rate limited", "message": "Too many calls with this token; wait as Retry-After says."},
+    503: {"error": "unavailable", "message": "The bus cannot answer just now; try again as Retry-After says."},
+}
+
+
+class Gateway:
+    """The gateway as an ASGI application: /mcp, /healthz and /readyz.
+
+    Keeps no state between requests beyond caches of what cannot change, so any request may reach any process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.service = Service(settings)
+        self._limit = RateLimit(settings.rate_per_minute)
+        self._server = build_server(self.service, _caller_of)
+        self._mcp = self._server.streamable_http_app(
+            json_response=False,
+            stateless_http=True,
+            max_request_body_size=settings.max_body_bytes,
+            transport_security=TransportSecuritySettings(
+                allowed_hosts=list(settings.allowed_hosts), allowed_origins=list(settings.allowed_origins)
+            ),
+        )
+        self._security = _Security(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            raise RuntimeError(f"the gateway speaks HTTP, not {scope['type']}")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        async with AsyncExitStack() as stack:
+            await receive()
+            try:
+                await self.service.start()
+                stack.push_async_callback(self.service.stop)
+                await stack.enter_async_context(self._server.session_manager.run())
+            except Exception as error:
+                _log.exception("start-up failed")
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        response = _Response(send)
+        try:
+            await self._route(scope, receive, response)
+        finally:
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"][:100],
+                "status": response.status,
+                "ms": round((time.perf_counter() - started) * 1000, 1),
+            }
+            if scope["path"] != "/healthz":
+                _log.info("request", extra={"fields": fields})
+
+    async def _route(self, scope: Scope, receive: Receive, response: "_Response") -> None:
+        path = scope["path"]
+        if path == "/healthz":
+            await response.json(200, {"ok": True, "service": "llm-bus", "version": __version__})
+        elif path == "/readyz":
+            ready, report = await readiness(self.service)
+            await response.json(200 if ready else 503, report)
+        elif path in ("/mcp", "/mcp/"):
+            await self._mcp_request({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, response)
+        else:
+            await response.json(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})
+
+    async def _mcp_request(self, scope: Scope, receive: Receive, response: "_Response") -> None:
+        headers = scope["headers"]
+        refusal = self._security.check(headers)
+        if refusal is not None:
+            await response.json(*refusal)
+            return
+        if scope["method"] != "POST":
+            # No session and no standing stream: there is nothing to GET and nothing to DELETE.
+            await response.json(
+                405,
+                {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."},
+                [(b"allow", b"POST")],
+            )
+            return
+        authorizations = [value for name, value in headers if name == b"authorization"]
+        if len(authorizations) > 1:
+            await response.json(400, {"error": "invalid request", "message": "Send one Authorization header."})
+            return
+        try:
+            token = bearer_token(authorizations[0].decode("latin-1")) if authorizations else None
+            ctx = None if token is None else await self.service.find_caller(token)
+            if ctx is None:
+                raise Denied(401)
+            if not self._limit.admit(ctx):
+                raise Denied(429)
+        except Denied as denied:
+            await response.deny(denied.status)
+            return
+        caller = Caller(ctx)
+        response.caller = caller
+        await self._mcp({**scope, "state": {**scope.get("state", {}), "caller": caller}}, receive, response)
+
+
+def _caller_of(ctx: Context) -> Caller:
+    request: Request = ctx.request
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
+
+
+class _Response:
+    """Sends one response, and replaces it if the caller turns out to have no right to it.
+
+    The SDK sends the headers of a stream before the handler ran, so the start is held back until the first part
+    of the body: by then the handler's own statement has said whether the token is good.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+        self._replaced = False
+        self.caller: Caller | None = None
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if self.caller is not None and self.caller.denied is not None and self._start is not None:
+            self._start = None
+            await self.deny(self.caller.denied)
+            self._replaced = True
+            return
+        if self._start is not None:
+            start, self._start = self._start, None
+            self.status = start["status"]
+            await self._send(start)
+        await self._send(message)
+
+    async def deny(self, status: int) -> None:
+        """Answer 401, 403, 429 or 503 with its documented body."""
+        headers = []
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if status in _RETRY_AFTER:
+            headers.append((b"retry-after", _RETRY_AFTER[status].encode()))
+        await self.json(status, _BODIES[status], headers)
+
+    async def json(
+        self, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Answer with a JSON object."""
+        self.status = status
+        content = json.dumps(body, ensure_ascii=False).encode()
+        head = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (b"cache-control", b"no-store"),
+            *(headers or []),
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        await self._send({"type": "http.response.body", "body": content})
+
+
+class _Security:
+    """Host and Origin checks, before anything else is looked at: against DNS rebinding and foreign pages."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._hosts = settings.allowed_hosts
+        self._origins = settings.allowed_origins
+
+    def check(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, dict[str, Any]] | None:
+        """The refusal that these headers earn, or None."""
+        hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not _listed(hosts[0], self._hosts):
+            return 421, {"error": "misdirected request", "message": "Unknown Host; set ALLOWED_HOSTS to serve it."}
+        for name, value in headers:
+            if name == b"origin" and not _listed(value.decode("latin-1").lower(), self._origins):
+                return 403, {
+                    "error": "forbidden origin",
+                    "message": "Unknown Origin; set ALLOWED_ORIGINS to serve it.",
+                }
+        return None
+
+
+def _listed(value: str, patterns: tuple[str, ...]) -> bool:
+    if value in patterns:
+        return True
+    base, separator, port = value.rpartition(":")
+    return bool(separator) and port.isdigit() and f"{base}:*" in patterns

@@ -1,0 +1,62 @@
+"""Who is calling: from the Authorization header to the immutable facts behind a token."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from threading import Lock
+
+from bus import tokens
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.rules.tokens import fingerprint, is_well_formed
+
+_SCHEME = "bearer "
+
+
+@dataclass(slots=True)
+class Caller:
+    """The caller of one HTTP request, and what became of its right to call.
+
+    Attributes:
+        ctx: None where no token was given (stdio without a token): tools are listed, calls are refused.
+        denied: the HTTP status that must replace whatever the protocol answered, once it is known.
+    """
+
+    ctx: Ctx | None
+    denied: int | None = field(default=None)
+
+
+def bearer_token(header: str) -> str | None:
+    """The token in an Authorization header, or None if it carries none that could be one of ours."""
+    if header[: len(_SCHEME)].lower() != _SCHEME:
+        return None
+    token = header[len(_SCHEME) :].strip()
+    return token if is_well_formed(token) else None
+
+
+class Callers:
+    """Remembers what tokens resolve to. Only what can never change is kept, so nothing is ever invalidated."""
+
+    def __init__(self, size: int = 20_000) -> None:
+        self._size = size
+        self._known: OrderedDict[bytes, Ctx] = OrderedDict()
+        self._lock = Lock()
+
+    def find_cached(self, token: str) -> Ctx | None:
+        """The facts behind a token if this process has met it."""
+        key = fingerprint(token)
+        with self._lock:
+            ctx = self._known.get(key)
+            if ctx is not None:
+                self._known.move_to_end(key)
+        return ctx
+
+    def find(self, conn: Connection, token: str) -> Ctx | None:
+        """The facts behind a token, or None if it was never minted."""
+        key = fingerprint(token)
+        ctx = tokens.resolve(conn, key)
+        if ctx is not None:
+            with self._lock:
+                self._known[key] = ctx
+                if len(self._known) > self._size:
+                    self._known.popitem(last=False)
+        return ctx

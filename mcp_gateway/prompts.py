@@ -1,0 +1,77 @@
+"""Prompts: what a person picks from the client's menu."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bus.errors import InvalidArgument
+from bus.rules import text
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt: its arguments as (name, description, required) and the words it makes of them."""
+
+    name: str
+    description: str
+    arguments: tuple[tuple[str, str, bool], ...]
+    write: Callable[[Mapping[str, str]], str]
+
+    def text(self, arguments: Mapping[str, str]) -> str:
+        """The prompt's words.
+
+        Raises:
+            InvalidArgument: an argument is missing, unknown or malformed.
+        """
+        known = {name for name, _, _ in self.arguments}
+        for name in arguments:
+            if name not in known:
+                raise InvalidArgument(f"{self.name} takes: {', '.join(sorted(known)) or 'no arguments'}.")
+        for name, _, required in self.arguments:
+            if name in arguments:
+                text.words(arguments[name], name, 500)
+            elif required:
+                raise InvalidArgument(f"{self.name} needs {name}.")
+        return self.write(arguments)
+
+
+def _start(arguments: Mapping[str, str]) -> str:
+    lane = arguments.get("lane")
+    join = f"Register in lane {lane} with a status" if lane else "Register your lane with a status"
+    return (
+        "Start a session on LLM Bus. Call whats_new until more is false and sum up in a few lines what concerns us. "
+        f"{join} that says what we are about to do. Read your inbox with read_posts(to_me=true, unacked_only=true), "
+        "tell me what is asked of us, and ack what we take up. Then look at list_tasks(ready=true) and propose what to "
+        "do next."
+    )
+
+
+def _handoff(arguments: Mapping[str, str]) -> str:
+    about = f" about {arguments['ref']}" if "ref" in arguments else ""
+    return (
+        f"Hand over to {arguments['to']}{about} on LLM Bus. Write one post: what is done, what is not, what you learned "
+        "that they would otherwise have to find out again, and the one thing they should do next. Put the artifact into "
+        "ref. Address a lane with to_lane or a participant with to_actor (list_participants says which it is). "
+        "Afterwards release your leases on what you hand over."
+    )
+
+
+PROMPTS = {
+    prompt.name: prompt
+    for prompt in (
+        Prompt(
+            "start_session",
+            "Greet the bus: what is new, who is here, what is asked of us",
+            (("lane", "The lane to register in", False),),
+            _start,
+        ),
+        Prompt(
+            "handoff",
+            "Hand work over so that it lands",
+            (
+                ("to", "A lane or a participant", True),
+                ("ref", "The artifact: a PR, a commit, an ADR", False),
+            ),
+            _handoff,
+        ),
+    )
+}

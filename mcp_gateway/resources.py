@@ -1,0 +1,63 @@
+"""Resources: the guide, and the same data that the read tools give."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from bus import digest, leases, posts, presence, tasks
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.guide import GUIDE
+from mcp_gateway.render import render
+
+JSON = "application/json"
+MARKDOWN = "text/markdown"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource at a fixed address; `read` is None where the text is the same for everyone."""
+
+    uri: str
+    name: str
+    description: str
+    mime_type: str
+    read: Callable[[Connection, Ctx], Any] | None
+    text: str = ""
+
+    def content(self, conn: Connection, ctx: Ctx) -> str:
+        """The resource as text, for one caller."""
+        if self.read is None:
+            return self.text
+        return msgspec.json.encode(render(self.read(conn, ctx))).decode()
+
+
+RESOURCES = {
+    resource.uri: resource
+    for resource in (
+        Resource("bus://guide", "guide", "How to work on the bus", MARKDOWN, None, GUIDE),
+        Resource(
+            "bus://inbox",
+            "inbox",
+            "Your unacked posts, newest first; other participants' words",
+            JSON,
+            lambda conn, ctx: posts.list_(conn, ctx, to_me=True, unacked_only=True),
+        ),
+        Resource(
+            "bus://ledger",
+            "ledger",
+            "Events after your cursor, as whats_new gives them; reading moves nothing",
+            JSON,
+            lambda conn, ctx: digest.whats_new(conn, ctx, advance_cursor=False),
+        ),
+        Resource(
+            "bus://leases", "leases", "Live leases of the project", JSON, lambda conn, ctx: leases.list_holders(conn, ctx)
+        ),
+        Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: tasks.list_(conn, ctx)),
+        Resource(
+            "bus://presence", "presence", "Who is active", JSON, lambda conn, ctx: presence.list_active(conn, ctx)
+        ),
+    )
+}

@@ -1,0 +1,49 @@
+"""Presence, coalesced: every call refreshes it, and the database hears of it in batches."""
+
+import time
+from threading import Lock
+
+from bus import presence, tokens
+from bus.ctx import Ctx
+from bus.db import Database
+
+FLUSH_SECONDS = 1.5
+_BATCH = 1_000
+
+
+class Seen:
+    """Who called since the last flush. Times are this host's monotonic clock and leave it as ages only."""
+
+    def __init__(self) -> None:
+        self._participations: dict[int, float] = {}
+        self._tokens: set[int] = set()
+        self._lock = Lock()
+
+    def note(self, ctx: Ctx) -> None:
+        """Remember that the caller was just seen."""
+        with self._lock:
+            self._participations[ctx.participation_id] = time.monotonic()
+            if ctx.token_id is not None:
+                self._tokens.add(ctx.token_id)
+
+    def flush(self, db: Database) -> None:
+        """Write what was noted; what cannot be written is noted again for the next time."""
+        with self._lock:
+            participations, self._participations = self._participations, {}
+            token_ids, self._tokens = self._tokens, set()
+        try:
+            now = time.monotonic()
+            ids = sorted(participations)
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                with db.call() as conn:
+                    presence.touch(conn, {one: now - participations[one] for one in batch})
+            if token_ids:
+                with db.call() as conn:
+                    tokens.touch(conn, sorted(token_ids))
+        except Exception:
+            with self._lock:
+                for one, at in participations.items():
+                    self._participations.setdefault(one, at)
+                self._tokens |= token_ids
+            raise

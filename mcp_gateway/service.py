@@ -1,0 +1,183 @@
+"""What the gateway does once it knows the caller: run engine calls in threads and shape their answers."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from bus import participants
+from bus.cards import Addresses
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
+from bus.participants import Standing
+from bus.settings import Settings
+from mcp_gateway.caller import Caller, Callers
+from mcp_gateway.cards import RENDERERS
+from mcp_gateway.render import UNREAD, render
+from mcp_gateway.seen import FLUSH_SECONDS, Seen
+from mcp_gateway.toolkit import Tool
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Denied(Exception):
+    """The request ends with an HTTP status of its own, whatever the protocol would have said."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A tool's answer: the object, its compact text, and whether it is an error."""
+
+    content: dict[str, Any]
+    text: str
+    is_error: bool
+
+
+class Service:
+    """The engine behind one gateway process: its connections, its threads and what it coalesces."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.addresses = Addresses(settings.public_url, settings.mcp_url)
+        self.callers = Callers()
+        self.seen = Seen()
+        self.db = Database(settings.database_url, size=settings.threads, name="llm-bus gateway")
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="engine")
+        self._pending = 0
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to flush presence."""
+        self._flusher = asyncio.create_task(self._flush_for_ever())
+
+    async def stop(self) -> None:
+        """Flush what is left and close everything."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.gather(self._flusher, return_exceptions=True)
+        await self._flush()
+        self._threads.shutdown(wait=True)
+        self.db.close()
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Run engine work in a thread.
+
+        Raises:
+            Denied: 503 when too many calls wait already, or when the database is away.
+        """
+        if self._pending >= self.settings.queue_limit:
+            raise Denied(503)
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except Unavailable:
+            raise Denied(503) from None
+        except NotAuthenticated:
+            raise Denied(401) from None
+        except OwnerSuspended:
+            raise Denied(403) from None
+        finally:
+            self._pending -= 1
+
+    async def find_caller(self, token: str) -> Ctx | None:
+        """The facts behind a token; asks the database where this process has not met it."""
+        ctx = self.callers.find_cached(token)
+        if ctx is not None:
+            return ctx
+
+        def ask() -> Ctx | None:
+            with self.db.call() as conn:
+                return self.callers.find(conn, token)
+
+        return await self.run(ask)
+
+    async def standing(self, caller: Caller) -> Standing | None:
+        """Check the caller's right to call at this moment; None for nobody."""
+        if caller.ctx is None:
+            return None
+        ctx = caller.ctx
+        return await self.read(caller, lambda conn: participants.standing(conn, ctx))
+
+    async def read(self, caller: Caller, work: Callable[[Connection], _T]) -> _T:
+        """Run one engine call of the caller; a denial is noted on the caller and raised."""
+
+        def call() -> _T:
+            with self.db.call() as conn:
+                return work(conn)
+
+        try:
+            done = await self.run(call)
+        except Denied as denied:
+            caller.denied = denied.status
+            raise
+        if caller.ctx is not None:
+            self.seen.note(caller.ctx)
+        return done
+
+    async def call(self, caller: Caller, tool: Tool, arguments: Any) -> Answer:
+        """Call a tool as the caller. Refusals of the bus are answers too; a denial is raised."""
+        ctx = caller.ctx
+        if ctx is None:
+            return _refused(
+                BusError("forbidden", "No token: set LLM_BUS_TOKEN to a token of yours and start this server again.")
+            )
+        try:
+            answer = await self.run(lambda: self._call(ctx, tool, arguments))
+        except Denied as denied:
+            caller.denied = denied.status
+            raise
+        self.seen.note(ctx)
+        return answer
+
+    def _call(self, ctx: Ctx, tool: Tool, arguments: Any) -> Answer:
+        try:
+            decoded = tool.decode(arguments)
+        except BusError as error:
+            # Who may not call learns nothing, not even what the arguments should have been.
+            with self.db.call() as conn:
+                participants.standing(conn, ctx)
+            return _refused(error)
+        try:
+            with self.db.write() if tool.transaction else self.db.call() as conn:
+                result = tool.function(conn, ctx, **decoded)
+                unread = 0
+                if tool.marks_unread:
+                    unread = result.get(UNREAD) if isinstance(result, dict) else getattr(result, UNREAD, None)
+                    if unread is None:
+                        unread = participants.standing(conn, ctx).unread
+        except Unavailable:
+            raise
+        except BusError as error:
+            return _refused(error)
+        special = RENDERERS.get(type(result))
+        content = render(result) if special is None else special(self.addresses, result)
+        if unread:
+            content["_unread_posts"] = unread
+        return Answer(content, msgspec.json.encode(content).decode(), False)
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self.seen.flush, self.db)
+        except Exception:
+            # Presence is advisory: what could not be written now is written with the next flush.
+            _log.warning("presence was not flushed", exc_info=True)
+
+
+def _refused(error: BusError) -> Answer:
+    facts = {"code": error.code, "message": error.message, **error.data}
+    return Answer({"error": facts}, error.message, True)

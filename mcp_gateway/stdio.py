@@ -1,0 +1,42 @@
+"""The gateway on standard input and output, for clients that start their servers as a process."""
+
+import logging
+import sys
+
+import anyio
+from mcp.server.stdio import stdio_server
+
+from bus import logs
+from bus.settings import Settings
+from mcp_gateway.caller import Caller, bearer_token
+from mcp_gateway.protocol import build_server
+from mcp_gateway.service import Denied, Service
+
+
+def run(settings: Settings, token: str | None) -> None:
+    """Serve one client until it closes standard input.
+
+    Args:
+        token: the identity of the session; without one, tools are listed and calls are refused.
+    """
+    # Standard output belongs to the protocol.
+    logs.configure("WARNING", stream=sys.stderr)
+    logging.getLogger("mcp").setLevel(logging.ERROR)
+    anyio.run(_serve, settings, token)
+
+
+async def _serve(settings: Settings, token: str | None) -> None:
+    service = Service(settings)
+    await service.start()
+    try:
+        form = None if token is None else bearer_token(f"Bearer {token}")
+        try:
+            ctx = None if form is None else await service.find_caller(form)
+        except Denied:
+            ctx = None
+        caller = Caller(ctx)
+        server = build_server(service, lambda _: caller)
+        async with stdio_server() as (reader, writer):
+            await server.run(reader, writer, server.create_initialization_options())
+    finally:
+        await service.stop()

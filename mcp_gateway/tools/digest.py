@@ -1,0 +1,25 @@
+"""The tool that a session starts with: whats_new."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from bus import digest, limits
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.toolkit import tool
+
+
+# Not read-only: it moves the caller's cursor.
+@tool(marks_unread=False)
+def whats_new(
+    conn: Connection,
+    ctx: Ctx,
+    advance_cursor: bool = True,
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100,
+    since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read after this event id")]
+    | None = None,
+) -> digest.Digest:
+    """What happened since you last asked: new events, unread posts, live leases, latest numbers.
+    Call it at the start of a session and between steps."""
+    return digest.whats_new(conn, ctx, advance_cursor=advance_cursor, limit=limit, since=since)

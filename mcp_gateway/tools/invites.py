@@ -1,0 +1,36 @@
+"""The tool that invites: create_invite."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from bus import invites, limits
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.toolkit import tool
+from mcp_gateway.tools.arguments import Label, Lane
+from mcp_gateway.tools.participants import Kind
+
+
+@tool(transaction=True, admin=True)
+def create_invite(
+    conn: Connection,
+    ctx: Ctx,
+    participant_name: Label | None = None,
+    kind: Kind | None = None,
+    lane: Lane | None = None,
+    is_admin: bool = False,
+    uses: Annotated[int, Meta(ge=1, le=limits.INVITE_USES)] = 1,
+    ttl_hours: Annotated[int, Meta(ge=1, le=limits.INVITE_HOURS)] = 24,
+) -> invites.Created:
+    """Make an invite to this project, to be sent to whoever shall join."""
+    return invites.create(
+        conn,
+        ctx,
+        participant_name=participant_name,
+        kind=kind,
+        lane=lane,
+        is_admin=is_admin,
+        uses=uses,
+        ttl_hours=ttl_hours,
+    )

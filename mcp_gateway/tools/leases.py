@@ -1,0 +1,38 @@
+"""Tools of leases: lease, release, who_holds."""
+
+from datetime import timedelta
+from typing import Literal
+
+from bus import leases
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.toolkit import tool
+from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
+
+
+@tool(idempotent=True)
+def lease(
+    conn: Connection,
+    ctx: Ctx,
+    surface: Surface,
+    ttl_seconds: Seconds = 1800,
+    note: Note | None = None,
+    mode: Literal["exclusive", "shared"] = "exclusive",
+) -> leases.Lease:
+    """Say that you are editing a file, directory or glob, before you edit. Never blocks: others lists who is
+    there already; agree with them. Leasing again renews."""
+    return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
+
+
+@tool(idempotent=True)
+def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.Released:
+    """End your lease on a surface as soon as you are done; * ends all of yours."""
+    return leases.release(conn, ctx, surface)
+
+
+@tool(read_only=True)
+def who_holds(
+    conn: Connection, ctx: Ctx, surface: Surface | None = None, before: BeforeId | None = None
+) -> leases.Holders:
+    """Live leases, or only those that overlap a surface."""
+    return leases.list_holders(conn, ctx, surface=surface, before=before)

@@ -1,0 +1,66 @@
+"""The tool that searches the ledger: query_events."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from bus import ledger, limits
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.toolkit import tool
+from mcp_gateway.tools.arguments import Actor, BeforeId, Ref, SequenceName, Tag
+
+EventType = Literal[
+    "claim",
+    "seed",
+    "register",
+    "post",
+    "ack",
+    "lease",
+    "release",
+    "lease_expire",
+    "task_create",
+    "task_assign",
+    "task_start",
+    "task_block",
+    "task_resolve",
+    "task_ship",
+    "task_requeue",
+    "presence_lapse",
+    "escalate",
+]
+Time = Annotated[str, Meta(max_length=64, description="ISO 8601")]
+
+
+@tool(read_only=True)
+def query_events(
+    conn: Connection,
+    ctx: Ctx,
+    actor: Actor | None = None,
+    type: EventType | None = None,  # noqa: A002 - the name that agents know
+    sequence: SequenceName | None = None,
+    number: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER)] | None = None,
+    ref: Ref | None = None,
+    tag: Tag | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    last_n: Annotated[int, Meta(ge=1, le=1000)] | None = None,
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100,
+    before: BeforeId | None = None,
+) -> ledger.Events:
+    """Search the project's ledger by exact filters, newest first. For what is new to you, use whats_new."""
+    return ledger.query(
+        conn,
+        ctx,
+        actor=actor,
+        type=type,
+        sequence=sequence,
+        number=number,
+        ref=ref,
+        tag=tag,
+        since=since,
+        until=until,
+        last_n=last_n,
+        limit=limit,
+        before=before,
+    )

@@ -1,0 +1,53 @@
+"""Tools of identity and administration: whoami, list_participants, admin_provision, admin_rotate, admin_revoke."""
+
+from typing import Any, Literal
+
+from bus import participants
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.participations import Grant
+from mcp_gateway.render import render
+from mcp_gateway.toolkit import tool
+from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane
+
+Kind = Literal["agent", "human"]
+
+
+@tool(read_only=True)
+def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
+    """Your name, project, lane and number of unread posts."""
+    me = participants.whoami(conn, ctx)
+    return {**render(me), "unread": me.unread}
+
+
+@tool(read_only=True)
+def list_participants(
+    conn: Connection, ctx: Ctx, before: BeforeName | None = None
+) -> participants.Participants:
+    """Everyone in the project, with lane and when last seen: whom to post to."""
+    return participants.list_(conn, ctx, before=before)
+
+
+@tool(transaction=True, admin=True)
+def admin_provision(
+    conn: Connection,
+    ctx: Ctx,
+    participant_name: Label,
+    kind: Kind | None = None,
+    lane: Lane | None = None,
+    is_admin: bool = False,
+) -> Grant:
+    """Let a participant into this project. The token is shown only now: pass it on, never post it."""
+    return participants.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
+
+
+@tool(transaction=True, admin=True, destructive=True)
+def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> Grant:
+    """Give a participant a new token; the old ones stop working."""
+    return participants.rotate(conn, ctx, participant_name)
+
+
+@tool(transaction=True, admin=True, destructive=True, idempotent=True)
+def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> participants.Revoked:
+    """Make every token of a participant stop working."""
+    return participants.revoke(conn, ctx, participant_name)

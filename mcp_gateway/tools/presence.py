@@ -1,0 +1,34 @@
+"""Tools of presence: register, who_is_active."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from bus import limits, presence
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.toolkit import tool
+from mcp_gateway.tools.arguments import BeforeName, Lane, Seconds
+
+
+@tool(idempotent=True)
+def register(
+    conn: Connection,
+    ctx: Ctx,
+    lane: Lane,
+    status: Annotated[str, Meta(max_length=limits.STATUS)] = "",
+) -> presence.Registered:
+    """Say which lane you work in and what you are doing; posts to that lane then reach you."""
+    return presence.register(conn, ctx, lane, status=status)
+
+
+@tool(read_only=True)
+def who_is_active(
+    conn: Connection,
+    ctx: Ctx,
+    lane: Lane | None = None,
+    within_seconds: Seconds | None = None,
+    before: BeforeName | None = None,
+) -> presence.ActiveOnes:
+    """Who was here lately, in which lane, doing what."""
+    return presence.list_active(conn, ctx, lane=lane, within_seconds=within_seconds, before=before)

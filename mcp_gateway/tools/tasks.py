@@ -1,0 +1,104 @@
+"""Tools of tasks: task_create, task_assign, task_start, task_block, task_resolve, task_ship, task_next, list_tasks."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from bus import limits, tasks
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.toolkit import tool
+from mcp_gateway.tools.arguments import Actor, BeforeId, Id, Key, Lane, Ref
+
+Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
+
+
+@tool(transaction=True)
+def task_create(
+    conn: Connection,
+    ctx: Ctx,
+    title: Annotated[str, Meta(min_length=1, max_length=limits.TITLE)],
+    detail: Annotated[str, Meta(min_length=1, max_length=limits.DETAIL)] | None = None,
+    lane: Lane | None = None,
+    owner: Actor | None = None,
+    priority: Annotated[int, Meta(ge=0, le=4, description="0 is first")] = 2,
+    blocked_on: Annotated[list[Id], Meta(max_length=limits.BLOCKERS)] | None = None,
+    idempotency_key: Key | None = None,
+) -> tasks.TaskStatus:
+    """Put work on the board, with the tasks it must wait for."""
+    return tasks.create(
+        conn,
+        ctx,
+        title,
+        detail=detail,
+        lane=lane,
+        owner=owner,
+        priority=priority,
+        blocked_on=blocked_on or (),
+        idempotency_key=idempotency_key,
+    )
+
+
+@tool(transaction=True, idempotent=True)
+def task_assign(conn: Connection, ctx: Ctx, task_id: Id, owner: Actor) -> tasks.Assigned:
+    """Give an open or assigned task to a participant."""
+    return tasks.assign(conn, ctx, task_id, owner)
+
+
+@tool(transaction=True)
+def task_start(conn: Connection, ctx: Ctx, task_id: Id) -> tasks.TaskStatus:
+    """Start your task, or take an open one."""
+    return tasks.start(conn, ctx, task_id)
+
+
+@tool(transaction=True)
+def task_block(
+    conn: Connection,
+    ctx: Ctx,
+    task_id: Id,
+    reason: Annotated[str, Meta(min_length=1, max_length=limits.REASON)],
+    on: Id | None = None,
+) -> tasks.TaskStatus:
+    """Say why your task cannot go on, and which task it waits for."""
+    return tasks.block(conn, ctx, task_id, reason, on=on)
+
+
+@tool(transaction=True)
+def task_resolve(
+    conn: Connection,
+    ctx: Ctx,
+    task_id: Id,
+    blocker: Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER, description="Task it waited for; default all")]
+    | None = None,
+) -> tasks.TaskStatus:
+    """Say that what a task waited for is gone."""
+    return tasks.resolve(conn, ctx, task_id, blocker=blocker)
+
+
+@tool(transaction=True)
+def task_ship(conn: Connection, ctx: Ctx, task_id: Id, ref: Ref | None = None) -> tasks.Shipped:
+    """Finish your task, with a ref to the result; tasks that waited for it go on."""
+    return tasks.ship(conn, ctx, task_id, ref=ref)
+
+
+@tool(transaction=True)
+def task_next(conn: Connection, ctx: Ctx, lane: Lane | None = None) -> tasks.Next:
+    """Take and start the first task that is ready, by priority and age; task is null if there is none."""
+    return tasks.take_next(conn, ctx, lane=lane)
+
+
+@tool(read_only=True)
+def list_tasks(
+    conn: Connection,
+    ctx: Ctx,
+    status: Status | None = None,
+    owner: Actor | None = None,
+    lane: Lane | None = None,
+    ready: bool | None = None,
+    before: BeforeId | None = None,
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50,
+) -> tasks.Tasks:
+    """Tasks, newest first; ready=true for those that could be started now."""
+    return tasks.list_(
+        conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit
+    )
