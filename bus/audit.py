@@ -28,6 +28,11 @@ def record(
     """
     conn.run(
         sa.insert(audit).values(
-            owner_id=owner_id, project_id=project_id, actor=actor, action=action, subject=subject, detail=detail
+            owner_id=owner_id,
+            project_id=project_id,
+            actor=actor,
+            action=action,
+            subject=subject,
+            detail=detail,
         )
     )

@@ -34,8 +34,7 @@ def setup(addresses: Addresses, token: str) -> dict[str, Any]:
         "mcp_json": mcp_json(addresses),
         "clients": {
             "claude_code": f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
-            "codex": f"{export} && codex mcp add {SERVER_NAME} --url {url}"
-            f" --bearer-token-env-var {TOKEN_VARIABLE}",
+            "codex": f"{export} && codex mcp add {SERVER_NAME} --url {url} --bearer-token-env-var {TOKEN_VARIABLE}",
             "gemini": f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
         },
     }

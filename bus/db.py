@@ -73,7 +73,7 @@ class Connection:
         except psycopg.Error as error:
             raise_as_bus_error(error)
 
-    def run(self, statement: sa.Executable) -> sa.CursorResult[Any]:
+    def run(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         """Run a SQLAlchemy Core statement."""
         try:
             return self.core.execute(statement)

@@ -251,9 +251,7 @@ def redeem(conn: Connection, code: str, *, name: str | None = None) -> Grant:
 
 
 def _invalid() -> BusError:
-    return BusError(
-        "not_found", "That invite is not valid; ask whoever sent it for another.", reason="invalid"
-    )
+    return BusError("not_found", "That invite is not valid; ask whoever sent it for another.", reason="invalid")
 
 
 def _spent(conn: Connection, invite_id: int) -> BusError:

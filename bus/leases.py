@@ -140,9 +140,7 @@ def release(conn: Connection, ctx: Ctx, surface: str) -> Released:
     Locks: the project clock, then the leases (bus_release).
     """
     wanted = None if surface == ALL else surfaces.normalise(surface)
-    return Released(
-        *conn.one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted))
-    )
+    return Released(*conn.one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted)))
 
 
 def list_holders(
@@ -206,9 +204,7 @@ def _walk_up(prefix: str) -> Iterator[str]:
     yield ""
 
 
-def _other(
-    actor: str, surface: str, expires_ms: int, note: str | None, *, seconds: int, expires_at: datetime
-) -> Other:
+def _other(actor: str, surface: str, expires_ms: int, note: str | None, *, seconds: int, expires_at: datetime) -> Other:
     expires = _EPOCH + timedelta(milliseconds=expires_ms)
     # The database's clock, not ours: this lease's own end minus its length is the moment of the answer.
     now = expires_at - timedelta(seconds=seconds)

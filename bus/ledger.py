@@ -108,7 +108,9 @@ def query(
         limit=count + 1,
     )
     rows, next_before = page(rows, count)
-    events = [Event(*row[:5], mine=row[5] == ctx.participation_id) for row in rows]
+    events = [
+        Event(seq, at, who, kind, payload, by == ctx.participation_id) for seq, at, who, kind, payload, by in rows
+    ]
     return Events(events, next_before, unread)
 
 
@@ -131,11 +133,10 @@ def _scan(filters: dict[str, Any], type_: str | None) -> str:
     conditions = [
         "e.project_id = %(project)s",
         "e.seq < %(before)s",
-        "e.seq >= CASE WHEN %(since)s::timestamptz IS NULL THEN 1"
-        " ELSE (SELECT bus_seq_at(%(project)s, %(since)s)) END",
-        # `until` is included: the first event after it is one millisecond later at the earliest.
+        "e.seq >= CASE WHEN %(since)s::timestamptz IS NULL THEN 1 ELSE (SELECT bus_seq_at(%(project)s, %(since)s)) END",
+        # `until` is included: the next moment that PostgreSQL knows is one microsecond later.
         "e.seq < CASE WHEN %(until)s::timestamptz IS NULL THEN 9007199254740991"
-        " ELSE (SELECT bus_seq_at(%(project)s, %(until)s::timestamptz + interval '1 millisecond')) END",
+        " ELSE (SELECT bus_seq_at(%(project)s, %(until)s::timestamptz + interval '1 microsecond')) END",
         *(_CONDITIONS[name] for name in filters),
     ]
     limit = "ORDER BY e.seq DESC LIMIT %(limit)s"

@@ -48,9 +48,7 @@ def add(
     """
     address = text.email(email, "email")
     chosen = suggest_handle(conn, address) if handle is None else text.handle(handle, "handle")
-    row = conn.run(
-        sa.insert(owner).values(email=address, handle=chosen, operator=operator).returning(*_COLUMNS)
-    ).one()
+    row = conn.run(sa.insert(owner).values(email=address, handle=chosen, operator=operator).returning(*_COLUMNS)).one()
     created = Owner(*row)
     audit.record(conn, created.id, actor, "owner.add", created.handle, operator=operator)
     return created
@@ -82,7 +80,8 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
     row = conn.run(
         sa.select(*_COLUMNS).where(
             sa.or_(
-                owner.c.handle == handle_or_email.lower(), sa.func.lower(owner.c.email) == handle_or_email.lower()
+                owner.c.handle == handle_or_email.lower(),
+                sa.func.lower(owner.c.email) == handle_or_email.lower(),
             )
         )
     ).one_or_none()

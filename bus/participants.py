@@ -73,6 +73,7 @@ def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int =
     """Everyone who is in the project, by name; `before` is the `next_before` of the page before."""
     if before is not None:
         text.name(before, "before")
+    text.integer(limit, "limit", 1, 200)
     unread, rows = read(
         conn,
         ctx,
@@ -107,9 +108,7 @@ def provision(
     Locks: the project clock, then the owner.
     """
     actor = enter_as_admin(conn, ctx)
-    return participations.grant(
-        conn, ctx.project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor
-    )
+    return participations.grant(conn, ctx.project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor)
 
 
 def rotate(conn: Connection, ctx: Ctx, name: str) -> Grant:
@@ -134,9 +133,7 @@ def enter_as_admin(conn: Connection, ctx: Ctx) -> str:
     Raises:
         BusError: `forbidden` unless the caller is project-admin.
     """
-    _, actor, is_admin = conn.one(
-        "SELECT * FROM bus_enter_locked(%s, %s)", (ctx.participation_id, ctx.token_id)
-    )
+    _, actor, is_admin = conn.one("SELECT * FROM bus_enter_locked(%s, %s)", (ctx.participation_id, ctx.token_id))
     if not is_admin:
         raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
     return str(actor)
@@ -155,8 +152,7 @@ def standing(conn: Connection, ctx: Ctx) -> Standing:
     """Check the caller: raises what any call of a bad token raises."""
     return Standing(
         *conn.one(
-            "SELECT c.actor, c.is_admin, bus_unread(c.project_id, %(me)s)"
-            " FROM bus_enter(%(me)s, %(token)s, false) c",
+            "SELECT c.actor, c.is_admin, bus_unread(c.project_id, %(me)s) FROM bus_enter(%(me)s, %(token)s, false) c",
             {"me": ctx.participation_id, "token": ctx.token_id},
         )
     )

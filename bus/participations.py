@@ -78,9 +78,7 @@ def grant(
         )
     values = {"lane": granted_lane, "is_admin": is_admin, "removed_at": None}
     if row is None:
-        statement = sa.insert(participation).values(
-            project_id=project_id, participant_id=participant_id, **values
-        )
+        statement = sa.insert(participation).values(project_id=project_id, participant_id=participant_id, **values)
         participation_id = conn.run(statement.returning(participation.c.id)).scalar_one()
     else:
         participation_id = row.id
@@ -147,7 +145,7 @@ def rotate(conn: Connection, project_id: int, name: str, *, actor: str = "cli") 
 
 def revoke(conn: Connection, project_id: int, name: str, *, actor: str = "cli") -> tuple["Found", int]:
     """Revoke every token of a participation; it stays in the project. Returns it and how many were revoked."""
-    place = _enter(conn, project_id)
+    place = _enter(conn, project_id, archived_too=True)
     found = get(conn, project_id, name)
     revoked = tokens.revoke_all(conn, found.participation_id)
     if revoked:
@@ -164,10 +162,14 @@ def revoke(conn: Connection, project_id: int, name: str, *, actor: str = "cli") 
 
 
 def remove(conn: Connection, project_id: int, name: str, *, actor: str = "cli") -> "Found":
-    """Take the grant away: its tokens are revoked and it is no longer in the project; what it did stays."""
-    place = _enter(conn, project_id)
+    """Take the grant away: its tokens are revoked and it is no longer in the project; what it did stays.
+
+    It leaves its lane, so that one who is granted again is in the lane of the new grant.
+    """
+    place = _enter(conn, project_id, archived_too=True)
     found = get(conn, project_id, name)
     tokens.revoke_all(conn, found.participation_id)
+    _leave_own_lane(conn, project_id, found.participation_id)
     conn.run(
         sa.update(participation)
         .where(participation.c.id == found.participation_id)
@@ -179,13 +181,9 @@ def remove(conn: Connection, project_id: int, name: str, *, actor: str = "cli") 
 
 def set_admin(conn: Connection, project_id: int, name: str, is_admin: bool, *, actor: str = "cli") -> "Found":
     """Make a participation project-admin, or demote it."""
-    place = _enter(conn, project_id)
+    place = _enter(conn, project_id, archived_too=not is_admin)
     found = get(conn, project_id, name)
-    conn.run(
-        sa.update(participation)
-        .where(participation.c.id == found.participation_id)
-        .values(is_admin=is_admin)
-    )
+    conn.run(sa.update(participation).where(participation.c.id == found.participation_id).values(is_admin=is_admin))
     audit.record(
         conn,
         place.owner_id,
@@ -223,9 +221,7 @@ def get(conn: Connection, project_id: int, name: str, argument: str = "participa
     return found
 
 
-def find(
-    conn: Connection, project_id: int, name: str, argument: str = "participant_name"
-) -> Found | None:
+def find(conn: Connection, project_id: int, name: str, argument: str = "participant_name") -> Found | None:
     """As `get`, but None where there is none."""
     handle, label = text.qualified(name, argument)
     row = conn.maybe(
@@ -251,8 +247,13 @@ def list_(conn: Connection, project_id: int, *, after: int = 0, limit: int = 200
     ]
 
 
-def _enter(conn: Connection, project_id: int) -> _Place:
-    """Lock the project clock and then the owner, whose names are handed out one at a time."""
+def _enter(conn: Connection, project_id: int, *, archived_too: bool = False) -> _Place:
+    """Lock the project clock and then the owner, whose names are handed out one at a time.
+
+    Args:
+        archived_too: for what takes access away: tokens go on reading in an archived project, so a leaked one
+            must be revocable there.
+    """
     conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
     row = conn.run(
         sa.select(project.c.name, owner.c.id, owner.c.handle, project.c.archived_at)
@@ -262,7 +263,7 @@ def _enter(conn: Connection, project_id: int) -> _Place:
     ).one_or_none()
     if row is None:
         raise BusError("not_found", "There is no such project.")
-    if row.archived_at is not None:
+    if row.archived_at is not None and not archived_too:
         raise BusError("forbidden", "This project is archived: reading works, writing does not.")
     return _Place(project_id, row.name, row.id, row.handle)
 
@@ -301,15 +302,9 @@ def _participant(conn: Connection, place: _Place, label: str, kind: str) -> tupl
             )
         return row.id, row.kind, True
     participant_id = conn.run(
-        sa.insert(participant)
-        .values(owner_id=place.owner_id, label=label, kind=kind)
-        .returning(participant.c.id)
+        sa.insert(participant).values(owner_id=place.owner_id, label=label, kind=kind).returning(participant.c.id)
     ).scalar_one()
-    conn.run(
-        sa.insert(participant_name).values(
-            owner_id=place.owner_id, label_key=key, participant_id=participant_id
-        )
-    )
+    conn.run(sa.insert(participant_name).values(owner_id=place.owner_id, label_key=key, participant_id=participant_id))
     return participant_id, kind, False
 
 
@@ -320,4 +315,19 @@ def _join_own_lane(conn: Connection, project_id: int, participation_id: int) -> 
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.id = %s AND p.project_id = %s AND coalesce(pr.lane, p.lane) IS NOT NULL",
         (participation_id, project_id),
+    )
+
+
+def _leave_own_lane(conn: Connection, project_id: int, participation_id: int) -> None:
+    """Withdraw what waits because of the lane that the participation is in, and forget that it registered."""
+    conn.maybe(
+        "SELECT bus_leave_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
+        " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
+        " WHERE p.id = %s AND p.project_id = %s AND coalesce(pr.lane, p.lane) IS NOT NULL",
+        (participation_id, project_id),
+    )
+    conn.maybe(
+        "UPDATE presence SET lane = NULL, status = '', registered_at = NULL"
+        " WHERE project_id = %s AND participation_id = %s RETURNING 1",
+        (project_id, participation_id),
     )

@@ -159,10 +159,8 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
         raise InvalidArgument(f"Ack from 1 to {limits.POSTS_PER_ACK} posts at once.")
     for post_id in post_ids:
         text.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
-    rows = conn.all(
-        "SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids))
-    )
-    acked = {post_id: at for post_id, at in rows}
+    rows = conn.all("SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids)))
+    acked: dict[int, datetime] = dict(rows)
     return [Ack(post_id, acked[post_id]) for post_id in dict.fromkeys(post_ids)]
 
 
@@ -246,8 +244,13 @@ def _picked(filters: list[str], to_me: bool, unacked_only: bool) -> str:
     if to_me:
         return f"{mine} {'d.acked_at IS NULL' if unacked_only else 'd.addressed'} {order}"
     if unacked_only:
-        # What nobody acked, and what the caller has not acked though another recipient has.
-        nobody = f"SELECT o.id FROM post o WHERE {where} AND o.acked_at IS NULL"
+        # What nobody acked, and what the caller has not acked though another recipient has. A sender's ack of its
+        # own post confirms nothing, so such a post counts as unacked for all but its sender.
+        nobody = (
+            f"SELECT o.id FROM post o WHERE {where} AND o.acked_at IS NULL AND (o.participation_id <> %(me)s OR"
+            " NOT EXISTS (SELECT FROM delivery own WHERE own.project_id = o.project_id AND own.post_id = o.id"
+            " AND own.participation_id = o.participation_id AND own.acked_at IS NOT NULL))"
+        )
         unacked = f"{mine} d.acked_at IS NULL"
         return f"SELECT id FROM (({nobody} {order}) UNION ({unacked} {order})) AS both_kinds {order}"
     return f"SELECT o.id FROM post o WHERE {where} {order}"

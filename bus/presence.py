@@ -78,6 +78,7 @@ def list_active(
         text.integer(within_seconds, "within_seconds", 1, limits.SECONDS)
     if before is not None:
         text.name(before, "before", limits.QUALIFIED)
+    text.integer(limit, "limit", 1, 200)
     unread, rows = read(
         conn,
         ctx,

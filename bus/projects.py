@@ -48,9 +48,7 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str = "cli") -> Pr
     """
     named = text.label(name, "name")
     project_id = conn.run(
-        sa.insert(project)
-        .values(owner_id=owner_id, name=named, name_key=text.label_key(named))
-        .returning(project.c.id)
+        sa.insert(project).values(owner_id=owner_id, name=named, name_key=text.label_key(named)).returning(project.c.id)
     ).scalar_one()
     conn.run(sa.insert(project_clock).values(project_id=project_id))
     audit.record(conn, owner_id, actor, "project.add", named, project_id=project_id)
@@ -88,9 +86,7 @@ def get_named(conn: Connection, name: str) -> Project:
     return found[0]
 
 
-def list_(
-    conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200
-) -> list[Project]:
+def list_(conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200) -> list[Project]:
     """Projects by id, at most `limit`, with ids above `after`; of one owner or of all."""
     query = _select().where(project.c.id > after).order_by(project.c.id).limit(limit)
     if owner_id is not None:
@@ -133,9 +129,7 @@ def begin_purge(conn: Connection, project_id: int, *, actor: str, reason: str = 
     Locks: the project clock, then the project.
     """
     get(conn, project_id)
-    conn.maybe(
-        "SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason)
-    )
+    conn.maybe("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
 
 
 def purge_step(conn: Connection, project_id: int, *, limit: int = 10_000) -> bool:

@@ -99,7 +99,13 @@ def claim(
 
 
 def seed(
-    conn: Connection, ctx: Ctx, sequence: str, current: int, *, prefix: str | None = None, pad: int | None = None
+    conn: Connection,
+    ctx: Ctx,
+    sequence: str,
+    current: int,
+    *,
+    prefix: str | None = None,
+    pad: int | None = None,
 ) -> Seeded:
     """Set where a sequence stands and how its numbers look; the next claim gives `current + 1`.
 
@@ -115,7 +121,7 @@ def seed(
     text.sequence(sequence)
     text.integer(current, "current", 0, limits.MAX_INTEGER)
     if prefix:
-        text.name(prefix, "prefix", limits.PREFIX)
+        prefix = text.name(prefix, "prefix", limits.PREFIX)
     if pad is not None:
         text.integer(pad, "pad", 0, limits.PAD)
     row = conn.one(
@@ -129,6 +135,7 @@ def list_latest_claims(conn: Connection, ctx: Ctx, *, before: str | None = None,
     """The last claim of each sequence, by name; `before` is the `next_before` of the page before."""
     if before is not None:
         text.sequence(before, "before")
+    text.integer(limit, "limit", 1, 500)
     unread, rows = read(
         conn,
         ctx,
@@ -147,6 +154,7 @@ def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int =
     """Every sequence of the project by name, with the number that a claim would give next."""
     if before is not None:
         text.sequence(before, "before")
+    text.integer(limit, "limit", 1, 500)
     unread, rows = read(
         conn,
         ctx,

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 
-
 class SettingError(ValueError):
     """A setting is missing or malformed; the message names the variable and what to put there."""
 

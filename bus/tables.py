@@ -326,9 +326,7 @@ sa.Index(
     post.c.id,
     postgresql_where=post.c.reply_to.is_not(None),
 )
-sa.Index(
-    "post_unacked_idx", post.c.project_id, post.c.id, postgresql_where=post.c.acked_at.is_(None)
-)
+sa.Index("post_unacked_idx", post.c.project_id, post.c.id, postgresql_where=post.c.acked_at.is_(None))
 sa.Index(
     "post_unacked_lane_idx",
     post.c.project_id,

@@ -113,8 +113,7 @@ class _Verb:
     def task(self, task_id: int) -> _Row:
         text.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
         row = self.conn.maybe(
-            "SELECT id, status, participation_id, owner, open_blockers FROM task"
-            " WHERE project_id = %s AND id = %s",
+            "SELECT id, status, participation_id, owner, open_blockers FROM task WHERE project_id = %s AND id = %s",
             (self.project_id, task_id),
         )
         if row is None:
@@ -131,7 +130,7 @@ class _Verb:
     def set(self, task_id: int, **values: Any) -> None:
         assignments = ", ".join(f"{name} = %({name})s" for name in values)
         self.conn.maybe(
-            f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"  # noqa: S608 - our own names
+            f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
             " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING id",
             {**values, "project_id": self.project_id, "id": task_id},
         )
@@ -177,6 +176,8 @@ def create(
         text.words(detail, "detail", limits.DETAIL)
     if lane is not None:
         lane = text.name(lane, "lane")
+    if owner is not None:
+        text.qualified(owner, "owner")
     text.integer(priority, "priority", 0, 4)
     waits_for = list(dict.fromkeys(blocked_on))
     if len(waits_for) > limits.BLOCKERS:
@@ -328,9 +329,7 @@ def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | No
                 f"Task {on} waits for task {task_id} already, so neither could ever start; resolve that first.",
             )
         if blocking.status == "done":
-            raise BusError(
-                "wrong_state", f"Task {on} is done, so there is nothing to wait for; go on.", status="done"
-            )
+            raise BusError("wrong_state", f"Task {on} is done, so there is nothing to wait for; go on.", status="done")
     _add_blocker(verb, task_id, on, reason)
     verb.set(task_id, status=status, open_blockers=1)
     verb.event("task_block", task_id=task_id, reason=reason, on=on)
@@ -483,7 +482,7 @@ def _unfinished(verb: _Verb, waits_for: list[int]) -> list[int]:
     rows = verb.conn.all(
         "SELECT id, status FROM task WHERE project_id = %s AND id = ANY (%s)", (verb.project_id, waits_for)
     )
-    known = {task_id: status for task_id, status in rows}
+    known: dict[int, str] = dict(rows)
     for other in waits_for:
         if other not in known:
             raise BusError("not_found", f"There is no task {other} to wait for; list_tasks shows what there is.")

@@ -20,9 +20,7 @@ class Minted:
     hint: str
 
 
-def mint(
-    conn: Connection, participation_id: int, *, label: str = "", expires_at: datetime | None = None
-) -> Minted:
+def mint(conn: Connection, participation_id: int, *, label: str = "", expires_at: datetime | None = None) -> Minted:
     """Create a token for a participation."""
     text = form.mint()
     hint = form.hint(text)

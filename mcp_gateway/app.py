@@ -24,15 +24,20 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("mcp_gateway.request")
+# A body up to this many times the limit is read and thrown away before it is refused.
+_PATIENCE = 8
 _RETRY_AFTER = {429: "1", 503: "2"}
 _BODIES = {
     401: {
         "error": "unauthorized",
-        "message": "Send a live token of this bus as Authorization: Bearer lbus_…; an owner or project-admin mints one.",
+        "message": "Send a live token as Authorization: Bearer lbus_…; an owner or project-admin mints one.",
     },
     403: {"error": "suspended due to non-payment"},
     429: {"error": "rate limited", "message": "Too many calls with this token; wait as Retry-After says."},
-    503: {"error": "unavailable", "message": "The bus cannot answer just now; try again as Retry-After says."},
+    503: {
+        "error": "unavailable",
+        "message": "The bus cannot answer just now; try again as Retry-After says.",
+    },
 }
 
 
@@ -72,7 +77,7 @@ class Gateway:
                 await self.service.start()
                 stack.push_async_callback(self.service.stop)
                 await stack.enter_async_context(self._server.session_manager.run())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the server must hear of it, whatever it is
                 _log.exception("start-up failed")
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
@@ -107,7 +112,34 @@ class Gateway:
         else:
             await response.json(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})
 
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """The request's body; None where it is too large, or where the client went away.
+
+        A body that is refused is still read to its end, within reason: otherwise the server would wait for
+        somebody to read it, and the client's next request on this connection would never be answered.
+        """
+        limit = self.settings.max_body_bytes
+        chunks: list[bytes] = []
+        size = 0
+        while size <= _PATIENCE * limit:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks) if size <= limit else None
+        return None
+
     async def _mcp_request(self, scope: Scope, receive: Receive, response: "_Response") -> None:
+        body = await self._read_body(receive)
+        if body is None:
+            # Also sent to a client that went away, where nobody reads it.
+            message = f"Send at most {self.settings.max_body_bytes} bytes."
+            await response.json(413, {"error": "too large", "message": message}, [(b"connection", b"close")])
+            return
         headers = scope["headers"]
         refusal = self._security.check(headers)
         if refusal is not None:
@@ -137,11 +169,23 @@ class Gateway:
             return
         caller = Caller(ctx)
         response.caller = caller
-        await self._mcp({**scope, "state": {**scope.get("state", {}), "caller": caller}}, receive, response)
+        state = {**scope.get("state", {}), "caller": caller}
+        await self._mcp({**scope, "state": state}, _replayed(body, receive), response)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read already, and then what comes after it."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return unread.pop() if unread else await receive()
+
+    return replay
 
 
 def _caller_of(ctx: Context) -> Caller:
-    request: Request = ctx.request
+    request = ctx.request
+    assert isinstance(request, Request)
     caller: Caller = request.scope["state"]["caller"]
     return caller
 
@@ -186,9 +230,7 @@ class _Response:
             headers.append((b"retry-after", _RETRY_AFTER[status].encode()))
         await self.json(status, _BODIES[status], headers)
 
-    async def json(
-        self, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
-    ) -> None:
+    async def json(self, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Answer with a JSON object."""
         self.status = status
         content = json.dumps(body, ensure_ascii=False).encode()
@@ -213,7 +255,10 @@ class _Security:
         """The refusal that these headers earn, or None."""
         hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not _listed(hosts[0], self._hosts):
-            return 421, {"error": "misdirected request", "message": "Unknown Host; set ALLOWED_HOSTS to serve it."}
+            return 421, {
+                "error": "misdirected request",
+                "message": "Unknown Host; set ALLOWED_HOSTS to serve it.",
+            }
         for name, value in headers:
             if name == b"origin" and not _listed(value.decode("latin-1").lower(), self._origins):
                 return 403, {

@@ -29,10 +29,11 @@ def invite_card(addresses: Addresses, created: Created) -> dict[str, Any]:
         "code": created.code,
         "expires_at": iso(created.expires_at),
         "redeem_url": cards.redeem_url(addresses, created.code),
-        "invite_prompt": cards.invite_prompt(
-            addresses, created.code, created.project, created.participant_name
-        ),
+        "invite_prompt": cards.invite_prompt(addresses, created.code, created.project, created.participant_name),
     }
 
 
-RENDERERS: Mapping[type, Callable[[Addresses, Any], dict[str, Any]]] = {Grant: setup_card, Created: invite_card}
+RENDERERS: Mapping[type, Callable[[Addresses, Any], dict[str, Any]]] = {
+    Grant: setup_card,
+    Created: invite_card,
+}

@@ -48,9 +48,9 @@ def _start(arguments: Mapping[str, str]) -> str:
 def _handoff(arguments: Mapping[str, str]) -> str:
     about = f" about {arguments['ref']}" if "ref" in arguments else ""
     return (
-        f"Hand over to {arguments['to']}{about} on LLM Bus. Write one post: what is done, what is not, what you learned "
-        "that they would otherwise have to find out again, and the one thing they should do next. Put the artifact into "
-        "ref. Address a lane with to_lane or a participant with to_actor (list_participants says which it is). "
+        f"Hand over to {arguments['to']}{about} on LLM Bus. Write one post: what is done, what is not, what you "
+        "learned that they would otherwise have to find out again, and the one thing they should do next. Put the "
+        "artifact into ref. Address a lane with to_lane or a participant with to_actor (list_participants says which). "
         "Afterwards release your leases on what you hand over."
     )
 

@@ -86,9 +86,7 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
             ]
         )
 
-    async def list_templates(
-        ctx: Context, params: PaginatedRequestParams | None
-    ) -> ListResourceTemplatesResult:
+    async def list_templates(ctx: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
         _no_cursor(params)
         return ListResourceTemplatesResult(resource_templates=[])
 

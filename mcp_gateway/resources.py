@@ -53,11 +53,19 @@ RESOURCES = {
             lambda conn, ctx: digest.whats_new(conn, ctx, advance_cursor=False),
         ),
         Resource(
-            "bus://leases", "leases", "Live leases of the project", JSON, lambda conn, ctx: leases.list_holders(conn, ctx)
+            "bus://leases",
+            "leases",
+            "Live leases of the project",
+            JSON,
+            lambda conn, ctx: leases.list_holders(conn, ctx),
         ),
         Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: tasks.list_(conn, ctx)),
         Resource(
-            "bus://presence", "presence", "Who is active", JSON, lambda conn, ctx: presence.list_active(conn, ctx)
+            "bus://presence",
+            "presence",
+            "Who is active",
+            JSON,
+            lambda conn, ctx: presence.list_active(conn, ctx),
         ),
     )
 }

@@ -129,7 +129,10 @@ class Service:
         ctx = caller.ctx
         if ctx is None:
             return _refused(
-                BusError("forbidden", "No token: set LLM_BUS_TOKEN to a token of yours and start this server again.")
+                BusError(
+                    "forbidden",
+                    "No token: set LLM_BUS_TOKEN to a token of yours and start this server again.",
+                )
             )
         try:
             answer = await self.run(lambda: self._call(ctx, tool, arguments))
@@ -150,7 +153,7 @@ class Service:
         try:
             with self.db.write() if tool.transaction else self.db.call() as conn:
                 result = tool.function(conn, ctx, **decoded)
-                unread = 0
+                unread: int | None = 0
                 if tool.marks_unread:
                     unread = result.get(UNREAD) if isinstance(result, dict) else getattr(result, UNREAD, None)
                     if unread is None:
@@ -173,7 +176,7 @@ class Service:
     async def _flush(self) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self.seen.flush, self.db)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # Presence is advisory: what could not be written now is written with the next flush.
             _log.warning("presence was not flushed", exc_info=True)
 

@@ -69,7 +69,7 @@ class Tool:
             InvalidArgument: one sentence that says what to send instead.
         """
         try:
-            decoded = msgspec.convert({} if arguments is None else arguments, self.decoder)
+            decoded: Any = msgspec.convert({} if arguments is None else arguments, self.decoder)
         except msgspec.ValidationError as error:
             raise InvalidArgument(self._say(str(error))) from None
         except UnicodeEncodeError:

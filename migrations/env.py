@@ -35,7 +35,10 @@ def run() -> None:
         with context.begin_transaction():
             revision = context.get_context().get_current_revision()
             installed = driver.execute(INSTALLED_MARK_SQL).fetchone()
-            if (revision, installed) != (head(), (functions_mark(),)) or context.get_revision_argument() != head():
+            if (revision, installed) != (
+                head(),
+                (functions_mark(),),
+            ) or context.get_revision_argument() != head():
                 # Functions name columns and row types, so they go before a table changes and come back after.
                 driver.execute(DROP_FUNCTIONS_SQL)
                 context.run_migrations()

@@ -67,15 +67,11 @@ def normalise(surface: str) -> str:
     if len(surface) > 4 * MOST_CHARACTERS:
         raise _too_long()
     if found := _REFUSED.search(surface):
-        raise InvalidArgument(
-            f"surface holds a character that is refused (U+{ord(found[0]):04X}); remove it."
-        )
+        raise InvalidArgument(f"surface holds a character that is refused (U+{ord(found[0]):04X}); remove it.")
     if "\\" in surface:
         raise InvalidArgument("surface holds a backslash; use '/' between segments.")
     if not surface:
-        raise InvalidArgument(
-            "surface is empty; send a path such as 'src/api', or '.' for the whole repository."
-        )
+        raise InvalidArgument("surface is empty; send a path such as 'src/api', or '.' for the whole repository.")
     # What is left is judged, not what was sent, so that it passes again: './~/a' is no better than '~/a'.
     surface = _path(surface)
     if surface != surface.strip():
@@ -134,14 +130,10 @@ def _covers(directory: str, path: str) -> bool:
 
 def _path(text: str) -> str:
     """One path or pattern without what says nothing; '' can't come out, and '.' comes out as '**'."""
-    segments = [
-        segment for segment in unicodedata.normalize("NFC", text).split("/") if segment not in ("", ".")
-    ]
+    segments = [segment for segment in unicodedata.normalize("NFC", text).split("/") if segment not in ("", ".")]
     path = "/".join(segments) or "**"
     if text.startswith("/") or _DRIVE_OR_HOME.match(path):
-        raise InvalidArgument(
-            "surface is absolute; send a path relative to the repository, such as 'src/api'."
-        )
+        raise InvalidArgument("surface is absolute; send a path relative to the repository, such as 'src/api'.")
     if ".." in segments:
         raise InvalidArgument("surface holds '..'; send a path relative to the root of the repository.")
     return path
@@ -194,15 +186,11 @@ def _expanded(text: str) -> list[str]:
             depth -= 1
         if not depth or (depth == 1 and text[at] == ","):
             cuts.append(at)
-    heads = [
-        text[:start] + inner for left, right in pairwise(cuts) for inner in _expanded(text[left + 1 : right])
-    ]
+    heads = [text[:start] + inner for left, right in pairwise(cuts) for inner in _expanded(text[left + 1 : right])]
     tails = _expanded(text[at + 1 :])
     # Counted before they are made, since their number is exponential in the length of the text.
     if len(heads) * len(tails) > MOST_ALTERNATIVES:
-        raise InvalidArgument(
-            f"surface stands for too many paths; use at most {MOST_ALTERNATIVES} alternatives."
-        )
+        raise InvalidArgument(f"surface stands for too many paths; use at most {MOST_ALTERNATIVES} alternatives.")
     return [head + tail for head in heads for tail in tails]
 
 

@@ -63,9 +63,7 @@ def after(verb: str, status: str, open_blockers: int = 0) -> str:
         raise BusError("wrong_state", _refusal(verb, status), status=status)
     if verb == "start" and open_blockers:
         waits = "1 blocker; resolve it" if open_blockers == 1 else f"{open_blockers} blockers; resolve them"
-        raise BusError(
-            "wrong_state", f"Task waits for {waits} first or pick another with task_next.", status=status
-        )
+        raise BusError("wrong_state", f"Task waits for {waits} first or pick another with task_next.", status=status)
     if verb == "resolve" and open_blockers:
         return status
     return after_

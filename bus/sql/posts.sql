@@ -116,10 +116,12 @@ BEGIN
         INSERT INTO delivery AS d (project_id, participation_id, post_id, addressed, acked_at)
         SELECT v_caller.project_id, p_participation, n.id, false, v_at FROM unnest(v_new) AS n (id)
         ON CONFLICT ON CONSTRAINT delivery_pkey DO UPDATE SET acked_at = excluded.acked_at;
-        -- A sender who acks its own post confirms nothing to itself.
+        -- A sender who acks its own post confirms nothing, unless it was a note to itself: sub-agents, and the
+        -- sessions of one agent, share an identity.
         UPDATE post o SET acked_at = v_at
         WHERE o.project_id = v_caller.project_id AND o.id = ANY (v_new) AND o.acked_at IS NULL
-          AND o.participation_id <> p_participation;
+          AND (o.participation_id <> p_participation
+               OR (o.to_participation_id = p_participation AND o.to_lane IS NULL));
     END IF;
     RETURN QUERY SELECT d.post_id, d.acked_at FROM delivery d
         WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation AND d.post_id = ANY (p_posts);

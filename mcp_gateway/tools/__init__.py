@@ -9,7 +9,5 @@ _MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, prese
 def all_tools() -> dict[str, Tool]:
     """Every tool by name, in the order of tools/list: those for everyone, then those for project-admins."""
     position = {module.__name__: index for index, module in enumerate(_MODULES)}
-    found = sorted(
-        registered().values(), key=lambda tool: (tool.admin, position[tool.function.__module__])
-    )
+    found = sorted(registered().values(), key=lambda tool: (tool.admin, position[tool.function.__module__]))
     return {tool.name: tool for tool in found}

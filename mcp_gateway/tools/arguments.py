@@ -16,8 +16,6 @@ Note = Annotated[str, Meta(min_length=1, max_length=limits.NOTE)]
 Surface = Annotated[str, Meta(min_length=1, description="Repo-relative path or glob")]
 Id = Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)]
 Seconds = Annotated[int, Meta(ge=1, le=limits.SECONDS)]
-Key = Annotated[
-    str, Meta(min_length=1, max_length=limits.KEY, description="For safe retries")
-]
+Key = Annotated[str, Meta(min_length=1, max_length=limits.KEY, description="For safe retries")]
 BeforeId = Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)]
 BeforeName = Annotated[str, Meta(max_length=limits.QUALIFIED)]

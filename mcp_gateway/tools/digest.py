@@ -17,8 +17,7 @@ def whats_new(
     ctx: Ctx,
     advance_cursor: bool = True,
     limit: Annotated[int, Meta(ge=1, le=500)] = 100,
-    since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read after this event id")]
-    | None = None,
+    since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read after this event id")] | None = None,
 ) -> digest.Digest:
     """What happened since you last asked: new events, unread posts, live leases, latest numbers.
     Call it at the start of a session and between steps."""

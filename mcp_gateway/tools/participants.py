@@ -21,9 +21,7 @@ def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
 
 
 @tool(read_only=True)
-def list_participants(
-    conn: Connection, ctx: Ctx, before: BeforeName | None = None
-) -> participants.Participants:
+def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> participants.Participants:
     """Everyone in the project, with lane and when last seen: whom to post to."""
     return participants.list_(conn, ctx, before=before)
 

@@ -99,6 +99,4 @@ def list_tasks(
     limit: Annotated[int, Meta(ge=1, le=200)] = 50,
 ) -> tasks.Tasks:
     """Tasks, newest first; ready=true for those that could be started now."""
-    return tasks.list_(
-        conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit
-    )
+    return tasks.list_(conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit)

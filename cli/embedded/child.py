@@ -1,0 +1,114 @@
+"""Child processes: started on a leash, in a session of their own, and ended step by step."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cli.embedded.account import Account
+from cli.ports import is_free
+
+_LEASH = Path(__file__).with_name("leash.py")
+
+
+class StartFailedError(Exception):
+    """A server did not come up; the message says which, why, and ends with the last lines of its log."""
+
+
+class PortTakenError(StartFailedError):
+    """A server did not come up because somebody else took its port first; another port helps."""
+
+
+def spawn(
+    program: Sequence[str],
+    *,
+    log: Path,
+    death_signal: signal.Signals,
+    env: Mapping[str, str],
+    cwd: Path,
+    account: Account | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `program` with its output appended to `log`.
+
+    Call it from the main thread: on Linux the child gets `death_signal` when the starting thread dies.
+    Its own session keeps the terminal's Ctrl-C away from it, so that we end our children in order.
+    """
+    uid, gid = (account.uid, account.gid) if account else (-1, -1)
+    leash = [sys.executable, "-I", "-S", str(_LEASH)]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*leash, str(os.getpid()), str(int(death_signal)), str(uid), str(gid), *program],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, float]]) -> None:
+    """Send each signal in turn, waiting the seconds beside it, then kill what is left of the group."""
+    for number, seconds in steps:
+        if process.poll() is not None:
+            break
+        process.send_signal(number)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+    _kill_group(process.pid)
+    process.wait()
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float, tick: Callable[[], None]
+) -> bool:
+    """Poll `ready` until it is true; False when the process ended or the time is over.
+
+    Args:
+        tick: called between polls; it may raise to break off (a signal arrived).
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        tick()
+        if process.poll() is not None:
+            return False
+        if ready():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log, indented, for an error message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16_384))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "".join(f"\n    {line}" for line in text.splitlines()[-lines:])
+
+
+def lost_its_port(port: int, log: Path) -> bool:
+    """Whether a server that ended did so because somebody else had its port.
+
+    Its log tells as well, since that somebody may have left already.
+    """
+    return not is_free(port) or "address already in use" in tail(log, 40).lower()
+
+
+def no_tick() -> None:
+    """Wait without being interrupted."""
+
+
+def _kill_group(group: int) -> None:
+    # The leader may be gone while what it started lives on.
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return

@@ -1,0 +1,85 @@
+"""What a PostgreSQL that was not ended properly leaves in its data folder, and how to clear it away."""
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+from cli.embedded.child import StartFailedError
+
+# sun_path holds 104 bytes on macOS and 108 on Linux, with the terminating zero.
+_LONGEST_SOCKET_PATH = 103
+
+
+def socket_folder(own: Path, port: int) -> Path | None:
+    """Where the Unix socket goes; None when the path is too long for one, or needs quoting."""
+    folder = own / "run"
+    path = str(folder / f".s.PGSQL.{port}")
+    plain = all(character.isalnum() or character in "/._-+@ " for character in path)
+    return folder if plain and len(path.encode()) <= _LONGEST_SOCKET_PATH else None
+
+
+def end_leftover(data: Path) -> None:
+    """Make `data` free for a new postmaster: end one that lost its parent, remove stale lock files.
+
+    PostgreSQL clears a stale pid file itself only if no process has that id any more; after a reboot
+    another program may have it. We look at what the process is.
+
+    Raises:
+        StartFailedError: processes of an earlier PostgreSQL cannot be ended.
+    """
+    pid_file = data / "postmaster.pid"
+    if not pid_file.exists():
+        return
+    postmaster = _postmaster(pid_file, data)
+    if postmaster is not None:
+        for number, seconds in ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0)):
+            try:
+                postmaster.send_signal(number)
+                postmaster.wait(seconds)
+            except psutil.TimeoutExpired:
+                continue
+            except psutil.NoSuchProcess:
+                pass
+            break
+    _end_backends(data)
+    pid_file.unlink(missing_ok=True)
+    for stale in (data.parent / "run").glob(".s.PGSQL.*"):
+        stale.unlink(missing_ok=True)
+
+
+def _postmaster(pid_file: Path, data: Path) -> psutil.Process | None:
+    try:
+        process = psutil.Process(int(pid_file.read_text(encoding="utf-8").split("\n", 1)[0]))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+    return process if _works_in(process, data) else None
+
+
+def _end_backends(data: Path) -> None:
+    """Backends whose postmaster was killed notice within moments; wait, then insist.
+
+    A postmaster that starts while they still write would destroy the cluster. PostgreSQL's own guard
+    against that is in the pid file that we are about to remove.
+    """
+    deadline = time.monotonic() + 15
+    while backends := [process for process in psutil.process_iter() if _works_in(process, data)]:
+        late = time.monotonic() - deadline
+        if late > 5:
+            raise StartFailedError(f"Processes of an earlier PostgreSQL still use {data}: {backends}. End them first.")
+        if late > 0:
+            for process in backends:
+                try:
+                    process.kill()
+                except psutil.Error:
+                    continue
+        time.sleep(0.05)
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    try:
+        # Every process of a cluster has the data folder as its working directory.
+        return "postgres" in process.name().lower() and Path(process.cwd()) == data.resolve()
+    except (psutil.Error, OSError):
+        return False

@@ -1,0 +1,30 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.rules.numbers import formatted
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pad", "number", "shown"),
+    [
+        ("ADR-", 4, 7, "ADR-0007"),
+        ("", 0, 7, "7"),
+        ("", 1, 0, "0"),
+        ("", 0, 0, "0"),
+        ("M", 3, 1000, "M1000"),
+        ("", 12, 2**53 - 1, "9007199254740991"),
+        ("5", 2, 1, "501"),
+    ],
+)
+def test_a_number_is_shown_as_people_write_it(prefix: str, pad: int, number: int, shown: str) -> None:
+    assert formatted(prefix, pad, number) == shown
+
+
+@given(st.text(max_size=16), st.integers(0, 12), st.integers(0, 2**53 - 1))
+def test_padding_never_changes_or_cuts_the_number(prefix: str, pad: int, number: int) -> None:
+    shown = formatted(prefix, pad, number)
+    digits = shown.removeprefix(prefix)
+    assert shown.startswith(prefix)
+    assert int(digits) == number
+    assert len(digits) == max(pad, len(str(number)))

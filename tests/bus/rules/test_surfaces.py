@@ -1,0 +1,455 @@
+import fnmatch
+import itertools
+import re
+import time
+from functools import cache
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from bus.errors import InvalidArgument
+from bus.rules import surfaces
+from bus.rules.surfaces import contends, is_glob, normalise, overlap, prefix
+
+
+@pytest.mark.parametrize(
+    ("sent", "normal"),
+    [
+        ("src/a.py", "src/a.py"),
+        ("./src//a.py", "src/a.py"),
+        ("././src/./a.py/.", "src/a.py"),
+        ("src/api/", "src/api"),
+        ("src/api///", "src/api"),
+        (".", "**"),
+        ("./", "**"),
+        ("././/", "**"),
+        ("**/", "**"),
+        (".github/workflows", ".github/workflows"),
+        ("...", "..."),
+        ("a..b/..c", "a..b/..c"),
+        ("~backup/a~", "~backup/a~"),
+        ("a:b", "a:b"),
+        ("docs/my notes.md", "docs/my notes.md"),
+        ("cafe\u0301", "café"),
+        ("src/{a,b}/*.py/", "src/{a,b}/*.py"),
+        ("{{cookiecutter.slug}}/a", "{{cookiecutter.slug}}/a"),
+        ("app/[id]/page.tsx", "app/[id]/page.tsx"),
+        ("a[b", "a[b"),
+        ("./" * 60 + "x" * 200, "x" * 200),
+    ],
+)
+def test_a_surface_has_one_spelling(sent: str, normal: str) -> None:
+    assert normalise(sent) == normal
+    assert normalise(normal) == normal
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ("", "empty"),
+        (" ", "white space"),
+        ("a ", "white space"),
+        ("a /", "white space"),
+        ("./ a", "white space"),
+        ("/", "absolute"),
+        ("/src", "absolute"),
+        ("//src", "absolute"),
+        ("C:/src", "absolute"),
+        ("c:", "absolute"),
+        ("~", "absolute"),
+        ("~/src", "absolute"),
+        ("./~/src", "absolute"),
+        ("./C:/src", "absolute"),
+        ("\u212a:/src", "absolute"),  # the Kelvin sign: K in NFC
+        ("C:\\src", "use '/'"),
+        ("src\\a.py", "use '/'"),
+        ("..", "holds '..'"),
+        ("../src", "holds '..'"),
+        ("src/../a", "holds '..'"),
+        ("src/..", "holds '..'"),
+        ("{a,..}/b", "holds '..'"),
+        ("{a,.}./b", "holds '..'"),
+        ("{,a}/b", "absolute"),
+        ("{a,/b}", "absolute"),
+        ("{a,}", "empty alternative"),
+        ("{a", "without its partner"),
+        ("a}", "without its partner"),
+        ("}{", "without its partner"),
+        ("[{]", "without its partner"),
+        ("{" * 9 + "a,b" + "}" * 9, "nest at most 8"),
+        ("{a,b}" * 7, "at most 64"),
+        ("{" + "a," * 64 + "a}", "at most 64"),
+        ("{a,b}" * 40, "at most 64"),
+        ("x" * 201, "at most 200"),
+        ("./" * 1000, "at most 200"),
+        ("a\0b", "U+0000"),
+        ("a\nb", "U+000A"),
+        ("a\x7f", "U+007F"),
+        ("a\x85", "U+0085"),
+        ("a\u202eb", "U+202E"),
+        ("a\u2066b", "U+2066"),
+        ("a\u061cb", "U+061C"),
+        ("a\u2028b", "U+2028"),
+        ("a\ud800b", "U+D800"),
+    ],
+)
+def test_a_surface_that_names_no_place_in_the_repository_is_refused(sent: str, says: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        normalise(sent)
+    assert refused.value.message.startswith("surface ")
+    assert says in refused.value.message
+    assert refused.value.message.endswith(".")
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=()), max_size=30) | st.text("ab./*{,}[]~:\\ ", max_size=30))
+def test_whatever_is_sent_is_normal_or_refused(sent: str) -> None:
+    try:
+        normal = normalise(sent)
+    except InvalidArgument:
+        return
+    assert normalise(normal) == normal
+    assert 1 <= len(normal) <= 200
+    assert not normal.startswith("/")
+    assert not normal.endswith("/")
+    assert not {"", ".", ".."} & set(normal.split("/"))
+    assert overlap(normal, normal)
+    assert overlap(normal, "**")
+    assert is_glob(normal) == (prefix(normal) != normal)
+
+
+@pytest.mark.parametrize(
+    ("surface", "leading"),
+    [
+        ("src/api/x.py", "src/api/x.py"),
+        ("src", "src"),
+        ("**", ""),
+        ("*", ""),
+        ("*.py", ""),
+        ("src/*.py", "src"),
+        ("src/api/**/x.py", "src/api"),
+        ("src/api?/x", "src"),
+        ("src/[ab]/x", "src"),
+        ("src/[!a]/x", "src"),
+        ("src/{a,b}/x", "src"),
+        ("src/x{a/b,c}/*", "src"),
+        ("{src/a,src/b}", ""),
+        ("src/{a}/x", "src/{a}/x"),
+        ("src/{{a}}/*", "src/{{a}}"),
+        ("src/{a{b,c}}/x", "src"),
+        ("src/a[b/x", "src/a[b/x"),
+        ("src/[]/x", "src/[]/x"),
+        ("src/[!]/x", "src/[!]/x"),
+        ("src/a]/*", "src/a]"),
+    ],
+)
+def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leading: str) -> None:
+    assert normalise(surface) == surface
+    assert prefix(surface) == leading
+    assert is_glob(surface) == (leading != surface)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        # paths and directories
+        ("src/a.py", "src/a.py", True),
+        ("src/a.py", "src/b.py", False),
+        ("src", "src/api/x.py", True),
+        ("src/api", "src/api2", False),
+        ("src/api", "src/api.py", False),
+        ("Src", "src", False),
+        # a path and a glob
+        ("src/api", "src/**/*.py", True),
+        ("src/api/x.py", "src/**/*.py", True),
+        ("src/x.py", "src/**/*.py", True),
+        ("src/x.js", "src/**/*.py", True),  # it could be a directory
+        ("lib", "src/**/*.py", False),
+        ("src", "src/**", True),
+        ("src/api", "src/*", True),
+        ("src/api/x.py", "src/*", False),
+        ("src/api/v1", "src/*/v1", True),
+        ("src", "**/x.py", True),
+        ("src/a/b", "src/*", False),
+        ("a.py", "*.py", True),
+        ("a/b", "**", True),
+        # two globs
+        ("*.py", "*.js", False),
+        ("*.py", "test_*", True),
+        ("src/**/*.py", "src/api/*.py", True),
+        ("src/**/*.py", "src/api/*.js", False),
+        ("src/**/test/*", "src/unit/**", True),
+        ("a/**/b", "a/**/c", False),
+        ("a/**/b/**", "a/**/c/**", True),
+        ("**/a", "b/**", True),
+        ("a/*/c", "a/b/*", True),
+        ("a/*", "a/*/c", False),
+        ("??", "???", False),
+        ("a?c", "?b?", True),
+        ("a**b", "axxb", True),
+        ("a**b", "a/b", False),
+        ("***", "a/b", False),
+        # classes
+        ("[ab].py", "b.py", True),
+        ("[ab].py", "c.py", False),
+        ("[a-m]*", "[n-z]*", False),
+        ("[a-n]*", "[n-z]*", True),
+        ("[!a-z]", "[a-z]", False),
+        ("[!a]", "[!b]", True),
+        ("[]a]x", "]x", True),
+        ("[!]a]x", "]x", False),
+        ("[a-]x", "-x", True),
+        ("[z-a!]x", "!x", True),
+        ("[z-a!]x", "bx", False),
+        ("[*]x", "[ab]x", True),  # to the letter, a star between brackets
+        ("[*]x", "ax", False),
+        ("[?]x", "?x", True),
+        ("a[+-9]b", "a/b", False),
+        ("a[!x]b", "a/b", False),
+        # alternatives
+        ("{a,b}/x", "b/x/y", True),
+        ("{a,b}/x", "c/x", False),
+        ("{a,b}", "{c,d}", False),
+        ("{a,b/c}/*.py", "b/c/x.py", True),
+        ("src/{,sub/}x.py", "src/x.py", True),
+        ("src/{,sub/}x.py", "src/sub/x.py", True),
+        ("{*,src/*}*", "a/b", True),  # a star and a star behind it are a whole segment of two
+        ("{a,{b,c}d}/x", "cd/x", True),
+        ("{a,{b,c}d}/x", "ad/x", False),
+        ("{.,src}", "lib", True),
+        ("e{\u0301,x}", "é", True),
+        # names with brackets and braces are taken to the letter too
+        ("app/[id]", "app/[id]/page.tsx", True),
+        ("app/[id]/page.tsx", "app/[id]/page.tsx", True),
+        ("app/[id]/page.tsx", "app/i/page.tsx", True),
+        ("app/[id]/page.tsx", "app/[slug]/page.tsx", False),
+        ("app/[id]/*", "app/[id]/page.tsx", True),
+        ("app/[...slug]/x", "app/[...slug]", True),
+        ("app/[user-id]/x", "app/[user-id]", True),
+        ("app/[user-id]/x", "app/*/x", True),
+        ("[z-a]", "[z-a]", True),
+        ("[z-a]", "z", False),
+        ("{{slug}}/a", "{{slug}}", True),
+        ("{{slug}}/a", "slug/a", False),
+        ("{x}/*", "{x}/a", True),
+    ],
+)
+def test_which_surfaces_overlap(a: str, b: str, expected: bool) -> None:
+    a, b = normalise(a), normalise(b)
+    assert overlap(a, b) is expected
+    assert overlap(b, a) is expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("shared", "shared", False),
+        ("shared", "exclusive", True),
+        ("exclusive", "shared", True),
+        ("exclusive", "exclusive", True),
+    ],
+)
+def test_only_shared_leases_do_not_contend(a: str, b: str, expected: bool) -> None:
+    assert contends(a, b) is expected
+
+
+# The oracle: what a surface covers, written once more in another way (the standard library's fnmatch, segment
+# by segment), and overlap as "some path of a small world is covered by both".
+
+
+def alternatives_of(surface: str) -> list[str]:
+    """Expand the innermost group that has a comma until none is left."""
+    group = re.search(r"\{([^{}]*,[^{}]*)\}", surface)
+    if group is None:
+        return [surface]
+    return [
+        expanded
+        for choice in group[1].split(",")
+        for expanded in alternatives_of(surface[: group.start()] + choice + surface[group.end() :])
+    ]
+
+
+@cache
+def patterns_of(surface: str) -> list[list[str]]:
+    found = []
+    for alternative in alternatives_of(surface):
+        for reading in (alternative, alternative.replace("[", "[[]")):
+            segments = [segment for segment in reading.split("/") if segment not in ("", ".")]
+            literal = not re.search(r"[*?]", reading) and reading.count("[") == reading.count("[[]") * 2
+            found.append([*segments, "**"] if literal else segments)
+    return found
+
+
+def matches(pattern: list[str], path: list[str]) -> bool:
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        return any(matches(pattern[1:], path[taken:]) for taken in range(len(path) + 1))
+    return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and matches(pattern[1:], path[1:])
+
+
+def covers(surface: str, path: str) -> bool:
+    return any(matches(pattern, path.split("/")) for pattern in patterns_of(surface))
+
+
+# Whatever two of these segments can both take, they can both take as one of these names. With at most two
+# segments besides '**' in a surface, two surfaces that share any path share one of at most four segments.
+SEGMENTS = ["**", "*", "a", "b", "?", "a*", "*b", "[ab]", "[!a]"]
+NAMES = ["a", "b", "ab", "[ab]", "[!a]"]
+SMALL_PATHS = ["/".join(path) for depth in (1, 2, 3, 4) for path in itertools.product(NAMES, repeat=depth)]
+
+
+def _few(segments: list[str]) -> bool:
+    return 1 <= sum(segment != "**" for segment in segments) <= 2
+
+
+PLAIN = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4).filter(_few).map("/".join)
+SMALL = PLAIN | st.lists(PLAIN, min_size=2, max_size=3).map(lambda choices: "{" + ",".join(choices) + "}")
+
+
+@cache
+def small_paths(surface: str) -> frozenset[str]:
+    return frozenset(path for path in SMALL_PATHS if covers(surface, path))
+
+
+@settings(max_examples=500, deadline=None)
+@given(SMALL, SMALL)
+@example("a/b", "**/b/*")
+@example("**/a/**/b", "**/b/**/a")
+def test_overlap_agrees_with_trying_every_path_of_a_small_world(a: str, b: str) -> None:
+    a, b = normalise(a), normalise(b)
+    assert overlap(a, b) == overlap(b, a) == bool(small_paths(a) & small_paths(b))
+
+
+LETTERS = ["".join(letters) for size in range(1, 8) for letters in itertools.product("ab", repeat=size)]
+SEGMENT = st.lists(st.sampled_from(["a", "b", "?", "*"]), min_size=1, max_size=6).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(SEGMENT, SEGMENT)
+@example("a*b", "*ab*")
+def test_segments_agree_with_trying_every_name(a: str, b: str) -> None:
+    # Seven letters suffice for every pair with at most seven tokens that take one.
+    assume(sum(token != "*" for token in a + b) <= 7)
+    assume("**" not in (a, b))
+    names = [name for name in LETTERS if covers(a, name) and covers(b, name)]
+    assert overlap(a, b) == overlap(b, a) == bool(names)
+
+
+# Without '/', which would end the segment, and wildcards, which would be read to the letter as well.
+# Without '!' but in front: fnmatch takes one behind a reversed range for a negation.
+MEMBERS = st.text("abcyz-^.+0 é", max_size=6)
+
+
+@settings(max_examples=500, deadline=None)
+@given(MEMBERS, MEMBERS, st.sampled_from(["", "!"]), st.sampled_from(["", "!"]))
+@example("a-c", "a-c", "", "!")
+@example("]a", "]", "", "!")
+@example("-a", "--0", "", "!")
+@example(" -é", "", "!", "!")
+def test_classes_agree_with_trying_every_character(one: str, two: str, not_one: str, not_two: str) -> None:
+    a, b = f"x[{not_one}{one}]x", f"x[{not_two}{two}]x"
+    names = [a, b, *(f"x{chr(point)}x" for point in range(32, 256) if point != ord("/"))]
+    assert overlap(a, b) == any(covers(a, name) and covers(b, name) for name in names)
+
+
+SURFACE = st.lists(
+    st.lists(
+        st.sampled_from(["a", "b", "ab", "*", "?", "**", "[ab]", "[!a-b]", "{a,b}", "{*,b/a}", "{a,{b,?}}"]),
+        min_size=1,
+        max_size=3,
+    ).map("".join),
+    min_size=1,
+    max_size=4,
+).map("/".join)
+PATH = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=5).map("/".join)
+
+
+@settings(deadline=None)
+@given(SURFACE, SURFACE, PATH)
+def test_surfaces_that_cover_the_same_path_overlap_and_their_prefixes_show_it(a: str, b: str, path: str) -> None:
+    try:
+        a, b = normalise(a), normalise(b)
+    except InvalidArgument:
+        assume(False)
+    for surface in (a, b):
+        if covers(surface, path):
+            assert overlap(surface, path)
+            assert path == prefix(surface) or f"{path}/".startswith(f"{prefix(surface)}/") or not prefix(surface)
+    if covers(a, path) and covers(b, path):
+        assert overlap(a, b)
+        assert overlap(b, a)
+
+
+@settings(deadline=None)
+@given(SURFACE, SURFACE)
+def test_overlap_is_reflexive_and_symmetric_and_keeps_the_promise_of_the_prefix(a: str, b: str) -> None:
+    try:
+        a, b = normalise(a), normalise(b)
+    except InvalidArgument:
+        assume(False)
+    assert overlap(a, a)
+    assert overlap(a, b) == overlap(b, a)
+    # Asked of the automata themselves, since overlap() relies on what is shown here.
+    meet = surfaces._meet(surfaces._graph(a), surfaces._row(b))
+    assert meet == overlap(a, b)
+    if meet:
+        above, below = sorted((prefix(a), prefix(b)), key=len)
+        assert not above or below == above or below.startswith(above + "/")
+
+
+@settings(deadline=None)
+@given(SURFACE)
+def test_a_surface_overlaps_what_it_lies_in(surface: str) -> None:
+    try:
+        surface = normalise(surface)
+    except InvalidArgument:
+        assume(False)
+    assert overlap(surface, "**")
+    if prefix(surface):
+        assert overlap(surface, prefix(surface))
+        assert overlap(surface, prefix(surface) + "/**")
+
+
+CHOICES = "{a,b}" * 6
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("*a" * 100, "*b" * 99 + "*c"),
+        ("*a" * 100, "*b" * 100),
+        ("?*" * 100, "*?" * 100),
+        (CHOICES + "*a" * 85, CHOICES + "*b" * 84 + "c"),
+        ("*a" * 85 + CHOICES, "*b" * 84 + "c" + "{b,d}" * 6),
+        ("{a,b}" * 3 + "*a" * 85 + "{a,b}" * 3, "{a,b}" * 3 + "*b" * 85 + "{c,d}" * 3),
+        ("{a,*a}" * 6 + "*a" * 80, "{b,*a}" * 6 + "*b" * 80 + "c"),
+        ("{a,[x-z]*}{b,*b}{c,*c}" * 2 + "*a" * 77 + "b", "[!b]*" * 32 + "{c,d}" * 6),
+        ("/".join(["**/*a"] * 33), "/".join(["**/*b"] * 33)),
+        ("**/a/" * 39 + "*b", "**/b/" * 39 + "*a"),
+        ("[a-z!0]" * 28, "[!a-y]*" * 28),
+        ("{" + ",".join("*" + chr(0x100 + n) for n in range(64)) + "}", "{" + "*x,?y," * 31 + "z}*"),
+        (CHOICES + "".join(chr(0x100 + n) for n in range(170)), CHOICES + "*" * 169 + "c"),
+    ],
+)
+def test_no_surface_takes_long(a: str, b: str) -> None:
+    best = 1.0
+    # The best of several, since other tests run beside this one; each starts with nothing in the caches.
+    for _ in range(5):
+        surfaces._graph.cache_clear()
+        surfaces._row.cache_clear()
+        started = time.perf_counter()
+        one, other = normalise(a), normalise(b)
+        first, second = overlap(one, other), overlap(other, one)
+        best = min(best, (time.perf_counter() - started) / 2)
+        assert first == second
+    assert best < 0.05
+
+
+def test_refusing_too_many_alternatives_takes_no_time_either() -> None:
+    started = time.perf_counter()
+    for bomb in ("{a,b}" * 40, "{{a,b}{a,b},{a,b}{a,b}}" * 8, "{" * 100 + "}" * 100, "{,,,,}" * 33):
+        with pytest.raises(InvalidArgument):
+            normalise(bomb)
+    assert time.perf_counter() - started < 0.5

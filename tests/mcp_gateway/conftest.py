@@ -1,0 +1,64 @@
+"""What the gateway's tests share: two processes over one database, and a team in a project of its own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from bus.db import Database
+from tests.factories import Agent, make_agent, make_project
+from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.wire import Wire
+
+
+@pytest.fixture(scope="session")
+def served_db(shared_database_url: str) -> Iterator[Database]:
+    """The database behind `gateways`; what tests commit there stays in projects of their own."""
+    database = Database(shared_database_url, size=8)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def gateways(shared_database_url: str) -> Iterator[list[Process]]:
+    """Two gateway processes over one database, for all tests of a worker."""
+    with running(shared_database_url, 2) as processes:
+        yield processes
+
+
+@pytest.fixture
+def connect(gateways: list[Process]) -> Iterator[Callable[..., Wire]]:
+    """Opens connections: `connect(agent, modern=…, process=0)`; closed at the end."""
+    opened: list[Wire] = []
+
+    def open_one(agent: Agent | None, *, modern: bool = True, process: int = 0) -> Wire:
+        wire = Wire(gateways[process].url, agent.token if agent else None, modern)
+        opened.append(wire)
+        return wire
+
+    yield open_one
+    for wire in opened:
+        wire.close()
+
+
+@dataclass(frozen=True)
+class Team:
+    """Two agents in a project of their own: alice is project-admin, bob is in lane `web`."""
+
+    alice: Agent
+    bob: Agent
+    project_id: int
+    owner_id: int
+
+
+@pytest.fixture
+def team(served_db: Database) -> Team:
+    return make_team(served_db)
+
+
+def make_team(db: Database) -> Team:
+    with db.write() as conn:
+        project = make_project(conn)
+        alice = make_agent(conn, project, "alice", is_admin=True)
+        bob = make_agent(conn, project, "bob", lane="web")
+    return Team(alice, bob, project.id, project.owner_id)

@@ -1,0 +1,88 @@
+"""Gateway processes for tests: the real entry point under hypercorn, on a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+_START_SECONDS = 30
+
+
+@dataclass
+class Process:
+    """A running gateway; `log` holds what it printed."""
+
+    url: str
+    popen: "subprocess.Popen[bytes]"
+    log: Path
+
+    def stop(self) -> None:
+        """Drain, as a deploy would."""
+        self.popen.send_signal(signal.SIGTERM)
+        assert self.popen.wait(20) == 0, self.log.read_text()
+
+
+@contextmanager
+def running(database_url: str, count: int = 1, **env: str) -> Iterator[list[Process]]:
+    """`count` gateways over one database; ended afterwards, however the test went."""
+    started = [_start(database_url, env) for _ in range(count)]
+    try:
+        for process in started:
+            _wait(process)
+        yield started
+    finally:
+        for process in started:
+            if process.popen.poll() is None:
+                process.popen.terminate()
+        for process in started:
+            try:
+                process.popen.wait(15)
+            except subprocess.TimeoutExpired:
+                process.popen.kill()
+                process.popen.wait()
+            process.log.unlink()
+
+
+def _start(database_url: str, env: dict[str, str]) -> Process:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
+    log = Path(name)
+    with os.fdopen(handle, "wb") as output:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "mcp_gateway"],
+            env={**_clean(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    return Process(f"http://127.0.0.1:{port}/mcp", popen, log)
+
+
+def _clean(env: "os._Environ[str]") -> dict[str, str]:
+    """The environment without what would configure the gateway behind the test's back."""
+    ours = {"PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_URL", "HOST", "PORT"}
+    return {name: value for name, value in env.items() if name not in ours}
+
+
+def _wait(process: Process) -> None:
+    health = process.url.removesuffix("/mcp") + "/healthz"
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.popen.poll() is not None:
+            break
+        try:
+            if httpx2.get(health, timeout=1).status_code == 200:
+                return
+        except httpx2.HTTPError:
+            time.sleep(0.05)
+    raise AssertionError(f"the gateway did not start:\n{process.log.read_text()}")

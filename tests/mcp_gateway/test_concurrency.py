@@ -1,0 +1,58 @@
+"""Many at once, through two processes."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from bus.db import Database
+from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.wire import Wire
+
+
+def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap(
+    gateways: list[Process], team: Team, served_db: Database
+) -> None:
+    threads = 50
+    barrier = Barrier(threads)
+
+    def claim_ten(index: int) -> list[int]:
+        agent = (team.alice, team.bob)[index % 2]
+        wire = Wire(gateways[index % 2].url, agent.token, modern=index % 4 < 2)
+        wire.call("whoami")
+        barrier.wait()
+        try:
+            return [wire.call("claim", sequence="adr").content["number"] for _ in range(10)]
+        finally:
+            wire.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        numbers = [number for some in pool.map(claim_ten, range(threads)) for number in some]
+    assert sorted(numbers) == list(range(1, 501))
+    with served_db.call() as conn:
+        (events,) = conn.one("SELECT count(*) FROM event WHERE project_id = %s AND type = 'claim'", (team.project_id,))
+    assert events == 500
+
+
+def test_whats_new_of_two_sub_agents_gives_every_event_once(
+    gateways: list[Process], connect: Callable[..., Wire], team: Team
+) -> None:
+    writer = connect(team.alice)
+    for _ in range(200):
+        writer.call("claim", sequence="adr")
+
+    def read(index: int) -> list[list[int]]:
+        wire = Wire(gateways[index % 2].url, team.bob.token)
+        barrier.wait()
+        try:
+            return [[event["id"] for event in wire.call("whats_new", limit=7).content["events"]] for _ in range(10)]
+        finally:
+            wire.close()
+
+    barrier = Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        runs = [run for some in pool.map(read, range(4)) for run in some]
+    for run in runs:
+        assert run == list(range(run[0], run[0] + len(run))) if run else True
+    # A new participation starts 100 events before the end.
+    assert sorted(event for run in runs for event in run) == list(range(101, 201))

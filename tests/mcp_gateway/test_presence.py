@@ -1,0 +1,64 @@
+"""Any call refreshes presence, within two seconds and at drain."""
+
+import time
+from collections.abc import Callable
+
+from bus import presence
+from bus.db import Database
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.processes import running
+from tests.mcp_gateway.wire import Wire
+
+
+def _wait_for(check: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if check():
+            return True
+        time.sleep(0.05)
+    return check()
+
+
+def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last_use(
+    connect: Callable[..., Wire], team: Team, served_db: Database
+) -> None:
+    bob = connect(team.bob, process=1)
+    bob.call("latest_claims")
+    alice = connect(team.alice)
+
+    def seen() -> bool:
+        return team.bob.actor in {one["actor"] for one in alice.call("who_is_active").content["active"]}
+
+    assert _wait_for(seen, 3)
+    with served_db.call() as conn:
+        assert conn.one("SELECT last_used_at IS NOT NULL FROM token WHERE id = %s", (team.bob.ctx.token_id,)) == (True,)
+    (active,) = [one for one in alice.call("who_is_active").content["active"] if one["actor"] == team.bob.actor]
+    assert (active["lane"], active["status"]) == ("web", "")
+
+
+def test_a_refused_call_is_presence_too_but_a_denied_one_is_not(
+    connect: Callable[..., Wire], team: Team, served_db: Database
+) -> None:
+    connect(team.bob).call("claim", sequence="NO")
+    stranger = connect(None)
+    assert stranger.call("whoami").status == 401
+
+    def rows() -> int:
+        with served_db.call() as conn:
+            return int(conn.one("SELECT count(*) FROM presence WHERE project_id = %s", (team.project_id,))[0])
+
+    assert _wait_for(lambda: rows() == 1, 3)
+
+
+def test_what_was_seen_is_written_at_drain(database_url: str) -> None:
+    db = Database(database_url, size=1)
+    team = make_team(db)
+    with running(database_url) as (process,):
+        wire = Wire(process.url, team.bob.token)
+        wire.call("whoami")
+        wire.close()
+        process.stop()
+    with db.call() as conn:
+        active = presence.list_active(conn, team.alice.ctx).active
+    db.close()
+    assert [one.actor for one in active] == [team.bob.actor]

@@ -1,0 +1,113 @@
+"""The tool list is an API that language models read: complete, small, in a fixed order, and true."""
+
+import json
+from collections.abc import Callable
+
+import jsonschema
+
+from bus.guide import INSTRUCTIONS
+from mcp_gateway.tools import all_tools
+from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.wire import Wire
+
+EVERYONE = [
+    "whoami",
+    "list_participants",
+    "whats_new",
+    "post",
+    "read_posts",
+    "ack",
+    "query_events",
+    "claim",
+    "seed_sequence",
+    "latest_claims",
+    "list_sequences",
+    "lease",
+    "release",
+    "who_holds",
+    "task_create",
+    "task_assign",
+    "task_start",
+    "task_block",
+    "task_resolve",
+    "task_ship",
+    "task_next",
+    "list_tasks",
+    "register",
+    "who_is_active",
+]
+ADMINS = ["admin_provision", "admin_rotate", "admin_revoke", "create_invite"]
+
+
+def _size(reply_result: dict[str, object]) -> int:
+    return len(json.dumps({"tools": reply_result["tools"]}, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def test_project_admins_see_the_admin_tools_and_others_do_not(connect: Callable[..., Wire], team: Team) -> None:
+    for modern in (True, False):
+        admin = connect(team.alice, modern=modern).request("tools/list").result
+        other = connect(team.bob, modern=modern).request("tools/list").result
+        assert [tool["name"] for tool in admin["tools"]] == EVERYONE + ADMINS
+        assert [tool["name"] for tool in other["tools"]] == EVERYONE
+
+
+def test_the_list_stays_small(connect: Callable[..., Wire], team: Team) -> None:
+    assert _size(connect(team.alice).request("tools/list").result) < 16 * 1024
+    assert _size(connect(team.bob).request("tools/list").result) < 12 * 1024
+    assert len(INSTRUCTIONS.encode()) < 2 * 1024
+
+
+def test_each_tool_is_described_in_one_or_two_sentences_with_a_valid_schema(
+    connect: Callable[..., Wire], team: Team
+) -> None:
+    for tool in connect(team.alice).request("tools/list").result["tools"]:
+        assert 20 <= len(tool["description"]) <= 300, tool["name"]
+        assert "outputSchema" not in tool
+        jsonschema.Draft202012Validator.check_schema(tool["inputSchema"])
+        assert tool["inputSchema"]["additionalProperties"] is False
+        for name, schema in tool["inputSchema"]["properties"].items():
+            # Nothing says which project or whose identity: both come from the token.
+            assert "project" not in name
+            assert "type" in schema
+
+
+def test_annotations_say_what_the_tools_do(connect: Callable[..., Wire], team: Team) -> None:
+    tools = {tool["name"]: tool for tool in connect(team.alice).request("tools/list").result["tools"]}
+    reading = {name for name, tool in tools.items() if tool["annotations"].get("readOnlyHint")}
+    assert reading == {
+        "whoami",
+        "list_participants",
+        "read_posts",
+        "query_events",
+        "latest_claims",
+        "list_sequences",
+        "who_holds",
+        "list_tasks",
+        "who_is_active",
+    }
+    # The protocol's default is true, so what destroys nothing has to say so.
+    destructive = {
+        name for name, tool in tools.items() if name not in reading and tool["annotations"].get("destructiveHint", True)
+    }
+    assert destructive == {"admin_rotate", "admin_revoke"}
+
+
+def test_every_argument_is_also_refused_by_the_schema_that_was_shown() -> None:
+    for tool in all_tools().values():
+        validator = jsonschema.Draft202012Validator(tool.input_schema)
+        assert not validator.is_valid({"project": "x"})
+        assert set(tool.input_schema.get("required", [])) == {
+            argument.name for argument in tool.arguments if argument.required
+        }
+
+
+def test_the_event_types_of_the_tool_are_those_of_the_ledger() -> None:
+    from typing import get_args
+
+    from bus.rules import tasks as rules
+    from bus.tables import EVENT_TYPES, TASK_STATUSES
+    from mcp_gateway.tools.ledger import EventType
+    from mcp_gateway.tools.tasks import Status
+
+    assert get_args(EventType) == EVENT_TYPES
+    assert get_args(Status) == TASK_STATUSES == rules.STATUSES

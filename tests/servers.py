@@ -1,0 +1,155 @@
+"""One PostgreSQL and one Valkey for a whole test run, shared by its worker processes."""
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from cli.embedded import account, postgres, redis
+
+_PREFIX = "llm-bus-tests-"
+_TEMPLATE = "bus_template"
+_TEMPLATE_LOCK = 7_411_923
+# How the process that started the servers tells its workers where they are.
+_MAINTENANCE_URL, _REDIS_URL, _POSTGRES_LOG = "TEST_MAINTENANCE_URL", "TEST_REDIS_URL", "TEST_POSTGRES_LOG"
+
+
+class Servers:
+    """What `start` started; `stop` ends both and removes their folder."""
+
+    def __init__(self) -> None:
+        if binaries := os.environ.get("TEST_POSTGRES_BIN"):
+            os.environ["LLM_BUS_PG_BIN"] = binaries
+        _remove_abandoned()
+        self.folder = make_open_folder()
+        log = self.folder / "postgres.log"
+        self.redis = redis.launch(self.folder / "redis", port=free_port(), log=self.folder / "redis.log", fast=True)
+        self.postgres = postgres.launch(
+            self.folder / "postgres",
+            port=free_port(),
+            log=log,
+            account=account.choose(self.folder),
+            fast=True,
+        )
+        try:
+            redis.wait(self.redis)
+            postgres.wait(self.postgres)
+        except BaseException:
+            self.stop()
+            raise
+        os.environ[_MAINTENANCE_URL] = self.postgres.maintenance_url
+        os.environ[_REDIS_URL] = self.redis.url
+        os.environ[_POSTGRES_LOG] = str(log)
+
+    def stop(self) -> None:
+        """End the servers, whatever the tests left open."""
+        redis.stop(self.redis)
+        postgres.stop(self.postgres)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def make_open_folder() -> Path:
+    """A temporary folder that the account which runs PostgreSQL can enter, unlike pytest's `tmp_path`.
+
+    Its path is short, so that Unix sockets fit into it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
+    folder.chmod(0o711)
+    return folder
+
+
+@contextmanager
+def cloned_database() -> Iterator[str]:
+    """The URL of a migrated, empty database of one's own; it is dropped afterwards."""
+    maintenance = os.environ[_MAINTENANCE_URL]
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(maintenance, autocommit=True) as conn:
+        _require_template(conn, maintenance)
+        # WAL_LOG takes 27 ms here, 70 with four at a time; FILE_COPY, with its checkpoints, 50 and 300.
+        conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log").format(
+                sql.Identifier(name), sql.Identifier(_TEMPLATE)
+            )
+        )
+    try:
+        yield _with_database(maintenance, name)
+    finally:
+        drop_database(name)
+
+
+@contextmanager
+def empty_database() -> Iterator[str]:
+    """The URL of a database that no migration has touched; it is dropped afterwards."""
+    maintenance = os.environ[_MAINTENANCE_URL]
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(maintenance, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield _with_database(maintenance, name)
+    finally:
+        drop_database(name)
+
+
+def drop_database(name: str) -> None:
+    """Drop it, cutting off whoever is connected."""
+    with psycopg.connect(os.environ[_MAINTENANCE_URL], autocommit=True) as conn:
+        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def redis_url(number: int) -> str:
+    """The URL of logical database `number`. Channels of pub/sub know no such borders: all hear all."""
+    parts = urlsplit(os.environ[_REDIS_URL])
+    return urlunsplit(parts._replace(path=f"/{number}"))
+
+
+def postgres_log() -> Path:
+    """The log of the run's PostgreSQL; each line carries the SQLSTATE."""
+    return Path(os.environ[_POSTGRES_LOG])
+
+
+def _require_template(conn: psycopg.Connection, maintenance: str) -> None:
+    """Make the migrated template once per run; the first that needs it does, the others wait."""
+    query = "SELECT 1 FROM pg_database WHERE datname = %s"
+    if conn.execute(query, [_TEMPLATE]).fetchone():
+        return
+    from bus import schema
+
+    conn.execute("SELECT pg_advisory_lock(%s)", [_TEMPLATE_LOCK])
+    try:
+        if conn.execute(query, [_TEMPLATE]).fetchone():
+            return
+        draft = f"{_TEMPLATE}_draft"
+        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(draft)))
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(draft)))
+        schema.migrate(_with_database(maintenance, draft))
+        conn.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(draft), sql.Identifier(_TEMPLATE)))
+    finally:
+        conn.execute("SELECT pg_advisory_unlock(%s)", [_TEMPLATE_LOCK])
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return int(any_port.getsockname()[1])
+
+
+def _remove_abandoned() -> None:
+    """Folders of runs that were killed; their servers ended with them."""
+    for folder in Path("/tmp").glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).split("-", 1)[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
