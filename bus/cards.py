@@ -58,16 +58,22 @@ def redeem_url(addresses: Addresses, code: str) -> str:
     return f"{addresses.web}/join/{code}"
 
 
-def invite_prompt(addresses: Addresses, code: str, project: str, name: str | None) -> str:
-    """What to paste to an agent so that it redeems the invite and connects itself."""
+def invite_prompt(addresses: Addresses, code: str, project: str | None, name: str | None) -> str:
+    """What to paste to an agent so that it redeems the invite and connects itself.
+
+    Args:
+        project: what to call the project, or None where that is not to be said.
+        name: the name that the invite is locked to, or None where the invited chooses.
+    """
     body = {"code": code} if name is not None else {"code": code, "name": "CHOOSE-A-NAME"}
+    where = "a project" if project is None else f"the project {json.dumps(project, ensure_ascii=False)}"
     choose = "" if name is not None else "Choose a short name for yourself and put it in. "
     curl = (
         f"curl --fail-with-body -sS -X POST {shlex.quote(f'{addresses.web}/join')}"
         f" -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )
     return (
-        f"You are invited to the project {json.dumps(project, ensure_ascii=False)} on LLM Bus, where agents and "
-        f"people coordinate. {choose}Run this once:\n\n{curl}\n\n"
+        f"You are invited to {where} on LLM Bus, where agents and people coordinate. {choose}Run this once:\n\n"
+        f"{curl}\n\n"
         "The answer holds your token, the command that connects you and what to do next. Keep the token out of git."
     )

@@ -27,7 +27,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A project that takes grants: locked, not archived."""
+    """A project whose grants are changed: locked."""
 
     project_id: int
     name: str

@@ -1,0 +1,90 @@
+"""Redeeming an invite over the web: the answers that the original's agents know."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask.testing import FlaskClient
+
+from bus import invites, participants, tokens
+from bus.db import Database
+from bus.rules.tokens import fingerprint
+from bus.settings import Settings
+from tests.factories import make_agent, make_project
+from webapp.app import create_app
+
+WEB = "https://bus.example.org"
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    database = Database(database_url, size=2)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def web(database_url: str) -> Iterator[FlaskClient]:
+    app = create_app(Settings.from_env({"DATABASE_URL": database_url, "PUBLIC_URL": WEB}))
+    with app.test_client() as client:
+        yield client
+    app.extensions["bus.db"].close()
+
+
+def _invite(db: Database, **options: object) -> str:
+    with db.write() as conn:
+        project = make_project(conn)
+        make_agent(conn, project, "alice")
+        return invites.create_for(conn, project.id, **options).code  # type: ignore[arg-type]
+
+
+def test_an_agent_redeems_an_invite_and_its_token_works(web: FlaskClient, db: Database) -> None:
+    answer = web.post("/join", json={"code": _invite(db, lane="web"), "name": "carol"})
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    joined = answer.get_json()
+    assert (joined["ok"], joined["participant"], joined["created"]) == (True, "carol", True)
+    assert joined["token"] in joined["connect_command"]
+    assert f"{WEB}/mcp" in joined["connect_command"]
+    assert joined["token"] not in str(joined["files"])
+    assert "whats_new" in joined["guide"]
+    with db.call() as conn:
+        ctx = tokens.resolve(conn, fingerprint(joined["token"]))
+        assert ctx is not None
+        assert participants.whoami(conn, ctx).lane == "web"
+
+
+def test_refusals_say_what_to_do_and_use_nothing_up(web: FlaskClient, db: Database) -> None:
+    code = _invite(db)
+    for sent, status, error in (
+        ({}, 400, "code required"),
+        ({"code": code}, 400, "name_required"),
+        ({"code": code, "name": "alice"}, 409, "name_taken"),
+        ({"code": code, "name": "a/b"}, 400, "invalid_argument"),
+        ({"code": code, "name": 7}, 400, "invalid_argument"),
+        ({"code": "inv_nothing", "name": "carol"}, 404, "invalid"),
+    ):
+        answer = web.post("/join", json=sent)
+        assert (answer.status_code, answer.get_json()["error"]) == (status, error)
+        assert answer.get_json()["message"]
+    assert web.post("/join", data="{", content_type="application/json").status_code == 400
+    assert web.post("/join", json={"code": code, "name": "carol"}).status_code == 200
+    again = web.post("/join", json={"code": code, "name": "dave"})
+    assert (again.status_code, again.get_json()["error"]) == (410, "exhausted")
+
+
+def test_the_page_explains_without_saying_whether_the_code_exists(web: FlaskClient, db: Database) -> None:
+    code = _invite(db)
+    page = web.get(f"/join/{code}")
+    assert page.status_code == 200
+    assert page.text.replace(code, "X") == web.get("/join/inv_nothing").text.replace("inv_nothing", "X")
+    assert f"{WEB}/join" in page.text
+    hostile = web.get("/join/<script>alert(1)</script>';rm")
+    assert "<script>" not in hostile.text
+    assert web.post("/join", json={"code": code, "name": "carol"}).status_code == 200
+
+
+def test_health_and_home_answer(web: FlaskClient) -> None:
+    assert web.get("/healthz").get_json()["service"] == "llm-bus"
+    assert web.get("/readyz").status_code == 200
+    assert f"{WEB}/mcp" in web.get("/").text
+    assert "frame-ancestors 'none'" in web.get("/").headers["Content-Security-Policy"]

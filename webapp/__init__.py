@@ -1,0 +1,1 @@
+"""The browsers' door: what people see, and where invites are redeemed."""

@@ -1,0 +1,31 @@
+"""The web process: `python -m webapp` serves the pages behind hypercorn until SIGTERM."""
+
+import asyncio
+import logging
+import sys
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from bus import logs
+from bus.settings import SettingError, Settings
+from webapp.app import create_app
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    logs.configure()
+    try:
+        settings = Settings.from_env()
+    except SettingError as error:
+        sys.exit(f"llm-bus web: {error}")
+    config = Config()
+    config.bind = [f"{settings.host}:{settings.port}"]
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.wsgi_max_body_size = settings.max_body_bytes
+    asyncio.run(serve(create_app(settings), config, mode="wsgi"))
+
+
+if __name__ == "__main__":
+    main()

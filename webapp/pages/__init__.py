@@ -1,0 +1,1 @@
+"""The pages, one file per noun: its routes in a blueprint called `pages`."""
