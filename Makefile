@@ -61,6 +61,10 @@ migrate: $(STAMP) ## Bring the database of DATABASE_URL, or the running one, to 
 demo: $(STAMP) ## Let simulated agents work through the running bus, and report
 	@$(BIN)/llm-bus demo $(ARGS)
 
+.PHONY: docs
+docs: $(STAMP) ## Write the reference pages anew from the code
+	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md
+
 .PHONY: lock
 lock: ## Resolve requirements.lock anew from pyproject.toml
 	PYTHON=$(PYTHON) ./.ci/lock $(LOCK)

@@ -1,0 +1,11 @@
+"""The page about the tools is what the tools say of themselves."""
+
+from pathlib import Path
+
+from mcp_gateway.reference import page
+
+_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "tools.md"
+
+
+def test_the_page_in_the_repository_is_up_to_date() -> None:
+    assert _PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
