@@ -175,6 +175,6 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
         raise Unavailable(_BUSY) from error
     if diagnosis.constraint_name in _CONFLICTS and state == "23505":
         raise BusError("conflict", _CONFLICTS[diagnosis.constraint_name]) from None
-    if isinstance(error, psycopg.OperationalError) or (state or "").startswith(("08", "57", "53", "25006")):
+    if isinstance(error, psycopg.OperationalError) or (state or "").startswith(("08", "57", "53", "25006", "25P03")):
         raise Unavailable(_AWAY) from error
     raise error

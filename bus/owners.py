@@ -75,8 +75,9 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
     """The owner with this handle or e-mail address.
 
     Raises:
-        BusError: `not_found`.
+        BusError: `not_found`; `invalid_argument` when it could be neither.
     """
+    text.name(handle_or_email, "owner", 254)
     row = conn.run(
         sa.select(*_COLUMNS).where(
             sa.or_(

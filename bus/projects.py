@@ -97,7 +97,7 @@ def list_(conn: Connection, *, owner_id: int | None = None, after: int = 0, limi
 def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
     """Archive a project: reads go on, writes are `forbidden`. Returns whether anything changed.
 
-    Locks: the project clock, so that no write is under way when the archive commits.
+    Locks: the project clock: writes under way end first, writes that wait behind the archive are refused.
     """
     return _set_archived(conn, project_id, sa.func.clock_timestamp(), project.c.archived_at.is_(None), actor)
 
@@ -118,6 +118,9 @@ def _set_archived(
         .returning(project.c.owner_id, project.c.name)
     ).one_or_none()
     if changed is not None:
+        conn.run(
+            sa.update(project_clock).where(project_clock.c.project_id == project_id).values(closed=value is not None)
+        )
         action = "project.reopen" if value is None else "project.archive"
         audit.record(conn, changed.owner_id, actor, action, changed.name, project_id=project_id)
     return changed is not None

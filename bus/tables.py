@@ -210,6 +210,8 @@ project_clock = sa.Table(
     sa.Column("last_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("last_at", _TIME, nullable=False, server_default=_CLOCK),
     sa.Column("last_task", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    # Archived or being purged. Here, because whoever waits for the clock sees it when the wait is over.
+    sa.Column("closed", sa.Boolean, nullable=False, server_default=_FALSE),
     postgresql_with={"fillfactor": 10},
     comment="The hot row: locked until the writing transaction commits, so that seq order is commit order.",
 )

@@ -40,13 +40,12 @@ def mint(conn: Connection, participation_id: int, *, label: str = "", expires_at
 
 def revoke_all(conn: Connection, participation_id: int, *, but: int | None = None) -> int:
     """Revoke the live tokens of a participation, `but` excepted; returns how many."""
-    statement = (
-        sa.update(token)
-        .where(token.c.participation_id == participation_id, token.c.revoked_at.is_(None))
-        .values(revoked_at=sa.func.clock_timestamp())
-    )
+    live = sa.select(token.c.id).where(token.c.participation_id == participation_id, token.c.revoked_at.is_(None))
     if but is not None:
-        statement = statement.where(token.c.id != but)
+        live = live.where(token.c.id != but)
+    # Rows are locked by ascending id, as `touch` does.
+    locked = live.order_by(token.c.id).with_for_update(key_share=True).cte("live")
+    statement = sa.update(token).where(token.c.id == locked.c.id).values(revoked_at=sa.func.clock_timestamp())
     return conn.run(statement).rowcount
 
 

@@ -9,6 +9,12 @@ BEGIN
         DETAIL = (jsonb_build_object('code', p_code) || p_facts)::text;
 END $$;
 
+CREATE FUNCTION bus_refuse_archived() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM bus_refuse('forbidden', 'This project is archived: reading works, writing does not.');
+END $$;
+
 -- The caller's live identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
 -- project. Raises LBUS1 (nobody is calling), LBUS2 (the owner is suspended), LBUS0 forbidden.
 CREATE FUNCTION bus_enter(
@@ -39,7 +45,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'LBUS2', MESSAGE = 'owner suspended';
     END IF;
     IF p_write AND v_archived THEN
-        PERFORM bus_refuse('forbidden', 'This project is archived: reading works, writing does not.');
+        PERFORM bus_refuse_archived();
     END IF;
 END $$;
 

@@ -27,8 +27,12 @@ LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE project_clock c
     SET last_seq = c.last_seq + p_count, last_at = greatest(date_trunc('milliseconds', clock_timestamp()), c.last_at)
-    WHERE c.project_id = p_project
+    WHERE c.project_id = p_project AND NOT c.closed
     RETURNING c.last_seq, c.last_at INTO last_seq, at;
+    IF NOT FOUND THEN
+        -- The project was archived while the caller waited for its clock.
+        PERFORM bus_refuse_archived();
+    END IF;
 END $$;
 
 -- Milliseconds since 1970, the form in which times travel inside JSON from these functions to Python.

@@ -4,12 +4,13 @@
 CREATE FUNCTION bus_purge_begin(p_project bigint, p_actor text, p_detail jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    -- Taking the clock first waits for every write that is under way.
+    -- Taking the clock first waits for every write that is under way; who waits behind it is refused.
     PERFORM bus_lock_clock(p_project);
     INSERT INTO audit (owner_id, project_id, actor, action, subject, detail)
     SELECT pj.owner_id, pj.id, p_actor, 'project.purge', pj.name,
            p_detail || jsonb_build_object('events', c.last_seq)
     FROM project pj JOIN project_clock c ON c.project_id = pj.id WHERE pj.id = p_project;
+    UPDATE project_clock c SET closed = true WHERE c.project_id = p_project;
     UPDATE project pj SET archived_at = coalesce(pj.archived_at, clock_timestamp()), purging_at = clock_timestamp()
     WHERE pj.id = p_project AND pj.purging_at IS NULL;
 END $$;

@@ -158,6 +158,7 @@ CREATE TABLE project_clock (
     last_seq BIGINT DEFAULT 0 NOT NULL,
     last_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     last_task BIGINT DEFAULT 0 NOT NULL,
+    closed BOOLEAN DEFAULT false NOT NULL,
     CONSTRAINT project_clock_pkey PRIMARY KEY (project_id)
 )
  WITH (fillfactor = 10);

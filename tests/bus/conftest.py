@@ -1,0 +1,52 @@
+"""Databases as the engine sees them, and a small cast: a project with an admin and two agents."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from bus.db import Connection, Database
+from bus.projects import Project
+from tests import factories
+from tests.factories import Agent
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A database of the test's own, for tests that commit: enough connections for a hundred at once."""
+    with closing(Database(database_url, size=110)) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def _shared_db(shared_database_url: str) -> Iterator[Database]:
+    with closing(Database(shared_database_url, size=1)) as database:
+        yield database
+
+
+@pytest.fixture
+def conn(_shared_db: Database) -> Iterator[Connection]:
+    """A connection in a transaction that is rolled back at the end."""
+    with _shared_db.call() as connection, connection.raw.transaction(force_rollback=True):
+        yield connection
+
+
+@pytest.fixture
+def project(conn: Connection) -> Project:
+    return factories.make_project(conn)
+
+
+@pytest.fixture
+def root(conn: Connection, project: Project) -> Agent:
+    """A project-admin."""
+    return factories.make_agent(conn, project, "root", is_admin=True)
+
+
+@pytest.fixture
+def ada(conn: Connection, project: Project) -> Agent:
+    return factories.make_agent(conn, project, "ada")
+
+
+@pytest.fixture
+def bob(conn: Connection, project: Project) -> Agent:
+    return factories.make_agent(conn, project, "bob")

@@ -1,0 +1,57 @@
+"""Archiving against writes that wait for the project clock: none of them lands behind the archive."""
+
+import threading
+
+import pytest
+
+from bus import leases, posts, presence, projects, sequences
+from bus.db import Connection, Database
+from bus.errors import BusError
+from tests.factories import Agent, make_agent, make_project
+
+_WRITES = {
+    "claim": lambda conn, ctx: sequences.claim(conn, ctx, "adr"),
+    "post": lambda conn, ctx: posts.create(conn, ctx, "body", to_lane="web"),
+    "lease": lambda conn, ctx: leases.acquire(conn, ctx, "src/a.py"),
+    "register": lambda conn, ctx: presence.register(conn, ctx, "web"),
+}
+
+
+def _waiting(conn: Connection) -> bool:
+    (waiting,) = conn.one(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(waiting)
+
+
+@pytest.mark.parametrize("verb", _WRITES)
+def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str) -> None:
+    with db.write() as conn:
+        project = make_project(conn)
+        agent: Agent = make_agent(conn, project)
+    refused: list[str] = []
+
+    def write() -> None:
+        try:
+            with db.call() as other:
+                _WRITES[verb](other, agent.ctx)
+        except BusError as error:
+            refused.append(error.code)
+
+    with db.write() as conn:
+        assert projects.archive(conn, project.id, actor="test")
+        thread = threading.Thread(target=write)
+        thread.start()
+        with db.call() as watcher:
+            # It has entered while the project was open, and now waits for the clock.
+            while not _waiting(watcher):
+                assert thread.is_alive()
+    thread.join()
+    assert refused == ["forbidden"]
+    with db.call() as conn:
+        assert conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,)) == (0,)
+        assert conn.one("SELECT count(*) FROM sequence WHERE project_id = %s", (project.id,)) == (0,)
+    with db.write() as conn:
+        assert projects.reopen(conn, project.id, actor="test")
+    with db.call() as conn:
+        _WRITES[verb](conn, agent.ctx)

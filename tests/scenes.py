@@ -1,0 +1,98 @@
+"""A project with something of everything in it, and every verb of the tools, ready to be called there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from bus import digest, invites, leases, ledger, participants, posts, presence, sequences, tasks
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.projects import Project
+from tests import factories
+from tests.factories import Agent
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What `set_up` made; `caller` is project-admin and assignee of the tasks that have one."""
+
+    project: Project
+    caller: Agent
+    mate: Agent
+    post: int
+    open_task: int
+    assigned_task: int
+    running_task: int
+    second_running_task: int
+    blocked_task: int
+
+
+def set_up(conn: Connection, project: Project | None = None) -> Scene:
+    """Fill a project: two participants, a sequence, posts both ways, leases and tasks in every state."""
+    project = project or factories.make_project(conn)
+    caller = factories.make_agent(conn, project, "caller", lane="core", is_admin=True)
+    mate = factories.make_agent(conn, project, "mate", lane="core")
+    me = caller.ctx
+    sequences.seed(conn, me, "adr", 10, prefix="ADR-", pad=4)
+    sequences.claim(conn, me, "adr")
+    presence.register(conn, mate.ctx, "core", status="reviewing")
+    leases.acquire(conn, me, "src/mine.py")
+    leases.acquire(conn, mate.ctx, "src/theirs.py")
+    post = posts.create(conn, mate.ctx, "please look", to_actor="caller", ref="PR-1", tag="review").post_id
+    made = [tasks.create(conn, me, f"task {number}").task_id for number in range(5)]
+    tasks.assign(conn, me, made[1], "caller")
+    for task_id in made[2:]:
+        tasks.start(conn, me, task_id)
+    tasks.block(conn, me, made[4], "waiting for the vendor")
+    return Scene(project, caller, mate, post, *made)
+
+
+Verb: TypeAlias = Callable[[Connection, Ctx, Scene], Any]
+
+READS: dict[str, Verb] = {
+    "whoami": lambda conn, ctx, s: participants.whoami(conn, ctx),
+    "standing": lambda conn, ctx, s: participants.standing(conn, ctx),
+    "list_participants": lambda conn, ctx, s: participants.list_(conn, ctx),
+    "read_posts": lambda conn, ctx, s: posts.list_(conn, ctx),
+    "read_posts to me": lambda conn, ctx, s: posts.list_(conn, ctx, to_me=True, unacked_only=True),
+    "query_events": lambda conn, ctx, s: ledger.query(conn, ctx),
+    "query_events by actor": lambda conn, ctx, s: ledger.query(conn, ctx, actor="mate"),
+    "whats_new": lambda conn, ctx, s: digest.whats_new(conn, ctx),
+    "whats_new, looking": lambda conn, ctx, s: digest.whats_new(conn, ctx, advance_cursor=False),
+    "latest_claims": lambda conn, ctx, s: sequences.list_latest_claims(conn, ctx),
+    "list_sequences": lambda conn, ctx, s: sequences.list_(conn, ctx),
+    "who_holds": lambda conn, ctx, s: leases.list_holders(conn, ctx),
+    "who_holds a surface": lambda conn, ctx, s: leases.list_holders(conn, ctx, surface="src"),
+    "list_tasks": lambda conn, ctx, s: tasks.list_(conn, ctx),
+    "list_tasks of somebody": lambda conn, ctx, s: tasks.list_(conn, ctx, owner="caller"),
+    "who_is_active": lambda conn, ctx, s: presence.list_active(conn, ctx),
+}
+
+WRITES: dict[str, Verb] = {
+    "post to an actor": lambda conn, ctx, s: posts.create(conn, ctx, "hello", to_actor="mate"),
+    "post to a lane": lambda conn, ctx, s: posts.create(conn, ctx, "hello", to_lane="core"),
+    "post with a key": lambda conn, ctx, s: posts.create(conn, ctx, "hello", to_actor="mate", idempotency_key="k-post"),
+    "ack": lambda conn, ctx, s: posts.ack(conn, ctx, [s.post]),
+    "claim": lambda conn, ctx, s: sequences.claim(conn, ctx, "adr"),
+    "claim with a key": lambda conn, ctx, s: sequences.claim(conn, ctx, "adr", idempotency_key="k-claim"),
+    "seed_sequence": lambda conn, ctx, s: sequences.seed(conn, ctx, "adr", 100),
+    "lease": lambda conn, ctx, s: leases.acquire(conn, ctx, "src/new.py", ttl=timedelta(seconds=60)),
+    "release": lambda conn, ctx, s: leases.release(conn, ctx, "src/mine.py"),
+    "task_create": lambda conn, ctx, s: tasks.create(conn, ctx, "new"),
+    "task_create with a key": lambda conn, ctx, s: tasks.create(conn, ctx, "new", idempotency_key="k-task"),
+    "task_assign": lambda conn, ctx, s: tasks.assign(conn, ctx, s.open_task, "mate"),
+    "task_start": lambda conn, ctx, s: tasks.start(conn, ctx, s.assigned_task),
+    "task_block": lambda conn, ctx, s: tasks.block(conn, ctx, s.second_running_task, "stuck"),
+    "task_resolve": lambda conn, ctx, s: tasks.resolve(conn, ctx, s.blocked_task),
+    "task_ship": lambda conn, ctx, s: tasks.ship(conn, ctx, s.running_task),
+    "task_next": lambda conn, ctx, s: tasks.take_next(conn, ctx),
+    "register": lambda conn, ctx, s: presence.register(conn, ctx, "docs", status="writing"),
+    "admin_provision": lambda conn, ctx, s: participants.provision(conn, ctx, "newcomer"),
+    "admin_rotate": lambda conn, ctx, s: participants.rotate(conn, ctx, "mate"),
+    "admin_revoke": lambda conn, ctx, s: participants.revoke(conn, ctx, "mate"),
+    "create_invite": lambda conn, ctx, s: invites.create(conn, ctx),
+}
+
+VERBS: dict[str, Verb] = READS | WRITES
+ADMIN_VERBS = ("admin_provision", "admin_rotate", "admin_revoke", "create_invite")
