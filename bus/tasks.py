@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from bus import limits, names, participations
+from bus import blockers, limits, names, participations
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
@@ -19,6 +19,7 @@ from bus.idempotency import key_and_fingerprint
 from bus.reading import page, read
 from bus.rules import tasks as rules
 from bus.rules import text
+from bus.verb import Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,56 +99,32 @@ class _Row:
     open_blockers: int
 
 
-class _Verb:
-    """One verb at work: the caller is known and the project clock is locked until the transaction ends."""
+def _get(verb: Verb, task_id: int) -> _Row:
+    text.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
+    row = verb.conn.maybe(
+        "SELECT id, status, participation_id, owner, open_blockers FROM task WHERE project_id = %s AND id = %s",
+        (verb.project_id, task_id),
+    )
+    if row is None:
+        raise BusError("not_found", f"There is no task {task_id}; list_tasks shows what there is.")
+    return _Row(*row)
 
-    def __init__(self, conn: Connection, ctx: Ctx) -> None:
-        self.conn = conn
-        self.ctx = ctx
-        self.project_id, self.actor, self.is_admin = conn.one(
-            "SELECT * FROM bus_enter_locked(%s, %s)", (ctx.participation_id, ctx.token_id)
-        )
-        self._types: list[str] = []
-        self._payloads: list[Jsonb] = []
 
-    def task(self, task_id: int) -> _Row:
-        text.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
-        row = self.conn.maybe(
-            "SELECT id, status, participation_id, owner, open_blockers FROM task WHERE project_id = %s AND id = %s",
-            (self.project_id, task_id),
-        )
-        if row is None:
-            raise BusError("not_found", f"There is no task {task_id}; list_tasks shows what there is.")
-        return _Row(*row)
-
-    def check_may_work_on(self, task: _Row) -> None:
-        if task.participation_id not in (None, self.ctx.participation_id) and not self.is_admin:
-            raise BusError(
-                "forbidden",
-                f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you with task_assign.",
-            )
-
-    def set(self, task_id: int, **values: Any) -> None:
-        assignments = ", ".join(f"{name} = %({name})s" for name in values)
-        self.conn.maybe(
-            f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
-            " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING id",
-            {**values, "project_id": self.project_id, "id": task_id},
+def _check_may_work_on(verb: Verb, task: _Row) -> None:
+    if task.participation_id not in (None, verb.ctx.participation_id) and not verb.is_admin:
+        raise BusError(
+            "forbidden",
+            f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you with task_assign.",
         )
 
-    def event(self, kind: str, **payload: Any) -> None:
-        self._types.append(kind)
-        self._payloads.append(Jsonb(payload))
 
-    def finish(self) -> int:
-        """Append the events, bumping the ledger once; returns how many posts wait for the caller."""
-        if self._types:
-            self.conn.maybe(
-                "SELECT bus_append_all(%s, %s, %s, %s::text[], %s::jsonb[])",
-                (self.project_id, self.ctx.participation_id, self.actor, self._types, self._payloads),
-            )
-        (unread,) = self.conn.one("SELECT bus_unread(%s, %s)", (self.project_id, self.ctx.participation_id))
-        return int(unread)
+def _set(verb: Verb, task_id: int, **values: Any) -> None:
+    assignments = ", ".join(f"{name} = %({name})s" for name in values)
+    verb.conn.maybe(
+        f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
+        " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING id",
+        {**values, "project_id": verb.project_id, "id": task_id},
+    )
 
 
 def create(
@@ -202,9 +179,9 @@ def create(
         )
         if stored is not None:
             return TaskStatus(stored["task_id"], stored["status"], unread)
-    verb = _Verb(conn, ctx)
+    verb = Verb(conn, ctx)
     assignee = None if owner is None else participations.get(conn, verb.project_id, owner, "owner")
-    open_ones = _unfinished(verb, waits_for)
+    open_ones = blockers.list_unfinished(verb, waits_for)
     (task_id,) = conn.one(
         "UPDATE project_clock SET last_task = last_task + 1 WHERE project_id = %s RETURNING last_task",
         (verb.project_id,),
@@ -230,7 +207,7 @@ def create(
         ),
     )
     for other in open_ones:
-        _add_blocker(verb, task_id, other, None)
+        blockers.add(verb, task_id, other, None)
     verb.event(
         "task_create",
         task_id=task_id,
@@ -255,12 +232,12 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> Assigned:
         BusError: `not_found`, `unknown_recipient`, `wrong_state`.
     Locks: the project clock.
     """
-    verb = _Verb(conn, ctx)
-    task = verb.task(task_id)
+    verb = Verb(conn, ctx)
+    task = _get(verb, task_id)
     assignee = participations.get(conn, verb.project_id, owner, "owner")
     status = rules.after("assign", task.status)
     if (status, assignee.participation_id) != (task.status, task.participation_id):
-        verb.set(task_id, status=status, participation_id=assignee.participation_id, owner=assignee.actor)
+        _set(verb, task_id, status=status, participation_id=assignee.participation_id, owner=assignee.actor)
         verb.event("task_assign", task_id=task_id, owner=assignee.actor)
     return Assigned(task_id, assignee.actor, status, verb.finish())
 
@@ -272,10 +249,10 @@ def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:
         BusError: `not_found`, `forbidden`, `wrong_state` (also while it has open blockers).
     Locks: the project clock.
     """
-    verb = _Verb(conn, ctx)
-    task = verb.task(task_id)
+    verb = Verb(conn, ctx)
+    task = _get(verb, task_id)
     status = rules.after("start", task.status, task.open_blockers)
-    verb.check_may_work_on(task)
+    _check_may_work_on(verb, task)
     _begin(verb, task, status)
     return TaskStatus(task_id, status, verb.finish())
 
@@ -289,7 +266,7 @@ def take_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> Next:
     """
     if lane is not None:
         lane = text.name(lane, "lane")
-    verb = _Verb(conn, ctx)
+    verb = Verb(conn, ctx)
     row = conn.maybe(
         "SELECT id, status, participation_id, owner, open_blockers, title, lane, priority, detail FROM task"
         " WHERE project_id = %(project)s AND status IN ('open', 'assigned') AND open_blockers = 0"
@@ -316,22 +293,22 @@ def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | No
     Locks: the project clock.
     """
     text.words(reason, "reason", limits.REASON)
-    verb = _Verb(conn, ctx)
-    task = verb.task(task_id)
+    verb = Verb(conn, ctx)
+    task = _get(verb, task_id)
     status = rules.after("block", task.status)
-    verb.check_may_work_on(task)
+    _check_may_work_on(verb, task)
     if on is not None:
         text.integer(on, "on", 1, limits.MAX_INTEGER)
-        blocking = verb.task(on)
-        if rules.would_cycle(_open_edges(verb, on), task_id, on):
+        blocking = _get(verb, on)
+        if rules.would_cycle(blockers.get_open_edges(verb, on), task_id, on):
             raise BusError(
                 "conflict",
                 f"Task {on} waits for task {task_id} already, so neither could ever start; resolve that first.",
             )
         if blocking.status == "done":
             raise BusError("wrong_state", f"Task {on} is done, so there is nothing to wait for; go on.", status="done")
-    _add_blocker(verb, task_id, on, reason)
-    verb.set(task_id, status=status, open_blockers=1)
+    blockers.add(verb, task_id, on, reason)
+    _set(verb, task_id, status=status, open_blockers=1)
     verb.event("task_block", task_id=task_id, reason=reason, on=on)
     return TaskStatus(task_id, status, verb.finish())
 
@@ -345,8 +322,8 @@ def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = N
         BusError: `not_found` (also when it does not wait for `blocker`), `wrong_state`.
     Locks: the project clock.
     """
-    verb = _Verb(conn, ctx)
-    task = verb.task(task_id)
+    verb = Verb(conn, ctx)
+    task = _get(verb, task_id)
     if blocker is not None:
         text.integer(blocker, "blocker", 1, limits.MAX_INTEGER)
     # The state machine speaks first: a task that waits for nothing is told so.
@@ -355,17 +332,12 @@ def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = N
         raise BusError(
             "wrong_state", f"Task {task_id} has no open blockers; start it when you like.", status=task.status
         )
-    gone = verb.conn.all(
-        "UPDATE task_blocker SET resolved_at = clock_timestamp() WHERE project_id = %(project)s"
-        " AND task_id = %(task)s AND resolved_at IS NULL"
-        " AND (%(on)s::bigint IS NULL OR on_task_id = %(on)s) RETURNING id",
-        {"project": verb.project_id, "task": task_id, "on": blocker},
-    )
+    gone = blockers.resolve(verb, task_id, blocker)
     if not gone:
         raise BusError("not_found", f"Task {task_id} does not wait for task {blocker}; list_tasks shows its blockers.")
-    left = task.open_blockers - len(gone)
+    left = task.open_blockers - gone
     status = rules.after("resolve", task.status, left)
-    verb.set(task_id, status=status, open_blockers=left)
+    _set(verb, task_id, status=status, open_blockers=left)
     verb.event("task_resolve", task_id=task_id, blocker=blocker, status=status)
     return TaskStatus(task_id, status, verb.finish())
 
@@ -384,23 +356,12 @@ def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) ->
     """
     if ref is not None:
         ref = text.name(ref, "ref", limits.REF)
-    verb = _Verb(conn, ctx)
-    task = verb.task(task_id)
+    verb = Verb(conn, ctx)
+    task = _get(verb, task_id)
     status = rules.after("ship", task.status)
-    verb.check_may_work_on(task)
-    verb.set(task_id, status=status, ref=ref)
-    moved = conn.all(
-        "WITH gone AS (UPDATE task_blocker SET resolved_at = clock_timestamp()"
-        "  WHERE project_id = %(project)s AND on_task_id = %(task)s AND resolved_at IS NULL"
-        "  RETURNING task_id),"
-        " counted AS (SELECT task_id, count(*)::integer AS n FROM gone GROUP BY task_id)"
-        " UPDATE task t SET open_blockers = t.open_blockers - counted.n, updated_at = clock_timestamp(),"
-        "  status = CASE WHEN t.status = 'blocked' AND t.open_blockers = counted.n THEN 'in_progress'"
-        "           ELSE t.status END"
-        " FROM counted WHERE t.project_id = %(project)s AND t.id = counted.task_id"
-        " RETURNING t.id, t.status, t.open_blockers",
-        {"project": verb.project_id, "task": task_id},
-    )
+    _check_may_work_on(verb, task)
+    _set(verb, task_id, status=status, ref=ref)
+    moved = blockers.resolve_all_on(verb, task_id)
     unblocked = sorted(other for other, _, left in moved if left == 0)
     verb.event("task_ship", task_id=task_id, ref=ref, unblocked=unblocked)
     for other, other_status, left in sorted(moved):
@@ -469,47 +430,9 @@ def list_(
     return Tasks(found, next_before, unread)
 
 
-def _begin(verb: _Verb, task: _Row, status: str) -> None:
+def _begin(verb: Verb, task: _Row, status: str) -> None:
     if task.participation_id is None:
-        verb.set(task.id, status=status, participation_id=verb.ctx.participation_id, owner=verb.actor)
+        _set(verb, task.id, status=status, participation_id=verb.ctx.participation_id, owner=verb.actor)
     else:
-        verb.set(task.id, status=status)
+        _set(verb, task.id, status=status)
     verb.event("task_start", task_id=task.id, owner=task.owner or verb.actor)
-
-
-def _unfinished(verb: _Verb, waits_for: list[int]) -> list[int]:
-    """Those of the tasks that are not done; all of them must exist."""
-    rows = verb.conn.all(
-        "SELECT id, status FROM task WHERE project_id = %s AND id = ANY (%s)", (verb.project_id, waits_for)
-    )
-    known: dict[int, str] = dict(rows)
-    for other in waits_for:
-        if other not in known:
-            raise BusError("not_found", f"There is no task {other} to wait for; list_tasks shows what there is.")
-    return [other for other in waits_for if known[other] != "done"]
-
-
-def _add_blocker(verb: _Verb, task_id: int, on: int | None, reason: str | None) -> None:
-    verb.conn.maybe(
-        "INSERT INTO task_blocker (project_id, task_id, id, on_task_id, reason, created_at)"
-        " SELECT %(project)s, %(task)s, coalesce(max(b.id), 0) + 1, %(on)s, %(reason)s, clock_timestamp()"
-        " FROM task_blocker b WHERE b.project_id = %(project)s AND b.task_id = %(task)s RETURNING id",
-        {"project": verb.project_id, "task": task_id, "on": on, "reason": reason},
-    )
-
-
-def _open_edges(verb: _Verb, on: int) -> dict[int, list[int]]:
-    """What `on` waits for, directly and indirectly."""
-    rows = verb.conn.all(
-        "WITH RECURSIVE chain (task_id, on_task_id) AS ("
-        "  SELECT b.task_id, b.on_task_id FROM task_blocker b WHERE b.project_id = %(project)s"
-        "    AND b.task_id = %(on)s AND b.resolved_at IS NULL AND b.on_task_id IS NOT NULL"
-        "  UNION SELECT b.task_id, b.on_task_id FROM chain c JOIN task_blocker b ON b.task_id = c.on_task_id"
-        "    AND b.project_id = %(project)s AND b.resolved_at IS NULL AND b.on_task_id IS NOT NULL)"
-        " SELECT task_id, on_task_id FROM chain",
-        {"project": verb.project_id, "on": on},
-    )
-    edges: dict[int, list[int]] = {}
-    for task_id, other in rows:
-        edges.setdefault(task_id, []).append(other)
-    return edges
