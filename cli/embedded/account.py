@@ -3,8 +3,12 @@
 import os
 import pwd
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+_Key = TypeVar("_Key", int, str)
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,12 @@ def choose(existing: Path) -> Account | None:
             owner = folder.stat().st_uid
         except OSError:
             continue
-        if owner != 0:
-            return _by_uid(owner)
+        # Users without a name, as of a mounted folder, will not do: PostgreSQL looks its own up.
+        if owner != 0 and (entry := _entry(pwd.getpwuid, owner)) is not None:
+            return Account(entry.pw_name, owner, entry.pw_gid)
     for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        if entry.pw_uid != 0:
+        entry = _entry(pwd.getpwnam, name)
+        if entry is not None and entry.pw_uid != 0:
             return Account(name, entry.pw_uid, entry.pw_gid)
     raise LookupError(
         "PostgreSQL refuses to run as root, and this machine has neither a user `postgres` nor `nobody`. "
@@ -70,10 +72,8 @@ def hand_over(path: Path, account: Account | None) -> None:
         os.chown(path, account.uid, account.gid)
 
 
-def _by_uid(uid: int) -> Account:
+def _entry(look_up: Callable[[_Key], pwd.struct_passwd], key: _Key) -> pwd.struct_passwd | None:
     try:
-        entry = pwd.getpwuid(uid)
+        return look_up(key)
     except KeyError:
-        # A folder mounted from elsewhere may belong to a user whom this machine has no name for.
-        return Account(str(uid), uid, uid)
-    return Account(entry.pw_name, uid, entry.pw_gid)
+        return None

@@ -144,7 +144,10 @@ def _make_cluster(
         password_file.unlink(missing_ok=True)
     if done.returncode != 0:
         shutil.rmtree(draft, ignore_errors=True)
-        raise child.StartFailedError(f"initdb failed in {own}: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        if "could not look up effective user" in said:
+            said += " (PostgreSQL needs a user that has a name: add one to this machine, or set DATABASE_URL.)"
+        raise child.StartFailedError(f"initdb failed in {own}: {said}")
     with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(
             f"\n# Written anew at each start by llm-bus; settings below this line win.\n"

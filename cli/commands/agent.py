@@ -1,0 +1,124 @@
+"""`llm-bus agent`: participants of a project, with their tokens."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import data_option, emit, json_option, limit_options, table
+
+if TYPE_CHECKING:
+    from bus.participations import Found, Grant
+
+
+@click.group("agent", short_help="Agents of a project: add, rotate, revoke, list.")
+def command() -> None:
+    """The agents and humans of a project.
+
+    PROJECT is a project's name, or OWNER/NAME where several owners have one of that name.
+    """
+
+
+@command.command("add")
+@click.argument("project")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(["agent", "human"]), help="agent is the default.")
+@click.option("--lane", help="The lane it is granted.")
+@click.option("--admin", "is_admin", is_flag=True, help="Make it a project-admin.")
+@data_option
+@json_option
+def add(
+    project: str,
+    name: str,
+    kind: str | None,
+    lane: str | None,
+    is_admin: bool,
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    """Let an agent into a project and show its token, this once."""
+    from bus import participations, projects
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        where = projects.get_named(conn, project)
+        made = participations.grant(conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin)
+    _show(made, "is in", as_json=as_json)
+
+
+@command.command("rotate")
+@click.argument("project")
+@click.argument("name")
+@data_option
+@json_option
+def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
+    """Give an agent a new token, shown this once; its older ones stop working at once."""
+    from bus import participations, projects
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        made = participations.rotate(conn, projects.get_named(conn, project).id, name)
+    _show(made, "has a new token in", as_json=as_json)
+
+
+@command.command("revoke")
+@click.argument("project")
+@click.argument("name")
+@data_option
+@json_option
+def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
+    """Revoke every token of an agent; it stays in the project."""
+    from bus import participations, projects
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        where = projects.get_named(conn, project)
+        found, count = participations.revoke(conn, where.id, name)
+    said = f"{count} token{'' if count == 1 else 's'} of {found.actor} revoked." if count else "No live token."
+    emit({"project": where.name, "name": found.label, "revoked": count}, said, as_json=as_json)
+
+
+@command.command("list")
+@click.argument("project")
+@limit_options
+@data_option
+@json_option
+def list_(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
+    """List who is in a project."""
+    from bus import participations, projects
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        where = projects.get_named(conn, project)
+        found = participations.list_(conn, where.id, after=after, limit=limit)
+    rows = [(one.participation_id, one.actor, one.kind, one.lane, "admin" if one.is_admin else "") for one in found]
+    emit(
+        {"project": where.name, "agents": [_facts(one) for one in found]},
+        table(("id", "name", "kind", "lane", ""), rows),
+        as_json=as_json,
+    )
+
+
+def _show(made: "Grant", what: str, *, as_json: bool) -> None:
+    facts = {
+        "project": made.project,
+        "name": made.participant,
+        "actor": made.actor,
+        "kind": made.kind,
+        "lane": made.lane,
+        "is_admin": made.is_admin,
+        "token": made.token,
+    }
+    said = f"{made.actor} {what} {made.project}. Its token, shown this once:\n{made.token}"
+    emit(facts, said, as_json=as_json)
+
+
+def _facts(one: "Found") -> dict[str, Any]:
+    return {
+        "id": one.participation_id,
+        "name": one.label,
+        "actor": one.actor,
+        "kind": one.kind,
+        "lane": one.lane,
+        "is_admin": one.is_admin,
+    }

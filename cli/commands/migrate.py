@@ -1,0 +1,22 @@
+"""`llm-bus migrate`: the release phase of a deploy."""
+
+from pathlib import Path
+
+import click
+
+from cli.options import data_option, emit, json_option
+
+
+@click.command("migrate", short_help="Bring the database to the newest schema.")
+@data_option
+@json_option
+def command(data: Path | None, as_json: bool) -> None:
+    """Bring the database (DATABASE_URL, else the bus that runs here) to the newest schema.
+
+    Safe to run twice at once, and while the bus works.
+    """
+    from bus import schema
+    from cli.runtime import settings_for_cli
+
+    schema.migrate(settings_for_cli(data).database_url)
+    emit({"revision": schema.head()}, f"The schema is at {schema.head()}.", as_json=as_json)

@@ -1,0 +1,71 @@
+"""`llm-bus owner`: the humans who own projects."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import data_option, emit, json_option, limit_options, table
+
+if TYPE_CHECKING:
+    from bus.owners import Owner
+
+
+@click.group("owner", short_help="Owners: add, list.")
+def command() -> None:
+    """The humans who own projects and are billed."""
+
+
+@command.command("add")
+@click.argument("email")
+@click.option("--handle", help="The public name; made from the e-mail address when left out.")
+@click.option("--operator", is_flag=True, help="May use the operator console.")
+@data_option
+@json_option
+def add(email: str, handle: str | None, operator: bool, data: Path | None, as_json: bool) -> None:
+    """Create an owner."""
+    from bus import owners
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        made = owners.add(conn, email, handle=handle, operator=operator)
+    emit(_facts(made), f"Owner {made.handle} ({made.email}) was created.", as_json=as_json)
+
+
+@command.command("list")
+@limit_options
+@data_option
+@json_option
+def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
+    """List owners by id."""
+    from bus import owners
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        found = owners.list_(conn, after=after, limit=limit)
+    rows = [
+        (
+            one.id,
+            one.handle,
+            one.email,
+            "operator" if one.operator else "",
+            "suspended" if one.suspended_at else "",
+        )
+        for one in found
+    ]
+    emit(
+        {"owners": [_facts(one) for one in found]},
+        table(("id", "handle", "e-mail", "", ""), rows),
+        as_json=as_json,
+    )
+
+
+def _facts(one: "Owner") -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "handle": one.handle,
+        "email": one.email,
+        "operator": one.operator,
+        "created_at": one.created_at.isoformat(),
+        "suspended_at": one.suspended_at.isoformat() if one.suspended_at else None,
+    }

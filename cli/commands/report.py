@@ -1,0 +1,30 @@
+"""`llm-bus report`: how the agents of a project worked together."""
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from cli.options import data_option, emit, json_option
+
+
+@click.command("report", short_help="Say how the agents of a project worked together.")
+@click.argument("project")
+@data_option
+@json_option
+def command(project: str, data: Path | None, as_json: bool) -> None:
+    """Read the ledger of PROJECT (NAME or HANDLE/NAME): how much happened, of what, and how handoffs fared.
+
+    Times to acknowledge run to the first ack by somebody other than the sender. Collisions are leases that
+    met a live lease of somebody else.
+    """
+    from bus import projects, reports
+    from bus.db import Database
+    from cli.report import facts, render
+    from cli.runtime import settings_for_cli
+
+    # Not in one transaction: a long ledger takes many statements, and none should last that long.
+    url = settings_for_cli(data).database_url
+    with closing(Database(url, size=1, name="llm-bus cli")) as database, database.call() as conn:
+        report = reports.project_report(conn, projects.get_named(conn, project).id)
+    emit(facts(report), render(report, f"LLM Bus report: {report.projects[0]}"), as_json=as_json)

@@ -1,0 +1,21 @@
+"""`llm-bus stdio`: the gateway for a client that starts its servers as a process."""
+
+import os
+from pathlib import Path
+
+import click
+
+from cli.options import data_option
+
+
+@click.command("stdio", short_help="Serve one MCP client on standard input and output.")
+@data_option
+def command(data: Path | None) -> None:
+    """Serve one MCP client on standard input and output, as the agent whose token is in LLM_BUS_TOKEN.
+
+    Without a token the tools are listed, and calls are refused.
+    """
+    from cli.runtime import settings_for_cli
+    from mcp_gateway import stdio
+
+    stdio.run(settings_for_cli(data), os.environ.get("LLM_BUS_TOKEN", "").strip() or None)

@@ -1,0 +1,68 @@
+"""A bus of the demo's own, for where none is running."""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from bus.settings import Settings
+from cli import runtime
+from cli.embedded import child
+from cli.exits import CliError
+
+_START_SECONDS = 120.0
+_STOP_STEPS = ((signal.SIGTERM, 30.0),)
+# They describe the user's bus, not this one.
+_FOREIGN = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "PORT")
+
+
+@contextmanager
+def temporary_bus() -> Iterator[Settings]:
+    """Start `llm-bus up` in a temporary folder, and end it and remove the folder afterwards.
+
+    Raises:
+        CliError: it did not start; the message ends with what it said.
+    """
+    before = signal.signal(signal.SIGTERM, _exit)
+    folder = Path(tempfile.mkdtemp(prefix="llm-bus-demo-"))
+    # Beside the data folder, which has to be empty at its first start.
+    log = folder.with_name(f"{folder.name}.log")
+    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    try:
+        # On its leash it ends also if this process is killed.
+        process = child.spawn(
+            [sys.executable, "-m", "cli.main", "up", "--json", "--data", str(folder)],
+            log=log,
+            death_signal=signal.SIGTERM,
+            env=env,
+            cwd=Path.cwd(),
+        )
+        try:
+            answers = child.wait_until(lambda: runtime.find(folder) is not None, process, _START_SECONDS, child.no_tick)
+            found = runtime.find(folder)
+            if not answers or found is None:
+                raise CliError(f"A temporary bus did not start:{child.tail(log)}")
+            yield Settings.from_env(
+                {
+                    "DATABASE_URL": found.database_url,
+                    "REDIS_URL": found.redis_url,
+                    "PUBLIC_URL": found.public_url,
+                    "MCP_URL": found.mcp_url,
+                }
+            )
+        finally:
+            child.stop(process, _STOP_STEPS)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        log.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    """Leave as Ctrl-C would, so that the bus is ended and its folder removed."""
+    sys.exit(128 + number)

@@ -1,0 +1,158 @@
+"""What may be wrong with a bus, and what to do about it. Each check stands alone."""
+
+import http.client
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+
+from bus import revision
+from bus.settings import SettingError
+from cli import folder, runtime
+from cli.exits import CliError
+
+_OLDEST_POSTGRES = 160_000
+_MOST_SKEW_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what it found, and what to do when that is not good."""
+
+    check: str
+    ok: bool
+    found: str
+    to_do: str = ""
+
+
+def examine(data: Path | None) -> list[Finding]:
+    """Check the bus that DATABASE_URL names, or the one that runs in the data folder."""
+    findings = [_data_folder(data)]
+    try:
+        settings = runtime.settings_for_cli(data)
+    except (CliError, SettingError) as error:
+        return [*findings, Finding("bus", False, "no bus to look at", str(error))]
+    findings += _database(settings.database_url)
+    findings.append(_redis(settings.redis_url))
+    running = runtime.find(folder.locate(data))
+    if running is not None:
+        findings += [_answers(name, f"http://127.0.0.1:{port}") for name, port in sorted(running.ports.items())]
+    else:
+        gateway = urlsplit(settings.mcp_url)
+        findings.append(_answers("gateway", f"{gateway.scheme}://{gateway.netloc}"))
+    return findings
+
+
+def _data_folder(data: Path | None) -> Finding:
+    try:
+        place = folder.locate(data)
+    except CliError as error:
+        return Finding("data folder", False, "cannot be used", str(error))
+    nearest = next(path for path in (place, *place.parents) if path.exists())
+    if os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("data folder", True, str(place))
+    return Finding(
+        "data folder",
+        False,
+        f"{nearest} cannot be written to",
+        "Run as the user it belongs to, or choose another folder with --data.",
+    )
+
+
+def _database(url: str) -> list[Finding]:
+    try:
+        with psycopg.connect(url, connect_timeout=5) as conn:
+            before = time.time()
+            row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+            after = time.time()
+            version = conn.info.server_version
+            found = revision.current(conn)
+    except psycopg.Error as error:
+        said = str(error).strip().partition("\n")[0]
+        where = urlsplit(url).netloc.rpartition("@")[2]
+        to_do = f"Start PostgreSQL at {where}, or correct DATABASE_URL."
+        return [Finding("database", False, f"does not answer: {said}", to_do)]
+    number = f"PostgreSQL {version // 10_000}"
+    findings = [
+        Finding("database", True, number)
+        if version >= _OLDEST_POSTGRES
+        else Finding("database", False, f"{number} is too old", "Move to PostgreSQL 16 or newer.")
+    ]
+    if found == revision.EXPECTED:
+        findings.append(Finding("migrations", True, f"at {found}"))
+    else:
+        findings.append(
+            Finding(
+                "migrations",
+                False,
+                f"at {found or 'none'}, this version of llm-bus expects {revision.EXPECTED}",
+                "Run `llm-bus migrate`; if the database is the newer one, update llm-bus.",
+            )
+        )
+    assert row is not None
+    # Outside of the time that the question took, the clocks disagree.
+    skew = max(0.0, before - row[0], row[0] - after)
+    findings.append(
+        Finding("clock", True, f"within {max(skew, 0.1):.1f} s of the database's")
+        if skew < _MOST_SKEW_SECONDS
+        else Finding(
+            "clock",
+            False,
+            f"{skew:.0f} s away from the database's",
+            "Let both machines keep time with NTP; expiry and presence are judged by the database's clock.",
+        )
+    )
+    return findings
+
+
+def _redis(url: str | None) -> Finding:
+    if url is None:
+        return Finding("redis", True, "none is set; wake-ups and limits stay within each process")
+    from redis import Redis, RedisError
+
+    try:
+        with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            client.ping()
+    except (RedisError, ValueError) as error:
+        return Finding(
+            "redis",
+            False,
+            f"does not answer: {error}",
+            "Start it, or correct REDIS_URL. Until then tools work, wake-ups are slower and jobs wait.",
+        )
+    return Finding("redis", True, "answers")
+
+
+def _answers(name: str, base: str) -> Finding:
+    status = None
+    with _connection(base) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            status = None
+    if status == 200:
+        return Finding(name, True, f"answers at {base}")
+    found = f"does not answer at {base}" if status is None else f"{base}/healthz says {status}"
+    return Finding(
+        name, False, found, "Start it with `llm-bus up` (or your platform's start command) and read its log."
+    )
+
+
+@contextmanager
+def _connection(base: str) -> Iterator[http.client.HTTPConnection]:
+    parts = urlsplit(base)
+    make: Callable[..., http.client.HTTPConnection] = (
+        http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    )
+    connection = make(parts.hostname or "localhost", parts.port, timeout=socket.getdefaulttimeout() or 3)
+    try:
+        yield connection
+    finally:
+        connection.close()

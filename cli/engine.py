@@ -1,0 +1,24 @@
+"""The engine, for commands that make one change or read one thing and end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bus.db import Connection, Database
+from cli.runtime import settings_for_cli
+
+
+@contextmanager
+def transaction(data: Path | None) -> Iterator[Connection]:
+    """A connection to the bus that the command is meant for; what was done commits when the block ends.
+
+    Raises:
+        CliError: no bus runs here and DATABASE_URL is not set.
+        BusError: `unavailable` when the database does not answer.
+    """
+    database = Database(settings_for_cli(data).database_url, size=1, name="llm-bus cli")
+    try:
+        with database.write() as conn:
+            yield conn
+    finally:
+        database.close()

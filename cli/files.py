@@ -1,0 +1,74 @@
+"""Small files of the data folder: written whole, readable by their owner only."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+_LOG_LIMIT = 10 * 1024 * 1024
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text`, mode 0600, so that a reader sees the old text or the new one.
+
+    As root the file goes to the owner of its folder, who would otherwise be locked out of it later.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        give_to_owner_of_folder(draft)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def read_or_make_secret(path: Path) -> str:
+    """Return the secret in `path`, made of 32 random characters and written there the first time."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        secret = secrets.token_urlsafe(24)
+        write_private(path, secret + "\n")
+        return secret
+
+
+def give_to_owner_of_folder(path: Path) -> None:
+    """As root, hand a file that we made to whom its folder belongs."""
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+
+
+def fresh_log(folder: Path, name: str, *, keep: int = 3) -> Path:
+    """Begin a new log, keeping the last `keep` as NAME.log.1 (the newest), NAME.log.2, ..."""
+    log = folder / f"{name}.log"
+    if log.exists() and log.stat().st_size:
+        for number in range(keep, 1, -1):
+            older = folder / f"{name}.log.{number - 1}"
+            if older.exists():
+                older.replace(folder / f"{name}.log.{number}")
+        log.replace(folder / f"{name}.log.1")
+    log.touch(mode=0o600)
+    give_to_owner_of_folder(log)
+    return log
+
+
+def bound_log(log: Path, limit: int = _LOG_LIMIT) -> None:
+    """Move what `log` holds to NAME.log.1 once it has outgrown `limit`, while its process goes on writing.
+
+    The writer keeps its file descriptor, opened for appending, so after the cut it writes at the start
+    again. Lines written between the copy and the cut are lost; for a bound on disk space that is fair.
+    """
+    try:
+        if log.stat().st_size <= limit:
+            return
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
+    except OSError:
+        # A full disk must not end the supervisor; the next round tries again.
+        return

@@ -1,0 +1,88 @@
+"""`llm-bus`: one file per noun in cli/commands, imported when it is needed; failures become one line."""
+
+import importlib
+import pkgutil
+from typing import Any
+
+import click
+
+from cli import commands
+from cli.exits import CliError, Exit
+
+
+class _Failure(click.ClickException):
+    """An expected failure: `llm-bus: message` on stderr, and the exit code."""
+
+    def __init__(self, message: str, code: Exit) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        return self.code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"llm-bus: {self.message}", file=file, err=file is None)
+
+
+class _Nouns(click.Group):
+    """Each module of cli/commands is a command of its name and exports it as `command`."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        found: click.Command = importlib.import_module(f"cli.commands.{cmd_name}").command
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            failure = _explain(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+
+@click.group(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="llm-bus", prog_name="llm-bus")
+def main() -> None:
+    """LLM Bus: the live coordination layer for AI agents.
+
+    \b
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 already running,
+    4 no such thing, 5 the bus cannot be reached.
+    """
+
+
+def _explain(error: Exception) -> _Failure | None:
+    """The line and the exit code for a failure that is expected; None for a defect of ours."""
+    if isinstance(error, CliError):
+        return _Failure(str(error), error.code)
+    # Only now, since a command that needs no engine should not wait for it.
+    from bus.errors import BusError
+    from bus.settings import SettingError
+
+    if isinstance(error, BusError):
+        missing = error.code in ("not_found", "unknown_recipient")
+        away = Exit.UNAVAILABLE if error.code == "unavailable" else Exit.FAILED
+        return _Failure(error.message, Exit.NOT_FOUND if missing else away)
+    if isinstance(error, SettingError):
+        return _Failure(str(error), Exit.FAILED)
+    import psycopg
+    import sqlalchemy
+
+    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    if isinstance(cause, psycopg.OperationalError):
+        first_line = str(cause).strip().partition("\n")[0]
+        return _Failure(f"The database cannot be reached: {first_line}", Exit.UNAVAILABLE)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The Procfile: which processes the bus consists of."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli import folder
+from cli.exits import CliError
+
+# Runs before a deploy, not beside the others; `up` migrates by itself.
+_RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class ProcessType:
+    """A line of the Procfile."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+def read() -> tuple[Path, list[ProcessType]]:
+    """The folder that the commands run in and every process type but `release`.
+
+    Raises:
+        CliError: no Procfile, or a line of it makes no sense.
+    """
+    root = folder.source_root()
+    # In an installed package the file lies beside this module.
+    path = (root or Path(__file__).resolve().parent) / "Procfile"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CliError(f"There is no Procfile at {path}; it names the processes to start.") from error
+    return root or Path("/"), [line for line in parse(text) if line.name != _RELEASE]
+
+
+def parse(text: str) -> list[ProcessType]:
+    """Parse `name: command` lines; empty lines and comments are skipped.
+
+    Raises:
+        CliError: a line has another form, or a name occurs twice.
+    """
+    found: dict[str, ProcessType] = {}
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colon, command = line.partition(":")
+        name = name.strip()
+        words = tuple(shlex.split(command))
+        if not colon or not name or not words or name in found:
+            raise CliError(f"The Procfile has a line that makes no sense: {line!r}.")
+        found[name] = ProcessType(name, words)
+    return list(found.values())

@@ -1,0 +1,27 @@
+"""What a fresh bus begins with, so that the first agent has somewhere to go."""
+
+from bus import owners, participations, projects
+from bus.db import Connection
+from bus.errors import BusError
+from cli.runtime import NewAgent
+
+OWNER_EMAIL, OWNER_HANDLE = "owner@localhost", "owner"
+PROJECT = "demo"
+AGENTS = ("alice", "bob")
+
+
+def first_run(conn: Connection) -> list[NewAgent]:
+    """Create an owner, a project and two agents where there is no owner yet; else return nothing."""
+    if owners.list_(conn, limit=1):
+        return []
+    try:
+        with conn.raw.transaction():
+            owner = owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, operator=True)
+            project = projects.add(conn, owner.id, PROJECT)
+            grants = [participations.grant(conn, project.id, name) for name in AGENTS]
+    except BusError as error:
+        if error.code == "conflict":
+            # Another `up` on the same database was faster; the tokens are on its screen.
+            return []
+        raise
+    return [NewAgent(grant.project, grant.participant, grant.token) for grant in grants]

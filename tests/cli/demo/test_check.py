@@ -1,0 +1,48 @@
+"""The check of a played plan against the ledger."""
+
+from dataclasses import replace
+
+from bus.reports import Activity, ProjectReport
+from cli.demo.check import differences
+from cli.demo.steps import Expected
+
+_PLANNED = Expected({"post": 3, "ack": 2}, acked=2, anchored=1, collisions=0)
+_REPORT = ProjectReport(
+    projects=("owner/demo",),
+    agents=2,
+    events=5,
+    mix=(Activity("post", 3, 0.6), Activity("ack", 2, 0.4)),
+    handoff_and_ack_share=1.0,
+    handoffs=3,
+    acked=2,
+    acked_share=2 / 3,
+    ack_median_seconds=1.0,
+    ack_p90_seconds=1.0,
+    anchored=1,
+    anchored_share=1 / 3,
+    leases=0,
+    collisions=0,
+    claims=0,
+    claimed={},
+    tasks_shipped=0,
+    first_event_at=None,
+    last_event_at=None,
+)
+
+
+def test_a_ledger_as_planned_differs_in_nothing() -> None:
+    assert list(differences(_PLANNED, _REPORT)) == []
+
+
+def test_each_figure_that_is_not_as_planned_is_named() -> None:
+    found = differences(replace(_PLANNED, events={"post": 3, "ack": 2, "claim": 1}, acked=3, collisions=1), _REPORT)
+    assert list(found) == [
+        "owner/demo: claim: 0, planned 1",
+        "owner/demo: acknowledged handoffs: 2, planned 3",
+        "owner/demo: reported collisions: 0, planned 1",
+    ]
+
+
+def test_what_the_bus_adds_by_itself_does_not_matter() -> None:
+    lapsed = replace(_REPORT, mix=(*_REPORT.mix, Activity("presence_lapse", 1, 0.1)))
+    assert list(differences(_PLANNED, lapsed)) == []

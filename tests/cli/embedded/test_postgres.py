@@ -1,0 +1,173 @@
+"""PostgreSQL as a child process: interrupted, killed, left over, and out of reach."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from cli.embedded import account, binaries, child, postgres
+from cli.ports import is_free
+from tests.servers import free_port, make_open_folder
+
+# Stands for a system that cannot tie a child to its parent: the leash only becomes the program.
+_LOOSE_LEASH = """
+import os, sys
+_, uid, gid, *program = sys.argv[2:]
+if int(uid) >= 0:
+    os.setgroups([]); os.setgid(int(gid)); os.setuid(int(uid))
+os.execv(program[0], program)
+"""
+_START_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from cli.embedded import account, child, postgres
+folder, port, leash = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if leash:
+    child._LEASH = Path(leash)
+server = postgres.launch(
+    folder / "postgres", port=port, log=folder / "log", account=account.choose(folder), fast=True
+)
+postgres.wait(server)
+print(server.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = make_open_folder()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def _start(folder: Path, port: int | None = None) -> postgres.Postgres:
+    server = postgres.launch(
+        folder / "postgres",
+        port=port or free_port(),
+        log=folder / "log",
+        account=account.choose(folder),
+        fast=True,
+    )
+    postgres.wait(server)
+    return server
+
+
+def _start_in_a_process_that_is_killed(folder: Path, leash: str = "") -> tuple[psutil.Process, int]:
+    port = free_port()
+    done = subprocess.run(
+        [sys.executable, "-c", _START_AND_DIE, str(folder), str(port), leash],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    return psutil.Process(int(done.stdout)), port
+
+
+def test_the_cluster_is_the_same_on_every_machine(folder: Path) -> None:
+    server = _start(folder)
+    try:
+        with psycopg.connect(server.url) as conn:
+            assert conn.execute("SHOW server_encoding").fetchone() == ("UTF8",)
+            assert conn.execute("SHOW timezone").fetchone() == ("UTC",)
+            assert conn.execute("SHOW data_checksums").fetchone() == ("on",)
+            # By bytes, as the language-independent order is; letters beyond ASCII are letters all the same.
+            assert conn.execute("SELECT 'Z' < 'a', upper('é')").fetchone() == (True, "É")
+            assert conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'llm_bus'").fetchone() == (True,)
+    finally:
+        postgres.stop(server)
+
+
+def test_nobody_comes_in_without_the_password(folder: Path) -> None:
+    server = _start(folder)
+    try:
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(server.url, password="wrong")
+        password = folder / "postgres" / "password"
+        assert stat.S_IMODE(password.stat().st_mode) == 0o600
+        assert not (folder / "postgres" / "server" / "initdb.password").exists()
+    finally:
+        postgres.stop(server)
+
+
+def test_an_initdb_that_was_killed_is_begun_again(folder: Path) -> None:
+    # What kill -9 leaves: a draft with half of the files, and the password file.
+    own = folder / "postgres" / "server"
+    (own / "data.new" / "base").mkdir(parents=True)
+    (own / "initdb.password").write_text("old")
+    account.hand_over(own, account.choose(folder))
+    postgres.stop(_start(folder))
+    assert not (own / "data.new").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Only Linux ties a child to its parent.")
+def test_it_ends_with_a_parent_that_is_killed(folder: Path) -> None:
+    orphan, port = _start_in_a_process_that_is_killed(folder)
+    orphan.wait(20)
+    assert is_free(port)
+
+
+def test_one_that_outlived_its_parent_is_ended_by_the_next_start(folder: Path) -> None:
+    leash = folder / "leash.py"
+    leash.write_text(_LOOSE_LEASH)
+    orphan, port = _start_in_a_process_that_is_killed(folder, str(leash))
+    assert orphan.is_running()
+    server = _start(folder, port)
+    try:
+        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+        psycopg.connect(server.url).close()
+    finally:
+        postgres.stop(server)
+
+
+def test_a_pid_file_that_names_somebody_else_does_not_keep_it_from_starting(folder: Path) -> None:
+    postgres.stop(_start(folder))
+    pid_file = folder / "postgres" / "server" / "data" / "postmaster.pid"
+    # After a reboot the number may belong to anybody, here to this test.
+    pid_file.write_text(f"{os.getpid()}\n{pid_file.parent}\n")
+    postgres.stop(_start(folder))
+
+
+def test_a_cluster_of_another_version_is_refused_with_what_to_do(folder: Path) -> None:
+    data = folder / "postgres" / "server" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("9\n")
+    with pytest.raises(child.StartFailedError, match="LLM_BUS_PG_BIN"):
+        _start(folder)
+
+
+def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
+    first = _start(folder)
+    other = make_open_folder()
+    try:
+        with pytest.raises(child.PortTakenError):
+            _start(other, first.port)
+    finally:
+        postgres.stop(first)
+        shutil.rmtree(other, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs PostgreSQL as itself.")
+def test_programs_out_of_the_accounts_reach_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = binaries.find_postgres(folder, None).folder
+    package = source.parent.parent
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copytree(source.parent, closed / package.name / "pginstall")
+    if (libraries := package.with_name(f"{package.name}.libs")).is_dir():
+        shutil.copytree(libraries, closed / libraries.name)
+    monkeypatch.setenv("LLM_BUS_PG_BIN", str(closed / package.name / "pginstall" / "bin"))
+    postgres.stop(_start(folder))
+    (copy,) = (folder / "pginstall").iterdir()
+    made = copy.stat().st_mtime_ns
+    postgres.stop(_start(folder))
+    assert copy.stat().st_mtime_ns == made
+    assert closed.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,62 @@
+"""Valkey as a child process."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as client
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from cli.embedded import child, redis
+from tests.servers import free_port, make_open_folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = make_open_folder()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def _start(folder: Path, port: int | None = None) -> redis.Redis:
+    server = redis.launch(folder / "redis", port=port or free_port(), log=folder / "log")
+    redis.wait(server)
+    return server
+
+
+def test_what_it_holds_outlives_it(folder: Path) -> None:
+    server = _start(folder)
+    with client.Redis.from_url(server.url) as connection:
+        connection.set("kept", "yes")
+    server.process.kill()
+    server.process.wait()
+    server = _start(folder)
+    try:
+        with client.Redis.from_url(server.url) as connection:
+            assert connection.get("kept") == b"yes"
+            assert connection.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    finally:
+        redis.stop(server)
+
+
+def test_nobody_comes_in_without_the_password(folder: Path) -> None:
+    server = _start(folder)
+    try:
+        once = Retry(NoBackoff(), 0)
+        with client.Redis(port=server.port, retry=once) as stranger, pytest.raises(client.AuthenticationError):
+            stranger.ping()
+    finally:
+        redis.stop(server)
+
+
+def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
+    first = _start(folder)
+    other = make_open_folder()
+    try:
+        with pytest.raises(child.PortTakenError):
+            _start(other, first.port)
+    finally:
+        redis.stop(first)
+        shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,153 @@
+"""`llm-bus demo`, played for real: against a gateway process, and against a bus of its own."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psutil
+import pytest
+
+from bus import owners, participations, projects
+from bus.db import Database
+from cli.demo.plan import budget
+from cli.exits import Exit
+from tests import factories
+from tests.cli import running
+from tests.mcp_gateway import processes
+from tests.servers import make_open_folder
+
+_EVENTS = 160
+_SMALL = ("--agents", "4", "--projects", "2", "--events", str(_EVENTS), "--json")
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    with closing(Database(database_url, size=2)) as database:
+        yield database
+
+
+@pytest.fixture
+def gateway(database_url: str) -> Iterator[str]:
+    with processes.running(database_url) as (process,):
+        yield process.url
+
+
+def _demo(database_url: str, gateway: str, *words: str) -> dict[str, Any]:
+    done = running.run("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
+    assert done.returncode == Exit.OK, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def _ledgers(db: Database, said: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
+    with db.call() as conn:
+        return [
+            [
+                (seq, actor.partition("/")[2], kind, payload)
+                for seq, actor, kind, payload in conn.all(
+                    "SELECT seq, actor, type, payload FROM event WHERE project_id = %s ORDER BY seq",
+                    (projects.get_named(conn, project["projects"][0]).id,),
+                )
+            ]
+            for project in said["projects"]
+        ]
+
+
+def test_a_demo_leaves_what_was_planned_and_with_the_same_seed_the_same_again(
+    db: Database, database_url: str, gateway: str
+) -> None:
+    first, second = (_demo(database_url, gateway, "--seed", "7") for _ in range(2))
+    shares, total = budget(_EVENTS), first["total"]
+    assert (first["ok"], total["agents"], total["events"], len(first["projects"])) == (True, 4, _EVENTS, 2)
+    assert (total["handoffs"], total["acked"], total["anchored"]) == (shares.posts, shares.acked, shares.anchored)
+    assert total["claims"] == shares.claims
+    assert total["collisions"] >= 1
+    assert total["tasks_shipped"] >= 2
+    assert total["ack_median_seconds"] > 0
+    ledgers = _ledgers(db, first)
+    assert sum(len(ledger) for ledger in ledgers) == _EVENTS
+    assert _ledgers(db, second) == ledgers
+    assert not set(first["total"]["projects"]) & set(second["total"]["projects"])
+    with db.call() as conn:
+        # Nobody could use the tokens again, so none of them is left live.
+        assert conn.one("SELECT count(*), count(revoked_at) FROM token") == (12, 12)
+
+
+def test_a_demo_takes_nothing_from_the_agents_that_are_there(db: Database, database_url: str, gateway: str) -> None:
+    with db.write() as conn:
+        owner = factories.make_owner(conn, "somebody")
+        factories.make_owner(conn, "other")
+        mine = projects.add(conn, owner.id, "demo-payments")
+        removed = projects.add(conn, owner.id, "old")
+        participations.grant(conn, mine.id, "demo-frontend-1")
+        participations.grant(conn, removed.id, "demo-backend-1")
+        conn.maybe("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
+    said = _demo(database_url, gateway)
+    assert said["total"]["projects"][0] == "somebody/demo-storefront-2"
+    actors = {actor for ledger in _ledgers(db, said) for _, actor, _, _ in ledger}
+    # The removed name is not handed out again; the live one is an agent of an earlier demo.
+    assert {"demo-backend-1-2", "demo-frontend-1"} <= actors
+    with db.call() as conn:
+        live = conn.one(
+            "SELECT count(*) FROM token t JOIN participation p ON p.id = t.participation_id"
+            " WHERE p.project_id = %s AND t.revoked_at IS NULL",
+            (mine.id,),
+        )
+        assert live == (1,)
+
+
+def test_a_demo_works_for_the_owner_that_is_named(db: Database, database_url: str, gateway: str) -> None:
+    with db.write() as conn:
+        for handle in ("first", "second"):
+            owners.add(conn, f"{handle}@example.org", handle=handle)
+    said = _demo(database_url, gateway, "--owner", "second")
+    assert said["total"]["projects"] == ["second/demo-storefront", "second/demo-payments"]
+    done = running.run("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
+    assert done.returncode == Exit.NOT_FOUND
+
+
+def test_a_call_that_fails_ends_the_demo(db: Database, database_url: str, empty_database_url: str) -> None:
+    # The gateway of another bus knows none of the tokens.
+    with processes.running(empty_database_url) as (process,):
+        done = running.run("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
+    assert (done.returncode, done.stdout) == (Exit.FAILED, "")
+    assert "llm-bus: The demo stopped at a call that failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    with db.call() as conn:
+        assert conn.one("SELECT count(*) FROM token WHERE revoked_at IS NULL") == (0,)
+
+
+def test_without_a_gateway_nothing_is_made(db: Database, database_url: str) -> None:
+    done = running.run("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
+    assert done.returncode == Exit.UNAVAILABLE
+    assert "MCP_URL" in done.stderr
+    with db.call() as conn:
+        assert conn.one("SELECT count(*) FROM project") == (0,)
+
+
+def test_too_few_events_are_a_wrong_use(database_url: str) -> None:
+    done = running.run("demo", "--events", "100", DATABASE_URL=database_url)
+    assert done.returncode == Exit.USAGE
+    assert "at least 207" in done.stderr
+
+
+def test_where_nothing_runs_a_temporary_bus_is_started_and_removed() -> None:
+    folder = make_open_folder()
+    before = {child.pid for child in psutil.process_iter()}
+    done = running.run("demo", "--events", "207", LLM_BUS_DATA=str(folder / "none"), TMPDIR=str(folder))
+    assert done.returncode == Exit.OK, done.stderr
+    assert "starting a temporary bus" in done.stderr
+    assert "demo-platform" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    left = [child for child in psutil.process_iter() if child.pid not in before and _works_below(child, str(folder))]
+    assert left == []
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+
+
+def _works_below(process: psutil.Process, folder: str) -> bool:
+    try:
+        return process.cwd().startswith(folder) or any(folder in word for word in process.cmdline())
+    except psutil.Error:
+        return False

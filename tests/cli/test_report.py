@@ -1,0 +1,129 @@
+"""`llm-bus report`, and how a report looks."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from bus import posts, sequences
+from bus.db import Database
+from bus.reports import Activity, ProjectReport
+from cli.exits import Exit
+from cli.report import duration, lines, percent, render
+from tests import factories
+from tests.cli import running
+
+
+@pytest.fixture
+def project(database_url: str) -> str:
+    """A project with five events: two posts, one acked and anchored, and two claims."""
+    with closing(Database(database_url, size=1)) as database, database.write() as conn:
+        made = factories.make_project(conn, "storefront")
+        ada, bob = (factories.make_agent(conn, made, name) for name in ("ada", "bob"))
+        post = posts.create(conn, ada.ctx, "please look", to_actor="bob", ref="PR-1").post_id
+        posts.ack(conn, bob.ctx, [post])
+        posts.create(conn, ada.ctx, "hello", to_actor="bob")
+        for _ in range(2):
+            sequences.claim(conn, ada.ctx, "adr")
+    return f"{made.owner}/{made.name}"
+
+
+def test_a_project_is_reported_as_a_table(database_url: str, project: str) -> None:
+    done = running.run("report", project, DATABASE_URL=database_url)
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    table = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert table[0] == f"LLM Bus report: {project}"
+    for line in ("agents 2", "events 5", "post 2 40.0 %", "handoffs and acks together 60.0 %", "acknowledged 1 50.0 %"):
+        assert line in table
+    assert table[-3:] == ["numbers claimed 2", "adr 2", "tasks shipped 0"]
+
+
+def test_a_project_goes_by_its_name_alone(database_url: str, project: str) -> None:
+    done = running.run("report", "storefront", "--json", DATABASE_URL=database_url)
+    said = json.loads(done.stdout)
+    assert said["projects"] == [project]
+    assert (said["events"], said["acked_share"], said["claimed"]) == (5, 0.5, {"adr": 2})
+    assert datetime.fromisoformat(said["first_event_at"]) <= datetime.fromisoformat(said["last_event_at"])
+
+
+def test_a_project_that_is_not_there_is_said_so(database_url: str) -> None:
+    done = running.run("report", "nowhere", DATABASE_URL=database_url)
+    assert (done.returncode, done.stdout) == (Exit.NOT_FOUND, "")
+    assert "no project nowhere" in done.stderr
+
+
+_EMPTY = ProjectReport(
+    projects=("owner/demo",),
+    agents=0,
+    events=0,
+    mix=(),
+    handoff_and_ack_share=None,
+    handoffs=0,
+    acked=0,
+    acked_share=None,
+    ack_median_seconds=None,
+    ack_p90_seconds=None,
+    anchored=0,
+    anchored_share=None,
+    leases=0,
+    collisions=0,
+    claims=0,
+    claimed={},
+    tasks_shipped=0,
+    first_event_at=None,
+    last_event_at=None,
+)
+_HUGE = replace(
+    _EMPTY,
+    projects=(f"{'o' * 64}/{'p' * 64}",),
+    events=10**10,
+    mix=(Activity("presence_lapse", 10**10, 1.0),),
+    handoffs=10**9,
+    acked_share=1.0,
+    anchored_share=1.0,
+    ack_median_seconds=3.0e6,
+    claims=13 * 10**9,
+    claimed={f"{'s' * 60}-{number}": 10**9 for number in range(13)},
+    first_event_at=datetime(2026, 1, 1, tzinfo=UTC),
+    last_event_at=datetime(2031, 1, 1, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize("report", [_EMPTY, _HUGE])
+def test_a_report_fits_into_eighty_columns(report: ProjectReport) -> None:
+    text = f"{render(report, f'LLM Bus report: {report.projects[0]}')}\n{lines([report, _EMPTY])}"
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_an_empty_report_has_dashes_where_there_is_nothing_to_share() -> None:
+    text = render(_EMPTY, "LLM Bus report: owner/demo")
+    assert "Nothing has happened yet." in text
+    assert [line.split()[-1] for line in text.splitlines() if "median" in line or "together" in line] == ["-", "-"]
+
+
+def test_sequences_beyond_the_first_ten_are_summed_up() -> None:
+    assert "in further sequences" in render(_HUGE, "x")
+    assert f" {3 * 10**9}\n" in render(_HUGE, "x")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "-"),
+        (0.0, "0.00 s"),
+        (0.25, "0.25 s"),
+        (4.04, "4.0 s"),
+        (119.0, "119 s"),
+        (120.0, "2.0 min"),
+        (7_200.0, "2.0 h"),
+        (691_200.0, "8.0 days"),
+    ],
+)
+def test_time_spans_are_told_in_the_unit_that_fits(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_shares_are_told_in_per_cent() -> None:
+    assert (percent(0.7749), percent(0.903, 0), percent(None)) == ("77.5 %", "90 %", "-")

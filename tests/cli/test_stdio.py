@@ -1,0 +1,86 @@
+"""`llm-bus stdio`, with the SDK's own client at the other end."""
+
+import asyncio
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp_types import CallToolResult, TextContent
+
+from bus.db import Database
+from cli.exits import Exit
+from tests import factories
+from tests.cli import running
+from tests.factories import Agent
+
+
+@pytest.fixture
+def ada(database_url: str) -> Agent:
+    with closing(Database(database_url, size=1)) as database, database.write() as conn:
+        return factories.make_agent(conn, label="ada")
+
+
+def _server(database_url: str, **env: str) -> StdioServerParameters:
+    return StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "cli.main", "stdio"],
+        env=running.environment({"DATABASE_URL": database_url, **env}),
+    )
+
+
+def _text(result: CallToolResult) -> str:
+    (block,) = result.content
+    assert isinstance(block, TextContent)
+    return block.text
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_client_works_with_its_token(database_url: str, ada: Agent, mode: str) -> None:
+    async def talk() -> None:
+        async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token), mode=mode) as client:
+            assert "claim" in {tool.name for tool in (await client.list_tools()).tools}
+            me = await client.call_tool("whoami")
+            assert (me.structured_content or {})["actor"] == ada.actor
+            claimed = await client.call_tool("claim", {"sequence": "adr"})
+            assert (claimed.structured_content or {})["number"] == 1
+            refused = await client.call_tool("claim", {"sequence": "Not a name"})
+            assert refused.is_error
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("token", ["", "lbus_nonsense"])
+def test_without_a_good_token_tools_are_listed_and_calls_refused(database_url: str, token: str) -> None:
+    async def talk() -> None:
+        async with Client(_server(database_url, LLM_BUS_TOKEN=token)) as client:
+            names = {tool.name for tool in (await client.list_tools()).tools}
+            assert {"claim", "post", "lease"} <= names
+            assert "admin_provision" not in names
+            refused = await client.call_tool("claim", {"sequence": "adr"})
+            assert refused.is_error
+            assert "LLM_BUS_TOKEN" in _text(refused)
+
+    asyncio.run(talk())
+
+
+def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Agent) -> None:
+    from bus import participations
+
+    async def talk() -> None:
+        async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token)) as client:
+            assert not (await client.call_tool("whoami")).is_error
+            with closing(Database(database_url, size=1)) as database, database.write() as conn:
+                participations.revoke(conn, ada.ctx.project_id, "ada")
+            with pytest.raises(Exception, match="Not authenticated"):
+                await client.call_tool("whoami")
+
+    asyncio.run(talk())
+
+
+def test_where_nothing_is_running_it_says_what_to_do(data: Path) -> None:
+    done = running.run("stdio", LLM_BUS_DATA=str(data))
+    assert (done.returncode, done.stdout) == (Exit.UNAVAILABLE, "")
+    assert "llm-bus up" in done.stderr

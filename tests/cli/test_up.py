@@ -1,0 +1,188 @@
+"""`llm-bus up` from its first start to its end, and after ends that nobody asked for."""
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from tests.cli.running import Bus, bus, remaining, run
+
+
+def _names(url: str) -> list[str]:
+    with psycopg.connect(url) as conn:
+        return [name for (name,) in conn.execute("SELECT label FROM participant ORDER BY label").fetchall()]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url.removesuffix("/mcp") + "/healthz", timeout=2) as response:
+            return bool(json.load(response)["ok"])
+    except OSError:
+        return False
+
+
+def _eventually(holds: Callable[[], bool], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_one_line_says_where_everything_is(bus: Bus) -> None:
+    said = bus.said
+    assert set(said) == {"gateway_url", "web_url", "database_url", "redis_url", "data", "agents"}
+    assert said["gateway_url"].startswith("http://127.0.0.1:")
+    assert said["gateway_url"].endswith("/mcp")
+    assert _answers(said["gateway_url"])
+    with psycopg.connect(said["database_url"]) as conn:
+        assert conn.info.server_version >= 160_000
+        assert conn.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    with redis.Redis.from_url(said["redis_url"]) as client:
+        assert client.ping()
+
+
+def test_the_first_start_hands_out_tokens_that_work(bus: Bus) -> None:
+    agents = bus.said["agents"]
+    assert [(agent["project"], agent["name"]) for agent in agents] == [("demo", "alice"), ("demo", "bob")]
+    checked = run("token", "check", "--json", LLM_BUS_DATA=bus.said["data"], LLM_BUS_TOKEN=agents[0]["token"])
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["actor"] == "owner/alice"
+
+
+def test_a_second_up_names_the_addresses_and_exits_with_3(bus: Bus) -> None:
+    second = run("up", "--data", bus.said["data"])
+    assert second.returncode == 3
+    assert bus.said["gateway_url"] in second.stderr
+    assert _answers(bus.said["gateway_url"])
+
+
+def test_other_commands_find_the_running_bus(bus: Bus) -> None:
+    added = run("agent", "add", "demo", "carol", "--json", "--data", bus.said["data"])
+    assert added.returncode == 0, added.stderr
+    assert json.loads(added.stdout)["token"].startswith("lbus_")
+    well = run("doctor", "--data", bus.said["data"])
+    assert well.returncode == 0, well.stdout
+    assert "BAD" not in well.stdout
+
+
+def test_secrets_are_readable_by_their_owner_only(bus: Bus) -> None:
+    data = Path(bus.said["data"])
+    for secret in ("runtime.json", "postgres/password", "redis/password", "redis/valkey.conf"):
+        assert (data / secret).stat().st_mode & 0o077 == 0, secret
+
+
+def test_a_restart_keeps_the_data_and_the_ports_and_shows_no_token(data: Path) -> None:
+    with bus(data) as first:
+        run("agent", "add", "demo", "carol", "--data", str(data))
+        assert first.stop(signal.SIGTERM) == 0
+    assert remaining(first.children, 0) == []
+    assert not (data / "runtime.json").exists()
+    with bus(data) as second:
+        assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
+        assert second.said == first.said | {"agents": []}
+        assert second.stop(signal.SIGHUP) == 0
+    assert remaining(second.children, 0) == []
+
+
+def test_a_killed_bus_leaves_nothing_behind_and_starts_again_at_once(data: Path) -> None:
+    with bus(data) as first:
+        run("agent", "add", "demo", "carol", "--data", str(data))
+        first.kill()
+    listed = run("agent", "list", "demo", "--data", str(data))
+    assert listed.returncode == 5
+    assert "Nothing is running here" in listed.stderr
+    with bus(data) as second:
+        assert remaining(first.children, 0) == []
+        assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
+        assert second.said["gateway_url"] == first.said["gateway_url"]
+        assert second.stop(signal.SIGINT) == 0
+    assert remaining(second.children, 0) == []
+
+
+def test_a_bus_whose_postgres_was_killed_with_it_recovers(data: Path) -> None:
+    with bus(data) as first:
+        run("agent", "add", "demo", "carol", "--data", str(data))
+        # Stopped, so that it cannot start PostgreSQL again before it is killed itself.
+        first.process.send_signal(signal.SIGSTOP)
+        first.child("postgres", "-D").kill()
+        first.kill()
+    with bus(data) as second:
+        assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
+
+
+def test_servers_that_are_named_are_used_and_none_is_started(
+    data: Path, empty_database_url: str, redis_url: str
+) -> None:
+    with bus(data, DATABASE_URL=empty_database_url, REDIS_URL=redis_url) as started:
+        assert started.said["database_url"] == empty_database_url
+        assert started.said["redis_url"] == redis_url
+        assert [agent["name"] for agent in started.said["agents"]] == ["alice", "bob"]
+        assert not [child for child in started.children if child.name() in ("postgres", "valkey-server")]
+    assert list((data / "postgres").iterdir()) == []
+    assert list((data / "redis").iterdir()) == []
+
+
+def test_only_the_server_that_is_not_named_is_started(data: Path, empty_database_url: str) -> None:
+    with bus(data, DATABASE_URL=empty_database_url) as started:
+        assert started.child("valkey-server")
+        assert not [child for child in started.children if child.name() == "postgres"]
+
+
+def test_a_port_that_is_taken_is_passed_over(data: Path) -> None:
+    taken = json.loads((data / "ports.json").read_text())
+    held = [socket.create_server(("127.0.0.1", port)) for port in taken.values()]
+    try:
+        with bus(data) as started:
+            urls = [started.said[name] for name in ("gateway_url", "database_url", "redis_url")]
+            assert _answers(started.said["gateway_url"])
+    finally:
+        for listener in held:
+            listener.close()
+    assert not [port for port in taken.values() for url in urls if f":{port}/" in url]
+
+
+def test_what_dies_is_started_again(data: Path) -> None:
+    with bus(data) as started:
+        victims = [
+            started.child("mcp_gateway"),
+            started.child("postgres", "-D"),
+            started.child("valkey-server"),
+        ]
+        for victim in victims:
+            victim.kill()
+        assert remaining(victims) == []
+        _eventually(lambda: _answers(started.said["gateway_url"]))
+        _eventually(lambda: run("doctor", "--data", str(data)).returncode == 0)
+        assert _names(started.said["database_url"]) == ["alice", "bob"]
+
+
+def test_a_process_that_cannot_start_is_named_and_nothing_stays(data: Path) -> None:
+    before = {process.pid for process in psutil.process_iter()}
+    failed = run("up", "--json", "--data", str(data), GATEWAY_THREADS="none")
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert "ended with code 1. Its log" in failed.stderr
+    assert "GATEWAY_THREADS must be a whole number" in failed.stderr
+    for process in psutil.process_iter():
+        if process.pid not in before:
+            assert str(data) not in " ".join(process.cmdline())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs PostgreSQL as itself.")
+def test_root_is_told_which_folder_keeps_postgres_out(data: Path) -> None:
+    closed = data.parent / "closed"
+    closed.mkdir(mode=0o700)
+    refused = run("up", "--data", str(closed / "data"))
+    assert refused.returncode == 1
+    assert str(closed) in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert closed.stat().st_mode & 0o777 == 0o700
