@@ -73,7 +73,7 @@ def grant(
     if row is not None and row.removed_at is None:
         raise BusError(
             "conflict",
-            f"{label} is in this project already; admin_rotate gives it a new token.",
+            f"{label} is in this project already; rotate its token to get a new one (admin_rotate).",
             reason="name_taken",
         )
     values = {"lane": granted_lane, "is_admin": is_admin, "removed_at": None}

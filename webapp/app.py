@@ -13,7 +13,9 @@ from bus.db import Database
 from bus.errors import BusError
 from bus.settings import Settings
 
-_TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+_HERE = Path(__file__).resolve().parent
+# In an installed package they lie beside this module.
+_TEMPLATES = next(path for path in (_HERE / "templates", _HERE.parent / "templates") if path.is_dir())
 
 _STATUS = {
     "invalid_argument": 400,
