@@ -1,5 +1,6 @@
 """The bus as an MCP server: the official SDK speaks the protocol, in both eras; the service does the work."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -29,6 +31,7 @@ from mcp_types import (
 from mcp_types import Prompt as WirePrompt
 from mcp_types import Resource as WireResource
 from mcp_types import Tool as WireTool
+from pydantic import ValidationError
 
 from bus import __version__
 from bus.errors import BusError
@@ -41,6 +44,7 @@ from mcp_gateway.toolkit import Tool
 from mcp_gateway.tools import all_tools
 
 Context = ServerRequestContext[Any, Any]
+_log = logging.getLogger(__name__)
 _DENIED = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
 _SERVER_ERROR = -32000
 
@@ -144,6 +148,12 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
             return await call_next(ctx)
         except Denied as denied:
             raise MCPError(_SERVER_ERROR, _DENIED.get(denied.status, "Denied")) from None
+        except (MCPError, ValidationError):
+            raise
+        except Exception:  # noqa: BLE001
+            # A defect of ours. The SDK would send the words of the exception to clients of the older revisions.
+            _log.exception("%s failed", ctx.method)
+            raise MCPError(INTERNAL_ERROR, "Internal error; the bus has logged it.") from None
 
     server: Server[Any] = Server(
         "llm-bus",

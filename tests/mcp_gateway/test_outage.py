@@ -1,4 +1,4 @@
-"""PostgreSQL away: 503 with Retry-After, and answers again within seconds of its return."""
+"""When the database fails: 503 while it is away, and never a word of it in an answer."""
 
 import time
 
@@ -42,3 +42,20 @@ def test_calls_get_503_while_the_database_is_away_and_work_again_after_it_return
         assert legacy.call("claim", sequence="adr").content["number"] == 4
         modern.close()
         legacy.close()
+
+
+def test_a_defect_behind_a_tool_shows_nothing_of_the_database(database_url: str) -> None:
+    db = Database(database_url, size=1)
+    team = make_team(db)
+    with db.call() as conn:
+        conn.raw.execute("ALTER TABLE sequence RENAME COLUMN current TO gone")
+    db.close()
+    with running(database_url) as (process,):
+        for modern in (True, False):
+            wire = Wire(process.url, team.alice.token, modern=modern)
+            reply = wire.call("claim", sequence="adr")
+            assert reply.message["error"] == {"code": -32603, "message": "Internal error; the bus has logged it."}
+            assert wire.call("post", to_actor="bob", body="still here").status == 200
+            wire.close()
+        assert "gone" not in reply.body
+        assert "UndefinedColumn" in process.log.read_text()
