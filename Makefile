@@ -61,6 +61,10 @@ migrate: $(STAMP) ## Bring the database of DATABASE_URL, or the running one, to 
 demo: $(STAMP) ## Let simulated agents work through the running bus, and report
 	@$(BIN)/llm-bus demo $(ARGS)
 
+.PHONY: conformance
+conformance: $(STAMP) ## Run the official MCP conformance suite (needs Node 22, or CONFORMANCE)
+	@$(BIN)/python -m tests.conformance.run
+
 .PHONY: docs
 docs: $(STAMP) ## Write the reference pages anew from the code
 	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md

@@ -25,6 +25,7 @@ class Settings:
         max_body_bytes: larger request bodies are refused with 413.
         allowed_hosts: Host headers that are served; others get 421. `name:*` allows any port.
         allowed_origins: Origin headers that are served; others get 403.
+        fast_path: whether usual tool calls are answered without the MCP SDK; off only to compare.
         rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
     """
 
@@ -40,6 +41,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = field(default=())
     allowed_origins: tuple[str, ...] = field(default=())
     rate_per_minute: int = 0
+    fast_path: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -72,6 +74,7 @@ class Settings:
             allowed_hosts=hosts,
             allowed_origins=origins,
             rate_per_minute=_number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
+            fast_path=bool(_number(env, "GATEWAY_FAST_PATH", 1, 0, 1)),
         )
 
 

@@ -13,10 +13,12 @@ from starlette.requests import Request
 from bus import __version__
 from bus.settings import Settings
 from mcp_gateway.caller import Caller, bearer_token
+from mcp_gateway.fast import Call, FastPath
 from mcp_gateway.health import readiness
 from mcp_gateway.protocol import Context, build_server
 from mcp_gateway.ratelimit import RateLimit
 from mcp_gateway.service import Denied, Service
+from mcp_gateway.tools import all_tools
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,10 +58,10 @@ class Gateway:
             json_response=False,
             stateless_http=True,
             max_request_body_size=settings.max_body_bytes,
-            transport_security=TransportSecuritySettings(
-                allowed_hosts=list(settings.allowed_hosts), allowed_origins=list(settings.allowed_origins)
-            ),
+            # Hosts and origins are checked here, before the body is looked at; see _Security.
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
+        self._fast = FastPath(all_tools(), self._server) if settings.fast_path else None
         self._security = _Security(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,8 +171,26 @@ class Gateway:
             return
         caller = Caller(ctx)
         response.caller = caller
-        state = {**scope.get("state", {}), "caller": caller}
-        await self._mcp({**scope, "state": state}, _replayed(body, receive), response)
+        call = self._fast.recognise(headers, body) if self._fast is not None else None
+        if call is None:
+            state = {**scope.get("state", {}), "caller": caller}
+            await self._mcp({**scope, "state": state}, _replayed(body, receive), response)
+        else:
+            await self._answer(call, caller, response)
+
+    async def _answer(self, call: Call, caller: Caller, response: "_Response") -> None:
+        """Answer a usual tool call directly."""
+        assert self._fast is not None
+        try:
+            answer = await self.service.call(caller, call.tool, call.arguments)
+            headers, content = self._fast.answer(call, answer)
+        except Denied as denied:
+            await response.deny(denied.status)
+            return
+        except Exception:  # noqa: BLE001
+            _log.exception("%s failed", call.tool.name)
+            headers, content = self._fast.failure(call)
+        await response.whole(200, headers, content)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -232,7 +252,6 @@ class _Response:
 
     async def json(self, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Answer with a JSON object."""
-        self.status = status
         content = json.dumps(body, ensure_ascii=False).encode()
         head = [
             (b"content-type", b"application/json"),
@@ -240,7 +259,12 @@ class _Response:
             (b"cache-control", b"no-store"),
             *(headers or []),
         ]
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        await self.whole(status, head, content)
+
+    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """Answer with a body that is there in one piece."""
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": content})
 
 

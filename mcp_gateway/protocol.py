@@ -47,6 +47,7 @@ Context = ServerRequestContext[Any, Any]
 _log = logging.getLogger(__name__)
 _DENIED = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
 _SERVER_ERROR = -32000
+INTERNAL_MESSAGE = "Internal error; the bus has logged it."
 
 
 def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Server[Any]:
@@ -153,7 +154,7 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
         except Exception:  # noqa: BLE001
             # A defect of ours. The SDK would send the words of the exception to clients of the older revisions.
             _log.exception("%s failed", ctx.method)
-            raise MCPError(INTERNAL_ERROR, "Internal error; the bus has logged it.") from None
+            raise MCPError(INTERNAL_ERROR, INTERNAL_MESSAGE) from None
 
     server: Server[Any] = Server(
         "llm-bus",

@@ -131,7 +131,7 @@ class Service:
             return _refused(
                 BusError(
                     "forbidden",
-                    "No token: set LLM_BUS_TOKEN to a token of yours and start this server again.",
+                    "No live token: set LLM_BUS_TOKEN to a token of this bus and start this server again.",
                 )
             )
         try:

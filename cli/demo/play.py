@@ -18,10 +18,12 @@ from cli.demo.steps import Label, Plan, Result, Step
 _TIMEOUT_SECONDS = 30.0
 # Clients of both eras of the protocol share a bus, so every other agent speaks the older one.
 _ERAS = ("auto", "legacy")
+# What a call that is not answered ends with; the task groups of a connection wrap some of it.
+_TROUBLE = (MCPError, httpx2.HTTPError, OSError, ExceptionGroup)
 
 
 class StepFailedError(Exception):
-    """A call was refused or not answered; the message says which, whose, and why."""
+    """A call was refused or not answered; the message says which, with what, and why."""
 
 
 def gateway_answers(url: str) -> bool:
@@ -62,9 +64,6 @@ async def play(plan: Plan, stage: Stage, url: str, advance: Callable[[], None]) 
             failure = error if isinstance(error, StepFailedError) else StepFailedError(_reason(error))
     if failure is not None:
         raise failure
-
-
-_TROUBLE = (MCPError, httpx2.HTTPError, OSError, ExceptionGroup)
 
 
 async def _connect(stack: AsyncExitStack, url: str, token: str, era: str, trusted: ssl.SSLContext) -> Client:

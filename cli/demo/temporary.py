@@ -28,7 +28,7 @@ def temporary_bus() -> Iterator[Settings]:
     Raises:
         CliError: it did not start; the message ends with what it said.
     """
-    before = signal.signal(signal.SIGTERM, _exit)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="llm-bus-demo-"))
     # Beside the data folder, which has to be empty at its first start.
     log = folder.with_name(f"{folder.name}.log")
@@ -63,6 +63,7 @@ def temporary_bus() -> Iterator[Settings]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _exit(number: int, _frame: FrameType | None) -> None:
-    """Leave as Ctrl-C would, so that the bus is ended and its folder removed."""
-    sys.exit(128 + number)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does at this moment, so that connections close, the bus ends and its folder goes."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)

@@ -1,8 +1,11 @@
 """`llm-bus demo`, played for real: against a gateway process, and against a bus of its own."""
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -134,14 +137,43 @@ def test_too_few_events_are_a_wrong_use(database_url: str) -> None:
 
 def test_where_nothing_runs_a_temporary_bus_is_started_and_removed() -> None:
     folder = make_open_folder()
-    before = {child.pid for child in psutil.process_iter()}
-    done = running.run("demo", "--events", "207", LLM_BUS_DATA=str(folder / "none"), TMPDIR=str(folder))
-    assert done.returncode == Exit.OK, done.stderr
-    assert "starting a temporary bus" in done.stderr
-    assert "demo-platform" in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines()) <= 80
-    left = [child for child in psutil.process_iter() if child.pid not in before and _works_below(child, str(folder))]
-    assert left == []
+    process = _start_where_nothing_runs(folder)
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == Exit.OK, errors
+    assert "starting a temporary bus" in errors
+    assert "demo-platform" in output
+    assert max(len(line) for line in output.splitlines()) <= 80
+    _expect_nothing_left(folder)
+
+
+def test_a_demo_that_is_broken_off_removes_its_temporary_bus() -> None:
+    folder = make_open_folder()
+    process = _start_where_nothing_runs(folder)
+    assert process.stderr is not None
+    # The bar's label comes when the bus is up and the agents are about to connect.
+    while "at work" not in (line := process.stderr.readline()):
+        assert line, process.communicate()
+    # It takes the way of Ctrl-C from here.
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (Exit.FAILED, "")
+    assert "Traceback" not in errors
+    _expect_nothing_left(folder)
+
+
+def _start_where_nothing_runs(folder: Path) -> "subprocess.Popen[str]":
+    env = running.environment({"LLM_BUS_DATA": str(folder / "none"), "TMPDIR": str(folder)})
+    return subprocess.Popen(
+        [running.LLM_BUS, "demo", "--events", "207"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+def _expect_nothing_left(folder: Path) -> None:
+    assert [process for process in psutil.process_iter() if _works_below(process, str(folder))] == []
     assert list(folder.iterdir()) == []
     folder.rmdir()
 

@@ -1,0 +1,168 @@
+"""The official MCP conformance suite against the real gateway: `make conformance`.
+
+Needs Node 22 or newer, or CONFORMANCE as the command that runs the suite; without either it says so and runs
+nothing. Exit code 1 if a scenario fails.
+"""
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from typing import Any
+
+from hypercorn.asyncio import serve
+
+from bus import logs
+from bus.db import Database
+from bus.settings import Settings
+from mcp_gateway.__main__ import hypercorn_config
+from mcp_gateway.app import Gateway
+from mcp_gateway.resources import RESOURCES, Resource
+from tests import factories, servers
+
+_PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+_NODE = 22
+_SECONDS = 120
+# What the suite asks of any server; its other scenarios call tools that only a server made for it has.
+_SCENARIOS = {
+    "2025-11-25": (
+        "server-initialize",
+        "ping",
+        "tools-list",
+        "dns-rebinding-protection",
+        "resources-list",
+        "resources-read-text",
+        "prompts-list",
+    ),
+    "2026-07-28": (
+        "tools-list",
+        "dns-rebinding-protection",
+        "resources-list",
+        "resources-read-text",
+        "prompts-list",
+        "http-header-validation",
+        "caching",
+        "sep-2164-resource-not-found",
+    ),
+}
+_SUMMARY = re.compile(r"^Passed: (\d+)/(\d+), (\d+) failed, (\d+) warnings?$", re.MULTILINE)
+
+
+def main() -> int:
+    """Run every scenario and print a line for each; returns the exit code."""
+    command = _command()
+    if command is None:
+        print(
+            f"Nothing was run: the conformance suite needs Node {_NODE} or newer, and `node --version` says"
+            f" {_node_version() or 'that there is none'}. CONFORMANCE names another command that runs it."
+        )
+        return 0
+    started = servers.Servers()
+    try:
+        with servers.cloned_database() as url:
+            failed = asyncio.run(_run(command, url))
+    finally:
+        started.stop()
+    print(f"{failed} of {sum(map(len, _SCENARIOS.values()))} scenarios failed." if failed else "All passed.")
+    return 1 if failed else 0
+
+
+async def _run(command: list[str], database_url: str) -> int:
+    with closing(Database(database_url, size=1)) as database, database.write() as conn:
+        token = factories.make_agent(conn, label="conformance", is_admin=True).token
+    # One scenario reads a text that a server made for the suite would have.
+    text = "This is the content of the static text resource."
+    fixture = Resource("test://static-text", "static-text", "For the suite", "text/plain", None, text)
+    RESOURCES[fixture.uri] = fixture
+    logs.configure("ERROR")
+    settings = Settings.from_env({"DATABASE_URL": database_url, "PORT": str(_free_port())})
+    gateway = Gateway(settings)
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        # The suite cannot send a token of its own.
+        if scope["type"] == "http":
+            signed = (b"authorization", f"Bearer {token}".encode())
+            scope = {**scope, "headers": [*scope["headers"], signed]}
+        await gateway(scope, receive, send)
+
+    done = asyncio.Event()
+    serving = asyncio.create_task(
+        serve(app, hypercorn_config(settings), mode="asgi", shutdown_trigger=done.wait)  # type: ignore[arg-type]
+    )
+    try:
+        await _await_port(settings.port, serving)
+        url = f"http://localhost:{settings.port}/mcp"
+        failed = 0
+        for version, scenarios in _SCENARIOS.items():
+            for scenario in scenarios:
+                words = ("server", "--url", url, "--scenario", scenario, "--spec-version", version)
+                failed += not await _passes([*command, *words], f"{version}  {scenario}")
+        return failed
+    finally:
+        done.set()
+        await serving
+
+
+async def _passes(command: list[str], name: str) -> bool:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _SECONDS)
+    except TimeoutError:
+        process.kill()
+        output, _ = await process.communicate()
+    said = output.decode("utf-8", "replace")
+    found = _SUMMARY.search(said)
+    # A scenario that the suite skipped has no summary, and ends with 0 all the same.
+    good = process.returncode == 0 and found is not None and found[1] == found[2] != "0"
+    print(f"ok    {name}" if good else f"FAIL  {name}\n{said}", flush=True)
+    return good
+
+
+async def _await_port(port: int, serving: "asyncio.Task[None]") -> None:
+    for _ in range(300):
+        if serving.done():
+            serving.result()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
+    raise TimeoutError("the gateway did not start within 30 s")
+
+
+def _command() -> list[str] | None:
+    """How to run the suite, or None where it cannot be."""
+    if chosen := os.environ.get("CONFORMANCE", "").strip():
+        return shlex.split(chosen)
+    version = re.match(r"v(\d+)\.", _node_version())
+    npx = shutil.which("npx")
+    if version is None or int(version[1]) < _NODE or npx is None:
+        return None
+    return [npx, "--yes", _PACKAGE]
+
+
+def _node_version() -> str:
+    node = shutil.which("node")
+    if node is None:
+        return ""
+    return subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
