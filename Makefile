@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements.lock
+UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
@@ -17,15 +18,18 @@ help: ## List the targets
 .PHONY: install
 install: $(STAMP) ## Build .venv from the hash-pinned lock file
 
-# Wheels only, so no compiler is needed; hashes, so nothing but what was locked is installed. The lock is
-# complete, so pip need not resolve again, and both cores compile: together 35 s here instead of 57.
+# Wheels only, so no compiler is needed; hashes, so nothing but what was locked is installed. pip fetches uv, and
+# uv the rest; what is never imported is never compiled: together 13 s of CPU time where pip alone took 56. Where
+# uv finds no way to the packages (it does not read pip's configuration), pip does it all.
 $(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -c 'import sys; print(sys.version)' 2>/dev/null | grep -qxF "$$($(PYTHON) -c 'import sys; print(sys.version)')" || \
 		$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --no-compile --only-binary :all: --require-hashes -r $(LOCK)
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	@awk '/^uv==/ {keep = 1} keep {print} keep && !/\\$$/ {exit}' $(LOCK) > $(VENV)/uv.lock
+	$(PIP) --only-binary :all: --require-hashes -r $(VENV)/uv.lock
+	@SSL_CERT_FILE="$${SSL_CERT_FILE:-$$PIP_CERT}" $(UV) --only-binary :all: --require-hashes -r $(LOCK) || \
+		$(PIP) --only-binary :all: --require-hashes -r $(LOCK)
 	$(PIP) --no-build-isolation -e .
 	@touch $@
 
