@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from bus import leases, posts, presence, projects, sequences
+from bus import invites, leases, participants, posts, presence, projects, sequences, tasks
 from bus.db import Connection, Database
 from bus.errors import BusError
 from tests.factories import Agent, make_agent, make_project
@@ -14,6 +14,9 @@ _WRITES = {
     "post": lambda conn, ctx: posts.create(conn, ctx, "body", to_lane="web"),
     "lease": lambda conn, ctx: leases.acquire(conn, ctx, "src/a.py"),
     "register": lambda conn, ctx: presence.register(conn, ctx, "web"),
+    "task_create": lambda conn, ctx: tasks.create(conn, ctx, "title"),
+    "admin_provision": lambda conn, ctx: participants.provision(conn, ctx, "newcomer"),
+    "create_invite": lambda conn, ctx: invites.create(conn, ctx),
 }
 
 
@@ -28,12 +31,12 @@ def _waiting(conn: Connection) -> bool:
 def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str) -> None:
     with db.write() as conn:
         project = make_project(conn)
-        agent: Agent = make_agent(conn, project)
+        agent: Agent = make_agent(conn, project, is_admin=True)
     refused: list[str] = []
 
     def write() -> None:
         try:
-            with db.call() as other:
+            with db.write() as other:
                 _WRITES[verb](other, agent.ctx)
         except BusError as error:
             refused.append(error.code)
@@ -53,5 +56,5 @@ def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str
         assert conn.one("SELECT count(*) FROM sequence WHERE project_id = %s", (project.id,)) == (0,)
     with db.write() as conn:
         assert projects.reopen(conn, project.id, actor="test")
-    with db.call() as conn:
+    with db.write() as conn:
         _WRITES[verb](conn, agent.ctx)

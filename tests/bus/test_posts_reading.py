@@ -1,0 +1,159 @@
+"""read_posts: each filter, each combination, every page, against a model in Python."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from bus import posts, presence
+from bus.db import Connection
+from bus.projects import Project
+from tests import factories
+from tests.factories import Agent
+
+
+class _World:
+    """Forty posts of every kind between three participants, some acked."""
+
+    def __init__(self, conn: Connection, project: Project) -> None:
+        self.ada = factories.make_agent(conn, project, "ada", lane="core")
+        self.bob = factories.make_agent(conn, project, "bob", lane="core")
+        self.eve = factories.make_agent(conn, project, "eve", lane="docs")
+        agents = itertools.cycle([self.ada, self.bob, self.eve])
+        self.sent: list[int] = []
+        for number, agent in zip(range(40), agents, strict=False):
+            to = [("core", None), (None, "ada"), ("docs", None), ("core", "eve"), (None, "bob")][number % 5]
+            posted = posts.create(
+                conn,
+                agent.ctx,
+                f"body {number}",
+                to_lane=to[0],
+                to_actor=to[1],
+                tag=[None, "red", "blue"][number % 3],
+                ref=[None, "PR-1"][number % 2],
+                reply_to=self.sent[0] if number in (7, 14, 21) else None,
+            )
+            self.sent.append(posted.post_id)
+        for agent, every in ((self.ada, 4), (self.bob, 6), (self.eve, 9)):
+            posts.ack(conn, agent.ctx, self.sent[::every])
+
+
+def _all(conn: Connection, agent: Agent, **filters: Any) -> list[posts.Post]:
+    page = posts.list_(conn, agent.ctx, limit=200, **filters)
+    assert page.next_before is None
+    return page.posts
+
+
+_FILTERS: list[dict[str, Any]] = [
+    {},
+    {"to_lane": "core"},
+    {"tag": "red"},
+    {"ref": "PR-1"},
+    {"reply_to": 1},
+    {"to_lane": "core", "tag": "blue"},
+    {"tag": "red", "ref": "PR-1"},
+    {"to_lane": "docs", "reply_to": 1},
+    {"to_lane": "nowhere"},
+    {"tag": "nothing"},
+]
+_SCOPES = [(False, False), (True, False), (False, True), (True, True)]
+
+
+@pytest.mark.parametrize(("to_me", "unacked_only"), _SCOPES)
+def test_every_combination_of_filters_finds_what_it_says(
+    conn: Connection, project: Project, to_me: bool, unacked_only: bool
+) -> None:
+    world = _World(conn, project)
+    for agent in (world.ada, world.bob, world.eve):
+        everything = _all(conn, agent)
+        assert [post.post_id for post in everything] == world.sent[::-1]
+        inbox = {
+            post_id
+            for (post_id,) in conn.all(
+                "SELECT post_id FROM delivery WHERE project_id = %s AND participation_id = %s AND addressed",
+                (project.id, agent.ctx.participation_id),
+            )
+        }
+        for filters in _FILTERS:
+            expected = [
+                post
+                for post in everything
+                if all(getattr(post, name) == value for name, value in filters.items())
+                and (not to_me or post.post_id in inbox)
+                and (not unacked_only or not post.acked)
+            ]
+            found = _all(conn, agent, to_me=to_me, unacked_only=unacked_only, **filters)
+            assert found == expected, (agent.label, filters)
+
+
+@pytest.mark.parametrize(("to_me", "unacked_only"), _SCOPES)
+@pytest.mark.parametrize("filters", [{}, {"to_lane": "core"}, {"tag": "red"}, {"ref": "PR-1"}])
+def test_pages_lose_and_double_nothing(
+    conn: Connection, project: Project, to_me: bool, unacked_only: bool, filters: dict[str, Any]
+) -> None:
+    world = _World(conn, project)
+    whole = _all(conn, world.bob, to_me=to_me, unacked_only=unacked_only, **filters)
+    assert whole
+    for limit in (1, 3, len(whole), len(whole) + 1):
+        paged: list[posts.Post] = []
+        before = None
+        while True:
+            page = posts.list_(
+                conn,
+                world.bob.ctx,
+                to_me=to_me,
+                unacked_only=unacked_only,
+                before=before,
+                limit=limit,
+                **filters,
+            )
+            assert len(page.posts) <= limit
+            paged += page.posts
+            before = page.next_before
+            if before is None:
+                break
+            assert before == page.posts[-1].post_id
+        assert paged == whole
+
+
+def test_posts_that_arrive_meanwhile_do_not_disturb_the_pages(conn: Connection, ada: Agent, bob: Agent) -> None:
+    sent = [posts.create(conn, ada.ctx, str(n), to_actor="bob").post_id for n in range(6)]
+    first = posts.list_(conn, bob.ctx, to_me=True, unacked_only=True, limit=3)
+    posts.create(conn, ada.ctx, "new", to_actor="bob")
+    posts.ack(conn, bob.ctx, [first.posts[0].post_id])
+    second = posts.list_(conn, bob.ctx, to_me=True, unacked_only=True, limit=3, before=first.next_before)
+    assert [post.post_id for post in first.posts + second.posts] == sent[::-1]
+    assert second.next_before is None
+
+
+def test_reading_consumes_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
+    posts.create(conn, ada.ctx, "hello", to_actor="bob")
+    first = posts.list_(conn, bob.ctx, to_me=True, unacked_only=True)
+    assert posts.list_(conn, bob.ctx, to_me=True, unacked_only=True) == first
+    assert first.unread == 1
+
+
+def test_fifty_posts_come_where_no_limit_is_given(conn: Connection, ada: Agent) -> None:
+    sent = [posts.create(conn, ada.ctx, str(n), to_lane="core").post_id for n in range(51)]
+    page = posts.list_(conn, ada.ctx)
+    assert [post.post_id for post in page.posts] == sent[:0:-1]
+    assert page.next_before == sent[1]
+
+
+def test_the_first_fifty_who_acked_are_named(conn: Connection, project: Project, ada: Agent) -> None:
+    members = [factories.make_agent(conn, project, lane="core") for _ in range(51)]
+    posted = posts.create(conn, ada.ctx, "all hands", to_lane="core")
+    assert posted.recipients == 51
+    for member in members:
+        posts.ack(conn, member.ctx, [posted.post_id])
+    assert posts.list_(conn, ada.ctx).posts[0].acked_by == [member.actor for member in members[:50]]
+
+
+def test_a_withdrawn_post_is_no_longer_in_the_inbox_but_still_in_the_project(
+    conn: Connection, ada: Agent, bob: Agent
+) -> None:
+    presence.register(conn, bob.ctx, "core")
+    posted = posts.create(conn, ada.ctx, "hello", to_lane="core")
+    presence.register(conn, bob.ctx, "docs")
+    assert posts.list_(conn, bob.ctx, to_me=True).posts == []
+    assert [post.post_id for post in posts.list_(conn, bob.ctx).posts] == [posted.post_id]
