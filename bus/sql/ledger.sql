@@ -9,6 +9,11 @@ BEGIN
     SELECT c.project_id, c.actor, c.is_admin INTO project_id, actor, is_admin
     FROM bus_enter(p_participation, p_token, true) c;
     PERFORM bus_lock_clock(project_id);
+    PERFORM FROM project_clock c WHERE c.project_id = bus_enter_locked.project_id AND NOT c.closed;
+    IF NOT FOUND THEN
+        -- The project was archived, or purged, while the caller waited for its clock.
+        PERFORM bus_refuse_archived();
+    END IF;
 END $$;
 
 -- Lock the project clock until the transaction ends. Whoever looks at others' rows calls this in its first
