@@ -111,10 +111,17 @@ def test_a_handle_of_another_owner_is_nobody_though_the_label_is_here_too(conn: 
 
 def test_where_both_have_the_number_the_callers_own_row_comes_back(conn: Connection) -> None:
     mine, theirs = _theirs_goes_further(conn)
-    conn.raw.execute("UPDATE post SET body = 'SECRET' WHERE project_id = %s", (theirs.project.id,))
+    conn.raw.execute(
+        "UPDATE post SET body = 'SECRET', tag = 'secret', ref = 'SECRET', to_lane = 'secret' WHERE project_id = %s",
+        (theirs.project.id,),
+    )
     conn.raw.execute("UPDATE task SET title = 'SECRET' WHERE project_id = %s", (theirs.project.id,))
     me = mine.caller.ctx
     assert mine.post == theirs.post
+    # Filters look at the caller's rows alone, and others' rows use up no page.
+    assert [post.post_id for post in posts.list_(conn, me, limit=1).posts] == [mine.post]
+    for filters in ({"tag": "secret"}, {"ref": "SECRET"}, {"to_lane": "secret"}, {"tag": "secret", "to_me": True}):
+        assert posts.list_(conn, me, **filters).posts == []
     before = conn.all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,))
     posts.ack(conn, me, [mine.post])
     tasks.assign(conn, me, mine.open_task, "mate")

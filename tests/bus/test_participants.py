@@ -195,19 +195,22 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
 
 
 def test_the_name_of_a_removed_participant_is_not_handed_out_again(
-    conn: Connection, root: Agent, bob: Agent, project: Project
+    conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project
 ) -> None:
+    participations.remove(conn, project.id, "bob")
     conn.maybe(
         "UPDATE participant SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (bob.ctx.participant_id,)
     )
-    for name in ("bob", "BOB"):
+    # Nor is a name that its bearer has given up.
+    participations.remove(conn, project.id, "ada")
+    conn.maybe("UPDATE participant SET label = 'chief' WHERE id = %s RETURNING 1", (ada.ctx.participant_id,))
+    before = fingerprint(conn)
+    for name in ("bob", "BOB", "ada", "Ada"):
         with refused(conn, "conflict") as caught:
             participants.provision(conn, root.ctx, name)
         assert caught.value.data["reason"] == "name_taken"
-    # Nor is a name that its bearer has given up.
-    conn.maybe("UPDATE participant SET label = 'chief' WHERE id = %s RETURNING 1", (root.ctx.participant_id,))
-    with refused(conn, "conflict"):
-        participants.provision(conn, root.ctx, "root")
+        assert "not handed out again" in caught.value.message
+    assert fingerprint(conn) == before
 
 
 def test_in_an_archived_project_an_owner_still_takes_access_away(
