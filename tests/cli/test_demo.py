@@ -157,7 +157,8 @@ def test_a_demo_that_is_broken_off_removes_its_temporary_bus() -> None:
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (Exit.FAILED, "")
-    assert "Traceback" not in errors
+    # Python itself mentions an event loop that was interrupted while it was being made.
+    assert "Traceback" not in errors.partition("Exception ignored in")[0]
     _expect_nothing_left(folder)
 
 

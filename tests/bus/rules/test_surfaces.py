@@ -415,6 +415,9 @@ def test_a_surface_overlaps_what_it_lies_in(surface: str) -> None:
 CHOICES = "{a,b}" * 6
 
 
+_FOR_EVER_SECONDS = 5.0
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [
@@ -433,23 +436,19 @@ CHOICES = "{a,b}" * 6
         (CHOICES + "".join(chr(0x100 + n) for n in range(170)), CHOICES + "*" * 169 + "c"),
     ],
 )
-def test_no_surface_takes_long(a: str, b: str) -> None:
-    best = 1.0
-    # The best of several, since other tests run beside this one; each starts with nothing in the caches.
-    for _ in range(5):
-        surfaces._graph.cache_clear()
-        surfaces._row.cache_clear()
-        started = time.perf_counter()
-        one, other = normalise(a), normalise(b)
-        first, second = overlap(one, other), overlap(other, one)
-        best = min(best, (time.perf_counter() - started) / 2)
-        assert first == second
-    assert best < 0.05
+def test_no_surface_takes_for_ever(a: str, b: str) -> None:
+    surfaces._graph.cache_clear()
+    surfaces._row.cache_clear()
+    started = time.process_time()
+    one, other = normalise(a), normalise(b)
+    assert overlap(one, other) == overlap(other, one)
+    # Milliseconds; a search that backtracks would still be at it tomorrow.
+    assert time.process_time() - started < _FOR_EVER_SECONDS
 
 
 def test_refusing_too_many_alternatives_takes_no_time_either() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for bomb in ("{a,b}" * 40, "{{a,b}{a,b},{a,b}{a,b}}" * 8, "{" * 100 + "}" * 100, "{,,,,}" * 33):
         with pytest.raises(InvalidArgument):
             normalise(bomb)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < _FOR_EVER_SECONDS
