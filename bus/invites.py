@@ -219,6 +219,11 @@ def redeem(conn: Connection, code: str, *, name: str | None = None) -> Grant:
         raise InvalidArgument("name is required: choose what you will be called here.", reason="name_required")
     label = text.label(wanted, "name")
     conn.maybe("SELECT bus_lock_clock(%s)", (known.project_id,))
+    if conn.maybe(
+        "SELECT 1 FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s AND o.suspended_at IS NOT NULL",
+        (known.project_id,),
+    ):
+        raise BusError("forbidden", "The owner of this project is suspended; ask whoever sent you the invite.")
     used = conn.run(
         sa.update(invite)
         .where(

@@ -62,7 +62,7 @@ def grant(
     chosen = _kind(kind)
     granted_lane = text.name(lane, "lane") if lane is not None else None
     place = _enter(conn, project_id)
-    participant_id, kept_kind, existed = _participant(conn, place, label, chosen)
+    participant_id, label, kept_kind, existed = _participant(conn, place, label, chosen)
     if existed and fresh:
         raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
     row = conn.run(
@@ -285,8 +285,8 @@ def _kind(kind: str | None) -> str:
     return kind or "agent"
 
 
-def _participant(conn: Connection, place: _Place, label: str, kind: str) -> tuple[int, str, bool]:
-    """The owner's participant of that name, created where there is none; its kind; whether it existed."""
+def _participant(conn: Connection, place: _Place, label: str, kind: str) -> tuple[int, str, str, bool]:
+    """The owner's participant of that name, created where there is none: id, label, kind, whether it existed."""
     key = text.label_key(label)
     row = conn.run(
         sa.select(participant.c.id, participant.c.label, participant.c.kind, participant.c.removed_at)
@@ -300,12 +300,12 @@ def _participant(conn: Connection, place: _Place, label: str, kind: str) -> tupl
                 f"The name {label} belonged to another participant and is not handed out again; choose another.",
                 reason="name_taken",
             )
-        return row.id, row.kind, True
+        return row.id, row.label, row.kind, True
     participant_id = conn.run(
         sa.insert(participant).values(owner_id=place.owner_id, label=label, kind=kind).returning(participant.c.id)
     ).scalar_one()
     conn.run(sa.insert(participant_name).values(owner_id=place.owner_id, label_key=key, participant_id=participant_id))
-    return participant_id, kind, False
+    return participant_id, label, kind, False
 
 
 def _join_own_lane(conn: Connection, project_id: int, participation_id: int) -> None:

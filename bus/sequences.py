@@ -55,14 +55,15 @@ class LatestClaims:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A sequence; `last_used` is where its counter stands (claimed or seeded), `next` what a claim would give."""
+    """A sequence; `last_used` is where its counter stands (claimed or seeded), `next` what a claim
+    would give, None after the last possible number."""
 
     name: str
     prefix: str
     pad: int
     last_used: int
-    next: int
-    next_formatted: str
+    next: int | None
+    next_formatted: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,9 @@ def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int =
     )
     rows, next_before = page(rows, limit)
     sequences = [
-        Sequence(name, prefix, pad, current, current + 1, numbers.formatted(prefix, pad, current + 1))
+        Sequence(name, prefix, pad, current, None, None)
+        if current == limits.MAX_INTEGER
+        else Sequence(name, prefix, pad, current, current + 1, numbers.formatted(prefix, pad, current + 1))
         for name, prefix, pad, current in rows
     ]
     return Sequences(sequences, next_before, unread)

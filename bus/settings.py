@@ -44,8 +44,11 @@ class Settings:
     fast_path: bool = True
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
+    def from_env(cls, env: Mapping[str, str] | None = None, *, port: int = 8788) -> "Settings":
         """Read the settings from `env` (default: the process environment).
+
+        Args:
+            port: where to listen when PORT is not set.
 
         Raises:
             SettingError: DATABASE_URL is missing, or a value has the wrong form.
@@ -67,7 +70,7 @@ class Settings:
             public_url=public_url,
             mcp_url=mcp_url,
             host=env.get("HOST", "127.0.0.1"),
-            port=_number(env, "PORT", 8788, 0, 65535),
+            port=_number(env, "PORT", port, 0, 65535),
             threads=_number(env, "GATEWAY_THREADS", 8, 1, 256),
             queue_limit=_number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
             max_body_bytes=_number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
@@ -87,7 +90,7 @@ def normalise_database_url(url: str) -> str:
 
 
 def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in env.get(name, "").split(",")) if part)
+    return tuple(part for part in (piece.strip().lower() for piece in env.get(name, "").split(",")) if part)
 
 
 def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -103,6 +106,11 @@ def _number(env: Mapping[str, str], name: str, default: int, least: int, most: i
     return value
 
 
+def without_default_port(text: str) -> str:
+    """A host or an origin without the port that goes without saying."""
+    return text.removesuffix(":443").removesuffix(":80")
+
+
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -110,7 +118,7 @@ def _hosts_of(*urls: str) -> tuple[str, ...]:
     """Hosts that the configured addresses name; loopback always, since health checks come from there."""
     hosts = [name for base in _LOOPBACK for name in (base, f"{base}:*")]
     for url in urls:
-        netloc = urlsplit(url).netloc.rpartition("@")[2]
+        netloc = without_default_port(urlsplit(url).netloc.rpartition("@")[2].lower())
         if netloc and netloc not in hosts:
             hosts.append(netloc)
     return tuple(hosts)
@@ -120,7 +128,7 @@ def _origins_of(*urls: str) -> tuple[str, ...]:
     origins = [origin for base in _LOOPBACK for origin in (f"http://{base}", f"http://{base}:*")]
     for url in urls:
         parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
+        origin = without_default_port(f"{parts.scheme}://{parts.netloc}".lower())
         if parts.netloc and origin not in origins:
             origins.append(origin)
     return tuple(origins)

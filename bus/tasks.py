@@ -70,7 +70,13 @@ class Task:
     status: str
     blockers: list[Blocker]
     priority: int
-    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakenTask(Task):
+    """The task that the caller has just started, with what there is to know about it."""
+
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class Tasks:
 class Next:
     """The task that the caller has just started, or None where nothing is ready."""
 
-    task: Task | None
+    task: TakenTask | None
     unread: int
 
 
@@ -281,7 +287,7 @@ def take_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> Next:
     status = rules.after("start", found.status)
     _begin(verb, found, status)
     owner = found.owner or verb.actor
-    return Next(Task(found.id, title, task_lane, owner, status, [], priority, detail), verb.finish())
+    return Next(TakenTask(found.id, title, task_lane, owner, status, [], priority, detail), verb.finish())
 
 
 def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | None = None) -> TaskStatus:

@@ -1,5 +1,6 @@
 """The ASGI application: what is decided about an HTTP request before and after the protocol sees it."""
 
+import asyncio
 import json
 import logging
 import time
@@ -11,8 +12,9 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 
 from bus import __version__
-from bus.settings import Settings
+from bus.settings import Settings, without_default_port
 from mcp_gateway.caller import Caller, bearer_token
+from mcp_gateway.envelope import envelope_error
 from mcp_gateway.fast import Call, FastPath
 from mcp_gateway.health import readiness
 from mcp_gateway.protocol import Context, build_server
@@ -26,6 +28,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("mcp_gateway.request")
+# Agents send small bodies in one piece; who takes longer than this is not one.
+_BODY_SECONDS = 30
 # A body up to this many times the limit is read and thrown away before it is refused.
 _PATIENCE = 8
 _RETRY_AFTER = {429: "1", 503: "2"}
@@ -70,7 +74,9 @@ class Gateway:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         else:
-            raise RuntimeError(f"the gateway speaks HTTP, not {scope['type']}")
+            # Nothing here speaks WebSocket; the server turns this into 403.
+            await receive()
+            await send({"type": "websocket.close"})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
@@ -114,69 +120,97 @@ class Gateway:
         else:
             await response.json(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})
 
-    async def _read_body(self, receive: Receive) -> bytes | None:
-        """The request's body; None where it is too large, or where the client went away.
+    async def _read_body(self, receive: Receive, limit: int) -> bytes | None:
+        """The request's body; None where it is larger than `limit`, too slow, or the client went away.
 
         A body that is refused is still read to its end, within reason: otherwise the server would wait for
         somebody to read it, and the client's next request on this connection would never be answered.
         """
-        limit = self.settings.max_body_bytes
         chunks: list[bytes] = []
         size = 0
-        while size <= _PATIENCE * limit:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size <= limit:
-                chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks) if size <= limit else None
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                while size <= _PATIENCE * self.settings.max_body_bytes:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size <= limit:
+                        chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return b"".join(chunks) if size <= limit else None
+        except TimeoutError:
+            return None
         return None
 
+    async def _refuse(
+        self,
+        receive: Receive,
+        response: "_Response",
+        status: int,
+        body: dict[str, Any],
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        """Refuse a request by its headers alone; of its body nothing is kept."""
+        read = await self._read_body(receive, 0)
+        close = [] if read is not None else [(b"connection", b"close")]
+        await response.json(status, body, [*(headers or []), *close])
+
     async def _mcp_request(self, scope: Scope, receive: Receive, response: "_Response") -> None:
-        body = await self._read_body(receive)
-        if body is None:
-            # Also sent to a client that went away, where nobody reads it.
-            message = f"Send at most {self.settings.max_body_bytes} bytes."
-            await response.json(413, {"error": "too large", "message": message}, [(b"connection", b"close")])
-            return
         headers = scope["headers"]
         refusal = self._security.check(headers)
         if refusal is not None:
-            await response.json(*refusal)
+            await self._refuse(receive, response, *refusal)
             return
         if scope["method"] != "POST":
             # No session and no standing stream: there is nothing to GET and nothing to DELETE.
-            await response.json(
-                405,
-                {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."},
-                [(b"allow", b"POST")],
-            )
+            body = {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}
+            await self._refuse(receive, response, 405, body, [(b"allow", b"POST")])
             return
         authorizations = [value for name, value in headers if name == b"authorization"]
         if len(authorizations) > 1:
-            await response.json(400, {"error": "invalid request", "message": "Send one Authorization header."})
+            message = {"error": "invalid request", "message": "Send one Authorization header."}
+            await self._refuse(receive, response, 400, message)
+            return
+        token = bearer_token(authorizations[0].decode("latin-1")) if authorizations else None
+        content = await self._read_body(receive, self.settings.max_body_bytes if token is not None else 0)
+        if content is None and token is not None:
+            # Also sent to a client that went away, where nobody reads it.
+            message = {
+                "error": "too large",
+                "message": f"Send at most {self.settings.max_body_bytes} bytes, and at once.",
+            }
+            await response.json(413, message, [(b"connection", b"close")])
             return
         try:
-            token = bearer_token(authorizations[0].decode("latin-1")) if authorizations else None
             ctx = None if token is None else await self.service.find_caller(token)
             if ctx is None:
                 raise Denied(401)
             if not self._limit.admit(ctx):
                 raise Denied(429)
         except Denied as denied:
-            await response.deny(denied.status)
+            await response.deny(denied.status, close=content is None)
             return
         caller = Caller(ctx)
         response.caller = caller
-        call = self._fast.recognise(headers, body) if self._fast is not None else None
-        if call is None:
-            state = {**scope.get("state", {}), "caller": caller}
-            await self._mcp({**scope, "state": state}, _replayed(body, receive), response)
-        else:
+        assert content is not None
+        call = self._fast.recognise(headers, content) if self._fast is not None else None
+        if call is not None:
             await self._answer(call, caller, response)
+            return
+        try:
+            # Before the SDK says anything about a request: a caller without rights is told nothing else.
+            await self.service.standing(caller)
+        except Denied as denied:
+            await response.deny(denied.status)
+            return
+        refused = envelope_error(content)
+        if refused is not None:
+            await response.json(400, refused)
+        else:
+            state = {**scope.get("state", {}), "caller": caller}
+            await self._mcp({**scope, "state": state}, _replayed(content, receive), response)
 
     async def _answer(self, call: Call, caller: Caller, response: "_Response") -> None:
         """Answer a usual tool call directly."""
@@ -241,9 +275,9 @@ class _Response:
             await self._send(start)
         await self._send(message)
 
-    async def deny(self, status: int) -> None:
-        """Answer 401, 403, 429 or 503 with its documented body."""
-        headers = []
+    async def deny(self, status: int, *, close: bool = False) -> None:
+        """Answer 401, 403, 429 or 503 with its documented body; `close` where the request was not read to its end."""
+        headers = [(b"connection", b"close")] if close else []
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if status in _RETRY_AFTER:
@@ -293,7 +327,7 @@ class _Security:
 
 
 def _listed(value: str, patterns: tuple[str, ...]) -> bool:
-    if value in patterns:
+    if without_default_port(value) in patterns:
         return True
     base, separator, port = value.rpartition(":")
     return bool(separator) and port.isdigit() and f"{base}:*" in patterns

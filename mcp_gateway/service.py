@@ -147,8 +147,7 @@ class Service:
             decoded = tool.decode(arguments)
         except BusError as error:
             # Who may not call learns nothing, not even what the arguments should have been.
-            with self.db.call() as conn:
-                participants.standing(conn, ctx)
+            self._check(ctx)
             return _refused(error)
         try:
             with self.db.write() if tool.transaction else self.db.call() as conn:
@@ -161,12 +160,19 @@ class Service:
         except Unavailable:
             raise
         except BusError as error:
+            # The engine may have refused before its first statement asked who is calling.
+            self._check(ctx)
             return _refused(error)
         special = RENDERERS.get(type(result))
         content = render(result) if special is None else special(self.addresses, result)
         if unread:
             content["_unread_posts"] = unread
         return Answer(content, msgspec.json.encode(content).decode(), False)
+
+    def _check(self, ctx: Ctx) -> None:
+        """Raise what any call of a caller that has no right to call raises."""
+        with self.db.call() as conn:
+            participants.standing(conn, ctx)
 
     async def _flush_for_ever(self) -> None:
         while True:

@@ -16,14 +16,16 @@ def main() -> None:
     """Read the settings and serve."""
     logs.configure()
     try:
-        settings = Settings.from_env()
+        settings = Settings.from_env(port=8787)
     except SettingError as error:
         sys.exit(f"llm-bus web: {error}")
     config = Config()
     config.bind = [f"{settings.host}:{settings.port}"]
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")
-    config.wsgi_max_body_size = settings.max_body_bytes
+    # Flask answers a body over the limit with 413; hypercorn would cut it off with an empty 400.
+    config.wsgi_max_body_size = 16 * settings.max_body_bytes
+    config.read_timeout = 60
     asyncio.run(serve(create_app(settings), config, mode="wsgi"))
 
 

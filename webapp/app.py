@@ -2,16 +2,22 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import ClosingIterator
 
 import webapp.pages
 from bus.cards import Addresses
 from bus.db import Database
 from bus.errors import BusError
 from bus.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _HERE = Path(__file__).resolve().parent
 # In an installed package they lie beside this module.
@@ -41,7 +47,24 @@ def create_app(settings: Settings) -> Flask:
     app.register_error_handler(BusError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.after_request(_harden)
+    app.wsgi_app = _NeverEmpty(app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+class _NeverEmpty:
+    """Gives every response at least one chunk, if only an empty one: hypercorn sends no headers without."""
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterator[bytes]:
+        chunks = self._app(environ, start_response)
+        try:
+            yield b""
+            yield from chunks
+        finally:
+            if isinstance(chunks, ClosingIterator):
+                chunks.close()
 
 
 def _refused(error: BusError) -> tuple[Response, int]:

@@ -65,6 +65,12 @@ def hint(token: str) -> str:
     return f"{PREFIX}…{token[-4:]}"
 
 
+def is_code(text: str) -> bool:
+    """Whether this has the form of an invite code; says nothing about whether one was ever issued."""
+    rest = text.removeprefix(CODE_PREFIX)
+    return rest != text and len(rest) == _CODE and all(character in _BASE32 for character in rest)
+
+
 def mint_code() -> str:
     """Make a new invite code: `inv_` and 26 URL-safe characters that carry 130 random bits."""
     return CODE_PREFIX + "".join(secrets.choice(_BASE32) for _ in range(_CODE))

@@ -16,12 +16,13 @@ DECLARE
     v_now timestamptz;
     v_own record;
     v_contended integer;
-    v_expired boolean := false;
+    v_held boolean;
+    v_replaced boolean;
     v_last bigint;
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
-    PERFORM bus_lock_clock(v_caller.project_id);
+    PERFORM bus_lock_open_clock(v_caller.project_id);
     v_now := date_trunc('milliseconds', clock_timestamp());
     WITH candidate AS MATERIALIZED (
         SELECT c.*, c.prefix = c.surface AND p_prefix = p_surface AS literal
@@ -40,24 +41,32 @@ BEGIN
         RETURN;
     END IF;
     expires_at := v_now + make_interval(secs => p_ttl_seconds);
-    SELECT l.id, l.fence, l.expires_at INTO v_own FROM lease l
+    SELECT l.id, l.fence, l.expires_at, l.mode INTO v_own FROM lease l
     WHERE l.project_id = v_caller.project_id AND l.participation_id = p_participation AND l.surface = p_surface
       AND l.ended_at IS NULL;
-    renewed := FOUND AND v_own.expires_at > v_now;
-    v_expired := FOUND AND NOT renewed;
+    v_held := FOUND;
+    -- Another mode contends with others, who have to be able to see it come: that is a new lease with a new fence.
+    renewed := v_held AND v_own.expires_at > v_now AND v_own.mode = p_mode;
+    v_replaced := v_held AND NOT renewed;
     IF renewed THEN
         fence := v_own.fence;
-        UPDATE lease l SET expires_at = bus_lease.expires_at, note = coalesce(p_note, l.note), mode = p_mode
+        UPDATE lease l SET expires_at = bus_lease.expires_at, note = coalesce(p_note, l.note)
         WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
     ELSE
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(v_caller.project_id, 1 + v_expired::integer) t;
-        IF v_expired THEN
+        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(v_caller.project_id, 1 + v_replaced::integer) t;
+        IF v_replaced AND v_own.expires_at <= v_now THEN
             -- Its end was not recorded yet; that happens here, once, as the worker would have done.
             UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry'
             WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
             INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
             VALUES (v_caller.project_id, v_last - 1, v_at, p_participation, v_caller.actor, 'lease_expire',
                     jsonb_build_object('surface', p_surface, 'fence', v_own.fence));
+        ELSIF v_replaced THEN
+            UPDATE lease l SET ended_at = v_at, ended_by = 'release'
+            WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
+            INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+            VALUES (v_caller.project_id, v_last - 1, v_at, p_participation, v_caller.actor, 'release',
+                    jsonb_build_object('surface', p_surface));
         END IF;
         fence := v_last;
         INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
@@ -103,7 +112,7 @@ DECLARE
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
-    PERFORM bus_lock_clock(v_caller.project_id);
+    PERFORM bus_lock_open_clock(v_caller.project_id);
     SELECT array_agg(l.id ORDER BY l.id) INTO v_ids FROM lease l
     WHERE l.project_id = v_caller.project_id AND l.participation_id = p_participation AND l.ended_at IS NULL
       AND l.expires_at > clock_timestamp() AND (p_surface IS NULL OR l.surface = p_surface);

@@ -8,10 +8,17 @@ CREATE FUNCTION bus_enter_locked(
 BEGIN
     SELECT c.project_id, c.actor, c.is_admin INTO project_id, actor, is_admin
     FROM bus_enter(p_participation, p_token, true) c;
-    PERFORM bus_lock_clock(project_id);
-    PERFORM FROM project_clock c WHERE c.project_id = bus_enter_locked.project_id AND NOT c.closed;
+    PERFORM bus_lock_open_clock(project_id);
+END $$;
+
+-- Lock the clock of a project that is written to. Whether it was archived or purged in the meantime is asked by a
+-- second statement, after the wait.
+CREATE FUNCTION bus_lock_open_clock(p_project bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM bus_lock_clock(p_project);
+    PERFORM FROM project_clock c WHERE c.project_id = p_project AND NOT c.closed;
     IF NOT FOUND THEN
-        -- The project was archived, or purged, while the caller waited for its clock.
         PERFORM bus_refuse_archived();
     END IF;
 END $$;

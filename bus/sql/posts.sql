@@ -40,7 +40,7 @@ BEGIN
         END IF;
     END IF;
     IF p_to_lane IS NOT NULL THEN
-        PERFORM bus_lock_clock(v_caller.project_id);
+        PERFORM bus_lock_open_clock(v_caller.project_id);
     END IF;
     IF p_to_label_key IS NOT NULL THEN
         SELECT p.id INTO v_to FROM participation p JOIN participant pt ON pt.id = p.participant_id
@@ -68,6 +68,14 @@ BEGIN
     FROM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'post', jsonb_build_object(
         'to_lane', p_to_lane, 'to_actor', v_to_actor, 'subject', p_subject, 'ref', p_ref, 'tag', p_tag,
         'reply_to', p_reply_to, 'recipients', recipients)) a;
+    IF v_to IS NOT NULL AND p_to_lane IS NULL THEN
+        -- The clock is held only now; who was being removed meanwhile is gone.
+        PERFORM FROM participation p JOIN participant pt ON pt.id = p.participant_id
+        WHERE p.id = v_to AND p.removed_at IS NULL AND pt.removed_at IS NULL;
+        IF NOT FOUND THEN
+            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
+        END IF;
+    END IF;
     INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body,
                       ref, tag, reply_to, recipients, ack_due_at, created_at)
     VALUES (v_caller.project_id, post_id, p_participation, v_caller.actor, p_to_lane, v_to, v_to_actor, p_subject,
@@ -94,7 +102,7 @@ DECLARE
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
-    PERFORM bus_lock_clock(v_caller.project_id);
+    PERFORM bus_lock_open_clock(v_caller.project_id);
     SELECT array_agg(wanted ORDER BY wanted) INTO v_missing FROM (
         SELECT DISTINCT u.wanted FROM unnest(p_posts) AS u (wanted)
         WHERE NOT EXISTS (SELECT FROM post o WHERE o.project_id = v_caller.project_id AND o.id = u.wanted)) AS gone;

@@ -11,7 +11,7 @@ DECLARE
     v_old_lane text;
 BEGIN
     SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
-    PERFORM bus_lock_clock(v_caller.project_id);
+    PERFORM bus_lock_open_clock(v_caller.project_id);
     actor := v_caller.actor;
     SELECT pr.lane, pr.status, pr.registered_at INTO v_before FROM presence pr
     WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation FOR UPDATE;

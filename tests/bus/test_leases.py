@@ -173,10 +173,26 @@ def test_renewing_keeps_the_fence_and_adds_no_event(conn: Connection, ada: Agent
     assert types(conn, ada.ctx.project_id) == ["lease", "lease"]
     held = leases.list_holders(conn, ada.ctx).leases[-1]
     assert (held.note, held.expires_at, held.fence) == ("first", again.expires_at, first.fence)
-    shorter = leases.acquire(conn, ada.ctx, "src", ttl=_seconds(5), note="second", mode="shared")
+    shorter = leases.acquire(conn, ada.ctx, "src", ttl=_seconds(5), note="second")
     held = leases.list_holders(conn, ada.ctx).leases[-1]
-    assert (held.note, held.expires_at, held.mode) == ("second", shorter.expires_at, "shared")
+    assert (held.note, held.expires_at) == ("second", shorter.expires_at)
     assert len(_live(conn, ada)) == 2
+
+
+def test_changing_the_mode_is_a_new_lease_so_that_others_can_see_it_come(
+    conn: Connection, ada: Agent, bob: Agent
+) -> None:
+    first = leases.acquire(conn, ada.ctx, "src", mode="shared")
+    second = leases.acquire(conn, bob.ctx, "src", mode="shared")
+    assert second.others == []
+    third = leases.acquire(conn, ada.ctx, "src", mode="exclusive")
+    assert (third.renewed, third.fence > second.fence > first.fence) == (False, True)
+    assert [other.actor for other in third.others] == [bob.actor]
+    assert types(conn, ada.ctx.project_id) == ["lease", "lease", "release", "lease"]
+    assert [(held.actor, held.mode) for held in leases.list_holders(conn, bob.ctx).leases] == [
+        (ada.actor, "exclusive"),
+        (bob.actor, "shared"),
+    ]
 
 
 @pytest.mark.parametrize("wanted", ["src/api", "src/api/a.py", "src", "src/**/*.py", "**/*.py"])

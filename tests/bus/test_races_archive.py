@@ -20,11 +20,11 @@ _WRITES = {
 }
 
 
-def _waiting(conn: Connection) -> bool:
+def _waiting(conn: Connection) -> int:
     (waiting,) = conn.one(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    return bool(waiting)
+    return int(waiting)
 
 
 @pytest.mark.parametrize("verb", _WRITES)
@@ -58,3 +58,36 @@ def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str
         assert projects.reopen(conn, project.id, actor="test")
     with db.write() as conn:
         _WRITES[verb](conn, agent.ctx)
+
+
+def test_renewing_behind_an_archive_is_refused_too(db: Database) -> None:
+    """Verbs that add no event have to look at the clock all the same."""
+    with db.write() as conn:
+        project = make_project(conn)
+        agent = make_agent(conn, project)
+    with db.call() as conn:
+        held = leases.acquire(conn, agent.ctx, "src/a.py")
+        presence.register(conn, agent.ctx, "web")
+    refused: list[str] = []
+
+    def write(verb: str) -> None:
+        try:
+            with db.call() as other:
+                _WRITES[verb](other, agent.ctx)
+        except BusError as error:
+            refused.append(error.code)
+
+    with db.write() as conn:
+        assert projects.archive(conn, project.id, actor="test")
+        threads = [threading.Thread(target=write, args=(verb,)) for verb in ("lease", "register")]
+        for thread in threads:
+            thread.start()
+        with db.call() as watcher:
+            while _waiting(watcher) < 2:
+                assert any(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+    assert refused == ["forbidden", "forbidden"]
+    with db.call() as conn:
+        (expires_at,) = conn.one("SELECT expires_at FROM lease WHERE project_id = %s", (project.id,))
+    assert expires_at == held.expires_at

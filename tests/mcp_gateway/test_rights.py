@@ -89,3 +89,39 @@ def test_a_removed_grant_is_felt_at_once(wires: list[Wire], team: Team, served_d
         for wire in wires:
             wire.token = token
         assert [wire.call("whoami").status for wire in wires] == [200] * 4
+
+
+_REFUSED_BEFORE_THE_DATABASE: list[tuple[str, dict[str, object]]] = [
+    ("ack", {}),
+    ("post", {"body": "x"}),
+    ("lease", {"surface": "../x"}),
+    ("claim", {"sequence": "adr", "note": "\u0007"}),
+    ("claim", {"sequence": "NO"}),
+    ("query_events", {"since": "zz"}),
+    ("register", {"lane": " a"}),
+    ("release", {"surface": "/"}),
+    ("task_create", {"title": "a\u0007"}),
+    ("task_next", {"lane": " "}),
+    ("read_posts", {"to_lane": " x"}),
+    ("no_such_tool", {}),
+]
+
+
+def test_who_may_not_call_is_told_nothing_about_the_arguments_either(
+    wires: list[Wire], team: Team, served_db: Database
+) -> None:
+    _prime(wires)
+    with served_db.call() as conn:
+        conn.raw.execute("UPDATE presence SET last_seen = '2000-01-01' WHERE project_id = %s", (team.project_id,))
+    with served_db.write() as conn:
+        owners.suspend(conn, team.owner_id, reason="test", actor="test")
+    assert {wire.call(tool, **given).status for wire in wires for tool, given in _REFUSED_BEFORE_THE_DATABASE} == {403}
+    with served_db.write() as conn:
+        owners.lift(conn, team.owner_id, actor="test")
+        participations.revoke(conn, team.project_id, "bob", actor="test")
+    assert {wire.call(tool, **given).status for wire in wires for tool, given in _REFUSED_BEFORE_THE_DATABASE} == {401}
+    for wire in wires:
+        for content in (b"{", b"[]", b'{"jsonrpc":"2.0","method":"notifications/initialized"}'):
+            assert wire.send(content, wire.headers("tools/list")).status == 401
+        assert wire.send(b"{}", {**wire.headers("tools/list"), "Accept": "text/html"}).status == 401
+        assert wire.send(b"{}", {**wire.headers("tools/list"), "MCP-Protocol-Version": "2099-01-01"}).status == 401

@@ -1,12 +1,14 @@
 """Redeeming an invite: a page for people, JSON for their agents."""
 
-from flask import Blueprint, Response, current_app, jsonify, render_template, request
+import msgspec
+from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request
 
 from bus import cards, invites
 from bus.cards import Addresses
 from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.guide import GUIDE
+from bus.rules.tokens import is_code
 
 pages = Blueprint("join", __name__)
 
@@ -16,7 +18,12 @@ _GONE = 410
 
 @pages.get("/join/<code>")
 def show(code: str) -> str:
-    """Explains an invite, without using it. Says the same whether the code exists or not."""
+    """Explains an invite, without using it. Says the same whether the code exists or not.
+
+    What has not the form of a code is 404: nobody gets to put words of theirs into the prompt.
+    """
+    if not is_code(code):
+        abort(404)
     prompt = cards.invite_prompt(_addresses(), code, None, None)
     return render_template("join/show.html", prompt=prompt)
 
@@ -24,7 +31,10 @@ def show(code: str) -> str:
 @pages.post("/join")
 def redeem() -> tuple[Response, int]:
     """Use an invite: `{"code", "name"?}` in, the token and how to connect out."""
-    sent = request.get_json(silent=True)
+    try:
+        sent = msgspec.json.decode(request.get_data())
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        sent = None
     if not isinstance(sent, dict):
         raise InvalidArgument('Send a JSON object: {"code": "inv_…", "name": "what you will be called"}.')
     code, name = sent.get("code"), sent.get("name")
