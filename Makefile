@@ -69,6 +69,14 @@ demo: $(STAMP) ## Let simulated agents work through the running bus, and report
 conformance: $(STAMP) ## Run the official MCP conformance suite (needs Node 22, or CONFORMANCE)
 	@$(BIN)/python -m tests.conformance.run
 
+.PHONY: bench
+bench: $(STAMP) ## Measure the gateway under load, with a report (a quarter of an hour)
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(STAMP) ## The same in two minutes, for every day
+	@$(BIN)/python -m bench --quick $(ARGS)
+
 .PHONY: docs
 docs: $(STAMP) ## Write the reference pages anew from the code
 	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md

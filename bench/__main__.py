@@ -1,0 +1,97 @@
+"""`python -m bench`: start a bus of its own, run the scenarios, print the table and write the report."""
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from bench import bed, ceiling, machine, plot, profile, report, targets
+from bench.checks import WrongError
+from bench.scenario import FULL, QUICK, Effort, Result, Stage
+from bench.scenarios import claims, context, growth, limit, mixed, standing
+
+SCENARIOS: dict[str, Callable[[Stage], Result]] = {
+    "limit": limit.run,
+    "claim_spread": claims.run_spread,
+    "mixed": mixed.run_mixed,
+    "claim_hot": claims.run_hot,
+    "claim500": claims.run_500,
+    "read": mixed.run_read,
+    "context": context.run,
+    "idle": standing.run_idle,
+    "growth": growth.run,
+    "old-snapshot": standing.run_old_snapshot,
+    "soak": standing.run_soak,
+}
+# What takes its time by nature is left to the full run.
+_SLOW = ("idle", "old-snapshot", "soak")
+_HELP = "\b\n" + "\n".join(f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items())
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140},
+    help="Measure the gateway: start PostgreSQL and two gateways in a temporary folder, load them, check every answer"
+    f" against the database, print a table and write a report.\n\nScenarios:\n\n{_HELP}",
+)
+@click.option("--quick", is_flag=True, help=f"Under two minutes; leaves out {', '.join(_SLOW)}.")
+@click.option("--only", multiple=True, type=click.Choice(list(SCENARIOS)), help="Run this scenario; may be repeated.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The JSON report; the plot goes beside it."
+)
+@click.option("--soak-calls", type=click.IntRange(1_000), help="How many calls `soak` makes, however long it takes.")
+@click.option("--profile", "profiled", is_flag=True, help="Record flame graphs of one gateway with py-spy.")
+def main(quick: bool, only: tuple[str, ...], out: Path | None, soak_calls: int | None, profiled: bool) -> None:
+    effort = QUICK if quick else FULL
+    if soak_calls is not None:
+        effort = dataclasses.replace(effort, soak_calls=soak_calls, soak_seconds=float("inf"))
+    chosen = only or tuple(name for name in SCENARIOS if not quick or name not in _SLOW)
+    path = out or Path("bench/reports") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{effort.name}.json"
+    program = profile.find() if profiled else None
+    if profiled and program is None:
+        raise click.ClickException(profile.HOW)
+    # Ended from outside, it still ends its servers and removes their folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    results: dict[str, Result] = {}
+    started = time.monotonic()
+    try:
+        with bed.running() as running:
+            described = machine.describe(running.database)
+            roof = ceiling.measure(effort.seconds / 4)
+            stage = Stage(running, effort)
+            if program is not None:
+                stage.profiled = profile.profiler(program, running.gateway_pids[0], path.parent)
+            for name in chosen:
+                results[name] = _run(name, stage)
+    except WrongError as error:
+        click.echo(f"\nWRONG: {error}", err=True)
+        sys.exit(1)
+    judged = targets.judge(stage.figures)
+    click.echo(report.text(described, roof, results, judged))
+    report.write_json(path, effort.name, described, roof, results, judged)
+    click.echo(f"\n{time.monotonic() - started:.0f} s in all. Report: {path}")
+    if "growth" in results:
+        picture = path.with_suffix(".svg")
+        plot.write(picture, results["growth"].figures["p50"], _title(effort))
+        click.echo(f"Plot: {picture}")
+
+
+def _run(name: str, stage: Stage) -> Result:
+    started = time.monotonic()
+    click.echo(f"{name} …", err=True, nl=False)
+    result = SCENARIOS[name](stage)
+    stage.figures[name] = result.figures
+    click.echo(f" {time.monotonic() - started:.0f} s", err=True)
+    return result
+
+
+def _title(effort: Effort) -> str:
+    return f"p50 of every tool against the length of history ({effort.samples} calls each)"
+
+
+if __name__ == "__main__":
+    main()

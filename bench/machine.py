@@ -1,0 +1,56 @@
+"""On what a run was measured: figures of different machines, or of a busy one, are not compared."""
+
+import os
+import platform
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bus import __version__
+from bus.db import Database
+
+_WRITES = 200
+_BLOCK = b"\0" * 8192
+
+
+def describe(database: Database) -> dict[str, Any]:
+    """The machine, the versions, and what a forced write of 8 KiB costs on the disk that is used."""
+    with database.call() as conn:
+        (server,) = conn.one("SHOW server_version")
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "postgresql": server,
+        "llm_bus": __version__,
+        "fdatasync_us": round(_forced_write() * 1e6),
+        "load_at_start": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _forced_write() -> float:
+    """Seconds for one write that is on disk when it returns, on average."""
+    force = getattr(os, "fdatasync", os.fsync)
+    with tempfile.TemporaryFile() as file:
+        started = time.perf_counter()
+        for _ in range(_WRITES):
+            file.seek(0)
+            file.write(_BLOCK)
+            file.flush()
+            force(file.fileno())
+        return (time.perf_counter() - started) / _WRITES

@@ -1,0 +1,124 @@
+"""The report: a table to read, and everything as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.scenario import Result, Row
+from bench.targets import Target
+
+
+def text(machine: dict[str, Any], ceiling: dict[str, float], results: dict[str, Result], targets: list[Target]) -> str:
+    """The report as it is printed."""
+    parts = [_machine(machine), _ceiling(ceiling), _table(results)]
+    parts += [f"{name}: {line}" for name, result in results.items() for line in result.lines]
+    parts += [f"\n{columns(*table)}" for result in results.values() for table in result.tables]
+    parts.append(_checked(results))
+    if targets:
+        parts.append(_targets(targets))
+    return "\n".join(parts)
+
+
+def write_json(
+    path: Path,
+    effort: str,
+    machine: dict[str, Any],
+    ceiling: dict[str, float],
+    results: dict[str, Result],
+    targets: list[Target],
+) -> None:
+    """Write the report for programs."""
+    document = {
+        "machine": machine,
+        "effort": effort,
+        "generator_ceiling": ceiling,
+        "scenarios": {name: dataclasses.asdict(result) for name, result in results.items()},
+        "targets": [{**dataclasses.asdict(target), "reached": target.reached} for target in targets],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def columns(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table whose first `left` columns are flush left and the others flush right."""
+    cells = [list(titles), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']};"
+        f" Python {machine['python']}, PostgreSQL {machine['postgresql']}; a forced write takes"
+        f" {machine['fdatasync_us']} us; load when it began: {machine['load_at_start']}"
+    )
+
+
+def _ceiling(ceiling: dict[str, float]) -> str:
+    return (
+        f"The generator's own ceiling: {ceiling['calls_per_second']:.0f} calls a second against a trivial server,"
+        f" {ceiling['generator_us_per_call']:.0f} us of CPU a call.\n"
+    )
+
+
+def _table(results: dict[str, Result]) -> str:
+    titles = ("scenario", "variant", "conns", "calls/s", "spread", "p50 ms", "p95", "p99", "max")
+    cpu_titles = ("gateway us", "postgres us", "client us", "other cores")
+    rows = [
+        _cells(row, row.scenario if number == 0 else "")
+        for result in results.values()
+        for number, row in enumerate(result.rows)
+    ]
+    if not rows:
+        return ""
+    return columns((*titles, *cpu_titles), rows, left=2) + "\n"
+
+
+def _cells(row: Row, name: str) -> list[str]:
+    latency, used = row.latency, row.cpu
+    client = used.get("generator", used.get("client", 0.0))
+    return [
+        name,
+        row.variant,
+        str(row.connections),
+        f"{row.rate:.0f}",
+        f"{row.spread:.0%}",
+        *(f"{value:.1f}" for value in (latency.p50, latency.p95, latency.p99, latency.max)),
+        f"{used['gateway']:.0f}" if "gateway" in used else "-",
+        f"{used.get('postgres', 0.0):.0f}",
+        f"{client:.0f}",
+        f"{row.others:.1f}",
+    ]
+
+
+def _checked(results: dict[str, Result]) -> str:
+    lines = [f"  {name}: {'; '.join(result.checked)}" for name, result in results.items() if result.checked]
+    return "\n".join(["", "Checked against the database, and right:", *lines])
+
+
+def _targets(targets: list[Target]) -> str:
+    rows = [
+        [
+            target.name,
+            "reached" if target.reached else "MISSED",
+            f"{'<=' if target.at_most else '>='} {target.limit:g}",
+            f"{target.value:.3g}",
+            target.detail,
+        ]
+        for target in targets
+    ]
+    titles = ["to reach", "", "limit", "value", ""]
+    widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(4)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+        for row in [titles, *rows]
+    ]
+    return "\n".join(["", *lines])

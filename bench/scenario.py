@@ -1,0 +1,159 @@
+"""What a scenario is given and what it gives: rows of the table, and figures that ratios are taken of."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.bed import Bed
+from bench.checks import require
+from bench.cpu import OTHERS
+from bench.load import Job, Outcome, Script, Window, run
+from bench.stats import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: a quick run for every day, or a full one.
+
+    Attributes:
+        windows, seconds: windows of each measurement and their length; the best one counts.
+        limit_tries: connections and client processes that `limit` tries.
+        sizes: events in the projects of `growth`.
+        samples: calls of each tool at each size in `growth`.
+        snapshot_seconds: how long `old-snapshot` keeps its transaction open.
+        soak_calls, soak_seconds: calls of `soak`, and how long it may take for them.
+    """
+
+    name: str
+    windows: int
+    seconds: float
+    warmup: float
+    limit_tries: tuple[tuple[int, int], ...]
+    sizes: tuple[int, ...]
+    samples: int
+    idle_agents: int
+    snapshot_seconds: float
+    soak_calls: int
+    soak_seconds: float
+    bursts: int
+
+
+FULL = Effort(
+    "full",
+    windows=3,
+    seconds=4.0,
+    warmup=1.0,
+    limit_tries=((8, 1), (16, 1), (32, 1), (8, 2), (16, 2), (32, 2)),
+    sizes=(1_000, 100_000, 1_000_000),
+    samples=200,
+    idle_agents=500,
+    snapshot_seconds=60.0,
+    soak_calls=100_000,
+    soak_seconds=120.0,
+    bursts=7,
+)
+QUICK = Effort(
+    "quick",
+    windows=2,
+    seconds=1.0,
+    warmup=0.4,
+    limit_tries=((16, 1), (32, 1)),
+    sizes=(1_000, 50_000),
+    samples=12,
+    idle_agents=100,
+    snapshot_seconds=5.0,
+    soak_calls=3_000,
+    soak_seconds=10.0,
+    bursts=3,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        rate: calls a second in the best window; `rates` has all windows.
+        latency: of the best window.
+        cpu: microseconds for each call, by party, in the best window.
+        others: how many cores everybody else on the machine kept busy meanwhile.
+    """
+
+    scenario: str
+    variant: str
+    connections: int
+    rate: float
+    rates: list[float]
+    latency: Summary
+    cpu: dict[str, float]
+    others: float
+    kinds: dict[str, Summary] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> float:
+        """CPU microseconds that one call takes of the whole machine: a busy machine hardly changes it."""
+        return round(sum(self.cpu.values()), 1)
+
+    @property
+    def spread(self) -> float:
+        """How far the windows lie apart, as a part of the best one."""
+        return (max(self.rates) - min(self.rates)) / max(self.rates) if max(self.rates) else 0.0
+
+
+@dataclass
+class Result:
+    """What a scenario gave.
+
+    Attributes:
+        figures: named numbers, for ratios and for the report.
+        checked: what was compared with the database, in words.
+        lines: further lines for the readable report.
+        tables: further tables for it: titles and rows of cells.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    checked: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    tables: list[tuple[list[str], list[list[str]]]] = field(default_factory=list)
+
+
+@dataclass
+class Stage:
+    """What a scenario works with. `figures` has those of the scenarios before it, by scenario."""
+
+    bed: Bed
+    effort: Effort
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    profiled: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+
+    def play(self, script: Script, connections: int, **job: Any) -> Outcome:
+        """Play a script against both gateways in the usual windows."""
+        settings = {
+            "warmup": self.effort.warmup,
+            "windows": self.effort.windows,
+            "seconds": self.effort.seconds,
+            **job,
+        }
+        outcome = run(Job(script, self.bed.addresses, connections, watched=self.bed.watched, **settings))
+        require(not outcome.failures, "\n".join([*outcome.failures, *self.bed.complaints()]))
+        return outcome
+
+
+def row(scenario: str, variant: str, connections: int, windows: list[Window]) -> Row:
+    """The line of the table for some windows of one measurement."""
+    best = max(windows, key=lambda window: window.rate)
+    kinds = {kind: summarise(latencies) for kind, latencies in sorted(best.latencies.items())}
+    together = [one for latencies in best.latencies.values() for one in latencies]
+    return Row(
+        scenario,
+        variant,
+        connections,
+        round(best.rate, 1),
+        [round(window.rate, 1) for window in windows],
+        summarise(together),
+        {party: round(spent / max(1, best.calls) * 1e6, 1) for party, spent in best.cpu.items() if party != OTHERS},
+        round(best.cpu[OTHERS] / best.seconds, 2),
+        kinds if len(kinds) > 1 else {},
+    )

@@ -1,0 +1,116 @@
+"""The ratios that are to be reached, each taken within one run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+AT_ONCE = 500
+Figures = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One ratio: what it is, what it should be, what it was.
+
+    Attributes:
+        at_most: whether the limit is an upper bound.
+        detail: the numbers behind the value.
+    """
+
+    name: str
+    at_most: bool
+    limit: float
+    value: float
+    detail: str
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+def judge(figures: Figures) -> list[Target]:
+    """Every target whose scenarios were run.
+
+    Args:
+        figures: of each scenario that was run, by its name.
+    """
+    return [
+        *_against_limit(figures),
+        *_at_once(figures),
+        *_tails(figures),
+        *_growth(figures),
+        *_memory(figures),
+        *_eras(figures),
+    ]
+
+
+def _against_limit(figures: Figures) -> list[Target]:
+    if "limit" not in figures:
+        return []
+    limit, cost = figures["limit"]["claim"], figures["limit"]["claim_cost"]
+    found = []
+    for name, least in (("claim_spread", 0.40), ("mixed", 0.35)):
+        if name in figures:
+            rate, ours = figures[name]["rate"], figures[name]["cost_modern"]
+            detail = f"{rate:.0f} of {limit:.0f} a second; by CPU alone {cost / ours:.2f} ({cost:.0f} of {ours:.0f} us)"
+            found.append(Target(f"{name} / claim limit", False, least, rate / limit, detail))
+    return found
+
+
+def _at_once(figures: Figures) -> list[Target]:
+    if "limit" not in figures or "claim500" not in figures:
+        return []
+    ideal = AT_ONCE / figures["limit"]["claim"]
+    taken, usual = figures["claim500"]["best_seconds"], figures["claim500"]["median_seconds"]
+    detail = f"{taken * 1000:.0f} ms at best, median {usual * 1000:.0f}; 500 / limit is {ideal * 1000:.0f}"
+    return [Target("claim500 / (500 / claim limit)", True, 2.5, taken / ideal, detail)]
+
+
+def _tails(figures: Figures) -> list[Target]:
+    found = []
+    for name, variants in (
+        ("claim_spread", ("modern", "legacy")),
+        ("claim_hot", ("32",)),
+        ("mixed", ("modern", "legacy")),
+        ("read", ("modern", "legacy")),
+    ):
+        if name in figures:
+            tails = {variant: figures[name][f"tail_{variant}"] for variant in variants}
+            detail = ", ".join(f"{variant} {value}" for variant, value in tails.items())
+            found.append(Target(f"{name} p99 / p50 at 32", True, 4.0, max(tails.values()), detail))
+    return found
+
+
+def _growth(figures: Figures) -> list[Target]:
+    if "growth" not in figures:
+        return []
+    growth = figures["growth"]
+    ratios: dict[str, float] = growth["ratios"]
+    worst = max(ratios, key=lambda tool: ratios[tool])
+    over = sorted(tool for tool, ratio in ratios.items() if ratio > 1.25)
+    detail = f"worst {worst}; over the limit: {', '.join(over) or 'none'}"
+    name = f"growth: p50 at {growth['sizes'][-1]:,} events / at {growth['sizes'][0]:,}"
+    return [Target(name, True, 1.25, ratios[worst], detail)]
+
+
+def _memory(figures: Figures) -> list[Target]:
+    if "soak" not in figures:
+        return []
+    soak = figures["soak"]
+    detail = (
+        f"{soak['calls']:,} calls; {soak['middle_mib']:.1f} MiB in the middle, {soak['end_mib']:.1f} at the end,"
+        f" {soak['bare_mib']:.1f} for the imports alone"
+    )
+    # Pages are handed out in larger pieces than a call needs, so a hundredth is no growth.
+    return [Target("gateway memory, end / middle", True, 1.01, soak["end_mib"] / soak["middle_mib"], detail)]
+
+
+def _eras(figures: Figures) -> list[Target]:
+    found = []
+    for name in ("claim_spread", "mixed", "read"):
+        if name in figures:
+            modern, legacy = figures[name]["rate_modern"], figures[name]["rate_legacy"]
+            apart = abs(modern - legacy) / max(modern, legacy)
+            detail = f"modern {modern:.0f}, legacy {legacy:.0f} a second"
+            found.append(Target(f"{name}: eras apart", True, 0.15, apart, detail))
+    return found

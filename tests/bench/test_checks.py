@@ -1,0 +1,77 @@
+"""A wrong answer ends the benchmark: each check fails on what it is there for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from bench import checks, crew, history
+from bench.checks import WrongError
+from bus import posts, sequences
+from bus.db import Database
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url, size=2)
+    yield opened
+    opened.close()
+
+
+def _run(database: Database, statement: str, *params: Any) -> None:
+    # As nobody may: the guards of the ledger are switched off.
+    with psycopg.connect(database.url) as conn:
+        conn.execute("SET session_replication_role = replica")
+        conn.execute(statement.encode(), params)
+
+
+def test_numbers_that_repeat_or_are_missing_are_found(database: Database) -> None:
+    (team,) = crew.make_teams(database, 1, 2)
+    project, me = team.project_id, team.agents[0].ctx
+    with database.write() as conn:
+        numbers = [sequences.claim(conn, me, "adr").number for _ in range(3)]
+    assert checks.check_claims(database, {(project, "adr"): numbers}) == 3
+    for wrong in ([1, 2], [1, 2, 2], [1, 2, 4], [1, 2, 3, 4]):
+        with pytest.raises(WrongError):
+            checks.check_claims(database, {(project, "adr"): wrong})
+    _run(database, "DELETE FROM event WHERE project_id = %s AND seq = 2", project)
+    with pytest.raises(WrongError, match="ledger holds"):
+        checks.check_claims(database, {(project, "adr"): numbers})
+    with pytest.raises(WrongError, match="its clock stands at 3"):
+        checks.check_ledgers(database, [project])
+
+
+def test_lost_posts_deliveries_and_acks_are_found(database: Database) -> None:
+    (team,) = crew.make_teams(database, 1, 2)
+    project, (alice, bob) = team.project_id, team.agents
+    with database.write() as conn:
+        sent = posts.create(conn, alice.ctx, "hello", to_actor=bob.label)
+        posts.ack(conn, bob.ctx, [sent.post_id])
+    posted, acked = {(project, sent.post_id): 1}, {(project, bob.ctx.participation_id, sent.post_id)}
+    assert checks.check_posts(database, posted, acked) == 1
+    with pytest.raises(WrongError, match="lost"):
+        checks.check_posts(database, {**posted, (project, 99): 1}, acked)
+    with pytest.raises(WrongError, match="acks"):
+        checks.check_posts(database, posted, set())
+    _run(database, "DELETE FROM delivery WHERE project_id = %s", project)
+    with pytest.raises(WrongError, match="deliveries differ"):
+        checks.check_posts(database, posted, acked)
+
+
+def test_a_written_history_is_a_ledger_like_any_other_and_goes_on(database: Database) -> None:
+    (team,) = crew.make_teams(database, 1, 5)
+    history.write(database, team, 1_000)
+    assert checks.check_ledgers(database, [team.project_id]) == 1_000
+    me = team.agents[0].ctx
+    with database.write() as conn:
+        inbox = posts.list_(conn, me, to_me=True, unacked_only=True, limit=200)
+        claimed = sequences.claim(conn, me, "seq-1")
+        (highest,) = conn.one(
+            "SELECT max((payload ->> 'number')::bigint) FROM event WHERE project_id = %s AND type = 'claim'"
+            " AND payload ->> 'sequence' = 'seq-1'",
+            (team.project_id,),
+        )
+    assert len(inbox.posts) == history.UNREAD
+    assert claimed.number == highest
+    assert checks.check_ledgers(database, [team.project_id]) == 1_001
