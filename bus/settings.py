@@ -35,7 +35,7 @@ class Settings:
     mcp_url: str = "http://127.0.0.1:8788/mcp"
     host: str = "127.0.0.1"
     port: int = 8788
-    threads: int = 8
+    threads: int = 4
     queue_limit: int = 1024
     max_body_bytes: int = 1024 * 1024
     allowed_hosts: tuple[str, ...] = field(default=())
@@ -71,7 +71,7 @@ class Settings:
             mcp_url=mcp_url,
             host=env.get("HOST", "127.0.0.1"),
             port=_number(env, "PORT", port, 0, 65535),
-            threads=_number(env, "GATEWAY_THREADS", 8, 1, 256),
+            threads=_number(env, "GATEWAY_THREADS", 4, 1, 256),
             queue_limit=_number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
             max_body_bytes=_number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
             allowed_hosts=hosts,

@@ -4,12 +4,12 @@ import asyncio
 import logging
 import sys
 
-from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from bus import logs
 from bus.settings import SettingError, Settings
 from mcp_gateway.app import Gateway
+from mcp_gateway.plain import serve
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 
 async def run(settings: Settings) -> None:
     """Serve until the process is told to stop; calls under way are answered first."""
-    await serve(Gateway(settings), hypercorn_config(settings), mode="asgi")  # type: ignore[arg-type]
+    await serve(Gateway(settings), hypercorn_config(settings))
 
 
 def hypercorn_config(settings: Settings) -> Config:

@@ -1,24 +1,27 @@
 """The ASGI application: what is decided about an HTTP request before and after the protocol sees it."""
 
 import asyncio
-import json
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 
 from bus import __version__
-from bus.settings import Settings, without_default_port
-from mcp_gateway.caller import Caller, bearer_token
+from bus.settings import Settings
+from mcp_gateway.caller import Caller, bearer_key
 from mcp_gateway.envelope import envelope_error
-from mcp_gateway.fast import Call, FastPath
+from mcp_gateway.fast import Call, FastPath, Spoken
 from mcp_gateway.health import readiness
 from mcp_gateway.protocol import Context, build_server
 from mcp_gateway.ratelimit import RateLimit
+from mcp_gateway.replies import Headers, Reply, denial, json_reply
+from mcp_gateway.security import Security
 from mcp_gateway.service import Denied, Service
 from mcp_gateway.tools import all_tools
 
@@ -32,19 +35,18 @@ _log = logging.getLogger("mcp_gateway.request")
 _BODY_SECONDS = 30
 # A body up to this many times the limit is read and thrown away before it is refused.
 _PATIENCE = 8
-_RETRY_AFTER = {429: "1", 503: "2"}
-_BODIES = {
-    401: {
-        "error": "unauthorized",
-        "message": "Send a live token as Authorization: Bearer lbus_…; an owner or project-admin mints one.",
-    },
-    403: {"error": "suspended due to non-payment"},
-    429: {"error": "rate limited", "message": "Too many calls with this token; wait as Retry-After says."},
-    503: {
-        "error": "unavailable",
-        "message": "The bus cannot answer just now; try again as Retry-After says.",
-    },
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What the headers of a usual tool call say; it never changes for the same headers.
+
+    Attributes:
+        key: the fingerprint of the bearer token.
+    """
+
+    key: bytes
+    spoken: Spoken
 
 
 class Gateway:
@@ -62,11 +64,11 @@ class Gateway:
             json_response=False,
             stateless_http=True,
             max_request_body_size=settings.max_body_bytes,
-            # Hosts and origins are checked here, before the body is looked at; see _Security.
+            # Hosts and origins are checked here, before the body is looked at; see security.py.
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
         self._fast = FastPath(all_tools(), self._server) if settings.fast_path else None
-        self._security = _Security(settings)
+        self._security = Security(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -89,6 +91,9 @@ class Gateway:
                 _log.exception("start-up failed")
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
+            # What lives as long as the process is not looked through for garbage again.
+            gc.collect()
+            gc.freeze()
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -99,26 +104,20 @@ class Gateway:
         try:
             await self._route(scope, receive, response)
         finally:
-            fields = {
-                "method": scope["method"],
-                "path": scope["path"][:100],
-                "status": response.status,
-                "ms": round((time.perf_counter() - started) * 1000, 1),
-            }
             if scope["path"] != "/healthz":
-                _log.info("request", extra={"fields": fields})
+                _log_request(scope["method"], scope["path"], response.status, started)
 
     async def _route(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         path = scope["path"]
         if path == "/healthz":
-            await response.json(200, {"ok": True, "service": "llm-bus", "version": __version__})
+            await response.whole(json_reply(200, {"ok": True, "service": "llm-bus", "version": __version__}))
         elif path == "/readyz":
             ready, report = await readiness(self.service)
-            await response.json(200 if ready else 503, report)
+            await response.whole(json_reply(200 if ready else 503, report))
         elif path in ("/mcp", "/mcp/"):
             await self._mcp_request({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, response)
         else:
-            await response.json(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})
+            await response.whole(json_reply(404, {"error": "not found", "message": "The MCP endpoint is /mcp."}))
 
     async def _read_body(self, receive: Receive, limit: int) -> bytes | None:
         """The request's body; None where it is larger than `limit`, too slow, or the client went away.
@@ -144,87 +143,101 @@ class Gateway:
             return None
         return None
 
-    async def _refuse(
-        self,
-        receive: Receive,
-        response: "_Response",
-        status: int,
-        body: dict[str, Any],
-        headers: list[tuple[bytes, bytes]] | None = None,
-    ) -> None:
+    async def _refuse(self, receive: Receive, response: "_Response", reply: Reply) -> None:
         """Refuse a request by its headers alone; of its body nothing is kept."""
-        read = await self._read_body(receive, 0)
-        close = [] if read is not None else [(b"connection", b"close")]
-        await response.json(status, body, [*(headers or []), *close])
+        if await self._read_body(receive, 0) is None:
+            reply.headers.append((b"connection", b"close"))
+        await response.whole(reply)
 
     async def _mcp_request(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         headers = scope["headers"]
         refusal = self._security.check(headers)
         if refusal is not None:
-            await self._refuse(receive, response, *refusal)
+            await self._refuse(receive, response, refusal)
             return
         if scope["method"] != "POST":
             # No session and no standing stream: there is nothing to GET and nothing to DELETE.
             body = {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}
-            await self._refuse(receive, response, 405, body, [(b"allow", b"POST")])
+            await self._refuse(receive, response, json_reply(405, body, [(b"allow", b"POST")]))
             return
         authorizations = [value for name, value in headers if name == b"authorization"]
         if len(authorizations) > 1:
             message = {"error": "invalid request", "message": "Send one Authorization header."}
-            await self._refuse(receive, response, 400, message)
+            await self._refuse(receive, response, json_reply(400, message))
             return
-        token = bearer_token(authorizations[0].decode("latin-1")) if authorizations else None
-        content = await self._read_body(receive, self.settings.max_body_bytes if token is not None else 0)
-        if content is None and token is not None:
+        key = bearer_key(authorizations[0].decode("latin-1")) if authorizations else None
+        content = await self._read_body(receive, self.settings.max_body_bytes if key is not None else 0)
+        if content is None and key is not None:
             # Also sent to a client that went away, where nobody reads it.
             message = {
                 "error": "too large",
                 "message": f"Send at most {self.settings.max_body_bytes} bytes, and at once.",
             }
-            await response.json(413, message, [(b"connection", b"close")])
+            await response.whole(json_reply(413, message, [(b"connection", b"close")]))
             return
         try:
-            ctx = None if token is None else await self.service.find_caller(token)
+            ctx = None if key is None else await self.service.find_caller(key)
             if ctx is None:
                 raise Denied(401)
             if not self._limit.admit(ctx):
                 raise Denied(429)
         except Denied as denied:
-            await response.deny(denied.status, close=content is None)
+            await response.whole(denial(denied.status, close=content is None))
             return
         caller = Caller(ctx)
         response.caller = caller
         assert content is not None
-        call = self._fast.recognise(headers, content) if self._fast is not None else None
-        if call is not None:
-            await self._answer(call, caller, response)
-            return
+        spoken = self._fast.heed(headers) if self._fast is not None else None
+        if self._fast is not None and spoken is not None:
+            call = self._fast.recognise(spoken, content)
+            if call is not None:
+                await response.whole(await self._answer(self._fast, call, caller))
+                return
         try:
             # Before the SDK says anything about a request: a caller without rights is told nothing else.
             await self.service.standing(caller)
         except Denied as denied:
-            await response.deny(denied.status)
+            await response.whole(denial(denied.status))
             return
         refused = envelope_error(content)
         if refused is not None:
-            await response.json(400, refused)
+            await response.whole(json_reply(400, refused))
         else:
             state = {**scope.get("state", {}), "caller": caller}
             await self._mcp({**scope, "state": state}, _replayed(content, receive), response)
 
-    async def _answer(self, call: Call, caller: Caller, response: "_Response") -> None:
+    async def _answer(self, fast: FastPath, call: Call, caller: Caller) -> Reply:
         """Answer a usual tool call directly."""
-        assert self._fast is not None
         try:
             answer = await self.service.call(caller, call.tool, call.arguments)
-            headers, content = self._fast.answer(call, answer)
+            headers, content = fast.answer(call, answer)
         except Denied as denied:
-            await response.deny(denied.status)
-            return
+            return denial(denied.status)
         except Exception:  # noqa: BLE001
             _log.exception("%s failed", call.tool.name)
-            headers, content = self._fast.failure(call)
-        await response.whole(200, headers, content)
+            headers, content = fast.failure(call)
+        return Reply(200, headers, content)
+
+    def understand(self, headers: Headers) -> Plain | None:
+        """What the headers of a POST to /mcp say, where they say nothing but the usual."""
+        authorizations = [value for name, value in headers if name == b"authorization"]
+        if self._fast is None or len(authorizations) != 1 or self._security.check(headers) is not None:
+            return None
+        key = bearer_key(authorizations[0].decode("latin-1"))
+        spoken = self._fast.heed(headers)
+        return None if key is None or spoken is None else Plain(key, spoken)
+
+    async def answer(self, plain: Plain, content: bytes) -> Reply | None:
+        """Answer a usual tool call by its headers and its body; None, and nothing done, where it is not one."""
+        assert self._fast is not None
+        started = time.perf_counter()
+        call = self._fast.recognise(plain.spoken, content)
+        ctx = self.service.callers.find_cached(plain.key)
+        if call is None or ctx is None:
+            return None
+        reply = await self._answer(self._fast, call, Caller(ctx)) if self._limit.admit(ctx) else denial(429)
+        _log_request("POST", "/mcp", reply.status, started)
+        return reply
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -266,7 +279,7 @@ class _Response:
             return
         if self.caller is not None and self.caller.denied is not None and self._start is not None:
             self._start = None
-            await self.deny(self.caller.denied)
+            await self.whole(denial(self.caller.denied))
             self._replaced = True
             return
         if self._start is not None:
@@ -275,59 +288,14 @@ class _Response:
             await self._send(start)
         await self._send(message)
 
-    async def deny(self, status: int, *, close: bool = False) -> None:
-        """Answer 401, 403, 429 or 503 with its documented body; `close` where the request was not read to its end."""
-        headers = [(b"connection", b"close")] if close else []
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        if status in _RETRY_AFTER:
-            headers.append((b"retry-after", _RETRY_AFTER[status].encode()))
-        await self.json(status, _BODIES[status], headers)
-
-    async def json(self, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None) -> None:
-        """Answer with a JSON object."""
-        content = json.dumps(body, ensure_ascii=False).encode()
-        head = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            (b"cache-control", b"no-store"),
-            *(headers or []),
-        ]
-        await self.whole(status, head, content)
-
-    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+    async def whole(self, reply: Reply) -> None:
         """Answer with a body that is there in one piece."""
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": content})
+        self.status = reply.status
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        await self._send({"type": "http.response.body", "body": reply.body})
 
 
-class _Security:
-    """Host and Origin checks, before anything else is looked at: against DNS rebinding and foreign pages."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._hosts = settings.allowed_hosts
-        self._origins = settings.allowed_origins
-
-    def check(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, dict[str, Any]] | None:
-        """The refusal that these headers earn, or None."""
-        hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
-        if len(hosts) != 1 or not _listed(hosts[0], self._hosts):
-            return 421, {
-                "error": "misdirected request",
-                "message": "Unknown Host; set ALLOWED_HOSTS to serve it.",
-            }
-        for name, value in headers:
-            if name == b"origin" and not _listed(value.decode("latin-1").lower(), self._origins):
-                return 403, {
-                    "error": "forbidden origin",
-                    "message": "Unknown Origin; set ALLOWED_ORIGINS to serve it.",
-                }
-        return None
-
-
-def _listed(value: str, patterns: tuple[str, ...]) -> bool:
-    if without_default_port(value) in patterns:
-        return True
-    base, separator, port = value.rpartition(":")
-    return bool(separator) and port.isdigit() and f"{base}:*" in patterns
+def _log_request(method: str, path: str, status: int, started: float) -> None:
+    taken = round((time.perf_counter() - started) * 1000, 1)
+    fields = {"method": method, "path": path[:100], "status": status, "ms": taken}
+    _log.info("request", extra={"fields": fields})

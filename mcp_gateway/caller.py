@@ -25,12 +25,12 @@ class Caller:
     denied: int | None = field(default=None)
 
 
-def bearer_token(header: str) -> str | None:
-    """The token in an Authorization header, or None if it carries none that could be one of ours."""
+def bearer_key(header: str) -> bytes | None:
+    """The fingerprint of the token in an Authorization header, or None if it carries none that could be ours."""
     if header[: len(_SCHEME)].lower() != _SCHEME:
         return None
     token = header[len(_SCHEME) :].strip()
-    return token if is_well_formed(token) else None
+    return fingerprint(token) if is_well_formed(token) else None
 
 
 class Callers:
@@ -41,18 +41,16 @@ class Callers:
         self._known: OrderedDict[bytes, Ctx] = OrderedDict()
         self._lock = Lock()
 
-    def find_cached(self, token: str) -> Ctx | None:
-        """The facts behind a token if this process has met it."""
-        key = fingerprint(token)
+    def find_cached(self, key: bytes) -> Ctx | None:
+        """The facts behind a token, by its fingerprint, if this process has met it."""
         with self._lock:
             ctx = self._known.get(key)
             if ctx is not None:
                 self._known.move_to_end(key)
         return ctx
 
-    def find(self, conn: Connection, token: str) -> Ctx | None:
-        """The facts behind a token, or None if it was never minted."""
-        key = fingerprint(token)
+    def find(self, conn: Connection, key: bytes) -> Ctx | None:
+        """The facts behind a token, by its fingerprint, or None if it was never minted."""
         ctx = tokens.resolve(conn, key)
         if ctx is not None:
             with self._lock:

@@ -71,6 +71,18 @@ _decoder = msgspec.json.Decoder(_Request)
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """What the headers of a usual tool call say.
+
+    Attributes:
+        tool: the tool that `Mcp-Name` names; None in the era before 2026-07-28, which does not send it.
+    """
+
+    version: str
+    tool: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A usual tool call, ready to be made.
 
@@ -93,8 +105,8 @@ class FastPath:
         self._stamp = msgspec.json.encode(server.server_info_stamp)
         self._envelopes: dict[tuple[str, bytes], None] = {}
 
-    def recognise(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Call | None:
-        """The call that a request makes, or None where the SDK shall look at it."""
+    def heed(self, headers: Iterable[tuple[bytes, bytes]]) -> Spoken | None:
+        """What a request's headers say of the call in its body, or None where the SDK shall look at it."""
         sent: dict[bytes, bytes] = {}
         for name, value in headers:
             if name in _READ:
@@ -106,26 +118,28 @@ class FastPath:
             return None
         if b"content-encoding" in sent or sent.get(b"accept") not in _ACCEPTS_BOTH:
             return None
+        version = sent.get(b"mcp-protocol-version")
+        if version == LATEST_MODERN_VERSION.encode():
+            if sent.get(b"mcp-method") != _METHOD.encode() or b"mcp-name" not in sent:
+                return None
+            return Spoken(LATEST_MODERN_VERSION, sent[b"mcp-name"].decode("latin-1"))
+        spoken = _UNVERSIONED if version is None else version.decode("latin-1")
+        return Spoken(spoken, None) if spoken in HANDSHAKE_PROTOCOL_VERSIONS else None
+
+    def recognise(self, spoken: Spoken, body: bytes) -> Call | None:
+        """The call that a request makes, or None where the SDK shall look at it."""
         try:
             request = _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        tool = self._tools.get(request.params.name)
-        if tool is None:
+        params = request.params
+        tool = self._tools.get(params.name)
+        modern = spoken.tool is not None
+        if tool is None or (modern and spoken.tool != params.name):
             return None
-        version = sent.get(b"mcp-protocol-version")
-        modern = version == LATEST_MODERN_VERSION.encode()
-        if modern:
-            if sent.get(b"mcp-method") != _METHOD.encode() or sent.get(b"mcp-name") != tool.name.encode():
-                return None
-            spoken = LATEST_MODERN_VERSION
-        else:
-            spoken = _UNVERSIONED if version is None else version.decode("latin-1")
-            if spoken not in HANDSHAKE_PROTOCOL_VERSIONS:
-                return None
-        if not self._passes(spoken, request.params.meta, modern):
+        if not self._passes(spoken.version, params.meta, modern):
             return None
-        return Call(tool, request.params.arguments, msgspec.json.encode(request.id), modern)
+        return Call(tool, params.arguments, msgspec.json.encode(request.id), modern)
 
     def answer(self, call: Call, answer: Answer) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The headers and the body that carry a tool's answer."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from mcp_gateway.caller import Caller, Callers
 from mcp_gateway.cards import RENDERERS
 from mcp_gateway.render import UNREAD, render
 from mcp_gateway.seen import FLUSH_SECONDS, Seen
+from mcp_gateway.threads import Threads
 from mcp_gateway.toolkit import Tool
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Service:
         self.callers = Callers()
         self.seen = Seen()
         self.db = Database(settings.database_url, size=settings.threads, name="llm-bus gateway")
-        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="engine")
+        self._threads = Threads(settings.threads, "engine")
         self._pending = 0
         self._flusher: asyncio.Task[None] | None = None
 
@@ -66,7 +66,7 @@ class Service:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
         await self._flush()
-        self._threads.shutdown(wait=True)
+        self._threads.close()
         self.db.close()
 
     async def run(self, work: Callable[[], _T]) -> _T:
@@ -79,7 +79,7 @@ class Service:
             raise Denied(503)
         self._pending += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await self._threads.run(work)
         except Unavailable:
             raise Denied(503) from None
         except NotAuthenticated:
@@ -89,15 +89,15 @@ class Service:
         finally:
             self._pending -= 1
 
-    async def find_caller(self, token: str) -> Ctx | None:
-        """The facts behind a token; asks the database where this process has not met it."""
-        ctx = self.callers.find_cached(token)
+    async def find_caller(self, key: bytes) -> Ctx | None:
+        """The facts behind a token, by its fingerprint; asks the database where this process has not met it."""
+        ctx = self.callers.find_cached(key)
         if ctx is not None:
             return ctx
 
         def ask() -> Ctx | None:
             with self.db.call() as conn:
-                return self.callers.find(conn, token)
+                return self.callers.find(conn, key)
 
         return await self.run(ask)
 
@@ -181,7 +181,7 @@ class Service:
 
     async def _flush(self) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self.seen.flush, self.db)
+            await self._threads.run(lambda: self.seen.flush(self.db))
         except Exception:  # noqa: BLE001
             # Presence is advisory: what could not be written now is written with the next flush.
             _log.warning("presence was not flushed", exc_info=True)

@@ -8,7 +8,7 @@ from mcp.server.stdio import stdio_server
 
 from bus import logs
 from bus.settings import Settings
-from mcp_gateway.caller import Caller, bearer_token
+from mcp_gateway.caller import Caller, bearer_key
 from mcp_gateway.protocol import build_server
 from mcp_gateway.service import Denied, Service
 
@@ -29,9 +29,9 @@ async def _serve(settings: Settings, token: str | None) -> None:
     service = Service(settings)
     await service.start()
     try:
-        form = None if token is None else bearer_token(f"Bearer {token}")
+        key = None if token is None else bearer_key(f"Bearer {token}")
         try:
-            ctx = None if form is None else await service.find_caller(form)
+            ctx = None if key is None else await service.find_caller(key)
         except Denied:
             ctx = None
         caller = Caller(ctx)

@@ -193,6 +193,8 @@ def test_a_usual_call_takes_the_fast_path() -> None:
     for era in _ERAS:
         for tool, arguments in _STORY:
             headers = [(name.lower().encode(), value.encode()) for name, value in _headers(era, tool)]
-            call = path.recognise(headers, json.dumps(_body(era, tool, arguments)).encode())
+            spoken = path.heed(headers)
+            assert spoken is not None, (era, tool)
+            call = path.recognise(spoken, json.dumps(_body(era, tool, arguments)).encode())
             assert call is not None, (era, tool)
             assert (call.tool.name, call.arguments, call.modern) == (tool, arguments, era == MODERN)

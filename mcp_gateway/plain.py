@@ -1,0 +1,198 @@
+"""Plain requests are answered from the bytes of the connection, everything else by hypercorn's HTTP.
+
+hypercorn parses with h11 and plays each request through a stream, a queue and two tasks: about six tenths of what a
+call cost the gateway. A tool call of an agent that is in every respect usual, from the first byte to the last, is
+recognised here by its head and answered on the spot; the head, which a client repeats from call to call, is read once.
+Any other byte goes to hypercorn as it came, on the same connection, so that there is one HTTP server with one
+behaviour: what is answered here is answered byte for byte as it would have answered (test_plain.py). See
+docs/decisions/0011-plain-requests.md.
+"""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import re
+import time
+from typing import Any
+
+import h11
+import hypercorn.asyncio
+from hypercorn.asyncio import run as _run
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.config import Config
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.h11 import H11Protocol
+
+from mcp_gateway.app import Gateway, Plain
+from mcp_gateway.replies import Headers, Reply
+
+# Far stricter than HTTP: whoever writes a head otherwise is understood by h11.
+_HEAD = re.compile(rb"POST /mcp HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: ?[!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
+_LENGTH = re.compile(rb"[1-9][0-9]{0,8}")
+# What changes how the request is to be read, or what becomes of the connection.
+_UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
+# Heads differ by client, tool and length of the body; past this many the oldest are not worth their memory.
+_MOST_HEADS = 8192
+# A body that does not follow its head at once is left to hypercorn, which knows how to wait.
+_PATIENCE_SECONDS = 1.0
+
+
+async def serve(gateway: Gateway, config: Config) -> None:
+    """Serve until the process is told to stop; calls under way are answered first."""
+    if gateway.settings.fast_path:
+        # The one seam: hypercorn makes its connections by this name.
+        _run.TCPServer = functools.partial(PlainServer, Heads(gateway))  # type: ignore[assignment,attr-defined]
+    await hypercorn.asyncio.serve(gateway, config, mode="asgi")  # type: ignore[arg-type]
+
+
+class Heads:
+    """Reads the heads of requests, each of them once.
+
+    A head is remembered by its SHA-256, since it holds a bearer token, and only what no revocation can change is
+    kept of it: the call's own statement says whether the token is good.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._most = gateway.settings.max_body_bytes
+        self._known: dict[bytes, tuple[int, Plain]] = {}
+
+    def read(self, head: bytes) -> tuple[int, Plain] | None:
+        """The length of the body in bytes and what the head says; None where hypercorn shall read it."""
+        key = hashlib.sha256(head).digest()
+        known = self._known.get(key)
+        if known is None:
+            known = self._read(head)
+            if known is not None:
+                if len(self._known) >= _MOST_HEADS:
+                    self._known.clear()
+                self._known[key] = known
+        return known
+
+    def _read(self, head: bytes) -> tuple[int, Plain] | None:
+        match = _HEAD.fullmatch(head)
+        if match is None:
+            return None
+        headers: Headers = []
+        lengths = []
+        for line in match[1].split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
+            name, value = name.lower(), value.strip(b" ")
+            if name in _UNUSUAL or (name == b"connection" and value.lower() != b"keep-alive"):
+                return None
+            if name == b"content-length":
+                lengths.append(value)
+            headers.append((name, value))
+        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > self._most:
+            return None
+        plain = self.gateway.understand(headers)
+        return None if plain is None else (int(lengths[0]), plain)
+
+
+class PlainServer(TCPServer):
+    """One connection: hypercorn's, with plain requests taken out before its protocol sees them."""
+
+    def __init__(self, heads: Heads, *hypercorn_arguments: Any) -> None:
+        super().__init__(*hypercorn_arguments)
+        self._heads = heads
+        self._used = self.loop.time()
+        # Held while a plain request is under way, so that the connection is not closed under it.
+        self._answering = asyncio.Lock()
+
+    async def _read_data(self) -> None:
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(MAX_RECV)
+            except OSError:
+                break
+            left = await self._answer_plain(data)
+            if left is not None:
+                await self.protocol.handle(RawData(left))
+        await self.protocol.handle(Closed())
+
+    async def _answer_plain(self, data: bytes) -> bytes | None:
+        """Answer the plain requests that the data begins with; what is left for hypercorn, None if nothing is."""
+        while data and self._is_quiet():
+            end = data.find(b"\r\n\r\n") + 4
+            found = self._heads.read(data[:end]) if end >= 4 else None
+            if found is None:
+                return data
+            length, plain = found
+            size = end + length
+            if len(data) < size:
+                data = await self._rest(data, size)
+                if len(data) < size:
+                    return data
+            if not await self._answered(plain, data[end:size]):
+                return data
+            data = data[size:]
+            if not data:
+                return None
+        return data
+
+    async def _rest(self, data: bytes, size: int) -> bytes:
+        """The data and what follows it up to that size, as far as it comes at once."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while len(data) < size:
+                    more = await self.reader.read(MAX_RECV)
+                    if not more:
+                        break
+                    data += more
+        except (TimeoutError, OSError):
+            # hypercorn gets what there is and waits as long as it always does.
+            pass
+        return data
+
+    async def _answered(self, plain: Plain, content: bytes) -> bool:
+        """Answer one request; False where nothing was done because it is not plain after all."""
+        async with self._answering:
+            reply = await self._heads.gateway.answer(plain, content)
+            if reply is None:
+                return False
+            self.writer.write(_encode(reply, self.config))
+            # A client that went away is noticed by the next read.
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await self.writer.drain()
+            self._used = self.loop.time()
+        return True
+
+    def _is_quiet(self) -> bool:
+        """Whether hypercorn is between two requests, having read everything that it was given."""
+        http = self.protocol.protocol
+        return (
+            isinstance(http, H11Protocol)
+            and isinstance(http.connection, h11.Connection)
+            and http.connection.their_state is h11.IDLE
+            and not http.connection.trailing_data[0]
+            and not self.context.terminated.is_set()
+        )
+
+    async def _idle_timeout(self) -> None:
+        """Close the connection when it was not used for as long as hypercorn keeps it, or when the server stops."""
+        while (left := self._used + self.config.keep_alive_timeout - self.loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.context.terminated.wait(), left)
+                break
+        async with self._answering:
+            pass
+        await asyncio.shield(self._initiate_server_close())
+
+
+def _encode(reply: Reply, config: Config) -> bytes:
+    """A reply as bytes, as h11 writes it."""
+    lines = [b"HTTP/1.1 %d \r\n" % reply.status]
+    lines += [b"%b: %b\r\n" % header for header in reply.headers]
+    lines.append(_common(config, int(time.time())))
+    if any(name == b"content-length" for name, _ in reply.headers):
+        lines += [b"\r\n", reply.body]
+    else:
+        lines += [b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(reply.body), reply.body, b"\r\n0\r\n\r\n"]
+    return b"".join(lines)
+
+
+@functools.lru_cache(1)
+def _common(config: Config, second: int) -> bytes:
+    """The headers that hypercorn adds to every answer, for this second."""
+    return b"".join(b"%b: %b\r\n" % header for header in config.response_headers("h11"))

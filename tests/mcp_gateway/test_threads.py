@@ -1,0 +1,72 @@
+"""The way from the event loop to a thread and back."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from mcp_gateway.threads import Threads
+
+
+def test_results_and_exceptions_come_back_to_whoever_asked() -> None:
+    async def play() -> list[object]:
+        def fail() -> None:
+            raise ValueError("no")
+
+        asked = [threads.run(lambda n=n: n) for n in range(500)] + [threads.run(fail)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    threads = Threads(4, "test")
+    *numbers, error = asyncio.run(play())
+    threads.close()
+    assert numbers == list(range(500))
+    assert isinstance(error, ValueError)
+
+
+def test_no_result_is_lost_between_two_wake_ups() -> None:
+    """Results that come at every moment of a delivery, over and over: each arrives without another to push it."""
+
+    async def play() -> None:
+        for _ in range(3000):
+            await asyncio.wait_for(asyncio.gather(threads.run(lambda: 1), threads.run(lambda: 2)), 20)
+
+    threads = Threads(2, "test")
+    asyncio.run(play())
+    threads.close()
+
+
+def test_as_many_run_at_once_as_there_are_threads() -> None:
+    async def play() -> None:
+        await asyncio.gather(*(threads.run(lambda: barrier.wait(20)) for _ in range(6)))
+
+    barrier = threading.Barrier(3)
+    threads = Threads(3, "test")
+    asyncio.run(play())
+    threads.close()
+
+
+def test_who_was_cancelled_does_not_stop_the_others() -> None:
+    async def play() -> int:
+        gone = threads.run(lambda: time.sleep(0.2))
+        stays = threads.run(lambda: 7)
+        gone.cancel()
+        return await asyncio.wait_for(stays, 20)
+
+    threads = Threads(1, "test")
+    assert asyncio.run(play()) == 7
+    threads.close()
+
+
+def test_closing_finishes_what_was_given() -> None:
+    async def play() -> None:
+        for number in range(20):
+            threads.run(lambda number=number: done.append(number))
+        await asyncio.to_thread(threads.close)
+        with pytest.raises(RuntimeError):
+            threads.run(lambda: None)
+
+    done: list[int] = []
+    threads = Threads(2, "test")
+    asyncio.run(play())
+    assert sorted(done) == list(range(20))
