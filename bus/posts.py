@@ -248,8 +248,9 @@ def _picked(filters: list[str], to_me: bool, unacked_only: bool) -> str:
         # own post confirms nothing, so such a post counts as unacked for all but its sender.
         nobody = (
             f"SELECT o.id FROM post o WHERE {where} AND o.acked_at IS NULL AND (o.participation_id <> %(me)s OR"
-            " NOT EXISTS (SELECT FROM delivery own WHERE own.project_id = o.project_id AND own.post_id = o.id"
-            " AND own.participation_id = o.participation_id AND own.acked_at IS NOT NULL))"
+            # A scalar, since PostgreSQL answers NOT EXISTS with a hash of all deliveries of all projects.
+            " (SELECT own.acked_at FROM delivery own WHERE own.project_id = o.project_id AND own.post_id = o.id"
+            " AND own.participation_id = o.participation_id) IS NULL)"
         )
         unacked = f"{mine} d.acked_at IS NULL"
         return f"SELECT id FROM (({nobody} {order}) UNION ({unacked} {order})) AS both_kinds {order}"
