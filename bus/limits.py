@@ -18,6 +18,8 @@ STATUS = 140
 SECONDS = 86_400
 KEY = 64
 POSTS_PER_ACK = 100
+PAGE_BYTES = 64_000
+"""Of bodies in one page of posts: what an agent reads, it has to hold."""
 BLOCKERS = 50
 INVITE_USES = 50
 INVITE_HOURS = 168

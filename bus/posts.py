@@ -6,7 +6,7 @@ from datetime import datetime
 
 from bus import limits, names
 from bus.ctx import Ctx
-from bus.db import Connection
+from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
 from bus.idempotency import key_and_fingerprint
 from bus.reading import page, read
@@ -198,7 +198,7 @@ def list_(
         to_me: only what was delivered to the caller: its inbox.
         unacked_only: only what `acked` is false for.
         before: a post_id; only older posts.
-        limit: 1 to 200.
+        limit: 1 to 200. A page ends early where its bodies are more than limits.PAGE_BYTES together.
     """
     filters = ["o.project_id = %(project)s"]
     if before is not None:
@@ -229,8 +229,21 @@ def list_(
         before=before,
         limit=limit + 1,
     )
-    rows, next_before = page(rows, limit)
+    rows, next_before = page(rows, _within(rows[:limit]))
     return Posts([Post(*row) for row in rows], next_before, unread)
+
+
+_BODY_COLUMN = 5
+
+
+def _within(rows: list[Row]) -> int:
+    """How many of the rows a page holds: the first, and as many as fit into PAGE_BYTES."""
+    total = 0
+    for number, row in enumerate(rows):
+        total += len(row[_BODY_COLUMN].encode())
+        if total > limits.PAGE_BYTES:
+            return max(number, 1)
+    return max(len(rows), 1)
 
 
 def _picked(filters: list[str], to_me: bool, unacked_only: bool) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus import posts, presence
+from bus import limits, posts, presence
 from bus.db import Connection
 from bus.projects import Project
 from tests import factories
@@ -157,3 +157,33 @@ def test_a_withdrawn_post_is_no_longer_in_the_inbox_but_still_in_the_project(
     presence.register(conn, bob.ctx, "docs")
     assert posts.list_(conn, bob.ctx, to_me=True).posts == []
     assert [post.post_id for post in posts.list_(conn, bob.ctx).posts] == [posted.post_id]
+
+
+def test_a_page_ends_where_its_bodies_are_more_than_an_agent_wants_to_hold(
+    conn: Connection, ada: Agent, bob: Agent
+) -> None:
+    bodies = ["x" * 8000, "é" * 8000, "short", "y" * 8000, "😀" * 8000] * 8
+    sent = [posts.create(conn, ada.ctx, body, to_actor="bob").post_id for body in bodies]
+    found: list[int] = []
+    before = None
+    while True:
+        page = posts.list_(conn, bob.ctx, to_me=True, limit=200, before=before)
+        sizes = [len(post.body.encode()) for post in page.posts]
+        assert sum(sizes) <= limits.PAGE_BYTES
+        found += [post.post_id for post in page.posts]
+        if page.next_before is None:
+            break
+        # Nothing more would have fitted.
+        following = posts.list_(conn, bob.ctx, to_me=True, limit=1, before=page.next_before).posts[0]
+        assert sum(sizes) + len(following.body.encode()) > limits.PAGE_BYTES
+        before = page.next_before
+    assert found == sent[::-1]
+
+
+def test_a_single_post_is_always_shown_whole(conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PAGE_BYTES", 10)
+    for _ in range(3):
+        posts.create(conn, ada.ctx, "x" * 8000, to_lane="docs")
+    page = posts.list_(conn, ada.ctx)
+    assert [len(post.body) for post in page.posts] == [8000]
+    assert page.next_before == page.posts[0].post_id
