@@ -69,8 +69,8 @@ class Service:
         self._threads.close()
         self.db.close()
 
-    async def run(self, work: Callable[[], _T]) -> _T:
-        """Run engine work in a thread.
+    async def run(self, work: Callable[[], _T], ctx: Ctx | None = None) -> _T:
+        """Run engine work in a thread; callers that wait for one are served in turn.
 
         Raises:
             Denied: 503 when too many calls wait already, or when the database is away.
@@ -79,7 +79,7 @@ class Service:
             raise Denied(503)
         self._pending += 1
         try:
-            return await self._threads.run(work)
+            return await self._threads.run(work, ctx and ctx.token_id)
         except Unavailable:
             raise Denied(503) from None
         except NotAuthenticated:
@@ -116,7 +116,7 @@ class Service:
                 return work(conn)
 
         try:
-            done = await self.run(call)
+            done = await self.run(call, caller.ctx)
         except Denied as denied:
             caller.denied = denied.status
             raise
@@ -135,7 +135,7 @@ class Service:
                 )
             )
         try:
-            answer = await self.run(lambda: self._call(ctx, tool, arguments))
+            answer = await self.run(lambda: self._call(ctx, tool, arguments), ctx)
         except Denied as denied:
             caller.denied = denied.status
             raise

@@ -1,46 +1,75 @@
-"""Threads for blocking work, and the way back to the event loop.
+"""Threads for blocking work, shared out fairly, and the way back to the event loop.
 
 The standard executor costs two futures, a lock and a wake-up of the loop for each call; here results that are ready
-together come back together.
+together come back together. And it serves in the order of arrival, so that whoever asks most gets most; here those who
+wait are served in turn, however much each of them asks for.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_Item = tuple[Callable[[], Any], asyncio.Future[Any]]
 
 
 class Threads:
-    """A fixed number of threads that take work in the order in which it came."""
+    """A fixed number of threads, and a queue in front of them for each who asks.
+
+    Everything but the work itself happens on the event loop, which therefore needs no lock.
+    """
 
     def __init__(self, count: int, name: str) -> None:
-        self._work: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._work: SimpleQueue[_Item | None] = SimpleQueue()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        # Who waits, in the order of their turns. What is handed to the threads is not taken back, so it is little:
+        # enough that a thread finds something to do before the loop has heard that it is free.
+        self._waiting: dict[Hashable, deque[_Item]] = {}
+        self._handed = 0
+        self._most_handed = 2 * count
         self._waking = False
         self._closed = False
         self._threads = [threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(count)]
         for thread in self._threads:
             thread.start()
 
-    def run(self, work: Callable[[], _T]) -> "asyncio.Future[_T]":
-        """Run work in a thread; call it on the event loop, which gets the result or the exception."""
+    def run(self, work: Callable[[], _T], key: Hashable = None) -> "asyncio.Future[_T]":
+        """Run work in a thread; call it on the event loop, which gets the result or the exception.
+
+        Args:
+            key: who asks. Those who wait are served in turn.
+        """
         if self._closed:
             raise RuntimeError("the threads have been closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._work.put((work, future))
+        if self._handed < self._most_handed:
+            self._handed += 1
+            self._work.put((work, future))
+        else:
+            self._waiting.setdefault(key, deque()).append((work, future))
         return future
 
     def close(self) -> None:
         """Finish what was given and end the threads."""
         self._closed = True
+        while self._waiting:
+            self._work.put(self._next())
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:
             thread.join()
+
+    def _next(self) -> _Item:
+        """The work of whose turn it is; whoever has more goes to the end of the line."""
+        key = next(iter(self._waiting))
+        line = self._waiting.pop(key)
+        item = line.popleft()
+        if line:
+            self._waiting[key] = line
+        return item
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
@@ -63,6 +92,12 @@ class Threads:
         self._waking = False
         while self._done:
             future, result, error = self._done.popleft()
+            self._handed -= 1
+            while self._waiting and self._handed < self._most_handed:
+                item = self._next()
+                if not item[1].cancelled():
+                    self._handed += 1
+                    self._work.put(item)
             if future.cancelled():
                 continue
             if error is None:

@@ -70,3 +70,40 @@ def test_closing_finishes_what_was_given() -> None:
     threads = Threads(2, "test")
     asyncio.run(play())
     assert sorted(done) == list(range(20))
+
+
+def test_those_who_wait_are_served_in_turn() -> None:
+    """Forty of one and two of another, who came last: the other is not behind the forty."""
+
+    async def play() -> None:
+        many = [threads.run(lambda n=n: work(f"a{n}"), "a") for n in range(40)]
+        few = [threads.run(lambda n=n: work(f"b{n}"), "b") for n in range(2)]
+        await asyncio.gather(*many, *few)
+
+    def work(name: str) -> None:
+        time.sleep(0.002)
+        done.append(name)
+
+    done: list[str] = []
+    threads = Threads(1, "test")
+    asyncio.run(play())
+    threads.close()
+    # Two were handed to the thread already, then they take turns.
+    assert [done.index("b0"), done.index("b1")] == [3, 5]
+    assert [name for name in done if name[0] == "a"] == [f"a{n}" for n in range(40)]
+
+
+def test_who_stopped_waiting_costs_no_thread() -> None:
+    async def play() -> None:
+        running = [threads.run(lambda: time.sleep(0.05)) for _ in range(2)]
+        gone = [threads.run(lambda: done.append("gone"), "a") for _ in range(5)]
+        stays = threads.run(lambda: done.append("stays"), "b")
+        for future in gone:
+            future.cancel()
+        await asyncio.gather(*running, stays)
+
+    done: list[str] = []
+    threads = Threads(1, "test")
+    asyncio.run(play())
+    threads.close()
+    assert done == ["stays"]
