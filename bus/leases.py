@@ -171,6 +171,17 @@ def list_holders(
     return Holders(found, None, unread)
 
 
+def is_free(conn: Connection, ctx: Ctx, surface: str) -> bool:
+    """Whether nobody but the caller holds a live lease that overlaps a normalised surface."""
+    prefix = surfaces.prefix(surface)
+    rows = conn.all(
+        "SELECT DISTINCT l.surface FROM bus_enter(%s, %s, false) c,"
+        " LATERAL bus_lease_candidates(c.project_id, %s, %s, clock_timestamp()) l WHERE l.participation_id <> %s",
+        (ctx.participation_id, ctx.token_id, prefix, _ancestors(prefix), ctx.participation_id),
+    )
+    return not any(surfaces.overlap(surface, held) for (held,) in rows)
+
+
 _BATCH = 200
 
 

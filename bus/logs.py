@@ -1,6 +1,7 @@
 """Structured logs: one JSON object per line on standard output, the same in every process."""
 
 import functools
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -24,7 +25,11 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _encoder.encode(line).decode()
+        try:
+            return _encoder.encode(line).decode()
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, which no UTF-8 can carry: a line that says it in ASCII is better than none.
+            return json.dumps(line, default=str)
 
 
 @functools.lru_cache(1)

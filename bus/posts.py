@@ -233,6 +233,19 @@ def list_(
     return Posts([Post(*row) for row in rows], next_before, unread)
 
 
+def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> Posts:
+    """The newest of some posts of the project, as many as a page holds; the ids of others are passed over."""
+    picked = (
+        "SELECT o.id FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)"
+        " ORDER BY id DESC LIMIT %(limit)s"
+    )
+    unread, rows = read(
+        conn, ctx, _POST.format(picked=picked), "r.id DESC", ids=list(post_ids), limit=limits.POSTS_PER_ACK + 1
+    )
+    rows, next_before = page(rows, _within(rows[: limits.POSTS_PER_ACK]))
+    return Posts([Post(*row) for row in rows], next_before, unread)
+
+
 _BODY_COLUMN = 5
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0001"
+EXPECTED = "0002"
 
 
 def current(conn: psycopg.Connection[Any]) -> str | None:

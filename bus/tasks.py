@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from bus import blockers, limits, names, participations
 from bus.ctx import Ctx
-from bus.db import Connection
+from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
 from bus.idempotency import key_and_fingerprint
 from bus.reading import page, read
@@ -273,13 +273,7 @@ def take_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> Next:
     if lane is not None:
         lane = text.name(lane, "lane")
     verb = Verb(conn, ctx)
-    row = conn.maybe(
-        "SELECT id, status, participation_id, owner, open_blockers, title, lane, priority, detail FROM task"
-        " WHERE project_id = %(project)s AND status IN ('open', 'assigned') AND open_blockers = 0"
-        " AND (participation_id IS NULL OR participation_id = %(me)s)"
-        " AND (%(lane)s::text IS NULL OR lane = %(lane)s) ORDER BY priority, id LIMIT 1",
-        {"project": verb.project_id, "me": ctx.participation_id, "lane": lane},
-    )
+    row = _first_ready(verb, lane)
     if row is None:
         return Next(None, verb.finish())
     found = _Row(*row[:5])
@@ -288,6 +282,38 @@ def take_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> Next:
     _begin(verb, found, status)
     owner = found.owner or verb.actor
     return Next(TakenTask(found.id, title, task_lane, owner, status, [], priority, detail), verb.finish())
+
+
+def offer(conn: Connection, ctx: Ctx, seconds: float) -> Next:
+    """The first task that is ready for the caller and offered to nobody; it stays as it is.
+
+    For so many seconds it is offered to nobody else, so that of many who wait one is told. An offer binds nobody:
+    task_start and task_next do not ask for it, and it adds no event.
+
+    Locks: the project clock.
+    """
+    verb = Verb(conn, ctx)
+    row = _first_ready(verb, None, unoffered=True)
+    if row is None:
+        return Next(None, verb.finish())
+    task_id, status, _, owner, _, title, lane, priority, detail = row
+    verb.conn.maybe(
+        "UPDATE task SET offered_until = clock_timestamp() + make_interval(secs => %s)"
+        " WHERE project_id = %s AND id = %s RETURNING 1",
+        (seconds, verb.project_id, task_id),
+    )
+    return Next(TakenTask(task_id, title, lane, owner, status, [], priority, detail), verb.finish())
+
+
+def _first_ready(verb: Verb, lane: str | None, *, unoffered: bool = False) -> Row | None:
+    offered = " AND (offered_until IS NULL OR offered_until <= clock_timestamp())" if unoffered else ""
+    return verb.conn.maybe(
+        "SELECT id, status, participation_id, owner, open_blockers, title, lane, priority, detail FROM task"
+        " WHERE project_id = %(project)s AND status IN ('open', 'assigned') AND open_blockers = 0"
+        " AND (participation_id IS NULL OR participation_id = %(me)s)"
+        f" AND (%(lane)s::text IS NULL OR lane = %(lane)s){offered} ORDER BY priority, id LIMIT 1",
+        {"project": verb.project_id, "me": verb.ctx.participation_id, "lane": lane},
+    )
 
 
 def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | None = None) -> TaskStatus:

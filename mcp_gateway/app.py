@@ -231,12 +231,17 @@ class Gateway:
         """Answer a usual tool call by its headers and its body; None, and nothing done, where it is not one."""
         assert self._fast is not None
         started = time.perf_counter()
-        call = self._fast.recognise(plain.spoken, content)
+        # Before anything is decoded: strangers are refused by the longer way, which reads nothing of theirs.
         ctx = self.service.callers.find_cached(plain.key)
+        call = None if ctx is None else self._fast.recognise(plain.spoken, content)
         if call is None or ctx is None:
             return None
-        reply = await self._answer(self._fast, call, Caller(ctx)) if self._limit.admit(ctx) else denial(429)
-        _log_request("POST", "/mcp", reply.status, started)
+        status = 0
+        try:
+            reply = await self._answer(self._fast, call, Caller(ctx)) if self._limit.admit(ctx) else denial(429)
+            status = reply.status
+        finally:
+            _log_request("POST", "/mcp", status, started)
         return reply
 
 

@@ -32,6 +32,7 @@ _JSON = b"application/json"
 _SSE = b"text/event-stream"
 # Envelopes differ by client, not by call; past this many kinds something is odd and all are checked again.
 _MOST_ENVELOPES = 4096
+_LONGEST_ENVELOPE = 2048
 
 _READ = frozenset(
     {b"accept", b"content-type", b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"content-encoding"}
@@ -120,9 +121,10 @@ class FastPath:
             return None
         version = sent.get(b"mcp-protocol-version")
         if version == LATEST_MODERN_VERSION.encode():
-            if sent.get(b"mcp-method") != _METHOD.encode() or b"mcp-name" not in sent:
+            named = self._tools.get(sent.get(b"mcp-name", b"").decode("latin-1"))
+            if named is None or sent.get(b"mcp-method") != _METHOD.encode():
                 return None
-            return Spoken(LATEST_MODERN_VERSION, sent[b"mcp-name"].decode("latin-1"))
+            return Spoken(LATEST_MODERN_VERSION, named.name)
         spoken = _UNVERSIONED if version is None else version.decode("latin-1")
         return Spoken(spoken, None) if spoken in HANDSHAKE_PROTOCOL_VERSIONS else None
 
@@ -135,7 +137,7 @@ class FastPath:
         params = request.params
         tool = self._tools.get(params.name)
         modern = spoken.tool is not None
-        if tool is None or (modern and spoken.tool != params.name):
+        if tool is None or tool.waits or (modern and spoken.tool != params.name):
             return None
         if not self._passes(spoken.version, params.meta, modern):
             return None
@@ -176,7 +178,7 @@ class FastPath:
         try:
             params = {"name": "x", "arguments": {}, "_meta": msgspec.json.decode(raw)}
             validate_client_request(_METHOD, version, params)
-        except (ValidationError, msgspec.DecodeError):
+        except (ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         if modern:
             # The headers that mirror the body were compared above; these stand in for them.
@@ -184,8 +186,8 @@ class FastPath:
             verdict = classify_inbound_request({"method": _METHOD, "params": params}, headers=mirrored)
             if isinstance(verdict, InboundLadderRejection):
                 return False
-        # A progress token is new with each call and not worth remembering.
-        if b"progressToken" not in key[1]:
+        # A progress token is new with each call and not worth remembering; what is long is no usual envelope.
+        if b"progressToken" not in key[1] and len(key[1]) <= _LONGEST_ENVELOPE:
             if len(self._envelopes) >= _MOST_ENVELOPES:
                 self._envelopes.clear()
             self._envelopes[key] = None

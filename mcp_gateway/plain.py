@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import re
+import signal
 import time
 from typing import Any
 
@@ -27,6 +28,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from mcp_gateway.app import Gateway, Plain
 from mcp_gateway.replies import Headers, Reply
 
+# A head of an agent is some hundred bytes; what is longer is left to hypercorn.
+_LONGEST_HEAD = 4096
 # Far stricter than HTTP: whoever writes a head otherwise is understood by h11.
 _HEAD = re.compile(rb"POST /mcp HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: ?[!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
 _LENGTH = re.compile(rb"[1-9][0-9]{0,8}")
@@ -36,6 +39,8 @@ _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trai
 _MOST_HEADS = 8192
 # A body that does not follow its head at once is left to hypercorn, which knows how to wait.
 _PATIENCE_SECONDS = 1.0
+# How long a stopping server waits for a client to read what it was sent.
+_LAST_WORDS_SECONDS = 3.0
 
 
 async def serve(gateway: Gateway, config: Config) -> None:
@@ -43,7 +48,29 @@ async def serve(gateway: Gateway, config: Config) -> None:
     if gateway.settings.fast_path:
         # The one seam: hypercorn makes its connections by this name.
         _run.TCPServer = functools.partial(PlainServer, Heads(gateway))  # type: ignore[assignment,attr-defined]
-    await hypercorn.asyncio.serve(gateway, config, mode="asgi")  # type: ignore[arg-type]
+    await hypercorn.asyncio.serve(
+        gateway,  # type: ignore[arg-type]
+        config,
+        mode="asgi",
+        shutdown_trigger=functools.partial(_told_to_stop, gateway),
+    )
+
+
+async def _told_to_stop(gateway: Gateway) -> None:
+    """Return when the process is told to stop, after the calls that wait were told to come again."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, told.set)
+        except NotImplementedError:
+            # Windows has no signals that a loop could wait for.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
+    await told.wait()
+    gateway.service.waiters.drain()
 
 
 class Heads:
@@ -60,11 +87,14 @@ class Heads:
 
     def read(self, head: bytes) -> tuple[int, Plain] | None:
         """The length of the body in bytes and what the head says; None where hypercorn shall read it."""
+        if len(head) > _LONGEST_HEAD:
+            return None
         key = hashlib.sha256(head).digest()
         known = self._known.get(key)
         if known is None:
             known = self._read(head)
-            if known is not None:
+            # Strangers leave nothing here, and cannot push anybody out.
+            if known is not None and self.gateway.service.callers.find_cached(known[1].key) is not None:
                 if len(self._known) >= _MOST_HEADS:
                     self._known.clear()
                 self._known[key] = known
@@ -110,6 +140,8 @@ class PlainServer(TCPServer):
             if left is not None:
                 await self.protocol.handle(RawData(left))
         await self.protocol.handle(Closed())
+        # The task group waits for it, and a connection that its client has closed has nothing to wait for.
+        await self.idle_task.stop()
 
     async def _answer_plain(self, data: bytes) -> bytes | None:
         """Answer the plain requests that the data begins with; what is left for hypercorn, None if nothing is."""
@@ -120,12 +152,17 @@ class PlainServer(TCPServer):
                 return data
             length, plain = found
             size = end + length
-            if len(data) < size:
-                data = await self._rest(data, size)
+            # Taken from the head on: neither idling nor draining may close the connection under a request.
+            async with self._answering:
+                if self.writer.is_closing():
+                    return b""
                 if len(data) < size:
+                    data = await self._rest(data, size)
+                    if len(data) < size:
+                        return data
+                if not await self._answered(plain, data[end:size]):
                     return data
-            if not await self._answered(plain, data[end:size]):
-                return data
+                self._used = self.loop.time()
             data = data[size:]
             if not data:
                 return None
@@ -133,29 +170,26 @@ class PlainServer(TCPServer):
 
     async def _rest(self, data: bytes, size: int) -> bytes:
         """The data and what follows it up to that size, as far as it comes at once."""
+        pieces, length = [data], len(data)
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                while len(data) < size:
-                    more = await self.reader.read(MAX_RECV)
-                    if not more:
-                        break
-                    data += more
+                while length < size and (more := await self.reader.read(MAX_RECV)):
+                    pieces.append(more)
+                    length += len(more)
         except (TimeoutError, OSError):
             # hypercorn gets what there is and waits as long as it always does.
             pass
-        return data
+        return b"".join(pieces)
 
     async def _answered(self, plain: Plain, content: bytes) -> bool:
         """Answer one request; False where nothing was done because it is not plain after all."""
-        async with self._answering:
-            reply = await self._heads.gateway.answer(plain, content)
-            if reply is None:
-                return False
+        reply = await self._heads.gateway.answer(plain, content)
+        if reply is None:
+            return False
+        # A client that went away is noticed by the next read.
+        with contextlib.suppress(OSError, RuntimeError):
             self.writer.write(_encode(reply, self.config))
-            # A client that went away is noticed by the next read.
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                await self.writer.drain()
-            self._used = self.loop.time()
+            await self.writer.drain()
         return True
 
     def _is_quiet(self) -> bool:
@@ -171,13 +205,22 @@ class PlainServer(TCPServer):
 
     async def _idle_timeout(self) -> None:
         """Close the connection when it was not used for as long as hypercorn keeps it, or when the server stops."""
-        while (left := self._used + self.config.keep_alive_timeout - self.loop.time()) > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.context.terminated.wait(), left)
-                break
-        async with self._answering:
-            pass
-        await asyncio.shield(self._initiate_server_close())
+        self._used = self.loop.time()
+        while True:
+            left = self._used + self.config.keep_alive_timeout - self.loop.time()
+            if left > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.context.terminated.wait(), left)
+            async with self._answering:
+                if self.context.terminated.is_set() or self._used + self.config.keep_alive_timeout <= self.loop.time():
+                    await asyncio.shield(self._initiate_server_close())
+                    return
+
+    async def _close(self) -> None:
+        """Close as hypercorn does, but not wait for ever for a client that does not read while the server stops."""
+        if self.context.terminated.is_set():
+            self.loop.call_later(_LAST_WORDS_SECONDS, self.writer.transport.abort)
+        await super()._close()
 
 
 def _encode(reply: Reply, config: Config) -> bytes:

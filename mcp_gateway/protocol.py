@@ -75,7 +75,8 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
         if tool is None:
             await service.standing(caller_of(ctx))
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {_printable(params.name)}")
-        answer = await service.call(caller_of(ctx), tool, params.arguments)
+        progress = ctx.session.report_progress if tool.waits else None
+        answer = await service.call(caller_of(ctx), tool, params.arguments, progress)
         return CallToolResult(
             content=[TextContent(type="text", text=answer.text)],
             structured_content=answer.content,

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,12 +16,15 @@ from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 from bus.participants import Standing
 from bus.settings import Settings
+from bus.waiting import Wait
 from mcp_gateway.caller import Caller, Callers
 from mcp_gateway.cards import RENDERERS
 from mcp_gateway.render import UNREAD, render
 from mcp_gateway.seen import FLUSH_SECONDS, Seen
 from mcp_gateway.threads import Threads
 from mcp_gateway.toolkit import Tool
+from mcp_gateway.tools.waiting import WAIT_SECONDS
+from mcp_gateway.waiters import Progress, TooManyError, Waiters
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -53,15 +57,18 @@ class Service:
         self.seen = Seen()
         self.db = Database(settings.database_url, size=settings.threads, name="llm-bus gateway")
         self._threads = Threads(settings.threads, "engine")
+        self.waiters = Waiters(self.db, self._threads, settings.redis_url, settings.waits_per_token)
         self._pending = 0
         self._flusher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to flush presence."""
+        """Begin to flush presence and to listen for hints."""
+        self.waiters.start()
         self._flusher = asyncio.create_task(self._flush_for_ever())
 
     async def stop(self) -> None:
         """Flush what is left and close everything."""
+        await self.waiters.stop()
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
@@ -79,13 +86,8 @@ class Service:
             raise Denied(503)
         self._pending += 1
         try:
-            return await self._threads.run(work, ctx and ctx.token_id)
-        except Unavailable:
-            raise Denied(503) from None
-        except NotAuthenticated:
-            raise Denied(401) from None
-        except OwnerSuspended:
-            raise Denied(403) from None
+            with _denials():
+                return await self._threads.run(work, ctx and ctx.token_id)
         finally:
             self._pending -= 1
 
@@ -124,8 +126,12 @@ class Service:
             self.seen.note(caller.ctx)
         return done
 
-    async def call(self, caller: Caller, tool: Tool, arguments: Any) -> Answer:
-        """Call a tool as the caller. Refusals of the bus are answers too; a denial is raised."""
+    async def call(self, caller: Caller, tool: Tool, arguments: Any, progress: Progress | None = None) -> Answer:
+        """Call a tool as the caller. Refusals of the bus are answers too; a denial is raised.
+
+        Args:
+            progress: told now and then how many seconds a call has waited, of how many at most.
+        """
         ctx = caller.ctx
         if ctx is None:
             return _refused(
@@ -135,12 +141,45 @@ class Service:
                 )
             )
         try:
-            answer = await self.run(lambda: self._call(ctx, tool, arguments), ctx)
+            if tool.waits:
+                answer = await self._wait(ctx, tool, arguments, progress)
+            else:
+                answer = await self.run(lambda: self._call(ctx, tool, arguments), ctx)
         except Denied as denied:
             caller.denied = denied.status
             raise
         self.seen.note(ctx)
+        if tool.touches and not answer.is_error:
+            self.waiters.hints.give(ctx.project_id, tool.touches)
         return answer
+
+    async def _wait(self, ctx: Ctx, tool: Tool, arguments: Any, progress: Progress | None) -> Answer:
+        def begin() -> tuple[Wait, float]:
+            decoded = tool.decode(arguments)
+            with self.db.write() as conn:
+                wait: Wait = tool.function(conn, ctx, **decoded)
+                return wait, decoded.get("timeout_seconds", WAIT_SECONDS)
+
+        try:
+            wait, seconds = await self.run(begin, ctx)
+            with _denials():
+                news = await self.waiters.wait(wait, seconds, progress)
+        except BusError as error:
+            # Who may not call learns nothing, not even what the arguments should have been.
+            await self.run(lambda: self._check(ctx), ctx)
+            return _refused(error)
+        if news is None:
+            content: dict[str, Any] = {"timed_out": True}
+            if self.waiters.is_draining():
+                content["message"] = "The bus is restarting; call wait_for again."
+        else:
+            kind, found = news
+            content = {"kind": kind, **render(found)}
+            if kind != "inbox" and found.unread:
+                content["_unread_posts"] = found.unread
+            if kind == "task" and wait.take:
+                self.waiters.hints.give(ctx.project_id, frozenset({"tasks", "ledger"}))
+        return _answered(content)
 
     def _call(self, ctx: Ctx, tool: Tool, arguments: Any) -> Answer:
         try:
@@ -167,7 +206,7 @@ class Service:
         content = render(result) if special is None else special(self.addresses, result)
         if unread:
             content["_unread_posts"] = unread
-        return Answer(content, msgspec.json.encode(content).decode(), False)
+        return _answered(content)
 
     def _check(self, ctx: Ctx) -> None:
         """Raise what any call of a caller that has no right to call raises."""
@@ -185,6 +224,23 @@ class Service:
         except Exception:  # noqa: BLE001
             # Presence is advisory: what could not be written now is written with the next flush.
             _log.warning("presence was not flushed", exc_info=True)
+
+
+@contextmanager
+def _denials() -> Iterator[None]:
+    """What takes the right to an answer from a caller becomes the status that says so."""
+    try:
+        yield
+    except (Unavailable, TooManyError) as error:
+        raise Denied(429 if isinstance(error, TooManyError) else 503) from None
+    except NotAuthenticated:
+        raise Denied(401) from None
+    except OwnerSuspended:
+        raise Denied(403) from None
+
+
+def _answered(content: dict[str, Any]) -> Answer:
+    return Answer(content, msgspec.json.encode(content).decode(), False)
 
 
 def _refused(error: BusError) -> Answer:

@@ -76,6 +76,9 @@ class Threads:
             work, future = item
             try:
                 self._done.append((future, work(), None))
+            except StopIteration:
+                # A future takes any exception but this one.
+                self._done.append((future, None, RuntimeError("the work raised StopIteration")))
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
                 self._done.append((future, None, error))
             # A delivery that was asked for and has not begun takes this result along: it lowers the flag first.

@@ -37,6 +37,8 @@ class Tool:
         transaction: whether the function is several statements that belong in one transaction.
         admin: whether only project-admins are shown it (the engine refuses others in any case).
         marks_unread: whether its answers carry `_unread_posts`.
+        touches: what others may want to hear of after a call; the kinds of hints.py.
+        waits: whether the function only begins a wait, which the gateway then keeps open.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Tool:
     transaction: bool
     admin: bool
     marks_unread: bool
+    touches: frozenset[str]
+    waits: bool
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -107,6 +111,8 @@ def tool(
     transaction: bool = False,
     admin: bool = False,
     marks_unread: bool = True,
+    touches: str = "",
+    waits: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function `(conn, ctx, …)` an MCP tool of the same name; its docstring is the description.
 
@@ -139,6 +145,8 @@ def tool(
             transaction=transaction,
             admin=admin,
             marks_unread=marks_unread,
+            touches=frozenset(touches.split()),
+            waits=waits,
         )
         return function
 

@@ -237,6 +237,8 @@ task = sa.Table(
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME, nullable=False),
     sa.Column("ref", sa.Text),
+    # Until then it is told to nobody else who waits for a task; an offer binds nobody.
+    sa.Column("offered_until", TIME),
     sa.CheckConstraint(length("title", 200), "title"),
     sa.CheckConstraint(length("detail", 4000), "detail"),
     sa.CheckConstraint(length("lane", 64), "lane"),
@@ -303,6 +305,29 @@ cursor = sa.Table(
     key_column("participation_id"),
     sa.Column("seq", sa.BigInteger, nullable=False),
     postgresql_with={"fillfactor": 50},
+)
+
+ack_cursor = sa.Table(
+    "ack_cursor",
+    metadata,
+    key_column("project_id"),
+    key_column("participation_id"),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 50},
+    comment="Up to which event an identity was told who acked its posts.",
+)
+
+waiter = sa.Table(
+    "waiter",
+    metadata,
+    key_column("project_id"),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("participation_id", sa.BigInteger, nullable=False),
+    sa.Column("surface", sa.Text, nullable=False),
+    sa.Column("alive_until", TIME, nullable=False),
+    sa.Column("told_at", TIME),
+    sa.CheckConstraint(length("surface", 200), "surface"),
+    comment="The line in front of surfaces that others hold: who came first is told first.",
 )
 
 idempotency = sa.Table(

@@ -1,9 +1,9 @@
 """The tools, one file per noun. Their order here is the order of tools/list, which is fixed."""
 
 from mcp_gateway.toolkit import Tool, registered
-from mcp_gateway.tools import digest, invites, leases, ledger, participants, posts, presence, sequences, tasks
+from mcp_gateway.tools import digest, invites, leases, ledger, participants, posts, presence, sequences, tasks, waiting
 
-_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, presence, invites)
+_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, waiting, presence, invites)
 
 
 def all_tools() -> dict[str, Tool]:

@@ -10,7 +10,7 @@ from mcp_gateway.toolkit import tool
 from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
 
 
-@tool(idempotent=True)
+@tool(idempotent=True, touches="leases ledger")
 def lease(
     conn: Connection,
     ctx: Ctx,
@@ -24,7 +24,7 @@ def lease(
     return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
 
 
-@tool(idempotent=True)
+@tool(idempotent=True, touches="leases ledger")
 def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.Released:
     """End your lease on a surface as soon as you are done; * ends all of yours."""
     return leases.release(conn, ctx, surface)

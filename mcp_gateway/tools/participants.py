@@ -26,7 +26,7 @@ def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = No
     return participants.list_(conn, ctx, before=before)
 
 
-@tool(transaction=True, admin=True)
+@tool(transaction=True, admin=True, touches="members")
 def admin_provision(
     conn: Connection,
     ctx: Ctx,
@@ -39,13 +39,13 @@ def admin_provision(
     return participants.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
 
 
-@tool(transaction=True, admin=True, destructive=True)
+@tool(transaction=True, admin=True, destructive=True, touches="members")
 def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> Grant:
     """Give a participant a new token; the old ones stop working."""
     return participants.rotate(conn, ctx, participant_name)
 
 
-@tool(transaction=True, admin=True, destructive=True, idempotent=True)
+@tool(transaction=True, admin=True, destructive=True, idempotent=True, touches="members")
 def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> participants.Revoked:
     """Make every token of a participant stop working."""
     return participants.revoke(conn, ctx, participant_name)

@@ -13,7 +13,7 @@ from mcp_gateway.toolkit import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Id, Key, Lane, Ref, Seconds, Tag
 
 
-@tool()
+@tool(touches="inbox ledger")
 def post(
     conn: Connection,
     ctx: Ctx,
@@ -73,7 +73,7 @@ def read_posts(
     )
 
 
-@tool(idempotent=True, marks_unread=False)
+@tool(idempotent=True, marks_unread=False, touches="acks ledger")
 def ack(
     conn: Connection,
     ctx: Ctx,

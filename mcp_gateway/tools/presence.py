@@ -11,7 +11,7 @@ from mcp_gateway.toolkit import tool
 from mcp_gateway.tools.arguments import BeforeName, Lane, Seconds
 
 
-@tool(idempotent=True)
+@tool(idempotent=True, touches="presence inbox ledger")
 def register(
     conn: Connection,
     ctx: Ctx,

@@ -11,7 +11,7 @@ from mcp_gateway.toolkit import tool
 from mcp_gateway.tools.arguments import BeforeName, Key, Note, SequenceName
 
 
-@tool()
+@tool(touches="ledger")
 def claim(
     conn: Connection,
     ctx: Ctx,
@@ -24,7 +24,7 @@ def claim(
     return sequences.claim(conn, ctx, sequence, note=note, idempotency_key=idempotency_key)
 
 
-@tool(idempotent=True)
+@tool(idempotent=True, touches="ledger")
 def seed_sequence(
     conn: Connection,
     ctx: Ctx,

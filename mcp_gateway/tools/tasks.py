@@ -13,7 +13,7 @@ from mcp_gateway.tools.arguments import Actor, BeforeId, Id, Key, Lane, Ref
 Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
 
 
-@tool(transaction=True)
+@tool(transaction=True, touches="tasks ledger")
 def task_create(
     conn: Connection,
     ctx: Ctx,
@@ -39,19 +39,19 @@ def task_create(
     )
 
 
-@tool(transaction=True, idempotent=True)
+@tool(transaction=True, idempotent=True, touches="tasks ledger")
 def task_assign(conn: Connection, ctx: Ctx, task_id: Id, owner: Actor) -> tasks.Assigned:
     """Give an open or assigned task to a participant."""
     return tasks.assign(conn, ctx, task_id, owner)
 
 
-@tool(transaction=True)
+@tool(transaction=True, touches="tasks ledger")
 def task_start(conn: Connection, ctx: Ctx, task_id: Id) -> tasks.TaskStatus:
     """Start your task, or take an open one."""
     return tasks.start(conn, ctx, task_id)
 
 
-@tool(transaction=True)
+@tool(transaction=True, touches="tasks ledger")
 def task_block(
     conn: Connection,
     ctx: Ctx,
@@ -63,7 +63,7 @@ def task_block(
     return tasks.block(conn, ctx, task_id, reason, on=on)
 
 
-@tool(transaction=True)
+@tool(transaction=True, touches="tasks ledger")
 def task_resolve(
     conn: Connection,
     ctx: Ctx,
@@ -75,13 +75,13 @@ def task_resolve(
     return tasks.resolve(conn, ctx, task_id, blocker=blocker)
 
 
-@tool(transaction=True)
+@tool(transaction=True, touches="tasks ledger")
 def task_ship(conn: Connection, ctx: Ctx, task_id: Id, ref: Ref | None = None) -> tasks.Shipped:
     """Finish your task, with a ref to the result; tasks that waited for it go on."""
     return tasks.ship(conn, ctx, task_id, ref=ref)
 
 
-@tool(transaction=True)
+@tool(transaction=True, touches="tasks ledger")
 def task_next(conn: Connection, ctx: Ctx, lane: Lane | None = None) -> tasks.Next:
     """Take and start the first task that is ready, by priority and age; task is null if there is none."""
     return tasks.take_next(conn, ctx, lane=lane)

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -126,6 +128,11 @@ def both(shared_database_url: str) -> Iterator[tuple[Process, Process]]:
         yield fast, slow
 
 
+def _broken(token: str, era: str | None) -> bytes:
+    body = _body(era).replace(b'"_meta": {', b'"_meta": {"x": "\xff", ')
+    return _head(token, len(body), era) + body
+
+
 def _odd(token: str, era: str | None) -> dict[str, tuple[list[bytes], int]]:
     """Requests that differ from a usual one on the wire, in pieces, and how many answers they get at most."""
     body = _body(era)
@@ -197,6 +204,11 @@ def _odd(token: str, era: str | None) -> dict[str, tuple[list[bytes], int]]:
         "another token": ([whole.replace(token.encode(), token[:-1].encode() + b"~")], 1),
         "another scheme": ([whole.replace(b"Bearer", b"Basic")], 1),
         "a scheme in small letters": ([whole.replace(b"Bearer", b"bearer")], 1),
+        "not UTF-8": (
+            [_head(token, len(body) + 8, era) + body.replace(b'"params": {', b'"params": {"_": "\xff", ')],
+            1,
+        ),
+        "not UTF-8 in the envelope": ([_broken(token, era)], 1),
         "an encoded body": ([_head(token, len(body), era, "Content-Encoding: gzip") + body], 1),
         "a large head": ([_head(token, len(body), era, f"X-Large: {'x' * 12_000}") + body], 1),
         "a head that is too large": ([_head(token, len(body), era, f"X-Large: {'x' * 200_000}") + body], 1),
@@ -289,7 +301,7 @@ def test_the_heads_that_clients_send_are_plain() -> None:
             found = heads.read(head)
             assert found is not None, head
             assert found[0] == 300
-            assert heads.read(head) is found
+            assert heads.read(head) == found
     for head in (_head(token, 300, MODERN, "Connection: close"), _head(token, 0), _head("lbus_x", 300), b"\r\n\r\n"):
         assert heads.read(head) is None
 
@@ -308,27 +320,128 @@ main.main()
 """
 
 
-def test_a_connection_is_closed_when_it_was_idle_and_not_while_it_is_used(
-    shared_database_url: str, team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def hasty(shared_database_url: str) -> Iterator[Process]:
+    """A gateway that closes connections which were idle for 1.5 seconds."""
     popen = subprocess.Popen
 
     def start(command: list[str], **options: Any) -> Any:
         return popen([sys.executable, "-c", _SHORT], **options)
 
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr("tests.mcp_gateway.processes.subprocess.Popen", start)
         context = running(shared_database_url)
         (process,) = context.__enter__()
+    yield process
+    context.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("path", [b" /mcp ", b" /mcp/ "])
+def test_a_connection_is_closed_when_it_was_idle_and_not_while_it_is_used(
+    hasty: Process, team: Team, path: bytes
+) -> None:
+    """Whoever answers: the second path is hypercorn's."""
+    with _line(hasty) as line:
+        for _ in range(8):
+            assert line.ask(_usual(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
+            time.sleep(0.5)
+        line.socket.settimeout(_PATIENCE)
+        assert line.socket.recv(1) == b""
+
+
+def test_calls_that_take_longer_than_idling_may_are_all_answered(
+    hasty: Process, team: Team, served_db: Database
+) -> None:
+    with _line(hasty) as line:
+        assert line.ask(_usual(team.alice.token))[0][0] == 200
+        with served_db.write() as conn:
+            conn.one("SELECT bus_lock_clock(%s)", (team.project_id,))
+            line.socket.sendall(_usual(team.alice.token, tool="claim", sequence="adr") * 3)
+            time.sleep(2)
+        answers = line.ask(answers=3)
+        assert [json.loads(one[2])["result"]["structuredContent"]["number"] for one in answers] == [1, 2, 3]
+        assert line.is_open(team.alice.token)
+
+
+def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: str) -> None:
+    from tests.mcp_gateway.conftest import make_team
+
+    db = Database(database_url, size=2)
+    team = make_team(db)
     try:
-        with _line(process) as line:
-            for _ in range(8):
+        with running(database_url) as (process,):
+            with _line(process) as line:
                 assert line.ask(_usual(team.alice.token))[0][0] == 200
-                time.sleep(0.5)
-            line.socket.settimeout(_PATIENCE)
-            assert line.socket.recv(1) == b""
+                with db.write() as conn:
+                    conn.one("SELECT bus_lock_clock(%s)", (team.project_id,))
+                    line.socket.sendall(_usual(team.alice.token, tool="claim", sequence="adr"))
+                    _wait_until_locked(db)
+                    # Zero seconds to linger: closing sends a reset.
+                    line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    line.socket.close()
+                    time.sleep(0.2)
+            with _line(process) as line:
+                assert line.is_open(team.alice.token)
+            # The server lets go of what its client has closed.
+            descriptors = Path(f"/proc/{process.popen.pid}/fd")
+            lines = [socket.create_connection(("127.0.0.1", urlsplit(process.url).port), _PATIENCE) for _ in range(30)]
+            for opened in lines:
+                opened.sendall(_usual(team.alice.token))
+                assert opened.recv(10)
+                opened.close()
+            time.sleep(1)
+            if descriptors.exists():
+                assert len(list(descriptors.iterdir())) < 40
+            process.stop()
+            assert "Traceback" not in process.log.read_text()
     finally:
-        context.__exit__(None, None, None)
+        db.close()
+
+
+def test_a_body_on_its_way_at_the_end_is_waited_for(database_url: str) -> None:
+    from tests.mcp_gateway.conftest import make_team
+
+    db = Database(database_url, size=2)
+    team = make_team(db)
+    db.close()
+    whole = _usual(team.alice.token)
+    with running(database_url) as (process,), _line(process) as line:
+        assert line.ask(whole)[0][0] == 200
+        line.socket.sendall(whole[:-20])
+        time.sleep(0.3)
+        process.popen.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert line.ask(whole[-20:])[0][0] == 200
+        assert process.popen.wait(_PATIENCE) == 0
+
+
+def test_strangers_leave_nothing_behind() -> None:
+    """What is remembered of requests is bounded by those who may call, not by who asks."""
+    from bus.ctx import Ctx
+    from bus.rules.tokens import fingerprint, mint
+
+    gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
+    heads = Heads(gateway)
+    assert all(heads.read(_head(mint(), length)) is not None for length in range(1, 50))
+    assert not heads._known
+    token = mint()
+    gateway.service.callers._known[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
+    assert heads.read(_head(token, 10)) is not None
+    assert len(heads._known) == 1
+    # A tool that there is not, at length, and a head that no agent sends.
+    assert heads.read(_head(token, 10, tool="x" * 2000)) is None
+    assert heads.read(_head(token, 10, MODERN, f"X-Long: {'x' * 5000}")) is None
+    assert gateway._fast is not None
+    for padding in (100, 3000):
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "x": "x" * padding,
+        }
+        params = {"name": "whoami", "arguments": {}, "_meta": meta}
+        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
+        assert gateway._fast.recognise(heads.read(_head(token, len(body)))[1].spoken, body) is not None
+    assert len(gateway._fast._envelopes) == 1
 
 
 def test_what_is_under_way_at_the_end_is_answered(database_url: str) -> None:

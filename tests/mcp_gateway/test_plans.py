@@ -15,6 +15,7 @@ import pytest
 
 from bench import history
 from bench.crew import Team, make_teams
+from bus import waiting
 from bus.db import Connection, Database
 from bus.tables import EVENT_TYPES
 from mcp_gateway.tools import all_tools
@@ -78,7 +79,13 @@ class Plans:
             for tool, arguments in calls:
                 self._nodes = []
                 definition = all_tools()[tool]
-                definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
+                answer = definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
+                if isinstance(answer, waiting.Wait):
+                    # The gateway asks about all who wait, and lets those look who may have news.
+                    assert waiting.due(self.conn, [answer] * 50) == [answer] * 50
+                    assert waiting.look(self.conn, answer) is not None
+                    waiting.keep(self.conn, [answer])
+                    waiting.end(self.conn, [answer])
         return self._nodes
 
 
@@ -203,6 +210,11 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("task_block", {"task_id": "{task}", "on": "{other task}", "reason": "x"}),
     ("task_resolve", {"task_id": "{task}"}),
     ("task_ship", {"task_id": "{task}"}),
+    ("wait_for", {"kind": "inbox"}),
+    ("wait_for", {"kind": "acks"}),
+    ("wait_for", {"kind": "task"}),
+    ("wait_for", {"kind": "task", "take": True}),
+    ("wait_for", {"kind": "lease", "surface": "src/nobody.py"}),
     ("admin_provision", {"participant_name": "newcomer"}),
     ("admin_rotate", {"participant_name": _ACTOR}),
     ("admin_revoke", {"participant_name": _ACTOR}),

@@ -71,11 +71,11 @@ def test_a_demotion_is_felt_at_once(connect: Callable[..., Wire], team: Team, se
             participations.set_admin(conn, team.project_id, "alice", False, actor="test")
         for admin in admins:
             assert admin.call("admin_revoke", participant_name="bob").error["code"] == "forbidden"
-            assert len(admin.request("tools/list").result["tools"]) == 24
+            assert len(admin.request("tools/list").result["tools"]) == 25
         with served_db.write() as conn:
             participations.set_admin(conn, team.project_id, "alice", True, actor="test")
         for admin in admins:
-            assert len(admin.request("tools/list").result["tools"]) == 28
+            assert len(admin.request("tools/list").result["tools"]) == 29
 
 
 def test_a_removed_grant_is_felt_at_once(wires: list[Wire], team: Team, served_db: Database) -> None:

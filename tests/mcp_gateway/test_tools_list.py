@@ -33,6 +33,7 @@ EVERYONE = [
     "task_ship",
     "task_next",
     "list_tasks",
+    "wait_for",
     "register",
     "who_is_active",
 ]

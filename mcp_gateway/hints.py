@@ -1,0 +1,130 @@
+"""Hints that something was committed, from this process to all others over Redis.
+
+A hint says which project and what kind of thing; never what. It is sent after the commit, at most once, and may get
+lost: whoever hears of it reads PostgreSQL, and whoever hears of nothing reads it now and then anyway.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+KINDS = ("inbox", "acks", "ledger", "leases", "tasks", "presence", "members")
+_CHANNEL = "llm-bus:hints"
+_log = logging.getLogger(__name__)
+# How long a silent connection may be dead before it is noticed.
+_HEALTH_SECONDS = 2.0
+_LONGEST_PAUSE = 1.0
+
+Listener = Callable[[int, frozenset[str]], None]
+
+
+class Hints:
+    """Sends and hears hints. Runs on the event loop; without Redis it reaches this process only.
+
+    Attributes:
+        connected: whether hints of other processes arrive at this moment.
+    """
+
+    def __init__(self, url: str | None, *, hear: Listener, resumed: Callable[[], None]) -> None:
+        """
+        Args:
+            hear: called with every hint, of this process and of others.
+            resumed: called when hints of others arrive again and some may have been missed.
+        """
+        self.connected = False
+        self._hear = hear
+        self._resumed = resumed
+        self._url = url
+        # Tells this process's own hints from those of others, which it has not heard yet.
+        self._origin = secrets.token_hex(4)
+        self._pending: dict[int, set[str]] = {}
+        self._something = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Connect, and stay connected."""
+        if self._url is not None:
+            self._tasks = [asyncio.create_task(self._send_for_ever()), asyncio.create_task(self._hear_for_ever())]
+
+    async def stop(self) -> None:
+        """Send what is pending, and disconnect."""
+        if self._pending:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    while self._pending:
+                        await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def give(self, project_id: int, kinds: frozenset[str]) -> None:
+        """Something of these kinds was committed in a project."""
+        self._hear(project_id, kinds)
+        if self.connected:
+            self._pending.setdefault(project_id, set()).update(kinds)
+            self._something.set()
+
+    def _client(self) -> Redis:
+        assert self._url is not None
+        return Redis.from_url(
+            self._url,
+            socket_connect_timeout=2,
+            socket_timeout=None,
+            health_check_interval=_HEALTH_SECONDS,
+            decode_responses=True,
+        )
+
+    async def _send_for_ever(self) -> None:
+        async with self._client() as client:
+            while True:
+                await self._something.wait()
+                self._something.clear()
+                # What comes while this is on its way goes out together with the next.
+                pending, self._pending = self._pending, {}
+                try:
+                    async with asyncio.timeout(2), client.pipeline(transaction=False) as pipeline:
+                        for project_id, kinds in pending.items():
+                            pipeline.publish(_CHANNEL, f"{self._origin} {project_id} {','.join(sorted(kinds))}")
+                        await pipeline.execute()
+                except (RedisError, OSError, TimeoutError):
+                    # Others find it at their next look; nothing is kept for them.
+                    _log.debug("hints were not sent", exc_info=True)
+
+    async def _hear_for_ever(self) -> None:
+        pause = 0.1
+        while True:
+            try:
+                async with self._client() as client, client.pubsub() as channel:
+                    await channel.subscribe(_CHANNEL)
+                    while True:
+                        message = await channel.get_message(timeout=_HEALTH_SECONDS)
+                        if message is None:
+                            continue
+                        if message["type"] == "subscribe":
+                            self.connected, pause = True, 0.1
+                            self._resumed()
+                        elif message["type"] == "message":
+                            self._take(message["data"])
+            except (RedisError, OSError, TimeoutError) as error:
+                if self.connected:
+                    _log.warning("hints are away, polling instead: %s", error)
+                self.connected = False
+            except asyncio.CancelledError:
+                self.connected = False
+                raise
+            except Exception:  # noqa: BLE001 - nothing that Redis says may end this
+                _log.exception("hints failed")
+                self.connected = False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _take(self, text: str) -> None:
+        origin, _, rest = text.partition(" ")
+        project, _, kinds = rest.partition(" ")
+        if origin != self._origin and project.isdigit():
+            self._hear(int(project), frozenset(kinds.split(",")))
