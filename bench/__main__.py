@@ -13,7 +13,7 @@ import click
 from bench import bed, ceiling, machine, plot, profile, report, targets
 from bench.checks import WrongError
 from bench.scenario import FULL, QUICK, Effort, Result, Stage
-from bench.scenarios import claims, context, growth, limit, mixed, standing
+from bench.scenarios import claims, context, fair, growth, limit, mixed, push, standing
 
 SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "limit": limit.run,
@@ -24,6 +24,8 @@ SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "read": mixed.run_read,
     "context": context.run,
     "idle": standing.run_idle,
+    "push": push.run,
+    "fair": fair.run,
     "growth": growth.run,
     "old-snapshot": standing.run_old_snapshot,
     "soak": standing.run_soak,

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.wire import Address
 from bus import schema
 from bus.db import Database
-from cli.embedded import account, child, postgres
+from cli.embedded import account, child, postgres, redis
 
 GATEWAYS = 2
 _START_SECONDS = 30.0
@@ -27,7 +27,7 @@ _FOREIGN = ("PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bed:
     """Everything that runs, ready to be loaded.
 
@@ -38,6 +38,7 @@ class Bed:
 
     folder: Path
     postgres: postgres.Postgres
+    queue: redis.Redis
     gateways: list["subprocess.Popen[bytes]"]
     addresses: list[Address]
     database: Database
@@ -50,11 +51,21 @@ class Bed:
     def gateway_pids(self) -> list[int]:
         return [gateway.pid for gateway in self.gateways]
 
+    def stop_redis(self) -> None:
+        """End Redis; the gateways go on without it."""
+        redis.stop(self.queue)
+
+    def start_redis(self) -> None:
+        """Start it again where it was."""
+        again = _start_redis(self.folder, self.queue.port)
+        redis.wait(again)
+        self.queue = again
+
     def complaints(self) -> list[str]:
         """What the gateways said last that was no answer, for the message of a failure."""
         said = []
         for gateway, log in zip(self.gateways, sorted(self.folder.glob("gateway-*.log")), strict=True):
-            lines = [line for line in log.read_text("utf-8", "replace").splitlines() if '"status": 200' not in line]
+            lines = [line for line in log.read_text("utf-8", "replace").splitlines() if '"status":200' not in line]
             said += [f"{log.name} (exit code {gateway.poll()}): {line[:400]}" for line in lines[-5:]]
         return said
 
@@ -66,6 +77,7 @@ class Bed:
 @contextmanager
 def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
     """Start everything in a temporary folder; end it and remove the folder afterwards."""
+    _allow_many_connections()
     folder = Path(tempfile.mkdtemp(prefix="llm-bus-bench-"))
     # The account that runs PostgreSQL passes through.
     folder.chmod(0o711)
@@ -76,26 +88,30 @@ def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
         account=account.choose(folder),
         fast=False,
     )
+    queue = _start_redis(folder, _free_port())
     started: list[subprocess.Popen[bytes]] = []
-    database = None
+    database = bed = None
     try:
         postgres.wait(server)
+        redis.wait(queue)
         schema.migrate(server.url)
         addresses = []
         for number in range(gateways):
             address = Address("127.0.0.1", _free_port())
-            started.append(_start_gateway(folder / f"gateway-{number}.log", server.url, address))
+            started.append(_start_gateway(folder / f"gateway-{number}.log", server.url, queue.url, address))
             addresses.append(address)
         for process, address in zip(started, addresses, strict=True):
             _wait(process, address, folder)
         database = Database(server.url, size=4, name="llm-bus bench")
         _require_durability(database)
-        yield Bed(folder, server, started, addresses, database)
+        bed = Bed(folder, server, queue, started, addresses, database)
+        yield bed
     finally:
         if database is not None:
             database.close()
         for process in started:
             child.stop(process, _STOP_STEPS)
+        redis.stop(queue if bed is None else bed.queue)
         postgres.stop(server)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -107,13 +123,27 @@ def _free_port() -> int:
         return int(any_port.getsockname()[1])
 
 
-def _start_gateway(log: Path, url: str, address: Address) -> "subprocess.Popen[bytes]":
+def _start_redis(folder: Path, port: int) -> redis.Redis:
+    return redis.launch(folder / "redis", port=port, log=folder / "redis.log", fast=True)
+
+
+def _allow_many_connections() -> None:
+    """As many open files as the system allows this process and its children, since `push` opens thousands."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _start_gateway(log: Path, url: str, redis_url: str, address: Address) -> "subprocess.Popen[bytes]":
     env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     return child.spawn(
         [sys.executable, "-m", "mcp_gateway"],
         log=log,
         death_signal=signal.SIGTERM,
-        env={**env, "DATABASE_URL": url, "PORT": str(address.port)},
+        env={**env, "DATABASE_URL": url, "REDIS_URL": redis_url, "PORT": str(address.port)},
         cwd=Path.cwd(),
     )
 

@@ -22,6 +22,8 @@ class Effort:
         sizes: events in the projects of `growth`.
         samples: calls of each tool at each size in `growth`.
         snapshot_seconds: how long `old-snapshot` keeps its transaction open.
+        push_rounds, push_seconds: news in `push`, and how long the load beside it plays.
+        push_waiters, push_streams: how many wait and watch in it at once.
         soak_calls, soak_seconds: calls of `soak`, and how long it may take for them.
     """
 
@@ -37,6 +39,10 @@ class Effort:
     soak_calls: int
     soak_seconds: float
     bursts: int
+    push_rounds: int
+    push_seconds: float
+    push_waiters: int
+    push_streams: int
 
 
 FULL = Effort(
@@ -52,6 +58,10 @@ FULL = Effort(
     soak_calls=100_000,
     soak_seconds=120.0,
     bursts=7,
+    push_rounds=1_000,
+    push_seconds=60.0,
+    push_waiters=10_000,
+    push_streams=2_000,
 )
 QUICK = Effort(
     "quick",
@@ -66,6 +76,10 @@ QUICK = Effort(
     soak_calls=3_000,
     soak_seconds=10.0,
     bursts=3,
+    push_rounds=100,
+    push_seconds=6.0,
+    push_waiters=500,
+    push_streams=100,
 )
 
 

@@ -41,6 +41,8 @@ def judge(figures: Figures) -> list[Target]:
         *_growth(figures),
         *_memory(figures),
         *_eras(figures),
+        *_push(figures),
+        *_fair(figures),
     ]
 
 
@@ -114,3 +116,28 @@ def _eras(figures: Figures) -> list[Target]:
             detail = f"modern {modern:.0f}, legacy {legacy:.0f} a second"
             found.append(Target(f"{name}: eras apart", True, 0.15, apart, detail))
     return found
+
+
+def _push(figures: Figures) -> list[Target]:
+    if "push" not in figures:
+        return []
+    push = figures["push"]
+    found = []
+    for variant, limit in (("idle", 200.0), ("without Redis", 2_500.0)):
+        one = push[variant]
+        detail = f"p50 {one['p50']:.1f} ms, max {one['max']:.1f}, {one['rounds']} rounds"
+        found.append(Target(f"push {variant}: p99 in ms", True, limit, one["p99"], detail))
+    detail = f"{push['streams']:,} streams"
+    found.append(Target("an open stream in KiB", True, 80.0, push["kib_each_stream"], detail))
+    return found
+
+
+def _fair(figures: Figures) -> list[Target]:
+    if "fair" not in figures:
+        return []
+    fair = figures["fair"]
+    detail = (
+        f"{fair['alone_p99']:.1f} ms alone, {fair['beside_p99']:.1f} beside; p50 {fair['alone_p50']:.1f} and"
+        f" {fair['beside_p50']:.1f}"
+    )
+    return [Target("a quiet agent beside a noisy one: p99", True, 2.0, fair["beside_p99"] / fair["alone_p99"], detail)]

@@ -1,7 +1,7 @@
 """Handoffs: posts addressed to a lane or a participant, and their acknowledgement."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from bus import limits, names
@@ -24,6 +24,20 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
+class Deliveries:
+    """How far a post has come, in numbers of recipients; each is in one of the three.
+
+    Attributes:
+        queued: those to whom nothing has shown it yet.
+        surfaced: those whom an answer has shown it, up to two seconds ago, and who have not acked it.
+    """
+
+    queued: int
+    surfaced: int
+    acked: int
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """A post as one caller sees it.
 
@@ -31,6 +45,7 @@ class Post:
         sender: qualified name of who wrote it.
         acked: whether the caller has acked it, if it was delivered to the caller; else whether anyone has.
         acked_by: who has acked it, oldest first, at most 50.
+        deliveries: how far it has come, for its sender; None for others.
     """
 
     post_id: int
@@ -45,15 +60,22 @@ class Post:
     created_at: datetime
     acked: bool
     acked_by: list[str]
+    deliveries: Deliveries | None
 
 
 @dataclass(frozen=True, slots=True)
 class Posts:
-    """A page of posts, newest first; `next_before` asks for the next page."""
+    """A page of posts, newest first; `next_before` asks for the next page.
+
+    Attributes:
+        surfacing: those of them that were delivered to the caller and are shown to it for the first time. Whoever
+            shows them says so with `surface`.
+    """
 
     posts: list[Post]
     next_before: int | None
     unread: int
+    surfacing: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +192,13 @@ _POST = """
                 ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,
            ARRAY(SELECT bus_actor(d.participation_id) FROM delivery d
                  WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at IS NOT NULL
-                 ORDER BY d.acked_at, d.participation_id LIMIT 50) AS acked_by
+                 ORDER BY d.acked_at, d.participation_id LIMIT 50) AS acked_by,
+           CASE WHEN o.participation_id = %(me)s THEN (
+                SELECT ARRAY[count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NULL),
+                             count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NOT NULL),
+                             count(*) FILTER (WHERE d.acked_at IS NOT NULL)]
+                FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) END,
+           mine.addressed AND mine.surfaced_at IS NULL AND mine.acked_at IS NULL
     FROM ({picked}) AS picked
     JOIN post o ON o.project_id = %(project)s AND o.id = picked.id
     LEFT JOIN delivery mine ON mine.project_id = o.project_id AND mine.post_id = o.id
@@ -229,8 +257,7 @@ def list_(
         before=before,
         limit=limit + 1,
     )
-    rows, next_before = page(rows, _within(rows[:limit]))
-    return Posts([Post(*row) for row in rows], next_before, unread)
+    return _page(rows, limit, unread)
 
 
 def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> Posts:
@@ -242,8 +269,39 @@ def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> Posts:
     unread, rows = read(
         conn, ctx, _POST.format(picked=picked), "r.id DESC", ids=list(post_ids), limit=limits.POSTS_PER_ACK + 1
     )
-    rows, next_before = page(rows, _within(rows[: limits.POSTS_PER_ACK]))
-    return Posts([Post(*row) for row in rows], next_before, unread)
+    return _page(rows, limits.POSTS_PER_ACK, unread)
+
+
+def surface(conn: Connection, shown: Mapping[tuple[int, int, int], float]) -> None:
+    """Note which deliveries were shown to their recipients; the first time stands.
+
+    Args:
+        shown: for each (project_id, participation_id, post_id) how many seconds ago; ages, not times, since the
+            host's clock may differ from PostgreSQL's.
+    Locks: the deliveries, but waits for none: who is just being acked or withdrawn needs no note.
+    """
+    keys = sorted(shown)
+    conn.maybe(
+        "UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => s.age)"
+        " FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(posts)s::bigint[], %(ages)s::float8[])"
+        " AS s (project_id, participation_id, post_id, age),"
+        " LATERAL (SELECT o.ctid FROM delivery o WHERE o.project_id = s.project_id"
+        "  AND o.participation_id = s.participation_id AND o.post_id = s.post_id AND o.surfaced_at IS NULL"
+        "  FOR NO KEY UPDATE SKIP LOCKED) AS free"
+        " WHERE d.ctid = free.ctid AND d.project_id = s.project_id RETURNING 1",
+        {
+            "projects": [project for project, _, _ in keys],
+            "participations": [participation for _, participation, _ in keys],
+            "posts": [post for _, _, post in keys],
+            "ages": [shown[key] for key in keys],
+        },
+    )
+
+
+def _page(rows: list[Row], limit: int, unread: int) -> Posts:
+    rows, next_before = page(rows, _within(rows[:limit]))
+    found = [Post(*(*row[:-2], None if row[-2] is None else Deliveries(*row[-2]))) for row in rows]
+    return Posts(found, next_before, unread, [row[0] for row in rows if row[-1]])
 
 
 _BODY_COLUMN = 5

@@ -33,6 +33,7 @@ class ProjectReport:
         handoff_and_ack_share: the part of all events that are posts or acks.
         handoffs: posts.
         acked: posts that somebody other than their sender has acked.
+        surface_median_seconds, surface_p90_seconds: from a post until it was first shown to a recipient, by recipient.
         ack_median_seconds, ack_p90_seconds: from a post to its first ack by somebody else.
         anchored: posts with a ref to an artifact.
         collisions: leases that met a live lease of somebody else, and so named it to whoever took them.
@@ -47,6 +48,8 @@ class ProjectReport:
     handoffs: int
     acked: int
     acked_share: float | None
+    surface_median_seconds: float | None
+    surface_p90_seconds: float | None
     ack_median_seconds: float | None
     ack_p90_seconds: float | None
     anchored: int
@@ -70,16 +73,28 @@ SELECT e.type, CASE WHEN e.type = 'claim' THEN e.payload ->> 'sequence' END, cou
 FROM event e WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s GROUP BY 1, 2
 """
 
-# `acked_at` is the first ack by somebody other than the sender (bus_ack in sql/posts.sql). How long it
-# took is kept to the millisecond below a second and to three digits above: few enough values to merge
-# over all windows.
-_POSTS = """
-SELECT CASE WHEN waited.seconds < 1 THEN round(waited.seconds::numeric, 3)
-            ELSE round(waited.seconds::numeric, 2 - floor(log(waited.seconds))::integer) END::float8,
-       count(*), count(o.ref)
+# How long something took is kept to the millisecond below a second and to three digits above: few enough values
+# to merge over all windows.
+_ROUNDED = """CASE WHEN waited.seconds < 1 THEN round(waited.seconds::numeric, 3)
+            ELSE round(waited.seconds::numeric, 2 - floor(log(waited.seconds))::integer) END::float8"""
+
+# `acked_at` is the first ack by somebody other than the sender (bus_ack in sql/posts.sql).
+_POSTS = f"""
+SELECT {_ROUNDED}, count(*), count(o.ref)
 FROM post o
 CROSS JOIN LATERAL (SELECT extract(epoch FROM o.acked_at - o.created_at)::float8 AS seconds) AS waited
 WHERE o.project_id = %(project)s AND o.id > %(after)s AND o.id <= %(until)s GROUP BY 1
+"""
+
+# An ack without a read shows a post too, so its time counts where nothing came before it.
+_SHOWN = f"""
+SELECT {_ROUNDED}, count(*)
+FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id
+CROSS JOIN LATERAL (
+    SELECT greatest(extract(epoch FROM least(d.surfaced_at, d.acked_at) - o.created_at), 0)::float8 AS seconds
+) AS waited
+WHERE d.project_id = %(project)s AND d.post_id > %(after)s AND d.post_id <= %(until)s AND d.addressed
+  AND (d.surfaced_at IS NOT NULL OR d.acked_at IS NOT NULL) GROUP BY 1
 """
 
 
@@ -120,6 +135,8 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
         handoffs=handoffs,
         acked=acked,
         acked_share=_share(acked, handoffs),
+        surface_median_seconds=_quantile(counted.surfaced, 0.5),
+        surface_p90_seconds=_quantile(counted.surfaced, 0.9),
         ack_median_seconds=_quantile(counted.waited, 0.5),
         ack_p90_seconds=_quantile(counted.waited, 0.9),
         anchored=counted.anchored,
@@ -142,6 +159,7 @@ class _Counted:
         self.types: Counter[str] = Counter()
         self.claimed: Counter[str] = Counter()
         self.waited: Counter[float] = Counter()
+        self.surfaced: Counter[float] = Counter()
         self.collisions = 0
         self.anchored = 0
         self.ends: list[datetime] = []
@@ -160,6 +178,8 @@ class _Counted:
                 self.anchored += anchored
                 if seconds is not None:
                     self.waited[seconds] += count
+            for seconds, count in conn.all(_SHOWN, window):
+                self.surfaced[seconds] += count
         self.ends += [
             at
             for (at,) in conn.all("SELECT at FROM event WHERE project_id = %s AND seq IN (1, %s)", (project_id, last))

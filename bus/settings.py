@@ -27,6 +27,7 @@ class Settings:
         allowed_origins: Origin headers that are served; others get 403.
         fast_path: whether usual tool calls are answered without the MCP SDK; off only to compare.
         waits_per_token: calls of one token that may wait at once in this process; more get 429.
+        streams_per_token: streams of one token that may be open in this process; more get 429.
         rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = field(default=())
     rate_per_minute: int = 0
     waits_per_token: int = 200
+    streams_per_token: int = 50
     fast_path: bool = True
 
     @classmethod
@@ -80,6 +82,7 @@ class Settings:
             allowed_origins=origins,
             rate_per_minute=_number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
             waits_per_token=_number(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
+            streams_per_token=_number(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
             fast_path=bool(_number(env, "GATEWAY_FAST_PATH", 1, 0, 1)),
         )
 

@@ -13,6 +13,7 @@ from bus import leases, posts, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument
+from bus.limits import MAX_INTEGER
 from bus.rules import surfaces
 
 KINDS = ("inbox", "acks", "lease", "task", "any")
@@ -41,6 +42,11 @@ class Wait:
     surface: str | None = None
     take: bool = False
     place: int | None = None
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether looking needs no transaction: what it reads is not moved by being told."""
+        return self.kinds == {"inbox"}
 
 
 News: TypeAlias = tuple[str, posts.Posts | leases.Holders | tasks.Next]
@@ -104,7 +110,7 @@ def keep(conn: Connection, waits: Sequence[Wait]) -> None:
 
 
 def look(conn: Connection, wait: Wait) -> News | None:
-    """What the caller waits for, if it is there. Call it inside a transaction.
+    """What the caller waits for, if it is there. Call it inside a transaction, but for `is_one_statement`.
 
     Raises:
         NotAuthenticated, OwnerSuspended: the caller may no longer call.
@@ -233,5 +239,80 @@ _DUE = """
               AND o.suspended_at IS NULL AND (w.token_id IS NULL OR EXISTS (
                 SELECT FROM token t WHERE t.id = w.token_id AND t.revoked_at IS NULL
                   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()))))
+    ORDER BY w.n
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What somebody who watches a project was told last.
+
+    Attributes:
+        seq: the last event.
+        inbox: how many posts wait (up to 100) and which is the newest; 0 where none does.
+        is_admin: whether it is shown the tools of a project-admin.
+    """
+
+    ctx: Ctx
+    seq: int
+    inbox: tuple[int, int]
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is new for a watch: the state to watch from, and the types of the events in between."""
+
+    now: Watch
+    types: frozenset[str]
+
+
+def changes(conn: Connection, watches: Sequence[Watch]) -> list[Change | None]:
+    """What is new for each of them; None for who may no longer watch. One statement, however many there are.
+
+    Of a long absence only the types of the newest 500 events are told.
+    """
+    rows = conn.all(
+        _CHANGES,
+        {
+            "projects": [watch.ctx.project_id for watch in watches],
+            "participations": [watch.ctx.participation_id for watch in watches],
+            "tokens": [watch.ctx.token_id for watch in watches],
+            "seqs": [watch.seq for watch in watches],
+        },
+    )
+    found: list[Change | None] = [None] * len(watches)
+    for number, is_admin, seq, waiting_, newest, types in rows:
+        ctx = watches[number - 1].ctx
+        found[number - 1] = Change(Watch(ctx, seq, (waiting_, newest), is_admin), frozenset(types))
+    return found
+
+
+def watch(conn: Connection, ctx: Ctx) -> Watch | None:
+    """A watch that begins now; None for who may not watch."""
+    (now,) = changes(conn, [Watch(ctx, MAX_INTEGER, (0, 0), False)])
+    return now.now if now is not None else None
+
+
+_CHANGES = """
+    SELECT w.n, p.is_admin, k.last_seq, inbox.waiting, inbox.newest,
+           ARRAY(SELECT DISTINCT e.type FROM (
+                SELECT e.type FROM event e WHERE e.project_id = w.project_id AND e.seq > w.seq
+                ORDER BY e.seq DESC LIMIT 500) AS e)
+    FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(tokens)s::bigint[], %(seqs)s::bigint[])
+         WITH ORDINALITY AS w (project_id, me, token_id, seq, n)
+    JOIN participation p ON p.id = w.me AND p.removed_at IS NULL
+    JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL
+    JOIN project pj ON pj.id = p.project_id AND pj.purging_at IS NULL
+    JOIN owner o ON o.id = pt.owner_id AND o.suspended_at IS NULL
+    JOIN project_clock k ON k.project_id = w.project_id
+    CROSS JOIN LATERAL (
+        SELECT count(*)::integer AS waiting, coalesce(max(d.post_id), 0) AS newest FROM (
+            SELECT d.post_id FROM delivery d
+            WHERE d.project_id = w.project_id AND d.participation_id = w.me AND d.acked_at IS NULL
+            ORDER BY d.post_id DESC LIMIT 100) AS d) AS inbox
+    WHERE w.token_id IS NULL OR EXISTS (
+        SELECT FROM token t WHERE t.id = w.token_id AND t.revoked_at IS NULL
+          AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()))
     ORDER BY w.n
 """

@@ -32,6 +32,8 @@ def render(report: ProjectReport, title: str) -> str:
         ("handoffs", str(report.handoffs), ""),
         ("  acknowledged", str(report.acked), percent(report.acked_share)),
         ("  anchored to an artifact", str(report.anchored), percent(report.anchored_share)),
+        ("  median time to be shown", duration(report.surface_median_seconds), ""),
+        ("  nine in ten shown within", duration(report.surface_p90_seconds), ""),
         ("  median time to acknowledge", duration(report.ack_median_seconds), ""),
         ("  nine in ten acknowledged within", duration(report.ack_p90_seconds), ""),
         ("leases taken", str(report.leases), ""),

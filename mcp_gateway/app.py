@@ -58,7 +58,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.service = Service(settings)
-        self._limit = RateLimit(settings.rate_per_minute)
+        self._limit = RateLimit(settings.rate_per_minute, settings.redis_url)
         self._server = build_server(self.service, _caller_of)
         self._mcp = self._server.streamable_http_app(
             json_response=False,
@@ -86,6 +86,8 @@ class Gateway:
             try:
                 await self.service.start()
                 stack.push_async_callback(self.service.stop)
+                self._limit.start()
+                stack.push_async_callback(self._limit.stop)
                 await stack.enter_async_context(self._server.session_manager.run())
             except Exception as error:  # noqa: BLE001 - the server must hear of it, whatever it is
                 _log.exception("start-up failed")

@@ -70,7 +70,7 @@ async def _told_to_stop(gateway: Gateway) -> None:
             # Windows has no signals that a loop could wait for.
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
     await told.wait()
-    gateway.service.waiters.drain()
+    gateway.service.drain()
 
 
 class Heads:

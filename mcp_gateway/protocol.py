@@ -24,6 +24,8 @@ from mcp_types import (
     PromptMessage,
     ReadResourceRequestParams,
     ReadResourceResult,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
     TextContent,
     TextResourceContents,
     ToolAnnotations,
@@ -140,6 +142,9 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
             messages=[PromptMessage(role="user", content=TextContent(type="text", text=words))],
         )
 
+    async def listen(ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        return await service.listen(caller_of(ctx), ctx, params)
+
     async def guard(ctx: Context, call_next: CallNext) -> HandlerResult:
         """Every request of a token that is no longer good is denied, whatever it asks for."""
         caller = caller_of(ctx)
@@ -177,6 +182,7 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
         on_read_resource=read_resource,
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
+        on_subscriptions_listen=listen,
     )
     server.middleware.append(guard)
     return server

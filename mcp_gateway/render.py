@@ -10,6 +10,8 @@ from typing import Any, get_args, get_origin
 # `from` is a keyword of Python and the field's name on the wire.
 _WIRE_NAMES = {"sender": "from"}
 UNREAD = "unread"
+# What the engine tells its door and not the client.
+_INNER = frozenset({UNREAD, "surfacing"})
 
 
 def iso(at: datetime) -> str:
@@ -34,7 +36,7 @@ def _plan(kind: type) -> Callable[[Any], dict[str, Any]]:
     steps = [
         (field.name, _WIRE_NAMES.get(field.name, field.name), _converter(hints[field.name]))
         for field in dataclasses.fields(kind)
-        if field.name != UNREAD
+        if field.name not in _INNER
     ]
 
     def render_one(value: Any) -> dict[str, Any]:

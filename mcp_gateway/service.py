@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from mcp.server.context import ServerRequestContext
+from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 
 from bus import participants
 from bus.cards import Addresses
@@ -15,16 +17,20 @@ from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 from bus.participants import Standing
+from bus.posts import Posts
 from bus.settings import Settings
 from bus.waiting import Wait
 from mcp_gateway.caller import Caller, Callers
 from mcp_gateway.cards import RENDERERS
+from mcp_gateway.hints import Hints
 from mcp_gateway.render import UNREAD, render
 from mcp_gateway.seen import FLUSH_SECONDS, Seen
+from mcp_gateway.streams import Streams
+from mcp_gateway.sweeping import TooManyError
 from mcp_gateway.threads import Threads
 from mcp_gateway.toolkit import Tool
 from mcp_gateway.tools.waiting import WAIT_SECONDS
-from mcp_gateway.waiters import Progress, TooManyError, Waiters
+from mcp_gateway.waiters import Progress, Waiters
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -57,24 +63,46 @@ class Service:
         self.seen = Seen()
         self.db = Database(settings.database_url, size=settings.threads, name="llm-bus gateway")
         self._threads = Threads(settings.threads, "engine")
-        self.waiters = Waiters(self.db, self._threads, settings.redis_url, settings.waits_per_token)
+        self.hints = Hints(settings.redis_url, hear=self._hear, resumed=self._hear_all)
+        self.waiters = Waiters(self.db, self._threads, settings.waits_per_token, self._hinted)
+        self.streams = Streams(self.db, self._threads, settings.streams_per_token, self._hinted)
         self._pending = 0
         self._flusher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to flush presence and to listen for hints."""
+        self.hints.start()
         self.waiters.start()
+        self.streams.start()
         self._flusher = asyncio.create_task(self._flush_for_ever())
 
     async def stop(self) -> None:
         """Flush what is left and close everything."""
         await self.waiters.stop()
+        await self.streams.stop()
+        await self.hints.stop()
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
         await self._flush()
         self._threads.close()
         self.db.close()
+
+    def drain(self) -> None:
+        """Answer every call that waits and end every stream: the process is about to stop."""
+        self.waiters.drain()
+        self.streams.drain()
+
+    def _hear(self, project_id: int, kinds: frozenset[str]) -> None:
+        self.waiters.hear(project_id, kinds)
+        self.streams.hear(project_id, kinds)
+
+    def _hear_all(self) -> None:
+        self.waiters.hear_all()
+        self.streams.hear_all()
+
+    def _hinted(self) -> bool:
+        return self.hints.connected
 
     async def run(self, work: Callable[[], _T], ctx: Ctx | None = None) -> _T:
         """Run engine work in a thread; callers that wait for one are served in turn.
@@ -150,8 +178,21 @@ class Service:
             raise
         self.seen.note(ctx)
         if tool.touches and not answer.is_error:
-            self.waiters.hints.give(ctx.project_id, tool.touches)
+            self.hints.give(ctx.project_id, tool.touches)
         return answer
+
+    async def listen(
+        self, caller: Caller, request: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        """Serve a stream of the caller's project; who has no right to it is denied."""
+        try:
+            if caller.ctx is None:
+                raise Denied(401)
+            with _denials():
+                return await self.streams.listen(caller.ctx, request, params)
+        except Denied as denied:
+            caller.denied = denied.status
+            raise
 
     async def _wait(self, ctx: Ctx, tool: Tool, arguments: Any, progress: Progress | None) -> Answer:
         def begin() -> tuple[Wait, float]:
@@ -170,15 +211,17 @@ class Service:
             return _refused(error)
         if news is None:
             content: dict[str, Any] = {"timed_out": True}
-            if self.waiters.is_draining():
+            if self.waiters.is_draining:
                 content["message"] = "The bus is restarting; call wait_for again."
         else:
             kind, found = news
+            if isinstance(found, Posts) and found.surfacing:
+                self.seen.show(ctx, found.surfacing)
             content = {"kind": kind, **render(found)}
             if kind != "inbox" and found.unread:
                 content["_unread_posts"] = found.unread
             if kind == "task" and wait.take:
-                self.waiters.hints.give(ctx.project_id, frozenset({"tasks", "ledger"}))
+                self.hints.give(ctx.project_id, frozenset({"tasks", "ledger"}))
         return _answered(content)
 
     def _call(self, ctx: Ctx, tool: Tool, arguments: Any) -> Answer:
@@ -202,6 +245,8 @@ class Service:
             # The engine may have refused before its first statement asked who is calling.
             self._check(ctx)
             return _refused(error)
+        if isinstance(result, Posts) and result.surfacing:
+            self.seen.show(ctx, result.surfacing)
         special = RENDERERS.get(type(result))
         content = render(result) if special is None else special(self.addresses, result)
         if unread:

@@ -7,7 +7,7 @@ wait are served in turn, however much each of them asks for.
 
 import asyncio
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -23,13 +23,16 @@ class Threads:
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._work: SimpleQueue[_Item | None] = SimpleQueue()
-        self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._work: SimpleQueue[tuple[Hashable, Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._done: deque[tuple[Hashable, asyncio.Future[Any], Any, BaseException | None]] = deque()
         # Who waits, in the order of their turns. What is handed to the threads is not taken back, so it is little:
         # enough that a thread finds something to do before the loop has heard that it is free.
         self._waiting: dict[Hashable, deque[_Item]] = {}
         self._handed = 0
         self._most_handed = 2 * count
+        # One thread is always left to the others, however much somebody asks for.
+        self._by_key: Counter[Hashable] = Counter()
+        self._most_by_key = max(1, count - 1)
         self._waking = False
         self._closed = False
         self._threads = [threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(count)]
@@ -40,14 +43,13 @@ class Threads:
         """Run work in a thread; call it on the event loop, which gets the result or the exception.
 
         Args:
-            key: who asks. Those who wait are served in turn.
+            key: who asks; None for the process itself. Those who wait are served in turn.
         """
         if self._closed:
             raise RuntimeError("the threads have been closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        if self._handed < self._most_handed:
-            self._handed += 1
-            self._work.put((work, future))
+        if self._may_go(key) and key not in self._waiting:
+            self._hand(key, (work, future))
         else:
             self._waiting.setdefault(key, deque()).append((work, future))
         return future
@@ -55,32 +57,50 @@ class Threads:
     def close(self) -> None:
         """Finish what was given and end the threads."""
         self._closed = True
-        while self._waiting:
-            self._work.put(self._next())
+        for line in self._waiting.values():
+            for work, future in line:
+                self._work.put((None, work, future))
+        self._waiting.clear()
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _next(self) -> _Item:
-        """The work of whose turn it is; whoever has more goes to the end of the line."""
-        key = next(iter(self._waiting))
-        line = self._waiting.pop(key)
-        item = line.popleft()
-        if line:
-            self._waiting[key] = line
-        return item
+    def _may_go(self, key: Hashable) -> bool:
+        return self._handed < self._most_handed and (key is None or self._by_key[key] < self._most_by_key)
+
+    def _hand(self, key: Hashable, item: _Item) -> None:
+        self._handed += 1
+        self._by_key[key] += 1
+        self._work.put((key, *item))
+
+    def _hand_out(self) -> None:
+        """Hand work to the threads, one piece of each who waits at a time."""
+        moved = True
+        while moved and self._handed < self._most_handed:
+            moved = False
+            for key in [key for key in self._waiting if self._may_go(key)]:
+                # Whoever has more goes to the end of the line.
+                line = self._waiting.pop(key)
+                item = line.popleft()
+                if line:
+                    self._waiting[key] = line
+                if not item[1].cancelled():
+                    self._hand(key, item)
+                moved = True
+                if self._handed >= self._most_handed:
+                    break
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
-            work, future = item
+            key, work, future = item
             try:
-                self._done.append((future, work(), None))
+                self._done.append((key, future, work(), None))
             except StopIteration:
                 # A future takes any exception but this one.
-                self._done.append((future, None, RuntimeError("the work raised StopIteration")))
+                self._done.append((key, future, None, RuntimeError("the work raised StopIteration")))
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-                self._done.append((future, None, error))
+                self._done.append((key, future, None, error))
             # A delivery that was asked for and has not begun takes this result along: it lowers the flag first.
             if not self._waking:
                 self._waking = True
@@ -94,13 +114,13 @@ class Threads:
     def _deliver(self) -> None:
         self._waking = False
         while self._done:
-            future, result, error = self._done.popleft()
+            key, future, result, error = self._done.popleft()
             self._handed -= 1
-            while self._waiting and self._handed < self._most_handed:
-                item = self._next()
-                if not item[1].cancelled():
-                    self._handed += 1
-                    self._work.put(item)
+            self._by_key[key] -= 1
+            if not self._by_key[key]:
+                del self._by_key[key]
+            if self._waiting:
+                self._hand_out()
             if future.cancelled():
                 continue
             if error is None:

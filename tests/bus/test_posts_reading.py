@@ -187,3 +187,43 @@ def test_a_single_post_is_always_shown_whole(conn: Connection, ada: Agent, monke
     page = posts.list_(conn, ada.ctx)
     assert [len(post.body) for post in page.posts] == [8000]
     assert page.next_before == page.posts[0].post_id
+
+
+def test_a_sender_sees_how_far_its_post_has_come(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
+    eve = factories.make_agent(conn, project, "eve", lane="docs")
+    zoe = factories.make_agent(conn, project, "zoe", lane="docs")
+    post_id = posts.create(conn, ada.ctx, "hello", to_lane="docs", to_actor="bob").post_id
+
+    def seen() -> Any:
+        (post,) = posts.list_(conn, ada.ctx).posts
+        return post.deliveries
+
+    def show(agent: Agent) -> None:
+        (shown,) = posts.list_(conn, agent.ctx, to_me=True).surfacing
+        posts.surface(conn, {(project.id, agent.ctx.participation_id, shown): 0.5})
+
+    assert seen() == posts.Deliveries(queued=3, surfaced=0, acked=0)
+    show(bob)
+    assert seen() == posts.Deliveries(queued=2, surfaced=1, acked=0)
+    # Shown once is enough, and an ack without a look counts as what it is.
+    assert posts.list_(conn, bob.ctx, to_me=True).surfacing == []
+    posts.ack(conn, eve.ctx, [post_id])
+    assert seen() == posts.Deliveries(queued=1, surfaced=1, acked=1)
+    posts.ack(conn, bob.ctx, [post_id])
+    show(zoe)
+    assert seen() == posts.Deliveries(queued=0, surfaced=1, acked=2)
+    # It is the sender's to know, and nobody else's look changes it.
+    (others,) = posts.list_(conn, bob.ctx).posts
+    assert others.deliveries is None
+    assert posts.list_(conn, ada.ctx).surfacing == []
+
+
+def test_the_first_sight_stands(conn: Connection, ada: Agent, bob: Agent) -> None:
+    post_id = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
+    key = (bob.ctx.project_id, bob.ctx.participation_id, post_id)
+    posts.surface(conn, {key: 5.0})
+    first = conn.one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
+    posts.surface(conn, {key: 0.0, (key[0], key[1], 999_999): 0.0})
+    assert (
+        conn.one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id)) == first
+    )

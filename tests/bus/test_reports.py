@@ -83,6 +83,22 @@ def test_the_time_to_ack_is_from_the_post_to_its_first_ack_by_another(conn: Conn
     assert report.ack_p90_seconds == pytest.approx(30.0 + 0.6 * 220.0)
 
 
+def test_the_time_to_be_shown_is_from_the_post_to_each_recipients_first_sight(
+    conn: Connection, ada: Agent, bob: Agent
+) -> None:
+    for seconds in (1.0, 3.0, 5.0):
+        post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
+        posts.surface(conn, {(bob.ctx.project_id, bob.ctx.participation_id, post): 0.0})
+        conn.one(
+            "UPDATE delivery d SET surfaced_at = o.created_at + make_interval(secs => %s) FROM post o"
+            " WHERE o.project_id = d.project_id AND o.id = d.post_id AND o.id = %s AND o.project_id = %s RETURNING 1",
+            (seconds, post, ada.ctx.project_id),
+        )
+    posts.create(conn, ada.ctx, "never shown", to_actor="bob")
+    report = reports.project_report(conn, ada.ctx.project_id)
+    assert (report.surface_median_seconds, report.surface_p90_seconds) == (3.0, pytest.approx(4.6))
+
+
 def test_leases_that_met_another_are_collisions(conn: Connection, ada: Agent, bob: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src/api")
     leases.acquire(conn, ada.ctx, "src/api")

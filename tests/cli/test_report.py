@@ -63,6 +63,8 @@ _EMPTY = ProjectReport(
     handoffs=0,
     acked=0,
     acked_share=None,
+    surface_median_seconds=None,
+    surface_p90_seconds=None,
     ack_median_seconds=None,
     ack_p90_seconds=None,
     anchored=0,
@@ -100,7 +102,7 @@ def test_a_report_fits_into_eighty_columns(report: ProjectReport) -> None:
 def test_an_empty_report_has_dashes_where_there_is_nothing_to_share() -> None:
     text = render(_EMPTY, "LLM Bus report: owner/demo")
     assert "Nothing has happened yet." in text
-    assert [line.split()[-1] for line in text.splitlines() if "median" in line or "together" in line] == ["-", "-"]
+    assert [line.split()[-1] for line in text.splitlines() if "median" in line or "together" in line] == ["-"] * 3
 
 
 def test_sequences_beyond_the_first_ten_are_summed_up() -> None:

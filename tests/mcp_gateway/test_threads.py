@@ -88,8 +88,8 @@ def test_those_who_wait_are_served_in_turn() -> None:
     threads = Threads(1, "test")
     asyncio.run(play())
     threads.close()
-    # Two were handed to the thread already, then they take turns.
-    assert [done.index("b0"), done.index("b1")] == [3, 5]
+    # One was handed to the thread already, then they take turns.
+    assert [done.index("b0"), done.index("b1")] == [1, 3]
     assert [name for name in done if name[0] == "a"] == [f"a{n}" for n in range(40)]
 
 
@@ -107,3 +107,18 @@ def test_who_stopped_waiting_costs_no_thread() -> None:
     asyncio.run(play())
     threads.close()
     assert done == ["stays"]
+
+
+def test_one_thread_is_left_to_the_others() -> None:
+    """Somebody keeps threads busy as long as it likes: whoever comes then is served meanwhile."""
+
+    async def play() -> None:
+        many = [threads.run(lambda: gate.wait(20), "a") for _ in range(10)]
+        await asyncio.wait_for(threads.run(lambda: None, "b"), 20)
+        gate.set()
+        await asyncio.gather(*many)
+
+    gate = threading.Event()
+    threads = Threads(3, "test")
+    asyncio.run(play())
+    threads.close()

@@ -1,0 +1,185 @@
+"""`push`: how soon who waits hears of it, and what it costs that many wait."""
+
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from bench import cpu
+from bench.bed import settle
+from bench.checks import check_ledgers, require
+from bench.client import Client
+from bench.crew import Team, dealt, make_teams
+from bench.load import Job, play
+from bench.scenario import Result, Row, Stage
+from bench.scripts import Mixed
+from bench.stats import Summary, summarise
+from bench.wire import Address, call, is_complete, request
+
+_MIB = 2**20
+_SETTLE_SECONDS = 3.0
+_IDLE_SECONDS = 5.0
+_CROWD_TEAMS = 4
+_WAIT: dict[str, Any] = {"kind": "inbox", "timeout_seconds": 50}
+_AT_ONCE = 200
+
+
+def run(stage: Stage) -> Result:
+    """From the commit of a post to the return of wait_for in the other process; and thousands who wait."""
+    result = Result()
+    teams = make_teams(stage.bed.database, 1, 2)
+    settle(stage.bed)
+    _tell(result, "idle", _rounds(stage, teams[0], stage.effort.push_rounds))
+    load = make_teams(stage.bed.database, 4, 8)
+    job = Job(Mixed(dealt(load, 32)), stage.bed.addresses, 32, warmup=0.5, windows=1, seconds=stage.effort.push_seconds)
+    playing = threading.Thread(target=lambda: outcomes.append(play(job)))
+    outcomes: list[object] = []
+    playing.start()
+    time.sleep(1.0)
+    _tell(result, "under mixed", _rounds(stage, teams[0], stage.effort.push_rounds, until=playing))
+    playing.join()
+    stage.bed.stop_redis()
+    try:
+        time.sleep(2.0)
+        _tell(result, "without Redis", _rounds(stage, teams[0], 10))
+    finally:
+        stage.bed.start_redis()
+    time.sleep(2.0)
+    _crowd(stage, result)
+    events = check_ledgers(stage.bed.database, [team.project_id for team in (*teams, *load)])
+    result.checked.append(f"{events} events contiguous")
+    return result
+
+
+def _tell(result: Result, variant: str, seconds: list[float]) -> None:
+    summary: Summary = summarise(seconds)
+    result.rows.append(Row("push", variant, 1, 0.0, [0.0], summary, {}, 0.0))
+    result.figures[variant] = {"rounds": len(seconds), "p50": summary.p50, "p99": summary.p99, "max": summary.max}
+
+
+def _rounds(stage: Stage, team: Team, rounds: int, until: threading.Thread | None = None) -> list[float]:
+    """One agent waits in one process, another posts in the other; the seconds from the post's answer to the wait's.
+
+    The answer to the post comes after its commit, so what is measured begins a little later than the commit does;
+    the moment taken is that at which the post was sent, and the whole call counts.
+    """
+    me, mate = team.agents
+    taken = []
+    with Client(stage.bed.addresses[0], me.token) as writer, Client(stage.bed.addresses[1], mate.token) as reader:
+        reader.call("whoami")
+        for _ in range(rounds):
+            if until is not None and not until.is_alive():
+                break
+            came: list[tuple[float, int]] = []
+
+            def wait(came: list[tuple[float, int]] = came) -> None:
+                news = reader.call("wait_for", **_WAIT).content
+                came.append((time.perf_counter(), news["posts"][0]["post_id"]))
+
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            time.sleep(0.02)
+            sent = time.perf_counter()
+            post_id = writer.call("post", body="x", to_actor=mate.label).content["post_id"]
+            waiting.join()
+            at, told = came[0]
+            require(told == post_id, f"waited for post {post_id} and was told of {told}")
+            taken.append(at - sent)
+            reader.call("ack", post_id=post_id)
+    return taken
+
+
+def _crowd(stage: Stage, result: Result) -> None:
+    """Many who wait and many who watch in one process: memory, CPU while idle, and one broadcast."""
+    address, pid = stage.bed.addresses[0], stage.bed.gateway_pids[0]
+    waiters, watchers = stage.effort.push_waiters, stage.effort.push_streams
+    teams = make_teams(stage.bed.database, _CROWD_TEAMS, 1 + max(1, waiters // 100 // _CROWD_TEAMS), lanes=1)
+    # The first of each team posts to its lane; the others wait.
+    others = [agent for team in teams for agent in team.agents[1:]]
+    agents = [others[number % len(others)] for number in range(waiters)]
+    with ExitStack() as stack:
+        for agent in others:
+            with Client(address, agent.token) as first:
+                first.call("whoami")
+        time.sleep(_SETTLE_SECONDS)
+        before = cpu.memory(pid)
+        opened = time.monotonic()
+        asked = []
+        for number, one in enumerate(agents, 1):
+            asked.append(_open(stack, address, call(address, one.token, "wait_for", **_WAIT)))
+            if number % _AT_ONCE == 0:
+                # Who comes in thousands at one moment is sent away with 503; that is not what is measured.
+                with Client(address, others[0].token) as first:
+                    first.call("whoami")
+        result.lines.append(f"{len(agents):,} came to wait within {time.monotonic() - opened:.1f} s")
+        time.sleep(_SETTLE_SECONDS)
+        waiting = cpu.memory(pid)
+        idle = cpu.snapshot({"gateway": [pid]})
+        time.sleep(_IDLE_SECONDS)
+        spent = cpu.between(idle, cpu.snapshot({"gateway": [pid]}))["gateway"] / _IDLE_SECONDS
+        require(time.monotonic() - opened < 40, "the crowd took too long to gather")
+        started = time.perf_counter()
+        for team in teams:
+            with Client(stage.bed.addresses[1], team.agents[0].token) as lead:
+                lead.call("post", body="to all", to_lane=team.agents[0].lane)
+        told = [_await(one) for one in asked]
+        broadcast = time.perf_counter() - started
+        heard = sum(b'"kind":"inbox"' in one for one in told)
+    require(heard == len(agents), f"{heard} of {len(agents)} heard the broadcast")
+    result.figures |= {
+        "waiters": len(agents),
+        "kib_each_waiting": round((waiting - before) / len(agents) / 1024, 1),
+        "cpu_while_idle": round(spent, 4),
+        "broadcast_seconds": round(broadcast, 2),
+    }
+    result.lines.append(
+        f"{len(agents):,} waiting calls in one process: {(waiting - before) / len(agents) / 1024:.1f} KiB each,"
+        f" {spent * 100:.1f} % of a core while idle; all answered {broadcast:.1f} s after one broadcast"
+    )
+    _watch(stage, result, teams, watchers)
+
+
+def _watch(stage: Stage, result: Result, teams: list[Team], watchers: int) -> None:
+    address, pid = stage.bed.addresses[0], stage.bed.gateway_pids[0]
+    agents = dealt(teams, watchers)
+    time.sleep(_SETTLE_SECONDS)
+    before = cpu.memory(pid)
+    with ExitStack() as stack:
+        wanted = {"notifications": {"resourceSubscriptions": ["bus://inbox", "bus://tasks"]}}
+        opened = [_open(stack, address, request(address, one.token, "subscriptions/listen", wanted)) for one in agents]
+        for one in opened:
+            require(b"acknowledged" in one.recv(65_536), "a stream was not acknowledged")
+        time.sleep(_SETTLE_SECONDS)
+        watching = cpu.memory(pid)
+        started = time.perf_counter()
+        for team in teams:
+            with Client(stage.bed.addresses[1], team.agents[0].token) as lead:
+                lead.call("task_create", title="to all")
+        for one in opened:
+            require(b"bus://tasks" in one.recv(65_536), "a stream was not told")
+        told = time.perf_counter() - started
+    result.figures |= {
+        "streams": len(agents),
+        "kib_each_stream": round((watching - before) / len(agents) / 1024, 1),
+        "streams_told_seconds": round(told, 2),
+    }
+    result.lines.append(
+        f"{len(agents):,} open streams in one process: {(watching - before) / len(agents) / 1024:.1f} KiB each;"
+        f" all told within {told:.1f} s"
+    )
+
+
+def _open(stack: ExitStack, address: Address, content: bytes) -> socket.socket:
+    opened = stack.enter_context(socket.create_connection((address.host, address.port), 60))
+    opened.sendall(content)
+    return opened
+
+
+def _await(opened: socket.socket) -> bytes:
+    received = b""
+    while not is_complete(received):
+        more = opened.recv(65_536)
+        require(bool(more), "a waiting call was cut off")
+        received += more
+    return received
