@@ -47,22 +47,25 @@ def judge(figures: Figures) -> list[Target]:
 
 
 def _against_limit(figures: Figures) -> list[Target]:
-    if "limit" not in figures:
-        return []
-    limit, cost = figures["limit"]["claim"], figures["limit"]["claim_cost"]
     found = []
     for name, least in (("claim_spread", 0.40), ("mixed", 0.35)):
-        if name in figures:
+        around = figures.get(name, {}).get("limit_modern")
+        if around is not None:
             rate, ours = figures[name]["rate"], figures[name]["cost_modern"]
-            detail = f"{rate:.0f} of {limit:.0f} a second; by CPU alone {cost / ours:.2f} ({cost:.0f} of {ours:.0f} us)"
-            found.append(Target(f"{name} / claim limit", False, least, rate / limit, detail))
+            other = figures[name]["rate_legacy"] / figures[name]["limit_legacy"]["rate"]
+            detail = (
+                f"{rate:.0f} of {around['rate']:.0f} a second; by CPU alone {around['cost'] / ours:.2f}"
+                f" ({around['cost']:.0f} of {ours:.0f} us); legacy {other:.2f}"
+            )
+            found.append(Target(f"{name} / claim limit", False, least, rate / around["rate"], detail))
     return found
 
 
 def _at_once(figures: Figures) -> list[Target]:
-    if "limit" not in figures or "claim500" not in figures:
+    around = figures.get("claim500", {}).get("limit_at once")
+    if around is None:
         return []
-    ideal = AT_ONCE / figures["limit"]["claim"]
+    ideal = AT_ONCE / around["rate"]
     taken, usual = figures["claim500"]["best_seconds"], figures["claim500"]["median_seconds"]
     detail = f"{taken * 1000:.0f} ms at best, median {usual * 1000:.0f}; 500 / limit is {ideal * 1000:.0f}"
     return [Target("claim500 / (500 / claim limit)", True, 2.5, taken / ideal, detail)]

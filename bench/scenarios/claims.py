@@ -5,6 +5,7 @@ from bench.checks import Numbers, check_claims, check_ledgers
 from bench.crew import Team, dealt, make_teams
 from bench.load import Outcome
 from bench.scenario import Result, Stage, row
+from bench.scenarios import limit
 from bench.scripts import Claims, Reads
 from bench.stats import median
 from bench.wire import ERAS, MODERN
@@ -16,12 +17,23 @@ AT_ONCE = 500
 def run_spread(stage: Stage) -> Result:
     """32 connections, 20 sequences in five projects, in both eras."""
     result = Result()
+    before = limit.at_this_moment(stage)
     for era in ERAS:
         teams = make_teams(stage.bed.database, SPREAD_TEAMS, 8)
         script = Claims(dealt(teams, 32), [f"seq-{number}" for number in range(SPREAD_SEQUENCES)], era)
         outcome = _play(stage, result, "claim_spread", era, script, 32)
         _check(stage, result, outcome, teams)
+        before = compare(stage, result, era, before)
     return result
+
+
+def compare(stage: Stage, result: Result, variant: str, before: limit.Moment | None) -> limit.Moment | None:
+    """Note what a variant is of the claim limit right before and after it; returns the one after."""
+    after = limit.at_this_moment(stage)
+    if before is not None and after is not None:
+        around = before.mean(after)
+        result.figures[f"limit_{variant}"] = {"rate": round(around.rate, 1), "cost": round(around.cost, 1)}
+    return after
 
 
 def run_hot(stage: Stage) -> Result:
@@ -34,11 +46,11 @@ def run_hot(stage: Stage) -> Result:
         _check(stage, result, outcome, teams)
     if "limit" in stage.figures:
         # One project is serial by commit, so it is compared with itself.
-        limit = stage.figures["limit"]
-        alone, rate = limit["claim_one_project"], result.figures["rate_32"]
+        known = stage.figures["limit"]
+        alone, rate = known["claim_one_project"], result.figures["rate_32"]
         result.lines.append(
             f"one project: {rate:.0f} of the {alone:.0f} claims a second of one project without HTTP"
-            f" ({rate / alone:.2f}); its commits take turns, {limit['commit_latency_ms']:.2f} ms for one call alone"
+            f" ({rate / alone:.2f}); its commits take turns, {known['commit_latency_ms']:.2f} ms for one call alone"
         )
     return result
 
@@ -52,7 +64,9 @@ def run_500(stage: Stage) -> Result:
     # A gateway asks the database once for each token that it has not met; that is not what is measured here.
     stage.play(Reads(agents[:50]), 100, warmup=0.0, windows=1, seconds=1.0)
     script = Claims(agents, ["adr"])
+    before = limit.at_this_moment(stage)
     outcome = stage.play(script, AT_ONCE, warmup=0.5, burst=stage.effort.bursts)
+    compare(stage, result, "at once", before)
     result.rows.append(row("claim500", "at once", AT_ONCE, outcome.windows))
     seconds = [window.seconds for window in outcome.windows]
     result.figures |= {"best_seconds": min(seconds), "median_seconds": median(seconds)}

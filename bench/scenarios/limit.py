@@ -1,5 +1,7 @@
 """`limit`: what PostgreSQL can do on this machine without any HTTP, and so what everything else is compared with."""
 
+from dataclasses import dataclass
+
 from bench import direct
 from bench.checks import check_claims, check_ledgers, check_posts
 from bench.crew import Team, make_teams
@@ -24,6 +26,8 @@ def run(stage: Stage) -> Result:
             result.figures[f"{best.verb}_{way}_cost"] = round(sum(best.cpu.values()), 1)
         result.figures[f"from_{way}"] = {"connections": claims.connections, "processes": claims.processes}
         result.figures[f"tried_{way}"] = {f"{one.connections}x{one.processes}": round(one.best, 1) for one in found}
+    best_way = max((direct.ENGINE, direct.BARE), key=lambda way: float(result.figures[f"claim_{way}"]))
+    result.figures["best_way"] = best_way
     alone = _measure(stage, direct.BARE, direct.CLAIM, teams, 1, 1)
     result.rows.append(_row(alone))
     result.figures["commit_latency_ms"] = summarise(alone.latencies).p50
@@ -43,6 +47,34 @@ def run(stage: Stage) -> Result:
         f" one project alone, which is serial by commit: {result.figures['claim_one_project']:.0f} claims a second"
     )
     return result
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What PostgreSQL did at one moment: claims a second, and microseconds of CPU for each."""
+
+    rate: float
+    cost: float
+
+    def mean(self, other: "Moment") -> "Moment":
+        """The mean of two moments."""
+        return Moment((self.rate + other.rate) / 2, (self.cost + other.cost) / 2)
+
+
+def at_this_moment(stage: Stage) -> Moment | None:
+    """The claim limit again, in the way that was best, right before or after something that is compared with it.
+
+    The machine's speed changes from minute to minute, so a ratio is taken of neighbours. None where `limit` was not
+    run.
+    """
+    if "limit" not in stage.figures:
+        return None
+    figures = stage.figures["limit"]
+    way = figures["best_way"]
+    best = figures[f"from_{way}"]
+    teams = make_teams(stage.bed.database, TEAMS, 8)
+    measured = _measure(stage, way, direct.CLAIM, teams, best["connections"], best["processes"])
+    return Moment(measured.best, sum(measured.cpu.values()))
 
 
 def _measure(

@@ -4,6 +4,8 @@ from bench.bed import settle
 from bench.checks import check_claims, check_ledgers, check_posts
 from bench.crew import dealt, make_teams
 from bench.scenario import Result, Stage, row
+from bench.scenarios import limit
+from bench.scenarios.claims import compare
 from bench.scripts import Mixed, Reads
 from bench.wire import ERAS, MODERN
 
@@ -14,6 +16,7 @@ CONNECTIONS = TEAMS * SIZE
 def run_mixed(stage: Stage) -> Result:
     """32 agents in four projects, one connection each, in both eras; and all 32 in one project."""
     result = Result()
+    before = limit.at_this_moment(stage)
     for variant, era, teams_count in (*((era, era, TEAMS) for era in ERAS), ("one project", MODERN, 1)):
         teams = make_teams(stage.bed.database, teams_count, CONNECTIONS // teams_count)
         settle(stage.bed)
@@ -24,6 +27,7 @@ def run_mixed(stage: Stage) -> Result:
         result.figures[f"rate_{variant}"] = line.rate
         result.figures[f"cost_{variant}"] = line.cost
         result.figures[f"tail_{variant}"] = round(line.latency.p99 / line.latency.p50, 2)
+        before = compare(stage, result, variant, before)
         found = outcome.collected
         numbers = check_claims(stage.bed.database, found["numbers"])
         posts = check_posts(stage.bed.database, found["posted"], found["acked"])

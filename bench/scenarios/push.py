@@ -46,7 +46,12 @@ def run(stage: Stage) -> Result:
     finally:
         stage.bed.start_redis()
     time.sleep(2.0)
-    _crowd(stage, result)
+    crowd = make_teams(
+        stage.bed.database, _CROWD_TEAMS, 1 + max(1, stage.effort.push_waiters // 100 // _CROWD_TEAMS), lanes=1
+    )
+    # The streams first: what waiting calls gave back would be theirs for nothing.
+    _watch(stage, result, crowd, stage.effort.push_streams)
+    _crowd(stage, result, crowd, stage.effort.push_waiters)
     events = check_ledgers(stage.bed.database, [team.project_id for team in (*teams, *load)])
     result.checked.append(f"{events} events contiguous")
     return result
@@ -90,11 +95,9 @@ def _rounds(stage: Stage, team: Team, rounds: int, until: threading.Thread | Non
     return taken
 
 
-def _crowd(stage: Stage, result: Result) -> None:
-    """Many who wait and many who watch in one process: memory, CPU while idle, and one broadcast."""
+def _crowd(stage: Stage, result: Result, teams: list[Team], waiters: int) -> None:
+    """Many who wait in one process: memory, CPU while idle, and one broadcast."""
     address, pid = stage.bed.addresses[0], stage.bed.gateway_pids[0]
-    waiters, watchers = stage.effort.push_waiters, stage.effort.push_streams
-    teams = make_teams(stage.bed.database, _CROWD_TEAMS, 1 + max(1, waiters // 100 // _CROWD_TEAMS), lanes=1)
     # The first of each team posts to its lane; the others wait.
     others = [agent for team in teams for agent in team.agents[1:]]
     agents = [others[number % len(others)] for number in range(waiters)]
@@ -137,19 +140,23 @@ def _crowd(stage: Stage, result: Result) -> None:
         f"{len(agents):,} waiting calls in one process: {(waiting - before) / len(agents) / 1024:.1f} KiB each,"
         f" {spent * 100:.1f} % of a core while idle; all answered {broadcast:.1f} s after one broadcast"
     )
-    _watch(stage, result, teams, watchers)
 
 
 def _watch(stage: Stage, result: Result, teams: list[Team], watchers: int) -> None:
+    """Many who watch in one process: memory, and one change in each project."""
     address, pid = stage.bed.addresses[0], stage.bed.gateway_pids[0]
     agents = dealt(teams, watchers)
+    for team in teams:
+        for agent in team.agents:
+            with Client(address, agent.token) as first:
+                first.call("whoami")
     time.sleep(_SETTLE_SECONDS)
     before = cpu.memory(pid)
     with ExitStack() as stack:
         wanted = {"notifications": {"resourceSubscriptions": ["bus://inbox", "bus://tasks"]}}
         opened = [_open(stack, address, request(address, one.token, "subscriptions/listen", wanted)) for one in agents]
         for one in opened:
-            require(b"acknowledged" in one.recv(65_536), "a stream was not acknowledged")
+            _read_until(one, b"acknowledged")
         time.sleep(_SETTLE_SECONDS)
         watching = cpu.memory(pid)
         started = time.perf_counter()
@@ -157,7 +164,7 @@ def _watch(stage: Stage, result: Result, teams: list[Team], watchers: int) -> No
             with Client(stage.bed.addresses[1], team.agents[0].token) as lead:
                 lead.call("task_create", title="to all")
         for one in opened:
-            require(b"bus://tasks" in one.recv(65_536), "a stream was not told")
+            _read_until(one, b"bus://tasks")
         told = time.perf_counter() - started
     result.figures |= {
         "streams": len(agents),
@@ -174,6 +181,14 @@ def _open(stack: ExitStack, address: Address, content: bytes) -> socket.socket:
     opened = stack.enter_context(socket.create_connection((address.host, address.port), 60))
     opened.sendall(content)
     return opened
+
+
+def _read_until(opened: socket.socket, wanted: bytes) -> None:
+    received = b""
+    while wanted not in received:
+        more = opened.recv(65_536)
+        require(bool(more), f"a stream ended before it said {wanted!r}")
+        received += more
 
 
 def _await(opened: socket.socket) -> bytes:
