@@ -197,7 +197,7 @@ class Service:
     async def _wait(self, ctx: Ctx, tool: Tool, arguments: Any, progress: Progress | None) -> Answer:
         def begin() -> tuple[Wait, float]:
             decoded = tool.decode(arguments)
-            with self.db.write() as conn:
+            with self.db.call() as conn:
                 wait: Wait = tool.function(conn, ctx, **decoded)
                 return wait, decoded.get("timeout_seconds", WAIT_SECONDS)
 

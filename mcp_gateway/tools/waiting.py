@@ -14,7 +14,7 @@ Kind = Literal["inbox", "acks", "lease", "task", "any"]
 WAIT_SECONDS = 25
 
 
-@tool(transaction=True, waits=True)
+@tool(waits=True)
 def wait_for(
     conn: Connection,
     ctx: Ctx,

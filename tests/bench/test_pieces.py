@@ -44,8 +44,8 @@ def test_percentiles_are_latencies_that_were_measured() -> None:
     assert stats.summarise([]).count == 0
 
 
-def test_targets_are_judged_against_the_limit_of_the_same_run() -> None:
-    limit = {"claim": 5000.0, "claim_cost": 300.0}
+def test_targets_are_judged_against_the_limit_beside_them() -> None:
+    around = {"rate": 5000.0, "cost": 300.0}
     spread = {
         "rate": 2000.0,
         "cost_modern": 900.0,
@@ -53,14 +53,27 @@ def test_targets_are_judged_against_the_limit_of_the_same_run() -> None:
         "rate_legacy": 1500.0,
         "tail_modern": 3.0,
         "tail_legacy": 4.1,
+        "limit_modern": around,
+        "limit_legacy": around,
     }
-    judged = {one.name: one for one in targets.judge({"limit": limit, "claim_spread": spread})}
+    judged = {one.name: one for one in targets.judge({"claim_spread": spread})}
     assert judged["claim_spread / claim limit"].reached
     assert not judged["claim_spread p99 / p50 at 32"].reached
     assert not judged["claim_spread: eras apart"].reached
-    slower = targets.judge({"limit": {**limit, "claim": 5001.0}, "claim_spread": spread})
+    slower = targets.judge({"claim_spread": {**spread, "limit_modern": {**around, "rate": 5001.0}}})
     assert not slower[0].reached
+    # Without a limit beside it there is nothing to compare with.
+    alone = {name: value for name, value in spread.items() if not name.startswith("limit")}
+    assert "claim_spread / claim limit" not in {one.name for one in targets.judge({"claim_spread": alone})}
     assert targets.judge({}) == []
+
+
+def test_push_and_fairness_have_their_targets() -> None:
+    one = {"p50": 5.0, "p99": 201.0, "max": 300.0, "rounds": 10}
+    push = {"idle": one, "without Redis": {**one, "p99": 2400.0}, "streams": 10, "kib_each_stream": 81.0}
+    fair = {"alone_p99": 10.0, "beside_p99": 20.0, "alone_p50": 2.0, "beside_p50": 3.0}
+    judged = targets.judge({"push": push, "fair": fair})
+    assert [target.reached for target in judged] == [False, True, False, True]
 
 
 def test_tables_keep_their_columns() -> None:
