@@ -24,6 +24,7 @@ _LONGEST_PAUSE = 1.0
 _PAUSE_SECONDS = 0.01
 _ALONE_SECONDS = 0.2
 _LONGEST_ID = 20
+_STOP_SECONDS = 2.0
 
 Listener = Callable[[int, frozenset[str]], None]
 
@@ -65,7 +66,9 @@ class Hints:
                         await asyncio.sleep(0.01)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            # Not for ever: a client library that swallows a cancellation must not keep the process.
+            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
 
     def give(self, project_id: int, kinds: frozenset[str]) -> None:
         """Something of these kinds was committed in a project."""

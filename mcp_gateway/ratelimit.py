@@ -16,6 +16,7 @@ from bus.ctx import Ctx
 
 _BURST_SECONDS = 10
 _SHARE_SECONDS = 1.0
+_STOP_SECONDS = 2.0
 _MOST_BUCKETS = 10_000
 
 
@@ -41,7 +42,8 @@ class RateLimit:
         """End what `start` began."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            # Not for ever: a client library that swallows a cancellation must not keep the process.
+            await asyncio.wait([self._task], timeout=_STOP_SECONDS)
 
     def admit(self, ctx: Ctx) -> bool:
         """Count one call; whether it may go on."""

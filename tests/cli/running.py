@@ -53,7 +53,7 @@ class Bus:
         """Ask it to end; returns its exit code."""
         self.process.send_signal(number)
         try:
-            self.process.communicate(timeout=40)
+            self.process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

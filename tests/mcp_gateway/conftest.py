@@ -6,9 +6,18 @@ from dataclasses import dataclass
 import pytest
 
 from bus.db import Database
+from tests import servers
 from tests.factories import Agent, make_agent, make_project
 from tests.mcp_gateway.processes import Process, running
 from tests.mcp_gateway.wire import Wire
+
+
+@pytest.fixture(scope="session")
+def shared_database_url() -> Iterator[str]:
+    """One database per worker process behind its gateways, which write presence at moments of their own: not the one
+    in which the engine's tests look at every table."""
+    with servers.cloned_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
