@@ -11,14 +11,14 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from bus import blockers, limits, names, participations
+from bus import blockers, limits, participations
 from bus.ctx import Ctx
 from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
 from bus.idempotency import key_and_fingerprint
-from bus.reading import page, read
 from bus.rules import tasks as rules
 from bus.rules import text
+from bus.task_lists import Task
 from bus.verb import Verb
 
 
@@ -52,40 +52,10 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocker:
-    """What a task waits for: another task, a reason, or both."""
-
-    on: int | None
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task; `blockers` are the open ones, at most 50."""
-
-    task_id: int
-    title: str
-    lane: str | None
-    owner: str | None
-    status: str
-    blockers: list[Blocker]
-    priority: int
-
-
-@dataclass(frozen=True, slots=True)
 class TakenTask(Task):
     """The task that the caller has just started, with what there is to know about it."""
 
     detail: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tasks:
-    """A page of tasks, newest first; `next_before` asks for the next page."""
-
-    tasks: list[Task]
-    next_before: int | None
-    unread: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,66 +370,6 @@ def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) ->
         if left == 0 and other_status == "in_progress":
             verb.event("task_resolve", task_id=other, blocker=task_id, status=other_status)
     return Shipped(task_id, status, unblocked, verb.finish())
-
-
-def list_(
-    conn: Connection,
-    ctx: Ctx,
-    *,
-    status: str | None = None,
-    owner: str | None = None,
-    lane: str | None = None,
-    ready: bool | None = None,
-    before: int | None = None,
-    limit: int = 50,
-) -> Tasks:
-    """Tasks, newest first.
-
-    Args:
-        owner: whose; by a present or former name.
-        ready: True for tasks that could be started now, False for the others.
-        before: a task_id; only older tasks.
-        limit: 1 to 200.
-    """
-    filters = ["t.project_id = %(project)s", "t.id < %(before)s"]
-    if status is not None:
-        if status not in rules.STATUSES:
-            raise InvalidArgument(f"status must be one of: {', '.join(rules.STATUSES)}.")
-        filters.append("t.status = %(status)s")
-    if lane is not None:
-        lane = text.name(lane, "lane")
-        filters.append("t.lane = %(lane)s")
-    if before is not None:
-        text.integer(before, "before", 1, limits.MAX_INTEGER)
-    if ready is not None:
-        is_ready = "(t.status IN ('open', 'assigned') AND t.open_blockers = 0)"
-        filters.append(is_ready if ready else f"NOT {is_ready}")
-    text.integer(limit, "limit", 1, 200)
-    assignee = None
-    if owner is not None:
-        assignee = names.get(conn, ctx, owner, "owner")
-        filters.append("t.participation_id = %(assignee)s")
-    unread, rows = read(
-        conn,
-        ctx,
-        "SELECT t.id, t.title, t.lane, t.owner, t.status,"
-        " ARRAY(SELECT jsonb_build_array(b.on_task_id, b.reason) FROM task_blocker b"
-        "       WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL"
-        "       ORDER BY b.id LIMIT 50), t.priority"
-        f" FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
-        "r.id DESC",
-        status=status,
-        lane=lane,
-        assignee=assignee,
-        before=before or limits.MAX_INTEGER,
-        limit=limit + 1,
-    )
-    rows, next_before = page(rows, limit)
-    found = [
-        Task(id_, title, lane_, owner_, status_, [Blocker(*one) for one in blockers], priority)
-        for id_, title, lane_, owner_, status_, blockers, priority in rows
-    ]
-    return Tasks(found, next_before, unread)
 
 
 def _begin(verb: Verb, task: _Row, status: str) -> None:

@@ -73,6 +73,12 @@ def begin(conn: Connection, ctx: Ctx, kind: str = "any", *, surface: str | None 
     kinds = {"inbox", "acks", "task"} if kind == "any" else {kind}
     if wanted is None:
         return Wait(ctx, frozenset(kinds), take=take)
+    # Whoever was told, or went away without a word, leaves a place behind: it goes when the next one comes.
+    conn.maybe(
+        "DELETE FROM waiter WHERE project_id = %s AND alive_until < clock_timestamp() - interval '1 minute'"
+        " RETURNING 1",
+        (ctx.project_id,),
+    )
     (place,) = conn.one(
         "INSERT INTO waiter (project_id, participation_id, surface, alive_until)"
         " SELECT c.project_id, %s, %s, clock_timestamp() + make_interval(secs => %s) FROM bus_enter(%s, %s, false) c"
@@ -93,7 +99,7 @@ def end(conn: Connection, waits: Sequence[Wait]) -> None:
 
 
 def keep(conn: Connection, waits: Sequence[Wait]) -> None:
-    """Say that these calls still wait, and clear away what stopped long ago."""
+    """Say that these calls still wait."""
     held = [wait for wait in waits if wait.place is not None]
     projects = sorted({wait.ctx.project_id for wait in held})
     if projects:
@@ -101,11 +107,6 @@ def keep(conn: Connection, waits: Sequence[Wait]) -> None:
             "UPDATE waiter SET alive_until = clock_timestamp() + make_interval(secs => %s)"
             " WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL RETURNING 1",
             (ALIVE_SECONDS, projects, sorted(wait.place for wait in held if wait.place is not None)),
-        )
-        conn.maybe(
-            "DELETE FROM waiter WHERE project_id = ANY (%s) AND alive_until < clock_timestamp() - interval '1 minute'"
-            " RETURNING 1",
-            (projects,),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bus import digest, leases, posts, presence, tasks
+from bus import digest, leases, posts, presence, task_lists
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.guide import GUIDE
@@ -59,7 +59,7 @@ RESOURCES = {
             JSON,
             lambda conn, ctx: leases.list_holders(conn, ctx),
         ),
-        Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: tasks.list_(conn, ctx)),
+        Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: task_lists.list_(conn, ctx)),
         Resource(
             "bus://presence",
             "presence",

@@ -7,6 +7,7 @@ doubt. Without a hint everybody is in doubt now and then.
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -37,7 +38,7 @@ class Held(Protocol):
 HeldT = TypeVar("HeldT", bound=Held)
 
 
-class Sweeper(Generic[HeldT]):
+class Sweeper(ABC, Generic[HeldT]):
     """Keeps calls or streams of one kind and looks after those in doubt. Runs on the event loop."""
 
     def __init__(self, db: Database, threads: Threads, most_per_token: int, hinted: Callable[[], bool]) -> None:
@@ -157,14 +158,14 @@ class Sweeper(Generic[HeldT]):
     async def _tick(self, now: float) -> None:
         """What happens by the clock alone, each second."""
 
+    @abstractmethod
     def _concerns(self, one: HeldT, kinds: frozenset[str]) -> bool:
         """Whether news of these kinds may be for this one."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _sweep(self, some: Sequence[HeldT]) -> None:
         """Ask about these and tell those for whom there is something."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self, one: HeldT) -> None:
         """Let this one end."""
-        raise NotImplementedError

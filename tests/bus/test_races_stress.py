@@ -22,6 +22,7 @@ from bus import (
     posts,
     presence,
     sequences,
+    task_lists,
     tasks,
     tokens,
 )
@@ -85,7 +86,7 @@ _VERBS: dict[str, Verb] = {
     "whats_new": lambda c, x, d: digest.whats_new(c, x, limit=50),
     "query_events": lambda c, x, d: ledger.query(c, x, limit=20, type=d.choice([None, "claim"])),
     "who_holds": lambda c, x, d: leases.list_holders(c, x, surface=d.choice([None, "src"])),
-    "list_tasks": lambda c, x, d: tasks.list_(c, x),
+    "list_tasks": lambda c, x, d: task_lists.list_(c, x),
     "who_is_active": lambda c, x, d: presence.list_active(c, x),
     "touch": lambda c, x, d: presence.touch(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
     "touch tokens": lambda c, x, d: tokens.touch(c, list(range(1, 9))),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from bus import digest, leases, participants, posts, presence, sequences, tasks
+from bus import digest, leases, participants, posts, presence, sequences, task_lists, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
@@ -336,7 +336,9 @@ def _check(conn: Connection, room: _Room) -> None:
     held = leases.list_holders(conn, me).leases
     holders = [("ada", "bob").index(one.actor.partition("/")[2]) for one in held]
     assert {(who, one.surface): (one.fence, one.mode) for who, one in zip(holders, held, strict=True)} == room.leases
-    found = {task.task_id: (task.status, [one.on for one in task.blockers]) for task in tasks.list_(conn, me).tasks}
+    found = {
+        task.task_id: (task.status, [one.on for one in task.blockers]) for task in task_lists.list_(conn, me).tasks
+    }
     assert found == {number: (task.status, task.blockers) for number, task in room.tasks.items()}
 
 

@@ -105,7 +105,7 @@ def test_who_stopped_waiting_holds_nobody_up(conn: Connection, ada: Agent, bob: 
         "UPDATE waiter SET alive_until = clock_timestamp() - interval '1 hour' WHERE id = %s RETURNING 1", (lost.place,)
     )
     assert waiting.look(conn, after) is not None
-    waiting.keep(conn, [after])
+    waiting.begin(conn, bob.ctx, "lease", surface="docs")
     assert conn.one("SELECT count(*) FROM waiter WHERE id = %s", (lost.place,)) == (0,)
 
 
