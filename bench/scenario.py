@@ -60,8 +60,8 @@ FULL = Effort(
     bursts=7,
     push_rounds=1_000,
     push_seconds=60.0,
-    push_waiters=4_000,
-    push_streams=1_000,
+    push_waiters=10_000,
+    push_streams=2_000,
 )
 QUICK = Effort(
     "quick",

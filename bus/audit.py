@@ -36,3 +36,6 @@ def record(
             detail=detail,
         )
     )
+    if project_id is not None:
+        # Who may call, and what it is shown, changes with what people do; and what they do is written here.
+        conn.touch(project_id, "members")

@@ -1,7 +1,7 @@
 """Connections: one PostgreSQL connection in two idioms, and the mapping of database errors to the bus's own."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeAlias
 
@@ -43,15 +43,23 @@ class Connection:
 
     Both run in the same transaction, if one is open. Statements go through `one`, `maybe`, `all` and `run`,
     which turn database errors into the bus's own.
+
+    Attributes:
+        touched: what is told to whoever waits once this has committed; see `touch`.
     """
 
-    __slots__ = ("core", "raw")
+    __slots__ = ("core", "raw", "touched")
 
     def __init__(self, core: sa.Connection) -> None:
         self.core = core
         raw = core.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)
         self.raw: psycopg.Connection[Row] = raw
+        self.touched: dict[int, set[str]] = {}
+
+    def touch(self, project_id: int, *kinds: str) -> None:
+        """Say that things of these kinds (bus/hints.py) change in a project, for those who wait to hear of it."""
+        self.touched.setdefault(project_id, set()).update(kinds)
 
     def maybe(self, sql: str, params: Params = ()) -> Row | None:
         """Run one statement and return its first row, or None."""
@@ -89,10 +97,20 @@ class Database:
     Args:
         url: libpq URL.
         size: the most connections held; further callers wait up to `wait` seconds, then get `unavailable`.
+        told: is given what each connection touched, after it has committed.
     """
 
-    def __init__(self, url: str, *, size: int = 8, wait: float = 5.0, name: str = "llm-bus") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int = 8,
+        wait: float = 5.0,
+        name: str = "llm-bus",
+        told: Callable[[Mapping[int, set[str]]], None] | None = None,
+    ) -> None:
         self.url = url
+        self._told = told
         self.engine = sa.create_engine(
             "postgresql+psycopg://",
             creator=lambda: connect(url, name=name),
@@ -118,13 +136,16 @@ class Database:
         with core:
             raw = core.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
+            conn = Connection(core)
             try:
-                yield Connection(core)
+                yield conn
             finally:
                 if raw.closed:
                     # The server went away. What else the pool holds is as dead as this connection.
                     core.invalidate()
                     self.engine.dispose()
+        if conn.touched and self._told is not None:
+            self._told(conn.touched)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

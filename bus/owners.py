@@ -11,7 +11,7 @@ from bus import audit
 from bus.db import Connection
 from bus.errors import BusError
 from bus.rules import text
-from bus.tables import owner
+from bus.tables import owner, project
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     ).one_or_none()
     if changed is not None:
         audit.record(conn, owner_id, actor, "owner.suspend", changed.handle, reason=reason)
+        _touch_projects(conn, owner_id)
     return changed is not None
 
 
@@ -124,4 +125,10 @@ def lift(conn: Connection, owner_id: int, *, actor: str) -> bool:
     ).one_or_none()
     if changed is not None:
         audit.record(conn, owner_id, actor, "owner.lift", changed.handle)
+        _touch_projects(conn, owner_id)
     return changed is not None
+
+
+def _touch_projects(conn: Connection, owner_id: int) -> None:
+    for (project_id,) in conn.run(sa.select(project.c.id).where(project.c.owner_id == owner_id)):
+        conn.touch(project_id, "members")

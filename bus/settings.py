@@ -26,8 +26,8 @@ class Settings:
         allowed_hosts: Host headers that are served; others get 421. `name:*` allows any port.
         allowed_origins: Origin headers that are served; others get 403.
         fast_path: whether usual tool calls are answered without the MCP SDK; off only to compare.
-        waits_per_token: calls of one token that may wait at once in this process; more get 429.
-        streams_per_token: streams of one token that may be open in this process; more get 429.
+        waits_per_token: calls of one token that may wait at once; more get 429.
+        streams_per_token: streams of one token that may be open at once; more get 429.
         rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
     """
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bus.db import Connection, Database
+from bus.hints import Sender
 from cli.runtime import settings_for_cli
 
 
@@ -16,9 +17,12 @@ def transaction(data: Path | None) -> Iterator[Connection]:
         CliError: no bus runs here and DATABASE_URL is not set.
         BusError: `unavailable` when the database does not answer.
     """
-    database = Database(settings_for_cli(data).database_url, size=1, name="llm-bus cli")
+    settings = settings_for_cli(data)
+    hints = Sender(settings.redis_url)
+    database = Database(settings.database_url, size=1, name="llm-bus cli", told=hints.give)
     try:
         with database.write() as conn:
             yield conn
     finally:
         database.close()
+        hints.close()

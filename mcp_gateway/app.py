@@ -13,6 +13,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 
 from bus import __version__
+from bus.ctx import Ctx
 from bus.settings import Settings
 from mcp_gateway.caller import Caller, bearer_key
 from mcp_gateway.envelope import envelope_error
@@ -47,6 +48,19 @@ class Plain:
 
     key: bytes
     spoken: Spoken
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """A usual tool call and who makes it."""
+
+    call: Call
+    ctx: Ctx
+
+    @property
+    def waits(self) -> bool:
+        """Whether its answer may take most of a minute."""
+        return self.call.tool.waits
 
 
 class Gateway:
@@ -192,7 +206,8 @@ class Gateway:
         spoken = self._fast.heed(headers) if self._fast is not None else None
         if self._fast is not None and spoken is not None:
             call = self._fast.recognise(spoken, content)
-            if call is not None:
+            # A call that waits has to notice that its client went away: see plain.py, and the SDK.
+            if call is not None and not call.tool.waits:
                 await response.whole(await self._answer(self._fast, call, caller))
                 return
         try:
@@ -229,22 +244,33 @@ class Gateway:
         spoken = self._fast.heed(headers)
         return None if key is None or spoken is None else Plain(key, spoken)
 
-    async def answer(self, plain: Plain, content: bytes) -> Reply | None:
-        """Answer a usual tool call by its headers and its body; None, and nothing done, where it is not one."""
+    def recognise(self, plain: Plain, content: bytes) -> Usual | None:
+        """The usual tool call that a head and its body make; None where it is not one."""
         assert self._fast is not None
-        started = time.perf_counter()
         # Before anything is decoded: strangers are refused by the longer way, which reads nothing of theirs.
         ctx = self.service.callers.find_cached(plain.key)
         call = None if ctx is None else self._fast.recognise(plain.spoken, content)
-        if call is None or ctx is None:
-            return None
+        return None if call is None or ctx is None else Usual(call, ctx)
+
+    async def answer(self, usual: Usual) -> Reply:
+        """Answer a usual tool call."""
+        assert self._fast is not None
+        started = time.perf_counter()
         status = 0
         try:
-            reply = await self._answer(self._fast, call, Caller(ctx)) if self._limit.admit(ctx) else denial(429)
+            if self._limit.admit(usual.ctx):
+                reply = await self._answer(self._fast, usual.call, Caller(usual.ctx))
+            else:
+                reply = denial(429)
             status = reply.status
         finally:
             _log_request("POST", "/mcp", status, started)
         return reply
+
+    def late(self, usual: Usual, reply: Reply) -> bytes:
+        """A reply as an event of a stream that began while it was waited for."""
+        assert self._fast is not None
+        return self._fast.late(usual.call, reply.status, reply.body)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

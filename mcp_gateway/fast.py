@@ -19,7 +19,7 @@ from mcp_types.methods import validate_client_request
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
-from mcp_gateway.protocol import INTERNAL_MESSAGE
+from mcp_gateway.protocol import DENIED, INTERNAL_MESSAGE, SERVER_ERROR
 from mcp_gateway.service import Answer
 from mcp_gateway.toolkit import Tool
 
@@ -43,7 +43,7 @@ _ACCEPTS_BOTH = frozenset(
     separator.join(order) for separator in (b", ", b",") for order in ((_JSON, _SSE), (_SSE, _JSON))
 )
 _JSON_HEADERS = [(b"content-type", _JSON)]
-_SSE_HEADERS = [
+SSE_HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"connection", b"keep-alive"),
     (b"content-type", _SSE),
@@ -137,9 +137,11 @@ class FastPath:
         params = request.params
         tool = self._tools.get(params.name)
         modern = spoken.tool is not None
-        if tool is None or tool.waits or (modern and spoken.tool != params.name):
+        if tool is None or (modern and spoken.tool != params.name):
             return None
         if not self._passes(spoken.version, params.meta, modern):
+            return None
+        if tool.waits and _wants_progress(params.meta):
             return None
         return Call(tool, params.arguments, msgspec.json.encode(request.id), modern)
 
@@ -162,11 +164,21 @@ class FastPath:
         error = msgspec.json.encode({"code": INTERNAL_ERROR, "message": INTERNAL_MESSAGE})
         return self._carry(call, b'"error":' + error)
 
+    def late(self, call: Call, status: int, body: bytes) -> bytes:
+        """An answer as an event of a stream that began before there was one; `status` is what it would have been."""
+        if status != 200:
+            error = msgspec.json.encode({"code": SERVER_ERROR, "message": DENIED[status]})
+            return _event(self._message(call, b'"error":' + error))
+        return _event(body) if call.modern else body
+
     def _carry(self, call: Call, member: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        message = b'{"jsonrpc":"2.0","id":' + call.id + b"," + member + b"}"
+        message = self._message(call, member)
         if call.modern:
             return [(b"content-length", str(len(message)).encode()), *_JSON_HEADERS], message
-        return _SSE_HEADERS, b"event: message\r\ndata: " + message + b"\r\n\r\n"
+        return SSE_HEADERS, _event(message)
+
+    def _message(self, call: Call, member: bytes) -> bytes:
+        return b'{"jsonrpc":"2.0","id":' + call.id + b"," + member + b"}"
 
     def _passes(self, version: str, raw: msgspec.Raw | msgspec.UnsetType, modern: bool) -> bool:
         """Whether the SDK accepts this envelope; each kind is asked once."""
@@ -187,8 +199,16 @@ class FastPath:
             if isinstance(verdict, InboundLadderRejection):
                 return False
         # A progress token is new with each call and not worth remembering; what is long is no usual envelope.
-        if b"progressToken" not in key[1] and len(key[1]) <= _LONGEST_ENVELOPE:
+        if not _wants_progress(raw) and len(key[1]) <= _LONGEST_ENVELOPE:
             if len(self._envelopes) >= _MOST_ENVELOPES:
                 self._envelopes.clear()
             self._envelopes[key] = None
         return True
+
+
+def _wants_progress(meta: msgspec.Raw | msgspec.UnsetType) -> bool:
+    return not isinstance(meta, msgspec.UnsetType) and b"progressToken" in bytes(meta)
+
+
+def _event(message: bytes) -> bytes:
+    return b"event: message\r\ndata: " + message + b"\r\n\r\n"

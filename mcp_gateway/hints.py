@@ -1,8 +1,4 @@
-"""Hints that something was committed, from this process to all others over Redis.
-
-A hint says which project and what kind of thing; never what. It is sent after the commit, at most once, and may get
-lost: whoever hears of it reads PostgreSQL, and whoever hears of nothing reads it now and then anyway.
-"""
+"""Hints of what was committed (bus/hints.py), between this process and all others."""
 
 import asyncio
 import contextlib
@@ -13,8 +9,8 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-KINDS = ("inbox", "acks", "ledger", "leases", "tasks", "presence", "members")
-_CHANNEL = "llm-bus:hints"
+from bus import hints as wire
+
 _log = logging.getLogger(__name__)
 # How long a silent connection may be dead before it is noticed.
 _HEALTH_SECONDS = 2.0
@@ -23,7 +19,6 @@ _LONGEST_PAUSE = 1.0
 # else listens.
 _PAUSE_SECONDS = 0.01
 _ALONE_SECONDS = 0.2
-_LONGEST_ID = 20
 _STOP_SECONDS = 2.0
 
 Listener = Callable[[int, frozenset[str]], None]
@@ -93,11 +88,10 @@ class Hints:
                 await self._something.wait()
                 self._something.clear()
                 pending, self._pending = self._pending, {}
-                text = " ".join(f"{project}:{','.join(sorted(kinds))}" for project, kinds in pending.items())
                 heard_by = 0
                 try:
                     async with asyncio.timeout(2):
-                        heard_by = await client.publish(_CHANNEL, f"{self._origin} {text}")
+                        heard_by = await client.publish(wire.CHANNEL, wire.write(self._origin, pending))
                 except (RedisError, OSError, TimeoutError):
                     # Others find it at their next look; nothing is kept for them.
                     _log.debug("hints were not sent", exc_info=True)
@@ -109,7 +103,7 @@ class Hints:
         while True:
             try:
                 async with self._client() as client, client.pubsub() as channel:
-                    await channel.subscribe(_CHANNEL)
+                    await channel.subscribe(wire.CHANNEL)
                     while True:
                         message = await channel.get_message(timeout=_HEALTH_SECONDS)
                         if message is None:
@@ -133,10 +127,7 @@ class Hints:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _take(self, text: str) -> None:
-        origin, *hints = text.split(" ")
-        if origin == self._origin:
-            return
-        for hint in hints:
-            project, _, kinds = hint.partition(":")
-            if project.isascii() and project.isdigit() and len(project) < _LONGEST_ID:
-                self._hear(int(project), frozenset(kinds.split(",")))
+        origin, hints = wire.read(text)
+        if origin != self._origin:
+            for project_id, kinds in hints:
+                self._hear(project_id, kinds)

@@ -25,7 +25,8 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
-from mcp_gateway.app import Gateway, Plain
+from mcp_gateway.app import Gateway, Plain, Usual
+from mcp_gateway.fast import SSE_HEADERS
 from mcp_gateway.replies import Headers, Reply
 
 # A head of an agent is some hundred bytes; what is longer is left to hypercorn.
@@ -39,6 +40,9 @@ _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trai
 _MOST_HEADS = 8192
 # A body that does not follow its head at once is left to hypercorn, which knows how to wait.
 _PATIENCE_SECONDS = 1.0
+# A stream that says nothing for longer is cut off by what lies between; the SDK keeps the same time.
+_SILENCE_SECONDS = 15.0
+_STILL_HERE = b": ping\r\n\r\n"
 # How long a stopping server waits for a client to read what it was sent.
 _LAST_WORDS_SECONDS = 3.0
 
@@ -127,6 +131,8 @@ class PlainServer(TCPServer):
         super().__init__(*hypercorn_arguments)
         self._heads = heads
         self._used = self.loop.time()
+        # What came while a call waited.
+        self._ahead = b""
         # Held while a plain request is under way, so that the connection is not closed under it.
         self._answering = asyncio.Lock()
 
@@ -163,7 +169,8 @@ class PlainServer(TCPServer):
                 if not await self._answered(plain, data[end:size]):
                     return data
                 self._used = self.loop.time()
-            data = data[size:]
+            data = data[size:] + self._ahead
+            self._ahead = b""
             if not data:
                 return None
         return data
@@ -183,14 +190,46 @@ class PlainServer(TCPServer):
 
     async def _answered(self, plain: Plain, content: bytes) -> bool:
         """Answer one request; False where nothing was done because it is not plain after all."""
-        reply = await self._heads.gateway.answer(plain, content)
-        if reply is None:
+        gateway = self._heads.gateway
+        usual = gateway.recognise(plain, content)
+        if usual is None:
             return False
         # A client that went away is noticed by the next read.
         with contextlib.suppress(OSError, RuntimeError):
-            self.writer.write(_encode(reply, self.config))
+            if usual.waits:
+                await self._answer_late(usual)
+            else:
+                self.writer.write(_encode(await gateway.answer(usual), self.config))
             await self.writer.drain()
         return True
+
+    async def _answer_late(self, usual: Usual) -> None:
+        """Answer a call that waits: give up when its client goes away, and keep the connection from falling silent."""
+        answering = asyncio.ensure_future(self._heads.gateway.answer(usual))
+        reading = asyncio.ensure_future(self.reader.read(MAX_RECV))
+        began = False
+        try:
+            pending = {answering, reading}
+            while not answering.done():
+                done, pending = await asyncio.wait(
+                    pending, timeout=_SILENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if reading in done and not reading.result():
+                    return
+                if not done:
+                    self.writer.write((b"" if began else _head(200, SSE_HEADERS, self.config)) + _chunk(_STILL_HERE))
+                    began = True
+            reply = answering.result()
+            if began:
+                self.writer.write(_chunk(self._heads.gateway.late(usual, reply)) + _LAST_CHUNK)
+            else:
+                self.writer.write(_encode(reply, self.config))
+        finally:
+            for task in (answering, reading):
+                task.cancel()
+            # What was read belongs to the next request. A read that is broken off leaves everything in the buffer.
+            _, read = await asyncio.gather(answering, reading, return_exceptions=True)
+            self._ahead = read if isinstance(read, bytes) else b""
 
     def _is_quiet(self) -> bool:
         """Whether hypercorn is between two requests, having read everything that it was given."""
@@ -223,16 +262,28 @@ class PlainServer(TCPServer):
         await super()._close()
 
 
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
 def _encode(reply: Reply, config: Config) -> bytes:
     """A reply as bytes, as h11 writes it."""
-    lines = [b"HTTP/1.1 %d \r\n" % reply.status]
-    lines += [b"%b: %b\r\n" % header for header in reply.headers]
-    lines.append(_common(config, int(time.time())))
+    head = _head(reply.status, reply.headers, config)
     if any(name == b"content-length" for name, _ in reply.headers):
-        lines += [b"\r\n", reply.body]
-    else:
-        lines += [b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(reply.body), reply.body, b"\r\n0\r\n\r\n"]
-    return b"".join(lines)
+        return head + reply.body
+    return head + _chunk(reply.body) + _LAST_CHUNK
+
+
+def _head(status: int, headers: Headers, config: Config) -> bytes:
+    lines = [b"HTTP/1.1 %d \r\n" % status]
+    lines += [b"%b: %b\r\n" % header for header in headers]
+    lines.append(_common(config, int(time.time())))
+    if not any(name == b"content-length" for name, _ in headers):
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    return b"".join((*lines, b"\r\n"))
+
+
+def _chunk(content: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(content), content)
 
 
 @functools.lru_cache(1)

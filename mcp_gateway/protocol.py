@@ -47,8 +47,8 @@ from mcp_gateway.tools import all_tools
 
 Context = ServerRequestContext[Any, Any]
 _log = logging.getLogger(__name__)
-_DENIED = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
-_SERVER_ERROR = -32000
+DENIED = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
+SERVER_ERROR = -32000
 INTERNAL_MESSAGE = "Internal error; the bus has logged it."
 
 
@@ -108,7 +108,8 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
         if resource.read is None or who is None:
             text = resource.text
         else:
-            text = await service.read(caller, lambda conn: resource.content(conn, who))
+            text, shown = await service.read(caller, lambda conn: resource.content(conn, who))
+            service.seen.show(who, shown)
         return ReadResourceResult(
             contents=[TextResourceContents(uri=resource.uri, mime_type=resource.mime_type, text=text)]
         )
@@ -154,7 +155,7 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
                 await service.standing(caller)
             return await call_next(ctx)
         except Denied as denied:
-            raise MCPError(_SERVER_ERROR, _DENIED.get(denied.status, "Denied")) from None
+            raise MCPError(SERVER_ERROR, DENIED[denied.status]) from None
         except (MCPError, ValidationError):
             raise
         except Exception:  # noqa: BLE001

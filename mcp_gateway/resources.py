@@ -1,6 +1,6 @@
 """Resources: the guide, and the same data that the read tools give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,12 @@ class Resource:
     read: Callable[[Connection, Ctx], Any] | None
     text: str = ""
 
-    def content(self, conn: Connection, ctx: Ctx) -> str:
-        """The resource as text, for one caller."""
+    def content(self, conn: Connection, ctx: Ctx) -> tuple[str, Sequence[int]]:
+        """The resource as text, for one caller; and the posts that it shows the caller for the first time."""
         if self.read is None:
-            return self.text
-        return msgspec.json.encode(render(self.read(conn, ctx))).decode()
+            return self.text, ()
+        found = self.read(conn, ctx)
+        return msgspec.json.encode(render(found)).decode(), found.surfacing if isinstance(found, posts.Posts) else ()
 
 
 RESOURCES = {

@@ -23,6 +23,7 @@ from bus.waiting import Wait
 from mcp_gateway.caller import Caller, Callers
 from mcp_gateway.cards import RENDERERS
 from mcp_gateway.hints import Hints
+from mcp_gateway.holdings import Holdings
 from mcp_gateway.render import UNREAD, render
 from mcp_gateway.seen import FLUSH_SECONDS, Seen
 from mcp_gateway.streams import Streams
@@ -64,14 +65,16 @@ class Service:
         self.db = Database(settings.database_url, size=settings.threads, name="llm-bus gateway")
         self._threads = Threads(settings.threads, "engine")
         self.hints = Hints(settings.redis_url, hear=self._hear, resumed=self._hear_all)
-        self.waiters = Waiters(self.db, self._threads, settings.waits_per_token, self._hinted)
-        self.streams = Streams(self.db, self._threads, settings.streams_per_token, self._hinted)
+        self.holdings = Holdings(settings.redis_url)
+        self.waiters = Waiters(self.db, self._threads, settings.waits_per_token, self.holdings, self._hinted)
+        self.streams = Streams(self.db, self._threads, settings.streams_per_token, self.holdings, self._hinted)
         self._pending = 0
         self._flusher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to flush presence and to listen for hints."""
         self.hints.start()
+        self.holdings.start()
         self.waiters.start()
         self.streams.start()
         self._flusher = asyncio.create_task(self._flush_for_ever())
@@ -81,6 +84,7 @@ class Service:
         await self.waiters.stop()
         await self.streams.stop()
         await self.hints.stop()
+        await self.holdings.stop()
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)

@@ -66,6 +66,8 @@ class Stream:
 class Streams(Sweeper[Stream]):
     """Every open stream of this process."""
 
+    kind = "streams"
+
     async def listen(
         self, ctx: Ctx, request: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from bus.ctx import Ctx
 from bus.db import Connection, Database
+from mcp_gateway.holdings import Holdings
 from mcp_gateway.threads import Threads
 
 _log = logging.getLogger(__name__)
@@ -41,10 +42,16 @@ HeldT = TypeVar("HeldT", bound=Held)
 class Sweeper(ABC, Generic[HeldT]):
     """Keeps calls or streams of one kind and looks after those in doubt. Runs on the event loop."""
 
-    def __init__(self, db: Database, threads: Threads, most_per_token: int, hinted: Callable[[], bool]) -> None:
+    # What others call them, where they are counted.
+    kind: str
+
+    def __init__(
+        self, db: Database, threads: Threads, most_per_token: int, holdings: Holdings, hinted: Callable[[], bool]
+    ) -> None:
         """
         Args:
-            most_per_token: how many of them one token may hold in this process.
+            most_per_token: how many of them one token may hold.
+            holdings: tells how many it holds in other processes.
             hinted: whether hints of other processes arrive at this moment.
         """
         self._db = db
@@ -53,6 +60,7 @@ class Sweeper(ABC, Generic[HeldT]):
         self._hinted = hinted
         self._held: dict[int, set[HeldT]] = {}
         self._per_token: Counter[int | None] = Counter()
+        self._elsewhere = holdings.share(self.kind, most_per_token, lambda: iter(self._per_token.items()))
         self._doubtful: set[HeldT] = set()
         self._doubt = asyncio.Event()
         self._draining = False
@@ -105,9 +113,10 @@ class Sweeper(ABC, Generic[HeldT]):
         Raises:
             TooManyError: its token holds as many as it may.
         """
-        if self._per_token[one.ctx.token_id] >= self._most:
+        token = one.ctx.token_id
+        if self._per_token[token] + self._elsewhere(token) >= self._most:
             raise TooManyError
-        self._per_token[one.ctx.token_id] += 1
+        self._per_token[token] += 1
         self._held.setdefault(one.ctx.project_id, set()).add(one)
 
     def _let_go(self, one: HeldT) -> None:

@@ -38,6 +38,7 @@ class Waiter:
 class Waiters(Sweeper[Waiter]):
     """Every waiting call of this process."""
 
+    kind = "waits"
     _kept = 0.0
 
     async def wait(self, wait: waiting.Wait, seconds: float, progress: Progress | None) -> waiting.News | None:

@@ -154,9 +154,15 @@ def _watch(stage: Stage, result: Result, teams: list[Team], watchers: int) -> No
     before = cpu.memory(pid)
     with ExitStack() as stack:
         wanted = {"notifications": {"resourceSubscriptions": ["bus://inbox", "bus://tasks"]}}
-        opened = [_open(stack, address, request(address, one.token, "subscriptions/listen", wanted)) for one in agents]
-        for one in opened:
-            _read_until(one, b"acknowledged")
+        opened: list[socket.socket] = []
+        for start in range(0, len(agents), _AT_ONCE):
+            some = [
+                _open(stack, address, request(address, one.token, "subscriptions/listen", wanted))
+                for one in agents[start : start + _AT_ONCE]
+            ]
+            for one in some:
+                _read_until(one, b"acknowledged")
+            opened += some
         time.sleep(_SETTLE_SECONDS)
         watching = cpu.memory(pid)
         started = time.perf_counter()
