@@ -17,6 +17,15 @@ from bus.tables.coordination import (
     task,
     task_blocker,
 )
+from bus.tables.credit import (
+    ENTRY_KINDS,
+    PLANS,
+    credit_account,
+    credit_entry,
+    meter_mark,
+    metering,
+    price,
+)
 from bus.tables.tenancy import (
     audit,
     invite,
@@ -28,39 +37,82 @@ from bus.tables.tenancy import (
     project,
     token,
 )
+from bus.tables.upkeep import NOTICE_CHANNELS, NOTICE_KINDS, job_run, notice, webhook
 
 TENANCY = frozenset(
-    {audit, invite, invite_redemption, owner, participant, participant_name, participation, project, token}
+    {
+        audit,
+        credit_account,
+        credit_entry,
+        invite,
+        invite_redemption,
+        job_run,
+        metering,
+        notice,
+        owner,
+        participant,
+        participant_name,
+        participation,
+        price,
+        project,
+        token,
+        webhook,
+    }
 )
 COORDINATION = frozenset(
-    {cursor, delivery, event, idempotency, lease, post, presence, project_clock, sequence, task, task_blocker}
+    {
+        cursor,
+        delivery,
+        event,
+        idempotency,
+        lease,
+        meter_mark,
+        post,
+        presence,
+        project_clock,
+        sequence,
+        task,
+        task_blocker,
+    }
 )
 
 __all__ = [
     "COORDINATION",
+    "ENTRY_KINDS",
     "EVENT_TYPES",
+    "NOTICE_CHANNELS",
+    "NOTICE_KINDS",
     "PARTICIPANT_KINDS",
+    "PLANS",
     "TASK_STATUSES",
     "TENANCY",
     "audit",
+    "credit_account",
+    "credit_entry",
     "cursor",
     "delivery",
     "event",
     "idempotency",
     "invite",
     "invite_redemption",
+    "job_run",
     "lease",
     "metadata",
+    "meter_mark",
+    "metering",
+    "notice",
     "owner",
     "participant",
     "participant_name",
     "participation",
     "post",
     "presence",
+    "price",
     "project",
     "project_clock",
     "sequence",
     "task",
     "task_blocker",
     "token",
+    "webhook",
 ]
