@@ -10,6 +10,7 @@ from hypercorn.config import Config
 from bus import logs
 from bus.settings import SettingError, Settings
 from webapp.app import create_app
+from webapp.options import WebOptions
 
 
 def main() -> None:
@@ -17,6 +18,7 @@ def main() -> None:
     logs.configure()
     try:
         settings = Settings.from_env(port=8787)
+        options = WebOptions.from_env()
     except SettingError as error:
         sys.exit(f"llm-bus web: {error}")
     config = Config()
@@ -26,7 +28,7 @@ def main() -> None:
     # Flask answers a body over the limit with 413; hypercorn would cut it off with an empty 400.
     config.wsgi_max_body_size = 16 * settings.max_body_bytes
     config.read_timeout = 60
-    asyncio.run(serve(create_app(settings), config, mode="wsgi"))
+    asyncio.run(serve(create_app(settings, options), config, mode="wsgi"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Alembic owns the database; tests show that migrating an empty database gives exactly this metadata.
 """
 
+from bus.tables.access import identity, login_link, secret, session, sign_up
 from bus.tables.base import EVENT_TYPES, PARTICIPANT_KINDS, TASK_STATUSES, metadata
 from bus.tables.coordination import (
     cursor,
@@ -31,6 +32,7 @@ from bus.tables.tenancy import (
 
 TENANCY = frozenset(
     {audit, invite, invite_redemption, owner, participant, participant_name, participation, project, token}
+    | {identity, login_link, secret, session, sign_up}
 )
 COORDINATION = frozenset(
     {cursor, delivery, event, idempotency, lease, post, presence, project_clock, sequence, task, task_blocker}
@@ -47,9 +49,11 @@ __all__ = [
     "delivery",
     "event",
     "idempotency",
+    "identity",
     "invite",
     "invite_redemption",
     "lease",
+    "login_link",
     "metadata",
     "owner",
     "participant",
@@ -59,7 +63,10 @@ __all__ = [
     "presence",
     "project",
     "project_clock",
+    "secret",
     "sequence",
+    "session",
+    "sign_up",
     "task",
     "task_blocker",
     "token",
