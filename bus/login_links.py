@@ -47,3 +47,8 @@ def use(conn: Connection, token: str) -> int:
     if used is None:
         raise BusError("not_found", "This link was used already, or its time is over. Ask for another.")
     return int(used.owner_id)
+
+
+def address(web: str, token: str) -> str:
+    """The page on which a link is used; `web` is the address of the web without a trailing slash."""
+    return f"{web}/sign-in/link/{token}"

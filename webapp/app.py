@@ -17,9 +17,10 @@ import webapp.pages
 from bus.cards import Addresses
 from bus.db import Database
 from bus.settings import Settings
-from webapp import errors, headers, templating, visitors
+from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
 from webapp.page import is_machine
+from webapp.ratelimit import Limits
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -53,6 +54,8 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
     app.extensions["bus.options"] = options
     app.extensions["bus.addresses"] = Addresses(settings.public_url, settings.mcp_url)
     app.extensions["bus.db"] = Database(settings.database_url, size=settings.threads, name="llm-bus web")
+    app.extensions["bus.providers"] = providers.from_options(options)
+    app.extensions["bus.limits"] = Limits(settings.redis_url)
     for module in pkgutil.iter_modules(webapp.pages.__path__):
         app.register_blueprint(importlib.import_module(f"webapp.pages.{module.name}").pages)
     visitors.init(app, secure=secure)

@@ -11,6 +11,7 @@ from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.settings import Settings
 from webapp.options import WebOptions
+from webapp.providers import Provider
 
 
 def database() -> Database:
@@ -37,6 +38,12 @@ def addresses() -> Addresses:
     return found
 
 
+def providers() -> dict[str, Provider]:
+    """Those who vouch for people here, by slug."""
+    found: dict[str, Provider] = current_app.extensions["bus.providers"]
+    return found
+
+
 @contextmanager
 def reading() -> Iterator[Connection]:
     """A connection for looks: no transaction, each statement for itself."""
@@ -52,34 +59,39 @@ def writing() -> Iterator[Connection]:
 
 
 @contextmanager
-def refused_to(url: str) -> Iterator[None]:
+def refused_to(url: str, *, also: tuple[str, ...] = ()) -> Iterator[None]:
     """Show a refusal of the bus as a message on the page at `url`. What is not there is a 404 as everywhere.
 
     For acts that have a button and no fields. The block's transaction is inside of this block, so it is rolled back.
+
+    Args:
+        also: codes that are shown there too, though they have pages of their own elsewhere.
     """
     try:
         yield
     except BusError as error:
-        if error.code in ("not_found", "unavailable"):
+        if error.code in ("not_found", "unavailable") and error.code not in also:
             raise
         flash(error.message, "error")
         abort(redirect(url, 303))
 
 
 @contextmanager
-def refused_on(form: FlaskForm) -> Iterator[None]:
+def refused_on(form: FlaskForm, *, field: str | None = None) -> Iterator[None]:
     """Show a refusal of the bus on the form that it speaks of; afterwards `form.errors` says whether there was one.
 
-    The message goes to the field that the refusal names first, else above the form.
+    The message goes to the field that the refusal names first, else to `field`, else above the form.
     """
     try:
         yield
     except BusError as error:
         if error.code in ("not_found", "unavailable"):
             raise
-        named = next((field for field in form if error.message.startswith(f"{field.name} ")), None)
+        named = next((one for one in form if error.message.startswith(f"{one.name} ")), None)
         if named is not None:
             named.errors = [*named.errors, _sentence(error.message, named.name, named.label.text)]
+        elif field is not None:
+            form[field].errors = [*form[field].errors, error.message]
         else:
             form.form_errors.append(error.message)
 

@@ -57,8 +57,13 @@ def init(app: Flask) -> None:
     app.register_error_handler(Exception, _defect)
 
 
-def error_page(status: int, message: str | None = None) -> Response:
-    """The page for a status; `message` replaces what it says by default."""
+def error_page(status: int, message: str | None = None, *, again: str | None = None) -> Response:
+    """The page for a status.
+
+    Args:
+        message: replaces what it says by default.
+        again: where to try again; the start when left out.
+    """
     if "_login_user" not in g:
         # Who is looking was not asked yet. It decides only what the top of the page offers.
         g.bus_viewer_unknown = status >= 500 or not _can_tell()
@@ -67,7 +72,7 @@ def error_page(status: int, message: str | None = None) -> Response:
         response = jsonify(ok=False, error=title.lower(), message=message or usual)
     else:
         response = make_response(
-            render_template("errors/error.html", status=status, title=title, message=message or usual)
+            render_template("errors/error.html", status=status, title=title, message=message or usual, again=again)
         )
     response.status_code = status
     if status == 503:

@@ -6,6 +6,7 @@ under way. Nothing in it lets anybody in.
 """
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,14 @@ from werkzeug.exceptions import Unauthorized
 from bus import keys, sessions
 from bus.db import Connection
 from bus.errors import BusError, Unavailable
+from bus.identities import Claim
 from bus.owners import Owner
 from bus.sessions import Session
 from webapp.engine import database, options
+
+SSO_ISSUER = "sso-header"
+_HEADER = "proxy"
+_SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's name
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,23 @@ def require_key() -> None:
     """Refuse a request that could need the visitor's cookie while the key that signs it cannot be read."""
     if isinstance(session._get_current_object(), NullSession):  # type: ignore[attr-defined]
         raise Unavailable("The database does not answer. Try again in a few seconds.")
+
+
+def vouched_by_proxy() -> Claim | None:
+    """Who is there by the word of the proxy in front, if one is trusted and proved that it is the one; else None."""
+    header, secret = options().sso_header, options().sso_secret
+    if header is None or secret is None:
+        return None
+    shown = request.headers.get(_SECRET_HEADER, "")
+    if not hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode()):
+        return None
+    email = request.headers.get(header, "").strip()
+    return Claim(SSO_ISSUER, email.lower(), email) if 3 <= len(email) <= 254 and "@" in email else None
+
+
+def by_header(subject: str) -> str:
+    """How a session is said to have been opened when a proxy vouched for this person."""
+    return f"{_HEADER} {subject}"
 
 
 def viewer() -> Owner | None:
@@ -119,7 +142,17 @@ def _load(sent: Request) -> Visitor | None:
         return None
     with database().call() as conn:
         found = sessions.find(conn, token, idle=options().session_idle)
-    return None if found is None else Visitor(found)
+    if found is None or not _still_vouched(found):
+        return None
+    return Visitor(found)
+
+
+def _still_vouched(found: Session) -> bool:
+    """Whether a session that a proxy's word opened is still that person's by the proxy's word of now."""
+    if not found.method.startswith(_HEADER):
+        return True
+    claim = vouched_by_proxy()
+    return claim is not None and found.method == by_header(claim.subject)
 
 
 def _send_cookie(response: Response) -> Response:

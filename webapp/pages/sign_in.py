@@ -1,13 +1,14 @@
-"""Signing in and out."""
+"""Signing in and out: the ways in, one-time links, and the word of a proxy."""
 
-from flask import flash, redirect, render_template, request, session, url_for
+from flask import flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 
 from bus import login_links, sessions
-from webapp import visitors
-from webapp.engine import refused_to, writing
+from webapp import entrance, visitors
+from webapp.engine import options, providers, refused_to, writing
 from webapp.page import PublicPages, no_store, see_other
+from webapp.ratelimit import admit, client_address
 
 pages = PublicPages("sign_in")
 
@@ -17,10 +18,14 @@ def index() -> str | Response:
     """The ways in. `next` is where to go afterwards."""
     wanted = request.args.get("next", "")
     if visitors.viewer() is not None:
-        return redirect(_inside(wanted) or url_for("dashboard.index"), 303)
-    if _inside(wanted):
-        session["next"] = wanted
-    return render_template("sign_in/index.html")
+        return redirect(entrance.inside(wanted) or url_for("dashboard.index"), 303)
+    entrance.remember_way_back(wanted)
+    claim = visitors.vouched_by_proxy()
+    if claim is not None:
+        # The proxy has asked already; a second button would ask again.
+        limit()
+        return entrance.enter(claim, visitors.by_header(claim.subject))
+    return render_template("sign_in/index.html", providers=list(providers().values()))
 
 
 @pages.get("/sign-in/link/<token>")
@@ -34,9 +39,10 @@ def link(token: str) -> str:
 @no_store
 def use_link(token: str) -> Response:
     """Use a link up and sign its owner in."""
-    with refused_to(url_for(".index")), writing() as conn:
+    limit()
+    after = entrance.way_back()
+    with refused_to(url_for(".index"), also=("not_found",)), writing() as conn:
         owner_id = login_links.use(conn, token)
-        after = way_back()
         visitors.sign_in(conn, owner_id, "link")
     return redirect(after, 303)
 
@@ -52,12 +58,6 @@ def sign_out() -> Response:
     return see_other("home.index")
 
 
-def way_back() -> str:
-    """Where somebody who signs in was going. Ask before signing in, which forgets it."""
-    return _inside(session.get("next", "")) or url_for("dashboard.index")
-
-
-def _inside(address: str) -> str | None:
-    """The address, if it is one of ours: a path, which no browser takes for another host."""
-    good = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
-    return address if good and "\\" not in address else None
+def limit() -> None:
+    """Count one act of signing in by this address."""
+    admit("sign-in", client_address(), options().sign_in_per_minute)
