@@ -29,7 +29,6 @@ _HERE = Path(__file__).resolve().parent
 # In an installed package they lie beside this module.
 _TEMPLATES = next(path for path in (_HERE / "templates", _HERE.parent / "templates") if path.is_dir())
 _log = logging.getLogger("webapp.request")
-_YEAR_SECONDS = 365 * 86_400
 
 
 def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
@@ -47,8 +46,6 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,
         # Asked of Sec-Fetch-Site instead, which no referrer policy and no proxy changes.
         WTF_CSRF_SSL_STRICT=False,
-        # What is under static/ is asked for with its fingerprint.
-        SEND_FILE_MAX_AGE_DEFAULT=_YEAR_SECONDS,
     )
     app.extensions["bus.settings"] = settings
     app.extensions["bus.options"] = options

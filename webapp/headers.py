@@ -65,6 +65,9 @@ def _harden(response: Response) -> Response:
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+    if request.endpoint == "static" and request.args.get("v") and response.status_code in (200, 304):
+        # Asked for by its fingerprint: another content has another address.
+        headers["Cache-Control"] = "public, max-age=31536000, immutable"
     if "Cache-Control" not in headers:
         # A page is made for one person at one moment: nobody shares it, and going back asks again.
         headers["Cache-Control"] = "no-store" if g.get("bus_no_store") else "private, no-cache"

@@ -6,6 +6,8 @@ spoilt, to see who notices.
 
 import base64
 import hashlib
+import hmac
+import json
 import secrets
 import threading
 import time
@@ -16,7 +18,7 @@ from urllib.parse import urlencode
 
 from flask import Flask, Response, jsonify, redirect, request
 from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
+from joserfc.jwk import RSAKey
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response as BaseResponse
@@ -134,15 +136,12 @@ class Issuer:
 
     def _signed(self, claims: dict[str, Any]) -> str:
         header = {"alg": self.algorithm, "kid": self.key.kid}
-        if self.algorithm == "none":
-            parts = [
-                base64.urlsafe_b64encode(str(part).replace("'", '"').replace("True", "true").encode())
-                for part in (header, claims)
-            ]
-            return b".".join(part.rstrip(b"=") for part in [*parts, b""]).decode()
-        if self.algorithm == "HS256":
-            public = base64.urlsafe_b64encode(self.key.as_pem(private=False)).rstrip(b"=").decode()
-            return jwt.encode(header, claims, OctKey.import_key({"kty": "oct", "k": public}))
+        if self.algorithm in ("none", "HS256"):
+            # By hand: no library signs with a public key, or not at all.
+            parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
+            public = self.key.as_pem(private=False)
+            mark = b"" if self.algorithm == "none" else hmac.digest(public, b".".join(parts), "sha256")
+            return b".".join([*parts, base64.urlsafe_b64encode(mark).rstrip(b"=")]).decode()
         return jwt.encode(header, claims, self.key)
 
     def _userinfo(self) -> Response:
