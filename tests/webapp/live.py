@@ -12,6 +12,7 @@ from hypercorn.config import Config
 from bus.settings import Settings
 from tests.servers import free_port
 from webapp.app import create_app
+from webapp.asgi import Web
 from webapp.options import WebOptions
 
 _START_SECONDS = 30
@@ -23,7 +24,8 @@ def live(database_url: str, **env: str) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     whole = {"DATABASE_URL": database_url, "PUBLIC_URL": url, **env}
-    app = create_app(Settings.from_env(whole), WebOptions.from_env(whole))
+    settings = Settings.from_env(whole)
+    app = create_app(settings, WebOptions.from_env(whole))
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
@@ -31,7 +33,7 @@ def live(database_url: str, **env: str) -> Iterator[str]:
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
-        task = asyncio.ensure_future(serve(app, config, mode="wsgi", shutdown_trigger=told.wait))
+        task = asyncio.ensure_future(serve(Web(app, settings), config, mode="asgi", shutdown_trigger=told.wait))
         while not _listens(port) and not task.done():
             await asyncio.sleep(0.01)
         started.set()

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 
+import httpx2
 import psycopg
 import pytest
 import redis
@@ -12,6 +13,7 @@ from bus import login_links
 from bus.db import Database
 from tests import servers
 from tests.factories import make_owner
+from tests.webapp.live import live
 from tests.webapp.visits import HOST, Browser, Web
 
 SECRET = "a secret of the proxy"
@@ -49,6 +51,20 @@ def test_the_header_alone_is_nobody(make_web: Callable[..., Web], db: Database, 
     assert _as(browser, "ada@example.org", "/account/", secret=secret).status_code == 303
     with db.call() as conn:
         assert conn.one("SELECT count(*) FROM sign_up") == (0,)
+
+
+def test_a_header_that_only_looks_like_the_proxys_is_nobody(database_url: str) -> None:
+    """WSGI writes X_Email and X-Email alike, and joins what comes twice; a proxy may know only one of them."""
+    proved = ("X-LLM-Bus-Proxy-Secret", SECRET)
+    with live(database_url, **_sso()) as url:
+        for headers in (
+            [proved, ("X_Email", "ada@example.org")],
+            [proved, ("X-Email", "ada@example.org"), ("X-Email", "bob@example.org")],
+            [proved, ("X-Email", "ada@example.org,bob@example.org")],
+            [("X_LLM_Bus_Proxy_Secret", SECRET), ("X-Email", "ada@example.org")],
+        ):
+            assert httpx2.get(f"{url}/sign-in", headers=headers).status_code == 200
+        assert httpx2.get(f"{url}/sign-in", headers=[proved, ("X-Email", "ada@example.org")]).status_code == 303
 
 
 def test_the_header_is_nothing_where_it_is_not_set_up(site: Web, db: Database) -> None:
