@@ -18,6 +18,7 @@ from bus.tables.coordination import (
     task,
     task_blocker,
 )
+from bus.tables.stats import event_count, service_stats
 from bus.tables.tenancy import (
     audit,
     invite,
@@ -32,7 +33,7 @@ from bus.tables.tenancy import (
 
 TENANCY = frozenset(
     {audit, invite, invite_redemption, owner, participant, participant_name, participation, project, token}
-    | {identity, login_link, secret, session, sign_up}
+    | {event_count, identity, login_link, secret, service_stats, session, sign_up}
 )
 COORDINATION = frozenset(
     {cursor, delivery, event, idempotency, lease, post, presence, project_clock, sequence, task, task_blocker}
@@ -48,6 +49,7 @@ __all__ = [
     "cursor",
     "delivery",
     "event",
+    "event_count",
     "idempotency",
     "identity",
     "invite",
@@ -65,6 +67,7 @@ __all__ = [
     "project_clock",
     "secret",
     "sequence",
+    "service_stats",
     "session",
     "sign_up",
     "task",

@@ -1,4 +1,5 @@
-"""How people get in: identities, sessions, one-time links, sign-ups under way, and the service's own keys.
+"""How people get in: identities, sessions, one-time links, sign-ups under way, the service's own keys,
+and what it has counted.
 
 Deploy order: before the code that uses it; the code before it does not look at any of this.
 """
@@ -82,6 +83,25 @@ CREATE TABLE secret (
     CONSTRAINT secret_pkey PRIMARY KEY (name)
 );
 COMMENT ON TABLE secret IS 'Keys that every process of the service has to share and that nobody set.';
+
+CREATE TABLE event_count (
+    project_id BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    counts JSONB NOT NULL,
+    CONSTRAINT event_count_pkey PRIMARY KEY (project_id)
+);
+COMMENT ON TABLE event_count IS
+    'How many events of each type a project had up to `seq`; stays when the project is deleted.';
+
+CREATE TABLE service_stats (
+    "only" BOOLEAN NOT NULL,
+    at TIMESTAMP WITH TIME ZONE NOT NULL,
+    body JSONB NOT NULL,
+    CONSTRAINT service_stats_pkey PRIMARY KEY ("only"),
+    CONSTRAINT service_stats_only_check CHECK ("only")
+);
+COMMENT ON TABLE service_stats IS
+    'The counts that everybody is answered with until they are too old: one row.';
 """
 
 
@@ -90,4 +110,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE secret, login_link, session, sign_up, identity")
+    op.execute("DROP TABLE service_stats, event_count, secret, login_link, session, sign_up, identity")

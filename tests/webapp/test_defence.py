@@ -290,3 +290,23 @@ def test_a_first_load_is_small(site: Web) -> None:
     assert size < 60_000
     assert "immutable" in browser.get(f"/static/{files[0]}").headers["Cache-Control"]
     assert HOST not in page.headers["Content-Security-Policy"]
+
+
+def test_counts_are_for_everybody_or_for_nobody(make_web: Callable[..., Web], site: Web, db: Database) -> None:
+    answer = site.browser().get("/api/stats")
+    assert (answer.status_code, answer.get_json()["ok"]) == (404, False)
+    with db.write() as conn:
+        make_owner(conn, "ada")
+    counts = make_web(PUBLIC_STATS="1").browser().get("/api/stats")
+    assert counts.get_json()["owners"] == 1
+    assert "public" in counts.headers["Cache-Control"]
+    assert "ada" not in counts.text
+
+
+def test_prices_are_shown_where_there_are_any(make_web: Callable[..., Web], site: Web) -> None:
+    assert site.browser().get("/pricing").status_code == 404
+    web = make_web(METERING="1", TERMS_URL="https://example.org/terms", PRIVACY_URL="https://example.org/privacy")
+    page = web.browser().get("/pricing")
+    assert page.status_code == 200
+    for link in ("https://example.org/terms", "https://example.org/privacy", "/pricing"):
+        assert f'href="{link}"' in page.text
