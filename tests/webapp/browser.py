@@ -3,8 +3,6 @@
 Without one these tests are left out, and the end of the run says so in so many words.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,20 +10,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
-LEFT_OUT = "no Chromium was found (set CHROMIUM, or install Debian's package chromium)"
+from tests.chromium import LEFT_OUT, find
 
 PHONE = {"width": 390, "height": 844}
 NARROWEST = {"width": 360, "height": 740}
 LAPTOP = {"width": 1280, "height": 800}
-
-
-def find() -> str | None:
-    """The Chromium of this machine: CHROMIUM, else one that is on the PATH."""
-    named = os.environ.get("CHROMIUM")
-    if named:
-        return named
-    return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 @contextmanager

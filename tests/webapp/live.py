@@ -3,37 +3,43 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hypercorn.asyncio import serve
+import hypercorn.asyncio
 from hypercorn.config import Config
 
-from bus.settings import Settings
 from tests.servers import free_port
-from webapp.app import create_app
-from webapp.asgi import Web
-from webapp.options import WebOptions
+from tests.webapp.visits import Web
+from webapp import asgi
 
 _START_SECONDS = 30
 
 
 @contextmanager
-def live(database_url: str, **env: str) -> Iterator[str]:
-    """Serve the web; yields its address. More settings come as environment variables."""
+def live(database_url: str, *, prepare: Callable[[Web], None] | None = None, **env: str) -> Iterator[str]:
+    """Serve the web; yields its address.
+
+    Args:
+        prepare: does something to the web before it serves.
+        env: more settings, as environment variables.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    whole = {"DATABASE_URL": database_url, "PUBLIC_URL": url, **env}
-    settings = Settings.from_env(whole)
-    app = create_app(settings, WebOptions.from_env(whole))
+    web = Web(database_url, **{"PUBLIC_URL": url, **env})
+    if prepare is not None:
+        prepare(web)
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
-    started, told, loops = threading.Event(), asyncio.Event(), []
+    started, told = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
-        task = asyncio.ensure_future(serve(Web(app, settings), config, mode="asgi", shutdown_trigger=told.wait))
+        app = asgi.Web(web.app, web.settings)
+        serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=told.wait)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(serving)
         while not _listens(port) and not task.done():
             await asyncio.sleep(0.01)
         started.set()
@@ -47,7 +53,7 @@ def live(database_url: str, **env: str) -> Iterator[str]:
     finally:
         loops[0].call_soon_threadsafe(told.set)
         thread.join()
-        app.extensions["bus.db"].close()
+        web.close()
 
 
 def _listens(port: int) -> bool:
