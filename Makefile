@@ -69,6 +69,10 @@ demo: $(STAMP) ## Let simulated agents work through the running bus, and report
 conformance: $(STAMP) ## Run the official MCP conformance suite (needs Node 22, or CONFORMANCE)
 	@$(BIN)/python -m tests.conformance.run
 
+.PHONY: screens
+screens: $(STAMP) ## Take a picture of every page, into screens/ (needs a Chromium)
+	@$(BIN)/python -m tests.webapp.screens $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the gateway under load, with a report (a quarter of an hour)
 	@$(BIN)/python -m bench $(ARGS)

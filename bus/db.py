@@ -29,6 +29,7 @@ _TOO_SLOW = (
 _CONFLICTS = {
     "owner_handle_key": "That handle is taken; choose another.",
     "owner_email_key": "An owner with that e-mail exists already.",
+    "identity_issuer_subject_key": "That sign-in belongs to an account already.",
     "project_owner_id_name_key_key": "You have a project of that name already; choose another name.",
     "participant_name_pkey": "That participant name is taken; choose another.",
     "participation_project_id_participant_id_key": "That participant is in the project already.",

@@ -112,6 +112,15 @@ def _number(env: Mapping[str, str], name: str, default: int, least: int, most: i
     return value
 
 
+def serves(allowed: tuple[str, ...], host: str) -> bool:
+    """Whether a Host or Origin header is on a list of names; `name:*` on it allows any port."""
+    value = host.lower()
+    if without_default_port(value) in allowed:
+        return True
+    base, separator, port = value.rpartition(":")
+    return bool(separator) and port.isdigit() and f"{base}:*" in allowed
+
+
 def without_default_port(text: str) -> str:
     """A host or an origin without the port that goes without saying."""
     return text.removesuffix(":443").removesuffix(":80")

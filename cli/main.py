@@ -26,15 +26,15 @@ class _Failure(click.ClickException):
 
 
 class _Nouns(click.Group):
-    """Each module of cli/commands is a command of its name and exports it as `command`."""
+    """Each module of cli/commands is a command of its name (`_` is `-`) and exports it as `command`."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+        return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        found: click.Command = importlib.import_module(f"cli.commands.{cmd_name}").command
+        found: click.Command = importlib.import_module(f"cli.commands.{cmd_name.replace('-', '_')}").command
         return found
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -11,6 +11,8 @@ from cli.exits import CliError, Exit
 from cli.files import write_private
 
 _FILE = "runtime.json"
+# Whom a fresh bus belongs to until somebody signs in and says otherwise.
+OWNER_EMAIL = "owner@localhost"
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from cli.runtime import NewAgent, Runtime
+from cli.runtime import OWNER_EMAIL, NewAgent, Runtime
 
 
-def render(runtime: Runtime, agents: list[NewAgent]) -> str:
-    """The short screen: addresses, how to connect, the tokens when they are new."""
+def render(runtime: Runtime, agents: list[NewAgent], login_url: str | None = None) -> str:
+    """The short screen: addresses, how to connect, the tokens when they are new.
+
+    Args:
+        login_url: a link that signs the owner in once, where there is one to hand out.
+    """
     rows = [("gateway", runtime.mcp_url)]
     if runtime.web:
         rows.insert(0, ("web", runtime.public_url))
+    if login_url is not None:
+        rows.insert(1, ("sign in", login_url))
     rows.append(("data", runtime.data))
     lines = ["", "LLM Bus is running.", ""]
     lines += [f"  {name:<9}{value}" for name, value in rows]
@@ -36,6 +42,7 @@ def render(runtime: Runtime, agents: list[NewAgent]) -> str:
     lines += [
         f"Another agent:  {command} agent add demo NAME",
         f"A new token:    {command} agent rotate demo NAME",
+        f"To sign in:     {command} login-link {OWNER_EMAIL}  (the link works once, for a quarter of an hour)",
         "Ctrl-C stops everything.",
     ]
     return "\n".join(lines)

@@ -3,9 +3,9 @@
 from bus import owners, participations, projects
 from bus.db import Connection
 from bus.errors import BusError
-from cli.runtime import NewAgent
+from cli.runtime import OWNER_EMAIL, NewAgent
 
-OWNER_EMAIL, OWNER_HANDLE = "owner@localhost", "owner"
+OWNER_HANDLE = "owner"
 PROJECT = "demo"
 AGENTS = ("alice", "bob")
 

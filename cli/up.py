@@ -97,8 +97,26 @@ def _start_and_watch(running: Running, signals: Signals, *, as_json: bool) -> No
             )
         )
     else:
-        _print(screen.render(now, agents))
+        _print(screen.render(now, agents, _login_url(now)))
     _watch(running, signals)
+
+
+def _login_url(now: runtime.Runtime) -> str | None:
+    """A link that signs in the owner whom the first start made; None where somebody else runs the show by now."""
+    if not now.web:
+        return None
+    # Here, since everything answers by now and nobody waits for these imports.
+    from bus import login_links, owners
+    from bus.db import Database
+    from bus.errors import BusError
+
+    with contextlib.closing(Database(now.database_url, size=1, name="llm-bus up")) as database:
+        try:
+            with database.write() as conn:
+                token = login_links.create(conn, owners.get(conn, runtime.OWNER_EMAIL))
+        except BusError:
+            return None
+    return login_links.address(now.public_url, token)
 
 
 def _launch_servers(running: Running, refuse: frozenset[int] = frozenset()) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from hypercorn.config import Config
 
@@ -14,19 +16,29 @@ from mcp_gateway.plain import serve
 
 def main() -> None:
     """Read the settings, serve, and drain on SIGTERM."""
-    logs.configure()
-    # The SDK reports each refused request and each stateless session at INFO; our own line says it already.
-    logging.getLogger("mcp").setLevel(logging.ERROR)
+    configure_logs()
     try:
         settings = Settings.from_env()
     except SettingError as error:
         sys.exit(f"llm-bus gateway: {error}")
+    run_in_loop(run(settings))
+
+
+def configure_logs() -> None:
+    """Log as every process does, without what the SDK would say twice."""
+    logs.configure()
+    # The SDK reports each refused request and each stateless session at INFO; our own line says it already.
+    logging.getLogger("mcp").setLevel(logging.ERROR)
+
+
+def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end in the fastest event loop that there is."""
     if sys.platform == "win32":
-        asyncio.run(run(settings))
+        asyncio.run(main)
     else:
         import uvloop
 
-        uvloop.run(run(settings))
+        uvloop.run(main)
 
 
 async def run(settings: Settings) -> None:

@@ -47,13 +47,18 @@ _STILL_HERE = b": ping\r\n\r\n"
 _LAST_WORDS_SECONDS = 3.0
 
 
-async def serve(gateway: Gateway, config: Config) -> None:
-    """Serve until the process is told to stop; calls under way are answered first."""
+async def serve(gateway: Gateway, config: Config, app: Any = None) -> None:
+    """Serve until the process is told to stop; calls under way are answered first.
+
+    Args:
+        app: the ASGI application behind the listener, if it is more than the gateway: it hands the gateway what is
+            the gateway's, its lifespan too.
+    """
     if gateway.settings.fast_path:
         # The one seam: hypercorn makes its connections by this name.
         _run.TCPServer = functools.partial(PlainServer, Heads(gateway))  # type: ignore[assignment,attr-defined]
     await hypercorn.asyncio.serve(
-        gateway,  # type: ignore[arg-type]
+        gateway if app is None else app,  # type: ignore[arg-type]
         config,
         mode="asgi",
         shutdown_trigger=functools.partial(_told_to_stop, gateway),

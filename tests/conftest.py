@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from tests import servers
+from tests.chromium import LEFT_OUT
 
 _SERVERS = pytest.StashKey[servers.Servers]()
 
@@ -23,6 +24,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """End them, after a broken-off run too."""
     if started := config.stash.get(_SERVERS, None):
         started.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly which tests of the browser were left out: a skip is easily taken for a pass."""
+    left_out = [
+        report.nodeid
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]
+    ]
+    if left_out:
+        terminalreporter.section("LEFT OUT", sep="!", red=True, bold=True)
+        terminalreporter.line(f"{len(left_out)} tests in a browser did not run: {LEFT_OUT}.")
+        for nodeid in sorted(left_out):
+            terminalreporter.line(f"  {nodeid}")
 
 
 @pytest.fixture

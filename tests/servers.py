@@ -111,6 +111,11 @@ def redis_url(number: int) -> str:
     return urlunsplit(parts._replace(path=f"/{number}"))
 
 
+def maintenance_url() -> str:
+    """The URL from which databases are made and dropped."""
+    return os.environ[_MAINTENANCE_URL]
+
+
 def postgres_log() -> Path:
     """The log of the run's PostgreSQL; each line carries the SQLSTATE."""
     return Path(os.environ[_POSTGRES_LOG])

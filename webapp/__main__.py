@@ -10,6 +10,8 @@ from hypercorn.config import Config
 from bus import logs
 from bus.settings import SettingError, Settings
 from webapp.app import create_app
+from webapp.asgi import Web
+from webapp.options import WebOptions
 
 
 def main() -> None:
@@ -17,16 +19,16 @@ def main() -> None:
     logs.configure()
     try:
         settings = Settings.from_env(port=8787)
+        options = WebOptions.from_env()
     except SettingError as error:
         sys.exit(f"llm-bus web: {error}")
     config = Config()
     config.bind = [f"{settings.host}:{settings.port}"]
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")
-    # Flask answers a body over the limit with 413; hypercorn would cut it off with an empty 400.
-    config.wsgi_max_body_size = 16 * settings.max_body_bytes
     config.read_timeout = 60
-    asyncio.run(serve(create_app(settings), config, mode="wsgi"))
+    web = Web(create_app(settings, options), settings)
+    asyncio.run(serve(web, config, mode="asgi"))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

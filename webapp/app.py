@@ -1,20 +1,26 @@
 """The Flask application, made by a factory that takes its settings."""
 
 import importlib
+import logging
 import pkgutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
-from werkzeug.wsgi import ClosingIterator
+from flask import Flask, Response, g, request
+from flask_wtf import CSRFProtect
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 import webapp.pages
 from bus.cards import Addresses
 from bus.db import Database
-from bus.errors import BusError
 from bus.settings import Settings
+from webapp import errors, headers, providers, templating, visitors
+from webapp.options import WebOptions
+from webapp.page import is_machine
+from webapp.ratelimit import Limits
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -22,33 +28,54 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).resolve().parent
 # In an installed package they lie beside this module.
 _TEMPLATES = next(path for path in (_HERE / "templates", _HERE.parent / "templates") if path.is_dir())
-
-_STATUS = {
-    "invalid_argument": 400,
-    "key_reuse": 400,
-    "forbidden": 403,
-    "not_found": 404,
-    "unknown_recipient": 404,
-    "conflict": 409,
-    "wrong_state": 409,
-    "unavailable": 503,
-}
+_log = logging.getLogger("webapp.request")
 
 
-def create_app(settings: Settings) -> Flask:
-    """The web over one database. Every file in webapp/pages that has a `pages` blueprint is a part of it."""
+def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
+    """The web over one database. Every file in webapp/pages that has a `pages` blueprint is a part of it.
+
+    Args:
+        options: what only the web is told; its defaults when left out.
+    """
+    options = options or WebOptions()
+    secure = settings.public_url.startswith("https://")
     app = Flask(__name__, template_folder=str(_TEMPLATES))
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_body_bytes,
+        # A form that was open over lunch is still good; its token lives as long as the visitor's cookie.
+        WTF_CSRF_TIME_LIMIT=None,
+        # Asked of Sec-Fetch-Site instead, which no referrer policy and no proxy changes.
+        WTF_CSRF_SSL_STRICT=False,
+    )
     app.extensions["bus.settings"] = settings
+    app.extensions["bus.options"] = options
     app.extensions["bus.addresses"] = Addresses(settings.public_url, settings.mcp_url)
-    app.extensions["bus.db"] = Database(settings.database_url, size=settings.threads, name="llm-bus web")
+    app.extensions["bus.db"] = Database(
+        settings.database_url, size=settings.threads, name="llm-bus web", told=Sender(settings.redis_url).give
+    )
+    app.extensions["bus.providers"] = providers.from_options(options)
+    app.extensions["bus.limits"] = Limits(settings.redis_url)
     for module in pkgutil.iter_modules(webapp.pages.__path__):
         app.register_blueprint(importlib.import_module(f"webapp.pages.{module.name}").pages)
-    app.register_error_handler(BusError, _refused)
-    app.register_error_handler(HTTPException, _http_error)
-    app.after_request(_harden)
+    visitors.init(app, secure=secure)
+    _Csrf(app)
+    headers.init(app, settings, secure=secure)
+    errors.init(app)
+    templating.init(app)
+    app.before_request_funcs.setdefault(None, []).insert(0, _begin)
+    app.after_request(_log_request)
     app.wsgi_app = _NeverEmpty(app.wsgi_app)  # type: ignore[method-assign]
+    if options.proxy_hops:
+        hops = options.proxy_hops
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
     return app
+
+
+class _Csrf(CSRFProtect):  # type: ignore[misc]
+    """Every POST needs a token, but for views that programs call: those know nothing of cookies."""
+
+    def _is_exempt(self) -> bool:
+        return is_machine()
 
 
 class _NeverEmpty:
@@ -63,26 +90,24 @@ class _NeverEmpty:
             yield b""
             yield from chunks
         finally:
-            if isinstance(chunks, ClosingIterator):
+            # Pages are closed to end their request, files to be closed.
+            if isinstance(chunks, ClosingIterator | FileWrapper):
                 chunks.close()
 
 
-def _refused(error: BusError) -> tuple[Response, int]:
-    return jsonify(ok=False, error=error.data.get("reason", error.code), message=error.message), _STATUS[error.code]
+def _begin() -> None:
+    g.bus_started = time.perf_counter()
 
 
-def _http_error(error: HTTPException) -> HTTPException | tuple[Response, int]:
-    if request.path == "/join" and request.method == "POST":
-        return jsonify(ok=False, error=error.name.lower(), message=error.description), error.code or 500
-    return error
-
-
-def _harden(response: Response) -> Response:
-    response.headers.setdefault(
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'",
-    )
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "no-referrer")
+def _log_request(response: Response) -> Response:
+    # The route, not the address: some addresses hold a code or the token of a link.
+    route = request.url_rule.rule if request.url_rule is not None else None
+    if request.endpoint not in ("static", "health.healthz"):
+        fields = {
+            "method": request.method,
+            "route": route,
+            "status": response.status_code,
+            "ms": round((time.perf_counter() - g.get("bus_started", time.perf_counter())) * 1000, 1),
+        }
+        _log.info("request", extra={"fields": fields})
     return response

@@ -3,6 +3,7 @@
 Alembic owns the database; tests show that migrating an empty database gives exactly this metadata.
 """
 
+from bus.tables.access import identity, login_link, secret, session, sign_up
 from bus.tables.base import EVENT_TYPES, PARTICIPANT_KINDS, TASK_STATUSES, metadata
 from bus.tables.coordination import (
     cursor,
@@ -26,6 +27,7 @@ from bus.tables.credit import (
     metering,
     price,
 )
+from bus.tables.stats import event_count, service_stats
 from bus.tables.tenancy import (
     audit,
     invite,
@@ -58,6 +60,7 @@ TENANCY = frozenset(
         token,
         webhook,
     }
+    | {event_count, identity, login_link, secret, service_stats, session, sign_up}
 )
 COORDINATION = frozenset(
     {
@@ -92,11 +95,14 @@ __all__ = [
     "cursor",
     "delivery",
     "event",
+    "event_count",
     "idempotency",
+    "identity",
     "invite",
     "invite_redemption",
     "job_run",
     "lease",
+    "login_link",
     "metadata",
     "meter_mark",
     "metering",
@@ -110,7 +116,11 @@ __all__ = [
     "price",
     "project",
     "project_clock",
+    "secret",
     "sequence",
+    "service_stats",
+    "session",
+    "sign_up",
     "task",
     "task_blocker",
     "token",

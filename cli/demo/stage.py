@@ -10,7 +10,8 @@ from bus.errors import BusError
 from bus.owners import Owner
 from bus.projects import Project
 from cli.demo.steps import Plan
-from cli.seed import OWNER_EMAIL, OWNER_HANDLE
+from cli.runtime import OWNER_EMAIL
+from cli.seed import OWNER_HANDLE
 
 # Whoever meets them in a list knows where they come from, and no agent of the user's is drawn in.
 _PREFIX = "demo-"

@@ -1,15 +1,18 @@
 """The short commands, against a database that DATABASE_URL names."""
 
 import json
+from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from bus import owners
+from bus import login_links, owners
 from bus.db import Database
 from cli.exits import Exit
 from cli.main import main
+from tests.checks import refused
 
 
 class Cli:
@@ -157,3 +160,26 @@ def test_help_names_every_command() -> None:
     said = CliRunner().invoke(main, ["--help"]).output
     for noun in ("agent", "doctor", "migrate", "owner", "project", "token", "up"):
         assert f"\n  {noun} " in said
+
+
+def test_a_login_link_signs_its_owner_in_once(cli: Cli) -> None:
+    made = cli.json("login-link", "ANN@example.org", "--minutes", "5", PUBLIC_URL="https://bus.example.org/")
+    assert list(made) == ["url"]
+    base, separator, token = made["url"].partition("/sign-in/link/")
+    assert (base, separator, len(token)) == ("https://bus.example.org", "/sign-in/link/", 43)
+    with closing(Database(str(cli.env["DATABASE_URL"]), size=1)) as database, database.write() as conn:
+        ann = owners.get(conn, "ann")
+        assert login_links.use(conn, token) == ann.id
+        with refused(conn, "not_found"):
+            login_links.use(conn, token)
+        left = conn.one("SELECT expires_at - created_at FROM login_link")[0]
+        acts = conn.all("SELECT actor, action, subject FROM audit WHERE action LIKE 'login_link%%'")
+    assert left <= timedelta(minutes=5, seconds=1)
+    assert acts == [("cli", "login_link.create", "ann")]
+    assert "once, within 15 minutes" in cli.run("login-link", "ann").output
+
+
+def test_a_login_link_for_nobody_is_refused(cli: Cli) -> None:
+    refused_to = cli.run("login-link", "nobody@example.org")
+    assert refused_to.exit_code == Exit.NOT_FOUND
+    assert "nobody@example.org" in refused_to.stderr

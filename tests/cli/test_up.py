@@ -4,17 +4,20 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urljoin
 
+import httpx2
 import psutil
 import psycopg
 import pytest
 import redis
 
-from tests.cli.running import Bus, bus, remaining, run
+from tests.cli.running import LLM_BUS, Bus, bus, data_folder, environment, remaining, reserve_ports, run
 
 
 def _names(url: str) -> list[str]:
@@ -188,3 +191,27 @@ def test_root_is_told_which_folder_keeps_postgres_out(data: Path) -> None:
     assert str(closed) in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_screen_of_a_first_start_lets_its_owner_in() -> None:
+    """As a person starts it: the link on the screen is one of a page that signs in, and works once."""
+    with data_folder() as data:
+        data.mkdir()
+        reserve_ports(data)
+        process = subprocess.Popen(
+            [LLM_BUS, "up", "--data", str(data)], stdout=subprocess.PIPE, text=True, env=environment({})
+        )
+        try:
+            assert process.stdout is not None
+            lines = list(iter(process.stdout.readline, "Ctrl-C stops everything.\n"))
+            link = next(line.split()[-1] for line in lines if line.split()[:2] == ["sign", "in"])
+            assert any("login-link owner@localhost" in line for line in lines)
+            with httpx2.Client(timeout=30) as client:
+                page = client.get(link)
+                token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
+                assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"
+                assert "demo" in client.get(urljoin(link, "/admin/")).text
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        assert process.returncode == 0

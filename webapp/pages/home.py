@@ -1,11 +1,22 @@
 """What this is, in a screen."""
 
-from flask import Blueprint, current_app, render_template
+from flask import abort, render_template
 
-pages = Blueprint("home", __name__)
+from webapp.engine import options
+from webapp.page import PublicPages
+
+pages = PublicPages("home")
 
 
 @pages.get("/")
 def index() -> str:
     """Says what the bus is and where agents reach it."""
-    return render_template("home/index.html", mcp_url=current_app.extensions["bus.addresses"].mcp)
+    return render_template("home/index.html")
+
+
+@pages.get("/pricing")
+def pricing() -> str:
+    """What credits are and what they cost, where the service takes any."""
+    if not options().metering:
+        abort(404)
+    return render_template("home/pricing.html")

@@ -9,6 +9,7 @@ from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.guide import GUIDE
 from bus.rules.tokens import is_code
+from webapp.page import machine
 
 pages = Blueprint("join", __name__)
 
@@ -29,6 +30,7 @@ def show(code: str) -> str:
 
 
 @pages.post("/join")
+@machine
 def redeem() -> tuple[Response, int]:
     """Use an invite: `{"code", "name"?}` in, the token and how to connect out."""
     try:

@@ -1,0 +1,30 @@
+"""`llm-bus login-link`: let an owner into the web without a sign-in provider."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from cli.options import data_option, emit, json_option
+
+
+@click.command("login-link", short_help="Make a link that signs an owner in once.")
+@click.argument("email")
+@click.option("--minutes", type=click.IntRange(1, 1440), default=15, show_default=True, help="How long it works.")
+@data_option
+@json_option
+def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
+    """Make a link that signs the owner with this e-mail address or handle in, once.
+
+    Whoever has the link is the owner: hand it over as you would a password.
+    """
+    from bus import login_links, owners
+    from cli.engine import transaction
+    from cli.runtime import settings_for_cli
+
+    with transaction(data) as conn:
+        owner = owners.get(conn, email)
+        token = login_links.create(conn, owner, lasts=timedelta(minutes=minutes))
+    url = login_links.address(settings_for_cli(data).public_url, token)
+    said = f"{url}\nIt signs {owner.handle} in, once, within {minutes} minute{'' if minutes == 1 else 's'}."
+    emit({"url": url}, said, as_json=as_json)

@@ -1,0 +1,15 @@
+"""`llm-bus serve`: web and gateway behind one port."""
+
+import click
+
+
+@click.command("serve", short_help="Serve web and gateway on one port (PORT).")
+def command() -> None:
+    """Serve the web and the MCP endpoint on one port, until SIGTERM.
+
+    For platforms that route one port to one process. Where each process gets an address of its own, run `web` and
+    `gateway` of the Procfile instead: they scale apart. Settings come from the environment; DATABASE_URL is required.
+    """
+    from cli import serve
+
+    serve.run()

@@ -1,0 +1,62 @@
+"""A real browser for tests: Debian's Chromium or any other, driven by Playwright.
+
+Without one these tests are left out, and the end of the run says so in so many words.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.chromium import LEFT_OUT, find
+
+PHONE = {"width": 390, "height": 844}
+NARROWEST = {"width": 360, "height": 740}
+LAPTOP = {"width": 1280, "height": 800}
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """A running Chromium without a window.
+
+    Raises:
+        LookupError: there is none here.
+    """
+    executable = find()
+    if executable is None:
+        raise LookupError(LEFT_OUT)
+    # The sandbox of Chromium does not work for root, and nothing but our own pages is opened.
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for the tests of a worker process."""
+    if find() is None:
+        pytest.skip(LEFT_OUT)
+    with launched() as browser:
+        yield browser
+
+
+@contextmanager
+def opened(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A page in a fresh profile. What its console calls an error fails the test: the policy reports there."""
+    context: BrowserContext = browser.new_context(**{"viewport": LAPTOP, **options})
+    context.set_default_timeout(10_000)
+    try:
+        page = context.new_page()
+        wrong: list[str] = []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        yield page
+        assert [text for text in wrong if "Failed to load resource" not in text] == []
+    finally:
+        context.close()

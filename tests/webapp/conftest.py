@@ -1,0 +1,41 @@
+"""The web over a database of the test's own, and browsers in it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from bus.db import Database
+from tests.webapp.visits import Browser, Web
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    with closing(Database(database_url, size=24)) as database:
+        yield database
+
+
+@pytest.fixture
+def make_web(database_url: str) -> Iterator[Callable[..., Web]]:
+    """Makes the web with settings as environment variables."""
+    made: list[Web] = []
+
+    def make(**env: str) -> Web:
+        made.append(Web(database_url, **env))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def site(make_web: Callable[..., Web]) -> Web:
+    """The web as it is without settings, reached over TLS."""
+    return make_web()
+
+
+@pytest.fixture
+def stranger(site: Web) -> Browser:
+    """A browser in which nobody is signed in."""
+    return site.browser()

@@ -1,0 +1,213 @@
+"""Sign-in providers for tests, as real HTTP servers: an OpenID Connect issuer, and GitHub's addresses.
+
+Both are strict: what the specification (or GitHub's documentation) wants of a client, they want. What they say can be
+spoilt, to see who notices.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Flask, Response, jsonify, redirect, request
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+from werkzeug.exceptions import BadRequest, Unauthorized
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Response as BaseResponse
+
+CLIENT_ID, CLIENT_SECRET = "the-bus", "a secret of the bus: 100% & more"
+
+
+class Issuer:
+    """An OpenID Connect issuer: discovery, keys, the code flow with PKCE and nonce, userinfo.
+
+    Attributes:
+        person: the claims about who is at the browser.
+        spoilt: claims of the ID token that are replaced; None removes one.
+        algorithm: with which ID tokens are signed.
+        in_userinfo: claims that only userinfo tells.
+        broken: paths that answer 500.
+        asked: how often each path was asked.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.person: dict[str, Any] = {
+            "sub": "ada-at-the-issuer",
+            "email": "ada@example.org",
+            "email_verified": True,
+            "preferred_username": "Ada L.",
+        }
+        self.spoilt: dict[str, Any] = {}
+        self.in_userinfo: set[str] = set()
+        self.algorithm = "RS256"
+        self.broken: set[str] = set()
+        self.says_issuer: str | None = None
+        self.asked: dict[str, int] = {}
+        self.codes: dict[str, dict[str, str]] = {}
+        self.tokens: set[str] = set()
+        self.new_key()
+        self.app = Flask("issuer")
+        self.app.before_request(self._count)
+        for path, view in (
+            ("/.well-known/openid-configuration", self._configuration),
+            ("/keys", self._keys),
+            ("/authorize", self._authorize),
+            ("/userinfo", self._userinfo),
+        ):
+            self.app.add_url_rule(path, view.__name__, view)
+        self.app.add_url_rule("/token", "token", self._token, methods=["POST"])
+
+    def new_key(self) -> None:
+        """Sign with another key from now on; the one before is forgotten."""
+        self.key = RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4)})
+
+    def _count(self) -> None:
+        self.asked[request.path] = self.asked.get(request.path, 0) + 1
+        if request.path in self.broken:
+            raise RuntimeError("broken on purpose")
+
+    def _configuration(self) -> Response:
+        return jsonify(
+            issuer=self.says_issuer or self.url,
+            authorization_endpoint=f"{self.url}/authorize",
+            token_endpoint=f"{self.url}/token",
+            userinfo_endpoint=f"{self.url}/userinfo",
+            jwks_uri=f"{self.url}/keys",
+            response_types_supported=["code"],
+            subject_types_supported=["public"],
+            id_token_signing_alg_values_supported=["RS256", "HS256", "none"],
+            code_challenge_methods_supported=["S256"],
+            authorization_response_iss_parameter_supported=True,
+        )
+
+    def _keys(self) -> Response:
+        return jsonify(keys=[self.key.as_dict(private=False)])
+
+    def _authorize(self) -> BaseResponse:
+        sent = request.args
+        if sent.get("client_id") != CLIENT_ID or sent.get("response_type") != "code":
+            raise BadRequest("client_id or response_type")
+        if "openid" not in sent.get("scope", "").split() or not sent.get("state") or not sent.get("nonce"):
+            raise BadRequest("scope, state or nonce")
+        if sent.get("code_challenge_method") != "S256" or len(sent.get("code_challenge", "")) != 43:
+            raise BadRequest("PKCE")
+        code = secrets.token_urlsafe(16)
+        self.codes[code] = {name: sent[name] for name in ("redirect_uri", "nonce", "code_challenge")}
+        query = urlencode({"code": code, "state": sent["state"], "iss": self.url})
+        return redirect(f"{sent['redirect_uri']}?{query}")
+
+    def _token(self) -> Response | tuple[Response, int]:
+        expected = f"{CLIENT_ID}:{CLIENT_SECRET}"
+        if request.headers.get("Authorization") != f"Basic {base64.b64encode(expected.encode()).decode()}":
+            return jsonify(error="invalid_client"), 401
+        kept = self.codes.pop(request.form.get("code", ""), None)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(request.form.get("code_verifier", "").encode()).digest())
+        if (
+            kept is None
+            or request.form.get("grant_type") != "authorization_code"
+            or request.form.get("redirect_uri") != kept["redirect_uri"]
+            or challenge.rstrip(b"=").decode() != kept["code_challenge"]
+        ):
+            return jsonify(error="invalid_grant"), 400
+        access = secrets.token_urlsafe(16)
+        self.tokens.add(access)
+        half = hashlib.sha256(access.encode()).digest()[:16]
+        claims = {
+            "iss": self.url,
+            "aud": CLIENT_ID,
+            "iat": int(time.time()),
+            "exp": int(time.time()) + 300,
+            "nonce": kept["nonce"],
+            "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
+            **{name: value for name, value in self.person.items() if name not in self.in_userinfo},
+            **self.spoilt,
+        }
+        claims = {name: value for name, value in claims.items() if value is not None}
+        return jsonify(access_token=access, token_type="Bearer", expires_in=300, id_token=self._signed(claims))
+
+    def _signed(self, claims: dict[str, Any]) -> str:
+        header = {"alg": self.algorithm, "kid": self.key.kid}
+        if self.algorithm in ("none", "HS256"):
+            # By hand: no library signs with a public key, or not at all.
+            parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
+            public = self.key.as_pem(private=False)
+            mark = b"" if self.algorithm == "none" else hmac.digest(public, b".".join(parts), "sha256")
+            return b".".join([*parts, base64.urlsafe_b64encode(mark).rstrip(b"=")]).decode()
+        return jwt.encode(header, claims, self.key)
+
+    def _userinfo(self) -> Response:
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            raise Unauthorized
+        return jsonify(self.person)
+
+
+class GitHub:
+    """GitHub's two addresses of sign-in and the two of its interface that say who is there."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.user: dict[str, Any] = {"id": 1815, "login": "ada-lovelace"}
+        self.emails: Any = [
+            {"email": "old@example.org", "primary": False, "verified": True, "visibility": None},
+            {"email": "ada@example.org", "primary": True, "verified": True, "visibility": "private"},
+        ]
+        self.codes: dict[str, dict[str, str]] = {}
+        self.tokens: set[str] = set()
+        self.app = Flask("github")
+        self.app.add_url_rule("/login/oauth/authorize", "authorize", self._authorize)
+        self.app.add_url_rule("/login/oauth/access_token", "token", self._token, methods=["POST"])
+        self.app.add_url_rule("/api/user", "user", lambda: self._of_caller(self.user))
+        self.app.add_url_rule("/api/user/emails", "emails", lambda: self._of_caller(self.emails))
+
+    def _authorize(self) -> BaseResponse:
+        sent = request.args
+        if sent.get("client_id") != CLIENT_ID or not sent.get("state"):
+            raise BadRequest("client_id or state")
+        if "user:email" not in sent.get("scope", "").split():
+            raise BadRequest("scope")
+        code = secrets.token_hex(10)
+        self.codes[code] = {"redirect_uri": sent["redirect_uri"], "code_challenge": sent["code_challenge"]}
+        return redirect(f"{sent['redirect_uri']}?{urlencode({'code': code, 'state': sent['state']})}")
+
+    def _token(self) -> Response:
+        if "application/json" not in request.headers.get("Accept", ""):
+            raise BadRequest("GitHub answers in a form unless JSON is asked for")
+        kept = self.codes.pop(request.form.get("code", ""), None)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(request.form.get("code_verifier", "").encode()).digest())
+        if request.form.get("client_id") != CLIENT_ID or request.form.get("client_secret") != CLIENT_SECRET:
+            return jsonify(error="incorrect_client_credentials")
+        # GitHub answers 200 to a bad code.
+        if kept is None or challenge.rstrip(b"=").decode() != kept["code_challenge"]:
+            return jsonify(error="bad_verification_code", error_description="The code is incorrect or expired.")
+        token = f"gho_{secrets.token_hex(12)}"
+        self.tokens.add(token)
+        return jsonify(access_token=token, scope="read:user,user:email", token_type="bearer")
+
+    def _of_caller(self, facts: Any) -> Response:
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            raise Unauthorized
+        return jsonify(facts)
+
+
+@contextmanager
+def served(provider: Issuer | GitHub) -> Iterator[None]:
+    """Serve a provider on a port of its own; `url` says where."""
+    server = make_server("127.0.0.1", 0, provider.app, threaded=True)
+    provider.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="provider")
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

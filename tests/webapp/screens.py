@@ -1,0 +1,71 @@
+"""`make screens`: a picture of every page, at the widths of a laptop and of a phone, light and dark.
+
+A new page is among them by being there; what its address needs is said in examples.py.
+"""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page
+
+from bus import login_links
+from bus.db import Database
+from tests import servers
+from tests.webapp import examples
+from tests.webapp.browser import LAPTOP, PHONE, launched, opened
+from tests.webapp.live import live
+from tests.webapp.visits import Web
+
+
+def main(folder: Path) -> None:
+    """Write the pictures into `folder`, and say how many."""
+    started = servers.Servers()
+    count = 0
+    try:
+        with servers.cloned_database() as url, closing(Database(url, size=2)) as db:
+            example = examples.fill(db)
+            with closing(Web(url, **examples.ENV)) as web:
+                pages = list(examples.every_page(web, example))
+            with live(url, **examples.ENV) as address, launched() as browser:
+                for size in (LAPTOP, PHONE):
+                    for scheme in ("light", "dark"):
+                        where = folder / f"{size['width']}-{scheme}"
+                        where.mkdir(parents=True, exist_ok=True)
+                        count += _take(browser, address, db, example, pages, where, viewport=size, color_scheme=scheme)
+    finally:
+        started.stop()
+    print(f"{count} pictures are in {folder}")
+
+
+def sign_in(page: Page, address: str, db: Database, example: examples.Example) -> None:
+    """Sign the example's owner in, as people do."""
+    with db.call() as conn:
+        page.goto(login_links.address(address, login_links.create(conn, example.owner)))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/admin/")
+
+
+def _take(
+    browser: Browser,
+    address: str,
+    db: Database,
+    example: examples.Example,
+    pages: list[examples.Shown],
+    where: Path,
+    **options: Any,
+) -> int:
+    for private in (False, True):
+        with opened(browser, **options) as page:
+            if private:
+                sign_in(page, address, db, example)
+            for shown in pages:
+                if shown.private == private:
+                    page.goto(address + shown.path)
+                    page.screenshot(path=where / f"{shown.name}.png", full_page=True)
+    return len(pages)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "screens").resolve())

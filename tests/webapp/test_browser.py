@@ -1,0 +1,256 @@
+"""The pages in a real browser: every one of them looked at, and the ways that people go."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from jinja2 import ChoiceLoader, DictLoader
+from playwright.sync_api import Browser, Page, expect
+
+from bus.db import Database
+from tests.webapp import examples
+from tests.webapp.browser import LAPTOP, NARROWEST, PHONE, chromium, opened
+from tests.webapp.issuers import CLIENT_ID, CLIENT_SECRET, Issuer, served
+from tests.webapp.live import live
+from tests.webapp.screens import sign_in
+from tests.webapp.visits import Web
+from webapp.page import PublicPages, render
+
+__all__ = ["chromium"]
+
+# What WCAG 2.2 AA asks for, and axe can decide.
+_RULES = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+}
+
+
+@pytest.fixture
+def example(db: Database) -> examples.Example:
+    return examples.fill(db)
+
+
+@pytest.fixture
+def pages(database_url: str, example: examples.Example) -> list[examples.Shown]:
+    with closing(Web(database_url, **examples.ENV)) as web:
+        return list(examples.every_page(web, example))
+
+
+@pytest.fixture
+def url(database_url: str) -> Iterator[str]:
+    with live(database_url, **examples.ENV) as address:
+        yield address
+
+
+def _look_at_all(
+    chromium: Browser, url: str, db: Database, example: examples.Example, pages: list[examples.Shown], **options: object
+) -> Iterator[tuple[Page, examples.Shown]]:
+    for private in (False, True):
+        with opened(chromium, **options) as page:
+            if private:
+                sign_in(page, url, db, example)
+            for shown in pages:
+                if shown.private == private:
+                    page.goto(url + shown.path)
+                    yield page, shown
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(
+    chromium: Browser, url: str, db: Database, example: examples.Example, pages: list[examples.Shown], scheme: str
+) -> None:
+    found = []
+    for page, shown in _look_at_all(chromium, url, db, example, pages, color_scheme=scheme):
+        # Closed confirmations have texts too.
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        for violation in Axe().run(page, options=_RULES).response["violations"]:
+            nodes = [node["html"][:200] + " " + node["failureSummary"] for node in violation["nodes"]]
+            found.append((shown.name, violation["id"], violation["impact"], nodes))
+    assert found == []
+
+
+def test_no_page_is_wider_than_the_narrowest_phone(
+    chromium: Browser, url: str, db: Database, example: examples.Example, pages: list[examples.Shown]
+) -> None:
+    for page, shown in _look_at_all(chromium, url, db, example, pages, viewport=NARROWEST):
+        for opens in (False, True):
+            page.evaluate(f"for (const one of document.querySelectorAll('details')) one.open = {str(opens).lower()}")
+            width = page.evaluate("document.scrollingElement.scrollWidth")
+            assert width <= NARROWEST["width"], (shown.name, opens)
+
+
+def test_what_one_presses_on_a_phone_is_large_enough(
+    chromium: Browser, url: str, db: Database, example: examples.Example, pages: list[examples.Shown]
+) -> None:
+    """WCAG 2.2, target size: 24 by 24 pixels, but for links within a text."""
+    for page, shown in _look_at_all(chromium, url, db, example, pages, viewport=PHONE):
+        small = page.evaluate(
+            """() => [...document.querySelectorAll('button, summary, a.button, nav a, input, select, textarea')]
+                .filter(one => one.offsetParent !== null && one.type !== 'hidden')
+                .map(one => [one.outerHTML.slice(0, 120), one.getBoundingClientRect()])
+                .filter(([_, box]) => box.width < 24 || box.height < 24)
+                .map(([html, box]) => `${html} ${box.width}x${box.height}`)"""
+        )
+        # A box of 18 pixels with its label beside it is pressed by the label.
+        assert [one for one in small if "checkbox" not in one and "radio" not in one] == [], shown.name
+
+
+def test_dark_is_dark(chromium: Browser, url: str) -> None:
+    shades = []
+    for scheme in ("light", "dark"):
+        with opened(chromium, color_scheme=scheme) as page:
+            page.goto(url)
+            colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            shades.append(sum(int(part) for part in re.findall(r"\d+", colour)))
+    light, dark = shades
+    assert light > 600
+    assert dark < 150
+
+
+def test_somebody_signs_in_by_keyboard_alone(
+    chromium: Browser, url: str, db: Database, example: examples.Example
+) -> None:
+    with opened(chromium) as page:
+        sign_in(page, url, db, example)
+        page.goto(f"{url}/account/")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{url}/account/#main")
+        menu = page.locator("header .menu summary")
+        menu.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Sign out", exact=True)).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name="Sign out", exact=True)).to_be_hidden()
+        expect(menu).to_be_focused()
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Sign out", exact=True).press("Enter")
+        expect(page.get_by_text("You are signed out.")).to_be_visible()
+        page.go_back()
+        expect(page).to_have_url(re.compile("/sign-in"))
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_what_destroys_asks_first_and_can_be_cancelled(
+    chromium: Browser, url: str, db: Database, example: examples.Example, scripts: bool
+) -> None:
+    with opened(chromium, java_script_enabled=scripts) as page:
+        sign_in(page, url, db, example)
+        page.goto(f"{url}/account/")
+        asks = page.locator("summary", has_text="Sign out everywhere")
+        button = page.get_by_role("button", name="Sign out everywhere")
+        expect(button).to_be_hidden()
+        asks.click()
+        expect(page.get_by_text("Agents are not affected")).to_be_visible()
+        if scripts:
+            page.get_by_role("button", name="Cancel").locator("visible=true").click()
+            expect(button).to_be_hidden()
+            expect(asks).to_be_focused()
+        else:
+            expect(page.get_by_role("button", name="Cancel").first).to_be_hidden()
+            asks.click()
+            expect(button).to_be_hidden()
+        asks.click()
+        button.click()
+        expect(page.get_by_text("You are signed out everywhere.")).to_be_visible()
+        page.goto(f"{url}/account/")
+        expect(page).to_have_url(re.compile("/sign-in"))
+
+
+def test_the_endpoint_is_copied(chromium: Browser, url: str) -> None:
+    with opened(chromium, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.goto(url)
+        page.get_by_role("button", name="Copy the MCP endpoint").click()
+        expect(page.get_by_role("status").filter(has_text="Copied")).to_be_attached()
+        assert page.evaluate("navigator.clipboard.readText()") == f"{url}/mcp"
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_a_stranger_becomes_an_owner_with_a_provider(chromium: Browser, database_url: str, scripts: bool) -> None:
+    """Through the policy of a real browser: forms may go to us alone, and yet people get to the provider."""
+    issuer = Issuer()
+    with served(issuer):
+        env = {
+            "OIDC_ISSUER": issuer.url,
+            "OIDC_CLIENT_ID": CLIENT_ID,
+            "OIDC_CLIENT_SECRET": CLIENT_SECRET,
+            "OIDC_NAME": "Example Inc.",
+        }
+        with live(database_url, **env) as url, opened(chromium, viewport=LAPTOP, java_script_enabled=scripts) as page:
+            page.goto(f"{url}/account/")
+            page.get_by_role("button", name="Continue with Example Inc.").click()
+            page.wait_for_url("**/welcome")
+            expect(page.get_by_label("Handle")).to_have_value("ada-l")
+            page.get_by_label("Handle").fill("No Such Thing!")
+            page.get_by_role("button", name="Open the account").click()
+            expect(page.get_by_label("Handle")).to_have_attribute("aria-invalid", "true")
+            page.get_by_label("Handle").fill("countess")
+            page.get_by_role("button", name="Open the account").click()
+            page.wait_for_url("**/account/")
+            expect(page.get_by_text("Welcome. Your account is ready.")).to_be_visible()
+            expect(page.locator("main .mono").first).to_have_text("countess")
+
+
+class _Board:
+    """A page with a living part, as any page makes one."""
+
+    def __init__(self) -> None:
+        self.text = "one"
+        self.pages = PublicPages("board")
+        self.pages.get("/board")(self.index)
+
+    def index(self) -> object:
+        return render("board.html", part="board_part.html", text=self.text)
+
+    def put_into(self, web: Web) -> None:
+        web.app.jinja_loader = ChoiceLoader(
+            [
+                web.app.jinja_loader,  # type: ignore[list-item]
+                DictLoader(
+                    {
+                        "board.html": '{% extends "base.html" %}{% import "parts/ui.html" as ui %}{% block main %}'
+                        '<h1>Board</h1>{% call ui.live("/board", every=0.2) %}{% include part %}{% endcall %}'
+                        "{% endblock %}",
+                        "board_part.html": '{% import "parts/form.html" as forms %}<p>now {{ text }}</p>'
+                        '{{ forms.act("Do", "/board") }}',
+                    }
+                ),
+            ]
+        )
+        web.app.register_blueprint(self.pages)
+
+
+def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callable[..., Web]) -> None:
+    board, web = _Board(), make_web()
+    board.put_into(web)
+    browser = web.browser()
+    assert "<h1>Board" in browser.get("/board").text
+    part = browser.get("/board", headers={"X-Part": "1"})
+    assert "<h1>" not in part.text
+    assert "now one" in part.text
+    tag = part.headers["ETag"]
+    # The tokens of its forms are others each time, and mean the same.
+    again = browser.get("/board", headers={"X-Part": "1", "If-None-Match": tag})
+    assert (again.status_code, again.data) == (304, b"")
+    board.text = "two"
+    changed = browser.get("/board", headers={"X-Part": "1", "If-None-Match": tag})
+    assert changed.status_code == 200
+    assert "now two" in changed.text
+
+
+def test_a_living_part_shows_what_is_new(chromium: Browser, database_url: str) -> None:
+    board = _Board()
+    with live(database_url, prepare=board.put_into) as url, opened(chromium) as page:
+        page.goto(f"{url}/board")
+        expect(page.get_by_text("now one")).to_be_visible()
+        board.text = "two"
+        expect(page.get_by_text("now two")).to_be_visible()
+        # Not under somebody's hands.
+        page.get_by_role("button", name="Do").focus()
+        board.text = "three"
+        page.wait_for_timeout(600)
+        expect(page.get_by_text("now two")).to_be_visible()
+        page.get_by_role("button", name="Do").blur()
+        expect(page.get_by_text("now three")).to_be_visible()

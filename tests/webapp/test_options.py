@@ -1,0 +1,102 @@
+"""The settings of the web: what is understood, and what is refused with the name of the variable."""
+
+from datetime import timedelta
+
+import pytest
+
+from bus.settings import SettingError
+from webapp.options import OAuthSettings, OidcSettings, WebOptions
+
+_OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}
+
+
+def test_without_variables_nothing_is_open_but_links() -> None:
+    options = WebOptions.from_env({})
+    assert options == WebOptions()
+    assert (options.google, options.github, options.oidc, options.sso_header) == (None, None, None, None)
+    assert not options.metering
+    assert not options.stats
+
+
+def test_everything_is_understood() -> None:
+    options = WebOptions.from_env(
+        _OIDC
+        | {
+            "SECRET_KEY": "k" * 32,
+            "SESSION_IDLE_MINUTES": "30",
+            "SESSION_HOURS": " 8 ",
+            "PROXY_HOPS": "1",
+            "GOOGLE_CLIENT_ID": "g",
+            "GOOGLE_CLIENT_SECRET": "google-secret",
+            "OIDC_NAME": "Example Inc.",
+            "SIGN_UP": "Open",
+            "SIGN_UP_ALLOW": "@Example.org, ada@other.example ,",
+            "SSO_HEADER": "X-Email",
+            "SSO_PROXY_SECRET": "p" * 16,
+            "METERING": "1",
+            "PUBLIC_STATS": "true",
+            "TERMS_URL": "https://example.org/terms",
+            "GITHUB_URL": "https://github.example.org/",
+        }
+    )
+    assert options.session_idle == timedelta(minutes=30)
+    assert options.session_lasts == timedelta(hours=8)
+    assert options.google == OAuthSettings("g", "google-secret")
+    assert options.oidc == OidcSettings("https://id.example.org", "bus", "s", "Example Inc.")
+    assert options.sign_up_allow == ("@example.org", "ada@other.example")
+    assert (options.metering, options.stats, options.proxy_hops) == (True, True, 1)
+    assert options.github_web == "https://github.example.org"
+    # Secrets do not land in a log by way of a repr.
+    assert not any(secret in repr(options) for secret in ("google-secret", "k" * 32, "p" * 16, "'s'"))
+
+
+def test_a_session_is_not_idle_longer_than_it_lasts() -> None:
+    assert WebOptions.from_env({"SESSION_HOURS": "1"}).session_idle == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"SECRET_KEY": "short"}, "SECRET_KEY"),
+        ({"SESSION_IDLE_MINUTES": "0"}, "SESSION_IDLE_MINUTES"),
+        ({"SESSION_HOURS": "-1"}, "SESSION_HOURS"),
+        ({"SESSION_HOURS": "\u0663"}, "SESSION_HOURS"),
+        ({"PROXY_HOPS": "yes"}, "PROXY_HOPS"),
+        ({"PROXY_HOPS": "11"}, "PROXY_HOPS"),
+        ({"GOOGLE_CLIENT_ID": "g"}, "GOOGLE_CLIENT_SECRET"),
+        ({"GITHUB_CLIENT_SECRET": "g"}, "GITHUB_CLIENT_ID"),
+        ({"OIDC_ISSUER": "https://id.example.org"}, "OIDC_CLIENT_ID"),
+        ({"OIDC_CLIENT_ID": "a", "OIDC_CLIENT_SECRET": "b"}, "OIDC_ISSUER"),
+        (_OIDC | {"OIDC_ISSUER": "id.example.org"}, "OIDC_ISSUER"),
+        ({"SSO_HEADER": "X-Email"}, "SSO_PROXY_SECRET"),
+        ({"SSO_HEADER": "X-Email", "SSO_PROXY_SECRET": "short"}, "SSO_PROXY_SECRET"),
+        ({"SIGN_UP": "maybe"}, "SIGN_UP"),
+        ({"SIGN_UP_ALLOW": "example.org"}, "SIGN_UP_ALLOW"),
+        ({"SIGN_UP_ALLOW": "ada@"}, "SIGN_UP_ALLOW"),
+        ({"METERING": "perhaps"}, "METERING"),
+        ({"TERMS_URL": "javascript:alert(1)"}, "TERMS_URL"),
+        ({"PRIVACY_URL": "/privacy"}, "PRIVACY_URL"),
+        ({"SIGN_IN_PER_MINUTE": "1.5"}, "SIGN_IN_PER_MINUTE"),
+    ],
+    ids=str,
+)
+def test_what_is_malformed_is_named(env: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        WebOptions.from_env(env)
+
+
+@pytest.mark.parametrize(
+    ("allow", "email", "may"),
+    [
+        ("", "anybody@anywhere.example", True),
+        ("@example.org", "ADA@Example.org", True),
+        ("@example.org", "ada@sub.example.org", False),
+        ("@example.org", "ada@evil-example.org", False),
+        ("@example.org", "ada@example.org@evil.example", False),
+        ("ada@example.org", "ada@example.org", True),
+        ("ada@example.org", "bob@example.org", False),
+    ],
+)
+def test_who_may_sign_up(allow: str, email: str, may: bool) -> None:
+    assert WebOptions.from_env({"SIGN_UP_ALLOW": allow}).may_sign_up(email) is may
+    assert not WebOptions.from_env({"SIGN_UP_ALLOW": allow, "SIGN_UP": "closed"}).may_sign_up(email)

@@ -1,0 +1,124 @@
+"""Browsers for tests: Flask's client, with what a browser does of itself: send the form that it was shown."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from bus import login_links
+from bus.db import Connection
+from bus.owners import Owner
+from bus.settings import Settings
+from webapp.app import create_app
+from webapp.options import WebOptions
+
+HOST = "https://bus.example.org"
+
+
+class Web:
+    """The application, made with settings as environment variables."""
+
+    def __init__(self, database_url: str, **env: str) -> None:
+        whole = {"DATABASE_URL": database_url, "PUBLIC_URL": HOST, **env}
+        self.settings = Settings.from_env(whole)
+        self.app = create_app(self.settings, WebOptions.from_env(whole))
+
+    def browser(self, **environ: Any) -> "Browser":
+        """A browser with no cookies yet."""
+        return Browser(self, environ)
+
+    def close(self) -> None:
+        self.app.extensions["bus.db"].close()
+
+
+class Form(HTMLParser):
+    """The fields of the forms of a page, by the address that they are sent to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.forms: dict[str, dict[str, str]] = {}
+        self._now: dict[str, str] | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = {name: value or "" for name, value in attrs}
+        if tag == "form" and said.get("method", "").lower() == "post":
+            self._now = self.forms.setdefault(said.get("action", ""), {})
+        elif tag == "input" and self._now is not None and "name" in said and _is_sent(said):
+            self._now[said["name"]] = said.get("value", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._now = None
+
+
+def _is_sent(said: dict[str, str]) -> bool:
+    return said.get("type") not in ("checkbox", "radio") or "checked" in said
+
+
+class Browser:
+    """One browser: its cookies, and the page that it shows."""
+
+    def __init__(self, web: Web, environ: dict[str, Any]) -> None:
+        self.web = web
+        self.client: FlaskClient = web.app.test_client()
+        self._environ = environ
+        self.page: TestResponse | None = None
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self._open("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> TestResponse:
+        """Send something as it is, without a token."""
+        return self._open("POST", path, **options)
+
+    def follow(self, response: TestResponse) -> TestResponse:
+        """Follow redirects within the site to their end."""
+        for _ in range(5):
+            if response.status_code not in (302, 303):
+                return response
+            response = self.get(urlsplit(urljoin("/", response.location)).path or "/")
+        raise AssertionError("too many redirects")
+
+    def submit(self, action: str, **fields: str) -> TestResponse:
+        """Send the form of the page at hand that goes to `action`, with these fields changed."""
+        assert self.page is not None
+        forms = Form(self.page.text).forms
+        assert action in forms, f"{action} is not among {sorted(forms)}"
+        return self._open("POST", action or self.page.request.path, data={**forms[action], **fields})
+
+    def sign_in(self, conn: Connection, owner: Owner) -> "Browser":
+        """Sign in with a one-time link; `conn` is in no transaction, so that the link is there at once."""
+        path = f"/sign-in/link/{login_links.create(conn, owner)}"
+        assert self.get(path).status_code == 200
+        answer = self.submit(path)
+        assert answer.status_code == 303, answer.text
+        return self
+
+    def token(self) -> str:
+        """A CSRF token that is good in this browser."""
+        found = re.search(r'name="csrf_token" value="([^"]+)"', self.get("/account/").text)
+        assert found is not None
+        return found[1]
+
+    def cookies(self) -> dict[str, str]:
+        return {cookie.key: cookie.value for cookie in self.client._cookies.values()}
+
+    def _open(self, method: str, path: str, **options: Any) -> TestResponse:
+        response = self.client.open(
+            path, method=method, base_url=HOST, environ_overrides=self._environ, buffered=True, **options
+        )
+        if response.mimetype == "text/html":
+            self.page = response
+        return response
+
+
+def same_but(response: TestResponse, *own: str) -> str:
+    """A page without what is another in every answer: its nonce, its CSRF token, and what `own` names."""
+    text = re.sub(r'nonce="[^"]*"|name="csrf_token" value="[^"]*"', "", response.text)
+    for one in own:
+        text = text.replace(one, "")
+    return text

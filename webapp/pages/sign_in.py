@@ -1,0 +1,63 @@
+"""Signing in and out: the ways in, one-time links, and the word of a proxy."""
+
+from flask import flash, redirect, render_template, request, url_for
+from flask_wtf import FlaskForm
+from werkzeug.wrappers import Response
+
+from bus import login_links, sessions
+from webapp import entrance, visitors
+from webapp.engine import options, providers, refused_to, writing
+from webapp.page import PublicPages, no_store, see_other
+from webapp.ratelimit import admit, client_address
+
+pages = PublicPages("sign_in")
+
+
+@pages.get("/sign-in")
+def index() -> str | Response:
+    """The ways in. `next` is where to go afterwards."""
+    wanted = request.args.get("next", "")
+    if visitors.viewer() is not None:
+        return redirect(entrance.inside(wanted) or url_for("dashboard.index"), 303)
+    entrance.remember_way_back(wanted)
+    claim = visitors.vouched_by_proxy()
+    if claim is not None:
+        # The proxy has asked already; a second button would ask again.
+        limit()
+        return entrance.enter(claim, visitors.by_header(claim.subject))
+    return render_template("sign_in/index.html", providers=list(providers().values()))
+
+
+@pages.get("/sign-in/link/<token>")
+@no_store
+def link(token: str) -> str:
+    """A button, since programs that preview links follow them too. Says nothing about whether the link is good."""
+    return render_template("sign_in/link.html", form=FlaskForm(), token=token)
+
+
+@pages.post("/sign-in/link/<token>")
+@no_store
+def use_link(token: str) -> Response:
+    """Use a link up and sign its owner in."""
+    limit()
+    after = entrance.way_back()
+    with refused_to(url_for(".index"), also=("not_found",)), writing() as conn:
+        owner_id = login_links.use(conn, token)
+        visitors.sign_in(conn, owner_id, "link")
+    return redirect(after, 303)
+
+
+@pages.post("/sign-out")
+def sign_out() -> Response:
+    """End the session of this browser."""
+    if visitors.viewer() is not None:
+        with writing() as conn:
+            sessions.end(conn, visitors.current_owner().id, visitors.current_session().id)
+    visitors.sign_out()
+    flash("You are signed out.", "success")
+    return see_other("home.index")
+
+
+def limit() -> None:
+    """Count one act of signing in by this address."""
+    admit("sign-in", client_address(), options().sign_in_per_minute)

@@ -1,0 +1,91 @@
+"""How often somebody may try: counted by all processes together through Redis, by each alone without it.
+
+Windows of a minute, counted by name. Whoever asks too often waits for the window's end.
+"""
+
+import hashlib
+import ipaddress
+import logging
+import threading
+import time
+
+from flask import current_app, request
+from redis import Redis, RedisError
+from werkzeug.exceptions import TooManyRequests
+
+_log = logging.getLogger("webapp.ratelimit")
+_WINDOW_SECONDS = 60
+# A Redis that is away is not asked again for a while, so that its absence costs nobody a wait.
+_PAUSE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 0.25
+_MOST_NAMES = 50_000
+
+
+class Limits:
+    """Counts tries by name."""
+
+    def __init__(self, redis_url: str | None) -> None:
+        self._redis = (
+            None
+            if redis_url is None
+            else Redis.from_url(redis_url, socket_connect_timeout=_TIMEOUT_SECONDS, socket_timeout=_TIMEOUT_SECONDS)
+        )
+        self._away_until = 0.0
+        self._lock = threading.Lock()
+        self._window = 0
+        self._counts: dict[str, int] = {}
+
+    def count(self, name: str) -> int:
+        """Count one try; returns how many there were in this minute, this one included."""
+        window = int(time.time()) // _WINDOW_SECONDS
+        if self._redis is not None and time.monotonic() >= self._away_until:
+            # Names hold addresses; Redis needs to tell them apart, not to know them.
+            key = f"llm-bus:tries:{hashlib.sha256(name.encode()).hexdigest()[:32]}:{window}"
+            try:
+                with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.incr(key)
+                    pipe.expire(key, 2 * _WINDOW_SECONDS)
+                    return int(pipe.execute()[0])
+            except (RedisError, ValueError) as error:
+                self._away_until = time.monotonic() + _PAUSE_SECONDS
+                _log.warning("Redis does not answer, this process counts alone: %s", error)
+        with self._lock:
+            if window != self._window or len(self._counts) >= _MOST_NAMES:
+                self._window, self._counts = window, {}
+            self._counts[name] = self._counts.get(name, 0) + 1
+            return self._counts[name]
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._redis is not None:
+            self._redis.close()
+
+
+def admit(act: str, who: str, per_minute: int) -> None:
+    """Count a try of `act` by `who`.
+
+    Args:
+        per_minute: how many are let through in a minute; 0: any number.
+    Raises:
+        TooManyRequests: that was one too many. The error carries Retry-After.
+    """
+    if per_minute == 0:
+        return
+    limits: Limits = current_app.extensions["bus.limits"]
+    if limits.count(f"{act}:{who}") > per_minute:
+        raise TooManyRequests(retry_after=_WINDOW_SECONDS - int(time.time()) % _WINDOW_SECONDS)
+
+
+def client_address() -> str:
+    """Who asks, as limits see them: an IPv4 address, or the /64 network that one IPv6 customer has.
+
+    Behind proxies it is what the last of the believed ones said (PROXY_HOPS); never a header that anybody can send.
+    """
+    try:
+        address = ipaddress.ip_address(request.remote_addr or "")
+    except ValueError:
+        return "unknown"
+    if address.version == 6:
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped is not None else str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,147 @@
+"""What templates know beside what their views tell them: the navigation, times as people say them, the assets."""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flask import Flask, g, request, url_for
+from markupsafe import Markup
+
+from webapp.engine import addresses, options
+from webapp.headers import nonce
+from webapp.page import Entry, PublicPages
+from webapp.visitors import viewer
+
+_SECOND_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+
+
+def init(app: Flask) -> None:
+    """Give the templates what they use; call it when every page is registered."""
+    assert app.static_folder is not None
+    versions = {path.name: _version(path) for path in Path(app.static_folder).iterdir() if path.is_file()}
+
+    def asset(name: str) -> str:
+        return url_for("static", filename=name, v=versions[name])
+
+    blueprints = list(app.blueprints.values())
+    entries, tabs = _sorted(blueprints, "entry"), _sorted(blueprints, "tab")
+
+    def navigation() -> list[tuple[str, str, bool]]:
+        """Label, address and whether the page at hand is behind it, for each link that the viewer may follow."""
+        owner = viewer()
+        return [
+            (entry.label, url_for(f"{name}.{entry.endpoint}"), request.blueprint == name or _inside(name))
+            for name, entry in entries
+            if owner is not None and (owner.operator or not entry.operator)
+        ]
+
+    def project_tabs() -> list[tuple[str, str, bool]]:
+        project = g.bus_project
+        return [
+            (tab.label, url_for(f"{name}.{tab.endpoint}", project_id=project.id), request.blueprint == name)
+            for name, tab in tabs
+        ]
+
+    app.jinja_env.globals.update(
+        asset=asset,
+        navigation=navigation,
+        project_tabs=project_tabs,
+        nonce=nonce,
+        viewer=viewer,
+        addresses=addresses,
+        options=options,
+        now=lambda: datetime.now(UTC),
+    )
+    app.jinja_env.filters.update(ago=ago, moment=moment, duration=duration, count=count, browser=browser)
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+
+
+def ago(at: datetime | None, empty: str = "never") -> Markup | str:
+    """A time as people say it, with the exact one in its tooltip and for machines: `5 minutes ago`, `in 2 days`."""
+    if at is None:
+        return empty
+    return _time(at, relative(at, datetime.now(UTC)), living=True)
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """`5 minutes ago`, `in 2 days`, `just now`; from 60 days on the date."""
+    seconds = (now - at).total_seconds()
+    size = abs(seconds)
+    if size < 45:
+        return "just now" if seconds >= 0 else "in a moment"
+    if size >= 60 * 86_400:
+        return f"{at:%-d %b %Y}"
+    said = _said(size)
+    return f"{said} ago" if seconds > 0 else f"in {said}"
+
+
+def moment(at: datetime) -> Markup:
+    """The time itself, to the second, in UTC."""
+    return _time(at, f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+
+
+def duration(length: timedelta | float) -> str:
+    """How long something lasts, in its largest unit: `30 minutes`."""
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
+    return _said(seconds) if seconds >= 45 else f"{max(0, round(seconds))} s"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 post`, `12,000 posts`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def browser(agent: str) -> str:
+    """What a browser that says this of itself is called: `Firefox on Windows`."""
+    names = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"), ("Safari", "Safari"))
+    systems = (
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Android", "Android"),
+        ("Windows", "Windows"),
+        ("Mac OS", "macOS"),
+        ("Linux", "Linux"),
+    )
+    name = next((said for word, said in names if word in agent), None)
+    system = next((said for word, said in systems if word in agent), None)
+    if name is None:
+        return agent.partition("/")[0][:40] or "An unknown browser"
+    return f"{name} on {system}" if system else name
+
+
+def _said(seconds: float) -> str:
+    for unit, size in _SECOND_UNITS:
+        # Rounded up to the unit where it is nearly one, so that nothing lasts 60 minutes.
+        if seconds >= size * 0.99:
+            return count(max(1, round(seconds / size)), unit)
+    return "1 minute"
+
+
+def _time(at: datetime, text: str, *, living: bool = False) -> Markup:
+    exact = at.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{} UTC"{}>{}</time>').format(
+        exact.isoformat(timespec="seconds"),
+        f"{exact:%Y-%m-%d %H:%M:%S}",
+        Markup(" data-ago") if living else "",
+        text,
+    )
+
+
+def _inside(name: str) -> bool:
+    """Projects are behind the link of the page that lists them."""
+    return name == "projects" and "bus_project" in g
+
+
+def _sorted(blueprints: Iterable[object], which: str) -> list[tuple[str, Entry]]:
+    found = [
+        (pages.name, getattr(pages, which))
+        for pages in blueprints
+        if isinstance(pages, PublicPages) and getattr(pages, which) is not None
+    ]
+    return sorted(found, key=lambda pair: (pair[1].order, pair[0]))
+
+
+def _version(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
