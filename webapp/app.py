@@ -16,6 +16,7 @@ from werkzeug.wsgi import ClosingIterator, FileWrapper
 import webapp.pages
 from bus.cards import Addresses
 from bus.db import Database
+from bus.hints import Sender
 from bus.settings import Settings
 from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
