@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +117,43 @@ def test_a_receiver_that_does_not_answer_is_left_after_a_while(
     sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), to_private=True)
     assert not sent.delivered
     assert "Timeout" in sent.said
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+def test_a_receiver_that_answers_byte_by_byte_is_left_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(webhooks, "_LONGEST_SECONDS", 0.5)
+    left = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        caller, _ = server.accept()
+        with caller:
+            caller.recv(65536)
+            caller.sendall(answer)
+            caller.settimeout(0.05)
+            # As slow as it likes, but never for longer than each read waits.
+            for _ in range(200):
+                try:
+                    caller.sendall(b"x")
+                    if caller.recv(65536) == b"":
+                        break
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            else:
+                return
+        left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        started = time.monotonic()
+        webhooks.send(_notice(f"http://127.0.0.1:{server.getsockname()[1]}/"), to_private=True)
+        assert time.monotonic() - started < 5
+        thread.join()
+    assert left.is_set()
 
 
 def test_nobody_listening_is_no_crash() -> None:
