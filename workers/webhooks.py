@@ -149,10 +149,18 @@ def _is_public(address: str) -> bool:
             parsed = inner
         elif parsed in _TRANSLATED:
             parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        elif parsed not in _UNICAST:
+            return False
+    if isinstance(parsed, ipaddress.IPv4Address) and any(parsed in one for one in _SPECIAL):
+        return False
     return parsed.is_global and not parsed.is_multicast
 
 
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+# What the internet uses of IPv6. What is outside, such as the site's own translation (64:ff9b:1::/48), fec0::/10 and
+# the old forms of IPv4, Python calls global or not as its version has it.
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_SPECIAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))
 
 
 def _beginning(answer: httpx2.Response) -> str:

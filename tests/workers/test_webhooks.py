@@ -165,7 +165,7 @@ def test_nobody_listening_is_no_crash() -> None:
     "host",
     ["127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "172.16.0.9", "169.254.169.254", "0.0.0.0", "[::1]",
      "[::ffff:127.0.0.1]", "[fe80::1]", "[fd00::1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "224.0.0.1", "100.64.0.1",
-     "2130706433", "0x7f.1"],
+     "2130706433", "0x7f.1", "[64:ff9b:1::7f00:1]", "[fec0::1]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]", "192.0.0.8"],
 )  # fmt: skip
 def test_a_private_network_is_never_reached(receiver: Receiver, host: str) -> None:
     sent = webhooks.send(_notice(f"http://{host}:{receiver.port}/"), to_private=False)
