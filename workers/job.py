@@ -168,6 +168,10 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
         _log.exception("%s failed", wanted.name)
         if isinstance(failure, Unavailable):
             raise
+    except BaseException as broken_off:
+        # Ctrl-C, or the process ends. It must not count as a good run, after which the job would rest.
+        outcome, error = "failed", f"{type(broken_off).__name__}: it was broken off"
+        raise
     else:
         if work.alarms:
             outcome, error = "alarm", "\n".join(work.alarms)

@@ -152,3 +152,15 @@ def test_settings_of_jobs_are_read(database_url: str) -> None:
     )
     assert settings.every == {"prune": 5.0, "reconcile": 0.5}
     assert settings.metering
+
+
+def test_a_run_that_is_broken_off_is_no_good_run(db: Database, settings: WorkerSettings) -> None:
+    def function(_: Work) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Job("x", function, 1, rest=3600), db, settings)
+    with db.call() as conn:
+        assert runs.list_(conn)[0].outcome == "failed"
+        # Else the nightly proof would rest for a day.
+        assert runs.find_last_success(conn, "x") is None
