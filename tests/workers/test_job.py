@@ -136,6 +136,8 @@ def test_an_alarm_is_an_outcome_of_its_own(
         ({"JOB_EVERY": "prune=0"}, "'prune=0' does not"),
         ({"METERING": "yes"}, "METERING must be a whole number from 0 to 1"),
         ({"SMTP_URL": "mail.example.org"}, "SMTP_URL must look like smtp://"),
+        ({"SMTP_URL": "smtp://user:pa/ss@mail.example.org:587"}, "write / ? # @ in the password"),
+        ({"SMTP_URL": "smtp://user:12#ss@mail.example.org:587"}, "write / ? # @ in the password"),
         ({"REDIS_URL": ""}, "llm-bus job run NAME"),
         ({"GRACE_HOURS": "-1"}, "GRACE_HOURS"),
     ],
