@@ -166,3 +166,16 @@ def test_a_run_that_is_broken_off_is_no_good_run(db: Database, settings: WorkerS
         assert runs.list_(conn)[0].outcome == "failed"
         # Else the nightly proof would rest for a day.
         assert runs.find_last_success(conn, "x") is None
+
+
+def test_a_project_that_is_locked_does_not_stop_the_others(db: Database, settings: WorkerSettings) -> None:
+    with db.write() as conn:
+        held, free = make_project(conn), make_project(conn)
+        for project in (held, free):
+            leases.acquire(conn, make_agent(conn, project).ctx, "a.py")
+        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+    with db.write() as conn:
+        conn.maybe("SELECT bus_lock_clock(%s)", (held.id,))
+        outcome = run(all_jobs()["expire_leases"], db, settings)
+    assert (outcome.outcome, outcome.counts.get("ended")) == ("failed", 1)
+    assert f"project {held.id}: it is locked" in (outcome.error or "")
