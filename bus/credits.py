@@ -71,16 +71,18 @@ class Price:
 
 
 def open_account(conn: Connection, owner_id: int, *, trial: int = 0) -> Account:
-    """The owner's account, opened with the trial grant where there was none; locked until the transaction ends.
+    """The owner's account, opened where there was none; locked until the transaction ends.
 
-    Locks: the account.
+    Args:
+        trial: granted before the first usage, once. Who paid first, or was put on a plan, has an account already and
+            gets it all the same.
+    Locks: the account, then the owner.
     """
-    opened = conn.maybe(
-        "INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (owner_id,)
-    )
+    conn.maybe("INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (owner_id,))
     account = _locked(conn, owner_id)
-    if opened is not None and trial > 0:
+    if trial > 0 and conn.maybe(_IS_NEW, {"owner": owner_id, "trial": _TRIAL}) is not None:
         account = _enter(conn, account, _TRIAL, trial, _TRIAL, {})[0]
+        _lift(conn, account)
     return account
 
 
@@ -119,11 +121,12 @@ def add(
         kind: `top_up` or `grant`.
     Raises:
         BusError: `conflict` when the reference stands for another amount.
-    Locks: the account, then the owner.
+    Locks: the switch of metering (shared), the account, then the owner.
     """
     text.integer(amount, "amount", 1, MOST)
     wanted = text.name(reference, "ref", 200)
     text.words(reason, "reason", 500, 0)
+    _hold_switch(conn)
     account = open_account(conn, owner_id)
     known = conn.maybe(f"SELECT {_ENTRY} FROM credit_entry WHERE owner_id = %s AND reference = %s", (owner_id, wanted))
     if known is not None:
@@ -142,10 +145,11 @@ def add(
 def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str = "cli") -> Account:
     """Put an owner on a plan: free, team, or comped, which is metered and never suspended.
 
-    Locks: the account, then the owner.
+    Locks: the switch of metering (shared), the account, then the owner.
     """
     if plan not in PLANS:
         raise InvalidArgument(f"plan must be one of: {', '.join(PLANS)}.")
+    _hold_switch(conn)
     account = open_account(conn, owner_id)
     if account.plan != plan:
         conn.maybe("UPDATE credit_account SET plan = %s WHERE owner_id = %s RETURNING 1", (plan, owner_id))
@@ -268,6 +272,13 @@ def set_price(conn: Connection, event_type: str, amount: int, *, effective_from:
     return Price(*row)
 
 
+# What a project was billed that is being deleted, or is gone, was billed without a look at the trial.
+_IS_NEW = (
+    "SELECT 1 WHERE NOT EXISTS ("
+    " SELECT FROM credit_entry e WHERE e.owner_id = %(owner)s AND e.reference = %(trial)s)"
+    " AND NOT EXISTS (SELECT FROM credit_entry e JOIN project pj ON pj.id = e.project_id"
+    "  WHERE e.owner_id = %(owner)s AND e.kind = 'usage' AND pj.purging_at IS NULL)"
+)
 _ACCOUNT = "owner_id, plan, balance, low_balance, delinquent_at"
 _ENTRY = "id, at, kind, amount, balance, reference, project_id, first_seq, last_seq, detail"
 
@@ -307,18 +318,30 @@ def _enter(
 
 
 def _judge(conn: Connection, owner_id: int) -> Account:
-    """Say whether the account is delinquent; the first moment stands."""
+    """Say whether the account is delinquent; the first moment stands.
+
+    Only credits that were used can be used up: an account that is opened at zero owes nothing, and while metering is
+    off nobody does. The caller holds the switch.
+    """
     before = _locked(conn, owner_id)
     conn.maybe(
-        "UPDATE credit_account SET delinquent_at = CASE WHEN balance > 0 OR plan = 'comped' THEN NULL"
-        "  ELSE coalesce(delinquent_at, clock_timestamp()) END"
-        " WHERE owner_id = %s AND (delinquent_at IS NULL) <> (balance > 0 OR plan = 'comped') RETURNING 1",
-        (owner_id,),
+        "UPDATE credit_account a SET delinquent_at = CASE WHEN now.used_up THEN clock_timestamp() END FROM ("
+        "  SELECT owner_id, balance <= 0 AND plan <> 'comped' AND (delinquent_at IS NOT NULL"
+        "   OR EXISTS (SELECT FROM metering WHERE running) AND EXISTS ("
+        "    SELECT FROM credit_entry e WHERE e.owner_id = %(owner)s AND e.kind = 'usage')) AS used_up"
+        "  FROM credit_account WHERE owner_id = %(owner)s) AS now"
+        " WHERE a.owner_id = now.owner_id AND (a.delinquent_at IS NULL) = now.used_up RETURNING 1",
+        {"owner": owner_id},
     )
     after = _locked(conn, owner_id)
     if before.delinquent_at is None and after.delinquent_at is not None:
         _tell(conn, after, "delinquent")
     return after
+
+
+def _hold_switch(conn: Connection) -> None:
+    """Keep metering on or off until the transaction ends; taken before the account, as by every debit."""
+    conn.maybe("SELECT 1 FROM metering FOR SHARE")
 
 
 def _lift(conn: Connection, account: Account) -> None:

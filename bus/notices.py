@@ -42,7 +42,7 @@ class Notice:
 
     Attributes:
         target: the webhook's URL or the e-mail address.
-        secret: what the webhook's messages are signed with; empty for e-mail.
+        secret: what the webhook's messages are signed with; empty for e-mail, and where the webhook is gone.
         attempts: how often it was tried, this time included.
     """
 
@@ -177,7 +177,8 @@ def take(conn: Connection, limit: int = 50) -> list[Notice]:
         "  + make_interval(secs => (%(pauses)s::integer[])[least(n.attempts + 1, cardinality(%(pauses)s::integer[]))])"
         " FROM due WHERE n.id = due.id"
         " RETURNING n.id, n.kind, n.channel, n.target, n.content, n.created_at, n.attempts,"
-        "  coalesce((SELECT h.secret FROM webhook h WHERE h.id = n.webhook_id), '')",
+        "  coalesce((SELECT h.secret FROM webhook h WHERE h.id = n.webhook_id"
+        "   AND h.removed_at IS NULL), '')",
         {"limit": limit, "pauses": list(PAUSES_SECONDS)},
     )
     return [Notice(*row) for row in sorted(rows)]

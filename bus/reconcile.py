@@ -48,8 +48,11 @@ def check_accounts(conn: Connection) -> list[Difference]:
 def check_project(conn: Connection, project_id: int) -> list[Difference]:
     """The ledger of a project has no holes, its sequences stand where it says, and what was metered is what it holds.
 
-    Reads one snapshot. Call it in a transaction of its own.
+    Reads one snapshot. Call it in a transaction of its own. Of a project that is being deleted, or is gone, nothing can
+    be proved, and nothing is found.
     """
+    if conn.maybe("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL", (project_id,)) is None:
+        return []
     name = f"project {project_id}"
     found = [
         *_holes(conn, project_id, name),

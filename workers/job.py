@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+
 from bus import jobs as runs
 from bus.db import Connection, Database
 from bus.errors import Unavailable
@@ -70,8 +72,12 @@ class Work:
             with self.db.write() as conn:
                 (mine,) = conn.one("SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.key, project_id % 2**31))
                 return act(conn, project_id) if mine else 0
-        except Unavailable:
-            raise
+        except Unavailable as error:
+            if not isinstance(error.__cause__, (LockNotAvailable, DeadlockDetected)):
+                raise
+            # The database is there; this project is held by somebody, and the next one may not be.
+            self._failures.append(f"project {project_id}: it is locked")
+            return 0
         except Exception as error:  # noqa: BLE001 - the other projects go on, and the run says what failed
             _log.exception("%s failed for project %s", self.job.name, project_id)
             self._failures.append(f"project {project_id}: {type(error).__name__}: {error}")
@@ -168,6 +174,10 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
         _log.exception("%s failed", wanted.name)
         if isinstance(failure, Unavailable):
             raise
+    except BaseException as broken_off:
+        # Ctrl-C, or the process ends. It must not count as a good run, after which the job would rest.
+        outcome, error = "failed", f"{type(broken_off).__name__}: it was broken off"
+        raise
     else:
         if work.alarms:
             outcome, error = "alarm", "\n".join(work.alarms)

@@ -25,6 +25,9 @@ def send(notice: Notice, settings: WorkerSettings) -> Sent:
         message = write(notice, settings)
         with _connect(settings.smtp_url) as server:
             server.send_message(message)
+    except (smtplib.SMTPAuthenticationError, smtplib.SMTPSenderRefused) as error:
+        # That is ours to set right, and what the server says of our account is not for whom the notice is for.
+        return Sent(False, f"{error.smtp_code}: the mail server refuses this service")
     except smtplib.SMTPResponseException as error:
         return Sent(False, f"{error.smtp_code} {error.smtp_error!r}", final=error.smtp_code // 100 == 5)
     except smtplib.SMTPRecipientsRefused as error:

@@ -47,10 +47,11 @@ class WorkerSettings:
         """
         env = os.environ if env is None else env
         smtp_url = env.get("SMTP_URL", "").strip() or None
-        if smtp_url is not None and (
-            urlsplit(smtp_url).scheme not in ("smtp", "smtps") or not urlsplit(smtp_url).hostname
-        ):
-            raise SettingError("SMTP_URL must look like smtp://user:password@host:587 or smtps://host:465.")
+        if smtp_url is not None and not _is_smtp(smtp_url):
+            raise SettingError(
+                "SMTP_URL must look like smtp://user:password@host:587 or smtps://host:465; "
+                "write / ? # @ in the password as %2F %3F %23 %40."
+            )
         return cls(
             bus=bus or Settings.from_env(env),
             threads=_number(env, "WORKER_THREADS", 4, 1, 64),
@@ -62,6 +63,16 @@ class WorkerSettings:
             mail_from=env.get("MAIL_FROM", "").strip() or "llm-bus@localhost",
             webhooks_to_private=bool(_number(env, "WEBHOOKS_TO_PRIVATE", 0, 0, 1)),
         )
+
+
+def _is_smtp(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # With a bare slash or # in the password, half of it is where the port belongs, and the error would quote it.
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.path in ("", "/") and not parts.fragment
 
 
 def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -5,12 +5,16 @@ its mind in between (DNS rebinding) gains nothing. Redirects are not followed.
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import ipaddress
 import json
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,6 +24,8 @@ from bus.notices import Notice
 from workers.sent import Sent
 
 _TIMEOUT_SECONDS = 5.0
+# The timeout holds for each piece of an answer; this holds for all of it.
+_LONGEST_SECONDS = 10.0
 _MOST_READ = 2_000
 # What a receiver says of itself: it will never want this.
 _GONE = 410
@@ -27,6 +33,9 @@ _GONE = 410
 
 def send(notice: Notice, *, to_private: bool) -> Sent:
     """Post a notice to its webhook; 2xx is delivered."""
+    if not notice.secret:
+        # It was removed, or went with its project. Anybody can sign with an empty key.
+        return Sent(False, "the webhook was removed", final=True)
     body = json.dumps(
         {
             "type": notice.kind,
@@ -54,14 +63,56 @@ def send(notice: Notice, *, to_private: bool) -> Sent:
     }
     try:
         with (
+            _deadline(_LONGEST_SECONDS) as trace,
             httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client,
-            client.stream("POST", url, content=body, headers=headers, extensions={"sni_hostname": host}) as answer,
+            client.stream(
+                "POST", url, content=body, headers=headers, extensions={"sni_hostname": host, "trace": trace}
+            ) as answer,
         ):
             said = _beginning(answer)
             status = answer.status_code
     except (httpx2.HTTPError, OSError) as error:
         return Sent(False, f"{type(error).__name__}: {error}")
     return Sent(200 <= status < 300, f"{status} {said}".strip(), final=status == _GONE)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Cut the connection when its time is over: a receiver that answers byte by byte holds a thread otherwise.
+
+    Yields:
+        What httpx2 is given as `trace`; it hears of each connection that is made.
+    """
+    lock = threading.Lock()
+    sockets: list[socket.socket] = []
+    over = False
+
+    def cut(one: socket.socket) -> None:
+        # Not the method of a TLS socket, which takes its state away from the thread that reads.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+    def trace(event: str, info: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            with lock:
+                sockets.append(info["return_value"].get_extra_info("socket"))
+                if over:
+                    cut(sockets[-1])
+
+    def end() -> None:
+        nonlocal over
+        with lock:
+            over = True
+            for one in sockets:
+                cut(one)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield trace
+    finally:
+        timer.cancel()
 
 
 def signature(notice_id: int, timestamp: int, body: bytes, secret: str) -> dict[str, str]:
@@ -98,10 +149,18 @@ def _is_public(address: str) -> bool:
             parsed = inner
         elif parsed in _TRANSLATED:
             parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        elif parsed not in _UNICAST:
+            return False
+    if isinstance(parsed, ipaddress.IPv4Address) and any(parsed in one for one in _SPECIAL):
+        return False
     return parsed.is_global and not parsed.is_multicast
 
 
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+# What the internet uses of IPv6. What is outside, such as the site's own translation (64:ff9b:1::/48), fec0::/10 and
+# the old forms of IPv4, Python calls global or not as its version has it.
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_SPECIAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))
 
 
 def _beginning(answer: httpx2.Response) -> str:

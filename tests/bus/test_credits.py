@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bus import credits, metering, notices, owners, sequences
+from bus import credits, metering, notices, owners, projects, sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, InvalidArgument, OwnerSuspended
 from bus.projects import Project
@@ -185,3 +185,46 @@ def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: 
         credits.set_price(conn, "claim", 1, effective_from=datetime.now(UTC) - timedelta(hours=1))
     with pytest.raises(InvalidArgument, match="must be one of"):
         credits.set_price(conn, "nonsense", 1)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_who_used_nothing_owes_nothing(conn: Connection, running: bool) -> None:
+    owner = make_owner(conn)
+    metering.switch(conn, running)
+    assert credits.set_plan(conn, owner.id, "team").delinquent_at is None
+    credits.set_low_balance(conn, owner.id, 5)
+    assert credits.set_plan(conn, owner.id, "free").delinquent_at is None
+    assert notices.list_(conn, owner.id) == []
+
+
+def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, project: Project, ada: Agent) -> None:
+    """Else switching it on again would suspend at once who never had a time of grace."""
+    _use_up(conn, ada)
+    metering.switch(conn, False)
+    for plan in ("comped", "free"):
+        assert credits.set_plan(conn, project.owner_id, plan).delinquent_at is None
+    credits.add(conn, project.owner_id, 1, reference="pay 1")
+    assert _account(conn, project.owner_id).delinquent_at is None
+
+
+@pytest.mark.parametrize("first", ["paid", "plan", "low_balance", "purge"])
+def test_the_trial_is_given_whatever_opened_the_account(
+    conn: Connection, project: Project, ada: Agent, first: str
+) -> None:
+    metering.switch(conn, True)
+    if first == "paid":
+        credits.add(conn, project.owner_id, 50, reference="pay 1")
+    elif first == "plan":
+        credits.set_plan(conn, project.owner_id, "team")
+    elif first == "low_balance":
+        credits.set_low_balance(conn, project.owner_id, 5)
+    else:
+        doomed = projects.add(conn, project.owner_id, "doomed")
+        sequences.claim(conn, make_agent(conn, doomed).ctx, "adr")
+        projects.begin_purge(conn, doomed.id, actor="cli")
+    for number in range(1, 4):
+        sequences.claim(conn, ada.ctx, "adr")
+        metering.bill(conn, project.id, trial=1000)
+        account = _account(conn, project.owner_id)
+        assert account.balance == 1000 - number + {"paid": 50, "purge": -1}.get(first, 0)
+        assert account.delinquent_at is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus import credits, jobs, metering, pruning, reconcile, sequences, waiting
+from bus import credits, jobs, metering, projects, pruning, reconcile, sequences, waiting
 from bus.db import Connection, Database
 from bus.projects import Project
 from tests.factories import Agent, make_agent, make_project
@@ -137,3 +137,12 @@ def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection)
     (latest, *_) = jobs.list_latest(conn)
     assert (latest.id, latest.outcome, latest.finished_at) == (running, "running", None)
     assert [run.id for run in jobs.list_(conn, before=running, limit=1)] == [running - 1]
+
+
+def test_a_project_that_is_deleted_meanwhile_is_no_alarm(conn: Connection, metered: Project) -> None:
+    projects.begin_purge(conn, metered.id, actor="cli")
+    projects.purge_step(conn, metered.id, limit=2)
+    assert _found(conn, metered) == []
+    while not projects.purge_step(conn, metered.id):
+        pass
+    assert _found(conn, metered) == []

@@ -136,6 +136,8 @@ def test_an_alarm_is_an_outcome_of_its_own(
         ({"JOB_EVERY": "prune=0"}, "'prune=0' does not"),
         ({"METERING": "yes"}, "METERING must be a whole number from 0 to 1"),
         ({"SMTP_URL": "mail.example.org"}, "SMTP_URL must look like smtp://"),
+        ({"SMTP_URL": "smtp://user:pa/ss@mail.example.org:587"}, "write / ? # @ in the password"),
+        ({"SMTP_URL": "smtp://user:12#ss@mail.example.org:587"}, "write / ? # @ in the password"),
         ({"REDIS_URL": ""}, "llm-bus job run NAME"),
         ({"GRACE_HOURS": "-1"}, "GRACE_HOURS"),
     ],
@@ -152,3 +154,28 @@ def test_settings_of_jobs_are_read(database_url: str) -> None:
     )
     assert settings.every == {"prune": 5.0, "reconcile": 0.5}
     assert settings.metering
+
+
+def test_a_run_that_is_broken_off_is_no_good_run(db: Database, settings: WorkerSettings) -> None:
+    def function(_: Work) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Job("x", function, 1, rest=3600), db, settings)
+    with db.call() as conn:
+        assert runs.list_(conn)[0].outcome == "failed"
+        # Else the nightly proof would rest for a day.
+        assert runs.find_last_success(conn, "x") is None
+
+
+def test_a_project_that_is_locked_does_not_stop_the_others(db: Database, settings: WorkerSettings) -> None:
+    with db.write() as conn:
+        held, free = make_project(conn), make_project(conn)
+        for project in (held, free):
+            leases.acquire(conn, make_agent(conn, project).ctx, "a.py")
+        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+    with db.write() as conn:
+        conn.maybe("SELECT bus_lock_clock(%s)", (held.id,))
+        outcome = run(all_jobs()["expire_leases"], db, settings)
+    assert (outcome.outcome, outcome.counts.get("ended")) == ("failed", 1)
+    assert f"project {held.id}: it is locked" in (outcome.error or "")

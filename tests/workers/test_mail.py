@@ -24,6 +24,14 @@ class Inbox:
     def __init__(self) -> None:
         self.got: list[tuple[list[str], email.message.EmailMessage]] = []
 
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address.startswith("refused@"):
+            return "550 no such sender"
+        envelope.mail_from = address
+        return "250 OK"
+
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -45,8 +53,8 @@ class Inbox:
 def server() -> Iterator[tuple[Inbox, str]]:
     inbox = Inbox()
 
-    def authenticate(*_: Any) -> AuthResult:
-        return AuthResult(success=True)
+    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+        return AuthResult(success=data.login == b"user", handled=False)
 
     controller = Controller(
         inbox,
@@ -130,3 +138,14 @@ def test_without_a_server_nothing_is_tried() -> None:
 def test_a_server_that_is_away_is_tried_again() -> None:
     sent = mail.send(_notice(), replace(_settings(f"smtp://127.0.0.1:{free_port()}")))
     assert (sent.delivered, sent.final) == (False, False)
+
+
+def test_what_is_ours_to_set_right_gives_nothing_up(server: tuple[Inbox, str]) -> None:
+    """A wrong password or sender is set right some day, and the notice goes then; its owner reads nothing of it."""
+    _, url = server
+    refused = mail.send(_notice(), _settings(url.replace("user:", "stranger:")))
+    assert (refused.delivered, refused.final) == (False, False)
+    assert refused.said == "535: the mail server refuses this service"
+    refused = mail.send(_notice(), replace(_settings(url), mail_from="refused@bus.example"))
+    assert (refused.delivered, refused.final) == (False, False)
+    assert refused.said == "550: the mail server refuses this service"

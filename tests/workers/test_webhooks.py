@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -118,6 +119,43 @@ def test_a_receiver_that_does_not_answer_is_left_after_a_while(
     assert "Timeout" in sent.said
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+def test_a_receiver_that_answers_byte_by_byte_is_left_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(webhooks, "_LONGEST_SECONDS", 0.5)
+    left = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        caller, _ = server.accept()
+        with caller:
+            caller.recv(65536)
+            caller.sendall(answer)
+            caller.settimeout(0.05)
+            # As slow as it likes, but never for longer than each read waits.
+            for _ in range(200):
+                try:
+                    caller.sendall(b"x")
+                    if caller.recv(65536) == b"":
+                        break
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            else:
+                return
+        left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        started = time.monotonic()
+        webhooks.send(_notice(f"http://127.0.0.1:{server.getsockname()[1]}/"), to_private=True)
+        assert time.monotonic() - started < 5
+        thread.join()
+    assert left.is_set()
+
+
 def test_nobody_listening_is_no_crash() -> None:
     sent = webhooks.send(_notice("http://127.0.0.1:9/"), to_private=True)
     assert (sent.delivered, sent.final) == (False, False)
@@ -127,7 +165,7 @@ def test_nobody_listening_is_no_crash() -> None:
     "host",
     ["127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "172.16.0.9", "169.254.169.254", "0.0.0.0", "[::1]",
      "[::ffff:127.0.0.1]", "[fe80::1]", "[fd00::1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "224.0.0.1", "100.64.0.1",
-     "2130706433", "0x7f.1"],
+     "2130706433", "0x7f.1", "[64:ff9b:1::7f00:1]", "[fec0::1]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]", "192.0.0.8"],
 )  # fmt: skip
 def test_a_private_network_is_never_reached(receiver: Receiver, host: str) -> None:
     sent = webhooks.send(_notice(f"http://{host}:{receiver.port}/"), to_private=False)

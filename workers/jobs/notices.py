@@ -1,8 +1,13 @@
 """People outside are told."""
 
+import logging
+
 from bus import notices
 from workers import mail, webhooks
 from workers.job import Work, job
+from workers.sent import Sent
+
+_log = logging.getLogger(__name__)
 
 
 @job(every=10)
@@ -15,10 +20,17 @@ def send_notices(work: Work) -> None:
         if not taken:
             break
         for notice in taken:
-            if notice.channel == "webhook":
-                sent = webhooks.send(notice, to_private=work.settings.webhooks_to_private)
-            else:
-                sent = mail.send(notice, work.settings)
+            sent = _send(work, notice)
             with work.db.write() as conn:
                 notices.settle(conn, notice, delivered=sent.delivered, said=sent.said, final=sent.final)
             work.counts["delivered" if sent.delivered else "not_delivered"] += 1
+
+
+def _send(work: Work, notice: notices.Notice) -> Sent:
+    try:
+        if notice.channel == "webhook":
+            return webhooks.send(notice, to_private=work.settings.webhooks_to_private)
+        return mail.send(notice, work.settings)
+    except Exception as error:  # noqa: BLE001 - one that cannot be told must not cost the others their turn
+        _log.exception("notice %s could not be sent", notice.id)
+        return Sent(False, f"it could not be sent: {type(error).__name__}")
