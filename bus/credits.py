@@ -17,8 +17,6 @@ from bus.errors import BusError, InvalidArgument
 from bus.rules import text
 from bus.tables import EVENT_TYPES, PLANS
 
-# The reason of a suspension that a credit lifts; an operator's suspension has another.
-REASON = "credits"
 MOST = 10**12
 _TRIAL = "trial"
 _CLOCK = "clock"
@@ -185,7 +183,7 @@ def debit(
         conn, account, "usage", -amount, f"meter:{project_id}:{last}", detail, project_id=project_id, seqs=(first, last)
     )
     (low,) = conn.one(
-        "UPDATE credit_account a SET low_told = a.balance < a.low_balance FROM"
+        "UPDATE credit_account a SET low_told = a.balance < a.low_balance AND a.plan <> 'comped' FROM"
         " (SELECT low_told FROM credit_account WHERE owner_id = %(owner)s) AS before"
         " WHERE a.owner_id = %(owner)s RETURNING a.low_told AND NOT before.low_told",
         {"owner": account.owner_id},
@@ -217,7 +215,7 @@ def suspend(conn: Connection, owner_id: int, grace_hours: int) -> bool:
         " AND delinquent_at <= clock_timestamp() - make_interval(hours => %s)",
         (owner_id, grace_hours),
     )
-    if over is None or not owners.suspend(conn, owner_id, reason=REASON, actor=_CLOCK):
+    if over is None or not owners.suspend(conn, owner_id, reason=owners.CREDITS, actor=_CLOCK):
         return False
     _tell(conn, account, "suspended")
     return True
@@ -346,7 +344,7 @@ def _hold_switch(conn: Connection) -> None:
 
 def _lift(conn: Connection, account: Account) -> None:
     if account.delinquent_at is None:
-        owners.lift(conn, account.owner_id, actor=_CLOCK, reason=REASON)
+        owners.lift(conn, account.owner_id, actor=_CLOCK, reason=owners.CREDITS)
 
 
 def _tell(conn: Connection, account: Account, kind: str) -> None:

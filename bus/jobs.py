@@ -75,11 +75,16 @@ def list_latest(conn: Connection) -> list[Run]:
     return [Run(*row) for row in rows]
 
 
-def find_last_success(conn: Connection, name: str) -> float | None:
-    """How many seconds ago the job's newest good run began; None where there is none. An alarm counts: it ran."""
+def find_last_run(conn: Connection, name: str) -> float | None:
+    """How many seconds ago the job's newest good run began; None where there is none.
+
+    An alarm counts: it ran. So does one that is under way, for an hour: after that it was killed.
+    """
     row = conn.maybe(
         "SELECT extract(epoch FROM clock_timestamp() - r.started_at)::float8 FROM job_run r"
-        " WHERE r.name = %s AND r.outcome IN ('ok', 'alarm') ORDER BY r.id DESC LIMIT 1",
+        " WHERE r.name = %s AND (r.outcome IN ('ok', 'alarm')"
+        "  OR (r.outcome = 'running' AND r.started_at > clock_timestamp() - interval '1 hour'))"
+        " ORDER BY r.id DESC LIMIT 1",
         (name,),
     )
     return None if row is None else float(row[0])

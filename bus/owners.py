@@ -13,6 +13,9 @@ from bus.errors import BusError
 from bus.rules import text
 from bus.tables import owner, project
 
+CREDITS = "credits"
+"""The reason of a suspension that a credit lifts; an operator's has another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -103,9 +106,11 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     Returns:
         Whether anything changed.
     """
+    # What an operator says stands above what a top-up would lift.
+    overrides = sa.and_(owner.c.suspended_reason == CREDITS, sa.literal(reason != CREDITS))
     changed = conn.run(
         sa.update(owner)
-        .where(owner.c.id == owner_id, owner.c.suspended_at.is_(None))
+        .where(owner.c.id == owner_id, sa.or_(owner.c.suspended_at.is_(None), overrides))
         .values(suspended_at=sa.func.clock_timestamp(), suspended_reason=reason)
         .returning(owner.c.handle)
     ).one_or_none()

@@ -4,7 +4,7 @@ import logging
 import sys
 
 from celery import Celery
-from celery.signals import task_received
+from celery.signals import task_received, task_revoked
 from celery.worker import state
 
 from bus import logs
@@ -45,6 +45,8 @@ def _work(app: Celery, settings: WorkerSettings) -> None:
         watchdog.hear()
 
     task_received.connect(heard)
+    # What came too late is taken too, and thrown away.
+    task_revoked.connect(heard)
     watchdog.start()
     app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
 

@@ -10,7 +10,8 @@ import pkgutil
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from psycopg.errors import DeadlockDetected, LockNotAvailable
@@ -42,46 +43,55 @@ class Work:
     counts: Counter[str] = field(default_factory=Counter)
     alarms: list[str] = field(default_factory=list)
     _failures: list[str] = field(default_factory=list)
-    _ends: float = field(default_factory=lambda: time.monotonic() + _BUDGET_SECONDS)
+    _started: float = field(default_factory=time.monotonic)
 
-    @property
     def is_over(self) -> bool:
         """Whether this run has had its time."""
-        return time.monotonic() > self._ends
+        return time.monotonic() - self._started > (self.job.budget or _BUDGET_SECONDS)
 
     def each_project(self, find: Find, act: Act, what: str, *, full: int) -> None:
         """Act on every project that `find` finds, each in a transaction of its own, until a batch is not full.
 
         A project that another worker is at is left to it. One that fails does not stop the others.
         """
-        after = 0
-        while not self.is_over:
+        # Where the last run had to stop: whoever comes first and takes long does not keep the others waiting for ever.
+        start = _left_at.pop(self.job.name, 0)
+        self._sweep(find, act, what, full, start, None)
+        if start and not self.is_over():
+            self._sweep(find, act, what, full, 0, start)
+
+    def _sweep(self, find: Find, act: Act, what: str, full: int, after: int, last: int | None) -> None:
+        """Act on the projects above `after`, up to `last`."""
+        while not self.is_over():
             with self.db.call() as conn:
-                found = find(conn, after)
+                found = [one for one in find(conn, after) if last is None or one <= last]
             if not found:
                 return
             for after in found:
-                while not self.is_over:
-                    done = self._try(act, after)
+                done = full
+                while done >= full and not self.is_over():
+                    done = 0
+                    with self.apart(f"project {after}"), self.db.write() as conn:
+                        (mine,) = conn.one("SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.key, after % 2**31))
+                        done = act(conn, after) if mine else 0
                     self.counts[what] += done
-                    if done < full:
-                        break
+                if self.is_over():
+                    _left_at[self.job.name] = after
+                    return
 
-    def _try(self, act: Act, project_id: int) -> int:
+    @contextmanager
+    def apart(self, name: str) -> Iterator[None]:
+        """A part of the job: if it fails, the others go on, and the run says in the end what failed."""
         try:
-            with self.db.write() as conn:
-                (mine,) = conn.one("SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.key, project_id % 2**31))
-                return act(conn, project_id) if mine else 0
+            yield
         except Unavailable as error:
             if not isinstance(error.__cause__, (LockNotAvailable, DeadlockDetected)):
                 raise
-            # The database is there; this project is held by somebody, and the next one may not be.
-            self._failures.append(f"project {project_id}: it is locked")
-            return 0
-        except Exception as error:  # noqa: BLE001 - the other projects go on, and the run says what failed
-            _log.exception("%s failed for project %s", self.job.name, project_id)
-            self._failures.append(f"project {project_id}: {type(error).__name__}: {error}")
-            return 0
+            # The database is there; this part is held by somebody, and the next one may not be.
+            self._failures.append(f"{name}: it is locked")
+        except Exception as error:  # noqa: BLE001
+            _log.exception("%s failed for %s", self.job.name, name)
+            self._failures.append(f"{name}: {type(error).__name__}: {error}")
 
     def finish(self) -> None:
         """Raise what failed on the way."""
@@ -98,12 +108,14 @@ class Job:
         every: seconds between two runs.
         rest: seconds that must have passed since its last good run; it is asked for more often so that a restart
             of the scheduler loses none.
+        budget: seconds that a run may take; 0 is what most get.
     """
 
     name: str
     function: Callable[[Work], None]
     every: float
     rest: float = 0.0
+    budget: float = 0.0
 
     @property
     def about(self) -> str:
@@ -117,13 +129,17 @@ class Job:
 
 
 _JOBS: dict[str, Job] = {}
+# For a job whose time was over, the project at which it stopped. Another process begins elsewhere, which is as good.
+_left_at: dict[str, int] = {}
 
 
-def job(*, every: float, rest: float = 0.0) -> Callable[[Callable[[Work], None]], Callable[[Work], None]]:
+def job(
+    *, every: float, rest: float = 0.0, budget: float = 0.0
+) -> Callable[[Callable[[Work], None]], Callable[[Work], None]]:
     """Make a function a job. Its name is the function's."""
 
     def register(function: Callable[[Work], None]) -> Callable[[Work], None]:
-        _JOBS[function.__name__] = Job(function.__name__, function, every, rest)
+        _JOBS[function.__name__] = Job(function.__name__, function, every, rest, budget)
         return function
 
     return register
@@ -157,12 +173,13 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
         Unavailable: PostgreSQL is away; nothing was written down.
     """
     started = time.monotonic()
-    if wanted.rest and not now:
-        with db.call() as conn:
-            age = runs.find_last_success(conn, wanted.name)
-        if age is not None and age < wanted.rest:
-            return Outcome("resting", {}, None, time.monotonic() - started)
-    with db.call() as conn:
+    with db.write() as conn:
+        if wanted.rest and not now:
+            # Of two that ask at one moment the second sees that the first has begun.
+            conn.maybe("SELECT pg_advisory_xact_lock(%s, 0)", (wanted.key,))
+            age = runs.find_last_run(conn, wanted.name)
+            if age is not None and age < wanted.rest:
+                return Outcome("resting", {}, None, time.monotonic() - started)
         run_id = runs.begin(conn, wanted.name)
     work = Work(wanted, db, settings)
     outcome, error = "ok", None

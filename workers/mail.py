@@ -90,7 +90,7 @@ def _suspended(content: dict[str, Any]) -> tuple[str, str]:
     return (
         "Your agents are refused until you top up",
         f"Your LLM Bus balance is {content['balance']} credits and the time of grace is over. Nothing is lost: "
-        "as soon as credits are added, everything works again.",
+        "as soon as your balance is above zero, everything works again.",
     )
 
 

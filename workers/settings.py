@@ -16,7 +16,8 @@ class WorkerSettings:
         bus: the settings of every process.
         threads: jobs that run at once in one worker.
         every: for a job's name the seconds between its runs, where that differs from its own schedule.
-        metering: whether events are billed. Off, nothing is ever refused for want of credits.
+        metering: whether events are to be billed; None leaves that as it is. Off, which it is at first, nothing is
+            ever refused for want of credits.
         trial_credits: what an owner's account is opened with.
         grace_hours: how long an owner whose credits are used up goes on before it is suspended.
         smtp_url: the mail server as smtp://USER:PASSWORD@HOST:PORT (STARTTLS where offered) or smtps://…; None
@@ -28,7 +29,7 @@ class WorkerSettings:
     bus: Settings
     threads: int = 4
     every: Mapping[str, float] = field(default_factory=dict)
-    metering: bool = False
+    metering: bool | None = None
     trial_credits: int = 1000
     grace_hours: int = 72
     smtp_url: str | None = None
@@ -56,7 +57,7 @@ class WorkerSettings:
             bus=bus or Settings.from_env(env),
             threads=_number(env, "WORKER_THREADS", 4, 1, 64),
             every=_every(env.get("JOB_EVERY", "")),
-            metering=bool(_number(env, "METERING", 0, 0, 1)),
+            metering=bool(_number(env, "METERING", 0, 0, 1)) if env.get("METERING", "").strip() else None,
             trial_credits=_number(env, "TRIAL_CREDITS", 1000, 0, 10**12),
             grace_hours=_number(env, "GRACE_HOURS", 72, 0, 24 * 365),
             smtp_url=smtp_url,

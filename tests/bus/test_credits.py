@@ -129,6 +129,19 @@ def test_a_credit_does_not_lift_what_an_operator_did(conn: Connection, project: 
         sequences.claim(conn, ada.ctx, "adr")
 
 
+def test_what_an_operator_says_after_a_suspension_for_credits_stands(
+    conn: Connection, project: Project, ada: Agent
+) -> None:
+    _use_up(conn, ada, 2)
+    conn.maybe("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1")
+    assert credits.suspend(conn, project.owner_id, 1)
+    assert owners.suspend(conn, project.owner_id, reason="abuse", actor="operator")
+    assert not owners.suspend(conn, project.owner_id, reason=owners.CREDITS, actor="clock")
+    credits.add(conn, project.owner_id, 100, reference="1")
+    with pytest.raises(OwnerSuspended), conn.raw.transaction():
+        sequences.claim(conn, ada.ctx, "adr")
+
+
 def test_who_is_comped_is_metered_and_never_suspended(conn: Connection, project: Project, ada: Agent) -> None:
     _use_up(conn, ada, 3)
     assert _account(conn, project.owner_id).delinquent_at is not None

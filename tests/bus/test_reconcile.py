@@ -121,7 +121,7 @@ def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Proje
 
 def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection) -> None:
     assert jobs.list_latest(conn) == []
-    assert jobs.find_last_success(conn, "a") is None
+    assert jobs.find_last_run(conn, "a") is None
     for name, outcome in (("b", "ok"), ("a", "ok"), ("a", "failed"), ("b", "alarm")):
         jobs.finish(
             conn, jobs.begin(conn, name), outcome, {"n": 1, "none": 0}, "what was wrong" if outcome != "ok" else None
@@ -130,7 +130,7 @@ def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection)
         ("a", "failed", {"n": 1}, "what was wrong"),
         ("b", "alarm", {"n": 1}, "what was wrong"),
     ]
-    age = jobs.find_last_success(conn, "a")
+    age = jobs.find_last_run(conn, "a")
     assert age is not None
     assert 0 <= age < 60
     running = jobs.begin(conn, "a")

@@ -3,14 +3,16 @@
 import json
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
 from bus import jobs as runs
-from bus import leases
+from bus import leases, sequences
 from bus.db import Connection, Database
 from bus.settings import SettingError, Settings
 from tests.factories import make_agent, make_project
+from tests.racing import at_once
 from workers import job as module
 from workers.app import create_app
 from workers.job import Job, Work, all_jobs, run
@@ -112,6 +114,48 @@ def test_a_job_that_rests_runs_once_in_its_time(db: Database, settings: WorkerSe
         assert len(runs.list_(conn)) == 2
 
 
+def test_projects_that_take_long_and_fail_keep_no_other_waiting_for_ever(
+    db: Database, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BUDGET_SECONDS", 0.3)
+    with db.write() as conn:
+        ids = [make_project(conn).id for _ in range(5)]
+    seen: list[int] = []
+
+    def act(conn: Connection, project_id: int) -> int:
+        seen.append(project_id)
+        if project_id != ids[-1]:
+            conn.one("SELECT pg_sleep(0.1)")
+            raise LookupError
+        return 0
+
+    def function(work: Work) -> None:
+        work.each_project(lambda _, after: [one for one in ids if one > after], act, "done", full=1)
+
+    for _ in range(4):
+        run(Job("slow", function, 1), db, settings)
+    assert ids[-1] in seen
+    assert seen.count(ids[0]) > 1, "and the first come again"
+
+
+def test_a_daily_job_runs_once_though_it_is_asked_for_twice_at_once(db: Database, settings: WorkerSettings) -> None:
+    ran: list[int] = []
+    job = Job("x", lambda _: ran.append(1), 1, rest=3600)
+    found = at_once(*[lambda: run(job, db, settings).outcome] * 6)
+    assert sorted(found) == ["ok", *["resting"] * 5]
+    assert ran == [1]
+
+
+def test_a_worker_that_is_told_nothing_of_metering_leaves_it_as_it_is(db: Database, settings: WorkerSettings) -> None:
+    job = all_jobs()["meter_credits"]
+    run(job, db, replace(settings, metering=True))
+    with db.write() as conn:
+        ada = make_agent(conn, make_project(conn))
+        sequences.claim(conn, ada.ctx, "adr")
+    assert run(job, db, settings).counts["events"] == 1
+    assert run(job, db, replace(settings, metering=False)).counts == {"switched": 1}
+
+
 def test_an_alarm_is_an_outcome_of_its_own(
     db: Database, settings: WorkerSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,7 +209,7 @@ def test_a_run_that_is_broken_off_is_no_good_run(db: Database, settings: WorkerS
     with db.call() as conn:
         assert runs.list_(conn)[0].outcome == "failed"
         # Else the nightly proof would rest for a day.
-        assert runs.find_last_success(conn, "x") is None
+        assert runs.find_last_run(conn, "x") is None
 
 
 def test_a_project_that_is_locked_does_not_stop_the_others(db: Database, settings: WorkerSettings) -> None:

@@ -7,10 +7,11 @@ from workers.job import Work, job
 
 @job(every=60)
 def meter_credits(work: Work) -> None:
-    """Bill what was written since the last time, each event once; does nothing while METERING is off."""
+    """Bill what was written since the last time, each event once; METERING switches it on and off."""
     with work.db.write() as conn:
-        if metering.switch(conn, work.settings.metering):
-            work.counts["switched"] += 1
+        # A worker that was not told leaves it as it is: it may be a shell in which somebody runs one job.
+        if work.settings.metering is not None:
+            work.counts["switched"] += metering.switch(conn, work.settings.metering)
         if not metering.is_running(conn):
             return
 
@@ -26,10 +27,10 @@ def meter_credits(work: Work) -> None:
 @job(every=60)
 def suspend_delinquent(work: Work) -> None:
     """Suspend owners whose credits have been used up for longer than the grace; a credit lifts it at once."""
-    if not work.settings.metering:
-        return
     with work.db.call() as conn:
+        if not metering.is_running(conn):
+            return
         found = credits.find_delinquent(conn, work.settings.grace_hours)
     for owner_id in found:
-        with work.db.write() as conn:
+        with work.apart(f"owner {owner_id}"), work.db.write() as conn:
             work.counts["suspended"] += credits.suspend(conn, owner_id, work.settings.grace_hours)

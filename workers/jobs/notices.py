@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 @job(every=10)
 def send_notices(work: Work) -> None:
     """Send what is to be told by webhook and e-mail; what fails comes again, later each time."""
-    while not work.is_over:
+    while not work.is_over():
         # A few at a time: each may take as long as its receiver.
         with work.db.write() as conn:
             taken = notices.take(conn, limit=5)

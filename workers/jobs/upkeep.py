@@ -16,12 +16,12 @@ def heartbeat(work: Work) -> None:
 def prune(work: Work) -> None:
     """Delete what nobody asks for any more: old keys, runs, notices; never the ledger, never money."""
     for kind in pruning.KINDS:
-        while not work.is_over:
-            with work.db.write() as conn:
-                gone = pruning.prune(conn, kind)
-            work.counts[kind] += gone
-            if gone < pruning.BATCH:
-                break
+        with work.apart(kind):
+            gone = pruning.BATCH
+            while gone >= pruning.BATCH and not work.is_over():
+                with work.db.write() as conn:
+                    gone = pruning.prune(conn, kind)
+                work.counts[kind] += gone
 
 
 @job(every=60)
@@ -30,14 +30,15 @@ def finish_purges(work: Work) -> None:
     with work.db.call() as conn:
         found = pruning.find_purges(conn)
     for project_id in found:
-        finished = False
-        while not finished and not work.is_over:
-            with work.db.write() as conn:
-                finished = projects.purge_step(conn, project_id)
-        work.counts["purged"] += finished
+        with work.apart(f"project {project_id}"):
+            finished = False
+            while not finished and not work.is_over():
+                with work.db.write() as conn:
+                    finished = projects.purge_step(conn, project_id)
+            work.counts["purged"] += finished
 
 
-@job(every=1800, rest=_DAY - 3600)
+@job(every=1800, rest=_DAY - 3600, budget=_DAY)
 def reconcile(work: Work) -> None:
     """Prove from the ledger that balances, bills, sequences and numbers hold; a difference is an alarm."""
     after = 0
@@ -47,7 +48,7 @@ def reconcile(work: Work) -> None:
         if not ids:
             break
         for after in ids:
-            with work.db.write() as conn:
+            with work.apart(f"project {after}"), work.db.write() as conn:
                 proof.begin(conn)
                 _alarm(work, proof.check_project(conn, after))
             work.counts["projects"] += 1
