@@ -115,11 +115,16 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     return changed is not None
 
 
-def lift(conn: Connection, owner_id: int, *, actor: str) -> bool:
-    """Lift a suspension; returns whether there was one."""
+def lift(conn: Connection, owner_id: int, *, actor: str, reason: str | None = None) -> bool:
+    """Lift a suspension; returns whether there was one.
+
+    Args:
+        reason: lift it only if it was for this.
+    """
+    why = sa.true() if reason is None else owner.c.suspended_reason == reason
     changed = conn.run(
         sa.update(owner)
-        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None))
+        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), why)
         .values(suspended_at=None, suspended_reason=None)
         .returning(owner.c.handle)
     ).one_or_none()

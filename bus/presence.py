@@ -116,6 +116,8 @@ def touch(conn: Connection, seen: Mapping[int, float]) -> None:
         " FROM unnest(%s::bigint[], %s::float8[]) AS s (id, age) JOIN participation p ON p.id = s.id"
         " WHERE p.removed_at IS NULL ORDER BY p.project_id, p.id"
         " ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE"
-        " SET last_seen = greatest(pr.last_seen, excluded.last_seen) RETURNING 1",
+        " SET last_seen = greatest(pr.last_seen, excluded.last_seen),"
+        # A sighting that is new brings back who was recorded as gone; one that comes late does not.
+        " lapsed_at = CASE WHEN excluded.last_seen > pr.last_seen THEN NULL ELSE pr.lapsed_at END RETURNING 1",
         (ids, [seen[one] for one in ids]),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bus import audit
+from bus import audit, metering
 from bus.db import Connection
 from bus.errors import BusError
 from bus.rules import text
@@ -129,9 +129,16 @@ def _set_archived(
 def begin_purge(conn: Connection, project_id: int, *, actor: str, reason: str = "") -> None:
     """Begin to delete a project for good. Once this commits nobody reaches it; `purge_step` does the rest.
 
-    Locks: the project clock, then the project.
+    What was not metered yet is billed first: afterwards there is nothing left to read.
+
+    Locks: what metering locks, then the project clock, then the project.
     """
     get(conn, project_id)
+    while metering.bill(conn, project_id).more:
+        pass
+    # The clock stands still now, and whoever held it before has committed.
+    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
+    metering.bill(conn, project_id)
     conn.maybe("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
 
 

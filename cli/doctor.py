@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 import psycopg
 
 from bus import revision
+from bus.errors import BusError
 from bus.settings import SettingError
 from cli import folder, runtime
 from cli.exits import CliError
 
 _OLDEST_POSTGRES = 160_000
 _MOST_SKEW_SECONDS = 2.0
+# The heartbeat comes every half minute.
+_QUIET_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def examine(data: Path | None) -> list[Finding]:
         return [*findings, Finding("bus", False, "no bus to look at", str(error))]
     findings += _database(settings.database_url)
     findings.append(_redis(settings.redis_url))
+    findings += _jobs(settings.database_url)
     running = runtime.find(folder.locate(data))
     if running is not None:
         findings += [_answers(name, f"http://127.0.0.1:{port}") for name, port in sorted(running.ports.items())]
@@ -108,6 +112,43 @@ def _database(url: str) -> list[Finding]:
             "Let both machines keep time with NTP; expiry and presence are judged by the database's clock.",
         )
     )
+    return findings
+
+
+def _jobs(url: str) -> list[Finding]:
+    """Whether the clock works: a sign of life, and jobs whose last run was not good."""
+    from bus import jobs
+    from bus.db import Database
+
+    database = Database(url, size=1, name="llm-bus doctor")
+    try:
+        with database.call() as conn:
+            latest = jobs.list_latest(conn)
+    except (psycopg.Error, BusError):
+        # The checks of the database say why.
+        return []
+    finally:
+        database.close()
+    youngest = min((run.age_seconds for run in latest), default=None)
+    if youngest is None or youngest > _QUIET_SECONDS:
+        since = "never ran" if youngest is None else f"last ran {youngest / 60:.0f} minutes ago"
+        findings = [
+            Finding(
+                "jobs",
+                False,
+                since,
+                "Start `python -m workers` and `python -m workers beat`, or let cron call `llm-bus job run`. "
+                "Until then leases end without an event, and nothing is escalated or metered.",
+            )
+        ]
+    else:
+        findings = [Finding("jobs", True, f"{len(latest)} kinds, the last {youngest:.0f} s ago")]
+    for run in latest:
+        if run.outcome in ("failed", "alarm"):
+            said = (run.error or "").partition("\n")[0]
+            findings.append(
+                Finding(f"job {run.name}", False, f"{run.outcome}: {said}", f"See `llm-bus job history {run.name}`.")
+            )
     return findings
 
 

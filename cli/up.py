@@ -185,14 +185,20 @@ def _start_processes(running: Running, signals: Signals, database_url: str, redi
             "HOST": "127.0.0.1",
             "LLM_BUS_DATA": str(running.data),
         }
-        for kind in kinds:
-            running.processes.append(
-                app.start(kind, cwd=cwd, logs=running.data / "logs", env=env, port=ports.get(kind.name))
-            )
-        running.note_children()
         try:
-            for process in running.processes:
-                app.wait(process, signals.check)
+            # What answers people and agents first; what works by the clock has time.
+            for some in (
+                [kind for kind in kinds if kind.name in ports],
+                [one for one in kinds if one.name not in ports],
+            ):
+                started = [
+                    app.start(kind, cwd=cwd, logs=running.data / "logs", env=env, port=ports.get(kind.name))
+                    for kind in some
+                ]
+                running.processes += started
+                running.note_children()
+                for process in started:
+                    app.wait(process, signals.check)
         except app.PortLostError as lost:
             # The addresses are in everybody's environment, so everybody starts again.
             refused.add(lost.port)

@@ -19,7 +19,8 @@ from mcp_gateway.threads import Threads
 
 _log = logging.getLogger(__name__)
 # With hints, a look now and then finds what one of them lost; without, this is how soon news arrives.
-_TICK_WITH_HINTS, _TICK_WITHOUT = 15.0, 2.0
+# A little less than whole ticks, since a timer may ring a millisecond early.
+_TICK_WITH_HINTS, _TICK_WITHOUT = 14.9, 1.9
 _TICK = 1.0
 _CHUNK = 2_000
 _T = TypeVar("_T")

@@ -127,3 +127,18 @@ BEGIN
     FROM unnest(p_types, p_payloads) WITH ORDINALITY AS n (type, payload, ordinality);
     RETURN v_at;
 END $$;
+
+-- Append events of several actors in order, bumping the clock once: what a job writes.
+CREATE FUNCTION bus_append_each(
+    p_project bigint, p_participations bigint[], p_actors text[], p_types text[], p_payloads jsonb[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_last bigint;
+    v_at timestamptz;
+BEGIN
+    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(p_project, cardinality(p_types)) t;
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, n.participation, n.actor, n.type, n.payload
+    FROM unnest(p_participations, p_actors, p_types, p_payloads)
+         WITH ORDINALITY AS n (participation, actor, type, payload, ordinality);
+END $$;

@@ -77,9 +77,10 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body,
-                      ref, tag, reply_to, recipients, ack_due_at, created_at)
+                      ref, tag, reply_to, recipients, ack_due_at, escalate_at, created_at)
     VALUES (v_caller.project_id, post_id, p_participation, v_caller.actor, p_to_lane, v_to, v_to_actor, p_subject,
             p_body, p_ref, p_tag, p_reply_to, recipients,
+            created_at + make_interval(secs => p_ack_within_seconds),
             created_at + make_interval(secs => p_ack_within_seconds), created_at);
     INSERT INTO delivery (project_id, participation_id, post_id)
     SELECT v_caller.project_id, member, post_id FROM unnest(v_members) AS member;

@@ -18,7 +18,7 @@ BEGIN
     v_old_lane := coalesce(v_before.lane, v_caller.lane);
     IF v_before.registered_at IS NOT NULL AND (v_before.lane, v_before.status) = (p_lane, p_status) THEN
         registered_at := v_before.registered_at;
-        UPDATE presence pr SET last_seen = greatest(pr.last_seen, clock_timestamp())
+        UPDATE presence pr SET last_seen = greatest(pr.last_seen, clock_timestamp()), lapsed_at = NULL
         WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation;
     ELSE
         SELECT a.at INTO registered_at FROM bus_append(v_caller.project_id, p_participation, v_caller.actor,
@@ -28,7 +28,7 @@ BEGIN
                 bus_register.registered_at)
         ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE
         SET lane = excluded.lane, status = excluded.status, registered_at = excluded.registered_at,
-            last_seen = greatest(pr.last_seen, excluded.last_seen);
+            last_seen = greatest(pr.last_seen, excluded.last_seen), lapsed_at = NULL;
         IF v_old_lane IS DISTINCT FROM p_lane THEN
             IF v_old_lane IS NOT NULL THEN
                 PERFORM bus_leave_lane(v_caller.project_id, p_participation, v_old_lane);

@@ -18,6 +18,15 @@ from bus.tables.coordination import (
     task,
     task_blocker,
 )
+from bus.tables.credit import (
+    ENTRY_KINDS,
+    PLANS,
+    credit_account,
+    credit_entry,
+    meter_mark,
+    metering,
+    price,
+)
 from bus.tables.stats import event_count, service_stats
 from bus.tables.tenancy import (
     audit,
@@ -30,22 +39,65 @@ from bus.tables.tenancy import (
     project,
     token,
 )
+from bus.tables.upkeep import NOTICE_CHANNELS, NOTICE_KINDS, job_run, notice, webhook
 
 TENANCY = frozenset(
-    {audit, invite, invite_redemption, owner, participant, participant_name, participation, project, token}
-    | {event_count, identity, login_link, secret, service_stats, session, sign_up}
+    {
+        audit,
+        credit_account,
+        credit_entry,
+        event_count,
+        identity,
+        invite,
+        invite_redemption,
+        job_run,
+        login_link,
+        metering,
+        notice,
+        owner,
+        participant,
+        participant_name,
+        participation,
+        price,
+        project,
+        secret,
+        service_stats,
+        session,
+        sign_up,
+        token,
+        webhook,
+    }
 )
 COORDINATION = frozenset(
-    {cursor, delivery, event, idempotency, lease, post, presence, project_clock, sequence, task, task_blocker}
+    {
+        cursor,
+        delivery,
+        event,
+        idempotency,
+        lease,
+        meter_mark,
+        post,
+        presence,
+        project_clock,
+        sequence,
+        task,
+        task_blocker,
+    }
 )
 
 __all__ = [
     "COORDINATION",
+    "ENTRY_KINDS",
     "EVENT_TYPES",
+    "NOTICE_CHANNELS",
+    "NOTICE_KINDS",
     "PARTICIPANT_KINDS",
+    "PLANS",
     "TASK_STATUSES",
     "TENANCY",
     "audit",
+    "credit_account",
+    "credit_entry",
     "cursor",
     "delivery",
     "event",
@@ -54,15 +106,20 @@ __all__ = [
     "identity",
     "invite",
     "invite_redemption",
+    "job_run",
     "lease",
     "login_link",
     "metadata",
+    "meter_mark",
+    "metering",
+    "notice",
     "owner",
     "participant",
     "participant_name",
     "participation",
     "post",
     "presence",
+    "price",
     "project",
     "project_clock",
     "secret",
@@ -73,4 +130,5 @@ __all__ = [
     "task",
     "task_blocker",
     "token",
+    "webhook",
 ]

@@ -122,6 +122,9 @@ post = sa.Table(
     sa.Column("ack_due_at", TIME),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("acked_at", TIME),
+    # When somebody is told next that it is overdue, and how many were told; see bus/escalations.py.
+    sa.Column("escalate_at", TIME),
+    sa.Column("escalation", sa.SmallInteger, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint("to_lane IS NOT NULL OR to_participation_id IS NOT NULL", "addressed"),
     sa.CheckConstraint(length("body", 8000), "body"),
     sa.CheckConstraint(length("subject", 200), "subject"),
@@ -158,6 +161,13 @@ sa.Index(
     post.c.project_id,
     post.c.ack_due_at,
     postgresql_where=sa.and_(post.c.ack_due_at.is_not(None), post.c.acked_at.is_(None)),
+)
+
+sa.Index(
+    "post_escalate_idx",
+    post.c.project_id,
+    post.c.escalate_at,
+    postgresql_where=sa.and_(post.c.escalate_at.is_not(None), post.c.acked_at.is_(None)),
 )
 
 delivery = sa.Table(
@@ -218,6 +228,7 @@ sa.Index(
     lease.c.id,
     postgresql_where=lease.c.ended_at.is_(None),
 )
+sa.Index("lease_due_idx", lease.c.project_id, lease.c.expires_at, postgresql_where=lease.c.ended_at.is_(None))
 sa.Index("lease_live_idx", lease.c.project_id, lease.c.id, postgresql_where=lease.c.ended_at.is_(None))
 
 task = sa.Table(
@@ -292,9 +303,18 @@ presence = sa.Table(
     sa.Column("status", sa.Text, nullable=False, server_default=EMPTY),
     sa.Column("registered_at", TIME),
     sa.Column("last_seen", TIME, nullable=False),
+    # When it was recorded that this one is gone; null again as soon as it is seen.
+    sa.Column("lapsed_at", TIME),
     sa.CheckConstraint(length("lane", 64), "lane"),
     sa.CheckConstraint(length("status", 140, 0), "status"),
     postgresql_with={"fillfactor": 50},
+)
+# Without last_seen, so that being seen stays an update in place.
+sa.Index(
+    "presence_here_idx",
+    presence.c.project_id,
+    presence.c.participation_id,
+    postgresql_where=presence.c.lapsed_at.is_(None),
 )
 sa.Index("presence_lane_idx", presence.c.project_id, presence.c.lane)
 

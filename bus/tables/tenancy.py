@@ -44,9 +44,15 @@ project = sa.Table(
     created_at(),
     sa.Column("archived_at", TIME),
     sa.Column("purging_at", TIME),
+    sa.Column("gone_window_seconds", sa.Integer, nullable=False, server_default=sa.text("3600")),
+    sa.Column("escalation_pause_seconds", sa.Integer, nullable=False, server_default=sa.text("300")),
+    sa.Column("escalation_email", sa.Text),
     sa.CheckConstraint(length("name", 64), "name"),
     sa.CheckConstraint("presence_window_seconds BETWEEN 60 AND 86400", "presence_window"),
+    sa.CheckConstraint("gone_window_seconds BETWEEN 60 AND 2592000", "gone_window"),
     sa.CheckConstraint("stall_window_seconds BETWEEN 60 AND 2592000", "stall_window"),
+    sa.CheckConstraint("escalation_pause_seconds BETWEEN 10 AND 86400", "escalation_pause"),
+    sa.CheckConstraint(length("escalation_email", 254, 3), "escalation_email"),
     sa.UniqueConstraint("owner_id", "name_key"),
 )
 
@@ -119,9 +125,17 @@ invite = sa.Table(
     created_at(),
     sa.Column("expires_at", TIME, nullable=False),
     sa.Column("revoked_at", TIME),
+    # When its end by the clock was written to the audit log; expires_at decides.
+    sa.Column("expired_at", TIME),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
     sa.CheckConstraint(one_of("kind", PARTICIPANT_KINDS), "kind"),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+)
+
+sa.Index(
+    "invite_due_idx",
+    invite.c.expires_at,
+    postgresql_where=sa.and_(invite.c.revoked_at.is_(None), invite.c.expired_at.is_(None)),
 )
 
 invite_redemption = sa.Table(

@@ -7,7 +7,7 @@ Deploy order: before the code that uses it; the code before it does not look at 
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

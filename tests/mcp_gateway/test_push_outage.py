@@ -1,6 +1,5 @@
 """Push while things fail: Redis stops, is killed and comes back, a gateway is killed. Nothing is missed or doubled."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,46 +11,20 @@ import httpx2
 import pytest
 
 from bus.db import Database
-from cli.embedded import redis
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import Process, running
 from tests.mcp_gateway.wire import Wire
+from tests.queue import Queue
 
 _PATIENCE = 30.0
-
-
-class Queue:
-    """A Redis of the test's own, which it may stop, kill and start again on the same port."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.home = home
-        self.server: redis.Redis | None = None
-
-    def start(self) -> str:
-        self.server = redis.launch(self.home, port=self.port, log=self.home.with_suffix(".log"), fast=True)
-        redis.wait(self.server)
-        return self.server.url
-
-    def stop(self) -> None:
-        assert self.server is not None
-        redis.stop(self.server)
-
-    def kill(self) -> None:
-        assert self.server is not None
-        self.server.process.kill()
-        self.server.process.wait()
 
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[Queue]:
     made = Queue(tmp_path / "redis")
     yield made
-    if made.server is not None and made.server.process.poll() is None:
-        made.stop()
+    made.end()
 
 
 @contextmanager

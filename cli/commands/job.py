@@ -1,0 +1,120 @@
+"""`llm-bus job`: what happens with time, by hand or from a scheduler of your own."""
+
+from pathlib import Path
+
+import click
+
+from cli.options import data_option, emit, json_option, table
+
+
+@click.group("job", short_help="Jobs that happen with time: list, run, history.")
+def command() -> None:
+    """What happens with time: leases end, handoffs are escalated, credits are metered.
+
+    `llm-bus up` and the Procfile run all of it by themselves. Without Redis, let cron run each job.
+    """
+
+
+@command.command("list")
+@data_option
+@json_option
+def list_jobs(data: Path | None, as_json: bool) -> None:
+    """Every job, how often it runs, and how its last run went."""
+    from bus import jobs as runs
+    from cli.engine import transaction
+    from workers.job import all_jobs
+
+    with transaction(data) as conn:
+        latest = {run.name: run for run in runs.list_latest(conn)}
+    found = [
+        {
+            "name": job.name,
+            "every_seconds": job.rest or job.every,
+            "about": job.about,
+            "last": None
+            if (run := latest.get(job.name)) is None
+            else {"started_at": run.started_at, "outcome": run.outcome, "counts": run.counts, "error": run.error},
+        }
+        for job in all_jobs().values()
+    ]
+    rows = [
+        (
+            one["name"],
+            f"{one['every_seconds']:.0f} s",
+            "never" if (run := latest.get(str(one["name"]))) is None else f"{run.outcome}, {run.age_seconds:.0f} s ago",
+            one["about"],
+        )
+        for one in found
+    ]
+    emit({"jobs": found}, table(("NAME", "EVERY", "LAST RUN", "WHAT IT DOES"), rows), as_json=as_json)
+
+
+@command.command("run")
+@click.argument("name")
+@data_option
+@json_option
+def run_job(name: str, data: Path | None, as_json: bool) -> None:
+    """Run the job NAME once, here, and say what it did.
+
+    Exits with 1 if it failed, or found what must not be.
+    """
+    import dataclasses
+
+    from bus.db import Database
+    from bus.hints import Sender
+    from cli.exits import CliError, Exit
+    from cli.runtime import settings_for_cli
+    from workers.job import all_jobs, run
+    from workers.settings import WorkerSettings
+
+    job = all_jobs().get(name)
+    if job is None:
+        raise CliError(f"There is no job {name!r}; `llm-bus job list` names them.", Exit.USAGE)
+    settings = dataclasses.replace(WorkerSettings.from_env(bus=settings_for_cli(data)), threads=1)
+    hints = Sender(settings.bus.redis_url)
+    database = Database(settings.bus.database_url, size=2, name="llm-bus job", told=hints.give)
+    try:
+        done = run(job, database, settings, now=True)
+    finally:
+        database.close()
+        hints.close()
+    counts = ", ".join(f"{what} {count}" for what, count in sorted(done.counts.items()) if count) or "nothing to do"
+    text = f"{name}: {done.outcome} in {done.seconds:.1f} s; {counts}"
+    if done.error:
+        text = f"{text}\n{done.error}"
+    emit(dataclasses.asdict(done), text, as_json=as_json)
+    if done.outcome != "ok":
+        raise SystemExit(Exit.FAILED)
+
+
+@command.command("history")
+@click.argument("name", required=False)
+@click.option("--before", type=click.IntRange(1), help="List older runs: those with a smaller id.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The most to list.")
+@data_option
+@json_option
+def history(name: str | None, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
+    """Runs of the job NAME, or of all, newest first."""
+    import dataclasses
+
+    from bus import jobs as runs
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        found = runs.list_(conn, name=name, before=before, limit=limit)
+    rows = [
+        (
+            run.id,
+            run.name,
+            f"{run.started_at:%Y-%m-%d %H:%M:%S}",
+            run.outcome,
+            ", ".join(f"{what} {count}" for what, count in sorted(run.counts.items())),
+            (run.error or "").partition("\n")[0][:80],
+        )
+        for run in found
+    ]
+    emit(
+        {"runs": [dataclasses.asdict(run) for run in found]},
+        table(("ID", "NAME", "STARTED", "OUTCOME", "DID", "ERROR"), rows),
+        as_json=as_json,
+    )

@@ -1,0 +1,139 @@
+"""The nightly proof sees every loss that it is there to see, and nothing where there is none."""
+
+import pytest
+
+from bus import credits, jobs, metering, pruning, reconcile, sequences, waiting
+from bus.db import Connection, Database
+from bus.projects import Project
+from tests.factories import Agent, make_agent, make_project
+
+
+@pytest.fixture
+def metered(conn: Connection, project: Project, root: Agent) -> Project:
+    """A project with sequences that were seeded and claimed, all of it metered."""
+    metering.switch(conn, True)
+    sequences.seed(conn, root.ctx, "adr", 41)
+    for name in ("adr", "migration", "adr", "adr", "migration"):
+        sequences.claim(conn, root.ctx, name)
+    sequences.seed(conn, root.ctx, "migration", 9)
+    sequences.claim(conn, root.ctx, "migration")
+    metering.bill(conn, project.id, trial=100)
+    return project
+
+
+def _found(conn: Connection, project: Project) -> list[str]:
+    return [
+        f"{one.check}: {one.found}"
+        for one in (*reconcile.check_project(conn, project.id), *reconcile.check_accounts(conn))
+    ]
+
+
+def _break(conn: Connection, statement: str) -> None:
+    """Do what no code path can: write past the guards of the append-only tables."""
+    for table in ("event", "credit_entry"):
+        conn.raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
+    conn.raw.execute(statement.encode())
+    for table in ("event", "credit_entry"):
+        conn.raw.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())
+
+
+def test_nothing_is_found_where_everything_holds(conn: Connection, metered: Project) -> None:
+    assert _found(conn, metered) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM event WHERE seq = 3", "ledger: the clock shows 8; there are 7 events from 1 to 8"),
+        ("UPDATE sequence SET current = 50 WHERE name = 'adr'", "sequence: adr stands at 50, its ledger at 44"),
+        (
+            "UPDATE event SET payload = payload || '{\"number\": 90}' WHERE seq = 4",
+            "sequence: claim to adr by event 4 moves from 42 to 90",
+        ),
+        (
+            "UPDATE credit_account SET balance = balance - 1",
+            "balance: the balance is 91, its entries add up to 92, the newest says 92",
+        ),
+        (
+            "UPDATE credit_entry SET amount = -6 WHERE kind = 'usage'",
+            "metering: events 1 to 8 cost 8 credits, 6 were billed",
+        ),
+        ("UPDATE meter_mark SET metered_seq = 6", "metering: events 1 to 6 cost 6 credits, 8 were billed"),
+        (
+            "INSERT INTO credit_entry (owner_id, kind, amount, balance, reference, project_id, first_seq, last_seq)"
+            " SELECT owner_id, 'usage', -1, balance - 1, 'twice', project_id, 5, 8 FROM credit_entry"
+            " WHERE kind = 'usage'",
+            "metering: an event was billed twice",
+        ),
+    ],
+)
+def test_what_was_broken_is_found(conn: Connection, metered: Project, statement: str, said: str) -> None:
+    _break(conn, statement)
+    assert said in _found(conn, metered)
+
+
+def test_the_proof_reads_one_moment(db: Database) -> None:
+    """What is written while it reads is no difference."""
+    with db.write() as conn:
+        project = make_project(conn)
+        ada = make_agent(conn, project)
+        metering.switch(conn, True)
+    with db.write() as conn:
+        reconcile.begin(conn)
+        assert reconcile.check_accounts(conn) == []
+        with db.write() as other:
+            sequences.claim(other, ada.ctx, "adr")
+        with db.write() as other:
+            metering.bill(other, project.id)
+        assert reconcile.check_project(conn, project.id) == []
+        assert credits.find(conn, project.owner_id) is None
+
+
+def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Project, ada: Agent) -> None:
+    sequences.claim(conn, ada.ctx, "adr", idempotency_key="old")
+    conn.maybe("UPDATE idempotency SET created_at = clock_timestamp() - interval '3 days' RETURNING 1")
+    sequences.claim(conn, ada.ctx, "adr", idempotency_key="new")
+    waiting.begin(conn, ada.ctx, "lease", surface="a.py")
+    waiting.begin(conn, ada.ctx, "lease", surface="b.py")
+    conn.maybe(
+        "UPDATE waiter SET alive_until = clock_timestamp() - interval '2 hours' WHERE surface = 'a.py' RETURNING 1"
+    )
+    quiet, busy, newest = (jobs.begin(conn, "x") for _ in range(3))
+    jobs.finish(conn, quiet, "ok", {"ended": 0})
+    jobs.finish(conn, busy, "ok", {"ended": 1})
+    jobs.finish(conn, newest, "ok", {})
+    conn.maybe("UPDATE job_run SET started_at = clock_timestamp() - interval '2 days' RETURNING 1")
+    # A gateway may still write presence of a project that is gone.
+    for table in (
+        "presence (project_id, participation_id, last_seen) VALUES (999999, 1, now())",
+        "cursor (project_id, participation_id, seq) VALUES (999999, 1, 1)",
+    ):
+        conn.raw.execute(f"INSERT INTO {table}".encode())
+    gone = {kind: pruning.prune(conn, kind) for kind in pruning.KINDS}
+    assert gone == {
+        "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
+        "lost_cursors": 1,
+    }  # fmt: skip
+    assert conn.all("SELECT key FROM idempotency") == [("new",)]
+    assert [run.id for run in jobs.list_(conn, name="x")] == [newest, busy]
+    assert {kind: pruning.prune(conn, kind) for kind in pruning.KINDS} == dict.fromkeys(pruning.KINDS, 0)
+
+
+def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection) -> None:
+    assert jobs.list_latest(conn) == []
+    assert jobs.find_last_success(conn, "a") is None
+    for name, outcome in (("b", "ok"), ("a", "ok"), ("a", "failed"), ("b", "alarm")):
+        jobs.finish(
+            conn, jobs.begin(conn, name), outcome, {"n": 1, "none": 0}, "what was wrong" if outcome != "ok" else None
+        )
+    assert [(run.name, run.outcome, run.counts, run.error) for run in jobs.list_latest(conn)] == [
+        ("a", "failed", {"n": 1}, "what was wrong"),
+        ("b", "alarm", {"n": 1}, "what was wrong"),
+    ]
+    age = jobs.find_last_success(conn, "a")
+    assert age is not None
+    assert 0 <= age < 60
+    running = jobs.begin(conn, "a")
+    (latest, *_) = jobs.list_latest(conn)
+    assert (latest.id, latest.outcome, latest.finished_at) == (running, "running", None)
+    assert [run.id for run in jobs.list_(conn, before=running, limit=1)] == [running - 1]

@@ -1,0 +1,154 @@
+"""Running a job: written down, bounded, and no failure of one project stops the others."""
+
+import json
+import logging
+import time
+
+import pytest
+
+from bus import jobs as runs
+from bus import leases
+from bus.db import Connection, Database
+from bus.settings import SettingError, Settings
+from tests.factories import make_agent, make_project
+from workers import job as module
+from workers.app import create_app
+from workers.job import Job, Work, all_jobs, run
+from workers.settings import WorkerSettings
+
+
+@pytest.fixture
+def settings(database_url: str) -> WorkerSettings:
+    return WorkerSettings(bus=Settings(database_url))
+
+
+def test_every_job_has_a_name_a_schedule_and_a_line_about_it() -> None:
+    found = all_jobs()
+    assert {
+        "expire_invites", "expire_leases", "decay_presence", "requeue_stalled_tasks", "escalate_overdue_posts",
+        "meter_credits", "suspend_delinquent", "prune", "reconcile", "send_notices", "heartbeat", "finish_purges",
+    } <= set(found)  # fmt: skip
+    for job in found.values():
+        assert job.about.endswith(".")
+        assert 5 <= job.every <= 3600
+        assert -(2**31) <= job.key < 2**31
+    assert len({job.key for job in found.values()}) == len(found)
+
+
+@pytest.mark.parametrize("name", sorted(all_jobs()))
+def test_every_job_runs_on_an_empty_bus_and_says_so(db: Database, settings: WorkerSettings, name: str) -> None:
+    assert run(all_jobs()[name], db, settings, now=True).outcome == "ok"
+    with db.call() as conn:
+        (only,) = runs.list_(conn)
+    assert (only.name, only.outcome, only.error) == (name, "ok", None)
+    assert only.finished_at is not None
+
+
+def test_one_project_that_fails_does_not_stop_the_others(db: Database, settings: WorkerSettings) -> None:
+    with db.write() as conn:
+        ids = [make_project(conn).id for _ in range(5)]
+
+    def find(conn: Connection, after: int) -> list[int]:
+        return [one for one in ids if one > after]
+
+    def act(conn: Connection, project_id: int) -> int:
+        if project_id == ids[2]:
+            conn.raw.execute("SELECT 1 / 0")
+        conn.maybe("UPDATE project SET name = name || '!' WHERE id = %s RETURNING 1", (project_id,))
+        return 1
+
+    def function(work: Work) -> None:
+        work.each_project(find, act, "done", full=2)
+
+    outcome = run(Job("x", function, 60), db, settings)
+    assert (outcome.outcome, outcome.counts) == ("failed", {"done": 4})
+    assert f"project {ids[2]}: DivisionByZero" in (outcome.error or "")
+    with db.call() as conn:
+        assert runs.list_(conn)[0].outcome == "failed"
+        assert conn.one("SELECT count(*) FROM project WHERE name LIKE '%%!'") == (4,)
+
+
+def test_a_project_that_another_worker_is_at_is_left_to_it(db: Database, settings: WorkerSettings) -> None:
+    with db.write() as conn:
+        project = make_project(conn)
+        ada = make_agent(conn, project)
+        leases.acquire(conn, ada.ctx, "a.py")
+        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+    job = all_jobs()["expire_leases"]
+    with db.write() as conn:
+        conn.maybe("SELECT pg_advisory_xact_lock(%s, %s)", (job.key, project.id))
+        assert run(job, db, settings).counts.get("ended", 0) == 0
+    assert run(job, db, settings).counts == {"ended": 1}
+
+
+def test_a_run_ends_when_its_time_is_over_and_the_next_goes_on(
+    db: Database, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BUDGET_SECONDS", 0.3)
+    with db.write() as conn:
+        project = make_project(conn)
+
+    def forever(conn: Connection, _: int) -> int:
+        conn.one("SELECT pg_sleep(0.05)")
+        return 1
+
+    def function(work: Work) -> None:
+        work.each_project(lambda conn, after: [project.id] if after < project.id else [], forever, "steps", full=1)
+
+    started = time.monotonic()
+    outcome = run(Job("x", function, 60), db, settings)
+    assert outcome.outcome == "ok"
+    assert 1 <= outcome.counts["steps"] < 50
+    assert time.monotonic() - started < 5
+
+
+def test_a_job_that_rests_runs_once_in_its_time(db: Database, settings: WorkerSettings) -> None:
+    ran: list[int] = []
+    job = Job("x", lambda _: ran.append(1), 1, rest=3600)
+    assert [run(job, db, settings).outcome for _ in range(3)] == ["ok", "resting", "resting"]
+    assert run(job, db, settings, now=True).outcome == "ok"
+    assert len(ran) == 2
+    with db.call() as conn:
+        assert len(runs.list_(conn)) == 2
+
+
+def test_an_alarm_is_an_outcome_of_its_own(
+    db: Database, settings: WorkerSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def function(work: Work) -> None:
+        work.alarms.append("ledger, project 1: a hole")
+
+    with caplog.at_level(logging.INFO, "workers.job"):
+        outcome = run(Job("x", function, 60), db, settings)
+    assert (outcome.outcome, outcome.error) == ("alarm", "ledger, project 1: a hole")
+    assert caplog.records[-1].levelno == logging.ERROR
+    fields = caplog.records[-1].fields  # type: ignore[attr-defined]
+    assert json.dumps(fields)
+    assert (fields["job"], fields["outcome"]) == ("x", "alarm")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"JOB_EVERY": "nonsense=5"}, "JOB_EVERY names 'nonsense'"),
+        ({"JOB_EVERY": "prune"}, "'prune' does not"),
+        ({"JOB_EVERY": "prune=x"}, "'prune=x' does not"),
+        ({"JOB_EVERY": "prune=0"}, "'prune=0' does not"),
+        ({"METERING": "yes"}, "METERING must be a whole number from 0 to 1"),
+        ({"SMTP_URL": "mail.example.org"}, "SMTP_URL must look like smtp://"),
+        ({"REDIS_URL": ""}, "llm-bus job run NAME"),
+        ({"GRACE_HOURS": "-1"}, "GRACE_HOURS"),
+    ],
+)
+def test_a_wrong_setting_is_named(database_url: str, env: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        create_app(WorkerSettings.from_env({"DATABASE_URL": database_url, "REDIS_URL": "redis://x", **env}))
+    assert said in str(refused.value)
+
+
+def test_settings_of_jobs_are_read(database_url: str) -> None:
+    settings = WorkerSettings.from_env(
+        {"DATABASE_URL": database_url, "JOB_EVERY": " prune=5, reconcile=0.5 ,", "METERING": "1"}
+    )
+    assert settings.every == {"prune": 5.0, "reconcile": 0.5}
+    assert settings.metering

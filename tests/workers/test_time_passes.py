@@ -1,0 +1,192 @@
+"""Time passes: with nobody calling, workers and a scheduler do what is due, and agents see it through their tools."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import redis
+
+from bus import jobs, leases, presence, schema
+from bus.db import Database
+from bus.errors import Unavailable
+from cli.embedded import account, postgres
+from tests import servers
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.processes import running as gateways
+from tests.mcp_gateway.wire import Wire
+from tests.queue import Queue
+from tests.workers.processes import running, start, stop, until
+
+
+@pytest.fixture
+def team(db: Database) -> Team:
+    return make_team(db)
+
+
+def _kinds(db: Database) -> list[str]:
+    with db.call() as conn:
+        return [kind for (kind,) in conn.all("SELECT type FROM event ORDER BY seq")]
+
+
+def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with (
+        gateways(database_url, REDIS_URL=url) as (gateway,),
+        running(database_url, url) as processes,
+    ):
+        alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
+        until(lambda: _ran(db, "heartbeat"), *processes)
+        assert alice.call("whats_new").status == 200
+        bob.call("lease", surface="src/a.py", ttl_seconds=1)
+        got = alice.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=30).content
+        assert got["kind"] == "lease"
+        until(lambda: "lease_expire" in _kinds(db), *processes)
+        events = alice.call("whats_new").content["events"]
+        assert [event["type"] for event in events] == ["lease", "lease_expire"]
+        assert (events[1]["actor"], events[1]["payload"]["surface"]) == (team.bob.actor, "src/a.py")
+        for wire in (alice, bob):
+            wire.close()
+
+
+def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with db.write() as conn:
+        conn.maybe("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60 RETURNING 1")
+        presence.touch(conn, {team.bob.ctx.participation_id: 120.0})
+    with gateways(database_url, REDIS_URL=url) as (gateway,), running(database_url, url) as processes:
+        alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
+        until(lambda: "presence_lapse" in _kinds(db), *processes)
+        post = bob.call("post", body="x", to_lane="nobody-here", ack_within_seconds=1).content
+        # Alice is project-admin: after the pause it is in her inbox, and a call that waits is woken by it.
+        waiting = alice.call("wait_for", kind="inbox", timeout_seconds=40).content
+        assert [one["post_id"] for one in waiting["posts"]] == [post["post_id"]]
+        assert _kinds(db).count("escalate") == 1
+        alice.call("ack", post_id=post["post_id"])
+        for wire in (alice, bob):
+            wire.close()
+
+
+def _ran(db: Database, name: str, after: int = 0) -> int:
+    with db.call() as conn:
+        found = [run.id for run in jobs.list_(conn, name=name, limit=5) if run.outcome == "ok" and run.id > after]
+    return max(found, default=0)
+
+
+def test_jobs_go_on_when_redis_comes_back_and_tools_never_stop(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with gateways(database_url, REDIS_URL=url) as (gateway,), running(database_url, url) as processes:
+        until(lambda: _ran(db, "heartbeat"), *processes)
+        stopping = threading.Event()
+        claimed: list[int] = []
+
+        def claim() -> None:
+            wire = Wire(gateway.url, team.alice.token)
+            while not stopping.is_set():
+                claimed.append(wire.call("claim", sequence="adr").content["number"])
+            wire.close()
+
+        claiming = threading.Thread(target=claim)
+        claiming.start()
+        for end in (queue.stop, queue.kill):
+            end()
+            before = _ran(db, "heartbeat")
+            so_far = len(claimed)
+            time.sleep(5)
+            assert len(claimed) > so_far + 10, "the tools stood still"
+            queue.start()
+            until(lambda before=before: _ran(db, "heartbeat", before), *processes, patience=60)
+        stopping.set()
+        claiming.join()
+        assert claimed == list(range(1, len(claimed) + 1))
+        assert all(process.popen.poll() is None for process in processes)
+
+
+def test_jobs_go_on_when_postgres_comes_back(queue: Queue) -> None:
+    url = queue.start()
+    home = servers.make_open_folder()
+    port = servers.free_port()
+    options = {"port": port, "log": home / "log", "account": account.choose(home), "fast": True}
+    server = postgres.launch(home / "data", **options)
+    try:
+        postgres.wait(server)
+        schema.migrate(server.url)
+        with running(server.url, url) as processes:
+            db = Database(server.url, size=2)
+            first = until(lambda: _ran(db, "heartbeat"), *processes)
+            assert isinstance(first, int)
+            postgres.stop(server)
+            time.sleep(3)
+            server = postgres.launch(home / "data", **options)
+            postgres.wait(server)
+            until(lambda: _soon(db, first), *processes)
+            db.close()
+    finally:
+        postgres.stop(server)
+
+
+def _soon(db: Database, after: int) -> int:
+    try:
+        return _ran(db, "heartbeat", after)
+    except Unavailable:
+        return 0
+
+
+def test_a_job_under_way_is_finished_when_the_worker_is_told_to_stop(
+    database_url: str, db: Database, queue: Queue
+) -> None:
+    url = queue.start()
+    with running(database_url, url) as processes:
+        until(lambda: _ran(db, "heartbeat"), *processes)
+        worker = processes[0]
+        worker.popen.send_signal(signal.SIGTERM)
+        assert worker.popen.wait(20) == 0, worker.said
+    with db.call() as conn:
+        assert conn.one("SELECT count(*) FROM job_run WHERE outcome = 'running'") == (0,)
+
+
+def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: Queue) -> None:
+    """A worker whose consumer hangs: messages wait in Redis and nobody takes them."""
+    url = queue.start()
+    code = (
+        "import os, sys, threading\n"
+        "from workers.watchdog import Watchdog\n"
+        f"Watchdog({url!r}, 'waiting', lambda: False, deaf_seconds=2.0).start()\n"
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        "threading.Event().wait()\n"
+    )
+    hung = subprocess.Popen([sys.executable, "-c", code], env=os.environ.copy())
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            hung.wait(5)  # nothing waits, so nothing is wrong
+        with redis.Redis.from_url(url) as client:
+            client.lpush("waiting", "x")
+        assert hung.wait(20) == 3
+    finally:
+        hung.kill()
+        hung.wait()
+
+
+def test_two_of_everything_do_each_thing_once(database_url: str, db: Database, team: Team, queue: Queue) -> None:
+    url = queue.start()
+    with db.write() as conn:
+        for number in range(20):
+            leases.acquire(conn, team.bob.ctx, f"src/{number}.py")
+        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() + interval '3 seconds' RETURNING 1")
+    started = [start(role, database_url, url) for role in ("worker", "worker", "beat", "beat", "beat")]
+    try:
+        until(lambda: _kinds(db).count("lease_expire") >= 20, *started)
+        after = _ran(db, "expire_leases")
+        until(lambda: _ran(db, "expire_leases", after), *started)
+        assert _kinds(db).count("lease_expire") == 20
+    finally:
+        stop(started)

@@ -1,0 +1,53 @@
+"""The worker and the scheduler: `python -m workers` runs jobs, `python -m workers beat` says when."""
+
+import logging
+import sys
+
+from celery import Celery
+from celery.signals import task_received
+from celery.worker import state
+
+from bus import logs
+from bus.settings import SettingError
+from workers.app import QUEUE, create_app
+from workers.settings import WorkerSettings
+from workers.watchdog import Watchdog
+
+_USAGE = "usage: python -m workers [worker|beat]"
+
+
+def main() -> None:
+    """Read the settings and run until SIGTERM; a job that is under way is finished first."""
+    logs.configure()
+    # Our own lines say what a job did; Celery's say that it came and went.
+    for noisy in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    role = sys.argv[1] if len(sys.argv) > 1 else "worker"
+    if role not in ("worker", "beat") or len(sys.argv) > 2:
+        sys.exit(_USAGE)
+    try:
+        settings = WorkerSettings.from_env()
+        app = create_app(settings)
+    except SettingError as error:
+        sys.exit(f"llm-bus {role}: {error}")
+    if role == "beat":
+        # In memory: what is due stands in PostgreSQL, so nothing has to be remembered here.
+        app.Beat(scheduler="celery.beat:Scheduler", quiet=True).run()
+    else:
+        _work(app, settings)
+
+
+def _work(app: Celery, settings: WorkerSettings) -> None:
+    assert settings.bus.redis_url is not None
+    watchdog = Watchdog(settings.bus.redis_url, QUEUE, lambda: len(state.active_requests) >= settings.threads)
+
+    def heard(**_: object) -> None:
+        watchdog.hear()
+
+    task_received.connect(heard)
+    watchdog.start()
+    app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The Celery application: jobs as tasks, their schedule, and how messages are handled.
+
+A message says only that a job is due; what is to do stands in PostgreSQL. So a message that is lost costs delay, one
+that comes twice finds nothing to do, and one that comes late is thrown away.
+"""
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, Task
+from celery.signals import setup_logging
+
+from bus.db import Database
+from bus.errors import Unavailable
+from bus.hints import Sender
+from bus.settings import SettingError
+from workers.job import Job, all_jobs, run
+from workers.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+QUEUE = "llm-bus"
+# After a kill a message that was not acknowledged comes back within this; the schedule asks again much sooner.
+_VISIBILITY_SECONDS = 300
+_RETRIES = 3
+# A job that comes again sooner than this needs no retry of its own.
+_SOON_SECONDS = 60.0
+
+
+def create_app(settings: WorkerSettings) -> Celery:
+    """The application over one database and one Redis.
+
+    Raises:
+        SettingError: REDIS_URL is not set, or JOB_EVERY names a job that does not exist.
+    """
+    if settings.bus.redis_url is None:
+        raise SettingError(
+            "REDIS_URL is not set, and Celery needs it. Without Redis run jobs from a scheduler of your own: "
+            "`llm-bus job list` names them, `llm-bus job run NAME` runs one."
+        )
+    found = all_jobs()
+    for name in settings.every:
+        if name not in found:
+            raise SettingError(f"JOB_EVERY names {name!r}; the jobs are {', '.join(found)}.")
+    app = Celery("llm-bus", broker=settings.bus.redis_url)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_pool="threads",
+        worker_concurrency=settings.threads,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_soft_shutdown_timeout=5.0,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": _VISIBILITY_SECONDS,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        beat_max_loop_interval=5,
+        timezone="UTC",
+    )
+    hints = Sender(settings.bus.redis_url)
+    # Each thread may hold one connection; the heartbeat is one more.
+    db = Database(settings.bus.database_url, size=settings.threads + 1, name="llm-bus worker", told=hints.give)
+    for one in found.values():
+        every = settings.every.get(one.name, one.every)
+        app.task(name=one.name, bind=True, max_retries=_RETRIES)(_task(one, db, settings, every))
+        app.conf.beat_schedule[one.name] = {
+            "task": one.name,
+            "schedule": every,
+            "options": {"expires": max(2 * every, 10.0)},
+        }
+    setup_logging.connect(_keep_our_logs)
+    return app
+
+
+def _task(one: Job, db: Database, settings: WorkerSettings, every: float) -> Callable[..., None]:
+    def do(task: "Task[Any, Any]") -> None:
+        try:
+            outcome = run(one, db, settings)
+        except Unavailable as error:
+            _again(task, every, error)
+            return
+        if outcome.outcome == "failed":
+            _again(task, every, RuntimeError(outcome.error))
+
+    return do
+
+
+def _again(task: "Task[Any, Any]", every: float, error: Exception) -> None:
+    """Try once more after a pause, where the schedule would take long."""
+    tried = task.request.retries
+    if every < _SOON_SECONDS or tried >= _RETRIES:
+        _log.warning("%s gave up until its next time: %s", task.name, error)
+        return
+    pause = 5 * 3**tried * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, keeps no secret
+    raise task.retry(exc=error, countdown=pause)
+
+
+def _keep_our_logs(**_: Any) -> None:
+    """Connected to `setup_logging`: Celery leaves logging alone then."""

@@ -1,0 +1,193 @@
+"""What a job is: a function with its schedule on the decorator, run once and written down.
+
+A job polls PostgreSQL for what is due and does it in short transactions, each of one project. It may run twice at once
+and may be killed at any moment; what it has not done, the next run finds.
+"""
+
+import importlib
+import logging
+import pkgutil
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bus import jobs as runs
+from bus.db import Connection, Database
+from bus.errors import Unavailable
+from workers.settings import WorkerSettings
+
+_log = logging.getLogger("workers.job")
+# A job ends after this and leaves the rest to its next run, so that no run is in the way of another for long.
+_BUDGET_SECONDS = 20.0
+
+Act = Callable[[Connection, int], int]
+Find = Callable[[Connection, int], list[int]]
+
+
+class JobFailed(Exception):
+    """A part of a job did not work; the message says which."""
+
+
+@dataclass
+class Work:
+    """One run of a job: what it works with, and what it counts."""
+
+    job: "Job"
+    db: Database
+    settings: WorkerSettings
+    counts: Counter[str] = field(default_factory=Counter)
+    alarms: list[str] = field(default_factory=list)
+    _failures: list[str] = field(default_factory=list)
+    _ends: float = field(default_factory=lambda: time.monotonic() + _BUDGET_SECONDS)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this run has had its time."""
+        return time.monotonic() > self._ends
+
+    def each_project(self, find: Find, act: Act, what: str, *, full: int) -> None:
+        """Act on every project that `find` finds, each in a transaction of its own, until a batch is not full.
+
+        A project that another worker is at is left to it. One that fails does not stop the others.
+        """
+        after = 0
+        while not self.is_over:
+            with self.db.call() as conn:
+                found = find(conn, after)
+            if not found:
+                return
+            for after in found:
+                while not self.is_over:
+                    done = self._try(act, after)
+                    self.counts[what] += done
+                    if done < full:
+                        break
+
+    def _try(self, act: Act, project_id: int) -> int:
+        try:
+            with self.db.write() as conn:
+                (mine,) = conn.one("SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.key, project_id % 2**31))
+                return act(conn, project_id) if mine else 0
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other projects go on, and the run says what failed
+            _log.exception("%s failed for project %s", self.job.name, project_id)
+            self._failures.append(f"project {project_id}: {type(error).__name__}: {error}")
+            return 0
+
+    def finish(self) -> None:
+        """Raise what failed on the way."""
+        if self._failures:
+            more = f" (and {len(self._failures) - 1} more)" if len(self._failures) > 1 else ""
+            raise JobFailed(f"{self._failures[0]}{more}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: its name, what it does, and how often.
+
+    Attributes:
+        every: seconds between two runs.
+        rest: seconds that must have passed since its last good run; it is asked for more often so that a restart
+            of the scheduler loses none.
+    """
+
+    name: str
+    function: Callable[[Work], None]
+    every: float
+    rest: float = 0.0
+
+    @property
+    def about(self) -> str:
+        """What it does, in a line."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def key(self) -> int:
+        """A number of its own for locks, the same in every process."""
+        return zlib.crc32(self.name.encode()) - 2**31
+
+
+_JOBS: dict[str, Job] = {}
+
+
+def job(*, every: float, rest: float = 0.0) -> Callable[[Callable[[Work], None]], Callable[[Work], None]]:
+    """Make a function a job. Its name is the function's."""
+
+    def register(function: Callable[[Work], None]) -> Callable[[Work], None]:
+        _JOBS[function.__name__] = Job(function.__name__, function, every, rest)
+        return function
+
+    return register
+
+
+def all_jobs() -> dict[str, Job]:
+    """Every job of workers/jobs, by name."""
+    import workers.jobs
+
+    for module in pkgutil.iter_modules(workers.jobs.__path__):
+        importlib.import_module(f"workers.jobs.{module.name}")
+    return dict(sorted(_JOBS.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: ok, failed, alarm, or resting (not due yet)."""
+
+    outcome: str
+    counts: dict[str, int]
+    error: str | None
+    seconds: float
+
+
+def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = False) -> Outcome:
+    """Run a job once, here, and write down what it did.
+
+    Args:
+        now: also if its last good run is not long ago.
+    Raises:
+        Unavailable: PostgreSQL is away; nothing was written down.
+    """
+    started = time.monotonic()
+    if wanted.rest and not now:
+        with db.call() as conn:
+            age = runs.find_last_success(conn, wanted.name)
+        if age is not None and age < wanted.rest:
+            return Outcome("resting", {}, None, time.monotonic() - started)
+    with db.call() as conn:
+        run_id = runs.begin(conn, wanted.name)
+    work = Work(wanted, db, settings)
+    outcome, error = "ok", None
+    try:
+        wanted.function(work)
+        work.finish()
+    except Exception as failure:
+        outcome, error = "failed", f"{type(failure).__name__}: {failure}"
+        _log.exception("%s failed", wanted.name)
+        if isinstance(failure, Unavailable):
+            raise
+    else:
+        if work.alarms:
+            outcome, error = "alarm", "\n".join(work.alarms)
+    finally:
+        seconds = time.monotonic() - started
+        _write_down(db, run_id, outcome, work.counts, error, wanted.name, seconds)
+    return Outcome(outcome, dict(work.counts), error, seconds)
+
+
+def _write_down(
+    db: Database, run_id: int, outcome: str, counts: Counter[str], error: str | None, name: str, seconds: float
+) -> None:
+    level = logging.INFO if outcome == "ok" else logging.ERROR
+    done = {what: count for what, count in counts.items() if count}
+    fields = {"job": name, "outcome": outcome, "ms": round(seconds * 1000, 1), **done}
+    if error is not None:
+        fields["error"] = error
+    _log.log(level, "job", extra={"fields": fields})
+    try:
+        with db.call() as conn:
+            runs.finish(conn, run_id, outcome, counts, error)
+    except Unavailable:
+        _log.warning("the end of %s was not written down: the database is away", name)

@@ -1,0 +1,15 @@
+"""Invites end by the clock."""
+
+from bus import lapses
+from workers.job import Work, job
+
+
+@job(every=60)
+def expire_invites(work: Work) -> None:
+    """Write to the audit log which invites ended unused."""
+    while not work.is_over:
+        with work.db.write() as conn:
+            done = lapses.expire_invites(conn)
+        work.counts["expired"] += done
+        if done < lapses.BATCH:
+            break

@@ -1,0 +1,61 @@
+"""What keeps the service itself well: a sign of life, tidying up, and the nightly proof."""
+
+from bus import projects, pruning
+from bus import reconcile as proof
+from workers.job import Work, job
+
+_DAY = 24 * 3600.0
+
+
+@job(every=30)
+def heartbeat(work: Work) -> None:
+    """Show that the scheduler, the queue and a worker work together."""
+
+
+@job(every=3600)
+def prune(work: Work) -> None:
+    """Delete what nobody asks for any more: old keys, runs, notices; never the ledger, never money."""
+    for kind in pruning.KINDS:
+        while not work.is_over:
+            with work.db.write() as conn:
+                gone = pruning.prune(conn, kind)
+            work.counts[kind] += gone
+            if gone < pruning.BATCH:
+                break
+
+
+@job(every=60)
+def finish_purges(work: Work) -> None:
+    """Go on with the deletion of projects that somebody ordered and that was cut short."""
+    with work.db.call() as conn:
+        found = pruning.find_purges(conn)
+    for project_id in found:
+        finished = False
+        while not finished and not work.is_over:
+            with work.db.write() as conn:
+                finished = projects.purge_step(conn, project_id)
+        work.counts["purged"] += finished
+
+
+@job(every=1800, rest=_DAY - 3600)
+def reconcile(work: Work) -> None:
+    """Prove from the ledger that balances, bills, sequences and numbers hold; a difference is an alarm."""
+    after = 0
+    while True:
+        with work.db.call() as conn:
+            ids = proof.list_projects(conn, after)
+        if not ids:
+            break
+        for after in ids:
+            with work.db.write() as conn:
+                proof.begin(conn)
+                _alarm(work, proof.check_project(conn, after))
+            work.counts["projects"] += 1
+    with work.db.write() as conn:
+        proof.begin(conn)
+        _alarm(work, proof.check_accounts(conn))
+
+
+def _alarm(work: Work, found: list[proof.Difference]) -> None:
+    work.counts["differences"] += len(found)
+    work.alarms += [f"{one.check}, {one.subject}: {one.found}" for one in found]
