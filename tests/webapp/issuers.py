@@ -66,6 +66,16 @@ class Issuer:
             self.app.add_url_rule(path, view.__name__, view)
         self.app.add_url_rule("/token", "token", self._token, methods=["POST"])
 
+    def env(self) -> dict[str, str]:
+        """The settings of a web that trusts this issuer."""
+        return {
+            "OIDC_ISSUER": self.url,
+            "OIDC_CLIENT_ID": CLIENT_ID,
+            "OIDC_CLIENT_SECRET": CLIENT_SECRET,
+            "OIDC_NAME": "Example Inc.",
+            "PROVIDER_SECONDS": "2",
+        }
+
     def new_key(self) -> None:
         """Sign with another key from now on; the one before is forgotten."""
         self.key = RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4)})

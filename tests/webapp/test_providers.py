@@ -33,22 +33,12 @@ def github() -> Iterator[GitHub]:
 
 @pytest.fixture
 def web(make_web: Callable[..., Web], issuer: Issuer) -> Web:
-    return make_web(**_oidc(issuer))
+    return make_web(**issuer.env())
 
 
 @pytest.fixture
 def hub(make_web: Callable[..., Web], github: GitHub) -> Web:
     return make_web(**_github(github))
-
-
-def _oidc(issuer: Issuer) -> dict[str, str]:
-    return {
-        "OIDC_ISSUER": issuer.url,
-        "OIDC_CLIENT_ID": CLIENT_ID,
-        "OIDC_CLIENT_SECRET": CLIENT_SECRET,
-        "OIDC_NAME": "Example Inc.",
-        "PROVIDER_SECONDS": "2",
-    }
 
 
 def _github(github: GitHub) -> dict[str, str]:
@@ -353,7 +343,7 @@ def test_a_provider_that_fails_is_said_to_be_away(web: Web, issuer: Issuer, db: 
 def test_a_provider_that_is_down_is_said_to_be_away(make_web: Callable[..., Web]) -> None:
     down = Issuer()
     with served(down):
-        env = _oidc(down)
+        env = down.env()
     browser = make_web(**env).browser()
     browser.get("/sign-in")
     answer = browser.submit("/sign-in/oidc")
@@ -407,7 +397,7 @@ def test_a_code_of_github_is_good_once(hub: Web) -> None:
 def test_a_second_provider_is_linked_from_within(
     make_web: Callable[..., Web], issuer: Issuer, github: GitHub, db: Database
 ) -> None:
-    web = make_web(**_oidc(issuer), **_github(github))
+    web = make_web(**issuer.env(), **_github(github))
     browser = web.browser()
     _sign_up(browser)
     before = browser.cookies()["__Host-llm-bus"]
@@ -436,7 +426,7 @@ def test_a_second_provider_is_linked_from_within(
 def test_an_identity_of_another_owner_is_not_linked(
     make_web: Callable[..., Web], issuer: Issuer, github: GitHub, db: Database
 ) -> None:
-    web = make_web(**_oidc(issuer), **_github(github))
+    web = make_web(**issuer.env(), **_github(github))
     _sign_up(web.browser())
     github.emails = [{"email": "bob@example.org", "primary": True, "verified": True}]
     bob = web.browser()
@@ -467,15 +457,15 @@ def test_linking_ends_with_the_session_that_began_it(web: Web, db: Database) -> 
 
 
 def test_sign_up_can_be_closed_and_listed(make_web: Callable[..., Web], issuer: Issuer, db: Database) -> None:
-    closed = make_web(**_oidc(issuer), SIGN_UP="closed")
+    closed = make_web(**issuer.env(), SIGN_UP="closed")
     with _nothing_written(db):
         answer = _sign_in(closed.browser())
     assert answer.status_code == 403
     assert "not open" in answer.text
-    others = make_web(**_oidc(issuer), SIGN_UP_ALLOW="@example.com, bob@example.org")
+    others = make_web(**issuer.env(), SIGN_UP_ALLOW="@example.com, bob@example.org")
     with _nothing_written(db):
         assert _sign_in(others.browser()).status_code == 403
-    listed = make_web(**_oidc(issuer), SIGN_UP_ALLOW="@Example.ORG")
+    listed = make_web(**issuer.env(), SIGN_UP_ALLOW="@Example.ORG")
     _sign_up(listed.browser())
     # Who is in stays in, whatever the list says.
     assert _sign_in(closed.browser()).location == "/admin/"
