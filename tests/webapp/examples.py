@@ -15,8 +15,8 @@ from tests.factories import make_owner, make_project
 from tests.webapp.visits import Web
 from webapp.page import Pages
 
-# They are asked by machines, or for somebody who is on the way in (test_browser.py goes that way).
-_SKIPPED = {"static", "health.healthz", "health.readyz", "stats.index", "vouching.callback", "welcome.index"}
+# They are asked by machines.
+_SKIPPED = {"static", "health.healthz", "health.readyz", "stats.index", "vouching.callback"}
 # What turns features on that have pages or parts of pages.
 ENV = {
     "METERING": "1",

@@ -36,7 +36,9 @@ def main(folder: Path) -> None:
                     for scheme in ("light", "dark"):
                         where = folder / f"{size['width']}-{scheme}"
                         where.mkdir(parents=True, exist_ok=True)
-                        count += _take(browser, address, db, example, pages, where, viewport=size, color_scheme=scheme)
+                        look: dict[str, Any] = {"viewport": size, "color_scheme": scheme}
+                        count += _take(browser, address, db, example, pages, where, **look)
+                        count += _newcomer(browser, address, where, **look)
     finally:
         started.stop()
     print(f"{count} pictures are in {folder}")
@@ -48,6 +50,20 @@ def sign_in(page: Page, address: str, db: Database, example: examples.Example) -
         page.goto(login_links.address(address, login_links.create(conn, example.owner)))
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/admin/")
+
+
+def _newcomer(browser: Browser, address: str, where: Path, **options: Any) -> int:
+    """Take what only somebody sees who comes for the first time."""
+    with opened(browser, **options) as page:
+        page.goto(f"{address}/sign-in")
+        page.get_by_role("button", name="Continue with Example Inc.").click()
+        page.wait_for_url("**/welcome")
+        page.screenshot(path=where / "welcome-index.png", full_page=True)
+        page.get_by_label("Handle").fill("No Such Thing!")
+        page.get_by_role("button", name="Open the account").click()
+        page.get_by_text("Handle must be").wait_for()
+        page.screenshot(path=where / "welcome-refused.png", full_page=True)
+    return 2
 
 
 def _take(
@@ -67,16 +83,7 @@ def _take(
                 if shown.private == private:
                     page.goto(address + shown.path)
                     page.screenshot(path=where / f"{shown.name}.png", full_page=True)
-    with opened(browser, **options) as page:
-        page.goto(f"{address}/sign-in")
-        page.get_by_role("button", name="Continue with Example Inc.").click()
-        page.wait_for_url("**/welcome")
-        page.screenshot(path=where / "welcome-index.png", full_page=True)
-        page.get_by_label("Handle").fill("No Such Thing!")
-        page.get_by_role("button", name="Open the account").click()
-        page.get_by_text("Handle must be").wait_for()
-        page.screenshot(path=where / "welcome-refused.png", full_page=True)
-    return len(pages) + 2
+    return len(pages)
 
 
 if __name__ == "__main__":
