@@ -41,6 +41,10 @@ run: $(STAMP) ## Start everything here: database, queue, gateway, web (Ctrl-C st
 test: $(STAMP) ## Run every test against servers that the run starts itself
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-oldest
+test-oldest: $(STAMP) ## Run the tests on PostgreSQL 16, the oldest supported (fetches it)
+	@$(BIN)/python -m tests.oldest $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, formatting, import contracts and types
 	$(BIN)/ruff check .

