@@ -87,7 +87,6 @@ def begin_sign_up(conn: Connection, claim: Claim) -> str:
         raise _taken()
     token = secrets.token_urlsafe(_BYTES)
     clock = sa.func.clock_timestamp()
-    conn.run(sa.delete(sign_up).where(sign_up.c.expires_at < clock))
     conn.run(
         sa.insert(sign_up).values(
             sha256=fingerprint(token),

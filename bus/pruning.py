@@ -20,6 +20,9 @@ _OLD = {
         " AND id < (SELECT max(newer.id) FROM job_run newer WHERE newer.name = t.name)",
     ),
     "notices": ("notice", "due_at IS NULL AND created_at < clock_timestamp() - interval '90 days'"),
+    "sessions": ("session", "expires_at < clock_timestamp()"),
+    "sign_ups": ("sign_up", "expires_at < clock_timestamp()"),
+    "login_links": ("login_link", "expires_at < clock_timestamp() - interval '1 day'"),
     # A gateway that was still flushing when the project went.
     "lost_presence": ("presence", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),
     "lost_cursors": ("cursor", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),

@@ -74,8 +74,6 @@ def open_(
     """
     token = secrets.token_urlsafe(_BYTES)
     clock = sa.func.clock_timestamp()
-    # Those that are long over go when their owner comes back.
-    conn.run(sa.delete(session).where(session.c.owner_id == owner_id, session.c.expires_at < clock))
     conn.run(
         sa.insert(session).values(
             owner_id=owner_id,
@@ -160,19 +158,6 @@ def end_all(conn: Connection, owner_id: int, *, but: int | None = None) -> int:
     """End every session of an owner, or all but one; returns how many ended."""
     kept = sa.true() if but is None else session.c.id != but
     return _end(conn, owner_id, kept, "session.end_all")
-
-
-def sweep(conn: Connection, *, idle: timedelta, limit: int = 1000) -> int:
-    """Delete up to `limit` sessions that are over; returns how many. For a job: it can be repeated at will."""
-    clock = sa.func.clock_timestamp()
-    over = (
-        sa.select(session.c.id)
-        .where(sa.or_(session.c.expires_at < clock, session.c.last_used_at < clock - idle))
-        .order_by(session.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return len(conn.run(sa.delete(session).where(session.c.id.in_(over)).returning(session.c.id)).all())
 
 
 def _end(conn: Connection, owner_id: int, which: sa.ColumnElement[bool], action: str) -> int:

@@ -46,9 +46,12 @@ TENANCY = frozenset(
         audit,
         credit_account,
         credit_entry,
+        event_count,
+        identity,
         invite,
         invite_redemption,
         job_run,
+        login_link,
         metering,
         notice,
         owner,
@@ -57,10 +60,13 @@ TENANCY = frozenset(
         participation,
         price,
         project,
+        secret,
+        service_stats,
+        session,
+        sign_up,
         token,
         webhook,
     }
-    | {event_count, identity, login_link, secret, service_stats, session, sign_up}
 )
 COORDINATION = frozenset(
     {

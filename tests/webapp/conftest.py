@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 
 from bus.db import Database
+from tests.webapp.issuers import GitHub, Issuer, served
 from tests.webapp.visits import Browser, Web
 
 
@@ -39,3 +40,27 @@ def site(make_web: Callable[..., Web]) -> Web:
 def stranger(site: Web) -> Browser:
     """A browser in which nobody is signed in."""
     return site.browser()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    made = Issuer()
+    with served(made):
+        yield made
+
+
+@pytest.fixture
+def github() -> Iterator[GitHub]:
+    made = GitHub()
+    with served(made):
+        yield made
+
+
+@pytest.fixture
+def web(make_web: Callable[..., Web], issuer: Issuer) -> Web:
+    return make_web(**issuer.env())
+
+
+@pytest.fixture
+def hub(make_web: Callable[..., Web], github: GitHub) -> Web:
+    return make_web(**github.env())

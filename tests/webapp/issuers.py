@@ -20,7 +20,7 @@ from flask import Flask, Response, jsonify, redirect, request
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from werkzeug.exceptions import BadRequest, Unauthorized
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response as BaseResponse
 
 CLIENT_ID, CLIENT_SECRET = "the-bus", "a secret of the bus: 100% & more"
@@ -65,6 +65,16 @@ class Issuer:
         ):
             self.app.add_url_rule(path, view.__name__, view)
         self.app.add_url_rule("/token", "token", self._token, methods=["POST"])
+
+    def env(self) -> dict[str, str]:
+        """The settings of a web that trusts this issuer."""
+        return {
+            "OIDC_ISSUER": self.url,
+            "OIDC_CLIENT_ID": CLIENT_ID,
+            "OIDC_CLIENT_SECRET": CLIENT_SECRET,
+            "OIDC_NAME": "Example Inc.",
+            "PROVIDER_SECONDS": "2",
+        }
 
     def new_key(self) -> None:
         """Sign with another key from now on; the one before is forgotten."""
@@ -168,6 +178,15 @@ class GitHub:
         self.app.add_url_rule("/api/user", "user", lambda: self._of_caller(self.user))
         self.app.add_url_rule("/api/user/emails", "emails", lambda: self._of_caller(self.emails))
 
+    def env(self) -> dict[str, str]:
+        """The settings of a web that trusts this GitHub."""
+        return {
+            "GITHUB_CLIENT_ID": CLIENT_ID,
+            "GITHUB_CLIENT_SECRET": CLIENT_SECRET,
+            "GITHUB_URL": self.url,
+            "GITHUB_API_URL": f"{self.url}/api",
+        }
+
     def _authorize(self) -> BaseResponse:
         sent = request.args
         if sent.get("client_id") != CLIENT_ID or not sent.get("state"):
@@ -198,10 +217,15 @@ class GitHub:
         return jsonify(facts)
 
 
+class _Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the name it has in Werkzeug
+        """Say nothing: the tests say what matters."""
+
+
 @contextmanager
 def served(provider: Issuer | GitHub) -> Iterator[None]:
     """Serve a provider on a port of its own; `url` says where."""
-    server = make_server("127.0.0.1", 0, provider.app, threaded=True)
+    server = make_server("127.0.0.1", 0, provider.app, threaded=True, request_handler=_Quiet)
     provider.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="provider")
     thread.start()

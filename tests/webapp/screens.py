@@ -15,6 +15,7 @@ from bus.db import Database
 from tests import servers
 from tests.webapp import examples
 from tests.webapp.browser import LAPTOP, PHONE, launched, opened
+from tests.webapp.issuers import Issuer, served
 from tests.webapp.live import live
 from tests.webapp.visits import Web
 
@@ -28,12 +29,16 @@ def main(folder: Path) -> None:
             example = examples.fill(db)
             with closing(Web(url, **examples.ENV)) as web:
                 pages = list(examples.every_page(web, example))
-            with live(url, **examples.ENV) as address, launched() as browser:
+            issuer = Issuer()
+            issuer.person |= {"email": "grace@example.org", "preferred_username": "grace"}
+            with served(issuer), live(url, **examples.ENV, **issuer.env()) as address, launched() as browser:
                 for size in (LAPTOP, PHONE):
                     for scheme in ("light", "dark"):
                         where = folder / f"{size['width']}-{scheme}"
                         where.mkdir(parents=True, exist_ok=True)
-                        count += _take(browser, address, db, example, pages, where, viewport=size, color_scheme=scheme)
+                        look: dict[str, Any] = {"viewport": size, "color_scheme": scheme}
+                        count += _take(browser, address, db, example, pages, where, **look)
+                        count += _newcomer(browser, address, where, **look)
     finally:
         started.stop()
     print(f"{count} pictures are in {folder}")
@@ -45,6 +50,20 @@ def sign_in(page: Page, address: str, db: Database, example: examples.Example) -
         page.goto(login_links.address(address, login_links.create(conn, example.owner)))
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/admin/")
+
+
+def _newcomer(browser: Browser, address: str, where: Path, **options: Any) -> int:
+    """Take what only somebody sees who comes for the first time."""
+    with opened(browser, **options) as page:
+        page.goto(f"{address}/sign-in")
+        page.get_by_role("button", name="Continue with Example Inc.").click()
+        page.wait_for_url("**/welcome")
+        page.screenshot(path=where / "welcome-index.png", full_page=True)
+        page.get_by_label("Handle").fill("No Such Thing!")
+        page.get_by_role("button", name="Open the account").click()
+        page.get_by_text("Handle must be").wait_for()
+        page.screenshot(path=where / "welcome-refused.png", full_page=True)
+    return 2
 
 
 def _take(

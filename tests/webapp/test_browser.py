@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from bus.db import Database
 from tests.webapp import examples
 from tests.webapp.browser import LAPTOP, NARROWEST, PHONE, chromium, opened
-from tests.webapp.issuers import CLIENT_ID, CLIENT_SECRET, Issuer, served
+from tests.webapp.issuers import Issuer, served
 from tests.webapp.live import live
 from tests.webapp.screens import sign_in
 from tests.webapp.visits import Web
@@ -172,13 +172,10 @@ def test_a_stranger_becomes_an_owner_with_a_provider(chromium: Browser, database
     """Through the policy of a real browser: forms may go to us alone, and yet people get to the provider."""
     issuer = Issuer()
     with served(issuer):
-        env = {
-            "OIDC_ISSUER": issuer.url,
-            "OIDC_CLIENT_ID": CLIENT_ID,
-            "OIDC_CLIENT_SECRET": CLIENT_SECRET,
-            "OIDC_NAME": "Example Inc.",
-        }
-        with live(database_url, **env) as url, opened(chromium, viewport=LAPTOP, java_script_enabled=scripts) as page:
+        with (
+            live(database_url, **issuer.env()) as url,
+            opened(chromium, viewport=LAPTOP, java_script_enabled=scripts) as page,
+        ):
             page.goto(f"{url}/account/")
             page.get_by_role("button", name="Continue with Example Inc.").click()
             page.wait_for_url("**/welcome")

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from bus import identities, login_links, owners, sessions
+from bus import identities, login_links, owners, pruning, sessions
 from bus.db import Database
 from bus.identities import Claim
 from bus.rules.tokens import fingerprint
@@ -111,9 +111,6 @@ def test_a_session_ends_when_it_is_idle_for_too_long(
     with db.write() as conn:
         conn.maybe("UPDATE session SET last_used_at = clock_timestamp() - interval '31 min' RETURNING 1")
     assert not _is_in(browser)
-    with db.write() as conn:
-        assert sessions.sweep(conn, idle=timedelta(minutes=30)) == 1
-        assert sessions.sweep(conn, idle=timedelta(minutes=30)) == 0
 
 
 def test_a_session_ends_for_good_however_much_it_is_used(
@@ -126,8 +123,22 @@ def test_a_session_ends_for_good_however_much_it_is_used(
         conn.maybe("UPDATE session SET expires_at = clock_timestamp() + interval '1 min' RETURNING 1")
     assert _is_in(browser)
     with db.write() as conn:
+        assert pruning.prune(conn, "sessions") == 0
         conn.maybe("UPDATE session SET expires_at = clock_timestamp() - interval '1 s' RETURNING 1")
     assert not _is_in(browser)
+    with db.write() as conn:
+        assert pruning.prune(conn, "sessions") == 1
+
+
+def test_what_nobody_finished_is_pruned(db: Database, ada: owners.Owner) -> None:
+    with db.write() as conn:
+        login_links.create(conn, ada)
+        identities.begin_sign_up(conn, Claim("https://issuer.example", "bob", "bob@example.org"))
+    with db.write() as conn:
+        assert [pruning.prune(conn, kind) for kind in ("login_links", "sign_ups")] == [0, 0]
+        conn.maybe("UPDATE login_link SET expires_at = clock_timestamp() - interval '25 hours' RETURNING 1")
+        conn.maybe("UPDATE sign_up SET expires_at = clock_timestamp() - interval '1 s' RETURNING 1")
+        assert [pruning.prune(conn, kind) for kind in ("login_links", "sign_ups")] == [1, 1]
 
 
 def test_a_look_writes_at_most_once_a_minute(site: Web, db: Database, ada: owners.Owner) -> None:
