@@ -13,8 +13,7 @@ if sys.version_info < (3, 9):  # noqa: UP036 - this one file is also run by the 
     sys.exit(0)
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.dont_write_bytecode = True
 
-from kit.main import run  # noqa: E402
+from kit.main import run
 
 run(sys.argv[1:])

@@ -22,7 +22,12 @@ from kit import VERSION, globs, journal, repo, wire
 from kit.config import Config, ConfigError, Governed, load
 from kit.repo import NoRepositoryError, Repo, Staged
 
+# For everything, from the start of the process. What an interpreter takes to start and to end is left out of it, and
+# the bus gets its part also where git was slow.
 SECONDS = 1.5
+_AROUND_SECONDS = 0.3
+_AT_LEAST_SECONDS = 0.5
+_BEGAN = time.monotonic()
 OVERRIDE = "LLM_BUS_OVERRIDE"
 # A commit that brings more new numbers than this is an import, and burns none.
 _MOST_CLAIMS = 20
@@ -50,7 +55,6 @@ class Claim:
 
 def staged(*, leases: bool) -> bool:
     """Check what is staged. Returns whether the commit is to be blocked."""
-    budget = wire.Budget(SECONDS)
     try:
         where = repo.find()
     except NoRepositoryError as error:
@@ -66,9 +70,7 @@ def staged(*, leases: bool) -> bool:
     governed = _numbers(config, changes)
     if not governed and not leases:
         return False
-    # git's own time is not the bus's.
-    budget = wire.Budget(SECONDS)
-    return _decide(where, config, governed, changes if leases else [], budget)
+    return _decide(where, config, governed, changes if leases else [], budget())
 
 
 def one_file(path: Path) -> Verdict | None:
@@ -88,8 +90,13 @@ def one_file(path: Path) -> Verdict | None:
     except (ConfigError, NoRepositoryError) as error:
         _proceed(where.top, str(error))
         return None
-    verdict = _reconcile(where, config, [governed], wire.Budget(SECONDS))
+    verdict = _reconcile(where, config, [governed], budget())
     return _overridden(where.top, verdict)
+
+
+def budget() -> wire.Budget:
+    """What is left for the bus."""
+    return wire.Budget(max(_AT_LEAST_SECONDS, SECONDS - _AROUND_SECONDS - (time.monotonic() - _BEGAN)))
 
 
 def _decide(

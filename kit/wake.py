@@ -68,7 +68,7 @@ def start(client: str, sent: dict[str, Any]) -> str | None:
         lambda bus: bus.call("whats_new", advance_cursor=False, limit=50),
         lambda bus: bus.call("read_posts", to_me=True, unacked_only=True, limit=_MOST_POSTS),
     ]
-    budget = wire.Budget(check.SECONDS)
+    budget = check.budget()
     answers: list[Any] = wire.gather(session.config.endpoint, session.config.token, calls, budget)
     me, news, mail = answers
     for answer in (me, news, mail):
@@ -97,7 +97,7 @@ def stop(client: str, sent: dict[str, Any]) -> str | None:
     session = _session(client, sent)
     if session is None:
         return None
-    (mail,) = wire.gather(session.config.endpoint, session.config.token, [_inbox], wire.Budget(check.SECONDS))
+    (mail,) = wire.gather(session.config.endpoint, session.config.token, [_inbox], check.budget())
     if isinstance(mail, Exception):
         journal.record(session.where.top, "proceeded", reason=f"mail not looked for: {mail}")
         return None

@@ -119,6 +119,9 @@ class Bus:
         said = answer.read(_MOST_BYTES + 1)
         if len(said) > _MOST_BYTES:
             raise UnreachableError("its answer is too long")
+        if answer.length:
+            # With a limit, http.client says nothing of an end that came early.
+            raise http.client.IncompleteRead(said, answer.length)
         if answer.will_close:
             self._close()
         if 300 <= answer.status < 400:
@@ -257,7 +260,7 @@ def gather(
 
     What is not done when the budget ends is an UnreachableError. Never raises, and never takes longer.
     """
-    late = UnreachableError(f"it did not answer within {budget.seconds:g} s")
+    late = UnreachableError(f"it did not answer within {budget.seconds:.1f} s")
     results: list[Any | Exception] = [late] * len(jobs)
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
