@@ -37,7 +37,7 @@ def export(bus: Client, project: str, out: Path) -> Mirrored:
     Raises:
         CliError: the token is of another project; the files are no mirror, or one of another ledger.
     """
-    _same_project(bus, project)
+    project = _same_project(bus, project)
     out.mkdir(parents=True, exist_ok=True)
     path = out / LEDGER
     head, last = _tail(path)
@@ -136,10 +136,12 @@ def render(bus: Client, project: str, events: int) -> bytes:
     return "\n".join(parts).rstrip("\n").encode() + b"\n"
 
 
-def _same_project(bus: Client, project: str) -> None:
+def _same_project(bus: Client, project: str) -> str:
+    """The project as the bus calls it, however the caller spelt it."""
     me = bus.call("whoami")
     if project not in (me["project"], f"{me['handle']}/{me['project']}"):
         raise CliError(f"The token is of project {me['project']}, not of {project}.")
+    return str(me["project"])
 
 
 def _line(event: dict[str, Any]) -> bytes:
