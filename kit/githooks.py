@@ -25,6 +25,8 @@ _SCRIPT = f"""\
 if [ -f .llm-bus/kit/__main__.py ]; then
   for llm_bus_python in python3 python; do
     if command -v "$llm_bus_python" >/dev/null 2>&1; then
+      # On Windows python3 may be a stub that only points to a shop.
+      if [ -n "${{WINDIR:-}}" ]; then "$llm_bus_python" -c "" >/dev/null 2>&1 || continue; fi
       llm_bus_code=0
       "$llm_bus_python" .llm-bus/kit pre-commit </dev/null || llm_bus_code=$?
       if [ "$llm_bus_code" -eq {BLOCKED_COMMIT} ]; then exit 1; fi

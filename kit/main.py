@@ -129,8 +129,8 @@ def _wake(rest: list[str]) -> int:
     text = (wake.start if event == "start" else wake.stop)(client, sent)
     if text is not None:
         print(wake.answer(client, event, text))
-    elif client == "gemini":
-        # It parses what a hook prints, nothing included.
+    elif client != "claude":
+        # They parse what a hook prints, and not all of them take nothing for an answer.
         print("{}")
     return 0
 

@@ -74,7 +74,7 @@ def test_each_client_is_answered_in_its_own_form(
     assert set(said) == ({"followup_message"} if client == "cursor" else {"decision", "reason"})
     assert said.items() >= stop.items()
     silent = wake(connected, "stop", client, conversation_id="c", loop_count=0)
-    assert silent == ({} if client == "gemini" else None)
+    assert silent == (None if client == "claude" else {})
     assert wake(connected, "stop", client, conversation_id="d", loop_count=1) in (None, {})
 
 
