@@ -77,6 +77,10 @@ conformance: $(STAMP) ## Run the official MCP conformance suite (needs Node 22, 
 screens: $(STAMP) ## Take a picture of every page, into screens/ (needs a Chromium)
 	@$(BIN)/python -m tests.webapp.screens $(ARGS)
 
+.PHONY: clients
+clients: $(STAMP) ## Run the real clients' command lines against the gateway (installs them with npm, in a temporary folder)
+	@$(BIN)/python -m tests.kit.real_clients
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the gateway under load, with a report (a quarter of an hour)
 	@$(BIN)/python -m bench $(ARGS)
@@ -88,6 +92,7 @@ bench-quick: $(STAMP) ## The same in two minutes, for every day
 .PHONY: docs
 docs: $(STAMP) ## Write the reference pages anew from the code
 	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md
+	$(BIN)/python -m cli.kit_files
 
 .PHONY: lock
 lock: ## Resolve requirements.lock anew from pyproject.toml

@@ -5,6 +5,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from bus import guide
+
 SERVER_NAME = "llm-bus"
 TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a token
 
@@ -22,7 +24,8 @@ def setup(addresses: Addresses, token: str) -> dict[str, Any]:
 
     Returns:
         `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (for a project's .mcp.json,
-        without the token itself) and `clients`: for each client the shell lines or the configuration.
+        without the token itself), `clients`: for each client the shell line, or the file to put it into, `kit`:
+        the line that connects a whole repository, and `rules`: what to do once connected.
     """
     url = shlex.quote(addresses.mcp)
     header = shlex.quote(f"Authorization: Bearer {token}")
@@ -36,8 +39,47 @@ def setup(addresses: Addresses, token: str) -> dict[str, Any]:
             "claude_code": f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
             "codex": f"{export} && codex mcp add {SERVER_NAME} --url {url} --bearer-token-env-var {TOKEN_VARIABLE}",
             "gemini": f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
+            **{name: _in_file(path, config) for name, (path, config) in client_files(addresses).items()},
         },
+        "kit": kit_command(addresses),
+        "rules": guide.summary(),
     }
+
+
+def kit_command(addresses: Addresses) -> str:
+    """The line that connects a repository and its clients; the token comes from the environment."""
+    return f"curl -fsSL {shlex.quote(f'{addresses.web}/kit/install.py')} | python3 -"
+
+
+def client_files(addresses: Addresses) -> dict[str, tuple[str, dict[str, Any]]]:
+    """For clients that have no command for it: the file, and what to put into it. The token is in none."""
+
+    def header(reference: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {reference}"}
+
+    url, from_env = addresses.mcp, header(f"${{env:{TOKEN_VARIABLE}}}")
+    asked = {"type": "promptString", "id": f"{SERVER_NAME}-token", "description": "LLM Bus token", "password": True}
+    in_vscode = {"type": "http", "url": url, "headers": header(f"${{input:{SERVER_NAME}-token}}")}
+    in_opencode = {
+        "type": "remote",
+        "url": url,
+        "enabled": True,
+        "oauth": False,
+        "headers": header(f"{{env:{TOKEN_VARIABLE}}}"),
+    }
+    return {
+        "cursor": (".cursor/mcp.json", {"mcpServers": {SERVER_NAME: {"url": url, "headers": from_env}}}),
+        "vscode": (".vscode/mcp.json", {"inputs": [asked], "servers": {SERVER_NAME: in_vscode}}),
+        "opencode": ("opencode.json", {"mcp": {SERVER_NAME: in_opencode}}),
+        "windsurf": (
+            "~/.codeium/windsurf/mcp_config.json",
+            {"mcpServers": {SERVER_NAME: {"serverUrl": url, "headers": from_env}}},
+        ),
+    }
+
+
+def _in_file(path: str, config: dict[str, Any]) -> str:
+    return f"{path}: {json.dumps(config)}"
 
 
 def mcp_json(addresses: Addresses) -> dict[str, Any]:

@@ -8,6 +8,8 @@
 | 3 | `up`: a bus already runs in this data folder |
 | 4 | what the arguments name does not exist |
 | 5 | the bus cannot be reached: nothing is running, or the database does not answer |
+| 6 | contention: somebody else holds what was asked for |
+| 7 | nothing came within the time that was given |
 """
 
 from enum import IntEnum
@@ -22,6 +24,8 @@ class Exit(IntEnum):
     RUNNING = 3
     NOT_FOUND = 4
     UNAVAILABLE = 5
+    CONTENTION = 6
+    TIMED_OUT = 7
 
 
 class CliError(Exception):

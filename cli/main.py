@@ -56,7 +56,8 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 already running,
-    4 no such thing, 5 the bus cannot be reached.
+    4 no such thing, 5 the bus cannot be reached, 6 somebody else holds it,
+    7 nothing came in time.
     """
 
 

@@ -1,22 +1,30 @@
-"""`llm-bus agent`: participants of a project, with their tokens."""
+"""`llm-bus agent`: participants of a project with their tokens, and what they do, for scripts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli import agent_calls
 from cli.options import data_option, emit, json_option, limit_options, table
 
 if TYPE_CHECKING:
     from bus.participations import Found, Grant
 
 
-@click.group("agent", short_help="Agents of a project: add, rotate, revoke, list.")
+@click.group("agent", short_help="Agents of a project; claim, post, lease and more for scripts.")
 def command() -> None:
     """The agents and humans of a project.
 
     PROJECT is a project's name, or OWNER/NAME where several owners have one of that name.
+
+    claim, post, ack, lease, release, who-holds, wait and tasks act as the agent whose token is in LLM_BUS_TOKEN, on
+    the bus at LLM_BUS_URL; they need no database.
     """
+
+
+for _call in agent_calls.COMMANDS:
+    command.add_command(_call)
 
 
 @command.command("add")

@@ -1,0 +1,150 @@
+"""A small client of the bus for scripts and CI: the tools as a Python call, over the same endpoint and token as agents.
+
+```python
+from cli.client import Client
+
+with Client.from_env() as bus:                     # LLM_BUS_URL and LLM_BUS_TOKEN
+    number = bus.call("claim", sequence="adr")["formatted"]
+```
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+_PROTOCOL = "2025-06-18"
+# A wait lasts up to 50 s on the server, which answers before this.
+_SECONDS = 65.0
+_CONNECT_SECONDS = 10.0
+
+
+class ClientError(Exception):
+    """The base of what a call raises; the message is one sentence for a person."""
+
+
+class NotConfiguredError(ClientError):
+    """LLM_BUS_URL or LLM_BUS_TOKEN is missing."""
+
+
+class AwayError(ClientError):
+    """The bus did not answer, or something else did."""
+
+
+class TokenError(ClientError):
+    """The bus does not accept the token, or the owner is suspended."""
+
+
+class RefusedError(ClientError):
+    """A tool said no: `code` is the bus's (conflict, not_found, …), `data` what else it said."""
+
+    def __init__(self, code: str, message: str, data: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+class Client:
+    """One connection with one token. Use it in a `with` statement; not to be shared between threads."""
+
+    def __init__(self, url: str, token: str) -> None:
+        # Redirects are not followed: the token is for the address that was configured.
+        self._http = httpx2.Client(timeout=httpx2.Timeout(_SECONDS, connect=_CONNECT_SECONDS), follow_redirects=False)
+        self._url = url
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json, text/event-stream",
+            "Content-Type": "application/json",
+            "MCP-Protocol-Version": _PROTOCOL,
+        }
+        self._ids = itertools.count(1)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """The bus of LLM_BUS_URL with the token of LLM_BUS_TOKEN.
+
+        Raises:
+            NotConfiguredError: one of them is not set.
+        """
+        found = [os.environ.get(name, "").strip() for name in ("LLM_BUS_URL", "LLM_BUS_TOKEN")]
+        for name, value in zip(("LLM_BUS_URL", "LLM_BUS_TOKEN"), found, strict=True):
+            if not value:
+                raise NotConfiguredError(f"{name} is not set.")
+        return cls(*found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
+        """What a tool answers; arguments that are None are left out.
+
+        Raises:
+            RefusedError: the tool said no.
+            TokenError: the token is not accepted.
+            AwayError: no bus answered.
+        """
+        sent = {name: value for name, value in arguments.items() if value is not None}
+        message = {
+            "jsonrpc": "2.0",
+            "id": next(self._ids),
+            "method": "tools/call",
+            "params": {"name": tool, "arguments": sent},
+        }
+        try:
+            answer = self._http.post(self._url, content=json.dumps(message).encode(), headers=self._headers)
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+            raise AwayError(f"{self._url} cannot be reached: {error or type(error).__name__}") from error
+        return self._read(answer)
+
+    def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
+        """The ledger after an event, oldest first, to its present end; moves no cursor."""
+        more = True
+        while more:
+            page = self.call("whats_new", since=since, limit=500, advance_cursor=False)
+            yield from page["events"]
+            since = page["events"][-1]["id"] if page["events"] else since
+            more = page["more"] and bool(page["events"])
+
+    def pages(self, tool: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """All rows of a list that pages with `before`."""
+        before: Any = None
+        while True:
+            page = self.call(tool, before=before, **arguments)
+            yield from page[key]
+            before = page.get("next_before")
+            if before is None:
+                return
+
+    def _read(self, answer: httpx2.Response) -> dict[str, Any]:
+        if answer.status_code in (401, 403):
+            raise TokenError(
+                "The bus does not accept the token: it was revoked, rotated or mistyped."
+                if answer.status_code == 401
+                else "The bus refuses: the owner of the project is suspended."
+            )
+        if answer.status_code != 200:
+            raise AwayError(f"{self._url} answered with HTTP {answer.status_code}.")
+        text = answer.text
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
+        try:
+            message = json.loads(text)
+            if "error" in message:
+                raise RefusedError("invalid_argument", message["error"]["message"], {})
+            result = message["result"]
+            content: dict[str, Any] = result["structuredContent"]
+            if result.get("isError"):
+                facts = content["error"]
+                raise RefusedError(facts["code"], facts["message"], facts)
+        except (ValueError, KeyError, TypeError) as error:
+            raise AwayError(f"{self._url} did not answer as a bus does.") from error
+        return content

@@ -1,0 +1,150 @@
+"""The commands of `python3 .llm-bus/kit`. A hook ends with 0 whatever happens, but for the cases that block."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from kit import VERSION, journal
+
+# Of its own, so that no failure of an interpreter is taken for it.
+BLOCKED_COMMIT = 77
+_STDIN_SECONDS = 1.0
+_USAGE = """\
+python3 .llm-bus/kit COMMAND
+
+  doctor                     say why an agent is not connected, and what to do
+  install, uninstall         see install --help
+  reconcile --staged         check the numbers of staged files; exit code 1 blocks
+  reconcile --file PATH      check one file; exit code 1 blocks
+  reconcile --claude         the PostToolUse hook of Claude Code; exit code 2 is shown to the model
+  pre-commit                 numbers and leases of what is staged; exit code 77 blocks
+  wake start|stop|wait CLIENT  hooks of sessions; CLIENT is claude, codex, gemini or cursor
+  version
+"""
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command and end the process; does not wait for calls that are still under way."""
+    code = 0
+    try:
+        code = _command(arguments)
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as error:
+        # argparse ends with 2, which means something else to a hook; only the tools for people use it.
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except BaseException as error:
+        journal.say(f"the hook itself failed ({type(error).__name__}: {error}); going on without the bus.")
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+    os._exit(code)
+
+
+def _command(arguments: list[str]) -> int:
+    name, rest = (arguments[0] if arguments else "help"), arguments[1:]
+    if name == "pre-commit":
+        from kit import check
+
+        return BLOCKED_COMMIT if check.staged(leases=True) else 0
+    if name == "reconcile":
+        return _reconcile(rest)
+    if name == "wake":
+        return _wake(rest)
+    if name == "doctor":
+        from kit import doctor
+
+        return doctor.main()
+    if name in ("install", "uninstall"):
+        from kit import install
+
+        return install.main([*(["--uninstall"] if name == "uninstall" else []), *rest])
+    if name == "version":
+        print(VERSION)
+        return 0
+    print(_USAGE, end="")
+    return 0
+
+
+def _reconcile(rest: list[str]) -> int:
+    from kit import check
+
+    if rest[:1] == ["--staged"]:
+        return 1 if check.staged(leases=False) else 0
+    if rest[:1] == ["--file"] and len(rest) == 2:
+        verdict = check.one_file(Path(rest[1]).absolute())
+        for sentence in [*verdict.notes, *verdict.blocking] if verdict else ():
+            journal.say(sentence)
+        return 1 if verdict and verdict.blocking else 0
+    if rest[:1] == ["--claude"]:
+        return _after_tool(_sent())
+    print(_USAGE, end="")
+    return 0
+
+
+def _after_tool(sent: dict[str, Any]) -> int:
+    """PostToolUse: the model sees standard error with exit code 2, and additionalContext with 0."""
+    from kit import check
+
+    inputs = sent.get("tool_input")
+    path = inputs.get("file_path") if isinstance(inputs, dict) else None
+    if not isinstance(path, str) or not path:
+        return 0
+    full = Path(str(sent.get("cwd") or os.getcwd()), path)
+    verdict = check.one_file(full)
+    if verdict is None:
+        return 0
+    if verdict.blocking:
+        for sentence in [*verdict.notes, *verdict.blocking]:
+            journal.say(sentence)
+        return 2
+    if verdict.notes:
+        context = {"hookEventName": "PostToolUse", "additionalContext": "LLM Bus: " + "\n".join(verdict.notes)}
+        print(json.dumps({"hookSpecificOutput": context}))
+    return 0
+
+
+def _wake(rest: list[str]) -> int:
+    from kit import wake
+
+    if len(rest) != 2 or rest[0] not in ("start", "stop", "wait") or rest[1] not in wake.CLIENTS:
+        print(_USAGE, end="")
+        return 0
+    event, client = rest
+    sent = _sent()
+    if event == "wait":
+        text = wake.wait(client, sent)
+        if text is None:
+            return 0
+        # The client wakes the session for exit code 2, and shows it what stands on standard error.
+        sys.stderr.write(text + "\n")
+        return 2
+    text = (wake.start if event == "start" else wake.stop)(client, sent)
+    if text is not None:
+        print(wake.answer(client, event, text))
+    elif client != "claude":
+        # They parse what a hook prints, and not all of them take nothing for an answer.
+        print("{}")
+    return 0
+
+
+def _sent() -> dict[str, Any]:
+    """What the client wrote on standard input; nothing if it wrote nothing sensible, or keeps it open."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return {}
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(sys.stdin.buffer.read()), daemon=True)
+    reader.start()
+    reader.join(_STDIN_SECONDS)
+    try:
+        found = json.loads(read[0].decode("utf-8", "replace")) if read else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

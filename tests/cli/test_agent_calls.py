@@ -1,0 +1,222 @@
+"""`llm-bus agent claim` and its like, and the mirror: over MCP, with nothing but an address and a token."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bus.db import Database
+from cli.client import Client
+from cli.exits import Exit
+from cli.main import main
+from tests import servers
+from tests.factories import make_agent, make_project
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.processes import Process, running
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Database, Process]]:
+    with servers.cloned_database() as url, running(url) as (process,):
+        database = Database(url, size=2)
+        yield database, process
+        database.close()
+
+
+@pytest.fixture
+def team(served: tuple[Database, Process]) -> Team:
+    return make_team(served[0])
+
+
+class Cli:
+    """`llm-bus` of one agent, without a database."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.env: dict[str, str | None] = {"LLM_BUS_URL": url, "LLM_BUS_TOKEN": token, "DATABASE_URL": None}
+
+    def run(self, *words: str, stdin: str | None = None, **env: str | None) -> Result:
+        return CliRunner().invoke(main, words, env={**self.env, **env}, input=stdin)
+
+    def json(self, *words: str, code: Exit = Exit.OK) -> Any:
+        result = self.run(*words, "--json")
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+
+@pytest.fixture
+def alice(served: tuple[Database, Process], team: Team) -> Cli:
+    return Cli(served[1].url, team.alice.token)
+
+
+@pytest.fixture
+def bob(served: tuple[Database, Process], team: Team) -> Cli:
+    return Cli(served[1].url, team.bob.token)
+
+
+def test_a_script_claims_a_number_and_gets_it_alone_on_standard_output(alice: Cli) -> None:
+    assert alice.run("agent", "claim", "adr").stdout == "1\n"
+    assert alice.json("agent", "claim", "adr", "--note", "x", "--key", "k")["number"] == 2
+    assert alice.json("agent", "claim", "adr", "--note", "x", "--key", "k")["number"] == 2
+
+
+def test_a_handoff_is_posted_waited_for_and_acked(alice: Cli, bob: Cli) -> None:
+    posted = alice.json("agent", "post", "please review", "--to", "bob", "--ref", "PR 1", "--subject", "Review")
+    assert posted["recipients"] == 1
+    (waiting,) = bob.json("agent", "wait", "inbox", "--timeout", "20")["posts"]
+    assert waiting["post_id"] == posted["post_id"]
+    assert "Review" in bob.run("agent", "wait", "inbox").stdout
+    assert len(bob.json("agent", "ack", str(posted["post_id"]))["acked"]) == 1
+    assert alice.run("agent", "post", "-", "--lane", "web", stdin="from a pipe").exit_code == 0
+    assert bob.run("agent", "post", "x", "--to", "nobody").exit_code == Exit.NOT_FOUND
+
+
+def test_contention_has_an_exit_code_of_its_own(alice: Cli, bob: Cli) -> None:
+    assert alice.json("agent", "lease", "src/api", "--ttl", "600")["others"] == []
+    assert alice.run("agent", "who-holds", "src").exit_code == Exit.OK
+    assert bob.run("agent", "who-holds", "src/api/x.py").exit_code == Exit.CONTENTION
+    assert bob.run("agent", "who-holds").exit_code == Exit.OK
+    met = bob.json("agent", "lease", "src/**", "--back-off", code=Exit.CONTENTION)
+    assert [other["surface"] for other in met["others"]] == ["src/api"]
+    assert [lease["surface"] for lease in bob.json("agent", "who-holds")["leases"]] == ["src/api"]
+    bob.json("agent", "lease", "src/**", code=Exit.CONTENTION)
+    assert len(bob.json("agent", "who-holds")["leases"]) == 2
+    assert alice.json("agent", "release", "*")["released"] == 1
+
+
+def test_a_wait_for_which_nothing_comes_has_an_exit_code_too(alice: Cli) -> None:
+    assert alice.json("agent", "wait", "inbox", "--timeout", "1", code=Exit.TIMED_OUT) == {"timed_out": True}
+
+
+def test_tasks_are_listed(alice: Cli) -> None:
+    assert alice.run("agent", "tasks").stdout == "None.\n"
+    assert alice.json("agent", "tasks", "--ready", "--status", "open")["tasks"] == []
+
+
+def test_refusals_and_outages_are_one_line_and_a_code_and_fail_open_is_asked_for(alice: Cli) -> None:
+    for words, env, code in (
+        (("agent", "claim", "NOT ALLOWED"), {}, Exit.FAILED),
+        (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": "lbus_wrong"}, Exit.FAILED),
+        (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": None}, Exit.UNAVAILABLE),
+        (("agent", "claim", "adr"), {"LLM_BUS_URL": None}, Exit.UNAVAILABLE),
+        (("agent", "claim", "adr"), {"LLM_BUS_URL": "http://127.0.0.1:1/mcp"}, Exit.UNAVAILABLE),
+    ):
+        result = alice.run(*words, **env)
+        assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1), result.output
+    away = {"LLM_BUS_URL": "http://127.0.0.1:1/mcp"}
+    opened = alice.run("agent", "claim", "adr", "--fail-open", **away)
+    assert (opened.exit_code, opened.stdout) == (0, "")
+    assert "Going on without the bus" in opened.stderr
+    assert "unavailable" in json.loads(alice.run("agent", "claim", "adr", "--fail-open", "--json", **away).stdout)
+    # What the bus refuses is no outage.
+    assert alice.run("agent", "claim", "NOT ALLOWED", "--fail-open").exit_code == Exit.FAILED
+
+
+def test_a_mirror_grows_and_changes_no_byte_while_nothing_happens(
+    alice: Cli, bob: Cli, team: Team, tmp_path: Path
+) -> None:
+    out = tmp_path / "mirror"
+    project = team.alice.project
+    assert alice.json("mirror", project, str(out)) | {"state_changed": True} == {
+        "project": project,
+        "events": 0,
+        "added": 0,
+        "state_changed": True,
+    }
+    for _ in range(3):
+        alice.json("agent", "claim", "adr", "--note", "a | b <i>")
+    alice.json("agent", "lease", "src/**", "--note", "*work*")
+    bob.json("agent", "post", "body", "--to", "alice", "--subject", "S | T")
+    done = alice.json("mirror", f"{team.alice.handle}/{project}", str(out))
+    assert (done["events"], done["added"]) == (5, 5)
+    lines = (out / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4, 5]
+    assert "mine" not in lines[0]
+    state = (out / "state.md").read_text()
+    for part in ("| adr | 3 | 4 |", "src/\\*\\*", "S \\| T", "5 events"):
+        assert part in state, state
+    held = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert alice.json("mirror", project, str(out))["added"] == 0
+    # Whoever asks: the same bytes.
+    assert bob.json("mirror", project, str(out))["state_changed"] is False
+    other = tmp_path / "other"
+    bob.json("mirror", project, str(other))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == held
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == held
+    assert alice.json("verify", str(out)) == {"ok": True, "wrong": []}
+    # Behind is not wrong.
+    alice.json("agent", "claim", "adr")
+    assert bob.run("verify", str(out)).exit_code == 0
+    # A run that broke off in the middle of a line is taken up.
+    with (out / "ledger.jsonl").open("ab") as ledger:
+        ledger.write(b'{"actor":"half')
+    assert alice.json("mirror", project, str(out))["added"] == 1
+    assert alice.run("verify", str(out)).exit_code == 0
+
+
+def test_a_mirror_that_was_changed_is_found_out(alice: Cli, team: Team, tmp_path: Path) -> None:
+    for _ in range(4):
+        alice.json("agent", "claim", "adr")
+    project = team.alice.project
+    alice.json("mirror", project, str(tmp_path))
+    ledger = tmp_path / "ledger.jsonl"
+    whole = ledger.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for broken, says in (
+        (b"".join(lines[:1] + lines[2:]), "not contiguous"),
+        (b"".join([lines[1], lines[0], *lines[2:]]), "not contiguous"),
+        (whole.replace(b'"number":2', b'"number":7'), "line 2 differs"),
+        (whole[:-1], "line 4 is not whole"),
+        (whole + lines[-1].replace(b'"id":4', b'"id":5'), "does not have"),
+        (b"nonsense\n" + whole, "not contiguous"),
+    ):
+        ledger.write_bytes(broken)
+        result = alice.run("verify", str(tmp_path))
+        assert (result.exit_code, says in result.stdout) == (Exit.FAILED, True), result.output
+    ledger.write_bytes(whole)
+    (tmp_path / "state.md").write_text("mine")
+    assert "state.md is not what the bus says" in alice.run("verify", str(tmp_path)).stdout
+    assert alice.run("verify", str(tmp_path / "none")).exit_code == Exit.NOT_FOUND
+
+
+def test_a_token_of_another_project_mirrors_nothing(
+    alice: Cli, served: tuple[Database, Process], team: Team, tmp_path: Path
+) -> None:
+    with served[0].write() as conn:
+        stranger = make_agent(conn, make_project(conn), "eve")
+    eve = Cli(served[1].url, stranger.token)
+    alice.json("agent", "claim", "adr")
+    alice.json("mirror", team.alice.project, str(tmp_path))
+    assert eve.run("mirror", team.alice.project, str(tmp_path)).exit_code == Exit.FAILED
+    eve.json("agent", "claim", "adr")
+    # The name is right and the ledger is another: what is there is not mixed with it.
+    refused = eve.run("mirror", stranger.project, str(tmp_path))
+    assert (refused.exit_code, "mirrors something else" in refused.stderr) == (Exit.FAILED, True)
+
+
+def test_a_ledger_that_grows_while_it_is_mirrored_stays_contiguous(
+    alice: Cli, bob: Cli, team: Team, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    barrier = threading.Barrier(2)
+
+    def write() -> None:
+        with Client(str(bob.env["LLM_BUS_URL"]), str(bob.env["LLM_BUS_TOKEN"])) as bus:
+            barrier.wait()
+            while not stop.is_set():
+                bus.call("claim", sequence="busy")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    barrier.wait()
+    try:
+        for _ in range(10):
+            alice.json("mirror", team.alice.project, str(tmp_path))
+    finally:
+        stop.set()
+        writer.join()
+    alice.json("mirror", team.alice.project, str(tmp_path))
+    assert alice.json("verify", str(tmp_path))["ok"] is True

@@ -1,0 +1,87 @@
+"""What the kit's tests share: a running gateway, a team, and repositories under two interpreters."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bus.db import Database
+from tests import servers
+from tests.kit import pythons, work
+from tests.kit.work import Work
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.wire import Wire
+
+_BOTH = pythons.both()
+
+
+@pytest.fixture(scope="session")
+def kit_database_url() -> Iterator[str]:
+    """One database per worker process behind its gateway."""
+    with servers.cloned_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def kit_db(kit_database_url: str) -> Iterator[Database]:
+    database = Database(kit_database_url, size=4)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def gateway(kit_database_url: str) -> Iterator[Process]:
+    """A gateway for all tests of a worker; what they do stays in projects of their own."""
+    with running(kit_database_url) as (process,):
+        yield process
+
+
+@pytest.fixture
+def team(kit_db: Database) -> Team:
+    return make_team(kit_db)
+
+
+@pytest.fixture
+def bob(gateway: Process, team: Team) -> Iterator[Wire]:
+    """The other identity, as he calls the bus himself."""
+    wire = Wire(gateway.url, team.bob.token)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def alice(gateway: Process, team: Team) -> Iterator[Wire]:
+    """The identity whose repository it is, as she calls the bus herself."""
+    wire = Wire(gateway.url, team.alice.token)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(params=_BOTH.values(), ids=list(_BOTH))
+def python(request: pytest.FixtureRequest) -> str:
+    """The oldest and the newest interpreter of this machine, by name."""
+    return str(request.param)
+
+
+@pytest.fixture
+def repo(tmp_path: Path, python: str) -> Work:
+    """A repository, for tests that are to pass under both interpreters."""
+    return work.make(tmp_path, python)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Work:
+    """A repository, for tests of what does not depend on the interpreter."""
+    return work.make(tmp_path, sys.executable)
+
+
+@pytest.fixture
+def connected(repo: Work, gateway: Process, team: Team) -> Work:
+    """A repository of alice's with the kit in it, connected to the running gateway; docs/adr is governed."""
+    repo.install(gateway.url, "--client", "none")
+    repo.git("add", "-A")
+    repo.extra = {"LLM_BUS_TOKEN": team.alice.token}
+    assert repo.commit("kit").code == 0
+    return repo

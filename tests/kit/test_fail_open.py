@@ -1,0 +1,262 @@
+"""Whatever the bus, the network, the disk or the configuration does: the commit goes through, soon, and says so."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit import failing
+from tests.kit.work import Work
+
+TOKEN = "lbus_" + "a" * 49
+
+SAYS = {
+    "nothing listens": "nothing listens there",
+    "black hole": "did not answer",
+    "drips": "did not answer",
+    "hangs up": "closed the connection",
+    "401": "does not accept the token (401)",
+    "403": "403",
+    "404": "no bus at this address",
+    "500": "HTTP 500",
+    "html": "text/html instead of JSON",
+    "html for json": "no answer of a tool",
+    "half a response": "broke off",
+    "half a json": "no answer of a tool",
+    "no http": "not HTTP",
+    "redirect": "redirects to",
+    "tls": "certificate is not trusted",
+    "tls to plain": "TLS failed",
+    "dns": "cannot be resolved",
+    "a list": "no answer of a tool",
+    "another shape": "without events",
+    "too long": "too long",
+}
+_RESULT = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": json.dumps({"nonsense": 1})}]}}
+
+
+@contextlib.contextmanager
+def endpoint(failure: str, folder: Path) -> Iterator[str]:
+    """An address that fails in this way."""
+    if failure == "dns":
+        # Reserved never to exist; on a machine without a resolver the look-up fails or hangs, and both are meant.
+        yield "https://bus.invalid/mcp"
+        return
+    if failure == "nothing listens":
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        yield f"http://127.0.0.1:{port}/mcp"
+        return
+    handlers: dict[str, failing.Handler] = {
+        "black hole": failing.black_hole,
+        "drips": failing.dripping,
+        "hangs up": failing.hanging_up,
+        "401": failing.answering("401 Unauthorized", b'{"error": "invalid_token"}'),
+        "403": failing.answering("403 Forbidden", b'{"error": "suspended due to non-payment"}'),
+        "404": failing.answering("404 Not Found", b""),
+        "500": failing.answering("500 Internal Server Error", b"oops", "text/plain"),
+        "html": failing.answering("200 OK", b"<html>Welcome to the hotel</html>", "text/html; charset=utf-8"),
+        "html for json": failing.answering("200 OK", b"<html>Welcome to the hotel</html>"),
+        "half a response": failing.answering("200 OK", b'{"jsonrpc"', length=5000),
+        "half a json": failing.answering("200 OK", b'{"jsonrpc": "2.0", "id": 1, "res'),
+        "no http": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"),
+        "redirect": failing.answering("302 Found", b"", "text/plain", "Location: http://127.0.0.1:1/steal"),
+        "a list": failing.answering("200 OK", b"[]"),
+        "another shape": failing.answering("200 OK", json.dumps(_RESULT).encode()),
+        "too long": failing.answering("200 OK", b" " * 5_000_000),
+        "tls": failing.answering("200 OK", b"{}"),
+        "tls to plain": lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    }
+    context = failing.untrusted(folder) if failure == "tls" else None
+    with failing.serving(handlers[failure], context) as port:
+        yield f"{'https' if failure.startswith('tls') else 'http'}://127.0.0.1:{port}/mcp"
+
+
+@pytest.mark.parametrize("failure", SAYS)
+def test_a_commit_goes_through_whatever_the_bus_does(repo: Work, tmp_path: Path, failure: str) -> None:
+    with endpoint(failure, tmp_path) as url:
+        repo.install(url, "--client", "none")
+        repo.extra = {"LLM_BUS_TOKEN": TOKEN}
+        repo.add("docs/adr/0001-a.md")
+        done = repo.soon(str(repo.top / ".git" / "hooks" / "pre-commit"))
+        assert done.code == 0, done
+        assert "Going on without the bus" in done.err
+        assert SAYS[failure] in done.err or (failure == "dns" and "did not answer" in done.err), done.err
+        assert all(line["what"] == "proceeded" and url in line["reason"] for line in repo.journal())
+        assert repo.journal()
+        assert repo.commit().code == 0
+        # The same for every other way in, each with 0.
+        sent = json.dumps({"tool_input": {"file_path": str(repo.write("docs/adr/0002-b.md"))}, "session_id": "s"})
+        for words in (
+            ("reconcile", "--claude"),
+            ("reconcile", "--file", str(repo.top / "docs/adr/0002-b.md")),
+            ("wake", "stop", "claude"),
+            ("wake", "start", "claude"),
+        ):
+            done = repo.soon(repo.python, str(repo.top / ".llm-bus" / "kit"), *words, stdin=sent)
+            assert done.code == 0, (words, done)
+        assert TOKEN not in json.dumps(repo.journal()) + done.err + done.out
+
+
+def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: Work) -> None:
+    reached: list[bytes] = []
+    with failing.serving(lambda connection: reached.append(connection.recv(65536))) as port:
+        redirect = failing.answering("307 Temporary Redirect", b"", "text/plain", f"Location: http://127.0.0.1:{port}/")
+        with failing.serving(redirect) as first:
+            repo.install(f"http://127.0.0.1:{first}/mcp", "--client", "none")
+            repo.add("docs/adr/0001-a.md")
+            assert repo.commit(LLM_BUS_TOKEN=TOKEN).code == 0
+    assert reached == []
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (None, "does not exist"),
+        ("{", "is not JSON"),
+        ("[]", "must hold an object"),
+        ("{}", 'no "endpoint"'),
+        ('{"endpoint": "bus.example.org"}', 'no "endpoint"'),
+        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": {"*": "A B"}}', "must be of a-z"),
+        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": []}', "object of globs"),
+        ('{"endpoint": "http://127.0.0.1:1/mcp", "leases": {"*": "maybe"}}', "one of: strict"),
+        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": {"*": {"sequence": "a", "pattern": "("}}}', "expression"),
+        ('{"endpoint": "http://127.0.0.1:99999/mcp", "sequences": {"docs/**": "adr"}}', "cannot be asked"),
+        ('{"endpoint": "http://[::1/mcp", "sequences": {"docs/**": "adr"}}', "cannot be asked"),
+    ],
+)
+def test_a_commit_goes_through_whatever_the_configuration_says(plain: Work, config: str | None, says: str) -> None:
+    plain.install("http://127.0.0.1:1/mcp", "--client", "none")
+    path = plain.top / "llm-bus.config.json"
+    path.unlink()
+    if config is not None:
+        path.write_text(config)
+    plain.add("docs/adr/0001-a.md")
+    done = plain.commit(LLM_BUS_TOKEN=TOKEN)
+    assert done.code == 0, done
+    assert says in done.err
+
+
+@pytest.mark.parametrize("token", ["", "lbus_é", "two\nlines", "x" * 100_000])
+def test_a_commit_goes_through_whatever_the_token_is(plain: Work, token: str) -> None:
+    with failing.serving(failing.answering("401 Unauthorized", b"{}")) as port:
+        plain.install(f"http://127.0.0.1:{port}/mcp", "--client", "none")
+        plain.add("docs/adr/0001-a.md")
+        done = plain.commit(LLM_BUS_TOKEN=token)
+    assert done.code == 0, done
+    assert "not checked" in done.err
+
+
+def test_a_disk_that_takes_nothing_changes_nothing(repo: Work) -> None:
+    """The root user may write anywhere, so a file stands where the folder should be."""
+    repo.install("http://127.0.0.1:1/mcp", "--client", "none")
+    repo.add("docs/adr/0001-a.md")
+    (repo.top / ".llm-bus" / "journal.jsonl").mkdir()
+    (repo.top / ".llm-bus" / "state").write_text("in the way")
+    done = repo.commit(LLM_BUS_TOKEN=TOKEN)
+    assert done.code == 0, done
+    assert "nothing listens" in done.err
+    for event in ("start", "stop"):
+        assert repo.kit("wake", event, "claude", stdin='{"session_id": "s"}', LLM_BUS_TOKEN=TOKEN).code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
+def test_a_read_only_file_system_changes_nothing(repo: Work) -> None:
+    repo.install("http://127.0.0.1:1/mcp", "--client", "none")
+    repo.add("docs/adr/0001-a.md")
+    kit = repo.top / ".llm-bus"
+    script = f'mount --bind "{repo.top}" "{repo.top}" && mount -o remount,ro,bind "{repo.top}" && cd "{repo.top}" && '
+    words = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        script + f'exec "{repo.python}" "{kit}/kit" pre-commit',
+    ]
+    probe = repo.run(*words[:3], "true")
+    if probe.code != 0:
+        pytest.skip(f"this machine lets us make no mount namespace: {probe.err}")
+    done = repo.run(*words, LLM_BUS_TOKEN=TOKEN)
+    if "mount" in done.err:
+        pytest.skip(f"this machine lets us mount nothing: {done.err}")
+    assert done.code == 0, done
+    assert "nothing listens" in done.err
+    assert repo.journal() == []
+
+
+def test_nothing_but_the_standard_library_is_needed(repo: Work) -> None:
+    """-I -S: no site-packages, no user site, no environment."""
+    repo.install("http://127.0.0.1:1/mcp", "--client", "none")
+    repo.add("docs/adr/0001-a.md")
+    kit = str(repo.top / ".llm-bus" / "kit")
+    done = repo.run(repo.python, "-I", "-S", kit, "pre-commit", LLM_BUS_TOKEN=TOKEN)
+    assert done.code == 0
+    assert "nothing listens" in done.err
+    done = repo.run(repo.python, "-I", "-S", kit, "doctor")
+    assert "token" in done.out
+
+
+def test_an_interpreter_that_is_missing_old_or_broken_lets_the_commit_through(plain: Work, tmp_path: Path) -> None:
+    plain.install("http://127.0.0.1:1/mcp", "--client", "none")
+    python3 = tmp_path / "bin" / "python3"
+    for number, program in enumerate(("#!/bin/sh\nexit 1\n", "#!/bin/sh\nexit 2\n", "#!/nowhere/python\n", None)):
+        plain.add(f"docs/adr/000{number + 1}-a.md")
+        python3.unlink(missing_ok=True)
+        if program is not None:
+            python3.write_text(program)
+            python3.chmod(0o755)
+        assert plain.commit(PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin").code == 0
+
+
+def test_a_branch_without_the_kit_lets_the_commit_through(plain: Work) -> None:
+    plain.install("http://127.0.0.1:1/mcp", "--client", "claude", "--no-instructions")
+    settings = json.loads((plain.top / ".claude" / "settings.json").read_text())
+    plain.run("rm", "-r", ".llm-bus")
+    plain.add("docs/adr/0001-a.md")
+    done = plain.commit()
+    assert (done.code, done.err) == (0, "")
+    # Python ends with 2 for a file that is not there, which a client would take for a word to the model.
+    for event in ("SessionStart", "Stop", "PostToolUse"):
+        command = settings["hooks"][event][0]["hooks"][0]["command"]
+        done = plain.run("sh", "-c", command, stdin="{}", CLAUDE_PROJECT_DIR=str(plain.top))
+        assert (done.code, done.out, done.err) == (0, "", ""), event
+
+
+def test_a_hook_that_is_broken_itself_lets_the_commit_through(plain: Work) -> None:
+    plain.install("http://127.0.0.1:1/mcp", "--client", "none")
+    plain.add("docs/adr/0001-a.md")
+    check = plain.top / ".llm-bus" / "kit" / "check.py"
+    check.write_text("raise RuntimeError('a defect of ours')\n")
+    done = plain.commit()
+    assert done.code == 0
+    assert "the hook itself failed" in done.err
+    check.write_text("this is not Python\n")
+    assert plain.commit(LLM_BUS_TOKEN=TOKEN).code in (0, 1)
+    plain.add("docs/adr/0002-a.md")
+    assert plain.commit().code == 0
+
+
+def test_a_client_that_keeps_standard_input_open_is_not_waited_for(plain: Work) -> None:
+    plain.install("http://127.0.0.1:1/mcp", "--client", "none")
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            [plain.python, str(plain.top / ".llm-bus" / "kit"), "wake", "stop", "claude"],
+            stdin=reading,
+            cwd=plain.top,
+            env=plain.env,
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (done.returncode, done.stdout) == (0, b"")

@@ -1,0 +1,166 @@
+"""A git repository as a person has it, with the kit in it."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# What a hook may take, whatever fails.
+LONGEST = 2.0
+INSTALLER = ROOT / "kit" / "install.py"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@dataclass
+class Work:
+    """A work tree; `env` is all that its commands see of the environment."""
+
+    top: Path
+    env: dict[str, str]
+    python: str
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str) -> Done:
+        began = time.monotonic()
+        done = subprocess.run(
+            words,
+            cwd=cwd or self.top,
+            env={**self.env, **self.extra, **env},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+    def git(self, *words: str, cwd: Path | None = None, **env: str) -> Done:
+        """A git command that has to work."""
+        done = self.run("git", *words, cwd=cwd, **env)
+        assert done.code == 0, (words, done)
+        return done
+
+    def commit(self, message: str = "change", cwd: Path | None = None, **env: str) -> Done:
+        return self.run("git", "commit", "-q", "-m", message, cwd=cwd, **env)
+
+    def install(self, endpoint: str, *words: str, **env: str) -> Done:
+        done = self.run(self.python, str(INSTALLER), "--endpoint", endpoint, *words, **env)
+        assert done.code == 0, done
+        return done
+
+    def kit(self, *words: str, stdin: str = "", cwd: Path | None = None, **env: str) -> Done:
+        """A command of the installed kit."""
+        return self.run(self.python, str(self.top / ".llm-bus" / "kit"), *words, stdin=stdin, cwd=cwd, **env)
+
+    def soon(self, *words: str, stdin: str = "") -> Done:
+        """A command that has to end within two seconds, on a machine that others use too.
+
+        It gets four tries, and what eight starts of its interpreter take at that moment on top: a tenth of a second on
+        a machine that is idle, and about what it starts itself, git included.
+        """
+        for _ in range(4):
+            start = self.run(self.python, "-c", "pass").seconds
+            done = self.run(*words, stdin=stdin)
+            if done.seconds < LONGEST + 8 * start:
+                return done
+        raise AssertionError(f"{words} took {done.seconds:.2f} s: {done}")
+
+    def write(self, name: str, text: str = "text\n") -> Path:
+        path = self.top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self.write(name, f"{name}\n")
+        self.git("add", "--", *names)
+
+    def config(self, **facts: Any) -> None:
+        """Change the configuration of the kit."""
+        path = self.top / "llm-bus.config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **facts}), "utf-8")
+
+    def journal(self) -> list[dict[str, Any]]:
+        path = self.top / ".llm-bus" / "journal.jsonl"
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+    def snapshot(self, *folders: Path) -> dict[str, Any]:
+        """Every file of the work tree and of these folders, with mode and content; of .git only what is configured."""
+        found: dict[str, Any] = {}
+        for folder in (self.top, *folders):
+            for path in sorted(folder.rglob("*")):
+                if ".git" in path.relative_to(folder).parts and folder == self.top:
+                    continue
+                found[str(path)] = _content(path)
+        git = self.top / ".git"
+        for name in ("config", "info/exclude", "llm-bus"):
+            if git.is_dir():
+                found[name] = _content(git / name)
+        return found
+
+
+def _content(path: Path) -> Any:
+    if path.is_symlink():
+        return ("link", os.readlink(path))
+    if path.is_dir():
+        return "folder"
+    if not path.exists():
+        return None
+    return (stat.S_IMODE(path.stat().st_mode), path.read_bytes())
+
+
+def environment(folder: Path, python: str) -> dict[str, str]:
+    """An environment with a home of its own, in which python3 is this interpreter."""
+    home, programs = folder / "home", folder / "bin"
+    home.mkdir()
+    programs.mkdir()
+    wrapper = programs / "python3"
+    wrapper.write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    wrapper.chmod(0o755)
+    git = shutil.which("git")
+    assert git is not None
+    return {
+        "PATH": os.pathsep.join([str(programs), str(Path(git).parent), "/usr/bin", "/bin"]),
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "GIT_AUTHOR_NAME": "A",
+        "GIT_AUTHOR_EMAIL": "a@example.org",
+        "GIT_COMMITTER_NAME": "A",
+        "GIT_COMMITTER_EMAIL": "a@example.org",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "init.defaultBranch",
+        "GIT_CONFIG_VALUE_0": "main",
+        "GIT_CONFIG_KEY_1": "protocol.file.allow",
+        "GIT_CONFIG_VALUE_1": "always",
+    }
+
+
+def make(folder: Path, python: str, name: str = "repo", env: Mapping[str, str] | None = None) -> Work:
+    """A repository with one commit."""
+    top = folder / name
+    top.mkdir(parents=True)
+    work = Work(top, dict(env) if env is not None else environment(folder, python), python)
+    work.git("init", "-q")
+    work.write("README.md", "# A project\n")
+    work.write("docs/adr/.keep", "")
+    work.git("add", "-A")
+    assert work.commit("first").code == 0
+    return work
