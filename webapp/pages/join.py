@@ -3,7 +3,7 @@
 import msgspec
 from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request
 
-from bus import cards, invites
+from bus import cards, redemptions
 from bus.cards import Addresses
 from bus.db import Database
 from bus.errors import BusError, InvalidArgument
@@ -39,15 +39,17 @@ def redeem() -> tuple[Response, int]:
         sent = None
     if not isinstance(sent, dict):
         raise InvalidArgument('Send a JSON object: {"code": "inv_…", "name": "what you will be called"}.')
-    code, name = sent.get("code"), sent.get("name")
+    code, name, nonce = sent.get("code"), sent.get("name"), sent.get("nonce")
     if not isinstance(code, str) or not code:
         raise InvalidArgument("code is required: it is in the invite that you were sent.", reason="code required")
     if name is not None and not isinstance(name, str):
         raise InvalidArgument("name must be text.")
+    if nonce is not None and not isinstance(nonce, str):
+        raise InvalidArgument("nonce must be text.")
     db: Database = current_app.extensions["bus.db"]
     try:
         with db.write() as conn:
-            granted = invites.redeem(conn, code, name=name)
+            granted = redemptions.redeem(conn, code, name=name, nonce=nonce)
     except BusError as error:
         if error.code != "wrong_state":
             raise
@@ -59,7 +61,7 @@ def redeem() -> tuple[Response, int]:
         project=granted.project,
         project_name=granted.project,
         participant=granted.participant,
-        created=True,
+        created=granted.created,
         token=granted.token,
         connect_command=setup["clients"]["claude_code"],
         files={".mcp.json": cards.mcp_json(addresses)},
