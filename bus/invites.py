@@ -222,13 +222,13 @@ def list_(conn: Connection, project_id: int, *, before: int | None = None, limit
     query = sa.select(*columns).where(invite.c.project_id == project_id)
     if before is not None:
         query = query.where(invite.c.id < before)
-    rows: list[Any] = [tuple(row) for row in conn.run(query.order_by(invite.c.id.desc()).limit(limit))]
+    rows: list[list[Any]] = [list(row) for row in conn.run(query.order_by(invite.c.id.desc()).limit(limit))]
     came: dict[int, list[Redemption]] = {fields[0]: [] for fields in rows}
     by = invite_redemption.c
     redemptions = sa.select(by.invite_id, by.actor, by.accepted_by, by.created_at).where(by.invite_id.in_(came))
     for invite_id, *rest in conn.run(redemptions.order_by(by.id)):
         came[invite_id].append(Redemption(*rest))
-    return [Invite(*fields, came[fields[0]]) for fields in rows]
+    return [Invite(*[*fields, came[fields[0]]]) for fields in rows]
 
 
 def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> bool:
