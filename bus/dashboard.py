@@ -3,6 +3,7 @@
 All of it is bounded: counts stop at COUNTED, lists at LISTED, and no statement reads a ledger.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -151,9 +152,19 @@ def list_projects(
     return [(key, ProjectCard(*row)) for key, *row in rows]
 
 
+def list_some(conn: Connection, owner_id: int, project_ids: Sequence[int]) -> list[ProjectCard]:
+    """Some of the owner's projects at a glance; the ids of others are passed over."""
+    chosen = "SELECT p.* FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.id = ANY (%(ids)s)"
+    rows = conn.all(
+        f"{_CARDS.format(chosen=chosen)} ORDER BY pj.id",
+        {"owner": owner_id, "ids": list(project_ids), "counted": COUNTED},
+    )
+    return [ProjectCard(*row) for row in rows]
+
+
 _OPEN_PROJECTS = (
     "(SELECT p.id, p.name FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL"
-    " AND p.archived_at IS NULL) AS pj"
+    " AND p.archived_at IS NULL AND (%(project)s::bigint IS NULL OR p.id = %(project)s)) AS pj"
 )
 
 _OVERDUE = f"""
@@ -196,9 +207,9 @@ _LIVE = f"""
 """
 
 
-def attention(conn: Connection, owner_id: int) -> Attention:
-    """What needs attention in the owner's projects: the most pressing first, at most LISTED of each kind."""
-    params = {"owner": owner_id, "listed": LISTED, "leases": _LEASES, "within": EXPIRES_WITHIN}
+def attention(conn: Connection, owner_id: int, *, project_id: int | None = None) -> Attention:
+    """What needs attention in the owner's projects, or in one: the most pressing first, at most LISTED of each kind."""
+    params = {"owner": owner_id, "project": project_id, "listed": LISTED, "leases": _LEASES, "within": EXPIRES_WITHIN}
     return Attention(
         [Overdue(*row) for row in conn.all(_OVERDUE, params)],
         _contended(conn.all(_LIVE, params)),

@@ -94,7 +94,8 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
     prompt = cards.connect_prompt(Addresses("https://b", "https://b/mcp"), token, project, f"ada/{label}")
     paragraphs = prompt.split("\n\n")
     assert len(paragraphs) == 4
-    assert (json.dumps(f"ada/{label}") in paragraphs[0]) and (json.dumps(project) in paragraphs[0])
+    assert json.dumps(f"ada/{label}") in paragraphs[0]
+    assert json.dumps(project) in paragraphs[0]
     (command,) = _words(paragraphs[2])
     assert command[-1] == f"Authorization: Bearer {token}"
 
