@@ -1,4 +1,4 @@
-"""What the pages of the admin share: the owner as a caller of the engine, secrets that are shown once, fields, paging."""
+"""What the pages of the admin share: the owner as a caller of the engine, cards shown once, fields, paging."""
 
 import json
 import secrets
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from flask import current_app, g, request, url_for
 from werkzeug.exceptions import NotFound
 from wtforms import Field, SelectField, StringField
-from wtforms.validators import Length, Optional
+from wtforms.validators import Length, Optional, StopValidation
 
 from bus import humans, presence, sealed
 from bus.ctx import Ctx
@@ -22,6 +22,7 @@ from webapp.visitors import current_owner, current_session
 # A converter for ids in addresses: what PostgreSQL can hold.
 ID = "int(max=9223372036854775807)"
 PER_PAGE = 50
+ADMIN_MAY = "May let others in, rotate tokens, and work on the tasks of others."
 _CARD = "card"
 _CARD_KEPT = timedelta(minutes=10)
 Row = TypeVar("Row")
@@ -86,7 +87,8 @@ def words(label: str, most: int, *, description: str = "", **options: Any) -> St
 
 def needed(label: str, most: int, *, description: str = "") -> StringField:
     """A field that must hold something; the engine judges what."""
-    return StringField(label, filters=[_stripped], validators=[_Present(label), Length(max=most)], description=description)
+    checks = [_Present(label), Length(max=most)]
+    return StringField(label, filters=[_stripped], validators=checks, description=description)
 
 
 def kind_field() -> SelectField:
@@ -104,7 +106,7 @@ class _Present:
 
     def __call__(self, _form: Any, field: Field) -> None:
         if not field.data:
-            raise ValueError(f"{self._label} is needed.")
+            raise StopValidation(f"{self._label} is needed.")
 
 
 def _stripped(value: str | None) -> str | None:

@@ -26,7 +26,7 @@ class PostForm(FlaskForm):  # type: ignore[misc]
     """What to hand over, to whom."""
 
     to_actor = words("To a participant", limits.QUALIFIED)
-    to_lane = words("To a lane", limits.LABEL, description="Everybody in it, and whoever joins it while nobody has acked.")
+    to_lane = words("To a lane", limits.LABEL, description="Everybody in it, and whoever joins before an ack.")
     subject = words("Subject", limits.SUBJECT)
     body = TextAreaField("Message", validators=[Length(max=limits.BODY)])
     ref = words("About", limits.REF, description="The artifact: a PR, a commit, an ADR.")
@@ -130,7 +130,6 @@ def ack(post_id: int) -> BaseResponse:
 
 def _post(form: PostForm, reply_to: int | None) -> int | None:
     """Post what the form says; None where it was refused, which the form then shows."""
-    made = None
     with refused_on(form), writing() as conn:
         made = posts.create(
             conn,
@@ -144,7 +143,7 @@ def _post(form: PostForm, reply_to: int | None) -> int | None:
             reply_to=reply_to,
             ack_within_seconds=int(form.ack_within.data) if form.ack_within.data else None,
         )
-    if made is None:
+    if form.errors:
         return None
     acted()
     flash(f"Handed over to {made.recipients} recipient{'' if made.recipients == 1 else 's'}.", "success")

@@ -9,7 +9,7 @@ from wtforms import BooleanField, IntegerField, SelectField
 from wtforms.validators import NumberRange
 
 from bus import invites, limits, people
-from webapp.desk import ID, PER_PAGE, asked_number, keep_card, kind_field, split, this_page, words
+from webapp.desk import ADMIN_MAY, ID, PER_PAGE, asked_number, keep_card, kind_field, split, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
 from webapp.visitors import current_owner
@@ -35,7 +35,7 @@ class InviteForm(FlaskForm):  # type: ignore[misc]
     )
     kind = kind_field()
     lane = words("Lane", limits.LABEL)
-    is_admin = BooleanField("Project-admin", description="May let others in, rotate tokens and release tasks of others.")
+    is_admin = BooleanField("Project-admin", description=ADMIN_MAY)
     uses = IntegerField(
         "Uses", default=1, validators=[NumberRange(1, limits.INVITE_USES, f"1 to {limits.INVITE_USES}.")]
     )

@@ -11,7 +11,19 @@ from bus import grants, limits, participations, people, tokens
 from bus.db import Connection
 from bus.grants import Member
 from bus.participations import Grant
-from webapp.desk import ID, PER_PAGE, asked_number, caller, keep_card, kind_field, needed, split, this_page, words
+from webapp.desk import (
+    ADMIN_MAY,
+    ID,
+    PER_PAGE,
+    asked_number,
+    caller,
+    keep_card,
+    kind_field,
+    needed,
+    split,
+    this_page,
+    words,
+)
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
 from webapp.visitors import current_owner
@@ -26,8 +38,8 @@ class MemberForm(FlaskForm):  # type: ignore[misc]
 
     name = needed("Name", limits.LABEL, description="What others call it here, such as api-agent.")
     kind = kind_field()
-    lane = words("Lane", limits.LABEL, description="What it works on, such as review. Posts to a lane reach its members.")
-    is_admin = BooleanField("Project-admin", description="May let others in, rotate tokens and release tasks of others.")
+    lane = words("Lane", limits.LABEL, description="What it works on, such as review. Posts to it reach its members.")
+    is_admin = BooleanField("Project-admin", description=ADMIN_MAY)
     lives = SelectField("Its token lives", choices=_LIVES)
 
 
@@ -35,7 +47,7 @@ class TermsForm(FlaskForm):  # type: ignore[misc]
     """The lane and the right of a participation."""
 
     lane = words("Granted lane", limits.LABEL, description="It stays in the lane that it registered itself, if it did.")
-    is_admin = BooleanField("Project-admin", description="May let others in, rotate tokens and release tasks of others.")
+    is_admin = BooleanField("Project-admin", description=ADMIN_MAY)
 
 
 class TokenForm(FlaskForm):  # type: ignore[misc]

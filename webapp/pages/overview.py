@@ -19,7 +19,7 @@ def index() -> str | Response:
     project, ctx = current_project(), caller()
     with reading() as conn:
         (card,) = dashboard.list_some(conn, current_owner().id, [project.id])
-        members = [one for one in grants.list_(conn, project.owner_id, project.id, limit=_SHOWN + 1) if not one.is_owner]
+        found = grants.list_(conn, project.owner_id, project.id, limit=_SHOWN + 1)
         attention = dashboard.attention(conn, current_owner().id, project_id=project.id)
         events = ledger.query(conn, ctx, limit=_SHOWN).events
     return render(
@@ -27,7 +27,7 @@ def index() -> str | Response:
         part="overview/_now.html",
         project=project,
         card=card,
-        members=members[:_SHOWN],
+        members=[one for one in found if not one.is_owner][:_SHOWN],
         attention=attention,
         events=events,
     )

@@ -24,7 +24,7 @@ _PURGE_SECONDS = 1.5
 class NameForm(FlaskForm):  # type: ignore[misc]
     """What the project is called."""
 
-    name = needed("Name", limits.LABEL, description="Agents notice nothing: their tokens know the project by its number.")
+    name = needed("Name", limits.LABEL, description="Agents notice nothing of it.")
 
 
 class SettingsForm(FlaskForm):  # type: ignore[misc]

@@ -99,7 +99,6 @@ def new() -> str:
 def create() -> BaseResponse | tuple[str, int]:
     """Make a task in the owner's name."""
     form = TaskForm()
-    made = None
     if form.validate():
         with refused_on(form), writing() as conn:
             made = tasks.create(
@@ -112,7 +111,7 @@ def create() -> BaseResponse | tuple[str, int]:
                 priority=int(form.priority.data),
                 blocked_on=_numbers(form.blocked_on.data),
             )
-    if made is None:
+    if form.errors:
         return render_template("tasks/new.html", project=current_project(), form=form), 400
     acted()
     flash(f"Task {made.task_id} is made.", "success")
