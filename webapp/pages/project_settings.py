@@ -24,7 +24,7 @@ _PURGE_SECONDS = 1.5
 class NameForm(FlaskForm):  # type: ignore[misc]
     """What the project is called."""
 
-    name = needed("Name", limits.LABEL, description="Agents notice nothing of it.")
+    name = needed("Name", limits.LABEL, description="Tokens stay good, whatever it is called.")
 
 
 class SettingsForm(FlaskForm):  # type: ignore[misc]
