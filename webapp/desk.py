@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from flask import current_app, g, request, url_for
 from werkzeug.exceptions import NotFound
-from wtforms import Field, SelectField, StringField
+from wtforms import Field, SelectChoice, SelectField, StringField
 from wtforms.validators import Length, Optional, StopValidation
 
 from bus import humans, presence, sealed
@@ -42,10 +42,15 @@ def caller() -> Ctx:
     return ctx
 
 
-def acted() -> None:
-    """Note that the owner was here, as any call of an agent does."""
+def acted(*kinds: str) -> None:
+    """Note that the owner was here, as any call of an agent does, and tell those who wait for such things.
+
+    Args:
+        kinds: of what was committed; see bus/hints.py.
+    """
     with reading() as conn:
         presence.touch(conn, {caller().participation_id: 0.0})
+        conn.touch(caller().project_id, "ledger", *kinds)
 
 
 def keep_card(conn: Connection, kind: str, **content: Any) -> str:
@@ -93,7 +98,18 @@ def needed(label: str, most: int, *, description: str = "") -> StringField:
 
 def kind_field() -> SelectField:
     """Whether a participant is an agent or a human."""
-    return SelectField("Kind", choices=[(kind, kind) for kind in PARTICIPANT_KINDS], default="agent")
+    return SelectField("Kind", choices=choices(*((kind, kind) for kind in PARTICIPANT_KINDS)), default="agent")
+
+
+def lives_field(label: str) -> SelectField:
+    """How long a token lives, in days; empty is until it is revoked."""
+    days = choices(("", "until it is revoked"), ("1", "1 day"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"))
+    return SelectField(label, choices=days, default="")
+
+
+def choices(*pairs: tuple[str, str]) -> list[SelectChoice]:
+    """What a select offers: pairs of value and label."""
+    return [SelectChoice(value, label) for value, label in pairs]
 
 
 class _Present:

@@ -95,7 +95,7 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     participations.add_token(conn, full.id, "review-agent", label="laptop", ttl=timedelta(days=2), actor=handle)
     opened = invites.create_for(conn, full.id, lane="core", uses=3, ttl_hours=72, actor=handle)
     as_agent(conn, redemptions.redeem(conn, opened.code, name="guest"))
-    invites.create_for(conn, full.id, email="eve@example.org", participant_name="eve", is_admin=True, actor=handle)
+    invites.create_for(conn, full.id, email="eve@example.org", participant_name="evelyn", is_admin=True, actor=handle)
     spent = invites.create_for(conn, full.id, actor=handle)
     redemptions.redeem(conn, spent.code, name="newcomer")
     closed = invites.create_for(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)

@@ -12,14 +12,14 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
 from bus.posts import Posts
-from webapp.desk import ID, acted, asked_number, caller, this_page, words
+from webapp.desk import ID, acted, asked_number, caller, choices, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
 
 pages = ProjectPages("handoffs", tab=Entry("Handoffs", 10))
 
 _PER_PAGE = 30
-_WITHIN = (("", "no deadline"), ("3600", "1 hour"), ("14400", "4 hours"), ("86400", "1 day"))
+_WITHIN = choices(("", "no deadline"), ("3600", "1 hour"), ("14400", "4 hours"), ("86400", "1 day"))
 
 
 class PostForm(FlaskForm):  # type: ignore[misc]
@@ -31,7 +31,7 @@ class PostForm(FlaskForm):  # type: ignore[misc]
     body = TextAreaField("Message", validators=[Length(max=limits.BODY)])
     ref = words("About", limits.REF, description="The artifact: a PR, a commit, an ADR.")
     tag = words("Tag", limits.LABEL)
-    ack_within = SelectField("Wants an ack within", choices=_WITHIN)
+    ack_within = SelectField("Wants an ack within", choices=_WITHIN, default="")
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
@@ -123,7 +123,7 @@ def ack(post_id: int) -> BaseResponse:
     """Confirm a post in the owner's name."""
     with refused_to(url_for(".show", post_id=post_id)), writing() as conn:
         posts.ack(conn, caller(), [post_id])
-    acted()
+    acted("acks")
     flash("Acked.", "success")
     return see_other(".show", post_id=post_id)
 
@@ -145,7 +145,7 @@ def _post(form: PostForm, reply_to: int | None) -> int | None:
         )
     if form.errors:
         return None
-    acted()
+    acted("inbox")
     flash(f"Handed over to {made.recipients} recipient{'' if made.recipients == 1 else 's'}.", "success")
     return made.post_id
 

@@ -9,14 +9,14 @@ from wtforms import BooleanField, IntegerField, SelectField
 from wtforms.validators import NumberRange
 
 from bus import invites, limits, people
-from webapp.desk import ADMIN_MAY, ID, PER_PAGE, asked_number, keep_card, kind_field, split, this_page, words
+from webapp.desk import ADMIN_MAY, ID, PER_PAGE, asked_number, choices, keep_card, kind_field, split, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
 from webapp.visitors import current_owner
 
 pages = ProjectPages("invites", tab=Entry("Invites", 60))
 
-_HOURS = (("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"))
+_HOURS = choices(("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"))
 
 
 class InviteForm(FlaskForm):  # type: ignore[misc]
@@ -104,7 +104,9 @@ def _new(form: InviteForm) -> str:
     with reading() as conn:
         found = people.list_(conn, project.owner_id, limit=200)
     living = sorted((one.label, one.id) for one in found if one.label and one.removed_at is None)
-    form.participant_id.choices = [("", "nobody in particular"), *((str(number), label) for label, number in living)]
+    form.participant_id.choices = choices(
+        ("", "nobody in particular"), *((str(number), label) for label, number in living)
+    )
     return render_template("invites/new.html", project=project, form=form)
 
 

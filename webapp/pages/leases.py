@@ -57,6 +57,6 @@ def release(fence: int) -> BaseResponse:
     """End the lease of somebody who is stuck; the ledger says who did it."""
     with refused_to(url_for(".index")), writing() as conn:
         done = humans.release(conn, caller(), fence)
-    acted()
+    acted("leases")
     flash("The lease is released." if done else "That lease had ended already.", "success")
     return see_other(".index")

@@ -17,7 +17,7 @@ from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.ledger import Event, Events
 from bus.tables import EVENT_TYPES
-from webapp.desk import ID, PER_PAGE, asked_number, caller, this_page, words
+from webapp.desk import ID, PER_PAGE, asked_number, caller, choices, this_page, words
 from webapp.engine import database, reading
 from webapp.page import Entry, ProjectPages, current_project, render
 
@@ -33,7 +33,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
         csrf = False
 
     actor = words("By", limits.QUALIFIED)
-    type = SelectField("Type", choices=[("", "every"), *((one, one) for one in EVENT_TYPES)])
+    type = SelectField("Type", choices=choices(("", "every"), *((one, one) for one in EVENT_TYPES)))
     sequence = words("Sequence", limits.SEQUENCE)
     number = words("Number", 16)
     ref = words("About", limits.REF)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from flask import Response, flash, render_template, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
-from wtforms import BooleanField, SelectField
+from wtforms import BooleanField
 
 from bus import grants, limits, participations, people, tokens
 from bus.db import Connection
@@ -19,6 +19,7 @@ from webapp.desk import (
     caller,
     keep_card,
     kind_field,
+    lives_field,
     needed,
     split,
     this_page,
@@ -30,8 +31,6 @@ from webapp.visitors import current_owner
 
 pages = ProjectPages("members", tab=Entry("Participants", 15))
 
-_LIVES = (("", "until it is revoked"), ("1", "1 day"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"))
-
 
 class MemberForm(FlaskForm):  # type: ignore[misc]
     """Whom to let in, and on which terms."""
@@ -40,7 +39,7 @@ class MemberForm(FlaskForm):  # type: ignore[misc]
     kind = kind_field()
     lane = words("Lane", limits.LABEL, description="What it works on, such as review. Posts to it reach its members.")
     is_admin = BooleanField("Project-admin", description=ADMIN_MAY)
-    lives = SelectField("Its token lives", choices=_LIVES)
+    lives = lives_field("Its token lives")
 
 
 class TermsForm(FlaskForm):  # type: ignore[misc]
@@ -54,7 +53,7 @@ class TokenForm(FlaskForm):  # type: ignore[misc]
     """One more token."""
 
     label = words("Label", limits.LABEL, description="For you to tell it apart, such as laptop.")
-    lives = SelectField("It lives", choices=_LIVES)
+    lives = lives_field("It lives")
 
 
 @pages.get("/")

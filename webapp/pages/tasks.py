@@ -10,7 +10,7 @@ from bus import limits, task_lists, tasks
 from bus.errors import BusError, InvalidArgument
 from bus.rules.tasks import STATUSES
 from bus.task_lists import Tasks
-from webapp.desk import ID, PER_PAGE, acted, asked_number, caller, needed, this_page, words
+from webapp.desk import ID, PER_PAGE, acted, asked_number, caller, choices, needed, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
 
@@ -18,7 +18,7 @@ pages = ProjectPages("tasks", tab=Entry("Tasks", 20))
 
 # Of each state so many stand on the board; the rest is a click away.
 _ON_BOARD = 15
-_PRIORITIES = (("0", "0, first"), ("1", "1"), ("2", "2, as usual"), ("3", "3"), ("4", "4, last"))
+_PRIORITIES = choices(("0", "0, first"), ("1", "1"), ("2", "2, as usual"), ("3", "3"), ("4", "4, last"))
 
 
 class TaskForm(FlaskForm):  # type: ignore[misc]
@@ -46,7 +46,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
 
     lane = words("Lane", limits.LABEL)
     owner = words("Assigned to", limits.QUALIFIED)
-    status = SelectField("State", choices=[("", "every"), *((one, one.replace("_", " ")) for one in STATUSES)])
+    status = SelectField("State", choices=choices(("", "every"), *((one, one.replace("_", " ")) for one in STATUSES)))
 
 
 @pages.get("/")
@@ -113,7 +113,7 @@ def create() -> BaseResponse | tuple[str, int]:
             )
     if form.errors:
         return render_template("tasks/new.html", project=current_project(), form=form), 400
-    acted()
+    acted("tasks")
     flash(f"Task {made.task_id} is made.", "success")
     return see_other(".show", task_id=made.task_id)
 
@@ -133,7 +133,7 @@ def assign(task_id: int) -> BaseResponse | tuple[str, int]:
             tasks.assign(conn, caller(), task_id, form.owner.data)
     if form.errors:
         return _show(task_id, form), 400
-    acted()
+    acted("tasks")
     flash("Assigned.", "success")
     return see_other(".show", task_id=task_id)
 
@@ -143,7 +143,7 @@ def resolve(task_id: int) -> BaseResponse:
     """Say that what it waits for is gone."""
     with refused_to(url_for(".show", task_id=task_id)), writing() as conn:
         tasks.resolve(conn, caller(), task_id)
-    acted()
+    acted("tasks")
     flash("It waits for nothing any more.", "success")
     return see_other(".show", task_id=task_id)
 
