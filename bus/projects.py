@@ -154,10 +154,16 @@ class ProjectSettings:
         presence_window_seconds: who was seen within it counts as here; 60 to 86,400.
         stall_window_seconds: a task in progress whose assignee was gone for so long is open again; 60 to 2,592,000,
             or None: never.
+        gone_window_seconds: who was not seen for so long is written down as gone; 60 to 2,592,000.
+        escalation_pause_seconds: between two steps for a handoff past its deadline; 10 to 86,400.
+        escalation_email: who is told last, or None.
     """
 
     presence_window_seconds: int
     stall_window_seconds: int | None
+    gone_window_seconds: int = 3600
+    escalation_pause_seconds: int = 300
+    escalation_email: str | None = None
 
 
 def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
@@ -166,7 +172,7 @@ def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
     Raises:
         BusError: `not_found`.
     """
-    columns = (project.c.presence_window_seconds, project.c.stall_window_seconds)
+    columns = [project.c[one.name] for one in dataclasses.fields(ProjectSettings)]
     row = conn.run(sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))).one_or_none()
     if row is None:
         raise BusError("not_found", "There is no such project.")
@@ -182,6 +188,11 @@ def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *
     text.integer(settings.presence_window_seconds, "presence_window_seconds", 60, limits.SECONDS)
     if settings.stall_window_seconds is not None:
         text.integer(settings.stall_window_seconds, "stall_window_seconds", 60, 30 * limits.SECONDS)
+    text.integer(settings.gone_window_seconds, "gone_window_seconds", 60, 30 * limits.SECONDS)
+    text.integer(settings.escalation_pause_seconds, "escalation_pause_seconds", 10, limits.SECONDS)
+    if settings.escalation_email is not None:
+        address = text.email(settings.escalation_email, "escalation_email")
+        settings = dataclasses.replace(settings, escalation_email=address)
     if get_settings(conn, project_id) == settings:
         return False
     changed = conn.run(

@@ -8,7 +8,7 @@ import re
 import pytest
 from werkzeug.test import TestResponse
 
-from bus import audit, grants, invites, leases, members, participants, posts, projects, task_lists, tokens
+from bus import audit, grants, invites, leases, members, notices, participants, posts, projects, task_lists, tokens
 from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.projects import ProjectSettings
@@ -127,10 +127,11 @@ def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world:
     ada.get(settings)
     assert ada.submit(settings, presence_minutes="0").status_code == 400
     ada.get(settings)
-    ada.submit(settings, presence_minutes="5", stall_minutes="60")
+    wanted = {"presence_minutes": "5", "stall_minutes": "60", "gone_minutes": "120", "pause_minutes": "10"}
+    ada.submit(settings, **wanted, escalation_email="oncall@example.org")
     with db.call() as conn:
         assert projects.get(conn, world.full.id).name == "artemis"
-        assert projects.get_settings(conn, world.full.id) == ProjectSettings(300, 3600)
+        assert projects.get_settings(conn, world.full.id) == ProjectSettings(300, 3600, 7200, 600, "oncall@example.org")
     ada.get(settings)
     ada.submit(f"{settings}archive")
     assert "This project is archived" in ada.get(_inside(world)).text
@@ -143,6 +144,23 @@ def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world:
     ada.submit(f"{settings}reopen")
     with db.call() as conn:
         assert projects.get(conn, world.full.id).archived_at is None
+
+
+def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: World, db: Database) -> None:
+    settings = _inside(world, "settings/")
+    ada.get(settings)
+    assert ada.submit(f"{settings}webhooks", url="ftp://example.org").status_code == 400
+    ada.get(settings)
+    card = ada.get(ada.submit(f"{settings}webhooks", url="https://example.org/hook").location).text
+    (secret,) = set(re.findall(r"whsec_[A-Za-z0-9+/=]{20,}", card))
+    page = ada.get(settings).text
+    assert "https://example.org/hook" in page
+    assert secret not in page
+    with db.call() as conn:
+        made = notices.list_webhooks(conn, world.owner.id, project_id=world.full.id)[-1]
+    assert made.secret == secret
+    ada.submit(f"{settings}webhooks/{made.id}/remove")
+    assert "https://example.org/hook" not in ada.get(settings).text
 
 
 def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: World, db: Database) -> None:
@@ -511,7 +529,7 @@ def test_two_owners_do_not_see_each_other(site: Web, ada: Browser, world: World,
             world.values,
             # Ids that are numbered by project exist in every project, so only those of rows of their own are foreign.
             {**world.values, "project_id": mine.full.id}
-            if inner & {"participation_id", "participant_id", "invite_id"}
+            if inner & {"participation_id", "participant_id", "invite_id", "webhook_id"}
             else world.values,
         ):
             with site.app.test_request_context():

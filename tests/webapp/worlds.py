@@ -8,6 +8,7 @@ from bus import (
     humans,
     invites,
     leases,
+    notices,
     owners,
     participations,
     people,
@@ -100,6 +101,7 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     redemptions.redeem(conn, spent.code, name="newcomer")
     closed = invites.create_for(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
     invites.revoke(conn, full.id, closed.id, actor=handle)
+    webhook = notices.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
     fence = leases.list_holders(conn, alice.ctx).leases[0].fence
     (token_id,) = conn.one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
     return World(
@@ -116,6 +118,7 @@ def fill(conn: Connection, handle: str = "ada") -> World:
             "fence": fence,
             "seq": asked.post_id,
             "invite_id": opened.id,
+            "webhook_id": webhook.id,
             "code": opened.code,
             "token": "x" * 43,
         },

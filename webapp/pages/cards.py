@@ -1,4 +1,4 @@
-"""What is shown once: the token of a participant, or the code of an invite, with how to use it."""
+"""What is shown once: a token, the code of an invite, the secret of a webhook, with how to use it."""
 
 import json
 
@@ -30,6 +30,9 @@ def show(key: str) -> str:
                 else cards.invite_prompt(where, content["code"], content["project"], content["participant_name"])
             ),
         )
+    if content["kind"] == "webhook":
+        back = url_for("project_settings.index", project_id=content["project_id"])
+        return render_template("cards/webhook.html", card=content, back=back)
     token = content["token"]
     return render_template(
         "cards/token.html",
