@@ -25,4 +25,15 @@ def test_all_pairs_that_overlap_are_found_and_no_others(drawn: list[tuple[str, s
         ]
         for key, surface, mode, holder in leases
     }
-    assert contended(leases) == {key: others for key, others in expected.items() if others}
+    assert contended(leases, effort=1000) == {key: others for key, others in expected.items() if others}
+
+
+def test_many_globs_under_one_directory_are_judged_a_few_at_a_time() -> None:
+    leases = [(number, f"one/**/part_{number}*.py", "exclusive", number % 7) for number in range(40)]
+    first = contended(leases, effort=30)
+    assert len(first) < 40
+    again = first
+    for _ in range(40):
+        again = contended(leases, effort=30)
+    assert again == contended(leases, effort=10_000)
+    assert set(first) <= set(again)
