@@ -165,8 +165,7 @@ def invite_prompt(addresses: Addresses, code: str, project: str | None, name: st
         f" {choose}Run this once:\n\n"
         f"{curl}\n\n"
         "The answer holds your token, the command that connects you and what to do next. Keep the token out of git."
-        ' If the answer might get lost, add "nonce" with 32 random characters of your own: for ten minutes the same'
-        " command gives the same answer again."
+        ' With a random "nonce" (32 characters) a lost answer can be fetched again.'
     )
 
 

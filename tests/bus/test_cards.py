@@ -34,10 +34,10 @@ def _words(script: str) -> list[list[str]]:
     """What a real sh makes of a script: the arguments of each command that it would run, none of which it has."""
     programs = ("claude", "codex", "gemini", "code", "curl")
     shown = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; printf '\\n\\0'; }}\n" for name in programs)
-    done = subprocess.run(["sh", "-c", f"{shown}{script}"], capture_output=True, check=True, text=True)
-    assert done.stderr == ""
+    done = subprocess.run(["sh", "-c", f"{shown}{script}"], capture_output=True, check=True)
+    assert done.stderr == b""
     commands: list[list[str]] = [[]]
-    for word in done.stdout.split("\0")[:-1]:
+    for word in done.stdout.decode().split("\0")[:-1]:
         commands.append([]) if word == "\n" else commands[-1].append(word)
     return commands[:-1]
 

@@ -21,10 +21,8 @@ from bus.db import Database
 from bus.owners import Owner
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running
-from tests.webapp.browser import PHONE, chromium, opened
+from tests.webapp.browser import PHONE, opened
 from tests.webapp.live import live
-
-__all__ = ["chromium"]
 
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
 
