@@ -9,13 +9,15 @@ from wtforms import BooleanField, IntegerField, SelectField
 from wtforms.validators import NumberRange
 
 from bus import invites, limits, people
-from webapp.desk import ADMIN_MAY, ID, PER_PAGE, asked_number, choices, keep_card, kind_field, split, this_page, words
+from webapp.desk import ADMIN_MAY, ID, asked_number, choices, keep_card, kind_field, split, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
 from webapp.visitors import current_owner
 
 pages = ProjectPages("invites", tab=Entry("Invites", 60))
 
+# Each that is open carries the form that revokes it.
+_PER_PAGE = 25
 _HOURS = choices(("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"))
 
 
@@ -47,7 +49,7 @@ def index() -> str | Response:
     """Invites, newest first, with who came by them."""
     project, before = current_project(), asked_number("before")
     with reading() as conn:
-        rows, more = split(invites.list_(conn, project.id, before=before, limit=PER_PAGE + 1))
+        rows, more = split(invites.list_(conn, project.id, before=before, limit=_PER_PAGE + 1), _PER_PAGE)
     return render(
         "invites/index.html",
         part="invites/_list.html",

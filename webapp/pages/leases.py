@@ -14,7 +14,9 @@ from webapp.page import Entry, ProjectPages, current_project, render, see_other
 
 pages = ProjectPages("leases", tab=Entry("Leases", 30))
 
-_PER_PAGE = 100
+_PER_PAGE = 40
+# Whose way the shown ones are in is asked of so many of the newest.
+_COMPARED = 200
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
@@ -30,14 +32,15 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
 def index() -> str | Response:
     """The live leases, newest first."""
     ctx, before, form = caller(), asked_number("before"), FilterForm(request.args)
-    problem, found = None, Holders([], None, 0)
+    problem, found, others = None, Holders([], None, 0), Holders([], None, 0)
     try:
         with reading() as conn:
             found = leases.list_holders(conn, ctx, surface=form.surface.data, before=before, limit=_PER_PAGE)
+            others = leases.list_holders(conn, ctx, limit=_COMPARED)
     except BusError as error:
         problem = error.message
-    clashes = contended([(one.fence, one.surface, one.mode, one.actor) for one in found.leases])
-    who = {one.fence: one for one in found.leases}
+    who = {one.fence: one for one in (*others.leases, *found.leases)}
+    clashes = contended([(fence, one.surface, one.mode, one.actor) for fence, one in who.items()])
     return render(
         "leases/index.html",
         part="leases/_list.html",
