@@ -13,7 +13,7 @@ import click
 from bench import bed, ceiling, machine, plot, profile, report, targets
 from bench.checks import WrongError
 from bench.scenario import FULL, QUICK, Effort, Result, Stage
-from bench.scenarios import claims, context, fair, growth, limit, mixed, push, standing
+from bench.scenarios import claims, context, fair, growth, limit, mixed, pages, push, standing
 
 SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "limit": limit.run,
@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "push": push.run,
     "fair": fair.run,
     "growth": growth.run,
+    "pages": pages.run,
     "old-snapshot": standing.run_old_snapshot,
     "soak": standing.run_soak,
 }

@@ -24,6 +24,7 @@ class Effort:
         snapshot_seconds: how long `old-snapshot` keeps its transaction open.
         push_rounds, push_seconds: news in `push`, and how long the load beside it plays.
         push_waiters, push_streams: how many wait and watch in it at once.
+        page_projects, page_samples: projects of the owner in `pages`, and how often each page is asked for.
         soak_calls, soak_seconds: calls of `soak`, and how long it may take for them.
     """
 
@@ -43,6 +44,8 @@ class Effort:
     push_seconds: float
     push_waiters: int
     push_streams: int
+    page_projects: int
+    page_samples: int
 
 
 FULL = Effort(
@@ -62,6 +65,8 @@ FULL = Effort(
     push_seconds=60.0,
     push_waiters=10_000,
     push_streams=2_000,
+    page_projects=200,
+    page_samples=30,
 )
 QUICK = Effort(
     "quick",
@@ -80,6 +85,8 @@ QUICK = Effort(
     push_seconds=6.0,
     push_waiters=500,
     push_streams=100,
+    page_projects=20,
+    page_samples=8,
 )
 
 

@@ -43,6 +43,7 @@ def judge(figures: Figures) -> list[Target]:
         *_eras(figures),
         *_push(figures),
         *_fair(figures),
+        *_pages(figures),
     ]
 
 
@@ -96,6 +97,17 @@ def _growth(figures: Figures) -> list[Target]:
     detail = f"worst {worst}; over the limit: {', '.join(over) or 'none'}"
     name = f"growth: p50 at {growth['sizes'][-1]:,} events / at {growth['sizes'][0]:,}"
     return [Target(name, True, 1.25, ratios[worst], detail)]
+
+
+def _pages(figures: Figures) -> list[Target]:
+    if "pages" not in figures:
+        return []
+    pages = figures["pages"]
+    detail = f"slowest {pages['slowest']}; over the limit: {', '.join(pages['over']) or 'none'}"
+    return [
+        Target("pages: p50 of the slowest, ms", True, 50.0, pages["slowest_ms"], detail),
+        Target("pages: first load, KB", True, 60.0, pages["first_load"] / 1000, "the dashboard and its assets"),
+    ]
 
 
 def _memory(figures: Figures) -> list[Target]:

@@ -1,11 +1,13 @@
 """The audit log: every act in the admin, the operator console, the command line and the admin_* tools."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from bus.db import Connection
-from bus.tables import audit
+from bus.tables import audit, project
 
 
 def record(
@@ -39,3 +41,40 @@ def record(
     if project_id is not None:
         # Who may call, and what it is shown, changes with what people do; and what they do is written here.
         conn.touch(project_id, "members")
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One row of the audit log; `project` is the project's name now, None where it was of no project or is gone."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    project_id: int | None
+    project: str | None
+    detail: dict[str, Any]
+
+
+def list_(
+    conn: Connection, owner_id: int, *, project_id: int | None = None, before: int | None = None, limit: int = 50
+) -> list[Act]:
+    """What was done in an owner's affairs, newest first, at most `limit`, with ids below `before`.
+
+    Args:
+        project_id: only what concerns this project; another owner's gives nothing.
+    """
+    columns = (audit.c.id, audit.c.at, audit.c.actor, audit.c.action, audit.c.subject, audit.c.project_id)
+    query = (
+        sa.select(*columns, project.c.name, audit.c.detail)
+        .outerjoin(project, sa.and_(project.c.id == audit.c.project_id, project.c.purging_at.is_(None)))
+        .where(audit.c.owner_id == owner_id)
+        .order_by(audit.c.id.desc())
+        .limit(limit)
+    )
+    if project_id is not None:
+        query = query.where(audit.c.project_id == project_id)
+    if before is not None:
+        query = query.where(audit.c.id < before)
+    return [Act(*row) for row in conn.run(query)]

@@ -19,28 +19,89 @@ class Addresses:
     mcp: str
 
 
-def setup(addresses: Addresses, token: str) -> dict[str, Any]:
-    """How to connect with a token that was just minted.
+@dataclass(frozen=True, slots=True)
+class Client:
+    """How one client is connected: one line.
 
-    Returns:
-        `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (for a project's .mcp.json,
-        without the token itself), `clients`: for each client the shell line, or the file to put it into, `kit`:
-        the line that connects a whole repository, and `rules`: what to do once connected.
+    Attributes:
+        key: what programs call it.
+        name: what people call it.
+        file: where the line belongs; None where it is run in a shell.
+        line: a shell line, or JSON for the file, in one line.
     """
+
+    key: str
+    name: str
+    file: str | None
+    line: str
+
+
+def clients(addresses: Addresses, token: str) -> list[Client]:
+    """How to connect with a token that was just minted, for each client that we know."""
     url = shlex.quote(addresses.mcp)
     header = shlex.quote(f"Authorization: Bearer {token}")
     export = f"export {TOKEN_VARIABLE}={shlex.quote(token)}"
+    headers = {"Authorization": f"Bearer {token}"}
+    vscode = {"name": SERVER_NAME, "type": "http", "url": addresses.mcp, "headers": headers}
+    return [
+        Client(
+            "claude_code",
+            "Claude Code",
+            None,
+            f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
+        ),
+        Client(
+            "codex",
+            "Codex",
+            None,
+            f"{export} && codex mcp add {SERVER_NAME} --url {url} --bearer-token-env-var {TOKEN_VARIABLE}",
+        ),
+        Client(
+            "cursor",
+            "Cursor",
+            "~/.cursor/mcp.json",
+            _json({"mcpServers": {SERVER_NAME: {"url": addresses.mcp, "headers": headers}}}),
+        ),
+        Client(
+            "gemini",
+            "Gemini CLI",
+            None,
+            f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
+        ),
+        Client("vscode", "VS Code", None, f"code --add-mcp {shlex.quote(_json(vscode))}"),
+        Client(
+            "opencode",
+            "OpenCode",
+            "~/.config/opencode/opencode.json",
+            _json({"mcp": {SERVER_NAME: {"type": "remote", "url": addresses.mcp, "headers": headers}}}),
+        ),
+        Client(
+            "windsurf",
+            "Windsurf",
+            "~/.codeium/windsurf/mcp_config.json",
+            _json({"mcpServers": {SERVER_NAME: {"serverUrl": addresses.mcp, "headers": headers}}}),
+        ),
+    ]
+
+
+# What an agent is told of how to connect has to be held by it, so it is told of these only.
+_TOLD = ("claude_code", "codex", "gemini")
+
+
+def setup(addresses: Addresses, token: str) -> dict[str, Any]:
+    """How to connect with a token that was just minted, for programs.
+
+    Returns:
+        `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (for a project's .mcp.json,
+        without the token itself), `clients`: for some clients the shell line, `kit`: the line that connects a whole
+        repository, and `rules`: what to do once connected.
+    """
     return {
         "note": "The token is shown only now. Keep it out of git and of the ledger; rotate it if it leaks.",
         "mcp_url": addresses.mcp,
         "env": {TOKEN_VARIABLE: token},
         "mcp_json": mcp_json(addresses),
-        "clients": {
-            "claude_code": f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
-            "codex": f"{export} && codex mcp add {SERVER_NAME} --url {url} --bearer-token-env-var {TOKEN_VARIABLE}",
-            "gemini": f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
-            **{name: _in_file(path, config) for name, (path, config) in client_files(addresses).items()},
-        },
+        "clients": {one.key: one.line for one in clients(addresses, token) if one.key in _TOLD},
         "kit": kit_command(addresses),
         "rules": guide.summary(),
     }
@@ -51,35 +112,29 @@ def kit_command(addresses: Addresses) -> str:
     return f"curl -fsSL {shlex.quote(f'{addresses.web}/kit/install.py')} | python3 -"
 
 
-def client_files(addresses: Addresses) -> dict[str, tuple[str, dict[str, Any]]]:
-    """For clients that have no command for it: the file, and what to put into it. The token is in none."""
-
-    def header(reference: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {reference}"}
-
-    url, from_env = addresses.mcp, header(f"${{env:{TOKEN_VARIABLE}}}")
-    asked = {"type": "promptString", "id": f"{SERVER_NAME}-token", "description": "LLM Bus token", "password": True}
-    in_vscode = {"type": "http", "url": url, "headers": header(f"${{input:{SERVER_NAME}-token}}")}
-    in_opencode = {
-        "type": "remote",
-        "url": url,
-        "enabled": True,
-        "oauth": False,
-        "headers": header(f"{{env:{TOKEN_VARIABLE}}}"),
-    }
-    return {
-        "cursor": (".cursor/mcp.json", {"mcpServers": {SERVER_NAME: {"url": url, "headers": from_env}}}),
-        "vscode": (".vscode/mcp.json", {"inputs": [asked], "servers": {SERVER_NAME: in_vscode}}),
-        "opencode": ("opencode.json", {"mcp": {SERVER_NAME: in_opencode}}),
-        "windsurf": (
-            "~/.codeium/windsurf/mcp_config.json",
-            {"mcpServers": {SERVER_NAME: {"serverUrl": url, "headers": from_env}}},
-        ),
-    }
+def connect_prompt(addresses: Addresses, token: str, project: str, actor: str) -> str:
+    """What to paste to an agent that has a token made for it, so that it connects itself and begins."""
+    line = next(one.line for one in clients(addresses, token) if one.key == "claude_code")
+    return (
+        f"You are {_json(actor)} in the project {_json(project)} on LLM Bus, where agents and people coordinate"
+        f" over MCP. The endpoint is {addresses.mcp} (streamable HTTP) with the header"
+        f" Authorization: Bearer {token}\n\n"
+        f"For Claude Code this connects it:\n\n{line}\n\n"
+        "For another client write the same endpoint and header into its MCP configuration. Then call whats_new and"
+        " follow the instructions of the server. Keep the token out of git, logs and posts."
+    )
 
 
-def _in_file(path: str, config: dict[str, Any]) -> str:
-    return f"{path}: {json.dumps(config)}"
+def token_json(addresses: Addresses, token: str) -> dict[str, Any]:
+    """As `mcp_json`, but with the token in it: to be kept out of git."""
+    card = mcp_json(addresses)
+    card["mcpServers"][SERVER_NAME]["headers"] = {"Authorization": f"Bearer {token}"}
+    return card
+
+
+def _json(value: Any) -> str:
+    """JSON in one line that survives every terminal and every page: ASCII, with the rest escaped."""
+    return json.dumps(value)
 
 
 def mcp_json(addresses: Addresses) -> dict[str, Any]:
@@ -108,14 +163,25 @@ def invite_prompt(addresses: Addresses, code: str, project: str | None, name: st
         name: the name that the invite is locked to, or None where the invited chooses.
     """
     body = {"code": code} if name is not None else {"code": code, "name": "CHOOSE-A-NAME"}
-    where = "a project" if project is None else f"the project {json.dumps(project, ensure_ascii=False)}"
+    where = "a project" if project is None else f"the project {_json(project)}"
+    as_whom = "" if name is None else f" as {_json(name)}"
     choose = "" if name is not None else "Choose a short name for yourself and put it in. "
     curl = (
         f"curl --fail-with-body -sS -X POST {shlex.quote(f'{addresses.web}/join')}"
-        f" -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+        f" -H 'Content-Type: application/json' -d {shlex.quote(_json(body))}"
     )
     return (
-        f"You are invited to {where} on LLM Bus, where agents and people coordinate. {choose}Run this once:\n\n"
+        f"You are invited to {where}{as_whom} on LLM Bus, where agents and people coordinate."
+        f" {choose}Run this once:\n\n"
         f"{curl}\n\n"
         "The answer holds your token, the command that connects you and what to do next. Keep the token out of git."
+        ' With a random "nonce" (32 characters) a lost answer can be fetched again.'
+    )
+
+
+def mail_prompt(addresses: Addresses, code: str, project: str) -> str:
+    """What to send to a person whose invite is for them alone: it is accepted in a browser."""
+    return (
+        f"You are invited to the project {_json(project)} on LLM Bus, where agents and people coordinate. Open this,"
+        f" sign in and accept:\n\n{redeem_url(addresses, code)}"
     )

@@ -98,8 +98,9 @@ def _deliver_to_leads(conn: Connection, project_id: int, post: _Overdue) -> int:
             " SELECT p.project_id, p.id, %(post)s FROM participation p"
             " JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL"
             " WHERE p.project_id = %(project)s AND p.is_admin AND p.removed_at IS NULL AND p.id <> %(sender)s"
-            "  AND EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL"
-            "   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()))"
+            # The owner acts in the web, without a token.
+            "  AND (pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id"
+            "   AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())))"
             " ORDER BY p.id ON CONFLICT DO NOTHING RETURNING participation_id",
             {"project": project_id, "post": post.id, "sender": post.participation_id},
         )

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from bus import audit, limits, participants, participations
+from bus import audit, limits, participants
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
-from bus.participations import Grant
 from bus.rules import text
 from bus.rules import tokens as form
-from bus.tables import PARTICIPANT_KINDS, invite, invite_redemption, project
+from bus.tables import PARTICIPANT_KINDS, invite, invite_redemption, owner, participant, project
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,30 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
+class Redemption:
+    """Who came by an invite: the participant's name then, and the handle of who accepted it signed in, if so."""
+
+    actor: str
+    accepted_by: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Invite:
-    """An invite as its owner sees it; `state` is open, exhausted, expired or revoked."""
+    """An invite as its owner sees it.
+
+    Attributes:
+        participant_id: the participant that was chosen for it, which gets one more token.
+        email: whose it is alone, if it is somebody's.
+        state: open, exhausted, expired or revoked.
+        redeemed: who came by it, oldest first, at most 50.
+    """
 
     id: int
     hint: str
     participant_name: str | None
+    participant_id: int | None
+    email: str | None
     kind: str
     lane: str | None
     is_admin: bool
@@ -43,6 +61,7 @@ class Invite:
     created_by: str
     created_at: datetime
     expires_at: datetime
+    redeemed: list[Redemption]
 
 
 def create(
@@ -81,6 +100,8 @@ def create_for(
     project_id: int,
     *,
     participant_name: str | None = None,
+    participant_id: int | None = None,
+    email: str | None = None,
     kind: str | None = None,
     lane: str | None = None,
     is_admin: bool = False,
@@ -92,25 +113,51 @@ def create_for(
 
     Args:
         participant_name: lock the invite to this name; then it has one use. None lets the invited choose.
+        participant_id: a participant of the owner that is there already: redeeming gives it one more token, and
+            lets it into the project where it is not in. Then it has one use and takes no name.
+        email: only who is signed in and has shown this address to be theirs may accept; nobody by the code alone.
         uses: 1 to 50.
         ttl_hours: 1 to 168.
+    Raises:
+        BusError: `conflict` when the name is taken; `forbidden` when the project is archived; `not_found` when
+            the owner has no such participant.
+    Locks: the project clock.
     """
     text.integer(uses, "uses", 1, limits.INVITE_USES)
     text.integer(ttl_hours, "ttl_hours", 1, limits.INVITE_HOURS)
     if kind is not None and kind not in PARTICIPANT_KINDS:
         raise InvalidArgument(f"kind must be one of: {', '.join(PARTICIPANT_KINDS)}.")
     granted_lane = text.name(lane, "lane") if lane is not None else None
-    label = None
-    if participant_name is not None:
-        label = text.label(participant_name, "participant_name")
-        if uses != 1:
-            raise InvalidArgument("An invite that is locked to a name has one use; leave uses out.")
-    place = conn.run(sa.select(project.c.owner_id, project.c.name).where(project.c.id == project_id)).one()
-    if label is not None and conn.maybe(
-        "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s",
-        (place.owner_id, text.label_key(label)),
-    ):
-        raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
+    address = text.email(email, "email") if email is not None else None
+    if participant_name is not None and participant_id is not None:
+        raise InvalidArgument("An invite for a participant that is there already takes no name; leave it out.")
+    label = text.label(participant_name, "participant_name") if participant_name is not None else None
+    if uses != 1 and (label is not None or participant_id is not None):
+        raise InvalidArgument("An invite that is locked to a name has one use; leave uses out.")
+    conn.maybe("SELECT bus_lock_open_clock(%s)", (project_id,))
+    place = conn.run(
+        sa.select(project.c.owner_id, project.c.name, owner.c.handle)
+        .join(owner, owner.c.id == project.c.owner_id)
+        .where(project.c.id == project_id)
+    ).one()
+    if label is not None:
+        key = text.label_key(label)
+        if key == place.handle or conn.maybe(
+            "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (place.owner_id, key)
+        ):
+            raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
+    if participant_id is not None:
+        chosen = conn.run(
+            sa.select(participant.c.label, participant.c.kind).where(
+                participant.c.id == participant_id,
+                participant.c.owner_id == place.owner_id,
+                participant.c.removed_at.is_(None),
+                participant.c.label != "",
+            )
+        ).one_or_none()
+        if chosen is None:
+            raise BusError("not_found", "There is no such participant.")
+        label, kind = chosen.label, chosen.kind
     code = form.mint_code()
     row = conn.run(
         sa.insert(invite)
@@ -119,6 +166,8 @@ def create_for(
             sha256=form.fingerprint(code),
             hint=f"{code[:6]}…",
             participant_name=label,
+            participant_id=participant_id,
+            email=address,
             kind=kind or "agent",
             lane=granted_lane,
             is_admin=is_admin,
@@ -136,6 +185,7 @@ def create_for(
         row.hint,
         project_id=project_id,
         participant_name=label,
+        email=address,
         uses=uses,
         ttl_hours=ttl_hours,
         is_admin=is_admin,
@@ -143,7 +193,7 @@ def create_for(
     return Created(row.id, place.name, code, row.expires_at, label, uses)
 
 
-_STATE = sa.case(
+STATE = sa.case(
     (invite.c.revoked_at.is_not(None), "revoked"),
     (invite.c.used >= invite.c.uses, "exhausted"),
     (invite.c.expires_at <= sa.func.clock_timestamp(), "expired"),
@@ -157,12 +207,14 @@ def list_(conn: Connection, project_id: int, *, before: int | None = None, limit
         invite.c.id,
         invite.c.hint,
         invite.c.participant_name,
+        invite.c.participant_id,
+        invite.c.email,
         invite.c.kind,
         invite.c.lane,
         invite.c.is_admin,
         invite.c.uses,
         invite.c.used,
-        _STATE,
+        STATE,
         invite.c.created_by,
         invite.c.created_at,
         invite.c.expires_at,
@@ -170,7 +222,13 @@ def list_(conn: Connection, project_id: int, *, before: int | None = None, limit
     query = sa.select(*columns).where(invite.c.project_id == project_id)
     if before is not None:
         query = query.where(invite.c.id < before)
-    return [Invite(*row) for row in conn.run(query.order_by(invite.c.id.desc()).limit(limit))]
+    rows: list[list[Any]] = [list(row) for row in conn.run(query.order_by(invite.c.id.desc()).limit(limit))]
+    came: dict[int, list[Redemption]] = {fields[0]: [] for fields in rows}
+    by = invite_redemption.c
+    redemptions = sa.select(by.invite_id, by.actor, by.accepted_by, by.created_at).where(by.invite_id.in_(came))
+    for invite_id, *rest in conn.run(redemptions.order_by(by.id)):
+        came[invite_id].append(Redemption(*rest))
+    return [Invite(*[*fields, came[fields[0]]]) for fields in rows]
 
 
 def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> bool:
@@ -193,84 +251,3 @@ def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> 
     owner_id = conn.run(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
     audit.record(conn, owner_id, actor, "invite.revoke", changed.hint, project_id=project_id)
     return True
-
-
-def redeem(conn: Connection, code: str, *, name: str | None = None) -> Grant:
-    """Use an invite once: a fresh participant of the project's owner joins the project.
-
-    Args:
-        name: the name the invited chooses; needed unless the invite is locked to one.
-    Raises:
-        BusError: with `reason` in its data: `invalid` (not_found), `expired`, `exhausted` (both wrong_state),
-            `name_required` (invalid_argument), `name_taken` (conflict). A refused redemption uses nothing up.
-    Locks: the project clock, the invite, then the owner. The use is counted by an UPDATE whose WHERE states
-        what must hold, so that of many at once only as many as there are uses succeed.
-    """
-    fingerprint = form.fingerprint(code)
-    known = conn.run(
-        sa.select(invite.c.id, invite.c.project_id, invite.c.participant_name, invite.c.revoked_at).where(
-            invite.c.sha256 == fingerprint
-        )
-    ).one_or_none()
-    if known is None or known.revoked_at is not None:
-        raise _invalid()
-    wanted = known.participant_name or name
-    if wanted is None or not wanted.strip():
-        raise InvalidArgument("name is required: choose what you will be called here.", reason="name_required")
-    label = text.label(wanted, "name")
-    conn.maybe("SELECT bus_lock_clock(%s)", (known.project_id,))
-    if conn.maybe(
-        "SELECT 1 FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s AND o.suspended_at IS NOT NULL",
-        (known.project_id,),
-    ):
-        raise BusError("forbidden", "The owner of this project is suspended; ask whoever sent you the invite.")
-    used = conn.run(
-        sa.update(invite)
-        .where(
-            invite.c.id == known.id,
-            invite.c.revoked_at.is_(None),
-            invite.c.used < invite.c.uses,
-            invite.c.expires_at > sa.func.clock_timestamp(),
-        )
-        .values(used=invite.c.used + 1)
-        .returning(invite.c.kind, invite.c.lane, invite.c.is_admin, invite.c.hint)
-    ).one_or_none()
-    if used is None:
-        raise _spent(conn, known.id)
-    granted = participations.grant(
-        conn,
-        known.project_id,
-        label,
-        kind=used.kind,
-        lane=used.lane,
-        is_admin=used.is_admin,
-        actor=f"invite {used.hint}",
-        fresh=True,
-    )
-    conn.run(
-        sa.insert(invite_redemption).values(
-            invite_id=known.id, participation_id=granted.participation_id, actor=granted.actor
-        )
-    )
-    return granted
-
-
-def _invalid() -> BusError:
-    return BusError("not_found", "That invite is not valid; ask whoever sent it for another.", reason="invalid")
-
-
-def _spent(conn: Connection, invite_id: int) -> BusError:
-    state = conn.run(sa.select(_STATE).where(invite.c.id == invite_id)).scalar_one_or_none()
-    if state == "exhausted":
-        return BusError(
-            "wrong_state",
-            "That invite was used already; ask whoever sent it for another.",
-            reason="exhausted",
-        )
-    if state == "expired":
-        return BusError(
-            "wrong_state",
-            "That invite has expired; ask whoever sent it for another.",
-            reason="expired",
-        )
-    return _invalid()

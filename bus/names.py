@@ -1,4 +1,4 @@
-"""Names in a project: from `label` or `handle/label` to a participation, and what to say when nobody bears one."""
+"""Names in a project: from `label`, `handle/label` or the owner's `handle` to a participation."""
 
 from difflib import get_close_matches
 
@@ -18,9 +18,9 @@ def with_near(error: BusError) -> BusError:
 def unknown(conn: Connection, project_id: int, wanted: str) -> BusError:
     """The error for a name that nobody in the project bears, with up to five near names."""
     rows = conn.all(
-        "SELECT pt.label FROM participation p JOIN participant pt ON pt.id = p.participant_id"
-        " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL AND pt.label <> ''"
-        " ORDER BY p.id LIMIT 200",
+        "SELECT CASE WHEN pt.label = '' THEN o.handle ELSE pt.label END FROM participation p"
+        " JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
+        " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL ORDER BY p.id LIMIT 200",
         (project_id,),
     )
     return _unknown(wanted, [label for (label,) in rows])

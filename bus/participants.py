@@ -77,14 +77,16 @@ def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int =
     unread, rows = read(
         conn,
         ctx,
-        "SELECT pt.label, bus_actor(p.id), pt.kind, coalesce(pr.lane, p.lane), p.is_admin,"
-        " EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL"
+        # The owner, who acts in the web and bears no label, goes by the handle and needs no token.
+        "SELECT named.name, bus_actor(p.id), pt.kind, coalesce(pr.lane, p.lane), p.is_admin,"
+        " pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL"
         "         AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())), pr.last_seen"
-        " FROM participation p JOIN participant pt ON pt.id = p.participant_id"
+        " FROM participation p JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
+        " CROSS JOIN LATERAL (SELECT CASE WHEN pt.label = '' THEN o.handle ELSE pt.label END AS name) AS named"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
-        " AND pt.label > %(before)s ORDER BY pt.label LIMIT %(limit)s",
-        "r.label",
+        " AND named.name > %(before)s ORDER BY named.name LIMIT %(limit)s",
+        "r.name",
         before=before or "",
         limit=limit + 1,
     )

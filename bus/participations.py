@@ -1,19 +1,22 @@
 """Participations: participants granted into a project, with their tokens. For doors that act for an owner."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import sqlalchemy as sa
 
-from bus import audit, names, tokens
+from bus import audit, members, roster, tokens
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import BusError
+from bus.members import Found
+from bus.roster import Person, Place
 from bus.rules import text
-from bus.tables import PARTICIPANT_KINDS, owner, participant, participant_name, participation, project
+from bus.tables import participant, participant_name, participation
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A participation with a token that is shown this once."""
+    """A participation with a token that is shown this once; `created` says whether the participant is new."""
 
     participation_id: int
     project: str
@@ -23,16 +26,7 @@ class Grant:
     lane: str | None
     is_admin: bool
     token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A project whose grants are changed: locked."""
-
-    project_id: int
-    name: str
-    owner_id: int
-    handle: str
+    created: bool = False
 
 
 def grant(
@@ -43,6 +37,7 @@ def grant(
     kind: str | None = None,
     lane: str | None = None,
     is_admin: bool = False,
+    ttl: timedelta | None = None,
     actor: str = "cli",
     fresh: bool = False,
 ) -> Grant:
@@ -52,85 +47,162 @@ def grant(
         name: the participant's label, or `handle/label` with the owner's own handle.
         kind: `agent` (the default) or `human`; that of an existing participant stays as it is.
         lane: the lane it is granted, or None; its newest posts that nobody has acked are delivered.
+        ttl: how long the token lives; None is until it is revoked.
         fresh: refuse a participant that exists in another project of the owner already (invites).
     Raises:
         BusError: `conflict` when the participant is in the project already, or when the name belongs or belonged
             to another one; `forbidden` when the project is archived.
     Locks: the project clock, then the owner.
     """
-    label = _own_label(conn, project_id, name)
-    chosen = _kind(kind)
+    label = roster.own_label(conn, project_id, name)
+    chosen = roster.kind_of(kind)
     granted_lane = text.name(lane, "lane") if lane is not None else None
-    place = _enter(conn, project_id)
-    participant_id, label, kept_kind, existed = _participant(conn, place, label, chosen)
-    if existed and fresh:
-        raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
-    row = conn.run(
-        sa.select(participation.c.id, participation.c.removed_at).where(
-            participation.c.project_id == project_id, participation.c.participant_id == participant_id
-        )
-    ).one_or_none()
-    if row is not None and row.removed_at is None:
+    place = roster.enter(conn, project_id)
+    person = roster.person(conn, place.owner_id, place.handle, label, chosen)
+    if person.existed and fresh:
+        raise BusError("conflict", f"The name {person.label} is taken; choose another.", reason="name_taken")
+    if members.find(conn, project_id, person.label) is not None:
         raise BusError(
             "conflict",
-            f"{label} is in this project already; rotate its token to get a new one (admin_rotate).",
+            f"{person.label} is in this project already; rotate its token to get a new one (admin_rotate).",
             reason="name_taken",
         )
-    values = {"lane": granted_lane, "is_admin": is_admin, "removed_at": None}
+    return _let_in(conn, place, person, granted_lane, is_admin, ttl, actor)
+
+
+def admit(
+    conn: Connection,
+    project_id: int,
+    participant_id: int,
+    *,
+    lane: str | None = None,
+    is_admin: bool = False,
+    actor: str,
+) -> Grant:
+    """Mint one more token for a participant of the project's owner, letting it into the project where it is not in.
+
+    Args:
+        lane, is_admin: count only where it is let in; who is in the project keeps what it was granted.
+    Raises:
+        BusError: `not_found` when the owner has no such participant, or it was removed.
+    Locks: the project clock, then the owner.
+    """
+    place = roster.enter(conn, project_id)
+    row = conn.run(
+        sa.select(participant.c.id, participant.c.label, participant.c.kind).where(
+            participant.c.id == participant_id,
+            participant.c.owner_id == place.owner_id,
+            participant.c.removed_at.is_(None),
+            participant.c.label != "",
+        )
+    ).one_or_none()
     if row is None:
-        statement = sa.insert(participation).values(project_id=project_id, participant_id=participant_id, **values)
-        participation_id = conn.run(statement.returning(participation.c.id)).scalar_one()
-    else:
-        participation_id = row.id
-        conn.run(sa.update(participation).where(participation.c.id == participation_id).values(**values))
-    minted = tokens.mint(conn, participation_id)
-    _join_own_lane(conn, project_id, participation_id)
+        raise BusError("not_found", "That participant is gone; ask whoever sent you here.", reason="invalid")
+    if members.find(conn, project_id, row.label) is not None:
+        return add_token(conn, project_id, row.label, actor=actor)
+    return _let_in(conn, place, Person(row.id, row.label, row.kind, True), lane, is_admin, None, actor)
+
+
+def _let_in(
+    conn: Connection,
+    place: Place,
+    person: Person,
+    lane: str | None,
+    is_admin: bool,
+    ttl: timedelta | None,
+    actor: str,
+) -> Grant:
+    participation_id = _make(conn, place.project_id, person.id, lane, is_admin)
+    minted = tokens.mint(conn, participation_id, ttl=ttl)
+    _join_own_lane(conn, place.project_id, participation_id)
+    qualified = f"{place.handle}/{person.label}"
     audit.record(
         conn,
         place.owner_id,
         actor,
         "participation.grant",
-        f"{place.handle}/{label}",
-        project_id=project_id,
-        kind=kept_kind,
-        lane=granted_lane,
+        qualified,
+        project_id=place.project_id,
+        kind=person.kind,
+        lane=lane,
         is_admin=is_admin,
         token=minted.hint,
     )
     return Grant(
         participation_id,
         place.name,
-        label,
-        f"{place.handle}/{label}",
-        kept_kind,
-        granted_lane,
+        person.label,
+        qualified,
+        person.kind,
+        lane,
         is_admin,
         minted.text,
+        not person.existed,
     )
 
 
-def rotate(conn: Connection, project_id: int, name: str, *, actor: str = "cli") -> Grant:
-    """Mint a new token for a participation, then revoke its older ones.
+def _make(conn: Connection, project_id: int, participant_id: int, lane: str | None, is_admin: bool) -> int:
+    """The participation of a participant that is not in the project, made or taken up again."""
+    values = {"lane": lane, "is_admin": is_admin, "removed_at": None}
+    again = conn.run(
+        sa.update(participation)
+        .where(participation.c.project_id == project_id, participation.c.participant_id == participant_id)
+        .values(**values)
+        .returning(participation.c.id)
+    ).scalar_one_or_none()
+    if again is not None:
+        return int(again)
+    statement = sa.insert(participation).values(project_id=project_id, participant_id=participant_id, **values)
+    return int(conn.run(statement.returning(participation.c.id)).scalar_one())
 
-    Raises:
-        BusError: `unknown_recipient` when nobody of that name is in the project.
+
+def own(conn: Connection, project_id: int) -> int:
+    """The participation under which the project's owner acts in the web, made where there is none.
+
+    Its participant has the empty label, so its qualified name is the handle alone, and it never has a token.
+
+    Locks: the project clock, then the owner: of several who make it at once one does.
     """
-    place = _enter(conn, project_id)
-    found = get(conn, project_id, name)
-    minted = tokens.mint(conn, found.participation_id)
-    revoked = tokens.revoke_all(conn, found.participation_id, but=minted.id)
+    place = roster.enter(conn, project_id, archived_too=True)
+    participant_id = conn.run(
+        sa.select(participant_name.c.participant_id).where(
+            participant_name.c.owner_id == place.owner_id, participant_name.c.label_key == ""
+        )
+    ).scalar_one_or_none()
+    if participant_id is None:
+        participant_id = roster.create(conn, place.owner_id, "", "human")
+    found = conn.run(
+        sa.select(participation.c.id).where(
+            participation.c.project_id == project_id, participation.c.participant_id == participant_id
+        )
+    ).scalar_one_or_none()
+    return int(found) if found is not None else _make(conn, project_id, participant_id, None, True)
+
+
+def add_token(
+    conn: Connection, project_id: int, who: str | int, *, label: str = "", ttl: timedelta | None = None, actor: str
+) -> Grant:
+    """Mint one more token for a participation; the others go on working.
+
+    Args:
+        who: as for `members.get`.
+        label: what the owner calls the token, at most 64 characters; may be empty.
+    Locks: the project clock, then the owner.
+    """
+    if label:
+        text.name(label, "label")
+    place = roster.enter(conn, project_id)
+    found = _member(conn, project_id, who)
+    minted = tokens.mint(conn, found.participation_id, label=label, ttl=ttl)
     # Without a live token it was in no lane; with one it is again.
     _join_own_lane(conn, project_id, found.participation_id)
     audit.record(
-        conn,
-        place.owner_id,
-        actor,
-        "token.rotate",
-        found.actor,
-        project_id=project_id,
-        token=minted.hint,
-        revoked=revoked,
+        conn, place.owner_id, actor, "token.add", found.actor, project_id=project_id, token=minted.hint, label=label
     )
+    return _granted(place, found, minted)
+
+
+def _granted(place: Place, found: Found, minted: tokens.Minted) -> Grant:
     return Grant(
         found.participation_id,
         place.name,
@@ -143,10 +215,38 @@ def rotate(conn: Connection, project_id: int, name: str, *, actor: str = "cli") 
     )
 
 
-def revoke(conn: Connection, project_id: int, name: str, *, actor: str = "cli") -> tuple["Found", int]:
+def rotate(
+    conn: Connection, project_id: int, who: str | int, *, ttl: timedelta | None = None, actor: str = "cli"
+) -> Grant:
+    """Mint a new token for a participation, then revoke its older ones.
+
+    Args:
+        who: as for `members.get`.
+    Raises:
+        BusError: `unknown_recipient` when nobody of that name is in the project.
+    """
+    place = roster.enter(conn, project_id)
+    found = _member(conn, project_id, who)
+    minted = tokens.mint(conn, found.participation_id, ttl=ttl)
+    revoked = tokens.revoke_all(conn, found.participation_id, but=minted.id)
+    _join_own_lane(conn, project_id, found.participation_id)
+    audit.record(
+        conn,
+        place.owner_id,
+        actor,
+        "token.rotate",
+        found.actor,
+        project_id=project_id,
+        token=minted.hint,
+        revoked=revoked,
+    )
+    return _granted(place, found, minted)
+
+
+def revoke(conn: Connection, project_id: int, who: str | int, *, actor: str = "cli") -> tuple[Found, int]:
     """Revoke every token of a participation; it stays in the project. Returns it and how many were revoked."""
-    place = _enter(conn, project_id, archived_too=True)
-    found = get(conn, project_id, name)
+    place = roster.enter(conn, project_id, archived_too=True)
+    found = _member(conn, project_id, who)
     revoked = tokens.revoke_all(conn, found.participation_id)
     if revoked:
         audit.record(
@@ -161,13 +261,33 @@ def revoke(conn: Connection, project_id: int, name: str, *, actor: str = "cli") 
     return found, revoked
 
 
-def remove(conn: Connection, project_id: int, name: str, *, actor: str = "cli") -> "Found":
+def revoke_token(conn: Connection, project_id: int, token_id: int, *, actor: str) -> bool:
+    """Revoke one token of the project. Returns whether anything changed.
+
+    Raises:
+        BusError: `not_found` when the project has no such token.
+    """
+    place = roster.enter(conn, project_id, archived_too=True)
+    row = conn.maybe(
+        "SELECT t.hint, bus_actor(p.id) FROM token t JOIN participation p ON p.id = t.participation_id"
+        " WHERE t.id = %s AND p.project_id = %s",
+        (token_id, project_id),
+    )
+    if row is None:
+        raise BusError("not_found", "There is no such token.")
+    if not tokens.revoke_one(conn, token_id):
+        return False
+    audit.record(conn, place.owner_id, actor, "token.revoke", row[1], project_id=project_id, token=row[0])
+    return True
+
+
+def remove(conn: Connection, project_id: int, who: str | int, *, actor: str = "cli") -> Found:
     """Take the grant away: its tokens are revoked and it is no longer in the project; what it did stays.
 
     It leaves its lane, so that one who is granted again is in the lane of the new grant.
     """
-    place = _enter(conn, project_id, archived_too=True)
-    found = get(conn, project_id, name)
+    place = roster.enter(conn, project_id, archived_too=True)
+    found = _member(conn, project_id, who)
     tokens.revoke_all(conn, found.participation_id)
     _leave_own_lane(conn, project_id, found.participation_id)
     conn.run(
@@ -179,10 +299,10 @@ def remove(conn: Connection, project_id: int, name: str, *, actor: str = "cli") 
     return found
 
 
-def set_admin(conn: Connection, project_id: int, name: str, is_admin: bool, *, actor: str = "cli") -> "Found":
+def set_admin(conn: Connection, project_id: int, who: str | int, is_admin: bool, *, actor: str = "cli") -> Found:
     """Make a participation project-admin, or demote it."""
-    place = _enter(conn, project_id, archived_too=not is_admin)
-    found = get(conn, project_id, name)
+    place = roster.enter(conn, project_id, archived_too=not is_admin)
+    found = _member(conn, project_id, who)
     conn.run(sa.update(participation).where(participation.c.id == found.participation_id).values(is_admin=is_admin))
     audit.record(
         conn,
@@ -196,116 +316,38 @@ def set_admin(conn: Connection, project_id: int, name: str, is_admin: bool, *, a
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A participation that is in the project now."""
+def set_lane(conn: Connection, project_id: int, who: str | int, lane: str | None, *, actor: str) -> Found:
+    """Grant another lane, or none. Who has registered a lane stays in that one.
 
-    participation_id: int
-    participant_id: int
-    label: str
-    actor: str
-    kind: str
-    lane: str | None
-    is_admin: bool
-
-
-def get(conn: Connection, project_id: int, name: str, argument: str = "participant_name") -> Found:
-    """The participation that goes by `label` or `handle/label` in the project.
-
-    Raises:
-        BusError: `unknown_recipient`, with up to five near names.
+    Posts that waited because of the old lane are withdrawn, and the newest that nobody has acked in the new one
+    are delivered.
     """
-    found = find(conn, project_id, name, argument)
-    if found is None:
-        raise names.unknown(conn, project_id, name)
+    granted_lane = text.name(lane, "lane") if lane is not None else None
+    place = roster.enter(conn, project_id)
+    found = _member(conn, project_id, who)
+    if found.lane == granted_lane:
+        return found
+    registered = conn.maybe(
+        "SELECT lane FROM presence WHERE project_id = %s AND participation_id = %s AND lane IS NOT NULL",
+        (project_id, found.participation_id),
+    )
+    if registered is None and found.lane is not None:
+        conn.maybe("SELECT bus_leave_lane(%s, %s, %s)", (project_id, found.participation_id, found.lane))
+    conn.run(sa.update(participation).where(participation.c.id == found.participation_id).values(lane=granted_lane))
+    if registered is None:
+        _join_own_lane(conn, project_id, found.participation_id)
+    audit.record(
+        conn, place.owner_id, actor, "participation.lane", found.actor, project_id=project_id, lane=granted_lane
+    )
     return found
 
 
-def find(conn: Connection, project_id: int, name: str, argument: str = "participant_name") -> Found | None:
-    """As `get`, but None where there is none."""
-    handle, label = text.qualified(name, argument)
-    row = conn.maybe(
-        "SELECT p.id, pt.id, pt.label, bus_actor(p.id), pt.kind, p.lane, p.is_admin FROM participation p"
-        " JOIN participant pt ON pt.id = p.participant_id"
-        " WHERE p.id = bus_named(%s, %s, %s) AND p.removed_at IS NULL AND pt.removed_at IS NULL",
-        (project_id, handle, text.label_key(label)),
-    )
-    return Found(*row) if row else None
-
-
-def list_(conn: Connection, project_id: int, *, after: int = 0, limit: int = 200) -> list[Found]:
-    """Participations of a project by id, at most `limit`, with ids above `after`."""
-    return [
-        Found(*row)
-        for row in conn.all(
-            "SELECT p.id, pt.id, pt.label, bus_actor(p.id), pt.kind, p.lane, p.is_admin FROM participation p"
-            " JOIN participant pt ON pt.id = p.participant_id"
-            " WHERE p.project_id = %s AND p.id > %s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
-            " ORDER BY p.id LIMIT %s",
-            (project_id, after, limit),
-        )
-    ]
-
-
-def _enter(conn: Connection, project_id: int, *, archived_too: bool = False) -> _Place:
-    """Lock the project clock and then the owner, whose names are handed out one at a time.
-
-    Args:
-        archived_too: for what takes access away: tokens go on reading in an archived project, so a leaked one
-            must be revocable there.
-    """
-    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
-    row = conn.run(
-        sa.select(project.c.name, owner.c.id, owner.c.handle, project.c.archived_at)
-        .join(owner, owner.c.id == project.c.owner_id)
-        .where(project.c.id == project_id, project.c.purging_at.is_(None))
-        .with_for_update(of=owner, key_share=True)
-    ).one_or_none()
-    if row is None:
-        raise BusError("not_found", "There is no such project.")
-    if row.archived_at is not None and not archived_too:
-        raise BusError("forbidden", "This project is archived: reading works, writing does not.")
-    return _Place(project_id, row.name, row.id, row.handle)
-
-
-def _own_label(conn: Connection, project_id: int, name: str) -> str:
-    handle, label = text.qualified(name, "participant_name")
-    if handle is not None:
-        own = conn.maybe(
-            "SELECT o.handle FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s", (project_id,)
-        )
-        if own != (handle,):
-            raise InvalidArgument("participant_name must be a plain label; participants belong to the project's owner.")
-    return label
-
-
-def _kind(kind: str | None) -> str:
-    if kind is not None and kind not in PARTICIPANT_KINDS:
-        raise InvalidArgument(f"kind must be one of: {', '.join(PARTICIPANT_KINDS)}.")
-    return kind or "agent"
-
-
-def _participant(conn: Connection, place: _Place, label: str, kind: str) -> tuple[int, str, str, bool]:
-    """The owner's participant of that name, created where there is none: id, label, kind, whether it existed."""
-    key = text.label_key(label)
-    row = conn.run(
-        sa.select(participant.c.id, participant.c.label, participant.c.kind, participant.c.removed_at)
-        .join(participant_name, participant_name.c.participant_id == participant.c.id)
-        .where(participant_name.c.owner_id == place.owner_id, participant_name.c.label_key == key)
-    ).one_or_none()
-    if row is not None:
-        if row.removed_at is not None or text.label_key(row.label) != key:
-            raise BusError(
-                "conflict",
-                f"The name {label} belonged to another participant and is not handed out again; choose another.",
-                reason="name_taken",
-            )
-        return row.id, row.label, row.kind, True
-    participant_id = conn.run(
-        sa.insert(participant).values(owner_id=place.owner_id, label=label, kind=kind).returning(participant.c.id)
-    ).scalar_one()
-    conn.run(sa.insert(participant_name).values(owner_id=place.owner_id, label_key=key, participant_id=participant_id))
-    return participant_id, label, kind, False
+def _member(conn: Connection, project_id: int, who: str | int) -> Found:
+    """As `members.get`, for what is done to those who hold tokens: the owner has none, and nobody mints one for it."""
+    found = members.get(conn, project_id, who)
+    if found.is_owner:
+        raise BusError("forbidden", f"{found.actor} is the project's owner, who acts in the web and has no token.")
+    return found
 
 
 def _join_own_lane(conn: Connection, project_id: int, participation_id: int) -> None:

@@ -1,12 +1,13 @@
 """Projects: coordination spaces. Everything that agents do is scoped to one."""
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from bus import audit, metering
+from bus import audit, limits, metering
 from bus.db import Connection
 from bus.errors import BusError
 from bus.rules import text
@@ -124,6 +125,125 @@ def _set_archived(
         action = "project.reopen" if value is None else "project.archive"
         audit.record(conn, changed.owner_id, actor, action, changed.name, project_id=project_id)
     return changed is not None
+
+
+def rename(conn: Connection, project_id: int, name: str, *, actor: str) -> bool:
+    """Give a project another name. Returns whether anything changed.
+
+    Raises:
+        BusError: `conflict` when the owner has a project of that name; `not_found`.
+    """
+    named = text.label(name, "name")
+    before = get(conn, project_id)
+    changed = conn.run(
+        sa.update(project)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None), project.c.name != named)
+        .values(name=named, name_key=text.label_key(named))
+        .returning(project.c.owner_id)
+    ).one_or_none()
+    if changed is not None:
+        audit.record(conn, changed.owner_id, actor, "project.rename", named, project_id=project_id, before=before.name)
+    return changed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """How a project behaves.
+
+    Attributes:
+        presence_window_seconds: who was seen within it counts as here; 60 to 86,400.
+        stall_window_seconds: a task in progress whose assignee was gone for so long is open again; 60 to 2,592,000,
+            or None: never.
+        gone_window_seconds: who was not seen for so long is written down as gone; 60 to 2,592,000.
+        escalation_pause_seconds: between two steps for a handoff past its deadline; 10 to 86,400.
+        escalation_email: who is told last, or None.
+    """
+
+    presence_window_seconds: int
+    stall_window_seconds: int | None
+    gone_window_seconds: int = 3600
+    escalation_pause_seconds: int = 300
+    escalation_email: str | None = None
+
+
+def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
+    """The settings of a project.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    columns = [project.c[one.name] for one in dataclasses.fields(ProjectSettings)]
+    row = conn.run(sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))).one_or_none()
+    if row is None:
+        raise BusError("not_found", "There is no such project.")
+    return ProjectSettings(*row)
+
+
+def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *, actor: str) -> bool:
+    """Change how a project behaves. Returns whether anything changed.
+
+    Raises:
+        BusError: `invalid_argument`, `not_found`.
+    """
+    text.integer(settings.presence_window_seconds, "presence_window_seconds", 60, limits.SECONDS)
+    if settings.stall_window_seconds is not None:
+        text.integer(settings.stall_window_seconds, "stall_window_seconds", 60, 30 * limits.SECONDS)
+    text.integer(settings.gone_window_seconds, "gone_window_seconds", 60, 30 * limits.SECONDS)
+    text.integer(settings.escalation_pause_seconds, "escalation_pause_seconds", 10, limits.SECONDS)
+    if settings.escalation_email is not None:
+        address = text.email(settings.escalation_email, "escalation_email")
+        settings = dataclasses.replace(settings, escalation_email=address)
+    if get_settings(conn, project_id) == settings:
+        return False
+    changed = conn.run(
+        sa.update(project)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None))
+        .values(**dataclasses.asdict(settings))
+        .returning(project.c.owner_id, project.c.name)
+    ).one_or_none()
+    if changed is not None:
+        facts = dataclasses.asdict(settings)
+        audit.record(conn, changed.owner_id, actor, "project.settings", changed.name, project_id=project_id, **facts)
+    return changed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a project holds, and so what is lost with it. Counted up to 1,000, but for `events`, which is exact."""
+
+    events: int
+    posts: int
+    tasks: int
+    sequences: int
+    members: int
+    live_tokens: int
+    open_invites: int
+
+
+def get_contents(conn: Connection, project_id: int) -> Contents:
+    """What would be lost with a project.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    row = conn.maybe(
+        "SELECT c.last_seq,"
+        " (SELECT count(*) FROM (SELECT FROM post o WHERE o.project_id = pj.id LIMIT 1000) AS counted),"
+        " c.last_task,"
+        " (SELECT count(*) FROM (SELECT FROM sequence s WHERE s.project_id = pj.id LIMIT 1000) AS counted),"
+        " (SELECT count(*) FROM (SELECT FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
+        "   LIMIT 1000) AS counted),"
+        " (SELECT count(*) FROM (SELECT FROM participation p JOIN token t ON t.participation_id = p.id"
+        "   WHERE p.project_id = pj.id AND t.revoked_at IS NULL"
+        "   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()) LIMIT 1000) AS counted),"
+        " (SELECT count(*) FROM (SELECT FROM invite i WHERE i.project_id = pj.id AND i.revoked_at IS NULL"
+        "   AND i.used < i.uses AND i.expires_at > clock_timestamp() LIMIT 1000) AS counted)"
+        " FROM project pj JOIN project_clock c ON c.project_id = pj.id WHERE pj.id = %s AND pj.purging_at IS NULL",
+        (project_id,),
+    )
+    if row is None:
+        raise BusError("not_found", "There is no such project.")
+    return Contents(*row)
 
 
 def begin_purge(conn: Connection, project_id: int, *, actor: str, reason: str = "") -> None:

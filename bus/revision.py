@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0004"
+EXPECTED = "0005"
 
 
 def current(conn: psycopg.Connection[Any]) -> str | None:

@@ -1,11 +1,12 @@
 """Lists of tasks: what there is to do, who does it, what it waits for."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from bus import limits, names
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.errors import InvalidArgument
+from bus.errors import BusError, InvalidArgument
 from bus.reading import page, read
 from bus.rules import tasks as rules
 from bus.rules import text
@@ -33,12 +34,32 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPage(Task):
+    """A task with all that there is to know of it; `blockers` are the open ones."""
+
+    detail: str | None
+    ref: str | None
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Tasks:
     """A page of tasks, newest first; `next_before` asks for the next page."""
 
     tasks: list[Task]
     next_before: int | None
     unread: int
+
+
+_COLUMNS = (
+    "t.id, t.title, t.lane, t.owner, t.status,"
+    " ARRAY(SELECT jsonb_build_array(b.on_task_id, b.reason) FROM task_blocker b"
+    "       WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL"
+    "       ORDER BY b.id LIMIT 50), t.priority"
+)
+COUNTED = 1_000
 
 
 def list_(
@@ -81,11 +102,7 @@ def list_(
     unread, rows = read(
         conn,
         ctx,
-        "SELECT t.id, t.title, t.lane, t.owner, t.status,"
-        " ARRAY(SELECT jsonb_build_array(b.on_task_id, b.reason) FROM task_blocker b"
-        "       WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL"
-        "       ORDER BY b.id LIMIT 50), t.priority"
-        f" FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
+        f"SELECT {_COLUMNS} FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
         "r.id DESC",
         status=status,
         lane=lane,
@@ -99,3 +116,38 @@ def list_(
         for id_, title, lane_, owner_, status_, blockers, priority in rows
     ]
     return Tasks(found, next_before, unread)
+
+
+def get(conn: Connection, ctx: Ctx, task_id: int) -> TaskPage:
+    """One task of the caller's project.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    _, rows = read(
+        conn,
+        ctx,
+        f"SELECT {_COLUMNS}, t.detail, t.ref, t.created_by, t.created_at, t.updated_at"
+        " FROM task t WHERE t.project_id = %(project)s AND t.id = %(task)s",
+        "r.id",
+        task=task_id,
+    )
+    if not rows:
+        raise BusError("not_found", f"There is no task {task_id}.")
+    id_, title, lane, owner, status, blockers, priority, *rest = rows[0]
+    return TaskPage(id_, title, lane, owner, status, [Blocker(*one) for one in blockers], priority, *rest)
+
+
+def count_by_status(conn: Connection, ctx: Ctx) -> dict[str, int]:
+    """How many tasks are in each state, counted up to COUNTED; every state is there."""
+    _, rows = read(
+        conn,
+        ctx,
+        "SELECT kind.status, (SELECT count(*) FROM (SELECT FROM task t WHERE t.project_id = %(project)s"
+        "  AND t.status = kind.status LIMIT %(counted)s) AS counted)"
+        " FROM unnest(%(statuses)s::text[]) AS kind (status)",
+        "r.status",
+        statuses=list(rules.STATUSES),
+        counted=COUNTED,
+    )
+    return dict(rows)

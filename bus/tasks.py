@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from bus import blockers, limits, participations
+from bus import blockers, limits, members
 from bus.ctx import Ctx
 from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
@@ -156,7 +156,7 @@ def create(
         if stored is not None:
             return TaskStatus(stored["task_id"], stored["status"], unread)
     verb = Verb(conn, ctx)
-    assignee = None if owner is None else participations.get(conn, verb.project_id, owner, "owner")
+    assignee = None if owner is None else members.get(conn, verb.project_id, owner, "owner")
     open_ones = blockers.list_unfinished(verb, waits_for)
     (task_id,) = conn.one(
         "UPDATE project_clock SET last_task = last_task + 1 WHERE project_id = %s RETURNING last_task",
@@ -210,7 +210,7 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> Assigned:
     """
     verb = Verb(conn, ctx)
     task = _get(verb, task_id)
-    assignee = participations.get(conn, verb.project_id, owner, "owner")
+    assignee = members.get(conn, verb.project_id, owner, "owner")
     status = rules.after("assign", task.status)
     if (status, assignee.participation_id) != (task.status, task.participation_id):
         _set(verb, task_id, status=status, participation_id=assignee.participation_id, owner=assignee.actor)

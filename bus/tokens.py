@@ -1,7 +1,7 @@
 """Tokens: what a caller presents. Shown once; only the SHA-256 is kept."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -20,8 +20,8 @@ class Minted:
     hint: str
 
 
-def mint(conn: Connection, participation_id: int, *, label: str = "", expires_at: datetime | None = None) -> Minted:
-    """Create a token for a participation."""
+def mint(conn: Connection, participation_id: int, *, label: str = "", ttl: timedelta | None = None) -> Minted:
+    """Create a token for a participation; it expires after `ttl`, or never where that is None."""
     text = form.mint()
     hint = form.hint(text)
     token_id = conn.run(
@@ -31,7 +31,7 @@ def mint(conn: Connection, participation_id: int, *, label: str = "", expires_at
             sha256=form.fingerprint(text),
             hint=hint,
             label=label,
-            expires_at=expires_at,
+            expires_at=None if ttl is None else sa.func.clock_timestamp() + ttl,
         )
         .returning(token.c.id)
     ).scalar_one()
@@ -47,6 +47,12 @@ def revoke_all(conn: Connection, participation_id: int, *, but: int | None = Non
     locked = live.order_by(token.c.id).with_for_update(key_share=True).cte("live")
     statement = sa.update(token).where(token.c.id == locked.c.id).values(revoked_at=sa.func.clock_timestamp())
     return conn.run(statement).rowcount
+
+
+def revoke_one(conn: Connection, token_id: int) -> bool:
+    """Revoke one token; returns whether it was not yet revoked."""
+    statement = sa.update(token).where(token.c.id == token_id, token.c.revoked_at.is_(None))
+    return conn.run(statement.values(revoked_at=sa.func.clock_timestamp())).rowcount > 0
 
 
 def resolve(conn: Connection, sha256: bytes) -> Ctx | None:
@@ -75,6 +81,39 @@ def touch(conn: Connection, token_ids: list[int]) -> None:
         " UPDATE token t SET last_used_at = clock_timestamp() FROM used WHERE t.id = used.id RETURNING t.id",
         (token_ids,),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as its owner sees it; `state` is live, expired or revoked."""
+
+    id: int
+    hint: str
+    label: str
+    state: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+def list_(conn: Connection, participation_id: int, *, before: int | None = None, limit: int = 50) -> list[Token]:
+    """Tokens of a participation, newest first, at most `limit`, with ids below `before`."""
+    state = sa.case(
+        (token.c.revoked_at.is_not(None), "revoked"),
+        (token.c.expires_at <= sa.func.clock_timestamp(), "expired"),
+        else_="live",
+    )
+    columns = (token.c.created_at, token.c.last_used_at, token.c.expires_at, token.c.revoked_at)
+    query = (
+        sa.select(token.c.id, token.c.hint, token.c.label, state, *columns)
+        .where(token.c.participation_id == participation_id)
+        .order_by(token.c.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(token.c.id < before)
+    return [Token(*row) for row in conn.run(query)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class WebOptions:
         sso_header, sso_secret: the header in which a proxy names the e-mail address of who is there, and the secret
             with which the proxy proves in X-LLM-Bus-Proxy-Secret that it is the proxy. Both or none.
         sign_in_per_minute: acts of signing in that one address may do in a minute; 0 switches the limit off.
+        join_per_minute: looks at invites and tries to redeem one that one address may make in a minute, and a third of
+            it for one code; 0 switches the limit off.
         metering: whether the service takes credits, and so has prices to show.
         stats: whether /api/stats answers.
         terms_url, privacy_url: links in the footer.
@@ -65,6 +67,7 @@ class WebOptions:
     sso_header: str | None = None
     sso_secret: str | None = field(default=None, repr=False)
     sign_in_per_minute: int = 30
+    join_per_minute: int = 30
     metering: bool = False
     stats: bool = False
     terms_url: str | None = None
@@ -114,6 +117,7 @@ class WebOptions:
             sso_header=sso_header,
             sso_secret=sso_secret,
             sign_in_per_minute=_number(env, "SIGN_IN_PER_MINUTE", 30, 0, 1_000_000),
+            join_per_minute=_number(env, "JOIN_PER_MINUTE", 30, 0, 1_000_000),
             metering=_switch(env, "METERING"),
             stats=_switch(env, "PUBLIC_STATS"),
             terms_url=_link(env, "TERMS_URL"),

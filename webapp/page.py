@@ -80,6 +80,7 @@ class ProjectPages(Pages):
         super().__init__(name, prefix=f"/admin/projects/<int(max=9223372036854775807):project_id>/{where}".rstrip("/"))
         self.tab = tab
         self.url_value_preprocessor(_take_project_id)
+        self.url_defaults(_give_project_id)
         self.before_request(_find_project)
 
 
@@ -153,6 +154,11 @@ def _require_owner() -> BaseResponse | None:
 
 def _take_project_id(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     g.bus_project_id = (values or {}).pop("project_id", None)
+
+
+def _give_project_id(_endpoint: str, values: dict[str, Any]) -> None:
+    if g.get("bus_project_id") is not None:
+        values.setdefault("project_id", g.bus_project_id)
 
 
 def _find_project() -> None:

@@ -99,7 +99,8 @@ def qualified(value: str, argument: str) -> tuple[str | None, str]:
 
     Returns:
         (handle or None, label). The handle is well formed; whether anybody has it is for the caller to find
-        out, so a reserved word passes.
+        out, so a reserved word passes. A name without a '/' may also be the owner's handle, which is how the owner
+        is called that acts without a label.
     Raises:
         InvalidArgument: either part is malformed.
     """

@@ -37,6 +37,7 @@ from bus.tables.tenancy import (
     participant_name,
     participation,
     project,
+    sealed,
     token,
 )
 from bus.tables.upkeep import NOTICE_CHANNELS, NOTICE_KINDS, job_run, notice, webhook
@@ -60,6 +61,7 @@ TENANCY = frozenset(
         participation,
         price,
         project,
+        sealed,
         secret,
         service_stats,
         session,
@@ -122,6 +124,7 @@ __all__ = [
     "price",
     "project",
     "project_clock",
+    "sealed",
     "secret",
     "sequence",
     "service_stats",

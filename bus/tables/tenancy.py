@@ -127,9 +127,15 @@ invite = sa.Table(
     sa.Column("revoked_at", TIME),
     # When its end by the clock was written to the audit log; expires_at decides.
     sa.Column("expired_at", TIME),
+    # Chosen by the owner: redeeming gives this participant one more token.
+    sa.Column("participant_id", sa.ForeignKey("participant.id"), index=True),
+    # For one person: only somebody who has shown this address to be theirs may accept.
+    sa.Column("email", sa.Text),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
     sa.CheckConstraint(one_of("kind", PARTICIPANT_KINDS), "kind"),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    sa.CheckConstraint(length("email", 254, 3), "email"),
+    sa.CheckConstraint("participant_id IS NULL OR uses = 1", "chosen"),
 )
 
 sa.Index(
@@ -146,6 +152,18 @@ invite_redemption = sa.Table(
     sa.Column("participation_id", sa.BigInteger, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
     created_at(),
+    sa.Column("accepted_by", sa.Text),
+)
+
+sealed = sa.Table(
+    "sealed",
+    metadata,
+    sa.Column("lookup", BYTEA, primary_key=True),
+    sa.Column("box", BYTEA, nullable=False),
+    sa.Column("expires_at", TIME, nullable=False, index=True),
+    sa.CheckConstraint("octet_length(lookup) = 32", "lookup"),
+    sa.CheckConstraint("octet_length(box) <= 16384", "box"),
+    comment="Answers kept for a while, each under a key that only whoever fetches it again can derive.",
 )
 
 audit = sa.Table(

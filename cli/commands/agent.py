@@ -9,7 +9,8 @@ from cli import agent_calls
 from cli.options import data_option, emit, json_option, limit_options, table
 
 if TYPE_CHECKING:
-    from bus.participations import Found, Grant
+    from bus.members import Found
+    from bus.participations import Grant
 
 
 @click.group("agent", short_help="Agents of a project; claim, post, lease and more for scripts.")
@@ -93,12 +94,12 @@ def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
 @json_option
 def list_(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List who is in a project."""
-    from bus import participations, projects
+    from bus import members, projects
     from cli.engine import transaction
 
     with transaction(data) as conn:
         where = projects.get_named(conn, project)
-        found = participations.list_(conn, where.id, after=after, limit=limit)
+        found = members.list_(conn, where.id, after=after, limit=limit)
     rows = [(one.participation_id, one.actor, one.kind, one.lane, "admin" if one.is_admin else "") for one in found]
     emit(
         {"project": where.name, "agents": [_facts(one) for one in found]},

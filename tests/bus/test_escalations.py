@@ -1,6 +1,6 @@
 """Overdue handoffs climb a ladder, each step once, until somebody acks."""
 
-from bus import escalations, ledger, notices, posts, projects
+from bus import escalations, humans, ledger, notices, posts, projects
 from bus.db import Connection, Database
 from bus.projects import Project
 from tests.factories import Agent, make_agent, make_project
@@ -82,6 +82,16 @@ def test_a_lead_is_not_told_of_its_own_post_nor_twice(conn: Connection, project:
     (mine,) = posts.list_(conn, root.ctx).posts
     assert mine.deliveries is not None
     assert mine.deliveries.queued + mine.deliveries.surfaced == 1
+
+
+def test_the_owner_who_acts_in_the_web_is_a_lead(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
+    owner = humans.enter(conn, project.owner_id, project.id)
+    post_id = _overdue(conn, ada, to_actor="bob")
+    for _ in escalations.STEPS:
+        escalations.escalate(conn, project.id)
+        _pass_time(conn)
+    (seen,) = posts.list_(conn, owner, to_me=True, unacked_only=True).posts
+    assert seen.post_id == post_id
 
 
 def test_in_an_archived_project_nothing_is_escalated(

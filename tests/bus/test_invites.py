@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bus import invites, owners, participants, participations, posts, projects
+from bus import invites, owners, participants, participations, posts, projects, redemptions
 from bus.db import Connection
 from bus.projects import Project
 from bus.rules.tokens import fingerprint as hashed
@@ -28,7 +28,7 @@ def test_an_invite_lets_somebody_in_under_a_name_of_their_choice(
     created = invites.create(conn, root.ctx, kind="human", lane="core", is_admin=True)
     assert (created.project, created.uses, created.participant_name) == (project.name, 1, None)
     assert created.code not in repr(created)
-    agent = factories.as_agent(conn, invites.redeem(conn, created.code, name="newcomer"))
+    agent = factories.as_agent(conn, redemptions.redeem(conn, created.code, name="newcomer"))
     me = participants.whoami(conn, agent.ctx)
     assert (me.actor, me.lane, me.is_admin, me.unread) == (f"{project.owner}/newcomer", "core", True, 1)
     assert posts.list_(conn, agent.ctx, to_me=True).posts[0].post_id == waiting.post_id
@@ -48,13 +48,13 @@ def test_only_the_hash_of_a_code_is_stored(conn: Connection, root: Agent) -> Non
 def test_an_invite_runs_out_after_its_uses(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx, uses=2)
     assert _state(conn, project) == "open"
-    invites.redeem(conn, created.code, name="one")
+    redemptions.redeem(conn, created.code, name="one")
     assert _state(conn, project) == "open"
-    invites.redeem(conn, created.code, name="two")
+    redemptions.redeem(conn, created.code, name="two")
     assert _state(conn, project) == "exhausted"
     before = fingerprint(conn)
     with refused(conn, "wrong_state") as caught:
-        invites.redeem(conn, created.code, name="three")
+        redemptions.redeem(conn, created.code, name="three")
     assert caught.value.data["reason"] == "exhausted"
     assert fingerprint(conn) == before
     (listed,) = invites.list_(conn, project.id)
@@ -74,7 +74,7 @@ def test_an_invite_ends_with_its_time(conn: Connection, root: Agent, project: Pr
     assert _state(conn, project) == "expired"
     before = fingerprint(conn)
     with refused(conn, "wrong_state") as caught:
-        invites.redeem(conn, created.code, name="late")
+        redemptions.redeem(conn, created.code, name="late")
     assert caught.value.data["reason"] == "expired"
     assert fingerprint(conn) == before
 
@@ -87,7 +87,7 @@ def test_a_revoked_invite_is_as_one_that_never_was(conn: Connection, root: Agent
     answers = []
     for code in (created.code, "inv_00000000000000000000000000", "", "\ud800", "x" * 10_000):
         with refused(conn, "not_found") as caught:
-            invites.redeem(conn, code, name="late")
+            redemptions.redeem(conn, code, name="late")
         answers.append((caught.value.message, caught.value.data))
     assert answers[1:] == answers[:-1]
     audited = conn.one("SELECT count(*) FROM audit WHERE action = 'invite.revoke'")
@@ -117,7 +117,7 @@ def test_a_state_has_one_name(
 ) -> None:
     created = invites.create(conn, root.ctx)
     if change.get("used"):
-        invites.redeem(conn, created.code, name="one")
+        redemptions.redeem(conn, created.code, name="one")
     if change.get("expired"):
         _expire(conn, created)
     if change.get("revoked"):
@@ -127,10 +127,10 @@ def test_a_state_has_one_name(
 
 def test_an_invite_that_is_locked_to_a_name_lets_in_that_name(conn: Connection, root: Agent) -> None:
     created = invites.create(conn, root.ctx, participant_name="reviewer")
-    granted = invites.redeem(conn, created.code, name="somebody else")
+    granted = redemptions.redeem(conn, created.code, name="somebody else")
     assert granted.participant == "reviewer"
     other = invites.create(conn, root.ctx, participant_name="second")
-    assert invites.redeem(conn, other.code).participant == "second"
+    assert redemptions.redeem(conn, other.code).participant == "second"
 
 
 def test_an_invite_that_is_locked_to_a_name_has_one_use_and_a_free_name(conn: Connection, root: Agent) -> None:
@@ -146,7 +146,7 @@ def test_an_invite_that_is_locked_to_a_name_has_one_use_and_a_free_name(conn: Co
 def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Agent, name: str | None) -> None:
     created = invites.create(conn, root.ctx)
     with refused(conn, "invalid_argument") as caught:
-        invites.redeem(conn, created.code, name=name)
+        redemptions.redeem(conn, created.code, name=name)
     assert caught.value.data["reason"] == "name_required"
 
 
@@ -154,7 +154,7 @@ def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Ag
 def test_a_malformed_name_uses_nothing_up(conn: Connection, root: Agent, project: Project, name: str) -> None:
     created = invites.create(conn, root.ctx)
     with refused(conn, "invalid_argument"):
-        invites.redeem(conn, created.code, name=name)
+        redemptions.redeem(conn, created.code, name=name)
     assert _state(conn, project) == "open"
 
 
@@ -167,17 +167,17 @@ def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, pro
     created = invites.create(conn, root.ctx)
     for name in ("root", "Root", "elsewhere", "gone"):
         with refused(conn, "conflict") as caught:
-            invites.redeem(conn, created.code, name=name)
+            redemptions.redeem(conn, created.code, name=name)
         assert caught.value.data["reason"] == "name_taken"
     assert _state(conn, project) == "open"
-    invites.redeem(conn, created.code, name="free")
+    redemptions.redeem(conn, created.code, name="free")
 
 
 def test_an_archived_project_takes_nobody_in(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
     projects.archive(conn, project.id, actor="cli")
     with refused(conn, "forbidden"):
-        invites.redeem(conn, created.code, name="late")
+        redemptions.redeem(conn, created.code, name="late")
     assert _state(conn, project) == "open"
     # But an owner may still close the door for good.
     assert invites.revoke(conn, project.id, created.id, actor="cli")
@@ -187,7 +187,7 @@ def test_an_invite_does_not_outlive_the_purge_of_its_project(conn: Connection, r
     created = invites.create(conn, root.ctx)
     projects.begin_purge(conn, project.id, actor="cli")
     with refused(conn, "not_found"):
-        invites.redeem(conn, created.code, name="late")
+        redemptions.redeem(conn, created.code, name="late")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus import owners, participants, participations, posts, presence, projects, sequences, tokens
+from bus import members, owners, participants, participations, posts, presence, projects, sequences, tokens
 from bus.db import Connection
 from bus.errors import NotAuthenticated
 from bus.projects import Project
@@ -237,10 +237,10 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
 
 def test_participations_page_by_id(conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project) -> None:
     participations.remove(conn, project.id, "ada")
-    found = participations.list_(conn, project.id)
+    found = members.list_(conn, project.id)
     assert [one.label for one in found] == ["root", "bob"]
-    assert participations.list_(conn, project.id, after=found[0].participation_id) == found[1:]
-    assert participations.list_(conn, project.id, limit=1) == found[:1]
+    assert members.list_(conn, project.id, after=found[0].participation_id) == found[1:]
+    assert members.list_(conn, project.id, limit=1) == found[:1]
 
 
 def test_a_project_that_does_not_exist_grants_nothing(conn: Connection) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus import invites, participants, participations, projects, sequences
+from bus import invites, members, participants, participations, projects, redemptions, sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
 from bus.participations import Grant
@@ -19,7 +19,7 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
         with db.write() as conn:
             code = invites.create_for(conn, project.id, uses=uses).code
         outcomes = race(
-            db, tries, lambda conn, number: invites.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
+            db, tries, lambda conn, number: redemptions.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
         )  # fmt: skip
         assert len(winners(outcomes)) == uses
         assert {one.data["reason"] for one in losers(outcomes) if isinstance(one, BusError)} == {"exhausted"}
@@ -28,7 +28,7 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
             (invite,) = invites.list_(conn, project.id, limit=1)
             assert (invite.used, invite.state) == (uses, "exhausted")
             assert conn.one("SELECT count(*) FROM invite_redemption WHERE invite_id = %s", (invite.id,)) == (uses,)
-            assert len(participations.list_(conn, project.id)) == uses * (round_ + 1)
+            assert len(members.list_(conn, project.id)) == uses * (round_ + 1)
             for granted in winners(outcomes):
                 participants.whoami(conn, factories.as_agent(conn, granted).ctx)
 
@@ -42,7 +42,7 @@ def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db
             created = invites.create_for(conn, project.id)
         redeemed, revoked = together(
             db,
-            lambda conn: invites.redeem(conn, created.code, name=f"guest-{round_}"),  # noqa: B023
+            lambda conn: redemptions.redeem(conn, created.code, name=f"guest-{round_}"),  # noqa: B023
             lambda conn: invites.revoke(conn, project.id, created.id, actor="cli"),  # noqa: B023
         )
         assert revoked is True
@@ -69,7 +69,7 @@ def test_a_name_that_two_want_at_once_goes_to_one(db: Database) -> None:
         assert isinstance(lost, BusError)
         assert lost.code == "conflict"
     with db.call() as conn:
-        assert len(participations.list_(conn, project.id)) == 42
+        assert len(members.list_(conn, project.id)) == 42
 
 
 def test_a_newcomer_to_two_projects_at_once_is_one_participant(db: Database) -> None:

@@ -21,6 +21,7 @@ from bus import (
     participations,
     posts,
     presence,
+    redemptions,
     sequences,
     task_lists,
     tasks,
@@ -50,7 +51,7 @@ def _task(dice: random.Random) -> int:
 
 def _redeem(conn: Connection, ctx: Ctx, dice: random.Random) -> None:
     created = invites.create(conn, ctx)
-    invites.redeem(conn, created.code, name=f"guest-{dice.getrandbits(60)}")
+    redemptions.redeem(conn, created.code, name=f"guest-{dice.getrandbits(60)}")
 
 
 _VERBS: dict[str, Verb] = {

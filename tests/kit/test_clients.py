@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bus.cards import Addresses, client_files, mcp_json
+from bus.cards import Addresses, mcp_json
 from tests.kit.work import Work
 
 URL = "https://bus.example.org/mcp"
@@ -31,14 +31,22 @@ def _at(found: Any, path: tuple[str, ...]) -> Any:
 def test_each_client_gets_what_the_cards_of_the_bus_say(plain: Work) -> None:
     plain.install(URL, "--client", "all", LLM_BUS_TOKEN=TOKEN)
     home = Path(plain.env["HOME"])
-    expected = client_files(Addresses("https://bus.example.org", URL))
-    for name, (_, config) in expected.items():
+    url, header = {"url": URL}, "Authorization"
+    in_env = {"headers": {header: "Bearer ${env:LLM_BUS_TOKEN}"}}
+    expected: dict[str, dict[str, Any]] = {
+        "cursor": {**url, **in_env},
+        "vscode": {"type": "http", **url, "headers": {header: "Bearer ${input:llm-bus-token}"}},
+        "opencode": {"type": "remote", **url, "headers": {header: "Bearer {env:LLM_BUS_TOKEN}"}},
+        "windsurf": {"serverUrl": URL, **in_env},
+    }
+    for name, entry in expected.items():
         place, path = JSON.get(name, ("", ("mcpServers", "llm-bus")))
         file = plain.top / place if place else home / ".codeium/windsurf/mcp_config.json"
         found = json.loads(file.read_text())
-        assert _at(found, path) == _at(config, path), name
+        assert {**_at(found, path), **entry} == _at(found, path), name
         if name == "vscode":
-            assert found["inputs"] == config["inputs"]
+            (asked,) = found["inputs"]
+            assert (asked["type"], asked["id"], asked["password"]) == ("promptString", "llm-bus-token", True)
     claude = json.loads((plain.top / ".mcp.json").read_text())
     assert claude == mcp_json(Addresses("https://bus.example.org", URL))
     gemini = json.loads((plain.top / ".gemini/settings.json").read_text())["mcpServers"]["llm-bus"]

@@ -6,8 +6,12 @@ from contextlib import closing
 import pytest
 
 from bus.db import Database
+from tests.webapp.browser import chromium
 from tests.webapp.issuers import GitHub, Issuer, served
 from tests.webapp.visits import Browser, Web
+
+# One for all files of a worker: a second Chromium would need a second loop in the same thread.
+__all__ = ["chromium"]
 
 
 @pytest.fixture

@@ -4,19 +4,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from playwright.sync_api import Page
 from werkzeug.routing import Rule
 
 from bus import identities, owners, projects
 from bus.db import Database
 from bus.identities import Claim
-from bus.rules.tokens import mint_code
-from tests import scenes
-from tests.factories import make_owner, make_project
+from tests.webapp import worlds
 from tests.webapp.visits import Web
+from tests.webapp.worlds import World
 from webapp.page import Pages
 
-# They are asked by machines.
-_SKIPPED = {"static", "health.healthz", "health.readyz", "stats.index", "vouching.callback"}
+# They are asked by machines, or are files; what is shown once is come by with `cards`.
+_SKIPPED = {
+    "static",
+    "health.healthz",
+    "health.readyz",
+    "stats.index",
+    "vouching.callback",
+    "ledger.export_csv",
+    "ledger.export_jsonl",
+    "cards.show",
+}
 # What turns features on that have pages or parts of pages.
 ENV = {
     "METERING": "1",
@@ -27,6 +36,7 @@ ENV = {
     "GITHUB_CLIENT_ID": "example",
     "GITHUB_CLIENT_SECRET": "example",
     "SIGN_IN_PER_MINUTE": "0",
+    "JOIN_PER_MINUTE": "0",
 }
 
 
@@ -36,7 +46,7 @@ class Example:
 
     owner: owners.Owner
     project: projects.Project
-    scene: scenes.Scene
+    world: World
 
 
 @dataclass(frozen=True)
@@ -49,15 +59,13 @@ class Shown:
 
 
 def fill(db: Database) -> Example:
-    """Make an owner with two projects, one of them at work, and two linked sign-ins."""
+    """Make an owner with projects, one of them at work, and two linked sign-ins."""
     with db.write() as conn:
-        owner = make_owner(conn, "ada")
-        project = make_project(conn, "apollo", owner)
-        scene = scenes.set_up(conn, project)
-        make_project(conn, "website", owner)
+        world = worlds.fill(conn)
+        owner = world.owner
         identities.link(conn, owner, Claim("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link(conn, owner, Claim("https://accounts.google.com", "42", "ada@lovelace.example", "ada"))
-    return Example(owner, project, scene)
+    return Example(owner, world.full, world)
 
 
 def every_page(web: Web, example: Example) -> Iterator[Shown]:
@@ -74,13 +82,35 @@ def every_page(web: Web, example: Example) -> Iterator[Shown]:
             if built is None:
                 raise LookupError(f"{rule.rule}: say in tests/webapp/examples.py what its address needs")
             private = isinstance(web.app.blueprints.get(rule.endpoint.partition(".")[0]), Pages)
-            yield Shown(rule.endpoint.replace(".", "-").replace("_", "-"), built[1], private)
+            name = rule.endpoint.replace(".", "-").replace("_", "-")
+            yield Shown(name, built[1], private)
+            if rule.arguments == {"project_id"}:
+                empty = rule.build({"project_id": example.world.empty.id})
+                assert empty is not None
+                yield Shown(f"{name}-empty", empty[1], private)
     yield Shown("error-404", "/nope", private=False)
 
 
 def _values(rule: Rule, example: Example) -> dict[str, Any]:
-    known: dict[str, Any] = {"project_id": example.project.id, "code": mint_code(), "token": "x" * 43}
+    known = example.world.values
     missing = rule.arguments - set(known)
     if missing:
         raise LookupError(f"{rule.rule}: say in tests/webapp/examples.py what {', '.join(sorted(missing))} may be")
     return {name: known[name] for name in rule.arguments}
+
+
+def cards(page: Page, address: str, example: Example) -> Iterator[str]:
+    """Make each card that is shown once, signed in; yields its name while the page shows it."""
+    inside = f"{address}/admin/projects/{example.project.id}"
+    page.goto(f"{inside}/members/{example.world.values['participation_id']}")
+    page.get_by_text("Rotate …").click()
+    page.get_by_role("button", name="Rotate and show the new token").click()
+    yield "card-token"
+    page.goto(f"{inside}/invites/new")
+    page.get_by_role("button", name="Make the invite").click()
+    yield "card-invite"
+    page.goto(f"{inside}/settings/")
+    page.get_by_text("Add a webhook").click()
+    page.get_by_label("Address").fill("https://hooks.example.org/bus")
+    page.get_by_role("button", name="Add and show the secret").click()
+    yield "card-webhook"

@@ -83,6 +83,9 @@ def _take(
                 if shown.private == private:
                     page.goto(address + shown.path)
                     page.screenshot(path=where / f"{shown.name}.png", full_page=True)
+            if private:
+                for name in examples.cards(page, address, example):
+                    page.screenshot(path=where / f"{name}.png", full_page=True)
     return len(pages)
 
 

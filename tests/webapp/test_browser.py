@@ -11,14 +11,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from bus.db import Database
 from tests.webapp import examples
-from tests.webapp.browser import LAPTOP, NARROWEST, PHONE, chromium, opened
+from tests.webapp.browser import LAPTOP, NARROWEST, PHONE, opened
 from tests.webapp.issuers import Issuer, served
 from tests.webapp.live import live
 from tests.webapp.screens import sign_in
 from tests.webapp.visits import Web
 from webapp.page import PublicPages, render
-
-__all__ = ["chromium"]
 
 # What WCAG 2.2 AA asks for, and axe can decide.
 _RULES = {

@@ -41,18 +41,38 @@ class Form(HTMLParser):
         super().__init__()
         self.forms: dict[str, dict[str, str]] = {}
         self._now: dict[str, str] | None = None
+        self._writes: str | None = None
+        self._chooses: str | None = None
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         said = {name: value or "" for name, value in attrs}
         if tag == "form" and said.get("method", "").lower() == "post":
             self._now = self.forms.setdefault(said.get("action", ""), {})
-        elif tag == "input" and self._now is not None and "name" in said and _is_sent(said):
+        elif self._now is None:
+            return
+        elif tag == "input" and "name" in said and _is_sent(said):
             self._now[said["name"]] = said.get("value", "")
+        elif tag == "textarea":
+            self._now[said["name"]] = ""
+            self._writes = said["name"]
+        elif tag == "select":
+            self._chooses = said["name"]
+        elif tag == "option" and self._chooses and ("selected" in said or self._chooses not in self._now):
+            self._now[self._chooses] = said["value"]
+
+    def handle_data(self, data: str) -> None:
+        if self._writes and self._now is not None:
+            # A browser drops the line end that follows the tag.
+            self._now[self._writes] += data.removeprefix("\r\n").removeprefix("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
             self._now = None
+        elif tag == "textarea":
+            self._writes = None
+        elif tag == "select":
+            self._chooses = None
 
 
 def _is_sent(said: dict[str, str]) -> bool:

@@ -1,18 +1,20 @@
-"""Where an owner arrives: the projects, and what needs attention."""
+"""Where an owner arrives: the projects that are alive, and what needs attention."""
 
-from flask import render_template
+from flask import Response
 
-from bus import projects
+from bus import dashboard
 from webapp.engine import reading
-from webapp.page import Entry, Pages
+from webapp.page import Entry, Pages, render
 from webapp.visitors import current_owner
 
-pages = Pages("dashboard", prefix="/admin", entry=Entry("Projects", 10))
+pages = Pages("dashboard", prefix="/admin", entry=Entry("Dashboard", 10))
 
 
 @pages.get("/")
-def index() -> str:
-    """The owner's projects."""
+def index() -> str | Response:
+    """What is going on, in all projects of the owner."""
+    owner = current_owner()
     with reading() as conn:
-        found = projects.list_(conn, owner_id=current_owner().id)
-    return render_template("dashboard/index.html", projects=found)
+        found = dashboard.list_recent(conn, owner.id)
+        attention = dashboard.attention(conn, owner.id)
+    return render("dashboard/index.html", part="dashboard/_now.html", projects=found, attention=attention)

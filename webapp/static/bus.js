@@ -30,6 +30,12 @@ function announce(text) {
   if (place) place.textContent = text;
 }
 
+// On a phone the tab of the page at hand may lie out of sight.
+for (const tab of document.querySelectorAll(".tabs [aria-current], .top nav [aria-current]")) {
+  const row = tab.parentElement;
+  row.scrollLeft = tab.offsetLeft - row.offsetLeft - (row.clientWidth - tab.clientWidth) / 2;
+}
+
 // Confirmations and menus close with Escape, with their Cancel button, and when something else is clicked.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;

@@ -1,0 +1,39 @@
+"""Contention among many leases is what comparing every pair finds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.rules import surfaces
+from bus.rules.contention import contended
+
+_SURFACES = st.sampled_from(
+    ["**", "src", "src/api", "src/api/a.py", "src/*.py", "src/**/*.py", "docs", "docs/{a,b}.md", "docs/a.md", "src0"]
+)
+_LEASES = st.lists(st.tuples(_SURFACES, st.sampled_from(["exclusive", "shared"]), st.integers(1, 3)), max_size=12)
+
+
+@given(_LEASES)
+def test_all_pairs_that_overlap_are_found_and_no_others(drawn: list[tuple[str, str, int]]) -> None:
+    leases = [(key, *lease) for key, lease in enumerate(drawn)]
+    expected = {
+        key: [
+            other
+            for other, other_surface, other_mode, other_holder in leases
+            if other_holder != holder
+            and surfaces.contends(mode, other_mode)
+            and surfaces.overlap(surface, other_surface)
+        ]
+        for key, surface, mode, holder in leases
+    }
+    assert contended(leases, effort=1000) == {key: others for key, others in expected.items() if others}
+
+
+def test_many_globs_under_one_directory_are_judged_a_few_at_a_time() -> None:
+    leases = [(number, f"one/**/part_{number}*.py", "exclusive", number % 7) for number in range(40)]
+    first = contended(leases, effort=30)
+    assert len(first) < 40
+    again = first
+    for _ in range(40):
+        again = contended(leases, effort=30)
+    assert again == contended(leases, effort=10_000)
+    assert set(first) <= set(again)

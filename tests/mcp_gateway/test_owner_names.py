@@ -1,0 +1,67 @@
+"""The owner who acts in the web, seen by agents: the handle alone is a name that can be given back."""
+
+from collections.abc import Callable
+
+from bus import humans, posts
+from bus.ctx import Ctx
+from bus.db import Database
+from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.wire import Wire
+
+
+def _owner(db: Database, team: Team) -> Ctx:
+    with db.write() as conn:
+        return humans.enter(conn, team.owner_id, team.project_id)
+
+
+def test_the_name_of_the_owner_round_trips_through_every_tool(
+    served_db: Database, team: Team, connect: Callable[..., Wire]
+) -> None:
+    ctx = _owner(served_db, team)
+    with served_db.write() as conn:
+        asked = posts.create(conn, ctx, "how far are you?", to_actor="bob")
+    bob = connect(team.bob)
+    (seen,) = bob.call("read_posts", to_me=True).content["posts"]
+    handle = team.bob.handle
+    assert seen["from"] == handle
+    answer = bob.call("post", body="done", to_actor=seen["from"], reply_to=asked.post_id).content
+    assert answer["recipients"] == 1
+    (sent,) = bob.call("read_posts", reply_to=asked.post_id).content["posts"]
+    assert sent["to_actor"] == handle
+    made = bob.call("task_create", title="approve it", owner=sent["to_actor"]).content
+    (task,) = bob.call("list_tasks", owner=handle).content["tasks"]
+    assert (task["task_id"], task["owner"], made["status"]) == (made["task_id"], handle, "assigned")
+    assert bob.call("task_assign", task_id=made["task_id"], owner=handle).content["owner"] == handle
+    events = bob.call("query_events", actor=handle).content["events"]
+    assert [(event["type"], event["actor"]) for event in events] == [("post", handle)]
+    listed = {one["actor"]: one for one in bob.call("list_participants").content["participants"]}
+    assert listed[handle]["name"] == handle
+    assert listed[handle]["token_active"] is True
+    # And in the other era, through the other process.
+    other = connect(team.bob, modern=False, process=1)
+    assert other.call("post", body="again", to_actor=listed[handle]["name"]).content["recipients"] == 1
+
+
+def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_is(
+    served_db: Database, team: Team, connect: Callable[..., Wire]
+) -> None:
+    bob = connect(team.bob)
+    handle = team.bob.handle
+    assert bob.call("post", body="hello", to_actor=handle).error["code"] == "unknown_recipient"
+    _owner(served_db, team)
+    assert bob.call("post", body="hello", to_actor=handle).content["recipients"] == 1
+    error = bob.call("post", body="hello", to_actor=f"{handle}x").error
+    assert handle in error["near"]
+    # Another handle is nobody here, also where an owner has it.
+    assert bob.call("post", body="hello", to_actor="somebody-else").error["code"] == "unknown_recipient"
+
+
+def test_no_admin_of_a_project_gets_hold_of_the_owner(
+    served_db: Database, team: Team, connect: Callable[..., Wire]
+) -> None:
+    _owner(served_db, team)
+    alice = connect(team.alice)
+    for tool in ("admin_rotate", "admin_revoke"):
+        assert alice.call(tool, participant_name=team.alice.handle).error["code"] == "forbidden"
+    assert alice.call("admin_provision", participant_name=team.alice.handle).error["code"] == "conflict"
+    assert alice.call("create_invite", participant_name=team.alice.handle).error["code"] == "conflict"

@@ -1,0 +1,125 @@
+"""An owner with something of everything: what pages are looked at with."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from bus import (
+    humans,
+    invites,
+    leases,
+    notices,
+    owners,
+    participations,
+    people,
+    posts,
+    presence,
+    projects,
+    redemptions,
+    sequences,
+    tasks,
+)
+from bus.db import Connection
+from tests.factories import as_agent, make_agent, make_owner, make_project
+
+_BODY = """The migration is written and runs in 40 ms on a copy of production.
+
+Please look at the lock it takes on `orders`: I think that it is short enough, but you know that table better. \
+If you agree, merge it; I hold migrations/0042 until then."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Two projects of one owner: `apollo` is full, `website` is empty. What addresses need, by its name there."""
+
+    owner: owners.Owner
+    full: projects.Project
+    empty: projects.Project
+    values: dict[str, Any]
+
+
+def fill(conn: Connection, handle: str = "ada") -> World:
+    """Make it. The connection is in a transaction."""
+    owner = make_owner(conn, handle)
+    full, empty = make_project(conn, "apollo", owner), make_project(conn, "website", owner)
+    old = make_project(conn, "an older one with a rather long name, which wraps on phones", owner)
+    projects.archive(conn, old.id, actor=handle)
+    me = humans.enter(conn, owner.id, full.id)
+    alice = make_agent(conn, full, "api-agent", lane="core", is_admin=True)
+    bob = make_agent(conn, full, "review-agent", lane="review")
+    carol = make_agent(conn, full, "carol", kind="human")
+    make_agent(conn, full, "never-came", lane="docs")
+    gone = make_agent(conn, full, "retired")
+    people.remove(conn, owner.id, gone.ctx.participant_id, actor=handle)
+    people.create(conn, owner.id, "reserve", actor=handle)
+    for agent, lane, status in ((alice, "core", "rewriting the order service"), (bob, "review", "reading PR 118")):
+        presence.register(conn, agent.ctx, lane, status=status)
+    sequences.seed(conn, alice.ctx, "adr", 41, prefix="ADR-", pad=4)
+    for agent, sequence in ((alice, "adr"), (bob, "adr"), (alice, "migration"), (bob, "migration")):
+        sequences.claim(conn, agent.ctx, sequence, note="orders" if sequence == "migration" else None)
+    leases.acquire(conn, alice.ctx, "src/orders/**", note="moving prices out")
+    leases.acquire(conn, bob.ctx, "src/orders/total.py", ttl=timedelta(minutes=12))
+    leases.acquire(conn, bob.ctx, "docs", mode="shared")
+    asked = posts.create(
+        conn, alice.ctx, _BODY, to_lane="review", to_actor=handle, subject="Migration 42 is ready",
+        ref="PR 118", tag="review", ack_within_seconds=3600,
+    )  # fmt: skip
+    posts.ack(conn, bob.ctx, [asked.post_id])
+    answer = posts.create(
+        conn, bob.ctx, "Looks good to me. One index can go.", to_actor="api-agent", reply_to=asked.post_id
+    )
+    posts.create(conn, me, "Leave the index in until Monday, please.", to_actor="api-agent", reply_to=answer.post_id)
+    late = posts.create(conn, bob.ctx, "Who owns the invoices now?", to_actor="carol", ack_within_seconds=60)
+    posts.create(conn, carol.ctx, "Deploys are frozen on Friday.", to_lane="core", subject="Freeze", tag="ops")
+    conn.maybe(
+        "UPDATE post SET ack_due_at = clock_timestamp() - interval '2 hours' WHERE project_id = %s AND id = %s"
+        " RETURNING 1",
+        (full.id, late.post_id),
+    )
+    made = [
+        tasks.create(conn, alice.ctx, title, lane=lane, priority=priority, detail=_BODY).task_id
+        for title, lane, priority in (
+            ("Move prices out of orders", "core", 0),
+            ("Review the migration", "review", 1),
+            ("Write down how totals are rounded", "docs", 2),
+            ("Drop the old column", "core", 3),
+            ("A title that is long enough to need more than one line on every board that there is", None, 2),
+        )
+    ]
+    for task_id in made[:2]:
+        tasks.start(conn, alice.ctx, task_id)
+    tasks.block(conn, alice.ctx, made[1], "the copy of production is stale", on=made[2])
+    tasks.assign(conn, alice.ctx, made[2], "carol")
+    done = tasks.create(conn, bob.ctx, "Measure the lock on orders").task_id
+    tasks.start(conn, bob.ctx, done)
+    tasks.ship(conn, bob.ctx, done, ref="PR 117")
+    participations.add_token(conn, full.id, "review-agent", label="laptop", ttl=timedelta(days=2), actor=handle)
+    opened = invites.create_for(conn, full.id, lane="core", uses=3, ttl_hours=72, actor=handle)
+    as_agent(conn, redemptions.redeem(conn, opened.code, name="guest"))
+    invites.create_for(conn, full.id, email="eve@example.org", participant_name="evelyn", is_admin=True, actor=handle)
+    spent = invites.create_for(conn, full.id, actor=handle)
+    redemptions.redeem(conn, spent.code, name="newcomer")
+    closed = invites.create_for(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
+    invites.revoke(conn, full.id, closed.id, actor=handle)
+    webhook = notices.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
+    fence = leases.list_holders(conn, alice.ctx).leases[0].fence
+    (token_id,) = conn.one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
+    return World(
+        owner,
+        full,
+        empty,
+        {
+            "project_id": full.id,
+            "participation_id": bob.ctx.participation_id,
+            "participant_id": bob.ctx.participant_id,
+            "token_id": token_id,
+            "post_id": asked.post_id,
+            "task_id": made[1],
+            "fence": fence,
+            "seq": asked.post_id,
+            "invite_id": opened.id,
+            "webhook_id": webhook.id,
+            "code": opened.code,
+            "token": "x" * 43,
+        },
+    )

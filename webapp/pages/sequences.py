@@ -1,0 +1,32 @@
+"""Sequences: numbers that are given once each, and where they stand."""
+
+from flask import Response, request
+
+from bus import sequences
+from webapp.desk import caller, this_page
+from webapp.engine import reading
+from webapp.page import Entry, ProjectPages, current_project, render
+
+pages = ProjectPages("sequences", tab=Entry("Sequences", 40))
+
+_PER_PAGE = 100
+
+
+@pages.get("/")
+def index() -> str | Response:
+    """Every sequence by name, with its last claim and its next number."""
+    ctx, after = caller(), request.args.get("after") or None
+    with reading() as conn:
+        found = sequences.list_(conn, ctx, before=after, limit=_PER_PAGE)
+        # One page of all covers the same names: those without a claim are not among the claims.
+        claims = sequences.list_latest_claims(conn, ctx, before=after, limit=_PER_PAGE)
+    return render(
+        "sequences/index.html",
+        part="sequences/_list.html",
+        project=current_project(),
+        sequences=found.sequences,
+        claims={claim.sequence: claim for claim in claims.sequences},
+        here=this_page(),
+        older=this_page(after=found.next_before) if found.next_before else None,
+        newest=this_page(after=None) if after else None,
+    )
