@@ -1,18 +1,23 @@
 """The worker and the scheduler: `python -m workers` runs jobs, `python -m workers beat` says when."""
 
 import logging
+import os
 import sys
+import threading
 
 from celery import Celery
-from celery.signals import task_received, task_revoked
+from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
 from bus import logs
 from bus.settings import SettingError
 from workers.app import QUEUE, create_app
+from workers.job import stopping
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
+# Less than platforms give before they kill. What is cut off is rolled back, and found by the next run.
+_LAST_SECONDS = 8.0
 _USAGE = "usage: python -m workers [worker|beat]"
 
 
@@ -47,8 +52,17 @@ def _work(app: Celery, settings: WorkerSettings) -> None:
     task_received.connect(heard)
     # What came too late is taken too, and thrown away.
     task_revoked.connect(heard)
+    worker_shutting_down.connect(_stop_soon)
     watchdog.start()
     app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+
+
+def _stop_soon(**_: object) -> None:
+    """Let jobs end with their present batch, and wait for none that does not."""
+    stopping.set()
+    last = threading.Timer(_LAST_SECONDS, os._exit, (0,))
+    last.daemon = True
+    last.start()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and may be killed at any moment; what it has not done, the next run finds.
 import importlib
 import logging
 import pkgutil
+import threading
 import time
 import zlib
 from collections import Counter
@@ -24,6 +25,9 @@ from workers.settings import WorkerSettings
 _log = logging.getLogger("workers.job")
 # A job ends after this and leaves the rest to its next run, so that no run is in the way of another for long.
 _BUDGET_SECONDS = 20.0
+
+# Set when the process is told to stop: whatever is under way ends with its present batch.
+stopping = threading.Event()
 
 Act = Callable[[Connection, int], int]
 Find = Callable[[Connection, int], list[int]]
@@ -46,8 +50,8 @@ class Work:
     _started: float = field(default_factory=time.monotonic)
 
     def is_over(self) -> bool:
-        """Whether this run has had its time."""
-        return time.monotonic() - self._started > (self.job.budget or _BUDGET_SECONDS)
+        """Whether this run has had its time, or the process is about to stop."""
+        return stopping.is_set() or time.monotonic() - self._started > (self.job.budget or _BUDGET_SECONDS)
 
     def each_project(self, find: Find, act: Act, what: str, *, full: int) -> None:
         """Act on every project that `find` finds, each in a transaction of its own, until a batch is not full.

@@ -141,17 +141,35 @@ def _soon(db: Database, after: int) -> int:
         return 0
 
 
-def test_a_job_under_way_is_finished_when_the_worker_is_told_to_stop(
-    database_url: str, db: Database, queue: Queue
+def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
+    database_url: str, db: Database, team: Team, queue: Queue
 ) -> None:
     url = queue.start()
     with running(database_url, url) as processes:
         until(lambda: _ran(db, "heartbeat"), *processes)
-        worker = processes[0]
-        worker.popen.send_signal(signal.SIGTERM)
-        assert worker.popen.wait(20) == 0, worker.said
+        with db.write() as conn:
+            leases.acquire(conn, team.bob.ctx, "a.py")
+            conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+        # The job waits for this project's clock, for longer than a deploy waits for the job.
+        with db.write() as conn:
+            conn.maybe("SELECT bus_lock_clock(%s)", (team.project_id,))
+            before = _started(db, "expire_leases")
+            until(lambda: _started(db, "expire_leases") > before, *processes)
+            worker = processes[0]
+            started = time.monotonic()
+            worker.popen.send_signal(signal.SIGTERM)
+            assert worker.popen.wait(20) == 0, worker.said
+            assert time.monotonic() - started < 15
+        assert "lease_expire" not in _kinds(db)
+        again = start("worker", database_url, url)
+        processes.append(again)
+        until(lambda: "lease_expire" in _kinds(db), *processes)
+    assert _kinds(db).count("lease_expire") == 1
+
+
+def _started(db: Database, name: str) -> int:
     with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM job_run WHERE outcome = 'running'") == (0,)
+        return max((run.id for run in jobs.list_(conn, name=name, limit=5)), default=0)
 
 
 def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: Queue) -> None:
