@@ -74,16 +74,16 @@ class Settings:
             public_url=public_url,
             mcp_url=mcp_url,
             host=env.get("HOST", "127.0.0.1"),
-            port=_number(env, "PORT", port, 0, 65535),
-            threads=_number(env, "GATEWAY_THREADS", 4, 1, 256),
-            queue_limit=_number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
-            max_body_bytes=_number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+            port=number(env, "PORT", port, 0, 65535),
+            threads=number(env, "GATEWAY_THREADS", 4, 1, 256),
+            queue_limit=number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
+            max_body_bytes=number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
             allowed_hosts=hosts,
             allowed_origins=origins,
-            rate_per_minute=_number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
-            waits_per_token=_number(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
-            streams_per_token=_number(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
-            fast_path=bool(_number(env, "GATEWAY_FAST_PATH", 1, 0, 1)),
+            rate_per_minute=number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
+            waits_per_token=number(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
+            streams_per_token=number(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
+            fast_path=switch(env, "GATEWAY_FAST_PATH", True),
         )
 
 
@@ -99,17 +99,33 @@ def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip().lower() for piece in env.get(name, "").split(",")) if part)
 
 
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A setting that is a whole number.
+
+    Raises:
+        SettingError: it is none, or out of bounds.
+    """
     text = env.get(name, "").strip()
     if not text:
         return default
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
+    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
         raise SettingError(f"{name} must be a whole number from {least} to {most}; it is {text!r}.")
-    return value
+    return int(text)
+
+
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def switch(env: Mapping[str, str], name: str, default: bool = False) -> bool:
+    """A setting that is on or off.
+
+    Raises:
+        SettingError: it says neither.
+    """
+    text = env.get(name, "").strip().lower()
+    if text and text not in _ON + _OFF:
+        raise SettingError(f"{name} must be 1 or 0; it is {text!r}.")
+    return text in _ON if text else default
 
 
 def serves(allowed: tuple[str, ...], host: str) -> bool:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from bus.settings import SettingError
+from bus.settings import SettingError, number, switch
 
 _DAY_MINUTES = 24 * 60
-_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ class WebOptions:
             SettingError: a value has the wrong form, or one of two that belong together is missing.
         """
         env = os.environ if env is None else env
-        idle = timedelta(minutes=_number(env, "SESSION_IDLE_MINUTES", 7 * _DAY_MINUTES, 1, 365 * _DAY_MINUTES))
-        lasts = timedelta(hours=_number(env, "SESSION_HOURS", 30 * 24, 1, 365 * 24))
+        idle = timedelta(minutes=number(env, "SESSION_IDLE_MINUTES", 7 * _DAY_MINUTES, 1, 365 * _DAY_MINUTES))
+        lasts = timedelta(hours=number(env, "SESSION_HOURS", 30 * 24, 1, 365 * 24))
         sso_header, sso_secret = _pair(env, "SSO_HEADER", "SSO_PROXY_SECRET")
         if sso_secret is not None and len(sso_secret) < 16:
             raise SettingError("SSO_PROXY_SECRET must have at least 16 characters; make it random.")
@@ -107,19 +106,19 @@ class WebOptions:
             secret_key=secret_key,
             session_idle=min(idle, lasts),
             session_lasts=lasts,
-            proxy_hops=_number(env, "PROXY_HOPS", 0, 0, 10),
+            proxy_hops=number(env, "PROXY_HOPS", 0, 0, 10),
             google=_oauth(env, "GOOGLE"),
             github=_oauth(env, "GITHUB"),
             oidc=_oidc(env),
-            provider_seconds=float(_number(env, "PROVIDER_SECONDS", 5, 1, 60)),
+            provider_seconds=float(number(env, "PROVIDER_SECONDS", 5, 1, 60)),
             sign_up=sign_up,
             sign_up_allow=allow,
             sso_header=sso_header,
             sso_secret=sso_secret,
-            sign_in_per_minute=_number(env, "SIGN_IN_PER_MINUTE", 30, 0, 1_000_000),
-            join_per_minute=_number(env, "JOIN_PER_MINUTE", 30, 0, 1_000_000),
-            metering=_switch(env, "METERING"),
-            stats=_switch(env, "PUBLIC_STATS"),
+            sign_in_per_minute=number(env, "SIGN_IN_PER_MINUTE", 30, 0, 1_000_000),
+            join_per_minute=number(env, "JOIN_PER_MINUTE", 30, 0, 1_000_000),
+            metering=switch(env, "METERING"),
+            stats=switch(env, "PUBLIC_STATS"),
             terms_url=_link(env, "TERMS_URL"),
             privacy_url=_link(env, "PRIVACY_URL"),
             google_issuer=_base(env, "GOOGLE_ISSUER", cls.google_issuer),
@@ -141,22 +140,6 @@ class WebOptions:
 
 def _text(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name, "").strip() or None
-
-
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = _text(env, name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-        raise SettingError(f"{name} must be a whole number from {least} to {most}; it is {text!r}.")
-    return int(text)
-
-
-def _switch(env: Mapping[str, str], name: str) -> bool:
-    text = (_text(env, name) or "0").lower()
-    if text not in _ON + _OFF:
-        raise SettingError(f"{name} must be 1 or 0; it is {text!r}.")
-    return text in _ON
 
 
 def _pair(env: Mapping[str, str], first: str, second: str) -> tuple[str | None, str | None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from bus.settings import SettingError, Settings
+from bus.settings import SettingError, Settings, number, switch
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class WorkerSettings:
             )
         return cls(
             bus=bus or Settings.from_env(env),
-            threads=_number(env, "WORKER_THREADS", 4, 1, 64),
+            threads=number(env, "WORKER_THREADS", 4, 1, 64),
             every=_every(env.get("JOB_EVERY", "")),
-            metering=bool(_number(env, "METERING", 0, 0, 1)) if env.get("METERING", "").strip() else None,
-            trial_credits=_number(env, "TRIAL_CREDITS", 1000, 0, 10**12),
-            grace_hours=_number(env, "GRACE_HOURS", 72, 0, 24 * 365),
+            metering=switch(env, "METERING") if env.get("METERING", "").strip() else None,
+            trial_credits=number(env, "TRIAL_CREDITS", 1000, 0, 10**12),
+            grace_hours=number(env, "GRACE_HOURS", 72, 0, 24 * 365),
             smtp_url=smtp_url,
             mail_from=env.get("MAIL_FROM", "").strip() or "llm-bus@localhost",
-            webhooks_to_private=bool(_number(env, "WEBHOOKS_TO_PRIVATE", 0, 0, 1)),
+            webhooks_to_private=switch(env, "WEBHOOKS_TO_PRIVATE"),
         )
 
 
@@ -74,17 +74,6 @@ def _is_smtp(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.path in ("", "/") and not parts.fragment
-
-
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = env.get(name, "").strip()
-    try:
-        value = int(text or default)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
-        raise SettingError(f"{name} must be a whole number from {least} to {most}; it is {text!r}.")
-    return value
 
 
 def _every(text: str) -> dict[str, float]:

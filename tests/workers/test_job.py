@@ -178,7 +178,7 @@ def test_an_alarm_is_an_outcome_of_its_own(
         ({"JOB_EVERY": "prune"}, "'prune' does not"),
         ({"JOB_EVERY": "prune=x"}, "'prune=x' does not"),
         ({"JOB_EVERY": "prune=0"}, "'prune=0' does not"),
-        ({"METERING": "yes"}, "METERING must be a whole number from 0 to 1"),
+        ({"METERING": "maybe"}, "METERING must be 1 or 0"),
         ({"SMTP_URL": "mail.example.org"}, "SMTP_URL must look like smtp://"),
         ({"SMTP_URL": "smtp://user:pa/ss@mail.example.org:587"}, "write / ? # @ in the password"),
         ({"SMTP_URL": "smtp://user:12#ss@mail.example.org:587"}, "write / ? # @ in the password"),
