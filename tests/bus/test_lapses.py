@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus import invites, lapses, leases, ledger, presence, projects, task_lists, tasks
+from bus import invites, lapses, leases, ledger, presence, projects, redemptions, task_lists, tasks
 from bus.db import Connection, Database
 from bus.projects import Project
 from tests.factories import Agent, make_agent, make_project
@@ -204,7 +204,7 @@ def test_an_invite_that_ended_is_in_the_audit_log_once(db: Database) -> None:
         for _ in range(3):
             invites.create_for(conn, project.id)
         used = invites.create_for(conn, project.id)
-        invites.redeem(conn, used.code, name="carol")
+        redemptions.redeem(conn, used.code, name="carol")
         invites.create_for(conn, project.id, ttl_hours=100)
         conn.maybe(
             "UPDATE invite SET expires_at = clock_timestamp() - interval '1 minute'"
