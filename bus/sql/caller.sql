@@ -41,7 +41,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
     END IF;
-    IF v_suspended THEN
+    -- The owner of a suspended account may look at what is its own in the web, where it also tops up.
+    IF v_suspended AND (p_token IS NOT NULL OR p_write) THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS2', MESSAGE = 'owner suspended';
     END IF;
     IF p_write AND v_archived THEN

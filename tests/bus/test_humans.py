@@ -8,6 +8,7 @@ from bus import (
     leases,
     ledger,
     members,
+    owners,
     participants,
     participations,
     people,
@@ -18,6 +19,7 @@ from bus import (
 )
 from bus.ctx import Ctx
 from bus.db import Connection, Database
+from bus.errors import OwnerSuspended
 from bus.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint, refused
@@ -29,6 +31,19 @@ from tests.racing import losers, race
 @pytest.fixture
 def owner(conn: Connection, project: Project) -> Ctx:
     return humans.enter(conn, project.owner_id, project.id)
+
+
+def test_a_suspended_owner_may_look_and_not_write(conn: Connection, project: Project, owner: Ctx, ada: Agent) -> None:
+    owners.suspend(conn, project.owner_id, reason="test", actor="test")
+    assert ledger.query(conn, owner).events == []
+    assert posts.list_(conn, owner).posts == []
+    for refused_call in (
+        lambda: posts.create(conn, owner, "x", to_actor="ada"),
+        lambda: tasks.create(conn, owner, "x"),
+        lambda: ledger.query(conn, ada.ctx),
+    ):
+        with pytest.raises(OwnerSuspended), conn.raw.transaction():
+            refused_call()
 
 
 def test_an_owner_is_made_a_participation_once(conn: Connection, project: Project) -> None:
