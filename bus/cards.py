@@ -5,8 +5,6 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from bus import guide
-
 SERVER_NAME = "llm-bus"
 TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a token
 
@@ -93,8 +91,8 @@ def setup(addresses: Addresses, token: str) -> dict[str, Any]:
 
     Returns:
         `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (for a project's .mcp.json,
-        without the token itself), `clients`: for some clients the shell line, `kit`: the line that connects a whole
-        repository, and `rules`: what to do once connected.
+        without the token itself), `clients`: for some clients the shell line, and `kit`: the line that connects a
+        whole repository.
     """
     return {
         "note": "The token is shown only now. Keep it out of git and of the ledger; rotate it if it leaks.",
@@ -103,7 +101,6 @@ def setup(addresses: Addresses, token: str) -> dict[str, Any]:
         "mcp_json": mcp_json(addresses),
         "clients": {one.key: one.line for one in clients(addresses, token) if one.key in _TOLD},
         "kit": kit_command(addresses),
-        "rules": guide.summary(),
     }
 
 

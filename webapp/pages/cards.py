@@ -4,7 +4,7 @@ import json
 
 from flask import render_template, url_for
 
-from bus import cards
+from bus import cards, guide
 from webapp.desk import take_card
 from webapp.engine import addresses
 from webapp.page import Pages, no_store
@@ -41,4 +41,6 @@ def show(key: str) -> str:
         prompt=cards.connect_prompt(where, token, content["project"], content["actor"]),
         config=json.dumps(cards.token_json(where, token), indent=2),
         mcp_url=where.mcp,
+        kit=cards.kit_command(where),
+        rules=guide.summary(),
     )
