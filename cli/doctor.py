@@ -124,13 +124,19 @@ def _jobs(url: str) -> list[Finding]:
     try:
         with database.call() as conn:
             latest = jobs.list_latest(conn)
+            (is_new,) = conn.one(
+                "SELECT coalesce(min(created_at) > clock_timestamp() - make_interval(secs => %s), true) FROM owner",
+                (_QUIET_SECONDS,),
+            )
     except (psycopg.Error, BusError):
         # The checks of the database say why.
         return []
     finally:
         database.close()
     youngest = min((run.age_seconds for run in latest), default=None)
-    if youngest is None or youngest > _QUIET_SECONDS:
+    if youngest is None and is_new:
+        findings = [Finding("jobs", True, "none yet; the first come within a minute of the start")]
+    elif youngest is None or youngest > _QUIET_SECONDS:
         since = "never ran" if youngest is None else f"last ran {youngest / 60:.0f} minutes ago"
         findings = [
             Finding(

@@ -55,10 +55,13 @@ def test_an_alarm_is_a_failure_for_scripts(cli: Cli, database_url: str) -> None:
 
 
 def test_doctor_says_when_the_clock_stands_still(cli: Cli, database_url: str) -> None:
+    assert "none yet" in cli.run("doctor").output
+    db = Database(database_url, size=1)
+    with db.write() as conn:
+        conn.maybe("UPDATE owner SET created_at = clock_timestamp() - interval '1 hour' RETURNING 1")
     assert "never ran" in cli.run("doctor").output
     cli.json("job", "run", "heartbeat")
     assert "1 kinds, the last 0 s ago" in cli.run("doctor").output
-    db = Database(database_url, size=1)
     with db.write() as conn:
         conn.maybe("UPDATE job_run SET started_at = clock_timestamp() - interval '20 minutes' RETURNING 1")
         assert jobs.list_latest(conn)

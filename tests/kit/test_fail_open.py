@@ -16,6 +16,9 @@ from tests.kit.work import Work
 
 TOKEN = "lbus_" + "a" * 49
 
+# Which of two is seen first depends on the machine: a resolver may take longer than we wait, and a server that closes
+# with something unread resets what it had sent.
+ALSO = {"dns": "did not answer", "too long": "closed the connection"}
 SAYS = {
     "nothing listens": "nothing listens there",
     "black hole": "did not answer",
@@ -87,7 +90,7 @@ def test_a_commit_goes_through_whatever_the_bus_does(repo: Work, tmp_path: Path,
         done = repo.soon(str(repo.top / ".git" / "hooks" / "pre-commit"))
         assert done.code == 0, done
         assert "Going on without the bus" in done.err
-        assert SAYS[failure] in done.err or (failure == "dns" and "did not answer" in done.err), done.err
+        assert SAYS[failure] in done.err or ALSO.get(failure, SAYS[failure]) in done.err, done.err
         assert all(line["what"] == "proceeded" and url in line["reason"] for line in repo.journal())
         assert repo.journal()
         assert repo.commit().code == 0

@@ -37,9 +37,9 @@ def launched() -> Iterator[Browser]:
             browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for the tests of a worker process."""
+    """One browser for the tests of a file; its loop ends with it, so that other files may have loops of their own."""
     if find() is None:
         pytest.skip(LEFT_OUT)
     with launched() as browser:

@@ -10,7 +10,7 @@ from tests.webapp.browser import chromium
 from tests.webapp.issuers import GitHub, Issuer, served
 from tests.webapp.visits import Browser, Web
 
-# One for all files of a worker: a second Chromium would need a second loop in the same thread.
+# One fixture for all files: a second Chromium at one time would need a second loop in the same thread.
 __all__ = ["chromium"]
 
 

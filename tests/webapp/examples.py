@@ -76,7 +76,8 @@ def every_page(web: Web, example: Example) -> Iterator[Shown]:
     """
     with web.app.test_request_context():
         for rule in web.app.url_map.iter_rules():
-            if rule.endpoint in _SKIPPED or "GET" not in (rule.methods or ()):
+            # The kit is files for programs.
+            if rule.endpoint in _SKIPPED or rule.endpoint.startswith("kit.") or "GET" not in (rule.methods or ()):
                 continue
             built = rule.build(_values(rule, example))
             if built is None:
