@@ -41,6 +41,10 @@ run: $(STAMP) ## Start everything here: database, queue, gateway, web (Ctrl-C st
 test: $(STAMP) ## Run every test against servers that the run starts itself
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-kit
+test-kit: $(STAMP) ## Run every test of the kit under the oldest and the newest Python here
+	KIT_PYTHONS=all $(BIN)/python -m pytest tests/kit $(ARGS)
+
 .PHONY: test-oldest
 test-oldest: $(STAMP) ## Run the tests on PostgreSQL 16, the oldest supported (fetches it)
 	@$(BIN)/python -m tests.oldest $(ARGS)

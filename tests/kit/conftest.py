@@ -1,6 +1,8 @@
 """What the kit's tests share: a running gateway, a team, and repositories under two interpreters."""
 
+import os
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,27 @@ from tests.mcp_gateway.processes import Process, running
 from tests.mcp_gateway.wire import Wire
 
 _BOTH = pythons.both()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take each test under one of the two interpreters, so that all of them together run under both.
+
+    Twice as many would take two minutes more of every run; KIT_PYTHONS=all (`make test-kit`) takes them.
+    """
+    if len(_BOTH) < 2 or os.environ.get("KIT_PYTHONS") == "all":
+        return
+    taken, left = [], []
+    for item in items:
+        given = getattr(item, "callspec", None)
+        if given is None or "python" not in given.params:
+            taken.append(item)
+            continue
+        version = next(one for one in _BOTH if _BOTH[one] == given.params["python"])
+        # By the test without its interpreter, the same in every process.
+        turn = zlib.crc32(item.nodeid.replace(version, "").encode()) % 2
+        (taken if list(_BOTH).index(version) == turn else left).append(item)
+    items[:] = taken
+    config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="session")
