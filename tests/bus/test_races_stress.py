@@ -35,7 +35,7 @@ from tests.checks import check_ledger
 from tests.factories import Agent
 from tests.racing import at_once
 
-_SECONDS = float(os.environ.get("LLM_BUS_STRESS_SECONDS", "20"))
+_SECONDS = float(os.environ.get("LLM_BUS_STRESS_SECONDS", "12"))
 _THREADS = 32
 _EXPECTED = {"not_found", "conflict", "wrong_state", "forbidden", "key_reuse"}
 

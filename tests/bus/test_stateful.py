@@ -348,7 +348,7 @@ def test_whatever_two_tenants_do_the_engine_agrees_with_the_model(db: Database) 
     run_state_machine_as_test(
         lambda: _Bus(db),
         settings=settings(
-            max_examples=explore or 25,
+            max_examples=explore or 15,
             derandomize=not explore,
             stateful_step_count=40,
             deadline=None,
