@@ -9,6 +9,7 @@ from bus.db import Database
 from tests.webapp.browser import chromium
 from tests.webapp.issuers import GitHub, Issuer, served
 from tests.webapp.visits import Browser, Web
+from tests.webapp.worlds import World, fill
 
 # One fixture for all files: a second Chromium at one time would need a second loop in the same thread.
 __all__ = ["chromium"]
@@ -68,3 +69,17 @@ def web(make_web: Callable[..., Web], issuer: Issuer) -> Web:
 @pytest.fixture
 def hub(make_web: Callable[..., Web], github: GitHub) -> Web:
     return make_web(**github.env())
+
+
+@pytest.fixture
+def world(db: Database) -> World:
+    """An owner with a project that has something of everything, and an empty one."""
+    with db.write() as conn:
+        return fill(conn)
+
+
+@pytest.fixture
+def ada(site: Web, db: Database, world: World) -> Browser:
+    """The owner of that world, signed in."""
+    with db.call() as conn:
+        return site.browser().sign_in(conn, world.owner)

@@ -1,40 +1,20 @@
-"""The pages of the admin: what an owner sees and does there, and what the engine then says."""
+"""The pages of the admin: projects, who is in them, tokens and invites, and what the engine then says."""
 
-import csv
-import io
-import json
 import re
 
-import pytest
 from werkzeug.test import TestResponse
 
-from bus import audit, grants, invites, leases, members, notices, participants, posts, projects, task_lists, tokens
+from bus import audit, grants, invites, leases, members, notices, participants, posts, projects, tokens
 from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.projects import ProjectSettings
 from bus.rules.tokens import fingerprint as hashed
-from tests.checks import check_ledger, fingerprint
+from tests.checks import fingerprint
 from tests.factories import make_agent, make_owner
 from tests.webapp.visits import Browser, Web
-from tests.webapp.worlds import World, fill
+from tests.webapp.worlds import World, fill, inside
 
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
-
-
-@pytest.fixture
-def world(db: Database) -> World:
-    with db.write() as conn:
-        return fill(conn)
-
-
-@pytest.fixture
-def ada(site: Web, db: Database, world: World) -> Browser:
-    with db.call() as conn:
-        return site.browser().sign_in(conn, world.owner)
-
-
-def _inside(world: World, rest: str = "") -> str:
-    return f"/admin/projects/{world.full.id}/{rest}"
 
 
 def _works(db: Database, token: str) -> bool:
@@ -111,7 +91,7 @@ def test_the_dashboard_names_what_needs_attention(ada: Browser, world: World) ->
 
 
 def test_a_living_part_is_asked_for_alone(ada: Browser, world: World) -> None:
-    for path in ("/admin/", *(_inside(world, rest) for rest in ("", "members/", "handoffs/", "tasks/", "ledger/"))):
+    for path in ("/admin/", *(inside(world, rest) for rest in ("", "members/", "handoffs/", "tasks/", "ledger/"))):
         part = ada.get(path, headers={"X-Part": "1"})
         assert "<html" not in part.text
         same = ada.get(path, headers={"X-Part": "1", "If-None-Match": part.headers["ETag"]})
@@ -119,7 +99,7 @@ def test_a_living_part_is_asked_for_alone(ada: Browser, world: World) -> None:
 
 
 def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world: World, db: Database) -> None:
-    settings = _inside(world, "settings/")
+    settings = inside(world, "settings/")
     ada.get(settings)
     assert ada.submit(f"{settings}name", name="website").status_code == 400
     ada.get(settings)
@@ -134,9 +114,9 @@ def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world:
         assert projects.get_settings(conn, world.full.id) == ProjectSettings(300, 3600, 7200, 600, "oncall@example.org")
     ada.get(settings)
     ada.submit(f"{settings}archive")
-    assert "This project is archived" in ada.get(_inside(world)).text
+    assert "This project is archived" in ada.get(inside(world)).text
     refused = ada.post(
-        _inside(world, "handoffs/new"), data={"csrf_token": ada.token(), "to_actor": "carol", "body": "x"}
+        inside(world, "handoffs/new"), data={"csrf_token": ada.token(), "to_actor": "carol", "body": "x"}
     )
     assert refused.status_code == 400
     assert "archived" in refused.text
@@ -147,7 +127,7 @@ def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world:
 
 
 def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: World, db: Database) -> None:
-    settings = _inside(world, "settings/")
+    settings = inside(world, "settings/")
     ada.get(settings)
     assert ada.submit(f"{settings}webhooks", url="ftp://example.org").status_code == 400
     ada.get(settings)
@@ -164,7 +144,7 @@ def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: Wor
 
 
 def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: World, db: Database) -> None:
-    settings = _inside(world, "settings/")
+    settings = inside(world, "settings/")
     page = ada.get(settings).text
     assert "events of the ledger" in page
     ada.submit(f"{settings}delete", confirm="apolo")
@@ -173,7 +153,7 @@ def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: World
     assert before.archived_at is None
     ada.get(settings)
     assert ada.submit(f"{settings}delete", confirm="apollo").location == "/admin/projects/"
-    assert ada.get(_inside(world)).status_code == 404
+    assert ada.get(inside(world)).status_code == 404
     with db.call() as conn:
         assert conn.one("SELECT count(*) FROM event WHERE project_id = %s", (world.full.id,)) == (0,)
         assert "project.purge" in {act.action for act in audit.list_(conn, world.owner.id)}
@@ -182,7 +162,7 @@ def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: World
 def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: World, db: Database) -> None:
     with db.write() as conn:
         agent = make_agent(conn, world.full, "rotated")
-    page = _inside(world, f"members/{agent.ctx.participation_id}")
+    page = inside(world, f"members/{agent.ctx.participation_id}")
     ada.get(page)
     second = _shown_once(ada, ada.submit(f"{page}/tokens", label="laptop", lives="7"))
     assert _works(db, agent.token)
@@ -206,7 +186,7 @@ def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: World, db: Da
 def test_a_card_opens_in_the_browser_that_made_it_alone(site: Web, ada: Browser, world: World, db: Database) -> None:
     with db.call() as conn:
         other = site.browser().sign_in(conn, world.owner)
-    ada.get(_inside(world, "members/new"))
+    ada.get(inside(world, "members/new"))
     address = ada.submit("", name="secret-agent").location
     assert other.get(address).status_code == 404
     card = ada.get(address)
@@ -218,7 +198,7 @@ def test_a_card_opens_in_the_browser_that_made_it_alone(site: Web, ada: Browser,
 
 
 def test_the_card_holds_a_line_for_every_client_and_a_file(ada: Browser, world: World) -> None:
-    ada.get(_inside(world, "members/new"))
+    ada.get(inside(world, "members/new"))
     card = ada.get(ada.submit("", name="secret-agent").location).text
     for client in ("Claude Code", "Codex", "Cursor", "Gemini CLI", "VS Code", "OpenCode", "Windsurf"):
         assert client in card
@@ -228,7 +208,7 @@ def test_the_card_holds_a_line_for_every_client_and_a_file(ada: Browser, world: 
 def test_terms_change_and_a_grant_ends(ada: Browser, world: World, db: Database) -> None:
     with db.write() as conn:
         agent = make_agent(conn, world.full, "termed")
-    page = _inside(world, f"members/{agent.ctx.participation_id}")
+    page = inside(world, f"members/{agent.ctx.participation_id}")
     ada.get(page)
     ada.submit(f"{page}/terms", lane="docs", is_admin="y")
     with db.call() as conn:
@@ -241,155 +221,17 @@ def test_terms_change_and_a_grant_ends(ada: Browser, world: World, db: Database)
 
 
 def test_a_name_that_is_taken_is_said_on_the_form(ada: Browser, world: World) -> None:
-    ada.get(_inside(world, "members/new"))
+    ada.get(inside(world, "members/new"))
     for name, said in (("api-agent", "in this project already"), ("retired", "not handed out again"), ("ada", "owner")):
         answer = ada.submit("", name=name)
         assert answer.status_code == 400
         assert said in answer.text
 
 
-def test_the_owner_hands_over_answers_and_acks(ada: Browser, world: World, db: Database) -> None:
-    post_id = world.values["post_id"]
-    thread = ada.get(_inside(world, f"handoffs/{post_id}"))
-    assert "Leave the index in until Monday" in thread.text
-    ada.submit(_inside(world, f"handoffs/{post_id}/ack"))
-    ada.get(_inside(world, f"handoffs/{post_id}"))
-    answer = ada.submit(
-        _inside(world, f"handoffs/{post_id}/reply"), body="Merged. <b>Thanks</b>", to_actor="ada/api-agent"
-    )
-    made = int(answer.location.partition("#")[0].rpartition("/")[2])
-    shown = ada.get(answer.location.partition("#")[0]).text
-    assert "Merged. &lt;b&gt;Thanks&lt;/b&gt;" in shown
-    ada.get(_inside(world, "handoffs/new"))
-    refused = ada.submit("", to_actor="nobody", body="hello")
-    assert refused.status_code == 400
-    assert "Nobody called" in refused.text
-    ada.get(_inside(world, "handoffs/new"))
-    assert ada.submit("", to_lane="core", body="hello", ack_within="3600").status_code == 303
-    with db.call() as conn:
-        alice = members.get(conn, world.full.id, "api-agent")
-        rows = conn.all("SELECT actor, reply_to FROM post WHERE project_id = %s AND id = %s", (world.full.id, made))
-        assert rows == [("ada", post_id)]
-        assert conn.one(
-            "SELECT acked_at IS NOT NULL FROM delivery WHERE project_id = %s AND post_id = %s"
-            " AND participation_id = (SELECT participation_id FROM post WHERE project_id = %s AND id = %s)",
-            (world.full.id, post_id, world.full.id, made),
-        ) == (True,)
-        assert alice.label == "api-agent"
-        check_ledger(conn, world.full.id)
-    assert ada.get(_inside(world, "handoffs/999999")).status_code == 404
-
-
-def test_handoffs_are_filtered(ada: Browser, world: World) -> None:
-    assert "Migration 42" in ada.get(_inside(world, "handoffs/?ref=PR+118")).text
-    assert "Migration 42" not in ada.get(_inside(world, "handoffs/?tag=ops")).text
-    assert "No post is like that" in ada.get(_inside(world, "handoffs/?to_lane=nowhere")).text
-    assert "Freeze" in ada.get(_inside(world, "handoffs/?unacked=y")).text
-    bad = ada.get(_inside(world, "handoffs/"), query_string={"tag": "a\u202eb"})
-    assert (bad.status_code, "cannot be seen" in bad.text) == (200, True)
-
-
-def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, world: World, db: Database) -> None:
-    question = (
-        "SELECT d.surfaced_at IS NOT NULL FROM delivery d JOIN participation p ON p.id = d.participation_id"
-        " JOIN participant pt ON pt.id = p.participant_id WHERE d.project_id = %s AND d.post_id = %s AND pt.label = ''"
-    )
-    params = (world.full.id, world.values["post_id"])
-    with db.call() as conn:
-        assert conn.one(question, params) == (False,)
-    ada.get(_inside(world, "handoffs/"))
-    with db.call() as conn:
-        assert conn.one(question, params) == (True,)
-
-
-def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: World, db: Database) -> None:
-    ada.get(_inside(world, "tasks/new"))
-    assert ada.submit("", title="").status_code == 400
-    ada.get(_inside(world, "tasks/new"))
-    assert ada.submit("", title="x", blocked_on="seven").status_code == 400
-    ada.get(_inside(world, "tasks/new"))
-    made = ada.submit("", title="Approve it", owner="ada", blocked_on="#1", priority="0")
-    task_id = int(made.location.rpartition("/")[2])
-    shown = ada.get(made.location).text
-    assert "Approve it" in shown
-    ada.submit(f"{made.location}/resolve")
-    ada.get(made.location)
-    assert ada.submit(f"{made.location}/assign", owner="nobody-here").status_code == 400
-    ada.get(made.location)
-    ada.submit(f"{made.location}/assign", owner="carol")
-    with db.call() as conn:
-        listed = task_lists.list_(conn, _owner_ctx(conn, world), owner="carol").tasks
-    assert task_id in {task.task_id for task in listed}
-    assert "Approve it" in ada.get(_inside(world, "tasks/?owner=carol")).text
-    assert "Approve it" not in ada.get(_inside(world, "tasks/?status=done")).text
-    assert ada.get(_inside(world, "tasks/424242")).status_code == 404
-
-
-def _owner_ctx(conn, world):  # type: ignore[no-untyped-def]
-    from bus import humans
-
-    return humans.enter(conn, world.owner.id, world.full.id)
-
-
-def test_a_stuck_lease_is_released_from_the_page(ada: Browser, world: World, db: Database) -> None:
-    page = ada.get(_inside(world, "leases/")).text
-    assert "contended" in page
-    fence = world.values["fence"]
-    ada.submit(_inside(world, f"leases/{fence}/release"))
-    with db.call() as conn:
-        held = leases.list_holders(conn, _owner_ctx(conn, world)).leases
-    assert fence not in {one.fence for one in held}
-    again = ada.follow(ada.post(_inside(world, f"leases/{fence}/release"), data={"csrf_token": ada.token()}))
-    assert "had ended already" in again.text
-    overlapping = ada.get(_inside(world, "leases/?surface=src")).text
-    assert "src/orders/**" in overlapping
-    assert 'role="alert"' in ada.get(_inside(world, "leases/?surface=../x")).text
-
-
-def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, world: World, db: Database) -> None:
-    with db.call() as conn:
-        (last,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full.id,))
-    page = ada.get(_inside(world, "ledger/")).text
-    assert f">#{last}</a>" in page
-    claims = ada.get(_inside(world, "ledger/?type=claim&sequence=adr")).text
-    assert "ADR-0042" in claims
-    assert "shipped" not in claims
-    for query in ("actor=nobody-here", "number=x", "since=yesterday"):
-        answer = ada.get(_inside(world, f"ledger/?{query}"))
-        assert answer.status_code == 200
-        assert 'role="alert"' in answer.text
-    event = ada.get(_inside(world, f"ledger/{world.values['seq']}"))
-    assert "&#34;PR 118&#34;" in event.text
-    for nowhere in ("0", str(last + 1), str(2**53), str(2**62)):
-        assert ada.get(_inside(world, f"ledger/{nowhere}")).status_code == 404
-    assert ada.get(_inside(world, f"ledger/?before={2**60}")).status_code == 200
-
-
-def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, "=cmd")
-        posts.create(conn, agent.ctx, "hello", to_lane="core", subject='a "quoted", thing\nand a line')
-        for number in range(1200):
-            conn.maybe(
-                "SELECT bus_append(%s, %s, %s, 'seed', jsonb_build_object('sequence', 's', 'current', %s::integer))",
-                (world.full.id, agent.ctx.participation_id, agent.actor, number),
-            )
-        (last,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full.id,))
-    lines = ada.get(_inside(world, "ledger/export.jsonl")).text.splitlines()
-    events = [json.loads(line) for line in lines]
-    assert [event["id"] for event in events] == list(range(last, 0, -1))
-    answer = ada.get(_inside(world, "ledger/export.csv?type=post"))
-    assert answer.mimetype == "text/csv"
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert {row["type"] for row in rows} == {"post"}
-    assert json.loads(rows[0]["payload"])["subject"] == 'a "quoted", thing\nand a line'
-    assert ada.get(_inside(world, "ledger/export.csv?number=x")).status_code == 400
-
-
 def test_an_invite_is_made_shown_once_listed_and_revoked(ada: Browser, world: World, db: Database) -> None:
-    ada.get(_inside(world, "invites/new"))
+    ada.get(inside(world, "invites/new"))
     assert ada.submit("", participant_name="api-agent").status_code == 400
-    ada.get(_inside(world, "invites/new"))
+    ada.get(inside(world, "invites/new"))
     made = ada.submit("", participant_name="fresh", lane="docs", ttl_hours="1")
     card = ada.get(made.location)
     (code,) = set(re.findall(r"inv_[0-9a-z]{26}", card.text))
@@ -398,19 +240,19 @@ def test_an_invite_is_made_shown_once_listed_and_revoked(ada: Browser, world: Wo
     with db.call() as conn:
         newest = invites.list_(conn, world.full.id)[0]
     assert (newest.participant_name, newest.lane, newest.created_by) == ("fresh", "docs", "ada")
-    listed = ada.get(_inside(world, "invites/")).text
+    listed = ada.get(inside(world, "invites/")).text
     assert code not in listed
     for said in ("open", "exhausted", "revoked", "eve@example.org", "newcomer"):
         assert said in listed
-    ada.submit(_inside(world, f"invites/{newest.id}/revoke"))
+    ada.submit(inside(world, f"invites/{newest.id}/revoke"))
     with db.call() as conn:
         assert invites.list_(conn, world.full.id)[0].state == "revoked"
 
 
 def test_an_invite_for_a_known_participant_is_made_from_the_form(ada: Browser, world: World, db: Database) -> None:
-    ada.get(_inside(world, "invites/new"))
+    ada.get(inside(world, "invites/new"))
     assert ada.submit("", participant_id="nonsense").status_code == 404
-    ada.get(_inside(world, "invites/new"))
+    ada.get(inside(world, "invites/new"))
     ada.submit("", participant_id=str(world.values["participant_id"]))
     with db.call() as conn:
         assert invites.list_(conn, world.full.id)[0].participant_id == world.values["participant_id"]
@@ -447,9 +289,9 @@ def test_removing_a_participant_ends_it_in_every_project(ada: Browser, world: Wo
 
 
 def test_the_audit_tells_what_was_done_here(ada: Browser, world: World) -> None:
-    ada.get(_inside(world, "settings/"))
-    ada.submit(_inside(world, "settings/name"), name="artemis")
-    for page in ("/admin/audit/", _inside(world, "audit/")):
+    ada.get(inside(world, "settings/"))
+    ada.submit(inside(world, "settings/name"), name="artemis")
+    for page in ("/admin/audit/", inside(world, "audit/")):
         shown = ada.get(page).text
         assert "project.rename" in shown
         assert "before: apollo" in shown
@@ -493,7 +335,7 @@ def test_a_name_says_no_more_than_a_name(ada: Browser, world: World, db: Databas
         leases.acquire(conn, agent.ctx, "src/<b>")
         projects.rename(conn, world.full.id, nasty, actor="ada")
     for rest in ("", "members/", "handoffs/", "leases/", "ledger/", "settings/", "audit/", "members/new"):
-        page = ada.get(_inside(world, rest)).text
+        page = ada.get(inside(world, rest)).text
         assert "<img src=x>" not in page
         assert "<b>" not in page
         assert "49" not in re.findall(r"\{\{7\*7\}\}|49(?=')", page)
@@ -502,7 +344,7 @@ def test_a_name_says_no_more_than_a_name(ada: Browser, world: World, db: Databas
 
 
 def _rotated(browser: Browser, world: World, participation_id: int) -> str:
-    page = _inside(world, f"members/{participation_id}")
+    page = inside(world, f"members/{participation_id}")
     browser.get(page)
     return str(browser.submit(f"{page}/rotate").location)
 

@@ -123,3 +123,8 @@ def fill(conn: Connection, handle: str = "ada") -> World:
             "token": "x" * 43,
         },
     )
+
+
+def inside(world: World, rest: str = "") -> str:
+    """An address of the project that has something of everything."""
+    return f"/admin/projects/{world.full.id}/{rest}"
