@@ -8,6 +8,7 @@ from pathlib import Path
 from flask import Flask, g, request, url_for
 from markupsafe import Markup
 
+from webapp import drawing
 from webapp.engine import addresses, options
 from webapp.headers import nonce
 from webapp.page import Entry, PublicPages
@@ -51,6 +52,9 @@ def init(app: Flask) -> None:
         viewer=viewer,
         addresses=addresses,
         options=options,
+        swatch=drawing.swatch,
+        bar=drawing.bar,
+        bubble=drawing.bubble,
         now=lambda: datetime.now(UTC),
     )
     app.jinja_env.filters.update(ago=ago, moment=moment, duration=duration, count=count, browser=browser)
