@@ -103,7 +103,8 @@ def _begin() -> None:
 def _log_request(response: Response) -> Response:
     # The route, not the address: some addresses hold a code or the token of a link.
     route = request.url_rule.rule if request.url_rule is not None else None
-    if request.endpoint not in ("static", "health.healthz"):
+    # A board that asks every other second and has nothing new would drown everything else.
+    if request.endpoint not in ("static", "health.healthz") and not g.get("bus_quiet"):
         fields = {
             "method": request.method,
             "route": route,

@@ -1,6 +1,7 @@
 """`make screens`: a picture of every page, at the widths of a laptop and of a phone, light and dark.
 
-A new page is among them by being there; what its address needs is said in examples.py.
+A new page is among them by being there; what its address needs is said in examples.py. A word after the folder takes
+those pages only whose name has it: `make screens ARGS="screens board"`.
 """
 
 import sys
@@ -20,15 +21,15 @@ from tests.webapp.live import live
 from tests.webapp.visits import Web
 
 
-def main(folder: Path) -> None:
-    """Write the pictures into `folder`, and say how many."""
+def main(folder: Path, only: str = "") -> None:
+    """Write the pictures of the pages that have `only` in their name into `folder`, and say how many."""
     started = servers.Servers()
     count = 0
     try:
         with servers.cloned_database() as url, closing(Database(url, size=2)) as db:
             example = examples.fill(db)
             with closing(Web(url, **examples.ENV)) as web:
-                pages = list(examples.every_page(web, example))
+                pages = [shown for shown in examples.every_page(web, example) if only in shown.name]
             issuer = Issuer()
             issuer.person |= {"email": "grace@example.org", "preferred_username": "grace"}
             with served(issuer), live(url, **examples.ENV, **issuer.env()) as address, launched() as browser:
@@ -38,7 +39,9 @@ def main(folder: Path) -> None:
                         where.mkdir(parents=True, exist_ok=True)
                         look: dict[str, Any] = {"viewport": size, "color_scheme": scheme}
                         count += _take(browser, address, db, example, pages, where, **look)
-                        count += _newcomer(browser, address, where, **look)
+                        if not only:
+                            count += _newcomer(browser, address, where, **look)
+                            count += _cards(browser, address, db, example, where, **look)
     finally:
         started.stop()
     print(f"{count} pictures are in {folder}")
@@ -83,11 +86,19 @@ def _take(
                 if shown.private == private:
                     page.goto(address + shown.path)
                     page.screenshot(path=where / f"{shown.name}.png", full_page=True)
-            if private:
-                for name in examples.cards(page, address, example):
-                    page.screenshot(path=where / f"{name}.png", full_page=True)
     return len(pages)
 
 
+def _cards(browser: Browser, address: str, db: Database, example: examples.Example, where: Path, **options: Any) -> int:
+    """Take what is shown once."""
+    count = 0
+    with opened(browser, **options) as page:
+        sign_in(page, address, db, example)
+        for name in examples.cards(page, address, example):
+            page.screenshot(path=where / f"{name}.png", full_page=True)
+            count += 1
+    return count
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "screens").resolve())
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "screens").resolve(), *sys.argv[2:3])

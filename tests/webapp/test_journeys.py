@@ -5,15 +5,11 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
-from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
 from playwright.sync_api import Browser, Page, expect
 
 from bus import login_links
@@ -23,6 +19,7 @@ from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running
 from tests.webapp.browser import PHONE, opened
 from tests.webapp.live import live
+from tests.webapp.steps import call, sign_in
 
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
 
@@ -46,34 +43,11 @@ def ada(db: Database) -> Owner:
         return make_owner(conn, "ada")
 
 
-def _sign_in(page: Page, url: str, db: Database, owner: Owner) -> None:
-    with db.call() as conn:
-        page.goto(f"{url}/sign-in/link/{login_links.create(conn, owner)}")
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
-
-
 @contextmanager
 def _signed_in(browser: Browser, url: str, db: Database, owner: Owner, **options: Any) -> Iterator[Page]:
     with opened(browser, **options) as page:
-        _sign_in(page, url, db, owner)
+        sign_in(page, url, db, owner)
         yield page
-
-
-def _call(url: str, token: str, tool: str, **arguments: Any) -> dict[str, Any]:
-    """One call of a tool through the SDK's own client."""
-
-    async def call() -> dict[str, Any]:
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
-            async with Client(streamable_http_client(url, http_client=http), mode="auto") as client:
-                result = await client.call_tool(tool, arguments)
-                assert not result.is_error, result
-                content: dict[str, Any] = result.structured_content
-                return content
-
-    # Playwright runs a loop of its own in this thread.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(anyio.run, call).result()
 
 
 def _is_refused(url: str, token: str) -> bool:
@@ -108,9 +82,9 @@ def test_from_the_first_start_to_a_connected_agent(
         assert config["mcpServers"]["llm-bus"]["url"] == mcp
         page.get_by_role("link", name="Done: see it arrive").click()
         expect(page.get_by_text("Nothing heard from api-agent so far")).to_be_visible()
-        me = _call(mcp, token, "whoami")
+        me = call(mcp, token, "whoami")
         assert (me["actor"], me["project"]) == ("ada/api-agent", "apollo")
-        _call(mcp, token, "register", lane="core", status="getting to know the code")
+        call(mcp, token, "register", lane="core", status="getting to know the code")
         if options.get("java_script_enabled") is False:
             page.reload()
         # With a script the page hears of it by itself.
@@ -130,18 +104,16 @@ def test_an_agent_is_told_at_once_what_a_person_hands_over(
         page.get_by_label("To a participant").fill("api-agent")
         page.get_by_label("Message").fill("Please look at the prices.")
         page.get_by_role("button", name="Hand over").click()
-        (post,) = _call(mcp, agent.token, "read_posts", to_me=True)["posts"]
+        (post,) = call(mcp, agent.token, "read_posts", to_me=True)["posts"]
         assert (post["from"], post["body"]) == ("ada", "Please look at the prices.")
-        _call(mcp, agent.token, "ack", post_id=post["post_id"])
-        answer = _call(
-            mcp, agent.token, "post", body="They are right.", to_actor=post["from"], reply_to=post["post_id"]
-        )
+        call(mcp, agent.token, "ack", post_id=post["post_id"])
+        answer = call(mcp, agent.token, "post", body="They are right.", to_actor=post["from"], reply_to=post["post_id"])
         page.reload()
         expect(page.get_by_text("They are right.")).to_be_visible()
         expect(page.locator(f"#post-{post['post_id']}").get_by_text("acked").first).to_be_visible()
         page.get_by_role("button", name=f"Ack post {answer['post_id']}").click()
         expect(page.get_by_text("you acked")).to_be_visible()
-    (mine,) = _call(mcp, agent.token, "read_posts", reply_to=post["post_id"])["posts"]
+    (mine,) = call(mcp, agent.token, "read_posts", reply_to=post["post_id"])["posts"]
     assert mine["acked_by"] == ["ada"]
 
 
@@ -164,7 +136,7 @@ def test_an_agent_joins_with_the_prompt_of_an_invite(
         done = _shell(line.replace("CHOOSE-A-NAME", "docs-agent"))
         assert done.returncode == 0, done.stderr
         joined = json.loads(done.stdout)
-        assert _call(mcp, joined["token"], "whoami")["lane"] == "docs"
+        assert call(mcp, joined["token"], "whoami")["lane"] == "docs"
         assert shlex.split(joined["connect_command"])[-1] == f"Authorization: Bearer {joined['token']}"
         over = _shell(line.replace("CHOOSE-A-NAME", "another"))
         assert (over.returncode, json.loads(over.stdout)["error"]) == (22, "exhausted")
@@ -202,7 +174,7 @@ def test_a_person_accepts_an_invite_in_the_browser(
             other.get_by_label("Name").fill("eve")
             other.get_by_role("button", name="Join the project").click()
             token = other.locator("#token").inner_text()
-            assert _call(mcp, token, "whoami")["actor"] == "ada/eve"
+            assert call(mcp, token, "whoami")["actor"] == "ada/eve"
             # Joining gave a token, and no look at what is the other owner's.
             assert other.goto(f"{url}/admin/projects/{project.id}/").status == 404
         page.goto(f"{url}/admin/projects/{project.id}/invites/")
@@ -224,13 +196,13 @@ def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
         expect(page.get_by_role("status").filter(has_text="Copied")).to_be_attached()
         assert page.evaluate("navigator.clipboard.readText()") == token
         assert _is_refused(mcp, agent.token)
-        assert _call(mcp, token, "whoami")["actor"] == "ada/api-agent"
+        assert call(mcp, token, "whoami")["actor"] == "ada/api-agent"
         assert page.reload().status == 404
         expect(page.get_by_text("What stood here was shown once")).to_be_visible()
         assert token not in page.content()
         with db.call() as conn:
             assert conn.one("SELECT count(*) FROM token") == (2,)
-        assert _call(mcp, token, "whoami")["actor"] == "ada/api-agent"
+        assert call(mcp, token, "whoami")["actor"] == "ada/api-agent"
 
 
 def test_two_owners_do_not_see_each_other(chromium: Browser, url: str, db: Database, ada: Owner) -> None:

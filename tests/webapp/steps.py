@@ -1,0 +1,38 @@
+"""Steps that people and agents take in the tests of whole ways: a person signs in, an agent makes a call."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import httpx2
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from playwright.sync_api import Page, expect
+
+from bus import login_links
+from bus.db import Database
+from bus.owners import Owner
+
+
+def sign_in(page: Page, url: str, db: Database, owner: Owner) -> None:
+    """Sign in with a one-time link, up to the dashboard."""
+    with db.call() as conn:
+        page.goto(f"{url}/sign-in/link/{login_links.create(conn, owner)}")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
+
+
+def call(url: str, token: str, tool: str, **arguments: Any) -> dict[str, Any]:
+    """One call of a tool through the SDK's own client."""
+
+    async def one() -> dict[str, Any]:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+            async with Client(streamable_http_client(url, http_client=http), mode="auto") as client:
+                result = await client.call_tool(tool, arguments)
+                assert not result.is_error, result
+                content: dict[str, Any] = result.structured_content
+                return content
+
+    # Playwright runs a loop of its own in this thread.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(anyio.run, one).result()
