@@ -13,7 +13,7 @@ import click
 from bench import bed, ceiling, machine, plot, profile, report, targets
 from bench.checks import WrongError
 from bench.scenario import FULL, QUICK, Effort, Result, Stage
-from bench.scenarios import claims, context, fair, growth, limit, mixed, pages, push, standing
+from bench.scenarios import boards, claims, context, fair, growth, limit, mixed, pages, push, standing
 
 SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "limit": limit.run,
@@ -28,11 +28,12 @@ SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "fair": fair.run,
     "growth": growth.run,
     "pages": pages.run,
+    "boards": boards.run,
     "old-snapshot": standing.run_old_snapshot,
     "soak": standing.run_soak,
 }
 # What takes its time by nature is left to the full run.
-_SLOW = ("push", "fair", "idle", "old-snapshot", "soak")
+_SLOW = ("boards", "push", "fair", "idle", "old-snapshot", "soak")
 _HELP = "\b\n" + "\n".join(f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items())
 
 

@@ -83,12 +83,12 @@ def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
     folder.chmod(0o711)
     server = postgres.launch(
         folder / "postgres",
-        port=_free_port(),
+        port=free_port(),
         log=folder / "postgres.log",
         account=account.choose(folder),
         fast=False,
     )
-    queue = _start_redis(folder, _free_port())
+    queue = _start_redis(folder, free_port())
     started: list[subprocess.Popen[bytes]] = []
     database = bed = None
     try:
@@ -97,11 +97,11 @@ def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
         schema.migrate(server.url)
         addresses = []
         for number in range(gateways):
-            address = Address("127.0.0.1", _free_port())
+            address = Address("127.0.0.1", free_port())
             started.append(_start_gateway(folder / f"gateway-{number}.log", server.url, queue.url, address))
             addresses.append(address)
         for process, address in zip(started, addresses, strict=True):
-            _wait(process, address, folder)
+            wait_for(process, address, folder)
         database = Database(server.url, size=4, name="llm-bus bench")
         _require_durability(database)
         bed = Bed(folder, server, queue, started, addresses, database)
@@ -116,7 +116,12 @@ def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def plain_env() -> dict[str, str]:
+    """The environment without what would configure a process behind the benchmark's back."""
+    return {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+
+
+def free_port() -> int:
     """One of the kernel's choice: the usual ones belong to whatever else runs on this machine."""
     with socket.socket() as any_port:
         any_port.bind(("127.0.0.1", 0))
@@ -138,17 +143,18 @@ def _allow_many_connections() -> None:
 
 
 def _start_gateway(log: Path, url: str, redis_url: str, address: Address) -> "subprocess.Popen[bytes]":
-    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     return child.spawn(
         [sys.executable, "-m", "mcp_gateway"],
         log=log,
         death_signal=signal.SIGTERM,
-        env={**env, "DATABASE_URL": url, "REDIS_URL": redis_url, "PORT": str(address.port)},
+        env={**plain_env(), "DATABASE_URL": url, "REDIS_URL": redis_url, "PORT": str(address.port)},
         cwd=Path.cwd(),
     )
 
 
-def _wait(process: "subprocess.Popen[bytes]", address: Address, folder: Path) -> None:
+def wait_for(process: "subprocess.Popen[bytes]", address: Address, folder: Path) -> None:
+    """Wait until a server answers; if it ends instead, its log is in the error."""
+
     def answers() -> bool:
         connection = HTTPConnection(address.host, address.port, timeout=1)
         try:
@@ -160,8 +166,8 @@ def _wait(process: "subprocess.Popen[bytes]", address: Address, folder: Path) ->
             connection.close()
 
     if not child.wait_until(answers, process, _START_SECONDS, child.no_tick):
-        logs = "".join(child.tail(log) for log in sorted(folder.glob("gateway-*.log")))
-        raise child.StartFailedError(f"A gateway did not start:{logs}")
+        logs = "".join(child.tail(log) for log in sorted(folder.glob("*.log")))
+        raise child.StartFailedError(f"A server did not start:{logs}")
 
 
 def _require_durability(database: Database) -> None:

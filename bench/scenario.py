@@ -25,6 +25,7 @@ class Effort:
         push_rounds, push_seconds: news in `push`, and how long the load beside it plays.
         push_waiters, push_streams: how many wait and watch in it at once.
         page_projects, page_samples: projects of the owner in `pages`, and how often each page is asked for.
+        board_seconds: how long each phase of `boards` is.
         soak_calls, soak_seconds: calls of `soak`, and how long it may take for them.
     """
 
@@ -46,6 +47,7 @@ class Effort:
     push_streams: int
     page_projects: int
     page_samples: int
+    board_seconds: float
 
 
 FULL = Effort(
@@ -67,6 +69,7 @@ FULL = Effort(
     push_streams=2_000,
     page_projects=200,
     page_samples=30,
+    board_seconds=20.0,
 )
 QUICK = Effort(
     "quick",
@@ -87,6 +90,7 @@ QUICK = Effort(
     push_streams=100,
     page_projects=20,
     page_samples=8,
+    board_seconds=4.0,
 )
 
 

@@ -44,6 +44,7 @@ def judge(figures: Figures) -> list[Target]:
         *_push(figures),
         *_fair(figures),
         *_pages(figures),
+        *_boards(figures),
     ]
 
 
@@ -156,3 +157,11 @@ def _fair(figures: Figures) -> list[Target]:
         f" {fair['beside_p50']:.1f}"
     )
     return [Target("a quiet agent beside a noisy one: p99", True, 2.0, fair["beside_p99"] / fair["alone_p99"], detail)]
+
+
+def _boards(figures: Figures) -> list[Target]:
+    if "boards" not in figures:
+        return []
+    found = figures["boards"]
+    detail = f"p50 {found['late_p50']:.0f} ms, at most {found['late_max']:.0f}"
+    return [Target("a post on a live board: p99 in s", True, 2.0, found["late_p99"] / 1000, detail)]

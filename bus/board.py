@@ -234,6 +234,16 @@ def mark(conn: Connection, project_id: int) -> str:
     return str(_moment(conn, project_id)[0])
 
 
+def find_mark(conn: Connection, owner_id: int, project_id: int) -> str | None:
+    """The mark of a project of an owner; None where the owner has no such project."""
+    row = conn.maybe(
+        f"{_MARK} AND EXISTS (SELECT FROM project pj WHERE pj.id = c.project_id AND pj.owner_id = %(owner)s"
+        " AND pj.purging_at IS NULL)",
+        {"owner": owner_id, "project": project_id, "seen": _SEEN_SECONDS, "turn": _TURN_SECONDS},
+    )
+    return None if row is None else str(row[0])
+
+
 def get(conn: Connection, project_id: int) -> Board:
     """The board of a project. Its mark is read first, so whatever is read beyond it is shown again, and nothing is
     missed."""

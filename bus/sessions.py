@@ -17,6 +17,8 @@ _BYTES = 32
 # Two are shown apart by their first words; a browser that sends pages of text about itself is cut.
 _AGENT = 200
 _MOST = 100
+VOUCHED = "proxy"
+"""What the method of a session begins with that lasts only as long as the proxy in front vouches for its owner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from bus.db import Database
 from bus.hints import Sender
 from bus.settings import Settings
 from webapp import errors, headers, providers, templating, visitors
+from webapp.boards import Made
 from webapp.options import WebOptions
 from webapp.page import is_machine
 from webapp.ratelimit import Limits
@@ -56,6 +57,7 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
     )
     app.extensions["bus.providers"] = providers.from_options(options)
     app.extensions["bus.limits"] = Limits(settings.redis_url)
+    app.extensions["bus.boards"] = Made()
     for module in pkgutil.iter_modules(webapp.pages.__path__):
         app.register_blueprint(importlib.import_module(f"webapp.pages.{module.name}").pages)
     visitors.init(app, secure=secure)

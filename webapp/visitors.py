@@ -26,7 +26,6 @@ from bus.sessions import Session
 from webapp.engine import database, options
 
 SSO_ISSUER = "sso-header"
-_HEADER = "proxy"
 _SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's name
 
 
@@ -88,7 +87,7 @@ def vouched_by_proxy() -> Claim | None:
 
 def by_header(subject: str) -> str:
     """How a session is said to have been opened when a proxy vouched for this person."""
-    return f"{_HEADER} {subject}"
+    return f"{sessions.VOUCHED} {subject}"
 
 
 def viewer() -> Owner | None:
@@ -154,7 +153,7 @@ def _load(sent: Request) -> Visitor | None:
 
 def _still_vouched(found: Session) -> bool:
     """Whether a session that a proxy's word opened is still that person's by the proxy's word of now."""
-    if not found.method.startswith(_HEADER):
+    if not found.method.startswith(sessions.VOUCHED):
         return True
     claim = vouched_by_proxy()
     return claim is not None and found.method == by_header(claim.subject)

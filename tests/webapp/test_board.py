@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
+import httpx2
 import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Page, expect
 
-from bus import posts, presence
+from bus import posts, presence, sessions
 from bus.db import Database
+from bus.settings import Settings
 from tests.factories import Agent, make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running
 from tests.webapp.browser import PHONE, opened
 from tests.webapp.live import live
 from tests.webapp.steps import call, sign_in
 from tests.webapp.visits import Browser, Web
-from tests.webapp.worlds import World, inside
+from tests.webapp.worlds import World, fill, inside
+from webapp.boards import Looks
 
 _PART = {"X-Part": "1"}
 
@@ -133,3 +137,53 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
     # Going on shows what happened meanwhile.
     page.get_by_role("button", name="Pause").press("Enter")
     expect(page.locator(".numbers")).to_contain_text("ada/writer")
+
+
+def test_a_look_that_needs_no_page_is_answered_as_the_page_answers(database_url: str, site: Web, db: Database) -> None:
+    with db.write() as conn:
+        world = fill(conn)
+        eve = make_owner(conn, "eve")
+    address = inside(world, "board/")
+    with live(database_url) as url:
+        with db.call() as conn:
+            token, other = (
+                sessions.open_(conn, one.id, method="link", lasts=timedelta(hours=1)) for one in (world.owner, eve)
+            )
+        # The live web is reached without TLS.
+        looks = Looks(site.app, Settings.from_env({"DATABASE_URL": database_url, "PUBLIC_URL": url}))
+        looks._cookie = "llm-bus"
+
+        def ask(cookie: str, **headers: str) -> httpx2.Response:
+            return httpx2.get(url + address, headers={"X-Part": "1", "Cookie": cookie, **headers})
+
+        # Made by the page, and from then on without it.
+        first = ask(f"llm-bus={token}")
+        second = ask(f"a=b; llm-bus={token}; c=d")
+        assert (first.status_code, first.text) == (second.status_code, second.text)
+        assert "set-cookie" not in second.headers
+        same = ask(f"llm-bus={token}", **{"If-None-Match": second.headers["ETag"]})
+        assert (same.status_code, same.content) == (304, b"")
+        for name in ("etag", "cache-control", "content-type", "x-content-type-options"):
+            assert first.headers[name] == second.headers[name]
+
+        def is_answered(cookie: str, **headers: str) -> bool:
+            sent = {"host": url.removeprefix("http://"), "x-part": "1", "cookie": cookie, **headers}
+            raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+            found = looks.look(address, raw)
+            return found is not None
+
+        mark = first.headers["ETag"]
+        good = {"if-none-match": mark}
+        assert is_answered(f"llm-bus={token}", **good)
+        # What is unusual goes to the page, which decides.
+        assert not is_answered(f"llm-bus={other}", **good)
+        assert not is_answered("llm-bus=nobody", **good)
+        assert not is_answered("", **good)
+        assert not is_answered(f"llm-bus={token}", host="evil.example", **good)
+        assert ask(f"llm-bus={other}").status_code == 404
+        assert ask("llm-bus=nobody").status_code == 303
+        assert ask(f"llm-bus={token}", Host="evil.example").status_code == 421
+        with db.write() as conn:
+            sessions.end_all(conn, world.owner.id)
+        assert not is_answered(f"llm-bus={token}", **good)
+        assert ask(f"llm-bus={token}", **{"If-None-Match": mark}).status_code == 303
