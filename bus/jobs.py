@@ -9,6 +9,8 @@ from psycopg.types.json import Jsonb
 from bus.db import Connection
 from bus.rules import text
 
+# The list in Redis in which messages wait that say that a job is due.
+QUEUE = "llm-bus"
 _LONGEST_ERROR = 2000
 
 

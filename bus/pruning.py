@@ -23,6 +23,8 @@ _OLD = {
     "sessions": ("session", "expires_at < clock_timestamp()"),
     "sign_ups": ("sign_up", "expires_at < clock_timestamp()"),
     "login_links": ("login_link", "expires_at < clock_timestamp() - interval '1 day'"),
+    "gone_processes": ("process", "seen_at < clock_timestamp() - interval '1 day'"),
+    "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
     # A gateway that was still flushing when the project went.
     "lost_presence": ("presence", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),
     "lost_cursors": ("cursor", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0005"
+EXPECTED = "0006"
 
 
 def current(conn: psycopg.Connection[Any]) -> str | None:

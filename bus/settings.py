@@ -105,7 +105,8 @@ def number(env: Mapping[str, str], name: str, default: int, least: int, most: in
     Raises:
         SettingError: it is none, or out of bounds.
     """
-    text = env.get(name, "").strip()
+    # The default is told to the environment too, which may be one that remembers what it was asked (bus/masking.py).
+    text = env.get(name, str(default)).strip()
     if not text:
         return default
     if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
@@ -122,7 +123,7 @@ def switch(env: Mapping[str, str], name: str, default: bool = False) -> bool:
     Raises:
         SettingError: it says neither.
     """
-    text = env.get(name, "").strip().lower()
+    text = env.get(name, "1" if default else "0").strip().lower()
     if text and text not in _ON + _OFF:
         raise SettingError(f"{name} must be 1 or 0; it is {text!r}.")
     return text in _ON if text else default

@@ -1,8 +1,10 @@
 """One listener for web and gateway, for platforms that route one port to one process."""
 
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from bus.masking import Asked
 from bus.settings import Settings
 from mcp_gateway.__main__ import configure_logs, hypercorn_config, run_in_loop
 from mcp_gateway.app import Gateway
@@ -42,7 +44,9 @@ def run() -> None:
         SettingError: a setting is missing or malformed.
     """
     configure_logs()
-    settings, options = Settings.from_env(port=8787), WebOptions.from_env()
+    env = Asked(os.environ)
+    settings, options = Settings.from_env(env, port=8787), WebOptions.from_env(env)
     app = create_app(settings, options)
     gateway = Gateway(settings)
+    gateway.report_as("serve", env.shown(), app.extensions["bus.requests"])
     run_in_loop(serve(gateway, hypercorn_config(settings), OnePort(gateway, Web(app, settings))))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hypercorn.config import Config
 
 from bus import logs
+from bus.masking import Asked
 from bus.settings import SettingError, Settings
 from mcp_gateway.app import Gateway
 from mcp_gateway.plain import serve
@@ -18,10 +20,13 @@ def main() -> None:
     """Read the settings, serve, and drain on SIGTERM."""
     configure_logs()
     try:
-        settings = Settings.from_env()
+        env = Asked(os.environ)
+        settings = Settings.from_env(env)
     except SettingError as error:
         sys.exit(f"llm-bus gateway: {error}")
-    run_in_loop(run(settings))
+    gateway = Gateway(settings)
+    gateway.report_as("gateway", env.shown())
+    run_in_loop(serve(gateway, hypercorn_config(settings)))
 
 
 def configure_logs() -> None:
@@ -39,11 +44,6 @@ def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
         import uvloop
 
         uvloop.run(main)
-
-
-async def run(settings: Settings) -> None:
-    """Serve until the process is told to stop; calls under way are answered first."""
-    await serve(Gateway(settings), hypercorn_config(settings))
 
 
 def hypercorn_config(settings: Settings) -> Config:

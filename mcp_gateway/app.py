@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,10 @@ from starlette.requests import Request
 
 from bus import __version__
 from bus.ctx import Ctx
+from bus.masking import Setting
+from bus.reporting import Reporter, traffic
 from bus.settings import Settings
+from bus.tally import Tally
 from mcp_gateway.caller import Caller, bearer_key
 from mcp_gateway.envelope import envelope_error
 from mcp_gateway.fast import Call, FastPath, Spoken
@@ -83,6 +86,28 @@ class Gateway:
         )
         self._fast = FastPath(all_tools(), self._server) if settings.fast_path else None
         self._security = Security(settings)
+        # By status.
+        self.requests = Tally()
+        self._reporter: Reporter | None = None
+
+    def report_as(self, kind: str, shown: Mapping[str, Setting], *others: Tally) -> None:
+        """Report the process while this serves; see bus/processes.py.
+
+        Args:
+            shown: the settings in force, masked.
+            others: requests that others in the same process answer.
+        """
+        self._reporter = Reporter(
+            self.service.db,
+            kind,
+            shown,
+            counts=lambda: traffic(self.requests, *others),
+            figures=lambda: {
+                "waiting": self.service.waiters.count,
+                "streams": self.service.streams.count,
+                "queued": max(0, self.service.pending - self.settings.threads),
+            },
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -102,6 +127,9 @@ class Gateway:
                 stack.push_async_callback(self.service.stop)
                 self._limit.start()
                 stack.push_async_callback(self._limit.stop)
+                if self._reporter is not None:
+                    self._reporter.start()
+                    stack.push_async_callback(asyncio.to_thread, self._reporter.stop)
                 await stack.enter_async_context(self._server.session_manager.run())
             except Exception as error:  # noqa: BLE001 - the server must hear of it, whatever it is
                 _log.exception("start-up failed")
@@ -121,7 +149,7 @@ class Gateway:
             await self._route(scope, receive, response)
         finally:
             if scope["path"] != "/healthz":
-                _log_request(scope["method"], scope["path"], response.status, started)
+                self._note(scope["method"], scope["path"], response.status, started)
 
     async def _route(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         path = scope["path"]
@@ -264,8 +292,15 @@ class Gateway:
                 reply = denial(429)
             status = reply.status
         finally:
-            _log_request("POST", "/mcp", status, started)
+            self._note("POST", "/mcp", status, started)
         return reply
+
+    def _note(self, method: str, path: str, status: int, started: float) -> None:
+        """Count an answered request, and write the one line about it."""
+        self.requests.add(str(status))
+        taken = round((time.perf_counter() - started) * 1000, 1)
+        fields = {"method": method, "path": path[:100], "status": status, "ms": taken}
+        _log.info("request", extra={"fields": fields})
 
     def late(self, usual: Usual, reply: Reply) -> bytes:
         """A reply as an event of a stream that began while it was waited for."""
@@ -326,9 +361,3 @@ class _Response:
         self.status = reply.status
         await self._send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await self._send({"type": "http.response.body", "body": reply.body})
-
-
-def _log_request(method: str, path: str, status: int, started: float) -> None:
-    taken = round((time.perf_counter() - started) * 1000, 1)
-    fields = {"method": method, "path": path[:100], "status": status, "ms": taken}
-    _log.info("request", extra={"fields": fields})

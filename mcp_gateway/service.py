@@ -97,6 +97,11 @@ class Service:
         self.waiters.drain()
         self.streams.drain()
 
+    @property
+    def pending(self) -> int:
+        """Calls that a thread is at, or that wait for one; any thread may ask."""
+        return self._pending
+
     def _hear(self, project_id: int, kinds: frozenset[str]) -> None:
         self.waiters.hear(project_id, kinds)
         self.streams.hear(project_id, kinds)

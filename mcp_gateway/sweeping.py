@@ -65,6 +65,7 @@ class Sweeper(ABC, Generic[HeldT]):
         self._doubtful: set[HeldT] = set()
         self._doubt = asyncio.Event()
         self._draining = False
+        self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -88,6 +89,11 @@ class Sweeper(ABC, Generic[HeldT]):
     def is_draining(self) -> bool:
         """Whether the process is about to stop."""
         return self._draining
+
+    @property
+    def count(self) -> int:
+        """How many are held; any thread may ask."""
+        return self._count
 
     def all(self) -> list[HeldT]:
         """All that are held."""
@@ -119,8 +125,10 @@ class Sweeper(ABC, Generic[HeldT]):
             raise TooManyError
         self._per_token[token] += 1
         self._held.setdefault(one.ctx.project_id, set()).add(one)
+        self._count += 1
 
     def _let_go(self, one: HeldT) -> None:
+        self._count -= 1
         some = self._held[one.ctx.project_id]
         some.discard(one)
         if not some:

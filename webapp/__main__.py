@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import os
 import sys
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from bus import logs
+from bus.masking import Asked
+from bus.reporting import Reporter, traffic
 from bus.settings import SettingError, Settings
 from webapp.app import create_app
 from webapp.asgi import Web
@@ -18,8 +21,9 @@ def main() -> None:
     """Read the settings and serve."""
     logs.configure()
     try:
-        settings = Settings.from_env(port=8787)
-        options = WebOptions.from_env()
+        env = Asked(os.environ)
+        settings = Settings.from_env(env, port=8787)
+        options = WebOptions.from_env(env)
     except SettingError as error:
         sys.exit(f"llm-bus web: {error}")
     config = Config()
@@ -27,8 +31,14 @@ def main() -> None:
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")
     config.read_timeout = 60
-    web = Web(create_app(settings, options), settings)
-    asyncio.run(serve(web, config, mode="asgi"))  # type: ignore[arg-type]
+    app = create_app(settings, options)
+    requests = app.extensions["bus.requests"]
+    reporter = Reporter(app.extensions["bus.db"], "web", env.shown(), counts=lambda: traffic(requests))
+    reporter.start()
+    try:
+        asyncio.run(serve(Web(app, settings), config, mode="asgi"))  # type: ignore[arg-type]
+    finally:
+        reporter.stop()
 
 
 if __name__ == "__main__":

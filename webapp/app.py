@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wsgi import ClosingIterator, FileWrapper
@@ -18,6 +18,7 @@ from bus.cards import Addresses
 from bus.db import Database
 from bus.hints import Sender
 from bus.settings import Settings
+from bus.tally import Tally
 from webapp import errors, headers, providers, templating, visitors
 from webapp.boards import Made
 from webapp.options import WebOptions
@@ -56,6 +57,8 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
         settings.database_url, size=settings.threads, name="llm-bus web", told=Sender(settings.redis_url).give
     )
     app.extensions["bus.providers"] = providers.from_options(options)
+    # By route and status.
+    app.extensions["bus.requests"] = Tally()
     app.extensions["bus.limits"] = Limits(settings.redis_url)
     app.extensions["bus.boards"] = Made()
     for module in pkgutil.iter_modules(webapp.pages.__path__):
@@ -107,6 +110,7 @@ def _log_request(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule is not None else None
     # A board that asks every other second and has nothing new would drown everything else.
     if request.endpoint not in ("static", "health.healthz") and not g.get("bus_quiet"):
+        current_app.extensions["bus.requests"].add(route or "none", str(response.status_code))
         fields = {
             "method": request.method,
             "route": route,

@@ -4,15 +4,20 @@ import logging
 import os
 import sys
 import threading
+from typing import Any
 
 from celery import Celery
 from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
 from bus import logs
+from bus.db import Database
+from bus.jobs import QUEUE
+from bus.masking import Asked
+from bus.reporting import Reporter
 from bus.settings import SettingError
-from workers.app import QUEUE, create_app
-from workers.job import stopping
+from workers.app import create_app
+from workers.job import all_jobs, ran, stopping
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
@@ -31,15 +36,37 @@ def main() -> None:
     if role not in ("worker", "beat") or len(sys.argv) > 2:
         sys.exit(_USAGE)
     try:
-        settings = WorkerSettings.from_env()
+        env = Asked(os.environ)
+        settings = WorkerSettings.from_env(env)
         app = create_app(settings)
     except SettingError as error:
         sys.exit(f"llm-bus {role}: {error}")
-    if role == "beat":
-        # In memory: what is due stands in PostgreSQL, so nothing has to be remembered here.
-        app.Beat(scheduler="celery.beat:Scheduler", quiet=True).run()
-    else:
-        _work(app, settings)
+    # A pool of its own, since a scheduler has no other; one connection.
+    db = Database(settings.bus.database_url, size=1, name=f"llm-bus {role}")
+    reporter = Reporter(db, role, env.shown(), **({} if role == "beat" else _told(settings)))
+    reporter.start()
+    try:
+        if role == "beat":
+            # In memory: what is due stands in PostgreSQL, so nothing has to be remembered here.
+            app.Beat(scheduler="celery.beat:Scheduler", quiet=True).run()
+        else:
+            _work(app, settings)
+    finally:
+        reporter.stop()
+
+
+def _told(settings: WorkerSettings) -> dict[str, Any]:
+    """What a worker reports: what its jobs did, and how often each is to run."""
+    schedule = {one.name: one.rest + settings.every.get(one.name, one.every) for one in all_jobs().values()}
+
+    def counts() -> dict[str, int]:
+        found = ran.read()
+        return {
+            "jobs": sum(found.values()),
+            "failures": sum(count for (_, outcome), count in found.items() if outcome != "ok"),
+        }
+
+    return {"counts": counts, "figures": lambda: {"schedule": schedule}}
 
 
 def _work(app: Celery, settings: WorkerSettings) -> None:

@@ -15,12 +15,12 @@ from celery.signals import setup_logging
 from bus.db import Database
 from bus.errors import Unavailable
 from bus.hints import Sender
+from bus.jobs import QUEUE
 from bus.settings import SettingError
 from workers.job import Job, all_jobs, run
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
-QUEUE = "llm-bus"
 # After a kill a message that was not acknowledged comes back within this; the schedule asks again much sooner.
 _VISIBILITY_SECONDS = 300
 _RETRIES = 3

@@ -20,6 +20,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from bus import jobs as runs
 from bus.db import Connection, Database
 from bus.errors import Unavailable
+from bus.tally import Tally
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger("workers.job")
@@ -28,6 +29,8 @@ _BUDGET_SECONDS = 20.0
 
 # Set when the process is told to stop: whatever is under way ends with its present batch.
 stopping = threading.Event()
+# The runs of this process by job and outcome.
+ran = Tally()
 
 Act = Callable[[Connection, int], int]
 Find = Callable[[Connection, int], list[int]]
@@ -217,6 +220,7 @@ def _write_down(
     if error is not None:
         fields["error"] = error
     _log.log(level, "job", extra={"fields": fields})
+    ran.add(name, outcome)
     try:
         with db.call() as conn:
             runs.finish(conn, run_id, outcome, counts, error)

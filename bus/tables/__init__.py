@@ -27,6 +27,7 @@ from bus.tables.credit import (
     metering,
     price,
 )
+from bus.tables.service import PROCESS_KINDS, process, service_sample
 from bus.tables.stats import event_count, service_stats
 from bus.tables.tenancy import (
     audit,
@@ -60,9 +61,11 @@ TENANCY = frozenset(
         participant_name,
         participation,
         price,
+        process,
         project,
         sealed,
         secret,
+        service_sample,
         service_stats,
         session,
         sign_up,
@@ -95,6 +98,7 @@ __all__ = [
     "NOTICE_KINDS",
     "PARTICIPANT_KINDS",
     "PLANS",
+    "PROCESS_KINDS",
     "TASK_STATUSES",
     "TENANCY",
     "audit",
@@ -122,11 +126,13 @@ __all__ = [
     "post",
     "presence",
     "price",
+    "process",
     "project",
     "project_clock",
     "sealed",
     "secret",
     "sequence",
+    "service_sample",
     "service_stats",
     "session",
     "sign_up",

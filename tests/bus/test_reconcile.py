@@ -113,6 +113,7 @@ def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Proje
     assert gone == {
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
         "lost_cursors": 1, "sessions": 0, "sign_ups": 0, "login_links": 0,
+        "gone_processes": 0, "samples": 0,
     }  # fmt: skip
     assert conn.all("SELECT key FROM idempotency") == [("new",)]
     assert [run.id for run in jobs.list_(conn, name="x")] == [newest, busy]

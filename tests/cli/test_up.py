@@ -8,8 +8,9 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import psutil
@@ -17,6 +18,9 @@ import psycopg
 import pytest
 import redis
 
+from bus import processes
+from bus.db import Database
+from bus.masking import MASK
 from tests.cli.running import LLM_BUS, Bus, bus, data_folder, environment, remaining, reserve_ports, run
 
 
@@ -75,6 +79,25 @@ def test_other_commands_find_the_running_bus(bus: Bus) -> None:
     well = run("doctor", "--data", bus.said["data"])
     assert well.returncode == 0, well.stdout
     assert "BAD" not in well.stdout
+
+
+def test_every_process_reports_itself(bus: Bus) -> None:
+    def reported() -> list[processes.Process]:
+        with closing(Database(bus.said["database_url"], size=1)) as db, db.call() as conn:
+            return processes.list_(conn)
+
+    _eventually(lambda: [one.kind for one in reported()] == ["beat", "gateway", "web", "worker"])
+    for one in reported():
+        assert psutil.pid_exists(one.pid)
+        database = one.settings["DATABASE_URL"]
+        assert not database.is_default
+        assert MASK in database.value
+        assert urlsplit(bus.said["database_url"]).password not in json.dumps([vars_of(one) for one in reported()])
+        assert one.figures["memory_bytes"] > 1_000_000
+
+
+def vars_of(one: processes.Process) -> dict[str, object]:
+    return {"settings": {name: setting.value for name, setting in one.settings.items()}, "figures": one.figures}
 
 
 def test_secrets_are_readable_by_their_owner_only(bus: Bus) -> None:

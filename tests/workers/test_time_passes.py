@@ -6,20 +6,24 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 import redis
 
-from bus import jobs, leases, presence, schema
+from bus import condition, jobs, leases, presence, schema
+from bus.condition import Condition, Probe
 from bus.db import Database
 from bus.errors import Unavailable
+from bus.processes import list_ as list_processes
 from cli.embedded import account, postgres
 from tests import servers
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import running as gateways
 from tests.mcp_gateway.wire import Wire
 from tests.queue import Queue
-from tests.workers.processes import running, start, stop, until
+from tests.workers.processes import Process, running, start, stop, until
+from workers.job import all_jobs
 
 
 @pytest.fixture
@@ -52,6 +56,29 @@ def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
         assert (events[1]["actor"], events[1]["payload"]["surface"]) == (team.bob.actor, "src/a.py")
         for wire in (alice, bob):
             wire.close()
+        _is_well(db, url, processes)
+    # Who stops in order takes its report back.
+    with db.call() as conn:
+        assert list_processes(conn, gone=True) == []
+
+
+def _is_well(db: Database, url: str, processes: list[Process]) -> None:
+    """The condition of the service shows every process, the clock at work, and nothing late."""
+    with closing(Probe(url)) as probe:
+
+        def found() -> Condition:
+            return condition.look(db, probe)
+
+        until(lambda: {one.kind for one in found().contents.processes} == {"beat", "gateway", "worker"}, *processes)
+        well = found()
+    assert well.postgres is not None
+    assert well.postgres.is_migrated
+    assert well.queue is not None
+    assert well.contents is not None
+    assert well.contents.heartbeat_seconds is not None
+    assert well.contents.heartbeat_seconds < 30
+    assert {one.name for one in well.contents.jobs} == set(all_jobs())
+    assert [one.name for one in well.contents.jobs if one.is_late] == []
 
 
 def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
