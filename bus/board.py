@@ -5,6 +5,7 @@ however long the ledger is, and everything on the board is bounded.
 Source: docs/decisions/0024-live-board.md
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -146,12 +147,13 @@ class Board:
         return sorted(found.items(), key=lambda lane: (not lane[0], not any(one.active for one in lane[1]), lane[0]))
 
 
+# Of the project `pj`.
 _MARK = """
-    SELECT c.last_seq::text || '.' || coalesce((
+    SELECT c.project_id, c.last_seq, clock_timestamp() AS at, c.last_seq::text || '.' || coalesce((
         SELECT floor(extract(epoch FROM max(pr.last_seen)) / %(seen)s)::bigint FROM presence pr
         WHERE pr.project_id = c.project_id), 0)::text || '.'
-        || floor(extract(epoch FROM clock_timestamp()) / %(turn)s)::bigint::text, c.last_seq, clock_timestamp()
-    FROM project_clock c WHERE c.project_id = %(project)s
+        || floor(extract(epoch FROM clock_timestamp()) / %(turn)s)::bigint::text AS mark
+    FROM project_clock c WHERE c.project_id = pj.id
 """
 
 _PEOPLE = """
@@ -234,14 +236,14 @@ def mark(conn: Connection, project_id: int) -> str:
     return str(_moment(conn, project_id)[0])
 
 
-def find_mark(conn: Connection, owner_id: int, project_id: int) -> str | None:
-    """The mark of a project of an owner; None where the owner has no such project."""
-    row = conn.maybe(
-        f"{_MARK} AND EXISTS (SELECT FROM project pj WHERE pj.id = c.project_id AND pj.owner_id = %(owner)s"
-        " AND pj.purging_at IS NULL)",
-        {"owner": owner_id, "project": project_id, "seen": _SEEN_SECONDS, "turn": _TURN_SECONDS},
+def list_marks(conn: Connection, project_ids: Collection[int]) -> dict[int, str]:
+    """The marks of several projects, by project; those that are gone, or on their way, are left out."""
+    rows = conn.all(
+        f"SELECT m.project_id, m.mark FROM project pj CROSS JOIN LATERAL ({_MARK}) AS m"
+        " WHERE pj.id = ANY (%(projects)s) AND pj.purging_at IS NULL",
+        {"projects": sorted(project_ids), "seen": _SEEN_SECONDS, "turn": _TURN_SECONDS},
     )
-    return None if row is None else str(row[0])
+    return dict(rows)
 
 
 def get(conn: Connection, project_id: int) -> Board:
@@ -273,7 +275,10 @@ def get(conn: Connection, project_id: int) -> Board:
 
 
 def _moment(conn: Connection, project_id: int) -> tuple[str, int, datetime]:
-    found, seq, at = conn.one(_MARK, {"project": project_id, "seen": _SEEN_SECONDS, "turn": _TURN_SECONDS})
+    found, seq, at = conn.one(
+        f"SELECT m.mark, m.last_seq, m.at FROM project pj CROSS JOIN LATERAL ({_MARK}) AS m WHERE pj.id = %(project)s",
+        {"project": project_id, "seen": _SEEN_SECONDS, "turn": _TURN_SECONDS},
+    )
     return found, seq, at
 
 

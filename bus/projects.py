@@ -56,6 +56,12 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str = "cli") -> Pr
     return get(conn, project_id)
 
 
+def is_of(conn: Connection, owner_id: int, project_id: int) -> bool:
+    """Whether an owner has this project, and it is not being deleted."""
+    query = "SELECT 1 FROM project WHERE id = %s AND owner_id = %s AND purging_at IS NULL"
+    return conn.maybe(query, (project_id, owner_id)) is not None
+
+
 def get(conn: Connection, project_id: int) -> Project:
     """The project with this id.
 

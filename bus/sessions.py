@@ -1,6 +1,7 @@
 """Sessions: browsers in which an owner is signed in. The browser holds a random token, the database its SHA-256."""
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,6 +58,17 @@ SELECT id, method, address, agent, created_at, last_used_at, expires_at,
 FROM found
 """
 
+_KEEP_ALIVE = """
+WITH found AS (
+    SELECT s.id, s.last_used_at FROM session s
+    WHERE s.id = ANY (%(ids)s) AND s.expires_at > clock_timestamp() AND s.last_used_at > clock_timestamp() - %(idle)s
+), touched AS (
+    UPDATE session SET last_used_at = clock_timestamp() WHERE id = ANY (ARRAY(
+        SELECT id FROM found WHERE last_used_at < clock_timestamp() - interval '1 minute' ORDER BY id))
+)
+SELECT id FROM found
+"""
+
 
 def open_(
     conn: Connection,
@@ -102,6 +114,12 @@ def find(conn: Connection, token: str, *, idle: timedelta) -> Session | None:
         return None
     number, method, address, agent, created_at, last_used_at, expires_at, *whose = row
     return Session(number, Owner(*whose), method, address, agent, created_at, last_used_at, expires_at)
+
+
+def keep_alive(conn: Connection, session_ids: Collection[int], *, idle: timedelta) -> set[int]:
+    """Which of these sessions still hold; they count as used, as by a request, at most once a minute each."""
+    rows = conn.all(_KEEP_ALIVE, {"ids": sorted(session_ids), "idle": idle})
+    return {session_id for (session_id,) in rows}
 
 
 def rotate(conn: Connection, session_id: int) -> str | None:

@@ -49,4 +49,5 @@ def run() -> None:
     app = create_app(settings, options)
     gateway = Gateway(settings)
     gateway.report_as("serve", env.shown(), app.extensions["bus.requests"])
-    run_in_loop(serve(gateway, hypercorn_config(settings), OnePort(gateway, Web(app, settings))))
+    web = Web(app, settings)
+    run_in_loop(serve(gateway, hypercorn_config(settings), OnePort(gateway, web), web.drain))

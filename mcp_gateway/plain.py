@@ -13,8 +13,8 @@ import contextlib
 import functools
 import hashlib
 import re
-import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -25,6 +25,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
+from bus.stopping import told_to_stop
 from mcp_gateway.app import Gateway, Plain, Usual
 from mcp_gateway.fast import SSE_HEADERS
 from mcp_gateway.replies import Headers, Reply
@@ -47,12 +48,13 @@ _STILL_HERE = b": ping\r\n\r\n"
 _LAST_WORDS_SECONDS = 3.0
 
 
-async def serve(gateway: Gateway, config: Config, app: Any = None) -> None:
+async def serve(gateway: Gateway, config: Config, app: Any = None, drain: Callable[[], None] = lambda: None) -> None:
     """Serve until the process is told to stop; calls under way are answered first.
 
     Args:
         app: the ASGI application behind the listener, if it is more than the gateway: it hands the gateway what is
             the gateway's, its lifespan too.
+        drain: is called when the process is told to stop, for what else would hold it up.
     """
     if gateway.settings.fast_path:
         # The one seam: hypercorn makes its connections by this name.
@@ -61,25 +63,15 @@ async def serve(gateway: Gateway, config: Config, app: Any = None) -> None:
         gateway if app is None else app,  # type: ignore[arg-type]
         config,
         mode="asgi",
-        shutdown_trigger=functools.partial(_told_to_stop, gateway),
+        shutdown_trigger=functools.partial(_told_to_stop, gateway, drain),
     )
 
 
-async def _told_to_stop(gateway: Gateway) -> None:
+async def _told_to_stop(gateway: Gateway, drain: Callable[[], None]) -> None:
     """Return when the process is told to stop, after the calls that wait were told to come again."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is None:
-            continue
-        try:
-            loop.add_signal_handler(number, told.set)
-        except NotImplementedError:
-            # Windows has no signals that a loop could wait for.
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
-    await told.wait()
+    await told_to_stop()
     gateway.service.drain()
+    drain()
 
 
 class Heads:

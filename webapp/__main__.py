@@ -12,6 +12,7 @@ from bus import logs
 from bus.masking import Asked
 from bus.reporting import Reporter, traffic
 from bus.settings import SettingError, Settings
+from bus.stopping import told_to_stop
 from webapp.app import create_app
 from webapp.asgi import Web
 from webapp.options import WebOptions
@@ -36,9 +37,17 @@ def main() -> None:
     reporter = Reporter(app.extensions["bus.db"], "web", env.shown(), counts=lambda: traffic(requests))
     reporter.start()
     try:
-        asyncio.run(serve(Web(app, settings), config, mode="asgi"))  # type: ignore[arg-type]
+        asyncio.run(_serve(Web(app, settings), config))
     finally:
         reporter.stop()
+
+
+async def _serve(web: Web, config: Config) -> None:
+    async def told() -> None:
+        await told_to_stop()
+        web.drain()
+
+    await serve(web, config, mode="asgi", shutdown_trigger=told)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

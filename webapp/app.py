@@ -20,7 +20,6 @@ from bus.hints import Sender
 from bus.settings import Settings
 from bus.tally import Tally
 from webapp import errors, headers, providers, templating, visitors
-from webapp.boards import Made
 from webapp.options import WebOptions
 from webapp.page import is_machine
 from webapp.ratelimit import Limits
@@ -60,7 +59,6 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
     # By route and status.
     app.extensions["bus.requests"] = Tally()
     app.extensions["bus.limits"] = Limits(settings.redis_url)
-    app.extensions["bus.boards"] = Made()
     for module in pkgutil.iter_modules(webapp.pages.__path__):
         app.register_blueprint(importlib.import_module(f"webapp.pages.{module.name}").pages)
     visitors.init(app, secure=secure)

@@ -1,7 +1,7 @@
 """`boards`: what it costs that people watch live boards while agents work, and how late a board is.
 
-A web process serves the boards behind hypercorn as it does anywhere. The boards ask as the script in the page does:
-every second and a half, with the mark of what they show. The agents work at the pace of agents that think in between.
+A web process serves the boards behind hypercorn as it does anywhere, each by a stream of server-sent events as the
+script in the page opens it. The agents work at the pace of agents that think in between.
 """
 
 import asyncio
@@ -30,16 +30,17 @@ from bus import humans, sessions
 from bus.settings import Settings
 from cli.embedded import child
 from webapp.app import create_app
-from webapp.pages import board as page
+from webapp.streams import MOST_OF_ONE
 
 _TEAMS = 10
 _TEAM = 6
 _AGENTS = 50
 _BOARDS = 200
+# Each of which may hold so many streams and no more.
+_SESSIONS = _BOARDS // MOST_OF_ONE
 _PAUSE = (0.5, 1.5)
 _PROBE_SECONDS = 0.25
-_ETAG = re.compile(rb'\r\netag: *"(\d+)\.[^"]*"', re.IGNORECASE)
-_WHOLE_ETAG = re.compile(rb"\r\netag: *([^\r]+)", re.IGNORECASE)
+_ID = re.compile(rb"\bid: (\d+)\.")
 _POST_ID = re.compile(rb'"post_id\\?":(\d+)')
 
 
@@ -50,14 +51,12 @@ class _Watch:
     Attributes:
         news: of each project, the posts that the boards have yet to show: number and the moment of its answer.
         late: seconds from the answer to a post until a board had it.
-        asked, changed, size: requests, those that were answered with a board, and the bytes of those.
+        boards, size: how many were sent, and their bytes.
     """
 
     news: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
     late: list[float] = field(default_factory=list)
-    took: list[float] = field(default_factory=list)
-    asked: int = 0
-    changed: int = 0
+    boards: int = 0
     size: int = 0
 
 
@@ -75,12 +74,12 @@ def run(stage: Stage) -> Result:
     """Agents alone, open boards alone, and both together: what it costs, and how late news is on a board."""
     result = Result()
     teams = make_teams(stage.bed.database, _TEAMS, _TEAM)
-    cookie = _cookie(stage.bed, teams)
+    cookies = [_cookie(stage.bed, teams) for _ in range(_SESSIONS)]
     with _web(stage.bed) as (process, web):
         settle(stage.bed)
         phases = {}
         for name, agents, boards in (("agents", _AGENTS, 0), ("boards", 0, _BOARDS), ("both", _AGENTS, _BOARDS)):
-            phases[name] = asyncio.run(_play(stage, teams, web, process.pid, cookie, agents, boards))
+            phases[name] = asyncio.run(_play(stage, teams, web, process.pid, cookies, agents, boards))
     _tell(result, phases)
     events = check_ledgers(stage.bed.database, [team.project_id for team in teams])
     result.checked.append(f"{events} events contiguous; {len(phases['both'].watch.late)} posts seen on boards")
@@ -116,7 +115,7 @@ def _web(bus: Bed) -> Iterator[tuple["subprocess.Popen[bytes]", Address]]:
 
 
 async def _play(
-    stage: Stage, teams: list[Team], web: Address, pid: int, cookie: str, agents: int, boards: int
+    stage: Stage, teams: list[Team], web: Address, pid: int, cookies: list[str], agents: int, boards: int
 ) -> _Phase:
     watch = _Watch({team.project_id: [] for team in teams})
     calls: list[float] = []
@@ -126,16 +125,16 @@ async def _play(
         asyncio.ensure_future(_agent(player, targets[at % len(targets)], calls)) for at, player in enumerate(players)
     ]
     tasks += [
-        asyncio.ensure_future(_board(web, cookie, teams[at % len(teams)].project_id, watch)) for at in range(boards)
+        asyncio.ensure_future(_board(web, cookies[at % len(cookies)], teams[at % len(teams)].project_id, watch))
+        for at in range(boards)
     ]
     if agents and boards:
         tasks.append(asyncio.ensure_future(_probe(targets[0], teams, watch)))
     # Every board has made its first look, and every process is warm.
     await asyncio.sleep(3.0)
     calls.clear()
-    watch.asked = watch.changed = watch.size = 0
+    watch.boards = watch.size = 0
     watch.late.clear()
-    watch.took.clear()
     watched = {**stage.bed.watched, "web": [pid]}
     before, began = cpu.snapshot(watched), time.monotonic()
     await asyncio.sleep(stage.effort.board_seconds)
@@ -179,38 +178,34 @@ async def _probe(target: Address, teams: list[Team], watch: _Watch) -> None:
 
 
 async def _board(web: Address, cookie: str, project_id: int, watch: _Watch) -> None:
-    """One open board."""
-    await asyncio.sleep(random.uniform(0, page.EVERY_SECONDS))
+    """One open board: a stream that is read to its end."""
     reader, writer = await asyncio.open_connection(web.host, web.port)
-    head = (
-        f"GET /admin/projects/{project_id}/board/ HTTP/1.1\r\nHost: {web.host}:{web.port}\r\nCookie: {cookie}\r\n"
-        "X-Part: 1\r\n"
-    ).encode()
-    mark, known = b'"0"', 0
+    writer.write(
+        f"GET /admin/projects/{project_id}/board/stream?mark=0 HTTP/1.1\r\nHost: {web.host}:{web.port}\r\n"
+        f"Cookie: {cookie}\r\n\r\n".encode()
+    )
+    known, left = 0, b""
     with _closing(writer):
         while True:
-            began = time.monotonic()
-            answer = await _exchange(reader, writer, head + b"If-None-Match: " + mark + b"\r\n\r\n")
-            watch.took.append(time.monotonic() - began)
-            watch.asked += 1
-            if not answer.startswith(b"HTTP/1.1 304"):
-                require(answer.startswith(b"HTTP/1.1 200"), f"a board was answered {answer[:80]!r}")
-                watch.changed += 1
-                watch.size += len(answer)
-                found = _WHOLE_ETAG.search(answer)
-                assert found is not None
-                mark = found[1]
-                seq = number_in(_ETAG, answer)
-                now = time.monotonic()
+            more = await reader.read(65_536)
+            require(more != b"", "the web closed a stream")
+            left += more
+            *whole, left = left.split(b"\n\n")
+            for message in whole:
+                found = _ID.search(message)
+                if found is None:
+                    continue
+                watch.boards += 1
+                watch.size += len(message)
+                seq, now = int(found[1]), time.monotonic()
                 watch.late += [now - at for number, at in watch.news[project_id] if known < number <= seq]
                 known = seq
-            await asyncio.sleep(page.EVERY_SECONDS)
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, content: bytes) -> bytes:
     writer.write(content)
     answer = b""
-    while not (answer.startswith(b"HTTP/1.1 304") and answer.endswith(b"\r\n\r\n")) and not is_complete(answer):
+    while not is_complete(answer):
         more = await reader.read(65_536)
         require(more != b"", f"the server closed the connection after {answer[:80]!r}")
         answer += more
@@ -228,7 +223,7 @@ def _closing(writer: asyncio.StreamWriter) -> Iterator[None]:
 
 def _tell(result: Result, phases: dict[str, _Phase]) -> None:
     both, idle, alone = phases["both"], phases["boards"], phases["agents"]
-    late, took = summarise(both.watch.late), summarise(both.watch.took)
+    late = summarise(both.watch.late)
     before, beside = summarise(alone.calls), summarise(both.calls)
     result.figures |= {
         "late_p50": late.p50,
@@ -240,15 +235,14 @@ def _tell(result: Result, phases: dict[str, _Phase]) -> None:
     }
     result.tables.append(
         (
-            ["phase", "web", "PostgreSQL", "gateways", "calls/s", "looks/s", "boards/s", "KiB each"],
+            ["phase", "web", "PostgreSQL", "gateways", "calls/s", "boards/s", "KiB each"],
             [
                 [
                     name,
                     *(f"{one.cores[party]:.2f}" for party in ("web", "postgres", "gateway")),
                     f"{len(one.calls) / one.seconds:.0f}",
-                    f"{one.watch.asked / one.seconds:.0f}",
-                    f"{one.watch.changed / one.seconds:.0f}",
-                    f"{one.watch.size / max(one.watch.changed, 1) / 1024:.1f}",
+                    f"{one.watch.boards / one.seconds:.0f}",
+                    f"{one.watch.size / max(one.watch.boards, 1) / 1024:.1f}",
                 ]
                 for name, one in phases.items()
             ],
@@ -257,8 +251,7 @@ def _tell(result: Result, phases: dict[str, _Phase]) -> None:
     result.lines += [
         f"{_BOARDS} boards at rest keep {idle.cores['web'] + idle.cores['postgres']:.2f} of a core busy; columns of"
         " the table are cores",
-        f"a post is on a board {late.p50:.0f} ms after its answer (p99 {late.p99:.0f}, at most {late.max:.0f});"
-        f" a look takes {took.p50:.1f} ms (p99 {took.p99:.0f})",
+        f"a post is on a board {late.p50:.0f} ms after its answer (p99 {late.p99:.0f}, at most {late.max:.0f})",
         f"calls of {_AGENTS} agents take {before.p50:.1f} ms alone and {beside.p50:.1f} beside the boards"
         f" (p99 {before.p99:.0f} and {beside.p99:.0f})",
     ]

@@ -1,15 +1,14 @@
 """The live board: the team at work, up to date within two seconds without a reload.
 
-The script in the page asks every second and a half whether the board's mark has moved. Mostly it has not, and the
-answer is an empty 304; when it has, the answer is the board alone, made once for all who watch the project in this
-process. Most of these looks are answered before they come here (webapp/boards.py).
+The script in the page opens a stream of server-sent events, which webapp/streams.py serves beside Flask. Where that
+cannot be had, it asks every second and a half whether the board's mark has moved; mostly it has not, and the answer is
+an empty 304. Without a script the page loads itself anew.
 Source: docs/decisions/0024-live-board.md
 """
 
-from flask import Response, current_app, g, make_response, render_template, request
+from flask import Response, g, make_response, render_template, request
 
 from bus import board
-from webapp.boards import Made
 from webapp.engine import reading
 from webapp.page import Entry, ProjectPages, current_project
 
@@ -22,20 +21,21 @@ EVERY_SECONDS = 1.5
 def index() -> str | Response:
     """The board; to its script only what is on it, and nothing at all where that has not changed."""
     project = current_project()
-    if not request.headers.get("X-Part"):
-        with reading() as conn:
-            found = board.get(conn, project.id)
-        return render_template("board/index.html", project=project, board=found, every=EVERY_SECONDS)
-    made: Made = current_app.extensions["bus.boards"]
+    is_look = bool(request.headers.get("X-Part"))
     with reading() as conn:
         mark = board.mark(conn, project.id)
-        g.bus_quiet = request.if_none_match.contains(mark)
-        part = "" if g.bus_quiet else made.get(project.id, mark)
-        if part is None:
-            found = board.get(conn, project.id)
-            mark, part = found.mark, render_template("board/_now.html", project=project, board=found)
-            made.put(project.id, mark, part)
+        g.bus_quiet = is_look and request.if_none_match.contains(mark)
+        found = None if g.bus_quiet else board.get(conn, project.id)
+    if found is not None and not is_look:
+        return render_template("board/index.html", project=project, board=found, every=EVERY_SECONDS)
+    part = "" if found is None else render_template("board/_now.html", project=project, board=found)
     response = make_response(part)
     response.set_etag(mark)
     response.make_conditional(request)
     return response
+
+
+@pages.get("/stream")
+def stream() -> tuple[str, int]:
+    """Say that there is no stream to be had here; where there is one, this is not asked."""
+    return "", 204

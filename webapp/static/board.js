@@ -1,4 +1,4 @@
-// The live board: asks whether it has changed, and puts in place only what is another than it was.
+// The live board: hears when it has changed, and puts in place only what is another than it was.
 "use strict";
 
 (() => {
@@ -8,9 +8,13 @@
   const pause = document.getElementById("live-pause");
   const say = document.getElementById("live-say");
   const every = 1000 * Number(board.dataset.every);
-  let mark = `"${board.dataset.mark}"`;
+  let mark = board.dataset.mark;
+  let source = null;
+  let held = null;
+  let dead = 0;
   let wait = every;
   let timer = 0;
+  let tries = 0;
   let asking = false;
   let pressed = false;
   // How far this computer's clock is from the service's.
@@ -23,22 +27,65 @@
     state.className = `badge dot ${kind}`;
   }
 
+  // The service sends the board whenever it has changed. What is missed while nothing is open comes with the next.
+  function listen() {
+    quiet();
+    if (document.hidden || paused()) return;
+    source = new EventSource(`${board.dataset.url}stream?mark=${encodeURIComponent(mark)}`);
+    source.onopen = () => show("live", "good");
+    source.onmessage = (event) => {
+      if (pressed) {
+        // A link that is being clicked stays where it is.
+        held = event;
+        return;
+      }
+      heard();
+      mark = event.lastEventId;
+      take(event.data);
+      show("live", "good");
+    };
+    source.addEventListener("still", () => { heard(); show("live", "good"); });
+    source.addEventListener("away", () => { heard(); show("out of touch, trying again", "warn"); });
+    source.onerror = () => {
+      // It opens itself again, unless it was refused.
+      if (source.readyState === EventSource.CLOSED) fallBack();
+      else setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) fallBack(); }, 3000);
+    };
+    heard(4000);
+  }
+
+  // Nothing at all for so long: something between keeps the stream back, or the line is dead.
+  function heard(patience = 25000) {
+    clearTimeout(dead);
+    dead = setTimeout(fallBack, patience);
+  }
+
+  function quiet() {
+    clearTimeout(timer);
+    clearTimeout(dead);
+    source?.close();
+    source = null;
+  }
+
+  function fallBack() {
+    quiet();
+    tries = 0;
+    look();
+  }
+
+  // Without a stream the board is asked for, now and then; after a while the stream is tried again.
   async function look() {
     clearTimeout(timer);
-    if (asking || document.hidden || pause.ariaPressed === "true") return;
-    if (pressed) {
-      // A link that is being clicked stays where it is.
-      timer = setTimeout(look, 300);
-      return;
-    }
+    if (asking || source || document.hidden || paused()) return;
     asking = true;
     try {
       const answer = await fetch(board.dataset.url, {
-        headers: { "X-Part": "1", "If-None-Match": mark }, cache: "no-store", redirect: "manual",
+        headers: { "X-Part": "1", "If-None-Match": `"${mark}"` }, cache: "no-store", redirect: "manual",
       });
       if (answer.status === 200) {
-        mark = answer.headers.get("ETag");
-        take(await answer.text());
+        const html = await answer.text();
+        mark = answer.headers.get("ETag").replaceAll('"', "");
+        take(html);
       } else if (answer.status !== 304) {
         throw new Error(answer.type === "opaqueredirect" || answer.status === 404 ? "out" : "away");
       }
@@ -51,7 +98,12 @@
       else show("out of touch, trying again", "warn");
     }
     asking = false;
-    timer = setTimeout(look, wait);
+    tries += 1;
+    timer = setTimeout(tries % 40 === 0 ? listen : look, wait);
+  }
+
+  function paused() {
+    return pause.getAttribute("aria-pressed") === "true";
   }
 
   function take(html) {
@@ -122,25 +174,30 @@
   ahead = Date.now() - Date.parse(board.querySelector(".live-grid").dataset.now);
 
   pause.addEventListener("click", () => {
-    const paused = pause.ariaPressed !== "true";
-    pause.ariaPressed = String(paused);
-    if (paused) {
-      clearTimeout(timer);
+    pause.setAttribute("aria-pressed", String(!paused()));
+    if (paused()) {
+      quiet();
       show("paused", "");
     } else {
-      look();
+      listen();
     }
   });
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(timer);
-    else look();
+    if (document.hidden) quiet();
+    else listen();
   });
   board.addEventListener("pointerdown", () => { pressed = true; });
-  for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { pressed = false; });
-  addEventListener("online", look);
-  addEventListener("pageshow", (event) => { if (event.persisted) look(); });
+  for (const end of ["pointerup", "pointercancel"]) {
+    addEventListener(end, () => {
+      pressed = false;
+      if (held && source) source.onmessage(held);
+      held = null;
+    });
+  }
+  addEventListener("online", listen);
+  addEventListener("pagehide", quiet);
+  addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
   setInterval(() => { tick(); tell(); }, 1000);
-  show("live", "good");
   tick();
-  timer = setTimeout(look, every);
+  listen();
 })();

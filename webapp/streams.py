@@ -1,0 +1,208 @@
+"""Live boards by server-sent events: a board is made once when it has changed, and sent to all who watch it.
+
+All streams of a process stand on one loop. Twice a second two statements ask for every board that is watched whether it
+has moved and for every session whether it still holds; nobody is sent anything on the word of an older answer. A stream
+that cannot be opened here is left to the page, which says no to it; the script asks now and then instead.
+Source: docs/decisions/0024-live-board.md
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs
+
+import psycopg
+from flask import Flask, render_template
+
+from bus import board, projects, sessions
+from bus.db import Database
+from bus.errors import BusError
+from bus.settings import Settings, serves
+from webapp.options import WebOptions
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MOST = 1_000
+"""How many streams a process holds; further boards ask now and then."""
+MOST_OF_ONE = 20
+"""How many of them one session may hold."""
+
+_LOOK_SECONDS = 0.5
+# Sent so that whoever watches, and every proxy between, knows that the stream lives.
+_STILL_SECONDS = 10.0
+_PATH = re.compile(r"/admin/projects/(\d{1,18})/board/stream")
+_LONGEST_TOKEN = 64
+_STILL = b"event: still\ndata:\n\n"
+_AWAY = b"event: away\ndata:\n\n"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    # nginx keeps back what it is not told to let through.
+    (b"x-accel-buffering", b"no"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Stream:
+    """One open board. What is to be sent next replaces what has not been sent yet: a slow reader skips."""
+
+    session_id: int
+    project_id: int
+    mark: str
+    next: bytes = b""
+    over: bool = False
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def give(self, content: bytes) -> None:
+        self.next = content
+        self.moved.set()
+
+    def end(self) -> None:
+        self.over = True
+        self.moved.set()
+
+
+class Streams:
+    """The open boards of one process, on the loop that serves it."""
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        self._app = app
+        self._db: Database = app.extensions["bus.db"]
+        self._options: WebOptions = app.extensions["bus.options"]
+        self._cookie = app.config["BUS_COOKIE_NAME"]
+        self._hosts = settings.allowed_hosts
+        self._open: set[_Stream] = set()
+        self._made: dict[int, tuple[str, bytes]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._draining = False
+
+    def is_stream(self, scope: Scope) -> bool:
+        """Whether a request asks for a board's stream; this costs next to nothing."""
+        path: str = scope["path"]
+        return path.endswith("/board/stream") and scope["method"] == "GET"
+
+    def end_all(self) -> None:
+        """End every stream, since the process is about to stop; its reader opens the next one elsewhere."""
+        self._draining = True
+        for stream in self._open:
+            stream.end()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Serve a board's stream until its reader goes, or says nothing and returns False where the page has to say no:
+        nobody is signed in, the project is not theirs, the database is away, or there are too many."""
+        if self._draining or len(self._open) >= MOST:
+            return False
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        known = headers.get(b"last-event-id") or query.get("mark", [""])[0]
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(None, self._enter, scope["path"], headers)
+        if found is None or sum(one.session_id == found[0] for one in self._open) >= MOST_OF_ONE:
+            return False
+        stream = _Stream(*found, known)
+        self._open.add(stream)
+        gone = asyncio.ensure_future(_until_gone(receive, stream))
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look_on())
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            # At once, so that the reader knows that nothing keeps it back.
+            content = b"retry: 500\n" + _STILL
+            while not stream.over:
+                await send({"type": "http.response.body", "body": content, "more_body": True})
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stream.moved.wait(), _STILL_SECONDS)
+                stream.moved.clear()
+                content, stream.next = stream.next or _STILL, b""
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._open.discard(stream)
+            gone.cancel()
+        return True
+
+    def _enter(self, path: str, headers: MutableMapping[bytes, str]) -> tuple[int, int] | None:
+        """The session and the project of a stream that may be opened."""
+        matched = _PATH.fullmatch(path)
+        token = _token(headers.get(b"cookie", ""), self._cookie)
+        if matched is None or token is None or not serves(self._hosts, headers.get(b"host", "")):
+            return None
+        project_id = int(matched[1])
+        try:
+            with self._db.call() as conn:
+                session = sessions.find(conn, token, idle=self._options.session_idle)
+                # Who is there by the word of a proxy is there for one request.
+                if session is None or session.method.startswith(sessions.VOUCHED):
+                    return None
+                if not projects.is_of(conn, session.owner.id, project_id):
+                    return None
+        except (BusError, psycopg.Error):
+            return None
+        return session.id, project_id
+
+    async def _look_on(self) -> None:
+        """Look for news as long as anybody watches."""
+        loop = asyncio.get_running_loop()
+        while self._open:
+            await asyncio.sleep(_LOOK_SECONDS)
+            watched = {(one.session_id, one.project_id) for one in self._open}
+            try:
+                alive, marks = await loop.run_in_executor(None, self._look, watched)
+            except (BusError, psycopg.Error):
+                for stream in self._open:
+                    stream.give(_AWAY)
+                continue
+            for stream in self._open:
+                mark = marks.get(stream.project_id)
+                if mark is None or stream.session_id not in alive:
+                    # Signed out, or the project is gone: opened again, the page says so.
+                    stream.end()
+                elif mark != stream.mark:
+                    stream.mark = mark
+                    stream.give(self._made[stream.project_id][1])
+        self._made.clear()
+
+    def _look(self, watched: Iterable[tuple[int, int]]) -> tuple[set[int], dict[int, str]]:
+        """Which sessions still hold, and the marks of the projects; boards that have moved are made."""
+        with self._db.call() as conn:
+            alive = sessions.keep_alive(conn, {one for one, _ in watched}, idle=self._options.session_idle)
+            marks = board.list_marks(conn, {one for _, one in watched})
+            for project_id, mark in marks.items():
+                made = self._made.get(project_id)
+                if made is None or made[0] != mark:
+                    # The mark of before is kept: what was read beyond it is sent again with the next.
+                    self._made[project_id] = (mark, self._make(board.get(conn, project_id), project_id, mark))
+        for gone in self._made.keys() - marks.keys():
+            del self._made[gone]
+        return alive, marks
+
+    def _make(self, found: board.Board, project_id: int, mark: str) -> bytes:
+        with self._app.test_request_context():
+            content = render_template("board/_now.html", board=found, project={"id": project_id})
+        lines = "".join(f"data: {line}\n" for line in content.splitlines())
+        return f"id: {mark}\n{lines}\n".encode()
+
+
+def _token(cookies: str, name: str) -> str | None:
+    try:
+        morsel = SimpleCookie(cookies).get(name)
+    except CookieError:
+        return None
+    return morsel.value if morsel is not None and 0 < len(morsel.value) <= _LONGEST_TOKEN else None
+
+
+async def _until_gone(receive: Receive, stream: _Stream) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stream.end()
