@@ -88,6 +88,10 @@ class Streams:
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
 
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def is_stream(self, scope: Scope) -> bool:
         """Whether a request asks for a board's stream; this costs next to nothing."""
         path: str = scope["path"]
@@ -159,7 +163,9 @@ class Streams:
             watched = {(one.session_id, one.project_id) for one in self._open}
             try:
                 alive, marks = await loop.run_in_executor(None, self._look, watched)
-            except (BusError, psycopg.Error):
+            except Exception as error:  # noqa: BLE001 - one board that cannot be made must not silence the others for good
+                if not isinstance(error, BusError | psycopg.Error):
+                    _log.exception("a board could not be made")
                 for stream in self._open:
                     stream.give(_AWAY)
                 continue
