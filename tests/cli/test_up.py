@@ -106,7 +106,8 @@ def test_secrets_are_readable_by_their_owner_only(bus: Bus) -> None:
         assert (data / secret).stat().st_mode & 0o077 == 0, secret
 
 
-def test_a_restart_keeps_the_data_and_the_ports_and_shows_no_token(data: Path) -> None:
+def test_data_and_ports_outlive_an_end_a_kill_and_a_lost_postgres(data: Path) -> None:
+    """One bus after the other in one folder, each ended in another way."""
     with bus(data) as first:
         run("agent", "add", "demo", "carol", "--data", str(data))
         assert first.stop(signal.SIGTERM) == 0
@@ -114,37 +115,26 @@ def test_a_restart_keeps_the_data_and_the_ports_and_shows_no_token(data: Path) -
     assert not (data / "runtime.json").exists()
     with bus(data) as second:
         assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
+        # No token is shown twice.
         assert second.said == first.said | {"agents": []}
-        # Under nohup the bus ignores it, as it should.
-        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        assert second.stop(signal.SIGTERM if ignored else signal.SIGHUP) == 0
-    assert remaining(second.children, 0) == []
-
-
-def test_a_killed_bus_leaves_nothing_behind_and_starts_again_at_once(data: Path) -> None:
-    with bus(data) as first:
-        run("agent", "add", "demo", "carol", "--data", str(data))
-        first.kill()
+        second.kill()
     listed = run("agent", "list", "demo", "--data", str(data))
     assert listed.returncode == 5
     assert "Nothing is running here" in listed.stderr
-    with bus(data) as second:
-        assert remaining(first.children, 0) == []
-        assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
-        assert second.said["gateway_url"] == first.said["gateway_url"]
-        assert second.stop(signal.SIGINT) == 0
-    assert remaining(second.children, 0) == []
-
-
-def test_a_bus_whose_postgres_was_killed_with_it_recovers(data: Path) -> None:
-    with bus(data) as first:
-        run("agent", "add", "demo", "carol", "--data", str(data))
+    with bus(data) as third:
+        assert remaining(second.children, 0) == []
+        assert _names(third.said["database_url"]) == ["alice", "bob", "carol"]
+        assert third.said["gateway_url"] == first.said["gateway_url"]
         # Stopped, so that it cannot start PostgreSQL again before it is killed itself.
-        first.process.send_signal(signal.SIGSTOP)
-        first.child("postgres", "-D").kill()
-        first.kill()
-    with bus(data) as second:
-        assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
+        third.process.send_signal(signal.SIGSTOP)
+        third.child("postgres", "-D").kill()
+        third.kill()
+    with bus(data) as fourth:
+        assert _names(fourth.said["database_url"]) == ["alice", "bob", "carol"]
+        # Under nohup the bus ignores it, as it should.
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert fourth.stop(signal.SIGINT if ignored else signal.SIGHUP) == 0
+    assert remaining(fourth.children, 0) == []
 
 
 def test_servers_that_are_named_are_used_and_none_is_started(
@@ -157,25 +147,6 @@ def test_servers_that_are_named_are_used_and_none_is_started(
         assert not [child for child in started.children if child.name() in ("postgres", "valkey-server")]
     assert list((data / "postgres").iterdir()) == []
     assert list((data / "redis").iterdir()) == []
-
-
-def test_only_the_server_that_is_not_named_is_started(data: Path, empty_database_url: str) -> None:
-    with bus(data, DATABASE_URL=empty_database_url) as started:
-        assert started.child("valkey-server")
-        assert not [child for child in started.children if child.name() == "postgres"]
-
-
-def test_a_port_that_is_taken_is_passed_over(data: Path) -> None:
-    taken = json.loads((data / "ports.json").read_text())
-    held = [socket.create_server(("127.0.0.1", port)) for port in taken.values()]
-    try:
-        with bus(data) as started:
-            urls = [started.said[name] for name in ("gateway_url", "database_url", "redis_url")]
-            assert _answers(started.said["gateway_url"])
-    finally:
-        for listener in held:
-            listener.close()
-    assert not [port for port in taken.values() for url in urls if f":{port}/" in url]
 
 
 def test_what_dies_is_started_again(data: Path) -> None:
@@ -216,25 +187,39 @@ def test_root_is_told_which_folder_keeps_postgres_out(data: Path) -> None:
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_screen_of_a_first_start_lets_its_owner_in() -> None:
-    """As a person starts it: the link on the screen is one of a page that signs in, and works once."""
+def test_the_screen_of_a_first_start_lets_its_owner_in(empty_database_url: str) -> None:
+    """As a person starts it, where a database is named and the ports of last time are taken meanwhile.
+
+    The link on the screen is one of a page that signs in, and works once.
+    """
     with data_folder() as data:
         data.mkdir()
         reserve_ports(data)
+        taken = json.loads((data / "ports.json").read_text())
+        held = [socket.create_server(("127.0.0.1", port)) for port in taken.values()]
         process = subprocess.Popen(
-            [LLM_BUS, "up", "--data", str(data)], stdout=subprocess.PIPE, text=True, env=environment({})
+            [LLM_BUS, "up", "--data", str(data)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment({"DATABASE_URL": empty_database_url}),
         )
         try:
             assert process.stdout is not None
             lines = list(iter(process.stdout.readline, "Ctrl-C stops everything.\n"))
             link = next(line.split()[-1] for line in lines if line.split()[:2] == ["sign", "in"])
             assert any("login-link owner@localhost" in line for line in lines)
+            assert not [port for port in taken.values() for line in lines if f":{port}/" in line]
             with httpx2.Client(timeout=30) as client:
                 page = client.get(link)
                 token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
                 assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"
                 assert "demo" in client.get(urljoin(link, "/admin/")).text
+            names = [child.name() for child in psutil.Process(process.pid).children(recursive=True)]
+            assert "valkey-server" in names
+            assert "postgres" not in names
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
+            for listener in held:
+                listener.close()
         assert process.returncode == 0
