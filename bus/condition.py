@@ -8,6 +8,7 @@ Source: docs/decisions/0022-observability.md
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -22,6 +23,8 @@ from bus.processes import Process
 UNREAD_CAP = 10_000
 # A job whose last run is older than so many of its own intervals is late.
 LATE_INTERVALS = 3
+# A scrape that comes sooner is answered with what the one before found.
+FRESH_SECONDS = 15.0
 _SAMPLE_SECONDS = 9.0
 _MOST_TABLES = 60
 _MOST_BEHIND = 500
@@ -201,6 +204,28 @@ def look(db: Database, probe: Probe) -> Condition:
     except BusError:
         return Condition(None, probe.url is not None, queue, None)
     return Condition(postgres, probe.url is not None, queue, contents)
+
+
+class Watch:
+    """The condition of the service for those who ask often: looked at anew only when it is too old.
+
+    Args:
+        seconds: how old an answer may be.
+    """
+
+    def __init__(self, db: Database, probe: Probe, *, seconds: float = FRESH_SECONDS) -> None:
+        self._db = db
+        self._probe = probe
+        self._seconds = seconds
+        self._lock = Lock()
+        self._found: tuple[float, Condition] | None = None
+
+    def look(self) -> Condition:
+        """How the service is, or was a moment ago. Whoever asks while somebody looks waits for that look."""
+        with self._lock:
+            if self._found is None or time.monotonic() - self._found[0] >= self._seconds:
+                self._found = (time.monotonic(), look(self._db, self._probe))
+            return self._found[1]
 
 
 def read(conn: Connection) -> Contents:

@@ -112,6 +112,9 @@ class Database:
     ) -> None:
         self.url = url
         self._told = told
+        self._size = size
+        # How often somebody waited for a connection in vain.
+        self.exhausted = 0
         self.engine = sa.create_engine(
             "postgresql+psycopg://",
             creator=lambda: connect(url, name=name),
@@ -131,6 +134,7 @@ class Database:
         try:
             core = self.engine.connect()
         except sa.exc.TimeoutError:
+            self.exhausted += 1
             raise Unavailable(_BUSY) from None
         except (sa.exc.DBAPIError, psycopg.OperationalError) as error:
             raise Unavailable(_AWAY) from error
@@ -157,6 +161,12 @@ class Database:
                     yield conn
             except psycopg.Error as error:
                 raise_as_bus_error(error)
+
+    def usage(self) -> tuple[int, int, int]:
+        """How many connections are in use, how many are idle, and how many there may be."""
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout(), pool.checkedin(), self._size
 
     def close(self) -> None:
         """Close the idle connections; those in use close when they are given back."""

@@ -1,15 +1,39 @@
 """Structured logs: one JSON object per line on standard output, the same in every process."""
 
 import functools
+import itertools
 import json
 import logging
+import re
+import secrets
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
+
+# What every line that is written meanwhile belongs to: the name of a field and its value, as ("request_id", "…").
+belongs_to: ContextVar[tuple[str, str] | None] = ContextVar("belongs_to", default=None)
+
+REQUEST_ID = "request_id"
+# What may stand in a header and in a log without harm: the token characters of HTTP.
+_ID = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+# Together unique: this process, and the number of the request in it.
+_PROCESS = secrets.token_hex(6)
+_numbers = itertools.count(1)
+
+
+def new_id() -> str:
+    """An id for a request or a run that brought none."""
+    return f"{_PROCESS}-{next(_numbers):x}"
+
+
+def accepted_id(sent: str | None) -> str:
+    """The id that a request brought, if it is one; else a new one."""
+    return sent if sent is not None and _ID.fullmatch(sent) else new_id()
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,6 +47,9 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
+        about = belongs_to.get()
+        if about is not None:
+            line[about[0]] = about[1]
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:

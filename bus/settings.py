@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+_SHORTEST_SECRET = 16
+
 
 class SettingError(ValueError):
     """A setting is missing or malformed; the message names the variable and what to put there."""
@@ -28,6 +30,7 @@ class Settings:
         fast_path: whether usual tool calls are answered without the MCP SDK; off only to compare.
         waits_per_token: calls of one token that may wait at once; more get 429.
         streams_per_token: streams of one token that may be open at once; more get 429.
+        metrics_token: what a reader of /metrics must show as a bearer token; None: there is no /metrics.
         rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
     """
 
@@ -46,6 +49,7 @@ class Settings:
     waits_per_token: int = 200
     streams_per_token: int = 50
     fast_path: bool = True
+    metrics_token: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, *, port: int = 8788) -> "Settings":
@@ -84,6 +88,7 @@ class Settings:
             waits_per_token=number(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
             streams_per_token=number(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
             fast_path=switch(env, "GATEWAY_FAST_PATH", True),
+            metrics_token=_secret(env, "METRICS_TOKEN"),
         )
 
 
@@ -97,6 +102,13 @@ def normalise_database_url(url: str) -> str:
 
 def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip().lower() for piece in env.get(name, "").split(",")) if part)
+
+
+def _secret(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name, "").strip() or None
+    if text is not None and len(text) < _SHORTEST_SECRET:
+        raise SettingError(f"{name} must have at least {_SHORTEST_SECRET} characters; make it random, or leave it out.")
+    return text
 
 
 def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

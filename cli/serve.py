@@ -4,7 +4,9 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from bus import telemetry
 from bus.masking import Asked
+from bus.metrics import Metrics
 from bus.settings import Settings
 from mcp_gateway.__main__ import configure_logs, hypercorn_config, run_in_loop
 from mcp_gateway.app import Gateway
@@ -46,8 +48,10 @@ def run() -> None:
     configure_logs()
     env = Asked(os.environ)
     settings, options = Settings.from_env(env, port=8787), WebOptions.from_env(env)
-    app = create_app(settings, options)
-    gateway = Gateway(settings)
+    telemetry.start("serve", env)
+    metrics = Metrics("serve", settings.metrics_token)
+    app = create_app(settings, options, metrics)
+    gateway = Gateway(settings, metrics)
     gateway.report_as("serve", env.shown(), app.extensions["bus.requests"])
     web = Web(app, settings)
     run_in_loop(serve(gateway, hypercorn_config(settings), OnePort(gateway, web), web.drain))

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypercorn.config import Config
 
-from bus import logs
+from bus import logs, telemetry
 from bus.masking import Asked
 from bus.settings import SettingError, Settings
 from mcp_gateway.app import Gateway
@@ -22,6 +22,7 @@ def main() -> None:
     try:
         env = Asked(os.environ)
         settings = Settings.from_env(env)
+        telemetry.start("gateway", env)
     except SettingError as error:
         sys.exit(f"llm-bus gateway: {error}")
     gateway = Gateway(settings)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,25 +14,26 @@ from starlette.requests import Request
 
 from bus import __version__
 from bus.ctx import Ctx
+from bus.logs import REQUEST_ID, accepted_id, belongs_to
 from bus.masking import Setting
+from bus.metrics import CONTENT_TYPE, Metrics
 from bus.reporting import Reporter, traffic
 from bus.settings import Settings
 from bus.tally import Tally
+from mcp_gateway import metrics as shown_here
 from mcp_gateway.caller import Caller, bearer_key
 from mcp_gateway.envelope import envelope_error
 from mcp_gateway.fast import Call, FastPath, Spoken
 from mcp_gateway.health import readiness
 from mcp_gateway.protocol import Context, build_server
 from mcp_gateway.ratelimit import RateLimit
-from mcp_gateway.replies import Headers, Reply, denial, json_reply
+from mcp_gateway.replies import Headers, Reply, denial, id_header, json_reply
+from mcp_gateway.response import Receive, Response, Send, replayed
 from mcp_gateway.security import Security
 from mcp_gateway.service import Denied, Service
 from mcp_gateway.tools import all_tools
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("mcp_gateway.request")
 # Agents send small bodies in one piece; who takes longer than this is not one.
@@ -67,12 +68,15 @@ class Usual:
 
 
 class Gateway:
-    """The gateway as an ASGI application: /mcp, /healthz and /readyz.
+    """The gateway as an ASGI application: /mcp, /healthz, /readyz and /metrics.
 
     Keeps no state between requests beyond caches of what cannot change, so any request may reach any process.
+
+    Args:
+        metrics: where it shows its metrics; its own when left out.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings = settings
         self.service = Service(settings)
         self._limit = RateLimit(settings.rate_per_minute, settings.redis_url)
@@ -88,6 +92,8 @@ class Gateway:
         self._security = Security(settings)
         # By status.
         self.requests = Tally()
+        self._metrics = metrics or Metrics("gateway", settings.metrics_token)
+        self._metrics.add(shown_here.collect(self.service, self.requests))
         self._reporter: Reporter | None = None
 
     def report_as(self, kind: str, shown: Mapping[str, Setting], *others: Tally) -> None:
@@ -105,7 +111,7 @@ class Gateway:
             figures=lambda: {
                 "waiting": self.service.waiters.count,
                 "streams": self.service.streams.count,
-                "queued": max(0, self.service.pending - self.settings.threads),
+                "queued": self.service.queued,
             },
         )
 
@@ -144,24 +150,42 @@ class Gateway:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        response = _Response(send)
+        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request_id = accepted_id(sent)
+        belongs_to.set((REQUEST_ID, request_id))
+        response = Response(send, request_id)
         try:
             await self._route(scope, receive, response)
         finally:
             if scope["path"] != "/healthz":
                 self._note(scope["method"], scope["path"], response.status, started)
 
-    async def _route(self, scope: Scope, receive: Receive, response: "_Response") -> None:
+    async def _route(self, scope: Scope, receive: Receive, response: Response) -> None:
         path = scope["path"]
         if path == "/healthz":
             await response.whole(json_reply(200, {"ok": True, "service": "llm-bus", "version": __version__}))
         elif path == "/readyz":
             ready, report = await readiness(self.service)
             await response.whole(json_reply(200 if ready else 503, report))
+        elif path == "/metrics" and self.settings.metrics_token is not None:
+            await response.whole(await self._shown(scope["headers"]))
         elif path in ("/mcp", "/mcp/"):
             await self._mcp_request({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, response)
         else:
             await response.whole(json_reply(404, {"error": "not found", "message": "The MCP endpoint is /mcp."}))
+
+    async def _shown(self, headers: Headers) -> Reply:
+        """The metrics of this process, for whoever has the token."""
+        authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        status = self._metrics.status(authorizations[0] if len(authorizations) == 1 else None)
+        if status != 200:
+            return denial(status)
+        text = await asyncio.to_thread(self._metrics.text)
+        return Reply(
+            200,
+            [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(text)).encode())],
+            text,
+        )
 
     async def _read_body(self, receive: Receive, limit: int) -> bytes | None:
         """The request's body; None where it is larger than `limit`, too slow, or the client went away.
@@ -187,13 +211,13 @@ class Gateway:
             return None
         return None
 
-    async def _refuse(self, receive: Receive, response: "_Response", reply: Reply) -> None:
+    async def _refuse(self, receive: Receive, response: Response, reply: Reply) -> None:
         """Refuse a request by its headers alone; of its body nothing is kept."""
         if await self._read_body(receive, 0) is None:
             reply.headers.append((b"connection", b"close"))
         await response.whole(reply)
 
-    async def _mcp_request(self, scope: Scope, receive: Receive, response: "_Response") -> None:
+    async def _mcp_request(self, scope: Scope, receive: Receive, response: Response) -> None:
         headers = scope["headers"]
         refusal = self._security.check(headers)
         if refusal is not None:
@@ -222,10 +246,12 @@ class Gateway:
         try:
             ctx = None if key is None else await self.service.find_caller(key)
             if ctx is None:
-                raise Denied(401)
+                raise Denied(401, "unauthenticated")
             if not self._limit.admit(ctx):
-                raise Denied(429)
+                raise Denied(429, "rate_limited")
         except Denied as denied:
+            # Which tool was meant is in the body, which is not read for whoever is refused.
+            self.service.calls.add("unknown", denied.outcome)
             await response.whole(denial(denied.status, close=content is None))
             return
         caller = Caller(ctx)
@@ -249,7 +275,7 @@ class Gateway:
             await response.whole(json_reply(400, refused))
         else:
             state = {**scope.get("state", {}), "caller": caller}
-            await self._mcp({**scope, "state": state}, _replayed(content, receive), response)
+            await self._mcp({**scope, "state": state}, replayed(content, receive), response)
 
     async def _answer(self, fast: FastPath, call: Call, caller: Caller) -> Reply:
         """Answer a usual tool call directly."""
@@ -280,17 +306,21 @@ class Gateway:
         call = None if ctx is None else self._fast.recognise(plain.spoken, content)
         return None if call is None or ctx is None else Usual(call, ctx)
 
-    async def answer(self, usual: Usual) -> Reply:
+    async def answer(self, usual: Usual, request_id: str) -> Reply:
         """Answer a usual tool call."""
         assert self._fast is not None
+        belongs_to.set((REQUEST_ID, request_id))
         started = time.perf_counter()
         status = 0
         try:
             if self._limit.admit(usual.ctx):
                 reply = await self._answer(self._fast, usual.call, Caller(usual.ctx))
             else:
+                self.service.calls.add(usual.call.tool.name, "rate_limited")
                 reply = denial(429)
             status = reply.status
+            # A list of its own: that of a stream is the same for all.
+            reply = Reply(status, [*reply.headers, id_header(request_id)], reply.body)
         finally:
             self._note("POST", "/mcp", status, started)
         return reply
@@ -308,56 +338,8 @@ class Gateway:
         return self._fast.late(usual.call, reply.status, reply.body)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read already, and then what comes after it."""
-    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return unread.pop() if unread else await receive()
-
-    return replay
-
-
 def _caller_of(ctx: Context) -> Caller:
     request = ctx.request
     assert isinstance(request, Request)
     caller: Caller = request.scope["state"]["caller"]
     return caller
-
-
-class _Response:
-    """Sends one response, and replaces it if the caller turns out to have no right to it.
-
-    The SDK sends the headers of a stream before the handler ran, so the start is held back until the first part
-    of the body: by then the handler's own statement has said whether the token is good.
-    """
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._start: Message | None = None
-        self._replaced = False
-        self.caller: Caller | None = None
-        self.status = 0
-
-    async def __call__(self, message: Message) -> None:
-        if self._replaced:
-            return
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        if self.caller is not None and self.caller.denied is not None and self._start is not None:
-            self._start = None
-            await self.whole(denial(self.caller.denied))
-            self._replaced = True
-            return
-        if self._start is not None:
-            start, self._start = self._start, None
-            self.status = start["status"]
-            await self._send(start)
-        await self._send(message)
-
-    async def whole(self, reply: Reply) -> None:
-        """Answer with a body that is there in one piece."""
-        self.status = reply.status
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-        await self._send({"type": "http.response.body", "body": reply.body})

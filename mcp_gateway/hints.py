@@ -38,6 +38,8 @@ class Hints:
             resumed: called when hints of others arrive again and some may have been missed.
         """
         self.connected = False
+        # How many messages went out, and how many came from others.
+        self.sent = self.heard = 0
         self._hear = hear
         self._resumed = resumed
         self._url = url
@@ -92,6 +94,7 @@ class Hints:
                 try:
                     async with asyncio.timeout(2):
                         heard_by = await client.publish(wire.CHANNEL, wire.write(self._origin, pending))
+                        self.sent += 1
                 except (RedisError, OSError, TimeoutError):
                     # Others find it at their next look; nothing is kept for them.
                     _log.debug("hints were not sent", exc_info=True)
@@ -129,5 +132,6 @@ class Hints:
     def _take(self, text: str) -> None:
         origin, hints = wire.read(text)
         if origin != self._origin:
+            self.heard += 1
             for project_id, kinds in hints:
                 self._hear(project_id, kinds)

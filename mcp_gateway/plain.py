@@ -25,16 +25,19 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
+from bus.logs import new_id
 from bus.stopping import told_to_stop
 from mcp_gateway.app import Gateway, Plain, Usual
 from mcp_gateway.fast import SSE_HEADERS
-from mcp_gateway.replies import Headers, Reply
+from mcp_gateway.replies import Headers, Reply, id_header
 
 # A head of an agent is some hundred bytes; what is longer is left to hypercorn.
 _LONGEST_HEAD = 4096
 # Far stricter than HTTP: whoever writes a head otherwise is understood by h11.
 _HEAD = re.compile(rb"POST /mcp HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: ?[!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
 _LENGTH = re.compile(rb"[1-9][0-9]{0,8}")
+# The one header that is another in each request; what is left is the same from call to call.
+_REQUEST_ID = re.compile(rb"\r\n[Xx]-[Rr]equest-[Ii][Dd]: ?([A-Za-z0-9!#$%&'*+.^_`|~-]{1,64})(?=\r\n)")
 # What changes how the request is to be read, or what becomes of the connection.
 _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
 # Heads differ by client, tool and length of the body; past this many the oldest are not worth their memory.
@@ -86,10 +89,13 @@ class Heads:
         self._most = gateway.settings.max_body_bytes
         self._known: dict[bytes, tuple[int, Plain]] = {}
 
-    def read(self, head: bytes) -> tuple[int, Plain] | None:
-        """The length of the body in bytes and what the head says; None where hypercorn shall read it."""
+    def read(self, head: bytes) -> tuple[int, Plain, str] | None:
+        """The length of the body in bytes, what the head says, and the id of the request; None: hypercorn reads it."""
         if len(head) > _LONGEST_HEAD:
             return None
+        sent = _REQUEST_ID.search(head)
+        if sent is not None:
+            head = head[: sent.start()] + head[sent.end() :]
         key = hashlib.sha256(head).digest()
         known = self._known.get(key)
         if known is None:
@@ -99,7 +105,9 @@ class Heads:
                 if len(self._known) >= _MOST_HEADS:
                     self._known.clear()
                 self._known[key] = known
-        return known
+        if known is None:
+            return None
+        return (*known, new_id() if sent is None else sent[1].decode())
 
     def _read(self, head: bytes) -> tuple[int, Plain] | None:
         match = _HEAD.fullmatch(head)
@@ -153,7 +161,7 @@ class PlainServer(TCPServer):
             found = self._heads.read(data[:end]) if end >= 4 else None
             if found is None:
                 return data
-            length, plain = found
+            length, plain, request_id = found
             size = end + length
             # Taken from the head on: neither idling nor draining may close the connection under a request.
             async with self._answering:
@@ -163,7 +171,7 @@ class PlainServer(TCPServer):
                     data = await self._rest(data, size)
                     if len(data) < size:
                         return data
-                if not await self._answered(plain, data[end:size]):
+                if not await self._answered(plain, data[end:size], request_id):
                     return data
                 self._used = self.loop.time()
             data = data[size:] + self._ahead
@@ -185,7 +193,7 @@ class PlainServer(TCPServer):
             pass
         return b"".join(pieces)
 
-    async def _answered(self, plain: Plain, content: bytes) -> bool:
+    async def _answered(self, plain: Plain, content: bytes, request_id: str) -> bool:
         """Answer one request; False where nothing was done because it is not plain after all."""
         gateway = self._heads.gateway
         usual = gateway.recognise(plain, content)
@@ -194,15 +202,15 @@ class PlainServer(TCPServer):
         # A client that went away is noticed by the next read.
         with contextlib.suppress(OSError, RuntimeError):
             if usual.waits:
-                await self._answer_late(usual)
+                await self._answer_late(usual, request_id)
             else:
-                self.writer.write(_encode(await gateway.answer(usual), self.config))
+                self.writer.write(_encode(await gateway.answer(usual, request_id), self.config))
             await self.writer.drain()
         return True
 
-    async def _answer_late(self, usual: Usual) -> None:
+    async def _answer_late(self, usual: Usual, request_id: str) -> None:
         """Answer a call that waits: give up when its client goes away, and keep the connection from falling silent."""
-        answering = asyncio.ensure_future(self._heads.gateway.answer(usual))
+        answering = asyncio.ensure_future(self._heads.gateway.answer(usual, request_id))
         reading = asyncio.ensure_future(self.reader.read(MAX_RECV))
         began = False
         try:
@@ -214,7 +222,8 @@ class PlainServer(TCPServer):
                 if reading in done and not reading.result():
                     return
                 if not done:
-                    self.writer.write((b"" if began else _head(200, SSE_HEADERS, self.config)) + _chunk(_STILL_HERE))
+                    headers = [*SSE_HEADERS, id_header(request_id)]
+                    self.writer.write((b"" if began else _head(200, headers, self.config)) + _chunk(_STILL_HERE))
                     began = True
             reply = answering.result()
             if began:

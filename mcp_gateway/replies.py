@@ -30,6 +30,11 @@ class Reply:
     body: bytes
 
 
+def id_header(request_id: str) -> tuple[bytes, bytes]:
+    """The header that says which request an answer is for."""
+    return (b"x-request-id", request_id.encode())
+
+
 def json_reply(status: int, body: dict[str, Any], headers: Headers | None = None) -> Reply:
     """A JSON object, with headers of its own where it has some."""
     content = json.dumps(body, ensure_ascii=False).encode()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 
-from bus import participants
+from bus import participants, telemetry
 from bus.cards import Addresses
 from bus.ctx import Ctx
 from bus.db import Connection, Database
@@ -19,6 +20,7 @@ from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 from bus.participants import Standing
 from bus.posts import Posts
 from bus.settings import Settings
+from bus.tally import Tally, Timings
 from bus.waiting import Wait
 from mcp_gateway.caller import Caller, Callers
 from mcp_gateway.cards import RENDERERS
@@ -38,11 +40,16 @@ _T = TypeVar("_T")
 
 
 class Denied(Exception):
-    """The request ends with an HTTP status of its own, whatever the protocol would have said."""
+    """The request ends with an HTTP status of its own, whatever the protocol would have said.
 
-    def __init__(self, status: int) -> None:
+    Attributes:
+        outcome: the word under which it is counted.
+    """
+
+    def __init__(self, status: int, outcome: str) -> None:
         super().__init__(status)
         self.status = status
+        self.outcome = outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Service:
         self.holdings = Holdings(settings.redis_url)
         self.waiters = Waiters(self.db, self._threads, settings.waits_per_token, self.holdings, self._hinted)
         self.streams = Streams(self.db, self._threads, settings.streams_per_token, self.holdings, self._hinted)
+        # Tool calls by tool and outcome, and how long they took by tool.
+        self.calls, self.timings = Tally(), Timings()
         self._pending = 0
         self._flusher: asyncio.Task[None] | None = None
 
@@ -102,6 +111,11 @@ class Service:
         """Calls that a thread is at, or that wait for one; any thread may ask."""
         return self._pending
 
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread; any thread may ask."""
+        return max(0, self._pending - self.settings.threads)
+
     def _hear(self, project_id: int, kinds: frozenset[str]) -> None:
         self.waiters.hear(project_id, kinds)
         self.streams.hear(project_id, kinds)
@@ -120,7 +134,7 @@ class Service:
             Denied: 503 when too many calls wait already, or when the database is away.
         """
         if self._pending >= self.settings.queue_limit:
-            raise Denied(503)
+            raise Denied(503, "overloaded")
         self._pending += 1
         try:
             with _denials():
@@ -177,14 +191,27 @@ class Service:
                     "No live token: set LLM_BUS_TOKEN to a token of this bus and start this server again.",
                 )
             )
+        started = time.perf_counter()
+        # What is not named below is a defect of ours.
+        outcome = "error"
         try:
             if tool.waits:
                 answer = await self._wait(ctx, tool, arguments, progress)
             else:
                 answer = await self.run(lambda: self._call(ctx, tool, arguments), ctx)
+            outcome = answer.content["error"]["code"] if answer.is_error else "ok"
         except Denied as denied:
             caller.denied = denied.status
+            outcome = denied.outcome
             raise
+        except asyncio.CancelledError:
+            outcome = "gone"
+            raise
+        finally:
+            taken = time.perf_counter() - started
+            self.calls.add(tool.name, outcome)
+            self.timings.add(taken, tool.name)
+            telemetry.span(tool.name, taken, outcome=outcome)
         self.seen.note(ctx)
         if tool.touches and not answer.is_error:
             self.hints.give(ctx.project_id, tool.touches)
@@ -196,7 +223,7 @@ class Service:
         """Serve a stream of the caller's project; who has no right to it is denied."""
         try:
             if caller.ctx is None:
-                raise Denied(401)
+                raise Denied(401, "unauthenticated")
             with _denials():
                 return await self.streams.listen(caller.ctx, request, params)
         except Denied as denied:
@@ -285,12 +312,14 @@ def _denials() -> Iterator[None]:
     """What takes the right to an answer from a caller becomes the status that says so."""
     try:
         yield
-    except (Unavailable, TooManyError) as error:
-        raise Denied(429 if isinstance(error, TooManyError) else 503) from None
+    except TooManyError:
+        raise Denied(429, "too_many") from None
+    except Unavailable:
+        raise Denied(503, "unavailable") from None
     except NotAuthenticated:
-        raise Denied(401) from None
+        raise Denied(401, "unauthenticated") from None
     except OwnerSuspended:
-        raise Denied(403) from None
+        raise Denied(403, "suspended") from None
 
 
 def _answered(content: dict[str, Any]) -> Answer:

@@ -12,8 +12,11 @@ from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from bus.logs import belongs_to
+
 _T = TypeVar("_T")
-_Item = tuple[Callable[[], Any], asyncio.Future[Any]]
+_About = tuple[str, str] | None
+_Item = tuple[Callable[[], Any], asyncio.Future[Any], _About]
 
 
 class Threads:
@@ -23,7 +26,7 @@ class Threads:
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._work: SimpleQueue[tuple[Hashable, Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Hashable, Callable[[], Any], asyncio.Future[Any], _About] | None] = SimpleQueue()
         self._done: deque[tuple[Hashable, asyncio.Future[Any], Any, BaseException | None]] = deque()
         # Who waits, in the order of their turns. What is handed to the threads is not taken back, so it is little:
         # enough that a thread finds something to do before the loop has heard that it is free.
@@ -49,18 +52,20 @@ class Threads:
         if self._closed:
             raise RuntimeError("the threads have been closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        # What the thread logs belongs to the request that asked for it.
+        item = (work, future, belongs_to.get())
         if self._may_go(key) and key not in self._waiting:
-            self._hand(key, (work, future))
+            self._hand(key, item)
         else:
-            self._waiting.setdefault(key, deque()).append((work, future))
+            self._waiting.setdefault(key, deque()).append(item)
         return future
 
     def close(self) -> None:
         """Finish what was given and end the threads."""
         self._closed = True
         for line in self._waiting.values():
-            for work, future in line:
-                self._work.put((None, work, future))
+            for item in line:
+                self._work.put((None, *item))
         self._waiting.clear()
         for _ in self._threads:
             self._work.put(None)
@@ -94,7 +99,8 @@ class Threads:
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
-            key, work, future = item
+            key, work, future, about = item
+            belongs_to.set(about)
             try:
                 self._done.append((key, future, work(), None))
             except StopIteration:

@@ -8,7 +8,7 @@ import sys
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from bus import logs
+from bus import logs, telemetry
 from bus.masking import Asked
 from bus.reporting import Reporter, traffic
 from bus.settings import SettingError, Settings
@@ -25,6 +25,7 @@ def main() -> None:
         env = Asked(os.environ)
         settings = Settings.from_env(env, port=8787)
         options = WebOptions.from_env(env)
+        telemetry.start("web", env)
     except SettingError as error:
         sys.exit(f"llm-bus web: {error}")
     config = Config()

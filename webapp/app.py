@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, current_app, g, request
 from flask_wtf import CSRFProtect
+from prometheus_client.metrics_core import Metric
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 import webapp.pages
+from bus import telemetry
 from bus.cards import Addresses
+from bus.condition import Probe, Watch
 from bus.db import Database
 from bus.hints import Sender
+from bus.logs import REQUEST_ID, accepted_id, belongs_to
+from bus.metrics import Metrics, histogram, of_tally, pool, service
 from bus.settings import Settings
-from bus.tally import Tally
+from bus.tally import Tally, Timings
 from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
 from webapp.page import is_machine
@@ -33,11 +38,12 @@ _TEMPLATES = next(path for path in (_HERE / "templates", _HERE.parent / "templat
 _log = logging.getLogger("webapp.request")
 
 
-def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
+def create_app(settings: Settings, options: WebOptions | None = None, metrics: Metrics | None = None) -> Flask:
     """The web over one database. Every file in webapp/pages that has a `pages` blueprint is a part of it.
 
     Args:
         options: what only the web is told; its defaults when left out.
+        metrics: where it shows its metrics, and those of the service; its own when left out.
     """
     options = options or WebOptions()
     secure = settings.public_url.startswith("https://")
@@ -56,8 +62,12 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
         settings.database_url, size=settings.threads, name="llm-bus web", told=Sender(settings.redis_url).give
     )
     app.extensions["bus.providers"] = providers.from_options(options)
-    # By route and status.
+    # By route and status, and by route.
     app.extensions["bus.requests"] = Tally()
+    app.extensions["bus.timings"] = Timings()
+    app.extensions["bus.watch"] = Watch(app.extensions["bus.db"], Probe(settings.redis_url))
+    app.extensions["bus.metrics"] = metrics or Metrics("web", settings.metrics_token)
+    _show(app)
     app.extensions["bus.limits"] = Limits(settings.redis_url)
     for module in pkgutil.iter_modules(webapp.pages.__path__):
         app.register_blueprint(importlib.import_module(f"webapp.pages.{module.name}").pages)
@@ -68,6 +78,7 @@ def create_app(settings: Settings, options: WebOptions | None = None) -> Flask:
     templating.init(app)
     app.before_request_funcs.setdefault(None, []).insert(0, _begin)
     app.after_request(_log_request)
+    app.teardown_request(_end)
     app.wsgi_app = _NeverEmpty(app.wsgi_app)  # type: ignore[method-assign]
     if options.proxy_hops:
         hops = options.proxy_hops
@@ -101,19 +112,43 @@ class _NeverEmpty:
 
 def _begin() -> None:
     g.bus_started = time.perf_counter()
+    g.bus_request_id = accepted_id(request.headers.get("X-Request-Id"))
+    belongs_to.set((REQUEST_ID, g.bus_request_id))
+
+
+def _end(_error: BaseException | None) -> None:
+    # The thread goes on to other things.
+    belongs_to.set(None)
+
+
+def _show(app: Flask) -> None:
+    """Show what this process counts, and the condition of the service."""
+    found = app.extensions
+
+    def read() -> Iterator[Metric]:
+        yield of_tally("web_requests", "Requests to the web by route.", found["bus.requests"], ("route", "status"))
+        yield histogram("web_request_seconds", "How long the web took.", found["bus.timings"], ("route",))
+        yield from pool(found["bus.db"], "web")
+        yield from service(found["bus.watch"])
+
+    found["bus.metrics"].add(read)
 
 
 def _log_request(response: Response) -> Response:
     # The route, not the address: some addresses hold a code or the token of a link.
     route = request.url_rule.rule if request.url_rule is not None else None
-    # A board that asks every other second and has nothing new would drown everything else.
-    if request.endpoint not in ("static", "health.healthz") and not g.get("bus_quiet"):
+    response.headers["X-Request-Id"] = g.get("bus_request_id", "")
+    if request.endpoint not in ("static", "health.healthz"):
+        taken = time.perf_counter() - g.get("bus_started", time.perf_counter())
         current_app.extensions["bus.requests"].add(route or "none", str(response.status_code))
-        fields = {
-            "method": request.method,
-            "route": route,
-            "status": response.status_code,
-            "ms": round((time.perf_counter() - g.get("bus_started", time.perf_counter())) * 1000, 1),
-        }
-        _log.info("request", extra={"fields": fields})
+        current_app.extensions["bus.timings"].add(taken, route or "none")
+        # A board that asks every other second and has nothing new would drown everything else.
+        if not g.get("bus_quiet"):
+            telemetry.span(route or "none", taken, status=response.status_code)
+            _log_line(route, response.status_code, taken)
     return response
+
+
+def _log_line(route: str | None, status: int, taken: float) -> None:
+    fields = {"method": request.method, "route": route, "status": status, "ms": round(taken * 1000, 1)}
+    _log.info("request", extra={"fields": fields})

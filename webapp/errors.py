@@ -72,7 +72,15 @@ def error_page(status: int, message: str | None = None, *, again: str | None = N
         response = jsonify(ok=False, error=title.lower(), message=message or usual)
     else:
         response = make_response(
-            render_template("errors/error.html", status=status, title=title, message=message or usual, again=again)
+            render_template(
+                "errors/error.html",
+                status=status,
+                title=title,
+                message=message or usual,
+                again=again,
+                # What whoever runs this looks for in the log; where nothing failed there is nothing to look for.
+                request_id=g.get("bus_request_id") if status >= 500 else None,
+            )
         )
     response.status_code = status
     if status == 503:
@@ -129,7 +137,7 @@ def _http_error(error: HTTPException) -> HTTPException | Response:
     said = error.description if error.description != type(error).description else None
     answer = error_page(error.code or 500, said)
     for name, value in error.get_headers(request.environ):
-        if name.lower() in ("allow", "retry-after"):
+        if name.lower() in ("allow", "retry-after", "www-authenticate"):
             answer.headers[name] = value
     return answer
 

@@ -12,7 +12,7 @@ from webapp.visitors import require_key
 
 _HSTS = "max-age=31536000"
 # Asked by whatever address the platform knows, and without anything that a visitor has.
-_ALWAYS = ("health.healthz", "health.readyz", "static")
+_ALWAYS = ("health.healthz", "health.readyz", "metrics.index", "static")
 
 
 def init(app: Flask, settings: Settings, *, secure: bool) -> None:

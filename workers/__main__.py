@@ -4,19 +4,19 @@ import logging
 import os
 import sys
 import threading
-from typing import Any
 
 from celery import Celery
 from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
-from bus import logs
-from bus.db import Database
+from bus import logs, telemetry
 from bus.jobs import QUEUE
 from bus.masking import Asked
+from bus.metrics import Metrics
 from bus.reporting import Reporter
 from bus.settings import SettingError
-from workers.app import create_app
+from workers import scrape
+from workers.app import create_app, database
 from workers.job import all_jobs, ran, stopping
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
@@ -38,12 +38,20 @@ def main() -> None:
     try:
         env = Asked(os.environ)
         settings = WorkerSettings.from_env(env)
-        app = create_app(settings)
+        telemetry.start(role, env)
+        db = database(settings)
+        app = create_app(settings, db)
     except SettingError as error:
         sys.exit(f"llm-bus {role}: {error}")
-    # A pool of its own, since a scheduler has no other; one connection.
-    db = Database(settings.bus.database_url, size=1, name=f"llm-bus {role}")
-    reporter = Reporter(db, role, env.shown(), **({} if role == "beat" else _told(settings)))
+    schedule = {one.name: one.rest + settings.every.get(one.name, one.every) for one in all_jobs().values()}
+    if role == "beat":
+        reporter = Reporter(db, role, env.shown())
+    else:
+        reporter = Reporter(db, role, env.shown(), counts=_counts, figures=lambda: {"schedule": schedule})
+        if settings.metrics_port:
+            metrics = Metrics(role, settings.bus.metrics_token)
+            scrape.show(metrics, db, schedule)
+            scrape.serve(metrics, settings.bus.host, settings.metrics_port)
     reporter.start()
     try:
         if role == "beat":
@@ -55,18 +63,13 @@ def main() -> None:
         reporter.stop()
 
 
-def _told(settings: WorkerSettings) -> dict[str, Any]:
-    """What a worker reports: what its jobs did, and how often each is to run."""
-    schedule = {one.name: one.rest + settings.every.get(one.name, one.every) for one in all_jobs().values()}
-
-    def counts() -> dict[str, int]:
-        found = ran.read()
-        return {
-            "jobs": sum(found.values()),
-            "failures": sum(count for (_, outcome), count in found.items() if outcome != "ok"),
-        }
-
-    return {"counts": counts, "figures": lambda: {"schedule": schedule}}
+def _counts() -> dict[str, int]:
+    """What the jobs of this worker did, for its report."""
+    found = ran.read()
+    return {
+        "jobs": sum(found.values()),
+        "failures": sum(count for (_, outcome), count in found.items() if outcome != "ok"),
+    }
 
 
 def _work(app: Celery, settings: WorkerSettings) -> None:

@@ -28,9 +28,17 @@ _RETRIES = 3
 _SOON_SECONDS = 60.0
 
 
-def create_app(settings: WorkerSettings) -> Celery:
+def database(settings: WorkerSettings) -> Database:
+    """The pool of a worker. Each thread may hold one connection; the report of the process is one more."""
+    hints = Sender(settings.bus.redis_url)
+    return Database(settings.bus.database_url, size=settings.threads + 1, name="llm-bus worker", told=hints.give)
+
+
+def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
     """The application over one database and one Redis.
 
+    Args:
+        db: its pool; one of its own when left out.
     Raises:
         SettingError: REDIS_URL is not set, or JOB_EVERY names a job that does not exist.
     """
@@ -68,9 +76,7 @@ def create_app(settings: WorkerSettings) -> Celery:
         beat_max_loop_interval=5,
         timezone="UTC",
     )
-    hints = Sender(settings.bus.redis_url)
-    # Each thread may hold one connection; the heartbeat is one more.
-    db = Database(settings.bus.database_url, size=settings.threads + 1, name="llm-bus worker", told=hints.give)
+    db = db or database(settings)
     for one in found.values():
         every = settings.every.get(one.name, one.every)
         app.task(name=one.name, bind=True, max_retries=_RETRIES)(_task(one, db, settings, every))

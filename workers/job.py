@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from bus import jobs as runs
+from bus import telemetry
 from bus.db import Connection, Database
 from bus.errors import Unavailable
-from bus.tally import Tally
+from bus.logs import belongs_to
+from bus.tally import Tally, Timings
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger("workers.job")
@@ -29,8 +31,8 @@ _BUDGET_SECONDS = 20.0
 
 # Set when the process is told to stop: whatever is under way ends with its present batch.
 stopping = threading.Event()
-# The runs of this process by job and outcome.
-ran = Tally()
+# The runs of this process by job and outcome, and how long they took by job.
+ran, took = Tally(), Timings()
 
 Act = Callable[[Connection, int], int]
 Find = Callable[[Connection, int], list[int]]
@@ -188,6 +190,7 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
             if age is not None and age < wanted.rest:
                 return Outcome("resting", {}, None, time.monotonic() - started)
         run_id = runs.begin(conn, wanted.name)
+    belongs_to.set(("run_id", str(run_id)))
     work = Work(wanted, db, settings)
     outcome, error = "ok", None
     try:
@@ -208,6 +211,7 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
     finally:
         seconds = time.monotonic() - started
         _write_down(db, run_id, outcome, work.counts, error, wanted.name, seconds)
+        belongs_to.set(None)
     return Outcome(outcome, dict(work.counts), error, seconds)
 
 
@@ -221,6 +225,8 @@ def _write_down(
         fields["error"] = error
     _log.log(level, "job", extra={"fields": fields})
     ran.add(name, outcome)
+    took.add(seconds, name)
+    telemetry.span(name, seconds, outcome=outcome)
     try:
         with db.call() as conn:
             runs.finish(conn, run_id, outcome, counts, error)

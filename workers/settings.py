@@ -23,6 +23,7 @@ class WorkerSettings:
         smtp_url: the mail server as smtp://USER:PASSWORD@HOST:PORT (STARTTLS where offered) or smtps://…; None
             sends no mail.
         mail_from: the sender of e-mails.
+        metrics_port: where a worker answers /metrics, for whoever has the token; 0: nowhere.
         webhooks_to_private: whether webhooks may lead into private networks.
     """
 
@@ -35,6 +36,7 @@ class WorkerSettings:
     smtp_url: str | None = None
     mail_from: str = "llm-bus@localhost"
     webhooks_to_private: bool = False
+    metrics_port: int = 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, *, bus: Settings | None = None) -> "WorkerSettings":
@@ -53,8 +55,13 @@ class WorkerSettings:
                 "SMTP_URL must look like smtp://user:password@host:587 or smtps://host:465; "
                 "write / ? # @ in the password as %2F %3F %23 %40."
             )
+        shared = bus or Settings.from_env(env)
+        metrics_port = number(env, "METRICS_PORT", 0, 0, 65535)
+        if metrics_port and shared.metrics_token is None:
+            raise SettingError("METRICS_PORT is set and METRICS_TOKEN is not; set both, or neither.")
         return cls(
-            bus=bus or Settings.from_env(env),
+            bus=shared,
+            metrics_port=metrics_port,
             threads=number(env, "WORKER_THREADS", 4, 1, 64),
             every=_every(env.get("JOB_EVERY", "")),
             metering=switch(env, "METERING") if env.get("METERING", "").strip() else None,

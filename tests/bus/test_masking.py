@@ -44,4 +44,4 @@ def test_what_is_in_force_is_what_was_asked_for() -> None:
     assert shown["MCP_URL"].value == settings.mcp_url
     assert "UNASKED" not in shown
     # What decides about a setting is asked for, so nothing of it is missing here.
-    assert len(shown) == 15
+    assert len(shown) == 16

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from bus import login_links
+from bus import jobs, login_links, metering
 from bus.db import Database
+from bus.metrics import Metrics
 from tests.factories import make_agent, make_owner, make_project
+from tests.scraping import TOKEN, parse
 from tests.servers import free_port
+from workers import scrape
 
 _START_SECONDS = 60
 
@@ -28,11 +32,12 @@ def db(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def base(database_url: str, tmp_path: Path) -> Iterator[str]:
+def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    clean = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "REDIS_URL", "HOST")}
-    env = {**clean, "DATABASE_URL": database_url, "PORT": str(port), "PUBLIC_URL": url}
+    clean = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "HOST")}
+    env = {**clean, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
+    env["METRICS_TOKEN"] = TOKEN
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -105,6 +110,54 @@ def test_what_waits_is_told_by_what_a_person_does(base: str, db: Database) -> No
         }
         answer = client.post(f"{base}/mcp", json=listed, headers=headers)
         assert "whats_new" in answer.text
+
+
+_NAME = re.compile(r"\b(?:llm_bus|process)_[a-z0-9_]+")
+_DOCS = Path(__file__).parents[2] / "docs" / "observability"
+
+
+def test_dashboard_and_alerts_name_only_what_is_shown(base: str, db: Database) -> None:
+    """And one scrape of one port holds the gateway's, the web's and the service's."""
+    with db.write() as conn:
+        metering.switch(conn, True)
+        agent = make_agent(conn)
+        jobs.finish(conn, jobs.begin(conn, "reconcile"), "alarm", {})
+    with httpx2.Client(timeout=30) as client:
+        _call(client, base, agent.token, "claim", {"sequence": "adr"})
+        client.get(f"{base}/nowhere")
+        assert client.get(f"{base}/metrics").status_code == 401
+        said = client.get(f"{base}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    found = parse(said)
+    assert found.value("llm_bus_tool_calls_total", tool="claim", outcome="ok") == 1
+    assert found.value("llm_bus_web_requests_total", route="none", status="404") == 1
+    assert found.by("llm_bus_db_connections_max", "door") == {("gateway",): 4, ("web",): 4}
+    assert found.value("llm_bus_job_last_run_outcome", job="reconcile", outcome="alarm") == 1
+    for name in ("postgres_up", "schema_current", "redis_up", "metering_running"):
+        assert found.value(f"llm_bus_{name}") == 1
+    # What a worker shows, by the code that shows it.
+    worker = Metrics("worker", TOKEN)
+    scrape.show(worker, db, {})
+    shown = _shown(said) | _shown(worker.text().decode())
+    dashboard = json.loads((_DOCS / "dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    asked += [line for line in (_DOCS / "alerts.yml").read_text().splitlines() if "llm_bus_" in line]
+    named = {name for expression in asked for name in _NAME.findall(expression)}
+    assert len(named) > 30
+    assert named - shown == set()
+    # What nobody would see is not worth its place in a scrape.
+    families = {name for name in shown if name.startswith("llm_bus_") and not name.endswith(("_bucket", "_sum"))}
+    unseen = {name for name in families if not any(one.startswith(name.removesuffix("_count")) for one in named)}
+    assert unseen == {"llm_bus_job_interval_seconds"}
+
+
+def _shown(text: str) -> set[str]:
+    """The names of all samples that there may be, also of those that nothing has happened for."""
+    names = set()
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split()
+            names |= {f"{name}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {name}
+    return names
 
 
 def test_a_setting_that_makes_no_sense_is_one_line(database_url: str) -> None:

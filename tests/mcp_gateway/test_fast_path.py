@@ -58,7 +58,9 @@ def pair(shared_database_url: str) -> Iterator[Pair]:
 
 def _comparable(reply: Reply) -> Any:
     """Status, headers and body, without what differs between two moments and two projects."""
-    headers = {name: value for name, value in reply.headers.items() if name not in ("date", "content-length")}
+    headers = {
+        name: value for name, value in reply.headers.items() if name not in ("date", "content-length", "x-request-id")
+    }
     body = _LEFT.sub(r"\g<1>0", _SECRET.sub("S", _TIME.sub("T", reply.body)))
     body = _SHOWN.sub(r"\g<1>0\g<2>0", body)
     body = body.replace("project-fast", "project-slow")

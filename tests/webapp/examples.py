@@ -20,6 +20,7 @@ _SKIPPED = {
     "static",
     "health.healthz",
     "health.readyz",
+    "metrics.index",
     "stats.index",
     "vouching.callback",
     "ledger.export_csv",

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import closing
 
+import httpx2
 import pytest
 import redis
 
@@ -22,6 +23,8 @@ from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import running as gateways
 from tests.mcp_gateway.wire import Wire
 from tests.queue import Queue
+from tests.scraping import TOKEN, scrape
+from tests.servers import free_port
 from tests.workers.processes import Process, running, start, stop, until
 from workers.job import all_jobs
 
@@ -42,7 +45,7 @@ def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
     url = queue.start()
     with (
         gateways(database_url, REDIS_URL=url) as (gateway,),
-        running(database_url, url) as processes,
+        running(database_url, url, METRICS_TOKEN=TOKEN, METRICS_PORT=str(port := free_port())) as processes,
     ):
         alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
         until(lambda: _ran(db, "heartbeat"), *processes)
@@ -57,9 +60,29 @@ def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
         for wire in (alice, bob):
             wire.close()
         _is_well(db, url, processes)
+        _shows_its_runs(db, port)
     # Who stops in order takes its report back.
     with db.call() as conn:
         assert list_processes(conn, gone=True) == []
+
+
+def _shows_its_runs(db: Database, port: int) -> None:
+    """What the worker shows to Prometheus is what PostgreSQL has of its runs."""
+    base = f"http://127.0.0.1:{port}"
+    before = scrape(base)
+    with db.call() as conn:
+        written = dict(conn.all("SELECT name, count(*) FROM job_run WHERE outcome = 'ok' GROUP BY name"))
+    after = scrape(base)
+    name = "llm_bus_job_runs_total"
+    for job, count in written.items():
+        # Counted just before it is written down.
+        assert before.value(name, job=job, outcome="ok") - 1 <= count <= after.value(name, job=job, outcome="ok") + 1
+    assert after.by("llm_bus_job_run_seconds_count", "job").keys() == {
+        (job,) for job, _ in after.by(name, "job", "outcome")
+    }
+    assert after.value("llm_bus_job_interval_seconds", job="heartbeat") == 0.5
+    answers = [httpx2.get(f"{base}/{path}").status_code for path in ("metrics", "nowhere")]
+    assert answers == [401, 404]
 
 
 def _is_well(db: Database, url: str, processes: list[Process]) -> None:

@@ -1,0 +1,126 @@
+"""What a gateway shows to Prometheus is what was called, exactly."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from bus import owners, tokens
+from bus.db import Database
+from bus.rules.tokens import mint
+from tests.factories import make_agent, make_project
+from tests.mcp_gateway.conftest import make_team
+from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.wire import Wire
+from tests.scraping import TOKEN, scrape
+
+
+@pytest.fixture(scope="module")
+def metered(shared_database_url: str) -> Iterator[Process]:
+    """A gateway that shows its metrics and limits calls: a burst of ten, then one a second."""
+    with running(shared_database_url, METRICS_TOKEN=TOKEN, RATE_PER_MINUTE="60") as (process,):
+        yield process
+
+
+def _base(process: Process) -> str:
+    return process.url.removesuffix("/mcp")
+
+
+def test_every_call_is_counted_once_by_tool_and_outcome(metered: Process, served_db: Database) -> None:
+    db = served_db
+    team = make_team(db)
+    with db.write() as conn:
+        suspended, busy = make_agent(conn), make_agent(conn, make_project(conn))
+        revoked = make_agent(conn, make_project(conn))
+    before = scrape(_base(metered))
+    statuses: Counter[str] = Counter()
+    alice, bob = Wire(metered.url, team.alice.token), Wire(metered.url, team.bob.token, modern=False)
+    gone, late, hasty = (Wire(metered.url, one.token) for one in (revoked, suspended, busy))
+    stranger = Wire(metered.url, mint())
+    replies = [
+        *(alice.call("claim", sequence="adr") for _ in range(3)),
+        bob.call("claim", sequence="adr"),
+        alice.call("claim", sequence="NOT A NAME"),
+        alice.call("ack", post_id=999_999_999),
+        gone.call("whoami"),
+        late.call("whoami"),
+        stranger.call("whoami"),
+    ]
+    # In words that the fast path does not know, so that the SDK answers.
+    content = json.dumps(alice.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})).encode()
+    unusual = {**alice.headers("tools/call", "claim"), "Accept": "text/event-stream;q=1, application/json"}
+    replies.append(alice.send(content, unusual))
+    with db.write() as conn:
+        tokens.revoke_all(conn, revoked.ctx.participation_id)
+        owners.suspend(conn, suspended.ctx.owner_id, reason="unpaid", actor="test")
+    replies += [gone.call("whoami"), late.call("whoami")]
+    replies += [hasty.call("whoami") for _ in range(15)]
+    for reply in replies:
+        statuses[str(reply.status)] += 1
+    limited = statuses["429"]
+    assert limited >= 2
+    after = scrape(_base(metered))
+    for wire in (alice, bob, gone, late, hasty, stranger):
+        wire.close()
+
+    def rose(name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        old = before.by(name, *labels)
+        found = {key: value - old.get(key, 0) for key, value in after.by(name, *labels).items()}
+        return {key: value for key, value in found.items() if value}
+
+    assert rose("llm_bus_tool_calls_total", "tool", "outcome") == {
+        ("claim", "ok"): 5,
+        ("claim", "invalid_argument"): 1,
+        ("ack", "not_found"): 1,
+        ("whoami", "ok"): 2 + 15 - limited,
+        ("whoami", "unauthenticated"): 1,
+        ("whoami", "suspended"): 1,
+        ("whoami", "rate_limited"): limited,
+        ("unknown", "unauthenticated"): 1,
+    }
+    # The one scrape before is in the figures of the one after.
+    assert rose("llm_bus_gateway_requests_total", "status") == {
+        (status,): count + (status == "200") for status, count in statuses.items()
+    }
+    assert rose("llm_bus_tool_call_seconds_count", "tool") == {("claim",): 6, ("ack",): 1, ("whoami",): 19 - limited}
+    assert after.value("llm_bus_tool_call_seconds_bucket", tool="claim", le="+Inf") >= 6
+    assert 0 < after.value("llm_bus_tool_call_seconds_sum", tool="claim") < 60
+    assert after.value("llm_bus_db_connections_max", door="gateway") == 4
+    assert after.value("llm_bus_gateway_queued_calls") == 0
+
+
+def test_what_is_held_open_is_shown(metered: Process, served_db: Database) -> None:
+    team = make_team(served_db)
+    alice, bob = Wire(metered.url, team.alice.token), Wire(metered.url, team.bob.token)
+    waiting = threading.Thread(target=lambda: alice.call("wait_for", kind="inbox", timeout_seconds=40))
+    waiting.start()
+    _eventually(metered, 1)
+    bob.call("post", body="hello", to_actor="alice")
+    waiting.join(30)
+    _eventually(metered, 0)
+    for wire in (alice, bob):
+        wire.close()
+
+
+def _eventually(process: Process, waiting: int) -> None:
+    deadline = time.monotonic() + 30
+    while scrape(_base(process)).value("llm_bus_gateway_waiting_calls") != waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_metrics_are_for_whoever_has_the_token(metered: Process, gateways: list[Process]) -> None:
+    address = f"{_base(metered)}/metrics"
+    for sent in (None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", f"Bearer {TOKEN[:-1]}é"):
+        headers = {} if sent is None else {"Authorization": sent.encode()}
+        answer = httpx2.get(address, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert "llm_bus" not in answer.text
+    # Without the setting it is an address like any other that nobody serves.
+    answers = [httpx2.get(f"{_base(gateways[0])}/{path}") for path in ("metrics", "nowhere")]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].text == answers[1].text

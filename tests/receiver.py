@@ -1,0 +1,57 @@
+"""A receiver of what processes send to the outside: an HTTP server that keeps every request."""
+
+import gzip
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_PATIENCE = 30.0
+
+
+@dataclass
+class Receiver:
+    """What was received: the path and headers of each request as text, and its body as it was before packing."""
+
+    url: str
+    got: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def bodies(self, path: str) -> list[bytes]:
+        return [body for head, body in list(self.got) if head.startswith(path)]
+
+    def until(self, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, self.got
+            time.sleep(0.05)
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            packed = self.headers.get("Content-Encoding")
+            if packed:
+                body = gzip.decompress(body) if packed == "gzip" else zlib.decompress(body)
+            received.got.append((f"{self.path}\n{self.headers}", body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    received = Receiver(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield received
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
