@@ -1,4 +1,4 @@
-"""Every request is found by its id, in the log and wherever its failure is reported; and nothing that was said leaves."""
+"""Every request is found by its id, in the log and where its failure is reported; and nothing that was said leaves."""
 
 import json
 import subprocess
