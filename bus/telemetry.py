@@ -47,6 +47,11 @@ def start(kind: str, env: Mapping[str, str]) -> None:
         _start_traces(kind)
 
 
+def is_tracing() -> bool:
+    """Whether spans are sent; asked where even the arguments of `span` would cost too much."""
+    return _tracer is not None
+
+
 def span(name: str, seconds: float, **attributes: str | int) -> None:
     """Note something that has just ended, as a span; costs nothing where no traces are sent.
 

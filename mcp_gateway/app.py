@@ -27,7 +27,7 @@ from mcp_gateway.fast import Call, FastPath, Spoken
 from mcp_gateway.health import readiness
 from mcp_gateway.protocol import Context, build_server
 from mcp_gateway.ratelimit import RateLimit
-from mcp_gateway.replies import Headers, Reply, denial, id_header, json_reply
+from mcp_gateway.replies import Headers, Reply, denial, json_reply
 from mcp_gateway.response import Receive, Response, Send, replayed
 from mcp_gateway.security import Security
 from mcp_gateway.service import Denied, Service
@@ -307,7 +307,7 @@ class Gateway:
         return None if call is None or ctx is None else Usual(call, ctx)
 
     async def answer(self, usual: Usual, request_id: str) -> Reply:
-        """Answer a usual tool call."""
+        """Answer a usual tool call. Whoever sends the reply adds the header with the request's id."""
         assert self._fast is not None
         belongs_to.set((REQUEST_ID, request_id))
         started = time.perf_counter()
@@ -319,8 +319,6 @@ class Gateway:
                 self.service.calls.add(usual.call.tool.name, "rate_limited")
                 reply = denial(429)
             status = reply.status
-            # A list of its own: that of a stream is the same for all.
-            reply = Reply(status, [*reply.headers, id_header(request_id)], reply.body)
         finally:
             self._note("POST", "/mcp", status, started)
         return reply

@@ -29,7 +29,7 @@ from bus.logs import new_id
 from bus.stopping import told_to_stop
 from mcp_gateway.app import Gateway, Plain, Usual
 from mcp_gateway.fast import SSE_HEADERS
-from mcp_gateway.replies import Headers, Reply, id_header
+from mcp_gateway.replies import Headers, Reply
 
 # A head of an agent is some hundred bytes; what is longer is left to hypercorn.
 _LONGEST_HEAD = 4096
@@ -37,7 +37,7 @@ _LONGEST_HEAD = 4096
 _HEAD = re.compile(rb"POST /mcp HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: ?[!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
 _LENGTH = re.compile(rb"[1-9][0-9]{0,8}")
 # The one header that is another in each request; what is left is the same from call to call.
-_REQUEST_ID = re.compile(rb"\r\n[Xx]-[Rr]equest-[Ii][Dd]: ?([A-Za-z0-9!#$%&'*+.^_`|~-]{1,64})(?=\r\n)")
+_REQUEST_ID = re.compile(rb"\r\n(?i:x-request-id): *([A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}) *(?=\r\n)")
 # What changes how the request is to be read, or what becomes of the connection.
 _UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
 # Heads differ by client, tool and length of the body; past this many the oldest are not worth their memory.
@@ -93,7 +93,8 @@ class Heads:
         """The length of the body in bytes, what the head says, and the id of the request; None: hypercorn reads it."""
         if len(head) > _LONGEST_HEAD:
             return None
-        sent = _REQUEST_ID.search(head)
+        # Looking for a word costs a tenth of looking for a pattern, and mostly it is not there.
+        sent = _REQUEST_ID.search(head) if _might_bring_an_id(head) else None
         if sent is not None:
             head = head[: sent.start()] + head[sent.end() :]
         key = hashlib.sha256(head).digest()
@@ -127,6 +128,10 @@ class Heads:
             return None
         plain = self.gateway.understand(headers)
         return None if plain is None else (int(lengths[0]), plain)
+
+
+def _might_bring_an_id(head: bytes) -> bool:
+    return b"equest-I" in head or b"equest-i" in head or b"EQUEST-I" in head
 
 
 class PlainServer(TCPServer):
@@ -204,7 +209,7 @@ class PlainServer(TCPServer):
             if usual.waits:
                 await self._answer_late(usual, request_id)
             else:
-                self.writer.write(_encode(await gateway.answer(usual, request_id), self.config))
+                self.writer.write(_encode(await gateway.answer(usual, request_id), request_id, self.config))
             await self.writer.drain()
         return True
 
@@ -222,14 +227,14 @@ class PlainServer(TCPServer):
                 if reading in done and not reading.result():
                     return
                 if not done:
-                    headers = [*SSE_HEADERS, id_header(request_id)]
-                    self.writer.write((b"" if began else _head(200, headers, self.config)) + _chunk(_STILL_HERE))
+                    head = b"" if began else _head(200, SSE_HEADERS, request_id, self.config)
+                    self.writer.write(head + _chunk(_STILL_HERE))
                     began = True
             reply = answering.result()
             if began:
                 self.writer.write(_chunk(self._heads.gateway.late(usual, reply)) + _LAST_CHUNK)
             else:
-                self.writer.write(_encode(reply, self.config))
+                self.writer.write(_encode(reply, request_id, self.config))
         finally:
             for task in (answering, reading):
                 task.cancel()
@@ -271,17 +276,18 @@ class PlainServer(TCPServer):
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-def _encode(reply: Reply, config: Config) -> bytes:
+def _encode(reply: Reply, request_id: str, config: Config) -> bytes:
     """A reply as bytes, as h11 writes it."""
-    head = _head(reply.status, reply.headers, config)
+    head = _head(reply.status, reply.headers, request_id, config)
     if any(name == b"content-length" for name, _ in reply.headers):
         return head + reply.body
     return head + _chunk(reply.body) + _LAST_CHUNK
 
 
-def _head(status: int, headers: Headers, config: Config) -> bytes:
+def _head(status: int, headers: Headers, request_id: str, config: Config) -> bytes:
     lines = [b"HTTP/1.1 %d \r\n" % status]
     lines += [b"%b: %b\r\n" % header for header in headers]
+    lines.append(b"x-request-id: %b\r\n" % request_id.encode())
     lines.append(_common(config, int(time.time())))
     if not any(name == b"content-length" for name, _ in headers):
         lines.append(b"Transfer-Encoding: chunked\r\n")

@@ -75,7 +75,7 @@ class Service:
         self.holdings = Holdings(settings.redis_url)
         self.waiters = Waiters(self.db, self._threads, settings.waits_per_token, self.holdings, self._hinted)
         self.streams = Streams(self.db, self._threads, settings.streams_per_token, self.holdings, self._hinted)
-        # Tool calls by tool and outcome, and how long they took by tool.
+        # Counted on the event loop alone. Tool calls by tool and outcome, and how long they took by tool.
         self.calls, self.timings = Tally(), Timings()
         self._pending = 0
         self._flusher: asyncio.Task[None] | None = None
@@ -211,7 +211,8 @@ class Service:
             taken = time.perf_counter() - started
             self.calls.add(tool.name, outcome)
             self.timings.add(taken, tool.name)
-            telemetry.span(tool.name, taken, outcome=outcome)
+            if telemetry.is_tracing():
+                telemetry.span(tool.name, taken, outcome=outcome)
         self.seen.note(ctx)
         if tool.touches and not answer.is_error:
             self.hints.give(ctx.project_id, tool.touches)

@@ -23,7 +23,7 @@ from bus.hints import Sender
 from bus.logs import REQUEST_ID, accepted_id, belongs_to
 from bus.metrics import Metrics, histogram, of_tally, pool, service
 from bus.settings import Settings
-from bus.tally import Tally, Timings
+from bus.tally import SharedTally, SharedTimings
 from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
 from webapp.page import is_machine
@@ -63,8 +63,8 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     )
     app.extensions["bus.providers"] = providers.from_options(options)
     # By route and status, and by route.
-    app.extensions["bus.requests"] = Tally()
-    app.extensions["bus.timings"] = Timings()
+    app.extensions["bus.requests"] = SharedTally()
+    app.extensions["bus.timings"] = SharedTimings()
     app.extensions["bus.watch"] = Watch(app.extensions["bus.db"], Probe(settings.redis_url))
     app.extensions["bus.metrics"] = metrics or Metrics("web", settings.metrics_token)
     _show(app)

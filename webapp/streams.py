@@ -22,6 +22,8 @@ from flask import Flask, render_template
 from bus import board, projects, sessions
 from bus.db import Database
 from bus.errors import BusError
+from bus.logs import accepted_id
+from bus.metrics import gauge
 from bus.settings import Settings, serves
 from webapp.options import WebOptions
 
@@ -87,6 +89,9 @@ class Streams:
         self._made: dict[int, tuple[str, bytes]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
+        app.extensions["bus.metrics"].add(
+            lambda: [gauge("web_open_boards", "Boards that are kept up to date by a stream.", len(self._open))]
+        )
 
     def __len__(self) -> int:
         """How many are open."""
@@ -121,7 +126,8 @@ class Streams:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look_on())
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            said = [*_HEADERS, (b"x-request-id", accepted_id(headers.get(b"x-request-id")).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": said})
             # At once, so that the reader knows that nothing keeps it back.
             content = b"retry: 500\n" + _STILL
             while not stream.over:

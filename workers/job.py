@@ -22,7 +22,7 @@ from bus import telemetry
 from bus.db import Connection, Database
 from bus.errors import Unavailable
 from bus.logs import belongs_to
-from bus.tally import Tally, Timings
+from bus.tally import SharedTally, SharedTimings
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger("workers.job")
@@ -32,7 +32,7 @@ _BUDGET_SECONDS = 20.0
 # Set when the process is told to stop: whatever is under way ends with its present batch.
 stopping = threading.Event()
 # The runs of this process by job and outcome, and how long they took by job.
-ran, took = Tally(), Timings()
+ran, took = SharedTally(), SharedTimings()
 
 Act = Callable[[Connection, int], int]
 Find = Callable[[Connection, int], list[int]]
