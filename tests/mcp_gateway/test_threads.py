@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from bus.logs import belongs_to
 from mcp_gateway.threads import Threads
 
 
@@ -22,6 +23,24 @@ def test_results_and_exceptions_come_back_to_whoever_asked() -> None:
     threads.close()
     assert numbers == list(range(500))
     assert isinstance(error, ValueError)
+
+
+def test_what_a_thread_says_belongs_to_the_request_that_asked() -> None:
+    """Also of a request that had to wait, and of nobody's after somebody's."""
+
+    async def ask(number: int) -> list[tuple[str, str] | None]:
+        belongs_to.set(("request_id", str(number)))
+        return await asyncio.gather(*(threads.run(belongs_to.get, number) for _ in range(20)))
+
+    async def play() -> tuple[list[list[tuple[str, str] | None]], tuple[str, str] | None]:
+        asked = await asyncio.gather(*(ask(number) for number in range(20)))
+        return asked, await threads.run(belongs_to.get)
+
+    threads = Threads(3, "test")
+    found, nobodys = asyncio.run(play())
+    threads.close()
+    assert found == [[("request_id", str(number))] * 20 for number in range(20)]
+    assert nobodys is None
 
 
 def test_no_result_is_lost_between_two_wake_ups() -> None:

@@ -11,8 +11,12 @@ import redis
 
 from bus import login_links
 from bus.db import Database
+from bus.logs import belongs_to
+from bus.settings import SettingError
 from tests import servers
 from tests.factories import make_owner
+from tests.logged import logged
+from tests.scraping import TOKEN, parse
 from tests.webapp.live import live
 from tests.webapp.visits import HOST, Browser, Web
 
@@ -243,6 +247,57 @@ def test_a_defect_shows_no_traceback_and_is_logged(site: Web, caplog: pytest.Log
     assert "secret of the defect" not in answer.text
     assert "Traceback" not in answer.text
     assert "secret of the defect" in str(caplog.records[0].exc_info)
+
+
+def test_a_request_is_found_by_the_id_that_its_page_shows(site: Web) -> None:
+    def broken() -> str:
+        raise RuntimeError("a defect")
+
+    site.app.view_functions["home.index"] = broken
+    with logged() as lines:
+        answer = site.browser().get("/", headers={"X-Request-Id": "mine-1"})
+        fine = site.browser().get("/sign-in", headers={"X-Request-Id": "not <one> of ours"})
+    assert answer.headers["X-Request-Id"] == "mine-1"
+    assert "mine-1" in answer.text
+    assert [(line["message"], line["request_id"]) for line in lines if line["logger"].startswith("webapp.")] == [
+        ("a page failed", "mine-1"),
+        ("request", "mine-1"),
+        ("request", fine.headers["X-Request-Id"]),
+    ]
+    made = fine.headers["X-Request-Id"]
+    assert "<" not in made
+    # Where nothing failed there is nothing to look for.
+    assert made not in fine.text
+    assert belongs_to.get() is None
+
+
+def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., Web], site: Web) -> None:
+    nobody, there_is_none = site.browser().get("/metrics"), site.browser().get("/nowhere")
+    assert nobody.status_code == there_is_none.status_code == 404
+    web = make_web(METRICS_TOKEN=TOKEN)
+    browser = web.browser()
+    for sent in (None, "Bearer wrong", f"Basic {TOKEN}"):
+        refused = browser.get("/metrics", headers={} if sent is None else {"Authorization": sent})
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert "llm_bus" not in refused.text
+    for path in ("/sign-in", "/sign-in", "/nowhere"):
+        browser.get(path)
+    # Prometheus comes by whatever address the platform knows.
+    answer = web.app.test_client().get(
+        "/metrics", base_url="http://10.0.0.7:8787", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    assert answer.status_code == 200
+    found = parse(answer.text)
+    assert found.by("llm_bus_web_requests_total", "route", "status") == {
+        ("/metrics", "401"): 3,
+        ("/sign-in", "200"): 2,
+        ("none", "404"): 1,
+    }
+    assert found.value("llm_bus_web_request_seconds_count", route="/sign-in") == 2
+    assert found.value("llm_bus_postgres_up") == 1
+    assert found.value("llm_bus_table_rows", table="owner") == 0
+    with pytest.raises(SettingError, match="METRICS_TOKEN must have at least 16"):
+        make_web(METRICS_TOKEN="short")
 
 
 def test_the_log_has_a_line_for_each_request_and_no_secret(

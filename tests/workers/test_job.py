@@ -12,6 +12,7 @@ from bus import leases, sequences
 from bus.db import Connection, Database
 from bus.settings import SettingError, Settings
 from tests.factories import make_agent, make_project
+from tests.logged import logged
 from tests.racing import at_once
 from workers import job as module
 from workers.app import create_app
@@ -171,6 +172,24 @@ def test_an_alarm_is_an_outcome_of_its_own(
     assert (fields["job"], fields["outcome"]) == ("x", "alarm")
 
 
+def test_every_line_of_a_run_has_its_id(db: Database, settings: WorkerSettings) -> None:
+    def function(work: Work) -> None:
+        with work.apart("a part"):
+            raise RuntimeError("a defect")
+
+    with logged() as lines:
+        assert run(Job("x", function, 60), db, settings).outcome == "failed"
+        logging.getLogger("workers.job").info("afterwards")
+    with db.call() as conn:
+        (found,) = runs.list_(conn)
+    assert [(line["message"], line.get("run_id")) for line in lines if line["logger"] == "workers.job"] == [
+        ("x failed for a part", str(found.id)),
+        ("x failed", str(found.id)),
+        ("job", str(found.id)),
+        ("afterwards", None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("env", "said"),
     [
@@ -184,6 +203,7 @@ def test_an_alarm_is_an_outcome_of_its_own(
         ({"SMTP_URL": "smtp://user:12#ss@mail.example.org:587"}, "write / ? # @ in the password"),
         ({"REDIS_URL": ""}, "llm-bus job run NAME"),
         ({"GRACE_HOURS": "-1"}, "GRACE_HOURS"),
+        ({"METRICS_PORT": "9100"}, "METRICS_TOKEN is not"),
     ],
 )
 def test_a_wrong_setting_is_named(database_url: str, env: dict[str, str], said: str) -> None:
