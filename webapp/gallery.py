@@ -1,4 +1,4 @@
-"""The pictures of a project as a page and as a file show them: what each says in a sentence, its drawing, its numbers."""
+"""The pictures of a project, for a page and for a file: what each says in a sentence, its drawing, its numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

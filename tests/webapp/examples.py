@@ -24,6 +24,7 @@ _SKIPPED = {
     "vouching.callback",
     "ledger.export_csv",
     "ledger.export_jsonl",
+    "pictures.report_file",
     "cards.show",
     "board.stream",
 }

@@ -29,6 +29,7 @@ def index() -> str | Response:
         project=current_project(),
         gallery=_gallery(period),
         periods=_switch(period),
+        here=this_page(),
         words=gallery.PERIOD_WORDS[period.name],
     )
 
