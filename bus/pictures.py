@@ -1,7 +1,7 @@
 """Pictures: how the agents of a project work together over time, from the rollup and never from the ledger.
 
 A period is whole hours or whole days, UTC, and ends with the present one. What is read is bounded by the rollup
-(bus/tallies.py), what comes back by LISTED.
+(bus/tallies.py), what comes back by SURFACES and PEOPLE.
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ from bus.db import Connection
 from bus.rules.waits import quantile
 from bus.tallies import Progress
 
-# Surfaces, senders and recipients that are named, those with the most first; the others are put together.
-LISTED = 12
+# Surfaces, senders and addressees that are named, those with the most first; the others are put together.
+SURFACES, PEOPLE = 8, 12
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -93,7 +93,7 @@ class Surface:
 
 @dataclass(frozen=True, slots=True)
 class Surfaces:
-    """Leases by surface: the LISTED most leased.
+    """Leases by surface: the SURFACES most leased.
 
     Attributes:
         leases, contended: of all surfaces together.
@@ -121,8 +121,8 @@ class Talk:
     A post to a lane and to somebody counts in both columns.
 
     Attributes:
-        senders: at most LISTED, and the empty name for all others if there are any.
-        addressees: at most LISTED, and an empty name for all others if there are any.
+        senders: at most PEOPLE, and the empty name for all others if there are any.
+        addressees: at most PEOPLE, and an empty name for all others if there are any.
         counts: how many, for a sender's and an addressee's place; missing where there are none.
     """
 
@@ -165,7 +165,7 @@ def read(conn: Connection, project_id: int, period: Period) -> Pictures:
     coarse = _bins(now, period.coarse, period.coarse_bins)
     # Hours of the days that the coarse bins are, those to come included.
     fine = tuple(coarse[0] + place * period.fine for place in range(period.fine_bins))
-    asked = {"project": project_id, "start": coarse[0], "listed": LISTED}
+    asked = {"project": project_id, "start": coarse[0]}
     activity = _activity(conn, asked, period.fine, fine)
     handoffs, by_bin = _handoffs(conn, asked, period.coarse, coarse, activity)
     return Pictures(
@@ -259,7 +259,7 @@ FROM of o ORDER BY o.key = '', coalesce(o.leases, 0) DESC, o.key LIMIT %(listed)
 
 
 def _surfaces(conn: Connection, asked: dict[str, Any], width: timedelta) -> Surfaces:
-    rows = conn.all(_SURFACES, {**asked, "grain": _grain(width)})
+    rows = conn.all(_SURFACES, {**asked, "grain": _grain(width), "listed": SURFACES})
     leases, contended = rows[0][3:] if rows else (0, 0)
     listed = tuple(Surface(*row[:3]) for row in rows if row[0])
     others = Surface("", leases - sum(one.leases for one in listed), contended - sum(one.contended for one in listed))
@@ -287,7 +287,7 @@ ORDER BY s.n DESC NULLS LAST, 1, a.n DESC NULLS LAST, 2, 3
 
 
 def _talk(conn: Connection, asked: dict[str, Any], width: timedelta) -> Talk:
-    rows = conn.all(_TALK, {**asked, "grain": _grain(width)})
+    rows = conn.all(_TALK, {**asked, "grain": _grain(width), "listed": PEOPLE})
     senders = {sender: None for sender, *_ in rows}
     by_most = sorted(rows, key=lambda row: (row[5] is None, -(row[5] or 0), row[1], row[2]))
     addressees = {Addressee(kind.removeprefix("to_"), name): None for _, kind, name, *_ in by_most}

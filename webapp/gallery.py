@@ -274,11 +274,16 @@ def _surfaces(found: Surfaces) -> Busiest:
 
 
 def _talk(found: Talk, posts: int) -> Matrix:
-    columns = [
-        f"lane {one.name}" if one.kind == "lane" else one.name if one.name else _OTHERS for one in found.addressees
-    ]
+    people = [*found.senders, *(one.name for one in found.addressees if one.kind == "actor")]
+    handles = {name.partition("/")[0] for name in people if name}
+
+    def called(name: str) -> str:
+        """Where all are of one owner, the handle says nothing; the owner alone has no label."""
+        return (name.partition("/")[2] or name) if len(handles) == 1 else name
+
+    columns = [f"lane {one.name}" if one.kind == "lane" else called(one.name) or _OTHERS for one in found.addressees]
     rows = [
-        (sender or _OTHERS, [found.counts.get((row, column), 0) for column in range(len(columns))])
+        (called(sender) or _OTHERS, [found.counts.get((row, column), 0) for column in range(len(columns))])
         for row, sender in enumerate(found.senders)
     ]
     named = {
@@ -287,7 +292,7 @@ def _talk(found: Talk, posts: int) -> Matrix:
     if not named:
         return Matrix(f"{_count(posts, 'handoff')} among very many", columns, rows, max(found.counts.values()))
     (row, column), most = max(named.items(), key=lambda item: (item[1], -item[0][0], -item[0][1]))
-    title = f"Most often {found.senders[row]} writes to {columns[column]}: {most:,} of {_count(posts, 'handoff')}"
+    title = f"Most often {rows[row][0]} writes to {columns[column]}: {most:,} of {_count(posts, 'handoff')}"
     return Matrix(title, columns, rows, max(named.values()))
 
 
