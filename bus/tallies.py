@@ -25,8 +25,8 @@ from datetime import datetime, timedelta
 from bus.db import Connection
 from bus.rules.waits import rounded
 
-# Events of one transaction: some 150 ms.
-BATCH = 20_000
+# Events of one transaction: some 50 ms.
+BATCH = 5_000
 # Names of one figure in one hour or day: what a page has to read for 90 days is bounded by it.
 NAMED = 1_000
 KEPT = {"hour": timedelta(days=8), "day": timedelta(days=100)}
