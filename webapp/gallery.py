@@ -211,6 +211,11 @@ def _acked(pictures: Pictures) -> Over:
 
 def _times(pictures: Pictures) -> Over:
     whole, bins = pictures.handoffs, pictures.by_bin
+    if whole.acked == 1:
+        title = f"The one that is acknowledged waited for {_seconds(whole.median_seconds)}"
+    else:
+        half, most = _seconds(whole.median_seconds), _seconds(whole.p90_seconds)
+        title = f"Half are acknowledged within {half}, nine in ten within {most}"
     return _over(
         pictures,
         _time_lines,
@@ -218,8 +223,7 @@ def _times(pictures: Pictures) -> Over:
             Series("half within", [one.median_seconds for one in bins]),
             Series("nine in ten within", [one.p90_seconds for one in bins]),
         ],
-        f"Half are acknowledged within {_seconds(whole.median_seconds)},"
-        f" nine in ten within {_seconds(whole.p90_seconds)}",
+        title,
         ["#acknowledged", "#median", "#p90"],
         lambda one: [f"{one.acked:,}", _seconds(one.median_seconds), _seconds(one.p90_seconds)],
     )
