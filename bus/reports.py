@@ -7,7 +7,7 @@ from datetime import datetime
 
 from bus import projects
 from bus.db import Connection
-from bus.rules.waits import quantile, rounded
+from bus.rules.waits import quantiles, rounded
 
 # The most sequences that a report names, those with the most claims first.
 SEQUENCES = 50
@@ -124,6 +124,8 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
     types = counted.types
     events = types.total()
     handoffs, acked = types["post"], counted.waited.total()
+    surface_median, surface_p90 = quantiles(counted.surfaced, (0.5, 0.9))
+    ack_median, ack_p90 = quantiles(counted.waited, (0.5, 0.9))
     return ProjectReport(
         projects=tuple(f"{project.owner}/{project.name}" for project in chosen),
         agents=len(counted.agents),
@@ -133,10 +135,10 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
         handoffs=handoffs,
         acked=acked,
         acked_share=_share(acked, handoffs),
-        surface_median_seconds=quantile(counted.surfaced, 0.5),
-        surface_p90_seconds=quantile(counted.surfaced, 0.9),
-        ack_median_seconds=quantile(counted.waited, 0.5),
-        ack_p90_seconds=quantile(counted.waited, 0.9),
+        surface_median_seconds=surface_median,
+        surface_p90_seconds=surface_p90,
+        ack_median_seconds=ack_median,
+        ack_p90_seconds=ack_p90,
         anchored=counted.anchored,
         anchored_share=_share(counted.anchored, handoffs),
         leases=types["lease"],

@@ -186,7 +186,7 @@ def _events(activity: Activity, period: Period) -> Over:
         for at in range(len(sums))
         if sums[at]
     ]
-    return Over(title, plot, [unit.capitalize(), *(f"#{name}" for name, _, _ in shares), "#all"], rows)
+    return Over(title, plot, [unit.capitalize(), *(name for name, _, _ in shares), "all"], rows)
 
 
 def _acked(pictures: Pictures) -> Over:
@@ -204,7 +204,7 @@ def _acked(pictures: Pictures) -> Over:
             Series("not yet", [one.posts - one.acked for one in bins]),
         ],
         title,
-        ["#handoffs", "#acknowledged", "#share"],
+        ["handoffs", "acknowledged", "share"],
         lambda one: [f"{one.posts:,}", f"{one.acked:,}", percent(one.acked, one.posts) if one.posts else "–"],
     )
 
@@ -224,7 +224,7 @@ def _times(pictures: Pictures) -> Over:
             Series("nine in ten within", [one.p90_seconds for one in bins]),
         ],
         title,
-        ["#acknowledged", "#median", "#p90"],
+        ["acknowledged", "median", "p90"],
         lambda one: [f"{one.acked:,}", _seconds(one.median_seconds), _seconds(one.p90_seconds)],
     )
 
@@ -236,7 +236,7 @@ def _anchored(pictures: Pictures) -> Over:
         _share_lines,
         [Series("anchored", [100 * one.anchored / one.posts if one.posts else None for one in bins])],
         f"{percent(whole.anchored, whole.posts)} of handoffs name what they are about",
-        ["#handoffs", "#with a ref", "#share"],
+        ["handoffs", "with a ref", "share"],
         lambda one: [f"{one.posts:,}", f"{one.anchored:,}", percent(one.anchored, one.posts) if one.posts else "–"],
     )
 

@@ -1,6 +1,8 @@
 """How long things took: rounded so that few values stand for many, and what half and nine in ten of them took."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from math import floor
 
 
@@ -13,24 +15,24 @@ def rounded(seconds: str) -> str:
     )
 
 
-def quantile(counts: Mapping[float, int], part: float) -> float | None:
-    """The value below which `part` of all lie, interpolated between neighbours as percentile_cont does.
+def quantiles(counts: Mapping[float, int], parts: Sequence[float]) -> tuple[float | None, ...]:
+    """The values below which each of `parts` of all lie, interpolated between neighbours as percentile_cont does.
 
     Args:
         counts: how often each value occurs.
-        part: 0 to 1.
+        parts: 0 to 1 each.
     Returns:
-        None of nothing.
+        One for each part; None of nothing.
     """
-    total = sum(counts.values())
-    if not total:
-        return None
-    position = part * (total - 1)
-    lower = floor(position)
-    values: list[float] = []
-    seen = 0
-    for value in sorted(counts):
-        seen += counts[value]
-        while len(values) < 2 and seen > lower + len(values):
-            values.append(value)
-    return values[0] + (values[-1] - values[0]) * (position - lower)
+    values = sorted(counts)
+    upto = list(accumulate(counts[value] for value in values))
+    if not upto or not upto[-1]:
+        return (None,) * len(parts)
+    found = []
+    for part in parts:
+        position = part * (upto[-1] - 1)
+        lower = floor(position)
+        below = values[bisect_right(upto, lower)]
+        above = values[bisect_right(upto, min(lower + 1, upto[-1] - 1))]
+        found.append(below + (above - below) * (position - lower))
+    return tuple(found)

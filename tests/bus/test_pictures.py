@@ -24,9 +24,11 @@ _LOST = 4
 _LEDGER = """
 CREATE UNLOGGED TABLE ledger AS
 SELECT e.at, e.type, e.actor, e.payload ->> 'surface' AS surface, (e.payload ->> 'contended')::integer AS contended,
-       e.payload ->> 'to_lane' AS to_lane, e.payload ->> 'to_actor' AS to_actor, e.payload ->> 'ref' AS ref, a.seconds
+       e.payload ->> 'to_lane' AS to_lane, e.payload ->> 'to_actor' AS to_actor, e.payload ->> 'ref' AS ref, a.seconds,
+       CASE WHEN a.seconds < 1 THEN a.seconds
+            ELSE round(a.seconds / 10 ^ (floor(log(a.seconds)) - 2)) * 10 ^ (floor(log(a.seconds)) - 2) END AS rounded
 FROM event e LEFT JOIN (
-    SELECT p.seq, extract(epoch FROM min(k.at) - p.at) AS seconds
+    SELECT p.seq, extract(epoch FROM min(k.at) - p.at)::float8 AS seconds
     FROM event p JOIN event k ON k.project_id = p.project_id AND k.type = 'ack'
      AND (k.payload ->> 'post_id')::bigint = p.seq
      AND (k.actor <> p.actor OR (p.payload ->> 'to_actor' = k.actor AND p.payload ->> 'to_lane' IS NULL))
@@ -36,14 +38,10 @@ WHERE e.project_id = %(project)s
 """
 _BIN = "floor(extract(epoch FROM l.at - %(start)s::timestamptz) / %(width)s)::integer"
 _EVENTS_BY_BIN = f"SELECT {_BIN}, l.type, count(*) FROM ledger l WHERE l.at >= %(start)s GROUP BY 1, 2"
-_ROUNDED = """
-CASE WHEN l.seconds < 1 THEN l.seconds
-     ELSE round(l.seconds / 10 ^ (floor(log(l.seconds)) - 2)) * 10 ^ (floor(log(l.seconds)) - 2) END::float8
-"""
-_HANDOFFS = f"""
-SELECT {{bin}}, count(*), count(l.ref), count(l.seconds),
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY {_ROUNDED}), percentile_cont(0.9) WITHIN GROUP (ORDER BY {_ROUNDED}),
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY l.seconds::float8)
+_HANDOFFS = """
+SELECT {bin}, count(*), count(l.ref), count(l.seconds),
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY l.rounded), percentile_cont(0.9) WITHIN GROUP (ORDER BY l.rounded),
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY l.seconds)
 FROM ledger l WHERE l.at >= %(start)s AND l.type = 'post' GROUP BY 1
 """
 _SURFACES = """
