@@ -1,8 +1,23 @@
 """Pruning: what nobody asks for any more goes, in batches that lock nobody out. Never the ledger, never money."""
 
 from bus.db import Connection
+from bus.tables import FIGURES
+from bus.tallies import KEPT
 
 BATCH = 5_000
+
+
+def _old_tallies(grain: str) -> str:
+    """By project and figure, since that is how they are indexed: no run reads them all."""
+    return (
+        "t.ctid = ANY (ARRAY(SELECT old.ctid FROM tally_mark m"
+        f" CROSS JOIN unnest(ARRAY[{', '.join(map(repr, FIGURES))}]) AS f(figure)"
+        " CROSS JOIN LATERAL (SELECT y.ctid FROM tally y WHERE y.project_id = m.project_id"
+        f"  AND y.grain = '{grain}' AND y.figure = f.figure"
+        f"  AND y.start < statement_timestamp() - interval '{KEPT[grain].days} days' LIMIT {BATCH}) AS old"
+        f" LIMIT {BATCH}))"
+    )
+
 
 # A key is kept for two days: whoever retries a call does so within minutes.
 # A run that did nothing tells nothing after a day; the others are history for a month.
@@ -25,6 +40,8 @@ _OLD = {
     "login_links": ("login_link", "expires_at < clock_timestamp() - interval '1 day'"),
     "gone_processes": ("process", "seen_at < clock_timestamp() - interval '1 day'"),
     "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
+    "hours": ("tally", _old_tallies("hour")),
+    "days": ("tally", _old_tallies("day")),
     # A gateway that was still flushing when the project went.
     "lost_presence": ("presence", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),
     "lost_cursors": ("cursor", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),

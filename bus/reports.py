@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import floor
 
 from bus import projects
 from bus.db import Connection
+from bus.rules.waits import quantiles, rounded
 
 # The most sequences that a report names, those with the most claims first.
 SEQUENCES = 50
@@ -73,10 +73,8 @@ SELECT e.type, CASE WHEN e.type = 'claim' THEN e.payload ->> 'sequence' END, cou
 FROM event e WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s GROUP BY 1, 2
 """
 
-# How long something took is kept to the millisecond below a second and to three digits above: few enough values
-# to merge over all windows.
-_ROUNDED = """CASE WHEN waited.seconds < 1 THEN round(waited.seconds::numeric, 3)
-            ELSE round(waited.seconds::numeric, 2 - floor(log(waited.seconds))::integer) END::float8"""
+# Few enough values to merge over all windows.
+_ROUNDED = f"{rounded('waited.seconds')}::float8"
 
 # `acked_at` is the first ack by somebody other than the sender (bus_ack in sql/posts.sql).
 _POSTS = f"""
@@ -126,6 +124,8 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
     types = counted.types
     events = types.total()
     handoffs, acked = types["post"], counted.waited.total()
+    surface_median, surface_p90 = quantiles(counted.surfaced, (0.5, 0.9))
+    ack_median, ack_p90 = quantiles(counted.waited, (0.5, 0.9))
     return ProjectReport(
         projects=tuple(f"{project.owner}/{project.name}" for project in chosen),
         agents=len(counted.agents),
@@ -135,10 +135,10 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
         handoffs=handoffs,
         acked=acked,
         acked_share=_share(acked, handoffs),
-        surface_median_seconds=_quantile(counted.surfaced, 0.5),
-        surface_p90_seconds=_quantile(counted.surfaced, 0.9),
-        ack_median_seconds=_quantile(counted.waited, 0.5),
-        ack_p90_seconds=_quantile(counted.waited, 0.9),
+        surface_median_seconds=surface_median,
+        surface_p90_seconds=surface_p90,
+        ack_median_seconds=ack_median,
+        ack_p90_seconds=ack_p90,
         anchored=counted.anchored,
         anchored_share=_share(counted.anchored, handoffs),
         leases=types["lease"],
@@ -196,21 +196,6 @@ class _Counted:
 
 def _most_first(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _quantile(counts: Counter[float], part: float) -> float | None:
-    """The value below which `part` of all lie, interpolated between neighbours as percentile_cont does."""
-    if not counts:
-        return None
-    position = part * (counts.total() - 1)
-    lower = floor(position)
-    values: list[float] = []
-    seen = 0
-    for value in sorted(counts):
-        seen += counts[value]
-        while len(values) < 2 and seen > lower + len(values):
-            values.append(value)
-    return values[0] + (values[-1] - values[0]) * (position - lower)
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -114,29 +114,31 @@ def lines(
     """
     _check(series, bins)
     show = show or number
-    found = [value for one in series for value in one.values if value is not None]
-    top, ticks = scale(max(found, default=0.0), durations=durations)
+    values = [value for one in series for value in one.values if value is not None]
+    top, ticks = scale(max(values, default=0.0), durations=durations)
     paths = []
     for colour, one in enumerate(series):
-        steps = []
-        drawing = False
+        steps, dots = [], []
         for at, value in enumerate(one.values):
             if value is None:
-                drawing = False
                 continue
             point = f"{_n((at + 0.5) * _BIN)} {_n(_HEIGHT - value / top * _HEIGHT)}"
-            # A line of no length has round ends, and so is a dot.
-            steps.append(f"L{point}" if drawing else f"M{point}h0")
-            drawing = True
-        if steps:
-            paths.append(Markup('<path class="line c{}" d="{}"/>').format(colour, "".join(steps)))
+            follows = at > 0 and one.values[at - 1] is not None
+            if follows or (at + 1 < len(one.values) and one.values[at + 1] is not None):
+                steps.append(f"L{point}" if follows else f"M{point}")
+            else:
+                # A line of no length has round ends, and so is a dot.
+                dots.append(f"M{point}h0")
+        for kind, found in (("line", steps), ("line dot", dots)):
+            if found:
+                paths.append(Markup('<path class="{} c{}" d="{}"/>').format(kind, colour, "".join(found)))
     body = Markup("").join([*paths, _pointers(series, titles or bins, show)])
     return Plot(
         _svg(body, len(bins), len(ticks), says),
         tuple(show(tick) for tick in reversed(ticks)),
         _marks(bins, stretches),
         _legend(series),
-        not found,
+        not values,
     )
 
 

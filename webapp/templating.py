@@ -55,6 +55,7 @@ def init(app: Flask) -> None:
         swatch=drawing.swatch,
         bar=drawing.bar,
         bubble=drawing.bubble,
+        length_of=drawing.seconds,
         now=lambda: datetime.now(UTC),
     )
     app.jinja_env.filters.update(ago=ago, moment=moment, duration=duration, count=count, browser=browser)

@@ -29,6 +29,7 @@ from bus.tables.credit import (
 )
 from bus.tables.service import PROCESS_KINDS, process, service_sample
 from bus.tables.stats import event_count, service_stats
+from bus.tables.tally import FIGURES, GRAINS, report, tally, tally_mark
 from bus.tables.tenancy import (
     audit,
     invite,
@@ -84,7 +85,10 @@ COORDINATION = frozenset(
         post,
         presence,
         project_clock,
+        report,
         sequence,
+        tally,
+        tally_mark,
         task,
         task_blocker,
     }
@@ -94,6 +98,8 @@ __all__ = [
     "COORDINATION",
     "ENTRY_KINDS",
     "EVENT_TYPES",
+    "FIGURES",
+    "GRAINS",
     "NOTICE_CHANNELS",
     "NOTICE_KINDS",
     "PARTICIPANT_KINDS",
@@ -129,6 +135,7 @@ __all__ = [
     "process",
     "project",
     "project_clock",
+    "report",
     "sealed",
     "secret",
     "sequence",
@@ -136,6 +143,8 @@ __all__ = [
     "service_stats",
     "session",
     "sign_up",
+    "tally",
+    "tally_mark",
     "task",
     "task_blocker",
     "token",

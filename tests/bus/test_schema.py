@@ -160,7 +160,7 @@ def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
 def test_every_table_is_either_tenancy_or_coordination() -> None:
     assert {table.name for table in COORDINATION} == {
         "project_clock", "event", "sequence", "post", "delivery", "lease", "task", "task_blocker", "presence",
-        "cursor", "idempotency", "meter_mark",
+        "cursor", "idempotency", "meter_mark", "tally", "tally_mark", "report",
     }  # fmt: skip
     assert not TENANCY & COORDINATION
 

@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Page
 from werkzeug.routing import Rule
 
-from bus import identities, owners, projects
+from bus import identities, owners, projects, tallies
 from bus.db import Database
 from bus.identities import Claim
 from tests.webapp import worlds
@@ -25,6 +25,7 @@ _SKIPPED = {
     "vouching.callback",
     "ledger.export_csv",
     "ledger.export_jsonl",
+    "pictures.report_file",
     "cards.show",
     "board.stream",
 }
@@ -67,6 +68,7 @@ def fill(db: Database) -> Example:
         owner = world.owner
         identities.link(conn, owner, Claim("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link(conn, owner, Claim("https://accounts.google.com", "42", "ada@lovelace.example", "ada"))
+        tallies.count(conn, world.full.id)
     return Example(owner, world.full, world)
 
 

@@ -35,8 +35,10 @@ def test_columns_are_as_high_as_their_values_and_stand_on_each_other() -> None:
 def test_a_line_is_broken_at_a_gap_and_a_lone_value_is_a_dot() -> None:
     plot = drawing.lines([Series("median", [1, 2, None, 4])], ["a", "b", "c", "d"], says="times")
 
-    (path,) = _paths(plot.svg)
-    assert path.attrib["d"] == "M5 75h0L15 50M35 0h0"
+    assert [(path.attrib["class"], path.attrib["d"]) for path in _paths(plot.svg)] == [
+        ("line c0", "M5 75L15 50"),
+        ("line dot c0", "M35 0h0"),
+    ]
     assert plot.legend == ()
 
 
