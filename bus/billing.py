@@ -9,21 +9,31 @@ from bus.db import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Billing:
-    """What is billed, and where an owner stands.
+class Terms:
+    """Under which terms credits are used here.
 
     Attributes:
         running: whether events are billed at this moment.
         grace_hours, trial_credits: as the workers were told; None until one has said so.
+    """
+
+    running: bool
+    grace_hours: int | None
+    trial_credits: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """Where an owner stands.
+
+    Attributes:
         account: None while nothing was ever billed or added.
         suspended_at: since when the owner's agents are refused.
         for_credits: they are refused for want of credits, and a credit lifts it.
         suspends_at: when the grace of a delinquent account is over.
     """
 
-    running: bool
-    grace_hours: int | None
-    trial_credits: int | None
+    terms: Terms
     account: Account | None
     suspended_at: datetime | None
     for_credits: bool
@@ -39,7 +49,7 @@ class Billing:
         account = self.account
         if self.suspended_at is not None:
             return "suspended" if self.for_credits else "paused"
-        if not self.running:
+        if not self.terms.running:
             return "off"
         if account is None:
             return "new"
@@ -50,18 +60,19 @@ class Billing:
         return "low" if account.balance < account.low_balance else "good"
 
 
+def terms_of(conn: Connection) -> Terms:
+    """The terms of this service."""
+    return Terms(*conn.one("SELECT running, grace_hours, trial_credits FROM metering"))
+
+
 def get(conn: Connection, owner_id: int) -> Billing:
     """Where an owner stands."""
-    running, grace, trial, suspended_at, reason = conn.one(
-        "SELECT m.running, m.grace_hours, m.trial_credits, o.suspended_at, o.suspended_reason"
-        " FROM metering m CROSS JOIN owner o WHERE o.id = %s",
-        (owner_id,),
-    )
-    account = credits.find(conn, owner_id)
+    terms, account = terms_of(conn), credits.find(conn, owner_id)
+    suspended_at, reason = conn.one("SELECT suspended_at, suspended_reason FROM owner WHERE id = %s", (owner_id,))
     due = None
-    if account is not None and account.delinquent_at is not None and grace is not None:
-        due = account.delinquent_at + timedelta(hours=grace)
-    return Billing(running, grace, trial, account, suspended_at, reason == owners.CREDITS, due)
+    if account is not None and account.delinquent_at is not None and terms.grace_hours is not None:
+        due = account.delinquent_at + timedelta(hours=terms.grace_hours)
+    return Billing(terms, account, suspended_at, reason == owners.CREDITS, due)
 
 
 def concerns(conn: Connection, owner_id: int | None) -> tuple[bool, bool]:

@@ -18,6 +18,8 @@ from bus.rules import text
 from bus.tables import EVENT_TYPES, PLANS
 
 MOST = 10**12
+USUAL_LOW_BALANCE = 100
+"""Below it an owner is told who said nothing else."""
 _TRIAL = "trial"
 _CLOCK = "clock"
 

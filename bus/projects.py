@@ -257,9 +257,9 @@ def begin_purge(
 ) -> bool:
     """Take a step towards deleting a project for good; true once it has begun. Repeat until true.
 
-    Once the last step commits nobody reaches the project; `purge_step` does the rest. What was not metered yet is billed
-    first, a batch with each step: afterwards there is nothing left to read. Each step wants a transaction of its own, so
-    that none lasts long.
+    Once the last step commits nobody reaches the project; `purge_step` does the rest. What was not metered yet is
+    billed first, a batch with each step: afterwards there is nothing left to read. Each step wants a transaction of its
+    own, so that none lasts long.
 
     Args:
         batch: the most events that are billed at once; a step bills two batches at most.

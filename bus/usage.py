@@ -214,15 +214,15 @@ def _balances(conn: Connection, owner_id: int, today: date, days: int, used: dic
     """The balance at the end of each day, reckoned backwards from now: without what was added and used since."""
     row = conn.maybe("SELECT balance FROM credit_account WHERE owner_id = %s", (owner_id,))
     balance = int(row[0]) if row else 0
-    added = dict(
+    added: dict[date, int] = dict(
         conn.all(
             "SELECT (e.at AT TIME ZONE 'UTC')::date, sum(e.amount)::bigint FROM credit_entry e"
-            " WHERE e.owner_id = %s AND e.kind <> 'usage' AND e.at >= %s::date::timestamp AT TIME ZONE 'UTC' GROUP BY 1",
+            " WHERE e.owner_id = %s AND e.kind <> 'usage' AND e.at >= %s::timestamp AT TIME ZONE 'UTC' GROUP BY 1",
             (owner_id, today - timedelta(days=days)),
         )
     )
     balances = {}
     for day in (today - timedelta(days=back) for back in range(days)):
         balances[day] = balance
-        balance += used.get(day, 0) - int(added.get(day, 0))
+        balance += used.get(day, 0) - added.get(day, 0)
     return balances
