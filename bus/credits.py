@@ -272,7 +272,7 @@ def set_price(
     if event_type not in EVENT_TYPES:
         raise InvalidArgument(f"The type must be one of: {', '.join(EVENT_TYPES)}.")
     text.integer(amount, "credits", 0, 1_000_000)
-    conn.maybe("SELECT 1 FROM metering FOR UPDATE")
+    take_switch(conn)
     row = conn.maybe(
         "INSERT INTO price (event_type, effective_from, credits)"
         " SELECT %(type)s, t.at, %(credits)s FROM (SELECT coalesce(%(at)s::timestamptz, clock_timestamp()) AS at) AS t"
@@ -288,6 +288,15 @@ def set_price(
         conn, None, actor, "credit.price", event_type, credits=amount, effective_from=set_to.effective_from.isoformat()
     )
     return set_to
+
+
+def take_switch(conn: Connection) -> None:
+    """Keep every debit away until the transaction ends; first of all locks.
+
+    The table and not its row: who waits for a table comes before those who ask later, where debits that follow each
+    other closely would share the row for ever.
+    """
+    conn.raw.execute("LOCK TABLE metering IN EXCLUSIVE MODE")
 
 
 # What a project was billed that is being deleted, or is gone, was billed without a look at the trial.

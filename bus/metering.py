@@ -38,6 +38,9 @@ def switch(conn: Connection, running: bool, *, actor: str = "clock") -> bool:
 
     Locks: the switch, which every debit shares, so that none is under way.
     """
+    if is_running(conn) == running:
+        return False
+    credits.take_switch(conn)
     changed = conn.maybe(
         "UPDATE metering SET running = %(running)s, changed_at = clock_timestamp(), changed_by = %(actor)s"
         " WHERE running <> %(running)s RETURNING 1",
@@ -63,11 +66,10 @@ def note_terms(conn: Connection, *, grace_hours: int, trial_credits: int) -> Non
 
     Locks: the switch, and only where something is new.
     """
-    conn.maybe(
-        "UPDATE metering SET grace_hours = %(grace)s, trial_credits = %(trial)s"
-        " WHERE (grace_hours, trial_credits) IS DISTINCT FROM (%(grace)s, %(trial)s) RETURNING 1",
-        {"grace": grace_hours, "trial": trial_credits},
-    )
+    known = conn.one("SELECT grace_hours, trial_credits FROM metering")
+    if known != (grace_hours, trial_credits):
+        credits.take_switch(conn)
+        conn.maybe("UPDATE metering SET grace_hours = %s, trial_credits = %s RETURNING 1", (grace_hours, trial_credits))
 
 
 def find_unmetered(conn: Connection, after: int = 0) -> list[int]:

@@ -135,16 +135,16 @@ def forecast(conn: Connection, owner_id: int, balance: int) -> Forecast | None:
     Returns:
         None before the first whole day since credits were first used: there is no pace yet.
     """
-    row = conn.one(
-        "SELECT t.today, least(t.today - (SELECT min(u.day) FROM credit_usage u WHERE u.owner_id = %(owner)s),"
-        "  %(days)s), (SELECT coalesce(sum(u.credits), 0)::bigint FROM credit_usage u WHERE u.owner_id = %(owner)s"
+    today, age, used = conn.one(
+        "SELECT t.today, t.today - (SELECT min(u.day) FROM credit_usage u WHERE u.owner_id = %(owner)s),"
+        " (SELECT coalesce(sum(u.credits), 0)::bigint FROM credit_usage u WHERE u.owner_id = %(owner)s"
         "   AND u.day >= t.today - %(days)s AND u.day < t.today)"
         " FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS today) AS t",
         {"owner": owner_id, "days": _PACE_DAYS},
     )
-    today, days, used = row
-    if days is None or days < 1:
+    if age is None or age < 1:
         return None
+    days = min(age, _PACE_DAYS)
     return Forecast(days, used, today, pace.lasts_until(balance, used, days, today))
 
 

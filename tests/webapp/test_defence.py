@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import redis
 
-from bus import login_links
+from bus import login_links, metering
 from bus.db import Database
 from tests import servers
 from tests.factories import make_owner
@@ -307,9 +307,7 @@ def test_prices_are_shown_while_the_database_says_that_events_are_billed(
     make_web: Callable[..., Web], db: Database
 ) -> None:
     # What this process is told of METERING is the workers' affair.
-    web = make_web(
-        METERING="1", TERMS_URL="https://example.org/terms", PRIVACY_URL="https://example.org/privacy"
-    )
+    web = make_web(METERING="1", TERMS_URL="https://example.org/terms", PRIVACY_URL="https://example.org/privacy")
     assert web.browser().get("/pricing").status_code == 404
     assert "/pricing" not in web.browser().get("/").text
     with db.write() as conn:
