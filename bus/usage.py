@@ -7,7 +7,6 @@ Source: docs/decisions/0023-usage.md
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 from bus.db import Connection
 from bus.rules import pace, text
@@ -100,16 +99,20 @@ def get(conn: Connection, owner_id: int, days: int) -> Usage:
     (today,) = conn.one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
     rows = conn.all(_SUMS, {"owner": owner_id, "after": today - timedelta(days=days)})
     by_day: dict[date, tuple[int, int]] = {}
+    by_project: dict[int, tuple[int, int]] = {}
     by_day_project: dict[tuple[date, int], int] = {}
-    found: dict[str, list[tuple[Any, int, int]]] = {"project": [], "participant": [], "type": []}
-    for kind, day, key, events, credits in rows:
-        if kind == "day":
-            by_day[day] = events, credits
-        elif kind == "day_project":
-            by_day_project[day, int(key)] = credits
+    people: list[tuple[int, int, int]] = []
+    types: list[tuple[str, int, int]] = []
+    for day, project_id, participant_id, kind, events, cost in rows:
+        if day is not None:
+            by_day[day] = _plus(by_day.get(day), events, cost)
+            by_project[project_id] = _plus(by_project.get(project_id), events, cost)
+            by_day_project[day, project_id] = cost
+        elif participant_id is not None:
+            people.append((participant_id, events, cost))
         else:
-            found[kind].append((key, events, credits))
-    projects = _shares(((int(key), n, cost) for key, n, cost in found["project"]), _project_names(conn, owner_id))
+            types.append((kind, events, cost))
+    projects = _shares(((key, *sums) for key, sums in by_project.items()), _project_names(conn, owner_id))
     shown = [share.id for share in projects if share.id is not None]
     balances = _balances(conn, owner_id, today, days, {day: cost for day, (_, cost) in by_day.items()})
     listed = []
@@ -122,8 +125,8 @@ def get(conn: Connection, owner_id: int, days: int) -> Usage:
     return Usage(
         listed,
         projects,
-        _shares(((int(key), n, cost) for key, n, cost in found["participant"]), _participant_names(conn, owner_id)),
-        [Share(None, key, False, n, cost) for key, n, cost in sorted(found["type"], key=lambda row: (-row[2], row[0]))],
+        _shares(people, _participant_names(conn, owner_id)),
+        [Share(None, key, False, n, cost) for key, n, cost in sorted(types, key=lambda row: (-row[2], row[0]))],
         sum(n for n, _ in by_day.values()),
         sum(cost for _, cost in by_day.values()),
     )
@@ -153,15 +156,16 @@ def name_projects(conn: Connection, owner_id: int, ids: Iterable[int]) -> dict[i
     return _project_names(conn, owner_id)(list(ids))
 
 
+# Days and projects are summed up from their pairs, which are needed anyway.
 _SUMS = """
-    SELECT CASE grouping(u.day, u.project_id, u.participant_id, u.event_type)
-             WHEN 7 THEN 'day' WHEN 3 THEN 'day_project' WHEN 11 THEN 'project' WHEN 13 THEN 'participant'
-             ELSE 'type' END,
-           u.day, coalesce(u.project_id::text, u.participant_id::text, u.event_type),
-           sum(u.events)::bigint, sum(u.credits)::bigint
+    SELECT u.day, u.project_id, u.participant_id, u.event_type, sum(u.events)::bigint, sum(u.credits)::bigint
     FROM credit_usage u WHERE u.owner_id = %(owner)s AND u.day > %(after)s
-    GROUP BY GROUPING SETS ((u.day), (u.day, u.project_id), (u.project_id), (u.participant_id), (u.event_type))
+    GROUP BY GROUPING SETS ((u.day, u.project_id), (u.participant_id), (u.event_type))
 """
+
+
+def _plus(before: tuple[int, int] | None, events: int, cost: int) -> tuple[int, int]:
+    return (events, cost) if before is None else (before[0] + events, before[1] + cost)
 
 
 class _Names:
