@@ -12,7 +12,7 @@ from bus.tables import audit, project
 
 def record(
     conn: Connection,
-    owner_id: int,
+    owner_id: int | None,
     actor: str,
     action: str,
     subject: str,
@@ -23,7 +23,7 @@ def record(
     """Write one audit row in the caller's transaction, so that it commits with what it speaks of.
 
     Args:
-        owner_id: whose affairs were touched.
+        owner_id: whose affairs were touched; None for an act of the service itself, such as a new price.
         actor: who did it: a qualified name, or `cli` or `operator`.
         action: `noun.verb`, such as `token.rotate`.
         subject: what it was done to, as people know it. Never a secret.

@@ -18,6 +18,8 @@ from bus.rules import text
 from bus.tables import EVENT_TYPES, PLANS
 
 MOST = 10**12
+USUAL_LOW_BALANCE = 100
+"""Below it an owner is told who said nothing else."""
 _TRIAL = "trial"
 _CLOCK = "clock"
 
@@ -90,11 +92,19 @@ def find(conn: Connection, owner_id: int) -> Account | None:
     return Account(*row) if row else None
 
 
-def list_entries(conn: Connection, owner_id: int, *, before: int | None = None, limit: int = 50) -> list[Entry]:
-    """Entries of an account, newest first, with ids below `before`."""
+def list_entries(
+    conn: Connection, owner_id: int, *, added: bool = False, before: int | None = None, limit: int = 50
+) -> list[Entry]:
+    """Entries of an account, newest first, with ids below `before`.
+
+    Args:
+        added: only those that added credits, among which usage would bury them.
+    """
     text.integer(limit, "limit", 1, 1000)
+    # Said in the words of the partial index, and not as a parameter.
+    only = " AND kind <> 'usage'" if added else ""
     rows = conn.all(
-        f"SELECT {_ENTRY} FROM credit_entry WHERE owner_id = %(owner)s"
+        f"SELECT {_ENTRY} FROM credit_entry WHERE owner_id = %(owner)s{only}"
         " AND (%(before)s::bigint IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
         {"owner": owner_id, "before": before, "limit": limit},
     )
@@ -177,6 +187,8 @@ def debit(
 ) -> Account:
     """Take credits for the events `first` to `last` of a project. The account is locked by the caller.
 
+    The caller writes their usage to `credit_usage` in the same transaction.
+
     Below the threshold the owner is told, once; at zero the account is delinquent.
     """
     account, _ = _enter(
@@ -246,8 +258,12 @@ def list_prices(conn: Connection) -> list[Price]:
     return [Price(*row) for row in rows]
 
 
-def set_price(conn: Connection, event_type: str, amount: int, *, effective_from: datetime | None = None) -> Price:
+def set_price(
+    conn: Connection, event_type: str, amount: int, *, effective_from: datetime | None = None, actor: str = "cli"
+) -> Price:
     """Set what an event of a type costs from now on, or from a moment to come. The past keeps its prices.
+
+    It is written to the audit log as an act of the service, which is in no owner's affairs.
 
     Args:
         amount: 0 to 1,000,000 credits.
@@ -256,7 +272,7 @@ def set_price(conn: Connection, event_type: str, amount: int, *, effective_from:
     if event_type not in EVENT_TYPES:
         raise InvalidArgument(f"The type must be one of: {', '.join(EVENT_TYPES)}.")
     text.integer(amount, "credits", 0, 1_000_000)
-    conn.maybe("SELECT 1 FROM metering FOR UPDATE")
+    take_switch(conn)
     row = conn.maybe(
         "INSERT INTO price (event_type, effective_from, credits)"
         " SELECT %(type)s, t.at, %(credits)s FROM (SELECT coalesce(%(at)s::timestamptz, clock_timestamp()) AS at) AS t"
@@ -267,7 +283,20 @@ def set_price(conn: Connection, event_type: str, amount: int, *, effective_from:
     )
     if row is None:
         raise InvalidArgument("A price holds from now on or from a moment to come; events of the past keep theirs.")
-    return Price(*row)
+    set_to = Price(*row)
+    audit.record(
+        conn, None, actor, "credit.price", event_type, credits=amount, effective_from=set_to.effective_from.isoformat()
+    )
+    return set_to
+
+
+def take_switch(conn: Connection) -> None:
+    """Keep every debit away until the transaction ends; first of all locks.
+
+    The table and not its row: who waits for a table comes before those who ask later, where debits that follow each
+    other closely would share the row for ever.
+    """
+    conn.raw.execute("LOCK TABLE metering IN EXCLUSIVE MODE")
 
 
 # What a project was billed that is being deleted, or is gone, was billed without a look at the trial.
@@ -303,9 +332,9 @@ def _enter(
         (amount, account.owner_id),
     )
     entry = conn.one(
-        "INSERT INTO credit_entry (owner_id, kind, amount, balance, reference, project_id, first_seq, last_seq, detail)"
-        f" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_ENTRY}",
-        (account.owner_id, kind, amount, balance, reference, project_id, *seqs, Jsonb(detail)),
+        "INSERT INTO credit_entry (owner_id, kind, amount, balance, reference, project_id, first_seq, last_seq, detail,"
+        f" itemised) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_ENTRY}",
+        (account.owner_id, kind, amount, balance, reference, project_id, *seqs, Jsonb(detail), kind == "usage"),
     )
     if amount > 0:
         conn.maybe(

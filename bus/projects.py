@@ -252,20 +252,30 @@ def get_contents(conn: Connection, project_id: int) -> Contents:
     return Contents(*row)
 
 
-def begin_purge(conn: Connection, project_id: int, *, actor: str, reason: str = "") -> None:
-    """Begin to delete a project for good. Once this commits nobody reaches it; `purge_step` does the rest.
+def begin_purge(
+    conn: Connection, project_id: int, *, actor: str, reason: str = "", batch: int = metering.BATCH
+) -> bool:
+    """Take a step towards deleting a project for good; true once it has begun. Repeat until true.
 
-    What was not metered yet is billed first: afterwards there is nothing left to read.
+    Once the last step commits nobody reaches the project; `purge_step` does the rest. What was not metered yet is
+    billed first, a batch with each step: afterwards there is nothing left to read. Each step wants a transaction of its
+    own, so that none lasts long.
 
+    Args:
+        batch: the most events that are billed at once; a step bills two batches at most.
+    Raises:
+        BusError: `not_found`, also when somebody else's deletion began meanwhile.
     Locks: what metering locks, then the project clock, then the project.
     """
     get(conn, project_id)
-    while metering.bill(conn, project_id).more:
-        pass
+    if metering.bill(conn, project_id, limit=batch).more:
+        return False
     # The clock stands still now, and whoever held it before has committed.
     conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
-    metering.bill(conn, project_id)
+    if metering.bill(conn, project_id, limit=batch).more:
+        return False
     conn.maybe("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
+    return True
 
 
 def purge_step(conn: Connection, project_id: int, *, limit: int = 10_000) -> bool:

@@ -28,7 +28,10 @@ def begin(conn: Connection) -> None:
 
 
 def check_accounts(conn: Connection) -> list[Difference]:
-    """The entries of each account add up to its balance, and so does the balance that the newest entry says."""
+    """The entries of each account add up to its balance, and so does the balance that the newest entry says.
+
+    The usage of each owner adds up to the usage entries, that of projects that are gone included.
+    """
     rows = conn.all(
         "SELECT o.handle, a.balance, e.total, e.newest FROM credit_account a JOIN owner o ON o.id = a.owner_id"
         " CROSS JOIN LATERAL (SELECT coalesce(sum(x.amount), 0) AS total,"
@@ -42,11 +45,13 @@ def check_accounts(conn: Connection) -> list[Difference]:
             "balance", handle, f"the balance is {balance}, its entries add up to {total}, the newest says {last}"
         )
         for handle, balance, total, last in rows
-    ]
+    ] + _used(conn)
 
 
 def check_project(conn: Connection, project_id: int) -> list[Difference]:
     """The ledger of a project has no holes, its sequences stand where it says, and what was metered is what it holds.
+
+    So does its usage: by type it adds up to the entries, and by day, participant and type to the ledger.
 
     Reads one snapshot. Call it in a transaction of its own. Of a project that is being deleted, or is gone, nothing can
     be proved, and nothing is found.
@@ -58,6 +63,7 @@ def check_project(conn: Connection, project_id: int) -> list[Difference]:
         *_holes(conn, project_id, name),
         *_sequences(conn, project_id, name),
         *_metered(conn, project_id, name),
+        *_itemised(conn, project_id, name),
     ]
     return found[:_MOST]
 
@@ -125,3 +131,69 @@ def _metered(conn: Connection, project_id: int, name: str) -> list[Difference]:
     if doubled:
         found.append(Difference("metering", name, "an event was billed twice"))
     return found
+
+
+def _used(conn: Connection) -> list[Difference]:
+    rows = conn.all(
+        "SELECT o.handle, coalesce(e.billed, 0), coalesce(u.used, 0) FROM"
+        " (SELECT owner_id, -sum(amount) AS billed FROM credit_entry WHERE kind = 'usage' GROUP BY owner_id) AS e"
+        " FULL JOIN (SELECT owner_id, sum(credits) AS used FROM credit_usage GROUP BY owner_id) AS u USING (owner_id)"
+        " JOIN owner o ON o.id = owner_id WHERE e.billed IS DISTINCT FROM u.used ORDER BY o.id LIMIT %s",
+        (_MOST,),
+    )
+    return [
+        Difference("usage", handle, f"the usage adds up to {used} credits, {billed} were billed")
+        for handle, billed, used in rows
+    ]
+
+
+def _itemised(conn: Connection, project_id: int, name: str) -> list[Difference]:
+    by_type = conn.all(
+        "SELECT type, coalesce(e.billed, 0), coalesce(u.used, 0) FROM"
+        " (SELECT kind.key AS type, sum((kind.value ->> 1)::bigint) AS billed"
+        "  FROM credit_entry x CROSS JOIN LATERAL jsonb_each(x.detail) AS kind"
+        "  WHERE x.project_id = %(project)s AND x.kind = 'usage' GROUP BY kind.key"
+        "  HAVING sum((kind.value ->> 1)::bigint) > 0) AS e"
+        " FULL JOIN (SELECT event_type AS type, sum(credits) AS used FROM credit_usage"
+        "  WHERE project_id = %(project)s GROUP BY event_type) AS u USING (type)"
+        " WHERE e.billed IS DISTINCT FROM u.used ORDER BY type",
+        {"project": project_id},
+    )
+    rows = conn.all(_LEDGER_USAGE, {"project": project_id, "limit": _MOST})
+    return [
+        Difference("usage", name, f"{kind} is {used} credits of usage, {billed} in the entries")
+        for kind, billed, used in by_type
+    ] + [
+        Difference("usage", name, f"{day}, participant {who}, {kind}: {used} credits of usage, {due} by the ledger")
+        for day, who, kind, due, used in rows
+    ]
+
+
+# Only days of which every billed event was billed since metering was last switched on, and by this version: those after
+# the day on which metering began, and after the last day of which it was not kept who wrote what.
+_LEDGER_USAGE = """
+    WITH mark AS (
+        SELECT m.started_seq, m.metered_seq, greatest(
+            (SELECT (e.at AT TIME ZONE 'UTC')::date FROM event e
+             WHERE e.project_id = m.project_id AND e.seq = m.started_seq),
+            (SELECT max(u.day) FROM credit_usage u WHERE u.project_id = m.project_id AND u.participant_id = 0),
+            '-infinity') AS before
+        FROM meter_mark m WHERE m.project_id = %(project)s),
+    due AS (
+        SELECT priced.day, coalesce(p.participant_id, 0) AS who, priced.type, sum(priced.credits)::bigint AS credits
+        FROM (
+            SELECT (e.at AT TIME ZONE 'UTC')::date AS day, e.participation_id, e.type, sum((
+                SELECT p.credits FROM price p WHERE p.event_type = e.type AND p.effective_from <= e.at
+                ORDER BY p.effective_from DESC LIMIT 1)) AS credits
+            FROM mark JOIN event e ON e.project_id = %(project)s AND e.seq > mark.started_seq
+             AND e.seq <= mark.metered_seq
+            WHERE (e.at AT TIME ZONE 'UTC')::date > mark.before GROUP BY 1, 2, 3) AS priced
+        LEFT JOIN participation p ON p.id = priced.participation_id
+        WHERE priced.credits > 0 GROUP BY 1, 2, 3),
+    kept AS (
+        SELECT u.day, u.participant_id AS who, u.event_type AS type, u.credits
+        FROM mark JOIN credit_usage u ON u.project_id = %(project)s AND u.day > mark.before)
+    SELECT day, who, type, coalesce(due.credits, 0), coalesce(kept.credits, 0)
+    FROM due FULL JOIN kept USING (day, who, type)
+    WHERE due.credits IS DISTINCT FROM kept.credits ORDER BY 1, 2, 3 LIMIT %(limit)s
+"""

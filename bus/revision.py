@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0007"
+EXPECTED = "0008"
 
 
 def current(conn: psycopg.Connection[Any]) -> str | None:

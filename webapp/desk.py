@@ -1,8 +1,10 @@
 """What the pages of the admin share: the owner as a caller of the engine, cards shown once, fields, paging."""
 
+import csv
+import io
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -144,3 +146,14 @@ def this_page(**changes: Any) -> str:
     """The address of this page with some of its query changed; None takes one out."""
     asked = {**request.args.to_dict(), **changes}
     return url_for(str(request.endpoint), **(request.view_args or {}), **{k: v for k, v in asked.items() if v})
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as lines of CSV, in which no spreadsheet takes what people wrote for a formula."""
+    text = io.StringIO()
+    csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value

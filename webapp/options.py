@@ -47,9 +47,9 @@ class WebOptions:
         sign_in_per_minute: acts of signing in that one address may do in a minute; 0 switches the limit off.
         join_per_minute: looks at invites and tries to redeem one that one address may make in a minute, and a third of
             it for one code; 0 switches the limit off.
-        metering: whether the service takes credits, and so has prices to show.
         stats: whether /api/stats answers.
         terms_url, privacy_url: links in the footer.
+        top_up_url: where owners get credits, a web or mail address; `{handle}` in it stands for the owner's handle.
         github_web, github_api: where GitHub is; an own GitHub server has other addresses.
     """
 
@@ -67,10 +67,10 @@ class WebOptions:
     sso_secret: str | None = field(default=None, repr=False)
     sign_in_per_minute: int = 30
     join_per_minute: int = 30
-    metering: bool = False
     stats: bool = False
     terms_url: str | None = None
     privacy_url: str | None = None
+    top_up_url: str | None = None
     google_issuer: str = "https://accounts.google.com"
     github_web: str = "https://github.com"
     github_api: str = "https://api.github.com"
@@ -117,10 +117,10 @@ class WebOptions:
             sso_secret=sso_secret,
             sign_in_per_minute=number(env, "SIGN_IN_PER_MINUTE", 30, 0, 1_000_000),
             join_per_minute=number(env, "JOIN_PER_MINUTE", 30, 0, 1_000_000),
-            metering=switch(env, "METERING"),
             stats=switch(env, "PUBLIC_STATS"),
             terms_url=_link(env, "TERMS_URL"),
             privacy_url=_link(env, "PRIVACY_URL"),
+            top_up_url=_top_up(env),
             google_issuer=_base(env, "GOOGLE_ISSUER", cls.google_issuer),
             github_web=_base(env, "GITHUB_URL", cls.github_web),
             github_api=_base(env, "GITHUB_API_URL", cls.github_api),
@@ -170,6 +170,13 @@ def _link(env: Mapping[str, str], name: str) -> str | None:
     url = _text(env, name)
     if url is not None:
         _web_address(name, url)
+    return url
+
+
+def _top_up(env: Mapping[str, str]) -> str | None:
+    url = _text(env, "TOP_UP_URL")
+    if url is not None and not (url.startswith("mailto:") and "@" in url):
+        _web_address("TOP_UP_URL", url)
     return url
 
 

@@ -32,12 +32,14 @@ class Entry:
         order: where it stands: lower is further to the left.
         endpoint: the view, within the blueprint.
         operator: whether only operators see it.
+        when: asked for each page whether the link is there at all; None: always.
     """
 
     label: str
     order: int
     endpoint: str = "index"
     operator: bool = False
+    when: Callable[[], bool] | None = None
 
 
 class PublicPages(Blueprint):

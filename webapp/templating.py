@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Flask, g, request, url_for
 from markupsafe import Markup
 
-from webapp import drawing
+from webapp import billing, drawing
 from webapp.engine import addresses, options
 from webapp.headers import nonce
 from webapp.page import Entry, PublicPages
@@ -34,7 +34,7 @@ def init(app: Flask) -> None:
         return [
             (entry.label, url_for(f"{name}.{entry.endpoint}"), request.blueprint == name or _inside(name))
             for name, entry in entries
-            if owner is not None and (owner.operator or not entry.operator)
+            if owner is not None and (owner.operator or not entry.operator) and (entry.when is None or entry.when())
         ]
 
     def project_tabs() -> list[tuple[str, str, bool]]:
@@ -52,6 +52,7 @@ def init(app: Flask) -> None:
         viewer=viewer,
         addresses=addresses,
         options=options,
+        takes_credits=billing.takes_credits,
         swatch=drawing.swatch,
         bar=drawing.bar,
         bubble=drawing.bubble,

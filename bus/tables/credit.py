@@ -42,6 +42,8 @@ credit_entry = sa.Table(
     sa.Column("first_seq", sa.BigInteger),
     sa.Column("last_seq", sa.BigInteger),
     sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    # Whether the transaction that wrote it wrote its usage too; if not, a trigger does (migration 0007).
+    sa.Column("itemised", sa.Boolean, nullable=False, server_default=FALSE),
     sa.CheckConstraint(one_of("kind", ENTRY_KINDS), "kind"),
     sa.CheckConstraint("(kind = 'usage') = (amount < 0) AND amount <> 0", "amount"),
     sa.CheckConstraint("char_length(reference) BETWEEN 1 AND 200", "reference"),
@@ -51,6 +53,39 @@ credit_entry = sa.Table(
     comment="Append-only; `balance` is that of the account after the entry.",
 )
 sa.Index(None, credit_entry.c.owner_id, credit_entry.c.id)
+sa.Index(
+    "credit_entry_usage_idx",
+    credit_entry.c.project_id,
+    credit_entry.c.last_seq,
+    postgresql_where=credit_entry.c.kind == "usage",
+)
+sa.Index(
+    "credit_entry_added_idx",
+    credit_entry.c.owner_id,
+    credit_entry.c.id,
+    postgresql_where=credit_entry.c.kind != "usage",
+)
+
+credit_usage = sa.Table(
+    "credit_usage",
+    metadata,
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Date, primary_key=True),
+    key_column("project_id"),
+    key_column("participant_id"),
+    sa.Column("event_type", sa.Text, primary_key=True),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    sa.Column("credits", sa.BigInteger, nullable=False),
+    sa.CheckConstraint(one_of("event_type", EVENT_TYPES), "event_type"),
+    sa.CheckConstraint("events > 0 AND credits > 0", "credits"),
+    # Today's rows are written to once a minute, in place.
+    postgresql_with={"fillfactor": 70},
+    comment=(
+        "What was billed, by the UTC day of the events; participant 0 where it was not kept. "
+        "Adds up to the usage entries."
+    ),
+)
+sa.Index(None, credit_usage.c.project_id, credit_usage.c.day)
 
 price = sa.Table(
     "price",
@@ -81,6 +116,9 @@ metering = sa.Table(
     sa.Column("running", sa.Boolean, nullable=False, server_default=FALSE),
     sa.Column("changed_at", TIME, nullable=False, server_default=CLOCK),
     sa.Column("changed_by", sa.Text, nullable=False, server_default=EMPTY),
+    # What the workers were told, so that owners can be told; null until a worker has said so.
+    sa.Column("grace_hours", sa.Integer),
+    sa.Column("trial_credits", sa.BigInteger),
     sa.CheckConstraint("single", "single"),
     comment="One row: whether events are billed at this moment.",
 )

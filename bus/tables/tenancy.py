@@ -171,7 +171,8 @@ audit = sa.Table(
     metadata,
     id_column(),
     sa.Column("at", TIME, nullable=False, server_default=CLOCK),
-    sa.Column("owner_id", sa.BigInteger, nullable=False),
+    # Null: an act of the service itself, such as a new price, and in nobody's affairs.
+    sa.Column("owner_id", sa.BigInteger),
     sa.Column("project_id", sa.BigInteger),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("action", sa.Text, nullable=False),

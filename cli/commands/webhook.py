@@ -92,8 +92,11 @@ def remove(webhook_id: int, owner: str | None, project: str | None, data: Path |
 def test(owner: str | None, project: str | None, email: str | None, data: Path | None, as_json: bool) -> None:
     """Send a test notice; a worker tells it within seconds, and `llm-bus webhook list` says what came of it."""
     from bus import notices
+    from bus.rules import text
     from cli.engine import transaction
 
+    if email is not None:
+        email = text.email(email, "email")
     with transaction(data) as conn:
         owner_id, project_id = _place(conn, owner, project)
         count = notices.add(conn, "test", owner_id=owner_id, project_id=project_id, address=email)

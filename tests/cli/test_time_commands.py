@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus import jobs, leases
+from bus import billing, jobs, leases
 from bus.db import Database
 from cli.exits import Exit
 from tests.cli.test_commands import Cli
@@ -95,6 +95,14 @@ def test_prices_are_shown_and_set(cli: Cli) -> None:
     assert "claim costs 9 from 2999-01-01 00:00 UTC." in later.output
 
 
+def test_a_worker_writes_down_under_which_terms_it_bills(cli: Cli, database_url: str) -> None:
+    cli.json("job", "run", "meter_credits")
+    db = Database(database_url, size=1)
+    with db.call() as conn:
+        assert billing.terms_of(conn) == billing.Terms(running=False, grace_hours=72, trial_credits=1000)
+    db.close()
+
+
 def test_a_webhook_is_added_tested_listed_and_removed(cli: Cli) -> None:
     made = cli.json("webhook", "add", "https://example.org/x", "--project", "site")
     assert made["secret"].startswith("whsec_")
@@ -108,3 +116,5 @@ def test_a_webhook_is_added_tested_listed_and_removed(cli: Cli) -> None:
     assert cli.run("webhook", "remove", str(made["id"]), "--project", "site").exit_code == Exit.NOT_FOUND
     assert cli.run("webhook", "list").exit_code == Exit.USAGE
     assert cli.run("webhook", "add", "nonsense", "--owner", "ann").exit_code == Exit.FAILED
+    assert cli.run("webhook", "test", "--project", "site", "--email", "nonsense").exit_code == Exit.FAILED
+    assert len(cli.json("webhook", "list", "--project", "site")["notices"]) == 2

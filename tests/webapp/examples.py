@@ -26,12 +26,12 @@ _SKIPPED = {
     "ledger.export_csv",
     "ledger.export_jsonl",
     "pictures.report_file",
+    "credits.entries_csv",
     "cards.show",
     "board.stream",
 }
 # What turns features on that have pages or parts of pages.
 ENV = {
-    "METERING": "1",
     "TERMS_URL": "https://example.org/terms",
     "PRIVACY_URL": "https://example.org/privacy",
     "GOOGLE_CLIENT_ID": "example",
@@ -65,6 +65,7 @@ def fill(db: Database) -> Example:
     """Make an owner with projects, one of them at work, and two linked sign-ins."""
     with db.write() as conn:
         world = worlds.fill(conn)
+        worlds.spend(conn, world)
         owner = world.owner
         identities.link(conn, owner, Claim("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link(conn, owner, Claim("https://accounts.google.com", "42", "ada@lovelace.example", "ada"))

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import redis
 
-from bus import login_links
+from bus import login_links, metering
 from bus.db import Database
 from bus.logs import belongs_to
 from bus.settings import SettingError
@@ -358,10 +358,19 @@ def test_counts_are_for_everybody_or_for_nobody(make_web: Callable[..., Web], si
     assert "ada" not in counts.text
 
 
-def test_prices_are_shown_where_there_are_any(make_web: Callable[..., Web], site: Web) -> None:
-    assert site.browser().get("/pricing").status_code == 404
+def test_prices_are_shown_while_the_database_says_that_events_are_billed(
+    make_web: Callable[..., Web], db: Database
+) -> None:
+    # What this process is told of METERING is the workers' affair.
     web = make_web(METERING="1", TERMS_URL="https://example.org/terms", PRIVACY_URL="https://example.org/privacy")
+    assert web.browser().get("/pricing").status_code == 404
+    assert "/pricing" not in web.browser().get("/").text
+    with db.write() as conn:
+        metering.switch(conn, True)
+        metering.note_terms(conn, grace_hours=5, trial_credits=250)
     page = web.browser().get("/pricing")
     assert page.status_code == 200
+    assert "opens with 250 credits" in page.text
+    assert "go on for another 5 hours" in page.text
     for link in ("https://example.org/terms", "https://example.org/privacy", "/pricing"):
         assert f'href="{link}"' in page.text

@@ -14,7 +14,7 @@ def test_without_variables_nothing_is_open_but_links() -> None:
     options = WebOptions.from_env({})
     assert options == WebOptions()
     assert (options.google, options.github, options.oidc, options.sso_header) == (None, None, None, None)
-    assert not options.metering
+    assert options.top_up_url is None
     assert not options.stats
 
 
@@ -33,7 +33,7 @@ def test_everything_is_understood() -> None:
             "SIGN_UP_ALLOW": "@Example.org, ada@other.example ,",
             "SSO_HEADER": "X-Email",
             "SSO_PROXY_SECRET": "p" * 16,
-            "METERING": "1",
+            "TOP_UP_URL": "https://pay.example.org/?for={handle}",
             "PUBLIC_STATS": "true",
             "TERMS_URL": "https://example.org/terms",
             "GITHUB_URL": "https://github.example.org/",
@@ -44,7 +44,9 @@ def test_everything_is_understood() -> None:
     assert options.google == OAuthSettings("g", "google-secret")
     assert options.oidc == OidcSettings("https://id.example.org", "bus", "s", "Example Inc.")
     assert options.sign_up_allow == ("@example.org", "ada@other.example")
-    assert (options.metering, options.stats, options.proxy_hops) == (True, True, 1)
+    assert (options.stats, options.proxy_hops) == (True, 1)
+    assert options.top_up_url == "https://pay.example.org/?for={handle}"
+    assert WebOptions.from_env({"TOP_UP_URL": "mailto:credits@example.org"}).top_up_url is not None
     assert options.github_web == "https://github.example.org"
     # Secrets do not land in a log by way of a repr.
     assert not any(secret in repr(options) for secret in ("google-secret", "k" * 32, "p" * 16, "'s'"))
@@ -73,7 +75,8 @@ def test_a_session_is_not_idle_longer_than_it_lasts() -> None:
         ({"SIGN_UP": "maybe"}, "SIGN_UP"),
         ({"SIGN_UP_ALLOW": "example.org"}, "SIGN_UP_ALLOW"),
         ({"SIGN_UP_ALLOW": "ada@"}, "SIGN_UP_ALLOW"),
-        ({"METERING": "perhaps"}, "METERING"),
+        ({"TOP_UP_URL": "javascript:alert('@')"}, "TOP_UP_URL"),
+        ({"TOP_UP_URL": "mailto:nobody"}, "TOP_UP_URL"),
         ({"TERMS_URL": "javascript:alert(1)"}, "TERMS_URL"),
         ({"PRIVACY_URL": "/privacy"}, "PRIVACY_URL"),
         ({"SIGN_IN_PER_MINUTE": "1.5"}, "SIGN_IN_PER_MINUTE"),

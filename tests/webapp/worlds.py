@@ -1,13 +1,15 @@
 """An owner with something of everything: what pages are looked at with."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus import (
+    credits,
     humans,
     invites,
     leases,
+    metering,
     notices,
     owners,
     participations,
@@ -128,3 +130,59 @@ def fill(conn: Connection, handle: str = "ada") -> World:
 def inside(world: World, rest: str = "") -> str:
     """An address of the project that has something of everything."""
     return f"/admin/projects/{world.full.id}/{rest}"
+
+
+def spend(conn: Connection, world: World, *, days: int = 40) -> None:
+    """Let the owner of a world use credits for some days: a trial, a payment, and usage each day but Sundays' little.
+
+    Days that are over can be made only by writing down what was billed then; it adds up as what the engine writes does.
+    """
+    metering.switch(conn, True)
+    metering.note_terms(conn, grace_hours=72, trial_credits=1000)
+    gone = make_project(conn, "mercury", world.owner)
+    people_ids = [world.values["participant_id"], world.values["participant_id"] - 1]
+    conn.maybe("INSERT INTO credit_account (owner_id) VALUES (%s) RETURNING 1", (world.owner.id,))
+    conn.raw.execute(
+        "INSERT INTO credit_usage (owner_id, day, project_id, participant_id, event_type, events, credits)"
+        " SELECT %(owner)s, (now() AT TIME ZONE 'UTC')::date - back, project, person, kind, n, n"
+        " FROM generate_series(0, %(days)s - 1) AS back, unnest(%(projects)s::bigint[]) AS project,"
+        "  unnest(%(people)s::bigint[]) AS person, unnest(ARRAY['claim', 'post', 'ack', 'lease']) AS kind,"
+        "  LATERAL (SELECT (1 + (back * 7 + project * 3 + person * 5 + length(kind)) %% 9)"
+        "   / CASE WHEN back %% 7 = 3 THEN 4 WHEN project = %(gone)s THEN 3 ELSE 1 END AS n) AS much"
+        " WHERE n > 0 AND (project <> %(gone)s OR back > 12)",
+        {
+            "owner": world.owner.id,
+            "days": days,
+            "projects": [world.full.id, world.empty.id, gone.id],
+            "people": [*people_ids, 0] if days > 60 else people_ids,
+            "gone": gone.id,
+        },
+    )
+    conn.raw.execute(
+        "WITH lines AS ("
+        "  SELECT now() - %(days)s * interval '1 day' AS at, 'trial' AS kind, 1000 AS amount, 'trial' AS reference,"
+        "   NULL::bigint AS project_id, '{}'::jsonb AS detail"
+        "  UNION ALL SELECT now() - %(days)s * interval '17 hours', 'top_up', 2500, 'invoice 2026-117', NULL,"
+        '   \'{"by": "cli", "reason": ""}\''
+        "  UNION ALL SELECT least(day + interval '20 hours', now()), 'usage', -sum(n),"
+        "   format('meter:%%s:%%s', project_id, row_number() OVER (PARTITION BY project_id ORDER BY day)), project_id,"
+        "   jsonb_object_agg(event_type, jsonb_build_array(n, n))"
+        "  FROM (SELECT day, project_id, event_type, sum(credits) AS n FROM credit_usage WHERE owner_id = %(owner)s"
+        "   GROUP BY 1, 2, 3) AS used GROUP BY day, project_id)"
+        " INSERT INTO credit_entry (owner_id, at, kind, amount, balance, reference, project_id, first_seq, last_seq,"
+        "  detail, itemised)"
+        " SELECT %(owner)s, at, kind, amount, sum(amount) OVER (ORDER BY at, reference), reference, project_id,"
+        "  project_id / project_id, -amount * project_id / project_id, detail, kind = 'usage'"
+        " FROM lines ORDER BY at, reference",
+        {"owner": world.owner.id, "days": days},
+    )
+    conn.maybe(
+        "UPDATE credit_account SET balance = (SELECT sum(amount) FROM credit_entry WHERE owner_id = %(owner)s)"
+        " WHERE owner_id = %(owner)s RETURNING 1",
+        {"owner": world.owner.id},
+    )
+    credits.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20))
+    while not projects.begin_purge(conn, gone.id, actor=world.owner.handle):
+        pass
+    while not projects.purge_step(conn, gone.id):
+        pass

@@ -1,7 +1,5 @@
 """The ledger: everything that happened, in order and for good; filtered, linked to and exported."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +15,7 @@ from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.ledger import Event, Events
 from bus.tables import EVENT_TYPES
-from webapp.desk import ID, PER_PAGE, asked_number, caller, choices, this_page, words
+from webapp.desk import ID, PER_PAGE, asked_number, caller, choices, csv_text, this_page, words
 from webapp.engine import database, reading
 from webapp.page import Entry, ProjectPages, current_project, render
 
@@ -144,18 +142,8 @@ def _jsonl(batches: Iterator[list[Event]]) -> Iterator[str]:
 def _csv(batches: Iterator[list[Event]]) -> Iterator[str]:
     yield "id,ts,actor,type,payload\r\n"
     for events in batches:
-        text = io.StringIO()
-        table = csv.writer(text)
-        for event in events:
-            payload = json.dumps(event.payload, ensure_ascii=False)
-            table.writerow([*map(_cell, _facts(event).values()), payload])
-        yield text.getvalue()
+        yield csv_text([*_facts(event).values(), json.dumps(event.payload, ensure_ascii=False)] for event in events)
 
 
 def _facts(event: Event) -> dict[str, Any]:
     return {"id": event.id, "ts": event.ts.isoformat(), "actor": event.actor, "type": event.type}
-
-
-def _cell(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula; a payload begins with a brace and is safe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value

@@ -9,6 +9,7 @@ from workers.job import Work, job
 def meter_credits(work: Work) -> None:
     """Bill what was written since the last time, each event once; METERING switches it on and off."""
     with work.db.write() as conn:
+        metering.note_terms(conn, grace_hours=work.settings.grace_hours, trial_credits=work.settings.trial_credits)
         # A worker that was not told leaves it as it is: it may be a shell in which somebody runs one job.
         if work.settings.metering is not None:
             work.counts["switched"] += metering.switch(conn, work.settings.metering)

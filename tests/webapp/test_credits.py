@@ -1,0 +1,171 @@
+"""The pages of credits: what is left, what it went to, and what happens at zero."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+
+import pytest
+
+from bus import credits, metering, owners
+from bus.db import Database
+from tests.factories import make_owner
+from tests.webapp.visits import Browser, Web
+from tests.webapp.worlds import World, spend
+
+_TAGS = re.compile(r"<[^>]+>")
+
+
+def _text(page: str) -> str:
+    return re.sub(r"\s+", " ", _TAGS.sub(" ", page))
+
+
+@pytest.fixture
+def spent(db: Database, world: World) -> World:
+    """The owner of the world has used credits for forty days."""
+    with db.write() as conn:
+        spend(conn, world)
+    return world
+
+
+def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent: World, db: Database) -> None:
+    page = ada.get("/admin/credits/").text
+    text = _text(page)
+    with db.call() as conn:
+        account = credits.find(conn, spent.owner.id)
+        assert account is not None
+        month = "day > (now() AT TIME ZONE 'UTC')::date - 30"
+        (used,) = conn.one(f"SELECT sum(credits) FROM credit_usage WHERE {month}")
+        by_project = conn.all(f"SELECT project_id, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
+        by_day = conn.all(f"SELECT day, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
+    assert f"{account.balance:,} credits" in text
+    assert re.search(r"Lasts until about \d+ [A-Z]\w+( \d{4})? at the pace of the last 7 days\.", text)
+    assert f"{used:,} credits for {used:,} events" in text
+    assert f": {max(amount for _, amount in by_day)} " in text
+    for day, amount in by_day:
+        assert f"{day:%-d %b %Y} {amount} {amount} " in text
+    for _, amount in by_project:
+        assert f"{amount:,} {amount:,}" in text
+    assert "mercury deleted" in text
+    assert "Agents go on for another 3 days" in text
+    assert "llm-bus credit add ada" in text
+    assert page.count('<svg class="plot"') == 2
+    assert f"{used:,}" not in _text(ada.get("/admin/credits/?days=7").text)
+    assert ada.get("/admin/credits/?days=13").text.count("<tr") == page.count("<tr")
+
+
+def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: World, db: Database) -> None:
+    with db.write() as conn:
+        credits.add(conn, spent.owner.id, 5, reference="=cmd()", reason="a test")
+    seen, path = [], "/admin/credits/entries"
+    for _ in range(5):
+        page = ada.get(path).text
+        seen += re.findall(r'id="entry-(\d+)"', page)
+        older = re.search(r'href="([^"]*before=\d+[^"]*)"', page)
+        if older is None:
+            break
+        path = older[1].replace("&amp;", "&")
+    with db.call() as conn:
+        known = [str(one.id) for one in credits.list_entries(conn, spent.owner.id, limit=1000)]
+    assert seen == known
+    assert len(known) > 100
+    added = _text(ada.get("/admin/credits/entries?only=added").text)
+    assert "Top-up" in added
+    assert "Trial" in added
+    assert "Usage" not in added
+    export = ada.get("/admin/credits/entries.csv")
+    rows = list(csv.DictReader(io.StringIO(export.text)))
+    assert [row["id"] for row in rows] == known
+    assert sum(int(row["amount"]) for row in rows) == int(rows[0]["balance"])
+    # What a spreadsheet would take for a formula is a text.
+    assert rows[0]["reference"] == "'=cmd()"
+    assert "attachment" in export.headers["Content-Disposition"]
+
+
+def test_the_threshold_is_set_and_refused_in_words(ada: Browser, spent: World, db: Database) -> None:
+    ada.get("/admin/credits/")
+    refused = ada.submit("/admin/credits/threshold", low_balance="-1")
+    assert refused.status_code == 400
+    assert "0 to 1,000,000,000,000 credits." in refused.text
+    ada.get("/admin/credits/")
+    assert ada.submit("/admin/credits/threshold", low_balance="777").status_code == 303
+    with db.call() as conn:
+        account = credits.find(conn, spent.owner.id)
+        assert account is not None
+        assert account.low_balance == 777
+        assert conn.one("SELECT actor FROM audit WHERE action = 'credit.low_balance'") == ("ada",)
+    assert "The balance is below 777 credits." in _text(ada.get("/admin/credits/").text)
+
+
+def test_every_state_is_said_as_it_is(
+    make_web: Callable[..., Web], site: Web, ada: Browser, world: World, db: Database
+) -> None:
+    """In the order in which an owner may meet them."""
+
+    def says(*wanted: str, path: str = "/admin/credits/") -> None:
+        text = _text(ada.get(path).text)
+        for one in wanted:
+            assert one in text, (one, text)
+
+    def stands(**columns: object) -> None:
+        with db.write() as conn:
+            for name, value in columns.items():
+                conn.raw.execute(f"UPDATE credit_account SET {name} = %s".encode(), (value,))
+
+    says("Nothing is billed.")
+    assert "Credits" not in ada.get("/admin/").text
+    with db.write() as conn:
+        metering.switch(conn, True)
+    says("No account yet", "It opens with the first thing that is billed.", "Agents go on for a while")
+    assert ">Credits<" in ada.get("/admin/").text
+    with db.write() as conn:
+        metering.note_terms(conn, grace_hours=48, trial_credits=250)
+    says("250 credits are in it then", "Agents go on for another 2 days")
+    with db.write() as conn:
+        credits.add(conn, world.owner.id, 500, reference="1")
+    says(
+        "500 credits", "How long it lasts shows after the first whole day of use.", "Nothing was used in these 30 days"
+    )
+    stands(balance=-3, delinquent_at="now")
+    says(
+        "Credits are used up since", "Agents go on until", "in 2 days", "4 credits or more end that", "Nothing is left."
+    )
+    stands(delinquent_at="2026-01-01")
+    says("they are refused from now on")
+    with db.write() as conn:
+        assert credits.suspend(conn, world.owner.id, 48)
+    says("Agents are refused since", "because credits were used up", "4 credits or more let them in at once")
+    says("This account is suspended", "Why, and what to do", path="/admin/")
+    with db.write() as conn:
+        credits.set_plan(conn, world.owner.id, "comped")
+    says("comped", "agents are never refused for want of credits")
+    with db.write() as conn:
+        owners.suspend(conn, world.owner.id, reason="abuse", actor="operator")
+    says("The operator suspended this account", "Credits do not lift that")
+    with db.write() as conn:
+        owners.lift(conn, world.owner.id, actor="operator")
+        metering.switch(conn, False)
+    says("Nothing is billed.", "The account stays as it was")
+    says("These prices hold when that changes", path="/admin/credits/prices")
+    # A service that says where credits come from.
+    with db.write() as conn:
+        metering.switch(conn, True)
+        credits.set_plan(conn, world.owner.id, "free")
+    paid = make_web(TOP_UP_URL="https://pay.example.org/?for={handle}")
+    with db.call() as conn:
+        page = paid.browser().sign_in(conn, world.owner).get("/admin/credits/").text
+    assert 'href="https://pay.example.org/?for=ada"' in page
+    assert "llm-bus credit add" not in page
+
+
+def test_another_owner_sees_nothing_of_it(site: Web, spent: World, db: Database) -> None:
+    with db.write() as conn:
+        eve = make_owner(conn, "eve")
+    with db.call() as conn:
+        browser = site.browser().sign_in(conn, eve)
+    for path in ("/admin/credits/", "/admin/credits/?days=90", "/admin/credits/entries", "/admin/credits/entries.csv"):
+        page = browser.get(path).text
+        for private in ("apollo", "mercury", "2026-117", "review-agent", "Top-up"):
+            assert private not in page, (path, private)
+    assert "2 credits" not in _text(browser.get("/admin/credits/").text)
+    assert "claim" in browser.get("/admin/credits/prices").text
