@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0006"
+EXPECTED = "0007"
 
 
 def current(conn: psycopg.Connection[Any]) -> str | None:

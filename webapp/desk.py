@@ -144,3 +144,8 @@ def this_page(**changes: Any) -> str:
     """The address of this page with some of its query changed; None takes one out."""
     asked = {**request.args.to_dict(), **changes}
     return url_for(str(request.endpoint), **(request.view_args or {}), **{k: v for k, v in asked.items() if v})
+
+
+def cell(value: Any) -> Any:
+    """A value for a CSV file that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -12,12 +12,13 @@ from celery.worker import state
 
 from bus import logs
 from bus.db import Database
+from bus.errors import Unavailable
 from bus.jobs import QUEUE
 from bus.masking import Asked
 from bus.reporting import Reporter
 from bus.settings import SettingError
 from workers.app import create_app
-from workers.job import all_jobs, ran, stopping
+from workers.job import all_jobs, announce, ran, stopping
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
@@ -71,6 +72,7 @@ def _told(settings: WorkerSettings) -> dict[str, Any]:
 
 def _work(app: Celery, settings: WorkerSettings) -> None:
     assert settings.bus.redis_url is not None
+    _announce(settings)
     watchdog = Watchdog(settings.bus.redis_url, QUEUE, lambda: len(state.active_requests) >= settings.threads)
 
     def heard(**_: object) -> None:
@@ -82,6 +84,17 @@ def _work(app: Celery, settings: WorkerSettings) -> None:
     worker_shutting_down.connect(_stop_soon)
     watchdog.start()
     app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+
+
+def _announce(settings: WorkerSettings) -> None:
+    """Say what jobs there are. While the database is away, the heartbeat says it later."""
+    db = Database(settings.bus.database_url, size=1, name="llm-bus worker")
+    try:
+        announce(db, settings)
+    except Unavailable:
+        logging.getLogger(__name__).warning("the database is away; the jobs are announced with the next heartbeat")
+    finally:
+        db.close()
 
 
 def _stop_soon(**_: object) -> None:

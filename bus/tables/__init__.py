@@ -41,7 +41,7 @@ from bus.tables.tenancy import (
     sealed,
     token,
 )
-from bus.tables.upkeep import NOTICE_CHANNELS, NOTICE_KINDS, job_run, notice, webhook
+from bus.tables.upkeep import JOB_OUTCOMES, NOTICE_CHANNELS, NOTICE_KINDS, job, job_request, job_run, notice, webhook
 
 TENANCY = frozenset(
     {
@@ -52,6 +52,8 @@ TENANCY = frozenset(
         identity,
         invite,
         invite_redemption,
+        job,
+        job_request,
         job_run,
         login_link,
         metering,
@@ -94,6 +96,7 @@ __all__ = [
     "COORDINATION",
     "ENTRY_KINDS",
     "EVENT_TYPES",
+    "JOB_OUTCOMES",
     "NOTICE_CHANNELS",
     "NOTICE_KINDS",
     "PARTICIPANT_KINDS",
@@ -112,6 +115,8 @@ __all__ = [
     "identity",
     "invite",
     "invite_redemption",
+    "job",
+    "job_request",
     "job_run",
     "lease",
     "login_link",

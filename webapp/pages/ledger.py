@@ -17,7 +17,7 @@ from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.ledger import Event, Events
 from bus.tables import EVENT_TYPES
-from webapp.desk import ID, PER_PAGE, asked_number, caller, choices, this_page, words
+from webapp.desk import ID, PER_PAGE, asked_number, caller, cell, choices, this_page, words
 from webapp.engine import database, reading
 from webapp.page import Entry, ProjectPages, current_project, render
 
@@ -148,14 +148,10 @@ def _csv(batches: Iterator[list[Event]]) -> Iterator[str]:
         table = csv.writer(text)
         for event in events:
             payload = json.dumps(event.payload, ensure_ascii=False)
-            table.writerow([*map(_cell, _facts(event).values()), payload])
+            table.writerow([*map(cell, _facts(event).values()), payload])
         yield text.getvalue()
 
 
 def _facts(event: Event) -> dict[str, Any]:
     return {"id": event.id, "ts": event.ts.isoformat(), "actor": event.actor, "type": event.type}
 
-
-def _cell(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula; a payload begins with a brace and is safe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
