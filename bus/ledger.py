@@ -152,4 +152,3 @@ def _scan(filters: dict[str, Any], type_: str | None) -> str:
         f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"
         f" (SELECT {_COLUMNS} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
     )
-

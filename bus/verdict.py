@@ -6,7 +6,8 @@ Nothing is read here; what is judged is a `Condition`. Each problem has a headin
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bus.condition import Condition, Contents, Process
+from bus.condition import Condition, Contents
+from bus.processes import Process
 
 # What is wrong, and what only wants a look.
 BAD, WARN = "bad", "warn"

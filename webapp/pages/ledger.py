@@ -154,4 +154,3 @@ def _csv(batches: Iterator[list[Event]]) -> Iterator[str]:
 
 def _facts(event: Event) -> dict[str, Any]:
     return {"id": event.id, "ts": event.ts.isoformat(), "actor": event.actor, "type": event.type}
-

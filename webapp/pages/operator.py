@@ -63,6 +63,6 @@ def _missing(state: Condition) -> list[str]:
     if state.contents is None:
         return []
     kinds = {one.kind for one in state.contents.processes if not one.is_gone}
-    wanted = [("gateway", "serve"), ("web", "serve")]
+    wanted: list[tuple[str, ...]] = [("gateway", "serve"), ("web", "serve")]
     wanted += [("worker",), ("beat",)] if state.has_redis else []
     return [names[0] for names in wanted if not kinds & set(names)]

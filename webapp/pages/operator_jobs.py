@@ -1,6 +1,6 @@
 """What the clock does: every job, how its runs went, and a run at once."""
 
-from flask import Response, flash, render_template, request, url_for
+from flask import Response, flash, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField, SelectField

@@ -193,9 +193,7 @@ def _show(owner_id: int, **sent: FlaskForm) -> str:
     lists = {name: asked_number(name) for name in ("projects", "participants", "entries")}
     with reading() as conn:
         found = console.get_owner(conn, owner_id)
-        spaces = split(
-            console.list_projects(conn, owner_id=owner_id, before=lists["projects"], limit=_FEW + 1), _FEW
-        )
+        spaces = split(console.list_projects(conn, owner_id=owner_id, before=lists["projects"], limit=_FEW + 1), _FEW)
         persons = split(people.list_(conn, owner_id, before=lists["participants"], limit=_FEW + 1), _FEW)
         entries = split(credits.list_entries(conn, owner_id, before=lists["entries"], limit=_FEW + 1), _FEW)
         ways = identities.list_(conn, owner_id)
