@@ -94,15 +94,17 @@ def _jobs(contents: Contents, has_worker: bool) -> Iterator[Problem]:
         yield Problem(BAD, "heartbeat", what, "Restart the worker, then the scheduler; look at their logs.")
     late = [one.name for one in contents.jobs if one.is_late and not (stuck and one.name == "heartbeat")]
     if late:
-        yield Problem(BAD, "late", f"{_list(late)} is late" if len(late) == 1 else f"{_list(late)} are late",
+        yield Problem(BAD, "late", f"{_jobs_called(late)} {'is' if len(late) == 1 else 'are'} late",
                       "Its last runs and what they said are under Jobs.")  # fmt: skip
     alarms = [one.name for one in contents.jobs if one.outcome == "alarm"]
     if alarms:
-        what = f"{_list(alarms)} found what must not be"
+        what = f"{_jobs_called(alarms)} found what must not be"
         yield Problem(BAD, "alarm", what, "Read what it found under Jobs before anything else is changed.")
     failed = [one.name for one in contents.jobs if one.outcome == "failed"]
     if failed:
-        yield Problem(WARN, "failed", f"{_list(failed)} failed", "It is tried again. What went wrong is under Jobs.")
+        yield Problem(
+            WARN, "failed", f"{_jobs_called(failed)} failed", "It is tried again. What went wrong is under Jobs."
+        )
 
 
 def _traffic(here: Sequence[Process]) -> Iterator[Problem]:
@@ -120,6 +122,10 @@ def _money(contents: Contents) -> Iterator[Problem]:
         what = f"the oldest event that is not billed is {_said(age)} old"
         then = "Nothing is lost: what was not billed is billed later. See how meter_credits ran, under Jobs."
         yield Problem(BAD if age > _UNMETERED_BAD else WARN, "metering", what, then)
+
+
+def _jobs_called(names: Sequence[str]) -> str:
+    return f"the job{'' if len(names) == 1 else 's'} {_list(names)}"
 
 
 def _list(names: Sequence[str]) -> str:
