@@ -13,12 +13,14 @@ from celery.worker import state
 from bus import logs
 from bus.db import Database
 from bus.errors import Unavailable
+from bus.hints import Sender
 from bus.jobs import QUEUE
 from bus.masking import Asked
 from bus.reporting import Reporter
 from bus.settings import SettingError
 from workers.app import create_app
 from workers.job import all_jobs, announce, ran, stopping
+from workers.requested import Requested
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
@@ -72,7 +74,11 @@ def _told(settings: WorkerSettings) -> dict[str, Any]:
 
 def _work(app: Celery, settings: WorkerSettings) -> None:
     assert settings.bus.redis_url is not None
-    _announce(settings)
+    hints = Sender(settings.bus.redis_url)
+    # A pool of their own: the one of the jobs has a connection for each thread and no more.
+    db = Database(settings.bus.database_url, size=2, name="llm-bus worker", told=hints.give)
+    _announce(db, settings)
+    requested = Requested(db, settings)
     watchdog = Watchdog(settings.bus.redis_url, QUEUE, lambda: len(state.active_requests) >= settings.threads)
 
     def heard(**_: object) -> None:
@@ -83,18 +89,19 @@ def _work(app: Celery, settings: WorkerSettings) -> None:
     task_revoked.connect(heard)
     worker_shutting_down.connect(_stop_soon)
     watchdog.start()
-    app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+    requested.start()
+    try:
+        app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+    finally:
+        requested.stop(_LAST_SECONDS)
 
 
-def _announce(settings: WorkerSettings) -> None:
+def _announce(db: Database, settings: WorkerSettings) -> None:
     """Say what jobs there are. While the database is away, the heartbeat says it later."""
-    db = Database(settings.bus.database_url, size=1, name="llm-bus worker")
     try:
         announce(db, settings)
     except Unavailable:
         logging.getLogger(__name__).warning("the database is away; the jobs are announced with the next heartbeat")
-    finally:
-        db.close()
 
 
 def _stop_soon(**_: object) -> None:

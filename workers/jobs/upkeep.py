@@ -1,9 +1,8 @@
 """What keeps the service itself well: a sign of life, tidying up, and the nightly proof."""
 
-from bus import jobs as runs
 from bus import projects, pruning
 from bus import reconcile as proof
-from workers.job import Work, all_jobs, announce, job, run
+from workers.job import Work, announce, job
 
 _DAY = 24 * 3600.0
 
@@ -12,19 +11,6 @@ _DAY = 24 * 3600.0
 def heartbeat(work: Work) -> None:
     """Show that the scheduler, the queue and a worker work together, and say what jobs there are."""
     announce(work.db, work.settings)
-
-
-@job(every=5)
-def run_requested(work: Work) -> None:
-    """Run what an operator asked for."""
-    with work.db.call() as conn:
-        asked = runs.list_requests(conn)
-    known = all_jobs()
-    for one in asked:
-        # What only a newer worker knows is left to it.
-        if one.name in known and not work.is_over():
-            done = run(known[one.name], work.db, work.settings, requested=True)
-            work.counts["runs"] += done.outcome != "resting"
 
 
 @job(every=3600)
