@@ -76,10 +76,8 @@ def announce(conn: Connection, known: Sequence[Known], *, schedule: bool = True)
     Args:
         schedule: whether the caller knows how often they run; else only what is new is added.
     """
-    columns = [
-        list(column)
-        for column in zip(*((j.name, j.about, j.every_seconds, j.rest_seconds) for j in known), strict=True)
-    ]
+    facts = [(one.name, one.about, float(one.every_seconds), float(one.rest_seconds)) for one in known]
+    columns = [list(column) for column in zip(*facts, strict=True)]
     if not schedule:
         conn.maybe(
             "INSERT INTO job (name, about, every_seconds, rest_seconds)"

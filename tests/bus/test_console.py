@@ -122,7 +122,7 @@ def test_an_operator_is_made_and_unmade_and_both_are_audited(conn: Connection) -
 
 
 def test_jobs_are_announced_once_and_asked_for_once(db: Database) -> None:
-    known = [jobs.Known("prune", "Tidies.", 3600, 0), jobs.Known("reconcile", "Proves.", 1800, 82_800)]
+    known = [jobs.Known("prune", "Tidies.", 3600.0, 0), jobs.Known("reconcile", "Proves.", 1800, 82_800)]
     with db.write() as conn:
         owner = make_owner(conn, "op")
         jobs.announce(conn, known)
