@@ -185,7 +185,7 @@ def list_(
 
     Args:
         name, outcome: only those of that job, or that ended so.
-        busy: leave out those that went well and found nothing to do, which are most.
+        busy: leave out those that went well, found nothing to do and were not asked for, which are most.
     """
     text.integer(limit, "limit", 1, 1000)
     if outcome is not None and outcome not in JOB_OUTCOMES:
@@ -193,7 +193,7 @@ def list_(
     rows = conn.all(
         f"SELECT {_RUN} FROM job_run r WHERE (%(name)s::text IS NULL OR r.name = %(name)s)"
         " AND (%(outcome)s::text IS NULL OR r.outcome = %(outcome)s)"
-        " AND (NOT %(busy)s OR r.outcome <> 'ok' OR r.counts <> '{}')"
+        " AND (NOT %(busy)s OR r.outcome <> 'ok' OR r.counts <> '{}' OR r.asked_by IS NOT NULL)"
         " AND (%(before)s::bigint IS NULL OR r.id < %(before)s) ORDER BY r.id DESC LIMIT %(limit)s",
         {"name": name, "outcome": outcome, "busy": busy, "before": before, "limit": limit},
     )
