@@ -42,9 +42,11 @@ def judge(condition: Condition) -> list[Problem]:
     if condition.contents is not None:
         here = [one for one in condition.contents.processes if not one.is_gone]
         gone = [one for one in condition.contents.processes if one.is_gone]
+        found += _processes(here, gone, condition.has_redis)
+        # What makes all jobs late is said once, and not with their names.
+        still = any(problem.name in ("redis", "worker", "beat") for problem in found)
         found += [
-            *_processes(here, gone, condition.has_redis),
-            *_jobs(condition.contents, any(one.kind == "worker" for one in here)),
+            *_jobs(condition.contents, still),
             *_traffic(here),
             *_money(condition.contents),
         ]
@@ -86,13 +88,14 @@ def _processes(here: Sequence[Process], gone: Sequence[Process], has_redis: bool
         yield Problem(WARN, "versions", what, "A deploy is under way, or one process was left behind.")
 
 
-def _jobs(contents: Contents, has_worker: bool) -> Iterator[Problem]:
+def _jobs(contents: Contents, still: bool) -> Iterator[Problem]:
     beat = contents.heartbeat_seconds
-    stuck = has_worker and beat is not None and beat > _HEARTBEAT_SECONDS
+    workers = any(one.kind == "worker" and not one.is_gone for one in contents.processes)
+    stuck = not still and workers and beat is not None and beat > _HEARTBEAT_SECONDS
     if stuck and beat is not None:
         what = f"scheduler, queue and worker have not worked together for {_said(beat)}"
         yield Problem(BAD, "heartbeat", what, "Restart the worker, then the scheduler; look at their logs.")
-    late = [one.name for one in contents.jobs if one.is_late and not (stuck and one.name == "heartbeat")]
+    late = [one.name for one in contents.jobs if one.is_late and not still and not stuck]
     if late:
         yield Problem(BAD, "late", f"{_jobs_called(late)} {'is' if len(late) == 1 else 'are'} late",
                       "Its last runs and what they said are under Jobs.")  # fmt: skip

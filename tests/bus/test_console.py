@@ -268,6 +268,11 @@ def _and(*more: Process) -> Condition:
         (_and(_process("web", version="2")), [("warn", "versions")]),
         (_with(heartbeat_seconds=300.0), [("bad", "heartbeat")]),
         (_with(jobs=(JobState("prune", "ok", 20_000, 3600, True),)), [("bad", "late")]),
+        (
+            dataclasses.replace(_with(jobs=(JobState("prune", "ok", 20_000, 3600, True),)), queue=None),
+            [("bad", "redis")],
+        ),
+        (_with(jobs=(JobState("prune", "ok", 20_000, 3600, True),), heartbeat_seconds=900.0), [("bad", "heartbeat")]),
         (_with(jobs=(JobState("reconcile", "alarm", 20, 3600, False),)), [("bad", "alarm")]),
         (_with(jobs=(JobState("prune", "failed", 20, 3600, False),)), [("warn", "failed")]),
         (_and(_process("web", errors_last_5_minutes=1, requests_last_5_minutes=9)), [("warn", "errors")]),
