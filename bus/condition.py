@@ -97,7 +97,7 @@ class JobState:
     Attributes:
         outcome: running, ok, failed or alarm; None where it never ran.
         age_seconds: since its last run began.
-        every_seconds: its schedule, as a worker reported it within the last day; None where none did.
+        every_seconds: its schedule, as a worker said it last; None where none ever did.
         is_late: nothing was heard of it for three times as long.
     """
 
@@ -326,7 +326,8 @@ def _unread(conn: Connection) -> int:
 def _jobs(conn: Connection, found: Sequence[Process]) -> tuple[JobState, ...]:
     """Every job that ever ran or that a worker has on its schedule, by name."""
     latest = {run.name: run for run in jobs.list_latest(conn)}
-    schedule: dict[str, float] = {}
+    # What workers said last, also when none is left to say it; then what those that are there say.
+    schedule = {one.name: one.period_seconds for one in jobs.list_known(conn)}
     up = 0.0
     for one in sorted(found, key=lambda one: one.seen_at):
         schedule.update(one.figures.get("schedule", {}))

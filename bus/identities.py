@@ -31,12 +31,14 @@ class Claim:
         issuer, subject: the identity; `subject` never changes for one account at one issuer.
         email: None unless the issuer says that the address is verified.
         login: what the person is called there, to suggest a handle; may be empty.
+        authenticated_at: when they showed the issuer who they are; None where it does not say.
     """
 
     issuer: str
     subject: str
     email: str | None
     login: str = ""
+    authenticated_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The ledger: one append-only record per project that every agent writes and reads."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from bus import limits, names
@@ -93,7 +93,7 @@ def query(
         filters["tag"] = text.name(tag, "tag")
     if before is not None:
         text.integer(before, "before", 1, limits.MAX_INTEGER)
-    times = {"since": _time(since, "since"), "until": _time(until, "until")}
+    times = {"since": text.moment(since, "since"), "until": text.moment(until, "until")}
     if actor is not None:
         filters["actor"] = names.get(conn, ctx, actor, "actor")
     unread, rows = read(
@@ -152,20 +152,3 @@ def _scan(filters: dict[str, Any], type_: str | None) -> str:
         f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"
         f" (SELECT {_COLUMNS} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
     )
-
-
-def _time(value: str | None, argument: str) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError:
-        raise InvalidArgument(
-            f"{argument} must be an ISO 8601 time such as 2026-01-31T12:00:00Z; {value[:40]!r} is not."
-        ) from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=UTC)
-    try:
-        return parsed.astimezone(UTC)
-    except OverflowError:
-        raise InvalidArgument(f"{argument} is out of range; send a time from this era.") from None

@@ -4,10 +4,11 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from bus import audit
+from bus import audit, limits
 from bus.db import Connection
 from bus.errors import BusError
 from bus.rules import text
@@ -106,6 +107,7 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     Returns:
         Whether anything changed.
     """
+    text.words(reason, "reason", limits.REASON)
     # What an operator says stands above what a top-up would lift.
     overrides = sa.and_(owner.c.suspended_reason == CREDITS, sa.literal(reason != CREDITS))
     changed = conn.run(
@@ -120,22 +122,42 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     return changed is not None
 
 
-def lift(conn: Connection, owner_id: int, *, actor: str, reason: str | None = None) -> bool:
+def lift(conn: Connection, owner_id: int, *, actor: str, reason: str | None = None, why: str = "") -> bool:
     """Lift a suspension; returns whether there was one.
 
     Args:
         reason: lift it only if it was for this.
+        why: why it is lifted, for the audit log.
     """
-    why = sa.true() if reason is None else owner.c.suspended_reason == reason
+    text.words(why, "reason", limits.REASON, 0)
+    detail: dict[str, Any] = {"reason": why} if why else {}
+    which = sa.true() if reason is None else owner.c.suspended_reason == reason
     changed = conn.run(
         sa.update(owner)
-        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), why)
+        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), which)
         .values(suspended_at=None, suspended_reason=None)
         .returning(owner.c.handle)
     ).one_or_none()
     if changed is not None:
-        audit.record(conn, owner_id, actor, "owner.lift", changed.handle)
+        audit.record(conn, owner_id, actor, "owner.lift", changed.handle, **detail)
         _touch_projects(conn, owner_id)
+    return changed is not None
+
+
+def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str = "cli") -> bool:
+    """Let an owner into the operator console, or no longer; holds from their next request on.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = conn.run(
+        sa.update(owner)
+        .where(owner.c.id == owner_id, owner.c.operator != operator)
+        .values(operator=operator)
+        .returning(owner.c.handle)
+    ).one_or_none()
+    if changed is not None:
+        audit.record(conn, owner_id, actor, "owner.operator", changed.handle, operator=operator)
     return changed is not None
 
 

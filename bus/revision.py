@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0008"
+EXPECTED = "0009"
 
 
 def current(conn: psycopg.Connection[Any]) -> str | None:

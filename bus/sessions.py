@@ -1,7 +1,7 @@
 """Sessions: browsers in which an owner is signed in. The browser holds a random token, the database its SHA-256."""
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +29,7 @@ class Session:
     Attributes:
         method: how it signed in: a provider's name, `link` or `header`.
         address, agent: where it signed in from and what the browser calls itself.
+        authenticated_ago: since somebody last showed here who they are; None where only a proxy said so.
     """
 
     id: int
@@ -39,12 +40,14 @@ class Session:
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
+    authenticated_ago: timedelta | None
 
 
 # The look of every request, in one statement that writes at most once a minute for each session.
 _FIND = """
 WITH found AS (
     SELECT s.id, s.method, s.address, s.agent, s.created_at, s.last_used_at, s.expires_at,
+           clock_timestamp() - s.authenticated_at AS authenticated_ago,
            o.id AS owner_id, o.email, o.handle, o.operator, o.created_at AS owner_since, o.suspended_at
     FROM session s JOIN owner o ON o.id = s.owner_id
     WHERE s.sha256 = %(sha256)s AND s.expires_at > clock_timestamp()
@@ -53,7 +56,7 @@ WITH found AS (
     UPDATE session SET last_used_at = clock_timestamp()
     WHERE id = (SELECT id FROM found WHERE last_used_at < clock_timestamp() - interval '1 minute')
 )
-SELECT id, method, address, agent, created_at, last_used_at, expires_at,
+SELECT id, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago,
        owner_id, email, handle, operator, owner_since, suspended_at
 FROM found
 """
@@ -78,11 +81,15 @@ def open_(
     lasts: timedelta,
     address: str = "",
     agent: str = "",
+    authenticated: bool = True,
+    authenticated_at: datetime | None = None,
 ) -> str:
     """Sign a browser in.
 
     Args:
         lasts: after which the session is over, used or not.
+        authenticated: whether somebody showed who they are, as opposed to a proxy that says so with every request.
+        authenticated_at: when, if it was not now; a time to come counts as now.
     Returns:
         The token for its cookie; nothing else ever shows it.
     """
@@ -96,6 +103,7 @@ def open_(
             address=address,
             agent=_plain(agent),
             expires_at=clock + lasts,
+            authenticated_at=sa.func.least(clock, authenticated_at) if authenticated else None,
         )
     )
     handle = conn.run(sa.select(owner.c.handle).where(owner.c.id == owner_id)).scalar_one()
@@ -112,8 +120,7 @@ def find(conn: Connection, token: str, *, idle: timedelta) -> Session | None:
     row = conn.maybe(_FIND, {"sha256": fingerprint(token), "idle": idle})
     if row is None:
         return None
-    number, method, address, agent, created_at, last_used_at, expires_at, *whose = row
-    return Session(number, Owner(*whose), method, address, agent, created_at, last_used_at, expires_at)
+    return _session(row)
 
 
 def keep_alive(conn: Connection, session_ids: Collection[int], *, idle: timedelta) -> set[int]:
@@ -150,6 +157,7 @@ def list_(conn: Connection, owner_id: int, *, idle: timedelta) -> list[Session]:
             session.c.created_at,
             session.c.last_used_at,
             session.c.expires_at,
+            clock - session.c.authenticated_at,
             owner.c.id,
             owner.c.email,
             owner.c.handle,
@@ -166,7 +174,7 @@ def list_(conn: Connection, owner_id: int, *, idle: timedelta) -> list[Session]:
         .order_by(session.c.last_used_at.desc(), session.c.id.desc())
         .limit(_MOST)
     )
-    return [Session(row[0], Owner(*row[7:]), row[1], row[2], row[3], row[4], row[5], row[6]) for row in conn.run(query)]
+    return [_session(row) for row in conn.run(query)]
 
 
 def end(conn: Connection, owner_id: int, session_id: int) -> bool:
@@ -174,18 +182,28 @@ def end(conn: Connection, owner_id: int, session_id: int) -> bool:
     return bool(_end(conn, owner_id, session.c.id == session_id, "session.end"))
 
 
-def end_all(conn: Connection, owner_id: int, *, but: int | None = None) -> int:
-    """End every session of an owner, or all but one; returns how many ended."""
+def end_all(conn: Connection, owner_id: int, *, but: int | None = None, actor: str | None = None) -> int:
+    """End every session of an owner, or all but one; returns how many ended.
+
+    Args:
+        actor: who does it, where it is not the owner.
+    """
     kept = sa.true() if but is None else session.c.id != but
-    return _end(conn, owner_id, kept, "session.end_all")
+    return _end(conn, owner_id, kept, "session.end_all", actor)
 
 
-def _end(conn: Connection, owner_id: int, which: sa.ColumnElement[bool], action: str) -> int:
+def _end(conn: Connection, owner_id: int, which: sa.ColumnElement[bool], action: str, actor: str | None = None) -> int:
     ended: Any = conn.run(sa.delete(session).where(session.c.owner_id == owner_id, which).returning(session.c.id)).all()
     if ended:
         handle = conn.run(sa.select(owner.c.handle).where(owner.c.id == owner_id)).scalar_one()
-        audit.record(conn, owner_id, handle, action, handle, sessions=len(ended))
+        audit.record(conn, owner_id, actor or handle, action, handle, sessions=len(ended))
     return len(ended)
+
+
+def _session(row: Sequence[Any]) -> Session:
+    number, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago, *whose = row
+    owned = Owner(*whose)
+    return Session(number, owned, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago)
 
 
 def _plain(agent: str) -> str:

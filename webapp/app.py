@@ -26,7 +26,7 @@ from bus.settings import Settings
 from bus.tally import SharedTally, SharedTimings
 from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
-from webapp.page import is_machine
+from webapp.page import conceal_console, is_machine
 from webapp.ratelimit import Limits
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     headers.init(app, settings, secure=secure)
     errors.init(app)
     templating.init(app)
-    app.before_request_funcs.setdefault(None, []).insert(0, _begin)
+    # After the screen of headers.py and before the CSRF tokens, whose absence is told.
+    app.before_request_funcs[None].insert(1, conceal_console)
+    app.before_request_funcs[None].insert(0, _begin)
     app.after_request(_log_request)
     app.teardown_request(_end)
     app.wsgi_app = _NeverEmpty(app.wsgi_app)  # type: ignore[method-assign]

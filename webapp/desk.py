@@ -151,9 +151,10 @@ def this_page(**changes: Any) -> str:
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as lines of CSV, in which no spreadsheet takes what people wrote for a formula."""
     text = io.StringIO()
-    csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
+    csv.writer(text).writerows([cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+def cell(value: Any) -> Any:
+    """A value for a CSV file that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -8,7 +8,7 @@ from bus import identities
 from bus.db import Connection
 from bus.identities import Claim
 from bus.owners import Owner
-from webapp import visitors
+from webapp import reauth, visitors
 from webapp.engine import options, writing
 from webapp.ratelimit import admit
 
@@ -41,9 +41,10 @@ def enter(claim: Claim, method: str) -> Response:
     after = way_back()
     with writing() as conn:
         owner = identities.find_owner(conn, claim)
+        reauth.check(owner.id if owner is not None else None)
         if owner is not None:
             admit("account", str(owner.id), options().sign_in_per_minute)
-            visitors.sign_in(conn, owner.id, method)
+            visitors.sign_in(conn, owner.id, method, claim.authenticated_at)
             return redirect(after, 303)
         if claim.email is not None and not options().may_sign_up(claim.email):
             raise Forbidden(_CLOSED)

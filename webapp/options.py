@@ -37,6 +37,7 @@ class WebOptions:
         secret_key: signs what a visitor's cookie holds; None: a key that all processes share through the database.
         session_idle: how long a session may go unused.
         session_lasts: after which a session is over, used or not.
+        reauth: how long after signing in an operator may act in others' affairs before they sign in once more.
         proxy_hops: proxies in front whose X-Forwarded headers are believed; 0 believes none.
         google, github, oidc: the providers that people may sign in with.
         provider_seconds: how long a provider may take for one answer.
@@ -56,6 +57,7 @@ class WebOptions:
     secret_key: str | None = field(default=None, repr=False)
     session_idle: timedelta = timedelta(days=7)
     session_lasts: timedelta = timedelta(days=30)
+    reauth: timedelta = timedelta(hours=1)
     proxy_hops: int = 0
     google: OAuthSettings | None = None
     github: OAuthSettings | None = None
@@ -106,6 +108,7 @@ class WebOptions:
             secret_key=secret_key,
             session_idle=min(idle, lasts),
             session_lasts=lasts,
+            reauth=timedelta(minutes=number(env, "OPERATOR_MINUTES", 60, 1, _DAY_MINUTES)),
             proxy_hops=number(env, "PROXY_HOPS", 0, 0, 10),
             google=_oauth(env, "GOOGLE"),
             github=_oauth(env, "GITHUB"),

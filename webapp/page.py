@@ -16,11 +16,13 @@ from werkzeug.wrappers import Response as BaseResponse
 from bus import projects
 from bus.projects import Project
 from webapp.engine import reading
+from webapp.reauth import is_fresh, send_off
 from webapp.visitors import current_owner, viewer
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 _MACHINE, _NO_STORE = "bus_machine", "bus_no_store"
+_CONSOLE = "/operator"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class PublicPages(Blueprint):
 
     entry: Entry | None = None
     tab: Entry | None = None
+    console: Entry | None = None
 
     def __init__(self, name: str, *, prefix: str | None = None) -> None:
         super().__init__(name, f"webapp.pages.{name}", url_prefix=prefix)
@@ -65,6 +68,57 @@ class Pages(PublicPages):
         super().__init__(name, prefix=prefix)
         self.entry = entry
         self.before_request(_require_owner)
+
+
+class OperatorPages(PublicPages):
+    """Pages of the operator console, under /operator. For everybody else they are addresses that do not exist.
+
+    What they do they do in others' affairs, so each POST needs somebody who showed lately who they are; see
+    webapp/reauth.py. Views are put up with `get` and `act`.
+
+    Args:
+        path: what follows /operator in the addresses of all its routes; nothing for the first page.
+        tab: its link among the tabs of the console.
+        entry: its link in the main navigation.
+    """
+
+    def __init__(self, name: str, *, path: str = "", tab: Entry | None = None, entry: Entry | None = None) -> None:
+        super().__init__(name, prefix=f"{_CONSOLE}/{path}".rstrip("/"))
+        self.console = tab
+        self.entry = entry
+        self._back: dict[str, str] = {}
+        self.before_request(_require_operator)
+        self.before_request(self._require_fresh)
+
+    def act(self, rule: str, *, back: str = "index") -> Callable[[View], View]:
+        """A view that does something.
+
+        Args:
+            back: the view of the page that shows the form, to which one comes back after signing in again.
+        """
+
+        def put_up(view: View) -> View:
+            self._back[view.__name__] = back
+            return self.post(rule)(view)
+
+        return put_up
+
+    def _require_fresh(self) -> BaseResponse | None:
+        if request.method in ("GET", "HEAD") or is_fresh():
+            return None
+        endpoint = f"{self.name}.{self._back.get(str(request.endpoint).rpartition('.')[2], 'index')}"
+        known = {name for rule in current_app.url_map.iter_rules(endpoint) for name in rule.arguments}
+        return send_off(url_for(endpoint, **{k: v for k, v in (request.view_args or {}).items() if k in known}))
+
+
+def conceal_console() -> None:
+    """Answer whoever is no operator as if there were nothing under /operator; ask it before all else.
+
+    By the address and not by the route: what a route answers to a wrong verb, or to a form without its token, would
+    tell that it is there.
+    """
+    if request.path == _CONSOLE or request.path.startswith(f"{_CONSOLE}/"):
+        _require_operator()
 
 
 class ProjectPages(Pages):
@@ -144,6 +198,12 @@ def render(template: str, part: str | None = None, **values: Any) -> str | Respo
 def see_other(endpoint: str, **values: Any) -> BaseResponse:
     """Redirect after a POST, so that reloading the page does not do it again."""
     return redirect(url_for(endpoint, **values), 303)
+
+
+def _require_operator() -> None:
+    owner = viewer()
+    if owner is None or not owner.operator:
+        raise NotFound
 
 
 def _require_owner() -> BaseResponse | None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import httpx2
@@ -52,6 +53,7 @@ class Attempt:
     Attributes:
         state: ties the answer to this browser; nonce: ties the identity to this attempt; verifier: ties the code to it.
         at: when it began, in seconds since the epoch.
+        again: whether whoever is signed in is to show once more who they are.
     """
 
     provider: str
@@ -59,10 +61,12 @@ class Attempt:
     nonce: str
     verifier: str
     at: float
+    again: bool = False
 
     @classmethod
-    def begin(cls, provider: str) -> "Attempt":
-        return cls(provider, secrets.token_urlsafe(24), secrets.token_urlsafe(24), generate_token(64), time.time())
+    def begin(cls, provider: str, *, again: bool = False) -> "Attempt":
+        state, nonce = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        return cls(provider, state, nonce, generate_token(64), time.time(), again)
 
     @classmethod
     def restore(cls, kept: object) -> "Attempt | None":
@@ -115,16 +119,27 @@ def from_options(options: WebOptions) -> dict[str, Provider]:
         client = OAuthSettings(options.oidc.client_id, options.oidc.client_secret)
         found.append(OpenIdProvider("oidc", options.oidc.name, options.oidc.issuer, client, seconds))
     if options.google is not None:
-        found.append(OpenIdProvider("google", "Google", options.google_issuer, options.google, seconds))
+        # Google refuses prompt=login; this is the most that it takes.
+        google = OpenIdProvider(
+            "google", "Google", options.google_issuer, options.google, seconds, prompt="select_account"
+        )
+        found.append(google)
     if options.github is not None:
         found.append(GitHubProvider(options.github, options.github_web, options.github_api, seconds))
     return {provider.slug: provider for provider in found}
 
 
 class OpenIdProvider:
-    """An OpenID Connect issuer, found by discovery: code flow with PKCE and nonce."""
+    """An OpenID Connect issuer, found by discovery: code flow with PKCE and nonce.
 
-    def __init__(self, slug: str, name: str, issuer: str, client: OAuthSettings, seconds: float) -> None:
+    Args:
+        prompt: what asks the issuer to have somebody show once more who they are.
+    """
+
+    def __init__(
+        self, slug: str, name: str, issuer: str, client: OAuthSettings, seconds: float, *, prompt: str = "login"
+    ) -> None:
+        self._prompt = prompt
         self.slug = slug
         self.name = name
         self.issuer = issuer
@@ -137,6 +152,8 @@ class OpenIdProvider:
 
     def address(self, attempt: Attempt, redirect_uri: str) -> str:
         endpoint = self._endpoint("authorization_endpoint")
+        # With max_age the issuer has to say when that was.
+        again = {"prompt": self._prompt, "max_age": "0"} if attempt.again else {}
         with self._client() as client:
             url, _ = client.create_authorization_url(
                 endpoint,
@@ -144,6 +161,7 @@ class OpenIdProvider:
                 code_verifier=attempt.verifier,
                 nonce=attempt.nonce,
                 redirect_uri=redirect_uri,
+                **again,
             )
         return str(url)
 
@@ -166,6 +184,10 @@ class OpenIdProvider:
                 ),
             )
             facts = self._verified(token, attempt)
+            at = facts.get("auth_time")
+            shown = at if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 2**33 else None
+            if attempt.again and shown is not None and shown < attempt.at - _LEEWAY_SECONDS:
+                raise ProviderError(f"{self.name} did not ask you again who you are. Sign out there, then try again.")
             if "email" not in facts and self._discover().get("userinfo_endpoint"):
                 more = _json(self.name, lambda: client.get(self._endpoint("userinfo_endpoint")))
                 # OpenID Connect Core 5.3.2: without this, anybody's profile could be slipped in.
@@ -178,6 +200,7 @@ class OpenIdProvider:
             subject=str(facts["sub"]),
             email=email if verified and isinstance(email, str) else None,
             login=_first_text(facts, "preferred_username", "nickname", "given_name"),
+            authenticated_at=None if shown is None else datetime.fromtimestamp(shown, UTC),
         )
 
     def _verified(self, token: Any, attempt: Attempt) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flask import Flask, g, request, url_for
+from flask import Flask, current_app, g, request, url_for
 from markupsafe import Markup
 
 from webapp import billing, drawing
 from webapp.engine import addresses, options
 from webapp.headers import nonce
-from webapp.page import Entry, PublicPages
+from webapp.page import Entry, OperatorPages, PublicPages
+from webapp.reauth import is_fresh
 from webapp.visitors import viewer
 
 _SECOND_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
@@ -26,7 +27,7 @@ def init(app: Flask) -> None:
         return url_for("static", filename=name, v=versions[name])
 
     blueprints = list(app.blueprints.values())
-    entries, tabs = _sorted(blueprints, "entry"), _sorted(blueprints, "tab")
+    entries, tabs, consoles = (_sorted(blueprints, which) for which in ("entry", "tab", "console"))
 
     def navigation() -> list[tuple[str, str, bool]]:
         """Label, address and whether the page at hand is behind it, for each link that the viewer may follow."""
@@ -36,6 +37,9 @@ def init(app: Flask) -> None:
             for name, entry in entries
             if owner is not None and (owner.operator or not entry.operator) and (entry.when is None or entry.when())
         ]
+
+    def console_tabs() -> list[tuple[str, str, bool]]:
+        return [(tab.label, url_for(f"{name}.{tab.endpoint}"), request.blueprint == name) for name, tab in consoles]
 
     def project_tabs() -> list[tuple[str, str, bool]]:
         project = g.bus_project
@@ -47,6 +51,7 @@ def init(app: Flask) -> None:
     app.jinja_env.globals.update(
         asset=asset,
         navigation=navigation,
+        console_tabs=console_tabs,
         project_tabs=project_tabs,
         nonce=nonce,
         viewer=viewer,
@@ -57,6 +62,7 @@ def init(app: Flask) -> None:
         bar=drawing.bar,
         bubble=drawing.bubble,
         length_of=drawing.seconds,
+        proved_lately=is_fresh,
         now=lambda: datetime.now(UTC),
     )
     app.jinja_env.filters.update(ago=ago, moment=moment, duration=duration, count=count, browser=browser)
@@ -136,7 +142,9 @@ def _time(at: datetime, text: str, *, living: bool = False) -> Markup:
 
 
 def _inside(name: str) -> bool:
-    """Projects are behind the link of the page that lists them."""
+    """Projects are behind the link of the page that lists them, and the console behind its first page."""
+    if name == "operator":
+        return isinstance(current_app.blueprints.get(request.blueprint or ""), OperatorPages)
     return name == "projects" and "bus_project" in g
 
 

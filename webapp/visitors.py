@@ -8,6 +8,7 @@ under way. Nothing in it lets anybody in.
 import hashlib
 import hmac
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -110,10 +111,13 @@ def current_session() -> Session:
     return found
 
 
-def sign_in(conn: Connection, owner_id: int, method: str) -> None:
+def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: datetime | None = None) -> None:
     """Open a session for this browser, end the one it had, and forget what the visitor's cookie held.
 
     In the caller's transaction: the cookie is sent only with the answer, so call this last.
+
+    Args:
+        authenticated_at: when somebody showed who they are, if a provider said that it was not now.
     """
     if current_user.is_authenticated:
         sessions.end(conn, current_owner().id, current_session().id)
@@ -124,6 +128,9 @@ def sign_in(conn: Connection, owner_id: int, method: str) -> None:
         lasts=options().session_lasts,
         address=request.remote_addr or "",
         agent=request.headers.get("User-Agent", ""),
+        # A proxy says who is there, and not when they showed it.
+        authenticated=not method.startswith(sessions.VOUCHED),
+        authenticated_at=authenticated_at,
     )
     session.clear()
 

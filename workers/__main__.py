@@ -10,6 +10,9 @@ from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
 from bus import logs, telemetry
+from bus.db import Database
+from bus.errors import Unavailable
+from bus.hints import Sender
 from bus.jobs import QUEUE
 from bus.masking import Asked
 from bus.metrics import Metrics
@@ -17,7 +20,8 @@ from bus.reporting import Reporter
 from bus.settings import SettingError
 from workers import scrape
 from workers.app import create_app, database
-from workers.job import all_jobs, ran, stopping
+from workers.job import all_jobs, announce, ran, stopping
+from workers.requested import Requested
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
@@ -74,6 +78,11 @@ def _counts() -> dict[str, int]:
 
 def _work(app: Celery, settings: WorkerSettings) -> None:
     assert settings.bus.redis_url is not None
+    hints = Sender(settings.bus.redis_url)
+    # A pool of their own: the one of the jobs has a connection for each thread and no more.
+    db = Database(settings.bus.database_url, size=2, name="llm-bus worker", told=hints.give)
+    _announce(db, settings)
+    requested = Requested(db, settings)
     watchdog = Watchdog(settings.bus.redis_url, QUEUE, lambda: len(state.active_requests) >= settings.threads)
 
     def heard(**_: object) -> None:
@@ -84,7 +93,19 @@ def _work(app: Celery, settings: WorkerSettings) -> None:
     task_revoked.connect(heard)
     worker_shutting_down.connect(_stop_soon)
     watchdog.start()
-    app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+    requested.start()
+    try:
+        app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
+    finally:
+        requested.stop(_LAST_SECONDS)
+
+
+def _announce(db: Database, settings: WorkerSettings) -> None:
+    """Say what jobs there are. While the database is away, the heartbeat says it later."""
+    try:
+        announce(db, settings)
+    except Unavailable:
+        logging.getLogger(__name__).warning("the database is away; the jobs are announced with the next heartbeat")
 
 
 def _stop_soon(**_: object) -> None:

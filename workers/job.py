@@ -173,23 +173,40 @@ class Outcome:
     seconds: float
 
 
-def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = False) -> Outcome:
+def announce(db: Database, settings: WorkerSettings, *, schedule: bool = True) -> None:
+    """Let the database know what jobs there are and how often they run here; see `bus.jobs.announce`.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    known = [
+        runs.Known(one.name, one.about, settings.every.get(one.name, one.every), one.rest)
+        for one in all_jobs().values()
+    ]
+    with db.write() as conn:
+        runs.announce(conn, known, schedule=schedule)
+
+
+def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = False, requested: bool = False) -> Outcome:
     """Run a job once, here, and write down what it did.
 
     Args:
         now: also if its last good run is not long ago.
+        requested: because an operator asked for it, and only if no other worker has begun that run.
     Raises:
         Unavailable: PostgreSQL is away; nothing was written down.
     """
     started = time.monotonic()
     with db.write() as conn:
-        if wanted.rest and not now:
+        if wanted.rest and not now and not requested:
             # Of two that ask at one moment the second sees that the first has begun.
             conn.maybe("SELECT pg_advisory_xact_lock(%s, 0)", (wanted.key,))
             age = runs.find_last_run(conn, wanted.name)
             if age is not None and age < wanted.rest:
                 return Outcome("resting", {}, None, time.monotonic() - started)
-        run_id = runs.begin(conn, wanted.name)
+        run_id = runs.begin_requested(conn, wanted.name) if requested else runs.begin(conn, wanted.name)
+    if run_id is None:
+        return Outcome("resting", {}, None, time.monotonic() - started)
     belongs_to.set(("run_id", str(run_id)))
     work = Work(wanted, db, settings)
     outcome, error = "ok", None

@@ -6,6 +6,7 @@ argument and says what to send instead. Lengths count code points.
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 
 from bus.errors import InvalidArgument
 
@@ -176,6 +177,28 @@ def integer(value: int, argument: str, least: int, most: int) -> int:
     if not least <= value <= most:
         raise InvalidArgument(f"{argument} must be a whole number from {least} to {most}.")
     return value
+
+
+def moment(value: str | None, argument: str) -> datetime | None:
+    """A time in ISO 8601 as an aware one in UTC; without an offset it is in UTC. None stays None.
+
+    Raises:
+        InvalidArgument: it is none, or out of range.
+    """
+    if value is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        raise InvalidArgument(
+            f"{argument} must be an ISO 8601 time such as 2026-01-31T12:00:00Z; {value[:40]!r} is not."
+        ) from None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=UTC)
+    try:
+        return parsed.astimezone(UTC)
+    except OverflowError:
+        raise InvalidArgument(f"{argument} is out of range; send a time from this era.") from None
 
 
 def _is_handle(value: str) -> bool:

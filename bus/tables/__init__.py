@@ -43,7 +43,7 @@ from bus.tables.tenancy import (
     sealed,
     token,
 )
-from bus.tables.upkeep import NOTICE_CHANNELS, NOTICE_KINDS, job_run, notice, webhook
+from bus.tables.upkeep import JOB_OUTCOMES, NOTICE_CHANNELS, NOTICE_KINDS, job, job_request, job_run, notice, webhook
 
 TENANCY = frozenset(
     {
@@ -55,6 +55,8 @@ TENANCY = frozenset(
         identity,
         invite,
         invite_redemption,
+        job,
+        job_request,
         job_run,
         login_link,
         metering,
@@ -102,6 +104,7 @@ __all__ = [
     "EVENT_TYPES",
     "FIGURES",
     "GRAINS",
+    "JOB_OUTCOMES",
     "NOTICE_CHANNELS",
     "NOTICE_KINDS",
     "PARTICIPANT_KINDS",
@@ -121,6 +124,8 @@ __all__ = [
     "identity",
     "invite",
     "invite_redemption",
+    "job",
+    "job_request",
     "job_run",
     "lease",
     "login_link",

@@ -47,6 +47,8 @@ session = sa.Table(
     created_at(),
     sa.Column("last_used_at", TIME, nullable=False, server_default=CLOCK),
     sa.Column("expires_at", TIME, nullable=False),
+    # When somebody last showed who they are; null where a proxy's word is all there is. A rotation leaves it alone.
+    sa.Column("authenticated_at", TIME, server_default=CLOCK),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     comment="Browsers that are signed in. A session that ended is deleted.",
 )

@@ -181,3 +181,7 @@ audit = sa.Table(
 )
 sa.Index(None, audit.c.owner_id, audit.c.id)
 sa.Index(None, audit.c.project_id, audit.c.id)
+# For the operator, who looks through all owners'.
+sa.Index(None, audit.c.actor, audit.c.id)
+sa.Index(None, audit.c.action, audit.c.id)
+sa.Index(None, audit.c.at)

@@ -19,11 +19,34 @@ job_run = sa.Table(
     sa.Column("outcome", sa.Text, nullable=False, server_default=sa.text("'running'")),
     sa.Column("counts", JSONB, nullable=False, server_default=sa.text("'{}'")),
     sa.Column("error", sa.Text),
+    # The handle of the operator who asked for this run, if one did.
+    sa.Column("asked_by", sa.Text),
     sa.CheckConstraint(one_of("outcome", JOB_OUTCOMES), "outcome"),
     sa.CheckConstraint("(outcome = 'running') = (finished_at IS NULL)", "finished"),
     sa.CheckConstraint(length("name", 64), "name"),
 )
 sa.Index(None, job_run.c.name, job_run.c.id)
+
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("every_seconds", sa.Double, nullable=False),
+    sa.Column("rest_seconds", sa.Double, nullable=False),
+    sa.Column("seen_at", TIME, nullable=False, server_default=CLOCK),
+    sa.CheckConstraint(length("name", 64), "name"),
+    comment="What jobs the workers have, as they say themselves; the web cannot ask them.",
+)
+
+job_request = sa.Table(
+    "job_request",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("asked_by", sa.Text, nullable=False),
+    sa.Column("asked_at", TIME, nullable=False, server_default=CLOCK),
+    comment="Runs that an operator asked for and no worker has begun. One for each job, however often it is asked.",
+)
 
 webhook = sa.Table(
     "webhook",

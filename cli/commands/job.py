@@ -64,7 +64,7 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
     from bus.hints import Sender
     from cli.exits import CliError, Exit
     from cli.runtime import settings_for_cli
-    from workers.job import all_jobs, run
+    from workers.job import all_jobs, announce, run
     from workers.settings import WorkerSettings
 
     job = all_jobs().get(name)
@@ -74,6 +74,7 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
     hints = Sender(settings.bus.redis_url)
     database = Database(settings.bus.database_url, size=2, name="llm-bus job", told=hints.give)
     try:
+        announce(database, settings, schedule=False)
         done = run(job, database, settings, now=True)
     finally:
         database.close()

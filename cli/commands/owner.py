@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bus.owners import Owner
 
 
-@click.group("owner", short_help="Owners: add, list.")
+@click.group("owner", short_help="Owners: add, list, operator.")
 def command() -> None:
     """The humans who own projects and are billed."""
 
@@ -58,6 +58,23 @@ def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
         table(("id", "handle", "e-mail", "", ""), rows),
         as_json=as_json,
     )
+
+
+@command.command("operator")
+@click.argument("owner")
+@click.option("--remove", is_flag=True, help="Take it away.")
+@data_option
+@json_option
+def operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
+    """Let OWNER (handle or e-mail) use the operator console, from the next request on."""
+    from bus import owners
+    from cli.engine import transaction
+
+    with transaction(data) as conn:
+        found = owners.get(conn, owner)
+        owners.set_operator(conn, found.id, not remove)
+        now = owners.get(conn, owner)
+    emit(_facts(now), f"{now.handle} is {'' if now.operator else 'no '}operator.", as_json=as_json)
 
 
 def _facts(one: "Owner") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from bus import audit, dashboard, humans, leases, participations, posts, presence, projects, task_lists, tasks, threads
+from bus.audit import Filter
 from bus.db import Connection
 from bus.projects import Project, ProjectSettings
 from tests import factories, scenes
@@ -175,6 +176,6 @@ def test_the_audit_pages_and_stays_with_its_owner(conn: Connection, project: Pro
     assert {act.project for act in acts if act.project_id == second.id} == {"second"}
     assert audit.list_(conn, project.owner_id, limit=1) == acts[:1]
     assert audit.list_(conn, project.owner_id, before=acts[0].id) == acts[1:]
-    assert {act.project_id for act in audit.list_(conn, project.owner_id, project_id=second.id)} == {second.id}
-    assert audit.list_(conn, project.owner_id, project_id=stranger.ctx.project_id) == []
+    assert {act.project_id for act in audit.list_(conn, project.owner_id, Filter(project_id=second.id))} == {second.id}
+    assert audit.list_(conn, project.owner_id, Filter(project_id=stranger.ctx.project_id)) == []
     assert fingerprint(conn) == before

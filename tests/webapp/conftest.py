@@ -5,7 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from bus import owners
 from bus.db import Database
+from bus.owners import Owner
 from tests.webapp.browser import chromium
 from tests.webapp.issuers import GitHub, Issuer, served
 from tests.webapp.visits import Browser, Web
@@ -83,3 +85,16 @@ def ada(site: Web, db: Database, world: World) -> Browser:
     """The owner of that world, signed in."""
     with db.call() as conn:
         return site.browser().sign_in(conn, world.owner)
+
+
+@pytest.fixture
+def boss(db: Database) -> Owner:
+    with db.write() as conn:
+        return owners.add(conn, "boss@example.org", handle="boss", operator=True)
+
+
+@pytest.fixture
+def desk(site: Web, db: Database, boss: Owner) -> Browser:
+    """The operator, signed in just now."""
+    with db.call() as conn:
+        return site.browser().sign_in(conn, boss)

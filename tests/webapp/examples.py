@@ -7,13 +7,16 @@ from typing import Any
 from playwright.sync_api import Page
 from werkzeug.routing import Rule
 
-from bus import identities, owners, projects, tallies
-from bus.db import Database
+from bus import credits, identities, jobs, owners, processes, projects, tallies
+from bus.db import Connection, Database
 from bus.identities import Claim
+from bus.masking import Setting
+from tests import factories
 from tests.webapp import worlds
 from tests.webapp.visits import Web
 from tests.webapp.worlds import World
-from webapp.page import Pages
+from webapp.page import OperatorPages, Pages
+from workers.job import all_jobs
 
 # They are asked by machines, or are files; what is shown once is come by with `cards`.
 _SKIPPED = {
@@ -27,6 +30,7 @@ _SKIPPED = {
     "ledger.export_jsonl",
     "pictures.report_file",
     "credits.entries_csv",
+    "operator_audit.export",
     "cards.show",
     "board.stream",
 }
@@ -67,10 +71,42 @@ def fill(db: Database) -> Example:
         world = worlds.fill(conn)
         worlds.spend(conn, world)
         owner = world.owner
+        owners.set_operator(conn, owner.id, True)
+        operated(conn, world)
         identities.link(conn, owner, Claim("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link(conn, owner, Claim("https://accounts.google.com", "42", "ada@lovelace.example", "ada"))
         tallies.count(conn, world.full.id)
     return Example(owner, world.full, world)
+
+
+def operated(conn: Connection, world: World) -> None:
+    """What an operator looks at: processes that report themselves, jobs and their runs, credits, a suspended owner."""
+    owner = world.owner
+    credits.add(conn, owner.id, 5_000, reference="invoice-17")
+    credits.add(conn, owner.id, 250, reference="operator:0011223344556677", kind="grant", reason="for the trouble")
+    other = factories.make_owner(conn, "grace")
+    owners.suspend(conn, other.id, reason="a token of hers is on a public page", actor="ada")
+    shown = {
+        "DATABASE_URL": Setting("postgresql://bus:•••@db.internal/bus", False),
+        "PUBLIC_URL": Setting("https://bus.example.org", False),
+        "RATE_PER_MINUTE": Setting("", True),
+        "SECRET_KEY": Setting("•••", False),
+    }
+    traffic = {"requests_last_minute": 812, "requests_last_5_minutes": 3977, "errors_last_5_minutes": 2}
+    for number, kind in enumerate(("beat", "gateway", "gateway", "web", "worker")):
+        figures = {"jobs_last_5_minutes": 141} if kind == "worker" else {} if kind == "beat" else traffic
+        processes.report(
+            conn, f"{number}", kind, pid=4100 + number, uptime=93_000, settings=shown,
+            figures={**figures, "memory_bytes": 71_000_000},
+        )  # fmt: skip
+    known = all_jobs().values()
+    jobs.announce(conn, [jobs.Known(one.name, one.about, one.every, one.rest) for one in known])
+    for one in known:
+        run = jobs.begin(conn, one.name)
+        failed = one.name == "send_notices"
+        error = "JobFailed: notice 12: ConnectTimeout: the receiver did not answer" if failed else None
+        jobs.finish(conn, run, "failed" if failed else "ok", {"done": 3}, error)
+    jobs.ask(conn, "prune", owner_id=owner.id, actor=owner.handle)
 
 
 def every_page(web: Web, example: Example) -> Iterator[Shown]:
@@ -87,7 +123,8 @@ def every_page(web: Web, example: Example) -> Iterator[Shown]:
             built = rule.build(_values(rule, example))
             if built is None:
                 raise LookupError(f"{rule.rule}: say in tests/webapp/examples.py what its address needs")
-            private = isinstance(web.app.blueprints.get(rule.endpoint.partition(".")[0]), Pages)
+            pages = web.app.blueprints.get(rule.endpoint.partition(".")[0])
+            private = isinstance(pages, Pages | OperatorPages)
             name = rule.endpoint.replace(".", "-").replace("_", "-")
             yield Shown(name, built[1], private)
             if rule.arguments == {"project_id"}:

@@ -5,14 +5,17 @@ from collections.abc import Iterator
 import pytest
 from werkzeug.routing import Rule
 
+from bus import owners
 from bus.db import Database
 from tests.checks import fingerprint
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.visits import Browser, Web, same_but
-from webapp.page import Pages
+from webapp.page import OperatorPages, Pages
 
 _NOBODYS = 987_654_321
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# Another in every answer.
+_OWN = {"Content-Security-Policy", "Content-Length", "Set-Cookie"}
 
 
 @pytest.fixture
@@ -20,6 +23,15 @@ def ada(site: Web, db: Database) -> Browser:
     """Signed in as an owner who has nothing."""
     with db.write() as conn:
         owner = make_owner(conn, "ada")
+    with db.call() as conn:
+        return site.browser().sign_in(conn, owner)
+
+
+@pytest.fixture
+def operator(site: Web, db: Database) -> Browser:
+    """Signed in as an operator."""
+    with db.write() as conn:
+        owner = owners.add(conn, "op@example.org", handle="op", operator=True)
     with db.call() as conn:
         return site.browser().sign_in(conn, owner)
 
@@ -35,7 +47,7 @@ def _rules(site: Web) -> Iterator[tuple[Rule, str]]:
 
 def _path(site: Web, rule: Rule, **values: object) -> str:
     """An address that the rule answers to; what is not given is something that nobody has."""
-    filled = {name: values.get(name, _NOBODYS) for name in rule.arguments}
+    filled = {name: values.get(name, "csv" if name == "ending" else _NOBODYS) for name in rule.arguments}
     with site.app.test_request_context():
         built = rule.build(filled)
     assert built is not None
@@ -44,6 +56,10 @@ def _path(site: Web, rule: Rule, **values: object) -> str:
 
 def _is_private(site: Web, rule: Rule) -> bool:
     return isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), Pages)
+
+
+def _is_console(site: Web, rule: Rule) -> bool:
+    return isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorPages)
 
 
 def _is_machine(site: Web, rule: Rule) -> bool:
@@ -60,14 +76,41 @@ def test_nobody_who_is_not_signed_in_sees_a_page_of_an_owner(site: Web, stranger
     assert seen > 1
 
 
-def test_no_form_is_taken_without_its_token(site: Web, ada: Browser, stranger: Browser, db: Database) -> None:
+def test_the_operator_console_is_nothing_to_anybody_else(
+    site: Web, ada: Browser, stranger: Browser, operator: Browser
+) -> None:
+    """Whatever the verb, with or without a token: the answer for an address that never was, byte for byte."""
+    seen = 0
+    for browser in (ada, stranger):
+        data = {"csrf_token": browser.token()} if browser is ada else None
+        for method in (*_METHODS, "OPTIONS"):
+            expected = browser._open(method, "/no/such/thing", data=data)
+            assert expected.status_code == 404
+            paths = {_path(site, rule, name="heartbeat") for rule, _ in _rules(site) if _is_console(site, rule)}
+            for path in (*sorted(paths), "/operator", "/operator/nothing", "/operator/owners"):
+                answer = browser._open(method, path, data=data)
+                assert (answer.status_code, same_but(answer)) == (404, same_but(expected)), (method, path)
+                kept = [{k: v for k, v in one.headers if k not in _OWN} for one in (answer, expected)]
+                assert kept[0] == kept[1], (method, path)
+                seen += 1
+    assert seen > 150
+    assert "Operator" not in ada.get("/admin/").text
+    assert "Operator" in operator.get("/admin/").text
+    for rule, method in _rules(site):
+        if _is_console(site, rule) and method == "GET" and not rule.arguments:
+            assert operator.get(_path(site, rule)).status_code == 200, rule
+
+
+def test_no_form_is_taken_without_its_token(
+    site: Web, ada: Browser, stranger: Browser, operator: Browser, db: Database
+) -> None:
     with db.call() as conn:
         before = fingerprint(conn)
     seen = 0
     for rule, method in _rules(site):
         if method == "GET" or _is_machine(site, rule):
             continue
-        for browser in (ada, stranger):
+        for browser in (operator,) if _is_console(site, rule) else (ada, stranger):
             for token in (None, "", "nonsense", "IjEyMyI.aaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbb"):
                 data = None if token is None else {"csrf_token": token}
                 assert browser.post(_path(site, rule), data=data).status_code == 400, rule
@@ -88,13 +131,13 @@ def test_a_token_of_one_browser_is_nothing_in_another(site: Web, ada: Browser, d
     assert other.post("/sign-out", data={"csrf_token": other.token()}).status_code == 303
 
 
-def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: Web, ada: Browser) -> None:
+def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: Web, operator: Browser) -> None:
     taken: dict[str, set[str]] = {}
     for rule, method in _rules(site):
         taken.setdefault(_path(site, rule), set()).add(method)
     for path, methods in taken.items():
         for method in sorted(set(_METHODS) - methods):
-            answer = ada._open(method, path)
+            answer = operator._open(method, path)
             assert answer.status_code == 405, (path, method)
             assert methods <= set(answer.headers["Allow"].split(", "))
 
@@ -120,11 +163,11 @@ def test_what_is_another_owners_is_what_does_not_exist(site: Web, ada: Browser, 
         assert len({same_but(answer) for answer in answers}) == 1, rule
 
 
-def test_every_answer_carries_its_headers(site: Web, ada: Browser, stranger: Browser) -> None:
+def test_every_answer_carries_its_headers(site: Web, ada: Browser, stranger: Browser, operator: Browser) -> None:
     asked = [(_path(site, rule), method) for rule, method in _rules(site)]
     asked += [("/nope", "GET"), ("/static/bus.css", "GET"), ("/static/nope", "GET"), ("/", "PUT")]
     for path, method in asked:
-        for browser in (ada, stranger):
+        for browser in (operator if path.startswith("/operator") else ada, stranger):
             headers = browser._open(method, path).headers
             policy = headers["Content-Security-Policy"]
             assert "default-src 'none'" in policy
@@ -145,11 +188,11 @@ def test_every_answer_carries_its_headers(site: Web, ada: Browser, stranger: Bro
                 assert "Domain" not in cookie
 
 
-def test_no_page_has_a_script_or_a_style_of_its_own(site: Web, ada: Browser) -> None:
+def test_no_page_has_a_script_or_a_style_of_its_own(site: Web, operator: Browser) -> None:
     """The policy would refuse them in the browser, where nobody notices."""
     for rule, method in _rules(site):
         if method != "GET" or rule.rule.startswith("/kit"):
             continue
-        page = ada.get(_path(site, rule)).text
+        page = operator.get(_path(site, rule)).text
         for forbidden in (" style=", "<style", " onclick=", " onsubmit=", "javascript:", "http://", 'src="//'):
             assert forbidden not in page.replace("http://www.w3.org", ""), (rule, forbidden)

@@ -111,6 +111,7 @@ def fill(conn: Connection, handle: str = "ada") -> World:
         full,
         empty,
         {
+            "owner_id": owner.id,
             "project_id": full.id,
             "participation_id": bob.ctx.participation_id,
             "participant_id": bob.ctx.participant_id,

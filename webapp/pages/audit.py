@@ -1,8 +1,13 @@
 """What was done in the owner's affairs: by whom, when, to what."""
 
-from flask import render_template
+from collections.abc import Sequence
+
+from flask import render_template, request
 
 from bus import audit
+from bus.audit import Act
+from bus.errors import BusError
+from webapp.acts import ActsForm, asked
 from webapp.desk import PER_PAGE, asked_number, split, this_page
 from webapp.engine import reading
 from webapp.page import Entry, Pages
@@ -13,12 +18,22 @@ pages = Pages("audit", prefix="/admin/audit", entry=Entry("Audit", 40))
 
 @pages.get("/")
 def index() -> str:
-    """Every act, newest first."""
-    before = asked_number("before")
-    with reading() as conn:
-        rows, more = split(audit.list_(conn, current_owner().id, before=before, limit=PER_PAGE + 1))
+    """Acts, newest first."""
+    before, form, owner = asked_number("before"), ActsForm(request.args), current_owner()
+    problem: str | None = None
+    rows: Sequence[Act] = ()
+    more = False
+    try:
+        with reading() as conn:
+            wanted = form.wanted(conn, within=owner.handle)
+            rows, more = split(audit.list_(conn, owner.id, wanted, before=before, limit=PER_PAGE + 1))
+    except BusError as error:
+        problem = error.message
     return render_template(
         "audit/index.html",
+        form=form,
+        asked=asked(),
+        problem=problem,
         acts=rows,
         older=this_page(before=str(rows[-1].id)) if more else None,
         newest=this_page(before=None) if before else None,

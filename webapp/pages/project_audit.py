@@ -1,8 +1,14 @@
 """What was done in a project's affairs."""
 
-from flask import render_template
+import dataclasses
+from collections.abc import Sequence
+
+from flask import render_template, request
 
 from bus import audit
+from bus.audit import Act
+from bus.errors import BusError
+from webapp.acts import ActsForm, asked
 from webapp.desk import PER_PAGE, asked_number, split, this_page
 from webapp.engine import reading
 from webapp.page import Entry, ProjectPages, current_project
@@ -13,15 +19,24 @@ pages = ProjectPages("project_audit", path="audit", tab=Entry("Audit", 70))
 
 @pages.get("/")
 def index() -> str:
-    """Every act, newest first."""
-    project, before = current_project(), asked_number("before")
-    with reading() as conn:
-        rows, more = split(
-            audit.list_(conn, current_owner().id, project_id=project.id, before=before, limit=PER_PAGE + 1)
-        )
+    """Acts, newest first."""
+    project, before, form = current_project(), asked_number("before"), ActsForm(request.args)
+    form.project.data = None
+    problem: str | None = None
+    rows: Sequence[Act] = ()
+    more = False
+    try:
+        with reading() as conn:
+            wanted = dataclasses.replace(form.wanted(conn), project_id=project.id)
+            rows, more = split(audit.list_(conn, current_owner().id, wanted, before=before, limit=PER_PAGE + 1))
+    except BusError as error:
+        problem = error.message
     return render_template(
         "audit/project.html",
         project=project,
+        form=form,
+        asked=asked(),
+        problem=problem,
         acts=rows,
         older=this_page(before=str(rows[-1].id)) if more else None,
         newest=this_page(before=None) if before else None,

@@ -5,7 +5,7 @@ from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 
 from bus import login_links, sessions
-from webapp import entrance, visitors
+from webapp import entrance, reauth, visitors
 from webapp.engine import options, providers, refused_to, writing
 from webapp.page import PublicPages, no_store, see_other
 from webapp.ratelimit import admit, client_address
@@ -41,8 +41,11 @@ def use_link(token: str) -> Response:
     """Use a link up and sign its owner in."""
     limit()
     after = entrance.way_back()
-    with refused_to(url_for(".index"), also=("not_found",)), writing() as conn:
+    refused = url_for("operator.again", next=after) if reauth.is_expected() else url_for(".index")
+    with refused_to(refused, also=("not_found",)), writing() as conn:
         owner_id = login_links.use(conn, token)
+        # Refused, it is not used up either.
+        reauth.check(owner_id)
         visitors.sign_in(conn, owner_id, "link")
     return redirect(after, 303)
 

@@ -6,7 +6,7 @@ from flask import flash, redirect, render_template, request, session, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from webapp import entrance, visitors
+from webapp import entrance, reauth, visitors
 from webapp.engine import addresses, options, providers, refused_to
 from webapp.errors import error_page
 from webapp.page import PublicPages, no_store
@@ -46,7 +46,10 @@ def callback(slug: str) -> Response:
     attempt.check(slug, answer)
     claim = provider.claim(attempt, answer, _redirect_uri(slug))
     if linking is None:
-        with refused_to(url_for("sign_in.index")):
+        refused = (
+            url_for("operator.again", next=entrance.way_back()) if reauth.is_expected() else url_for("sign_in.index")
+        )
+        with refused_to(refused):
             return entrance.enter(claim, slug)
     if visitors.viewer() is None or visitors.current_session().id != linking:
         raise ProviderError("You were signed out meanwhile. Sign in, then link again.")
@@ -68,7 +71,7 @@ def _failed(error: ProviderError) -> Response:
 def _send_off(provider: Provider, linking: int | None) -> str:
     """A page that goes on by itself: as the answer to a form, a redirect to another site is what the policy refuses."""
     _limit()
-    attempt = Attempt.begin(provider.slug)
+    attempt = Attempt.begin(provider.slug, again=linking is None and reauth.is_expected())
     address = provider.address(attempt, _redirect_uri(provider.slug))
     session[_ATTEMPT], session[_LINKING] = attempt.keep(), linking
     return render_template("vouching/leaving.html", provider=provider, address=address)

@@ -2,14 +2,15 @@
 
 from bus import projects, pruning
 from bus import reconcile as proof
-from workers.job import Work, job
+from workers.job import Work, announce, job
 
 _DAY = 24 * 3600.0
 
 
 @job(every=30)
 def heartbeat(work: Work) -> None:
-    """Show that the scheduler, the queue and a worker work together."""
+    """Show that the scheduler, the queue and a worker work together, and say what jobs there are."""
+    announce(work.db, work.settings)
 
 
 @job(every=3600)

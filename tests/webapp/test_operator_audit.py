@@ -1,0 +1,63 @@
+"""The audit log in the web: filtered by everybody who may read it, exported by the operator."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from bus import audit
+from bus.db import Database
+from tests.factories import make_owner, make_project
+from tests.webapp.visits import Browser
+from tests.webapp.worlds import World, inside
+
+
+def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
+    desk: Browser, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.write() as conn:
+        ada, eve = make_owner(conn, "ada"), make_owner(conn, "eve")
+        apollo = make_project(conn, "apollo", ada)
+        make_project(conn, "apollo", eve)
+        audit.record(conn, ada.id, "cli", "x.y", "=HYPERLINK(1)", project_id=apollo.id)
+        for number in range(25):
+            audit.record(conn, eve.id, "eve", "token.rotate", f"eve/{number}")
+    monkeypatch.setattr("webapp.acts.BATCH", 10)
+
+    def lines(query: str) -> list[dict[str, object]]:
+        text = desk.get(f"/operator/audit/export.jsonl?{query}").text
+        return [json.loads(line) for line in text.splitlines()]
+
+    assert [one["subject"] for one in lines("actor=eve")] == [f"eve/{number}" for number in reversed(range(25))]
+    assert {one["owner"] for one in lines("owner=ada")} == {"ada"}
+    assert len(lines("action=token&owner=eve@example.org")) == 25
+    assert lines("action=token&owner=ada") == []
+    assert len(lines("project=ada/apollo")) == 2
+    assert len(lines(f"project={apollo.id}&action=x.y")) == 1
+    assert lines("until=2020-01-01") == []
+    rows = list(csv.DictReader(io.StringIO(desk.get("/operator/audit/export.csv?action=x").text)))
+    assert [row["subject"] for row in rows] == ["'=HYPERLINK(1)"]
+    for wrong in ("since=yesterday", "owner=nobody", "project=nothing", "project=apollo"):
+        assert desk.get(f"/operator/audit/export.csv?{wrong}").status_code in (400, 409), wrong
+        page = desk.get(f"/operator/audit/?{wrong}")
+        assert (page.status_code, 'role="alert"' in page.text) == (200, True), wrong
+    assert desk.get("/operator/audit/export.exe").status_code == 404
+    assert "eve/24" in desk.get("/operator/audit/?actor=eve").text
+
+
+def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, world: World, db: Database) -> None:
+    with db.write() as conn:
+        other = make_project(conn, "apollo")
+        audit.record(conn, other.owner_id, "ada", "token.rotate", "theirs", project_id=other.id)
+    page = ada.get("/admin/audit/?action=project.archive").text
+    assert page.count("project.archive") >= 1
+    assert "invite.create" not in page
+    for query in ("", "?actor=ada", f"?project={other.id}", "?project=apollo", "?action=token"):
+        assert "theirs" not in ada.get(f"/admin/audit/{query}").text
+    assert "invite.create" in ada.get("/admin/audit/?project=apollo&action=invite").text
+    assert "There is no project nothing." in ada.get("/admin/audit/?project=nothing").text
+    page_of_project = inside(world, "audit/")
+    assert "project.archive" not in ada.get(page_of_project).text
+    assert "invite.revoke" in ada.get(f"{page_of_project}?action=invite.revoke").text
+    assert "must be an ISO 8601 time" in ada.get(f"{page_of_project}?since=soon").text
