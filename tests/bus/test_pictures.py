@@ -24,11 +24,12 @@ _LOST = 4
 _LEDGER = """
 CREATE UNLOGGED TABLE ledger AS
 SELECT e.at, e.type, e.actor, e.payload ->> 'surface' AS surface, (e.payload ->> 'contended')::integer AS contended,
-       e.payload ->> 'to_lane' AS to_lane, e.payload ->> 'to_actor' AS to_actor, e.payload ->> 'ref' AS ref, a.seconds,
-       CASE WHEN a.seconds < 1 THEN a.seconds
-            ELSE round(a.seconds / 10 ^ (floor(log(a.seconds)) - 2)) * 10 ^ (floor(log(a.seconds)) - 2) END AS rounded
+       e.payload ->> 'to_lane' AS to_lane, e.payload ->> 'to_actor' AS to_actor, e.payload ->> 'ref' AS ref,
+       a.ms / 1000.0::float8 AS seconds,
+       -- All digits but the first three are rounded away.
+       round(a.ms::numeric, least(0, 3 - length(a.ms::text))) / 1000.0::float8 AS rounded
 FROM event e LEFT JOIN (
-    SELECT p.seq, extract(epoch FROM min(k.at) - p.at)::float8 AS seconds
+    SELECT p.seq, (1000 * extract(epoch FROM min(k.at) - p.at))::bigint AS ms
     FROM event p JOIN event k ON k.project_id = p.project_id AND k.type = 'ack'
      AND (k.payload ->> 'post_id')::bigint = p.seq
      AND (k.actor <> p.actor OR (p.payload ->> 'to_actor' = k.actor AND p.payload ->> 'to_lane' IS NULL))
