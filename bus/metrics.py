@@ -33,13 +33,15 @@ class Metrics:
 
     def __init__(self, kind: str, token: str | None) -> None:
         self._token = token
+        self._parts: list[Collect] = []
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
+        self._registry.register(_Together(self._parts))
         self.add(lambda: [gauge("build_info", "The version of this process.", {(kind, __version__): 1}, KIND_VERSION)])
 
     def add(self, collect: Collect) -> None:
         """Show what this yields whenever somebody reads. Any thread may call it."""
-        self._registry.register(_Collected(collect))
+        self._parts.append(collect)
 
     def status(self, authorization: str | None) -> int:
         """What a reader is answered: 200, 401 without the right token, and 404 where nothing is shown to anybody."""
@@ -57,12 +59,21 @@ class Metrics:
 KIND_VERSION = ("kind", "version")
 
 
-class _Collected(Collector):
-    def __init__(self, collect: Collect) -> None:
-        self._collect = collect
+class _Together(Collector):
+    """All parts, with what two of them show under one name in one place, as the format wants it."""
+
+    def __init__(self, parts: Sequence[Collect]) -> None:
+        self._parts = parts
 
     def collect(self) -> Iterable[Metric]:
-        return self._collect()
+        found: dict[str, Metric] = {}
+        for collect in list(self._parts):
+            for family in collect():
+                if family.name in found:
+                    found[family.name].samples.extend(family.samples)
+                else:
+                    found[family.name] = family
+        return found.values()
 
 
 Value = int | float | bool

@@ -32,6 +32,9 @@ class Scrape:
 
 def parse(text: str) -> Scrape:
     samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    described = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
+    # What two parts of a process show under one name stands together.
+    assert len(described) == len(set(described))
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             key = sample.name, frozenset(sample.labels.items())
