@@ -15,7 +15,7 @@ from webapp.page import OperatorPages, Pages
 _NOBODYS = 987_654_321
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # Another in every answer.
-_OWN = {"Content-Security-Policy", "Content-Length", "Set-Cookie"}
+_OWN = {"Content-Security-Policy", "Content-Length", "Set-Cookie", "X-Request-Id"}
 
 
 @pytest.fixture
