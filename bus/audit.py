@@ -51,14 +51,14 @@ class Act:
     """One row of the audit log.
 
     Attributes:
-        owner: the handle of the owner in whose affairs it was.
+        owner_id, owner: in whose affairs it was, and their handle; None for an act of the service itself.
         project: the project's name now, None where it was of no project or is gone.
     """
 
     id: int
     at: datetime
-    owner_id: int
-    owner: str
+    owner_id: int | None
+    owner: str | None
     actor: str
     action: str
     subject: str
@@ -130,7 +130,7 @@ def _list(conn: Connection, owner_id: int | None, wanted: Filter, before: int | 
             project.c.name,
             audit.c.detail,
         )
-        .join(owner, owner.c.id == audit.c.owner_id)
+        .outerjoin(owner, owner.c.id == audit.c.owner_id)
         .outerjoin(project, sa.and_(project.c.id == audit.c.project_id, project.c.purging_at.is_(None)))
         .where(*_conditions(owner_id, wanted, before))
         .order_by(audit.c.id.desc())

@@ -42,7 +42,7 @@ credit_entry = sa.Table(
     sa.Column("first_seq", sa.BigInteger),
     sa.Column("last_seq", sa.BigInteger),
     sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
-    # Whether the transaction that wrote it wrote its usage too; if not, a trigger does (migration 0007).
+    # Whether the transaction that wrote it wrote its usage too; if not, a trigger does (migration 0008).
     sa.Column("itemised", sa.Boolean, nullable=False, server_default=FALSE),
     sa.CheckConstraint(one_of("kind", ENTRY_KINDS), "kind"),
     sa.CheckConstraint("(kind = 'usage') = (amount < 0) AND amount <> 0", "amount"),

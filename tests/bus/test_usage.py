@@ -269,6 +269,8 @@ def test_prices_and_the_switch_are_acts_of_the_service_and_in_nobodys_affairs(
     assert [row[:3] for row in rows] == [("clock", "metering.on", "metering"), ("operator", "credit.price", "claim")]
     assert rows[1][3]["credits"] == 3
     assert "credit.price" not in {act.action for act in audit.list_(conn, project.owner_id)}
+    # Whoever runs the service sees them among everybody's.
+    assert [(act.owner_id, act.owner) for act in audit.list_all(conn) if act.action == "credit.price"] == [(None, None)]
 
 
 def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -> None:
