@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+
+from tests import forked
+from tests.forked import Forked
 
 # Patience, not a promise: the first import of a fresh environment compiles everything.
 _START_SECONDS = 180
@@ -23,7 +25,7 @@ class Process:
     """A running gateway; `log` holds what it printed."""
 
     url: str
-    popen: "subprocess.Popen[bytes]"
+    popen: "subprocess.Popen[bytes] | Forked"
     log: Path
 
     def stop(self) -> None:
@@ -60,12 +62,8 @@ def _start(database_url: str, env: dict[str, str]) -> Process:
     handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", "mcp_gateway"],
-            env={**_clean(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        given = {**_clean(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
+        popen = forked.start("mcp_gateway", env=given, output=output)
     return Process(f"http://127.0.0.1:{port}/mcp", popen, log)
 
 

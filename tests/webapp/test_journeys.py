@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from bus import login_links
 from bus.db import Database
 from bus.owners import Owner
+from tests import servers
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running
 from tests.webapp.browser import PHONE, opened
@@ -24,23 +25,34 @@ from tests.webapp.steps import call, sign_in
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def database_url() -> Iterator[str]:
+    """One database for all journeys: a gateway of its own for each took most of their time."""
+    with servers.cloned_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def mcp(database_url: str) -> Iterator[str]:
     """The endpoint of a gateway over the same database."""
     with running(database_url) as (process,):
         yield process.url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def url(database_url: str, mcp: str) -> Iterator[str]:
     with live(database_url, MCP_URL=mcp) as address:
         yield address
 
 
 @pytest.fixture
-def ada(db: Database) -> Owner:
+def ada(db: Database) -> Iterator[Owner]:
     with db.write() as conn:
-        return make_owner(conn, "ada")
+        owner = make_owner(conn, "ada")
+    yield owner
+    # Whoever was there makes room for the next journey, whose people have the same names.
+    with db.write() as conn:
+        conn.all("UPDATE owner SET handle = 'gone-' || id, email = 'gone-' || id || '@example.org' RETURNING 1")
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import forked
+from tests.forked import Forked
 
 PATIENCE = 60.0
 # What a test waits for comes often; what it does not wait for stays away.
@@ -21,7 +23,7 @@ class Process:
     """A running worker or scheduler; `log` holds what it printed."""
 
     role: str
-    popen: "subprocess.Popen[bytes]"
+    popen: "subprocess.Popen[bytes] | Forked"
     log: Path
 
     @property
@@ -40,12 +42,7 @@ def start(role: str, database_url: str, redis_url: str, **env: str) -> Process:
     handle, name = tempfile.mkstemp(prefix=f"{role}-", suffix=".log")
     given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": EVERY, **env}
     with os.fdopen(handle, "wb") as output:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", "workers", role],
-            env={**os.environ, **given},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        popen = forked.start("workers", role, env={**os.environ, **given}, output=output)
     return Process(role, popen, Path(name))
 
 
