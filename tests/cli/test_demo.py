@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bus import owners, participations, projects
+from bus import participations, projects
 from bus.db import Database
 from cli.demo.plan import budget
 from cli.exits import Exit
@@ -77,16 +77,20 @@ def test_a_demo_leaves_what_was_planned_and_with_the_same_seed_the_same_again(
         assert conn.one("SELECT count(*), count(revoked_at) FROM token") == (12, 12)
 
 
-def test_a_demo_takes_nothing_from_the_agents_that_are_there(db: Database, database_url: str, gateway: str) -> None:
+def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_agents_that_are_there(
+    db: Database, database_url: str, gateway: str
+) -> None:
     with db.write() as conn:
-        owner = factories.make_owner(conn, "somebody")
         factories.make_owner(conn, "other")
+        owner = factories.make_owner(conn, "somebody")
         mine = projects.add(conn, owner.id, "demo-payments")
         removed = projects.add(conn, owner.id, "old")
         participations.grant(conn, mine.id, "demo-frontend-1")
         participations.grant(conn, removed.id, "demo-backend-1")
         conn.maybe("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
-    said = _demo(database_url, gateway)
+    unknown = running.run("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
+    assert unknown.returncode == Exit.NOT_FOUND
+    said = _demo(database_url, gateway, "--owner", "somebody")
     assert said["total"]["projects"][0] == "somebody/demo-storefront-2"
     actors = {actor for ledger in _ledgers(db, said) for _, actor, _, _ in ledger}
     # The removed name is not handed out again; the live one is an agent of an earlier demo.
@@ -98,16 +102,6 @@ def test_a_demo_takes_nothing_from_the_agents_that_are_there(db: Database, datab
             (mine.id,),
         )
         assert live == (1,)
-
-
-def test_a_demo_works_for_the_owner_that_is_named(db: Database, database_url: str, gateway: str) -> None:
-    with db.write() as conn:
-        for handle in ("first", "second"):
-            owners.add(conn, f"{handle}@example.org", handle=handle)
-    said = _demo(database_url, gateway, "--owner", "second")
-    assert said["total"]["projects"] == ["second/demo-storefront", "second/demo-payments"]
-    done = running.run("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
-    assert done.returncode == Exit.NOT_FOUND
 
 
 def test_a_call_that_fails_ends_the_demo(db: Database, database_url: str, empty_database_url: str) -> None:

@@ -160,6 +160,8 @@ def test_what_dies_is_started_again(data: Path) -> None:
             victim.kill()
         assert remaining(victims) == []
         _eventually(lambda: _answers(started.said["gateway_url"]))
+        # Each look takes a process of its own.
+        time.sleep(2)
         _eventually(lambda: run("doctor", "--data", str(data)).returncode == 0)
         assert _names(started.said["database_url"]) == ["alice", "bob"]
 
