@@ -121,7 +121,7 @@ def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Proje
     gone = {kind: pruning.prune(conn, kind) for kind in pruning.KINDS}
     assert gone == {
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
-        "lost_cursors": 1, "sessions": 0, "sign_ups": 0, "login_links": 0,
+        "lost_cursors": 1, "hours": 0, "days": 0, "sessions": 0, "sign_ups": 0, "login_links": 0,
         "gone_processes": 0, "samples": 0,
     }  # fmt: skip
     assert conn.all("SELECT key FROM idempotency") == [("new",)]

@@ -29,8 +29,9 @@ def _busy(wire: Wire, peer: str, rounds: int) -> dict[str, list[int]]:
 
 
 def _comparable(reply: Reply, replaced: int) -> Any:
-    """A whole response without what names the request: its id, the date and the number asked for."""
-    headers = {name: value for name, value in reply.headers.items() if name not in ("date", "content-length")}
+    """A whole response without what names the request: its ids, the date and the number asked for."""
+    own = ("date", "content-length", "x-request-id")
+    headers = {name: value for name, value in reply.headers.items() if name not in own}
     body = reply.message | {"id": 0}
     return reply.status, headers, repr(body).replace(str(replaced), "N")
 

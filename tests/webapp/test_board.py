@@ -120,7 +120,7 @@ def _leases_run_down(page: Page, mcp: str, agent: Agent) -> None:
     left = page.locator(".lease [data-left]")
     expect(left).to_contain_text("s left")
     # Over by the clock alone, though nobody wrote anything; soon after it is gone.
-    expect(left.filter(has_text="s left")).to_have_count(0)
+    expect(left.filter(has_text="s left")).to_have_count(0, timeout=20_000)
 
 
 def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:

@@ -198,8 +198,8 @@ class _Board:
 
     def __init__(self) -> None:
         self.text = "one"
-        self.pages = PublicPages("board")
-        self.pages.get("/board")(self.index)
+        self.pages = PublicPages("bulletin")
+        self.pages.get("/bulletin")(self.index)
 
     def index(self) -> object:
         return render("board.html", part="board_part.html", text=self.text)
@@ -211,10 +211,10 @@ class _Board:
                 DictLoader(
                     {
                         "board.html": '{% extends "base.html" %}{% import "parts/ui.html" as ui %}{% block main %}'
-                        '<h1>Board</h1>{% call ui.live("/board", every=0.2) %}{% include part %}{% endcall %}'
+                        '<h1>Board</h1>{% call ui.live("/bulletin", every=0.2) %}{% include part %}{% endcall %}'
                         "{% endblock %}",
                         "board_part.html": '{% import "parts/form.html" as forms %}<p>now {{ text }}</p>'
-                        '{{ forms.act("Do", "/board") }}',
+                        '{{ forms.act("Do", "/bulletin") }}',
                     }
                 ),
             ]
@@ -226,16 +226,16 @@ def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callabl
     board, web = _Board(), make_web()
     board.put_into(web)
     browser = web.browser()
-    assert "<h1>Board" in browser.get("/board").text
-    part = browser.get("/board", headers={"X-Part": "1"})
+    assert "<h1>Board" in browser.get("/bulletin").text
+    part = browser.get("/bulletin", headers={"X-Part": "1"})
     assert "<h1>" not in part.text
     assert "now one" in part.text
     tag = part.headers["ETag"]
     # The tokens of its forms are others each time, and mean the same.
-    again = browser.get("/board", headers={"X-Part": "1", "If-None-Match": tag})
+    again = browser.get("/bulletin", headers={"X-Part": "1", "If-None-Match": tag})
     assert (again.status_code, again.data) == (304, b"")
     board.text = "two"
-    changed = browser.get("/board", headers={"X-Part": "1", "If-None-Match": tag})
+    changed = browser.get("/bulletin", headers={"X-Part": "1", "If-None-Match": tag})
     assert changed.status_code == 200
     assert "now two" in changed.text
 
@@ -243,7 +243,7 @@ def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callabl
 def test_a_living_part_shows_what_is_new(chromium: Browser, database_url: str) -> None:
     board = _Board()
     with live(database_url, prepare=board.put_into) as url, opened(chromium) as page:
-        page.goto(f"{url}/board")
+        page.goto(f"{url}/bulletin")
         expect(page.get_by_text("now one")).to_be_visible()
         board.text = "two"
         expect(page.get_by_text("now two")).to_be_visible()

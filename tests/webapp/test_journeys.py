@@ -213,7 +213,8 @@ def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
         expect(page.get_by_text("What stood here was shown once")).to_be_visible()
         assert token not in page.content()
         with db.call() as conn:
-            assert conn.one("SELECT count(*) FROM token") == (2,)
+            mine = "SELECT count(*) FROM token WHERE participation_id = %s"
+            assert conn.one(mine, (agent.ctx.participation_id,)) == (2,)
         assert call(mcp, token, "whoami")["actor"] == "ada/api-agent"
 
 
