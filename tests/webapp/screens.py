@@ -31,7 +31,7 @@ def main(folder: Path, only: str = "") -> None:
             with closing(Web(url, **examples.ENV)) as web:
                 pages = [shown for shown in examples.every_page(web, example) if only in shown.name]
             issuer = Issuer()
-            issuer.person |= {"email": "grace@example.org", "preferred_username": "grace"}
+            issuer.person |= {"email": "hedy@example.org", "preferred_username": "hedy"}
             with served(issuer), live(url, **examples.ENV, **issuer.env()) as address, launched() as browser:
                 for size in (LAPTOP, PHONE):
                     for scheme in ("light", "dark"):
