@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import h11
@@ -152,13 +152,12 @@ main.main()
 @pytest.fixture(scope="module")
 def hasty(shared_database_url: str) -> Iterator[Process]:
     """A gateway that closes connections which were idle for 1.5 seconds."""
-    popen = subprocess.Popen
 
-    def start(command: list[str], **options: Any) -> Any:
-        return popen([sys.executable, "-c", _SHORT], **options)
+    def start(_module: str, *, env: dict[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", _SHORT], env=env, stdout=output, stderr=subprocess.STDOUT)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tests.mcp_gateway.processes.subprocess.Popen", start)
+        patched.setattr("tests.mcp_gateway.processes.forked.start", start)
         context = running(shared_database_url)
         (process,) = context.__enter__()
     yield process
