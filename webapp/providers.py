@@ -4,18 +4,14 @@ Each provider begins with an address to send the browser to and the secrets of t
 the browser brings back: a claim about who is there. Nothing here looks into our database.
 """
 
-import hmac
-import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import httpx2
 from authlib.common.errors import AuthlibBaseError
-from authlib.common.security import generate_token
 from authlib.integrations.httpx_client import OAuth2Client
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
@@ -24,73 +20,13 @@ from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
 from bus.identities import Claim
+from webapp.attempts import Attempt, ProviderError
 from webapp.options import OAuthSettings, WebOptions
 
 # Signatures that only the issuer can make: no `none`, and none made with a secret that two share.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _METADATA_SECONDS = 3600.0
 _LEEWAY_SECONDS = 60
-_ATTEMPT_SECONDS = 600.0
-
-
-class ProviderError(Exception):
-    """A provider did not vouch for anybody; the message is for the person who waits.
-
-    Attributes:
-        away: whether the provider did not answer at all, as opposed to an answer that is not to be trusted.
-    """
-
-    def __init__(self, message: str, *, away: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
-        self.away = away
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The secrets of one attempt to sign in: the browser keeps them until the provider sends it back.
-
-    Attributes:
-        state: ties the answer to this browser; nonce: ties the identity to this attempt; verifier: ties the code to it.
-        at: when it began, in seconds since the epoch.
-        again: whether whoever is signed in is to show once more who they are.
-    """
-
-    provider: str
-    state: str
-    nonce: str
-    verifier: str
-    at: float
-    again: bool = False
-
-    @classmethod
-    def begin(cls, provider: str, *, again: bool = False) -> "Attempt":
-        state, nonce = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        return cls(provider, state, nonce, generate_token(64), time.time(), again)
-
-    @classmethod
-    def restore(cls, kept: object) -> "Attempt | None":
-        """The attempt that a cookie kept, unless it is not one."""
-        try:
-            return cls(**kept) if isinstance(kept, dict) else None
-        except TypeError:
-            return None
-
-    def keep(self) -> dict[str, Any]:
-        """What goes into the cookie."""
-        return asdict(self)
-
-    def check(self, provider: str, answer: Mapping[str, str]) -> None:
-        """Refuse an answer that is not to this attempt.
-
-        Raises:
-            ProviderError: another provider's, a wrong state, or too late.
-        """
-        state = answer.get("state", "")
-        if self.provider != provider or not hmac.compare_digest(self.state.encode(), state.encode()):
-            raise ProviderError("That answer does not belong to a sign-in that you began here. Begin again.")
-        if time.time() - self.at > _ATTEMPT_SECONDS:
-            raise ProviderError("That took too long. Begin again.")
 
 
 class Provider(Protocol):

@@ -7,10 +7,11 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from webapp import entrance, reauth, visitors
+from webapp.attempts import Attempt, ProviderError
 from webapp.engine import addresses, options, providers, refused_to
 from webapp.errors import error_page
 from webapp.page import PublicPages, no_store
-from webapp.providers import Attempt, Provider, ProviderError
+from webapp.providers import Provider
 from webapp.ratelimit import admit, client_address
 
 pages = PublicPages("vouching")
