@@ -15,8 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from bench.wire import Address
-from bus import schema
-from bus.db import Database
+from bus.db import Database, migrate
 from cli.embedded import account, child, postgres, redis
 
 GATEWAYS = 2
@@ -94,7 +93,7 @@ def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
     try:
         postgres.wait(server)
         redis.wait(queue)
-        schema.migrate(server.url)
+        migrate.migrate(server.url)
         addresses = []
         for number in range(gateways):
             address = Address("127.0.0.1", free_port())

@@ -13,7 +13,8 @@ from typing import Any
 from bench.client import Answer, Client
 from bench.crew import Team, make_teams
 from bench.wire import Address
-from bus import leases, limits, posts, presence, sequences, tasks
+from bus import limits
+from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection, Database
 
 BUDGET = Path(__file__).with_name("budget.json")

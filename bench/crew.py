@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from itertools import count
 
-from bus import owners, participations, projects, tokens
 from bus.ctx import Ctx
 from bus.db import Database
-from bus.rules.tokens import fingerprint
+from bus.rules.token_format import fingerprint
+from bus.tenancy import owners, participations, projects, tokens
 
 # Padded where they are used, so that answers have the same size in every run.
 _numbers = count(1)

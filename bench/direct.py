@@ -17,7 +17,7 @@ import psycopg
 from bench import cpu
 from bench.checks import Numbers
 from bench.crew import Agent
-from bus import posts, sequences
+from bus.coordination import posts, sequences
 from bus.db import Database, connect
 
 ENGINE, BARE = "engine", "bare"

@@ -9,7 +9,7 @@ class Ctx:
 
     Holds only what can never change for a token, so a process may cache it; whether the token, its grant
     and its owner are good at this moment is asked by each call's own statement (`bus_enter` in
-    bus/sql/caller.sql).
+    bus/tenancy/sql/caller.sql).
 
     Attributes:
         project_id, participation_id, participant_id, owner_id: row ids, never shown to a client.

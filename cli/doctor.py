@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from bus import revision
+from bus.config.settings import SettingError
+from bus.db import schema_version
 from bus.errors import BusError
-from bus.settings import SettingError
 from cli import folder, runtime
 from cli.exits import CliError
 
@@ -76,7 +76,7 @@ def _database(url: str) -> list[Finding]:
             row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
             after = time.time()
             version = conn.info.server_version
-            found = revision.current(conn)
+            found = schema_version.current(conn)
     except psycopg.Error as error:
         said = str(error).strip().partition("\n")[0]
         where = urlsplit(url).netloc.rpartition("@")[2]
@@ -88,14 +88,14 @@ def _database(url: str) -> list[Finding]:
         if version >= _OLDEST_POSTGRES
         else Finding("database", False, f"{number} is too old", "Move to PostgreSQL 16 or newer.")
     ]
-    if found == revision.EXPECTED:
+    if found == schema_version.EXPECTED:
         findings.append(Finding("migrations", True, f"at {found}"))
     else:
         findings.append(
             Finding(
                 "migrations",
                 False,
-                f"at {found or 'none'}, this version of llm-bus expects {revision.EXPECTED}",
+                f"at {found or 'none'}, this version of llm-bus expects {schema_version.EXPECTED}",
                 "Run `llm-bus migrate`; if the database is the newer one, update llm-bus.",
             )
         )
@@ -117,8 +117,8 @@ def _database(url: str) -> list[Finding]:
 
 def _jobs(url: str) -> list[Finding]:
     """Whether the clock works: a sign of life, and jobs whose last run was not good."""
-    from bus import jobs
     from bus.db import Database
+    from bus.operations import jobs
 
     database = Database(url, size=1, name="llm-bus doctor")
     try:

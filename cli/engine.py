@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bus.coordination.change_notifications import Sender
 from bus.db import Connection, Database
-from bus.hints import Sender
 from cli.runtime import settings_for_cli
 
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import kit
-from bus import guide
+from bus import agent_guide
 
-VARIANTS: tuple[guide.Variant, ...] = ("participant", "lead")
+VARIANTS: tuple[agent_guide.Variant, ...] = ("participant", "lead")
 
 
 def main() -> None:
     """Write kit/blocks/*.md."""
     folder = Path(kit.__file__).parent / "blocks"
     for variant in VARIANTS:
-        (folder / f"{variant}.md").write_text(guide.block(variant), encoding="utf-8", newline="\n")
+        (folder / f"{variant}.md").write_text(agent_guide.block(variant), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

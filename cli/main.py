@@ -66,8 +66,8 @@ def _explain(error: Exception) -> _Failure | None:
     if isinstance(error, CliError):
         return _Failure(str(error), error.code)
     # Only now, since a command that needs no engine should not wait for it.
+    from bus.config.settings import SettingError
     from bus.errors import BusError
-    from bus.settings import SettingError
 
     if isinstance(error, BusError):
         missing = error.code in ("not_found", "unknown_recipient")

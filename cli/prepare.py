@@ -6,8 +6,7 @@ from pathlib import Path
 
 import psycopg
 
-from bus import schema
-from bus.db import Database
+from bus.db import Database, migrate, sql_functions
 from cli import ready, seed
 from cli.exits import CliError, Exit
 from cli.runtime import NewAgent
@@ -22,7 +21,7 @@ def prepare(data: Path, database_url: str, tick: Callable[[], None]) -> list[New
         CliError: the database does not answer.
     """
     _await_database(database_url, tick)
-    schema.migrate(database_url)
+    migrate.migrate(database_url)
     tick()
     database = Database(database_url, size=1)
     try:
@@ -30,7 +29,7 @@ def prepare(data: Path, database_url: str, tick: Callable[[], None]) -> list[New
             agents = seed.first_run(conn)
     finally:
         database.close()
-    ready.remember(data, mark=schema.functions_mark(), mark_sql=schema.INSTALLED_MARK_SQL)
+    ready.remember(data, mark=sql_functions.functions_mark(), mark_sql=sql_functions.INSTALLED_MARK_SQL)
     return agents
 
 

@@ -5,14 +5,12 @@ the data folder. The database itself has to carry it; in any doubt it is prepare
 """
 
 import contextlib
-import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 
 import psycopg
 
-from bus import revision
+from bus.db import schema_version, sql_functions
 from cli.files import write_private
 
 _FILE = "prepared.json"
@@ -22,10 +20,10 @@ def is_ready(data: Path, url: str) -> bool:
     """Whether the database has the schema and the functions of this code, and an owner."""
     try:
         known = json.loads((data / _FILE).read_text(encoding="utf-8"))
-        if known["sql"] != _fingerprint():
+        if known["sql"] != sql_functions.functions_mark():
             return False
         with psycopg.connect(url, connect_timeout=5) as conn:
-            if revision.current(conn) != revision.EXPECTED:
+            if schema_version.current(conn) != schema_version.EXPECTED:
                 return False
             mark = conn.execute(known["mark_sql"]).fetchone()
             owner = conn.execute("SELECT FROM owner LIMIT 1").fetchone()
@@ -37,13 +35,6 @@ def is_ready(data: Path, url: str) -> bool:
 def remember(data: Path, *, mark: str, mark_sql: str) -> None:
     """Write down that `mark_sql` returns `mark` in a database that has the functions of this code."""
     with contextlib.suppress(OSError):
-        write_private(data / _FILE, json.dumps({"sql": _fingerprint(), "mark": mark, "mark_sql": mark_sql}))
-
-
-def _fingerprint() -> str:
-    """Of every file of bus/sql."""
-    digest = hashlib.sha256()
-    for file in sorted((resources.files("bus") / "sql").iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".sql"):
-            digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+        write_private(
+            data / _FILE, json.dumps({"sql": sql_functions.functions_mark(), "mark": mark, "mark_sql": mark_sql})
+        )

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from bus.reports import ProjectReport
+from bus.analytics.reports import ProjectReport
 
 _WIDTH = 80
 _LABEL = 40

@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bus.settings import Settings
+from bus.config.settings import Settings
 from cli import folder
 from cli.exits import CliError, Exit
 from cli.files import write_private

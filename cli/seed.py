@@ -1,8 +1,8 @@
 """What a fresh bus begins with, so that the first agent has somewhere to go."""
 
-from bus import owners, participations, projects
 from bus.db import Connection
 from bus.errors import BusError
+from bus.tenancy import owners, participations, projects
 from cli.runtime import OWNER_EMAIL, NewAgent
 
 OWNER_HANDLE = "owner"

@@ -4,10 +4,10 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from bus import telemetry
-from bus.masking import Asked
-from bus.metrics import Metrics
-from bus.settings import Settings
+from bus.config.redaction import Asked
+from bus.config.settings import Settings
+from bus.operations import telemetry
+from bus.operations.metrics import Metrics
 from mcp_gateway.__main__ import configure_logs, hypercorn_config, run_in_loop
 from mcp_gateway.app import Gateway
 from mcp_gateway.plain import serve

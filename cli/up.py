@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.settings import normalise_database_url
+from bus.config.settings import normalise_database_url
 from cli import app, folder, leftovers, procfile, ready, runtime, screen
 from cli.embedded import child, postgres, redis
 from cli.exits import CliError, Exit
@@ -106,9 +106,10 @@ def _login_url(now: runtime.Runtime) -> str | None:
     if not now.web:
         return None
     # Here, since everything answers by now and nobody waits for these imports.
-    from bus import login_links, owners
+    from bus.auth import login_links
     from bus.db import Database
     from bus.errors import BusError
+    from bus.tenancy import owners
 
     with contextlib.closing(Database(now.database_url, size=1, name="llm-bus up")) as database:
         try:

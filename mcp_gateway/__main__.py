@@ -9,9 +9,9 @@ from typing import Any
 
 from hypercorn.config import Config
 
-from bus import logs, telemetry
-from bus.masking import Asked
-from bus.settings import SettingError, Settings
+from bus.config.redaction import Asked
+from bus.config.settings import SettingError, Settings
+from bus.operations import logs, telemetry
 from mcp_gateway.app import Gateway
 from mcp_gateway.plain import serve
 

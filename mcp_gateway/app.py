@@ -13,13 +13,13 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 
 from bus import __version__
+from bus.config.redaction import Setting
+from bus.config.settings import Settings
 from bus.ctx import Ctx
-from bus.logs import REQUEST_ID, accepted_id, belongs_to
-from bus.masking import Setting
-from bus.metrics import CONTENT_TYPE, Metrics
-from bus.reporting import Reporter, traffic
-from bus.settings import Settings
-from bus.tally import Tally
+from bus.operations.counters import Tally
+from bus.operations.heartbeat import Reporter, traffic
+from bus.operations.logs import REQUEST_ID, accepted_id, belongs_to
+from bus.operations.metrics import CONTENT_TYPE, Metrics
 from mcp_gateway import metrics as shown_here
 from mcp_gateway.caller import Caller, bearer_key
 from mcp_gateway.envelope import envelope_error
@@ -97,7 +97,7 @@ class Gateway:
         self._reporter: Reporter | None = None
 
     def report_as(self, kind: str, shown: Mapping[str, Setting], *others: Tally) -> None:
-        """Report the process while this serves; see bus/processes.py.
+        """Report the process while this serves; see bus/operations/process_registry.py.
 
         Args:
             shown: the settings in force, masked.

@@ -4,10 +4,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import Lock
 
-from bus import tokens
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.rules.tokens import fingerprint, is_well_formed
+from bus.rules.token_format import fingerprint, is_well_formed
+from bus.tenancy import tokens
 
 _SCHEME = "bearer "
 

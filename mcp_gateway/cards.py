@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bus import cards
-from bus.cards import Addresses
-from bus.invites import Created
-from bus.participations import Grant
+from bus import client_setup
+from bus.client_setup import Addresses
+from bus.tenancy.invites import Created
+from bus.tenancy.participations import Grant
 from mcp_gateway.render import iso
 
 
@@ -19,7 +19,7 @@ def setup_card(addresses: Addresses, grant: Grant) -> dict[str, Any]:
         "lane": grant.lane,
         "is_admin": grant.is_admin,
         "token": grant.token,
-        "setup": cards.setup(addresses, grant.token),
+        "setup": client_setup.setup(addresses, grant.token),
     }
 
 
@@ -28,8 +28,8 @@ def invite_card(addresses: Addresses, created: Created) -> dict[str, Any]:
     return {
         "code": created.code,
         "expires_at": iso(created.expires_at),
-        "redeem_url": cards.redeem_url(addresses, created.code),
-        "invite_prompt": cards.invite_prompt(addresses, created.code, created.project, created.participant_name),
+        "redeem_url": client_setup.redeem_url(addresses, created.code),
+        "invite_prompt": client_setup.invite_prompt(addresses, created.code, created.project, created.participant_name),
     }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bus import revision
+from bus.db import schema_version
 from mcp_gateway.service import Denied, Service
 
 
@@ -11,12 +11,12 @@ async def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
 
     def ask() -> str | None:
         with service.db.call() as conn:
-            return revision.current(conn.raw)
+            return schema_version.current(conn.raw)
 
     try:
         found = await service.run(ask)
     except Denied:
         return False, {"ok": False, "database": "away"}
-    migrated = found == revision.EXPECTED
-    report = {"ok": migrated, "database": "ok", "migration": found, "expected": revision.EXPECTED}
+    migrated = found == schema_version.EXPECTED
+    report = {"ok": migrated, "database": "ok", "migration": found, "expected": schema_version.EXPECTED}
     return migrated, report

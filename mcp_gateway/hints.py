@@ -1,4 +1,4 @@
-"""Hints of what was committed (bus/hints.py), between this process and all others."""
+"""Hints of what was committed (bus/coordination/change_notifications.py), between this process and all others."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bus import hints as wire
+from bus.coordination import change_notifications as wire
 
 _log = logging.getLogger(__name__)
 # How long a silent connection may be dead before it is noticed.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.metrics_core import Metric
 
-from bus.metrics import counter, gauge, histogram, of_tally, pool
-from bus.tally import Tally
+from bus.operations.counters import Tally
+from bus.operations.metrics import counter, gauge, histogram, of_tally, pool
 from mcp_gateway.service import Service
 
 

@@ -25,8 +25,8 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
-from bus.logs import new_id
-from bus.stopping import told_to_stop
+from bus.config.shutdown import told_to_stop
+from bus.operations.logs import new_id
 from mcp_gateway.app import Gateway, Plain, Usual
 from mcp_gateway.fast import SSE_HEADERS
 from mcp_gateway.replies import Headers, Reply

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bus.errors import InvalidArgument
-from bus.rules import text
+from bus.rules import validation
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Prompt:
                 raise InvalidArgument(f"{self.name} takes: {', '.join(sorted(known)) or 'no arguments'}.")
         for name, _, required in self.arguments:
             if name in arguments:
-                text.words(arguments[name], name, 500)
+                validation.words(arguments[name], name, 500)
             elif required:
                 raise InvalidArgument(f"{self.name} needs {name}.")
         return self.write(arguments)

@@ -36,8 +36,8 @@ from mcp_types import Tool as WireTool
 from pydantic import ValidationError
 
 from bus import __version__
+from bus.agent_guide import INSTRUCTIONS
 from bus.errors import BusError
-from bus.guide import INSTRUCTIONS
 from mcp_gateway.caller import Caller
 from mcp_gateway.prompts import PROMPTS
 from mcp_gateway.resources import RESOURCES

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from bus import digest, leases, posts, presence, task_lists
+from bus.agent_guide import GUIDE
+from bus.coordination import digest, leases, posts, presence, task_queries
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.guide import GUIDE
 from mcp_gateway.render import render
 
 JSON = "application/json"
@@ -60,7 +60,7 @@ RESOURCES = {
             JSON,
             lambda conn, ctx: leases.list_holders(conn, ctx),
         ),
-        Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: task_lists.list_(conn, ctx)),
+        Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: task_queries.list_(conn, ctx)),
         Resource(
             "bus://presence",
             "presence",

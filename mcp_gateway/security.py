@@ -1,6 +1,6 @@
 """Host and Origin checks, before anything else is looked at: against DNS rebinding and foreign pages."""
 
-from bus.settings import Settings, serves
+from bus.config.settings import Settings, serves
 from mcp_gateway.replies import Headers, Reply, json_reply
 
 

@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 from threading import Lock
 
-from bus import posts, presence, tokens
+from bus.coordination import posts, presence
 from bus.ctx import Ctx
 from bus.db import Database
+from bus.tenancy import tokens
 
 FLUSH_SECONDS = 1.5
 _BATCH = 1_000

@@ -12,16 +12,17 @@ import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 
-from bus import participants, telemetry
-from bus.cards import Addresses
+from bus.client_setup import Addresses
+from bus.config.settings import Settings
+from bus.coordination.long_poll import Wait
+from bus.coordination.posts import Posts
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
-from bus.participants import Standing
-from bus.posts import Posts
-from bus.settings import Settings
-from bus.tally import Tally, Timings
-from bus.waiting import Wait
+from bus.operations import telemetry
+from bus.operations.counters import Tally, Timings
+from bus.tenancy import participants
+from bus.tenancy.participants import Standing
 from mcp_gateway.caller import Caller, Callers
 from mcp_gateway.cards import RENDERERS
 from mcp_gateway.hints import Hints

@@ -12,7 +12,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import ListenHandler, ResourceUpdated, ServerEvent, ToolsListChanged
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 
-from bus import waiting
+from bus.coordination import long_poll
 from bus.ctx import Ctx
 from bus.errors import NotAuthenticated
 from mcp_gateway.sweeping import Sweeper
@@ -33,7 +33,7 @@ _TASKS, _LEDGER, _INBOX = "bus://tasks", "bus://ledger", "bus://inbox"
 class Stream:
     """One open stream: what it was told last, and how it is told more. The SDK's handler takes it for its bus."""
 
-    watch: waiting.Watch
+    watch: long_poll.Watch
     listener: Callable[[ServerEvent], None] | None = None
     handler: ListenHandler = field(init=False)
 
@@ -78,7 +78,7 @@ class Streams(Sweeper[Stream]):
             NotAuthenticated: the caller may not watch.
         """
         # What is committed from here on is told; what was before, the client reads.
-        watch = await self._run(lambda conn: waiting.watch(conn, ctx), ctx, one=True)
+        watch = await self._run(lambda conn: long_poll.watch(conn, ctx), ctx, one=True)
         if watch is None:
             raise NotAuthenticated
         stream = Stream(watch)
@@ -92,7 +92,7 @@ class Streams(Sweeper[Stream]):
         return True
 
     async def _sweep(self, some: Sequence[Stream]) -> None:
-        found = await self._run(lambda conn: waiting.changes(conn, [stream.watch for stream in some]), one=True)
+        found = await self._run(lambda conn: long_poll.changes(conn, [stream.watch for stream in some]), one=True)
         for stream, change in zip(some, found, strict=True):
             if change is None:
                 self._end(stream)
@@ -105,7 +105,7 @@ class Streams(Sweeper[Stream]):
         one.handler.close()
 
 
-def _events(before: waiting.Watch, change: waiting.Change) -> list[ServerEvent]:
+def _events(before: long_poll.Watch, change: long_poll.Change) -> list[ServerEvent]:
     resources = {_OF_TYPE[kind] for kind in change.types if kind in _OF_TYPE}
     if any(kind.startswith("task_") for kind in change.types):
         resources.add(_TASKS)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from bus.logs import belongs_to
+from bus.operations.logs import belongs_to
 
 _T = TypeVar("_T")
 _About = tuple[str, str] | None

@@ -1,6 +1,6 @@
 """Calls that wait: kept open here, asked about together, told one by one.
 
-A call that waits holds a place in this table and no thread. Those who may have news by what bus/waiting.py says look
+A call that waits holds a place in this table and no thread. Those who may have news by what bus/coordination/long_poll.py says look
 for themselves.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from bus import waiting
+from bus.coordination import long_poll
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.sweeping import Sweeper
@@ -26,7 +26,7 @@ Progress = Callable[[float, float], Awaitable[None]]
 class Waiter:
     """One call that waits; `wake` is set when it may have news."""
 
-    wait: waiting.Wait
+    wait: long_poll.Wait
     heard: frozenset[str]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -41,7 +41,7 @@ class Waiters(Sweeper[Waiter]):
     kind = "waits"
     _kept = 0.0
 
-    async def wait(self, wait: waiting.Wait, seconds: float, progress: Progress | None) -> waiting.News | None:
+    async def wait(self, wait: long_poll.Wait, seconds: float, progress: Progress | None) -> long_poll.News | None:
         """Wait until there is news; None at the timeout and when the process drains.
 
         Args:
@@ -61,9 +61,9 @@ class Waiters(Sweeper[Waiter]):
         finally:
             if wait.place is not None:
                 # Also when the client went away and this is being cancelled.
-                await asyncio.shield(self._run(lambda conn: waiting.end(conn, [wait]), wait.ctx))
+                await asyncio.shield(self._run(lambda conn: long_poll.end(conn, [wait]), wait.ctx))
 
-    async def _wait(self, waiter: Waiter, seconds: float, progress: Progress | None) -> waiting.News | None:
+    async def _wait(self, waiter: Waiter, seconds: float, progress: Progress | None) -> long_poll.News | None:
         started = time.monotonic()
         told = started
         # Looking for a task locks the project clock; asking whether to look does not.
@@ -74,7 +74,7 @@ class Waiters(Sweeper[Waiter]):
             if news is not None or self.is_draining:
                 return news
             # From here on the sweep has asked before anybody is woken.
-            look = waiting.look
+            look = long_poll.look
             while not waiter.wake.is_set():
                 now = time.monotonic()
                 left = started + seconds - now
@@ -94,7 +94,7 @@ class Waiters(Sweeper[Waiter]):
         return not one.heard.isdisjoint(kinds)
 
     async def _sweep(self, some: Sequence[Waiter]) -> None:
-        due = await self._run(lambda conn: waiting.due(conn, [waiter.wait for waiter in some]), one=True)
+        due = await self._run(lambda conn: long_poll.due(conn, [waiter.wait for waiter in some]), one=True)
         wanted = {id(wait) for wait in due}
         for waiter in some:
             if id(waiter.wait) in wanted:
@@ -109,11 +109,11 @@ class Waiters(Sweeper[Waiter]):
         self._doubt.set()
         if now - self._kept >= _KEEP_SECONDS:
             self._kept = now
-            await self._run(lambda conn: waiting.keep(conn, [waiter.wait for waiter in in_line]))
+            await self._run(lambda conn: long_poll.keep(conn, [waiter.wait for waiter in in_line]))
 
     def _end(self, one: Waiter) -> None:
         one.wake.set()
 
 
-def _look_if_due(conn: Connection, wait: waiting.Wait) -> waiting.News | None:
-    return waiting.look(conn, wait) if waiting.due(conn, [wait]) else None
+def _look_if_due(conn: Connection, wait: long_poll.Wait) -> long_poll.News | None:
+    return long_poll.look(conn, wait) if long_poll.due(conn, [wait]) else None

@@ -4,8 +4,9 @@ import psycopg
 import sqlalchemy as sa
 from alembic import context
 
-from bus.schema import DROP_FUNCTIONS_SQL, INSTALLED_MARK_SQL, functions_mark, head, install_functions_sql
-from bus.settings import normalise_database_url
+from bus.config.settings import normalise_database_url
+from bus.db.migrate import head
+from bus.db.sql_functions import DROP_FUNCTIONS_SQL, INSTALLED_MARK_SQL, functions_mark, install_functions_sql
 from bus.tables import metadata
 
 # Any constant; it only has to be the same in every process that migrates.

@@ -3,10 +3,10 @@
 import itertools
 from dataclasses import dataclass
 
-from bus import owners, participations, projects, tokens
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.rules.tokens import fingerprint
+from bus.rules.token_format import fingerprint
+from bus.tenancy import owners, participations, projects, tokens
 
 _numbers = itertools.count(1)
 

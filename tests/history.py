@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy.projects import Project
 from tests.factories import Agent
 
 DAYS = 97

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bus.logs import JsonFormatter
+from bus.operations.logs import JsonFormatter
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from bus import digest, invites, leases, ledger, participants, posts, presence, sequences, task_lists, tasks
+from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import invites, participants
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
 
@@ -64,8 +65,8 @@ READS: dict[str, Verb] = {
     "list_sequences": lambda conn, ctx, s: sequences.list_(conn, ctx),
     "who_holds": lambda conn, ctx, s: leases.list_holders(conn, ctx),
     "who_holds a surface": lambda conn, ctx, s: leases.list_holders(conn, ctx, surface="src"),
-    "list_tasks": lambda conn, ctx, s: task_lists.list_(conn, ctx),
-    "list_tasks of somebody": lambda conn, ctx, s: task_lists.list_(conn, ctx, owner="caller"),
+    "list_tasks": lambda conn, ctx, s: task_queries.list_(conn, ctx),
+    "list_tasks of somebody": lambda conn, ctx, s: task_queries.list_(conn, ctx, owner="caller"),
     "who_is_active": lambda conn, ctx, s: presence.list_active(conn, ctx),
 }
 

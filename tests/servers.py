@@ -126,7 +126,7 @@ def _require_template(conn: psycopg.Connection, maintenance: str) -> None:
     query = "SELECT 1 FROM pg_database WHERE datname = %s"
     if conn.execute(query, [_TEMPLATE]).fetchone():
         return
-    from bus import schema
+    from bus.db import migrate
 
     conn.execute("SELECT pg_advisory_lock(%s)", [_TEMPLATE_LOCK])
     try:
@@ -135,7 +135,7 @@ def _require_template(conn: psycopg.Connection, maintenance: str) -> None:
         draft = f"{_TEMPLATE}_draft"
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(draft)))
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(draft)))
-        schema.migrate(_with_database(maintenance, draft))
+        migrate.migrate(_with_database(maintenance, draft))
         conn.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(draft), sql.Identifier(_TEMPLATE)))
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", [_TEMPLATE_LOCK])

@@ -8,11 +8,11 @@ import sys
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from bus import logs, telemetry
-from bus.masking import Asked
-from bus.reporting import Reporter, traffic
-from bus.settings import SettingError, Settings
-from bus.stopping import told_to_stop
+from bus.config.redaction import Asked
+from bus.config.settings import SettingError, Settings
+from bus.config.shutdown import told_to_stop
+from bus.operations import logs, telemetry
+from bus.operations.heartbeat import Reporter, traffic
 from webapp.app import create_app
 from webapp.asgi import Web
 from webapp.options import WebOptions

@@ -9,11 +9,12 @@ from typing import Any
 from flask import Response, request
 from flask_wtf import FlaskForm
 
-from bus import limits, projects
-from bus.audit import Act, Filter
+from bus import limits
 from bus.db import Connection
 from bus.errors import BusError
-from bus.rules import text
+from bus.rules import validation
+from bus.tenancy import projects
+from bus.tenancy.audit import Act, Filter
 from webapp.desk import cell, words
 
 BATCH = 1000
@@ -43,13 +44,13 @@ class ActsForm(FlaskForm):  # type: ignore[misc]
         """
         for field in (self.actor, self.action, self.project):
             if field.data:
-                text.name(field.data, field.name, limits.QUALIFIED)
+                validation.name(field.data, field.name, limits.QUALIFIED)
         return Filter(
             actor=self.actor.data,
             action=self.action.data,
             project_id=self._project(conn, within) if self.project.data else None,
-            since=text.moment(self.since.data, "since"),
-            until=text.moment(self.until.data, "until"),
+            since=validation.moment(self.since.data, "since"),
+            until=validation.moment(self.until.data, "until"),
         )
 
     def _project(self, conn: Connection, within: str | None) -> int:

@@ -15,15 +15,15 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 import webapp.pages
-from bus import telemetry
-from bus.cards import Addresses
-from bus.condition import Probe, Watch
+from bus.client_setup import Addresses
+from bus.config.settings import Settings
+from bus.coordination.change_notifications import Sender
 from bus.db import Database
-from bus.hints import Sender
-from bus.logs import REQUEST_ID, accepted_id, belongs_to
-from bus.metrics import Metrics, histogram, of_tally, pool, service
-from bus.settings import Settings
-from bus.tally import SharedTally, SharedTimings
+from bus.operations import telemetry
+from bus.operations.counters import SharedTally, SharedTimings
+from bus.operations.logs import REQUEST_ID, accepted_id, belongs_to
+from bus.operations.metrics import Metrics, histogram, of_tally, pool, service
+from bus.operations.status import Probe, Watch
 from webapp import errors, headers, providers, templating, visitors
 from webapp.options import WebOptions
 from webapp.page import conceal_console, is_machine
@@ -55,7 +55,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
         # Asked of Sec-Fetch-Site instead, which no referrer policy and no proxy changes.
         WTF_CSRF_SSL_STRICT=False,
     )
-    app.extensions["bus.settings"] = settings
+    app.extensions["bus.config.settings"] = settings
     app.extensions["bus.options"] = options
     app.extensions["bus.addresses"] = Addresses(settings.public_url, settings.mcp_url)
     app.extensions["bus.db"] = Database(
@@ -66,7 +66,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     app.extensions["bus.requests"] = SharedTally()
     app.extensions["bus.timings"] = SharedTimings()
     app.extensions["bus.watch"] = Watch(app.extensions["bus.db"], Probe(settings.redis_url))
-    app.extensions["bus.metrics"] = metrics or Metrics("web", settings.metrics_token)
+    app.extensions["bus.operations.metrics"] = metrics or Metrics("web", settings.metrics_token)
     _show(app)
     app.extensions["bus.limits"] = Limits(settings.redis_url)
     for module in pkgutil.iter_modules(webapp.pages.__path__):
@@ -133,7 +133,7 @@ def _show(app: Flask) -> None:
         yield from pool(found["bus.db"], "web")
         yield from service(found["bus.watch"])
 
-    found["bus.metrics"].add(read)
+    found["bus.operations.metrics"].add(read)
 
 
 def _log_request(response: Response) -> Response:

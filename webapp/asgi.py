@@ -3,7 +3,7 @@
 from flask import Flask
 from hypercorn.middleware import AsyncioWSGIMiddleware
 
-from bus.settings import Settings
+from bus.config.settings import Settings
 from webapp.streams import Receive, Scope, Send, Streams
 
 

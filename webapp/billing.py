@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import psycopg
 from flask import g
 
-from bus import billing, credits
-from bus.credits import Price
+from bus.billing import credits, status
+from bus.billing.credits import Price
 from bus.db import Connection
 from bus.errors import BusError
 from webapp.engine import options, reading
@@ -103,7 +103,7 @@ def _known() -> tuple[bool, bool]:
             try:
                 owner = viewer()
                 with reading() as conn:
-                    g.bus_billing = billing.concerns(conn, None if owner is None else owner.id)
+                    g.bus_billing = status.concerns(conn, None if owner is None else owner.id)
             except (BusError, psycopg.Error):
                 pass
     found: tuple[bool, bool] = g.bus_billing

@@ -13,10 +13,11 @@ from werkzeug.exceptions import NotFound
 from wtforms import Field, SelectChoice, SelectField, StringField
 from wtforms.validators import Length, Optional, StopValidation
 
-from bus import humans, presence, sealed
+from bus.coordination import presence
 from bus.ctx import Ctx
-from bus.db import Connection
-from bus.tables import PARTICIPANT_KINDS
+from bus.db import Connection, one_time_store
+from bus.rules.enums import PARTICIPANT_KINDS
+from bus.tenancy import humans
 from webapp.engine import reading, writing
 from webapp.page import current_project
 from webapp.visitors import current_owner, current_session
@@ -48,7 +49,7 @@ def acted(*kinds: str) -> None:
     """Note that the owner was here, as any call of an agent does, and tell those who wait for such things.
 
     Args:
-        kinds: of what was committed; see bus/hints.py.
+        kinds: of what was committed; see bus/coordination/change_notifications.py.
     """
     with reading() as conn:
         presence.touch(conn, {caller().participation_id: 0.0})
@@ -63,7 +64,7 @@ def keep_card(conn: Connection, kind: str, **content: Any) -> str:
     """
     key = secrets.token_urlsafe(16)
     answer = json.dumps({"kind": kind, **content}).encode()
-    sealed.put(conn, _CARD, _secret(key), answer, keep=_CARD_KEPT)
+    one_time_store.put(conn, _CARD, _secret(key), answer, keep=_CARD_KEPT)
     return key
 
 
@@ -73,7 +74,7 @@ def take_card(key: str) -> dict[str, Any]:
     # A look at the headers alone shows nothing to anybody, and must not use it up.
     if request.method == "GET" and len(key) < 64:
         with writing() as conn:
-            content = sealed.take(conn, _CARD, _secret(key))
+            content = one_time_store.take(conn, _CARD, _secret(key))
     if content is None:
         raise NotFound("What stood here was shown once. A token that was not copied is replaced by rotating it.")
     found: dict[str, Any] = json.loads(content)

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from flask import abort, current_app, flash, redirect
 from flask_wtf import FlaskForm
 
-from bus.cards import Addresses
+from bus.client_setup import Addresses
+from bus.config.settings import Settings
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.settings import Settings
 from webapp.options import WebOptions
 from webapp.providers import Provider
 
@@ -22,7 +22,7 @@ def database() -> Database:
 
 def settings() -> Settings:
     """What every process of the bus is told."""
-    found: Settings = current_app.extensions["bus.settings"]
+    found: Settings = current_app.extensions["bus.config.settings"]
     return found
 
 

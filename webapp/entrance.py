@@ -4,10 +4,10 @@ from flask import redirect, session, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.wrappers import Response
 
-from bus import identities
+from bus.auth import identities
+from bus.auth.identities import Claim
 from bus.db import Connection
-from bus.identities import Claim
-from bus.owners import Owner
+from bus.tenancy.owners import Owner
 from webapp import reauth, visitors
 from webapp.engine import options, writing
 from webapp.ratelimit import admit

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
-from bus.pictures import Activity, Handoffs, Period, Pictures, Surfaces, Talk
+from bus.analytics.project_metrics import Activity, Handoffs, Period, Pictures, Surfaces, Talk
 from webapp import drawing
 from webapp.drawing import Plot, Series
 

@@ -6,7 +6,7 @@ import secrets
 from flask import Flask, Response, g, request, session
 from werkzeug.exceptions import Forbidden, MisdirectedRequest
 
-from bus.settings import Settings, serves
+from bus.config.settings import Settings, serves
 from webapp.page import is_machine
 from webapp.visitors import require_key
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from bus.settings import SettingError, number, switch
+from bus.config.settings import SettingError, number, switch
 
 _DAY_MINUTES = 24 * 60
 

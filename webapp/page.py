@@ -13,8 +13,8 @@ from flask import Blueprint, Response, current_app, g, make_response, redirect, 
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
-from bus import projects
-from bus.projects import Project
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from webapp.engine import reading
 from webapp.reauth import is_fresh, send_off
 from webapp.visitors import current_owner, viewer

@@ -19,7 +19,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from bus.identities import Claim
+from bus.auth.identities import Claim
 from webapp.attempts import Attempt, ProviderError
 from webapp.options import OAuthSettings, WebOptions
 

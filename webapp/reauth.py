@@ -14,7 +14,7 @@ from flask import redirect, request, session, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from bus import sealed
+from bus.db import one_time_store
 from bus.errors import BusError
 from webapp.engine import options, reading, writing
 from webapp.visitors import current_owner, current_session, viewer
@@ -41,7 +41,7 @@ def send_off(back: str) -> Response:
     if typed and len(content) <= _MOST_TYPED:
         key = secrets.token_urlsafe(16)
         with writing() as conn:
-            sealed.put(conn, _TYPED, _secret(key), content, keep=_TYPED_KEPT)
+            one_time_store.put(conn, _TYPED, _secret(key), content, keep=_TYPED_KEPT)
         back += f"{'&' if '?' in back else '?'}{_KEY}={key}"
     return redirect(url_for("operator.again", next=back), 303)
 
@@ -52,7 +52,7 @@ def typed(action: str) -> MultiDict[str, str] | None:
     if not key or len(key) > 64:
         return None
     with reading() as conn:
-        kept = sealed.find(conn, _TYPED, _secret(key))
+        kept = one_time_store.find(conn, _TYPED, _secret(key))
     where, fields = (None, []) if kept is None else json.loads(kept)
     return MultiDict([(name, value) for name, value in fields]) if where == action else None
 

@@ -19,12 +19,14 @@ from urllib.parse import parse_qs
 import psycopg
 from flask import Flask, render_template
 
-from bus import board, projects, sessions
+from bus.auth import sessions
+from bus.config.settings import Settings, serves
+from bus.coordination import board
 from bus.db import Database
 from bus.errors import BusError
-from bus.logs import accepted_id
-from bus.metrics import gauge
-from bus.settings import Settings, serves
+from bus.operations.logs import accepted_id
+from bus.operations.metrics import gauge
+from bus.tenancy import projects
 from webapp.options import WebOptions
 
 Scope = MutableMapping[str, Any]
@@ -89,7 +91,7 @@ class Streams:
         self._made: dict[int, tuple[str, bytes]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
-        app.extensions["bus.metrics"].add(
+        app.extensions["bus.operations.metrics"].add(
             lambda: [gauge("web_open_boards", "Boards that are kept up to date by a stream.", len(self._open))]
         )
 

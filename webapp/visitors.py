@@ -17,13 +17,13 @@ from flask.sessions import NullSession, SecureCookieSession, SecureCookieSession
 from flask_login import LoginManager, UserMixin, current_user
 from werkzeug.exceptions import Unauthorized
 
-from bus import keys, sessions
-from bus.db import Connection
+from bus.auth import sessions
+from bus.auth.identities import Claim
+from bus.auth.sessions import Session
+from bus.db import Connection, shared_keys
 from bus.errors import BusError, InvalidArgument, Unavailable
-from bus.identities import Claim
-from bus.owners import Owner
-from bus.rules import text
-from bus.sessions import Session
+from bus.rules import validation
+from bus.tenancy.owners import Owner
 from webapp.engine import database, options
 
 SSO_ISSUER = "sso-header"
@@ -80,7 +80,7 @@ def vouched_by_proxy() -> Claim | None:
         return None
     try:
         # Two headers of that name arrive as one with a comma, which is no address.
-        email = text.email(request.headers.get(header, "").strip(), header)
+        email = validation.email(request.headers.get(header, "").strip(), header)
     except InvalidArgument:
         return None
     return Claim(SSO_ISSUER, email.lower(), email)
@@ -197,7 +197,7 @@ class _Visits(SecureCookieSessionInterface):
         if not app.secret_key:
             try:
                 with app.extensions["bus.db"].write() as conn:
-                    app.secret_key = keys.get(conn, "web").hex()
+                    app.secret_key = shared_keys.get(conn, "web").hex()
             except (BusError, psycopg.Error):
                 # Without a key Flask gives the request a session that cannot be written; see `require_key`.
                 return None

@@ -9,15 +9,15 @@ from celery import Celery
 from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
-from bus import logs, telemetry
+from bus.config.redaction import Asked
+from bus.config.settings import SettingError
+from bus.coordination.change_notifications import Sender
 from bus.db import Database
 from bus.errors import Unavailable
-from bus.hints import Sender
-from bus.jobs import QUEUE
-from bus.masking import Asked
-from bus.metrics import Metrics
-from bus.reporting import Reporter
-from bus.settings import SettingError
+from bus.operations import logs, telemetry
+from bus.operations.heartbeat import Reporter
+from bus.operations.jobs import QUEUE
+from bus.operations.metrics import Metrics
 from workers import scrape
 from workers.app import create_app, database
 from workers.job import all_jobs, announce, ran, stopping

@@ -12,11 +12,11 @@ from typing import Any
 from celery import Celery, Task
 from celery.signals import setup_logging
 
+from bus.config.settings import SettingError
+from bus.coordination.change_notifications import Sender
 from bus.db import Database
 from bus.errors import Unavailable
-from bus.hints import Sender
-from bus.jobs import QUEUE
-from bus.settings import SettingError
+from bus.operations.jobs import QUEUE
 from workers.job import Job, all_jobs, run
 from workers.settings import WorkerSettings
 

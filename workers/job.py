@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from bus import jobs as runs
-from bus import telemetry
 from bus.db import Connection, Database
 from bus.errors import Unavailable
-from bus.logs import belongs_to
-from bus.tally import SharedTally, SharedTimings
+from bus.operations import jobs as runs
+from bus.operations import telemetry
+from bus.operations.counters import SharedTally, SharedTimings
+from bus.operations.logs import belongs_to
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger("workers.job")
@@ -174,7 +174,7 @@ class Outcome:
 
 
 def announce(db: Database, settings: WorkerSettings, *, schedule: bool = True) -> None:
-    """Let the database know what jobs there are and how often they run here; see `bus.jobs.announce`.
+    """Let the database know what jobs there are and how often they run here; see `bus.operations.jobs.announce`.
 
     Raises:
         Unavailable: PostgreSQL is away.

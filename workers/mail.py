@@ -9,7 +9,7 @@ from email.utils import formatdate, make_msgid
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from bus.notices import Notice
+from bus.notifications.outbox import Notice
 from workers.sent import Sent
 from workers.settings import WorkerSettings
 

@@ -3,9 +3,9 @@
 import logging
 import threading
 
-from bus import jobs as runs
 from bus.db import Database
 from bus.errors import Unavailable
+from bus.operations import jobs as runs
 from workers.job import all_jobs, run, stopping
 from workers.settings import WorkerSettings
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client.metrics_core import Metric
 
 from bus.db import Database
-from bus.metrics import CONTENT_TYPE, Metrics, gauge, histogram, of_tally, pool
+from bus.operations.metrics import CONTENT_TYPE, Metrics, gauge, histogram, of_tally, pool
 from workers.job import ran, took
 
 _log = logging.getLogger(__name__)

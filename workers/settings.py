@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from bus.settings import SettingError, Settings, number, switch
+from bus.config.settings import SettingError, Settings, number, switch
 
 
 @dataclass(frozen=True)

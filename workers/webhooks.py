@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from bus import __version__
-from bus.notices import Notice
+from bus.notifications.outbox import Notice
 from workers.sent import Sent
 
 _TIMEOUT_SECONDS = 5.0

@@ -26,8 +26,9 @@ from bench.scenario import Result, Stage
 from bench.scripts import Mixed, number_in
 from bench.stats import summarise
 from bench.wire import Address, call, is_complete
-from bus import humans, sessions
-from bus.settings import Settings
+from bus.auth import sessions
+from bus.config.settings import Settings
+from bus.tenancy import humans
 from cli.embedded import child
 from webapp.app import create_app
 from webapp.streams import MOST_OF_ONE

@@ -18,9 +18,11 @@ from bench.checks import require
 from bench.crew import Team, make_teams
 from bench.scenario import Result, Stage
 from bench.stats import Summary, summarise
-from bus import humans, invites, sessions, tallies
+from bus.analytics import rollups
+from bus.auth import sessions
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.settings import Settings
+from bus.tenancy import humans, invites
 from webapp.app import create_app
 from webapp.options import WebOptions
 from webapp.page import Pages
@@ -90,10 +92,10 @@ def run(stage: Stage) -> Result:
 
 def _count(database: Database, project_id: int) -> None:
     """As the job `keep_tallies` does, so that there are pictures."""
-    done = tallies.BATCH
-    while done == tallies.BATCH:
+    done = rollups.BATCH
+    while done == rollups.BATCH:
         with database.write() as conn:
-            done = tallies.count(conn, project_id)
+            done = rollups.count(conn, project_id)
 
 
 def _signed_in(app: Flask, stage: Stage, team: Team) -> FlaskClient:

@@ -9,8 +9,8 @@ from cli import agent_calls
 from cli.options import data_option, emit, json_option, limit_options, table
 
 if TYPE_CHECKING:
-    from bus.members import Found
-    from bus.participations import Grant
+    from bus.tenancy.members import Found
+    from bus.tenancy.participations import Grant
 
 
 @click.group("agent", short_help="Agents of a project; claim, post, lease and more for scripts.")
@@ -46,7 +46,7 @@ def add(
     as_json: bool,
 ) -> None:
     """Let an agent into a project and show its token, this once."""
-    from bus import participations, projects
+    from bus.tenancy import participations, projects
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -62,7 +62,7 @@ def add(
 @json_option
 def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Give an agent a new token, shown this once; its older ones stop working at once."""
-    from bus import participations, projects
+    from bus.tenancy import participations, projects
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -77,7 +77,7 @@ def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
 @json_option
 def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Revoke every token of an agent; it stays in the project."""
-    from bus import participations, projects
+    from bus.tenancy import participations, projects
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -94,7 +94,7 @@ def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
 @json_option
 def list_(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List who is in a project."""
-    from bus import members, projects
+    from bus.tenancy import members, projects
     from cli.engine import transaction
 
     with transaction(data) as conn:

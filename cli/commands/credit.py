@@ -27,7 +27,8 @@ def command() -> None:
 @json_option
 def add(owner: str, amount: int, reference: str, grant: bool, reason: str, data: Path | None, as_json: bool) -> None:
     """Add AMOUNT credits to OWNER. Whoever was suspended for want of credits is let in again at once."""
-    from bus import credits, owners
+    from bus.billing import credits
+    from bus.tenancy import owners
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -52,7 +53,8 @@ def add(owner: str, amount: int, reference: str, grant: bool, reason: str, data:
 @json_option
 def show(owner: str, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
     """The balance of OWNER and its entries, newest first."""
-    from bus import credits, owners
+    from bus.billing import credits
+    from bus.tenancy import owners
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -88,7 +90,8 @@ def show(owner: str, before: int | None, limit: int, data: Path | None, as_json:
 @json_option
 def plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
     """Put OWNER on a plan; who is comped is metered and never suspended."""
-    from bus import credits, owners
+    from bus.billing import credits
+    from bus.tenancy import owners
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -102,7 +105,7 @@ def plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
 @json_option
 def prices(data: Path | None, as_json: bool) -> None:
     """What each type of event costs now, and what is set for later."""
-    from bus import credits
+    from bus.billing import credits
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -125,7 +128,7 @@ def price(event: str, amount: int, start: datetime | None, data: Path | None, as
     """Set what an EVENT costs from now on; what was written before keeps its price."""
     from datetime import UTC
 
-    from bus import credits
+    from bus.billing import credits
     from cli.engine import transaction
 
     with transaction(data) as conn:

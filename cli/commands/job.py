@@ -20,7 +20,7 @@ def command() -> None:
 @json_option
 def list_jobs(data: Path | None, as_json: bool) -> None:
     """Every job, how often it runs, and how its last run went."""
-    from bus import jobs as runs
+    from bus.operations import jobs as runs
     from cli.engine import transaction
     from workers.job import all_jobs
 
@@ -60,8 +60,8 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
     """
     import dataclasses
 
+    from bus.coordination.change_notifications import Sender
     from bus.db import Database
-    from bus.hints import Sender
     from cli.exits import CliError, Exit
     from cli.runtime import settings_for_cli
     from workers.job import all_jobs, announce, run
@@ -98,7 +98,7 @@ def history(name: str | None, before: int | None, limit: int, data: Path | None,
     """Runs of the job NAME, or of all, newest first."""
     import dataclasses
 
-    from bus import jobs as runs
+    from bus.operations import jobs as runs
     from cli.engine import transaction
 
     with transaction(data) as conn:

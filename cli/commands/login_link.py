@@ -18,7 +18,8 @@ def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
 
     Whoever has the link is the owner: hand it over as you would a password.
     """
-    from bus import login_links, owners
+    from bus.auth import login_links
+    from bus.tenancy import owners
     from cli.engine import transaction
     from cli.runtime import settings_for_cli
 

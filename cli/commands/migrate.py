@@ -15,8 +15,8 @@ def command(data: Path | None, as_json: bool) -> None:
 
     Safe to run twice at once, and while the bus works.
     """
-    from bus import schema
+    from bus.db import migrate
     from cli.runtime import settings_for_cli
 
-    schema.migrate(settings_for_cli(data).database_url)
-    emit({"revision": schema.head()}, f"The schema is at {schema.head()}.", as_json=as_json)
+    migrate.migrate(settings_for_cli(data).database_url)
+    emit({"revision": migrate.head()}, f"The schema is at {migrate.head()}.", as_json=as_json)

@@ -8,7 +8,7 @@ import click
 from cli.options import data_option, emit, json_option, limit_options, table
 
 if TYPE_CHECKING:
-    from bus.owners import Owner
+    from bus.tenancy.owners import Owner
 
 
 @click.group("owner", short_help="Owners: add, list, operator.")
@@ -24,7 +24,7 @@ def command() -> None:
 @json_option
 def add(email: str, handle: str | None, operator: bool, data: Path | None, as_json: bool) -> None:
     """Create an owner."""
-    from bus import owners
+    from bus.tenancy import owners
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -38,7 +38,7 @@ def add(email: str, handle: str | None, operator: bool, data: Path | None, as_js
 @json_option
 def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List owners by id."""
-    from bus import owners
+    from bus.tenancy import owners
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -67,7 +67,7 @@ def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
 @json_option
 def operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
     """Let OWNER (handle or e-mail) use the operator console, from the next request on."""
-    from bus import owners
+    from bus.tenancy import owners
     from cli.engine import transaction
 
     with transaction(data) as conn:

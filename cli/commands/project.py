@@ -8,7 +8,7 @@ import click
 from cli.options import data_option, emit, json_option, limit_options, table
 
 if TYPE_CHECKING:
-    from bus.projects import Project
+    from bus.tenancy.projects import Project
 
 
 @click.group("project", short_help="Projects: add, list.")
@@ -23,7 +23,7 @@ def command() -> None:
 @json_option
 def add(name: str, handle: str | None, data: Path | None, as_json: bool) -> None:
     """Create a project."""
-    from bus import projects
+    from bus.tenancy import projects
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -38,7 +38,7 @@ def add(name: str, handle: str | None, data: Path | None, as_json: bool) -> None
 @json_option
 def list_(handle: str | None, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List projects by id."""
-    from bus import owners, projects
+    from bus.tenancy import owners, projects
     from cli.engine import transaction
 
     with transaction(data) as conn:
@@ -49,8 +49,8 @@ def list_(handle: str | None, after: int, limit: int, data: Path | None, as_json
 
 
 def _owner_id(conn: Any, handle: str | None) -> int:
-    from bus import owners
     from bus.errors import BusError
+    from bus.tenancy import owners
 
     if handle is not None:
         return owners.get(conn, handle).id

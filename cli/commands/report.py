@@ -18,8 +18,9 @@ def command(project: str, data: Path | None, as_json: bool) -> None:
     Times to acknowledge run to the first ack by somebody other than the sender. Collisions are leases that
     met a live lease of somebody else.
     """
-    from bus import projects, reports
+    from bus.analytics import reports
     from bus.db import Database
+    from bus.tenancy import projects
     from cli.report import facts, render
     from cli.runtime import settings_for_cli
 

@@ -56,9 +56,9 @@ def _read(token_file: Path | None) -> str:
 
 def _judge(conn: "Connection", text: str) -> dict[str, Any]:
     """Whether the token works now, decided by the statement that every call of an agent begins with."""
-    from bus import participants, tokens
     from bus.errors import NotAuthenticated, OwnerSuspended
-    from bus.rules.tokens import fingerprint, is_well_formed
+    from bus.rules.token_format import fingerprint, is_well_formed
+    from bus.tenancy import participants, tokens
 
     if not is_well_formed(text):
         return _verdict(False, "This is no token of LLM Bus; it may have been cut off when it was copied.")

@@ -28,12 +28,12 @@ def command() -> None:
 @json_option
 def add(url: str, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """Send notices to URL, and show the secret that signs them."""
-    from bus import notices
+    from bus.notifications import outbox
     from cli.engine import transaction
 
     with transaction(data) as conn:
         owner_id, project_id = _place(conn, owner, project)
-        made = notices.add_webhook(conn, owner_id, url, project_id=project_id)
+        made = outbox.add_webhook(conn, owner_id, url, project_id=project_id)
     emit(dataclasses.asdict(made), f"Webhook {made.id} to {made.url}\nSecret: {made.secret}", as_json=as_json)
 
 
@@ -44,13 +44,13 @@ def add(url: str, owner: str | None, project: str | None, data: Path | None, as_
 @json_option
 def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """The webhooks of a project or an owner, and how their last notices went."""
-    from bus import notices
+    from bus.notifications import outbox
     from cli.engine import transaction
 
     with transaction(data) as conn:
         owner_id, project_id = _place(conn, owner, project)
-        found = notices.list_webhooks(conn, owner_id, project_id=project_id)
-        log = notices.list_(conn, owner_id, project_id=project_id, limit=20)
+        found = outbox.list_webhooks(conn, owner_id, project_id=project_id)
+        log = outbox.list_(conn, owner_id, project_id=project_id, limit=20)
     hooks = table(("ID", "URL"), [(one.id, one.url) for one in found])
     rows = [
         (one.id, f"{one.created_at:%Y-%m-%d %H:%M}", one.kind, one.channel, one.state, one.attempts, one.said)
@@ -74,12 +74,12 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
 @json_option
 def remove(webhook_id: int, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """Send nothing there any more."""
-    from bus import notices
+    from bus.notifications import outbox
     from cli.engine import transaction
 
     with transaction(data) as conn:
         owner_id, _ = _place(conn, owner, project)
-        notices.remove_webhook(conn, owner_id, webhook_id)
+        outbox.remove_webhook(conn, owner_id, webhook_id)
     emit({"removed": webhook_id}, f"Webhook {webhook_id} is removed.", as_json=as_json)
 
 
@@ -91,20 +91,20 @@ def remove(webhook_id: int, owner: str | None, project: str | None, data: Path |
 @json_option
 def test(owner: str | None, project: str | None, email: str | None, data: Path | None, as_json: bool) -> None:
     """Send a test notice; a worker tells it within seconds, and `llm-bus webhook list` says what came of it."""
-    from bus import notices
-    from bus.rules import text
+    from bus.notifications import outbox
+    from bus.rules import validation
     from cli.engine import transaction
 
     if email is not None:
-        email = text.email(email, "email")
+        email = validation.email(email, "email")
     with transaction(data) as conn:
         owner_id, project_id = _place(conn, owner, project)
-        count = notices.add(conn, "test", owner_id=owner_id, project_id=project_id, address=email)
+        count = outbox.add(conn, "test", owner_id=owner_id, project_id=project_id, address=email)
     emit({"notices": count}, f"{count} notices are on their way.", as_json=as_json)
 
 
 def _place(conn: "Connection", owner: str | None, project: str | None) -> tuple[int, int | None]:
-    from bus import owners, projects
+    from bus.tenancy import owners, projects
     from cli.exits import CliError, Exit
 
     if (owner is None) == (project is None):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bus.reports import ProjectReport
+from bus.analytics.reports import ProjectReport
 from cli.demo.steps import Expected
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from bus import reports
+from bus.analytics import reports
+from bus.analytics.reports import ProjectReport
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.reports import ProjectReport
-from bus.settings import Settings
 from cli.demo.check import differences
 from cli.demo.plan import make_plan
 from cli.demo.play import StepFailedError, gateway_answers, play

@@ -4,11 +4,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
-from bus import owners, participations, projects
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.owners import Owner
-from bus.projects import Project
+from bus.tenancy import owners, participations, projects
+from bus.tenancy.owners import Owner
+from bus.tenancy.projects import Project
 from cli.demo.steps import Plan
 from cli.runtime import OWNER_EMAIL
 from cli.seed import OWNER_HANDLE

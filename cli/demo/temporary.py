@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from bus.settings import Settings
+from bus.config.settings import Settings
 from cli import runtime
 from cli.embedded import child
 from cli.exits import CliError

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from bus import invites, limits
+from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.tenancy import invites
 from mcp_gateway.toolkit import tool
 from mcp_gateway.tools.arguments import Label, Lane
 from mcp_gateway.tools.participants import Kind

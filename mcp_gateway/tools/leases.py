@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Literal
 
-from bus import leases
+from bus.coordination import leases
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.toolkit import tool

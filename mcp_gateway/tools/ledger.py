@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from bus import ledger, limits
+from bus import limits
+from bus.coordination import ledger
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.toolkit import tool

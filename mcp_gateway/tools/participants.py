@@ -2,10 +2,10 @@
 
 from typing import Any, Literal
 
-from bus import participants
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.participations import Grant
+from bus.tenancy import participants
+from bus.tenancy.participations import Grant
 from mcp_gateway.render import render
 from mcp_gateway.toolkit import tool
 from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane

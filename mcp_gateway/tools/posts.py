@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from bus import limits, posts
+from bus import limits
+from bus.coordination import posts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from bus import limits, presence
+from bus import limits
+from bus.coordination import presence
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.toolkit import tool

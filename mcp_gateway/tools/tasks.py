@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from bus import limits, task_lists, tasks
+from bus import limits
+from bus.coordination import task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.toolkit import tool
@@ -97,6 +98,6 @@ def list_tasks(
     ready: bool | None = None,
     before: BeforeId | None = None,
     limit: Annotated[int, Meta(ge=1, le=200)] = 50,
-) -> task_lists.Tasks:
+) -> task_queries.Tasks:
     """Tasks, newest first; ready=true for those that could be started now."""
-    return task_lists.list_(conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit)
+    return task_queries.list_(conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit)

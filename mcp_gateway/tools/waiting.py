@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from bus import waiting
+from bus.coordination import long_poll
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.toolkit import tool
@@ -22,7 +22,7 @@ def wait_for(
     surface: Surface | None = None,
     take: bool = False,
     timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = WAIT_SECONDS,
-) -> waiting.Wait:
+) -> long_poll.Wait:
     """Wait for unacked posts (inbox), acks of your posts, a surface to become free (lease) or a ready task; take also
     starts the task. Answers at once if there is something, else when there is; timed_out: call again."""
-    return waiting.begin(conn, ctx, kind, surface=surface, take=take)
+    return long_poll.begin(conn, ctx, kind, surface=surface, take=take)

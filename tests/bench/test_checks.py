@@ -8,7 +8,7 @@ import pytest
 
 from bench import checks, crew, history
 from bench.checks import WrongError
-from bus import posts, sequences
+from bus.coordination import posts, sequences
 from bus.db import Database
 
 

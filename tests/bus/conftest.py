@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from bus.db import Connection, Database
-from bus.projects import Project
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
 

@@ -2,11 +2,12 @@
 
 import pytest
 
-from bus import owners, participations, posts, projects, tokens
+from bus.coordination import posts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import NotAuthenticated, OwnerSuspended
-from bus.rules import tokens as form
+from bus.rules import token_format as form
+from bus.tenancy import owners, participations, projects, tokens
 from tests import factories, scenes
 from tests.checks import fingerprint, refused
 from tests.scenes import ADMIN_VERBS, READS, VERBS, WRITES

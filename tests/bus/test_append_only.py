@@ -3,10 +3,11 @@
 import psycopg
 import pytest
 
-from bus import audit, leases, participants, projects
+from bus.coordination import leases
 from bus.db import Connection, Database
 from bus.errors import NotAuthenticated
 from bus.tables import COORDINATION, TENANCY
+from bus.tenancy import audit, participants, projects
 from tests import scenes
 from tests.checks import refused
 

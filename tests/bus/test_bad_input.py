@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from bus import digest, leases, ledger, participants, posts, presence, sequences, task_lists, tasks
+from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
+from bus.tenancy import participants
 from tests import factories, scenes
 from tests.checks import fingerprint
 from tests.scenes import Scene
@@ -142,11 +143,11 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
     "task_ship task_id": (lambda c, x, s, v: tasks.ship(c, x, v), _ID),
     "task_ship ref": (lambda c, x, s, v: tasks.ship(c, x, s.running_task, ref=v), _name(200)),
     "task_next lane": (lambda c, x, s, v: tasks.take_next(c, x, lane=v), _name(64)),
-    "list_tasks status": (lambda c, x, s, v: task_lists.list_(c, x, status=v), _WRONG),
-    "list_tasks owner": (lambda c, x, s, v: task_lists.list_(c, x, owner=v), _label()),
-    "list_tasks lane": (lambda c, x, s, v: task_lists.list_(c, x, lane=v), _name(64)),
-    "list_tasks before": (lambda c, x, s, v: task_lists.list_(c, x, before=v), _ID),
-    "list_tasks limit": (lambda c, x, s, v: task_lists.list_(c, x, limit=v), _integer(1, 200)),
+    "list_tasks status": (lambda c, x, s, v: task_queries.list_(c, x, status=v), _WRONG),
+    "list_tasks owner": (lambda c, x, s, v: task_queries.list_(c, x, owner=v), _label()),
+    "list_tasks lane": (lambda c, x, s, v: task_queries.list_(c, x, lane=v), _name(64)),
+    "list_tasks before": (lambda c, x, s, v: task_queries.list_(c, x, before=v), _ID),
+    "list_tasks limit": (lambda c, x, s, v: task_queries.list_(c, x, limit=v), _integer(1, 200)),
     "register lane": (lambda c, x, s, v: presence.register(c, x, v), _name(64)),
     "register status": (lambda c, x, s, v: presence.register(c, x, "l", status=v), _words(140, 0)),
     "who_is_active lane": (lambda c, x, s, v: presence.list_active(c, x, lane=v), _name(64)),
@@ -230,7 +231,7 @@ def test_text_is_data_and_nothing_else(conn: Connection, text: str) -> None:
     (post,) = posts.list_(conn, me, to_lane=text, tag=text, ref=text).posts
     assert (post.body, post.subject, post.to_lane, post.ref, post.tag) == (text,) * 5
     assert [event.type for event in ledger.query(conn, me, ref=text).events] == ["post"]
-    assert [task.title for task in task_lists.list_(conn, me, lane=text).tasks] == [text]
+    assert [task.title for task in task_queries.list_(conn, me, lane=text).tasks] == [text]
     assert [one.status for one in presence.list_active(conn, me, lane=text).active] == [text]
     for name in (text, f"{scene.caller.handle}/{text}"):
         with pytest.raises(BusError), conn.raw.transaction():

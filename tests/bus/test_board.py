@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
-from bus import board, leases, participations, posts, presence, sequences, tasks
+from bus.coordination import board, leases, posts, presence, sequences, tasks
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
 

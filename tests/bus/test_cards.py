@@ -8,11 +8,11 @@ import subprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus import cards
-from bus.cards import Addresses
+from bus import client_setup
+from bus.client_setup import Addresses
 from bus.errors import InvalidArgument
-from bus.rules import text
-from bus.rules.tokens import mint, mint_code
+from bus.rules import validation
+from bus.rules.token_format import mint, mint_code
 
 _FILES = {"cursor", "opencode", "windsurf"}
 # Worse than any token or address is: all that can be printed, quotes and line ends included.
@@ -21,7 +21,7 @@ _NASTY = st.text(alphabet=string.printable.replace("\0", "") + "é§ß✓", min_
 
 def _is_name(drawn: str) -> bool:
     try:
-        text.name(drawn, "name")
+        validation.name(drawn, "name")
     except InvalidArgument:
         return False
     return True
@@ -45,7 +45,7 @@ def _words(script: str) -> list[list[str]]:
 @settings(max_examples=60, deadline=None)
 @given(_NASTY, _NASTY)
 def test_every_shell_line_hands_over_exactly_the_token_and_the_address(address: str, token: str) -> None:
-    for client in cards.clients(Addresses("https://bus.example.org", address), token):
+    for client in client_setup.clients(Addresses("https://bus.example.org", address), token):
         if client.key in _FILES:
             continue
         (command,) = _words(client.line)
@@ -63,7 +63,7 @@ def test_every_shell_line_hands_over_exactly_the_token_and_the_address(address: 
 
 @given(_NASTY, _NASTY)
 def test_every_file_is_json_in_one_line(address: str, token: str) -> None:
-    for client in cards.clients(Addresses("https://bus.example.org", address), token):
+    for client in client_setup.clients(Addresses("https://bus.example.org", address), token):
         if client.key in _FILES:
             assert client.file is not None
             assert "\n" not in client.line
@@ -76,7 +76,7 @@ def test_every_file_is_json_in_one_line(address: str, token: str) -> None:
 @given(_NAMES, st.none() | _NAMES, st.booleans())
 def test_no_name_breaks_out_of_the_prompt_or_its_shell_line(project: str, name: str | None, told: bool) -> None:
     code = mint_code()
-    prompt = cards.invite_prompt(Addresses("https://bus.example.org", "https://x/mcp"), code, project, name)
+    prompt = client_setup.invite_prompt(Addresses("https://bus.example.org", "https://x/mcp"), code, project, name)
     before, line, after = prompt.split("\n\n")
     assert "\n" not in before + after
     (command,) = _words(line)
@@ -91,7 +91,7 @@ def test_no_name_breaks_out_of_the_prompt_or_its_shell_line(project: str, name: 
 @given(_NAMES, _NAMES)
 def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, label: str) -> None:
     token = mint()
-    prompt = cards.connect_prompt(Addresses("https://b", "https://b/mcp"), token, project, f"ada/{label}")
+    prompt = client_setup.connect_prompt(Addresses("https://b", "https://b/mcp"), token, project, f"ada/{label}")
     paragraphs = prompt.split("\n\n")
     assert len(paragraphs) == 4
     assert json.dumps(f"ada/{label}") in paragraphs[0]
@@ -102,13 +102,13 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
 
 def test_all_seven_clients_are_there_and_agents_are_told_of_three() -> None:
     addresses = Addresses("https://b", "https://b/mcp")
-    names = [client.name for client in cards.clients(addresses, mint())]
+    names = [client.name for client in client_setup.clients(addresses, mint())]
     assert names == ["Claude Code", "Codex", "Cursor", "Gemini CLI", "VS Code", "OpenCode", "Windsurf"]
-    assert set(cards.setup(addresses, mint())["clients"]) == {"claude_code", "codex", "gemini"}
+    assert set(client_setup.setup(addresses, mint())["clients"]) == {"claude_code", "codex", "gemini"}
 
 
 def test_the_file_to_download_holds_the_token_and_the_one_to_commit_does_not() -> None:
     token = mint()
     addresses = Addresses("https://b", "https://b/mcp")
-    assert token in json.dumps(cards.token_json(addresses, token))
-    assert token not in json.dumps(cards.mcp_json(addresses))
+    assert token in json.dumps(client_setup.token_json(addresses, token))
+    assert token not in json.dumps(client_setup.mcp_json(addresses))

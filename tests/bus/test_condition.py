@@ -7,12 +7,15 @@ from contextlib import closing
 
 import pytest
 
-from bus import condition, jobs, metering, posts, processes, projects, sequences
-from bus.condition import Probe
+from bus.billing import metering
+from bus.config.redaction import Setting
+from bus.coordination import posts, sequences
 from bus.db import Connection, Database
-from bus.masking import Setting
-from bus.reporting import Reporter, traffic
-from bus.tally import SharedTally, SharedTimings, Tally
+from bus.operations import jobs, process_registry, status
+from bus.operations.counters import SharedTally, SharedTimings, Tally
+from bus.operations.heartbeat import Reporter, traffic
+from bus.operations.status import Probe
+from bus.tenancy import projects
 from tests.factories import make_agent, make_project
 from tests.racing import race
 from tests.servers import free_port
@@ -28,7 +31,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 def _report(conn: Connection, name: str, kind: str = "gateway", **figures: object) -> None:
     shown = {"PORT": Setting("80", False)}
-    processes.report(conn, name, kind, pid=7, uptime=100.0, settings=shown, figures=figures)
+    process_registry.report(conn, name, kind, pid=7, uptime=100.0, settings=shown, figures=figures)
 
 
 def _age(conn: Connection, name: str, seconds: int) -> None:
@@ -41,19 +44,19 @@ def test_a_process_is_there_until_it_is_not_seen_for_a_minute(conn: Connection) 
     _report(conn, "a", waiting=1)
     _report(conn, "b", "web")
     _report(conn, "a", waiting=3)
-    first, second = processes.list_(conn)
+    first, second = process_registry.list_(conn)
     assert (first.id, first.kind, first.pid, first.figures) == ("a", "gateway", 7, {"waiting": 3})
     assert (second.id, second.settings) == ("b", {"PORT": Setting("80", False)})
     assert 99 < first.uptime_seconds < 130
     _age(conn, "a", 50)
-    assert not processes.list_(conn)[0].is_gone
+    assert not process_registry.list_(conn)[0].is_gone
     _age(conn, "a", 11)
-    assert [one.id for one in processes.list_(conn)] == ["b"]
-    assert [(one.id, one.is_gone) for one in processes.list_(conn, gone=True)] == [("a", True), ("b", False)]
+    assert [one.id for one in process_registry.list_(conn)] == ["b"]
+    assert [(one.id, one.is_gone) for one in process_registry.list_(conn, gone=True)] == [("a", True), ("b", False)]
     # It was only slow: the next report brings it back.
     _report(conn, "a")
-    processes.remove(conn, "b")
-    assert [one.id for one in processes.list_(conn)] == ["a"]
+    process_registry.remove(conn, "b")
+    assert [one.id for one in process_registry.list_(conn)] == ["a"]
 
 
 def test_a_reporter_reports_at_once_and_takes_it_back(db: Database) -> None:
@@ -61,9 +64,9 @@ def test_a_reporter_reports_at_once_and_takes_it_back(db: Database) -> None:
     reporter = Reporter(
         db, "web", {"PORT": Setting("80", True)}, counts=lambda: traffic(served), figures=lambda: {"waiting": 2}
     )
-    for status, times in (("200", 5), ("404", 2), ("500", 1)):
+    for code, times in (("200", 5), ("404", 2), ("500", 1)):
         for _ in range(times):
-            served.add("/", status)
+            served.add("/", code)
     reporter.start()
     deadline = time.monotonic() + 20
     while not (found := _listed(db)):
@@ -79,9 +82,9 @@ def test_a_reporter_reports_at_once_and_takes_it_back(db: Database) -> None:
     assert _listed(db) == []
 
 
-def _listed(db: Database) -> list[processes.Process]:
+def _listed(db: Database) -> list[process_registry.Process]:
     with db.call() as conn:
-        return processes.list_(conn, gone=True)
+        return process_registry.list_(conn, gone=True)
 
 
 def test_a_reporter_whose_database_is_away_is_in_nobodys_way() -> None:
@@ -95,7 +98,7 @@ def test_a_reporter_whose_database_is_away_is_in_nobodys_way() -> None:
 
 
 def test_an_empty_service_is_well(db: Database) -> None:
-    found = condition.look(db, NO_REDIS)
+    found = status.look(db, NO_REDIS)
     assert found.postgres is not None
     assert found.postgres.is_migrated
     assert (found.has_redis, found.queue) == (False, None)
@@ -111,20 +114,20 @@ def test_what_is_away_is_said_quickly() -> None:
     with closing(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none")) as away:
         started = time.monotonic()
         with closing(Probe(f"redis://127.0.0.1:{free_port()}/0")) as probe:
-            found = condition.look(away, probe)
+            found = status.look(away, probe)
         assert time.monotonic() - started < 3
     assert (found.postgres, found.has_redis, found.queue, found.contents) == (None, True, None, None)
 
 
 def test_a_schema_that_is_too_old_is_named(empty_database_url: str) -> None:
     with closing(Database(empty_database_url)) as db:
-        found = condition.look(db, NO_REDIS)
+        found = status.look(db, NO_REDIS)
     assert found.postgres is not None
     assert (found.postgres.migration, found.postgres.is_migrated, found.contents) == (None, False, None)
 
 
 def test_the_condition_counts_what_is_there(db: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(condition, "UNREAD_CAP", 4)
+    monkeypatch.setattr(status, "UNREAD_CAP", 4)
     with db.write() as conn:
         project = make_project(conn)
         alice, bob = make_agent(conn, project, "alice"), make_agent(conn, project, "bob")
@@ -145,7 +148,7 @@ def test_the_condition_counts_what_is_there(db: Database, redis_url: str, monkey
         conn.one("UPDATE job_run SET started_at = started_at - interval '65 s' WHERE name = 'often' RETURNING 1")
     with closing(Probe(redis_url)) as probe:
         probe._client.rpush(jobs.QUEUE, "one", "two")
-        found = condition.look(db, probe)
+        found = status.look(db, probe)
     assert found.queue is not None
     assert found.queue.depth == 2
     contents = found.contents
@@ -166,7 +169,7 @@ def test_the_condition_counts_what_is_there(db: Database, redis_url: str, monkey
         posts.create(conn, alice.ctx, "hello", to_actor="bob")
         metering.bill(conn, project.id)
     with db.write() as conn:
-        again = condition.read(conn)
+        again = status.read(conn)
     assert (again.unread, again.unmetered_seconds) == (4, 0.0)
 
 
@@ -178,9 +181,9 @@ def test_the_ledgers_growth_is_read_from_samples_and_never_falls(db: Database) -
         with db.write() as conn:
             for _ in range(events):
                 sequences.claim(conn, ada.ctx, "adr")
-            condition.sample(conn)
+            status.sample(conn)
             # Another one within seconds is none.
-            condition.sample(conn)
+            status.sample(conn)
             conn.one(
                 "UPDATE service_sample SET at = at - make_interval(secs => %s)"
                 " WHERE id = (SELECT max(id) FROM service_sample) RETURNING 1",
@@ -188,7 +191,7 @@ def test_the_ledgers_growth_is_read_from_samples_and_never_falls(db: Database) -
             )
     with db.write() as conn:
         assert conn.all("SELECT written FROM service_sample ORDER BY at") == [(10,), (30,), (60,), (65,)]
-        growth = condition.read(conn).growth
+        growth = status.read(conn).growth
     assert growth.written == 65
     # Over the 65 seconds and the hour that lie between the samples.
     assert growth.last_minute == pytest.approx(5 * 60 / 65, rel=0.02)
@@ -202,14 +205,14 @@ def test_the_ledgers_growth_is_read_from_samples_and_never_falls(db: Database) -
         conn.all("UPDATE service_sample SET at = at - interval '1 minute' RETURNING 1")
     with db.write() as conn:
         sequences.claim(conn, make_agent(conn).ctx, "adr")
-        assert condition.read(conn).growth.written == 65
+        assert status.read(conn).growth.written == 65
 
 
 def test_of_many_who_sample_at_once_one_does(db: Database) -> None:
     with db.write() as conn:
         ada = make_agent(conn)
         sequences.claim(conn, ada.ctx, "adr")
-    race(db, 10, lambda conn, _: condition.sample(conn))
+    race(db, 10, lambda conn, _: status.sample(conn))
     with db.call() as conn:
         assert conn.all("SELECT standing, written FROM service_sample") == [(1, 1)]
 

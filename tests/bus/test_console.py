@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bus import audit, console, invites, jobs, leases, owners, projects, sessions, verdict
-from bus.audit import Filter
-from bus.condition import Condition, Contents, Growth, JobState, Postgres, Queue
+from bus.auth import sessions
+from bus.coordination import leases
 from bus.db import Connection, Database
-from bus.processes import Process
-from bus.revision import EXPECTED
+from bus.db.schema_version import EXPECTED
+from bus.operations import diagnostics, jobs, queries
+from bus.operations.process_registry import Process
+from bus.operations.status import Condition, Contents, Growth, JobState, Postgres, Queue
+from bus.tenancy import audit, invites, owners, projects
+from bus.tenancy.audit import Filter
 from tests.checks import refused
 from tests.factories import make_agent, make_owner, make_project
 from tests.racing import race, together, winners
@@ -24,22 +27,22 @@ def test_owners_are_found_by_any_part_of_handle_or_address_and_page(conn: Connec
     made = [make_owner(conn, f"finder-{number}") for number in range(3)]
     project = make_project(conn, "apollo", made[0])
     make_agent(conn, project)
-    assert [one.id for one in console.list_owners(conn, "INDER-")] == [one.id for one in reversed(made)]
-    assert [one.handle for one in console.list_owners(conn, "inder-1@EXAMPLE")] == ["finder-1"]
+    assert [one.id for one in queries.list_owners(conn, "INDER-")] == [one.id for one in reversed(made)]
+    assert [one.handle for one in queries.list_owners(conn, "inder-1@EXAMPLE")] == ["finder-1"]
     # No pattern of LIKE: a character is a character.
-    assert console.list_owners(conn, "finder%") == []
-    first = console.list_owners(conn, "finder-", limit=2)
+    assert queries.list_owners(conn, "finder%") == []
+    first = queries.list_owners(conn, "finder-", limit=2)
     assert [one.handle for one in first] == ["finder-2", "finder-1"]
-    assert [one.handle for one in console.list_owners(conn, "finder-", before=first[-1].id)] == ["finder-0"]
+    assert [one.handle for one in queries.list_owners(conn, "finder-", before=first[-1].id)] == ["finder-0"]
     owners.suspend(conn, made[1].id, reason="abuse", actor="op")
-    (only,) = console.list_owners(conn, "finder-", suspended=True)
+    (only,) = queries.list_owners(conn, "finder-", suspended=True)
     assert (only.handle, only.suspended_reason, only.plan, only.balance) == ("finder-1", "abuse", None, None)
-    found = console.get_owner(conn, made[0].id)
+    found = queries.get_owner(conn, made[0].id)
     assert (found.projects, found.events, found.last_at) == (1, 0, None)
     with refused(conn, "not_found"):
-        console.get_owner(conn, 2**53)
+        queries.get_owner(conn, 2**53)
     with refused(conn, "invalid_argument"):
-        console.list_owners(conn, "a\x00b")
+        queries.list_owners(conn, "a\x00b")
 
 
 def test_projects_of_everybody_are_counted_and_found(conn: Connection) -> None:
@@ -49,15 +52,15 @@ def test_projects_of_everybody_are_counted_and_found(conn: Connection) -> None:
     leases.acquire(conn, agent.ctx, "src")
     projects.archive(conn, empty.id, actor="x")
     projects.begin_purge(conn, ending.id, actor="x")
-    found = {one.name: one for one in console.list_projects(conn, "SPACER/")}
+    found = {one.name: one for one in queries.list_projects(conn, "SPACER/")}
     assert {name: one.state for name, one in found.items()} == {
         "full": "open", "empty": "archived", "ending": "purging",
     }  # fmt: skip
     assert (found["full"].members, found["full"].events, found["full"].posts, found["full"].tasks) == (1, 1, 0, 0)
     assert found["full"].last_at is not None
     assert found["empty"].last_at is None
-    assert [one.name for one in console.list_projects(conn, owner_id=owner.id, state="purging")] == ["ending"]
-    assert [one.name for one in console.list_projects(conn, owner_id=owner.id, before=ending.id, limit=1)] == ["empty"]
+    assert [one.name for one in queries.list_projects(conn, owner_id=owner.id, state="purging")] == ["ending"]
+    assert [one.name for one in queries.list_projects(conn, owner_id=owner.id, before=ending.id, limit=1)] == ["empty"]
 
 
 def test_only_open_invites_are_listed(conn: Connection) -> None:
@@ -66,12 +69,12 @@ def test_only_open_invites_are_listed(conn: Connection) -> None:
     still, revoked, over = (invites.create_for(conn, project.id, actor="inviter") for _ in range(3))
     invites.revoke(conn, project.id, revoked.id, actor="inviter")
     conn.maybe("UPDATE invite SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (over.id,))
-    mine = [one for one in console.list_invites(conn) if one.owner == "inviter"]
+    mine = [one for one in queries.list_invites(conn) if one.owner == "inviter"]
     assert [one.id for one in mine] == [still.id]
-    assert console.get_invite(conn, still.id).project == "apollo"
+    assert queries.get_invite(conn, still.id).project == "apollo"
     for gone in (revoked, over):
         with refused(conn, "not_found"):
-            console.get_invite(conn, gone.id)
+            queries.get_invite(conn, gone.id)
 
 
 def test_the_audit_is_filtered_by_all_that_is_asked(conn: Connection) -> None:
@@ -204,7 +207,7 @@ def test_suspending_and_lifting_at_one_moment_leave_one_state_and_what_was_writt
         *[lambda conn: owners.lift(conn, owner.id, actor="op", why="fine")] * 4,
     )
     with db.call() as conn:
-        found = console.get_owner(conn, owner.id)
+        found = queries.get_owner(conn, owner.id)
         acts = [one.action for one in reversed(audit.list_(conn, owner.id))][1:]
     # Each that changed something is written down, in turns, and the last one stands.
     assert len(acts) == sum(outcomes)
@@ -284,14 +287,14 @@ def _and(*more: Process) -> Condition:
     ],
 )
 def test_the_verdict_names_what_is_wrong(condition: Condition, expected: list[tuple[str, str]]) -> None:
-    found = verdict.judge(condition)
+    found = diagnostics.judge(condition)
     assert [(one.level, one.name) for one in found] == expected
     assert all(one.what and one.then.endswith(".") for one in found)
 
 
 def test_what_is_worst_comes_first_and_many_names_are_cut() -> None:
     late = tuple(JobState(f"job_{number}", "ok", 9999, 10, True) for number in range(5))
-    found = verdict.judge(dataclasses.replace(_with(jobs=late), queue=Queue(0.001, 1000)))
+    found = diagnostics.judge(dataclasses.replace(_with(jobs=late), queue=Queue(0.001, 1000)))
     assert [one.level for one in found] == ["bad", "warn"]
     assert found[0].what == "the jobs job_0, job_1, job_2 and 2 more are late"
 
@@ -299,7 +302,7 @@ def test_what_is_worst_comes_first_and_many_names_are_cut() -> None:
 def test_the_guide_says_what_to_do_about_every_problem() -> None:
     """Each name that the verdict can say is a heading of docs/howto/operate.md."""
     said = r'Problem\(\s*(?:BAD|WARN|BAD if \w+(?: > \w+)? else WARN), "([a-z]+)"'
-    names = set(re.findall(said, Path(verdict.__file__).read_text()))
-    guide = (Path(verdict.__file__).parents[1] / "docs/howto/operate.md").read_text()
+    names = set(re.findall(said, Path(diagnostics.__file__).read_text()))
+    guide = (Path(diagnostics.__file__).parents[2] / "docs/howto/operate.md").read_text()
     assert len(names) >= 13
     assert {name for name in names if f"\n### {name}\n" not in guide} == set()

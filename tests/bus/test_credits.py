@@ -4,10 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bus import credits, metering, notices, owners, projects, sequences
+from bus.billing import credits, metering
+from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, InvalidArgument, OwnerSuspended
-from bus.projects import Project
+from bus.notifications import outbox
+from bus.tenancy import owners, projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_owner, make_project
 from tests.racing import race, together, winners
 
@@ -84,12 +87,12 @@ def test_entries_are_append_only(conn: Connection) -> None:
 def test_below_the_threshold_the_owner_is_told_once_for_each_time(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    notices.add_webhook(conn, project.owner_id, "https://example.org/x")
+    outbox.add_webhook(conn, project.owner_id, "https://example.org/x")
     credits.add(conn, project.owner_id, 12, reference="1")
     credits.set_low_balance(conn, project.owner_id, 10)
 
     def told() -> list[str]:
-        return [one.channel for one in notices.list_(conn, project.owner_id) if one.kind == "low_balance"]
+        return [one.channel for one in outbox.list_(conn, project.owner_id) if one.kind == "low_balance"]
 
     _use_up(conn, ada, 2)
     assert told() == []
@@ -117,7 +120,7 @@ def test_at_zero_there_is_a_grace_and_then_a_suspension_that_a_credit_lifts_at_o
     assert not credits.suspend(conn, project.owner_id, 1)
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
-    assert {one.kind for one in notices.list_(conn, project.owner_id)} >= {"suspended", "delinquent"}
+    assert {one.kind for one in outbox.list_(conn, project.owner_id)} >= {"suspended", "delinquent"}
     credits.add(conn, project.owner_id, 1, reference="2")
     assert sequences.claim(conn, ada.ctx, "adr").number == 7
 
@@ -207,7 +210,7 @@ def test_who_used_nothing_owes_nothing(conn: Connection, running: bool) -> None:
     assert credits.set_plan(conn, owner.id, "team").delinquent_at is None
     credits.set_low_balance(conn, owner.id, 5)
     assert credits.set_plan(conn, owner.id, "free").delinquent_at is None
-    assert notices.list_(conn, owner.id) == []
+    assert outbox.list_(conn, owner.id) == []
 
 
 def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, project: Project, ada: Agent) -> None:

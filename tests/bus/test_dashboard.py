@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 
-from bus import audit, dashboard, humans, leases, participations, posts, presence, projects, task_lists, tasks, threads
-from bus.audit import Filter
+from bus.coordination import conversations, dashboard, leases, posts, presence, task_queries, tasks
 from bus.db import Connection
-from bus.projects import Project, ProjectSettings
+from bus.tenancy import audit, humans, participations, projects
+from bus.tenancy.audit import Filter
+from bus.tenancy.projects import Project, ProjectSettings
 from tests import factories, scenes
 from tests.checks import fingerprint, refused
 from tests.factories import Agent
@@ -78,11 +79,11 @@ def test_a_thread_is_its_answers_and_theirs_oldest_first(conn: Connection, proje
     third = posts.create(conn, ada.ctx, "3", to_actor="bob", reply_to=second).post_id
     fourth = posts.create(conn, bob.ctx, "4", to_actor="ada", reply_to=first).post_id
     for start in (first, second, third, fourth):
-        assert [post.post_id for post in threads.get(conn, owner, start)] == [first, second, third, fourth]
-    assert threads.get(conn, owner, 10**12) == []
+        assert [post.post_id for post in conversations.get(conn, owner, start)] == [first, second, third, fourth]
+    assert conversations.get(conn, owner, 10**12) == []
     stranger = factories.make_agent(conn)
-    assert threads.get(conn, stranger.ctx, first) == []
-    assert threads.progress(conn, stranger.ctx, [first]) == {}
+    assert conversations.get(conn, stranger.ctx, first) == []
+    assert conversations.progress(conn, stranger.ctx, [first]) == {}
 
 
 def test_a_long_thread_is_bounded_and_keeps_its_newest(conn: Connection, project: Project, ada: Agent) -> None:
@@ -92,11 +93,11 @@ def test_a_long_thread_is_bounded_and_keeps_its_newest(conn: Connection, project
     for _ in range(130):
         last = posts.create(conn, ada.ctx, "x" * 900, to_actor="bob", reply_to=last).post_id
         made.append(last)
-    assert [post.post_id for post in threads.get(conn, ada.ctx, last)] == made
-    for _ in range(threads.MOST):
+    assert [post.post_id for post in conversations.get(conn, ada.ctx, last)] == made
+    for _ in range(conversations.MOST):
         posts.create(conn, ada.ctx, "y", to_actor="bob", reply_to=made[0])
-    found = threads.get(conn, ada.ctx, made[0])
-    assert len(found) == threads.MOST
+    found = conversations.get(conn, ada.ctx, made[0])
+    assert len(found) == conversations.MOST
     assert found[-1].body == "y"
 
 
@@ -106,7 +107,7 @@ def test_progress_says_how_far_each_recipient_has_come(conn: Connection, project
     posts.surface(conn, {(project.id, c.ctx.participation_id, post): 0.0})
     posts.ack(conn, d.ctx, [post])
     posts.create(conn, b.ctx, "answer", to_actor="ada", reply_to=post)
-    found = threads.progress(conn, ada.ctx, [post])[post]
+    found = conversations.progress(conn, ada.ctx, [post])[post]
     assert [(one.actor, one.state) for one in found.recipients] == [
         (b.actor, "queued"),
         (c.actor, "surfaced"),
@@ -120,18 +121,18 @@ def test_progress_says_how_far_each_recipient_has_come(conn: Connection, project
 def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, project: Project) -> None:
     scene = scenes.set_up(conn, project)
     owner = humans.enter(conn, project.owner_id, project.id)
-    assert task_lists.count_by_status(conn, owner) == {
+    assert task_queries.count_by_status(conn, owner) == {
         "open": 1,
         "assigned": 1,
         "in_progress": 2,
         "blocked": 1,
         "done": 0,
     }
-    page = task_lists.get(conn, owner, scene.blocked_task)
+    page = task_queries.get(conn, owner, scene.blocked_task)
     assert (page.title, page.status, page.created_by) == ("task 4", "blocked", scene.caller.actor)
     assert page.blockers[0].reason == "waiting for the vendor"
     with refused(conn, "not_found"):
-        task_lists.get(conn, factories.make_agent(conn).ctx, scene.blocked_task)
+        task_queries.get(conn, factories.make_agent(conn).ctx, scene.blocked_task)
 
 
 def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> None:

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from bus import sequences
+from bus.coordination import sequences
 from bus.db import Connection, Database, connect
 from bus.errors import BusError, NotAuthenticated, Unavailable
-from bus.tables import owner
+from bus.tenancy.tables import owner
 from tests import factories
 from tests.checks import check_ledger
 

@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
-from bus import digest, leases, ledger, participations, posts, sequences
+from bus.coordination import digest, leases, ledger, posts, sequences
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint
 from tests.factories import Agent

@@ -1,8 +1,10 @@
 """Overdue handoffs climb a ladder, each step once, until somebody acks."""
 
-from bus import escalations, humans, ledger, notices, posts, projects
+from bus.coordination import escalation, ledger, posts
 from bus.db import Connection, Database
-from bus.projects import Project
+from bus.notifications import outbox
+from bus.tenancy import humans, projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 from tests.racing import together, winners
 
@@ -24,58 +26,58 @@ def _inbox(conn: Connection, agent: Agent) -> list[int]:
 def test_the_ladder_is_climbed_once_step_by_step(
     conn: Connection, project: Project, root: Agent, ada: Agent, bob: Agent
 ) -> None:
-    hook = notices.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id)
+    hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id)
     conn.maybe("UPDATE project SET escalation_email = 'lead@example.org' WHERE id = %s RETURNING 1", (project.id,))
-    assert escalations.find_overdue(conn) == []
+    assert escalation.find_overdue(conn) == []
     post_id = _overdue(conn, ada, to_actor="bob")
-    assert escalations.find_overdue(conn) == [project.id]
+    assert escalation.find_overdue(conn) == [project.id]
 
-    assert escalations.escalate(conn, project.id) == 1
+    assert escalation.escalate(conn, project.id) == 1
     (event,) = ledger.query(conn, bob.ctx, type="escalate").events
     assert event.actor == ada.actor
     assert event.payload == {"post_id": post_id, "to_lane": None, "to_actor": bob.actor, "ref": "PR 7"}
     assert _inbox(conn, root) == []
     # Not before its pause is over.
-    assert escalations.escalate(conn, project.id) == 0
+    assert escalation.escalate(conn, project.id) == 0
 
     _pass_time(conn)
-    assert escalations.escalate(conn, project.id) == 1
+    assert escalation.escalate(conn, project.id) == 1
     assert _inbox(conn, root) == [post_id]
     assert "inbox" in conn.touched[project.id]
-    assert notices.list_(conn, project.owner_id) == []
+    assert outbox.list_(conn, project.owner_id) == []
 
     _pass_time(conn)
-    assert escalations.escalate(conn, project.id) == 1
-    told = notices.list_(conn, project.owner_id, project_id=project.id)
+    assert escalation.escalate(conn, project.id) == 1
+    told = outbox.list_(conn, project.owner_id, project_id=project.id)
     assert {(one.channel, one.target) for one in told} == {("webhook", hook.url), ("email", "lead@example.org")}
 
     _pass_time(conn)
-    assert escalations.find_overdue(conn) == []
-    assert escalations.escalate(conn, project.id) == 0
+    assert escalation.find_overdue(conn) == []
+    assert escalation.escalate(conn, project.id) == 0
     assert len(ledger.query(conn, bob.ctx, type="escalate").events) == 1
 
 
 def test_an_ack_ends_it(conn: Connection, project: Project, root: Agent, ada: Agent, bob: Agent) -> None:
     post_id = _overdue(conn, ada, to_actor="bob")
-    escalations.escalate(conn, project.id)
+    escalation.escalate(conn, project.id)
     posts.ack(conn, bob.ctx, [post_id])
     _pass_time(conn)
-    assert escalations.find_overdue(conn) == []
-    assert escalations.escalate(conn, project.id) == 0
+    assert escalation.find_overdue(conn) == []
+    assert escalation.escalate(conn, project.id) == 0
     assert _inbox(conn, root) == []
 
 
 def test_a_post_without_a_deadline_is_never_overdue(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "whenever", to_actor="bob")
     _pass_time(conn)
-    assert escalations.find_overdue(conn) == []
+    assert escalation.find_overdue(conn) == []
 
 
 def test_a_lead_is_not_told_of_its_own_post_nor_twice(conn: Connection, project: Project, root: Agent) -> None:
     other = make_agent(conn, project, "other", is_admin=True)
     post_id = _overdue(conn, root, to_actor="other")
-    for _ in escalations.STEPS:
-        escalations.escalate(conn, project.id)
+    for _ in escalation.STEPS:
+        escalation.escalate(conn, project.id)
         _pass_time(conn)
     assert _inbox(conn, root) == []
     assert _inbox(conn, other) == [post_id]
@@ -87,8 +89,8 @@ def test_a_lead_is_not_told_of_its_own_post_nor_twice(conn: Connection, project:
 def test_the_owner_who_acts_in_the_web_is_a_lead(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     owner = humans.enter(conn, project.owner_id, project.id)
     post_id = _overdue(conn, ada, to_actor="bob")
-    for _ in escalations.STEPS:
-        escalations.escalate(conn, project.id)
+    for _ in escalation.STEPS:
+        escalation.escalate(conn, project.id)
         _pass_time(conn)
     (seen,) = posts.list_(conn, owner, to_me=True, unacked_only=True).posts
     assert seen.post_id == post_id
@@ -99,8 +101,8 @@ def test_in_an_archived_project_nothing_is_escalated(
 ) -> None:
     _overdue(conn, ada, to_actor="bob")
     projects.archive(conn, project.id, actor="test")
-    escalations.escalate(conn, project.id)
-    assert escalations.find_overdue(conn) == []
+    escalation.escalate(conn, project.id)
+    assert escalation.find_overdue(conn) == []
     assert ledger.query(conn, bob.ctx, type="escalate").events == []
 
 
@@ -114,7 +116,7 @@ def test_an_ack_and_a_step_at_one_moment_agree(db: Database) -> None:
         found = together(
             db,
             lambda conn, bob=bob, post_id=post_id: posts.ack(conn, bob.ctx, [post_id]),
-            *([lambda conn, project=project: escalations.escalate(conn, project.id)] * 3),
+            *([lambda conn, project=project: escalation.escalate(conn, project.id)] * 3),
         )
         assert winners(found) == found
         with db.write() as conn:

@@ -2,25 +2,12 @@
 
 import pytest
 
-from bus import (
-    audit,
-    humans,
-    leases,
-    ledger,
-    members,
-    owners,
-    participants,
-    participations,
-    people,
-    posts,
-    projects,
-    task_lists,
-    tasks,
-)
+from bus.coordination import leases, ledger, posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import OwnerSuspended
-from bus.projects import Project
+from bus.tenancy import audit, humans, members, owners, participants, participations, people, projects
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint, refused
 from tests.checks import ledger as events
@@ -102,7 +89,7 @@ def test_what_an_owner_says_can_be_answered_under_the_name_that_is_shown(
 
 def test_an_owner_is_found_by_name_in_filters_and_owns_tasks(conn: Connection, owner: Ctx, ada: Agent) -> None:
     task = tasks.create(conn, ada.ctx, "approve it", owner=ada.handle)
-    (listed,) = task_lists.list_(conn, ada.ctx, owner=ada.handle).tasks
+    (listed,) = task_queries.list_(conn, ada.ctx, owner=ada.handle).tasks
     assert (listed.task_id, listed.owner) == (task.task_id, ada.handle)
     tasks.assign(conn, ada.ctx, task.task_id, "ada")
     tasks.assign(conn, owner, task.task_id, ada.handle.upper())

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from bus import participations, posts, sequences, tasks
+from bus.coordination import posts, sequences, tasks
+from bus.coordination.idempotency import key_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.idempotency import key_and_fingerprint
+from bus.tenancy import participations
 from tests import factories
 from tests.checks import check_ledger, fingerprint, refused
 from tests.factories import Agent

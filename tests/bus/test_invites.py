@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from bus import invites, owners, participants, participations, posts, projects, redemptions
+from bus.coordination import posts
 from bus.db import Connection
-from bus.projects import Project
-from bus.rules.tokens import fingerprint as hashed
+from bus.rules.token_format import fingerprint as hashed
+from bus.tenancy import invite_redemption, invites, owners, participants, participations, projects
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import fingerprint, refused
 from tests.factories import Agent
@@ -28,7 +29,7 @@ def test_an_invite_lets_somebody_in_under_a_name_of_their_choice(
     created = invites.create(conn, root.ctx, kind="human", lane="core", is_admin=True)
     assert (created.project, created.uses, created.participant_name) == (project.name, 1, None)
     assert created.code not in repr(created)
-    agent = factories.as_agent(conn, redemptions.redeem(conn, created.code, name="newcomer"))
+    agent = factories.as_agent(conn, invite_redemption.redeem(conn, created.code, name="newcomer"))
     me = participants.whoami(conn, agent.ctx)
     assert (me.actor, me.lane, me.is_admin, me.unread) == (f"{project.owner}/newcomer", "core", True, 1)
     assert posts.list_(conn, agent.ctx, to_me=True).posts[0].post_id == waiting.post_id
@@ -48,13 +49,13 @@ def test_only_the_hash_of_a_code_is_stored(conn: Connection, root: Agent) -> Non
 def test_an_invite_runs_out_after_its_uses(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx, uses=2)
     assert _state(conn, project) == "open"
-    redemptions.redeem(conn, created.code, name="one")
+    invite_redemption.redeem(conn, created.code, name="one")
     assert _state(conn, project) == "open"
-    redemptions.redeem(conn, created.code, name="two")
+    invite_redemption.redeem(conn, created.code, name="two")
     assert _state(conn, project) == "exhausted"
     before = fingerprint(conn)
     with refused(conn, "wrong_state") as caught:
-        redemptions.redeem(conn, created.code, name="three")
+        invite_redemption.redeem(conn, created.code, name="three")
     assert caught.value.data["reason"] == "exhausted"
     assert fingerprint(conn) == before
     (listed,) = invites.list_(conn, project.id)
@@ -74,7 +75,7 @@ def test_an_invite_ends_with_its_time(conn: Connection, root: Agent, project: Pr
     assert _state(conn, project) == "expired"
     before = fingerprint(conn)
     with refused(conn, "wrong_state") as caught:
-        redemptions.redeem(conn, created.code, name="late")
+        invite_redemption.redeem(conn, created.code, name="late")
     assert caught.value.data["reason"] == "expired"
     assert fingerprint(conn) == before
 
@@ -87,7 +88,7 @@ def test_a_revoked_invite_is_as_one_that_never_was(conn: Connection, root: Agent
     answers = []
     for code in (created.code, "inv_00000000000000000000000000", "", "\ud800", "x" * 10_000):
         with refused(conn, "not_found") as caught:
-            redemptions.redeem(conn, code, name="late")
+            invite_redemption.redeem(conn, code, name="late")
         answers.append((caught.value.message, caught.value.data))
     assert answers[1:] == answers[:-1]
     audited = conn.one("SELECT count(*) FROM audit WHERE action = 'invite.revoke'")
@@ -117,7 +118,7 @@ def test_a_state_has_one_name(
 ) -> None:
     created = invites.create(conn, root.ctx)
     if change.get("used"):
-        redemptions.redeem(conn, created.code, name="one")
+        invite_redemption.redeem(conn, created.code, name="one")
     if change.get("expired"):
         _expire(conn, created)
     if change.get("revoked"):
@@ -127,10 +128,10 @@ def test_a_state_has_one_name(
 
 def test_an_invite_that_is_locked_to_a_name_lets_in_that_name(conn: Connection, root: Agent) -> None:
     created = invites.create(conn, root.ctx, participant_name="reviewer")
-    granted = redemptions.redeem(conn, created.code, name="somebody else")
+    granted = invite_redemption.redeem(conn, created.code, name="somebody else")
     assert granted.participant == "reviewer"
     other = invites.create(conn, root.ctx, participant_name="second")
-    assert redemptions.redeem(conn, other.code).participant == "second"
+    assert invite_redemption.redeem(conn, other.code).participant == "second"
 
 
 def test_an_invite_that_is_locked_to_a_name_has_one_use_and_a_free_name(conn: Connection, root: Agent) -> None:
@@ -146,7 +147,7 @@ def test_an_invite_that_is_locked_to_a_name_has_one_use_and_a_free_name(conn: Co
 def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Agent, name: str | None) -> None:
     created = invites.create(conn, root.ctx)
     with refused(conn, "invalid_argument") as caught:
-        redemptions.redeem(conn, created.code, name=name)
+        invite_redemption.redeem(conn, created.code, name=name)
     assert caught.value.data["reason"] == "name_required"
 
 
@@ -154,7 +155,7 @@ def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Ag
 def test_a_malformed_name_uses_nothing_up(conn: Connection, root: Agent, project: Project, name: str) -> None:
     created = invites.create(conn, root.ctx)
     with refused(conn, "invalid_argument"):
-        redemptions.redeem(conn, created.code, name=name)
+        invite_redemption.redeem(conn, created.code, name=name)
     assert _state(conn, project) == "open"
 
 
@@ -167,17 +168,17 @@ def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, pro
     created = invites.create(conn, root.ctx)
     for name in ("root", "Root", "elsewhere", "gone"):
         with refused(conn, "conflict") as caught:
-            redemptions.redeem(conn, created.code, name=name)
+            invite_redemption.redeem(conn, created.code, name=name)
         assert caught.value.data["reason"] == "name_taken"
     assert _state(conn, project) == "open"
-    redemptions.redeem(conn, created.code, name="free")
+    invite_redemption.redeem(conn, created.code, name="free")
 
 
 def test_an_archived_project_takes_nobody_in(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
     projects.archive(conn, project.id, actor="cli")
     with refused(conn, "forbidden"):
-        redemptions.redeem(conn, created.code, name="late")
+        invite_redemption.redeem(conn, created.code, name="late")
     assert _state(conn, project) == "open"
     # But an owner may still close the door for good.
     assert invites.revoke(conn, project.id, created.id, actor="cli")
@@ -187,7 +188,7 @@ def test_an_invite_does_not_outlive_the_purge_of_its_project(conn: Connection, r
     created = invites.create(conn, root.ctx)
     projects.begin_purge(conn, project.id, actor="cli")
     with refused(conn, "not_found"):
-        redemptions.redeem(conn, created.code, name="late")
+        invite_redemption.redeem(conn, created.code, name="late")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from bus import digest, leases, ledger, participants, posts, presence, projects, sequences, task_lists, tasks
+from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
+from bus.tenancy import participants, projects
 from tests import factories, scenes
 from tests.checks import fingerprint
 from tests.scenes import VERBS, Scene
@@ -49,7 +50,7 @@ _BY_NAME: dict[str, Call] = {
     "task_create": lambda conn, ctx, name: tasks.create(conn, ctx, "x", owner=name),
     "task_assign": lambda conn, ctx, name: tasks.assign(conn, ctx, 1, name),
     "query_events": lambda conn, ctx, name: ledger.query(conn, ctx, actor=name),
-    "list_tasks": lambda conn, ctx, name: task_lists.list_(conn, ctx, owner=name),
+    "list_tasks": lambda conn, ctx, name: task_queries.list_(conn, ctx, owner=name),
     "admin_rotate": participants.rotate,
     "admin_revoke": participants.revoke,
 }
@@ -158,7 +159,7 @@ def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
         sequences.list_latest_claims(conn, me),
         leases.list_holders(conn, me),
         leases.list_holders(conn, me, surface="secret"),
-        task_lists.list_(conn, me, limit=200),
+        task_queries.list_(conn, me, limit=200),
         presence.list_active(conn, me),
         leases.acquire(conn, me, "secret/0"),
         tasks.take_next(conn, me),

@@ -2,9 +2,10 @@
 
 import pytest
 
-from bus import invites, lapses, leases, ledger, presence, projects, redemptions, task_lists, tasks
+from bus.coordination import expiry, leases, ledger, presence, task_queries, tasks
 from bus.db import Connection, Database
-from bus.projects import Project
+from bus.tenancy import invite_redemption, invites, projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 from tests.racing import race, together, winners
 
@@ -32,13 +33,13 @@ def _seen_long_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
 def test_a_lease_that_is_over_is_written_down_once(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     held = leases.acquire(conn, ada.ctx, "src/a.py")
     leases.acquire(conn, bob.ctx, "src/b.py")
-    assert lapses.find_expired_leases(conn) == []
+    assert expiry.find_expired_leases(conn) == []
     _end_leases_now(conn, project.id)
     leases.acquire(conn, bob.ctx, "src/c.py")
-    assert lapses.find_expired_leases(conn) == [project.id]
-    assert lapses.end_leases(conn, project.id) == 2
-    assert lapses.end_leases(conn, project.id) == 0
-    assert lapses.find_expired_leases(conn) == []
+    assert expiry.find_expired_leases(conn) == [project.id]
+    assert expiry.end_leases(conn, project.id) == 2
+    assert expiry.end_leases(conn, project.id) == 0
+    assert expiry.find_expired_leases(conn) == []
     newest, oldest = _events(conn, ada, "lease_expire")
     assert (oldest.actor, oldest.payload, oldest.mine) == (
         ada.actor,
@@ -55,8 +56,8 @@ def test_leases_of_an_archived_project_end_without_an_event(conn: Connection, pr
     before = len(ledger.query(conn, ada.ctx).events)
     projects.archive(conn, project.id, actor="test")
     _end_leases_now(conn, project.id)
-    assert lapses.end_leases(conn, project.id) == 1
-    assert lapses.find_expired_leases(conn) == []
+    assert expiry.end_leases(conn, project.id) == 1
+    assert expiry.find_expired_leases(conn) == []
     assert len(ledger.query(conn, ada.ctx).events) == before
 
 
@@ -73,7 +74,7 @@ def test_leases_end_once_though_many_look_at_once_and_their_holders_come_back(db
             return leases.acquire(conn, holders[number].ctx, f"src/{number}.py")
 
         def end(conn: Connection, project: Project = project) -> object:
-            return lapses.end_leases(conn, project.id)
+            return expiry.end_leases(conn, project.id)
 
         found = together(db, *([end] * 4), *(lambda conn, n=n: renew(conn, n) for n in range(4)))
         assert winners(found) == found
@@ -84,24 +85,24 @@ def test_leases_end_once_though_many_look_at_once_and_their_holders_come_back(db
 
 def test_who_is_gone_is_written_down_once_until_seen_again(conn: Connection, project: Project, ada: Agent) -> None:
     presence.register(conn, ada.ctx, "api")
-    assert lapses.find_absent(conn) == []
+    assert expiry.find_absent(conn) == []
     _seen_long_ago(conn, ada)
-    assert lapses.find_absent(conn) == [project.id]
-    assert lapses.note_absent(conn, project.id) == 1
-    assert lapses.note_absent(conn, project.id) == 0
-    assert lapses.find_absent(conn) == []
+    assert expiry.find_absent(conn) == [project.id]
+    assert expiry.note_absent(conn, project.id) == 1
+    assert expiry.note_absent(conn, project.id) == 0
+    assert expiry.find_absent(conn) == []
     (event,) = _events(conn, ada, "presence_lapse")
     assert (event.actor, event.payload["lane"]) == (ada.actor, "api")
     presence.touch(conn, {ada.ctx.participation_id: 1.0})
     _seen_long_ago(conn, ada)
-    assert lapses.note_absent(conn, project.id) == 1
+    assert expiry.note_absent(conn, project.id) == 1
     assert len(_events(conn, ada, "presence_lapse")) == 2
 
 
 @pytest.mark.parametrize("back", ["register", "touch"])
 def test_whoever_comes_back_can_lapse_again(conn: Connection, project: Project, ada: Agent, back: str) -> None:
     _seen_long_ago(conn, ada)
-    lapses.note_absent(conn, project.id)
+    expiry.note_absent(conn, project.id)
     if back == "register":
         presence.register(conn, ada.ctx, "web")
     else:
@@ -113,7 +114,7 @@ def test_whoever_comes_back_can_lapse_again(conn: Connection, project: Project, 
 
 def test_a_sighting_that_is_written_late_brings_nobody_back(conn: Connection, project: Project, ada: Agent) -> None:
     _seen_long_ago(conn, ada, hours=2)
-    lapses.note_absent(conn, project.id)
+    expiry.note_absent(conn, project.id)
     presence.touch(conn, {ada.ctx.participation_id: 4 * 3600.0})
     (lapsed,) = conn.one("SELECT lapsed_at FROM presence WHERE participation_id = %s", (ada.ctx.participation_id,))
     assert lapsed is not None
@@ -131,8 +132,8 @@ def test_nobody_lapses_who_is_seen_at_the_same_moment(db: Database) -> None:
                 _seen_long_ago(conn, agent)
         found = together(
             db,
-            lambda conn: lapses.note_absent(conn, project.id),
-            lambda conn: lapses.note_absent(conn, project.id),
+            lambda conn: expiry.note_absent(conn, project.id),
+            lambda conn: expiry.note_absent(conn, project.id),
             lambda conn: presence.touch(conn, dict.fromkeys(ids, 0.0)),
         )
         assert winners(found) == found
@@ -148,15 +149,15 @@ def test_a_stalled_task_goes_back_to_who_is_here(conn: Connection, project: Proj
     _seen_long_ago(conn, ada)
     conn.maybe("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
     # Off unless the project says so.
-    assert lapses.find_stalled(conn) == []
-    assert lapses.requeue_stalled(conn, project.id) == 0
+    assert expiry.find_stalled(conn) == []
+    assert expiry.requeue_stalled(conn, project.id) == 0
     conn.maybe("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
-    assert lapses.find_stalled(conn) == [project.id]
-    assert lapses.requeue_stalled(conn, project.id) == 1
-    assert lapses.find_stalled(conn) == []
+    assert expiry.find_stalled(conn) == [project.id]
+    assert expiry.requeue_stalled(conn, project.id) == 1
+    assert expiry.find_stalled(conn) == []
     (event,) = _events(conn, bob, "task_requeue")
     assert event.payload == {"task_id": task, "owner": ada.actor}
-    (row,) = task_lists.list_(conn, bob.ctx, ready=True).tasks
+    (row,) = task_queries.list_(conn, bob.ctx, ready=True).tasks
     assert (row.task_id, row.status, row.owner) == (task, "open", None)
     taken = tasks.take_next(conn, bob.ctx).task
     assert taken is not None
@@ -175,8 +176,8 @@ def test_a_task_that_is_not_stalled_stays(conn: Connection, project: Project, ad
         conn.maybe("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
     if why == "seen":
         presence.touch(conn, {ada.ctx.participation_id: 60.0})
-    assert lapses.find_stalled(conn) == []
-    assert lapses.requeue_stalled(conn, project.id) == 0
+    assert expiry.find_stalled(conn) == []
+    assert expiry.requeue_stalled(conn, project.id) == 0
 
 
 def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
@@ -192,8 +193,8 @@ def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
         shipped, *requeued = together(
             db,
             lambda conn, ada=ada, task=task: tasks.ship(conn, ada.ctx, task),
-            lambda conn, project=project: lapses.requeue_stalled(conn, project.id),
-            lambda conn, project=project: lapses.requeue_stalled(conn, project.id),
+            lambda conn, project=project: expiry.requeue_stalled(conn, project.id),
+            lambda conn, project=project: expiry.requeue_stalled(conn, project.id),
         )
         assert sum(requeued) + (not isinstance(shipped, BaseException)) == 1, (shipped, requeued)
 
@@ -204,13 +205,13 @@ def test_an_invite_that_ended_is_in_the_audit_log_once(db: Database) -> None:
         for _ in range(3):
             invites.create_for(conn, project.id)
         used = invites.create_for(conn, project.id)
-        redemptions.redeem(conn, used.code, name="carol")
+        invite_redemption.redeem(conn, used.code, name="carol")
         invites.create_for(conn, project.id, ttl_hours=100)
         conn.maybe(
             "UPDATE invite SET expires_at = clock_timestamp() - interval '1 minute'"
             " WHERE expires_at < clock_timestamp() + interval '50 hours' RETURNING 1"
         )
-    found = race(db, 6, lambda conn, _: lapses.expire_invites(conn))
+    found = race(db, 6, lambda conn, _: expiry.expire_invites(conn))
     assert sum(found) == 3
     with db.call() as conn:
         assert conn.one("SELECT count(*) FROM audit WHERE action = 'invite.expire'") == (3,)

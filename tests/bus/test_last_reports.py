@@ -5,11 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from bus import last_reports, posts, projects, reports, sequences
+from bus.analytics import report_cache, reports
+from bus.analytics.reports import ProjectReport
+from bus.coordination import posts, sequences
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.projects import Project
-from bus.reports import ProjectReport
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 from tests.racing import PATIENCE, at_once
 
@@ -20,24 +22,24 @@ def test_a_report_is_kept_as_it_was_made_and_made_anew_when_it_is_old(
     post = posts.create(conn, ada.ctx, "x", to_actor="bob", ref="PR 1").post_id
     posts.ack(conn, bob.ctx, [post])
     sequences.claim(conn, ada.ctx, "adr")
-    first = last_reports.get(conn, project.id)
+    first = report_cache.get(conn, project.id)
     assert first.report == reports.project_report(conn, project.id)
     assert (first.seq, first.being_made) == (3, False)
     sequences.claim(conn, ada.ctx, "adr")
     # Read back it is what it was, to the last digit.
-    assert last_reports.get(conn, project.id) == first
+    assert report_cache.get(conn, project.id) == first
     _age(conn, project, timedelta(minutes=2))
-    second = last_reports.get(conn, project.id)
+    second = report_cache.get(conn, project.id)
     assert second.report is not None
     assert (second.seq, second.report.events, second.report.claims) == (4, 4, 2)
     # Nothing happened since: it stays good for longer. One that took long stays good for longer too.
     _age(conn, project, timedelta(minutes=2))
-    assert last_reports.get(conn, project.id).made_at != second.made_at
+    assert report_cache.get(conn, project.id).made_at != second.made_at
     sequences.claim(conn, ada.ctx, "adr")
     conn.one("UPDATE report SET took_seconds = 10 RETURNING 1")
-    assert last_reports.get(conn, project.id).seq == 4
+    assert report_cache.get(conn, project.id).seq == 4
     _age(conn, project, timedelta(minutes=6))
-    assert last_reports.get(conn, project.id).seq == 5
+    assert report_cache.get(conn, project.id).seq == 5
 
 
 def test_who_dies_making_a_report_is_not_waited_for_for_ever(conn: Connection, project: Project, ada: Agent) -> None:
@@ -46,9 +48,9 @@ def test_who_dies_making_a_report_is_not_waited_for_for_ever(conn: Connection, p
         "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute') RETURNING 1",
         (project.id,),
     )
-    assert last_reports.get(conn, project.id) == last_reports.Last(None, 0, None, True)
+    assert report_cache.get(conn, project.id) == report_cache.Last(None, 0, None, True)
     conn.one("UPDATE report SET busy_until = clock_timestamp() RETURNING 1")
-    found = last_reports.get(conn, project.id)
+    found = report_cache.get(conn, project.id)
     assert found.report is not None
     assert not found.being_made
 
@@ -58,7 +60,7 @@ def test_there_is_no_report_of_what_is_not_there(conn: Connection, project: Proj
         if gone == project.id:
             projects.begin_purge(conn, project.id, actor="test")
         with pytest.raises(BusError) as caught:
-            last_reports.get(conn, gone)
+            report_cache.get(conn, gone)
         assert caught.value.code == "not_found"
     assert conn.one("SELECT count(*) FROM report") == (0,)
 
@@ -78,11 +80,11 @@ def test_of_many_who_ask_at_one_moment_one_makes_the_report(db: Database, monkey
         return make(conn, project_id)
 
     monkeypatch.setattr(reports, "project_report", noted)
-    answers: list[last_reports.Last] = []
+    answers: list[report_cache.Last] = []
 
-    def ask() -> last_reports.Last:
+    def ask() -> report_cache.Last:
         with db.call() as conn:
-            found = last_reports.get(conn, project.id)
+            found = report_cache.get(conn, project.id)
         answers.append(found)
         if len(answers) == 7:
             others_are_done.set()

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from bus import leases, posts
+from bus.coordination import leases, posts
 from bus.db import Connection
-from bus.projects import Project
 from bus.rules.surfaces import overlap
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint, ledger, refused, types
 from tests.factories import Agent

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from bus import leases, ledger, participations, posts, presence, sequences, tasks
+from bus.coordination import leases, ledger, posts, presence, sequences, tasks
+from bus.coordination.ledger import Event
 from bus.db import Connection
-from bus.ledger import Event
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, refused
 from tests.factories import Agent

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bus.masking import MASK, Asked, Setting, mask
-from bus.settings import Settings
+from bus.config.redaction import MASK, Asked, Setting, mask
+from bus.config.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import time
 
 import pytest
 
-from bus import credits, leases, ledger, metering, posts, presence, projects, reconcile, sequences
+from bus.billing import credits, metering
+from bus.coordination import leases, ledger, posts, presence, sequences
 from bus.db import Connection, Database
-from bus.projects import Project
-from bus.tables import EVENT_TYPES
+from bus.operations import integrity_checks
+from bus.rules.enums import EVENT_TYPES
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_owner, make_project
 from tests.racing import race
 
@@ -44,7 +47,7 @@ def test_the_past_is_never_billed(conn: Connection, project: Project, ada: Agent
     other = make_project(conn)
     sequences.claim(conn, make_agent(conn, other).ctx, "adr")
     assert metering.bill(conn, other.id).events == 1
-    assert reconcile.check_project(conn, project.id) == []
+    assert integrity_checks.check_project(conn, project.id) == []
 
 
 def test_what_writes_to_the_shared_record_costs_a_credit(
@@ -146,9 +149,9 @@ def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, m
         assert account is not None
         assert account.balance == -sum(kept)
         assert sum(kept) > 200
-        assert reconcile.check_accounts(conn) == []
+        assert integrity_checks.check_accounts(conn) == []
         for agent in teams:
-            assert reconcile.check_project(conn, agent.ctx.project_id) == []
+            assert integrity_checks.check_project(conn, agent.ctx.project_id) == []
 
 
 def test_switching_and_billing_at_one_moment_bill_nothing_of_the_past(db: Database) -> None:

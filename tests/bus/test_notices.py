@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bus import notices
 from bus.db import Connection, Database
 from bus.errors import BusError, InvalidArgument
-from bus.projects import Project
+from bus.notifications import outbox
+from bus.tenancy.projects import Project
 from tests.factories import make_owner, make_project
 from tests.racing import race
 
@@ -18,25 +18,25 @@ def _due_now(conn: Connection) -> None:
 
 def test_a_notice_goes_to_every_webhook_of_its_place_and_to_the_address(conn: Connection, project: Project) -> None:
     owner_id = project.owner_id
-    here = notices.add_webhook(conn, owner_id, "https://example.org/project", project_id=project.id)
-    notices.add_webhook(conn, owner_id, "https://example.org/owner")
-    notices.add_webhook(conn, make_owner(conn).id, "https://example.org/stranger")
-    assert notices.add(conn, "test", owner_id=owner_id, project_id=project.id, address="a@example.org", n=1) == 2
-    taken = notices.take(conn)
+    here = outbox.add_webhook(conn, owner_id, "https://example.org/project", project_id=project.id)
+    outbox.add_webhook(conn, owner_id, "https://example.org/owner")
+    outbox.add_webhook(conn, make_owner(conn).id, "https://example.org/stranger")
+    assert outbox.add(conn, "test", owner_id=owner_id, project_id=project.id, address="a@example.org", n=1) == 2
+    taken = outbox.take(conn)
     assert [(one.channel, one.target, one.content, one.attempts, one.secret) for one in taken] == [
         ("webhook", here.url, {"n": 1}, 1, here.secret),
         ("email", "a@example.org", {"n": 1}, 1, ""),
     ]
-    assert notices.take(conn) == []
+    assert outbox.take(conn) == []
 
 
 def test_what_failed_comes_again_later_each_time_until_it_is_given_up(conn: Connection, project: Project) -> None:
-    notices.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    for attempt, pause in enumerate((*notices.PAUSES_SECONDS, None), 1):
-        (taken,) = notices.take(conn)
+    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
+    for attempt, pause in enumerate((*outbox.PAUSES_SECONDS, None), 1):
+        (taken,) = outbox.take(conn)
         assert taken.attempts == attempt
-        notices.settle(conn, taken, delivered=False, said="no answer")
-        (logged,) = notices.list_(conn, project.owner_id)
+        outbox.settle(conn, taken, delivered=False, said="no answer")
+        (logged,) = outbox.list_(conn, project.owner_id)
         if pause is None:
             assert (logged.state, logged.said) == ("given up", "no answer")
         else:
@@ -45,33 +45,33 @@ def test_what_failed_comes_again_later_each_time_until_it_is_given_up(conn: Conn
             assert abs((logged.due_at - datetime.now(UTC)) - timedelta(seconds=pause)) < timedelta(seconds=5)
             _due_now(conn)
     _due_now(conn)
-    assert notices.take(conn) == []
+    assert outbox.take(conn) == []
 
 
 def test_what_was_delivered_is_not_told_again(conn: Connection, project: Project) -> None:
-    notices.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    (taken,) = notices.take(conn)
-    notices.settle(conn, taken, delivered=True, said="200")
+    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
+    (taken,) = outbox.take(conn)
+    outbox.settle(conn, taken, delivered=True, said="200")
     # A second worker that took it before and is late changes nothing.
-    notices.settle(conn, taken, delivered=False, said="timeout")
+    outbox.settle(conn, taken, delivered=False, said="timeout")
     _due_now(conn)
-    (logged,) = notices.list_(conn, project.owner_id)
+    (logged,) = outbox.list_(conn, project.owner_id)
     assert (logged.state, logged.said) == ("delivered", "200")
-    assert notices.take(conn) == []
+    assert outbox.take(conn) == []
 
 
 def test_what_can_never_arrive_is_given_up_at_once(conn: Connection, project: Project) -> None:
-    notices.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    (taken,) = notices.take(conn)
-    notices.settle(conn, taken, delivered=False, said="550 nobody here", final=True)
-    assert notices.list_(conn, project.owner_id)[0].state == "given up"
+    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
+    (taken,) = outbox.take(conn)
+    outbox.settle(conn, taken, delivered=False, said="550 nobody here", final=True)
+    assert outbox.list_(conn, project.owner_id)[0].state == "given up"
 
 
 def test_a_worker_that_died_leaves_the_notice_to_the_next(conn: Connection, project: Project) -> None:
-    notices.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    (first,) = notices.take(conn)
+    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
+    (first,) = outbox.take(conn)
     _due_now(conn)
-    (again,) = notices.take(conn)
+    (again,) = outbox.take(conn)
     assert (again.id, again.attempts) == (first.id, 2)
 
 
@@ -79,23 +79,23 @@ def test_of_many_workers_one_takes_each_notice(db: Database) -> None:
     with db.write() as conn:
         owner = make_owner(conn)
         for number in range(60):
-            notices.add(conn, "test", owner_id=owner.id, address=f"a{number}@example.org")
-    found = race(db, 8, lambda conn, _: [one.id for one in notices.take(conn, limit=10)])
+            outbox.add(conn, "test", owner_id=owner.id, address=f"a{number}@example.org")
+    found = race(db, 8, lambda conn, _: [one.id for one in outbox.take(conn, limit=10)])
     taken = [one for some in found for one in some]
     assert len(taken) == len(set(taken)) == 60
 
 
 def test_a_removed_webhook_is_told_nothing_more(conn: Connection, project: Project) -> None:
-    hook = notices.add_webhook(conn, project.owner_id, "https://example.org/x", project_id=project.id)
-    notices.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
+    hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/x", project_id=project.id)
+    outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
     with pytest.raises(BusError) as refused:
-        notices.remove_webhook(conn, make_owner(conn).id, hook.id)
+        outbox.remove_webhook(conn, make_owner(conn).id, hook.id)
     assert refused.value.code == "not_found"
-    notices.remove_webhook(conn, project.owner_id, hook.id)
-    assert notices.list_webhooks(conn, project.owner_id, project_id=project.id) == []
-    assert notices.take(conn) == []
-    assert notices.list_(conn, project.owner_id)[0].state == "given up"
-    assert notices.add(conn, "test", owner_id=project.owner_id, project_id=project.id) == 0
+    outbox.remove_webhook(conn, project.owner_id, hook.id)
+    assert outbox.list_webhooks(conn, project.owner_id, project_id=project.id) == []
+    assert outbox.take(conn) == []
+    assert outbox.list_(conn, project.owner_id)[0].state == "given up"
+    assert outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id) == 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_removed_webhook_is_told_nothing_more(conn: Connection, project: Proje
 )  # fmt: skip
 def test_a_webhook_needs_an_address(conn: Connection, url: str) -> None:
     with pytest.raises(InvalidArgument, match="url"):
-        notices.add_webhook(conn, make_owner(conn).id, url)
+        outbox.add_webhook(conn, make_owner(conn).id, url)
 
 
 def test_there_are_at_most_ten_webhooks_though_many_are_added_at_once(db: Database) -> None:
@@ -113,8 +113,8 @@ def test_there_are_at_most_ten_webhooks_though_many_are_added_at_once(db: Databa
         project = make_project(conn)
 
     def add(conn: Connection, number: int) -> object:
-        return notices.add_webhook(conn, project.owner_id, f"https://example.org/{number}", project_id=project.id)
+        return outbox.add_webhook(conn, project.owner_id, f"https://example.org/{number}", project_id=project.id)
 
     found = race(db, 16, add)
-    assert sum(isinstance(one, notices.Webhook) for one in found) == 10
+    assert sum(isinstance(one, outbox.Webhook) for one in found) == 10
     assert {one.code for one in found if isinstance(one, BusError)} == {"conflict"}

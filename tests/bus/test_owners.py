@@ -2,9 +2,9 @@
 
 import pytest
 
-from bus import owners
 from bus.db import Connection
-from bus.rules import text
+from bus.rules import validation
+from bus.tenancy import owners
 from tests.checks import refused
 
 
@@ -47,7 +47,7 @@ def test_who_is_no_owner_is_not_found(conn: Connection, wanted: str, code: str) 
 def test_a_handle_is_suggested_from_the_address(conn: Connection, email: str, handle: str) -> None:
     owner = owners.add(conn, email)
     assert owner.handle == handle
-    assert text.handle(owner.handle, "handle") == handle
+    assert validation.handle(owner.handle, "handle") == handle
 
 
 def test_a_suggested_handle_is_free(conn: Connection) -> None:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from bus import members, owners, participants, participations, posts, presence, projects, sequences, tokens
+from bus.coordination import posts, presence, sequences
 from bus.db import Connection
 from bus.errors import NotAuthenticated
-from bus.projects import Project
-from bus.rules.tokens import fingerprint as hashed
+from bus.rules.token_format import fingerprint as hashed
+from bus.tenancy import members, owners, participants, participations, projects, tokens
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint, refused
 from tests.factories import Agent

@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from bus import grants, humans, ledger, members, participants, participations, people, posts, presence, projects, tokens
+from bus.coordination import ledger, posts, presence
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.projects import Project
+from bus.tenancy import grants, humans, members, participants, participations, people, projects, tokens
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import fingerprint, refused
 from tests.factories import Agent

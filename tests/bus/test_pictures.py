@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bus import pictures, tallies
+from bus.analytics import project_metrics, rollups
+from bus.analytics.project_metrics import PEOPLE, PERIODS, SURFACES, Addressee, Handoffs, Pictures, Surface
 from bus.db import Connection, Database
 from bus.errors import Unavailable
-from bus.pictures import PEOPLE, PERIODS, SURFACES, Addressee, Handoffs, Pictures, Surface
-from bus.projects import Project
+from bus.tenancy.projects import Project
 from tests import history
 from tests.factories import make_agent, make_project
 from tests.racing import at_once
@@ -72,9 +72,9 @@ def test_every_figure_of_every_picture_is_what_the_ledger_says(db: Database) -> 
         conn.raw.execute("ANALYZE ledger")
     for period in PERIODS.values():
         with db.write() as conn:
-            pictures.begin(conn)
-            shown = pictures.read(conn, project.id, period)
-            assert shown.progress == tallies.Progress(_EVENTS, 0, None)
+            project_metrics.begin(conn)
+            shown = project_metrics.read(conn, project.id, period)
+            assert shown.progress == rollups.Progress(_EVENTS, 0, None)
             conn.raw.execute("SET LOCAL statement_timeout = 0")
             _check_activity(conn, shown)
             _check_handoffs(conn, shown)
@@ -90,19 +90,19 @@ def _count(db: Database, project: Project) -> int:
     left, guard = [_LOST], threading.Lock()
 
     def work(number: int) -> None:
-        chance, done = random.Random(number), tallies.BATCH
+        chance, done = random.Random(number), rollups.BATCH
         with closing(Database(db.url, size=1)) as mine:
-            while done == tallies.BATCH:
+            while done == rollups.BATCH:
                 try:
                     with mine.write() as conn:
-                        done = tallies.count(conn, project.id)
+                        done = rollups.count(conn, project.id)
                         if chance.random() < 0.3:
                             with guard:
                                 dies, left[0] = left[0] > 0, max(0, left[0] - 1)
                             if dies:
                                 conn.one("SELECT pg_terminate_backend(pg_backend_pid())")
                 except Unavailable:
-                    done = tallies.BATCH
+                    done = rollups.BATCH
 
     outcomes = at_once(*(lambda number=number: work(number) for number in range(3)))
     assert outcomes == [None] * 3

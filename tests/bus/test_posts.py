@@ -2,9 +2,10 @@
 
 import pytest
 
-from bus import participations, posts
+from bus.coordination import posts
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint, ledger, refused, types
 from tests.factories import Agent

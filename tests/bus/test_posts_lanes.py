@@ -2,9 +2,10 @@
 
 import pytest
 
-from bus import participations, posts, presence, tokens
+from bus.coordination import posts, presence
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import participations, tokens
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, types
 from tests.factories import Agent

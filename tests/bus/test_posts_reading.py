@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from bus import limits, posts, presence
+from bus import limits
+from bus.coordination import posts, presence
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
 

@@ -4,9 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from bus import participations, posts, presence
+from bus.coordination import posts, presence
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import fingerprint, ledger, types
 from tests.factories import Agent

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bus import projects, sequences
+from bus.coordination import sequences
 from bus.db import Connection
+from bus.tenancy import projects
 from tests import factories
 from tests.checks import check_ledger, refused
 

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
-from bus import invites, leases, participants, posts, presence, projects, sequences, tasks
+from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection, Database
 from bus.errors import BusError
+from bus.tenancy import invites, participants, projects
 from tests.factories import Agent, make_agent, make_project
 
 _WRITES = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus import posts, sequences, tasks
+from bus.coordination import posts, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError

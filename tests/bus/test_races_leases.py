@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bus import leases
+from bus.coordination import leases
 from bus.db import Connection, Database
 from bus.rules.surfaces import overlap
 from tests import factories

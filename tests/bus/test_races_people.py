@@ -2,10 +2,11 @@
 
 import pytest
 
-from bus import invites, members, participants, participations, projects, redemptions, sequences
+from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.participations import Grant
+from bus.tenancy import invite_redemption, invites, members, participants, participations, projects
+from bus.tenancy.participations import Grant
 from tests import factories
 from tests.checks import check_ledger
 from tests.racing import losers, race, together, winners
@@ -19,7 +20,7 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
         with db.write() as conn:
             code = invites.create_for(conn, project.id, uses=uses).code
         outcomes = race(
-            db, tries, lambda conn, number: redemptions.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
+            db, tries, lambda conn, number: invite_redemption.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
         )  # fmt: skip
         assert len(winners(outcomes)) == uses
         assert {one.data["reason"] for one in losers(outcomes) if isinstance(one, BusError)} == {"exhausted"}
@@ -42,7 +43,7 @@ def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db
             created = invites.create_for(conn, project.id)
         redeemed, revoked = together(
             db,
-            lambda conn: redemptions.redeem(conn, created.code, name=f"guest-{round_}"),  # noqa: B023
+            lambda conn: invite_redemption.redeem(conn, created.code, name=f"guest-{round_}"),  # noqa: B023
             lambda conn: invites.revoke(conn, project.id, created.id, actor="cli"),  # noqa: B023
         )
         assert revoked is True

@@ -1,8 +1,9 @@
 """Acks, lane posts, joins and leaves at one moment: delivered once, confirmed once."""
 
-from bus import participants, participations, posts, presence
+from bus.coordination import posts, presence
 from bus.db import Connection, Database
-from bus.projects import Project
+from bus.tenancy import participants, participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, types
 from tests.factories import Agent

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from bus import leases, posts, presence, projects, sequences, tasks
+from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.projects import Project
 from bus.tables import COORDINATION
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
 from tests.racing import at_once, losers, together

@@ -3,10 +3,10 @@
 import threading
 from itertools import pairwise
 
-from bus import digest, posts, sequences
+from bus.coordination import digest, posts, sequences
+from bus.coordination.ledger import Event
 from bus.ctx import Ctx
 from bus.db import Database
-from bus.ledger import Event
 from tests import factories
 from tests.checks import check_ledger
 from tests.racing import at_once, losers, together

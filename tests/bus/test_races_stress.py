@@ -12,24 +12,11 @@ from typing import Any
 
 import psycopg
 
-from bus import (
-    digest,
-    invites,
-    leases,
-    ledger,
-    participants,
-    participations,
-    posts,
-    presence,
-    redemptions,
-    sequences,
-    task_lists,
-    tasks,
-    tokens,
-)
+from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
+from bus.tenancy import invite_redemption, invites, participants, participations, tokens
 from tests import factories
 from tests.checks import check_ledger
 from tests.factories import Agent
@@ -51,7 +38,7 @@ def _task(dice: random.Random) -> int:
 
 def _redeem(conn: Connection, ctx: Ctx, dice: random.Random) -> None:
     created = invites.create(conn, ctx)
-    redemptions.redeem(conn, created.code, name=f"guest-{dice.getrandbits(60)}")
+    invite_redemption.redeem(conn, created.code, name=f"guest-{dice.getrandbits(60)}")
 
 
 _VERBS: dict[str, Verb] = {
@@ -87,7 +74,7 @@ _VERBS: dict[str, Verb] = {
     "whats_new": lambda c, x, d: digest.whats_new(c, x, limit=50),
     "query_events": lambda c, x, d: ledger.query(c, x, limit=20, type=d.choice([None, "claim"])),
     "who_holds": lambda c, x, d: leases.list_holders(c, x, surface=d.choice([None, "src"])),
-    "list_tasks": lambda c, x, d: task_lists.list_(c, x),
+    "list_tasks": lambda c, x, d: task_queries.list_(c, x),
     "who_is_active": lambda c, x, d: presence.list_active(c, x),
     "touch": lambda c, x, d: presence.touch(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
     "touch tokens": lambda c, x, d: tokens.touch(c, list(range(1, 9))),

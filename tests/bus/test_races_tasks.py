@@ -1,6 +1,6 @@
 """Tasks at one moment: started once, never in a circle, never stuck behind what is done."""
 
-from bus import task_lists, tasks
+from bus.coordination import task_queries, tasks
 from bus.db import Database
 from bus.errors import BusError
 from tests import factories
@@ -30,7 +30,7 @@ def test_a_task_that_twenty_start_is_started_once(db: Database) -> None:
         assert len(winners(outcomes)) == 1
         assert _codes(outcomes) == {"wrong_state"}
         with db.call() as conn:
-            (found,) = task_lists.list_(conn, agents[0].ctx, limit=1).tasks
+            (found,) = task_queries.list_(conn, agents[0].ctx, limit=1).tasks
         assert found.owner == agents[outcomes.index(winners(outcomes)[0])].actor
     with db.call() as conn:
         assert types(conn, agents[0].ctx.project_id) == ["task_create", "task_start"] * 15
@@ -79,7 +79,7 @@ def test_blocking_on_a_task_while_it_ships_leaves_the_other_free(db: Database) -
             assert shipped.unblocked == [second]
         seen.add(type(blocked))
         with db.call() as conn:
-            (found, _) = task_lists.list_(conn, ada.ctx, limit=2).tasks
+            (found, _) = task_queries.list_(conn, ada.ctx, limit=2).tasks
         assert (found.task_id, found.status, found.blockers) == (second, "in_progress", [])
     with db.call() as conn:
         check_ledger(conn, ada.ctx.project_id)
@@ -99,7 +99,7 @@ def test_creating_a_task_that_waits_for_one_that_ships_leaves_it_ready(db: Datab
         )
         assert shipped.unblocked in ([], [created.task_id])
         with db.call() as conn:
-            (found,) = task_lists.list_(conn, ada.ctx, ready=True).tasks
+            (found,) = task_queries.list_(conn, ada.ctx, ready=True).tasks
             assert found.task_id == created.task_id
         with db.write() as conn:
             tasks.start(conn, ada.ctx, created.task_id)

@@ -2,9 +2,12 @@
 
 import pytest
 
-from bus import credits, jobs, metering, projects, pruning, reconcile, sequences, waiting
+from bus.billing import credits, metering
+from bus.coordination import long_poll, sequences
 from bus.db import Connection, Database
-from bus.projects import Project
+from bus.operations import integrity_checks, jobs, retention
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 
 
@@ -24,7 +27,7 @@ def metered(conn: Connection, project: Project, root: Agent) -> Project:
 def _found(conn: Connection, project: Project) -> list[str]:
     return [
         f"{one.check}: {one.found}"
-        for one in (*reconcile.check_project(conn, project.id), *reconcile.check_accounts(conn))
+        for one in (*integrity_checks.check_project(conn, project.id), *integrity_checks.check_accounts(conn))
     ]
 
 
@@ -88,13 +91,13 @@ def test_the_proof_reads_one_moment(db: Database) -> None:
         ada = make_agent(conn, project)
         metering.switch(conn, True)
     with db.write() as conn:
-        reconcile.begin(conn)
-        assert reconcile.check_accounts(conn) == []
+        integrity_checks.begin(conn)
+        assert integrity_checks.check_accounts(conn) == []
         with db.write() as other:
             sequences.claim(other, ada.ctx, "adr")
         with db.write() as other:
             metering.bill(other, project.id)
-        assert reconcile.check_project(conn, project.id) == []
+        assert integrity_checks.check_project(conn, project.id) == []
         assert credits.find(conn, project.owner_id) is None
 
 
@@ -102,8 +105,8 @@ def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Proje
     sequences.claim(conn, ada.ctx, "adr", idempotency_key="old")
     conn.maybe("UPDATE idempotency SET created_at = clock_timestamp() - interval '3 days' RETURNING 1")
     sequences.claim(conn, ada.ctx, "adr", idempotency_key="new")
-    waiting.begin(conn, ada.ctx, "lease", surface="a.py")
-    waiting.begin(conn, ada.ctx, "lease", surface="b.py")
+    long_poll.begin(conn, ada.ctx, "lease", surface="a.py")
+    long_poll.begin(conn, ada.ctx, "lease", surface="b.py")
     conn.maybe(
         "UPDATE waiter SET alive_until = clock_timestamp() - interval '2 hours' WHERE surface = 'a.py' RETURNING 1"
     )
@@ -118,7 +121,7 @@ def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Proje
         "cursor (project_id, participation_id, seq) VALUES (999999, 1, 1)",
     ):
         conn.raw.execute(f"INSERT INTO {table}".encode())
-    gone = {kind: pruning.prune(conn, kind) for kind in pruning.KINDS}
+    gone = {kind: retention.prune(conn, kind) for kind in retention.KINDS}
     assert gone == {
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
         "lost_cursors": 1, "hours": 0, "days": 0, "sessions": 0, "sign_ups": 0, "login_links": 0,
@@ -126,7 +129,7 @@ def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Proje
     }  # fmt: skip
     assert conn.all("SELECT key FROM idempotency") == [("new",)]
     assert [run.id for run in jobs.list_(conn, name="x")] == [newest, busy]
-    assert {kind: pruning.prune(conn, kind) for kind in pruning.KINDS} == dict.fromkeys(pruning.KINDS, 0)
+    assert {kind: retention.prune(conn, kind) for kind in retention.KINDS} == dict.fromkeys(retention.KINDS, 0)
 
 
 def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection) -> None:

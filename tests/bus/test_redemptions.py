@@ -2,12 +2,12 @@
 
 import pytest
 
-from bus import humans, invites, members, participants, participations, people, projects, redemptions
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.participations import Grant
-from bus.projects import Project
-from bus.redemptions import Acceptor
+from bus.tenancy import humans, invite_redemption, invites, members, participants, participations, people, projects
+from bus.tenancy.invite_redemption import Acceptor
+from bus.tenancy.participations import Grant
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import fingerprint, refused
 from tests.factories import Agent
@@ -24,9 +24,9 @@ def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
     conn: Connection, root: Agent, project: Project
 ) -> None:
     created = invites.create(conn, root.ctx, kind="human", lane="core", uses=3)
-    redemptions.redeem(conn, created.code, name="one")
+    invite_redemption.redeem(conn, created.code, name="one")
     before = fingerprint(conn)
-    offer = redemptions.look(conn, created.code)
+    offer = invite_redemption.look(conn, created.code)
     assert (offer.project, offer.owner, offer.kind, offer.lane) == (project.name, project.owner, "human", "core")
     assert (offer.participant_name, offer.chosen, offer.email, offer.uses_left) == (None, False, None, 2)
     assert fingerprint(conn) == before
@@ -34,20 +34,20 @@ def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
 
 def test_looking_refuses_as_redeeming_does(conn: Connection, root: Agent, project: Project) -> None:
     used, late, gone, closed = (invites.create(conn, root.ctx).code for _ in range(4))
-    redemptions.redeem(conn, used, name="one")
+    invite_redemption.redeem(conn, used, name="one")
     conn.maybe(
         "UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = sha256(%s) RETURNING 1", (late.encode(),)
     )
     (newest, *_) = [one for one in invites.list_(conn, project.id) if one.state == "open"]
     invites.revoke(conn, project.id, newest.id, actor="cli")
     for code, reason in ((used, "exhausted"), (late, "expired"), (closed, "invalid"), ("inv_nothing", "invalid")):
-        for call in (redemptions.look, lambda conn, code: redemptions.redeem(conn, code, name="x")):
+        for call in (invite_redemption.look, lambda conn, code: invite_redemption.redeem(conn, code, name="x")):
             with pytest.raises(BusError) as caught:
                 call(conn, code)
             assert caught.value.data["reason"] == reason
     projects.archive(conn, project.id, actor="cli")
     with refused(conn, "forbidden"):
-        redemptions.look(conn, gone)
+        invite_redemption.look(conn, gone)
 
 
 def test_an_archived_project_makes_no_invites(conn: Connection, root: Agent, project: Project) -> None:
@@ -62,30 +62,30 @@ def test_an_archived_project_makes_no_invites(conn: Connection, root: Agent, pro
 
 def test_the_same_nonce_gives_the_same_answer_again(conn: Connection, root: Agent) -> None:
     code = invites.create(conn, root.ctx).code
-    first = redemptions.redeem(conn, code, name="carol", nonce=NONCE)
+    first = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     before = fingerprint(conn)
-    assert redemptions.redeem(conn, code, name="Carol", nonce=NONCE) == first
+    assert invite_redemption.redeem(conn, code, name="Carol", nonce=NONCE) == first
     assert fingerprint(conn) == before
     assert first.created
     assert _works(conn, first)
     with refused(conn, "wrong_state"):
-        redemptions.redeem(conn, code, name="carol")
+        invite_redemption.redeem(conn, code, name="carol")
     with refused(conn, "wrong_state"):
-        redemptions.redeem(conn, code, name="carol", nonce=NONCE + "x")
+        invite_redemption.redeem(conn, code, name="carol", nonce=NONCE + "x")
 
 
 def test_a_nonce_is_good_for_one_name_one_invite_and_ten_minutes(conn: Connection, root: Agent) -> None:
     code, other = (invites.create(conn, root.ctx, uses=5).code for _ in range(2))
-    first = redemptions.redeem(conn, code, name="carol", nonce=NONCE)
+    first = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     with refused(conn, "conflict") as caught:
-        redemptions.redeem(conn, code, name="dave", nonce=NONCE)
+        invite_redemption.redeem(conn, code, name="dave", nonce=NONCE)
     assert caught.value.data["reason"] == "nonce_reused"
-    assert redemptions.redeem(conn, other, name="dave", nonce=NONCE).token != first.token
+    assert invite_redemption.redeem(conn, other, name="dave", nonce=NONCE).token != first.token
     (left,) = conn.one("SELECT round(extract(epoch FROM max(expires_at) - clock_timestamp())) FROM sealed")
     assert 590 < left <= 600
     conn.maybe("UPDATE sealed SET expires_at = clock_timestamp() RETURNING 1")
     with refused(conn, "conflict") as caught:
-        redemptions.redeem(conn, code, name="carol", nonce=NONCE)
+        invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     assert caught.value.data["reason"] == "name_taken"
 
 
@@ -93,10 +93,10 @@ def test_an_answer_is_not_fetched_again_after_the_invite_was_revoked(
     conn: Connection, root: Agent, project: Project
 ) -> None:
     created = invites.create(conn, root.ctx)
-    redemptions.redeem(conn, created.code, name="carol", nonce=NONCE)
+    invite_redemption.redeem(conn, created.code, name="carol", nonce=NONCE)
     invites.revoke(conn, project.id, created.id, actor="cli")
     with refused(conn, "not_found"):
-        redemptions.redeem(conn, created.code, name="carol", nonce=NONCE)
+        invite_redemption.redeem(conn, created.code, name="carol", nonce=NONCE)
 
 
 @pytest.mark.parametrize("nonce", ["", "short", "x" * 15, "x" * 129, "0123456789abcde\n", "0123456789abcdeé"])
@@ -104,13 +104,13 @@ def test_a_nonce_that_is_no_good_is_refused_and_uses_nothing_up(conn: Connection
     code = invites.create(conn, root.ctx).code
     before = fingerprint(conn)
     with refused(conn, "invalid_argument"):
-        redemptions.redeem(conn, code, name="carol", nonce=nonce)
+        invite_redemption.redeem(conn, code, name="carol", nonce=nonce)
     assert fingerprint(conn) == before
 
 
 def test_what_is_kept_of_an_answer_does_not_tell_the_token(conn: Connection, root: Agent) -> None:
     code = invites.create(conn, root.ctx).code
-    granted = redemptions.redeem(conn, code, name="carol", nonce=NONCE)
+    granted = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     stored = b"".join(row[0] for row in conn.all("SELECT lookup || box FROM sealed"))
     for known in (granted.token, code, NONCE):
         assert known.encode() not in stored
@@ -125,7 +125,7 @@ def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) 
         answers = race(
             db,
             8,
-            lambda conn, _: redemptions.redeem(conn, created.code, name=f"guest-{round_}", nonce=NONCE),  # noqa: B023
+            lambda conn, _: invite_redemption.redeem(conn, created.code, name=f"guest-{round_}", nonce=NONCE),  # noqa: B023
         )
         assert losers(answers) == []
         assert len(set(answers)) == 1
@@ -141,20 +141,20 @@ def test_an_invite_for_a_participant_that_is_there_gives_it_one_more_token(
 ) -> None:
     created = invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id, lane="x", is_admin=True)
     assert created.participant_name == "ada"
-    granted = redemptions.redeem(conn, created.code, name="ignored")
+    granted = invite_redemption.redeem(conn, created.code, name="ignored")
     assert (granted.participation_id, granted.created) == (ada.ctx.participation_id, False)
     assert (granted.is_admin, granted.lane) == (False, None)
     assert _works(conn, granted)
     assert participants.whoami(conn, ada.ctx).actor == ada.actor
     with refused(conn, "wrong_state"):
-        redemptions.redeem(conn, created.code)
+        invite_redemption.redeem(conn, created.code)
 
 
 def test_an_invite_for_a_participant_lets_it_in_where_it_is_not(conn: Connection, project: Project, ada: Agent) -> None:
     second = projects.add(conn, project.owner_id, "second")
     for _ in range(2):
         code = invites.create_for(conn, second.id, participant_id=ada.ctx.participant_id, lane="core").code
-        granted = redemptions.redeem(conn, code)
+        granted = invite_redemption.redeem(conn, code)
         assert (granted.project, granted.lane) == ("second", "core")
         assert factories.as_agent(conn, granted).ctx.participant_id == ada.ctx.participant_id
         participations.remove(conn, second.id, "ada")
@@ -184,7 +184,7 @@ def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
     code = invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id).code
     people.remove(conn, project.owner_id, ada.ctx.participant_id, actor="cli")
     with refused(conn, "not_found") as caught:
-        redemptions.redeem(conn, code)
+        invite_redemption.redeem(conn, code)
     assert caught.value.data["reason"] == "invalid"
 
 
@@ -193,7 +193,7 @@ def test_the_name_of_the_owner_is_taken(conn: Connection, project: Project) -> N
         invites.create_for(conn, project.id, participant_name=project.owner)
     code = invites.create_for(conn, project.id).code
     with refused(conn, "conflict") as caught:
-        redemptions.redeem(conn, code, name=project.owner)
+        invite_redemption.redeem(conn, code, name=project.owner)
     assert caught.value.data["reason"] == "name_taken"
 
 
@@ -206,10 +206,10 @@ def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connectio
         (Acceptor("eve", frozenset({"eve@example.com"})), "wrong_email"),
     ):
         with refused(conn, "forbidden") as caught:
-            redemptions.redeem(conn, code, name="eve", acceptor=acceptor)
+            invite_redemption.redeem(conn, code, name="eve", acceptor=acceptor)
         assert caught.value.data["reason"] == reason
     assert fingerprint(conn) == before
-    granted = redemptions.redeem(
+    granted = invite_redemption.redeem(
         conn, code, name="eve", acceptor=Acceptor("eve", frozenset({"x@example.org", "eve@EXAMPLE.org"}))
     )
     assert granted.created
@@ -221,17 +221,17 @@ def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connectio
 def test_who_accepts_never_inherits_a_participant(conn: Connection, project: Project, ada: Agent) -> None:
     code = invites.create_for(conn, project.id).code
     with refused(conn, "conflict"):
-        redemptions.redeem(conn, code, name="ada", acceptor=Acceptor("ada", frozenset()))
+        invite_redemption.redeem(conn, code, name="ada", acceptor=Acceptor("ada", frozenset()))
 
 
 def test_a_purged_project_takes_its_invites_along(conn: Connection, project: Project, ada: Agent) -> None:
     code = invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id).code
-    redemptions.redeem(conn, code, nonce=NONCE)
+    invite_redemption.redeem(conn, code, nonce=NONCE)
     projects.begin_purge(conn, project.id, actor="cli")
     while not projects.purge_step(conn, project.id):
         pass
     with refused(conn, "not_found"):
-        redemptions.redeem(conn, code, nonce=NONCE)
+        invite_redemption.redeem(conn, code, nonce=NONCE)
 
 
 def test_an_invite_made_while_its_project_is_archived_is_refused_or_was_first(db: Database) -> None:

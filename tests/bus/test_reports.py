@@ -4,11 +4,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from bus import leases, posts, presence, projects, reports, sequences, tasks
+from bus.analytics import reports
+from bus.analytics.reports import Activity
+from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
 from bus.errors import BusError
-from bus.projects import Project
-from bus.reports import Activity
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
 

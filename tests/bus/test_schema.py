@@ -11,8 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from bus import revision, schema
-from bus.db import Database
+from bus.db import Database, migrate, schema_version, sql_functions
 from bus.tables import COORDINATION, TENANCY, metadata
 
 _CATALOGS = {
@@ -81,38 +80,38 @@ def test_migrating_an_empty_database_gives_exactly_the_metadata(database_url: st
 
 def test_downgrading_leaves_nothing_and_upgrading_again_gives_the_same(database_url: str) -> None:
     before, functions = _catalogs(database_url), _functions(database_url)
-    schema.downgrade(database_url, "base")
+    migrate.downgrade(database_url, "base")
     assert _objects(database_url) <= {"alembic_version", "alembic_version_pkc"}
     with psycopg.connect(database_url) as conn:
-        assert revision.current(conn) is None
-    schema.migrate(database_url)
+        assert schema_version.current(conn) is None
+    migrate.migrate(database_url)
     assert _catalogs(database_url) == before
     assert _functions(database_url) == functions
     with psycopg.connect(database_url) as conn:
-        assert revision.current(conn) == schema.head()
+        assert schema_version.current(conn) == migrate.head()
 
 
 def test_a_database_without_migrations_has_no_revision(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as conn:
-        assert revision.current(conn) is None
+        assert schema_version.current(conn) is None
 
 
 def test_the_installed_functions_are_those_of_the_files(database_url: str) -> None:
     installed = _functions(database_url)
     with psycopg.connect(database_url) as conn:
-        conn.execute(schema.DROP_FUNCTIONS_SQL)
-        conn.execute(schema.functions_sql().encode())
+        conn.execute(sql_functions.DROP_FUNCTIONS_SQL)
+        conn.execute(sql_functions.functions_sql().encode())
     assert _functions(database_url) == installed
-    assert len(installed) == schema.functions_sql().count("CREATE FUNCTION bus_")
+    assert len(installed) == sql_functions.functions_sql().count("CREATE FUNCTION bus_")
 
 
 def test_the_revision_that_the_code_expects_is_the_newest_migration() -> None:
-    assert schema.head() == revision.EXPECTED
+    assert migrate.head() == schema_version.EXPECTED
 
 
 def test_every_file_of_functions_is_installed() -> None:
-    folder = Path(schema.__file__).parent / "sql"
-    assert {path.stem for path in folder.glob("*.sql")} == set(schema.SQL_FILES)
+    engine = Path(migrate.__file__).parents[1]
+    assert {path.relative_to(engine).as_posix() for path in engine.rglob("*.sql")} == set(sql_functions.SQL_FILES)
 
 
 def test_migrating_again_changes_nothing_and_a_new_text_of_the_functions_is_installed(
@@ -121,18 +120,18 @@ def test_migrating_again_changes_nothing_and_a_new_text_of_the_functions_is_inst
     query = "SELECT oid FROM pg_proc WHERE proname = 'bus_claim'"
     with psycopg.connect(database_url, autocommit=True) as conn:
         before = conn.execute(query).fetchone()
-        schema.migrate(database_url)
+        migrate.migrate(database_url)
         assert conn.execute(query).fetchone() == before
         conn.execute("COMMENT ON FUNCTION bus_enter(bigint, bigint, boolean) IS 'sha256:older'")
         conn.execute("DROP FUNCTION bus_claim")
-        schema.migrate(database_url)
+        migrate.migrate(database_url)
         assert conn.execute(query).fetchone() not in (before, None)
-        assert conn.execute(schema.INSTALLED_MARK_SQL).fetchone() == (schema.functions_mark(),)
+        assert conn.execute(sql_functions.INSTALLED_MARK_SQL).fetchone() == (sql_functions.functions_mark(),)
 
 
 def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
     """Both processes wait for the advisory lock, held here, before either goes on."""
-    program = "import sys; from bus.schema import migrate; migrate(sys.argv[1])"
+    program = "import sys; from bus.db.migrate import migrate; migrate(sys.argv[1])"
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"  # noqa: E501
     with psycopg.connect(empty_database_url, autocommit=True) as conn:
         with conn.transaction():
@@ -153,8 +152,8 @@ def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
                 time.sleep(0.01)
         errors = [one.communicate(timeout=60)[1] for one in both]
         assert [one.returncode for one in both] == [0, 0], errors
-        assert revision.current(conn) == schema.head()
-        assert conn.execute(schema.INSTALLED_MARK_SQL).fetchone() == (schema.functions_mark(),)
+        assert schema_version.current(conn) == migrate.head()
+        assert conn.execute(sql_functions.INSTALLED_MARK_SQL).fetchone() == (sql_functions.functions_mark(),)
 
 
 def test_every_table_is_either_tenancy_or_coordination() -> None:
@@ -209,6 +208,6 @@ def test_a_migration_waits_no_longer_than_its_lock_timeout(database_url: str) ->
         reader.execute("SELECT FROM event")
         started = time.monotonic()
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            schema.downgrade(database_url, "base")
+            migrate.downgrade(database_url, "base")
         assert time.monotonic() - started < 20
     assert _functions(database_url)

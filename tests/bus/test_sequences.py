@@ -2,7 +2,8 @@
 
 import pytest
 
-from bus import limits, sequences
+from bus import limits
+from bus.coordination import sequences
 from bus.db import Connection
 from tests.checks import check_ledger, fingerprint, ledger, refused
 from tests.factories import Agent

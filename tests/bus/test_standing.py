@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from bus import owners, participants, participations, posts, projects, sequences, tasks
+from bus.coordination import posts, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended
+from bus.tenancy import owners, participants, participations, projects
 from tests import factories
 from tests.factories import Agent
 

@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from bus import digest, leases, participants, posts, presence, sequences, task_lists, tasks
+from bus.coordination import digest, leases, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.rules.surfaces import contends, overlap
+from bus.tenancy import participants
 from tests import factories
 from tests.checks import check_ledger, types
 
@@ -337,7 +338,7 @@ def _check(conn: Connection, room: _Room) -> None:
     holders = [("ada", "bob").index(one.actor.partition("/")[2]) for one in held]
     assert {(who, one.surface): (one.fence, one.mode) for who, one in zip(holders, held, strict=True)} == room.leases
     found = {
-        task.task_id: (task.status, [one.on for one in task.blockers]) for task in task_lists.list_(conn, me).tasks
+        task.task_id: (task.status, [one.on for one in task.blockers]) for task in task_queries.list_(conn, me).tasks
     }
     assert found == {number: (task.status, task.blockers) for number, task in room.tasks.items()}
 

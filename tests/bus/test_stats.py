@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from bus import posts, projects, sequences, stats
+from bus.analytics import service_totals
+from bus.coordination import posts, sequences
 from bus.db import Connection, Database
+from bus.tenancy import projects
 from tests.factories import make_agent, make_project
 from tests.racing import race
 
@@ -34,7 +36,7 @@ def _fill(db: Database) -> projects.Project:
 
 def _read(db: Database, fresh: timedelta = NOW) -> dict[str, object]:
     with db.write() as conn:
-        return stats.read(conn, fresh=fresh)
+        return service_totals.read(conn, fresh=fresh)
 
 
 def test_an_empty_service_has_seen_nothing(db: Database) -> None:
@@ -71,14 +73,14 @@ def test_fresh_counts_are_not_counted_again(db: Database) -> None:
 def test_of_many_who_ask_at_once_one_counts(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(db)
     counted: list[int] = []
-    count = stats._count
+    count = service_totals._count
 
     def noted(conn: Connection) -> None:
         counted.append(1)
         count(conn)
 
-    monkeypatch.setattr(stats, "_count", noted)
-    answers = race(db, 10, lambda conn, _: stats.read(conn, fresh=timedelta(minutes=1)))
+    monkeypatch.setattr(service_totals, "_count", noted)
+    answers = race(db, 10, lambda conn, _: service_totals.read(conn, fresh=timedelta(minutes=1)))
     assert {answer["events"] for answer in answers} == {5}
     assert counted == [1]
 
@@ -86,6 +88,6 @@ def test_of_many_who_ask_at_once_one_counts(db: Database, monkeypatch: pytest.Mo
 def test_more_than_fits_is_counted_in_several_goes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(db)
     _fill(db)
-    monkeypatch.setattr(stats, "_EVENTS_AT_ONCE", 3)
+    monkeypatch.setattr(service_totals, "_EVENTS_AT_ONCE", 3)
     assert [_read(db)["events"] for _ in range(5)] == [3, 6, 9, 10, 10]
     assert _read(db)["claims"] == 6

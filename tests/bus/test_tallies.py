@@ -6,16 +6,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bus import leases, ledger, pictures, posts, projects, pruning, sequences, tallies
+from bus.analytics import project_metrics, rollups
+from bus.analytics.project_metrics import PERIODS
+from bus.coordination import leases, ledger, posts, sequences
 from bus.db import Connection, Database
-from bus.pictures import PERIODS
-from bus.projects import Project
+from bus.operations import retention
 from bus.tables import COORDINATION
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 
 
-def _count_all(conn: Connection, project: Project, limit: int = tallies.BATCH) -> None:
-    while tallies.count(conn, project.id, limit=limit) >= limit:
+def _count_all(conn: Connection, project: Project, limit: int = rollups.BATCH) -> None:
+    while rollups.count(conn, project.id, limit=limit) >= limit:
         pass
 
 
@@ -50,11 +53,11 @@ def test_what_happens_is_counted_by_hour_and_by_day(
     posts.ack(conn, root.ctx, sent[:1])
     leases.acquire(conn, ada.ctx, "src")
     leases.acquire(conn, bob.ctx, "src/a.py")
-    assert tallies.find_behind(conn) == [project.id]
-    assert tallies.get_progress(conn, project.id).behind == 9
-    assert tallies.count(conn, project.id) == 9
-    assert tallies.find_behind(conn) == []
-    assert tallies.count(conn, project.id) == 0
+    assert rollups.find_behind(conn) == [project.id]
+    assert rollups.get_progress(conn, project.id).behind == 9
+    assert rollups.count(conn, project.id) == 9
+    assert rollups.find_behind(conn) == []
+    assert rollups.count(conn, project.id) == 0
     ada_, bob_ = ada.actor, bob.actor
     for grain in ("hour", "day"):
         found = {figure: _tallies(conn, project, figure, grain) for figure in ("events", "anchored", "leases")}
@@ -72,18 +75,18 @@ def test_an_ack_after_days_stands_where_its_post_was_written(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     post = posts.create(conn, ada.ctx, "x", to_actor="bob").post_id
-    assert tallies.count(conn, project.id) == 1
+    assert rollups.count(conn, project.id) == 1
     (at,) = conn.one(
         "UPDATE post SET created_at = created_at - interval '3 days' WHERE project_id = %s AND id = %s"
         " RETURNING created_at",
         (project.id, post),
     )
     posts.ack(conn, bob.ctx, [post])
-    assert tallies.count(conn, project.id) == 1
+    assert rollups.count(conn, project.id) == 1
     rows = conn.all("SELECT grain, start, key, n FROM tally WHERE figure = 'waits' ORDER BY grain")
     hour = at.replace(minute=0, second=0, microsecond=0)
     assert rows == [("day", hour.replace(hour=0), "259000", 1), ("hour", hour, "259000", 1)]
-    shown = pictures.read(conn, project.id, PERIODS["7d"])
+    shown = project_metrics.read(conn, project.id, PERIODS["7d"])
     place = shown.bins.index(hour.replace(hour=0))
     assert (shown.by_bin[place].acked, shown.by_bin[place].median_seconds) == (1, 259_000.0)
     assert shown.by_bin[-1].acked == 0
@@ -111,7 +114,7 @@ def test_a_post_is_acked_once_wherever_a_batch_ends(
         posts.ack(conn, agent.ctx, acked)
     (times,) = conn.one("SELECT count(DISTINCT at) FROM event WHERE project_id = %s", (project.id,))
     assert times == 1
-    events = tallies.count(conn, project.id)
+    events = rollups.count(conn, project.id)
     at_once = _whole(conn, project)
     assert _tallies(conn, project, "waits") == {("0", ""): 3}
     for limit in range(1, events):
@@ -140,7 +143,7 @@ def test_an_ack_is_counted_once_though_it_comes_between_two_batches(
 def test_of_very_many_names_the_first_are_named_and_the_others_are_others(
     conn: Connection, project: Project, ada: Agent, bob: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tallies, "NAMED", 3)
+    monkeypatch.setattr(rollups, "NAMED", 3)
     for name in ("a", "b", "b", "c", "d", "d", "e"):
         leases.acquire(conn, ada.ctx, name)
         leases.release(conn, ada.ctx, name)
@@ -154,7 +157,7 @@ def test_of_very_many_names_the_first_are_named_and_the_others_are_others(
     _count_all(conn, project)
     assert _tallies(conn, project, "leases") == {("a", ""): 2, ("b", ""): 2, ("d", ""): 2, ("", ""): 4}
     assert _tallies(conn, project, "to_lane")["", ""] == 1
-    shown = pictures.read(conn, project.id, PERIODS["24h"])
+    shown = project_metrics.read(conn, project.id, PERIODS["24h"])
     assert [one.surface for one in shown.surfaces.listed] == ["a", "b", "d"]
     assert (shown.surfaces.leases, shown.surfaces.others.leases) == (10, 4)
     assert shown.talk.senders == (ada.actor, "")
@@ -164,8 +167,8 @@ def test_of_very_many_names_the_first_are_named_and_the_others_are_others(
 def test_pictures_name_the_busiest_and_put_the_others_together(
     conn: Connection, project: Project, ada: Agent, bob: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "SURFACES", 2)
-    monkeypatch.setattr(pictures, "PEOPLE", 2)
+    monkeypatch.setattr(project_metrics, "SURFACES", 2)
+    monkeypatch.setattr(project_metrics, "PEOPLE", 2)
     carol = make_agent(conn, project, "carol")
     for agent, many in ((ada, 3), (bob, 2), (carol, 1)):
         for lane in range(3):
@@ -174,7 +177,7 @@ def test_pictures_name_the_busiest_and_put_the_others_together(
         for name in range(many):
             leases.acquire(conn, agent.ctx, f"f{name}")
     _count_all(conn, project)
-    shown = pictures.read(conn, project.id, PERIODS["30d"])
+    shown = project_metrics.read(conn, project.id, PERIODS["30d"])
     assert [(one.surface, one.leases, one.contended) for one in shown.surfaces.listed] == [("f0", 3, 2), ("f1", 2, 1)]
     assert (shown.surfaces.others.leases, shown.surfaces.others.contended) == (1, 0)
     assert shown.talk.senders == (ada.actor, bob.actor, "")
@@ -192,20 +195,20 @@ def test_projects_are_counted_apart(conn: Connection, project: Project, ada: Age
     for _ in range(2):
         sequences.claim(conn, ada.ctx, "adr")
     for one in (project, other):
-        tallies.count(conn, one.id)
-    assert [pictures.read(conn, one.id, PERIODS["24h"]).activity.events for one in (project, other)] == [2, 1]
+        rollups.count(conn, one.id)
+    assert [project_metrics.read(conn, one.id, PERIODS["24h"]).activity.events for one in (project, other)] == [2, 1]
 
 
 def test_an_archived_project_has_its_pictures(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
     projects.archive(conn, project.id, actor="test")
-    waiting = tallies.get_progress(conn, project.id)
+    waiting = rollups.get_progress(conn, project.id)
     (event,) = ledger.query(conn, ada.ctx).events
     assert (waiting.counted, waiting.behind, waiting.waiting_since) == (0, 1, event.ts)
-    tallies.count(conn, project.id)
-    shown = pictures.read(conn, project.id, PERIODS["24h"])
+    rollups.count(conn, project.id)
+    shown = project_metrics.read(conn, project.id, PERIODS["24h"])
     assert shown.activity.types == {"claim": 1}
-    assert shown.progress == tallies.Progress(1, 0, None)
+    assert shown.progress == rollups.Progress(1, 0, None)
 
 
 def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
@@ -213,12 +216,12 @@ def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
 ) -> None:
     for _ in range(2):
         sequences.claim(conn, ada.ctx, "adr")
-    tallies.count(conn, project.id, limit=1)
+    rollups.count(conn, project.id, limit=1)
     conn.one("INSERT INTO report (project_id) VALUES (%s) RETURNING 1", (project.id,))
     projects.begin_purge(conn, project.id, actor="test")
-    assert tallies.count(conn, project.id) == 0
+    assert rollups.count(conn, project.id) == 0
     while not projects.purge_step(conn, project.id):
-        assert tallies.count(conn, project.id) == 0
+        assert rollups.count(conn, project.id) == 0
     for table in COORDINATION:
         assert conn.one(f"SELECT count(*) FROM {table.name} WHERE project_id = %s", (project.id,)) == (0,), table.name
 
@@ -226,7 +229,7 @@ def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
 def test_old_hours_and_days_go_and_are_not_written_again(conn: Connection, project: Project, ada: Agent) -> None:
     now = datetime.now(UTC)
     sequences.claim(conn, ada.ctx, "adr")
-    tallies.count(conn, project.id)
+    rollups.count(conn, project.id)
     kept = _whole(conn, project)
     for days in (1, 7, 9, 99, 101):
         for grain in ("hour", "day"):
@@ -235,7 +238,7 @@ def test_old_hours_and_days_go_and_are_not_written_again(conn: Connection, proje
                 " RETURNING 1",
                 (project.id, grain, now - timedelta(days=days)),
             )
-    assert (pruning.prune(conn, "hours"), pruning.prune(conn, "days")) == (3, 1)
+    assert (retention.prune(conn, "hours"), retention.prune(conn, "days")) == (3, 1)
     left = conn.all("SELECT grain, count(*) FROM tally WHERE key = 'old' GROUP BY 1 ORDER BY 1")
     assert left == [("day", 4), ("hour", 2)]
     # A ledger that nobody has counted yet is counted whole, and only what is kept is written.
@@ -284,7 +287,7 @@ def test_each_event_is_counted_once_by_many_workers_beside_writers(db: Database)
         while not stop.is_set():
             try:
                 with db.write() as conn:
-                    done = tallies.count(conn, project.id, limit=5)
+                    done = rollups.count(conn, project.id, limit=5)
                     if done and chance.random() < 0.3:
                         raise _Killed
                     batches[number] += done > 0

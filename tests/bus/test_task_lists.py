@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus import task_lists, tasks
+from bus.coordination import task_queries, tasks
 from bus.db import Connection
 from tests.checks import refused
 from tests.factories import Agent
@@ -14,7 +14,7 @@ _STATUSES = ["open", "assigned", "in_progress", "blocked", "done"]
 
 
 @pytest.fixture
-def made(conn: Connection, ada: Agent, bob: Agent) -> list[task_lists.Task]:
+def made(conn: Connection, ada: Agent, bob: Agent) -> list[task_queries.Task]:
     """Thirty tasks of every status, lane and owner, some of which wait; newest first."""
     first = tasks.create(conn, ada.ctx, "the first").task_id
     for number, status in zip(range(29), itertools.cycle(_STATUSES), strict=False):
@@ -29,10 +29,10 @@ def made(conn: Connection, ada: Agent, bob: Agent) -> list[task_lists.Task]:
             tasks.block(conn, agent.ctx, task, "stuck", on=first)
         if status == "done":
             tasks.ship(conn, agent.ctx, task)
-    return task_lists.list_(conn, ada.ctx, limit=200).tasks
+    return task_queries.list_(conn, ada.ctx, limit=200).tasks
 
 
-def _matches(task: task_lists.Task, filters: dict[str, Any], handle: str) -> bool:
+def _matches(task: task_queries.Task, filters: dict[str, Any], handle: str) -> bool:
     ready = task.status in ("open", "assigned") and not task.blockers
     return (
         filters.get("status") in (None, task.status)
@@ -43,7 +43,7 @@ def _matches(task: task_lists.Task, filters: dict[str, Any], handle: str) -> boo
 
 
 def test_every_combination_of_filters_finds_what_it_says(
-    conn: Connection, ada: Agent, made: list[task_lists.Task]
+    conn: Connection, ada: Agent, made: list[task_queries.Task]
 ) -> None:
     assert [task.task_id for task in made] == list(range(30, 0, -1))
     assert {task.status for task in made} == set(_STATUSES)
@@ -55,19 +55,19 @@ def test_every_combination_of_filters_finds_what_it_says(
         filters = {name: value for name, value in wanted.items() if value is not None}
         expected = [task for task in made if _matches(task, filters, ada.handle)]
         found_any += bool(expected)
-        assert task_lists.list_(conn, ada.ctx, limit=200, **filters).tasks == expected, filters
+        assert task_queries.list_(conn, ada.ctx, limit=200, **filters).tasks == expected, filters
     assert found_any > 40
 
 
 @pytest.mark.parametrize("filters", [{}, {"status": "open"}, {"owner": "bob"}, {"lane": "core"}, {"ready": False}])
 @pytest.mark.parametrize("limit", [1, 4, 200])
 def test_pages_lose_and_double_nothing(
-    conn: Connection, ada: Agent, made: list[task_lists.Task], filters: dict[str, Any], limit: int
+    conn: Connection, ada: Agent, made: list[task_queries.Task], filters: dict[str, Any], limit: int
 ) -> None:
-    paged: list[task_lists.Task] = []
+    paged: list[task_queries.Task] = []
     before = None
     while True:
-        page = task_lists.list_(conn, ada.ctx, limit=limit, before=before, **filters)
+        page = task_queries.list_(conn, ada.ctx, limit=limit, before=before, **filters)
         assert len(page.tasks) <= limit
         paged += page.tasks
         before = page.next_before
@@ -82,16 +82,16 @@ def test_blockers_show_what_a_task_waits_for_and_why(conn: Connection, ada: Agen
     third = tasks.create(conn, ada.ctx, "third").task_id
     tasks.start(conn, ada.ctx, third)
     tasks.block(conn, ada.ctx, third, "the vendor")
-    by_id = {task.task_id: task for task in task_lists.list_(conn, ada.ctx).tasks}
-    assert by_id[second].blockers == [task_lists.Blocker(first, None)]
-    assert by_id[third].blockers == [task_lists.Blocker(None, "the vendor")]
+    by_id = {task.task_id: task for task in task_queries.list_(conn, ada.ctx).tasks}
+    assert by_id[second].blockers == [task_queries.Blocker(first, None)]
+    assert by_id[third].blockers == [task_queries.Blocker(None, "the vendor")]
     tasks.resolve(conn, ada.ctx, third)
-    assert task_lists.list_(conn, ada.ctx, limit=1).tasks[0].blockers == []
+    assert task_queries.list_(conn, ada.ctx, limit=1).tasks[0].blockers == []
 
 
 def test_a_list_does_not_carry_details(conn: Connection, ada: Agent) -> None:
     tasks.create(conn, ada.ctx, "x", detail="long " * 100)
-    assert not hasattr(task_lists.list_(conn, ada.ctx).tasks[0], "detail")
+    assert not hasattr(task_queries.list_(conn, ada.ctx).tasks[0], "detail")
     taken = tasks.take_next(conn, ada.ctx).task
     assert taken is not None
     assert taken.detail == "long " * 100
@@ -99,4 +99,4 @@ def test_a_list_does_not_carry_details(conn: Connection, ada: Agent) -> None:
 
 def test_an_unknown_owner_is_said_to_be_unknown(conn: Connection, ada: Agent) -> None:
     with refused(conn, "unknown_recipient"):
-        task_lists.list_(conn, ada.ctx, owner="nobody")
+        task_queries.list_(conn, ada.ctx, owner="nobody")

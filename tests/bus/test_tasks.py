@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from bus import participations, posts, task_lists, tasks
+from bus.coordination import posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories
 from tests.checks import check_ledger, fingerprint, ledger, refused, types
 from tests.factories import Agent
@@ -44,7 +45,7 @@ def each(conn: Connection, ada: Agent) -> _Tasks:
 
 def _status(conn: Connection, ctx: Ctx, task_id: int) -> str:
     (task,) = [
-        task for task in task_lists.list_(conn, ctx, before=task_id + 1, limit=1).tasks if task.task_id == task_id
+        task for task in task_queries.list_(conn, ctx, before=task_id + 1, limit=1).tasks if task.task_id == task_id
     ]
     return task.status
 
@@ -111,11 +112,11 @@ def test_tasks_are_numbered_from_one_and_a_refused_one_takes_no_number(conn: Con
         "task_create",
         {"task_id": 2, "title": "two", "lane": "core", "owner": ada.actor, "priority": 0, "blocked_on": [1]},
     )
-    (task, _) = task_lists.list_(conn, ada.ctx).tasks
+    (task, _) = task_queries.list_(conn, ada.ctx).tasks
     assert (task.title, task.lane, task.owner, task.status, task.priority) == (
         "two", "core", ada.actor, "assigned", 0,
     )  # fmt: skip
-    assert task.blockers == [task_lists.Blocker(1, None)]
+    assert task.blockers == [task_queries.Blocker(1, None)]
 
 
 def test_only_the_assignee_or_an_admin_works_on_a_task(
@@ -216,8 +217,8 @@ def test_a_blocker_that_is_done_already_does_not_count(conn: Connection, ada: Ag
 def test_a_blocked_task_can_be_blocked_again_later(conn: Connection, ada: Agent, each: _Tasks) -> None:
     tasks.resolve(conn, ada.ctx, each.blocked)
     tasks.block(conn, ada.ctx, each.blocked, "again", on=each.open)
-    (task,) = [task for task in task_lists.list_(conn, ada.ctx).tasks if task.task_id == each.blocked]
-    assert task.blockers == [task_lists.Blocker(each.open, "again")]
+    (task,) = [task for task in task_queries.list_(conn, ada.ctx).tasks if task.task_id == each.blocked]
+    assert task.blockers == [task_queries.Blocker(each.open, "again")]
     tasks.start(conn, ada.ctx, each.open)
     assert tasks.ship(conn, ada.ctx, each.open).unblocked == [each.blocked, each.waiting]
 
@@ -252,7 +253,7 @@ def test_fifty_blockers_are_the_most(conn: Connection, ada: Agent) -> None:
     with refused(conn, "invalid_argument"):
         tasks.create(conn, ada.ctx, "x", blocked_on=made)
     created = tasks.create(conn, ada.ctx, "x", blocked_on=made[1:] + made[1:])
-    (task,) = task_lists.list_(conn, ada.ctx, limit=1).tasks
+    (task,) = task_queries.list_(conn, ada.ctx, limit=1).tasks
     assert (task.task_id, [blocker.on for blocker in task.blockers]) == (created.task_id, made[1:])
 
 
@@ -311,7 +312,7 @@ def test_every_verb_counts_the_unread(conn: Connection, ada: Agent, bob: Agent, 
     assert tasks.resolve(conn, ada.ctx, each.assigned).unread == 1
     assert tasks.ship(conn, ada.ctx, each.assigned).unread == 1
     assert tasks.take_next(conn, ada.ctx).unread == 1
-    assert task_lists.list_(conn, ada.ctx).unread == 1
+    assert task_queries.list_(conn, ada.ctx).unread == 1
 
 
 def test_the_assignee_of_a_removed_participant_can_be_replaced(
@@ -320,7 +321,7 @@ def test_the_assignee_of_a_removed_participant_can_be_replaced(
     gone = factories.make_agent(conn, project, "gone")
     tasks.assign(conn, ada.ctx, each.open, "gone")
     participations.remove(conn, project.id, "gone")
-    assert gone.actor in [task.owner for task in task_lists.list_(conn, ada.ctx, owner="gone").tasks]
+    assert gone.actor in [task.owner for task in task_queries.list_(conn, ada.ctx, owner="gone").tasks]
     with refused(conn, "forbidden"):
         tasks.start(conn, ada.ctx, each.open)
     assert tasks.assign(conn, ada.ctx, each.open, "ada").owner == ada.actor

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 import migrations
-from bus import audit, billing, credits, metering, owners, people, projects, reconcile, schema, sequences, usage
-from bus.db import Connection, Database
+from bus.billing import credits, metering, status, usage
+from bus.coordination import sequences
+from bus.db import Connection, Database, migrate
 from bus.errors import BusError
-from bus.projects import Project
+from bus.operations import integrity_checks
+from bus.tenancy import audit, owners, people, projects
+from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_owner, make_project
 from tests.racing import PATIENCE, at_once
 
@@ -105,8 +108,8 @@ def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_price
         }
         billed = sum(-one.amount for one in credits.list_entries(conn, owner.id, limit=1000))
         assert sum(row[4] for found in rows.values() for row in found) == billed > 0
-        assert [one for project in made for one in reconcile.check_project(conn, project.id)] == []
-        assert reconcile.check_accounts(conn) == []
+        assert [one for project in made for one in integrity_checks.check_project(conn, project.id)] == []
+        assert integrity_checks.check_accounts(conn) == []
 
 
 def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
@@ -139,7 +142,7 @@ def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
         (today + timedelta(days=1), two, "seed", 1, 1),
     ]
     assert conn.all(_ROWS, (project.id,)) == conn.all(_LEDGER, (project.id,))
-    assert (reconcile.check_project(conn, project.id), reconcile.check_accounts(conn)) == ([], [])
+    assert (integrity_checks.check_project(conn, project.id), integrity_checks.check_accounts(conn)) == ([], [])
 
 
 def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Database) -> None:
@@ -185,7 +188,7 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
         assert {one.name: one.gone for one in found.participants} == {
             agent.actor: agent is agents[0] for agent in agents
         }
-        assert reconcile.check_accounts(conn) == []
+        assert integrity_checks.check_accounts(conn) == []
         with pytest.raises(BusError, match="no such project"):
             projects.begin_purge(conn, project.id, actor="ada")
 
@@ -240,7 +243,7 @@ def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Databa
     (before,) = re.findall(
         r'down_revision = "(\w+)"', next((Path(migrations.__file__).parent / "versions").glob("*_usage.py")).read_text()
     )
-    schema.downgrade(database_url, before)
+    migrate.downgrade(database_url, before)
     bill = (
         "INSERT INTO credit_entry (owner_id, at, kind, amount, balance, reference, project_id, detail) VALUES"
         ' (%s, %s, \'usage\', -4, 0, %s, %s, \'{"claim": [3, 3], "post": [1, 1], "register": [2, 0]}\') RETURNING 1'
@@ -249,7 +252,7 @@ def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Databa
     with db.write() as conn:
         for number, at in enumerate((day, day, day + timedelta(seconds=1))):
             conn.maybe(bill, (project.owner_id, at, str(number), project.id))
-    schema.migrate(database_url)
+    migrate.migrate(database_url)
     with db.write() as conn:
         conn.maybe(bill, (project.owner_id, day, "late", project.id))
         assert conn.all(_ROWS, (project.id,)) == [
@@ -277,13 +280,13 @@ def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -
     owner_id = project.owner_id
 
     def state() -> str:
-        return billing.get(conn, owner_id).state
+        return status.get(conn, owner_id).state
 
-    assert (state(), billing.concerns(conn, owner_id)) == ("off", (False, False))
+    assert (state(), status.concerns(conn, owner_id)) == ("off", (False, False))
     metering.switch(conn, True)
     metering.note_terms(conn, grace_hours=5, trial_credits=100)
-    assert billing.terms_of(conn) == billing.Terms(True, 5, 100)
-    assert (state(), billing.concerns(conn, None)) == ("new", (True, True))
+    assert status.terms_of(conn) == status.Terms(True, 5, 100)
+    assert (state(), status.concerns(conn, None)) == ("new", (True, True))
     credits.add(conn, owner_id, 103, reference="1")
     assert state() == "good"
     for _ in range(4):
@@ -293,7 +296,7 @@ def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -
     credits.set_price(conn, "claim", 200)
     sequences.claim(conn, ada.ctx, "adr")
     metering.bill(conn, project.id)
-    found = billing.get(conn, owner_id)
+    found = status.get(conn, owner_id)
     assert (found.state, found.suspended_at) == ("delinquent", None)
     assert found.account is not None
     assert found.account.delinquent_at is not None
@@ -306,4 +309,4 @@ def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -
     assert state() == "paused"
     owners.lift(conn, owner_id, actor="operator")
     metering.switch(conn, False)
-    assert (state(), billing.concerns(conn, owner_id)) == ("off", (False, True))
+    assert (state(), status.concerns(conn, owner_id)) == ("off", (False, True))

@@ -4,36 +4,37 @@ import itertools
 
 import pytest
 
-from bus import leases, participations, posts, tasks, waiting
+from bus.coordination import leases, long_poll, posts, tasks
 from bus.db import Connection, Database
 from bus.errors import NotAuthenticated
-from bus.projects import Project
+from bus.tenancy import participations
+from bus.tenancy.projects import Project
 from tests import factories, racing
 from tests.factories import Agent
 
 
 def _look(conn: Connection, agent: Agent, kind: str = "any", **what: object) -> tuple[str, object] | None:
-    wait = waiting.begin(conn, agent.ctx, kind, **what)  # type: ignore[arg-type]
-    news = waiting.look(conn, wait)
-    waiting.end(conn, [wait])
+    wait = long_poll.begin(conn, agent.ctx, kind, **what)  # type: ignore[arg-type]
+    news = long_poll.look(conn, wait)
+    long_poll.end(conn, [wait])
     return news
 
 
 def test_nothing_is_none_and_nobody_is_due(conn: Connection, ada: Agent, bob: Agent) -> None:
-    waits = [waiting.begin(conn, agent.ctx) for agent in (ada, bob)]
-    assert waiting.due(conn, waits) == []
-    assert [waiting.look(conn, wait) for wait in waits] == [None, None]
+    waits = [long_poll.begin(conn, agent.ctx) for agent in (ada, bob)]
+    assert long_poll.due(conn, waits) == []
+    assert [long_poll.look(conn, wait) for wait in waits] == [None, None]
 
 
 def test_only_who_may_have_news_is_due(conn: Connection, ada: Agent, bob: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src/a.py")
     waits = {
-        (name, kind): waiting.begin(conn, agent.ctx, kind, surface="src/a.py" if kind == "lease" else None)
+        (name, kind): long_poll.begin(conn, agent.ctx, kind, surface="src/a.py" if kind == "lease" else None)
         for (name, agent), kind in itertools.product((("ada", ada), ("bob", bob)), ("inbox", "acks", "task", "lease"))
     }
 
     def due() -> set[tuple[str, str]]:
-        found = {id(wait) for wait in waiting.due(conn, list(waits.values()))}
+        found = {id(wait) for wait in long_poll.due(conn, list(waits.values()))}
         return {name for name, wait in waits.items() if id(wait) in found}
 
     # Whoever holds the surface waits for nobody.
@@ -92,50 +93,50 @@ def test_a_surface_is_free_when_nobody_else_holds_what_overlaps(
 
 
 def test_who_stopped_waiting_holds_nobody_up(conn: Connection, ada: Agent, bob: Agent) -> None:
-    first = waiting.begin(conn, ada.ctx, "lease", surface="src/a.py")
-    second = waiting.begin(conn, bob.ctx, "lease", surface="src/a.py")
-    assert waiting.look(conn, second) is None
-    waiting.end(conn, [first])
-    assert waiting.look(conn, second) is not None
+    first = long_poll.begin(conn, ada.ctx, "lease", surface="src/a.py")
+    second = long_poll.begin(conn, bob.ctx, "lease", surface="src/a.py")
+    assert long_poll.look(conn, second) is None
+    long_poll.end(conn, [first])
+    assert long_poll.look(conn, second) is not None
     # A door that died says nothing; its places run out.
-    lost = waiting.begin(conn, ada.ctx, "lease", surface="src/b.py")
-    after = waiting.begin(conn, bob.ctx, "lease", surface="src/b.py")
-    assert waiting.look(conn, after) is None
+    lost = long_poll.begin(conn, ada.ctx, "lease", surface="src/b.py")
+    after = long_poll.begin(conn, bob.ctx, "lease", surface="src/b.py")
+    assert long_poll.look(conn, after) is None
     conn.one(
         "UPDATE waiter SET alive_until = clock_timestamp() - interval '1 hour' WHERE id = %s RETURNING 1", (lost.place,)
     )
-    assert waiting.look(conn, after) is not None
-    waiting.begin(conn, bob.ctx, "lease", surface="docs")
+    assert long_poll.look(conn, after) is not None
+    long_poll.begin(conn, bob.ctx, "lease", surface="docs")
     assert conn.one("SELECT count(*) FROM waiter WHERE id = %s", (lost.place,)) == (0,)
 
 
 def test_who_may_no_longer_call_is_due_and_is_told_so(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
-    wait = waiting.begin(conn, bob.ctx)
-    watch = waiting.watch(conn, bob.ctx)
+    wait = long_poll.begin(conn, bob.ctx)
+    watch = long_poll.watch(conn, bob.ctx)
     assert watch is not None
     participations.revoke(conn, project.id, "bob")
-    assert waiting.due(conn, [wait]) == [wait]
+    assert long_poll.due(conn, [wait]) == [wait]
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        waiting.look(conn, wait)
-    assert waiting.changes(conn, [watch]) == [None]
-    assert waiting.watch(conn, bob.ctx) is None
+        long_poll.look(conn, wait)
+    assert long_poll.changes(conn, [watch]) == [None]
+    assert long_poll.watch(conn, bob.ctx) is None
 
 
 def test_a_watch_is_told_of_what_came_after_it(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
-    watch = waiting.watch(conn, bob.ctx)
+    watch = long_poll.watch(conn, bob.ctx)
     assert watch is not None
     tasks.create(conn, ada.ctx, "x")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     participations.set_admin(conn, project.id, "bob", True)
-    (change,) = waiting.changes(conn, [watch])
+    (change,) = long_poll.changes(conn, [watch])
     assert change is not None
     assert change.types == {"task_create", "post"}
     assert (change.now.is_admin, watch.is_admin) == (True, False)
     assert change.now.inbox == (1, change.now.seq)
-    (again,) = waiting.changes(conn, [change.now])
-    assert again == waiting.Change(change.now, frozenset())
+    (again,) = long_poll.changes(conn, [change.now])
+    assert again == long_poll.Change(change.now, frozenset())
 
 
 def test_of_many_who_look_at_once_one_is_offered_each_task_and_one_told_of_each_ack(db: Database) -> None:
@@ -149,7 +150,7 @@ def test_of_many_who_look_at_once_one_is_offered_each_task_and_one_told_of_each_
         posts.ack(conn, agents[0].ctx, sent)
 
     def look(conn: Connection, agent: Agent, kind: str) -> object:
-        return waiting.look(conn, waiting.begin(conn, agent.ctx, kind))
+        return long_poll.look(conn, long_poll.begin(conn, agent.ctx, kind))
 
     offers = racing.race(db, len(agents), lambda conn, number: look(conn, agents[number], "task"))
     assert sorted(one[1].task.task_id for one in offers if one) == [1, 2, 3, 4, 5]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bus import login_links, owners
+from bus.auth import login_links
 from bus.db import Database
+from bus.tenancy import owners
 from cli.exits import Exit
 from cli.main import main
 from tests.checks import refused

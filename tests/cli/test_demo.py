@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from bus import participations, projects
 from bus.db import Database
+from bus.tenancy import participations, projects
 from cli.demo.plan import budget
 from cli.exits import Exit
 from tests import factories

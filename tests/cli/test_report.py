@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bus import posts, sequences
+from bus.analytics.reports import Activity, ProjectReport
+from bus.coordination import posts, sequences
 from bus.db import Database
-from bus.reports import Activity, ProjectReport
 from cli.exits import Exit
 from cli.report import duration, lines, percent, render
 from tests import factories

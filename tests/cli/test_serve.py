@@ -14,9 +14,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from bus import jobs, login_links, metering
+from bus.auth import login_links
+from bus.billing import metering
 from bus.db import Database
-from bus.metrics import Metrics
+from bus.operations import jobs
+from bus.operations.metrics import Metrics
 from tests.factories import make_agent, make_owner, make_project
 from tests.scraping import TOKEN, parse
 from tests.servers import free_port

@@ -67,7 +67,7 @@ def test_without_a_good_token_tools_are_listed_and_calls_refused(database_url: s
 
 
 def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Agent) -> None:
-    from bus import participations
+    from bus.tenancy import participations
 
     async def talk() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token)) as client:

@@ -2,8 +2,10 @@
 
 import pytest
 
-from bus import billing, jobs, leases
+from bus.billing import status
+from bus.coordination import leases
 from bus.db import Database
+from bus.operations import jobs
 from cli.exits import Exit
 from tests.cli.test_commands import Cli
 from tests.factories import make_agent, make_project
@@ -99,7 +101,7 @@ def test_a_worker_writes_down_under_which_terms_it_bills(cli: Cli, database_url:
     cli.json("job", "run", "meter_credits")
     db = Database(database_url, size=1)
     with db.call() as conn:
-        assert billing.terms_of(conn) == billing.Terms(running=False, grace_hours=72, trial_credits=1000)
+        assert status.terms_of(conn) == status.Terms(running=False, grace_hours=72, trial_credits=1000)
     db.close()
 
 

@@ -18,9 +18,9 @@ import psycopg
 import pytest
 import redis
 
-from bus import processes
+from bus.config.redaction import MASK
 from bus.db import Database
-from bus.masking import MASK
+from bus.operations import process_registry
 from tests.cli.running import LLM_BUS, Bus, bus, data_folder, environment, remaining, reserve_ports, run
 
 
@@ -82,9 +82,9 @@ def test_other_commands_find_the_running_bus(bus: Bus) -> None:
 
 
 def test_every_process_reports_itself(bus: Bus) -> None:
-    def reported() -> list[processes.Process]:
+    def reported() -> list[process_registry.Process]:
         with closing(Database(bus.said["database_url"], size=1)) as db, db.call() as conn:
-            return processes.list_(conn)
+            return process_registry.list_(conn)
 
     _eventually(lambda: [one.kind for one in reported()] == ["beat", "gateway", "web", "worker"])
     for one in reported():
@@ -96,7 +96,7 @@ def test_every_process_reports_itself(bus: Bus) -> None:
         assert one.figures["memory_bytes"] > 1_000_000
 
 
-def vars_of(one: processes.Process) -> dict[str, object]:
+def vars_of(one: process_registry.Process) -> dict[str, object]:
     return {"settings": {name: setting.value for name, setting in one.settings.items()}, "figures": one.figures}
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from hypercorn.asyncio import serve
 
-from bus import logs
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.settings import Settings
+from bus.operations import logs
 from mcp_gateway.__main__ import hypercorn_config
 from mcp_gateway.app import Gateway
 from mcp_gateway.resources import RESOURCES, Resource

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bus.cards import Addresses, mcp_json
+from bus.client_setup import Addresses, mcp_json
 from tests.kit.work import Work
 
 URL = "https://bus.example.org/mcp"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus import guide
+from bus import agent_guide
 from bus.errors import InvalidArgument
-from bus.rules import surfaces, tokens
+from bus.rules import surfaces, token_format
 from kit import bundle, check, doctor, globs, instructions, jsonc
 from kit.config import Config, Rule
 
@@ -134,14 +134,14 @@ def test_the_blocks_are_those_of_the_guide_and_short() -> None:
     files = bundle.files()
     for variant in ("participant", "lead"):
         text = files[f"kit/blocks/{variant}.md"]
-        assert text == guide.block(variant)  # type: ignore[arg-type]
+        assert text == agent_guide.block(variant)  # type: ignore[arg-type]
         assert len(text.splitlines()) < 60
-        for rule in guide.RULES:
+        for rule in agent_guide.RULES:
             assert rule.line() in text
-    for rule in guide.RULES:
-        assert rule.line() in guide.INSTRUCTIONS
-        assert rule.line() in guide.GUIDE
-    assert len(guide.INSTRUCTIONS.encode()) < 2048
+    for rule in agent_guide.RULES:
+        assert rule.line() in agent_guide.INSTRUCTIONS
+        assert rule.line() in agent_guide.GUIDE
+    assert len(agent_guide.INSTRUCTIONS.encode()) < 2048
 
 
 def test_a_block_goes_in_once_and_out_whole() -> None:
@@ -163,7 +163,7 @@ def test_versions_are_compared_as_numbers() -> None:
 
 
 def test_the_doctor_knows_a_token_as_the_bus_does() -> None:
-    token = tokens.mint()
+    token = token_format.mint()
     assert doctor.well_formed(token)
     for wrong in (token[:-1], token + "x", token[:-1] + ("a" if token[-1] != "a" else "b"), "", "lbus_"):
         assert not doctor.well_formed(wrong)

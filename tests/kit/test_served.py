@@ -13,9 +13,9 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 import kit
-from bus import invites
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.settings import Settings
+from bus.tenancy import invites
 from tests.kit import failing
 from tests.kit.work import Work
 from tests.mcp_gateway.conftest import Team
@@ -161,7 +161,7 @@ def test_the_doctor_says_why_an_agent_is_not_connected(
     elif prepare == "mistyped":
         env = {"LLM_BUS_TOKEN": team.alice.token[:-2]}
     elif prepare == "revoked":
-        from bus.rules.tokens import mint
+        from bus.rules.token_format import mint
 
         env = {"LLM_BUS_TOKEN": mint()}
     elif prepare == "wrong path":

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from bus import __version__, owners
+from bus import __version__
 from bus.db import Database
-from bus.rules.tokens import mint
+from bus.rules.token_format import mint
+from bus.tenancy import owners
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import Process, running
 from tests.mcp_gateway.wire import Wire

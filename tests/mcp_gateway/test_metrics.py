@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from bus import owners, tokens
 from bus.db import Database
-from bus.rules.tokens import mint
+from bus.rules.token_format import mint
+from bus.tenancy import owners, tokens
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import make_team
 from tests.mcp_gateway.processes import Process, running

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from bus import humans, posts
+from bus.coordination import posts
 from bus.ctx import Ctx
 from bus.db import Database
+from bus.tenancy import humans
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.wire import Wire
 

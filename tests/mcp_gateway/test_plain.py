@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import h11
 import pytest
 
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.settings import Settings
 from mcp_gateway.app import Gateway
 from mcp_gateway.plain import Heads
 from tests.mcp_gateway.conftest import Team
@@ -105,7 +105,7 @@ def test_a_client_that_goes_away_in_the_middle_takes_nobody_along(gateways: list
 
 def test_the_heads_that_clients_send_are_plain() -> None:
     """Else the tests above would compare hypercorn with itself."""
-    from bus.rules.tokens import mint
+    from bus.rules.token_format import mint
 
     heads = Heads(Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})))
     token = mint()
@@ -246,7 +246,7 @@ def test_a_body_on_its_way_at_the_end_is_waited_for(database_url: str) -> None:
 def test_strangers_leave_nothing_behind() -> None:
     """What is remembered of requests is bounded by those who may call, not by who asks."""
     from bus.ctx import Ctx
-    from bus.rules.tokens import fingerprint, mint
+    from bus.rules.token_format import fingerprint, mint
 
     gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
     heads = Heads(gateway)

@@ -15,9 +15,9 @@ import pytest
 
 from bench import history
 from bench.crew import Team, make_teams
-from bus import waiting
+from bus.coordination import long_poll
 from bus.db import Connection, Database
-from bus.tables import EVENT_TYPES
+from bus.rules.enums import EVENT_TYPES
 from mcp_gateway.tools import all_tools
 from tests import servers
 
@@ -80,12 +80,12 @@ class Plans:
                 self._nodes = []
                 definition = all_tools()[tool]
                 answer = definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
-                if isinstance(answer, waiting.Wait):
+                if isinstance(answer, long_poll.Wait):
                     # The gateway asks about all who wait, and lets those look who may have news.
-                    assert waiting.due(self.conn, [answer] * 50) == [answer] * 50
-                    assert waiting.look(self.conn, answer) is not None
-                    waiting.keep(self.conn, [answer])
-                    waiting.end(self.conn, [answer])
+                    assert long_poll.due(self.conn, [answer] * 50) == [answer] * 50
+                    assert long_poll.look(self.conn, answer) is not None
+                    long_poll.keep(self.conn, [answer])
+                    long_poll.end(self.conn, [answer])
         return self._nodes
 
 

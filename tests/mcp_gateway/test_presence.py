@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from bus import presence
+from bus.coordination import presence
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import running

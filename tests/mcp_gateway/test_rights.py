@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bus import owners, participations
 from bus.db import Database
+from bus.tenancy import owners, participations
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.wire import Wire
 

@@ -130,7 +130,7 @@ def test_the_stream_of_a_revoked_token_ends(pushed: list[Process], team: Team, p
 
 
 def test_who_becomes_project_admin_is_told_of_its_tools(pushed: list[Process], team: Team, served_db: Database) -> None:
-    from bus import participations
+    from bus.tenancy import participations
 
     async def play() -> None:
         async with _watching(pushed[1], team.bob, tools_list_changed=True) as subscription:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bus.logs import belongs_to
+from bus.operations.logs import belongs_to
 from mcp_gateway.threads import Threads
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jsonschema
 
-from bus.guide import INSTRUCTIONS
+from bus.agent_guide import INSTRUCTIONS
 from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.wire import Wire
@@ -105,8 +105,8 @@ def test_every_argument_is_also_refused_by_the_schema_that_was_shown() -> None:
 def test_the_event_types_of_the_tool_are_those_of_the_ledger() -> None:
     from typing import get_args
 
-    from bus.rules import tasks as rules
-    from bus.tables import EVENT_TYPES, TASK_STATUSES
+    from bus.rules import task_transitions as rules
+    from bus.rules.enums import EVENT_TYPES, TASK_STATUSES
     from mcp_gateway.tools.ledger import EventType
     from mcp_gateway.tools.tasks import Status
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bus import posts
+from bus.coordination import posts
 from bus.db import Database
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team

@@ -13,9 +13,10 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from bus import participations, posts
+from bus.coordination import posts
+from bus.coordination.change_notifications import Sender
 from bus.db import Database
-from bus.hints import Sender
+from bus.tenancy import participations
 from tests import servers
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team

@@ -5,9 +5,9 @@ from contextlib import closing
 
 import pytest
 
-from bus import owners
 from bus.db import Database
-from bus.owners import Owner
+from bus.tenancy import owners
+from bus.tenancy.owners import Owner
 from tests.webapp.browser import chromium
 from tests.webapp.issuers import GitHub, Issuer, served
 from tests.webapp.visits import Browser, Web

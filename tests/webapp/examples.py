@@ -7,10 +7,14 @@ from typing import Any
 from playwright.sync_api import Page
 from werkzeug.routing import Rule
 
-from bus import credits, identities, jobs, owners, processes, projects, tallies
+from bus.analytics import rollups
+from bus.auth import identities
+from bus.auth.identities import Claim
+from bus.billing import credits
+from bus.config.redaction import Setting
 from bus.db import Connection, Database
-from bus.identities import Claim
-from bus.masking import Setting
+from bus.operations import jobs, process_registry
+from bus.tenancy import owners, projects
 from tests import factories
 from tests.webapp import worlds
 from tests.webapp.visits import Web
@@ -75,7 +79,7 @@ def fill(db: Database) -> Example:
         operated(conn, world)
         identities.link(conn, owner, Claim("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link(conn, owner, Claim("https://accounts.google.com", "42", "ada@lovelace.example", "ada"))
-        tallies.count(conn, world.full.id)
+        rollups.count(conn, world.full.id)
     return Example(owner, world.full, world)
 
 
@@ -95,7 +99,7 @@ def operated(conn: Connection, world: World) -> None:
     traffic = {"requests_last_minute": 812, "requests_last_5_minutes": 3977, "errors_last_5_minutes": 2}
     for number, kind in enumerate(("beat", "gateway", "gateway", "web", "worker")):
         figures = {"jobs_last_5_minutes": 141} if kind == "worker" else {} if kind == "beat" else traffic
-        processes.report(
+        process_registry.report(
             conn, f"{number}", kind, pid=4100 + number, uptime=93_000, settings=shown,
             figures={**figures, "memory_bytes": 71_000_000},
         )  # fmt: skip

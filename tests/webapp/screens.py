@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-from bus import login_links
+from bus.auth import login_links
 from bus.db import Database
 from tests import servers
 from tests.webapp import examples

@@ -9,9 +9,9 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from playwright.sync_api import Page, expect
 
-from bus import login_links
+from bus.auth import login_links
 from bus.db import Database
-from bus.owners import Owner
+from bus.tenancy.owners import Owner
 
 
 def sign_in(page: Page, url: str, db: Database, owner: Owner) -> None:

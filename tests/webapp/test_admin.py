@@ -4,11 +4,13 @@ import re
 
 from werkzeug.test import TestResponse
 
-from bus import audit, grants, invites, leases, members, notices, participants, posts, projects, tokens
+from bus.coordination import leases, posts
 from bus.db import Database
 from bus.errors import NotAuthenticated
-from bus.projects import ProjectSettings
-from bus.rules.tokens import fingerprint as hashed
+from bus.notifications import outbox
+from bus.rules.token_format import fingerprint as hashed
+from bus.tenancy import audit, grants, invites, members, participants, projects, tokens
+from bus.tenancy.projects import ProjectSettings
 from tests.checks import fingerprint
 from tests.factories import make_agent, make_owner
 from tests.webapp.visits import Browser, Web
@@ -137,7 +139,7 @@ def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: Wor
     assert "https://example.org/hook" in page
     assert secret not in page
     with db.call() as conn:
-        made = notices.list_webhooks(conn, world.owner.id, project_id=world.full.id)[-1]
+        made = outbox.list_webhooks(conn, world.owner.id, project_id=world.full.id)[-1]
     assert made.secret == secret
     ada.submit(f"{settings}webhooks/{made.id}/remove")
     assert "https://example.org/hook" not in ada.get(settings).text

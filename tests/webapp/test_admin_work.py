@@ -4,8 +4,9 @@ import csv
 import io
 import json
 
-from bus import leases, members, posts, task_lists
+from bus.coordination import leases, posts, task_queries
 from bus.db import Database
+from bus.tenancy import members
 from tests.checks import check_ledger
 from tests.factories import make_agent
 from tests.webapp.visits import Browser
@@ -82,7 +83,7 @@ def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: World, 
     ada.get(made.location)
     ada.submit(f"{made.location}/assign", owner="carol")
     with db.call() as conn:
-        listed = task_lists.list_(conn, _owner_ctx(conn, world), owner="carol").tasks
+        listed = task_queries.list_(conn, _owner_ctx(conn, world), owner="carol").tasks
     assert task_id in {task.task_id for task in listed}
     assert "Approve it" in ada.get(inside(world, "tasks/?owner=carol")).text
     assert "Approve it" not in ada.get(inside(world, "tasks/?status=done")).text
@@ -90,7 +91,7 @@ def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: World, 
 
 
 def _owner_ctx(conn, world):  # type: ignore[no-untyped-def]
-    from bus import humans
+    from bus.tenancy import humans
 
     return humans.enter(conn, world.owner.id, world.full.id)
 

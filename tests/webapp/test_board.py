@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Page, expect
 
-from bus import posts, presence, sessions
+from bus.auth import sessions
+from bus.coordination import posts, presence
 from bus.db import Database
 from tests.factories import Agent, make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bus import credits, metering, owners
+from bus.billing import credits, metering
 from bus.db import Database
+from bus.tenancy import owners
 from tests.factories import make_owner
 from tests.webapp.visits import Browser, Web
 from tests.webapp.worlds import World, spend

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 import redis
 
-from bus import login_links, metering
+from bus.auth import login_links
+from bus.billing import metering
+from bus.config.settings import SettingError
 from bus.db import Database
-from bus.logs import belongs_to
-from bus.settings import SettingError
+from bus.operations.logs import belongs_to
 from tests import servers
 from tests.factories import make_owner
 from tests.logged import logged

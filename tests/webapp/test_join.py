@@ -13,10 +13,11 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from bus import identities, invites, owners, participants, projects, tokens
+from bus.auth import identities
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.rules.tokens import fingerprint, mint_code
-from bus.settings import Settings
+from bus.rules.token_format import fingerprint, mint_code
+from bus.tenancy import invites, owners, participants, projects, tokens
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.visits import Browser, Form, Web, same_but
 from webapp.app import create_app

@@ -12,9 +12,9 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bus import login_links
+from bus.auth import login_links
 from bus.db import Database
-from bus.owners import Owner
+from bus.tenancy.owners import Owner
 from tests import servers
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running

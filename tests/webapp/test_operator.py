@@ -6,27 +6,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from werkzeug.test import TestResponse
 
-from bus import (
-    audit,
-    console,
-    credits,
-    identities,
-    invites,
-    jobs,
-    leases,
-    login_links,
-    owners,
-    posts,
-    presence,
-    processes,
-    sequences,
-    sessions,
-    tasks,
-)
+from bus.auth import identities, login_links, sessions
+from bus.auth.identities import Claim
+from bus.billing import credits
+from bus.config.redaction import Setting
+from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection, Database
-from bus.identities import Claim
-from bus.masking import Setting
-from bus.owners import Owner
+from bus.operations import jobs, process_registry, queries
+from bus.tenancy import audit, invites, owners
+from bus.tenancy.owners import Owner
 from tests.checks import fingerprint
 from tests.factories import make_agent, make_owner, make_project
 from tests.racing import at_once
@@ -98,7 +86,7 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
             ("invite.revoke", "boss"), ("session.end_all", "boss"), ("owner.lift", "boss"), ("owner.suspend", "boss"),
             ("credit.plan", "boss"), ("credit.add", "boss"),
         ]  # fmt: skip
-        found = console.get_owner(conn, ada.id)
+        found = queries.get_owner(conn, ada.id)
         assert (found.balance, found.plan, found.suspended_at) == (500, "comped", None)
         # A race of the same grant is one grant too.
         token = fields["csrf_token"]
@@ -113,7 +101,7 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
 
     assert at_once(*[press] * 6) == [303] * 6
     with db.call() as conn:
-        assert console.get_owner(conn, ada.id).balance == 1000
+        assert queries.get_owner(conn, ada.id).balance == 1000
 
 
 def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
@@ -153,7 +141,7 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
         assert credits.find(conn, world.owner.id) is None
     assert desk.submit(f"{page}/grant").status_code == 303
     with db.call() as conn:
-        assert console.get_owner(conn, world.owner.id).balance == 75
+        assert queries.get_owner(conn, world.owner.id).balance == 75
         assert conn.one("SELECT used_at IS NULL FROM login_link WHERE owner_id = %s", (stranger.id,)) == (True,)
         # What another operator typed is theirs, whoever has its address.
         other = owners.add(conn, "other@example.org", handle="other", operator=True)
@@ -306,7 +294,7 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
     with db.write() as conn:
         world = make_project(conn)
         make_agent(conn, world)
-        processes.report(conn, "w", "web", pid=1, uptime=1, settings={}, figures={})
+        process_registry.report(conn, "w", "web", pid=1, uptime=1, settings={}, figures={})
         jobs.announce(conn, [jobs.Known("prune", "Tidies.", 3600, 0)])
         conn.maybe(
             "INSERT INTO job_run (name, started_at) VALUES ('prune', clock_timestamp() - interval '1 day') RETURNING 1"
@@ -324,7 +312,7 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
     assert min(taken) < 0.1
     with db.write() as conn:
         for kind in ("gateway", "worker", "beat"):
-            processes.report(conn, kind, kind, pid=2, uptime=9, settings={}, figures={})
+            process_registry.report(conn, kind, kind, pid=2, uptime=9, settings={}, figures={})
     assert "Not well: Redis does not answer." in desk.get("/operator/").text
     # With no Redis to run jobs through, somebody else runs them, and did not.
     with db.call() as conn:
@@ -336,7 +324,7 @@ def test_everything_is_well_and_the_settings_are_those_that_were_reported(desk: 
     shown = {"DATABASE_URL": Setting("postgresql://bus:•••@db/bus", False), "HOST": Setting("127.0.0.1", True)}
     with db.write() as conn:
         for number, kind in enumerate(("web", "gateway", "gateway")):
-            processes.report(conn, f"p{number}", kind, pid=number, uptime=9, settings=shown, figures={})
+            process_registry.report(conn, f"p{number}", kind, pid=number, uptime=9, settings=shown, figures={})
     assert "All is well." in desk.get("/operator/").text
     page = desk.get("/operator/settings/").text
     assert page.count("postgresql://bus:•••@db/bus") == 2

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bus import audit
 from bus.db import Database
+from bus.tenancy import audit
 from tests.factories import make_owner, make_project
 from tests.webapp.visits import Browser
 from tests.webapp.worlds import World, inside

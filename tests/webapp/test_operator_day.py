@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import httpx2
 from playwright.sync_api import Browser, expect
 
-from bus import console, jobs, owners
 from bus.db import Database
+from bus.operations import jobs, queries
+from bus.tenancy import owners
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running as gateways
 from tests.webapp import steps
@@ -93,7 +94,7 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
         page.get_by_role("button", name="Grant").dblclick()
         expect(page.get_by_text("ada was granted 1,200 credits.")).to_be_visible()
         with db.call() as conn:
-            assert console.get_owner(conn, ada.id).balance == 1200
+            assert queries.get_owner(conn, ada.id).balance == 1200
         # No scheduler runs: what the worker begins, it begins because it was asked.
         until(lambda: _known(db), worker)
         page.goto(f"{url}/operator/jobs/")

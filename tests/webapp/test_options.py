@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bus.settings import SettingError
+from bus.config.settings import SettingError
 from webapp.options import OAuthSettings, OidcSettings, WebOptions
 
 _OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}

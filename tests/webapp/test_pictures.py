@@ -3,9 +3,10 @@
 import re
 from html.parser import HTMLParser
 
-from bus import projects, tallies
+from bus.analytics import rollups
+from bus.analytics.project_metrics import PERIODS
 from bus.db import Database
-from bus.pictures import PERIODS
+from bus.tenancy import projects
 from tests.webapp.visits import Browser
 from tests.webapp.worlds import World, inside
 
@@ -43,7 +44,7 @@ class _Tables(HTMLParser):
 
 def _count(db: Database, world: World) -> None:
     with db.write() as conn:
-        tallies.count(conn, world.full.id)
+        rollups.count(conn, world.full.id)
 
 
 def _tables(page: str) -> dict[str, list[list[str]]]:

@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from bus import identities, login_links, owners, pruning, sessions
+from bus.auth import identities, login_links, sessions
+from bus.auth.identities import Claim
 from bus.db import Database
-from bus.identities import Claim
-from bus.rules.tokens import fingerprint
+from bus.operations import retention
+from bus.rules.token_format import fingerprint
+from bus.tenancy import owners
 from tests.factories import make_owner
 from tests.racing import PATIENCE, at_once, losers, race, winners
 from tests.webapp.visits import HOST, Browser, Web
@@ -123,11 +125,11 @@ def test_a_session_ends_for_good_however_much_it_is_used(
         conn.maybe("UPDATE session SET expires_at = clock_timestamp() + interval '1 min' RETURNING 1")
     assert _is_in(browser)
     with db.write() as conn:
-        assert pruning.prune(conn, "sessions") == 0
+        assert retention.prune(conn, "sessions") == 0
         conn.maybe("UPDATE session SET expires_at = clock_timestamp() - interval '1 s' RETURNING 1")
     assert not _is_in(browser)
     with db.write() as conn:
-        assert pruning.prune(conn, "sessions") == 1
+        assert retention.prune(conn, "sessions") == 1
 
 
 def test_what_nobody_finished_is_pruned(db: Database, ada: owners.Owner) -> None:
@@ -135,10 +137,10 @@ def test_what_nobody_finished_is_pruned(db: Database, ada: owners.Owner) -> None
         login_links.create(conn, ada)
         identities.begin_sign_up(conn, Claim("https://issuer.example", "bob", "bob@example.org"))
     with db.write() as conn:
-        assert [pruning.prune(conn, kind) for kind in ("login_links", "sign_ups")] == [0, 0]
+        assert [retention.prune(conn, kind) for kind in ("login_links", "sign_ups")] == [0, 0]
         conn.maybe("UPDATE login_link SET expires_at = clock_timestamp() - interval '25 hours' RETURNING 1")
         conn.maybe("UPDATE sign_up SET expires_at = clock_timestamp() - interval '1 s' RETURNING 1")
-        assert [pruning.prune(conn, kind) for kind in ("login_links", "sign_ups")] == [1, 1]
+        assert [retention.prune(conn, kind) for kind in ("login_links", "sign_ups")] == [1, 1]
 
 
 def test_a_look_writes_at_most_once_a_minute(site: Web, db: Database, ada: owners.Owner) -> None:

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from bus import posts, sessions
+from bus.auth import sessions
+from bus.coordination import posts
 from bus.db import Database
 from tests import servers
 from tests.factories import make_agent

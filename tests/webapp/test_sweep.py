@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from werkzeug.routing import Rule
 
-from bus import owners
 from bus.db import Database
+from bus.tenancy import owners
 from tests.checks import fingerprint
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.visits import Browser, Web, same_but

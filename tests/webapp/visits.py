@@ -8,10 +8,10 @@ from urllib.parse import urljoin, urlsplit
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from bus import login_links
+from bus.auth import login_links
+from bus.config.settings import Settings
 from bus.db import Connection
-from bus.owners import Owner
-from bus.settings import Settings
+from bus.tenancy.owners import Owner
 from webapp.app import create_app
 from webapp.options import WebOptions
 

@@ -4,24 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bus import (
-    credits,
-    humans,
-    invites,
-    leases,
-    metering,
-    notices,
-    owners,
-    participations,
-    people,
-    posts,
-    presence,
-    projects,
-    redemptions,
-    sequences,
-    tasks,
-)
+from bus.billing import credits, metering
+from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
+from bus.notifications import outbox
+from bus.tenancy import humans, invite_redemption, invites, owners, participations, people, projects
 from tests.factories import as_agent, make_agent, make_owner, make_project
 
 _BODY = """The migration is written and runs in 40 ms on a copy of production.
@@ -97,13 +84,13 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     tasks.ship(conn, bob.ctx, done, ref="PR 117")
     participations.add_token(conn, full.id, "review-agent", label="laptop", ttl=timedelta(days=2), actor=handle)
     opened = invites.create_for(conn, full.id, lane="core", uses=3, ttl_hours=72, actor=handle)
-    as_agent(conn, redemptions.redeem(conn, opened.code, name="guest"))
+    as_agent(conn, invite_redemption.redeem(conn, opened.code, name="guest"))
     invites.create_for(conn, full.id, email="eve@example.org", participant_name="evelyn", is_admin=True, actor=handle)
     spent = invites.create_for(conn, full.id, actor=handle)
-    redemptions.redeem(conn, spent.code, name="newcomer")
+    invite_redemption.redeem(conn, spent.code, name="newcomer")
     closed = invites.create_for(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
     invites.revoke(conn, full.id, closed.id, actor=handle)
-    webhook = notices.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
+    webhook = outbox.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
     fence = leases.list_holders(conn, alice.ctx).leases[0].fence
     (token_id,) = conn.one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
     return World(

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from bus import credits, metering, reconcile, sequences
+from bus.billing import credits, metering
+from bus.coordination import sequences
 from bus.db import Connection, Database
+from bus.operations import integrity_checks
 from tests.factories import make_agent, make_owner, make_project
 from tests.queue import Queue
 from tests.workers.processes import Process, start, stop, until
@@ -102,15 +104,15 @@ def test_every_event_is_billed_once_though_workers_are_killed(database_url: str,
     finally:
         stop(started)
     with db.write() as conn:
-        reconcile.begin(conn)
+        integrity_checks.begin(conn)
         assert conn.one("SELECT count(*) FROM event WHERE type = 'claim'") == (written,)
         assert _billed(db, owner.id) == written
         account = credits.find(conn, owner.id)
         assert account is not None
         assert account.balance == 1000 - written
-        assert reconcile.check_accounts(conn) == []
+        assert integrity_checks.check_accounts(conn) == []
         for agent in agents:
-            assert reconcile.check_project(conn, agent.ctx.project_id) == []
+            assert integrity_checks.check_project(conn, agent.ctx.project_id) == []
     assert written > 500
 
 

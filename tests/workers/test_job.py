@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from bus import jobs as runs
-from bus import leases, sequences
+from bus.config.settings import SettingError, Settings
+from bus.coordination import leases, sequences
 from bus.db import Connection, Database
-from bus.settings import SettingError, Settings
+from bus.operations import jobs as runs
 from tests.factories import make_agent, make_project
 from tests.logged import logged
 from tests.racing import at_once

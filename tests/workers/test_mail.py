@@ -11,8 +11,8 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
-from bus.notices import Notice
-from bus.settings import Settings
+from bus.config.settings import Settings
+from bus.notifications.outbox import Notice
 from tests.servers import free_port
 from workers import mail
 from workers.settings import WorkerSettings

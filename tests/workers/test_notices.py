@@ -2,9 +2,10 @@
 
 import pytest
 
-from bus import notices, projects
+from bus.config.settings import Settings
 from bus.db import Database
-from bus.settings import Settings
+from bus.notifications import outbox
+from bus.tenancy import projects
 from tests.factories import make_owner, make_project
 from workers.job import all_jobs, run
 from workers.settings import WorkerSettings
@@ -25,17 +26,17 @@ def test_a_notice_that_cannot_be_sent_stops_no_other_and_ends(
         first, second = make_owner(conn), make_owner(conn)
         if url is not None:
             # Such a name is an address as far as its form goes, and cannot be asked for.
-            notices.add_webhook(conn, first.id, url)
-        notices.add(conn, "test", owner_id=first.id, address=address)
-        notices.add_webhook(conn, second.id, "http://127.0.0.1:9/")
-        notices.add(conn, "test", owner_id=second.id)
+            outbox.add_webhook(conn, first.id, url)
+        outbox.add(conn, "test", owner_id=first.id, address=address)
+        outbox.add_webhook(conn, second.id, "http://127.0.0.1:9/")
+        outbox.add(conn, "test", owner_id=second.id)
     assert run(_SEND, db, settings).counts == {"not_delivered": 2}
-    for _ in notices.PAUSES_SECONDS:
+    for _ in outbox.PAUSES_SECONDS:
         with db.write() as conn:
             conn.maybe("UPDATE notice SET due_at = clock_timestamp() RETURNING 1")
         assert run(_SEND, db, settings).outcome == "ok"
     with db.call() as conn:
-        assert [one.state for owner in (first, second) for one in notices.list_(conn, owner.id)] == ["given up"] * 2
+        assert [one.state for owner in (first, second) for one in outbox.list_(conn, owner.id)] == ["given up"] * 2
 
 
 @pytest.mark.parametrize("purged", [True, False])
@@ -43,17 +44,17 @@ def test_a_webhook_that_is_gone_is_told_nothing_more(db: Database, settings: Wor
     """What it is signed with is gone too, and an empty key signs for anybody."""
     with db.write() as conn:
         project = make_project(conn)
-        hook = notices.add_webhook(conn, project.owner_id, "http://127.0.0.1:9/", project_id=project.id)
+        hook = outbox.add_webhook(conn, project.owner_id, "http://127.0.0.1:9/", project_id=project.id)
         if purged:
-            notices.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
+            outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
             projects.begin_purge(conn, project.id, actor="cli")
             while not projects.purge_step(conn, project.id):
                 pass
         else:
             # Removed after another transaction had read the list of webhooks.
-            notices.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
+            outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
             conn.maybe("UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (hook.id,))
     run(_SEND, db, settings)
     with db.call() as conn:
-        (logged,) = notices.list_(conn, project.owner_id)
+        (logged,) = outbox.list_(conn, project.owner_id)
     assert (logged.state, logged.said) == ("given up", "the webhook was removed")

@@ -12,11 +12,12 @@ import httpx2
 import pytest
 import redis
 
-from bus import condition, jobs, leases, presence, schema
-from bus.condition import Condition, Probe
-from bus.db import Database
+from bus.coordination import leases, presence
+from bus.db import Database, migrate
 from bus.errors import Unavailable
-from bus.processes import list_ as list_processes
+from bus.operations import jobs, status
+from bus.operations.process_registry import list_ as list_processes
+from bus.operations.status import Condition, Probe
 from cli.embedded import account, postgres
 from tests import servers
 from tests.mcp_gateway.conftest import Team, make_team
@@ -90,7 +91,7 @@ def _is_well(db: Database, url: str, processes: list[Process]) -> None:
     with closing(Probe(url)) as probe:
 
         def found() -> Condition:
-            return condition.look(db, probe)
+            return status.look(db, probe)
 
         until(lambda: {one.kind for one in found().contents.processes} == {"beat", "gateway", "worker"}, *processes)
         well = found()
@@ -169,7 +170,7 @@ def test_jobs_go_on_when_postgres_comes_back(queue: Queue) -> None:
     server = postgres.launch(home / "data", **options)
     try:
         postgres.wait(server)
-        schema.migrate(server.url)
+        migrate.migrate(server.url)
         with running(server.url, url) as processes:
             db = Database(server.url, size=2)
             first = until(lambda: _ran(db, "heartbeat"), *processes)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bus.notices import Notice
+from bus.notifications.outbox import Notice
 from workers import webhooks
 
 _SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()

@@ -7,9 +7,11 @@ from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import HiddenField
 
-from bus import identities, limits, redemptions
+from bus import limits
+from bus.auth import identities
 from bus.errors import BusError
-from bus.redemptions import Acceptor, Offer
+from bus.tenancy import invite_redemption
+from bus.tenancy.invite_redemption import Acceptor, Offer
 from webapp.desk import keep_card, words
 from webapp.engine import reading, refused_on, writing
 from webapp.page import Pages, no_store, see_other
@@ -48,7 +50,7 @@ def accept(code: str) -> BaseResponse:
         acceptor = Acceptor(owner.handle, frozenset(verified | {owner.email}))
         try:
             with refused_on(form), writing() as conn:
-                granted = redemptions.redeem(
+                granted = invite_redemption.redeem(
                     conn, code, name=form.name.data, nonce=form.nonce.data or None, acceptor=acceptor
                 )
                 key = keep_card(

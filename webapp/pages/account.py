@@ -7,8 +7,8 @@ from flask import flash, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from bus import identities, sessions
-from bus.identities import Identity
+from bus.auth import identities, sessions
+from bus.auth.identities import Identity
 from webapp import visitors
 from webapp.engine import options, providers, reading, refused_to, writing
 from webapp.page import Pages, see_other

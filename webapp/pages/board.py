@@ -8,7 +8,7 @@ Source: docs/decisions/0024-live-board.md
 
 from flask import Response, g, make_response, render_template, request
 
-from bus import board
+from bus.coordination import board
 from webapp.engine import reading
 from webapp.page import Entry, ProjectPages, current_project
 

@@ -4,7 +4,7 @@ import json
 
 from flask import render_template, url_for
 
-from bus import cards, guide
+from bus import agent_guide, client_setup
 from webapp.desk import take_card
 from webapp.engine import addresses
 from webapp.page import Pages, no_store
@@ -23,11 +23,11 @@ def show(key: str) -> str:
             "cards/invite.html",
             card=content,
             back=url_for("invites.index", project_id=content["project_id"]),
-            url=cards.redeem_url(where, content["code"]),
+            url=client_setup.redeem_url(where, content["code"]),
             prompt=(
-                cards.mail_prompt(where, content["code"], content["project"])
+                client_setup.mail_prompt(where, content["code"], content["project"])
                 if content["email"]
-                else cards.invite_prompt(where, content["code"], content["project"], content["participant_name"])
+                else client_setup.invite_prompt(where, content["code"], content["project"], content["participant_name"])
             ),
         )
     if content["kind"] == "webhook":
@@ -37,10 +37,10 @@ def show(key: str) -> str:
     return render_template(
         "cards/token.html",
         card=content,
-        clients=cards.clients(where, token),
-        prompt=cards.connect_prompt(where, token, content["project"], content["actor"]),
-        config=json.dumps(cards.token_json(where, token), indent=2),
+        clients=client_setup.clients(where, token),
+        prompt=client_setup.connect_prompt(where, token, content["project"], content["actor"]),
+        config=json.dumps(client_setup.token_json(where, token), indent=2),
         mcp_url=where.mcp,
-        kit=cards.kit_command(where),
-        rules=guide.summary(),
+        kit=client_setup.kit_command(where),
+        rules=agent_guide.summary(),
     )

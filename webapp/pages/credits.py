@@ -11,11 +11,12 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import IntegerField
 from wtforms.validators import InputRequired, NumberRange
 
-from bus import billing as standing
-from bus import credits, notices, usage
-from bus.credits import Entry as Line
+from bus.billing import credits, usage
+from bus.billing import status as standing
+from bus.billing.credits import Entry as Line
+from bus.billing.usage import Forecast, Usage
 from bus.db import Database
-from bus.usage import Forecast, Usage
+from bus.notifications import outbox
 from webapp import billing, drawing
 from webapp.desk import PER_PAGE, asked_number, csv_text, split, this_page
 from webapp.drawing import Plot, Series
@@ -129,7 +130,7 @@ def _index(form: ThresholdForm | None = None) -> str:
             balance, threshold = state.account.balance, state.account.low_balance
         used = usage.get(conn, owner.id, days)
         ahead = usage.forecast(conn, owner.id, balance) if state.terms.running else None
-        hooks = notices.list_webhooks(conn, owner.id)
+        hooks = outbox.list_webhooks(conn, owner.id)
     return render_template(
         "credits/index.html",
         owner=owner,

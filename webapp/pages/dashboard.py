@@ -2,7 +2,7 @@
 
 from flask import Response
 
-from bus import dashboard
+from bus.coordination import dashboard
 from webapp.engine import reading
 from webapp.page import Entry, Pages, render
 from webapp.visitors import current_owner

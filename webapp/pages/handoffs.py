@@ -7,11 +7,12 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField, SelectField, TextAreaField
 from wtforms.validators import Length
 
-from bus import limits, posts, threads
+from bus import limits
+from bus.coordination import conversations, posts
+from bus.coordination.posts import Posts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
-from bus.posts import Posts
 from webapp.desk import ID, acted, asked_number, caller, choices, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
@@ -66,7 +67,7 @@ def index() -> str | Response:
                 before=before,
                 limit=_PER_PAGE,
             )
-            progress = threads.progress(conn, ctx, [post.post_id for post in found.posts])
+            progress = conversations.progress(conn, ctx, [post.post_id for post in found.posts])
             _surface(conn, ctx, found)
     except BusError as error:
         problem, progress = error.message, {}
@@ -153,8 +154,8 @@ def _post(form: PostForm, reply_to: int | None) -> int | None:
 def _show(post_id: int, form: PostForm | None) -> str:
     ctx = caller()
     with reading() as conn:
-        thread = threads.get(conn, ctx, post_id)
-        progress = threads.progress(conn, ctx, [post.post_id for post in thread])
+        thread = conversations.get(conn, ctx, post_id)
+        progress = conversations.progress(conn, ctx, [post.post_id for post in thread])
         chosen = next((post for post in thread if post.post_id == post_id), None)
         if chosen is None:
             # A post whose thread is too long to reach it is shown alone.
@@ -162,7 +163,7 @@ def _show(post_id: int, form: PostForm | None) -> str:
             if not alone:
                 raise NotFound
             chosen, thread = alone[0], alone
-            progress = threads.progress(conn, ctx, [post_id])
+            progress = conversations.progress(conn, ctx, [post_id])
         _surface(conn, ctx, posts.list_by_id(conn, ctx, [post_id]))
     if form is None:
         to = chosen.sender if chosen.sender != current_project().owner else chosen.to_actor

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response, current_app, jsonify
 
-from bus import __version__, revision
-from bus.db import Database
+from bus import __version__
+from bus.db import Database, schema_version
 from bus.errors import Unavailable
 
 pages = Blueprint("health", __name__)
@@ -21,9 +21,9 @@ def readyz() -> tuple[Response, int]:
     db: Database = current_app.extensions["bus.db"]
     try:
         with db.call() as conn:
-            found = revision.current(conn.raw)
+            found = schema_version.current(conn.raw)
     except Unavailable:
         return jsonify(ok=False, database="away"), 503
-    ready = found == revision.EXPECTED
-    report = jsonify(ok=ready, database="ok", migration=found, expected=revision.EXPECTED)
+    ready = found == schema_version.EXPECTED
+    report = jsonify(ok=ready, database="ok", migration=found, expected=schema_version.EXPECTED)
     return report, 200 if ready else 503

@@ -2,7 +2,7 @@
 
 from flask import abort, render_template
 
-from bus.billing import terms_of
+from bus.billing.status import terms_of
 from webapp import billing
 from webapp.engine import reading
 from webapp.page import PublicPages

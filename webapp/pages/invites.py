@@ -8,7 +8,8 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField, IntegerField, SelectField
 from wtforms.validators import NumberRange
 
-from bus import invites, limits, people
+from bus import limits
+from bus.tenancy import invites, people
 from webapp.desk import ADMIN_MAY, ID, asked_number, choices, keep_card, kind_field, split, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other

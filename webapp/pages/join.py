@@ -6,12 +6,13 @@ import msgspec
 from flask import Response, jsonify, make_response, render_template, request
 from werkzeug.exceptions import HTTPException, NotFound
 
-from bus import cards, redemptions
+from bus import client_setup
+from bus.agent_guide import GUIDE
 from bus.errors import BusError, InvalidArgument
-from bus.guide import GUIDE
-from bus.participations import Grant
-from bus.redemptions import Offer
-from bus.rules.tokens import fingerprint, is_code
+from bus.rules.token_format import fingerprint, is_code
+from bus.tenancy import invite_redemption
+from bus.tenancy.invite_redemption import Offer
+from bus.tenancy.participations import Grant
 from webapp.engine import addresses, options, reading, writing
 from webapp.page import PublicPages, machine, no_store
 from webapp.ratelimit import admit, client_address
@@ -29,7 +30,7 @@ def show(code: str) -> Response | tuple[str, int]:
     offer = find_offer(code)
     prompt = None
     if offer.email is None:
-        prompt = cards.invite_prompt(addresses(), code, offer.project, offer.participant_name)
+        prompt = client_setup.invite_prompt(addresses(), code, offer.project, offer.participant_name)
     return make_response(render_template("join/show.html", code=code, offer=offer, prompt=prompt))
 
 
@@ -43,7 +44,7 @@ def redeem() -> Response | tuple[Response, int]:
     count_code(code)
     try:
         with writing() as conn:
-            granted = redemptions.redeem(conn, code, name=name, nonce=nonce)
+            granted = invite_redemption.redeem(conn, code, name=name, nonce=nonce)
     except BusError as error:
         if error.code != "wrong_state":
             raise
@@ -61,7 +62,7 @@ def find_offer(code: str) -> Offer:
         raise NotFound
     try:
         with reading() as conn:
-            return redemptions.look(conn, code)
+            return invite_redemption.look(conn, code)
     except BusError as error:
         if error.code == "unavailable":
             raise
@@ -95,7 +96,7 @@ def _sent() -> tuple[str, str | None, str | None]:
 
 def _answer(granted: Grant) -> dict[str, Any]:
     """What an agent is told that has joined: the fields of the original, and `setup`."""
-    setup = cards.setup(addresses(), granted.token)
+    setup = client_setup.setup(addresses(), granted.token)
     return {
         "ok": True,
         "project": granted.project,

@@ -7,7 +7,7 @@ import json
 from flask import Blueprint, Response, abort, current_app, request
 
 import kit
-from bus.cards import Addresses
+from bus.client_setup import Addresses
 from kit import bundle
 
 pages = Blueprint("kit", __name__, url_prefix="/kit")

@@ -4,10 +4,12 @@ from flask import Response, flash, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 
-from bus import humans, leases, limits
+from bus import limits
+from bus.coordination import leases
+from bus.coordination.leases import Holders
 from bus.errors import BusError
-from bus.leases import Holders
-from bus.rules.contention import contended
+from bus.rules.lease_contention import contended
+from bus.tenancy import humans
 from webapp.desk import ID, acted, asked_number, caller, this_page, words
 from webapp.engine import reading, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other

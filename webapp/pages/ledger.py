@@ -9,12 +9,13 @@ from flask_wtf import FlaskForm
 from werkzeug.exceptions import NotFound
 from wtforms import SelectField
 
-from bus import ledger, limits
+from bus import limits
+from bus.coordination import ledger
+from bus.coordination.ledger import Event, Events
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.errors import BusError, InvalidArgument
-from bus.ledger import Event, Events
-from bus.tables import EVENT_TYPES
+from bus.rules.enums import EVENT_TYPES
 from webapp.desk import ID, PER_PAGE, asked_number, caller, choices, csv_text, this_page, words
 from webapp.engine import database, reading
 from webapp.page import Entry, ProjectPages, current_project, render

@@ -7,10 +7,11 @@ from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField
 
-from bus import grants, limits, participations, people, tokens
+from bus import limits
 from bus.db import Connection
-from bus.grants import Member
-from bus.participations import Grant
+from bus.tenancy import grants, participations, people, tokens
+from bus.tenancy.grants import Member
+from bus.tenancy.participations import Grant
 from webapp.desk import (
     ADMIN_MAY,
     ID,

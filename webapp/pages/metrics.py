@@ -4,7 +4,7 @@ from flask import Response, current_app, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import NotFound, Unauthorized
 
-from bus.metrics import CONTENT_TYPE, Metrics
+from bus.operations.metrics import CONTENT_TYPE, Metrics
 from webapp.page import PublicPages, machine
 
 pages = PublicPages("metrics")
@@ -14,7 +14,7 @@ pages = PublicPages("metrics")
 @machine
 def index() -> Response:
     """The metrics; there is no such page without METRICS_TOKEN."""
-    metrics: Metrics = current_app.extensions["bus.metrics"]
+    metrics: Metrics = current_app.extensions["bus.operations.metrics"]
     status = metrics.status(request.headers.get("Authorization"))
     if status == 404:
         raise NotFound

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from flask import Response, current_app, render_template, request, url_for
 
-from bus import condition, verdict
-from bus.condition import Condition, Probe
+from bus.operations import diagnostics, status
+from bus.operations.status import Condition, Probe
 from webapp import entrance, reauth
 from webapp.engine import database, providers, settings
 from webapp.page import Entry, OperatorPages, render
@@ -21,7 +21,7 @@ _TABLES = 12
 @pages.get("/")
 def index() -> str | Response:
     """How everything is at this moment; also while Redis is away and workers are dead."""
-    state = condition.look(database(), _probe())
+    state = status.look(database(), _probe())
     contents = state.contents
     here = [] if contents is None else [one for one in contents.processes if not one.is_gone]
     return render(
@@ -29,9 +29,9 @@ def index() -> str | Response:
         part="operator/_overview.html",
         state=state,
         contents=contents,
-        problems=verdict.judge(state),
+        problems=diagnostics.judge(state),
         missing=_missing(state),
-        most_unread=condition.UNREAD_CAP,
+        most_unread=status.UNREAD_CAP,
         requests=sum(int(one.figures.get("requests_last_minute", 0)) for one in here),
         errors=sum(int(one.figures.get("errors_last_5_minutes", 0)) for one in here),
         tables=() if contents is None else contents.tables[:_TABLES],

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from flask import Response, abort, render_template, request
 
-from bus import audit, owners
-from bus.audit import Act, Filter
 from bus.db import Connection
 from bus.errors import BusError
+from bus.tenancy import audit, owners
+from bus.tenancy.audit import Act, Filter
 from webapp import acts
 from webapp.acts import ActsForm
 from webapp.desk import PER_PAGE, asked_number, split, this_page, words

@@ -3,7 +3,8 @@
 from flask import flash, render_template, url_for
 from werkzeug.wrappers import Response
 
-from bus import console, invites
+from bus.operations import queries
+from bus.tenancy import invites
 from webapp.desk import ID, PER_PAGE, asked_number, split, this_page
 from webapp.engine import reading, refused_to, writing
 from webapp.page import Entry, OperatorPages, see_other
@@ -17,7 +18,7 @@ def index() -> str:
     """Open invites, the newest first."""
     before = asked_number("before")
     with reading() as conn:
-        rows, more = split(console.list_invites(conn, before=before, limit=PER_PAGE + 1))
+        rows, more = split(queries.list_invites(conn, before=before, limit=PER_PAGE + 1))
     return render_template(
         "operator/invites.html",
         invites=rows,
@@ -30,7 +31,7 @@ def index() -> str:
 def revoke(invite_id: int) -> Response:
     """Let nobody in by it any more."""
     with refused_to(url_for(".index")), writing() as conn:
-        found = console.get_invite(conn, invite_id)
+        found = queries.get_invite(conn, invite_id)
         invites.revoke(conn, found.project_id, found.id, actor=current_owner().handle)
     flash(f"Invite {found.hint} to {found.owner}/{found.project} is revoked.", "success")
     return see_other(".index")

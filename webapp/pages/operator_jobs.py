@@ -5,9 +5,9 @@ from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField, SelectField
 
-from bus import jobs
-from bus.jobs import Run
-from bus.tables import JOB_OUTCOMES
+from bus.operations import jobs
+from bus.operations.jobs import Run
+from bus.operations.tables import JOB_OUTCOMES
 from webapp.desk import PER_PAGE, asked_number, choices, split, this_page
 from webapp.engine import reading, refused_to, writing
 from webapp.page import Entry, OperatorPages, render, see_other

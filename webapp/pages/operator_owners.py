@@ -11,9 +11,13 @@ from werkzeug.wrappers import Response
 from wtforms import BooleanField, HiddenField, IntegerField, SelectField
 from wtforms.validators import NumberRange, Regexp, ValidationError
 
-from bus import console, credits, identities, limits, owners, people, sessions
+from bus import limits
+from bus.auth import identities, sessions
+from bus.billing import credits
+from bus.billing.tables import PLANS
 from bus.errors import BusError
-from bus.tables import PLANS
+from bus.operations import queries
+from bus.tenancy import owners, people
 from webapp import reauth, visitors
 from webapp.desk import ID, PER_PAGE, asked_number, choices, needed, split, this_page, words
 from webapp.engine import options, reading, refused_on, refused_to, writing
@@ -78,7 +82,7 @@ def index() -> str:
     more = False
     try:
         with reading() as conn:
-            found = console.list_owners(
+            found = queries.list_owners(
                 conn, form.search.data, suspended=form.suspended.data, before=before, limit=PER_PAGE + 1
             )
             rows, more = split(found)
@@ -179,9 +183,9 @@ def sign_out(owner_id: int) -> Response:
     return see_other(".show", owner_id=owner_id, _anchor="sessions")
 
 
-def _find(owner_id: int) -> console.Holder:
+def _find(owner_id: int) -> queries.Holder:
     with reading() as conn:
-        return console.get_owner(conn, owner_id)
+        return queries.get_owner(conn, owner_id)
 
 
 def _show(owner_id: int, **sent: FlaskForm) -> str:
@@ -192,8 +196,8 @@ def _show(owner_id: int, **sent: FlaskForm) -> str:
     """
     lists = {name: asked_number(name) for name in ("projects", "participants", "entries")}
     with reading() as conn:
-        found = console.get_owner(conn, owner_id)
-        spaces = split(console.list_projects(conn, owner_id=owner_id, before=lists["projects"], limit=_FEW + 1), _FEW)
+        found = queries.get_owner(conn, owner_id)
+        spaces = split(queries.list_projects(conn, owner_id=owner_id, before=lists["projects"], limit=_FEW + 1), _FEW)
         persons = split(people.list_(conn, owner_id, before=lists["participants"], limit=_FEW + 1), _FEW)
         entries = split(credits.list_entries(conn, owner_id, before=lists["entries"], limit=_FEW + 1), _FEW)
         ways = identities.list_(conn, owner_id)

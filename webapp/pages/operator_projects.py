@@ -6,8 +6,8 @@ from flask import render_template, request
 from flask_wtf import FlaskForm
 from wtforms import SelectField
 
-from bus import console
 from bus.errors import BusError
+from bus.operations import queries
 from webapp.desk import PER_PAGE, asked_number, choices, split, this_page, words
 from webapp.engine import reading
 from webapp.page import Entry, OperatorPages
@@ -35,7 +35,7 @@ def index() -> str:
     more = False
     try:
         with reading() as conn:
-            found = console.list_projects(
+            found = queries.list_projects(
                 conn, form.search.data, state=form.state.data or None, before=before, limit=PER_PAGE + 1
             )
             rows, more = split(found)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from flask import render_template
 
-from bus import processes
-from bus.masking import Setting
-from bus.processes import Process
+from bus.config.redaction import Setting
+from bus.operations import process_registry
+from bus.operations.process_registry import Process
 from webapp.engine import reading
 from webapp.page import Entry, OperatorPages
 
@@ -29,7 +29,7 @@ class Group:
 def index() -> str:
     """Name, value and where it comes from, for each kind of process; the one that answers first."""
     with reading() as conn:
-        found = processes.list_(conn)
+        found = process_registry.list_(conn)
     return render_template("operator/settings.html", groups=_groups(found))
 
 

@@ -2,8 +2,9 @@
 
 from flask import Response
 
-from bus import dashboard, grants, ledger
-from bus.grants import Member
+from bus.coordination import dashboard, ledger
+from bus.tenancy import grants
+from bus.tenancy.grants import Member
 from webapp.desk import PER_PAGE, caller
 from webapp.engine import reading
 from webapp.page import Entry, ProjectPages, current_project, render

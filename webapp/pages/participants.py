@@ -4,8 +4,9 @@ from flask import flash, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 
-from bus import limits, participations, people
+from bus import limits
 from bus.errors import BusError
+from bus.tenancy import participations, people
 from webapp.desk import ID, PER_PAGE, asked_number, kind_field, needed, split, this_page
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, Pages, see_other

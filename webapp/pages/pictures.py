@@ -6,8 +6,8 @@ from pathlib import Path
 from flask import Response, current_app, render_template, request
 from markupsafe import Markup
 
-from bus import last_reports, pictures
-from bus.pictures import PERIODS, Period
+from bus.analytics import project_metrics, report_cache
+from bus.analytics.project_metrics import PERIODS, Period
 from webapp import gallery
 from webapp.desk import this_page
 from webapp.engine import reading, writing
@@ -38,7 +38,7 @@ def index() -> str | Response:
 def report() -> str | Response:
     """What the whole ledger says: the report of `llm-bus report`."""
     with reading() as conn:
-        found = last_reports.get(conn, current_project().id)
+        found = report_cache.get(conn, current_project().id)
     return render(
         "pictures/report.html",
         part="pictures/_report.html",
@@ -53,7 +53,7 @@ def report_file() -> Response:
     """Report and pictures as one file, which needs nothing else and can be passed on."""
     period, project = _asked_period("30d"), current_project()
     with reading() as conn:
-        found = last_reports.get(conn, project.id)
+        found = report_cache.get(conn, project.id)
     answer = Response(
         render_template(
             "pictures/file.html",
@@ -73,8 +73,8 @@ def report_file() -> Response:
 
 def _gallery(period: Period) -> Gallery:
     with writing() as conn:
-        pictures.begin(conn)
-        return gallery.hang(pictures.read(conn, current_project().id, period))
+        project_metrics.begin(conn)
+        return gallery.hang(project_metrics.read(conn, current_project().id, period))
 
 
 def _asked_period(usual: str = _USUAL) -> Period:

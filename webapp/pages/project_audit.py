@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from flask import render_template, request
 
-from bus import audit
-from bus.audit import Act
 from bus.errors import BusError
+from bus.tenancy import audit
+from bus.tenancy.audit import Act
 from webapp.acts import ActsForm, asked
 from webapp.desk import PER_PAGE, asked_number, split, this_page
 from webapp.engine import reading

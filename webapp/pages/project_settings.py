@@ -9,8 +9,10 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import IntegerField
 from wtforms.validators import NumberRange, Optional
 
-from bus import limits, notices, projects
-from bus.projects import ProjectSettings
+from bus import limits
+from bus.notifications import outbox
+from bus.tenancy import projects
+from bus.tenancy.projects import ProjectSettings
 from webapp.desk import ID, keep_card, needed, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, see_other
@@ -111,7 +113,7 @@ def add_webhook() -> BaseResponse | tuple[str, int]:
     form, project = WebhookForm(), current_project()
     if form.validate():
         with refused_on(form), writing() as conn:
-            made = notices.add_webhook(
+            made = outbox.add_webhook(
                 conn, project.owner_id, form.url.data, project_id=project.id, actor=current_owner().handle
             )
             facts = {"url": made.url, "secret": made.secret, "project": project.name, "project_id": project.id}
@@ -126,9 +128,9 @@ def remove_webhook(webhook_id: int) -> BaseResponse:
     """Tell nothing there any more."""
     project = current_project()
     with refused_to(url_for(".index")), writing() as conn:
-        if webhook_id not in {one.id for one in notices.list_webhooks(conn, project.owner_id, project_id=project.id)}:
+        if webhook_id not in {one.id for one in outbox.list_webhooks(conn, project.owner_id, project_id=project.id)}:
             raise NotFound
-        notices.remove_webhook(conn, project.owner_id, webhook_id, actor=current_owner().handle)
+        outbox.remove_webhook(conn, project.owner_id, webhook_id, actor=current_owner().handle)
     flash("Nothing is told there any more.", "success")
     return see_other(".index", _anchor="webhooks")
 
@@ -182,7 +184,7 @@ def _index(
     with reading() as conn:
         now = projects.get_settings(conn, project.id)
         contents = projects.get_contents(conn, project.id)
-        webhooks = notices.list_webhooks(conn, project.owner_id, project_id=project.id)
+        webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
     stall = now.stall_window_seconds
     return render_template(
         "project_settings/index.html",

@@ -4,7 +4,9 @@ from flask import Response, render_template, request
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 
-from bus import dashboard, humans, limits, projects
+from bus import limits
+from bus.coordination import dashboard
+from bus.tenancy import humans, projects
 from webapp.desk import PER_PAGE, needed, split, this_page
 from webapp.engine import reading, refused_on, writing
 from webapp.page import Entry, Pages, render, see_other

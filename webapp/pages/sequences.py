@@ -2,7 +2,7 @@
 
 from flask import Response, request
 
-from bus import sequences
+from bus.coordination import sequences
 from webapp.desk import caller, this_page
 from webapp.engine import reading
 from webapp.page import Entry, ProjectPages, current_project, render

@@ -4,7 +4,7 @@ from flask import flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 
-from bus import login_links, sessions
+from bus.auth import login_links, sessions
 from webapp import entrance, reauth, visitors
 from webapp.engine import options, providers, refused_to, writing
 from webapp.page import PublicPages, no_store, see_other

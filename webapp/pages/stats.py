@@ -3,7 +3,7 @@
 from flask import Response, jsonify
 from werkzeug.exceptions import NotFound
 
-from bus import stats
+from bus.analytics import service_totals
 from webapp.engine import options, writing
 from webapp.page import PublicPages, machine
 
@@ -17,7 +17,7 @@ def index() -> Response:
     if not options().stats:
         raise NotFound
     with writing() as conn:
-        counts = stats.read(conn)
+        counts = service_totals.read(conn)
     answer = jsonify(counts)
     answer.headers["Cache-Control"] = "public, max-age=60"
     return answer

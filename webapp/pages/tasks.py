@@ -6,10 +6,11 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import SelectField, TextAreaField
 from wtforms.validators import Length
 
-from bus import limits, task_lists, tasks
+from bus import limits
+from bus.coordination import task_queries, tasks
+from bus.coordination.task_queries import Tasks
 from bus.errors import BusError, InvalidArgument
-from bus.rules.tasks import STATUSES
-from bus.task_lists import Tasks
+from bus.rules.task_transitions import STATUSES
 from webapp.desk import ID, PER_PAGE, acted, asked_number, caller, choices, needed, this_page, words
 from webapp.engine import reading, refused_on, refused_to, writing
 from webapp.page import Entry, ProjectPages, current_project, render, see_other
@@ -59,7 +60,7 @@ def index() -> str | Response:
     try:
         with reading() as conn:
             for one in [status] if status else STATUSES:
-                found = task_lists.list_(
+                found = task_queries.list_(
                     conn,
                     ctx,
                     status=one,
@@ -69,7 +70,7 @@ def index() -> str | Response:
                     limit=PER_PAGE if status else _ON_BOARD,
                 )
                 columns[one] = found
-            counts = task_lists.count_by_status(conn, ctx)
+            counts = task_queries.count_by_status(conn, ctx)
     except BusError as error:
         problem, columns = error.message, {}
     return render(
@@ -151,7 +152,7 @@ def resolve(task_id: int) -> BaseResponse:
 def _show(task_id: int, form: AssignForm) -> str:
     ctx = caller()
     with reading() as conn:
-        task = task_lists.get(conn, ctx, task_id)
+        task = task_queries.get(conn, ctx, task_id)
     return render_template("tasks/show.html", project=current_project(), task=task, form=form)
 
 

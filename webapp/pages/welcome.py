@@ -6,7 +6,8 @@ from werkzeug.wrappers import Response
 from wtforms import StringField
 from wtforms.validators import InputRequired
 
-from bus import identities, owners
+from bus.auth import identities
+from bus.tenancy import owners
 from webapp import entrance
 from webapp.engine import options, reading, refused_on, writing
 from webapp.page import PublicPages

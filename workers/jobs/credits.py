@@ -1,6 +1,6 @@
 """Credits are metered, and owners without any are suspended after their grace."""
 
-from bus import credits, metering
+from bus.billing import credits, metering
 from bus.db import Connection
 from workers.job import Work, job
 

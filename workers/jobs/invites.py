@@ -1,6 +1,6 @@
 """Invites end by the clock."""
 
-from bus import lapses
+from bus.coordination import expiry
 from workers.job import Work, job
 
 
@@ -9,7 +9,7 @@ def expire_invites(work: Work) -> None:
     """Write to the audit log which invites ended unused."""
     while not work.is_over():
         with work.db.write() as conn:
-            done = lapses.expire_invites(conn)
+            done = expiry.expire_invites(conn)
         work.counts["expired"] += done
-        if done < lapses.BATCH:
+        if done < expiry.BATCH:
             break

@@ -2,7 +2,7 @@
 
 import logging
 
-from bus import notices
+from bus.notifications import outbox
 from workers import mail, webhooks
 from workers.job import Work, job
 from workers.sent import Sent
@@ -16,17 +16,17 @@ def send_notices(work: Work) -> None:
     while not work.is_over():
         # A few at a time: each may take as long as its receiver.
         with work.db.write() as conn:
-            taken = notices.take(conn, limit=5)
+            taken = outbox.take(conn, limit=5)
         if not taken:
             break
         for notice in taken:
             sent = _send(work, notice)
             with work.db.write() as conn:
-                notices.settle(conn, notice, delivered=sent.delivered, said=sent.said, final=sent.final)
+                outbox.settle(conn, notice, delivered=sent.delivered, said=sent.said, final=sent.final)
             work.counts["delivered" if sent.delivered else "not_delivered"] += 1
 
 
-def _send(work: Work, notice: notices.Notice) -> Sent:
+def _send(work: Work, notice: outbox.Notice) -> Sent:
     try:
         if notice.channel == "webhook":
             return webhooks.send(notice, to_private=work.settings.webhooks_to_private)

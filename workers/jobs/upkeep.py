@@ -1,7 +1,8 @@
 """What keeps the service itself well: a sign of life, tidying up, and the nightly proof."""
 
-from bus import projects, pruning
-from bus import reconcile as proof
+from bus.operations import integrity_checks as proof
+from bus.operations import retention
+from bus.tenancy import projects
 from workers.job import Work, announce, job
 
 _DAY = 24 * 3600.0
@@ -16,12 +17,12 @@ def heartbeat(work: Work) -> None:
 @job(every=3600)
 def prune(work: Work) -> None:
     """Delete what nobody asks for any more: old keys, runs, notices; never the ledger, never money."""
-    for kind in pruning.KINDS:
+    for kind in retention.KINDS:
         with work.apart(kind):
-            gone = pruning.BATCH
-            while gone >= pruning.BATCH and not work.is_over():
+            gone = retention.BATCH
+            while gone >= retention.BATCH and not work.is_over():
                 with work.db.write() as conn:
-                    gone = pruning.prune(conn, kind)
+                    gone = retention.prune(conn, kind)
                 work.counts[kind] += gone
 
 
@@ -29,7 +30,7 @@ def prune(work: Work) -> None:
 def finish_purges(work: Work) -> None:
     """Go on with the deletion of projects that somebody ordered and that was cut short."""
     with work.db.call() as conn:
-        found = pruning.find_purges(conn)
+        found = retention.find_purges(conn)
     for project_id in found:
         with work.apart(f"project {project_id}"):
             finished = False

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.rules import surfaces
-from bus.rules.contention import contended
+from bus.rules.lease_contention import contended
 
 _SURFACES = st.sampled_from(
     ["**", "src", "src/api", "src/api/a.py", "src/*.py", "src/**/*.py", "docs", "docs/{a,b}.md", "docs/a.md", "src0"]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.rules.numbers import formatted
+from bus.rules.sequence_format import formatted
 
 
 @pytest.mark.parametrize(

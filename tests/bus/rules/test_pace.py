@@ -3,7 +3,7 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.rules.pace import FARTHEST_DAYS, lasts_until
+from bus.rules.forecast import FARTHEST_DAYS, lasts_until
 
 TODAY = date(2026, 11, 23)
 

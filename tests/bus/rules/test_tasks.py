@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.errors import BusError
-from bus.rules.tasks import STATUSES, VERBS, after, would_cycle
+from bus.rules.task_transitions import STATUSES, VERBS, after, would_cycle
 
 ALLOWED = {
     "assign": {"open": "assigned", "assigned": "assigned"},

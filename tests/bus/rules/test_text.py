@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.errors import InvalidArgument
-from bus.rules import text
+from bus.rules import validation
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
 
@@ -27,32 +27,32 @@ def refused(check: Callable[..., Any], *arguments: Any) -> str:
     "value", ["x", "a\n\tb\r\n", "Grüße, мир 🎉", "👩\u200d💻 \u202eleft", "\x7f\x85", " ", "\U0010ffff"]
 )
 def test_free_text_comes_back_as_it_is(value: str) -> None:
-    assert text.words(value, "body", 100) is value
+    assert validation.words(value, "body", 100) is value
 
 
 @pytest.mark.parametrize("char", [chr(point) for point in range(32) if point not in b"\t\n\r"])
 @pytest.mark.parametrize("around", ["", "plain", "\n", "ü"])
 def test_free_text_refuses_nul_and_controls(around: str, char: str) -> None:
-    assert refused(text.words, around + char + around, "body", 100).startswith("body holds a control")
+    assert refused(validation.words, around + char + around, "body", 100).startswith("body holds a control")
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800"])
 def test_free_text_refuses_lone_surrogates(value: str) -> None:
-    assert refused(text.words, value, "body", 100).startswith("body holds half of a surrogate pair")
+    assert refused(validation.words, value, "body", 100).startswith("body holds half of a surrogate pair")
 
 
 def test_free_text_is_measured_in_code_points() -> None:
-    assert text.words("🎉" * 8000, "body", 8000)
-    assert refused(text.words, "🎉" * 8001, "body", 8000) == "body has 8001 characters; send at most 8000."
-    assert refused(text.words, "", "body", 8000) == "body has no characters; send at least 1."
-    assert text.words("", "status", 140, least=0) == ""
+    assert validation.words("🎉" * 8000, "body", 8000)
+    assert refused(validation.words, "🎉" * 8001, "body", 8000) == "body has 8001 characters; send at most 8000."
+    assert refused(validation.words, "", "body", 8000) == "body has no characters; send at least 1."
+    assert validation.words("", "status", 140, least=0) == ""
 
 
 @given(ANYTHING)
 def test_free_text_is_refused_for_exactly_the_characters_that_are_named(value: str) -> None:
     bad = any((char < " " and char not in "\t\n\r") or "\ud800" <= char <= "\udfff" for char in value)
     try:
-        assert text.words(value, "body", 80, 0) == value
+        assert validation.words(value, "body", 80, 0) == value
         assert not bad
         value.encode()
     except InvalidArgument:
@@ -92,42 +92,42 @@ UNSEEN = {
 @pytest.mark.parametrize("char", UNSEEN.values(), ids=UNSEEN.keys())
 def test_a_name_refuses_what_cannot_be_seen(char: str) -> None:
     for value in (char, "a" + char, char + "a", "a" + char + "b"):
-        sentence = refused(text.name, value, "lane")
+        sentence = refused(validation.name, value, "lane")
         assert sentence.startswith("lane holds a character that cannot be seen (U+")
 
 
 @pytest.mark.parametrize("value", ["a", "API lane", "日本語", "ŝlosilo", "🏳️", "a/b#12", "x" * 64])
 def test_a_name_may_be_anything_that_can_be_seen(value: str) -> None:
-    assert text.name(value, "lane") == value
+    assert validation.name(value, "lane") == value
 
 
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "\u00a0a", "a\u3000", "x" * 65, "x" * 10_000, "\ufe0f"])
 def test_a_name_refuses_emptiness_length_and_white_space_around(value: str) -> None:
-    assert refused(text.name, value, "lane").startswith("lane ")
+    assert refused(validation.name, value, "lane").startswith("lane ")
 
 
 def test_a_name_is_put_in_nfc_before_it_is_measured() -> None:
-    assert text.name("e\u0301" * 64, "lane") == "é" * 64
-    assert text.name("\u212a", "lane") == "K"
-    refused(text.name, "\u0958" * 33, "lane")  # NFC writes each as two
+    assert validation.name("e\u0301" * 64, "lane") == "é" * 64
+    assert validation.name("\u212a", "lane") == "K"
+    refused(validation.name, "\u0958" * 33, "lane")  # NFC writes each as two
 
 
 @given(ANYTHING)
 def test_a_name_that_passed_passes_again_unchanged(value: str) -> None:
     try:
-        named = text.name(value, "lane")
+        named = validation.name(value, "lane")
     except InvalidArgument:
         return
-    assert text.name(named, "lane") == named
+    assert validation.name(named, "lane") == named
     assert 1 <= len(named) <= 64
     assert named == named.strip() == unicodedata.normalize("NFC", value)
     assert not {unicodedata.category(char) for char in named} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def test_a_label_is_a_name_without_a_slash() -> None:
-    assert text.label("api agent", "participant_name") == "api agent"
-    assert refused(text.label, "a/b", "participant_name").startswith("participant_name must not hold '/'")
-    refused(text.label, "x" * 65, "participant_name")
+    assert validation.label("api agent", "participant_name") == "api agent"
+    assert refused(validation.label, "a/b", "participant_name").startswith("participant_name must not hold '/'")
+    refused(validation.label, "x" * 65, "participant_name")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_label_is_a_name_without_a_slash() -> None:
     ],
 )
 def test_a_participant_is_addressed_by_label_or_qualified(value: str, read: tuple[str | None, str]) -> None:
-    assert text.qualified(value, "to_actor") == read
+    assert validation.qualified(value, "to_actor") == read
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_participant_is_addressed_by_label_or_qualified(value: str, read: tupl
     ],
 )
 def test_a_malformed_address_is_refused(value: str) -> None:
-    assert refused(text.qualified, value, "to_actor").startswith("to_actor ")
+    assert refused(validation.qualified, value, "to_actor").startswith("to_actor ")
 
 
 @pytest.mark.parametrize(
@@ -176,40 +176,40 @@ def test_a_malformed_address_is_refused(value: str) -> None:
     ],
 )
 def test_labels_that_people_take_for_the_same_have_the_same_key(one: str, other: str) -> None:
-    assert text.label_key(one) == text.label_key(other)
+    assert validation.label_key(one) == validation.label_key(other)
 
 
 def test_labels_that_differ_have_different_keys() -> None:
     labels = ["api", "api-2", "api 2", "apí", "ap", "аpi"]  # the last begins in Cyrillic
-    assert len({text.label_key(label) for label in labels}) == len(labels)
+    assert len({validation.label_key(label) for label in labels}) == len(labels)
 
 
 @given(st.text(max_size=20))
 def test_a_key_is_its_own_key_and_that_of_each_normal_form(label: str) -> None:
-    key = text.label_key(label)
-    assert text.label_key(key) == key
+    key = validation.label_key(label)
+    assert validation.label_key(key) == key
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
-        assert text.label_key(unicodedata.normalize(form, label)) == key
+        assert validation.label_key(unicodedata.normalize(form, label)) == key
 
 
 @pytest.mark.parametrize("value", ["a", "7", "ada", "ada-l", "a-1-b", "x" * 64])
 def test_a_handle_is_lower_case_with_single_hyphens_inside(value: str) -> None:
-    assert text.handle(value, "handle") == value
+    assert validation.handle(value, "handle") == value
 
 
 @pytest.mark.parametrize("value", ["", "-a", "a-", "a--b", "Ada", "a_b", "a.b", "a\n", "ä", "٣", "x" * 65, "a/b"])
 def test_a_malformed_handle_is_refused(value: str) -> None:
-    assert refused(text.handle, value, "handle").startswith("handle must be ")
+    assert refused(validation.handle, value, "handle").startswith("handle must be ")
 
 
-@pytest.mark.parametrize("value", sorted(text.RESERVED_HANDLES))
+@pytest.mark.parametrize("value", sorted(validation.RESERVED_HANDLES))
 def test_a_reserved_word_is_no_handle_though_it_has_the_form(value: str) -> None:
-    assert refused(text.handle, value, "handle") == "handle is a reserved word; choose another."
+    assert refused(validation.handle, value, "handle") == "handle is a reserved word; choose another."
 
 
 def test_the_words_that_the_service_needs_are_reserved() -> None:
     needed = {"admin", "operator", "api", "mcp", "login", "static", "healthz", "metrics", "llm-bus", "www"}
-    assert needed <= text.RESERVED_HANDLES
+    assert needed <= validation.RESERVED_HANDLES
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_the_words_that_the_service_needs_are_reserved() -> None:
     ],
 )
 def test_an_address_passes_with_its_domain_in_lower_case(value: str, address: str) -> None:
-    assert text.email(value, "email") == address
+    assert validation.email(value, "email") == address
 
 
 @pytest.mark.parametrize(
@@ -258,33 +258,33 @@ def test_an_address_passes_with_its_domain_in_lower_case(value: str, address: st
     ],
 )
 def test_what_is_no_address_is_refused(value: str) -> None:
-    assert refused(text.email, value, "email").startswith("email ")
+    assert refused(validation.email, value, "email").startswith("email ")
 
 
 @given(ANYTHING)
 def test_an_address_that_passed_passes_again_unchanged(value: str) -> None:
     try:
-        address = text.email(value + "@Example.org", "email")
+        address = validation.email(value + "@Example.org", "email")
     except InvalidArgument:
         return
-    assert text.email(address, "email") == address
+    assert validation.email(address, "email") == address
     assert address.count("@") == 1
     assert not re.search(r"\s", address)
 
 
 @pytest.mark.parametrize("value", ["adr", "a", "0", "_", "-", "db_migration-2", "x" * 64])
 def test_a_sequence_has_a_plain_name(value: str) -> None:
-    assert text.sequence(value) == value
+    assert validation.sequence(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "ADR", "a b", "a.b", "a\n", "ä", "x" * 65, "\0", "\ud800"])
 def test_any_other_name_of_a_sequence_is_refused(value: str) -> None:
-    assert refused(text.sequence, value).startswith("sequence must be ")
-    assert refused(text.sequence, value, "name").startswith("name must be ")
+    assert refused(validation.sequence, value).startswith("sequence must be ")
+    assert refused(validation.sequence, value, "name").startswith("name must be ")
 
 
 def test_an_integer_lies_within_its_bounds() -> None:
-    assert text.integer(0, "pad", 0, 12) == 0
-    assert text.integer(12, "pad", 0, 12) == 12
+    assert validation.integer(0, "pad", 0, 12) == 0
+    assert validation.integer(12, "pad", 0, 12) == 12
     for value in (-1, 13, 2**53, -(10**30)):
-        assert refused(text.integer, value, "pad", 0, 12) == "pad must be a whole number from 0 to 12."
+        assert refused(validation.integer, value, "pad", 0, 12) == "pad must be a whole number from 0 to 12."

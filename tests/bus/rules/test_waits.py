@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.rules.waits import quantiles
+from bus.rules.percentiles import quantiles
 
 
 @given(st.lists(st.integers(0, 20).map(float), min_size=1), st.floats(0, 1))

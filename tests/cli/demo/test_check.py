@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bus.reports import Activity, ProjectReport
+from bus.analytics.reports import Activity, ProjectReport
 from cli.demo.check import differences
 from cli.demo.steps import Expected
 

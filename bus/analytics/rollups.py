@@ -1,0 +1,184 @@
+"""The rollup: what happened in each project, counted by hour and by day, each event once and off every path of a call.
+
+As with metering, a project's mark moves over (tallied_seq, last_seq] in the transaction that counts: event numbers have
+no holes and their order is that of the commits, so however many workers run, each event is counted once.
+
+What a row counts is its `figure`; `key` and `other` depend on it:
+
+    events      events, by type
+    anchored    posts with a ref
+    waits       posts by the time to their first ack by somebody else: `key` is seconds, rounded (bus/rules/percentiles.py);
+                they stand where the post was written, not where it was acked
+    leases      leases by surface
+    contended   leases that met one of somebody else, by surface
+    to_lane     posts by who wrote them and to which lane
+    to_actor    posts by who wrote them and to whom
+
+Hours are kept for 8 days and days for 100. Of surfaces and of pairs each hour and each day names the first NAMED; what
+comes beyond them is counted under an empty name.
+Source: docs/decisions/0020-rollup.md
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bus.db import Connection
+from bus.rules.percentiles import rounded
+
+# Events of one transaction: some 50 ms.
+BATCH = 5_000
+# Names of one figure in one hour or day: what a page has to read for 90 days is bounded by it.
+NAMED = 1_000
+KEPT = {"hour": timedelta(days=8), "day": timedelta(days=100)}
+_PROJECTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a project is counted.
+
+    Attributes:
+        counted: the last event that is.
+        behind: how many events are not yet.
+        waiting_since: when the oldest of those was written; None where there is none.
+    """
+
+    counted: int
+    behind: int
+    waiting_since: datetime | None
+
+
+def find_behind(conn: Connection, after: int = 0) -> list[int]:
+    """Projects above an id, in order, that have events to count."""
+    rows = conn.all(
+        "SELECT c.project_id FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id"
+        " WHERE c.last_seq > coalesce(m.tallied_seq, 0) AND c.project_id > %s ORDER BY c.project_id LIMIT %s",
+        (after, _PROJECTS),
+    )
+    return [project_id for (project_id,) in rows]
+
+
+def count(conn: Connection, project_id: int, *, limit: int = BATCH) -> int:
+    """Count the next events of a project; returns how many, which is less than `limit` at the end of its ledger.
+
+    Locks: the project (shared, so that a purge begins before or after), then the mark. What is counted is read
+        afterwards.
+    """
+    if conn.maybe("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,)) is None:
+        return 0
+    conn.maybe("INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (project_id,))
+    (mark,) = conn.one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
+    (end,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
+    last = min(end, mark + limit)
+    if last <= mark:
+        return 0
+    # Two acks may bear the same millisecond and lie in two batches. The first of them counts, so this batch looks back
+    # to where the millisecond of the last event of the batch before began.
+    (since,) = conn.one(
+        "SELECT coalesce((SELECT bus_seq_at(e.project_id, e.at) FROM event e"
+        " WHERE e.project_id = %(project)s AND e.seq = %(mark)s), 1)",
+        {"project": project_id, "mark": mark},
+    )
+    conn.maybe(
+        _COUNT,
+        {
+            "project": project_id,
+            "after": mark,
+            "until": last,
+            "since": since,
+            "named": NAMED,
+            "hours": KEPT["hour"],
+            "days": KEPT["day"],
+        },
+    )
+    conn.maybe("UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id))
+    return int(last - mark)
+
+
+def get_progress(conn: Connection, project_id: int) -> Progress:
+    """How far a project is counted; of one that does not exist, nothing is."""
+    row = conn.maybe(
+        "SELECT coalesce(m.tallied_seq, 0), c.last_seq - coalesce(m.tallied_seq, 0),"
+        " (SELECT e.at FROM event e WHERE e.project_id = c.project_id AND e.seq = coalesce(m.tallied_seq, 0) + 1)"
+        " FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id WHERE c.project_id = %s",
+        (project_id,),
+    )
+    return Progress(*row) if row else Progress(0, 0, None)
+
+
+# `acked_at` of a post is that of its first ack by somebody else (bus_ack in sql/posts.sql): of the acks that bear that
+# time and are by such a one, the one with the lowest number is when the post counts as acked. That is decided by what
+# was committed with the ack, so it is the same whenever and in however many batches one looks.
+#
+# Posts and existing rows are looked up one by one, in subqueries that the planner cannot turn into a scan of a table.
+_COUNT = f"""
+WITH fresh AS MATERIALIZED (
+    SELECT e.seq, e.at, date_trunc('hour', e.at, 'UTC') AS hour, e.participation_id, e.actor, e.type,
+           CASE WHEN e.type = 'ack' THEN (e.payload ->> 'post_id')::bigint END AS post_id,
+           CASE WHEN e.type = 'lease' THEN e.payload ->> 'surface' END AS surface,
+           CASE WHEN e.type = 'lease' THEN (e.payload ->> 'contended')::bigint > 0 END AS contended,
+           CASE WHEN e.type = 'post' THEN e.payload ->> 'ref' END AS ref,
+           CASE WHEN e.type = 'post' THEN e.payload ->> 'to_lane' END AS to_lane,
+           CASE WHEN e.type = 'post' THEN e.payload ->> 'to_actor' END AS to_actor
+    FROM event e WHERE e.project_id = %(project)s AND e.seq >= %(since)s AND e.seq <= %(until)s
+), first_ack AS (
+    SELECT DISTINCT ON (f.post_id) f.seq, acked.hour, acked.seconds
+    FROM fresh f
+    CROSS JOIN LATERAL (
+        SELECT date_trunc('hour', o.created_at, 'UTC') AS hour,
+               extract(epoch FROM o.acked_at - o.created_at)::float8 AS seconds
+        FROM post o
+        WHERE o.project_id = %(project)s AND o.id = f.post_id AND o.acked_at = f.at
+          AND (o.participation_id <> f.participation_id
+               OR (o.to_participation_id = f.participation_id AND o.to_lane IS NULL))
+        OFFSET 0) AS acked
+    WHERE f.post_id IS NOT NULL
+    ORDER BY f.post_id, f.seq
+), new AS (
+    SELECT * FROM fresh f WHERE f.seq > %(after)s
+), counted AS MATERIALIZED (
+    SELECT 'events' AS figure, f.hour, f.type AS key, '' AS other, count(*) AS n FROM new f GROUP BY f.hour, f.type
+    UNION ALL
+    SELECT 'anchored', f.hour, '', '', count(*) FROM new f WHERE f.ref IS NOT NULL GROUP BY f.hour
+    UNION ALL
+    SELECT 'waits', a.hour, trim_scale({rounded("a.seconds")})::text, '', count(*) FROM first_ack a
+    WHERE a.seq > %(after)s GROUP BY 2, 3
+    UNION ALL
+    SELECT 'leases', f.hour, f.surface, '', count(*) FROM new f WHERE f.surface IS NOT NULL GROUP BY 2, 3
+    UNION ALL
+    SELECT 'contended', f.hour, f.surface, '', count(*) FROM new f WHERE f.contended GROUP BY 2, 3
+    UNION ALL
+    SELECT 'to_lane', f.hour, f.actor, f.to_lane, count(*) FROM new f WHERE f.to_lane IS NOT NULL GROUP BY 2, 3, 4
+    UNION ALL
+    SELECT 'to_actor', f.hour, f.actor, f.to_actor, count(*) FROM new f WHERE f.to_actor IS NOT NULL GROUP BY 2, 3, 4
+), grained AS MATERIALIZED (
+    SELECT 'hour' AS grain, c.figure, c.hour AS start, c.key, c.other, c.n FROM counted c
+    WHERE c.hour >= clock_timestamp() - %(hours)s
+    UNION ALL
+    SELECT 'day', c.figure, date_trunc('day', c.hour, 'UTC') AS start, c.key, c.other, sum(c.n)::bigint FROM counted c
+    WHERE c.hour >= clock_timestamp() - %(days)s GROUP BY c.figure, 3, c.key, c.other
+), room AS (
+    SELECT g.grain, g.figure, g.start, %(named)s - (
+        SELECT count(*) FROM tally t WHERE t.project_id = %(project)s AND t.grain = g.grain AND t.figure = g.figure
+          AND t.start = g.start AND t.key <> '') AS free
+    FROM grained g WHERE g.figure IN ('leases', 'contended', 'to_lane', 'to_actor') GROUP BY g.grain, g.figure, g.start
+), known AS (
+    SELECT g.*, g.figure IN ('events', 'anchored', 'waits') OR (
+        SELECT t.n FROM tally t WHERE t.project_id = %(project)s AND t.grain = g.grain AND t.figure = g.figure
+          AND t.start = g.start AND t.key = g.key AND t.other = g.other) IS NOT NULL AS is_known
+    FROM grained g
+), placed AS (
+    SELECT k.*, row_number() OVER (
+        PARTITION BY k.grain, k.figure, k.start, k.is_known ORDER BY k.n DESC, k.key, k.other) AS place
+    FROM known k
+), named AS (
+    SELECT p.grain, p.figure, p.start, p.n, p.is_known OR p.place <= r.free AS is_named, p.key, p.other
+    FROM placed p LEFT JOIN room r ON r.grain = p.grain AND r.figure = p.figure AND r.start = p.start
+)
+INSERT INTO tally AS t (project_id, grain, figure, start, key, other, n)
+SELECT %(project)s, m.grain, m.figure, m.start, CASE WHEN m.is_named THEN m.key ELSE '' END,
+       CASE WHEN m.is_named THEN m.other ELSE '' END, sum(m.n)
+FROM named m GROUP BY 2, 3, 4, 5, 6
+ON CONFLICT ON CONSTRAINT tally_pkey DO UPDATE SET n = t.n + excluded.n
+RETURNING 1
+"""

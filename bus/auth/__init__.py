@@ -1,0 +1,1 @@
+"""Sign-in on the web: identities, sessions and one-time login links."""

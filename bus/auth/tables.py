@@ -1,0 +1,67 @@
+"""How people get in: identities at sign-in providers, sessions of browsers, one-time links."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA
+
+from bus.db.columns import CLOCK, EMPTY, TIME, created_at, id_column, length, metadata
+
+identity = sa.Table(
+    "identity",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("email", sa.Text),
+    created_at(),
+    sa.Column("last_used_at", TIME, nullable=False, server_default=CLOCK),
+    sa.CheckConstraint(length("issuer", 255), "issuer"),
+    sa.CheckConstraint(length("subject", 255), "subject"),
+    sa.UniqueConstraint("issuer", "subject"),
+    comment="Who an owner is elsewhere. `email` is null unless the issuer says that it is verified.",
+)
+
+sign_up = sa.Table(
+    "sign_up",
+    metadata,
+    id_column(),
+    sa.Column("sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("email", sa.Text, nullable=False),
+    sa.Column("login", sa.Text, nullable=False, server_default=EMPTY),
+    sa.Column("expires_at", TIME, nullable=False),
+    sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    comment="People whom a provider vouched for and who have not chosen their handle yet.",
+)
+
+session = sa.Table(
+    "session",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
+    sa.Column("sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False, server_default=EMPTY),
+    sa.Column("agent", sa.Text, nullable=False, server_default=EMPTY),
+    created_at(),
+    sa.Column("last_used_at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("expires_at", TIME, nullable=False),
+    # When somebody last showed who they are; null where a proxy's word is all there is. A rotation leaves it alone.
+    sa.Column("authenticated_at", TIME, server_default=CLOCK),
+    sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    comment="Browsers that are signed in. A session that ended is deleted.",
+)
+
+login_link = sa.Table(
+    "login_link",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
+    sa.Column("sha256", BYTEA, nullable=False, unique=True),
+    created_at(),
+    sa.Column("expires_at", TIME, nullable=False),
+    sa.Column("used_at", TIME),
+    sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    comment="Links that sign somebody in once.",
+)

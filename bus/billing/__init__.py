@@ -1,0 +1,1 @@
+"""Prepaid credits: accounts, prices, metering and usage."""

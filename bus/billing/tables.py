@@ -1,0 +1,125 @@
+"""Credits: prepaid, whole numbers, append-only. The account is one row per owner, which every debit locks first."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from bus.db.columns import CLOCK, EMPTY, FALSE, TIME, created_at, id_column, key_column, metadata, one_of
+from bus.rules.enums import EVENT_TYPES
+
+PLANS = ("free", "team", "comped")
+ENTRY_KINDS = ("trial", "grant", "top_up", "usage")
+
+credit_account = sa.Table(
+    "credit_account",
+    metadata,
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True, autoincrement=False),
+    sa.Column("plan", sa.Text, nullable=False, server_default=sa.text("'free'")),
+    sa.Column("balance", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("low_balance", sa.BigInteger, nullable=False, server_default=sa.text("100")),
+    # Told once for each time that the balance falls below the threshold.
+    sa.Column("low_told", sa.Boolean, nullable=False, server_default=FALSE),
+    sa.Column("delinquent_at", TIME),
+    created_at(),
+    sa.CheckConstraint(one_of("plan", PLANS), "plan"),
+    sa.CheckConstraint("low_balance >= 0", "low_balance"),
+)
+sa.Index(
+    "credit_account_delinquent_idx",
+    credit_account.c.delinquent_at,
+    postgresql_where=credit_account.c.delinquent_at.is_not(None),
+)
+
+credit_entry = sa.Table(
+    "credit_entry",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False),
+    sa.Column("at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("balance", sa.BigInteger, nullable=False),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("project_id", sa.BigInteger),
+    sa.Column("first_seq", sa.BigInteger),
+    sa.Column("last_seq", sa.BigInteger),
+    sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    # Whether the transaction that wrote it wrote its usage too; if not, a trigger does (migration 0008).
+    sa.Column("itemised", sa.Boolean, nullable=False, server_default=FALSE),
+    sa.CheckConstraint(one_of("kind", ENTRY_KINDS), "kind"),
+    sa.CheckConstraint("(kind = 'usage') = (amount < 0) AND amount <> 0", "amount"),
+    sa.CheckConstraint("char_length(reference) BETWEEN 1 AND 200", "reference"),
+    sa.CheckConstraint("(kind = 'usage') = (project_id IS NOT NULL)", "usage"),
+    # The same payment told twice is one payment.
+    sa.UniqueConstraint("owner_id", "reference"),
+    comment="Append-only; `balance` is that of the account after the entry.",
+)
+sa.Index(None, credit_entry.c.owner_id, credit_entry.c.id)
+sa.Index(
+    "credit_entry_usage_idx",
+    credit_entry.c.project_id,
+    credit_entry.c.last_seq,
+    postgresql_where=credit_entry.c.kind == "usage",
+)
+sa.Index(
+    "credit_entry_added_idx",
+    credit_entry.c.owner_id,
+    credit_entry.c.id,
+    postgresql_where=credit_entry.c.kind != "usage",
+)
+
+credit_usage = sa.Table(
+    "credit_usage",
+    metadata,
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Date, primary_key=True),
+    key_column("project_id"),
+    key_column("participant_id"),
+    sa.Column("event_type", sa.Text, primary_key=True),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    sa.Column("credits", sa.BigInteger, nullable=False),
+    sa.CheckConstraint(one_of("event_type", EVENT_TYPES), "event_type"),
+    sa.CheckConstraint("events > 0 AND credits > 0", "credits"),
+    # Today's rows are written to once a minute, in place.
+    postgresql_with={"fillfactor": 70},
+    comment=(
+        "What was billed, by the UTC day of the events; participant 0 where it was not kept. "
+        "Adds up to the usage entries."
+    ),
+)
+sa.Index(None, credit_usage.c.project_id, credit_usage.c.day)
+
+price = sa.Table(
+    "price",
+    metadata,
+    sa.Column("event_type", sa.Text, primary_key=True),
+    sa.Column("effective_from", TIME, primary_key=True),
+    sa.Column("credits", sa.Integer, nullable=False),
+    sa.CheckConstraint(one_of("event_type", EVENT_TYPES), "event_type"),
+    sa.CheckConstraint("credits BETWEEN 0 AND 1000000", "credits"),
+    comment="What an event costs from a moment on; it is priced at its own time.",
+)
+
+meter_mark = sa.Table(
+    "meter_mark",
+    metadata,
+    key_column("project_id"),
+    sa.Column("metered_seq", sa.BigInteger, nullable=False),
+    # Where metering was switched on last; what came before was never billed.
+    sa.Column("started_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.CheckConstraint("started_seq BETWEEN 0 AND metered_seq", "metered_seq"),
+    comment="Up to which event a project has been billed; moved by the transaction that debits.",
+)
+
+metering = sa.Table(
+    "metering",
+    metadata,
+    sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.text("true")),
+    sa.Column("running", sa.Boolean, nullable=False, server_default=FALSE),
+    sa.Column("changed_at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("changed_by", sa.Text, nullable=False, server_default=EMPTY),
+    # What the workers were told, so that owners can be told; null until a worker has said so.
+    sa.Column("grace_hours", sa.Integer),
+    sa.Column("trial_credits", sa.BigInteger),
+    sa.CheckConstraint("single", "single"),
+    comment="One row: whether events are billed at this moment.",
+)

@@ -1,0 +1,1 @@
+"""Configuration: settings from the environment, their redaction, and the shutdown signal."""

@@ -1,0 +1,178 @@
+"""Settings, read from the environment once (12-factor) and handed on as one frozen value."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+_SHORTEST_SECRET = 16
+
+
+class SettingError(ValueError):
+    """A setting is missing or malformed; the message names the variable and what to put there."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every process needs to know about where it runs.
+
+    Attributes:
+        database_url: libpq URL of PostgreSQL 16 or newer.
+        redis_url: Redis-compatible server, or None: then wake-ups and limits stay in the process.
+        public_url: address of the web, without a trailing slash.
+        mcp_url: address of the gateway's MCP endpoint.
+        host, port: where this process listens.
+        threads: worker threads that run engine calls, and so the most connections it holds.
+        queue_limit: calls that may wait for a thread before the process answers 503.
+        max_body_bytes: larger request bodies are refused with 413.
+        allowed_hosts: Host headers that are served; others get 421. `name:*` allows any port.
+        allowed_origins: Origin headers that are served; others get 403.
+        fast_path: whether usual tool calls are answered without the MCP SDK; off only to compare.
+        waits_per_token: calls of one token that may wait at once; more get 429.
+        streams_per_token: streams of one token that may be open at once; more get 429.
+        metrics_token: what a reader of /metrics must show as a bearer token; None: there is no /metrics.
+        rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
+    """
+
+    database_url: str
+    redis_url: str | None = None
+    public_url: str = "http://127.0.0.1:8787"
+    mcp_url: str = "http://127.0.0.1:8788/mcp"
+    host: str = "127.0.0.1"
+    port: int = 8788
+    threads: int = 4
+    queue_limit: int = 1024
+    max_body_bytes: int = 1024 * 1024
+    allowed_hosts: tuple[str, ...] = field(default=())
+    allowed_origins: tuple[str, ...] = field(default=())
+    rate_per_minute: int = 0
+    waits_per_token: int = 200
+    streams_per_token: int = 50
+    fast_path: bool = True
+    metrics_token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, *, port: int = 8788) -> "Settings":
+        """Read the settings from `env` (default: the process environment).
+
+        Args:
+            port: where to listen when PORT is not set.
+
+        Raises:
+            SettingError: DATABASE_URL is missing, or a value has the wrong form.
+        """
+        env = os.environ if env is None else env
+        database_url = env.get("DATABASE_URL", "").strip()
+        if not database_url:
+            raise SettingError(
+                "DATABASE_URL is not set. `llm-bus up` starts a PostgreSQL of its own; "
+                "other commands need the address of a running one."
+            )
+        public_url = env.get("PUBLIC_URL", "http://127.0.0.1:8787").rstrip("/")
+        mcp_url = env.get("MCP_URL", f"{public_url}/mcp").rstrip("/")
+        hosts = _listed(env, "ALLOWED_HOSTS") or _hosts_of(public_url, mcp_url)
+        origins = _listed(env, "ALLOWED_ORIGINS") or _origins_of(public_url, mcp_url)
+        return cls(
+            database_url=normalise_database_url(database_url),
+            redis_url=env.get("REDIS_URL", "").strip() or None,
+            public_url=public_url,
+            mcp_url=mcp_url,
+            host=env.get("HOST", "127.0.0.1"),
+            port=number(env, "PORT", port, 0, 65535),
+            threads=number(env, "GATEWAY_THREADS", 4, 1, 256),
+            queue_limit=number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
+            max_body_bytes=number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+            allowed_hosts=hosts,
+            allowed_origins=origins,
+            rate_per_minute=number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
+            waits_per_token=number(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
+            streams_per_token=number(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
+            fast_path=switch(env, "GATEWAY_FAST_PATH", True),
+            metrics_token=_secret(env, "METRICS_TOKEN"),
+        )
+
+
+def normalise_database_url(url: str) -> str:
+    """Accept the spellings that platforms use (`postgres://`) and drop SQLAlchemy's driver suffix."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
+        raise SettingError("DATABASE_URL must start with postgresql:// (or postgres://).")
+    return f"postgresql://{rest}"
+
+
+def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part for part in (piece.strip().lower() for piece in env.get(name, "").split(",")) if part)
+
+
+def _secret(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name, "").strip() or None
+    if text is not None and len(text) < _SHORTEST_SECRET:
+        raise SettingError(f"{name} must have at least {_SHORTEST_SECRET} characters; make it random, or leave it out.")
+    return text
+
+
+def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A setting that is a whole number.
+
+    Raises:
+        SettingError: it is none, or out of bounds.
+    """
+    # The default is told to the environment too, which may be one that remembers what it was asked (bus/config/redaction.py).
+    text = env.get(name, str(default)).strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+        raise SettingError(f"{name} must be a whole number from {least} to {most}; it is {text!r}.")
+    return int(text)
+
+
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def switch(env: Mapping[str, str], name: str, default: bool = False) -> bool:
+    """A setting that is on or off.
+
+    Raises:
+        SettingError: it says neither.
+    """
+    text = env.get(name, "1" if default else "0").strip().lower()
+    if text and text not in _ON + _OFF:
+        raise SettingError(f"{name} must be 1 or 0; it is {text!r}.")
+    return text in _ON if text else default
+
+
+def serves(allowed: tuple[str, ...], host: str) -> bool:
+    """Whether a Host or Origin header is on a list of names; `name:*` on it allows any port."""
+    value = host.lower()
+    if without_default_port(value) in allowed:
+        return True
+    base, separator, port = value.rpartition(":")
+    return bool(separator) and port.isdigit() and f"{base}:*" in allowed
+
+
+def without_default_port(text: str) -> str:
+    """A host or an origin without the port that goes without saying."""
+    return text.removesuffix(":443").removesuffix(":80")
+
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def _hosts_of(*urls: str) -> tuple[str, ...]:
+    """Hosts that the configured addresses name; loopback always, since health checks come from there."""
+    hosts = [name for base in _LOOPBACK for name in (base, f"{base}:*")]
+    for url in urls:
+        netloc = without_default_port(urlsplit(url).netloc.rpartition("@")[2].lower())
+        if netloc and netloc not in hosts:
+            hosts.append(netloc)
+    return tuple(hosts)
+
+
+def _origins_of(*urls: str) -> tuple[str, ...]:
+    origins = [origin for base in _LOOPBACK for origin in (f"http://{base}", f"http://{base}:*")]
+    for url in urls:
+        parts = urlsplit(url)
+        origin = without_default_port(f"{parts.scheme}://{parts.netloc}".lower())
+        if parts.netloc and origin not in origins:
+            origins.append(origin)
+    return tuple(origins)

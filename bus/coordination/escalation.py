@@ -1,0 +1,128 @@
+"""Overdue handoffs: a ladder of three steps, each taken once, until somebody acks.
+
+At its deadline a post gets an `escalate` event; after the project's pause it is delivered to the project-admins; after
+another pause the project's webhook and e-mail address are told. A deadline is met by the first ack.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from bus.coordination.system_transaction import Clockwork
+from bus.db import Connection
+from bus.notifications import outbox
+
+STEPS = ("ledger", "leads", "people")
+BATCH = 200
+_PROJECTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Overdue:
+    id: int
+    participation_id: int
+    actor: str
+    to_lane: str | None
+    to_actor: str | None
+    subject: str | None
+    ref: str | None
+    ack_due_at: datetime
+    taken: int
+
+
+def find_overdue(conn: Connection, after: int = 0) -> list[int]:
+    """Projects above an id, in order, that have a step to take."""
+    rows = conn.all(
+        "SELECT DISTINCT o.project_id FROM post o WHERE o.escalate_at <= statement_timestamp() AND o.acked_at IS NULL"
+        " AND o.project_id > %s ORDER BY 1 LIMIT %s",
+        (after, _PROJECTS),
+    )
+    return [project_id for (project_id,) in rows]
+
+
+def escalate(conn: Connection, project_id: int) -> int:
+    """Take the next step for each post that is due for one; returns how many steps were taken.
+
+    Locks: the project clock, which an ack takes too; then the posts.
+    """
+    work = Clockwork(conn, project_id)
+    rows = conn.all(
+        "SELECT id, participation_id, actor, to_lane, to_actor, subject, ref, ack_due_at, escalation FROM post"
+        " WHERE project_id = %s AND escalate_at <= clock_timestamp() AND acked_at IS NULL ORDER BY id LIMIT %s",
+        (project_id, BATCH),
+    )
+    kinds: set[str] = set()
+    for row in rows:
+        post = _Overdue(*row)
+        step = STEPS[post.taken]
+        if work.closed:
+            # Nobody works here any more.
+            step = STEPS[-1]
+        elif step == "ledger":
+            work.event(
+                post.participation_id,
+                post.actor,
+                "escalate",
+                post_id=post.id,
+                to_lane=post.to_lane,
+                to_actor=post.to_actor,
+                ref=post.ref,
+            )
+        elif step == "leads":
+            if _deliver_to_leads(conn, project_id, post):
+                kinds.add("inbox")
+        else:
+            _tell_people(conn, project_id, post)
+        conn.maybe(
+            "UPDATE post o SET escalation = %(taken)s, escalate_at = CASE WHEN %(last)s THEN NULL"
+            "  ELSE clock_timestamp() + make_interval(secs => pj.escalation_pause_seconds) END"
+            " FROM project pj WHERE pj.id = o.project_id AND o.project_id = %(project)s AND o.id = %(post)s"
+            " RETURNING 1",
+            {
+                "taken": STEPS.index(step) + 1,
+                "last": step == STEPS[-1],
+                "project": project_id,
+                "post": post.id,
+            },
+        )
+    if kinds:
+        conn.touch(project_id, *kinds)
+    work.finish()
+    return len(rows)
+
+
+def _deliver_to_leads(conn: Connection, project_id: int, post: _Overdue) -> int:
+    """Deliver a post to the project-admins who did not receive it already; returns to how many."""
+    return len(
+        conn.all(
+            "INSERT INTO delivery (project_id, participation_id, post_id)"
+            " SELECT p.project_id, p.id, %(post)s FROM participation p"
+            " JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL"
+            " WHERE p.project_id = %(project)s AND p.is_admin AND p.removed_at IS NULL AND p.id <> %(sender)s"
+            # The owner acts in the web, without a token.
+            "  AND (pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id"
+            "   AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())))"
+            " ORDER BY p.id ON CONFLICT DO NOTHING RETURNING participation_id",
+            {"project": project_id, "post": post.id, "sender": post.participation_id},
+        )
+    )
+
+
+def _tell_people(conn: Connection, project_id: int, post: _Overdue) -> None:
+    owner_id, name, address = conn.one(
+        "SELECT owner_id, name, escalation_email FROM project WHERE id = %s", (project_id,)
+    )
+    outbox.add(
+        conn,
+        "escalation",
+        owner_id=owner_id,
+        project_id=project_id,
+        address=address,
+        project=name,
+        post_id=post.id,
+        sender=post.actor,
+        to_lane=post.to_lane,
+        to_actor=post.to_actor,
+        subject=post.subject,
+        ref=post.ref,
+        ack_due_at=post.ack_due_at.isoformat(),
+    )

@@ -1,0 +1,223 @@
+"""Leases: "I am editing this", on files and globs. Advisory: contention is reported, nobody is blocked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from bus import limits
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.errors import BusError, InvalidArgument
+from bus.rules import surfaces, validation
+from bus.tenancy.caller_queries import read
+
+MODES = ("exclusive", "shared")
+ALL = "*"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Each round decides every glob that it meets; a new one must arrive in between to cause another.
+_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A live lease of somebody else that overlaps."""
+
+    actor: str
+    surface: str
+    expires_at: datetime
+    expires_in_seconds: int
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The caller's lease.
+
+    Attributes:
+        fence: rises with every lease of the project; of two that overlap the higher one came second.
+        renewed: whether the caller held it already: then the fence stays.
+        others: live leases of other participants that overlap and contend, oldest first, at most 20.
+    """
+
+    lease_id: int
+    surface: str
+    expires_at: datetime
+    fence: int
+    renewed: bool
+    others: list[Other]
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A live lease."""
+
+    surface: str
+    actor: str
+    expires_at: datetime
+    expires_in_seconds: int
+    note: str | None
+    mode: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """A page of live leases, newest first; `next_before` asks for the next page."""
+
+    leases: list[Held]
+    next_before: int | None
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """How many of the caller's leases ended."""
+
+    released: int
+    unread: int
+
+
+def acquire(
+    conn: Connection,
+    ctx: Ctx,
+    surface: str,
+    *,
+    ttl: timedelta = timedelta(seconds=1800),
+    note: str | None = None,
+    mode: str = "exclusive",
+) -> Lease:
+    """Record that the caller works on `surface` until `ttl` has passed; never blocks.
+
+    Args:
+        surface: repo-relative POSIX path or glob, at most 200 characters; normalised.
+        ttl: 1 second to 24 hours.
+        mode: `shared` leases do not contend with each other.
+    Returns:
+        The lease, with `others`: live leases of other participants whose surface overlaps.
+    Raises:
+        BusError: `invalid_argument` when the surface is empty or leaves the repository (`..`).
+    Locks: the project clock (through bus_lease in sql/leases.sql).
+    Source: docs/decisions/0004-leases.md
+    """
+    wanted = surfaces.normalise(surface)
+    seconds = int(ttl.total_seconds())
+    validation.integer(seconds, "ttl_seconds", 1, limits.SECONDS)
+    if note is not None:
+        validation.words(note, "note", limits.NOTE)
+    if mode not in MODES:
+        raise InvalidArgument(f"mode must be one of: {', '.join(MODES)}.")
+    prefix = surfaces.prefix(wanted)
+    overlapping: list[str] = []
+    disjoint: list[str] = []
+    for _ in range(_ROUNDS):
+        undecided, fence, expires_at, renewed, others, unread = conn.one(
+            "SELECT * FROM bus_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[])",
+            (
+                ctx.participation_id,
+                ctx.token_id,
+                wanted,
+                prefix,
+                _ancestors(prefix),
+                seconds,
+                note,
+                mode,
+                overlapping,
+                disjoint,
+            ),
+        )
+        if undecided is None:
+            found = [_other(*other, seconds=seconds, expires_at=expires_at) for other in others]
+            return Lease(fence, wanted, expires_at, fence, renewed, found, unread)
+        for other in undecided:
+            (overlapping if surfaces.overlap(wanted, other) else disjoint).append(other)
+    raise BusError("unavailable", "Too many leases change at once here; nothing was changed. Try again.")
+
+
+def release(conn: Connection, ctx: Ctx, surface: str) -> Released:
+    """End the caller's lease on a surface; `*` ends all of its leases. Releasing nothing is fine and adds no event.
+
+    Locks: the project clock, then the leases (bus_release).
+    """
+    wanted = None if surface == ALL else surfaces.normalise(surface)
+    return Released(*conn.one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted)))
+
+
+def list_holders(
+    conn: Connection, ctx: Ctx, *, surface: str | None = None, before: int | None = None, limit: int = 200
+) -> Holders:
+    """Live leases, newest first; with `surface` only those that overlap it. An expired lease is gone at once.
+
+    Args:
+        before: a fence; only older leases.
+        limit: 1 to 200.
+    """
+    wanted = None if surface is None else surfaces.normalise(surface)
+    if before is not None:
+        validation.integer(before, "before", 1, limits.MAX_INTEGER)
+    validation.integer(limit, "limit", 1, 200)
+    found: list[Held] = []
+    unread = 0
+    position = before or limits.MAX_INTEGER
+    # Whether two surfaces overlap is decided here, so a page is filled from as many batches as it takes.
+    while len(found) <= limit:
+        unread, batch = _live(conn, ctx, wanted, position)
+        found.extend(held for held in batch if wanted is None or surfaces.overlap(wanted, held.surface))
+        if len(batch) <= _BATCH:
+            break
+        position = batch[-1].fence
+    if len(found) > limit:
+        return Holders(found[:limit], found[limit - 1].fence, unread)
+    return Holders(found, None, unread)
+
+
+def is_free(conn: Connection, ctx: Ctx, surface: str) -> bool:
+    """Whether nobody but the caller holds a live lease that overlaps a normalised surface."""
+    prefix = surfaces.prefix(surface)
+    rows = conn.all(
+        "SELECT DISTINCT l.surface FROM bus_enter(%s, %s, false) c,"
+        " LATERAL bus_lease_candidates(c.project_id, %s, %s, clock_timestamp()) l WHERE l.participation_id <> %s",
+        (ctx.participation_id, ctx.token_id, prefix, _ancestors(prefix), ctx.participation_id),
+    )
+    return not any(surfaces.overlap(surface, held) for (held,) in rows)
+
+
+_BATCH = 200
+
+
+def _live(conn: Connection, ctx: Ctx, wanted: str | None, before: int) -> tuple[int, list[Held]]:
+    prefix = "" if wanted is None else surfaces.prefix(wanted)
+    unread, rows = read(
+        conn,
+        ctx,
+        "SELECT l.surface, l.actor, l.expires_at,"
+        " ceil(extract(epoch FROM l.expires_at - clock_timestamp()))::integer, l.note, l.mode, l.fence"
+        " FROM bus_lease_candidates(%(project)s, %(prefix)s, %(ancestors)s, clock_timestamp()) l"
+        " WHERE l.fence < %(before)s ORDER BY l.fence DESC LIMIT %(limit)s",
+        "r.fence DESC",
+        prefix=prefix,
+        ancestors=_ancestors(prefix),
+        before=before,
+        limit=_BATCH + 1,
+    )
+    return unread, [Held(*row) for row in rows]
+
+
+def _ancestors(prefix: str) -> list[str]:
+    """The prefix, every directory above it, and '' for the repository."""
+    return list(_walk_up(prefix))
+
+
+def _walk_up(prefix: str) -> Iterator[str]:
+    while prefix:
+        yield prefix
+        prefix = prefix.rpartition("/")[0]
+    yield ""
+
+
+def _other(actor: str, surface: str, expires_ms: int, note: str | None, *, seconds: int, expires_at: datetime) -> Other:
+    expires = _EPOCH + timedelta(milliseconds=expires_ms)
+    # The database's clock, not ours: this lease's own end minus its length is the moment of the answer.
+    now = expires_at - timedelta(seconds=seconds)
+    left = max(0, -(-(expires - now) // timedelta(seconds=1)))
+    return Other(actor, surface, expires, left, note)

@@ -1,0 +1,155 @@
+"""The ledger: one append-only record per project that every agent writes and reads."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bus import limits
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.errors import InvalidArgument
+from bus.rules import validation
+from bus.rules.enums import EVENT_TYPES
+from bus.tenancy import names
+from bus.tenancy.caller_queries import page, read
+
+# Which types carry what a filter looks at, so that each is an index range of its own. See _scan().
+_CARRIERS = {
+    "sequence": ("claim", "seed"),
+    "number": ("claim",),
+    "ref": ("post", "task_ship"),
+    "tag": ("post",),
+    "actor": EVENT_TYPES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the ledger.
+
+    Attributes:
+        id: its number in the project: 1, 2, 3… without holes, in the order of commits.
+        mine: whether the caller wrote it, also under a former name.
+    """
+
+    id: int
+    ts: datetime
+    actor: str
+    type: str
+    payload: dict[str, Any]
+    mine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A page of events, newest first; `next_before` asks for the next page."""
+
+    events: list[Event]
+    next_before: int | None
+    unread: int
+
+
+def query(
+    conn: Connection,
+    ctx: Ctx,
+    *,
+    actor: str | None = None,
+    type: str | None = None,  # noqa: A002 - the name that agents know
+    sequence: str | None = None,
+    number: int | None = None,
+    ref: str | None = None,
+    tag: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    last_n: int | None = None,
+    limit: int = 100,
+    before: int | None = None,
+) -> Events:
+    """Events that match every filter exactly, newest first.
+
+    Each filter alone, and each together with `type`, reads in proportion to its answer; other combinations read
+    what the narrowest filter finds and are cut off by the statement timeout.
+
+    Args:
+        actor: who wrote it, by a present or former name.
+        ref, tag: what posts and shipped tasks carry.
+        since, until: ISO 8601 times with an offset, both included.
+        last_n: the same as `limit`, as the original called it.
+        limit: 1 to 1000.
+        before: an event id; only older events.
+    Raises:
+        BusError: `invalid_argument`, `unknown_recipient`, `unavailable` when it reads too much.
+    """
+    count = validation.integer(limit if last_n is None else last_n, "limit" if last_n is None else "last_n", 1, 1000)
+    if type is not None and type not in EVENT_TYPES:
+        raise InvalidArgument(f"type must be one of: {', '.join(EVENT_TYPES)}.")
+    filters: dict[str, Any] = {}
+    if number is not None:
+        filters["number"] = validation.integer(number, "number", 0, limits.MAX_INTEGER)
+    if sequence is not None:
+        filters["sequence"] = validation.sequence(sequence)
+    if ref is not None:
+        filters["ref"] = validation.name(ref, "ref", limits.REF)
+    if tag is not None:
+        filters["tag"] = validation.name(tag, "tag")
+    if before is not None:
+        validation.integer(before, "before", 1, limits.MAX_INTEGER)
+    times = {"since": validation.moment(since, "since"), "until": validation.moment(until, "until")}
+    if actor is not None:
+        filters["actor"] = names.get(conn, ctx, actor, "actor")
+    unread, rows = read(
+        conn,
+        ctx,
+        _scan(filters, type),
+        "r.seq DESC",
+        type=type,
+        **dict.fromkeys(_CARRIERS) | filters,
+        **times,
+        before=before or limits.MAX_INTEGER,
+        limit=count + 1,
+    )
+    rows, next_before = page(rows, count)
+    events = [
+        Event(seq, at, who, kind, payload, by == ctx.participation_id) for seq, at, who, kind, payload, by in rows
+    ]
+    return Events(events, next_before, unread)
+
+
+_COLUMNS = "e.seq, e.at, e.actor, e.type, e.payload, e.participation_id"
+_CONDITIONS = {
+    "sequence": "e.payload ->> 'sequence' = %(sequence)s AND e.type IN ('claim', 'seed')",
+    "number": "(e.payload ->> 'number')::bigint = %(number)s AND e.type = 'claim'",
+    "ref": "e.payload ->> 'ref' = %(ref)s",
+    "tag": "e.payload ->> 'tag' = %(tag)s",
+    "actor": "e.participation_id = %(actor)s",
+}
+
+
+def _scan(filters: dict[str, Any], type_: str | None) -> str:
+    """SQL that reads one index range per type that can match, newest first, and merges them.
+
+    The indexes end in (type, seq), so one serves a filter alone and together with `type`: without a type the
+    ranges of all types that carry the filter are read, at most `limit` rows of each.
+    """
+    conditions = [
+        "e.project_id = %(project)s",
+        "e.seq < %(before)s",
+        "e.seq >= CASE WHEN %(since)s::timestamptz IS NULL THEN 1 ELSE (SELECT bus_seq_at(%(project)s, %(since)s)) END",
+        # `until` is included: the next moment that PostgreSQL knows is one microsecond later.
+        "e.seq < CASE WHEN %(until)s::timestamptz IS NULL THEN 9007199254740991"
+        " ELSE (SELECT bus_seq_at(%(project)s, %(until)s::timestamptz + interval '1 microsecond')) END",
+        *(_CONDITIONS[name] for name in filters),
+    ]
+    limit = "ORDER BY e.seq DESC LIMIT %(limit)s"
+    if type_ is not None:
+        where = " AND ".join([*conditions, "e.type = %(type)s"])
+        return f"SELECT {_COLUMNS} FROM event e WHERE {where} {limit}"
+    where = " AND ".join(conditions)
+    if not filters:
+        return f"SELECT {_COLUMNS} FROM event e WHERE {where} {limit}"
+    narrowest = next(name for name in ("number", "sequence", "ref", "tag", "actor") if name in filters)
+    types = ", ".join(f"('{carrier}')" for carrier in _CARRIERS[narrowest])
+    return (
+        f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"
+        f" (SELECT {_COLUMNS} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
+    )

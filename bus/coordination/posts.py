@@ -1,0 +1,342 @@
+"""Handoffs: posts addressed to a lane or a participant, and their acknowledgement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from bus import limits
+from bus.coordination.idempotency import key_and_fingerprint
+from bus.ctx import Ctx
+from bus.db import Connection, Row
+from bus.errors import BusError, InvalidArgument
+from bus.rules import validation
+from bus.tenancy import names
+from bus.tenancy.caller_queries import page, read
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A post that is delivered; `post_id` is the number of its event. `recipients` counts its deliveries."""
+
+    post_id: int
+    created_at: datetime
+    recipients: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """How far a post has come, in numbers of recipients; each is in one of the three.
+
+    Attributes:
+        queued: those to whom nothing has shown it yet.
+        surfaced: those whom an answer has shown it, up to two seconds ago, and who have not acked it.
+    """
+
+    queued: int
+    surfaced: int
+    acked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A post as one caller sees it.
+
+    Attributes:
+        sender: qualified name of who wrote it.
+        acked: whether the caller has acked it, if it was delivered to the caller; else whether anyone has.
+        acked_by: who has acked it, oldest first, at most 50.
+        deliveries: how far it has come, for its sender; None for others.
+    """
+
+    post_id: int
+    sender: str
+    to_lane: str | None
+    to_actor: str | None
+    subject: str | None
+    body: str
+    ref: str | None
+    tag: str | None
+    reply_to: int | None
+    created_at: datetime
+    acked: bool
+    acked_by: list[str]
+    deliveries: Deliveries | None
+
+
+@dataclass(frozen=True, slots=True)
+class Posts:
+    """A page of posts, newest first; `next_before` asks for the next page.
+
+    Attributes:
+        surfacing: those of them that were delivered to the caller and are shown to it for the first time. Whoever
+            shows them says so with `surface`.
+    """
+
+    posts: list[Post]
+    next_before: int | None
+    unread: int
+    surfacing: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """When the caller first acked a post."""
+
+    post_id: int
+    acked_at: datetime
+
+
+def create(
+    conn: Connection,
+    ctx: Ctx,
+    body: str,
+    *,
+    to_lane: str | None = None,
+    to_actor: str | None = None,
+    subject: str | None = None,
+    ref: str | None = None,
+    tag: str | None = None,
+    reply_to: int | None = None,
+    ack_within_seconds: int | None = None,
+    idempotency_key: str | None = None,
+) -> Posted:
+    """Hand something over to a lane, to a participant, or to both (one delivery each).
+
+    Args:
+        body: 1 to 8000 characters; never written to the ledger.
+        to_lane: its members at this moment, the caller excepted; who joins later receives it while unacked.
+        ref: the artifact that it is about: a PR, a commit, an ADR.
+        reply_to: the post_id that it answers.
+        ack_within_seconds: 1 to 86400; a post that is not acked by then is overdue.
+    Raises:
+        BusError: `invalid_argument` without an address; `unknown_recipient`; `not_found` for reply_to;
+            `key_reuse`.
+    Locks: the idempotency key, then the project clock (bus_post in sql/posts.sql).
+    """
+    validation.words(body, "body", limits.BODY)
+    if to_lane is None and to_actor is None:
+        raise InvalidArgument("A post needs an address; give to_lane or to_actor.")
+    if to_lane is not None:
+        to_lane = validation.name(to_lane, "to_lane")
+    to_handle = to_label = None
+    if to_actor is not None:
+        to_handle, to_label = validation.qualified(to_actor, "to_actor")
+    if subject is not None:
+        validation.words(subject, "subject", limits.SUBJECT)
+    if ref is not None:
+        ref = validation.name(ref, "ref", limits.REF)
+    if tag is not None:
+        tag = validation.name(tag, "tag")
+    if reply_to is not None:
+        validation.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
+    if ack_within_seconds is not None:
+        validation.integer(ack_within_seconds, "ack_within_seconds", 1, limits.SECONDS)
+    key, fingerprint = key_and_fingerprint(
+        "post",
+        idempotency_key,
+        body=body,
+        to_lane=to_lane,
+        to_actor=to_actor,
+        subject=subject,
+        ref=ref,
+        tag=tag,
+        reply_to=reply_to,
+        ack_within_seconds=ack_within_seconds,
+    )
+    try:
+        row = conn.one(
+            "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                ctx.participation_id,
+                ctx.token_id,
+                body,
+                to_lane,
+                to_handle,
+                None if to_label is None else validation.label_key(to_label),
+                to_actor,
+                subject,
+                ref,
+                tag,
+                reply_to,
+                ack_within_seconds,
+                key,
+                fingerprint,
+            ),
+        )
+    except BusError as error:
+        raise names.with_near(error) from None
+    return Posted(*row)
+
+
+def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
+    """Confirm posts. Repeating it changes nothing and gives the first time again. All of them or none.
+
+    Args:
+        post_ids: 1 to 100 posts of the project, addressed to the caller or to others.
+    Raises:
+        BusError: `not_found`, naming the ids that are not posts of this project.
+    Locks: the project clock, then the deliveries (bus_ack).
+    """
+    if not 1 <= len(post_ids) <= limits.POSTS_PER_ACK:
+        raise InvalidArgument(f"Ack from 1 to {limits.POSTS_PER_ACK} posts at once.")
+    for post_id in post_ids:
+        validation.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
+    rows = conn.all("SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids)))
+    acked: dict[int, datetime] = dict(rows)
+    return [Ack(post_id, acked[post_id]) for post_id in dict.fromkeys(post_ids)]
+
+
+_POST = """
+    SELECT o.id, o.actor, o.to_lane, o.to_actor, o.subject, o.body, o.ref, o.tag, o.reply_to, o.created_at,
+           CASE WHEN mine.addressed THEN mine.acked_at IS NOT NULL
+                ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,
+           ARRAY(SELECT bus_actor(d.participation_id) FROM delivery d
+                 WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at IS NOT NULL
+                 ORDER BY d.acked_at, d.participation_id LIMIT 50) AS acked_by,
+           CASE WHEN o.participation_id = %(me)s THEN (
+                SELECT ARRAY[count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NULL),
+                             count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NOT NULL),
+                             count(*) FILTER (WHERE d.acked_at IS NOT NULL)]
+                FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) END,
+           mine.addressed AND mine.surfaced_at IS NULL AND mine.acked_at IS NULL
+    FROM ({picked}) AS picked
+    JOIN post o ON o.project_id = %(project)s AND o.id = picked.id
+    LEFT JOIN delivery mine ON mine.project_id = o.project_id AND mine.post_id = o.id
+                           AND mine.participation_id = %(me)s
+    ORDER BY o.id DESC
+"""
+
+
+def list_(
+    conn: Connection,
+    ctx: Ctx,
+    *,
+    to_lane: str | None = None,
+    to_me: bool = False,
+    tag: str | None = None,
+    ref: str | None = None,
+    unacked_only: bool = False,
+    reply_to: int | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Posts:
+    """Posts of the project, newest first. Reading consumes nothing.
+
+    Args:
+        to_me: only what was delivered to the caller: its inbox.
+        unacked_only: only what `acked` is false for.
+        before: a post_id; only older posts.
+        limit: 1 to 200. A page ends early where its bodies are more than limits.PAGE_BYTES together.
+    """
+    filters = ["o.project_id = %(project)s"]
+    if before is not None:
+        validation.integer(before, "before", 1, limits.MAX_INTEGER)
+        filters.append("o.id < %(before)s")
+    if to_lane is not None:
+        to_lane = validation.name(to_lane, "to_lane")
+        filters.append("o.to_lane = %(to_lane)s")
+    if tag is not None:
+        tag = validation.name(tag, "tag")
+        filters.append("o.tag = %(tag)s")
+    if ref is not None:
+        ref = validation.name(ref, "ref", limits.REF)
+        filters.append("o.ref = %(ref)s")
+    if reply_to is not None:
+        validation.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
+        filters.append("o.reply_to = %(reply_to)s")
+    validation.integer(limit, "limit", 1, 200)
+    unread, rows = read(
+        conn,
+        ctx,
+        _POST.format(picked=_picked(filters, to_me, unacked_only)),
+        "r.id DESC",
+        to_lane=to_lane,
+        tag=tag,
+        ref=ref,
+        reply_to=reply_to,
+        before=before,
+        limit=limit + 1,
+    )
+    return _page(rows, limit, unread)
+
+
+def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> Posts:
+    """The newest of some posts of the project, as many as a page holds; the ids of others are passed over."""
+    picked = (
+        "SELECT o.id FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)"
+        " ORDER BY id DESC LIMIT %(limit)s"
+    )
+    unread, rows = read(
+        conn, ctx, _POST.format(picked=picked), "r.id DESC", ids=list(post_ids), limit=limits.POSTS_PER_ACK + 1
+    )
+    return _page(rows, limits.POSTS_PER_ACK, unread)
+
+
+def surface(conn: Connection, shown: Mapping[tuple[int, int, int], float]) -> None:
+    """Note which deliveries were shown to their recipients; the first time stands.
+
+    Args:
+        shown: for each (project_id, participation_id, post_id) how many seconds ago; ages, not times, since the
+            host's clock may differ from PostgreSQL's.
+    Locks: the deliveries, but waits for none: who is just being acked or withdrawn needs no note.
+    """
+    keys = sorted(shown)
+    conn.maybe(
+        "UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => s.age)"
+        " FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(posts)s::bigint[], %(ages)s::float8[])"
+        " AS s (project_id, participation_id, post_id, age),"
+        " LATERAL (SELECT o.ctid FROM delivery o WHERE o.project_id = s.project_id"
+        "  AND o.participation_id = s.participation_id AND o.post_id = s.post_id AND o.surfaced_at IS NULL"
+        "  FOR NO KEY UPDATE SKIP LOCKED) AS free"
+        " WHERE d.ctid = free.ctid AND d.project_id = s.project_id RETURNING 1",
+        {
+            "projects": [project for project, _, _ in keys],
+            "participations": [participation for _, participation, _ in keys],
+            "posts": [post for _, _, post in keys],
+            "ages": [shown[key] for key in keys],
+        },
+    )
+
+
+def _page(rows: list[Row], limit: int, unread: int) -> Posts:
+    rows, next_before = page(rows, _within(rows[:limit]))
+    found = [Post(*(*row[:-2], None if row[-2] is None else Deliveries(*row[-2]))) for row in rows]
+    return Posts(found, next_before, unread, [row[0] for row in rows if row[-1]])
+
+
+_BODY_COLUMN = 5
+
+
+def _within(rows: list[Row]) -> int:
+    """How many of the rows a page holds: the first, and as many as fit into PAGE_BYTES."""
+    total = 0
+    for number, row in enumerate(rows):
+        total += len(row[_BODY_COLUMN].encode())
+        if total > limits.PAGE_BYTES:
+            return max(number, 1)
+    return max(len(rows), 1)
+
+
+def _picked(filters: list[str], to_me: bool, unacked_only: bool) -> str:
+    """SQL for the ids of the page. Each form is an index range that ends in the post's id."""
+    where = " AND ".join(filters)
+    order = "ORDER BY id DESC LIMIT %(limit)s"
+    mine = (
+        "SELECT d.post_id AS id FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id"
+        f" WHERE d.project_id = %(project)s AND d.participation_id = %(me)s AND {where} AND "
+    ) + ("d.post_id < %(before)s AND " if "o.id < %(before)s" in filters else "")
+    if to_me:
+        return f"{mine} {'d.acked_at IS NULL' if unacked_only else 'd.addressed'} {order}"
+    if unacked_only:
+        # What nobody acked, and what the caller has not acked though another recipient has. A sender's ack of its
+        # own post confirms nothing, so such a post counts as unacked for all but its sender.
+        nobody = (
+            f"SELECT o.id FROM post o WHERE {where} AND o.acked_at IS NULL AND (o.participation_id <> %(me)s OR"
+            # A scalar, since PostgreSQL answers NOT EXISTS with a hash of all deliveries of all projects.
+            " (SELECT own.acked_at FROM delivery own WHERE own.project_id = o.project_id AND own.post_id = o.id"
+            " AND own.participation_id = o.participation_id) IS NULL)"
+        )
+        unacked = f"{mine} d.acked_at IS NULL"
+        return f"SELECT id FROM (({nobody} {order}) UNION ({unacked} {order})) AS both_kinds {order}"
+    return f"SELECT o.id FROM post o WHERE {where} {order}"

@@ -1,0 +1,112 @@
+-- The ledger: numbering, appending, and its append-only guard.
+
+-- Enter and lock the project clock: the first statement of a verb that is several statements in one transaction.
+CREATE FUNCTION bus_enter_locked(
+    p_participation bigint, p_token bigint,
+    OUT project_id bigint, OUT actor text, OUT is_admin boolean
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT c.project_id, c.actor, c.is_admin INTO project_id, actor, is_admin
+    FROM bus_enter(p_participation, p_token, true) c;
+    PERFORM bus_lock_open_clock(project_id);
+END $$;
+
+-- Lock the clock of a project that is written to. Whether it was archived or purged in the meantime is asked by a
+-- second statement, after the wait.
+CREATE FUNCTION bus_lock_open_clock(p_project bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM bus_lock_clock(p_project);
+    PERFORM FROM project_clock c WHERE c.project_id = p_project AND NOT c.closed;
+    IF NOT FOUND THEN
+        PERFORM bus_refuse_archived();
+    END IF;
+END $$;
+
+-- Lock the project clock until the transaction ends. Whoever looks at others' rows calls this in its first
+-- statement and reads what it decides on in a later one, with a newer snapshot (design.md, Locks).
+CREATE FUNCTION bus_lock_clock(p_project bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM project_clock c WHERE c.project_id = p_project FOR NO KEY UPDATE;
+END $$;
+
+-- Take the next `p_count` numbers of the ledger and their time. The clock stays locked until commit, so that the
+-- order of numbers is the order of commits; the time is read under the lock and never runs backwards. It is kept in
+-- whole milliseconds, which is what clients see, so that a time that was read can be given back as a filter.
+CREATE FUNCTION bus_tick(p_project bigint, p_count integer, OUT last_seq bigint, OUT at timestamptz)
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE project_clock c
+    SET last_seq = c.last_seq + p_count, last_at = greatest(date_trunc('milliseconds', clock_timestamp()), c.last_at)
+    WHERE c.project_id = p_project AND NOT c.closed
+    RETURNING c.last_seq, c.last_at INTO last_seq, at;
+    IF NOT FOUND THEN
+        -- The project was archived while the caller waited for its clock.
+        PERFORM bus_refuse_archived();
+    END IF;
+END $$;
+
+-- Milliseconds since 1970, the form in which times travel inside JSON from these functions to Python.
+CREATE FUNCTION bus_ms(p_at timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$ SELECT (extract(epoch FROM p_at) * 1000)::bigint $$;
+
+-- Append one event and return its number and time.
+CREATE FUNCTION bus_append(
+    p_project bigint, p_participation bigint, p_actor text, p_type text, p_payload jsonb,
+    OUT seq bigint, OUT at timestamptz
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT t.last_seq, t.at INTO seq, at FROM bus_tick(p_project, 1) t;
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    VALUES (p_project, seq, at, p_participation, p_actor, p_type, p_payload);
+END $$;
+
+-- The first number whose event happened at or after `p_at`. `at` rises with seq, so a binary search over the
+-- primary key answers without an index on time; it runs past the end (last_seq + 1) when there is none.
+CREATE FUNCTION bus_seq_at(p_project bigint, p_at timestamptz) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_low bigint := 1;
+    v_high bigint;
+    v_middle bigint;
+    v_found timestamptz;
+BEGIN
+    SELECT c.last_seq + 1 INTO v_high FROM project_clock c WHERE c.project_id = p_project;
+    WHILE v_low < v_high LOOP
+        v_middle := (v_low + v_high) / 2;
+        SELECT e.at INTO v_found FROM event e WHERE e.project_id = p_project AND e.seq = v_middle;
+        IF v_found < p_at THEN v_low := v_middle + 1; ELSE v_high := v_middle; END IF;
+    END LOOP;
+    RETURN v_low;
+END $$;
+
+-- Append several events of one caller in order, bumping the clock once. Returns the time they share.
+CREATE FUNCTION bus_append_all(
+    p_project bigint, p_participation bigint, p_actor text, p_types text[], p_payloads jsonb[]
+) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+    v_last bigint;
+    v_at timestamptz;
+BEGIN
+    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(p_project, cardinality(p_types)) t;
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, p_participation, p_actor, n.type, n.payload
+    FROM unnest(p_types, p_payloads) WITH ORDINALITY AS n (type, payload, ordinality);
+    RETURN v_at;
+END $$;
+
+-- Append events of several actors in order, bumping the clock once: what a job writes.
+CREATE FUNCTION bus_append_each(
+    p_project bigint, p_participations bigint[], p_actors text[], p_types text[], p_payloads jsonb[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_last bigint;
+    v_at timestamptz;
+BEGIN
+    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(p_project, cardinality(p_types)) t;
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, n.participation, n.actor, n.type, n.payload
+    FROM unnest(p_participations, p_actors, p_types, p_payloads)
+         WITH ORDINALITY AS n (participation, actor, type, payload, ordinality);
+END $$;

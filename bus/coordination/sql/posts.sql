@@ -1,0 +1,171 @@
+-- Handoffs: a post, its deliveries and its event are one transaction.
+
+-- How many posts wait for the caller, counted up to 100: it rides on the answers of other calls.
+CREATE FUNCTION bus_unread(p_project bigint, p_participation bigint) RETURNS integer
+LANGUAGE sql STABLE AS $$
+    SELECT count(*)::integer FROM (
+        SELECT FROM delivery d
+        WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.acked_at IS NULL
+        LIMIT 100
+    ) AS waiting
+$$;
+
+-- Who is in a lane now: live token, not removed, and the lane registered last (else the granted one) is this one.
+CREATE FUNCTION bus_lane_members(p_project bigint, p_lane text, p_except bigint) RETURNS bigint[]
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(p.id ORDER BY p.id), '{}')
+    FROM participation p
+    JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL
+    LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id
+    WHERE p.project_id = p_project AND p.removed_at IS NULL AND p.id <> p_except
+      AND coalesce(pr.lane, p.lane) = p_lane
+      AND EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL
+                  AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()))
+$$;
+
+-- Lock order: idempotency key, then the clock. A lane post locks the clock before it reads who is in the lane, so
+-- that a join either sees the post or is seen by it. A post to one participant takes the clock last.
+CREATE FUNCTION bus_post(
+    p_participation bigint, p_token bigint, p_body text, p_to_lane text, p_to_handle text, p_to_label_key text,
+    p_to_actor text, p_subject text, p_ref text, p_tag text, p_reply_to bigint, p_ack_within_seconds integer,
+    p_key text, p_fingerprint bytea,
+    OUT post_id bigint, OUT created_at timestamptz, OUT recipients integer, OUT unread integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_stored jsonb;
+    v_to bigint;
+    v_to_actor text;
+    v_members bigint[] := '{}';
+BEGIN
+    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    IF p_key IS NOT NULL THEN
+        v_stored := bus_remembered(v_caller.project_id, p_participation, p_key, p_fingerprint);
+        IF v_stored IS NOT NULL THEN
+            post_id := (v_stored ->> 'post_id')::bigint;
+            recipients := (v_stored ->> 'recipients')::integer;
+            created_at := (v_stored ->> 'created_at')::timestamptz;
+            unread := bus_unread(v_caller.project_id, p_participation);
+            RETURN;
+        END IF;
+    END IF;
+    IF p_to_lane IS NOT NULL THEN
+        PERFORM bus_lock_open_clock(v_caller.project_id);
+    END IF;
+    IF p_to_label_key IS NOT NULL THEN
+        SELECT p.id INTO v_to FROM participation p JOIN participant pt ON pt.id = p.participant_id
+        WHERE p.id = bus_named(v_caller.project_id, p_to_handle, p_to_label_key)
+          AND p.removed_at IS NULL AND pt.removed_at IS NULL;
+        IF NOT FOUND THEN
+            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
+        END IF;
+        v_to_actor := bus_actor(v_to);
+    END IF;
+    IF p_reply_to IS NOT NULL THEN
+        PERFORM FROM post o WHERE o.project_id = v_caller.project_id AND o.id = p_reply_to;
+        IF NOT FOUND THEN
+            PERFORM bus_refuse('not_found', format('There is no post %s to reply to.', p_reply_to));
+        END IF;
+    END IF;
+    IF p_to_lane IS NOT NULL THEN
+        v_members := bus_lane_members(v_caller.project_id, p_to_lane, p_participation);
+    END IF;
+    IF v_to IS NOT NULL AND NOT v_to = ANY (v_members) THEN
+        v_members := v_members || v_to;
+    END IF;
+    recipients := cardinality(v_members);
+    SELECT a.seq, a.at INTO post_id, created_at
+    FROM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'post', jsonb_build_object(
+        'to_lane', p_to_lane, 'to_actor', v_to_actor, 'subject', p_subject, 'ref', p_ref, 'tag', p_tag,
+        'reply_to', p_reply_to, 'recipients', recipients)) a;
+    IF v_to IS NOT NULL AND p_to_lane IS NULL THEN
+        -- The clock is held only now; who was being removed meanwhile is gone.
+        PERFORM FROM participation p JOIN participant pt ON pt.id = p.participant_id
+        WHERE p.id = v_to AND p.removed_at IS NULL AND pt.removed_at IS NULL;
+        IF NOT FOUND THEN
+            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
+        END IF;
+    END IF;
+    INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body,
+                      ref, tag, reply_to, recipients, ack_due_at, escalate_at, created_at)
+    VALUES (v_caller.project_id, post_id, p_participation, v_caller.actor, p_to_lane, v_to, v_to_actor, p_subject,
+            p_body, p_ref, p_tag, p_reply_to, recipients,
+            created_at + make_interval(secs => p_ack_within_seconds),
+            created_at + make_interval(secs => p_ack_within_seconds), created_at);
+    INSERT INTO delivery (project_id, participation_id, post_id)
+    SELECT v_caller.project_id, member, post_id FROM unnest(v_members) AS member;
+    IF p_key IS NOT NULL THEN
+        PERFORM bus_remember(v_caller.project_id, p_participation, p_key,
+            jsonb_build_object('post_id', post_id, 'recipients', recipients, 'created_at', created_at));
+    END IF;
+    unread := bus_unread(v_caller.project_id, p_participation);
+END $$;
+
+-- Confirm posts. The first time stands: a repeated ack changes nothing and adds no event. All or none: an id that
+-- is not a post of this project refuses the whole call.
+CREATE FUNCTION bus_ack(p_participation bigint, p_token bigint, p_posts bigint[])
+RETURNS TABLE (post_id bigint, acked_at timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_missing bigint[];
+    v_new bigint[];
+    v_last bigint;
+    v_at timestamptz;
+BEGIN
+    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    PERFORM bus_lock_open_clock(v_caller.project_id);
+    SELECT array_agg(wanted ORDER BY wanted) INTO v_missing FROM (
+        SELECT DISTINCT u.wanted FROM unnest(p_posts) AS u (wanted)
+        WHERE NOT EXISTS (SELECT FROM post o WHERE o.project_id = v_caller.project_id AND o.id = u.wanted)) AS gone;
+    IF v_missing IS NOT NULL THEN
+        PERFORM bus_refuse('not_found',
+            format('There is no post %s; take post_id from read_posts.', array_to_string(v_missing, ', ')));
+    END IF;
+    SELECT array_agg(u.wanted ORDER BY u.wanted) INTO v_new
+    FROM (SELECT DISTINCT w AS wanted FROM unnest(p_posts) AS w) AS u
+    WHERE NOT EXISTS (
+        SELECT FROM delivery d WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation
+          AND d.post_id = u.wanted AND d.acked_at IS NOT NULL);
+    IF v_new IS NOT NULL THEN
+        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(v_caller.project_id, cardinality(v_new)) t;
+        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+        SELECT v_caller.project_id, v_last - cardinality(v_new) + n.ordinality, v_at, p_participation,
+               v_caller.actor, 'ack', jsonb_build_object('post_id', n.id)
+        FROM unnest(v_new) WITH ORDINALITY AS n (id, ordinality);
+        INSERT INTO delivery AS d (project_id, participation_id, post_id, addressed, acked_at)
+        SELECT v_caller.project_id, p_participation, n.id, false, v_at FROM unnest(v_new) AS n (id)
+        ON CONFLICT ON CONSTRAINT delivery_pkey DO UPDATE SET acked_at = excluded.acked_at;
+        -- A sender who acks its own post confirms nothing, unless it was a note to itself: sub-agents, and the
+        -- sessions of one agent, share an identity.
+        UPDATE post o SET acked_at = v_at
+        WHERE o.project_id = v_caller.project_id AND o.id = ANY (v_new) AND o.acked_at IS NULL
+          AND (o.participation_id <> p_participation
+               OR (o.to_participation_id = p_participation AND o.to_lane IS NULL));
+    END IF;
+    RETURN QUERY SELECT d.post_id, d.acked_at FROM delivery d
+        WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation AND d.post_id = ANY (p_posts);
+END $$;
+
+-- Give whoever joins a lane its newest 100 posts that nobody has acked. Call it with the clock locked.
+CREATE FUNCTION bus_join_lane(p_project bigint, p_participation bigint, p_lane text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO delivery (project_id, participation_id, post_id)
+    SELECT p_project, p_participation, newest.id FROM (
+        SELECT o.id FROM post o
+        WHERE o.project_id = p_project AND o.to_lane = p_lane AND o.acked_at IS NULL
+          AND o.participation_id <> p_participation
+        ORDER BY o.id DESC LIMIT 100) AS newest
+    ORDER BY newest.id
+    ON CONFLICT DO NOTHING;
+END $$;
+
+-- Withdraw what waits for a participant only because it was in a lane. Call it with the clock locked.
+CREATE FUNCTION bus_leave_lane(p_project bigint, p_participation bigint, p_lane text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM delivery d USING post o
+    WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.acked_at IS NULL AND d.addressed
+      AND o.project_id = d.project_id AND o.id = d.post_id AND o.to_lane = p_lane
+      AND o.to_participation_id IS DISTINCT FROM p_participation;
+END $$;

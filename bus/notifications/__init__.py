@@ -1,0 +1,1 @@
+"""Notifications that leave the service: webhooks and e-mail, through an outbox."""

@@ -1,0 +1,1 @@
+"""Running the service: status, diagnostics, jobs, retention, integrity checks, metrics and logs."""

@@ -1,0 +1,79 @@
+"""Tables of the jobs, their runs, the processes and the growth samples."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from bus.db.columns import CLOCK, TIME, id_column, length, metadata, one_of
+from bus.rules.enums import PROCESS_KINDS
+
+JOB_OUTCOMES = ("running", "ok", "failed", "alarm")
+job_run = sa.Table(
+    "job_run",
+    metadata,
+    id_column(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("started_at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("finished_at", TIME),
+    sa.Column("outcome", sa.Text, nullable=False, server_default=sa.text("'running'")),
+    sa.Column("counts", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("error", sa.Text),
+    # The handle of the operator who asked for this run, if one did.
+    sa.Column("asked_by", sa.Text),
+    sa.CheckConstraint(one_of("outcome", JOB_OUTCOMES), "outcome"),
+    sa.CheckConstraint("(outcome = 'running') = (finished_at IS NULL)", "finished"),
+    sa.CheckConstraint(length("name", 64), "name"),
+)
+sa.Index(None, job_run.c.name, job_run.c.id)
+
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("every_seconds", sa.Double, nullable=False),
+    sa.Column("rest_seconds", sa.Double, nullable=False),
+    sa.Column("seen_at", TIME, nullable=False, server_default=CLOCK),
+    sa.CheckConstraint(length("name", 64), "name"),
+    comment="What jobs the workers have, as they say themselves; the web cannot ask them.",
+)
+
+job_request = sa.Table(
+    "job_request",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("asked_by", sa.Text, nullable=False),
+    sa.Column("asked_at", TIME, nullable=False, server_default=CLOCK),
+    comment="Runs that an operator asked for and no worker has begun. One for each job, however often it is asked.",
+)
+
+process = sa.Table(
+    "process",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", TIME, nullable=False),
+    sa.Column("seen_at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("settings", JSONB, nullable=False),
+    sa.Column("figures", JSONB, nullable=False),
+    sa.CheckConstraint(one_of("kind", PROCESS_KINDS), "kind"),
+    sa.CheckConstraint(length("id", 64), "id"),
+    sa.CheckConstraint(length("host", 255), "host"),
+    # Written every few seconds: a new version of the row finds room beside the old one.
+    postgresql_with={"fillfactor": 50},
+    comment="Processes of the service, each written by itself; one that was not seen for a minute is gone.",
+)
+
+service_sample = sa.Table(
+    "service_sample",
+    metadata,
+    id_column(),
+    sa.Column("at", TIME, nullable=False, server_default=CLOCK),
+    # What the clocks of all projects said together; less after a purge.
+    sa.Column("standing", sa.BigInteger, nullable=False),
+    sa.Column("written", sa.BigInteger, nullable=False),
+    comment="How many events were ever written, from time to time; `written` never falls.",
+)
+sa.Index(None, service_sample.c.at)

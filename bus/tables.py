@@ -1,0 +1,64 @@
+"""Every table of the schema, in one metadata: for migrations, and for tests that compare it with a migrated database.
+
+Each package of the engine defines its own tables; importing this module imports them all.
+"""
+
+from bus.analytics.tables import event_count, service_stats
+from bus.auth.tables import identity, login_link, session, sign_up
+from bus.billing.tables import credit_account, credit_entry, credit_usage, metering, price
+from bus.coordination import tables as _coordination  # noqa: F401 - registers its tables
+from bus.db.columns import metadata
+from bus.db.tables import sealed, secret
+from bus.notifications.tables import notice, webhook
+from bus.operations.tables import job, job_request, job_run, process, service_sample
+from bus.tenancy.tables import (
+    audit,
+    invite,
+    invite_redemption,
+    owner,
+    participant,
+    participant_name,
+    participation,
+    project,
+    token,
+)
+
+# Small tables that a distributed PostgreSQL keeps whole on every node.
+TENANCY = frozenset(
+    {
+        audit,
+        credit_account,
+        credit_entry,
+        credit_usage,
+        event_count,
+        identity,
+        invite,
+        invite_redemption,
+        job,
+        job_request,
+        job_run,
+        login_link,
+        metering,
+        notice,
+        owner,
+        participant,
+        participant_name,
+        participation,
+        price,
+        process,
+        project,
+        sealed,
+        secret,
+        service_sample,
+        service_stats,
+        session,
+        sign_up,
+        token,
+        webhook,
+    }
+)
+# All other tables are distributed by project: their keys lead with `project_id`.
+COORDINATION = frozenset(metadata.tables.values()) - TENANCY
+
+
+__all__ = ["COORDINATION", "TENANCY", "metadata"]

@@ -1,0 +1,1 @@
+"""Tenancy: owners, projects, participants, participations, tokens, invites and the audit log."""

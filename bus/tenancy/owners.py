@@ -1,0 +1,167 @@
+"""Owners: the humans who are billed and who own projects and participants."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from bus import limits
+from bus.db import Connection
+from bus.errors import BusError
+from bus.rules import validation
+from bus.tenancy import audit
+from bus.tenancy.tables import owner, project
+
+CREDITS = "credits"
+"""The reason of a suspension that a credit lifts; an operator's has another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """An owner; `email` is private, `handle` is public and globally unique."""
+
+    id: int
+    email: str
+    handle: str
+    operator: bool
+    created_at: datetime
+    suspended_at: datetime | None
+
+
+_COLUMNS = (
+    owner.c.id,
+    owner.c.email,
+    owner.c.handle,
+    owner.c.operator,
+    owner.c.created_at,
+    owner.c.suspended_at,
+)
+
+
+def add(
+    conn: Connection, email: str, *, handle: str | None = None, operator: bool = False, actor: str = "cli"
+) -> Owner:
+    """Create an owner.
+
+    Args:
+        handle: the public name; suggested from the e-mail address when left out.
+    Raises:
+        BusError: `conflict` when the e-mail or the handle is taken; `invalid_argument` when one is malformed.
+    """
+    address = validation.email(email, "email")
+    chosen = suggest_handle(conn, address) if handle is None else validation.handle(handle, "handle")
+    row = conn.run(sa.insert(owner).values(email=address, handle=chosen, operator=operator).returning(*_COLUMNS)).one()
+    created = Owner(*row)
+    audit.record(conn, created.id, actor, "owner.add", created.handle, operator=operator)
+    return created
+
+
+def suggest_handle(conn: Connection, email: str) -> str:
+    """A free handle made from the part of an e-mail address before the @."""
+    plain = unicodedata.normalize("NFKD", email.partition("@")[0]).encode("ascii", "ignore").decode()
+    base = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:56].strip("-") or "owner"
+    if base in validation.RESERVED_HANDLES:
+        base = f"{base}-1"
+    taken = {
+        found
+        for (found,) in conn.run(
+            sa.select(owner.c.handle).where(sa.or_(owner.c.handle == base, owner.c.handle.like(f"{base}-%")))
+        )
+    }
+    if base not in taken:
+        return base
+    return next(f"{base}-{number}" for number in range(2, len(taken) + 3) if f"{base}-{number}" not in taken)
+
+
+def get(conn: Connection, handle_or_email: str) -> Owner:
+    """The owner with this handle or e-mail address.
+
+    Raises:
+        BusError: `not_found`; `invalid_argument` when it could be neither.
+    """
+    validation.name(handle_or_email, "owner", 254)
+    row = conn.run(
+        sa.select(*_COLUMNS).where(
+            sa.or_(
+                owner.c.handle == handle_or_email.lower(),
+                sa.func.lower(owner.c.email) == handle_or_email.lower(),
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        raise BusError("not_found", f"There is no owner {handle_or_email}; `llm-bus owner list` names them.")
+    return Owner(*row)
+
+
+def list_(conn: Connection, *, after: int = 0, limit: int = 200) -> list[Owner]:
+    """Owners by id, at most `limit`, with ids above `after`."""
+    query = sa.select(*_COLUMNS).where(owner.c.id > after).order_by(owner.c.id).limit(limit)
+    return [Owner(*row) for row in conn.run(query)]
+
+
+def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool:
+    """Suspend an owner: every call of its tokens that starts after the commit is refused.
+
+    Returns:
+        Whether anything changed.
+    """
+    validation.words(reason, "reason", limits.REASON)
+    # What an operator says stands above what a top-up would lift.
+    overrides = sa.and_(owner.c.suspended_reason == CREDITS, sa.literal(reason != CREDITS))
+    changed = conn.run(
+        sa.update(owner)
+        .where(owner.c.id == owner_id, sa.or_(owner.c.suspended_at.is_(None), overrides))
+        .values(suspended_at=sa.func.clock_timestamp(), suspended_reason=reason)
+        .returning(owner.c.handle)
+    ).one_or_none()
+    if changed is not None:
+        audit.record(conn, owner_id, actor, "owner.suspend", changed.handle, reason=reason)
+        _touch_projects(conn, owner_id)
+    return changed is not None
+
+
+def lift(conn: Connection, owner_id: int, *, actor: str, reason: str | None = None, why: str = "") -> bool:
+    """Lift a suspension; returns whether there was one.
+
+    Args:
+        reason: lift it only if it was for this.
+        why: why it is lifted, for the audit log.
+    """
+    validation.words(why, "reason", limits.REASON, 0)
+    detail: dict[str, Any] = {"reason": why} if why else {}
+    which = sa.true() if reason is None else owner.c.suspended_reason == reason
+    changed = conn.run(
+        sa.update(owner)
+        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), which)
+        .values(suspended_at=None, suspended_reason=None)
+        .returning(owner.c.handle)
+    ).one_or_none()
+    if changed is not None:
+        audit.record(conn, owner_id, actor, "owner.lift", changed.handle, **detail)
+        _touch_projects(conn, owner_id)
+    return changed is not None
+
+
+def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str = "cli") -> bool:
+    """Let an owner into the operator console, or no longer; holds from their next request on.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = conn.run(
+        sa.update(owner)
+        .where(owner.c.id == owner_id, owner.c.operator != operator)
+        .values(operator=operator)
+        .returning(owner.c.handle)
+    ).one_or_none()
+    if changed is not None:
+        audit.record(conn, owner_id, actor, "owner.operator", changed.handle, operator=operator)
+    return changed is not None
+
+
+def _touch_projects(conn: Connection, owner_id: int) -> None:
+    for (project_id,) in conn.run(sa.select(project.c.id).where(project.c.owner_id == owner_id)):
+        conn.touch(project_id, "members")

@@ -1,0 +1,288 @@
+"""Projects: coordination spaces. Everything that agents do is scoped to one."""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from bus import limits
+from bus.billing import metering
+from bus.coordination.tables import project_clock
+from bus.db import Connection
+from bus.errors import BusError
+from bus.rules import validation
+from bus.tenancy import audit
+from bus.tenancy.tables import owner, project
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project; `owner` is the owner's handle."""
+
+    id: int
+    owner_id: int
+    owner: str
+    name: str
+    created_at: datetime
+    archived_at: datetime | None
+
+
+def _select() -> sa.Select[Any]:
+    return (
+        sa.select(
+            project.c.id,
+            project.c.owner_id,
+            owner.c.handle,
+            project.c.name,
+            project.c.created_at,
+            project.c.archived_at,
+        )
+        .join(owner, owner.c.id == project.c.owner_id)
+        .where(project.c.purging_at.is_(None))
+    )
+
+
+def add(conn: Connection, owner_id: int, name: str, *, actor: str = "cli") -> Project:
+    """Create a project with an empty ledger.
+
+    Raises:
+        BusError: `conflict` when the owner has a project of that name.
+    """
+    named = validation.label(name, "name")
+    project_id = conn.run(
+        sa.insert(project)
+        .values(owner_id=owner_id, name=named, name_key=validation.label_key(named))
+        .returning(project.c.id)
+    ).scalar_one()
+    conn.run(sa.insert(project_clock).values(project_id=project_id))
+    audit.record(conn, owner_id, actor, "project.add", named, project_id=project_id)
+    return get(conn, project_id)
+
+
+def is_of(conn: Connection, owner_id: int, project_id: int) -> bool:
+    """Whether an owner has this project, and it is not being deleted."""
+    query = "SELECT 1 FROM project WHERE id = %s AND owner_id = %s AND purging_at IS NULL"
+    return conn.maybe(query, (project_id, owner_id)) is not None
+
+
+def get(conn: Connection, project_id: int) -> Project:
+    """The project with this id.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    row = conn.run(_select().where(project.c.id == project_id)).one_or_none()
+    if row is None:
+        raise BusError("not_found", "There is no such project.")
+    return Project(*row)
+
+
+def get_named(conn: Connection, name: str) -> Project:
+    """The project called `NAME` or `HANDLE/NAME`, as people type it.
+
+    Raises:
+        BusError: `not_found`, or `conflict` when several owners have a project of that name.
+    """
+    handle, label = validation.qualified(name, "project")
+    query = _select().where(project.c.name_key == validation.label_key(label)).order_by(project.c.id).limit(6)
+    if handle is not None:
+        query = query.where(owner.c.handle == handle)
+    found = [Project(*row) for row in conn.run(query)]
+    if not found:
+        raise BusError("not_found", f"There is no project {name}; `llm-bus project list` names them.")
+    if len(found) > 1:
+        choices = ", ".join(f"{one.owner}/{one.name}" for one in found)
+        raise BusError("conflict", f"Several owners have a project {name}; say which: {choices}.")
+    return found[0]
+
+
+def list_(conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200) -> list[Project]:
+    """Projects by id, at most `limit`, with ids above `after`; of one owner or of all."""
+    query = _select().where(project.c.id > after).order_by(project.c.id).limit(limit)
+    if owner_id is not None:
+        query = query.where(project.c.owner_id == owner_id)
+    return [Project(*row) for row in conn.run(query)]
+
+
+def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
+    """Archive a project: reads go on, writes are `forbidden`. Returns whether anything changed.
+
+    Locks: the project clock: writes under way end first, writes that wait behind the archive are refused.
+    """
+    return _set_archived(conn, project_id, sa.func.clock_timestamp(), project.c.archived_at.is_(None), actor)
+
+
+def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
+    """Open an archived project again. Returns whether anything changed."""
+    return _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
+
+
+def _set_archived(
+    conn: Connection, project_id: int, value: Any, precondition: sa.ColumnElement[bool], actor: str
+) -> bool:
+    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
+    changed = conn.run(
+        sa.update(project)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None), precondition)
+        .values(archived_at=value)
+        .returning(project.c.owner_id, project.c.name)
+    ).one_or_none()
+    if changed is not None:
+        conn.run(
+            sa.update(project_clock).where(project_clock.c.project_id == project_id).values(closed=value is not None)
+        )
+        action = "project.reopen" if value is None else "project.archive"
+        audit.record(conn, changed.owner_id, actor, action, changed.name, project_id=project_id)
+    return changed is not None
+
+
+def rename(conn: Connection, project_id: int, name: str, *, actor: str) -> bool:
+    """Give a project another name. Returns whether anything changed.
+
+    Raises:
+        BusError: `conflict` when the owner has a project of that name; `not_found`.
+    """
+    named = validation.label(name, "name")
+    before = get(conn, project_id)
+    changed = conn.run(
+        sa.update(project)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None), project.c.name != named)
+        .values(name=named, name_key=validation.label_key(named))
+        .returning(project.c.owner_id)
+    ).one_or_none()
+    if changed is not None:
+        audit.record(conn, changed.owner_id, actor, "project.rename", named, project_id=project_id, before=before.name)
+    return changed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """How a project behaves.
+
+    Attributes:
+        presence_window_seconds: who was seen within it counts as here; 60 to 86,400.
+        stall_window_seconds: a task in progress whose assignee was gone for so long is open again; 60 to 2,592,000,
+            or None: never.
+        gone_window_seconds: who was not seen for so long is written down as gone; 60 to 2,592,000.
+        escalation_pause_seconds: between two steps for a handoff past its deadline; 10 to 86,400.
+        escalation_email: who is told last, or None.
+    """
+
+    presence_window_seconds: int
+    stall_window_seconds: int | None
+    gone_window_seconds: int = 3600
+    escalation_pause_seconds: int = 300
+    escalation_email: str | None = None
+
+
+def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
+    """The settings of a project.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    columns = [project.c[one.name] for one in dataclasses.fields(ProjectSettings)]
+    row = conn.run(sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))).one_or_none()
+    if row is None:
+        raise BusError("not_found", "There is no such project.")
+    return ProjectSettings(*row)
+
+
+def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *, actor: str) -> bool:
+    """Change how a project behaves. Returns whether anything changed.
+
+    Raises:
+        BusError: `invalid_argument`, `not_found`.
+    """
+    validation.integer(settings.presence_window_seconds, "presence_window_seconds", 60, limits.SECONDS)
+    if settings.stall_window_seconds is not None:
+        validation.integer(settings.stall_window_seconds, "stall_window_seconds", 60, 30 * limits.SECONDS)
+    validation.integer(settings.gone_window_seconds, "gone_window_seconds", 60, 30 * limits.SECONDS)
+    validation.integer(settings.escalation_pause_seconds, "escalation_pause_seconds", 10, limits.SECONDS)
+    if settings.escalation_email is not None:
+        address = validation.email(settings.escalation_email, "escalation_email")
+        settings = dataclasses.replace(settings, escalation_email=address)
+    if get_settings(conn, project_id) == settings:
+        return False
+    changed = conn.run(
+        sa.update(project)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None))
+        .values(**dataclasses.asdict(settings))
+        .returning(project.c.owner_id, project.c.name)
+    ).one_or_none()
+    if changed is not None:
+        facts = dataclasses.asdict(settings)
+        audit.record(conn, changed.owner_id, actor, "project.settings", changed.name, project_id=project_id, **facts)
+    return changed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a project holds, and so what is lost with it. Counted up to 1,000, but for `events`, which is exact."""
+
+    events: int
+    posts: int
+    tasks: int
+    sequences: int
+    members: int
+    live_tokens: int
+    open_invites: int
+
+
+def get_contents(conn: Connection, project_id: int) -> Contents:
+    """What would be lost with a project.
+
+    Raises:
+        BusError: `not_found`.
+    """
+    row = conn.maybe(
+        "SELECT c.last_seq,"
+        " (SELECT count(*) FROM (SELECT FROM post o WHERE o.project_id = pj.id LIMIT 1000) AS counted),"
+        " c.last_task,"
+        " (SELECT count(*) FROM (SELECT FROM sequence s WHERE s.project_id = pj.id LIMIT 1000) AS counted),"
+        " (SELECT count(*) FROM (SELECT FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
+        "   LIMIT 1000) AS counted),"
+        " (SELECT count(*) FROM (SELECT FROM participation p JOIN token t ON t.participation_id = p.id"
+        "   WHERE p.project_id = pj.id AND t.revoked_at IS NULL"
+        "   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()) LIMIT 1000) AS counted),"
+        " (SELECT count(*) FROM (SELECT FROM invite i WHERE i.project_id = pj.id AND i.revoked_at IS NULL"
+        "   AND i.used < i.uses AND i.expires_at > clock_timestamp() LIMIT 1000) AS counted)"
+        " FROM project pj JOIN project_clock c ON c.project_id = pj.id WHERE pj.id = %s AND pj.purging_at IS NULL",
+        (project_id,),
+    )
+    if row is None:
+        raise BusError("not_found", "There is no such project.")
+    return Contents(*row)
+
+
+def begin_purge(
+    conn: Connection, project_id: int, *, actor: str, reason: str = "", batch: int = metering.BATCH
+) -> bool:
+    """Take a step towards deleting a project for good; true once it has begun. Repeat until true.
+
+    Once the last step commits nobody reaches the project; `purge_step` does the rest. What was not metered yet is
+    billed first, a batch with each step: afterwards there is nothing left to read. Each step wants a transaction of its
+    own, so that none lasts long.
+
+    Args:
+        batch: the most events that are billed at once; a step bills two batches at most.
+    Raises:
+        BusError: `not_found`, also when somebody else's deletion began meanwhile.
+    Locks: what metering locks, then the project clock, then the project.
+    """
+    get(conn, project_id)
+    if metering.bill(conn, project_id, limit=batch).more:
+        return False
+    # The clock stands still now, and whoever held it before has committed.
+    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
+    if metering.bill(conn, project_id, limit=batch).more:
+        return False
+    conn.maybe("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
+    return True
+
+
+def purge_step(conn: Connection, project_id: int, *, limit: int = 10_000) -> bool:
+    """Delete up to `limit` rows of a project whose purge was begun; true when nothing is left. Repeat until true."""
+    return bool(conn.one("SELECT bus_purge_step(%s, %s)", (project_id, limit))[0])

@@ -1,0 +1,37 @@
+-- Who is calling, asked by every call's own statement: a token that was revoked, a grant that was removed or an
+-- owner that was suspended before the statement began is refused, in every process, without any cache.
+
+-- The caller's live identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
+-- project. Raises LBUS1 (nobody is calling), LBUS2 (the owner is suspended), LBUS0 forbidden.
+CREATE FUNCTION bus_enter(
+    p_participation bigint, p_token bigint, p_write boolean,
+    OUT project_id bigint, OUT owner_id bigint, OUT participant_id bigint, OUT actor text, OUT is_admin boolean,
+    OUT lane text
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_archived boolean;
+    v_suspended boolean;
+BEGIN
+    SELECT p.project_id, o.id, pt.id, CASE WHEN pt.label = '' THEN o.handle ELSE o.handle || '/' || pt.label END,
+           p.is_admin, p.lane, pj.archived_at IS NOT NULL, o.suspended_at IS NOT NULL
+    INTO project_id, owner_id, participant_id, actor, is_admin, lane, v_archived, v_suspended
+    FROM participation p
+    JOIN participant pt ON pt.id = p.participant_id
+    JOIN project pj ON pj.id = p.project_id
+    JOIN owner o ON o.id = pt.owner_id
+    WHERE p.id = p_participation AND p.removed_at IS NULL AND pt.removed_at IS NULL AND pj.purging_at IS NULL
+      AND (p_token IS NULL OR EXISTS (
+            SELECT FROM token t
+            WHERE t.id = p_token AND t.participation_id = p_participation AND t.revoked_at IS NULL
+              AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())));
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
+    END IF;
+    -- The owner of a suspended account may look at what is its own in the web, where it also tops up.
+    IF v_suspended AND (p_token IS NOT NULL OR p_write) THEN
+        RAISE EXCEPTION USING ERRCODE = 'LBUS2', MESSAGE = 'owner suspended';
+    END IF;
+    IF p_write AND v_archived THEN
+        PERFORM bus_refuse_archived();
+    END IF;
+END $$;

@@ -1,0 +1,43 @@
+-- Names of participants: how they are found and shown.
+
+-- The participation that a name stands for in this project: `label`, or `handle/label` with the owner's handle, or
+-- the handle alone, which is the owner's own qualified name (its label is '') and so goes before a label.
+-- Finds former names and participants that were removed too, since history keeps them; null if there is none.
+CREATE FUNCTION bus_named(p_project bigint, p_handle text, p_label_key text) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT p.id
+    FROM project pj
+    JOIN owner o ON o.id = pj.owner_id
+    JOIN participant_name n ON n.owner_id = o.id
+     AND n.label_key = ANY (ARRAY[p_label_key, CASE WHEN p_handle IS NULL AND o.handle = p_label_key THEN '' END])
+    JOIN participation p ON p.project_id = pj.id AND p.participant_id = n.participant_id
+    WHERE pj.id = p_project AND (p_handle IS NULL OR o.handle = p_handle)
+    ORDER BY n.label_key LIMIT 1
+$$;
+
+-- The qualified name of a participation as it stands now.
+CREATE FUNCTION bus_actor(p_participation bigint) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN pt.label = '' THEN o.handle ELSE o.handle || '/' || pt.label END
+    FROM participation p
+    JOIN participant pt ON pt.id = p.participant_id
+    JOIN owner o ON o.id = pt.owner_id
+    WHERE p.id = p_participation
+$$;
+
+-- Refuse a name that nobody in the project bears. The facts carry up to 200 names of the project, from which the
+-- Python side picks the nearest; they are the caller's own project's names, which list_participants shows anyway.
+CREATE FUNCTION bus_refuse_recipient(p_project bigint, p_wanted text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM bus_refuse('unknown_recipient',
+        format('Nobody called "%s" is in this project.', p_wanted),
+        jsonb_build_object('wanted', p_wanted, 'names', (
+            SELECT coalesce(jsonb_agg(candidates.name), '[]') FROM (
+                SELECT CASE WHEN pt.label = '' THEN o.handle ELSE pt.label END AS name
+                FROM participation p
+                JOIN participant pt ON pt.id = p.participant_id
+                JOIN owner o ON o.id = pt.owner_id
+                WHERE p.project_id = p_project AND p.removed_at IS NULL AND pt.removed_at IS NULL
+                ORDER BY p.id LIMIT 200) AS candidates)));
+END $$;

@@ -1,0 +1,166 @@
+"""Tenancy: owners, projects, participants and what lets them in. Small tables."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB
+
+from bus.db.columns import CLOCK, EMPTY, FALSE, TIME, created_at, id_column, length, metadata, one_of
+from bus.rules.enums import PARTICIPANT_KINDS
+
+owner = sa.Table(
+    "owner",
+    metadata,
+    id_column(),
+    sa.Column("email", sa.Text, nullable=False),
+    sa.Column("handle", sa.Text, nullable=False),
+    sa.Column("operator", sa.Boolean, nullable=False, server_default=FALSE),
+    created_at(),
+    sa.Column("suspended_at", TIME),
+    sa.Column("suspended_reason", sa.Text),
+    sa.CheckConstraint(r"handle ~ '^[a-z0-9](-?[a-z0-9])*$' AND char_length(handle) <= 64", "handle"),
+    sa.CheckConstraint(length("email", 254, 3), "email"),
+    sa.UniqueConstraint("handle"),
+)
+sa.Index("owner_email_key", sa.func.lower(owner.c.email), unique=True)
+
+project = sa.Table(
+    "project",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name_key", sa.Text, nullable=False),
+    sa.Column("presence_window_seconds", sa.Integer, nullable=False, server_default=sa.text("900")),
+    sa.Column("stall_window_seconds", sa.Integer),
+    created_at(),
+    sa.Column("archived_at", TIME),
+    sa.Column("purging_at", TIME),
+    sa.Column("gone_window_seconds", sa.Integer, nullable=False, server_default=sa.text("3600")),
+    sa.Column("escalation_pause_seconds", sa.Integer, nullable=False, server_default=sa.text("300")),
+    sa.Column("escalation_email", sa.Text),
+    sa.CheckConstraint(length("name", 64), "name"),
+    sa.CheckConstraint("presence_window_seconds BETWEEN 60 AND 86400", "presence_window"),
+    sa.CheckConstraint("gone_window_seconds BETWEEN 60 AND 2592000", "gone_window"),
+    sa.CheckConstraint("stall_window_seconds BETWEEN 60 AND 2592000", "stall_window"),
+    sa.CheckConstraint("escalation_pause_seconds BETWEEN 10 AND 86400", "escalation_pause"),
+    sa.CheckConstraint(length("escalation_email", 254, 3), "escalation_email"),
+    sa.UniqueConstraint("owner_id", "name_key"),
+)
+
+participant = sa.Table(
+    "participant",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    created_at(),
+    sa.Column("removed_at", TIME),
+    sa.CheckConstraint(f"{length('label', 64, 0)} AND position('/' in label) = 0", "label"),
+    sa.CheckConstraint(one_of("kind", PARTICIPANT_KINDS), "kind"),
+)
+
+participant_name = sa.Table(
+    "participant_name",
+    metadata,
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True),
+    sa.Column("label_key", sa.Text, primary_key=True),
+    sa.Column("participant_id", sa.ForeignKey("participant.id"), nullable=False, index=True),
+    comment="Every name that a participant of the owner bears or bore, so that none is handed out again.",
+)
+
+participation = sa.Table(
+    "participation",
+    metadata,
+    id_column(),
+    sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("participant_id", sa.ForeignKey("participant.id"), nullable=False, index=True),
+    sa.Column("lane", sa.Text),
+    sa.Column("is_admin", sa.Boolean, nullable=False, server_default=FALSE),
+    created_at(),
+    sa.Column("removed_at", TIME),
+    sa.CheckConstraint(length("lane", 64), "lane"),
+    sa.UniqueConstraint("project_id", "participant_id"),
+)
+
+token = sa.Table(
+    "token",
+    metadata,
+    id_column(),
+    sa.Column("participation_id", sa.ForeignKey("participation.id"), nullable=False, index=True),
+    sa.Column("sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("hint", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False, server_default=EMPTY),
+    created_at(),
+    sa.Column("expires_at", TIME),
+    sa.Column("last_used_at", TIME),
+    sa.Column("revoked_at", TIME),
+    sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    sa.CheckConstraint(length("label", 64, 0), "label"),
+)
+
+invite = sa.Table(
+    "invite",
+    metadata,
+    id_column(),
+    sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False, index=True),
+    sa.Column("sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("hint", sa.Text, nullable=False),
+    sa.Column("participant_name", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("lane", sa.Text),
+    sa.Column("is_admin", sa.Boolean, nullable=False, server_default=FALSE),
+    sa.Column("uses", sa.Integer, nullable=False),
+    sa.Column("used", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("created_by", sa.Text, nullable=False),
+    created_at(),
+    sa.Column("expires_at", TIME, nullable=False),
+    sa.Column("revoked_at", TIME),
+    # When its end by the clock was written to the audit log; expires_at decides.
+    sa.Column("expired_at", TIME),
+    # Chosen by the owner: redeeming gives this participant one more token.
+    sa.Column("participant_id", sa.ForeignKey("participant.id"), index=True),
+    # For one person: only somebody who has shown this address to be theirs may accept.
+    sa.Column("email", sa.Text),
+    sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
+    sa.CheckConstraint(one_of("kind", PARTICIPANT_KINDS), "kind"),
+    sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    sa.CheckConstraint(length("email", 254, 3), "email"),
+    sa.CheckConstraint("participant_id IS NULL OR uses = 1", "chosen"),
+)
+
+sa.Index(
+    "invite_due_idx",
+    invite.c.expires_at,
+    postgresql_where=sa.and_(invite.c.revoked_at.is_(None), invite.c.expired_at.is_(None)),
+)
+
+invite_redemption = sa.Table(
+    "invite_redemption",
+    metadata,
+    id_column(),
+    sa.Column("invite_id", sa.ForeignKey("invite.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("participation_id", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    created_at(),
+    sa.Column("accepted_by", sa.Text),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    id_column(),
+    sa.Column("at", TIME, nullable=False, server_default=CLOCK),
+    # Null: an act of the service itself, such as a new price, and in nobody's affairs.
+    sa.Column("owner_id", sa.BigInteger),
+    sa.Column("project_id", sa.BigInteger),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
+)
+sa.Index(None, audit.c.owner_id, audit.c.id)
+sa.Index(None, audit.c.project_id, audit.c.id)
+# For the operator, who looks through all owners'.
+sa.Index(None, audit.c.actor, audit.c.id)
+sa.Index(None, audit.c.action, audit.c.id)
+sa.Index(None, audit.c.at)
