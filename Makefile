@@ -47,7 +47,7 @@ test-kit: $(STAMP) ## Run every test of the kit under the oldest and the newest 
 
 .PHONY: test-oldest
 test-oldest: $(STAMP) ## Run the tests on PostgreSQL 16, the oldest supported (fetches it)
-	@$(BIN)/python -m tests.oldest $(ARGS)
+	@$(BIN)/python -m tests.oldest_postgres $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, formatting, import contracts and types
@@ -79,7 +79,7 @@ conformance: $(STAMP) ## Run the official MCP conformance suite (needs Node 22, 
 
 .PHONY: screens
 screens: $(STAMP) ## Take a picture of every page, into screens/ (needs a Chromium)
-	@$(BIN)/python -m tests.webapp.screens $(ARGS)
+	@$(BIN)/python -m tests.webapp.screenshots $(ARGS)
 
 .PHONY: clients
 clients: $(STAMP) ## Run the real clients' command lines against the gateway (installs them with npm, in a temporary folder)

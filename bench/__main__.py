@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from bench import bed, ceiling, machine, plot, profile, report, targets
+from bench import client_baseline, environment, machine, plot, profile, report, targets
 from bench.checks import WrongError
 from bench.scenario import FULL, QUICK, Effort, Result, Stage
-from bench.scenarios import boards, claims, context, fair, growth, limit, mixed, pages, push, standing
+from bench.scenarios import boards, claims, context_size, fairness, growth, idle_and_soak, limit, mixed, pages, push
 
 SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "limit": limit.run,
@@ -22,15 +22,15 @@ SCENARIOS: dict[str, Callable[[Stage], Result]] = {
     "claim_hot": claims.run_hot,
     "claim500": claims.run_500,
     "read": mixed.run_read,
-    "context": context.run,
-    "idle": standing.run_idle,
+    "context": context_size.run,
+    "idle": idle_and_soak.run_idle,
     "push": push.run,
-    "fair": fair.run,
+    "fair": fairness.run,
     "growth": growth.run,
     "pages": pages.run,
     "boards": boards.run,
-    "old-snapshot": standing.run_old_snapshot,
-    "soak": standing.run_soak,
+    "old-snapshot": idle_and_soak.run_old_snapshot,
+    "soak": idle_and_soak.run_soak,
 }
 # What takes its time by nature is left to the full run.
 _SLOW = ("boards", "push", "fair", "idle", "old-snapshot", "soak")
@@ -63,9 +63,9 @@ def main(quick: bool, only: tuple[str, ...], out: Path | None, soak_calls: int |
     results: dict[str, Result] = {}
     started = time.monotonic()
     try:
-        with bed.running() as running:
+        with environment.running() as running:
             described = machine.describe(running.database)
-            roof = ceiling.measure(effort.seconds / 4)
+            roof = client_baseline.measure(effort.seconds / 4)
             stage = Stage(running, effort)
             if program is not None:
                 stage.profiled = profile.profiler(program, running.gateway_pids[0], path.parent)

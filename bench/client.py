@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.checks import require
-from bench.wire import MODERN, Address, call, is_complete, message, request, split
+from bench.requests import MODERN, Address, call, is_complete, message, request, split
 
 _SECONDS = 30.0
 

@@ -1,8 +1,8 @@
 """The load generator: closed loops over raw, kept HTTP connections, in a process of its own.
 
 Each connection sends a request, waits for the whole answer, and sends the next. What is sent is decided by a script
-(bench/scripts.py) that hands out prebuilt bytes, so that the generator costs little beside what it measures; its own
-ceiling is measured against a trivial server (bench/ceiling.py).
+(bench/workloads.py) that hands out prebuilt bytes, so that the generator costs little beside what it measures; its own
+ceiling is measured against a trivial server (bench/client_baseline.py).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from bench import cpu
-from bench.wire import Address, is_complete, is_good
+from bench.requests import Address, is_complete, is_good
 
 _CONNECT_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.bed import Bed
 from bench.checks import require
 from bench.cpu import OTHERS
+from bench.environment import Bed
 from bench.load import Job, Outcome, Script, Window, run
 from bench.stats import Summary, summarise
 

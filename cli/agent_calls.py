@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.exits import CliError, Exit
+from cli.exit_codes import CliError, Exit
 from cli.options import emit, json_option, table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Answer = tuple[Any, str, Exit]
 
 
 def _calls(function: Callable[..., Answer]) -> Callable[..., None]:
-    """Give a command its connection, --json and --fail-open; turn failures into the exit codes of cli/exits.py."""
+    """Give a command its connection, --json and --fail-open; turn failures into the exit codes of cli/exit_codes.py."""
 
     @json_option
     @click.option("--fail-open", is_flag=True, help="If the bus cannot be reached, warn and end with 0.")
@@ -48,7 +48,7 @@ def _calls(function: Callable[..., Answer]) -> Callable[..., None]:
 
 
 def _answer(function: Callable[..., Answer], options: dict[str, Any]) -> Answer:
-    from cli.over_mcp import connected
+    from cli.connection import connected
 
     with connected() as bus:
         return function(bus, **options)

@@ -15,8 +15,8 @@ import psycopg
 from bus.config.settings import SettingError
 from bus.db import schema_version
 from bus.errors import BusError
-from cli import folder, runtime
-from cli.exits import CliError
+from cli import data_dir, runtime
+from cli.exit_codes import CliError
 
 _OLDEST_POSTGRES = 160_000
 _MOST_SKEW_SECONDS = 2.0
@@ -44,7 +44,7 @@ def examine(data: Path | None) -> list[Finding]:
     findings += _database(settings.database_url)
     findings.append(_redis(settings.redis_url))
     findings += _jobs(settings.database_url)
-    running = runtime.find(folder.locate(data))
+    running = runtime.find(data_dir.locate(data))
     if running is not None:
         findings += [_answers(name, f"http://127.0.0.1:{port}") for name, port in sorted(running.ports.items())]
     else:
@@ -55,7 +55,7 @@ def examine(data: Path | None) -> list[Finding]:
 
 def _data_folder(data: Path | None) -> Finding:
     try:
-        place = folder.locate(data)
+        place = data_dir.locate(data)
     except CliError as error:
         return Finding("data folder", False, "cannot be used", str(error))
     nearest = next(path for path in (place, *place.parents) if path.exists())

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli import commands
-from cli.exits import CliError, Exit
+from cli.exit_codes import CliError, Exit
 
 
 class _Failure(click.ClickException):

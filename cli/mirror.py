@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.client import Client
-from cli.exits import CliError, Exit
+from cli.exit_codes import CliError, Exit
 
 LEDGER = "ledger.jsonl"
 STATE = "state.md"

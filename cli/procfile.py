@@ -4,8 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli import folder
-from cli.exits import CliError
+from cli import data_dir
+from cli.exit_codes import CliError
 
 # Runs before a deploy, not beside the others; `up` migrates by itself.
 _RELEASE = "release"
@@ -25,7 +25,7 @@ def read() -> tuple[Path, list[ProcessType]]:
     Raises:
         CliError: no Procfile, or a line of it makes no sense.
     """
-    root = folder.source_root()
+    root = data_dir.source_root()
     # In an installed package the file lies beside this module.
     path = (root or Path(__file__).resolve().parent) / "Procfile"
     try:

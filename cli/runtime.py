@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bus.config.settings import Settings
-from cli import folder
-from cli.exits import CliError, Exit
+from cli import data_dir
+from cli.exit_codes import CliError, Exit
 from cli.files import write_private
 
 _FILE = "runtime.json"
@@ -64,7 +64,7 @@ def find(data: Path) -> Runtime | None:
         CliError: something runs here, but it is another user's.
     """
     try:
-        if not folder.is_held(data):
+        if not data_dir.is_held(data):
             return None
         return Runtime(**json.loads((data / _FILE).read_text(encoding="utf-8")))
     except PermissionError as error:
@@ -82,7 +82,7 @@ def settings_for_cli(data: Path | None = None) -> Settings:
     """
     if os.environ.get("DATABASE_URL", "").strip():
         return Settings.from_env()
-    place = folder.locate(data)
+    place = data_dir.locate(data)
     running = find(place)
     if running is None:
         raise CliError(

@@ -10,7 +10,7 @@ from bus.operations import telemetry
 from bus.operations.metrics import Metrics
 from mcp_gateway.__main__ import configure_logs, hypercorn_config, run_in_loop
 from mcp_gateway.app import Gateway
-from mcp_gateway.plain import serve
+from mcp_gateway.raw_http_server import serve
 from webapp.app import create_app
 from webapp.asgi import Web
 from webapp.options import WebOptions

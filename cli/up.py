@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.config.settings import normalise_database_url
-from cli import app, folder, leftovers, procfile, ready, runtime, screen
+from cli import banner, data_dir, orphans, procfile, readiness, runtime, supervisor
 from cli.embedded import child, postgres, redis
-from cli.exits import CliError, Exit
+from cli.exit_codes import CliError, Exit
 from cli.files import bound_log, fresh_log
 from cli.ports import DEFAULTS, Ports
 from cli.signals import Signals, Stop
@@ -26,7 +26,7 @@ class Running:
 
     data: Path
     ports: Ports
-    processes: list[app.Process] = field(default_factory=list)
+    processes: list[supervisor.Process] = field(default_factory=list)
     database: postgres.Postgres | None = None
     queue: redis.Redis | None = None
 
@@ -35,11 +35,11 @@ class Running:
         children = {process.type.name: process.running.pid for process in self.processes}
         if self.queue is not None:
             children["redis"] = self.queue.process.pid
-        leftovers.note(self.data, children)
+        orphans.note(self.data, children)
 
     def stop(self) -> None:
         """End the processes, then Redis, then PostgreSQL: each may need the next to finish its work."""
-        app.stop_all(self.processes)
+        supervisor.stop_all(self.processes)
         self.processes.clear()
         if self.queue is not None:
             redis.stop(self.queue)
@@ -54,8 +54,8 @@ def up(data: Path, *, as_json: bool) -> int:
     Raises:
         CliError: something did not start; nothing is left running then.
     """
-    folder.make(data)
-    lock = folder.Lock(data)
+    data_dir.make(data)
+    lock = data_dir.Lock(data)
     if not lock.take():
         return _already_running(data, as_json=as_json)
     signals = Signals()
@@ -69,21 +69,21 @@ def up(data: Path, *, as_json: bool) -> int:
     finally:
         runtime.withdraw(data)
         running.stop()
-        leftovers.note(data, {})
+        orphans.note(data, {})
         lock.release()
     return Exit.OK
 
 
 def _start_and_watch(running: Running, signals: Signals, *, as_json: bool) -> None:
-    leftovers.end_all(running.data)
+    orphans.end_all(running.data)
     _launch_servers(running)
     database_url, redis_url = _await_servers(running, signals)
     agents: list[runtime.NewAgent] = []
-    if not ready.is_ready(running.data, database_url):
+    if not readiness.is_ready(running.data, database_url):
         # Here, since its imports take longer than everything that a start without it does.
-        from cli import prepare
+        from cli import bootstrap
 
-        agents = prepare.prepare(running.data, database_url, signals.check)
+        agents = bootstrap.prepare(running.data, database_url, signals.check)
     if running.queue is None and not _answers(redis_url):
         _say("Redis (REDIS_URL) does not answer. The bus works without it, a little slower.")
     signals.check()
@@ -97,7 +97,7 @@ def _start_and_watch(running: Running, signals: Signals, *, as_json: bool) -> No
             )
         )
     else:
-        _print(screen.render(now, agents, _login_url(now)))
+        _print(banner.render(now, agents, _login_url(now)))
     _watch(running, signals)
 
 
@@ -159,7 +159,7 @@ def _launch_postgres(running: Running, port: int) -> postgres.Postgres:
         running.data / "postgres",
         port=port,
         log=fresh_log(running.data / "logs", "postgres"),
-        account=folder.server_account(running.data),
+        account=data_dir.server_account(running.data),
     )
 
 
@@ -175,7 +175,7 @@ def _start_processes(running: Running, signals: Signals, database_url: str, redi
         ports = {
             kind.name: running.ports.choose(kind.name, refuse=frozenset(refused))
             for kind in kinds
-            if kind.name in app.SERVING
+            if kind.name in supervisor.SERVING
         }
         now = _addresses(running.data, ports, database_url, redis_url)
         env = {
@@ -193,17 +193,17 @@ def _start_processes(running: Running, signals: Signals, database_url: str, redi
                 [one for one in kinds if one.name not in ports],
             ):
                 started = [
-                    app.start(kind, cwd=cwd, logs=running.data / "logs", env=env, port=ports.get(kind.name))
+                    supervisor.start(kind, cwd=cwd, logs=running.data / "logs", env=env, port=ports.get(kind.name))
                     for kind in some
                 ]
                 running.processes += started
                 running.note_children()
                 for process in started:
-                    app.wait(process, signals.check)
-        except app.PortLostError as lost:
+                    supervisor.wait(process, signals.check)
+        except supervisor.PortLostError as lost:
             # The addresses are in everybody's environment, so everybody starts again.
             refused.add(lost.port)
-            app.stop_all(running.processes)
+            supervisor.stop_all(running.processes)
             running.processes.clear()
             continue
         return now
@@ -232,7 +232,7 @@ def _watch(running: Running, signals: Signals) -> None:
     while True:
         signals.check()
         _revive_servers(running, signals)
-        restarted = [process for process in running.processes if app.revive(process, _say)]
+        restarted = [process for process in running.processes if supervisor.revive(process, _say)]
         if restarted:
             running.note_children()
         if time.monotonic() > next_check:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import jsonc
-from kit.edits import Edits
+from kit.file_edits import Edits
 from kit.repo import Repo
 
 SERVER = "llm-bus"

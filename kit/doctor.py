@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kit import VERSION, check, clients, config, githooks, jsonc, repo, wire
+from kit import VERSION, clients, config, githooks, jsonc, mcp_client, precommit, repo
 from kit.config import Config, ConfigError
-from kit.edits import Edits
+from kit.file_edits import Edits
 from kit.repo import NoRepositoryError, Repo
 
 _SECONDS = 5.0
@@ -99,19 +99,19 @@ def _token(where: Repo, found: Config) -> Finding:
 def _network(found: Config) -> list[Finding]:
     where = urlsplit(found.endpoint)
     host, port = where.hostname or "", where.port or (443 if where.scheme == "https" else 80)
-    proxy = wire.proxy_for(found.endpoint)
+    proxy = mcp_client.proxy_for(found.endpoint)
     if proxy is not None:
         through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         return [Finding("network", f"through the proxy {through.hostname}:{through.port}")]
 
-    def reach(_: wire.Bus) -> str:
+    def reach(_: mcp_client.Bus) -> str:
         with socket.create_connection((host, port), timeout=_SECONDS):
             return f"{host}:{port} can be reached"
 
-    (said,) = wire.gather(found.endpoint, None, [reach], wire.Budget(_SECONDS))
+    (said,) = mcp_client.gather(found.endpoint, None, [reach], mcp_client.Budget(_SECONDS))
     if not isinstance(said, Exception):
         return [Finding("network", said)]
-    reason = wire.explain(said) if isinstance(said, OSError) else str(said)
+    reason = mcp_client.explain(said) if isinstance(said, OSError) else str(said)
     fix = "Is the address right, and is the bus running? Behind a proxy set HTTPS_PROXY."
     if isinstance(said, socket.gaierror):
         fix = "Is the host name in llm-bus.config.json right?"
@@ -119,8 +119,8 @@ def _network(found: Config) -> list[Finding]:
 
 
 def _service(where: Repo, found: Config) -> list[Finding]:
-    budget = wire.Budget(_SECONDS)
-    (me,) = wire.gather(found.endpoint, found.token, [lambda bus: bus.call("whoami")], budget)
+    budget = mcp_client.Budget(_SECONDS)
+    (me,) = mcp_client.gather(found.endpoint, found.token, [lambda bus: bus.call("whoami")], budget)
     made = []
     if isinstance(me, Exception):
         made.append(Finding("identity", str(me), _advice(found, me)))
@@ -129,10 +129,10 @@ def _service(where: Repo, found: Config) -> list[Finding]:
     if found.home is None:
         made.append(Finding("version", f"{VERSION}; the bus's web address is not known here, so it was not asked"))
         return made
-    minimum = check.wanted(where, found, _SECONDS)
+    minimum = precommit.wanted(where, found, _SECONDS)
     if minimum is None:
         made.append(Finding("version", f"{VERSION}; the bus does not say which kit it wants"))
-    elif check.older(VERSION, minimum):
+    elif precommit.older(VERSION, minimum):
         update = f"curl -fsSL {found.home}/kit/install.py | python3 -"
         made.append(Finding("version", f"{VERSION}; the bus wants {minimum} at least", update))
     else:

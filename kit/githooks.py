@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kit.edits import Edits
+from kit.file_edits import Edits
 from kit.main import BLOCKED_COMMIT
 from kit.repo import Repo, hooks_dir
 

@@ -19,8 +19,8 @@ if __package__ in (None, ""):
     __package__ = "kit"
 
 from kit import VERSION, clients, config, githooks, instructions, jsonc, repo
-from kit.edits import Edits, Remover
-from kit.journal import FOLDER, IGNORED
+from kit.activity_log import FOLDER, IGNORED
+from kit.file_edits import Edits, Remover
 from kit.repo import NoRepositoryError, Repo
 
 _SUGGESTED = (

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from kit import VERSION, journal
+from kit import VERSION, activity_log
 
 # Of its own, so that no failure of an interpreter is taken for it.
 BLOCKED_COMMIT = 77
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
         # argparse ends with 2, which means something else to a hook; only the tools for people use it.
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException as error:
-        journal.say(f"the hook itself failed ({type(error).__name__}: {error}); going on without the bus.")
+        activity_log.say(f"the hook itself failed ({type(error).__name__}: {error}); going on without the bus.")
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -51,9 +51,9 @@ def run(arguments: list[str]) -> None:
 def _command(arguments: list[str]) -> int:
     name, rest = (arguments[0] if arguments else "help"), arguments[1:]
     if name == "pre-commit":
-        from kit import check
+        from kit import precommit
 
-        return BLOCKED_COMMIT if check.staged(leases=True) else 0
+        return BLOCKED_COMMIT if precommit.staged(leases=True) else 0
     if name == "reconcile":
         return _reconcile(rest)
     if name == "wake":
@@ -74,14 +74,14 @@ def _command(arguments: list[str]) -> int:
 
 
 def _reconcile(rest: list[str]) -> int:
-    from kit import check
+    from kit import precommit
 
     if rest[:1] == ["--staged"]:
-        return 1 if check.staged(leases=False) else 0
+        return 1 if precommit.staged(leases=False) else 0
     if rest[:1] == ["--file"] and len(rest) == 2:
-        verdict = check.one_file(Path(rest[1]).absolute())
+        verdict = precommit.one_file(Path(rest[1]).absolute())
         for sentence in [*verdict.notes, *verdict.blocking] if verdict else ():
-            journal.say(sentence)
+            activity_log.say(sentence)
         return 1 if verdict and verdict.blocking else 0
     if rest[:1] == ["--claude"]:
         return _after_tool(_sent())
@@ -91,19 +91,19 @@ def _reconcile(rest: list[str]) -> int:
 
 def _after_tool(sent: dict[str, Any]) -> int:
     """PostToolUse: the model sees standard error with exit code 2, and additionalContext with 0."""
-    from kit import check
+    from kit import precommit
 
     inputs = sent.get("tool_input")
     path = inputs.get("file_path") if isinstance(inputs, dict) else None
     if not isinstance(path, str) or not path:
         return 0
     full = Path(str(sent.get("cwd") or os.getcwd()), path)
-    verdict = check.one_file(full)
+    verdict = precommit.one_file(full)
     if verdict is None:
         return 0
     if verdict.blocking:
         for sentence in [*verdict.notes, *verdict.blocking]:
-            journal.say(sentence)
+            activity_log.say(sentence)
         return 2
     if verdict.notes:
         context = {"hookEventName": "PostToolUse", "additionalContext": "LLM Bus: " + "\n".join(verdict.notes)}
@@ -112,23 +112,23 @@ def _after_tool(sent: dict[str, Any]) -> int:
 
 
 def _wake(rest: list[str]) -> int:
-    from kit import wake
+    from kit import session_hooks
 
-    if len(rest) != 2 or rest[0] not in ("start", "stop", "wait") or rest[1] not in wake.CLIENTS:
+    if len(rest) != 2 or rest[0] not in ("start", "stop", "wait") or rest[1] not in session_hooks.CLIENTS:
         print(_USAGE, end="")
         return 0
     event, client = rest
     sent = _sent()
     if event == "wait":
-        text = wake.wait(client, sent)
+        text = session_hooks.wait(client, sent)
         if text is None:
             return 0
         # The client wakes the session for exit code 2, and shows it what stands on standard error.
         sys.stderr.write(text + "\n")
         return 2
-    text = (wake.start if event == "start" else wake.stop)(client, sent)
+    text = (session_hooks.start if event == "start" else session_hooks.stop)(client, sent)
     if text is not None:
-        print(wake.answer(client, event, text))
+        print(session_hooks.answer(client, event, text))
     elif client != "claude":
         # They parse what a hook prints, and not all of them take nothing for an answer.
         print("{}")

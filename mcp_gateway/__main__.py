@@ -13,7 +13,7 @@ from bus.config.redaction import Asked
 from bus.config.settings import SettingError, Settings
 from bus.operations import logs, telemetry
 from mcp_gateway.app import Gateway
-from mcp_gateway.plain import serve
+from mcp_gateway.raw_http_server import serve
 
 
 def main() -> None:

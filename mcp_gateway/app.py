@@ -22,14 +22,14 @@ from bus.operations.logs import REQUEST_ID, accepted_id, belongs_to
 from bus.operations.metrics import CONTENT_TYPE, Metrics
 from mcp_gateway import metrics as shown_here
 from mcp_gateway.caller import Caller, bearer_key
-from mcp_gateway.envelope import envelope_error
-from mcp_gateway.fast import Call, FastPath, Spoken
+from mcp_gateway.jsonrpc import envelope_error
+from mcp_gateway.direct_call import Call, FastPath, Spoken
 from mcp_gateway.health import readiness
-from mcp_gateway.protocol import Context, build_server
-from mcp_gateway.ratelimit import RateLimit
-from mcp_gateway.replies import Headers, Reply, denial, json_reply
-from mcp_gateway.response import Receive, Response, Send, replayed
-from mcp_gateway.security import Security
+from mcp_gateway.mcp_server import Context, build_server
+from mcp_gateway.rate_limit import RateLimit
+from mcp_gateway.http_responses import Headers, Reply, denial, json_reply
+from mcp_gateway.response_sender import Receive, Response, Send, replayed
+from mcp_gateway.host_origin_policy import Security
 from mcp_gateway.service import Denied, Service
 from mcp_gateway.tools import all_tools
 

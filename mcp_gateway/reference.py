@@ -1,6 +1,6 @@
 """The tools as a page of documentation: `python -m mcp_gateway.reference` prints docs/reference/tools.md."""
 
-from mcp_gateway.toolkit import Argument, Tool
+from mcp_gateway.tool_registry import Argument, Tool
 from mcp_gateway.tools import all_tools
 
 _HEAD = """\

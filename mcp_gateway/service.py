@@ -24,17 +24,17 @@ from bus.operations.counters import Tally, Timings
 from bus.tenancy import participants
 from bus.tenancy.participants import Standing
 from mcp_gateway.caller import Caller, Callers
-from mcp_gateway.cards import RENDERERS
-from mcp_gateway.hints import Hints
-from mcp_gateway.holdings import Holdings
+from mcp_gateway.client_setup import RENDERERS
+from mcp_gateway.change_notifications import Hints
+from mcp_gateway.concurrency_limit import Holdings
 from mcp_gateway.render import UNREAD, render
-from mcp_gateway.seen import FLUSH_SECONDS, Seen
+from mcp_gateway.activity_buffer import FLUSH_SECONDS, Seen
 from mcp_gateway.streams import Streams
-from mcp_gateway.sweeping import TooManyError
-from mcp_gateway.threads import Threads
-from mcp_gateway.toolkit import Tool
-from mcp_gateway.tools.waiting import WAIT_SECONDS
-from mcp_gateway.waiters import Progress, Waiters
+from mcp_gateway.subscriptions import TooManyError
+from mcp_gateway.fair_executor import Threads
+from mcp_gateway.tool_registry import Tool
+from mcp_gateway.tools.long_poll import WAIT_SECONDS
+from mcp_gateway.long_poll import Progress, Waiters
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

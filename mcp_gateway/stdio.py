@@ -9,7 +9,7 @@ from mcp.server.stdio import stdio_server
 from bus.config.settings import Settings
 from bus.operations import logs
 from mcp_gateway.caller import Caller, bearer_key
-from mcp_gateway.protocol import build_server
+from mcp_gateway.mcp_server import build_server
 from mcp_gateway.service import Denied, Service
 
 

@@ -15,7 +15,7 @@ from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResul
 from bus.coordination import long_poll
 from bus.ctx import Ctx
 from bus.errors import NotAuthenticated
-from mcp_gateway.sweeping import Sweeper
+from mcp_gateway.subscriptions import Sweeper
 
 # A client that has not read so many is cut off; it listens again and reads what it missed.
 _MOST_BUFFERED = 64

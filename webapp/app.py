@@ -24,9 +24,9 @@ from bus.operations.counters import SharedTally, SharedTimings
 from bus.operations.logs import REQUEST_ID, accepted_id, belongs_to
 from bus.operations.metrics import Metrics, histogram, of_tally, pool, service
 from bus.operations.status import Probe, Watch
-from webapp import errors, headers, providers, templating, visitors
+from webapp import auth, errors, headers, providers, templating
+from webapp.blueprints import conceal_console, is_machine
 from webapp.options import WebOptions
-from webapp.page import conceal_console, is_machine
 from webapp.ratelimit import Limits
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
         # Asked of Sec-Fetch-Site instead, which no referrer policy and no proxy changes.
         WTF_CSRF_SSL_STRICT=False,
     )
-    app.extensions["bus.config.settings"] = settings
+    app.extensions["bus.settings"] = settings
     app.extensions["bus.options"] = options
     app.extensions["bus.addresses"] = Addresses(settings.public_url, settings.mcp_url)
     app.extensions["bus.db"] = Database(
@@ -66,12 +66,13 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     app.extensions["bus.requests"] = SharedTally()
     app.extensions["bus.timings"] = SharedTimings()
     app.extensions["bus.watch"] = Watch(app.extensions["bus.db"], Probe(settings.redis_url))
-    app.extensions["bus.operations.metrics"] = metrics or Metrics("web", settings.metrics_token)
+    app.extensions["bus.metrics"] = metrics or Metrics("web", settings.metrics_token)
     _show(app)
     app.extensions["bus.limits"] = Limits(settings.redis_url)
-    for module in pkgutil.iter_modules(webapp.pages.__path__):
-        app.register_blueprint(importlib.import_module(f"webapp.pages.{module.name}").pages)
-    visitors.init(app, secure=secure)
+    for module in pkgutil.walk_packages(webapp.pages.__path__, "webapp.pages."):
+        if not module.ispkg:
+            app.register_blueprint(importlib.import_module(module.name).pages)
+    auth.init(app, secure=secure)
     _Csrf(app)
     headers.init(app, settings, secure=secure)
     errors.init(app)
@@ -133,7 +134,7 @@ def _show(app: Flask) -> None:
         yield from pool(found["bus.db"], "web")
         yield from service(found["bus.watch"])
 
-    found["bus.operations.metrics"].add(read)
+    found["bus.metrics"].add(read)
 
 
 def _log_request(response: Response) -> Response:

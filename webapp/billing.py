@@ -10,8 +10,8 @@ from bus.billing import credits, status
 from bus.billing.credits import Price
 from bus.db import Connection
 from bus.errors import BusError
-from webapp.engine import options, reading
-from webapp.visitors import viewer
+from webapp.auth import viewer
+from webapp.context import options, reading
 
 # What an agent does, where the type of its event does not say it to a person.
 NAMES = {

@@ -8,8 +8,8 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
-from webapp.page import is_machine
-from webapp.visitors import viewer
+from webapp.auth import viewer
+from webapp.blueprints import is_machine
 
 _log = logging.getLogger("webapp.error")
 

@@ -7,8 +7,8 @@ from flask import Flask, Response, g, request, session
 from werkzeug.exceptions import Forbidden, MisdirectedRequest
 
 from bus.config.settings import Settings, serves
-from webapp.page import is_machine
-from webapp.visitors import require_key
+from webapp.auth import require_key
+from webapp.blueprints import is_machine
 
 _HSTS = "max-age=31536000"
 # Asked by whatever address the platform knows, and without anything that a visitor has.

@@ -20,7 +20,7 @@ from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
 from bus.auth.identities import Claim
-from webapp.attempts import Attempt, ProviderError
+from webapp.oauth_state import Attempt, ProviderError
 from webapp.options import OAuthSettings, WebOptions
 
 # Signatures that only the issuer can make: no `none`, and none made with a secret that two share.

@@ -16,8 +16,8 @@ from werkzeug.wrappers import Response
 
 from bus.db import one_time_store
 from bus.errors import BusError
-from webapp.engine import options, reading, writing
-from webapp.visitors import current_owner, current_session, viewer
+from webapp.auth import current_owner, current_session, viewer
+from webapp.context import options, reading, writing
 
 _AGAIN = "again"
 # Whoever was asked to sign in again and did something else may sign in as somebody else after this.

@@ -91,7 +91,7 @@ class Streams:
         self._made: dict[int, tuple[str, bytes]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
-        app.extensions["bus.operations.metrics"].add(
+        app.extensions["bus.metrics"].add(
             lambda: [gauge("web_open_boards", "Boards that are kept up to date by a stream.", len(self._open))]
         )
 

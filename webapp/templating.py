@@ -8,12 +8,12 @@ from pathlib import Path
 from flask import Flask, current_app, g, request, url_for
 from markupsafe import Markup
 
-from webapp import billing, drawing
-from webapp.engine import addresses, options
+from webapp import billing, svg_charts
+from webapp.auth import viewer
+from webapp.blueprints import Entry, OperatorPages, PublicPages
+from webapp.context import addresses, options
 from webapp.headers import nonce
-from webapp.page import Entry, OperatorPages, PublicPages
 from webapp.reauth import is_fresh
-from webapp.visitors import viewer
 
 _SECOND_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 
@@ -58,10 +58,10 @@ def init(app: Flask) -> None:
         addresses=addresses,
         options=options,
         takes_credits=billing.takes_credits,
-        swatch=drawing.swatch,
-        bar=drawing.bar,
-        bubble=drawing.bubble,
-        length_of=drawing.seconds,
+        swatch=svg_charts.swatch,
+        bar=svg_charts.bar,
+        bubble=svg_charts.bubble,
+        length_of=svg_charts.seconds,
         proved_lately=is_fresh,
         now=lambda: datetime.now(UTC),
     )

@@ -18,10 +18,10 @@ from bus.operations import logs, telemetry
 from bus.operations.heartbeat import Reporter
 from bus.operations.jobs import QUEUE
 from bus.operations.metrics import Metrics
-from workers import scrape
+from workers import metrics_server
 from workers.app import create_app, database
-from workers.job import all_jobs, announce, ran, stopping
-from workers.requested import Requested
+from workers.job_runner import all_jobs, announce, ran, stopping
+from workers.manual_runs import Requested
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
@@ -54,8 +54,8 @@ def main() -> None:
         reporter = Reporter(db, role, env.shown(), counts=_counts, figures=lambda: {"schedule": schedule})
         if settings.metrics_port:
             metrics = Metrics(role, settings.bus.metrics_token)
-            scrape.show(metrics, db, schedule)
-            scrape.serve(metrics, settings.bus.host, settings.metrics_port)
+            metrics_server.show(metrics, db, schedule)
+            metrics_server.serve(metrics, settings.bus.host, settings.metrics_port)
     reporter.start()
     try:
         if role == "beat":

@@ -17,7 +17,7 @@ from bus.coordination.change_notifications import Sender
 from bus.db import Database
 from bus.errors import Unavailable
 from bus.operations.jobs import QUEUE
-from workers.job import Job, all_jobs, run
+from workers.job_runner import Job, all_jobs, run
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)

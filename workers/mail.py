@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bus.notifications.outbox import Notice
-from workers.sent import Sent
+from workers.delivery import Sent
 from workers.settings import WorkerSettings
 
 _TIMEOUT_SECONDS = 10.0

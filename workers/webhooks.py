@@ -21,7 +21,7 @@ import httpx2
 
 from bus import __version__
 from bus.notifications.outbox import Notice
-from workers.sent import Sent
+from workers.delivery import Sent
 
 _TIMEOUT_SECONDS = 5.0
 # The timeout holds for each piece of an answer; this holds for all of it.

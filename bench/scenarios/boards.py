@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from bench import bed, cpu
-from bench.bed import Bed, settle
+from bench import cpu, environment
 from bench.checks import check_ledgers, require
-from bench.crew import Team, dealt, make_teams
+from bench.environment import Bed, settle
+from bench.fixtures import Team, dealt, make_teams
 from bench.load import Player
+from bench.requests import Address, call, is_complete
 from bench.scenario import Result, Stage
-from bench.scripts import Mixed, number_in
 from bench.stats import summarise
-from bench.wire import Address, call, is_complete
+from bench.workloads import Mixed, number_in
 from bus.auth import sessions
 from bus.config.settings import Settings
 from bus.tenancy import humans
@@ -100,16 +100,16 @@ def _cookie(bus: Bed, teams: list[Team]) -> str:
 
 @contextmanager
 def _web(bus: Bed) -> Iterator[tuple["subprocess.Popen[bytes]", Address]]:
-    address = Address("127.0.0.1", bed.free_port())
+    address = Address("127.0.0.1", environment.free_port())
     process = child.spawn(
         [sys.executable, "-m", "webapp"],
         log=bus.folder / "web.log",
         death_signal=signal.SIGTERM,
-        env={**bed.plain_env(), "DATABASE_URL": bus.url, "REDIS_URL": bus.queue.url, "PORT": str(address.port)},
+        env={**environment.plain_env(), "DATABASE_URL": bus.url, "REDIS_URL": bus.queue.url, "PORT": str(address.port)},
         cwd=Path.cwd(),
     )
     try:
-        bed.wait_for(process, address, bus.folder)
+        environment.wait_for(process, address, bus.folder)
         yield process, address
     finally:
         child.stop(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))

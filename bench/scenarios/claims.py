@@ -1,14 +1,14 @@
 """`claim500`, `claim_hot`, `claim_spread`: numbers through both gateways, from one sequence and from many."""
 
-from bench.bed import settle
 from bench.checks import Numbers, check_claims, check_ledgers
-from bench.crew import Team, dealt, make_teams
+from bench.environment import settle
+from bench.fixtures import Team, dealt, make_teams
 from bench.load import Outcome
+from bench.requests import ERAS, MODERN
 from bench.scenario import Result, Stage, row
 from bench.scenarios import limit
-from bench.scripts import Claims, Reads
 from bench.stats import median
-from bench.wire import ERAS, MODERN
+from bench.workloads import Claims, Reads
 
 SPREAD_TEAMS, SPREAD_SEQUENCES = 5, 20
 AT_ONCE = 500

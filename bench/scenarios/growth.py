@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeAlias
 
-from bench import history
-from bench.bed import settle
+from bench import synthetic_history
 from bench.checks import check_ledgers, require
 from bench.client import Client
-from bench.crew import Team, make_teams
+from bench.environment import settle
+from bench.fixtures import Team, make_teams
 from bench.scenario import Result, Row, Stage
 from bench.stats import Summary, summarise
 
@@ -74,7 +74,7 @@ def run(stage: Stage) -> Result:
     places = []
     for team, events in zip(make_teams(stage.bed.database, len(sizes), _TEAM), sizes, strict=True):
         started = time.monotonic()
-        history.write(stage.bed.database, team, events)
+        synthetic_history.write(stage.bed.database, team, events)
         result.lines.append(f"{events:,} events written in {time.monotonic() - started:.0f} s")
         # Two agents on two gateways, as in a team.
         me, mate = (

@@ -1,13 +1,13 @@
 """`mixed` and `read`: what agents do all day, and what they look at."""
 
-from bench.bed import settle
 from bench.checks import check_claims, check_ledgers, check_posts
-from bench.crew import dealt, make_teams
+from bench.environment import settle
+from bench.fixtures import dealt, make_teams
+from bench.requests import ERAS, MODERN
 from bench.scenario import Result, Stage, row
 from bench.scenarios import limit
 from bench.scenarios.claims import compare
-from bench.scripts import Mixed, Reads
-from bench.wire import ERAS, MODERN
+from bench.workloads import Mixed, Reads
 
 TEAMS, SIZE = 4, 8
 CONNECTIONS = TEAMS * SIZE

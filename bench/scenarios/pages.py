@@ -12,10 +12,10 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
-from bench import history
-from bench.bed import settle
+from bench import synthetic_history
 from bench.checks import require
-from bench.crew import Team, make_teams
+from bench.environment import settle
+from bench.fixtures import Team, make_teams
 from bench.scenario import Result, Stage
 from bench.stats import Summary, summarise
 from bus.analytics import rollups
@@ -24,8 +24,8 @@ from bus.config.settings import Settings
 from bus.db import Database
 from bus.tenancy import humans, invites
 from webapp.app import create_app
+from webapp.blueprints import Pages
 from webapp.options import WebOptions
-from webapp.page import Pages
 
 _HOST = "http://127.0.0.1:8787"
 _TEAM = 5
@@ -62,7 +62,7 @@ def run(stage: Stage) -> Result:
     events = max(effort.sizes)
     started = time.monotonic()
     for number, team in enumerate(teams):
-        history.write(database, team, events if number == 0 else _SMALL)
+        synthetic_history.write(database, team, events if number == 0 else _SMALL)
     result.lines.append(f"{events:,} events and {len(teams) - 1} times {_SMALL} in {time.monotonic() - started:.0f} s")
     for team in teams:
         _count(database, team.project_id)

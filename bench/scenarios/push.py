@@ -7,15 +7,15 @@ from contextlib import ExitStack
 from typing import Any
 
 from bench import cpu
-from bench.bed import settle
 from bench.checks import check_ledgers, require
 from bench.client import Client
-from bench.crew import Team, dealt, make_teams
+from bench.environment import settle
+from bench.fixtures import Team, dealt, make_teams
 from bench.load import Job, play
+from bench.requests import Address, call, is_complete, request
 from bench.scenario import Result, Row, Stage
-from bench.scripts import Mixed
 from bench.stats import Summary, summarise
-from bench.wire import Address, call, is_complete, request
+from bench.workloads import Mixed
 
 _MIB = 2**20
 _SETTLE_SECONDS = 3.0

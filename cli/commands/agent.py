@@ -47,7 +47,7 @@ def add(
 ) -> None:
     """Let an agent into a project and show its token, this once."""
     from bus.tenancy import participations, projects
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         where = projects.get_named(conn, project)
@@ -63,7 +63,7 @@ def add(
 def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Give an agent a new token, shown this once; its older ones stop working at once."""
     from bus.tenancy import participations, projects
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         made = participations.rotate(conn, projects.get_named(conn, project).id, name)
@@ -78,7 +78,7 @@ def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
 def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Revoke every token of an agent; it stays in the project."""
     from bus.tenancy import participations, projects
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         where = projects.get_named(conn, project)
@@ -95,7 +95,7 @@ def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
 def list_(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List who is in a project."""
     from bus.tenancy import members, projects
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         where = projects.get_named(conn, project)

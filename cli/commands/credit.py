@@ -29,7 +29,7 @@ def add(owner: str, amount: int, reference: str, grant: bool, reason: str, data:
     """Add AMOUNT credits to OWNER. Whoever was suspended for want of credits is let in again at once."""
     from bus.billing import credits
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
@@ -55,7 +55,7 @@ def show(owner: str, before: int | None, limit: int, data: Path | None, as_json:
     """The balance of OWNER and its entries, newest first."""
     from bus.billing import credits
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
@@ -92,7 +92,7 @@ def plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
     """Put OWNER on a plan; who is comped is metered and never suspended."""
     from bus.billing import credits
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
@@ -106,7 +106,7 @@ def plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
 def prices(data: Path | None, as_json: bool) -> None:
     """What each type of event costs now, and what is set for later."""
     from bus.billing import credits
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = credits.list_prices(conn)
@@ -129,7 +129,7 @@ def price(event: str, amount: int, start: datetime | None, data: Path | None, as
     from datetime import UTC
 
     from bus.billing import credits
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         one = credits.set_price(conn, event, amount, effective_from=start and start.replace(tzinfo=UTC))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from cli.options import data_option, emit, json_option
 
 
@@ -42,7 +42,7 @@ def command(
         raise click.BadParameter(
             f"{agents} agents in {projects} projects need at least {least}.", ctx, param_hint="--events"
         )
-    from cli.demo.run import run
+    from cli.demo.orchestrator import run
     from cli.report import facts, lines, render
 
     outcome = run(agents, projects, events, seed, owner=owner, data=data)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from cli.options import data_option, emit, json_option
 
 

@@ -21,8 +21,8 @@ def command() -> None:
 def list_jobs(data: Path | None, as_json: bool) -> None:
     """Every job, how often it runs, and how its last run went."""
     from bus.operations import jobs as runs
-    from cli.engine import transaction
-    from workers.job import all_jobs
+    from cli.database import transaction
+    from workers.job_runner import all_jobs
 
     with transaction(data) as conn:
         latest = {run.name: run for run in runs.list_latest(conn)}
@@ -62,9 +62,9 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
 
     from bus.coordination.change_notifications import Sender
     from bus.db import Database
-    from cli.exits import CliError, Exit
+    from cli.exit_codes import CliError, Exit
     from cli.runtime import settings_for_cli
-    from workers.job import all_jobs, announce, run
+    from workers.job_runner import all_jobs, announce, run
     from workers.settings import WorkerSettings
 
     job = all_jobs().get(name)
@@ -99,7 +99,7 @@ def history(name: str | None, before: int | None, limit: int, data: Path | None,
     import dataclasses
 
     from bus.operations import jobs as runs
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = runs.list_(conn, name=name, before=before, limit=limit)

@@ -20,7 +20,7 @@ def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
     """
     from bus.auth import login_links
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
     from cli.runtime import settings_for_cli
 
     with transaction(data) as conn:

@@ -19,7 +19,7 @@ def command(project: str, out: Path, as_json: bool) -> None:
     where nothing happened it changes no byte.
     """
     from cli import mirror
-    from cli.over_mcp import connected
+    from cli.connection import connected
 
     with connected() as bus:
         done = mirror.export(bus, project, out)

@@ -25,7 +25,7 @@ def command() -> None:
 def add(email: str, handle: str | None, operator: bool, data: Path | None, as_json: bool) -> None:
     """Create an owner."""
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         made = owners.add(conn, email, handle=handle, operator=operator)
@@ -39,7 +39,7 @@ def add(email: str, handle: str | None, operator: bool, data: Path | None, as_js
 def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List owners by id."""
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = owners.list_(conn, after=after, limit=limit)
@@ -68,7 +68,7 @@ def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
 def operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
     """Let OWNER (handle or e-mail) use the operator console, from the next request on."""
     from bus.tenancy import owners
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)

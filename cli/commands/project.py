@@ -24,7 +24,7 @@ def command() -> None:
 def add(name: str, handle: str | None, data: Path | None, as_json: bool) -> None:
     """Create a project."""
     from bus.tenancy import projects
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         made = projects.add(conn, _owner_id(conn, handle), name)
@@ -39,7 +39,7 @@ def add(name: str, handle: str | None, data: Path | None, as_json: bool) -> None
 def list_(handle: str | None, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List projects by id."""
     from bus.tenancy import owners, projects
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         owner_id = owners.get(conn, handle).id if handle is not None else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.exits import CliError, Exit
+from cli.exit_codes import CliError, Exit
 from cli.options import data_option, emit, json_option
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def check(ctx: click.Context, token_file: Path | None, data: Path | None, as_jso
     The token comes from --token-file, else from LLM_BUS_TOKEN, else from standard input: never from the
     command line, which everybody on the machine can read.
     """
-    from cli.engine import transaction
+    from cli.database import transaction
 
     text = _read(token_file)
     with transaction(data) as conn:

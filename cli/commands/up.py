@@ -19,7 +19,7 @@ def command(ctx: click.Context, data: Path | None, as_json: bool) -> None:
 
     With --json, one line on standard output says where everything is as soon as it answers.
     """
-    from cli import folder
+    from cli import data_dir
     from cli.up import up
 
-    ctx.exit(up(folder.locate(data), as_json=as_json))
+    ctx.exit(up(data_dir.locate(data), as_json=as_json))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from cli.options import emit, json_option
 
 
@@ -18,7 +18,7 @@ def command(ctx: click.Context, out: Path, as_json: bool) -> None:
     A mirror that is only behind is well: `llm-bus mirror` brings it up to date.
     """
     from cli import mirror
-    from cli.over_mcp import connected
+    from cli.connection import connected
 
     with connected() as bus:
         wrong = mirror.verify(bus, out)

@@ -29,7 +29,7 @@ def command() -> None:
 def add(url: str, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """Send notices to URL, and show the secret that signs them."""
     from bus.notifications import outbox
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         owner_id, project_id = _place(conn, owner, project)
@@ -45,7 +45,7 @@ def add(url: str, owner: str | None, project: str | None, data: Path | None, as_
 def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """The webhooks of a project or an owner, and how their last notices went."""
     from bus.notifications import outbox
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         owner_id, project_id = _place(conn, owner, project)
@@ -75,7 +75,7 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
 def remove(webhook_id: int, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """Send nothing there any more."""
     from bus.notifications import outbox
-    from cli.engine import transaction
+    from cli.database import transaction
 
     with transaction(data) as conn:
         owner_id, _ = _place(conn, owner, project)
@@ -93,7 +93,7 @@ def test(owner: str | None, project: str | None, email: str | None, data: Path |
     """Send a test notice; a worker tells it within seconds, and `llm-bus webhook list` says what came of it."""
     from bus.notifications import outbox
     from bus.rules import validation
-    from cli.engine import transaction
+    from cli.database import transaction
 
     if email is not None:
         email = validation.email(email, "email")
@@ -105,7 +105,7 @@ def test(owner: str | None, project: str | None, email: str | None, data: Path |
 
 def _place(conn: "Connection", owner: str | None, project: str | None) -> tuple[int, int | None]:
     from bus.tenancy import owners, projects
-    from cli.exits import CliError, Exit
+    from cli.exit_codes import CliError, Exit
 
     if (owner is None) == (project is None):
         raise CliError("Give either --owner or --project.", Exit.USAGE)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bus.analytics.reports import ProjectReport
-from cli.demo.steps import Expected
+from cli.demo.model import Expected
 
 
 def differences(expected: Expected, report: ProjectReport) -> Iterator[str]:

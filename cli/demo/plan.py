@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cli.demo import words
+from cli.demo import texts
+from cli.demo.model import Agent, Plan, Step
 from cli.demo.scripts import Script, Workplace
-from cli.demo.steps import Agent, Plan, Step
 
 HANDOFFS_AND_ACKS = 0.775
 CLAIMS = 0.073
@@ -55,7 +55,7 @@ def budget(events: int) -> Budget:
 
 def least_events(agents: int, projects: int) -> int:
     """The fewest events in which such a fleet can keep to the mix and show one of everything."""
-    needed = sum(len(team) + len(words.SEQUENCES) for team in _teams(agents, projects))
+    needed = sum(len(team) + len(texts.SEQUENCES) for team in _teams(agents, projects))
     needed += sum(size for _, size in _SHOWN)
     events = needed
     while budget(events).rest < needed:
@@ -88,7 +88,7 @@ def make_plan(agents: int, projects: int, events: int, seed: int) -> Plan:
     _run_together(scripts, places, steps, random)
     return Plan(
         agents=tuple(fleet),
-        projects=tuple(_numbered(words.PROJECTS, number) for number in range(projects)),
+        projects=tuple(_numbered(texts.PROJECTS, number) for number in range(projects)),
         teams=teams,
         steps=tuple(steps),
         expected=tuple(place.expected() for place in places),
@@ -150,8 +150,8 @@ def _teams(agents: int, projects: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _agent(number: int) -> Agent:
-    label, lane = words.AGENTS[number % len(words.AGENTS)]
-    return Agent(_again(label, number // len(words.AGENTS)), lane)
+    label, lane = texts.AGENTS[number % len(texts.AGENTS)]
+    return Agent(_again(label, number // len(texts.AGENTS)), lane)
 
 
 def _numbered(names: Sequence[str], number: int) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
-from cli.demo import words
-from cli.demo.steps import Agent, Expected, Label, Result, Step
+from cli.demo import texts
+from cli.demo.model import Agent, Expected, Label, Result, Step
 
 # Yields steps; each is answered with its number in the plan.
 Script: TypeAlias = Generator[Step, int, None]
@@ -38,10 +38,10 @@ class Workplace:
         self._random = random
         self._acked = self._anchored = self._collisions = 0
         # Leases meet only where a collision is meant.
-        self._free_areas = [path for _, path in words.THINGS]
+        self._free_areas = [path for _, path in texts.THINGS]
         self._status: dict[int, str] = {}
         self._pull_request = random.randint(40, 400)
-        self._last = {name: random.randint(3, 60) for name, _, _ in words.SEQUENCES}
+        self._last = {name: random.randint(3, 60) for name, _, _ in texts.SEQUENCES}
         self._answerable: list[_Answerable] = []
 
     def expected(self) -> Expected:
@@ -53,7 +53,7 @@ class Workplace:
         for agent in self.team:
             yield self._step(agent, "whats_new")
             yield self._register(agent)
-        for name, prefix, pad in words.SEQUENCES:
+        for name, prefix, pad in texts.SEQUENCES:
             yield self._step(
                 self.team[0],
                 "seed_sequence",
@@ -70,13 +70,13 @@ class Workplace:
             answered = self._random.choice(self._answerable)
             sender, reader = answered.reader, answered.sender
             onlooker = self._random.choice([agent for agent in self.team if agent not in (sender, reader)])
-            said, body = answered.said, self._random.choice(words.REPLIES)
+            said, body = answered.said, self._random.choice(texts.REPLIES)
             tag, subject = "reply", f"Re: {answered.subject.removeprefix('Re: ')}"
             address: dict[str, Any] = {"to_actor": Label(reader), "reply_to": Result(answered.post, "post_id")}
         else:
             sender, reader, onlooker = self._random.sample(self.team, 3)
             kind, ref = self._artifact()
-            tag, subject, body = self._random.choice(words.ANCHORED[kind] if anchored else words.LOOSE)
+            tag, subject, body = self._random.choice(texts.ANCHORED[kind] if anchored else texts.LOOSE)
             said, address = {**self._said(), "ref": ref}, self._address(sender, reader)
         subject = subject.format_map(said)
         if anchored:
@@ -93,8 +93,8 @@ class Workplace:
 
     def claim(self) -> Script:
         """Take a number for something that is about to be named."""
-        name, _, _ = self._random.choice(words.SEQUENCES)
-        note = self._random.choice(words.CLAIM_NOTES).format_map(self._said())
+        name, _, _ = self._random.choice(texts.SEQUENCES)
+        note = self._random.choice(texts.CLAIM_NOTES).format_map(self._said())
         yield self._step(self._member(), "claim", "claim", sequence=name, note=note)
         self._last[name] += 1
 
@@ -102,7 +102,7 @@ class Workplace:
         """Two agents at the same files: the second is told, and both go their way."""
         area = self._take_area()
         first, second = self._random.sample(self.team, 2)
-        file = f"{area}/{self._random.choice(words.FILES)}"
+        file = f"{area}/{self._random.choice(texts.FILES)}"
         mine, theirs = self._random.choice([(area, file), (file, area), (file, file), (f"{area}/**", file)])
         yield self._lease(first, mine)
         yield self._lease(second, theirs)
@@ -115,7 +115,7 @@ class Workplace:
         """Look, lease, edit, release."""
         area = self._take_area()
         agent = self._member()
-        surface = f"{area}/{self._random.choice(words.FILES)}"
+        surface = f"{area}/{self._random.choice(texts.FILES)}"
         yield self._step(agent, "who_holds", surface=surface)
         yield self._lease(agent, surface)
         yield self._step(agent, "release", "release", surface=surface)
@@ -127,7 +127,7 @@ class Workplace:
         needed = yield self._create_task(second, owner=first)
         waiting = yield self._create_task(first, owner=second)
         yield self._task(second, "task_start", waiting)
-        reason = self._random.choice(words.BLOCK_REASONS)
+        reason = self._random.choice(texts.BLOCK_REASONS)
         yield self._task(second, "task_block", waiting, reason=reason, on=Result(needed, "task_id"))
         yield self._task(first, "task_start", needed)
         yield self._ship(first, needed, "task_resolve")
@@ -153,7 +153,7 @@ class Workplace:
 
     def _register(self, agent: int) -> Step:
         # Saying the same again would be no event.
-        status = self._random.choice([text for text in words.STATUSES if text != self._status.get(agent)])
+        status = self._random.choice([text for text in texts.STATUSES if text != self._status.get(agent)])
         self._status[agent] = status
         return self._step(agent, "register", "register", lane=self._agents[agent].lane, status=status)
 
@@ -164,11 +164,11 @@ class Workplace:
         return {"to_actor": Label(reader)}
 
     def _lease(self, agent: int, surface: str) -> Step:
-        note = self._random.choice(words.LEASE_NOTES)
+        note = self._random.choice(texts.LEASE_NOTES)
         return self._step(agent, "lease", "lease", surface=surface, ttl_seconds=3600, note=note)
 
     def _create_task(self, agent: int, owner: int, **more: Any) -> Step:
-        title = self._random.choice(words.TASKS).format_map(self._said())
+        title = self._random.choice(texts.TASKS).format_map(self._said())
         lane = self._agents[owner].lane
         priority = self._random.randint(1, 3)
         return self._step(
@@ -186,18 +186,18 @@ class Workplace:
         return self._random.choice(self.team)
 
     def _said(self) -> dict[str, str]:
-        thing, path = self._random.choice(words.THINGS)
-        file = f"{path}/{self._random.choice(words.FILES)}"
+        thing, path = self._random.choice(texts.THINGS)
+        file = f"{path}/{self._random.choice(texts.FILES)}"
         return {"thing": thing, "Thing": thing[0].upper() + thing[1:], "path": file}
 
     def _artifact(self) -> tuple[str, str]:
         """What a post is anchored to: its kind and its name."""
         lot = self._random.random()
         if lot < 0.6:
-            return words.CODE, self._next_pull_request()
+            return texts.CODE, self._next_pull_request()
         if lot < 0.8:
-            return words.CODE, f"{self._random.getrandbits(28):07x}"
-        name, prefix, pad = self._random.choice(words.SEQUENCES)
+            return texts.CODE, f"{self._random.getrandbits(28):07x}"
+        name, prefix, pad = self._random.choice(texts.SEQUENCES)
         return name, f"{prefix or f'{name} '}{self._last[name]:0{pad}}"
 
     def _next_pull_request(self) -> str:

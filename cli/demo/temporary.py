@@ -13,7 +13,7 @@ from types import FrameType
 from bus.config.settings import Settings
 from cli import runtime
 from cli.embedded import child
-from cli.exits import CliError
+from cli.exit_codes import CliError
 
 _START_SECONDS = 120.0
 _STOP_STEPS = ((signal.SIGTERM, 30.0),)

@@ -1,9 +1,9 @@
 """The tools, one file per noun. Their order here is the order of tools/list, which is fixed."""
 
-from mcp_gateway.toolkit import Tool, registered
-from mcp_gateway.tools import digest, invites, leases, ledger, participants, posts, presence, sequences, tasks, waiting
+from mcp_gateway.tool_registry import Tool, registered
+from mcp_gateway.tools import digest, invites, leases, ledger, participants, posts, presence, sequences, tasks, long_poll
 
-_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, waiting, presence, invites)
+_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, long_poll, presence, invites)
 
 
 def all_tools() -> dict[str, Tool]:

@@ -8,7 +8,7 @@ from bus import limits
 from bus.coordination import digest
 from bus.ctx import Ctx
 from bus.db import Connection
-from mcp_gateway.toolkit import tool
+from mcp_gateway.tool_registry import tool
 
 
 # Not read-only: it moves the caller's cursor.

@@ -8,7 +8,7 @@ from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.tenancy import invites
-from mcp_gateway.toolkit import tool
+from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Label, Lane
 from mcp_gateway.tools.participants import Kind
 

@@ -6,7 +6,7 @@ from typing import Literal
 from bus.coordination import leases
 from bus.ctx import Ctx
 from bus.db import Connection
-from mcp_gateway.toolkit import tool
+from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
 
 

@@ -7,7 +7,7 @@ from bus.db import Connection
 from bus.tenancy import participants
 from bus.tenancy.participations import Grant
 from mcp_gateway.render import render
-from mcp_gateway.toolkit import tool
+from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane
 
 Kind = Literal["agent", "human"]

@@ -10,7 +10,7 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument
 from mcp_gateway.render import iso
-from mcp_gateway.toolkit import tool
+from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Id, Key, Lane, Ref, Seconds, Tag
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from bench import checks, crew, history
+from bench import checks, fixtures, synthetic_history
 from bench.checks import WrongError
 from bus.coordination import posts, sequences
 from bus.db import Database
@@ -27,7 +27,7 @@ def _run(database: Database, statement: str, *params: Any) -> None:
 
 
 def test_numbers_that_repeat_or_are_missing_are_found(database: Database) -> None:
-    (team,) = crew.make_teams(database, 1, 2)
+    (team,) = fixtures.make_teams(database, 1, 2)
     project, me = team.project_id, team.agents[0].ctx
     with database.write() as conn:
         numbers = [sequences.claim(conn, me, "adr").number for _ in range(3)]
@@ -43,7 +43,7 @@ def test_numbers_that_repeat_or_are_missing_are_found(database: Database) -> Non
 
 
 def test_lost_posts_deliveries_and_acks_are_found(database: Database) -> None:
-    (team,) = crew.make_teams(database, 1, 2)
+    (team,) = fixtures.make_teams(database, 1, 2)
     project, (alice, bob) = team.project_id, team.agents
     with database.write() as conn:
         sent = posts.create(conn, alice.ctx, "hello", to_actor=bob.label)
@@ -60,8 +60,8 @@ def test_lost_posts_deliveries_and_acks_are_found(database: Database) -> None:
 
 
 def test_a_written_history_is_a_ledger_like_any_other_and_goes_on(database: Database) -> None:
-    (team,) = crew.make_teams(database, 1, 5)
-    history.write(database, team, 1_000)
+    (team,) = fixtures.make_teams(database, 1, 5)
+    synthetic_history.write(database, team, 1_000)
     assert checks.check_ledgers(database, [team.project_id]) == 1_000
     me = team.agents[0].ctx
     with database.write() as conn:
@@ -72,6 +72,6 @@ def test_a_written_history_is_a_ledger_like_any_other_and_goes_on(database: Data
             " AND payload ->> 'sequence' = 'seq-1'",
             (team.project_id,),
         )
-    assert len(inbox.posts) == history.UNREAD
+    assert len(inbox.posts) == synthetic_history.UNREAD
     assert claimed.number == highest
     assert checks.check_ledgers(database, [team.project_id]) == 1_001

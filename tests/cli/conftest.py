@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import running
+from tests.cli import bus_process
 
 
 @pytest.fixture
 def data() -> Iterator[Path]:
     """A data folder of the test's own, empty but for ports that no other test asks for."""
-    with running.data_folder() as folder:
+    with bus_process.data_folder() as folder:
         folder.mkdir(mode=0o711)
-        running.reserve_ports(folder)
+        bus_process.reserve_ports(folder)
         yield folder
 
 
 @pytest.fixture(scope="session")
-def bus() -> Iterator[running.Bus]:
+def bus() -> Iterator[bus_process.Bus]:
     """A bus for all tests of a worker that leave it as it is."""
-    with running.data_folder() as folder, running.bus(folder) as started:
+    with bus_process.data_folder() as folder, bus_process.bus(folder) as started:
         yield started

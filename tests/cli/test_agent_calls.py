@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from bus.db import Database
 from cli.client import Client
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from cli.main import main
 from tests import servers
 from tests.factories import make_agent, make_project

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from bus.auth import login_links
 from bus.db import Database
 from bus.tenancy import owners
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from cli.main import main
-from tests.checks import refused
+from tests.assertions import refused
 
 
 class Cli:

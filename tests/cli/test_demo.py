@@ -14,9 +14,9 @@ import pytest
 from bus.db import Database
 from bus.tenancy import participations, projects
 from cli.demo.plan import budget
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from tests import factories
-from tests.cli import running
+from tests.cli import bus_process
 from tests.mcp_gateway import processes
 from tests.servers import make_open_folder
 
@@ -37,7 +37,7 @@ def gateway(database_url: str) -> Iterator[str]:
 
 
 def _demo(database_url: str, gateway: str, *words: str) -> dict[str, Any]:
-    done = running.run("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
+    done = bus_process.run("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
     assert done.returncode == Exit.OK, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
@@ -88,7 +88,7 @@ def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_age
         participations.grant(conn, mine.id, "demo-frontend-1")
         participations.grant(conn, removed.id, "demo-backend-1")
         conn.maybe("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
-    unknown = running.run("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
+    unknown = bus_process.run("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
     assert unknown.returncode == Exit.NOT_FOUND
     said = _demo(database_url, gateway, "--owner", "somebody")
     assert said["total"]["projects"][0] == "somebody/demo-storefront-2"
@@ -107,7 +107,7 @@ def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_age
 def test_a_call_that_fails_ends_the_demo(db: Database, database_url: str, empty_database_url: str) -> None:
     # The gateway of another bus knows none of the tokens.
     with processes.running(empty_database_url) as (process,):
-        done = running.run("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
+        done = bus_process.run("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
     assert (done.returncode, done.stdout) == (Exit.FAILED, "")
     assert "llm-bus: The demo stopped at a call that failed" in done.stderr
     assert "Traceback" not in done.stderr
@@ -116,7 +116,7 @@ def test_a_call_that_fails_ends_the_demo(db: Database, database_url: str, empty_
 
 
 def test_without_a_gateway_nothing_is_made(db: Database, database_url: str) -> None:
-    done = running.run("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
+    done = bus_process.run("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
     assert done.returncode == Exit.UNAVAILABLE
     assert "MCP_URL" in done.stderr
     with db.call() as conn:
@@ -124,7 +124,7 @@ def test_without_a_gateway_nothing_is_made(db: Database, database_url: str) -> N
 
 
 def test_too_few_events_are_a_wrong_use(database_url: str) -> None:
-    done = running.run("demo", "--events", "100", DATABASE_URL=database_url)
+    done = bus_process.run("demo", "--events", "100", DATABASE_URL=database_url)
     assert done.returncode == Exit.USAGE
     assert "at least 207" in done.stderr
 
@@ -157,9 +157,9 @@ def test_a_demo_that_is_broken_off_removes_its_temporary_bus() -> None:
 
 
 def _start_where_nothing_runs(folder: Path) -> "subprocess.Popen[str]":
-    env = running.environment({"LLM_BUS_DATA": str(folder / "none"), "TMPDIR": str(folder)})
+    env = bus_process.environment({"LLM_BUS_DATA": str(folder / "none"), "TMPDIR": str(folder)})
     return subprocess.Popen(
-        [running.LLM_BUS, "demo", "--events", "207"],
+        [bus_process.LLM_BUS, "demo", "--events", "207"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

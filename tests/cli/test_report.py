@@ -10,10 +10,10 @@ import pytest
 from bus.analytics.reports import Activity, ProjectReport
 from bus.coordination import posts, sequences
 from bus.db import Database
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from cli.report import duration, lines, percent, render
 from tests import factories
-from tests.cli import running
+from tests.cli import bus_process
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def project(database_url: str) -> str:
 
 
 def test_a_project_is_reported_as_a_table(database_url: str, project: str) -> None:
-    done = running.run("report", project, DATABASE_URL=database_url)
+    done = bus_process.run("report", project, DATABASE_URL=database_url)
     assert (done.returncode, done.stderr) == (Exit.OK, "")
     table = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert table[0] == f"LLM Bus report: {project}"
@@ -41,7 +41,7 @@ def test_a_project_is_reported_as_a_table(database_url: str, project: str) -> No
 
 
 def test_a_project_goes_by_its_name_alone(database_url: str, project: str) -> None:
-    done = running.run("report", "storefront", "--json", DATABASE_URL=database_url)
+    done = bus_process.run("report", "storefront", "--json", DATABASE_URL=database_url)
     said = json.loads(done.stdout)
     assert said["projects"] == [project]
     assert (said["events"], said["acked_share"], said["claimed"]) == (5, 0.5, {"adr": 2})
@@ -49,7 +49,7 @@ def test_a_project_goes_by_its_name_alone(database_url: str, project: str) -> No
 
 
 def test_a_project_that_is_not_there_is_said_so(database_url: str) -> None:
-    done = running.run("report", "nowhere", DATABASE_URL=database_url)
+    done = bus_process.run("report", "nowhere", DATABASE_URL=database_url)
     assert (done.returncode, done.stdout) == (Exit.NOT_FOUND, "")
     assert "no project nowhere" in done.stderr
 

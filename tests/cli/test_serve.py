@@ -20,9 +20,9 @@ from bus.db import Database
 from bus.operations import jobs
 from bus.operations.metrics import Metrics
 from tests.factories import make_agent, make_owner, make_project
-from tests.scraping import TOKEN, parse
+from tests.metrics_scrape import TOKEN, parse
 from tests.servers import free_port
-from workers import scrape
+from workers import metrics_server
 
 _START_SECONDS = 60
 
@@ -138,7 +138,7 @@ def test_dashboard_and_alerts_name_only_what_is_shown(base: str, db: Database) -
         assert found.value(f"llm_bus_{name}") == 1
     # What a worker shows, by the code that shows it.
     worker = Metrics("worker", TOKEN)
-    scrape.show(worker, db, {})
+    metrics_server.show(worker, db, {})
     shown = _shown(said) | _shown(worker.text().decode())
     dashboard = json.loads((_DOCS / "dashboard.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]

@@ -11,9 +11,9 @@ from mcp.client.stdio import StdioServerParameters
 from mcp_types import CallToolResult, TextContent
 
 from bus.db import Database
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from tests import factories
-from tests.cli import running
+from tests.cli import bus_process
 from tests.factories import Agent
 
 
@@ -27,7 +27,7 @@ def _server(database_url: str, **env: str) -> StdioServerParameters:
     return StdioServerParameters(
         command=sys.executable,
         args=["-m", "cli.main", "stdio"],
-        env=running.environment({"DATABASE_URL": database_url, **env}),
+        env=bus_process.environment({"DATABASE_URL": database_url, **env}),
     )
 
 
@@ -81,6 +81,6 @@ def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Ag
 
 
 def test_where_nothing_is_running_it_says_what_to_do(data: Path) -> None:
-    done = running.run("stdio", LLM_BUS_DATA=str(data))
+    done = bus_process.run("stdio", LLM_BUS_DATA=str(data))
     assert (done.returncode, done.stdout) == (Exit.UNAVAILABLE, "")
     assert "llm-bus up" in done.stderr

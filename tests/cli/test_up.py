@@ -21,7 +21,7 @@ import redis
 from bus.config.redaction import MASK
 from bus.db import Database
 from bus.operations import process_registry
-from tests.cli.running import LLM_BUS, Bus, bus, data_folder, environment, remaining, reserve_ports, run
+from tests.cli.bus_process import LLM_BUS, Bus, bus, data_folder, environment, remaining, reserve_ports, run
 
 
 def _names(url: str) -> list[str]:

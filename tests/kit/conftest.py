@@ -10,13 +10,13 @@ import pytest
 
 from bus.db import Database
 from tests import servers
-from tests.kit import pythons, work
-from tests.kit.work import Work
+from tests.kit import git_repo, python_versions
+from tests.kit.git_repo import Work
 from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.wire import Wire
 
-_BOTH = pythons.both()
+_BOTH = python_versions.both()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,13 +91,13 @@ def python(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def repo(tmp_path: Path, python: str) -> Work:
     """A repository, for tests that are to pass under both interpreters."""
-    return work.make(tmp_path, python)
+    return git_repo.make(tmp_path, python)
 
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Work:
     """A repository, for tests of what does not depend on the interpreter."""
-    return work.make(tmp_path, sys.executable)
+    return git_repo.make(tmp_path, sys.executable)
 
 
 @pytest.fixture

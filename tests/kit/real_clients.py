@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bus.db import Database
 from tests import servers
-from tests.kit import work
+from tests.kit import git_repo
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import running
 
@@ -44,7 +44,7 @@ def installed() -> Iterator[Path]:
         yield Path(folder) / "node_modules" / ".bin"
 
 
-def trust(repo: work.Work) -> None:
+def trust(repo: git_repo.Work) -> None:
     """What a person says when a client asks whether this folder is to be trusted."""
     home = Path(repo.env["HOME"])
     top = str(repo.top)
@@ -58,7 +58,7 @@ def trust(repo: work.Work) -> None:
     (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({top: "TRUST_FOLDER"}))
 
 
-def check(repo: work.Work, programs: Path, team: Team) -> list[str]:
+def check(repo: git_repo.Work, programs: Path, team: Team) -> list[str]:
     """Ask each client; returns those that did not see the bus."""
     failed = []
     path = os.pathsep.join([str(programs), repo.env["PATH"], os.environ["PATH"]])
@@ -87,7 +87,7 @@ def main() -> int:
             database = Database(url, size=2)
             team = make_team(database)
             database.close()
-            repo = work.make(Path(folder), sys.executable)
+            repo = git_repo.make(Path(folder), sys.executable)
             repo.install(gateway.url, "--client", ",".join(CLIENTS))
             trust(repo)
             return 1 if check(repo, programs, team) else 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bus.client_setup import Addresses, mcp_json
-from tests.kit.work import Work
+from tests.kit.git_repo import Work
 
 URL = "https://bus.example.org/mcp"
 TOKEN = "lbus_" + "b" * 49

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import failing
-from tests.kit.work import Work
+from tests.kit import faulty_servers
+from tests.kit.git_repo import Work
 
 TOKEN = "lbus_" + "a" * 49
 
@@ -56,28 +56,28 @@ def endpoint(failure: str, folder: Path) -> Iterator[str]:
             port = free.getsockname()[1]
         yield f"http://127.0.0.1:{port}/mcp"
         return
-    handlers: dict[str, failing.Handler] = {
-        "black hole": failing.black_hole,
-        "drips": failing.dripping,
-        "hangs up": failing.hanging_up,
-        "401": failing.answering("401 Unauthorized", b'{"error": "invalid_token"}'),
-        "403": failing.answering("403 Forbidden", b'{"error": "suspended due to non-payment"}'),
-        "404": failing.answering("404 Not Found", b""),
-        "500": failing.answering("500 Internal Server Error", b"oops", "text/plain"),
-        "html": failing.answering("200 OK", b"<html>Welcome to the hotel</html>", "text/html; charset=utf-8"),
-        "html for json": failing.answering("200 OK", b"<html>Welcome to the hotel</html>"),
-        "half a response": failing.answering("200 OK", b'{"jsonrpc"', length=5000),
-        "half a json": failing.answering("200 OK", b'{"jsonrpc": "2.0", "id": 1, "res'),
+    handlers: dict[str, faulty_servers.Handler] = {
+        "black hole": faulty_servers.black_hole,
+        "drips": faulty_servers.dripping,
+        "hangs up": faulty_servers.hanging_up,
+        "401": faulty_servers.answering("401 Unauthorized", b'{"error": "invalid_token"}'),
+        "403": faulty_servers.answering("403 Forbidden", b'{"error": "suspended due to non-payment"}'),
+        "404": faulty_servers.answering("404 Not Found", b""),
+        "500": faulty_servers.answering("500 Internal Server Error", b"oops", "text/plain"),
+        "html": faulty_servers.answering("200 OK", b"<html>Welcome to the hotel</html>", "text/html; charset=utf-8"),
+        "html for json": faulty_servers.answering("200 OK", b"<html>Welcome to the hotel</html>"),
+        "half a response": faulty_servers.answering("200 OK", b'{"jsonrpc"', length=5000),
+        "half a json": faulty_servers.answering("200 OK", b'{"jsonrpc": "2.0", "id": 1, "res'),
         "no http": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"),
-        "redirect": failing.answering("302 Found", b"", "text/plain", "Location: http://127.0.0.1:1/steal"),
-        "a list": failing.answering("200 OK", b"[]"),
-        "another shape": failing.answering("200 OK", json.dumps(_RESULT).encode()),
-        "too long": failing.answering("200 OK", b" " * 5_000_000),
-        "tls": failing.answering("200 OK", b"{}"),
+        "redirect": faulty_servers.answering("302 Found", b"", "text/plain", "Location: http://127.0.0.1:1/steal"),
+        "a list": faulty_servers.answering("200 OK", b"[]"),
+        "another shape": faulty_servers.answering("200 OK", json.dumps(_RESULT).encode()),
+        "too long": faulty_servers.answering("200 OK", b" " * 5_000_000),
+        "tls": faulty_servers.answering("200 OK", b"{}"),
         "tls to plain": lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     }
-    context = failing.untrusted(folder) if failure == "tls" else None
-    with failing.serving(handlers[failure], context) as port:
+    context = faulty_servers.untrusted(folder) if failure == "tls" else None
+    with faulty_servers.serving(handlers[failure], context) as port:
         yield f"{'https' if failure.startswith('tls') else 'http'}://127.0.0.1:{port}/mcp"
 
 
@@ -109,9 +109,11 @@ def test_a_commit_goes_through_whatever_the_bus_does(repo: Work, tmp_path: Path,
 
 def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: Work) -> None:
     reached: list[bytes] = []
-    with failing.serving(lambda connection: reached.append(connection.recv(65536))) as port:
-        redirect = failing.answering("307 Temporary Redirect", b"", "text/plain", f"Location: http://127.0.0.1:{port}/")
-        with failing.serving(redirect) as first:
+    with faulty_servers.serving(lambda connection: reached.append(connection.recv(65536))) as port:
+        redirect = faulty_servers.answering(
+            "307 Temporary Redirect", b"", "text/plain", f"Location: http://127.0.0.1:{port}/"
+        )
+        with faulty_servers.serving(redirect) as first:
             repo.install(f"http://127.0.0.1:{first}/mcp", "--client", "none")
             repo.add("docs/adr/0001-a.md")
             assert repo.commit(LLM_BUS_TOKEN=TOKEN).code == 0
@@ -148,7 +150,7 @@ def test_a_commit_goes_through_whatever_the_configuration_says(plain: Work, conf
 
 @pytest.mark.parametrize("token", ["", "lbus_é", "two\nlines", "x" * 100_000])
 def test_a_commit_goes_through_whatever_the_token_is(plain: Work, token: str) -> None:
-    with failing.serving(failing.answering("401 Unauthorized", b"{}")) as port:
+    with faulty_servers.serving(faulty_servers.answering("401 Unauthorized", b"{}")) as port:
         plain.install(f"http://127.0.0.1:{port}/mcp", "--client", "none")
         plain.add("docs/adr/0001-a.md")
         done = plain.commit(LLM_BUS_TOKEN=token)

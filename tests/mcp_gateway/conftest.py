@@ -8,8 +8,8 @@ import pytest
 from bus.db import Database
 from tests import servers
 from tests.factories import Agent, make_agent, make_project
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.wire import Wire
 
 
 @pytest.fixture(scope="session")

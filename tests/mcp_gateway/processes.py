@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests import forked
-from tests.forked import Forked
+from tests import process_pool
+from tests.process_pool import Forked
 
 # Patience, not a promise: the first import of a fresh environment compiles everything.
 _START_SECONDS = 180
@@ -63,7 +63,7 @@ def _start(database_url: str, env: dict[str, str]) -> Process:
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
         given = {**_clean(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
-        popen = forked.start("mcp_gateway", env=given, output=output)
+        popen = process_pool.start("mcp_gateway", env=given, output=output)
     return Process(f"http://127.0.0.1:{port}/mcp", popen, log)
 
 

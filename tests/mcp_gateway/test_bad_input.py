@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bus.db import Database
-from mcp_gateway.toolkit import Tool
+from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.wire import Reply, Wire
+from tests.mcp_gateway.mcp_client import Reply, Wire
 
 _GOOD: dict[str, Any] = {
     "body": "text",

@@ -6,8 +6,8 @@ from threading import Barrier
 
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import Process
-from tests.mcp_gateway.wire import Wire
 
 
 def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap(

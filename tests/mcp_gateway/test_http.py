@@ -11,8 +11,8 @@ from bus.db import Database
 from bus.rules.token_format import mint
 from bus.tenancy import owners
 from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.wire import Wire
 
 Connect = Callable[..., Wire]
 both_eras = pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])

@@ -7,7 +7,7 @@ import pytest
 
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.wire import Reply, Wire
+from tests.mcp_gateway.mcp_client import Reply, Wire
 
 _NOWHERE = 4242
 

@@ -14,9 +14,9 @@ from bus.rules.token_format import mint
 from bus.tenancy import owners, tokens
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import make_team
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.wire import Wire
-from tests.scraping import TOKEN, scrape
+from tests.metrics_scrape import TOKEN, scrape
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from bus.ctx import Ctx
 from bus.db import Database
 from bus.tenancy import humans
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.wire import Wire
+from tests.mcp_gateway.mcp_client import Wire
 
 
 def _owner(db: Database, team: Team) -> Ctx:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from bus.coordination import presence
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import running
-from tests.mcp_gateway.wire import Wire
 
 
 def _wait_for(check: Callable[[], bool], seconds: float) -> bool:

@@ -14,10 +14,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bus.db import Database
 from tests import servers
 from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.mcp_client import Wire
 from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.raw import line_to, usual_call
-from tests.mcp_gateway.wire import Wire
-from tests.receiver import Receiver, receiving
+from tests.mcp_gateway.raw_http import line_to, usual_call
+from tests.webhook_server import Receiver, receiving
 
 _KEY = "c0ffee5ec2e7c0ffee5ec2e7c0ffee5e"
 _SAID = "call ada@example.org, the password is tr0ub4dor"

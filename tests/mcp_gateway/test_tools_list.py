@@ -8,7 +8,7 @@ import jsonschema
 from bus.agent_guide import INSTRUCTIONS
 from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.wire import Wire
+from tests.mcp_gateway.mcp_client import Wire
 
 EVERYONE = [
     "whoami",

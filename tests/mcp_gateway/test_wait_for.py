@@ -12,8 +12,8 @@ from bus.coordination import posts
 from bus.db import Database
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.mcp_client import Reply, Wire
 from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.wire import Reply, Wire
 
 _PATIENCE = 20.0
 

@@ -9,9 +9,9 @@ from bus.db import Database
 from bus.tenancy import owners
 from bus.tenancy.owners import Owner
 from tests.webapp.browser import chromium
-from tests.webapp.issuers import GitHub, Issuer, served
-from tests.webapp.visits import Browser, Web
-from tests.webapp.worlds import World, fill
+from tests.webapp.fake_oidc import GitHub, Issuer, served
+from tests.webapp.sample_data import World, fill
+from tests.webapp.web_client import Browser, Web
 
 # One fixture for all files: a second Chromium at one time would need a second loop in the same thread.
 __all__ = ["chromium"]

@@ -11,10 +11,10 @@ from bus.notifications import outbox
 from bus.rules.token_format import fingerprint as hashed
 from bus.tenancy import audit, grants, invites, members, participants, projects, tokens
 from bus.tenancy.projects import ProjectSettings
-from tests.checks import fingerprint
+from tests.assertions import fingerprint
 from tests.factories import make_agent, make_owner
-from tests.webapp.visits import Browser, Web
-from tests.webapp.worlds import World, fill, inside
+from tests.webapp.sample_data import World, fill, inside
+from tests.webapp.web_client import Browser, Web
 
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
 

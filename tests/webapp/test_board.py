@@ -15,10 +15,10 @@ from bus.db import Database
 from tests.factories import Agent, make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running
 from tests.webapp.browser import PHONE, opened
-from tests.webapp.live import live
-from tests.webapp.steps import call, sign_in
-from tests.webapp.visits import Browser, Web
-from tests.webapp.worlds import World, fill, inside
+from tests.webapp.live_server import live
+from tests.webapp.sample_data import World, fill, inside
+from tests.webapp.scenario_steps import call, sign_in
+from tests.webapp.web_client import Browser, Web
 
 _PART = {"X-Part": "1"}
 

@@ -11,13 +11,13 @@ from jinja2 import ChoiceLoader, DictLoader
 from playwright.sync_api import Browser, Page, expect
 
 from bus.db import Database
-from tests.webapp import examples
+from tests.webapp import page_catalog
 from tests.webapp.browser import LAPTOP, NARROWEST, opened
-from tests.webapp.issuers import Issuer, served
-from tests.webapp.live import live
-from tests.webapp.screens import sign_in
-from tests.webapp.visits import Web
-from webapp.page import PublicPages, render
+from tests.webapp.fake_oidc import Issuer, served
+from tests.webapp.live_server import live
+from tests.webapp.screenshots import sign_in
+from tests.webapp.web_client import Web
+from webapp.blueprints import PublicPages, render
 
 # What WCAG 2.2 AA asks for, and axe can decide.
 _RULES = {
@@ -30,25 +30,30 @@ _COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 
 @pytest.fixture
-def example(db: Database) -> examples.Example:
-    return examples.fill(db)
+def example(db: Database) -> page_catalog.Example:
+    return page_catalog.fill(db)
 
 
 @pytest.fixture
-def pages(database_url: str, example: examples.Example) -> list[examples.Shown]:
-    with closing(Web(database_url, **examples.ENV)) as web:
-        return list(examples.every_page(web, example))
+def pages(database_url: str, example: page_catalog.Example) -> list[page_catalog.Shown]:
+    with closing(Web(database_url, **page_catalog.ENV)) as web:
+        return list(page_catalog.every_page(web, example))
 
 
 @pytest.fixture
 def url(database_url: str) -> Iterator[str]:
-    with live(database_url, **examples.ENV) as address:
+    with live(database_url, **page_catalog.ENV) as address:
         yield address
 
 
 def _look_at_all(
-    chromium: Browser, url: str, db: Database, example: examples.Example, pages: list[examples.Shown], **options: object
-) -> Iterator[tuple[Page, examples.Shown]]:
+    chromium: Browser,
+    url: str,
+    db: Database,
+    example: page_catalog.Example,
+    pages: list[page_catalog.Shown],
+    **options: object,
+) -> Iterator[tuple[Page, page_catalog.Shown]]:
     for private in (False, True):
         with opened(chromium, **options) as page:
             if private:
@@ -60,7 +65,7 @@ def _look_at_all(
 
 
 def test_every_page_can_be_read_and_pressed_by_everybody(
-    chromium: Browser, url: str, db: Database, example: examples.Example, pages: list[examples.Shown]
+    chromium: Browser, url: str, db: Database, example: page_catalog.Example, pages: list[page_catalog.Shown]
 ) -> None:
     """Each page is opened once and looked at four times: by axe, light and dark; narrow; and with a finger."""
     found: list[Any] = []
@@ -112,7 +117,7 @@ def test_dark_is_dark(chromium: Browser, url: str) -> None:
 
 
 def test_somebody_signs_in_by_keyboard_alone(
-    chromium: Browser, url: str, db: Database, example: examples.Example
+    chromium: Browser, url: str, db: Database, example: page_catalog.Example
 ) -> None:
     with opened(chromium) as page:
         sign_in(page, url, db, example)
@@ -137,7 +142,7 @@ def test_somebody_signs_in_by_keyboard_alone(
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_what_destroys_asks_first_and_can_be_cancelled(
-    chromium: Browser, url: str, db: Database, example: examples.Example, scripts: bool
+    chromium: Browser, url: str, db: Database, example: page_catalog.Example, scripts: bool
 ) -> None:
     with opened(chromium, java_script_enabled=scripts) as page:
         sign_in(page, url, db, example)

@@ -11,8 +11,8 @@ from bus.billing import credits, metering
 from bus.db import Database
 from bus.tenancy import owners
 from tests.factories import make_owner
-from tests.webapp.visits import Browser, Web
-from tests.webapp.worlds import World, spend
+from tests.webapp.sample_data import World, spend
+from tests.webapp.web_client import Browser, Web
 
 _TAGS = re.compile(r"<[^>]+>")
 

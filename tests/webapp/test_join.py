@@ -19,7 +19,7 @@ from bus.db import Database
 from bus.rules.token_format import fingerprint, mint_code
 from bus.tenancy import invites, owners, participants, projects, tokens
 from tests.factories import make_agent, make_owner, make_project
-from tests.webapp.visits import Browser, Form, Web, same_but
+from tests.webapp.web_client import Browser, Form, Web, same_but
 from webapp.app import create_app
 
 WEB = "https://bus.example.org"

@@ -15,14 +15,14 @@ from bus.db import Connection, Database
 from bus.operations import jobs, process_registry, queries
 from bus.tenancy import audit, invites, owners
 from bus.tenancy.owners import Owner
-from tests.checks import fingerprint
+from tests.assertions import fingerprint
+from tests.concurrency import at_once
 from tests.factories import make_agent, make_owner, make_project
-from tests.racing import at_once
-from tests.webapp.issuers import Issuer
-from tests.webapp.visits import Browser, Form, Web
-from tests.webapp.vouching import from_provider, to_provider
-from tests.webapp.worlds import World
-from webapp.page import OperatorPages
+from tests.webapp.fake_oidc import Issuer
+from tests.webapp.oauth_flow import from_provider, to_provider
+from tests.webapp.sample_data import World
+from tests.webapp.web_client import Browser, Form, Web
+from webapp.blueprints import OperatorPages
 
 _WORK = ("session", "secret", "sealed", "service_sample")
 

@@ -9,8 +9,8 @@ import pytest
 from bus.db import Database
 from bus.tenancy import audit
 from tests.factories import make_owner, make_project
-from tests.webapp.visits import Browser
-from tests.webapp.worlds import World, inside
+from tests.webapp.sample_data import World, inside
+from tests.webapp.web_client import Browser
 
 
 def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
@@ -23,7 +23,7 @@ def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
         audit.record(conn, ada.id, "cli", "x.y", "=HYPERLINK(1)", project_id=apollo.id)
         for number in range(25):
             audit.record(conn, eve.id, "eve", "token.rotate", f"eve/{number}")
-    monkeypatch.setattr("webapp.acts.BATCH", 10)
+    monkeypatch.setattr("webapp.audit_export.BATCH", 10)
 
     def lines(query: str) -> list[dict[str, object]]:
         text = desk.get(f"/operator/audit/export.jsonl?{query}").text

@@ -12,9 +12,9 @@ from bus.db import Database
 from bus.operations import retention
 from bus.rules.token_format import fingerprint
 from bus.tenancy import owners
+from tests.concurrency import PATIENCE, at_once, losers, race, winners
 from tests.factories import make_owner
-from tests.racing import PATIENCE, at_once, losers, race, winners
-from tests.webapp.visits import HOST, Browser, Web
+from tests.webapp.web_client import HOST, Browser, Web
 
 COOKIE = "__Host-llm-bus"
 WEEK = timedelta(days=7)

@@ -16,8 +16,8 @@ from bus.coordination import posts
 from bus.db import Database
 from tests import servers
 from tests.factories import make_agent
-from tests.webapp.visits import Web
-from tests.webapp.worlds import World, inside
+from tests.webapp.sample_data import World, inside
+from tests.webapp.web_client import Web
 from webapp.streams import MOST_OF_ONE, Streams
 
 _SECONDS = 20

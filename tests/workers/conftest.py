@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bus.db import Database
-from tests.queue import Queue
+from tests.redis_server import Queue
 
 
 @pytest.fixture

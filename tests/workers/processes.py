@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import forked
-from tests.forked import Forked
+from tests import process_pool
+from tests.process_pool import Forked
 
 PATIENCE = 60.0
 # What a test waits for comes often; what it does not wait for stays away.
@@ -42,7 +42,7 @@ def start(role: str, database_url: str, redis_url: str, **env: str) -> Process:
     handle, name = tempfile.mkstemp(prefix=f"{role}-", suffix=".log")
     given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": EVERY, **env}
     with os.fdopen(handle, "wb") as output:
-        popen = forked.start("workers", role, env={**os.environ, **given}, output=output)
+        popen = process_pool.start("workers", role, env={**os.environ, **given}, output=output)
     return Process(role, popen, Path(name))
 
 

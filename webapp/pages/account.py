@@ -9,9 +9,9 @@ from werkzeug.wrappers import Response
 
 from bus.auth import identities, sessions
 from bus.auth.identities import Identity
-from webapp import visitors
-from webapp.engine import options, providers, reading, refused_to, writing
-from webapp.page import Pages, see_other
+from webapp import auth
+from webapp.blueprints import Pages, see_other
+from webapp.context import options, providers, reading, refused_to, writing
 from webapp.ratelimit import admit
 
 pages = Pages("account", prefix="/account")
@@ -35,13 +35,13 @@ class Way:
 def limit() -> None:
     """An account changes a few times a year; who sends this much is a program."""
     if request.method == "POST":
-        admit("account", str(visitors.current_owner().id), options().sign_in_per_minute)
+        admit("account", str(auth.current_owner().id), options().sign_in_per_minute)
 
 
 @pages.get("/")
 def index() -> str:
     """Handle and e-mail, ways in, sessions."""
-    owner = visitors.current_owner()
+    owner = auth.current_owner()
     with reading() as conn:
         ways = [_way(one) for one in identities.list_(conn, owner.id)]
         open_sessions = sessions.list_(conn, owner.id, idle=options().session_idle)
@@ -53,9 +53,9 @@ def index() -> str:
         addresses_to_use=[one for one in ways if one.email and one.email.lower() != owner.email.lower()],
         # One may have two accounts at a provider; the first offer is a provider that is not linked yet.
         offers=sorted(providers().values(), key=lambda provider: provider.name in used),
-        vouched=visitors.vouched_by_proxy(),
+        vouched=auth.vouched_by_proxy(),
         sessions=[(one, _method(one.method)) for one in open_sessions],
-        here=visitors.current_session().id,
+        here=auth.current_session().id,
     )
 
 
@@ -63,10 +63,10 @@ def index() -> str:
 def unlink(identity_id: int) -> Response:
     """Take one way in away, never the last, and sign every other browser out: some may have come by it."""
     with refused_to(url_for(".index", _anchor="ways")), writing() as conn:
-        owner = visitors.current_owner()
+        owner = auth.current_owner()
         identities.unlink(conn, owner, identity_id)
-        sessions.end_all(conn, owner.id, but=visitors.current_session().id)
-        visitors.renew(conn)
+        sessions.end_all(conn, owner.id, but=auth.current_session().id)
+        auth.renew(conn)
     flash("That way in is closed, and your other browsers are signed out.", "success")
     return see_other(".index", _anchor="ways")
 
@@ -75,8 +75,8 @@ def unlink(identity_id: int) -> Response:
 def use_email(identity_id: int) -> Response:
     """Make the verified address of a linked sign-in the account's address."""
     with refused_to(url_for(".index")), writing() as conn:
-        address = identities.set_email(conn, visitors.current_owner(), identity_id)
-        visitors.renew(conn)
+        address = identities.set_email(conn, auth.current_owner(), identity_id)
+        auth.renew(conn)
     flash(f"Your e-mail address is now {address}.", "success")
     return see_other(".index")
 
@@ -84,13 +84,13 @@ def use_email(identity_id: int) -> Response:
 @pages.post("/ways/proxy")
 def link_proxy() -> Response:
     """Link who the proxy in front says is there."""
-    claim = visitors.vouched_by_proxy()
+    claim = auth.vouched_by_proxy()
     if claim is None:
         raise NotFound
-    owner = visitors.current_owner()
+    owner = auth.current_owner()
     with refused_to(url_for(".index", _anchor="ways")), writing() as conn:
         identities.link(conn, owner, claim)
-        visitors.renew(conn)
+        auth.renew(conn)
     flash("Your company's sign-in is linked.", "success")
     return see_other(".index", _anchor="ways")
 
@@ -99,10 +99,10 @@ def link_proxy() -> Response:
 def end_session(session_id: int) -> Response:
     """Sign one browser out."""
     with writing() as conn:
-        if not sessions.end(conn, visitors.current_owner().id, session_id):
+        if not sessions.end(conn, auth.current_owner().id, session_id):
             raise NotFound
-    if session_id == visitors.current_session().id:
-        visitors.sign_out()
+    if session_id == auth.current_session().id:
+        auth.sign_out()
         return see_other("home.index")
     flash("That browser is signed out.", "success")
     return see_other(".index", _anchor="sessions")
@@ -112,8 +112,8 @@ def end_session(session_id: int) -> Response:
 def end_all_sessions() -> Response:
     """Sign every browser out, this one too."""
     with writing() as conn:
-        sessions.end_all(conn, visitors.current_owner().id)
-    visitors.sign_out()
+        sessions.end_all(conn, auth.current_owner().id)
+    auth.sign_out()
     flash("You are signed out everywhere.", "success")
     return see_other("sign_in.index")
 
@@ -121,7 +121,7 @@ def end_all_sessions() -> Response:
 def _way(one: Identity) -> Way:
     name = next((provider.name for provider in providers().values() if provider.issuer == one.issuer), None)
     if name is None:
-        name = "The proxy in front" if one.issuer == visitors.SSO_ISSUER else one.issuer
+        name = "The proxy in front" if one.issuer == auth.SSO_ISSUER else one.issuer
     return Way(one.id, name, one.email, one.subject, one.created_at, one.last_used_at)
 
 

@@ -9,8 +9,8 @@ Source: docs/decisions/0024-live-board.md
 from flask import Response, g, make_response, render_template, request
 
 from bus.coordination import board
-from webapp.engine import reading
-from webapp.page import Entry, ProjectPages, current_project
+from webapp.blueprints import Entry, ProjectPages, current_project
+from webapp.context import reading
 
 pages = ProjectPages("board", tab=Entry("Board", 7))
 

@@ -17,12 +17,12 @@ from bus.billing.credits import Entry as Line
 from bus.billing.usage import Forecast, Usage
 from bus.db import Database
 from bus.notifications import outbox
-from webapp import billing, drawing
-from webapp.desk import PER_PAGE, asked_number, csv_text, split, this_page
-from webapp.drawing import Plot, Series
-from webapp.engine import database, reading, refused_on, writing
-from webapp.page import Entry, Pages, see_other
-from webapp.visitors import current_owner
+from webapp import billing, svg_charts
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, Pages, see_other
+from webapp.context import database, reading, refused_on, writing
+from webapp.forms import PER_PAGE, asked_number, csv_text, split, this_page
+from webapp.svg_charts import Plot, Series
 
 pages = Pages("credits", prefix="/admin/credits", entry=Entry("Credits", 35, when=billing.concerns_viewer))
 
@@ -30,7 +30,7 @@ _USUAL_DAYS = 30
 # How far the picture of the balance looks ahead at most.
 _AHEAD_DAYS = 30
 # The last colour is for what is put together.
-_SERIES = drawing.COLOURS - 1
+_SERIES = svg_charts.COLOURS - 1
 _BATCH = 1000
 
 
@@ -202,7 +202,7 @@ def _draw_used(used: Usage) -> Plot:
         series.append(Series("others", [sum(day.by_project[_SERIES:]) for day in used.days]))
     bins = [f"{day.day:%-d %b}" for day in used.days]
     says = f"Credits used on each of the last {len(bins)} days: {used.credits:,} in all."
-    return drawing.columns(series, bins, says=says)
+    return svg_charts.columns(series, bins, says=says)
 
 
 def _draw_balance(used: Usage, to_come: list[tuple[date, float]]) -> Plot:
@@ -224,7 +224,7 @@ def _draw_balance(used: Usage, to_come: list[tuple[date, float]]) -> Plot:
     says = f"The balance at the end of each day: {first:,} credits at first, {last:,} now."
     if to_come and not to_come[-1][1]:
         says += f" At the present pace nothing is left on {to_come[-1][0]:%-d %B}."
-    return drawing.lines(series, [f"{day:%-d %b}" for day in days], says=says)
+    return svg_charts.lines(series, [f"{day:%-d %b}" for day in days], says=says)
 
 
 def _name(share: usage.Share) -> str:

@@ -3,9 +3,9 @@
 from flask import Response
 
 from bus.coordination import dashboard
-from webapp.engine import reading
-from webapp.page import Entry, Pages, render
-from webapp.visitors import current_owner
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, Pages, render
+from webapp.context import reading
 
 pages = Pages("dashboard", prefix="/admin", entry=Entry("Dashboard", 10))
 

@@ -13,9 +13,9 @@ from bus.coordination.posts import Posts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
-from webapp.desk import ID, acted, asked_number, caller, choices, this_page, words
-from webapp.engine import reading, refused_on, refused_to, writing
-from webapp.page import Entry, ProjectPages, current_project, render, see_other
+from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
+from webapp.context import reading, refused_on, refused_to, writing
+from webapp.forms import ID, acted, asked_number, caller, choices, this_page, words
 
 pages = ProjectPages("handoffs", tab=Entry("Handoffs", 10))
 

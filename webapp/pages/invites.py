@@ -10,10 +10,10 @@ from wtforms.validators import NumberRange
 
 from bus import limits
 from bus.tenancy import invites, people
-from webapp.desk import ADMIN_MAY, ID, asked_number, choices, keep_card, kind_field, split, this_page, words
-from webapp.engine import reading, refused_on, refused_to, writing
-from webapp.page import Entry, ProjectPages, current_project, render, see_other
-from webapp.visitors import current_owner
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
+from webapp.context import reading, refused_on, refused_to, writing
+from webapp.forms import ADMIN_MAY, ID, asked_number, choices, keep_card, kind_field, split, this_page, words
 
 pages = ProjectPages("invites", tab=Entry("Invites", 60))
 

@@ -13,8 +13,8 @@ from bus.rules.token_format import fingerprint, is_code
 from bus.tenancy import invite_redemption
 from bus.tenancy.invite_redemption import Offer
 from bus.tenancy.participations import Grant
-from webapp.engine import addresses, options, reading, writing
-from webapp.page import PublicPages, machine, no_store
+from webapp.blueprints import PublicPages, machine, no_store
+from webapp.context import addresses, options, reading, writing
 from webapp.ratelimit import admit, client_address
 
 pages = PublicPages("join")

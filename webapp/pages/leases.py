@@ -10,9 +10,9 @@ from bus.coordination.leases import Holders
 from bus.errors import BusError
 from bus.rules.lease_contention import contended
 from bus.tenancy import humans
-from webapp.desk import ID, acted, asked_number, caller, this_page, words
-from webapp.engine import reading, refused_to, writing
-from webapp.page import Entry, ProjectPages, current_project, render, see_other
+from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
+from webapp.context import reading, refused_to, writing
+from webapp.forms import ID, acted, asked_number, caller, this_page, words
 
 pages = ProjectPages("leases", tab=Entry("Leases", 30))
 

@@ -16,9 +16,9 @@ from bus.ctx import Ctx
 from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.rules.enums import EVENT_TYPES
-from webapp.desk import ID, PER_PAGE, asked_number, caller, choices, csv_text, this_page, words
-from webapp.engine import database, reading
-from webapp.page import Entry, ProjectPages, current_project, render
+from webapp.blueprints import Entry, ProjectPages, current_project, render
+from webapp.context import database, reading
+from webapp.forms import ID, PER_PAGE, asked_number, caller, choices, csv_text, this_page, words
 
 pages = ProjectPages("ledger", tab=Entry("Ledger", 50))
 

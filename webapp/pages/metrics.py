@@ -5,7 +5,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import NotFound, Unauthorized
 
 from bus.operations.metrics import CONTENT_TYPE, Metrics
-from webapp.page import PublicPages, machine
+from webapp.blueprints import PublicPages, machine
 
 pages = PublicPages("metrics")
 
@@ -14,7 +14,7 @@ pages = PublicPages("metrics")
 @machine
 def index() -> Response:
     """The metrics; there is no such page without METRICS_TOKEN."""
-    metrics: Metrics = current_app.extensions["bus.operations.metrics"]
+    metrics: Metrics = current_app.extensions["bus.metrics"]
     status = metrics.status(request.headers.get("Authorization"))
     if status == 404:
         raise NotFound

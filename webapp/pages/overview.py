@@ -5,10 +5,10 @@ from flask import Response
 from bus.coordination import dashboard, ledger
 from bus.tenancy import grants
 from bus.tenancy.grants import Member
-from webapp.desk import PER_PAGE, caller
-from webapp.engine import reading
-from webapp.page import Entry, ProjectPages, current_project, render
-from webapp.visitors import current_owner
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, ProjectPages, current_project, render
+from webapp.context import reading
+from webapp.forms import PER_PAGE, caller
 
 pages = ProjectPages("overview", path="", tab=Entry("Overview", 5))
 

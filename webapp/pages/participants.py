@@ -7,10 +7,10 @@ from werkzeug.wrappers import Response as BaseResponse
 from bus import limits
 from bus.errors import BusError
 from bus.tenancy import participations, people
-from webapp.desk import ID, PER_PAGE, asked_number, kind_field, needed, split, this_page
-from webapp.engine import reading, refused_on, refused_to, writing
-from webapp.page import Entry, Pages, see_other
-from webapp.visitors import current_owner
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, Pages, see_other
+from webapp.context import reading, refused_on, refused_to, writing
+from webapp.forms import ID, PER_PAGE, asked_number, kind_field, needed, split, this_page
 
 pages = Pages("participants", prefix="/admin/participants", entry=Entry("Participants", 30))
 

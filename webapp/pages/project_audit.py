@@ -8,11 +8,11 @@ from flask import render_template, request
 from bus.errors import BusError
 from bus.tenancy import audit
 from bus.tenancy.audit import Act
-from webapp.acts import ActsForm, asked
-from webapp.desk import PER_PAGE, asked_number, split, this_page
-from webapp.engine import reading
-from webapp.page import Entry, ProjectPages, current_project
-from webapp.visitors import current_owner
+from webapp.audit_export import ActsForm, asked
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, ProjectPages, current_project
+from webapp.context import reading
+from webapp.forms import PER_PAGE, asked_number, split, this_page
 
 pages = ProjectPages("project_audit", path="audit", tab=Entry("Audit", 70))
 

@@ -13,10 +13,10 @@ from bus import limits
 from bus.notifications import outbox
 from bus.tenancy import projects
 from bus.tenancy.projects import ProjectSettings
-from webapp.desk import ID, keep_card, needed, words
-from webapp.engine import reading, refused_on, refused_to, writing
-from webapp.page import Entry, ProjectPages, current_project, see_other
-from webapp.visitors import current_owner
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, ProjectPages, current_project, see_other
+from webapp.context import reading, refused_on, refused_to, writing
+from webapp.forms import ID, keep_card, needed, words
 
 pages = ProjectPages("project_settings", path="settings", tab=Entry("Settings", 80))
 

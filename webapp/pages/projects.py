@@ -7,10 +7,10 @@ from werkzeug.wrappers import Response as BaseResponse
 from bus import limits
 from bus.coordination import dashboard
 from bus.tenancy import humans, projects
-from webapp.desk import PER_PAGE, needed, split, this_page
-from webapp.engine import reading, refused_on, writing
-from webapp.page import Entry, Pages, render, see_other
-from webapp.visitors import current_owner
+from webapp.auth import current_owner
+from webapp.blueprints import Entry, Pages, render, see_other
+from webapp.context import reading, refused_on, writing
+from webapp.forms import PER_PAGE, needed, split, this_page
 
 pages = Pages("projects", prefix="/admin/projects", entry=Entry("Projects", 20))
 

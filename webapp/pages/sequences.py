@@ -3,9 +3,9 @@
 from flask import Response, request
 
 from bus.coordination import sequences
-from webapp.desk import caller, this_page
-from webapp.engine import reading
-from webapp.page import Entry, ProjectPages, current_project, render
+from webapp.blueprints import Entry, ProjectPages, current_project, render
+from webapp.context import reading
+from webapp.forms import caller, this_page
 
 pages = ProjectPages("sequences", tab=Entry("Sequences", 40))
 

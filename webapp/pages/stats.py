@@ -4,8 +4,8 @@ from flask import Response, jsonify
 from werkzeug.exceptions import NotFound
 
 from bus.analytics import service_totals
-from webapp.engine import options, writing
-from webapp.page import PublicPages, machine
+from webapp.blueprints import PublicPages, machine
+from webapp.context import options, writing
 
 pages = PublicPages("stats")
 

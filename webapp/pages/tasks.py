@@ -11,9 +11,9 @@ from bus.coordination import task_queries, tasks
 from bus.coordination.task_queries import Tasks
 from bus.errors import BusError, InvalidArgument
 from bus.rules.task_transitions import STATUSES
-from webapp.desk import ID, PER_PAGE, acted, asked_number, caller, choices, needed, this_page, words
-from webapp.engine import reading, refused_on, refused_to, writing
-from webapp.page import Entry, ProjectPages, current_project, render, see_other
+from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
+from webapp.context import reading, refused_on, refused_to, writing
+from webapp.forms import ID, PER_PAGE, acted, asked_number, caller, choices, needed, this_page, words
 
 pages = ProjectPages("tasks", tab=Entry("Tasks", 20))
 

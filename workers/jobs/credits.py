@@ -2,7 +2,7 @@
 
 from bus.billing import credits, metering
 from bus.db import Connection
-from workers.job import Work, job
+from workers.job_runner import Work, job
 
 
 @job(every=60)

@@ -1,7 +1,7 @@
 """Invites end by the clock."""
 
 from bus.coordination import expiry
-from workers.job import Work, job
+from workers.job_runner import Work, job
 
 
 @job(every=60)

@@ -1,7 +1,7 @@
 """Overdue handoffs are escalated."""
 
 from bus.coordination import escalation
-from workers.job import Work, job
+from workers.job_runner import Work, job
 
 
 @job(every=10)

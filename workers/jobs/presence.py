@@ -1,7 +1,7 @@
 """The absent fade."""
 
 from bus.coordination import expiry
-from workers.job import Work, job
+from workers.job_runner import Work, job
 
 
 @job(every=30)

@@ -1,7 +1,7 @@
 """The rollup follows the ledgers."""
 
 from bus.analytics import rollups
-from workers.job import Work, job
+from workers.job_runner import Work, job
 
 
 @job(every=30)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from bus.analytics.reports import Activity, ProjectReport
 from cli.demo.check import differences
-from cli.demo.steps import Expected
+from cli.demo.model import Expected
 
 _PLANNED = Expected({"post": 3, "ack": 2}, acked=2, anchored=1, collisions=0)
 _REPORT = ProjectReport(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cli.demo.model import Label, Plan, Result
 from cli.demo.plan import LEAST_AGENTS, budget, least_events, make_plan
-from cli.demo.steps import Label, Plan, Result
 
 _fleets = st.tuples(st.integers(LEAST_AGENTS, 40), st.integers(1, 20))
 

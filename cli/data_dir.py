@@ -1,0 +1,157 @@
+"""The data folder: where it is, that only one `up` works in it, and what lies in it."""
+
+import fcntl
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from cli.embedded import account as accounts
+from cli.exit_codes import CliError
+from cli.files import give_to_owner_of_folder
+
+_SYSTEM_FOLDER = Path("/var/lib/llm-bus")
+
+
+def source_root() -> Path | None:
+    """The checkout that this code runs from, or None when it was installed as a package."""
+    root = Path(__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").exists() and (root / "Procfile").exists() else None
+
+
+def locate(explicit: Path | None) -> Path:
+    """Return the data folder, which need not exist yet: `explicit`, LLM_BUS_DATA, or the default.
+
+    Raises:
+        CliError: we are root, and the account that will run PostgreSQL cannot enter the folder that was
+            asked for. A default folder moves to /var/lib instead, always to the same place.
+    """
+    named = explicit or (Path(text) if (text := os.environ.get("LLM_BUS_DATA", "").strip()) else None)
+    wanted = (named or _default()).expanduser().absolute()
+    account = server_account(wanted)
+    if account is None:
+        return wanted
+    blocked = _blocked(wanted, account)
+    if blocked is None:
+        return wanted
+    if named is None:
+        return _SYSTEM_FOLDER / hashlib.sha256(str(wanted).encode()).hexdigest()[:12]
+    raise CliError(
+        f"PostgreSQL refuses to run as root. It runs as the user {account.name} instead, who cannot enter "
+        f"{blocked}. Choose a folder below one that everybody may enter, such as "
+        f"--data {_SYSTEM_FOLDER}/bus, or allow it: chmod o+x {blocked}"
+    )
+
+
+def server_account(folder: Path) -> accounts.Account | None:
+    """Whom PostgreSQL of this data folder runs as; None for ourselves.
+
+    Raises:
+        CliError: we are root, and there is no account to run it as.
+    """
+    try:
+        return accounts.choose(folder)
+    except LookupError as error:
+        raise CliError(str(error)) from error
+
+
+def make(folder: Path) -> None:
+    """Create the data folder and what is missing above it.
+
+    Raises:
+        CliError: it cannot be written to.
+    """
+    as_root = os.geteuid() == 0
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir()
+            # The umask may be strict, and as root another account has to pass through.
+            path.chmod((0o711 if as_root else 0o700) if path == folder else 0o755)
+        if as_root and not missing and _is_fresh(folder):
+            folder.chmod(folder.stat().st_mode & 0o777 | 0o011)
+        for name in ("logs", "postgres", "redis"):
+            inside = folder / name
+            if not inside.exists():
+                inside.mkdir(mode=0o711 if as_root else 0o700)
+                give_to_owner_of_folder(inside)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError
+    except OSError as error:
+        raise CliError(
+            f"The data folder {folder} cannot be used: {error.strerror or 'it belongs to another user'}. "
+            "Run llm-bus as the user it belongs to, or choose another one with --data."
+        ) from error
+
+
+class Lock:
+    """Held while `up` works in a folder. The kernel lets go of it however the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._descriptor: int | None = None
+
+    def take(self) -> bool:
+        """Take the lock; False when another `up` has it."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        give_to_owner_of_folder(self._path)
+        # Other commands look at the lock for an instant (`is_held`); that is no reason to give up.
+        for _ in range(10):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            else:
+                self._descriptor = descriptor
+                return True
+        os.close(descriptor)
+        return False
+
+    def release(self) -> None:
+        """Let another `up` in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether an `up` works in the folder now."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _default() -> Path:
+    root = source_root()
+    if root is not None:
+        return root / ".data"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "llm-bus"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "llm-bus"
+
+
+def _blocked(wanted: Path, account: accounts.Account) -> Path | None:
+    """The outermost folder on the way to `wanted` that the account cannot enter."""
+    existing = [path for path in (wanted, *wanted.parents) if path.exists()]
+    if _is_fresh(wanted):
+        existing.remove(wanted)
+    if accounts.reaches(account, existing[0]):
+        return None
+    return next((path for path in reversed(existing) if not accounts.reaches(account, path)), existing[0])
+
+
+def _is_fresh(folder: Path) -> bool:
+    """An empty folder of ours that was given to us to be the data folder, as by `mktemp -d`: ours to open."""
+    try:
+        return folder.stat().st_uid == os.geteuid() and not any(folder.iterdir())
+    except OSError:
+        return False

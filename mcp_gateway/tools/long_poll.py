@@ -1,0 +1,28 @@
+"""The tool that waits: wait_for."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from bus.coordination import long_poll
+from bus.ctx import Ctx
+from bus.db import Connection
+from mcp_gateway.tool_registry import tool
+from mcp_gateway.tools.arguments import Surface
+
+Kind = Literal["inbox", "acks", "lease", "task", "any"]
+WAIT_SECONDS = 25
+
+
+@tool(waits=True)
+def wait_for(
+    conn: Connection,
+    ctx: Ctx,
+    kind: Kind = "any",
+    surface: Surface | None = None,
+    take: bool = False,
+    timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = WAIT_SECONDS,
+) -> long_poll.Wait:
+    """Wait for unacked posts (inbox), acks of your posts, a surface to become free (lease) or a ready task; take also
+    starts the task. Answers at once if there is something, else when there is; timed_out: call again."""
+    return long_poll.begin(conn, ctx, kind, surface=surface, take=take)

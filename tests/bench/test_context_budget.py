@@ -1,0 +1,24 @@
+"""What agents hold in their context is budgeted: an answer that grows past bench/budget.json fails here."""
+
+from urllib.parse import urlsplit
+
+from bench import context_size
+from bench.requests import Address
+from bus.db import Database
+from tests.mcp_gateway.processes import Process
+
+
+def test_nothing_that_an_agent_reads_grows_past_its_budget(served_db: Database, gateways: list[Process]) -> None:
+    parts = urlsplit(gateways[0].url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    sizes = context_size.measure(served_db, Address(parts.hostname, parts.port)).flat()
+    budget = context_size.budget()
+    assert sizes.keys() == budget.keys()
+    grown = {name: f"{size} bytes, budget {budget[name]}" for name, size in sizes.items() if size > budget[name]}
+    assert not grown, grown
+    # A budget far above what is used would let things grow unseen.
+    slack = {
+        name: f"{size} bytes, budget {budget[name]}" for name, size in sizes.items() if budget[name] > 1.3 * size + 50
+    }
+    assert not slack, slack

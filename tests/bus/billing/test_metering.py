@@ -1,0 +1,172 @@
+"""Metering: each event once, at the price of its own time, and nothing of what came before it began."""
+
+import random
+import threading
+import time
+
+import pytest
+
+from bus.billing import credits, metering
+from bus.coordination import leases, ledger, posts, presence, sequences
+from bus.db import Connection, Database
+from bus.operations import integrity_checks
+from bus.rules.enums import EVENT_TYPES
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
+from tests.concurrency import race
+from tests.factories import Agent, make_agent, make_owner, make_project
+
+
+def _balance(conn: Connection, project: Project) -> int:
+    found = credits.find(conn, project.owner_id)
+    return 0 if found is None else found.balance
+
+
+def test_off_nothing_is_billed(conn: Connection, project: Project, ada: Agent) -> None:
+    sequences.claim(conn, ada.ctx, "adr")
+    assert not metering.is_running(conn)
+    assert metering.bill(conn, project.id) == metering.Billed(0, 0, False)
+    assert credits.find(conn, project.owner_id) is None
+
+
+def test_the_past_is_never_billed(conn: Connection, project: Project, ada: Agent) -> None:
+    for _ in range(3):
+        sequences.claim(conn, ada.ctx, "adr")
+    assert metering.switch(conn, True)
+    assert not metering.switch(conn, True)
+    assert metering.find_unmetered(conn) == []
+    sequences.claim(conn, ada.ctx, "adr")
+    assert metering.find_unmetered(conn) == [project.id]
+    assert metering.bill(conn, project.id) == metering.Billed(1, 1, False)
+    # Nor what happened while it was off.
+    assert metering.switch(conn, False)
+    sequences.claim(conn, ada.ctx, "adr")
+    assert metering.switch(conn, True)
+    assert metering.bill(conn, project.id).events == 0
+    # A project that is younger than the switch is billed from its first event.
+    other = make_project(conn)
+    sequences.claim(conn, make_agent(conn, other).ctx, "adr")
+    assert metering.bill(conn, other.id).events == 1
+    assert integrity_checks.check_project(conn, project.id) == []
+
+
+def test_what_writes_to_the_shared_record_costs_a_credit(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    metering.switch(conn, True)
+    presence.register(conn, ada.ctx, "api")
+    sequences.seed(conn, ada.ctx, "adr", 4)
+    sequences.claim(conn, ada.ctx, "adr")
+    leases.acquire(conn, ada.ctx, "a.py")
+    leases.release(conn, ada.ctx, "*")
+    post_id = posts.create(conn, ada.ctx, "x", to_actor="bob").post_id
+    posts.ack(conn, bob.ctx, [post_id])
+    ledger.query(conn, ada.ctx)
+    billed = metering.bill(conn, project.id, trial=100)
+    assert (billed.events, billed.credits) == (7, 6)
+    usage = credits.list_entries(conn, project.owner_id)[0]
+    assert (usage.kind, usage.amount, usage.balance) == ("usage", -6, 94)
+    assert usage.detail == {
+        "ack": [1, 1], "claim": [1, 1], "lease": [1, 1], "post": [1, 1], "register": [1, 0], "release": [1, 1],
+        "seed": [1, 1],
+    }  # fmt: skip
+    assert usage.last_seq - usage.first_seq == 6
+
+
+def test_every_type_of_event_has_a_price(conn: Connection) -> None:
+    assert {price.event_type for price in credits.list_prices(conn)} == set(EVENT_TYPES)
+
+
+def test_a_debit_takes_a_bounded_number_of_events(conn: Connection, project: Project, ada: Agent) -> None:
+    metering.switch(conn, True)
+    for _ in range(5):
+        sequences.claim(conn, ada.ctx, "adr")
+    assert [metering.bill(conn, project.id, limit=2) for _ in range(4)] == [
+        metering.Billed(2, 2, True),
+        metering.Billed(2, 2, True),
+        metering.Billed(1, 1, False),
+        metering.Billed(0, 0, False),
+    ]
+    assert _balance(conn, project) == -5
+
+
+def test_what_is_deleted_is_billed_first(conn: Connection, project: Project, ada: Agent) -> None:
+    metering.switch(conn, True)
+    for _ in range(3):
+        sequences.claim(conn, ada.ctx, "adr")
+    projects.begin_purge(conn, project.id, actor="test")
+    assert _balance(conn, project) == -3
+    while not projects.purge_step(conn, project.id):
+        pass
+    assert [entry.amount for entry in credits.list_entries(conn, project.owner_id)] == [-3]
+
+
+@pytest.mark.parametrize("meters", [3])
+def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, meters: int) -> None:
+    """Writers commit late and roll back; what one meter sees another may not; the sum is exact."""
+    with db.write() as conn:
+        owner = make_owner(conn)
+        teams = [make_agent(conn, make_project(conn, owner=owner)) for _ in range(3)]
+        metering.switch(conn, True)
+    kept = [0] * 8
+    stop = threading.Event()
+
+    def write(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(40):
+            agent = teams[chance.randrange(3)]
+            try:
+                with db.write() as conn:
+                    sequences.claim(conn, agent.ctx, "adr")
+                    time.sleep(chance.random() * 0.01)
+                    if chance.random() < 0.1:
+                        raise LookupError
+            except LookupError:
+                continue
+            kept[number] += 1
+
+    def meter() -> None:
+        while not stop.is_set():
+            for agent in teams:
+                with db.write() as conn:
+                    metering.bill(conn, agent.ctx.project_id, limit=7)
+
+    metering_threads = [threading.Thread(target=meter) for _ in range(meters)]
+    writing = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in (*metering_threads, *writing):
+        thread.start()
+    for thread in writing:
+        thread.join()
+    stop.set()
+    for thread in metering_threads:
+        thread.join()
+    with db.write() as conn:
+        for agent in teams:
+            while metering.bill(conn, agent.ctx.project_id).more:
+                pass
+    with db.write() as conn:
+        account = credits.find(conn, owner.id)
+        assert account is not None
+        assert account.balance == -sum(kept)
+        assert sum(kept) > 200
+        assert integrity_checks.check_accounts(conn) == []
+        for agent in teams:
+            assert integrity_checks.check_project(conn, agent.ctx.project_id) == []
+
+
+def test_switching_and_billing_at_one_moment_bill_nothing_of_the_past(db: Database) -> None:
+    for _ in range(10):
+        with db.write() as conn:
+            metering.switch(conn, False)
+            project = make_project(conn)
+            ada = make_agent(conn, project)
+            for _ in range(3):
+                sequences.claim(conn, ada.ctx, "adr")
+
+        def act(conn: Connection, number: int, project: Project = project) -> object:
+            return metering.switch(conn, True) if number % 2 else metering.bill(conn, project.id)
+
+        race(db, 8, act)
+        with db.write() as conn:
+            metering.bill(conn, project.id)
+            assert _balance(conn, project) == 0

@@ -1,0 +1,312 @@
+"""Usage: it is what was billed, by whom and on which day, and it outlives what it speaks of."""
+
+import random
+import re
+import threading
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import migrations
+from bus.billing import credits, metering, status, usage
+from bus.coordination import sequences
+from bus.db import Connection, Database, migrate
+from bus.errors import BusError
+from bus.operations import integrity_checks
+from bus.tenancy import audit, owners, people, projects
+from bus.tenancy.projects import Project
+from tests.concurrency import PATIENCE, at_once
+from tests.factories import Agent, make_agent, make_owner, make_project
+
+_ROWS = (
+    "SELECT day, participant_id, event_type, events, credits FROM credit_usage WHERE project_id = %s ORDER BY 1, 2, 3"
+)
+# Priced event by event, and not as the meter does it.
+_LEDGER = """
+    SELECT (e.at AT TIME ZONE 'UTC')::date, p.participant_id, e.type, count(*), sum(c.credits)::bigint
+    FROM event e JOIN participation p ON p.id = e.participation_id CROSS JOIN LATERAL (
+        SELECT credits FROM price WHERE event_type = e.type AND effective_from <= e.at
+        ORDER BY effective_from DESC LIMIT 1) AS c
+    WHERE e.project_id = %s AND c.credits > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+
+
+def _today(conn: Connection) -> date:
+    found: date = conn.one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")[0]
+    return found
+
+
+def _used(conn: Connection, owner_id: int, project_id: int, back: int, amount: int, participant_id: int = 0) -> None:
+    """Write down usage of a day that is over; the trigger does what the meter of the version before left undone."""
+    conn.maybe(
+        "INSERT INTO credit_entry AS e (owner_id, at, kind, amount, balance, reference, project_id, detail, itemised)"
+        " VALUES (%(owner)s, clock_timestamp() - %(back)s * interval '1 day', 'usage', -%(n)s::bigint, 0,"
+        "  gen_random_uuid()::text, %(project)s, jsonb_build_object('claim', jsonb_build_array(%(n)s::bigint, %(n)s)),"
+        "  %(who)s > 0) RETURNING 1",
+        {"owner": owner_id, "back": back, "n": amount, "project": project_id, "who": participant_id},
+    )
+    if participant_id:
+        conn.maybe(
+            "INSERT INTO credit_usage VALUES (%s, (clock_timestamp() AT TIME ZONE 'UTC')::date - %s::integer, %s, %s,"
+            " 'claim', %s, %s) RETURNING 1",
+            (owner_id, back, project_id, participant_id, amount, amount),
+        )
+
+
+def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_prices(db: Database) -> None:
+    """Eight writers, three meters and somebody who sets prices, from one barrier on."""
+    with db.write() as conn:
+        owner = make_owner(conn)
+        made = [make_project(conn, owner=owner) for _ in range(2)]
+        agents = [make_agent(conn, made[number % 2]) for number in range(8)]
+        metering.switch(conn, True)
+    barrier, stop = threading.Barrier(12), threading.Event()
+
+    def write(number: int) -> None:
+        chance = random.Random(number)
+        barrier.wait(PATIENCE)
+        for _ in range(30):
+            try:
+                with db.write() as conn:
+                    sequences.claim(conn, agents[number].ctx, "adr")
+                    if chance.random() < 0.1:
+                        raise LookupError
+            except LookupError:
+                continue
+
+    def meter() -> None:
+        barrier.wait(PATIENCE)
+        while not stop.is_set():
+            for project in made:
+                with db.write() as conn:
+                    metering.bill(conn, project.id, limit=7)
+
+    def set_prices() -> None:
+        barrier.wait(PATIENCE)
+        for price in (3, 0, 2, 5):
+            with db.write() as conn:
+                credits.set_price(conn, "claim", price)
+
+    def work() -> None:
+        outcomes = at_once(*(lambda n=number: write(n) for number in range(8)), set_prices)
+        stop.set()
+        assert outcomes == [None] * 9
+
+    outcomes = at_once(work, meter, meter, meter)
+    assert outcomes == [None] * 4
+    with db.write() as conn:
+        for project in made:
+            while metering.bill(conn, project.id).more:
+                pass
+    with db.write() as conn:
+        rows = {project.id: conn.all(_ROWS, (project.id,)) for project in made}
+        assert rows == {project.id: conn.all(_LEDGER, (project.id,)) for project in made}
+        assert {participant for found in rows.values() for _, participant, *_ in found} <= {
+            agent.ctx.participant_id for agent in agents
+        }
+        billed = sum(-one.amount for one in credits.list_entries(conn, owner.id, limit=1000))
+        assert sum(row[4] for found in rows.values() for row in found) == billed > 0
+        assert [one for project in made for one in integrity_checks.check_project(conn, project.id)] == []
+        assert integrity_checks.check_accounts(conn) == []
+
+
+def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    metering.switch(conn, True)
+    today = _today(conn)
+    sequences.claim(conn, ada.ctx, "adr")
+    credits.set_price(conn, "claim", 5)
+    sequences.claim(conn, ada.ctx, "adr")
+    sequences.claim(conn, bob.ctx, "adr")
+    credits.set_price(conn, "claim", 0)
+    sequences.claim(conn, ada.ctx, "adr")
+    sequences.seed(conn, ada.ctx, "rfc", 7)
+    # The ledger's time never runs backwards: from here on it is tomorrow.
+    conn.maybe(
+        "UPDATE project_clock SET last_at = (%s::date + 1)::timestamp AT TIME ZONE 'UTC' WHERE project_id = %s"
+        " RETURNING 1",
+        (today, project.id),
+    )
+    sequences.seed(conn, bob.ctx, "migration", 8)
+    for _ in range(3):
+        metering.bill(conn, project.id, limit=3)
+    one, two = ada.ctx.participant_id, bob.ctx.participant_id
+    assert conn.all(_ROWS, (project.id,)) == [
+        # What cost nothing is no usage.
+        (today, one, "claim", 2, 6),
+        (today, one, "seed", 1, 1),
+        (today, two, "claim", 1, 5),
+        (today + timedelta(days=1), two, "seed", 1, 1),
+    ]
+    assert conn.all(_ROWS, (project.id,)) == conn.all(_LEDGER, (project.id,))
+    assert (integrity_checks.check_project(conn, project.id), integrity_checks.check_accounts(conn)) == ([], [])
+
+
+def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Database) -> None:
+    with db.write() as conn:
+        project = make_project(conn, "apollo")
+        agents = [make_agent(conn, project) for _ in range(4)]
+        metering.switch(conn, True)
+    for agent in agents:
+        with db.write() as conn:
+            for _ in range(10):
+                sequences.claim(conn, agent.ctx, "adr")
+    steps: list[int] = []
+
+    def write(agent: Agent) -> None:
+        # Bounded, because so small batches might never catch up with them.
+        for _ in range(40):
+            with db.write() as conn:
+                sequences.claim(conn, agent.ctx, "adr")
+
+    def delete() -> None:
+        begun = False
+        while not begun:
+            with db.write() as conn:
+                before = len(credits.list_entries(conn, project.owner_id))
+                begun = projects.begin_purge(conn, project.id, actor="ada", batch=6)
+                steps.append(len(credits.list_entries(conn, project.owner_id)) - before)
+
+    outcomes = at_once(*(lambda a=agent: write(a) for agent in agents), delete)
+    assert outcomes[-1] is None
+    assert len(steps) > 5
+    assert max(steps) <= 2
+    done = False
+    while not done:
+        with db.write() as conn:
+            done = projects.purge_step(conn, project.id, limit=50)
+    with db.write() as conn:
+        people.remove(conn, project.owner_id, agents[0].ctx.participant_id, actor="ada")
+        ((events,),) = conn.all("SELECT (detail ->> 'events')::bigint FROM audit WHERE action = 'project.purge'")
+        found = usage.get(conn, project.owner_id, 7)
+        assert found.credits == found.events == events > 40
+        assert [(one.id, one.name, one.gone) for one in found.projects] == [(project.id, "apollo", True)]
+        assert sum(one.credits for one in found.participants) == events
+        assert {one.name: one.gone for one in found.participants} == {
+            agent.actor: agent is agents[0] for agent in agents
+        }
+        assert integrity_checks.check_accounts(conn) == []
+        with pytest.raises(BusError, match="no such project"):
+            projects.begin_purge(conn, project.id, actor="ada")
+
+
+def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, project: Project, ada: Agent) -> None:
+    owner_id, who = project.owner_id, ada.ctx.participant_id
+    credits.add(conn, owner_id, 1000, reference="1")
+    others = [projects.add(conn, owner_id, f"p{number}") for number in range(24)]
+    for number, other in enumerate(others):
+        _used(conn, owner_id, other.id, 2, number + 1, who)
+    _used(conn, owner_id, project.id, 0, 40, who)
+    _used(conn, owner_id, project.id, 6, 50)
+    _used(conn, owner_id, project.id, 7, 60)
+    _used(conn, owner_id, project.id, 91, 70)
+    _used(conn, make_project(conn).owner_id, project.id, 1, 999)
+    conn.maybe("UPDATE credit_account SET balance = 1000 - 520 WHERE owner_id = %s RETURNING 1", (owner_id,))
+    week, month = usage.get(conn, owner_id, 7), usage.get(conn, owner_id, 30)
+    assert (week.credits, week.events, month.credits) == (390, 390, 450)
+    assert [day.credits for day in week.days] == [50, 0, 0, 0, 300, 0, 40]
+    assert [day.day for day in week.days] == [_today(conn) - timedelta(days=back) for back in range(6, -1, -1)]
+    assert all(sum(day.by_project) == day.credits for day in (*week.days, *month.days))
+    assert (week.projects[0].name, week.projects[0].credits) == (project.name, 90)
+    # The smallest five of 25 are put together.
+    assert (len(week.projects), week.projects[-1].name, week.projects[-1].credits) == (21, "", 1 + 2 + 3 + 4 + 5)
+    assert [(one.id, one.name, one.credits) for one in week.participants] == [(who, ada.actor, 340), (0, None, 50)]
+    assert [(one.name, one.credits) for one in week.types] == [("claim", 390)]
+    # Backwards from now: 1000 were added today, and what was used before today stands against them.
+    assert [day.balance for day in week.days] == [-180, -180, -180, -180, -480, -480, 480]
+    assert usage.get(conn, make_owner(conn).id, 90).credits == 0
+
+
+def test_a_forecast_takes_the_last_seven_whole_days(conn: Connection, project: Project) -> None:
+    owner_id, today = project.owner_id, _today(conn)
+    assert usage.forecast(conn, owner_id, 100) is None
+    _used(conn, owner_id, project.id, 0, 500)
+    # Today is not over, and says nothing of a day.
+    assert usage.forecast(conn, owner_id, 100) is None
+    _used(conn, owner_id, project.id, 2, 30)
+    assert usage.forecast(conn, owner_id, 100) == usage.Forecast(2, 30, today, today + timedelta(days=6))
+    _used(conn, owner_id, project.id, 9, 1000)
+    _used(conn, owner_id, project.id, 7, 40)
+    found = usage.forecast(conn, owner_id, 100)
+    assert found == usage.Forecast(7, 70, today, today + timedelta(days=10))
+    assert found.a_day == 10
+    assert usage.forecast(conn, owner_id, 0) == usage.Forecast(7, 70, today, None)
+
+
+def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Database) -> None:
+    """By the migration, and while it is deployed by the trigger."""
+    with db.write() as conn:
+        project = make_project(conn)
+    (before,) = re.findall(
+        r'down_revision = "(\w+)"', next((Path(migrations.__file__).parent / "versions").glob("*_usage.py")).read_text()
+    )
+    migrate.downgrade(database_url, before)
+    bill = (
+        "INSERT INTO credit_entry (owner_id, at, kind, amount, balance, reference, project_id, detail) VALUES"
+        ' (%s, %s, \'usage\', -4, 0, %s, %s, \'{"claim": [3, 3], "post": [1, 1], "register": [2, 0]}\') RETURNING 1'
+    )
+    day = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
+    with db.write() as conn:
+        for number, at in enumerate((day, day, day + timedelta(seconds=1))):
+            conn.maybe(bill, (project.owner_id, at, str(number), project.id))
+    migrate.migrate(database_url)
+    with db.write() as conn:
+        conn.maybe(bill, (project.owner_id, day, "late", project.id))
+        assert conn.all(_ROWS, (project.id,)) == [
+            (date(2026, 3, 1), 0, "claim", 9, 9),
+            (date(2026, 3, 1), 0, "post", 3, 3),
+            (date(2026, 3, 2), 0, "claim", 3, 3),
+            (date(2026, 3, 2), 0, "post", 1, 1),
+        ]
+
+
+def test_prices_and_the_switch_are_acts_of_the_service_and_in_nobodys_affairs(
+    conn: Connection, project: Project
+) -> None:
+    metering.switch(conn, True, actor="clock")
+    credits.set_price(conn, "claim", 3, actor="operator")
+    rows: list[Any] = conn.all("SELECT actor, action, subject, detail FROM audit WHERE owner_id IS NULL ORDER BY id")
+    assert [row[:3] for row in rows] == [("clock", "metering.on", "metering"), ("operator", "credit.price", "claim")]
+    assert rows[1][3]["credits"] == 3
+    assert "credit.price" not in {act.action for act in audit.list_(conn, project.owner_id)}
+    # Whoever runs the service sees them among everybody's.
+    assert [(act.owner_id, act.owner) for act in audit.list_all(conn) if act.action == "credit.price"] == [(None, None)]
+
+
+def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -> None:
+    owner_id = project.owner_id
+
+    def state() -> str:
+        return status.get(conn, owner_id).state
+
+    assert (state(), status.concerns(conn, owner_id)) == ("off", (False, False))
+    metering.switch(conn, True)
+    metering.note_terms(conn, grace_hours=5, trial_credits=100)
+    assert status.terms_of(conn) == status.Terms(True, 5, 100)
+    assert (state(), status.concerns(conn, None)) == ("new", (True, True))
+    credits.add(conn, owner_id, 103, reference="1")
+    assert state() == "good"
+    for _ in range(4):
+        sequences.claim(conn, ada.ctx, "adr")
+    metering.bill(conn, project.id)
+    assert state() == "low"
+    credits.set_price(conn, "claim", 200)
+    sequences.claim(conn, ada.ctx, "adr")
+    metering.bill(conn, project.id)
+    found = status.get(conn, owner_id)
+    assert (found.state, found.suspended_at) == ("delinquent", None)
+    assert found.account is not None
+    assert found.account.delinquent_at is not None
+    assert found.suspends_at == found.account.delinquent_at + timedelta(hours=5)
+    assert credits.suspend(conn, owner_id, 0)
+    assert state() == "suspended"
+    credits.set_plan(conn, owner_id, "comped")
+    assert state() == "comped"
+    owners.suspend(conn, owner_id, reason="abuse", actor="operator")
+    assert state() == "paused"
+    owners.lift(conn, owner_id, actor="operator")
+    metering.switch(conn, False)
+    assert (state(), status.concerns(conn, owner_id)) == ("off", (False, True))

@@ -1,0 +1,164 @@
+"""Idempotency keys: one effect, the first answer again, and an error for the same key with other arguments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bus.coordination import posts, sequences, tasks
+from bus.coordination.idempotency import key_and_fingerprint
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.tenancy import participations
+from tests import factories
+from tests.assertions import check_ledger, fingerprint, refused
+from tests.factories import Agent
+
+Call = Callable[..., Any]
+
+
+def _claim(conn: Connection, ctx: Ctx, key: str | None = "k", note: str | None = None) -> Any:
+    return sequences.claim(conn, ctx, "adr", note=note, idempotency_key=key)
+
+
+def _post(conn: Connection, ctx: Ctx, key: str | None = "k", note: str | None = None) -> Any:
+    return posts.create(conn, ctx, note or "hello", to_actor="bob", to_lane="core", idempotency_key=key)
+
+
+def _task(conn: Connection, ctx: Ctx, key: str | None = "k", note: str | None = None) -> Any:
+    return tasks.create(conn, ctx, note or "build it", owner="bob", idempotency_key=key)
+
+
+CALLS = pytest.mark.parametrize("call", [_claim, _post, _task])
+
+
+@CALLS
+def test_the_same_call_again_has_one_effect_and_the_same_answer(
+    conn: Connection, ada: Agent, bob: Agent, call: Call
+) -> None:
+    first = call(conn, ada.ctx)
+    before = fingerprint(conn)
+    for _ in range(3):
+        assert call(conn, ada.ctx) == first
+    assert fingerprint(conn) == before
+    assert check_ledger(conn, ada.ctx.project_id) == 1
+
+
+@CALLS
+def test_the_answer_is_the_first_one_though_the_world_has_moved_on(
+    conn: Connection, ada: Agent, bob: Agent, root: Agent, call: Call
+) -> None:
+    first = call(conn, ada.ctx)
+    # Each of these would change what the same call would answer now.
+    sequences.seed(conn, root.ctx, "adr", 100, prefix="ADR-", pad=4)
+    factories.make_agent(conn, None, "elsewhere")
+    for name in ("one", "two"):
+        tasks.create(conn, root.ctx, name)
+    if call is _task:
+        tasks.start(conn, bob.ctx, first.task_id)
+        tasks.ship(conn, bob.ctx, first.task_id)
+    assert call(conn, ada.ctx) == first
+
+
+@CALLS
+def test_the_same_key_with_other_arguments_is_an_error_that_changes_nothing(
+    conn: Connection, ada: Agent, bob: Agent, call: Call
+) -> None:
+    first = call(conn, ada.ctx)
+    before = fingerprint(conn)
+    with refused(conn, "key_reuse"):
+        call(conn, ada.ctx, note="something else")
+    assert fingerprint(conn) == before
+    assert call(conn, ada.ctx) == first
+
+
+@CALLS
+@pytest.mark.parametrize("other", [_claim, _post, _task])
+def test_one_key_cannot_serve_two_tools(conn: Connection, ada: Agent, bob: Agent, call: Call, other: Call) -> None:
+    if call is other:
+        return
+    call(conn, ada.ctx)
+    before = fingerprint(conn)
+    with refused(conn, "key_reuse"):
+        other(conn, ada.ctx)
+    assert fingerprint(conn) == before
+
+
+@CALLS
+def test_a_key_belongs_to_its_participation(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
+    mine, theirs = call(conn, ada.ctx), call(conn, bob.ctx)
+    assert mine != theirs
+    assert check_ledger(conn, ada.ctx.project_id) == 2
+
+
+@CALLS
+def test_without_a_key_each_call_has_its_own_effect(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
+    assert call(conn, ada.ctx, None) != call(conn, ada.ctx, None)
+    assert call(conn, ada.ctx, "one") != call(conn, ada.ctx, "two")
+    assert check_ledger(conn, ada.ctx.project_id) == 4
+
+
+def test_an_error_is_not_stored(conn: Connection, root: Agent) -> None:
+    """The same key works once the reason for the error is gone."""
+    failing: list[tuple[str, Call]] = [
+        (
+            "unknown_recipient",
+            lambda: posts.create(conn, root.ctx, "x", to_actor="late", idempotency_key="p"),
+        ),
+        ("unknown_recipient", lambda: tasks.create(conn, root.ctx, "x", owner="late", idempotency_key="t")),
+        ("not_found", lambda: tasks.create(conn, root.ctx, "x", blocked_on=[1], idempotency_key="b")),
+        (
+            "not_found",
+            lambda: posts.create(conn, root.ctx, "x", to_lane="l", reply_to=1, idempotency_key="r"),
+        ),
+    ]
+    for code, call in failing:
+        with refused(conn, code):
+            call()
+    assert conn.one("SELECT count(*) FROM idempotency WHERE project_id = %s", (root.ctx.project_id,)) == (0,)
+    posts.create(conn, root.ctx, "the first", to_lane="l")
+    tasks.create(conn, root.ctx, "the first")
+    project = root.ctx.project_id
+    participations.grant(conn, project, "late")
+    for _, call in failing:
+        call()
+    assert check_ledger(conn, project) == 6
+
+
+def test_an_exhausted_sequence_does_not_use_up_the_key(conn: Connection, root: Agent) -> None:
+    sequences.seed(conn, root.ctx, "adr", 2**53 - 1)
+    with refused(conn, "conflict"):
+        _claim(conn, root.ctx)
+    assert sequences.claim(conn, root.ctx, "other", idempotency_key="k").number == 1
+
+
+def test_a_lane_is_one_lane_however_it_is_spelt(conn: Connection, ada: Agent) -> None:
+    first = tasks.create(conn, ada.ctx, "x", lane="caf\u00e9", idempotency_key="k")
+    assert tasks.create(conn, ada.ctx, "x", lane="cafe\u0301", idempotency_key="k") == first
+
+
+def test_the_answer_counts_what_is_unread_now(conn: Connection, ada: Agent, bob: Agent) -> None:
+    for call in (_claim, _post, _task):
+        key = call.__name__
+        assert call(conn, ada.ctx, key).unread == 0
+    posts.create(conn, bob.ctx, "for you", to_actor="ada")
+    for call in (_claim, _post, _task):
+        assert call(conn, ada.ctx, call.__name__).unread == 1
+
+
+def test_the_longest_key_and_any_visible_character_are_kept(conn: Connection, ada: Agent) -> None:
+    for key in ("x" * 64, "ключ", "a b", "\u00e9"):
+        assert _claim(conn, ada.ctx, key) == _claim(conn, ada.ctx, key)
+
+
+def test_a_fingerprint_is_of_the_tool_and_of_every_argument() -> None:
+    first = key_and_fingerprint("claim", "k", sequence="adr", note=None)
+    assert key_and_fingerprint("claim", "k", note=None, sequence="adr") == first
+    others = [
+        key_and_fingerprint("seed", "k", sequence="adr", note=None),
+        key_and_fingerprint("claim", "k", sequence="adr", note=""),
+        key_and_fingerprint("claim", "k", sequence="adr"),
+        key_and_fingerprint("claim", "k", sequence="adr,", note=None),
+    ]
+    assert len({fingerprinted for _, fingerprinted in [first, *others]}) == 5
+    assert key_and_fingerprint("claim", None, sequence="adr") == (None, None)

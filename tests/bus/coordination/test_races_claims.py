@@ -1,0 +1,189 @@
+"""Claims, seeds and idempotency keys at one moment."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bus.coordination import posts, sequences, tasks
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from bus.errors import BusError
+from tests import factories
+from tests.assertions import check_ledger, ledger, types
+from tests.concurrency import at_once, together, winners
+
+
+class _Undone(Exception):
+    """Raised to roll a transaction back."""
+
+
+def test_five_hundred_concurrent_claims_give_five_hundred_numbers_without_a_gap(db: Database) -> None:
+    with db.write() as conn:
+        project = factories.make_project(conn)
+        agents = [factories.make_agent(conn, project) for _ in range(4)]
+    todo = iter(range(500))
+    got: list[sequences.Claim] = []
+
+    def work(ctx: Ctx) -> None:
+        for _ in todo:
+            with db.call() as conn:
+                got.append(sequences.claim(conn, ctx, "adr"))
+
+    at_once(*(lambda ctx=agents[n % 4].ctx: work(ctx) for n in range(32)))
+    assert sorted(claim.number for claim in got) == list(range(1, 501))
+    with db.call() as conn:
+        assert check_ledger(conn, project.id) == 500
+        recorded = [payload["number"] for _, _, payload in ledger(conn, project.id)]
+        # The numbers were handed out in the order of the ledger.
+        assert recorded == list(range(1, 501))
+
+
+def test_claims_that_do_not_commit_consume_nothing(db: Database) -> None:
+    with db.write() as conn:
+        agent = factories.make_agent(conn)
+    todo = iter(range(300))
+    got: list[int] = []
+
+    def work() -> None:
+        for number in todo:
+            try:
+                with db.write() as conn:
+                    claimed = sequences.claim(conn, agent.ctx, "adr").number
+                    if number % 10 == 0:
+                        raise _Undone
+            except _Undone:
+                continue
+            got.append(claimed)
+
+    outcomes = at_once(*[work] * 16)
+    assert outcomes == [None] * 16
+    assert sorted(got) == list(range(1, 271))
+    with db.call() as conn:
+        assert check_ledger(conn, agent.ctx.project_id) == 270
+
+
+def test_claims_of_different_sequences_keep_one_ledger(db: Database) -> None:
+    with db.write() as conn:
+        agent = factories.make_agent(conn)
+
+    def work(name: str) -> list[int]:
+        numbers = []
+        for _ in range(20):
+            with db.call() as conn:
+                numbers.append(sequences.claim(conn, agent.ctx, name).number)
+        return numbers
+
+    outcomes = at_once(*(lambda name=f"s{n}": work(name) for n in range(8)))
+    assert outcomes == [list(range(1, 21))] * 8
+    with db.call() as conn:
+        assert check_ledger(conn, agent.ctx.project_id) == 160
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Database, exists: bool) -> None:
+    """Also where the seed and the claims all create the sequence."""
+    with db.write() as conn:
+        admin = factories.make_agent(conn, is_admin=True)
+    for round_ in range(40):
+        name = f"s{round_}"
+        if exists:
+            with db.write() as conn:
+                sequences.claim(conn, admin.ctx, name)
+        outcomes = together(
+            db,
+            *[lambda conn: ("claim", sequences.claim(conn, admin.ctx, name).number)] * 4,  # noqa: B023
+            lambda conn: ("seed", sequences.seed(conn, admin.ctx, name, 3).current),  # noqa: B023
+            lambda conn: ("seed", sequences.seed(conn, admin.ctx, name, 50, prefix="N-").current),  # noqa: B023
+        )
+        for lost in outcomes:
+            if isinstance(lost, BaseException):
+                # Only the low seed can come too late, and then it says so.
+                assert isinstance(lost, BusError)
+                assert lost.code == "conflict"
+        claimed = [value for kind, value in winners(outcomes) if kind == "claim"]
+        assert len(set(claimed)) == 4
+        with db.call() as conn:
+            steps = [
+                (kind, payload.get("number", payload.get("current")))
+                for _, kind, payload in ledger(conn, admin.ctx.project_id)
+                if payload["sequence"] == name
+            ]
+            (current,) = conn.one(
+                "SELECT current FROM sequence WHERE project_id = %s AND name = %s", (admin.ctx.project_id, name)
+            )
+        # The ledger tells the story in order: each claim is one more than what stood, no seed goes back.
+        counter = 0
+        for kind, value in steps:
+            assert value == counter + 1 if kind == "claim" else value >= counter, steps
+            counter = value
+        assert current == counter >= 50
+    with db.call() as conn:
+        check_ledger(conn, admin.ctx.project_id)
+
+
+def _claim(conn: Connection, ctx: Ctx, key: str) -> Any:
+    return sequences.claim(conn, ctx, "adr", idempotency_key=key)
+
+
+def _post(conn: Connection, ctx: Ctx, key: str) -> Any:
+    return posts.create(conn, ctx, "hello", to_lane="core", to_actor="bob", idempotency_key=key)
+
+
+def _task(conn: Connection, ctx: Ctx, key: str) -> Any:
+    return tasks.create(conn, ctx, "build it", owner="bob", idempotency_key=key)
+
+
+@pytest.mark.parametrize("call", [_claim, _post, _task])
+def test_the_same_key_at_one_moment_has_one_effect_and_one_answer(
+    db: Database, call: Callable[[Connection, Ctx, str], Any]
+) -> None:
+    with db.write() as conn:
+        agent = factories.make_agent(conn)
+        factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob", lane="core")
+    for round_ in range(60):
+        answers = together(db, *[lambda conn: call(conn, agent.ctx, f"k{round_}")] * 3)  # noqa: B023
+        assert answers == [answers[0]] * 3
+        assert not isinstance(answers[0], BaseException)
+        with db.call() as conn:
+            assert check_ledger(conn, agent.ctx.project_id) == round_ + 1
+
+
+def test_a_key_whose_first_user_rolls_back_is_free_for_the_second(db: Database) -> None:
+    with db.write() as conn:
+        agent = factories.make_agent(conn)
+
+    def undo(conn: Connection, key: str) -> None:
+        _claim(conn, agent.ctx, key)
+        raise _Undone
+
+    for round_ in range(40):
+        key = f"k{round_}"
+        undone, kept = together(
+            db,
+            lambda conn: undo(conn, key),  # noqa: B023
+            lambda conn: _claim(conn, agent.ctx, key),  # noqa: B023
+        )
+        assert isinstance(undone, _Undone)
+        assert kept.number == round_ + 1
+    with db.call() as conn:
+        assert check_ledger(conn, agent.ctx.project_id) == 40
+
+
+def test_one_key_for_two_calls_at_one_moment_serves_one_of_them(db: Database) -> None:
+    with db.write() as conn:
+        agent = factories.make_agent(conn)
+        factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob")
+    pairs = itertools.cycle(itertools.permutations((_claim, _post, _task), 2))
+    for round_, (first, second) in zip(range(36), pairs, strict=False):
+        outcomes = together(
+            db,
+            lambda conn: first(conn, agent.ctx, f"k{round_}"),  # noqa: B023
+            lambda conn: second(conn, agent.ctx, f"k{round_}"),  # noqa: B023
+        )
+        assert len(winners(outcomes)) == 1
+        (lost,) = [one for one in outcomes if isinstance(one, BusError)]
+        assert lost.code == "key_reuse"
+    with db.call() as conn:
+        assert len(types(conn, agent.ctx.project_id)) == 36

@@ -1,0 +1,193 @@
+"""Two tenants with the same names and numbers: neither can tell that the other exists."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
+from bus.ctx import Ctx
+from bus.db import Connection
+from bus.errors import BusError
+from bus.tenancy import participants, projects
+from tests import factories, scenarios
+from tests.assertions import fingerprint
+from tests.scenarios import VERBS, Scene
+
+Call: TypeAlias = Callable[[Connection, Ctx, Any], Any]
+
+
+def _theirs_goes_further(conn: Connection) -> tuple[Scene, Scene]:
+    """Two projects with the same content; theirs then has more of everything."""
+    mine, theirs = scenarios.set_up(conn), scenarios.set_up(conn)
+    other = theirs.caller.ctx
+    for number in range(5):
+        tasks.create(conn, other, f"secret {number}")
+        posts.create(conn, theirs.mate.ctx, "secret", to_actor="caller", ref="SECRET", tag="secret")
+        sequences.claim(conn, other, "secret")
+        leases.acquire(conn, other, f"secret/{number}")
+    factories.make_agent(conn, theirs.project, "secretary", lane="secret")
+    return mine, theirs
+
+
+# Numbers beyond what the caller's project has: one that exists over there, and one that exists nowhere.
+_BY_TASK: dict[str, Call] = {
+    "assign": lambda conn, ctx, task: tasks.assign(conn, ctx, task, "mate"),
+    "start": tasks.start,
+    "block": lambda conn, ctx, task: tasks.block(conn, ctx, task, "x"),
+    "resolve": tasks.resolve,
+    "ship": tasks.ship,
+    "create blocked_on": lambda conn, ctx, task: tasks.create(conn, ctx, "x", blocked_on=[task]),
+    "block on": lambda conn, ctx, task: tasks.block(conn, ctx, 3, "x", on=task),
+    "resolve blocker": lambda conn, ctx, task: tasks.resolve(conn, ctx, 5, blocker=task),
+}
+_BY_POST: dict[str, Call] = {
+    "ack": lambda conn, ctx, post: posts.ack(conn, ctx, [post]),
+    "reply": lambda conn, ctx, post: posts.create(conn, ctx, "x", to_actor="mate", reply_to=post),
+}
+_BY_NAME: dict[str, Call] = {
+    "post": lambda conn, ctx, name: posts.create(conn, ctx, "x", to_actor=name),
+    "task_create": lambda conn, ctx, name: tasks.create(conn, ctx, "x", owner=name),
+    "task_assign": lambda conn, ctx, name: tasks.assign(conn, ctx, 1, name),
+    "query_events": lambda conn, ctx, name: ledger.query(conn, ctx, actor=name),
+    "list_tasks": lambda conn, ctx, name: task_queries.list_(conn, ctx, owner=name),
+    "admin_rotate": participants.rotate,
+    "admin_revoke": participants.revoke,
+}
+
+
+def _refusal(conn: Connection, ctx: Ctx, call: Call, value: Any) -> tuple[str, str, dict[str, Any]]:
+    before = fingerprint(conn)
+    with pytest.raises(BusError) as caught, conn.raw.transaction():
+        call(conn, ctx, value)
+    assert fingerprint(conn) == before
+    error = caught.value
+    return error.code, error.message.replace(str(value), "X"), error.data
+
+
+@pytest.mark.parametrize("verb", _BY_TASK)
+def test_a_task_of_another_project_is_a_task_that_does_not_exist(conn: Connection, verb: str) -> None:
+    mine, _ = _theirs_goes_further(conn)
+    over_there, nowhere = 8, 1_000_008
+    me = mine.caller.ctx
+    answers = [_refusal(conn, me, _BY_TASK[verb], task) for task in (over_there, nowhere)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == "not_found"
+
+
+@pytest.mark.parametrize("verb", _BY_POST)
+def test_a_post_of_another_project_is_a_post_that_does_not_exist(conn: Connection, verb: str) -> None:
+    mine, theirs = _theirs_goes_further(conn)
+    over_there = posts.list_(conn, theirs.caller.ctx, ref="SECRET").posts[0].post_id
+    me = mine.caller.ctx
+    answers = [_refusal(conn, me, _BY_POST[verb], post) for post in (over_there, 10**9 + over_there)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == "not_found"
+
+
+@pytest.mark.parametrize("verb", _BY_NAME)
+@pytest.mark.parametrize("form", ["{label}", "{handle}/{label}"])
+def test_a_participant_of_another_project_is_nobody(conn: Connection, verb: str, form: str) -> None:
+    mine, theirs = _theirs_goes_further(conn)
+    me = mine.caller.ctx
+    names = [
+        form.format(handle=handle, label=label)
+        for handle, label in ((theirs.caller.handle, "secretary"), ("nobody-at-all", "secretarx"))
+    ]
+    answers = [_refusal(conn, me, _BY_NAME[verb], name) for name in names]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == "unknown_recipient"
+
+
+def test_a_handle_of_another_owner_is_nobody_though_the_label_is_here_too(conn: Connection) -> None:
+    mine, theirs = _theirs_goes_further(conn)
+    for verb, call in _BY_NAME.items():
+        answers = [
+            _refusal(conn, mine.caller.ctx, call, f"{handle}/mate")
+            for handle in (theirs.caller.handle, "nobody-at-all")
+        ]
+        assert answers[0] == answers[1], verb
+        assert answers[0][0] == "unknown_recipient"
+
+
+def test_where_both_have_the_number_the_callers_own_row_comes_back(conn: Connection) -> None:
+    mine, theirs = _theirs_goes_further(conn)
+    conn.raw.execute(
+        "UPDATE post SET body = 'SECRET', tag = 'secret', ref = 'SECRET', to_lane = 'secret' WHERE project_id = %s",
+        (theirs.project.id,),
+    )
+    conn.raw.execute("UPDATE task SET title = 'SECRET' WHERE project_id = %s", (theirs.project.id,))
+    me = mine.caller.ctx
+    assert mine.post == theirs.post
+    # Filters look at the caller's rows alone, and others' rows use up no page.
+    assert [post.post_id for post in posts.list_(conn, me, limit=1).posts] == [mine.post]
+    for filters in ({"tag": "secret"}, {"ref": "SECRET"}, {"to_lane": "secret"}, {"tag": "secret", "to_me": True}):
+        assert posts.list_(conn, me, **filters).posts == []
+    before = conn.all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,))
+    posts.ack(conn, me, [mine.post])
+    tasks.assign(conn, me, mine.open_task, "mate")
+    tasks.start(conn, me, mine.assigned_task)
+    tasks.ship(conn, me, mine.running_task)
+    tasks.resolve(conn, me, mine.blocked_task)
+    assert leases.release(conn, me, "src/mine.py").released == 1
+    assert sequences.claim(conn, me, "adr").number == 12
+    assert not posts.list_(conn, theirs.caller.ctx, to_me=True).posts[-1].acked
+    assert conn.all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,)) == before
+    assert [lease.surface for lease in leases.list_holders(conn, theirs.caller.ctx, surface="src").leases] == [
+        "src/theirs.py",
+        "src/mine.py",
+    ]
+    assert sequences.claim(conn, theirs.caller.ctx, "adr").number == 12
+
+
+def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
+    mine, theirs = _theirs_goes_further(conn)
+    me = mine.caller.ctx
+    answers = [
+        participants.whoami(conn, me),
+        participants.list_(conn, me),
+        posts.list_(conn, me, limit=200),
+        posts.list_(conn, me, to_me=True),
+        posts.list_(conn, me, unacked_only=True),
+        posts.list_(conn, me, tag="secret"),
+        posts.list_(conn, me, ref="SECRET"),
+        ledger.query(conn, me, limit=1000),
+        ledger.query(conn, me, ref="SECRET"),
+        ledger.query(conn, me, sequence="secret"),
+        digest.whats_new(conn, me, since=0, limit=500),
+        sequences.list_(conn, me),
+        sequences.list_latest_claims(conn, me),
+        leases.list_holders(conn, me),
+        leases.list_holders(conn, me, surface="secret"),
+        task_queries.list_(conn, me, limit=200),
+        presence.list_active(conn, me),
+        leases.acquire(conn, me, "secret/0"),
+        tasks.take_next(conn, me),
+    ]
+    for answer in answers:
+        shown = repr(answer)
+        for trace in ("SECRET", "secretary", theirs.caller.handle, theirs.project.name):
+            assert trace not in shown, answer
+    assert leases.acquire(conn, me, "secret").others == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_changes_anything_of_another_project(conn: Connection, verb: str) -> None:
+    mine, theirs = scenarios.set_up(conn), scenarios.set_up(conn)
+    projects.archive(conn, theirs.project.id, actor="cli")
+    projects.reopen(conn, theirs.project.id, actor="cli")
+    tables = conn.all(
+        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'project_id'"
+        " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
+    )
+    assert len(tables) >= 14
+
+    def rows() -> list[Any]:
+        return [
+            conn.all(f"SELECT t::text FROM {table} t WHERE project_id = %s ORDER BY 1", (theirs.project.id,))
+            for (table,) in tables
+        ]
+
+    before = rows()
+    VERBS[verb](conn, mine.caller.ctx, mine)
+    assert rows() == before

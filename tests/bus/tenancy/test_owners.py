@@ -1,0 +1,101 @@
+"""Owners: a private address, a public handle."""
+
+import pytest
+
+from bus.db import Connection
+from bus.rules import validation
+from bus.tenancy import owners
+from tests.assertions import refused
+
+
+def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection) -> None:
+    ada = owners.add(conn, "Ada@Example.ORG", handle="ada-l", operator=True)
+    assert (ada.email, ada.handle, ada.operator, ada.suspended_at) == ("Ada@example.org", "ada-l", True, None)
+    for spelling in ("ada-l", "ADA-L", "ada@example.org", "ADA@EXAMPLE.ORG"):
+        assert owners.get(conn, spelling) == ada
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ("nobody", "not_found"),
+        ("nobody@example.org", "not_found"),
+        ("x" * 254, "not_found"),
+        ("", "invalid_argument"),
+        ("a\0b", "invalid_argument"),
+        ("\ud800", "invalid_argument"),
+        ("x" * 255, "invalid_argument"),
+    ],
+)
+def test_who_is_no_owner_is_not_found(conn: Connection, wanted: str, code: str) -> None:
+    with refused(conn, code):
+        owners.get(conn, wanted)
+
+
+@pytest.mark.parametrize(
+    ("email", "handle"),
+    [
+        ("ada@example.org", "ada"),
+        ("Ada.Lovelace@example.org", "ada-lovelace"),
+        ("élodie@example.org", "elodie"),
+        ("日本@example.org", "owner"),
+        ("a+b_c@example.org", "a-b-c"),
+        ("admin@example.org", "admin-1"),
+        ("x" * 64 + "@example.org", "x" * 56),
+    ],
+)
+def test_a_handle_is_suggested_from_the_address(conn: Connection, email: str, handle: str) -> None:
+    owner = owners.add(conn, email)
+    assert owner.handle == handle
+    assert validation.handle(owner.handle, "handle") == handle
+
+
+def test_a_suggested_handle_is_free(conn: Connection) -> None:
+    handles = [owners.add(conn, f"ada@{domain}.org").handle for domain in ("a", "b", "c")]
+    assert handles == ["ada", "ada-2", "ada-3"]
+    owners.add(conn, "x@d.org", handle="ada-4")
+    assert owners.add(conn, "ada@e.org").handle == "ada-5"
+
+
+@pytest.mark.parametrize("handle", ["", "-a", "a-", "a--b", "A", "a b", "a/b", "ä", "x" * 65, "admin", "a\0", "mcp"])
+def test_a_malformed_or_reserved_handle_is_refused(conn: Connection, handle: str) -> None:
+    with refused(conn, "invalid_argument"):
+        owners.add(conn, "ada@example.org", handle=handle)
+
+
+@pytest.mark.parametrize("email", ["", "ada", "@x.org", "ada@", "a b@x.org", "a@b@x.org", "a\0@x.org", "\ud800@x.org"])
+def test_a_malformed_address_is_refused(conn: Connection, email: str) -> None:
+    with refused(conn, "invalid_argument"):
+        owners.add(conn, email)
+
+
+def test_addresses_and_handles_are_unique(conn: Connection) -> None:
+    owners.add(conn, "ada@example.org", handle="ada")
+    with refused(conn, "conflict") as caught:
+        owners.add(conn, "ADA@example.org", handle="other")
+    assert "e-mail" in caught.value.message
+    with refused(conn, "conflict") as caught:
+        owners.add(conn, "other@example.org", handle="ada")
+    assert "handle" in caught.value.message
+
+
+def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -> None:
+    ada = owners.add(conn, "ada@example.org")
+    assert not owners.lift(conn, ada.id, actor="operator")
+    assert owners.suspend(conn, ada.id, reason="unpaid", actor="operator")
+    assert not owners.suspend(conn, ada.id, reason="again", actor="operator")
+    assert owners.get(conn, "ada").suspended_at is not None
+    assert owners.lift(conn, ada.id, actor="operator")
+    assert owners.get(conn, "ada").suspended_at is None
+    actions = conn.all("SELECT action, actor, detail FROM audit WHERE owner_id = %s ORDER BY id", (ada.id,))
+    assert actions == [
+        ("owner.add", "cli", {"operator": False}),
+        ("owner.suspend", "operator", {"reason": "unpaid"}),
+        ("owner.lift", "operator", {}),
+    ]
+
+
+def test_owners_page_by_id(conn: Connection) -> None:
+    made = [owners.add(conn, f"a{number}@example.org") for number in range(3)]
+    assert owners.list_(conn, after=made[0].id - 1) == made
+    assert owners.list_(conn, after=made[0].id, limit=1) == made[1:2]

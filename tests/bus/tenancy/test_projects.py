@@ -1,0 +1,91 @@
+"""Projects: named, archived, opened again."""
+
+import pytest
+
+from bus.coordination import sequences
+from bus.db import Connection
+from bus.tenancy import projects
+from tests import factories
+from tests.assertions import check_ledger, refused
+
+
+def test_a_project_starts_with_an_empty_ledger(conn: Connection) -> None:
+    owner = factories.make_owner(conn)
+    project = projects.add(conn, owner.id, "Demo")
+    assert (project.owner, project.owner_id, project.name, project.archived_at) == (
+        owner.handle, owner.id, "Demo", None,
+    )  # fmt: skip
+    assert check_ledger(conn, project.id) == 0
+    assert projects.get(conn, project.id) == project
+
+
+def test_an_owner_has_one_project_of_a_name_however_it_is_written(conn: Connection) -> None:
+    owner, other = factories.make_owner(conn), factories.make_owner(conn)
+    projects.add(conn, owner.id, "Straße")
+    for name in ("Straße", "STRASSE", "straße"):
+        with refused(conn, "conflict"):
+            projects.add(conn, owner.id, name)
+    projects.add(conn, other.id, "Straße")
+
+
+def test_a_project_is_named_as_people_type_it(conn: Connection) -> None:
+    owner, other = factories.make_owner(conn), factories.make_owner(conn)
+    mine, theirs = projects.add(conn, owner.id, "Shared"), projects.add(conn, other.id, "shared")
+    alone = projects.add(conn, owner.id, "alone")
+    assert projects.get_named(conn, "ALONE") == alone
+    assert projects.get_named(conn, f"{owner.handle}/shared") == mine
+    assert projects.get_named(conn, f"{other.handle}/Shared") == theirs
+    with refused(conn, "conflict") as caught:
+        projects.get_named(conn, "shared")
+    assert f"{owner.handle}/Shared" in caught.value.message
+    for name in ("none", f"{other.handle}/alone", "nobody/alone"):
+        with refused(conn, "not_found"):
+            projects.get_named(conn, name)
+
+
+@pytest.mark.parametrize("name", ["", " x", "a/b", "x" * 65, "a\0b", "a\u202eb", "\ud800", "\u200b"])
+def test_a_malformed_name_is_refused(conn: Connection, name: str) -> None:
+    owner = factories.make_owner(conn)
+    with refused(conn, "invalid_argument"):
+        projects.add(conn, owner.id, name)
+    with refused(conn, "not_found" if name == "a/b" else "invalid_argument"):
+        projects.get_named(conn, name)
+
+
+def test_archiving_and_opening_say_whether_anything_changed(conn: Connection) -> None:
+    agent = factories.make_agent(conn)
+    project = agent.ctx.project_id
+    assert not projects.reopen(conn, project, actor="cli")
+    assert projects.archive(conn, project, actor="ada")
+    assert not projects.archive(conn, project, actor="ada")
+    assert projects.get(conn, project).archived_at is not None
+    assert projects.reopen(conn, project, actor="cli")
+    assert sequences.claim(conn, agent.ctx, "s").number == 1
+    actions = conn.all(
+        "SELECT action, actor FROM audit WHERE project_id = %s AND action LIKE 'project.%%' ORDER BY id", (project,)
+    )
+    assert actions == [("project.add", "cli"), ("project.archive", "ada"), ("project.reopen", "cli")]
+
+
+def test_a_project_that_is_being_purged_is_gone_for_everyone(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    projects.begin_purge(conn, project.id, actor="cli")
+    for call in (
+        lambda: projects.get(conn, project.id),
+        lambda: projects.get_named(conn, project.name),
+        lambda: projects.begin_purge(conn, project.id, actor="cli"),
+    ):
+        with refused(conn, "not_found"):
+            call()
+    assert project not in projects.list_(conn, owner_id=project.owner_id)
+    assert not projects.archive(conn, project.id, actor="cli")
+    assert not projects.reopen(conn, project.id, actor="cli")
+
+
+def test_projects_page_by_id_of_one_owner_or_of_all(conn: Connection) -> None:
+    owner = factories.make_owner(conn)
+    mine = [factories.make_project(conn, None, owner) for _ in range(3)]
+    theirs = factories.make_project(conn)
+    assert projects.list_(conn, owner_id=owner.id) == mine
+    assert projects.list_(conn, owner_id=owner.id, after=mine[0].id, limit=1) == mine[1:2]
+    assert projects.list_(conn, after=mine[0].id - 1) == [*mine, theirs]

@@ -1,0 +1,83 @@
+"""A purge while the project is in full use: nobody is told of a defect, and nothing is left behind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bus.coordination import leases, posts, presence, sequences, tasks
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from bus.errors import BusError, NotAuthenticated
+from bus.tables import COORDINATION
+from bus.tenancy import projects
+from bus.tenancy.projects import Project
+from tests import factories
+from tests.concurrency import at_once, losers, together
+from tests.factories import Agent
+
+_CALLS: list[Callable[[Connection, Ctx], Any]] = [
+    lambda conn, ctx: sequences.claim(conn, ctx, "s"),
+    lambda conn, ctx: posts.create(conn, ctx, "hello", to_lane="core"),
+    lambda conn, ctx: posts.create(conn, ctx, "hello", to_actor="mate"),
+    lambda conn, ctx: tasks.create(conn, ctx, "x"),
+    lambda conn, ctx: leases.acquire(conn, ctx, "src"),
+    lambda conn, ctx: presence.register(conn, ctx, "core", status=str(ctx.token_id)),
+]
+_LEFT = " UNION ALL ".join(
+    f"SELECT '{table.name}', count(*) FROM {table.name} WHERE project_id = %(p)s"
+    for table in sorted(COORDINATION, key=lambda table: table.name)
+)
+
+
+def _is_told_that_it_is_over(outcome: Any) -> bool:
+    """A write that waited behind the purge is refused as behind an archive; later ones have no caller."""
+    return isinstance(outcome, NotAuthenticated) or (isinstance(outcome, BusError) and outcome.code == "forbidden")
+
+
+def test_a_purge_of_a_project_in_full_use_leaves_nothing_behind(db: Database) -> None:
+    for _ in range(15):
+        with db.write() as conn:
+            project = factories.make_project(conn)
+            agents = [factories.make_agent(conn, project, lane="core") for _ in _CALLS]
+            factories.make_agent(conn, project, "mate", lane="core")
+
+        def use(agent: Agent, call: Callable[[Connection, Ctx], Any]) -> None:
+            while True:
+                with db.write() as conn:
+                    call(conn, agent.ctx)
+
+        def purge(project: Project = project) -> None:
+            with db.write() as conn:
+                projects.begin_purge(conn, project.id, actor="cli")
+            done = False
+            while not done:
+                with db.write() as conn:
+                    done = projects.purge_step(conn, project.id)
+
+        outcomes = at_once(
+            *(lambda a=agent, c=call: use(a, c) for agent, call in zip(agents, _CALLS, strict=True)), purge
+        )
+        assert outcomes[-1] is None
+        assert len(losers(outcomes)) == len(_CALLS)
+        assert all(_is_told_that_it_is_over(lost) for lost in losers(outcomes)), losers(outcomes)
+        with db.call() as conn:
+            assert [row for row in conn.all(_LEFT, {"p": project.id}) if row[1]] == []
+
+
+@pytest.mark.parametrize("call", _CALLS)
+def test_a_write_that_waited_out_the_whole_purge_is_told_so(
+    db: Database, call: Callable[[Connection, Ctx], Any]
+) -> None:
+    """It entered before the purge began and takes the clock when there is none any more."""
+    with db.write() as conn:
+        project = factories.make_project(conn)
+        agent = factories.make_agent(conn, project)
+        factories.make_agent(conn, project, "mate")
+    with db.call() as conn:
+        # What such a call sees: its caller is good, the clock is gone.
+        conn.raw.execute("DELETE FROM project_clock WHERE project_id = %s", (project.id,))
+    (outcome,) = together(db, lambda conn: call(conn, agent.ctx))
+    assert _is_told_that_it_is_over(outcome), outcome
+    with db.call() as conn:
+        assert [row for row in conn.all(_LEFT, {"p": project.id}) if row[1]] == []

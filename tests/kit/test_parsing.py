@@ -1,0 +1,178 @@
+"""The kit's rules without a repository: patterns, JSON that is somebody else's, numbers in names, versions."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus import agent_guide
+from bus.errors import InvalidArgument
+from bus.rules import surfaces, token_format
+from kit import bundle, doctor, globs, instructions, jsonc, precommit
+from kit.config import Config, Rule
+
+SEGMENT = st.text("ab.[]{},!*?-", min_size=1, max_size=5)
+PATTERN = st.lists(st.one_of(SEGMENT, st.just("**")), min_size=1, max_size=4).map("/".join)
+NAME = st.lists(st.text("ab.-", min_size=1, max_size=4), min_size=1, max_size=4).map("/".join)
+
+
+@given(PATTERN, NAME)
+def test_a_pattern_covers_what_a_lease_on_it_covers(pattern: str, name: str) -> None:
+    try:
+        pattern, name = surfaces.normalise(pattern), surfaces.normalise(name)
+    except InvalidArgument:
+        return
+    # A path as a surface covers what is under it too. Where both have as many segments that makes no difference.
+    plain_ = "**" not in [*pattern.split("/"), name] and "{" not in pattern
+    if plain_ and pattern.count("/") == name.count("/") and surfaces.overlap(pattern, name):
+        assert globs.covers(pattern, name), (pattern, name)
+    if name != "**" and globs.covers(pattern, name):
+        assert surfaces.overlap(pattern, name), (pattern, name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("docs/adr/*.md", ["docs/adr/1.md"], ["docs/adr/a/1.md", "x/docs/adr/1.md", "docs/adr/1.mdx"]),
+        ("**/migrations/*.sql", ["migrations/1.sql", "a/b/migrations/1.sql"], ["migrations/a/1.sql"]),
+        ("src", ["src", "src/a/b"], ["src2", "a/src"]),
+        ("src/**", ["src/a", "src/a/b"], ["src"]),
+        ("a/**/b", ["a/b", "a/x/y/b"], ["a/b/c"]),
+        ("**", ["a", "a/b"], []),
+        ("{a,b/*}.py", ["a.py", "b/x.py"], ["b.py"]),
+        ("app/[id]/p.ts", ["app/[id]/p.ts", "app/i/p.ts"], ["app/x/p.ts"]),
+        ("a?c", ["abc"], ["a/c", "ac"]),
+    ],
+)
+def test_patterns_read_as_documented(pattern: str, yes: list[str], no: list[str]) -> None:
+    assert [path for path in yes if not globs.covers(pattern, path)] == []
+    assert [path for path in no if globs.covers(pattern, path)] == []
+
+
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECT = st.dictionaries(st.text(max_size=4), VALUE, max_size=4)
+
+
+@given(OBJECT, st.sampled_from([None, 0, 1, 2, 4, "\t"]), st.text(max_size=4), st.text(max_size=4), VALUE)
+def test_what_is_put_in_is_there_the_rest_stays_and_taking_it_out_leaves_what_was(
+    held: dict[str, Any], indent: Any, outer: str, inner: str, value: Any
+) -> None:
+    text = json.dumps(held, indent=indent)
+    if not isinstance(held.get(outer, {}), dict) or inner in held.get(outer, {}):
+        return
+    put = jsonc.put(text, (outer, inner), value)
+    expected = {**held, outer: {**held.get(outer, {}), inner: value}}
+    assert json.loads(put) == expected
+    assert jsonc.put(put, (outer, inner), value) == put
+    left = json.loads(jsonc.remove(put, (outer, inner)))
+    # An empty object that was there may go with us.
+    assert left in (held, {name: child for name, child in held.items() if child != {} or name != outer})
+
+
+@given(OBJECT, st.lists(VALUE, max_size=3), st.sampled_from([None, 2]), VALUE)
+def test_items_go_behind_the_last_and_come_out_again(
+    held: dict[str, Any], items: list[Any], indent: Any, value: Any
+) -> None:
+    held = {**held, "list": items}
+    text = jsonc.append(json.dumps(held, indent=indent), ("list",), value)
+    assert json.loads(text)["list"] == [*items, value]
+    left = json.loads(jsonc.remove(text, ("list",), len(items)))
+    assert left == (held if items else {name: child for name, child in held.items() if name != "list"})
+
+
+def test_comments_and_trailing_commas_are_read_and_kept() -> None:
+    text = '// top\n{\n  "a": 1, // one\n  /* two */\n  "b": [1, 2,],\n}\n'
+    assert jsonc.read(text) == {"a": 1, "b": [1, 2]}
+    put = jsonc.append(jsonc.put(text, ("c", "d"), {"e": True}), ("b",), 3)
+    assert jsonc.read(put) == {"a": 1, "b": [1, 2, 3], "c": {"d": {"e": True}}}
+    for comment in ("// top", "// one", "/* two */"):
+        assert comment in put
+    for broken in ("{", "[1", '{"a" 1}', '{"a": 1 "b": 2}', "{} {}", "nope", '{"a": }'):
+        with pytest.raises(jsonc.NotJsonError):
+            jsonc.parse(broken)
+    with pytest.raises(jsonc.NotJsonError):
+        jsonc.put('{"a": 1}', ("a", "b"), 2)
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "number", "formatted", "renamed"),
+    [
+        ("docs/adr/*.md", "docs/adr/0007-cache.md", 7, "8", "docs/adr/0008-cache.md"),
+        ("docs/adr/*.md", "docs/adr/7-cache.md", 7, "10", "docs/adr/10-cache.md"),
+        ("docs/adr/*.md", "docs/adr/ADR-0099.md", 99, "ADR-0100", "docs/adr/ADR-0100.md"),
+        ("docs/adr/*.md", "docs/adr/R7-x2.md", 7, "R103", "docs/adr/R103-x2.md"),
+        ("docs/adr/*/README.md", "docs/adr/0042-queue/README.md", 42, "43", "docs/adr/0043-queue/README.md"),
+        ("**/m/*.sql", "v2/m/0009_x.sql", 9, "0010", "v2/m/0010_x.sql"),
+        ("docs/adr/*.md", "docs/adr/999.md", 999, "1000", "docs/adr/1000.md"),
+        ("docs/adr/*.md", "docs/adr/README.md", None, "", ""),
+        ("docs/adr/*.md", "docs/adr/000-template.md", None, "", ""),
+        ("docs/adr/*.md", "docs/adr/99999999999999999999.md", None, "", ""),
+        ("docs/adr/*.md", "docs/adr/٣-arabic.md", None, "", ""),
+        ("docs/adr/*.md", "src/0001.py", None, "", ""),
+    ],
+)
+def test_numbers_are_found_in_names_and_replaced_in_their_width(
+    glob: str, path: str, number: int | None, formatted: str, renamed: str
+) -> None:
+    found = Config("http://x/mcp", None, None, "T", (Rule(glob, "adr"),)).governed(path)
+    assert (found.number if found else None) == number
+    if found is not None:
+        assert found.renamed(formatted) == renamed
+
+
+def test_the_blocks_are_those_of_the_guide_and_short() -> None:
+    """`make docs` writes them anew."""
+    files = bundle.files()
+    for variant in ("participant", "lead"):
+        text = files[f"kit/blocks/{variant}.md"]
+        assert text == agent_guide.block(variant)  # type: ignore[arg-type]
+        assert len(text.splitlines()) < 60
+        for rule in agent_guide.RULES:
+            assert rule.line() in text
+    for rule in agent_guide.RULES:
+        assert rule.line() in agent_guide.INSTRUCTIONS
+        assert rule.line() in agent_guide.GUIDE
+    assert len(agent_guide.INSTRUCTIONS.encode()) < 2048
+
+
+def test_a_block_goes_in_once_and_out_whole() -> None:
+    for held in ("", "a", "a\n", "a\r\nb\r\n", "\n"):
+        once = instructions.insert(held, "block\n")
+        assert instructions.insert(once, "block\n") == once
+        again = instructions.insert(once, "other\n")
+        assert ("other" in again, "block" in again) == (True, False)
+        left = instructions.strip(once.encode())
+        assert left is not None
+        assert left.decode().rstrip() == held.rstrip()
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert precommit.older("1.9.0", "1.10.0")
+    assert not precommit.older("1.10.0", "1.9.0")
+    assert not precommit.older("1.0.0", "1.0.0")
+    assert not precommit.older("1.0.0", "nonsense")
+
+
+def test_the_doctor_knows_a_token_as_the_bus_does() -> None:
+    token = token_format.mint()
+    assert doctor.well_formed(token)
+    for wrong in (token[:-1], token + "x", token[:-1] + ("a" if token[-1] != "a" else "b"), "", "lbus_"):
+        assert not doctor.well_formed(wrong)
+
+
+def test_the_kit_imports_nothing_but_the_standard_library_of_its_oldest_python() -> None:
+    for path in Path(bundle.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"), feature_version=(3, 9))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.partition(".")[0] in {*sys.stdlib_module_names, "kit"}, (path, name)

@@ -1,0 +1,286 @@
+"""What every tool reads in a project with a long history: by its plans, in proportion to its answer.
+
+PostgreSQL's auto_explain says of each statement how it was run, those inside the functions of bus/sql included. Each
+tool is called often enough for a plan that was chosen without looking at the arguments.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+from bench import synthetic_history
+from bench.fixtures import Team, make_teams
+from bus.coordination import long_poll
+from bus.db import Connection, Database
+from bus.rules.enums import EVENT_TYPES
+from mcp_gateway.tools import all_tools
+from tests import servers
+
+_EVENTS = 60_000
+# A plan may change when a statement was planned five times for its arguments.
+_TIMES = 7
+_LARGE = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency"}
+# Pages are 100 rows where nothing else is asked for, and some are put together from two ranges.
+_ROWS = 300
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a plan that was run: how it reads which table, and how many rows it looked at."""
+
+    kind: str
+    table: str
+    rows: int
+    statement: str
+
+
+class Plans:
+    """A connection whose every statement explains itself."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self._nodes: list[Node] = []
+        conn.raw.execute("LOAD 'auto_explain'")
+        for setting, value in {
+            "log_min_duration": "0",
+            "log_analyze": "on",
+            "log_timing": "off",
+            "log_nested_statements": "on",
+            "log_format": "json",
+            "log_level": "notice",
+        }.items():
+            conn.raw.execute(f"SET auto_explain.{setting} = '{value}'".encode())
+        conn.raw.add_notice_handler(self._note)
+
+    def _note(self, diagnosis: psycopg.errors.Diagnostic) -> None:
+        _, found, plan = (diagnosis.message_primary or "").partition("plan:\n")
+        if found:
+            explained = json.loads(plan)
+            self._walk(explained["Plan"], explained["Query Text"])
+
+    def _walk(self, node: dict[str, Any], statement: str) -> None:
+        if "Relation Name" in node:
+            read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            read += node.get("Rows Removed by Index Recheck", 0)
+            rows = round(read * node["Actual Loops"])
+            self._nodes.append(Node(node["Node Type"], node["Relation Name"], rows, statement))
+        for below in node.get("Plans", ()):
+            self._walk(below, statement)
+
+    def of(self, team: Team, calls: list[tuple[str, dict[str, Any]]]) -> list[Node]:
+        """Call tools and return what was read for the last of them; what they wrote is taken back."""
+        with self.conn.raw.transaction(force_rollback=True):
+            for tool, arguments in calls:
+                self._nodes = []
+                definition = all_tools()[tool]
+                answer = definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
+                if isinstance(answer, long_poll.Wait):
+                    # The gateway asks about all who wait, and lets those look who may have news.
+                    assert long_poll.due(self.conn, [answer] * 50) == [answer] * 50
+                    assert long_poll.look(self.conn, answer) is not None
+                    long_poll.keep(self.conn, [answer])
+                    long_poll.end(self.conn, [answer])
+        return self._nodes
+
+
+@dataclass(frozen=True)
+class Place:
+    plans: Plans
+    team: Team
+    waiting: int
+    fence: str
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with servers.cloned_database() as url:
+        db = Database(url, size=2)
+        # Another project of the same size: what belongs to a project has to be found among others.
+        team, other = make_teams(db, 2, 5)
+        for one in (other, team):
+            synthetic_history.write(db, one, _EVENTS)
+        with db.write() as conn:
+            _fill_small_tables(conn, team)
+        with db.call() as conn:
+            conn.raw.execute("ANALYZE")
+            waiting = conn.one(
+                "SELECT max(post_id) FROM delivery"
+                " WHERE project_id = %s AND participation_id = %s AND acked_at IS NULL",
+                (team.project_id, team.agents[0].ctx.participation_id),
+            )[0]
+            surface = conn.one("SELECT max(surface) FROM lease WHERE project_id = %s", (team.project_id,))[0]
+            yield Place(Plans(conn), team, waiting, surface)
+        db.close()
+
+
+def _fill_small_tables(conn: Connection, team: Team) -> None:
+    """What the history leaves empty, so that a scan of it is no small thing either."""
+    conn.raw.execute(
+        "INSERT INTO idempotency (project_id, participation_id, key, fingerprint, result)"
+        " SELECT %s, %s, 'old-' || n, 'x', '{}' FROM generate_series(1, 5000) AS n",
+        (team.project_id, team.agents[0].ctx.participation_id),
+    )
+    conn.raw.execute(
+        "INSERT INTO task_blocker (project_id, task_id, id, on_task_id, reason, created_at, resolved_at)"
+        " SELECT project_id, id, 1, id - 1, NULL, created_at, created_at FROM task WHERE project_id = %s AND id > 1"
+        " AND status = 'done'",
+        (team.project_id,),
+    )
+
+
+_ACTOR = "{mate}"
+_WHEN = {"since": "2026-01-01T00:00:00Z"}
+# Each tool, with what makes it read something else.
+_CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("whoami", {}),
+    ("list_participants", {}),
+    ("who_is_active", {"within_seconds": 86_400}),
+    ("register", {"lane": "lane-3"}),
+    ("whats_new", {}),
+    ("whats_new", {"advance_cursor": False}),
+    ("whats_new", {"since": 100, "limit": 500}),
+    ("read_posts", {}),
+    ("read_posts", {"limit": 200}),
+    ("read_posts", {"before": 30_000}),
+    ("read_posts", {"to_me": True}),
+    ("read_posts", {"to_me": True, "unacked_only": True}),
+    ("read_posts", {"to_me": True, "before": 20_000}),
+    ("read_posts", {"unacked_only": True}),
+    ("read_posts", {"to_lane": "lane-1"}),
+    ("read_posts", {"to_lane": "lane-1", "unacked_only": True}),
+    ("read_posts", {"to_lane": "nobody-here"}),
+    ("read_posts", {"tag": "tag-5"}),
+    ("read_posts", {"tag": "no-such-tag"}),
+    ("read_posts", {"ref": "PR 30"}),
+    ("read_posts", {"ref": "no such ref"}),
+    ("read_posts", {"reply_to": 5}),
+    ("post", {"to_actor": _ACTOR, "body": "x", "ref": "PR 1", "reply_to": "{waiting}"}),
+    ("post", {"to_lane": "lane-1", "body": "x", "idempotency_key": "{key}"}),
+    ("ack", {"post_id": "{waiting}"}),
+    ("query_events", {}),
+    ("query_events", {"limit": 1000}),
+    ("query_events", {"before": 30_000}),
+    *(("query_events", {"type": kind}) for kind in ("claim", "post", "ack", "escalate", "task_ship")),
+    *(
+        ("query_events", {**filter_, **type_})
+        for filter_ in (
+            {"actor": _ACTOR},
+            {"sequence": "seq-1"},
+            {"sequence": "none-such"},
+            {"number": 7},
+            {"number": 70_000},
+            {"ref": "PR 30"},
+            {"ref": "no such ref"},
+            {"tag": "tag-5"},
+            {"tag": "no-such-tag"},
+            {**_WHEN},
+            {"until": "2099-01-01T00:00:00Z"},
+            {"since": "2099-01-01T00:00:00Z"},
+            {"until": "2000-01-01T00:00:00Z"},
+        )
+        for type_ in ({}, {"type": "claim"}, {"type": "post"}, {"type": "escalate"})
+    ),
+    ("claim", {"sequence": "seq-1"}),
+    ("claim", {"sequence": "new", "idempotency_key": "{key}"}),
+    ("seed_sequence", {"sequence": "seq-1", "current": 100_000}),
+    ("list_sequences", {}),
+    ("latest_claims", {}),
+    ("lease", {"surface": "src/new.py"}),
+    ("lease", {"surface": "{surface}"}),
+    ("lease", {"surface": "docs/**"}),
+    ("release", {"surface": "{surface}"}),
+    ("release", {"surface": "*"}),
+    ("who_holds", {}),
+    ("who_holds", {"surface": "{surface}"}),
+    ("list_tasks", {}),
+    ("list_tasks", {"status": "open"}),
+    ("list_tasks", {"ready": True}),
+    ("list_tasks", {"owner": _ACTOR}),
+    ("list_tasks", {"lane": "none-such"}),
+    ("task_create", {"title": "x", "blocked_on": ["{task}"]}),
+    ("task_assign", {"task_id": "{task}", "owner": _ACTOR}),
+    ("task_start", {"task_id": "{task}"}),
+    ("task_next", {}),
+    ("task_block", {"task_id": "{task}", "on": "{other task}", "reason": "x"}),
+    ("task_resolve", {"task_id": "{task}"}),
+    ("task_ship", {"task_id": "{task}"}),
+    ("wait_for", {"kind": "inbox"}),
+    ("wait_for", {"kind": "acks"}),
+    ("wait_for", {"kind": "task"}),
+    ("wait_for", {"kind": "task", "take": True}),
+    ("wait_for", {"kind": "lease", "surface": "src/nobody.py"}),
+    ("admin_provision", {"participant_name": "newcomer"}),
+    ("admin_rotate", {"participant_name": _ACTOR}),
+    ("admin_revoke", {"participant_name": _ACTOR}),
+    ("create_invite", {}),
+]
+
+
+# What a task has to have gone through before.
+_FIRST: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "task_ship": [("task_start", {"task_id": "{task}"})],
+    "task_block": [("task_start", {"task_id": "{task}"})],
+    "task_resolve": [("task_start", {"task_id": "{task}"}), ("task_block", {"task_id": "{task}", "reason": "x"})],
+}
+
+
+def _name(call: tuple[str, dict[str, Any]]) -> str:
+    return ", ".join([call[0], *(f"{name}={value}" for name, value in call[1].items())])
+
+
+def _bound(tool: str, arguments: dict[str, Any]) -> int:
+    """The most rows that one node may read."""
+    if tool == "query_events" and "actor" in arguments and "type" not in arguments:
+        # Everybody writes events of every type, and each type is a range of its own.
+        return len(EVENT_TYPES) * 101
+    return max(_ROWS, arguments.get("limit", 0) + 1)
+
+
+@pytest.mark.parametrize("call", _CALLS, ids=_name)
+def test_a_call_reads_in_proportion_to_its_answer(place: Place, call: tuple[str, dict[str, Any]]) -> None:
+    tool, _ = call
+    last_task = 3_600
+    for _ in range(_TIMES):
+        known = {
+            _ACTOR: place.team.agents[1].label,
+            "{waiting}": place.waiting,
+            "{surface}": place.fence,
+            "{task}": last_task,
+            "{other task}": last_task - 1,
+            "{key}": f"key-{next(_numbers)}",
+        }
+
+        def filled(value: Any, known: dict[str, Any] = known) -> Any:
+            if isinstance(value, list):
+                return [filled(one) for one in value]
+            return known.get(value, value) if isinstance(value, str) else value
+
+        calls = [
+            (name, {key: filled(value) for key, value in what.items()}) for name, what in [*_FIRST.get(tool, []), call]
+        ]
+        nodes = place.plans.of(place.team, calls)
+        assert nodes, "the plans of no statement were seen"
+        for node in nodes:
+            if node.table in _LARGE:
+                assert node.kind != "Seq Scan", node
+            assert node.rows <= _bound(*call), node
+
+
+def test_every_tool_is_looked_at() -> None:
+    assert {tool for tool, _ in _CALLS} == set(all_tools())
+
+
+def test_a_scan_of_a_history_would_be_seen(place: Place) -> None:
+    """Else the tests above would look at nothing: this is what they must not find."""
+    plans = place.plans
+    plans._nodes = []
+    plans.conn.raw.execute("SELECT count(*) FROM event WHERE payload ->> 'note' = 'x'")
+    plans.conn.raw.execute("SELECT count(*) FROM post WHERE project_id = %s AND body = 'x'", (place.team.project_id,))
+    assert {node.table for node in plans._nodes} == {"event", "post"}
+    assert all(node.rows > _ROWS for node in plans._nodes)

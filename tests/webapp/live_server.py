@@ -1,0 +1,61 @@
+"""The web as it runs: behind hypercorn, on a port of its own."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import hypercorn.asyncio
+from hypercorn.config import Config
+
+from tests.servers import free_port
+from tests.webapp.web_client import Web
+from webapp import asgi
+
+_START_SECONDS = 30
+
+
+@contextmanager
+def live(database_url: str, *, prepare: Callable[[Web], None] | None = None, **env: str) -> Iterator[str]:
+    """Serve the web; yields its address.
+
+    Args:
+        prepare: does something to the web before it serves.
+        env: more settings, as environment variables.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    web = Web(database_url, **{"PUBLIC_URL": url, **env})
+    if prepare is not None:
+        prepare(web)
+    config = Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.errorlog = None
+    started, told = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        app = asgi.Web(web.app, web.settings)
+        serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=told.wait)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(serving)
+        while not _listens(port) and not task.done():
+            await asyncio.sleep(0.01)
+        started.set()
+        await task
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="live web")
+    thread.start()
+    try:
+        assert started.wait(_START_SECONDS)
+        yield url
+    finally:
+        loops[0].call_soon_threadsafe(told.set)
+        thread.join()
+        web.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

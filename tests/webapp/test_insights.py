@@ -1,0 +1,155 @@
+"""The pages of pictures: what they say is what the ledger says, and the file needs nothing but itself."""
+
+import re
+from html.parser import HTMLParser
+
+from bus.analytics import rollups
+from bus.analytics.project_metrics import PERIODS
+from bus.db import Database
+from bus.tenancy import projects
+from tests.webapp.sample_data import World, inside
+from tests.webapp.web_client import Browser
+
+
+class _Tables(HTMLParser):
+    """The cells of the tables of a page, by caption."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self._within: list[str] = []
+        self._caption = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("caption", "td", "th", "svg"):
+            self._within.append(tag)
+        if tag == "caption":
+            self._caption = ""
+        elif tag == "tr":
+            self.tables.setdefault(self._caption, []).append([])
+        elif tag in ("td", "th"):
+            self.tables[self._caption][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._within[-1:] == [tag]:
+            self._within.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._within[-1:] == ["caption"]:
+            self._caption += data
+        elif self._within[-1:] in (["td"], ["th"]):
+            self.tables[self._caption][-1][-1] += data.strip()
+
+
+def _count(db: Database, world: World) -> None:
+    with db.write() as conn:
+        rollups.count(conn, world.full.id)
+
+
+def _tables(page: str) -> dict[str, list[list[str]]]:
+    return _Tables(page).tables
+
+
+def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, world: World, db: Database) -> None:
+    assert "The pictures are being made" in ada.get(inside(world, "pictures/")).text
+    _count(db, world)
+    with db.call() as conn:
+        types = dict(conn.all("SELECT type, count(*) FROM event WHERE project_id = %s GROUP BY 1", (world.full.id,)))
+        posts, refs, acked = conn.one(
+            "SELECT count(*), count(ref), count(acked_at) FROM post WHERE project_id = %s", (world.full.id,)
+        )
+        leases = dict(
+            conn.all(
+                "SELECT payload ->> 'surface', payload ->> 'contended' FROM event"
+                " WHERE project_id = %s AND type = 'lease'",
+                (world.full.id,),
+            )
+        )
+    events = sum(types.values())
+    for period in PERIODS:
+        page = ada.get(inside(world, f"pictures/?period={period}"))
+        assert page.status_code == 200
+        assert re.search(r"<a [^>]*period=" + period + r'"\s+aria-current="true"', page.text)
+        assert f"{events} events" in page.text
+        assert f"{acked} of {posts} handoffs acknowledged" in page.text
+        tables = _tables(page.text)
+        head, *rows = tables["Events by type"]
+        assert [sum(int(row[at]) for row in rows) for at in range(1, len(head))][-1] == events
+        assert head[1:3] == ["tasks created", "handoffs"]
+        assert [sum(int(row[1]) for row in rows), sum(int(row[2]) for row in rows)] == [
+            types["task_create"],
+            types["post"],
+        ]
+        for caption, counts in (("Handoffs and acknowledgements", acked), ("Handoffs with a ref", refs)):
+            rows = tables[caption][1:]
+            assert [sum(int(row[at]) for row in rows) for at in (1, 2)] == [posts, counts]
+        surfaces = {name: contended for name, _, contended in tables["Leases by surface"][1:]}
+        assert surfaces == leases
+        head, *rows = tables["Handoffs from whom to whom"]
+        assert {row[0] for row in rows} == {"api-agent", "review-agent", "ada", "carol"}
+        cell = next(row for row in rows if row[0] == "api-agent")[head.index("lane review")]
+        assert cell == "1"
+    assert f"All {events} events of the project are counted." in page.text
+    # An unknown period is the usual one.
+    assert 'period=7d" aria-current="true"' in ada.get(inside(world, "pictures/?period=nonsense")).text
+
+
+def test_an_empty_picture_says_what_would_fill_it(ada: Browser, world: World, db: Database) -> None:
+    page = ada.get(f"/admin/projects/{world.empty.id}/pictures/").text
+    assert "No pictures yet" in page
+    assert f"/admin/projects/{world.empty.id}/members/new" in page
+    _count(db, world)
+    with db.call() as conn:
+        conn.raw.execute("DELETE FROM tally WHERE figure <> 'events'")
+        conn.raw.execute("DELETE FROM tally WHERE key = 'post'")
+    page = ada.get(inside(world, "pictures/")).text
+    assert "No handoffs in the last 7 days" in page
+    assert "No leases in the last 7 days" in page
+    with db.call() as conn:
+        conn.raw.execute("UPDATE tally SET start = start - interval '40 days'")
+    assert "Nothing happened in the last 7 days" in ada.get(inside(world, "pictures/")).text
+    assert "Nothing happened" not in ada.get(inside(world, "pictures/?period=90d")).text
+
+
+def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(ada: Browser, world: World, db: Database) -> None:
+    _count(db, world)
+    page = ada.get(inside(world, "pictures/report"))
+    tables = _tables(page.text)
+    assert ["post", "5", "17.9 %"] in tables["Events by type"]
+    assert ["acknowledged by somebody else", "1", "20.0 %"] in tables["Handoffs"]
+    file = ada.get(inside(world, "pictures/report.html"))
+    assert re.fullmatch(
+        rf'attachment; filename="llm-bus-report-{world.full.id}-\d{{4}}-\d\d-\d\d\.html"',
+        file.headers["Content-Disposition"],
+    )
+    text = file.text
+    assert tables["Handoffs"] == _tables(text)["Handoffs"]
+    assert text.count("<svg") > 5
+    # No script, nothing fetched, no link, and nobody's token.
+    for forbidden in ("<script", "<link", "href=", "src=", "url(", "@import", "http://", "https://", "csrf"):
+        assert forbidden not in text, forbidden
+    assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
+    # What was written in handoffs is nobody else's.
+    assert "copy of production" not in text
+    with db.write() as conn:
+        projects.archive(conn, world.full.id, actor="test")
+    for address in ("pictures/", "pictures/report", "pictures/report.html"):
+        assert ada.get(inside(world, address)).status_code == 200
+
+
+def test_a_report_that_is_being_made_shows_up_by_itself(ada: Browser, world: World, db: Database) -> None:
+    with db.call() as conn:
+        conn.raw.execute(
+            "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute')",
+            (world.full.id,),
+        )
+    waiting = ada.get(inside(world, "pictures/report")).text
+    assert "The report is being made" in waiting
+    assert f'data-live="{inside(world, "pictures/report")}"' in waiting
+    assert ada.get(inside(world, "pictures/report.html")).status_code == 200
+    with db.call() as conn:
+        conn.raw.execute("UPDATE report SET busy_until = NULL")
+    part = ada.get(inside(world, "pictures/report"), headers={"X-Part": "1"}).text
+    assert "How handoffs fared" in part
+    assert "<html" not in part

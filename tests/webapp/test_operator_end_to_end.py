@@ -1,0 +1,126 @@
+"""An operator's day, with everything real: browser, web, gateway, worker, and an agent that works meanwhile."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+from playwright.sync_api import Browser, expect
+
+from bus.db import Database
+from bus.operations import jobs, queries
+from bus.tenancy import owners
+from tests.factories import make_agent, make_owner, make_project
+from tests.mcp_gateway.processes import running as gateways
+from tests.webapp import scenario_steps
+from tests.webapp.browser import opened
+from tests.webapp.live_server import live
+from tests.workers.processes import running as workers
+from tests.workers.processes import until
+
+_BODY = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "whoami", "arguments": {}}}
+_STABLE = {"error": "suspended due to non-payment"}
+
+
+class _Agent:
+    """Calls again and again; `said` holds each answer that was another than the one before."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.said: list[tuple[int, object]] = []
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    @contextmanager
+    def at_work(self) -> Iterator["_Agent"]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def _work(self) -> None:
+        with httpx2.Client(headers=self._headers) as client:
+            while not self._over.is_set():
+                answer = client.post(self._url, json=_BODY)
+                now = (answer.status_code, answer.json() if answer.status_code != 200 else None)
+                if not self.said or self.said[-1] != now:
+                    self.said.append(now)
+                self._over.wait(0.02)
+
+
+def _known(db: Database) -> list[jobs.Known]:
+    with db.call() as conn:
+        return jobs.list_known(conn)
+
+
+def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
+    chromium: Browser, database_url: str, redis_url: str, db: Database
+) -> None:
+    with db.write() as conn:
+        boss = owners.add(conn, "boss@example.org", handle="boss", operator=True)
+        ada = make_owner(conn, "ada")
+        agent = make_agent(conn, make_project(conn, "apollo", ada), "api-agent")
+    with (
+        gateways(database_url) as (gateway,),
+        workers(database_url, redis_url, "worker") as (worker,),
+        live(database_url, MCP_URL=gateway.url) as url,
+        opened(chromium) as page,
+        _Agent(gateway.url, agent.token).at_work() as busy,
+    ):
+        assert scenario_steps.call(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
+        scenario_steps.sign_in(page, url, db, boss)
+        page.get_by_role("link", name="Operator", exact=True).click()
+        until(lambda: busy.said == [(200, None)])
+        page.get_by_role("navigation", name="Operator").get_by_role("link", name="Owners").click()
+        page.get_by_label("Handle or e-mail").fill("ADA@")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_role("link", name="ada", exact=True).click()
+        page.locator("#suspend_reason").fill("a token is on a public page")
+        page.get_by_role("button", name="Suspend ada").click()
+        expect(page.get_by_text("ada is suspended: the next call of each agent is refused.")).to_be_visible()
+        # It was said after the commit, so the very next call is refused.
+        answer = httpx2.post(gateway.url, json=_BODY, headers={"Authorization": f"Bearer {agent.token}"})
+        assert (answer.status_code, answer.json()) == (403, _STABLE)
+        page.locator("#lift_reason").fill("it is revoked")
+        page.get_by_role("button", name="Lift the suspension").click()
+        expect(page.get_by_text("ada is not suspended any more.")).to_be_visible()
+        assert scenario_steps.call(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
+        until(lambda: busy.said == [(200, None), (403, _STABLE), (200, None)])
+        page.locator("#amount").fill("1200")
+        page.locator("#grant_reason").fill("for the trouble")
+        page.get_by_role("button", name="Grant").dblclick()
+        expect(page.get_by_text("ada was granted 1,200 credits.")).to_be_visible()
+        with db.call() as conn:
+            assert queries.get_owner(conn, ada.id).balance == 1200
+        # No scheduler runs: what the worker begins, it begins because it was asked.
+        until(lambda: _known(db), worker)
+        page.goto(f"{url}/operator/jobs/")
+        page.get_by_role("button", name="Run prune now").click()
+        expect(page.get_by_text("prune was asked for")).to_be_visible()
+        expect(page.get_by_text("asked for by boss")).to_be_visible(timeout=30_000)
+        row = page.get_by_role("row").filter(has_text="prune").filter(has_text="asked for by boss")
+        expect(row.get_by_text("ok", exact=True)).to_be_visible(timeout=30_000)
+        page.goto(f"{url}/operator/settings/")
+        expect(page.get_by_role("heading", name="worker")).to_be_visible()
+        password = database_url.split("@")[0].rpartition(":")[2]
+        assert "DATABASE_URL" in page.content()
+        assert f":{password}@" not in page.content()
+        page.goto(f"{url}/operator/audit/?actor=boss")
+        for action in ("job.run", "credit.add", "owner.lift", "owner.suspend"):
+            expect(page.get_by_text(action)).to_be_visible()
+        assert worker.popen.poll() is None
+    # Whoever is no operator finds nothing, signed in or not.
+    with live(database_url) as url, opened(chromium) as page:
+        for path in ("/operator", "/operator/", f"/operator/owners/{ada.id}", "/operator/audit/export.csv"):
+            answer = page.goto(url + path)
+            assert answer is not None
+            assert answer.status == 404
+        scenario_steps.sign_in(page, url, db, ada)
+        expect(page.get_by_role("link", name="Operator", exact=True)).to_have_count(0)
+        answer = page.goto(f"{url}/operator/")
+        assert answer is not None
+        assert answer.status == 404
+        expect(page.get_by_role("heading", name="There is nothing here")).to_be_visible()

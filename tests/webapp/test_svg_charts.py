@@ -1,0 +1,111 @@
+import itertools
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webapp import svg_charts
+from webapp.svg_charts import Series
+
+
+def _paths(svg: str) -> list[ElementTree.Element]:
+    root = ElementTree.fromstring(svg)
+    return [one for one in root.iter() if one.tag.endswith("path") and "grid" not in one.attrib["class"]]
+
+
+def _heights(path: ElementTree.Element) -> list[float]:
+    return [-float(found) for found in re.findall(r"v(-[\d.]+)h", path.attrib["d"])]
+
+
+def test_columns_are_as_high_as_their_values_and_stand_on_each_other() -> None:
+    plot = svg_charts.columns(
+        [Series("posts", [10, 0, 40]), Series("acks", [30, None, 0])], ["a", "b", "c"], says="mix"
+    )
+
+    posts, acks = _paths(plot.svg)
+    assert plot.ticks == ("40", "30", "20", "10", "0")
+    assert _heights(posts) == [25, 100]
+    assert _heights(acks) == [75]
+    # The column of acks begins where that of posts ends.
+    assert acks.attrib["d"].startswith("M1 75h8")
+    assert plot.legend == ("posts", "acks")
+    assert not plot.empty
+
+
+def test_a_line_is_broken_at_a_gap_and_a_lone_value_is_a_dot() -> None:
+    plot = svg_charts.lines([Series("median", [1, 2, None, 4])], ["a", "b", "c", "d"], says="times")
+
+    assert [(path.attrib["class"], path.attrib["d"]) for path in _paths(plot.svg)] == [
+        ("line c0", "M5 75L15 50"),
+        ("line dot c0", "M35 0h0"),
+    ]
+    assert plot.legend == ()
+
+
+def test_what_people_wrote_is_text_in_a_drawing_and_never_a_tag() -> None:
+    plot = svg_charts.columns([Series('<b>"', [1])], ["<i>"], says='"><script>')
+
+    root = ElementTree.fromstring(plot.svg)
+    assert root.attrib["aria-label"] == '"><script>'
+    assert [one.text for one in root.iter() if one.tag.endswith("title")] == ['<i>\n<b>": 1']
+
+
+def test_nothing_is_a_drawing_too() -> None:
+    for plot in (
+        svg_charts.columns([], [], says="nothing"),
+        svg_charts.lines([Series("x", [None])], ["a"], says="nothing"),
+    ):
+        assert plot.empty
+        ElementTree.fromstring(plot.svg)
+    assert svg_charts.bubble(0, 5) == ""
+    assert "marked" not in svg_charts.bar(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("bins", "marks"), [(24, 6), (168, 6), (7, 7), (30, 6), (90, 6), (8, 4), (3, 3), (13, 1), (0, 0)]
+)
+def test_the_marks_below_a_drawing_begin_stretches_of_one_length(bins: int, marks: int) -> None:
+    names = [str(at) for at in range(bins)]
+    found = svg_charts.columns([Series("x", [1] * bins)], names, says="x").marks
+
+    assert len(found) == marks
+    if bins % max(marks, 1) == 0 and marks:
+        assert found == tuple(names[:: bins // marks])
+
+
+def test_lengths_of_time_are_short_and_their_axis_has_steps_that_people_know() -> None:
+    assert [svg_charts.seconds(one) for one in (0, 0.04, 1.5, 59, 90, 7200, 9000, 200_000)] == [
+        *("0", "40 ms", "1.5 s", "59 s", "1.5 min", "2 h", "2.5 h", "2.3 d")
+    ]
+    plot = svg_charts.lines([Series("p90", [100])], ["a"], says="x", show=svg_charts.seconds, durations=True)
+    assert plot.ticks == ("2 min", "1.5 min", "1 min", "30 s", "0")
+
+
+@given(st.floats(1e-6, 1e12), st.booleans())
+def test_an_axis_holds_its_greatest_value_in_few_even_steps(greatest: float, durations: bool) -> None:
+    top, ticks = svg_charts.scale(greatest, durations=durations)
+
+    assert ticks[0] == 0
+    assert ticks[-1] == pytest.approx(top)
+    assert greatest <= top * (1 + 1e-6)
+    assert 2 <= len(ticks) <= 6
+    steps = [after - before for before, after in itertools.pairwise(ticks)]
+    assert all(step == pytest.approx(steps[0], rel=1e-3, abs=1e-9) for step in steps)
+    # No room is wasted: the value reaches the highest step.
+    assert greatest > top - steps[0] * (1 + 1e-6)
+
+
+@given(st.integers(2, 10**9))
+def test_an_axis_of_counts_has_whole_steps(greatest: int) -> None:
+    assert all(tick == int(tick) for tick in svg_charts.scale(greatest)[1])
+
+
+def test_a_strip_is_divided_as_its_values_are() -> None:
+    root = ElementTree.fromstring(svg_charts.strip([30, 0, 10], says="mix"))
+
+    parts = [
+        (one.attrib["class"], one.attrib.get("x"), one.attrib["width"]) for one in root if one.get("x") is not None
+    ]
+    assert parts == [("c0", "0", "75"), ("c2", "75", "25")]

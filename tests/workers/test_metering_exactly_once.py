@@ -1,0 +1,153 @@
+"""Credits are metered exactly once, whatever dies and however late a writer commits.
+
+The same writers run against two ledgers: the bus's own, billed by three workers and three schedulers, of which workers
+are killed again and again, and a copy that is numbered by an identity column and billed by `id > last`, as one would
+write it first. The copy must lose events: that shows that these writers can make a meter lose some.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from bus.billing import credits, metering
+from bus.coordination import sequences
+from bus.db import Connection, Database
+from bus.operations import integrity_checks
+from tests.factories import make_agent, make_owner, make_project
+from tests.redis_server import Queue
+from tests.workers.processes import Process, start, stop, until
+
+_WRITERS = 8
+_KILLS = 20
+_EVERY = "meter_credits=0.2,heartbeat=5"
+
+
+class _Writers:
+    """Threads that write one event each time, commit after a random delay, and roll back one time in ten."""
+
+    def __init__(self, db: Database, write: Callable[[Connection, random.Random], None]) -> None:
+        self._db = db
+        self._write = write
+        self._stopping = threading.Event()
+        self._kept = [0] * _WRITERS
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(_WRITERS)]
+
+    def __enter__(self) -> "_Writers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        assert not self._failures, self._failures
+
+    @property
+    def kept(self) -> int:
+        """How many events were committed."""
+        return sum(self._kept)
+
+    def _run(self, number: int) -> None:
+        chance = random.Random(number)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    with self._db.write() as conn:
+                        self._write(conn, chance)
+                        time.sleep(chance.random() * 0.02)
+                        if chance.random() < 0.1:
+                            raise _RolledBack
+                except _RolledBack:
+                    continue
+                self._kept[number] += 1
+                time.sleep(chance.random() * 0.01)
+        except BaseException as failure:  # noqa: BLE001
+            self._failures.append(failure)
+
+
+class _RolledBack(Exception):
+    pass
+
+
+def test_every_event_is_billed_once_though_workers_are_killed(database_url: str, db: Database, queue: Queue) -> None:
+    url = queue.start()
+    with db.write() as conn:
+        owner = make_owner(conn)
+        agents = [make_agent(conn, make_project(conn, owner=owner)) for _ in range(4)]
+        metering.switch(conn, True)
+
+    def write(conn: Connection, chance: random.Random) -> None:
+        sequences.claim(conn, chance.choice(agents).ctx, "adr")
+
+    def begin(role: str) -> Process:
+        return start(role, database_url, url, METERING="1", TRIAL_CREDITS="1000", JOB_EVERY=_EVERY)
+
+    chance = random.Random(7)
+    started = [begin(role) for role in ("worker", "worker", "worker", "beat", "beat", "beat")]
+    try:
+        with _Writers(db, write) as writers:
+            until(lambda: _billed(db, owner.id), *started)
+            for _ in range(_KILLS):
+                before = _billed(db, owner.id)
+                number = chance.randrange(3)
+                started[number].kill()
+                started[number].log.unlink()
+                started[number] = begin("worker")
+                # It dies in the middle of something: the others bill all the while.
+                until(lambda before=before: _billed(db, owner.id) > before, *started)
+                time.sleep(chance.random() * 0.5)
+        written = writers.kept
+        until(lambda: _billed(db, owner.id) >= written, *started)
+    finally:
+        stop(started)
+    with db.write() as conn:
+        integrity_checks.begin(conn)
+        assert conn.one("SELECT count(*) FROM event WHERE type = 'claim'") == (written,)
+        assert _billed(db, owner.id) == written
+        account = credits.find(conn, owner.id)
+        assert account is not None
+        assert account.balance == 1000 - written
+        assert integrity_checks.check_accounts(conn) == []
+        for agent in agents:
+            assert integrity_checks.check_project(conn, agent.ctx.project_id) == []
+    assert written > 500
+
+
+def _billed(db: Database, owner_id: int) -> int:
+    with db.call() as conn:
+        return int(
+            conn.one(
+                "SELECT coalesce(-sum(amount), 0) FROM credit_entry WHERE owner_id = %s AND kind = 'usage'", (owner_id,)
+            )[0]
+        )
+
+
+def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Database) -> None:
+    with db.write() as conn:
+        conn.raw.execute("CREATE TABLE copy (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sequence text)")
+        conn.raw.execute("CREATE TABLE copy_mark (last bigint NOT NULL, billed bigint NOT NULL)")
+        conn.raw.execute("INSERT INTO copy_mark VALUES (0, 0)")
+
+    def write(conn: Connection, chance: random.Random) -> None:
+        conn.raw.execute("INSERT INTO copy (sequence) VALUES (%s)", (str(chance.randrange(4)),))
+
+    def meter() -> None:
+        with db.write() as conn:
+            # Locked first and read afterwards, as the real one: only the numbering differs.
+            (last,) = conn.one("SELECT last FROM copy_mark FOR UPDATE")
+            count, newest = conn.one("SELECT count(*), coalesce(max(id), %s) FROM copy WHERE id > %s", (last, last))
+            conn.raw.execute("UPDATE copy_mark SET last = %s, billed = billed + %s", (newest, count))
+
+    with _Writers(db, write) as writers:
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            meter()
+            time.sleep(0.01)
+    meter()
+    with db.call() as conn:
+        (billed,) = conn.one("SELECT billed FROM copy_mark")
+        assert conn.one("SELECT count(*) FROM copy") == (writers.kept,)
+    assert billed < writers.kept, "these writers cannot show a loss"

@@ -1,0 +1,261 @@
+"""Time passes: with nobody calling, workers and a scheduler do what is due, and agents see it through their tools."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import httpx2
+import pytest
+import redis
+
+from bus.coordination import leases, presence
+from bus.db import Database, migrate
+from bus.errors import Unavailable
+from bus.operations import jobs, status
+from bus.operations.process_registry import list_ as list_processes
+from bus.operations.status import Condition, Probe
+from cli.embedded import account, postgres
+from tests import servers
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.mcp_client import Wire
+from tests.mcp_gateway.processes import running as gateways
+from tests.metrics_scrape import TOKEN, scrape
+from tests.redis_server import Queue
+from tests.servers import free_port
+from tests.workers.processes import Process, running, start, stop, until
+from workers.job_runner import all_jobs
+
+
+@pytest.fixture
+def team(db: Database) -> Team:
+    return make_team(db)
+
+
+def _kinds(db: Database) -> list[str]:
+    with db.call() as conn:
+        return [kind for (kind,) in conn.all("SELECT type FROM event ORDER BY seq")]
+
+
+def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with (
+        gateways(database_url, REDIS_URL=url) as (gateway,),
+        running(database_url, url, METRICS_TOKEN=TOKEN, METRICS_PORT=str(port := free_port())) as processes,
+    ):
+        alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
+        until(lambda: _ran(db, "heartbeat"), *processes)
+        assert alice.call("whats_new").status == 200
+        bob.call("lease", surface="src/a.py", ttl_seconds=1)
+        got = alice.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=30).content
+        assert got["kind"] == "lease"
+        until(lambda: "lease_expire" in _kinds(db), *processes)
+        events = alice.call("whats_new").content["events"]
+        assert [event["type"] for event in events] == ["lease", "lease_expire"]
+        assert (events[1]["actor"], events[1]["payload"]["surface"]) == (team.bob.actor, "src/a.py")
+        for wire in (alice, bob):
+            wire.close()
+        _is_well(db, url, processes)
+        _shows_its_runs(db, port)
+    # Who stops in order takes its report back.
+    with db.call() as conn:
+        assert list_processes(conn, gone=True) == []
+
+
+def _shows_its_runs(db: Database, port: int) -> None:
+    """What the worker shows to Prometheus is what PostgreSQL has of its runs."""
+    base = f"http://127.0.0.1:{port}"
+    before = scrape(base)
+    with db.call() as conn:
+        written = dict(conn.all("SELECT name, count(*) FROM job_run WHERE outcome = 'ok' GROUP BY name"))
+    after = scrape(base)
+    name = "llm_bus_job_runs_total"
+    for job, count in written.items():
+        # Counted just before it is written down.
+        assert before.value(name, job=job, outcome="ok") - 1 <= count <= after.value(name, job=job, outcome="ok") + 1
+    assert after.by("llm_bus_job_run_seconds_count", "job").keys() == {
+        (job,) for job, _ in after.by(name, "job", "outcome")
+    }
+    assert after.value("llm_bus_job_interval_seconds", job="heartbeat") == 0.5
+    answers = [httpx2.get(f"{base}/{path}").status_code for path in ("metrics", "nowhere")]
+    assert answers == [401, 404]
+
+
+def _is_well(db: Database, url: str, processes: list[Process]) -> None:
+    """The condition of the service shows every process, the clock at work, and nothing late."""
+    with closing(Probe(url)) as probe:
+
+        def found() -> Condition:
+            return status.look(db, probe)
+
+        until(lambda: {one.kind for one in found().contents.processes} == {"beat", "gateway", "worker"}, *processes)
+        well = found()
+    assert well.postgres is not None
+    assert well.postgres.is_migrated
+    assert well.queue is not None
+    assert well.contents is not None
+    assert well.contents.heartbeat_seconds is not None
+    assert well.contents.heartbeat_seconds < 30
+    assert {one.name for one in well.contents.jobs} == set(all_jobs())
+    assert [one.name for one in well.contents.jobs if one.is_late] == []
+
+
+def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with db.write() as conn:
+        conn.maybe("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60 RETURNING 1")
+        presence.touch(conn, {team.bob.ctx.participation_id: 120.0})
+    with gateways(database_url, REDIS_URL=url) as (gateway,), running(database_url, url) as processes:
+        alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
+        until(lambda: "presence_lapse" in _kinds(db), *processes)
+        post = bob.call("post", body="x", to_lane="nobody-here", ack_within_seconds=1).content
+        # Alice is project-admin: after the pause it is in her inbox, and a call that waits is woken by it.
+        waiting = alice.call("wait_for", kind="inbox", timeout_seconds=40).content
+        assert [one["post_id"] for one in waiting["posts"]] == [post["post_id"]]
+        assert _kinds(db).count("escalate") == 1
+        alice.call("ack", post_id=post["post_id"])
+        for wire in (alice, bob):
+            wire.close()
+
+
+def _ran(db: Database, name: str, after: int = 0) -> int:
+    with db.call() as conn:
+        found = [run.id for run in jobs.list_(conn, name=name, limit=5) if run.outcome == "ok" and run.id > after]
+    return max(found, default=0)
+
+
+def test_jobs_go_on_when_redis_comes_back_and_tools_never_stop(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with gateways(database_url, REDIS_URL=url) as (gateway,), running(database_url, url) as processes:
+        until(lambda: _ran(db, "heartbeat"), *processes)
+        stopping = threading.Event()
+        claimed: list[int] = []
+
+        def claim() -> None:
+            wire = Wire(gateway.url, team.alice.token)
+            while not stopping.is_set():
+                claimed.append(wire.call("claim", sequence="adr").content["number"])
+            wire.close()
+
+        claiming = threading.Thread(target=claim)
+        claiming.start()
+        for end in (queue.stop, queue.kill):
+            end()
+            before = _ran(db, "heartbeat")
+            so_far = len(claimed)
+            time.sleep(5)
+            assert len(claimed) > so_far + 10, "the tools stood still"
+            queue.start()
+            until(lambda before=before: _ran(db, "heartbeat", before), *processes, patience=60)
+        stopping.set()
+        claiming.join()
+        assert claimed == list(range(1, len(claimed) + 1))
+        assert all(process.popen.poll() is None for process in processes)
+
+
+def test_jobs_go_on_when_postgres_comes_back(queue: Queue) -> None:
+    url = queue.start()
+    home = servers.make_open_folder()
+    port = servers.free_port()
+    options = {"port": port, "log": home / "log", "account": account.choose(home), "fast": True}
+    server = postgres.launch(home / "data", **options)
+    try:
+        postgres.wait(server)
+        migrate.migrate(server.url)
+        with running(server.url, url) as processes:
+            db = Database(server.url, size=2)
+            first = until(lambda: _ran(db, "heartbeat"), *processes)
+            assert isinstance(first, int)
+            postgres.stop(server)
+            time.sleep(3)
+            server = postgres.launch(home / "data", **options)
+            postgres.wait(server)
+            until(lambda: _soon(db, first), *processes)
+            db.close()
+    finally:
+        postgres.stop(server)
+
+
+def _soon(db: Database, after: int) -> int:
+    try:
+        return _ran(db, "heartbeat", after)
+    except Unavailable:
+        return 0
+
+
+def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
+    database_url: str, db: Database, team: Team, queue: Queue
+) -> None:
+    url = queue.start()
+    with running(database_url, url) as processes:
+        until(lambda: _ran(db, "heartbeat"), *processes)
+        with db.write() as conn:
+            leases.acquire(conn, team.bob.ctx, "a.py")
+            conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+        # The job waits for this project's clock, for longer than a deploy waits for the job.
+        with db.write() as conn:
+            conn.maybe("SELECT bus_lock_clock(%s)", (team.project_id,))
+            before = _started(db, "expire_leases")
+            until(lambda: _started(db, "expire_leases") > before, *processes)
+            worker = processes[0]
+            started = time.monotonic()
+            worker.popen.send_signal(signal.SIGTERM)
+            assert worker.popen.wait(20) == 0, worker.said
+            assert time.monotonic() - started < 15
+        assert "lease_expire" not in _kinds(db)
+        again = start("worker", database_url, url)
+        processes.append(again)
+        until(lambda: "lease_expire" in _kinds(db), *processes)
+    assert _kinds(db).count("lease_expire") == 1
+
+
+def _started(db: Database, name: str) -> int:
+    with db.call() as conn:
+        return max((run.id for run in jobs.list_(conn, name=name, limit=5)), default=0)
+
+
+def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: Queue) -> None:
+    """A worker whose consumer hangs: messages wait in Redis and nobody takes them."""
+    url = queue.start()
+    code = (
+        "import os, sys, threading\n"
+        "from workers.watchdog import Watchdog\n"
+        f"Watchdog({url!r}, 'waiting', lambda: False, deaf_seconds=2.0).start()\n"
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        "threading.Event().wait()\n"
+    )
+    hung = subprocess.Popen([sys.executable, "-c", code], env=os.environ.copy())
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            hung.wait(5)  # nothing waits, so nothing is wrong
+        with redis.Redis.from_url(url) as client:
+            client.lpush("waiting", "x")
+        assert hung.wait(20) == 3
+    finally:
+        hung.kill()
+        hung.wait()
+
+
+def test_two_of_everything_do_each_thing_once(database_url: str, db: Database, team: Team, queue: Queue) -> None:
+    url = queue.start()
+    with db.write() as conn:
+        for number in range(20):
+            leases.acquire(conn, team.bob.ctx, f"src/{number}.py")
+        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() + interval '3 seconds' RETURNING 1")
+    started = [start(role, database_url, url) for role in ("worker", "worker", "beat", "beat", "beat")]
+    try:
+        until(lambda: _kinds(db).count("lease_expire") >= 20, *started)
+        after = _ran(db, "expire_leases")
+        until(lambda: _ran(db, "expire_leases", after), *started)
+        assert _kinds(db).count("lease_expire") == 20
+    finally:
+        stop(started)

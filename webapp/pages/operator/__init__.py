@@ -1,0 +1,1 @@
+"""The operator console, one page per file."""

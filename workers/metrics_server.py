@@ -1,0 +1,62 @@
+"""What a worker shows to Prometheus: on a port of its own, since it answers nobody else."""
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client.metrics_core import Metric
+
+from bus.db import Database
+from bus.operations.metrics import CONTENT_TYPE, Metrics, gauge, histogram, of_tally, pool
+from workers.job_runner import ran, took
+
+_log = logging.getLogger(__name__)
+_SECONDS = 10
+
+
+def show(metrics: Metrics, db: Database, schedule: Mapping[str, float]) -> None:
+    """Let the metrics of a worker hold what its jobs did.
+
+    Args:
+        schedule: seconds between two runs, by job.
+    """
+
+    def read() -> Iterable[Metric]:
+        yield of_tally("job_runs", "Runs of jobs in this process.", ran, ("job", "outcome"))
+        yield histogram("job_run_seconds", "How long runs of jobs took.", took, ("job",))
+        every = {(name,): seconds for name, seconds in schedule.items()}
+        yield gauge("job_interval_seconds", "How often a job is to run.", every, ("job",))
+        yield from pool(db, "worker")
+
+    metrics.add(read)
+
+
+def serve(metrics: Metrics, host: str, port: int) -> ThreadingHTTPServer | None:
+    """Answer /metrics from a thread; None where the port is taken, which is logged and stops no worker."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _SECONDS
+
+        def do_GET(self) -> None:
+            status = metrics.status(self.headers.get("Authorization")) if self.path == "/metrics" else 404
+            text = metrics.text() if status == 200 else b""
+            self.send_response(status)
+            if status == 401:
+                self.send_header("WWW-Authenticate", "Bearer")
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            """Who asks, asks every few seconds."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        _log.error("no metrics are shown: port %d: %s", port, error)
+        return None
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
