@@ -5,21 +5,21 @@ from collections.abc import Collection, Iterable
 
 from bus.db import Connection, Database
 
-Numbers = dict[tuple[int, str], list[int]]
+ClaimedNumbers = dict[tuple[int, str], list[int]]
 """Claimed numbers by project and sequence."""
 
 
-class WrongError(Exception):
+class IncorrectResponseError(Exception):
     """An answer was wrong, or something that was answered is not there: the measurement is worth nothing."""
 
 
-def require(condition: bool, what: str) -> None:
+def require(condition: bool, message: str) -> None:
     """Fail loudly where something is wrong."""
     if not condition:
-        raise WrongError(what)
+        raise IncorrectResponseError(message)
 
 
-def check_claims(database: Database, claimed: Numbers) -> int:
+def verify_claims(database: Database, claimed: ClaimedNumbers) -> int:
     """Numbers are distinct and gap-free over all answers, and the ledger has one event for each.
 
     Args:
@@ -28,17 +28,17 @@ def check_claims(database: Database, claimed: Numbers) -> int:
         How many numbers were checked.
     """
     total = 0
-    with database.call() as conn:
+    with database.connection() as conn:
         for (project_id, sequence), numbers in claimed.items():
             where = f"sequence {sequence} of project {project_id}"
             expected = list(range(1, len(numbers) + 1))
             require(sorted(numbers) == expected, f"{where}: numbers repeat or have gaps ({len(numbers)} answers)")
-            (current,) = conn.one(
+            (current,) = conn.fetch_one(
                 "SELECT coalesce(max(current), 0) FROM sequence WHERE project_id = %s AND name = %s",
                 (project_id, sequence),
             )
             require(current == len(numbers), f"{where}: {len(numbers)} answers, but its counter stands at {current}")
-            events, least, most = conn.one(
+            events, least, most = conn.fetch_one(
                 "SELECT count(DISTINCT e.number), coalesce(min(e.number), 1), coalesce(max(e.number), 0) FROM"
                 " (SELECT (payload ->> 'number')::bigint AS number FROM event"
                 "  WHERE project_id = %s AND type = 'claim' AND payload ->> 'sequence' = %s) AS e",
@@ -52,21 +52,21 @@ def check_claims(database: Database, claimed: Numbers) -> int:
     return total
 
 
-def check_ledgers(database: Database, project_ids: Iterable[int]) -> int:
+def verify_ledgers(database: Database, project_ids: Iterable[int]) -> int:
     """Ledgers have no holes, their clock stands at their end, and time rises with the numbers.
 
     Returns:
         How many events were checked.
     """
     total = 0
-    with database.call() as conn:
+    with database.connection() as conn:
         for project_id in sorted(set(project_ids)):
-            total += _check_ledger(conn, project_id)
+            total += _verify_ledger(conn, project_id)
     return total
 
 
-def _check_ledger(conn: Connection, project_id: int) -> int:
-    events, least, most, last_seq, late = conn.one(
+def _verify_ledger(conn: Connection, project_id: int) -> int:
+    events, least, most, last_seq, late = conn.fetch_one(
         "SELECT count(*), coalesce(min(e.seq), 1), coalesce(max(e.seq), 0),"
         " (SELECT c.last_seq FROM project_clock c WHERE c.project_id = %(project)s),"
         " count(*) FILTER (WHERE e.at < e.before) FROM"
@@ -81,11 +81,11 @@ def _check_ledger(conn: Connection, project_id: int) -> int:
     return int(events)
 
 
-def check_posts(
+def verify_posts(
     database: Database,
-    posted: dict[tuple[int, int], int],
-    acked: set[tuple[int, int, int]],
-    earlier: Collection[tuple[int, int]] = (),
+    recipients_by_post: dict[tuple[int, int], int],
+    acked_posts: set[tuple[int, int, int]],
+    existing_posts: Collection[tuple[int, int]] = (),
 ) -> int:
     """Every post that was answered is there with its deliveries, and every ack stands. Nothing else is there.
 
@@ -97,17 +97,19 @@ def check_posts(
         How many posts were checked.
     """
     by_project: dict[int, dict[int, int]] = defaultdict(dict)
-    for (project_id, post_id), recipients in posted.items():
+    for (project_id, post_id), recipients in recipients_by_post.items():
         by_project[project_id][post_id] = recipients
-    with database.call() as conn:
+    with database.connection() as conn:
         for project_id, expected in by_project.items():
-            rows = conn.all(
+            rows = conn.fetch_all(
                 "SELECT o.id, o.recipients, (SELECT count(*) FROM delivery d"
                 " WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) FROM post o"
                 " WHERE o.project_id = %s",
                 (project_id,),
             )
-            found = {post_id: recipients for post_id, recipients, _ in rows if (project_id, post_id) not in earlier}
+            found = {
+                post_id: recipients for post_id, recipients, _ in rows if (project_id, post_id) not in existing_posts
+            }
             require(
                 found == expected,
                 f"posts of project {project_id}: {len(expected)} answered, {len(found)} there,"
@@ -119,11 +121,11 @@ def check_posts(
             )
             stands = {
                 (project_id, participation_id, post_id)
-                for participation_id, post_id in conn.all(
+                for participation_id, post_id in conn.fetch_all(
                     "SELECT participation_id, post_id FROM delivery WHERE project_id = %s AND acked_at IS NOT NULL",
                     (project_id,),
                 )
             }
-            ours = {one for one in acked if one[0] == project_id}
+            ours = {one for one in acked_posts if one[0] == project_id}
             require(stands == ours, f"acks of project {project_id}: {len(ours)} answered, {len(stands)} stand")
-    return len(posted)
+    return len(recipients_by_post)

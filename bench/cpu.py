@@ -6,17 +6,17 @@ from contextlib import suppress
 
 import psutil
 
-Watched = Mapping[str, Sequence[int]]
+ProcessGroups = Mapping[str, Sequence[int]]
 OTHERS = "others"
 
 
-def snapshot(watched: Watched) -> dict[str, float]:
+def take_snapshot(process_groups: ProcessGroups) -> dict[str, float]:
     """CPU seconds used so far by each party, its child processes included, and by everybody else.
 
     Args:
         watched: the process ids of each party; a PostgreSQL is known by its postmaster.
     """
-    used = {party: sum(_seconds(pid) for pid in pids) for party, pids in watched.items()}
+    used = {party: sum(_cpu_seconds(pid) for pid in pids) for party, pids in process_groups.items()}
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - getattr(times, "iowait", 0.0)
     # Guest time is contained in user time on Linux.
@@ -24,23 +24,23 @@ def snapshot(watched: Watched) -> dict[str, float]:
     return {**used, OTHERS: busy - sum(used.values())}
 
 
-def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+def elapsed_seconds(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """CPU seconds of each party from one snapshot to the next; never negative, since clocks tick coarsely."""
     return {party: max(0.0, after[party] - before[party]) for party in before}
 
 
-def own() -> list[int]:
+def own_pids() -> list[int]:
     """This process, as a party."""
     return [os.getpid()]
 
 
-def memory(pid: int) -> int:
+def private_memory(pid: int) -> int:
     """Bytes that only this process holds; where the system does not say, its resident size."""
     info = psutil.Process(pid).memory_full_info()
     return int(getattr(info, "uss", info.rss))
 
 
-def _seconds(pid: int) -> float:
+def _cpu_seconds(pid: int) -> float:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         own_times = process.cpu_times()

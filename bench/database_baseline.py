@@ -15,29 +15,31 @@ from typing import Any
 import psycopg
 
 from bench import cpu
-from bench.checks import Numbers
+from bench.checks import ClaimedNumbers
 from bench.fixtures import Agent
 from bus.coordination import posts, sequences
 from bus.db import Database, connect
 
-ENGINE, BARE = "engine", "bare"
+ENGINE, RAW_SQL = "engine", "bare"
 CLAIM, POST = "claim", "post"
 _START_DELAY = 1.5
 # Clients go on for a moment, so that their backends still live when the CPU seconds are read.
-_TAIL = 0.4
-_BODY = "The parser now keeps comments; please look at the error recovery in the second commit before you go on. " * 3
+_TAIL_SECONDS = 0.4
+_POST_BODY = (
+    "The parser now keeps comments; please look at the error recovery in the second commit before you go on. " * 3
+)
 
 _CLAIM_SQL = "SELECT * FROM bus_claim(%s, %s, %s, NULL, NULL, NULL)"
 _POST_SQL = "SELECT * FROM bus_post(%s, %s, %s, NULL, NULL, %s, %s, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
 
 
 @dataclass(frozen=True)
-class Work:
+class ConnectionTask:
     """What one connection does: who it is, and its sequence or whom it posts to."""
 
     agent: Agent
     sequence: str
-    to: str
+    recipient: str
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,33 @@ class Measurement:
         numbers, posted: what was answered over the whole run, for the checks.
     """
 
-    way: str
-    verb: str
+    mode: str
+    operation: str
     processes: int
     connections: int
     rates: list[float]
     latencies: list[float]
     cpu: dict[str, float]
     others: float
-    numbers: Numbers = field(repr=False)
-    posted: dict[tuple[int, int], int] = field(repr=False)
+    claimed_numbers: ClaimedNumbers = field(repr=False)
+    recipients_by_post: dict[tuple[int, int], int] = field(repr=False)
 
     @property
-    def best(self) -> float:
+    def best_rate(self) -> float:
         """Calls a second in the best window."""
         return max(self.rates)
 
 
 def measure(
-    url: str, way: str, verb: str, work: list[Work], *, processes: int, windows: int, seconds: float, postmaster: int
+    url: str,
+    mode: str,
+    operation: str,
+    tasks: list[ConnectionTask],
+    *,
+    processes: int,
+    windows: int,
+    seconds: float,
+    postmaster: int,
 ) -> Measurement:
     """Call from `len(work)` connections, spread over client processes, for some windows.
 
@@ -84,18 +94,18 @@ def measure(
     start = time.monotonic() + _START_DELAY + 0.3 * processes
     for number in range(processes):
         ours, theirs = context.Pipe()
-        args = (theirs, url, way, verb, work[number::processes], start, windows, seconds)
-        process = context.Process(target=_child, args=args, daemon=True)
+        args = (theirs, url, mode, operation, tasks[number::processes], start, windows, seconds)
+        process = context.Process(target=_run_client_process, args=args, daemon=True)
         process.start()
         theirs.close()
         children.append((process, ours))
     watched = {"client": [process.pid or 0 for process, _ in children], "postgres": [postmaster]}
     time.sleep(max(0.0, start - time.monotonic()))
-    before = cpu.snapshot(watched)
+    before = cpu.take_snapshot(watched)
     time.sleep(max(0.0, start + windows * seconds - time.monotonic()))
-    used = cpu.between(before, cpu.snapshot(watched))
+    used = cpu.elapsed_seconds(before, cpu.take_snapshot(watched))
     samples: list[list[float]] = [[] for _ in range(windows)]
-    numbers: Numbers = defaultdict(list)
+    numbers: ClaimedNumbers = defaultdict(list)
     posted: dict[tuple[int, int], int] = {}
     for process, pipe in children:
         part = pipe.recv()
@@ -109,10 +119,10 @@ def measure(
         posted |= part["posted"]
     calls = max(1, sum(len(window) for window in samples))
     return Measurement(
-        way,
-        verb,
+        mode,
+        operation,
         processes,
-        len(work),
+        len(tasks),
         [len(window) / seconds for window in samples],
         max(samples, key=len),
         {party: round(used[party] / calls * 1e6, 1) for party in watched},
@@ -122,31 +132,38 @@ def measure(
     )
 
 
-def _child(
-    pipe: Any, url: str, way: str, verb: str, work: list[Work], start: float, windows: int, seconds: float
+def _run_client_process(
+    pipe: Any,
+    url: str,
+    mode: str,
+    operation: str,
+    tasks: list[ConnectionTask],
+    start: float,
+    windows: int,
+    seconds: float,
 ) -> None:
     try:
-        pipe.send(_Client(url, way, verb, start, windows, seconds).run(work))
+        pipe.send(_ClientProcess(url, mode, operation, start, windows, seconds).run(tasks))
     except Exception as error:  # noqa: BLE001 - the parent must hear of it, whatever it is
-        pipe.send(f"{way} {verb}: {error!r}")
+        pipe.send(f"{mode} {operation}: {error!r}")
     pipe.close()
 
 
-class _Client:
+class _ClientProcess:
     """One client process: a thread for each connection, as in the gateway."""
 
-    def __init__(self, url: str, way: str, verb: str, start: float, windows: int, seconds: float) -> None:
-        self.url, self.way, self.verb = url, way, verb
+    def __init__(self, url: str, mode: str, operation: str, start: float, windows: int, seconds: float) -> None:
+        self.url, self.mode, self.operation = url, mode, operation
         self.start, self.windows, self.seconds = start, windows, seconds
         self.samples: list[list[float]] = [[] for _ in range(windows)]
-        self.numbers: Numbers = defaultdict(list)
-        self.posted: dict[tuple[int, int], int] = {}
+        self.claimed_numbers: ClaimedNumbers = defaultdict(list)
+        self.recipients_by_post: dict[tuple[int, int], int] = {}
         self.failures: list[str] = []
 
-    def run(self, work: list[Work]) -> dict[str, Any]:
+    def run(self, tasks: list[ConnectionTask]) -> dict[str, Any]:
         """Call until the windows are over; what was called before and after them is kept for the checks too."""
-        database = Database(self.url, size=len(work), name="llm-bus bench limit")
-        threads = [threading.Thread(target=self._thread, args=(database, one)) for one in work]
+        database = Database(self.url, pool_size=len(tasks), application_name="llm-bus bench limit")
+        threads = [threading.Thread(target=self._run_thread, args=(database, one)) for one in tasks]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -154,22 +171,22 @@ class _Client:
         database.close()
         if self.failures:
             raise RuntimeError(self.failures[0])
-        return {"samples": self.samples, "numbers": dict(self.numbers), "posted": self.posted}
+        return {"samples": self.samples, "numbers": dict(self.claimed_numbers), "posted": self.recipients_by_post}
 
-    def _thread(self, database: Database, work: Work) -> None:
+    def _run_thread(self, database: Database, task: ConnectionTask) -> None:
         try:
-            if self.way == ENGINE:
-                self._loop(self._engine(database, work), work)
+            if self.mode == ENGINE:
+                self._call_until_end(self._make_engine_call(database, task), task)
             else:
-                with connect(self.url, name="llm-bus bench limit") as conn:
-                    self._loop(self._bare(conn, work), work)
+                with connect(self.url, application_name="llm-bus bench limit") as conn:
+                    self._call_until_end(self._make_raw_sql_call(conn, task), task)
         except Exception as error:  # noqa: BLE001 - told to the parent
             self.failures.append(repr(error))
 
-    def _loop(self, call: Callable[[], tuple[int, int]], work: Work) -> None:
+    def _call_until_end(self, call: Callable[[], tuple[int, int]], task: ConnectionTask) -> None:
         first: list[int] = []
         recipients: list[int] = []
-        end = self.start + self.windows * self.seconds + _TAIL
+        end = self.start + self.windows * self.seconds + _TAIL_SECONDS
         clock = time.monotonic
         sent = clock()
         while sent < end:
@@ -181,42 +198,42 @@ class _Client:
             if 0 <= window < self.windows:
                 self.samples[window].append(now - sent)
             sent = now
-        if self.verb == CLAIM:
-            self.numbers[work.agent.project_id, work.sequence].extend(first)
+        if self.operation == CLAIM:
+            self.claimed_numbers[task.agent.project_id, task.sequence].extend(first)
         else:
-            self.posted |= {
-                (work.agent.project_id, post_id): count for post_id, count in zip(first, recipients, strict=True)
+            self.recipients_by_post |= {
+                (task.agent.project_id, post_id): count for post_id, count in zip(first, recipients, strict=True)
             }
 
-    def _engine(self, database: Database, work: Work) -> Callable[[], tuple[int, int]]:
-        ctx = work.agent.ctx
+    def _make_engine_call(self, database: Database, task: ConnectionTask) -> Callable[[], tuple[int, int]]:
+        ctx = task.agent.ctx
 
         def claim() -> tuple[int, int]:
-            with database.call() as conn:
-                return sequences.claim(conn, ctx, work.sequence).number, 0
+            with database.connection() as conn:
+                return sequences.claim(conn, ctx, task.sequence).number, 0
 
         def post() -> tuple[int, int]:
-            with database.call() as conn:
-                posted = posts.create(conn, ctx, _BODY, to_actor=work.to)
+            with database.connection() as conn:
+                posted = posts.create(conn, ctx, _POST_BODY, to_actor=task.recipient)
             return posted.post_id, posted.recipients
 
-        return claim if self.verb == CLAIM else post
+        return claim if self.operation == CLAIM else post
 
-    def _bare(self, conn: psycopg.Connection[Any], work: Work) -> Callable[[], tuple[int, int]]:
-        ctx = work.agent.ctx
+    def _make_raw_sql_call(self, conn: psycopg.Connection[Any], task: ConnectionTask) -> Callable[[], tuple[int, int]]:
+        ctx = task.agent.ctx
         cursor = conn.cursor()
 
         def claim() -> tuple[int, int]:
-            cursor.execute(_CLAIM_SQL, (ctx.participation_id, ctx.token_id, work.sequence), prepare=True)
+            cursor.execute(_CLAIM_SQL, (ctx.participation_id, ctx.token_id, task.sequence), prepare=True)
             row = cursor.fetchone()
             assert row is not None
             return row[0], 0
 
         def post() -> tuple[int, int]:
-            values = (ctx.participation_id, ctx.token_id, _BODY, work.to, work.to)
+            values = (ctx.participation_id, ctx.token_id, _POST_BODY, task.recipient, task.recipient)
             cursor.execute(_POST_SQL, values, prepare=True)
             row = cursor.fetchone()
             assert row is not None
             return row[0], row[2]
 
-        return claim if self.verb == CLAIM else post
+        return claim if self.operation == CLAIM else post

@@ -18,16 +18,24 @@ from bench.requests import Address
 from bus.db import Database, migrate
 from cli.embedded import account, child, postgres, redis
 
-GATEWAYS = 2
+GATEWAY_COUNT = 2
 _START_SECONDS = 30.0
-_STOP_STEPS = ((signal.SIGTERM, 20.0),)
+_STOP_SIGNALS = ((signal.SIGTERM, 20.0),)
 # What would configure a gateway behind the benchmark's back.
-_FOREIGN = ("PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_URL", "HOST", "RATE_PER_MINUTE")
-_DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
+_GATEWAY_VARIABLES = (
+    "PUBLIC_URL",
+    "MCP_URL",
+    "ALLOWED_HOSTS",
+    "ALLOWED_ORIGINS",
+    "REDIS_URL",
+    "HOST",
+    "RATE_PER_MINUTE",
+)
+_DURABILITY_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 @dataclass
-class Bed:
+class Environment:
     """Everything that runs, ready to be loaded.
 
     Attributes:
@@ -36,14 +44,14 @@ class Bed:
     """
 
     folder: Path
-    postgres: postgres.Postgres
-    queue: redis.Redis
+    postgres: postgres.PostgresServer
+    redis_server: redis.RedisServer
     gateways: list["subprocess.Popen[bytes]"]
     addresses: list[Address]
     database: Database
 
     @property
-    def url(self) -> str:
+    def database_url(self) -> str:
         return self.postgres.url
 
     @property
@@ -52,15 +60,15 @@ class Bed:
 
     def stop_redis(self) -> None:
         """End Redis; the gateways go on without it."""
-        redis.stop(self.queue)
+        redis.stop(self.redis_server)
 
     def start_redis(self) -> None:
         """Start it again where it was."""
-        again = _start_redis(self.folder, self.queue.port)
-        redis.wait(again)
-        self.queue = again
+        again = _start_redis(self.folder, self.redis_server.port)
+        redis.wait_until_ready(again)
+        self.redis_server = again
 
-    def complaints(self) -> list[str]:
+    def recent_log_errors(self) -> list[str]:
         """What the gateways said last that was no answer, for the message of a failure."""
         said = []
         for gateway, log in zip(self.gateways, sorted(self.folder.glob("gateway-*.log")), strict=True):
@@ -69,55 +77,55 @@ class Bed:
         return said
 
     @property
-    def watched(self) -> dict[str, list[int]]:
+    def process_groups(self) -> dict[str, list[int]]:
         return {"gateway": self.gateway_pids, "postgres": [self.postgres.process.pid]}
 
 
 @contextmanager
-def running(gateways: int = GATEWAYS) -> Iterator[Bed]:
+def start_environment(gateway_count: int = GATEWAY_COUNT) -> Iterator[Environment]:
     """Start everything in a temporary folder; end it and remove the folder afterwards."""
-    _allow_many_connections()
+    _raise_open_file_limit()
     folder = Path(tempfile.mkdtemp(prefix="llm-bus-bench-"))
     # The account that runs PostgreSQL passes through.
     folder.chmod(0o711)
     server = postgres.launch(
         folder / "postgres",
         port=free_port(),
-        log=folder / "postgres.log",
-        account=account.choose(folder),
-        fast=False,
+        log_path=folder / "postgres.log",
+        account=account.choose_account(folder),
+        ephemeral=False,
     )
     queue = _start_redis(folder, free_port())
     started: list[subprocess.Popen[bytes]] = []
     database = bed = None
     try:
-        postgres.wait(server)
-        redis.wait(queue)
+        postgres.wait_until_ready(server)
+        redis.wait_until_ready(queue)
         migrate.migrate(server.url)
         addresses = []
-        for number in range(gateways):
+        for number in range(gateway_count):
             address = Address("127.0.0.1", free_port())
             started.append(_start_gateway(folder / f"gateway-{number}.log", server.url, queue.url, address))
             addresses.append(address)
         for process, address in zip(started, addresses, strict=True):
-            wait_for(process, address, folder)
-        database = Database(server.url, size=4, name="llm-bus bench")
+            wait_until_healthy(process, address, folder)
+        database = Database(server.url, pool_size=4, application_name="llm-bus bench")
         _require_durability(database)
-        bed = Bed(folder, server, queue, started, addresses, database)
+        bed = Environment(folder, server, queue, started, addresses, database)
         yield bed
     finally:
         if database is not None:
             database.close()
         for process in started:
-            child.stop(process, _STOP_STEPS)
-        redis.stop(queue if bed is None else bed.queue)
+            child.stop(process, _STOP_SIGNALS)
+        redis.stop(queue if bed is None else bed.redis_server)
         postgres.stop(server)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def plain_env() -> dict[str, str]:
+def clean_environ() -> dict[str, str]:
     """The environment without what would configure a process behind the benchmark's back."""
-    return {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return {name: value for name, value in os.environ.items() if name not in _GATEWAY_VARIABLES}
 
 
 def free_port() -> int:
@@ -127,11 +135,11 @@ def free_port() -> int:
         return int(any_port.getsockname()[1])
 
 
-def _start_redis(folder: Path, port: int) -> redis.Redis:
-    return redis.launch(folder / "redis", port=port, log=folder / "redis.log", fast=True)
+def _start_redis(folder: Path, port: int) -> redis.RedisServer:
+    return redis.launch(folder / "redis", port=port, log_path=folder / "redis.log", ephemeral=True)
 
 
-def _allow_many_connections() -> None:
+def _raise_open_file_limit() -> None:
     """As many open files as the system allows this process and its children, since `push` opens thousands."""
     try:
         import resource
@@ -144,14 +152,14 @@ def _allow_many_connections() -> None:
 def _start_gateway(log: Path, url: str, redis_url: str, address: Address) -> "subprocess.Popen[bytes]":
     return child.spawn(
         [sys.executable, "-m", "mcp_gateway"],
-        log=log,
+        log_path=log,
         death_signal=signal.SIGTERM,
-        env={**plain_env(), "DATABASE_URL": url, "REDIS_URL": redis_url, "PORT": str(address.port)},
+        env={**clean_environ(), "DATABASE_URL": url, "REDIS_URL": redis_url, "PORT": str(address.port)},
         cwd=Path.cwd(),
     )
 
 
-def wait_for(process: "subprocess.Popen[bytes]", address: Address, folder: Path) -> None:
+def wait_until_healthy(process: "subprocess.Popen[bytes]", address: Address, folder: Path) -> None:
     """Wait until a server answers; if it ends instead, its log is in the error."""
 
     def answers() -> bool:
@@ -164,20 +172,20 @@ def wait_for(process: "subprocess.Popen[bytes]", address: Address, folder: Path)
         finally:
             connection.close()
 
-    if not child.wait_until(answers, process, _START_SECONDS, child.no_tick):
-        logs = "".join(child.tail(log) for log in sorted(folder.glob("*.log")))
+    if not child.wait_until(answers, process, _START_SECONDS, child.do_nothing):
+        logs = "".join(child.format_log_tail(log) for log in sorted(folder.glob("*.log")))
         raise child.StartFailedError(f"A server did not start:{logs}")
 
 
 def _require_durability(database: Database) -> None:
-    with database.call() as conn:
-        for setting in _DURABLE:
-            (value,) = conn.one(f"SHOW {setting}")
+    with database.connection() as conn:
+        for setting in _DURABILITY_SETTINGS:
+            (value,) = conn.fetch_one(f"SHOW {setting}")
             assert value == "on", f"{setting} is {value}: such a measurement says nothing"
 
 
-def settle(bed: Bed) -> None:
+def checkpoint_and_pause(environment: Environment) -> None:
     """Bring the database to rest after much was written, so that one scenario does not pay for the one before."""
-    with bed.database.call() as conn:
+    with environment.database.connection() as conn:
         conn.raw.execute("CHECKPOINT")
     time.sleep(0.3)

@@ -9,7 +9,7 @@ from bus.rules.token_format import fingerprint
 from bus.tenancy import owners, participations, projects, tokens
 
 # Padded where they are used, so that answers have the same size in every run.
-_numbers = count(1)
+_name_counter = count(1)
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,34 @@ class Team:
     agents: list[Agent]
 
 
-def make_teams(database: Database, teams: int, size: int, *, lanes: int = 4) -> list[Team]:
+def make_teams(database: Database, count: int, team_size: int, *, lane_count: int = 4) -> list[Team]:
     """Make projects of one new owner.
 
     Args:
         size: agents in each project.
         lanes: in how many lanes the agents of a project are, in turn.
     """
-    with database.write() as conn:
-        owner = owners.add(conn, f"bench-{next(_numbers):04}@example.org")
+    with database.transaction() as conn:
+        owner = owners.add(conn, f"bench-{next(_name_counter):04}@example.org")
     made = []
-    for _ in range(teams):
+    for _ in range(count):
         # A transaction for each project, so that none of them lasts long.
-        with database.write() as conn:
-            project = projects.add(conn, owner.id, f"project-{next(_numbers):04}")
+        with database.transaction() as conn:
+            project = projects.add(conn, owner.id, f"project-{next(_name_counter):04}")
             agents = []
-            for number in range(size):
-                lane = f"lane-{number % lanes}"
-                granted = participations.grant(
-                    conn, project.id, f"agent-{next(_numbers):04}", lane=lane, is_admin=number == 0
+            for number in range(team_size):
+                lane = f"lane-{number % lane_count}"
+                granted = participations.grant_participation(
+                    conn, project.id, f"agent-{next(_name_counter):04}", lane=lane, is_admin=number == 0
                 )
-                ctx = tokens.resolve(conn, fingerprint(granted.token))
+                ctx = tokens.find_caller(conn, fingerprint(granted.token))
                 assert ctx is not None
                 agents.append(Agent(ctx, granted.token, granted.participant, lane))
         made.append(Team(project.id, agents))
     return made
 
 
-def dealt(teams: list[Team], count_: int) -> list[Agent]:
+def assign_round_robin(teams: list[Team], total: int) -> list[Agent]:
     """So many agents, taken from the teams in turn; again from the start when all were taken."""
     in_turn = [agent for agents in zip(*(team.agents for team in teams), strict=True) for agent in agents]
-    return [in_turn[number % len(in_turn)] for number in range(count_)]
+    return [in_turn[number % len(in_turn)] for number in range(total)]

@@ -14,35 +14,35 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from bench import cpu
-from bench.requests import Address, is_complete, is_good
+from bench.requests import Address, is_complete_response, is_successful_response
 
 _CONNECT_SECONDS = 30.0
-_ANSWER_SECONDS = 60.0
-_SHOWN = 600
+_RESPONSE_SECONDS = 60.0
+_MAX_SHOWN_BYTES = 600
 
 
-class Player(Protocol):
+class RequestSource(Protocol):
     """What one connection plays."""
 
-    def next(self) -> tuple[str, bytes] | None:
+    def next_request(self) -> tuple[str, bytes] | None:
         """What kind of call comes next and its bytes; None ends this connection."""
 
-    def answered(self, kind: str, answer: bytes) -> None:
+    def record_response(self, kind: str, response: bytes) -> None:
         """The whole answer to the last call, of which is known that it is a success."""
 
 
-class Script(Protocol):
+class Workload(Protocol):
     """What all connections of a run play together. It is sent to the generator's process."""
 
-    def players(self, targets: list[Address], count: int) -> list[Player]:
+    def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
         """One player for each connection; connection i goes to `targets[i % len(targets)]`."""
 
-    def collected(self) -> dict[str, Any]:
+    def collect_results(self) -> dict[str, Any]:
         """What the answers said, to be checked against the database."""
 
 
 @dataclass(frozen=True)
-class Job:
+class LoadSpec:
     """One run of the generator.
 
     Attributes:
@@ -51,14 +51,14 @@ class Job:
         watched: parties whose CPU seconds are taken at the borders of the windows.
     """
 
-    script: Script
+    workload: Workload
     targets: list[Address]
     connections: int
     warmup: float = 1.0
     windows: int = 3
     seconds: float = 3.0
     burst: int = 0
-    watched: dict[str, list[int]] = field(default_factory=dict)
+    process_groups: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,24 +80,24 @@ class Window:
 
 
 @dataclass
-class Outcome:
+class LoadResult:
     """What a run gave: its windows, what the script collected, and what went wrong (empty when nothing did)."""
 
     windows: list[Window]
-    collected: dict[str, Any]
+    workload_results: dict[str, Any]
     failures: list[str]
 
     @property
-    def best(self) -> Window:
+    def best_window(self) -> Window:
         """The window with the highest rate."""
         return max(self.windows, key=lambda window: window.rate)
 
 
-def run(job: Job) -> Outcome:
+def run_in_subprocess(spec: LoadSpec) -> LoadResult:
     """Play a job in a process of its own and return what it gave."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(theirs, job), daemon=True)
+    process = context.Process(target=_run_child, args=(theirs, spec), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -106,122 +106,122 @@ def run(job: Job) -> Outcome:
         process.join()
         raise RuntimeError(f"the load generator ended with exit code {process.exitcode}") from None
     process.join()
-    assert isinstance(answer, Outcome)
+    assert isinstance(answer, LoadResult)
     return answer
 
 
-def _child(pipe: Any, job: Job) -> None:
-    pipe.send(play(job))
+def _run_child(pipe: Any, spec: LoadSpec) -> None:
+    pipe.send(run_load(spec))
     pipe.close()
 
 
-def play(job: Job) -> Outcome:
+def run_load(spec: LoadSpec) -> LoadResult:
     """Play a job in this process."""
     with suppress(ImportError):
         import uvloop
 
-        return uvloop.run(_Run(job).play())
-    return asyncio.run(_Run(job).play())
+        return uvloop.run(_LoadRunner(spec).run())
+    return asyncio.run(_LoadRunner(spec).run())
 
 
-class _Run:
-    def __init__(self, job: Job) -> None:
-        self.job = job
+class _LoadRunner:
+    def __init__(self, spec: LoadSpec) -> None:
+        self.spec = spec
         self.window = Window()
         self.failures: list[str] = []
         self.stopping = False
-        self._playing = 0
-        self._all_done = asyncio.Event()
-        self._watched = {**job.watched, "generator": cpu.own()}
+        self._active_connections = 0
+        self._all_finished = asyncio.Event()
+        self._process_groups = {**spec.process_groups, "generator": cpu.own_pids()}
 
-    async def play(self) -> Outcome:
-        job = self.job
+    async def run(self) -> LoadResult:
+        job = self.spec
         loop = asyncio.get_running_loop()
         connections = []
-        for index, player in enumerate(job.script.players(job.targets, job.connections)):
+        for index, player in enumerate(job.workload.make_request_sources(job.targets, job.connections)):
             target = job.targets[index % len(job.targets)]
             made = loop.create_connection(lambda player=player: _Connection(self, player), target.host, target.port)  # type: ignore[misc]
             _, connection = await asyncio.wait_for(made, _CONNECT_SECONDS)
             connections.append(connection)
-        windows = await (self._bursts if job.burst else self._loops)(connections)
+        windows = await (self._run_bursts if job.burst else self._run_closed_loops)(connections)
         for connection in connections:
             connection.close()
-        return Outcome(windows, job.script.collected(), self.failures)
+        return LoadResult(windows, job.workload.collect_results(), self.failures)
 
-    async def _loops(self, connections: list["_Connection"]) -> list[Window]:
+    async def _run_closed_loops(self, connections: list["_Connection"]) -> list[Window]:
         for connection in connections:
-            self._begin(connection)
-        await asyncio.sleep(self.job.warmup)
+            self._start_connection(connection)
+        await asyncio.sleep(self.spec.warmup)
         windows = []
-        for _ in range(self.job.windows):
-            windows.append(await self._measured(lambda: asyncio.sleep(self.job.seconds)))
-            if self.failures or not self._playing:
+        for _ in range(self.spec.windows):
+            windows.append(await self._measure_window(lambda: asyncio.sleep(self.spec.seconds)))
+            if self.failures or not self._active_connections:
                 break
         self.stopping = True
         # What is on its way is waited for: an answer that nobody read could not be checked.
-        await self._quiet()
+        await self._wait_until_finished()
         return windows
 
-    async def _bursts(self, connections: list["_Connection"]) -> list[Window]:
+    async def _run_bursts(self, connections: list["_Connection"]) -> list[Window]:
         async def one() -> None:
             for connection in connections:
-                self._begin(connection)
-            await self._quiet()
+                self._start_connection(connection)
+            await self._wait_until_finished()
 
         self.stopping = True
         windows = []
-        for _ in range(self.job.burst):
-            windows.append(await self._measured(one))
-            await asyncio.sleep(self.job.warmup)
+        for _ in range(self.spec.burst):
+            windows.append(await self._measure_window(one))
+            await asyncio.sleep(self.spec.warmup)
         return windows
 
-    async def _measured(self, work: Callable[[], Any]) -> Window:
-        before = cpu.snapshot(self._watched)
+    async def _measure_window(self, work: Callable[[], Any]) -> Window:
+        before = cpu.take_snapshot(self._process_groups)
         self.window = window = Window()
         started = time.perf_counter()
         await work()
         window.seconds = time.perf_counter() - started
         self.window = Window()
-        window.cpu = cpu.between(before, cpu.snapshot(self._watched))
+        window.cpu = cpu.elapsed_seconds(before, cpu.take_snapshot(self._process_groups))
         return window
 
-    def _begin(self, connection: "_Connection") -> None:
-        self._playing += 1
-        self._all_done.clear()
+    def _start_connection(self, connection: "_Connection") -> None:
+        self._active_connections += 1
+        self._all_finished.clear()
         connection.send_next()
 
-    def ended(self) -> None:
+    def connection_finished(self) -> None:
         """A connection has nothing more to send."""
-        self._playing -= 1
-        if not self._playing:
-            self._all_done.set()
+        self._active_connections -= 1
+        if not self._active_connections:
+            self._all_finished.set()
 
-    async def _quiet(self) -> None:
-        if not self._playing:
+    async def _wait_until_finished(self) -> None:
+        if not self._active_connections:
             return
         try:
-            await asyncio.wait_for(self._all_done.wait(), _ANSWER_SECONDS)
+            await asyncio.wait_for(self._all_finished.wait(), _RESPONSE_SECONDS)
         except TimeoutError:
-            self.failures.append(f"{self._playing} calls were not answered within {_ANSWER_SECONDS:.0f} s")
+            self.failures.append(f"{self._active_connections} calls were not answered within {_RESPONSE_SECONDS:.0f} s")
 
 
 class _Connection(asyncio.Protocol):
     """One kept connection in a closed loop."""
 
-    __slots__ = ("_kind", "_player", "_received", "_run", "_sent_at", "_transport", "_waiting")
+    __slots__ = ("_kind", "_source", "_received", "_runner", "_sent_at", "_transport", "_awaiting_response")
 
-    def __init__(self, run_: _Run, player: Player) -> None:
-        self._run = run_
-        self._player = player
+    def __init__(self, runner: _LoadRunner, source: RequestSource) -> None:
+        self._runner = runner
+        self._source = source
         self._received = b""
-        self._waiting = False
+        self._awaiting_response = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not registered as asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiting:
+        if self._awaiting_response:
             self._fail(f"the connection was closed in the middle of a call ({exc})")
 
     def close(self) -> None:
@@ -229,34 +229,34 @@ class _Connection(asyncio.Protocol):
 
     def send_next(self) -> None:
         """Send the player's next call, if there is one."""
-        wanted = self._player.next()
+        wanted = self._source.next_request()
         if wanted is None:
-            self._run.ended()
+            self._runner.connection_finished()
             return
         self._kind, content = wanted
         self._received = b""
-        self._waiting = True
+        self._awaiting_response = True
         self._sent_at = time.perf_counter()
         self._transport.write(content)
 
     def data_received(self, data: bytes) -> None:
         self._received = self._received + data if self._received else data
-        if not is_complete(self._received):
+        if not is_complete_response(self._received):
             return
         taken = time.perf_counter() - self._sent_at
-        self._waiting = False
-        if not is_good(self._received):
-            self._fail(f"{self._kind}: {self._received[:_SHOWN].decode('utf-8', 'replace')}")
+        self._awaiting_response = False
+        if not is_successful_response(self._received):
+            self._fail(f"{self._kind}: {self._received[:_MAX_SHOWN_BYTES].decode('utf-8', 'replace')}")
             return
-        self._run.window.latencies.setdefault(self._kind, []).append(taken)
-        self._player.answered(self._kind, self._received)
-        if self._run.stopping:
-            self._run.ended()
+        self._runner.window.latencies.setdefault(self._kind, []).append(taken)
+        self._source.record_response(self._kind, self._received)
+        if self._runner.stopping:
+            self._runner.connection_finished()
         else:
             self.send_next()
 
-    def _fail(self, what: str) -> None:
-        self._waiting = False
-        if len(self._run.failures) < 10:
-            self._run.failures.append(what)
-        self._run.ended()
+    def _fail(self, message: str) -> None:
+        self._awaiting_response = False
+        if len(self._runner.failures) < 10:
+            self._runner.failures.append(message)
+        self._runner.connection_finished()

@@ -13,14 +13,14 @@ import psutil
 from bus import __version__
 from bus.db import Database
 
-_WRITES = 200
+_WRITE_COUNT = 200
 _BLOCK = b"\0" * 8192
 
 
 def describe(database: Database) -> dict[str, Any]:
     """The machine, the versions, and what a forced write of 8 KiB costs on the disk that is used."""
-    with database.call() as conn:
-        (server,) = conn.one("SHOW server_version")
+    with database.connection() as conn:
+        (server,) = conn.fetch_one("SHOW server_version")
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_name(),
@@ -30,7 +30,7 @@ def describe(database: Database) -> dict[str, Any]:
         "python": platform.python_version(),
         "postgresql": server,
         "llm_bus": __version__,
-        "fdatasync_us": round(_forced_write() * 1e6),
+        "fdatasync_us": round(_measure_forced_write() * 1e6),
         "load_at_start": round(os.getloadavg()[0], 2),
     }
 
@@ -43,14 +43,14 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _forced_write() -> float:
+def _measure_forced_write() -> float:
     """Seconds for one write that is on disk when it returns, on average."""
     force = getattr(os, "fdatasync", os.fsync)
     with tempfile.TemporaryFile() as file:
         started = time.perf_counter()
-        for _ in range(_WRITES):
+        for _ in range(_WRITE_COUNT):
             file.seek(0)
             file.write(_BLOCK)
             file.flush()
             force(file.fileno())
-        return (time.perf_counter() - started) / _WRITES
+        return (time.perf_counter() - started) / _WRITE_COUNT

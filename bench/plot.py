@@ -8,21 +8,21 @@ from pathlib import Path
 _WIDTH, _HEIGHT = 860, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 240, 50, 60
 _COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5572", "#b8860b", "#4a4e69", "#0a9396", "#9b2226")
-_LABELLED = 12
-_LINE_HEIGHT = 15
+_MAX_LABELLED_LINES = 12
+_LABEL_HEIGHT = 15
 
 
-def write(path: Path, p50: Mapping[str, Mapping[str, float]], title: str) -> None:
+def write_svg(path: Path, p50: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Draw one line for each tool.
 
     Args:
         p50: milliseconds by tool and by number of events in the project (as text).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(drawn(p50, title), encoding="utf-8")
+    path.write_text(render_svg(p50, title), encoding="utf-8")
 
 
-def drawn(p50: Mapping[str, Mapping[str, float]], title: str) -> str:
+def render_svg(p50: Mapping[str, Mapping[str, float]], title: str) -> str:
     """The drawing as SVG; arguments as of `write`."""
     sizes = sorted({int(size) for by_size in p50.values() for size in by_size})
     top = max(value for by_size in p50.values() for value in by_size.values()) * 1.05
@@ -55,12 +55,12 @@ def drawn(p50: Mapping[str, Mapping[str, float]], title: str) -> str:
     below = 0.0
     for number, tool in enumerate(ordered):
         points = " ".join(f"{x(size):.1f},{y(p50[tool][str(size)]):.1f}" for size in sizes)
-        named = number < _LABELLED
+        named = number < _MAX_LABELLED_LINES
         colour = _COLOURS[number % len(_COLOURS)] if named else "#bbb"
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{2 if named else 1}"/>')
         if named:
             # Labels keep their order and never lie on each other.
-            below = max(y(p50[tool][str(sizes[-1])]) + 4, below + _LINE_HEIGHT)
+            below = max(y(p50[tool][str(sizes[-1])]) + 4, below + _LABEL_HEIGHT)
             parts.append(f'<text x="{right + 8}" y="{below:.1f}" fill="{colour}">{escape(tool)}</text>')
     parts.append("</svg>\n")
     return "\n".join(parts)

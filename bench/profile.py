@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-HOW = "py-spy is not installed: `.venv/bin/python -m pip install py-spy`, then run again with --profile."
+INSTALL_HINT = "py-spy is not installed: `.venv/bin/python -m pip install py-spy`, then run again with --profile."
 _STOP_SECONDS = 20.0
 
 
-def find() -> str | None:
+def find_py_spy() -> str | None:
     """The program, if it is on the PATH."""
     return shutil.which("py-spy")
 
 
-def profiler(program: str, pid: int, folder: Path) -> Callable[[str], AbstractContextManager[None]]:
+def make_profiler(program: str, pid: int, folder: Path) -> Callable[[str], AbstractContextManager[None]]:
     """What a scenario puts around a measurement to have a flame graph of one gateway written to `folder`."""
 
     @contextmanager

@@ -10,14 +10,16 @@ from bench.scenario import Result, Row
 from bench.targets import Target
 
 
-def text(machine: dict[str, Any], ceiling: dict[str, float], results: dict[str, Result], targets: list[Target]) -> str:
+def render_text(
+    machine: dict[str, Any], client_baseline: dict[str, float], results: dict[str, Result], targets: list[Target]
+) -> str:
     """The report as it is printed."""
-    parts = [_machine(machine), _ceiling(ceiling), _table(results)]
+    parts = [_format_machine(machine), _format_client_baseline(client_baseline), _format_results(results)]
     parts += [f"{name}: {line}" for name, result in results.items() for line in result.lines]
-    parts += [f"\n{columns(*table)}" for result in results.values() for table in result.tables]
-    parts.append(_checked(results))
+    parts += [f"\n{format_table(*table)}" for result in results.values() for table in result.tables]
+    parts.append(_format_checks(results))
     if targets:
-        parts.append(_targets(targets))
+        parts.append(_format_targets(targets))
     return "\n".join(parts)
 
 
@@ -25,7 +27,7 @@ def write_json(
     path: Path,
     effort: str,
     machine: dict[str, Any],
-    ceiling: dict[str, float],
+    client_baseline: dict[str, float],
     results: dict[str, Result],
     targets: list[Target],
 ) -> None:
@@ -33,7 +35,7 @@ def write_json(
     document = {
         "machine": machine,
         "effort": effort,
-        "generator_ceiling": ceiling,
+        "generator_ceiling": client_baseline,
         "scenarios": {name: dataclasses.asdict(result) for name, result in results.items()},
         "targets": [{**dataclasses.asdict(target), "reached": target.reached} for target in targets],
     }
@@ -41,20 +43,20 @@ def write_json(
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def columns(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: int = 1) -> str:
     """A table whose first `left` columns are flush left and the others flush right."""
     cells = [list(titles), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if number < left else cell.rjust(width)
+            cell.ljust(width) if number < left_aligned else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     )
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def _format_machine(machine: dict[str, Any]) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']};"
         f" Python {machine['python']}, PostgreSQL {machine['postgresql']}; a forced write takes"
@@ -62,31 +64,31 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
-def _ceiling(ceiling: dict[str, float]) -> str:
+def _format_client_baseline(client_baseline: dict[str, float]) -> str:
     return (
-        f"The generator's own ceiling: {ceiling['calls_per_second']:.0f} calls a second against a trivial server,"
-        f" {ceiling['generator_us_per_call']:.0f} us of CPU a call.\n"
+        f"The generator's own ceiling: {client_baseline['calls_per_second']:.0f} calls a second against a trivial server,"
+        f" {client_baseline['generator_us_per_call']:.0f} us of CPU a call.\n"
     )
 
 
-def _table(results: dict[str, Result]) -> str:
+def _format_results(results: dict[str, Result]) -> str:
     titles = ("scenario", "variant", "conns", "calls/s", "spread", "p50 ms", "p95", "p99", "max")
     cpu_titles = ("gateway us", "postgres us", "client us", "other cores")
     rows = [
-        _cells(row, row.scenario if number == 0 else "")
+        _format_row(row, row.scenario if number == 0 else "")
         for result in results.values()
         for number, row in enumerate(result.rows)
     ]
     if not rows:
         return ""
-    return columns((*titles, *cpu_titles), rows, left=2) + "\n"
+    return format_table((*titles, *cpu_titles), rows, left_aligned=2) + "\n"
 
 
-def _cells(row: Row, name: str) -> list[str]:
+def _format_row(row: Row, scenario_label: str) -> list[str]:
     latency, used = row.latency, row.cpu
     client = used.get("generator", used.get("client", 0.0))
     return [
-        name,
+        scenario_label,
         row.variant,
         str(row.connections),
         f"{row.rate:.0f}",
@@ -99,12 +101,12 @@ def _cells(row: Row, name: str) -> list[str]:
     ]
 
 
-def _checked(results: dict[str, Result]) -> str:
+def _format_checks(results: dict[str, Result]) -> str:
     lines = [f"  {name}: {'; '.join(result.checked)}" for name, result in results.items() if result.checked]
     return "\n".join(["", "Checked against the database, and right:", *lines])
 
 
-def _targets(targets: list[Target]) -> str:
+def _format_targets(targets: list[Target]) -> str:
     rows = [
         [
             target.name,

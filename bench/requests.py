@@ -10,9 +10,9 @@ from typing import Any
 
 MODERN, LEGACY = "modern", "legacy"
 ERAS = (MODERN, LEGACY)
-_REVISION = "2026-07-28"
-_META = {
-    "io.modelcontextprotocol/protocolVersion": _REVISION,
+_PROTOCOL_VERSION = "2026-07-28"
+_REQUEST_META = {
+    "io.modelcontextprotocol/protocolVersion": _PROTOCOL_VERSION,
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 
@@ -25,7 +25,7 @@ class Address:
     port: int
 
 
-def request(
+def build_request(
     address: Address, token: str, method: str, params: dict[str, Any], *, era: str = MODERN, name: str = ""
 ) -> bytes:
     """One JSON-RPC request as HTTP/1.1 on a connection that is kept.
@@ -41,8 +41,8 @@ def request(
         "Content-Type: application/json",
     ]
     if era == MODERN:
-        params = {**params, "_meta": _META}
-        lines += [f"MCP-Protocol-Version: {_REVISION}", f"Mcp-Method: {method}"]
+        params = {**params, "_meta": _REQUEST_META}
+        lines += [f"MCP-Protocol-Version: {_PROTOCOL_VERSION}", f"Mcp-Method: {method}"]
         if name:
             lines.append(f"Mcp-Name: {name}")
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
@@ -50,44 +50,44 @@ def request(
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def call(address: Address, token: str, tool: str, /, era: str = MODERN, **arguments: Any) -> bytes:
+def build_tool_call(address: Address, token: str, tool: str, /, era: str = MODERN, **arguments: Any) -> bytes:
     """A `tools/call` request."""
-    return request(address, token, "tools/call", {"name": tool, "arguments": arguments}, era=era, name=tool)
+    return build_request(address, token, "tools/call", {"name": tool, "arguments": arguments}, era=era, name=tool)
 
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CONTENT_LENGTH_PATTERN = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
-def is_complete(answer: bytes) -> bool:
+def is_complete_response(response: bytes) -> bool:
     """Whether these bytes are a whole HTTP answer. Nothing is pipelined, so it cannot be more than one.
 
     The text of an answer is JSON, which holds no bare line break, so a chunk cannot end like the last one.
     """
-    end = answer.find(b"\r\n\r\n")
+    end = response.find(b"\r\n\r\n")
     if end < 0:
         return False
-    length = _LENGTH.search(answer, 0, end + 2)
+    length = _CONTENT_LENGTH_PATTERN.search(response, 0, end + 2)
     if length is not None:
-        return len(answer) >= end + 4 + int(length.group(1))
-    return answer.endswith(_LAST_CHUNK)
+        return len(response) >= end + 4 + int(length.group(1))
+    return response.endswith(_LAST_CHUNK)
 
 
-def is_good(answer: bytes) -> bool:
+def is_successful_response(response: bytes) -> bool:
     """Whether a whole answer is the success of a call: status 200, a result, and no error of a tool."""
     return (
-        answer.startswith(b"HTTP/1.1 200")
-        and b'"result"' in answer
-        and b'"isError":true' not in answer
-        and b'"isError": true' not in answer
+        response.startswith(b"HTTP/1.1 200")
+        and b'"result"' in response
+        and b'"isError":true' not in response
+        and b'"isError": true' not in response
     )
 
 
-def split(answer: bytes) -> tuple[int, bytes]:
+def parse_response(response: bytes) -> tuple[int, bytes]:
     """The status and the body of a whole answer, chunks put together."""
-    head, _, rest = answer.partition(b"\r\n\r\n")
+    head, _, rest = response.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
-    if _LENGTH.search(head + b"\r\n"):
+    if _CONTENT_LENGTH_PATTERN.search(head + b"\r\n"):
         return status, rest
     body = b""
     while True:
@@ -99,7 +99,7 @@ def split(answer: bytes) -> tuple[int, bytes]:
         rest = rest[size + 2 :]
 
 
-def message(body: bytes) -> dict[str, Any]:
+def parse_message(body: bytes) -> dict[str, Any]:
     """The JSON-RPC message in a body, whether it came as JSON or as a stream of one event."""
     text = body.decode()
     if not text.startswith("{"):

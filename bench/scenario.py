@@ -7,9 +7,9 @@ from typing import Any
 
 from bench.checks import require
 from bench.cpu import OTHERS
-from bench.environment import Bed
-from bench.load import Job, Outcome, Script, Window, run
-from bench.stats import Summary, summarise
+from bench.environment import Environment
+from bench.load import LoadResult, LoadSpec, Window, Workload, run_in_subprocess
+from bench.stats import LatencySummary, summarize_latencies
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Effort:
     windows: int
     seconds: float
     warmup: float
-    limit_tries: tuple[tuple[int, int], ...]
+    limit_configurations: tuple[tuple[int, int], ...]
     sizes: tuple[int, ...]
     samples: int
     idle_agents: int
     snapshot_seconds: float
     soak_calls: int
     soak_seconds: float
-    bursts: int
+    burst_rounds: int
     push_rounds: int
     push_seconds: float
     push_waiters: int
@@ -55,14 +55,14 @@ FULL = Effort(
     windows=3,
     seconds=4.0,
     warmup=1.0,
-    limit_tries=((8, 1), (16, 1), (32, 1), (8, 2), (16, 2), (32, 2)),
+    limit_configurations=((8, 1), (16, 1), (32, 1), (8, 2), (16, 2), (32, 2)),
     sizes=(1_000, 100_000, 1_000_000),
     samples=200,
     idle_agents=500,
     snapshot_seconds=60.0,
     soak_calls=100_000,
     soak_seconds=120.0,
-    bursts=7,
+    burst_rounds=7,
     push_rounds=1_000,
     push_seconds=60.0,
     push_waiters=10_000,
@@ -76,14 +76,14 @@ QUICK = Effort(
     windows=2,
     seconds=1.0,
     warmup=0.4,
-    limit_tries=((16, 1), (32, 1)),
+    limit_configurations=((16, 1), (32, 1)),
     sizes=(1_000, 50_000),
     samples=12,
     idle_agents=100,
     snapshot_seconds=5.0,
     soak_calls=3_000,
     soak_seconds=10.0,
-    bursts=3,
+    burst_rounds=3,
     push_rounds=100,
     push_seconds=6.0,
     push_waiters=500,
@@ -110,10 +110,10 @@ class Row:
     connections: int
     rate: float
     rates: list[float]
-    latency: Summary
+    latency: LatencySummary
     cpu: dict[str, float]
     others: float
-    kinds: dict[str, Summary] = field(default_factory=dict)
+    kinds: dict[str, LatencySummary] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
@@ -145,15 +145,15 @@ class Result:
 
 
 @dataclass
-class Stage:
+class Harness:
     """What a scenario works with. `figures` has those of the scenarios before it, by scenario."""
 
-    bed: Bed
+    environment: Environment
     effort: Effort
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    profiled: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+    record_profile: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
 
-    def play(self, script: Script, connections: int, **job: Any) -> Outcome:
+    def run_workload(self, workload: Workload, connections: int, **job: Any) -> LoadResult:
         """Play a script against both gateways in the usual windows."""
         settings = {
             "warmup": self.effort.warmup,
@@ -161,15 +161,23 @@ class Stage:
             "seconds": self.effort.seconds,
             **job,
         }
-        outcome = run(Job(script, self.bed.addresses, connections, watched=self.bed.watched, **settings))
-        require(not outcome.failures, "\n".join([*outcome.failures, *self.bed.complaints()]))
+        outcome = run_in_subprocess(
+            LoadSpec(
+                workload,
+                self.environment.addresses,
+                connections,
+                process_groups=self.environment.process_groups,
+                **settings,
+            )
+        )
+        require(not outcome.failures, "\n".join([*outcome.failures, *self.environment.recent_log_errors()]))
         return outcome
 
 
-def row(scenario: str, variant: str, connections: int, windows: list[Window]) -> Row:
+def make_row(scenario: str, variant: str, connections: int, windows: list[Window]) -> Row:
     """The line of the table for some windows of one measurement."""
     best = max(windows, key=lambda window: window.rate)
-    kinds = {kind: summarise(latencies) for kind, latencies in sorted(best.latencies.items())}
+    kinds = {kind: summarize_latencies(latencies) for kind, latencies in sorted(best.latencies.items())}
     together = [one for latencies in best.latencies.values() for one in latencies]
     return Row(
         scenario,
@@ -177,7 +185,7 @@ def row(scenario: str, variant: str, connections: int, windows: list[Window]) ->
         connections,
         round(best.rate, 1),
         [round(window.rate, 1) for window in windows],
-        summarise(together),
+        summarize_latencies(together),
         {party: round(spent / max(1, best.calls) * 1e6, 1) for party, spent in best.cpu.items() if party != OTHERS},
         round(best.cpu[OTHERS] / best.seconds, 2),
         kinds if len(kinds) > 1 else {},

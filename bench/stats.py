@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class LatencySummary:
     """Latencies in milliseconds."""
 
     count: int
@@ -15,24 +15,24 @@ class Summary:
     max: float
 
 
-def summarise(seconds: Sequence[float]) -> Summary:
+def summarize_latencies(latencies: Sequence[float]) -> LatencySummary:
     """The percentiles of latencies given in seconds; nearest rank, so each is one that was measured."""
-    ordered = sorted(seconds)
+    ordered = sorted(latencies)
     if not ordered:
-        return Summary(0, 0.0, 0.0, 0.0, 0.0)
-    return Summary(
+        return LatencySummary(0, 0.0, 0.0, 0.0, 0.0)
+    return LatencySummary(
         count=len(ordered),
-        p50=_milliseconds(ordered, 0.50),
-        p95=_milliseconds(ordered, 0.95),
-        p99=_milliseconds(ordered, 0.99),
+        p50=_percentile_ms(ordered, 0.50),
+        p95=_percentile_ms(ordered, 0.95),
+        p99=_percentile_ms(ordered, 0.99),
         max=round(ordered[-1] * 1000, 3),
     )
 
 
-def median(values: Sequence[float]) -> float:
+def lower_median(values: Sequence[float]) -> float:
     """The middle value, the lower one of two; 0 for none."""
     return sorted(values)[(len(values) - 1) // 2] if values else 0.0
 
 
-def _milliseconds(ordered: Sequence[float], rank: float) -> float:
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * rank))] * 1000, 3)
+def _percentile_ms(ordered: Sequence[float], fraction: float) -> float:
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * fraction))] * 1000, 3)

@@ -11,27 +11,27 @@ import psycopg
 from bench.fixtures import Team
 from bus.db import Database
 
-SEQUENCES, OPEN_TASKS, LIVE_LEASES = 20, 50, 25
-UNREAD = 55
+SEQUENCE_COUNT, OPEN_TASK_COUNT, LIVE_LEASE_COUNT = 20, 50, 25
+UNREAD_POST_COUNT = 55
 """Posts that wait for the first agent of the team: more than a page of its inbox, whatever the history's length."""
-WAITING = 3_000
+UNACKED_POST_COUNT = 3_000
 """The newest deliveries of all others that nobody has acked, where there are so many."""
 
 # 40 posts, 28 acks, 7 claims, 3 registrations, 3 leases, 3 releases, 6 new tasks, 5 starts, 5 ships in each hundred,
 # in an order that mixes them (37 and 100 have no common divisor).
-_KIND = """
+_EVENT_TYPE_SQL = """
 CASE WHEN k < 40 THEN 'post' WHEN k < 68 THEN 'ack' WHEN k < 75 THEN 'claim' WHEN k < 78 THEN 'register'
      WHEN k < 81 THEN 'lease' WHEN k < 84 THEN 'release' WHEN k < 90 THEN 'task_create' WHEN k < 95 THEN 'task_start'
      ELSE 'task_ship' END
 """
 
-_PLAN = f"""
+_PLAN_EVENTS_SQL = f"""
 CREATE TEMP TABLE plan AS
 SELECT raw.*, row_number() OVER (PARTITION BY raw.type ORDER BY raw.seq) AS nth,
        row_number() OVER (PARTITION BY raw.type, raw.choice ORDER BY raw.seq) AS number
 FROM (
-    SELECT s AS seq, {_KIND.replace("k <", "(s * 37) %% 100 <")} AS type,
-           (s / 7) %% {SEQUENCES} AS choice,
+    SELECT s AS seq, {_EVENT_TYPE_SQL.replace("k <", "(s * 37) %% 100 <")} AS type,
+           (s / 7) %% {SEQUENCE_COUNT} AS choice,
            (%(ids)s::bigint[])[1 + (s * 7919 / 13) %% %(agents)s] AS author,
            -- Everybody but the author, and so never the author itself.
            (%(ids)s::bigint[])[1 + ((s * 7919 / 13) + 1 + (s / 3) %% (%(agents)s - 1)) %% %(agents)s] AS mate,
@@ -41,7 +41,7 @@ FROM (
 ) AS raw
 """
 
-_EVENTS = """
+_INSERT_EVENTS_SQL = """
 INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
 SELECT %(project)s, p.seq, p.at, p.author, w.actor, p.type, CASE p.type
     WHEN 'post' THEN jsonb_build_object('to_lane', CASE WHEN p.seq %% 4 = 0 THEN p.lane END,
@@ -62,7 +62,7 @@ FROM plan p JOIN who w ON w.id = p.author JOIN who m ON m.id = p.mate
 ORDER BY p.seq
 """
 
-_POSTS = """
+_INSERT_POSTS_SQL = """
 INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body, ref,
                   tag, recipients, created_at, acked_at)
 SELECT %(project)s, p.seq, p.author, w.actor, CASE WHEN p.seq %% 4 = 0 THEN p.lane END,
@@ -76,14 +76,14 @@ ORDER BY p.seq
 
 # A post is acked unless it is among the newest of its recipient. The first agent has the same number of unread
 # posts in every history, so that its answers are of one size.
-_MAIL = """
+_PLAN_DELIVERIES_SQL = """
 CREATE TEMP TABLE mail AS
 SELECT p.*, p.age > CASE WHEN p.mate = %(me)s THEN %(unread)s ELSE %(waiting)s END AS acked
 FROM (SELECT plan.*, row_number() OVER (PARTITION BY mate = %(me)s ORDER BY seq DESC) AS age
       FROM plan WHERE type = 'post') AS p
 """
 
-_REST = (
+_INSERT_REMAINING_SQL = (
     "INSERT INTO delivery (project_id, participation_id, post_id, surfaced_at, acked_at)"
     " SELECT %(project)s, mate, seq, at, CASE WHEN acked THEN at + interval '10 minutes' END FROM mail"
     " ORDER BY mate, seq",
@@ -126,13 +126,13 @@ def write(database: Database, team: Team, events: int) -> History:
         "agents": len(ids),
         "lanes": len({agent.lane for agent in team.agents}),
         "me": ids[0],
-        "unread": UNREAD,
-        "waiting": WAITING,
-        "open": OPEN_TASKS,
-        "live": LIVE_LEASES,
+        "unread": UNREAD_POST_COUNT,
+        "waiting": UNACKED_POST_COUNT,
+        "open": OPEN_TASK_COUNT,
+        "live": LIVE_LEASE_COUNT,
     }
     # Parameters are put in on our side: CREATE TABLE takes none from the client.
-    with database.call() as conn, conn.raw.transaction(), psycopg.ClientCursor(conn.raw) as cursor:
+    with database.connection() as conn, conn.raw.transaction(), psycopg.ClientCursor(conn.raw) as cursor:
         # It is loaded once and measured later: what the load itself costs is of no interest.
         conn.raw.execute("SET LOCAL statement_timeout = 0")
         conn.raw.execute("SET LOCAL synchronous_commit = off")
@@ -140,17 +140,17 @@ def write(database: Database, team: Team, events: int) -> History:
         conn.raw.execute("SET LOCAL maintenance_work_mem = '256MB'")
         conn.raw.execute("DROP TABLE IF EXISTS plan, mail, who")
         for statement in (
-            _PLAN,
-            "CREATE TEMP TABLE who AS SELECT id, bus_actor(id) AS actor, lane FROM participation"
+            _PLAN_EVENTS_SQL,
+            "CREATE TEMP TABLE who AS SELECT id, bus_participation_name(id) AS actor, lane FROM participation"
             " WHERE project_id = %(project)s",
-            _EVENTS,
-            _MAIL,
-            _POSTS,
-            *_REST,
+            _INSERT_EVENTS_SQL,
+            _PLAN_DELIVERIES_SQL,
+            _INSERT_POSTS_SQL,
+            *_INSERT_REMAINING_SQL,
         ):
             cursor.execute(statement.encode(), values)
         conn.raw.execute("DROP TABLE plan, mail, who")
-    with database.call() as conn:
+    with database.connection() as conn:
         conn.raw.execute("SET statement_timeout = 0")
         conn.raw.execute("VACUUM ANALYZE")
         conn.raw.execute("RESET statement_timeout")

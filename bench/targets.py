@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-AT_ONCE = 500
+BURST_SIZE = 500
 Figures = Mapping[str, Mapping[str, Any]]
 
 
@@ -28,27 +28,27 @@ class Target:
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
 
-def judge(figures: Figures) -> list[Target]:
+def evaluate(figures: Figures) -> list[Target]:
     """Every target whose scenarios were run.
 
     Args:
         figures: of each scenario that was run, by its name.
     """
     return [
-        *_against_limit(figures),
-        *_at_once(figures),
-        *_tails(figures),
-        *_growth(figures),
-        *_memory(figures),
-        *_eras(figures),
-        *_push(figures),
-        *_fair(figures),
-        *_pages(figures),
-        *_boards(figures),
+        *_claim_limit_targets(figures),
+        *_burst_targets(figures),
+        *_tail_latency_targets(figures),
+        *_growth_targets(figures),
+        *_memory_targets(figures),
+        *_protocol_era_targets(figures),
+        *_push_targets(figures),
+        *_fairness_targets(figures),
+        *_page_targets(figures),
+        *_board_targets(figures),
     ]
 
 
-def _against_limit(figures: Figures) -> list[Target]:
+def _claim_limit_targets(figures: Figures) -> list[Target]:
     found = []
     for name, least in (("claim_spread", 0.40), ("mixed", 0.35)):
         around = figures.get(name, {}).get("limit_modern")
@@ -63,17 +63,17 @@ def _against_limit(figures: Figures) -> list[Target]:
     return found
 
 
-def _at_once(figures: Figures) -> list[Target]:
+def _burst_targets(figures: Figures) -> list[Target]:
     around = figures.get("claim500", {}).get("limit_at once")
     if around is None:
         return []
-    ideal = AT_ONCE / around["rate"]
+    ideal = BURST_SIZE / around["rate"]
     taken, usual = figures["claim500"]["best_seconds"], figures["claim500"]["median_seconds"]
     detail = f"{taken * 1000:.0f} ms at best, median {usual * 1000:.0f}; 500 / limit is {ideal * 1000:.0f}"
     return [Target("claim500 / (500 / claim limit)", True, 2.5, taken / ideal, detail)]
 
 
-def _tails(figures: Figures) -> list[Target]:
+def _tail_latency_targets(figures: Figures) -> list[Target]:
     found = []
     for name, variants in (
         ("claim_spread", ("modern", "legacy")),
@@ -88,7 +88,7 @@ def _tails(figures: Figures) -> list[Target]:
     return found
 
 
-def _growth(figures: Figures) -> list[Target]:
+def _growth_targets(figures: Figures) -> list[Target]:
     if "growth" not in figures:
         return []
     growth = figures["growth"]
@@ -100,7 +100,7 @@ def _growth(figures: Figures) -> list[Target]:
     return [Target(name, True, 1.25, ratios[worst], detail)]
 
 
-def _pages(figures: Figures) -> list[Target]:
+def _page_targets(figures: Figures) -> list[Target]:
     if "pages" not in figures:
         return []
     pages = figures["pages"]
@@ -111,7 +111,7 @@ def _pages(figures: Figures) -> list[Target]:
     ]
 
 
-def _memory(figures: Figures) -> list[Target]:
+def _memory_targets(figures: Figures) -> list[Target]:
     if "soak" not in figures:
         return []
     soak = figures["soak"]
@@ -123,7 +123,7 @@ def _memory(figures: Figures) -> list[Target]:
     return [Target("gateway memory, end / middle", True, 1.01, soak["end_mib"] / soak["middle_mib"], detail)]
 
 
-def _eras(figures: Figures) -> list[Target]:
+def _protocol_era_targets(figures: Figures) -> list[Target]:
     found = []
     for name in ("claim_spread", "mixed", "read"):
         if name in figures:
@@ -134,7 +134,7 @@ def _eras(figures: Figures) -> list[Target]:
     return found
 
 
-def _push(figures: Figures) -> list[Target]:
+def _push_targets(figures: Figures) -> list[Target]:
     if "push" not in figures:
         return []
     push = figures["push"]
@@ -148,7 +148,7 @@ def _push(figures: Figures) -> list[Target]:
     return found
 
 
-def _fair(figures: Figures) -> list[Target]:
+def _fairness_targets(figures: Figures) -> list[Target]:
     if "fair" not in figures:
         return []
     fair = figures["fair"]
@@ -159,7 +159,7 @@ def _fair(figures: Figures) -> list[Target]:
     return [Target("a quiet agent beside a noisy one: p99", True, 2.0, fair["beside_p99"] / fair["alone_p99"], detail)]
 
 
-def _boards(figures: Figures) -> list[Target]:
+def _board_targets(figures: Figures) -> list[Target]:
     if "boards" not in figures:
         return []
     found = figures["boards"]

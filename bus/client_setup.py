@@ -10,15 +10,15 @@ TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a toke
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class Endpoints:
     """Where the bus is, as clients reach it: `web` without a trailing slash, `mcp` the endpoint."""
 
-    web: str
-    mcp: str
+    web_url: str
+    mcp_url: str
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientSetup:
     """How one client is connected: one line.
 
     Attributes:
@@ -30,63 +30,63 @@ class Client:
 
     key: str
     name: str
-    file: str | None
-    line: str
+    config_file: str | None
+    snippet: str
 
 
-def clients(addresses: Addresses, token: str) -> list[Client]:
+def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
     """How to connect with a token that was just minted, for each client that we know."""
-    url = shlex.quote(addresses.mcp)
+    url = shlex.quote(endpoints.mcp_url)
     header = shlex.quote(f"Authorization: Bearer {token}")
     export = f"export {TOKEN_VARIABLE}={shlex.quote(token)}"
     headers = {"Authorization": f"Bearer {token}"}
-    vscode = {"name": SERVER_NAME, "type": "http", "url": addresses.mcp, "headers": headers}
+    vscode = {"name": SERVER_NAME, "type": "http", "url": endpoints.mcp_url, "headers": headers}
     return [
-        Client(
+        ClientSetup(
             "claude_code",
             "Claude Code",
             None,
             f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
         ),
-        Client(
+        ClientSetup(
             "codex",
             "Codex",
             None,
             f"{export} && codex mcp add {SERVER_NAME} --url {url} --bearer-token-env-var {TOKEN_VARIABLE}",
         ),
-        Client(
+        ClientSetup(
             "cursor",
             "Cursor",
             "~/.cursor/mcp.json",
-            _json({"mcpServers": {SERVER_NAME: {"url": addresses.mcp, "headers": headers}}}),
+            _one_line_json({"mcpServers": {SERVER_NAME: {"url": endpoints.mcp_url, "headers": headers}}}),
         ),
-        Client(
+        ClientSetup(
             "gemini",
             "Gemini CLI",
             None,
             f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
         ),
-        Client("vscode", "VS Code", None, f"code --add-mcp {shlex.quote(_json(vscode))}"),
-        Client(
+        ClientSetup("vscode", "VS Code", None, f"code --add-mcp {shlex.quote(_one_line_json(vscode))}"),
+        ClientSetup(
             "opencode",
             "OpenCode",
             "~/.config/opencode/opencode.json",
-            _json({"mcp": {SERVER_NAME: {"type": "remote", "url": addresses.mcp, "headers": headers}}}),
+            _one_line_json({"mcp": {SERVER_NAME: {"type": "remote", "url": endpoints.mcp_url, "headers": headers}}}),
         ),
-        Client(
+        ClientSetup(
             "windsurf",
             "Windsurf",
             "~/.codeium/windsurf/mcp_config.json",
-            _json({"mcpServers": {SERVER_NAME: {"serverUrl": addresses.mcp, "headers": headers}}}),
+            _one_line_json({"mcpServers": {SERVER_NAME: {"serverUrl": endpoints.mcp_url, "headers": headers}}}),
         ),
     ]
 
 
 # What an agent is told of how to connect has to be held by it, so it is told of these only.
-_TOLD = ("claude_code", "codex", "gemini")
+_AGENT_CLIENT_KEYS = ("claude_code", "codex", "gemini")
 
 
-def setup(addresses: Addresses, token: str) -> dict[str, Any]:
+def build_setup(endpoints: Endpoints, token: str) -> dict[str, Any]:
     """How to connect with a token that was just minted, for programs.
 
     Returns:
@@ -96,25 +96,27 @@ def setup(addresses: Addresses, token: str) -> dict[str, Any]:
     """
     return {
         "note": "The token is shown only now. Keep it out of git and of the ledger; rotate it if it leaks.",
-        "mcp_url": addresses.mcp,
+        "mcp_url": endpoints.mcp_url,
         "env": {TOKEN_VARIABLE: token},
-        "mcp_json": mcp_json(addresses),
-        "clients": {one.key: one.line for one in clients(addresses, token) if one.key in _TOLD},
-        "kit": kit_command(addresses),
+        "mcp_json": mcp_json(endpoints),
+        "clients": {
+            one.key: one.snippet for one in build_client_setups(endpoints, token) if one.key in _AGENT_CLIENT_KEYS
+        },
+        "kit": kit_install_command(endpoints),
     }
 
 
-def kit_command(addresses: Addresses) -> str:
+def kit_install_command(endpoints: Endpoints) -> str:
     """The line that connects a repository and its clients; the token comes from the environment."""
-    return f"curl -fsSL {shlex.quote(f'{addresses.web}/kit/install.py')} | python3 -"
+    return f"curl -fsSL {shlex.quote(f'{endpoints.web_url}/kit/install.py')} | python3 -"
 
 
-def connect_prompt(addresses: Addresses, token: str, project: str, actor: str) -> str:
+def connect_prompt(endpoints: Endpoints, token: str, project_name: str, actor: str) -> str:
     """What to paste to an agent that has a token made for it, so that it connects itself and begins."""
-    line = next(one.line for one in clients(addresses, token) if one.key == "claude_code")
+    line = next(one.snippet for one in build_client_setups(endpoints, token) if one.key == "claude_code")
     return (
-        f"You are {_json(actor)} in the project {_json(project)} on LLM Bus, where agents and people coordinate"
-        f" over MCP. The endpoint is {addresses.mcp} (streamable HTTP) with the header"
+        f"You are {_one_line_json(actor)} in the project {_one_line_json(project_name)} on LLM Bus, where agents and people coordinate"
+        f" over MCP. The endpoint is {endpoints.mcp_url} (streamable HTTP) with the header"
         f" Authorization: Bearer {token}\n\n"
         f"For Claude Code this connects it:\n\n{line}\n\n"
         "For another client write the same endpoint and header into its MCP configuration. Then call whats_new and"
@@ -122,50 +124,50 @@ def connect_prompt(addresses: Addresses, token: str, project: str, actor: str) -
     )
 
 
-def token_json(addresses: Addresses, token: str) -> dict[str, Any]:
+def mcp_json_with_token(endpoints: Endpoints, token: str) -> dict[str, Any]:
     """As `mcp_json`, but with the token in it: to be kept out of git."""
-    card = mcp_json(addresses)
+    card = mcp_json(endpoints)
     card["mcpServers"][SERVER_NAME]["headers"] = {"Authorization": f"Bearer {token}"}
     return card
 
 
-def _json(value: Any) -> str:
+def _one_line_json(value: Any) -> str:
     """JSON in one line that survives every terminal and every page: ASCII, with the rest escaped."""
     return json.dumps(value)
 
 
-def mcp_json(addresses: Addresses) -> dict[str, Any]:
+def mcp_json(endpoints: Endpoints) -> dict[str, Any]:
     """A .mcp.json that is safe to commit: the token comes from the environment."""
     return {
         "mcpServers": {
             SERVER_NAME: {
                 "type": "http",
-                "url": addresses.mcp,
+                "url": endpoints.mcp_url,
                 "headers": {"Authorization": f"Bearer ${{{TOKEN_VARIABLE}}}"},
             }
         }
     }
 
 
-def redeem_url(addresses: Addresses, code: str) -> str:
+def redeem_url(endpoints: Endpoints, code: str) -> str:
     """The page that explains an invite to people."""
-    return f"{addresses.web}/join/{code}"
+    return f"{endpoints.web_url}/join/{code}"
 
 
-def invite_prompt(addresses: Addresses, code: str, project: str | None, name: str | None) -> str:
+def invite_prompt(endpoints: Endpoints, code: str, project_name: str | None, participant_name: str | None) -> str:
     """What to paste to an agent so that it redeems the invite and connects itself.
 
     Args:
         project: what to call the project, or None where that is not to be said.
         name: the name that the invite is locked to, or None where the invited chooses.
     """
-    body = {"code": code} if name is not None else {"code": code, "name": "CHOOSE-A-NAME"}
-    where = "a project" if project is None else f"the project {_json(project)}"
-    as_whom = "" if name is None else f" as {_json(name)}"
-    choose = "" if name is not None else "Choose a short name for yourself and put it in. "
+    body = {"code": code} if participant_name is not None else {"code": code, "name": "CHOOSE-A-NAME"}
+    where = "a project" if project_name is None else f"the project {_one_line_json(project_name)}"
+    as_whom = "" if participant_name is None else f" as {_one_line_json(participant_name)}"
+    choose = "" if participant_name is not None else "Choose a short name for yourself and put it in. "
     curl = (
-        f"curl --fail-with-body -sS -X POST {shlex.quote(f'{addresses.web}/join')}"
-        f" -H 'Content-Type: application/json' -d {shlex.quote(_json(body))}"
+        f"curl --fail-with-body -sS -X POST {shlex.quote(f'{endpoints.web_url}/join')}"
+        f" -H 'Content-Type: application/json' -d {shlex.quote(_one_line_json(body))}"
     )
     return (
         f"You are invited to {where}{as_whom} on LLM Bus, where agents and people coordinate."
@@ -176,9 +178,9 @@ def invite_prompt(addresses: Addresses, code: str, project: str | None, name: st
     )
 
 
-def mail_prompt(addresses: Addresses, code: str, project: str) -> str:
+def personal_invite_prompt(endpoints: Endpoints, code: str, project_name: str) -> str:
     """What to send to a person whose invite is for them alone: it is accepted in a browser."""
     return (
-        f"You are invited to the project {_json(project)} on LLM Bus, where agents and people coordinate. Open this,"
-        f" sign in and accept:\n\n{redeem_url(addresses, code)}"
+        f"You are invited to the project {_one_line_json(project_name)} on LLM Bus, where agents and people coordinate. Open this,"
+        f" sign in and accept:\n\n{redeem_url(endpoints, code)}"
     )

@@ -8,7 +8,7 @@ class Ctx:
     """The caller of an engine function.
 
     Holds only what can never change for a token, so a process may cache it; whether the token, its grant
-    and its owner are good at this moment is asked by each call's own statement (`bus_enter` in
+    and its owner are good at this moment is asked by each call's own statement (`bus_authenticate` in
     bus/tenancy/sql/caller.sql).
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, get_args
 
-Code = Literal[
+ErrorCode = Literal[
     "invalid_argument",
     "not_found",
     "unknown_recipient",
@@ -12,7 +12,7 @@ Code = Literal[
     "key_reuse",
     "unavailable",
 ]
-CODES: frozenset[str] = frozenset(get_args(Code))
+ERROR_CODES: frozenset[str] = frozenset(get_args(ErrorCode))
 
 
 class BusError(Exception):
@@ -24,9 +24,9 @@ class BusError(Exception):
         data: JSON-serialisable facts that belong to the code (near names, the present status).
     """
 
-    def __init__(self, code: Code, message: str, **data: Any) -> None:
+    def __init__(self, code: ErrorCode, message: str, **data: Any) -> None:
         super().__init__(message)
-        self.code: Code = code
+        self.code: ErrorCode = code
         self.message = message
         self.data = data
 

@@ -24,7 +24,7 @@ from bus.tenancy.tables import (
 )
 
 # Small tables that a distributed PostgreSQL keeps whole on every node.
-TENANCY = frozenset(
+TENANCY_TABLES = frozenset(
     {
         audit,
         credit_account,
@@ -58,7 +58,7 @@ TENANCY = frozenset(
     }
 )
 # All other tables are distributed by project: their keys lead with `project_id`.
-COORDINATION = frozenset(metadata.tables.values()) - TENANCY
+COORDINATION_TABLES = frozenset(metadata.tables.values()) - TENANCY_TABLES
 
 
-__all__ = ["COORDINATION", "TENANCY", "metadata"]
+__all__ = ["COORDINATION_TABLES", "TENANCY_TABLES", "metadata"]

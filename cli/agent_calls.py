@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.exit_codes import CliError, Exit
-from cli.options import emit, json_option, table
+from cli.exit_codes import CliError, ExitCode
+from cli.options import emit, format_table, json_option
 
 if TYPE_CHECKING:
     from cli.client import Client
 
-_WAIT_SECONDS = 50
-_MOST_STDIN = 8000
+_LONG_POLL_SECONDS = 50
+_MAX_STDIN_CHARS = 8000
 
-Answer = tuple[Any, str, Exit]
+CommandResult = tuple[Any, str, ExitCode]
 """What was answered, in words, and how to end."""
 
 
-def _calls(function: Callable[..., Answer]) -> Callable[..., None]:
+def _agent_command(function: Callable[..., CommandResult]) -> Callable[..., None]:
     """Give a command its connection, --json and --fail-open; turn failures into the exit codes of cli/exit_codes.py."""
 
     @json_option
@@ -32,9 +32,9 @@ def _calls(function: Callable[..., Answer]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(as_json: bool, fail_open: bool, **options: Any) -> None:
         try:
-            said, text, code = _answer(function, options)
+            said, text, code = _call_with_client(function, options)
         except CliError as error:
-            if not (fail_open and error.code == Exit.UNAVAILABLE):
+            if not (fail_open and error.code == ExitCode.UNAVAILABLE):
                 raise
             click.echo(f"llm-bus: {error} Going on without the bus.", err=True)
             if as_json:
@@ -47,10 +47,10 @@ def _calls(function: Callable[..., Answer]) -> Callable[..., None]:
     return command
 
 
-def _answer(function: Callable[..., Answer], options: dict[str, Any]) -> Answer:
-    from cli.connection import connected
+def _call_with_client(function: Callable[..., CommandResult], options: dict[str, Any]) -> CommandResult:
+    from cli.connection import connect
 
-    with connected() as bus:
+    with connect() as bus:
         return function(bus, **options)
 
 
@@ -58,11 +58,11 @@ def _answer(function: Callable[..., Answer], options: dict[str, Any]) -> Answer:
 @click.argument("sequence")
 @click.option("--note", help="What the number is for, such as the file's path.")
 @click.option("--key", help="An idempotency key: a second try with it gives the same number.")
-@_calls
-def claim(bus: "Client", sequence: str, note: str | None, key: str | None) -> Answer:
+@_agent_command
+def claim(bus: "Client", sequence: str, note: str | None, key: str | None) -> CommandResult:
     """Take the next number of a sequence and print it."""
     got = bus.call("claim", sequence=sequence, note=note, idempotency_key=key)
-    return got, got["formatted"], Exit.OK
+    return got, got["formatted"], ExitCode.OK
 
 
 @click.command("post")
@@ -74,22 +74,22 @@ def claim(bus: "Client", sequence: str, note: str | None, key: str | None) -> An
 @click.option("--tag")
 @click.option("--ack-within", type=click.IntRange(1), help="Seconds until an ack is due.")
 @click.option("--key", help="An idempotency key: a second try with it posts nothing more.")
-@_calls
-def post(bus: "Client", body: str, ack_within: int | None, key: str | None, **options: str | None) -> Answer:
+@_agent_command
+def post(bus: "Client", body: str, ack_within: int | None, key: str | None, **options: str | None) -> CommandResult:
     """Hand over to a lane, a participant, or both. BODY is the text, or - for standard input."""
-    text = sys.stdin.read(_MOST_STDIN + 1) if body == "-" else body
+    text = sys.stdin.read(_MAX_STDIN_CHARS + 1) if body == "-" else body
     got = bus.call("post", body=text, ack_within_seconds=ack_within, idempotency_key=key, **options)
     count = got["recipients"]
-    return got, f"Post {got['post_id']} to {count} participant{'' if count == 1 else 's'}.", Exit.OK
+    return got, f"Post {got['post_id']} to {count} participant{'' if count == 1 else 's'}.", ExitCode.OK
 
 
 @click.command("ack")
 @click.argument("post_ids", nargs=-1, required=True, type=click.IntRange(1))
-@_calls
-def ack(bus: "Client", post_ids: tuple[int, ...]) -> Answer:
+@_agent_command
+def ack(bus: "Client", post_ids: tuple[int, ...]) -> CommandResult:
     """Confirm posts."""
     got = bus.call("ack", post_ids=list(post_ids))
-    return got, f"{len(got['acked'])} acked.", Exit.OK
+    return got, f"{len(got['acked'])} acked.", ExitCode.OK
 
 
 @click.command("lease")
@@ -98,8 +98,8 @@ def ack(bus: "Client", post_ids: tuple[int, ...]) -> Answer:
 @click.option("--note", help="What you do there.")
 @click.option("--shared", is_flag=True, help="Others who share are not in the way.")
 @click.option("--back-off", is_flag=True, help="Where somebody is there already, release it again.")
-@_calls
-def lease(bus: "Client", surface: str, ttl: int, note: str | None, shared: bool, back_off: bool) -> Answer:
+@_agent_command
+def lease(bus: "Client", surface: str, ttl: int, note: str | None, shared: bool, back_off: bool) -> CommandResult:
     """Say that you edit SURFACE: a path, a directory or a glob. Exit code 6: somebody else is there already.
 
     The lease is taken all the same, unless --back-off.
@@ -107,33 +107,33 @@ def lease(bus: "Client", surface: str, ttl: int, note: str | None, shared: bool,
     mode = "shared" if shared else "exclusive"
     got = bus.call("lease", surface=surface, ttl_seconds=ttl, note=note, mode=mode)
     if not got["others"]:
-        return got, f"{got['surface']} until {got['expires_at']}.", Exit.OK
+        return got, f"{got['surface']} until {got['expires_at']}.", ExitCode.OK
     if back_off:
         bus.call("release", surface=got["surface"])
     names = ", ".join(f"{other['actor']} ({other['surface']})" for other in got["others"])
-    return got, f"{got['surface']} is also held by {names}.", Exit.CONTENTION
+    return got, f"{got['surface']} is also held by {names}.", ExitCode.CONTENTION
 
 
 @click.command("release")
 @click.argument("surface")
-@_calls
-def release(bus: "Client", surface: str) -> Answer:
+@_agent_command
+def release(bus: "Client", surface: str) -> CommandResult:
     """End your lease on SURFACE; * ends all of yours."""
     got = bus.call("release", surface=surface)
-    return got, "Released." if got["released"] else "You held nothing there.", Exit.OK
+    return got, "Released." if got["released"] else "You held nothing there.", ExitCode.OK
 
 
 @click.command("who-holds")
 @click.argument("surface", required=False)
-@_calls
-def who_holds(bus: "Client", surface: str | None) -> Answer:
+@_agent_command
+def who_holds(bus: "Client", surface: str | None) -> CommandResult:
     """List live leases, or those on SURFACE. Exit code 6: somebody else holds a part of SURFACE."""
-    leases = list(bus.pages("who_holds", "leases", surface=surface))
+    leases = list(bus.iter_rows("who_holds", "leases", surface=surface))
     me = bus.call("whoami")["actor"] if surface and leases else None
     held = surface is not None and any(one["actor"] != me for one in leases)
     rows = [(one["surface"], one["actor"], one["expires_in_seconds"], one["note"]) for one in leases]
-    text = table(("surface", "held by", "seconds left", "note"), rows)
-    return {"leases": leases}, text, Exit.CONTENTION if held else Exit.OK
+    text = format_table(("surface", "held by", "seconds left", "note"), rows)
+    return {"leases": leases}, text, ExitCode.CONTENTION if held else ExitCode.OK
 
 
 @click.command("wait")
@@ -141,16 +141,16 @@ def who_holds(bus: "Client", surface: str | None) -> Answer:
 @click.option("--surface", help="What is to become free, for lease.")
 @click.option("--take", is_flag=True, help="Start the task that comes.")
 @click.option("--timeout", type=click.IntRange(1), default=600, show_default=True, help="Seconds.")
-@_calls
-def wait(bus: "Client", kind: str, surface: str | None, take: bool, timeout: int) -> Answer:
+@_agent_command
+def wait(bus: "Client", kind: str, surface: str | None, take: bool, timeout: int) -> CommandResult:
     """Wait until something concerns you and print it. Exit code 7: nothing came in time."""
     end = time.monotonic() + timeout
     while (left := end - time.monotonic()) > 0:
-        seconds = max(1, min(_WAIT_SECONDS, int(left)))
+        seconds = max(1, min(_LONG_POLL_SECONDS, int(left)))
         got = bus.call("wait_for", kind=kind, surface=surface, take=take, timeout_seconds=seconds)
         if not got.get("timed_out"):
-            return got, _told(got), Exit.OK
-    return {"timed_out": True}, "Nothing came.", Exit.TIMED_OUT
+            return got, _format_wait_result(got), ExitCode.OK
+    return {"timed_out": True}, "Nothing came.", ExitCode.TIMED_OUT
 
 
 @click.command("tasks")
@@ -159,15 +159,17 @@ def wait(bus: "Client", kind: str, surface: str | None, take: bool, timeout: int
 @click.option("--owner")
 @click.option("--ready", is_flag=True, help="Those that could be started now.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
-@_calls
-def tasks(bus: "Client", status: str | None, lane: str | None, owner: str | None, ready: bool, limit: int) -> Answer:
+@_agent_command
+def list_tasks(
+    bus: "Client", status: str | None, lane: str | None, owner: str | None, ready: bool, limit: int
+) -> CommandResult:
     """List tasks, newest first."""
     got = bus.call("list_tasks", status=status, lane=lane, owner=owner, ready=ready or None, limit=limit)
     rows = [(one["task_id"], one["status"], one["priority"], one["owner"], one["title"]) for one in got["tasks"]]
-    return got, table(("id", "status", "priority", "owner", "title"), rows), Exit.OK
+    return got, format_table(("id", "status", "priority", "owner", "title"), rows), ExitCode.OK
 
 
-def _told(got: dict[str, Any]) -> str:
+def _format_wait_result(got: dict[str, Any]) -> str:
     posts = got.get("posts") or []
     if posts:
         return "\n".join(f"{one['post_id']}  {one['from']}  {one['subject'] or one['body'][:80]}" for one in posts)
@@ -175,4 +177,4 @@ def _told(got: dict[str, Any]) -> str:
     return f"Task {task['task_id']}: {task['title']}" if task else "Free."
 
 
-COMMANDS = (claim, post, ack, lease, release, who_holds, wait, tasks)
+AGENT_COMMANDS = (claim, post, ack, lease, release, who_holds, wait, list_tasks)

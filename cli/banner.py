@@ -6,10 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from cli.runtime import OWNER_EMAIL, NewAgent, Runtime
+from cli.runtime import OWNER_EMAIL, NewAgent, RuntimeInfo
 
 
-def render(runtime: Runtime, agents: list[NewAgent], login_url: str | None = None) -> str:
+def render(runtime: RuntimeInfo, agents: list[NewAgent], login_url: str | None = None) -> str:
     """The short screen: addresses, how to connect, the tokens when they are new.
 
     Args:
@@ -38,7 +38,7 @@ def render(runtime: Runtime, agents: list[NewAgent], login_url: str | None = Non
         lines.append("Tokens, shown this once:")
         lines += [f"  {agent.project}/{agent.name:<8}{agent.token}" for agent in agents]
         lines.append("")
-    command = _command()
+    command = _llm_bus_command()
     lines += [
         f"Another agent:  {command} agent add demo NAME",
         f"A new token:    {command} agent rotate demo NAME",
@@ -48,7 +48,7 @@ def render(runtime: Runtime, agents: list[NewAgent], login_url: str | None = Non
     return "\n".join(lines)
 
 
-def _command() -> str:
+def _llm_bus_command() -> str:
     """What to type for `llm-bus`: after `make run` it is not on the PATH."""
     ours = Path(sys.executable).with_name("llm-bus")
     if shutil.which("llm-bus") == str(ours) or not ours.exists():

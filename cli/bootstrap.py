@@ -8,41 +8,43 @@ import psycopg
 
 from bus.db import Database, migrate, sql_functions
 from cli import readiness, seed
-from cli.exit_codes import CliError, Exit
+from cli.exit_codes import CliError, ExitCode
 from cli.runtime import NewAgent
 
-_PATIENCE_SECONDS = 15.0
+_DATABASE_WAIT_SECONDS = 15.0
 
 
-def prepare(data: Path, database_url: str, tick: Callable[[], None]) -> list[NewAgent]:
+def prepare_database(data: Path, database_url: str, on_poll: Callable[[], None]) -> list[NewAgent]:
     """Migrate, then seed, and remember in `data` that it is done; returns the agents that were made.
 
     Raises:
         CliError: the database does not answer.
     """
-    _await_database(database_url, tick)
+    _wait_for_database(database_url, on_poll)
     migrate.migrate(database_url)
-    tick()
-    database = Database(database_url, size=1)
+    on_poll()
+    database = Database(database_url, pool_size=1)
     try:
-        with database.write() as conn:
-            agents = seed.first_run(conn)
+        with database.transaction() as conn:
+            agents = seed.seed_if_empty(conn)
     finally:
         database.close()
-    readiness.remember(data, mark=sql_functions.functions_mark(), mark_sql=sql_functions.INSTALLED_MARK_SQL)
+    readiness.record_prepared(
+        data, mark=sql_functions.functions_fingerprint(), mark_sql=sql_functions.INSTALLED_FINGERPRINT_SQL
+    )
     return agents
 
 
-def _await_database(url: str, tick: Callable[[], None]) -> None:
+def _wait_for_database(url: str, on_poll: Callable[[], None]) -> None:
     """Wait a little for a database that is starting beside us."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _DATABASE_WAIT_SECONDS
     while True:
-        tick()
+        on_poll()
         try:
             psycopg.connect(url, connect_timeout=5).close()
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
-                raise CliError(f"The database does not answer: {error}", Exit.UNAVAILABLE) from error
+                raise CliError(f"The database does not answer: {error}", ExitCode.UNAVAILABLE) from error
             time.sleep(0.2)
         else:
             return

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cli import client
-from cli.exit_codes import CliError, Exit
+from cli.exit_codes import CliError, ExitCode
 
 
 @contextmanager
-def connected() -> Iterator[client.Client]:
+def connect() -> Iterator[client.Client]:
     """The bus of LLM_BUS_URL with the token of LLM_BUS_TOKEN.
 
     Raises:
@@ -19,9 +19,9 @@ def connected() -> Iterator[client.Client]:
             yield bus
     except client.RefusedError as error:
         missing = error.code in ("not_found", "unknown_recipient")
-        away = Exit.UNAVAILABLE if error.code == "unavailable" else Exit.FAILED
-        raise CliError(str(error), Exit.NOT_FOUND if missing else away) from error
-    except (client.AwayError, client.NotConfiguredError) as error:
-        raise CliError(str(error), Exit.UNAVAILABLE) from error
+        away = ExitCode.UNAVAILABLE if error.code == "unavailable" else ExitCode.FAILED
+        raise CliError(str(error), ExitCode.NOT_FOUND if missing else away) from error
+    except (client.UnreachableError, client.NotConfiguredError) as error:
+        raise CliError(str(error), ExitCode.UNAVAILABLE) from error
     except client.ClientError as error:
         raise CliError(str(error)) from error

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cli.embedded import account as accounts
 from cli.exit_codes import CliError
-from cli.files import give_to_owner_of_folder
+from cli.files import chown_to_parent_owner
 
-_SYSTEM_FOLDER = Path("/var/lib/llm-bus")
+_SYSTEM_DATA_ROOT = Path("/var/lib/llm-bus")
 
 
 def source_root() -> Path | None:
@@ -28,35 +28,35 @@ def locate(explicit: Path | None) -> Path:
             asked for. A default folder moves to /var/lib instead, always to the same place.
     """
     named = explicit or (Path(text) if (text := os.environ.get("LLM_BUS_DATA", "").strip()) else None)
-    wanted = (named or _default()).expanduser().absolute()
+    wanted = (named or _default_path()).expanduser().absolute()
     account = server_account(wanted)
     if account is None:
         return wanted
-    blocked = _blocked(wanted, account)
+    blocked = _find_blocked_ancestor(wanted, account)
     if blocked is None:
         return wanted
     if named is None:
-        return _SYSTEM_FOLDER / hashlib.sha256(str(wanted).encode()).hexdigest()[:12]
+        return _SYSTEM_DATA_ROOT / hashlib.sha256(str(wanted).encode()).hexdigest()[:12]
     raise CliError(
         f"PostgreSQL refuses to run as root. It runs as the user {account.name} instead, who cannot enter "
         f"{blocked}. Choose a folder below one that everybody may enter, such as "
-        f"--data {_SYSTEM_FOLDER}/bus, or allow it: chmod o+x {blocked}"
+        f"--data {_SYSTEM_DATA_ROOT}/bus, or allow it: chmod o+x {blocked}"
     )
 
 
-def server_account(folder: Path) -> accounts.Account | None:
+def server_account(folder: Path) -> accounts.UnixAccount | None:
     """Whom PostgreSQL of this data folder runs as; None for ourselves.
 
     Raises:
         CliError: we are root, and there is no account to run it as.
     """
     try:
-        return accounts.choose(folder)
+        return accounts.choose_account(folder)
     except LookupError as error:
         raise CliError(str(error)) from error
 
 
-def make(folder: Path) -> None:
+def create(folder: Path) -> None:
     """Create the data folder and what is missing above it.
 
     Raises:
@@ -69,13 +69,13 @@ def make(folder: Path) -> None:
             path.mkdir()
             # The umask may be strict, and as root another account has to pass through.
             path.chmod((0o711 if as_root else 0o700) if path == folder else 0o755)
-        if as_root and not missing and _is_fresh(folder):
+        if as_root and not missing and _is_empty_and_ours(folder):
             folder.chmod(folder.stat().st_mode & 0o777 | 0o011)
         for name in ("logs", "postgres", "redis"):
             inside = folder / name
             if not inside.exists():
                 inside.mkdir(mode=0o711 if as_root else 0o700)
-                give_to_owner_of_folder(inside)
+                chown_to_parent_owner(inside)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError
     except OSError as error:
@@ -85,17 +85,17 @@ def make(folder: Path) -> None:
         ) from error
 
 
-class Lock:
+class DataDirLock:
     """Held while `up` works in a folder. The kernel lets go of it however the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
         self._descriptor: int | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Take the lock; False when another `up` has it."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        give_to_owner_of_folder(self._path)
+        chown_to_parent_owner(self._path)
         # Other commands look at the lock for an instant (`is_held`); that is no reason to give up.
         for _ in range(10):
             try:
@@ -115,7 +115,7 @@ class Lock:
             self._descriptor = None
 
 
-def is_held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether an `up` works in the folder now."""
     try:
         descriptor = os.open(folder / "lock", os.O_RDONLY)
@@ -130,7 +130,7 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def _default() -> Path:
+def _default_path() -> Path:
     root = source_root()
     if root is not None:
         return root / ".data"
@@ -139,17 +139,17 @@ def _default() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "llm-bus"
 
 
-def _blocked(wanted: Path, account: accounts.Account) -> Path | None:
+def _find_blocked_ancestor(wanted: Path, account: accounts.UnixAccount) -> Path | None:
     """The outermost folder on the way to `wanted` that the account cannot enter."""
     existing = [path for path in (wanted, *wanted.parents) if path.exists()]
-    if _is_fresh(wanted):
+    if _is_empty_and_ours(wanted):
         existing.remove(wanted)
-    if accounts.reaches(account, existing[0]):
+    if accounts.can_execute(account, existing[0]):
         return None
-    return next((path for path in reversed(existing) if not accounts.reaches(account, path)), existing[0])
+    return next((path for path in reversed(existing) if not accounts.can_execute(account, path)), existing[0])
 
 
-def _is_fresh(folder: Path) -> bool:
+def _is_empty_and_ours(folder: Path) -> bool:
     """An empty folder of ours that was given to us to be the data folder, as by `mktemp -d`: ours to open."""
     try:
         return folder.stat().st_uid == os.geteuid() and not any(folder.iterdir())

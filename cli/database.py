@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bus.coordination.change_notifications import Sender
+from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Connection, Database
 from cli.runtime import settings_for_cli
 
@@ -18,10 +18,10 @@ def transaction(data: Path | None) -> Iterator[Connection]:
         BusError: `unavailable` when the database does not answer.
     """
     settings = settings_for_cli(data)
-    hints = Sender(settings.redis_url)
-    database = Database(settings.database_url, size=1, name="llm-bus cli", told=hints.give)
+    hints = NotificationPublisher(settings.redis_url)
+    database = Database(settings.database_url, pool_size=1, application_name="llm-bus cli", on_commit=hints.publish)
     try:
-        with database.write() as conn:
+        with database.transaction() as conn:
             yield conn
     finally:
         database.close()

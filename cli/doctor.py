@@ -18,10 +18,10 @@ from bus.errors import BusError
 from cli import data_dir, runtime
 from cli.exit_codes import CliError
 
-_OLDEST_POSTGRES = 160_000
-_MOST_SKEW_SECONDS = 2.0
+_MIN_POSTGRES_VERSION = 160_000
+_MAX_CLOCK_SKEW_SECONDS = 2.0
 # The heartbeat comes every half minute.
-_QUIET_SECONDS = 300.0
+_STALE_JOBS_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,26 @@ class Finding:
     to_do: str = ""
 
 
-def examine(data: Path | None) -> list[Finding]:
+def run_checks(data: Path | None) -> list[Finding]:
     """Check the bus that DATABASE_URL names, or the one that runs in the data folder."""
-    findings = [_data_folder(data)]
+    findings = [_check_data_dir(data)]
     try:
         settings = runtime.settings_for_cli(data)
     except (CliError, SettingError) as error:
         return [*findings, Finding("bus", False, "no bus to look at", str(error))]
-    findings += _database(settings.database_url)
-    findings.append(_redis(settings.redis_url))
-    findings += _jobs(settings.database_url)
-    running = runtime.find(data_dir.locate(data))
+    findings += _check_database(settings.database_url)
+    findings.append(_check_redis(settings.redis_url))
+    findings += _check_jobs(settings.database_url)
+    running = runtime.find_running(data_dir.locate(data))
     if running is not None:
-        findings += [_answers(name, f"http://127.0.0.1:{port}") for name, port in sorted(running.ports.items())]
+        findings += [_check_http(name, f"http://127.0.0.1:{port}") for name, port in sorted(running.ports.items())]
     else:
         gateway = urlsplit(settings.mcp_url)
-        findings.append(_answers("gateway", f"{gateway.scheme}://{gateway.netloc}"))
+        findings.append(_check_http("gateway", f"{gateway.scheme}://{gateway.netloc}"))
     return findings
 
 
-def _data_folder(data: Path | None) -> Finding:
+def _check_data_dir(data: Path | None) -> Finding:
     try:
         place = data_dir.locate(data)
     except CliError as error:
@@ -69,14 +69,14 @@ def _data_folder(data: Path | None) -> Finding:
     )
 
 
-def _database(url: str) -> list[Finding]:
+def _check_database(url: str) -> list[Finding]:
     try:
         with psycopg.connect(url, connect_timeout=5) as conn:
             before = time.time()
             row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
             after = time.time()
             version = conn.info.server_version
-            found = schema_version.current(conn)
+            found = schema_version.find_schema_version(conn)
     except psycopg.Error as error:
         said = str(error).strip().partition("\n")[0]
         where = urlsplit(url).netloc.rpartition("@")[2]
@@ -85,17 +85,17 @@ def _database(url: str) -> list[Finding]:
     number = f"PostgreSQL {version // 10_000}"
     findings = [
         Finding("database", True, number)
-        if version >= _OLDEST_POSTGRES
+        if version >= _MIN_POSTGRES_VERSION
         else Finding("database", False, f"{number} is too old", "Move to PostgreSQL 16 or newer.")
     ]
-    if found == schema_version.EXPECTED:
+    if found == schema_version.EXPECTED_SCHEMA_VERSION:
         findings.append(Finding("migrations", True, f"at {found}"))
     else:
         findings.append(
             Finding(
                 "migrations",
                 False,
-                f"at {found or 'none'}, this version of llm-bus expects {schema_version.EXPECTED}",
+                f"at {found or 'none'}, this version of llm-bus expects {schema_version.EXPECTED_SCHEMA_VERSION}",
                 "Run `llm-bus migrate`; if the database is the newer one, update llm-bus.",
             )
         )
@@ -104,7 +104,7 @@ def _database(url: str) -> list[Finding]:
     skew = max(0.0, before - row[0], row[0] - after)
     findings.append(
         Finding("clock", True, f"within {max(skew, 0.1):.1f} s of the database's")
-        if skew < _MOST_SKEW_SECONDS
+        if skew < _MAX_CLOCK_SKEW_SECONDS
         else Finding(
             "clock",
             False,
@@ -115,18 +115,18 @@ def _database(url: str) -> list[Finding]:
     return findings
 
 
-def _jobs(url: str) -> list[Finding]:
+def _check_jobs(url: str) -> list[Finding]:
     """Whether the clock works: a sign of life, and jobs whose last run was not good."""
     from bus.db import Database
     from bus.operations import jobs
 
-    database = Database(url, size=1, name="llm-bus doctor")
+    database = Database(url, pool_size=1, application_name="llm-bus doctor")
     try:
-        with database.call() as conn:
-            latest = jobs.list_latest(conn)
-            (is_new,) = conn.one(
+        with database.connection() as conn:
+            latest = jobs.list_latest_runs(conn)
+            (is_new,) = conn.fetch_one(
                 "SELECT coalesce(min(created_at) > clock_timestamp() - make_interval(secs => %s), true) FROM owner",
-                (_QUIET_SECONDS,),
+                (_STALE_JOBS_SECONDS,),
             )
     except (psycopg.Error, BusError):
         # The checks of the database say why.
@@ -136,7 +136,7 @@ def _jobs(url: str) -> list[Finding]:
     youngest = min((run.age_seconds for run in latest), default=None)
     if youngest is None and is_new:
         findings = [Finding("jobs", True, "none yet; the first come within a minute of the start")]
-    elif youngest is None or youngest > _QUIET_SECONDS:
+    elif youngest is None or youngest > _STALE_JOBS_SECONDS:
         since = "never ran" if youngest is None else f"last ran {youngest / 60:.0f} minutes ago"
         findings = [
             Finding(
@@ -158,7 +158,7 @@ def _jobs(url: str) -> list[Finding]:
     return findings
 
 
-def _redis(url: str | None) -> Finding:
+def _check_redis(url: str | None) -> Finding:
     if url is None:
         return Finding("redis", True, "none is set; wake-ups and limits stay within each process")
     from redis import Redis, RedisError
@@ -176,25 +176,25 @@ def _redis(url: str | None) -> Finding:
     return Finding("redis", True, "answers")
 
 
-def _answers(name: str, base: str) -> Finding:
+def _check_http(name: str, base_url: str) -> Finding:
     status = None
-    with _connection(base) as connection:
+    with _open_connection(base_url) as connection:
         try:
             connection.request("GET", "/healthz")
             status = connection.getresponse().status
         except (OSError, http.client.HTTPException):
             status = None
     if status == 200:
-        return Finding(name, True, f"answers at {base}")
-    found = f"does not answer at {base}" if status is None else f"{base}/healthz says {status}"
+        return Finding(name, True, f"answers at {base_url}")
+    found = f"does not answer at {base_url}" if status is None else f"{base_url}/healthz says {status}"
     return Finding(
         name, False, found, "Start it with `llm-bus up` (or your platform's start command) and read its log."
     )
 
 
 @contextmanager
-def _connection(base: str) -> Iterator[http.client.HTTPConnection]:
-    parts = urlsplit(base)
+def _open_connection(base_url: str) -> Iterator[http.client.HTTPConnection]:
+    parts = urlsplit(base_url)
     make: Callable[..., http.client.HTTPConnection] = (
         http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     )

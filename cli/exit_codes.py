@@ -15,7 +15,7 @@
 from enum import IntEnum
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """See the table in the module's docstring."""
 
     OK = 0
@@ -31,6 +31,6 @@ class Exit(IntEnum):
 class CliError(Exception):
     """An expected failure: one line for the terminal, one exit code for scripts."""
 
-    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.code = code

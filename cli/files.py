@@ -5,7 +5,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-_LOG_LIMIT = 10 * 1024 * 1024
+_MAX_LOG_BYTES = 10 * 1024 * 1024
 
 
 def write_private(path: Path, text: str) -> None:
@@ -20,14 +20,14 @@ def write_private(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        give_to_owner_of_folder(draft)
+        chown_to_parent_owner(draft)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def read_or_make_secret(path: Path) -> str:
+def read_or_create_secret(path: Path) -> str:
     """Return the secret in `path`, made of 32 random characters and written there the first time."""
     try:
         return path.read_text(encoding="utf-8").strip()
@@ -37,35 +37,35 @@ def read_or_make_secret(path: Path) -> str:
         return secret
 
 
-def give_to_owner_of_folder(path: Path) -> None:
+def chown_to_parent_owner(path: Path) -> None:
     """As root, hand a file that we made to whom its folder belongs."""
     if os.geteuid() == 0:
         folder = path.parent.stat()
         os.chown(path, folder.st_uid, folder.st_gid)
 
 
-def fresh_log(folder: Path, name: str, *, keep: int = 3) -> Path:
+def start_new_log(log_dir: Path, name: str, *, keep: int = 3) -> Path:
     """Begin a new log, keeping the last `keep` as NAME.log.1 (the newest), NAME.log.2, ..."""
-    log = folder / f"{name}.log"
+    log = log_dir / f"{name}.log"
     if log.exists() and log.stat().st_size:
         for number in range(keep, 1, -1):
-            older = folder / f"{name}.log.{number - 1}"
+            older = log_dir / f"{name}.log.{number - 1}"
             if older.exists():
-                older.replace(folder / f"{name}.log.{number}")
-        log.replace(folder / f"{name}.log.1")
+                older.replace(log_dir / f"{name}.log.{number}")
+        log.replace(log_dir / f"{name}.log.1")
     log.touch(mode=0o600)
-    give_to_owner_of_folder(log)
+    chown_to_parent_owner(log)
     return log
 
 
-def bound_log(log: Path, limit: int = _LOG_LIMIT) -> None:
+def truncate_oversized_log(log: Path, max_bytes: int = _MAX_LOG_BYTES) -> None:
     """Move what `log` holds to NAME.log.1 once it has outgrown `limit`, while its process goes on writing.
 
     The writer keeps its file descriptor, opened for appending, so after the cut it writes at the start
     again. Lines written between the copy and the cut are lost; for a bound on disk space that is fair.
     """
     try:
-        if log.stat().st_size <= limit:
+        if log.stat().st_size <= max_bytes:
             return
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)

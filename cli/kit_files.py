@@ -5,14 +5,16 @@ from pathlib import Path
 import kit
 from bus import agent_guide
 
-VARIANTS: tuple[agent_guide.Variant, ...] = ("participant", "lead")
+BLOCK_VARIANTS: tuple[agent_guide.GuideVariant, ...] = ("participant", "lead")
 
 
 def main() -> None:
     """Write kit/blocks/*.md."""
     folder = Path(kit.__file__).parent / "blocks"
-    for variant in VARIANTS:
-        (folder / f"{variant}.md").write_text(agent_guide.block(variant), encoding="utf-8", newline="\n")
+    for variant in BLOCK_VARIANTS:
+        (folder / f"{variant}.md").write_text(
+            agent_guide.repository_instructions(variant), encoding="utf-8", newline="\n"
+        )
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from cli import commands
-from cli.exit_codes import CliError, Exit
+from cli.exit_codes import CliError, ExitCode
 
 
-class _Failure(click.ClickException):
+class _CommandError(click.ClickException):
     """An expected failure: `llm-bus: message` on stderr, and the exit code."""
 
-    def __init__(self, message: str, code: Exit) -> None:
+    def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
         self.code = code
 
@@ -25,7 +25,7 @@ class _Failure(click.ClickException):
         click.echo(f"llm-bus: {self.message}", file=file, err=file is None)
 
 
-class _Nouns(click.Group):
+class _CommandGroup(click.Group):
     """Each module of cli/commands is a command of its name (`_` is `-`) and exports it as `command`."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -43,13 +43,13 @@ class _Nouns(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            failure = _explain(error)
+            failure = _to_command_error(error)
             if failure is None:
                 raise
             raise failure from error
 
 
-@click.group(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="llm-bus", prog_name="llm-bus")
 def main() -> None:
     """LLM Bus: the live coordination layer for AI agents.
@@ -61,27 +61,27 @@ def main() -> None:
     """
 
 
-def _explain(error: Exception) -> _Failure | None:
+def _to_command_error(error: Exception) -> _CommandError | None:
     """The line and the exit code for a failure that is expected; None for a defect of ours."""
     if isinstance(error, CliError):
-        return _Failure(str(error), error.code)
+        return _CommandError(str(error), error.code)
     # Only now, since a command that needs no engine should not wait for it.
     from bus.config.settings import SettingError
     from bus.errors import BusError
 
     if isinstance(error, BusError):
         missing = error.code in ("not_found", "unknown_recipient")
-        away = Exit.UNAVAILABLE if error.code == "unavailable" else Exit.FAILED
-        return _Failure(error.message, Exit.NOT_FOUND if missing else away)
+        away = ExitCode.UNAVAILABLE if error.code == "unavailable" else ExitCode.FAILED
+        return _CommandError(error.message, ExitCode.NOT_FOUND if missing else away)
     if isinstance(error, SettingError):
-        return _Failure(str(error), Exit.FAILED)
+        return _CommandError(str(error), ExitCode.FAILED)
     import psycopg
     import sqlalchemy
 
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(cause, psycopg.OperationalError):
         first_line = str(cause).strip().partition("\n")[0]
-        return _Failure(f"The database cannot be reached: {first_line}", Exit.UNAVAILABLE)
+        return _CommandError(f"The database cannot be reached: {first_line}", ExitCode.UNAVAILABLE)
     return None
 
 

@@ -30,13 +30,13 @@ def emit(value: Any, text: str, *, as_json: bool) -> None:
     click.echo(json.dumps(value, default=str, ensure_ascii=False) if as_json else text)
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns for a person; a line says so where there is nothing."""
     if not rows:
         return "None."
-    cells = [[str(title) for title in titles]]
+    cells = [[str(title) for title in headers]]
     cells += [["" if value is None else str(value) for value in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )

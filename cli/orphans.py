@@ -13,27 +13,27 @@ import psutil
 
 from cli.files import write_private
 
-_FILE = "children.json"
+_CHILDREN_FILE = "children.json"
 
 
-def note(data: Path, children: Mapping[str, int]) -> None:
+def record_children(data: Path, children: Mapping[str, int]) -> None:
     """Write down which processes are ours, by name and process id."""
     records = []
     for name, pid in children.items():
         with contextlib.suppress(psutil.Error):
             records.append({"name": name, "pid": pid, "started": psutil.Process(pid).create_time()})
-    write_private(data / _FILE, json.dumps(records))
+    write_private(data / _CHILDREN_FILE, json.dumps(records))
 
 
-def end_all(data: Path) -> None:
+def terminate_all(data: Path) -> None:
     """End what is left of the last run."""
-    file = data / _FILE
+    file = data / _CHILDREN_FILE
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    ours = [process for record in records if (process := _same_process(record)) is not None]
-    family = [*ours, *(child for process in ours for child in _children(process))]
+    ours = [process for record in records if (process := _find_recorded_process(record)) is not None]
+    family = [*ours, *(child for process in ours for child in _list_descendants(process))]
     for process in ours:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -45,7 +45,7 @@ def end_all(data: Path) -> None:
     file.unlink(missing_ok=True)
 
 
-def _same_process(record: dict[str, object]) -> psutil.Process | None:
+def _find_recorded_process(record: dict[str, object]) -> psutil.Process | None:
     """The process of a record, unless another has its id by now."""
     pid, started = record.get("pid"), record.get("started")
     if not isinstance(pid, int) or not isinstance(started, float):
@@ -58,7 +58,7 @@ def _same_process(record: dict[str, object]) -> psutil.Process | None:
         return None
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _list_descendants(process: psutil.Process) -> list[psutil.Process]:
     try:
         return list(process.children(recursive=True))
     except psutil.Error:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cli.files import write_private
 
-DEFAULTS = {"web": 8787, "gateway": 8788, "postgres": 54320, "redis": 63790}
-_LOOPBACK = "127.0.0.1"
+DEFAULT_PORTS = {"web": 8787, "gateway": 8788, "postgres": 54320, "redis": 63790}
+_LOOPBACK_ADDRESS = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
@@ -19,50 +19,50 @@ def is_free(port: int) -> bool:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((_LOOPBACK, port))
+            listener.bind((_LOOPBACK_ADDRESS, port))
         except OSError:
             return False
     with socket.socket() as client:
         client.settimeout(0.2)
-        return client.connect_ex((_LOOPBACK, port)) != 0
+        return client.connect_ex((_LOOPBACK_ADDRESS, port)) != 0
 
 
-class Ports:
+class PortAllocator:
     """The ports of one data folder, remembered in a file."""
 
-    def __init__(self, memory: Path) -> None:
-        self._memory = memory
-        self._chosen: dict[str, int] = _read(memory)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._assigned: dict[str, int] = _read_assignments(path)
 
-    def choose(self, name: str, *, refuse: frozenset[int] = frozenset()) -> int:
+    def assign(self, name: str, *, exclude: frozenset[int] = frozenset()) -> int:
         """Return the port remembered for `name` while it is free, else a free one, and remember that.
 
         Args:
             refuse: ports that looked free but turned out to be taken.
         """
-        others = refuse | {port for owner, port in self._chosen.items() if owner != name}
+        others = exclude | {port for owner, port in self._assigned.items() if owner != name}
         port = next(port for port in self._candidates(name) if port not in others and is_free(port))
-        if self._chosen.get(name) != port:
-            self._chosen[name] = port
-            write_private(self._memory, json.dumps(self._chosen))
+        if self._assigned.get(name) != port:
+            self._assigned[name] = port
+            write_private(self._path, json.dumps(self._assigned))
         return port
 
     def _candidates(self, name: str) -> Iterator[int]:
-        if name in self._chosen:
-            yield self._chosen[name]
-        default = DEFAULTS.get(name, 8790)
+        if name in self._assigned:
+            yield self._assigned[name]
+        default = DEFAULT_PORTS.get(name, 8790)
         yield default
         # Close to the default first, since people recognise it; the kernel's choice ends the search.
         yield from range(default + 10, default + 500, 10)
         while True:
             with socket.socket() as any_port:
-                any_port.bind((_LOOPBACK, 0))
+                any_port.bind((_LOOPBACK_ADDRESS, 0))
                 yield int(any_port.getsockname()[1])
 
 
-def _read(memory: Path) -> dict[str, int]:
+def _read_assignments(path: Path) -> dict[str, int]:
     try:
-        known = json.loads(memory.read_text())
+        known = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     if not isinstance(known, dict):

@@ -8,7 +8,7 @@ from cli import data_dir
 from cli.exit_codes import CliError
 
 # Runs before a deploy, not beside the others; `up` migrates by itself.
-_RELEASE = "release"
+_RELEASE_PROCESS = "release"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read() -> tuple[Path, list[ProcessType]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise CliError(f"There is no Procfile at {path}; it names the processes to start.") from error
-    return root or Path("/"), [line for line in parse(text) if line.name != _RELEASE]
+    return root or Path("/"), [line for line in parse(text) if line.name != _RELEASE_PROCESS]
 
 
 def parse(text: str) -> list[ProcessType]:

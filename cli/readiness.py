@@ -13,17 +13,17 @@ import psycopg
 from bus.db import schema_version, sql_functions
 from cli.files import write_private
 
-_FILE = "prepared.json"
+_PREPARED_FILE = "prepared.json"
 
 
 def is_ready(data: Path, url: str) -> bool:
     """Whether the database has the schema and the functions of this code, and an owner."""
     try:
-        known = json.loads((data / _FILE).read_text(encoding="utf-8"))
-        if known["sql"] != sql_functions.functions_mark():
+        known = json.loads((data / _PREPARED_FILE).read_text(encoding="utf-8"))
+        if known["sql"] != sql_functions.functions_fingerprint():
             return False
         with psycopg.connect(url, connect_timeout=5) as conn:
-            if schema_version.current(conn) != schema_version.EXPECTED:
+            if schema_version.find_schema_version(conn) != schema_version.EXPECTED_SCHEMA_VERSION:
                 return False
             mark = conn.execute(known["mark_sql"]).fetchone()
             owner = conn.execute("SELECT FROM owner LIMIT 1").fetchone()
@@ -32,9 +32,10 @@ def is_ready(data: Path, url: str) -> bool:
     return mark == (known["mark"],) and owner is not None
 
 
-def remember(data: Path, *, mark: str, mark_sql: str) -> None:
+def record_prepared(data: Path, *, mark: str, mark_sql: str) -> None:
     """Write down that `mark_sql` returns `mark` in a database that has the functions of this code."""
     with contextlib.suppress(OSError):
         write_private(
-            data / _FILE, json.dumps({"sql": sql_functions.functions_mark(), "mark": mark, "mark_sql": mark_sql})
+            data / _PREPARED_FILE,
+            json.dumps({"sql": sql_functions.functions_fingerprint(), "mark": mark, "mark_sql": mark_sql}),
         )

@@ -7,48 +7,51 @@ from typing import Any
 
 from bus.analytics.reports import ProjectReport
 
-_WIDTH = 80
-_LABEL = 40
-_SEQUENCES = 10
+_MAX_WIDTH = 80
+_MAX_LABEL_WIDTH = 40
+_MAX_SEQUENCES = 10
 # Below how many seconds a time span is told in which unit.
-_SPANS = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"))
+_DURATION_UNITS = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"))
 
 
-def facts(report: ProjectReport) -> dict[str, Any]:
+def to_json(report: ProjectReport) -> dict[str, Any]:
     """The report as `--json` prints it."""
     return asdict(report) | {
-        "first_event_at": _iso(report.first_event_at),
-        "last_event_at": _iso(report.last_event_at),
+        "first_event_at": _to_iso(report.first_event_at),
+        "last_event_at": _to_iso(report.last_event_at),
     }
 
 
-def render(report: ProjectReport, title: str) -> str:
+def format_report(report: ProjectReport, title: str) -> str:
     """The report as a table, at most 80 columns wide."""
     rows: list[tuple[str, str, str]] = [
         ("agents", str(report.agents), ""),
         ("events", str(report.events), ""),
-        *((f"  {one.type}", str(one.count), percent(one.share)) for one in report.mix),
-        ("handoffs and acks together", "", percent(report.handoff_and_ack_share)),
+        *((f"  {one.type}", str(one.count), format_percent(one.share)) for one in report.mix),
+        ("handoffs and acks together", "", format_percent(report.handoff_and_ack_share)),
         ("handoffs", str(report.handoffs), ""),
-        ("  acknowledged", str(report.acked), percent(report.acked_share)),
-        ("  anchored to an artifact", str(report.anchored), percent(report.anchored_share)),
-        ("  median time to be shown", duration(report.surface_median_seconds), ""),
-        ("  nine in ten shown within", duration(report.surface_p90_seconds), ""),
-        ("  median time to acknowledge", duration(report.ack_median_seconds), ""),
-        ("  nine in ten acknowledged within", duration(report.ack_p90_seconds), ""),
+        ("  acknowledged", str(report.acked), format_percent(report.acked_share)),
+        ("  anchored to an artifact", str(report.anchored), format_percent(report.anchored_share)),
+        ("  median time to be shown", format_duration(report.surface_median_seconds), ""),
+        ("  nine in ten shown within", format_duration(report.surface_p90_seconds), ""),
+        ("  median time to acknowledge", format_duration(report.ack_median_seconds), ""),
+        ("  nine in ten acknowledged within", format_duration(report.ack_p90_seconds), ""),
         ("leases taken", str(report.leases), ""),
         ("  collisions reported", str(report.collisions), ""),
         ("numbers claimed", str(report.claims), ""),
-        *((f"  {_clip(name, _LABEL - 2)}", str(count), "") for name, count in _most_claimed(report)),
+        *(
+            (f"  {_truncate(name, _MAX_LABEL_WIDTH - 2)}", str(count), "")
+            for name, count in _list_top_sequences(report)
+        ),
         ("tasks shipped", str(report.tasks_shipped), ""),
     ]
     label = max(len(row[0]) for row in rows)
     value = max(len(row[1]) for row in rows)
     lines = [f"{name:<{label}}  {count:>{value}}  {share:>7}".rstrip() for name, count, share in rows]
-    return "\n".join([_clip(title, _WIDTH), _period(report), "", *lines])
+    return "\n".join([_truncate(title, _MAX_WIDTH), _format_period(report), "", *lines])
 
 
-def lines(reports: Sequence[ProjectReport]) -> str:
+def format_summary_table(reports: Sequence[ProjectReport]) -> str:
     """One line for each report, at most 80 columns wide."""
     titles = ("project", "events", "handoffs", "acked", "anchored", "to ack", "claims", "shipped")
     rows = [
@@ -56,9 +59,9 @@ def lines(reports: Sequence[ProjectReport]) -> str:
             report.projects[0].partition("/")[2],
             str(report.events),
             str(report.handoffs),
-            percent(report.acked_share, 0),
-            percent(report.anchored_share, 0),
-            duration(report.ack_median_seconds),
+            format_percent(report.acked_share, 0),
+            format_percent(report.anchored_share, 0),
+            format_duration(report.ack_median_seconds),
             str(report.claims),
             str(report.tasks_shipped),
         )
@@ -66,11 +69,11 @@ def lines(reports: Sequence[ProjectReport]) -> str:
     ]
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
     # The figures get what they need, the names what is left.
-    widths[0] = max(len(titles[0]), min(widths[0], _WIDTH - sum(widths[1:]) - 2 * len(widths[1:])))
+    widths[0] = max(len(titles[0]), min(widths[0], _MAX_WIDTH - sum(widths[1:]) - 2 * len(widths[1:])))
     return "\n".join(
         "  ".join(
             (
-                _clip(name, widths[0]).ljust(widths[0]),
+                _truncate(name, widths[0]).ljust(widths[0]),
                 *(figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)),
             )
         )
@@ -78,37 +81,37 @@ def lines(reports: Sequence[ProjectReport]) -> str:
     )
 
 
-def percent(share: float | None, digits: int = 1) -> str:
+def format_percent(share: float | None, digits: int = 1) -> str:
     """A share for a person; a dash where there is nothing to share."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A time span for a person, to two or three digits."""
     if seconds is None:
         return "-"
-    size, unit = next((span[1:] for span in _SPANS if seconds < span[0]), (86_400, "days"))
+    size, unit = next((span[1:] for span in _DURATION_UNITS if seconds < span[0]), (86_400, "days"))
     number = seconds / size
     return f"{number:.{2 if number < 1 else 1 if number < 10 else 0}f} {unit}"
 
 
-def _most_claimed(report: ProjectReport) -> list[tuple[str, int]]:
-    named = list(report.claimed.items())[:_SEQUENCES]
+def _list_top_sequences(report: ProjectReport) -> list[tuple[str, int]]:
+    named = list(report.claimed.items())[:_MAX_SEQUENCES]
     rest = report.claims - sum(count for _, count in named)
     return [*named, ("in further sequences", rest)] if rest else named
 
 
-def _period(report: ProjectReport) -> str:
+def _format_period(report: ProjectReport) -> str:
     first, last = report.first_event_at, report.last_event_at
     if first is None or last is None:
         return "Nothing has happened yet."
     form = "%Y-%m-%d %H:%M:%S"
-    return f"{first:{form}} to {last:{form}} UTC ({duration((last - first).total_seconds())})"
+    return f"{first:{form}} to {last:{form}} UTC ({format_duration((last - first).total_seconds())})"
 
 
-def _clip(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _truncate(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
-def _iso(at: datetime | None) -> str | None:
+def _to_iso(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from bus.config.settings import Settings
 from cli import data_dir
-from cli.exit_codes import CliError, Exit
+from cli.exit_codes import CliError, ExitCode
 from cli.files import write_private
 
-_FILE = "runtime.json"
+_RUNTIME_FILE = "runtime.json"
 # Whom a fresh bus belongs to until somebody signs in and says otherwise.
 OWNER_EMAIL = "owner@localhost"
 
 
 @dataclass(frozen=True)
-class Runtime:
+class RuntimeInfo:
     """The addresses of a bus that runs here. The URLs of the servers hold their passwords."""
 
     database_url: str
@@ -47,26 +47,26 @@ class NewAgent:
     token: str = field(repr=False)
 
 
-def publish(runtime: Runtime) -> None:
+def save(runtime: RuntimeInfo) -> None:
     """Write it down for the other commands, readable by this user only."""
-    write_private(Path(runtime.data) / _FILE, json.dumps(asdict(runtime), indent=1))
+    write_private(Path(runtime.data) / _RUNTIME_FILE, json.dumps(asdict(runtime), indent=1))
 
 
-def withdraw(data: Path) -> None:
+def delete(data: Path) -> None:
     """Nothing runs here any more."""
-    (data / _FILE).unlink(missing_ok=True)
+    (data / _RUNTIME_FILE).unlink(missing_ok=True)
 
 
-def find(data: Path) -> Runtime | None:
+def find_running(data: Path) -> RuntimeInfo | None:
     """The bus that runs in this data folder, or None; what a killed `up` left behind does not count.
 
     Raises:
         CliError: something runs here, but it is another user's.
     """
     try:
-        if not data_dir.is_held(data):
+        if not data_dir.is_locked(data):
             return None
-        return Runtime(**json.loads((data / _FILE).read_text(encoding="utf-8")))
+        return RuntimeInfo(**json.loads((data / _RUNTIME_FILE).read_text(encoding="utf-8")))
     except PermissionError as error:
         raise CliError(f"The bus in {data} belongs to another user; run llm-bus as that user.") from error
     except (OSError, ValueError, TypeError):
@@ -83,12 +83,12 @@ def settings_for_cli(data: Path | None = None) -> Settings:
     if os.environ.get("DATABASE_URL", "").strip():
         return Settings.from_env()
     place = data_dir.locate(data)
-    running = find(place)
+    running = find_running(place)
     if running is None:
         raise CliError(
             f"Nothing is running here ({place}). Start it with `make run` (`llm-bus up`), "
             "or set DATABASE_URL to the address of a running one.",
-            Exit.UNAVAILABLE,
+            ExitCode.UNAVAILABLE,
         )
     return Settings.from_env(
         {

@@ -6,19 +6,19 @@ from bus.tenancy import owners, participations, projects
 from cli.runtime import OWNER_EMAIL, NewAgent
 
 OWNER_HANDLE = "owner"
-PROJECT = "demo"
-AGENTS = ("alice", "bob")
+PROJECT_NAME = "demo"
+AGENT_NAMES = ("alice", "bob")
 
 
-def first_run(conn: Connection) -> list[NewAgent]:
+def seed_if_empty(conn: Connection) -> list[NewAgent]:
     """Create an owner, a project and two agents where there is no owner yet; else return nothing."""
-    if owners.list_(conn, limit=1):
+    if owners.list_owners(conn, limit=1):
         return []
     try:
         with conn.raw.transaction():
             owner = owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, operator=True)
-            project = projects.add(conn, owner.id, PROJECT)
-            grants = [participations.grant(conn, project.id, name) for name in AGENTS]
+            project = projects.add(conn, owner.id, PROJECT_NAME)
+            grants = [participations.grant_participation(conn, project.id, name) for name in AGENT_NAMES]
     except BusError as error:
         if error.code == "conflict":
             # Another `up` on the same database was faster; the tokens are on its screen.

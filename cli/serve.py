@@ -4,15 +4,15 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from bus.config.redaction import Asked
+from bus.config.redaction import RecordingEnvironment
 from bus.config.settings import Settings
 from bus.operations import telemetry
-from bus.operations.metrics import Metrics
-from mcp_gateway.__main__ import configure_logs, hypercorn_config, run_in_loop
+from bus.operations.metrics import MetricsEndpoint
+from mcp_gateway.__main__ import build_hypercorn_config, configure_logging, run_in_event_loop
 from mcp_gateway.app import Gateway
 from mcp_gateway.raw_http_server import serve
 from webapp.app import create_app
-from webapp.asgi import Web
+from webapp.asgi import WebApplication
 from webapp.options import WebOptions
 
 Scope = MutableMapping[str, Any]
@@ -22,13 +22,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _MCP_PATHS = ("/mcp", "/mcp/")
 
 
-class OnePort:
+class CombinedApp:
     """/mcp and the lifespan belong to the gateway, everything else to the web.
 
     Usual calls of agents are answered before they come here, from the bytes of the connection.
     """
 
-    def __init__(self, gateway: Gateway, web: Web) -> None:
+    def __init__(self, gateway: Gateway, web: WebApplication) -> None:
         self._gateway = gateway
         self._web = web
 
@@ -45,13 +45,13 @@ def run() -> None:
     Raises:
         SettingError: a setting is missing or malformed.
     """
-    configure_logs()
-    env = Asked(os.environ)
+    configure_logging()
+    env = RecordingEnvironment(os.environ)
     settings, options = Settings.from_env(env, port=8787), WebOptions.from_env(env)
-    telemetry.start("serve", env)
-    metrics = Metrics("serve", settings.metrics_token)
+    telemetry.start_telemetry("serve", env)
+    metrics = MetricsEndpoint("serve", settings.metrics_token)
     app = create_app(settings, options, metrics)
     gateway = Gateway(settings, metrics)
-    gateway.report_as("serve", env.shown(), app.extensions["bus.requests"])
-    web = Web(app, settings)
-    run_in_loop(serve(gateway, hypercorn_config(settings), OnePort(gateway, web), web.drain))
+    gateway.configure_heartbeat("serve", env.masked_settings(), app.extensions["bus.requests"])
+    web = WebApplication(app, settings)
+    run_in_event_loop(serve(gateway, build_hypercorn_config(settings), CombinedApp(gateway, web), web.drain))

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-FOLDER = ".llm-bus"
-IGNORED = "# Written by the LLM Bus kit: what stays on this machine.\n/journal.jsonl*\n/state/\n__pycache__/\n"
-_LONGEST = 256 * 1024
+FOLDER_NAME = ".llm-bus"
+GITIGNORE_TEXT = "# Written by the LLM Bus kit: what stays on this machine.\n/journal.jsonl*\n/state/\n__pycache__/\n"
+_MAX_BYTES = 256 * 1024
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Tell whoever runs the hook, on standard error."""
     for line in message.splitlines():
         try:
@@ -24,13 +24,13 @@ def say(message: str) -> None:
             print(f"llm-bus: {line.encode('ascii', 'replace').decode()}", file=sys.stderr)
 
 
-def record(top: Path, what: str, **facts: Any) -> None:
+def record(top: Path, action: str, **facts: Any) -> None:
     """Append a line to the journal; a disk that refuses it is passed over."""
-    line = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "what": what, **facts}
+    line = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "what": action, **facts}
     try:
-        folder = prepare(top)
+        folder = ensure_folder(top)
         path = folder / "journal.jsonl"
-        if path.exists() and path.stat().st_size > _LONGEST:
+        if path.exists() and path.stat().st_size > _MAX_BYTES:
             os.replace(path, folder / "journal.jsonl.1")
         with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as out:
             out.write(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n")
@@ -38,22 +38,22 @@ def record(top: Path, what: str, **facts: Any) -> None:
         pass
 
 
-def prepare(top: Path) -> Path:
+def ensure_folder(top: Path) -> Path:
     """The folder of the kit in a work tree, with what keeps its local files out of git."""
-    folder = top / FOLDER
+    folder = top / FOLDER_NAME
     folder.mkdir(exist_ok=True)
     keep_out = folder / ".gitignore"
     if not keep_out.exists():
-        keep_out.write_bytes(IGNORED.encode())
+        keep_out.write_bytes(GITIGNORE_TEXT.encode())
     return folder
 
 
-def state(top: Path) -> Path:
+def ensure_state_folder(top: Path) -> Path:
     """Where what the hook must remember lies.
 
     Raises:
         OSError: it cannot be made.
     """
-    folder = prepare(top) / "state"
+    folder = ensure_folder(top) / "state"
     folder.mkdir(exist_ok=True)
     return folder

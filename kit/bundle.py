@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kit import VERSION
 
-_HERE = Path(__file__).resolve().parent
-_SCRIPT = '''\
+_KIT_DIR = Path(__file__).resolve().parent
+_SCRIPT_TEMPLATE = '''\
 #!/usr/bin/env python3
 """The LLM Bus kit {version} in one file: the installer, and what it puts into a repository.
 
@@ -55,18 +55,18 @@ sys.exit(main(sys.argv[1:], FILES, DEFAULTS))
 '''
 
 
-def files() -> dict[str, str]:
+def read_files() -> dict[str, str]:
     """All that a repository gets, by path: `kit/main.py`, `kit/blocks/lead.md`."""
     found = {}
-    for path in sorted([*_HERE.glob("*.py"), *_HERE.glob("blocks/*.md"), *_HERE.glob("okf/*.md")]):
+    for path in sorted([*_KIT_DIR.glob("*.py"), *_KIT_DIR.glob("blocks/*.md"), *_KIT_DIR.glob("okf/*.md")]):
         # Line ends as the repository has them, also from a checkout that changed them.
-        found[f"kit/{path.relative_to(_HERE).as_posix()}"] = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        found[f"kit/{path.relative_to(_KIT_DIR).as_posix()}"] = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     return found
 
 
-def script(endpoint: str, home: str) -> str:
+def build_script(endpoint: str, home: str) -> str:
     """The file; the same for the same kit and addresses."""
     defaults = json.dumps({"endpoint": endpoint, "home": home}, indent=4)
-    held = json.dumps(files(), indent=4, sort_keys=True)
-    made = _SCRIPT.replace("{version}", VERSION).replace("{home}", home)
+    held = json.dumps(read_files(), indent=4, sort_keys=True)
+    made = _SCRIPT_TEMPLATE.replace("{version}", VERSION).replace("{home}", home)
     return made.replace("{defaults}", defaults).replace("{files}", held)

@@ -12,31 +12,33 @@ from pathlib import Path
 from typing import Any
 
 from kit import jsonc
-from kit.file_edits import Edits
+from kit.file_edits import FileEdits
 from kit.repo import Repo
 
-SERVER = "llm-bus"
+SERVER_NAME = "llm-bus"
 # Whichever shell a client uses, and if it uses none: no quoting but this, no variable, no path. It finds the kit above
 # the folder that it is started in, and ends with 0 where there is none.
-LAUNCH = (
+HOOK_LAUNCHER = (
     "import os,pathlib as p,runpy;d=p.Path(os.environ.get('CLAUDE_PROJECT_DIR')or os.getcwd());"
     "k=[a/'.llm-bus'/'kit' for a in [d,*d.parents] if (a/'.llm-bus'/'kit'/'__main__.py').is_file()];"
     "k and runpy.run_path(str(k[0]),run_name='__main__')"
 )
 TOML_BEGIN, TOML_END = "# >>> llm-bus >>>", "# <<< llm-bus <<<"
 _TOML_BLOCK = re.compile(rf"\n?{re.escape(TOML_BEGIN)}.*?{re.escape(TOML_END)}\r?\n", re.DOTALL)
-_TOML_OURS = re.compile(r'^\s*\[\s*mcp_servers\s*\.\s*(?:llm-bus|"llm-bus")\s*\]|^\s*mcp_servers\s*=', re.MULTILINE)
+_TOML_SERVER_TABLE = re.compile(
+    r'^\s*\[\s*mcp_servers\s*\.\s*(?:llm-bus|"llm-bus")\s*\]|^\s*mcp_servers\s*=', re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InstallOptions:
     """What the installer was asked for."""
 
     repo: Repo
-    home: Path
+    home_dir: Path
     endpoint: str
-    variable: str
-    wake: bool
+    token_variable: str
+    wake_in_background: bool
     force: bool
 
 
@@ -46,258 +48,275 @@ class Client:
 
     name: str
     title: str
-    programs: tuple[str, ...]
-    in_repo: tuple[str, ...]
-    in_home: tuple[str, ...]
-    write: Callable[[Wanted, Edits], None]
-    instructions: str
+    executables: tuple[str, ...]
+    repo_markers: tuple[str, ...]
+    home_markers: tuple[str, ...]
+    configure: Callable[[InstallOptions, FileEdits], None]
+    instructions_file: str
 
-    def present(self, wanted: Wanted) -> bool:
+    def is_present(self, options: InstallOptions) -> bool:
         """Whether this client is used here: on the path, in the repository, or in the user's home."""
         return (
-            any((wanted.repo.top / name).exists() for name in self.in_repo)
-            or any((wanted.home / name).exists() for name in self.in_home)
-            or any(shutil.which(program) for program in self.programs)
+            any((options.repo.top / name).exists() for name in self.repo_markers)
+            or any((options.home_dir / name).exists() for name in self.home_markers)
+            or any(shutil.which(program) for program in self.executables)
         )
 
 
-def command(*words: str) -> str:
+def hook_command(*words: str) -> str:
     """The line that runs the kit from a client's hook."""
     python = "python" if sys.platform == "win32" else "python3"
-    return f'{python} -c "{LAUNCH}" {" ".join(words)}'
+    return f'{python} -c "{HOOK_LAUNCHER}" {" ".join(words)}'
 
 
-def _bearer(reference: str) -> dict[str, str]:
+def _auth_headers(reference: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {reference}"}
 
 
-def _claude(wanted: Wanted, edits: Edits) -> None:
-    top = wanted.repo.top
-    server = {"type": "http", "url": wanted.endpoint, "headers": _bearer(f"${{{wanted.variable}}}")}
-    _server(wanted, edits, top / ".mcp.json", ("mcpServers", SERVER), server, "url")
+def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
+    top = options.repo.top
+    server = {"type": "http", "url": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
+    _write_server(options, edits, top / ".mcp.json", ("mcpServers", SERVER_NAME), server, "url")
     hooks: list[tuple[str, dict[str, Any]]] = [
-        ("SessionStart", {"hooks": [_hook("wake start claude", 10)]}),
-        ("Stop", {"hooks": [_hook("wake stop claude", 10)]}),
-        ("PostToolUse", {"matcher": "Write|Edit|MultiEdit", "hooks": [_hook("reconcile --claude", 10)]}),
+        ("SessionStart", {"hooks": [_make_hook("wake start claude", 10)]}),
+        ("Stop", {"hooks": [_make_hook("wake stop claude", 10)]}),
+        ("PostToolUse", {"matcher": "Write|Edit|MultiEdit", "hooks": [_make_hook("reconcile --claude", 10)]}),
     ]
-    if wanted.wake:
-        rewake = {**_hook("wake wait claude", 3600), "async": True, "asyncRewake": True}
+    if options.wake_in_background:
+        rewake = {**_make_hook("wake wait claude", 3600), "async": True, "asyncRewake": True}
         hooks.append(("Stop", {"hooks": [rewake]}))
-    _hooks(edits, top / ".claude" / "settings.json", hooks)
+    _write_hooks(edits, top / ".claude" / "settings.json", hooks)
 
 
-def _codex(wanted: Wanted, edits: Edits) -> None:
-    folder = wanted.repo.top / ".codex"
-    _toml(wanted, edits, folder / "config.toml")
-    _hooks(
+def _configure_codex(options: InstallOptions, edits: FileEdits) -> None:
+    folder = options.repo.top / ".codex"
+    _write_toml_server(options, edits, folder / "config.toml")
+    _write_hooks(
         edits,
         folder / "hooks.json",
         [
-            ("SessionStart", {"hooks": [_hook("wake start codex", 10)]}),
-            ("Stop", {"hooks": [_hook("wake stop codex", 10)]}),
+            ("SessionStart", {"hooks": [_make_hook("wake start codex", 10)]}),
+            ("Stop", {"hooks": [_make_hook("wake stop codex", 10)]}),
         ],
     )
 
 
-def _gemini(wanted: Wanted, edits: Edits) -> None:
-    path = wanted.repo.top / ".gemini" / "settings.json"
-    server = {"httpUrl": wanted.endpoint, "headers": _bearer(f"${{{wanted.variable}}}")}
-    _server(wanted, edits, path, ("mcpServers", SERVER), server, "httpUrl")
+def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
+    path = options.repo.top / ".gemini" / "settings.json"
+    server = {"httpUrl": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
+    _write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "httpUrl")
     # Its timeouts are milliseconds.
-    _hooks(
+    _write_hooks(
         edits,
         path,
         [
-            ("SessionStart", {"hooks": [{"name": SERVER, **_hook("wake start gemini", 10_000)}]}),
-            ("AfterAgent", {"hooks": [{"name": SERVER, **_hook("wake stop gemini", 10_000)}]}),
+            ("SessionStart", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake start gemini", 10_000)}]}),
+            ("AfterAgent", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake stop gemini", 10_000)}]}),
         ],
     )
 
 
-def _cursor(wanted: Wanted, edits: Edits) -> None:
-    folder = wanted.repo.top / ".cursor"
-    server = {"url": wanted.endpoint, "headers": _bearer(f"${{env:{wanted.variable}}}")}
-    _server(wanted, edits, folder / "mcp.json", ("mcpServers", SERVER), server, "url")
-    _hooks(
+def _configure_cursor(options: InstallOptions, edits: FileEdits) -> None:
+    folder = options.repo.top / ".cursor"
+    server = {"url": options.endpoint, "headers": _auth_headers(f"${{env:{options.token_variable}}}")}
+    _write_server(options, edits, folder / "mcp.json", ("mcpServers", SERVER_NAME), server, "url")
+    _write_hooks(
         edits,
         folder / "hooks.json",
         [
-            ("sessionStart", {"command": command("wake start cursor"), "timeout": 10}),
-            ("stop", {"command": command("wake stop cursor"), "timeout": 10, "loop_limit": 1}),
+            ("sessionStart", {"command": hook_command("wake start cursor"), "timeout": 10}),
+            ("stop", {"command": hook_command("wake stop cursor"), "timeout": 10, "loop_limit": 1}),
         ],
         version=1,
     )
 
 
-def _vscode(wanted: Wanted, edits: Edits) -> None:
-    path = wanted.repo.top / ".vscode" / "mcp.json"
-    server = {"type": "http", "url": wanted.endpoint, "headers": _bearer(f"${{input:{SERVER}-token}}")}
-    if not _server(wanted, edits, path, ("servers", SERVER), server, "url"):
+def _configure_vscode(options: InstallOptions, edits: FileEdits) -> None:
+    path = options.repo.top / ".vscode" / "mcp.json"
+    server = {"type": "http", "url": options.endpoint, "headers": _auth_headers(f"${{input:{SERVER_NAME}-token}}")}
+    if not _write_server(options, edits, path, ("servers", SERVER_NAME), server, "url"):
         return
-    asked = {"type": "promptString", "id": f"{SERVER}-token", "description": "LLM Bus token", "password": True}
-    text = _text(path) if path.exists() else ""
-    found = jsonc.read(text, ("inputs",)) if text else None
+    asked = {"type": "promptString", "id": f"{SERVER_NAME}-token", "description": "LLM Bus token", "password": True}
+    text = _read_text(path) if path.exists() else ""
+    found = jsonc.read_value(text, ("inputs",)) if text else None
     if not isinstance(found, list) or not any(isinstance(one, dict) and one.get("id") == asked["id"] for one in found):
-        _write(edits, path, jsonc.append(text, ("inputs",), asked))
+        _write_text(edits, path, jsonc.append_item(text, ("inputs",), asked))
 
 
-def _opencode(wanted: Wanted, edits: Edits) -> None:
-    top = wanted.repo.top
+def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
+    top = options.repo.top
     path = next((top / name for name in ("opencode.jsonc", "opencode.json") if (top / name).exists()), None)
     path = path or top / "opencode.json"
-    text = _text(path) if path.exists() else '{\n  "$schema": "https://opencode.ai/config.json"\n}\n'
-    server: dict[str, Any] = {"type": "remote", "url": wanted.endpoint}
-    headers = {"oauth": False, "headers": _bearer(f"{{env:{wanted.variable}}}")}
+    text = _read_text(path) if path.exists() else '{\n  "$schema": "https://opencode.ai/config.json"\n}\n'
+    server: dict[str, Any] = {"type": "remote", "url": options.endpoint}
+    headers = {"oauth": False, "headers": _auth_headers(f"{{env:{options.token_variable}}}")}
     # Its second version puts the servers one level deeper and knows no "enabled".
-    deeper = isinstance(_read_quietly(text, ("mcp", "servers")), dict)
+    deeper = isinstance(_read_value_or_none(text, ("mcp", "servers")), dict)
     if deeper:
-        _server(wanted, edits, path, ("mcp", "servers", SERVER), {**server, **headers}, "url", text)
+        _write_server(options, edits, path, ("mcp", "servers", SERVER_NAME), {**server, **headers}, "url", text)
     else:
-        _server(wanted, edits, path, ("mcp", SERVER), {**server, "enabled": True, **headers}, "url", text)
+        _write_server(options, edits, path, ("mcp", SERVER_NAME), {**server, "enabled": True, **headers}, "url", text)
 
 
-def _windsurf(wanted: Wanted, edits: Edits) -> None:
+def _configure_windsurf(options: InstallOptions, edits: FileEdits) -> None:
     # It reads no file of a project.
-    path = wanted.home / ".codeium" / "windsurf" / "mcp_config.json"
-    server = {"serverUrl": wanted.endpoint, "headers": _bearer(f"${{env:{wanted.variable}}}")}
-    _server(wanted, edits, path, ("mcpServers", SERVER), server, "serverUrl")
+    path = options.home_dir / ".codeium" / "windsurf" / "mcp_config.json"
+    server = {"serverUrl": options.endpoint, "headers": _auth_headers(f"${{env:{options.token_variable}}}")}
+    _write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "serverUrl")
 
 
 CLIENTS = (
     Client(
-        "claude", "Claude Code", ("claude",), (".claude", ".mcp.json", "CLAUDE.md"), (".claude",), _claude, "CLAUDE.md"
+        "claude",
+        "Claude Code",
+        ("claude",),
+        (".claude", ".mcp.json", "CLAUDE.md"),
+        (".claude",),
+        _configure_claude,
+        "CLAUDE.md",
     ),
-    Client("codex", "Codex", ("codex",), (".codex",), (".codex",), _codex, "AGENTS.md"),
-    Client("gemini", "Gemini CLI", ("gemini",), (".gemini", "GEMINI.md"), (".gemini",), _gemini, "GEMINI.md"),
-    Client("cursor", "Cursor", ("cursor",), (".cursor",), (".cursor",), _cursor, "AGENTS.md"),
-    Client("vscode", "VS Code", ("code",), (".vscode",), (".vscode",), _vscode, "AGENTS.md"),
+    Client("codex", "Codex", ("codex",), (".codex",), (".codex",), _configure_codex, "AGENTS.md"),
+    Client("gemini", "Gemini CLI", ("gemini",), (".gemini", "GEMINI.md"), (".gemini",), _configure_gemini, "GEMINI.md"),
+    Client("cursor", "Cursor", ("cursor",), (".cursor",), (".cursor",), _configure_cursor, "AGENTS.md"),
+    Client("vscode", "VS Code", ("code",), (".vscode",), (".vscode",), _configure_vscode, "AGENTS.md"),
     Client(
         "opencode",
         "OpenCode",
         ("opencode",),
         ("opencode.json", "opencode.jsonc", ".opencode"),
         (".config/opencode",),
-        _opencode,
+        _configure_opencode,
         "AGENTS.md",
     ),
-    Client("windsurf", "Windsurf", ("windsurf",), (".windsurf",), (".codeium/windsurf",), _windsurf, "AGENTS.md"),
+    Client(
+        "windsurf", "Windsurf", ("windsurf",), (".windsurf",), (".codeium/windsurf",), _configure_windsurf, "AGENTS.md"
+    ),
 )
 
 
-def strip(held: bytes) -> bytes | None:
+def remove_our_entries(content: bytes) -> bytes | None:
     """A client's configuration without our part."""
-    text = held.decode("utf-8")
+    text = content.decode("utf-8")
     if TOML_BEGIN in text:
         return _TOML_BLOCK.sub("", text).encode("utf-8")
-    for path in (("mcpServers", SERVER), ("servers", SERVER), ("mcp", "servers", SERVER), ("mcp", SERVER)):
-        text = jsonc.remove(text, path)
-    hooks = jsonc.read(text, ("hooks",))
+    for path in (
+        ("mcpServers", SERVER_NAME),
+        ("servers", SERVER_NAME),
+        ("mcp", "servers", SERVER_NAME),
+        ("mcp", SERVER_NAME),
+    ):
+        text = jsonc.remove_value(text, path)
+    hooks = jsonc.read_value(text, ("hooks",))
     for event in hooks if isinstance(hooks, dict) else ():
-        text = _without_ours(text, ("hooks", event))
-    inputs = jsonc.read(text, ("inputs",))
+        text = _remove_our_hooks(text, ("hooks", event))
+    inputs = jsonc.read_value(text, ("inputs",))
     for at in range(len(inputs) - 1, -1, -1) if isinstance(inputs, list) else ():
-        if isinstance(inputs[at], dict) and inputs[at].get("id") == f"{SERVER}-token":
-            text = jsonc.remove(text, ("inputs",), at)
+        if isinstance(inputs[at], dict) and inputs[at].get("id") == f"{SERVER_NAME}-token":
+            text = jsonc.remove_value(text, ("inputs",), at)
     return text.encode("utf-8")
 
 
-def _hook(words: str, timeout: int) -> dict[str, Any]:
-    return {"type": "command", "command": command(words), "timeout": timeout}
+def _make_hook(words: str, timeout: int) -> dict[str, Any]:
+    return {"type": "command", "command": hook_command(words), "timeout": timeout}
 
 
-def _server(
-    wanted: Wanted,
-    edits: Edits,
+def _write_server(
+    options: InstallOptions,
+    edits: FileEdits,
     path: Path,
     keys: tuple[str, ...],
     server: dict[str, Any],
-    address: str,
+    url_key: str,
     text: str | None = None,
 ) -> bool:
     """Write our server, unless somebody wrote one of that name himself. Returns whether ours stands there."""
-    text = text if text is not None else _text(path) if path.exists() else ""
+    text = text if text is not None else _read_text(path) if path.exists() else ""
     try:
-        found = jsonc.read(text, keys) if text.strip("\ufeff \t\r\n") else None
-        if found is not None and found != server and not edits.ours(path) and not wanted.force:
-            where = found.get(address) if isinstance(found, dict) else None
-            edits.said.append(f"= {path.name} has its own {SERVER} ({where}); --force replaces it")
+        found = jsonc.read_value(text, keys) if text.strip("\ufeff \t\r\n") else None
+        if found is not None and found != server and not edits.is_ours(path) and not options.force:
+            where = found.get(url_key) if isinstance(found, dict) else None
+            edits.messages.append(f"= {path.name} has its own {SERVER_NAME} ({where}); --force replaces it")
             return False
-        _write(edits, path, jsonc.put(text, keys, server))
+        _write_text(edits, path, jsonc.set_value(text, keys, server))
     except jsonc.NotJsonError as error:
-        edits.said.append(f"! {path}: {error}; left as it is")
+        edits.messages.append(f"! {path}: {error}; left as it is")
         return False
     return True
 
 
-def _hooks(edits: Edits, path: Path, hooks: list[tuple[str, dict[str, Any]]], *, version: int | None = None) -> None:
+def _write_hooks(
+    edits: FileEdits, path: Path, hooks: list[tuple[str, dict[str, Any]]], *, version: int | None = None
+) -> None:
     """Put our hooks behind those that are there, in place of our own of an earlier time."""
-    text = _text(path) if path.exists() else ""
+    text = _read_text(path) if path.exists() else ""
     try:
         if text.strip("\ufeff \t\r\n"):
-            held = [(event, item) for event, found in (jsonc.read(text, ("hooks",)) or {}).items() for item in found]
-            ours = [(event, item) for event, item in held if _is_ours(item)]
+            held = [
+                (event, item) for event, found in (jsonc.read_value(text, ("hooks",)) or {}).items() for item in found
+            ]
+            ours = [(event, item) for event, item in held if _is_our_hook(item)]
             if sorted(map(repr, ours)) == sorted(map(repr, hooks)):
-                _write(edits, path, text)
+                _write_text(edits, path, text)
                 return
             for event in dict.fromkeys(event for event, _ in ours):
-                text = _without_ours(text, ("hooks", event))
-        if version is not None and (not text.strip() or jsonc.read(text, ("version",)) is None):
-            text = jsonc.put(text, ("version",), version)
+                text = _remove_our_hooks(text, ("hooks", event))
+        if version is not None and (not text.strip() or jsonc.read_value(text, ("version",)) is None):
+            text = jsonc.set_value(text, ("version",), version)
         for event, item in hooks:
-            text = jsonc.append(text, ("hooks", event), item)
-        _write(edits, path, text)
+            text = jsonc.append_item(text, ("hooks", event), item)
+        _write_text(edits, path, text)
     except (jsonc.NotJsonError, AttributeError, TypeError) as error:
-        edits.said.append(f"! {path}: {error}; left as it is")
+        edits.messages.append(f"! {path}: {error}; left as it is")
 
 
-def _without_ours(text: str, path: tuple[str, ...]) -> str:
-    found = jsonc.read(text, path)
+def _remove_our_hooks(text: str, path: tuple[str, ...]) -> str:
+    found = jsonc.read_value(text, path)
     for at in range(len(found) - 1, -1, -1) if isinstance(found, list) else ():
-        if _is_ours(found[at]):
-            text = jsonc.remove(text, path, at)
+        if _is_our_hook(found[at]):
+            text = jsonc.remove_value(text, path, at)
     return text
 
 
-def _is_ours(item: Any) -> bool:
+def _is_our_hook(item: Any) -> bool:
     return ".llm-bus" in repr(item) and "runpy" in repr(item)
 
 
-def _toml(wanted: Wanted, edits: Edits, path: Path) -> None:
+def _write_toml_server(options: InstallOptions, edits: FileEdits, path: Path) -> None:
     """Append our table, between marks; a table of that name that is not between them is somebody's own."""
-    text = _text(path) if path.exists() else ""
+    text = _read_text(path) if path.exists() else ""
     clean = _TOML_BLOCK.sub("", text)
-    if _TOML_OURS.search(clean):
-        edits.said.append(f"= {path.name} has its own mcp_servers.{SERVER}, or an inline table of servers")
+    if _TOML_SERVER_TABLE.search(clean):
+        edits.messages.append(f"= {path.name} has its own mcp_servers.{SERVER_NAME}, or an inline table of servers")
         return
     ending = "\r\n" if "\r\n" in text else "\n"
     block = (
-        f"{TOML_BEGIN}\n[mcp_servers.{SERVER}]\nurl = {_toml_string(wanted.endpoint)}\n"
-        f"bearer_token_env_var = {_toml_string(wanted.variable)}\n{TOML_END}\n"
+        f"{TOML_BEGIN}\n[mcp_servers.{SERVER_NAME}]\nurl = {_quote_toml(options.endpoint)}\n"
+        f"bearer_token_env_var = {_quote_toml(options.token_variable)}\n{TOML_END}\n"
     )
     gap = "" if not clean else ending if clean.endswith("\n") else ending * 2
-    _write(edits, path, clean + gap + block.replace("\n", ending))
+    _write_text(edits, path, clean + gap + block.replace("\n", ending))
 
 
-def _toml_string(text: str) -> str:
+def _quote_toml(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
-def _read_quietly(text: str, path: tuple[str, ...]) -> Any:
+def _read_value_or_none(text: str, path: tuple[str, ...]) -> Any:
     try:
-        return jsonc.read(text, path)
+        return jsonc.read_value(text, path)
     except jsonc.NotJsonError:
         return None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return path.read_bytes().decode("utf-8")
 
 
-def _write(edits: Edits, path: Path, text: str) -> None:
-    edits.write(path, text.encode("utf-8"), strip)
+def _write_text(edits: FileEdits, path: Path, text: str) -> None:
+    edits.write(path, text.encode("utf-8"), remove_our_entries)
 
 
-def windows() -> bool:
+def is_windows() -> bool:
     """Whether this is Windows, where variables are set in another way."""
     return os.name == "nt"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_CLASS = re.compile(r"\[!?[^/][^\]/]*\]")
-_MOST_ALTERNATIVES = 256
+_CHARACTER_CLASS = re.compile(r"\[!?[^/][^\]/]*\]")
+_MAX_ALTERNATIVES = 256
 
 
 def covers(pattern: str, path: str) -> bool:
@@ -16,24 +16,24 @@ def covers(pattern: str, path: str) -> bool:
         pattern: a path, a directory or a glob: `*` and `?` stay within a segment, `**` takes whole segments,
             `[a-z]` is a class, `{a,b}` are alternatives. A literal path covers all that is under it.
     """
-    return any(expression.match(path) is not None for expression in _compiled(pattern))
+    return any(expression.match(path) is not None for expression in _compile(pattern))
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
+def _compile(pattern: str) -> tuple[re.Pattern[str], ...]:
     expressions = []
-    for alternative in _alternatives(pattern):
+    for alternative in _expand_alternatives(pattern):
         segments = [segment for segment in alternative.split("/") if segment not in ("", ".")] or ["**"]
         wild = any("*" in segment or "?" in segment for segment in segments)
-        classes = any(_CLASS.search(segment) for segment in segments)
+        classes = any(_CHARACTER_CLASS.search(segment) for segment in segments)
         under = "" if wild else "(?:/.*)?"
-        expressions.append(_expression(segments, False) + under)
+        expressions.append(_build_expression(segments, False) + under)
         if classes:
-            expressions.append(_expression(segments, True))
+            expressions.append(_build_expression(segments, True))
     return tuple(re.compile(expression + r"\Z", re.DOTALL) for expression in expressions)
 
 
-def _expression(segments: list[str], classes: bool) -> str:
+def _build_expression(segments: list[str], classes: bool) -> str:
     """One alternative as a regular expression; brackets are classes or stand for themselves."""
     made = ""
     for at, segment in enumerate(segments):
@@ -41,18 +41,18 @@ def _expression(segments: list[str], classes: bool) -> str:
         if segment == "**":
             made += "(?:[^/]+(?:/[^/]+)*)" if last and at == 0 else "[^/]+(?:/[^/]+)*" if last else "(?:[^/]+/)*"
             continue
-        made += _segment(segment, classes)
+        made += _build_segment(segment, classes)
         if not last:
             # What `a/**` covers is under a, and a itself is not: so the slash belongs to the segment.
             made += "/"
     return made
 
 
-def _segment(segment: str, classes: bool) -> str:
+def _build_segment(segment: str, classes: bool) -> str:
     made = ""
     at = 0
     while at < len(segment):
-        found = _CLASS.match(segment, at) if classes else None
+        found = _CHARACTER_CLASS.match(segment, at) if classes else None
         if found:
             body = found.group()[1:-1]
             negated = body.startswith("!")
@@ -67,7 +67,7 @@ def _segment(segment: str, classes: bool) -> str:
     return made
 
 
-def _alternatives(pattern: str) -> list[str]:
+def _expand_alternatives(pattern: str) -> list[str]:
     """The pattern once for each choice among its alternatives; braces without a comma stand for themselves."""
     for start, char in enumerate(pattern):
         if char != "{":
@@ -84,12 +84,12 @@ def _alternatives(pattern: str) -> list[str]:
                 break
         if depth or len(cuts) < 3:
             continue
-        tails = _alternatives(pattern[cuts[-1] + 1 :])
+        tails = _expand_alternatives(pattern[cuts[-1] + 1 :])
         made = [
             pattern[:start] + inner + tail
             for left, right in zip(cuts, cuts[1:])
-            for inner in _alternatives(pattern[left + 1 : right])
+            for inner in _expand_alternatives(pattern[left + 1 : right])
             for tail in tails
         ]
-        return made[:_MOST_ALTERNATIVES]
+        return made[:_MAX_ALTERNATIVES]
     return [pattern]

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 
-BEGIN, END = "<!-- llm-bus:begin -->", "<!-- llm-bus:end -->"
-_BLOCK = re.compile(rf"(?:\r?\n)?{re.escape(BEGIN)}.*?{re.escape(END)}\r?\n?", re.DOTALL)
+BLOCK_BEGIN, BLOCK_END = "<!-- llm-bus:begin -->", "<!-- llm-bus:end -->"
+_BLOCK_PATTERN = re.compile(rf"(?:\r?\n)?{re.escape(BLOCK_BEGIN)}.*?{re.escape(BLOCK_END)}\r?\n?", re.DOTALL)
 
 
-def insert(held: str, block: str) -> str:
+def insert_block(text: str, block: str) -> str:
     """A text with the block at its end, or where it stood before."""
-    ending = "\r\n" if "\r\n" in held else "\n"
-    whole = f"{BEGIN}\n{block.strip()}\n{END}\n".replace("\n", ending)
-    found = _BLOCK.search(held)
+    ending = "\r\n" if "\r\n" in text else "\n"
+    whole = f"{BLOCK_BEGIN}\n{block.strip()}\n{BLOCK_END}\n".replace("\n", ending)
+    found = _BLOCK_PATTERN.search(text)
     if found:
         lead = ending if found.start() else ""
-        return held[: found.start()] + lead + whole + held[found.end() :]
-    gap = "" if not held else ending if held.endswith("\n") else ending * 2
-    return held + gap + whole
+        return text[: found.start()] + lead + whole + text[found.end() :]
+    gap = "" if not text else ending if text.endswith("\n") else ending * 2
+    return text + gap + whole
 
 
-def strip(held: bytes) -> bytes | None:
+def remove_block(content: bytes) -> bytes | None:
     """A text without the block."""
-    return _BLOCK.sub("", held.decode("utf-8")).encode("utf-8")
+    return _BLOCK_PATTERN.sub("", content.decode("utf-8")).encode("utf-8")

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-_SECONDS = 20
+_TIMEOUT_SECONDS = 20
 
 
 class JoinError(Exception):
@@ -15,29 +15,29 @@ class JoinError(Exception):
 
 
 @dataclass(frozen=True)
-class Joined:
+class RedeemedInvite:
     """What came back."""
 
     token: str
     endpoint: str
     project: str
     participant: str
-    home: str
+    web_url: str
 
 
-def redeem(invite: str, home: str | None, name: str | None) -> Joined:
+def redeem(invite: str, web_url: str | None, name: str | None) -> RedeemedInvite:
     """Use an invite, given as its code or as the address of its page.
 
     Raises:
         JoinError: it is over, unknown, needs a name, or the bus cannot be reached.
     """
     if "/join/" in invite:
-        home, _, invite = invite.partition("/join/")
-    if not home:
+        web_url, _, invite = invite.partition("/join/")
+    if not web_url:
         raise JoinError("say which bus the invite is for: --home https://BUS, or give the whole address of the invite")
-    where = urlsplit(home)
+    where = urlsplit(web_url)
     kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
-    connection = kind(where.hostname or "", where.port, timeout=_SECONDS)
+    connection = kind(where.hostname or "", where.port, timeout=_TIMEOUT_SECONDS)
     sent = {"code": invite.strip("/ \n"), **({"name": name} if name else {})}
     try:
         connection.request(
@@ -49,16 +49,16 @@ def redeem(invite: str, home: str | None, name: str | None) -> Joined:
             raise JoinError(
                 str(found.get("message") or found.get("error")) + ("" if name else " (--name gives a name)")
             )
-        return Joined(
+        return RedeemedInvite(
             str(found["token"]),
             str(found["setup"]["mcp_url"]),
             str(found["project"]),
             str(found["participant"]),
-            home.rstrip("/"),
+            web_url.rstrip("/"),
         )
     except (OSError, http.client.HTTPException) as error:
-        raise JoinError(f"{home} cannot be reached ({error})") from None
+        raise JoinError(f"{web_url} cannot be reached ({error})") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise JoinError(f"{home} did not answer as a bus does") from None
+        raise JoinError(f"{web_url} did not answer as a bus does") from None
     finally:
         connection.close()

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-Path = tuple[str, ...]
-_BLANK = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+KeyPath = tuple[str, ...]
+_BLANKS_AND_COMMENTS = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ATOM = re.compile(r"[^\s,\]}/]+")
 
@@ -28,7 +28,7 @@ class Node:
     members: list[tuple[str, int, Node]] = field(default_factory=list)
     items: list[Node] = field(default_factory=list)
 
-    def get(self, key: str) -> Node | None:
+    def find_member(self, key: str) -> Node | None:
         """The member of an object."""
         return next((node for name, _, node in self.members if name == key), None)
 
@@ -39,70 +39,70 @@ def parse(text: str) -> Node:
     Raises:
         NotJsonError: it is something else.
     """
-    node, at = _value(text, _skip(text, 1 if text.startswith("\ufeff") else 0))
-    if _skip(text, at) != len(text):
+    node, at = _parse_value(text, _skip_blanks(text, 1 if text.startswith("\ufeff") else 0))
+    if _skip_blanks(text, at) != len(text):
         raise NotJsonError(f"something follows at character {at}")
     return node
 
 
-def read(text: str, path: Path = ()) -> Any:
+def read_value(text: str, path: KeyPath = ()) -> Any:
     """The value at a path; None where there is none."""
     node: Node | None = parse(text)
     for key in path:
-        node = node.get(key) if node is not None else None
-    return None if node is None else _plain(node)
+        node = node.find_member(key) if node is not None else None
+    return None if node is None else _to_python(node)
 
 
-def put(text: str, path: Path, value: Any) -> str:
+def set_value(text: str, path: KeyPath, value: Any) -> str:
     """The text with `value` at the path; objects on the way are made.
 
     Raises:
         NotJsonError: it is not JSON, or something that is no object stands in the way.
     """
     if not text.strip("\ufeff \t\r\n"):
-        text += "{}" + _newline(text)
+        text += "{}" + _detect_newline(text)
     node = parse(text)
     for depth, key in enumerate(path):
         if node.kind != "object":
             raise NotJsonError(f"{'.'.join(path[:depth]) or 'it'} is no object")
-        found = node.get(key)
+        found = node.find_member(key)
         if found is None:
             for inner in reversed(path[depth + 1 :]):
                 value = {inner: value}
-            return _insert(text, node, depth, f"{json.dumps(key)}: ", value)
+            return _insert_child(text, node, depth, f"{json.dumps(key)}: ", value)
         node = found
-    if _plain(node) == value:
+    if _to_python(node) == value:
         return text
-    return text[: node.start] + _written(text, value, len(path)) + text[node.end :]
+    return text[: node.start] + _serialize(text, value, len(path)) + text[node.end :]
 
 
-def append(text: str, path: Path, value: Any) -> str:
+def append_item(text: str, path: KeyPath, value: Any) -> str:
     """The text with `value` behind the last item of the array at the path, which is made if it is not there.
 
     Raises:
         NotJsonError: as put(), or what stands there is no array.
     """
-    if not text.strip("\ufeff \t\r\n") or read(text, path) is None:
-        return put(text, path, [value])
+    if not text.strip("\ufeff \t\r\n") or read_value(text, path) is None:
+        return set_value(text, path, [value])
     node = parse(text)
     for key in path:
-        found = node.get(key)
+        found = node.find_member(key)
         if found is None:
             raise NotJsonError(f"{'.'.join(path)} is not there")
         node = found
     if node.kind != "array":
         raise NotJsonError(f"{'.'.join(path)} is no array")
-    return _insert(text, node, len(path), "", value)
+    return _insert_child(text, node, len(path), "", value)
 
 
-def remove(text: str, path: Path, index: int | None = None) -> str:
+def remove_value(text: str, path: KeyPath, index: int | None = None) -> str:
     """The text without the member at the path, or without one item of the array there; unchanged if it is not there.
 
     What holds nothing afterwards goes too, up to the top.
     """
     trail = [parse(text)]
     for key in path:
-        found = trail[-1].get(key)
+        found = trail[-1].find_member(key)
         if found is None:
             return text
         trail.append(found)
@@ -111,26 +111,26 @@ def remove(text: str, path: Path, index: int | None = None) -> str:
         if array.kind != "array" or index >= len(array.items):
             return text
         if len(array.items) > 1:
-            return _cut(text, array, index)
+            return _remove_child(text, array, index)
     keys = list(path)
     while keys:
         parent = trail[len(keys) - 1]
         if len(parent.members) > 1 or len(keys) == 1:
             at = next(number for number, member in enumerate(parent.members) if member[0] == keys[-1])
-            return _cut(text, parent, at)
+            return _remove_child(text, parent, at)
         keys.pop()
     return text
 
 
-def _skip(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
+def _skip_blanks(text: str, at: int) -> int:
+    found = _BLANKS_AND_COMMENTS.match(text, at)
     return found.end() if found else at
 
 
-def _value(text: str, at: int) -> tuple[Node, int]:
+def _parse_value(text: str, at: int) -> tuple[Node, int]:
     opening = text[at : at + 1]
     if opening in ("{", "["):
-        return _container(text, at, "object" if opening == "{" else "array")
+        return _parse_container(text, at, "object" if opening == "{" else "array")
     found = (_STRING if opening == '"' else _ATOM).match(text, at)
     if not found:
         raise NotJsonError(f"no value at character {at}")
@@ -141,10 +141,10 @@ def _value(text: str, at: int) -> tuple[Node, int]:
     return Node("atom", at, found.end(), value), found.end()
 
 
-def _container(text: str, start: int, kind: str) -> tuple[Node, int]:
+def _parse_container(text: str, start: int, kind: str) -> tuple[Node, int]:
     closing = "}" if kind == "object" else "]"
     node = Node(kind, start, start)
-    at = _skip(text, start + 1)
+    at = _skip_blanks(text, start + 1)
     while text[at : at + 1] != closing:
         begins = at
         key = ""
@@ -153,42 +153,42 @@ def _container(text: str, start: int, kind: str) -> tuple[Node, int]:
             if not found:
                 raise NotJsonError(f"no name at character {at}")
             key = json.loads(found.group())
-            at = _skip(text, found.end())
+            at = _skip_blanks(text, found.end())
             if text[at : at + 1] != ":":
                 raise NotJsonError(f"no ':' at character {at}")
-            at = _skip(text, at + 1)
-        value, at = _value(text, at)
+            at = _skip_blanks(text, at + 1)
+        value, at = _parse_value(text, at)
         if kind == "object":
             node.members.append((key, begins, value))
         else:
             node.items.append(value)
-        at = _skip(text, at)
+        at = _skip_blanks(text, at)
         if text[at : at + 1] == ",":
-            at = _skip(text, at + 1)
+            at = _skip_blanks(text, at + 1)
         elif text[at : at + 1] != closing:
             raise NotJsonError(f"no ',' at character {at}")
     node.end = at + 1
     return node, at + 1
 
 
-def _plain(node: Node) -> Any:
+def _to_python(node: Node) -> Any:
     if node.kind == "object":
-        return {key: _plain(value) for key, _, value in node.members}
+        return {key: _to_python(value) for key, _, value in node.members}
     if node.kind == "array":
-        return [_plain(item) for item in node.items]
+        return [_to_python(item) for item in node.items]
     return node.value
 
 
-def _children(node: Node) -> list[tuple[int, int]]:
+def _child_spans(node: Node) -> list[tuple[int, int]]:
     if node.kind == "object":
         return [(begins, value.end) for _, begins, value in node.members]
     return [(item.start, item.end) for item in node.items]
 
 
-def _insert(text: str, node: Node, depth: int, label: str, value: Any) -> str:
+def _insert_child(text: str, node: Node, depth: int, key_prefix: str, value: Any) -> str:
     """Behind the last child of an object or array, in the manner of the file."""
-    newline, indent = _newline(text), _indent(text)
-    children = _children(node)
+    newline, indent = _detect_newline(text), _detect_indent(text)
+    children = _child_spans(node)
     inner = newline + indent * (depth + 1)
     if children:
         # As far in as its neighbour stands, if that begins a line.
@@ -196,34 +196,34 @@ def _insert(text: str, node: Node, depth: int, label: str, value: Any) -> str:
         lead = text[begins : children[-1][0]]
         if not lead.strip() and begins > 0:
             inner = newline + lead
-    written = label + _written(text, value, depth + 1, inner)
+    written = key_prefix + _serialize(text, value, depth + 1, inner)
     if not children:
         # What stands between the brackets already, a comment perhaps, stays.
         held = text[node.start + 1 : node.end - 1].rstrip()
         return text[: node.start + 1] + held + inner + written + newline + indent * depth + text[node.end - 1 :]
     end = children[-1][1]
     rest = text[end : node.end - 1]
-    comma = _skip(text, end)
+    comma = _skip_blanks(text, end)
     if text[comma : comma + 1] == ",":
         return text[: comma + 1] + inner + written + text[comma + 1 :]
     if "\n" not in text[node.start : node.end]:
-        return text[:end] + ", " + label + json.dumps(value, ensure_ascii=False) + rest + text[node.end - 1 :]
+        return text[:end] + ", " + key_prefix + json.dumps(value, ensure_ascii=False) + rest + text[node.end - 1 :]
     return text[:end] + "," + inner + written + rest + text[node.end - 1 :]
 
 
-def _written(text: str, value: Any, depth: int, lead: str | None = None) -> str:
-    newline, indent = _newline(text), _indent(text)
+def _serialize(text: str, value: Any, depth: int, lead: str | None = None) -> str:
+    newline, indent = _detect_newline(text), _detect_indent(text)
     prefix = lead if lead is not None else newline + indent * depth
     return json.dumps(value, indent=indent, ensure_ascii=False).replace("\n", prefix)
 
 
-def _cut(text: str, parent: Node, index: int) -> str:
+def _remove_child(text: str, parent: Node, index: int) -> str:
     """Without one child, and without the comma that it needed."""
-    children = _children(parent)
+    children = _child_spans(parent)
     start, end = children[index]
     if index + 1 < len(children):
         return text[:start] + text[children[index + 1][0] :]
-    comma = _skip(text, end)
+    comma = _skip_blanks(text, end)
     if text[comma : comma + 1] == ",":
         end = comma + 1
     if index:
@@ -232,10 +232,10 @@ def _cut(text: str, parent: Node, index: int) -> str:
     return text[: parent.start + 1] + inside + text[end:].lstrip(" \t\r\n")
 
 
-def _newline(text: str) -> str:
+def _detect_newline(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 
 
-def _indent(text: str) -> str:
+def _detect_indent(text: str) -> str:
     found = re.search(r"\n([ \t]+)\S", text)
     return found.group(1) if found else "  "

@@ -12,8 +12,8 @@ from typing import Any
 from kit import VERSION, activity_log
 
 # Of its own, so that no failure of an interpreter is taken for it.
-BLOCKED_COMMIT = 77
-_STDIN_SECONDS = 1.0
+BLOCKED_COMMIT_EXIT_CODE = 77
+_STDIN_TIMEOUT_SECONDS = 1.0
 _USAGE = """\
 python3 .llm-bus/kit COMMAND
 
@@ -32,14 +32,16 @@ def run(arguments: list[str]) -> None:
     """Run a command and end the process; does not wait for calls that are still under way."""
     code = 0
     try:
-        code = _command(arguments)
+        code = _run_command(arguments)
     except KeyboardInterrupt:
         code = 130
     except SystemExit as error:
         # argparse ends with 2, which means something else to a hook; only the tools for people use it.
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException as error:
-        activity_log.say(f"the hook itself failed ({type(error).__name__}: {error}); going on without the bus.")
+        activity_log.print_message(
+            f"the hook itself failed ({type(error).__name__}: {error}); going on without the bus."
+        )
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -48,16 +50,16 @@ def run(arguments: list[str]) -> None:
     os._exit(code)
 
 
-def _command(arguments: list[str]) -> int:
+def _run_command(arguments: list[str]) -> int:
     name, rest = (arguments[0] if arguments else "help"), arguments[1:]
     if name == "pre-commit":
         from kit import precommit
 
-        return BLOCKED_COMMIT if precommit.staged(leases=True) else 0
+        return BLOCKED_COMMIT_EXIT_CODE if precommit.check_staged(include_leases=True) else 0
     if name == "reconcile":
-        return _reconcile(rest)
+        return _run_reconcile(rest)
     if name == "wake":
-        return _wake(rest)
+        return _run_session_hook(rest)
     if name == "doctor":
         from kit import doctor
 
@@ -73,37 +75,37 @@ def _command(arguments: list[str]) -> int:
     return 0
 
 
-def _reconcile(rest: list[str]) -> int:
+def _run_reconcile(rest: list[str]) -> int:
     from kit import precommit
 
     if rest[:1] == ["--staged"]:
-        return 1 if precommit.staged(leases=False) else 0
+        return 1 if precommit.check_staged(include_leases=False) else 0
     if rest[:1] == ["--file"] and len(rest) == 2:
-        verdict = precommit.one_file(Path(rest[1]).absolute())
+        verdict = precommit.check_file(Path(rest[1]).absolute())
         for sentence in [*verdict.notes, *verdict.blocking] if verdict else ():
-            activity_log.say(sentence)
+            activity_log.print_message(sentence)
         return 1 if verdict and verdict.blocking else 0
     if rest[:1] == ["--claude"]:
-        return _after_tool(_sent())
+        return _run_post_tool_use_hook(_read_hook_input())
     print(_USAGE, end="")
     return 0
 
 
-def _after_tool(sent: dict[str, Any]) -> int:
+def _run_post_tool_use_hook(hook_input: dict[str, Any]) -> int:
     """PostToolUse: the model sees standard error with exit code 2, and additionalContext with 0."""
     from kit import precommit
 
-    inputs = sent.get("tool_input")
+    inputs = hook_input.get("tool_input")
     path = inputs.get("file_path") if isinstance(inputs, dict) else None
     if not isinstance(path, str) or not path:
         return 0
-    full = Path(str(sent.get("cwd") or os.getcwd()), path)
-    verdict = precommit.one_file(full)
+    full = Path(str(hook_input.get("cwd") or os.getcwd()), path)
+    verdict = precommit.check_file(full)
     if verdict is None:
         return 0
     if verdict.blocking:
         for sentence in [*verdict.notes, *verdict.blocking]:
-            activity_log.say(sentence)
+            activity_log.print_message(sentence)
         return 2
     if verdict.notes:
         context = {"hookEventName": "PostToolUse", "additionalContext": "LLM Bus: " + "\n".join(verdict.notes)}
@@ -111,38 +113,38 @@ def _after_tool(sent: dict[str, Any]) -> int:
     return 0
 
 
-def _wake(rest: list[str]) -> int:
+def _run_session_hook(rest: list[str]) -> int:
     from kit import session_hooks
 
     if len(rest) != 2 or rest[0] not in ("start", "stop", "wait") or rest[1] not in session_hooks.CLIENTS:
         print(_USAGE, end="")
         return 0
     event, client = rest
-    sent = _sent()
+    sent = _read_hook_input()
     if event == "wait":
-        text = session_hooks.wait(client, sent)
+        text = session_hooks.wait_for_posts(client, sent)
         if text is None:
             return 0
         # The client wakes the session for exit code 2, and shows it what stands on standard error.
         sys.stderr.write(text + "\n")
         return 2
-    text = (session_hooks.start if event == "start" else session_hooks.stop)(client, sent)
+    text = (session_hooks.on_session_start if event == "start" else session_hooks.on_session_stop)(client, sent)
     if text is not None:
-        print(session_hooks.answer(client, event, text))
+        print(session_hooks.format_output(client, event, text))
     elif client != "claude":
         # They parse what a hook prints, and not all of them take nothing for an answer.
         print("{}")
     return 0
 
 
-def _sent() -> dict[str, Any]:
+def _read_hook_input() -> dict[str, Any]:
     """What the client wrote on standard input; nothing if it wrote nothing sensible, or keeps it open."""
     if sys.stdin is None or sys.stdin.isatty():
         return {}
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(sys.stdin.buffer.read()), daemon=True)
     reader.start()
-    reader.join(_STDIN_SECONDS)
+    reader.join(_STDIN_TIMEOUT_SECONDS)
     try:
         found = json.loads(read[0].decode("utf-8", "replace")) if read else {}
     except ValueError:

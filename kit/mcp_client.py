@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from kit import VERSION
 
-_MOST_BYTES = 4 * 1024 * 1024
+_MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 _HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json, text/event-stream",
@@ -40,21 +40,21 @@ class RefusedError(Exception):
     """The bus answered with a refusal: one sentence that says what to do."""
 
 
-class Budget:
+class TimeBudget:
     """So many seconds for everything."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
 
-    def left(self) -> float:
-        return max(0.0, self._end - time.monotonic())
+    def remaining(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
 
 
-class Bus:
+class BusClient:
     """One connection to the bus, for one thread."""
 
-    def __init__(self, endpoint: str, token: str | None, budget: Budget) -> None:
+    def __init__(self, endpoint: str, token: str | None, budget: TimeBudget) -> None:
         self._endpoint = endpoint
         self._token = token
         self._budget = budget
@@ -76,48 +76,48 @@ class Bus:
         headers = dict(_HEADERS)
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        kind, body = self._exchange("POST", headers, json.dumps(message).encode())
-        return _answer(kind, body)
+        kind, body = self._request("POST", headers, json.dumps(message).encode())
+        return _parse_tool_result(kind, body)
 
-    def get(self) -> Any:
+    def get_json(self) -> Any:
         """The JSON at this address, without the token."""
-        _, body = self._exchange("GET", {"User-Agent": _HEADERS["User-Agent"]}, None)
+        _, body = self._request("GET", {"User-Agent": _HEADERS["User-Agent"]}, None)
         try:
             return json.loads(body)
         except ValueError:
             raise UnreachableError("it answered with something that is not JSON") from None
 
-    def _exchange(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
+    def _request(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
         fresh = self._connection is None
         try:
             try:
-                return self._once(method, headers, body)
+                return self._request_once(method, headers, body)
             except (http.client.RemoteDisconnected, ConnectionError):
                 if fresh:
                     raise
                 # The server may close a connection that was kept; a new one says more.
                 self._close()
-                return self._once(method, headers, body)
+                return self._request_once(method, headers, body)
         except UnreachableError:
             self._close()
             raise
         except Exception as error:
             self._close()
-            raise UnreachableError(explain(error)) from error
+            raise UnreachableError(describe_error(error)) from error
 
-    def _once(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
+    def _request_once(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
         where = urlsplit(self._endpoint)
         if self._connection is None:
-            self._connection = _open(self._endpoint, self._budget)
+            self._connection = _open_connection(self._endpoint, self._budget)
         target = (where.path or "/") + (f"?{where.query}" if where.query else "")
         if getattr(self._connection, "absolute", False):
             target = f"{where.scheme}://{where.netloc}{target}"
         if self._connection.sock is not None:
-            self._connection.sock.settimeout(max(0.01, self._budget.left()))
+            self._connection.sock.settimeout(max(0.01, self._budget.remaining()))
         self._connection.request(method, target, body=body, headers=headers)
         answer = self._connection.getresponse()
-        said = answer.read(_MOST_BYTES + 1)
-        if len(said) > _MOST_BYTES:
+        said = answer.read(_MAX_RESPONSE_BYTES + 1)
+        if len(said) > _MAX_RESPONSE_BYTES:
             raise UnreachableError("its answer is too long")
         if answer.length:
             # With a limit, http.client says nothing of an end that came early.
@@ -128,7 +128,7 @@ class Bus:
             # Never followed: the token is for the address that was configured.
             raise UnreachableError(f"it redirects to {answer.getheader('Location')!r}", answer.status)
         if answer.status != 200:
-            raise UnreachableError(_status(answer.status, said), answer.status)
+            raise UnreachableError(_describe_status(answer.status, said), answer.status)
         return (answer.getheader("Content-Type") or "").lower(), said
 
     def _close(self) -> None:
@@ -137,11 +137,11 @@ class Bus:
             self._connection = None
 
 
-def _open(endpoint: str, budget: Budget) -> http.client.HTTPConnection:
+def _open_connection(endpoint: str, budget: TimeBudget) -> http.client.HTTPConnection:
     where = urlsplit(endpoint)
     host, port = where.hostname or "", where.port
-    timeout = max(0.01, budget.left())
-    proxy = proxy_for(endpoint)
+    timeout = max(0.01, budget.remaining())
+    proxy = find_proxy(endpoint)
     secure = where.scheme == "https"
     kind: Callable[..., http.client.HTTPConnection] = (
         http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -168,13 +168,13 @@ def _proxy_credentials(user: str | None, password: str | None) -> dict[str, str]
     return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 
 
-def proxy_for(endpoint: str) -> str | None:
+def find_proxy(endpoint: str) -> str | None:
     """The proxy that the environment or the system names for this address; None for none."""
     where = urlsplit(endpoint)
     if where.hostname in ("localhost", "127.0.0.1", "::1"):
         return None
     # Slow to import, and needed only where a proxy may be configured.
-    if os.name == "posix" and not any(name.lower().endswith("_proxy") for name in os.environ) and not _is_mac():
+    if os.name == "posix" and not any(name.lower().endswith("_proxy") for name in os.environ) and not _is_macos():
         return None
     from urllib.request import getproxies, proxy_bypass
 
@@ -182,17 +182,17 @@ def proxy_for(endpoint: str) -> str | None:
     return None if not found or proxy_bypass(where.hostname or "") else found
 
 
-def _is_mac() -> bool:
+def _is_macos() -> bool:
     return os.uname().sysname == "Darwin"
 
 
-def _answer(kind: str, body: bytes) -> dict[str, Any]:
+def _parse_tool_result(content_type: str, body: bytes) -> dict[str, Any]:
     """What the tool said, whether it came as JSON or as a stream of events."""
     text = body.decode("utf-8", "replace")
-    if kind.startswith("text/event-stream"):
+    if content_type.startswith("text/event-stream"):
         text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
-    elif not kind.startswith("application/json"):
-        raise UnreachableError(f"it answered with {kind.split(';')[0] or 'something'} instead of JSON")
+    elif not content_type.startswith("application/json"):
+        raise UnreachableError(f"it answered with {content_type.split(';')[0] or 'something'} instead of JSON")
     try:
         message = json.loads(text)
         if "error" in message:
@@ -209,7 +209,7 @@ def _answer(kind: str, body: bytes) -> dict[str, Any]:
     return found
 
 
-def _status(status: int, body: bytes) -> str:
+def _describe_status(status: int, body: bytes) -> str:
     if status == 401:
         return "it does not accept the token (401): revoked, rotated or mistyped"
     if status == 403:
@@ -224,7 +224,7 @@ def _status(status: int, body: bytes) -> str:
     return f"it answered with HTTP {status}"
 
 
-def explain(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """A failure of the network in words."""
     import socket
     import ssl
@@ -250,40 +250,40 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-Job = Callable[[Bus], Any]
+BusCall = Callable[[BusClient], Any]
 
 
-def gather(
-    endpoint: str, token: str | None, jobs: Sequence[Job], budget: Budget, threads: int = 4
+def call_in_parallel(
+    endpoint: str, token: str | None, calls: Sequence[BusCall], budget: TimeBudget, max_threads: int = 4
 ) -> list[Any | Exception]:
     """Run the jobs, each with a connection of its thread, and give their results in order.
 
     What is not done when the budget ends is an UnreachableError. Never raises, and never takes longer.
     """
     late = UnreachableError(f"it did not answer within {budget.seconds:.1f} s")
-    results: list[Any | Exception] = [late] * len(jobs)
+    results: list[Any | Exception] = [late] * len(calls)
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-    for number in range(len(jobs)):
+    for number in range(len(calls)):
         waiting.put(number)
 
     def work() -> None:
-        bus = Bus(endpoint, token, budget)
-        while budget.left():
+        bus = BusClient(endpoint, token, budget)
+        while budget.remaining():
             try:
                 number = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                done.put((number, jobs[number](bus)))
+                done.put((number, calls[number](bus)))
             except Exception as error:
                 done.put((number, error))
 
-    for _ in range(min(threads, len(jobs))):
+    for _ in range(min(max_threads, len(calls))):
         threading.Thread(target=work, daemon=True).start()
-    for _ in jobs:
+    for _ in calls:
         try:
-            number, result = done.get(timeout=max(0.001, budget.left()))
+            number, result = done.get(timeout=max(0.001, budget.remaining()))
         except queue.Empty:
             break
         results[number] = result

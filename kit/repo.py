@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Not the budget of the bus: git itself may be slow in a large repository.
-_GIT_SECONDS = 10
+_GIT_TIMEOUT_SECONDS = 10
 
 
 class NoRepositoryError(Exception):
@@ -31,15 +31,15 @@ class Repo:
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedChange:
     """A staged change; `before` is the old path of a rename, `new` whether the path is not in HEAD."""
 
     path: str
-    new: bool
-    before: str | None = None
+    is_new: bool
+    old_path: str | None = None
 
 
-def git(*arguments: str, cwd: Path | None = None, text: bytes | None = None) -> bytes:
+def run_git(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None) -> bytes:
     """What one git command prints.
 
     Raises:
@@ -48,7 +48,13 @@ def git(*arguments: str, cwd: Path | None = None, text: bytes | None = None) -> 
     env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=cwd, env=env, input=text, capture_output=True, timeout=_GIT_SECONDS, check=False
+            ["git", *arguments],
+            cwd=cwd,
+            env=env,
+            input=stdin,
+            capture_output=True,
+            timeout=_GIT_TIMEOUT_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoRepositoryError(f"git did not answer ({type(error).__name__})") from error
@@ -58,14 +64,14 @@ def git(*arguments: str, cwd: Path | None = None, text: bytes | None = None) -> 
     return done.stdout
 
 
-def find(start: Path | None = None) -> Repo:
+def get_repo(start: Path | None = None) -> Repo:
     """The work tree around `start`, or around the current folder.
 
     Raises:
         NoRepositoryError: there is none.
     """
     where = start or Path.cwd()
-    said = git("rev-parse", "--show-toplevel", "--git-dir", "--git-common-dir", cwd=where)
+    said = run_git("rev-parse", "--show-toplevel", "--git-dir", "--git-common-dir", cwd=where)
     lines = os.fsdecode(said).split("\n")
     if len(lines) < 3 or not lines[0]:
         raise NoRepositoryError("this is not a work tree")
@@ -73,41 +79,45 @@ def find(start: Path | None = None) -> Repo:
     return Repo(Path(lines[0]), (where / lines[1]).resolve(), (where / lines[2]).resolve())
 
 
-def hooks_dir(repo: Repo) -> Path:
+def get_hooks_dir(repo: Repo) -> Path:
     """Where git looks for hooks here: core.hooksPath, else the hooks of the shared folder."""
-    said = os.fsdecode(git("rev-parse", "--git-path", "hooks", cwd=repo.top)).rstrip("\n")
+    said = os.fsdecode(run_git("rev-parse", "--git-path", "hooks", cwd=repo.top)).rstrip("\n")
     return (repo.top / said).absolute()
 
 
-def staged(repo: Repo) -> list[Staged]:
+def list_staged_changes(repo: Repo) -> list[StagedChange]:
     """What the commit is about to change, with paths as the repository spells them.
 
     New are paths that HEAD does not have. During a merge, rebase, cherry-pick or revert a path that the other side
     has is not new either: it was named there, by whoever claimed it.
     """
-    said = git("diff", "--cached", "--name-status", "-z", "-M", "--no-ext-diff", "--ignore-submodules", cwd=repo.top)
+    said = run_git(
+        "diff", "--cached", "--name-status", "-z", "-M", "--no-ext-diff", "--ignore-submodules", cwd=repo.top
+    )
     fields = os.fsdecode(said).split("\0")
-    changes: list[Staged] = []
+    changes: list[StagedChange] = []
     at = 0
     while at + 1 < len(fields):
         status = fields[at][:1]
         if status in ("R", "C"):
-            changes.append(Staged(fields[at + 2], True, fields[at + 1] if status == "R" else None))
+            changes.append(StagedChange(fields[at + 2], True, fields[at + 1] if status == "R" else None))
             at += 3
         else:
-            changes.append(Staged(fields[at + 1], status == "A"))
+            changes.append(StagedChange(fields[at + 1], status == "A"))
             at += 2
-    added = [change.path for change in changes if change.new]
-    elsewhere = _on_the_other_side(repo, added) if added else set()
-    return [Staged(change.path, False, change.before) if change.path in elsewhere else change for change in changes]
+    added = [change.path for change in changes if change.is_new]
+    elsewhere = _paths_on_other_side(repo, added) if added else set()
+    return [
+        StagedChange(change.path, False, change.old_path) if change.path in elsewhere else change for change in changes
+    ]
 
 
 def is_new(repo: Repo, path: str) -> bool:
     """Whether neither HEAD nor the other side of a merge under way has this path."""
-    return path not in _present(repo, "HEAD", [path]) and path not in _on_the_other_side(repo, [path])
+    return path not in _paths_in_commit(repo, "HEAD", [path]) and path not in _paths_on_other_side(repo, [path])
 
 
-def _on_the_other_side(repo: Repo, paths: list[str]) -> set[str]:
+def _paths_on_other_side(repo: Repo, paths: list[str]) -> set[str]:
     found: set[str] = set()
     for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD"):
         head = repo.git_dir / name
@@ -115,33 +125,33 @@ def _on_the_other_side(repo: Repo, paths: list[str]) -> set[str]:
             continue
         for commit in head.read_text("ascii", "replace").split():
             # A revert brings back what the commit before the reverted one had.
-            found |= _present(repo, f"{commit}^" if name == "REVERT_HEAD" else commit, paths)
+            found |= _paths_in_commit(repo, f"{commit}^" if name == "REVERT_HEAD" else commit, paths)
     # A rebase names no commit once its conflict is resolved by hand, but the branch that it replays it does.
     for folder in ("rebase-merge", "rebase-apply"):
         original = repo.git_dir / folder / "orig-head"
         if original.exists():
-            found |= _present(repo, original.read_text("ascii", "replace").strip(), paths)
+            found |= _paths_in_commit(repo, original.read_text("ascii", "replace").strip(), paths)
     return found
 
 
-def _present(repo: Repo, commit: str, paths: list[str]) -> set[str]:
+def _paths_in_commit(repo: Repo, commit: str, paths: list[str]) -> set[str]:
     # One answer a line; a path with a line break cannot be asked for, and stays new.
     askable = [path for path in paths if "\n" not in path]
     if not askable:
         return set()
     asked = b"".join(os.fsencode(f"{commit}:{path}\n") for path in askable)
     try:
-        said = git("cat-file", "--batch-check=%(objecttype)", cwd=repo.top, text=asked)
+        said = run_git("cat-file", "--batch-check=%(objecttype)", cwd=repo.top, stdin=asked)
     except NoRepositoryError:
         return set()
     answers = said.decode("utf-8", "replace").split("\n")
     return {path for path, answer in zip(askable, answers) if answer == "blob"}
 
 
-def ignored(repo: Repo, path: Path) -> bool:
+def is_ignored(repo: Repo, path: Path) -> bool:
     """Whether git leaves this path alone."""
     try:
-        git("check-ignore", "--quiet", "--", str(path), cwd=repo.top)
+        run_git("check-ignore", "--quiet", "--", str(path), cwd=repo.top)
     except NoRepositoryError:
         return False
     return True

@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from kit import VERSION, activity_log, mcp_client, precommit, repo
-from kit.config import Config, ConfigError, load
+from kit.config import Config, ConfigError, load_config
 from kit.repo import NoRepositoryError, Repo
 
 CLIENTS = ("claude", "codex", "gemini", "cursor")
-_MOST_POSTS = 5
-_MOST_EVENTS = 10
+_MAX_POSTS = 5
+_MAX_EVENTS = 10
 # Below the timeout that the client is told for the hook.
-_LONGEST_WAIT = 3300
-_NAP = 15
-_POLL = 50
-_OLD = 7 * 86400
+_MAX_WAIT_SECONDS = 3300
+_POLL_PAUSE_SECONDS = 15
+_LONG_POLL_SECONDS = 50
+_STATE_MAX_AGE_SECONDS = 7 * 86400
 
 
 @dataclass(frozen=True)
 class Session:
     """A session of a client, in a repository that is connected."""
 
-    where: Repo
+    repo: Repo
     config: Config
     client: str
-    id: str
+    session_hash: str
 
-    def announce(self, posts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def take_unannounced(self, posts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of the posts that this session was not told of yet; they count as told from now on.
 
         Each is claimed by creating a file, so that of two hooks that run at once one tells it. Where nothing can be
@@ -45,10 +45,10 @@ class Session:
         """
         fresh = []
         try:
-            folder = activity_log.state(self.where.top)
+            folder = activity_log.ensure_state_folder(self.repo.top)
             for post in posts:
                 try:
-                    (folder / f"told-{self.id}-{int(post['post_id'])}").touch(exist_ok=False)
+                    (folder / f"told-{self.session_hash}-{int(post['post_id'])}").touch(exist_ok=False)
                 except FileExistsError:
                     continue
                 fresh.append(post)
@@ -57,70 +57,72 @@ class Session:
         return fresh
 
 
-def start(client: str, sent: dict[str, Any]) -> str | None:
+def on_session_start(client: str, hook_input: dict[str, Any]) -> str | None:
     """What to put into the context of a session that starts; None for nothing."""
-    session = _session(client, sent)
+    session = _find_session(client, hook_input)
     if session is None:
         return None
-    _remember_start(session)
+    _record_start(session)
     calls = [
         lambda bus: bus.call("whoami"),
         lambda bus: bus.call("whats_new", advance_cursor=False, limit=50),
-        lambda bus: bus.call("read_posts", to_me=True, unacked_only=True, limit=_MOST_POSTS),
+        lambda bus: bus.call("read_posts", to_me=True, unacked_only=True, limit=_MAX_POSTS),
     ]
-    budget = precommit.budget()
-    answers: list[Any] = mcp_client.gather(session.config.endpoint, session.config.token, calls, budget)
+    budget = precommit.remaining_budget()
+    answers: list[Any] = mcp_client.call_in_parallel(session.config.endpoint, session.config.token, calls, budget)
     me, news, mail = answers
     for answer in (me, news, mail):
         if isinstance(answer, Exception):
             reason = f"no digest: {answer}"
-            activity_log.record(session.where.top, "proceeded", reason=reason)
+            activity_log.record(session.repo.top, "proceeded", reason=reason)
             return (
                 f"LLM Bus cannot be reached ({answer}). Work goes on without it; tell the user, who can run: "
                 "python3 .llm-bus/kit doctor"
             )
-    minimum = precommit.wanted(session.where, session.config, min(budget.left(), 0.4))
+    minimum = precommit.find_minimum_version(session.repo, session.config, min(budget.remaining(), 0.4))
     try:
-        text = _digest(me, news, session.announce(mail["posts"]) or mail["posts"])
+        text = _format_digest(me, news, session.take_unannounced(mail["posts"]) or mail["posts"])
     except (KeyError, TypeError):
         return None
-    if minimum is not None and precommit.older(VERSION, minimum):
+    if minimum is not None and precommit.is_older(VERSION, minimum):
         text += f"\nThe kit of this repository ({VERSION}) is older than the bus wants ({minimum}): tell the user."
     return text
 
 
-def stop(client: str, sent: dict[str, Any]) -> str | None:
+def on_session_stop(client: str, hook_input: dict[str, Any]) -> str | None:
     """What to say to an agent that is about to stop with mail that it was not told of; None for nothing."""
     # The client says that it goes on only because of a hook: a second word would be a loop.
-    if sent.get("stop_hook_active") or int(sent.get("loop_count") or 0) > 0:
+    if hook_input.get("stop_hook_active") or int(hook_input.get("loop_count") or 0) > 0:
         return None
-    session = _session(client, sent)
+    session = _find_session(client, hook_input)
     if session is None:
         return None
-    (mail,) = mcp_client.gather(session.config.endpoint, session.config.token, [_inbox], precommit.budget())
+    (mail,) = mcp_client.call_in_parallel(
+        session.config.endpoint, session.config.token, [_fetch_unacked_posts], precommit.remaining_budget()
+    )
     if isinstance(mail, Exception):
-        activity_log.record(session.where.top, "proceeded", reason=f"mail not looked for: {mail}")
+        activity_log.record(session.repo.top, "proceeded", reason=f"mail not looked for: {mail}")
         return None
-    fresh = session.announce(mail)
-    return _mail(fresh) if fresh else None
+    fresh = session.take_unannounced(mail)
+    return _format_posts(fresh) if fresh else None
 
 
-def wait(client: str, sent: dict[str, Any]) -> str | None:
+def wait_for_posts(client: str, hook_input: dict[str, Any]) -> str | None:
     """Wait until mail arrives that the session was not told of, an hour at most; None if none came.
 
     A newer wait of the same session ends this one, and so does the end of the client.
     """
-    session = _session(client, sent)
+    session = _find_session(client, hook_input)
     if session is None:
         return None
     parent = os.getppid()
     try:
-        turn = activity_log.state(session.where.top) / f"wait-{session.id}"
+        turn = activity_log.ensure_state_folder(session.repo.top) / f"wait-{session.session_hash}"
         mine = secrets.token_hex(8)
         turn.write_text(mine, "ascii")
     except OSError:
         return None
-    end = time.monotonic() + _LONGEST_WAIT
+    end = time.monotonic() + _MAX_WAIT_SECONDS
 
     def goes_on() -> bool:
         try:
@@ -129,13 +131,15 @@ def wait(client: str, sent: dict[str, Any]) -> str | None:
             return False
 
     # The word at the stop itself comes first, if both run.
-    _nap(3, goes_on)
+    _sleep_while(3, goes_on)
     while goes_on():
         began = time.monotonic()
-        bus = mcp_client.Bus(session.config.endpoint, session.config.token, mcp_client.Budget(_POLL + 10))
+        bus = mcp_client.BusClient(
+            session.config.endpoint, session.config.token, mcp_client.TimeBudget(_LONG_POLL_SECONDS + 10)
+        )
         try:
-            bus.call("wait_for", kind="inbox", timeout_seconds=_POLL)
-            fresh = session.announce(_inbox(bus)) if goes_on() else []
+            bus.call("wait_for", kind="inbox", timeout_seconds=_LONG_POLL_SECONDS)
+            fresh = session.take_unannounced(_fetch_unacked_posts(bus)) if goes_on() else []
         except mcp_client.UnreachableError as error:
             if error.status == 401:
                 return None
@@ -143,44 +147,44 @@ def wait(client: str, sent: dict[str, Any]) -> str | None:
         except mcp_client.RefusedError:
             fresh = []
         if fresh:
-            return _mail(fresh)
-        if time.monotonic() - began < _NAP:
+            return _format_posts(fresh)
+        if time.monotonic() - began < _POLL_PAUSE_SECONDS:
             # Old mail answers at once: then we look now and then.
-            _nap(_NAP, goes_on)
+            _sleep_while(_POLL_PAUSE_SECONDS, goes_on)
     return None
 
 
-def answer(client: str, event: str, text: str) -> str:
+def format_output(client: str, event: str, message: str) -> str:
     """The words in the form that a client wants: `event` is start or stop."""
     if client == "cursor":
-        said: dict[str, Any] = {"additional_context" if event == "start" else "followup_message": text}
+        said: dict[str, Any] = {"additional_context" if event == "start" else "followup_message": message}
     elif event == "start":
-        said = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": text}}
+        said = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": message}}
     else:
-        said = {"decision": "deny" if client == "gemini" else "block", "reason": text}
+        said = {"decision": "deny" if client == "gemini" else "block", "reason": message}
     return json.dumps(said)
 
 
-def _nap(seconds: float, goes_on: Any) -> None:
+def _sleep_while(seconds: float, should_continue: Any) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and goes_on():
+    while time.monotonic() < end and should_continue():
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
 
 
-def _inbox(bus: mcp_client.Bus) -> list[dict[str, Any]]:
+def _fetch_unacked_posts(bus: mcp_client.BusClient) -> list[dict[str, Any]]:
     found = bus.call("read_posts", to_me=True, unacked_only=True, limit=50)["posts"]
     if not isinstance(found, list):
         raise mcp_client.UnreachableError("it answered without posts")
     return found
 
 
-def _session(client: str, sent: dict[str, Any]) -> Session | None:
+def _find_session(client: str, hook_input: dict[str, Any]) -> Session | None:
     """The session that a client speaks of; None where the repository is not connected, which is no fault."""
-    name = sent.get("session_id") or sent.get("conversation_id") or "one"
-    place = os.environ.get("CLAUDE_PROJECT_DIR") or sent.get("cwd") or os.getcwd()
+    name = hook_input.get("session_id") or hook_input.get("conversation_id") or "one"
+    place = os.environ.get("CLAUDE_PROJECT_DIR") or hook_input.get("cwd") or os.getcwd()
     try:
-        where = repo.find(Path(str(place)))
-        config = load(where)
+        where = repo.get_repo(Path(str(place)))
+        config = load_config(where)
     except (NoRepositoryError, ConfigError, OSError):
         return None
     if config.token is None:
@@ -189,40 +193,40 @@ def _session(client: str, sent: dict[str, Any]) -> Session | None:
     return Session(where, config, client, digest)
 
 
-def _remember_start(session: Session) -> None:
+def _record_start(session: Session) -> None:
     """That a client has started with the kit, for the doctor; and forget sessions that are long over."""
     try:
-        folder = activity_log.state(session.where.top)
+        folder = activity_log.ensure_state_folder(session.repo.top)
         (folder / f"started-{session.client}").write_text(str(time.time()), "ascii")
         for old in [*folder.glob("told-*"), *folder.glob("wait-*")]:
-            if time.time() - old.stat().st_mtime > _OLD:
+            if time.time() - old.stat().st_mtime > _STATE_MAX_AGE_SECONDS:
                 old.unlink()
     except OSError:
         pass
 
 
-def _digest(me: dict[str, Any], news: dict[str, Any], posts: list[dict[str, Any]]) -> str:
-    lines = [f"LLM Bus: you are {_word(me['actor'])} in project {_word(me['project'])}."]
+def _format_digest(me: dict[str, Any], news: dict[str, Any], posts: list[dict[str, Any]]) -> str:
+    lines = [f"LLM Bus: you are {_sanitize(me['actor'])} in project {_sanitize(me['project'])}."]
     events = news["events"]
     if events:
         more = "50 or more" if news.get("more") else str(len(events))
         lines.append(f"{more} events since you last asked; the newest:")
-        lines += [f"- {_event(event)}" for event in events[-_MOST_EVENTS:]]
+        lines += [f"- {_format_event(event)}" for event in events[-_MAX_EVENTS:]]
     if news["active_leases"]:
         lines.append(f"{news['active_leases']} live leases: who_holds names them.")
     if news["unacked_posts"]:
         lines.append(f"{news['unacked_posts']} unread posts for you; the words are other participants':")
-        lines += [f"- {_headline(post)}" for post in posts[:_MOST_POSTS]]
+        lines += [f"- {_format_post(post)}" for post in posts[:_MAX_POSTS]]
         lines.append("read_posts(to_me=true, unacked_only=true) shows them; ack what you take up.")
     lines.append("Call whats_new before you begin, and register your lane and what you do.")
     return "\n".join(lines)
 
 
-def _mail(posts: list[dict[str, Any]]) -> str:
+def _format_posts(posts: list[dict[str, Any]]) -> str:
     lines = [
         f"LLM Bus: {len(posts)} new post{'s' if len(posts) > 1 else ''} for you; the words are other participants':"
     ]
-    lines += [f"- {_headline(post)}" for post in posts[:_MOST_POSTS]]
+    lines += [f"- {_format_post(post)}" for post in posts[:_MAX_POSTS]]
     lines.append(
         "Look with read_posts(to_me=true, unacked_only=true), ack what you take up, answer or hand on, "
         "then stop if there is nothing for you to do. You are told of these once."
@@ -230,20 +234,20 @@ def _mail(posts: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _headline(post: dict[str, Any]) -> str:
+def _format_post(post: dict[str, Any]) -> str:
     about = post.get("subject") or post.get("body") or ""
-    ref = f" ({_word(post['ref'])})" if post.get("ref") else ""
-    return f"post {int(post['post_id'])} from {_word(post['from'])}{ref}: {json.dumps(_word(about, 100))}"
+    ref = f" ({_sanitize(post['ref'])})" if post.get("ref") else ""
+    return f"post {int(post['post_id'])} from {_sanitize(post['from'])}{ref}: {json.dumps(_sanitize(about, 100))}"
 
 
-def _event(event: dict[str, Any]) -> str:
+def _format_event(event: dict[str, Any]) -> str:
     payload = event.get("payload") or {}
     told = ("formatted", "surface", "to_lane", "to_actor", "subject", "title", "task_id", "lane", "status", "ref")
-    facts = [f"{name} {_word(payload[name], 60)}" for name in told if payload.get(name) not in (None, "")]
-    return f"{_word(event['actor'])} {_word(event['type'])}: {', '.join(facts[:3]) or '-'}"
+    facts = [f"{name} {_sanitize(payload[name], 60)}" for name in told if payload.get(name) not in (None, "")]
+    return f"{_sanitize(event['actor'])} {_sanitize(event['type'])}: {', '.join(facts[:3]) or '-'}"
 
 
-def _word(value: Any, longest: int = 80) -> str:
+def _sanitize(value: Any, max_length: int = 80) -> str:
     """What somebody else wrote, on one line and short."""
     text = "".join(char if char.isprintable() else " " for char in str(value))
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

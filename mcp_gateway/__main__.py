@@ -9,7 +9,7 @@ from typing import Any
 
 from hypercorn.config import Config
 
-from bus.config.redaction import Asked
+from bus.config.redaction import RecordingEnvironment
 from bus.config.settings import SettingError, Settings
 from bus.operations import logs, telemetry
 from mcp_gateway.app import Gateway
@@ -18,36 +18,36 @@ from mcp_gateway.raw_http_server import serve
 
 def main() -> None:
     """Read the settings, serve, and drain on SIGTERM."""
-    configure_logs()
+    configure_logging()
     try:
-        env = Asked(os.environ)
+        env = RecordingEnvironment(os.environ)
         settings = Settings.from_env(env)
-        telemetry.start("gateway", env)
+        telemetry.start_telemetry("gateway", env)
     except SettingError as error:
         sys.exit(f"llm-bus gateway: {error}")
     gateway = Gateway(settings)
-    gateway.report_as("gateway", env.shown())
-    run_in_loop(serve(gateway, hypercorn_config(settings)))
+    gateway.configure_heartbeat("gateway", env.masked_settings())
+    run_in_event_loop(serve(gateway, build_hypercorn_config(settings)))
 
 
-def configure_logs() -> None:
+def configure_logging() -> None:
     """Log as every process does, without what the SDK would say twice."""
-    logs.configure()
+    logs.configure_logging()
     # The SDK reports each refused request and each stateless session at INFO; our own line says it already.
     logging.getLogger("mcp").setLevel(logging.ERROR)
 
 
-def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+def run_in_event_loop(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end in the fastest event loop that there is."""
     if sys.platform == "win32":
-        asyncio.run(main)
+        asyncio.run(coroutine)
     else:
         import uvloop
 
-        uvloop.run(main)
+        uvloop.run(coroutine)
 
 
-def hypercorn_config(settings: Settings) -> Config:
+def build_hypercorn_config(settings: Settings) -> Config:
     """How hypercorn serves: connections are kept, since agents call in bursts."""
     config = Config()
     config.bind = [f"{settings.host}:{settings.port}"]

@@ -13,58 +13,58 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 
 from bus import __version__
-from bus.config.redaction import Setting
+from bus.config.redaction import MaskedSetting
 from bus.config.settings import Settings
 from bus.ctx import Ctx
-from bus.operations.counters import Tally
-from bus.operations.heartbeat import Reporter, traffic
-from bus.operations.logs import REQUEST_ID, accepted_id, belongs_to
-from bus.operations.metrics import CONTENT_TYPE, Metrics
+from bus.operations.counters import Counter
+from bus.operations.heartbeat import HeartbeatReporter, request_counts
+from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
+from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint
 from mcp_gateway import metrics as shown_here
-from mcp_gateway.caller import Caller, bearer_key
-from mcp_gateway.jsonrpc import envelope_error
-from mcp_gateway.direct_call import Call, FastPath, Spoken
-from mcp_gateway.health import readiness
-from mcp_gateway.mcp_server import Context, build_server
+from mcp_gateway.caller import Caller, bearer_token_fingerprint
+from mcp_gateway.direct_call import DirectCallCodec, ProtocolInfo, ToolCall
+from mcp_gateway.health import check_readiness
+from mcp_gateway.host_origin_policy import HostOriginPolicy
+from mcp_gateway.http_responses import Headers, HttpResponse, denial_response, json_response
+from mcp_gateway.jsonrpc import find_message_error
+from mcp_gateway.mcp_server import RequestContext, build_server
 from mcp_gateway.rate_limit import RateLimit
-from mcp_gateway.http_responses import Headers, Reply, denial, json_reply
-from mcp_gateway.response_sender import Receive, Response, Send, replayed
-from mcp_gateway.host_origin_policy import Security
-from mcp_gateway.service import Denied, Service
+from mcp_gateway.response_sender import Receive, ResponseSender, Send, replay_body
+from mcp_gateway.service import RequestDenied, Service
 from mcp_gateway.tools import all_tools
 
 Scope = MutableMapping[str, Any]
 
 _log = logging.getLogger("mcp_gateway.request")
 # Agents send small bodies in one piece; who takes longer than this is not one.
-_BODY_SECONDS = 30
+_BODY_TIMEOUT_SECONDS = 30
 # A body up to this many times the limit is read and thrown away before it is refused.
-_PATIENCE = 8
+_MAX_DISCARDED_BODY_FACTOR = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class ParsedHeaders:
     """What the headers of a usual tool call say; it never changes for the same headers.
 
     Attributes:
         key: the fingerprint of the bearer token.
     """
 
-    key: bytes
-    spoken: Spoken
+    token_fingerprint: bytes
+    protocol: ProtocolInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class DirectCall:
     """A usual tool call and who makes it."""
 
-    call: Call
+    call: ToolCall
     ctx: Ctx
 
     @property
-    def waits(self) -> bool:
+    def is_long_poll(self) -> bool:
         """Whether its answer may take most of a minute."""
-        return self.call.tool.waits
+        return self.call.tool.is_long_poll
 
 
 class Gateway:
@@ -76,67 +76,69 @@ class Gateway:
         metrics: where it shows its metrics; its own when left out.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: MetricsEndpoint | None = None) -> None:
         self.settings = settings
         self.service = Service(settings)
-        self._limit = RateLimit(settings.rate_per_minute, settings.redis_url)
-        self._server = build_server(self.service, _caller_of)
-        self._mcp = self._server.streamable_http_app(
+        self._rate_limit = RateLimit(settings.rate_per_minute, settings.redis_url)
+        self._mcp_server = build_server(self.service, _get_caller)
+        self._sdk_app = self._mcp_server.streamable_http_app(
             json_response=False,
             stateless_http=True,
             max_request_body_size=settings.max_body_bytes,
             # Hosts and origins are checked here, before the body is looked at; see security.py.
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
-        self._fast = FastPath(all_tools(), self._server) if settings.fast_path else None
-        self._security = Security(settings)
+        self._direct_codec = DirectCallCodec(all_tools(), self._mcp_server) if settings.fast_path else None
+        self._host_origin_policy = HostOriginPolicy(settings)
         # By status.
-        self.requests = Tally()
-        self._metrics = metrics or Metrics("gateway", settings.metrics_token)
-        self._metrics.add(shown_here.collect(self.service, self.requests))
-        self._reporter: Reporter | None = None
+        self.request_counts = Counter()
+        self._metrics = metrics or MetricsEndpoint("gateway", settings.metrics_token)
+        self._metrics.add_source(shown_here.build_collector(self.service, self.request_counts))
+        self._heartbeat: HeartbeatReporter | None = None
 
-    def report_as(self, kind: str, shown: Mapping[str, Setting], *others: Tally) -> None:
+    def configure_heartbeat(
+        self, kind: str, redacted_settings: Mapping[str, MaskedSetting], *other_request_counts: Counter
+    ) -> None:
         """Report the process while this serves; see bus/operations/process_registry.py.
 
         Args:
             shown: the settings in force, masked.
             others: requests that others in the same process answer.
         """
-        self._reporter = Reporter(
+        self._heartbeat = HeartbeatReporter(
             self.service.db,
             kind,
-            shown,
-            counts=lambda: traffic(self.requests, *others),
-            figures=lambda: {
-                "waiting": self.service.waiters.count,
+            redacted_settings,
+            counters=lambda: request_counts(self.request_counts, *other_request_counts),
+            gauges=lambda: {
+                "waiting": self.service.long_polls.count,
                 "streams": self.service.streams.count,
-                "queued": self.service.queued,
+                "queued": self.service.queued_calls,
             },
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._handle_lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._handle_http(scope, receive, send)
         else:
             # Nothing here speaks WebSocket; the server turns this into 403.
             await receive()
             await send({"type": "websocket.close"})
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _handle_lifespan(self, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
             await receive()
             try:
                 await self.service.start()
                 stack.push_async_callback(self.service.stop)
-                self._limit.start()
-                stack.push_async_callback(self._limit.stop)
-                if self._reporter is not None:
-                    self._reporter.start()
-                    stack.push_async_callback(asyncio.to_thread, self._reporter.stop)
-                await stack.enter_async_context(self._server.session_manager.run())
+                self._rate_limit.start()
+                stack.push_async_callback(self._rate_limit.stop)
+                if self._heartbeat is not None:
+                    self._heartbeat.start()
+                    stack.push_async_callback(asyncio.to_thread, self._heartbeat.stop)
+                await stack.enter_async_context(self._mcp_server.session_manager.run())
             except Exception as error:  # noqa: BLE001 - the server must hear of it, whatever it is
                 _log.exception("start-up failed")
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -148,40 +150,42 @@ class Gateway:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
-        request_id = accepted_id(sent)
-        belongs_to.set((REQUEST_ID, request_id))
-        response = Response(send, request_id)
+        request_id = accept_correlation_id(sent)
+        log_context.set((REQUEST_ID, request_id))
+        response = ResponseSender(send, request_id)
         try:
             await self._route(scope, receive, response)
         finally:
             if scope["path"] != "/healthz":
-                self._note(scope["method"], scope["path"], response.status, started)
+                self._record_request(scope["method"], scope["path"], response.status, started)
 
-    async def _route(self, scope: Scope, receive: Receive, response: Response) -> None:
+    async def _route(self, scope: Scope, receive: Receive, response: ResponseSender) -> None:
         path = scope["path"]
         if path == "/healthz":
-            await response.whole(json_reply(200, {"ok": True, "service": "llm-bus", "version": __version__}))
+            await response.send_response(json_response(200, {"ok": True, "service": "llm-bus", "version": __version__}))
         elif path == "/readyz":
-            ready, report = await readiness(self.service)
-            await response.whole(json_reply(200 if ready else 503, report))
+            ready, report = await check_readiness(self.service)
+            await response.send_response(json_response(200 if ready else 503, report))
         elif path == "/metrics" and self.settings.metrics_token is not None:
-            await response.whole(await self._shown(scope["headers"]))
+            await response.send_response(await self._metrics_response(scope["headers"]))
         elif path in ("/mcp", "/mcp/"):
-            await self._mcp_request({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, response)
+            await self._handle_mcp({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, response)
         else:
-            await response.whole(json_reply(404, {"error": "not found", "message": "The MCP endpoint is /mcp."}))
+            await response.send_response(
+                json_response(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})
+            )
 
-    async def _shown(self, headers: Headers) -> Reply:
+    async def _metrics_response(self, headers: Headers) -> HttpResponse:
         """The metrics of this process, for whoever has the token."""
         authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
-        status = self._metrics.status(authorizations[0] if len(authorizations) == 1 else None)
+        status = self._metrics.authorize(authorizations[0] if len(authorizations) == 1 else None)
         if status != 200:
-            return denial(status)
-        text = await asyncio.to_thread(self._metrics.text)
-        return Reply(
+            return denial_response(status)
+        text = await asyncio.to_thread(self._metrics.render)
+        return HttpResponse(
             200,
             [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(text)).encode())],
             text,
@@ -196,8 +200,8 @@ class Gateway:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                while size <= _PATIENCE * self.settings.max_body_bytes:
+            async with asyncio.timeout(_BODY_TIMEOUT_SECONDS):
+                while size <= _MAX_DISCARDED_BODY_FACTOR * self.settings.max_body_bytes:
                     message = await receive()
                     if message["type"] != "http.request":
                         return None
@@ -211,29 +215,29 @@ class Gateway:
             return None
         return None
 
-    async def _refuse(self, receive: Receive, response: Response, reply: Reply) -> None:
+    async def _reject(self, receive: Receive, response: ResponseSender, http_response: HttpResponse) -> None:
         """Refuse a request by its headers alone; of its body nothing is kept."""
         if await self._read_body(receive, 0) is None:
-            reply.headers.append((b"connection", b"close"))
-        await response.whole(reply)
+            http_response.headers.append((b"connection", b"close"))
+        await response.send_response(http_response)
 
-    async def _mcp_request(self, scope: Scope, receive: Receive, response: Response) -> None:
+    async def _handle_mcp(self, scope: Scope, receive: Receive, response: ResponseSender) -> None:
         headers = scope["headers"]
-        refusal = self._security.check(headers)
+        refusal = self._host_origin_policy.find_violation(headers)
         if refusal is not None:
-            await self._refuse(receive, response, refusal)
+            await self._reject(receive, response, refusal)
             return
         if scope["method"] != "POST":
             # No session and no standing stream: there is nothing to GET and nothing to DELETE.
             body = {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}
-            await self._refuse(receive, response, json_reply(405, body, [(b"allow", b"POST")]))
+            await self._reject(receive, response, json_response(405, body, [(b"allow", b"POST")]))
             return
         authorizations = [value for name, value in headers if name == b"authorization"]
         if len(authorizations) > 1:
             message = {"error": "invalid request", "message": "Send one Authorization header."}
-            await self._refuse(receive, response, json_reply(400, message))
+            await self._reject(receive, response, json_response(400, message))
             return
-        key = bearer_key(authorizations[0].decode("latin-1")) if authorizations else None
+        key = bearer_token_fingerprint(authorizations[0].decode("latin-1")) if authorizations else None
         content = await self._read_body(receive, self.settings.max_body_bytes if key is not None else 0)
         if content is None and key is not None:
             # Also sent to a client that went away, where nobody reads it.
@@ -241,102 +245,106 @@ class Gateway:
                 "error": "too large",
                 "message": f"Send at most {self.settings.max_body_bytes} bytes, and at once.",
             }
-            await response.whole(json_reply(413, message, [(b"connection", b"close")]))
+            await response.send_response(json_response(413, message, [(b"connection", b"close")]))
             return
         try:
             ctx = None if key is None else await self.service.find_caller(key)
             if ctx is None:
-                raise Denied(401, "unauthenticated")
-            if not self._limit.admit(ctx):
-                raise Denied(429, "rate_limited")
-        except Denied as denied:
+                raise RequestDenied(401, "unauthenticated")
+            if not self._rate_limit.allow(ctx):
+                raise RequestDenied(429, "rate_limited")
+        except RequestDenied as denied:
             # Which tool was meant is in the body, which is not read for whoever is refused.
-            self.service.calls.add("unknown", denied.outcome)
-            await response.whole(denial(denied.status, close=content is None))
+            self.service.call_counts.increment("unknown", denied.outcome)
+            await response.send_response(denial_response(denied.status, close_connection=content is None))
             return
         caller = Caller(ctx)
         response.caller = caller
         assert content is not None
-        spoken = self._fast.heed(headers) if self._fast is not None else None
-        if self._fast is not None and spoken is not None:
-            call = self._fast.recognise(spoken, content)
+        spoken = self._direct_codec.parse_headers(headers) if self._direct_codec is not None else None
+        if self._direct_codec is not None and spoken is not None:
+            call = self._direct_codec.parse_call(spoken, content)
             # A call that waits has to notice that its client went away: see plain.py, and the SDK.
-            if call is not None and not call.tool.waits:
-                await response.whole(await self._answer(self._fast, call, caller))
+            if call is not None and not call.tool.is_long_poll:
+                await response.send_response(await self._call_tool_directly(self._direct_codec, call, caller))
                 return
         try:
             # Before the SDK says anything about a request: a caller without rights is told nothing else.
-            await self.service.standing(caller)
-        except Denied as denied:
-            await response.whole(denial(denied.status))
+            await self.service.authorize(caller)
+        except RequestDenied as denied:
+            await response.send_response(denial_response(denied.status))
             return
-        refused = envelope_error(content)
+        refused = find_message_error(content)
         if refused is not None:
-            await response.whole(json_reply(400, refused))
+            await response.send_response(json_response(400, refused))
         else:
             state = {**scope.get("state", {}), "caller": caller}
-            await self._mcp({**scope, "state": state}, replayed(content, receive), response)
+            await self._sdk_app({**scope, "state": state}, replay_body(content, receive), response)
 
-    async def _answer(self, fast: FastPath, call: Call, caller: Caller) -> Reply:
+    async def _call_tool_directly(self, codec: DirectCallCodec, call: ToolCall, caller: Caller) -> HttpResponse:
         """Answer a usual tool call directly."""
         try:
-            answer = await self.service.call(caller, call.tool, call.arguments)
-            headers, content = fast.answer(call, answer)
-        except Denied as denied:
-            return denial(denied.status)
+            answer = await self.service.call_tool(caller, call.tool, call.arguments)
+            headers, content = codec.encode_result(call, answer)
+        except RequestDenied as denied:
+            return denial_response(denied.status)
         except Exception:  # noqa: BLE001
             _log.exception("%s failed", call.tool.name)
-            headers, content = fast.failure(call)
-        return Reply(200, headers, content)
+            headers, content = codec.encode_internal_error(call)
+        return HttpResponse(200, headers, content)
 
-    def understand(self, headers: Headers) -> Plain | None:
+    def parse_headers(self, headers: Headers) -> ParsedHeaders | None:
         """What the headers of a POST to /mcp say, where they say nothing but the usual."""
         authorizations = [value for name, value in headers if name == b"authorization"]
-        if self._fast is None or len(authorizations) != 1 or self._security.check(headers) is not None:
+        if (
+            self._direct_codec is None
+            or len(authorizations) != 1
+            or self._host_origin_policy.find_violation(headers) is not None
+        ):
             return None
-        key = bearer_key(authorizations[0].decode("latin-1"))
-        spoken = self._fast.heed(headers)
-        return None if key is None or spoken is None else Plain(key, spoken)
+        key = bearer_token_fingerprint(authorizations[0].decode("latin-1"))
+        spoken = self._direct_codec.parse_headers(headers)
+        return None if key is None or spoken is None else ParsedHeaders(key, spoken)
 
-    def recognise(self, plain: Plain, content: bytes) -> Usual | None:
+    def parse_direct_call(self, headers: ParsedHeaders, content: bytes) -> DirectCall | None:
         """The usual tool call that a head and its body make; None where it is not one."""
-        assert self._fast is not None
+        assert self._direct_codec is not None
         # Before anything is decoded: strangers are refused by the longer way, which reads nothing of theirs.
-        ctx = self.service.callers.find_cached(plain.key)
-        call = None if ctx is None else self._fast.recognise(plain.spoken, content)
-        return None if call is None or ctx is None else Usual(call, ctx)
+        ctx = self.service.caller_cache.find_cached(headers.token_fingerprint)
+        call = None if ctx is None else self._direct_codec.parse_call(headers.protocol, content)
+        return None if call is None or ctx is None else DirectCall(call, ctx)
 
-    async def answer(self, usual: Usual, request_id: str) -> Reply:
+    async def answer_direct_call(self, direct_call: DirectCall, request_id: str) -> HttpResponse:
         """Answer a usual tool call. Whoever sends the reply adds the header with the request's id."""
-        assert self._fast is not None
-        belongs_to.set((REQUEST_ID, request_id))
+        assert self._direct_codec is not None
+        log_context.set((REQUEST_ID, request_id))
         started = time.perf_counter()
         status = 0
         try:
-            if self._limit.admit(usual.ctx):
-                reply = await self._answer(self._fast, usual.call, Caller(usual.ctx))
+            if self._rate_limit.allow(direct_call.ctx):
+                reply = await self._call_tool_directly(self._direct_codec, direct_call.call, Caller(direct_call.ctx))
             else:
-                self.service.calls.add(usual.call.tool.name, "rate_limited")
-                reply = denial(429)
+                self.service.call_counts.increment(direct_call.call.tool.name, "rate_limited")
+                reply = denial_response(429)
             status = reply.status
         finally:
-            self._note("POST", "/mcp", status, started)
+            self._record_request("POST", "/mcp", status, started)
         return reply
 
-    def _note(self, method: str, path: str, status: int, started: float) -> None:
+    def _record_request(self, method: str, path: str, status: int, started: float) -> None:
         """Count an answered request, and write the one line about it."""
-        self.requests.add(str(status))
+        self.request_counts.increment(str(status))
         taken = round((time.perf_counter() - started) * 1000, 1)
         fields = {"method": method, "path": path[:100], "status": status, "ms": taken}
         _log.info("request", extra={"fields": fields})
 
-    def late(self, usual: Usual, reply: Reply) -> bytes:
+    def encode_stream_event(self, direct_call: DirectCall, http_response: HttpResponse) -> bytes:
         """A reply as an event of a stream that began while it was waited for."""
-        assert self._fast is not None
-        return self._fast.late(usual.call, reply.status, reply.body)
+        assert self._direct_codec is not None
+        return self._direct_codec.encode_stream_event(direct_call.call, http_response.status, http_response.body)
 
 
-def _caller_of(ctx: Context) -> Caller:
+def _get_caller(ctx: RequestContext) -> Caller:
     request = ctx.request
     assert isinstance(request, Request)
     caller: Caller = request.scope["state"]["caller"]

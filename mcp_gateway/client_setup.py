@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bus import client_setup
-from bus.client_setup import Addresses
-from bus.tenancy.invites import Created
-from bus.tenancy.participations import Grant
-from mcp_gateway.render import iso
+from bus.client_setup import Endpoints
+from bus.tenancy.invites import CreatedInvite
+from bus.tenancy.participations import IssuedParticipation
+from mcp_gateway.render import format_time
 
 
-def setup_card(addresses: Addresses, grant: Grant) -> dict[str, Any]:
+def render_setup(addresses: Endpoints, grant: IssuedParticipation) -> dict[str, Any]:
     """The answer of admin_provision and admin_rotate."""
     return {
         "project": grant.project,
@@ -19,21 +19,21 @@ def setup_card(addresses: Addresses, grant: Grant) -> dict[str, Any]:
         "lane": grant.lane,
         "is_admin": grant.is_admin,
         "token": grant.token,
-        "setup": client_setup.setup(addresses, grant.token),
+        "setup": client_setup.build_setup(addresses, grant.token),
     }
 
 
-def invite_card(addresses: Addresses, created: Created) -> dict[str, Any]:
+def render_invite(addresses: Endpoints, created: CreatedInvite) -> dict[str, Any]:
     """The answer of create_invite."""
     return {
         "code": created.code,
-        "expires_at": iso(created.expires_at),
+        "expires_at": format_time(created.expires_at),
         "redeem_url": client_setup.redeem_url(addresses, created.code),
         "invite_prompt": client_setup.invite_prompt(addresses, created.code, created.project, created.participant_name),
     }
 
 
-RENDERERS: Mapping[type, Callable[[Addresses, Any], dict[str, Any]]] = {
-    Grant: setup_card,
-    Created: invite_card,
+RESULT_RENDERERS: Mapping[type, Callable[[Endpoints, Any], dict[str, Any]]] = {
+    IssuedParticipation: render_setup,
+    CreatedInvite: render_invite,
 }

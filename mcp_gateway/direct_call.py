@@ -19,60 +19,62 @@ from mcp_types.methods import validate_client_request
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
-from mcp_gateway.mcp_server import DENIED, INTERNAL_MESSAGE, SERVER_ERROR
-from mcp_gateway.service import Answer
+from mcp_gateway.mcp_server import DENIAL_MESSAGES, INTERNAL_MESSAGE, SERVER_ERROR
+from mcp_gateway.service import ToolResult
 from mcp_gateway.tool_registry import Tool
 
 _log = logging.getLogger(__name__)
 
 # What an older client that sends no version is taken to speak.
-_UNVERSIONED = "2025-03-26"
-_METHOD = "tools/call"
-_JSON = b"application/json"
-_SSE = b"text/event-stream"
+_DEFAULT_PROTOCOL_VERSION = "2025-03-26"
+_TOOLS_CALL = "tools/call"
+_JSON_CONTENT_TYPE = b"application/json"
+_SSE_CONTENT_TYPE = b"text/event-stream"
 # Envelopes differ by client, not by call; past this many kinds something is odd and all are checked again.
-_MOST_ENVELOPES = 4096
-_LONGEST_ENVELOPE = 2048
+_MAX_CACHED_ENVELOPES = 4096
+_MAX_CACHED_ENVELOPE_BYTES = 2048
 
-_READ = frozenset(
+_RELEVANT_HEADERS = frozenset(
     {b"accept", b"content-type", b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"content-encoding"}
 )
 
 # How clients write that they accept both forms of an answer; the SDK reads every other spelling.
-_ACCEPTS_BOTH = frozenset(
-    separator.join(order) for separator in (b", ", b",") for order in ((_JSON, _SSE), (_SSE, _JSON))
+_ACCEPT_JSON_AND_SSE = frozenset(
+    separator.join(order)
+    for separator in (b", ", b",")
+    for order in ((_JSON_CONTENT_TYPE, _SSE_CONTENT_TYPE), (_SSE_CONTENT_TYPE, _JSON_CONTENT_TYPE))
 )
-_JSON_HEADERS = [(b"content-type", _JSON)]
+_JSON_HEADERS = [(b"content-type", _JSON_CONTENT_TYPE)]
 SSE_HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"connection", b"keep-alive"),
-    (b"content-type", _SSE),
+    (b"content-type", _SSE_CONTENT_TYPE),
     (b"x-accel-buffering", b"no"),
 ]
 
 
 # Past this a number is not the same in every JSON parser.
-_EXACT = 2**53 - 1
+_MAX_SAFE_INTEGER = 2**53 - 1
 
 
-class _Params(msgspec.Struct, forbid_unknown_fields=True):
+class _ToolCallParams(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     arguments: dict[str, Any] | None = None
     meta: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="_meta")
 
 
-class _Request(msgspec.Struct, forbid_unknown_fields=True):
+class _ToolCallRequest(msgspec.Struct, forbid_unknown_fields=True):
     jsonrpc: Literal["2.0"]
-    id: Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)] | str
+    id: Annotated[int, msgspec.Meta(ge=-_MAX_SAFE_INTEGER, le=_MAX_SAFE_INTEGER)] | str
     method: Literal["tools/call"]
-    params: _Params
+    params: _ToolCallParams
 
 
-_decoder = msgspec.json.Decoder(_Request)
+_request_decoder = msgspec.json.Decoder(_ToolCallRequest)
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class ProtocolInfo:
     """What the headers of a usual tool call say.
 
     Attributes:
@@ -80,11 +82,11 @@ class Spoken:
     """
 
     version: str
-    tool: str | None
+    tool_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     """A usual tool call, ready to be made.
 
     Attributes:
@@ -94,115 +96,117 @@ class Call:
 
     tool: Tool
     arguments: dict[str, Any] | None
-    id: bytes
-    modern: bool
+    id_json: bytes
+    is_modern: bool
 
 
-class FastPath:
+class DirectCallCodec:
     """Recognises usual calls, and writes their answers as the SDK would."""
 
     def __init__(self, tools: Mapping[str, Tool], server: Server[Any]) -> None:
         self._tools = tools
-        self._stamp = msgspec.json.encode(server.server_info_stamp)
-        self._envelopes: dict[tuple[str, bytes], None] = {}
+        self._server_info_json = msgspec.json.encode(server.server_info_stamp)
+        self._valid_envelopes: dict[tuple[str, bytes], None] = {}
 
-    def heed(self, headers: Iterable[tuple[bytes, bytes]]) -> Spoken | None:
+    def parse_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> ProtocolInfo | None:
         """What a request's headers say of the call in its body, or None where the SDK shall look at it."""
         sent: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name in _READ:
+            if name in _RELEVANT_HEADERS:
                 if name in sent:
                     return None
                 sent[name] = value
         content_type = sent.get(b"content-type", b"")
-        if content_type != _JSON and not content_type.startswith(b"application/json;"):
+        if content_type != _JSON_CONTENT_TYPE and not content_type.startswith(b"application/json;"):
             return None
-        if b"content-encoding" in sent or sent.get(b"accept") not in _ACCEPTS_BOTH:
+        if b"content-encoding" in sent or sent.get(b"accept") not in _ACCEPT_JSON_AND_SSE:
             return None
         version = sent.get(b"mcp-protocol-version")
         if version == LATEST_MODERN_VERSION.encode():
             named = self._tools.get(sent.get(b"mcp-name", b"").decode("latin-1"))
-            if named is None or sent.get(b"mcp-method") != _METHOD.encode():
+            if named is None or sent.get(b"mcp-method") != _TOOLS_CALL.encode():
                 return None
-            return Spoken(LATEST_MODERN_VERSION, named.name)
-        spoken = _UNVERSIONED if version is None else version.decode("latin-1")
-        return Spoken(spoken, None) if spoken in HANDSHAKE_PROTOCOL_VERSIONS else None
+            return ProtocolInfo(LATEST_MODERN_VERSION, named.name)
+        spoken = _DEFAULT_PROTOCOL_VERSION if version is None else version.decode("latin-1")
+        return ProtocolInfo(spoken, None) if spoken in HANDSHAKE_PROTOCOL_VERSIONS else None
 
-    def recognise(self, spoken: Spoken, body: bytes) -> Call | None:
+    def parse_call(self, protocol: ProtocolInfo, body: bytes) -> ToolCall | None:
         """The call that a request makes, or None where the SDK shall look at it."""
         try:
-            request = _decoder.decode(body)
+            request = _request_decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         params = request.params
         tool = self._tools.get(params.name)
-        modern = spoken.tool is not None
-        if tool is None or (modern and spoken.tool != params.name):
+        modern = protocol.tool_name is not None
+        if tool is None or (modern and protocol.tool_name != params.name):
             return None
-        if not self._passes(spoken.version, params.meta, modern):
+        if not self._is_valid_envelope(protocol.version, params.meta, modern):
             return None
-        if tool.waits and _wants_progress(params.meta):
+        if tool.is_long_poll and _wants_progress(params.meta):
             return None
-        return Call(tool, params.arguments, msgspec.json.encode(request.id), modern)
+        return ToolCall(tool, params.arguments, msgspec.json.encode(request.id), modern)
 
-    def answer(self, call: Call, answer: Answer) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    def encode_result(self, call: ToolCall, result: ToolResult) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The headers and the body that carry a tool's answer."""
-        content = msgspec.json.encode(answer.content) if answer.is_error else answer.text.encode()
+        content = msgspec.json.encode(result.content) if result.is_error else result.text.encode()
         parts = (
             b'"result":{"content":[{"text":',
-            msgspec.json.encode(answer.text),
-            b',"type":"text"}],"isError":true' if answer.is_error else b',"type":"text"}],"isError":false',
-            b',"resultType":"complete"' if call.modern else b"",
+            msgspec.json.encode(result.text),
+            b',"type":"text"}],"isError":true' if result.is_error else b',"type":"text"}],"isError":false',
+            b',"resultType":"complete"' if call.is_modern else b"",
             b',"structuredContent":',
             content,
-            b',"_meta":{"io.modelcontextprotocol/serverInfo":' + self._stamp + b"}}" if call.modern else b"}",
+            b',"_meta":{"io.modelcontextprotocol/serverInfo":' + self._server_info_json + b"}}"
+            if call.is_modern
+            else b"}",
         )
-        return self._carry(call, b"".join(parts))
+        return self._encode_response(call, b"".join(parts))
 
-    def failure(self, call: Call) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    def encode_internal_error(self, call: ToolCall) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The headers and the body that say that a defect of ours was met."""
         error = msgspec.json.encode({"code": INTERNAL_ERROR, "message": INTERNAL_MESSAGE})
-        return self._carry(call, b'"error":' + error)
+        return self._encode_response(call, b'"error":' + error)
 
-    def late(self, call: Call, status: int, body: bytes) -> bytes:
+    def encode_stream_event(self, call: ToolCall, status: int, body: bytes) -> bytes:
         """An answer as an event of a stream that began before there was one; `status` is what it would have been."""
         if status != 200:
-            error = msgspec.json.encode({"code": SERVER_ERROR, "message": DENIED[status]})
-            return _event(self._message(call, b'"error":' + error))
-        return _event(body) if call.modern else body
+            error = msgspec.json.encode({"code": SERVER_ERROR, "message": DENIAL_MESSAGES[status]})
+            return _encode_sse_event(self._encode_message(call, b'"error":' + error))
+        return _encode_sse_event(body) if call.is_modern else body
 
-    def _carry(self, call: Call, member: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        message = self._message(call, member)
-        if call.modern:
+    def _encode_response(self, call: ToolCall, member: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        message = self._encode_message(call, member)
+        if call.is_modern:
             return [(b"content-length", str(len(message)).encode()), *_JSON_HEADERS], message
-        return SSE_HEADERS, _event(message)
+        return SSE_HEADERS, _encode_sse_event(message)
 
-    def _message(self, call: Call, member: bytes) -> bytes:
-        return b'{"jsonrpc":"2.0","id":' + call.id + b"," + member + b"}"
+    def _encode_message(self, call: ToolCall, member: bytes) -> bytes:
+        return b'{"jsonrpc":"2.0","id":' + call.id_json + b"," + member + b"}"
 
-    def _passes(self, version: str, raw: msgspec.Raw | msgspec.UnsetType, modern: bool) -> bool:
+    def _is_valid_envelope(self, version: str, raw_meta: msgspec.Raw | msgspec.UnsetType, is_modern: bool) -> bool:
         """Whether the SDK accepts this envelope; each kind is asked once."""
-        if isinstance(raw, msgspec.UnsetType):
-            return not modern
-        key = (version, bytes(raw))
-        if key in self._envelopes:
+        if isinstance(raw_meta, msgspec.UnsetType):
+            return not is_modern
+        key = (version, bytes(raw_meta))
+        if key in self._valid_envelopes:
             return True
         try:
-            params = {"name": "x", "arguments": {}, "_meta": msgspec.json.decode(raw)}
-            validate_client_request(_METHOD, version, params)
+            params = {"name": "x", "arguments": {}, "_meta": msgspec.json.decode(raw_meta)}
+            validate_client_request(_TOOLS_CALL, version, params)
         except (ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        if modern:
+        if is_modern:
             # The headers that mirror the body were compared above; these stand in for them.
-            mirrored = {"mcp-protocol-version": version, "mcp-method": _METHOD, "mcp-name": "x"}
-            verdict = classify_inbound_request({"method": _METHOD, "params": params}, headers=mirrored)
+            mirrored = {"mcp-protocol-version": version, "mcp-method": _TOOLS_CALL, "mcp-name": "x"}
+            verdict = classify_inbound_request({"method": _TOOLS_CALL, "params": params}, headers=mirrored)
             if isinstance(verdict, InboundLadderRejection):
                 return False
         # A progress token is new with each call and not worth remembering; what is long is no usual envelope.
-        if not _wants_progress(raw) and len(key[1]) <= _LONGEST_ENVELOPE:
-            if len(self._envelopes) >= _MOST_ENVELOPES:
-                self._envelopes.clear()
-            self._envelopes[key] = None
+        if not _wants_progress(raw_meta) and len(key[1]) <= _MAX_CACHED_ENVELOPE_BYTES:
+            if len(self._valid_envelopes) >= _MAX_CACHED_ENVELOPES:
+                self._valid_envelopes.clear()
+            self._valid_envelopes[key] = None
         return True
 
 
@@ -210,5 +214,5 @@ def _wants_progress(meta: msgspec.Raw | msgspec.UnsetType) -> bool:
     return not isinstance(meta, msgspec.UnsetType) and b"progressToken" in bytes(meta)
 
 
-def _event(message: bytes) -> bytes:
+def _encode_sse_event(message: bytes) -> bytes:
     return b"event: message\r\ndata: " + message + b"\r\n\r\n"

@@ -12,122 +12,128 @@ from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from bus.operations.logs import belongs_to
+from bus.operations.logs import log_context
 
 _T = TypeVar("_T")
-_About = tuple[str, str] | None
-_Item = tuple[Callable[[], Any], asyncio.Future[Any], _About]
+_LogContext = tuple[str, str] | None
+_WorkItem = tuple[Callable[[], Any], asyncio.Future[Any], _LogContext]
 
 
-class Threads:
+class FairExecutor:
     """A fixed number of threads, and a queue in front of them for each who asks.
 
     Everything but the work itself happens on the event loop, which therefore needs no lock.
     """
 
-    def __init__(self, count: int, name: str) -> None:
-        self._work: SimpleQueue[tuple[Hashable, Callable[[], Any], asyncio.Future[Any], _About] | None] = SimpleQueue()
-        self._done: deque[tuple[Hashable, asyncio.Future[Any], Any, BaseException | None]] = deque()
+    def __init__(self, thread_count: int, name: str) -> None:
+        self._work_queue: SimpleQueue[tuple[Hashable, Callable[[], Any], asyncio.Future[Any], _LogContext] | None] = (
+            SimpleQueue()
+        )
+        self._completed: deque[tuple[Hashable, asyncio.Future[Any], Any, BaseException | None]] = deque()
         # Who waits, in the order of their turns. What is handed to the threads is not taken back, so it is little:
         # enough that a thread finds something to do before the loop has heard that it is free.
-        self._waiting: dict[Hashable, deque[_Item]] = {}
-        self._handed = 0
-        self._most_handed = 2 * count
+        self._queued_by_key: dict[Hashable, deque[_WorkItem]] = {}
+        self._dispatched = 0
+        self._max_dispatched = 2 * thread_count
         # A quarter of the threads is what one may hold, however much it asks for. Besides being fair to others it is
         # no slower for itself: on few cores, more at once only compete (docs/decisions/0012-fewer-hops.md).
-        self._by_key: Counter[Hashable] = Counter()
-        self._most_by_key = max(1, count // 4)
-        self._waking = False
-        self._closed = False
-        self._threads = [threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(count)]
+        self._dispatched_by_key: Counter[Hashable] = Counter()
+        self._max_dispatched_per_key = max(1, thread_count // 4)
+        self._is_wakeup_scheduled = False
+        self._is_closed = False
+        self._threads = [
+            threading.Thread(target=self._run_worker, name=f"{name}-{n}", daemon=True) for n in range(thread_count)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def run(self, work: Callable[[], _T], key: Hashable = None) -> "asyncio.Future[_T]":
+    def submit(self, work: Callable[[], _T], key: Hashable = None) -> "asyncio.Future[_T]":
         """Run work in a thread; call it on the event loop, which gets the result or the exception.
 
         Args:
             key: who asks; None for the process itself. Those who wait are served in turn.
         """
-        if self._closed:
+        if self._is_closed:
             raise RuntimeError("the threads have been closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         # What the thread logs belongs to the request that asked for it.
-        item = (work, future, belongs_to.get())
-        if self._may_go(key) and key not in self._waiting:
-            self._hand(key, item)
+        item = (work, future, log_context.get())
+        if self._can_dispatch(key) and key not in self._queued_by_key:
+            self._dispatch(key, item)
         else:
-            self._waiting.setdefault(key, deque()).append(item)
+            self._queued_by_key.setdefault(key, deque()).append(item)
         return future
 
     def close(self) -> None:
         """Finish what was given and end the threads."""
-        self._closed = True
-        for line in self._waiting.values():
+        self._is_closed = True
+        for line in self._queued_by_key.values():
             for item in line:
-                self._work.put((None, *item))
-        self._waiting.clear()
+                self._work_queue.put((None, *item))
+        self._queued_by_key.clear()
         for _ in self._threads:
-            self._work.put(None)
+            self._work_queue.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _may_go(self, key: Hashable) -> bool:
-        return self._handed < self._most_handed and (key is None or self._by_key[key] < self._most_by_key)
+    def _can_dispatch(self, key: Hashable) -> bool:
+        return self._dispatched < self._max_dispatched and (
+            key is None or self._dispatched_by_key[key] < self._max_dispatched_per_key
+        )
 
-    def _hand(self, key: Hashable, item: _Item) -> None:
-        self._handed += 1
-        self._by_key[key] += 1
-        self._work.put((key, *item))
+    def _dispatch(self, key: Hashable, item: _WorkItem) -> None:
+        self._dispatched += 1
+        self._dispatched_by_key[key] += 1
+        self._work_queue.put((key, *item))
 
-    def _hand_out(self) -> None:
+    def _dispatch_queued(self) -> None:
         """Hand work to the threads, one piece of each who waits at a time."""
         moved = True
-        while moved and self._handed < self._most_handed:
+        while moved and self._dispatched < self._max_dispatched:
             moved = False
-            for key in [key for key in self._waiting if self._may_go(key)]:
+            for key in [key for key in self._queued_by_key if self._can_dispatch(key)]:
                 # Whoever has more goes to the end of the line.
-                line = self._waiting.pop(key)
+                line = self._queued_by_key.pop(key)
                 item = line.popleft()
                 if line:
-                    self._waiting[key] = line
+                    self._queued_by_key[key] = line
                 if not item[1].cancelled():
-                    self._hand(key, item)
+                    self._dispatch(key, item)
                 moved = True
-                if self._handed >= self._most_handed:
+                if self._dispatched >= self._max_dispatched:
                     break
 
-    def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
+    def _run_worker(self) -> None:
+        while (item := self._work_queue.get()) is not None:
             key, work, future, about = item
-            belongs_to.set(about)
+            log_context.set(about)
             try:
-                self._done.append((key, future, work(), None))
+                self._completed.append((key, future, work(), None))
             except StopIteration:
                 # A future takes any exception but this one.
-                self._done.append((key, future, None, RuntimeError("the work raised StopIteration")))
+                self._completed.append((key, future, None, RuntimeError("the work raised StopIteration")))
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-                self._done.append((key, future, None, error))
+                self._completed.append((key, future, None, error))
             # A delivery that was asked for and has not begun takes this result along: it lowers the flag first.
-            if not self._waking:
-                self._waking = True
+            if not self._is_wakeup_scheduled:
+                self._is_wakeup_scheduled = True
                 try:
-                    future.get_loop().call_soon_threadsafe(self._deliver)
+                    future.get_loop().call_soon_threadsafe(self._deliver_results)
                 except RuntimeError:
                     # The loop is closed: nobody waits any more.
-                    self._waking = False
+                    self._is_wakeup_scheduled = False
             del item, work, future
 
-    def _deliver(self) -> None:
-        self._waking = False
-        while self._done:
-            key, future, result, error = self._done.popleft()
-            self._handed -= 1
-            self._by_key[key] -= 1
-            if not self._by_key[key]:
-                del self._by_key[key]
-            if self._waiting:
-                self._hand_out()
+    def _deliver_results(self) -> None:
+        self._is_wakeup_scheduled = False
+        while self._completed:
+            key, future, result, error = self._completed.popleft()
+            self._dispatched -= 1
+            self._dispatched_by_key[key] -= 1
+            if not self._dispatched_by_key[key]:
+                del self._dispatched_by_key[key]
+            if self._queued_by_key:
+                self._dispatch_queued()
             if future.cancelled():
                 continue
             if error is None:

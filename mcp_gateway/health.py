@@ -3,20 +3,20 @@
 from typing import Any
 
 from bus.db import schema_version
-from mcp_gateway.service import Denied, Service
+from mcp_gateway.service import RequestDenied, Service
 
 
-async def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
+async def check_readiness(service: Service) -> tuple[bool, dict[str, Any]]:
     """Check what the gateway needs: the database, and its schema. Redis is not needed to answer."""
 
     def ask() -> str | None:
-        with service.db.call() as conn:
-            return schema_version.current(conn.raw)
+        with service.db.connection() as conn:
+            return schema_version.find_schema_version(conn.raw)
 
     try:
-        found = await service.run(ask)
-    except Denied:
+        found = await service.run_in_thread(ask)
+    except RequestDenied:
         return False, {"ok": False, "database": "away"}
-    migrated = found == schema_version.EXPECTED
-    report = {"ok": migrated, "database": "ok", "migration": found, "expected": schema_version.EXPECTED}
+    migrated = found == schema_version.EXPECTED_SCHEMA_VERSION
+    report = {"ok": migrated, "database": "ok", "migration": found, "expected": schema_version.EXPECTED_SCHEMA_VERSION}
     return migrated, report

@@ -6,8 +6,8 @@ from typing import Any
 
 Headers = list[tuple[bytes, bytes]]
 
-_RETRY_AFTER = {429: "1", 503: "2"}
-_BODIES = {
+_RETRY_AFTER_SECONDS = {429: "1", 503: "2"}
+_DENIAL_BODIES = {
     401: {
         "error": "unauthorized",
         "message": "Send a live token as Authorization: Bearer lbus_…; an owner or project-admin mints one.",
@@ -22,7 +22,7 @@ _BODIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpResponse:
     """One HTTP answer."""
 
     status: int
@@ -30,12 +30,12 @@ class Reply:
     body: bytes
 
 
-def id_header(request_id: str) -> tuple[bytes, bytes]:
+def request_id_header(request_id: str) -> tuple[bytes, bytes]:
     """The header that says which request an answer is for."""
     return (b"x-request-id", request_id.encode())
 
 
-def json_reply(status: int, body: dict[str, Any], headers: Headers | None = None) -> Reply:
+def json_response(status: int, body: dict[str, Any], headers: Headers | None = None) -> HttpResponse:
     """A JSON object, with headers of its own where it has some."""
     content = json.dumps(body, ensure_ascii=False).encode()
     head = [
@@ -44,14 +44,14 @@ def json_reply(status: int, body: dict[str, Any], headers: Headers | None = None
         (b"cache-control", b"no-store"),
         *(headers or []),
     ]
-    return Reply(status, head, content)
+    return HttpResponse(status, head, content)
 
 
-def denial(status: int, *, close: bool = False) -> Reply:
+def denial_response(status: int, *, close_connection: bool = False) -> HttpResponse:
     """401, 403, 429 or 503 with its documented body; `close` where the request was not read to its end."""
-    headers = [(b"connection", b"close")] if close else []
+    headers = [(b"connection", b"close")] if close_connection else []
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status in _RETRY_AFTER:
-        headers.append((b"retry-after", _RETRY_AFTER[status].encode()))
-    return json_reply(status, _BODIES[status], headers)
+    if status in _RETRY_AFTER_SECONDS:
+        headers.append((b"retry-after", _RETRY_AFTER_SECONDS[status].encode()))
+    return json_response(status, _DENIAL_BODIES[status], headers)

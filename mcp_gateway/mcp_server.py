@@ -41,52 +41,52 @@ from bus.errors import BusError
 from mcp_gateway.caller import Caller
 from mcp_gateway.prompts import PROMPTS
 from mcp_gateway.resources import RESOURCES
-from mcp_gateway.service import Denied, Service
+from mcp_gateway.service import RequestDenied, Service
 from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tools import all_tools
 
-Context = ServerRequestContext[Any, Any]
+RequestContext = ServerRequestContext[Any, Any]
 _log = logging.getLogger(__name__)
-DENIED = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
+DENIAL_MESSAGES = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
 SERVER_ERROR = -32000
 INTERNAL_MESSAGE = "Internal error; the bus has logged it."
 
 
-def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Server[Any]:
+def build_server(service: Service, get_caller: Callable[[RequestContext], Caller]) -> Server[Any]:
     """The MCP server over a service.
 
     Args:
         caller_of: finds the caller of a request: from its HTTP request, or the process's own on stdio.
     """
     tools = all_tools()
-    wire_tools = {name: _wire_tool(tool) for name, tool in tools.items()}
+    wire_tools = {name: _to_mcp_tool(tool) for name, tool in tools.items()}
     lists = {
         is_admin: ListToolsResult(
-            tools=[wire_tools[name] for name, tool in tools.items() if is_admin or not tool.admin]
+            tools=[wire_tools[name] for name, tool in tools.items() if is_admin or not tool.admin_only]
         )
         for is_admin in (False, True)
     }
 
-    async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        _no_cursor(params)
-        standing = await service.standing(caller_of(ctx))
+    async def list_tools(ctx: RequestContext, params: PaginatedRequestParams | None) -> ListToolsResult:
+        _reject_cursor(params)
+        standing = await service.authorize(get_caller(ctx))
         return lists[standing is not None and standing.is_admin]
 
-    async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult:
+    async def call_tool(ctx: RequestContext, params: CallToolRequestParams) -> CallToolResult:
         tool = tools.get(params.name)
         if tool is None:
-            await service.standing(caller_of(ctx))
+            await service.authorize(get_caller(ctx))
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {_printable(params.name)}")
-        progress = ctx.session.report_progress if tool.waits else None
-        answer = await service.call(caller_of(ctx), tool, params.arguments, progress)
+        progress = ctx.session.report_progress if tool.is_long_poll else None
+        answer = await service.call_tool(get_caller(ctx), tool, params.arguments, progress)
         return CallToolResult(
             content=[TextContent(type="text", text=answer.text)],
             structured_content=answer.content,
             is_error=answer.is_error,
         )
 
-    async def list_resources(ctx: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-        _no_cursor(params)
+    async def list_resources(ctx: RequestContext, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        _reject_cursor(params)
         return ListResourcesResult(
             resources=[
                 WireResource(uri=one.uri, name=one.name, description=one.description, mime_type=one.mime_type)
@@ -94,28 +94,28 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
             ]
         )
 
-    async def list_templates(ctx: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        _no_cursor(params)
+    async def list_templates(ctx: RequestContext, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        _reject_cursor(params)
         return ListResourceTemplatesResult(resource_templates=[])
 
-    async def read_resource(ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        caller = caller_of(ctx)
+    async def read_resource(ctx: RequestContext, params: ReadResourceRequestParams) -> ReadResourceResult:
+        caller = get_caller(ctx)
         resource = RESOURCES.get(params.uri)
         if resource is None:
-            await service.standing(caller)
+            await service.authorize(caller)
             raise MCPError(INVALID_PARAMS, "Resource not found", {"uri": _printable(params.uri)})
         who = caller.ctx
-        if resource.read is None or who is None:
+        if resource.query is None or who is None:
             text = resource.text
         else:
-            text, shown = await service.read(caller, lambda conn: resource.content(conn, who))
-            service.seen.show(who, shown)
+            text, shown = await service.run_as_caller(caller, lambda conn: resource.read_content(conn, who))
+            service.activity.record_shown_posts(who, shown)
         return ReadResourceResult(
             contents=[TextResourceContents(uri=resource.uri, mime_type=resource.mime_type, text=text)]
         )
 
-    async def list_prompts(ctx: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
-        _no_cursor(params)
+    async def list_prompts(ctx: RequestContext, params: PaginatedRequestParams | None) -> ListPromptsResult:
+        _reject_cursor(params)
         return ListPromptsResult(
             prompts=[
                 WirePrompt(
@@ -130,12 +130,12 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
             ]
         )
 
-    async def get_prompt(ctx: Context, params: GetPromptRequestParams) -> GetPromptResult:
+    async def get_prompt(ctx: RequestContext, params: GetPromptRequestParams) -> GetPromptResult:
         prompt = PROMPTS.get(params.name)
         if prompt is None:
             raise MCPError(INVALID_PARAMS, f"Unknown prompt: {_printable(params.name)}")
         try:
-            words = prompt.text(params.arguments or {})
+            words = prompt.render(params.arguments or {})
         except BusError as error:
             raise MCPError(INVALID_PARAMS, error.message) from None
         return GetPromptResult(
@@ -143,19 +143,19 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
             messages=[PromptMessage(role="user", content=TextContent(type="text", text=words))],
         )
 
-    async def listen(ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
-        return await service.listen(caller_of(ctx), ctx, params)
+    async def listen(ctx: RequestContext, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        return await service.listen(get_caller(ctx), ctx, params)
 
-    async def guard(ctx: Context, call_next: CallNext) -> HandlerResult:
+    async def guard(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         """Every request of a token that is no longer good is denied, whatever it asks for."""
-        caller = caller_of(ctx)
+        caller = get_caller(ctx)
         try:
             # Tool calls and lists that need the caller ask in their own statement.
             if ctx.method not in ("tools/call", "tools/list") and ctx.request_id is not None:
-                await service.standing(caller)
+                await service.authorize(caller)
             return await call_next(ctx)
-        except Denied as denied:
-            raise MCPError(SERVER_ERROR, DENIED[denied.status]) from None
+        except RequestDenied as denied:
+            raise MCPError(SERVER_ERROR, DENIAL_MESSAGES[denied.status]) from None
         except (MCPError, ValidationError):
             raise
         except Exception:  # noqa: BLE001
@@ -189,7 +189,7 @@ def build_server(service: Service, caller_of: Callable[[Context], Caller]) -> Se
     return server
 
 
-def _wire_tool(tool: Tool) -> WireTool:
+def _to_mcp_tool(tool: Tool) -> WireTool:
     return WireTool(
         name=tool.name,
         description=tool.description,
@@ -198,7 +198,7 @@ def _wire_tool(tool: Tool) -> WireTool:
     )
 
 
-def _no_cursor(params: PaginatedRequestParams | None) -> None:
+def _reject_cursor(params: PaginatedRequestParams | None) -> None:
     if params is not None and params.cursor is not None:
         raise MCPError(INVALID_PARAMS, "Invalid cursor: this list has one page; leave cursor out.")
 

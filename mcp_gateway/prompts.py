@@ -14,9 +14,9 @@ class Prompt:
     name: str
     description: str
     arguments: tuple[tuple[str, str, bool], ...]
-    write: Callable[[Mapping[str, str]], str]
+    build_text: Callable[[Mapping[str, str]], str]
 
-    def text(self, arguments: Mapping[str, str]) -> str:
+    def render(self, arguments: Mapping[str, str]) -> str:
         """The prompt's words.
 
         Raises:
@@ -28,13 +28,13 @@ class Prompt:
                 raise InvalidArgument(f"{self.name} takes: {', '.join(sorted(known)) or 'no arguments'}.")
         for name, _, required in self.arguments:
             if name in arguments:
-                validation.words(arguments[name], name, 500)
+                validation.free_text(arguments[name], name, 500)
             elif required:
                 raise InvalidArgument(f"{self.name} needs {name}.")
-        return self.write(arguments)
+        return self.build_text(arguments)
 
 
-def _start(arguments: Mapping[str, str]) -> str:
+def _start_session_text(arguments: Mapping[str, str]) -> str:
     lane = arguments.get("lane")
     join = f"Register in lane {lane} with a status" if lane else "Register your lane with a status"
     return (
@@ -45,7 +45,7 @@ def _start(arguments: Mapping[str, str]) -> str:
     )
 
 
-def _handoff(arguments: Mapping[str, str]) -> str:
+def _handoff_text(arguments: Mapping[str, str]) -> str:
     about = f" about {arguments['ref']}" if "ref" in arguments else ""
     return (
         f"Hand over to {arguments['to']}{about} on LLM Bus. Write one post: what is done, what is not, what you "
@@ -62,7 +62,7 @@ PROMPTS = {
             "start_session",
             "Greet the bus: what is new, who is here, what is asked of us",
             (("lane", "The lane to register in", False),),
-            _start,
+            _start_session_text,
         ),
         Prompt(
             "handoff",
@@ -71,7 +71,7 @@ PROMPTS = {
                 ("to", "A lane or a participant", True),
                 ("ref", "The artifact: a PR, a commit, an ADR", False),
             ),
-            _handoff,
+            _handoff_text,
         ),
     )
 }

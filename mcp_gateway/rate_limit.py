@@ -15,84 +15,84 @@ from redis.exceptions import RedisError
 from bus.ctx import Ctx
 
 _BURST_SECONDS = 10
-_SHARE_SECONDS = 1.0
-_STOP_SECONDS = 2.0
-_MOST_BUCKETS = 10_000
+_SHARE_INTERVAL_SECONDS = 1.0
+_STOP_TIMEOUT_SECONDS = 2.0
+_MAX_BUCKETS = 10_000
 
 
 class RateLimit:
     """A token bucket per bearer token; off at 0. Idle buckets are forgotten when they are full again."""
 
     def __init__(self, per_minute: int, redis_url: str | None = None) -> None:
-        self._rate = per_minute / 60
-        self._burst = max(1.0, self._rate * _BURST_SECONDS)
-        self._url = redis_url
+        self._rate_per_second = per_minute / 60
+        self._burst = max(1.0, self._rate_per_second * _BURST_SECONDS)
+        self._redis_url = redis_url
         self._buckets: dict[int | None, tuple[float, float]] = {}
-        self._admitted: Counter[int | None] = Counter()
+        self._unshared_counts: Counter[int | None] = Counter()
         # What all processes together had admitted when this one last asked.
-        self._totals: dict[int | None, int] = {}
+        self._shared_totals: dict[int | None, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to share, where there is something to share and a place for it."""
-        if self._rate and self._url is not None:
-            self._task = asyncio.create_task(self._share_for_ever(self._url))
+        if self._rate_per_second and self._redis_url is not None:
+            self._task = asyncio.create_task(self._share_loop(self._redis_url))
 
     async def stop(self) -> None:
         """End what `start` began."""
         if self._task is not None:
             self._task.cancel()
             # Not for ever: a client library that swallows a cancellation must not keep the process.
-            await asyncio.wait([self._task], timeout=_STOP_SECONDS)
+            await asyncio.wait([self._task], timeout=_STOP_TIMEOUT_SECONDS)
 
-    def admit(self, ctx: Ctx) -> bool:
+    def allow(self, ctx: Ctx) -> bool:
         """Count one call; whether it may go on."""
-        if self._rate == 0:
+        if self._rate_per_second == 0:
             return True
         now = time.monotonic()
-        left = self._left(ctx.token_id, now)
+        left = self._available_tokens(ctx.token_id, now)
         admitted = left >= 1
         self._buckets[ctx.token_id] = (left - 1 if admitted else left, now)
         if admitted and self._task is not None:
-            self._admitted[ctx.token_id] += 1
-        if len(self._buckets) > _MOST_BUCKETS:
-            self._forget(now)
+            self._unshared_counts[ctx.token_id] += 1
+        if len(self._buckets) > _MAX_BUCKETS:
+            self._drop_full_buckets(now)
         return admitted
 
-    def _left(self, token: int | None, now: float) -> float:
-        left, at = self._buckets.get(token, (self._burst, now))
-        return min(self._burst, left + (now - at) * self._rate)
+    def _available_tokens(self, token_id: int | None, now: float) -> float:
+        left, at = self._buckets.get(token_id, (self._burst, now))
+        return min(self._burst, left + (now - at) * self._rate_per_second)
 
-    def _forget(self, now: float) -> None:
-        full_after = self._burst / self._rate
+    def _drop_full_buckets(self, now: float) -> None:
+        full_after = self._burst / self._rate_per_second
         self._buckets = {key: value for key, value in self._buckets.items() if now - value[1] < full_after}
-        self._totals = {key: value for key, value in self._totals.items() if key in self._buckets}
+        self._shared_totals = {key: value for key, value in self._shared_totals.items() if key in self._buckets}
 
-    async def _share_for_ever(self, url: str) -> None:
-        async with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+    async def _share_loop(self, redis_url: str) -> None:
+        async with Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2) as client:
             while True:
-                await asyncio.sleep(_SHARE_SECONDS)
-                if not self._admitted:
+                await asyncio.sleep(_SHARE_INTERVAL_SECONDS)
+                if not self._unshared_counts:
                     continue
-                admitted, self._admitted = self._admitted, Counter()
+                admitted, self._unshared_counts = self._unshared_counts, Counter()
                 try:
                     await self._share(client, admitted)
                 except (RedisError, OSError):
                     # Redis is away: until it returns each process counts for itself.
-                    self._totals.clear()
+                    self._shared_totals.clear()
 
-    async def _share(self, client: Redis, admitted: Counter[int | None]) -> None:
+    async def _share(self, client: Redis, counts: Counter[int | None]) -> None:
         # As long as a bucket takes to fill from its lowest.
-        seconds = round(2 * self._burst / self._rate) + 1
+        seconds = round(2 * self._burst / self._rate_per_second) + 1
         async with client.pipeline(transaction=False) as pipeline:
-            for token, count in admitted.items():
+            for token, count in counts.items():
                 pipeline.incrby(f"llm-bus:calls:{token}", count)
                 pipeline.expire(f"llm-bus:calls:{token}", seconds)
             answers = await pipeline.execute()
         now = time.monotonic()
-        for (token, count), total in zip(admitted.items(), answers[::2], strict=True):
-            before = self._totals.get(token)
-            self._totals[token] = total
+        for (token, count), total in zip(counts.items(), answers[::2], strict=True):
+            before = self._shared_totals.get(token)
+            self._shared_totals[token] = total
             if before is not None and total - before > count:
                 others = total - before - count
-                self._buckets[token] = (max(self._left(token, now) - others, -self._burst), now)
+                self._buckets[token] = (max(self._available_tokens(token, now) - others, -self._burst), now)

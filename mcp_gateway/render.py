@@ -8,15 +8,15 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 # `from` is a keyword of Python and the field's name on the wire.
-_WIRE_NAMES = {"sender": "from"}
-UNREAD = "unread"
+_JSON_NAMES = {"sender": "from"}
+UNREAD_FIELD = "unread"
 # What the engine tells its door and not the client.
-_INNER = frozenset({UNREAD, "surfacing"})
+_INTERNAL_FIELDS = frozenset({UNREAD_FIELD, "surfacing"})
 
 
-def iso(at: datetime) -> str:
+def format_time(time: datetime) -> str:
     """A time as clients get it: ISO 8601, UTC, milliseconds, `Z`."""
-    return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
+    return f"{time.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def render(value: Any) -> Any:
@@ -25,18 +25,18 @@ def render(value: Any) -> Any:
     Absent optional fields are null, not missing.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plan(type(value))(value)
+        return _build_renderer(type(value))(value)
     return value
 
 
 @cache
-def _plan(kind: type) -> Callable[[Any], dict[str, Any]]:
+def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
     """How to render a dataclass, worked out once from its type hints."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(dataclass_type)
     steps = [
-        (field.name, _WIRE_NAMES.get(field.name, field.name), _converter(hints[field.name]))
-        for field in dataclasses.fields(kind)
-        if field.name not in _INNER
+        (field.name, _JSON_NAMES.get(field.name, field.name), _find_converter(hints[field.name]))
+        for field in dataclasses.fields(dataclass_type)
+        if field.name not in _INTERNAL_FIELDS
     ]
 
     def render_one(value: Any) -> dict[str, Any]:
@@ -48,16 +48,16 @@ def _plan(kind: type) -> Callable[[Any], dict[str, Any]]:
     return render_one
 
 
-def _converter(hint: Any) -> Callable[[Any], Any] | None:
-    if hint is datetime:
-        return iso
-    if dataclasses.is_dataclass(hint):
-        return _plan(typing.cast(type, hint))
-    if get_origin(hint) is list:
-        each = _converter(get_args(hint)[0])
+def _find_converter(annotation: Any) -> Callable[[Any], Any] | None:
+    if annotation is datetime:
+        return format_time
+    if dataclasses.is_dataclass(annotation):
+        return _build_renderer(typing.cast(type, annotation))
+    if get_origin(annotation) is list:
+        each = _find_converter(get_args(annotation)[0])
         return None if each is None else lambda values: [each(one) for one in values]
-    optional = [one for one in get_args(hint) if one is not type(None)]
-    if len(optional) == 1 and type(None) in get_args(hint):
-        inner = _converter(optional[0])
+    optional = [one for one in get_args(annotation) if one is not type(None)]
+    if len(optional) == 1 and type(None) in get_args(annotation):
+        inner = _find_converter(optional[0])
         return None if inner is None else lambda one: None if one is None else inner(one)
     return None

@@ -12,8 +12,8 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.render import render
 
-JSON = "application/json"
-MARKDOWN = "text/markdown"
+JSON_MIME_TYPE = "application/json"
+MARKDOWN_MIME_TYPE = "text/markdown"
 
 
 @dataclass(frozen=True)
@@ -24,48 +24,54 @@ class Resource:
     name: str
     description: str
     mime_type: str
-    read: Callable[[Connection, Ctx], Any] | None
+    query: Callable[[Connection, Ctx], Any] | None
     text: str = ""
 
-    def content(self, conn: Connection, ctx: Ctx) -> tuple[str, Sequence[int]]:
+    def read_content(self, conn: Connection, ctx: Ctx) -> tuple[str, Sequence[int]]:
         """The resource as text, for one caller; and the posts that it shows the caller for the first time."""
-        if self.read is None:
+        if self.query is None:
             return self.text, ()
-        found = self.read(conn, ctx)
-        return msgspec.json.encode(render(found)).decode(), found.surfacing if isinstance(found, posts.Posts) else ()
+        found = self.query(conn, ctx)
+        return msgspec.json.encode(render(found)).decode(), found.surfacing if isinstance(found, posts.PostPage) else ()
 
 
 RESOURCES = {
     resource.uri: resource
     for resource in (
-        Resource("bus://guide", "guide", "How to work on the bus", MARKDOWN, None, GUIDE),
+        Resource("bus://guide", "guide", "How to work on the bus", MARKDOWN_MIME_TYPE, None, GUIDE),
         Resource(
             "bus://inbox",
             "inbox",
             "Your unacked posts, newest first; other participants' words",
-            JSON,
-            lambda conn, ctx: posts.list_(conn, ctx, to_me=True, unacked_only=True),
+            JSON_MIME_TYPE,
+            lambda conn, ctx: posts.list_posts(conn, ctx, to_me=True, unacked_only=True),
         ),
         Resource(
             "bus://ledger",
             "ledger",
             "Events after your cursor, as whats_new gives them; reading moves nothing",
-            JSON,
-            lambda conn, ctx: digest.whats_new(conn, ctx, advance_cursor=False),
+            JSON_MIME_TYPE,
+            lambda conn, ctx: digest.read_digest(conn, ctx, advance_cursor=False),
         ),
         Resource(
             "bus://leases",
             "leases",
             "Live leases of the project",
-            JSON,
-            lambda conn, ctx: leases.list_holders(conn, ctx),
+            JSON_MIME_TYPE,
+            lambda conn, ctx: leases.list_leases(conn, ctx),
         ),
-        Resource("bus://tasks", "tasks", "Tasks, newest first", JSON, lambda conn, ctx: task_queries.list_(conn, ctx)),
+        Resource(
+            "bus://tasks",
+            "tasks",
+            "Tasks, newest first",
+            JSON_MIME_TYPE,
+            lambda conn, ctx: task_queries.list_tasks(conn, ctx),
+        ),
         Resource(
             "bus://presence",
             "presence",
             "Who is active",
-            JSON,
+            JSON_MIME_TYPE,
             lambda conn, ctx: presence.list_active(conn, ctx),
         ),
     )

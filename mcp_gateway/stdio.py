@@ -8,9 +8,9 @@ from mcp.server.stdio import stdio_server
 
 from bus.config.settings import Settings
 from bus.operations import logs
-from mcp_gateway.caller import Caller, bearer_key
+from mcp_gateway.caller import Caller, bearer_token_fingerprint
 from mcp_gateway.mcp_server import build_server
-from mcp_gateway.service import Denied, Service
+from mcp_gateway.service import RequestDenied, Service
 
 
 def run(settings: Settings, token: str | None) -> None:
@@ -20,7 +20,7 @@ def run(settings: Settings, token: str | None) -> None:
         token: the identity of the session; without one, tools are listed and calls are refused.
     """
     # Standard output belongs to the protocol.
-    logs.configure("WARNING", stream=sys.stderr)
+    logs.configure_logging("WARNING", stream=sys.stderr)
     logging.getLogger("mcp").setLevel(logging.ERROR)
     anyio.run(_serve, settings, token)
 
@@ -29,10 +29,10 @@ async def _serve(settings: Settings, token: str | None) -> None:
     service = Service(settings)
     await service.start()
     try:
-        key = None if token is None else bearer_key(f"Bearer {token}")
+        key = None if token is None else bearer_token_fingerprint(f"Bearer {token}")
         try:
             ctx = None if key is None else await service.find_caller(key)
-        except Denied:
+        except RequestDenied:
             ctx = None
         caller = Caller(ctx)
         server = build_server(service, lambda _: caller)

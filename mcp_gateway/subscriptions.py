@@ -14,40 +14,45 @@ from typing import Generic, Protocol, TypeVar
 
 from bus.ctx import Ctx
 from bus.db import Connection, Database
-from mcp_gateway.concurrency_limit import Holdings
-from mcp_gateway.fair_executor import Threads
+from mcp_gateway.concurrency_limit import SharedConcurrencyCounts
+from mcp_gateway.fair_executor import FairExecutor
 
 _log = logging.getLogger(__name__)
 # With hints, a look now and then finds what one of them lost; without, this is how soon news arrives.
 # A little less than whole ticks, since a timer may ring a millisecond early.
-_TICK_WITH_HINTS, _TICK_WITHOUT = 14.9, 1.9
-_TICK = 1.0
-_CHUNK = 2_000
+_REFRESH_SECONDS_WITH_NOTIFICATIONS, _REFRESH_SECONDS_WITHOUT_NOTIFICATIONS = 14.9, 1.9
+_TICK_SECONDS = 1.0
+_CHUNK_SIZE = 2_000
 _T = TypeVar("_T")
 
 
-class TooManyError(Exception):
+class ConcurrencyLimitExceeded(Exception):
     """This token holds as many of these as it may."""
 
 
-class Held(Protocol):
+class Subscription(Protocol):
     """One call or stream that is kept open."""
 
     @property
     def ctx(self) -> Ctx: ...
 
 
-HeldT = TypeVar("HeldT", bound=Held)
+SubscriptionT = TypeVar("SubscriptionT", bound=Subscription)
 
 
-class Sweeper(ABC, Generic[HeldT]):
+class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
     """Keeps calls or streams of one kind and looks after those in doubt. Runs on the event loop."""
 
     # What others call them, where they are counted.
     kind: str
 
     def __init__(
-        self, db: Database, threads: Threads, most_per_token: int, holdings: Holdings, hinted: Callable[[], bool]
+        self,
+        db: Database,
+        executor: FairExecutor,
+        max_per_token: int,
+        concurrency_counts: SharedConcurrencyCounts,
+        receives_notifications: Callable[[], bool],
     ) -> None:
         """
         Args:
@@ -56,21 +61,23 @@ class Sweeper(ABC, Generic[HeldT]):
             hinted: whether hints of other processes arrive at this moment.
         """
         self._db = db
-        self._threads = threads
-        self._most = most_per_token
-        self._hinted = hinted
-        self._held: dict[int, set[HeldT]] = {}
-        self._per_token: Counter[int | None] = Counter()
-        self._elsewhere = holdings.share(self.kind, most_per_token, lambda: iter(self._per_token.items()))
-        self._doubtful: set[HeldT] = set()
-        self._doubt = asyncio.Event()
+        self._executor = executor
+        self._max_per_token = max_per_token
+        self._receives_notifications = receives_notifications
+        self._by_project: dict[int, set[SubscriptionT]] = {}
+        self._count_by_token: Counter[int | None] = Counter()
+        self._count_in_other_processes = concurrency_counts.register(
+            self.kind, max_per_token, lambda: iter(self._count_by_token.items())
+        )
+        self._dirty: set[SubscriptionT] = set()
+        self._dirty_event = asyncio.Event()
         self._draining = False
         self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to look after them."""
-        self._tasks = [asyncio.create_task(work()) for work in (self._sweep_for_ever, self._tick_for_ever)]
+        self._tasks = [asyncio.create_task(work()) for work in (self._refresh_loop, self._tick_loop)]
 
     async def stop(self) -> None:
         """End what `start` began."""
@@ -82,8 +89,8 @@ class Sweeper(ABC, Generic[HeldT]):
     def drain(self) -> None:
         """Let all of them end: the process is about to stop."""
         self._draining = True
-        for one in self.all():
-            self._end(one)
+        for one in self.list_all():
+            self._close(one)
 
     @property
     def is_draining(self) -> bool:
@@ -95,95 +102,101 @@ class Sweeper(ABC, Generic[HeldT]):
         """How many are held; any thread may ask."""
         return self._count
 
-    def all(self) -> list[HeldT]:
+    def list_all(self) -> list[SubscriptionT]:
         """All that are held."""
-        return [one for some in self._held.values() for one in some]
+        return [one for some in self._by_project.values() for one in some]
 
-    def hear(self, project_id: int, kinds: frozenset[str]) -> None:
+    def mark_dirty(self, project_id: int, topics: frozenset[str]) -> None:
         """Something of these kinds was committed in a project."""
-        for one in self._held.get(project_id, ()):
+        for one in self._by_project.get(project_id, ()):
             # Who may call, and what it is shown, changes with the members.
-            if "members" in kinds or self._concerns(one, kinds):
-                self._doubtful.add(one)
-        if self._doubtful:
-            self._doubt.set()
+            if "members" in topics or self._is_affected(one, topics):
+                self._dirty.add(one)
+        if self._dirty:
+            self._dirty_event.set()
 
-    def hear_all(self) -> None:
+    def mark_all_dirty(self) -> None:
         """Anything may have been committed."""
-        self._doubtful.update(self.all())
-        if self._doubtful:
-            self._doubt.set()
+        self._dirty.update(self.list_all())
+        if self._dirty:
+            self._dirty_event.set()
 
-    def _take_in(self, one: HeldT) -> None:
+    def _add(self, subscription: SubscriptionT) -> None:
         """Hold one more.
 
         Raises:
             TooManyError: its token holds as many as it may.
         """
-        token = one.ctx.token_id
-        if self._per_token[token] + self._elsewhere(token) >= self._most:
-            raise TooManyError
-        self._per_token[token] += 1
-        self._held.setdefault(one.ctx.project_id, set()).add(one)
+        token = subscription.ctx.token_id
+        if self._count_by_token[token] + self._count_in_other_processes(token) >= self._max_per_token:
+            raise ConcurrencyLimitExceeded
+        self._count_by_token[token] += 1
+        self._by_project.setdefault(subscription.ctx.project_id, set()).add(subscription)
         self._count += 1
 
-    def _let_go(self, one: HeldT) -> None:
+    def _remove(self, subscription: SubscriptionT) -> None:
         self._count -= 1
-        some = self._held[one.ctx.project_id]
-        some.discard(one)
+        some = self._by_project[subscription.ctx.project_id]
+        some.discard(subscription)
         if not some:
-            del self._held[one.ctx.project_id]
-        self._doubtful.discard(one)
-        self._per_token[one.ctx.token_id] -= 1
-        if not self._per_token[one.ctx.token_id]:
-            del self._per_token[one.ctx.token_id]
+            del self._by_project[subscription.ctx.project_id]
+        self._dirty.discard(subscription)
+        self._count_by_token[subscription.ctx.token_id] -= 1
+        if not self._count_by_token[subscription.ctx.token_id]:
+            del self._count_by_token[subscription.ctx.token_id]
 
-    async def _run(self, work: Callable[[Connection], _T], ctx: Ctx | None = None, *, one: bool = False) -> _T:
+    async def _run_in_thread(
+        self, work: Callable[[Connection], _T], ctx: Ctx | None = None, *, single_statement: bool = False
+    ) -> _T:
         """Run engine work in a thread, in a transaction unless it is `one` statement."""
 
         def call() -> _T:
-            with self._db.call() if one else self._db.write() as conn:
+            with self._db.connection() if single_statement else self._db.transaction() as conn:
                 return work(conn)
 
-        return await self._threads.run(call, ctx and ctx.token_id)
+        return await self._executor.submit(call, ctx and ctx.token_id)
 
-    async def _sweep_for_ever(self) -> None:
+    async def _refresh_loop(self) -> None:
         while True:
-            await self._doubt.wait()
-            self._doubt.clear()
-            doubtful = list(self._doubtful)
-            self._doubtful.clear()
-            for start in range(0, len(doubtful), _CHUNK):
+            await self._dirty_event.wait()
+            self._dirty_event.clear()
+            doubtful = list(self._dirty)
+            self._dirty.clear()
+            for start in range(0, len(doubtful), _CHUNK_SIZE):
                 try:
-                    await self._sweep(doubtful[start : start + _CHUNK])
+                    await self._refresh(doubtful[start : start + _CHUNK_SIZE])
                 except Exception:  # noqa: BLE001
                     # PostgreSQL is away or slow: the next tick asks again.
                     _log.warning("what is kept open could not be looked after", exc_info=True)
 
-    async def _tick_for_ever(self) -> None:
+    async def _tick_loop(self) -> None:
         looked = time.monotonic()
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(_TICK_SECONDS)
             now = time.monotonic()
-            if now - looked >= (_TICK_WITH_HINTS if self._hinted() else _TICK_WITHOUT):
+            if now - looked >= (
+                _REFRESH_SECONDS_WITH_NOTIFICATIONS
+                if self._receives_notifications()
+                else _REFRESH_SECONDS_WITHOUT_NOTIFICATIONS
+            ):
                 looked = now
-                self.hear_all()
+                self.mark_all_dirty()
             try:
-                await self._tick(now)
+                await self._on_tick(now)
             except Exception:  # noqa: BLE001
                 _log.warning("a tick failed", exc_info=True)
 
-    async def _tick(self, now: float) -> None:
+    async def _on_tick(self, now: float) -> None:
         """What happens by the clock alone, each second."""
 
     @abstractmethod
-    def _concerns(self, one: HeldT, kinds: frozenset[str]) -> bool:
+    def _is_affected(self, subscription: SubscriptionT, topics: frozenset[str]) -> bool:
         """Whether news of these kinds may be for this one."""
 
     @abstractmethod
-    async def _sweep(self, some: Sequence[HeldT]) -> None:
+    async def _refresh(self, dirty: Sequence[SubscriptionT]) -> None:
         """Ask about these and tell those for whom there is something."""
 
     @abstractmethod
-    def _end(self, one: HeldT) -> None:
+    def _close(self, subscription: SubscriptionT) -> None:
         """Let this one end."""

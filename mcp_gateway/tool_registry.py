@@ -14,9 +14,9 @@ from msgspec import Meta
 from bus import limits
 from bus.errors import InvalidArgument
 
-_FIRST = ("conn", "ctx")
-_AT = re.compile(r" - at `\$\.?([^`]*)`$")
-_FIELD = re.compile(r"field `([^`]*)`")
+_CONTEXT_PARAMETERS = ("conn", "ctx")
+_ERROR_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_ERROR_FIELD = re.compile(r"field `([^`]*)`")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Argument:
 
     name: str
     schema: dict[str, Any]
-    described: str
+    expected: str
     required: bool
 
 
@@ -45,13 +45,13 @@ class Tool:
     description: str
     function: Callable[..., Any]
     arguments: tuple[Argument, ...]
-    decoder: type
+    arguments_type: type
     annotations: dict[str, bool]
     transaction: bool
-    admin: bool
-    marks_unread: bool
-    touches: frozenset[str]
-    waits: bool
+    admin_only: bool
+    reports_unread: bool
+    notifies: frozenset[str]
+    is_long_poll: bool
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -73,9 +73,9 @@ class Tool:
             InvalidArgument: one sentence that says what to send instead.
         """
         try:
-            decoded: Any = msgspec.convert({} if arguments is None else arguments, self.decoder)
+            decoded: Any = msgspec.convert({} if arguments is None else arguments, self.arguments_type)
         except msgspec.ValidationError as error:
-            raise InvalidArgument(self._say(str(error))) from None
+            raise InvalidArgument(self._explain_validation_error(str(error))) from None
         except UnicodeEncodeError:
             raise InvalidArgument("Arguments hold half of a surrogate pair; send valid Unicode.") from None
         return {
@@ -84,19 +84,19 @@ class Tool:
             if (value := getattr(decoded, argument.name)) is not None
         }
 
-    def _say(self, message: str) -> str:
-        field = _FIELD.search(message)
+    def _explain_validation_error(self, message: str) -> str:
+        field = _ERROR_FIELD.search(message)
         named = field.group(1).encode("ascii", "replace").decode()[:40] if field else ""
         takes = ", ".join(argument.name for argument in self.arguments) or "none"
         if "unknown field" in message:
             return f"{self.name} takes no argument {named}; it takes: {takes}."
         by_name = {argument.name: argument for argument in self.arguments}
         if "missing required" in message and named in by_name:
-            return f"{self.name} needs {named}: {by_name[named].described}."
-        place = _AT.search(message)
+            return f"{self.name} needs {named}: {by_name[named].expected}."
+        place = _ERROR_PATH.search(message)
         at = re.split(r"[.\[]", place.group(1))[0] if place else ""
         if at in by_name:
-            return f"{at} must be {by_name[at].described}."
+            return f"{at} must be {by_name[at].expected}."
         return f"{self.name} takes its arguments as one JSON object; it takes: {takes}."
 
 
@@ -109,10 +109,10 @@ def tool(
     idempotent: bool = False,
     destructive: bool = False,
     transaction: bool = False,
-    admin: bool = False,
-    marks_unread: bool = True,
-    touches: str = "",
-    waits: bool = False,
+    admin_only: bool = False,
+    reports_unread: bool = True,
+    notifies: str = "",
+    is_long_poll: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function `(conn, ctx, …)` an MCP tool of the same name; its docstring is the description.
 
@@ -124,10 +124,10 @@ def tool(
         hints = typing.get_type_hints(function, include_extras=True)
         arguments = []
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-        for parameter in list(inspect.signature(function).parameters.values())[len(_FIRST) :]:
+        for parameter in list(inspect.signature(function).parameters.values())[len(_CONTEXT_PARAMETERS) :]:
             hint = hints[parameter.name]
             required = parameter.default is inspect.Parameter.empty
-            schema, described = _describe(hint)
+            schema, described = _describe_type(hint)
             if not required and parameter.default is not None:
                 schema["default"] = parameter.default
             arguments.append(Argument(parameter.name, schema, described, required))
@@ -140,25 +140,25 @@ def tool(
             description=" ".join((function.__doc__ or "").split()),
             function=function,
             arguments=tuple(arguments),
-            decoder=msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True),
-            annotations=_annotations(read_only, idempotent, destructive),
+            arguments_type=msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True),
+            annotations=_build_annotations(read_only, idempotent, destructive),
             transaction=transaction,
-            admin=admin,
-            marks_unread=marks_unread,
-            touches=frozenset(touches.split()),
-            waits=waits,
+            admin_only=admin_only,
+            reports_unread=reports_unread,
+            notifies=frozenset(notifies.split()),
+            is_long_poll=is_long_poll,
         )
         return function
 
     return register
 
 
-def registered() -> dict[str, Tool]:
+def registered_tools() -> dict[str, Tool]:
     """The tools that were registered so far, by name, in the order of registration."""
     return dict(_registry)
 
 
-def _annotations(read_only: bool, idempotent: bool, destructive: bool) -> dict[str, bool]:
+def _build_annotations(read_only: bool, idempotent: bool, destructive: bool) -> dict[str, bool]:
     """The hints, without those whose default in the protocol is the truth already: every byte is context."""
     if read_only:
         return {"readOnlyHint": True}
@@ -166,35 +166,35 @@ def _annotations(read_only: bool, idempotent: bool, destructive: bool) -> dict[s
     return hints if destructive else {**hints, "destructiveHint": False}
 
 
-_NAMES = {str: ("string", "text"), int: ("integer", "a whole number"), bool: ("boolean", "true or false")}
+_SCALAR_TYPES = {str: ("string", "text"), int: ("integer", "a whole number"), bool: ("boolean", "true or false")}
 
 
-def _describe(hint: Any) -> tuple[dict[str, Any], str]:
+def _describe_type(annotation: Any) -> tuple[dict[str, Any], str]:
     """JSON Schema of a type, and the words for it in a sentence."""
     meta = None
-    if get_origin(hint) is typing.Annotated:
-        hint, *extras = get_args(hint)
+    if get_origin(annotation) is typing.Annotated:
+        annotation, *extras = get_args(annotation)
         meta = next((extra for extra in extras if isinstance(extra, Meta)), None)
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        (inner,) = [one for one in get_args(hint) if one is not type(None)]
-        return _describe(inner)
-    if get_origin(hint) is Literal:
-        choices = list(get_args(hint))
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        (inner,) = [one for one in get_args(annotation) if one is not type(None)]
+        return _describe_type(inner)
+    if get_origin(annotation) is Literal:
+        choices = list(get_args(annotation))
         schema: dict[str, Any] = {"type": "string", "enum": choices}
         words = f"one of: {', '.join(choices)}"
-    elif get_origin(hint) is list:
-        items, item_words = _describe(get_args(hint)[0])
+    elif get_origin(annotation) is list:
+        items, item_words = _describe_type(get_args(annotation)[0])
         schema = {"type": "array", "items": items}
         words = f"a list, each entry {item_words}"
     else:
-        kind, words = _NAMES[hint]
+        kind, words = _SCALAR_TYPES[annotation]
         schema = {"type": kind}
     if meta is not None:
-        words = _bounds(schema, meta, words)
+        words = _apply_constraints(schema, meta, words)
     return schema, words
 
 
-def _bounds(schema: dict[str, Any], meta: Meta, words: str) -> str:
+def _apply_constraints(schema: dict[str, Any], meta: Meta, description: str) -> str:
     # What goes without saying is not said: a model sends no empty text and no number past 2^53.
     keywords = {
         "minimum": meta.ge,
@@ -209,10 +209,10 @@ def _bounds(schema: dict[str, Any], meta: Meta, words: str) -> str:
         del keywords["minLength"]
     schema |= {key: value for key, value in keywords.items() if value is not None}
     if meta.ge is not None and meta.le is not None:
-        return f"{words} from {meta.ge} to {meta.le}"
+        return f"{description} from {meta.ge} to {meta.le}"
     if meta.pattern is not None:
-        return f"{words} that matches {meta.pattern}"
+        return f"{description} that matches {meta.pattern}"
     if meta.max_length is not None:
         unit = "entries" if schema["type"] == "array" else "characters"
-        return f"{words} of {meta.min_length or 0} to {meta.max_length} {unit}"
-    return words
+        return f"{description} of {meta.min_length or 0} to {meta.max_length} {unit}"
+    return description

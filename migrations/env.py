@@ -5,8 +5,13 @@ import sqlalchemy as sa
 from alembic import context
 
 from bus.config.settings import normalise_database_url
-from bus.db.migrate import head
-from bus.db.sql_functions import DROP_FUNCTIONS_SQL, INSTALLED_MARK_SQL, functions_mark, install_functions_sql
+from bus.db.migrate import head_revision
+from bus.db.sql_functions import (
+    DROP_FUNCTIONS_SQL,
+    INSTALLED_FINGERPRINT_SQL,
+    functions_fingerprint,
+    install_functions_sql,
+)
 from bus.tables import metadata
 
 # Any constant; it only has to be the same in every process that migrates.
@@ -35,15 +40,15 @@ def run() -> None:
         assert isinstance(driver, psycopg.Connection)
         with context.begin_transaction():
             revision = context.get_context().get_current_revision()
-            installed = driver.execute(INSTALLED_MARK_SQL).fetchone()
+            installed = driver.execute(INSTALLED_FINGERPRINT_SQL).fetchone()
             if (revision, installed) != (
-                head(),
-                (functions_mark(),),
-            ) or context.get_revision_argument() != head():
+                head_revision(),
+                (functions_fingerprint(),),
+            ) or context.get_revision_argument() != head_revision():
                 # Functions name columns and row types, so they go before a table changes and come back after.
                 driver.execute(DROP_FUNCTIONS_SQL)
                 context.run_migrations()
-                if context.get_context().get_current_revision() == head():
+                if context.get_context().get_current_revision() == head_revision():
                     driver.execute(install_functions_sql().encode())
         connection.commit()
     engine.dispose()

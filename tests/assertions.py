@@ -12,46 +12,48 @@ from bus.tables import metadata
 
 
 @contextmanager
-def refused(conn: Connection, code: str) -> Iterator[pytest.ExceptionInfo[BusError]]:
+def assert_refused(conn: Connection, code: str) -> Iterator[pytest.ExceptionInfo[BusError]]:
     """Expect a refusal with this code; what the call did before it is rolled back, as a door would."""
     with pytest.raises(BusError) as caught, conn.raw.transaction():
         yield caught
     assert caught.value.code == code, caught.value.message
 
 
-_FINGERPRINT = " UNION ALL ".join(
+_CHECKSUM_SQL = " UNION ALL ".join(
     f"SELECT '{name}', count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} t"
     for name in metadata.tables
 )
 
 
-def fingerprint(conn: Connection) -> dict[str, Any]:
+def database_checksum(conn: Connection) -> dict[str, Any]:
     """All that is stored, table by table, in a form that tells whether anything changed."""
-    return {name: rest for name, *rest in conn.all(_FINGERPRINT)}
+    return {name: rest for name, *rest in conn.fetch_all(_CHECKSUM_SQL)}
 
 
-def ledger(conn: Connection, project_id: int) -> list[tuple[int, str, dict[str, Any]]]:
+def list_events(conn: Connection, project_id: int) -> list[tuple[int, str, dict[str, Any]]]:
     """The project's events as (seq, type, payload), oldest first."""
     return [
         (seq, kind, payload)
-        for seq, kind, payload in conn.all(
+        for seq, kind, payload in conn.fetch_all(
             "SELECT seq, type, payload FROM event WHERE project_id = %s ORDER BY seq", (project_id,)
         )
     ]
 
 
-def types(conn: Connection, project_id: int) -> list[str]:
+def list_event_types(conn: Connection, project_id: int) -> list[str]:
     """The types of the project's events, oldest first."""
-    return [kind for _, kind, _ in ledger(conn, project_id)]
+    return [kind for _, kind, _ in list_events(conn, project_id)]
 
 
-def check_ledger(conn: Connection, project_id: int) -> int:
+def assert_ledger_consistent(conn: Connection, project_id: int) -> int:
     """Assert that the ledger has no hole, agrees with its clock and never goes back in time; returns its length."""
-    rows = conn.all("SELECT seq, at FROM event WHERE project_id = %s ORDER BY seq", (project_id,))
+    rows = conn.fetch_all("SELECT seq, at FROM event WHERE project_id = %s ORDER BY seq", (project_id,))
     assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
     times = [at for _, at in rows]
     assert times == sorted(times)
-    last_seq, last_at = conn.one("SELECT last_seq, last_at FROM project_clock WHERE project_id = %s", (project_id,))
+    last_seq, last_at = conn.fetch_one(
+        "SELECT last_seq, last_at FROM project_clock WHERE project_id = %s", (project_id,)
+    )
     assert last_seq == len(rows)
     assert not times or last_at >= times[-1]
     return len(rows)

@@ -8,10 +8,10 @@ from typing import Any
 from bus.db import Connection, Database
 
 # A barrier that somebody never reaches breaks for all, so that a test fails instead of hanging.
-PATIENCE = 30.0
+BARRIER_TIMEOUT_SECONDS = 30.0
 
 
-def together(db: Database, *calls: Callable[[Connection], Any]) -> list[Any]:
+def run_concurrently(db: Database, *calls: Callable[[Connection], Any]) -> list[Any]:
     """Run the calls at one moment, each in a thread and a transaction of its own.
 
     Every thread holds its connection, open and warm, before the first call starts.
@@ -22,21 +22,21 @@ def together(db: Database, *calls: Callable[[Connection], Any]) -> list[Any]:
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[Connection], Any]) -> Any:
-        with db.write() as conn:
-            conn.one("SELECT 1")
-            barrier.wait(PATIENCE)
+        with db.transaction() as conn:
+            conn.fetch_one("SELECT 1")
+            barrier.wait(BARRIER_TIMEOUT_SECONDS)
             return call(conn)
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        return [outcome(future) for future in [pool.submit(run, call) for call in calls]]
+        return [get_outcome(future) for future in [pool.submit(run, call) for call in calls]]
 
 
-def race(db: Database, runners: int, call: Callable[[Connection, int], Any]) -> list[Any]:
+def run_numbered_concurrently(db: Database, count: int, call: Callable[[Connection, int], Any]) -> list[Any]:
     """`together`, with one call for all: `call(conn, number)`, numbered from 0."""
-    return together(db, *(lambda conn, number=number: call(conn, number) for number in range(runners)))
+    return run_concurrently(db, *(lambda conn, number=number: call(conn, number) for number in range(count)))
 
 
-def at_once(*jobs: Callable[[], Any]) -> list[Any]:
+def run_jobs_concurrently(*jobs: Callable[[], Any]) -> list[Any]:
     """Run jobs that open their own transactions, any number of them, starting at one moment.
 
     Returns:
@@ -45,23 +45,23 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
-        barrier.wait(PATIENCE)
+        barrier.wait(BARRIER_TIMEOUT_SECONDS)
         return job()
 
     with ThreadPoolExecutor(len(jobs)) as pool:
-        return [outcome(future) for future in [pool.submit(run, job) for job in jobs]]
+        return [get_outcome(future) for future in [pool.submit(run, job) for job in jobs]]
 
 
-def outcome(future: Future[Any]) -> Any:
+def get_outcome(future: Future[Any]) -> Any:
     """What a future returned, or what it raised."""
     return future.exception() or future.result()
 
 
-def winners(outcomes: list[Any]) -> list[Any]:
+def successes(outcomes: list[Any]) -> list[Any]:
     """The outcomes that are no exceptions."""
     return [one for one in outcomes if not isinstance(one, BaseException)]
 
 
-def losers(outcomes: list[Any]) -> list[Any]:
+def failures(outcomes: list[Any]) -> list[Any]:
     """The outcomes that are exceptions."""
     return [one for one in outcomes if isinstance(one, BaseException)]

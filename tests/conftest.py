@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests import servers
-from tests.chromium import LEFT_OUT
+from tests.chromium import SKIP_REASON
 
 _SERVERS = pytest.StashKey[servers.Servers]()
 
@@ -36,11 +36,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     left_out = [
         report.nodeid
         for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]
+        if isinstance(report.longrepr, tuple) and SKIP_REASON in report.longrepr[2]
     ]
     if left_out:
         terminalreporter.section("LEFT OUT", sep="!", red=True, bold=True)
-        terminalreporter.line(f"{len(left_out)} tests in a browser did not run: {LEFT_OUT}.")
+        terminalreporter.line(f"{len(left_out)} tests in a browser did not run: {SKIP_REASON}.")
         for nodeid in sorted(left_out):
             terminalreporter.line(f"  {nodeid}")
 

@@ -8,7 +8,7 @@ from bus.db import Connection
 from bus.rules.token_format import fingerprint
 from bus.tenancy import owners, participations, projects, tokens
 
-_numbers = itertools.count(1)
+_name_counter = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Agent:
 
 
 def make_owner(conn: Connection, handle: str | None = None) -> owners.Owner:
-    handle = handle or f"owner-{next(_numbers)}"
+    handle = handle or f"owner-{next(_name_counter)}"
     return owners.add(conn, f"{handle}@example.org", handle=handle)
 
 
 def make_project(conn: Connection, name: str | None = None, owner: owners.Owner | None = None) -> projects.Project:
     owner = owner or make_owner(conn)
-    return projects.add(conn, owner.id, name or f"project-{next(_numbers)}")
+    return projects.add(conn, owner.id, name or f"project-{next(_name_counter)}")
 
 
 def make_agent(
@@ -43,13 +43,13 @@ def make_agent(
     kind: str = "agent",
 ) -> Agent:
     project = project or make_project(conn)
-    label = label or f"agent-{next(_numbers)}"
-    granted = participations.grant(conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind)
-    return as_agent(conn, granted)
+    label = label or f"agent-{next(_name_counter)}"
+    granted = participations.grant_participation(conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind)
+    return authenticate_agent(conn, granted)
 
 
-def as_agent(conn: Connection, granted: participations.Grant) -> Agent:
-    ctx = tokens.resolve(conn, fingerprint(granted.token))
+def authenticate_agent(conn: Connection, issued: participations.IssuedParticipation) -> Agent:
+    ctx = tokens.find_caller(conn, fingerprint(issued.token))
     assert ctx is not None
-    handle = granted.actor.partition("/")[0]
-    return Agent(ctx, granted.token, granted.actor, granted.participant, granted.project, handle)
+    handle = issued.actor.partition("/")[0]
+    return Agent(ctx, issued.token, issued.actor, issued.participant, issued.project, handle)

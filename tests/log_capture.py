@@ -10,7 +10,7 @@ from bus.operations.logs import JsonFormatter
 
 
 @contextmanager
-def logged(level: int = logging.INFO) -> Iterator[list[dict[str, Any]]]:
+def capture_logs(level: int = logging.INFO) -> Iterator[list[dict[str, Any]]]:
     """The lines that are written meanwhile."""
     lines: list[dict[str, Any]] = []
 

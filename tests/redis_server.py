@@ -6,19 +6,21 @@ from pathlib import Path
 from cli.embedded import redis
 
 
-class Queue:
+class RedisServer:
     """A Redis of the test's own, which it may stop, kill and start again on the same port."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, data_dir: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.home = home
-        self.server: redis.Redis | None = None
+        self.data_dir = data_dir
+        self.server: redis.RedisServer | None = None
 
     def start(self) -> str:
-        self.server = redis.launch(self.home, port=self.port, log=self.home.with_suffix(".log"), fast=True)
-        redis.wait(self.server)
+        self.server = redis.launch(
+            self.data_dir, port=self.port, log_path=self.data_dir.with_suffix(".log"), ephemeral=True
+        )
+        redis.wait_until_ready(self.server)
         return self.server.url
 
     def stop(self) -> None:
@@ -30,7 +32,7 @@ class Queue:
         self.server.process.kill()
         self.server.process.wait()
 
-    def end(self) -> None:
+    def stop_if_running(self) -> None:
         """Stop it, if it runs."""
         if self.server is not None and self.server.process.poll() is None:
             self.stop()

@@ -15,21 +15,21 @@ from tests.factories import Agent
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """What `set_up` made; `caller` is project-admin and assignee of the tasks that have one."""
 
     project: Project
     caller: Agent
-    mate: Agent
-    post: int
-    open_task: int
-    assigned_task: int
-    running_task: int
-    second_running_task: int
-    blocked_task: int
+    teammate: Agent
+    post_id: int
+    open_task_id: int
+    assigned_task_id: int
+    running_task_id: int
+    second_running_task_id: int
+    blocked_task_id: int
 
 
-def set_up(conn: Connection, project: Project | None = None) -> Scene:
+def create_scenario(conn: Connection, project: Project | None = None) -> Scenario:
     """Fill a project: two participants, a sequence, posts both ways, leases and tasks in every state."""
     project = project or factories.make_project(conn)
     caller = factories.make_agent(conn, project, "caller", lane="core", is_admin=True)
@@ -46,35 +46,35 @@ def set_up(conn: Connection, project: Project | None = None) -> Scene:
     for task_id in made[2:]:
         tasks.start(conn, me, task_id)
     tasks.block(conn, me, made[4], "waiting for the vendor")
-    return Scene(project, caller, mate, post, *made)
+    return Scenario(project, caller, mate, post, *made)
 
 
-Verb: TypeAlias = Callable[[Connection, Ctx, Scene], Any]
+EngineCall: TypeAlias = Callable[[Connection, Ctx, Scenario], Any]
 
-READS: dict[str, Verb] = {
+READ_CALLS: dict[str, EngineCall] = {
     "whoami": lambda conn, ctx, s: participants.whoami(conn, ctx),
-    "standing": lambda conn, ctx, s: participants.standing(conn, ctx),
-    "list_participants": lambda conn, ctx, s: participants.list_(conn, ctx),
-    "read_posts": lambda conn, ctx, s: posts.list_(conn, ctx),
-    "read_posts to me": lambda conn, ctx, s: posts.list_(conn, ctx, to_me=True, unacked_only=True),
-    "query_events": lambda conn, ctx, s: ledger.query(conn, ctx),
-    "query_events by actor": lambda conn, ctx, s: ledger.query(conn, ctx, actor="mate"),
-    "whats_new": lambda conn, ctx, s: digest.whats_new(conn, ctx),
-    "whats_new, looking": lambda conn, ctx, s: digest.whats_new(conn, ctx, advance_cursor=False),
+    "standing": lambda conn, ctx, s: participants.get_caller_status(conn, ctx),
+    "list_participants": lambda conn, ctx, s: participants.list_participants(conn, ctx),
+    "read_posts": lambda conn, ctx, s: posts.list_posts(conn, ctx),
+    "read_posts to me": lambda conn, ctx, s: posts.list_posts(conn, ctx, to_me=True, unacked_only=True),
+    "query_events": lambda conn, ctx, s: ledger.query_events(conn, ctx),
+    "query_events by actor": lambda conn, ctx, s: ledger.query_events(conn, ctx, actor="mate"),
+    "whats_new": lambda conn, ctx, s: digest.read_digest(conn, ctx),
+    "whats_new, looking": lambda conn, ctx, s: digest.read_digest(conn, ctx, advance_cursor=False),
     "latest_claims": lambda conn, ctx, s: sequences.list_latest_claims(conn, ctx),
-    "list_sequences": lambda conn, ctx, s: sequences.list_(conn, ctx),
-    "who_holds": lambda conn, ctx, s: leases.list_holders(conn, ctx),
-    "who_holds a surface": lambda conn, ctx, s: leases.list_holders(conn, ctx, surface="src"),
-    "list_tasks": lambda conn, ctx, s: task_queries.list_(conn, ctx),
-    "list_tasks of somebody": lambda conn, ctx, s: task_queries.list_(conn, ctx, owner="caller"),
+    "list_sequences": lambda conn, ctx, s: sequences.list_sequences(conn, ctx),
+    "who_holds": lambda conn, ctx, s: leases.list_leases(conn, ctx),
+    "who_holds a surface": lambda conn, ctx, s: leases.list_leases(conn, ctx, surface="src"),
+    "list_tasks": lambda conn, ctx, s: task_queries.list_tasks(conn, ctx),
+    "list_tasks of somebody": lambda conn, ctx, s: task_queries.list_tasks(conn, ctx, owner="caller"),
     "who_is_active": lambda conn, ctx, s: presence.list_active(conn, ctx),
 }
 
-WRITES: dict[str, Verb] = {
+WRITE_CALLS: dict[str, EngineCall] = {
     "post to an actor": lambda conn, ctx, s: posts.create(conn, ctx, "hello", to_actor="mate"),
     "post to a lane": lambda conn, ctx, s: posts.create(conn, ctx, "hello", to_lane="core"),
     "post with a key": lambda conn, ctx, s: posts.create(conn, ctx, "hello", to_actor="mate", idempotency_key="k-post"),
-    "ack": lambda conn, ctx, s: posts.ack(conn, ctx, [s.post]),
+    "ack": lambda conn, ctx, s: posts.ack(conn, ctx, [s.post_id]),
     "claim": lambda conn, ctx, s: sequences.claim(conn, ctx, "adr"),
     "claim with a key": lambda conn, ctx, s: sequences.claim(conn, ctx, "adr", idempotency_key="k-claim"),
     "seed_sequence": lambda conn, ctx, s: sequences.seed(conn, ctx, "adr", 100),
@@ -85,12 +85,12 @@ WRITES: dict[str, Verb] = {
     "release": lambda conn, ctx, s: leases.release(conn, ctx, "src/mine.py"),
     "task_create": lambda conn, ctx, s: tasks.create(conn, ctx, "new"),
     "task_create with a key": lambda conn, ctx, s: tasks.create(conn, ctx, "new", idempotency_key="k-task"),
-    "task_assign": lambda conn, ctx, s: tasks.assign(conn, ctx, s.open_task, "mate"),
-    "task_start": lambda conn, ctx, s: tasks.start(conn, ctx, s.assigned_task),
-    "task_block": lambda conn, ctx, s: tasks.block(conn, ctx, s.second_running_task, "stuck"),
-    "task_resolve": lambda conn, ctx, s: tasks.resolve(conn, ctx, s.blocked_task),
-    "task_ship": lambda conn, ctx, s: tasks.ship(conn, ctx, s.running_task),
-    "task_next": lambda conn, ctx, s: tasks.take_next(conn, ctx),
+    "task_assign": lambda conn, ctx, s: tasks.assign(conn, ctx, s.open_task_id, "mate"),
+    "task_start": lambda conn, ctx, s: tasks.start(conn, ctx, s.assigned_task_id),
+    "task_block": lambda conn, ctx, s: tasks.block(conn, ctx, s.second_running_task_id, "stuck"),
+    "task_resolve": lambda conn, ctx, s: tasks.resolve(conn, ctx, s.blocked_task_id),
+    "task_ship": lambda conn, ctx, s: tasks.ship(conn, ctx, s.running_task_id),
+    "task_next": lambda conn, ctx, s: tasks.start_next(conn, ctx),
     "register": lambda conn, ctx, s: presence.register(conn, ctx, "docs", status="writing"),
     "admin_provision": lambda conn, ctx, s: participants.provision(conn, ctx, "newcomer"),
     "admin_rotate": lambda conn, ctx, s: participants.rotate(conn, ctx, "mate"),
@@ -98,5 +98,5 @@ WRITES: dict[str, Verb] = {
     "create_invite": lambda conn, ctx, s: invites.create(conn, ctx),
 }
 
-VERBS: dict[str, Verb] = READS | WRITES
-ADMIN_VERBS = ("admin_provision", "admin_rotate", "admin_revoke", "create_invite")
+ENGINE_CALLS: dict[str, EngineCall] = READ_CALLS | WRITE_CALLS
+ADMIN_CALLS = ("admin_provision", "admin_rotate", "admin_revoke", "create_invite")

@@ -17,7 +17,7 @@ from psycopg import sql
 from cli.embedded import account, postgres, redis
 
 _PREFIX = "llm-bus-tests-"
-_TEMPLATE = "bus_template"
+_TEMPLATE_DATABASE = "bus_template"
 _TEMPLATE_LOCK = 7_411_923
 # How the process that started the servers tells its workers where they are.
 _MAINTENANCE_URL, _REDIS_URL, _POSTGRES_LOG = "TEST_MAINTENANCE_URL", "TEST_REDIS_URL", "TEST_POSTGRES_LOG"
@@ -29,20 +29,22 @@ class Servers:
     def __init__(self) -> None:
         if binaries := os.environ.get("TEST_POSTGRES_BIN"):
             os.environ["LLM_BUS_PG_BIN"] = binaries
-        _remove_abandoned()
-        self.folder = make_open_folder()
+        _remove_stale_folders()
+        self.folder = make_traversable_folder()
         log = self.folder / "postgres.log"
-        self.redis = redis.launch(self.folder / "redis", port=free_port(), log=self.folder / "redis.log", fast=True)
+        self.redis = redis.launch(
+            self.folder / "redis", port=free_port(), log_path=self.folder / "redis.log", ephemeral=True
+        )
         self.postgres = postgres.launch(
             self.folder / "postgres",
             port=free_port(),
-            log=log,
-            account=account.choose(self.folder),
-            fast=True,
+            log_path=log,
+            account=account.choose_account(self.folder),
+            ephemeral=True,
         )
         try:
-            redis.wait(self.redis)
-            postgres.wait(self.postgres)
+            redis.wait_until_ready(self.redis)
+            postgres.wait_until_ready(self.postgres)
         except BaseException:
             self.stop()
             raise
@@ -57,7 +59,7 @@ class Servers:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def make_open_folder() -> Path:
+def make_traversable_folder() -> Path:
     """A temporary folder that the account which runs PostgreSQL can enter, unlike pytest's `tmp_path`.
 
     Its path is short, so that Unix sockets fit into it.
@@ -73,11 +75,11 @@ def cloned_database() -> Iterator[str]:
     maintenance = os.environ[_MAINTENANCE_URL]
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(maintenance, autocommit=True) as conn:
-        _require_template(conn, maintenance)
+        _ensure_template(conn, maintenance)
         # WAL_LOG takes 27 ms here, 70 with four at a time; FILE_COPY, with its checkpoints, 50 and 300.
         conn.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log").format(
-                sql.Identifier(name), sql.Identifier(_TEMPLATE)
+                sql.Identifier(name), sql.Identifier(_TEMPLATE_DATABASE)
             )
         )
     try:
@@ -121,22 +123,24 @@ def postgres_log() -> Path:
     return Path(os.environ[_POSTGRES_LOG])
 
 
-def _require_template(conn: psycopg.Connection, maintenance: str) -> None:
+def _ensure_template(conn: psycopg.Connection, maintenance: str) -> None:
     """Make the migrated template once per run; the first that needs it does, the others wait."""
     query = "SELECT 1 FROM pg_database WHERE datname = %s"
-    if conn.execute(query, [_TEMPLATE]).fetchone():
+    if conn.execute(query, [_TEMPLATE_DATABASE]).fetchone():
         return
     from bus.db import migrate
 
     conn.execute("SELECT pg_advisory_lock(%s)", [_TEMPLATE_LOCK])
     try:
-        if conn.execute(query, [_TEMPLATE]).fetchone():
+        if conn.execute(query, [_TEMPLATE_DATABASE]).fetchone():
             return
-        draft = f"{_TEMPLATE}_draft"
+        draft = f"{_TEMPLATE_DATABASE}_draft"
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(draft)))
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(draft)))
         migrate.migrate(_with_database(maintenance, draft))
-        conn.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(draft), sql.Identifier(_TEMPLATE)))
+        conn.execute(
+            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(draft), sql.Identifier(_TEMPLATE_DATABASE))
+        )
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", [_TEMPLATE_LOCK])
 
@@ -152,7 +156,7 @@ def free_port() -> int:
         return int(any_port.getsockname()[1])
 
 
-def _remove_abandoned() -> None:
+def _remove_stale_folders() -> None:
     """Folders of runs that were killed; their servers ended with them."""
     for folder in Path("/tmp").glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).split("-", 1)[0]

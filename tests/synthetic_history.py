@@ -11,10 +11,10 @@ from bus.db import Connection
 from bus.tenancy.projects import Project
 from tests.factories import Agent
 
-DAYS = 97
-_SURFACES = 400
+HISTORY_DAYS = 97
+_SURFACE_COUNT = 400
 
-_PLAN = f"""
+_PLAN_EVENTS_SQL = f"""
 CREATE TEMP TABLE plan AS
 SELECT raw.*, count(*) FILTER (WHERE type = 'post') OVER (ORDER BY seq) AS posts
 FROM (
@@ -24,7 +24,7 @@ FROM (
                WHEN k < 97 THEN 'task_ship' WHEN k < 98 THEN 'lease_expire' WHEN k < 99 THEN 'register'
                ELSE 'escalate' END AS type,
            chance, 1 + (chance / 1000) %% %(agents)s AS who, 1 + (chance / 7000) %% %(agents)s AS mate,
-           date_trunc('milliseconds', now - interval '{DAYS} days' * power((%(events)s - s) / %(events)s::float8, 1.6))
+           date_trunc('milliseconds', now - interval '{HISTORY_DAYS} days' * power((%(events)s - s) / %(events)s::float8, 1.6))
                AS at
     FROM (SELECT s, clock_timestamp() AS now FROM generate_series(1, %(events)s::bigint) AS s) AS numbers
     CROSS JOIN LATERAL (SELECT hashint8extended(s, 5) & 281474976710655 AS chance) AS h
@@ -33,7 +33,7 @@ FROM (
 """
 
 # Of acks most are of one of the last posts, some of one that is hours old, a few of one that is days old.
-_ACKS = """
+_PLAN_ACKS_SQL = """
 CREATE TEMP TABLE acking AS
 SELECT a.seq, a.at, a.who, o.seq AS post_id
 FROM plan a
@@ -44,7 +44,7 @@ JOIN plan o ON o.type = 'post' AND o.posts = a.posts - CASE
 WHERE a.type = 'ack'
 """
 
-_EVENTS = f"""
+_INSERT_EVENTS_SQL = f"""
 INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
 SELECT %(project)s, p.seq, p.at, (%(ids)s::bigint[])[p.who], (%(actors)s::text[])[p.who],
        CASE WHEN p.type = 'ack' AND a.post_id IS NULL THEN 'register' ELSE p.type END, CASE p.type
@@ -55,13 +55,13 @@ SELECT %(project)s, p.seq, p.at, (%(ids)s::bigint[])[p.who], (%(actors)s::text[]
     WHEN 'ack' THEN jsonb_build_object('post_id', a.post_id)
     WHEN 'lease' THEN jsonb_build_object(
         -- Some surfaces are leased far more often than others.
-        'surface', 'src/part_' || floor(sqrt(p.chance / 29 %% ({_SURFACES} * {_SURFACES})))::integer || '.py',
+        'surface', 'src/part_' || floor(sqrt(p.chance / 29 %% ({_SURFACE_COUNT} * {_SURFACE_COUNT})))::integer || '.py',
         'contended', CASE WHEN p.chance / 31 %% 11 = 0 THEN 1 + p.chance %% 3 ELSE 0 END)
     ELSE '{{}}' END
 FROM plan p LEFT JOIN acking a ON a.seq = p.seq ORDER BY p.seq
 """
 
-_POSTS = """
+_INSERT_POSTS_SQL = """
 INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, body, ref,
                   recipients, created_at, acked_at)
 SELECT %(project)s, p.seq, (%(ids)s::bigint[])[p.who], (%(actors)s::text[])[p.who],
@@ -76,12 +76,12 @@ FROM plan p LEFT JOIN (
 WHERE p.type = 'post' ORDER BY p.seq
 """
 
-_END = """
+_UPDATE_CLOCK_SQL = """
 UPDATE project_clock SET last_seq = %(events)s, last_at = (SELECT max(at) FROM plan) WHERE project_id = %(project)s
 """
 
 
-_KEYS = (("event", "seq"), ("post", "id"))
+_PRIMARY_KEYS = (("event", "seq"), ("post", "id"))
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,19 @@ def write(conn: Connection, project: Project, agents: list[Agent], events: int) 
     conn.raw.execute("SET LOCAL statement_timeout = 0")
     conn.raw.execute("SET LOCAL synchronous_commit = off")
     conn.raw.execute("SET LOCAL work_mem = '256MB'")
-    for (index,) in conn.all(
+    for (index,) in conn.fetch_all(
         "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisprimary AND NOT indisunique"
         " AND indrelid IN ('event'::regclass, 'post'::regclass)"
     ):
         conn.raw.execute(f"DROP INDEX {index}".encode())
-    for table, _ in _KEYS:
+    for table, _ in _PRIMARY_KEYS:
         conn.raw.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey".encode())
     with psycopg.ClientCursor(conn.raw) as cursor:
-        for statement in (_PLAN, _ACKS, _EVENTS, _POSTS, _END):
+        for statement in (_PLAN_EVENTS_SQL, _PLAN_ACKS_SQL, _INSERT_EVENTS_SQL, _INSERT_POSTS_SQL, _UPDATE_CLOCK_SQL):
             cursor.execute(statement.encode(), values)
     conn.raw.execute("DROP TABLE plan, acking")
     # Built at once, a key costs a fifth of what it costs row by row.
-    for table, key in _KEYS:
+    for table, key in _PRIMARY_KEYS:
         conn.raw.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (project_id, {key})".encode())
     conn.raw.execute("ANALYZE event, post")
     return History(project, agents, events)

@@ -9,35 +9,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass
-class Receiver:
+class WebhookServer:
     """What was received: the path and headers of each request as text, and its body as it was before packing."""
 
     url: str
-    got: list[tuple[str, bytes]] = field(default_factory=list)
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
 
     def bodies(self, path: str) -> list[bytes]:
-        return [body for head, body in list(self.got) if head.startswith(path)]
+        return [body for head, body in list(self.requests) if head.startswith(path)]
 
-    def until(self, holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not holds():
-            assert time.monotonic() < deadline, self.got
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.requests
             time.sleep(0.05)
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
+def running_webhook_server() -> Iterator[WebhookServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             packed = self.headers.get("Content-Encoding")
             if packed:
                 body = gzip.decompress(body) if packed == "gzip" else zlib.decompress(body)
-            received.got.append((f"{self.path}\n{self.headers}", body))
+            received.requests.append((f"{self.path}\n{self.headers}", body))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -46,7 +46,7 @@ def receiving() -> Iterator[Receiver]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received = Receiver(f"http://127.0.0.1:{server.server_port}")
+    received = WebhookServer(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -8,24 +8,24 @@ import sys
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from bus.config.redaction import Asked
+from bus.config.redaction import RecordingEnvironment
 from bus.config.settings import SettingError, Settings
-from bus.config.shutdown import told_to_stop
+from bus.config.shutdown import wait_for_shutdown_signal
 from bus.operations import logs, telemetry
-from bus.operations.heartbeat import Reporter, traffic
+from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from webapp.app import create_app
-from webapp.asgi import Web
+from webapp.asgi import WebApplication
 from webapp.options import WebOptions
 
 
 def main() -> None:
     """Read the settings and serve."""
-    logs.configure()
+    logs.configure_logging()
     try:
-        env = Asked(os.environ)
+        env = RecordingEnvironment(os.environ)
         settings = Settings.from_env(env, port=8787)
         options = WebOptions.from_env(env)
-        telemetry.start("web", env)
+        telemetry.start_telemetry("web", env)
     except SettingError as error:
         sys.exit(f"llm-bus web: {error}")
     config = Config()
@@ -35,17 +35,19 @@ def main() -> None:
     config.read_timeout = 60
     app = create_app(settings, options)
     requests = app.extensions["bus.requests"]
-    reporter = Reporter(app.extensions["bus.db"], "web", env.shown(), counts=lambda: traffic(requests))
+    reporter = HeartbeatReporter(
+        app.extensions["bus.db"], "web", env.masked_settings(), counters=lambda: request_counts(requests)
+    )
     reporter.start()
     try:
-        asyncio.run(_serve(Web(app, settings), config))
+        asyncio.run(_serve(WebApplication(app, settings), config))
     finally:
         reporter.stop()
 
 
-async def _serve(web: Web, config: Config) -> None:
+async def _serve(web: WebApplication, config: Config) -> None:
     async def told() -> None:
-        await told_to_stop()
+        await wait_for_shutdown_signal()
         web.drain()
 
     await serve(web, config, mode="asgi", shutdown_trigger=told)  # type: ignore[arg-type]

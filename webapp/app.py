@@ -15,30 +15,30 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 import webapp.pages
-from bus.client_setup import Addresses
+from bus.client_setup import Endpoints
 from bus.config.settings import Settings
-from bus.coordination.change_notifications import Sender
+from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.operations import telemetry
-from bus.operations.counters import SharedTally, SharedTimings
-from bus.operations.logs import REQUEST_ID, accepted_id, belongs_to
-from bus.operations.metrics import Metrics, histogram, of_tally, pool, service
-from bus.operations.status import Probe, Watch
+from bus.operations.counters import SharedCounter, SharedHistogram
+from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
+from bus.operations.metrics import MetricsEndpoint, counter_metric, histogram, pool_metrics, service_metrics
+from bus.operations.status import CachedStatus, RedisProbe
 from webapp import auth, errors, headers, providers, templating
-from webapp.blueprints import conceal_console, is_machine
+from webapp.blueprints import hide_operator_pages, is_api_request
 from webapp.options import WebOptions
-from webapp.ratelimit import Limits
+from webapp.ratelimit import RateLimiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_HERE = Path(__file__).resolve().parent
+_PACKAGE_DIR = Path(__file__).resolve().parent
 # In an installed package they lie beside this module.
-_TEMPLATES = next(path for path in (_HERE / "templates", _HERE.parent / "templates") if path.is_dir())
+_TEMPLATE_DIR = next(path for path in (_PACKAGE_DIR / "templates", _PACKAGE_DIR.parent / "templates") if path.is_dir())
 _log = logging.getLogger("webapp.request")
 
 
-def create_app(settings: Settings, options: WebOptions | None = None, metrics: Metrics | None = None) -> Flask:
+def create_app(settings: Settings, options: WebOptions | None = None, metrics: MetricsEndpoint | None = None) -> Flask:
     """The web over one database. Every file in webapp/pages that has a `pages` blueprint is a part of it.
 
     Args:
@@ -47,7 +47,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     """
     options = options or WebOptions()
     secure = settings.public_url.startswith("https://")
-    app = Flask(__name__, template_folder=str(_TEMPLATES))
+    app = Flask(__name__, template_folder=str(_TEMPLATE_DIR))
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body_bytes,
         # A form that was open over lunch is still good; its token lives as long as the visitor's cookie.
@@ -57,46 +57,49 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     )
     app.extensions["bus.settings"] = settings
     app.extensions["bus.options"] = options
-    app.extensions["bus.addresses"] = Addresses(settings.public_url, settings.mcp_url)
+    app.extensions["bus.addresses"] = Endpoints(settings.public_url, settings.mcp_url)
     app.extensions["bus.db"] = Database(
-        settings.database_url, size=settings.threads, name="llm-bus web", told=Sender(settings.redis_url).give
+        settings.database_url,
+        pool_size=settings.threads,
+        application_name="llm-bus web",
+        on_commit=NotificationPublisher(settings.redis_url).publish,
     )
-    app.extensions["bus.providers"] = providers.from_options(options)
+    app.extensions["bus.providers"] = providers.create_providers(options)
     # By route and status, and by route.
-    app.extensions["bus.requests"] = SharedTally()
-    app.extensions["bus.timings"] = SharedTimings()
-    app.extensions["bus.watch"] = Watch(app.extensions["bus.db"], Probe(settings.redis_url))
-    app.extensions["bus.metrics"] = metrics or Metrics("web", settings.metrics_token)
-    _show(app)
-    app.extensions["bus.limits"] = Limits(settings.redis_url)
+    app.extensions["bus.requests"] = SharedCounter()
+    app.extensions["bus.timings"] = SharedHistogram()
+    app.extensions["bus.watch"] = CachedStatus(app.extensions["bus.db"], RedisProbe(settings.redis_url))
+    app.extensions["bus.metrics"] = metrics or MetricsEndpoint("web", settings.metrics_token)
+    _register_metrics(app)
+    app.extensions["bus.limits"] = RateLimiter(settings.redis_url)
     for module in pkgutil.walk_packages(webapp.pages.__path__, "webapp.pages."):
         if not module.ispkg:
             app.register_blueprint(importlib.import_module(module.name).pages)
-    auth.init(app, secure=secure)
-    _Csrf(app)
-    headers.init(app, settings, secure=secure)
-    errors.init(app)
-    templating.init(app)
+    auth.init_app(app, secure=secure)
+    _CsrfProtect(app)
+    headers.init_app(app, settings, secure=secure)
+    errors.init_app(app)
+    templating.init_app(app)
     # After the screen of headers.py and before the CSRF tokens, whose absence is told.
-    app.before_request_funcs[None].insert(1, conceal_console)
-    app.before_request_funcs[None].insert(0, _begin)
+    app.before_request_funcs[None].insert(1, hide_operator_pages)
+    app.before_request_funcs[None].insert(0, _begin_request)
     app.after_request(_log_request)
-    app.teardown_request(_end)
-    app.wsgi_app = _NeverEmpty(app.wsgi_app)  # type: ignore[method-assign]
+    app.teardown_request(_end_request)
+    app.wsgi_app = _NonEmptyBodyMiddleware(app.wsgi_app)  # type: ignore[method-assign]
     if options.proxy_hops:
         hops = options.proxy_hops
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
     return app
 
 
-class _Csrf(CSRFProtect):  # type: ignore[misc]
+class _CsrfProtect(CSRFProtect):  # type: ignore[misc]
     """Every POST needs a token, but for views that programs call: those know nothing of cookies."""
 
     def _is_exempt(self) -> bool:
-        return is_machine()
+        return is_api_request()
 
 
-class _NeverEmpty:
+class _NonEmptyBodyMiddleware:
     """Gives every response at least one chunk, if only an empty one: hypercorn sends no headers without."""
 
     def __init__(self, app: "WSGIApplication") -> None:
@@ -113,26 +116,28 @@ class _NeverEmpty:
                 chunks.close()
 
 
-def _begin() -> None:
+def _begin_request() -> None:
     g.bus_started = time.perf_counter()
-    g.bus_request_id = accepted_id(request.headers.get("X-Request-Id"))
-    belongs_to.set((REQUEST_ID, g.bus_request_id))
+    g.bus_request_id = accept_correlation_id(request.headers.get("X-Request-Id"))
+    log_context.set((REQUEST_ID, g.bus_request_id))
 
 
-def _end(_error: BaseException | None) -> None:
+def _end_request(_error: BaseException | None) -> None:
     # The thread goes on to other things.
-    belongs_to.set(None)
+    log_context.set(None)
 
 
-def _show(app: Flask) -> None:
+def _register_metrics(app: Flask) -> None:
     """Show what this process counts, and the condition of the service."""
     found = app.extensions
 
     def read() -> Iterator[Metric]:
-        yield of_tally("web_requests", "Requests to the web by route.", found["bus.requests"], ("route", "status"))
+        yield counter_metric(
+            "web_requests", "Requests to the web by route.", found["bus.requests"], ("route", "status")
+        )
         yield histogram("web_request_seconds", "How long the web took.", found["bus.timings"], ("route",))
-        yield from pool(found["bus.db"], "web")
-        yield from service(found["bus.watch"])
+        yield from pool_metrics(found["bus.db"], "web")
+        yield from service_metrics(found["bus.watch"])
 
     found["bus.metrics"].add(read)
 
@@ -147,11 +152,11 @@ def _log_request(response: Response) -> Response:
         current_app.extensions["bus.timings"].add(taken, route or "none")
         # A board that asks every other second and has nothing new would drown everything else.
         if not g.get("bus_quiet"):
-            telemetry.span(route or "none", taken, status=response.status_code)
-            _log_line(route, response.status_code, taken)
+            telemetry.record_span(route or "none", taken, status=response.status_code)
+            _write_access_log(route, response.status_code, taken)
     return response
 
 
-def _log_line(route: str | None, status: int, taken: float) -> None:
-    fields = {"method": request.method, "route": route, "status": status, "ms": round(taken * 1000, 1)}
+def _write_access_log(route: str | None, status: int, elapsed: float) -> None:
+    fields = {"method": request.method, "route": route, "status": status, "ms": round(elapsed * 1000, 1)}
     _log.info("request", extra={"fields": fields})

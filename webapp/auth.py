@@ -18,7 +18,7 @@ from flask_login import LoginManager, UserMixin, current_user
 from werkzeug.exceptions import Unauthorized
 
 from bus.auth import sessions
-from bus.auth.identities import Claim
+from bus.auth.identities import IdentityClaims
 from bus.auth.sessions import Session
 from bus.db import Connection, shared_keys
 from bus.errors import BusError, InvalidArgument, Unavailable
@@ -27,11 +27,11 @@ from bus.tenancy.owners import Owner
 from webapp.context import database, options
 
 SSO_ISSUER = "sso-header"
-_SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's name
+_PROXY_SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's name
 
 
 @dataclass(frozen=True)
-class Visitor(UserMixin):  # type: ignore[misc]
+class SignedInUser(UserMixin):  # type: ignore[misc]
     """An owner in a browser, as Flask-Login knows it."""
 
     session: Session
@@ -40,7 +40,7 @@ class Visitor(UserMixin):  # type: ignore[misc]
         return str(self.session.id)
 
 
-def init(app: Flask, *, secure: bool) -> None:
+def init_app(app: Flask, *, secure: bool) -> None:
     """Make the app know its visitors.
 
     Args:
@@ -56,26 +56,26 @@ def init(app: Flask, *, secure: bool) -> None:
         BUS_COOKIE_NAME=f"{prefix}llm-bus",
     )
     app.secret_key = app.extensions["bus.options"].secret_key
-    app.session_interface = _Visits()
+    app.session_interface = _SharedKeySessionInterface()
     manager = LoginManager()
     manager.session_protection = None
     manager.init_app(app, add_context_processor=False)
-    manager.request_loader(_load)
-    app.after_request(_send_cookie)
+    manager.request_loader(_load_user)
+    app.after_request(_set_session_cookie)
 
 
-def require_key() -> None:
+def require_signing_key() -> None:
     """Refuse a request that could need the visitor's cookie while the key that signs it cannot be read."""
     if isinstance(session._get_current_object(), NullSession):  # type: ignore[attr-defined]
         raise Unavailable("The database does not answer. Try again in a few seconds.")
 
 
-def vouched_by_proxy() -> Claim | None:
+def proxy_identity() -> IdentityClaims | None:
     """Who is there by the word of the proxy in front, if one is trusted and proved that it is the one; else None."""
-    header, secret = options().sso_header, options().sso_secret
+    header, secret = options().sso_header, options().sso_proxy_secret
     if header is None or secret is None:
         return None
-    shown = request.headers.get(_SECRET_HEADER, "")
+    shown = request.headers.get(_PROXY_SECRET_HEADER, "")
     if not hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode()):
         return None
     try:
@@ -83,12 +83,12 @@ def vouched_by_proxy() -> Claim | None:
         email = validation.email(request.headers.get(header, "").strip(), header)
     except InvalidArgument:
         return None
-    return Claim(SSO_ISSUER, email.lower(), email)
+    return IdentityClaims(SSO_ISSUER, email.lower(), email)
 
 
-def by_header(subject: str) -> str:
+def proxy_session_method(subject: str) -> str:
     """How a session is said to have been opened when a proxy vouched for this person."""
-    return f"{sessions.VOUCHED} {subject}"
+    return f"{sessions.PROXY_METHOD} {subject}"
 
 
 def viewer() -> Owner | None:
@@ -120,24 +120,24 @@ def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: date
         authenticated_at: when somebody showed who they are, if a provider said that it was not now.
     """
     if current_user.is_authenticated:
-        sessions.end(conn, current_owner().id, current_session().id)
-    g.bus_new_token = sessions.open_(
+        sessions.end_session(conn, current_owner().id, current_session().id)
+    g.bus_new_token = sessions.open_session(
         conn,
         owner_id,
         method=method,
-        lasts=options().session_lasts,
-        address=request.remote_addr or "",
-        agent=request.headers.get("User-Agent", ""),
+        ttl=options().session_max_age,
+        ip_address=request.remote_addr or "",
+        user_agent=request.headers.get("User-Agent", ""),
         # A proxy says who is there, and not when they showed it.
-        authenticated=not method.startswith(sessions.VOUCHED),
+        authenticated=not method.startswith(sessions.PROXY_METHOD),
         authenticated_at=authenticated_at,
     )
     session.clear()
 
 
-def renew(conn: Connection) -> None:
+def rotate_session(conn: Connection) -> None:
     """Give this browser's session a new token, since what the owner may do has changed."""
-    g.bus_new_token = sessions.rotate(conn, current_session().id)
+    g.bus_new_token = sessions.rotate_token(conn, current_session().id)
 
 
 def sign_out() -> None:
@@ -146,27 +146,27 @@ def sign_out() -> None:
     session.clear()
 
 
-def _load(sent: Request) -> Visitor | None:
-    token = sent.cookies.get(current_app.config["BUS_COOKIE_NAME"])
+def _load_user(incoming_request: Request) -> SignedInUser | None:
+    token = incoming_request.cookies.get(current_app.config["BUS_COOKIE_NAME"])
     # A token of ours is 43 characters; longer texts are not even hashed.
     if not token or len(token) > 64:
         return None
-    with database().call() as conn:
-        found = sessions.find(conn, token, idle=options().session_idle)
-    if found is None or not _still_vouched(found):
+    with database().connection() as conn:
+        found = sessions.find_session(conn, token, idle_timeout=options().session_idle_timeout)
+    if found is None or not _is_proxy_session_valid(found):
         return None
-    return Visitor(found)
+    return SignedInUser(found)
 
 
-def _still_vouched(found: Session) -> bool:
+def _is_proxy_session_valid(session_record: Session) -> bool:
     """Whether a session that a proxy's word opened is still that person's by the proxy's word of now."""
-    if not found.method.startswith(sessions.VOUCHED):
+    if not session_record.method.startswith(sessions.PROXY_METHOD):
         return True
-    claim = vouched_by_proxy()
-    return claim is not None and found.method == by_header(claim.subject)
+    claim = proxy_identity()
+    return claim is not None and session_record.method == proxy_session_method(claim.subject)
 
 
-def _send_cookie(response: Response) -> Response:
+def _set_session_cookie(response: Response) -> Response:
     token: str | None = g.get("bus_new_token")
     if token is None or response.status_code >= 500:
         return response
@@ -178,13 +178,13 @@ def _send_cookie(response: Response) -> Response:
     }
     name = current_app.config["BUS_COOKIE_NAME"]
     if token:
-        response.set_cookie(name, token, max_age=options().session_lasts, **attributes)
+        response.set_cookie(name, token, max_age=options().session_max_age, **attributes)
     else:
         response.delete_cookie(name, **attributes)
     return response
 
 
-class _Visits(SecureCookieSessionInterface):
+class _SharedKeySessionInterface(SecureCookieSessionInterface):
     """Flask's signed cookie, with SHA-256, under a key that is asked for when the first request needs it.
 
     At start the database may be away; a process that cannot sign yet still answers what needs no signature.
@@ -197,7 +197,7 @@ class _Visits(SecureCookieSessionInterface):
         if not app.secret_key:
             try:
                 with app.extensions["bus.db"].write() as conn:
-                    app.secret_key = shared_keys.get(conn, "web").hex()
+                    app.secret_key = shared_keys.get_or_create_key(conn, "web").hex()
             except (BusError, psycopg.Error):
                 # Without a key Flask gives the request a session that cannot be written; see `require_key`.
                 return None

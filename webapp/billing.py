@@ -11,10 +11,10 @@ from bus.billing.credits import Price
 from bus.db import Connection
 from bus.errors import BusError
 from webapp.auth import viewer
-from webapp.context import options, reading
+from webapp.context import connection, options
 
 # What an agent does, where the type of its event does not say it to a person.
-NAMES = {
+EVENT_LABELS = {
     "claim": "claiming a number",
     "seed": "setting a sequence",
     "post": "a handoff",
@@ -34,7 +34,7 @@ NAMES = {
     "escalate": "an escalation",
 }
 # Many of them, as a heading of what was done.
-MANY = {
+EVENT_PLURAL_LABELS = {
     "claim": "numbers claimed",
     "seed": "sequences set",
     "post": "handoffs",
@@ -59,13 +59,13 @@ MANY = {
 class PriceList:
     """What costs credits now, what is free, and what will hold later; `names` says them to people."""
 
-    costs: list[Price]
+    priced: list[Price]
     free: list[str]
-    coming: list[Price]
-    names: dict[str, str]
+    upcoming: list[Price]
+    labels: dict[str, str]
 
 
-def list_prices(conn: Connection) -> PriceList:
+def get_price_list(conn: Connection) -> PriceList:
     """The prices, as pages show them."""
     prices = credits.list_prices(conn)
     now = datetime.now(UTC)
@@ -74,18 +74,18 @@ def list_prices(conn: Connection) -> PriceList:
         [price for price in held if price.credits],
         [price.event_type for price in held if not price.credits],
         sorted((price for price in prices if price.effective_from > now), key=lambda price: price.effective_from),
-        NAMES,
+        EVENT_LABELS,
     )
 
 
-def takes_credits() -> bool:
+def is_billing_enabled() -> bool:
     """Whether the service bills events at this moment."""
-    return _known()[0]
+    return _get_billing_flags()[0]
 
 
-def concerns_viewer() -> bool:
+def viewer_has_billing() -> bool:
     """Whether credits concern who is signed in: events are billed, or there is an account from when they were."""
-    return _known()[1]
+    return _get_billing_flags()[1]
 
 
 def top_up_url(handle: str) -> str | None:
@@ -95,15 +95,15 @@ def top_up_url(handle: str) -> str | None:
     return url and url.replace("{handle}", handle)
 
 
-def _known() -> tuple[bool, bool]:
+def _get_billing_flags() -> tuple[bool, bool]:
     """Asked once for each page; a page that says that the database is away says nothing of credits."""
     if "bus_billing" not in g:
         g.bus_billing = (False, False)
         if not g.get("bus_viewer_unknown"):
             try:
                 owner = viewer()
-                with reading() as conn:
-                    g.bus_billing = status.concerns(conn, None if owner is None else owner.id)
+                with connection() as conn:
+                    g.bus_billing = status.get_billing_flags(conn, None if owner is None else owner.id)
             except (BusError, psycopg.Error):
                 pass
     found: tuple[bool, bool] = g.bus_billing

@@ -16,17 +16,17 @@ from werkzeug.wrappers import Response as BaseResponse
 from bus.tenancy import projects
 from bus.tenancy.projects import Project
 from webapp.auth import current_owner, viewer
-from webapp.context import reading
-from webapp.reauth import is_fresh, send_off
+from webapp.context import connection
+from webapp.reauth import has_recent_login, redirect_to_reauthentication
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-_MACHINE, _NO_STORE = "bus_machine", "bus_no_store"
-_CONSOLE = "/operator"
+_API_VIEW_ATTRIBUTE, _NO_STORE = "bus_machine", "bus_no_store"
+_OPERATOR_PREFIX = "/operator"
 
 
 @dataclass(frozen=True)
-class Entry:
+class NavItem:
     """A link in the navigation.
 
     Attributes:
@@ -40,22 +40,22 @@ class Entry:
     label: str
     order: int
     endpoint: str = "index"
-    operator: bool = False
-    when: Callable[[], bool] | None = None
+    operator_only: bool = False
+    is_visible: Callable[[], bool] | None = None
 
 
-class PublicPages(Blueprint):
+class PublicBlueprint(Blueprint):
     """Pages that everybody may see."""
 
-    entry: Entry | None = None
-    tab: Entry | None = None
-    console: Entry | None = None
+    nav_item: NavItem | None = None
+    tab: NavItem | None = None
+    operator_tab: NavItem | None = None
 
-    def __init__(self, name: str, *, prefix: str | None = None) -> None:
-        super().__init__(name, __name__, url_prefix=prefix)
+    def __init__(self, name: str, *, url_prefix: str | None = None) -> None:
+        super().__init__(name, __name__, url_prefix=url_prefix)
 
 
-class Pages(PublicPages):
+class OwnerBlueprint(PublicBlueprint):
     """Pages of an owner: whoever is not signed in is sent to sign in, and back here afterwards.
 
     Args:
@@ -64,13 +64,13 @@ class Pages(PublicPages):
         entry: its link in the main navigation.
     """
 
-    def __init__(self, name: str, *, prefix: str | None = None, entry: Entry | None = None) -> None:
-        super().__init__(name, prefix=prefix)
-        self.entry = entry
+    def __init__(self, name: str, *, url_prefix: str | None = None, nav_item: NavItem | None = None) -> None:
+        super().__init__(name, url_prefix=url_prefix)
+        self.nav_item = nav_item
         self.before_request(_require_owner)
 
 
-class OperatorPages(PublicPages):
+class OperatorBlueprint(PublicBlueprint):
     """Pages of the operator console, under /operator. For everybody else they are addresses that do not exist.
 
     What they do they do in others' affairs, so each POST needs somebody who showed lately who they are; see
@@ -82,15 +82,17 @@ class OperatorPages(PublicPages):
         entry: its link in the main navigation.
     """
 
-    def __init__(self, name: str, *, path: str = "", tab: Entry | None = None, entry: Entry | None = None) -> None:
-        super().__init__(name, prefix=f"{_CONSOLE}/{path}".rstrip("/"))
-        self.console = tab
-        self.entry = entry
-        self._back: dict[str, str] = {}
+    def __init__(
+        self, name: str, *, path: str = "", tab: NavItem | None = None, nav_item: NavItem | None = None
+    ) -> None:
+        super().__init__(name, url_prefix=f"{_OPERATOR_PREFIX}/{path}".rstrip("/"))
+        self.operator_tab = tab
+        self.nav_item = nav_item
+        self._return_views: dict[str, str] = {}
         self.before_request(_require_operator)
-        self.before_request(self._require_fresh)
+        self.before_request(self._require_recent_login)
 
-    def act(self, rule: str, *, back: str = "index") -> Callable[[View], View]:
+    def action(self, rule: str, *, return_view: str = "index") -> Callable[[View], View]:
         """A view that does something.
 
         Args:
@@ -98,30 +100,32 @@ class OperatorPages(PublicPages):
         """
 
         def put_up(view: View) -> View:
-            self._back[view.__name__] = back
+            self._return_views[view.__name__] = return_view
             return self.post(rule)(view)
 
         return put_up
 
-    def _require_fresh(self) -> BaseResponse | None:
-        if request.method in ("GET", "HEAD") or is_fresh():
+    def _require_recent_login(self) -> BaseResponse | None:
+        if request.method in ("GET", "HEAD") or has_recent_login():
             return None
-        endpoint = f"{self.name}.{self._back.get(str(request.endpoint).rpartition('.')[2], 'index')}"
+        endpoint = f"{self.name}.{self._return_views.get(str(request.endpoint).rpartition('.')[2], 'index')}"
         known = {name for rule in current_app.url_map.iter_rules(endpoint) for name in rule.arguments}
-        return send_off(url_for(endpoint, **{k: v for k, v in (request.view_args or {}).items() if k in known}))
+        return redirect_to_reauthentication(
+            url_for(endpoint, **{k: v for k, v in (request.view_args or {}).items() if k in known})
+        )
 
 
-def conceal_console() -> None:
+def hide_operator_pages() -> None:
     """Answer whoever is no operator as if there were nothing under /operator; ask it before all else.
 
     By the address and not by the route: what a route answers to a wrong verb, or to a form without its token, would
     tell that it is there.
     """
-    if request.path == _CONSOLE or request.path.startswith(f"{_CONSOLE}/"):
+    if request.path == _OPERATOR_PREFIX or request.path.startswith(f"{_OPERATOR_PREFIX}/"):
         _require_operator()
 
 
-class ProjectPages(Pages):
+class ProjectBlueprint(OwnerBlueprint):
     """Pages about one project of the owner, under /admin/projects/<id>/<name>.
 
     The project in the address is looked up before any view runs: it is `current_project()`, and 404 where there is
@@ -131,13 +135,15 @@ class ProjectPages(Pages):
         tab: its link among the tabs of a project.
     """
 
-    def __init__(self, name: str, *, tab: Entry | None = None, path: str | None = None) -> None:
+    def __init__(self, name: str, *, tab: NavItem | None = None, path: str | None = None) -> None:
         where = name if path is None else path
-        super().__init__(name, prefix=f"/admin/projects/<int(max=9223372036854775807):project_id>/{where}".rstrip("/"))
+        super().__init__(
+            name, url_prefix=f"/admin/projects/<int(max=9223372036854775807):project_id>/{where}".rstrip("/")
+        )
         self.tab = tab
-        self.url_value_preprocessor(_take_project_id)
-        self.url_defaults(_give_project_id)
-        self.before_request(_find_project)
+        self.url_value_preprocessor(_pop_project_id)
+        self.url_defaults(_inject_project_id)
+        self.before_request(_load_project)
 
 
 def current_project() -> Project:
@@ -146,22 +152,22 @@ def current_project() -> Project:
     return found
 
 
-def own(found: Any, owner_id: int | None = None) -> Any:
+def owned_or_404(resource: Any, owner_id: int | None = None) -> Any:
     """What was found, if it belongs to the owner who is signed in; else 404, as for what does not exist.
 
     Args:
         found: something with an `owner_id`, or None.
         owner_id: whose it is, where it does not say so itself.
     """
-    whose = owner_id if owner_id is not None or found is None else found.owner_id
-    if found is None or whose != current_owner().id:
+    whose = owner_id if owner_id is not None or resource is None else resource.owner_id
+    if resource is None or whose != current_owner().id:
         raise NotFound
-    return found
+    return resource
 
 
-def machine(view: View) -> View:
+def api_view(view: View) -> View:
     """A view that programs call: without a CSRF token, and with JSON for an answer also when it is refused."""
-    setattr(view, _MACHINE, True)
+    setattr(view, _API_VIEW_ATTRIBUTE, True)
     return view
 
 
@@ -176,13 +182,13 @@ def no_store(view: View) -> View:
     return wrapped  # type: ignore[return-value]
 
 
-def is_machine() -> bool:
+def is_api_request() -> bool:
     """Whether the view of this request is one that programs call."""
     view = current_app.view_functions.get(request.endpoint or "")
-    return bool(getattr(view, _MACHINE, False))
+    return bool(getattr(view, _API_VIEW_ATTRIBUTE, False))
 
 
-def render(template: str, part: str | None = None, **values: Any) -> str | Response:
+def render_page(template: str, part: str | None = None, **values: Any) -> str | Response:
     """Render a page; or only its living part, when that is what the script in the page asks for.
 
     Args:
@@ -214,15 +220,15 @@ def _require_owner() -> BaseResponse | None:
     return redirect(url_for("sign_in.index", next=back), 303)
 
 
-def _take_project_id(_endpoint: str | None, values: dict[str, Any] | None) -> None:
+def _pop_project_id(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     g.bus_project_id = (values or {}).pop("project_id", None)
 
 
-def _give_project_id(_endpoint: str, values: dict[str, Any]) -> None:
+def _inject_project_id(_endpoint: str, values: dict[str, Any]) -> None:
     if g.get("bus_project_id") is not None:
         values.setdefault("project_id", g.bus_project_id)
 
 
-def _find_project() -> None:
-    with reading() as conn:
-        g.bus_project = own(projects.get(conn, g.bus_project_id))
+def _load_project() -> None:
+    with connection() as conn:
+        g.bus_project = owned_or_404(projects.get(conn, g.bus_project_id))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from flask import abort, current_app, flash, redirect
 from flask_wtf import FlaskForm
 
-from bus.client_setup import Addresses
+from bus.client_setup import Endpoints
 from bus.config.settings import Settings
 from bus.db import Connection, Database
 from bus.errors import BusError
@@ -32,9 +32,9 @@ def options() -> WebOptions:
     return found
 
 
-def addresses() -> Addresses:
+def addresses() -> Endpoints:
     """Where the bus is, as links and cards name it."""
-    found: Addresses = current_app.extensions["bus.addresses"]
+    found: Endpoints = current_app.extensions["bus.addresses"]
     return found
 
 
@@ -45,21 +45,21 @@ def providers() -> dict[str, Provider]:
 
 
 @contextmanager
-def reading() -> Iterator[Connection]:
+def connection() -> Iterator[Connection]:
     """A connection for looks: no transaction, each statement for itself."""
-    with database().call() as conn:
+    with database().connection() as conn:
         yield conn
 
 
 @contextmanager
-def writing() -> Iterator[Connection]:
+def transaction() -> Iterator[Connection]:
     """A connection inside one transaction: it commits when the block ends, and rolls back when it raises."""
-    with database().write() as conn:
+    with database().transaction() as conn:
         yield conn
 
 
 @contextmanager
-def refused_to(url: str, *, also: tuple[str, ...] = ()) -> Iterator[None]:
+def redirect_on_refusal(url: str, *, extra_codes: tuple[str, ...] = ()) -> Iterator[None]:
     """Show a refusal of the bus as a message on the page at `url`. What is not there is a 404 as everywhere.
 
     For acts that have a button and no fields. The block's transaction is inside of this block, so it is rolled back.
@@ -70,14 +70,14 @@ def refused_to(url: str, *, also: tuple[str, ...] = ()) -> Iterator[None]:
     try:
         yield
     except BusError as error:
-        if error.code in ("not_found", "unavailable") and error.code not in also:
+        if error.code in ("not_found", "unavailable") and error.code not in extra_codes:
             raise
         flash(error.message, "error")
         abort(redirect(url, 303))
 
 
 @contextmanager
-def refused_on(form: FlaskForm, *, field: str | None = None) -> Iterator[None]:
+def show_refusal_on_form(form: FlaskForm, *, default_field: str | None = None) -> Iterator[None]:
     """Show a refusal of the bus on the form that it speaks of; afterwards `form.errors` says whether there was one.
 
     The message goes to the field that the refusal names first, else to `field`, else above the form.
@@ -89,13 +89,13 @@ def refused_on(form: FlaskForm, *, field: str | None = None) -> Iterator[None]:
             raise
         named = next((one for one in form if error.message.startswith(f"{one.name} ")), None)
         if named is not None:
-            named.errors = [*named.errors, _sentence(error.message, named.name, named.label.text)]
-        elif field is not None:
-            form[field].errors = [*form[field].errors, error.message]
+            named.errors = [*named.errors, _use_field_label(error.message, named.name, named.label.text)]
+        elif default_field is not None:
+            form[default_field].errors = [*form[default_field].errors, error.message]
         else:
             form.form_errors.append(error.message)
 
 
-def _sentence(message: str, argument: str, label: str) -> str:
+def _use_field_label(message: str, argument: str, label: str) -> str:
     """The engine speaks of arguments; people know the labels of their fields."""
     return label + message.removeprefix(argument)

@@ -9,11 +9,11 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 from webapp.auth import viewer
-from webapp.blueprints import is_machine
+from webapp.blueprints import is_api_request
 
 _log = logging.getLogger("webapp.error")
 
-STATUS = {
+HTTP_STATUS_BY_CODE = {
     "invalid_argument": 400,
     "key_reuse": 400,
     "forbidden": 403,
@@ -23,10 +23,10 @@ STATUS = {
     "wrong_state": 409,
     "unavailable": 503,
 }
-_RETRY_SECONDS = "5"
+_RETRY_AFTER_SECONDS = "5"
 
 # A title and a sentence that says what to do next.
-_PAGES = {
+_ERROR_TEXTS = {
     400: ("That did not arrive in one piece", "Go back, reload the page and try again."),
     401: ("Sign in first", "This page is for people who are signed in."),
     403: ("That is not allowed", "Nothing was changed."),
@@ -43,21 +43,21 @@ _PAGES = {
     ),
     503: ("The database does not answer", "Nothing was lost. Try again in a few seconds."),
 }
-_CSRF = "The form was open for too long, or your browser keeps no cookies. Reload the page and send it again."
+_CSRF_MESSAGE = "The form was open for too long, or your browser keeps no cookies. Reload the page and send it again."
 
 
-def init(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Make the app answer every failure in its own look."""
-    app.register_error_handler(BusError, _bus_error)
-    app.register_error_handler(OwnerSuspended, _suspended)
-    app.register_error_handler(NotAuthenticated, _nobody)
-    app.register_error_handler(psycopg.OperationalError, _away)
-    app.register_error_handler(CSRFError, _csrf)
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _defect)
+    app.register_error_handler(BusError, _handle_bus_error)
+    app.register_error_handler(OwnerSuspended, _handle_owner_suspended)
+    app.register_error_handler(NotAuthenticated, _handle_not_authenticated)
+    app.register_error_handler(psycopg.OperationalError, _handle_database_error)
+    app.register_error_handler(CSRFError, _handle_csrf_error)
+    app.register_error_handler(HTTPException, _handle_http_error)
+    app.register_error_handler(Exception, _handle_unexpected_error)
 
 
-def error_page(status: int, message: str | None = None, *, again: str | None = None) -> Response:
+def render_error_page(status: int, message: str | None = None, *, retry_url: str | None = None) -> Response:
     """The page for a status.
 
     Args:
@@ -66,9 +66,9 @@ def error_page(status: int, message: str | None = None, *, again: str | None = N
     """
     if "_login_user" not in g:
         # Who is looking was not asked yet. It decides only what the top of the page offers.
-        g.bus_viewer_unknown = status >= 500 or not _can_tell()
-    title, usual = _PAGES.get(status, ("That did not work", "Go back and try again."))
-    if is_machine():
+        g.bus_viewer_unknown = status >= 500 or not _is_viewer_known()
+    title, usual = _ERROR_TEXTS.get(status, ("That did not work", "Go back and try again."))
+    if is_api_request():
         response = jsonify(ok=False, error=title.lower(), message=message or usual)
     else:
         response = make_response(
@@ -77,18 +77,18 @@ def error_page(status: int, message: str | None = None, *, again: str | None = N
                 status=status,
                 title=title,
                 message=message or usual,
-                again=again,
+                again=retry_url,
                 # What whoever runs this looks for in the log; where nothing failed there is nothing to look for.
                 request_id=g.get("bus_request_id") if status >= 500 else None,
             )
         )
     response.status_code = status
     if status == 503:
-        response.headers["Retry-After"] = _RETRY_SECONDS
+        response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
     return response
 
 
-def _can_tell() -> bool:
+def _is_viewer_known() -> bool:
     try:
         viewer()
     except (BusError, psycopg.Error):
@@ -96,52 +96,52 @@ def _can_tell() -> bool:
     return True
 
 
-def _bus_error(error: BusError) -> Response:
-    status = STATUS[error.code]
-    if is_machine():
+def _handle_bus_error(error: BusError) -> Response:
+    status = HTTP_STATUS_BY_CODE[error.code]
+    if is_api_request():
         answer = jsonify(ok=False, error=error.data.get("reason", error.code), message=error.message)
         answer.status_code = status
         if status == 503:
-            answer.headers["Retry-After"] = _RETRY_SECONDS
+            answer.headers["Retry-After"] = _RETRY_AFTER_SECONDS
         return answer
     if isinstance(error, Unavailable):
         g.bus_viewer_unknown = True
-        return error_page(503)
-    return error_page(status, None if status == 404 else error.message)
+        return render_error_page(503)
+    return render_error_page(status, None if status == 404 else error.message)
 
 
-def _away(error: psycopg.OperationalError) -> Response:
+def _handle_database_error(error: psycopg.OperationalError) -> Response:
     _log.warning("the database does not answer: %s", error)
-    return _bus_error(Unavailable(_PAGES[503][1]))
+    return _handle_bus_error(Unavailable(_ERROR_TEXTS[503][1]))
 
 
-def _suspended(_error: OwnerSuspended) -> Response:
-    return error_page(403, "The account that this belongs to is suspended.")
+def _handle_owner_suspended(_error: OwnerSuspended) -> Response:
+    return render_error_page(403, "The account that this belongs to is suspended.")
 
 
-def _nobody(_error: NotAuthenticated) -> Response:
+def _handle_not_authenticated(_error: NotAuthenticated) -> Response:
     # A grant that ended while its page was open.
-    return error_page(404)
+    return render_error_page(404)
 
 
-def _csrf(_error: CSRFError) -> Response:
-    return error_page(400, _CSRF)
+def _handle_csrf_error(_error: CSRFError) -> Response:
+    return render_error_page(400, _CSRF_MESSAGE)
 
 
-def _http_error(error: HTTPException) -> HTTPException | Response:
+def _handle_http_error(error: HTTPException) -> HTTPException | Response:
     if error.response is not None or (error.code or 500) < 400:
         # A redirect of the router, or an answer that somebody raised.
         return error
     if isinstance(error, InternalServerError):
-        return error_page(500)
+        return render_error_page(500)
     said = error.description if error.description != type(error).description else None
-    answer = error_page(error.code or 500, said)
+    answer = render_error_page(error.code or 500, said)
     for name, value in error.get_headers(request.environ):
         if name.lower() in ("allow", "retry-after", "www-authenticate"):
             answer.headers[name] = value
     return answer
 
 
-def _defect(error: Exception) -> Response:
+def _handle_unexpected_error(error: Exception) -> Response:
     _log.exception("a page failed", exc_info=error, extra={"fields": {"route": str(request.url_rule)}})
-    return error_page(500)
+    return render_error_page(500)

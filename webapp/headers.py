@@ -6,16 +6,16 @@ import secrets
 from flask import Flask, Response, g, request, session
 from werkzeug.exceptions import Forbidden, MisdirectedRequest
 
-from bus.config.settings import Settings, serves
-from webapp.auth import require_key
-from webapp.blueprints import is_machine
+from bus.config.settings import Settings, is_allowed
+from webapp.auth import require_signing_key
+from webapp.blueprints import is_api_request
 
-_HSTS = "max-age=31536000"
+_HSTS_VALUE = "max-age=31536000"
 # Asked by whatever address the platform knows, and without anything that a visitor has.
-_ALWAYS = ("health.healthz", "health.readyz", "metrics.index", "static")
+_UNCHECKED_ENDPOINTS = ("health.healthz", "health.readyz", "metrics.index", "static")
 
 
-def init(app: Flask, settings: Settings, *, secure: bool) -> None:
+def init_app(app: Flask, settings: Settings, *, secure: bool) -> None:
     """Harden the app.
 
     Args:
@@ -23,12 +23,12 @@ def init(app: Flask, settings: Settings, *, secure: bool) -> None:
     """
 
     def screen() -> None:
-        if request.endpoint in _ALWAYS:
+        if request.endpoint in _UNCHECKED_ENDPOINTS:
             return
-        if not serves(settings.allowed_hosts, request.host):
+        if not is_allowed(settings.allowed_hosts, request.host):
             raise MisdirectedRequest
-        if not is_machine():
-            require_key()
+        if not is_api_request():
+            require_signing_key()
             # The CSRF token decides; this stops a foreign page before it, in every browser of the last years.
             if request.method not in ("GET", "HEAD", "OPTIONS") and request.headers.get("Sec-Fetch-Site") in (
                 "cross-site",
@@ -37,13 +37,13 @@ def init(app: Flask, settings: Settings, *, secure: bool) -> None:
                 raise Forbidden("This came from another site, so nothing was done.")
 
     app.before_request_funcs.setdefault(None, []).insert(0, screen)
-    app.after_request(_conditional)
-    app.after_request(_harden)
+    app.after_request(_make_conditional)
+    app.after_request(_set_security_headers)
     if secure:
-        app.after_request(_strict_transport)
+        app.after_request(_set_hsts_header)
 
 
-def nonce() -> str:
+def csp_nonce() -> str:
     """What marks the scripts of this answer as ours."""
     if "bus_nonce" not in g:
         g.bus_nonce = secrets.token_urlsafe(16)
@@ -51,7 +51,7 @@ def nonce() -> str:
     return found
 
 
-def _harden(response: Response) -> Response:
+def _set_security_headers(response: Response) -> Response:
     headers = response.headers
     scripts = f"'nonce-{g.bus_nonce}'" if "bus_nonce" in g else "'none'"
     headers["Content-Security-Policy"] = (
@@ -74,12 +74,12 @@ def _harden(response: Response) -> Response:
     return response
 
 
-def _strict_transport(response: Response) -> Response:
-    response.headers["Strict-Transport-Security"] = _HSTS
+def _set_hsts_header(response: Response) -> Response:
+    response.headers["Strict-Transport-Security"] = _HSTS_VALUE
     return response
 
 
-def _conditional(response: Response) -> Response:
+def _make_conditional(response: Response) -> Response:
     """Let the script in a page ask whether a living part has changed, and answer 304 if not."""
     if not g.get("bus_part") or response.status_code != 200:
         return response

@@ -5,59 +5,59 @@ from werkzeug.exceptions import Forbidden
 from werkzeug.wrappers import Response
 
 from bus.auth import identities
-from bus.auth.identities import Claim
+from bus.auth.identities import IdentityClaims
 from bus.db import Connection
 from bus.tenancy.owners import Owner
 from webapp import auth, reauth
-from webapp.context import options, writing
-from webapp.ratelimit import admit
+from webapp.context import options, transaction
+from webapp.ratelimit import enforce_rate_limit
 
-_NEXT, _SIGN_UP = "next", "sign_up"
-_CLOSED = "New accounts are not open to this address here. Ask whoever runs this bus."
+_NEXT_KEY, _SIGN_UP_KEY = "next", "sign_up"
+_SIGN_UP_CLOSED_MESSAGE = "New accounts are not open to this address here. Ask whoever runs this bus."
 
 
-def remember_way_back(address: str) -> None:
+def remember_redirect_target(target: str) -> None:
     """Keep where somebody was going until they are signed in."""
-    if inside(address):
-        session[_NEXT] = address
+    if safe_redirect_target(target):
+        session[_NEXT_KEY] = target
 
 
-def way_back() -> str:
+def pending_redirect_target() -> str:
     """Where somebody who signs in was going. Ask before signing in, which forgets it."""
-    return inside(session.get(_NEXT, "")) or url_for("dashboard.index")
+    return safe_redirect_target(session.get(_NEXT_KEY, "")) or url_for("dashboard.index")
 
 
-def inside(address: str) -> str | None:
+def safe_redirect_target(target: str) -> str | None:
     """The address, if it is one of ours: a path, which no browser takes for another host."""
-    good = address.startswith("/") and not address.startswith("//") and address.isprintable() and "\\" not in address
-    return address if good else None
+    good = target.startswith("/") and not target.startswith("//") and target.isprintable() and "\\" not in target
+    return target if good else None
 
 
-def enter(claim: Claim, method: str) -> Response:
+def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
     """Sign in whoever has this identity; whoever is new is asked for a handle, if new accounts are open.
 
     An owner who has the same address by another identity gets no access by this one.
     """
-    after = way_back()
-    with writing() as conn:
-        owner = identities.find_owner(conn, claim)
-        reauth.check(owner.id if owner is not None else None)
+    after = pending_redirect_target()
+    with transaction() as conn:
+        owner = identities.find_owner(conn, claims)
+        reauth.require_same_owner(owner.id if owner is not None else None)
         if owner is not None:
-            admit("account", str(owner.id), options().sign_in_per_minute)
-            auth.sign_in(conn, owner.id, method, claim.authenticated_at)
+            enforce_rate_limit("account", str(owner.id), options().sign_in_per_minute)
+            auth.sign_in(conn, owner.id, method, claims.authenticated_at)
             return redirect(after, 303)
-        if claim.email is not None and not options().may_sign_up(claim.email):
-            raise Forbidden(_CLOSED)
-        token = identities.begin_sign_up(conn, claim)
+        if claims.email is not None and not options().allows_sign_up(claims.email):
+            raise Forbidden(_SIGN_UP_CLOSED_MESSAGE)
+        token = identities.begin_sign_up(conn, claims)
     session.clear()
-    session[_SIGN_UP] = {"token": token, "method": method}
-    remember_way_back(after)
+    session[_SIGN_UP_KEY] = {"token": token, "method": method}
+    remember_redirect_target(after)
     return redirect(url_for("welcome.index"), 303)
 
 
-def sign_up_under_way() -> tuple[str, str] | None:
+def find_pending_sign_up() -> tuple[str, str] | None:
     """The token of the sign-up that this browser is in the middle of and the method that it came by, or None."""
-    kept = session.get(_SIGN_UP)
+    kept = session.get(_SIGN_UP_KEY)
     return (kept["token"], kept["method"]) if kept else None
 
 
@@ -67,9 +67,9 @@ def finish_sign_up(conn: Connection, token: str, handle: str, method: str) -> No
     auth.sign_in(conn, owner.id, method)
 
 
-def link(owner: Owner, claim: Claim) -> bool:
+def link_identity(owner: Owner, claims: IdentityClaims) -> bool:
     """Add an identity to the owner who is signed in; the session is renewed, since there is a new way into it."""
-    with writing() as conn:
-        new = identities.link(conn, owner, claim)
-        auth.renew(conn)
+    with transaction() as conn:
+        new = identities.link_identity(conn, owner, claims)
+        auth.rotate_session(conn)
     return new

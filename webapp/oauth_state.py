@@ -9,7 +9,7 @@ from typing import Any
 
 from authlib.common.security import generate_token
 
-_ATTEMPT_SECONDS = 600.0
+_MAX_AGE_SECONDS = 600.0
 
 
 class ProviderError(Exception):
@@ -19,14 +19,14 @@ class ProviderError(Exception):
         away: whether the provider did not answer at all, as opposed to an answer that is not to be trusted.
     """
 
-    def __init__(self, message: str, *, away: bool = False) -> None:
+    def __init__(self, message: str, *, unavailable: bool = False) -> None:
         super().__init__(message)
         self.message = message
-        self.away = away
+        self.unavailable = unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class OAuthState:
     """The secrets of one attempt to sign in: the browser keeps them until the provider sends it back.
 
     Attributes:
@@ -38,35 +38,35 @@ class Attempt:
     provider: str
     state: str
     nonce: str
-    verifier: str
-    at: float
-    again: bool = False
+    code_verifier: str
+    started_at: float
+    reauthenticate: bool = False
 
     @classmethod
-    def begin(cls, provider: str, *, again: bool = False) -> "Attempt":
+    def create(cls, provider: str, *, reauthenticate: bool = False) -> "OAuthState":
         state, nonce = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        return cls(provider, state, nonce, generate_token(64), time.time(), again)
+        return cls(provider, state, nonce, generate_token(64), time.time(), reauthenticate)
 
     @classmethod
-    def restore(cls, kept: object) -> "Attempt | None":
+    def from_cookie(cls, value: object) -> "OAuthState | None":
         """The attempt that a cookie kept, unless it is not one."""
         try:
-            return cls(**kept) if isinstance(kept, dict) else None
+            return cls(**value) if isinstance(value, dict) else None
         except TypeError:
             return None
 
-    def keep(self) -> dict[str, Any]:
+    def to_cookie(self) -> dict[str, Any]:
         """What goes into the cookie."""
         return asdict(self)
 
-    def check(self, provider: str, answer: Mapping[str, str]) -> None:
+    def verify_callback(self, provider: str, callback_params: Mapping[str, str]) -> None:
         """Refuse an answer that is not to this attempt.
 
         Raises:
             ProviderError: another provider's, a wrong state, or too late.
         """
-        state = answer.get("state", "")
+        state = callback_params.get("state", "")
         if self.provider != provider or not hmac.compare_digest(self.state.encode(), state.encode()):
             raise ProviderError("That answer does not belong to a sign-in that you began here. Begin again.")
-        if time.time() - self.at > _ATTEMPT_SECONDS:
+        if time.time() - self.started_at > _MAX_AGE_SECONDS:
             raise ProviderError("That took too long. Begin again.")

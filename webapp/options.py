@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from bus.config.settings import SettingError, number, switch
+from bus.config.settings import SettingError, read_bool, read_int
 
 _DAY_MINUTES = 24 * 60
 
@@ -22,7 +22,7 @@ class OidcSettings:
 
 
 @dataclass(frozen=True)
-class OAuthSettings:
+class OAuthClientSettings:
     """A client at a provider whose addresses are known."""
 
     client_id: str
@@ -55,27 +55,27 @@ class WebOptions:
     """
 
     secret_key: str | None = field(default=None, repr=False)
-    session_idle: timedelta = timedelta(days=7)
-    session_lasts: timedelta = timedelta(days=30)
-    reauth: timedelta = timedelta(hours=1)
+    session_idle_timeout: timedelta = timedelta(days=7)
+    session_max_age: timedelta = timedelta(days=30)
+    reauth_max_age: timedelta = timedelta(hours=1)
     proxy_hops: int = 0
-    google: OAuthSettings | None = None
-    github: OAuthSettings | None = None
+    google: OAuthClientSettings | None = None
+    github: OAuthClientSettings | None = None
     oidc: OidcSettings | None = None
-    provider_seconds: float = 5.0
-    sign_up: str = "open"
-    sign_up_allow: tuple[str, ...] = ()
+    provider_timeout_seconds: float = 5.0
+    sign_up_mode: str = "open"
+    sign_up_allowlist: tuple[str, ...] = ()
     sso_header: str | None = None
-    sso_secret: str | None = field(default=None, repr=False)
+    sso_proxy_secret: str | None = field(default=None, repr=False)
     sign_in_per_minute: int = 30
     join_per_minute: int = 30
-    stats: bool = False
+    public_stats: bool = False
     terms_url: str | None = None
     privacy_url: str | None = None
     top_up_url: str | None = None
     google_issuer: str = "https://accounts.google.com"
-    github_web: str = "https://github.com"
-    github_api: str = "https://api.github.com"
+    github_url: str = "https://github.com"
+    github_api_url: str = "https://api.github.com"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "WebOptions":
@@ -85,15 +85,15 @@ class WebOptions:
             SettingError: a value has the wrong form, or one of two that belong together is missing.
         """
         env = os.environ if env is None else env
-        idle = timedelta(minutes=number(env, "SESSION_IDLE_MINUTES", 7 * _DAY_MINUTES, 1, 365 * _DAY_MINUTES))
-        lasts = timedelta(hours=number(env, "SESSION_HOURS", 30 * 24, 1, 365 * 24))
-        sso_header, sso_secret = _pair(env, "SSO_HEADER", "SSO_PROXY_SECRET")
+        idle = timedelta(minutes=read_int(env, "SESSION_IDLE_MINUTES", 7 * _DAY_MINUTES, 1, 365 * _DAY_MINUTES))
+        lasts = timedelta(hours=read_int(env, "SESSION_HOURS", 30 * 24, 1, 365 * 24))
+        sso_header, sso_secret = _read_pair(env, "SSO_HEADER", "SSO_PROXY_SECRET")
         if sso_secret is not None and len(sso_secret) < 16:
             raise SettingError("SSO_PROXY_SECRET must have at least 16 characters; make it random.")
-        secret_key = _text(env, "SECRET_KEY")
+        secret_key = _read_text(env, "SECRET_KEY")
         if secret_key is not None and len(secret_key) < 16:
             raise SettingError("SECRET_KEY must have at least 16 characters; make it random, or leave it out.")
-        sign_up = (_text(env, "SIGN_UP") or "open").lower()
+        sign_up = (_read_text(env, "SIGN_UP") or "open").lower()
         allow = tuple(
             part for part in (piece.strip().lower() for piece in env.get("SIGN_UP_ALLOW", "").split(",")) if part
         )
@@ -106,88 +106,90 @@ class WebOptions:
                 )
         return cls(
             secret_key=secret_key,
-            session_idle=min(idle, lasts),
-            session_lasts=lasts,
-            reauth=timedelta(minutes=number(env, "OPERATOR_MINUTES", 60, 1, _DAY_MINUTES)),
-            proxy_hops=number(env, "PROXY_HOPS", 0, 0, 10),
-            google=_oauth(env, "GOOGLE"),
-            github=_oauth(env, "GITHUB"),
-            oidc=_oidc(env),
-            provider_seconds=float(number(env, "PROVIDER_SECONDS", 5, 1, 60)),
-            sign_up=sign_up,
-            sign_up_allow=allow,
+            session_idle_timeout=min(idle, lasts),
+            session_max_age=lasts,
+            reauth_max_age=timedelta(minutes=read_int(env, "OPERATOR_MINUTES", 60, 1, _DAY_MINUTES)),
+            proxy_hops=read_int(env, "PROXY_HOPS", 0, 0, 10),
+            google=_read_oauth_client(env, "GOOGLE"),
+            github=_read_oauth_client(env, "GITHUB"),
+            oidc=_read_oidc(env),
+            provider_timeout_seconds=float(read_int(env, "PROVIDER_SECONDS", 5, 1, 60)),
+            sign_up_mode=sign_up,
+            sign_up_allowlist=allow,
             sso_header=sso_header,
-            sso_secret=sso_secret,
-            sign_in_per_minute=number(env, "SIGN_IN_PER_MINUTE", 30, 0, 1_000_000),
-            join_per_minute=number(env, "JOIN_PER_MINUTE", 30, 0, 1_000_000),
-            stats=switch(env, "PUBLIC_STATS"),
-            terms_url=_link(env, "TERMS_URL"),
-            privacy_url=_link(env, "PRIVACY_URL"),
-            top_up_url=_top_up(env),
-            google_issuer=_base(env, "GOOGLE_ISSUER", cls.google_issuer),
-            github_web=_base(env, "GITHUB_URL", cls.github_web),
-            github_api=_base(env, "GITHUB_API_URL", cls.github_api),
+            sso_proxy_secret=sso_secret,
+            sign_in_per_minute=read_int(env, "SIGN_IN_PER_MINUTE", 30, 0, 1_000_000),
+            join_per_minute=read_int(env, "JOIN_PER_MINUTE", 30, 0, 1_000_000),
+            public_stats=read_bool(env, "PUBLIC_STATS"),
+            terms_url=_read_url(env, "TERMS_URL"),
+            privacy_url=_read_url(env, "PRIVACY_URL"),
+            top_up_url=_read_top_up_url(env),
+            google_issuer=_read_base_url(env, "GOOGLE_ISSUER", cls.google_issuer),
+            github_url=_read_base_url(env, "GITHUB_URL", cls.github_url),
+            github_api_url=_read_base_url(env, "GITHUB_API_URL", cls.github_api_url),
         )
 
-    def may_sign_up(self, email: str) -> bool:
+    def allows_sign_up(self, email: str) -> bool:
         """Whether somebody with this verified address may open an account: by list, if there is one."""
-        if self.sign_up == "closed":
+        if self.sign_up_mode == "closed":
             return False
         address = email.lower()
         return (
-            not self.sign_up_allow
-            or address in self.sign_up_allow
-            or f"@{address.rpartition('@')[2]}" in self.sign_up_allow
+            not self.sign_up_allowlist
+            or address in self.sign_up_allowlist
+            or f"@{address.rpartition('@')[2]}" in self.sign_up_allowlist
         )
 
 
-def _text(env: Mapping[str, str], name: str) -> str | None:
+def _read_text(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name, "").strip() or None
 
 
-def _pair(env: Mapping[str, str], first: str, second: str) -> tuple[str | None, str | None]:
-    one, other = _text(env, first), _text(env, second)
+def _read_pair(env: Mapping[str, str], first: str, second: str) -> tuple[str | None, str | None]:
+    one, other = _read_text(env, first), _read_text(env, second)
     if (one is None) != (other is None):
         missing, there = (first, second) if one is None else (second, first)
         raise SettingError(f"{there} is set and {missing} is not; set both, or neither.")
     return one, other
 
 
-def _oauth(env: Mapping[str, str], name: str) -> OAuthSettings | None:
-    client_id, secret = _pair(env, f"{name}_CLIENT_ID", f"{name}_CLIENT_SECRET")
-    return None if client_id is None or secret is None else OAuthSettings(client_id, secret)
+def _read_oauth_client(env: Mapping[str, str], prefix: str) -> OAuthClientSettings | None:
+    client_id, secret = _read_pair(env, f"{prefix}_CLIENT_ID", f"{prefix}_CLIENT_SECRET")
+    return None if client_id is None or secret is None else OAuthClientSettings(client_id, secret)
 
 
-def _oidc(env: Mapping[str, str]) -> OidcSettings | None:
-    client = _oauth(env, "OIDC")
-    issuer = _text(env, "OIDC_ISSUER")
+def _read_oidc(env: Mapping[str, str]) -> OidcSettings | None:
+    client = _read_oauth_client(env, "OIDC")
+    issuer = _read_text(env, "OIDC_ISSUER")
     if (issuer is None) != (client is None):
         raise SettingError("OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET belong together; set all, or none.")
     if issuer is None or client is None:
         return None
-    _web_address("OIDC_ISSUER", issuer)
-    return OidcSettings(issuer, client.client_id, client.client_secret, _text(env, "OIDC_NAME") or OidcSettings.name)
+    _require_web_url("OIDC_ISSUER", issuer)
+    return OidcSettings(
+        issuer, client.client_id, client.client_secret, _read_text(env, "OIDC_NAME") or OidcSettings.name
+    )
 
 
-def _link(env: Mapping[str, str], name: str) -> str | None:
-    url = _text(env, name)
+def _read_url(env: Mapping[str, str], name: str) -> str | None:
+    url = _read_text(env, name)
     if url is not None:
-        _web_address(name, url)
+        _require_web_url(name, url)
     return url
 
 
-def _top_up(env: Mapping[str, str]) -> str | None:
-    url = _text(env, "TOP_UP_URL")
+def _read_top_up_url(env: Mapping[str, str]) -> str | None:
+    url = _read_text(env, "TOP_UP_URL")
     if url is not None and not (url.startswith("mailto:") and "@" in url):
-        _web_address("TOP_UP_URL", url)
+        _require_web_url("TOP_UP_URL", url)
     return url
 
 
-def _base(env: Mapping[str, str], name: str, default: str) -> str:
-    return (_link(env, name) or default).rstrip("/")
+def _read_base_url(env: Mapping[str, str], name: str, default: str) -> str:
+    return (_read_url(env, name) or default).rstrip("/")
 
 
-def _web_address(name: str, url: str) -> None:
+def _require_web_url(name: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.netloc:
         raise SettingError(f"{name} must be a web address such as https://example.org; it is {url!r}.")

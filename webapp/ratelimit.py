@@ -16,44 +16,46 @@ from werkzeug.exceptions import TooManyRequests
 _log = logging.getLogger("webapp.ratelimit")
 _WINDOW_SECONDS = 60
 # A Redis that is away is not asked again for a while, so that its absence costs nobody a wait.
-_PAUSE_SECONDS = 5.0
-_TIMEOUT_SECONDS = 0.25
-_MOST_NAMES = 50_000
+_REDIS_RETRY_SECONDS = 5.0
+_REDIS_TIMEOUT_SECONDS = 0.25
+_MAX_KEYS = 50_000
 
 
-class Limits:
+class RateLimiter:
     """Counts tries by name."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._redis = (
             None
             if redis_url is None
-            else Redis.from_url(redis_url, socket_connect_timeout=_TIMEOUT_SECONDS, socket_timeout=_TIMEOUT_SECONDS)
+            else Redis.from_url(
+                redis_url, socket_connect_timeout=_REDIS_TIMEOUT_SECONDS, socket_timeout=_REDIS_TIMEOUT_SECONDS
+            )
         )
-        self._away_until = 0.0
+        self._redis_down_until = 0.0
         self._lock = threading.Lock()
         self._window = 0
         self._counts: dict[str, int] = {}
 
-    def count(self, name: str) -> int:
+    def increment(self, bucket: str) -> int:
         """Count one try; returns how many there were in this minute, this one included."""
         window = int(time.time()) // _WINDOW_SECONDS
-        if self._redis is not None and time.monotonic() >= self._away_until:
+        if self._redis is not None and time.monotonic() >= self._redis_down_until:
             # Names hold addresses; Redis needs to tell them apart, not to know them.
-            key = f"llm-bus:tries:{hashlib.sha256(name.encode()).hexdigest()[:32]}:{window}"
+            key = f"llm-bus:tries:{hashlib.sha256(bucket.encode()).hexdigest()[:32]}:{window}"
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
                     pipe.incr(key)
                     pipe.expire(key, 2 * _WINDOW_SECONDS)
                     return int(pipe.execute()[0])
             except (RedisError, ValueError) as error:
-                self._away_until = time.monotonic() + _PAUSE_SECONDS
+                self._redis_down_until = time.monotonic() + _REDIS_RETRY_SECONDS
                 _log.warning("Redis does not answer, this process counts alone: %s", error)
         with self._lock:
-            if window != self._window or len(self._counts) >= _MOST_NAMES:
+            if window != self._window or len(self._counts) >= _MAX_KEYS:
                 self._window, self._counts = window, {}
-            self._counts[name] = self._counts.get(name, 0) + 1
-            return self._counts[name]
+            self._counts[bucket] = self._counts.get(bucket, 0) + 1
+            return self._counts[bucket]
 
     def close(self) -> None:
         """Close the connections to Redis."""
@@ -61,7 +63,7 @@ class Limits:
             self._redis.close()
 
 
-def admit(act: str, who: str, per_minute: int) -> None:
+def enforce_rate_limit(action: str, client: str, per_minute: int) -> None:
     """Count a try of `act` by `who`.
 
     Args:
@@ -71,8 +73,8 @@ def admit(act: str, who: str, per_minute: int) -> None:
     """
     if per_minute == 0:
         return
-    limits: Limits = current_app.extensions["bus.limits"]
-    if limits.count(f"{act}:{who}") > per_minute:
+    limits: RateLimiter = current_app.extensions["bus.limits"]
+    if limits.increment(f"{action}:{client}") > per_minute:
         raise TooManyRequests(retry_after=_WINDOW_SECONDS - int(time.time()) % _WINDOW_SECONDS)
 
 

@@ -17,57 +17,57 @@ from werkzeug.wrappers import Response
 from bus.db import one_time_store
 from bus.errors import BusError
 from webapp.auth import current_owner, current_session, viewer
-from webapp.context import options, reading, writing
+from webapp.context import connection, options, transaction
 
-_AGAIN = "again"
+_REAUTH_SESSION_KEY = "again"
 # Whoever was asked to sign in again and did something else may sign in as somebody else after this.
-_PATIENCE_SECONDS = 900
-_TYPED = "typed"
-_TYPED_KEPT = timedelta(minutes=30)
-_KEY = "typed"
-_MOST_TYPED = 8000
+_REAUTH_TIMEOUT_SECONDS = 900
+_SAVED_FORM_PURPOSE = "typed"
+_SAVED_FORM_LIFETIME = timedelta(minutes=30)
+_SAVED_FORM_PARAM = "typed"
+_MAX_SAVED_FORM_BYTES = 8000
 
 
-def is_fresh() -> bool:
+def has_recent_login() -> bool:
     """Whether whoever is signed in showed here, lately enough for a dangerous act, who they are."""
-    ago = current_session().authenticated_ago
-    return ago is not None and ago < options().reauth
+    ago = current_session().time_since_authentication
+    return ago is not None and ago < options().reauth_max_age
 
 
-def send_off(back: str) -> Response:
+def redirect_to_reauthentication(return_url: str) -> Response:
     """Go and sign in again, and come back to `back` with what was typed into the form of this request."""
     typed = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
     content = json.dumps([request.path, typed]).encode()
-    if typed and len(content) <= _MOST_TYPED:
+    if typed and len(content) <= _MAX_SAVED_FORM_BYTES:
         key = secrets.token_urlsafe(16)
-        with writing() as conn:
-            one_time_store.put(conn, _TYPED, _secret(key), content, keep=_TYPED_KEPT)
-        back += f"{'&' if '?' in back else '?'}{_KEY}={key}"
-    return redirect(url_for("operator.again", next=back), 303)
+        with transaction() as conn:
+            one_time_store.store(conn, _SAVED_FORM_PURPOSE, _encryption_secret(key), content, ttl=_SAVED_FORM_LIFETIME)
+        return_url += f"{'&' if '?' in return_url else '?'}{_SAVED_FORM_PARAM}={key}"
+    return redirect(url_for("operator.again", next=return_url), 303)
 
 
-def typed(action: str) -> MultiDict[str, str] | None:
+def find_saved_form(action: str) -> MultiDict[str, str] | None:
     """What was typed into the form that goes to `action` before its sender was sent to sign in again, or None."""
-    key = request.args.get(_KEY, "")
+    key = request.args.get(_SAVED_FORM_PARAM, "")
     if not key or len(key) > 64:
         return None
-    with reading() as conn:
-        kept = one_time_store.find(conn, _TYPED, _secret(key))
+    with connection() as conn:
+        kept = one_time_store.find(conn, _SAVED_FORM_PURPOSE, _encryption_secret(key))
     where, fields = (None, []) if kept is None else json.loads(kept)
     return MultiDict([(name, value) for name, value in fields]) if where == action else None
 
 
-def expect() -> None:
+def begin_reauthentication() -> None:
     """Whoever signs in next in this browser has to be who is signed in now."""
-    session[_AGAIN] = {"owner": current_owner().id, "at": time.time()}
+    session[_REAUTH_SESSION_KEY] = {"owner": current_owner().id, "at": time.time()}
 
 
-def is_expected() -> bool:
+def is_reauthenticating() -> bool:
     """Whether this browser is in the middle of signing in again."""
-    return _expected() is not None
+    return _find_expected_owner_id() is not None
 
 
-def check(owner_id: int | None) -> None:
+def require_same_owner(owner_id: int | None) -> None:
     """Refuse somebody else, where an owner was to sign in again.
 
     Args:
@@ -75,22 +75,22 @@ def check(owner_id: int | None) -> None:
     Raises:
         BusError: `forbidden`; nobody was signed in.
     """
-    expected = _expected()
+    expected = _find_expected_owner_id()
     if expected is not None and expected != owner_id:
         raise BusError(
             "forbidden", "That is not who is signed in here, so nothing was changed. Sign out first to change accounts."
         )
 
 
-def _expected() -> int | None:
-    kept = session.get(_AGAIN)
+def _find_expected_owner_id() -> int | None:
+    kept = session.get(_REAUTH_SESSION_KEY)
     owner = viewer()
-    if not isinstance(kept, dict) or owner is None or time.time() - kept["at"] > _PATIENCE_SECONDS:
+    if not isinstance(kept, dict) or owner is None or time.time() - kept["at"] > _REAUTH_TIMEOUT_SECONDS:
         return None
     # Who signed out meanwhile, or is somebody else by now, is not in the middle of anything.
     return owner.id if kept["owner"] == owner.id else None
 
 
-def _secret(key: str) -> bytes:
+def _encryption_secret(key: str) -> bytes:
     # Not of the session, which is another one afterwards.
     return f"{current_owner().id}\n{key}".encode("utf-8", "surrogatepass")

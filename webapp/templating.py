@@ -10,32 +10,34 @@ from markupsafe import Markup
 
 from webapp import billing, svg_charts
 from webapp.auth import viewer
-from webapp.blueprints import Entry, OperatorPages, PublicPages
+from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint
 from webapp.context import addresses, options
-from webapp.headers import nonce
-from webapp.reauth import is_fresh
+from webapp.headers import csp_nonce
+from webapp.reauth import has_recent_login
 
-_SECOND_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+_DURATION_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 
 
-def init(app: Flask) -> None:
+def init_app(app: Flask) -> None:
     """Give the templates what they use; call it when every page is registered."""
     assert app.static_folder is not None
-    versions = {path.name: _version(path) for path in Path(app.static_folder).iterdir() if path.is_file()}
+    versions = {path.name: _content_hash(path) for path in Path(app.static_folder).iterdir() if path.is_file()}
 
     def asset(name: str) -> str:
         return url_for("static", filename=name, v=versions[name])
 
     blueprints = list(app.blueprints.values())
-    entries, tabs, consoles = (_sorted(blueprints, which) for which in ("entry", "tab", "console"))
+    entries, tabs, consoles = (_collect_nav_items(blueprints, which) for which in ("entry", "tab", "console"))
 
     def navigation() -> list[tuple[str, str, bool]]:
         """Label, address and whether the page at hand is behind it, for each link that the viewer may follow."""
         owner = viewer()
         return [
-            (entry.label, url_for(f"{name}.{entry.endpoint}"), request.blueprint == name or _inside(name))
+            (entry.label, url_for(f"{name}.{entry.endpoint}"), request.blueprint == name or _is_current_section(name))
             for name, entry in entries
-            if owner is not None and (owner.operator or not entry.operator) and (entry.when is None or entry.when())
+            if owner is not None
+            and (owner.operator or not entry.operator_only)
+            and (entry.is_visible is None or entry.is_visible())
         ]
 
     def console_tabs() -> list[tuple[str, str, bool]]:
@@ -53,31 +55,33 @@ def init(app: Flask) -> None:
         navigation=navigation,
         console_tabs=console_tabs,
         project_tabs=project_tabs,
-        nonce=nonce,
+        nonce=csp_nonce,
         viewer=viewer,
         addresses=addresses,
         options=options,
-        takes_credits=billing.takes_credits,
+        takes_credits=billing.is_billing_enabled,
         swatch=svg_charts.swatch,
         bar=svg_charts.bar,
         bubble=svg_charts.bubble,
-        length_of=svg_charts.seconds,
-        proved_lately=is_fresh,
+        length_of=svg_charts.format_seconds,
+        proved_lately=has_recent_login,
         now=lambda: datetime.now(UTC),
     )
-    app.jinja_env.filters.update(ago=ago, moment=moment, duration=duration, count=count, browser=browser)
+    app.jinja_env.filters.update(
+        ago=relative_time, moment=absolute_time, duration=duration, count=pluralize, browser=browser_name
+    )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
 
 
-def ago(at: datetime | None, empty: str = "never") -> Markup | str:
+def relative_time(at: datetime | None, default: str = "never") -> Markup | str:
     """A time as people say it, with the exact one in its tooltip and for machines: `5 minutes ago`, `in 2 days`."""
     if at is None:
-        return empty
-    return _time(at, relative(at, datetime.now(UTC)), living=True)
+        return default
+    return _time_element(at, format_relative_time(at, datetime.now(UTC)), live=True)
 
 
-def relative(at: datetime, now: datetime) -> str:
+def format_relative_time(at: datetime, now: datetime) -> str:
     """`5 minutes ago`, `in 2 days`, `just now`; from 60 days on the date."""
     seconds = (now - at).total_seconds()
     size = abs(seconds)
@@ -85,27 +89,27 @@ def relative(at: datetime, now: datetime) -> str:
         return "just now" if seconds >= 0 else "in a moment"
     if size >= 60 * 86_400:
         return f"{at:%-d %b %Y}"
-    said = _said(size)
+    said = _in_largest_unit(size)
     return f"{said} ago" if seconds > 0 else f"in {said}"
 
 
-def moment(at: datetime) -> Markup:
+def absolute_time(at: datetime) -> Markup:
     """The time itself, to the second, in UTC."""
-    return _time(at, f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    return _time_element(at, f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
 
 
-def duration(length: timedelta | float) -> str:
+def duration(value: timedelta | float) -> str:
     """How long something lasts, in its largest unit: `30 minutes`."""
-    seconds = length.total_seconds() if isinstance(length, timedelta) else length
-    return _said(seconds) if seconds >= 45 else f"{max(0, round(seconds))} s"
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    return _in_largest_unit(seconds) if seconds >= 45 else f"{max(0, round(seconds))} s"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
+def pluralize(quantity: int, singular: str, plural: str | None = None) -> str:
     """A number with its noun: `1 post`, `12,000 posts`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{quantity:,} {singular if quantity == 1 else plural or singular + 's'}"
 
 
-def browser(agent: str) -> str:
+def browser_name(user_agent: str) -> str:
     """What a browser that says this of itself is called: `Firefox on Windows`."""
     names = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"), ("Safari", "Safari"))
     systems = (
@@ -116,46 +120,46 @@ def browser(agent: str) -> str:
         ("Mac OS", "macOS"),
         ("Linux", "Linux"),
     )
-    name = next((said for word, said in names if word in agent), None)
-    system = next((said for word, said in systems if word in agent), None)
+    name = next((said for word, said in names if word in user_agent), None)
+    system = next((said for word, said in systems if word in user_agent), None)
     if name is None:
-        return agent.partition("/")[0][:40] or "An unknown browser"
+        return user_agent.partition("/")[0][:40] or "An unknown browser"
     return f"{name} on {system}" if system else name
 
 
-def _said(seconds: float) -> str:
-    for unit, size in _SECOND_UNITS:
+def _in_largest_unit(seconds: float) -> str:
+    for unit, size in _DURATION_UNITS:
         # Rounded up to the unit where it is nearly one, so that nothing lasts 60 minutes.
         if seconds >= size * 0.99:
-            return count(max(1, round(seconds / size)), unit)
+            return pluralize(max(1, round(seconds / size)), unit)
     return "1 minute"
 
 
-def _time(at: datetime, text: str, *, living: bool = False) -> Markup:
+def _time_element(at: datetime, text: str, *, live: bool = False) -> Markup:
     exact = at.astimezone(UTC)
     return Markup('<time datetime="{}" title="{} UTC"{}>{}</time>').format(
         exact.isoformat(timespec="seconds"),
         f"{exact:%Y-%m-%d %H:%M:%S}",
-        Markup(" data-ago") if living else "",
+        Markup(" data-ago") if live else "",
         text,
     )
 
 
-def _inside(name: str) -> bool:
+def _is_current_section(blueprint_name: str) -> bool:
     """Projects are behind the link of the page that lists them, and the console behind its first page."""
-    if name == "operator":
-        return isinstance(current_app.blueprints.get(request.blueprint or ""), OperatorPages)
-    return name == "projects" and "bus_project" in g
+    if blueprint_name == "operator":
+        return isinstance(current_app.blueprints.get(request.blueprint or ""), OperatorBlueprint)
+    return blueprint_name == "projects" and "bus_project" in g
 
 
-def _sorted(blueprints: Iterable[object], which: str) -> list[tuple[str, Entry]]:
+def _collect_nav_items(blueprints: Iterable[object], attribute: str) -> list[tuple[str, NavItem]]:
     found = [
-        (pages.name, getattr(pages, which))
+        (pages.name, getattr(pages, attribute))
         for pages in blueprints
-        if isinstance(pages, PublicPages) and getattr(pages, which) is not None
+        if isinstance(pages, PublicBlueprint) and getattr(pages, attribute) is not None
     ]
     return sorted(found, key=lambda pair: (pair[1].order, pair[0]))
 
 
-def _version(path: Path) -> str:
+def _content_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

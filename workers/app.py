@@ -13,25 +13,30 @@ from celery import Celery, Task
 from celery.signals import setup_logging
 
 from bus.config.settings import SettingError
-from bus.coordination.change_notifications import Sender
+from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
-from bus.operations.jobs import QUEUE
-from workers.job_runner import Job, all_jobs, run
+from bus.operations.jobs import QUEUE_NAME
+from workers.job_runner import Job, all_jobs, execute_job
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 # After a kill a message that was not acknowledged comes back within this; the schedule asks again much sooner.
-_VISIBILITY_SECONDS = 300
-_RETRIES = 3
+_VISIBILITY_TIMEOUT_SECONDS = 300
+_MAX_RETRIES = 3
 # A job that comes again sooner than this needs no retry of its own.
-_SOON_SECONDS = 60.0
+_MIN_RETRIED_INTERVAL_SECONDS = 60.0
 
 
-def database(settings: WorkerSettings) -> Database:
+def create_database(settings: WorkerSettings) -> Database:
     """The pool of a worker. Each thread may hold one connection; the report of the process is one more."""
-    hints = Sender(settings.bus.redis_url)
-    return Database(settings.bus.database_url, size=settings.threads + 1, name="llm-bus worker", told=hints.give)
+    hints = NotificationPublisher(settings.bus.redis_url)
+    return Database(
+        settings.bus.database_url,
+        pool_size=settings.threads + 1,
+        application_name="llm-bus worker",
+        on_commit=hints.publish,
+    )
 
 
 def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
@@ -48,12 +53,12 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
             "`llm-bus job list` names them, `llm-bus job run NAME` runs one."
         )
     found = all_jobs()
-    for name in settings.every:
+    for name in settings.job_intervals:
         if name not in found:
             raise SettingError(f"JOB_EVERY names {name!r}; the jobs are {', '.join(found)}.")
     app = Celery("llm-bus", broker=settings.bus.redis_url)
     app.conf.update(
-        task_default_queue=QUEUE,
+        task_default_queue=QUEUE_NAME,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_ignore_result=True,
@@ -67,7 +72,7 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": _VISIBILITY_SECONDS,
+            "visibility_timeout": _VISIBILITY_TIMEOUT_SECONDS,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -76,41 +81,41 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
         beat_max_loop_interval=5,
         timezone="UTC",
     )
-    db = db or database(settings)
+    db = db or create_database(settings)
     for one in found.values():
-        every = settings.every.get(one.name, one.every)
-        app.task(name=one.name, bind=True, max_retries=_RETRIES)(_task(one, db, settings, every))
+        every = settings.job_intervals.get(one.name, one.interval)
+        app.task(name=one.name, bind=True, max_retries=_MAX_RETRIES)(_create_task_function(one, db, settings, every))
         app.conf.beat_schedule[one.name] = {
             "task": one.name,
             "schedule": every,
             "options": {"expires": max(2 * every, 10.0)},
         }
-    setup_logging.connect(_keep_our_logs)
+    setup_logging.connect(_disable_celery_logging_setup)
     return app
 
 
-def _task(one: Job, db: Database, settings: WorkerSettings, every: float) -> Callable[..., None]:
+def _create_task_function(job: Job, db: Database, settings: WorkerSettings, interval: float) -> Callable[..., None]:
     def do(task: "Task[Any, Any]") -> None:
         try:
-            outcome = run(one, db, settings)
+            outcome = execute_job(job, db, settings)
         except Unavailable as error:
-            _again(task, every, error)
+            _retry_later(task, interval, error)
             return
         if outcome.outcome == "failed":
-            _again(task, every, RuntimeError(outcome.error))
+            _retry_later(task, interval, RuntimeError(outcome.error))
 
     return do
 
 
-def _again(task: "Task[Any, Any]", every: float, error: Exception) -> None:
+def _retry_later(task: "Task[Any, Any]", interval: float, error: Exception) -> None:
     """Try once more after a pause, where the schedule would take long."""
     tried = task.request.retries
-    if every < _SOON_SECONDS or tried >= _RETRIES:
+    if interval < _MIN_RETRIED_INTERVAL_SECONDS or tried >= _MAX_RETRIES:
         _log.warning("%s gave up until its next time: %s", task.name, error)
         return
     pause = 5 * 3**tried * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, keeps no secret
     raise task.retry(exc=error, countdown=pause)
 
 
-def _keep_our_logs(**_: Any) -> None:
+def _disable_celery_logging_setup(**_: Any) -> None:
     """Connected to `setup_logging`: Celery leaves logging alone then."""

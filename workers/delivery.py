@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class DeliveryResult:
     """How an attempt went.
 
     Attributes:
@@ -13,5 +13,5 @@ class Sent:
     """
 
     delivered: bool
-    said: str
-    final: bool = False
+    detail: str
+    permanent: bool = False

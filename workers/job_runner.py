@@ -21,21 +21,21 @@ from bus.db import Connection, Database
 from bus.errors import Unavailable
 from bus.operations import jobs as runs
 from bus.operations import telemetry
-from bus.operations.counters import SharedTally, SharedTimings
-from bus.operations.logs import belongs_to
+from bus.operations.counters import SharedCounter, SharedHistogram
+from bus.operations.logs import log_context
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger("workers.job_runner")
 # A job ends after this and leaves the rest to its next run, so that no run is in the way of another for long.
-_BUDGET_SECONDS = 20.0
+_DEFAULT_TIME_BUDGET_SECONDS = 20.0
 
 # Set when the process is told to stop: whatever is under way ends with its present batch.
-stopping = threading.Event()
+shutdown_requested = threading.Event()
 # The runs of this process by job and outcome, and how long they took by job.
-ran, took = SharedTally(), SharedTimings()
+run_counts, run_durations = SharedCounter(), SharedHistogram()
 
-Act = Callable[[Connection, int], int]
-Find = Callable[[Connection, int], list[int]]
+ProcessProject = Callable[[Connection, int], int]
+FindProjects = Callable[[Connection, int], list[int]]
 
 
 class JobFailed(Exception):
@@ -43,7 +43,7 @@ class JobFailed(Exception):
 
 
 @dataclass
-class Work:
+class JobRun:
     """One run of a job: what it works with, and what it counts."""
 
     job: "Job"
@@ -52,44 +52,58 @@ class Work:
     counts: Counter[str] = field(default_factory=Counter)
     alarms: list[str] = field(default_factory=list)
     _failures: list[str] = field(default_factory=list)
-    _started: float = field(default_factory=time.monotonic)
+    _started_at: float = field(default_factory=time.monotonic)
 
-    def is_over(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether this run has had its time, or the process is about to stop."""
-        return stopping.is_set() or time.monotonic() - self._started > (self.job.budget or _BUDGET_SECONDS)
+        return shutdown_requested.is_set() or time.monotonic() - self._started_at > (
+            self.job.time_budget or _DEFAULT_TIME_BUDGET_SECONDS
+        )
 
-    def each_project(self, find: Find, act: Act, what: str, *, full: int) -> None:
+    def for_each_project(
+        self, find_projects: FindProjects, process: ProcessProject, counter: str, *, batch_size: int
+    ) -> None:
         """Act on every project that `find` finds, each in a transaction of its own, until a batch is not full.
 
         A project that another worker is at is left to it. One that fails does not stop the others.
         """
         # Where the last run had to stop: whoever comes first and takes long does not keep the others waiting for ever.
-        start = _left_at.pop(self.job.name, 0)
-        self._sweep(find, act, what, full, start, None)
-        if start and not self.is_over():
-            self._sweep(find, act, what, full, 0, start)
+        start = _resume_after_project.pop(self.job.name, 0)
+        self._process_range(find_projects, process, counter, batch_size, start, None)
+        if start and not self.should_stop():
+            self._process_range(find_projects, process, counter, batch_size, 0, start)
 
-    def _sweep(self, find: Find, act: Act, what: str, full: int, after: int, last: int | None) -> None:
+    def _process_range(
+        self,
+        find_projects: FindProjects,
+        process: ProcessProject,
+        counter: str,
+        batch_size: int,
+        after_id: int,
+        last_id: int | None,
+    ) -> None:
         """Act on the projects above `after`, up to `last`."""
-        while not self.is_over():
-            with self.db.call() as conn:
-                found = [one for one in find(conn, after) if last is None or one <= last]
+        while not self.should_stop():
+            with self.db.connection() as conn:
+                found = [one for one in find_projects(conn, after_id) if last_id is None or one <= last_id]
             if not found:
                 return
-            for after in found:
-                done = full
-                while done >= full and not self.is_over():
+            for after_id in found:
+                done = batch_size
+                while done >= batch_size and not self.should_stop():
                     done = 0
-                    with self.apart(f"project {after}"), self.db.write() as conn:
-                        (mine,) = conn.one("SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.key, after % 2**31))
-                        done = act(conn, after) if mine else 0
-                    self.counts[what] += done
-                if self.is_over():
-                    _left_at[self.job.name] = after
+                    with self.isolate_errors(f"project {after_id}"), self.db.transaction() as conn:
+                        (mine,) = conn.fetch_one(
+                            "SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.lock_key, after_id % 2**31)
+                        )
+                        done = process(conn, after_id) if mine else 0
+                    self.counts[counter] += done
+                if self.should_stop():
+                    _resume_after_project[self.job.name] = after_id
                     return
 
     @contextmanager
-    def apart(self, name: str) -> Iterator[None]:
+    def isolate_errors(self, name: str) -> Iterator[None]:
         """A part of the job: if it fails, the others go on, and the run says in the end what failed."""
         try:
             yield
@@ -102,7 +116,7 @@ class Work:
             _log.exception("%s failed for %s", self.job.name, name)
             self._failures.append(f"{name}: {type(error).__name__}: {error}")
 
-    def finish(self) -> None:
+    def raise_failures(self) -> None:
         """Raise what failed on the way."""
         if self._failures:
             more = f" (and {len(self._failures) - 1} more)" if len(self._failures) > 1 else ""
@@ -121,34 +135,34 @@ class Job:
     """
 
     name: str
-    function: Callable[[Work], None]
-    every: float
-    rest: float = 0.0
-    budget: float = 0.0
+    function: Callable[[JobRun], None]
+    interval: float
+    min_interval: float = 0.0
+    time_budget: float = 0.0
 
     @property
-    def about(self) -> str:
+    def summary(self) -> str:
         """What it does, in a line."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
     @property
-    def key(self) -> int:
+    def lock_key(self) -> int:
         """A number of its own for locks, the same in every process."""
         return zlib.crc32(self.name.encode()) - 2**31
 
 
 _JOBS: dict[str, Job] = {}
 # For a job whose time was over, the project at which it stopped. Another process begins elsewhere, which is as good.
-_left_at: dict[str, int] = {}
+_resume_after_project: dict[str, int] = {}
 
 
 def job(
-    *, every: float, rest: float = 0.0, budget: float = 0.0
-) -> Callable[[Callable[[Work], None]], Callable[[Work], None]]:
+    *, interval: float, min_interval: float = 0.0, time_budget: float = 0.0
+) -> Callable[[Callable[[JobRun], None]], Callable[[JobRun], None]]:
     """Make a function a job. Its name is the function's."""
 
-    def register(function: Callable[[Work], None]) -> Callable[[Work], None]:
-        _JOBS[function.__name__] = Job(function.__name__, function, every, rest, budget)
+    def register(function: Callable[[JobRun], None]) -> Callable[[JobRun], None]:
+        _JOBS[function.__name__] = Job(function.__name__, function, interval, min_interval, time_budget)
         return function
 
     return register
@@ -164,7 +178,7 @@ def all_jobs() -> dict[str, Job]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobResult:
     """How a run ended: ok, failed, alarm, or resting (not due yet)."""
 
     outcome: str
@@ -173,21 +187,23 @@ class Outcome:
     seconds: float
 
 
-def announce(db: Database, settings: WorkerSettings, *, schedule: bool = True) -> None:
+def register_jobs(db: Database, settings: WorkerSettings, *, update_schedule: bool = True) -> None:
     """Let the database know what jobs there are and how often they run here; see `bus.operations.jobs.announce`.
 
     Raises:
         Unavailable: PostgreSQL is away.
     """
     known = [
-        runs.Known(one.name, one.about, settings.every.get(one.name, one.every), one.rest)
+        runs.JobDefinition(one.name, one.summary, settings.job_intervals.get(one.name, one.interval), one.min_interval)
         for one in all_jobs().values()
     ]
-    with db.write() as conn:
-        runs.announce(conn, known, schedule=schedule)
+    with db.transaction() as conn:
+        runs.register_jobs(conn, known, update_schedule=update_schedule)
 
 
-def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = False, requested: bool = False) -> Outcome:
+def execute_job(
+    job: Job, db: Database, settings: WorkerSettings, *, ignore_min_interval: bool = False, from_request: bool = False
+) -> JobResult:
     """Run a job once, here, and write down what it did.
 
     Args:
@@ -197,25 +213,25 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
         Unavailable: PostgreSQL is away; nothing was written down.
     """
     started = time.monotonic()
-    with db.write() as conn:
-        if wanted.rest and not now and not requested:
+    with db.transaction() as conn:
+        if job.min_interval and not ignore_min_interval and not from_request:
             # Of two that ask at one moment the second sees that the first has begun.
-            conn.maybe("SELECT pg_advisory_xact_lock(%s, 0)", (wanted.key,))
-            age = runs.find_last_run(conn, wanted.name)
-            if age is not None and age < wanted.rest:
-                return Outcome("resting", {}, None, time.monotonic() - started)
-        run_id = runs.begin_requested(conn, wanted.name) if requested else runs.begin(conn, wanted.name)
+            conn.fetch_one_or_none("SELECT pg_advisory_xact_lock(%s, 0)", (job.lock_key,))
+            age = runs.find_last_run_age_seconds(conn, job.name)
+            if age is not None and age < job.min_interval:
+                return JobResult("resting", {}, None, time.monotonic() - started)
+        run_id = runs.begin_requested_run(conn, job.name) if from_request else runs.begin_run(conn, job.name)
     if run_id is None:
-        return Outcome("resting", {}, None, time.monotonic() - started)
-    belongs_to.set(("run_id", str(run_id)))
-    work = Work(wanted, db, settings)
+        return JobResult("resting", {}, None, time.monotonic() - started)
+    log_context.set(("run_id", str(run_id)))
+    work = JobRun(job, db, settings)
     outcome, error = "ok", None
     try:
-        wanted.function(work)
-        work.finish()
+        job.function(work)
+        work.raise_failures()
     except Exception as failure:
         outcome, error = "failed", f"{type(failure).__name__}: {failure}"
-        _log.exception("%s failed", wanted.name)
+        _log.exception("%s failed", job.name)
         if isinstance(failure, Unavailable):
             raise
     except BaseException as broken_off:
@@ -227,12 +243,12 @@ def run(wanted: Job, db: Database, settings: WorkerSettings, *, now: bool = Fals
             outcome, error = "alarm", "\n".join(work.alarms)
     finally:
         seconds = time.monotonic() - started
-        _write_down(db, run_id, outcome, work.counts, error, wanted.name, seconds)
-        belongs_to.set(None)
-    return Outcome(outcome, dict(work.counts), error, seconds)
+        _record_result(db, run_id, outcome, work.counts, error, job.name, seconds)
+        log_context.set(None)
+    return JobResult(outcome, dict(work.counts), error, seconds)
 
 
-def _write_down(
+def _record_result(
     db: Database, run_id: int, outcome: str, counts: Counter[str], error: str | None, name: str, seconds: float
 ) -> None:
     level = logging.INFO if outcome == "ok" else logging.ERROR
@@ -241,11 +257,11 @@ def _write_down(
     if error is not None:
         fields["error"] = error
     _log.log(level, "job", extra={"fields": fields})
-    ran.add(name, outcome)
-    took.add(seconds, name)
-    telemetry.span(name, seconds, outcome=outcome)
+    run_counts.increment(name, outcome)
+    run_durations.observe(seconds, name)
+    telemetry.record_span(name, seconds, outcome=outcome)
     try:
-        with db.call() as conn:
-            runs.finish(conn, run_id, outcome, counts, error)
+        with db.connection() as conn:
+            runs.finish_run(conn, run_id, outcome, counts, error)
     except Unavailable:
         _log.warning("the end of %s was not written down: the database is away", name)

@@ -10,39 +10,39 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bus.notifications.outbox import Notice
-from workers.delivery import Sent
+from workers.delivery import DeliveryResult
 from workers.settings import WorkerSettings
 
 _TIMEOUT_SECONDS = 10.0
-_LONGEST_SUBJECT = 150
+_MAX_SUBJECT_LENGTH = 150
 
 
-def send(notice: Notice, settings: WorkerSettings) -> Sent:
+def send(notice: Notice, settings: WorkerSettings) -> DeliveryResult:
     """Send a notice by e-mail."""
     if settings.smtp_url is None:
-        return Sent(False, "no mail server is set (SMTP_URL)", final=True)
+        return DeliveryResult(False, "no mail server is set (SMTP_URL)", permanent=True)
     try:
-        message = write(notice, settings)
+        message = build_message(notice, settings)
         with _connect(settings.smtp_url) as server:
             server.send_message(message)
     except (smtplib.SMTPAuthenticationError, smtplib.SMTPSenderRefused) as error:
         # That is ours to set right, and what the server says of our account is not for whom the notice is for.
-        return Sent(False, f"{error.smtp_code}: the mail server refuses this service")
+        return DeliveryResult(False, f"{error.smtp_code}: the mail server refuses this service")
     except smtplib.SMTPResponseException as error:
-        return Sent(False, f"{error.smtp_code} {error.smtp_error!r}", final=error.smtp_code // 100 == 5)
+        return DeliveryResult(False, f"{error.smtp_code} {error.smtp_error!r}", permanent=error.smtp_code // 100 == 5)
     except smtplib.SMTPRecipientsRefused as error:
         code, said = next(iter(error.recipients.values()))
-        return Sent(False, f"{code} {said!r}", final=code // 100 == 5)
+        return DeliveryResult(False, f"{code} {said!r}", permanent=code // 100 == 5)
     except (smtplib.SMTPException, OSError, ValueError) as error:
-        return Sent(False, f"{type(error).__name__}: {error}")
-    return Sent(True, "accepted by the mail server")
+        return DeliveryResult(False, f"{type(error).__name__}: {error}")
+    return DeliveryResult(True, "accepted by the mail server")
 
 
-def write(notice: Notice, settings: WorkerSettings) -> EmailMessage:
+def build_message(notice: Notice, settings: WorkerSettings) -> EmailMessage:
     """The e-mail of a notice."""
-    subject, text = _WORDS[notice.kind](notice.content)
+    subject, text = _TEXT_BY_KIND[notice.kind](notice.content)
     message = EmailMessage()
-    message["Subject"] = _one_line(subject)[:_LONGEST_SUBJECT]
+    message["Subject"] = _collapse_whitespace(subject)[:_MAX_SUBJECT_LENGTH]
     message["From"] = settings.mail_from
     message["To"] = notice.target
     message["Date"] = formatdate()
@@ -53,7 +53,7 @@ def write(notice: Notice, settings: WorkerSettings) -> EmailMessage:
     return message
 
 
-def _escalation(content: dict[str, Any]) -> tuple[str, str]:
+def _escalation_text(content: dict[str, Any]) -> tuple[str, str]:
     to = " and ".join(
         part
         for part in (
@@ -71,14 +71,14 @@ def _escalation(content: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def _low(content: dict[str, Any]) -> tuple[str, str]:
+def _low_balance_text(content: dict[str, Any]) -> tuple[str, str]:
     return (
         f"{content['balance']} credits left",
         f"Your LLM Bus balance has fallen to {content['balance']} credits. Top it up so that your agents go on.",
     )
 
 
-def _delinquent(content: dict[str, Any]) -> tuple[str, str]:
+def _delinquent_text(content: dict[str, Any]) -> tuple[str, str]:
     return (
         "Your credits are used up",
         f"Your LLM Bus balance is {content['balance']} credits. Your agents go on for now; "
@@ -86,7 +86,7 @@ def _delinquent(content: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def _suspended(content: dict[str, Any]) -> tuple[str, str]:
+def _suspended_text(content: dict[str, Any]) -> tuple[str, str]:
     return (
         "Your agents are refused until you top up",
         f"Your LLM Bus balance is {content['balance']} credits and the time of grace is over. Nothing is lost: "
@@ -94,20 +94,20 @@ def _suspended(content: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def _test(content: dict[str, Any]) -> tuple[str, str]:
+def _test_text(content: dict[str, Any]) -> tuple[str, str]:
     return "A test from LLM Bus", "If you read this, notices reach you."
 
 
-_WORDS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
-    "escalation": _escalation,
-    "low_balance": _low,
-    "delinquent": _delinquent,
-    "suspended": _suspended,
-    "test": _test,
+_TEXT_BY_KIND: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
+    "escalation": _escalation_text,
+    "low_balance": _low_balance_text,
+    "delinquent": _delinquent_text,
+    "suspended": _suspended_text,
+    "test": _test_text,
 }
 
 
-def _one_line(text: str) -> str:
+def _collapse_whitespace(text: str) -> str:
     return " ".join(text.split())
 
 

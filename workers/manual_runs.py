@@ -6,14 +6,14 @@ import threading
 from bus.db import Database
 from bus.errors import Unavailable
 from bus.operations import jobs as runs
-from workers.job_runner import all_jobs, run, stopping
+from workers.job_runner import all_jobs, execute_job, shutdown_requested
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
-_LOOK_SECONDS = 2.0
+_POLL_INTERVAL_SECONDS = 2.0
 
 
-class Requested:
+class ManualRunPoller:
     """Looks for requests in a thread of its own, and runs what it finds there, one after the other.
 
     Args:
@@ -23,36 +23,36 @@ class Requested:
     def __init__(self, db: Database, settings: WorkerSettings) -> None:
         self._db = db
         self._settings = settings
-        self._thread = threading.Thread(target=self._look_for_ever, name="requested", daemon=True)
+        self._thread = threading.Thread(target=self._poll_loop, name="requested", daemon=True)
 
     def start(self) -> None:
         """Begin to look; it ends when the process is told to stop."""
         self._thread.start()
 
-    def stop(self, patience: float) -> None:
+    def stop(self, timeout_seconds: float) -> None:
         """Wait for a run that is under way to end with its present batch, at most `patience` seconds."""
-        stopping.set()
-        self._thread.join(patience)
+        shutdown_requested.set()
+        self._thread.join(timeout_seconds)
 
-    def look(self) -> int:
+    def run_pending(self) -> int:
         """Run what was asked for and no other worker has begun; returns how many runs that were.
 
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        with self._db.call() as conn:
-            asked = [one.name for one in runs.list_requests(conn)]
+        with self._db.connection() as conn:
+            asked = [one.name for one in runs.list_run_requests(conn)]
         known, done = all_jobs(), 0
         for name in asked:
             # What only a newer worker knows is left to it.
-            if name in known and not stopping.is_set():
-                done += run(known[name], self._db, self._settings, requested=True).outcome != "resting"
+            if name in known and not shutdown_requested.is_set():
+                done += execute_job(known[name], self._db, self._settings, from_request=True).outcome != "resting"
         return done
 
-    def _look_for_ever(self) -> None:
-        while not stopping.wait(_LOOK_SECONDS):
+    def _poll_loop(self) -> None:
+        while not shutdown_requested.wait(_POLL_INTERVAL_SECONDS):
             try:
-                self.look()
+                self.run_pending()
             except Unavailable:
                 _log.warning("the database is away; what was asked for is looked for again")
             except Exception:  # noqa: BLE001

@@ -8,14 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client.metrics_core import Metric
 
 from bus.db import Database
-from bus.operations.metrics import CONTENT_TYPE, Metrics, gauge, histogram, of_tally, pool
-from workers.job_runner import ran, took
+from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint, counter_metric, gauge, histogram, pool_metrics
+from workers.job_runner import run_counts, run_durations
 
 _log = logging.getLogger(__name__)
-_SECONDS = 10
+_REQUEST_TIMEOUT_SECONDS = 10
 
 
-def show(metrics: Metrics, db: Database, schedule: Mapping[str, float]) -> None:
+def add_job_metrics(metrics: MetricsEndpoint, db: Database, interval_by_job: Mapping[str, float]) -> None:
     """Let the metrics of a worker hold what its jobs did.
 
     Args:
@@ -23,24 +23,24 @@ def show(metrics: Metrics, db: Database, schedule: Mapping[str, float]) -> None:
     """
 
     def read() -> Iterable[Metric]:
-        yield of_tally("job_runs", "Runs of jobs in this process.", ran, ("job", "outcome"))
-        yield histogram("job_run_seconds", "How long runs of jobs took.", took, ("job",))
-        every = {(name,): seconds for name, seconds in schedule.items()}
+        yield counter_metric("job_runs", "Runs of jobs in this process.", run_counts, ("job", "outcome"))
+        yield histogram("job_run_seconds", "How long runs of jobs took.", run_durations, ("job",))
+        every = {(name,): seconds for name, seconds in interval_by_job.items()}
         yield gauge("job_interval_seconds", "How often a job is to run.", every, ("job",))
-        yield from pool(db, "worker")
+        yield from pool_metrics(db, "worker")
 
-    metrics.add(read)
+    metrics.add_source(read)
 
 
-def serve(metrics: Metrics, host: str, port: int) -> ThreadingHTTPServer | None:
+def start_server(metrics: MetricsEndpoint, host: str, port: int) -> ThreadingHTTPServer | None:
     """Answer /metrics from a thread; None where the port is taken, which is logged and stops no worker."""
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = _SECONDS
+        timeout = _REQUEST_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
-            status = metrics.status(self.headers.get("Authorization")) if self.path == "/metrics" else 404
-            text = metrics.text() if status == 200 else b""
+            status = metrics.authorize(self.headers.get("Authorization")) if self.path == "/metrics" else 404
+            text = metrics.render() if status == 200 else b""
             self.send_response(status)
             if status == 401:
                 self.send_header("WWW-Authenticate", "Bearer")

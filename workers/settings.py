@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from bus.config.settings import SettingError, Settings, number, switch
+from bus.config.settings import SettingError, Settings, read_bool, read_int
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class WorkerSettings:
 
     bus: Settings
     threads: int = 4
-    every: Mapping[str, float] = field(default_factory=dict)
+    job_intervals: Mapping[str, float] = field(default_factory=dict)
     metering: bool | None = None
     trial_credits: int = 1000
     grace_hours: int = 72
     smtp_url: str | None = None
     mail_from: str = "llm-bus@localhost"
-    webhooks_to_private: bool = False
+    allow_private_webhooks: bool = False
     metrics_port: int = 0
 
     @classmethod
@@ -50,30 +50,30 @@ class WorkerSettings:
         """
         env = os.environ if env is None else env
         smtp_url = env.get("SMTP_URL", "").strip() or None
-        if smtp_url is not None and not _is_smtp(smtp_url):
+        if smtp_url is not None and not _is_smtp_url(smtp_url):
             raise SettingError(
                 "SMTP_URL must look like smtp://user:password@host:587 or smtps://host:465; "
                 "write / ? # @ in the password as %2F %3F %23 %40."
             )
         shared = bus or Settings.from_env(env)
-        metrics_port = number(env, "METRICS_PORT", 0, 0, 65535)
+        metrics_port = read_int(env, "METRICS_PORT", 0, 0, 65535)
         if metrics_port and shared.metrics_token is None:
             raise SettingError("METRICS_PORT is set and METRICS_TOKEN is not; set both, or neither.")
         return cls(
             bus=shared,
             metrics_port=metrics_port,
-            threads=number(env, "WORKER_THREADS", 4, 1, 64),
-            every=_every(env.get("JOB_EVERY", "")),
-            metering=switch(env, "METERING") if env.get("METERING", "").strip() else None,
-            trial_credits=number(env, "TRIAL_CREDITS", 1000, 0, 10**12),
-            grace_hours=number(env, "GRACE_HOURS", 72, 0, 24 * 365),
+            threads=read_int(env, "WORKER_THREADS", 4, 1, 64),
+            job_intervals=_parse_job_intervals(env.get("JOB_EVERY", "")),
+            metering=read_bool(env, "METERING") if env.get("METERING", "").strip() else None,
+            trial_credits=read_int(env, "TRIAL_CREDITS", 1000, 0, 10**12),
+            grace_hours=read_int(env, "GRACE_HOURS", 72, 0, 24 * 365),
             smtp_url=smtp_url,
             mail_from=env.get("MAIL_FROM", "").strip() or "llm-bus@localhost",
-            webhooks_to_private=switch(env, "WEBHOOKS_TO_PRIVATE"),
+            allow_private_webhooks=read_bool(env, "WEBHOOKS_TO_PRIVATE"),
         )
 
 
-def _is_smtp(url: str) -> bool:
+def _is_smtp_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         # With a bare slash or # in the password, half of it is where the port belongs, and the error would quote it.
@@ -83,7 +83,7 @@ def _is_smtp(url: str) -> bool:
     return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.path in ("", "/") and not parts.fragment
 
 
-def _every(text: str) -> dict[str, float]:
+def _parse_job_intervals(text: str) -> dict[str, float]:
     """`expire_leases=1,meter_credits=0.5`: seconds by name."""
     found = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):

@@ -15,9 +15,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 _log = logging.getLogger(__name__)
-_LOOK_SECONDS = 5.0
+_CHECK_INTERVAL_SECONDS = 5.0
 # Longer than a Redis that was restarted needs to be found again.
-DEAF_SECONDS = 60.0
+STALL_SECONDS = 60.0
 _GRACE_SECONDS = 10.0
 _EXIT_CODE = 70
 
@@ -31,38 +31,38 @@ class Watchdog:
     """
 
     def __init__(
-        self, redis_url: str, queue: str, busy: Callable[[], bool], *, deaf_seconds: float = DEAF_SECONDS
+        self, redis_url: str, queue: str, is_busy: Callable[[], bool], *, stall_seconds: float = STALL_SECONDS
     ) -> None:
         self._redis = Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2)
         self._queue = queue
-        self._busy = busy
-        self._deaf_seconds = deaf_seconds
-        self._heard = time.monotonic()
+        self._is_busy = is_busy
+        self._stall_seconds = stall_seconds
+        self._last_activity_at = time.monotonic()
 
-    def hear(self) -> None:
+    def record_activity(self) -> None:
         """The worker took a message."""
-        self._heard = time.monotonic()
+        self._last_activity_at = time.monotonic()
 
     def start(self) -> None:
         """Begin to watch, in a thread that ends with the process."""
-        threading.Thread(target=self._watch_for_ever, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
 
-    def is_deaf(self) -> bool:
+    def is_stalled(self) -> bool:
         """Whether messages wait that nobody takes, for too long. What is quiet for another reason is well."""
         try:
             waiting = self._redis.llen(self._queue)
         except (RedisError, OSError):
             waiting = 0
-        if not waiting or self._busy():
+        if not waiting or self._is_busy():
             # Redis is away, or there is nothing to take: the time counts from here.
-            self._heard = time.monotonic()
-        return time.monotonic() - self._heard > self._deaf_seconds
+            self._last_activity_at = time.monotonic()
+        return time.monotonic() - self._last_activity_at > self._stall_seconds
 
-    def _watch_for_ever(self) -> None:
+    def _watch_loop(self) -> None:
         while True:
-            time.sleep(min(_LOOK_SECONDS, self._deaf_seconds / 4))
-            if self.is_deaf():
-                _log.critical("messages wait and this worker has taken none for %.0f s; ending it", self._deaf_seconds)
+            time.sleep(min(_CHECK_INTERVAL_SECONDS, self._stall_seconds / 4))
+            if self.is_stalled():
+                _log.critical("messages wait and this worker has taken none for %.0f s; ending it", self._stall_seconds)
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(_GRACE_SECONDS)
                 os._exit(_EXIT_CODE)

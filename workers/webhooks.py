@@ -21,21 +21,21 @@ import httpx2
 
 from bus import __version__
 from bus.notifications.outbox import Notice
-from workers.delivery import Sent
+from workers.delivery import DeliveryResult
 
 _TIMEOUT_SECONDS = 5.0
 # The timeout holds for each piece of an answer; this holds for all of it.
-_LONGEST_SECONDS = 10.0
-_MOST_READ = 2_000
+_TOTAL_TIMEOUT_SECONDS = 10.0
+_MAX_RESPONSE_BYTES = 2_000
 # What a receiver says of itself: it will never want this.
-_GONE = 410
+_HTTP_GONE = 410
 
 
-def send(notice: Notice, *, to_private: bool) -> Sent:
+def send(notice: Notice, *, allow_private: bool) -> DeliveryResult:
     """Post a notice to its webhook; 2xx is delivered."""
     if not notice.secret:
         # It was removed, or went with its project. Anybody can sign with an empty key.
-        return Sent(False, "the webhook was removed", final=True)
+        return DeliveryResult(False, "the webhook was removed", permanent=True)
     body = json.dumps(
         {
             "type": notice.kind,
@@ -48,36 +48,36 @@ def send(notice: Notice, *, to_private: bool) -> Sent:
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        address = resolve(host, port, to_private=to_private)
+        address = resolve_address(host, port, allow_private=allow_private)
     except OSError as error:
-        return Sent(False, f"{host} has no address: {error.strerror or error}")
+        return DeliveryResult(False, f"{host} has no address: {error.strerror or error}")
     if address is None:
-        return Sent(False, f"{host} leads into a private network, which is not allowed here", final=True)
+        return DeliveryResult(False, f"{host} leads into a private network, which is not allowed here", permanent=True)
     at = f"[{address}]" if ":" in address else address
     url = f"{parts.scheme}://{at}:{port}{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
     headers = {
         "Host": parts.netloc,
         "Content-Type": "application/json",
         "User-Agent": f"llm-bus/{__version__}",
-        **signature(notice.id, int(time.time()), body, notice.secret),
+        **build_signature_headers(notice.id, int(time.time()), body, notice.secret),
     }
     try:
         with (
-            _deadline(_LONGEST_SECONDS) as trace,
+            _connection_deadline(_TOTAL_TIMEOUT_SECONDS) as trace,
             httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client,
             client.stream(
                 "POST", url, content=body, headers=headers, extensions={"sni_hostname": host, "trace": trace}
             ) as answer,
         ):
-            said = _beginning(answer)
+            said = _read_excerpt(answer)
             status = answer.status_code
     except (httpx2.HTTPError, OSError) as error:
-        return Sent(False, f"{type(error).__name__}: {error}")
-    return Sent(200 <= status < 300, f"{status} {said}".strip(), final=status == _GONE)
+        return DeliveryResult(False, f"{type(error).__name__}: {error}")
+    return DeliveryResult(200 <= status < 300, f"{status} {said}".strip(), permanent=status == _HTTP_GONE)
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+def _connection_deadline(seconds: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     """Cut the connection when its time is over: a receiver that answers byte by byte holds a thread otherwise.
 
     Yields:
@@ -115,7 +115,7 @@ def _deadline(seconds: float) -> Iterator[Callable[[str, dict[str, Any]], None]]
         timer.cancel()
 
 
-def signature(notice_id: int, timestamp: int, body: bytes, secret: str) -> dict[str, str]:
+def build_signature_headers(notice_id: int, timestamp: int, body: bytes, secret: str) -> dict[str, str]:
     """The headers that let a receiver know who sent this, when, and that it is the same notice as before.
 
     Args:
@@ -128,14 +128,14 @@ def signature(notice_id: int, timestamp: int, body: bytes, secret: str) -> dict[
     return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": f"v1,{digest}"}
 
 
-def resolve(host: str, port: int, *, to_private: bool) -> str | None:
+def resolve_address(host: str, port: int, *, allow_private: bool) -> str | None:
     """The address to connect to; None where any address of the name is not a public one.
 
     Raises:
         OSError: the name has no address.
     """
     found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    if not to_private and not all(_is_public(address) for address in found):
+    if not allow_private and not all(_is_public(address) for address in found):
         return None
     return found[0]
 
@@ -147,28 +147,28 @@ def _is_public(address: str) -> bool:
         inner = parsed.ipv4_mapped or parsed.sixtofour
         if inner is not None:
             parsed = inner
-        elif parsed in _TRANSLATED:
+        elif parsed in _NAT64_NETWORK:
             parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        elif parsed not in _UNICAST:
+        elif parsed not in _GLOBAL_UNICAST_NETWORK:
             return False
-    if isinstance(parsed, ipaddress.IPv4Address) and any(parsed in one for one in _SPECIAL):
+    if isinstance(parsed, ipaddress.IPv4Address) and any(parsed in one for one in _SPECIAL_IPV4_NETWORKS):
         return False
     return parsed.is_global and not parsed.is_multicast
 
 
-_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64_NETWORK = ipaddress.IPv6Network("64:ff9b::/96")
 # What the internet uses of IPv6. What is outside, such as the site's own translation (64:ff9b:1::/48), fec0::/10 and
 # the old forms of IPv4, Python calls global or not as its version has it.
-_UNICAST = ipaddress.IPv6Network("2000::/3")
-_SPECIAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))
+_GLOBAL_UNICAST_NETWORK = ipaddress.IPv6Network("2000::/3")
+_SPECIAL_IPV4_NETWORKS = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))
 
 
-def _beginning(answer: httpx2.Response) -> str:
+def _read_excerpt(answer: httpx2.Response) -> str:
     """The first bytes of an answer, as text of one line."""
     read = b""
     for piece in answer.iter_raw():
         read += piece
-        if len(read) >= _MOST_READ:
+        if len(read) >= _MAX_RESPONSE_BYTES:
             break
-    text = " ".join(read[:_MOST_READ].decode("utf-8", "replace").split())
+    text = " ".join(read[:_MAX_RESPONSE_BYTES].decode("utf-8", "replace").split())
     return "".join(character for character in text if character.isprintable())[:200]

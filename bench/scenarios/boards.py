@@ -17,36 +17,36 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from bench import cpu, environment
-from bench.checks import check_ledgers, require
-from bench.environment import Bed, settle
-from bench.fixtures import Team, dealt, make_teams
-from bench.load import Player
-from bench.requests import Address, call, is_complete
-from bench.scenario import Result, Stage
-from bench.stats import summarise
-from bench.workloads import Mixed, number_in
+from bench import cpu
+from bench.checks import require, verify_ledgers
+from bench.environment import Environment, checkpoint_and_pause, clean_environ, free_port, wait_until_healthy
+from bench.fixtures import Team, assign_round_robin, make_teams
+from bench.load import RequestSource
+from bench.requests import Address, build_tool_call, is_complete_response
+from bench.scenario import Harness, Result
+from bench.stats import summarize_latencies
+from bench.workloads import MixedWorkload, extract_int
 from bus.auth import sessions
 from bus.config.settings import Settings
 from bus.tenancy import humans
 from cli.embedded import child
 from webapp.app import create_app
-from webapp.streams import MOST_OF_ONE
+from webapp.streams import MAX_STREAMS_PER_SESSION
 
-_TEAMS = 10
-_TEAM = 6
-_AGENTS = 50
-_BOARDS = 200
+_TEAM_COUNT = 10
+_TEAM_SIZE = 6
+_AGENT_COUNT = 50
+_BOARD_COUNT = 200
 # Each of which may hold so many streams and no more.
-_SESSIONS = _BOARDS // MOST_OF_ONE
-_PAUSE = (0.5, 1.5)
-_PROBE_SECONDS = 0.25
-_ID = re.compile(rb"\bid: (\d+)\.")
-_POST_ID = re.compile(rb'"post_id\\?":(\d+)')
+_SESSION_COUNT = _BOARD_COUNT // MAX_STREAMS_PER_SESSION
+_THINK_SECONDS = (0.5, 1.5)
+_PROBE_INTERVAL_SECONDS = 0.25
+_EVENT_ID_PATTERN = re.compile(rb"\bid: (\d+)\.")
+_POST_ID_PATTERN = re.compile(rb'"post_id\\?":(\d+)')
 
 
 @dataclass
-class _Watch:
+class _BoardStats:
     """What the boards of one phase met.
 
     Attributes:
@@ -55,91 +55,103 @@ class _Watch:
         boards, size: how many were sent, and their bytes.
     """
 
-    news: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
-    late: list[float] = field(default_factory=list)
-    boards: int = 0
-    size: int = 0
+    pending_posts: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    delays: list[float] = field(default_factory=list)
+    update_count: int = 0
+    update_bytes: int = 0
 
 
 @dataclass(frozen=True)
-class _Phase:
+class _PhaseResult:
     """What a phase gave: cores kept busy by each party, seconds of calls, and what the boards met."""
 
     cores: dict[str, float]
-    calls: list[float]
+    call_seconds: list[float]
     seconds: float
-    watch: _Watch
+    board_stats: _BoardStats
 
 
-def run(stage: Stage) -> Result:
+def run(harness: Harness) -> Result:
     """Agents alone, open boards alone, and both together: what it costs, and how late news is on a board."""
     result = Result()
-    teams = make_teams(stage.bed.database, _TEAMS, _TEAM)
-    cookies = [_cookie(stage.bed, teams) for _ in range(_SESSIONS)]
-    with _web(stage.bed) as (process, web):
-        settle(stage.bed)
+    teams = make_teams(harness.environment.database, _TEAM_COUNT, _TEAM_SIZE)
+    cookies = [_make_session_cookie(harness.environment, teams) for _ in range(_SESSION_COUNT)]
+    with _running_web(harness.environment) as (process, web):
+        checkpoint_and_pause(harness.environment)
         phases = {}
-        for name, agents, boards in (("agents", _AGENTS, 0), ("boards", 0, _BOARDS), ("both", _AGENTS, _BOARDS)):
-            phases[name] = asyncio.run(_play(stage, teams, web, process.pid, cookies, agents, boards))
-    _tell(result, phases)
-    events = check_ledgers(stage.bed.database, [team.project_id for team in teams])
-    result.checked.append(f"{events} events contiguous; {len(phases['both'].watch.late)} posts seen on boards")
+        for name, agents, boards in (
+            ("agents", _AGENT_COUNT, 0),
+            ("boards", 0, _BOARD_COUNT),
+            ("both", _AGENT_COUNT, _BOARD_COUNT),
+        ):
+            phases[name] = asyncio.run(_run_phase(harness, teams, web, process.pid, cookies, agents, boards))
+    _report(result, phases)
+    events = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
+    result.checked.append(f"{events} events contiguous; {len(phases['both'].board_stats.delays)} posts seen on boards")
     return result
 
 
-def _cookie(bus: Bed, teams: list[Team]) -> str:
+def _make_session_cookie(environment: Environment, teams: list[Team]) -> str:
     owner_id = teams[0].agents[0].ctx.owner_id
-    with bus.database.write() as conn:
-        token = sessions.open_(conn, owner_id, method="link", lasts=timedelta(hours=1))
+    with environment.database.transaction() as conn:
+        token = sessions.open_session(conn, owner_id, method="link", ttl=timedelta(hours=1))
         for team in teams:
-            humans.enter(conn, owner_id, team.project_id)
-    app = create_app(Settings.from_env({"DATABASE_URL": bus.url}))
+            humans.get_or_create_owner_context(conn, owner_id, team.project_id)
+    app = create_app(Settings.from_env({"DATABASE_URL": environment.database_url}))
     app.extensions["bus.db"].close()
     return f"{app.config['BUS_COOKIE_NAME']}={token}"
 
 
 @contextmanager
-def _web(bus: Bed) -> Iterator[tuple["subprocess.Popen[bytes]", Address]]:
-    address = Address("127.0.0.1", environment.free_port())
+def _running_web(environment: Environment) -> Iterator[tuple["subprocess.Popen[bytes]", Address]]:
+    address = Address("127.0.0.1", free_port())
     process = child.spawn(
         [sys.executable, "-m", "webapp"],
-        log=bus.folder / "web.log",
+        log_path=environment.folder / "web.log",
         death_signal=signal.SIGTERM,
-        env={**environment.plain_env(), "DATABASE_URL": bus.url, "REDIS_URL": bus.queue.url, "PORT": str(address.port)},
+        env={
+            **clean_environ(),
+            "DATABASE_URL": environment.database_url,
+            "REDIS_URL": environment.redis_server.url,
+            "PORT": str(address.port),
+        },
         cwd=Path.cwd(),
     )
     try:
-        environment.wait_for(process, address, bus.folder)
+        wait_until_healthy(process, address, environment.folder)
         yield process, address
     finally:
         child.stop(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
 
 
-async def _play(
-    stage: Stage, teams: list[Team], web: Address, pid: int, cookies: list[str], agents: int, boards: int
-) -> _Phase:
-    watch = _Watch({team.project_id: [] for team in teams})
+async def _run_phase(
+    harness: Harness, teams: list[Team], web: Address, pid: int, cookies: list[str], agent_count: int, board_count: int
+) -> _PhaseResult:
+    watch = _BoardStats({team.project_id: [] for team in teams})
     calls: list[float] = []
-    targets = stage.bed.addresses
-    players = Mixed(dealt([Team(one.project_id, one.agents[1:]) for one in teams], _AGENTS)).players(targets, agents)
+    targets = harness.environment.addresses
+    players = MixedWorkload(
+        assign_round_robin([Team(one.project_id, one.agents[1:]) for one in teams], _AGENT_COUNT)
+    ).make_request_sources(targets, agent_count)
     tasks = [
-        asyncio.ensure_future(_agent(player, targets[at % len(targets)], calls)) for at, player in enumerate(players)
+        asyncio.ensure_future(_run_agent(player, targets[at % len(targets)], calls))
+        for at, player in enumerate(players)
     ]
     tasks += [
-        asyncio.ensure_future(_board(web, cookies[at % len(cookies)], teams[at % len(teams)].project_id, watch))
-        for at in range(boards)
+        asyncio.ensure_future(_watch_board(web, cookies[at % len(cookies)], teams[at % len(teams)].project_id, watch))
+        for at in range(board_count)
     ]
-    if agents and boards:
-        tasks.append(asyncio.ensure_future(_probe(targets[0], teams, watch)))
+    if agent_count and board_count:
+        tasks.append(asyncio.ensure_future(_run_probe(targets[0], teams, watch)))
     # Every board has made its first look, and every process is warm.
     await asyncio.sleep(3.0)
     calls.clear()
-    watch.boards = watch.size = 0
-    watch.late.clear()
-    watched = {**stage.bed.watched, "web": [pid]}
-    before, began = cpu.snapshot(watched), time.monotonic()
-    await asyncio.sleep(stage.effort.board_seconds)
-    seconds, used = time.monotonic() - began, cpu.between(before, cpu.snapshot(watched))
+    watch.update_count = watch.update_bytes = 0
+    watch.delays.clear()
+    watched = {**harness.environment.process_groups, "web": [pid]}
+    before, began = cpu.take_snapshot(watched), time.monotonic()
+    await asyncio.sleep(harness.effort.board_seconds)
+    seconds, used = time.monotonic() - began, cpu.elapsed_seconds(before, cpu.take_snapshot(watched))
     for task in tasks:
         # One that ended by itself has failed, and says why.
         if task.done():
@@ -147,38 +159,40 @@ async def _play(
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     cores = {party: spent / seconds for party, spent in used.items() if party != cpu.OTHERS}
-    return _Phase(cores, list(calls), seconds, watch)
+    return _PhaseResult(cores, list(calls), seconds, watch)
 
 
-async def _agent(player: Player, target: Address, calls: list[float]) -> None:
+async def _run_agent(source: RequestSource, target: Address, call_seconds: list[float]) -> None:
     reader, writer = await asyncio.open_connection(target.host, target.port)
-    chance = random.Random(id(player))
-    with _closing(writer):
+    chance = random.Random(id(source))
+    with _closing_writer(writer):
         while True:
-            await asyncio.sleep(chance.uniform(*_PAUSE))
-            step = player.next()
+            await asyncio.sleep(chance.uniform(*_THINK_SECONDS))
+            step = source.next_request()
             if step is None:
                 return
             kind, content = step
             began = time.monotonic()
-            answer = await _exchange(reader, writer, content)
-            calls.append(time.monotonic() - began)
-            player.answered(kind, answer)
+            answer = await _send_and_receive(reader, writer, content)
+            call_seconds.append(time.monotonic() - began)
+            source.record_response(kind, answer)
 
 
-async def _probe(target: Address, teams: list[Team], watch: _Watch) -> None:
+async def _run_probe(target: Address, teams: list[Team], board_stats: _BoardStats) -> None:
     """Post to each project in turn, and note when the post was answered."""
     reader, writer = await asyncio.open_connection(target.host, target.port)
-    with _closing(writer):
+    with _closing_writer(writer):
         while True:
             for team in teams:
-                await asyncio.sleep(_PROBE_SECONDS)
-                content = call(target, team.agents[0].token, "post", to_actor=team.agents[1].label, body="news")
-                number = number_in(_POST_ID, await _exchange(reader, writer, content))
-                watch.news[team.project_id].append((number, time.monotonic()))
+                await asyncio.sleep(_PROBE_INTERVAL_SECONDS)
+                content = build_tool_call(
+                    target, team.agents[0].token, "post", to_actor=team.agents[1].label, body="news"
+                )
+                number = extract_int(_POST_ID_PATTERN, await _send_and_receive(reader, writer, content))
+                board_stats.pending_posts[team.project_id].append((number, time.monotonic()))
 
 
-async def _board(web: Address, cookie: str, project_id: int, watch: _Watch) -> None:
+async def _watch_board(web: Address, cookie: str, project_id: int, board_stats: _BoardStats) -> None:
     """One open board: a stream that is read to its end."""
     reader, writer = await asyncio.open_connection(web.host, web.port)
     writer.write(
@@ -186,27 +200,29 @@ async def _board(web: Address, cookie: str, project_id: int, watch: _Watch) -> N
         f"Cookie: {cookie}\r\n\r\n".encode()
     )
     known, left = 0, b""
-    with _closing(writer):
+    with _closing_writer(writer):
         while True:
             more = await reader.read(65_536)
             require(more != b"", "the web closed a stream")
             left += more
             *whole, left = left.split(b"\n\n")
             for message in whole:
-                found = _ID.search(message)
+                found = _EVENT_ID_PATTERN.search(message)
                 if found is None:
                     continue
-                watch.boards += 1
-                watch.size += len(message)
+                board_stats.update_count += 1
+                board_stats.update_bytes += len(message)
                 seq, now = int(found[1]), time.monotonic()
-                watch.late += [now - at for number, at in watch.news[project_id] if known < number <= seq]
+                board_stats.delays += [
+                    now - at for number, at in board_stats.pending_posts[project_id] if known < number <= seq
+                ]
                 known = seq
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, content: bytes) -> bytes:
+async def _send_and_receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, content: bytes) -> bytes:
     writer.write(content)
     answer = b""
-    while not is_complete(answer):
+    while not is_complete_response(answer):
         more = await reader.read(65_536)
         require(more != b"", f"the server closed the connection after {answer[:80]!r}")
         answer += more
@@ -214,7 +230,7 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 
 @contextmanager
-def _closing(writer: asyncio.StreamWriter) -> Iterator[None]:
+def _closing_writer(writer: asyncio.StreamWriter) -> Iterator[None]:
     try:
         yield
     finally:
@@ -222,10 +238,10 @@ def _closing(writer: asyncio.StreamWriter) -> Iterator[None]:
             writer.close()
 
 
-def _tell(result: Result, phases: dict[str, _Phase]) -> None:
+def _report(result: Result, phases: dict[str, _PhaseResult]) -> None:
     both, idle, alone = phases["both"], phases["boards"], phases["agents"]
-    late = summarise(both.watch.late)
-    before, beside = summarise(alone.calls), summarise(both.calls)
+    late = summarize_latencies(both.board_stats.delays)
+    before, beside = summarize_latencies(alone.call_seconds), summarize_latencies(both.call_seconds)
     result.figures |= {
         "late_p50": late.p50,
         "late_p99": late.p99,
@@ -241,18 +257,18 @@ def _tell(result: Result, phases: dict[str, _Phase]) -> None:
                 [
                     name,
                     *(f"{one.cores[party]:.2f}" for party in ("web", "postgres", "gateway")),
-                    f"{len(one.calls) / one.seconds:.0f}",
-                    f"{one.watch.boards / one.seconds:.0f}",
-                    f"{one.watch.size / max(one.watch.boards, 1) / 1024:.1f}",
+                    f"{len(one.call_seconds) / one.seconds:.0f}",
+                    f"{one.board_stats.update_count / one.seconds:.0f}",
+                    f"{one.board_stats.update_bytes / max(one.board_stats.update_count, 1) / 1024:.1f}",
                 ]
                 for name, one in phases.items()
             ],
         )
     )
     result.lines += [
-        f"{_BOARDS} boards at rest keep {idle.cores['web'] + idle.cores['postgres']:.2f} of a core busy; columns of"
+        f"{_BOARD_COUNT} boards at rest keep {idle.cores['web'] + idle.cores['postgres']:.2f} of a core busy; columns of"
         " the table are cores",
         f"a post is on a board {late.p50:.0f} ms after its answer (p99 {late.p99:.0f}, at most {late.max:.0f})",
-        f"calls of {_AGENTS} agents take {before.p50:.1f} ms alone and {beside.p50:.1f} beside the boards"
+        f"calls of {_AGENT_COUNT} agents take {before.p50:.1f} ms alone and {beside.p50:.1f} beside the boards"
         f" (p99 {before.p99:.0f} and {beside.p99:.0f})",
     ]

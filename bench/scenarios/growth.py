@@ -11,31 +11,31 @@ from itertools import count
 from typing import Any, TypeAlias
 
 from bench import synthetic_history
-from bench.checks import check_ledgers, require
+from bench.checks import require, verify_ledgers
 from bench.client import Client
-from bench.environment import settle
+from bench.environment import checkpoint_and_pause
 from bench.fixtures import Team, make_teams
-from bench.scenario import Result, Row, Stage
-from bench.stats import Summary, summarise
+from bench.scenario import Harness, Result, Row
+from bench.stats import LatencySummary, summarize_latencies
 
-_TEAM = 5
-_BLOCKS = 4
-_numbers = count(1)
-Timed: TypeAlias = Callable[..., dict[str, Any]]
+_TEAM_SIZE = 5
+_BLOCK_COUNT = 4
+_counter = count(1)
+TimedCall: TypeAlias = Callable[..., dict[str, Any]]
 """Calls a tool under a name, notes how long it took, and returns the answer's content."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ProjectClients:
     """A project with a history, and connections of its first two agents: `me` is project-admin."""
 
     team: Team
     events: int
-    me: Client
-    mate: Client
+    admin: Client
+    teammate: Client
 
 
-_READS: dict[str, dict[str, Any]] = {
+_READ_CALLS: dict[str, dict[str, Any]] = {
     "whoami": {},
     "list_participants": {},
     "whats_new, looking": {"advance_cursor": False},
@@ -67,74 +67,74 @@ _READS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(stage: Stage) -> Result:
+def run(harness: Harness) -> Result:
     """Write the histories, call every tool in each of them in turn, and compare."""
     result = Result()
-    sizes = stage.effort.sizes
+    sizes = harness.effort.sizes
     places = []
-    for team, events in zip(make_teams(stage.bed.database, len(sizes), _TEAM), sizes, strict=True):
+    for team, events in zip(make_teams(harness.environment.database, len(sizes), _TEAM_SIZE), sizes, strict=True):
         started = time.monotonic()
-        synthetic_history.write(stage.bed.database, team, events)
+        synthetic_history.write(harness.environment.database, team, events)
         result.lines.append(f"{events:,} events written in {time.monotonic() - started:.0f} s")
         # Two agents on two gateways, as in a team.
         me, mate = (
             Client(address, agent.token)
-            for address, agent in zip(stage.bed.addresses, (team.agents[0], team.agents[1]), strict=True)
+            for address, agent in zip(harness.environment.addresses, (team.agents[0], team.agents[1]), strict=True)
         )
-        places.append(Place(team, events, me, mate))
-    settle(stage.bed)
+        places.append(ProjectClients(team, events, me, mate))
+    checkpoint_and_pause(harness.environment)
     taken: dict[str, dict[int, list[float]]] = {}
-    _measure(stage, places, taken)
+    _measure(harness, places, taken)
     summaries = {tool: {size: _best_block(some) for size, some in by.items()} for tool, by in taken.items()}
-    _tell(result, sizes, summaries)
+    _report(result, sizes, summaries)
     for place in places:
-        place.me.close()
-        place.mate.close()
-    total = check_ledgers(stage.bed.database, [place.team.project_id for place in places])
+        place.admin.close()
+        place.teammate.close()
+    total = verify_ledgers(harness.environment.database, [place.team.project_id for place in places])
     result.checked.append(f"{total} events contiguous")
     return result
 
 
-def _best_block(seconds: list[float]) -> Summary:
+def _best_block(seconds: list[float]) -> LatencySummary:
     """The percentiles of the best quarter of a measurement: the machine's other work comes and goes."""
-    size = max(1, len(seconds) // _BLOCKS)
-    blocks = [summarise(seconds[start : start + size]) for start in range(0, size * _BLOCKS, size)]
+    size = max(1, len(seconds) // _BLOCK_COUNT)
+    blocks = [summarize_latencies(seconds[start : start + size]) for start in range(0, size * _BLOCK_COUNT, size)]
     return min(blocks, key=lambda block: block.p50)
 
 
-def _measure(stage: Stage, places: list[Place], taken: dict[str, dict[int, list[float]]]) -> None:
+def _measure(harness: Harness, projects: list[ProjectClients], latencies: dict[str, dict[int, list[float]]]) -> None:
     noting = False
 
-    def timed(place: Place) -> Timed:
+    def timed(place: ProjectClients) -> TimedCall:
         def call(name: str, tool: str, client: Client, **arguments: Any) -> dict[str, Any]:
             answer = client.call(tool, **arguments)
-            content = answer.content
+            content = answer.structured_content
             if noting:
-                taken.setdefault(name, {}).setdefault(place.events, []).append(answer.seconds)
+                latencies.setdefault(name, {}).setdefault(place.events, []).append(answer.seconds)
             return content
 
         return call
 
-    calls = [timed(place) for place in places]
+    calls = [timed(place) for place in projects]
     # Caches are warm and statements prepared before anything counts.
-    for round_ in range(-max(8, stage.effort.samples // 10), stage.effort.samples):
+    for round_ in range(-max(8, harness.effort.samples // 10), harness.effort.samples):
         noting = round_ >= 0
         # One step at a time in every project, so that a burst of other work on the machine hits all sizes.
-        rounds = [_steps(place, call) for place, call in zip(places, calls, strict=True)]
+        rounds = [_call_every_tool(place, call) for place, call in zip(projects, calls, strict=True)]
         for _ in zip(*rounds, strict=True):
             continue
 
 
-def _steps(place: Place, call: Timed) -> Iterator[None]:
+def _call_every_tool(project: ProjectClients, call: TimedCall) -> Iterator[None]:
     """One round of every tool; yields after each call. What it writes it also takes back where it can."""
-    me, mate = place.me, place.mate
-    mate_name = place.team.agents[1].label
-    known = {"{mate}": mate_name, "{recently}": _recently(place)}
-    for name, arguments in _READS.items():
+    me, mate = project.admin, project.teammate
+    mate_name = project.team.agents[1].label
+    known = {"{mate}": mate_name, "{recently}": _recent_timestamp(project)}
+    for name, arguments in _READ_CALLS.items():
         filled = {key: known.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
         call(name, name.partition(",")[0], me, **filled)
         yield
-    number = next(_numbers)
+    number = next(_counter)
     call("claim", "claim", me, sequence="seq-1")
     yield
     call("claim, with a key", "claim", me, sequence="seq-1", idempotency_key=f"key-{number}")
@@ -145,18 +145,18 @@ def _steps(place: Place, call: Timed) -> Iterator[None]:
     yield
     call("ack", "ack", mate, post_id=posted["post_id"])
     yield
-    to_lane = call("post, to a lane", "post", me, body="Please look at this one.", to_lane=place.team.agents[1].lane)
+    to_lane = call("post, to a lane", "post", me, body="Please look at this one.", to_lane=project.team.agents[1].lane)
     yield
     mate.call("ack", post_id=to_lane["post_id"])
     call("lease", "lease", me, surface=f"src/new_{number}.py")
     yield
     call("release", "release", me, surface=f"src/new_{number}.py")
     yield
-    call("register", "register", me, lane=place.team.agents[0].lane, status=f"round {number}")
+    call("register", "register", me, lane=project.team.agents[0].lane, status=f"round {number}")
     yield
     call("whats_new", "whats_new", me)
     yield
-    yield from _task_steps(place, call, number)
+    yield from _call_task_tools(project, call, number)
     label = f"newcomer-{number}"
     call("admin_provision", "admin_provision", me, participant_name=label)
     yield
@@ -168,11 +168,11 @@ def _steps(place: Place, call: Timed) -> Iterator[None]:
     yield
 
 
-def _task_steps(place: Place, call: Timed, number: int) -> Iterator[None]:
-    me = place.me
+def _call_task_tools(project: ProjectClients, call: TimedCall, number: int) -> Iterator[None]:
+    me = project.admin
     task = call("task_create", "task_create", me, title=f"Round {number}")["task_id"]
     yield
-    call("task_assign", "task_assign", me, task_id=task, owner=place.team.agents[0].label)
+    call("task_assign", "task_assign", me, task_id=task, owner=project.team.agents[0].label)
     yield
     call("task_start", "task_start", me, task_id=task)
     yield
@@ -190,12 +190,12 @@ def _task_steps(place: Place, call: Timed, number: int) -> Iterator[None]:
     yield
 
 
-def _recently(place: Place) -> str:
+def _recent_timestamp(project: ProjectClients) -> str:
     # Before the last 20 events of the history, which are 20 seconds apart.
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 400))
 
 
-def _tell(result: Result, sizes: tuple[int, ...], summaries: dict[str, dict[int, Summary]]) -> None:
+def _report(result: Result, sizes: tuple[int, ...], summaries: dict[str, dict[int, LatencySummary]]) -> None:
     ratios = {}
     for tool, by_size in summaries.items():
         ratios[tool] = round(by_size[sizes[-1]].p50 / by_size[sizes[0]].p50, 3)
@@ -206,7 +206,7 @@ def _tell(result: Result, sizes: tuple[int, ...], summaries: dict[str, dict[int,
         "p99": {tool: {str(size): one.p99 for size, one in by.items()} for tool, by in summaries.items()},
     }
     for size in sizes:
-        result.rows.append(_mean(size, [one[size] for one in summaries.values()]))
+        result.rows.append(_make_mean_row(size, [one[size] for one in summaries.values()]))
     titles = ["tool", *(f"{size:,} p50" for size in sizes), *(f"{size:,} p99" for size in sizes), "ratio"]
     lines = [
         [
@@ -220,14 +220,14 @@ def _tell(result: Result, sizes: tuple[int, ...], summaries: dict[str, dict[int,
     result.tables.append((titles, lines))
 
 
-def _mean(size: int, together: list[Summary]) -> Row:
+def _make_mean_row(size: int, summaries: list[LatencySummary]) -> Row:
     """One line of the table for a size: the mean of what the tools took."""
-    count_ = len(together)
-    mean = Summary(
-        count=sum(one.count for one in together),
-        p50=round(sum(one.p50 for one in together) / count_, 3),
-        p95=round(sum(one.p95 for one in together) / count_, 3),
-        p99=round(sum(one.p99 for one in together) / count_, 3),
-        max=max(one.max for one in together),
+    count_ = len(summaries)
+    mean = LatencySummary(
+        count=sum(one.count for one in summaries),
+        p50=round(sum(one.p50 for one in summaries) / count_, 3),
+        p95=round(sum(one.p95 for one in summaries) / count_, 3),
+        p99=round(sum(one.p99 for one in summaries) / count_, 3),
+        max=max(one.max for one in summaries),
     )
     return Row("growth", f"{size:,} events, mean of tools", 1, 0.0, [0.0], mean, {}, 0.0)

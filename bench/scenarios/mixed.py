@@ -1,37 +1,39 @@
 """`mixed` and `read`: what agents do all day, and what they look at."""
 
-from bench.checks import check_claims, check_ledgers, check_posts
-from bench.environment import settle
-from bench.fixtures import dealt, make_teams
+from bench.checks import verify_claims, verify_ledgers, verify_posts
+from bench.environment import checkpoint_and_pause
+from bench.fixtures import assign_round_robin, make_teams
 from bench.requests import ERAS, MODERN
-from bench.scenario import Result, Stage, row
+from bench.scenario import Harness, Result, make_row
 from bench.scenarios import limit
-from bench.scenarios.claims import compare
-from bench.workloads import Mixed, Reads
+from bench.scenarios.claims import record_claim_limit
+from bench.workloads import MixedWorkload, ReadWorkload
 
-TEAMS, SIZE = 4, 8
-CONNECTIONS = TEAMS * SIZE
+TEAM_COUNT, TEAM_SIZE = 4, 8
+CONNECTION_COUNT = TEAM_COUNT * TEAM_SIZE
 
 
-def run_mixed(stage: Stage) -> Result:
+def run_mixed(harness: Harness) -> Result:
     """32 agents in four projects, one connection each, in both eras; and all 32 in one project."""
     result = Result()
-    before = limit.at_this_moment(stage)
-    for variant, era, teams_count in (*((era, era, TEAMS) for era in ERAS), ("one project", MODERN, 1)):
-        teams = make_teams(stage.bed.database, teams_count, CONNECTIONS // teams_count)
-        settle(stage.bed)
-        with stage.profiled(f"mixed-{variant}"):
-            outcome = stage.play(Mixed(dealt(teams, CONNECTIONS), era=era), CONNECTIONS)
-        line = row("mixed", variant, CONNECTIONS, outcome.windows)
+    before = limit.sample_claim_limit(harness)
+    for variant, era, teams_count in (*((era, era, TEAM_COUNT) for era in ERAS), ("one project", MODERN, 1)):
+        teams = make_teams(harness.environment.database, teams_count, CONNECTION_COUNT // teams_count)
+        checkpoint_and_pause(harness.environment)
+        with harness.record_profile(f"mixed-{variant}"):
+            outcome = harness.run_workload(
+                MixedWorkload(assign_round_robin(teams, CONNECTION_COUNT), era=era), CONNECTION_COUNT
+            )
+        line = make_row("mixed", variant, CONNECTION_COUNT, outcome.windows)
         result.rows.append(line)
         result.figures[f"rate_{variant}"] = line.rate
         result.figures[f"cost_{variant}"] = line.cost
         result.figures[f"tail_{variant}"] = round(line.latency.p99 / line.latency.p50, 2)
-        before = compare(stage, result, variant, before)
-        found = outcome.collected
-        numbers = check_claims(stage.bed.database, found["numbers"])
-        posts = check_posts(stage.bed.database, found["posted"], found["acked"])
-        events = check_ledgers(stage.bed.database, [team.project_id for team in teams])
+        before = record_claim_limit(harness, result, variant, before)
+        found = outcome.workload_results
+        numbers = verify_claims(harness.environment.database, found["numbers"])
+        posts = verify_posts(harness.environment.database, found["posted"], found["acked"])
+        events = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
         result.checked.append(
             f"{posts} posts and {len(found['acked'])} acks there, {numbers} numbers gap-free,"
             f" {events} events contiguous"
@@ -40,21 +42,23 @@ def run_mixed(stage: Stage) -> Result:
     return result
 
 
-def run_read(stage: Stage) -> Result:
+def run_read(harness: Harness) -> Result:
     """32 agents only look: eight kinds of read in turn, in projects with some history."""
     result = Result()
-    teams = make_teams(stage.bed.database, TEAMS, SIZE)
-    agents = dealt(teams, CONNECTIONS)
+    teams = make_teams(harness.environment.database, TEAM_COUNT, TEAM_SIZE)
+    agents = assign_round_robin(teams, CONNECTION_COUNT)
     # Something to look at: what a minute of work leaves.
-    stage.play(Mixed(agents), CONNECTIONS, warmup=0.0, windows=1, seconds=min(2.0, stage.effort.seconds))
+    harness.run_workload(
+        MixedWorkload(agents), CONNECTION_COUNT, warmup=0.0, windows=1, seconds=min(2.0, harness.effort.seconds)
+    )
     for era in ERAS:
-        settle(stage.bed)
-        outcome = stage.play(Reads(agents, era), CONNECTIONS)
-        line = row("read", era, CONNECTIONS, outcome.windows)
+        checkpoint_and_pause(harness.environment)
+        outcome = harness.run_workload(ReadWorkload(agents, era), CONNECTION_COUNT)
+        line = make_row("read", era, CONNECTION_COUNT, outcome.windows)
         result.rows.append(line)
         result.figures[f"rate_{era}"] = line.rate
         result.figures[f"tail_{era}"] = round(line.latency.p99 / line.latency.p50, 2)
     result.figures["rate"] = result.figures[f"rate_{MODERN}"]
-    events = check_ledgers(stage.bed.database, [team.project_id for team in teams])
+    events = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
     result.checked.append(f"{events} events contiguous")
     return result

@@ -14,26 +14,26 @@ from flask.testing import FlaskClient
 
 from bench import synthetic_history
 from bench.checks import require
-from bench.environment import settle
+from bench.environment import checkpoint_and_pause
 from bench.fixtures import Team, make_teams
-from bench.scenario import Result, Stage
-from bench.stats import Summary, summarise
+from bench.scenario import Harness, Result
+from bench.stats import LatencySummary, summarize_latencies
 from bus.analytics import rollups
 from bus.auth import sessions
 from bus.config.settings import Settings
 from bus.db import Database
 from bus.tenancy import humans, invites
 from webapp.app import create_app
-from webapp.blueprints import Pages
+from webapp.blueprints import OwnerBlueprint
 from webapp.options import WebOptions
 
 _HOST = "http://127.0.0.1:8787"
-_TEAM = 5
-_SMALL = 200
+_TEAM_SIZE = 5
+_SMALL_PROJECT_EVENTS = 200
 _TARGET_MS = 50.0
-_LOAD_BYTES = 60_000
+_MAX_FIRST_LOAD_BYTES = 60_000
 # Filters that a page offers, each alone and some with a type.
-_FILTERS = {
+_PAGE_FILTERS = {
     "ledger.index": (
         "type=claim",
         "type=escalate",
@@ -51,26 +51,30 @@ _FILTERS = {
     "leases.index": ("surface=src",),
     "pictures.index": ("period=90d",),
 }
-_SKIPPED = {"ledger.export_csv", "ledger.export_jsonl", "cards.show", "accept.show"}
+_SKIPPED_ENDPOINTS = {"ledger.export_csv", "ledger.export_jsonl", "cards.show", "accept.show"}
 
 
-def run(stage: Stage) -> Result:
+def run(harness: Harness) -> Result:
     """Write the histories, then ask for every page in turn, and compare with 50 ms."""
     result = Result()
-    database, effort = stage.bed.database, stage.effort
-    teams = make_teams(database, effort.page_projects, _TEAM)
+    database, effort = harness.environment.database, harness.effort
+    teams = make_teams(database, effort.page_projects, _TEAM_SIZE)
     events = max(effort.sizes)
     started = time.monotonic()
     for number, team in enumerate(teams):
-        synthetic_history.write(database, team, events if number == 0 else _SMALL)
-    result.lines.append(f"{events:,} events and {len(teams) - 1} times {_SMALL} in {time.monotonic() - started:.0f} s")
+        synthetic_history.write(database, team, events if number == 0 else _SMALL_PROJECT_EVENTS)
+    result.lines.append(
+        f"{events:,} events and {len(teams) - 1} times {_SMALL_PROJECT_EVENTS} in {time.monotonic() - started:.0f} s"
+    )
     for team in teams:
-        _count(database, team.project_id)
-    settle(stage.bed)
-    app = create_app(Settings.from_env({"DATABASE_URL": stage.bed.url, "PUBLIC_URL": _HOST}), WebOptions())
+        _build_rollups(database, team.project_id)
+    checkpoint_and_pause(harness.environment)
+    app = create_app(
+        Settings.from_env({"DATABASE_URL": harness.environment.database_url, "PUBLIC_URL": _HOST}), WebOptions()
+    )
     try:
-        asked = list(_addresses(app, stage, teams[0]))
-        client = _signed_in(app, stage, teams[0])
+        asked = list(_list_page_urls(app, harness, teams[0]))
+        client = _make_signed_in_client(app, harness, teams[0])
         taken: dict[str, list[float]] = {name: [] for name, _ in asked}
         sizes: dict[str, int] = {}
         # Caches are warm, templates compiled and statements prepared before anything counts.
@@ -83,38 +87,38 @@ def run(stage: Stage) -> Result:
                 sizes[name] = len(answer.data)
                 if round_ >= 0:
                     taken[name].append(seconds)
-        load = _first_load(client)
+        load = _measure_first_load(client)
     finally:
         app.extensions["bus.db"].close()
-    _tell(result, {name: summarise(some) for name, some in taken.items()}, sizes, load)
+    _report(result, {name: summarize_latencies(some) for name, some in taken.items()}, sizes, load)
     return result
 
 
-def _count(database: Database, project_id: int) -> None:
+def _build_rollups(database: Database, project_id: int) -> None:
     """As the job `keep_tallies` does, so that there are pictures."""
-    done = rollups.BATCH
-    while done == rollups.BATCH:
-        with database.write() as conn:
-            done = rollups.count(conn, project_id)
+    done = rollups.BATCH_SIZE
+    while done == rollups.BATCH_SIZE:
+        with database.transaction() as conn:
+            done = rollups.roll_up_batch(conn, project_id)
 
 
-def _signed_in(app: Flask, stage: Stage, team: Team) -> FlaskClient:
-    with stage.bed.database.write() as conn:
-        token = sessions.open_(conn, team.agents[0].ctx.owner_id, method="link", lasts=timedelta(hours=1))
+def _make_signed_in_client(app: Flask, harness: Harness, team: Team) -> FlaskClient:
+    with harness.environment.database.transaction() as conn:
+        token = sessions.open_session(conn, team.agents[0].ctx.owner_id, method="link", ttl=timedelta(hours=1))
     client = app.test_client()
     client.set_cookie(app.config["BUS_COOKIE_NAME"], token, domain="127.0.0.1")
     return client
 
 
-def _addresses(app: Flask, stage: Stage, team: Team) -> Iterator[tuple[str, str]]:
+def _list_page_urls(app: Flask, harness: Harness, team: Team) -> Iterator[tuple[str, str]]:
     """Every page of an owner, with and without its filters: its name and its address."""
-    database, ctx = stage.bed.database, team.agents[1].ctx
-    with database.write() as conn:
-        humans.enter(conn, ctx.owner_id, team.project_id)
+    database, ctx = harness.environment.database, team.agents[1].ctx
+    with database.transaction() as conn:
+        humans.get_or_create_owner_context(conn, ctx.owner_id, team.project_id)
         for _ in range(60):
-            invites.create_for(conn, team.project_id, actor="bench")
-        (last,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (team.project_id,))
-        (post,) = conn.one("SELECT max(id) FROM post WHERE project_id = %s", (team.project_id,))
+            invites.create_for_owner(conn, team.project_id, actor="bench")
+        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (team.project_id,))
+        (post,) = conn.fetch_one("SELECT max(id) FROM post WHERE project_id = %s", (team.project_id,))
     values: dict[str, Any] = {
         "project_id": team.project_id,
         "participation_id": ctx.participation_id,
@@ -127,19 +131,19 @@ def _addresses(app: Flask, stage: Stage, team: Team) -> Iterator[tuple[str, str]
     words = {"actor": team.agents[1].label, "middle": str(last // 2), "recently": f"{recently:%Y-%m-%dT%H:%M:%SZ}"}
     with app.test_request_context():
         for rule in app.url_map.iter_rules():
-            private = isinstance(app.blueprints.get(rule.endpoint.partition(".")[0]), Pages)
-            if not private or rule.endpoint in _SKIPPED or "GET" not in (rule.methods or ()):
+            private = isinstance(app.blueprints.get(rule.endpoint.partition(".")[0]), OwnerBlueprint)
+            if not private or rule.endpoint in _SKIPPED_ENDPOINTS or "GET" not in (rule.methods or ()):
                 continue
             if not rule.arguments <= values.keys():
                 continue
             built = rule.build({name: values[name] for name in rule.arguments})
             assert built is not None
             yield rule.endpoint, built[1]
-            for query in _FILTERS.get(rule.endpoint, ()):
+            for query in _PAGE_FILTERS.get(rule.endpoint, ()):
                 yield f"{rule.endpoint} {query.partition('=')[0]}", f"{built[1]}?{query.format(**words)}"
 
 
-def _first_load(client: FlaskClient) -> int:
+def _measure_first_load(client: FlaskClient) -> int:
     """Bytes of the dashboard with all that it refers to, as they are sent without compression."""
     page = client.get("/admin/", base_url=_HOST).data
     return len(page) + sum(
@@ -147,19 +151,19 @@ def _first_load(client: FlaskClient) -> int:
     )
 
 
-def _tell(result: Result, summaries: dict[str, Summary], sizes: dict[str, int], load: int) -> None:
+def _report(result: Result, summaries: dict[str, LatencySummary], sizes: dict[str, int], first_load_bytes: int) -> None:
     slowest = max(summaries, key=lambda name: summaries[name].p50)
     over = sorted(name for name, summary in summaries.items() if summary.p50 > _TARGET_MS)
     result.figures |= {
         "slowest": slowest,
         "slowest_ms": summaries[slowest].p50,
         "over": over,
-        "first_load": load,
+        "first_load": first_load_bytes,
         "p50": {name: summary.p50 for name, summary in summaries.items()},
     }
     result.lines.append(
         f"{len(summaries)} pages; the slowest is {slowest} with {summaries[slowest].p50:.1f} ms;"
-        f" {len(over)} over {_TARGET_MS:.0f} ms; the dashboard and its assets are {load:,} bytes"
+        f" {len(over)} over {_TARGET_MS:.0f} ms; the dashboard and its assets are {first_load_bytes:,} bytes"
     )
     in_order: Callable[[str], float] = lambda name: -summaries[name].p50  # noqa: E731
     result.tables.append(
@@ -172,4 +176,4 @@ def _tell(result: Result, summaries: dict[str, Summary], sizes: dict[str, int], 
         )
     )
     result.checked.append(f"{len(summaries)} pages answered 200")
-    require(load < _LOAD_BYTES, f"the first load is {load:,} bytes")
+    require(first_load_bytes < _MAX_FIRST_LOAD_BYTES, f"the first load is {first_load_bytes:,} bytes")

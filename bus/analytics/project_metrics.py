@@ -12,12 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from bus.analytics import rollups
-from bus.analytics.rollups import Progress
+from bus.analytics.rollups import RollupProgress
 from bus.db import Connection
-from bus.rules.percentiles import quantiles
+from bus.rules.percentiles import compute_quantiles
 
 # Surfaces, senders and addressees that are named, those with the most first; the others are put together.
-SURFACES, PEOPLE = 8, 12
+MAX_SURFACES, MAX_PARTICIPANTS = 8, 12
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -32,10 +32,10 @@ class Period:
     """
 
     name: str
-    fine: timedelta
-    fine_bins: int
-    coarse: timedelta
-    coarse_bins: int
+    fine_bin_width: timedelta
+    fine_bin_count: int
+    coarse_bin_width: timedelta
+    coarse_bin_count: int
 
 
 PERIODS = {
@@ -50,7 +50,7 @@ PERIODS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class EventActivity:
     """Events by type: `types`, the most frequent first, and of each of them how many there were in each bin.
 
     Attributes:
@@ -58,14 +58,14 @@ class Activity:
         counts: for each type of `types`, a number for each bin.
     """
 
-    events: int
-    types: dict[str, int]
-    bins: tuple[datetime, ...]
-    counts: dict[str, tuple[int, ...]]
+    event_count: int
+    counts_by_type: dict[str, int]
+    bin_starts: tuple[datetime, ...]
+    bin_counts_by_type: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Handoffs:
+class PostStats:
     """Posts that were written in a stretch of time, however long after it they were acked.
 
     Attributes:
@@ -75,14 +75,14 @@ class Handoffs:
     """
 
     posts: int
-    anchored: int
+    with_ref: int
     acked: int
-    median_seconds: float | None
-    p90_seconds: float | None
+    median_ack_seconds: float | None
+    p90_ack_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class SurfaceStats:
     """A path or glob, how often it was leased, and how often that met a live lease of somebody else."""
 
     surface: str
@@ -91,7 +91,7 @@ class Surface:
 
 
 @dataclass(frozen=True, slots=True)
-class Surfaces:
+class LeaseStats:
     """Leases by surface: the SURFACES most leased.
 
     Attributes:
@@ -101,12 +101,12 @@ class Surfaces:
 
     leases: int
     contended: int
-    listed: tuple[Surface, ...]
-    others: Surface
+    top_surfaces: tuple[SurfaceStats, ...]
+    other_surfaces: SurfaceStats
 
 
 @dataclass(frozen=True, slots=True)
-class Addressee:
+class Recipient:
     """To whom posts go: a lane, or a participant; an empty name is all others together."""
 
     kind: str
@@ -114,7 +114,7 @@ class Addressee:
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class MessageMatrix:
     """Who wrote to whom: posts from participants (rows) to lanes and participants (columns), those with the most first.
 
     A post to a lane and to somebody counts in both columns.
@@ -126,12 +126,12 @@ class Talk:
     """
 
     senders: tuple[str, ...]
-    addressees: tuple[Addressee, ...]
+    recipients: tuple[Recipient, ...]
     counts: dict[tuple[int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ProjectMetrics:
     """All pictures of a project over a period.
 
     Attributes:
@@ -144,115 +144,119 @@ class Pictures:
     period: Period
     start: datetime
     end: datetime
-    activity: Activity
-    handoffs: Handoffs
-    bins: tuple[datetime, ...]
-    by_bin: tuple[Handoffs, ...]
-    surfaces: Surfaces
-    talk: Talk
-    progress: Progress
+    event_activity: EventActivity
+    post_stats: PostStats
+    bin_starts: tuple[datetime, ...]
+    post_stats_by_bin: tuple[PostStats, ...]
+    lease_stats: LeaseStats
+    message_matrix: MessageMatrix
+    rollup_progress: RollupProgress
 
 
-def begin(conn: Connection) -> None:
+def begin_snapshot(conn: Connection) -> None:
     """Begin a transaction that sees one moment, so that the pictures agree with each other."""
-    conn.run(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+    conn.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
-def read(conn: Connection, project_id: int, period: Period) -> Pictures:
+def get_project_metrics(conn: Connection, project_id: int, period: Period) -> ProjectMetrics:
     """The pictures of a project. Call it in a transaction of its own, after `begin`."""
-    (now,) = conn.one("SELECT clock_timestamp()")
-    coarse = _bins(now, period.coarse, period.coarse_bins)
+    (now,) = conn.fetch_one("SELECT clock_timestamp()")
+    coarse = _bin_starts(now, period.coarse_bin_width, period.coarse_bin_count)
     # Hours of the days that the coarse bins are, those to come included.
-    fine = tuple(coarse[0] + place * period.fine for place in range(period.fine_bins))
+    fine = tuple(coarse[0] + place * period.fine_bin_width for place in range(period.fine_bin_count))
     asked = {"project": project_id, "start": coarse[0]}
-    activity = _activity(conn, asked, period.fine, fine)
-    handoffs, by_bin = _handoffs(conn, asked, period.coarse, coarse, activity)
-    return Pictures(
+    activity = _get_event_activity(conn, asked, period.fine_bin_width, fine)
+    handoffs, by_bin = _get_post_stats(conn, asked, period.coarse_bin_width, coarse, activity)
+    return ProjectMetrics(
         period=period,
         start=coarse[0],
-        end=coarse[-1] + period.coarse,
-        activity=activity,
-        handoffs=handoffs,
-        bins=coarse,
-        by_bin=by_bin,
-        surfaces=_surfaces(conn, asked, period.coarse),
-        talk=_talk(conn, asked, period.coarse),
-        progress=rollups.get_progress(conn, project_id),
+        end=coarse[-1] + period.coarse_bin_width,
+        event_activity=activity,
+        post_stats=handoffs,
+        bin_starts=coarse,
+        post_stats_by_bin=by_bin,
+        lease_stats=_get_lease_stats(conn, asked, period.coarse_bin_width),
+        message_matrix=_get_message_matrix(conn, asked, period.coarse_bin_width),
+        rollup_progress=rollups.get_progress(conn, project_id),
     )
 
 
-def _bins(now: datetime, width: timedelta, count: int) -> tuple[datetime, ...]:
+def _bin_starts(now: datetime, width: timedelta, count: int) -> tuple[datetime, ...]:
     last = now.replace(minute=0, second=0, microsecond=0)
     if width == _DAY:
         last = last.replace(hour=0)
     return tuple(last - (count - 1 - place) * width for place in range(count))
 
 
-def _grain(width: timedelta) -> str:
+def _granularity(width: timedelta) -> str:
     return "day" if width == _DAY else "hour"
 
 
-_BY_BIN = """
+_COUNTS_BY_BIN_SQL = """
 SELECT t.start, t.key, t.n FROM tally t
 WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure = %(figure)s AND t.start >= %(start)s
 """
 
 
-def _activity(conn: Connection, asked: dict[str, Any], width: timedelta, bins: Sequence[datetime]) -> Activity:
+def _get_event_activity(
+    conn: Connection, params: dict[str, Any], width: timedelta, bins: Sequence[datetime]
+) -> EventActivity:
     place = {start: at for at, start in enumerate(bins)}
     counts: dict[str, list[int]] = {}
-    for start, kind, n in conn.all(_BY_BIN, {**asked, "grain": _grain(width), "figure": "events"}):
+    for start, kind, n in conn.fetch_all(
+        _COUNTS_BY_BIN_SQL, {**params, "grain": _granularity(width), "figure": "events"}
+    ):
         # Where the clock of the database was set back, there may be hours ahead.
         if start in place:
             counts.setdefault(kind, [0] * len(bins))[place[start]] = n
     totals = {kind: sum(some) for kind, some in counts.items()}
     ordered = sorted(totals, key=lambda kind: (-totals[kind], kind))
-    return Activity(
-        events=sum(totals.values()),
-        types={kind: totals[kind] for kind in ordered},
-        bins=tuple(bins),
-        counts={kind: tuple(counts[kind]) for kind in ordered},
+    return EventActivity(
+        event_count=sum(totals.values()),
+        counts_by_type={kind: totals[kind] for kind in ordered},
+        bin_starts=tuple(bins),
+        bin_counts_by_type={kind: tuple(counts[kind]) for kind in ordered},
     )
 
 
 # A day may have thousands of different times: as one object they are read several times as fast as in rows.
-_WAITS = """
+_ACK_TIMES_SQL = """
 SELECT t.start, json_object_agg(t.key, t.n) FROM tally t
 WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure = 'waits' AND t.start >= %(start)s
 GROUP BY t.start
 """
 
 
-def _handoffs(
-    conn: Connection, asked: dict[str, Any], width: timedelta, bins: Sequence[datetime], activity: Activity
-) -> tuple[Handoffs, tuple[Handoffs, ...]]:
+def _get_post_stats(
+    conn: Connection, params: dict[str, Any], width: timedelta, bins: Sequence[datetime], activity: EventActivity
+) -> tuple[PostStats, tuple[PostStats, ...]]:
     """Of the whole period, and of each bin. Posts are counted among the events, whose bins may be finer."""
     place = {start: at for at, start in enumerate(bins)}
     posts, anchored = [0] * len(bins), [0] * len(bins)
     waits: list[dict[float, int]] = [{} for _ in bins]
-    for start, n in zip(activity.bins, activity.counts.get("post", ()), strict=False):
+    for start, n in zip(activity.bin_starts, activity.bin_counts_by_type.get("post", ()), strict=False):
         posts[(start - bins[0]) // width] += n
-    grain = _grain(width)
-    for start, _, n in conn.all(_BY_BIN, {**asked, "grain": grain, "figure": "anchored"}):
+    grain = _granularity(width)
+    for start, _, n in conn.fetch_all(_COUNTS_BY_BIN_SQL, {**params, "grain": grain, "figure": "anchored"}):
         if start in place:
             anchored[place[start]] = n
     together: dict[float, int] = {}
-    for start, counts in conn.all(_WAITS, {**asked, "grain": grain}):
+    for start, counts in conn.fetch_all(_ACK_TIMES_SQL, {**params, "grain": grain}):
         if start in place:
             some = waits[place[start]] = {float(key): n for key, n in counts.items()}
             for key, n in some.items():
                 together[key] = together.get(key, 0) + n
     return (
-        _handoffs_of(sum(posts), sum(anchored), together),
-        tuple(_handoffs_of(*one) for one in zip(posts, anchored, waits, strict=True)),
+        _build_post_stats(sum(posts), sum(anchored), together),
+        tuple(_build_post_stats(*one) for one in zip(posts, anchored, waits, strict=True)),
     )
 
 
-def _handoffs_of(posts: int, anchored: int, waits: dict[float, int]) -> Handoffs:
-    return Handoffs(posts, anchored, sum(waits.values()), *quantiles(waits, (0.5, 0.9)))
+def _build_post_stats(posts: int, with_ref: int, ack_times: dict[float, int]) -> PostStats:
+    return PostStats(posts, with_ref, sum(ack_times.values()), *compute_quantiles(ack_times, (0.5, 0.9)))
 
 
-_SURFACES = """
+_LEASE_STATS_SQL = """
 WITH of AS (
     SELECT t.key, sum(t.n) FILTER (WHERE t.figure = 'leases') AS leases,
            sum(t.n) FILTER (WHERE t.figure = 'contended') AS contended
@@ -265,16 +269,18 @@ FROM of o ORDER BY o.key = '', coalesce(o.leases, 0) DESC, o.key LIMIT %(listed)
 """
 
 
-def _surfaces(conn: Connection, asked: dict[str, Any], width: timedelta) -> Surfaces:
-    rows = conn.all(_SURFACES, {**asked, "grain": _grain(width), "listed": SURFACES})
+def _get_lease_stats(conn: Connection, params: dict[str, Any], width: timedelta) -> LeaseStats:
+    rows = conn.fetch_all(_LEASE_STATS_SQL, {**params, "grain": _granularity(width), "listed": MAX_SURFACES})
     leases, contended = rows[0][3:] if rows else (0, 0)
-    listed = tuple(Surface(*row[:3]) for row in rows if row[0])
-    others = Surface("", leases - sum(one.leases for one in listed), contended - sum(one.contended for one in listed))
-    return Surfaces(leases, contended, listed, others)
+    listed = tuple(SurfaceStats(*row[:3]) for row in rows if row[0])
+    others = SurfaceStats(
+        "", leases - sum(one.leases for one in listed), contended - sum(one.contended for one in listed)
+    )
+    return LeaseStats(leases, contended, listed, others)
 
 
 # Who is not among those with the most goes by the empty name, in the statement: there may be very many pairs.
-_TALK = """
+_MESSAGE_MATRIX_SQL = """
 WITH pair AS MATERIALIZED (
     SELECT t.key AS sender, t.figure AS kind, t.other AS addressee, sum(t.n) AS n
     FROM tally t WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure IN ('to_lane', 'to_actor')
@@ -293,18 +299,18 @@ ORDER BY s.n DESC NULLS LAST, 1, a.n DESC NULLS LAST, 2, 3
 """
 
 
-def _talk(conn: Connection, asked: dict[str, Any], width: timedelta) -> Talk:
-    rows = conn.all(_TALK, {**asked, "grain": _grain(width), "listed": PEOPLE})
+def _get_message_matrix(conn: Connection, params: dict[str, Any], width: timedelta) -> MessageMatrix:
+    rows = conn.fetch_all(_MESSAGE_MATRIX_SQL, {**params, "grain": _granularity(width), "listed": MAX_PARTICIPANTS})
     senders = {sender: None for sender, *_ in rows}
     by_most = sorted(rows, key=lambda row: (row[5] is None, -(row[5] or 0), row[1], row[2]))
-    addressees = {Addressee(kind.removeprefix("to_"), name): None for _, kind, name, *_ in by_most}
+    addressees = {Recipient(kind.removeprefix("to_"), name): None for _, kind, name, *_ in by_most}
     rows_at = {sender: at for at, sender in enumerate(senders)}
     columns_at = {addressee: at for at, addressee in enumerate(addressees)}
-    return Talk(
+    return MessageMatrix(
         tuple(senders),
         tuple(addressees),
         {
-            (rows_at[sender], columns_at[Addressee(kind.removeprefix("to_"), name)]): n
+            (rows_at[sender], columns_at[Recipient(kind.removeprefix("to_"), name)]): n
             for sender, kind, name, n, _, _ in rows
         },
     )

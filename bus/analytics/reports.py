@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bus.db import Connection
-from bus.rules.percentiles import quantiles, rounded
+from bus.rules.percentiles import compute_quantiles, rounded_seconds_sql
 from bus.tenancy import projects
 
 # The most sequences that a report names, those with the most claims first.
-SEQUENCES = 50
+MAX_SEQUENCES = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class EventTypeShare:
     """How many events are of one type; `share` is of all events, 0 to 1."""
 
     type: str
@@ -43,7 +43,7 @@ class ProjectReport:
     projects: tuple[str, ...]
     agents: int
     events: int
-    mix: tuple[Activity, ...]
+    mix: tuple[EventTypeShare, ...]
     handoff_and_ack_share: float | None
     handoffs: int
     acked: int
@@ -65,28 +65,28 @@ class ProjectReport:
 
 # Each statement reads at most this many events of one ledger: 40 to 70 ms, so that a report neither meets the
 # statement timeout nor holds anything up, however long the ledger is.
-_WINDOW = 50_000
+_WINDOW_SIZE = 50_000
 
-_EVENTS = """
+_EVENTS_SQL = """
 SELECT e.type, CASE WHEN e.type = 'claim' THEN e.payload ->> 'sequence' END, count(*),
        count(*) FILTER (WHERE e.type = 'lease' AND (e.payload ->> 'contended')::bigint > 0)
 FROM event e WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s GROUP BY 1, 2
 """
 
 # Few enough values to merge over all windows.
-_ROUNDED = f"{rounded('waited.seconds')}::float8"
+_ROUNDED_SECONDS_SQL = f"{rounded_seconds_sql('waited.seconds')}::float8"
 
 # `acked_at` is the first ack by somebody other than the sender (bus_ack in sql/posts.sql).
-_POSTS = f"""
-SELECT {_ROUNDED}, count(*), count(o.ref)
+_POSTS_SQL = f"""
+SELECT {_ROUNDED_SECONDS_SQL}, count(*), count(o.ref)
 FROM post o
 CROSS JOIN LATERAL (SELECT extract(epoch FROM o.acked_at - o.created_at)::float8 AS seconds) AS waited
 WHERE o.project_id = %(project)s AND o.id > %(after)s AND o.id <= %(until)s GROUP BY 1
 """
 
 # An ack without a read shows a post too, so its time counts where nothing came before it.
-_SHOWN = f"""
-SELECT {_ROUNDED}, count(*)
+_FIRST_SHOWN_SQL = f"""
+SELECT {_ROUNDED_SECONDS_SQL}, count(*)
 FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id
 CROSS JOIN LATERAL (
     SELECT greatest(extract(epoch FROM least(d.surfaced_at, d.acked_at) - o.created_at), 0)::float8 AS seconds
@@ -96,7 +96,7 @@ WHERE d.project_id = %(project)s AND d.post_id > %(after)s AND d.post_id <= %(un
 """
 
 
-def project_report(conn: Connection, project_id: int) -> ProjectReport:
+def build_report(conn: Connection, project_id: int) -> ProjectReport:
     """The report of one project; works on an empty one.
 
     It is for people who look and not for a call that agents make: it reads the whole ledger (2 s for a
@@ -105,10 +105,10 @@ def project_report(conn: Connection, project_id: int) -> ProjectReport:
     Raises:
         BusError: `not_found`.
     """
-    return combined(conn, [project_id])
+    return build_combined_report(conn, [project_id])
 
 
-def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
+def build_combined_report(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
     """One report over several projects, as if they were one.
 
     Made from their ledgers and not from their reports: the median of a whole does not follow from the medians
@@ -118,19 +118,19 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
         BusError: `not_found`.
     """
     chosen = [projects.get(conn, project_id) for project_id in project_ids]
-    counted = _Counted()
+    counted = _ReportCounts()
     for project in chosen:
-        counted.add(conn, project.id)
-    types = counted.types
+        counted.add_project(conn, project.id)
+    types = counted.events_by_type
     events = types.total()
-    handoffs, acked = types["post"], counted.waited.total()
-    surface_median, surface_p90 = quantiles(counted.surfaced, (0.5, 0.9))
-    ack_median, ack_p90 = quantiles(counted.waited, (0.5, 0.9))
+    handoffs, acked = types["post"], counted.ack_times.total()
+    surface_median, surface_p90 = compute_quantiles(counted.surface_times, (0.5, 0.9))
+    ack_median, ack_p90 = compute_quantiles(counted.ack_times, (0.5, 0.9))
     return ProjectReport(
         projects=tuple(f"{project.owner}/{project.name}" for project in chosen),
-        agents=len(counted.agents),
+        agents=len(counted.agent_ids),
         events=events,
-        mix=tuple(Activity(kind, count, count / events) for kind, count in _most_first(types)),
+        mix=tuple(EventTypeShare(kind, count, count / events) for kind, count in _by_descending_count(types)),
         handoff_and_ack_share=_share(types["post"] + types["ack"], events),
         handoffs=handoffs,
         acked=acked,
@@ -139,54 +139,56 @@ def combined(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
         surface_p90_seconds=surface_p90,
         ack_median_seconds=ack_median,
         ack_p90_seconds=ack_p90,
-        anchored=counted.anchored,
-        anchored_share=_share(counted.anchored, handoffs),
+        anchored=counted.posts_with_ref,
+        anchored_share=_share(counted.posts_with_ref, handoffs),
         leases=types["lease"],
         collisions=counted.collisions,
         claims=types["claim"],
-        claimed=dict(_most_first(counted.claimed)[:SEQUENCES]),
+        claimed=dict(_by_descending_count(counted.claims_by_sequence)[:MAX_SEQUENCES]),
         tasks_shipped=types["task_ship"],
-        first_event_at=min(counted.ends, default=None),
-        last_event_at=max(counted.ends, default=None),
+        first_event_at=min(counted.boundary_times, default=None),
+        last_event_at=max(counted.boundary_times, default=None),
     )
 
 
-class _Counted:
+class _ReportCounts:
     """What was counted so far, over windows and projects."""
 
     def __init__(self) -> None:
-        self.agents: set[int] = set()
-        self.types: Counter[str] = Counter()
-        self.claimed: Counter[str] = Counter()
-        self.waited: Counter[float] = Counter()
-        self.surfaced: Counter[float] = Counter()
+        self.agent_ids: set[int] = set()
+        self.events_by_type: Counter[str] = Counter()
+        self.claims_by_sequence: Counter[str] = Counter()
+        self.ack_times: Counter[float] = Counter()
+        self.surface_times: Counter[float] = Counter()
         self.collisions = 0
-        self.anchored = 0
-        self.ends: list[datetime] = []
+        self.posts_with_ref = 0
+        self.boundary_times: list[datetime] = []
 
-    def add(self, conn: Connection, project_id: int) -> None:
+    def add_project(self, conn: Connection, project_id: int) -> None:
         """Count a project up to where its ledger ends now; up to there nothing changes any more but acks."""
-        (last,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
-        for after in range(0, last, _WINDOW):
-            window = {"project": project_id, "after": after, "until": min(after + _WINDOW, last)}
-            for kind, sequence, count, contended in conn.all(_EVENTS, window):
-                self.types[kind] += count
+        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
+        for after in range(0, last, _WINDOW_SIZE):
+            window = {"project": project_id, "after": after, "until": min(after + _WINDOW_SIZE, last)}
+            for kind, sequence, count, contended in conn.fetch_all(_EVENTS_SQL, window):
+                self.events_by_type[kind] += count
                 self.collisions += contended
                 if sequence is not None:
-                    self.claimed[sequence] += count
-            for seconds, count, anchored in conn.all(_POSTS, window):
-                self.anchored += anchored
+                    self.claims_by_sequence[sequence] += count
+            for seconds, count, anchored in conn.fetch_all(_POSTS_SQL, window):
+                self.posts_with_ref += anchored
                 if seconds is not None:
-                    self.waited[seconds] += count
-            for seconds, count in conn.all(_SHOWN, window):
-                self.surfaced[seconds] += count
-        self.ends += [
+                    self.ack_times[seconds] += count
+            for seconds, count in conn.fetch_all(_FIRST_SHOWN_SQL, window):
+                self.surface_times[seconds] += count
+        self.boundary_times += [
             at
-            for (at,) in conn.all("SELECT at FROM event WHERE project_id = %s AND seq IN (1, %s)", (project_id, last))
+            for (at,) in conn.fetch_all(
+                "SELECT at FROM event WHERE project_id = %s AND seq IN (1, %s)", (project_id, last)
+            )
         ]
-        self.agents |= {
+        self.agent_ids |= {
             participant
-            for (participant,) in conn.all(
+            for (participant,) in conn.fetch_all(
                 "SELECT p.participant_id FROM participation p WHERE p.project_id = %(project)s AND EXISTS ("
                 " SELECT FROM event e WHERE e.project_id = p.project_id AND e.participation_id = p.id)",
                 {"project": project_id},
@@ -194,7 +196,7 @@ class _Counted:
         }
 
 
-def _most_first(counts: Counter[str]) -> list[tuple[str, int]]:
+def _by_descending_count(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 

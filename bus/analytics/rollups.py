@@ -23,18 +23,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bus.db import Connection
-from bus.rules.percentiles import rounded
+from bus.rules.percentiles import rounded_seconds_sql
 
 # Events of one transaction: some 50 ms.
-BATCH = 5_000
+BATCH_SIZE = 5_000
 # Names of one figure in one hour or day: what a page has to read for 90 days is bounded by it.
-NAMED = 1_000
-KEPT = {"hour": timedelta(days=8), "day": timedelta(days=100)}
-_PROJECTS = 200
+TOP_N = 1_000
+RETENTION = {"hour": timedelta(days=8), "day": timedelta(days=100)}
+_PROJECT_PAGE_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RollupProgress:
     """How far a project is counted.
 
     Attributes:
@@ -43,67 +43,74 @@ class Progress:
         waiting_since: when the oldest of those was written; None where there is none.
     """
 
-    counted: int
-    behind: int
-    waiting_since: datetime | None
+    watermark: int
+    pending_events: int
+    oldest_pending_at: datetime | None
 
 
-def find_behind(conn: Connection, after: int = 0) -> list[int]:
+def list_projects_behind(conn: Connection, after: int = 0) -> list[int]:
     """Projects above an id, in order, that have events to count."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT c.project_id FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id"
         " WHERE c.last_seq > coalesce(m.tallied_seq, 0) AND c.project_id > %s ORDER BY c.project_id LIMIT %s",
-        (after, _PROJECTS),
+        (after, _PROJECT_PAGE_SIZE),
     )
     return [project_id for (project_id,) in rows]
 
 
-def count(conn: Connection, project_id: int, *, limit: int = BATCH) -> int:
+def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE) -> int:
     """Count the next events of a project; returns how many, which is less than `limit` at the end of its ledger.
 
     Locks: the project (shared, so that a purge begins before or after), then the mark. What is counted is read
         afterwards.
     """
-    if conn.maybe("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,)) is None:
+    if (
+        conn.fetch_one_or_none("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,))
+        is None
+    ):
         return 0
-    conn.maybe("INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (project_id,))
-    (mark,) = conn.one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
-    (end,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
+    conn.fetch_one_or_none(
+        "INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (project_id,)
+    )
+    (mark,) = conn.fetch_one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
+    (end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
     last = min(end, mark + limit)
     if last <= mark:
         return 0
     # Two acks may bear the same millisecond and lie in two batches. The first of them counts, so this batch looks back
     # to where the millisecond of the last event of the batch before began.
-    (since,) = conn.one(
+    (since,) = conn.fetch_one(
         "SELECT coalesce((SELECT bus_seq_at(e.project_id, e.at) FROM event e"
         " WHERE e.project_id = %(project)s AND e.seq = %(mark)s), 1)",
         {"project": project_id, "mark": mark},
     )
-    conn.maybe(
-        _COUNT,
+    conn.fetch_one_or_none(
+        _ROLL_UP_SQL,
         {
             "project": project_id,
             "after": mark,
             "until": last,
             "since": since,
-            "named": NAMED,
-            "hours": KEPT["hour"],
-            "days": KEPT["day"],
+            "named": TOP_N,
+            "hours": RETENTION["hour"],
+            "days": RETENTION["day"],
         },
     )
-    conn.maybe("UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id))
+    conn.fetch_one_or_none(
+        "UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id)
+    )
     return int(last - mark)
 
 
-def get_progress(conn: Connection, project_id: int) -> Progress:
+def get_progress(conn: Connection, project_id: int) -> RollupProgress:
     """How far a project is counted; of one that does not exist, nothing is."""
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "SELECT coalesce(m.tallied_seq, 0), c.last_seq - coalesce(m.tallied_seq, 0),"
         " (SELECT e.at FROM event e WHERE e.project_id = c.project_id AND e.seq = coalesce(m.tallied_seq, 0) + 1)"
         " FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id WHERE c.project_id = %s",
         (project_id,),
     )
-    return Progress(*row) if row else Progress(0, 0, None)
+    return RollupProgress(*row) if row else RollupProgress(0, 0, None)
 
 
 # `acked_at` of a post is that of its first ack by somebody else (bus_ack in sql/posts.sql): of the acks that bear that
@@ -111,7 +118,7 @@ def get_progress(conn: Connection, project_id: int) -> Progress:
 # was committed with the ack, so it is the same whenever and in however many batches one looks.
 #
 # Posts and existing rows are looked up one by one, in subqueries that the planner cannot turn into a scan of a table.
-_COUNT = f"""
+_ROLL_UP_SQL = f"""
 WITH fresh AS MATERIALIZED (
     SELECT e.seq, e.at, date_trunc('hour', e.at, 'UTC') AS hour, e.participation_id, e.actor, e.type,
            CASE WHEN e.type = 'ack' THEN (e.payload ->> 'post_id')::bigint END AS post_id,
@@ -141,7 +148,7 @@ WITH fresh AS MATERIALIZED (
     UNION ALL
     SELECT 'anchored', f.hour, '', '', count(*) FROM new f WHERE f.ref IS NOT NULL GROUP BY f.hour
     UNION ALL
-    SELECT 'waits', a.hour, trim_scale({rounded("a.seconds")})::text, '', count(*) FROM first_ack a
+    SELECT 'waits', a.hour, trim_scale({rounded_seconds_sql("a.seconds")})::text, '', count(*) FROM first_ack a
     WHERE a.seq > %(after)s GROUP BY 2, 3
     UNION ALL
     SELECT 'leases', f.hour, f.surface, '', count(*) FROM new f WHERE f.surface IS NOT NULL GROUP BY 2, 3

@@ -19,13 +19,13 @@ from bus.tenancy import audit, owners
 from bus.tenancy.owners import Owner
 from bus.tenancy.tables import owner
 
-_BYTES = 32
-SIGN_UP_LASTS = timedelta(minutes=30)
-_MOST = 20
+_TOKEN_BYTES = 32
+SIGN_UP_TTL = timedelta(minutes=30)
+_MAX_IDENTITIES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class IdentityClaims:
     """What a provider says about who is there.
 
     Attributes:
@@ -54,14 +54,14 @@ class Identity:
     last_used_at: datetime
 
 
-def find_owner(conn: Connection, claim: Claim) -> Owner | None:
+def find_owner(conn: Connection, claims: IdentityClaims) -> Owner | None:
     """The owner who has this identity, or None; notes that it was used and under which address."""
-    row = conn.run(
+    row = conn.execute(
         sa.update(identity)
         .where(
-            identity.c.issuer == claim.issuer, identity.c.subject == claim.subject, identity.c.owner_id == owner.c.id
+            identity.c.issuer == claims.issuer, identity.c.subject == claims.subject, identity.c.owner_id == owner.c.id
         )
-        .values(last_used_at=sa.func.clock_timestamp(), email=claim.email)
+        .values(last_used_at=sa.func.clock_timestamp(), email=claims.email)
         .returning(
             owner.c.id,
             owner.c.email,
@@ -74,43 +74,43 @@ def find_owner(conn: Connection, claim: Claim) -> Owner | None:
     return None if row is None else Owner(*row)
 
 
-def begin_sign_up(conn: Connection, claim: Claim) -> str:
+def begin_sign_up(conn: Connection, claims: IdentityClaims) -> str:
     """Keep a claim until its bearer has chosen a handle; returns the token that stands for it.
 
     Raises:
         BusError: `forbidden` when the provider vouches for no e-mail address; `conflict` when an owner has it already.
     """
-    if claim.email is None:
+    if claims.email is None:
         raise BusError(
             "forbidden",
             "Your provider does not say that your e-mail address is verified. Verify it there, then come back.",
         )
-    address = validation.email(claim.email, "email")
-    if conn.run(sa.select(owner.c.id).where(sa.func.lower(owner.c.email) == address.lower())).one_or_none():
-        raise _taken()
-    token = secrets.token_urlsafe(_BYTES)
+    address = validation.email(claims.email, "email")
+    if conn.execute(sa.select(owner.c.id).where(sa.func.lower(owner.c.email) == address.lower())).one_or_none():
+        raise _email_taken_error()
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
     clock = sa.func.clock_timestamp()
-    conn.run(
+    conn.execute(
         sa.insert(sign_up).values(
             sha256=fingerprint(token),
-            issuer=claim.issuer,
-            subject=claim.subject,
+            issuer=claims.issuer,
+            subject=claims.subject,
             email=address,
-            login=_login(claim),
-            expires_at=clock + SIGN_UP_LASTS,
+            login=_valid_login(claims),
+            expires_at=clock + SIGN_UP_TTL,
         )
     )
     return token
 
 
-def find_sign_up(conn: Connection, token: str) -> Claim | None:
+def find_sign_up(conn: Connection, token: str) -> IdentityClaims | None:
     """The claim that waits for a handle, or None when it never was, was used or is over."""
-    row = conn.run(
+    row = conn.execute(
         sa.select(sign_up.c.issuer, sign_up.c.subject, sign_up.c.email, sign_up.c.login).where(
             sign_up.c.sha256 == fingerprint(token), sign_up.c.expires_at > sa.func.clock_timestamp()
         )
     ).one_or_none()
-    return None if row is None else Claim(*row)
+    return None if row is None else IdentityClaims(*row)
 
 
 def finish_sign_up(conn: Connection, token: str, handle: str) -> Owner:
@@ -121,59 +121,59 @@ def finish_sign_up(conn: Connection, token: str, handle: str) -> Owner:
             `invalid_argument` for a malformed or reserved handle. The claim stays usable: the caller's transaction
             is rolled back.
     """
-    row = conn.run(
+    row = conn.execute(
         sa.delete(sign_up)
         .where(sign_up.c.sha256 == fingerprint(token), sign_up.c.expires_at > sa.func.clock_timestamp())
         .returning(sign_up.c.issuer, sign_up.c.subject, sign_up.c.email, sign_up.c.login)
     ).one_or_none()
     if row is None:
         raise BusError("not_found", "That took too long. Sign in again; nothing was created.")
-    claim = Claim(*row)
+    claim = IdentityClaims(*row)
     assert claim.email is not None
     chosen = handle.strip().lower()
     made = owners.add(conn, claim.email, handle=chosen, actor=chosen)
-    _insert(conn, made, claim)
+    _insert_identity(conn, made, claim)
     return made
 
 
-def link(conn: Connection, into: Owner, claim: Claim) -> bool:
+def link_identity(conn: Connection, target_owner: Owner, claims: IdentityClaims) -> bool:
     """Give an owner who is signed in one more way in; returns whether it is new.
 
     Raises:
         BusError: `conflict` when the identity is another owner's, or the owner has 20 already.
     """
-    _lock(conn, into.id)
-    row = conn.run(
-        sa.select(identity.c.owner_id).where(identity.c.issuer == claim.issuer, identity.c.subject == claim.subject)
+    _lock_owner(conn, target_owner.id)
+    row = conn.execute(
+        sa.select(identity.c.owner_id).where(identity.c.issuer == claims.issuer, identity.c.subject == claims.subject)
     ).one_or_none()
     if row is not None:
-        if row.owner_id != into.id:
+        if row.owner_id != target_owner.id:
             raise BusError("conflict", "That sign-in belongs to another account, so it cannot be linked to yours.")
         return False
-    if len(list_(conn, into.id)) >= _MOST:
-        raise BusError("conflict", f"You have {_MOST} linked sign-ins; unlink one first.")
-    _insert(conn, into, claim)
+    if len(list_identities(conn, target_owner.id)) >= _MAX_IDENTITIES:
+        raise BusError("conflict", f"You have {_MAX_IDENTITIES} linked sign-ins; unlink one first.")
+    _insert_identity(conn, target_owner, claims)
     return True
 
 
-def unlink(conn: Connection, of: Owner, identity_id: int) -> None:
+def unlink_identity(conn: Connection, target_owner: Owner, identity_id: int) -> None:
     """Take one way in away from an owner, never the last.
 
     Raises:
         BusError: `not_found` when it is not the owner's; `conflict` when it is the last one.
     Locks: the owner, so that of two that are unlinked at once one stays.
     """
-    _lock(conn, of.id)
-    mine = {one.id: one for one in list_(conn, of.id)}
+    _lock_owner(conn, target_owner.id)
+    mine = {one.id: one for one in list_identities(conn, target_owner.id)}
     if identity_id not in mine:
         raise BusError("not_found", "There is no such linked sign-in.")
     if len(mine) == 1:
         raise BusError("conflict", "That is your only way in. Link another first.")
-    conn.run(sa.delete(identity).where(identity.c.id == identity_id))
-    audit.record(conn, of.id, of.handle, "identity.unlink", mine[identity_id].issuer)
+    conn.execute(sa.delete(identity).where(identity.c.id == identity_id))
+    audit.record(conn, target_owner.id, target_owner.handle, "identity.unlink", mine[identity_id].issuer)
 
 
-def list_(conn: Connection, owner_id: int) -> list[Identity]:
+def list_identities(conn: Connection, owner_id: int) -> list[Identity]:
     """The ways in that an owner has, the oldest first; there are 20 at most."""
     query = (
         sa.select(
@@ -186,38 +186,40 @@ def list_(conn: Connection, owner_id: int) -> list[Identity]:
         )
         .where(identity.c.owner_id == owner_id)
         .order_by(identity.c.id)
-        .limit(_MOST)
+        .limit(_MAX_IDENTITIES)
     )
-    return [Identity(*row) for row in conn.run(query)]
+    return [Identity(*row) for row in conn.execute(query)]
 
 
-def set_email(conn: Connection, of: Owner, identity_id: int) -> str:
+def set_email_from_identity(conn: Connection, target_owner: Owner, identity_id: int) -> str:
     """Make the verified address of one of an owner's identities the address of the account; returns it.
 
     Raises:
         BusError: `not_found`; `conflict` when another owner has that address.
     """
-    address = next((one.email for one in list_(conn, of.id) if one.id == identity_id), None)
+    address = next((one.email for one in list_identities(conn, target_owner.id) if one.id == identity_id), None)
     if address is None:
         raise BusError("not_found", "None of your linked sign-ins has that verified address.")
     checked = validation.email(address, "email")
-    conn.run(sa.update(owner).where(owner.c.id == of.id).values(email=checked))
-    audit.record(conn, of.id, of.handle, "owner.email", of.handle)
+    conn.execute(sa.update(owner).where(owner.c.id == target_owner.id).values(email=checked))
+    audit.record(conn, target_owner.id, target_owner.handle, "owner.email", target_owner.handle)
     return checked
 
 
-def _insert(conn: Connection, into: Owner, claim: Claim) -> None:
-    conn.run(
-        sa.insert(identity).values(owner_id=into.id, issuer=claim.issuer, subject=claim.subject, email=claim.email)
+def _insert_identity(conn: Connection, target_owner: Owner, claims: IdentityClaims) -> None:
+    conn.execute(
+        sa.insert(identity).values(
+            owner_id=target_owner.id, issuer=claims.issuer, subject=claims.subject, email=claims.email
+        )
     )
-    audit.record(conn, into.id, into.handle, "identity.link", claim.issuer)
+    audit.record(conn, target_owner.id, target_owner.handle, "identity.link", claims.issuer)
 
 
-def _lock(conn: Connection, owner_id: int) -> None:
-    conn.run(sa.select(owner.c.id).where(owner.c.id == owner_id).with_for_update(key_share=True))
+def _lock_owner(conn: Connection, owner_id: int) -> None:
+    conn.execute(sa.select(owner.c.id).where(owner.c.id == owner_id).with_for_update(key_share=True))
 
 
-def _taken() -> BusError:
+def _email_taken_error() -> BusError:
     return BusError(
         "conflict",
         "There is an account with your e-mail address already. Sign in to it the way you did before; "
@@ -225,8 +227,8 @@ def _taken() -> BusError:
     )
 
 
-def _login(claim: Claim) -> str:
+def _valid_login(claims: IdentityClaims) -> str:
     try:
-        return validation.name(claim.login, "login", 64)
+        return validation.name(claims.login, "login", 64)
     except InvalidArgument:
         return ""

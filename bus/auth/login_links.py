@@ -12,27 +12,27 @@ from bus.rules.token_format import fingerprint
 from bus.tenancy import audit
 from bus.tenancy.owners import Owner
 
-_BYTES = 32
-LASTS = timedelta(minutes=15)
+_TOKEN_BYTES = 32
+LOGIN_LINK_TTL = timedelta(minutes=15)
 
 
-def create(conn: Connection, owner: Owner, *, lasts: timedelta = LASTS, actor: str = "cli") -> str:
+def create_login_link(conn: Connection, owner: Owner, *, ttl: timedelta = LOGIN_LINK_TTL, actor: str = "cli") -> str:
     """Make a link for an owner; returns its token, of which only the SHA-256 is kept."""
-    token = secrets.token_urlsafe(_BYTES)
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
     clock = sa.func.clock_timestamp()
-    conn.run(sa.insert(login_link).values(owner_id=owner.id, sha256=fingerprint(token), expires_at=clock + lasts))
-    audit.record(conn, owner.id, actor, "login_link.create", owner.handle, seconds=int(lasts.total_seconds()))
+    conn.execute(sa.insert(login_link).values(owner_id=owner.id, sha256=fingerprint(token), expires_at=clock + ttl))
+    audit.record(conn, owner.id, actor, "login_link.create", owner.handle, seconds=int(ttl.total_seconds()))
     return token
 
 
-def use(conn: Connection, token: str) -> int:
+def consume_login_link(conn: Connection, token: str) -> int:
     """Use a link up, whoever else tries it at the same moment; returns the owner's id.
 
     Raises:
         BusError: `not_found` when it never was, was used, or is over: which of them is nobody's business.
     """
     clock = sa.func.clock_timestamp()
-    used = conn.run(
+    used = conn.execute(
         sa.update(login_link)
         .where(
             login_link.c.sha256 == fingerprint(token),
@@ -47,6 +47,6 @@ def use(conn: Connection, token: str) -> int:
     return int(used.owner_id)
 
 
-def address(web: str, token: str) -> str:
+def login_link_url(web_url: str, token: str) -> str:
     """The page on which a link is used; `web` is the address of the web without a trailing slash."""
-    return f"{web}/sign-in/link/{token}"
+    return f"{web_url}/sign-in/link/{token}"

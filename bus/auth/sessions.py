@@ -15,11 +15,11 @@ from bus.tenancy import audit
 from bus.tenancy.owners import Owner
 from bus.tenancy.tables import owner
 
-_BYTES = 32
+_TOKEN_BYTES = 32
 # Two are shown apart by their first words; a browser that sends pages of text about itself is cut.
-_AGENT = 200
-_MOST = 100
-VOUCHED = "proxy"
+_MAX_USER_AGENT_LENGTH = 200
+_MAX_SESSIONS = 100
+PROXY_METHOD = "proxy"
 """What the method of a session begins with that lasts only as long as the proxy in front vouches for its owner."""
 
 
@@ -36,16 +36,16 @@ class Session:
     id: int
     owner: Owner
     method: str
-    address: str
-    agent: str
+    ip_address: str
+    user_agent: str
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
-    authenticated_ago: timedelta | None
+    time_since_authentication: timedelta | None
 
 
 # The look of every request, in one statement that writes at most once a minute for each session.
-_FIND = """
+_FIND_SESSION_SQL = """
 WITH found AS (
     SELECT s.id, s.method, s.address, s.agent, s.created_at, s.last_used_at, s.expires_at,
            clock_timestamp() - s.authenticated_at AS authenticated_ago,
@@ -62,7 +62,7 @@ SELECT id, method, address, agent, created_at, last_used_at, expires_at, authent
 FROM found
 """
 
-_KEEP_ALIVE = """
+_KEEP_ALIVE_SQL = """
 WITH found AS (
     SELECT s.id, s.last_used_at FROM session s
     WHERE s.id = ANY (%(ids)s) AND s.expires_at > clock_timestamp() AND s.last_used_at > clock_timestamp() - %(idle)s
@@ -74,14 +74,14 @@ SELECT id FROM found
 """
 
 
-def open_(
+def open_session(
     conn: Connection,
     owner_id: int,
     *,
     method: str,
-    lasts: timedelta,
-    address: str = "",
-    agent: str = "",
+    ttl: timedelta,
+    ip_address: str = "",
+    user_agent: str = "",
     authenticated: bool = True,
     authenticated_at: datetime | None = None,
 ) -> str:
@@ -94,50 +94,50 @@ def open_(
     Returns:
         The token for its cookie; nothing else ever shows it.
     """
-    token = secrets.token_urlsafe(_BYTES)
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
     clock = sa.func.clock_timestamp()
-    conn.run(
+    conn.execute(
         sa.insert(session).values(
             owner_id=owner_id,
             sha256=fingerprint(token),
             method=method,
-            address=address,
-            agent=_plain(agent),
-            expires_at=clock + lasts,
+            address=ip_address,
+            agent=_clean_user_agent(user_agent),
+            expires_at=clock + ttl,
             authenticated_at=sa.func.least(clock, authenticated_at) if authenticated else None,
         )
     )
-    handle = conn.run(sa.select(owner.c.handle).where(owner.c.id == owner_id)).scalar_one()
-    audit.record(conn, owner_id, handle, "session.open", handle, method=method, address=address)
+    handle = conn.execute(sa.select(owner.c.handle).where(owner.c.id == owner_id)).scalar_one()
+    audit.record(conn, owner_id, handle, "session.open", handle, method=method, address=ip_address)
     return token
 
 
-def find(conn: Connection, token: str, *, idle: timedelta) -> Session | None:
+def find_session(conn: Connection, token: str, *, idle_timeout: timedelta) -> Session | None:
     """The session that a cookie's token stands for; None when there is none, it ended, or it was idle too long.
 
     Args:
         idle: how long a session may go unused.
     """
-    row = conn.maybe(_FIND, {"sha256": fingerprint(token), "idle": idle})
+    row = conn.fetch_one_or_none(_FIND_SESSION_SQL, {"sha256": fingerprint(token), "idle": idle_timeout})
     if row is None:
         return None
-    return _session(row)
+    return _session_from_row(row)
 
 
-def keep_alive(conn: Connection, session_ids: Collection[int], *, idle: timedelta) -> set[int]:
+def keep_alive(conn: Connection, session_ids: Collection[int], *, idle_timeout: timedelta) -> set[int]:
     """Which of these sessions still hold; they count as used, as by a request, at most once a minute each."""
-    rows = conn.all(_KEEP_ALIVE, {"ids": sorted(session_ids), "idle": idle})
+    rows = conn.fetch_all(_KEEP_ALIVE_SQL, {"ids": sorted(session_ids), "idle": idle_timeout})
     return {session_id for (session_id,) in rows}
 
 
-def rotate(conn: Connection, session_id: int) -> str | None:
+def rotate_token(conn: Connection, session_id: int) -> str | None:
     """Give a session a new token, since what it may do has changed; its old one stops working at once.
 
     Returns:
         The new token, or None where the session has ended meanwhile.
     """
-    token = secrets.token_urlsafe(_BYTES)
-    changed = conn.run(
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    changed = conn.execute(
         sa.update(session)
         .where(session.c.id == session_id)
         .values(sha256=fingerprint(token), last_used_at=sa.func.clock_timestamp())
@@ -146,7 +146,7 @@ def rotate(conn: Connection, session_id: int) -> str | None:
     return token if changed is not None else None
 
 
-def list_(conn: Connection, owner_id: int, *, idle: timedelta) -> list[Session]:
+def list_sessions(conn: Connection, owner_id: int, *, idle_timeout: timedelta) -> list[Session]:
     """The sessions of an owner that are alive, the one used last first; at most 100."""
     clock = sa.func.clock_timestamp()
     query = (
@@ -170,43 +170,49 @@ def list_(conn: Connection, owner_id: int, *, idle: timedelta) -> list[Session]:
         .where(
             session.c.owner_id == owner_id,
             session.c.expires_at > clock,
-            session.c.last_used_at > clock - idle,
+            session.c.last_used_at > clock - idle_timeout,
         )
         .order_by(session.c.last_used_at.desc(), session.c.id.desc())
-        .limit(_MOST)
+        .limit(_MAX_SESSIONS)
     )
-    return [_session(row) for row in conn.run(query)]
+    return [_session_from_row(row) for row in conn.execute(query)]
 
 
-def end(conn: Connection, owner_id: int, session_id: int) -> bool:
+def end_session(conn: Connection, owner_id: int, session_id: int) -> bool:
     """End one session of an owner; returns whether there was such a one."""
-    return bool(_end(conn, owner_id, session.c.id == session_id, "session.end"))
+    return bool(_delete_sessions(conn, owner_id, session.c.id == session_id, "session.end"))
 
 
-def end_all(conn: Connection, owner_id: int, *, but: int | None = None, actor: str | None = None) -> int:
+def end_all_sessions(
+    conn: Connection, owner_id: int, *, except_session_id: int | None = None, actor: str | None = None
+) -> int:
     """End every session of an owner, or all but one; returns how many ended.
 
     Args:
         actor: who does it, where it is not the owner.
     """
-    kept = sa.true() if but is None else session.c.id != but
-    return _end(conn, owner_id, kept, "session.end_all", actor)
+    kept = sa.true() if except_session_id is None else session.c.id != except_session_id
+    return _delete_sessions(conn, owner_id, kept, "session.end_all", actor)
 
 
-def _end(conn: Connection, owner_id: int, which: sa.ColumnElement[bool], action: str, actor: str | None = None) -> int:
-    ended: Any = conn.run(sa.delete(session).where(session.c.owner_id == owner_id, which).returning(session.c.id)).all()
+def _delete_sessions(
+    conn: Connection, owner_id: int, condition: sa.ColumnElement[bool], action: str, actor: str | None = None
+) -> int:
+    ended: Any = conn.execute(
+        sa.delete(session).where(session.c.owner_id == owner_id, condition).returning(session.c.id)
+    ).all()
     if ended:
-        handle = conn.run(sa.select(owner.c.handle).where(owner.c.id == owner_id)).scalar_one()
+        handle = conn.execute(sa.select(owner.c.handle).where(owner.c.id == owner_id)).scalar_one()
         audit.record(conn, owner_id, actor or handle, action, handle, sessions=len(ended))
     return len(ended)
 
 
-def _session(row: Sequence[Any]) -> Session:
+def _session_from_row(row: Sequence[Any]) -> Session:
     number, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago, *whose = row
     owned = Owner(*whose)
     return Session(number, owned, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago)
 
 
-def _plain(agent: str) -> str:
+def _clean_user_agent(user_agent: str) -> str:
     """What a browser says of itself, without anything that the database would refuse."""
-    return "".join(character for character in agent if character.isprintable())[:_AGENT]
+    return "".join(character for character in user_agent if character.isprintable())[:_MAX_USER_AGENT_LENGTH]

@@ -3,7 +3,15 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA
 
-from bus.db.columns import CLOCK, EMPTY, TIME, created_at, id_column, length, metadata
+from bus.db.columns import (
+    CLOCK_TIMESTAMP,
+    EMPTY_DEFAULT,
+    TIMESTAMPTZ,
+    created_at_column,
+    id_column,
+    length_check,
+    metadata,
+)
 
 identity = sa.Table(
     "identity",
@@ -13,10 +21,10 @@ identity = sa.Table(
     sa.Column("issuer", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("email", sa.Text),
-    created_at(),
-    sa.Column("last_used_at", TIME, nullable=False, server_default=CLOCK),
-    sa.CheckConstraint(length("issuer", 255), "issuer"),
-    sa.CheckConstraint(length("subject", 255), "subject"),
+    created_at_column(),
+    sa.Column("last_used_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.CheckConstraint(length_check("issuer", 255), "issuer"),
+    sa.CheckConstraint(length_check("subject", 255), "subject"),
     sa.UniqueConstraint("issuer", "subject"),
     comment="Who an owner is elsewhere. `email` is null unless the issuer says that it is verified.",
 )
@@ -29,8 +37,8 @@ sign_up = sa.Table(
     sa.Column("issuer", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("email", sa.Text, nullable=False),
-    sa.Column("login", sa.Text, nullable=False, server_default=EMPTY),
-    sa.Column("expires_at", TIME, nullable=False),
+    sa.Column("login", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     comment="People whom a provider vouched for and who have not chosen their handle yet.",
 )
@@ -42,13 +50,13 @@ session = sa.Table(
     sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
     sa.Column("sha256", BYTEA, nullable=False, unique=True),
     sa.Column("method", sa.Text, nullable=False),
-    sa.Column("address", sa.Text, nullable=False, server_default=EMPTY),
-    sa.Column("agent", sa.Text, nullable=False, server_default=EMPTY),
-    created_at(),
-    sa.Column("last_used_at", TIME, nullable=False, server_default=CLOCK),
-    sa.Column("expires_at", TIME, nullable=False),
+    sa.Column("address", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
+    sa.Column("agent", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
+    created_at_column(),
+    sa.Column("last_used_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
     # When somebody last showed who they are; null where a proxy's word is all there is. A rotation leaves it alone.
-    sa.Column("authenticated_at", TIME, server_default=CLOCK),
+    sa.Column("authenticated_at", TIMESTAMPTZ, server_default=CLOCK_TIMESTAMP),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     comment="Browsers that are signed in. A session that ended is deleted.",
 )
@@ -59,9 +67,9 @@ login_link = sa.Table(
     id_column(),
     sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
     sa.Column("sha256", BYTEA, nullable=False, unique=True),
-    created_at(),
-    sa.Column("expires_at", TIME, nullable=False),
-    sa.Column("used_at", TIME),
+    created_at_column(),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
+    sa.Column("used_at", TIMESTAMPTZ),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     comment="Links that sign somebody in once.",
 )

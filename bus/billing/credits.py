@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from bus.billing.tables import PLANS
+from bus.billing.tables import CREDIT_PLANS
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.notifications import outbox
@@ -19,15 +19,15 @@ from bus.rules import validation
 from bus.rules.enums import EVENT_TYPES
 from bus.tenancy import audit, owners
 
-MOST = 10**12
-USUAL_LOW_BALANCE = 100
+MAX_CREDITS = 10**12
+DEFAULT_LOW_BALANCE = 100
 """Below it an owner is told who said nothing else."""
 _TRIAL = "trial"
-_CLOCK = "clock"
+_SYSTEM_ACTOR = "clock"
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class CreditAccount:
     """An owner's credits.
 
     Attributes:
@@ -43,7 +43,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CreditEntry:
     """One change of a balance: `kind` is trial, grant, top_up or usage; `balance` is that after it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Price:
     effective_from: datetime
 
 
-def open_account(conn: Connection, owner_id: int, *, trial: int = 0) -> Account:
+def get_or_create_account(conn: Connection, owner_id: int, *, trial_credits: int = 0) -> CreditAccount:
     """The owner's account, opened where there was none; locked until the transaction ends.
 
     Args:
@@ -80,23 +80,25 @@ def open_account(conn: Connection, owner_id: int, *, trial: int = 0) -> Account:
             gets it all the same.
     Locks: the account, then the owner.
     """
-    conn.maybe("INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (owner_id,))
-    account = _locked(conn, owner_id)
-    if trial > 0 and conn.maybe(_IS_NEW, {"owner": owner_id, "trial": _TRIAL}) is not None:
-        account = _enter(conn, account, _TRIAL, trial, _TRIAL, {})[0]
-        _lift(conn, account)
+    conn.fetch_one_or_none(
+        "INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (owner_id,)
+    )
+    account = _lock_account(conn, owner_id)
+    if trial_credits > 0 and conn.fetch_one_or_none(_TRIAL_DUE_SQL, {"owner": owner_id, "trial": _TRIAL}) is not None:
+        account = _insert_entry(conn, account, _TRIAL, trial_credits, _TRIAL, {})[0]
+        _lift_credit_suspension(conn, account)
     return account
 
 
-def find(conn: Connection, owner_id: int) -> Account | None:
+def find_account(conn: Connection, owner_id: int) -> CreditAccount | None:
     """The owner's account, or None while it has none: nothing was ever metered or added."""
-    row = conn.maybe(f"SELECT {_ACCOUNT} FROM credit_account WHERE owner_id = %s", (owner_id,))
-    return Account(*row) if row else None
+    row = conn.fetch_one_or_none(f"SELECT {_ACCOUNT_COLUMNS} FROM credit_account WHERE owner_id = %s", (owner_id,))
+    return CreditAccount(*row) if row else None
 
 
 def list_entries(
-    conn: Connection, owner_id: int, *, added: bool = False, before: int | None = None, limit: int = 50
-) -> list[Entry]:
+    conn: Connection, owner_id: int, *, exclude_usage: bool = False, before: int | None = None, limit: int = 50
+) -> list[CreditEntry]:
     """Entries of an account, newest first, with ids below `before`.
 
     Args:
@@ -104,16 +106,16 @@ def list_entries(
     """
     validation.integer(limit, "limit", 1, 1000)
     # Said in the words of the partial index, and not as a parameter.
-    only = " AND kind <> 'usage'" if added else ""
-    rows = conn.all(
-        f"SELECT {_ENTRY} FROM credit_entry WHERE owner_id = %(owner)s{only}"
+    only = " AND kind <> 'usage'" if exclude_usage else ""
+    rows = conn.fetch_all(
+        f"SELECT {_ENTRY_COLUMNS} FROM credit_entry WHERE owner_id = %(owner)s{only}"
         " AND (%(before)s::bigint IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
         {"owner": owner_id, "before": before, "limit": limit},
     )
-    return [Entry(*row) for row in rows]
+    return [CreditEntry(*row) for row in rows]
 
 
-def add(
+def add_credits(
     conn: Connection,
     owner_id: int,
     amount: int,
@@ -122,7 +124,7 @@ def add(
     kind: str = "top_up",
     reason: str = "",
     actor: str = "cli",
-) -> Entry:
+) -> CreditEntry:
     """Add credits; what suspended the owner for want of them is lifted in the same transaction.
 
     Args:
@@ -133,83 +135,99 @@ def add(
         BusError: `conflict` when the reference stands for another amount.
     Locks: the switch of metering (shared), the account, then the owner.
     """
-    validation.integer(amount, "amount", 1, MOST)
+    validation.integer(amount, "amount", 1, MAX_CREDITS)
     wanted = validation.name(reference, "ref", 200)
-    validation.words(reason, "reason", 500, 0)
-    _hold_switch(conn)
-    account = open_account(conn, owner_id)
-    known = conn.maybe(f"SELECT {_ENTRY} FROM credit_entry WHERE owner_id = %s AND reference = %s", (owner_id, wanted))
+    validation.free_text(reason, "reason", 500, 0)
+    _lock_metering_shared(conn)
+    account = get_or_create_account(conn, owner_id)
+    known = conn.fetch_one_or_none(
+        f"SELECT {_ENTRY_COLUMNS} FROM credit_entry WHERE owner_id = %s AND reference = %s", (owner_id, wanted)
+    )
     if known is not None:
-        entry = Entry(*known)
+        entry = CreditEntry(*known)
         if (entry.amount, entry.kind) != (amount, kind):
             raise BusError(
                 "conflict", f"Reference {wanted} stands for {entry.kind} of {entry.amount} credits; use a new one."
             )
         return entry
-    account, entry = _enter(conn, account, kind, amount, wanted, {"by": actor, "reason": reason})
+    account, entry = _insert_entry(conn, account, kind, amount, wanted, {"by": actor, "reason": reason})
     audit.record(conn, owner_id, actor, "credit.add", wanted, amount=amount, kind=kind, reason=reason)
-    _lift(conn, account)
+    _lift_credit_suspension(conn, account)
     return entry
 
 
-def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str = "cli") -> Account:
+def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str = "cli") -> CreditAccount:
     """Put an owner on a plan: free, team, or comped, which is metered and never suspended.
 
     Locks: the switch of metering (shared), the account, then the owner.
     """
-    if plan not in PLANS:
-        raise InvalidArgument(f"plan must be one of: {', '.join(PLANS)}.")
-    _hold_switch(conn)
-    account = open_account(conn, owner_id)
+    if plan not in CREDIT_PLANS:
+        raise InvalidArgument(f"plan must be one of: {', '.join(CREDIT_PLANS)}.")
+    _lock_metering_shared(conn)
+    account = get_or_create_account(conn, owner_id)
     if account.plan != plan:
-        conn.maybe("UPDATE credit_account SET plan = %s WHERE owner_id = %s RETURNING 1", (plan, owner_id))
+        conn.fetch_one_or_none("UPDATE credit_account SET plan = %s WHERE owner_id = %s RETURNING 1", (plan, owner_id))
         audit.record(conn, owner_id, actor, "credit.plan", plan, before=account.plan)
-        account = _judge(conn, owner_id)
-        _lift(conn, account)
+        account = _update_delinquency(conn, owner_id)
+        _lift_credit_suspension(conn, account)
     return account
 
 
-def set_low_balance(conn: Connection, owner_id: int, threshold: int, *, actor: str = "cli") -> Account:
+def set_low_balance(conn: Connection, owner_id: int, threshold: int, *, actor: str = "cli") -> CreditAccount:
     """Tell the owner when the balance falls below this; 0 never tells.
 
     Locks: the account.
     """
-    validation.integer(threshold, "low_balance", 0, MOST)
-    open_account(conn, owner_id)
-    conn.maybe(
+    validation.integer(threshold, "low_balance", 0, MAX_CREDITS)
+    get_or_create_account(conn, owner_id)
+    conn.fetch_one_or_none(
         "UPDATE credit_account SET low_balance = %s, low_told = balance < %s WHERE owner_id = %s RETURNING 1",
         (threshold, threshold, owner_id),
     )
     audit.record(conn, owner_id, actor, "credit.low_balance", str(threshold))
-    return _locked(conn, owner_id)
+    return _lock_account(conn, owner_id)
 
 
 def debit(
-    conn: Connection, account: Account, amount: int, *, project_id: int, first: int, last: int, detail: dict[str, Any]
-) -> Account:
+    conn: Connection,
+    account: CreditAccount,
+    amount: int,
+    *,
+    project_id: int,
+    first_seq: int,
+    last_seq: int,
+    detail: dict[str, Any],
+) -> CreditAccount:
     """Take credits for the events `first` to `last` of a project. The account is locked by the caller.
 
     The caller writes their usage to `credit_usage` in the same transaction.
 
     Below the threshold the owner is told, once; at zero the account is delinquent.
     """
-    account, _ = _enter(
-        conn, account, "usage", -amount, f"meter:{project_id}:{last}", detail, project_id=project_id, seqs=(first, last)
+    account, _ = _insert_entry(
+        conn,
+        account,
+        "usage",
+        -amount,
+        f"meter:{project_id}:{last_seq}",
+        detail,
+        project_id=project_id,
+        seq_range=(first_seq, last_seq),
     )
-    (low,) = conn.one(
+    (low,) = conn.fetch_one(
         "UPDATE credit_account a SET low_told = a.balance < a.low_balance AND a.plan <> 'comped' FROM"
         " (SELECT low_told FROM credit_account WHERE owner_id = %(owner)s) AS before"
         " WHERE a.owner_id = %(owner)s RETURNING a.low_told AND NOT before.low_told",
         {"owner": account.owner_id},
     )
     if low:
-        _tell(conn, account, "low_balance")
-    return _judge(conn, account.owner_id)
+        _notify_owner(conn, account, "low_balance")
+    return _update_delinquency(conn, account.owner_id)
 
 
-def find_delinquent(conn: Connection, grace_hours: int, limit: int = 200) -> list[int]:
+def list_delinquent_owners(conn: Connection, grace_hours: int, limit: int = 200) -> list[int]:
     """Owners whose credits are used up for longer than the grace and who are not suspended."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT a.owner_id FROM credit_account a JOIN owner o ON o.id = a.owner_id"
         " WHERE a.delinquent_at <= statement_timestamp() - make_interval(hours => %s) AND o.suspended_at IS NULL"
         " ORDER BY a.owner_id LIMIT %s",
@@ -218,40 +236,42 @@ def find_delinquent(conn: Connection, grace_hours: int, limit: int = 200) -> lis
     return [owner_id for (owner_id,) in rows]
 
 
-def suspend(conn: Connection, owner_id: int, grace_hours: int) -> bool:
+def suspend_delinquent_owner(conn: Connection, owner_id: int, grace_hours: int) -> bool:
     """Suspend an owner whose grace is over; a credit that came meanwhile is seen. Returns whether it was suspended.
 
     Locks: the account, then the owner.
     """
-    account = _locked(conn, owner_id)
-    over = conn.maybe(
+    account = _lock_account(conn, owner_id)
+    over = conn.fetch_one_or_none(
         "SELECT 1 FROM credit_account WHERE owner_id = %s"
         " AND delinquent_at <= clock_timestamp() - make_interval(hours => %s)",
         (owner_id, grace_hours),
     )
-    if over is None or not owners.suspend(conn, owner_id, reason=owners.CREDITS, actor=_CLOCK):
+    if over is None or not owners.suspend(conn, owner_id, reason=owners.CREDITS_EXHAUSTED, actor=_SYSTEM_ACTOR):
         return False
-    _tell(conn, account, "suspended")
+    _notify_owner(conn, account, "suspended")
     return True
 
 
-def forgive_all(conn: Connection) -> int:
+def clear_delinquencies(conn: Connection) -> int:
     """Lift every suspension for want of credits: metering was switched off. Returns how many.
 
     Locks: the accounts, by ascending owner; then the owners.
     """
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT owner_id FROM credit_account WHERE delinquent_at IS NOT NULL ORDER BY owner_id FOR NO KEY UPDATE"
     )
     for (owner_id,) in rows:
-        conn.maybe("UPDATE credit_account SET delinquent_at = NULL WHERE owner_id = %s RETURNING 1", (owner_id,))
-        _lift(conn, _locked(conn, owner_id))
+        conn.fetch_one_or_none(
+            "UPDATE credit_account SET delinquent_at = NULL WHERE owner_id = %s RETURNING 1", (owner_id,)
+        )
+        _lift_credit_suspension(conn, _lock_account(conn, owner_id))
     return len(rows)
 
 
 def list_prices(conn: Connection) -> list[Price]:
     """The price of each type of event that holds now, and those that will; by type and moment."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT p.event_type, p.credits, p.effective_from FROM price p WHERE p.effective_from >= ("
         "  SELECT max(held.effective_from) FROM price held"
         "  WHERE held.event_type = p.event_type AND held.effective_from <= clock_timestamp())"
@@ -274,8 +294,8 @@ def set_price(
     if event_type not in EVENT_TYPES:
         raise InvalidArgument(f"The type must be one of: {', '.join(EVENT_TYPES)}.")
     validation.integer(amount, "credits", 0, 1_000_000)
-    take_switch(conn)
-    row = conn.maybe(
+    lock_metering_exclusive(conn)
+    row = conn.fetch_one_or_none(
         "INSERT INTO price (event_type, effective_from, credits)"
         " SELECT %(type)s, t.at, %(credits)s FROM (SELECT coalesce(%(at)s::timestamptz, clock_timestamp()) AS at) AS t"
         " WHERE %(at)s::timestamptz IS NULL OR t.at > clock_timestamp()"
@@ -292,7 +312,7 @@ def set_price(
     return set_to
 
 
-def take_switch(conn: Connection) -> None:
+def lock_metering_exclusive(conn: Connection) -> None:
     """Keep every debit away until the transaction ends; first of all locks.
 
     The table and not its row: who waits for a table comes before those who ask later, where debits that follow each
@@ -302,58 +322,60 @@ def take_switch(conn: Connection) -> None:
 
 
 # What a project was billed that is being deleted, or is gone, was billed without a look at the trial.
-_IS_NEW = (
+_TRIAL_DUE_SQL = (
     "SELECT 1 WHERE NOT EXISTS ("
     " SELECT FROM credit_entry e WHERE e.owner_id = %(owner)s AND e.reference = %(trial)s)"
     " AND NOT EXISTS (SELECT FROM credit_entry e JOIN project pj ON pj.id = e.project_id"
     "  WHERE e.owner_id = %(owner)s AND e.kind = 'usage' AND pj.purging_at IS NULL)"
 )
-_ACCOUNT = "owner_id, plan, balance, low_balance, delinquent_at"
-_ENTRY = "id, at, kind, amount, balance, reference, project_id, first_seq, last_seq, detail"
+_ACCOUNT_COLUMNS = "owner_id, plan, balance, low_balance, delinquent_at"
+_ENTRY_COLUMNS = "id, at, kind, amount, balance, reference, project_id, first_seq, last_seq, detail"
 
 
-def _locked(conn: Connection, owner_id: int) -> Account:
-    row = conn.one(f"SELECT {_ACCOUNT} FROM credit_account WHERE owner_id = %s FOR NO KEY UPDATE", (owner_id,))
-    return Account(*row)
+def _lock_account(conn: Connection, owner_id: int) -> CreditAccount:
+    row = conn.fetch_one(
+        f"SELECT {_ACCOUNT_COLUMNS} FROM credit_account WHERE owner_id = %s FOR NO KEY UPDATE", (owner_id,)
+    )
+    return CreditAccount(*row)
 
 
-def _enter(
+def _insert_entry(
     conn: Connection,
-    account: Account,
+    account: CreditAccount,
     kind: str,
     amount: int,
     reference: str,
     detail: dict[str, Any],
     *,
     project_id: int | None = None,
-    seqs: tuple[int | None, int | None] = (None, None),
-) -> tuple[Account, Entry]:
+    seq_range: tuple[int | None, int | None] = (None, None),
+) -> tuple[CreditAccount, CreditEntry]:
     """Write an entry and move the balance of a locked account."""
-    (balance,) = conn.one(
+    (balance,) = conn.fetch_one(
         "UPDATE credit_account SET balance = balance + %s WHERE owner_id = %s RETURNING balance",
         (amount, account.owner_id),
     )
-    entry = conn.one(
+    entry = conn.fetch_one(
         "INSERT INTO credit_entry (owner_id, kind, amount, balance, reference, project_id, first_seq, last_seq, detail,"
-        f" itemised) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_ENTRY}",
-        (account.owner_id, kind, amount, balance, reference, project_id, *seqs, Jsonb(detail), kind == "usage"),
+        f" itemised) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_ENTRY_COLUMNS}",
+        (account.owner_id, kind, amount, balance, reference, project_id, *seq_range, Jsonb(detail), kind == "usage"),
     )
     if amount > 0:
-        conn.maybe(
+        conn.fetch_one_or_none(
             "UPDATE credit_account SET low_told = low_told AND balance < low_balance WHERE owner_id = %s RETURNING 1",
             (account.owner_id,),
         )
-    return _judge(conn, account.owner_id), Entry(*entry)
+    return _update_delinquency(conn, account.owner_id), CreditEntry(*entry)
 
 
-def _judge(conn: Connection, owner_id: int) -> Account:
+def _update_delinquency(conn: Connection, owner_id: int) -> CreditAccount:
     """Say whether the account is delinquent; the first moment stands.
 
     Only credits that were used can be used up: an account that is opened at zero owes nothing, and while metering is
     off nobody does. The caller holds the switch.
     """
-    before = _locked(conn, owner_id)
-    conn.maybe(
+    before = _lock_account(conn, owner_id)
+    conn.fetch_one_or_none(
         "UPDATE credit_account a SET delinquent_at = CASE WHEN now.used_up THEN clock_timestamp() END FROM ("
         "  SELECT owner_id, balance <= 0 AND plan <> 'comped' AND (delinquent_at IS NOT NULL"
         "   OR EXISTS (SELECT FROM metering WHERE running) AND EXISTS ("
@@ -362,22 +384,22 @@ def _judge(conn: Connection, owner_id: int) -> Account:
         " WHERE a.owner_id = now.owner_id AND (a.delinquent_at IS NULL) = now.used_up RETURNING 1",
         {"owner": owner_id},
     )
-    after = _locked(conn, owner_id)
+    after = _lock_account(conn, owner_id)
     if before.delinquent_at is None and after.delinquent_at is not None:
-        _tell(conn, after, "delinquent")
+        _notify_owner(conn, after, "delinquent")
     return after
 
 
-def _hold_switch(conn: Connection) -> None:
+def _lock_metering_shared(conn: Connection) -> None:
     """Keep metering on or off until the transaction ends; taken before the account, as by every debit."""
-    conn.maybe("SELECT 1 FROM metering FOR SHARE")
+    conn.fetch_one_or_none("SELECT 1 FROM metering FOR SHARE")
 
 
-def _lift(conn: Connection, account: Account) -> None:
+def _lift_credit_suspension(conn: Connection, account: CreditAccount) -> None:
     if account.delinquent_at is None:
-        owners.lift(conn, account.owner_id, actor=_CLOCK, reason=owners.CREDITS)
+        owners.lift_suspension(conn, account.owner_id, actor=_SYSTEM_ACTOR, only_reason=owners.CREDITS_EXHAUSTED)
 
 
-def _tell(conn: Connection, account: Account, kind: str) -> None:
-    (email,) = conn.one("SELECT email FROM owner WHERE id = %s", (account.owner_id,))
-    outbox.add(conn, kind, owner_id=account.owner_id, address=email, balance=account.balance, plan=account.plan)
+def _notify_owner(conn: Connection, account: CreditAccount, kind: str) -> None:
+    (email,) = conn.fetch_one("SELECT email FROM owner WHERE id = %s", (account.owner_id,))
+    outbox.enqueue(conn, kind, owner_id=account.owner_id, email=email, balance=account.balance, plan=account.plan)

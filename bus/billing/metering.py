@@ -13,25 +13,25 @@ from bus.db import Connection
 from bus.tenancy import audit
 
 # Events of one debit. Each is one short transaction.
-BATCH = 5_000
-_PROJECTS = 200
+BATCH_SIZE = 5_000
+_PROJECT_PAGE_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Billed:
+class BilledBatch:
     """What one debit covered; `more` asks for another."""
 
     events: int
     credits: int
-    more: bool
+    has_more: bool
 
 
-def is_running(conn: Connection) -> bool:
+def is_metering_enabled(conn: Connection) -> bool:
     """Whether events are billed."""
-    return bool(conn.one("SELECT running FROM metering")[0])
+    return bool(conn.fetch_one("SELECT running FROM metering")[0])
 
 
-def switch(conn: Connection, running: bool, *, actor: str = "clock") -> bool:
+def set_metering_enabled(conn: Connection, enabled: bool, *, actor: str = "clock") -> bool:
     """Begin or end to bill; returns whether that changed anything.
 
     What happened before it begins is never billed: every project's mark moves to the end of its ledger. When it ends,
@@ -39,51 +39,53 @@ def switch(conn: Connection, running: bool, *, actor: str = "clock") -> bool:
 
     Locks: the switch, which every debit shares, so that none is under way.
     """
-    if is_running(conn) == running:
+    if is_metering_enabled(conn) == enabled:
         return False
-    credits.take_switch(conn)
-    changed = conn.maybe(
+    credits.lock_metering_exclusive(conn)
+    changed = conn.fetch_one_or_none(
         "UPDATE metering SET running = %(running)s, changed_at = clock_timestamp(), changed_by = %(actor)s"
         " WHERE running <> %(running)s RETURNING 1",
-        {"running": running, "actor": actor},
+        {"running": enabled, "actor": actor},
     )
     if changed is None:
         return False
-    audit.record(conn, None, actor, "metering.on" if running else "metering.off", "metering")
-    if running:
-        conn.maybe(
+    audit.record(conn, None, actor, "metering.on" if enabled else "metering.off", "metering")
+    if enabled:
+        conn.fetch_one_or_none(
             "INSERT INTO meter_mark AS m (project_id, metered_seq, started_seq)"
             " SELECT c.project_id, c.last_seq, c.last_seq FROM project_clock c ORDER BY c.project_id"
             " ON CONFLICT ON CONSTRAINT meter_mark_pkey DO UPDATE"
             " SET metered_seq = excluded.metered_seq, started_seq = excluded.started_seq RETURNING 1"
         )
     else:
-        credits.forgive_all(conn)
+        credits.clear_delinquencies(conn)
     return True
 
 
-def note_terms(conn: Connection, *, grace_hours: int, trial_credits: int) -> None:
+def record_terms(conn: Connection, *, grace_hours: int, trial_credits: int) -> None:
     """Keep what the workers were told, for whoever tells owners what happens at zero.
 
     Locks: the switch, and only where something is new.
     """
-    known = conn.one("SELECT grace_hours, trial_credits FROM metering")
+    known = conn.fetch_one("SELECT grace_hours, trial_credits FROM metering")
     if known != (grace_hours, trial_credits):
-        credits.take_switch(conn)
-        conn.maybe("UPDATE metering SET grace_hours = %s, trial_credits = %s RETURNING 1", (grace_hours, trial_credits))
+        credits.lock_metering_exclusive(conn)
+        conn.fetch_one_or_none(
+            "UPDATE metering SET grace_hours = %s, trial_credits = %s RETURNING 1", (grace_hours, trial_credits)
+        )
 
 
-def find_unmetered(conn: Connection, after: int = 0) -> list[int]:
+def list_unmetered_projects(conn: Connection, after: int = 0) -> list[int]:
     """Projects above an id, in order, that have events to bill."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT c.project_id FROM project_clock c LEFT JOIN meter_mark m ON m.project_id = c.project_id"
         " WHERE c.last_seq > coalesce(m.metered_seq, 0) AND c.project_id > %s ORDER BY c.project_id LIMIT %s",
-        (after, _PROJECTS),
+        (after, _PROJECT_PAGE_SIZE),
     )
     return [project_id for (project_id,) in rows]
 
 
-def bill(conn: Connection, project_id: int, *, trial: int = 0, limit: int = BATCH) -> Billed:
+def bill_batch(conn: Connection, project_id: int, *, trial_credits: int = 0, limit: int = BATCH_SIZE) -> BilledBatch:
     """Bill the next events of a project, each at the price of its own time; nothing while metering is off.
 
     What they cost is added to `credit_usage`, by the UTC day of each event and by who wrote it.
@@ -93,33 +95,37 @@ def bill(conn: Connection, project_id: int, *, trial: int = 0, limit: int = BATC
         limit: the most events of one debit.
     Locks: the switch (shared), the owner's account, the mark, then rows of usage. What is billed is read afterwards.
     """
-    if conn.maybe("SELECT 1 FROM metering WHERE running FOR SHARE") is None:
-        return Billed(0, 0, False)
-    row = conn.maybe("SELECT owner_id FROM project WHERE id = %s", (project_id,))
+    if conn.fetch_one_or_none("SELECT 1 FROM metering WHERE running FOR SHARE") is None:
+        return BilledBatch(0, 0, False)
+    row = conn.fetch_one_or_none("SELECT owner_id FROM project WHERE id = %s", (project_id,))
     if row is None:
-        return Billed(0, 0, False)
-    account = credits.open_account(conn, row[0], trial=trial)
-    conn.maybe(
+        return BilledBatch(0, 0, False)
+    account = credits.get_or_create_account(conn, row[0], trial_credits=trial_credits)
+    conn.fetch_one_or_none(
         "INSERT INTO meter_mark (project_id, metered_seq) VALUES (%s, 0) ON CONFLICT DO NOTHING RETURNING 1",
         (project_id,),
     )
-    (mark,) = conn.one("SELECT metered_seq FROM meter_mark WHERE project_id = %s FOR UPDATE", (project_id,))
-    (end,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
+    (mark,) = conn.fetch_one("SELECT metered_seq FROM meter_mark WHERE project_id = %s FOR UPDATE", (project_id,))
+    (end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
     last = min(end, mark + limit)
     if last <= mark:
-        return Billed(0, 0, False)
-    priced = conn.all(_PRICED, {"owner": row[0], "project": project_id, "after": mark, "last": last})
+        return BilledBatch(0, 0, False)
+    priced = conn.fetch_all(
+        _PRICE_AND_RECORD_USAGE_SQL, {"owner": row[0], "project": project_id, "after": mark, "last": last}
+    )
     detail = {kind: [count, cost] for kind, count, cost in priced}
     cost = sum(cost for _, cost in detail.values())
     if cost:
-        credits.debit(conn, account, cost, project_id=project_id, first=mark + 1, last=last, detail=detail)
-    conn.maybe("UPDATE meter_mark SET metered_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id))
-    return Billed(last - mark, cost, last < end)
+        credits.debit(conn, account, cost, project_id=project_id, first_seq=mark + 1, last_seq=last, detail=detail)
+    conn.fetch_one_or_none(
+        "UPDATE meter_mark SET metered_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id)
+    )
+    return BilledBatch(last - mark, cost, last < end)
 
 
 # Prices the events and adds them to their owner's usage in one pass, so that the two cannot differ. The owner's account
 # is locked, and so nobody else adds to these rows. Grouped by participation first, which is one participant's.
-_PRICED = """
+_PRICE_AND_RECORD_USAGE_SQL = """
     WITH held AS MATERIALIZED (
         SELECT p.event_type, p.credits, p.effective_from,
                lead(p.effective_from, 1, 'infinity') OVER (PARTITION BY p.event_type ORDER BY p.effective_from) AS until

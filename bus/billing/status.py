@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bus.billing import credits
-from bus.billing.credits import Account
+from bus.billing.credits import CreditAccount
 from bus.db import Connection
 from bus.tenancy import owners
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BillingTerms:
     """Under which terms credits are used here.
 
     Attributes:
@@ -18,13 +18,13 @@ class Terms:
         grace_hours, trial_credits: as the workers were told; None until one has said so.
     """
 
-    running: bool
+    metering_enabled: bool
     grace_hours: int | None
     trial_credits: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Billing:
+class BillingStatus:
     """Where an owner stands.
 
     Attributes:
@@ -34,10 +34,10 @@ class Billing:
         suspends_at: when the grace of a delinquent account is over.
     """
 
-    terms: Terms
-    account: Account | None
+    terms: BillingTerms
+    account: CreditAccount | None
     suspended_at: datetime | None
-    for_credits: bool
+    suspended_for_credits: bool
     suspends_at: datetime | None
 
     @property
@@ -49,8 +49,8 @@ class Billing:
         """
         account = self.account
         if self.suspended_at is not None:
-            return "suspended" if self.for_credits else "paused"
-        if not self.terms.running:
+            return "suspended" if self.suspended_for_credits else "paused"
+        if not self.terms.metering_enabled:
             return "off"
         if account is None:
             return "new"
@@ -61,24 +61,24 @@ class Billing:
         return "low" if account.balance < account.low_balance else "good"
 
 
-def terms_of(conn: Connection) -> Terms:
+def get_terms(conn: Connection) -> BillingTerms:
     """The terms of this service."""
-    return Terms(*conn.one("SELECT running, grace_hours, trial_credits FROM metering"))
+    return BillingTerms(*conn.fetch_one("SELECT running, grace_hours, trial_credits FROM metering"))
 
 
-def get(conn: Connection, owner_id: int) -> Billing:
+def get_billing_status(conn: Connection, owner_id: int) -> BillingStatus:
     """Where an owner stands."""
-    terms, account = terms_of(conn), credits.find(conn, owner_id)
-    suspended_at, reason = conn.one("SELECT suspended_at, suspended_reason FROM owner WHERE id = %s", (owner_id,))
+    terms, account = get_terms(conn), credits.find_account(conn, owner_id)
+    suspended_at, reason = conn.fetch_one("SELECT suspended_at, suspended_reason FROM owner WHERE id = %s", (owner_id,))
     due = None
     if account is not None and account.delinquent_at is not None and terms.grace_hours is not None:
         due = account.delinquent_at + timedelta(hours=terms.grace_hours)
-    return Billing(terms, account, suspended_at, reason == owners.CREDITS, due)
+    return BillingStatus(terms, account, suspended_at, reason == owners.CREDITS_EXHAUSTED, due)
 
 
-def concerns(conn: Connection, owner_id: int | None) -> tuple[bool, bool]:
+def get_billing_flags(conn: Connection, owner_id: int | None) -> tuple[bool, bool]:
     """Whether events are billed, and whether billing concerns an owner: it is, or the owner has an account."""
-    running, has_account = conn.one(
+    running, has_account = conn.fetch_one(
         "SELECT m.running, EXISTS (SELECT FROM credit_account a WHERE a.owner_id = %s) FROM metering m", (owner_id,)
     )
     return running, running or has_account

@@ -3,11 +3,21 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from bus.db.columns import CLOCK, EMPTY, FALSE, TIME, created_at, id_column, key_column, metadata, one_of
+from bus.db.columns import (
+    CLOCK_TIMESTAMP,
+    EMPTY_DEFAULT,
+    FALSE_DEFAULT,
+    TIMESTAMPTZ,
+    created_at_column,
+    id_column,
+    metadata,
+    one_of_check,
+    primary_key_column,
+)
 from bus.rules.enums import EVENT_TYPES
 
-PLANS = ("free", "team", "comped")
-ENTRY_KINDS = ("trial", "grant", "top_up", "usage")
+CREDIT_PLANS = ("free", "team", "comped")
+CREDIT_ENTRY_KINDS = ("trial", "grant", "top_up", "usage")
 
 credit_account = sa.Table(
     "credit_account",
@@ -17,10 +27,10 @@ credit_account = sa.Table(
     sa.Column("balance", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("low_balance", sa.BigInteger, nullable=False, server_default=sa.text("100")),
     # Told once for each time that the balance falls below the threshold.
-    sa.Column("low_told", sa.Boolean, nullable=False, server_default=FALSE),
-    sa.Column("delinquent_at", TIME),
-    created_at(),
-    sa.CheckConstraint(one_of("plan", PLANS), "plan"),
+    sa.Column("low_told", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    sa.Column("delinquent_at", TIMESTAMPTZ),
+    created_at_column(),
+    sa.CheckConstraint(one_of_check("plan", CREDIT_PLANS), "plan"),
     sa.CheckConstraint("low_balance >= 0", "low_balance"),
 )
 sa.Index(
@@ -34,7 +44,7 @@ credit_entry = sa.Table(
     metadata,
     id_column(),
     sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False),
-    sa.Column("at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("balance", sa.BigInteger, nullable=False),
@@ -44,8 +54,8 @@ credit_entry = sa.Table(
     sa.Column("last_seq", sa.BigInteger),
     sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
     # Whether the transaction that wrote it wrote its usage too; if not, a trigger does (migration 0008).
-    sa.Column("itemised", sa.Boolean, nullable=False, server_default=FALSE),
-    sa.CheckConstraint(one_of("kind", ENTRY_KINDS), "kind"),
+    sa.Column("itemised", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    sa.CheckConstraint(one_of_check("kind", CREDIT_ENTRY_KINDS), "kind"),
     sa.CheckConstraint("(kind = 'usage') = (amount < 0) AND amount <> 0", "amount"),
     sa.CheckConstraint("char_length(reference) BETWEEN 1 AND 200", "reference"),
     sa.CheckConstraint("(kind = 'usage') = (project_id IS NOT NULL)", "usage"),
@@ -72,12 +82,12 @@ credit_usage = sa.Table(
     metadata,
     sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True, autoincrement=False),
     sa.Column("day", sa.Date, primary_key=True),
-    key_column("project_id"),
-    key_column("participant_id"),
+    primary_key_column("project_id"),
+    primary_key_column("participant_id"),
     sa.Column("event_type", sa.Text, primary_key=True),
     sa.Column("events", sa.BigInteger, nullable=False),
     sa.Column("credits", sa.BigInteger, nullable=False),
-    sa.CheckConstraint(one_of("event_type", EVENT_TYPES), "event_type"),
+    sa.CheckConstraint(one_of_check("event_type", EVENT_TYPES), "event_type"),
     sa.CheckConstraint("events > 0 AND credits > 0", "credits"),
     # Today's rows are written to once a minute, in place.
     postgresql_with={"fillfactor": 70},
@@ -92,9 +102,9 @@ price = sa.Table(
     "price",
     metadata,
     sa.Column("event_type", sa.Text, primary_key=True),
-    sa.Column("effective_from", TIME, primary_key=True),
+    sa.Column("effective_from", TIMESTAMPTZ, primary_key=True),
     sa.Column("credits", sa.Integer, nullable=False),
-    sa.CheckConstraint(one_of("event_type", EVENT_TYPES), "event_type"),
+    sa.CheckConstraint(one_of_check("event_type", EVENT_TYPES), "event_type"),
     sa.CheckConstraint("credits BETWEEN 0 AND 1000000", "credits"),
     comment="What an event costs from a moment on; it is priced at its own time.",
 )
@@ -102,7 +112,7 @@ price = sa.Table(
 meter_mark = sa.Table(
     "meter_mark",
     metadata,
-    key_column("project_id"),
+    primary_key_column("project_id"),
     sa.Column("metered_seq", sa.BigInteger, nullable=False),
     # Where metering was switched on last; what came before was never billed.
     sa.Column("started_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
@@ -114,9 +124,9 @@ metering = sa.Table(
     "metering",
     metadata,
     sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.text("true")),
-    sa.Column("running", sa.Boolean, nullable=False, server_default=FALSE),
-    sa.Column("changed_at", TIME, nullable=False, server_default=CLOCK),
-    sa.Column("changed_by", sa.Text, nullable=False, server_default=EMPTY),
+    sa.Column("running", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    sa.Column("changed_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.Column("changed_by", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
     # What the workers were told, so that owners can be told; null until a worker has said so.
     sa.Column("grace_hours", sa.Integer),
     sa.Column("trial_credits", sa.BigInteger),

@@ -12,15 +12,15 @@ from bus.db import Connection
 from bus.rules import forecast as forecast_rules
 from bus.rules import validation
 
-PERIODS = (7, 30, 90)
+PERIOD_DAYS = (7, 30, 90)
 """How many days one may look back, today included."""
 
-LISTED = 20
-_PACE_DAYS = 7
+MAX_LISTED = 20
+_FORECAST_SAMPLE_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class DailyUsage:
     """A day: the events that cost something, what they cost, and that by the projects of `Usage.projects`.
 
     Attributes:
@@ -29,14 +29,14 @@ class Day:
     """
 
     day: date
-    events: int
+    event_count: int
     credits: int
     balance: int
-    by_project: tuple[int, ...]
+    credits_by_project: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class UsageShare:
     """What one project, participant or type of event used.
 
     Attributes:
@@ -47,8 +47,8 @@ class Share:
 
     id: int | None
     name: str | None
-    gone: bool
-    events: int
+    is_removed: bool
+    event_count: int
     credits: int
 
 
@@ -59,16 +59,16 @@ class Usage:
     Projects and participants beyond LISTED are put together as a last `Share` whose name is empty.
     """
 
-    days: list[Day]
-    projects: list[Share]
-    participants: list[Share]
-    types: list[Share]
-    events: int
+    days: list[DailyUsage]
+    projects: list[UsageShare]
+    participants: list[UsageShare]
+    event_types: list[UsageShare]
+    event_count: int
     credits: int
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class BalanceForecast:
     """How fast credits go.
 
     Attributes:
@@ -79,26 +79,26 @@ class Forecast:
             than ten years.
     """
 
-    days: int
-    credits: int
+    sample_days: int
+    credits_used: int
     today: date
-    until: date | None
+    exhausted_on: date | None
 
     @property
-    def a_day(self) -> float:
+    def credits_per_day(self) -> float:
         """Credits a day."""
-        return self.credits / self.days
+        return self.credits_used / self.sample_days
 
 
-def get(conn: Connection, owner_id: int, days: int) -> Usage:
+def get_usage(conn: Connection, owner_id: int, days: int) -> Usage:
     """What an owner used in the last days, today included.
 
     Args:
         days: one of PERIODS.
     """
-    validation.integer(days, "days", 1, PERIODS[-1])
-    (today,) = conn.one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
-    rows = conn.all(_SUMS, {"owner": owner_id, "after": today - timedelta(days=days)})
+    validation.integer(days, "days", 1, PERIOD_DAYS[-1])
+    (today,) = conn.fetch_one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
+    rows = conn.fetch_all(_USAGE_SQL, {"owner": owner_id, "after": today - timedelta(days=days)})
     by_day: dict[date, tuple[int, int]] = {}
     by_project: dict[int, tuple[int, int]] = {}
     by_day_project: dict[tuple[date, int], int] = {}
@@ -106,70 +106,70 @@ def get(conn: Connection, owner_id: int, days: int) -> Usage:
     types: list[tuple[str, int, int]] = []
     for day, project_id, participant_id, kind, events, cost in rows:
         if day is not None:
-            by_day[day] = _plus(by_day.get(day), events, cost)
-            by_project[project_id] = _plus(by_project.get(project_id), events, cost)
+            by_day[day] = _add_usage(by_day.get(day), events, cost)
+            by_project[project_id] = _add_usage(by_project.get(project_id), events, cost)
             by_day_project[day, project_id] = cost
         elif participant_id is not None:
             people.append((participant_id, events, cost))
         else:
             types.append((kind, events, cost))
-    projects = _shares(((key, *sums) for key, sums in by_project.items()), _project_names(conn, owner_id))
+    projects = _top_shares(((key, *sums) for key, sums in by_project.items()), _project_name_lookup(conn, owner_id))
     shown = [share.id for share in projects if share.id is not None]
-    balances = _balances(conn, owner_id, today, days, {day: cost for day, (_, cost) in by_day.items()})
+    balances = _end_of_day_balances(conn, owner_id, today, days, {day: cost for day, (_, cost) in by_day.items()})
     listed = []
     for day in (today - timedelta(days=back) for back in reversed(range(days))):
         events, credits = by_day.get(day, (0, 0))
         parts = [by_day_project.get((day, project_id), 0) for project_id in shown]
         if len(shown) < len(projects):
             parts.append(credits - sum(parts))
-        listed.append(Day(day, events, credits, balances[day], tuple(parts)))
+        listed.append(DailyUsage(day, events, credits, balances[day], tuple(parts)))
     return Usage(
         listed,
         projects,
-        _shares(people, _participant_names(conn, owner_id)),
-        [Share(None, key, False, n, cost) for key, n, cost in sorted(types, key=lambda row: (-row[2], row[0]))],
+        _top_shares(people, _participant_name_lookup(conn, owner_id)),
+        [UsageShare(None, key, False, n, cost) for key, n, cost in sorted(types, key=lambda row: (-row[2], row[0]))],
         sum(n for n, _ in by_day.values()),
         sum(cost for _, cost in by_day.values()),
     )
 
 
-def forecast(conn: Connection, owner_id: int, balance: int) -> Forecast | None:
+def forecast_balance(conn: Connection, owner_id: int, balance: int) -> BalanceForecast | None:
     """How long a balance lasts at the pace of the last seven whole days.
 
     Returns:
         None before the first whole day since credits were first used: there is no pace yet.
     """
-    today, age, used = conn.one(
+    today, age, used = conn.fetch_one(
         "SELECT t.today, t.today - (SELECT min(u.day) FROM credit_usage u WHERE u.owner_id = %(owner)s),"
         " (SELECT coalesce(sum(u.credits), 0)::bigint FROM credit_usage u WHERE u.owner_id = %(owner)s"
         "   AND u.day >= t.today - %(days)s AND u.day < t.today)"
         " FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS today) AS t",
-        {"owner": owner_id, "days": _PACE_DAYS},
+        {"owner": owner_id, "days": _FORECAST_SAMPLE_DAYS},
     )
     if age is None or age < 1:
         return None
-    days = min(age, _PACE_DAYS)
-    return Forecast(days, used, today, forecast_rules.lasts_until(balance, used, days, today))
+    days = min(age, _FORECAST_SAMPLE_DAYS)
+    return BalanceForecast(days, used, today, forecast_rules.forecast_exhaustion_date(balance, used, days, today))
 
 
-def name_projects(conn: Connection, owner_id: int, ids: Iterable[int]) -> dict[int, tuple[str | None, bool]]:
+def find_project_names(conn: Connection, owner_id: int, ids: Iterable[int]) -> dict[int, tuple[str | None, bool]]:
     """The names of an owner's projects and whether they are gone; of those, as they were called at their end."""
-    return _project_names(conn, owner_id)(list(ids))
+    return _project_name_lookup(conn, owner_id)(list(ids))
 
 
 # Days and projects are summed up from their pairs, which are needed anyway.
-_SUMS = """
+_USAGE_SQL = """
     SELECT u.day, u.project_id, u.participant_id, u.event_type, sum(u.events)::bigint, sum(u.credits)::bigint
     FROM credit_usage u WHERE u.owner_id = %(owner)s AND u.day > %(after)s
     GROUP BY GROUPING SETS ((u.day, u.project_id), (u.participant_id), (u.event_type))
 """
 
 
-def _plus(before: tuple[int, int] | None, events: int, cost: int) -> tuple[int, int]:
+def _add_usage(before: tuple[int, int] | None, events: int, cost: int) -> tuple[int, int]:
     return (events, cost) if before is None else (before[0] + events, before[1] + cost)
 
 
-class _Names:
+class _NameLookup:
     """Looks names up: by id, what it is called and whether it is gone."""
 
     def __init__(self, conn: Connection, owner_id: int, sql: str) -> None:
@@ -178,12 +178,12 @@ class _Names:
     def __call__(self, ids: list[int]) -> dict[int, tuple[str | None, bool]]:
         if not ids:
             return {}
-        rows = self._conn.all(self._sql, {"owner": self._owner_id, "ids": ids})
+        rows = self._conn.fetch_all(self._sql, {"owner": self._owner_id, "ids": ids})
         return {int(number): (name, gone) for number, name, gone in rows}
 
 
-def _project_names(conn: Connection, owner_id: int) -> _Names:
-    return _Names(
+def _project_name_lookup(conn: Connection, owner_id: int) -> _NameLookup:
+    return _NameLookup(
         conn,
         owner_id,
         "SELECT wanted.id, coalesce(pj.name, ("
@@ -194,33 +194,35 @@ def _project_names(conn: Connection, owner_id: int) -> _Names:
     )
 
 
-def _participant_names(conn: Connection, owner_id: int) -> _Names:
-    return _Names(
+def _participant_name_lookup(conn: Connection, owner_id: int) -> _NameLookup:
+    return _NameLookup(
         conn,
         owner_id,
-        "SELECT pt.id, CASE WHEN pt.label = '' THEN o.handle ELSE o.handle || '/' || pt.label END,"
+        "SELECT pt.id, bus_qualified_name(o.handle, pt.label),"
         " pt.removed_at IS NOT NULL FROM participant pt JOIN owner o ON o.id = pt.owner_id"
         " WHERE pt.owner_id = %(owner)s AND pt.id = ANY (%(ids)s::bigint[])",
     )
 
 
-def _shares(rows: Iterable[tuple[int, int, int]], names: _Names) -> list[Share]:
+def _top_shares(rows: Iterable[tuple[int, int, int]], lookup: _NameLookup) -> list[UsageShare]:
     """The most expensive LISTED with their names, and the rest as one."""
     ordered = sorted(rows, key=lambda row: (-row[2], row[0]))
-    top, rest = ordered[:LISTED], ordered[LISTED:]
-    known = names([key for key, _, _ in top])
-    shares = [Share(key, *known.get(key, (None, False)), n, cost) for key, n, cost in top]
+    top, rest = ordered[:MAX_LISTED], ordered[MAX_LISTED:]
+    known = lookup([key for key, _, _ in top])
+    shares = [UsageShare(key, *known.get(key, (None, False)), n, cost) for key, n, cost in top]
     if rest:
-        shares.append(Share(None, "", False, sum(n for _, n, _ in rest), sum(cost for _, _, cost in rest)))
+        shares.append(UsageShare(None, "", False, sum(n for _, n, _ in rest), sum(cost for _, _, cost in rest)))
     return shares
 
 
-def _balances(conn: Connection, owner_id: int, today: date, days: int, used: dict[date, int]) -> dict[date, int]:
+def _end_of_day_balances(
+    conn: Connection, owner_id: int, today: date, days: int, credits_by_day: dict[date, int]
+) -> dict[date, int]:
     """The balance at the end of each day, reckoned backwards from now: without what was added and used since."""
-    row = conn.maybe("SELECT balance FROM credit_account WHERE owner_id = %s", (owner_id,))
+    row = conn.fetch_one_or_none("SELECT balance FROM credit_account WHERE owner_id = %s", (owner_id,))
     balance = int(row[0]) if row else 0
     added: dict[date, int] = dict(
-        conn.all(
+        conn.fetch_all(
             "SELECT (e.at AT TIME ZONE 'UTC')::date, sum(e.amount)::bigint FROM credit_entry e"
             " WHERE e.owner_id = %s AND e.kind <> 'usage' AND e.at >= %s::timestamp AT TIME ZONE 'UTC' GROUP BY 1",
             (owner_id, today - timedelta(days=days)),
@@ -229,5 +231,5 @@ def _balances(conn: Connection, owner_id: int, today: date, days: int, used: dic
     balances = {}
     for day in (today - timedelta(days=back) for back in range(days)):
         balances[day] = balance
-        balance += used.get(day, 0) - added.get(day, 0)
+        balance += credits_by_day.get(day, 0) - added.get(day, 0)
     return balances

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-_SHORTEST_SECRET = 16
+_MIN_SECRET_LENGTH = 16
 
 
 class SettingError(ValueError):
@@ -70,25 +70,25 @@ class Settings:
             )
         public_url = env.get("PUBLIC_URL", "http://127.0.0.1:8787").rstrip("/")
         mcp_url = env.get("MCP_URL", f"{public_url}/mcp").rstrip("/")
-        hosts = _listed(env, "ALLOWED_HOSTS") or _hosts_of(public_url, mcp_url)
-        origins = _listed(env, "ALLOWED_ORIGINS") or _origins_of(public_url, mcp_url)
+        hosts = _read_list(env, "ALLOWED_HOSTS") or _default_hosts(public_url, mcp_url)
+        origins = _read_list(env, "ALLOWED_ORIGINS") or _default_origins(public_url, mcp_url)
         return cls(
             database_url=normalise_database_url(database_url),
             redis_url=env.get("REDIS_URL", "").strip() or None,
             public_url=public_url,
             mcp_url=mcp_url,
             host=env.get("HOST", "127.0.0.1"),
-            port=number(env, "PORT", port, 0, 65535),
-            threads=number(env, "GATEWAY_THREADS", 4, 1, 256),
-            queue_limit=number(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
-            max_body_bytes=number(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+            port=read_int(env, "PORT", port, 0, 65535),
+            threads=read_int(env, "GATEWAY_THREADS", 4, 1, 256),
+            queue_limit=read_int(env, "GATEWAY_QUEUE", 1024, 1, 1_000_000),
+            max_body_bytes=read_int(env, "MAX_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
             allowed_hosts=hosts,
             allowed_origins=origins,
-            rate_per_minute=number(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
-            waits_per_token=number(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
-            streams_per_token=number(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
-            fast_path=switch(env, "GATEWAY_FAST_PATH", True),
-            metrics_token=_secret(env, "METRICS_TOKEN"),
+            rate_per_minute=read_int(env, "RATE_PER_MINUTE", 0, 0, 10_000_000),
+            waits_per_token=read_int(env, "WAITS_PER_TOKEN", 200, 1, 1_000_000),
+            streams_per_token=read_int(env, "STREAMS_PER_TOKEN", 50, 1, 1_000_000),
+            fast_path=read_bool(env, "GATEWAY_FAST_PATH", True),
+            metrics_token=_read_secret(env, "METRICS_TOKEN"),
         )
 
 
@@ -100,18 +100,20 @@ def normalise_database_url(url: str) -> str:
     return f"postgresql://{rest}"
 
 
-def _listed(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _read_list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip().lower() for piece in env.get(name, "").split(",")) if part)
 
 
-def _secret(env: Mapping[str, str], name: str) -> str | None:
+def _read_secret(env: Mapping[str, str], name: str) -> str | None:
     text = env.get(name, "").strip() or None
-    if text is not None and len(text) < _SHORTEST_SECRET:
-        raise SettingError(f"{name} must have at least {_SHORTEST_SECRET} characters; make it random, or leave it out.")
+    if text is not None and len(text) < _MIN_SECRET_LENGTH:
+        raise SettingError(
+            f"{name} must have at least {_MIN_SECRET_LENGTH} characters; make it random, or leave it out."
+        )
     return text
 
 
-def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def read_int(env: Mapping[str, str], name: str, default: int, minimum: int, maximum: int) -> int:
     """A setting that is a whole number.
 
     Raises:
@@ -121,58 +123,58 @@ def number(env: Mapping[str, str], name: str, default: int, least: int, most: in
     text = env.get(name, str(default)).strip()
     if not text:
         return default
-    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-        raise SettingError(f"{name} must be a whole number from {least} to {most}; it is {text!r}.")
+    if not text.isascii() or not text.isdecimal() or not minimum <= int(text) <= maximum:
+        raise SettingError(f"{name} must be a whole number from {minimum} to {maximum}; it is {text!r}.")
     return int(text)
 
 
-_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_TRUE_VALUES, _FALSE_VALUES = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-def switch(env: Mapping[str, str], name: str, default: bool = False) -> bool:
+def read_bool(env: Mapping[str, str], name: str, default: bool = False) -> bool:
     """A setting that is on or off.
 
     Raises:
         SettingError: it says neither.
     """
     text = env.get(name, "1" if default else "0").strip().lower()
-    if text and text not in _ON + _OFF:
+    if text and text not in _TRUE_VALUES + _FALSE_VALUES:
         raise SettingError(f"{name} must be 1 or 0; it is {text!r}.")
-    return text in _ON if text else default
+    return text in _TRUE_VALUES if text else default
 
 
-def serves(allowed: tuple[str, ...], host: str) -> bool:
+def is_allowed(allowed: tuple[str, ...], header_value: str) -> bool:
     """Whether a Host or Origin header is on a list of names; `name:*` on it allows any port."""
-    value = host.lower()
-    if without_default_port(value) in allowed:
+    value = header_value.lower()
+    if strip_default_port(value) in allowed:
         return True
     base, separator, port = value.rpartition(":")
     return bool(separator) and port.isdigit() and f"{base}:*" in allowed
 
 
-def without_default_port(text: str) -> str:
+def strip_default_port(authority: str) -> str:
     """A host or an origin without the port that goes without saying."""
-    return text.removesuffix(":443").removesuffix(":80")
+    return authority.removesuffix(":443").removesuffix(":80")
 
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
-def _hosts_of(*urls: str) -> tuple[str, ...]:
+def _default_hosts(*urls: str) -> tuple[str, ...]:
     """Hosts that the configured addresses name; loopback always, since health checks come from there."""
-    hosts = [name for base in _LOOPBACK for name in (base, f"{base}:*")]
+    hosts = [name for base in _LOOPBACK_HOSTS for name in (base, f"{base}:*")]
     for url in urls:
-        netloc = without_default_port(urlsplit(url).netloc.rpartition("@")[2].lower())
+        netloc = strip_default_port(urlsplit(url).netloc.rpartition("@")[2].lower())
         if netloc and netloc not in hosts:
             hosts.append(netloc)
     return tuple(hosts)
 
 
-def _origins_of(*urls: str) -> tuple[str, ...]:
-    origins = [origin for base in _LOOPBACK for origin in (f"http://{base}", f"http://{base}:*")]
+def _default_origins(*urls: str) -> tuple[str, ...]:
+    origins = [origin for base in _LOOPBACK_HOSTS for origin in (f"http://{base}", f"http://{base}:*")]
     for url in urls:
         parts = urlsplit(url)
-        origin = without_default_port(f"{parts.scheme}://{parts.netloc}".lower())
+        origin = strip_default_port(f"{parts.scheme}://{parts.netloc}".lower())
         if parts.netloc and origin not in origins:
             origins.append(origin)
     return tuple(origins)

@@ -4,7 +4,7 @@ import asyncio
 import signal
 
 
-async def told_to_stop() -> None:
+async def wait_for_shutdown_signal() -> None:
     """Return when the process is told to stop: SIGTERM, Ctrl-C, or Ctrl-Break where that exists."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from bus.ctx import Ctx
 from bus.db import Connection
 
 
-class Verb:
+class CallerTransaction:
     """One verb at work. From its first statement on, the project clock is locked until the transaction ends.
 
     Attributes:
@@ -20,24 +20,24 @@ class Verb:
     def __init__(self, conn: Connection, ctx: Ctx) -> None:
         self.conn = conn
         self.ctx = ctx
-        row = conn.one("SELECT * FROM bus_enter_locked(%s, %s)", (ctx.participation_id, ctx.token_id))
+        row = conn.fetch_one("SELECT * FROM bus_authenticate_and_lock(%s, %s)", (ctx.participation_id, ctx.token_id))
         self.project_id = int(row[0])
         self.actor = str(row[1])
         self.is_admin = bool(row[2])
-        self._types: list[str] = []
-        self._payloads: list[Jsonb] = []
+        self._event_types: list[str] = []
+        self._event_payloads: list[Jsonb] = []
 
-    def event(self, kind: str, **payload: Any) -> None:
+    def record_event(self, event_type: str, **payload: Any) -> None:
         """Note an event; `finish` writes it."""
-        self._types.append(kind)
-        self._payloads.append(Jsonb(payload))
+        self._event_types.append(event_type)
+        self._event_payloads.append(Jsonb(payload))
 
     def finish(self) -> int:
         """Append the events, bumping the ledger once; returns how many posts wait for the caller."""
-        if self._types:
-            self.conn.maybe(
+        if self._event_types:
+            self.conn.fetch_one_or_none(
                 "SELECT bus_append_all(%s, %s, %s, %s::text[], %s::jsonb[])",
-                (self.project_id, self.ctx.participation_id, self.actor, self._types, self._payloads),
+                (self.project_id, self.ctx.participation_id, self.actor, self._event_types, self._event_payloads),
             )
-        (unread,) = self.conn.one("SELECT bus_unread(%s, %s)", (self.project_id, self.ctx.participation_id))
+        (unread,) = self.conn.fetch_one("SELECT bus_unread(%s, %s)", (self.project_id, self.ctx.participation_id))
         return int(unread)

@@ -11,13 +11,13 @@ from bus.ctx import Ctx
 from bus.db import Connection
 
 # Shown of a thread at most; longer ones end with the newest.
-MOST = 200
-RECIPIENTS = 20
+MAX_POSTS = 200
+MAX_RECIPIENTS = 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
+class RecipientStatus:
     """How far one recipient has come: `queued` (nothing has shown it yet), `surfaced` or `acked`, and since when."""
 
     actor: str
@@ -26,7 +26,7 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DeliveryProgress:
     """How far a post has come.
 
     Attributes:
@@ -38,24 +38,24 @@ class Progress:
         replies: how many answers it has, counted up to 100.
     """
 
-    recipients: list[Recipient]
-    total: int
-    unacked: int
+    recipients: list[RecipientStatus]
+    recipient_count: int
+    unacked_count: int
     ack_due_at: datetime | None
-    overdue: bool
-    replies: int
+    is_overdue: bool
+    reply_count: int
 
 
-_PROGRESS = """
+_DELIVERY_PROGRESS_SQL = """
     SELECT o.id, counted.n, counted.unacked, o.ack_due_at,
            coalesce(o.ack_due_at < clock_timestamp() AND o.acked_at IS NULL, false),
            (SELECT count(*) FROM (SELECT FROM post r WHERE r.project_id = o.project_id AND r.reply_to = o.id LIMIT 100)
              AS answers),
            ARRAY(SELECT jsonb_build_array(
-                    bus_actor(d.participation_id),
+                    bus_participation_name(d.participation_id),
                     CASE WHEN d.acked_at IS NOT NULL THEN 'acked' WHEN d.surfaced_at IS NOT NULL THEN 'surfaced'
                          ELSE 'queued' END,
-                    bus_ms(coalesce(d.acked_at, d.surfaced_at)))
+                    bus_epoch_milliseconds(coalesce(d.acked_at, d.surfaced_at)))
                  FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id
                  ORDER BY d.acked_at IS NOT NULL, d.participation_id LIMIT %(recipients)s)
     FROM post o
@@ -66,12 +66,14 @@ _PROGRESS = """
 """
 
 
-def progress(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> dict[int, Progress]:
+def get_delivery_progress(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> dict[int, DeliveryProgress]:
     """How far posts of the caller's project have come, by their ids."""
-    rows = conn.all(_PROGRESS, {"project": ctx.project_id, "ids": list(post_ids), "recipients": RECIPIENTS})
+    rows = conn.fetch_all(
+        _DELIVERY_PROGRESS_SQL, {"project": ctx.project_id, "ids": list(post_ids), "recipients": MAX_RECIPIENTS}
+    )
     return {
-        post_id: Progress(
-            [Recipient(actor, state, _time(since)) for actor, state, since in recipients],
+        post_id: DeliveryProgress(
+            [RecipientStatus(actor, state, _from_milliseconds(since)) for actor, state, since in recipients],
             total,
             unacked,
             due,
@@ -82,12 +84,12 @@ def progress(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> dict[int, P
     }
 
 
-def get(conn: Connection, ctx: Ctx, post_id: int) -> list[Post]:
+def list_conversation(conn: Connection, ctx: Ctx, post_id: int) -> list[Post]:
     """The thread that a post is part of, oldest first, at most MOST posts; empty where there is no such post.
 
     An answer to an answer belongs to the thread too.
     """
-    rows = conn.all(
+    rows = conn.fetch_all(
         "WITH RECURSIVE up (id, reply_to, depth) AS ("
         "  SELECT o.id, o.reply_to, 0 FROM post o WHERE o.project_id = %(project)s AND o.id = %(post)s"
         "  UNION ALL SELECT o.id, o.reply_to, up.depth + 1 FROM up"
@@ -98,13 +100,13 @@ def get(conn: Connection, ctx: Ctx, post_id: int) -> list[Post]:
         "    JOIN post o ON o.project_id = %(project)s AND o.reply_to = down.id WHERE down.depth < %(most)s)"
         # What was taken is enough to know: a recursion is not run further than its reader asks.
         " SELECT id FROM (SELECT id FROM down LIMIT %(scanned)s) AS found ORDER BY id DESC LIMIT %(most)s",
-        {"project": ctx.project_id, "post": post_id, "most": MOST, "scanned": 5 * MOST},
+        {"project": ctx.project_id, "post": post_id, "most": MAX_POSTS, "scanned": 5 * MAX_POSTS},
     )
     ids = [number for (number,) in rows]
     found: list[Post] = []
     # A page of posts is bounded by its bytes too, so a long thread takes several.
     while ids:
-        page = posts.list_by_id(conn, ctx, ids[: limits.POSTS_PER_ACK]).posts
+        page = posts.list_by_id(conn, ctx, ids[: limits.MAX_POSTS_PER_ACK]).posts
         if not page:
             break
         found += page
@@ -112,5 +114,5 @@ def get(conn: Connection, ctx: Ctx, post_id: int) -> list[Post]:
     return found[::-1]
 
 
-def _time(ms: int | None) -> datetime | None:
+def _from_milliseconds(ms: int | None) -> datetime | None:
     return None if ms is None else _EPOCH + timedelta(milliseconds=ms)

@@ -34,7 +34,7 @@ class Digest:
     more: bool
 
 
-def whats_new(
+def read_digest(
     conn: Connection, ctx: Ctx, *, advance_cursor: bool = True, limit: int = 100, since: int | None = None
 ) -> Digest:
     """Events after the caller's cursor, oldest first; moves the cursor past what is returned, never back.
@@ -49,7 +49,7 @@ def whats_new(
     validation.integer(limit, "limit", 1, 500)
     if since is not None:
         validation.integer(since, "since", 0, limits.MAX_INTEGER)
-    started_at, cursor, last_seq, rows, unacked, leases, claims = conn.one(
+    started_at, cursor, last_seq, rows, unacked, leases, claims = conn.fetch_one(
         "SELECT * FROM bus_whats_new(%s, %s, %s, %s, %s)",
         (ctx.participation_id, ctx.token_id, advance_cursor, limit, since),
     )

@@ -7,17 +7,17 @@ another pause the project's webhook and e-mail address are told. A deadline is m
 from dataclasses import dataclass
 from datetime import datetime
 
-from bus.coordination.system_transaction import Clockwork
+from bus.coordination.system_transaction import SystemTransaction
 from bus.db import Connection
 from bus.notifications import outbox
 
-STEPS = ("ledger", "leads", "people")
-BATCH = 200
-_PROJECTS = 200
+ESCALATION_STEPS = ("ledger", "leads", "people")
+BATCH_SIZE = 200
+_MAX_PROJECTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Overdue:
+class _OverduePost:
     id: int
     participation_id: int
     actor: str
@@ -26,39 +26,39 @@ class _Overdue:
     subject: str | None
     ref: str | None
     ack_due_at: datetime
-    taken: int
+    steps_taken: int
 
 
-def find_overdue(conn: Connection, after: int = 0) -> list[int]:
+def list_projects_with_overdue_posts(conn: Connection, after_project_id: int = 0) -> list[int]:
     """Projects above an id, in order, that have a step to take."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT DISTINCT o.project_id FROM post o WHERE o.escalate_at <= statement_timestamp() AND o.acked_at IS NULL"
         " AND o.project_id > %s ORDER BY 1 LIMIT %s",
-        (after, _PROJECTS),
+        (after_project_id, _MAX_PROJECTS),
     )
     return [project_id for (project_id,) in rows]
 
 
-def escalate(conn: Connection, project_id: int) -> int:
+def escalate_overdue_posts(conn: Connection, project_id: int) -> int:
     """Take the next step for each post that is due for one; returns how many steps were taken.
 
     Locks: the project clock, which an ack takes too; then the posts.
     """
-    work = Clockwork(conn, project_id)
-    rows = conn.all(
+    work = SystemTransaction(conn, project_id)
+    rows = conn.fetch_all(
         "SELECT id, participation_id, actor, to_lane, to_actor, subject, ref, ack_due_at, escalation FROM post"
         " WHERE project_id = %s AND escalate_at <= clock_timestamp() AND acked_at IS NULL ORDER BY id LIMIT %s",
-        (project_id, BATCH),
+        (project_id, BATCH_SIZE),
     )
     kinds: set[str] = set()
     for row in rows:
-        post = _Overdue(*row)
-        step = STEPS[post.taken]
-        if work.closed:
+        post = _OverduePost(*row)
+        step = ESCALATION_STEPS[post.steps_taken]
+        if work.is_closed:
             # Nobody works here any more.
-            step = STEPS[-1]
+            step = ESCALATION_STEPS[-1]
         elif step == "ledger":
-            work.event(
+            work.record_event(
                 post.participation_id,
                 post.actor,
                 "escalate",
@@ -68,55 +68,55 @@ def escalate(conn: Connection, project_id: int) -> int:
                 ref=post.ref,
             )
         elif step == "leads":
-            if _deliver_to_leads(conn, project_id, post):
+            if _deliver_to_admins(conn, project_id, post):
                 kinds.add("inbox")
         else:
-            _tell_people(conn, project_id, post)
-        conn.maybe(
+            _enqueue_notification(conn, project_id, post)
+        conn.fetch_one_or_none(
             "UPDATE post o SET escalation = %(taken)s, escalate_at = CASE WHEN %(last)s THEN NULL"
             "  ELSE clock_timestamp() + make_interval(secs => pj.escalation_pause_seconds) END"
             " FROM project pj WHERE pj.id = o.project_id AND o.project_id = %(project)s AND o.id = %(post)s"
             " RETURNING 1",
             {
-                "taken": STEPS.index(step) + 1,
-                "last": step == STEPS[-1],
+                "taken": ESCALATION_STEPS.index(step) + 1,
+                "last": step == ESCALATION_STEPS[-1],
                 "project": project_id,
                 "post": post.id,
             },
         )
     if kinds:
-        conn.touch(project_id, *kinds)
+        conn.notify_on_commit(project_id, *kinds)
     work.finish()
     return len(rows)
 
 
-def _deliver_to_leads(conn: Connection, project_id: int, post: _Overdue) -> int:
+def _deliver_to_admins(conn: Connection, project_id: int, post: _OverduePost) -> int:
     """Deliver a post to the project-admins who did not receive it already; returns to how many."""
     return len(
-        conn.all(
+        conn.fetch_all(
             "INSERT INTO delivery (project_id, participation_id, post_id)"
             " SELECT p.project_id, p.id, %(post)s FROM participation p"
             " JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL"
             " WHERE p.project_id = %(project)s AND p.is_admin AND p.removed_at IS NULL AND p.id <> %(sender)s"
             # The owner acts in the web, without a token.
             "  AND (pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id"
-            "   AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())))"
+            "   AND bus_token_is_live(t.revoked_at, t.expires_at)))"
             " ORDER BY p.id ON CONFLICT DO NOTHING RETURNING participation_id",
             {"project": project_id, "post": post.id, "sender": post.participation_id},
         )
     )
 
 
-def _tell_people(conn: Connection, project_id: int, post: _Overdue) -> None:
-    owner_id, name, address = conn.one(
+def _enqueue_notification(conn: Connection, project_id: int, post: _OverduePost) -> None:
+    owner_id, name, address = conn.fetch_one(
         "SELECT owner_id, name, escalation_email FROM project WHERE id = %s", (project_id,)
     )
-    outbox.add(
+    outbox.enqueue(
         conn,
         "escalation",
         owner_id=owner_id,
         project_id=project_id,
-        address=address,
+        email=address,
         project=name,
         post_id=post.id,
         sender=post.actor,

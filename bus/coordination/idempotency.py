@@ -9,7 +9,7 @@ from bus.errors import InvalidArgument
 from bus.rules import validation
 
 
-def key_and_fingerprint(tool: str, key: str | None, **arguments: Any) -> tuple[str | None, bytes | None]:
+def validate_and_fingerprint(tool: str, key: str | None, **arguments: Any) -> tuple[str | None, bytes | None]:
     """The checked key, and what the arguments it came with look like.
 
     Args:
@@ -24,5 +24,5 @@ def key_and_fingerprint(tool: str, key: str | None, **arguments: Any) -> tuple[s
     if not key:
         raise InvalidArgument("idempotency_key is empty; leave it out or send a value of your own.")
     canonical = json.dumps([tool, arguments], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    checked = validation.name(key, "idempotency_key", limits.KEY)
+    checked = validation.name(key, "idempotency_key", limits.MAX_IDEMPOTENCY_KEY_LENGTH)
     return checked, hashlib.sha256(canonical.encode()).digest()

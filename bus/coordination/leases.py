@@ -9,17 +9,17 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.rules import surfaces, validation
-from bus.tenancy.caller_queries import read
+from bus.tenancy.caller_queries import fetch_as_caller
 
 MODES = ("exclusive", "shared")
-ALL = "*"
+ALL_SURFACES = "*"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Each round decides every glob that it meets; a new one must arrive in between to cause another.
-_ROUNDS = 20
+_MAX_OVERLAP_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
+class OverlappingLease:
     """A live lease of somebody else that overlaps."""
 
     actor: str
@@ -44,12 +44,12 @@ class Lease:
     expires_at: datetime
     fence: int
     renewed: bool
-    others: list[Other]
+    others: list[OverlappingLease]
     unread: int
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LiveLease:
     """A live lease."""
 
     surface: str
@@ -62,16 +62,16 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Holders:
+class LeasePage:
     """A page of live leases, newest first; `next_before` asks for the next page."""
 
-    leases: list[Held]
+    leases: list[LiveLease]
     next_before: int | None
     unread: int
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
+class ReleaseResult:
     """How many of the caller's leases ended."""
 
     released: int
@@ -102,23 +102,23 @@ def acquire(
     """
     wanted = surfaces.normalise(surface)
     seconds = int(ttl.total_seconds())
-    validation.integer(seconds, "ttl_seconds", 1, limits.SECONDS)
+    validation.integer(seconds, "ttl_seconds", 1, limits.MAX_DURATION_SECONDS)
     if note is not None:
-        validation.words(note, "note", limits.NOTE)
+        validation.free_text(note, "note", limits.MAX_NOTE_LENGTH)
     if mode not in MODES:
         raise InvalidArgument(f"mode must be one of: {', '.join(MODES)}.")
-    prefix = surfaces.prefix(wanted)
+    prefix = surfaces.literal_prefix(wanted)
     overlapping: list[str] = []
     disjoint: list[str] = []
-    for _ in range(_ROUNDS):
-        undecided, fence, expires_at, renewed, others, unread = conn.one(
+    for _ in range(_MAX_OVERLAP_ROUNDS):
+        undecided, fence, expires_at, renewed, others, unread = conn.fetch_one(
             "SELECT * FROM bus_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[])",
             (
                 ctx.participation_id,
                 ctx.token_id,
                 wanted,
                 prefix,
-                _ancestors(prefix),
+                _list_ancestors(prefix),
                 seconds,
                 note,
                 mode,
@@ -127,25 +127,27 @@ def acquire(
             ),
         )
         if undecided is None:
-            found = [_other(*other, seconds=seconds, expires_at=expires_at) for other in others]
+            found = [_build_overlapping_lease(*other, seconds=seconds, expires_at=expires_at) for other in others]
             return Lease(fence, wanted, expires_at, fence, renewed, found, unread)
         for other in undecided:
-            (overlapping if surfaces.overlap(wanted, other) else disjoint).append(other)
+            (overlapping if surfaces.overlaps(wanted, other) else disjoint).append(other)
     raise BusError("unavailable", "Too many leases change at once here; nothing was changed. Try again.")
 
 
-def release(conn: Connection, ctx: Ctx, surface: str) -> Released:
+def release(conn: Connection, ctx: Ctx, surface: str) -> ReleaseResult:
     """End the caller's lease on a surface; `*` ends all of its leases. Releasing nothing is fine and adds no event.
 
     Locks: the project clock, then the leases (bus_release).
     """
-    wanted = None if surface == ALL else surfaces.normalise(surface)
-    return Released(*conn.one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted)))
+    wanted = None if surface == ALL_SURFACES else surfaces.normalise(surface)
+    return ReleaseResult(
+        *conn.fetch_one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted))
+    )
 
 
-def list_holders(
+def list_leases(
     conn: Connection, ctx: Ctx, *, surface: str | None = None, before: int | None = None, limit: int = 200
-) -> Holders:
+) -> LeasePage:
     """Live leases, newest first; with `surface` only those that overlap it. An expired lease is gone at once.
 
     Args:
@@ -156,38 +158,38 @@ def list_holders(
     if before is not None:
         validation.integer(before, "before", 1, limits.MAX_INTEGER)
     validation.integer(limit, "limit", 1, 200)
-    found: list[Held] = []
+    found: list[LiveLease] = []
     unread = 0
     position = before or limits.MAX_INTEGER
     # Whether two surfaces overlap is decided here, so a page is filled from as many batches as it takes.
     while len(found) <= limit:
-        unread, batch = _live(conn, ctx, wanted, position)
-        found.extend(held for held in batch if wanted is None or surfaces.overlap(wanted, held.surface))
-        if len(batch) <= _BATCH:
+        unread, batch = _fetch_live_leases(conn, ctx, wanted, position)
+        found.extend(held for held in batch if wanted is None or surfaces.overlaps(wanted, held.surface))
+        if len(batch) <= _BATCH_SIZE:
             break
         position = batch[-1].fence
     if len(found) > limit:
-        return Holders(found[:limit], found[limit - 1].fence, unread)
-    return Holders(found, None, unread)
+        return LeasePage(found[:limit], found[limit - 1].fence, unread)
+    return LeasePage(found, None, unread)
 
 
 def is_free(conn: Connection, ctx: Ctx, surface: str) -> bool:
     """Whether nobody but the caller holds a live lease that overlaps a normalised surface."""
-    prefix = surfaces.prefix(surface)
-    rows = conn.all(
-        "SELECT DISTINCT l.surface FROM bus_enter(%s, %s, false) c,"
+    prefix = surfaces.literal_prefix(surface)
+    rows = conn.fetch_all(
+        "SELECT DISTINCT l.surface FROM bus_authenticate(%s, %s, false) c,"
         " LATERAL bus_lease_candidates(c.project_id, %s, %s, clock_timestamp()) l WHERE l.participation_id <> %s",
-        (ctx.participation_id, ctx.token_id, prefix, _ancestors(prefix), ctx.participation_id),
+        (ctx.participation_id, ctx.token_id, prefix, _list_ancestors(prefix), ctx.participation_id),
     )
-    return not any(surfaces.overlap(surface, held) for (held,) in rows)
+    return not any(surfaces.overlaps(surface, held) for (held,) in rows)
 
 
-_BATCH = 200
+_BATCH_SIZE = 200
 
 
-def _live(conn: Connection, ctx: Ctx, wanted: str | None, before: int) -> tuple[int, list[Held]]:
-    prefix = "" if wanted is None else surfaces.prefix(wanted)
-    unread, rows = read(
+def _fetch_live_leases(conn: Connection, ctx: Ctx, surface: str | None, before: int) -> tuple[int, list[LiveLease]]:
+    prefix = "" if surface is None else surfaces.literal_prefix(surface)
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
         "SELECT l.surface, l.actor, l.expires_at,"
@@ -196,28 +198,30 @@ def _live(conn: Connection, ctx: Ctx, wanted: str | None, before: int) -> tuple[
         " WHERE l.fence < %(before)s ORDER BY l.fence DESC LIMIT %(limit)s",
         "r.fence DESC",
         prefix=prefix,
-        ancestors=_ancestors(prefix),
+        ancestors=_list_ancestors(prefix),
         before=before,
-        limit=_BATCH + 1,
+        limit=_BATCH_SIZE + 1,
     )
-    return unread, [Held(*row) for row in rows]
+    return unread, [LiveLease(*row) for row in rows]
 
 
-def _ancestors(prefix: str) -> list[str]:
+def _list_ancestors(prefix: str) -> list[str]:
     """The prefix, every directory above it, and '' for the repository."""
-    return list(_walk_up(prefix))
+    return list(_iterate_ancestors(prefix))
 
 
-def _walk_up(prefix: str) -> Iterator[str]:
+def _iterate_ancestors(prefix: str) -> Iterator[str]:
     while prefix:
         yield prefix
         prefix = prefix.rpartition("/")[0]
     yield ""
 
 
-def _other(actor: str, surface: str, expires_ms: int, note: str | None, *, seconds: int, expires_at: datetime) -> Other:
+def _build_overlapping_lease(
+    actor: str, surface: str, expires_ms: int, note: str | None, *, seconds: int, expires_at: datetime
+) -> OverlappingLease:
     expires = _EPOCH + timedelta(milliseconds=expires_ms)
     # The database's clock, not ours: this lease's own end minus its length is the moment of the answer.
     now = expires_at - timedelta(seconds=seconds)
     left = max(0, -(-(expires - now) // timedelta(seconds=1)))
-    return Other(actor, surface, expires, left, note)
+    return OverlappingLease(actor, surface, expires, left, note)

@@ -11,10 +11,10 @@ from bus.errors import InvalidArgument
 from bus.rules import validation
 from bus.rules.enums import EVENT_TYPES
 from bus.tenancy import names
-from bus.tenancy.caller_queries import page, read
+from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 # Which types carry what a filter looks at, so that each is an index range of its own. See _scan().
-_CARRIERS = {
+_EVENT_TYPES_BY_FILTER = {
     "sequence": ("claim", "seed"),
     "number": ("claim",),
     "ref": ("post", "task_ship"),
@@ -41,7 +41,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class EventPage:
     """A page of events, newest first; `next_before` asks for the next page."""
 
     events: list[Event]
@@ -49,7 +49,7 @@ class Events:
     unread: int
 
 
-def query(
+def query_events(
     conn: Connection,
     ctx: Ctx,
     *,
@@ -64,7 +64,7 @@ def query(
     last_n: int | None = None,
     limit: int = 100,
     before: int | None = None,
-) -> Events:
+) -> EventPage:
     """Events that match every filter exactly, newest first.
 
     Each filter alone, and each together with `type`, reads in proportion to its answer; other combinations read
@@ -87,36 +87,36 @@ def query(
     if number is not None:
         filters["number"] = validation.integer(number, "number", 0, limits.MAX_INTEGER)
     if sequence is not None:
-        filters["sequence"] = validation.sequence(sequence)
+        filters["sequence"] = validation.sequence_name(sequence)
     if ref is not None:
-        filters["ref"] = validation.name(ref, "ref", limits.REF)
+        filters["ref"] = validation.name(ref, "ref", limits.MAX_REF_LENGTH)
     if tag is not None:
         filters["tag"] = validation.name(tag, "tag")
     if before is not None:
         validation.integer(before, "before", 1, limits.MAX_INTEGER)
-    times = {"since": validation.moment(since, "since"), "until": validation.moment(until, "until")}
+    times = {"since": validation.timestamp(since, "since"), "until": validation.timestamp(until, "until")}
     if actor is not None:
-        filters["actor"] = names.get(conn, ctx, actor, "actor")
-    unread, rows = read(
+        filters["actor"] = names.get_participation_id(conn, ctx, actor, "actor")
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
-        _scan(filters, type),
+        _build_query(filters, type),
         "r.seq DESC",
         type=type,
-        **dict.fromkeys(_CARRIERS) | filters,
+        **dict.fromkeys(_EVENT_TYPES_BY_FILTER) | filters,
         **times,
         before=before or limits.MAX_INTEGER,
         limit=count + 1,
     )
-    rows, next_before = page(rows, count)
+    rows, next_before = paginate(rows, count)
     events = [
         Event(seq, at, who, kind, payload, by == ctx.participation_id) for seq, at, who, kind, payload, by in rows
     ]
-    return Events(events, next_before, unread)
+    return EventPage(events, next_before, unread)
 
 
-_COLUMNS = "e.seq, e.at, e.actor, e.type, e.payload, e.participation_id"
-_CONDITIONS = {
+_EVENT_COLUMNS_SQL = "e.seq, e.at, e.actor, e.type, e.payload, e.participation_id"
+_FILTER_CONDITIONS = {
     "sequence": "e.payload ->> 'sequence' = %(sequence)s AND e.type IN ('claim', 'seed')",
     "number": "(e.payload ->> 'number')::bigint = %(number)s AND e.type = 'claim'",
     "ref": "e.payload ->> 'ref' = %(ref)s",
@@ -125,7 +125,7 @@ _CONDITIONS = {
 }
 
 
-def _scan(filters: dict[str, Any], type_: str | None) -> str:
+def _build_query(filters: dict[str, Any], event_type: str | None) -> str:
     """SQL that reads one index range per type that can match, newest first, and merges them.
 
     The indexes end in (type, seq), so one serves a filter alone and together with `type`: without a type the
@@ -138,18 +138,18 @@ def _scan(filters: dict[str, Any], type_: str | None) -> str:
         # `until` is included: the next moment that PostgreSQL knows is one microsecond later.
         "e.seq < CASE WHEN %(until)s::timestamptz IS NULL THEN 9007199254740991"
         " ELSE (SELECT bus_seq_at(%(project)s, %(until)s::timestamptz + interval '1 microsecond')) END",
-        *(_CONDITIONS[name] for name in filters),
+        *(_FILTER_CONDITIONS[name] for name in filters),
     ]
     limit = "ORDER BY e.seq DESC LIMIT %(limit)s"
-    if type_ is not None:
+    if event_type is not None:
         where = " AND ".join([*conditions, "e.type = %(type)s"])
-        return f"SELECT {_COLUMNS} FROM event e WHERE {where} {limit}"
+        return f"SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} {limit}"
     where = " AND ".join(conditions)
     if not filters:
-        return f"SELECT {_COLUMNS} FROM event e WHERE {where} {limit}"
+        return f"SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} {limit}"
     narrowest = next(name for name in ("number", "sequence", "ref", "tag", "actor") if name in filters)
-    types = ", ".join(f"('{carrier}')" for carrier in _CARRIERS[narrowest])
+    types = ", ".join(f"('{carrier}')" for carrier in _EVENT_TYPES_BY_FILTER[narrowest])
     return (
         f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"
-        f" (SELECT {_COLUMNS} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
+        f" (SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
     )

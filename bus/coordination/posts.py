@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bus import limits
-from bus.coordination.idempotency import key_and_fingerprint
+from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
 from bus.tenancy import names
-from bus.tenancy.caller_queries import page, read
+from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class CreatedPost:
     """A post that is delivered; `post_id` is the number of its event. `recipients` counts its deliveries."""
 
     post_id: int
@@ -25,7 +25,7 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
-class Deliveries:
+class DeliveryCounts:
     """How far a post has come, in numbers of recipients; each is in one of the three.
 
     Attributes:
@@ -61,11 +61,11 @@ class Post:
     created_at: datetime
     acked: bool
     acked_by: list[str]
-    deliveries: Deliveries | None
+    deliveries: DeliveryCounts | None
 
 
 @dataclass(frozen=True, slots=True)
-class Posts:
+class PostPage:
     """A page of posts, newest first; `next_before` asks for the next page.
 
     Attributes:
@@ -100,7 +100,7 @@ def create(
     reply_to: int | None = None,
     ack_within_seconds: int | None = None,
     idempotency_key: str | None = None,
-) -> Posted:
+) -> CreatedPost:
     """Hand something over to a lane, to a participant, or to both (one delivery each).
 
     Args:
@@ -114,25 +114,25 @@ def create(
             `key_reuse`.
     Locks: the idempotency key, then the project clock (bus_post in sql/posts.sql).
     """
-    validation.words(body, "body", limits.BODY)
+    validation.free_text(body, "body", limits.MAX_BODY_LENGTH)
     if to_lane is None and to_actor is None:
         raise InvalidArgument("A post needs an address; give to_lane or to_actor.")
     if to_lane is not None:
         to_lane = validation.name(to_lane, "to_lane")
     to_handle = to_label = None
     if to_actor is not None:
-        to_handle, to_label = validation.qualified(to_actor, "to_actor")
+        to_handle, to_label = validation.qualified_name(to_actor, "to_actor")
     if subject is not None:
-        validation.words(subject, "subject", limits.SUBJECT)
+        validation.free_text(subject, "subject", limits.MAX_SUBJECT_LENGTH)
     if ref is not None:
-        ref = validation.name(ref, "ref", limits.REF)
+        ref = validation.name(ref, "ref", limits.MAX_REF_LENGTH)
     if tag is not None:
         tag = validation.name(tag, "tag")
     if reply_to is not None:
         validation.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
     if ack_within_seconds is not None:
-        validation.integer(ack_within_seconds, "ack_within_seconds", 1, limits.SECONDS)
-    key, fingerprint = key_and_fingerprint(
+        validation.integer(ack_within_seconds, "ack_within_seconds", 1, limits.MAX_DURATION_SECONDS)
+    key, fingerprint = validate_and_fingerprint(
         "post",
         idempotency_key,
         body=body,
@@ -145,7 +145,7 @@ def create(
         ack_within_seconds=ack_within_seconds,
     )
     try:
-        row = conn.one(
+        row = conn.fetch_one(
             "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 ctx.participation_id,
@@ -165,8 +165,8 @@ def create(
             ),
         )
     except BusError as error:
-        raise names.with_near(error) from None
-    return Posted(*row)
+        raise names.with_suggestions(error) from None
+    return CreatedPost(*row)
 
 
 def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
@@ -178,20 +178,22 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
         BusError: `not_found`, naming the ids that are not posts of this project.
     Locks: the project clock, then the deliveries (bus_ack).
     """
-    if not 1 <= len(post_ids) <= limits.POSTS_PER_ACK:
-        raise InvalidArgument(f"Ack from 1 to {limits.POSTS_PER_ACK} posts at once.")
+    if not 1 <= len(post_ids) <= limits.MAX_POSTS_PER_ACK:
+        raise InvalidArgument(f"Ack from 1 to {limits.MAX_POSTS_PER_ACK} posts at once.")
     for post_id in post_ids:
         validation.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
-    rows = conn.all("SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids)))
+    rows = conn.fetch_all(
+        "SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids))
+    )
     acked: dict[int, datetime] = dict(rows)
     return [Ack(post_id, acked[post_id]) for post_id in dict.fromkeys(post_ids)]
 
 
-_POST = """
+_POSTS_SQL = """
     SELECT o.id, o.actor, o.to_lane, o.to_actor, o.subject, o.body, o.ref, o.tag, o.reply_to, o.created_at,
            CASE WHEN mine.addressed THEN mine.acked_at IS NOT NULL
                 ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,
-           ARRAY(SELECT bus_actor(d.participation_id) FROM delivery d
+           ARRAY(SELECT bus_participation_name(d.participation_id) FROM delivery d
                  WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at IS NOT NULL
                  ORDER BY d.acked_at, d.participation_id LIMIT 50) AS acked_by,
            CASE WHEN o.participation_id = %(me)s THEN (
@@ -208,7 +210,7 @@ _POST = """
 """
 
 
-def list_(
+def list_posts(
     conn: Connection,
     ctx: Ctx,
     *,
@@ -220,7 +222,7 @@ def list_(
     reply_to: int | None = None,
     before: int | None = None,
     limit: int = 50,
-) -> Posts:
+) -> PostPage:
     """Posts of the project, newest first. Reading consumes nothing.
 
     Args:
@@ -240,16 +242,16 @@ def list_(
         tag = validation.name(tag, "tag")
         filters.append("o.tag = %(tag)s")
     if ref is not None:
-        ref = validation.name(ref, "ref", limits.REF)
+        ref = validation.name(ref, "ref", limits.MAX_REF_LENGTH)
         filters.append("o.ref = %(ref)s")
     if reply_to is not None:
         validation.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
         filters.append("o.reply_to = %(reply_to)s")
     validation.integer(limit, "limit", 1, 200)
-    unread, rows = read(
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
-        _POST.format(picked=_picked(filters, to_me, unacked_only)),
+        _POSTS_SQL.format(picked=_build_page_ids_sql(filters, to_me, unacked_only)),
         "r.id DESC",
         to_lane=to_lane,
         tag=tag,
@@ -258,22 +260,22 @@ def list_(
         before=before,
         limit=limit + 1,
     )
-    return _page(rows, limit, unread)
+    return _build_page(rows, limit, unread)
 
 
-def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> Posts:
+def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> PostPage:
     """The newest of some posts of the project, as many as a page holds; the ids of others are passed over."""
     picked = (
         "SELECT o.id FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)"
         " ORDER BY id DESC LIMIT %(limit)s"
     )
-    unread, rows = read(
-        conn, ctx, _POST.format(picked=picked), "r.id DESC", ids=list(post_ids), limit=limits.POSTS_PER_ACK + 1
+    unread, rows = fetch_as_caller(
+        conn, ctx, _POSTS_SQL.format(picked=picked), "r.id DESC", ids=list(post_ids), limit=limits.MAX_POSTS_PER_ACK + 1
     )
-    return _page(rows, limits.POSTS_PER_ACK, unread)
+    return _build_page(rows, limits.MAX_POSTS_PER_ACK, unread)
 
 
-def surface(conn: Connection, shown: Mapping[tuple[int, int, int], float]) -> None:
+def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, int, int], float]) -> None:
     """Note which deliveries were shown to their recipients; the first time stands.
 
     Args:
@@ -281,8 +283,8 @@ def surface(conn: Connection, shown: Mapping[tuple[int, int, int], float]) -> No
             host's clock may differ from PostgreSQL's.
     Locks: the deliveries, but waits for none: who is just being acked or withdrawn needs no note.
     """
-    keys = sorted(shown)
-    conn.maybe(
+    keys = sorted(seconds_since_surfaced)
+    conn.fetch_one_or_none(
         "UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => s.age)"
         " FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(posts)s::bigint[], %(ages)s::float8[])"
         " AS s (project_id, participation_id, post_id, age),"
@@ -294,31 +296,31 @@ def surface(conn: Connection, shown: Mapping[tuple[int, int, int], float]) -> No
             "projects": [project for project, _, _ in keys],
             "participations": [participation for _, participation, _ in keys],
             "posts": [post for _, _, post in keys],
-            "ages": [shown[key] for key in keys],
+            "ages": [seconds_since_surfaced[key] for key in keys],
         },
     )
 
 
-def _page(rows: list[Row], limit: int, unread: int) -> Posts:
-    rows, next_before = page(rows, _within(rows[:limit]))
-    found = [Post(*(*row[:-2], None if row[-2] is None else Deliveries(*row[-2]))) for row in rows]
-    return Posts(found, next_before, unread, [row[0] for row in rows if row[-1]])
+def _build_page(rows: list[Row], limit: int, unread: int) -> PostPage:
+    rows, next_before = paginate(rows, _count_rows_that_fit(rows[:limit]))
+    found = [Post(*(*row[:-2], None if row[-2] is None else DeliveryCounts(*row[-2]))) for row in rows]
+    return PostPage(found, next_before, unread, [row[0] for row in rows if row[-1]])
 
 
-_BODY_COLUMN = 5
+_BODY_COLUMN_INDEX = 5
 
 
-def _within(rows: list[Row]) -> int:
+def _count_rows_that_fit(rows: list[Row]) -> int:
     """How many of the rows a page holds: the first, and as many as fit into PAGE_BYTES."""
     total = 0
     for number, row in enumerate(rows):
-        total += len(row[_BODY_COLUMN].encode())
-        if total > limits.PAGE_BYTES:
+        total += len(row[_BODY_COLUMN_INDEX].encode())
+        if total > limits.MAX_PAGE_BYTES:
             return max(number, 1)
     return max(len(rows), 1)
 
 
-def _picked(filters: list[str], to_me: bool, unacked_only: bool) -> str:
+def _build_page_ids_sql(filters: list[str], to_me: bool, unacked_only: bool) -> str:
     """SQL for the ids of the page. Each form is an index range that ends in the post's id."""
     where = " AND ".join(filters)
     order = "ORDER BY id DESC LIMIT %(limit)s"

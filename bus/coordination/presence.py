@@ -8,11 +8,11 @@ from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.rules import validation
-from bus.tenancy.caller_queries import page, read
+from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class Registration:
     """The caller as it registered."""
 
     actor: str
@@ -23,7 +23,7 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
+class ActiveParticipant:
     """Somebody who was seen within the window."""
 
     actor: str
@@ -33,15 +33,15 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
-class ActiveOnes:
+class ActiveParticipantPage:
     """A page of who is active, by name; `next_before` asks for the next page."""
 
-    active: list[Active]
+    active: list[ActiveParticipant]
     next_before: str | None
     unread: int
 
 
-def register(conn: Connection, ctx: Ctx, lane: str, *, status: str = "") -> Registered:
+def register(conn: Connection, ctx: Ctx, lane: str, *, status: str = "") -> Registration:
     """Say which lane the caller is in and what it does. Repeating it unchanged adds no event.
 
     Changing the lane withdraws what waited for the caller only because of the old one, and delivers the newest
@@ -49,12 +49,12 @@ def register(conn: Connection, ctx: Ctx, lane: str, *, status: str = "") -> Regi
 
     Locks: the project clock, then the caller's presence (bus_register in sql/presence.sql).
     """
-    lane = validation.name(lane, "lane", limits.LABEL)
-    validation.words(status, "status", limits.STATUS, 0)
-    actor, registered_at, unread = conn.one(
+    lane = validation.name(lane, "lane", limits.MAX_LABEL_LENGTH)
+    validation.free_text(status, "status", limits.MAX_STATUS_LENGTH, 0)
+    actor, registered_at, unread = conn.fetch_one(
         "SELECT * FROM bus_register(%s, %s, %s, %s)", (ctx.participation_id, ctx.token_id, lane, status)
     )
-    return Registered(actor, lane, status, registered_at, unread)
+    return Registration(actor, lane, status, registered_at, unread)
 
 
 def list_active(
@@ -65,7 +65,7 @@ def list_active(
     within_seconds: int | None = None,
     before: str | None = None,
     limit: int = 200,
-) -> ActiveOnes:
+) -> ActiveParticipantPage:
     """Who was seen lately, by name. May lag by two seconds.
 
     Args:
@@ -73,17 +73,17 @@ def list_active(
         before: the `next_before` of the page before.
     """
     if lane is not None:
-        lane = validation.name(lane, "lane", limits.LABEL)
+        lane = validation.name(lane, "lane", limits.MAX_LABEL_LENGTH)
     if within_seconds is not None:
-        validation.integer(within_seconds, "within_seconds", 1, limits.SECONDS)
+        validation.integer(within_seconds, "within_seconds", 1, limits.MAX_DURATION_SECONDS)
     if before is not None:
-        validation.name(before, "before", limits.QUALIFIED)
+        validation.name(before, "before", limits.MAX_QUALIFIED_NAME_LENGTH)
     validation.integer(limit, "limit", 1, 200)
-    unread, rows = read(
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
         "SELECT * FROM ("
-        "  SELECT bus_actor(p.id) AS actor, coalesce(pr.lane, p.lane) AS lane, pr.status, pr.last_seen"
+        "  SELECT bus_participation_name(p.id) AS actor, coalesce(pr.lane, p.lane) AS lane, pr.status, pr.last_seen"
         "  FROM presence pr JOIN participation p ON p.id = pr.participation_id"
         "  JOIN participant pt ON pt.id = p.participant_id JOIN project pj ON pj.id = pr.project_id"
         "  WHERE pr.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
@@ -97,11 +97,11 @@ def list_active(
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = page(rows, limit)
-    return ActiveOnes([Active(*row) for row in rows], next_before, unread)
+    rows, next_before = paginate(rows, limit)
+    return ActiveParticipantPage([ActiveParticipant(*row) for row in rows], next_before, unread)
 
 
-def touch(conn: Connection, seen: Mapping[int, float]) -> None:
+def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> None:
     """Note when participations were last seen, in one batch.
 
     Args:
@@ -109,8 +109,8 @@ def touch(conn: Connection, seen: Mapping[int, float]) -> None:
             from PostgreSQL's. Never moves anyone back, never touches a lane.
     Locks: the presence rows, by ascending project and participation.
     """
-    ids = sorted(seen)
-    conn.maybe(
+    ids = sorted(seconds_since_seen)
+    conn.fetch_one_or_none(
         "INSERT INTO presence AS pr (project_id, participation_id, last_seen)"
         " SELECT p.project_id, p.id, clock_timestamp() - make_interval(secs => s.age)"
         " FROM unnest(%s::bigint[], %s::float8[]) AS s (id, age) JOIN participation p ON p.id = s.id"
@@ -119,5 +119,5 @@ def touch(conn: Connection, seen: Mapping[int, float]) -> None:
         " SET last_seen = greatest(pr.last_seen, excluded.last_seen),"
         # A sighting that is new brings back who was recorded as gone; one that comes late does not.
         " lapsed_at = CASE WHEN excluded.last_seen > pr.last_seen THEN NULL ELSE pr.lapsed_at END RETURNING 1",
-        (ids, [seen[one] for one in ids]),
+        (ids, [seconds_since_seen[one] for one in ids]),
     )

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bus import limits
-from bus.coordination.idempotency import key_and_fingerprint
+from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.rules import sequence_format, validation
-from bus.tenancy.caller_queries import page, read
+from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Seeded:
+class SeedResult:
     """A sequence after seeding: its last used number and how numbers are formatted."""
 
     sequence: str
@@ -45,7 +45,7 @@ class LatestClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class LatestClaims:
+class LatestClaimPage:
     """A page of latest claims, by sequence name; `next_before` asks for the next page."""
 
     sequences: list[LatestClaim]
@@ -67,7 +67,7 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
+class SequencePage:
     """A page of sequences by name; `next_before` asks for the next page."""
 
     sequences: list[Sequence]
@@ -88,11 +88,11 @@ def claim(
     Locks: the idempotency key, the sequence, the project clock (bus_claim in sql/sequences.sql).
     Source: docs/decisions/0003-locks.md
     """
-    validation.sequence(sequence)
+    validation.sequence_name(sequence)
     if note is not None:
-        validation.words(note, "note", limits.NOTE)
-    key, fingerprint = key_and_fingerprint("claim", idempotency_key, sequence=sequence, note=note)
-    number, formatted, kept_note, unread = conn.one(
+        validation.free_text(note, "note", limits.MAX_NOTE_LENGTH)
+    key, fingerprint = validate_and_fingerprint("claim", idempotency_key, sequence=sequence, note=note)
+    number, formatted, kept_note, unread = conn.fetch_one(
         "SELECT * FROM bus_claim(%s, %s, %s, %s, %s, %s)",
         (ctx.participation_id, ctx.token_id, sequence, note, key, fingerprint),
     )
@@ -107,7 +107,7 @@ def seed(
     *,
     prefix: str | None = None,
     pad: int | None = None,
-) -> Seeded:
+) -> SeedResult:
     """Set where a sequence stands and how its numbers look; the next claim gives `current + 1`.
 
     Args:
@@ -119,25 +119,25 @@ def seed(
             caller is not project-admin.
     Locks: the sequence, then the project clock (bus_seed).
     """
-    validation.sequence(sequence)
+    validation.sequence_name(sequence)
     validation.integer(current, "current", 0, limits.MAX_INTEGER)
     if prefix:
-        prefix = validation.name(prefix, "prefix", limits.PREFIX)
+        prefix = validation.name(prefix, "prefix", limits.MAX_PREFIX_LENGTH)
     if pad is not None:
-        validation.integer(pad, "pad", 0, limits.PAD)
-    row = conn.one(
+        validation.integer(pad, "pad", 0, limits.MAX_PAD)
+    row = conn.fetch_one(
         "SELECT * FROM bus_seed(%s, %s, %s, %s, %s, %s)",
         (ctx.participation_id, ctx.token_id, sequence, current, prefix, pad),
     )
-    return Seeded(sequence, *row)
+    return SeedResult(sequence, *row)
 
 
-def list_latest_claims(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 500) -> LatestClaims:
+def list_latest_claims(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 500) -> LatestClaimPage:
     """The last claim of each sequence, by name; `before` is the `next_before` of the page before."""
     if before is not None:
-        validation.sequence(before, "before")
+        validation.sequence_name(before, "before")
     validation.integer(limit, "limit", 1, 500)
-    unread, rows = read(
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
         "SELECT s.name, s.claimed, s.claimed_as, s.claimed_by, s.claimed_at FROM sequence s"
@@ -147,16 +147,16 @@ def list_latest_claims(conn: Connection, ctx: Ctx, *, before: str | None = None,
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = page(rows, limit)
-    return LatestClaims([LatestClaim(*row) for row in rows], next_before, unread)
+    rows, next_before = paginate(rows, limit)
+    return LatestClaimPage([LatestClaim(*row) for row in rows], next_before, unread)
 
 
-def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 500) -> Sequences:
+def list_sequences(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 500) -> SequencePage:
     """Every sequence of the project by name, with the number that a claim would give next."""
     if before is not None:
-        validation.sequence(before, "before")
+        validation.sequence_name(before, "before")
     validation.integer(limit, "limit", 1, 500)
-    unread, rows = read(
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
         "SELECT s.name, s.prefix, s.pad, s.current FROM sequence s"
@@ -165,11 +165,11 @@ def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int =
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = page(rows, limit)
+    rows, next_before = paginate(rows, limit)
     sequences = [
         Sequence(name, prefix, pad, current, None, None)
         if current == limits.MAX_INTEGER
-        else Sequence(name, prefix, pad, current, current + 1, sequence_format.formatted(prefix, pad, current + 1))
+        else Sequence(name, prefix, pad, current, current + 1, sequence_format.format_number(prefix, pad, current + 1))
         for name, prefix, pad, current in rows
     ]
-    return Sequences(sequences, next_before, unread)
+    return SequencePage(sequences, next_before, unread)

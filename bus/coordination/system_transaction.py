@@ -14,7 +14,7 @@ from bus.db import Connection
 
 
 @dataclass
-class Clockwork:
+class SystemTransaction:
     """One project at the hands of a job. Its clock is locked from here until the transaction ends.
 
     Attributes:
@@ -23,25 +23,25 @@ class Clockwork:
 
     conn: Connection
     project_id: int
-    closed: bool = field(init=False)
+    is_closed: bool = field(init=False)
     _events: list[tuple[int | None, str, str, Jsonb]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.conn.maybe("SELECT bus_lock_clock(%s)", (self.project_id,))
-        row = self.conn.maybe("SELECT closed FROM project_clock WHERE project_id = %s", (self.project_id,))
-        self.closed = row is None or bool(row[0])
+        self.conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (self.project_id,))
+        row = self.conn.fetch_one_or_none("SELECT closed FROM project_clock WHERE project_id = %s", (self.project_id,))
+        self.is_closed = row is None or bool(row[0])
 
-    def event(self, participation_id: int | None, actor: str, kind: str, **payload: Any) -> None:
+    def record_event(self, participation_id: int | None, actor: str, event_type: str, **payload: Any) -> None:
         """Note an event; `finish` writes it."""
-        self._events.append((participation_id, actor, kind, Jsonb(payload)))
+        self._events.append((participation_id, actor, event_type, Jsonb(payload)))
 
-    def finish(self, *touched: str) -> int:
+    def finish(self, *topics: str) -> int:
         """Append the events, bumping the ledger once, and say what kinds of things changed; returns how many."""
-        if not self._events or self.closed:
+        if not self._events or self.is_closed:
             return 0
         columns: Sequence[Any] = [list(column) for column in zip(*self._events, strict=True)]
-        self.conn.maybe(
+        self.conn.fetch_one_or_none(
             "SELECT bus_append_each(%s, %s::bigint[], %s::text[], %s::text[], %s::jsonb[])", (self.project_id, *columns)
         )
-        self.conn.touch(self.project_id, "ledger", *touched)
+        self.conn.notify_on_commit(self.project_id, "ledger", *topics)
         return len(self._events)

@@ -10,7 +10,7 @@ from bus.errors import BusError, InvalidArgument
 from bus.rules import task_transitions as rules
 from bus.rules import validation
 from bus.tenancy import names
-from bus.tenancy.caller_queries import page, read
+from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskPage(Task):
+class TaskDetail(Task):
     """A task with all that there is to know of it; `blockers` are the open ones."""
 
     detail: str | None
@@ -46,7 +46,7 @@ class TaskPage(Task):
 
 
 @dataclass(frozen=True, slots=True)
-class Tasks:
+class TaskPage:
     """A page of tasks, newest first; `next_before` asks for the next page."""
 
     tasks: list[Task]
@@ -54,16 +54,16 @@ class Tasks:
     unread: int
 
 
-_COLUMNS = (
+_TASK_COLUMNS_SQL = (
     "t.id, t.title, t.lane, t.owner, t.status,"
     " ARRAY(SELECT jsonb_build_array(b.on_task_id, b.reason) FROM task_blocker b"
     "       WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL"
     "       ORDER BY b.id LIMIT 50), t.priority"
 )
-COUNTED = 1_000
+COUNT_CAP = 1_000
 
 
-def list_(
+def list_tasks(
     conn: Connection,
     ctx: Ctx,
     *,
@@ -73,7 +73,7 @@ def list_(
     ready: bool | None = None,
     before: int | None = None,
     limit: int = 50,
-) -> Tasks:
+) -> TaskPage:
     """Tasks, newest first.
 
     Args:
@@ -98,12 +98,12 @@ def list_(
     validation.integer(limit, "limit", 1, 200)
     assignee = None
     if owner is not None:
-        assignee = names.get(conn, ctx, owner, "owner")
+        assignee = names.get_participation_id(conn, ctx, owner, "owner")
         filters.append("t.participation_id = %(assignee)s")
-    unread, rows = read(
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
-        f"SELECT {_COLUMNS} FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
+        f"SELECT {_TASK_COLUMNS_SQL} FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
         "r.id DESC",
         status=status,
         lane=lane,
@@ -111,24 +111,24 @@ def list_(
         before=before or limits.MAX_INTEGER,
         limit=limit + 1,
     )
-    rows, next_before = page(rows, limit)
+    rows, next_before = paginate(rows, limit)
     found = [
         Task(id_, title, lane_, owner_, status_, [Blocker(*one) for one in blockers], priority)
         for id_, title, lane_, owner_, status_, blockers, priority in rows
     ]
-    return Tasks(found, next_before, unread)
+    return TaskPage(found, next_before, unread)
 
 
-def get(conn: Connection, ctx: Ctx, task_id: int) -> TaskPage:
+def get_task(conn: Connection, ctx: Ctx, task_id: int) -> TaskDetail:
     """One task of the caller's project.
 
     Raises:
         BusError: `not_found`.
     """
-    _, rows = read(
+    _, rows = fetch_as_caller(
         conn,
         ctx,
-        f"SELECT {_COLUMNS}, t.detail, t.ref, t.created_by, t.created_at, t.updated_at"
+        f"SELECT {_TASK_COLUMNS_SQL}, t.detail, t.ref, t.created_by, t.created_at, t.updated_at"
         " FROM task t WHERE t.project_id = %(project)s AND t.id = %(task)s",
         "r.id",
         task=task_id,
@@ -136,12 +136,12 @@ def get(conn: Connection, ctx: Ctx, task_id: int) -> TaskPage:
     if not rows:
         raise BusError("not_found", f"There is no task {task_id}.")
     id_, title, lane, owner, status, blockers, priority, *rest = rows[0]
-    return TaskPage(id_, title, lane, owner, status, [Blocker(*one) for one in blockers], priority, *rest)
+    return TaskDetail(id_, title, lane, owner, status, [Blocker(*one) for one in blockers], priority, *rest)
 
 
 def count_by_status(conn: Connection, ctx: Ctx) -> dict[str, int]:
     """How many tasks are in each state, counted up to COUNTED; every state is there."""
-    _, rows = read(
+    _, rows = fetch_as_caller(
         conn,
         ctx,
         "SELECT kind.status, (SELECT count(*) FROM (SELECT FROM task t WHERE t.project_id = %(project)s"
@@ -149,6 +149,6 @@ def count_by_status(conn: Connection, ctx: Ctx) -> dict[str, int]:
         " FROM unnest(%(statuses)s::text[]) AS kind (status)",
         "r.status",
         statuses=list(rules.STATUSES),
-        counted=COUNTED,
+        counted=COUNT_CAP,
     )
     return dict(rows)

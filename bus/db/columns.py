@@ -12,27 +12,27 @@ metadata = sa.MetaData(
     }
 )
 
-TIME = sa.DateTime(timezone=True)
-CLOCK = sa.text("clock_timestamp()")
-FALSE = sa.text("false")
-EMPTY = sa.text("''")
+TIMESTAMPTZ = sa.DateTime(timezone=True)
+CLOCK_TIMESTAMP = sa.text("clock_timestamp()")
+FALSE_DEFAULT = sa.text("false")
+EMPTY_DEFAULT = sa.text("''")
 
 
 def id_column() -> sa.Column[int]:
     return sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True)
 
 
-def created_at() -> sa.Column[object]:
-    return sa.Column("created_at", TIME, nullable=False, server_default=CLOCK)
+def created_at_column() -> sa.Column[object]:
+    return sa.Column("created_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP)
 
 
-def key_column(name: str) -> sa.Column[int]:
+def primary_key_column(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, primary_key=True, autoincrement=False)
 
 
-def one_of(column: str, values: tuple[str, ...]) -> str:
+def one_of_check(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
-def length(column: str, most: int, least: int = 1) -> str:
-    return f"char_length({column}) BETWEEN {least} AND {most}"
+def length_check(column: str, maximum: int, minimum: int = 1) -> str:
+    return f"char_length({column}) BETWEEN {minimum} AND {maximum}"

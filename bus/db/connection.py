@@ -1,11 +1,12 @@
-"""Connections: one PostgreSQL connection in two idioms, and the mapping of database errors to the bus's own."""
+"""Connections to PostgreSQL: a pool, transactions, and statements in two idioms."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.rows import class_row
 from sqlalchemy.pool import QueuePool
 
 from bus.db.error_mapping import DATABASE_AWAY, DATABASE_BUSY, raise_as_bus_error
@@ -16,59 +17,103 @@ LOCK_TIMEOUT_MS = 4_000
 
 Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
 Row: TypeAlias = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Connection:
-    """One connection, seen through psycopg (`raw`, coordination verbs) and SQLAlchemy Core (`core`, tenancy).
+    """One connection in two idioms: psycopg (`raw`) for coordination, SQLAlchemy Core (`core`) for tenancy.
 
-    Both run in the same transaction, if one is open. Statements go through `one`, `maybe`, `all` and `run`,
-    which turn database errors into the bus's own.
+    Both run in the same transaction, if one is open. All statements go through the methods below, which raise the
+    engine's errors in place of PostgreSQL's.
 
     Attributes:
-        touched: what is told to whoever waits once this has committed; see `touch`.
+        pending_topics: topics by project that are published after the commit; see `notify_on_commit`.
     """
 
-    __slots__ = ("core", "raw", "touched")
+    __slots__ = ("core", "pending_topics", "raw")
 
     def __init__(self, core: sa.Connection) -> None:
         self.core = core
         raw = core.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)
         self.raw: psycopg.Connection[Row] = raw
-        self.touched: dict[int, set[str]] = {}
+        self.pending_topics: dict[int, set[str]] = {}
 
-    def touch(self, project_id: int, *kinds: str) -> None:
-        """Say that things of these kinds (bus/coordination/change_notifications.py) change in a project, for those who wait to hear of it."""
-        self.touched.setdefault(project_id, set()).update(kinds)
+    def notify_on_commit(self, project_id: int, *topics: str) -> None:
+        """Publish that these topics of a project changed, once the transaction has committed."""
+        self.pending_topics.setdefault(project_id, set()).update(topics)
 
-    def maybe(self, sql: str, params: Params = ()) -> Row | None:
+    @overload
+    def execute(self, statement: str, params: Params = ()) -> int: ...
+
+    @overload
+    def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]: ...
+
+    def execute(
+        self, statement: str | sa.Executable, params: Params = ()
+    ) -> int | sa.CursorResult[*tuple[Any, ...]]:
+        """Run one statement.
+
+        Returns:
+            For SQL text the number of affected rows, for a SQLAlchemy Core statement its result.
+        """
+        try:
+            if isinstance(statement, str):
+                return self.raw.execute(statement.encode(), params).rowcount
+            return self.core.execute(statement)
+        except psycopg.Error as error:
+            raise_as_bus_error(error)
+        except sa.exc.DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error):
+                raise_as_bus_error(error.orig)
+            raise
+
+    def fetch_one_or_none(self, sql: str, params: Params = ()) -> Row | None:
         """Run one statement and return its first row, or None."""
         try:
             return self.raw.execute(sql.encode(), params).fetchone()
         except psycopg.Error as error:
             raise_as_bus_error(error)
 
-    def one(self, sql: str, params: Params = ()) -> Row:
-        """Run one statement that always has a row, and return it."""
-        row = self.maybe(sql, params)
+    def fetch_one(self, sql: str, params: Params = ()) -> Row:
+        """Run one statement that always returns a row, and return that row."""
+        row = self.fetch_one_or_none(sql, params)
         assert row is not None, sql
         return row
 
-    def all(self, sql: str, params: Params = ()) -> list[Row]:
+    def fetch_all(self, sql: str, params: Params = ()) -> list[Row]:
         """Run one statement and return its rows."""
         try:
             return self.raw.execute(sql.encode(), params).fetchall()
         except psycopg.Error as error:
             raise_as_bus_error(error)
 
-    def run(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
-        """Run a SQLAlchemy Core statement."""
+    def fetch_one_or_none_as(self, cls: type[T], sql: str, params: Params = ()) -> T | None:
+        """Run one statement and return its first row as `cls`, or None. Columns are matched to fields by name."""
         try:
-            return self.core.execute(statement)
-        except sa.exc.DBAPIError as error:
-            if isinstance(error.orig, psycopg.Error):
-                raise_as_bus_error(error.orig)
-            raise
+            with self.raw.cursor(row_factory=class_row(cls)) as cursor:
+                return cursor.execute(sql.encode(), params).fetchone()
+        except psycopg.Error as error:
+            raise_as_bus_error(error)
+
+    def fetch_one_as(self, cls: type[T], sql: str, params: Params = ()) -> T:
+        """Run one statement that always returns a row, and return that row as `cls`."""
+        record = self.fetch_one_or_none_as(cls, sql, params)
+        assert record is not None, sql
+        return record
+
+    def fetch_all_as(self, cls: type[T], sql: str, params: Params = ()) -> list[T]:
+        """Run one statement and return its rows as `cls`. Columns are matched to fields by name."""
+        try:
+            with self.raw.cursor(row_factory=class_row(cls)) as cursor:
+                return cursor.execute(sql.encode(), params).fetchall()
+        except psycopg.Error as error:
+            raise_as_bus_error(error)
+
+
+def from_row(cls: type[T], row: sa.Row[*tuple[Any, ...]]) -> T:
+    """Build a dataclass from a row of SQLAlchemy Core. Columns are matched to fields by name."""
+    return cls(**row._mapping)
 
 
 class Database:
@@ -84,36 +129,36 @@ class Database:
         self,
         url: str,
         *,
-        size: int = 8,
-        wait: float = 5.0,
-        name: str = "llm-bus",
-        told: Callable[[Mapping[int, set[str]]], None] | None = None,
+        pool_size: int = 8,
+        pool_timeout: float = 5.0,
+        application_name: str = "llm-bus",
+        on_commit: Callable[[Mapping[int, set[str]]], None] | None = None,
     ) -> None:
         self.url = url
-        self._told = told
-        self._size = size
+        self._on_commit = on_commit
+        self._pool_size = pool_size
         # How often somebody waited for a connection in vain.
-        self.exhausted = 0
+        self.pool_timeouts = 0
         self.engine = sa.create_engine(
             "postgresql+psycopg://",
-            creator=lambda: connect(url, name=name),
+            creator=lambda: connect(url, application_name=application_name),
             # Transactions are psycopg's: a verb that is one statement pays for no BEGIN and COMMIT.
             isolation_level="AUTOCOMMIT",
             poolclass=QueuePool,
-            pool_size=size,
+            pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=wait,
+            pool_timeout=pool_timeout,
             pool_reset_on_return=None,
             pool_use_lifo=True,
         )
 
     @contextmanager
-    def call(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
         """A connection without a transaction: each statement commits alone. For verbs that are one statement."""
         try:
             core = self.engine.connect()
         except sa.exc.TimeoutError:
-            self.exhausted += 1
+            self.pool_timeouts += 1
             raise Unavailable(DATABASE_BUSY) from None
         except (sa.exc.DBAPIError, psycopg.OperationalError) as error:
             raise Unavailable(DATABASE_AWAY) from error
@@ -128,31 +173,31 @@ class Database:
                     # The server went away. What else the pool holds is as dead as this connection.
                     core.invalidate()
                     self.engine.dispose()
-        if conn.touched and self._told is not None:
-            self._told(conn.touched)
+        if conn.pending_topics and self._on_commit is not None:
+            self._on_commit(conn.pending_topics)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Connection]:
         """A connection inside a transaction that commits when the block ends and rolls back when it raises."""
-        with self.call() as conn:
+        with self.connection() as conn:
             try:
                 with conn.raw.transaction():
                     yield conn
             except psycopg.Error as error:
                 raise_as_bus_error(error)
 
-    def usage(self) -> tuple[int, int, int]:
+    def pool_usage(self) -> tuple[int, int, int]:
         """How many connections are in use, how many are idle, and how many there may be."""
         pool = self.engine.pool
         assert isinstance(pool, QueuePool)
-        return pool.checkedout(), pool.checkedin(), self._size
+        return pool.checkedout(), pool.checkedin(), self._pool_size
 
     def close(self) -> None:
         """Close the idle connections; those in use close when they are given back."""
         self.engine.dispose()
 
 
-def connect(url: str, *, name: str = "llm-bus") -> psycopg.Connection[Row]:
+def connect(url: str, *, application_name: str = "llm-bus") -> psycopg.Connection[Row]:
     """Open one connection in autocommit mode with the bus's timeouts and UTC."""
     options = " ".join(
         f"-c {setting}"
@@ -165,4 +210,4 @@ def connect(url: str, *, name: str = "llm-bus") -> psycopg.Connection[Row]:
             "jit=off",
         )
     )
-    return psycopg.connect(url, autocommit=True, options=options, application_name=name, connect_timeout=5)
+    return psycopg.connect(url, autocommit=True, options=options, application_name=application_name, connect_timeout=5)

@@ -8,18 +8,18 @@ import psycopg
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 
 # Raised by the SQL functions: class LB is outside what the SQL standard and PostgreSQL use.
-_REFUSED = "LBUS0"
-_NOT_AUTHENTICATED = "LBUS1"
-_OWNER_SUSPENDED = "LBUS2"
+_SQLSTATE_BUS_ERROR = "LBUS0"
+_SQLSTATE_NOT_AUTHENTICATED = "LBUS1"
+_SQLSTATE_OWNER_SUSPENDED = "LBUS2"
 
 DATABASE_AWAY = "The bus cannot reach its database. Try again in a few seconds."
 DATABASE_BUSY = "The bus is busy and gave up waiting; nothing was changed. Try again in a moment."
-_TOO_SLOW = (
+_STATEMENT_TIMEOUT_MESSAGE = (
     "That query reads too much; nothing was changed. Narrow it: use one filter, "
     "alone or together with type, or a smaller since/until range."
 )
 
-_CONFLICTS = {
+_UNIQUE_CONSTRAINT_MESSAGES = {
     "owner_handle_key": "That handle is taken; choose another.",
     "owner_email_key": "An owner with that e-mail exists already.",
     "identity_issuer_subject_key": "That sign-in belongs to an account already.",
@@ -33,20 +33,20 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
     """Raise the bus's error for a database error; one that is a defect of ours is raised as it is."""
     state = error.sqlstate
     diagnosis = error.diag
-    if state == _REFUSED:
+    if state == _SQLSTATE_BUS_ERROR:
         facts: dict[str, Any] = json.loads(diagnosis.message_detail or "{}")
         code = facts.pop("code", "invalid_argument")
         raise BusError(code, diagnosis.message_primary or "", **facts) from None
-    if state == _NOT_AUTHENTICATED:
+    if state == _SQLSTATE_NOT_AUTHENTICATED:
         raise NotAuthenticated from None
-    if state == _OWNER_SUSPENDED:
+    if state == _SQLSTATE_OWNER_SUSPENDED:
         raise OwnerSuspended from None
     if state == "57014":
-        raise BusError("unavailable", _TOO_SLOW) from error
+        raise BusError("unavailable", _STATEMENT_TIMEOUT_MESSAGE) from error
     if state in ("55P03", "40P01"):
         raise Unavailable(DATABASE_BUSY) from error
-    if diagnosis.constraint_name in _CONFLICTS and state == "23505":
-        raise BusError("conflict", _CONFLICTS[diagnosis.constraint_name]) from None
+    if diagnosis.constraint_name in _UNIQUE_CONSTRAINT_MESSAGES and state == "23505":
+        raise BusError("conflict", _UNIQUE_CONSTRAINT_MESSAGES[diagnosis.constraint_name]) from None
     if isinstance(error, psycopg.OperationalError) or (state or "").startswith(("08", "57", "53", "25006", "25P03")):
         raise Unavailable(DATABASE_AWAY) from error
     raise error

@@ -8,10 +8,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 
-def config(url: str) -> Config:
+def alembic_config(url: str) -> Config:
     """Alembic's configuration for a database, without an ini file."""
     configured = Config()
-    configured.set_main_option("script_location", str(_migrations()))
+    configured.set_main_option("script_location", str(_migrations_dir()))
     # Alembic's options are interpolated: a literal per cent sign in a password is doubled.
     configured.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return configured
@@ -22,20 +22,20 @@ def migrate(url: str, revision: str = "head") -> None:
 
     Safe to run twice at once: the second waits on an advisory lock and finds nothing left to do.
     """
-    command.upgrade(config(url), revision)
+    command.upgrade(alembic_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take the database back to `revision` (`base` for none)."""
-    command.downgrade(config(url), revision)
+    command.downgrade(alembic_config(url), revision)
 
 
-def head() -> str:
+def head_revision() -> str:
     """The newest revision that this code knows."""
-    revision = ScriptDirectory(str(_migrations())).get_current_head()
+    revision = ScriptDirectory(str(_migrations_dir())).get_current_head()
     assert revision is not None
     return revision
 
 
-def _migrations() -> Path:
+def _migrations_dir() -> Path:
     return Path(str(resources.files("migrations")))

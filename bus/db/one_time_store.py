@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bus.db import Connection
 
-_KEY = 32
-_NONCE = 12
-_SWEEP = 100
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_EXPIRED_BATCH_SIZE = 100
 
 
-def put(conn: Connection, purpose: str, secret: bytes, answer: bytes, *, keep: timedelta) -> None:
+def store(conn: Connection, purpose: str, secret: bytes, value: bytes, *, ttl: timedelta) -> None:
     """Keep an answer for `keep`; one that lies under the same secret is replaced.
 
     Args:
@@ -27,34 +27,38 @@ def put(conn: Connection, purpose: str, secret: bytes, answer: bytes, *, keep: t
         secret: hard to guess, and known to whoever may fetch the answer.
         answer: at most 16,000 bytes.
     """
-    lookup, key = _derive(purpose, secret)
-    nonce = secrets.token_bytes(_NONCE)
-    box = nonce + AESGCM(key).encrypt(nonce, answer, lookup)
-    sweep(conn)
-    conn.maybe(
+    lookup, key = _derive_lookup_and_key(purpose, secret)
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    box = nonce + AESGCM(key).encrypt(nonce, value, lookup)
+    delete_expired(conn)
+    conn.fetch_one_or_none(
         "INSERT INTO sealed (lookup, box, expires_at) VALUES (%s, %s, clock_timestamp() + %s)"
         " ON CONFLICT (lookup) DO UPDATE SET box = excluded.box, expires_at = excluded.expires_at RETURNING 1",
-        (lookup, box, keep),
+        (lookup, box, ttl),
     )
 
 
 def find(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
     """The answer that lies under a secret, or None where there is none, or none any more."""
-    lookup, key = _derive(purpose, secret)
-    row = conn.maybe("SELECT box FROM sealed WHERE lookup = %s AND expires_at > clock_timestamp()", (lookup,))
-    return None if row is None else _open(lookup, key, row[0])
+    lookup, key = _derive_lookup_and_key(purpose, secret)
+    row = conn.fetch_one_or_none(
+        "SELECT box FROM sealed WHERE lookup = %s AND expires_at > clock_timestamp()", (lookup,)
+    )
+    return None if row is None else _decrypt(lookup, key, row[0])
 
 
-def take(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
+def pop(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
     """As `find`, and forget it: of several who take it at once one gets it."""
-    lookup, key = _derive(purpose, secret)
-    row = conn.maybe("DELETE FROM sealed WHERE lookup = %s RETURNING box, expires_at > clock_timestamp()", (lookup,))
-    return None if row is None or not row[1] else _open(lookup, key, row[0])
+    lookup, key = _derive_lookup_and_key(purpose, secret)
+    row = conn.fetch_one_or_none(
+        "DELETE FROM sealed WHERE lookup = %s RETURNING box, expires_at > clock_timestamp()", (lookup,)
+    )
+    return None if row is None or not row[1] else _decrypt(lookup, key, row[0])
 
 
-def sweep(conn: Connection, *, limit: int = _SWEEP) -> int:
+def delete_expired(conn: Connection, *, limit: int = _EXPIRED_BATCH_SIZE) -> int:
     """Delete up to `limit` answers whose time is over; returns how many."""
-    gone = conn.all(
+    gone = conn.fetch_all(
         "DELETE FROM sealed WHERE ctid = ANY (ARRAY(SELECT ctid FROM sealed WHERE expires_at <= clock_timestamp()"
         " ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING 1",
         (limit,),
@@ -62,14 +66,14 @@ def sweep(conn: Connection, *, limit: int = _SWEEP) -> int:
     return len(gone)
 
 
-def _derive(purpose: str, secret: bytes) -> tuple[bytes, bytes]:
+def _derive_lookup_and_key(purpose: str, secret: bytes) -> tuple[bytes, bytes]:
     """Where the answer lies, and the key that opens it."""
-    material = HKDF(SHA256(), 2 * _KEY, salt=None, info=f"llm-bus sealed {purpose}".encode()).derive(secret)
-    return material[:_KEY], material[_KEY:]
+    material = HKDF(SHA256(), 2 * _KEY_BYTES, salt=None, info=f"llm-bus sealed {purpose}".encode()).derive(secret)
+    return material[:_KEY_BYTES], material[_KEY_BYTES:]
 
 
-def _open(lookup: bytes, key: bytes, box: bytes) -> bytes | None:
+def _decrypt(lookup: bytes, key: bytes, ciphertext: bytes) -> bytes | None:
     try:
-        return AESGCM(key).decrypt(box[:_NONCE], box[_NONCE:], lookup)
+        return AESGCM(key).decrypt(ciphertext[:_NONCE_BYTES], ciphertext[_NONCE_BYTES:], lookup)
     except InvalidTag:
         return None

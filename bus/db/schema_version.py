@@ -4,10 +4,10 @@ from typing import Any
 
 import psycopg
 
-EXPECTED = "0009"
+EXPECTED_SCHEMA_VERSION = "0009"
 
 
-def current(conn: psycopg.Connection[Any]) -> str | None:
+def find_schema_version(conn: psycopg.Connection[Any]) -> str | None:
     """The revision that a database is at, or None where no migration ever ran."""
     if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() == (None,):
         return None

@@ -11,8 +11,8 @@ from importlib.resources.abc import Traversable
 # In the order of dependency: a function in plain SQL is checked against what it calls when it is created.
 SQL_FILES = (
     "db/sql/errors.sql",
-    "tenancy/sql/authentication.sql",
     "tenancy/sql/names.sql",
+    "tenancy/sql/authentication.sql",
     "coordination/sql/ledger.sql",
     "coordination/sql/idempotency.sql",
     "coordination/sql/sequences.sql",
@@ -43,17 +43,19 @@ def functions_sql() -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in _files())
 
 
-def functions_mark() -> str:
+def functions_fingerprint() -> str:
     """What `install_functions_sql` leaves on the database to say which text is installed."""
     return f"sha256:{hashlib.sha256(functions_sql().encode()).hexdigest()}"
 
 
 def install_functions_sql() -> str:
     """SQL that installs the functions of bus/sql where none are; one script, for one transaction."""
-    return f"{functions_sql()}\nCOMMENT ON FUNCTION bus_enter(bigint, bigint, boolean) IS '{functions_mark()}';"
+    return f"{functions_sql()}\nCOMMENT ON FUNCTION bus_authenticate(bigint, bigint, boolean) IS '{functions_fingerprint()}';"
 
 
-INSTALLED_MARK_SQL = "SELECT obj_description(to_regprocedure('bus_enter(bigint, bigint, boolean)'), 'pg_proc')"
+INSTALLED_FINGERPRINT_SQL = (
+    "SELECT obj_description(to_regprocedure('bus_authenticate(bigint, bigint, boolean)'), 'pg_proc')"
+)
 
 
 def _files() -> Iterator[Traversable]:

@@ -19,9 +19,9 @@ from bus.rules import validation
 from bus.tenancy import audit
 
 # How long after each attempt the next one comes; after the last the notice is given up.
-PAUSES_SECONDS = (10, 60, 300, 1800, 7200, 21_600, 86_400)
-_LONGEST_URL = 2000
-_MOST_WEBHOOKS = 10
+RETRY_DELAYS_SECONDS = (10, 60, 300, 1800, 7200, 21_600, 86_400)
+_MAX_URL_LENGTH = 2000
+_MAX_WEBHOOKS = 10
 _SECRET_BYTES = 24
 
 
@@ -57,7 +57,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LogEntry:
     """A notice as its owner sees it; `said` is what the last attempt met."""
 
     id: int
@@ -93,16 +93,16 @@ def add_webhook(
         BusError: `conflict` when there are ten already.
     Locks: the owner.
     """
-    address = _url(url)
-    conn.maybe("SELECT 1 FROM owner WHERE id = %s FOR NO KEY UPDATE", (owner_id,))
-    (count,) = conn.one(
+    address = _validate_url(url)
+    conn.fetch_one_or_none("SELECT 1 FROM owner WHERE id = %s FOR NO KEY UPDATE", (owner_id,))
+    (count,) = conn.fetch_one(
         "SELECT count(*) FROM webhook WHERE owner_id = %s AND project_id IS NOT DISTINCT FROM %s"
         " AND removed_at IS NULL",
         (owner_id, project_id),
     )
-    if count >= _MOST_WEBHOOKS:
+    if count >= _MAX_WEBHOOKS:
         raise BusError("conflict", f"There are {count} webhooks already; remove one first.")
-    row = conn.one(
+    row = conn.fetch_one(
         "INSERT INTO webhook (owner_id, project_id, url, secret) VALUES (%s, %s, %s, %s)"
         " RETURNING id, project_id, url, created_at, secret",
         (owner_id, project_id, address, f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"),
@@ -117,14 +117,14 @@ def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: s
     Raises:
         BusError: `not_found` when the owner has no such webhook.
     """
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s AND owner_id = %s AND removed_at IS NULL"
         " RETURNING url, project_id",
         (webhook_id, owner_id),
     )
     if row is None:
         raise BusError("not_found", "There is no such webhook.")
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE notice SET due_at = NULL, said = 'the webhook was removed'"
         " WHERE webhook_id = %s AND due_at IS NOT NULL RETURNING 1",
         (webhook_id,),
@@ -134,30 +134,30 @@ def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: s
 
 def list_webhooks(conn: Connection, owner_id: int, *, project_id: int | None = None) -> list[Webhook]:
     """Webhooks of a project, or with no project those for an owner's credit notices; oldest first, at most ten."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT id, project_id, url, created_at, secret FROM webhook"
         " WHERE owner_id = %s AND project_id IS NOT DISTINCT FROM %s AND removed_at IS NULL ORDER BY id LIMIT %s",
-        (owner_id, project_id, _MOST_WEBHOOKS),
+        (owner_id, project_id, _MAX_WEBHOOKS),
     )
     return [Webhook(*row) for row in rows]
 
 
-def add(
+def enqueue(
     conn: Connection,
     kind: str,
     *,
     owner_id: int,
     project_id: int | None = None,
-    address: str | None = None,
+    email: str | None = None,
     **content: Any,
 ) -> int:
     """Write a notice for each webhook that wants it and for the e-mail address, if any; returns how many."""
     hooks = list_webhooks(conn, owner_id, project_id=project_id)
     targets: list[tuple[str, int | None, str]] = [("webhook", hook.id, hook.url) for hook in hooks]
-    if address is not None:
-        targets.append(("email", None, address))
+    if email is not None:
+        targets.append(("email", None, email))
     for channel, webhook_id, target in targets:
-        conn.maybe(
+        conn.fetch_one_or_none(
             "INSERT INTO notice (owner_id, project_id, kind, channel, webhook_id, target, content)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING 1",
             (owner_id, project_id, kind, channel, webhook_id, target, Jsonb(content)),
@@ -165,12 +165,12 @@ def add(
     return len(targets)
 
 
-def take(conn: Connection, limit: int = 50) -> list[Notice]:
+def take_due(conn: Connection, limit: int = 50) -> list[Notice]:
     """Take notices that are due. Each counts as tried from here on, and comes again after its pause if not settled.
 
     Locks: the notices, and waits for none.
     """
-    rows = conn.all(
+    rows = conn.fetch_all(
         "WITH due AS (SELECT n.id FROM notice n WHERE n.due_at <= clock_timestamp() ORDER BY n.due_at, n.id"
         "  LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"
         " UPDATE notice n SET attempts = n.attempts + 1, due_at = clock_timestamp()"
@@ -179,42 +179,42 @@ def take(conn: Connection, limit: int = 50) -> list[Notice]:
         " RETURNING n.id, n.kind, n.channel, n.target, n.content, n.created_at, n.attempts,"
         "  coalesce((SELECT h.secret FROM webhook h WHERE h.id = n.webhook_id"
         "   AND h.removed_at IS NULL), '')",
-        {"limit": limit, "pauses": list(PAUSES_SECONDS)},
+        {"limit": limit, "pauses": list(RETRY_DELAYS_SECONDS)},
     )
     return [Notice(*row) for row in sorted(rows)]
 
 
-def settle(conn: Connection, notice: Notice, *, delivered: bool, said: str, final: bool = False) -> None:
+def record_attempt(conn: Connection, notice: Notice, *, delivered: bool, result: str, permanent: bool = False) -> None:
     """Write down what an attempt met.
 
     Args:
         said: the receiver's answer or what went wrong, in short.
         final: trying again would not help.
     """
-    over = delivered or final or notice.attempts > len(PAUSES_SECONDS)
-    conn.maybe(
+    over = delivered or permanent or notice.attempts > len(RETRY_DELAYS_SECONDS)
+    conn.fetch_one_or_none(
         "UPDATE notice SET said = %(said)s, delivered_at = CASE WHEN %(delivered)s THEN clock_timestamp() END,"
         " due_at = CASE WHEN %(over)s THEN NULL ELSE due_at END WHERE id = %(id)s AND delivered_at IS NULL RETURNING 1",
-        {"said": said[:500], "delivered": delivered, "over": over, "id": notice.id},
+        {"said": result[:500], "delivered": delivered, "over": over, "id": notice.id},
     )
 
 
-def list_(
+def list_log_entries(
     conn: Connection, owner_id: int, *, project_id: int | None = None, before: int | None = None, limit: int = 50
-) -> list[Logged]:
+) -> list[LogEntry]:
     """An owner's notices, newest first; with a project only its own."""
     validation.integer(limit, "limit", 1, 200)
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT id, kind, channel, target, created_at, attempts, delivered_at, due_at, said FROM notice"
         " WHERE owner_id = %(owner)s AND (%(project)s::bigint IS NULL OR project_id = %(project)s)"
         " AND (%(before)s::bigint IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
         {"owner": owner_id, "project": project_id, "before": before, "limit": limit},
     )
-    return [Logged(*row) for row in rows]
+    return [LogEntry(*row) for row in rows]
 
 
-def _url(url: str) -> str:
-    validation.words(url, "url", _LONGEST_URL)
+def _validate_url(url: str) -> str:
+    validation.free_text(url, "url", _MAX_URL_LENGTH)
     try:
         parts = urlsplit(url.strip())
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None

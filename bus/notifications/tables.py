@@ -3,7 +3,15 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from bus.db.columns import CLOCK, TIME, created_at, id_column, length, metadata, one_of
+from bus.db.columns import (
+    CLOCK_TIMESTAMP,
+    TIMESTAMPTZ,
+    created_at_column,
+    id_column,
+    length_check,
+    metadata,
+    one_of_check,
+)
 
 NOTICE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test")
 NOTICE_CHANNELS = ("webhook", "email")
@@ -17,9 +25,9 @@ webhook = sa.Table(
     sa.Column("url", sa.Text, nullable=False),
     # Not hashed: every message is signed with it.
     sa.Column("secret", sa.Text, nullable=False),
-    created_at(),
-    sa.Column("removed_at", TIME),
-    sa.CheckConstraint(length("url", 2000), "url"),
+    created_at_column(),
+    sa.Column("removed_at", TIMESTAMPTZ),
+    sa.CheckConstraint(length_check("url", 2000), "url"),
     comment="Where the escalations of a project go; without a project, the credit notices of its owner.",
 )
 sa.Index(None, webhook.c.owner_id, webhook.c.project_id)
@@ -36,14 +44,14 @@ notice = sa.Table(
     sa.Column("webhook_id", sa.ForeignKey("webhook.id", ondelete="SET NULL")),
     sa.Column("target", sa.Text, nullable=False),
     sa.Column("content", JSONB, nullable=False),
-    created_at(),
+    created_at_column(),
     # Null once it was delivered or given up.
-    sa.Column("due_at", TIME, server_default=CLOCK),
+    sa.Column("due_at", TIMESTAMPTZ, server_default=CLOCK_TIMESTAMP),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
-    sa.Column("delivered_at", TIME),
+    sa.Column("delivered_at", TIMESTAMPTZ),
     sa.Column("said", sa.Text),
-    sa.CheckConstraint(one_of("kind", NOTICE_KINDS), "kind"),
-    sa.CheckConstraint(one_of("channel", NOTICE_CHANNELS), "channel"),
+    sa.CheckConstraint(one_of_check("kind", NOTICE_KINDS), "kind"),
+    sa.CheckConstraint(one_of_check("channel", NOTICE_CHANNELS), "channel"),
     sa.CheckConstraint("delivered_at IS NULL OR due_at IS NULL", "delivered"),
     comment="What is to be told to people outside, and the log of telling it.",
 )

@@ -11,19 +11,20 @@ from typing import Any
 
 import psutil
 
-from bus.config.redaction import Setting
+from bus.config.redaction import MaskedSetting
 from bus.db import Database
 from bus.operations import process_registry, status
-from bus.operations.counters import Tally
+from bus.operations.counters import Counter
+from bus.rules.enums import PROCESS_KINDS
 
-EVERY_SECONDS = 10.0
+HEARTBEAT_INTERVAL_SECONDS = 10.0
 _WINDOWS = (("last_minute", 60.0), ("last_5_minutes", 300.0))
 # Stopping waits no longer for a database that does not answer; the row is pruned then.
-_STOP_SECONDS = 2.0
+_STOP_TIMEOUT_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-class Reporter:
+class HeartbeatReporter:
     """Reports one process to PostgreSQL. While that is away nothing is reported, and nothing else happens.
 
     Args:
@@ -38,22 +39,22 @@ class Reporter:
         self,
         db: Database,
         kind: str,
-        settings: Mapping[str, Setting],
+        settings: Mapping[str, MaskedSetting],
         *,
-        counts: Callable[[], Mapping[str, int]] = dict,
-        figures: Callable[[], Mapping[str, Any]] = dict,
+        counters: Callable[[], Mapping[str, int]] = dict,
+        gauges: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        assert kind in process_registry.KINDS
-        self.id = secrets.token_hex(8)
+        assert kind in PROCESS_KINDS
+        self.process_id = secrets.token_hex(8)
         self._db = db
         self._kind = kind
         self._settings = settings
-        self._counts = counts
-        self._figures = figures
-        self._started = time.monotonic()
-        self._history: deque[tuple[float, Mapping[str, int]]] = deque([(self._started, {})])
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._report_for_ever, name="reporter", daemon=True)
+        self._counters = counters
+        self._gauges = gauges
+        self._started_at = time.monotonic()
+        self._history: deque[tuple[float, Mapping[str, int]]] = deque([(self._started_at, {})])
+        self._stop_requested = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
         """Begin to report; the first report is made at once."""
@@ -61,42 +62,42 @@ class Reporter:
 
     def stop(self) -> None:
         """End it and take the report back: the process stops in order."""
-        self._over.set()
+        self._stop_requested.set()
         if self._thread.ident is not None:
-            self._thread.join(_STOP_SECONDS)
+            self._thread.join(_STOP_TIMEOUT_SECONDS)
 
-    def _report_for_ever(self) -> None:
-        while not self._over.is_set():
+    def _run(self) -> None:
+        while not self._stop_requested.is_set():
             try:
-                self._report()
+                self._send_heartbeat()
             except Exception:  # noqa: BLE001
                 # The database is away, or has no such table yet: whoever needs it says so, louder.
                 _log.debug("this process was not reported", exc_info=True)
-            self._over.wait(EVERY_SECONDS)
+            self._stop_requested.wait(HEARTBEAT_INTERVAL_SECONDS)
         try:
-            with self._db.call() as conn:
-                process_registry.remove(conn, self.id)
+            with self._db.connection() as conn:
+                process_registry.remove_process(conn, self.process_id)
         except Exception:  # noqa: BLE001
             _log.debug("the report was not taken back", exc_info=True)
 
-    def _report(self) -> None:
-        figures = {"memory_bytes": psutil.Process().memory_info().rss, **self._recent(), **self._figures()}
-        with self._db.call() as conn:
-            process_registry.report(
+    def _send_heartbeat(self) -> None:
+        figures = {"memory_bytes": psutil.Process().memory_info().rss, **self._recent_increases(), **self._gauges()}
+        with self._db.connection() as conn:
+            process_registry.record_heartbeat(
                 conn,
-                self.id,
+                self.process_id,
                 self._kind,
                 pid=os.getpid(),
-                uptime=time.monotonic() - self._started,
+                uptime_seconds=time.monotonic() - self._started_at,
                 settings=self._settings,
-                figures=figures,
+                metrics=figures,
             )
-        with self._db.write() as conn:
-            status.sample(conn)
+        with self._db.transaction() as conn:
+            status.record_sample(conn)
 
-    def _recent(self) -> dict[str, int]:
+    def _recent_increases(self) -> dict[str, int]:
         """How much each count rose in each window, or since the start."""
-        now, counts = time.monotonic(), dict(self._counts())
+        now, counts = time.monotonic(), dict(self._counters())
         found: dict[str, int] = {}
         for window, seconds in _WINDOWS:
             # The newest that is old enough: a window is some seconds longer rather than shorter.
@@ -108,11 +109,11 @@ class Reporter:
         return found
 
 
-def traffic(*answered: Tally) -> dict[str, int]:
+def request_counts(*counters: Counter) -> dict[str, int]:
     """The `requests` and `errors` of tallies whose last label is the HTTP status."""
     found = {"requests": 0, "errors": 0}
-    for tally in answered:
-        for labels, count in tally.read().items():
+    for tally in counters:
+        for labels, count in tally.snapshot().items():
             found["requests"] += count
             found["errors"] += count if labels[-1][:1] == "5" else 0
     return found

@@ -9,46 +9,46 @@ import sqlalchemy as sa
 
 from bus.db import Connection
 
-_MOST = 100
+_MAX_DISCREPANCIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Discrepancy:
     """Something that does not hold: which check, of what, and what was found."""
 
     check: str
     subject: str
-    found: str
+    detail: str
 
 
-def begin(conn: Connection) -> None:
+def begin_snapshot(conn: Connection) -> None:
     """Begin a transaction that reads long and sees one moment: a proof looks at everything, and at nothing else."""
-    conn.run(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-    conn.run(sa.text("SET LOCAL statement_timeout = '10min'"))
+    conn.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    conn.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
 
 
-def check_accounts(conn: Connection) -> list[Difference]:
+def check_accounts(conn: Connection) -> list[Discrepancy]:
     """The entries of each account add up to its balance, and so does the balance that the newest entry says.
 
     The usage of each owner adds up to the usage entries, that of projects that are gone included.
     """
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT o.handle, a.balance, e.total, e.newest FROM credit_account a JOIN owner o ON o.id = a.owner_id"
         " CROSS JOIN LATERAL (SELECT coalesce(sum(x.amount), 0) AS total,"
         "  (array_agg(x.balance ORDER BY x.id DESC))[1] AS newest"
         "  FROM credit_entry x WHERE x.owner_id = a.owner_id) AS e"
         " WHERE a.balance <> e.total OR a.balance <> coalesce(e.newest, 0) LIMIT %s",
-        (_MOST,),
+        (_MAX_DISCREPANCIES,),
     )
     return [
-        Difference(
+        Discrepancy(
             "balance", handle, f"the balance is {balance}, its entries add up to {total}, the newest says {last}"
         )
         for handle, balance, total, last in rows
-    ] + _used(conn)
+    ] + _check_usage_totals(conn)
 
 
-def check_project(conn: Connection, project_id: int) -> list[Difference]:
+def check_project(conn: Connection, project_id: int) -> list[Discrepancy]:
     """The ledger of a project has no holes, its sequences stand where it says, and what was metered is what it holds.
 
     So does its usage: by type it adds up to the entries, and by day, participant and type to the ledger.
@@ -56,26 +56,26 @@ def check_project(conn: Connection, project_id: int) -> list[Difference]:
     Reads one snapshot. Call it in a transaction of its own. Of a project that is being deleted, or is gone, nothing can
     be proved, and nothing is found.
     """
-    if conn.maybe("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL", (project_id,)) is None:
+    if conn.fetch_one_or_none("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL", (project_id,)) is None:
         return []
     name = f"project {project_id}"
     found = [
-        *_holes(conn, project_id, name),
-        *_sequences(conn, project_id, name),
-        *_metered(conn, project_id, name),
-        *_itemised(conn, project_id, name),
+        *_check_ledger_gaps(conn, project_id, name),
+        *_check_sequences(conn, project_id, name),
+        *_check_metering(conn, project_id, name),
+        *_check_usage_items(conn, project_id, name),
     ]
-    return found[:_MOST]
+    return found[:_MAX_DISCREPANCIES]
 
 
 def list_projects(conn: Connection, after: int = 0) -> list[int]:
     """Projects above an id, in order, that are not being deleted."""
-    rows = conn.all("SELECT id FROM project WHERE id > %s AND purging_at IS NULL ORDER BY id LIMIT 200", (after,))
+    rows = conn.fetch_all("SELECT id FROM project WHERE id > %s AND purging_at IS NULL ORDER BY id LIMIT 200", (after,))
     return [project_id for (project_id,) in rows]
 
 
-def _holes(conn: Connection, project_id: int, name: str) -> list[Difference]:
-    (last, count, least, most) = conn.one(
+def _check_ledger_gaps(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
+    (last, count, least, most) = conn.fetch_one(
         "SELECT c.last_seq, e.count, e.least, e.most FROM project_clock c CROSS JOIN LATERAL ("
         " SELECT count(*) AS count, coalesce(min(seq), 0) AS least, coalesce(max(seq), 0) AS most"
         " FROM event e WHERE e.project_id = c.project_id AND e.seq <= c.last_seq) AS e WHERE c.project_id = %s",
@@ -83,11 +83,11 @@ def _holes(conn: Connection, project_id: int, name: str) -> list[Difference]:
     )
     if (count, most) == (last, last) and (last == 0 or least == 1):
         return []
-    return [Difference("ledger", name, f"the clock shows {last}; there are {count} events from {least} to {most}")]
+    return [Discrepancy("ledger", subject, f"the clock shows {last}; there are {count} events from {least} to {most}")]
 
 
-def _sequences(conn: Connection, project_id: int, name: str) -> list[Difference]:
-    rows = conn.all(
+def _check_sequences(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
+    rows = conn.fetch_all(
         "WITH moves AS (SELECT e.payload ->> 'sequence' AS sequence, e.seq, e.type,"
         "   coalesce((e.payload ->> 'number')::bigint, (e.payload ->> 'current')::bigint) AS value"
         "  FROM event e WHERE e.project_id = %(project)s AND e.type IN ('claim', 'seed')),"
@@ -101,23 +101,25 @@ def _sequences(conn: Connection, project_id: int, name: str) -> list[Difference]
         " FROM sequence q LEFT JOIN steps s ON s.sequence = q.name AND s.newest"
         " WHERE q.project_id = %(project)s AND q.current IS DISTINCT FROM coalesce(s.value, 0)"
         " ORDER BY 1, 2 LIMIT %(limit)s",
-        {"project": project_id, "limit": _MOST},
+        {"project": project_id, "limit": _MAX_DISCREPANCIES},
     )
-    return [Difference("sequence", name, found) for _, _, found in rows]
+    return [Discrepancy("sequence", subject, found) for _, _, found in rows]
 
 
-def _metered(conn: Connection, project_id: int, name: str) -> list[Difference]:
-    mark = conn.maybe("SELECT started_seq, metered_seq FROM meter_mark WHERE project_id = %s", (project_id,))
+def _check_metering(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
+    mark = conn.fetch_one_or_none(
+        "SELECT started_seq, metered_seq FROM meter_mark WHERE project_id = %s", (project_id,)
+    )
     if mark is None:
         return []
     started, metered = mark
-    (due,) = conn.one(
+    (due,) = conn.fetch_one(
         "SELECT coalesce(sum((SELECT p.credits FROM price p WHERE p.event_type = e.type AND p.effective_from <= e.at"
         "  ORDER BY p.effective_from DESC LIMIT 1)), 0)::bigint"
         " FROM event e WHERE e.project_id = %s AND e.seq > %s AND e.seq <= %s",
         (project_id, started, metered),
     )
-    billed, doubled = conn.one(
+    billed, doubled = conn.fetch_one(
         "SELECT coalesce(-sum(amount), 0)::bigint, coalesce(bool_or(first_seq <= before), false) FROM ("
         "  SELECT amount, first_seq, lag(last_seq) OVER (ORDER BY last_seq) AS before FROM credit_entry"
         "  WHERE project_id = %s AND kind = 'usage' AND first_seq > %s) AS usage",
@@ -126,29 +128,31 @@ def _metered(conn: Connection, project_id: int, name: str) -> list[Difference]:
     found = []
     if billed != due:
         found.append(
-            Difference("metering", name, f"events {started + 1} to {metered} cost {due} credits, {billed} were billed")
+            Discrepancy(
+                "metering", subject, f"events {started + 1} to {metered} cost {due} credits, {billed} were billed"
+            )
         )
     if doubled:
-        found.append(Difference("metering", name, "an event was billed twice"))
+        found.append(Discrepancy("metering", subject, "an event was billed twice"))
     return found
 
 
-def _used(conn: Connection) -> list[Difference]:
-    rows = conn.all(
+def _check_usage_totals(conn: Connection) -> list[Discrepancy]:
+    rows = conn.fetch_all(
         "SELECT o.handle, coalesce(e.billed, 0), coalesce(u.used, 0) FROM"
         " (SELECT owner_id, -sum(amount) AS billed FROM credit_entry WHERE kind = 'usage' GROUP BY owner_id) AS e"
         " FULL JOIN (SELECT owner_id, sum(credits) AS used FROM credit_usage GROUP BY owner_id) AS u USING (owner_id)"
         " JOIN owner o ON o.id = owner_id WHERE e.billed IS DISTINCT FROM u.used ORDER BY o.id LIMIT %s",
-        (_MOST,),
+        (_MAX_DISCREPANCIES,),
     )
     return [
-        Difference("usage", handle, f"the usage adds up to {used} credits, {billed} were billed")
+        Discrepancy("usage", handle, f"the usage adds up to {used} credits, {billed} were billed")
         for handle, billed, used in rows
     ]
 
 
-def _itemised(conn: Connection, project_id: int, name: str) -> list[Difference]:
-    by_type = conn.all(
+def _check_usage_items(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
+    by_type = conn.fetch_all(
         "SELECT type, coalesce(e.billed, 0), coalesce(u.used, 0) FROM"
         " (SELECT kind.key AS type, sum((kind.value ->> 1)::bigint) AS billed"
         "  FROM credit_entry x CROSS JOIN LATERAL jsonb_each(x.detail) AS kind"
@@ -159,19 +163,19 @@ def _itemised(conn: Connection, project_id: int, name: str) -> list[Difference]:
         " WHERE e.billed IS DISTINCT FROM u.used ORDER BY type",
         {"project": project_id},
     )
-    rows = conn.all(_LEDGER_USAGE, {"project": project_id, "limit": _MOST})
+    rows = conn.fetch_all(_LEDGER_USAGE_SQL, {"project": project_id, "limit": _MAX_DISCREPANCIES})
     return [
-        Difference("usage", name, f"{kind} is {used} credits of usage, {billed} in the entries")
+        Discrepancy("usage", subject, f"{kind} is {used} credits of usage, {billed} in the entries")
         for kind, billed, used in by_type
     ] + [
-        Difference("usage", name, f"{day}, participant {who}, {kind}: {used} credits of usage, {due} by the ledger")
+        Discrepancy("usage", subject, f"{day}, participant {who}, {kind}: {used} credits of usage, {due} by the ledger")
         for day, who, kind, due, used in rows
     ]
 
 
 # Only days of which every billed event was billed since metering was last switched on, and by this version: those after
 # the day on which metering began, and after the last day of which it was not kept who wrote what.
-_LEDGER_USAGE = """
+_LEDGER_USAGE_SQL = """
     WITH mark AS (
         SELECT m.started_seq, m.metered_seq, greatest(
             (SELECT (e.at AT TIME ZONE 'UTC')::date FROM event e

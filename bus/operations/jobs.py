@@ -13,12 +13,12 @@ from bus.rules import validation
 from bus.tenancy import audit
 
 # The list in Redis in which messages wait that say that a job is due.
-QUEUE = "llm-bus"
-_LONGEST_ERROR = 2000
+QUEUE_NAME = "llm-bus"
+_MAX_ERROR_LENGTH = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class JobRun:
     """One run of a job.
 
     Attributes:
@@ -40,7 +40,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class JobDefinition:
     """A job that the workers have.
 
     Attributes:
@@ -48,27 +48,27 @@ class Known:
     """
 
     name: str
-    about: str
-    every_seconds: float
-    rest_seconds: float
+    description: str
+    interval_seconds: float
+    min_interval_seconds: float
 
     @property
     def period_seconds(self) -> float:
         """How often it really runs."""
-        return self.every_seconds + self.rest_seconds
+        return self.interval_seconds + self.min_interval_seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunRequest:
     """A run that an operator asked for and no worker has begun."""
 
     name: str
-    asked_by: str
-    asked_at: datetime
+    requested_by: str
+    requested_at: datetime
     age_seconds: float
 
 
-def announce(conn: Connection, known: Sequence[Known], *, schedule: bool = True) -> None:
+def register_jobs(conn: Connection, definitions: Sequence[JobDefinition], *, update_schedule: bool = True) -> None:
     """Write down what jobs there are, for those who cannot ask the workers. Changes nothing where nothing changed.
 
     What no worker has named for a day is forgotten.
@@ -76,17 +76,19 @@ def announce(conn: Connection, known: Sequence[Known], *, schedule: bool = True)
     Args:
         schedule: whether the caller knows how often they run; else only what is new is added.
     """
-    facts = [(one.name, one.about, float(one.every_seconds), float(one.rest_seconds)) for one in known]
+    facts = [
+        (one.name, one.description, float(one.interval_seconds), float(one.min_interval_seconds)) for one in definitions
+    ]
     columns = [list(column) for column in zip(*facts, strict=True)]
-    if not schedule:
-        conn.maybe(
+    if not update_schedule:
+        conn.fetch_one_or_none(
             "INSERT INTO job (name, about, every_seconds, rest_seconds)"
             " SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[])"
             " ON CONFLICT (name) DO NOTHING RETURNING 1",
             columns,
         )
         return
-    conn.maybe(
+    conn.fetch_one_or_none(
         "INSERT INTO job AS j (name, about, every_seconds, rest_seconds)"
         " SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[]) AS n (name, about, every, rest)"
         " ORDER BY n.name"
@@ -97,16 +99,16 @@ def announce(conn: Connection, known: Sequence[Known], *, schedule: bool = True)
         "  OR j.seen_at < clock_timestamp() - interval '1 hour' RETURNING 1",
         columns,
     )
-    conn.maybe("DELETE FROM job WHERE seen_at < clock_timestamp() - interval '1 day' RETURNING 1")
+    conn.fetch_one_or_none("DELETE FROM job WHERE seen_at < clock_timestamp() - interval '1 day' RETURNING 1")
 
 
-def list_known(conn: Connection) -> list[Known]:
+def list_definitions(conn: Connection) -> list[JobDefinition]:
     """The jobs that the workers have, by name."""
-    rows = conn.all("SELECT name, about, every_seconds, rest_seconds FROM job ORDER BY name LIMIT 1000")
-    return [Known(*row) for row in rows]
+    rows = conn.fetch_all("SELECT name, about, every_seconds, rest_seconds FROM job ORDER BY name LIMIT 1000")
+    return [JobDefinition(*row) for row in rows]
 
 
-def ask(conn: Connection, name: str, *, owner_id: int, actor: str) -> bool:
+def request_run(conn: Connection, name: str, *, owner_id: int, actor: str) -> bool:
     """Ask for a run of a job as soon as a worker looks, which is within seconds.
 
     Args:
@@ -116,9 +118,9 @@ def ask(conn: Connection, name: str, *, owner_id: int, actor: str) -> bool:
     Raises:
         BusError: `not_found` when no worker has such a job.
     """
-    if conn.maybe("SELECT 1 FROM job WHERE name = %s", (name,)) is None:
+    if conn.fetch_one_or_none("SELECT 1 FROM job WHERE name = %s", (name,)) is None:
         raise BusError("not_found", "There is no such job.")
-    asked = conn.maybe(
+    asked = conn.fetch_one_or_none(
         "INSERT INTO job_request (name, asked_by) SELECT %(name)s, %(actor)s WHERE NOT EXISTS ("
         " SELECT FROM job_run r WHERE r.name = %(name)s AND r.outcome = 'running'"
         "  AND r.id = (SELECT max(id) FROM job_run WHERE name = %(name)s)"
@@ -131,26 +133,26 @@ def ask(conn: Connection, name: str, *, owner_id: int, actor: str) -> bool:
     return asked is not None
 
 
-def list_requests(conn: Connection) -> list[Request]:
+def list_run_requests(conn: Connection) -> list[RunRequest]:
     """Runs that wait for a worker, the oldest first."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT name, asked_by, asked_at, extract(epoch FROM clock_timestamp() - asked_at)::float8"
         " FROM job_request ORDER BY asked_at, name LIMIT 1000"
     )
-    return [Request(*row) for row in rows]
+    return [RunRequest(*row) for row in rows]
 
 
-def begin(conn: Connection, name: str) -> int:
+def begin_run(conn: Connection, name: str) -> int:
     """Write down that a job began; returns the run's id."""
-    return int(conn.one("INSERT INTO job_run (name) VALUES (%s) RETURNING id", (name,))[0])
+    return int(conn.fetch_one("INSERT INTO job_run (name) VALUES (%s) RETURNING id", (name,))[0])
 
 
-def begin_requested(conn: Connection, name: str) -> int | None:
+def begin_requested_run(conn: Connection, name: str) -> int | None:
     """As `begin`, for a run that was asked for: of several workers one gets it, and the others None.
 
     The request goes and the run begins in one statement, so that a worker that is killed loses neither.
     """
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "WITH taken AS (DELETE FROM job_request WHERE name = %s RETURNING name, asked_by)"
         " INSERT INTO job_run (name, asked_by) SELECT name, asked_by FROM taken RETURNING id",
         (name,),
@@ -158,29 +160,31 @@ def begin_requested(conn: Connection, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def finish(conn: Connection, run_id: int, outcome: str, counts: Mapping[str, int], error: str | None = None) -> None:
+def finish_run(
+    conn: Connection, run_id: int, outcome: str, counts: Mapping[str, int], error: str | None = None
+) -> None:
     """Write down how it ended."""
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE job_run SET finished_at = clock_timestamp(), outcome = %s, counts = %s, error = %s"
         " WHERE id = %s RETURNING 1",
         (
             outcome,
             Jsonb({name: count for name, count in counts.items() if count}),
-            error and error[:_LONGEST_ERROR],
+            error and error[:_MAX_ERROR_LENGTH],
             run_id,
         ),
     )
 
 
-def list_(
+def list_runs(
     conn: Connection,
     *,
     name: str | None = None,
     outcome: str | None = None,
-    busy: bool = False,
+    exclude_idle: bool = False,
     before: int | None = None,
     limit: int = 50,
-) -> list[Run]:
+) -> list[JobRun]:
     """Runs, newest first, with ids below `before`.
 
     Args:
@@ -190,35 +194,35 @@ def list_(
     validation.integer(limit, "limit", 1, 1000)
     if outcome is not None and outcome not in JOB_OUTCOMES:
         raise InvalidArgument(f"outcome must be one of: {', '.join(JOB_OUTCOMES)}.")
-    rows = conn.all(
-        f"SELECT {_RUN} FROM job_run r WHERE (%(name)s::text IS NULL OR r.name = %(name)s)"
+    rows = conn.fetch_all(
+        f"SELECT {_RUN_COLUMNS} FROM job_run r WHERE (%(name)s::text IS NULL OR r.name = %(name)s)"
         " AND (%(outcome)s::text IS NULL OR r.outcome = %(outcome)s)"
         " AND (NOT %(busy)s OR r.outcome <> 'ok' OR r.counts <> '{}' OR r.asked_by IS NOT NULL)"
         " AND (%(before)s::bigint IS NULL OR r.id < %(before)s) ORDER BY r.id DESC LIMIT %(limit)s",
-        {"name": name, "outcome": outcome, "busy": busy, "before": before, "limit": limit},
+        {"name": name, "outcome": outcome, "busy": exclude_idle, "before": before, "limit": limit},
     )
-    return [Run(*row) for row in rows]
+    return [JobRun(*row) for row in rows]
 
 
-def list_latest(conn: Connection) -> list[Run]:
+def list_latest_runs(conn: Connection) -> list[JobRun]:
     """The newest run of each job that ever ran, by name."""
-    rows = conn.all(
+    rows = conn.fetch_all(
         "WITH RECURSIVE names AS ("
         "  (SELECT name FROM job_run ORDER BY name LIMIT 1)"
         "  UNION ALL SELECT (SELECT r.name FROM job_run r WHERE r.name > names.name ORDER BY r.name LIMIT 1)"
         "  FROM names WHERE names.name IS NOT NULL)"
-        f" SELECT {_RUN} FROM names, LATERAL ("
+        f" SELECT {_RUN_COLUMNS} FROM names, LATERAL ("
         "  SELECT * FROM job_run r WHERE r.name = names.name ORDER BY r.id DESC LIMIT 1) AS r ORDER BY r.name"
     )
-    return [Run(*row) for row in rows]
+    return [JobRun(*row) for row in rows]
 
 
-def find_last_run(conn: Connection, name: str) -> float | None:
+def find_last_run_age_seconds(conn: Connection, name: str) -> float | None:
     """How many seconds ago the job's newest good run began; None where there is none.
 
     An alarm counts: it ran. So does one that is under way, for an hour: after that it was killed.
     """
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "SELECT extract(epoch FROM clock_timestamp() - r.started_at)::float8 FROM job_run r"
         " WHERE r.name = %s AND (r.outcome IN ('ok', 'alarm')"
         "  OR (r.outcome = 'running' AND r.started_at > clock_timestamp() - interval '1 hour'))"
@@ -228,7 +232,7 @@ def find_last_run(conn: Connection, name: str) -> float | None:
     return None if row is None else float(row[0])
 
 
-_RUN = (
+_RUN_COLUMNS = (
     "r.id, r.name, r.started_at, r.finished_at, r.outcome, r.counts, r.error,"
     " extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.asked_by"
 )

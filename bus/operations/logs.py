@@ -16,24 +16,24 @@ import msgspec
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 # What every line that is written meanwhile belongs to: the name of a field and its value, as ("request_id", "…").
-belongs_to: ContextVar[tuple[str, str] | None] = ContextVar("belongs_to", default=None)
+log_context: ContextVar[tuple[str, str] | None] = ContextVar("belongs_to", default=None)
 
 REQUEST_ID = "request_id"
 # What may stand in a header and in a log without harm: the token characters of HTTP.
-_ID = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_ID_PATTERN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 # Together unique: this process, and the number of the request in it.
-_PROCESS = secrets.token_hex(6)
-_numbers = itertools.count(1)
+_PROCESS_PREFIX = secrets.token_hex(6)
+_sequence_numbers = itertools.count(1)
 
 
-def new_id() -> str:
+def new_correlation_id() -> str:
     """An id for a request or a run that brought none."""
-    return f"{_PROCESS}-{next(_numbers):x}"
+    return f"{_PROCESS_PREFIX}-{next(_sequence_numbers):x}"
 
 
-def accepted_id(sent: str | None) -> str:
+def accept_correlation_id(header_value: str | None) -> str:
     """The id that a request brought, if it is one; else a new one."""
-    return sent if sent is not None and _ID.fullmatch(sent) else new_id()
+    return header_value if header_value is not None and _ID_PATTERN.fullmatch(header_value) else new_correlation_id()
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,13 +41,13 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "at": f"{_second(int(record.created))}.{int(record.created % 1 * 1000):03d}+00:00",
+            "at": f"{_format_second(int(record.created))}.{int(record.created % 1 * 1000):03d}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        about = belongs_to.get()
+        about = log_context.get()
         if about is not None:
             line[about[0]] = about[1]
         if record.exc_info:
@@ -60,11 +60,11 @@ class JsonFormatter(logging.Formatter):
 
 
 @functools.lru_cache(1)
-def _second(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _format_second(timestamp: int) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def configure(level: str = "INFO", *, stream: Any = None) -> None:
+def configure_logging(level: str = "INFO", *, stream: Any = None) -> None:
     """Send every log record of this process to `stream` (default: standard output) as JSON lines."""
     # Nothing here prints where in the code a line came from or which thread it was, so nobody looks it up.
     logging._srcfile = None

@@ -9,14 +9,12 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from bus import __version__
-from bus.config.redaction import Setting
+from bus.config.redaction import MaskedSetting
 from bus.db import Connection, Row
-from bus.rules.enums import PROCESS_KINDS
 
-KINDS = PROCESS_KINDS
 # One that was not seen for this long is gone.
-GONE_SECONDS = 60.0
-_MOST = 500
+STALE_AFTER_SECONDS = 60.0
+_MAX_PROCESSES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +43,24 @@ class Process:
     seen_at: datetime
     age_seconds: float
     uptime_seconds: float
-    settings: dict[str, Setting]
-    figures: dict[str, Any]
+    settings: dict[str, MaskedSetting]
+    metrics: dict[str, Any]
 
     @property
-    def is_gone(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether it was not seen for so long that it has ended without a word."""
-        return self.age_seconds > GONE_SECONDS
+        return self.age_seconds > STALE_AFTER_SECONDS
 
 
-def report(
+def record_heartbeat(
     conn: Connection,
     process_id: str,
     kind: str,
     *,
     pid: int,
-    uptime: float,
-    settings: Mapping[str, Setting],
-    figures: Mapping[str, Any],
+    uptime_seconds: float,
+    settings: Mapping[str, MaskedSetting],
+    metrics: Mapping[str, Any],
 ) -> None:
     """Say that a process is there: one small UPDATE, and an INSERT the first time.
 
@@ -71,14 +69,14 @@ def report(
         uptime: seconds since it started; its clock is not trusted with more.
         settings: written the first time only, since they never change.
     """
-    known = conn.maybe(
+    known = conn.fetch_one_or_none(
         "UPDATE process SET seen_at = clock_timestamp(), figures = %s WHERE id = %s RETURNING 1",
-        (Jsonb(figures), process_id),
+        (Jsonb(metrics), process_id),
     )
     if known is not None:
         return
     shown = {name: {"value": one.value, "default": one.is_default} for name, one in settings.items()}
-    conn.maybe(
+    conn.fetch_one_or_none(
         "INSERT INTO process (id, kind, host, pid, version, started_at, settings, figures)"
         " VALUES (%s, %s, %s, %s, %s, clock_timestamp() - make_interval(secs => %s), %s, %s)"
         " ON CONFLICT (id) DO NOTHING RETURNING 1",
@@ -88,36 +86,36 @@ def report(
             (socket.gethostname() or "unknown")[:255],
             pid,
             __version__,
-            uptime,
+            uptime_seconds,
             Jsonb(shown),
-            Jsonb(figures),
+            Jsonb(metrics),
         ),
     )
 
 
-def remove(conn: Connection, process_id: str) -> None:
+def remove_process(conn: Connection, process_id: str) -> None:
     """The process stops in order."""
-    conn.maybe("DELETE FROM process WHERE id = %s RETURNING 1", (process_id,))
+    conn.fetch_one_or_none("DELETE FROM process WHERE id = %s RETURNING 1", (process_id,))
 
 
-def list_(conn: Connection, *, gone: bool = False) -> list[Process]:
+def list_processes(conn: Connection, *, include_stale: bool = False) -> list[Process]:
     """Processes by kind and start, at most 500.
 
     Args:
         gone: also those that were seen within the last day and are gone, as after a crash.
     """
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,"
         " extract(epoch FROM clock_timestamp() - p.seen_at)::float8,"
         " extract(epoch FROM p.seen_at - p.started_at)::float8, p.settings, p.figures FROM process p"
         " WHERE p.seen_at > clock_timestamp() - make_interval(secs => %s)"
         " ORDER BY p.kind, p.started_at, p.id LIMIT %s",
-        (86_400.0 if gone else GONE_SECONDS, _MOST),
+        (86_400.0 if include_stale else STALE_AFTER_SECONDS, _MAX_PROCESSES),
     )
-    return [_process(row) for row in rows]
+    return [_process_from_row(row) for row in rows]
 
 
-def _process(row: Row) -> Process:
+def _process_from_row(row: Row) -> Process:
     *facts, shown, figures = row
-    settings = {name: Setting(one["value"], one["default"]) for name, one in shown.items()}
+    settings = {name: MaskedSetting(one["value"], one["default"]) for name, one in shown.items()}
     return Process(*(*facts, settings, figures))

@@ -13,7 +13,7 @@ from bus.rules import validation
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class OwnerSummary:
     """An owner among others.
 
     Attributes:
@@ -32,13 +32,13 @@ class Holder:
     plan: str | None
     balance: int | None
     delinquent_at: datetime | None
-    projects: int
-    events: int
-    last_at: datetime | None
+    project_count: int
+    event_count: int
+    last_event_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class ProjectSummary:
     """A project among others.
 
     Attributes:
@@ -54,11 +54,11 @@ class Space:
     name: str
     state: str
     created_at: datetime
-    members: int
-    posts: int
-    tasks: int
-    events: int
-    last_at: datetime | None
+    participant_count: int
+    post_count: int
+    task_count: int
+    event_count: int
+    last_event_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class OpenInvite:
     owner: str
     created_by: str
     is_admin: bool
-    for_one_address: bool
+    is_email_restricted: bool
     uses: int
     used: int
     created_at: datetime
     expires_at: datetime
 
 
-_HOLDER = """
+_OWNER_SUMMARY_SQL = """
     SELECT o.id, o.handle, o.email, o.operator, o.created_at, o.suspended_at, o.suspended_reason,
            a.plan, a.balance, a.delinquent_at, held.projects, held.events, held.last_at
     FROM owner o
@@ -97,10 +97,10 @@ def list_owners(
     conn: Connection,
     search: str | None = None,
     *,
-    suspended: bool = False,
+    suspended_only: bool = False,
     before: int | None = None,
     limit: int = 50,
-) -> list[Holder]:
+) -> list[OwnerSummary]:
     """Owners, the newest first, at most `limit`, with ids below `before`.
 
     Args:
@@ -108,25 +108,25 @@ def list_owners(
         suspended: only those who are.
     """
     wanted = None if search is None else validation.name(search, "search", 254).lower()
-    rows = conn.all(
-        f"{_HOLDER} WHERE o.id < %(before)s AND (%(search)s::text IS NULL OR position(%(search)s in o.handle) > 0"
+    rows = conn.fetch_all(
+        f"{_OWNER_SUMMARY_SQL} WHERE o.id < %(before)s AND (%(search)s::text IS NULL OR position(%(search)s in o.handle) > 0"
         " OR position(%(search)s in lower(o.email)) > 0) AND (NOT %(suspended)s OR o.suspended_at IS NOT NULL)"
         " ORDER BY o.id DESC LIMIT %(limit)s",
-        {"search": wanted, "suspended": suspended, "before": before or MAX_INTEGER, "limit": limit},
+        {"search": wanted, "suspended": suspended_only, "before": before or MAX_INTEGER, "limit": limit},
     )
-    return [Holder(*row) for row in rows]
+    return [OwnerSummary(*row) for row in rows]
 
 
-def get_owner(conn: Connection, owner_id: int) -> Holder:
+def get_owner(conn: Connection, owner_id: int) -> OwnerSummary:
     """One owner.
 
     Raises:
         BusError: `not_found`.
     """
-    row = conn.maybe(f"{_HOLDER} WHERE o.id = %s", (owner_id,))
+    row = conn.fetch_one_or_none(f"{_OWNER_SUMMARY_SQL} WHERE o.id = %s", (owner_id,))
     if row is None:
         raise BusError("not_found", "There is no such owner.")
-    return Holder(*row)
+    return OwnerSummary(*row)
 
 
 def list_projects(
@@ -137,7 +137,7 @@ def list_projects(
     state: str | None = None,
     before: int | None = None,
     limit: int = 50,
-) -> list[Space]:
+) -> list[ProjectSummary]:
     """Projects, the newest first, at most `limit`, with ids below `before`; also those that are being deleted.
 
     Args:
@@ -145,7 +145,7 @@ def list_projects(
         state: only those that are open, archived or purging.
     """
     wanted = None if search is None else validation.name(search, "search", 129).lower()
-    rows = conn.all(
+    rows = conn.fetch_all(
         "SELECT pj.id, pj.owner_id, o.handle, pj.name, s.state, pj.created_at,"
         " (SELECT count(*) FROM (SELECT FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
         "   LIMIT 1000) AS counted),"
@@ -160,10 +160,10 @@ def list_projects(
         " ORDER BY pj.id DESC LIMIT %(limit)s",
         {"search": wanted, "owner": owner_id, "state": state, "before": before or MAX_INTEGER, "limit": limit},
     )
-    return [Space(*row) for row in rows]
+    return [ProjectSummary(*row) for row in rows]
 
 
-_INVITE = """
+_OPEN_INVITE_SQL = """
     SELECT i.id, i.hint, i.project_id, pj.name, pj.owner_id, o.handle, i.created_by, i.is_admin, i.email IS NOT NULL,
            i.uses, i.used, i.created_at, i.expires_at
     FROM invite i JOIN project pj ON pj.id = i.project_id JOIN owner o ON o.id = pj.owner_id
@@ -172,22 +172,22 @@ _INVITE = """
 """
 
 
-def list_invites(conn: Connection, *, before: int | None = None, limit: int = 50) -> list[OpenInvite]:
+def list_open_invites(conn: Connection, *, before: int | None = None, limit: int = 50) -> list[OpenInvite]:
     """Invites that let somebody in at this moment, the newest first, at most `limit`, with ids below `before`."""
-    rows = conn.all(
-        f"{_INVITE} AND i.id < %s ORDER BY i.id DESC LIMIT %s",
+    rows = conn.fetch_all(
+        f"{_OPEN_INVITE_SQL} AND i.id < %s ORDER BY i.id DESC LIMIT %s",
         (before or MAX_INTEGER, limit),
     )
     return [OpenInvite(*row) for row in rows]
 
 
-def get_invite(conn: Connection, invite_id: int) -> OpenInvite:
+def get_open_invite(conn: Connection, invite_id: int) -> OpenInvite:
     """One invite that is open.
 
     Raises:
         BusError: `not_found`, also when it is open no more.
     """
-    row = conn.maybe(f"{_INVITE} AND i.id = %s", (invite_id,))
+    row = conn.fetch_one_or_none(f"{_OPEN_INVITE_SQL} AND i.id = %s", (invite_id,))
     if row is None:
         raise BusError("not_found", "There is no such open invite.")
     return OpenInvite(*row)

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from bus.db.columns import CLOCK, TIME, id_column, length, metadata, one_of
+from bus.db.columns import CLOCK_TIMESTAMP, TIMESTAMPTZ, id_column, length_check, metadata, one_of_check
 from bus.rules.enums import PROCESS_KINDS
 
 JOB_OUTCOMES = ("running", "ok", "failed", "alarm")
@@ -12,16 +12,16 @@ job_run = sa.Table(
     metadata,
     id_column(),
     sa.Column("name", sa.Text, nullable=False),
-    sa.Column("started_at", TIME, nullable=False, server_default=CLOCK),
-    sa.Column("finished_at", TIME),
+    sa.Column("started_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.Column("finished_at", TIMESTAMPTZ),
     sa.Column("outcome", sa.Text, nullable=False, server_default=sa.text("'running'")),
     sa.Column("counts", JSONB, nullable=False, server_default=sa.text("'{}'")),
     sa.Column("error", sa.Text),
     # The handle of the operator who asked for this run, if one did.
     sa.Column("asked_by", sa.Text),
-    sa.CheckConstraint(one_of("outcome", JOB_OUTCOMES), "outcome"),
+    sa.CheckConstraint(one_of_check("outcome", JOB_OUTCOMES), "outcome"),
     sa.CheckConstraint("(outcome = 'running') = (finished_at IS NULL)", "finished"),
-    sa.CheckConstraint(length("name", 64), "name"),
+    sa.CheckConstraint(length_check("name", 64), "name"),
 )
 sa.Index(None, job_run.c.name, job_run.c.id)
 
@@ -32,8 +32,8 @@ job = sa.Table(
     sa.Column("about", sa.Text, nullable=False),
     sa.Column("every_seconds", sa.Double, nullable=False),
     sa.Column("rest_seconds", sa.Double, nullable=False),
-    sa.Column("seen_at", TIME, nullable=False, server_default=CLOCK),
-    sa.CheckConstraint(length("name", 64), "name"),
+    sa.Column("seen_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.CheckConstraint(length_check("name", 64), "name"),
     comment="What jobs the workers have, as they say themselves; the web cannot ask them.",
 )
 
@@ -42,7 +42,7 @@ job_request = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("asked_by", sa.Text, nullable=False),
-    sa.Column("asked_at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("asked_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     comment="Runs that an operator asked for and no worker has begun. One for each job, however often it is asked.",
 )
 
@@ -54,13 +54,13 @@ process = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
-    sa.Column("started_at", TIME, nullable=False),
-    sa.Column("seen_at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("started_at", TIMESTAMPTZ, nullable=False),
+    sa.Column("seen_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     sa.Column("settings", JSONB, nullable=False),
     sa.Column("figures", JSONB, nullable=False),
-    sa.CheckConstraint(one_of("kind", PROCESS_KINDS), "kind"),
-    sa.CheckConstraint(length("id", 64), "id"),
-    sa.CheckConstraint(length("host", 255), "host"),
+    sa.CheckConstraint(one_of_check("kind", PROCESS_KINDS), "kind"),
+    sa.CheckConstraint(length_check("id", 64), "id"),
+    sa.CheckConstraint(length_check("host", 255), "host"),
     # Written every few seconds: a new version of the row finds room beside the old one.
     postgresql_with={"fillfactor": 50},
     comment="Processes of the service, each written by itself; one that was not seen for a minute is gone.",
@@ -70,7 +70,7 @@ service_sample = sa.Table(
     "service_sample",
     metadata,
     id_column(),
-    sa.Column("at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     # What the clocks of all projects said together; less after a purge.
     sa.Column("standing", sa.BigInteger, nullable=False),
     sa.Column("written", sa.BigInteger, nullable=False),

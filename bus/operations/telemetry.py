@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from bus import __version__
 from bus.config.settings import SettingError
-from bus.operations.logs import belongs_to
+from bus.operations.logs import log_context
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
     from sentry_sdk.types import Event, Hint
 
-_HOW = "Install llm-bus[observe], or leave the variable out."
-_FLUSH_SECONDS = 2.0
+_INSTALL_HINT = "Install llm-bus[observe], or leave the variable out."
+_FLUSH_TIMEOUT_SECONDS = 2.0
 # What an event may hold; what is not named here is not sent.
-_KEPT = frozenset(
+_ALLOWED_EVENT_FIELDS = frozenset(
     {"event_id", "timestamp", "level", "logger", "platform", "release", "environment", "exception", "logentry", "sdk"}
 )
-_KEPT_OF_FRAME = frozenset(
+_ALLOWED_FRAME_FIELDS = frozenset(
     {"filename", "abs_path", "function", "module", "lineno", "pre_context", "context_line", "post_context", "in_app"}
 )
 
 _tracer: "Tracer | None" = None
 
 
-def start(kind: str, env: Mapping[str, str]) -> None:
+def start_telemetry(process_kind: str, env: Mapping[str, str]) -> None:
     """Begin to send what the settings ask for: SENTRY_DSN, OTEL_EXPORTER_OTLP_ENDPOINT; call it once, at the start.
 
     Args:
@@ -42,9 +42,9 @@ def start(kind: str, env: Mapping[str, str]) -> None:
     """
     dsn = env.get("SENTRY_DSN", "").strip()
     if dsn:
-        _start_sentry(kind, dsn)
+        _start_sentry(process_kind, dsn)
     if env.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
-        _start_traces(kind)
+        _start_tracing(process_kind)
 
 
 def is_tracing() -> bool:
@@ -52,7 +52,7 @@ def is_tracing() -> bool:
     return _tracer is not None
 
 
-def span(name: str, seconds: float, **attributes: str | int) -> None:
+def record_span(name: str, seconds: float, **attributes: str | int) -> None:
     """Note something that has just ended, as a span; costs nothing where no traces are sent.
 
     Args:
@@ -64,7 +64,7 @@ def span(name: str, seconds: float, **attributes: str | int) -> None:
     from opentelemetry.trace import SpanKind
 
     now = time.time_ns()
-    about = belongs_to.get()
+    about = log_context.get()
     noted = _tracer.start_span(
         name,
         kind=SpanKind.SERVER,
@@ -74,13 +74,13 @@ def span(name: str, seconds: float, **attributes: str | int) -> None:
     noted.end(now)
 
 
-def _start_sentry(kind: str, dsn: str) -> None:
+def _start_sentry(process_kind: str, dsn: str) -> None:
     try:
         import sentry_sdk
         from sentry_sdk.integrations.logging import LoggingIntegration
         from sentry_sdk.utils import BadDsn
     except ImportError:
-        raise SettingError(f"SENTRY_DSN is set and the package sentry-sdk is not installed. {_HOW}") from None
+        raise SettingError(f"SENTRY_DSN is set and the package sentry-sdk is not installed. {_INSTALL_HINT}") from None
     try:
         sentry_sdk.init(
             dsn,
@@ -94,18 +94,18 @@ def _start_sentry(kind: str, dsn: str) -> None:
             include_local_variables=False,
             auto_session_tracking=False,
             send_client_reports=False,
-            before_send=lambda event, hint: _scrub(kind, event, hint),
+            before_send=lambda event, hint: _scrub_event(process_kind, event, hint),
         )
     except BadDsn:
         raise SettingError("SENTRY_DSN must look like https://KEY@HOST/PROJECT.") from None
-    atexit.register(sentry_sdk.flush, _FLUSH_SECONDS)
+    atexit.register(sentry_sdk.flush, _FLUSH_TIMEOUT_SECONDS)
 
 
-def _scrub(kind: str, event: "Event", _hint: "Hint") -> "Event":
+def _scrub_event(process_kind: str, event: "Event", _hint: "Hint") -> "Event":
     """An event with our own words only."""
-    kept: dict[str, Any] = {name: value for name, value in event.items() if name in _KEPT}
-    about = belongs_to.get()
-    kept["tags"] = {"kind": kind, **({about[0]: about[1]} if about else {})}
+    kept: dict[str, Any] = {name: value for name, value in event.items() if name in _ALLOWED_EVENT_FIELDS}
+    about = log_context.get()
+    kept["tags"] = {"kind": process_kind, **({about[0]: about[1]} if about else {})}
     if "logentry" in kept:
         # The words of the message without the values in it.
         kept["logentry"] = {"message": kept["logentry"].get("message", "")}
@@ -113,12 +113,12 @@ def _scrub(kind: str, event: "Event", _hint: "Hint") -> "Event":
         one.pop("value", None)
         one.pop("mechanism", None)
         for frame in (one.get("stacktrace") or {}).get("frames", []):
-            for name in frame.keys() - _KEPT_OF_FRAME:
+            for name in frame.keys() - _ALLOWED_FRAME_FIELDS:
                 del frame[name]
     return kept  # type: ignore[return-value]
 
 
-def _start_traces(kind: str) -> None:
+def _start_tracing(process_kind: str) -> None:
     global _tracer
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -128,10 +128,10 @@ def _start_traces(kind: str) -> None:
     except ImportError:
         raise SettingError(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set and the packages opentelemetry-sdk and "
-            f"opentelemetry-exporter-otlp-proto-http are not installed. {_HOW}"
+            f"opentelemetry-exporter-otlp-proto-http are not installed. {_INSTALL_HINT}"
         ) from None
     provider = TracerProvider(
-        resource=Resource.create({"service.name": f"llm-bus-{kind}", "service.version": __version__})
+        resource=Resource.create({"service.name": f"llm-bus-{process_kind}", "service.version": __version__})
     )
     # Where to, how often and with which headers: the standard variables, which the exporter reads itself.
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

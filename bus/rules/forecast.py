@@ -2,11 +2,11 @@
 
 from datetime import date, timedelta
 
-FARTHEST_DAYS = 3650
+MAX_FORECAST_DAYS = 3650
 """Beyond it nothing is foretold."""
 
 
-def lasts_until(balance: int, used: int, days: int, today: date) -> date | None:
+def forecast_exhaustion_date(balance: int, used: int, days: int, today: date) -> date | None:
     """The day on which a balance reaches zero, if as much is used each day as was on average.
 
     Args:
@@ -20,4 +20,4 @@ def lasts_until(balance: int, used: int, days: int, today: date) -> date | None:
     if balance <= 0 or used <= 0:
         return None
     left = balance * days // used
-    return None if left > FARTHEST_DAYS else today + timedelta(days=left)
+    return None if left > MAX_FORECAST_DAYS else today + timedelta(days=left)

@@ -12,11 +12,13 @@ Holder = TypeVar("Holder", bound=Hashable)
 
 
 # A verdict on two globs takes some 150 us and never changes.
-_VERDICTS = 100_000
-EFFORT = 200
+_OVERLAP_CACHE_SIZE = 100_000
+MAX_UNCACHED_COMPARISONS = 200
 
 
-def contended(leases: Sequence[tuple[Key, str, str, Holder]], *, effort: int = EFFORT) -> dict[Key, list[Key]]:
+def find_contention(
+    leases: Sequence[tuple[Key, str, str, Holder]], *, max_uncached_comparisons: int = MAX_UNCACHED_COMPARISONS
+) -> dict[Key, list[Key]]:
     """For each lease that contends with another's: the keys of those, in the order of `leases`.
 
     Args:
@@ -26,14 +28,14 @@ def contended(leases: Sequence[tuple[Key, str, str, Holder]], *, effort: int = E
             Only many globs under one directory come that far.
     """
     found: dict[Key, list[Key]] = {}
-    spent = _overlap.cache_info().misses + effort
-    for first, second in _near(leases):
+    spent = _overlaps.cache_info().misses + max_uncached_comparisons
+    for first, second in _iterate_candidate_pairs(leases):
         (key, surface, mode, holder), (other_key, other_surface, other_mode, other) = leases[first], leases[second]
-        if holder == other or not surfaces.contends(mode, other_mode):
+        if holder == other or not surfaces.modes_contend(mode, other_mode):
             continue
-        if _overlap.cache_info().misses >= spent:
+        if _overlaps.cache_info().misses >= spent:
             break
-        if not _overlap(*sorted((surface, other_surface))):
+        if not _overlaps(*sorted((surface, other_surface))):
             continue
         found.setdefault(key, []).append(other_key)
         found.setdefault(other_key, []).append(key)
@@ -41,16 +43,16 @@ def contended(leases: Sequence[tuple[Key, str, str, Holder]], *, effort: int = E
     return {key: sorted(others, key=order.__getitem__) for key, others in found.items()}
 
 
-@functools.lru_cache(_VERDICTS)
-def _overlap(first: str, second: str) -> bool:
-    return surfaces.overlap(first, second)
+@functools.lru_cache(_OVERLAP_CACHE_SIZE)
+def _overlaps(first: str, second: str) -> bool:
+    return surfaces.overlaps(first, second)
 
 
-def _near(leases: Sequence[tuple[Key, str, str, Holder]]) -> Iterator[tuple[int, int]]:
+def _iterate_candidate_pairs(leases: Sequence[tuple[Key, str, str, Holder]]) -> Iterator[tuple[int, int]]:
     """Pairs whose prefixes are equal or one above the other, each once: all that overlap are among them."""
     by_prefix: dict[str, list[int]] = defaultdict(list)
     for place, (_, surface, _, _) in enumerate(leases):
-        by_prefix[surfaces.prefix(surface)].append(place)
+        by_prefix[surfaces.literal_prefix(surface)].append(place)
     for prefix, places in by_prefix.items():
         for position, place in enumerate(places):
             for other in places[position + 1 :]:

@@ -6,16 +6,16 @@ from itertools import accumulate
 from math import floor
 
 
-def rounded(seconds: str) -> str:
+def rounded_seconds_sql(seconds_sql: str) -> str:
     """SQL for a length of time as a numeric, from SQL for its seconds: to the millisecond below a second, to three
     digits above. There are few enough such values to count each, whatever the number of lengths."""
     return (
-        f"(CASE WHEN {seconds} < 1 THEN round(({seconds})::numeric, 3)"
-        f" ELSE round(({seconds})::numeric, 2 - floor(log({seconds}))::integer) END)"
+        f"(CASE WHEN {seconds_sql} < 1 THEN round(({seconds_sql})::numeric, 3)"
+        f" ELSE round(({seconds_sql})::numeric, 2 - floor(log({seconds_sql}))::integer) END)"
     )
 
 
-def quantiles(counts: Mapping[float, int], parts: Sequence[float]) -> tuple[float | None, ...]:
+def compute_quantiles(counts: Mapping[float, int], fractions: Sequence[float]) -> tuple[float | None, ...]:
     """The values below which each of `parts` of all lie, interpolated between neighbours as percentile_cont does.
 
     Args:
@@ -27,9 +27,9 @@ def quantiles(counts: Mapping[float, int], parts: Sequence[float]) -> tuple[floa
     values = sorted(counts)
     upto = list(accumulate(counts[value] for value in values))
     if not upto or not upto[-1]:
-        return (None,) * len(parts)
+        return (None,) * len(fractions)
     found = []
-    for part in parts:
+    for part in fractions:
         position = part * (upto[-1] - 1)
         lower = floor(position)
         below = values[bisect_right(upto, lower)]

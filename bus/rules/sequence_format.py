@@ -1,7 +1,7 @@
 """How a claimed number is shown."""
 
 
-def formatted(prefix: str, pad: int, number: int) -> str:
+def format_number(prefix: str, pad: int, number: int) -> str:
     """Show a claimed number as people write it: `formatted("ADR-", 4, 7)` is `ADR-0007`.
 
     Args:

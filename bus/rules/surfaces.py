@@ -29,28 +29,28 @@ from operator import or_
 
 from bus.errors import InvalidArgument
 
-MOST_CHARACTERS = 200
-MOST_ALTERNATIVES = 64
-DEEPEST_BRACES = 8
+MAX_LENGTH = 200
+MAX_ALTERNATIVES = 64
+MAX_BRACE_DEPTH = 8
 
 # A class is its sorted, disjoint, inclusive ranges of code points. Every other token is text: '/' ends a
 # segment, '*', '?' and '**' are wildcards, which no surface can hold literally, and the rest is a character.
-Ranges = tuple[tuple[int, int], ...]
-Token = str | Ranges
-_TREE = "**"
+CodePointRanges = tuple[tuple[int, int], ...]
+PatternToken = str | CodePointRanges
+_DOUBLE_STAR = "**"
 _STAR = "*"
-_ANY = "?"
-_END = "/"
+_ANY_CHARACTER = "?"
+_SEGMENT_END = "/"
 
 # Controls, bidi controls and separators of lines, surrogates.
-_REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORBIDDEN_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DRIVE_OR_HOME = re.compile(r"[A-Za-z]:(?:/|$)|~(?:/|$)")
-_BRACES = re.compile(r"[{}]")
+_BRACE = re.compile(r"[{}]")
 # A ']' that comes first is a member; a '[' that nothing closes is just a character, as in '[]' and '[!]'.
-_CLASS = r"\[!?+[^/][^\]/]*\]"
-_WILD = re.compile(rf"[*?]|{_CLASS}")
-_WITH_CLASSES = re.compile(rf"{_CLASS}|\*+|.")
-_WITHOUT_CLASSES = re.compile(r"\*+|.")
+_CLASS_PATTERN = r"\[!?+[^/][^\]/]*\]"
+_WILDCARD_OR_CLASS = re.compile(rf"[*?]|{_CLASS_PATTERN}")
+_TOKEN_WITH_CLASSES = re.compile(rf"{_CLASS_PATTERN}|\*+|.")
+_TOKEN_WITHOUT_CLASSES = re.compile(r"\*+|.")
 
 
 def normalise(surface: str) -> str:
@@ -64,30 +64,30 @@ def normalise(surface: str) -> str:
         InvalidArgument: empty, too long, absolute, leaves the repository, holds a backslash or a character
             that cannot be in a name, or its braces are unbalanced, too deep or stand for too many paths.
     """
-    if len(surface) > 4 * MOST_CHARACTERS:
-        raise _too_long()
-    if found := _REFUSED.search(surface):
+    if len(surface) > 4 * MAX_LENGTH:
+        raise _too_long_error()
+    if found := _FORBIDDEN_CHARACTER.search(surface):
         raise InvalidArgument(f"surface holds a character that is refused (U+{ord(found[0]):04X}); remove it.")
     if "\\" in surface:
         raise InvalidArgument("surface holds a backslash; use '/' between segments.")
     if not surface:
         raise InvalidArgument("surface is empty; send a path such as 'src/api', or '.' for the whole repository.")
     # What is left is judged, not what was sent, so that it passes again: './~/a' is no better than '~/a'.
-    surface = _path(surface)
+    surface = _normalise_path(surface)
     if surface != surface.strip():
         raise InvalidArgument("surface begins or ends with white space; remove it.")
-    if len(surface) > MOST_CHARACTERS:
-        raise _too_long()
-    _alternatives(surface)
+    if len(surface) > MAX_LENGTH:
+        raise _too_long_error()
+    _expand_alternatives(surface)
     return surface
 
 
 def is_glob(surface: str) -> bool:
     """Whether a normalised surface is more than one literal path: a wildcard, a class or alternatives."""
-    return prefix(surface) != surface
+    return literal_prefix(surface) != surface
 
 
-def prefix(surface: str) -> str:
+def literal_prefix(surface: str) -> str:
     """The literal directories that a normalised surface begins with; '' if it has none.
 
     All that a surface covers is its prefix or lies under it. So if two surfaces overlap, their prefixes are
@@ -97,38 +97,38 @@ def prefix(surface: str) -> str:
         The segments before the first that holds a wildcard, a class or alternatives; for a literal path,
         the path.
     """
-    wild = _WILD.search(surface)
+    wild = _WILDCARD_OR_CLASS.search(surface)
     ends = [wild.start()] if wild else []
-    choice = _choice(surface)
+    choice = _find_alternatives_start(surface)
     if choice is not None:
         ends.append(choice)
     return surface[: min(ends)].rpartition("/")[0] if ends else surface
 
 
-def overlap(a: str, b: str) -> bool:
+def overlaps(a: str, b: str) -> bool:
     """Whether some path is covered by both of two normalised surfaces; symmetric, and exact."""
-    above, below = prefix(a), prefix(b)
-    if not (_covers(above, below) or _covers(below, above)):
+    above, below = literal_prefix(a), literal_prefix(b)
+    if not (_is_same_or_under(above, below) or _is_same_or_under(below, above)):
         return False
     if above == a and below == b:
         return True
-    return _meet(_graph(a), _row(b))
+    return _intersects(_build_token_graph(a), _build_position_masks(b))
 
 
-def contends(mode_a: str, mode_b: str) -> bool:
+def modes_contend(mode_a: str, mode_b: str) -> bool:
     """Whether leases of these modes on overlapping surfaces are in each other's way: unless both share."""
     return not (mode_a == "shared" and mode_b == "shared")
 
 
-def _too_long() -> InvalidArgument:
-    return InvalidArgument(f"surface has too many characters; send at most {MOST_CHARACTERS}.")
+def _too_long_error() -> InvalidArgument:
+    return InvalidArgument(f"surface has too many characters; send at most {MAX_LENGTH}.")
 
 
-def _covers(directory: str, path: str) -> bool:
+def _is_same_or_under(directory: str, path: str) -> bool:
     return not directory or path == directory or path.startswith(directory + "/")
 
 
-def _path(text: str) -> str:
+def _normalise_path(text: str) -> str:
     """One path or pattern without what says nothing; '' can't come out, and '.' comes out as '**'."""
     segments = [segment for segment in unicodedata.normalize("NFC", text).split("/") if segment not in ("", ".")]
     path = "/".join(segments) or "**"
@@ -139,26 +139,26 @@ def _path(text: str) -> str:
     return path
 
 
-def _alternatives(surface: str) -> list[str]:
+def _expand_alternatives(surface: str) -> list[str]:
     """The paths and patterns without alternatives that a surface stands for, each in its one spelling."""
     if "{" not in surface and "}" not in surface:
         return [surface]
     depth = 0
-    for brace in _BRACES.findall(surface):
+    for brace in _BRACE.findall(surface):
         depth += 1 if brace == "{" else -1
         if depth < 0:
             break
-        if depth > DEEPEST_BRACES:
-            raise InvalidArgument(f"surface has braces in braces; nest at most {DEEPEST_BRACES}.")
+        if depth > MAX_BRACE_DEPTH:
+            raise InvalidArgument(f"surface has braces in braces; nest at most {MAX_BRACE_DEPTH}.")
     if depth:
         raise InvalidArgument("surface has a brace without its partner; close every '{' with a '}'.")
-    expanded = _expanded(surface)
+    expanded = _expand_braces(surface)
     if "" in expanded:
         raise InvalidArgument("surface has an empty alternative; use '.' for the whole repository.")
-    return list(dict.fromkeys(map(_path, expanded)))
+    return list(dict.fromkeys(map(_normalise_path, expanded)))
 
 
-def _choice(text: str) -> int | None:
+def _find_alternatives_start(text: str) -> int | None:
     """Where the first brace stands that holds alternatives; one without a comma is literal."""
     opened: list[int] = []
     found: int | None = None
@@ -172,9 +172,9 @@ def _choice(text: str) -> int | None:
     return found
 
 
-def _expanded(text: str) -> list[str]:
+def _expand_braces(text: str) -> list[str]:
     """The text once for each choice among its alternatives; its braces are balanced."""
-    start = _choice(text)
+    start = _find_alternatives_start(text)
     if start is None:
         return [text]
     cuts, depth, at = [start], 1, start
@@ -186,27 +186,27 @@ def _expanded(text: str) -> list[str]:
             depth -= 1
         if not depth or (depth == 1 and text[at] == ","):
             cuts.append(at)
-    heads = [text[:start] + inner for left, right in pairwise(cuts) for inner in _expanded(text[left + 1 : right])]
-    tails = _expanded(text[at + 1 :])
+    heads = [text[:start] + inner for left, right in pairwise(cuts) for inner in _expand_braces(text[left + 1 : right])]
+    tails = _expand_braces(text[at + 1 :])
     # Counted before they are made, since their number is exponential in the length of the text.
-    if len(heads) * len(tails) > MOST_ALTERNATIVES:
-        raise InvalidArgument(f"surface stands for too many paths; use at most {MOST_ALTERNATIVES} alternatives.")
+    if len(heads) * len(tails) > MAX_ALTERNATIVES:
+        raise InvalidArgument(f"surface stands for too many paths; use at most {MAX_ALTERNATIVES} alternatives.")
     return [head + tail for head in heads for tail in tails]
 
 
-def _read(surface: str) -> list[tuple[Token, ...]]:
+def _tokenise(surface: str) -> list[tuple[PatternToken, ...]]:
     """All that a surface stands for, as tokens, without repetitions."""
-    found: dict[tuple[Token, ...], None] = {}
-    for path in _alternatives(surface):
-        found[_tokens(path, _WITHOUT_CLASSES)] = None
+    found: dict[tuple[PatternToken, ...], None] = {}
+    for path in _expand_alternatives(surface):
+        found[_tokenise_path(path, _TOKEN_WITHOUT_CLASSES)] = None
         if "[" in path:
-            tokens = _tokens(path, _WITH_CLASSES)
+            tokens = _tokenise_path(path, _TOKEN_WITH_CLASSES)
             if () not in tokens:  # a class of reversed ranges only, such as [z-a], matches nothing
                 found[tokens] = None
     return list(found)
 
 
-def _tokens(path: str, pattern: re.Pattern[str]) -> tuple[Token, ...]:
+def _tokenise_path(path: str, pattern: re.Pattern[str]) -> tuple[PatternToken, ...]:
     """One path or pattern as tokens.
 
     Each segment ends with '/'; '**' takes whole segments with theirs. A literal path gets a '**' behind it,
@@ -215,28 +215,28 @@ def _tokens(path: str, pattern: re.Pattern[str]) -> tuple[Token, ...]:
     Args:
         pattern: cuts a segment into tokens, with brackets as classes or literal.
     """
-    tokens: list[Token] = []
+    tokens: list[PatternToken] = []
     literal = True
     for segment in path.split("/"):
-        if segment == _TREE:
+        if segment == _DOUBLE_STAR:
             literal = False
-            if tokens[-1:] != [_TREE]:
-                tokens.append(_TREE)
+            if tokens[-1:] != [_DOUBLE_STAR]:
+                tokens.append(_DOUBLE_STAR)
             continue
         texts = pattern.findall(segment)
         literal = literal and "*" not in segment and "?" not in segment and len(texts) == len(segment)
-        tokens += [text if len(text) == 1 else _token(text) for text in texts]
-        tokens.append(_END)
+        tokens += [text if len(text) == 1 else _parse_token(text) for text in texts]
+        tokens.append(_SEGMENT_END)
     if literal:
-        tokens.append(_TREE)
+        tokens.append(_DOUBLE_STAR)
     return tuple(tokens)
 
 
-def _token(text: str) -> Token:
-    return _STAR if text[0] == "*" else _ranges(text[1:-1])
+def _parse_token(text: str) -> PatternToken:
+    return _STAR if text[0] == "*" else _parse_class(text[1:-1])
 
 
-def _ranges(members: str) -> Ranges:
+def _parse_class(members: str) -> CodePointRanges:
     """What a class matches. Never '/': a class stays within its segment, like every wildcard."""
     slash = (ord("/"), ord("/"))
     listed: list[tuple[int, int]] = []
@@ -250,10 +250,10 @@ def _ranges(members: str) -> Ranges:
         at += 1
         if low <= high:
             listed.append((low, high))
-    return _without([*listed, slash], [(0, 0x10FFFF)]) if negated else _without([slash], listed)
+    return _subtract_ranges([*listed, slash], [(0, 0x10FFFF)]) if negated else _subtract_ranges([slash], listed)
 
 
-def _without(holes: list[tuple[int, int]], ranges: list[tuple[int, int]]) -> Ranges:
+def _subtract_ranges(holes: list[tuple[int, int]], ranges: list[tuple[int, int]]) -> CodePointRanges:
     """The ranges sorted and disjoint, with the holes cut out."""
     kept: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
@@ -269,7 +269,7 @@ def _without(holes: list[tuple[int, int]], ranges: list[tuple[int, int]]) -> Ran
     return tuple(kept)
 
 
-def _share(a: Token, b: Token) -> bool:
+def _share_character(a: PatternToken, b: PatternToken) -> bool:
     """Whether some character is matched by both; each is a class or a character."""
     one = ((ord(a), ord(a)),) if isinstance(a, str) else a
     two = ((ord(b), ord(b)),) if isinstance(b, str) else b
@@ -277,7 +277,7 @@ def _share(a: Token, b: Token) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Graph:
+class _TokenGraph:
     """A surface as the left side of _meet().
 
     Attributes:
@@ -287,19 +287,19 @@ class _Graph:
         nodes: how many nodes there are.
     """
 
-    edges: tuple[tuple[int, Token, int], ...]
+    edges: tuple[tuple[int, PatternToken, int], ...]
     finals: tuple[int, ...]
-    nodes: int
+    node_count: int
 
 
 @lru_cache(maxsize=512)
-def _graph(surface: str) -> _Graph:
+def _build_token_graph(surface: str) -> _TokenGraph:
     """The graph of a surface: minimal, more or less."""
     # Every distinct rest of an alternative gets a number: that of its first token and of the rest behind it.
     # The empty rest is 0, and a rest has a smaller number than those that it is the rest of.
-    rests: dict[tuple[Token, int], int] = {}
+    rests: dict[tuple[PatternToken, int], int] = {}
     heads: set[int] = set()
-    for tokens in _read(surface):
+    for tokens in _tokenise(surface):
         rest = 0
         for token in reversed(tokens):
             rest = rests.setdefault((token, rest), len(rests) + 1)
@@ -311,10 +311,10 @@ def _graph(surface: str) -> _Graph:
     start = frozenset(heads)
     numbers = {start: 0}
     todo = [(-max(start), 0, start)]
-    edges: list[tuple[int, Token, int]] = []
+    edges: list[tuple[int, PatternToken, int]] = []
     while todo:
         _, number, node = heapq.heappop(todo)
-        steps: defaultdict[Token, set[int]] = defaultdict(set)
+        steps: defaultdict[PatternToken, set[int]] = defaultdict(set)
         for rest in node:
             if rest:
                 token, behind = parts[rest - 1]
@@ -326,11 +326,11 @@ def _graph(surface: str) -> _Graph:
                 heapq.heappush(todo, (-max(target), numbers[target], target))
             edges.append((number, token, numbers[target]))
     finals = tuple(number for node, number in numbers.items() if 0 in node)
-    return _Graph(tuple(edges), finals, len(numbers))
+    return _TokenGraph(tuple(edges), finals, len(numbers))
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _PositionMasks:
     """A surface as the right side of _meet(): sets of positions, as bits.
 
     A position stands before its token. A '**' has two: one between segments, and next to it one inside a
@@ -351,57 +351,57 @@ class _Row:
     guards: int
     slashes: int
     stars: int
-    trees: int
-    insides: int
-    bounds: int
-    chars: int
-    singles: dict[Token, int]
-    classes: tuple[Token, ...]
+    double_stars: int
+    double_star_insides: int
+    segment_bounds: int
+    characters: int
+    singles: dict[PatternToken, int]
+    classes: tuple[PatternToken, ...]
 
 
 # The worst surface takes some 250 KB here, a usual one a few: hence fewer than of graphs.
 @lru_cache(maxsize=256)
-def _row(surface: str) -> _Row:
+def _build_position_masks(surface: str) -> _PositionMasks:
     starts: list[int] = []
     ends: list[int] = []
     guards: list[int] = []
     bounds: list[int] = []
-    positions: defaultdict[Token, list[int]] = defaultdict(list)
+    positions: defaultdict[PatternToken, list[int]] = defaultdict(list)
     at = 0
-    for tokens in _read(surface):
+    for tokens in _tokenise(surface):
         starts.append(at)
         bounds.append(at)
         for token in tokens:
             positions[token].append(at)
             at += 1
-            if token == _TREE:
+            if token == _DOUBLE_STAR:
                 at += 1
                 bounds.append(at)
-            elif token == _END:
+            elif token == _SEGMENT_END:
                 bounds.append(at)
         ends.append(at)
         guards.append(at + 1)
         at += 2
-    trees = _bits(positions.pop(_TREE, []))
-    stars = _bits(positions.pop(_STAR, []))
-    slashes = _bits(positions.pop(_END, []))
-    singles = {token: _bits(held) for token, held in positions.items()}
-    return _Row(
-        starts=_bits(starts),
-        ends=_bits(ends),
-        guards=_bits(guards),
+    trees = _to_bitmask(positions.pop(_DOUBLE_STAR, []))
+    stars = _to_bitmask(positions.pop(_STAR, []))
+    slashes = _to_bitmask(positions.pop(_SEGMENT_END, []))
+    singles = {token: _to_bitmask(held) for token, held in positions.items()}
+    return _PositionMasks(
+        starts=_to_bitmask(starts),
+        ends=_to_bitmask(ends),
+        guards=_to_bitmask(guards),
         slashes=slashes,
         stars=stars,
-        trees=trees,
-        insides=trees << 1,
-        bounds=_bits(bounds),
-        chars=reduce(or_, singles.values(), stars),
+        double_stars=trees,
+        double_star_insides=trees << 1,
+        segment_bounds=_to_bitmask(bounds),
+        characters=reduce(or_, singles.values(), stars),
         singles=singles,
         classes=tuple(token for token in singles if isinstance(token, tuple)),
     )
 
 
-def _bits(positions: list[int]) -> int:
+def _to_bitmask(positions: list[int]) -> int:
     # Through bytes: or-ing bits into an int copies it each time, which is quadratic.
     row = bytearray(positions[-1] // 8 + 1 if positions else 0)
     for at in positions:
@@ -409,63 +409,63 @@ def _bits(positions: list[int]) -> int:
     return int.from_bytes(row, "little")
 
 
-def _meet(graph: _Graph, row: _Row) -> bool:
+def _intersects(graph: _TokenGraph, masks: _PositionMasks) -> bool:
     """Whether some path is spelt by both: the product of the two automata, a node of the graph at a time.
 
     A segment that both could take empty they could also take as any character, so wildcards need not be
     kept from matching the empty segment; and every segment can be matched, since tokens that take no
     character were left out.
     """
-    reached = [0] * graph.nodes
-    reached[0] = row.starts
-    takers: dict[Token, int] = {}
+    reached = [0] * graph.node_count
+    reached[0] = masks.starts
+    takers: dict[PatternToken, int] = {}
     for source, token, target in graph.edges:
         at = reached[source]
         if not at:
             continue
-        if token == _TREE:
+        if token == _DOUBLE_STAR:
             # Any number of whole segments: on to every bound behind the first, within each alternative.
             # Below its guard, guard minus bits is minus the bits, which keeps the lowest and sets all above.
-            at &= row.bounds
-            at = (at | (row.guards - at)) & row.bounds
+            at &= masks.segment_bounds
+            at = (at | (masks.guards - at)) & masks.segment_bounds
         else:
             # A '**' and then a '*' of the row may take nothing. Neither can stand next to its like.
-            at |= (at & row.trees) << 2
+            at |= (at & masks.double_stars) << 2
             if token == _STAR:
                 # On to every position up to the end of the segment, by the same subtraction: its slash is
                 # the guard, and one that was borrowed from was reached.
-                chars = at & row.chars
-                left = row.slashes - chars
-                trees = at & row.trees
-                at = at | (left & row.chars) | (row.slashes & ~left) | (trees << 1)
+                chars = at & masks.characters
+                left = masks.slashes - chars
+                trees = at & masks.double_stars
+                at = at | (left & masks.characters) | (masks.slashes & ~left) | (trees << 1)
             else:
-                at |= (at & row.stars) << 1
-                if token == _END:
-                    at = ((at & row.slashes) << 1) | ((at & row.insides) >> 1)
+                at |= (at & masks.stars) << 1
+                if token == _SEGMENT_END:
+                    at = ((at & masks.slashes) << 1) | ((at & masks.double_star_insides) >> 1)
                 else:
                     takes = takers.get(token)
                     if takes is None:
-                        takes = takers[token] = _takers(token, row)
-                    at = (at & (row.stars | row.insides)) | ((at & (takes | row.trees)) << 1)
+                        takes = takers[token] = _find_matching_positions(token, masks)
+                    at = (at & (masks.stars | masks.double_star_insides)) | ((at & (takes | masks.double_stars)) << 1)
         reached[target] |= at
     for final in graph.finals:
         at = reached[final]
-        if (at | (at & row.trees) << 2) & row.ends:
+        if (at | (at & masks.double_stars) << 2) & masks.ends:
             return True
     return False
 
 
-def _takers(token: Token, row: _Row) -> int:
+def _find_matching_positions(token: PatternToken, masks: _PositionMasks) -> int:
     """The positions of the row whose token can take a character that this one takes."""
-    if token == _ANY:
-        return row.chars
-    held = row.singles.get(_ANY, 0)
+    if token == _ANY_CHARACTER:
+        return masks.characters
+    held = masks.singles.get(_ANY_CHARACTER, 0)
     if isinstance(token, str):
-        held |= row.singles.get(token, 0)
-        others: Iterable[Token] = row.classes
+        held |= masks.singles.get(token, 0)
+        others: Iterable[PatternToken] = masks.classes
     else:
-        others = row.singles
+        others = masks.singles
     for other in others:
-        if other != _ANY and _share(token, other):
-            held |= row.singles[other]
+        if other != _ANY_CHARACTER and _share_character(token, other):
+            held |= masks.singles[other]
     return held

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 from bus.errors import BusError
 
 Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
-Verb = Literal["assign", "start", "block", "resolve", "ship", "requeue"]
+Action = Literal["assign", "start", "block", "resolve", "ship", "requeue"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-VERBS: tuple[Verb, ...] = get_args(Verb)
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 # What is not listed is refused. `start` and `resolve` also look at the open blockers; see after().
 TRANSITIONS: Mapping[tuple[str, str], Status] = MappingProxyType(
@@ -27,15 +27,15 @@ TRANSITIONS: Mapping[tuple[str, str], Status] = MappingProxyType(
     }
 )
 
-_START_FIRST = "start it with task_start first."
-_RESOLVE_FIRST = "Task is blocked; resolve its blockers with task_resolve first."
+_START_FIRST_HINT = "start it with task_start first."
+_RESOLVE_FIRST_MESSAGE = "Task is blocked; resolve its blockers with task_resolve first."
 
 # One sentence for each refused pair; a status that answers every verb alike has its sentence under "".
-_REFUSALS: Mapping[tuple[str, str], str] = MappingProxyType(
+_REFUSAL_MESSAGES: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("", "open"): f"Task is open; {_START_FIRST}",
-        ("", "assigned"): f"Task is assigned but not started; {_START_FIRST}",
-        ("", "blocked"): _RESOLVE_FIRST,
+        ("", "open"): f"Task is open; {_START_FIRST_HINT}",
+        ("", "assigned"): f"Task is assigned but not started; {_START_FIRST_HINT}",
+        ("", "blocked"): _RESOLVE_FIRST_MESSAGE,
         ("", "done"): "Task is done; create a new one.",
         ("assign", "in_progress"): "Task is in progress; let its assignee ship it, or create a new one.",
         ("start", "in_progress"): "Task is already in progress; pick another with task_next.",
@@ -44,7 +44,7 @@ _REFUSALS: Mapping[tuple[str, str], str] = MappingProxyType(
 )
 
 
-def after(verb: str, status: str, open_blockers: int = 0) -> str:
+def next_status(action: str, status: str, open_blockers: int = 0) -> str:
     """The status that a verb leads to.
 
     Args:
@@ -58,22 +58,22 @@ def after(verb: str, status: str, open_blockers: int = 0) -> str:
     Raises:
         BusError: wrong_state, with `status`, if the verb does not apply; its message says what to do next.
     """
-    after_ = TRANSITIONS.get((verb, status))
+    after_ = TRANSITIONS.get((action, status))
     if after_ is None:
-        raise BusError("wrong_state", _refusal(verb, status), status=status)
-    if verb == "start" and open_blockers:
+        raise BusError("wrong_state", _refusal_message(action, status), status=status)
+    if action == "start" and open_blockers:
         waits = "1 blocker; resolve it" if open_blockers == 1 else f"{open_blockers} blockers; resolve them"
         raise BusError("wrong_state", f"Task waits for {waits} first or pick another with task_next.", status=status)
-    if verb == "resolve" and open_blockers:
+    if action == "resolve" and open_blockers:
         return status
     return after_
 
 
-def _refusal(verb: str, status: str) -> str:
-    return _REFUSALS.get((verb, status)) or _REFUSALS["", status]
+def _refusal_message(action: str, status: str) -> str:
+    return _REFUSAL_MESSAGES.get((action, status)) or _REFUSAL_MESSAGES["", status]
 
 
-def would_cycle(edges: Mapping[int, Collection[int]], task: int, on: int) -> bool:
+def would_create_cycle(edges: Mapping[int, Collection[int]], task_id: int, blocking_task_id: int) -> bool:
     """Whether `task` waiting for `on` would make a task wait for itself.
 
     Args:
@@ -81,10 +81,10 @@ def would_cycle(edges: Mapping[int, Collection[int]], task: int, on: int) -> boo
             reachable from `on` is read.
     """
     seen: set[int] = set()
-    todo = [on]
+    todo = [blocking_task_id]
     while todo:
         here = todo.pop()
-        if here == task:
+        if here == task_id:
             return True
         if here not in seen:
             seen.add(here)

@@ -16,23 +16,23 @@ RESERVED_HANDLES = frozenset(
     "support system terms www".split()
 )
 
-_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r")
-_HANDLE = re.compile(r"[a-z0-9](-?[a-z0-9])*")
-_SEQUENCE = re.compile(r"[a-z0-9_-]{1,64}")
-_EMAIL_LOCAL = re.compile(r'[^\s@<>()\[\],;:\\"]+')
-_EMAIL_DOMAIN = re.compile(r"localhost|(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W_](?:[\w-]*[^\W_])?")
+_FORBIDDEN_CONTROL_BYTES = bytes(byte for byte in range(32) if byte not in b"\t\n\r")
+_HANDLE_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_SEQUENCE_NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
+_EMAIL_LOCAL_PATTERN = re.compile(r'[^\s@<>()\[\],;:\\"]+')
+_EMAIL_DOMAIN_PATTERN = re.compile(r"localhost|(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W_](?:[\w-]*[^\W_])?")
 
 # Controls, format characters (bidi and zero-width among them), surrogates, line and paragraph separators.
-_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Drawn as nothing, though Unicode files them under letters, marks and symbols.
-_UNSEEN_OTHERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+_INVISIBLE_CHARACTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
     chr(point) for point in range(0xE0100, 0xE01F0)
 }
 # Variation selectors choose between two drawings of one emoji: harmless to show, but no difference in a name.
-_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
+_VARIATION_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
 
 
-def words(value: str, name: str, most: int, least: int = 1) -> str:
+def free_text(value: str, argument: str, max_length: int, min_length: int = 1) -> str:
     r"""Check free text: a body, detail, reason, note, status, subject or title.
 
     Args:
@@ -43,20 +43,20 @@ def words(value: str, name: str, most: int, least: int = 1) -> str:
     Raises:
         InvalidArgument: too short, too long, or a refused character.
     """
-    _sized(value, name, most, least)
+    _check_length(value, argument, max_length, min_length)
     if value.isascii() and value.isprintable():
         return value
     try:
         raw = value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{name} holds half of a surrogate pair; send valid Unicode.") from None
+        raise InvalidArgument(f"{argument} holds half of a surrogate pair; send valid Unicode.") from None
     # In UTF-8 these bytes stand for nothing else, and bytes.translate is 10 times as fast as a regex.
-    if len(raw.translate(None, _CONTROLS)) != len(raw):
-        raise InvalidArgument(f"{name} holds a control character; send plain text with \\n, \\r and \\t at most.")
+    if len(raw.translate(None, _FORBIDDEN_CONTROL_BYTES)) != len(raw):
+        raise InvalidArgument(f"{argument} holds a control character; send plain text with \\n, \\r and \\t at most.")
     return value
 
 
-def name(value: str, argument: str, most: int = 64) -> str:
+def name(value: str, argument: str, max_length: int = 64) -> str:
     """Check a name that others are shown: a lane, a tag, a label, a ref.
 
     Returns:
@@ -67,18 +67,18 @@ def name(value: str, argument: str, most: int = 64) -> str:
             (control, bidi, zero-width, separator of lines, lone surrogate).
     """
     # Normalising may change the length, but never by more than this; so a long text is not worked on.
-    if len(value) > 4 * most:
-        _sized(value, argument, most)
+    if len(value) > 4 * max_length:
+        _check_length(value, argument, max_length)
     if not (value.isascii() and value.isprintable()):
         value = unicodedata.normalize("NFC", value)
         for char in value:
-            if unicodedata.category(char) in _UNSEEN_CATEGORIES or char in _UNSEEN_OTHERS:
+            if unicodedata.category(char) in _INVISIBLE_CATEGORIES or char in _INVISIBLE_CHARACTERS:
                 raise InvalidArgument(
                     f"{argument} holds a character that cannot be seen (U+{ord(char):04X}); remove it."
                 )
-        if value and not value.translate(_SELECTORS):
+        if value and not value.translate(_VARIATION_SELECTORS):
             raise InvalidArgument(f"{argument} holds nothing that can be seen; send a name.")
-    _sized(value, argument, most)
+    _check_length(value, argument, max_length)
     if value != value.strip():
         raise InvalidArgument(f"{argument} begins or ends with white space; remove it.")
     return value
@@ -95,7 +95,7 @@ def label(value: str, argument: str) -> str:
     return name(value, argument)
 
 
-def qualified(value: str, argument: str) -> tuple[str | None, str]:
+def qualified_name(value: str, argument: str) -> tuple[str | None, str]:
     """Read how one participant addresses another: 'label', or 'handle/label' of at most 129 characters.
 
     Returns:
@@ -108,18 +108,18 @@ def qualified(value: str, argument: str) -> tuple[str | None, str]:
     before, slash, rest = value.partition("/")
     if not slash:
         return None, label(value, argument)
-    if "/" in rest or not rest or not _is_handle(before):
+    if "/" in rest or not rest or not _is_well_formed_handle(before):
         raise InvalidArgument(f"{argument} must be 'label' or 'handle/label', with the handle in lower case.")
     return before, label(rest, argument)
 
 
-def label_key(label: str) -> str:
+def label_key(value: str) -> str:
     """The key under which two labels are the same name: folded case, NFKC, without variation selectors.
 
     Folding twice is Unicode's definition of a compatibility caseless match (D146): compatibility forms such
     as the Kelvin sign or a small capital fold only after they have been replaced.
     """
-    folded = unicodedata.normalize("NFD", label.translate(_SELECTORS)).casefold()
+    folded = unicodedata.normalize("NFD", value.translate(_VARIATION_SELECTORS)).casefold()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", folded).casefold())
 
 
@@ -129,7 +129,7 @@ def handle(value: str, argument: str) -> str:
     Raises:
         InvalidArgument: malformed, or a word that the service keeps for itself (RESERVED_HANDLES).
     """
-    if not _is_handle(value):
+    if not _is_well_formed_handle(value):
         raise InvalidArgument(
             f"{argument} must be 1 to 64 of a-z and 0-9, with single hyphens inside, such as 'ada-l'."
         )
@@ -152,34 +152,34 @@ def email(value: str, argument: str) -> str:
     domain = domain.lower()
     address = f"{local}@{domain}"
     # Lower case can be longer in a few scripts, hence the length once more.
-    if len(address) > 254 or not (_EMAIL_LOCAL.fullmatch(local) and _EMAIL_DOMAIN.fullmatch(domain)):
+    if len(address) > 254 or not (_EMAIL_LOCAL_PATTERN.fullmatch(local) and _EMAIL_DOMAIN_PATTERN.fullmatch(domain)):
         raise InvalidArgument(f"{argument} must be an e-mail address such as ada@example.org.")
     return address
 
 
-def sequence(value: str, argument: str = "sequence") -> str:
+def sequence_name(value: str, argument: str = "sequence") -> str:
     """Check the name of a sequence of numbers: `^[a-z0-9_-]{1,64}$`.
 
     Raises:
         InvalidArgument: anything else.
     """
-    if not _SEQUENCE.fullmatch(value):
+    if not _SEQUENCE_NAME_PATTERN.fullmatch(value):
         raise InvalidArgument(f"{argument} must be 1 to 64 of a-z, 0-9, '_' and '-', such as 'adr'.")
     return value
 
 
-def integer(value: int, argument: str, least: int, most: int) -> int:
+def integer(value: int, argument: str, minimum: int, maximum: int) -> int:
     """Check that a whole number lies in `least`..`most`, both included.
 
     Raises:
         InvalidArgument: it does not.
     """
-    if not least <= value <= most:
-        raise InvalidArgument(f"{argument} must be a whole number from {least} to {most}.")
+    if not minimum <= value <= maximum:
+        raise InvalidArgument(f"{argument} must be a whole number from {minimum} to {maximum}.")
     return value
 
 
-def moment(value: str | None, argument: str) -> datetime | None:
+def timestamp(value: str | None, argument: str) -> datetime | None:
     """A time in ISO 8601 as an aware one in UTC; without an offset it is in UTC. None stays None.
 
     Raises:
@@ -201,13 +201,13 @@ def moment(value: str | None, argument: str) -> datetime | None:
         raise InvalidArgument(f"{argument} is out of range; send a time from this era.") from None
 
 
-def _is_handle(value: str) -> bool:
-    return len(value) <= 64 and _HANDLE.fullmatch(value) is not None
+def _is_well_formed_handle(value: str) -> bool:
+    return len(value) <= 64 and _HANDLE_PATTERN.fullmatch(value) is not None
 
 
-def _sized(value: str, argument: str, most: int, least: int = 1) -> None:
+def _check_length(value: str, argument: str, max_length: int, min_length: int = 1) -> None:
     length = len(value)
-    if length > most:
-        raise InvalidArgument(f"{argument} has {length} characters; send at most {most}.")
-    if length < least:
-        raise InvalidArgument(f"{argument} has {length or 'no'} characters; send at least {least}.")
+    if length > max_length:
+        raise InvalidArgument(f"{argument} has {length} characters; send at most {max_length}.")
+    if length < min_length:
+        raise InvalidArgument(f"{argument} has {length or 'no'} characters; send at least {min_length}.")

@@ -31,7 +31,7 @@ def record(
         action: `noun.verb`, such as `token.rotate`.
         subject: what it was done to, as people know it. Never a secret.
     """
-    conn.run(
+    conn.execute(
         sa.insert(audit).values(
             owner_id=owner_id,
             project_id=project_id,
@@ -43,11 +43,11 @@ def record(
     )
     if project_id is not None:
         # Who may call, and what it is shown, changes with what people do; and what they do is written here.
-        conn.touch(project_id, "members")
+        conn.notify_on_commit(project_id, "members")
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class AuditEntry:
     """One row of the audit log.
 
     Attributes:
@@ -68,7 +68,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class AuditFilter:
     """Which acts: those for which all of it holds.
 
     Attributes:
@@ -85,38 +85,40 @@ class Filter:
     until: datetime | None = None
 
 
-ALL = Filter()
+NO_FILTER = AuditFilter()
 
 
-def list_(
-    conn: Connection, owner_id: int, wanted: Filter = ALL, *, before: int | None = None, limit: int = 50
-) -> list[Act]:
+def list_for_owner(
+    conn: Connection, owner_id: int, filters: AuditFilter = NO_FILTER, *, before: int | None = None, limit: int = 50
+) -> list[AuditEntry]:
     """What was done in an owner's affairs, newest first, at most `limit`, with ids below `before`.
 
     Raises:
         BusError: `unavailable` when the filter finds so little that too much would have to be read.
     """
-    return _list(conn, owner_id, wanted, before, limit)
+    return _select_entries(conn, owner_id, filters, before, limit)
 
 
-def list_all(
+def list_for_operator(
     conn: Connection,
-    wanted: Filter = ALL,
+    filters: AuditFilter = NO_FILTER,
     *,
     owner_id: int | None = None,
     before: int | None = None,
     limit: int = 50,
-) -> list[Act]:
+) -> list[AuditEntry]:
     """As `list_`, in everybody's affairs, for an operator: what tenants work on and where their webhooks lead, which is
     often a secret, is not in it.
 
     Args:
         owner_id: only in this owner's affairs.
     """
-    return [_without_content(act) for act in _list(conn, owner_id, wanted, before, limit)]
+    return [_redact_content(act) for act in _select_entries(conn, owner_id, filters, before, limit)]
 
 
-def _list(conn: Connection, owner_id: int | None, wanted: Filter, before: int | None, limit: int) -> list[Act]:
+def _select_entries(
+    conn: Connection, owner_id: int | None, filters: AuditFilter, before: int | None, limit: int
+) -> list[AuditEntry]:
     query = (
         sa.select(
             audit.c.id,
@@ -132,35 +134,37 @@ def _list(conn: Connection, owner_id: int | None, wanted: Filter, before: int | 
         )
         .outerjoin(owner, owner.c.id == audit.c.owner_id)
         .outerjoin(project, sa.and_(project.c.id == audit.c.project_id, project.c.purging_at.is_(None)))
-        .where(*_conditions(owner_id, wanted, before))
+        .where(*_filter_conditions(owner_id, filters, before))
         .order_by(audit.c.id.desc())
         .limit(limit)
     )
-    return [Act(*row) for row in conn.run(query)]
+    return [AuditEntry(*row) for row in conn.execute(query)]
 
 
-def _without_content(act: Act) -> Act:
-    if act.action == "lease.release":
-        return dataclasses.replace(act, subject="a lease")
-    if act.action in ("webhook.add", "webhook.remove"):
-        return dataclasses.replace(act, subject=urlsplit(act.subject).hostname or "a webhook")
-    return act
+def _redact_content(entry: AuditEntry) -> AuditEntry:
+    if entry.action == "lease.release":
+        return dataclasses.replace(entry, subject="a lease")
+    if entry.action in ("webhook.add", "webhook.remove"):
+        return dataclasses.replace(entry, subject=urlsplit(entry.subject).hostname or "a webhook")
+    return entry
 
 
-def _conditions(owner_id: int | None, wanted: Filter, before: int | None) -> Iterator[sa.ColumnElement[bool]]:
+def _filter_conditions(
+    owner_id: int | None, filters: AuditFilter, before: int | None
+) -> Iterator[sa.ColumnElement[bool]]:
     if owner_id is not None:
         yield audit.c.owner_id == owner_id
     if before is not None:
         yield audit.c.id < before
-    if wanted.actor is not None:
-        yield audit.c.actor == wanted.actor
-    if wanted.action is not None and "." in wanted.action:
-        yield audit.c.action == wanted.action
-    elif wanted.action is not None:
-        yield audit.c.action.startswith(f"{wanted.action}.", autoescape=True)
-    if wanted.project_id is not None:
-        yield audit.c.project_id == wanted.project_id
-    if wanted.since is not None:
-        yield audit.c.at >= wanted.since
-    if wanted.until is not None:
-        yield audit.c.at <= wanted.until
+    if filters.actor is not None:
+        yield audit.c.actor == filters.actor
+    if filters.action is not None and "." in filters.action:
+        yield audit.c.action == filters.action
+    elif filters.action is not None:
+        yield audit.c.action.startswith(f"{filters.action}.", autoescape=True)
+    if filters.project_id is not None:
+        yield audit.c.project_id == filters.project_id
+    if filters.since is not None:
+        yield audit.c.at >= filters.since
+    if filters.until is not None:
+        yield audit.c.at <= filters.until

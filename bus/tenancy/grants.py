@@ -9,7 +9,7 @@ from bus.limits import MAX_INTEGER
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ParticipationDetail:
     """A participation of a project.
 
     Attributes:
@@ -32,9 +32,9 @@ class Member:
     status: str
     is_admin: bool
     last_seen: datetime | None
-    active: bool
-    live_tokens: int
-    unread: int
+    is_active: bool
+    live_token_count: int
+    unread_count: int
     created_at: datetime
 
     @property
@@ -43,13 +43,12 @@ class Member:
         return "/" not in self.actor
 
 
-_MEMBER = """
-    SELECT p.id, p.project_id, pt.id, CASE WHEN pt.label = '' THEN o.handle ELSE pt.label END,
-           CASE WHEN pt.label = '' THEN o.handle ELSE o.handle || '/' || pt.label END, pt.kind, p.lane,
+_PARTICIPATION_SQL = """
+    SELECT p.id, p.project_id, pt.id, bus_short_name(o.handle, pt.label),
+           bus_qualified_name(o.handle, pt.label), pt.kind, p.lane,
            coalesce(pr.lane, p.lane), coalesce(pr.status, ''), p.is_admin, pr.last_seen,
            coalesce(pr.last_seen > clock_timestamp() - make_interval(secs => pj.presence_window_seconds), false),
-           (SELECT count(*) FROM (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL
-             AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()) LIMIT 100) AS live),
+           (SELECT count(*) FROM (SELECT FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at) LIMIT 100) AS live),
            bus_unread(p.project_id, p.id), p.created_at
     FROM project pj
     JOIN participation p ON p.project_id = pj.id AND p.removed_at IS NULL
@@ -60,24 +59,28 @@ _MEMBER = """
 """
 
 
-def list_(
+def list_participation_details(
     conn: Connection, owner_id: int, project_id: int, *, before: int | None = None, limit: int = 50
-) -> list[Member]:
+) -> list[ParticipationDetail]:
     """Who is in a project of the owner, newest first, at most `limit`, with ids below `before`."""
-    rows = conn.all(
-        f"{_MEMBER} AND p.id < %(before)s ORDER BY p.id DESC LIMIT %(limit)s",
+    rows = conn.fetch_all(
+        f"{_PARTICIPATION_SQL} AND p.id < %(before)s ORDER BY p.id DESC LIMIT %(limit)s",
         {"owner": owner_id, "project": project_id, "before": before or MAX_INTEGER, "limit": limit},
     )
-    return [Member(*row) for row in rows]
+    return [ParticipationDetail(*row) for row in rows]
 
 
-def get(conn: Connection, owner_id: int, project_id: int, participation_id: int) -> Member:
+def get_participation_detail(
+    conn: Connection, owner_id: int, project_id: int, participation_id: int
+) -> ParticipationDetail:
     """One participation of a project of the owner.
 
     Raises:
         BusError: `not_found`, for another owner's as for one that does not exist.
     """
-    row = conn.maybe(f"{_MEMBER} AND p.id = %(id)s", {"owner": owner_id, "project": project_id, "id": participation_id})
+    row = conn.fetch_one_or_none(
+        f"{_PARTICIPATION_SQL} AND p.id = %(id)s", {"owner": owner_id, "project": project_id, "id": participation_id}
+    )
     if row is None:
         raise BusError("not_found", "There is no such participant in the project.")
-    return Member(*row)
+    return ParticipationDetail(*row)

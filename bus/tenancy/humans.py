@@ -1,19 +1,19 @@
 """An owner who acts in the web: who they are in a project, and what they may do that agents may not."""
 
-from bus.coordination.caller_transaction import Verb
+from bus.coordination.caller_transaction import CallerTransaction
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
 from bus.tenancy import audit, participations
 
 
-def find(conn: Connection, owner_id: int, project_id: int) -> Ctx | None:
+def find_owner_context(conn: Connection, owner_id: int, project_id: int) -> Ctx | None:
     """The caller that the owner is in a project of theirs, or None where they were never there.
 
     Raises:
         BusError: `not_found` when the project is not the owner's, as for one that does not exist.
     """
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "SELECT p.id, n.participant_id FROM project pj"
         " LEFT JOIN participant_name n ON n.owner_id = pj.owner_id AND n.label_key = ''"
         " LEFT JOIN participation p ON p.project_id = pj.id AND p.participant_id = n.participant_id"
@@ -27,21 +27,21 @@ def find(conn: Connection, owner_id: int, project_id: int) -> Ctx | None:
     return None if participation_id is None else Ctx(project_id, participation_id, participant_id, owner_id, None)
 
 
-def enter(conn: Connection, owner_id: int, project_id: int) -> Ctx:
+def get_or_create_owner_context(conn: Connection, owner_id: int, project_id: int) -> Ctx:
     """As `find`, but make the owner's participation where there is none: agents can then write to the handle.
 
     Locks: the project clock, then the owner, where one is made.
     """
-    found = find(conn, owner_id, project_id)
+    found = find_owner_context(conn, owner_id, project_id)
     if found is not None:
         return found
-    participations.own(conn, project_id)
-    made = find(conn, owner_id, project_id)
+    participations.get_or_create_owner_participation(conn, project_id)
+    made = find_owner_context(conn, owner_id, project_id)
     assert made is not None
     return made
 
 
-def release(conn: Connection, ctx: Ctx, fence: int) -> bool:
+def release_lease(conn: Connection, ctx: Ctx, fence: int) -> bool:
     """End a live lease of anybody, when its holder is stuck. The ledger and the audit say who did it to whom.
 
     Args:
@@ -52,21 +52,24 @@ def release(conn: Connection, ctx: Ctx, fence: int) -> bool:
         BusError: `not_found` when the project never had such a lease; `forbidden` unless project-admin.
     Locks: the project clock, then the lease.
     """
-    verb = Verb(conn, ctx)
+    verb = CallerTransaction(conn, ctx)
     if not verb.is_admin:
         raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "UPDATE lease SET ended_at = clock_timestamp(), ended_by = 'release'"
         " WHERE project_id = %s AND id = %s AND ended_at IS NULL AND expires_at > clock_timestamp()"
         " RETURNING surface, actor",
         (verb.project_id, fence),
     )
     if row is None:
-        if conn.maybe("SELECT 1 FROM lease WHERE project_id = %s AND id = %s", (verb.project_id, fence)) is None:
+        if (
+            conn.fetch_one_or_none("SELECT 1 FROM lease WHERE project_id = %s AND id = %s", (verb.project_id, fence))
+            is None
+        ):
             raise BusError("not_found", "There is no such lease.")
         return False
     surface, holder = row
-    verb.event("release", surface=surface, held_by=holder, fence=fence)
+    verb.record_event("release", surface=surface, held_by=holder, fence=fence)
     verb.finish()
     audit.record(
         conn, ctx.owner_id, verb.actor, "lease.release", surface, project_id=ctx.project_id, held_by=holder, fence=fence

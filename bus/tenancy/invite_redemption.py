@@ -13,13 +13,13 @@ from bus.errors import BusError, InvalidArgument
 from bus.rules import token_format as form
 from bus.rules import validation
 from bus.tenancy import participations
-from bus.tenancy.invites import STATE
-from bus.tenancy.participations import Grant
+from bus.tenancy.invites import INVITE_STATE
+from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.tables import invite, invite_redemption, owner, project
 
 # How long a lost answer can be fetched again.
-KEPT = timedelta(minutes=10)
-_PURPOSE = "join"
+STORED_GRANT_TTL = timedelta(minutes=10)
+_STORE_PURPOSE = "join"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Acceptor:
     """An owner who accepts an invite signed in; `emails` are the addresses that were shown to be theirs."""
 
     handle: str
-    emails: frozenset[str]
+    verified_emails: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class InviteOffer:
     """What an invite offers to whoever knows its code.
 
     Attributes:
@@ -45,7 +45,7 @@ class Offer:
     project: str
     owner: str
     participant_name: str | None
-    chosen: bool
+    is_for_existing_participant: bool
     email: str | None
     kind: str
     lane: str | None
@@ -54,13 +54,13 @@ class Offer:
     expires_at: datetime
 
 
-def look(conn: Connection, code: str) -> Offer:
+def get_offer(conn: Connection, code: str) -> InviteOffer:
     """What an invite offers; uses nothing up.
 
     Raises:
         BusError: `invalid`, `expired` or `exhausted` as `redeem`; `forbidden` when the project takes nobody in.
     """
-    row = conn.run(
+    row = conn.execute(
         sa.select(
             project.c.name,
             owner.c.handle,
@@ -72,7 +72,7 @@ def look(conn: Connection, code: str) -> Offer:
             invite.c.is_admin,
             invite.c.uses - invite.c.used,
             invite.c.expires_at,
-            STATE,
+            INVITE_STATE,
             sa.or_(project.c.archived_at.is_not(None), owner.c.suspended_at.is_not(None)).label("closed"),
         )
         .join(project, project.c.id == invite.c.project_id)
@@ -80,12 +80,12 @@ def look(conn: Connection, code: str) -> Offer:
         .where(invite.c.sha256 == form.fingerprint(code), project.c.purging_at.is_(None))
     ).one_or_none()
     if row is None or row.state == "revoked":
-        raise _invalid()
+        raise _invalid_invite_error()
     if row.state != "open":
-        raise _over(row.state)
+        raise _closed_invite_error(row.state)
     if row.closed:
         raise BusError("forbidden", "This project takes nobody in at present; ask whoever sent you the invite.")
-    return Offer(*row[:-2])
+    return InviteOffer(*row[:-2])
 
 
 def redeem(
@@ -95,7 +95,7 @@ def redeem(
     name: str | None = None,
     nonce: str | None = None,
     acceptor: Acceptor | None = None,
-) -> Grant:
+) -> IssuedParticipation:
     """Use an invite once: a fresh participant of the project's owner joins the project, or the one that was chosen
     for the invite gets one more token.
 
@@ -114,7 +114,7 @@ def redeem(
         under the clock too, so the same nonce twice at once is one redemption.
     Source: docs/decisions/0018-redemption.md
     """
-    known = conn.run(
+    known = conn.execute(
         sa.select(
             invite.c.id,
             invite.c.project_id,
@@ -124,26 +124,26 @@ def redeem(
         ).where(invite.c.sha256 == form.fingerprint(code), invite.c.revoked_at.is_(None))
     ).one_or_none()
     if known is None:
-        raise _invalid()
-    _check_address(known.email, acceptor)
+        raise _invalid_invite_error()
+    _check_email(known.email, acceptor)
     wanted = known.participant_name or name
     if wanted is None or not wanted.strip():
         raise InvalidArgument("name is required: choose what you will be called here.", reason="name_required")
     label = validation.label(wanted, "name")
-    secret = _secret(code, nonce) if nonce is not None else None
-    conn.maybe("SELECT bus_lock_clock(%s)", (known.project_id,))
-    if secret is not None and (kept := _kept(conn, known.id, secret)) is not None:
+    secret = _storage_secret(code, nonce) if nonce is not None else None
+    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (known.project_id,))
+    if secret is not None and (kept := _find_stored_grant(conn, known.id, secret)) is not None:
         if known.participant_name is None and validation.label_key(label) != validation.label_key(kept.participant):
             raise BusError(
                 "conflict", "That nonce was used with another name; choose a new one.", reason="nonce_reused"
             )
         return kept
-    if conn.maybe(
+    if conn.fetch_one_or_none(
         "SELECT 1 FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s AND o.suspended_at IS NOT NULL",
         (known.project_id,),
     ):
         raise BusError("forbidden", "The owner of this project is suspended; ask whoever sent you the invite.")
-    used = conn.run(
+    used = conn.execute(
         sa.update(invite)
         .where(
             invite.c.id == known.id,
@@ -155,15 +155,15 @@ def redeem(
         .returning(invite.c.kind, invite.c.lane, invite.c.is_admin, invite.c.hint)
     ).one_or_none()
     if used is None:
-        state = conn.run(sa.select(STATE).where(invite.c.id == known.id)).scalar_one_or_none()
-        raise _over(state)
+        state = conn.execute(sa.select(INVITE_STATE).where(invite.c.id == known.id)).scalar_one_or_none()
+        raise _closed_invite_error(state)
     actor = f"invite {used.hint}" if acceptor is None else acceptor.handle
     if known.participant_id is not None:
-        granted = participations.admit(
+        granted = participations.join_or_add_token(
             conn, known.project_id, known.participant_id, lane=used.lane, is_admin=used.is_admin, actor=actor
         )
     else:
-        granted = participations.grant(
+        granted = participations.grant_participation(
             conn,
             known.project_id,
             label,
@@ -171,9 +171,9 @@ def redeem(
             lane=used.lane,
             is_admin=used.is_admin,
             actor=actor,
-            fresh=True,
+            require_new=True,
         )
-    conn.run(
+    conn.execute(
         sa.insert(invite_redemption).values(
             invite_id=known.id,
             participation_id=granted.participation_id,
@@ -182,11 +182,13 @@ def redeem(
         )
     )
     if secret is not None:
-        one_time_store.put(conn, _PURPOSE, secret, json.dumps(dataclasses.asdict(granted)).encode(), keep=KEPT)
+        one_time_store.store(
+            conn, _STORE_PURPOSE, secret, json.dumps(dataclasses.asdict(granted)).encode(), ttl=STORED_GRANT_TTL
+        )
     return granted
 
 
-def _check_address(email: str | None, acceptor: Acceptor | None) -> None:
+def _check_email(email: str | None, acceptor: Acceptor | None) -> None:
     if email is None:
         return
     if acceptor is None:
@@ -195,7 +197,7 @@ def _check_address(email: str | None, acceptor: Acceptor | None) -> None:
             "This invite is for one person; open it in a browser, sign in and accept it there.",
             reason="sign_in_required",
         )
-    if email.lower() not in {address.lower() for address in acceptor.emails}:
+    if email.lower() not in {address.lower() for address in acceptor.verified_emails}:
         raise BusError(
             "forbidden",
             "This invite is for another e-mail address; sign in with that one, or ask for an invite of your own.",
@@ -203,28 +205,30 @@ def _check_address(email: str | None, acceptor: Acceptor | None) -> None:
         )
 
 
-def _secret(code: str, nonce: str) -> bytes:
+def _storage_secret(code: str, nonce: str) -> bytes:
     """What a kept answer lies under. The code is in it too, so that a poor nonce is no worse than the code."""
-    if not (16 <= len(nonce) <= limits.NONCE and nonce.isascii() and nonce.isprintable()):
-        raise InvalidArgument(f"nonce must be 16 to {limits.NONCE} printable ASCII characters, chosen at random.")
+    if not (16 <= len(nonce) <= limits.MAX_NONCE_LENGTH and nonce.isascii() and nonce.isprintable()):
+        raise InvalidArgument(
+            f"nonce must be 16 to {limits.MAX_NONCE_LENGTH} printable ASCII characters, chosen at random."
+        )
     return f"{code}\n{nonce}".encode()
 
 
-def _kept(conn: Connection, invite_id: int, secret: bytes) -> Grant | None:
+def _find_stored_grant(conn: Connection, invite_id: int, secret: bytes) -> IssuedParticipation | None:
     """The answer that this redeemer was given already, unless the invite was revoked meanwhile."""
-    answer = one_time_store.find(conn, _PURPOSE, secret)
+    answer = one_time_store.find(conn, _STORE_PURPOSE, secret)
     if answer is None:
         return None
-    if conn.maybe("SELECT 1 FROM invite WHERE id = %s AND revoked_at IS NULL", (invite_id,)) is None:
-        raise _invalid()
-    return Grant(**json.loads(answer))
+    if conn.fetch_one_or_none("SELECT 1 FROM invite WHERE id = %s AND revoked_at IS NULL", (invite_id,)) is None:
+        raise _invalid_invite_error()
+    return IssuedParticipation(**json.loads(answer))
 
 
-def _invalid() -> BusError:
+def _invalid_invite_error() -> BusError:
     return BusError("not_found", "That invite is not valid; ask whoever sent it for another.", reason="invalid")
 
 
-def _over(state: str | None) -> BusError:
+def _closed_invite_error(state: str | None) -> BusError:
     if state == "exhausted":
         return BusError(
             "wrong_state",
@@ -237,4 +241,4 @@ def _over(state: str | None) -> BusError:
             "That invite has expired; ask whoever sent it for another.",
             reason="expired",
         )
-    return _invalid()
+    return _invalid_invite_error()

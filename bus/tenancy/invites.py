@@ -18,7 +18,7 @@ from bus.tenancy.tables import invite, invite_redemption, owner, participant, pr
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class CreatedInvite:
     """An invite at the one moment when its code is known; only the SHA-256 is kept."""
 
     id: int
@@ -63,7 +63,7 @@ class Invite:
     created_by: str
     created_at: datetime
     expires_at: datetime
-    redeemed: list[Redemption]
+    redemptions: list[Redemption]
 
 
 def create(
@@ -76,15 +76,15 @@ def create(
     is_admin: bool = False,
     uses: int = 1,
     ttl_hours: int = 24,
-) -> Created:
+) -> CreatedInvite:
     """As project-admin, create an invite to the caller's project.
 
     Raises:
         BusError: `forbidden`; `conflict` when the name it would be locked to is taken.
     Locks: the project clock.
     """
-    actor = participants.enter_as_admin(conn, ctx)
-    return create_for(
+    actor = participants.authorize_admin(conn, ctx)
+    return create_for_owner(
         conn,
         ctx.project_id,
         participant_name=participant_name,
@@ -97,7 +97,7 @@ def create(
     )
 
 
-def create_for(
+def create_for_owner(
     conn: Connection,
     project_id: int,
     *,
@@ -110,7 +110,7 @@ def create_for(
     uses: int = 1,
     ttl_hours: int = 24,
     actor: str = "cli",
-) -> Created:
+) -> CreatedInvite:
     """As `create`, for a door that acts for the owner.
 
     Args:
@@ -125,8 +125,8 @@ def create_for(
             the owner has no such participant.
     Locks: the project clock.
     """
-    validation.integer(uses, "uses", 1, limits.INVITE_USES)
-    validation.integer(ttl_hours, "ttl_hours", 1, limits.INVITE_HOURS)
+    validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
+    validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
     if kind is not None and kind not in PARTICIPANT_KINDS:
         raise InvalidArgument(f"kind must be one of: {', '.join(PARTICIPANT_KINDS)}.")
     granted_lane = validation.name(lane, "lane") if lane is not None else None
@@ -136,20 +136,20 @@ def create_for(
     label = validation.label(participant_name, "participant_name") if participant_name is not None else None
     if uses != 1 and (label is not None or participant_id is not None):
         raise InvalidArgument("An invite that is locked to a name has one use; leave uses out.")
-    conn.maybe("SELECT bus_lock_open_clock(%s)", (project_id,))
-    place = conn.run(
+    conn.fetch_one_or_none("SELECT bus_lock_open_clock(%s)", (project_id,))
+    place = conn.execute(
         sa.select(project.c.owner_id, project.c.name, owner.c.handle)
         .join(owner, owner.c.id == project.c.owner_id)
         .where(project.c.id == project_id)
     ).one()
     if label is not None:
         key = validation.label_key(label)
-        if key == place.handle or conn.maybe(
+        if key == place.handle or conn.fetch_one_or_none(
             "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (place.owner_id, key)
         ):
             raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
     if participant_id is not None:
-        chosen = conn.run(
+        chosen = conn.execute(
             sa.select(participant.c.label, participant.c.kind).where(
                 participant.c.id == participant_id,
                 participant.c.owner_id == place.owner_id,
@@ -160,8 +160,8 @@ def create_for(
         if chosen is None:
             raise BusError("not_found", "There is no such participant.")
         label, kind = chosen.label, chosen.kind
-    code = form.mint_code()
-    row = conn.run(
+    code = form.generate_invite_code()
+    row = conn.execute(
         sa.insert(invite)
         .values(
             project_id=project_id,
@@ -192,10 +192,10 @@ def create_for(
         ttl_hours=ttl_hours,
         is_admin=is_admin,
     )
-    return Created(row.id, place.name, code, row.expires_at, label, uses)
+    return CreatedInvite(row.id, place.name, code, row.expires_at, label, uses)
 
 
-STATE = sa.case(
+INVITE_STATE = sa.case(
     (invite.c.revoked_at.is_not(None), "revoked"),
     (invite.c.used >= invite.c.uses, "exhausted"),
     (invite.c.expires_at <= sa.func.clock_timestamp(), "expired"),
@@ -203,7 +203,7 @@ STATE = sa.case(
 ).label("state")
 
 
-def list_(conn: Connection, project_id: int, *, before: int | None = None, limit: int = 50) -> list[Invite]:
+def list_invites(conn: Connection, project_id: int, *, before: int | None = None, limit: int = 50) -> list[Invite]:
     """Invites of a project, newest first, at most `limit`, with ids below `before`."""
     columns = (
         invite.c.id,
@@ -216,7 +216,7 @@ def list_(conn: Connection, project_id: int, *, before: int | None = None, limit
         invite.c.is_admin,
         invite.c.uses,
         invite.c.used,
-        STATE,
+        INVITE_STATE,
         invite.c.created_by,
         invite.c.created_at,
         invite.c.expires_at,
@@ -224,11 +224,11 @@ def list_(conn: Connection, project_id: int, *, before: int | None = None, limit
     query = sa.select(*columns).where(invite.c.project_id == project_id)
     if before is not None:
         query = query.where(invite.c.id < before)
-    rows: list[list[Any]] = [list(row) for row in conn.run(query.order_by(invite.c.id.desc()).limit(limit))]
+    rows: list[list[Any]] = [list(row) for row in conn.execute(query.order_by(invite.c.id.desc()).limit(limit))]
     came: dict[int, list[Redemption]] = {fields[0]: [] for fields in rows}
     by = invite_redemption.c
     redemptions = sa.select(by.invite_id, by.actor, by.accepted_by, by.created_at).where(by.invite_id.in_(came))
-    for invite_id, *rest in conn.run(redemptions.order_by(by.id)):
+    for invite_id, *rest in conn.execute(redemptions.order_by(by.id)):
         came[invite_id].append(Redemption(*rest))
     return [Invite(*[*fields, came[fields[0]]]) for fields in rows]
 
@@ -240,16 +240,16 @@ def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> 
         BusError: `not_found` when the project has no such invite.
     """
     mine = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id)
-    changed = conn.run(
+    changed = conn.execute(
         sa.update(invite)
         .where(mine, invite.c.revoked_at.is_(None))
         .values(revoked_at=sa.func.clock_timestamp())
         .returning(invite.c.hint)
     ).one_or_none()
     if changed is None:
-        if conn.run(sa.select(invite.c.id).where(mine)).one_or_none() is None:
+        if conn.execute(sa.select(invite.c.id).where(mine)).one_or_none() is None:
             raise BusError("not_found", "There is no such invite.")
         return False
-    owner_id = conn.run(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
+    owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
     audit.record(conn, owner_id, actor, "invite.revoke", changed.hint, project_id=project_id)
     return True

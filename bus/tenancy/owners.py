@@ -15,7 +15,7 @@ from bus.rules import validation
 from bus.tenancy import audit
 from bus.tenancy.tables import owner, project
 
-CREDITS = "credits"
+CREDITS_EXHAUSTED = "credits"
 """The reason of a suspension that a credit lifts; an operator's has another."""
 
 
@@ -53,7 +53,9 @@ def add(
     """
     address = validation.email(email, "email")
     chosen = suggest_handle(conn, address) if handle is None else validation.handle(handle, "handle")
-    row = conn.run(sa.insert(owner).values(email=address, handle=chosen, operator=operator).returning(*_COLUMNS)).one()
+    row = conn.execute(
+        sa.insert(owner).values(email=address, handle=chosen, operator=operator).returning(*_COLUMNS)
+    ).one()
     created = Owner(*row)
     audit.record(conn, created.id, actor, "owner.add", created.handle, operator=operator)
     return created
@@ -67,7 +69,7 @@ def suggest_handle(conn: Connection, email: str) -> str:
         base = f"{base}-1"
     taken = {
         found
-        for (found,) in conn.run(
+        for (found,) in conn.execute(
             sa.select(owner.c.handle).where(sa.or_(owner.c.handle == base, owner.c.handle.like(f"{base}-%")))
         )
     }
@@ -83,7 +85,7 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
         BusError: `not_found`; `invalid_argument` when it could be neither.
     """
     validation.name(handle_or_email, "owner", 254)
-    row = conn.run(
+    row = conn.execute(
         sa.select(*_COLUMNS).where(
             sa.or_(
                 owner.c.handle == handle_or_email.lower(),
@@ -96,10 +98,10 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
     return Owner(*row)
 
 
-def list_(conn: Connection, *, after: int = 0, limit: int = 200) -> list[Owner]:
+def list_owners(conn: Connection, *, after: int = 0, limit: int = 200) -> list[Owner]:
     """Owners by id, at most `limit`, with ids above `after`."""
     query = sa.select(*_COLUMNS).where(owner.c.id > after).order_by(owner.c.id).limit(limit)
-    return [Owner(*row) for row in conn.run(query)]
+    return [Owner(*row) for row in conn.execute(query)]
 
 
 def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool:
@@ -108,10 +110,10 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     Returns:
         Whether anything changed.
     """
-    validation.words(reason, "reason", limits.REASON)
+    validation.free_text(reason, "reason", limits.MAX_REASON_LENGTH)
     # What an operator says stands above what a top-up would lift.
-    overrides = sa.and_(owner.c.suspended_reason == CREDITS, sa.literal(reason != CREDITS))
-    changed = conn.run(
+    overrides = sa.and_(owner.c.suspended_reason == CREDITS_EXHAUSTED, sa.literal(reason != CREDITS_EXHAUSTED))
+    changed = conn.execute(
         sa.update(owner)
         .where(owner.c.id == owner_id, sa.or_(owner.c.suspended_at.is_(None), overrides))
         .values(suspended_at=sa.func.clock_timestamp(), suspended_reason=reason)
@@ -119,21 +121,23 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
     ).one_or_none()
     if changed is not None:
         audit.record(conn, owner_id, actor, "owner.suspend", changed.handle, reason=reason)
-        _touch_projects(conn, owner_id)
+        _notify_projects(conn, owner_id)
     return changed is not None
 
 
-def lift(conn: Connection, owner_id: int, *, actor: str, reason: str | None = None, why: str = "") -> bool:
+def lift_suspension(
+    conn: Connection, owner_id: int, *, actor: str, only_reason: str | None = None, note: str = ""
+) -> bool:
     """Lift a suspension; returns whether there was one.
 
     Args:
         reason: lift it only if it was for this.
         why: why it is lifted, for the audit log.
     """
-    validation.words(why, "reason", limits.REASON, 0)
-    detail: dict[str, Any] = {"reason": why} if why else {}
-    which = sa.true() if reason is None else owner.c.suspended_reason == reason
-    changed = conn.run(
+    validation.free_text(note, "reason", limits.MAX_REASON_LENGTH, 0)
+    detail: dict[str, Any] = {"reason": note} if note else {}
+    which = sa.true() if only_reason is None else owner.c.suspended_reason == only_reason
+    changed = conn.execute(
         sa.update(owner)
         .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), which)
         .values(suspended_at=None, suspended_reason=None)
@@ -141,7 +145,7 @@ def lift(conn: Connection, owner_id: int, *, actor: str, reason: str | None = No
     ).one_or_none()
     if changed is not None:
         audit.record(conn, owner_id, actor, "owner.lift", changed.handle, **detail)
-        _touch_projects(conn, owner_id)
+        _notify_projects(conn, owner_id)
     return changed is not None
 
 
@@ -151,7 +155,7 @@ def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str 
     Returns:
         Whether anything changed.
     """
-    changed = conn.run(
+    changed = conn.execute(
         sa.update(owner)
         .where(owner.c.id == owner_id, owner.c.operator != operator)
         .values(operator=operator)
@@ -162,6 +166,6 @@ def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str 
     return changed is not None
 
 
-def _touch_projects(conn: Connection, owner_id: int) -> None:
-    for (project_id,) in conn.run(sa.select(project.c.id).where(project.c.owner_id == owner_id)):
-        conn.touch(project_id, "members")
+def _notify_projects(conn: Connection, owner_id: int) -> None:
+    for (project_id,) in conn.execute(sa.select(project.c.id).where(project.c.owner_id == owner_id)):
+        conn.notify_on_commit(project_id, "members")

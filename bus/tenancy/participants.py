@@ -8,12 +8,12 @@ from bus.db import Connection
 from bus.errors import BusError
 from bus.rules import validation
 from bus.tenancy import participations
-from bus.tenancy.caller_queries import page, read
-from bus.tenancy.participations import Grant
+from bus.tenancy.caller_queries import fetch_as_caller, paginate
+from bus.tenancy.participations import IssuedParticipation
 
 
 @dataclass(frozen=True, slots=True)
-class Me:
+class CallerIdentity:
     """The caller, as its token says."""
 
     actor: str
@@ -39,7 +39,7 @@ class Participant:
 
 
 @dataclass(frozen=True, slots=True)
-class Participants:
+class ParticipantPage:
     """A page of participants, by name; `next_before` asks for the next page."""
 
     participants: list[Participant]
@@ -48,7 +48,7 @@ class Participants:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class RevokeResult:
     """Whose tokens were revoked, and whether any was live."""
 
     project: str
@@ -56,33 +56,32 @@ class Revoked:
     revoked: bool
 
 
-def whoami(conn: Connection, ctx: Ctx) -> Me:
+def whoami(conn: Connection, ctx: Ctx) -> CallerIdentity:
     """The caller's identity, project and lane."""
-    row = conn.one(
+    row = conn.fetch_one(
         "SELECT c.actor, o.handle, pt.label, pj.name, c.is_admin, coalesce(pr.lane, c.lane),"
-        " bus_unread(c.project_id, %(me)s) FROM bus_enter(%(me)s, %(token)s, false) c"
+        " bus_unread(c.project_id, %(me)s) FROM bus_authenticate(%(me)s, %(token)s, false) c"
         " JOIN project pj ON pj.id = c.project_id JOIN owner o ON o.id = c.owner_id"
         " JOIN participant pt ON pt.id = c.participant_id"
         " LEFT JOIN presence pr ON pr.project_id = c.project_id AND pr.participation_id = %(me)s",
         {"me": ctx.participation_id, "token": ctx.token_id},
     )
-    return Me(*row)
+    return CallerIdentity(*row)
 
 
-def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 200) -> Participants:
+def list_participants(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 200) -> ParticipantPage:
     """Everyone who is in the project, by name; `before` is the `next_before` of the page before."""
     if before is not None:
         validation.name(before, "before")
     validation.integer(limit, "limit", 1, 200)
-    unread, rows = read(
+    unread, rows = fetch_as_caller(
         conn,
         ctx,
         # The owner, who acts in the web and bears no label, goes by the handle and needs no token.
-        "SELECT named.name, bus_actor(p.id), pt.kind, coalesce(pr.lane, p.lane), p.is_admin,"
-        " pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL"
-        "         AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())), pr.last_seen"
+        "SELECT named.name, bus_participation_name(p.id), pt.kind, coalesce(pr.lane, p.lane), p.is_admin,"
+        " pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at)), pr.last_seen"
         " FROM participation p JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
-        " CROSS JOIN LATERAL (SELECT CASE WHEN pt.label = '' THEN o.handle ELSE pt.label END AS name) AS named"
+        " CROSS JOIN LATERAL (SELECT bus_short_name(o.handle, pt.label) AS name) AS named"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
         " AND named.name > %(before)s ORDER BY named.name LIMIT %(limit)s",
@@ -90,8 +89,8 @@ def list_(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int =
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = page(rows, limit)
-    return Participants([Participant(*row) for row in rows], next_before, unread)
+    rows, next_before = paginate(rows, limit)
+    return ParticipantPage([Participant(*row) for row in rows], next_before, unread)
 
 
 def provision(
@@ -102,32 +101,34 @@ def provision(
     kind: str | None = None,
     lane: str | None = None,
     is_admin: bool = False,
-) -> Grant:
+) -> IssuedParticipation:
     """As project-admin, let a participant into the caller's project and mint its token.
 
     Raises:
         BusError: `forbidden` unless the caller is project-admin; `conflict` when it is here already.
     Locks: the project clock, then the owner.
     """
-    actor = enter_as_admin(conn, ctx)
-    return participations.grant(conn, ctx.project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor)
+    actor = authorize_admin(conn, ctx)
+    return participations.grant_participation(
+        conn, ctx.project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor
+    )
 
 
-def rotate(conn: Connection, ctx: Ctx, name: str) -> Grant:
+def rotate(conn: Connection, ctx: Ctx, name: str) -> IssuedParticipation:
     """As project-admin, mint a new token for a participant and then revoke its older ones."""
-    actor = enter_as_admin(conn, ctx)
-    return participations.rotate(conn, ctx.project_id, name, actor=actor)
+    actor = authorize_admin(conn, ctx)
+    return participations.rotate_tokens(conn, ctx.project_id, name, actor=actor)
 
 
-def revoke(conn: Connection, ctx: Ctx, name: str) -> Revoked:
+def revoke(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
     """As project-admin, revoke every token of a participant."""
-    actor = enter_as_admin(conn, ctx)
-    found, count = participations.revoke(conn, ctx.project_id, name, actor=actor)
-    (project,) = conn.one("SELECT name FROM project WHERE id = %s", (ctx.project_id,))
-    return Revoked(project, found.label, count > 0)
+    actor = authorize_admin(conn, ctx)
+    found, count = participations.revoke_tokens(conn, ctx.project_id, name, actor=actor)
+    (project,) = conn.fetch_one("SELECT name FROM project WHERE id = %s", (ctx.project_id,))
+    return RevokeResult(project, found.label, count > 0)
 
 
-def enter_as_admin(conn: Connection, ctx: Ctx) -> str:
+def authorize_admin(conn: Connection, ctx: Ctx) -> str:
     """Check the caller and lock the project clock, in the first statement of an administrative verb.
 
     Returns:
@@ -135,14 +136,16 @@ def enter_as_admin(conn: Connection, ctx: Ctx) -> str:
     Raises:
         BusError: `forbidden` unless the caller is project-admin.
     """
-    _, actor, is_admin = conn.one("SELECT * FROM bus_enter_locked(%s, %s)", (ctx.participation_id, ctx.token_id))
+    _, actor, is_admin = conn.fetch_one(
+        "SELECT * FROM bus_authenticate_and_lock(%s, %s)", (ctx.participation_id, ctx.token_id)
+    )
     if not is_admin:
         raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
     return str(actor)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CallerStatus:
     """What the door needs to know before it answers a request that is not a tool call."""
 
     actor: str
@@ -150,11 +153,11 @@ class Standing:
     unread: int
 
 
-def standing(conn: Connection, ctx: Ctx) -> Standing:
+def get_caller_status(conn: Connection, ctx: Ctx) -> CallerStatus:
     """Check the caller: raises what any call of a bad token raises."""
-    return Standing(
-        *conn.one(
-            "SELECT c.actor, c.is_admin, bus_unread(c.project_id, %(me)s) FROM bus_enter(%(me)s, %(token)s, false) c",
+    return CallerStatus(
+        *conn.fetch_one(
+            "SELECT c.actor, c.is_admin, bus_unread(c.project_id, %(me)s) FROM bus_authenticate(%(me)s, %(token)s, false) c",
             {"me": ctx.participation_id, "token": ctx.token_id},
         )
     )

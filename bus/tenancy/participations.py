@@ -9,13 +9,13 @@ from bus.db import Connection
 from bus.errors import BusError
 from bus.rules import validation
 from bus.tenancy import audit, members, roster, tokens
-from bus.tenancy.members import Found
-from bus.tenancy.roster import Person, Place
+from bus.tenancy.members import Participation
+from bus.tenancy.roster import LockedProject, OwnedParticipant
 from bus.tenancy.tables import participant, participant_name, participation
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class IssuedParticipation:
     """A participation with a token that is shown this once; `created` says whether the participant is new."""
 
     participation_id: int
@@ -29,7 +29,7 @@ class Grant:
     created: bool = False
 
 
-def grant(
+def grant_participation(
     conn: Connection,
     project_id: int,
     name: str,
@@ -39,8 +39,8 @@ def grant(
     is_admin: bool = False,
     ttl: timedelta | None = None,
     actor: str = "cli",
-    fresh: bool = False,
-) -> Grant:
+    require_new: bool = False,
+) -> IssuedParticipation:
     """Grant a participant into a project, creating it where the owner has none of that name, and mint a token.
 
     Args:
@@ -54,23 +54,23 @@ def grant(
             to another one; `forbidden` when the project is archived.
     Locks: the project clock, then the owner.
     """
-    label = roster.own_label(conn, project_id, name)
-    chosen = roster.kind_of(kind)
+    label = roster.validate_own_label(conn, project_id, name)
+    chosen = roster.validate_kind(kind)
     granted_lane = validation.name(lane, "lane") if lane is not None else None
-    place = roster.enter(conn, project_id)
-    person = roster.person(conn, place.owner_id, place.handle, label, chosen)
-    if person.existed and fresh:
+    place = roster.lock_project(conn, project_id)
+    person = roster.get_or_create_participant(conn, place.owner_id, place.owner_handle, label, chosen)
+    if person.already_existed and require_new:
         raise BusError("conflict", f"The name {person.label} is taken; choose another.", reason="name_taken")
-    if members.find(conn, project_id, person.label) is not None:
+    if members.find_participation(conn, project_id, person.label) is not None:
         raise BusError(
             "conflict",
             f"{person.label} is in this project already; rotate its token to get a new one (admin_rotate).",
             reason="name_taken",
         )
-    return _let_in(conn, place, person, granted_lane, is_admin, ttl, actor)
+    return _join_project(conn, place, person, granted_lane, is_admin, ttl, actor)
 
 
-def admit(
+def join_or_add_token(
     conn: Connection,
     project_id: int,
     participant_id: int,
@@ -78,7 +78,7 @@ def admit(
     lane: str | None = None,
     is_admin: bool = False,
     actor: str,
-) -> Grant:
+) -> IssuedParticipation:
     """Mint one more token for a participant of the project's owner, letting it into the project where it is not in.
 
     Args:
@@ -87,8 +87,8 @@ def admit(
         BusError: `not_found` when the owner has no such participant, or it was removed.
     Locks: the project clock, then the owner.
     """
-    place = roster.enter(conn, project_id)
-    row = conn.run(
+    place = roster.lock_project(conn, project_id)
+    row = conn.execute(
         sa.select(participant.c.id, participant.c.label, participant.c.kind).where(
             participant.c.id == participant_id,
             participant.c.owner_id == place.owner_id,
@@ -98,53 +98,53 @@ def admit(
     ).one_or_none()
     if row is None:
         raise BusError("not_found", "That participant is gone; ask whoever sent you here.", reason="invalid")
-    if members.find(conn, project_id, row.label) is not None:
+    if members.find_participation(conn, project_id, row.label) is not None:
         return add_token(conn, project_id, row.label, actor=actor)
-    return _let_in(conn, place, Person(row.id, row.label, row.kind, True), lane, is_admin, None, actor)
+    return _join_project(conn, place, OwnedParticipant(row.id, row.label, row.kind, True), lane, is_admin, None, actor)
 
 
-def _let_in(
+def _join_project(
     conn: Connection,
-    place: Place,
-    person: Person,
+    project: LockedProject,
+    joining: OwnedParticipant,
     lane: str | None,
     is_admin: bool,
     ttl: timedelta | None,
     actor: str,
-) -> Grant:
-    participation_id = _make(conn, place.project_id, person.id, lane, is_admin)
+) -> IssuedParticipation:
+    participation_id = _insert_or_restore(conn, project.project_id, joining.id, lane, is_admin)
     minted = tokens.mint(conn, participation_id, ttl=ttl)
-    _join_own_lane(conn, place.project_id, participation_id)
-    qualified = f"{place.handle}/{person.label}"
+    _join_current_lane(conn, project.project_id, participation_id)
+    qualified = f"{project.owner_handle}/{joining.label}"
     audit.record(
         conn,
-        place.owner_id,
+        project.owner_id,
         actor,
         "participation.grant",
         qualified,
-        project_id=place.project_id,
-        kind=person.kind,
+        project_id=project.project_id,
+        kind=joining.kind,
         lane=lane,
         is_admin=is_admin,
         token=minted.hint,
     )
-    return Grant(
+    return IssuedParticipation(
         participation_id,
-        place.name,
-        person.label,
+        project.project_name,
+        joining.label,
         qualified,
-        person.kind,
+        joining.kind,
         lane,
         is_admin,
         minted.text,
-        not person.existed,
+        not joining.already_existed,
     )
 
 
-def _make(conn: Connection, project_id: int, participant_id: int, lane: str | None, is_admin: bool) -> int:
+def _insert_or_restore(conn: Connection, project_id: int, participant_id: int, lane: str | None, is_admin: bool) -> int:
     """The participation of a participant that is not in the project, made or taken up again."""
     values = {"lane": lane, "is_admin": is_admin, "removed_at": None}
-    again = conn.run(
+    again = conn.execute(
         sa.update(participation)
         .where(participation.c.project_id == project_id, participation.c.participant_id == participant_id)
         .values(**values)
@@ -153,35 +153,41 @@ def _make(conn: Connection, project_id: int, participant_id: int, lane: str | No
     if again is not None:
         return int(again)
     statement = sa.insert(participation).values(project_id=project_id, participant_id=participant_id, **values)
-    return int(conn.run(statement.returning(participation.c.id)).scalar_one())
+    return int(conn.execute(statement.returning(participation.c.id)).scalar_one())
 
 
-def own(conn: Connection, project_id: int) -> int:
+def get_or_create_owner_participation(conn: Connection, project_id: int) -> int:
     """The participation under which the project's owner acts in the web, made where there is none.
 
     Its participant has the empty label, so its qualified name is the handle alone, and it never has a token.
 
     Locks: the project clock, then the owner: of several who make it at once one does.
     """
-    place = roster.enter(conn, project_id, archived_too=True)
-    participant_id = conn.run(
+    place = roster.lock_project(conn, project_id, allow_archived=True)
+    participant_id = conn.execute(
         sa.select(participant_name.c.participant_id).where(
             participant_name.c.owner_id == place.owner_id, participant_name.c.label_key == ""
         )
     ).scalar_one_or_none()
     if participant_id is None:
-        participant_id = roster.create(conn, place.owner_id, "", "human")
-    found = conn.run(
+        participant_id = roster.create_participant(conn, place.owner_id, "", "human")
+    found = conn.execute(
         sa.select(participation.c.id).where(
             participation.c.project_id == project_id, participation.c.participant_id == participant_id
         )
     ).scalar_one_or_none()
-    return int(found) if found is not None else _make(conn, project_id, participant_id, None, True)
+    return int(found) if found is not None else _insert_or_restore(conn, project_id, participant_id, None, True)
 
 
 def add_token(
-    conn: Connection, project_id: int, who: str | int, *, label: str = "", ttl: timedelta | None = None, actor: str
-) -> Grant:
+    conn: Connection,
+    project_id: int,
+    reference: str | int,
+    *,
+    label: str = "",
+    ttl: timedelta | None = None,
+    actor: str,
+) -> IssuedParticipation:
     """Mint one more token for a participation; the others go on working.
 
     Args:
@@ -191,33 +197,33 @@ def add_token(
     """
     if label:
         validation.name(label, "label")
-    place = roster.enter(conn, project_id)
-    found = _member(conn, project_id, who)
+    place = roster.lock_project(conn, project_id)
+    found = _get_token_holder(conn, project_id, reference)
     minted = tokens.mint(conn, found.participation_id, label=label, ttl=ttl)
     # Without a live token it was in no lane; with one it is again.
-    _join_own_lane(conn, project_id, found.participation_id)
+    _join_current_lane(conn, project_id, found.participation_id)
     audit.record(
         conn, place.owner_id, actor, "token.add", found.actor, project_id=project_id, token=minted.hint, label=label
     )
-    return _granted(place, found, minted)
+    return _build_issued(place, found, minted)
 
 
-def _granted(place: Place, found: Found, minted: tokens.Minted) -> Grant:
-    return Grant(
-        found.participation_id,
-        place.name,
-        found.label,
-        found.actor,
-        found.kind,
-        found.lane,
-        found.is_admin,
+def _build_issued(project: LockedProject, holder: Participation, minted: tokens.MintedToken) -> IssuedParticipation:
+    return IssuedParticipation(
+        holder.participation_id,
+        project.project_name,
+        holder.label,
+        holder.actor,
+        holder.kind,
+        holder.lane,
+        holder.is_admin,
         minted.text,
     )
 
 
-def rotate(
-    conn: Connection, project_id: int, who: str | int, *, ttl: timedelta | None = None, actor: str = "cli"
-) -> Grant:
+def rotate_tokens(
+    conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str = "cli"
+) -> IssuedParticipation:
     """Mint a new token for a participation, then revoke its older ones.
 
     Args:
@@ -225,11 +231,11 @@ def rotate(
     Raises:
         BusError: `unknown_recipient` when nobody of that name is in the project.
     """
-    place = roster.enter(conn, project_id)
-    found = _member(conn, project_id, who)
+    place = roster.lock_project(conn, project_id)
+    found = _get_token_holder(conn, project_id, reference)
     minted = tokens.mint(conn, found.participation_id, ttl=ttl)
-    revoked = tokens.revoke_all(conn, found.participation_id, but=minted.id)
-    _join_own_lane(conn, project_id, found.participation_id)
+    revoked = tokens.revoke_all(conn, found.participation_id, except_token_id=minted.id)
+    _join_current_lane(conn, project_id, found.participation_id)
     audit.record(
         conn,
         place.owner_id,
@@ -240,13 +246,15 @@ def rotate(
         token=minted.hint,
         revoked=revoked,
     )
-    return _granted(place, found, minted)
+    return _build_issued(place, found, minted)
 
 
-def revoke(conn: Connection, project_id: int, who: str | int, *, actor: str = "cli") -> tuple[Found, int]:
+def revoke_tokens(
+    conn: Connection, project_id: int, reference: str | int, *, actor: str = "cli"
+) -> tuple[Participation, int]:
     """Revoke every token of a participation; it stays in the project. Returns it and how many were revoked."""
-    place = roster.enter(conn, project_id, archived_too=True)
-    found = _member(conn, project_id, who)
+    place = roster.lock_project(conn, project_id, allow_archived=True)
+    found = _get_token_holder(conn, project_id, reference)
     revoked = tokens.revoke_all(conn, found.participation_id)
     if revoked:
         audit.record(
@@ -267,30 +275,32 @@ def revoke_token(conn: Connection, project_id: int, token_id: int, *, actor: str
     Raises:
         BusError: `not_found` when the project has no such token.
     """
-    place = roster.enter(conn, project_id, archived_too=True)
-    row = conn.maybe(
-        "SELECT t.hint, bus_actor(p.id) FROM token t JOIN participation p ON p.id = t.participation_id"
+    place = roster.lock_project(conn, project_id, allow_archived=True)
+    row = conn.fetch_one_or_none(
+        "SELECT t.hint, bus_participation_name(p.id) FROM token t JOIN participation p ON p.id = t.participation_id"
         " WHERE t.id = %s AND p.project_id = %s",
         (token_id, project_id),
     )
     if row is None:
         raise BusError("not_found", "There is no such token.")
-    if not tokens.revoke_one(conn, token_id):
+    if not tokens.revoke(conn, token_id):
         return False
     audit.record(conn, place.owner_id, actor, "token.revoke", row[1], project_id=project_id, token=row[0])
     return True
 
 
-def remove(conn: Connection, project_id: int, who: str | int, *, actor: str = "cli") -> Found:
+def remove_participation(
+    conn: Connection, project_id: int, reference: str | int, *, actor: str = "cli"
+) -> Participation:
     """Take the grant away: its tokens are revoked and it is no longer in the project; what it did stays.
 
     It leaves its lane, so that one who is granted again is in the lane of the new grant.
     """
-    place = roster.enter(conn, project_id, archived_too=True)
-    found = _member(conn, project_id, who)
+    place = roster.lock_project(conn, project_id, allow_archived=True)
+    found = _get_token_holder(conn, project_id, reference)
     tokens.revoke_all(conn, found.participation_id)
-    _leave_own_lane(conn, project_id, found.participation_id)
-    conn.run(
+    _leave_current_lane(conn, project_id, found.participation_id)
+    conn.execute(
         sa.update(participation)
         .where(participation.c.id == found.participation_id)
         .values(removed_at=sa.func.clock_timestamp())
@@ -299,11 +309,13 @@ def remove(conn: Connection, project_id: int, who: str | int, *, actor: str = "c
     return found
 
 
-def set_admin(conn: Connection, project_id: int, who: str | int, is_admin: bool, *, actor: str = "cli") -> Found:
+def set_admin(
+    conn: Connection, project_id: int, reference: str | int, is_admin: bool, *, actor: str = "cli"
+) -> Participation:
     """Make a participation project-admin, or demote it."""
-    place = roster.enter(conn, project_id, archived_too=not is_admin)
-    found = _member(conn, project_id, who)
-    conn.run(sa.update(participation).where(participation.c.id == found.participation_id).values(is_admin=is_admin))
+    place = roster.lock_project(conn, project_id, allow_archived=not is_admin)
+    found = _get_token_holder(conn, project_id, reference)
+    conn.execute(sa.update(participation).where(participation.c.id == found.participation_id).values(is_admin=is_admin))
     audit.record(
         conn,
         place.owner_id,
@@ -316,43 +328,43 @@ def set_admin(conn: Connection, project_id: int, who: str | int, is_admin: bool,
     return found
 
 
-def set_lane(conn: Connection, project_id: int, who: str | int, lane: str | None, *, actor: str) -> Found:
+def set_lane(conn: Connection, project_id: int, reference: str | int, lane: str | None, *, actor: str) -> Participation:
     """Grant another lane, or none. Who has registered a lane stays in that one.
 
     Posts that waited because of the old lane are withdrawn, and the newest that nobody has acked in the new one
     are delivered.
     """
     granted_lane = validation.name(lane, "lane") if lane is not None else None
-    place = roster.enter(conn, project_id)
-    found = _member(conn, project_id, who)
+    place = roster.lock_project(conn, project_id)
+    found = _get_token_holder(conn, project_id, reference)
     if found.lane == granted_lane:
         return found
-    registered = conn.maybe(
+    registered = conn.fetch_one_or_none(
         "SELECT lane FROM presence WHERE project_id = %s AND participation_id = %s AND lane IS NOT NULL",
         (project_id, found.participation_id),
     )
     if registered is None and found.lane is not None:
-        conn.maybe("SELECT bus_leave_lane(%s, %s, %s)", (project_id, found.participation_id, found.lane))
-    conn.run(sa.update(participation).where(participation.c.id == found.participation_id).values(lane=granted_lane))
+        conn.fetch_one_or_none("SELECT bus_leave_lane(%s, %s, %s)", (project_id, found.participation_id, found.lane))
+    conn.execute(sa.update(participation).where(participation.c.id == found.participation_id).values(lane=granted_lane))
     if registered is None:
-        _join_own_lane(conn, project_id, found.participation_id)
+        _join_current_lane(conn, project_id, found.participation_id)
     audit.record(
         conn, place.owner_id, actor, "participation.lane", found.actor, project_id=project_id, lane=granted_lane
     )
     return found
 
 
-def _member(conn: Connection, project_id: int, who: str | int) -> Found:
+def _get_token_holder(conn: Connection, project_id: int, reference: str | int) -> Participation:
     """As `members.get`, for what is done to those who hold tokens: the owner has none, and nobody mints one for it."""
-    found = members.get(conn, project_id, who)
+    found = members.get_participation(conn, project_id, reference)
     if found.is_owner:
         raise BusError("forbidden", f"{found.actor} is the project's owner, who acts in the web and has no token.")
     return found
 
 
-def _join_own_lane(conn: Connection, project_id: int, participation_id: int) -> None:
+def _join_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
     """Deliver what waits in the lane that the participation is in: the one registered last, else the granted."""
-    conn.maybe(
+    conn.fetch_one_or_none(
         "SELECT bus_join_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.id = %s AND p.project_id = %s AND coalesce(pr.lane, p.lane) IS NOT NULL",
@@ -360,15 +372,15 @@ def _join_own_lane(conn: Connection, project_id: int, participation_id: int) -> 
     )
 
 
-def _leave_own_lane(conn: Connection, project_id: int, participation_id: int) -> None:
+def _leave_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
     """Withdraw what waits because of the lane that the participation is in, and forget that it registered."""
-    conn.maybe(
+    conn.fetch_one_or_none(
         "SELECT bus_leave_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.id = %s AND p.project_id = %s AND coalesce(pr.lane, p.lane) IS NOT NULL",
         (participation_id, project_id),
     )
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE presence SET lane = NULL, status = '', registered_at = NULL"
         " WHERE project_id = %s AND participation_id = %s RETURNING 1",
         (project_id, participation_id),

@@ -29,7 +29,7 @@ class Project:
     archived_at: datetime | None
 
 
-def _select() -> sa.Select[Any]:
+def _select_projects() -> sa.Select[Any]:
     return (
         sa.select(
             project.c.id,
@@ -51,20 +51,20 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str = "cli") -> Pr
         BusError: `conflict` when the owner has a project of that name.
     """
     named = validation.label(name, "name")
-    project_id = conn.run(
+    project_id = conn.execute(
         sa.insert(project)
         .values(owner_id=owner_id, name=named, name_key=validation.label_key(named))
         .returning(project.c.id)
     ).scalar_one()
-    conn.run(sa.insert(project_clock).values(project_id=project_id))
+    conn.execute(sa.insert(project_clock).values(project_id=project_id))
     audit.record(conn, owner_id, actor, "project.add", named, project_id=project_id)
     return get(conn, project_id)
 
 
-def is_of(conn: Connection, owner_id: int, project_id: int) -> bool:
+def is_owned_by(conn: Connection, owner_id: int, project_id: int) -> bool:
     """Whether an owner has this project, and it is not being deleted."""
     query = "SELECT 1 FROM project WHERE id = %s AND owner_id = %s AND purging_at IS NULL"
-    return conn.maybe(query, (project_id, owner_id)) is not None
+    return conn.fetch_one_or_none(query, (project_id, owner_id)) is not None
 
 
 def get(conn: Connection, project_id: int) -> Project:
@@ -73,23 +73,23 @@ def get(conn: Connection, project_id: int) -> Project:
     Raises:
         BusError: `not_found`.
     """
-    row = conn.run(_select().where(project.c.id == project_id)).one_or_none()
+    row = conn.execute(_select_projects().where(project.c.id == project_id)).one_or_none()
     if row is None:
         raise BusError("not_found", "There is no such project.")
     return Project(*row)
 
 
-def get_named(conn: Connection, name: str) -> Project:
+def get_by_name(conn: Connection, name: str) -> Project:
     """The project called `NAME` or `HANDLE/NAME`, as people type it.
 
     Raises:
         BusError: `not_found`, or `conflict` when several owners have a project of that name.
     """
-    handle, label = validation.qualified(name, "project")
-    query = _select().where(project.c.name_key == validation.label_key(label)).order_by(project.c.id).limit(6)
+    handle, label = validation.qualified_name(name, "project")
+    query = _select_projects().where(project.c.name_key == validation.label_key(label)).order_by(project.c.id).limit(6)
     if handle is not None:
         query = query.where(owner.c.handle == handle)
-    found = [Project(*row) for row in conn.run(query)]
+    found = [Project(*row) for row in conn.execute(query)]
     if not found:
         raise BusError("not_found", f"There is no project {name}; `llm-bus project list` names them.")
     if len(found) > 1:
@@ -98,12 +98,12 @@ def get_named(conn: Connection, name: str) -> Project:
     return found[0]
 
 
-def list_(conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200) -> list[Project]:
+def list_projects(conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200) -> list[Project]:
     """Projects by id, at most `limit`, with ids above `after`; of one owner or of all."""
-    query = _select().where(project.c.id > after).order_by(project.c.id).limit(limit)
+    query = _select_projects().where(project.c.id > after).order_by(project.c.id).limit(limit)
     if owner_id is not None:
         query = query.where(project.c.owner_id == owner_id)
-    return [Project(*row) for row in conn.run(query)]
+    return [Project(*row) for row in conn.execute(query)]
 
 
 def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
@@ -120,20 +120,22 @@ def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
 
 
 def _set_archived(
-    conn: Connection, project_id: int, value: Any, precondition: sa.ColumnElement[bool], actor: str
+    conn: Connection, project_id: int, archived_at: Any, precondition: sa.ColumnElement[bool], actor: str
 ) -> bool:
-    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
-    changed = conn.run(
+    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (project_id,))
+    changed = conn.execute(
         sa.update(project)
         .where(project.c.id == project_id, project.c.purging_at.is_(None), precondition)
-        .values(archived_at=value)
+        .values(archived_at=archived_at)
         .returning(project.c.owner_id, project.c.name)
     ).one_or_none()
     if changed is not None:
-        conn.run(
-            sa.update(project_clock).where(project_clock.c.project_id == project_id).values(closed=value is not None)
+        conn.execute(
+            sa.update(project_clock)
+            .where(project_clock.c.project_id == project_id)
+            .values(closed=archived_at is not None)
         )
-        action = "project.reopen" if value is None else "project.archive"
+        action = "project.reopen" if archived_at is None else "project.archive"
         audit.record(conn, changed.owner_id, actor, action, changed.name, project_id=project_id)
     return changed is not None
 
@@ -146,7 +148,7 @@ def rename(conn: Connection, project_id: int, name: str, *, actor: str) -> bool:
     """
     named = validation.label(name, "name")
     before = get(conn, project_id)
-    changed = conn.run(
+    changed = conn.execute(
         sa.update(project)
         .where(project.c.id == project_id, project.c.purging_at.is_(None), project.c.name != named)
         .values(name=named, name_key=validation.label_key(named))
@@ -184,7 +186,9 @@ def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
         BusError: `not_found`.
     """
     columns = [project.c[one.name] for one in dataclasses.fields(ProjectSettings)]
-    row = conn.run(sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))).one_or_none()
+    row = conn.execute(
+        sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))
+    ).one_or_none()
     if row is None:
         raise BusError("not_found", "There is no such project.")
     return ProjectSettings(*row)
@@ -196,17 +200,17 @@ def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *
     Raises:
         BusError: `invalid_argument`, `not_found`.
     """
-    validation.integer(settings.presence_window_seconds, "presence_window_seconds", 60, limits.SECONDS)
+    validation.integer(settings.presence_window_seconds, "presence_window_seconds", 60, limits.MAX_DURATION_SECONDS)
     if settings.stall_window_seconds is not None:
-        validation.integer(settings.stall_window_seconds, "stall_window_seconds", 60, 30 * limits.SECONDS)
-    validation.integer(settings.gone_window_seconds, "gone_window_seconds", 60, 30 * limits.SECONDS)
-    validation.integer(settings.escalation_pause_seconds, "escalation_pause_seconds", 10, limits.SECONDS)
+        validation.integer(settings.stall_window_seconds, "stall_window_seconds", 60, 30 * limits.MAX_DURATION_SECONDS)
+    validation.integer(settings.gone_window_seconds, "gone_window_seconds", 60, 30 * limits.MAX_DURATION_SECONDS)
+    validation.integer(settings.escalation_pause_seconds, "escalation_pause_seconds", 10, limits.MAX_DURATION_SECONDS)
     if settings.escalation_email is not None:
         address = validation.email(settings.escalation_email, "escalation_email")
         settings = dataclasses.replace(settings, escalation_email=address)
     if get_settings(conn, project_id) == settings:
         return False
-    changed = conn.run(
+    changed = conn.execute(
         sa.update(project)
         .where(project.c.id == project_id, project.c.purging_at.is_(None))
         .values(**dataclasses.asdict(settings))
@@ -219,25 +223,25 @@ def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class ProjectContents:
     """What a project holds, and so what is lost with it. Counted up to 1,000, but for `events`, which is exact."""
 
-    events: int
-    posts: int
-    tasks: int
-    sequences: int
-    members: int
-    live_tokens: int
-    open_invites: int
+    event_count: int
+    post_count: int
+    task_count: int
+    sequence_count: int
+    participant_count: int
+    live_token_count: int
+    open_invite_count: int
 
 
-def get_contents(conn: Connection, project_id: int) -> Contents:
+def get_contents(conn: Connection, project_id: int) -> ProjectContents:
     """What would be lost with a project.
 
     Raises:
         BusError: `not_found`.
     """
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "SELECT c.last_seq,"
         " (SELECT count(*) FROM (SELECT FROM post o WHERE o.project_id = pj.id LIMIT 1000) AS counted),"
         " c.last_task,"
@@ -245,8 +249,7 @@ def get_contents(conn: Connection, project_id: int) -> Contents:
         " (SELECT count(*) FROM (SELECT FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
         "   LIMIT 1000) AS counted),"
         " (SELECT count(*) FROM (SELECT FROM participation p JOIN token t ON t.participation_id = p.id"
-        "   WHERE p.project_id = pj.id AND t.revoked_at IS NULL"
-        "   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()) LIMIT 1000) AS counted),"
+        "   WHERE p.project_id = pj.id AND bus_token_is_live(t.revoked_at, t.expires_at) LIMIT 1000) AS counted),"
         " (SELECT count(*) FROM (SELECT FROM invite i WHERE i.project_id = pj.id AND i.revoked_at IS NULL"
         "   AND i.used < i.uses AND i.expires_at > clock_timestamp() LIMIT 1000) AS counted)"
         " FROM project pj JOIN project_clock c ON c.project_id = pj.id WHERE pj.id = %s AND pj.purging_at IS NULL",
@@ -254,11 +257,11 @@ def get_contents(conn: Connection, project_id: int) -> Contents:
     )
     if row is None:
         raise BusError("not_found", "There is no such project.")
-    return Contents(*row)
+    return ProjectContents(*row)
 
 
 def begin_purge(
-    conn: Connection, project_id: int, *, actor: str, reason: str = "", batch: int = metering.BATCH
+    conn: Connection, project_id: int, *, actor: str, reason: str = "", batch_size: int = metering.BATCH_SIZE
 ) -> bool:
     """Take a step towards deleting a project for good; true once it has begun. Repeat until true.
 
@@ -273,16 +276,18 @@ def begin_purge(
     Locks: what metering locks, then the project clock, then the project.
     """
     get(conn, project_id)
-    if metering.bill(conn, project_id, limit=batch).more:
+    if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
         return False
     # The clock stands still now, and whoever held it before has committed.
-    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
-    if metering.bill(conn, project_id, limit=batch).more:
+    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (project_id,))
+    if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
         return False
-    conn.maybe("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
+    conn.fetch_one_or_none(
+        "SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason)
+    )
     return True
 
 
 def purge_step(conn: Connection, project_id: int, *, limit: int = 10_000) -> bool:
     """Delete up to `limit` rows of a project whose purge was begun; true when nothing is left. Repeat until true."""
-    return bool(conn.one("SELECT bus_purge_step(%s, %s)", (project_id, limit))[0])
+    return bool(conn.fetch_one("SELECT bus_purge_step(%s, %s)", (project_id, limit))[0])

@@ -15,34 +15,34 @@ from bus.tenancy.tables import owner, participant, participant_name, project
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LockedProject:
     """A project whose grants are changed: locked."""
 
     project_id: int
-    name: str
+    project_name: str
     owner_id: int
-    handle: str
+    owner_handle: str
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class OwnedParticipant:
     """A participant of the owner; `existed` is false where it was created just now."""
 
     id: int
     label: str
     kind: str
-    existed: bool
+    already_existed: bool
 
 
-def enter(conn: Connection, project_id: int, *, archived_too: bool = False) -> Place:
+def lock_project(conn: Connection, project_id: int, *, allow_archived: bool = False) -> LockedProject:
     """Lock the project clock and then the owner, whose names are handed out one at a time.
 
     Args:
         archived_too: for what takes access away: tokens go on reading in an archived project, so a leaked one
             must be revocable there.
     """
-    conn.maybe("SELECT bus_lock_clock(%s)", (project_id,))
-    row = conn.run(
+    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (project_id,))
+    row = conn.execute(
         sa.select(project.c.name, owner.c.id, owner.c.handle, project.c.archived_at)
         .join(owner, owner.c.id == project.c.owner_id)
         .where(project.c.id == project_id, project.c.purging_at.is_(None))
@@ -50,16 +50,16 @@ def enter(conn: Connection, project_id: int, *, archived_too: bool = False) -> P
     ).one_or_none()
     if row is None:
         raise BusError("not_found", "There is no such project.")
-    if row.archived_at is not None and not archived_too:
+    if row.archived_at is not None and not allow_archived:
         raise BusError("forbidden", "This project is archived: reading works, writing does not.")
-    return Place(project_id, row.name, row.id, row.handle)
+    return LockedProject(project_id, row.name, row.id, row.handle)
 
 
-def own_label(conn: Connection, project_id: int, name: str) -> str:
+def validate_own_label(conn: Connection, project_id: int, name: str) -> str:
     """The label in `label` or `handle/label`, where the handle is that of the project's owner."""
-    handle, label = validation.qualified(name, "participant_name")
+    handle, label = validation.qualified_name(name, "participant_name")
     if handle is not None:
-        own = conn.maybe(
+        own = conn.fetch_one_or_none(
             "SELECT o.handle FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s", (project_id,)
         )
         if own != (handle,):
@@ -67,20 +67,20 @@ def own_label(conn: Connection, project_id: int, name: str) -> str:
     return label
 
 
-def kind_of(kind: str | None) -> str:
+def validate_kind(kind: str | None) -> str:
     """The kind that a new participant is of; `agent` where none is said."""
     if kind is not None and kind not in PARTICIPANT_KINDS:
         raise InvalidArgument(f"kind must be one of: {', '.join(PARTICIPANT_KINDS)}.")
     return kind or "agent"
 
 
-def person(conn: Connection, owner_id: int, handle: str, label: str, kind: str) -> Person:
+def get_or_create_participant(conn: Connection, owner_id: int, handle: str, label: str, kind: str) -> OwnedParticipant:
     """The owner's participant of that name, created where there is none."""
     key = validation.label_key(label)
     if key == handle:
         # Else what the owner says and what this participant is sent could be taken for the other's.
         raise BusError("conflict", f"{label} is what the owner is called here; choose another.", reason="name_taken")
-    row = conn.run(
+    row = conn.execute(
         sa.select(participant.c.id, participant.c.label, participant.c.kind, participant.c.removed_at)
         .join(participant_name, participant_name.c.participant_id == participant.c.id)
         .where(participant_name.c.owner_id == owner_id, participant_name.c.label_key == key)
@@ -92,15 +92,15 @@ def person(conn: Connection, owner_id: int, handle: str, label: str, kind: str) 
                 f"The name {label} belonged to another participant and is not handed out again; choose another.",
                 reason="name_taken",
             )
-        return Person(row.id, row.label, row.kind, True)
-    return Person(create(conn, owner_id, label, kind), label, kind, False)
+        return OwnedParticipant(row.id, row.label, row.kind, True)
+    return OwnedParticipant(create_participant(conn, owner_id, label, kind), label, kind, False)
 
 
-def create(conn: Connection, owner_id: int, label: str, kind: str) -> int:
+def create_participant(conn: Connection, owner_id: int, label: str, kind: str) -> int:
     """Create a participant; the owner is locked."""
     made = sa.insert(participant).values(owner_id=owner_id, label=label, kind=kind).returning(participant.c.id)
-    participant_id = int(conn.run(made).scalar_one())
-    conn.run(
+    participant_id = int(conn.execute(made).scalar_one())
+    conn.execute(
         sa.insert(participant_name).values(
             owner_id=owner_id, label_key=validation.label_key(label), participant_id=participant_id
         )

@@ -3,7 +3,17 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 
-from bus.db.columns import CLOCK, EMPTY, FALSE, TIME, created_at, id_column, length, metadata, one_of
+from bus.db.columns import (
+    CLOCK_TIMESTAMP,
+    EMPTY_DEFAULT,
+    FALSE_DEFAULT,
+    TIMESTAMPTZ,
+    created_at_column,
+    id_column,
+    length_check,
+    metadata,
+    one_of_check,
+)
 from bus.rules.enums import PARTICIPANT_KINDS
 
 owner = sa.Table(
@@ -12,12 +22,12 @@ owner = sa.Table(
     id_column(),
     sa.Column("email", sa.Text, nullable=False),
     sa.Column("handle", sa.Text, nullable=False),
-    sa.Column("operator", sa.Boolean, nullable=False, server_default=FALSE),
-    created_at(),
-    sa.Column("suspended_at", TIME),
+    sa.Column("operator", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    created_at_column(),
+    sa.Column("suspended_at", TIMESTAMPTZ),
     sa.Column("suspended_reason", sa.Text),
     sa.CheckConstraint(r"handle ~ '^[a-z0-9](-?[a-z0-9])*$' AND char_length(handle) <= 64", "handle"),
-    sa.CheckConstraint(length("email", 254, 3), "email"),
+    sa.CheckConstraint(length_check("email", 254, 3), "email"),
     sa.UniqueConstraint("handle"),
 )
 sa.Index("owner_email_key", sa.func.lower(owner.c.email), unique=True)
@@ -31,18 +41,18 @@ project = sa.Table(
     sa.Column("name_key", sa.Text, nullable=False),
     sa.Column("presence_window_seconds", sa.Integer, nullable=False, server_default=sa.text("900")),
     sa.Column("stall_window_seconds", sa.Integer),
-    created_at(),
-    sa.Column("archived_at", TIME),
-    sa.Column("purging_at", TIME),
+    created_at_column(),
+    sa.Column("archived_at", TIMESTAMPTZ),
+    sa.Column("purging_at", TIMESTAMPTZ),
     sa.Column("gone_window_seconds", sa.Integer, nullable=False, server_default=sa.text("3600")),
     sa.Column("escalation_pause_seconds", sa.Integer, nullable=False, server_default=sa.text("300")),
     sa.Column("escalation_email", sa.Text),
-    sa.CheckConstraint(length("name", 64), "name"),
+    sa.CheckConstraint(length_check("name", 64), "name"),
     sa.CheckConstraint("presence_window_seconds BETWEEN 60 AND 86400", "presence_window"),
     sa.CheckConstraint("gone_window_seconds BETWEEN 60 AND 2592000", "gone_window"),
     sa.CheckConstraint("stall_window_seconds BETWEEN 60 AND 2592000", "stall_window"),
     sa.CheckConstraint("escalation_pause_seconds BETWEEN 10 AND 86400", "escalation_pause"),
-    sa.CheckConstraint(length("escalation_email", 254, 3), "escalation_email"),
+    sa.CheckConstraint(length_check("escalation_email", 254, 3), "escalation_email"),
     sa.UniqueConstraint("owner_id", "name_key"),
 )
 
@@ -53,10 +63,10 @@ participant = sa.Table(
     sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
-    created_at(),
-    sa.Column("removed_at", TIME),
-    sa.CheckConstraint(f"{length('label', 64, 0)} AND position('/' in label) = 0", "label"),
-    sa.CheckConstraint(one_of("kind", PARTICIPANT_KINDS), "kind"),
+    created_at_column(),
+    sa.Column("removed_at", TIMESTAMPTZ),
+    sa.CheckConstraint(f"{length_check('label', 64, 0)} AND position('/' in label) = 0", "label"),
+    sa.CheckConstraint(one_of_check("kind", PARTICIPANT_KINDS), "kind"),
 )
 
 participant_name = sa.Table(
@@ -75,10 +85,10 @@ participation = sa.Table(
     sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
     sa.Column("participant_id", sa.ForeignKey("participant.id"), nullable=False, index=True),
     sa.Column("lane", sa.Text),
-    sa.Column("is_admin", sa.Boolean, nullable=False, server_default=FALSE),
-    created_at(),
-    sa.Column("removed_at", TIME),
-    sa.CheckConstraint(length("lane", 64), "lane"),
+    sa.Column("is_admin", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    created_at_column(),
+    sa.Column("removed_at", TIMESTAMPTZ),
+    sa.CheckConstraint(length_check("lane", 64), "lane"),
     sa.UniqueConstraint("project_id", "participant_id"),
 )
 
@@ -89,13 +99,13 @@ token = sa.Table(
     sa.Column("participation_id", sa.ForeignKey("participation.id"), nullable=False, index=True),
     sa.Column("sha256", BYTEA, nullable=False, unique=True),
     sa.Column("hint", sa.Text, nullable=False),
-    sa.Column("label", sa.Text, nullable=False, server_default=EMPTY),
-    created_at(),
-    sa.Column("expires_at", TIME),
-    sa.Column("last_used_at", TIME),
-    sa.Column("revoked_at", TIME),
+    sa.Column("label", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
+    created_at_column(),
+    sa.Column("expires_at", TIMESTAMPTZ),
+    sa.Column("last_used_at", TIMESTAMPTZ),
+    sa.Column("revoked_at", TIMESTAMPTZ),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
-    sa.CheckConstraint(length("label", 64, 0), "label"),
+    sa.CheckConstraint(length_check("label", 64, 0), "label"),
 )
 
 invite = sa.Table(
@@ -108,23 +118,23 @@ invite = sa.Table(
     sa.Column("participant_name", sa.Text),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("lane", sa.Text),
-    sa.Column("is_admin", sa.Boolean, nullable=False, server_default=FALSE),
+    sa.Column("is_admin", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.Column("uses", sa.Integer, nullable=False),
     sa.Column("used", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("created_by", sa.Text, nullable=False),
-    created_at(),
-    sa.Column("expires_at", TIME, nullable=False),
-    sa.Column("revoked_at", TIME),
+    created_at_column(),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
+    sa.Column("revoked_at", TIMESTAMPTZ),
     # When its end by the clock was written to the audit log; expires_at decides.
-    sa.Column("expired_at", TIME),
+    sa.Column("expired_at", TIMESTAMPTZ),
     # Chosen by the owner: redeeming gives this participant one more token.
     sa.Column("participant_id", sa.ForeignKey("participant.id"), index=True),
     # For one person: only somebody who has shown this address to be theirs may accept.
     sa.Column("email", sa.Text),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
-    sa.CheckConstraint(one_of("kind", PARTICIPANT_KINDS), "kind"),
+    sa.CheckConstraint(one_of_check("kind", PARTICIPANT_KINDS), "kind"),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
-    sa.CheckConstraint(length("email", 254, 3), "email"),
+    sa.CheckConstraint(length_check("email", 254, 3), "email"),
     sa.CheckConstraint("participant_id IS NULL OR uses = 1", "chosen"),
 )
 
@@ -141,7 +151,7 @@ invite_redemption = sa.Table(
     sa.Column("invite_id", sa.ForeignKey("invite.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("participation_id", sa.BigInteger, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
-    created_at(),
+    created_at_column(),
     sa.Column("accepted_by", sa.Text),
 )
 
@@ -149,7 +159,7 @@ audit = sa.Table(
     "audit",
     metadata,
     id_column(),
-    sa.Column("at", TIME, nullable=False, server_default=CLOCK),
+    sa.Column("at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     # Null: an act of the service itself, such as a new price, and in nobody's affairs.
     sa.Column("owner_id", sa.BigInteger),
     sa.Column("project_id", sa.BigInteger),

@@ -12,7 +12,7 @@ from bus.tenancy.tables import token
 
 
 @dataclass(frozen=True, slots=True)
-class Minted:
+class MintedToken:
     """A token at the one moment when its text is known."""
 
     id: int
@@ -20,11 +20,11 @@ class Minted:
     hint: str
 
 
-def mint(conn: Connection, participation_id: int, *, label: str = "", ttl: timedelta | None = None) -> Minted:
+def mint(conn: Connection, participation_id: int, *, label: str = "", ttl: timedelta | None = None) -> MintedToken:
     """Create a token for a participation; it expires after `ttl`, or never where that is None."""
-    text = form.mint()
-    hint = form.hint(text)
-    token_id = conn.run(
+    text = form.generate_token()
+    hint = form.display_hint(text)
+    token_id = conn.execute(
         sa.insert(token)
         .values(
             participation_id=participation_id,
@@ -35,32 +35,32 @@ def mint(conn: Connection, participation_id: int, *, label: str = "", ttl: timed
         )
         .returning(token.c.id)
     ).scalar_one()
-    return Minted(token_id, text, hint)
+    return MintedToken(token_id, text, hint)
 
 
-def revoke_all(conn: Connection, participation_id: int, *, but: int | None = None) -> int:
+def revoke_all(conn: Connection, participation_id: int, *, except_token_id: int | None = None) -> int:
     """Revoke the live tokens of a participation, `but` excepted; returns how many."""
     live = sa.select(token.c.id).where(token.c.participation_id == participation_id, token.c.revoked_at.is_(None))
-    if but is not None:
-        live = live.where(token.c.id != but)
+    if except_token_id is not None:
+        live = live.where(token.c.id != except_token_id)
     # Rows are locked by ascending id, as `touch` does.
     locked = live.order_by(token.c.id).with_for_update(key_share=True).cte("live")
     statement = sa.update(token).where(token.c.id == locked.c.id).values(revoked_at=sa.func.clock_timestamp())
-    return conn.run(statement).rowcount
+    return conn.execute(statement).rowcount
 
 
-def revoke_one(conn: Connection, token_id: int) -> bool:
+def revoke(conn: Connection, token_id: int) -> bool:
     """Revoke one token; returns whether it was not yet revoked."""
     statement = sa.update(token).where(token.c.id == token_id, token.c.revoked_at.is_(None))
-    return conn.run(statement.values(revoked_at=sa.func.clock_timestamp())).rowcount > 0
+    return conn.execute(statement.values(revoked_at=sa.func.clock_timestamp())).rowcount > 0
 
 
-def resolve(conn: Connection, sha256: bytes) -> Ctx | None:
+def find_caller(conn: Connection, sha256: bytes) -> Ctx | None:
     """The immutable facts behind a token, or None where no such token was ever minted.
 
     Says nothing about whether the token is still good: each call's own statement asks that.
     """
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "SELECT p.project_id, p.id, p.participant_id, pj.owner_id, t.id FROM token t"
         " JOIN participation p ON p.id = t.participation_id JOIN project pj ON pj.id = p.project_id"
         " WHERE t.sha256 = %s",
@@ -69,12 +69,12 @@ def resolve(conn: Connection, sha256: bytes) -> Ctx | None:
     return Ctx(*row) if row else None
 
 
-def touch(conn: Connection, token_ids: list[int]) -> None:
+def record_use(conn: Connection, token_ids: list[int]) -> None:
     """Note that tokens were used. Coarse: a token used within the last minute is left alone.
 
     Locks: the token rows, by ascending id.
     """
-    conn.maybe(
+    conn.fetch_one_or_none(
         "WITH used AS (SELECT t.id FROM token t WHERE t.id = ANY (%s)"
         " AND (t.last_used_at IS NULL OR t.last_used_at < clock_timestamp() - interval '1 minute')"
         " ORDER BY t.id FOR NO KEY UPDATE)"
@@ -97,7 +97,7 @@ class Token:
     revoked_at: datetime | None
 
 
-def list_(conn: Connection, participation_id: int, *, before: int | None = None, limit: int = 50) -> list[Token]:
+def list_tokens(conn: Connection, participation_id: int, *, before: int | None = None, limit: int = 50) -> list[Token]:
     """Tokens of a participation, newest first, at most `limit`, with ids below `before`."""
     state = sa.case(
         (token.c.revoked_at.is_not(None), "revoked"),
@@ -113,11 +113,11 @@ def list_(conn: Connection, participation_id: int, *, before: int | None = None,
     )
     if before is not None:
         query = query.where(token.c.id < before)
-    return [Token(*row) for row in conn.run(query)]
+    return [Token(*row) for row in conn.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)
-class TokenState:
+class TokenStatus:
     """What `llm-bus token check` and the admin say of a token."""
 
     project: str
@@ -127,12 +127,12 @@ class TokenState:
     revoked_at: datetime | None
 
 
-def find_state(conn: Connection, sha256: bytes) -> TokenState | None:
+def find_status(conn: Connection, sha256: bytes) -> TokenStatus | None:
     """The state of a token, or None where no such token was ever minted."""
-    row = conn.maybe(
+    row = conn.fetch_one_or_none(
         "SELECT pj.name, pt.label, t.created_at, t.expires_at, t.revoked_at FROM token t"
         " JOIN participation p ON p.id = t.participation_id JOIN project pj ON pj.id = p.project_id"
         " JOIN participant pt ON pt.id = p.participant_id WHERE t.sha256 = %s",
         (sha256,),
     )
-    return TokenState(*row) if row else None
+    return TokenStatus(*row) if row else None

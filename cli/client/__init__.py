@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import httpx2
 
-_PROTOCOL = "2025-06-18"
+_PROTOCOL_VERSION = "2025-06-18"
 # A wait lasts up to 50 s on the server, which answers before this.
-_SECONDS = 65.0
-_CONNECT_SECONDS = 10.0
+_READ_TIMEOUT_SECONDS = 65.0
+_CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 class ClientError(Exception):
@@ -31,11 +31,11 @@ class NotConfiguredError(ClientError):
     """LLM_BUS_URL or LLM_BUS_TOKEN is missing."""
 
 
-class AwayError(ClientError):
+class UnreachableError(ClientError):
     """The bus did not answer, or something else did."""
 
 
-class TokenError(ClientError):
+class TokenRejectedError(ClientError):
     """The bus does not accept the token, or the owner is suspended."""
 
 
@@ -53,15 +53,17 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         # Redirects are not followed: the token is for the address that was configured.
-        self._http = httpx2.Client(timeout=httpx2.Timeout(_SECONDS, connect=_CONNECT_SECONDS), follow_redirects=False)
+        self._http = httpx2.Client(
+            timeout=httpx2.Timeout(_READ_TIMEOUT_SECONDS, connect=_CONNECT_TIMEOUT_SECONDS), follow_redirects=False
+        )
         self._url = url
         self._headers = {
             "Authorization": f"Bearer {token}",
             "Accept": "application/json, text/event-stream",
             "Content-Type": "application/json",
-            "MCP-Protocol-Version": _PROTOCOL,
+            "MCP-Protocol-Version": _PROTOCOL_VERSION,
         }
-        self._ids = itertools.count(1)
+        self._request_ids = itertools.count(1)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -95,17 +97,17 @@ class Client:
         sent = {name: value for name, value in arguments.items() if value is not None}
         message = {
             "jsonrpc": "2.0",
-            "id": next(self._ids),
+            "id": next(self._request_ids),
             "method": "tools/call",
             "params": {"name": tool, "arguments": sent},
         }
         try:
             answer = self._http.post(self._url, content=json.dumps(message).encode(), headers=self._headers)
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-            raise AwayError(f"{self._url} cannot be reached: {error or type(error).__name__}") from error
-        return self._read(answer)
+            raise UnreachableError(f"{self._url} cannot be reached: {error or type(error).__name__}") from error
+        return self._parse_response(answer)
 
-    def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
+    def iter_events(self, since: int = 0) -> Iterator[dict[str, Any]]:
         """The ledger after an event, oldest first, to its present end; moves no cursor."""
         more = True
         while more:
@@ -114,7 +116,7 @@ class Client:
             since = page["events"][-1]["id"] if page["events"] else since
             more = page["more"] and bool(page["events"])
 
-    def pages(self, tool: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
+    def iter_rows(self, tool: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
         """All rows of a list that pages with `before`."""
         before: Any = None
         while True:
@@ -124,17 +126,17 @@ class Client:
             if before is None:
                 return
 
-    def _read(self, answer: httpx2.Response) -> dict[str, Any]:
-        if answer.status_code in (401, 403):
-            raise TokenError(
+    def _parse_response(self, response: httpx2.Response) -> dict[str, Any]:
+        if response.status_code in (401, 403):
+            raise TokenRejectedError(
                 "The bus does not accept the token: it was revoked, rotated or mistyped."
-                if answer.status_code == 401
+                if response.status_code == 401
                 else "The bus refuses: the owner of the project is suspended."
             )
-        if answer.status_code != 200:
-            raise AwayError(f"{self._url} answered with HTTP {answer.status_code}.")
-        text = answer.text
-        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        if response.status_code != 200:
+            raise UnreachableError(f"{self._url} answered with HTTP {response.status_code}.")
+        text = response.text
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
             text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
         try:
             message = json.loads(text)
@@ -146,5 +148,5 @@ class Client:
                 facts = content["error"]
                 raise RefusedError(facts["code"], facts["message"], facts)
         except (ValueError, KeyError, TypeError) as error:
-            raise AwayError(f"{self._url} did not answer as a bus does.") from error
+            raise UnreachableError(f"{self._url} did not answer as a bus does.") from error
         return content

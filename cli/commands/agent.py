@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import agent_calls
-from cli.options import data_option, emit, json_option, limit_options, table
+from cli.options import data_option, emit, format_table, json_option, limit_options
 
 if TYPE_CHECKING:
-    from bus.tenancy.members import Found
-    from bus.tenancy.participations import Grant
+    from bus.tenancy.members import Participation
+    from bus.tenancy.participations import IssuedParticipation
 
 
 @click.group("agent", short_help="Agents of a project; claim, post, lease and more for scripts.")
@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-for _call in agent_calls.COMMANDS:
+for _call in agent_calls.AGENT_COMMANDS:
     command.add_command(_call)
 
 
@@ -36,7 +36,7 @@ for _call in agent_calls.COMMANDS:
 @click.option("--admin", "is_admin", is_flag=True, help="Make it a project-admin.")
 @data_option
 @json_option
-def add(
+def add_agent(
     project: str,
     name: str,
     kind: str | None,
@@ -50,9 +50,9 @@ def add(
     from cli.database import transaction
 
     with transaction(data) as conn:
-        where = projects.get_named(conn, project)
-        made = participations.grant(conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin)
-    _show(made, "is in", as_json=as_json)
+        where = projects.get_by_name(conn, project)
+        made = participations.grant_participation(conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin)
+    _emit_token(made, "is in", as_json=as_json)
 
 
 @command.command("rotate")
@@ -60,14 +60,14 @@ def add(
 @click.argument("name")
 @data_option
 @json_option
-def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
+def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Give an agent a new token, shown this once; its older ones stop working at once."""
     from bus.tenancy import participations, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = participations.rotate(conn, projects.get_named(conn, project).id, name)
-    _show(made, "has a new token in", as_json=as_json)
+        made = participations.rotate_tokens(conn, projects.get_by_name(conn, project).id, name)
+    _emit_token(made, "has a new token in", as_json=as_json)
 
 
 @command.command("revoke")
@@ -75,14 +75,14 @@ def rotate(project: str, name: str, data: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @data_option
 @json_option
-def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
+def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Revoke every token of an agent; it stays in the project."""
     from bus.tenancy import participations, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
-        where = projects.get_named(conn, project)
-        found, count = participations.revoke(conn, where.id, name)
+        where = projects.get_by_name(conn, project)
+        found, count = participations.revoke_tokens(conn, where.id, name)
     said = f"{count} token{'' if count == 1 else 's'} of {found.actor} revoked." if count else "No live token."
     emit({"project": where.name, "name": found.label, "revoked": count}, said, as_json=as_json)
 
@@ -92,42 +92,42 @@ def revoke(project: str, name: str, data: Path | None, as_json: bool) -> None:
 @limit_options
 @data_option
 @json_option
-def list_(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
+def list_agents(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List who is in a project."""
     from bus.tenancy import members, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
-        where = projects.get_named(conn, project)
-        found = members.list_(conn, where.id, after=after, limit=limit)
+        where = projects.get_by_name(conn, project)
+        found = members.list_participations(conn, where.id, after=after, limit=limit)
     rows = [(one.participation_id, one.actor, one.kind, one.lane, "admin" if one.is_admin else "") for one in found]
     emit(
-        {"project": where.name, "agents": [_facts(one) for one in found]},
-        table(("id", "name", "kind", "lane", ""), rows),
+        {"project": where.name, "agents": [_to_json(one) for one in found]},
+        format_table(("id", "name", "kind", "lane", ""), rows),
         as_json=as_json,
     )
 
 
-def _show(made: "Grant", what: str, *, as_json: bool) -> None:
+def _emit_token(participation: "IssuedParticipation", verb_phrase: str, *, as_json: bool) -> None:
     facts = {
-        "project": made.project,
-        "name": made.participant,
-        "actor": made.actor,
-        "kind": made.kind,
-        "lane": made.lane,
-        "is_admin": made.is_admin,
-        "token": made.token,
+        "project": participation.project,
+        "name": participation.participant,
+        "actor": participation.actor,
+        "kind": participation.kind,
+        "lane": participation.lane,
+        "is_admin": participation.is_admin,
+        "token": participation.token,
     }
-    said = f"{made.actor} {what} {made.project}. Its token, shown this once:\n{made.token}"
+    said = f"{participation.actor} {verb_phrase} {participation.project}. Its token, shown this once:\n{participation.token}"
     emit(facts, said, as_json=as_json)
 
 
-def _facts(one: "Found") -> dict[str, Any]:
+def _to_json(participation: "Participation") -> dict[str, Any]:
     return {
-        "id": one.participation_id,
-        "name": one.label,
-        "actor": one.actor,
-        "kind": one.kind,
-        "lane": one.lane,
-        "is_admin": one.is_admin,
+        "id": participation.participation_id,
+        "name": participation.label,
+        "actor": participation.actor,
+        "kind": participation.kind,
+        "lane": participation.lane,
+        "is_admin": participation.is_admin,
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import data_option, emit, json_option, table
+from cli.options import data_option, emit, format_table, json_option
 
 
 @click.group("credit", short_help="Credits of owners: add, show, plan; prices.")
@@ -25,7 +25,9 @@ def command() -> None:
 @click.option("--reason", default="", help="Why, for the record.")
 @data_option
 @json_option
-def add(owner: str, amount: int, reference: str, grant: bool, reason: str, data: Path | None, as_json: bool) -> None:
+def add_credits(
+    owner: str, amount: int, reference: str, grant: bool, reason: str, data: Path | None, as_json: bool
+) -> None:
     """Add AMOUNT credits to OWNER. Whoever was suspended for want of credits is let in again at once."""
     from bus.billing import credits
     from bus.tenancy import owners
@@ -33,10 +35,10 @@ def add(owner: str, amount: int, reference: str, grant: bool, reason: str, data:
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
-        entry = credits.add(
+        entry = credits.add_credits(
             conn, found.id, amount, reference=reference, kind="grant" if grant else "top_up", reason=reason
         )
-        account = credits.find(conn, found.id)
+        account = credits.find_account(conn, found.id)
     assert account is not None
     emit(
         {"owner": found.handle, "entry": dataclasses.asdict(entry), "balance": account.balance},
@@ -51,7 +53,7 @@ def add(owner: str, amount: int, reference: str, grant: bool, reason: str, data:
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The most to list.")
 @data_option
 @json_option
-def show(owner: str, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
+def show_account(owner: str, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
     """The balance of OWNER and its entries, newest first."""
     from bus.billing import credits
     from bus.tenancy import owners
@@ -59,7 +61,7 @@ def show(owner: str, before: int | None, limit: int, data: Path | None, as_json:
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
-        account = credits.find(conn, found.id)
+        account = credits.find_account(conn, found.id)
         entries = credits.list_entries(conn, found.id, before=before, limit=limit)
     if account is None:
         said = f"{found.handle} has no account yet: nothing was metered or added."
@@ -70,7 +72,7 @@ def show(owner: str, before: int | None, limit: int, data: Path | None, as_json:
         ]
         said = (
             f"{found.handle}: {account.balance} credits, plan {account.plan}{state}\n\n"
-            f"{table(('ID', 'AT', 'KIND', 'AMOUNT', 'BALANCE', 'REFERENCE'), rows)}"
+            f"{format_table(('ID', 'AT', 'KIND', 'AMOUNT', 'BALANCE', 'REFERENCE'), rows)}"
         )
     emit(
         {
@@ -88,7 +90,7 @@ def show(owner: str, before: int | None, limit: int, data: Path | None, as_json:
 @click.argument("plan", type=click.Choice(["free", "team", "comped"]))
 @data_option
 @json_option
-def plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
+def set_plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
     """Put OWNER on a plan; who is comped is metered and never suspended."""
     from bus.billing import credits
     from bus.tenancy import owners
@@ -103,7 +105,7 @@ def plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
 @command.command("prices")
 @data_option
 @json_option
-def prices(data: Path | None, as_json: bool) -> None:
+def list_prices(data: Path | None, as_json: bool) -> None:
     """What each type of event costs now, and what is set for later."""
     from bus.billing import credits
     from cli.database import transaction
@@ -113,7 +115,7 @@ def prices(data: Path | None, as_json: bool) -> None:
     rows = [(one.event_type, one.credits, f"{one.effective_from:%Y-%m-%d %H:%M}") for one in found]
     emit(
         {"prices": [dataclasses.asdict(one) for one in found]},
-        table(("EVENT", "CREDITS", "FROM"), rows),
+        format_table(("EVENT", "CREDITS", "FROM"), rows),
         as_json=as_json,
     )
 
@@ -124,7 +126,7 @@ def prices(data: Path | None, as_json: bool) -> None:
 @click.option("--from", "start", type=click.DateTime(), help="A moment to come (UTC); default: now.")
 @data_option
 @json_option
-def price(event: str, amount: int, start: datetime | None, data: Path | None, as_json: bool) -> None:
+def set_price(event: str, amount: int, start: datetime | None, data: Path | None, as_json: bool) -> None:
     """Set what an EVENT costs from now on; what was written before keeps its price."""
     from datetime import UTC
 

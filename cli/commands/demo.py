@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from cli.options import data_option, emit, json_option
 
 
@@ -35,21 +35,21 @@ def command(
     original service's own use. Where nothing is running, a temporary bus is started and removed. Exit code 1
     unless every call succeeded and the ledgers hold what was planned.
     """
-    from cli.demo.plan import least_events
+    from cli.demo.plan import min_events
 
-    least = least_events(agents, projects)
+    least = min_events(agents, projects)
     if events < least:
         raise click.BadParameter(
             f"{agents} agents in {projects} projects need at least {least}.", ctx, param_hint="--events"
         )
-    from cli.demo.orchestrator import run
-    from cli.report import facts, lines, render
+    from cli.demo.orchestrator import run_demo
+    from cli.report import format_report, format_summary_table, to_json
 
-    outcome = run(agents, projects, events, seed, owner=owner, data=data)
+    outcome = run_demo(agents, projects, events, seed, owner=owner, data=data)
     title = f"LLM Bus demo: {outcome.calls} calls in {outcome.seconds:.1f} s, seed {seed}"
-    text = [render(outcome.total, title), "", lines(outcome.projects)]
-    if not outcome.temporary:
-        text += ["", f"One of them again: llm-bus report {outcome.total.projects[0]}"]
+    text = [format_report(outcome.total_report, title), "", format_summary_table(outcome.project_reports)]
+    if not outcome.used_temporary_bus:
+        text += ["", f"One of them again: llm-bus report {outcome.total_report.projects[0]}"]
     if outcome.differences:
         text += ["", "Not as planned:", *outcome.differences]
     value = {
@@ -58,8 +58,8 @@ def command(
         "seed": seed,
         "calls": outcome.calls,
         "seconds": round(outcome.seconds, 3),
-        "total": facts(outcome.total),
-        "projects": [facts(report) for report in outcome.projects],
+        "total": to_json(outcome.total_report),
+        "projects": [to_json(report) for report in outcome.project_reports],
     }
     emit(value, "\n".join(text), as_json=as_json)
-    ctx.exit(Exit.FAILED if outcome.differences else Exit.OK)
+    ctx.exit(ExitCode.FAILED if outcome.differences else ExitCode.OK)

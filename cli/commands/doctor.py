@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from cli.options import data_option, emit, json_option
 
 
@@ -15,9 +15,9 @@ from cli.options import data_option, emit, json_option
 @click.pass_context
 def command(ctx: click.Context, data: Path | None, as_json: bool) -> None:
     """Check the data folder, database, migrations, clocks, Redis and ports; exit code 1 if any is bad."""
-    from cli.doctor import examine
+    from cli.doctor import run_checks
 
-    findings = examine(data)
+    findings = run_checks(data)
     good = all(finding.ok for finding in findings)
     lines = []
     for finding in findings:
@@ -25,4 +25,4 @@ def command(ctx: click.Context, data: Path | None, as_json: bool) -> None:
         if finding.to_do:
             lines.append(f"     {finding.to_do}")
     emit({"ok": good, "checks": [asdict(finding) for finding in findings]}, "\n".join(lines), as_json=as_json)
-    ctx.exit(Exit.OK if good else Exit.FAILED)
+    ctx.exit(ExitCode.OK if good else ExitCode.FAILED)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import data_option, emit, json_option, table
+from cli.options import data_option, emit, format_table, json_option
 
 
 @click.group("job", short_help="Jobs that happen with time: list, run, history.")
@@ -25,12 +25,12 @@ def list_jobs(data: Path | None, as_json: bool) -> None:
     from workers.job_runner import all_jobs
 
     with transaction(data) as conn:
-        latest = {run.name: run for run in runs.list_latest(conn)}
+        latest = {run.name: run for run in runs.list_latest_runs(conn)}
     found = [
         {
             "name": job.name,
-            "every_seconds": job.rest or job.every,
-            "about": job.about,
+            "every_seconds": job.min_interval or job.interval,
+            "about": job.summary,
             "last": None
             if (run := latest.get(job.name)) is None
             else {"started_at": run.started_at, "outcome": run.outcome, "counts": run.counts, "error": run.error},
@@ -46,7 +46,7 @@ def list_jobs(data: Path | None, as_json: bool) -> None:
         )
         for one in found
     ]
-    emit({"jobs": found}, table(("NAME", "EVERY", "LAST RUN", "WHAT IT DOES"), rows), as_json=as_json)
+    emit({"jobs": found}, format_table(("NAME", "EVERY", "LAST RUN", "WHAT IT DOES"), rows), as_json=as_json)
 
 
 @command.command("run")
@@ -60,22 +60,22 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
     """
     import dataclasses
 
-    from bus.coordination.change_notifications import Sender
+    from bus.coordination.change_notifications import NotificationPublisher
     from bus.db import Database
-    from cli.exit_codes import CliError, Exit
+    from cli.exit_codes import CliError, ExitCode
     from cli.runtime import settings_for_cli
-    from workers.job_runner import all_jobs, announce, run
+    from workers.job_runner import all_jobs, execute_job, register_jobs
     from workers.settings import WorkerSettings
 
     job = all_jobs().get(name)
     if job is None:
-        raise CliError(f"There is no job {name!r}; `llm-bus job list` names them.", Exit.USAGE)
+        raise CliError(f"There is no job {name!r}; `llm-bus job list` names them.", ExitCode.USAGE)
     settings = dataclasses.replace(WorkerSettings.from_env(bus=settings_for_cli(data)), threads=1)
-    hints = Sender(settings.bus.redis_url)
-    database = Database(settings.bus.database_url, size=2, name="llm-bus job", told=hints.give)
+    hints = NotificationPublisher(settings.bus.redis_url)
+    database = Database(settings.bus.database_url, pool_size=2, application_name="llm-bus job", on_commit=hints.publish)
     try:
-        announce(database, settings, schedule=False)
-        done = run(job, database, settings, now=True)
+        register_jobs(database, settings, update_schedule=False)
+        done = execute_job(job, database, settings, ignore_min_interval=True)
     finally:
         database.close()
         hints.close()
@@ -85,7 +85,7 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
         text = f"{text}\n{done.error}"
     emit(dataclasses.asdict(done), text, as_json=as_json)
     if done.outcome != "ok":
-        raise SystemExit(Exit.FAILED)
+        raise SystemExit(ExitCode.FAILED)
 
 
 @command.command("history")
@@ -94,7 +94,7 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The most to list.")
 @data_option
 @json_option
-def history(name: str | None, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
+def list_runs(name: str | None, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
     """Runs of the job NAME, or of all, newest first."""
     import dataclasses
 
@@ -102,7 +102,7 @@ def history(name: str | None, before: int | None, limit: int, data: Path | None,
     from cli.database import transaction
 
     with transaction(data) as conn:
-        found = runs.list_(conn, name=name, before=before, limit=limit)
+        found = runs.list_runs(conn, name=name, before=before, limit=limit)
     rows = [
         (
             run.id,
@@ -116,6 +116,6 @@ def history(name: str | None, before: int | None, limit: int, data: Path | None,
     ]
     emit(
         {"runs": [dataclasses.asdict(run) for run in found]},
-        table(("ID", "NAME", "STARTED", "OUTCOME", "DID", "ERROR"), rows),
+        format_table(("ID", "NAME", "STARTED", "OUTCOME", "DID", "ERROR"), rows),
         as_json=as_json,
     )

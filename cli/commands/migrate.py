@@ -19,4 +19,4 @@ def command(data: Path | None, as_json: bool) -> None:
     from cli.runtime import settings_for_cli
 
     migrate.migrate(settings_for_cli(data).database_url)
-    emit({"revision": migrate.head()}, f"The schema is at {migrate.head()}.", as_json=as_json)
+    emit({"revision": migrate.head_revision()}, f"The schema is at {migrate.head_revision()}.", as_json=as_json)

@@ -19,9 +19,9 @@ def command(project: str, out: Path, as_json: bool) -> None:
     where nothing happened it changes no byte.
     """
     from cli import mirror
-    from cli.connection import connected
+    from cli.connection import connect
 
-    with connected() as bus:
+    with connect() as bus:
         done = mirror.export(bus, project, out)
     state = ", state renewed" if done.state_changed else ""
     emit(asdict(done), f"{done.events} events, {done.added} new{state}.", as_json=as_json)

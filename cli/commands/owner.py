@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import data_option, emit, json_option, limit_options, table
+from cli.options import data_option, emit, format_table, json_option, limit_options
 
 if TYPE_CHECKING:
     from bus.tenancy.owners import Owner
@@ -22,27 +22,27 @@ def command() -> None:
 @click.option("--operator", is_flag=True, help="May use the operator console.")
 @data_option
 @json_option
-def add(email: str, handle: str | None, operator: bool, data: Path | None, as_json: bool) -> None:
+def add_owner(email: str, handle: str | None, operator: bool, data: Path | None, as_json: bool) -> None:
     """Create an owner."""
     from bus.tenancy import owners
     from cli.database import transaction
 
     with transaction(data) as conn:
         made = owners.add(conn, email, handle=handle, operator=operator)
-    emit(_facts(made), f"Owner {made.handle} ({made.email}) was created.", as_json=as_json)
+    emit(_to_json(made), f"Owner {made.handle} ({made.email}) was created.", as_json=as_json)
 
 
 @command.command("list")
 @limit_options
 @data_option
 @json_option
-def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
+def list_owners(after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List owners by id."""
     from bus.tenancy import owners
     from cli.database import transaction
 
     with transaction(data) as conn:
-        found = owners.list_(conn, after=after, limit=limit)
+        found = owners.list_owners(conn, after=after, limit=limit)
     rows = [
         (
             one.id,
@@ -54,8 +54,8 @@ def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
         for one in found
     ]
     emit(
-        {"owners": [_facts(one) for one in found]},
-        table(("id", "handle", "e-mail", "", ""), rows),
+        {"owners": [_to_json(one) for one in found]},
+        format_table(("id", "handle", "e-mail", "", ""), rows),
         as_json=as_json,
     )
 
@@ -65,7 +65,7 @@ def list_(after: int, limit: int, data: Path | None, as_json: bool) -> None:
 @click.option("--remove", is_flag=True, help="Take it away.")
 @data_option
 @json_option
-def operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
+def set_operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
     """Let OWNER (handle or e-mail) use the operator console, from the next request on."""
     from bus.tenancy import owners
     from cli.database import transaction
@@ -74,15 +74,15 @@ def operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None
         found = owners.get(conn, owner)
         owners.set_operator(conn, found.id, not remove)
         now = owners.get(conn, owner)
-    emit(_facts(now), f"{now.handle} is {'' if now.operator else 'no '}operator.", as_json=as_json)
+    emit(_to_json(now), f"{now.handle} is {'' if now.operator else 'no '}operator.", as_json=as_json)
 
 
-def _facts(one: "Owner") -> dict[str, Any]:
+def _to_json(owner: "Owner") -> dict[str, Any]:
     return {
-        "id": one.id,
-        "handle": one.handle,
-        "email": one.email,
-        "operator": one.operator,
-        "created_at": one.created_at.isoformat(),
-        "suspended_at": one.suspended_at.isoformat() if one.suspended_at else None,
+        "id": owner.id,
+        "handle": owner.handle,
+        "email": owner.email,
+        "operator": owner.operator,
+        "created_at": owner.created_at.isoformat(),
+        "suspended_at": owner.suspended_at.isoformat() if owner.suspended_at else None,
     }

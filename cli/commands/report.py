@@ -21,11 +21,11 @@ def command(project: str, data: Path | None, as_json: bool) -> None:
     from bus.analytics import reports
     from bus.db import Database
     from bus.tenancy import projects
-    from cli.report import facts, render
+    from cli.report import format_report, to_json
     from cli.runtime import settings_for_cli
 
     # Not in one transaction: a long ledger takes many statements, and none should last that long.
     url = settings_for_cli(data).database_url
-    with closing(Database(url, size=1, name="llm-bus cli")) as database, database.call() as conn:
-        report = reports.project_report(conn, projects.get_named(conn, project).id)
-    emit(facts(report), render(report, f"LLM Bus report: {report.projects[0]}"), as_json=as_json)
+    with closing(Database(url, pool_size=1, application_name="llm-bus cli")) as database, database.connection() as conn:
+        report = reports.build_report(conn, projects.get_by_name(conn, project).id)
+    emit(to_json(report), format_report(report, f"LLM Bus report: {report.projects[0]}"), as_json=as_json)

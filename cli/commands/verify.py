@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from cli.options import emit, json_option
 
 
@@ -18,9 +18,9 @@ def command(ctx: click.Context, out: Path, as_json: bool) -> None:
     A mirror that is only behind is well: `llm-bus mirror` brings it up to date.
     """
     from cli import mirror
-    from cli.connection import connected
+    from cli.connection import connect
 
-    with connected() as bus:
+    with connect() as bus:
         wrong = mirror.verify(bus, out)
     emit({"ok": not wrong, "wrong": wrong}, "\n".join(wrong) or "It says what the bus says.", as_json=as_json)
-    ctx.exit(Exit.FAILED if wrong else Exit.OK)
+    ctx.exit(ExitCode.FAILED if wrong else ExitCode.OK)

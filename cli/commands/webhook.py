@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import data_option, emit, json_option, table
+from cli.options import data_option, emit, format_table, json_option
 
 if TYPE_CHECKING:
     from bus.db import Connection
@@ -26,13 +26,13 @@ def command() -> None:
 @_project_option
 @data_option
 @json_option
-def add(url: str, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
+def add_webhook(url: str, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """Send notices to URL, and show the secret that signs them."""
     from bus.notifications import outbox
     from cli.database import transaction
 
     with transaction(data) as conn:
-        owner_id, project_id = _place(conn, owner, project)
+        owner_id, project_id = _resolve_scope(conn, owner, project)
         made = outbox.add_webhook(conn, owner_id, url, project_id=project_id)
     emit(dataclasses.asdict(made), f"Webhook {made.id} to {made.url}\nSecret: {made.secret}", as_json=as_json)
 
@@ -48,10 +48,10 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
     from cli.database import transaction
 
     with transaction(data) as conn:
-        owner_id, project_id = _place(conn, owner, project)
+        owner_id, project_id = _resolve_scope(conn, owner, project)
         found = outbox.list_webhooks(conn, owner_id, project_id=project_id)
-        log = outbox.list_(conn, owner_id, project_id=project_id, limit=20)
-    hooks = table(("ID", "URL"), [(one.id, one.url) for one in found])
+        log = outbox.list_log_entries(conn, owner_id, project_id=project_id, limit=20)
+    hooks = format_table(("ID", "URL"), [(one.id, one.url) for one in found])
     rows = [
         (one.id, f"{one.created_at:%Y-%m-%d %H:%M}", one.kind, one.channel, one.state, one.attempts, one.said)
         for one in log
@@ -61,7 +61,7 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
             "webhooks": [{"id": one.id, "url": one.url, "created_at": one.created_at} for one in found],
             "notices": [dataclasses.asdict(one) | {"state": one.state} for one in log],
         },
-        f"{hooks}\n\n{table(('NOTICE', 'AT', 'KIND', 'BY', 'STATE', 'TRIES', 'LAST ANSWER'), rows)}",
+        f"{hooks}\n\n{format_table(('NOTICE', 'AT', 'KIND', 'BY', 'STATE', 'TRIES', 'LAST ANSWER'), rows)}",
         as_json=as_json,
     )
 
@@ -72,13 +72,13 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
 @_project_option
 @data_option
 @json_option
-def remove(webhook_id: int, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
+def remove_webhook(webhook_id: int, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
     """Send nothing there any more."""
     from bus.notifications import outbox
     from cli.database import transaction
 
     with transaction(data) as conn:
-        owner_id, _ = _place(conn, owner, project)
+        owner_id, _ = _resolve_scope(conn, owner, project)
         outbox.remove_webhook(conn, owner_id, webhook_id)
     emit({"removed": webhook_id}, f"Webhook {webhook_id} is removed.", as_json=as_json)
 
@@ -89,7 +89,9 @@ def remove(webhook_id: int, owner: str | None, project: str | None, data: Path |
 @click.option("--email", help="Also to this address.")
 @data_option
 @json_option
-def test(owner: str | None, project: str | None, email: str | None, data: Path | None, as_json: bool) -> None:
+def send_test_notice(
+    owner: str | None, project: str | None, email: str | None, data: Path | None, as_json: bool
+) -> None:
     """Send a test notice; a worker tells it within seconds, and `llm-bus webhook list` says what came of it."""
     from bus.notifications import outbox
     from bus.rules import validation
@@ -98,19 +100,19 @@ def test(owner: str | None, project: str | None, email: str | None, data: Path |
     if email is not None:
         email = validation.email(email, "email")
     with transaction(data) as conn:
-        owner_id, project_id = _place(conn, owner, project)
-        count = outbox.add(conn, "test", owner_id=owner_id, project_id=project_id, address=email)
+        owner_id, project_id = _resolve_scope(conn, owner, project)
+        count = outbox.enqueue(conn, "test", owner_id=owner_id, project_id=project_id, email=email)
     emit({"notices": count}, f"{count} notices are on their way.", as_json=as_json)
 
 
-def _place(conn: "Connection", owner: str | None, project: str | None) -> tuple[int, int | None]:
+def _resolve_scope(conn: "Connection", owner: str | None, project: str | None) -> tuple[int, int | None]:
     from bus.tenancy import owners, projects
-    from cli.exit_codes import CliError, Exit
+    from cli.exit_codes import CliError, ExitCode
 
     if (owner is None) == (project is None):
-        raise CliError("Give either --owner or --project.", Exit.USAGE)
+        raise CliError("Give either --owner or --project.", ExitCode.USAGE)
     if owner is not None:
         return owners.get(conn, owner).id, None
     assert project is not None
-    found = projects.get_named(conn, project)
+    found = projects.get_by_name(conn, project)
     return found.owner_id, found.id

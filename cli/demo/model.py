@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ResultRef:
     """Stands in the arguments of a step for what an earlier one answered."""
 
     step: int
@@ -13,7 +13,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class LabelRef:
     """Stands in the arguments of a step for an agent's label, which the bus that it is played on decides."""
 
     agent: int
@@ -36,17 +36,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedCounts:
     """What the report of one project has to say once the plan was played; `events` counts them by type."""
 
-    events: dict[str, int]
+    events_by_type: dict[str, int]
     acked: int
     anchored: int
     collisions: int
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class SimulatedAgent:
     """A simulated agent and the lane that it works in, everywhere."""
 
     label: str
@@ -62,8 +62,8 @@ class Plan:
         expected: for each project what its ledger will hold.
     """
 
-    agents: tuple[Agent, ...]
+    agents: tuple[SimulatedAgent, ...]
     projects: tuple[str, ...]
     teams: tuple[tuple[int, ...], ...]
     steps: tuple[Step, ...]
-    expected: tuple[Expected, ...]
+    expected: tuple[ExpectedCounts, ...]

@@ -13,29 +13,29 @@ from bus.analytics import reports
 from bus.analytics.reports import ProjectReport
 from bus.config.settings import Settings
 from bus.db import Database
-from cli.demo.check import differences
+from cli.demo.check import find_differences
 from cli.demo.model import Plan
 from cli.demo.plan import make_plan
-from cli.demo.runner import StepFailedError, gateway_answers, play
-from cli.demo.setup import Stage, clear_up, set_up
+from cli.demo.runner import StepFailedError, is_gateway_reachable, run_plan
+from cli.demo.setup import ProvisionedFleet, provision, revoke_tokens
 from cli.demo.temporary import temporary_bus
-from cli.exit_codes import CliError, Exit
+from cli.exit_codes import CliError, ExitCode
 from cli.runtime import settings_for_cli
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """What a demo did. `differences` is empty if the ledgers hold what was planned."""
 
     calls: int
     seconds: float
-    total: ProjectReport
-    projects: list[ProjectReport]
+    total_report: ProjectReport
+    project_reports: list[ProjectReport]
     differences: list[str]
-    temporary: bool
+    used_temporary_bus: bool
 
 
-def run(agents: int, projects: int, events: int, seed: int, *, owner: str | None, data: Path | None) -> Outcome:
+def run_demo(agents: int, projects: int, events: int, seed: int, *, owner: str | None, data: Path | None) -> DemoResult:
     """Let a simulated fleet work through the bus that runs here, or through a temporary one.
 
     Raises:
@@ -44,45 +44,47 @@ def run(agents: int, projects: int, events: int, seed: int, *, owner: str | None
     """
     plan = make_plan(agents, projects, events, seed)
     with ExitStack() as stack:
-        settings = _running(data)
+        settings = _find_settings(data)
         temporary = settings is None
         if settings is None:
             click.echo("Nothing is running here; starting a temporary bus ...", err=True)
             settings = stack.enter_context(temporary_bus())
-        if not gateway_answers(settings.mcp_url):
+        if not is_gateway_reachable(settings.mcp_url):
             raise CliError(
                 f"No gateway answers at {settings.mcp_url}. Start it, or set MCP_URL to its address.",
-                Exit.UNAVAILABLE,
+                ExitCode.UNAVAILABLE,
             )
-        database = stack.enter_context(closing(Database(settings.database_url, size=1, name="llm-bus demo")))
-        stage = Stage()
+        database = stack.enter_context(
+            closing(Database(settings.database_url, pool_size=1, application_name="llm-bus demo"))
+        )
+        stage = ProvisionedFleet()
         try:
-            set_up(database, plan, stage, owner)
+            provision(database, plan, stage, owner)
             started = time.monotonic()
-            _play(plan, stage, settings.mcp_url)
+            _run_with_progress(plan, stage, settings.mcp_url)
             seconds = time.monotonic() - started
         finally:
-            clear_up(database, stage)
-        with database.call() as conn:
-            total = reports.combined(conn, [project.id for project in stage.projects])
-            each = [reports.project_report(conn, project.id) for project in stage.projects]
-    found = [line for pair in zip(plan.expected, each, strict=True) for line in differences(*pair)]
-    return Outcome(len(plan.steps), seconds, total, each, found, temporary)
+            revoke_tokens(database, stage)
+        with database.connection() as conn:
+            total = reports.build_combined_report(conn, [project.id for project in stage.projects])
+            each = [reports.build_report(conn, project.id) for project in stage.projects]
+    found = [line for pair in zip(plan.expected, each, strict=True) for line in find_differences(*pair)]
+    return DemoResult(len(plan.steps), seconds, total, each, found, temporary)
 
 
-def _running(data: Path | None) -> Settings | None:
+def _find_settings(data: Path | None) -> Settings | None:
     try:
         return settings_for_cli(data)
     except CliError as error:
-        if error.code is Exit.UNAVAILABLE:
+        if error.code is ExitCode.UNAVAILABLE:
             return None
         raise
 
 
-def _play(plan: Plan, stage: Stage, url: str) -> None:
+def _run_with_progress(plan: Plan, fleet: ProvisionedFleet, url: str) -> None:
     label = f"{len(plan.agents)} agents at work"
     with click.progressbar(length=len(plan.steps), label=label, file=sys.stderr) as bar:
         try:
-            asyncio.run(play(plan, stage, url, lambda: bar.update(1)))
+            asyncio.run(run_plan(plan, fleet, url, lambda: bar.update(1)))
         except StepFailedError as error:
             raise CliError(f"The demo stopped at a call that failed: {error}") from error

@@ -14,11 +14,11 @@ from cli.runtime import OWNER_EMAIL
 from cli.seed import OWNER_HANDLE
 
 # Whoever meets them in a list knows where they come from, and no agent of the user's is drawn in.
-_PREFIX = "demo-"
+_NAME_PREFIX = "demo-"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ProvisionedFleet:
     """What was made: projects and labels by the index that the plan gives them, tokens by project and agent."""
 
     projects: list[Project] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Stage:
     tokens: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
 
 
-def set_up(database: Database, plan: Plan, stage: Stage, owner: str | None) -> None:
+def provision(database: Database, plan: Plan, fleet: ProvisionedFleet, owner: str | None) -> None:
     """Create the projects of a plan and grant its agents into them, filling `stage` as it goes.
 
     Args:
@@ -34,59 +34,61 @@ def set_up(database: Database, plan: Plan, stage: Stage, owner: str | None) -> N
     Raises:
         BusError: `not_found` for the owner.
     """
-    with database.write() as conn:
-        whose = _owner(conn, owner)
-        names = _free_names(conn, whose, plan.projects)
+    with database.transaction() as conn:
+        whose = _get_or_create_owner(conn, owner)
+        names = _choose_project_names(conn, whose, plan.projects)
     for number, (name, team) in enumerate(zip(names, plan.teams, strict=True)):
         # A transaction for each project, so that none of them lasts long.
-        with database.write() as conn:
+        with database.transaction() as conn:
             project = projects.add(conn, whose.id, name)
-            stage.projects.append(project)
+            fleet.projects.append(project)
             for agent in team:
-                wanted = stage.labels.get(agent, f"{_PREFIX}{plan.agents[agent].label}")
-                granted = _grant(conn, project, wanted)
-                stage.labels[agent] = granted.participant
-                stage.tokens[number, agent] = granted.token
+                wanted = fleet.labels.get(agent, f"{_NAME_PREFIX}{plan.agents[agent].label}")
+                granted = _add_participant(conn, project, wanted)
+                fleet.labels[agent] = granted.participant
+                fleet.tokens[number, agent] = granted.token
 
 
-def clear_up(database: Database, stage: Stage) -> None:
+def revoke_tokens(database: Database, fleet: ProvisionedFleet) -> None:
     """Revoke the tokens, which nobody will use again. Projects and ledgers stay, to be looked at."""
-    for number, project in enumerate(stage.projects):
-        with database.write() as conn:
-            for place, agent in stage.tokens:
+    for number, project in enumerate(fleet.projects):
+        with database.transaction() as conn:
+            for place, agent in fleet.tokens:
                 if place == number:
-                    participations.revoke(conn, project.id, stage.labels[agent])
+                    participations.revoke_tokens(conn, project.id, fleet.labels[agent])
 
 
-def _owner(conn: Connection, named: str | None) -> Owner:
+def _get_or_create_owner(conn: Connection, named: str | None) -> Owner:
     if named is not None:
         return owners.get(conn, named)
-    found = owners.list_(conn, limit=1)
+    found = owners.list_owners(conn, limit=1)
     return found[0] if found else owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE)
 
 
-def _free_names(conn: Connection, owner: Owner, wanted: tuple[str, ...]) -> list[str]:
+def _choose_project_names(conn: Connection, owner: Owner, wanted: tuple[str, ...]) -> list[str]:
     """The wanted names, with the number of the run behind them where it is not the first."""
     for run in count(1):
-        names = [f"{_PREFIX}{name}" if run == 1 else f"{_PREFIX}{name}-{run}" for name in wanted]
-        if not any(_exists(conn, f"{owner.handle}/{name}") for name in names):
+        names = [f"{_NAME_PREFIX}{name}" if run == 1 else f"{_NAME_PREFIX}{name}-{run}" for name in wanted]
+        if not any(_project_exists(conn, f"{owner.handle}/{name}") for name in names):
             return names
     raise AssertionError
 
 
-def _exists(conn: Connection, name: str) -> bool:
+def _project_exists(conn: Connection, name: str) -> bool:
     with suppress(BusError):
-        projects.get_named(conn, name)
+        projects.get_by_name(conn, name)
         return True
     return False
 
 
-def _grant(conn: Connection, project: Project, label: str) -> participations.Grant:
+def _add_participant(conn: Connection, project: Project, label: str) -> participations.IssuedParticipation:
     """Grant the agent of that name; where the name was taken away from somebody, one with a number."""
     for attempt in count(1):
         try:
             with conn.raw.transaction():
-                return participations.grant(conn, project.id, label if attempt == 1 else f"{label}-{attempt}")
+                return participations.grant_participation(
+                    conn, project.id, label if attempt == 1 else f"{label}-{attempt}"
+                )
         except BusError as error:
             if error.data.get("reason") != "name_taken":
                 raise

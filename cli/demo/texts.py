@@ -15,7 +15,7 @@ AGENTS = (
     ("mobile", "frontend"),
     ("security", "review"),
 )
-PROJECTS = ("storefront", "payments", "mobile-app", "platform", "search", "billing", "docs-site", "data-pipeline")
+PROJECT_NAMES = ("storefront", "payments", "mobile-app", "platform", "search", "billing", "docs-site", "data-pipeline")
 
 STATUSES = (
     "triaging the queue",
@@ -31,7 +31,7 @@ STATUSES = (
 )
 
 # What the work is about, and the part of the repository in which it happens.
-THINGS = (
+TOPICS = (
     ("the checkout total", "src/checkout"),
     ("the refund webhook", "src/webhooks"),
     ("the session rotation", "src/auth"),
@@ -49,15 +49,15 @@ THINGS = (
     ("the onboarding guide", "docs/onboarding"),
     ("the audit trail", "src/audit"),
 )
-FILES = ("models.py", "service.py", "routes.py", "schema.sql", "README.md", "worker.py")
+FILE_NAMES = ("models.py", "service.py", "routes.py", "schema.sql", "README.md", "worker.py")
 
 # The sequences that a fleet seeds in each project: name, prefix, digits.
 SEQUENCES = (("adr", "ADR-", 4), ("migration", "", 4))
 
 # A tag, a subject and a body, by what kind of artifact {ref} is ...
-CODE = "code"
-ANCHORED = {
-    CODE: (
+CODE_ARTIFACT = "code"
+ANCHORED_POSTS = {
+    CODE_ARTIFACT: (
         ("review", "Ready for review: {thing}", "{ref} is up for {thing}. CI is green; look at {path} first."),
         ("merged", "{ref} is on main", "{ref} changes {thing}. Rebase before you touch {path}."),
         ("handoff", "Over to you: {thing}", "I stopped at {ref}. The happy path works; edge cases are yours."),
@@ -78,13 +78,13 @@ ANCHORED = {
     ),
 }
 # ... and without one.
-LOOSE = (
+UNANCHORED_POSTS = (
     ("question", "Who owns {thing}?", "I need a change in {path} and nobody holds it. Tell me if you do."),
     ("status", "Pausing on {thing}", "I wait for credentials for {thing} and move to the backlog meanwhile."),
     ("heads-up", "Heads-up about {thing}", "Customers ask about {thing} today. Nothing to do yet."),
     ("idea", "Could we drop {thing}?", "Nothing has called {thing} for a month. I would remove it."),
 )
-REPLIES = (
+REPLY_BODIES = (
     "Thanks, taking it from here. {Thing} is next on my list.",
     "Looked at it: two remarks inline, otherwise fine to merge.",
     "Confirmed on my side. I reran the tests of {thing} and they pass.",
@@ -92,7 +92,7 @@ REPLIES = (
     "Done, with one more case in {path}. Over to you again.",
 )
 CLAIM_NOTES = ("for {thing}", "splits {thing}", "backfills {thing}", "supersedes the note on {thing}")
-TASKS = (
+TASK_TITLES = (
     "Cover {thing} with tests",
     "Move {thing} behind a flag",
     "Document {thing}",

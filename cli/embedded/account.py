@@ -12,7 +12,7 @@ _Key = TypeVar("_Key", int, str)
 
 
 @dataclass(frozen=True)
-class Account:
+class UnixAccount:
     """An unprivileged user of this machine."""
 
     name: str
@@ -20,7 +20,7 @@ class Account:
     gid: int
 
 
-def choose(existing: Path) -> Account | None:
+def choose_account(data: Path) -> UnixAccount | None:
     """Return the account for servers that refuse root; None when we are an ordinary user ourselves.
 
     Args:
@@ -31,25 +31,25 @@ def choose(existing: Path) -> Account | None:
     """
     if os.geteuid() != 0:
         return None
-    for folder in (existing / "postgres", existing):
+    for folder in (data / "postgres", data):
         try:
             owner = folder.stat().st_uid
         except OSError:
             continue
         # Users without a name, as of a mounted folder, will not do: PostgreSQL looks its own up.
-        if owner != 0 and (entry := _entry(pwd.getpwuid, owner)) is not None:
-            return Account(entry.pw_name, owner, entry.pw_gid)
+        if owner != 0 and (entry := _find_passwd_entry(pwd.getpwuid, owner)) is not None:
+            return UnixAccount(entry.pw_name, owner, entry.pw_gid)
     for name in ("postgres", "nobody"):
-        entry = _entry(pwd.getpwnam, name)
+        entry = _find_passwd_entry(pwd.getpwnam, name)
         if entry is not None and entry.pw_uid != 0:
-            return Account(name, entry.pw_uid, entry.pw_gid)
+            return UnixAccount(name, entry.pw_uid, entry.pw_gid)
     raise LookupError(
         "PostgreSQL refuses to run as root, and this machine has neither a user `postgres` nor `nobody`. "
         "Run llm-bus as an ordinary user, or add one of the two."
     )
 
 
-def reaches(account: Account | None, path: Path) -> bool:
+def can_execute(account: UnixAccount | None, path: Path) -> bool:
     """Whether `account` can enter (a folder) or run (a program) `path`, asked of the kernel itself."""
     if account is None:
         return os.access(path, os.X_OK)
@@ -66,13 +66,13 @@ def reaches(account: Account | None, path: Path) -> bool:
     return done.returncode == 0
 
 
-def hand_over(path: Path, account: Account | None) -> None:
+def change_owner(path: Path, account: UnixAccount | None) -> None:
     """Make `account` the owner of `path`, which we have just made."""
     if account is not None:
         os.chown(path, account.uid, account.gid)
 
 
-def _entry(look_up: Callable[[_Key], pwd.struct_passwd], key: _Key) -> pwd.struct_passwd | None:
+def _find_passwd_entry(look_up: Callable[[_Key], pwd.struct_passwd], key: _Key) -> pwd.struct_passwd | None:
     try:
         return look_up(key)
     except KeyError:

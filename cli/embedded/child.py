@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cli.embedded.account import Account
+from cli.embedded.account import UnixAccount
 from cli.ports import is_free
 
-_LEASH = Path(__file__).with_name("leash.py")
+_EXEC_SCRIPT = Path(__file__).with_name("leash.py")
 
 
 class StartFailedError(Exception):
@@ -23,13 +23,13 @@ class PortTakenError(StartFailedError):
 
 
 def spawn(
-    program: Sequence[str],
+    command: Sequence[str],
     *,
-    log: Path,
+    log_path: Path,
     death_signal: signal.Signals,
     env: Mapping[str, str],
     cwd: Path,
-    account: Account | None = None,
+    account: UnixAccount | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `program` with its output appended to `log`.
 
@@ -37,10 +37,10 @@ def spawn(
     Its own session keeps the terminal's Ctrl-C away from it, so that we end our children in order.
     """
     uid, gid = (account.uid, account.gid) if account else (-1, -1)
-    leash = [sys.executable, "-I", "-S", str(_LEASH)]
-    with log.open("ab") as output:
+    leash = [sys.executable, "-I", "-S", str(_EXEC_SCRIPT)]
+    with log_path.open("ab") as output:
         return subprocess.Popen(
-            [*leash, str(os.getpid()), str(int(death_signal)), str(uid), str(gid), *program],
+            [*leash, str(os.getpid()), str(int(death_signal)), str(uid), str(gid), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -50,9 +50,9 @@ def spawn(
         )
 
 
-def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, float]]) -> None:
+def stop(process: subprocess.Popen[bytes], signal_steps: Sequence[tuple[signal.Signals, float]]) -> None:
     """Send each signal in turn, waiting the seconds beside it, then kill what is left of the group."""
-    for number, seconds in steps:
+    for number, seconds in signal_steps:
         if process.poll() is not None:
             break
         process.send_signal(number)
@@ -60,55 +60,55 @@ def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals,
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             continue
-    _kill_group(process.pid)
+    _kill_process_group(process.pid)
     process.wait()
 
 
 def wait_until(
-    ready: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float, tick: Callable[[], None]
+    is_ready: Callable[[], bool], process: subprocess.Popen[bytes], timeout_seconds: float, on_poll: Callable[[], None]
 ) -> bool:
     """Poll `ready` until it is true; False when the process ended or the time is over.
 
     Args:
         tick: called between polls; it may raise to break off (a signal arrived).
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        tick()
+        on_poll()
         if process.poll() is not None:
             return False
-        if ready():
+        if is_ready():
             return True
         time.sleep(0.02)
     return False
 
 
-def tail(log: Path, lines: int = 12) -> str:
+def format_log_tail(log_path: Path, max_lines: int = 12) -> str:
     """The last lines of a log, indented, for an error message."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 16_384))
+        with log_path.open("rb") as file:
+            file.seek(max(0, log_path.stat().st_size - 16_384))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    return "".join(f"\n    {line}" for line in text.splitlines()[-lines:])
+    return "".join(f"\n    {line}" for line in text.splitlines()[-max_lines:])
 
 
-def lost_its_port(port: int, log: Path) -> bool:
+def is_port_taken(port: int, log_path: Path) -> bool:
     """Whether a server that ended did so because somebody else had its port.
 
     Its log tells as well, since that somebody may have left already.
     """
-    return not is_free(port) or "address already in use" in tail(log, 40).lower()
+    return not is_free(port) or "address already in use" in format_log_tail(log_path, 40).lower()
 
 
-def no_tick() -> None:
+def do_nothing() -> None:
     """Wait without being interrupted."""
 
 
-def _kill_group(group: int) -> None:
+def _kill_process_group(group_id: int) -> None:
     # The leader may be gone while what it started lives on.
     try:
-        os.killpg(group, signal.SIGKILL)
+        os.killpg(group_id, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return

@@ -9,18 +9,18 @@ import psutil
 from cli.embedded.child import StartFailedError
 
 # sun_path holds 104 bytes on macOS and 108 on Linux, with the terminating zero.
-_LONGEST_SOCKET_PATH = 103
+_MAX_SOCKET_PATH_BYTES = 103
 
 
-def socket_folder(own: Path, port: int) -> Path | None:
+def choose_socket_dir(server_dir: Path, port: int) -> Path | None:
     """Where the Unix socket goes; None when the path is too long for one, or needs quoting."""
-    folder = own / "run"
+    folder = server_dir / "run"
     path = str(folder / f".s.PGSQL.{port}")
     plain = all(character.isalnum() or character in "/._-+@ " for character in path)
-    return folder if plain and len(path.encode()) <= _LONGEST_SOCKET_PATH else None
+    return folder if plain and len(path.encode()) <= _MAX_SOCKET_PATH_BYTES else None
 
 
-def end_leftover(data: Path) -> None:
+def stop_orphaned_postmaster(data: Path) -> None:
     """Make `data` free for a new postmaster: end one that lost its parent, remove stale lock files.
 
     PostgreSQL clears a stale pid file itself only if no process has that id any more; after a reboot
@@ -32,7 +32,7 @@ def end_leftover(data: Path) -> None:
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
         return
-    postmaster = _postmaster(pid_file, data)
+    postmaster = _find_postmaster(pid_file, data)
     if postmaster is not None:
         for number, seconds in ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0)):
             try:
@@ -43,28 +43,28 @@ def end_leftover(data: Path) -> None:
             except psutil.NoSuchProcess:
                 pass
             break
-    _end_backends(data)
+    _terminate_backends(data)
     pid_file.unlink(missing_ok=True)
     for stale in (data.parent / "run").glob(".s.PGSQL.*"):
         stale.unlink(missing_ok=True)
 
 
-def _postmaster(pid_file: Path, data: Path) -> psutil.Process | None:
+def _find_postmaster(pid_file: Path, data: Path) -> psutil.Process | None:
     try:
         process = psutil.Process(int(pid_file.read_text(encoding="utf-8").split("\n", 1)[0]))
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None
-    return process if _works_in(process, data) else None
+    return process if _is_postgres_in(process, data) else None
 
 
-def _end_backends(data: Path) -> None:
+def _terminate_backends(data: Path) -> None:
     """Backends whose postmaster was killed notice within moments; wait, then insist.
 
     A postmaster that starts while they still write would destroy the cluster. PostgreSQL's own guard
     against that is in the pid file that we are about to remove.
     """
     deadline = time.monotonic() + 15
-    while backends := [process for process in psutil.process_iter() if _works_in(process, data)]:
+    while backends := [process for process in psutil.process_iter() if _is_postgres_in(process, data)]:
         late = time.monotonic() - deadline
         if late > 5:
             raise StartFailedError(f"Processes of an earlier PostgreSQL still use {data}: {backends}. End them first.")
@@ -77,7 +77,7 @@ def _end_backends(data: Path) -> None:
         time.sleep(0.05)
 
 
-def _works_in(process: psutil.Process, data: Path) -> bool:
+def _is_postgres_in(process: psutil.Process, data: Path) -> bool:
     try:
         # Every process of a cluster has the data folder as its working directory.
         return "postgres" in process.name().lower() and Path(process.cwd()) == data.resolve()

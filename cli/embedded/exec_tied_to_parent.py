@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     parent, death_signal, uid, gid = (int(argument) for argument in arguments[:4])
     program = arguments[4:]
     # Before the switch: the other user may be unable to read our standard library, in /root for example.
-    ask_the_kernel = _prctl()
+    ask_the_kernel = _load_prctl()
     if uid >= 0:
         os.setgroups([])
         os.setgid(gid)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     os.execvp(program[0], program)  # noqa: S606
 
 
-def _prctl() -> Callable[..., int] | None:
+def _load_prctl() -> Callable[..., int] | None:
     if not sys.platform.startswith("linux"):
         return None
     try:

@@ -12,19 +12,19 @@ from pathlib import Path
 import psycopg
 
 from cli.embedded import child
-from cli.embedded.account import Account, hand_over
+from cli.embedded.account import UnixAccount, change_owner
 from cli.embedded.binaries import PostgresBinaries, find_postgres
-from cli.embedded.cluster import end_leftover, socket_folder
-from cli.files import read_or_make_secret
+from cli.embedded.cluster import choose_socket_dir, stop_orphaned_postmaster
+from cli.files import read_or_create_secret
 
-ROLE = DATABASE = "llm_bus"
+ROLE = DATABASE_NAME = "llm_bus"
 _SETTINGS_FILE = "llm-bus.conf"
 # Fast shutdown (clients are cut off, a clean checkpoint), then immediate (recovers at the next start).
-STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
+STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
 
 
 @dataclass(frozen=True)
-class Postgres:
+class PostgresServer:
     """A PostgreSQL that was launched.
 
     Attributes:
@@ -36,11 +36,13 @@ class Postgres:
     port: int
     url: str
     maintenance_url: str
-    data: Path
-    log: Path
+    data_dir: Path
+    log_path: Path
 
 
-def launch(home: Path, *, port: int, log: Path, account: Account | None, fast: bool = False) -> Postgres:
+def launch(
+    base_dir: Path, *, port: int, log_path: Path, account: UnixAccount | None, ephemeral: bool = False
+) -> PostgresServer:
     """Start PostgreSQL on 127.0.0.1, making its cluster first if there is none; does not wait for it.
 
     Args:
@@ -50,80 +52,92 @@ def launch(home: Path, *, port: int, log: Path, account: Account | None, fast: b
     Raises:
         StartFailedError: no binaries, `initdb` failed, or the cluster is of another major version.
     """
-    binaries = find_postgres(home.parent, account)
-    home.mkdir(mode=0o711 if account else 0o700, exist_ok=True)
-    password = read_or_make_secret(home / "password")
+    binaries = find_postgres(base_dir.parent, account)
+    base_dir.mkdir(mode=0o711 if account else 0o700, exist_ok=True)
+    password = read_or_create_secret(base_dir / "password")
     # A folder of its own, since the account may not write into ours.
-    own = home / "server"
+    own = base_dir / "server"
     if not own.exists():
         own.mkdir(mode=0o700)
-        hand_over(own, account)
+        change_owner(own, account)
     data = own / "data"
     if (data / "PG_VERSION").exists():
         _require_version(data, binaries)
-        end_leftover(data)
+        stop_orphaned_postmaster(data)
     else:
-        _make_cluster(binaries, own, data, password, account, fast=fast)
-    _write_settings(data, port, account, fast=fast)
+        _init_cluster(binaries, own, data, password, account, ephemeral=ephemeral)
+    _write_settings(data, port, account, ephemeral=ephemeral)
     process = child.spawn(
-        [str(binaries.folder / "postgres"), "-D", str(data)],
-        log=log,
+        [str(binaries.bin_dir / "postgres"), "-D", str(data)],
+        log_path=log_path,
         death_signal=signal.SIGINT,
-        env=_environment(),
+        env=_server_environment(),
         cwd=data if account is None else Path("/"),
         account=account,
     )
     base = f"postgresql://{ROLE}:{password}@127.0.0.1:{port}"
-    return Postgres(process, port, f"{base}/{DATABASE}", f"{base}/postgres", data, log)
+    return PostgresServer(process, port, f"{base}/{DATABASE_NAME}", f"{base}/postgres", data, log_path)
 
 
-def wait(server: Postgres, tick: Callable[[], None] = child.no_tick, seconds: float = 120.0) -> None:
+def wait_until_ready(
+    server: PostgresServer, on_poll: Callable[[], None] = child.do_nothing, timeout_seconds: float = 120.0
+) -> None:
     """Return when the database `llm_bus` takes connections; the first time it is created here.
 
     Raises:
         PortTakenError: the port went to somebody else meanwhile.
         StartFailedError: it ended, or did not get ready in time (a long recovery after a crash).
     """
-    if not child.wait_until(lambda: _says_ready(server), server.process, seconds, tick):
+    if not child.wait_until(lambda: _is_ready(server), server.process, timeout_seconds, on_poll):
         ended = server.process.poll() is not None
-        child.stop(server.process, STOP_STEPS)
-        message = "ended at once" if ended else f"was not ready after {seconds:.0f} s"
+        child.stop(server.process, STOP_SIGNALS)
+        message = "ended at once" if ended else f"was not ready after {timeout_seconds:.0f} s"
         failure = (
-            child.PortTakenError if ended and child.lost_its_port(server.port, server.log) else child.StartFailedError
+            child.PortTakenError
+            if ended and child.is_port_taken(server.port, server.log_path)
+            else child.StartFailedError
         )
-        raise failure(f"PostgreSQL {message}. Its log, {server.log}, ends with:{child.tail(server.log)}")
+        raise failure(
+            f"PostgreSQL {message}. Its log, {server.log_path}, ends with:{child.format_log_tail(server.log_path)}"
+        )
     try:
         psycopg.connect(server.url, connect_timeout=10).close()
     except psycopg.OperationalError as error:
         # No SQLSTATE comes with a failed connection, so the catalogue has to say why.
         with psycopg.connect(server.maintenance_url, connect_timeout=10, autocommit=True) as conn:
-            if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+            if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE_NAME]).fetchone():
                 raise child.StartFailedError(f"PostgreSQL refuses its own database: {error}") from error
-            conn.execute(f"CREATE DATABASE {DATABASE}")
+            conn.execute(f"CREATE DATABASE {DATABASE_NAME}")
 
 
-def stop(server: Postgres) -> None:
+def stop(server: PostgresServer) -> None:
     """End it cleanly; what was committed is on disk."""
-    child.stop(server.process, STOP_STEPS)
+    child.stop(server.process, STOP_SIGNALS)
 
 
-def _make_cluster(
-    binaries: PostgresBinaries, own: Path, data: Path, password: str, account: Account | None, *, fast: bool
+def _init_cluster(
+    binaries: PostgresBinaries,
+    server_dir: Path,
+    data: Path,
+    password: str,
+    account: UnixAccount | None,
+    *,
+    ephemeral: bool,
 ) -> None:
     """Run initdb beside `data` and rename, so that one that was interrupted is never taken for a cluster."""
-    draft = own / "data.new"
+    draft = server_dir / "data.new"
     for leftover in (draft, data):
         shutil.rmtree(leftover, ignore_errors=True)
     # In the account's folder and not /dev/stdin: a pipe of root's cannot be opened by another user.
-    password_file = own / "initdb.password"
+    password_file = server_dir / "initdb.password"
     password_file.unlink(missing_ok=True)
     with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(password)
-    hand_over(password_file, account)
+    change_owner(password_file, account)
     command = [
-        *(str(binaries.folder / "initdb"), "-D", str(draft), "-U", ROLE, f"--pwfile={password_file}"),
-        *("--auth=scram-sha-256", "--encoding=UTF8", "--data-checksums", *_locale(binaries.major)),
-        *(("--no-sync",) if fast else ()),
+        *(str(binaries.bin_dir / "initdb"), "-D", str(draft), "-U", ROLE, f"--pwfile={password_file}"),
+        *("--auth=scram-sha-256", "--encoding=UTF8", "--data-checksums", *_locale_options(binaries.major_version)),
+        *(("--no-sync",) if ephemeral else ()),
     ]
     try:
         done = subprocess.run(
@@ -131,7 +145,7 @@ def _make_cluster(
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,
-            env=_environment(),
+            env=_server_environment(),
             cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -147,7 +161,7 @@ def _make_cluster(
         said = done.stderr.strip() or done.stdout.strip()
         if "could not look up effective user" in said:
             said += " (PostgreSQL needs a user that has a name: add one to this machine, or set DATABASE_URL.)"
-        raise child.StartFailedError(f"initdb failed in {own}: {said}")
+        raise child.StartFailedError(f"initdb failed in {server_dir}: {said}")
     with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(
             f"\n# Written anew at each start by llm-bus; settings below this line win.\n"
@@ -156,24 +170,24 @@ def _make_cluster(
     draft.rename(data)
 
 
-def _locale(major: int) -> tuple[str, ...]:
+def _locale_options(major: int) -> tuple[str, ...]:
     """Bytewise order and Unicode letters, the same on every machine."""
     if major >= 17:
         return ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     return ("--locale=C",) if sys.platform == "darwin" else ("--locale=C.UTF-8",)
 
 
-def _write_settings(data: Path, port: int, account: Account | None, *, fast: bool) -> None:
-    sockets = socket_folder(data.parent, port)
+def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephemeral: bool) -> None:
+    sockets = choose_socket_dir(data.parent, port)
     if sockets is not None and not sockets.exists():
         sockets.mkdir(mode=0o700)
-        hand_over(sockets, account)
+        change_owner(sockets, account)
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": str(sockets or ""),
         "unix_socket_permissions": "0700",
-        "max_connections": "400" if fast else "200",
+        "max_connections": "400" if ephemeral else "200",
         # Our queries take microseconds; compiling them takes milliseconds.
         "jit": "off",
         "timezone": "UTC",
@@ -182,11 +196,11 @@ def _write_settings(data: Path, port: int, account: Account | None, *, fast: boo
         "log_line_prefix": "%m [%p] %e ",
         "log_checkpoints": "off",
         "logging_collector": "off",
-        "fsync": "off" if fast else "on",
-        "full_page_writes": "off" if fast else "on",
+        "fsync": "off" if ephemeral else "on",
+        "full_page_writes": "off" if ephemeral else "on",
         "synchronous_commit": "on",
     }
-    if fast:
+    if ephemeral:
         # Tests clone databases all the time; without this each few clones force a checkpoint.
         settings |= {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
     lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
@@ -194,13 +208,13 @@ def _write_settings(data: Path, port: int, account: Account | None, *, fast: boo
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(lines)
-    hand_over(path, account)
+    change_owner(path, account)
 
 
-def _says_ready(server: Postgres) -> bool:
+def _is_ready(server: PostgresServer) -> bool:
     """The postmaster writes its state into the last line of its pid file, as pg_ctl reads it."""
     try:
-        lines = (server.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        lines = (server.data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     return len(lines) >= 8 and lines[0] == str(server.process.pid) and lines[7].strip() == "ready"
@@ -208,13 +222,13 @@ def _says_ready(server: Postgres) -> bool:
 
 def _require_version(data: Path, binaries: PostgresBinaries) -> None:
     version = (data / "PG_VERSION").read_text(encoding="utf-8").strip()
-    if version != str(binaries.major):
+    if version != str(binaries.major_version):
         raise child.StartFailedError(
-            f"{data} was made by PostgreSQL {version}, but {binaries.folder} is version {binaries.major}. "
+            f"{data} was made by PostgreSQL {version}, but {binaries.bin_dir} is version {binaries.major_version}. "
             f"Point LLM_BUS_PG_BIN at binaries of version {version}, or choose another folder with --data."
         )
 
 
-def _environment() -> dict[str, str]:
+def _server_environment() -> dict[str, str]:
     # PGDATA, PGPORT and the like in the user's environment would reach the server.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

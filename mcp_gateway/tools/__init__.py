@@ -1,13 +1,24 @@
 """The tools, one file per noun. Their order here is the order of tools/list, which is fixed."""
 
-from mcp_gateway.tool_registry import Tool, registered
-from mcp_gateway.tools import digest, invites, leases, ledger, participants, posts, presence, sequences, tasks, long_poll
+from mcp_gateway.tool_registry import Tool, registered_tools
+from mcp_gateway.tools import (
+    digest,
+    invites,
+    leases,
+    ledger,
+    long_poll,
+    participants,
+    posts,
+    presence,
+    sequences,
+    tasks,
+)
 
-_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, long_poll, presence, invites)
+_TOOL_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, long_poll, presence, invites)
 
 
 def all_tools() -> dict[str, Tool]:
     """Every tool by name, in the order of tools/list: those for everyone, then those for project-admins."""
-    position = {module.__name__: index for index, module in enumerate(_MODULES)}
-    found = sorted(registered().values(), key=lambda tool: (tool.admin, position[tool.function.__module__]))
+    position = {module.__name__: index for index, module in enumerate(_TOOL_MODULES)}
+    found = sorted(registered_tools().values(), key=lambda tool: (tool.admin_only, position[tool.function.__module__]))
     return {tool.name: tool for tool in found}

@@ -7,15 +7,17 @@ from msgspec import Meta
 from bus import limits
 
 SequenceName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}$")]
-Lane = Annotated[str, Meta(min_length=1, max_length=limits.LABEL)]
-Tag = Annotated[str, Meta(min_length=1, max_length=limits.LABEL)]
-Label = Annotated[str, Meta(min_length=1, max_length=limits.LABEL)]
-Actor = Annotated[str, Meta(min_length=1, max_length=limits.QUALIFIED)]
-Ref = Annotated[str, Meta(min_length=1, max_length=limits.REF)]
-Note = Annotated[str, Meta(min_length=1, max_length=limits.NOTE)]
+Lane = Annotated[str, Meta(min_length=1, max_length=limits.MAX_LABEL_LENGTH)]
+Tag = Annotated[str, Meta(min_length=1, max_length=limits.MAX_LABEL_LENGTH)]
+Label = Annotated[str, Meta(min_length=1, max_length=limits.MAX_LABEL_LENGTH)]
+Actor = Annotated[str, Meta(min_length=1, max_length=limits.MAX_QUALIFIED_NAME_LENGTH)]
+Ref = Annotated[str, Meta(min_length=1, max_length=limits.MAX_REF_LENGTH)]
+Note = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NOTE_LENGTH)]
 Surface = Annotated[str, Meta(min_length=1, description="Repo-relative path or glob")]
 Id = Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)]
-Seconds = Annotated[int, Meta(ge=1, le=limits.SECONDS)]
-Key = Annotated[str, Meta(min_length=1, max_length=limits.KEY, description="For safe retries")]
+Seconds = Annotated[int, Meta(ge=1, le=limits.MAX_DURATION_SECONDS)]
+IdempotencyKey = Annotated[
+    str, Meta(min_length=1, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH, description="For safe retries")
+]
 BeforeId = Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)]
-BeforeName = Annotated[str, Meta(max_length=limits.QUALIFIED)]
+BeforeName = Annotated[str, Meta(max_length=limits.MAX_QUALIFIED_NAME_LENGTH)]

@@ -12,7 +12,7 @@ from mcp_gateway.tool_registry import tool
 
 
 # Not read-only: it moves the caller's cursor.
-@tool(marks_unread=False)
+@tool(reports_unread=False)
 def whats_new(
     conn: Connection,
     ctx: Ctx,
@@ -22,4 +22,4 @@ def whats_new(
 ) -> digest.Digest:
     """What happened since you last asked: new events, unread posts, live leases, latest numbers.
     Call it at the start of a session and between steps."""
-    return digest.whats_new(conn, ctx, advance_cursor=advance_cursor, limit=limit, since=since)
+    return digest.read_digest(conn, ctx, advance_cursor=advance_cursor, limit=limit, since=since)

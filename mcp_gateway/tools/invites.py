@@ -10,20 +10,20 @@ from bus.db import Connection
 from bus.tenancy import invites
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Label, Lane
-from mcp_gateway.tools.participants import Kind
+from mcp_gateway.tools.participants import ParticipantKind
 
 
-@tool(transaction=True, admin=True)
+@tool(transaction=True, admin_only=True)
 def create_invite(
     conn: Connection,
     ctx: Ctx,
     participant_name: Label | None = None,
-    kind: Kind | None = None,
+    kind: ParticipantKind | None = None,
     lane: Lane | None = None,
     is_admin: bool = False,
-    uses: Annotated[int, Meta(ge=1, le=limits.INVITE_USES)] = 1,
-    ttl_hours: Annotated[int, Meta(ge=1, le=limits.INVITE_HOURS)] = 24,
-) -> invites.Created:
+    uses: Annotated[int, Meta(ge=1, le=limits.MAX_INVITE_USES)] = 1,
+    ttl_hours: Annotated[int, Meta(ge=1, le=limits.MAX_INVITE_HOURS)] = 24,
+) -> invites.CreatedInvite:
     """Make an invite to this project, to be sent to whoever shall join."""
     return invites.create(
         conn,

@@ -10,7 +10,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
 
 
-@tool(idempotent=True, touches="leases ledger")
+@tool(idempotent=True, notifies="leases ledger")
 def lease(
     conn: Connection,
     ctx: Ctx,
@@ -24,8 +24,8 @@ def lease(
     return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
 
 
-@tool(idempotent=True, touches="leases ledger")
-def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.Released:
+@tool(idempotent=True, notifies="leases ledger")
+def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResult:
     """End your lease on a surface as soon as you are done; * ends all of yours."""
     return leases.release(conn, ctx, surface)
 
@@ -33,6 +33,6 @@ def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.Released:
 @tool(read_only=True)
 def who_holds(
     conn: Connection, ctx: Ctx, surface: Surface | None = None, before: BeforeId | None = None
-) -> leases.Holders:
+) -> leases.LeasePage:
     """Live leases, or only those that overlap a surface."""
-    return leases.list_holders(conn, ctx, surface=surface, before=before)
+    return leases.list_leases(conn, ctx, surface=surface, before=before)

@@ -30,7 +30,7 @@ EventType = Literal[
     "presence_lapse",
     "escalate",
 ]
-Time = Annotated[str, Meta(max_length=64, description="ISO 8601")]
+Timestamp = Annotated[str, Meta(max_length=64, description="ISO 8601")]
 
 
 @tool(read_only=True)
@@ -43,14 +43,14 @@ def query_events(
     number: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER)] | None = None,
     ref: Ref | None = None,
     tag: Tag | None = None,
-    since: Time | None = None,
-    until: Time | None = None,
+    since: Timestamp | None = None,
+    until: Timestamp | None = None,
     last_n: Annotated[int, Meta(ge=1, le=1000)] | None = None,
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100,
     before: BeforeId | None = None,
-) -> ledger.Events:
+) -> ledger.EventPage:
     """Search the project's ledger by exact filters, newest first. For what is new to you, use whats_new."""
-    return ledger.query(
+    return ledger.query_events(
         conn,
         ctx,
         actor=actor,

@@ -10,19 +10,19 @@ from bus.db import Connection
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Surface
 
-Kind = Literal["inbox", "acks", "lease", "task", "any"]
-WAIT_SECONDS = 25
+WaitKind = Literal["inbox", "acks", "lease", "task", "any"]
+DEFAULT_TIMEOUT_SECONDS = 25
 
 
-@tool(waits=True)
+@tool(is_long_poll=True)
 def wait_for(
     conn: Connection,
     ctx: Ctx,
-    kind: Kind = "any",
+    kind: WaitKind = "any",
     surface: Surface | None = None,
     take: bool = False,
-    timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = WAIT_SECONDS,
-) -> long_poll.Wait:
+    timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = DEFAULT_TIMEOUT_SECONDS,
+) -> long_poll.WaitRequest:
     """Wait for unacked posts (inbox), acks of your posts, a surface to become free (lease) or a ready task; take also
     starts the task. Answers at once if there is something, else when there is; timed_out: call again."""
-    return long_poll.begin(conn, ctx, kind, surface=surface, take=take)
+    return long_poll.begin_wait(conn, ctx, kind, surface=surface, take=take)

@@ -5,12 +5,12 @@ from typing import Any, Literal
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.tenancy import participants
-from bus.tenancy.participations import Grant
+from bus.tenancy.participations import IssuedParticipation
 from mcp_gateway.render import render
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane
 
-Kind = Literal["agent", "human"]
+ParticipantKind = Literal["agent", "human"]
 
 
 @tool(read_only=True)
@@ -21,31 +21,31 @@ def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
 
 
 @tool(read_only=True)
-def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> participants.Participants:
+def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> participants.ParticipantPage:
     """Everyone in the project, with lane and when last seen: whom to post to."""
-    return participants.list_(conn, ctx, before=before)
+    return participants.list_participants(conn, ctx, before=before)
 
 
-@tool(transaction=True, admin=True, touches="members")
+@tool(transaction=True, admin_only=True, notifies="members")
 def admin_provision(
     conn: Connection,
     ctx: Ctx,
     participant_name: Label,
-    kind: Kind | None = None,
+    kind: ParticipantKind | None = None,
     lane: Lane | None = None,
     is_admin: bool = False,
-) -> Grant:
+) -> IssuedParticipation:
     """Let a participant into this project. The token is shown only now: pass it on, never post it."""
     return participants.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
 
 
-@tool(transaction=True, admin=True, destructive=True, touches="members")
-def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> Grant:
+@tool(transaction=True, admin_only=True, destructive=True, notifies="members")
+def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> IssuedParticipation:
     """Give a participant a new token; the old ones stop working."""
     return participants.rotate(conn, ctx, participant_name)
 
 
-@tool(transaction=True, admin=True, destructive=True, idempotent=True, touches="members")
-def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> participants.Revoked:
+@tool(transaction=True, admin_only=True, destructive=True, idempotent=True, notifies="members")
+def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> participants.RevokeResult:
     """Make every token of a participant stop working."""
     return participants.revoke(conn, ctx, participant_name)

@@ -12,13 +12,13 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeName, Lane, Seconds
 
 
-@tool(idempotent=True, touches="presence inbox ledger")
+@tool(idempotent=True, notifies="presence inbox ledger")
 def register(
     conn: Connection,
     ctx: Ctx,
     lane: Lane,
-    status: Annotated[str, Meta(max_length=limits.STATUS)] = "",
-) -> presence.Registered:
+    status: Annotated[str, Meta(max_length=limits.MAX_STATUS_LENGTH)] = "",
+) -> presence.Registration:
     """Say which lane you work in and what you are doing; posts to that lane then reach you."""
     return presence.register(conn, ctx, lane, status=status)
 
@@ -30,6 +30,6 @@ def who_is_active(
     lane: Lane | None = None,
     within_seconds: Seconds | None = None,
     before: BeforeName | None = None,
-) -> presence.ActiveOnes:
+) -> presence.ActiveParticipantPage:
     """Who was here lately, in which lane, doing what."""
     return presence.list_active(conn, ctx, lane=lane, within_seconds=within_seconds, before=before)

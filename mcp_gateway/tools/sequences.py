@@ -9,42 +9,42 @@ from bus.coordination import sequences
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.tool_registry import tool
-from mcp_gateway.tools.arguments import BeforeName, Key, Note, SequenceName
+from mcp_gateway.tools.arguments import BeforeName, IdempotencyKey, Note, SequenceName
 
 
-@tool(touches="ledger")
+@tool(notifies="ledger")
 def claim(
     conn: Connection,
     ctx: Ctx,
     sequence: SequenceName,
     note: Note | None = None,
-    idempotency_key: Key | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> sequences.Claim:
     """Take the next number of a sequence (adr, migration) before you name anything with it.
     Nobody else ever gets that number."""
     return sequences.claim(conn, ctx, sequence, note=note, idempotency_key=idempotency_key)
 
 
-@tool(idempotent=True, touches="ledger")
+@tool(idempotent=True, notifies="ledger")
 def seed_sequence(
     conn: Connection,
     ctx: Ctx,
     sequence: SequenceName,
     current: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Last number already in use")],
-    prefix: Annotated[str, Meta(max_length=limits.PREFIX)] | None = None,
-    pad: Annotated[int, Meta(ge=0, le=limits.PAD, description="Digits to pad to")] | None = None,
-) -> sequences.Seeded:
+    prefix: Annotated[str, Meta(max_length=limits.MAX_PREFIX_LENGTH)] | None = None,
+    pad: Annotated[int, Meta(ge=0, le=limits.MAX_PAD, description="Digits to pad to")] | None = None,
+) -> sequences.SeedResult:
     """Tell a sequence where the repository already stands, once, before the first claim."""
     return sequences.seed(conn, ctx, sequence, current, prefix=prefix, pad=pad)
 
 
 @tool(read_only=True)
-def latest_claims(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.LatestClaims:
+def latest_claims(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.LatestClaimPage:
     """The last claimed number of each sequence, and who has it."""
     return sequences.list_latest_claims(conn, ctx, before=before)
 
 
 @tool(read_only=True)
-def list_sequences(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.Sequences:
+def list_sequences(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.SequencePage:
     """Every sequence with the number that a claim would give next. Looking reserves nothing."""
-    return sequences.list_(conn, ctx, before=before)
+    return sequences.list_sequences(conn, ctx, before=before)

@@ -9,22 +9,22 @@ from bus.coordination import task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
 from mcp_gateway.tool_registry import tool
-from mcp_gateway.tools.arguments import Actor, BeforeId, Id, Key, Lane, Ref
+from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref
 
-Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
+TaskState = Literal["open", "assigned", "in_progress", "blocked", "done"]
 
 
-@tool(transaction=True, touches="tasks ledger")
+@tool(transaction=True, notifies="tasks ledger")
 def task_create(
     conn: Connection,
     ctx: Ctx,
-    title: Annotated[str, Meta(min_length=1, max_length=limits.TITLE)],
-    detail: Annotated[str, Meta(min_length=1, max_length=limits.DETAIL)] | None = None,
+    title: Annotated[str, Meta(min_length=1, max_length=limits.MAX_TITLE_LENGTH)],
+    detail: Annotated[str, Meta(min_length=1, max_length=limits.MAX_DETAIL_LENGTH)] | None = None,
     lane: Lane | None = None,
     owner: Actor | None = None,
     priority: Annotated[int, Meta(ge=0, le=4, description="0 is first")] = 2,
-    blocked_on: Annotated[list[Id], Meta(max_length=limits.BLOCKERS)] | None = None,
-    idempotency_key: Key | None = None,
+    blocked_on: Annotated[list[Id], Meta(max_length=limits.MAX_BLOCKERS)] | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> tasks.TaskStatus:
     """Put work on the board, with the tasks it must wait for."""
     return tasks.create(
@@ -40,31 +40,31 @@ def task_create(
     )
 
 
-@tool(transaction=True, idempotent=True, touches="tasks ledger")
-def task_assign(conn: Connection, ctx: Ctx, task_id: Id, owner: Actor) -> tasks.Assigned:
+@tool(transaction=True, idempotent=True, notifies="tasks ledger")
+def task_assign(conn: Connection, ctx: Ctx, task_id: Id, owner: Actor) -> tasks.TaskAssignment:
     """Give an open or assigned task to a participant."""
     return tasks.assign(conn, ctx, task_id, owner)
 
 
-@tool(transaction=True, touches="tasks ledger")
+@tool(transaction=True, notifies="tasks ledger")
 def task_start(conn: Connection, ctx: Ctx, task_id: Id) -> tasks.TaskStatus:
     """Start your task, or take an open one."""
     return tasks.start(conn, ctx, task_id)
 
 
-@tool(transaction=True, touches="tasks ledger")
+@tool(transaction=True, notifies="tasks ledger")
 def task_block(
     conn: Connection,
     ctx: Ctx,
     task_id: Id,
-    reason: Annotated[str, Meta(min_length=1, max_length=limits.REASON)],
+    reason: Annotated[str, Meta(min_length=1, max_length=limits.MAX_REASON_LENGTH)],
     on: Id | None = None,
 ) -> tasks.TaskStatus:
     """Say why your task cannot go on, and which task it waits for."""
     return tasks.block(conn, ctx, task_id, reason, on=on)
 
 
-@tool(transaction=True, touches="tasks ledger")
+@tool(transaction=True, notifies="tasks ledger")
 def task_resolve(
     conn: Connection,
     ctx: Ctx,
@@ -76,28 +76,30 @@ def task_resolve(
     return tasks.resolve(conn, ctx, task_id, blocker=blocker)
 
 
-@tool(transaction=True, touches="tasks ledger")
-def task_ship(conn: Connection, ctx: Ctx, task_id: Id, ref: Ref | None = None) -> tasks.Shipped:
+@tool(transaction=True, notifies="tasks ledger")
+def task_ship(conn: Connection, ctx: Ctx, task_id: Id, ref: Ref | None = None) -> tasks.ShippedTask:
     """Finish your task, with a ref to the result; tasks that waited for it go on."""
     return tasks.ship(conn, ctx, task_id, ref=ref)
 
 
-@tool(transaction=True, touches="tasks ledger")
-def task_next(conn: Connection, ctx: Ctx, lane: Lane | None = None) -> tasks.Next:
+@tool(transaction=True, notifies="tasks ledger")
+def task_next(conn: Connection, ctx: Ctx, lane: Lane | None = None) -> tasks.NextTask:
     """Take and start the first task that is ready, by priority and age; task is null if there is none."""
-    return tasks.take_next(conn, ctx, lane=lane)
+    return tasks.start_next(conn, ctx, lane=lane)
 
 
 @tool(read_only=True)
 def list_tasks(
     conn: Connection,
     ctx: Ctx,
-    status: Status | None = None,
+    status: TaskState | None = None,
     owner: Actor | None = None,
     lane: Lane | None = None,
     ready: bool | None = None,
     before: BeforeId | None = None,
     limit: Annotated[int, Meta(ge=1, le=200)] = 50,
-) -> task_queries.Tasks:
+) -> task_queries.TaskPage:
     """Tasks, newest first; ready=true for those that could be started now."""
-    return task_queries.list_(conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit)
+    return task_queries.list_tasks(
+        conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit
+    )

@@ -5,15 +5,15 @@ from urllib.parse import urlsplit
 from bench import context_size
 from bench.requests import Address
 from bus.db import Database
-from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.processes import GatewayProcess
 
 
-def test_nothing_that_an_agent_reads_grows_past_its_budget(served_db: Database, gateways: list[Process]) -> None:
+def test_nothing_that_an_agent_reads_grows_past_its_budget(served_db: Database, gateways: list[GatewayProcess]) -> None:
     parts = urlsplit(gateways[0].url)
     assert parts.hostname is not None
     assert parts.port is not None
-    sizes = context_size.measure(served_db, Address(parts.hostname, parts.port)).flat()
-    budget = context_size.budget()
+    sizes = context_size.measure_context_sizes(served_db, Address(parts.hostname, parts.port)).as_budget()
+    budget = context_size.load_budget()
     assert sizes.keys() == budget.keys()
     grown = {name: f"{size} bytes, budget {budget[name]}" for name, size in sizes.items() if size > budget[name]}
     assert not grown, grown

@@ -14,20 +14,20 @@ from tests.factories import Agent
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
     """A database of the test's own, for tests that commit: enough connections for a hundred at once."""
-    with closing(Database(database_url, size=110)) as database:
+    with closing(Database(database_url, pool_size=110)) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
 def _shared_db(shared_database_url: str) -> Iterator[Database]:
-    with closing(Database(shared_database_url, size=1)) as database:
+    with closing(Database(shared_database_url, pool_size=1)) as database:
         yield database
 
 
 @pytest.fixture
 def conn(_shared_db: Database) -> Iterator[Connection]:
     """A connection in a transaction that is rolled back at the end."""
-    with _shared_db.call() as connection, connection.raw.transaction(force_rollback=True):
+    with _shared_db.connection() as connection, connection.raw.transaction(force_rollback=True):
         yield connection
 
 

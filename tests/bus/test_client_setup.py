@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus import client_setup
-from bus.client_setup import Addresses
+from bus.client_setup import Endpoints
 from bus.errors import InvalidArgument
 from bus.rules import validation
-from bus.rules.token_format import mint, mint_code
+from bus.rules.token_format import generate_invite_code, generate_token
 
 _FILES = {"cursor", "opencode", "windsurf"}
 # Worse than any token or address is: all that can be printed, quotes and line ends included.
@@ -45,10 +45,10 @@ def _words(script: str) -> list[list[str]]:
 @settings(max_examples=60, deadline=None)
 @given(_NASTY, _NASTY)
 def test_every_shell_line_hands_over_exactly_the_token_and_the_address(address: str, token: str) -> None:
-    for client in client_setup.clients(Addresses("https://bus.example.org", address), token):
+    for client in client_setup.build_client_setups(Endpoints("https://bus.example.org", address), token):
         if client.key in _FILES:
             continue
-        (command,) = _words(client.line)
+        (command,) = _words(client.snippet)
         if client.key == "vscode":
             config = json.loads(command[2])
             assert (config["url"], config["headers"]) == (address, {"Authorization": f"Bearer {token}"})
@@ -57,17 +57,17 @@ def test_every_shell_line_hands_over_exactly_the_token_and_the_address(address: 
             assert client.key == "codex" or f"Authorization: Bearer {token}" in command
             # The token goes through the environment, where the next command finds it.
             if client.key == "codex":
-                export = client.line.partition(" && ")[0] if "&&" not in token else ""
+                export = client.snippet.partition(" && ")[0] if "&&" not in token else ""
                 assert not export or shlex.split(export)[1] == f"LLM_BUS_TOKEN={token}"
 
 
 @given(_NASTY, _NASTY)
 def test_every_file_is_json_in_one_line(address: str, token: str) -> None:
-    for client in client_setup.clients(Addresses("https://bus.example.org", address), token):
+    for client in client_setup.build_client_setups(Endpoints("https://bus.example.org", address), token):
         if client.key in _FILES:
-            assert client.file is not None
-            assert "\n" not in client.line
-            found = json.dumps(json.loads(client.line), ensure_ascii=False)
+            assert client.config_file is not None
+            assert "\n" not in client.snippet
+            found = json.dumps(json.loads(client.snippet), ensure_ascii=False)
             assert json.dumps(address, ensure_ascii=False) in found
             assert json.dumps(f"Bearer {token}", ensure_ascii=False) in found
 
@@ -75,8 +75,8 @@ def test_every_file_is_json_in_one_line(address: str, token: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(_NAMES, st.none() | _NAMES, st.booleans())
 def test_no_name_breaks_out_of_the_prompt_or_its_shell_line(project: str, name: str | None, told: bool) -> None:
-    code = mint_code()
-    prompt = client_setup.invite_prompt(Addresses("https://bus.example.org", "https://x/mcp"), code, project, name)
+    code = generate_invite_code()
+    prompt = client_setup.invite_prompt(Endpoints("https://bus.example.org", "https://x/mcp"), code, project, name)
     before, line, after = prompt.split("\n\n")
     assert "\n" not in before + after
     (command,) = _words(line)
@@ -90,8 +90,8 @@ def test_no_name_breaks_out_of_the_prompt_or_its_shell_line(project: str, name: 
 @settings(max_examples=40, deadline=None)
 @given(_NAMES, _NAMES)
 def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, label: str) -> None:
-    token = mint()
-    prompt = client_setup.connect_prompt(Addresses("https://b", "https://b/mcp"), token, project, f"ada/{label}")
+    token = generate_token()
+    prompt = client_setup.connect_prompt(Endpoints("https://b", "https://b/mcp"), token, project, f"ada/{label}")
     paragraphs = prompt.split("\n\n")
     assert len(paragraphs) == 4
     assert json.dumps(f"ada/{label}") in paragraphs[0]
@@ -101,14 +101,14 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
 
 
 def test_all_seven_clients_are_there_and_agents_are_told_of_three() -> None:
-    addresses = Addresses("https://b", "https://b/mcp")
-    names = [client.name for client in client_setup.clients(addresses, mint())]
+    addresses = Endpoints("https://b", "https://b/mcp")
+    names = [client.name for client in client_setup.build_client_setups(addresses, generate_token())]
     assert names == ["Claude Code", "Codex", "Cursor", "Gemini CLI", "VS Code", "OpenCode", "Windsurf"]
-    assert set(client_setup.setup(addresses, mint())["clients"]) == {"claude_code", "codex", "gemini"}
+    assert set(client_setup.build_setup(addresses, generate_token())["clients"]) == {"claude_code", "codex", "gemini"}
 
 
 def test_the_file_to_download_holds_the_token_and_the_one_to_commit_does_not() -> None:
-    token = mint()
-    addresses = Addresses("https://b", "https://b/mcp")
-    assert token in json.dumps(client_setup.token_json(addresses, token))
+    token = generate_token()
+    addresses = Endpoints("https://b", "https://b/mcp")
+    assert token in json.dumps(client_setup.mcp_json_with_token(addresses, token))
     assert token not in json.dumps(client_setup.mcp_json(addresses))

@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from tests.servers import make_open_folder
+from tests.servers import make_traversable_folder
 
-LLM_BUS = str(Path(sys.executable).parent / "llm-bus")
-_OURS = (
+LLM_BUS_COMMAND = str(Path(sys.executable).parent / "llm-bus")
+_BUS_VARIABLES = (
     "DATABASE_URL",
     "REDIS_URL",
     "PUBLIC_URL",
@@ -27,26 +27,26 @@ _OURS = (
     "PORT",
     "HOST",
 )
-PORTS = ("web", "gateway", "postgres", "redis")
+PORT_NAMES = ("web", "gateway", "postgres", "redis")
 
 
-class Bus:
+class BusProcess:
     """One `llm-bus up --json`, with what it said."""
 
     def __init__(self, data: Path, env: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
-            [LLM_BUS, "up", "--json", "--data", str(data)],
+            [LLM_BUS_COMMAND, "up", "--json", "--data", str(data)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(env),
+            env=clean_environ(env),
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             _, said = self.process.communicate()
             raise AssertionError(f"`llm-bus up` ended with {self.process.returncode}: {said}")
-        self.said: dict[str, Any] = json.loads(line)
+        self.startup_info: dict[str, Any] = json.loads(line)
         self.children = psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
@@ -64,20 +64,20 @@ class Bus:
         self.process.kill()
         self.process.communicate()
 
-    def child(self, *words: str) -> psutil.Process:
+    def get_child(self, *words: str) -> psutil.Process:
         """The child whose command line has all these words."""
         return next(child for child in self.children if all(word in " ".join(child.cmdline()) for word in words))
 
 
-def environment(env: Mapping[str, str]) -> dict[str, str]:
+def clean_environ(env: Mapping[str, str]) -> dict[str, str]:
     """Ours without the settings of a bus, and with `env`."""
-    return {name: value for name, value in os.environ.items() if name not in _OURS} | dict(env)
+    return {name: value for name, value in os.environ.items() if name not in _BUS_VARIABLES} | dict(env)
 
 
 @contextmanager
-def bus(data: Path, **env: str) -> Iterator[Bus]:
+def running_bus(data: Path, **env: str) -> Iterator[BusProcess]:
     """A bus in `data`, which is ended afterwards if the test has not done so."""
-    started = Bus(data, env)
+    started = BusProcess(data, env)
     try:
         yield started
     finally:
@@ -86,9 +86,9 @@ def bus(data: Path, **env: str) -> Iterator[Bus]:
 
 
 @contextmanager
-def data_folder() -> Iterator[Path]:
+def temporary_data_folder() -> Iterator[Path]:
     """A data folder that does not exist yet; what is in it is removed afterwards."""
-    above = make_open_folder()
+    above = make_traversable_folder()
     try:
         yield above / "data"
     finally:
@@ -97,20 +97,20 @@ def data_folder() -> Iterator[Path]:
 
 def reserve_ports(data: Path) -> None:
     """Let the bus of this folder remember ports that are free now, away from the defaults."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in PORT_NAMES]
     numbers = [listener.getsockname()[1] for listener in held]
     for listener in held:
         listener.close()
-    (data / "ports.json").write_text(json.dumps(dict(zip(PORTS, numbers, strict=True))))
+    (data / "ports.json").write_text(json.dumps(dict(zip(PORT_NAMES, numbers, strict=True))))
 
 
-def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """One command of `llm-bus`, to its end."""
     return subprocess.run(
-        [LLM_BUS, *words], capture_output=True, text=True, env=environment(env), timeout=60, check=False
+        [LLM_BUS_COMMAND, *words], capture_output=True, text=True, env=clean_environ(env), timeout=60, check=False
     )
 
 
-def remaining(children: list[psutil.Process], seconds: float = 10) -> list[psutil.Process]:
+def wait_for_exit(children: list[psutil.Process], seconds: float = 10) -> list[psutil.Process]:
     """Those that have not ended after so many seconds."""
     return psutil.wait_procs(children, timeout=seconds)[1]

@@ -11,24 +11,24 @@ from click.testing import CliRunner, Result
 
 from bus.db import Database
 from cli.client import Client
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from cli.main import main
 from tests import servers
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Database, Process]]:
-    with servers.cloned_database() as url, running(url) as (process,):
-        database = Database(url, size=2)
+def served() -> Iterator[tuple[Database, GatewayProcess]]:
+    with servers.cloned_database() as url, running_gateways(url) as (process,):
+        database = Database(url, pool_size=2)
         yield database, process
         database.close()
 
 
 @pytest.fixture
-def team(served: tuple[Database, Process]) -> Team:
+def team(served: tuple[Database, GatewayProcess]) -> Team:
     return make_team(served[0])
 
 
@@ -41,19 +41,19 @@ class Cli:
     def run(self, *words: str, stdin: str | None = None, **env: str | None) -> Result:
         return CliRunner().invoke(main, words, env={**self.env, **env}, input=stdin)
 
-    def json(self, *words: str, code: Exit = Exit.OK) -> Any:
+    def json(self, *words: str, code: ExitCode = ExitCode.OK) -> Any:
         result = self.run(*words, "--json")
         assert result.exit_code == code, result.output
         return json.loads(result.stdout)
 
 
 @pytest.fixture
-def alice(served: tuple[Database, Process], team: Team) -> Cli:
+def alice(served: tuple[Database, GatewayProcess], team: Team) -> Cli:
     return Cli(served[1].url, team.alice.token)
 
 
 @pytest.fixture
-def bob(served: tuple[Database, Process], team: Team) -> Cli:
+def bob(served: tuple[Database, GatewayProcess], team: Team) -> Cli:
     return Cli(served[1].url, team.bob.token)
 
 
@@ -71,24 +71,24 @@ def test_a_handoff_is_posted_waited_for_and_acked(alice: Cli, bob: Cli) -> None:
     assert "Review" in bob.run("agent", "wait", "inbox").stdout
     assert len(bob.json("agent", "ack", str(posted["post_id"]))["acked"]) == 1
     assert alice.run("agent", "post", "-", "--lane", "web", stdin="from a pipe").exit_code == 0
-    assert bob.run("agent", "post", "x", "--to", "nobody").exit_code == Exit.NOT_FOUND
+    assert bob.run("agent", "post", "x", "--to", "nobody").exit_code == ExitCode.NOT_FOUND
 
 
 def test_contention_has_an_exit_code_of_its_own(alice: Cli, bob: Cli) -> None:
     assert alice.json("agent", "lease", "src/api", "--ttl", "600")["others"] == []
-    assert alice.run("agent", "who-holds", "src").exit_code == Exit.OK
-    assert bob.run("agent", "who-holds", "src/api/x.py").exit_code == Exit.CONTENTION
-    assert bob.run("agent", "who-holds").exit_code == Exit.OK
-    met = bob.json("agent", "lease", "src/**", "--back-off", code=Exit.CONTENTION)
+    assert alice.run("agent", "who-holds", "src").exit_code == ExitCode.OK
+    assert bob.run("agent", "who-holds", "src/api/x.py").exit_code == ExitCode.CONTENTION
+    assert bob.run("agent", "who-holds").exit_code == ExitCode.OK
+    met = bob.json("agent", "lease", "src/**", "--back-off", code=ExitCode.CONTENTION)
     assert [other["surface"] for other in met["others"]] == ["src/api"]
     assert [lease["surface"] for lease in bob.json("agent", "who-holds")["leases"]] == ["src/api"]
-    bob.json("agent", "lease", "src/**", code=Exit.CONTENTION)
+    bob.json("agent", "lease", "src/**", code=ExitCode.CONTENTION)
     assert len(bob.json("agent", "who-holds")["leases"]) == 2
     assert alice.json("agent", "release", "*")["released"] == 1
 
 
 def test_a_wait_for_which_nothing_comes_has_an_exit_code_too(alice: Cli) -> None:
-    assert alice.json("agent", "wait", "inbox", "--timeout", "1", code=Exit.TIMED_OUT) == {"timed_out": True}
+    assert alice.json("agent", "wait", "inbox", "--timeout", "1", code=ExitCode.TIMED_OUT) == {"timed_out": True}
 
 
 def test_tasks_are_listed(alice: Cli) -> None:
@@ -98,11 +98,11 @@ def test_tasks_are_listed(alice: Cli) -> None:
 
 def test_refusals_and_outages_are_one_line_and_a_code_and_fail_open_is_asked_for(alice: Cli) -> None:
     for words, env, code in (
-        (("agent", "claim", "NOT ALLOWED"), {}, Exit.FAILED),
-        (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": "lbus_wrong"}, Exit.FAILED),
-        (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": None}, Exit.UNAVAILABLE),
-        (("agent", "claim", "adr"), {"LLM_BUS_URL": None}, Exit.UNAVAILABLE),
-        (("agent", "claim", "adr"), {"LLM_BUS_URL": "http://127.0.0.1:1/mcp"}, Exit.UNAVAILABLE),
+        (("agent", "claim", "NOT ALLOWED"), {}, ExitCode.FAILED),
+        (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": "lbus_wrong"}, ExitCode.FAILED),
+        (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": None}, ExitCode.UNAVAILABLE),
+        (("agent", "claim", "adr"), {"LLM_BUS_URL": None}, ExitCode.UNAVAILABLE),
+        (("agent", "claim", "adr"), {"LLM_BUS_URL": "http://127.0.0.1:1/mcp"}, ExitCode.UNAVAILABLE),
     ):
         result = alice.run(*words, **env)
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1), result.output
@@ -112,7 +112,7 @@ def test_refusals_and_outages_are_one_line_and_a_code_and_fail_open_is_asked_for
     assert "Going on without the bus" in opened.stderr
     assert "unavailable" in json.loads(alice.run("agent", "claim", "adr", "--fail-open", "--json", **away).stdout)
     # What the bus refuses is no outage.
-    assert alice.run("agent", "claim", "NOT ALLOWED", "--fail-open").exit_code == Exit.FAILED
+    assert alice.run("agent", "claim", "NOT ALLOWED", "--fail-open").exit_code == ExitCode.FAILED
 
 
 def test_a_mirror_grows_and_changes_no_byte_while_nothing_happens(
@@ -175,26 +175,26 @@ def test_a_mirror_that_was_changed_is_found_out(alice: Cli, team: Team, tmp_path
     ):
         ledger.write_bytes(broken)
         result = alice.run("verify", str(tmp_path))
-        assert (result.exit_code, says in result.stdout) == (Exit.FAILED, True), result.output
+        assert (result.exit_code, says in result.stdout) == (ExitCode.FAILED, True), result.output
     ledger.write_bytes(whole)
     (tmp_path / "state.md").write_text("mine")
     assert "state.md is not what the bus says" in alice.run("verify", str(tmp_path)).stdout
-    assert alice.run("verify", str(tmp_path / "none")).exit_code == Exit.NOT_FOUND
+    assert alice.run("verify", str(tmp_path / "none")).exit_code == ExitCode.NOT_FOUND
 
 
 def test_a_token_of_another_project_mirrors_nothing(
-    alice: Cli, served: tuple[Database, Process], team: Team, tmp_path: Path
+    alice: Cli, served: tuple[Database, GatewayProcess], team: Team, tmp_path: Path
 ) -> None:
-    with served[0].write() as conn:
+    with served[0].transaction() as conn:
         stranger = make_agent(conn, make_project(conn), "eve")
     eve = Cli(served[1].url, stranger.token)
     alice.json("agent", "claim", "adr")
     alice.json("mirror", team.alice.project, str(tmp_path))
-    assert eve.run("mirror", team.alice.project, str(tmp_path)).exit_code == Exit.FAILED
+    assert eve.run("mirror", team.alice.project, str(tmp_path)).exit_code == ExitCode.FAILED
     eve.json("agent", "claim", "adr")
     # The name is right and the ledger is another: what is there is not mixed with it.
     refused = eve.run("mirror", stranger.project, str(tmp_path))
-    assert (refused.exit_code, "mirrors something else" in refused.stderr) == (Exit.FAILED, True)
+    assert (refused.exit_code, "mirrors something else" in refused.stderr) == (ExitCode.FAILED, True)
 
 
 def test_a_ledger_that_grows_while_it_is_mirrored_stays_contiguous(

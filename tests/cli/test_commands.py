@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from bus.auth import login_links
 from bus.db import Database
 from bus.tenancy import owners
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from cli.main import main
-from tests.assertions import refused
+from tests.assertions import assert_refused
 
 
 class Cli:
@@ -53,7 +53,7 @@ def test_an_owner_is_added_and_listed(cli: Cli) -> None:
 
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_1(cli: Cli) -> None:
     again = cli.run("owner", "add", "ann@example.org")
-    assert again.exit_code == Exit.FAILED
+    assert again.exit_code == ExitCode.FAILED
     assert again.stdout == ""
     assert again.stderr.startswith("llm-bus: ")
     assert again.stderr.count("\n") == 1
@@ -62,10 +62,10 @@ def test_a_refusal_is_one_line_on_stderr_and_exit_code_1(cli: Cli) -> None:
 def test_a_bare_project_name_will_do_while_only_one_owner_has_it(cli: Cli) -> None:
     assert cli.json("agent", "add", "site", "builder")["actor"] == "ann/builder"
     cli.json("owner", "add", "zoe@example.org")
-    assert cli.run("project", "add", "site").exit_code == Exit.FAILED
+    assert cli.run("project", "add", "site").exit_code == ExitCode.FAILED
     cli.json("project", "add", "site", "--owner", "zoe")
     unclear = cli.run("agent", "add", "site", "tester")
-    assert unclear.exit_code == Exit.FAILED
+    assert unclear.exit_code == ExitCode.FAILED
     assert "ann/site, zoe/site" in unclear.stderr
     assert cli.json("agent", "add", "zoe/site", "tester")["actor"] == "zoe/tester"
     assert [one["project"] for one in cli.json("project", "list", "--owner", "zoe")["projects"]] == ["zoe/site"]
@@ -77,7 +77,7 @@ def test_what_does_not_exist_is_exit_code_4(cli: Cli) -> None:
         ("agent", "rotate", "site", "nobody"),
         ("project", "add", "x", "--owner", "nobody"),
     ):
-        assert cli.run(*words).exit_code == Exit.NOT_FOUND, words
+        assert cli.run(*words).exit_code == ExitCode.NOT_FOUND, words
 
 
 def test_an_agent_is_listed_as_it_was_added(cli: Cli) -> None:
@@ -103,8 +103,8 @@ def test_a_token_is_judged_as_the_gateway_judges_it(cli: Cli) -> None:
 
 def test_a_token_of_a_suspended_owner_is_bad(cli: Cli, database_url: str) -> None:
     token = cli.json("agent", "add", "site", "builder")["token"]
-    database = Database(database_url, size=1)
-    with database.write() as conn:
+    database = Database(database_url, pool_size=1)
+    with database.transaction() as conn:
         owners.suspend(conn, owners.get(conn, "ann").id, reason="test", actor="test")
     database.close()
     checked = cli.run("token", "check", LLM_BUS_TOKEN=token)
@@ -118,14 +118,14 @@ def test_a_token_can_be_piped_in_or_read_from_a_file(cli: Cli, tmp_path: Any) ->
     piped = CliRunner().invoke(main, ["token", "check"], env=cli.env, input=f"{token}\n")
     assert piped.exit_code == 0
     assert token not in piped.output
-    assert cli.run("token", "check", token).exit_code == Exit.USAGE
+    assert cli.run("token", "check", token).exit_code == ExitCode.USAGE
 
 
 def test_a_database_that_does_not_answer_is_exit_code_5(cli: Cli) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/none"
     for words in (("owner", "list"), ("migrate",)):
         result = cli.run(*words, DATABASE_URL=nowhere)
-        assert result.exit_code == Exit.UNAVAILABLE, result.output
+        assert result.exit_code == ExitCode.UNAVAILABLE, result.output
         assert result.stderr.count("\n") == 1
 
 
@@ -137,7 +137,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(cli: Cli, empty_database_url: 
         REDIS_URL="redis://127.0.0.1:1/0",
         MCP_URL="http://127.0.0.1:1/mcp",
     )
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == ExitCode.FAILED
     checks = {check["check"]: check for check in json.loads(result.stdout)["checks"]}
     assert {name: check["ok"] for name, check in checks.items()} == {
         "data folder": True,
@@ -168,13 +168,13 @@ def test_a_login_link_signs_its_owner_in_once(cli: Cli) -> None:
     assert list(made) == ["url"]
     base, separator, token = made["url"].partition("/sign-in/link/")
     assert (base, separator, len(token)) == ("https://bus.example.org", "/sign-in/link/", 43)
-    with closing(Database(str(cli.env["DATABASE_URL"]), size=1)) as database, database.write() as conn:
+    with closing(Database(str(cli.env["DATABASE_URL"]), pool_size=1)) as database, database.transaction() as conn:
         ann = owners.get(conn, "ann")
-        assert login_links.use(conn, token) == ann.id
-        with refused(conn, "not_found"):
-            login_links.use(conn, token)
-        left = conn.one("SELECT expires_at - created_at FROM login_link")[0]
-        acts = conn.all("SELECT actor, action, subject FROM audit WHERE action LIKE 'login_link%%'")
+        assert login_links.consume_login_link(conn, token) == ann.id
+        with assert_refused(conn, "not_found"):
+            login_links.consume_login_link(conn, token)
+        left = conn.fetch_one("SELECT expires_at - created_at FROM login_link")[0]
+        acts = conn.fetch_all("SELECT actor, action, subject FROM audit WHERE action LIKE 'login_link%%'")
     assert left <= timedelta(minutes=5, seconds=1)
     assert acts == [("cli", "login_link.create", "ann")]
     assert "once, within 15 minutes" in cli.run("login-link", "ann").output
@@ -182,5 +182,5 @@ def test_a_login_link_signs_its_owner_in_once(cli: Cli) -> None:
 
 def test_a_login_link_for_nobody_is_refused(cli: Cli) -> None:
     refused_to = cli.run("login-link", "nobody@example.org")
-    assert refused_to.exit_code == Exit.NOT_FOUND
+    assert refused_to.exit_code == ExitCode.NOT_FOUND
     assert "nobody@example.org" in refused_to.stderr

@@ -9,23 +9,23 @@ import pytest
 
 from cli import data_dir, procfile
 from cli.exit_codes import CliError
-from cli.files import bound_log, fresh_log, read_or_make_secret, write_private
-from cli.ports import Ports, is_free
+from cli.files import read_or_create_secret, start_new_log, truncate_oversized_log, write_private
+from cli.ports import PortAllocator, is_free
 
 
 def test_a_port_is_kept_while_it_is_free(tmp_path: Path) -> None:
     memory = tmp_path / "ports.json"
     memory.write_text('{"web": 50123}')
-    assert Ports(memory).choose("web") == 50123
+    assert PortAllocator(memory).assign("web") == 50123
     with socket.create_server(("127.0.0.1", 50123)):
-        other = Ports(memory).choose("web")
+        other = PortAllocator(memory).assign("web")
         assert other != 50123
-    assert Ports(memory).choose("web") == other
+    assert PortAllocator(memory).assign("web") == other
 
 
 def test_two_names_never_get_one_port(tmp_path: Path) -> None:
-    ports = Ports(tmp_path / "ports.json")
-    chosen = {ports.choose(name) for name in ("web", "gateway", "postgres", "redis", "more", "still more")}
+    ports = PortAllocator(tmp_path / "ports.json")
+    chosen = {ports.assign(name) for name in ("web", "gateway", "postgres", "redis", "more", "still more")}
     assert len(chosen) == 6
     assert all(is_free(port) for port in chosen)
 
@@ -34,13 +34,13 @@ def test_a_spoiled_memory_of_ports_is_forgotten(tmp_path: Path) -> None:
     memory = tmp_path / "ports.json"
     for text in ("", "[]", '{"web": "x"}', '{"web": 99999999}'):
         memory.write_text(text)
-        assert 0 < Ports(memory).choose("web") < 65536
+        assert 0 < PortAllocator(memory).assign("web") < 65536
 
 
 def test_a_secret_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    secret = read_or_make_secret(tmp_path / "secret")
+    secret = read_or_create_secret(tmp_path / "secret")
     assert len(secret) == 32
-    assert read_or_make_secret(tmp_path / "secret") == secret
+    assert read_or_create_secret(tmp_path / "secret") == secret
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
 
 
@@ -53,7 +53,7 @@ def test_a_private_file_leaves_no_draft(tmp_path: Path) -> None:
 
 def test_old_logs_are_kept_up_to_a_number(tmp_path: Path) -> None:
     for run in range(6):
-        fresh_log(tmp_path, "web").write_text(f"run {run}")
+        start_new_log(tmp_path, "web").write_text(f"run {run}")
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert kept == {"web.log": "run 5", "web.log.1": "run 4", "web.log.2": "run 3", "web.log.3": "run 2"}
 
@@ -62,7 +62,7 @@ def test_a_log_is_cut_while_its_writer_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"x" * 2000)
-        bound_log(log, limit=1000)
+        truncate_oversized_log(log, max_bytes=1000)
         writer.write(b"later")
     assert log.read_bytes() == b"later"
     assert (tmp_path / "web.log.1").stat().st_size == 2000
@@ -86,7 +86,7 @@ def test_comments_and_quotes_in_a_procfile() -> None:
 
 
 def _hold_and_die(place: Path) -> None:
-    assert data_dir.Lock(place).take()
+    assert data_dir.DataDirLock(place).acquire()
     os._exit(9)
 
 
@@ -94,12 +94,12 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:
     holder = multiprocessing.get_context("spawn").Process(target=_hold_and_die, args=(tmp_path,))
     holder.start()
     holder.join()
-    lock = data_dir.Lock(tmp_path)
-    assert lock.take()
-    assert data_dir.is_held(tmp_path)
-    assert not data_dir.Lock(tmp_path).take()
+    lock = data_dir.DataDirLock(tmp_path)
+    assert lock.acquire()
+    assert data_dir.is_locked(tmp_path)
+    assert not data_dir.DataDirLock(tmp_path).acquire()
     lock.release()
-    assert not data_dir.is_held(tmp_path)
+    assert not data_dir.is_locked(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="Only root has to find a folder that others can enter.")
@@ -118,12 +118,12 @@ def test_a_default_folder_out_of_reach_moves_always_to_the_same_place(
 def test_an_empty_folder_that_is_given_to_us_is_opened_but_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from tests.servers import make_open_folder
+    from tests.servers import make_traversable_folder
 
-    place = make_open_folder()
+    place = make_traversable_folder()
     place.chmod(0o700)
     assert data_dir.locate(place) == place
-    data_dir.make(place)
+    data_dir.create(place)
     assert place.stat().st_mode & 0o777 == 0o711
     place.chmod(0o700)
     with pytest.raises(CliError, match=str(place)):

@@ -13,12 +13,12 @@ import pytest
 
 from bus.db import Database
 from bus.tenancy import participations, projects
-from cli.demo.plan import budget
-from cli.exit_codes import Exit
+from cli.demo.plan import split_events
+from cli.exit_codes import ExitCode
 from tests import factories
 from tests.cli import bus_process
 from tests.mcp_gateway import processes
-from tests.servers import make_open_folder
+from tests.servers import make_traversable_folder
 
 _EVENTS = 160
 _SMALL = ("--agents", "4", "--projects", "2", "--events", str(_EVENTS), "--json")
@@ -26,31 +26,31 @@ _SMALL = ("--agents", "4", "--projects", "2", "--events", str(_EVENTS), "--json"
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url, size=2)) as database:
+    with closing(Database(database_url, pool_size=2)) as database:
         yield database
 
 
 @pytest.fixture
 def gateway(database_url: str) -> Iterator[str]:
-    with processes.running(database_url) as (process,):
+    with processes.running_gateways(database_url) as (process,):
         yield process.url
 
 
 def _demo(database_url: str, gateway: str, *words: str) -> dict[str, Any]:
-    done = bus_process.run("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
-    assert done.returncode == Exit.OK, done.stderr
+    done = bus_process.run_command("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
+    assert done.returncode == ExitCode.OK, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 
 
 def _ledgers(db: Database, said: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
-    with db.call() as conn:
+    with db.connection() as conn:
         return [
             [
                 (seq, actor.partition("/")[2], kind, payload)
-                for seq, actor, kind, payload in conn.all(
+                for seq, actor, kind, payload in conn.fetch_all(
                     "SELECT seq, actor, type, payload FROM event WHERE project_id = %s ORDER BY seq",
-                    (projects.get_named(conn, project["projects"][0]).id,),
+                    (projects.get_by_name(conn, project["projects"][0]).id,),
                 )
             ]
             for project in said["projects"]
@@ -61,9 +61,13 @@ def test_a_demo_leaves_what_was_planned_and_with_the_same_seed_the_same_again(
     db: Database, database_url: str, gateway: str
 ) -> None:
     first, second = (_demo(database_url, gateway, "--seed", "7") for _ in range(2))
-    shares, total = budget(_EVENTS), first["total"]
+    shares, total = split_events(_EVENTS), first["total"]
     assert (first["ok"], total["agents"], total["events"], len(first["projects"])) == (True, 4, _EVENTS, 2)
-    assert (total["handoffs"], total["acked"], total["anchored"]) == (shares.posts, shares.acked, shares.anchored)
+    assert (total["handoffs"], total["acked"], total["anchored"]) == (
+        shares.posts,
+        shares.acked_posts,
+        shares.anchored_posts,
+    )
     assert total["claims"] == shares.claims
     assert total["collisions"] >= 1
     assert total["tasks_shipped"] >= 2
@@ -72,31 +76,31 @@ def test_a_demo_leaves_what_was_planned_and_with_the_same_seed_the_same_again(
     assert sum(len(ledger) for ledger in ledgers) == _EVENTS
     assert _ledgers(db, second) == ledgers
     assert not set(first["total"]["projects"]) & set(second["total"]["projects"])
-    with db.call() as conn:
+    with db.connection() as conn:
         # Nobody could use the tokens again, so none of them is left live.
-        assert conn.one("SELECT count(*), count(revoked_at) FROM token") == (12, 12)
+        assert conn.fetch_one("SELECT count(*), count(revoked_at) FROM token") == (12, 12)
 
 
 def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_agents_that_are_there(
     db: Database, database_url: str, gateway: str
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         factories.make_owner(conn, "other")
         owner = factories.make_owner(conn, "somebody")
         mine = projects.add(conn, owner.id, "demo-payments")
         removed = projects.add(conn, owner.id, "old")
-        participations.grant(conn, mine.id, "demo-frontend-1")
-        participations.grant(conn, removed.id, "demo-backend-1")
-        conn.maybe("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
-    unknown = bus_process.run("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
-    assert unknown.returncode == Exit.NOT_FOUND
+        participations.grant_participation(conn, mine.id, "demo-frontend-1")
+        participations.grant_participation(conn, removed.id, "demo-backend-1")
+        conn.fetch_one_or_none("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
+    unknown = bus_process.run_command("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
+    assert unknown.returncode == ExitCode.NOT_FOUND
     said = _demo(database_url, gateway, "--owner", "somebody")
     assert said["total"]["projects"][0] == "somebody/demo-storefront-2"
     actors = {actor for ledger in _ledgers(db, said) for _, actor, _, _ in ledger}
     # The removed name is not handed out again; the live one is an agent of an earlier demo.
     assert {"demo-backend-1-2", "demo-frontend-1"} <= actors
-    with db.call() as conn:
-        live = conn.one(
+    with db.connection() as conn:
+        live = conn.fetch_one(
             "SELECT count(*) FROM token t JOIN participation p ON p.id = t.participation_id"
             " WHERE p.project_id = %s AND t.revoked_at IS NULL",
             (mine.id,),
@@ -106,34 +110,34 @@ def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_age
 
 def test_a_call_that_fails_ends_the_demo(db: Database, database_url: str, empty_database_url: str) -> None:
     # The gateway of another bus knows none of the tokens.
-    with processes.running(empty_database_url) as (process,):
-        done = bus_process.run("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
-    assert (done.returncode, done.stdout) == (Exit.FAILED, "")
+    with processes.running_gateways(empty_database_url) as (process,):
+        done = bus_process.run_command("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
+    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
     assert "llm-bus: The demo stopped at a call that failed" in done.stderr
     assert "Traceback" not in done.stderr
-    with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM token WHERE revoked_at IS NULL") == (0,)
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*) FROM token WHERE revoked_at IS NULL") == (0,)
 
 
 def test_without_a_gateway_nothing_is_made(db: Database, database_url: str) -> None:
-    done = bus_process.run("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
-    assert done.returncode == Exit.UNAVAILABLE
+    done = bus_process.run_command("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
+    assert done.returncode == ExitCode.UNAVAILABLE
     assert "MCP_URL" in done.stderr
-    with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM project") == (0,)
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*) FROM project") == (0,)
 
 
 def test_too_few_events_are_a_wrong_use(database_url: str) -> None:
-    done = bus_process.run("demo", "--events", "100", DATABASE_URL=database_url)
-    assert done.returncode == Exit.USAGE
+    done = bus_process.run_command("demo", "--events", "100", DATABASE_URL=database_url)
+    assert done.returncode == ExitCode.USAGE
     assert "at least 207" in done.stderr
 
 
 def test_where_nothing_runs_a_temporary_bus_is_started_and_removed() -> None:
-    folder = make_open_folder()
+    folder = make_traversable_folder()
     process = _start_where_nothing_runs(folder)
     output, errors = process.communicate(timeout=180)
-    assert process.returncode == Exit.OK, errors
+    assert process.returncode == ExitCode.OK, errors
     assert "starting a temporary bus" in errors
     assert "demo-platform" in output
     assert max(len(line) for line in output.splitlines()) <= 80
@@ -141,7 +145,7 @@ def test_where_nothing_runs_a_temporary_bus_is_started_and_removed() -> None:
 
 
 def test_a_demo_that_is_broken_off_removes_its_temporary_bus() -> None:
-    folder = make_open_folder()
+    folder = make_traversable_folder()
     process = _start_where_nothing_runs(folder)
     assert process.stderr is not None
     # The bar's label comes when the bus is up and the agents are about to connect.
@@ -150,16 +154,16 @@ def test_a_demo_that_is_broken_off_removes_its_temporary_bus() -> None:
     # It takes the way of Ctrl-C from here.
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output) == (Exit.FAILED, "")
+    assert (process.returncode, output) == (ExitCode.FAILED, "")
     # Python itself mentions an event loop that was interrupted while it was being made.
     assert "Traceback" not in errors.partition("Exception ignored in")[0]
     _expect_nothing_left(folder)
 
 
 def _start_where_nothing_runs(folder: Path) -> "subprocess.Popen[str]":
-    env = bus_process.environment({"LLM_BUS_DATA": str(folder / "none"), "TMPDIR": str(folder)})
+    env = bus_process.clean_environ({"LLM_BUS_DATA": str(folder / "none"), "TMPDIR": str(folder)})
     return subprocess.Popen(
-        [bus_process.LLM_BUS, "demo", "--events", "207"],
+        [bus_process.LLM_BUS_COMMAND, "demo", "--events", "207"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

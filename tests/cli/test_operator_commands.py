@@ -6,7 +6,7 @@ from bus.billing import status
 from bus.coordination import leases
 from bus.db import Database
 from bus.operations import jobs
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from tests.cli.test_commands import Cli
 from tests.factories import make_agent, make_project
 
@@ -20,11 +20,11 @@ def cli(database_url: str) -> Cli:
 
 
 def test_a_job_is_run_by_hand_and_remembered(cli: Cli, database_url: str) -> None:
-    db = Database(database_url, size=1)
-    with db.write() as conn:
+    db = Database(database_url, pool_size=1)
+    with db.transaction() as conn:
         ada = make_agent(conn, make_project(conn))
         leases.acquire(conn, ada.ctx, "a.py")
-        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+        conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
     db.close()
     done = cli.json("job", "run", "expire_leases")
     assert (done["outcome"], done["counts"]) == ("ok", {"ended": 1})
@@ -38,35 +38,35 @@ def test_a_job_is_run_by_hand_and_remembered(cli: Cli, database_url: str) -> Non
 
 def test_a_job_that_does_not_exist_is_named(cli: Cli) -> None:
     refused = cli.run("job", "run", "nonsense")
-    assert refused.exit_code == Exit.USAGE
+    assert refused.exit_code == ExitCode.USAGE
     assert "llm-bus job list" in refused.stderr
 
 
 def test_an_alarm_is_a_failure_for_scripts(cli: Cli, database_url: str) -> None:
     cli.json("credit", "add", "ann", "5", "--ref", "1")
-    db = Database(database_url, size=1)
-    with db.write() as conn:
-        conn.maybe("UPDATE credit_account SET balance = 6 RETURNING 1")
+    db = Database(database_url, pool_size=1)
+    with db.transaction() as conn:
+        conn.fetch_one_or_none("UPDATE credit_account SET balance = 6 RETURNING 1")
     db.close()
     result = cli.run("job", "run", "reconcile")
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == ExitCode.FAILED
     assert "balance, ann: the balance is 6" in result.output
     doctor = cli.run("doctor")
-    assert doctor.exit_code == Exit.FAILED
+    assert doctor.exit_code == ExitCode.FAILED
     assert "job reconcile" in doctor.output
 
 
 def test_doctor_says_when_the_clock_stands_still(cli: Cli, database_url: str) -> None:
     assert "none yet" in cli.run("doctor").output
-    db = Database(database_url, size=1)
-    with db.write() as conn:
-        conn.maybe("UPDATE owner SET created_at = clock_timestamp() - interval '1 hour' RETURNING 1")
+    db = Database(database_url, pool_size=1)
+    with db.transaction() as conn:
+        conn.fetch_one_or_none("UPDATE owner SET created_at = clock_timestamp() - interval '1 hour' RETURNING 1")
     assert "never ran" in cli.run("doctor").output
     cli.json("job", "run", "heartbeat")
     assert "1 kinds, the last 0 s ago" in cli.run("doctor").output
-    with db.write() as conn:
-        conn.maybe("UPDATE job_run SET started_at = clock_timestamp() - interval '20 minutes' RETURNING 1")
-        assert jobs.list_latest(conn)
+    with db.transaction() as conn:
+        conn.fetch_one_or_none("UPDATE job_run SET started_at = clock_timestamp() - interval '20 minutes' RETURNING 1")
+        assert jobs.list_latest_runs(conn)
     db.close()
     assert "last ran 20 minutes ago" in cli.run("doctor").output
 
@@ -76,32 +76,32 @@ def test_credits_are_added_once_for_each_reference(cli: Cli) -> None:
     for _ in range(2):
         added = cli.json("credit", "add", "ann", "500", "--ref", "invoice 1", "--reason", "paid")
         assert (added["balance"], added["entry"]["kind"]) == (500, "top_up")
-    assert cli.run("credit", "add", "ann", "400", "--ref", "invoice 1").exit_code == Exit.FAILED
+    assert cli.run("credit", "add", "ann", "400", "--ref", "invoice 1").exit_code == ExitCode.FAILED
     assert cli.json("credit", "add", "ann@example.org", "50", "--ref", "gift", "--grant")["entry"]["kind"] == "grant"
     shown = cli.json("credit", "show", "ann")
     assert shown["account"]["balance"] == 550
     assert [entry["reference"] for entry in shown["entries"]] == ["gift", "invoice 1"]
     assert "ann: 550 credits, plan free" in cli.run("credit", "show", "ann").output
     assert cli.json("credit", "plan", "ann", "comped")["plan"] == "comped"
-    assert cli.run("credit", "add", "nobody", "5", "--ref", "x").exit_code == Exit.NOT_FOUND
-    assert cli.run("credit", "add", "ann", "5").exit_code == Exit.USAGE
+    assert cli.run("credit", "add", "nobody", "5", "--ref", "x").exit_code == ExitCode.NOT_FOUND
+    assert cli.run("credit", "add", "ann", "5").exit_code == ExitCode.USAGE
 
 
 def test_prices_are_shown_and_set(cli: Cli) -> None:
     prices = {price["event_type"]: price["credits"] for price in cli.json("credit", "prices")["prices"]}
     assert (prices["claim"], prices["register"], prices["task_ship"]) == (1, 0, 1)
     assert cli.json("credit", "price", "claim", "3")["credits"] == 3
-    assert cli.run("credit", "price", "claim", "3", "--from", "2020-01-01").exit_code == Exit.FAILED
-    assert cli.run("credit", "price", "nonsense", "3").exit_code == Exit.FAILED
+    assert cli.run("credit", "price", "claim", "3", "--from", "2020-01-01").exit_code == ExitCode.FAILED
+    assert cli.run("credit", "price", "nonsense", "3").exit_code == ExitCode.FAILED
     later = cli.run("credit", "price", "claim", "9", "--from", "2999-01-01")
     assert "claim costs 9 from 2999-01-01 00:00 UTC." in later.output
 
 
 def test_a_worker_writes_down_under_which_terms_it_bills(cli: Cli, database_url: str) -> None:
     cli.json("job", "run", "meter_credits")
-    db = Database(database_url, size=1)
-    with db.call() as conn:
-        assert status.terms_of(conn) == status.Terms(running=False, grace_hours=72, trial_credits=1000)
+    db = Database(database_url, pool_size=1)
+    with db.connection() as conn:
+        assert status.get_terms(conn) == status.BillingTerms(metering_enabled=False, grace_hours=72, trial_credits=1000)
     db.close()
 
 
@@ -115,8 +115,8 @@ def test_a_webhook_is_added_tested_listed_and_removed(cli: Cli) -> None:
     assert {notice["state"] for notice in listed["notices"]} == {"waiting"}
     assert cli.json("webhook", "list", "--owner", "ann")["webhooks"] == []
     cli.json("webhook", "remove", str(made["id"]), "--project", "site")
-    assert cli.run("webhook", "remove", str(made["id"]), "--project", "site").exit_code == Exit.NOT_FOUND
-    assert cli.run("webhook", "list").exit_code == Exit.USAGE
-    assert cli.run("webhook", "add", "nonsense", "--owner", "ann").exit_code == Exit.FAILED
-    assert cli.run("webhook", "test", "--project", "site", "--email", "nonsense").exit_code == Exit.FAILED
+    assert cli.run("webhook", "remove", str(made["id"]), "--project", "site").exit_code == ExitCode.NOT_FOUND
+    assert cli.run("webhook", "list").exit_code == ExitCode.USAGE
+    assert cli.run("webhook", "add", "nonsense", "--owner", "ann").exit_code == ExitCode.FAILED
+    assert cli.run("webhook", "test", "--project", "site", "--email", "nonsense").exit_code == ExitCode.FAILED
     assert len(cli.json("webhook", "list", "--project", "site")["notices"]) == 2

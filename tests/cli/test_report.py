@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bus.analytics.reports import Activity, ProjectReport
+from bus.analytics.reports import EventTypeShare, ProjectReport
 from bus.coordination import posts, sequences
 from bus.db import Database
-from cli.exit_codes import Exit
-from cli.report import duration, lines, percent, render
+from cli.exit_codes import ExitCode
+from cli.report import format_duration, format_percent, format_report, format_summary_table
 from tests import factories
 from tests.cli import bus_process
 
@@ -19,7 +19,7 @@ from tests.cli import bus_process
 @pytest.fixture
 def project(database_url: str) -> str:
     """A project with five events: two posts, one acked and anchored, and two claims."""
-    with closing(Database(database_url, size=1)) as database, database.write() as conn:
+    with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
         made = factories.make_project(conn, "storefront")
         ada, bob = (factories.make_agent(conn, made, name) for name in ("ada", "bob"))
         post = posts.create(conn, ada.ctx, "please look", to_actor="bob", ref="PR-1").post_id
@@ -31,8 +31,8 @@ def project(database_url: str) -> str:
 
 
 def test_a_project_is_reported_as_a_table(database_url: str, project: str) -> None:
-    done = bus_process.run("report", project, DATABASE_URL=database_url)
-    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    done = bus_process.run_command("report", project, DATABASE_URL=database_url)
+    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     table = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert table[0] == f"LLM Bus report: {project}"
     for line in ("agents 2", "events 5", "post 2 40.0 %", "handoffs and acks together 60.0 %", "acknowledged 1 50.0 %"):
@@ -41,7 +41,7 @@ def test_a_project_is_reported_as_a_table(database_url: str, project: str) -> No
 
 
 def test_a_project_goes_by_its_name_alone(database_url: str, project: str) -> None:
-    done = bus_process.run("report", "storefront", "--json", DATABASE_URL=database_url)
+    done = bus_process.run_command("report", "storefront", "--json", DATABASE_URL=database_url)
     said = json.loads(done.stdout)
     assert said["projects"] == [project]
     assert (said["events"], said["acked_share"], said["claimed"]) == (5, 0.5, {"adr": 2})
@@ -49,8 +49,8 @@ def test_a_project_goes_by_its_name_alone(database_url: str, project: str) -> No
 
 
 def test_a_project_that_is_not_there_is_said_so(database_url: str) -> None:
-    done = bus_process.run("report", "nowhere", DATABASE_URL=database_url)
-    assert (done.returncode, done.stdout) == (Exit.NOT_FOUND, "")
+    done = bus_process.run_command("report", "nowhere", DATABASE_URL=database_url)
+    assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
     assert "no project nowhere" in done.stderr
 
 
@@ -81,7 +81,7 @@ _HUGE = replace(
     _EMPTY,
     projects=(f"{'o' * 64}/{'p' * 64}",),
     events=10**10,
-    mix=(Activity("presence_lapse", 10**10, 1.0),),
+    mix=(EventTypeShare("presence_lapse", 10**10, 1.0),),
     handoffs=10**9,
     acked_share=1.0,
     anchored_share=1.0,
@@ -95,19 +95,19 @@ _HUGE = replace(
 
 @pytest.mark.parametrize("report", [_EMPTY, _HUGE])
 def test_a_report_fits_into_eighty_columns(report: ProjectReport) -> None:
-    text = f"{render(report, f'LLM Bus report: {report.projects[0]}')}\n{lines([report, _EMPTY])}"
+    text = f"{format_report(report, f'LLM Bus report: {report.projects[0]}')}\n{format_summary_table([report, _EMPTY])}"
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_an_empty_report_has_dashes_where_there_is_nothing_to_share() -> None:
-    text = render(_EMPTY, "LLM Bus report: owner/demo")
+    text = format_report(_EMPTY, "LLM Bus report: owner/demo")
     assert "Nothing has happened yet." in text
     assert [line.split()[-1] for line in text.splitlines() if "median" in line or "together" in line] == ["-"] * 3
 
 
 def test_sequences_beyond_the_first_ten_are_summed_up() -> None:
-    assert "in further sequences" in render(_HUGE, "x")
-    assert f" {3 * 10**9}\n" in render(_HUGE, "x")
+    assert "in further sequences" in format_report(_HUGE, "x")
+    assert f" {3 * 10**9}\n" in format_report(_HUGE, "x")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_sequences_beyond_the_first_ten_are_summed_up() -> None:
     ],
 )
 def test_time_spans_are_told_in_the_unit_that_fits(seconds: float | None, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_shares_are_told_in_per_cent() -> None:
-    assert (percent(0.7749), percent(0.903, 0), percent(None)) == ("77.5 %", "90 %", "-")
+    assert (format_percent(0.7749), format_percent(0.903, 0), format_percent(None)) == ("77.5 %", "90 %", "-")

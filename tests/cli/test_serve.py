@@ -18,9 +18,9 @@ from bus.auth import login_links
 from bus.billing import metering
 from bus.db import Database
 from bus.operations import jobs
-from bus.operations.metrics import Metrics
+from bus.operations.metrics import MetricsEndpoint
 from tests.factories import make_agent, make_owner, make_project
-from tests.metrics_scrape import TOKEN, parse
+from tests.metrics_scrape import METRICS_TOKEN, parse
 from tests.servers import free_port
 from workers import metrics_server
 
@@ -29,7 +29,7 @@ _START_SECONDS = 60
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url, size=2)) as database:
+    with closing(Database(database_url, pool_size=2)) as database:
         yield database
 
 
@@ -39,7 +39,7 @@ def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     clean = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "HOST")}
     env = {**clean, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
-    env["METRICS_TOKEN"] = TOKEN
+    env["METRICS_TOKEN"] = METRICS_TOKEN
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -74,7 +74,7 @@ def _result(answer: httpx2.Response) -> dict[str, object]:
 
 
 def test_people_and_agents_meet_at_one_port(base: str, db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn, "ada")
         agent = make_agent(conn, make_project(conn, "apollo", owner), "alice")
     with httpx2.Client(timeout=30) as client:
@@ -82,8 +82,8 @@ def test_people_and_agents_meet_at_one_port(base: str, db: Database) -> None:
             # In turns over one connection, so that each kind of request follows the other.
             assert "LLM Bus" in client.get(f"{base}/").text
             assert _result(_call(client, base, agent.token, "claim", {"sequence": "adr"}))["number"] == number
-        with db.call() as conn:
-            link = login_links.address(base, login_links.create(conn, owner))
+        with db.connection() as conn:
+            link = login_links.login_link_url(base, login_links.create_login_link(conn, owner))
         page = client.get(link)
         token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
         assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"
@@ -100,7 +100,7 @@ def test_people_and_agents_meet_at_one_port(base: str, db: Database) -> None:
 
 def test_what_waits_is_told_by_what_a_person_does(base: str, db: Database) -> None:
     """The SDK's way, and waiting, work behind this listener as behind the gateway's own."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = make_agent(conn)
     with httpx2.Client(timeout=30) as client:
         assert _result(_call(client, base, agent.token, "wait_for", {"timeout_seconds": 1})) == {"timed_out": True}
@@ -120,26 +120,26 @@ _DOCS = Path(__file__).parents[2] / "docs" / "observability"
 
 def test_dashboard_and_alerts_name_only_what_is_shown(base: str, db: Database) -> None:
     """And one scrape of one port holds the gateway's, the web's and the service's."""
-    with db.write() as conn:
-        metering.switch(conn, True)
+    with db.transaction() as conn:
+        metering.set_metering_enabled(conn, True)
         agent = make_agent(conn)
-        jobs.finish(conn, jobs.begin(conn, "reconcile"), "alarm", {})
+        jobs.finish_run(conn, jobs.begin_run(conn, "reconcile"), "alarm", {})
     with httpx2.Client(timeout=30) as client:
         _call(client, base, agent.token, "claim", {"sequence": "adr"})
         client.get(f"{base}/nowhere")
         assert client.get(f"{base}/metrics").status_code == 401
-        said = client.get(f"{base}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+        said = client.get(f"{base}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).text
     found = parse(said)
     assert found.value("llm_bus_tool_calls_total", tool="claim", outcome="ok") == 1
     assert found.value("llm_bus_web_requests_total", route="none", status="404") == 1
-    assert found.by("llm_bus_db_connections_max", "door") == {("gateway",): 4, ("web",): 4}
+    assert found.group_by("llm_bus_db_connections_max", "door") == {("gateway",): 4, ("web",): 4}
     assert found.value("llm_bus_job_last_run_outcome", job="reconcile", outcome="alarm") == 1
     for name in ("postgres_up", "schema_current", "redis_up", "metering_running"):
         assert found.value(f"llm_bus_{name}") == 1
     # What a worker shows, by the code that shows it.
-    worker = Metrics("worker", TOKEN)
-    metrics_server.show(worker, db, {})
-    shown = _shown(said) | _shown(worker.text().decode())
+    worker = MetricsEndpoint("worker", METRICS_TOKEN)
+    metrics_server.add_job_metrics(worker, db, {})
+    shown = _shown(said) | _shown(worker.render().decode())
     dashboard = json.loads((_DOCS / "dashboard.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     asked += [line for line in (_DOCS / "alerts.yml").read_text().splitlines() if "llm_bus_" in line]

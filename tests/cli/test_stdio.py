@@ -11,7 +11,7 @@ from mcp.client.stdio import StdioServerParameters
 from mcp_types import CallToolResult, TextContent
 
 from bus.db import Database
-from cli.exit_codes import Exit
+from cli.exit_codes import ExitCode
 from tests import factories
 from tests.cli import bus_process
 from tests.factories import Agent
@@ -19,7 +19,7 @@ from tests.factories import Agent
 
 @pytest.fixture
 def ada(database_url: str) -> Agent:
-    with closing(Database(database_url, size=1)) as database, database.write() as conn:
+    with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
         return factories.make_agent(conn, label="ada")
 
 
@@ -27,7 +27,7 @@ def _server(database_url: str, **env: str) -> StdioServerParameters:
     return StdioServerParameters(
         command=sys.executable,
         args=["-m", "cli.main", "stdio"],
-        env=bus_process.environment({"DATABASE_URL": database_url, **env}),
+        env=bus_process.clean_environ({"DATABASE_URL": database_url, **env}),
     )
 
 
@@ -72,8 +72,8 @@ def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Ag
     async def talk() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token)) as client:
             assert not (await client.call_tool("whoami")).is_error
-            with closing(Database(database_url, size=1)) as database, database.write() as conn:
-                participations.revoke(conn, ada.ctx.project_id, "ada")
+            with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
+                participations.revoke_tokens(conn, ada.ctx.project_id, "ada")
             with pytest.raises(Exception, match="Not authenticated"):
                 await client.call_tool("whoami")
 
@@ -81,6 +81,6 @@ def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Ag
 
 
 def test_where_nothing_is_running_it_says_what_to_do(data: Path) -> None:
-    done = bus_process.run("stdio", LLM_BUS_DATA=str(data))
-    assert (done.returncode, done.stdout) == (Exit.UNAVAILABLE, "")
+    done = bus_process.run_command("stdio", LLM_BUS_DATA=str(data))
+    assert (done.returncode, done.stdout) == (ExitCode.UNAVAILABLE, "")
     assert "llm-bus up" in done.stderr

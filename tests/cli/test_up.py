@@ -21,7 +21,16 @@ import redis
 from bus.config.redaction import MASK
 from bus.db import Database
 from bus.operations import process_registry
-from tests.cli.bus_process import LLM_BUS, Bus, bus, data_folder, environment, remaining, reserve_ports, run
+from tests.cli.bus_process import (
+    LLM_BUS_COMMAND,
+    BusProcess,
+    clean_environ,
+    reserve_ports,
+    run_command,
+    running_bus,
+    temporary_data_folder,
+    wait_for_exit,
+)
 
 
 def _names(url: str) -> list[str]:
@@ -44,8 +53,8 @@ def _eventually(holds: Callable[[], bool], seconds: float = 40) -> None:
         time.sleep(0.1)
 
 
-def test_one_line_says_where_everything_is(bus: Bus) -> None:
-    said = bus.said
+def test_one_line_says_where_everything_is(bus: BusProcess) -> None:
+    said = bus.startup_info
     assert set(said) == {"gateway_url", "web_url", "database_url", "redis_url", "data", "agents"}
     assert said["gateway_url"].startswith("http://127.0.0.1:")
     assert said["gateway_url"].endswith("/mcp")
@@ -57,34 +66,36 @@ def test_one_line_says_where_everything_is(bus: Bus) -> None:
         assert client.ping()
 
 
-def test_the_first_start_hands_out_tokens_that_work(bus: Bus) -> None:
-    agents = bus.said["agents"]
+def test_the_first_start_hands_out_tokens_that_work(bus: BusProcess) -> None:
+    agents = bus.startup_info["agents"]
     assert [(agent["project"], agent["name"]) for agent in agents] == [("demo", "alice"), ("demo", "bob")]
-    checked = run("token", "check", "--json", LLM_BUS_DATA=bus.said["data"], LLM_BUS_TOKEN=agents[0]["token"])
+    checked = run_command(
+        "token", "check", "--json", LLM_BUS_DATA=bus.startup_info["data"], LLM_BUS_TOKEN=agents[0]["token"]
+    )
     assert checked.returncode == 0, checked.stderr
     assert json.loads(checked.stdout)["actor"] == "owner/alice"
 
 
-def test_a_second_up_names_the_addresses_and_exits_with_3(bus: Bus) -> None:
-    second = run("up", "--data", bus.said["data"])
+def test_a_second_up_names_the_addresses_and_exits_with_3(bus: BusProcess) -> None:
+    second = run_command("up", "--data", bus.startup_info["data"])
     assert second.returncode == 3
-    assert bus.said["gateway_url"] in second.stderr
-    assert _answers(bus.said["gateway_url"])
+    assert bus.startup_info["gateway_url"] in second.stderr
+    assert _answers(bus.startup_info["gateway_url"])
 
 
-def test_other_commands_find_the_running_bus(bus: Bus) -> None:
-    added = run("agent", "add", "demo", "carol", "--json", "--data", bus.said["data"])
+def test_other_commands_find_the_running_bus(bus: BusProcess) -> None:
+    added = run_command("agent", "add", "demo", "carol", "--json", "--data", bus.startup_info["data"])
     assert added.returncode == 0, added.stderr
     assert json.loads(added.stdout)["token"].startswith("lbus_")
-    well = run("doctor", "--data", bus.said["data"])
+    well = run_command("doctor", "--data", bus.startup_info["data"])
     assert well.returncode == 0, well.stdout
     assert "BAD" not in well.stdout
 
 
-def test_every_process_reports_itself(bus: Bus) -> None:
+def test_every_process_reports_itself(bus: BusProcess) -> None:
     def reported() -> list[process_registry.Process]:
-        with closing(Database(bus.said["database_url"], size=1)) as db, db.call() as conn:
-            return process_registry.list_(conn)
+        with closing(Database(bus.startup_info["database_url"], pool_size=1)) as db, db.connection() as conn:
+            return process_registry.list_processes(conn)
 
     _eventually(lambda: [one.kind for one in reported()] == ["beat", "gateway", "web", "worker"])
     for one in reported():
@@ -92,83 +103,85 @@ def test_every_process_reports_itself(bus: Bus) -> None:
         database = one.settings["DATABASE_URL"]
         assert not database.is_default
         assert MASK in database.value
-        assert urlsplit(bus.said["database_url"]).password not in json.dumps([vars_of(one) for one in reported()])
-        assert one.figures["memory_bytes"] > 1_000_000
+        assert urlsplit(bus.startup_info["database_url"]).password not in json.dumps(
+            [vars_of(one) for one in reported()]
+        )
+        assert one.metrics["memory_bytes"] > 1_000_000
 
 
 def vars_of(one: process_registry.Process) -> dict[str, object]:
-    return {"settings": {name: setting.value for name, setting in one.settings.items()}, "figures": one.figures}
+    return {"settings": {name: setting.value for name, setting in one.settings.items()}, "figures": one.metrics}
 
 
-def test_secrets_are_readable_by_their_owner_only(bus: Bus) -> None:
-    data = Path(bus.said["data"])
+def test_secrets_are_readable_by_their_owner_only(bus: BusProcess) -> None:
+    data = Path(bus.startup_info["data"])
     for secret in ("runtime.json", "postgres/password", "redis/password", "redis/valkey.conf"):
         assert (data / secret).stat().st_mode & 0o077 == 0, secret
 
 
 def test_data_and_ports_outlive_an_end_a_kill_and_a_lost_postgres(data: Path) -> None:
     """One bus after the other in one folder, each ended in another way."""
-    with bus(data) as first:
-        run("agent", "add", "demo", "carol", "--data", str(data))
+    with running_bus(data) as first:
+        run_command("agent", "add", "demo", "carol", "--data", str(data))
         assert first.stop(signal.SIGTERM) == 0
-    assert remaining(first.children, 0) == []
+    assert wait_for_exit(first.children, 0) == []
     assert not (data / "runtime.json").exists()
-    with bus(data) as second:
-        assert _names(second.said["database_url"]) == ["alice", "bob", "carol"]
+    with running_bus(data) as second:
+        assert _names(second.startup_info["database_url"]) == ["alice", "bob", "carol"]
         # No token is shown twice.
-        assert second.said == first.said | {"agents": []}
+        assert second.startup_info == first.startup_info | {"agents": []}
         second.kill()
-    listed = run("agent", "list", "demo", "--data", str(data))
+    listed = run_command("agent", "list", "demo", "--data", str(data))
     assert listed.returncode == 5
     assert "Nothing is running here" in listed.stderr
-    with bus(data) as third:
-        assert remaining(second.children, 0) == []
-        assert _names(third.said["database_url"]) == ["alice", "bob", "carol"]
-        assert third.said["gateway_url"] == first.said["gateway_url"]
+    with running_bus(data) as third:
+        assert wait_for_exit(second.children, 0) == []
+        assert _names(third.startup_info["database_url"]) == ["alice", "bob", "carol"]
+        assert third.startup_info["gateway_url"] == first.startup_info["gateway_url"]
         # Stopped, so that it cannot start PostgreSQL again before it is killed itself.
         third.process.send_signal(signal.SIGSTOP)
-        third.child("postgres", "-D").kill()
+        third.get_child("postgres", "-D").kill()
         third.kill()
-    with bus(data) as fourth:
-        assert _names(fourth.said["database_url"]) == ["alice", "bob", "carol"]
+    with running_bus(data) as fourth:
+        assert _names(fourth.startup_info["database_url"]) == ["alice", "bob", "carol"]
         # Under nohup the bus ignores it, as it should.
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert fourth.stop(signal.SIGINT if ignored else signal.SIGHUP) == 0
-    assert remaining(fourth.children, 0) == []
+    assert wait_for_exit(fourth.children, 0) == []
 
 
 def test_servers_that_are_named_are_used_and_none_is_started(
     data: Path, empty_database_url: str, redis_url: str
 ) -> None:
-    with bus(data, DATABASE_URL=empty_database_url, REDIS_URL=redis_url) as started:
-        assert started.said["database_url"] == empty_database_url
-        assert started.said["redis_url"] == redis_url
-        assert [agent["name"] for agent in started.said["agents"]] == ["alice", "bob"]
+    with running_bus(data, DATABASE_URL=empty_database_url, REDIS_URL=redis_url) as started:
+        assert started.startup_info["database_url"] == empty_database_url
+        assert started.startup_info["redis_url"] == redis_url
+        assert [agent["name"] for agent in started.startup_info["agents"]] == ["alice", "bob"]
         assert not [child for child in started.children if child.name() in ("postgres", "valkey-server")]
     assert list((data / "postgres").iterdir()) == []
     assert list((data / "redis").iterdir()) == []
 
 
 def test_what_dies_is_started_again(data: Path) -> None:
-    with bus(data) as started:
+    with running_bus(data) as started:
         victims = [
-            started.child("mcp_gateway"),
-            started.child("postgres", "-D"),
-            started.child("valkey-server"),
+            started.get_child("mcp_gateway"),
+            started.get_child("postgres", "-D"),
+            started.get_child("valkey-server"),
         ]
         for victim in victims:
             victim.kill()
-        assert remaining(victims) == []
-        _eventually(lambda: _answers(started.said["gateway_url"]))
+        assert wait_for_exit(victims) == []
+        _eventually(lambda: _answers(started.startup_info["gateway_url"]))
         # Each look takes a process of its own.
         time.sleep(2)
-        _eventually(lambda: run("doctor", "--data", str(data)).returncode == 0)
-        assert _names(started.said["database_url"]) == ["alice", "bob"]
+        _eventually(lambda: run_command("doctor", "--data", str(data)).returncode == 0)
+        assert _names(started.startup_info["database_url"]) == ["alice", "bob"]
 
 
 def test_a_process_that_cannot_start_is_named_and_nothing_stays(data: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
-    failed = run("up", "--json", "--data", str(data), GATEWAY_THREADS="none")
+    failed = run_command("up", "--json", "--data", str(data), GATEWAY_THREADS="none")
     assert failed.returncode == 1
     assert failed.stdout == ""
     assert "ended with code 1. Its log" in failed.stderr
@@ -182,7 +195,7 @@ def test_a_process_that_cannot_start_is_named_and_nothing_stays(data: Path) -> N
 def test_root_is_told_which_folder_keeps_postgres_out(data: Path) -> None:
     closed = data.parent / "closed"
     closed.mkdir(mode=0o700)
-    refused = run("up", "--data", str(closed / "data"))
+    refused = run_command("up", "--data", str(closed / "data"))
     assert refused.returncode == 1
     assert str(closed) in refused.stderr
     assert refused.stderr.count("\n") == 1
@@ -194,16 +207,16 @@ def test_the_screen_of_a_first_start_lets_its_owner_in(empty_database_url: str) 
 
     The link on the screen is one of a page that signs in, and works once.
     """
-    with data_folder() as data:
+    with temporary_data_folder() as data:
         data.mkdir()
         reserve_ports(data)
         taken = json.loads((data / "ports.json").read_text())
         held = [socket.create_server(("127.0.0.1", port)) for port in taken.values()]
         process = subprocess.Popen(
-            [LLM_BUS, "up", "--data", str(data)],
+            [LLM_BUS_COMMAND, "up", "--data", str(data)],
             stdout=subprocess.PIPE,
             text=True,
-            env=environment({"DATABASE_URL": empty_database_url}),
+            env=clean_environ({"DATABASE_URL": empty_database_url}),
         )
         try:
             assert process.stdout is not None

@@ -20,14 +20,14 @@ from hypercorn.asyncio import serve
 from bus.config.settings import Settings
 from bus.db import Database
 from bus.operations import logs
-from mcp_gateway.__main__ import hypercorn_config
+from mcp_gateway.__main__ import build_hypercorn_config
 from mcp_gateway.app import Gateway
 from mcp_gateway.resources import RESOURCES, Resource
 from tests import factories, servers
 
 _PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
-_NODE = 22
-_SECONDS = 120
+_MIN_NODE_VERSION = 22
+_SCENARIO_TIMEOUT_SECONDS = 120
 # What the suite asks of any server; its other scenarios call tools that only a server made for it has.
 _SCENARIOS = {
     "2025-11-25": (
@@ -50,36 +50,36 @@ _SCENARIOS = {
         "sep-2164-resource-not-found",
     ),
 }
-_SUMMARY = re.compile(r"^Passed: (\d+)/(\d+), (\d+) failed, (\d+) warnings?$", re.MULTILINE)
+_SUMMARY_PATTERN = re.compile(r"^Passed: (\d+)/(\d+), (\d+) failed, (\d+) warnings?$", re.MULTILINE)
 
 
 def main() -> int:
     """Run every scenario and print a line for each; returns the exit code."""
-    command = _command()
+    command = _find_suite_command()
     if command is None:
         print(
-            f"Nothing was run: the conformance suite needs Node {_NODE} or newer, and `node --version` says"
-            f" {_node_version() or 'that there is none'}. CONFORMANCE names another command that runs it."
+            f"Nothing was run: the conformance suite needs Node {_MIN_NODE_VERSION} or newer, and `node --version` says"
+            f" {_get_node_version() or 'that there is none'}. CONFORMANCE names another command that runs it."
         )
         return 0
     started = servers.Servers()
     try:
         with servers.cloned_database() as url:
-            failed = asyncio.run(_run(command, url))
+            failed = asyncio.run(_run_suite(command, url))
     finally:
         started.stop()
     print(f"{failed} of {sum(map(len, _SCENARIOS.values()))} scenarios failed." if failed else "All passed.")
     return 1 if failed else 0
 
 
-async def _run(command: list[str], database_url: str) -> int:
-    with closing(Database(database_url, size=1)) as database, database.write() as conn:
+async def _run_suite(command: list[str], database_url: str) -> int:
+    with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
         token = factories.make_agent(conn, label="conformance", is_admin=True).token
     # One scenario reads a text that a server made for the suite would have.
     text = "This is the content of the static text resource."
     fixture = Resource("test://static-text", "static-text", "For the suite", "text/plain", None, text)
     RESOURCES[fixture.uri] = fixture
-    logs.configure("ERROR")
+    logs.configure_logging("ERROR")
     settings = Settings.from_env({"DATABASE_URL": database_url, "PORT": str(_free_port())})
     gateway = Gateway(settings)
 
@@ -92,40 +92,40 @@ async def _run(command: list[str], database_url: str) -> int:
 
     done = asyncio.Event()
     serving = asyncio.create_task(
-        serve(app, hypercorn_config(settings), mode="asgi", shutdown_trigger=done.wait)  # type: ignore[arg-type]
+        serve(app, build_hypercorn_config(settings), mode="asgi", shutdown_trigger=done.wait)  # type: ignore[arg-type]
     )
     try:
-        await _await_port(settings.port, serving)
+        await _wait_for_port(settings.port, serving)
         url = f"http://localhost:{settings.port}/mcp"
         failed = 0
         for version, scenarios in _SCENARIOS.items():
             for scenario in scenarios:
                 words = ("server", "--url", url, "--scenario", scenario, "--spec-version", version)
-                failed += not await _passes([*command, *words], f"{version}  {scenario}")
+                failed += not await _run_scenario([*command, *words], f"{version}  {scenario}")
         return failed
     finally:
         done.set()
         await serving
 
 
-async def _passes(command: list[str], name: str) -> bool:
+async def _run_scenario(command: list[str], name: str) -> bool:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _SECONDS)
+        output, _ = await asyncio.wait_for(process.communicate(), _SCENARIO_TIMEOUT_SECONDS)
     except TimeoutError:
         process.kill()
         output, _ = await process.communicate()
     said = output.decode("utf-8", "replace")
-    found = _SUMMARY.search(said)
+    found = _SUMMARY_PATTERN.search(said)
     # A scenario that the suite skipped has no summary, and ends with 0 all the same.
     good = process.returncode == 0 and found is not None and found[1] == found[2] != "0"
     print(f"ok    {name}" if good else f"FAIL  {name}\n{said}", flush=True)
     return good
 
 
-async def _await_port(port: int, serving: "asyncio.Task[None]") -> None:
+async def _wait_for_port(port: int, serving: "asyncio.Task[None]") -> None:
     for _ in range(300):
         if serving.done():
             serving.result()
@@ -140,18 +140,18 @@ async def _await_port(port: int, serving: "asyncio.Task[None]") -> None:
     raise TimeoutError("the gateway did not start within 30 s")
 
 
-def _command() -> list[str] | None:
+def _find_suite_command() -> list[str] | None:
     """How to run the suite, or None where it cannot be."""
     if chosen := os.environ.get("CONFORMANCE", "").strip():
         return shlex.split(chosen)
-    version = re.match(r"v(\d+)\.", _node_version())
+    version = re.match(r"v(\d+)\.", _get_node_version())
     npx = shutil.which("npx")
-    if version is None or int(version[1]) < _NODE or npx is None:
+    if version is None or int(version[1]) < _MIN_NODE_VERSION or npx is None:
         return None
     return [npx, "--yes", _PACKAGE]
 
 
-def _node_version() -> str:
+def _get_node_version() -> str:
     node = shutil.which("node")
     if node is None:
         return ""

@@ -11,12 +11,12 @@ import pytest
 from bus.db import Database
 from tests import servers
 from tests.kit import git_repo, python_versions
-from tests.kit.git_repo import Work
+from tests.kit.git_repo import GitRepo
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
-_BOTH = python_versions.both()
+_INTERPRETERS = python_versions.oldest_and_newest()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Twice as many would take two minutes more of every run; KIT_PYTHONS=all (`make test-kit`) takes them.
     """
-    if len(_BOTH) < 2 or os.environ.get("KIT_PYTHONS") == "all":
+    if len(_INTERPRETERS) < 2 or os.environ.get("KIT_PYTHONS") == "all":
         return
     taken, left = [], []
     for item in items:
@@ -32,10 +32,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if given is None or "python" not in given.params:
             taken.append(item)
             continue
-        version = next(one for one in _BOTH if _BOTH[one] == given.params["python"])
+        version = next(one for one in _INTERPRETERS if _INTERPRETERS[one] == given.params["python"])
         # By the test without its interpreter, the same in every process.
         turn = zlib.crc32(item.nodeid.replace(version, "").encode()) % 2
-        (taken if list(_BOTH).index(version) == turn else left).append(item)
+        (taken if list(_INTERPRETERS).index(version) == turn else left).append(item)
     items[:] = taken
     config.hook.pytest_deselected(items=left)
 
@@ -49,15 +49,15 @@ def kit_database_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kit_db(kit_database_url: str) -> Iterator[Database]:
-    database = Database(kit_database_url, size=4)
+    database = Database(kit_database_url, pool_size=4)
     yield database
     database.close()
 
 
 @pytest.fixture(scope="session")
-def gateway(kit_database_url: str) -> Iterator[Process]:
+def gateway(kit_database_url: str) -> Iterator[GatewayProcess]:
     """A gateway for all tests of a worker; what they do stays in projects of their own."""
-    with running(kit_database_url) as (process,):
+    with running_gateways(kit_database_url) as (process,):
         yield process
 
 
@@ -67,44 +67,44 @@ def team(kit_db: Database) -> Team:
 
 
 @pytest.fixture
-def bob(gateway: Process, team: Team) -> Iterator[Wire]:
+def bob(gateway: GatewayProcess, team: Team) -> Iterator[McpClient]:
     """The other identity, as he calls the bus himself."""
-    wire = Wire(gateway.url, team.bob.token)
+    wire = McpClient(gateway.url, team.bob.token)
     yield wire
     wire.close()
 
 
 @pytest.fixture
-def alice(gateway: Process, team: Team) -> Iterator[Wire]:
+def alice(gateway: GatewayProcess, team: Team) -> Iterator[McpClient]:
     """The identity whose repository it is, as she calls the bus herself."""
-    wire = Wire(gateway.url, team.alice.token)
+    wire = McpClient(gateway.url, team.alice.token)
     yield wire
     wire.close()
 
 
-@pytest.fixture(params=_BOTH.values(), ids=list(_BOTH))
+@pytest.fixture(params=_INTERPRETERS.values(), ids=list(_INTERPRETERS))
 def python(request: pytest.FixtureRequest) -> str:
     """The oldest and the newest interpreter of this machine, by name."""
     return str(request.param)
 
 
 @pytest.fixture
-def repo(tmp_path: Path, python: str) -> Work:
+def repo(tmp_path: Path, python: str) -> GitRepo:
     """A repository, for tests that are to pass under both interpreters."""
-    return git_repo.make(tmp_path, python)
+    return git_repo.make_repo(tmp_path, python)
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Work:
+def plain(tmp_path: Path) -> GitRepo:
     """A repository, for tests of what does not depend on the interpreter."""
-    return git_repo.make(tmp_path, sys.executable)
+    return git_repo.make_repo(tmp_path, sys.executable)
 
 
 @pytest.fixture
-def connected(repo: Work, gateway: Process, team: Team) -> Work:
+def connected(repo: GitRepo, gateway: GatewayProcess, team: Team) -> GitRepo:
     """A repository of alice's with the kit in it, connected to the running gateway; docs/adr is governed."""
     repo.install(gateway.url, "--client", "none")
     repo.git("add", "-A")
-    repo.extra = {"LLM_BUS_TOKEN": team.alice.token}
-    assert repo.commit("kit").code == 0
+    repo.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
+    assert repo.commit("kit").returncode == 0
     return repo

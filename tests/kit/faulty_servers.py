@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-Handler = Callable[[socket.socket], None]
+ConnectionHandler = Callable[[socket.socket], None]
 
 
 @contextlib.contextmanager
-def serving(handler: Handler, context: ssl.SSLContext | None = None) -> Iterator[int]:
+def running_server(handler: ConnectionHandler, context: ssl.SSLContext | None = None) -> Iterator[int]:
     """A port on which each connection goes to `handler`."""
     listener = socket.create_server(("127.0.0.1", 0))
     closing = threading.Event()
@@ -48,23 +48,23 @@ def serving(handler: Handler, context: ssl.SSLContext | None = None) -> Iterator
         thread.join(5)
 
 
-def _request(connection: socket.socket) -> None:
+def _read_request(connection: socket.socket) -> None:
     connection.settimeout(10)
     held = b""
     while b"\r\n\r\n" not in held:
         held += connection.recv(65536)
 
 
-def answering(
-    status: str, body: bytes, kind: str = "application/json", *more: str, length: int | None = None
-) -> Handler:
+def respond_with(
+    status: str, body: bytes, content_type: str = "application/json", *more: str, length: int | None = None
+) -> ConnectionHandler:
     """A server that reads a request and says this."""
 
     def answer(connection: socket.socket) -> None:
-        _request(connection)
+        _read_request(connection)
         lines = [
             f"HTTP/1.1 {status}",
-            f"Content-Type: {kind}",
+            f"Content-Type: {content_type}",
             f"Content-Length: {len(body) if length is None else length}",
             *more,
         ]
@@ -74,7 +74,7 @@ def answering(
     return answer
 
 
-def black_hole(connection: socket.socket) -> None:
+def never_respond(connection: socket.socket) -> None:
     """Takes everything and says nothing."""
     connection.settimeout(30)
     with contextlib.suppress(OSError):
@@ -82,9 +82,9 @@ def black_hole(connection: socket.socket) -> None:
             pass
 
 
-def dripping(connection: socket.socket) -> None:
+def respond_slowly(connection: socket.socket) -> None:
     """Says a byte now and then, so that no timeout between two of them ever strikes."""
-    _request(connection)
+    _read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
     with contextlib.suppress(OSError):
         for _ in range(200):
@@ -92,13 +92,13 @@ def dripping(connection: socket.socket) -> None:
             time.sleep(0.1)
 
 
-def hanging_up(connection: socket.socket) -> None:
+def close_after_request(connection: socket.socket) -> None:
     """Closes after the request."""
-    _request(connection)
+    _read_request(connection)
     connection.close()
 
 
-def untrusted(folder: Path) -> ssl.SSLContext:
+def make_untrusted_tls_context(folder: Path) -> ssl.SSLContext:
     """TLS with a certificate that nobody vouches for."""
     key, certificate = folder / "key.pem", folder / "cert.pem"
     subprocess.run(

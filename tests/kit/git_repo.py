@@ -11,64 +11,64 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 # What a hook may take, whatever fails.
-LONGEST = 2.0
-INSTALLER = ROOT / "kit" / "install.py"
+MAX_HOOK_SECONDS = 2.0
+INSTALLER_PATH = PROJECT_ROOT / "kit" / "install.py"
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedCommand:
     """A command that has ended."""
 
-    code: int
-    out: str
-    err: str
+    returncode: int
+    stdout: str
+    stderr: str
     seconds: float
 
 
 @dataclass
-class Work:
+class GitRepo:
     """A work tree; `env` is all that its commands see of the environment."""
 
-    top: Path
+    root: Path
     env: dict[str, str]
     python: str
-    extra: dict[str, str] = field(default_factory=dict)
+    extra_env: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str) -> Done:
+    def run(self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str) -> CompletedCommand:
         began = time.monotonic()
         done = subprocess.run(
             words,
-            cwd=cwd or self.top,
-            env={**self.env, **self.extra, **env},
+            cwd=cwd or self.root,
+            env={**self.env, **self.extra_env, **env},
             input=stdin,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+        return CompletedCommand(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
-    def git(self, *words: str, cwd: Path | None = None, **env: str) -> Done:
+    def git(self, *words: str, cwd: Path | None = None, **env: str) -> CompletedCommand:
         """A git command that has to work."""
         done = self.run("git", *words, cwd=cwd, **env)
-        assert done.code == 0, (words, done)
+        assert done.returncode == 0, (words, done)
         return done
 
-    def commit(self, message: str = "change", cwd: Path | None = None, **env: str) -> Done:
+    def commit(self, message: str = "change", cwd: Path | None = None, **env: str) -> CompletedCommand:
         return self.run("git", "commit", "-q", "-m", message, cwd=cwd, **env)
 
-    def install(self, endpoint: str, *words: str, **env: str) -> Done:
-        done = self.run(self.python, str(INSTALLER), "--endpoint", endpoint, *words, **env)
-        assert done.code == 0, done
+    def install(self, endpoint: str, *words: str, **env: str) -> CompletedCommand:
+        done = self.run(self.python, str(INSTALLER_PATH), "--endpoint", endpoint, *words, **env)
+        assert done.returncode == 0, done
         return done
 
-    def kit(self, *words: str, stdin: str = "", cwd: Path | None = None, **env: str) -> Done:
+    def run_kit(self, *words: str, stdin: str = "", cwd: Path | None = None, **env: str) -> CompletedCommand:
         """A command of the installed kit."""
-        return self.run(self.python, str(self.top / ".llm-bus" / "kit"), *words, stdin=stdin, cwd=cwd, **env)
+        return self.run(self.python, str(self.root / ".llm-bus" / "kit"), *words, stdin=stdin, cwd=cwd, **env)
 
-    def soon(self, *words: str, stdin: str = "") -> Done:
+    def run_within_limit(self, *words: str, stdin: str = "") -> CompletedCommand:
         """A command that has to end within two seconds, on a machine that others use too.
 
         It gets four tries, and what eight starts of its interpreter take at that moment on top: a tenth of a second on
@@ -77,12 +77,12 @@ class Work:
         for _ in range(4):
             start = self.run(self.python, "-c", "pass").seconds
             done = self.run(*words, stdin=stdin)
-            if done.seconds < LONGEST + 8 * start:
+            if done.seconds < MAX_HOOK_SECONDS + 8 * start:
                 return done
         raise AssertionError(f"{words} took {done.seconds:.2f} s: {done}")
 
     def write(self, name: str, text: str = "text\n") -> Path:
-        path = self.top / name
+        path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
@@ -92,31 +92,31 @@ class Work:
             self.write(name, f"{name}\n")
         self.git("add", "--", *names)
 
-    def config(self, **facts: Any) -> None:
+    def update_config(self, **facts: Any) -> None:
         """Change the configuration of the kit."""
-        path = self.top / "llm-bus.config.json"
+        path = self.root / "llm-bus.config.json"
         path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **facts}), "utf-8")
 
-    def journal(self) -> list[dict[str, Any]]:
-        path = self.top / ".llm-bus" / "journal.jsonl"
+    def read_activity_log(self) -> list[dict[str, Any]]:
+        path = self.root / ".llm-bus" / "journal.jsonl"
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
     def snapshot(self, *folders: Path) -> dict[str, Any]:
         """Every file of the work tree and of these folders, with mode and content; of .git only what is configured."""
         found: dict[str, Any] = {}
-        for folder in (self.top, *folders):
+        for folder in (self.root, *folders):
             for path in sorted(folder.rglob("*")):
-                if ".git" in path.relative_to(folder).parts and folder == self.top:
+                if ".git" in path.relative_to(folder).parts and folder == self.root:
                     continue
-                found[str(path)] = _content(path)
-        git = self.top / ".git"
+                found[str(path)] = _describe_path(path)
+        git = self.root / ".git"
         for name in ("config", "info/exclude", "llm-bus"):
             if git.is_dir():
-                found[name] = _content(git / name)
+                found[name] = _describe_path(git / name)
         return found
 
 
-def _content(path: Path) -> Any:
+def _describe_path(path: Path) -> Any:
     if path.is_symlink():
         return ("link", os.readlink(path))
     if path.is_dir():
@@ -126,7 +126,7 @@ def _content(path: Path) -> Any:
     return (stat.S_IMODE(path.stat().st_mode), path.read_bytes())
 
 
-def environment(folder: Path, python: str) -> dict[str, str]:
+def make_environ(folder: Path, python: str) -> dict[str, str]:
     """An environment with a home of its own, in which python3 is this interpreter."""
     home, programs = folder / "home", folder / "bin"
     home.mkdir()
@@ -153,14 +153,14 @@ def environment(folder: Path, python: str) -> dict[str, str]:
     }
 
 
-def make(folder: Path, python: str, name: str = "repo", env: Mapping[str, str] | None = None) -> Work:
+def make_repo(folder: Path, python: str, name: str = "repo", env: Mapping[str, str] | None = None) -> GitRepo:
     """A repository with one commit."""
     top = folder / name
     top.mkdir(parents=True)
-    work = Work(top, dict(env) if env is not None else environment(folder, python), python)
+    work = GitRepo(top, dict(env) if env is not None else make_environ(folder, python), python)
     work.git("init", "-q")
     work.write("README.md", "# A project\n")
     work.write("docs/adr/.keep", "")
     work.git("add", "-A")
-    assert work.commit("first").code == 0
+    assert work.commit("first").returncode == 0
     return work

@@ -6,16 +6,16 @@ import sys
 from functools import cache
 from pathlib import Path
 
-OLDEST = (3, 9)
+MIN_VERSION = (3, 9)
 
 
 @cache
-def available() -> dict[tuple[int, ...], str]:
+def find_interpreters() -> dict[tuple[int, ...], str]:
     """Interpreters by version: those on PATH, and those of pyenv, whose shims stand on PATH but may lead nowhere."""
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders += sorted(root.glob("versions/*/bin"))
-    names = {f"python3.{minor}" for minor in range(OLDEST[1], 20)}
+    names = {f"python3.{minor}" for minor in range(MIN_VERSION[1], 20)}
     found = {tuple(sys.version_info[:3]): sys.executable}
     for path in (folder / name for folder in folders for name in names):
         if not path.is_file() or not os.access(path, os.X_OK):
@@ -25,11 +25,11 @@ def available() -> dict[tuple[int, ...], str]:
         )
         if said.returncode == 0:
             found.setdefault(tuple(int(part) for part in said.stdout.split()), str(path))
-    return {version: found[version] for version in sorted(found) if version >= OLDEST}
+    return {version: found[version] for version in sorted(found) if version >= MIN_VERSION}
 
 
-def both() -> dict[str, str]:
+def oldest_and_newest() -> dict[str, str]:
     """The oldest and the newest, by the text of their version; one if there is only one."""
-    versions = available()
+    versions = find_interpreters()
     ends = dict.fromkeys((min(versions), max(versions)))
     return {".".join(map(str, version)): versions[version] for version in ends}

@@ -18,22 +18,22 @@ from bus.db import Database
 from tests import servers
 from tests.kit import git_repo
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.processes import running
+from tests.mcp_gateway.processes import running_gateways
 
 PACKAGES = ("@anthropic-ai/claude-code", "@openai/codex", "@google/gemini-cli", "opencode-ai")
 CLIENTS = ("claude", "codex", "gemini", "opencode")
 # What each says of a server that it has reached, or, of Codex, that it has read.
-CONNECTED = {
+CONNECTED_PATTERNS = {
     "claude": r"llm-bus: \S+ \(HTTP\) - .*Connected",
     "codex": r"llm-bus +\S+ +LLM_BUS_TOKEN +enabled +Bearer token",
     "gemini": r"✓ llm-bus: \S+ \(http\) - Connected",
     "opencode": r"✓ llm-bus .*connected",
 }
-_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ANSI_ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @contextmanager
-def installed() -> Iterator[Path]:
+def installed_clients() -> Iterator[Path]:
     """The folder of the clients' programs."""
     if named := os.environ.get("LLM_BUS_CLIENTS"):
         yield Path(named) / "node_modules" / ".bin"
@@ -44,11 +44,11 @@ def installed() -> Iterator[Path]:
         yield Path(folder) / "node_modules" / ".bin"
 
 
-def trust(repo: git_repo.Work) -> None:
+def trust_repository(repo: git_repo.GitRepo) -> None:
     """What a person says when a client asks whether this folder is to be trusted."""
     home = Path(repo.env["HOME"])
-    top = str(repo.top)
-    settings = repo.top / ".claude" / "settings.local.json"
+    top = str(repo.root)
+    settings = repo.root / ".claude" / "settings.local.json"
     settings.write_text(json.dumps({"enabledMcpjsonServers": ["llm-bus"], "enableAllProjectMcpServers": True}))
     accepted = {"hasTrustDialogAccepted": True, "enabledMcpjsonServers": ["llm-bus"]}
     (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "projects": {top: accepted}}))
@@ -58,15 +58,15 @@ def trust(repo: git_repo.Work) -> None:
     (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({top: "TRUST_FOLDER"}))
 
 
-def check(repo: git_repo.Work, programs: Path, team: Team) -> list[str]:
+def check_clients(repo: git_repo.GitRepo, programs: Path, team: Team) -> list[str]:
     """Ask each client; returns those that did not see the bus."""
     failed = []
     path = os.pathsep.join([str(programs), repo.env["PATH"], os.environ["PATH"]])
     for client in CLIENTS:
-        version = repo.run(client, "--version", PATH=path).out.strip().splitlines()
+        version = repo.run(client, "--version", PATH=path).stdout.strip().splitlines()
         done = repo.run(client, "mcp", "list", PATH=path, LLM_BUS_TOKEN=team.alice.token)
-        said = _COLOURS.sub("", done.out + done.err)
-        good = re.search(CONNECTED[client], said) is not None
+        said = _ANSI_ESCAPE_PATTERN.sub("", done.stdout + done.stderr)
+        good = re.search(CONNECTED_PATTERNS[client], said) is not None
         print(f"{'ok  ' if good else 'BAD '} {client} {version[-1] if version else '?'}")
         if not good:
             print(said)
@@ -80,17 +80,17 @@ def main() -> int:
     try:
         with (
             servers.cloned_database() as url,
-            running(url) as (gateway,),
-            installed() as programs,
+            running_gateways(url) as (gateway,),
+            installed_clients() as programs,
             tempfile.TemporaryDirectory(prefix="kit-") as folder,
         ):
-            database = Database(url, size=2)
+            database = Database(url, pool_size=2)
             team = make_team(database)
             database.close()
-            repo = git_repo.make(Path(folder), sys.executable)
+            repo = git_repo.make_repo(Path(folder), sys.executable)
             repo.install(gateway.url, "--client", ",".join(CLIENTS))
-            trust(repo)
-            return 1 if check(repo, programs, team) else 0
+            trust_repository(repo)
+            return 1 if check_clients(repo, programs, team) else 0
     finally:
         started.stop()
 

@@ -17,9 +17,9 @@ from bus.config.settings import Settings
 from bus.db import Database
 from bus.tenancy import invites
 from tests.kit import faulty_servers
-from tests.kit.git_repo import Work
+from tests.kit.git_repo import GitRepo
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.processes import GatewayProcess
 from webapp.app import create_app
 
 
@@ -43,12 +43,14 @@ def _web(database_url: str, mcp: str) -> Iterator[tuple[Flask, str]]:
 
 
 @pytest.fixture
-def web(kit_database_url: str, gateway: Process) -> Iterator[tuple[Flask, str]]:
+def web(kit_database_url: str, gateway: GatewayProcess) -> Iterator[tuple[Flask, str]]:
     with _web(kit_database_url, gateway.url) as served:
         yield served
 
 
-def test_the_installer_is_text_checkable_cacheable_and_versioned(web: tuple[Flask, str], gateway: Process) -> None:
+def test_the_installer_is_text_checkable_cacheable_and_versioned(
+    web: tuple[Flask, str], gateway: GatewayProcess
+) -> None:
     client = web[0].test_client()
     script = client.get("/kit/install.py")
     assert script.status_code == 200
@@ -74,66 +76,66 @@ def test_the_installer_is_text_checkable_cacheable_and_versioned(web: tuple[Flas
 
 
 def test_one_line_connects_a_repository_and_one_takes_it_back(
-    repo: Work, web: tuple[Flask, str], team: Team, gateway: Process
+    repo: GitRepo, web: tuple[Flask, str], team: Team, gateway: GatewayProcess
 ) -> None:
     script = web[0].test_client().get("/kit/install.py").text
     before = repo.snapshot()
     done = repo.run(repo.python, "-", "--client", "claude", stdin=script)
-    assert done.code == 0, done
-    found = json.loads((repo.top / "llm-bus.config.json").read_text())
+    assert done.returncode == 0, done
+    found = json.loads((repo.root / "llm-bus.config.json").read_text())
     assert (found["endpoint"], found["home"]) == (gateway.url, web[1])
-    repo.extra = {"LLM_BUS_TOKEN": team.alice.token}
+    repo.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
     repo.add("docs/adr/0001-a.md")
     done = repo.commit()
-    assert "is now claimed for you" in done.err
-    doctor = repo.kit("doctor")
-    assert "1.0.0 at least" in doctor.out
-    assert f"{team.alice.actor} in project {team.alice.project}" in doctor.out
+    assert "is now claimed for you" in done.stderr
+    doctor = repo.run_kit("doctor")
+    assert "1.0.0 at least" in doctor.stdout
+    assert f"{team.alice.actor} in project {team.alice.project}" in doctor.stdout
     repo.git("reset", "-q", "--soft", "HEAD~1")
     repo.git("rm", "-qf", "docs/adr/0001-a.md")
     # Also by the same line, so that nobody needs to know where the kit lies.
     done = repo.run(repo.python, "-", "--uninstall", stdin=script)
-    assert done.code == 0
+    assert done.returncode == 0
     assert repo.snapshot() == before
 
 
 def test_an_invite_connects_and_its_token_is_kept_inside_git(
-    repo: Work, web: tuple[Flask, str], team: Team, kit_db: Database
+    repo: GitRepo, web: tuple[Flask, str], team: Team, kit_db: Database
 ) -> None:
-    with kit_db.write() as conn:
-        code = invites.create_for(conn, team.project_id).code
+    with kit_db.transaction() as conn:
+        code = invites.create_for_owner(conn, team.project_id).code
     script = web[0].test_client().get("/kit/install.py").text
     nameless = repo.run(repo.python, "-", "--client", "none", stdin=script, LLM_BUS_INVITE=code)
-    assert nameless.code == 1
-    assert "--name" in nameless.err
+    assert nameless.returncode == 1
+    assert "--name" in nameless.stderr
     done = repo.run(repo.python, "-", "--client", "none", "--name", "carol", stdin=script, LLM_BUS_INVITE=code)
-    assert done.code == 0, done
-    assert "carol in project" in done.out
-    token = (repo.top / ".git" / "llm-bus" / "token").read_text().strip()
-    assert token not in done.out + done.err
-    assert "/carol in project" in repo.kit("doctor").out
+    assert done.returncode == 0, done
+    assert "carol in project" in done.stdout
+    token = (repo.root / ".git" / "llm-bus" / "token").read_text().strip()
+    assert token not in done.stdout + done.stderr
+    assert "/carol in project" in repo.run_kit("doctor").stdout
     over = repo.run(repo.python, "-", "--invite", f"{web[1]}/join/{code}", "--name", "dave", stdin=script)
-    assert over.code == 1
+    assert over.returncode == 1
 
 
-def test_a_kit_that_is_too_old_says_so_and_asks_once_a_day(plain: Work, team: Team, gateway: Process) -> None:
+def test_a_kit_that_is_too_old_says_so_and_asks_once_a_day(plain: GitRepo, team: Team, gateway: GatewayProcess) -> None:
     asked: list[int] = []
 
     def answer(connection: socket.socket) -> None:
         asked.append(1)
-        faulty_servers.answering("200 OK", b'{"version": "9.0.0", "minimum": "9.0.0"}')(connection)
+        faulty_servers.respond_with("200 OK", b'{"version": "9.0.0", "minimum": "9.0.0"}')(connection)
 
-    with faulty_servers.serving(answer) as port:
+    with faulty_servers.running_server(answer) as port:
         plain.install(gateway.url, "--client", "none", "--home", f"http://127.0.0.1:{port}")
-        plain.extra = {"LLM_BUS_TOKEN": team.alice.token}
+        plain.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
         for _ in range(2):
             plain.add("docs/adr/0001-a.md")
-            assert f"this kit is {kit.VERSION} and the bus wants 9.0.0" in plain.kit("pre-commit").err
+            assert f"this kit is {kit.VERSION} and the bus wants 9.0.0" in plain.run_kit("pre-commit").stderr
         assert len(asked) == 1
-        done = plain.kit("wake", "start", "claude", stdin='{"session_id": "s"}')
-        assert "older than the bus wants" in done.out
-        doctor = plain.kit("doctor")
-        assert (doctor.code, "the bus wants 9.0.0 at least" in doctor.out) == (1, True)
+        done = plain.run_kit("wake", "start", "claude", stdin='{"session_id": "s"}')
+        assert "older than the bus wants" in done.stdout
+        doctor = plain.run_kit("doctor")
+        assert (doctor.returncode, "the bus wants 9.0.0 at least" in doctor.stdout) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_a_kit_that_is_too_old_says_so_and_asks_once_a_day(plain: Work, team: Te
     ],
 )
 def test_the_doctor_says_why_an_agent_is_not_connected(
-    plain: Work, team: Team, gateway: Process, prepare: str, says: str, tmp_path: Path
+    plain: GitRepo, team: Team, gateway: GatewayProcess, prepare: str, says: str, tmp_path: Path
 ) -> None:
     plain.install(gateway.url, "--client", "claude")
     env = {"LLM_BUS_TOKEN": team.alice.token}
@@ -161,32 +163,32 @@ def test_the_doctor_says_why_an_agent_is_not_connected(
     elif prepare == "mistyped":
         env = {"LLM_BUS_TOKEN": team.alice.token[:-2]}
     elif prepare == "revoked":
-        from bus.rules.token_format import mint
+        from bus.rules.token_format import generate_token
 
-        env = {"LLM_BUS_TOKEN": mint()}
+        env = {"LLM_BUS_TOKEN": generate_token()}
     elif prepare == "wrong path":
-        plain.config(endpoint=gateway.url.removesuffix("/mcp") + "/nothing")
+        plain.update_config(endpoint=gateway.url.removesuffix("/mcp") + "/nothing")
     elif prepare == "wrong port":
-        plain.config(endpoint="http://127.0.0.1:1/mcp")
+        plain.update_config(endpoint="http://127.0.0.1:1/mcp")
     elif prepare == "proxy":
-        plain.config(endpoint="http://bus.invalid/mcp")
+        plain.update_config(endpoint="http://bus.invalid/mcp")
         env |= {"http_proxy": "http://127.0.0.1:1"}
     elif prepare == "other address":
-        path = plain.top / ".mcp.json"
+        path = plain.root / ".mcp.json"
         path.write_text(path.read_text().replace(gateway.url, "http://elsewhere/mcp"))
     elif prepare == "no hook":
-        (plain.top / ".git" / "hooks" / "pre-commit").unlink()
+        (plain.root / ".git" / "hooks" / "pre-commit").unlink()
     elif prepare == "no config":
-        (plain.top / "llm-bus.config.json").unlink()
-    done = plain.kit("doctor", **env)
-    assert done.code == 1
-    assert says in done.out, done.out
-    assert team.alice.token not in done.out
+        (plain.root / "llm-bus.config.json").unlink()
+    done = plain.run_kit("doctor", **env)
+    assert done.returncode == 1
+    assert says in done.stdout, done.stdout
+    assert team.alice.token not in done.stdout
 
 
-def test_the_doctor_is_content_with_what_works(plain: Work, team: Team, gateway: Process) -> None:
+def test_the_doctor_is_content_with_what_works(plain: GitRepo, team: Team, gateway: GatewayProcess) -> None:
     plain.install(gateway.url, "--client", "claude,codex")
-    plain.extra = {"LLM_BUS_TOKEN": team.alice.token}
-    plain.kit("wake", "start", "claude", stdin='{"session_id": "s"}')
-    done = plain.kit("doctor")
-    assert done.code == 0, done.out
+    plain.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
+    plain.run_kit("wake", "start", "claude", stdin='{"session_id": "s"}')
+    done = plain.run_kit("doctor")
+    assert done.returncode == 0, done.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import faulty_servers
-from tests.kit.git_repo import Work
+from tests.kit.git_repo import GitRepo
 
 TOKEN = "lbus_" + "a" * 49
 
@@ -56,67 +56,67 @@ def endpoint(failure: str, folder: Path) -> Iterator[str]:
             port = free.getsockname()[1]
         yield f"http://127.0.0.1:{port}/mcp"
         return
-    handlers: dict[str, faulty_servers.Handler] = {
-        "black hole": faulty_servers.black_hole,
-        "drips": faulty_servers.dripping,
-        "hangs up": faulty_servers.hanging_up,
-        "401": faulty_servers.answering("401 Unauthorized", b'{"error": "invalid_token"}'),
-        "403": faulty_servers.answering("403 Forbidden", b'{"error": "suspended due to non-payment"}'),
-        "404": faulty_servers.answering("404 Not Found", b""),
-        "500": faulty_servers.answering("500 Internal Server Error", b"oops", "text/plain"),
-        "html": faulty_servers.answering("200 OK", b"<html>Welcome to the hotel</html>", "text/html; charset=utf-8"),
-        "html for json": faulty_servers.answering("200 OK", b"<html>Welcome to the hotel</html>"),
-        "half a response": faulty_servers.answering("200 OK", b'{"jsonrpc"', length=5000),
-        "half a json": faulty_servers.answering("200 OK", b'{"jsonrpc": "2.0", "id": 1, "res'),
+    handlers: dict[str, faulty_servers.ConnectionHandler] = {
+        "black hole": faulty_servers.never_respond,
+        "drips": faulty_servers.respond_slowly,
+        "hangs up": faulty_servers.close_after_request,
+        "401": faulty_servers.respond_with("401 Unauthorized", b'{"error": "invalid_token"}'),
+        "403": faulty_servers.respond_with("403 Forbidden", b'{"error": "suspended due to non-payment"}'),
+        "404": faulty_servers.respond_with("404 Not Found", b""),
+        "500": faulty_servers.respond_with("500 Internal Server Error", b"oops", "text/plain"),
+        "html": faulty_servers.respond_with("200 OK", b"<html>Welcome to the hotel</html>", "text/html; charset=utf-8"),
+        "html for json": faulty_servers.respond_with("200 OK", b"<html>Welcome to the hotel</html>"),
+        "half a response": faulty_servers.respond_with("200 OK", b'{"jsonrpc"', length=5000),
+        "half a json": faulty_servers.respond_with("200 OK", b'{"jsonrpc": "2.0", "id": 1, "res'),
         "no http": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"),
-        "redirect": faulty_servers.answering("302 Found", b"", "text/plain", "Location: http://127.0.0.1:1/steal"),
-        "a list": faulty_servers.answering("200 OK", b"[]"),
-        "another shape": faulty_servers.answering("200 OK", json.dumps(_RESULT).encode()),
-        "too long": faulty_servers.answering("200 OK", b" " * 5_000_000),
-        "tls": faulty_servers.answering("200 OK", b"{}"),
+        "redirect": faulty_servers.respond_with("302 Found", b"", "text/plain", "Location: http://127.0.0.1:1/steal"),
+        "a list": faulty_servers.respond_with("200 OK", b"[]"),
+        "another shape": faulty_servers.respond_with("200 OK", json.dumps(_RESULT).encode()),
+        "too long": faulty_servers.respond_with("200 OK", b" " * 5_000_000),
+        "tls": faulty_servers.respond_with("200 OK", b"{}"),
         "tls to plain": lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     }
-    context = faulty_servers.untrusted(folder) if failure == "tls" else None
-    with faulty_servers.serving(handlers[failure], context) as port:
+    context = faulty_servers.make_untrusted_tls_context(folder) if failure == "tls" else None
+    with faulty_servers.running_server(handlers[failure], context) as port:
         yield f"{'https' if failure.startswith('tls') else 'http'}://127.0.0.1:{port}/mcp"
 
 
 @pytest.mark.parametrize("failure", SAYS)
-def test_a_commit_goes_through_whatever_the_bus_does(repo: Work, tmp_path: Path, failure: str) -> None:
+def test_a_commit_goes_through_whatever_the_bus_does(repo: GitRepo, tmp_path: Path, failure: str) -> None:
     with endpoint(failure, tmp_path) as url:
         repo.install(url, "--client", "none")
-        repo.extra = {"LLM_BUS_TOKEN": TOKEN}
+        repo.extra_env = {"LLM_BUS_TOKEN": TOKEN}
         repo.add("docs/adr/0001-a.md")
-        done = repo.soon(str(repo.top / ".git" / "hooks" / "pre-commit"))
-        assert done.code == 0, done
-        assert "Going on without the bus" in done.err
-        assert SAYS[failure] in done.err or ALSO.get(failure, SAYS[failure]) in done.err, done.err
-        assert all(line["what"] == "proceeded" and url in line["reason"] for line in repo.journal())
-        assert repo.journal()
-        assert repo.commit().code == 0
+        done = repo.run_within_limit(str(repo.root / ".git" / "hooks" / "pre-commit"))
+        assert done.returncode == 0, done
+        assert "Going on without the bus" in done.stderr
+        assert SAYS[failure] in done.stderr or ALSO.get(failure, SAYS[failure]) in done.stderr, done.stderr
+        assert all(line["what"] == "proceeded" and url in line["reason"] for line in repo.read_activity_log())
+        assert repo.read_activity_log()
+        assert repo.commit().returncode == 0
         # The same for every other way in, each with 0.
         sent = json.dumps({"tool_input": {"file_path": str(repo.write("docs/adr/0002-b.md"))}, "session_id": "s"})
         for words in (
             ("reconcile", "--claude"),
-            ("reconcile", "--file", str(repo.top / "docs/adr/0002-b.md")),
+            ("reconcile", "--file", str(repo.root / "docs/adr/0002-b.md")),
             ("wake", "stop", "claude"),
             ("wake", "start", "claude"),
         ):
-            done = repo.soon(repo.python, str(repo.top / ".llm-bus" / "kit"), *words, stdin=sent)
-            assert done.code == 0, (words, done)
-        assert TOKEN not in json.dumps(repo.journal()) + done.err + done.out
+            done = repo.run_within_limit(repo.python, str(repo.root / ".llm-bus" / "kit"), *words, stdin=sent)
+            assert done.returncode == 0, (words, done)
+        assert TOKEN not in json.dumps(repo.read_activity_log()) + done.stderr + done.stdout
 
 
-def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: Work) -> None:
+def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: GitRepo) -> None:
     reached: list[bytes] = []
-    with faulty_servers.serving(lambda connection: reached.append(connection.recv(65536))) as port:
-        redirect = faulty_servers.answering(
+    with faulty_servers.running_server(lambda connection: reached.append(connection.recv(65536))) as port:
+        redirect = faulty_servers.respond_with(
             "307 Temporary Redirect", b"", "text/plain", f"Location: http://127.0.0.1:{port}/"
         )
-        with faulty_servers.serving(redirect) as first:
+        with faulty_servers.running_server(redirect) as first:
             repo.install(f"http://127.0.0.1:{first}/mcp", "--client", "none")
             repo.add("docs/adr/0001-a.md")
-            assert repo.commit(LLM_BUS_TOKEN=TOKEN).code == 0
+            assert repo.commit(LLM_BUS_TOKEN=TOKEN).returncode == 0
     assert reached == []
 
 
@@ -136,47 +136,49 @@ def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: Work) -> None:
         ('{"endpoint": "http://[::1/mcp", "sequences": {"docs/**": "adr"}}', "cannot be asked"),
     ],
 )
-def test_a_commit_goes_through_whatever_the_configuration_says(plain: Work, config: str | None, says: str) -> None:
+def test_a_commit_goes_through_whatever_the_configuration_says(plain: GitRepo, config: str | None, says: str) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
-    path = plain.top / "llm-bus.config.json"
+    path = plain.root / "llm-bus.config.json"
     path.unlink()
     if config is not None:
         path.write_text(config)
     plain.add("docs/adr/0001-a.md")
     done = plain.commit(LLM_BUS_TOKEN=TOKEN)
-    assert done.code == 0, done
-    assert says in done.err
+    assert done.returncode == 0, done
+    assert says in done.stderr
 
 
 @pytest.mark.parametrize("token", ["", "lbus_é", "two\nlines", "x" * 100_000])
-def test_a_commit_goes_through_whatever_the_token_is(plain: Work, token: str) -> None:
-    with faulty_servers.serving(faulty_servers.answering("401 Unauthorized", b"{}")) as port:
+def test_a_commit_goes_through_whatever_the_token_is(plain: GitRepo, token: str) -> None:
+    with faulty_servers.running_server(faulty_servers.respond_with("401 Unauthorized", b"{}")) as port:
         plain.install(f"http://127.0.0.1:{port}/mcp", "--client", "none")
         plain.add("docs/adr/0001-a.md")
         done = plain.commit(LLM_BUS_TOKEN=token)
-    assert done.code == 0, done
-    assert "not checked" in done.err
+    assert done.returncode == 0, done
+    assert "not checked" in done.stderr
 
 
-def test_a_disk_that_takes_nothing_changes_nothing(repo: Work) -> None:
+def test_a_disk_that_takes_nothing_changes_nothing(repo: GitRepo) -> None:
     """The root user may write anywhere, so a file stands where the folder should be."""
     repo.install("http://127.0.0.1:1/mcp", "--client", "none")
     repo.add("docs/adr/0001-a.md")
-    (repo.top / ".llm-bus" / "journal.jsonl").mkdir()
-    (repo.top / ".llm-bus" / "state").write_text("in the way")
+    (repo.root / ".llm-bus" / "journal.jsonl").mkdir()
+    (repo.root / ".llm-bus" / "state").write_text("in the way")
     done = repo.commit(LLM_BUS_TOKEN=TOKEN)
-    assert done.code == 0, done
-    assert "nothing listens" in done.err
+    assert done.returncode == 0, done
+    assert "nothing listens" in done.stderr
     for event in ("start", "stop"):
-        assert repo.kit("wake", event, "claude", stdin='{"session_id": "s"}', LLM_BUS_TOKEN=TOKEN).code == 0
+        assert repo.run_kit("wake", event, "claude", stdin='{"session_id": "s"}', LLM_BUS_TOKEN=TOKEN).returncode == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
-def test_a_read_only_file_system_changes_nothing(repo: Work) -> None:
+def test_a_read_only_file_system_changes_nothing(repo: GitRepo) -> None:
     repo.install("http://127.0.0.1:1/mcp", "--client", "none")
     repo.add("docs/adr/0001-a.md")
-    kit = repo.top / ".llm-bus"
-    script = f'mount --bind "{repo.top}" "{repo.top}" && mount -o remount,ro,bind "{repo.top}" && cd "{repo.top}" && '
+    kit = repo.root / ".llm-bus"
+    script = (
+        f'mount --bind "{repo.root}" "{repo.root}" && mount -o remount,ro,bind "{repo.root}" && cd "{repo.root}" && '
+    )
     words = [
         "unshare",
         "--mount",
@@ -186,29 +188,29 @@ def test_a_read_only_file_system_changes_nothing(repo: Work) -> None:
         script + f'exec "{repo.python}" "{kit}/kit" pre-commit',
     ]
     probe = repo.run(*words[:3], "true")
-    if probe.code != 0:
-        pytest.skip(f"this machine lets us make no mount namespace: {probe.err}")
+    if probe.returncode != 0:
+        pytest.skip(f"this machine lets us make no mount namespace: {probe.stderr}")
     done = repo.run(*words, LLM_BUS_TOKEN=TOKEN)
-    if "mount" in done.err:
-        pytest.skip(f"this machine lets us mount nothing: {done.err}")
-    assert done.code == 0, done
-    assert "nothing listens" in done.err
-    assert repo.journal() == []
+    if "mount" in done.stderr:
+        pytest.skip(f"this machine lets us mount nothing: {done.stderr}")
+    assert done.returncode == 0, done
+    assert "nothing listens" in done.stderr
+    assert repo.read_activity_log() == []
 
 
-def test_nothing_but_the_standard_library_is_needed(repo: Work) -> None:
+def test_nothing_but_the_standard_library_is_needed(repo: GitRepo) -> None:
     """-I -S: no site-packages, no user site, no environment."""
     repo.install("http://127.0.0.1:1/mcp", "--client", "none")
     repo.add("docs/adr/0001-a.md")
-    kit = str(repo.top / ".llm-bus" / "kit")
+    kit = str(repo.root / ".llm-bus" / "kit")
     done = repo.run(repo.python, "-I", "-S", kit, "pre-commit", LLM_BUS_TOKEN=TOKEN)
-    assert done.code == 0
-    assert "nothing listens" in done.err
+    assert done.returncode == 0
+    assert "nothing listens" in done.stderr
     done = repo.run(repo.python, "-I", "-S", kit, "doctor")
-    assert "token" in done.out
+    assert "token" in done.stdout
 
 
-def test_an_interpreter_that_is_missing_old_or_broken_lets_the_commit_through(plain: Work, tmp_path: Path) -> None:
+def test_an_interpreter_that_is_missing_old_or_broken_lets_the_commit_through(plain: GitRepo, tmp_path: Path) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     python3 = tmp_path / "bin" / "python3"
     for number, program in enumerate(("#!/bin/sh\nexit 1\n", "#!/bin/sh\nexit 2\n", "#!/nowhere/python\n", None)):
@@ -217,45 +219,45 @@ def test_an_interpreter_that_is_missing_old_or_broken_lets_the_commit_through(pl
         if program is not None:
             python3.write_text(program)
             python3.chmod(0o755)
-        assert plain.commit(PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin").code == 0
+        assert plain.commit(PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin").returncode == 0
 
 
-def test_a_branch_without_the_kit_lets_the_commit_through(plain: Work) -> None:
+def test_a_branch_without_the_kit_lets_the_commit_through(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "claude", "--no-instructions")
-    settings = json.loads((plain.top / ".claude" / "settings.json").read_text())
+    settings = json.loads((plain.root / ".claude" / "settings.json").read_text())
     plain.run("rm", "-r", ".llm-bus")
     plain.add("docs/adr/0001-a.md")
     done = plain.commit()
-    assert (done.code, done.err) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
     # Python ends with 2 for a file that is not there, which a client would take for a word to the model.
     for event in ("SessionStart", "Stop", "PostToolUse"):
         command = settings["hooks"][event][0]["hooks"][0]["command"]
-        done = plain.run("sh", "-c", command, stdin="{}", CLAUDE_PROJECT_DIR=str(plain.top))
-        assert (done.code, done.out, done.err) == (0, "", ""), event
+        done = plain.run("sh", "-c", command, stdin="{}", CLAUDE_PROJECT_DIR=str(plain.root))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), event
 
 
-def test_a_hook_that_is_broken_itself_lets_the_commit_through(plain: Work) -> None:
+def test_a_hook_that_is_broken_itself_lets_the_commit_through(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     plain.add("docs/adr/0001-a.md")
-    check = plain.top / ".llm-bus" / "kit" / "check.py"
+    check = plain.root / ".llm-bus" / "kit" / "check.py"
     check.write_text("raise RuntimeError('a defect of ours')\n")
     done = plain.commit()
-    assert done.code == 0
-    assert "the hook itself failed" in done.err
+    assert done.returncode == 0
+    assert "the hook itself failed" in done.stderr
     check.write_text("this is not Python\n")
-    assert plain.commit(LLM_BUS_TOKEN=TOKEN).code in (0, 1)
+    assert plain.commit(LLM_BUS_TOKEN=TOKEN).returncode in (0, 1)
     plain.add("docs/adr/0002-a.md")
-    assert plain.commit().code == 0
+    assert plain.commit().returncode == 0
 
 
-def test_a_client_that_keeps_standard_input_open_is_not_waited_for(plain: Work) -> None:
+def test_a_client_that_keeps_standard_input_open_is_not_waited_for(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     reading, writing = os.pipe()
     try:
         done = subprocess.run(
-            [plain.python, str(plain.top / ".llm-bus" / "kit"), "wake", "stop", "claude"],
+            [plain.python, str(plain.root / ".llm-bus" / "kit"), "wake", "stop", "claude"],
             stdin=reading,
-            cwd=plain.top,
+            cwd=plain.root,
             env=plain.env,
             capture_output=True,
             timeout=5,

@@ -14,7 +14,7 @@ from bus import agent_guide
 from bus.errors import InvalidArgument
 from bus.rules import surfaces, token_format
 from kit import bundle, doctor, globs, instructions, jsonc, precommit
-from kit.config import Config, Rule
+from kit.config import Config, NumberingRule
 
 SEGMENT = st.text("ab.[]{},!*?-", min_size=1, max_size=5)
 PATTERN = st.lists(st.one_of(SEGMENT, st.just("**")), min_size=1, max_size=4).map("/".join)
@@ -29,10 +29,10 @@ def test_a_pattern_covers_what_a_lease_on_it_covers(pattern: str, name: str) -> 
         return
     # A path as a surface covers what is under it too. Where both have as many segments that makes no difference.
     plain_ = "**" not in [*pattern.split("/"), name] and "{" not in pattern
-    if plain_ and pattern.count("/") == name.count("/") and surfaces.overlap(pattern, name):
+    if plain_ and pattern.count("/") == name.count("/") and surfaces.overlaps(pattern, name):
         assert globs.covers(pattern, name), (pattern, name)
     if name != "**" and globs.covers(pattern, name):
-        assert surfaces.overlap(pattern, name), (pattern, name)
+        assert surfaces.overlaps(pattern, name), (pattern, name)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_what_is_put_in_is_there_the_rest_stays_and_taking_it_out_leaves_what_wa
     text = json.dumps(held, indent=indent)
     if not isinstance(held.get(outer, {}), dict) or inner in held.get(outer, {}):
         return
-    put = jsonc.put(text, (outer, inner), value)
+    put = jsonc.set_value(text, (outer, inner), value)
     expected = {**held, outer: {**held.get(outer, {}), inner: value}}
     assert json.loads(put) == expected
-    assert jsonc.put(put, (outer, inner), value) == put
-    left = json.loads(jsonc.remove(put, (outer, inner)))
+    assert jsonc.set_value(put, (outer, inner), value) == put
+    left = json.loads(jsonc.remove_value(put, (outer, inner)))
     # An empty object that was there may go with us.
     assert left in (held, {name: child for name, child in held.items() if child != {} or name != outer})
 
@@ -83,24 +83,24 @@ def test_items_go_behind_the_last_and_come_out_again(
     held: dict[str, Any], items: list[Any], indent: Any, value: Any
 ) -> None:
     held = {**held, "list": items}
-    text = jsonc.append(json.dumps(held, indent=indent), ("list",), value)
+    text = jsonc.append_item(json.dumps(held, indent=indent), ("list",), value)
     assert json.loads(text)["list"] == [*items, value]
-    left = json.loads(jsonc.remove(text, ("list",), len(items)))
+    left = json.loads(jsonc.remove_value(text, ("list",), len(items)))
     assert left == (held if items else {name: child for name, child in held.items() if name != "list"})
 
 
 def test_comments_and_trailing_commas_are_read_and_kept() -> None:
     text = '// top\n{\n  "a": 1, // one\n  /* two */\n  "b": [1, 2,],\n}\n'
-    assert jsonc.read(text) == {"a": 1, "b": [1, 2]}
-    put = jsonc.append(jsonc.put(text, ("c", "d"), {"e": True}), ("b",), 3)
-    assert jsonc.read(put) == {"a": 1, "b": [1, 2, 3], "c": {"d": {"e": True}}}
+    assert jsonc.read_value(text) == {"a": 1, "b": [1, 2]}
+    put = jsonc.append_item(jsonc.set_value(text, ("c", "d"), {"e": True}), ("b",), 3)
+    assert jsonc.read_value(put) == {"a": 1, "b": [1, 2, 3], "c": {"d": {"e": True}}}
     for comment in ("// top", "// one", "/* two */"):
         assert comment in put
     for broken in ("{", "[1", '{"a" 1}', '{"a": 1 "b": 2}', "{} {}", "nope", '{"a": }'):
         with pytest.raises(jsonc.NotJsonError):
             jsonc.parse(broken)
     with pytest.raises(jsonc.NotJsonError):
-        jsonc.put('{"a": 1}', ("a", "b"), 2)
+        jsonc.set_value('{"a": 1}', ("a", "b"), 2)
 
 
 @pytest.mark.parametrize(
@@ -123,50 +123,50 @@ def test_comments_and_trailing_commas_are_read_and_kept() -> None:
 def test_numbers_are_found_in_names_and_replaced_in_their_width(
     glob: str, path: str, number: int | None, formatted: str, renamed: str
 ) -> None:
-    found = Config("http://x/mcp", None, None, "T", (Rule(glob, "adr"),)).governed(path)
+    found = Config("http://x/mcp", None, None, "T", (NumberingRule(glob, "adr"),)).find_governed(path)
     assert (found.number if found else None) == number
     if found is not None:
-        assert found.renamed(formatted) == renamed
+        assert found.path_with_number(formatted) == renamed
 
 
 def test_the_blocks_are_those_of_the_guide_and_short() -> None:
     """`make docs` writes them anew."""
-    files = bundle.files()
+    files = bundle.read_files()
     for variant in ("participant", "lead"):
         text = files[f"kit/blocks/{variant}.md"]
-        assert text == agent_guide.block(variant)  # type: ignore[arg-type]
+        assert text == agent_guide.repository_instructions(variant)  # type: ignore[arg-type]
         assert len(text.splitlines()) < 60
         for rule in agent_guide.RULES:
-            assert rule.line() in text
+            assert rule.to_list_item() in text
     for rule in agent_guide.RULES:
-        assert rule.line() in agent_guide.INSTRUCTIONS
-        assert rule.line() in agent_guide.GUIDE
+        assert rule.to_list_item() in agent_guide.INSTRUCTIONS
+        assert rule.to_list_item() in agent_guide.GUIDE
     assert len(agent_guide.INSTRUCTIONS.encode()) < 2048
 
 
 def test_a_block_goes_in_once_and_out_whole() -> None:
     for held in ("", "a", "a\n", "a\r\nb\r\n", "\n"):
-        once = instructions.insert(held, "block\n")
-        assert instructions.insert(once, "block\n") == once
-        again = instructions.insert(once, "other\n")
+        once = instructions.insert_block(held, "block\n")
+        assert instructions.insert_block(once, "block\n") == once
+        again = instructions.insert_block(once, "other\n")
         assert ("other" in again, "block" in again) == (True, False)
-        left = instructions.strip(once.encode())
+        left = instructions.remove_block(once.encode())
         assert left is not None
         assert left.decode().rstrip() == held.rstrip()
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    assert precommit.older("1.9.0", "1.10.0")
-    assert not precommit.older("1.10.0", "1.9.0")
-    assert not precommit.older("1.0.0", "1.0.0")
-    assert not precommit.older("1.0.0", "nonsense")
+    assert precommit.is_older("1.9.0", "1.10.0")
+    assert not precommit.is_older("1.10.0", "1.9.0")
+    assert not precommit.is_older("1.0.0", "1.0.0")
+    assert not precommit.is_older("1.0.0", "nonsense")
 
 
 def test_the_doctor_knows_a_token_as_the_bus_does() -> None:
-    token = token_format.mint()
-    assert doctor.well_formed(token)
+    token = token_format.generate_token()
+    assert doctor.is_well_formed(token)
     for wrong in (token[:-1], token + "x", token[:-1] + ("a" if token[-1] != "a" else "b"), "", "lbus_"):
-        assert not doctor.well_formed(wrong)
+        assert not doctor.is_well_formed(wrong)
 
 
 def test_the_kit_imports_nothing_but_the_standard_library_of_its_oldest_python() -> None:

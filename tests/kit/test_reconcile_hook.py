@@ -8,120 +8,130 @@ from pathlib import Path
 import pytest
 
 from bus.db import Database
-from tests.kit.git_repo import Done, Work
+from tests.kit.git_repo import CompletedCommand, GitRepo
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.mcp_client import Wire
+from tests.mcp_gateway.mcp_client import McpClient
 
 
-def moves(done: Done) -> list[str]:
+def moves(done: CompletedCommand) -> list[str]:
     """The commands that a message names."""
-    return re.findall(r"git mv -- .*", done.err)
+    return re.findall(r"git mv -- .*", done.stderr)
 
 
 def test_a_number_of_somebody_else_blocks_with_the_next_number_and_the_move_that_works(
-    connected: Work, bob: Wire, alice: Wire
+    connected: GitRepo, bob: McpClient, alice: McpClient
 ) -> None:
     for _ in range(7):
         bob.call("claim", sequence="adr")
     connected.add("docs/adr/0007-cache.md")
     blocked = connected.commit()
-    assert blocked.code == 1
-    assert "adr 7 is claimed by" in blocked.err
-    assert "/bob" in blocked.err
+    assert blocked.returncode == 1
+    assert "adr 7 is claimed by" in blocked.stderr
+    assert "/bob" in blocked.stderr
     assert moves(blocked) == ["git mv -- docs/adr/0007-cache.md docs/adr/0008-cache.md"]
     # The number is held, so trying again names the same one.
     assert moves(connected.commit()) == moves(blocked)
-    assert alice.call("query_events", type="claim", sequence="adr", number=8).content["events"][0]["mine"] is True
+    assert (
+        alice.call("query_events", type="claim", sequence="adr", number=8).structured_content["events"][0]["mine"]
+        is True
+    )
     connected.run(*shlex.split(moves(blocked)[0]))
     done = connected.commit()
-    assert (done.code, done.err) == (0, "")
-    assert bob.call("claim", sequence="adr").content["number"] == 9
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bob.call("claim", sequence="adr").structured_content["number"] == 9
 
 
-def test_an_own_claim_is_silent_also_after_a_rename(connected: Work, alice: Wire, kit_db: Database, team: Team) -> None:
-    assert alice.call("claim", sequence="adr").content["number"] == 1
+def test_an_own_claim_is_silent_also_after_a_rename(
+    connected: GitRepo, alice: McpClient, kit_db: Database, team: Team
+) -> None:
+    assert alice.call("claim", sequence="adr").structured_content["number"] == 1
     connected.add("docs/adr/0001-a.md")
     done = connected.commit()
-    assert (done.code, done.err, done.out) == (0, "", "")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
 
 
-def test_a_free_number_is_claimed_and_the_file_told_its_name(connected: Work, alice: Wire) -> None:
+def test_a_free_number_is_claimed_and_the_file_told_its_name(connected: GitRepo, alice: McpClient) -> None:
     connected.add("docs/adr/0001-a.md")
     done = connected.commit()
-    assert done.code == 0
-    assert "is now claimed for you" in done.err
+    assert done.returncode == 0
+    assert "is now claimed for you" in done.stderr
     connected.add("docs/adr/0009-b.md")
     done = connected.commit()
-    assert done.code == 0
+    assert done.returncode == 0
     assert moves(done) == ["git mv -- docs/adr/0009-b.md docs/adr/0002-b.md"]
-    notes = [event["payload"]["note"] for event in alice.call("query_events", type="claim").content["events"]]
+    notes = [
+        event["payload"]["note"] for event in alice.call("query_events", type="claim").structured_content["events"]
+    ]
     assert notes == ["docs/adr/0009-b.md", "docs/adr/0001-a.md"]
-    assert [line["formatted"] for line in connected.journal()] == ["1", "2"]
+    assert [line["formatted"] for line in connected.read_activity_log()] == ["1", "2"]
 
 
-def test_two_files_of_one_number_get_one_number(connected: Work, bob: Wire) -> None:
+def test_two_files_of_one_number_get_one_number(connected: GitRepo, bob: McpClient) -> None:
     bob.call("seed_sequence", sequence="migration", current=6, pad=4)
     bob.call("claim", sequence="migration")
-    connected.config(sequences={"db/**/*.sql": "migration"})
+    connected.update_config(sequences={"db/**/*.sql": "migration"})
     connected.add("db/m/0007_up.sql", "db/m/0007_down.sql")
     blocked = connected.commit()
-    assert blocked.code == 1
+    assert blocked.returncode == 1
     assert moves(blocked) == [
         "git mv -- db/m/0007_down.sql db/m/0008_down.sql",
         "git mv -- db/m/0007_up.sql db/m/0008_up.sql",
     ]
 
 
-def test_the_override_proceeds_and_leaves_a_trail(connected: Work, bob: Wire) -> None:
+def test_the_override_proceeds_and_leaves_a_trail(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     connected.add("docs/adr/0001-a.md")
     done = connected.commit(LLM_BUS_OVERRIDE="1")
-    assert done.code == 0
-    assert "recorded" in done.err
-    (line,) = [line for line in connected.journal() if line["what"] == "overridden"]
+    assert done.returncode == 0
+    assert "recorded" in done.stderr
+    (line,) = [line for line in connected.read_activity_log() if line["what"] == "overridden"]
     assert "docs/adr/0001-a.md" in line["said"][0]
 
 
-def test_changing_moving_and_removing_what_others_numbered_is_no_alarm(connected: Work, bob: Wire) -> None:
+def test_changing_moving_and_removing_what_others_numbered_is_no_alarm(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     connected.add("docs/adr/0001-a.md")
-    assert connected.commit(LLM_BUS_OVERRIDE="1").code == 0
+    assert connected.commit(LLM_BUS_OVERRIDE="1").returncode == 0
     connected.write("docs/adr/0001-a.md", "changed\n" * 20)
     connected.git("add", "-A")
-    assert (connected.commit().code, connected.git("mv", "docs/adr/0001-a.md", "docs/adr/0001-b.md").code) == (0, 0)
+    assert (
+        connected.commit().returncode,
+        connected.git("mv", "docs/adr/0001-a.md", "docs/adr/0001-b.md").returncode,
+    ) == (0, 0)
     done = connected.commit()
-    assert (done.code, done.err) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
     connected.git("rm", "-q", "docs/adr/0001-b.md")
     done = connected.commit()
-    assert (done.code, done.err) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("how", ["merge", "rebase", "cherry-pick"])
-def test_what_comes_from_the_other_side_is_no_alarm(connected: Work, bob: Wire, how: str) -> None:
+def test_what_comes_from_the_other_side_is_no_alarm(connected: GitRepo, bob: McpClient, how: str) -> None:
     """Bob's branch brings his ADR; alice resolves a conflict and commits."""
     bob.call("claim", sequence="adr")
     connected.git("checkout", "-q", "-b", "bobs")
     connected.add("docs/adr/0001-bobs.md", "same.txt")
-    assert connected.commit("bobs", LLM_BUS_OVERRIDE="1").code == 0
+    assert connected.commit("bobs", LLM_BUS_OVERRIDE="1").returncode == 0
     connected.git("checkout", "-q", "main")
     connected.write("same.txt", "mine\n")
     connected.git("add", "-A")
-    assert connected.commit("mine").code == 0
+    assert connected.commit("mine").returncode == 0
     if how == "rebase":
         connected.git("checkout", "-q", "bobs")
     other = "main" if how == "rebase" else "bobs"
-    assert connected.run("git", how, other).code != 0
+    assert connected.run("git", how, other).returncode != 0
     connected.write("same.txt", "both\n")
     connected.git("add", "-A")
     # What a person does here: commit, and go on.
     done = connected.run("git", "commit", "-q", "--no-edit", "-m", "both")
-    assert (done.code, done.err) == (0, ""), done
+    assert (done.returncode, done.stderr) == (0, ""), done
     if how == "rebase":
         connected.run("git", "rebase", "--continue", GIT_EDITOR="true")
-    assert connected.git("status", "--porcelain").out == ""
+    assert connected.git("status", "--porcelain").stdout == ""
 
 
-def test_five_hundred_staged_files_pass_within_the_budget(connected: Work, alice: Wire, bob: Wire) -> None:
+def test_five_hundred_staged_files_pass_within_the_budget(connected: GitRepo, alice: McpClient, bob: McpClient) -> None:
     alice.call("seed_sequence", sequence="adr", current=0)
     names = [f"src/part{number % 20}/file{number}.py" for number in range(490)]
     names += [f"docs/adr/{number:04}-x.md" for number in range(1, 11)]
@@ -129,76 +139,76 @@ def test_five_hundred_staged_files_pass_within_the_budget(connected: Work, alice
         alice.call("claim", sequence="adr")
     bob.call("lease", surface="src/part7/**")
     connected.add(*names)
-    done = connected.soon(connected.python, str(connected.top / ".llm-bus" / "kit"), "pre-commit")
-    assert done.code == 0
-    assert "is leased by" in done.err
-    assert "and 15 more" in done.err
-    assert "not checked" not in done.err
+    done = connected.run_within_limit(connected.python, str(connected.root / ".llm-bus" / "kit"), "pre-commit")
+    assert done.returncode == 0
+    assert "is leased by" in done.stderr
+    assert "and 15 more" in done.stderr
+    assert "not checked" not in done.stderr
 
 
-def test_a_commit_of_500_governed_files_is_answered_within_the_budget_too(connected: Work, bob: Wire) -> None:
+def test_a_commit_of_500_governed_files_is_answered_within_the_budget_too(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     connected.add(*[f"docs/adr/{number:04}-x.md" for number in range(1, 501)])
-    done = connected.soon(connected.python, str(connected.top / ".llm-bus" / "kit"), "pre-commit")
-    assert done.code == 77
-    assert "adr 1 is claimed by" in done.err
+    done = connected.run_within_limit(connected.python, str(connected.root / ".llm-bus" / "kit"), "pre-commit")
+    assert done.returncode == 77
+    assert "adr 1 is claimed by" in done.stderr
     # An import burns no numbers.
-    assert bob.call("claim", sequence="adr").content["number"] == 2
+    assert bob.call("claim", sequence="adr").structured_content["number"] == 2
 
 
-def posttool(connected: Work, path: Path, tool: str = "Write") -> Done:
+def posttool(connected: GitRepo, path: Path, tool: str = "Write") -> CompletedCommand:
     sent = {
         "hook_event_name": "PostToolUse",
         "tool_name": tool,
         "tool_input": {"file_path": str(path)},
-        "cwd": str(connected.top),
+        "cwd": str(connected.root),
         "session_id": "s",
     }
-    return connected.kit("reconcile", "--claude", stdin=json.dumps(sent))
+    return connected.run_kit("reconcile", "--claude", stdin=json.dumps(sent))
 
 
-def test_claude_is_told_at_once_with_exit_code_2(connected: Work, bob: Wire) -> None:
+def test_claude_is_told_at_once_with_exit_code_2(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     done = posttool(connected, connected.write("docs/adr/0001-a.md"))
-    assert done.code == 2
-    assert "claimed by" in done.err
-    (said,) = re.findall(r"git add -- .* && git mv -- .*", done.err)
-    assert connected.run("sh", "-c", said).code == 0
-    assert (connected.top / "docs/adr/0002-a.md").exists()
+    assert done.returncode == 2
+    assert "claimed by" in done.stderr
+    (said,) = re.findall(r"git add -- .* && git mv -- .*", done.stderr)
+    assert connected.run("sh", "-c", said).returncode == 0
+    assert (connected.root / "docs/adr/0002-a.md").exists()
     for tool in ("Edit", "MultiEdit"):
-        done = posttool(connected, connected.top / "docs/adr/0002-a.md", tool)
-        assert (done.code, done.out, done.err) == (0, "", "")
+        done = posttool(connected, connected.root / "docs/adr/0002-a.md", tool)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_claude_hears_of_a_claim_without_being_stopped(connected: Work) -> None:
+def test_claude_hears_of_a_claim_without_being_stopped(connected: GitRepo) -> None:
     done = posttool(connected, connected.write("docs/adr/0005-a.md"))
-    assert done.code == 0
-    context = json.loads(done.out)["hookSpecificOutput"]
+    assert done.returncode == 0
+    context = json.loads(done.stdout)["hookSpecificOutput"]
     assert context["hookEventName"] == "PostToolUse"
     assert "docs/adr/0001-a.md" in context["additionalContext"]
 
 
-def test_claude_is_not_told_of_files_that_are_not_governed_or_not_here(connected: Work, tmp_path: Path) -> None:
-    for path in (connected.write("src/0001-a.md"), tmp_path / "elsewhere.md", connected.top / "none/0001.md"):
+def test_claude_is_not_told_of_files_that_are_not_governed_or_not_here(connected: GitRepo, tmp_path: Path) -> None:
+    for path in (connected.write("src/0001-a.md"), tmp_path / "elsewhere.md", connected.root / "none/0001.md"):
         done = posttool(connected, path)
-        assert (done.code, done.out, done.err) == (0, "", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for nonsense in ("", "[]", "{", '{"tool_input": 7}', '{"tool_input": {"file_path": ""}}'):
-        assert connected.kit("reconcile", "--claude", stdin=nonsense).code == 0
+        assert connected.run_kit("reconcile", "--claude", stdin=nonsense).returncode == 0
 
 
-def test_one_file_can_be_checked_by_name(connected: Work, bob: Wire) -> None:
+def test_one_file_can_be_checked_by_name(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     connected.write("docs/adr/0001-a.md")
-    done = connected.kit("reconcile", "--file", "0001-a.md", cwd=connected.top / "docs/adr")
-    assert done.code == 1
-    assert "git add -- 0001-a.md && git mv -- 0001-a.md 0002-a.md" in done.err
+    done = connected.run_kit("reconcile", "--file", "0001-a.md", cwd=connected.root / "docs/adr")
+    assert done.returncode == 1
+    assert "git add -- 0001-a.md && git mv -- 0001-a.md 0002-a.md" in done.stderr
     connected.git("add", "-A")
-    assert connected.kit("reconcile", "--staged").code == 1
+    assert connected.run_kit("reconcile", "--staged").returncode == 1
 
 
-def test_another_configuration_can_be_named(connected: Work, bob: Wire, tmp_path: Path) -> None:
+def test_another_configuration_can_be_named(connected: GitRepo, bob: McpClient, tmp_path: Path) -> None:
     bob.call("claim", sequence="rfc")
-    found = json.loads((connected.top / "llm-bus.config.json").read_text())
+    found = json.loads((connected.root / "llm-bus.config.json").read_text())
     found["sequences"] = {
         "rfcs/*/README.md": {"sequence": "rfc"},
         "notes/**": {"sequence": "rfc", "pattern": "n(\\d+)"},
@@ -207,20 +217,22 @@ def test_another_configuration_can_be_named(connected: Work, bob: Wire, tmp_path
     # As an editor on Windows saves it.
     other.write_bytes(b"\xef\xbb\xbf" + json.dumps(found, indent=2).replace("\n", "\r\n").encode())
     connected.add("rfcs/001-a/README.md")
-    assert connected.commit(LLM_BUS_CONFIG=str(other)).code == 1
+    assert connected.commit(LLM_BUS_CONFIG=str(other)).returncode == 1
     connected.git("rm", "-rq", "--cached", "rfcs")
     connected.add("notes/2024/n1.md")
-    assert connected.commit(LLM_BUS_CONFIG=str(other)).code == 1
-    assert connected.commit().code == 0
+    assert connected.commit(LLM_BUS_CONFIG=str(other)).returncode == 1
+    assert connected.commit().returncode == 0
 
 
-def test_a_claim_stays_mine_under_a_new_name(connected: Work, alice: Wire, kit_db: Database, team: Team) -> None:
-    assert alice.call("claim", sequence="adr").content["number"] == 1
-    with kit_db.write() as conn:
-        conn.maybe(
+def test_a_claim_stays_mine_under_a_new_name(
+    connected: GitRepo, alice: McpClient, kit_db: Database, team: Team
+) -> None:
+    assert alice.call("claim", sequence="adr").structured_content["number"] == 1
+    with kit_db.transaction() as conn:
+        conn.fetch_one_or_none(
             "UPDATE participant SET label = 'alicia' WHERE id = %s RETURNING 1", (team.alice.ctx.participant_id,)
         )
-    assert alice.call("whoami").content["label"] == "alicia"
+    assert alice.call("whoami").structured_content["label"] == "alicia"
     connected.add("docs/adr/0001-a.md")
     done = connected.commit()
-    assert (done.code, done.err) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")

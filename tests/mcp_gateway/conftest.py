@@ -8,8 +8,8 @@ import pytest
 from bus.db import Database
 from tests import servers
 from tests.factories import Agent, make_agent, make_project
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
 
 @pytest.fixture(scope="session")
@@ -23,25 +23,25 @@ def shared_database_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def served_db(shared_database_url: str) -> Iterator[Database]:
     """The database behind `gateways`; what tests commit there stays in projects of their own."""
-    database = Database(shared_database_url, size=8)
+    database = Database(shared_database_url, pool_size=8)
     yield database
     database.close()
 
 
 @pytest.fixture(scope="session")
-def gateways(shared_database_url: str) -> Iterator[list[Process]]:
+def gateways(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
     """Two gateway processes over one database, for all tests of a worker."""
-    with running(shared_database_url, 2) as processes:
+    with running_gateways(shared_database_url, 2) as processes:
         yield processes
 
 
 @pytest.fixture
-def connect(gateways: list[Process]) -> Iterator[Callable[..., Wire]]:
+def connect(gateways: list[GatewayProcess]) -> Iterator[Callable[..., McpClient]]:
     """Opens connections: `connect(agent, modern=…, process=0)`; closed at the end."""
-    opened: list[Wire] = []
+    opened: list[McpClient] = []
 
-    def open_one(agent: Agent | None, *, modern: bool = True, process: int = 0) -> Wire:
-        wire = Wire(gateways[process].url, agent.token if agent else None, modern)
+    def open_one(agent: Agent | None, *, modern: bool = True, process: int = 0) -> McpClient:
+        wire = McpClient(gateways[process].url, agent.token if agent else None, modern)
         opened.append(wire)
         return wire
 
@@ -66,7 +66,7 @@ def team(served_db: Database) -> Team:
 
 
 def make_team(db: Database) -> Team:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         alice = make_agent(conn, project, "alice", is_admin=True)
         bob = make_agent(conn, project, "bob", lane="web")

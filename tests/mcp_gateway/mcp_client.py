@@ -9,11 +9,11 @@ import httpx2
 
 ACCEPT = "application/json, text/event-stream"
 MODERN = "2026-07-28"
-_ids = count(1)
+_request_ids = count(1)
 
 
 @dataclass(frozen=True)
-class Reply:
+class McpResponse:
     """One HTTP answer; `message` is the JSON-RPC message in it, whether it came as JSON or as a stream."""
 
     status: int
@@ -33,7 +33,7 @@ class Reply:
         return self.message["result"]
 
     @property
-    def content(self) -> dict[str, Any]:
+    def structured_content(self) -> dict[str, Any]:
         """What a tool answered, after checking that text and structured content say the same."""
         result = self.result
         assert not result.get("isError"), result
@@ -56,13 +56,13 @@ class Reply:
 
 
 @dataclass
-class Wire:
+class McpClient:
     """One connection that speaks one era with one token."""
 
     url: str
     token: str | None
     modern: bool = True
-    client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=30))
+    http_client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=30))
 
     def headers(self, method: str, name: str | None = None) -> dict[str, str]:
         sent = {"Accept": ACCEPT, "Content-Type": "application/json"}
@@ -81,18 +81,18 @@ class Wire:
                 "io.modelcontextprotocol/clientCapabilities": {},
             }
             params = {**params, "_meta": meta}
-        return {"jsonrpc": "2.0", "id": next(_ids), "method": method, "params": params}
+        return {"jsonrpc": "2.0", "id": next(_request_ids), "method": method, "params": params}
 
-    def send(self, content: bytes, headers: Any, method: str = "POST") -> Reply:
-        answer = self.client.request(method, self.url, content=content, headers=headers)
-        return Reply(answer.status_code, dict(answer.headers), answer.text)
+    def send(self, content: bytes, headers: Any, method: str = "POST") -> McpResponse:
+        answer = self.http_client.request(method, self.url, content=content, headers=headers)
+        return McpResponse(answer.status_code, dict(answer.headers), answer.text)
 
-    def request(self, method: str, mirrored: str | None = None, /, **params: Any) -> Reply:
+    def request(self, method: str, mirrored: str | None = None, /, **params: Any) -> McpResponse:
         content = json.dumps(self.body(method, params)).encode()
         return self.send(content, self.headers(method, mirrored))
 
-    def call(self, tool: str, /, **arguments: Any) -> Reply:
+    def call(self, tool: str, /, **arguments: Any) -> McpResponse:
         return self.request("tools/call", tool, name=tool, arguments=arguments)
 
     def close(self) -> None:
-        self.client.close()
+        self.http_client.close()

@@ -14,18 +14,18 @@ from pathlib import Path
 import httpx2
 
 from tests import process_pool
-from tests.process_pool import Forked
+from tests.process_pool import ForkedProcess
 
 # Patience, not a promise: the first import of a fresh environment compiles everything.
 _START_SECONDS = 180
 
 
 @dataclass
-class Process:
+class GatewayProcess:
     """A running gateway; `log` holds what it printed."""
 
     url: str
-    popen: "subprocess.Popen[bytes] | Forked"
+    popen: "subprocess.Popen[bytes] | ForkedProcess"
     log: Path
 
     def stop(self) -> None:
@@ -35,12 +35,12 @@ class Process:
 
 
 @contextmanager
-def running(database_url: str, count: int = 1, **env: str) -> Iterator[list[Process]]:
+def running_gateways(database_url: str, count: int = 1, **env: str) -> Iterator[list[GatewayProcess]]:
     """`count` gateways over one database; ended afterwards, however the test went."""
-    started = [_start(database_url, env) for _ in range(count)]
+    started = [_start_gateway(database_url, env) for _ in range(count)]
     try:
         for process in started:
-            _wait(process)
+            _wait_until_healthy(process)
         yield started
     finally:
         for process in started:
@@ -55,25 +55,25 @@ def running(database_url: str, count: int = 1, **env: str) -> Iterator[list[Proc
             process.log.unlink()
 
 
-def _start(database_url: str, env: dict[str, str]) -> Process:
+def _start_gateway(database_url: str, env: dict[str, str]) -> GatewayProcess:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
-        given = {**_clean(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
-        popen = process_pool.start("mcp_gateway", env=given, output=output)
-    return Process(f"http://127.0.0.1:{port}/mcp", popen, log)
+        given = {**_clean_environ(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
+        popen = process_pool.start_module("mcp_gateway", env=given, output=output)
+    return GatewayProcess(f"http://127.0.0.1:{port}/mcp", popen, log)
 
 
-def _clean(env: "os._Environ[str]") -> dict[str, str]:
+def _clean_environ(env: "os._Environ[str]") -> dict[str, str]:
     """The environment without what would configure the gateway behind the test's back."""
     ours = {"PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_URL", "HOST", "PORT"}
     return {name: value for name, value in env.items() if name not in ours}
 
 
-def _wait(process: Process) -> None:
+def _wait_until_healthy(process: GatewayProcess) -> None:
     health = process.url.removesuffix("/mcp") + "/healthz"
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import h11
 
 from tests.mcp_gateway.mcp_client import ACCEPT, MODERN
-from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.processes import GatewayProcess
 
-_PATIENCE = 20.0
+_TIMEOUT_SECONDS = 20.0
 
 
-def head_of(token: str, length: int, era: str | None = MODERN, *more: str, tool: str = "whoami") -> bytes:
+def build_head(token: str, length: int, era: str | None = MODERN, *more: str, tool: str = "whoami") -> bytes:
     lines = [
         "POST /mcp HTTP/1.1",
         "Host: localhost",
@@ -32,7 +32,7 @@ def head_of(token: str, length: int, era: str | None = MODERN, *more: str, tool:
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
-def body_of(era: str | None = MODERN, tool: str = "whoami", **arguments: Any) -> bytes:
+def build_body(era: str | None = MODERN, tool: str = "whoami", **arguments: Any) -> bytes:
     params: dict[str, Any] = {"name": tool, "arguments": arguments}
     if era == MODERN:
         params["_meta"] = {
@@ -42,28 +42,28 @@ def body_of(era: str | None = MODERN, tool: str = "whoami", **arguments: Any) ->
     return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
 
 
-def usual_call(token: str, era: str | None = MODERN, tool: str = "whoami", **arguments: Any) -> bytes:
-    body = body_of(era, tool, **arguments)
-    return head_of(token, len(body), era, tool=tool) + body
+def build_tool_call(token: str, era: str | None = MODERN, tool: str = "whoami", **arguments: Any) -> bytes:
+    body = build_body(era, tool, **arguments)
+    return build_head(token, len(body), era, tool=tool) + body
 
 
 @dataclass
-class Line:
+class RawConnection:
     """One connection, read with h11's client."""
 
     socket: socket.socket
-    http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
+    parser: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
 
-    def ask(self, *pieces: bytes, answers: int = 1, method: str = "POST") -> list[Any]:
+    def exchange(self, *pieces: bytes, response_count: int = 1, method: str = "POST") -> list[Any]:
         """Send bytes, piece by piece, and return so many answers; fewer where the server closed."""
         for number, piece in enumerate(pieces):
             if number:
                 time.sleep(0.03)
             self.socket.sendall(piece)
-        return [answer for _ in range(answers) if (answer := self._answer(method)) is not None]
+        return [answer for _ in range(response_count) if (answer := self._read_response(method)) is not None]
 
-    def _answer(self, method: str) -> Any:
-        http = self.http
+    def _read_response(self, method: str) -> Any:
+        http = self.parser
         # h11 is told that the request was sent, since it reads an answer only to a request.
         http.send(h11.Request(method=method, target="/mcp", headers=[("host", "x")]))
         http.send(h11.EndOfMessage())
@@ -97,33 +97,33 @@ class Line:
 
     def is_open(self, token: str) -> bool:
         """Whether the connection still answers."""
-        if self.http.states[h11.SERVER] is not h11.IDLE:
+        if self.parser.states[h11.SERVER] is not h11.IDLE:
             return False
         try:
-            (answer,) = self.ask(usual_call(token)) or [None]
+            (answer,) = self.exchange(build_tool_call(token)) or [None]
         except (ConnectionError, h11.RemoteProtocolError):
             return False
         return answer is not None and answer[0] == 200
 
 
 @contextmanager
-def line_to(process: Process) -> Iterator[Line]:
+def open_raw_connection(process: GatewayProcess) -> Iterator[RawConnection]:
     where = urlsplit(process.url)
-    with socket.create_connection((where.hostname, where.port), _PATIENCE) as opened:
+    with socket.create_connection((where.hostname, where.port), _TIMEOUT_SECONDS) as opened:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield Line(opened)
+        yield RawConnection(opened)
 
 
-def _broken(token: str, era: str | None) -> bytes:
-    body = body_of(era).replace(b'"_meta": {', b'"_meta": {"x": "\xff", ')
-    return head_of(token, len(body), era) + body
+def _build_invalid_utf8_call(token: str, era: str | None) -> bytes:
+    body = build_body(era).replace(b'"_meta": {', b'"_meta": {"x": "\xff", ')
+    return build_head(token, len(body), era) + body
 
 
-def odd(token: str, era: str | None) -> dict[str, tuple[list[bytes], int]]:
+def build_unusual_requests(token: str, era: str | None) -> dict[str, tuple[list[bytes], int]]:
     """Requests that differ from a usual one on the wire, in pieces, and how many answers they get at most."""
-    body = body_of(era)
-    usual = head_of(token, len(body), era)
-    chunked = head_of(token, -1, era, "Transfer-Encoding: chunked")
+    body = build_body(era)
+    usual = build_head(token, len(body), era)
+    chunked = build_head(token, -1, era, "Transfer-Encoding: chunked")
     whole = usual + body
     other = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "nonsense"}).encode()
     return {
@@ -135,18 +135,18 @@ def odd(token: str, era: str | None) -> dict[str, tuple[list[bytes], int]]:
         "byte after byte at the end": ([usual, *(body[n : n + 1] for n in range(9)), body[9:]], 1),
         "three at once": ([whole * 3], 3),
         "three, cut in the second": ([whole + whole[:50], whole[50:] + whole], 3),
-        "plain, other, plain": ([whole + head_of(token, len(other), era) + other + whole], 3),
+        "plain, other, plain": ([whole + build_head(token, len(other), era) + other + whole], 3),
         "an empty line before": ([b"\r\n" + whole], 1),
         "bare line feeds": ([usual.replace(b"\r\n", b"\n") + body], 1),
-        "a folded header": ([head_of(token, len(body), era, "X-Long: a\r\n b") + body], 1),
+        "a folded header": ([build_head(token, len(body), era, "X-Long: a\r\n b") + body], 1),
         "names in capitals": ([usual.replace(b"Accept", b"ACCEPT") + body], 1),
         "no blank after a colon": ([usual.replace(b"Accept: ", b"Accept:") + body], 1),
         "blanks around a value": ([usual.replace(b"Accept: ", b"Accept:  \t ") + body], 1),
         "a blank before a colon": ([usual.replace(b"Accept:", b"Accept :") + body], 1),
-        "an empty value": ([head_of(token, len(body), era, "X-Empty:") + body], 1),
-        "a value in Latin-1": ([head_of(token, len(body), era).replace(b"Host", b"X-A: \xe9\r\nHost") + body], 1),
-        "a control character": ([head_of(token, len(body), era, "X-A: a\x01b") + body], 1),
-        "a nul": ([head_of(token, len(body), era, "X-A: a\x00b") + body], 1),
+        "an empty value": ([build_head(token, len(body), era, "X-Empty:") + body], 1),
+        "a value in Latin-1": ([build_head(token, len(body), era).replace(b"Host", b"X-A: \xe9\r\nHost") + body], 1),
+        "a control character": ([build_head(token, len(body), era, "X-A: a\x01b") + body], 1),
+        "a nul": ([build_head(token, len(body), era, "X-A: a\x00b") + body], 1),
         "HTTP/1.0": ([whole.replace(b"HTTP/1.1", b"HTTP/1.0")], 1),
         "HTTP/1.2": ([whole.replace(b"HTTP/1.1", b"HTTP/1.2")], 1),
         "not HTTP": ([b"hello\r\n\r\n"], 1),
@@ -156,49 +156,49 @@ def odd(token: str, era: str | None) -> dict[str, tuple[list[bytes], int]]:
         "a query": ([whole.replace(b" /mcp ", b" /mcp?x=1 ")], 1),
         "an escaped path": ([whole.replace(b" /mcp ", b" /m%63p ")], 1),
         "another path": ([whole.replace(b" /mcp ", b" /nowhere ")], 1),
-        "close": ([head_of(token, len(body), era, "Connection: close") + body], 1),
-        "keep-alive": ([head_of(token, len(body), era, "Connection: keep-alive") + body], 1),
-        "Keep-Alive, close": ([head_of(token, len(body), era, "Connection: Keep-Alive, close") + body], 1),
+        "close": ([build_head(token, len(body), era, "Connection: close") + body], 1),
+        "keep-alive": ([build_head(token, len(body), era, "Connection: keep-alive") + body], 1),
+        "Keep-Alive, close": ([build_head(token, len(body), era, "Connection: Keep-Alive, close") + body], 1),
         "upgrade to h2c": (
-            [head_of(token, len(body), era, "Connection: upgrade, http2-settings", "Upgrade: h2c") + body],
+            [build_head(token, len(body), era, "Connection: upgrade, http2-settings", "Upgrade: h2c") + body],
             1,
         ),
-        "expect": ([head_of(token, len(body), era, "Expect: 100-continue"), body], 1),
+        "expect": ([build_head(token, len(body), era, "Expect: 100-continue"), body], 1),
         "chunked": ([chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)], 1),
         "chunked and a length": (
             [
-                head_of(token, len(body), era, "Transfer-Encoding: chunked")
+                build_head(token, len(body), era, "Transfer-Encoding: chunked")
                 + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
             ],
             1,
         ),
         "chunked, but as long as it says": (
-            [head_of(token, len(body), era, "Transfer-Encoding: chunked") + body, b"\r\n\r\n"],
+            [build_head(token, len(body), era, "Transfer-Encoding: chunked") + body, b"\r\n\r\n"],
             1,
         ),
         "a whole one in the header of another": ([b"POST /nowhere HTTP/1.1\r\nX-A: ", whole], 1),
-        "two lengths, alike": ([head_of(token, len(body), era, f"Content-Length: {len(body)}") + body], 1),
-        "two lengths": ([head_of(token, len(body), era, "Content-Length: 3") + body], 1),
+        "two lengths, alike": ([build_head(token, len(body), era, f"Content-Length: {len(body)}") + body], 1),
+        "two lengths": ([build_head(token, len(body), era, "Content-Length: 3") + body], 1),
         "two lengths in one": ([usual.replace(b"Length: ", b"Length: 3, ") + body], 1),
         "a length with a sign": ([usual.replace(b"Length: ", b"Length: +") + body], 1),
         "a length with a nought": ([usual.replace(b"Length: ", b"Length: 0") + body], 1),
-        "no length": ([head_of(token, -1, era)], 1),
-        "a body of nothing": ([head_of(token, 0, era)], 1),
-        "a body that is too short": ([head_of(token, len(body) - 3, era) + body[:-3]], 1),
+        "no length": ([build_head(token, -1, era)], 1),
+        "a body of nothing": ([build_head(token, 0, era)], 1),
+        "a body that is too short": ([build_head(token, len(body) - 3, era) + body[:-3]], 1),
         "no host": ([usual.replace(b"Host: localhost\r\n", b"") + body], 1),
-        "two hosts": ([head_of(token, len(body), era, "Host: localhost") + body], 1),
+        "two hosts": ([build_head(token, len(body), era, "Host: localhost") + body], 1),
         "another host": ([usual.replace(b"Host: localhost", b"Host: evil.example") + body], 1),
-        "another origin": ([head_of(token, len(body), era, "Origin: http://evil.example") + body], 1),
-        "two tokens": ([head_of(token, len(body), era, f"Authorization: Bearer {token}") + body], 1),
+        "another origin": ([build_head(token, len(body), era, "Origin: http://evil.example") + body], 1),
+        "two tokens": ([build_head(token, len(body), era, f"Authorization: Bearer {token}") + body], 1),
         "another token": ([whole.replace(token.encode(), token[:-1].encode() + b"~")], 1),
         "another scheme": ([whole.replace(b"Bearer", b"Basic")], 1),
         "a scheme in small letters": ([whole.replace(b"Bearer", b"bearer")], 1),
         "not UTF-8": (
-            [head_of(token, len(body) + 8, era) + body.replace(b'"params": {', b'"params": {"_": "\xff", ')],
+            [build_head(token, len(body) + 8, era) + body.replace(b'"params": {', b'"params": {"_": "\xff", ')],
             1,
         ),
-        "not UTF-8 in the envelope": ([_broken(token, era)], 1),
-        "an encoded body": ([head_of(token, len(body), era, "Content-Encoding: gzip") + body], 1),
-        "a large head": ([head_of(token, len(body), era, f"X-Large: {'x' * 12_000}") + body], 1),
-        "a head that is too large": ([head_of(token, len(body), era, f"X-Large: {'x' * 200_000}") + body], 1),
+        "not UTF-8 in the envelope": ([_build_invalid_utf8_call(token, era)], 1),
+        "an encoded body": ([build_head(token, len(body), era, "Content-Encoding: gzip") + body], 1),
+        "a large head": ([build_head(token, len(body), era, f"X-Large: {'x' * 12_000}") + body], 1),
+        "a head that is too large": ([build_head(token, len(body), era, f"X-Large: {'x' * 200_000}") + body], 1),
     }

@@ -14,7 +14,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.processes import GatewayProcess
 
 _STDIO = """
 import os
@@ -118,7 +118,7 @@ async def a_day(alice: Session, bob: Session) -> None:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28", "auto"])
-def test_two_agents_work_a_day_over_http(gateways: list[Process], team: Team, mode: str) -> None:
+def test_two_agents_work_a_day_over_http(gateways: list[GatewayProcess], team: Team, mode: str) -> None:
     async def main() -> None:
         async with (
             over_http(gateways[0].url, team.alice.token, mode) as alice,
@@ -142,7 +142,7 @@ def test_two_agents_work_a_day_over_stdio(shared_database_url: str, team: Team, 
     anyio.run(main)
 
 
-def test_what_a_client_is_offered(gateways: list[Process], team: Team) -> None:
+def test_what_a_client_is_offered(gateways: list[GatewayProcess], team: Team) -> None:
     async def main() -> None:
         async with over_http(gateways[0].url, team.bob.token, "2026-07-28") as client:
             resources = await client.list_resources()

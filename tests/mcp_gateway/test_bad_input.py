@@ -10,7 +10,7 @@ from bus.db import Database
 from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.mcp_client import Reply, Wire
+from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 
 _GOOD: dict[str, Any] = {
     "body": "text",
@@ -59,13 +59,13 @@ _FREE_TEXT = {"body", "detail", "note", "reason", "status", "subject", "title"}
 _SQL = ("psycopg", "SELECT", "INSERT", "Traceback", "constraint", "relation", "LBUS", "bus_")
 
 
-def _call(wire: Wire, tool: str, arguments: dict[str, Any]) -> Reply:
+def _call(wire: McpClient, tool: str, arguments: dict[str, Any]) -> McpResponse:
     """Send what json.dumps refuses too: lone surrogates and non-finite numbers, as a hostile client would."""
     content = json.dumps(wire.body("tools/call", {"name": tool, "arguments": arguments}))
     return wire.send(content.encode(), wire.headers("tools/call", tool))
 
 
-def _check(reply: Reply, what: object) -> None:
+def _check(reply: McpResponse, what: object) -> None:
     assert reply.status in (200, 400), (what, reply)
     for word in _SQL:
         assert word not in reply.body, (what, reply)
@@ -80,8 +80,8 @@ def _check(reply: Reply, what: object) -> None:
 def _fingerprint(db: Database, team: Team) -> tuple[Any, ...]:
     tables = ("event", "post", "delivery", "lease", "task", "sequence", "idempotency")
     counts = ", ".join(f"(SELECT count(*) FROM {table} WHERE project_id = %(p)s)" for table in tables)
-    with db.call() as conn:
-        return conn.one(
+    with db.connection() as conn:
+        return conn.fetch_one(
             f"SELECT {counts}, (SELECT count(*) FROM participation WHERE project_id = %(p)s),"
             " (SELECT count(*) FROM invite WHERE project_id = %(p)s),"
             " (SELECT last_seq FROM project_clock WHERE project_id = %(p)s)",
@@ -123,7 +123,7 @@ def _hostile(tool: Tool) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
 def test_hostile_arguments_get_a_clear_error_and_change_nothing(
-    connect: Callable[..., Wire], team: Team, served_db: Database, tool: Tool, modern: bool
+    connect: Callable[..., McpClient], team: Team, served_db: Database, tool: Tool, modern: bool
 ) -> None:
     wire = connect(team.alice, modern=modern)
     before = _fingerprint(served_db, team)
@@ -140,7 +140,7 @@ def test_hostile_arguments_get_a_clear_error_and_change_nothing(
     assert _fingerprint(served_db, team) == before
 
 
-def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[..., Wire], team: Team) -> None:
+def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[..., McpClient], team: Team) -> None:
     wire = connect(team.alice)
     for arguments, sentence in (
         ({"sequence": "ADR"}, "sequence must be text that matches ^[a-z0-9_-]{1,64}$."),
@@ -158,19 +158,19 @@ def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[...
     assert ".." in wire.call("lease", surface="../etc").error["message"]
 
 
-def test_null_means_absent(connect: Callable[..., Wire], team: Team) -> None:
-    claim = connect(team.alice).call("claim", sequence="adr", note=None, idempotency_key=None).content
+def test_null_means_absent(connect: Callable[..., McpClient], team: Team) -> None:
+    claim = connect(team.alice).call("claim", sequence="adr", note=None, idempotency_key=None).structured_content
     assert claim == {"sequence": "adr", "number": 1, "formatted": "1", "note": None}
 
 
-def test_an_unknown_tool_is_invalid_params(connect: Callable[..., Wire], team: Team) -> None:
+def test_an_unknown_tool_is_invalid_params(connect: Callable[..., McpClient], team: Team) -> None:
     for name in ("no_such_tool", "CLAIM", "", "x" * 5000):
         message = connect(team.alice, modern=False).call(name).message
         assert message["error"]["code"] == -32602
 
 
-def test_a_body_of_the_greatest_length_arrives_whole(connect: Callable[..., Wire], team: Team) -> None:
+def test_a_body_of_the_greatest_length_arrives_whole(connect: Callable[..., McpClient], team: Team) -> None:
     body = "é\n\t😀" * 2000
-    connect(team.alice).call("post", to_actor="bob", body=body).content  # noqa: B018
-    (post,) = connect(team.bob).call("read_posts", to_me=True).content["posts"]
+    connect(team.alice).call("post", to_actor="bob", body=body).structured_content  # noqa: B018
+    (post,) = connect(team.bob).call("read_posts", to_me=True).structured_content["posts"]
     assert post["body"] == body

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from mcp_gateway.change_notifications import Hints
+from mcp_gateway.change_notifications import ChangeNotifier
 
 
 def _run(url: str | None, play: Callable[..., Any]) -> None:
@@ -24,10 +24,10 @@ def test_a_hint_reaches_others_once_and_this_process_at_once(redis_url: str) -> 
         heard: dict[str, list[tuple[int, frozenset[str]]]] = {"one": [], "two": []}
         resumed: list[str] = []
         both = [
-            Hints(
+            ChangeNotifier(
                 url,
-                hear=lambda project, kinds, name=name: heard[name].append((project, kinds)),
-                resumed=lambda name=name: resumed.append(name),
+                on_change=lambda project, kinds, name=name: heard[name].append((project, kinds)),
+                on_reconnect=lambda name=name: resumed.append(name),
             )
             for name in heard
         ]
@@ -36,11 +36,11 @@ def test_a_hint_reaches_others_once_and_this_process_at_once(redis_url: str) -> 
         await _until(lambda: len(resumed) == 2)
         mine = frozenset({"inbox", "ledger"})
         # Tests of other workers share the channel; their projects are others.
-        both[0].give(900_001, mine)
+        both[0].publish(900_001, mine)
         assert (900_001, mine) in heard["one"]
         await _until(lambda: (900_001, mine) in heard["two"])
         for number in range(500):
-            both[0].give(900_002 + number % 3, frozenset({"ledger"}))
+            both[0].publish(900_002 + number % 3, frozenset({"ledger"}))
         await _until(lambda: {900_002, 900_003, 900_004} <= {project for project, _ in heard["two"]})
         await asyncio.sleep(0.1)
         ours = [project for project, _ in heard["two"] if project >= 900_002]
@@ -61,7 +61,7 @@ def test_a_hint_reaches_others_once_and_this_process_at_once(redis_url: str) -> 
                 "x " + "9" * 5000 + ":a",
             ):
                 client.publish("llm-bus:hints", nonsense)
-        both[0].give(900_009, mine)
+        both[0].publish(900_009, mine)
         await _until(lambda: (900_009, mine) in heard["two"])
         for one in both:
             await one.stop()
@@ -72,10 +72,10 @@ def test_a_hint_reaches_others_once_and_this_process_at_once(redis_url: str) -> 
 def test_without_redis_hints_stay_in_the_process() -> None:
     async def play(url: str | None) -> None:
         heard: list[int] = []
-        hints = Hints(url, hear=lambda project, _: heard.append(project), resumed=lambda: None)
+        hints = ChangeNotifier(url, on_change=lambda project, _: heard.append(project), on_reconnect=lambda: None)
         hints.start()
-        hints.give(7, frozenset({"ledger"}))
-        assert (heard, hints.connected) == ([7], False)
+        hints.publish(7, frozenset({"ledger"}))
+        assert (heard, hints.is_connected) == ([7], False)
         await hints.stop()
 
     _run(None, play)
@@ -84,12 +84,12 @@ def test_without_redis_hints_stay_in_the_process() -> None:
 def test_a_redis_that_is_not_there_stops_nobody() -> None:
     async def play(url: str) -> None:
         heard: list[int] = []
-        hints = Hints(url, hear=lambda project, _: heard.append(project), resumed=lambda: None)
+        hints = ChangeNotifier(url, on_change=lambda project, _: heard.append(project), on_reconnect=lambda: None)
         hints.start()
         for number in range(100):
-            hints.give(number, frozenset({"ledger"}))
+            hints.publish(number, frozenset({"ledger"}))
         await asyncio.sleep(0.5)
-        assert (heard, hints.connected) == (list(range(100)), False)
+        assert (heard, hints.is_connected) == (list(range(100)), False)
         await hints.stop()
 
     _run("redis://127.0.0.1:1/0", play)

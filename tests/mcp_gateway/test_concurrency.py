@@ -6,46 +6,51 @@ from threading import Barrier
 
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess
 
 
 def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap(
-    gateways: list[Process], team: Team, served_db: Database
+    gateways: list[GatewayProcess], team: Team, served_db: Database
 ) -> None:
     threads = 50
     barrier = Barrier(threads)
 
     def claim_ten(index: int) -> list[int]:
         agent = (team.alice, team.bob)[index % 2]
-        wire = Wire(gateways[index % 2].url, agent.token, modern=index % 4 < 2)
+        wire = McpClient(gateways[index % 2].url, agent.token, modern=index % 4 < 2)
         wire.call("whoami")
         barrier.wait()
         try:
-            return [wire.call("claim", sequence="adr").content["number"] for _ in range(10)]
+            return [wire.call("claim", sequence="adr").structured_content["number"] for _ in range(10)]
         finally:
             wire.close()
 
     with ThreadPoolExecutor(threads) as pool:
         numbers = [number for some in pool.map(claim_ten, range(threads)) for number in some]
     assert sorted(numbers) == list(range(1, 501))
-    with served_db.call() as conn:
-        (events,) = conn.one("SELECT count(*) FROM event WHERE project_id = %s AND type = 'claim'", (team.project_id,))
+    with served_db.connection() as conn:
+        (events,) = conn.fetch_one(
+            "SELECT count(*) FROM event WHERE project_id = %s AND type = 'claim'", (team.project_id,)
+        )
     assert events == 500
 
 
 def test_whats_new_of_two_sub_agents_gives_every_event_once(
-    gateways: list[Process], connect: Callable[..., Wire], team: Team
+    gateways: list[GatewayProcess], connect: Callable[..., McpClient], team: Team
 ) -> None:
     writer = connect(team.alice)
     for _ in range(200):
         writer.call("claim", sequence="adr")
 
     def read(index: int) -> list[list[int]]:
-        wire = Wire(gateways[index % 2].url, team.bob.token)
+        wire = McpClient(gateways[index % 2].url, team.bob.token)
         barrier.wait()
         try:
-            return [[event["id"] for event in wire.call("whats_new", limit=7).content["events"]] for _ in range(10)]
+            return [
+                [event["id"] for event in wire.call("whats_new", limit=7).structured_content["events"]]
+                for _ in range(10)
+            ]
         finally:
             wire.close()
 

@@ -8,18 +8,18 @@ from psycopg import sql
 
 from bus.db import Database
 from tests.mcp_gateway.conftest import make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import running
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import running_gateways
 
 
 def test_calls_get_503_while_the_database_is_away_and_work_again_after_it_returns(database_url: str) -> None:
-    db = Database(database_url, size=1)
+    db = Database(database_url, pool_size=1)
     team = make_team(db)
     db.close()
-    with running(database_url) as (process,):
-        modern, legacy = (Wire(process.url, team.alice.token, modern=modern) for modern in (True, False))
-        assert modern.call("claim", sequence="adr").content["number"] == 1
-        assert legacy.call("claim", sequence="adr").content["number"] == 2
+    with running_gateways(database_url) as (process,):
+        modern, legacy = (McpClient(process.url, team.alice.token, modern=modern) for modern in (True, False))
+        assert modern.call("claim", sequence="adr").structured_content["number"] == 1
+        assert legacy.call("claim", sequence="adr").structured_content["number"] == 2
         name = database_url.rpartition("/")[2].partition("?")[0]
         maintenance = database_url.replace(name, "postgres")
         ready = process.url.removesuffix("/mcp") + "/readyz"
@@ -38,21 +38,21 @@ def test_calls_get_503_while_the_database_is_away_and_work_again_after_it_return
         while (reply := modern.call("claim", sequence="adr")).status != 200:
             assert time.monotonic() < returned + 15
         # What did not commit consumed nothing.
-        assert reply.content["number"] == 3
-        assert legacy.call("claim", sequence="adr").content["number"] == 4
+        assert reply.structured_content["number"] == 3
+        assert legacy.call("claim", sequence="adr").structured_content["number"] == 4
         modern.close()
         legacy.close()
 
 
 def test_a_defect_behind_a_tool_shows_nothing_of_the_database(database_url: str) -> None:
-    db = Database(database_url, size=1)
+    db = Database(database_url, pool_size=1)
     team = make_team(db)
-    with db.call() as conn:
+    with db.connection() as conn:
         conn.raw.execute("ALTER TABLE sequence RENAME COLUMN current TO gone")
     db.close()
-    with running(database_url) as (process,):
+    with running_gateways(database_url) as (process,):
         for modern in (True, False):
-            wire = Wire(process.url, team.alice.token, modern=modern)
+            wire = McpClient(process.url, team.alice.token, modern=modern)
             reply = wire.call("claim", sequence="adr")
             assert reply.message["error"] == {"code": -32603, "message": "Internal error; the bus has logged it."}
             assert wire.call("post", to_actor="bob", body="still here").status == 200

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bus.db import Database
-from mcp_gateway.direct_call import FastPath
+from mcp_gateway.direct_call import DirectCallCodec
 from mcp_gateway.tools import all_tools
 from tests.factories import make_agent, make_owner, make_project
-from tests.mcp_gateway.mcp_client import ACCEPT, MODERN, Reply, Wire
-from tests.mcp_gateway.processes import running
+from tests.mcp_gateway.mcp_client import ACCEPT, MODERN, McpClient, McpResponse
+from tests.mcp_gateway.processes import running_gateways
 from tests.mcp_gateway.test_bad_input import _hostile, _required
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -27,8 +27,8 @@ _SHOWN = re.compile(r"(\\?\"deliveries\\?\":\{\\?\"queued\\?\":)\d+(,\\?\"surfac
 class Pair:
     """The same team in two projects: one behind the fast path, one behind the SDK alone."""
 
-    fast: Wire
-    slow: Wire
+    fast: McpClient
+    slow: McpClient
 
     def both(self, body: Any, headers: list[tuple[str, str]]) -> tuple[Any, Any]:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -40,8 +40,8 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(shared_database_url: str) -> Iterator[Pair]:
-    db = Database(shared_database_url, size=1)
-    with db.write() as conn:
+    db = Database(shared_database_url, pool_size=1)
+    with db.transaction() as conn:
         owner = make_owner(conn)
         tokens = []
         for name in ("project-fast", "project-slow"):
@@ -49,14 +49,17 @@ def pair(shared_database_url: str) -> Iterator[Pair]:
             tokens.append(make_agent(conn, project, "alice", is_admin=True).token)
             make_agent(conn, project, "bob", lane="web")
     db.close()
-    with running(shared_database_url) as (fast,), running(shared_database_url, GATEWAY_FAST_PATH="0") as (slow,):
-        wires = Pair(Wire(fast.url, tokens[0]), Wire(slow.url, tokens[1]))
+    with (
+        running_gateways(shared_database_url) as (fast,),
+        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (slow,),
+    ):
+        wires = Pair(McpClient(fast.url, tokens[0]), McpClient(slow.url, tokens[1]))
         yield wires
         wires.fast.close()
         wires.slow.close()
 
 
-def _comparable(reply: Reply) -> Any:
+def _comparable(reply: McpResponse) -> Any:
     """Status, headers and body, without what differs between two moments and two projects."""
     headers = {
         name: value for name, value in reply.headers.items() if name not in ("date", "content-length", "x-request-id")
@@ -194,12 +197,12 @@ def test_a_usual_call_takes_the_fast_path() -> None:
     """Else the tests above would compare the SDK with itself."""
     from mcp.server.lowlevel import Server
 
-    path = FastPath(all_tools(), Server("llm-bus", version="1"))
+    path = DirectCallCodec(all_tools(), Server("llm-bus", version="1"))
     for era in _ERAS:
         for tool, arguments in _STORY:
             headers = [(name.lower().encode(), value.encode()) for name, value in _headers(era, tool)]
-            spoken = path.heed(headers)
+            spoken = path.parse_headers(headers)
             assert spoken is not None, (era, tool)
-            call = path.recognise(spoken, json.dumps(_body(era, tool, arguments)).encode())
+            call = path.parse_call(spoken, json.dumps(_body(era, tool, arguments)).encode())
             assert call is not None, (era, tool)
-            assert (call.tool.name, call.arguments, call.modern) == (tool, arguments, era == MODERN)
+            assert (call.tool.name, call.arguments, call.is_modern) == (tool, arguments, era == MODERN)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from bus.operations.logs import belongs_to
-from mcp_gateway.fair_executor import Threads
+from bus.operations.logs import log_context
+from mcp_gateway.fair_executor import FairExecutor
 
 
 def test_results_and_exceptions_come_back_to_whoever_asked() -> None:
@@ -15,10 +15,10 @@ def test_results_and_exceptions_come_back_to_whoever_asked() -> None:
         def fail() -> None:
             raise ValueError("no")
 
-        asked = [threads.run(lambda n=n: n) for n in range(500)] + [threads.run(fail)]
+        asked = [threads.submit(lambda n=n: n) for n in range(500)] + [threads.submit(fail)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    threads = Threads(4, "test")
+    threads = FairExecutor(4, "test")
     *numbers, error = asyncio.run(play())
     threads.close()
     assert numbers == list(range(500))
@@ -29,14 +29,14 @@ def test_what_a_thread_says_belongs_to_the_request_that_asked() -> None:
     """Also of a request that had to wait, and of nobody's after somebody's."""
 
     async def ask(number: int) -> list[tuple[str, str] | None]:
-        belongs_to.set(("request_id", str(number)))
-        return await asyncio.gather(*(threads.run(belongs_to.get, number) for _ in range(20)))
+        log_context.set(("request_id", str(number)))
+        return await asyncio.gather(*(threads.submit(log_context.get, number) for _ in range(20)))
 
     async def play() -> tuple[list[list[tuple[str, str] | None]], tuple[str, str] | None]:
         asked = await asyncio.gather(*(ask(number) for number in range(20)))
-        return asked, await threads.run(belongs_to.get)
+        return asked, await threads.submit(log_context.get)
 
-    threads = Threads(3, "test")
+    threads = FairExecutor(3, "test")
     found, nobodys = asyncio.run(play())
     threads.close()
     assert found == [[("request_id", str(number))] * 20 for number in range(20)]
@@ -48,31 +48,31 @@ def test_no_result_is_lost_between_two_wake_ups() -> None:
 
     async def play() -> None:
         for _ in range(3000):
-            await asyncio.wait_for(asyncio.gather(threads.run(lambda: 1), threads.run(lambda: 2)), 20)
+            await asyncio.wait_for(asyncio.gather(threads.submit(lambda: 1), threads.submit(lambda: 2)), 20)
 
-    threads = Threads(2, "test")
+    threads = FairExecutor(2, "test")
     asyncio.run(play())
     threads.close()
 
 
 def test_as_many_run_at_once_as_there_are_threads() -> None:
     async def play() -> None:
-        await asyncio.gather(*(threads.run(lambda: barrier.wait(20)) for _ in range(6)))
+        await asyncio.gather(*(threads.submit(lambda: barrier.wait(20)) for _ in range(6)))
 
     barrier = threading.Barrier(3)
-    threads = Threads(3, "test")
+    threads = FairExecutor(3, "test")
     asyncio.run(play())
     threads.close()
 
 
 def test_who_was_cancelled_does_not_stop_the_others() -> None:
     async def play() -> int:
-        gone = threads.run(lambda: time.sleep(0.2))
-        stays = threads.run(lambda: 7)
+        gone = threads.submit(lambda: time.sleep(0.2))
+        stays = threads.submit(lambda: 7)
         gone.cancel()
         return await asyncio.wait_for(stays, 20)
 
-    threads = Threads(1, "test")
+    threads = FairExecutor(1, "test")
     assert asyncio.run(play()) == 7
     threads.close()
 
@@ -80,13 +80,13 @@ def test_who_was_cancelled_does_not_stop_the_others() -> None:
 def test_closing_finishes_what_was_given() -> None:
     async def play() -> None:
         for number in range(20):
-            threads.run(lambda number=number: done.append(number))
+            threads.submit(lambda number=number: done.append(number))
         await asyncio.to_thread(threads.close)
         with pytest.raises(RuntimeError):
-            threads.run(lambda: None)
+            threads.submit(lambda: None)
 
     done: list[int] = []
-    threads = Threads(2, "test")
+    threads = FairExecutor(2, "test")
     asyncio.run(play())
     assert sorted(done) == list(range(20))
 
@@ -95,8 +95,8 @@ def test_those_who_wait_are_served_in_turn() -> None:
     """Forty of one and two of another, who came last: the other is not behind the forty."""
 
     async def play() -> None:
-        many = [threads.run(lambda n=n: work(f"a{n}"), "a") for n in range(40)]
-        few = [threads.run(lambda n=n: work(f"b{n}"), "b") for n in range(2)]
+        many = [threads.submit(lambda n=n: work(f"a{n}"), "a") for n in range(40)]
+        few = [threads.submit(lambda n=n: work(f"b{n}"), "b") for n in range(2)]
         await asyncio.gather(*many, *few)
 
     def work(name: str) -> None:
@@ -104,7 +104,7 @@ def test_those_who_wait_are_served_in_turn() -> None:
         done.append(name)
 
     done: list[str] = []
-    threads = Threads(1, "test")
+    threads = FairExecutor(1, "test")
     asyncio.run(play())
     threads.close()
     # One was handed to the thread already, then they take turns.
@@ -114,15 +114,15 @@ def test_those_who_wait_are_served_in_turn() -> None:
 
 def test_who_stopped_waiting_costs_no_thread() -> None:
     async def play() -> None:
-        running = [threads.run(lambda: time.sleep(0.05)) for _ in range(2)]
-        gone = [threads.run(lambda: done.append("gone"), "a") for _ in range(5)]
-        stays = threads.run(lambda: done.append("stays"), "b")
+        running = [threads.submit(lambda: time.sleep(0.05)) for _ in range(2)]
+        gone = [threads.submit(lambda: done.append("gone"), "a") for _ in range(5)]
+        stays = threads.submit(lambda: done.append("stays"), "b")
         for future in gone:
             future.cancel()
         await asyncio.gather(*running, stays)
 
     done: list[str] = []
-    threads = Threads(1, "test")
+    threads = FairExecutor(1, "test")
     asyncio.run(play())
     threads.close()
     assert done == ["stays"]
@@ -132,12 +132,12 @@ def test_one_thread_is_left_to_the_others() -> None:
     """Somebody keeps threads busy as long as it likes: whoever comes then is served meanwhile."""
 
     async def play() -> None:
-        many = [threads.run(lambda: gate.wait(20), "a") for _ in range(10)]
-        await asyncio.wait_for(threads.run(lambda: None, "b"), 20)
+        many = [threads.submit(lambda: gate.wait(20), "a") for _ in range(10)]
+        await asyncio.wait_for(threads.submit(lambda: None, "b"), 20)
         gate.set()
         await asyncio.gather(*many)
 
     gate = threading.Event()
-    threads = Threads(3, "test")
+    threads = FairExecutor(3, "test")
     asyncio.run(play())
     threads.close()

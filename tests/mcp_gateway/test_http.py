@@ -8,24 +8,24 @@ import pytest
 
 from bus import __version__
 from bus.db import Database
-from bus.rules.token_format import mint
+from bus.rules.token_format import generate_token
 from bus.tenancy import owners
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
-Connect = Callable[..., Wire]
+Connect = Callable[..., McpClient]
 both_eras = pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
 
 
-def test_healthz_says_who_answers(gateways: list[Process]) -> None:
+def test_healthz_says_who_answers(gateways: list[GatewayProcess]) -> None:
     base = gateways[0].url.removesuffix("/mcp")
     assert httpx2.get(f"{base}/healthz").json() == {"ok": True, "service": "llm-bus", "version": __version__}
     ready = httpx2.get(f"{base}/readyz")
     assert (ready.status_code, ready.json()["ok"]) == (200, True)
 
 
-def test_other_paths_are_404(gateways: list[Process]) -> None:
+def test_other_paths_are_404(gateways: list[GatewayProcess]) -> None:
     base = gateways[0].url.removesuffix("/mcp")
     # Protected-resource metadata would make clients ignore their configured header.
     for path in (
@@ -73,7 +73,7 @@ def test_without_a_well_formed_token_nobody_is_calling(
 @both_eras
 def test_a_token_that_was_never_minted_is_refused_for_every_method(connect: Connect, modern: bool) -> None:
     wire = connect(None, modern=modern)
-    wire.token = mint()
+    wire.token = generate_token()
     methods = ["tools/list", "resources/list", "prompts/list"]
     methods += ["server/discover"] if modern else ["initialize", "ping"]
     for method in methods:
@@ -87,7 +87,7 @@ def test_a_suspended_owner_gets_the_stable_message(
 ) -> None:
     wire = connect(team.bob, modern=modern)
     assert wire.call("whoami").status == 200
-    with served_db.write() as conn:
+    with served_db.transaction() as conn:
         owners.suspend(conn, team.owner_id, reason="test", actor="test")
     for reply in (wire.call("whoami"), wire.request("tools/list"), wire.request("resources/list")):
         assert reply.status == 403
@@ -117,7 +117,7 @@ def test_broken_bodies_get_400_and_change_nothing(connect: Connect, team: Team, 
         reply = wire.send(content, headers)
         assert reply.status == 400, (content[:60], reply)
         assert "Traceback" not in reply.body
-    assert wire.call("latest_claims").content["sequences"] == []
+    assert wire.call("latest_claims").structured_content["sequences"] == []
 
 
 @both_eras
@@ -126,7 +126,7 @@ def test_a_body_of_two_megabytes_is_too_large(connect: Connect, team: Team, mode
     assert wire.call("post", to_actor="bob", body="x" * 2_000_000).status == 413
     # Without a declared length too.
     chunks = (b"x" * 65_536 for _ in range(32))
-    answer = wire.client.post(wire.url, content=chunks, headers=wire.headers("tools/call", "post"))
+    answer = wire.http_client.post(wire.url, content=chunks, headers=wire.headers("tools/call", "post"))
     assert answer.status_code == 413
 
 
@@ -155,15 +155,15 @@ def test_headers_that_disagree_with_the_body_are_refused(connect: Connect, team:
     body = json.dumps(wire.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})).encode()
     assert wire.send(body, wire.headers("tools/call", "whoami")).status == 400
     assert wire.send(body, {**wire.headers("tools/call", "claim"), "MCP-Protocol-Version": "2099-01-01"}).status == 400
-    assert wire.call("latest_claims").content["sequences"] == []
+    assert wire.call("latest_claims").structured_content["sequences"] == []
 
 
 def test_too_many_calls_get_429_with_retry_after(database_url: str) -> None:
-    db = Database(database_url, size=1)
+    db = Database(database_url, pool_size=1)
     team = make_team(db)
     db.close()
-    with running(database_url, RATE_PER_MINUTE="60") as (process,):
-        noisy, quiet = Wire(process.url, team.alice.token), Wire(process.url, team.bob.token)
+    with running_gateways(database_url, RATE_PER_MINUTE="60") as (process,):
+        noisy, quiet = McpClient(process.url, team.alice.token), McpClient(process.url, team.bob.token)
         replies = [noisy.call("whoami") for _ in range(30)]
         limited = [reply for reply in replies if reply.status == 429]
         assert limited

@@ -7,7 +7,7 @@ import pytest
 
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Reply, Wire
+from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 
 _NOWHERE = 4242
 
@@ -17,18 +17,20 @@ def other(served_db: Database) -> Team:
     return make_team(served_db)
 
 
-def _busy(wire: Wire, peer: str, rounds: int) -> dict[str, list[int]]:
+def _busy(wire: McpClient, peer: str, rounds: int) -> dict[str, list[int]]:
     """Work in a project so that it has ids of every kind; more rounds, more ids."""
     ids: dict[str, list[int]] = {"post": [], "task": []}
     for _ in range(rounds):
-        ids["post"].append(wire.call("post", to_actor=peer, body="secret plan", ref="PR 1").content["post_id"])
-        ids["task"].append(wire.call("task_create", title="secret task").content["task_id"])
+        ids["post"].append(
+            wire.call("post", to_actor=peer, body="secret plan", ref="PR 1").structured_content["post_id"]
+        )
+        ids["task"].append(wire.call("task_create", title="secret task").structured_content["task_id"])
         wire.call("claim", sequence="adr")
         wire.call("lease", surface="src/secret.py")
     return ids
 
 
-def _comparable(reply: Reply, replaced: int) -> Any:
+def _comparable(reply: McpResponse, replaced: int) -> Any:
     """A whole response without what names the request: its ids, the date and the number asked for."""
     own = ("date", "content-length", "x-request-id")
     headers = {name: value for name, value in reply.headers.items() if name not in own}
@@ -38,7 +40,7 @@ def _comparable(reply: Reply, replaced: int) -> Any:
 
 @pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
 def test_an_id_of_the_other_project_answers_like_one_that_exists_nowhere(
-    connect: Callable[..., Wire], team: Team, other: Team, modern: bool
+    connect: Callable[..., McpClient], team: Team, other: Team, modern: bool
 ) -> None:
     _busy(connect(other.alice), "bob", 6)
     theirs = _busy(connect(other.alice), "bob", 6)
@@ -62,7 +64,7 @@ def test_an_id_of_the_other_project_answers_like_one_that_exists_nowhere(
         ), tool
 
 
-def test_names_of_the_other_project_are_unknown(connect: Callable[..., Wire], team: Team, other: Team) -> None:
+def test_names_of_the_other_project_are_unknown(connect: Callable[..., McpClient], team: Team, other: Team) -> None:
     mine = connect(team.alice)
     foreign = other.bob.actor
     nowhere = "nobody-at-all/bob"
@@ -78,10 +80,10 @@ def test_names_of_the_other_project_are_unknown(connect: Callable[..., Wire], te
         assert replies[0] == replies[1], tool
         assert replies[0]["code"] == "unknown_recipient"
     # A handle that does not match is unknown, never silently one's own bob.
-    assert connect(team.bob).call("read_posts", to_me=True).content["posts"] == []
+    assert connect(team.bob).call("read_posts", to_me=True).structured_content["posts"] == []
 
 
-def test_reads_show_nothing_of_the_other_project(connect: Callable[..., Wire], team: Team, other: Team) -> None:
+def test_reads_show_nothing_of_the_other_project(connect: Callable[..., McpClient], team: Team, other: Team) -> None:
     _busy(connect(other.alice), "bob", 3)
     mine = connect(team.alice)
     for tool, arguments in (
@@ -106,18 +108,18 @@ def test_reads_show_nothing_of_the_other_project(connect: Callable[..., Wire], t
 
 
 def test_where_both_have_a_number_the_callers_own_row_comes_back(
-    connect: Callable[..., Wire], team: Team, other: Team
+    connect: Callable[..., McpClient], team: Team, other: Team
 ) -> None:
     mine, theirs = connect(team.alice), connect(other.alice)
     for wire, word in ((mine, "mine"), (theirs, "theirs")):
-        assert wire.call("task_create", title=word).content["task_id"] == 1
-        assert wire.call("post", to_actor="bob", body=word).content["post_id"] == 2
-        assert wire.call("claim", sequence="adr").content["number"] == 1
+        assert wire.call("task_create", title=word).structured_content["task_id"] == 1
+        assert wire.call("post", to_actor="bob", body=word).structured_content["post_id"] == 2
+        assert wire.call("claim", sequence="adr").structured_content["number"] == 1
         wire.call("lease", surface="src/a.py", note=word)
-    assert [task["title"] for task in mine.call("list_tasks").content["tasks"]] == ["mine"]
-    assert [post["body"] for post in mine.call("read_posts").content["posts"]] == ["mine"]
-    assert [lease["note"] for lease in mine.call("who_holds").content["leases"]] == ["mine"]
+    assert [task["title"] for task in mine.call("list_tasks").structured_content["tasks"]] == ["mine"]
+    assert [post["body"] for post in mine.call("read_posts").structured_content["posts"]] == ["mine"]
+    assert [lease["note"] for lease in mine.call("who_holds").structured_content["leases"]] == ["mine"]
     mine.call("task_start", task_id=1)
-    assert [task["status"] for task in theirs.call("list_tasks").content["tasks"]] == ["open"]
+    assert [task["status"] for task in theirs.call("list_tasks").structured_content["tasks"]] == ["open"]
     connect(team.bob).call("ack", post_id=2)
-    assert [post["acked"] for post in theirs.call("read_posts").content["posts"]] == [False]
+    assert [post["acked"] for post in theirs.call("read_posts").structured_content["posts"]] == [False]

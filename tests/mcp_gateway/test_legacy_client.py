@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.processes import Process
+from tests.mcp_gateway.processes import GatewayProcess
 
 
 class Hook:
@@ -54,7 +54,7 @@ class Hook:
         return answer.json()
 
 
-def test_the_hook_of_the_original_works_unchanged(gateways: list[Process], team: Team) -> None:
+def test_the_hook_of_the_original_works_unchanged(gateways: list[GatewayProcess], team: Team) -> None:
     hook = Hook(gateways[0].url, team.alice.token)
     assert hook.initialized["result"]["protocolVersion"] == "2024-11-05"
     me = hook.tool("whoami", {})
@@ -68,7 +68,7 @@ def test_the_hook_of_the_original_works_unchanged(gateways: list[Process], team:
 
 
 def test_an_error_fails_a_client_that_parses_the_text_instead_of_looking_empty(
-    gateways: list[Process], team: Team
+    gateways: list[GatewayProcess], team: Team
 ) -> None:
     hook = Hook(gateways[0].url, team.alice.token)
     with pytest.raises(json.JSONDecodeError):

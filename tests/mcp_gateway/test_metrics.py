@@ -10,37 +10,37 @@ import httpx2
 import pytest
 
 from bus.db import Database
-from bus.rules.token_format import mint
+from bus.rules.token_format import generate_token
 from bus.tenancy import owners, tokens
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
-from tests.metrics_scrape import TOKEN, scrape
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.metrics_scrape import METRICS_TOKEN, scrape
 
 
 @pytest.fixture(scope="module")
-def metered(shared_database_url: str) -> Iterator[Process]:
+def metered(shared_database_url: str) -> Iterator[GatewayProcess]:
     """A gateway that shows its metrics and limits calls: a burst of ten, then one a second."""
-    with running(shared_database_url, METRICS_TOKEN=TOKEN, RATE_PER_MINUTE="60") as (process,):
+    with running_gateways(shared_database_url, METRICS_TOKEN=METRICS_TOKEN, RATE_PER_MINUTE="60") as (process,):
         yield process
 
 
-def _base(process: Process) -> str:
+def _base(process: GatewayProcess) -> str:
     return process.url.removesuffix("/mcp")
 
 
-def test_every_call_is_counted_once_by_tool_and_outcome(metered: Process, served_db: Database) -> None:
+def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess, served_db: Database) -> None:
     db = served_db
     team = make_team(db)
-    with db.write() as conn:
+    with db.transaction() as conn:
         suspended, busy = make_agent(conn), make_agent(conn, make_project(conn))
         revoked = make_agent(conn, make_project(conn))
     before = scrape(_base(metered))
     statuses: Counter[str] = Counter()
-    alice, bob = Wire(metered.url, team.alice.token), Wire(metered.url, team.bob.token, modern=False)
-    gone, late, hasty = (Wire(metered.url, one.token) for one in (revoked, suspended, busy))
-    stranger = Wire(metered.url, mint())
+    alice, bob = McpClient(metered.url, team.alice.token), McpClient(metered.url, team.bob.token, modern=False)
+    gone, late, hasty = (McpClient(metered.url, one.token) for one in (revoked, suspended, busy))
+    stranger = McpClient(metered.url, generate_token())
     replies = [
         *(alice.call("claim", sequence="adr") for _ in range(3)),
         bob.call("claim", sequence="adr"),
@@ -54,7 +54,7 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: Process, served
     content = json.dumps(alice.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})).encode()
     unusual = {**alice.headers("tools/call", "claim"), "Accept": "text/event-stream;q=1, application/json"}
     replies.append(alice.send(content, unusual))
-    with db.write() as conn:
+    with db.transaction() as conn:
         tokens.revoke_all(conn, revoked.ctx.participation_id)
         owners.suspend(conn, suspended.ctx.owner_id, reason="unpaid", actor="test")
     replies += [gone.call("whoami"), late.call("whoami")]
@@ -68,8 +68,8 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: Process, served
         wire.close()
 
     def rose(name: str, *labels: str) -> dict[tuple[str, ...], float]:
-        old = before.by(name, *labels)
-        found = {key: value - old.get(key, 0) for key, value in after.by(name, *labels).items()}
+        old = before.group_by(name, *labels)
+        found = {key: value - old.get(key, 0) for key, value in after.group_by(name, *labels).items()}
         return {key: value for key, value in found.items() if value}
 
     assert rose("llm_bus_tool_calls_total", "tool", "outcome") == {
@@ -93,9 +93,9 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: Process, served
     assert after.value("llm_bus_gateway_queued_calls") == 0
 
 
-def test_what_is_held_open_is_shown(metered: Process, served_db: Database) -> None:
+def test_what_is_held_open_is_shown(metered: GatewayProcess, served_db: Database) -> None:
     team = make_team(served_db)
-    alice, bob = Wire(metered.url, team.alice.token), Wire(metered.url, team.bob.token)
+    alice, bob = McpClient(metered.url, team.alice.token), McpClient(metered.url, team.bob.token)
     waiting = threading.Thread(target=lambda: alice.call("wait_for", kind="inbox", timeout_seconds=40))
     waiting.start()
     _eventually(metered, 1)
@@ -106,16 +106,23 @@ def test_what_is_held_open_is_shown(metered: Process, served_db: Database) -> No
         wire.close()
 
 
-def _eventually(process: Process, waiting: int) -> None:
+def _eventually(process: GatewayProcess, waiting: int) -> None:
     deadline = time.monotonic() + 30
     while scrape(_base(process)).value("llm_bus_gateway_waiting_calls") != waiting:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_metrics_are_for_whoever_has_the_token(metered: Process, gateways: list[Process]) -> None:
+def test_metrics_are_for_whoever_has_the_token(metered: GatewayProcess, gateways: list[GatewayProcess]) -> None:
     address = f"{_base(metered)}/metrics"
-    for sent in (None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", f"Bearer {TOKEN[:-1]}é"):
+    for sent in (
+        None,
+        "Bearer wrong",
+        f"Basic {METRICS_TOKEN}",
+        f"Bearer {METRICS_TOKEN}x",
+        "Bearer",
+        f"Bearer {METRICS_TOKEN[:-1]}é",
+    ):
         headers = {} if sent is None else {"Authorization": sent.encode()}
         answer = httpx2.get(address, headers=headers)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

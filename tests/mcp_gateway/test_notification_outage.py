@@ -13,33 +13,33 @@ import pytest
 from bus.db import Database
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
-from tests.redis_server import Queue
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.redis_server import RedisServer
 
 _PATIENCE = 30.0
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    made = Queue(tmp_path / "redis")
+def queue(tmp_path: Path) -> Iterator[RedisServer]:
+    made = RedisServer(tmp_path / "redis")
     yield made
-    made.end()
+    made.stop_if_running()
 
 
 @contextmanager
-def _pushed(database_url: str, redis_url: str) -> Iterator[tuple[list[Process], Team]]:
-    db = Database(database_url, size=2)
+def _pushed(database_url: str, redis_url: str) -> Iterator[tuple[list[GatewayProcess], Team]]:
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    with running(database_url, 2, REDIS_URL=redis_url) as processes:
+    with running_gateways(database_url, 2, REDIS_URL=redis_url) as processes:
         yield processes, team
 
 
 class Reader(threading.Thread):
     """An agent that waits for posts, acks them, and waits again; when its process is gone it goes to the next."""
 
-    def __init__(self, processes: list[Process], agent: Agent) -> None:
+    def __init__(self, processes: list[GatewayProcess], agent: Agent) -> None:
         super().__init__(daemon=True)
         self._urls = [process.url for process in processes]
         self._agent = agent
@@ -55,10 +55,10 @@ class Reader(threading.Thread):
             self.failure = error
 
     def _read(self) -> None:
-        wire = Wire(self._urls[0], self._agent.token)
+        wire = McpClient(self._urls[0], self._agent.token)
         try:
             while not self.stopping:
-                news = wire.call("wait_for", kind="inbox", timeout_seconds=3).content
+                news = wire.call("wait_for", kind="inbox", timeout_seconds=3).structured_content
                 posts = [one["post_id"] for one in news.get("posts", ())]
                 if posts:
                     wire.call("ack", post_ids=posts)
@@ -80,18 +80,18 @@ def _wait_for(reader: Reader, sent: list[int]) -> None:
     assert sorted(set(reader.got)) == sorted(sent)
 
 
-def test_without_redis_news_comes_by_polling(database_url: str, queue: Queue) -> None:
+def test_without_redis_news_comes_by_polling(database_url: str, queue: RedisServer) -> None:
     with _pushed(database_url, queue.start()) as (processes, team):
-        alice, bob = Wire(processes[0].url, team.alice.token), Wire(processes[1].url, team.bob.token)
+        alice, bob = McpClient(processes[0].url, team.alice.token), McpClient(processes[1].url, team.bob.token)
         queue.stop()
         for wire in (alice, bob):
             assert wire.call("whoami").status == 200
         for _ in range(3):
             news: list[dict[str, Any]] = []
-            waiting = threading.Thread(target=lambda news=news: news.append(bob.call("wait_for").content))
+            waiting = threading.Thread(target=lambda news=news: news.append(bob.call("wait_for").structured_content))
             waiting.start()
             time.sleep(0.5)
-            post_id = alice.call("post", body="x", to_actor="bob").content["post_id"]
+            post_id = alice.call("post", body="x", to_actor="bob").structured_content["post_id"]
             sent = time.monotonic()
             waiting.join(_PATIENCE)
             # Two seconds between polls, on a machine that may be slow; with hints lost unseen it would be fifteen.
@@ -102,14 +102,14 @@ def test_without_redis_news_comes_by_polling(database_url: str, queue: Queue) ->
         bob.close()
 
 
-def test_redis_killed_and_started_again_in_the_middle_loses_nothing(database_url: str, queue: Queue) -> None:
+def test_redis_killed_and_started_again_in_the_middle_loses_nothing(database_url: str, queue: RedisServer) -> None:
     with _pushed(database_url, queue.start()) as (processes, team):
         reader = Reader([processes[1]], team.bob)
         reader.start()
-        alice = Wire(processes[0].url, team.alice.token)
+        alice = McpClient(processes[0].url, team.alice.token)
         sent = []
         for number in range(80):
-            sent.append(alice.call("post", body=str(number), to_actor="bob").content["post_id"])
+            sent.append(alice.call("post", body=str(number), to_actor="bob").structured_content["post_id"])
             if number == 20:
                 queue.kill()
             if number == 55:
@@ -121,11 +121,13 @@ def test_redis_killed_and_started_again_in_the_middle_loses_nothing(database_url
         taken = []
         for _ in range(5):
             news: list[Any] = []
-            bob = Wire(processes[1].url, team.bob.token)
-            waiting = threading.Thread(target=lambda news=news, bob=bob: news.append(bob.call("wait_for").content))
+            bob = McpClient(processes[1].url, team.bob.token)
+            waiting = threading.Thread(
+                target=lambda news=news, bob=bob: news.append(bob.call("wait_for").structured_content)
+            )
             waiting.start()
             time.sleep(0.3)
-            post_id = alice.call("post", body="x", to_actor="bob").content["post_id"]
+            post_id = alice.call("post", body="x", to_actor="bob").structured_content["post_id"]
             sent_at = time.monotonic()
             waiting.join(_PATIENCE)
             taken.append(time.monotonic() - sent_at)
@@ -135,14 +137,14 @@ def test_redis_killed_and_started_again_in_the_middle_loses_nothing(database_url
         alice.close()
 
 
-def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_url: str, queue: Queue) -> None:
+def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_url: str, queue: RedisServer) -> None:
     with _pushed(database_url, queue.start()) as (processes, team):
         reader = Reader(processes[::-1], team.bob)
         reader.start()
-        alice = Wire(processes[0].url, team.alice.token)
+        alice = McpClient(processes[0].url, team.alice.token)
         sent = []
         for number in range(60):
-            sent.append(alice.call("post", body=str(number), to_actor="bob").content["post_id"])
+            sent.append(alice.call("post", body=str(number), to_actor="bob").structured_content["post_id"])
             if number == 30:
                 processes[1].popen.kill()
             time.sleep(0.03)
@@ -150,7 +152,7 @@ def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_u
         acks = []
         before = None
         while True:
-            page = alice.call("query_events", type="ack", limit=1000, before=before).content
+            page = alice.call("query_events", type="ack", limit=1000, before=before).structured_content
             acks += [one["payload"]["post_id"] for one in page["events"]]
             before = page["next_before"]
             if before is None:
@@ -159,13 +161,13 @@ def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_u
         alice.close()
 
 
-def test_processes_count_the_calls_of_a_token_together(database_url: str, queue: Queue) -> None:
+def test_processes_count_the_calls_of_a_token_together(database_url: str, queue: RedisServer) -> None:
     """120 a minute is 2 a second, with a burst of 20 in each process; then both together admit 2 a second."""
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    with running(database_url, 2, REDIS_URL=queue.start(), RATE_PER_MINUTE="120") as processes:
-        wires = [Wire(process.url, team.alice.token) for process in processes]
+    with running_gateways(database_url, 2, REDIS_URL=queue.start(), RATE_PER_MINUTE="120") as processes:
+        wires = [McpClient(process.url, team.alice.token) for process in processes]
         started = time.monotonic()
         admitted, late = 0, 0
         while (passed := time.monotonic() - started) < 14:

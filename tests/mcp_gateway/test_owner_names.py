@@ -7,50 +7,50 @@ from bus.ctx import Ctx
 from bus.db import Database
 from bus.tenancy import humans
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.mcp_client import Wire
+from tests.mcp_gateway.mcp_client import McpClient
 
 
 def _owner(db: Database, team: Team) -> Ctx:
-    with db.write() as conn:
-        return humans.enter(conn, team.owner_id, team.project_id)
+    with db.transaction() as conn:
+        return humans.get_or_create_owner_context(conn, team.owner_id, team.project_id)
 
 
 def test_the_name_of_the_owner_round_trips_through_every_tool(
-    served_db: Database, team: Team, connect: Callable[..., Wire]
+    served_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
     ctx = _owner(served_db, team)
-    with served_db.write() as conn:
+    with served_db.transaction() as conn:
         asked = posts.create(conn, ctx, "how far are you?", to_actor="bob")
     bob = connect(team.bob)
-    (seen,) = bob.call("read_posts", to_me=True).content["posts"]
+    (seen,) = bob.call("read_posts", to_me=True).structured_content["posts"]
     handle = team.bob.handle
     assert seen["from"] == handle
-    answer = bob.call("post", body="done", to_actor=seen["from"], reply_to=asked.post_id).content
+    answer = bob.call("post", body="done", to_actor=seen["from"], reply_to=asked.post_id).structured_content
     assert answer["recipients"] == 1
-    (sent,) = bob.call("read_posts", reply_to=asked.post_id).content["posts"]
+    (sent,) = bob.call("read_posts", reply_to=asked.post_id).structured_content["posts"]
     assert sent["to_actor"] == handle
-    made = bob.call("task_create", title="approve it", owner=sent["to_actor"]).content
-    (task,) = bob.call("list_tasks", owner=handle).content["tasks"]
+    made = bob.call("task_create", title="approve it", owner=sent["to_actor"]).structured_content
+    (task,) = bob.call("list_tasks", owner=handle).structured_content["tasks"]
     assert (task["task_id"], task["owner"], made["status"]) == (made["task_id"], handle, "assigned")
-    assert bob.call("task_assign", task_id=made["task_id"], owner=handle).content["owner"] == handle
-    events = bob.call("query_events", actor=handle).content["events"]
+    assert bob.call("task_assign", task_id=made["task_id"], owner=handle).structured_content["owner"] == handle
+    events = bob.call("query_events", actor=handle).structured_content["events"]
     assert [(event["type"], event["actor"]) for event in events] == [("post", handle)]
-    listed = {one["actor"]: one for one in bob.call("list_participants").content["participants"]}
+    listed = {one["actor"]: one for one in bob.call("list_participants").structured_content["participants"]}
     assert listed[handle]["name"] == handle
     assert listed[handle]["token_active"] is True
     # And in the other era, through the other process.
     other = connect(team.bob, modern=False, process=1)
-    assert other.call("post", body="again", to_actor=listed[handle]["name"]).content["recipients"] == 1
+    assert other.call("post", body="again", to_actor=listed[handle]["name"]).structured_content["recipients"] == 1
 
 
 def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_is(
-    served_db: Database, team: Team, connect: Callable[..., Wire]
+    served_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
     bob = connect(team.bob)
     handle = team.bob.handle
     assert bob.call("post", body="hello", to_actor=handle).error["code"] == "unknown_recipient"
     _owner(served_db, team)
-    assert bob.call("post", body="hello", to_actor=handle).content["recipients"] == 1
+    assert bob.call("post", body="hello", to_actor=handle).structured_content["recipients"] == 1
     error = bob.call("post", body="hello", to_actor=f"{handle}x").error
     assert handle in error["near"]
     # Another handle is nobody here, also where an owner has it.
@@ -58,7 +58,7 @@ def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_
 
 
 def test_no_admin_of_a_project_gets_hold_of_the_owner(
-    served_db: Database, team: Team, connect: Callable[..., Wire]
+    served_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
     _owner(served_db, team)
     alice = connect(team.alice)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from bus.coordination import presence
 from bus.db import Database
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import running
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import running_gateways
 
 
 def _wait_for(check: Callable[[], bool], seconds: float) -> bool:
@@ -20,50 +20,52 @@ def _wait_for(check: Callable[[], bool], seconds: float) -> bool:
 
 
 def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last_use(
-    connect: Callable[..., Wire], team: Team, served_db: Database
+    connect: Callable[..., McpClient], team: Team, served_db: Database
 ) -> None:
     bob = connect(team.bob, process=1)
     bob.call("latest_claims")
     alice = connect(team.alice)
 
     def seen() -> bool:
-        return team.bob.actor in {one["actor"] for one in alice.call("who_is_active").content["active"]}
+        return team.bob.actor in {one["actor"] for one in alice.call("who_is_active").structured_content["active"]}
 
     def used() -> bool:
-        with served_db.call() as conn:
+        with served_db.connection() as conn:
             sql = "SELECT last_used_at IS NOT NULL FROM token WHERE id = %s"
-            return bool(conn.one(sql, (team.bob.ctx.token_id,))[0])
+            return bool(conn.fetch_one(sql, (team.bob.ctx.token_id,))[0])
 
     # Two seconds, on a machine that may be slow; the token's use is written right after.
     assert _wait_for(seen, 15)
     assert _wait_for(used, 15)
-    (active,) = [one for one in alice.call("who_is_active").content["active"] if one["actor"] == team.bob.actor]
+    (active,) = [
+        one for one in alice.call("who_is_active").structured_content["active"] if one["actor"] == team.bob.actor
+    ]
     assert (active["lane"], active["status"]) == ("web", "")
 
 
 def test_a_refused_call_is_presence_too_but_a_denied_one_is_not(
-    connect: Callable[..., Wire], team: Team, served_db: Database
+    connect: Callable[..., McpClient], team: Team, served_db: Database
 ) -> None:
     connect(team.bob).call("claim", sequence="NO")
     stranger = connect(None)
     assert stranger.call("whoami").status == 401
 
     def rows() -> int:
-        with served_db.call() as conn:
-            return int(conn.one("SELECT count(*) FROM presence WHERE project_id = %s", (team.project_id,))[0])
+        with served_db.connection() as conn:
+            return int(conn.fetch_one("SELECT count(*) FROM presence WHERE project_id = %s", (team.project_id,))[0])
 
     assert _wait_for(lambda: rows() == 1, 15)
 
 
 def test_what_was_seen_is_written_at_drain(database_url: str) -> None:
-    db = Database(database_url, size=1)
+    db = Database(database_url, pool_size=1)
     team = make_team(db)
-    with running(database_url) as (process,):
-        wire = Wire(process.url, team.bob.token)
+    with running_gateways(database_url) as (process,):
+        wire = McpClient(process.url, team.bob.token)
         wire.call("whoami")
         wire.close()
         process.stop()
-    with db.call() as conn:
+    with db.connection() as conn:
         active = presence.list_active(conn, team.alice.ctx).active
     db.close()
     assert [one.actor for one in active] == [team.bob.actor]

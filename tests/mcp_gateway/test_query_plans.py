@@ -80,12 +80,12 @@ class Plans:
                 self._nodes = []
                 definition = all_tools()[tool]
                 answer = definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
-                if isinstance(answer, long_poll.Wait):
+                if isinstance(answer, long_poll.WaitRequest):
                     # The gateway asks about all who wait, and lets those look who may have news.
-                    assert long_poll.due(self.conn, [answer] * 50) == [answer] * 50
-                    assert long_poll.look(self.conn, answer) is not None
-                    long_poll.keep(self.conn, [answer])
-                    long_poll.end(self.conn, [answer])
+                    assert long_poll.find_ready(self.conn, [answer] * 50) == [answer] * 50
+                    assert long_poll.poll(self.conn, answer) is not None
+                    long_poll.renew(self.conn, [answer])
+                    long_poll.end_waits(self.conn, [answer])
         return self._nodes
 
 
@@ -100,21 +100,21 @@ class Place:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     with servers.cloned_database() as url:
-        db = Database(url, size=2)
+        db = Database(url, pool_size=2)
         # Another project of the same size: what belongs to a project has to be found among others.
         team, other = make_teams(db, 2, 5)
         for one in (other, team):
             synthetic_history.write(db, one, _EVENTS)
-        with db.write() as conn:
+        with db.transaction() as conn:
             _fill_small_tables(conn, team)
-        with db.call() as conn:
+        with db.connection() as conn:
             conn.raw.execute("ANALYZE")
-            waiting = conn.one(
+            waiting = conn.fetch_one(
                 "SELECT max(post_id) FROM delivery"
                 " WHERE project_id = %s AND participation_id = %s AND acked_at IS NULL",
                 (team.project_id, team.agents[0].ctx.participation_id),
             )[0]
-            surface = conn.one("SELECT max(surface) FROM lease WHERE project_id = %s", (team.project_id,))[0]
+            surface = conn.fetch_one("SELECT max(surface) FROM lease WHERE project_id = %s", (team.project_id,))[0]
             yield Place(Plans(conn), team, waiting, surface)
         db.close()
 

@@ -19,39 +19,48 @@ import pytest
 from bus.config.settings import Settings
 from bus.db import Database
 from mcp_gateway.app import Gateway
-from mcp_gateway.raw_http_server import Heads
+from mcp_gateway.raw_http_server import RequestHeadParser
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import MODERN
-from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.raw_http import body_of, head_of, line_to, odd, usual_call
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.raw_http import (
+    build_body,
+    build_head,
+    build_tool_call,
+    build_unusual_requests,
+    open_raw_connection,
+)
 
 _PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
-def both(shared_database_url: str) -> Iterator[tuple[Process, Process]]:
+def both(shared_database_url: str) -> Iterator[tuple[GatewayProcess, GatewayProcess]]:
     """A gateway that answers plain requests itself, and one that leaves everything to hypercorn and the SDK."""
-    with running(shared_database_url) as (fast,), running(shared_database_url, GATEWAY_FAST_PATH="0") as (slow,):
+    with (
+        running_gateways(shared_database_url) as (fast,),
+        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (slow,),
+    ):
         yield fast, slow
 
 
-_NAMES = sorted(odd("lbus_", MODERN))
+_NAMES = sorted(build_unusual_requests("lbus_", MODERN))
 
 
 @pytest.mark.parametrize("era", [MODERN, "2025-06-18", None])
 @pytest.mark.parametrize("name", _NAMES)
 def test_what_is_odd_on_the_wire_is_answered_alike(
-    both: tuple[Process, Process], team: Team, name: str, era: str | None
+    both: tuple[GatewayProcess, GatewayProcess], team: Team, name: str, era: str | None
 ) -> None:
     token = team.alice.token
-    pieces, answers = odd(token, era)[name]
+    pieces, answers = build_unusual_requests(token, era)[name]
     seen = []
     for process in both:
-        with line_to(process) as line:
+        with open_raw_connection(process) as line:
             # The gateway has met the token, so that the first request is as plain as it can be.
-            assert line.ask(usual_call(token))[0][0] == 200
+            assert line.exchange(build_tool_call(token))[0][0] == 200
             try:
-                answered = line.ask(*pieces, answers=answers)
+                answered = line.exchange(*pieces, response_count=answers)
             except (ConnectionError, h11.RemoteProtocolError):
                 answered = ["no HTTP"]
             seen.append((answered, line.is_open(token)))
@@ -63,39 +72,39 @@ def test_what_is_odd_on_the_wire_is_answered_alike(
 
 
 @pytest.mark.parametrize("era", [MODERN, "2025-06-18"])
-def test_every_cut_of_a_request_gives_its_answer(gateways: list[Process], team: Team, era: str) -> None:
-    whole = usual_call(team.alice.token, era, "whoami")
-    with line_to(gateways[0]) as line:
-        (expected,) = line.ask(whole)
+def test_every_cut_of_a_request_gives_its_answer(gateways: list[GatewayProcess], team: Team, era: str) -> None:
+    whole = build_tool_call(team.alice.token, era, "whoami")
+    with open_raw_connection(gateways[0]) as line:
+        (expected,) = line.exchange(whole)
         for cut in range(1, len(whole), 13):
-            assert line.ask(whole[:cut], whole[cut:]) == [expected], cut
+            assert line.exchange(whole[:cut], whole[cut:]) == [expected], cut
 
 
-def test_a_slow_body_is_waited_for(gateways: list[Process], team: Team) -> None:
-    body = body_of()
-    with line_to(gateways[0]) as line:
-        line.ask(usual_call(team.alice.token))
-        line.socket.sendall(head_of(team.alice.token, len(body)) + body[:10])
+def test_a_slow_body_is_waited_for(gateways: list[GatewayProcess], team: Team) -> None:
+    body = build_body()
+    with open_raw_connection(gateways[0]) as line:
+        line.exchange(build_tool_call(team.alice.token))
+        line.socket.sendall(build_head(team.alice.token, len(body)) + body[:10])
         time.sleep(1.5)
-        assert line.ask(body[10:])[0][0] == 200
+        assert line.exchange(body[10:])[0][0] == 200
         assert line.is_open(team.alice.token)
 
 
-def test_a_client_that_goes_away_in_the_middle_takes_nobody_along(gateways: list[Process], team: Team) -> None:
-    body = body_of(tool="claim", sequence="gone")
-    whole = head_of(team.alice.token, len(body), tool="claim") + body
+def test_a_client_that_goes_away_in_the_middle_takes_nobody_along(gateways: list[GatewayProcess], team: Team) -> None:
+    body = build_body(tool="claim", sequence="gone")
+    whole = build_head(team.alice.token, len(body), tool="claim") + body
     for cut in (10, len(whole) - len(body), len(whole) - 1, len(whole)):
-        with line_to(gateways[0]) as line:
+        with open_raw_connection(gateways[0]) as line:
             line.socket.sendall(whole[:cut])
-    with line_to(gateways[0]) as line:
+    with open_raw_connection(gateways[0]) as line:
         line.socket.sendall(whole[:-1])
         line.socket.shutdown(socket.SHUT_WR)
         # The half of a claim is no claim.
-        assert line.ask()[0][0] == 413
+        assert line.exchange()[0][0] == 413
     deadline = time.monotonic() + _PATIENCE
-    with line_to(gateways[0]) as line:
+    with open_raw_connection(gateways[0]) as line:
         while time.monotonic() < deadline:
-            (answer,) = line.ask(usual_call(team.alice.token, tool="claim", sequence="gone"))
+            (answer,) = line.exchange(build_tool_call(team.alice.token, tool="claim", sequence="gone"))
             number = json.loads(answer[2])["result"]["structuredContent"]["number"]
             if number == 3:
                 break
@@ -105,10 +114,10 @@ def test_a_client_that_goes_away_in_the_middle_takes_nobody_along(gateways: list
 
 def test_the_heads_that_clients_send_are_plain() -> None:
     """Else the tests above would compare hypercorn with itself."""
-    from bus.rules.token_format import mint
+    from bus.rules.token_format import generate_token
 
-    heads = Heads(Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})))
-    token = mint()
+    heads = RequestHeadParser(Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})))
+    token = generate_token()
     extras = {
         "httpx": ("User-Agent: python-httpx2/2.9", "Accept-Encoding: gzip, deflate, br", "Connection: keep-alive"),
         "undici": ("user-agent: node", "accept-language: *", "sec-fetch-mode: cors", "accept-encoding: gzip, deflate"),
@@ -117,22 +126,22 @@ def test_the_heads_that_clients_send_are_plain() -> None:
     }
     for era in (MODERN, "2025-11-25", None):
         for lines in extras.values():
-            head = head_of(token, 300, era, *lines)
-            found = heads.read(head)
+            head = build_head(token, 300, era, *lines)
+            found = heads.parse(head)
             assert found is not None, head
             assert found[0] == 300
-            again = heads.read(head)
+            again = heads.parse(head)
             assert again is not None
             # The same but for the id, which is new unless the request brought one; and that makes no head another.
             assert again[:2] == found[:2]
             assert (again[2] == found[2] == "7f-3") is ("X-Request-Id: 7f-3" in lines)
     for head in (
-        head_of(token, 300, MODERN, "Connection: close"),
-        head_of(token, 0),
-        head_of("lbus_x", 300),
+        build_head(token, 300, MODERN, "Connection: close"),
+        build_head(token, 0),
+        build_head("lbus_x", 300),
         b"\r\n\r\n",
     ):
-        assert heads.read(head) is None
+        assert heads.parse(head) is None
 
 
 _SHORT = """
@@ -150,7 +159,7 @@ main.main()
 
 
 @pytest.fixture(scope="module")
-def hasty(shared_database_url: str) -> Iterator[Process]:
+def hasty(shared_database_url: str) -> Iterator[GatewayProcess]:
     """A gateway that closes connections which were idle for 1.5 seconds."""
 
     def start(_module: str, *, env: dict[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
@@ -158,7 +167,7 @@ def hasty(shared_database_url: str) -> Iterator[Process]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("tests.mcp_gateway.processes.forked.start", start)
-        context = running(shared_database_url)
+        context = running_gateways(shared_database_url)
         (process,) = context.__enter__()
     yield process
     context.__exit__(None, None, None)
@@ -166,27 +175,27 @@ def hasty(shared_database_url: str) -> Iterator[Process]:
 
 @pytest.mark.parametrize("path", [b" /mcp ", b" /mcp/ "])
 def test_a_connection_is_closed_when_it_was_idle_and_not_while_it_is_used(
-    hasty: Process, team: Team, path: bytes
+    hasty: GatewayProcess, team: Team, path: bytes
 ) -> None:
     """Whoever answers: the second path is hypercorn's."""
-    with line_to(hasty) as line:
+    with open_raw_connection(hasty) as line:
         for _ in range(8):
-            assert line.ask(usual_call(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
+            assert line.exchange(build_tool_call(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
             time.sleep(0.5)
         line.socket.settimeout(_PATIENCE)
         assert line.socket.recv(1) == b""
 
 
 def test_calls_that_take_longer_than_idling_may_are_all_answered(
-    hasty: Process, team: Team, served_db: Database
+    hasty: GatewayProcess, team: Team, served_db: Database
 ) -> None:
-    with line_to(hasty) as line:
-        assert line.ask(usual_call(team.alice.token))[0][0] == 200
-        with served_db.write() as conn:
-            conn.one("SELECT bus_lock_clock(%s)", (team.project_id,))
-            line.socket.sendall(usual_call(team.alice.token, tool="claim", sequence="adr") * 3)
+    with open_raw_connection(hasty) as line:
+        assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+        with served_db.transaction() as conn:
+            conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+            line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
             time.sleep(2)
-        answers = line.ask(answers=3)
+        answers = line.exchange(response_count=3)
         assert [json.loads(one[2])["result"]["structuredContent"]["number"] for one in answers] == [1, 2, 3]
         assert line.is_open(team.alice.token)
 
@@ -194,27 +203,27 @@ def test_calls_that_take_longer_than_idling_may_are_all_answered(
 def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: str) -> None:
     from tests.mcp_gateway.conftest import make_team
 
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     try:
-        with running(database_url) as (process,):
-            with line_to(process) as line:
-                assert line.ask(usual_call(team.alice.token))[0][0] == 200
-                with db.write() as conn:
-                    conn.one("SELECT bus_lock_clock(%s)", (team.project_id,))
-                    line.socket.sendall(usual_call(team.alice.token, tool="claim", sequence="adr"))
+        with running_gateways(database_url) as (process,):
+            with open_raw_connection(process) as line:
+                assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+                with db.transaction() as conn:
+                    conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+                    line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr"))
                     _wait_until_locked(db)
                     # Zero seconds to linger: closing sends a reset.
                     line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     line.socket.close()
                     time.sleep(0.2)
-            with line_to(process) as line:
+            with open_raw_connection(process) as line:
                 assert line.is_open(team.alice.token)
             # The server lets go of what its client has closed.
             descriptors = Path(f"/proc/{process.popen.pid}/fd")
             lines = [socket.create_connection(("127.0.0.1", urlsplit(process.url).port), _PATIENCE) for _ in range(30)]
             for opened in lines:
-                opened.sendall(usual_call(team.alice.token))
+                opened.sendall(build_tool_call(team.alice.token))
                 assert opened.recv(10)
                 opened.close()
             time.sleep(1)
@@ -229,37 +238,37 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: s
 def test_a_body_on_its_way_at_the_end_is_waited_for(database_url: str) -> None:
     from tests.mcp_gateway.conftest import make_team
 
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    whole = usual_call(team.alice.token)
-    with running(database_url) as (process,), line_to(process) as line:
-        assert line.ask(whole)[0][0] == 200
+    whole = build_tool_call(team.alice.token)
+    with running_gateways(database_url) as (process,), open_raw_connection(process) as line:
+        assert line.exchange(whole)[0][0] == 200
         line.socket.sendall(whole[:-20])
         time.sleep(0.3)
         process.popen.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        assert line.ask(whole[-20:])[0][0] == 200
+        assert line.exchange(whole[-20:])[0][0] == 200
         assert process.popen.wait(_PATIENCE) == 0
 
 
 def test_strangers_leave_nothing_behind() -> None:
     """What is remembered of requests is bounded by those who may call, not by who asks."""
     from bus.ctx import Ctx
-    from bus.rules.token_format import fingerprint, mint
+    from bus.rules.token_format import fingerprint, generate_token
 
     gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
-    heads = Heads(gateway)
-    assert all(heads.read(head_of(mint(), length)) is not None for length in range(1, 50))
-    assert not heads._known
-    token = mint()
-    gateway.service.callers._known[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
-    assert heads.read(head_of(token, 10)) is not None
-    assert len(heads._known) == 1
+    heads = RequestHeadParser(gateway)
+    assert all(heads.parse(build_head(generate_token(), length)) is not None for length in range(1, 50))
+    assert not heads._cache
+    token = generate_token()
+    gateway.service.caller_cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
+    assert heads.parse(build_head(token, 10)) is not None
+    assert len(heads._cache) == 1
     # A tool that there is not, at length, and a head that no agent sends.
-    assert heads.read(head_of(token, 10, tool="x" * 2000)) is None
-    assert heads.read(head_of(token, 10, MODERN, f"X-Long: {'x' * 5000}")) is None
-    assert gateway._fast is not None
+    assert heads.parse(build_head(token, 10, tool="x" * 2000)) is None
+    assert heads.parse(build_head(token, 10, MODERN, f"X-Long: {'x' * 5000}")) is None
+    assert gateway._direct_codec is not None
     for padding in (100, 3000):
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -268,25 +277,29 @@ def test_strangers_leave_nothing_behind() -> None:
         }
         params = {"name": "whoami", "arguments": {}, "_meta": meta}
         body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
-        assert gateway._fast.recognise(heads.read(head_of(token, len(body)))[1].spoken, body) is not None
-    assert len(gateway._fast._envelopes) == 1
+        assert gateway._direct_codec.parse_call(heads.parse(build_head(token, len(body)))[1].protocol, body) is not None
+    assert len(gateway._direct_codec._valid_envelopes) == 1
 
 
 def test_what_is_under_way_at_the_end_is_answered(database_url: str) -> None:
     """A plain call that waits for a lock while the process is told to stop gets its answer first."""
     from tests.mcp_gateway.conftest import make_team
 
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     answers: list[Any] = []
     try:
-        with running(database_url) as (process,), line_to(process) as line, line_to(process) as idle:
-            assert line.ask(usual_call(team.alice.token))[0][0] == 200
-            assert idle.ask(usual_call(team.alice.token))[0][0] == 200
-            with db.write() as conn:
-                conn.one("SELECT bus_lock_clock(%s)", (team.project_id,))
-                whole = usual_call(team.alice.token, tool="claim", sequence="adr")
-                asking = threading.Thread(target=lambda: answers.extend(line.ask(whole)))
+        with (
+            running_gateways(database_url) as (process,),
+            open_raw_connection(process) as line,
+            open_raw_connection(process) as idle,
+        ):
+            assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            assert idle.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            with db.transaction() as conn:
+                conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+                whole = build_tool_call(team.alice.token, tool="claim", sequence="adr")
+                asking = threading.Thread(target=lambda: answers.extend(line.exchange(whole)))
                 asking.start()
                 _wait_until_locked(db)
                 process.popen.send_signal(signal.SIGTERM)
@@ -305,20 +318,20 @@ def test_answers_come_in_the_order_of_their_requests(database_url: str) -> None:
     """A plain request that arrives while hypercorn still answers another one waits for its turn."""
     from tests.mcp_gateway.conftest import make_team
 
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
-    body = body_of(tool="claim", sequence="adr")
-    head = head_of(team.alice.token, -1, MODERN, "Transfer-Encoding: chunked", tool="claim")
+    body = build_body(tool="claim", sequence="adr")
+    head = build_head(team.alice.token, -1, MODERN, "Transfer-Encoding: chunked", tool="claim")
     try:
-        with running(database_url) as (process,), line_to(process) as line:
-            assert line.ask(usual_call(team.alice.token))[0][0] == 200
-            with db.write() as conn:
-                conn.one("SELECT bus_lock_clock(%s)", (team.project_id,))
+        with running_gateways(database_url) as (process,), open_raw_connection(process) as line:
+            assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            with db.transaction() as conn:
+                conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
                 line.socket.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
                 _wait_until_locked(db)
-                line.socket.sendall(usual_call(team.alice.token))
+                line.socket.sendall(build_tool_call(team.alice.token))
                 time.sleep(0.3)
-            first, second = line.ask(answers=2)
+            first, second = line.exchange(response_count=2)
         assert json.loads(first[2])["result"]["structuredContent"]["number"] == 1
         assert json.loads(second[2])["result"]["structuredContent"]["label"] == "alice"
     finally:
@@ -328,8 +341,8 @@ def test_answers_come_in_the_order_of_their_requests(database_url: str) -> None:
 def _wait_until_locked(db: Database) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        with db.call() as conn:
-            waiting = conn.one(
+        with db.connection() as conn:
+            waiting = conn.fetch_one(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )[0]
         if waiting:

@@ -14,10 +14,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bus.db import Database
 from tests import servers
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
-from tests.mcp_gateway.raw_http import line_to, usual_call
-from tests.webhook_server import Receiver, receiving
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
+from tests.webhook_server import WebhookServer, running_webhook_server
 
 _KEY = "c0ffee5ec2e7c0ffee5ec2e7c0ffee5e"
 _SAID = "call ada@example.org, the password is tr0ub4dor"
@@ -27,16 +27,16 @@ _SAID = "call ada@example.org, the password is tr0ub4dor"
 class Reported:
     """A gateway that reports to a receiver, and whose ledger takes no claims."""
 
-    process: Process
+    process: GatewayProcess
     team: Team
-    receiver: Receiver
+    receiver: WebhookServer
 
 
 @pytest.fixture(scope="module")
 def reported() -> Iterator[Reported]:
-    with servers.cloned_database() as url, receiving() as receiver, closing(Database(url)) as db:
+    with servers.cloned_database() as url, running_webhook_server() as receiver, closing(Database(url)) as db:
         team = make_team(db)
-        with db.call() as conn:
+        with db.connection() as conn:
             # The text of this error quotes the row that was refused.
             conn.raw.execute("ALTER TABLE event ADD CONSTRAINT planted CHECK (type <> 'claim')")
         env = {
@@ -44,11 +44,11 @@ def reported() -> Iterator[Reported]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
         }
-        with running(url, **env) as (process,):
+        with running_gateways(url, **env) as (process,):
             yield Reported(process, team, receiver)
 
 
-def _lines(process: Process) -> list[dict[str, object]]:
+def _lines(process: GatewayProcess) -> list[dict[str, object]]:
     return [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
 
 
@@ -57,7 +57,7 @@ def test_a_request_is_found_in_the_log_by_its_id(reported: Reported) -> None:
     process = reported.process
     seen = {}
     with httpx2.Client(timeout=30) as client:
-        wire = Wire(process.url, reported.team.alice.token, client=client)
+        wire = McpClient(process.url, reported.team.alice.token, http_client=client)
 
         def call(sent: str | None, tool: str = "whoami", **more: str) -> str:
             arguments = {"sequence": "adr", "note": _SAID} if tool == "claim" else {}
@@ -90,7 +90,7 @@ def test_a_request_is_found_in_the_log_by_its_id(reported: Reported) -> None:
         return [one for one in found if one in seen.values()]
 
     # The line is written when the answer is on its way.
-    reported.receiver.until(lambda: len(asked()) >= len(seen))
+    reported.receiver.wait_until(lambda: len(asked()) >= len(seen))
     assert asked() == list(seen.values())
     lines = _lines(process)
     failures = [line for line in lines if line.get("exception") and line["request_id"] in seen.values()]
@@ -100,16 +100,16 @@ def test_a_request_is_found_in_the_log_by_its_id(reported: Reported) -> None:
 
 def test_what_is_reported_outside_holds_nothing_that_was_said(reported: Reported) -> None:
     receiver, team = reported.receiver, reported.team
-    wire = Wire(reported.process.url, team.alice.token)
+    wire = McpClient(reported.process.url, team.alice.token)
     before = len(receiver.bodies("/api/7/envelope/"))
     for one in ("post", "claim"):
         arguments = {"body": _SAID, "to_actor": "bob"} if one == "post" else {"sequence": "adr", "note": _SAID}
         content = json.dumps(wire.body("tools/call", {"name": one, "arguments": arguments})).encode()
         wire.send(content, wire.headers("tools/call", one) | {"X-Request-Id": f"outside-{one}"})
     wire.close()
-    receiver.until(lambda: len(receiver.bodies("/api/7/envelope/")) > before)
-    receiver.until(lambda: "outside-claim" in {span["request_id"] for span in _spans(receiver)})
-    whole = b"\n".join(head.encode() + body for head, body in receiver.got)
+    receiver.wait_until(lambda: len(receiver.bodies("/api/7/envelope/")) > before)
+    receiver.wait_until(lambda: "outside-claim" in {span["request_id"] for span in _spans(receiver)})
+    whole = b"\n".join(head.encode() + body for head, body in receiver.requests)
     for secret in (_SAID, "ada@example.org", "tr0ub4dor", team.alice.token, "lbus_", "Failing row", "postgresql://"):
         assert secret.encode() not in whole, secret
     # What is of use is there: what kind of failure, where in our code, and under which id it is in the log.
@@ -130,7 +130,7 @@ def _event(envelope: bytes) -> dict[str, object]:
     return json.loads(event)
 
 
-def _spans(receiver: Receiver) -> list[dict[str, str]]:
+def _spans(receiver: WebhookServer) -> list[dict[str, str]]:
     found = []
     for body in receiver.bodies("/v1/traces"):
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -145,10 +145,10 @@ def _spans(receiver: Receiver) -> list[dict[str, str]]:
     return found
 
 
-def test_a_call_that_waits_says_which_request_it_answers(gateways: list[Process], team: Team) -> None:
-    call = usual_call(team.alice.token, tool="wait_for", kind="inbox", timeout_seconds=1)
+def test_a_call_that_waits_says_which_request_it_answers(gateways: list[GatewayProcess], team: Team) -> None:
+    call = build_tool_call(team.alice.token, tool="wait_for", kind="inbox", timeout_seconds=1)
     call = call.replace(b"Host: localhost\r\n", b"Host: localhost\r\nX-Request-ID: early-1\r\n")
-    with line_to(gateways[0]) as line:
+    with open_raw_connection(gateways[0]) as line:
         line.socket.sendall(call)
         answer = b""
         while b"\r\n\r\n" not in answer:

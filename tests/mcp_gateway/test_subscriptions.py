@@ -16,24 +16,24 @@ from bus.db import Database
 from tests import servers
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
 _PATIENCE = 20.0
 _ALL = ["bus://inbox", "bus://ledger", "bus://leases", "bus://tasks", "bus://presence"]
 
 
 @pytest.fixture(scope="module")
-def pushed(shared_database_url: str) -> Iterator[list[Process]]:
+def pushed(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
     """Two gateways with Redis between them."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     url = servers.redis_url(int(worker.removeprefix("gw")))
-    with running(shared_database_url, 2, REDIS_URL=url, STREAMS_PER_TOKEN="2") as processes:
+    with running_gateways(shared_database_url, 2, REDIS_URL=url, STREAMS_PER_TOKEN="2") as processes:
         yield processes
 
 
 @asynccontextmanager
-async def _watching(process: Process, agent: Agent, **wanted: Any) -> AsyncIterator[Any]:
+async def _watching(process: GatewayProcess, agent: Agent, **wanted: Any) -> AsyncIterator[Any]:
     headers = {"Authorization": f"Bearer {agent.token}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http,
@@ -57,10 +57,10 @@ async def _nothing(subscription: Any, seconds: float = 1.5) -> bool:
     return False
 
 
-def _do(process: Process, agent: Agent, tool: str, **arguments: Any) -> dict[str, Any]:
-    wire = Wire(process.url, agent.token)
+def _do(process: GatewayProcess, agent: Agent, tool: str, **arguments: Any) -> dict[str, Any]:
+    wire = McpClient(process.url, agent.token)
     try:
-        return wire.call(tool, **arguments).content
+        return wire.call(tool, **arguments).structured_content
     finally:
         wire.close()
 
@@ -77,7 +77,7 @@ def _do(process: Process, agent: Agent, tool: str, **arguments: Any) -> dict[str
     ],
 )
 def test_who_watches_hears_of_it_from_another_process(
-    pushed: list[Process], team: Team, tool: str, arguments: dict[str, Any], told: set[str]
+    pushed: list[GatewayProcess], team: Team, tool: str, arguments: dict[str, Any], told: set[str]
 ) -> None:
     async def play() -> None:
         async with _watching(pushed[1], team.bob, resource_subscriptions=_ALL) as subscription:
@@ -89,7 +89,7 @@ def test_who_watches_hears_of_it_from_another_process(
     asyncio.run(play())
 
 
-def test_only_what_was_asked_for_is_told(pushed: list[Process], team: Team) -> None:
+def test_only_what_was_asked_for_is_told(pushed: list[GatewayProcess], team: Team) -> None:
     async def play() -> None:
         async with _watching(pushed[1], team.bob, resource_subscriptions=["bus://tasks"]) as subscription:
             await asyncio.to_thread(_do, pushed[0], team.alice, "claim", sequence="adr")
@@ -100,7 +100,7 @@ def test_only_what_was_asked_for_is_told(pushed: list[Process], team: Team) -> N
     asyncio.run(play())
 
 
-def test_another_project_is_not_heard_of(pushed: list[Process], team: Team, served_db: Database) -> None:
+def test_another_project_is_not_heard_of(pushed: list[GatewayProcess], team: Team, served_db: Database) -> None:
     other = make_team(served_db)
 
     async def play() -> None:
@@ -117,7 +117,7 @@ def test_another_project_is_not_heard_of(pushed: list[Process], team: Team, serv
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_the_stream_of_a_revoked_token_ends(pushed: list[Process], team: Team, process: int) -> None:
+def test_the_stream_of_a_revoked_token_ends(pushed: list[GatewayProcess], team: Team, process: int) -> None:
     async def play() -> None:
         async with _watching(pushed[process], team.bob, resource_subscriptions=_ALL) as subscription:
             await asyncio.to_thread(_do, pushed[0], team.alice, "admin_revoke", participant_name="bob")
@@ -129,12 +129,14 @@ def test_the_stream_of_a_revoked_token_ends(pushed: list[Process], team: Team, p
     asyncio.run(play())
 
 
-def test_who_becomes_project_admin_is_told_of_its_tools(pushed: list[Process], team: Team, served_db: Database) -> None:
+def test_who_becomes_project_admin_is_told_of_its_tools(
+    pushed: list[GatewayProcess], team: Team, served_db: Database
+) -> None:
     from bus.tenancy import participations
 
     async def play() -> None:
         async with _watching(pushed[1], team.bob, tools_list_changed=True) as subscription:
-            with served_db.write() as conn:
+            with served_db.transaction() as conn:
                 participations.set_admin(conn, team.project_id, "bob", True)
             # That came from outside of the gateways; any hint of the project lets them look.
             await asyncio.to_thread(_do, pushed[0], team.alice, "claim", sequence="adr")
@@ -143,7 +145,7 @@ def test_who_becomes_project_admin_is_told_of_its_tools(pushed: list[Process], t
     asyncio.run(play())
 
 
-def test_a_token_holds_only_so_many_streams(pushed: list[Process], team: Team) -> None:
+def test_a_token_holds_only_so_many_streams(pushed: list[GatewayProcess], team: Team) -> None:
     async def play() -> None:
         async with (
             _watching(pushed[0], team.bob, resource_subscriptions=_ALL),
@@ -162,18 +164,18 @@ def test_a_token_holds_only_so_many_streams(pushed: list[Process], team: Team) -
 
 
 def test_a_stopping_process_ends_its_streams(database_url: str) -> None:
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
 
-    async def play(process: Process) -> None:
+    async def play(process: GatewayProcess) -> None:
         async with _watching(process, team.bob, resource_subscriptions=_ALL) as subscription:
             stopping = asyncio.to_thread(process.stop)
             async with asyncio.timeout(_PATIENCE):
                 rest, _ = await asyncio.gather(_all(subscription), stopping)
             assert rest == []
 
-    with running(database_url) as (process,):
+    with running_gateways(database_url) as (process,):
         asyncio.run(play(process))
 
 

@@ -8,7 +8,7 @@ import jsonschema
 from bus.agent_guide import INSTRUCTIONS
 from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.mcp_client import Wire
+from tests.mcp_gateway.mcp_client import McpClient
 
 EVERYONE = [
     "whoami",
@@ -44,7 +44,7 @@ def _size(reply_result: dict[str, object]) -> int:
     return len(json.dumps({"tools": reply_result["tools"]}, separators=(",", ":"), ensure_ascii=False).encode())
 
 
-def test_project_admins_see_the_admin_tools_and_others_do_not(connect: Callable[..., Wire], team: Team) -> None:
+def test_project_admins_see_the_admin_tools_and_others_do_not(connect: Callable[..., McpClient], team: Team) -> None:
     for modern in (True, False):
         admin = connect(team.alice, modern=modern).request("tools/list").result
         other = connect(team.bob, modern=modern).request("tools/list").result
@@ -52,14 +52,14 @@ def test_project_admins_see_the_admin_tools_and_others_do_not(connect: Callable[
         assert [tool["name"] for tool in other["tools"]] == EVERYONE
 
 
-def test_the_list_stays_small(connect: Callable[..., Wire], team: Team) -> None:
+def test_the_list_stays_small(connect: Callable[..., McpClient], team: Team) -> None:
     assert _size(connect(team.alice).request("tools/list").result) < 16 * 1024
     assert _size(connect(team.bob).request("tools/list").result) < 12 * 1024
     assert len(INSTRUCTIONS.encode()) < 2 * 1024
 
 
 def test_each_tool_is_described_in_one_or_two_sentences_with_a_valid_schema(
-    connect: Callable[..., Wire], team: Team
+    connect: Callable[..., McpClient], team: Team
 ) -> None:
     for tool in connect(team.alice).request("tools/list").result["tools"]:
         assert 20 <= len(tool["description"]) <= 300, tool["name"]
@@ -72,7 +72,7 @@ def test_each_tool_is_described_in_one_or_two_sentences_with_a_valid_schema(
             assert "type" in schema
 
 
-def test_annotations_say_what_the_tools_do(connect: Callable[..., Wire], team: Team) -> None:
+def test_annotations_say_what_the_tools_do(connect: Callable[..., McpClient], team: Team) -> None:
     tools = {tool["name"]: tool for tool in connect(team.alice).request("tools/list").result["tools"]}
     reading = {name for name, tool in tools.items() if tool["annotations"].get("readOnlyHint")}
     assert reading == {
@@ -108,7 +108,7 @@ def test_the_event_types_of_the_tool_are_those_of_the_ledger() -> None:
     from bus.rules import task_transitions as rules
     from bus.rules.enums import EVENT_TYPES, TASK_STATUSES
     from mcp_gateway.tools.ledger import EventType
-    from mcp_gateway.tools.tasks import Status
+    from mcp_gateway.tools.tasks import TaskState
 
     assert get_args(EventType) == EVENT_TYPES
-    assert get_args(Status) == TASK_STATUSES == rules.STATUSES
+    assert get_args(TaskState) == TASK_STATUSES == rules.STATUSES

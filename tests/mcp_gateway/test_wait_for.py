@@ -12,14 +12,14 @@ from bus.coordination import posts
 from bus.db import Database
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Reply, Wire
-from tests.mcp_gateway.processes import Process, running
+from tests.mcp_gateway.mcp_client import McpClient, McpResponse
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
 _PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
-def pushed(shared_database_url: str) -> Iterator[list[Process]]:
+def pushed(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
     """Two gateways with Redis between them."""
     import os
 
@@ -27,14 +27,14 @@ def pushed(shared_database_url: str) -> Iterator[list[Process]]:
 
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     url = servers.redis_url(int(worker.removeprefix("gw")))
-    with running(shared_database_url, 2, REDIS_URL=url) as processes:
+    with running_gateways(shared_database_url, 2, REDIS_URL=url) as processes:
         yield processes
 
 
 @pytest.fixture
-def wires(pushed: list[Process], team: Team) -> Iterator[tuple[Wire, Wire]]:
+def wires(pushed: list[GatewayProcess], team: Team) -> Iterator[tuple[McpClient, McpClient]]:
     """Alice in one process and Bob in the other, both known there."""
-    both = Wire(pushed[0].url, team.alice.token), Wire(pushed[1].url, team.bob.token)
+    both = McpClient(pushed[0].url, team.alice.token), McpClient(pushed[1].url, team.bob.token)
     for wire in both:
         assert wire.call("whoami").status == 200
     yield both
@@ -42,9 +42,9 @@ def wires(pushed: list[Process], team: Team) -> Iterator[tuple[Wire, Wire]]:
         wire.close()
 
 
-def _later(work: Any, *args: Any, **kwargs: Any) -> "Future[tuple[Reply, float]]":
+def _later(work: Any, *args: Any, **kwargs: Any) -> "Future[tuple[McpResponse, float]]":
     """Call in a thread; the reply and when it came."""
-    future: Future[tuple[Reply, float]] = Future()
+    future: Future[tuple[McpResponse, float]] = Future()
 
     def call() -> None:
         try:
@@ -64,55 +64,58 @@ def _settle() -> None:
 @pytest.mark.parametrize("modern", [True, False])
 @pytest.mark.parametrize("kind", ["inbox", "any"])
 def test_a_post_wakes_who_waits_in_another_process(
-    wires: tuple[Wire, Wire], team: Team, kind: str, modern: bool
+    wires: tuple[McpClient, McpClient], team: Team, kind: str, modern: bool
 ) -> None:
     alice, bob = wires
     bob.modern = modern
     waiting = _later(bob.call, "wait_for", kind=kind)
     _settle()
-    post_id = alice.call("post", body="hello", to_actor="bob").content["post_id"]
+    post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
     sent = time.monotonic()
     reply, came = waiting.result(_PATIENCE)
-    assert (reply.content["kind"], [one["post_id"] for one in reply.content["posts"]]) == ("inbox", [post_id])
+    assert (reply.structured_content["kind"], [one["post_id"] for one in reply.structured_content["posts"]]) == (
+        "inbox",
+        [post_id],
+    )
     # Far below the tick without hints (2 s) and with them (15 s): it was told.
     assert came - sent < 1.5
-    shown = bob.call("read_posts", to_me=True, unacked_only=True).content
-    assert reply.content == {"kind": "inbox", **shown}
+    shown = bob.call("read_posts", to_me=True, unacked_only=True).structured_content
+    assert reply.structured_content == {"kind": "inbox", **shown}
 
 
-def test_what_is_there_already_is_answered_at_once(wires: tuple[Wire, Wire]) -> None:
+def test_what_is_there_already_is_answered_at_once(wires: tuple[McpClient, McpClient]) -> None:
     alice, bob = wires
-    post_id = alice.call("post", body="hello", to_actor="bob").content["post_id"]
+    post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
     started = time.monotonic()
-    assert bob.call("wait_for").content["posts"][0]["post_id"] == post_id
+    assert bob.call("wait_for").structured_content["posts"][0]["post_id"] == post_id
     assert time.monotonic() - started < 5
 
 
-def test_nothing_is_a_timeout(wires: tuple[Wire, Wire]) -> None:
+def test_nothing_is_a_timeout(wires: tuple[McpClient, McpClient]) -> None:
     started = time.monotonic()
-    assert wires[0].call("wait_for", timeout_seconds=1).content == {"timed_out": True}
+    assert wires[0].call("wait_for", timeout_seconds=1).structured_content == {"timed_out": True}
     assert 0.9 < time.monotonic() - started < 8
 
 
-def test_an_ack_of_my_post_is_told_once(wires: tuple[Wire, Wire]) -> None:
+def test_an_ack_of_my_post_is_told_once(wires: tuple[McpClient, McpClient]) -> None:
     alice, bob = wires
-    first = alice.call("post", body="one", to_actor="bob").content["post_id"]
-    second = alice.call("post", body="two", to_actor="bob").content["post_id"]
+    first = alice.call("post", body="one", to_actor="bob").structured_content["post_id"]
+    second = alice.call("post", body="two", to_actor="bob").structured_content["post_id"]
     waiting = _later(alice.call, "wait_for", kind="acks")
     _settle()
     bob.call("ack", post_id=second)
-    told = waiting.result(_PATIENCE)[0].content
+    told = waiting.result(_PATIENCE)[0].structured_content
     assert (told["kind"], [(one["post_id"], one["acked"]) for one in told["posts"]]) == ("acks", [(second, True)])
     # An ack between two waits is not lost, and none is told twice; the acks of others are not ours.
     bob.call("ack", post_id=first)
-    mine = bob.call("post", body="mine", to_actor="alice").content["post_id"]
+    mine = bob.call("post", body="mine", to_actor="alice").structured_content["post_id"]
     alice.call("ack", post_id=mine)
-    assert [one["post_id"] for one in alice.call("wait_for", kind="acks").content["posts"]] == [first]
-    assert alice.call("wait_for", kind="acks", timeout_seconds=1).content == {"timed_out": True}
-    assert [one["post_id"] for one in bob.call("wait_for", kind="acks").content["posts"]] == [mine]
+    assert [one["post_id"] for one in alice.call("wait_for", kind="acks").structured_content["posts"]] == [first]
+    assert alice.call("wait_for", kind="acks", timeout_seconds=1).structured_content == {"timed_out": True}
+    assert [one["post_id"] for one in bob.call("wait_for", kind="acks").structured_content["posts"]] == [mine]
 
 
-def test_a_surface_that_becomes_free_is_told(wires: tuple[Wire, Wire]) -> None:
+def test_a_surface_that_becomes_free_is_told(wires: tuple[McpClient, McpClient]) -> None:
     alice, bob = wires
     alice.call("lease", surface="src/a.py")
     waiting = _later(bob.call, "wait_for", kind="lease", surface="src/*.py")
@@ -122,35 +125,35 @@ def test_a_surface_that_becomes_free_is_told(wires: tuple[Wire, Wire]) -> None:
     _settle()
     assert not waiting.done()
     alice.call("release", surface="src/a.py")
-    assert waiting.result(_PATIENCE)[0].content == {"kind": "lease", "leases": [], "next_before": None}
+    assert waiting.result(_PATIENCE)[0].structured_content == {"kind": "lease", "leases": [], "next_before": None}
 
 
-def test_a_lease_that_expires_is_told(wires: tuple[Wire, Wire]) -> None:
+def test_a_lease_that_expires_is_told(wires: tuple[McpClient, McpClient]) -> None:
     alice, bob = wires
     alice.call("lease", surface="src/a.py", ttl_seconds=2)
     started = time.monotonic()
-    assert bob.call("wait_for", kind="lease", surface="src/a.py").content["kind"] == "lease"
+    assert bob.call("wait_for", kind="lease", surface="src/a.py").structured_content["kind"] == "lease"
     assert 1 < time.monotonic() - started < 8
 
 
-def test_my_own_lease_keeps_nobody_from_me(wires: tuple[Wire, Wire]) -> None:
+def test_my_own_lease_keeps_nobody_from_me(wires: tuple[McpClient, McpClient]) -> None:
     alice, _ = wires
     alice.call("lease", surface="src/a.py")
-    assert alice.call("wait_for", kind="lease", surface="src/**").content["kind"] == "lease"
+    assert alice.call("wait_for", kind="lease", surface="src/**").structured_content["kind"] == "lease"
 
 
-def test_who_came_first_is_told_first(pushed: list[Process], served_db: Database) -> None:
+def test_who_came_first_is_told_first(pushed: list[GatewayProcess], served_db: Database) -> None:
     """Three wait in two processes, the holder lets go, and each who is told takes the surface in time."""
-    with served_db.write() as conn:
+    with served_db.transaction() as conn:
         project = make_project(conn)
         holder, *others = (make_agent(conn, project, name) for name in ("holder", "one", "two", "three"))
-    wire = Wire(pushed[0].url, holder.token)
+    wire = McpClient(pushed[0].url, holder.token)
     wire.call("lease", surface="src/a.py")
     told: list[int] = []
     waiting = []
-    wires = [Wire(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
+    wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
 
-    def queue(number: int) -> Reply:
+    def queue(number: int) -> McpResponse:
         reply = wires[number].call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
         told.append(number)
         wires[number].call("lease", surface="src/a.py")
@@ -169,11 +172,13 @@ def test_who_came_first_is_told_first(pushed: list[Process], served_db: Database
         one.close()
 
 
-def test_who_was_told_and_does_not_take_it_lets_the_next_one_in(pushed: list[Process], served_db: Database) -> None:
-    with served_db.write() as conn:
+def test_who_was_told_and_does_not_take_it_lets_the_next_one_in(
+    pushed: list[GatewayProcess], served_db: Database
+) -> None:
+    with served_db.transaction() as conn:
         project = make_project(conn)
         holder, one, two = (make_agent(conn, project, name) for name in ("holder", "one", "two"))
-    wires = [Wire(pushed[0].url, agent.token) for agent in (holder, one, two)]
+    wires = [McpClient(pushed[0].url, agent.token) for agent in (holder, one, two)]
     wires[0].call("lease", surface="src/a.py")
     first = _later(wires[1].call, "wait_for", kind="lease", surface="src/a.py")
     _settle()
@@ -188,55 +193,55 @@ def test_who_was_told_and_does_not_take_it_lets_the_next_one_in(pushed: list[Pro
         wire.close()
 
 
-def test_a_ready_task_is_offered_to_one_of_those_who_wait(pushed: list[Process], served_db: Database) -> None:
-    with served_db.write() as conn:
+def test_a_ready_task_is_offered_to_one_of_those_who_wait(pushed: list[GatewayProcess], served_db: Database) -> None:
+    with served_db.transaction() as conn:
         project = make_project(conn)
         lead, *others = (make_agent(conn, project, name) for name in ("lead", "one", "two", "three", "four"))
-    wires = [Wire(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
-    wire = Wire(pushed[0].url, lead.token)
+    wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
+    wire = McpClient(pushed[0].url, lead.token)
     waiting = [_later(one.call, "wait_for", kind="task", timeout_seconds=4) for one in wires]
     _settle()
-    task = wire.call("task_create", title="the only one").content["task_id"]
-    told = [future.result(_PATIENCE)[0].content for future in waiting]
+    task = wire.call("task_create", title="the only one").structured_content["task_id"]
+    told = [future.result(_PATIENCE)[0].structured_content for future in waiting]
     assert sorted(one.get("kind", "nothing") for one in told) == ["nothing", "nothing", "nothing", "task"]
     (offered,) = [one["task"] for one in told if "task" in one]
     assert (offered["task_id"], offered["status"], offered["owner"]) == (task, "open", None)
     # An offer binds nobody.
-    assert wire.call("task_next").content["task"]["task_id"] == task
+    assert wire.call("task_next").structured_content["task"]["task_id"] == task
     for one in (wire, *wires):
         one.close()
 
 
-def test_of_many_who_take_each_task_is_started_once(pushed: list[Process], served_db: Database) -> None:
-    with served_db.write() as conn:
+def test_of_many_who_take_each_task_is_started_once(pushed: list[GatewayProcess], served_db: Database) -> None:
+    with served_db.transaction() as conn:
         project = make_project(conn)
         lead, *others = (make_agent(conn, project, f"agent-{n}") for n in range(9))
-    wires = [Wire(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
-    wire = Wire(pushed[0].url, lead.token)
+    wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
+    wire = McpClient(pushed[0].url, lead.token)
     waiting = [_later(one.call, "wait_for", kind="task", take=True, timeout_seconds=10) for one in wires]
     _settle()
-    created = {wire.call("task_create", title=f"task {n}").content["task_id"] for n in range(len(others))}
-    taken = [future.result(_PATIENCE)[0].content["task"] for future in waiting]
+    created = {wire.call("task_create", title=f"task {n}").structured_content["task_id"] for n in range(len(others))}
+    taken = [future.result(_PATIENCE)[0].structured_content["task"] for future in waiting]
     assert {one["task_id"] for one in taken} == created
     assert {one["status"] for one in taken} == {"in_progress"}
-    started = wire.call("query_events", type="task_start").content["events"]
+    started = wire.call("query_events", type="task_start").structured_content["events"]
     assert len(started) == len(others)
     for one in (wire, *wires):
         one.close()
 
 
 def test_writes_that_did_not_come_through_a_gateway_are_found_too(
-    wires: tuple[Wire, Wire], team: Team, served_db: Database
+    wires: tuple[McpClient, McpClient], team: Team, served_db: Database
 ) -> None:
     """Nobody hints; it takes as long as a look now and then."""
     waiting = _later(wires[1].call, "wait_for", kind="inbox", timeout_seconds=30)
     _settle()
-    with served_db.call() as conn:
+    with served_db.connection() as conn:
         posts.create(conn, team.alice.ctx, "by itself", to_actor="bob")
-    assert waiting.result(25)[0].content["posts"][0]["body"] == "by itself"
+    assert waiting.result(25)[0].structured_content["posts"][0]["body"] == "by itself"
 
 
-def test_a_revoked_token_waits_no_longer(wires: tuple[Wire, Wire], team: Team) -> None:
+def test_a_revoked_token_waits_no_longer(wires: tuple[McpClient, McpClient], team: Team) -> None:
     alice, bob = wires
     waiting = _later(bob.call, "wait_for", timeout_seconds=30)
     _settle()
@@ -246,16 +251,16 @@ def test_a_revoked_token_waits_no_longer(wires: tuple[Wire, Wire], team: Team) -
 
 
 def test_nobody_is_woken_by_another_project(
-    wires: tuple[Wire, Wire], served_db: Database, pushed: list[Process]
+    wires: tuple[McpClient, McpClient], served_db: Database, pushed: list[GatewayProcess]
 ) -> None:
     other = make_team(served_db)
-    stranger = Wire(pushed[0].url, other.alice.token)
+    stranger = McpClient(pushed[0].url, other.alice.token)
     waiting = _later(wires[1].call, "wait_for", timeout_seconds=2)
     _settle()
     stranger.call("post", body="not yours", to_actor="bob")
     stranger.call("post", body="not yours", to_lane="web")
     stranger.call("task_create", title="not yours")
-    assert waiting.result(_PATIENCE)[0].content == {"timed_out": True}
+    assert waiting.result(_PATIENCE)[0].structured_content == {"timed_out": True}
     stranger.close()
 
 
@@ -271,21 +276,23 @@ def test_nobody_is_woken_by_another_project(
         ({"kind": "lease", "surface": "../x"}, None),
     ],
 )
-def test_bad_arguments_say_what_to_send(wires: tuple[Wire, Wire], arguments: dict[str, Any], words: str | None) -> None:
+def test_bad_arguments_say_what_to_send(
+    wires: tuple[McpClient, McpClient], arguments: dict[str, Any], words: str | None
+) -> None:
     error = wires[0].call("wait_for", **arguments).error
     assert error["code"] == "invalid_argument"
     if words is not None:
         assert error["message"] == words
 
 
-def test_a_client_that_goes_away_frees_its_place(pushed: list[Process], served_db: Database) -> None:
-    with served_db.write() as conn:
+def test_a_client_that_goes_away_frees_its_place(pushed: list[GatewayProcess], served_db: Database) -> None:
+    with served_db.transaction() as conn:
         project = make_project(conn)
         holder, gone, next_one = (make_agent(conn, project, name) for name in ("holder", "gone", "next"))
-    wire = Wire(pushed[0].url, holder.token)
+    wire = McpClient(pushed[0].url, holder.token)
     wire.call("lease", surface="src/a.py")
-    leaving = Wire(pushed[0].url, gone.token)
-    leaving.client.timeout = 1.0  # type: ignore[assignment]
+    leaving = McpClient(pushed[0].url, gone.token)
+    leaving.http_client.timeout = 1.0  # type: ignore[assignment]
     with pytest.raises(Exception, match="timed out"):
         leaving.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
     leaving.close()
@@ -295,8 +302,8 @@ def test_a_client_that_goes_away_frees_its_place(pushed: list[Process], served_d
 
 
 def _places(db: Database, project_id: int) -> int:
-    with db.call() as conn:
-        return int(conn.one("SELECT count(*) FROM waiter WHERE project_id = %s", (project_id,))[0])
+    with db.connection() as conn:
+        return int(conn.fetch_one("SELECT count(*) FROM waiter WHERE project_id = %s", (project_id,))[0])
 
 
 def _eventually(check: Any) -> bool:
@@ -309,41 +316,41 @@ def _eventually(check: Any) -> bool:
 
 
 def test_a_token_may_only_wait_so_often(database_url: str) -> None:
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    with running(database_url, WAITS_PER_TOKEN="3") as (process,):
-        wires = [Wire(process.url, team.bob.token) for _ in range(4)]
+    with running_gateways(database_url, WAITS_PER_TOKEN="3") as (process,):
+        wires = [McpClient(process.url, team.bob.token) for _ in range(4)]
         assert wires[0].call("whoami").status == 200
         waiting = [_later(wire.call, "wait_for", timeout_seconds=10) for wire in wires[:3]]
         _settle()
         refused = wires[3].call("wait_for")
         assert (refused.status, refused.headers["retry-after"]) == (429, "1")
         # Others are not affected, and other calls of the same token neither.
-        alice = Wire(process.url, team.alice.token)
-        assert alice.call("wait_for", timeout_seconds=1).content == {"timed_out": True}
+        alice = McpClient(process.url, team.alice.token)
+        assert alice.call("wait_for", timeout_seconds=1).structured_content == {"timed_out": True}
         assert wires[3].call("whoami").status == 200
         alice.call("post", body="x", to_actor="bob")
         for future in waiting:
-            assert future.result(_PATIENCE)[0].content["kind"] == "inbox"
-        assert wires[3].call("wait_for").content["kind"] == "inbox"
+            assert future.result(_PATIENCE)[0].structured_content["kind"] == "inbox"
+        assert wires[3].call("wait_for").structured_content["kind"] == "inbox"
         for wire in (*wires, alice):
             wire.close()
 
 
 @pytest.mark.parametrize("modern", [True, False])
 def test_a_process_that_stops_says_come_again(database_url: str, modern: bool) -> None:
-    db = Database(database_url, size=2)
+    db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    with running(database_url) as (process,):
-        wire = Wire(process.url, team.bob.token, modern)
+    with running_gateways(database_url) as (process,):
+        wire = McpClient(process.url, team.bob.token, modern)
         assert wire.call("whoami").status == 200
         waiting = _later(wire.call, "wait_for", timeout_seconds=50)
         _settle()
         started = time.monotonic()
         process.stop()
-        said = waiting.result(_PATIENCE)[0].content
+        said = waiting.result(_PATIENCE)[0].structured_content
         assert said == {"timed_out": True, "message": "The bus is restarting; call wait_for again."}
         assert time.monotonic() - started < 8
         wire.close()

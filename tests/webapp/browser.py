@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.chromium import LEFT_OUT, find
+from tests.chromium import SKIP_REASON, find_chromium
 
-PHONE = {"width": 390, "height": 844}
-NARROWEST = {"width": 360, "height": 740}
-LAPTOP = {"width": 1280, "height": 800}
+PHONE_VIEWPORT = {"width": 390, "height": 844}
+NARROW_VIEWPORT = {"width": 360, "height": 740}
+LAPTOP_VIEWPORT = {"width": 1280, "height": 800}
 
 
 @contextmanager
-def launched() -> Iterator[Browser]:
+def launch_chromium() -> Iterator[Browser]:
     """A running Chromium without a window.
 
     Raises:
         LookupError: there is none here.
     """
-    executable = find()
+    executable = find_chromium()
     if executable is None:
-        raise LookupError(LEFT_OUT)
+        raise LookupError(SKIP_REASON)
     # The sandbox of Chromium does not work for root, and nothing but our own pages is opened.
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
@@ -40,16 +40,16 @@ def launched() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One browser for the tests of a file; its loop ends with it, so that other files may have loops of their own."""
-    if find() is None:
-        pytest.skip(LEFT_OUT)
-    with launched() as browser:
+    if find_chromium() is None:
+        pytest.skip(SKIP_REASON)
+    with launch_chromium() as browser:
         yield browser
 
 
 @contextmanager
-def opened(browser: Browser, **options: Any) -> Iterator[Page]:
+def open_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page in a fresh profile. What its console calls an error fails the test: the policy reports there."""
-    context: BrowserContext = browser.new_context(**{"viewport": LAPTOP, **options})
+    context: BrowserContext = browser.new_context(**{"viewport": LAPTOP_VIEWPORT, **options})
     context.set_default_timeout(10_000)
     try:
         page = context.new_page()

@@ -9,9 +9,9 @@ from bus.db import Database
 from bus.tenancy import owners
 from bus.tenancy.owners import Owner
 from tests.webapp.browser import chromium
-from tests.webapp.fake_oidc import GitHub, Issuer, served
-from tests.webapp.sample_data import World, fill
-from tests.webapp.web_client import Browser, Web
+from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider, running_provider
+from tests.webapp.sample_data import SampleData, create_sample_data
+from tests.webapp.web_client import Browser, WebApp
 
 # One fixture for all files: a second Chromium at one time would need a second loop in the same thread.
 __all__ = ["chromium"]
@@ -19,17 +19,17 @@ __all__ = ["chromium"]
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url, size=24)) as database:
+    with closing(Database(database_url, pool_size=24)) as database:
         yield database
 
 
 @pytest.fixture
-def make_web(database_url: str) -> Iterator[Callable[..., Web]]:
+def make_web(database_url: str) -> Iterator[Callable[..., WebApp]]:
     """Makes the web with settings as environment variables."""
-    made: list[Web] = []
+    made: list[WebApp] = []
 
-    def make(**env: str) -> Web:
-        made.append(Web(database_url, **env))
+    def make(**env: str) -> WebApp:
+        made.append(WebApp(database_url, **env))
         return made[-1]
 
     yield make
@@ -38,63 +38,63 @@ def make_web(database_url: str) -> Iterator[Callable[..., Web]]:
 
 
 @pytest.fixture
-def site(make_web: Callable[..., Web]) -> Web:
+def site(make_web: Callable[..., WebApp]) -> WebApp:
     """The web as it is without settings, reached over TLS."""
     return make_web()
 
 
 @pytest.fixture
-def stranger(site: Web) -> Browser:
+def stranger(site: WebApp) -> Browser:
     """A browser in which nobody is signed in."""
-    return site.browser()
+    return site.new_browser()
 
 
 @pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    made = Issuer()
-    with served(made):
+def issuer() -> Iterator[FakeOidcProvider]:
+    made = FakeOidcProvider()
+    with running_provider(made):
         yield made
 
 
 @pytest.fixture
-def github() -> Iterator[GitHub]:
-    made = GitHub()
-    with served(made):
+def github() -> Iterator[FakeGitHub]:
+    made = FakeGitHub()
+    with running_provider(made):
         yield made
 
 
 @pytest.fixture
-def web(make_web: Callable[..., Web], issuer: Issuer) -> Web:
+def web(make_web: Callable[..., WebApp], issuer: FakeOidcProvider) -> WebApp:
     return make_web(**issuer.env())
 
 
 @pytest.fixture
-def hub(make_web: Callable[..., Web], github: GitHub) -> Web:
+def hub(make_web: Callable[..., WebApp], github: FakeGitHub) -> WebApp:
     return make_web(**github.env())
 
 
 @pytest.fixture
-def world(db: Database) -> World:
+def world(db: Database) -> SampleData:
     """An owner with a project that has something of everything, and an empty one."""
-    with db.write() as conn:
-        return fill(conn)
+    with db.transaction() as conn:
+        return create_sample_data(conn)
 
 
 @pytest.fixture
-def ada(site: Web, db: Database, world: World) -> Browser:
+def ada(site: WebApp, db: Database, world: SampleData) -> Browser:
     """The owner of that world, signed in."""
-    with db.call() as conn:
-        return site.browser().sign_in(conn, world.owner)
+    with db.connection() as conn:
+        return site.new_browser().sign_in(conn, world.owner)
 
 
 @pytest.fixture
 def boss(db: Database) -> Owner:
-    with db.write() as conn:
+    with db.transaction() as conn:
         return owners.add(conn, "boss@example.org", handle="boss", operator=True)
 
 
 @pytest.fixture
-def desk(site: Web, db: Database, boss: Owner) -> Browser:
+def desk(site: WebApp, db: Database, boss: Owner) -> Browser:
     """The operator, signed in just now."""
-    with db.call() as conn:
-        return site.browser().sign_in(conn, boss)
+    with db.connection() as conn:
+        return site.new_browser().sign_in(conn, boss)

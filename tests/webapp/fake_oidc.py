@@ -26,7 +26,7 @@ from werkzeug.wrappers import Response as BaseResponse
 CLIENT_ID, CLIENT_SECRET = "the-bus", "a secret of the bus: 100% & more"
 
 
-class Issuer:
+class FakeOidcProvider:
     """An OpenID Connect issuer: discovery, keys, the code flow with PKCE and nonce, userinfo.
 
     Attributes:
@@ -40,23 +40,23 @@ class Issuer:
 
     def __init__(self) -> None:
         self.url = ""
-        self.person: dict[str, Any] = {
+        self.user_claims: dict[str, Any] = {
             "sub": "ada-at-the-issuer",
             "email": "ada@example.org",
             "email_verified": True,
             "preferred_username": "Ada L.",
         }
-        self.spoilt: dict[str, Any] = {}
-        self.in_userinfo: set[str] = set()
+        self.claim_overrides: dict[str, Any] = {}
+        self.userinfo_only_claims: set[str] = set()
         self.algorithm = "RS256"
-        self.broken: set[str] = set()
-        self.says_issuer: str | None = None
-        self.asked: dict[str, int] = {}
-        self.codes: dict[str, dict[str, str]] = {}
-        self.tokens: set[str] = set()
-        self.new_key()
+        self.failing_paths: set[str] = set()
+        self.issuer_override: str | None = None
+        self.request_counts: dict[str, int] = {}
+        self.pending_codes: dict[str, dict[str, str]] = {}
+        self.access_tokens: set[str] = set()
+        self.rotate_key()
         self.app = Flask("issuer")
-        self.app.before_request(self._count)
+        self.app.before_request(self._count_request)
         for path, view in (
             ("/.well-known/openid-configuration", self._configuration),
             ("/keys", self._keys),
@@ -76,18 +76,18 @@ class Issuer:
             "PROVIDER_SECONDS": "2",
         }
 
-    def new_key(self) -> None:
+    def rotate_key(self) -> None:
         """Sign with another key from now on; the one before is forgotten."""
         self.key = RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4)})
 
-    def _count(self) -> None:
-        self.asked[request.path] = self.asked.get(request.path, 0) + 1
-        if request.path in self.broken:
+    def _count_request(self) -> None:
+        self.request_counts[request.path] = self.request_counts.get(request.path, 0) + 1
+        if request.path in self.failing_paths:
             raise RuntimeError("broken on purpose")
 
     def _configuration(self) -> Response:
         return jsonify(
-            issuer=self.says_issuer or self.url,
+            issuer=self.issuer_override or self.url,
             authorization_endpoint=f"{self.url}/authorize",
             token_endpoint=f"{self.url}/token",
             userinfo_endpoint=f"{self.url}/userinfo",
@@ -111,7 +111,7 @@ class Issuer:
         if sent.get("code_challenge_method") != "S256" or len(sent.get("code_challenge", "")) != 43:
             raise BadRequest("PKCE")
         code = secrets.token_urlsafe(16)
-        self.codes[code] = {name: sent[name] for name in ("redirect_uri", "nonce", "code_challenge")}
+        self.pending_codes[code] = {name: sent[name] for name in ("redirect_uri", "nonce", "code_challenge")}
         query = urlencode({"code": code, "state": sent["state"], "iss": self.url})
         return redirect(f"{sent['redirect_uri']}?{query}")
 
@@ -119,7 +119,7 @@ class Issuer:
         expected = f"{CLIENT_ID}:{CLIENT_SECRET}"
         if request.headers.get("Authorization") != f"Basic {base64.b64encode(expected.encode()).decode()}":
             return jsonify(error="invalid_client"), 401
-        kept = self.codes.pop(request.form.get("code", ""), None)
+        kept = self.pending_codes.pop(request.form.get("code", ""), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(request.form.get("code_verifier", "").encode()).digest())
         if (
             kept is None
@@ -129,7 +129,7 @@ class Issuer:
         ):
             return jsonify(error="invalid_grant"), 400
         access = secrets.token_urlsafe(16)
-        self.tokens.add(access)
+        self.access_tokens.add(access)
         half = hashlib.sha256(access.encode()).digest()[:16]
         claims = {
             "iss": self.url,
@@ -138,13 +138,13 @@ class Issuer:
             "exp": int(time.time()) + 300,
             "nonce": kept["nonce"],
             "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
-            **{name: value for name, value in self.person.items() if name not in self.in_userinfo},
-            **self.spoilt,
+            **{name: value for name, value in self.user_claims.items() if name not in self.userinfo_only_claims},
+            **self.claim_overrides,
         }
         claims = {name: value for name, value in claims.items() if value is not None}
-        return jsonify(access_token=access, token_type="Bearer", expires_in=300, id_token=self._signed(claims))
+        return jsonify(access_token=access, token_type="Bearer", expires_in=300, id_token=self._sign_id_token(claims))
 
-    def _signed(self, claims: dict[str, Any]) -> str:
+    def _sign_id_token(self, claims: dict[str, Any]) -> str:
         header = {"alg": self.algorithm, "kid": self.key.kid}
         if self.algorithm in ("none", "HS256"):
             # By hand: no library signs with a public key, or not at all.
@@ -155,12 +155,12 @@ class Issuer:
         return jwt.encode(header, claims, self.key)
 
     def _userinfo(self) -> Response:
-        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.access_tokens:
             raise Unauthorized
-        return jsonify(self.person)
+        return jsonify(self.user_claims)
 
 
-class GitHub:
+class FakeGitHub:
     """GitHub's two addresses of sign-in and the two of its interface that say who is there."""
 
     def __init__(self) -> None:
@@ -170,13 +170,13 @@ class GitHub:
             {"email": "old@example.org", "primary": False, "verified": True, "visibility": None},
             {"email": "ada@example.org", "primary": True, "verified": True, "visibility": "private"},
         ]
-        self.codes: dict[str, dict[str, str]] = {}
-        self.tokens: set[str] = set()
+        self.pending_codes: dict[str, dict[str, str]] = {}
+        self.access_tokens: set[str] = set()
         self.app = Flask("github")
         self.app.add_url_rule("/login/oauth/authorize", "authorize", self._authorize)
         self.app.add_url_rule("/login/oauth/access_token", "token", self._token, methods=["POST"])
-        self.app.add_url_rule("/api/user", "user", lambda: self._of_caller(self.user))
-        self.app.add_url_rule("/api/user/emails", "emails", lambda: self._of_caller(self.emails))
+        self.app.add_url_rule("/api/user", "user", lambda: self._respond_to_token_holder(self.user))
+        self.app.add_url_rule("/api/user/emails", "emails", lambda: self._respond_to_token_holder(self.emails))
 
     def env(self) -> dict[str, str]:
         """The settings of a web that trusts this GitHub."""
@@ -194,13 +194,13 @@ class GitHub:
         if "user:email" not in sent.get("scope", "").split():
             raise BadRequest("scope")
         code = secrets.token_hex(10)
-        self.codes[code] = {"redirect_uri": sent["redirect_uri"], "code_challenge": sent["code_challenge"]}
+        self.pending_codes[code] = {"redirect_uri": sent["redirect_uri"], "code_challenge": sent["code_challenge"]}
         return redirect(f"{sent['redirect_uri']}?{urlencode({'code': code, 'state': sent['state']})}")
 
     def _token(self) -> Response:
         if "application/json" not in request.headers.get("Accept", ""):
             raise BadRequest("GitHub answers in a form unless JSON is asked for")
-        kept = self.codes.pop(request.form.get("code", ""), None)
+        kept = self.pending_codes.pop(request.form.get("code", ""), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(request.form.get("code_verifier", "").encode()).digest())
         if request.form.get("client_id") != CLIENT_ID or request.form.get("client_secret") != CLIENT_SECRET:
             return jsonify(error="incorrect_client_credentials")
@@ -208,24 +208,24 @@ class GitHub:
         if kept is None or challenge.rstrip(b"=").decode() != kept["code_challenge"]:
             return jsonify(error="bad_verification_code", error_description="The code is incorrect or expired.")
         token = f"gho_{secrets.token_hex(12)}"
-        self.tokens.add(token)
+        self.access_tokens.add(token)
         return jsonify(access_token=token, scope="read:user,user:email", token_type="bearer")
 
-    def _of_caller(self, facts: Any) -> Response:
-        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+    def _respond_to_token_holder(self, payload: Any) -> Response:
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.access_tokens:
             raise Unauthorized
-        return jsonify(facts)
+        return jsonify(payload)
 
 
-class _Quiet(WSGIRequestHandler):
+class _SilentRequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the name it has in Werkzeug
         """Say nothing: the tests say what matters."""
 
 
 @contextmanager
-def served(provider: Issuer | GitHub) -> Iterator[None]:
+def running_provider(provider: FakeOidcProvider | FakeGitHub) -> Iterator[None]:
     """Serve a provider on a port of its own; `url` says where."""
-    server = make_server("127.0.0.1", 0, provider.app, threaded=True, request_handler=_Quiet)
+    server = make_server("127.0.0.1", 0, provider.app, threaded=True, request_handler=_SilentRequestHandler)
     provider.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="provider")
     thread.start()

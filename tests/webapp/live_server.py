@@ -10,14 +10,16 @@ import hypercorn.asyncio
 from hypercorn.config import Config
 
 from tests.servers import free_port
-from tests.webapp.web_client import Web
+from tests.webapp.web_client import WebApp
 from webapp import asgi
 
 _START_SECONDS = 30
 
 
 @contextmanager
-def live(database_url: str, *, prepare: Callable[[Web], None] | None = None, **env: str) -> Iterator[str]:
+def running_live_server(
+    database_url: str, *, prepare: Callable[[WebApp], None] | None = None, **env: str
+) -> Iterator[str]:
     """Serve the web; yields its address.
 
     Args:
@@ -26,7 +28,7 @@ def live(database_url: str, *, prepare: Callable[[Web], None] | None = None, **e
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    web = Web(database_url, **{"PUBLIC_URL": url, **env})
+    web = WebApp(database_url, **{"PUBLIC_URL": url, **env})
     if prepare is not None:
         prepare(web)
     config = Config()
@@ -37,10 +39,10 @@ def live(database_url: str, *, prepare: Callable[[Web], None] | None = None, **e
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
-        app = asgi.Web(web.app, web.settings)
+        app = asgi.WebApplication(web.app, web.settings)
         serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=told.wait)  # type: ignore[arg-type]
         task = asyncio.ensure_future(serving)
-        while not _listens(port) and not task.done():
+        while not _is_listening(port) and not task.done():
             await asyncio.sleep(0.01)
         started.set()
         await task
@@ -56,6 +58,6 @@ def live(database_url: str, *, prepare: Callable[[Web], None] | None = None, **e
         web.close()
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

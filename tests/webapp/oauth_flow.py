@@ -9,11 +9,13 @@ import httpx2
 from werkzeug.test import TestResponse
 
 from bus.db import Database
-from tests.assertions import fingerprint
-from tests.webapp.web_client import HOST, Browser
+from tests.assertions import database_checksum
+from tests.webapp.web_client import BASE_URL, Browser
 
 
-def to_provider(browser: Browser, slug: str = "oidc", page: str = "/sign-in", action: str = "/sign-in/{}") -> str:
+def start_provider_sign_in(
+    browser: Browser, slug: str = "oidc", page: str = "/sign-in", action: str = "/sign-in/{}"
+) -> str:
     """Press the button of a provider; the address that the browser is sent to."""
     browser.get(page)
     leaving = browser.submit(action.format(slug))
@@ -23,17 +25,17 @@ def to_provider(browser: Browser, slug: str = "oidc", page: str = "/sign-in", ac
     return html.unescape(found[1])
 
 
-def from_provider(address: str) -> str:
+def follow_provider_redirect(address: str) -> str:
     """What the provider sends the browser back with: a path of ours."""
     answer = httpx2.get(address)
     assert answer.status_code == 302, answer.text
     back = answer.headers["Location"]
-    assert back.startswith(f"{HOST}/sign-in/")
-    return back.removeprefix(HOST)
+    assert back.startswith(f"{BASE_URL}/sign-in/")
+    return back.removeprefix(BASE_URL)
 
 
 def sign_in(browser: Browser, slug: str = "oidc") -> TestResponse:
-    return browser.get(from_provider(to_provider(browser, slug)))
+    return browser.get(follow_provider_redirect(start_provider_sign_in(browser, slug)))
 
 
 def sign_up(browser: Browser, slug: str = "oidc", **fields: str) -> TestResponse:
@@ -49,11 +51,11 @@ def is_signed_in(browser: Browser) -> bool:
 
 
 @contextmanager
-def nothing_written(db: Database) -> Iterator[None]:
-    with db.call() as conn:
-        before = fingerprint(conn)
+def assert_nothing_written(db: Database) -> Iterator[None]:
+    with db.connection() as conn:
+        before = database_checksum(conn)
     yield
-    with db.call() as conn:
-        after = fingerprint(conn)
+    with db.connection() as conn:
+        after = database_checksum(conn)
     # The key of the visitors' cookies is made when the first of them comes.
     assert {name for name in before if before[name] != after[name]} <= {"secret"}

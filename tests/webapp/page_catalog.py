@@ -9,21 +9,21 @@ from werkzeug.routing import Rule
 
 from bus.analytics import rollups
 from bus.auth import identities
-from bus.auth.identities import Claim
+from bus.auth.identities import IdentityClaims
 from bus.billing import credits
-from bus.config.redaction import Setting
+from bus.config.redaction import MaskedSetting
 from bus.db import Connection, Database
 from bus.operations import jobs, process_registry
 from bus.tenancy import owners, projects
 from tests import factories
 from tests.webapp import sample_data
-from tests.webapp.sample_data import World
-from tests.webapp.web_client import Web
-from webapp.blueprints import OperatorPages, Pages
+from tests.webapp.sample_data import SampleData
+from tests.webapp.web_client import WebApp
+from webapp.blueprints import OperatorBlueprint, OwnerBlueprint
 from workers.job_runner import all_jobs
 
 # They are asked by machines, or are files; what is shown once is come by with `cards`.
-_SKIPPED = {
+_SKIPPED_ENDPOINTS = {
     "static",
     "health.healthz",
     "health.readyz",
@@ -39,7 +39,7 @@ _SKIPPED = {
     "board.stream",
 }
 # What turns features on that have pages or parts of pages.
-ENV = {
+FEATURE_ENV = {
     "TERMS_URL": "https://example.org/terms",
     "PRIVACY_URL": "https://example.org/privacy",
     "GOOGLE_CLIENT_ID": "example",
@@ -52,68 +52,74 @@ ENV = {
 
 
 @dataclass(frozen=True)
-class Example:
+class SampleSite:
     """What `fill` made."""
 
     owner: owners.Owner
     project: projects.Project
-    world: World
+    sample: SampleData
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageCase:
     """A page: what to call its picture, where it is, and whether one has to be signed in."""
 
     name: str
     path: str
-    private: bool
+    requires_sign_in: bool
 
 
-def fill(db: Database) -> Example:
+def create_sample_site(db: Database) -> SampleSite:
     """Make an owner with projects, one of them at work, and two linked sign-ins."""
-    with db.write() as conn:
-        world = sample_data.fill(conn)
-        sample_data.spend(conn, world)
+    with db.transaction() as conn:
+        world = sample_data.create_sample_data(conn)
+        sample_data.add_credit_usage(conn, world)
         owner = world.owner
         owners.set_operator(conn, owner.id, True)
-        operated(conn, world)
-        identities.link(conn, owner, Claim("https://github.com", "1815", "ada@example.org", "ada"))
-        identities.link(conn, owner, Claim("https://accounts.google.com", "42", "ada@lovelace.example", "ada"))
-        rollups.count(conn, world.full.id)
-    return Example(owner, world.full, world)
+        add_operator_data(conn, world)
+        identities.link_identity(conn, owner, IdentityClaims("https://github.com", "1815", "ada@example.org", "ada"))
+        identities.link_identity(
+            conn, owner, IdentityClaims("https://accounts.google.com", "42", "ada@lovelace.example", "ada")
+        )
+        rollups.roll_up_batch(conn, world.full_project.id)
+    return SampleSite(owner, world.full_project, world)
 
 
-def operated(conn: Connection, world: World) -> None:
+def add_operator_data(conn: Connection, sample: SampleData) -> None:
     """What an operator looks at: processes that report themselves, jobs and their runs, credits, a suspended owner."""
-    owner = world.owner
-    credits.add(conn, owner.id, 5_000, reference="invoice-17")
-    credits.add(conn, owner.id, 250, reference="operator:0011223344556677", kind="grant", reason="for the trouble")
+    owner = sample.owner
+    credits.add_credits(conn, owner.id, 5_000, reference="invoice-17")
+    credits.add_credits(
+        conn, owner.id, 250, reference="operator:0011223344556677", kind="grant", reason="for the trouble"
+    )
     other = factories.make_owner(conn, "grace")
     owners.suspend(conn, other.id, reason="a token of hers is on a public page", actor="ada")
     shown = {
-        "DATABASE_URL": Setting("postgresql://bus:•••@db.internal/bus", False),
-        "PUBLIC_URL": Setting("https://bus.example.org", False),
-        "RATE_PER_MINUTE": Setting("", True),
-        "SECRET_KEY": Setting("•••", False),
+        "DATABASE_URL": MaskedSetting("postgresql://bus:•••@db.internal/bus", False),
+        "PUBLIC_URL": MaskedSetting("https://bus.example.org", False),
+        "RATE_PER_MINUTE": MaskedSetting("", True),
+        "SECRET_KEY": MaskedSetting("•••", False),
     }
     traffic = {"requests_last_minute": 812, "requests_last_5_minutes": 3977, "errors_last_5_minutes": 2}
     for number, kind in enumerate(("beat", "gateway", "gateway", "web", "worker")):
         figures = {"jobs_last_5_minutes": 141} if kind == "worker" else {} if kind == "beat" else traffic
-        process_registry.report(
-            conn, f"{number}", kind, pid=4100 + number, uptime=93_000, settings=shown,
-            figures={**figures, "memory_bytes": 71_000_000},
+        process_registry.record_heartbeat(
+            conn, f"{number}", kind, pid=4100 + number, uptime_seconds=93_000, settings=shown,
+            metrics={**figures, "memory_bytes": 71_000_000},
         )  # fmt: skip
     known = all_jobs().values()
-    jobs.announce(conn, [jobs.Known(one.name, one.about, one.every, one.rest) for one in known])
+    jobs.register_jobs(
+        conn, [jobs.JobDefinition(one.name, one.summary, one.interval, one.min_interval) for one in known]
+    )
     for one in known:
-        run = jobs.begin(conn, one.name)
+        run = jobs.begin_run(conn, one.name)
         failed = one.name == "send_notices"
         error = "JobFailed: notice 12: ConnectTimeout: the receiver did not answer" if failed else None
-        jobs.finish(conn, run, "failed" if failed else "ok", {"done": 3}, error)
-    jobs.ask(conn, "prune", owner_id=owner.id, actor=owner.handle)
+        jobs.finish_run(conn, run, "failed" if failed else "ok", {"done": 3}, error)
+    jobs.request_run(conn, "prune", owner_id=owner.id, actor=owner.handle)
 
 
-def every_page(web: Web, example: Example) -> Iterator[Shown]:
+def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
     """Every page that answers a GET, found in the application itself, and the page of an error.
 
     Raises:
@@ -122,34 +128,38 @@ def every_page(web: Web, example: Example) -> Iterator[Shown]:
     with web.app.test_request_context():
         for rule in web.app.url_map.iter_rules():
             # The kit is files for programs.
-            if rule.endpoint in _SKIPPED or rule.endpoint.startswith("kit.") or "GET" not in (rule.methods or ()):
+            if (
+                rule.endpoint in _SKIPPED_ENDPOINTS
+                or rule.endpoint.startswith("kit.")
+                or "GET" not in (rule.methods or ())
+            ):
                 continue
-            built = rule.build(_values(rule, example))
+            built = rule.build(_get_route_values(rule, site))
             if built is None:
                 raise LookupError(f"{rule.rule}: say in tests/webapp/page_catalog.py what its address needs")
             pages = web.app.blueprints.get(rule.endpoint.partition(".")[0])
-            private = isinstance(pages, Pages | OperatorPages)
+            private = isinstance(pages, OwnerBlueprint | OperatorBlueprint)
             name = rule.endpoint.replace(".", "-").replace("_", "-")
-            yield Shown(name, built[1], private)
+            yield PageCase(name, built[1], private)
             if rule.arguments == {"project_id"}:
-                empty = rule.build({"project_id": example.world.empty.id})
+                empty = rule.build({"project_id": site.sample.empty_project.id})
                 assert empty is not None
-                yield Shown(f"{name}-empty", empty[1], private)
-    yield Shown("error-404", "/nope", private=False)
+                yield PageCase(f"{name}-empty", empty[1], private)
+    yield PageCase("error-404", "/nope", requires_sign_in=False)
 
 
-def _values(rule: Rule, example: Example) -> dict[str, Any]:
-    known = example.world.values
+def _get_route_values(rule: Rule, site: SampleSite) -> dict[str, Any]:
+    known = site.sample.route_values
     missing = rule.arguments - set(known)
     if missing:
         raise LookupError(f"{rule.rule}: say in tests/webapp/page_catalog.py what {', '.join(sorted(missing))} may be")
     return {name: known[name] for name in rule.arguments}
 
 
-def cards(page: Page, address: str, example: Example) -> Iterator[str]:
+def show_one_time_cards(page: Page, address: str, site: SampleSite) -> Iterator[str]:
     """Make each card that is shown once, signed in; yields its name while the page shows it."""
-    inside = f"{address}/admin/projects/{example.project.id}"
-    page.goto(f"{inside}/members/{example.world.values['participation_id']}")
+    inside = f"{address}/admin/projects/{site.project.id}"
+    page.goto(f"{inside}/members/{site.sample.route_values['participation_id']}")
     page.get_by_text("Rotate …").click()
     page.get_by_role("button", name="Rotate and show the new token").click()
     yield "card-token"

@@ -9,31 +9,31 @@ from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
 from bus.notifications import outbox
 from bus.tenancy import humans, invite_redemption, invites, owners, participations, people, projects
-from tests.factories import as_agent, make_agent, make_owner, make_project
+from tests.factories import authenticate_agent, make_agent, make_owner, make_project
 
-_BODY = """The migration is written and runs in 40 ms on a copy of production.
+_POST_BODY = """The migration is written and runs in 40 ms on a copy of production.
 
 Please look at the lock it takes on `orders`: I think that it is short enough, but you know that table better. \
 If you agree, merge it; I hold migrations/0042 until then."""
 
 
 @dataclass(frozen=True)
-class World:
+class SampleData:
     """Two projects of one owner: `apollo` is full, `website` is empty. What addresses need, by its name there."""
 
     owner: owners.Owner
-    full: projects.Project
-    empty: projects.Project
-    values: dict[str, Any]
+    full_project: projects.Project
+    empty_project: projects.Project
+    route_values: dict[str, Any]
 
 
-def fill(conn: Connection, handle: str = "ada") -> World:
+def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     """Make it. The connection is in a transaction."""
     owner = make_owner(conn, handle)
     full, empty = make_project(conn, "apollo", owner), make_project(conn, "website", owner)
     old = make_project(conn, "an older one with a rather long name, which wraps on phones", owner)
     projects.archive(conn, old.id, actor=handle)
-    me = humans.enter(conn, owner.id, full.id)
+    me = humans.get_or_create_owner_context(conn, owner.id, full.id)
     alice = make_agent(conn, full, "api-agent", lane="core", is_admin=True)
     bob = make_agent(conn, full, "review-agent", lane="review")
     carol = make_agent(conn, full, "carol", kind="human")
@@ -50,7 +50,7 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     leases.acquire(conn, bob.ctx, "src/orders/total.py", ttl=timedelta(minutes=12))
     leases.acquire(conn, bob.ctx, "docs", mode="shared")
     asked = posts.create(
-        conn, alice.ctx, _BODY, to_lane="review", to_actor=handle, subject="Migration 42 is ready",
+        conn, alice.ctx, _POST_BODY, to_lane="review", to_actor=handle, subject="Migration 42 is ready",
         ref="PR 118", tag="review", ack_within_seconds=3600,
     )  # fmt: skip
     posts.ack(conn, bob.ctx, [asked.post_id])
@@ -60,13 +60,13 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     posts.create(conn, me, "Leave the index in until Monday, please.", to_actor="api-agent", reply_to=answer.post_id)
     late = posts.create(conn, bob.ctx, "Who owns the invoices now?", to_actor="carol", ack_within_seconds=60)
     posts.create(conn, carol.ctx, "Deploys are frozen on Friday.", to_lane="core", subject="Freeze", tag="ops")
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE post SET ack_due_at = clock_timestamp() - interval '2 hours' WHERE project_id = %s AND id = %s"
         " RETURNING 1",
         (full.id, late.post_id),
     )
     made = [
-        tasks.create(conn, alice.ctx, title, lane=lane, priority=priority, detail=_BODY).task_id
+        tasks.create(conn, alice.ctx, title, lane=lane, priority=priority, detail=_POST_BODY).task_id
         for title, lane, priority in (
             ("Move prices out of orders", "core", 0),
             ("Review the migration", "review", 1),
@@ -83,17 +83,19 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     tasks.start(conn, bob.ctx, done)
     tasks.ship(conn, bob.ctx, done, ref="PR 117")
     participations.add_token(conn, full.id, "review-agent", label="laptop", ttl=timedelta(days=2), actor=handle)
-    opened = invites.create_for(conn, full.id, lane="core", uses=3, ttl_hours=72, actor=handle)
-    as_agent(conn, invite_redemption.redeem(conn, opened.code, name="guest"))
-    invites.create_for(conn, full.id, email="eve@example.org", participant_name="evelyn", is_admin=True, actor=handle)
-    spent = invites.create_for(conn, full.id, actor=handle)
+    opened = invites.create_for_owner(conn, full.id, lane="core", uses=3, ttl_hours=72, actor=handle)
+    authenticate_agent(conn, invite_redemption.redeem(conn, opened.code, name="guest"))
+    invites.create_for_owner(
+        conn, full.id, email="eve@example.org", participant_name="evelyn", is_admin=True, actor=handle
+    )
+    spent = invites.create_for_owner(conn, full.id, actor=handle)
     invite_redemption.redeem(conn, spent.code, name="newcomer")
-    closed = invites.create_for(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
+    closed = invites.create_for_owner(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
     invites.revoke(conn, full.id, closed.id, actor=handle)
     webhook = outbox.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
-    fence = leases.list_holders(conn, alice.ctx).leases[0].fence
-    (token_id,) = conn.one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
-    return World(
+    fence = leases.list_leases(conn, alice.ctx).leases[0].fence
+    (token_id,) = conn.fetch_one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
+    return SampleData(
         owner,
         full,
         empty,
@@ -115,21 +117,21 @@ def fill(conn: Connection, handle: str = "ada") -> World:
     )
 
 
-def inside(world: World, rest: str = "") -> str:
+def project_path(sample: SampleData, suffix: str = "") -> str:
     """An address of the project that has something of everything."""
-    return f"/admin/projects/{world.full.id}/{rest}"
+    return f"/admin/projects/{sample.full_project.id}/{suffix}"
 
 
-def spend(conn: Connection, world: World, *, days: int = 40) -> None:
+def add_credit_usage(conn: Connection, sample: SampleData, *, days: int = 40) -> None:
     """Let the owner of a world use credits for some days: a trial, a payment, and usage each day but Sundays' little.
 
     Days that are over can be made only by writing down what was billed then; it adds up as what the engine writes does.
     """
-    metering.switch(conn, True)
-    metering.note_terms(conn, grace_hours=72, trial_credits=1000)
-    gone = make_project(conn, "mercury", world.owner)
-    people_ids = [world.values["participant_id"], world.values["participant_id"] - 1]
-    conn.maybe("INSERT INTO credit_account (owner_id) VALUES (%s) RETURNING 1", (world.owner.id,))
+    metering.set_metering_enabled(conn, True)
+    metering.record_terms(conn, grace_hours=72, trial_credits=1000)
+    gone = make_project(conn, "mercury", sample.owner)
+    people_ids = [sample.route_values["participant_id"], sample.route_values["participant_id"] - 1]
+    conn.fetch_one_or_none("INSERT INTO credit_account (owner_id) VALUES (%s) RETURNING 1", (sample.owner.id,))
     conn.raw.execute(
         "INSERT INTO credit_usage (owner_id, day, project_id, participant_id, event_type, events, credits)"
         " SELECT %(owner)s, (now() AT TIME ZONE 'UTC')::date - back, project, person, kind, n, n"
@@ -139,9 +141,9 @@ def spend(conn: Connection, world: World, *, days: int = 40) -> None:
         "   / CASE WHEN back %% 7 = 3 THEN 4 WHEN project = %(gone)s THEN 3 ELSE 1 END AS n) AS much"
         " WHERE n > 0 AND (project <> %(gone)s OR back > 12)",
         {
-            "owner": world.owner.id,
+            "owner": sample.owner.id,
             "days": days,
-            "projects": [world.full.id, world.empty.id, gone.id],
+            "projects": [sample.full_project.id, sample.empty_project.id, gone.id],
             "people": [*people_ids, 0] if days > 60 else people_ids,
             "gone": gone.id,
         },
@@ -162,15 +164,15 @@ def spend(conn: Connection, world: World, *, days: int = 40) -> None:
         " SELECT %(owner)s, at, kind, amount, sum(amount) OVER (ORDER BY at, reference), reference, project_id,"
         "  project_id / project_id, -amount * project_id / project_id, detail, kind = 'usage'"
         " FROM lines ORDER BY at, reference",
-        {"owner": world.owner.id, "days": days},
+        {"owner": sample.owner.id, "days": days},
     )
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE credit_account SET balance = (SELECT sum(amount) FROM credit_entry WHERE owner_id = %(owner)s)"
         " WHERE owner_id = %(owner)s RETURNING 1",
-        {"owner": world.owner.id},
+        {"owner": sample.owner.id},
     )
     credits.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20))
-    while not projects.begin_purge(conn, gone.id, actor=world.owner.handle):
+    while not projects.begin_purge(conn, gone.id, actor=sample.owner.handle):
         pass
     while not projects.purge_step(conn, gone.id):
         pass

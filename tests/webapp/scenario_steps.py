@@ -16,13 +16,13 @@ from bus.tenancy.owners import Owner
 
 def sign_in(page: Page, url: str, db: Database, owner: Owner) -> None:
     """Sign in with a one-time link, up to the dashboard."""
-    with db.call() as conn:
-        page.goto(f"{url}/sign-in/link/{login_links.create(conn, owner)}")
+    with db.connection() as conn:
+        page.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, owner)}")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
 
 
-def call(url: str, token: str, tool: str, **arguments: Any) -> dict[str, Any]:
+def call_tool(url: str, token: str, tool: str, **arguments: Any) -> dict[str, Any]:
     """One call of a tool through the SDK's own client."""
 
     async def one() -> dict[str, Any]:

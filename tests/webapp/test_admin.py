@@ -11,17 +11,17 @@ from bus.notifications import outbox
 from bus.rules.token_format import fingerprint as hashed
 from bus.tenancy import audit, grants, invites, members, participants, projects, tokens
 from bus.tenancy.projects import ProjectSettings
-from tests.assertions import fingerprint
+from tests.assertions import database_checksum
 from tests.factories import make_agent, make_owner
-from tests.webapp.sample_data import World, fill, inside
-from tests.webapp.web_client import Browser, Web
+from tests.webapp.sample_data import SampleData, create_sample_data, project_path
+from tests.webapp.web_client import Browser, WebApp
 
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
 
 
 def _works(db: Database, token: str) -> bool:
-    with db.call() as conn:
-        ctx = tokens.resolve(conn, hashed(token))
+    with db.connection() as conn:
+        ctx = tokens.find_caller(conn, hashed(token))
         assert ctx is not None
         try:
             participants.whoami(conn, ctx)
@@ -47,15 +47,15 @@ def _shown_once(browser: Browser, answer: TestResponse) -> str:
     return token
 
 
-def test_the_first_project_leads_to_the_first_agent(site: Web, db: Database) -> None:
-    with db.write() as conn:
+def test_the_first_project_leads_to_the_first_agent(site: WebApp, db: Database) -> None:
+    with db.transaction() as conn:
         owner = make_owner(conn, "grace")
-    with db.call() as conn:
-        browser = site.browser().sign_in(conn, owner)
+    with db.connection() as conn:
+        browser = site.new_browser().sign_in(conn, owner)
     assert "Start with a project" in browser.get("/admin/").text
     browser.get("/admin/projects/new")
     assert "is needed" in browser.submit("", name="  ").text
-    overview = browser.follow(browser.submit("", name="apollo"))
+    overview = browser.follow_redirects(browser.submit("", name="apollo"))
     assert "Let the first agent in" in overview.text
     (project_id,) = (one.id for one in _projects(db, owner.id))
     browser.get(f"/admin/projects/{project_id}/members/new")
@@ -64,11 +64,11 @@ def test_the_first_project_leads_to_the_first_agent(site: Web, db: Database) -> 
     assert "Waiting for the first agent" in overview.text
     assert "agent-one" in overview.text
     assert _works(db, token)
-    with db.write() as conn:
-        ctx = tokens.resolve(conn, hashed(token))
+    with db.transaction() as conn:
+        ctx = tokens.find_caller(conn, hashed(token))
         assert ctx is not None
         posts.create(conn, ctx, "hello", to_actor="grace")
-        conn.maybe(
+        conn.fetch_one_or_none(
             "INSERT INTO presence (project_id, participation_id, last_seen) VALUES (%s, %s, clock_timestamp())"
             " RETURNING 1",
             (project_id, ctx.participation_id),
@@ -79,11 +79,11 @@ def test_the_first_project_leads_to_the_first_agent(site: Web, db: Database) -> 
 
 
 def _projects(db: Database, owner_id: int) -> list[projects.Project]:
-    with db.call() as conn:
-        return projects.list_(conn, owner_id=owner_id)
+    with db.connection() as conn:
+        return projects.list_projects(conn, owner_id=owner_id)
 
 
-def test_the_dashboard_names_what_needs_attention(ada: Browser, world: World) -> None:
+def test_the_dashboard_names_what_needs_attention(ada: Browser, world: SampleData) -> None:
     page = ada.get("/admin/").text
     for said in ("Who owns the invoices now?", "Review the migration", "src/orders/total.py", "ends in 2 days"):
         assert said.replace("'", "&#39;") in re.sub(r"<time[^>]*>|</time>", "", page)
@@ -92,16 +92,19 @@ def test_the_dashboard_names_what_needs_attention(ada: Browser, world: World) ->
     assert "an older one" in ada.get("/admin/projects/").text
 
 
-def test_a_living_part_is_asked_for_alone(ada: Browser, world: World) -> None:
-    for path in ("/admin/", *(inside(world, rest) for rest in ("", "members/", "handoffs/", "tasks/", "ledger/"))):
+def test_a_living_part_is_asked_for_alone(ada: Browser, world: SampleData) -> None:
+    for path in (
+        "/admin/",
+        *(project_path(world, rest) for rest in ("", "members/", "handoffs/", "tasks/", "ledger/")),
+    ):
         part = ada.get(path, headers={"X-Part": "1"})
         assert "<html" not in part.text
         same = ada.get(path, headers={"X-Part": "1", "If-None-Match": part.headers["ETag"]})
         assert same.status_code == 304
 
 
-def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world: World, db: Database) -> None:
-    settings = inside(world, "settings/")
+def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world: SampleData, db: Database) -> None:
+    settings = project_path(world, "settings/")
     ada.get(settings)
     assert ada.submit(f"{settings}name", name="website").status_code == 400
     ada.get(settings)
@@ -111,25 +114,27 @@ def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world:
     ada.get(settings)
     wanted = {"presence_minutes": "5", "stall_minutes": "60", "gone_minutes": "120", "pause_minutes": "10"}
     ada.submit(settings, **wanted, escalation_email="oncall@example.org")
-    with db.call() as conn:
-        assert projects.get(conn, world.full.id).name == "artemis"
-        assert projects.get_settings(conn, world.full.id) == ProjectSettings(300, 3600, 7200, 600, "oncall@example.org")
+    with db.connection() as conn:
+        assert projects.get(conn, world.full_project.id).name == "artemis"
+        assert projects.get_settings(conn, world.full_project.id) == ProjectSettings(
+            300, 3600, 7200, 600, "oncall@example.org"
+        )
     ada.get(settings)
     ada.submit(f"{settings}archive")
-    assert "This project is archived" in ada.get(inside(world)).text
+    assert "This project is archived" in ada.get(project_path(world)).text
     refused = ada.post(
-        inside(world, "handoffs/new"), data={"csrf_token": ada.token(), "to_actor": "carol", "body": "x"}
+        project_path(world, "handoffs/new"), data={"csrf_token": ada.get_csrf_token(), "to_actor": "carol", "body": "x"}
     )
     assert refused.status_code == 400
     assert "archived" in refused.text
     ada.get(settings)
     ada.submit(f"{settings}reopen")
-    with db.call() as conn:
-        assert projects.get(conn, world.full.id).archived_at is None
+    with db.connection() as conn:
+        assert projects.get(conn, world.full_project.id).archived_at is None
 
 
-def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: World, db: Database) -> None:
-    settings = inside(world, "settings/")
+def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: SampleData, db: Database) -> None:
+    settings = project_path(world, "settings/")
     ada.get(settings)
     assert ada.submit(f"{settings}webhooks", url="ftp://example.org").status_code == 400
     ada.get(settings)
@@ -138,33 +143,33 @@ def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: Wor
     page = ada.get(settings).text
     assert "https://example.org/hook" in page
     assert secret not in page
-    with db.call() as conn:
-        made = outbox.list_webhooks(conn, world.owner.id, project_id=world.full.id)[-1]
+    with db.connection() as conn:
+        made = outbox.list_webhooks(conn, world.owner.id, project_id=world.full_project.id)[-1]
     assert made.secret == secret
     ada.submit(f"{settings}webhooks/{made.id}/remove")
     assert "https://example.org/hook" not in ada.get(settings).text
 
 
-def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: World, db: Database) -> None:
-    settings = inside(world, "settings/")
+def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: SampleData, db: Database) -> None:
+    settings = project_path(world, "settings/")
     page = ada.get(settings).text
     assert "events of the ledger" in page
     ada.submit(f"{settings}delete", confirm="apolo")
-    with db.call() as conn:
-        before = projects.get(conn, world.full.id)
+    with db.connection() as conn:
+        before = projects.get(conn, world.full_project.id)
     assert before.archived_at is None
     ada.get(settings)
     assert ada.submit(f"{settings}delete", confirm="apollo").location == "/admin/projects/"
-    assert ada.get(inside(world)).status_code == 404
-    with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM event WHERE project_id = %s", (world.full.id,)) == (0,)
-        assert "project.purge" in {act.action for act in audit.list_(conn, world.owner.id)}
+    assert ada.get(project_path(world)).status_code == 404
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*) FROM event WHERE project_id = %s", (world.full_project.id,)) == (0,)
+        assert "project.purge" in {act.action for act in audit.list_for_owner(conn, world.owner.id)}
 
 
-def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, "rotated")
-    page = inside(world, f"members/{agent.ctx.participation_id}")
+def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, world.full_project, "rotated")
+    page = project_path(world, f"members/{agent.ctx.participation_id}")
     ada.get(page)
     second = _shown_once(ada, ada.submit(f"{page}/tokens", label="laptop", lives="7"))
     assert _works(db, agent.token)
@@ -174,8 +179,8 @@ def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: World, db: Da
     assert [_works(db, token) for token in (agent.token, second, third)] == [False, False, True]
     shown = ada.get(page).text
     assert "laptop" in shown
-    with db.call() as conn:
-        newest = tokens.list_(conn, agent.ctx.participation_id)[0]
+    with db.connection() as conn:
+        newest = tokens.list_tokens(conn, agent.ctx.participation_id)[0]
     ada.submit(f"{page}/tokens/{newest.id}/revoke")
     assert not _works(db, third)
     ada.get(page)
@@ -185,36 +190,38 @@ def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: World, db: Da
     assert not _works(db, fourth)
 
 
-def test_a_card_opens_in_the_browser_that_made_it_alone(site: Web, ada: Browser, world: World, db: Database) -> None:
-    with db.call() as conn:
-        other = site.browser().sign_in(conn, world.owner)
-    ada.get(inside(world, "members/new"))
+def test_a_card_opens_in_the_browser_that_made_it_alone(
+    site: WebApp, ada: Browser, world: SampleData, db: Database
+) -> None:
+    with db.connection() as conn:
+        other = site.new_browser().sign_in(conn, world.owner)
+    ada.get(project_path(world, "members/new"))
     address = ada.submit("", name="secret-agent").location
     assert other.get(address).status_code == 404
     card = ada.get(address)
     assert card.status_code == 200
     (token,) = set(_TOKEN.findall(card.text))
-    with db.call() as conn:
-        stored = conn.all("SELECT lookup || box FROM sealed")
+    with db.connection() as conn:
+        stored = conn.fetch_all("SELECT lookup || box FROM sealed")
     assert all(token.encode() not in row[0] for row in stored)
 
 
-def test_the_card_holds_a_line_for_every_client_and_a_file(ada: Browser, world: World) -> None:
-    ada.get(inside(world, "members/new"))
+def test_the_card_holds_a_line_for_every_client_and_a_file(ada: Browser, world: SampleData) -> None:
+    ada.get(project_path(world, "members/new"))
     card = ada.get(ada.submit("", name="secret-agent").location).text
     for client in ("Claude Code", "Codex", "Cursor", "Gemini CLI", "VS Code", "OpenCode", "Windsurf"):
         assert client in card
     assert 'download="mcp.json" href="data:application/json' in card
 
 
-def test_terms_change_and_a_grant_ends(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, "termed")
-    page = inside(world, f"members/{agent.ctx.participation_id}")
+def test_terms_change_and_a_grant_ends(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, world.full_project, "termed")
+    page = project_path(world, f"members/{agent.ctx.participation_id}")
     ada.get(page)
     ada.submit(f"{page}/terms", lane="docs", is_admin="y")
-    with db.call() as conn:
-        seen = grants.get(conn, world.owner.id, world.full.id, agent.ctx.participation_id)
+    with db.connection() as conn:
+        seen = grants.get_participation_detail(conn, world.owner.id, world.full_project.id, agent.ctx.participation_id)
     assert (seen.granted_lane, seen.is_admin) == ("docs", True)
     ada.get(page)
     ada.submit(f"{page}/remove")
@@ -222,45 +229,47 @@ def test_terms_change_and_a_grant_ends(ada: Browser, world: World, db: Database)
     assert not _works(db, agent.token)
 
 
-def test_a_name_that_is_taken_is_said_on_the_form(ada: Browser, world: World) -> None:
-    ada.get(inside(world, "members/new"))
+def test_a_name_that_is_taken_is_said_on_the_form(ada: Browser, world: SampleData) -> None:
+    ada.get(project_path(world, "members/new"))
     for name, said in (("api-agent", "in this project already"), ("retired", "not handed out again"), ("ada", "owner")):
         answer = ada.submit("", name=name)
         assert answer.status_code == 400
         assert said in answer.text
 
 
-def test_an_invite_is_made_shown_once_listed_and_revoked(ada: Browser, world: World, db: Database) -> None:
-    ada.get(inside(world, "invites/new"))
+def test_an_invite_is_made_shown_once_listed_and_revoked(ada: Browser, world: SampleData, db: Database) -> None:
+    ada.get(project_path(world, "invites/new"))
     assert ada.submit("", participant_name="api-agent").status_code == 400
-    ada.get(inside(world, "invites/new"))
+    ada.get(project_path(world, "invites/new"))
     made = ada.submit("", participant_name="fresh", lane="docs", ttl_hours="1")
     card = ada.get(made.location)
     (code,) = set(re.findall(r"inv_[0-9a-z]{26}", card.text))
     assert "--fail-with-body" in card.text
     assert ada.get(made.location).status_code == 404
-    with db.call() as conn:
-        newest = invites.list_(conn, world.full.id)[0]
+    with db.connection() as conn:
+        newest = invites.list_invites(conn, world.full_project.id)[0]
     assert (newest.participant_name, newest.lane, newest.created_by) == ("fresh", "docs", "ada")
-    listed = ada.get(inside(world, "invites/")).text
+    listed = ada.get(project_path(world, "invites/")).text
     assert code not in listed
     for said in ("open", "exhausted", "revoked", "eve@example.org", "newcomer"):
         assert said in listed
-    ada.submit(inside(world, f"invites/{newest.id}/revoke"))
-    with db.call() as conn:
-        assert invites.list_(conn, world.full.id)[0].state == "revoked"
+    ada.submit(project_path(world, f"invites/{newest.id}/revoke"))
+    with db.connection() as conn:
+        assert invites.list_invites(conn, world.full_project.id)[0].state == "revoked"
 
 
-def test_an_invite_for_a_known_participant_is_made_from_the_form(ada: Browser, world: World, db: Database) -> None:
-    ada.get(inside(world, "invites/new"))
+def test_an_invite_for_a_known_participant_is_made_from_the_form(ada: Browser, world: SampleData, db: Database) -> None:
+    ada.get(project_path(world, "invites/new"))
     assert ada.submit("", participant_id="nonsense").status_code == 404
-    ada.get(inside(world, "invites/new"))
-    ada.submit("", participant_id=str(world.values["participant_id"]))
-    with db.call() as conn:
-        assert invites.list_(conn, world.full.id)[0].participant_id == world.values["participant_id"]
+    ada.get(project_path(world, "invites/new"))
+    ada.submit("", participant_id=str(world.route_values["participant_id"]))
+    with db.connection() as conn:
+        assert (
+            invites.list_invites(conn, world.full_project.id)[0].participant_id == world.route_values["participant_id"]
+        )
 
 
-def test_participants_are_made_renamed_and_removed(ada: Browser, world: World, db: Database) -> None:
+def test_participants_are_made_renamed_and_removed(ada: Browser, world: SampleData, db: Database) -> None:
     ada.get("/admin/participants/new")
     page = ada.submit("", name="temp", kind="human").location
     ada.get(page)
@@ -276,42 +285,42 @@ def test_participants_are_made_renamed_and_removed(ada: Browser, world: World, d
     assert "permanent" in ada.get("/admin/participants/").text
 
 
-def test_removing_a_participant_ends_it_in_every_project(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, "double", lane="core")
-        other = make_agent(conn, world.empty, "double")
+def test_removing_a_participant_ends_it_in_every_project(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, world.full_project, "double", lane="core")
+        other = make_agent(conn, world.empty_project, "double")
     page = f"/admin/participants/{agent.ctx.participant_id}"
     ada.get(page)
     ada.submit(f"{page}/remove", confirm="double")
     assert [_works(db, one.token) for one in (agent, other)] == [False, False]
-    with db.call() as conn:
-        assert members.find(conn, world.empty.id, "double") is None
-        actions = [act.action for act in audit.list_(conn, world.owner.id)][:3]
+    with db.connection() as conn:
+        assert members.find_participation(conn, world.empty_project.id, "double") is None
+        actions = [act.action for act in audit.list_for_owner(conn, world.owner.id)][:3]
     assert sorted(actions) == ["participant.remove", "participation.remove", "participation.remove"]
 
 
-def test_the_audit_tells_what_was_done_here(ada: Browser, world: World) -> None:
-    ada.get(inside(world, "settings/"))
-    ada.submit(inside(world, "settings/name"), name="artemis")
-    for page in ("/admin/audit/", inside(world, "audit/")):
+def test_the_audit_tells_what_was_done_here(ada: Browser, world: SampleData) -> None:
+    ada.get(project_path(world, "settings/"))
+    ada.submit(project_path(world, "settings/name"), name="artemis")
+    for page in ("/admin/audit/", project_path(world, "audit/")):
         shown = ada.get(page).text
         assert "project.rename" in shown
         assert "before: apollo" in shown
 
 
-def test_lists_page_by_key(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
+def test_lists_page_by_key(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
         for number in range(55):
-            invites.create_for(conn, world.empty.id, actor="ada")
+            invites.create_for_owner(conn, world.empty_project.id, actor="ada")
             projects.add(conn, world.owner.id, f"p-{number:02}")
-            make_agent(conn, world.empty, f"agent-{number:02}")
+            make_agent(conn, world.empty_project, f"agent-{number:02}")
     for path in (
-        f"/admin/projects/{world.empty.id}/invites/",
+        f"/admin/projects/{world.empty_project.id}/invites/",
         "/admin/projects/",
-        f"/admin/projects/{world.empty.id}/members/",
+        f"/admin/projects/{world.empty_project.id}/members/",
         "/admin/participants/",
         "/admin/audit/",
-        f"/admin/projects/{world.empty.id}/audit/",
+        f"/admin/projects/{world.empty_project.id}/audit/",
     ):
         seen: set[str] = set()
         address: str | None = path
@@ -328,16 +337,16 @@ def test_lists_page_by_key(ada: Browser, world: World, db: Database) -> None:
         assert pages >= 2, path
 
 
-def test_a_name_says_no_more_than_a_name(ada: Browser, world: World, db: Database) -> None:
+def test_a_name_says_no_more_than_a_name(ada: Browser, world: SampleData, db: Database) -> None:
     """What others chose to be called, and what they wrote, is text on every page."""
     nasty = "<img src=x>'\"&lt;{{7*7}}"
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, nasty, lane=nasty)
+    with db.transaction() as conn:
+        agent = make_agent(conn, world.full_project, nasty, lane=nasty)
         posts.create(conn, agent.ctx, nasty, to_lane=nasty, subject=nasty, ref=nasty, tag=nasty)
         leases.acquire(conn, agent.ctx, "src/<b>")
-        projects.rename(conn, world.full.id, nasty, actor="ada")
+        projects.rename(conn, world.full_project.id, nasty, actor="ada")
     for rest in ("", "members/", "handoffs/", "leases/", "ledger/", "settings/", "audit/", "members/new"):
-        page = ada.get(inside(world, rest)).text
+        page = ada.get(project_path(world, rest)).text
         assert "<img src=x>" not in page
         assert "<b>" not in page
         assert "49" not in re.findall(r"\{\{7\*7\}\}|49(?=')", page)
@@ -345,23 +354,23 @@ def test_a_name_says_no_more_than_a_name(ada: Browser, world: World, db: Databas
     assert "<img src=x>" not in card
 
 
-def _rotated(browser: Browser, world: World, participation_id: int) -> str:
-    page = inside(world, f"members/{participation_id}")
+def _rotated(browser: Browser, world: SampleData, participation_id: int) -> str:
+    page = project_path(world, f"members/{participation_id}")
     browser.get(page)
     return str(browser.submit(f"{page}/rotate").location)
 
 
-def test_two_owners_do_not_see_each_other(site: Web, ada: Browser, world: World, db: Database) -> None:
+def test_two_owners_do_not_see_each_other(site: WebApp, ada: Browser, world: SampleData, db: Database) -> None:
     """Every address with an id, with the ids of another owner's things, inside one's own project and in theirs."""
-    with db.write() as conn:
-        mine = fill(conn, "eve")
-    with db.call() as conn:
-        eve = site.browser().sign_in(conn, mine.owner)
-    token = eve.token()
+    with db.transaction() as conn:
+        mine = create_sample_data(conn, "eve")
+    with db.connection() as conn:
+        eve = site.new_browser().sign_in(conn, mine.owner)
+    token = eve.get_csrf_token()
     for page in ("/admin/", "/admin/projects/", "/admin/participants/", "/admin/audit/"):
         assert "ada/" not in eve.get(page).text
-    with db.call() as conn:
-        before = fingerprint(conn)
+    with db.connection() as conn:
+        before = database_checksum(conn)
     seen = 0
     with site.app.test_request_context():
         rules = [rule for rule in site.app.url_map.iter_rules() if rule.rule.startswith("/admin")]
@@ -370,11 +379,11 @@ def test_two_owners_do_not_see_each_other(site: Web, ada: Browser, world: World,
             continue
         inner = rule.arguments - {"project_id"}
         for values in (
-            world.values,
+            world.route_values,
             # Ids that are numbered by project exist in every project, so only those of rows of their own are foreign.
-            {**world.values, "project_id": mine.full.id}
+            {**world.route_values, "project_id": mine.full_project.id}
             if inner & {"participation_id", "participant_id", "invite_id", "webhook_id"}
-            else world.values,
+            else world.route_values,
         ):
             with site.app.test_request_context():
                 built = rule.build({name: values[name] for name in rule.arguments})
@@ -389,6 +398,6 @@ def test_two_owners_do_not_see_each_other(site: Web, ada: Browser, world: World,
                 assert answer.status_code == 404, (method, built[1])
                 seen += 1
     assert seen > 60
-    with db.call() as conn:
-        after = fingerprint(conn)
+    with db.connection() as conn:
+        after = database_checksum(conn)
     assert {name for name in before if before[name] != after[name]} <= {"session"}

@@ -13,20 +13,20 @@ from bus.auth import sessions
 from bus.coordination import posts, presence
 from bus.db import Database
 from tests.factories import Agent, make_agent, make_owner, make_project
-from tests.mcp_gateway.processes import running
-from tests.webapp.browser import PHONE, opened
-from tests.webapp.live_server import live
-from tests.webapp.sample_data import World, fill, inside
-from tests.webapp.scenario_steps import call, sign_in
-from tests.webapp.web_client import Browser, Web
+from tests.mcp_gateway.processes import running_gateways
+from tests.webapp.browser import PHONE_VIEWPORT, open_page
+from tests.webapp.live_server import running_live_server
+from tests.webapp.sample_data import SampleData, create_sample_data, project_path
+from tests.webapp.scenario_steps import call_tool, sign_in
+from tests.webapp.web_client import Browser, WebApp
 
 _PART = {"X-Part": "1"}
 
 
 def test_a_board_that_has_not_changed_is_an_empty_answer(
-    ada: Browser, world: World, db: Database, caplog: pytest.LogCaptureFixture
+    ada: Browser, world: SampleData, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address = inside(world, "board/")
+    address = project_path(world, "board/")
     first = ada.get(address, headers=_PART)
     assert first.status_code == 200
     assert "Migration 42 is ready" in first.text
@@ -38,8 +38,8 @@ def test_a_board_that_has_not_changed_is_an_empty_answer(
     with caplog.at_level("INFO", "webapp.request"):
         again = ada.get(address, headers={**_PART, "If-None-Match": again.headers["ETag"]})
     assert (again.status_code, again.data, caplog.records) == (304, b"", [])
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, "late-one", lane="core")
+    with db.transaction() as conn:
+        agent = make_agent(conn, world.full_project, "late-one", lane="core")
         posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
     changed = ada.get(address, headers={**_PART, "If-None-Match": again.headers["ETag"]})
     assert changed.status_code == 200
@@ -49,37 +49,37 @@ def test_a_board_that_has_not_changed_is_an_empty_answer(
 
 
 def test_a_board_that_was_made_for_one_is_not_shown_to_another(
-    site: Web, ada: Browser, world: World, db: Database
+    site: WebApp, ada: Browser, world: SampleData, db: Database
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         other = make_owner(conn, "eve")
         mine = make_project(conn, "apollo", other)
-    with db.call() as conn:
-        eve = site.browser().sign_in(conn, other)
+    with db.connection() as conn:
+        eve = site.new_browser().sign_in(conn, other)
     for _ in range(2):
-        assert ada.get(inside(world, "board/"), headers=_PART).status_code == 200
-        assert eve.get(inside(world, "board/"), headers=_PART).status_code == 404
+        assert ada.get(project_path(world, "board/"), headers=_PART).status_code == 200
+        assert eve.get(project_path(world, "board/"), headers=_PART).status_code == 404
         assert "Migration 42" not in eve.get(f"/admin/projects/{mine.id}/board/", headers=_PART).text
-    assert site.browser().get(inside(world, "board/"), headers=_PART).status_code == 303
+    assert site.new_browser().get(project_path(world, "board/"), headers=_PART).status_code == 303
 
 
 @pytest.fixture
 def mcp(database_url: str) -> Iterator[str]:
-    with running(database_url) as (process,):
+    with running_gateways(database_url) as (process,):
         yield process.url
 
 
 def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
     database_url: str, db: Database, mcp: str, chromium: Chromium
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn, "ada")
         project = make_project(conn, "apollo", owner)
         sender, receiver = make_agent(conn, project, "writer"), make_agent(conn, project, "reader", lane="review")
         presence.register(conn, receiver.ctx, "review")
-    with live(database_url, MCP_URL=mcp) as url:
+    with running_live_server(database_url, MCP_URL=mcp) as url:
         board = f"{url}/admin/projects/{project.id}/board/"
-        with opened(chromium) as desk, opened(chromium, viewport=PHONE) as phone:
+        with open_page(chromium) as desk, open_page(chromium, viewport=PHONE_VIEWPORT) as phone:
             for page in (desk, phone):
                 sign_in(page, url, db, owner)
                 page.goto(board)
@@ -91,9 +91,11 @@ def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
             desk.get_by_label("Read handoffs aloud").check()
             desk.get_by_role("link", name="reader").focus()
 
-            sent = call(mcp, sender.token, "post", to_lane="review", subject="Index 42 is ready", body="Look, please.")
+            sent = call_tool(
+                mcp, sender.token, "post", to_lane="review", subject="Index 42 is ready", body="Look, please."
+            )
             seen = _appears(desk, phone, "waiting")
-            assert call(mcp, receiver.token, "ack", post_ids=[sent["post_id"]])
+            assert call_tool(mcp, receiver.token, "ack", post_ids=[sent["post_id"]])
             acked = _appears(desk, phone, "acked")
             print(f"seen after {seen:.2f} s, acked after {acked:.2f} s")
 
@@ -117,7 +119,7 @@ def _appears(desk: Page, phone: Page, state: str) -> float:
 
 
 def _leases_run_down(page: Page, mcp: str, agent: Agent) -> None:
-    call(mcp, agent.token, "lease", surface="src/**", ttl_seconds=5)
+    call_tool(mcp, agent.token, "lease", surface="src/**", ttl_seconds=5)
     left = page.locator(".lease [data-left]")
     expect(left).to_contain_text("s left")
     # Over by the clock alone, though nobody wrote anything; soon after it is gone.
@@ -129,7 +131,7 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
     expect(page.locator("#live-state")).to_have_text("paused")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    call(mcp, agent.token, "claim", sequence="adr")
+    call_tool(mcp, agent.token, "claim", sequence="adr")
     page.wait_for_timeout(2_000)
     assert asked == []
     expect(page.locator(".numbers")).to_contain_text("No number was claimed yet.")
@@ -139,15 +141,15 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
 
 
 def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str, db: Database) -> None:
-    with db.write() as conn:
-        world = fill(conn)
+    with db.transaction() as conn:
+        world = create_sample_data(conn)
         eve = make_owner(conn, "eve")
-        agent = make_agent(conn, world.full, "late-one", lane="core")
-    with live(database_url) as url:
-        address = f"{url}{inside(world, 'board/stream')}"
-        with db.call() as conn:
+        agent = make_agent(conn, world.full_project, "late-one", lane="core")
+    with running_live_server(database_url) as url:
+        address = f"{url}{project_path(world, 'board/stream')}"
+        with db.connection() as conn:
             token, other = (
-                sessions.open_(conn, one.id, method="link", lasts=timedelta(hours=1)) for one in (world.owner, eve)
+                sessions.open_session(conn, one.id, method="link", ttl=timedelta(hours=1)) for one in (world.owner, eve)
             )
 
         def refused(cookie: str, **headers: str) -> int:
@@ -162,11 +164,11 @@ def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str
             assert next(lines) == "retry: 500"
             # What it has missed comes without being asked for.
             assert "Migration 42 is ready" in _next_board(lines)
-            with db.write() as conn:
+            with db.transaction() as conn:
                 posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
             assert "Brand new" in _next_board(lines)
-            with db.write() as conn:
-                sessions.end_all(conn, world.owner.id)
+            with db.transaction() as conn:
+                sessions.end_all_sessions(conn, world.owner.id)
                 posts.create(conn, agent.ctx, "later", to_lane="review", subject="Not for the signed out")
             assert "Not for the signed out" not in "".join(lines)
         assert refused(f"llm-bus={token}") == 303
@@ -186,18 +188,18 @@ def _next_board(lines: Iterator[str]) -> str:
 
 
 def test_a_board_without_a_stream_asks_instead(
-    database_url: str, db: Database, chromium: Chromium, world: World
+    database_url: str, db: Database, chromium: Chromium, world: SampleData
 ) -> None:
-    with live(database_url) as url, opened(chromium) as page:
+    with running_live_server(database_url) as url, open_page(chromium) as page:
         sign_in(page, url, db, world.owner)
         # A proxy that knows no streams.
         page.route("**/board/stream*", lambda route: route.fulfill(status=502))
-        page.goto(f"{url}{inside(world, 'board/')}")
+        page.goto(f"{url}{project_path(world, 'board/')}")
         expect(page.locator("#live-state")).to_have_text("live")
-        with db.write() as conn:
-            agent = make_agent(conn, world.full, "late-one", lane="core")
+        with db.transaction() as conn:
+            agent = make_agent(conn, world.full_project, "late-one", lane="core")
             posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
         expect(page.locator(".handoffs")).to_contain_text("Brand new")
-        with db.write() as conn:
-            sessions.end_all(conn, world.owner.id)
+        with db.transaction() as conn:
+            sessions.end_all_sessions(conn, world.owner.id)
         expect(page.locator("#live-state")).to_have_text("signed out: reload the page")

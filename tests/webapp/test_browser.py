@@ -12,12 +12,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from bus.db import Database
 from tests.webapp import page_catalog
-from tests.webapp.browser import LAPTOP, NARROWEST, opened
-from tests.webapp.fake_oidc import Issuer, served
-from tests.webapp.live_server import live
+from tests.webapp.browser import LAPTOP_VIEWPORT, NARROW_VIEWPORT, open_page
+from tests.webapp.fake_oidc import FakeOidcProvider, running_provider
+from tests.webapp.live_server import running_live_server
 from tests.webapp.screenshots import sign_in
-from tests.webapp.web_client import Web
-from webapp.blueprints import PublicPages, render
+from tests.webapp.web_client import WebApp
+from webapp.blueprints import PublicBlueprint, render_page
 
 # What WCAG 2.2 AA asks for, and axe can decide.
 _RULES = {
@@ -30,19 +30,19 @@ _COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 
 @pytest.fixture
-def example(db: Database) -> page_catalog.Example:
-    return page_catalog.fill(db)
+def example(db: Database) -> page_catalog.SampleSite:
+    return page_catalog.create_sample_site(db)
 
 
 @pytest.fixture
-def pages(database_url: str, example: page_catalog.Example) -> list[page_catalog.Shown]:
-    with closing(Web(database_url, **page_catalog.ENV)) as web:
-        return list(page_catalog.every_page(web, example))
+def pages(database_url: str, example: page_catalog.SampleSite) -> list[page_catalog.PageCase]:
+    with closing(WebApp(database_url, **page_catalog.FEATURE_ENV)) as web:
+        return list(page_catalog.iter_pages(web, example))
 
 
 @pytest.fixture
 def url(database_url: str) -> Iterator[str]:
-    with live(database_url, **page_catalog.ENV) as address:
+    with running_live_server(database_url, **page_catalog.FEATURE_ENV) as address:
         yield address
 
 
@@ -50,22 +50,22 @@ def _look_at_all(
     chromium: Browser,
     url: str,
     db: Database,
-    example: page_catalog.Example,
-    pages: list[page_catalog.Shown],
+    example: page_catalog.SampleSite,
+    pages: list[page_catalog.PageCase],
     **options: object,
-) -> Iterator[tuple[Page, page_catalog.Shown]]:
+) -> Iterator[tuple[Page, page_catalog.PageCase]]:
     for private in (False, True):
-        with opened(chromium, **options) as page:
+        with open_page(chromium, **options) as page:
             if private:
                 sign_in(page, url, db, example)
             for shown in pages:
-                if shown.private == private:
+                if shown.requires_sign_in == private:
                     page.goto(url + shown.path)
                     yield page, shown
 
 
 def test_every_page_can_be_read_and_pressed_by_everybody(
-    chromium: Browser, url: str, db: Database, example: page_catalog.Example, pages: list[page_catalog.Shown]
+    chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite, pages: list[page_catalog.PageCase]
 ) -> None:
     """Each page is opened once and looked at four times: by axe, light and dark; narrow; and with a finger."""
     found: list[Any] = []
@@ -77,14 +77,14 @@ def test_every_page_can_be_read_and_pressed_by_everybody(
         page.emulate_media(color_scheme="dark")
         found += [("dark", shown.name, *one) for one in _axe(page, _COLOURS)]
         page.emulate_media(color_scheme="light")
-        page.set_viewport_size(NARROWEST)
+        page.set_viewport_size(NARROW_VIEWPORT)
         for opens in (True, False):
             page.evaluate(f"for (const one of document.querySelectorAll('details')) one.open = {str(opens).lower()}")
             width = page.evaluate("document.scrollingElement.scrollWidth")
-            if width > NARROWEST["width"]:
+            if width > NARROW_VIEWPORT["width"]:
                 found.append(("narrow", shown.name, opens, width))
         found += [("small", shown.name, one) for one in page.evaluate(_SMALL)]
-        page.set_viewport_size(LAPTOP)
+        page.set_viewport_size(LAPTOP_VIEWPORT)
     assert found == []
 
 
@@ -107,7 +107,7 @@ _SMALL = """() => [...document.querySelectorAll('button, summary, a.button, nav 
 def test_dark_is_dark(chromium: Browser, url: str) -> None:
     shades = []
     for scheme in ("light", "dark"):
-        with opened(chromium, color_scheme=scheme) as page:
+        with open_page(chromium, color_scheme=scheme) as page:
             page.goto(url)
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             shades.append(sum(int(part) for part in re.findall(r"\d+", colour)))
@@ -117,9 +117,9 @@ def test_dark_is_dark(chromium: Browser, url: str) -> None:
 
 
 def test_somebody_signs_in_by_keyboard_alone(
-    chromium: Browser, url: str, db: Database, example: page_catalog.Example
+    chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite
 ) -> None:
-    with opened(chromium) as page:
+    with open_page(chromium) as page:
         sign_in(page, url, db, example)
         page.goto(f"{url}/account/")
         page.keyboard.press("Tab")
@@ -142,9 +142,9 @@ def test_somebody_signs_in_by_keyboard_alone(
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_what_destroys_asks_first_and_can_be_cancelled(
-    chromium: Browser, url: str, db: Database, example: page_catalog.Example, scripts: bool
+    chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite, scripts: bool
 ) -> None:
-    with opened(chromium, java_script_enabled=scripts) as page:
+    with open_page(chromium, java_script_enabled=scripts) as page:
         sign_in(page, url, db, example)
         page.goto(f"{url}/account/")
         asks = page.locator("summary", has_text="Sign out everywhere")
@@ -168,7 +168,7 @@ def test_what_destroys_asks_first_and_can_be_cancelled(
 
 
 def test_the_endpoint_is_copied(chromium: Browser, url: str) -> None:
-    with opened(chromium, permissions=["clipboard-read", "clipboard-write"]) as page:
+    with open_page(chromium, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.goto(url)
         page.get_by_role("button", name="Copy the MCP endpoint").click()
         expect(page.get_by_role("status").filter(has_text="Copied")).to_be_attached()
@@ -178,11 +178,11 @@ def test_the_endpoint_is_copied(chromium: Browser, url: str) -> None:
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_a_stranger_becomes_an_owner_with_a_provider(chromium: Browser, database_url: str, scripts: bool) -> None:
     """Through the policy of a real browser: forms may go to us alone, and yet people get to the provider."""
-    issuer = Issuer()
-    with served(issuer):
+    issuer = FakeOidcProvider()
+    with running_provider(issuer):
         with (
-            live(database_url, **issuer.env()) as url,
-            opened(chromium, viewport=LAPTOP, java_script_enabled=scripts) as page,
+            running_live_server(database_url, **issuer.env()) as url,
+            open_page(chromium, viewport=LAPTOP_VIEWPORT, java_script_enabled=scripts) as page,
         ):
             page.goto(f"{url}/account/")
             page.get_by_role("button", name="Continue with Example Inc.").click()
@@ -203,13 +203,13 @@ class _Board:
 
     def __init__(self) -> None:
         self.text = "one"
-        self.pages = PublicPages("bulletin")
+        self.pages = PublicBlueprint("bulletin")
         self.pages.get("/bulletin")(self.index)
 
     def index(self) -> object:
-        return render("board.html", part="board_part.html", text=self.text)
+        return render_page("board.html", part="board_part.html", text=self.text)
 
-    def put_into(self, web: Web) -> None:
+    def put_into(self, web: WebApp) -> None:
         web.app.jinja_loader = ChoiceLoader(
             [
                 web.app.jinja_loader,  # type: ignore[list-item]
@@ -227,10 +227,10 @@ class _Board:
         web.app.register_blueprint(self.pages)
 
 
-def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callable[..., Web]) -> None:
+def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callable[..., WebApp]) -> None:
     board, web = _Board(), make_web()
     board.put_into(web)
-    browser = web.browser()
+    browser = web.new_browser()
     assert "<h1>Board" in browser.get("/bulletin").text
     part = browser.get("/bulletin", headers={"X-Part": "1"})
     assert "<h1>" not in part.text
@@ -247,7 +247,7 @@ def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callabl
 
 def test_a_living_part_shows_what_is_new(chromium: Browser, database_url: str) -> None:
     board = _Board()
-    with live(database_url, prepare=board.put_into) as url, opened(chromium) as page:
+    with running_live_server(database_url, prepare=board.put_into) as url, open_page(chromium) as page:
         page.goto(f"{url}/bulletin")
         expect(page.get_by_text("now one")).to_be_visible()
         board.text = "two"

@@ -11,8 +11,8 @@ from bus.billing import credits, metering
 from bus.db import Database
 from bus.tenancy import owners
 from tests.factories import make_owner
-from tests.webapp.sample_data import World, spend
-from tests.webapp.web_client import Browser, Web
+from tests.webapp.sample_data import SampleData, add_credit_usage
+from tests.webapp.web_client import Browser, WebApp
 
 _TAGS = re.compile(r"<[^>]+>")
 
@@ -22,23 +22,23 @@ def _text(page: str) -> str:
 
 
 @pytest.fixture
-def spent(db: Database, world: World) -> World:
+def spent(db: Database, world: SampleData) -> SampleData:
     """The owner of the world has used credits for forty days."""
-    with db.write() as conn:
-        spend(conn, world)
+    with db.transaction() as conn:
+        add_credit_usage(conn, world)
     return world
 
 
-def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent: World, db: Database) -> None:
+def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent: SampleData, db: Database) -> None:
     page = ada.get("/admin/credits/").text
     text = _text(page)
-    with db.call() as conn:
-        account = credits.find(conn, spent.owner.id)
+    with db.connection() as conn:
+        account = credits.find_account(conn, spent.owner.id)
         assert account is not None
         month = "day > (now() AT TIME ZONE 'UTC')::date - 30"
-        (used,) = conn.one(f"SELECT sum(credits) FROM credit_usage WHERE {month}")
-        by_project = conn.all(f"SELECT project_id, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
-        by_day = conn.all(f"SELECT day, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
+        (used,) = conn.fetch_one(f"SELECT sum(credits) FROM credit_usage WHERE {month}")
+        by_project = conn.fetch_all(f"SELECT project_id, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
+        by_day = conn.fetch_all(f"SELECT day, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
     assert f"{account.balance:,} credits" in text
     assert re.search(r"Lasts until about \d+ [A-Z]\w+( \d{4})? at the pace of the last 7 days\.", text)
     assert f"{used:,} credits for {used:,} events" in text
@@ -55,9 +55,9 @@ def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent:
     assert ada.get("/admin/credits/?days=13").text.count("<tr") == page.count("<tr")
 
 
-def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: World, db: Database) -> None:
-    with db.write() as conn:
-        credits.add(conn, spent.owner.id, 5, reference="=cmd()", reason="a test")
+def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        credits.add_credits(conn, spent.owner.id, 5, reference="=cmd()", reason="a test")
     seen, path = [], "/admin/credits/entries"
     for _ in range(5):
         page = ada.get(path).text
@@ -66,7 +66,7 @@ def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: World, 
         if older is None:
             break
         path = older[1].replace("&amp;", "&")
-    with db.call() as conn:
+    with db.connection() as conn:
         known = [str(one.id) for one in credits.list_entries(conn, spent.owner.id, limit=1000)]
     assert seen == known
     assert len(known) > 100
@@ -83,23 +83,23 @@ def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: World, 
     assert "attachment" in export.headers["Content-Disposition"]
 
 
-def test_the_threshold_is_set_and_refused_in_words(ada: Browser, spent: World, db: Database) -> None:
+def test_the_threshold_is_set_and_refused_in_words(ada: Browser, spent: SampleData, db: Database) -> None:
     ada.get("/admin/credits/")
     refused = ada.submit("/admin/credits/threshold", low_balance="-1")
     assert refused.status_code == 400
     assert "0 to 1,000,000,000,000 credits." in refused.text
     ada.get("/admin/credits/")
     assert ada.submit("/admin/credits/threshold", low_balance="777").status_code == 303
-    with db.call() as conn:
-        account = credits.find(conn, spent.owner.id)
+    with db.connection() as conn:
+        account = credits.find_account(conn, spent.owner.id)
         assert account is not None
         assert account.low_balance == 777
-        assert conn.one("SELECT actor FROM audit WHERE action = 'credit.low_balance'") == ("ada",)
+        assert conn.fetch_one("SELECT actor FROM audit WHERE action = 'credit.low_balance'") == ("ada",)
     assert "The balance is below 777 credits." in _text(ada.get("/admin/credits/").text)
 
 
 def test_every_state_is_said_as_it_is(
-    make_web: Callable[..., Web], site: Web, ada: Browser, world: World, db: Database
+    make_web: Callable[..., WebApp], site: WebApp, ada: Browser, world: SampleData, db: Database
 ) -> None:
     """In the order in which an owner may meet them."""
 
@@ -109,21 +109,21 @@ def test_every_state_is_said_as_it_is(
             assert one in text, (one, text)
 
     def stands(**columns: object) -> None:
-        with db.write() as conn:
+        with db.transaction() as conn:
             for name, value in columns.items():
                 conn.raw.execute(f"UPDATE credit_account SET {name} = %s".encode(), (value,))
 
     says("Nothing is billed.")
     assert "Credits" not in ada.get("/admin/").text
-    with db.write() as conn:
-        metering.switch(conn, True)
+    with db.transaction() as conn:
+        metering.set_metering_enabled(conn, True)
     says("No account yet", "It opens with the first thing that is billed.", "Agents go on for a while")
     assert ">Credits<" in ada.get("/admin/").text
-    with db.write() as conn:
-        metering.note_terms(conn, grace_hours=48, trial_credits=250)
+    with db.transaction() as conn:
+        metering.record_terms(conn, grace_hours=48, trial_credits=250)
     says("250 credits are in it then", "Agents go on for another 2 days")
-    with db.write() as conn:
-        credits.add(conn, world.owner.id, 500, reference="1")
+    with db.transaction() as conn:
+        credits.add_credits(conn, world.owner.id, 500, reference="1")
     says(
         "500 credits", "How long it lasts shows after the first whole day of use.", "Nothing was used in these 30 days"
     )
@@ -133,37 +133,37 @@ def test_every_state_is_said_as_it_is(
     )
     stands(delinquent_at="2026-01-01")
     says("they are refused from now on")
-    with db.write() as conn:
-        assert credits.suspend(conn, world.owner.id, 48)
+    with db.transaction() as conn:
+        assert credits.suspend_delinquent_owner(conn, world.owner.id, 48)
     says("Agents are refused since", "because credits were used up", "4 credits or more let them in at once")
     says("This account is suspended", "Why, and what to do", path="/admin/")
-    with db.write() as conn:
+    with db.transaction() as conn:
         credits.set_plan(conn, world.owner.id, "comped")
     says("comped", "agents are never refused for want of credits")
-    with db.write() as conn:
+    with db.transaction() as conn:
         owners.suspend(conn, world.owner.id, reason="abuse", actor="operator")
     says("The operator suspended this account", "Credits do not lift that")
-    with db.write() as conn:
-        owners.lift(conn, world.owner.id, actor="operator")
-        metering.switch(conn, False)
+    with db.transaction() as conn:
+        owners.lift_suspension(conn, world.owner.id, actor="operator")
+        metering.set_metering_enabled(conn, False)
     says("Nothing is billed.", "The account stays as it was")
     says("These prices hold when that changes", path="/admin/credits/prices")
     # A service that says where credits come from.
-    with db.write() as conn:
-        metering.switch(conn, True)
+    with db.transaction() as conn:
+        metering.set_metering_enabled(conn, True)
         credits.set_plan(conn, world.owner.id, "free")
     paid = make_web(TOP_UP_URL="https://pay.example.org/?for={handle}")
-    with db.call() as conn:
-        page = paid.browser().sign_in(conn, world.owner).get("/admin/credits/").text
+    with db.connection() as conn:
+        page = paid.new_browser().sign_in(conn, world.owner).get("/admin/credits/").text
     assert 'href="https://pay.example.org/?for=ada"' in page
     assert "llm-bus credit add" not in page
 
 
-def test_another_owner_sees_nothing_of_it(site: Web, spent: World, db: Database) -> None:
-    with db.write() as conn:
+def test_another_owner_sees_nothing_of_it(site: WebApp, spent: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
         eve = make_owner(conn, "eve")
-    with db.call() as conn:
-        browser = site.browser().sign_in(conn, eve)
+    with db.connection() as conn:
+        browser = site.new_browser().sign_in(conn, eve)
     for path in ("/admin/credits/", "/admin/credits/?days=90", "/admin/credits/entries", "/admin/credits/entries.csv"):
         page = browser.get(path).text
         for private in ("apollo", "mercury", "2026-117", "review-agent", "Top-up"):

@@ -17,10 +17,10 @@ from bus.db import Database
 from bus.tenancy.owners import Owner
 from tests import servers
 from tests.factories import make_agent, make_owner, make_project
-from tests.mcp_gateway.processes import running
-from tests.webapp.browser import PHONE, opened
-from tests.webapp.live_server import live
-from tests.webapp.scenario_steps import call, sign_in
+from tests.mcp_gateway.processes import running_gateways
+from tests.webapp.browser import PHONE_VIEWPORT, open_page
+from tests.webapp.live_server import running_live_server
+from tests.webapp.scenario_steps import call_tool, sign_in
 
 _TOKEN = re.compile(r"lbus_[0-9A-Za-z]{49}")
 
@@ -35,29 +35,29 @@ def database_url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def mcp(database_url: str) -> Iterator[str]:
     """The endpoint of a gateway over the same database."""
-    with running(database_url) as (process,):
+    with running_gateways(database_url) as (process,):
         yield process.url
 
 
 @pytest.fixture(scope="module")
 def url(database_url: str, mcp: str) -> Iterator[str]:
-    with live(database_url, MCP_URL=mcp) as address:
+    with running_live_server(database_url, MCP_URL=mcp) as address:
         yield address
 
 
 @pytest.fixture
 def ada(db: Database) -> Iterator[Owner]:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn, "ada")
     yield owner
     # Whoever was there makes room for the next journey, whose people have the same names.
-    with db.write() as conn:
-        conn.all("UPDATE owner SET handle = 'gone-' || id, email = 'gone-' || id || '@example.org' RETURNING 1")
+    with db.transaction() as conn:
+        conn.fetch_all("UPDATE owner SET handle = 'gone-' || id, email = 'gone-' || id || '@example.org' RETURNING 1")
 
 
 @contextmanager
 def _signed_in(browser: Browser, url: str, db: Database, owner: Owner, **options: Any) -> Iterator[Page]:
-    with opened(browser, **options) as page:
+    with open_page(browser, **options) as page:
         sign_in(page, url, db, owner)
         yield page
 
@@ -70,7 +70,7 @@ def _is_refused(url: str, token: str) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"viewport": PHONE, "color_scheme": "dark", "has_touch": True}, {"java_script_enabled": False}],
+    [{}, {"viewport": PHONE_VIEWPORT, "color_scheme": "dark", "has_touch": True}, {"java_script_enabled": False}],
     ids=["laptop", "dark phone", "no scripts"],
 )
 def test_from_the_first_start_to_a_connected_agent(
@@ -94,9 +94,9 @@ def test_from_the_first_start_to_a_connected_agent(
         assert config["mcpServers"]["llm-bus"]["url"] == mcp
         page.get_by_role("link", name="Done: see it arrive").click()
         expect(page.get_by_text("Nothing heard from api-agent so far")).to_be_visible()
-        me = call(mcp, token, "whoami")
+        me = call_tool(mcp, token, "whoami")
         assert (me["actor"], me["project"]) == ("ada/api-agent", "apollo")
-        call(mcp, token, "register", lane="core", status="getting to know the code")
+        call_tool(mcp, token, "register", lane="core", status="getting to know the code")
         if options.get("java_script_enabled") is False:
             page.reload()
         # With a script the page hears of it by itself.
@@ -108,7 +108,7 @@ def test_from_the_first_start_to_a_connected_agent(
 def test_an_agent_is_told_at_once_what_a_person_hands_over(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, "apollo", ada)
         agent = make_agent(conn, project, "api-agent")
     with _signed_in(chromium, url, db, ada) as page:
@@ -116,23 +116,25 @@ def test_an_agent_is_told_at_once_what_a_person_hands_over(
         page.get_by_label("To a participant").fill("api-agent")
         page.get_by_label("Message").fill("Please look at the prices.")
         page.get_by_role("button", name="Hand over").click()
-        (post,) = call(mcp, agent.token, "read_posts", to_me=True)["posts"]
+        (post,) = call_tool(mcp, agent.token, "read_posts", to_me=True)["posts"]
         assert (post["from"], post["body"]) == ("ada", "Please look at the prices.")
-        call(mcp, agent.token, "ack", post_id=post["post_id"])
-        answer = call(mcp, agent.token, "post", body="They are right.", to_actor=post["from"], reply_to=post["post_id"])
+        call_tool(mcp, agent.token, "ack", post_id=post["post_id"])
+        answer = call_tool(
+            mcp, agent.token, "post", body="They are right.", to_actor=post["from"], reply_to=post["post_id"]
+        )
         page.reload()
         expect(page.get_by_text("They are right.")).to_be_visible()
         expect(page.locator(f"#post-{post['post_id']}").get_by_text("acked").first).to_be_visible()
         page.get_by_role("button", name=f"Ack post {answer['post_id']}").click()
         expect(page.get_by_text("you acked")).to_be_visible()
-    (mine,) = call(mcp, agent.token, "read_posts", reply_to=post["post_id"])["posts"]
+    (mine,) = call_tool(mcp, agent.token, "read_posts", reply_to=post["post_id"])["posts"]
     assert mine["acked_by"] == ["ada"]
 
 
 def test_an_agent_joins_with_the_prompt_of_an_invite(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, 'it\'s "apollo" $(touch x)', ada)
     with _signed_in(chromium, url, db, ada) as page:
         page.goto(f"{url}/admin/projects/{project.id}/")
@@ -148,7 +150,7 @@ def test_an_agent_joins_with_the_prompt_of_an_invite(
         done = _shell(line.replace("CHOOSE-A-NAME", "docs-agent"))
         assert done.returncode == 0, done.stderr
         joined = json.loads(done.stdout)
-        assert call(mcp, joined["token"], "whoami")["lane"] == "docs"
+        assert call_tool(mcp, joined["token"], "whoami")["lane"] == "docs"
         assert shlex.split(joined["connect_command"])[-1] == f"Authorization: Bearer {joined['token']}"
         over = _shell(line.replace("CHOOSE-A-NAME", "another"))
         assert (over.returncode, json.loads(over.stdout)["error"]) == (22, "exhausted")
@@ -165,7 +167,7 @@ def _shell(line: str) -> "subprocess.CompletedProcess[str]":
 def test_a_person_accepts_an_invite_in_the_browser(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner, scripts: bool
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, "apollo", ada)
         eve = make_owner(conn, "eve")
     with _signed_in(chromium, url, db, ada, java_script_enabled=scripts) as page:
@@ -173,20 +175,20 @@ def test_a_person_accepts_an_invite_in_the_browser(
         page.get_by_label("Kind").select_option("human")
         page.get_by_role("button", name="Make the invite").click()
         link = page.locator("#link").inner_text()
-        with opened(chromium, java_script_enabled=scripts) as other:
+        with open_page(chromium, java_script_enabled=scripts) as other:
             other.goto(link)
             expect(other.get_by_role("heading", level=1)).to_have_text("You are invited to apollo")
             other.get_by_role("link", name="Accept in the browser").click()
             expect(other).to_have_url(re.compile("/sign-in"))
-            with db.call() as conn:
-                other.goto(f"{url}/sign-in/link/{login_links.create(conn, eve)}")
+            with db.connection() as conn:
+                other.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, eve)}")
             other.get_by_role("button", name="Sign in").click()
             # The way back leads to where they were going.
             expect(other.get_by_role("heading", level=1)).to_have_text("Join apollo")
             other.get_by_label("Name").fill("eve")
             other.get_by_role("button", name="Join the project").click()
             token = other.locator("#token").inner_text()
-            assert call(mcp, token, "whoami")["actor"] == "ada/eve"
+            assert call_tool(mcp, token, "whoami")["actor"] == "ada/eve"
             # Joining gave a token, and no look at what is the other owner's.
             assert other.goto(f"{url}/admin/projects/{project.id}/").status == 404
         page.goto(f"{url}/admin/projects/{project.id}/invites/")
@@ -196,7 +198,7 @@ def test_a_person_accepts_an_invite_in_the_browser(
 def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, "apollo", ada)
         agent = make_agent(conn, project, "api-agent")
     with _signed_in(chromium, url, db, ada, permissions=["clipboard-read", "clipboard-write"]) as page:
@@ -208,18 +210,18 @@ def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
         expect(page.get_by_role("status").filter(has_text="Copied")).to_be_attached()
         assert page.evaluate("navigator.clipboard.readText()") == token
         assert _is_refused(mcp, agent.token)
-        assert call(mcp, token, "whoami")["actor"] == "ada/api-agent"
+        assert call_tool(mcp, token, "whoami")["actor"] == "ada/api-agent"
         assert page.reload().status == 404
         expect(page.get_by_text("What stood here was shown once")).to_be_visible()
         assert token not in page.content()
-        with db.call() as conn:
+        with db.connection() as conn:
             mine = "SELECT count(*) FROM token WHERE participation_id = %s"
-            assert conn.one(mine, (agent.ctx.participation_id,)) == (2,)
-        assert call(mcp, token, "whoami")["actor"] == "ada/api-agent"
+            assert conn.fetch_one(mine, (agent.ctx.participation_id,)) == (2,)
+        assert call_tool(mcp, token, "whoami")["actor"] == "ada/api-agent"
 
 
 def test_two_owners_do_not_see_each_other(chromium: Browser, url: str, db: Database, ada: Owner) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, "apollo", ada)
         eve = make_owner(conn, "eve")
     with _signed_in(chromium, url, db, eve) as page:
@@ -232,7 +234,7 @@ def test_two_owners_do_not_see_each_other(chromium: Browser, url: str, db: Datab
 def test_a_project_is_deleted_by_typing_its_name_and_cancelled_before(
     chromium: Browser, url: str, db: Database, ada: Owner
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, "apollo", ada)
     with _signed_in(chromium, url, db, ada) as page:
         page.goto(f"{url}/admin/projects/{project.id}/settings/")

@@ -16,10 +16,10 @@ from werkzeug.test import TestResponse
 from bus.auth import identities
 from bus.config.settings import Settings
 from bus.db import Database
-from bus.rules.token_format import fingerprint, mint_code
+from bus.rules.token_format import fingerprint, generate_invite_code
 from bus.tenancy import invites, owners, participants, projects, tokens
 from tests.factories import make_agent, make_owner, make_project
-from tests.webapp.web_client import Browser, Form, Web, same_but
+from tests.webapp.web_client import Browser, FormParser, WebApp, normalize_page
 from webapp.app import create_app
 
 WEB = "https://bus.example.org"
@@ -27,7 +27,7 @@ WEB = "https://bus.example.org"
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url, size=2)
+    database = Database(database_url, pool_size=2)
     yield database
     database.close()
 
@@ -41,10 +41,10 @@ def web(database_url: str) -> Iterator[FlaskClient]:
 
 
 def _invite(db: Database, **options: object) -> str:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         make_agent(conn, project, "alice")
-        return invites.create_for(conn, project.id, **options).code  # type: ignore[arg-type]
+        return invites.create_for_owner(conn, project.id, **options).code  # type: ignore[arg-type]
 
 
 def test_an_agent_redeems_an_invite_and_its_token_works(web: FlaskClient, db: Database) -> None:
@@ -57,8 +57,8 @@ def test_an_agent_redeems_an_invite_and_its_token_works(web: FlaskClient, db: Da
     assert f"{WEB}/mcp" in joined["connect_command"]
     assert joined["token"] not in str(joined["files"])
     assert "whats_new" in joined["guide"]
-    with db.call() as conn:
-        ctx = tokens.resolve(conn, fingerprint(joined["token"]))
+    with db.connection() as conn:
+        ctx = tokens.find_caller(conn, fingerprint(joined["token"]))
         assert ctx is not None
         assert participants.whoami(conn, ctx).lane == "web"
 
@@ -71,7 +71,7 @@ def test_refusals_say_what_to_do_and_use_nothing_up(web: FlaskClient, db: Databa
         ({"code": code, "name": "alice"}, 409, "name_taken"),
         ({"code": code, "name": "a/b"}, 400, "invalid_argument"),
         ({"code": code, "name": 7}, 400, "invalid_argument"),
-        ({"code": mint_code(), "name": "carol"}, 404, "invalid"),
+        ({"code": generate_invite_code(), "name": "carol"}, 404, "invalid"),
     ):
         answer = web.post("/join", json=sent)
         assert (answer.status_code, answer.get_json()["error"]) == (status, error)
@@ -100,24 +100,24 @@ def test_the_page_explains_the_invite_and_uses_nothing_up(web: FlaskClient, db: 
 def test_the_page_says_why_an_invite_lets_nobody_in(web: FlaskClient, db: Database) -> None:
     used, late, archived, revoked = _invite(db), _invite(db), _invite(db), _invite(db)
     web.post("/join", json={"code": used, "name": "carol"})
-    with db.write() as conn:
+    with db.transaction() as conn:
         for change, code in (
             ("UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = %s RETURNING 1", late),
             ("UPDATE invite SET revoked_at = clock_timestamp() WHERE sha256 = %s RETURNING 1", revoked),
         ):
-            conn.maybe(change, (fingerprint(code),))
-        (project_id,) = conn.one("SELECT project_id FROM invite WHERE sha256 = %s", (fingerprint(archived),))
+            conn.fetch_one_or_none(change, (fingerprint(code),))
+        (project_id,) = conn.fetch_one("SELECT project_id FROM invite WHERE sha256 = %s", (fingerprint(archived),))
         projects.archive(conn, project_id, actor="test")
     for code, status, said in (
         (used, 410, "used already"),
         (late, 410, "expired"),
         (archived, 403, "takes nobody in"),
         (revoked, 404, "not valid"),
-        (mint_code(), 404, "not valid"),
+        (generate_invite_code(), 404, "not valid"),
     ):
         page = web.get(f"/join/{code}")
         assert (page.status_code, said in page.text) == (status, True)
-    assert same_but(web.get(f"/join/{revoked}")) == same_but(web.get(f"/join/{mint_code()}"))
+    assert normalize_page(web.get(f"/join/{revoked}")) == normalize_page(web.get(f"/join/{generate_invite_code()}"))
 
 
 def test_a_lost_answer_is_fetched_again_with_the_nonce(web: FlaskClient, db: Database) -> None:
@@ -133,10 +133,10 @@ def test_a_lost_answer_is_fetched_again_with_the_nonce(web: FlaskClient, db: Dat
     assert (other.status_code, other.get_json()["error"]) == (409, "nonce_reused")
 
 
-def test_too_many_tries_are_429_for_an_address_and_for_a_code(make_web: Callable[..., Web], db: Database) -> None:
+def test_too_many_tries_are_429_for_an_address_and_for_a_code(make_web: Callable[..., WebApp], db: Database) -> None:
     site = make_web(JOIN_PER_MINUTE="9")
     code = _invite(db)
-    first, second = (site.browser(REMOTE_ADDR=address) for address in ("192.0.2.1", "192.0.2.2"))
+    first, second = (site.new_browser(REMOTE_ADDR=address) for address in ("192.0.2.1", "192.0.2.2"))
     for _ in range(3):
         assert first.post("/join", json={"code": code, "name": "alice"}).status_code == 409
     refused = second.post("/join", json={"code": code, "name": "carol"})
@@ -144,15 +144,15 @@ def test_too_many_tries_are_429_for_an_address_and_for_a_code(make_web: Callable
     assert refused.get_json()["ok"] is False
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     for _ in range(6):
-        assert first.post("/join", json={"code": mint_code(), "name": "carol"}).status_code == 404
-    assert first.post("/join", json={"code": mint_code(), "name": "carol"}).status_code == 429
-    assert first.get(f"/join/{mint_code()}").status_code == 429
-    assert second.post("/join", json={"code": mint_code(), "name": "carol"}).status_code == 404
+        assert first.post("/join", json={"code": generate_invite_code(), "name": "carol"}).status_code == 404
+    assert first.post("/join", json={"code": generate_invite_code(), "name": "carol"}).status_code == 429
+    assert first.get(f"/join/{generate_invite_code()}").status_code == 429
+    assert second.post("/join", json={"code": generate_invite_code(), "name": "carol"}).status_code == 404
 
 
-def test_an_invite_for_one_address_is_accepted_signed_in_alone(site: Web, db: Database) -> None:
+def test_an_invite_for_one_address_is_accepted_signed_in_alone(site: WebApp, db: Database) -> None:
     code = _invite(db, email="Eve@example.org", participant_name="eve-agent")
-    refused = site.browser().post("/join", json={"code": code})
+    refused = site.new_browser().post("/join", json={"code": code})
     assert (refused.status_code, refused.get_json()["error"]) == (403, "sign_in_required")
     eve, mallory = _signed_in(site, db, "eve"), _signed_in(site, db, "mallory")
     page = eve.get(f"/join/{code}").text
@@ -162,56 +162,56 @@ def test_an_invite_for_one_address_is_accepted_signed_in_alone(site: Web, db: Da
     assert "another e-mail address" in answer.text
     card = eve.get(_accept(eve, code).location).text
     (token,) = set(re.findall(r"lbus_[0-9A-Za-z]{49}", card))
-    with db.call() as conn:
-        ctx = tokens.resolve(conn, fingerprint(token))
+    with db.connection() as conn:
+        ctx = tokens.find_caller(conn, fingerprint(token))
         assert ctx is not None
         assert participants.whoami(conn, ctx).label == "eve-agent"
-        (accepted,) = conn.one("SELECT accepted_by FROM invite_redemption")
+        (accepted,) = conn.fetch_one("SELECT accepted_by FROM invite_redemption")
     assert accepted == "eve"
 
 
-def test_a_verified_address_of_an_identity_counts_too(site: Web, db: Database) -> None:
+def test_a_verified_address_of_an_identity_counts_too(site: WebApp, db: Database) -> None:
     code = _invite(db, email="eve@work.example", participant_name="eve-agent")
     eve = _signed_in(site, db, "eve")
     assert _accept(eve, code).status_code == 400
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = owners.get(conn, "eve")
-        identities.link(conn, owner, identities.Claim("https://id.example", "1", "EVE@work.example"))
+        identities.link_identity(conn, owner, identities.IdentityClaims("https://id.example", "1", "EVE@work.example"))
     assert _accept(eve, code).status_code == 303
 
 
-def test_who_accepts_joins_as_somebody_new_once_however_often_the_button_is_pressed(site: Web, db: Database) -> None:
+def test_who_accepts_joins_as_somebody_new_once_however_often_the_button_is_pressed(site: WebApp, db: Database) -> None:
     code = _invite(db, uses=5)
     eve = _signed_in(site, db, "eve")
     page = eve.get(f"/join/{code}/accept/").text
     assert "What will happen" in page
     address = f"/join/{code}/accept/"
     assert eve.submit(address, name="alice").status_code == 400
-    fields = Form(page).forms[address]
+    fields = FormParser(page).forms[address]
     cards = [eve.post(address, data={**fields, "name": "eve"}) for _ in range(2)]
     tokens_shown = [set(re.findall(r"lbus_[0-9A-Za-z]{49}", eve.get(card.location).text)) for card in cards]
     assert tokens_shown[0] == tokens_shown[1]
     assert len(tokens_shown[0]) == 1
-    with db.call() as conn:
-        assert conn.one("SELECT sum(used) FROM invite") == (1,)
-        assert conn.all("SELECT actor, accepted_by FROM invite_redemption") == [
-            (conn.one("SELECT handle FROM owner WHERE handle <> 'eve'")[0] + "/eve", "eve")
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT sum(used) FROM invite") == (1,)
+        assert conn.fetch_all("SELECT actor, accepted_by FROM invite_redemption") == [
+            (conn.fetch_one("SELECT handle FROM owner WHERE handle <> 'eve'")[0] + "/eve", "eve")
         ]
 
 
-def test_who_is_not_signed_in_is_sent_to_sign_in_and_back(site: Web, db: Database) -> None:
+def test_who_is_not_signed_in_is_sent_to_sign_in_and_back(site: WebApp, db: Database) -> None:
     code = _invite(db)
-    answer = site.browser().get(f"/join/{code}/accept/")
+    answer = site.new_browser().get(f"/join/{code}/accept/")
     assert answer.status_code == 303
     assert answer.location.startswith("/sign-in?next=")
     assert code in answer.location
 
 
-def _signed_in(site: Web, db: Database, handle: str) -> Browser:
-    with db.write() as conn:
+def _signed_in(site: WebApp, db: Database, handle: str) -> Browser:
+    with db.transaction() as conn:
         owner = make_owner(conn, handle)
-    with db.call() as conn:
-        return site.browser().sign_in(conn, owner)
+    with db.connection() as conn:
+        return site.new_browser().sign_in(conn, owner)
 
 
 def _accept(browser: Browser, code: str) -> TestResponse:
@@ -228,12 +228,12 @@ def test_health_and_home_answer(web: FlaskClient) -> None:
 
 def test_an_invite_of_a_suspended_owner_lets_nobody_in_and_keeps_its_use(web: FlaskClient, db: Database) -> None:
     code = _invite(db)
-    with db.write() as conn:
-        (owner_id,) = conn.one("SELECT id FROM owner")
+    with db.transaction() as conn:
+        (owner_id,) = conn.fetch_one("SELECT id FROM owner")
         owners.suspend(conn, owner_id, reason="test", actor="test")
     assert web.post("/join", json={"code": code, "name": "carol"}).status_code == 403
-    with db.write() as conn:
-        owners.lift(conn, owner_id, actor="test")
+    with db.transaction() as conn:
+        owners.lift_suspension(conn, owner_id, actor="test")
     assert web.post("/join", json={"code": code, "name": "carol"}).status_code == 200
 
 

@@ -9,13 +9,20 @@ import pytest
 
 from bus.db import Database
 from tests.factories import make_owner
-from tests.webapp.fake_oidc import CLIENT_ID, Issuer, served
-from tests.webapp.oauth_flow import from_provider, is_signed_in, nothing_written, sign_in, sign_up, to_provider
-from tests.webapp.web_client import Web
+from tests.webapp.fake_oidc import CLIENT_ID, FakeOidcProvider, running_provider
+from tests.webapp.oauth_flow import (
+    assert_nothing_written,
+    follow_provider_redirect,
+    is_signed_in,
+    sign_in,
+    sign_up,
+    start_provider_sign_in,
+)
+from tests.webapp.web_client import WebApp
 
 
-def test_a_stranger_signs_up_and_comes_back(web: Web, issuer: Issuer, db: Database) -> None:
-    browser = web.browser()
+def test_a_stranger_signs_up_and_comes_back(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+    browser = web.new_browser()
     assert "Example Inc." in browser.get("/sign-in").text
     answer = sign_up(browser)
     assert (answer.status_code, answer.location) == (303, "/admin/")
@@ -23,25 +30,25 @@ def test_a_stranger_signs_up_and_comes_back(web: Web, issuer: Issuer, db: Databa
     # The handle was suggested from the login.
     assert "ada-l" in page
     assert "ada@example.org" in page
-    again = web.browser()
+    again = web.new_browser()
     assert sign_in(again).location == "/admin/"
     assert "ada-l" in again.get("/account/").text
-    with db.call() as conn:
-        assert conn.one("SELECT count(*), count(DISTINCT owner_id) FROM identity") == (1, 1)
-        acts = [action for (action,) in conn.all("SELECT action FROM audit ORDER BY id")]
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*), count(DISTINCT owner_id) FROM identity") == (1, 1)
+        acts = [action for (action,) in conn.fetch_all("SELECT action FROM audit ORDER BY id")]
     assert acts == ["owner.add", "identity.link", "session.open", "session.open"]
 
 
-def test_they_arrive_where_they_were_going(web: Web) -> None:
-    browser = web.browser()
-    browser.follow(browser.get("/account/"))
-    assert "Sign in" in (browser.page.text if browser.page else "")
+def test_they_arrive_where_they_were_going(web: WebApp) -> None:
+    browser = web.new_browser()
+    browser.follow_redirects(browser.get("/account/"))
+    assert "Sign in" in (browser.current_page.text if browser.current_page else "")
     assert browser.get("/account/").location == "/sign-in?next=/account/"
     browser.get("/sign-in?next=/account/")
     leaving = browser.submit("/sign-in/oidc")
     found = re.search(r'href="(http://127[^"]+)"', leaving.text)
     assert found is not None
-    assert browser.get(from_provider(html.unescape(found[1]))).location == "/welcome"
+    assert browser.get(follow_provider_redirect(html.unescape(found[1]))).location == "/welcome"
     browser.get("/welcome")
     assert browser.submit("").location == "/account/"
 
@@ -49,85 +56,89 @@ def test_they_arrive_where_they_were_going(web: Web) -> None:
 @pytest.mark.parametrize(
     "target", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)"]
 )
-def test_nobody_is_sent_to_another_site_afterwards(web: Web, target: str) -> None:
-    browser = web.browser()
+def test_nobody_is_sent_to_another_site_afterwards(web: WebApp, target: str) -> None:
+    browser = web.new_browser()
     browser.get("/sign-in?" + urlencode({"next": target}))
     sign_up(browser)
     assert browser.get("/sign-in?" + urlencode({"next": target})).location == "/admin/"
 
 
-def test_a_changed_address_is_the_same_owner(web: Web, issuer: Issuer, db: Database) -> None:
-    sign_up(web.browser())
-    issuer.person |= {"email": "countess@example.org"}
-    browser = web.browser()
+def test_a_changed_address_is_the_same_owner(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+    sign_up(web.new_browser())
+    issuer.user_claims |= {"email": "countess@example.org"}
+    browser = web.new_browser()
     assert sign_in(browser).location == "/admin/"
     page = browser.get("/account/").text
     assert "ada-l" in page
     # The account keeps its address until its owner says otherwise.
-    with db.call() as conn:
-        assert conn.one("SELECT email FROM owner") == ("ada@example.org",)
-        (number,) = conn.one("SELECT id FROM identity")
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT email FROM owner") == ("ada@example.org",)
+        (number,) = conn.fetch_one("SELECT id FROM identity")
     browser.submit(f"/account/ways/{number}/email")
-    with db.call() as conn:
-        assert conn.one("SELECT email FROM owner") == ("countess@example.org",)
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT email FROM owner") == ("countess@example.org",)
 
 
-def test_the_same_address_under_another_subject_gives_no_access(web: Web, issuer: Issuer, db: Database) -> None:
-    sign_up(web.browser())
-    issuer.person |= {"sub": "somebody-else", "email": "ADA@example.org"}
-    browser = web.browser()
-    with nothing_written(db):
+def test_the_same_address_under_another_subject_gives_no_access(
+    web: WebApp, issuer: FakeOidcProvider, db: Database
+) -> None:
+    sign_up(web.new_browser())
+    issuer.user_claims |= {"sub": "somebody-else", "email": "ADA@example.org"}
+    browser = web.new_browser()
+    with assert_nothing_written(db):
         answer = sign_in(browser)
     assert answer.location == "/sign-in"
     assert "There is an account with your e-mail address already" in browser.get("/sign-in").text
     assert not is_signed_in(browser)
 
 
-def test_an_owner_from_the_command_line_is_not_taken_over_by_an_address(web: Web, db: Database) -> None:
-    with db.write() as conn:
+def test_an_owner_from_the_command_line_is_not_taken_over_by_an_address(web: WebApp, db: Database) -> None:
+    with db.transaction() as conn:
         make_owner(conn, "ada")
-    browser = web.browser()
-    with nothing_written(db):
+    browser = web.new_browser()
+    with assert_nothing_written(db):
         assert sign_in(browser).location == "/sign-in"
     assert not is_signed_in(browser)
 
 
 @pytest.mark.parametrize("verified", [False, None, "false", 0, "yes"])
-def test_an_unverified_address_opens_no_account(web: Web, issuer: Issuer, db: Database, verified: object) -> None:
-    issuer.person["email_verified"] = verified
-    browser = web.browser()
-    with nothing_written(db):
+def test_an_unverified_address_opens_no_account(
+    web: WebApp, issuer: FakeOidcProvider, db: Database, verified: object
+) -> None:
+    issuer.user_claims["email_verified"] = verified
+    browser = web.new_browser()
+    with assert_nothing_written(db):
         assert sign_in(browser).location == "/sign-in"
     assert "verified" in browser.get("/sign-in").text
     assert not is_signed_in(browser)
 
 
-def test_an_owner_whose_address_is_unverified_by_now_still_comes_in(web: Web, issuer: Issuer) -> None:
-    sign_up(web.browser())
-    issuer.person["email_verified"] = False
-    assert sign_in(web.browser()).location == "/admin/"
+def test_an_owner_whose_address_is_unverified_by_now_still_comes_in(web: WebApp, issuer: FakeOidcProvider) -> None:
+    sign_up(web.new_browser())
+    issuer.user_claims["email_verified"] = False
+    assert sign_in(web.new_browser()).location == "/admin/"
 
 
-def test_an_address_that_only_userinfo_tells_is_taken(web: Web, issuer: Issuer) -> None:
-    issuer.in_userinfo = {"email", "email_verified", "preferred_username"}
-    browser = web.browser()
+def test_an_address_that_only_userinfo_tells_is_taken(web: WebApp, issuer: FakeOidcProvider) -> None:
+    issuer.userinfo_only_claims = {"email", "email_verified", "preferred_username"}
+    browser = web.new_browser()
     sign_up(browser)
     assert "ada@example.org" in browser.get("/account/").text
 
 
-def test_userinfo_about_somebody_else_is_not_believed(web: Web, issuer: Issuer, db: Database) -> None:
-    issuer.in_userinfo = {"email", "email_verified"}
-    issuer.spoilt = {"sub": "mallory"}
-    with nothing_written(db):
-        assert sign_in(web.browser()).location == "/sign-in"
+def test_userinfo_about_somebody_else_is_not_believed(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+    issuer.userinfo_only_claims = {"email", "email_verified"}
+    issuer.claim_overrides = {"sub": "mallory"}
+    with assert_nothing_written(db):
+        assert sign_in(web.new_browser()).location == "/sign-in"
 
 
 @pytest.mark.parametrize("state", ["", "wrong", None])
-def test_an_answer_with_a_wrong_state_is_refused(web: Web, db: Database, state: str | None) -> None:
-    browser = web.browser()
-    back = urlsplit(from_provider(to_provider(browser)))
+def test_an_answer_with_a_wrong_state_is_refused(web: WebApp, db: Database, state: str | None) -> None:
+    browser = web.new_browser()
+    back = urlsplit(follow_provider_redirect(start_provider_sign_in(browser)))
     answer = {name: values[0] for name, values in parse_qs(back.query).items()} | {"state": state}
-    with nothing_written(db):
+    with assert_nothing_written(db):
         page = browser.get(f"{back.path}?{urlencode({k: v for k, v in answer.items() if v is not None})}")
     assert page.status_code == 400
     assert "Begin again" in page.text
@@ -136,31 +147,31 @@ def test_an_answer_with_a_wrong_state_is_refused(web: Web, db: Database, state: 
     assert not is_signed_in(browser)
 
 
-def test_an_answer_in_another_browser_signs_nobody_in(web: Web, db: Database) -> None:
+def test_an_answer_in_another_browser_signs_nobody_in(web: WebApp, db: Database) -> None:
     """Whoever sends their own answer to somebody would otherwise have them work in a strange account."""
-    back = from_provider(to_provider(web.browser()))
-    victim = web.browser()
-    with nothing_written(db):
+    back = follow_provider_redirect(start_provider_sign_in(web.new_browser()))
+    victim = web.new_browser()
+    with assert_nothing_written(db):
         assert victim.get(back).status_code == 400
-    to_provider(victim)
+    start_provider_sign_in(victim)
     assert victim.get(back).status_code == 400
     assert not is_signed_in(victim)
 
 
-def test_an_answer_is_good_once(web: Web, issuer: Issuer) -> None:
-    browser = web.browser()
-    back = from_provider(to_provider(browser))
+def test_an_answer_is_good_once(web: WebApp, issuer: FakeOidcProvider) -> None:
+    browser = web.new_browser()
+    back = follow_provider_redirect(start_provider_sign_in(browser))
     kept = browser.cookies()
     assert browser.get(back).location == "/welcome"
     assert browser.get(back).status_code == 400
     # Also with the cookie of then: the issuer takes a code once.
-    thief = web.browser()
+    thief = web.new_browser()
     for name, value in kept.items():
-        thief.client.set_cookie(name, value, domain="bus.example.org", secure=True)
+        thief.flask_client.set_cookie(name, value, domain="bus.example.org", secure=True)
     replayed = thief.get(back)
     assert replayed.status_code == 400
     assert "used already" in replayed.text
-    assert issuer.asked["/token"] == 2
+    assert issuer.request_counts["/token"] == 2
 
 
 @pytest.mark.parametrize(
@@ -182,60 +193,62 @@ def test_an_answer_is_good_once(web: Web, issuer: Issuer) -> None:
     ids=str,
 )
 def test_an_identity_that_is_not_for_this_attempt_is_refused(
-    web: Web, issuer: Issuer, db: Database, spoilt: dict[str, object]
+    web: WebApp, issuer: FakeOidcProvider, db: Database, spoilt: dict[str, object]
 ) -> None:
-    issuer.spoilt = spoilt
-    browser = web.browser()
-    with nothing_written(db):
+    issuer.claim_overrides = spoilt
+    browser = web.new_browser()
+    with assert_nothing_written(db):
         assert sign_in(browser).status_code == 400
     assert not is_signed_in(browser)
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256"])
-def test_a_signature_that_anybody_could_make_is_refused(web: Web, issuer: Issuer, db: Database, algorithm: str) -> None:
+def test_a_signature_that_anybody_could_make_is_refused(
+    web: WebApp, issuer: FakeOidcProvider, db: Database, algorithm: str
+) -> None:
     """`none` needs no key, and HS256 with the public key as the secret is the old trick."""
     issuer.algorithm = algorithm
-    with nothing_written(db):
-        assert sign_in(web.browser()).status_code == 400
+    with assert_nothing_written(db):
+        assert sign_in(web.new_browser()).status_code == 400
 
 
-def test_a_signature_of_another_key_is_refused(web: Web, issuer: Issuer, db: Database) -> None:
-    sign_up(web.browser())
+def test_a_signature_of_another_key_is_refused(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+    sign_up(web.new_browser())
     kid = issuer.key.kid
-    issuer.new_key()
+    issuer.rotate_key()
     issuer.key = type(issuer.key).import_key(issuer.key.as_dict(private=True) | {"kid": kid})
-    with nothing_written(db):
-        assert sign_in(web.browser()).status_code == 400
+    with assert_nothing_written(db):
+        assert sign_in(web.new_browser()).status_code == 400
 
 
-def test_keys_that_the_issuer_changed_are_read_again(web: Web, issuer: Issuer) -> None:
-    sign_up(web.browser())
-    issuer.new_key()
-    assert sign_in(web.browser()).location == "/admin/"
-    assert sign_in(web.browser()).location == "/admin/"
-    assert issuer.asked["/keys"] == 2
-    assert issuer.asked["/.well-known/openid-configuration"] == 1
+def test_keys_that_the_issuer_changed_are_read_again(web: WebApp, issuer: FakeOidcProvider) -> None:
+    sign_up(web.new_browser())
+    issuer.rotate_key()
+    assert sign_in(web.new_browser()).location == "/admin/"
+    assert sign_in(web.new_browser()).location == "/admin/"
+    assert issuer.request_counts["/keys"] == 2
+    assert issuer.request_counts["/.well-known/openid-configuration"] == 1
 
 
-def test_an_issuer_that_is_not_the_configured_one_is_refused(web: Web, issuer: Issuer) -> None:
-    issuer.says_issuer = "https://evil.example"
-    browser = web.browser()
+def test_an_issuer_that_is_not_the_configured_one_is_refused(web: WebApp, issuer: FakeOidcProvider) -> None:
+    issuer.issuer_override = "https://evil.example"
+    browser = web.new_browser()
     browser.get("/sign-in")
     assert browser.submit("/sign-in/oidc").status_code == 502
 
 
-def test_an_answer_of_another_issuer_is_refused(web: Web) -> None:
-    browser = web.browser()
-    back = from_provider(to_provider(browser))
+def test_an_answer_of_another_issuer_is_refused(web: WebApp) -> None:
+    browser = web.new_browser()
+    back = follow_provider_redirect(start_provider_sign_in(browser))
     assert browser.get(re.sub(r"iss=[^&]*", "iss=https%3A%2F%2Fevil.example", back)).status_code == 400
-    browser = web.browser()
-    back = from_provider(to_provider(browser))
+    browser = web.new_browser()
+    back = follow_provider_redirect(start_provider_sign_in(browser))
     assert browser.get(re.sub(r"&iss=[^&]*", "", back)).status_code == 400
 
 
-def test_somebody_who_says_no_at_the_provider_is_told_so(web: Web) -> None:
-    browser = web.browser()
-    address = to_provider(browser)
+def test_somebody_who_says_no_at_the_provider_is_told_so(web: WebApp) -> None:
+    browser = web.new_browser()
+    address = start_provider_sign_in(browser)
     state = parse_qs(urlsplit(address).query)["state"][0]
     page = browser.get("/sign-in/oidc/callback?" + urlencode({"error": "access_denied", "state": state}))
     assert page.status_code == 400
@@ -243,51 +256,55 @@ def test_somebody_who_says_no_at_the_provider_is_told_so(web: Web) -> None:
 
 
 @pytest.mark.parametrize("broken", ["/.well-known/openid-configuration", "/token", "/keys"])
-def test_a_provider_that_fails_is_said_to_be_away(web: Web, issuer: Issuer, db: Database, broken: str) -> None:
-    issuer.broken = {broken}
-    browser = web.browser()
+def test_a_provider_that_fails_is_said_to_be_away(
+    web: WebApp, issuer: FakeOidcProvider, db: Database, broken: str
+) -> None:
+    issuer.failing_paths = {broken}
+    browser = web.new_browser()
     browser.get("/sign-in")
-    with nothing_written(db):
+    with assert_nothing_written(db):
         answer = browser.submit("/sign-in/oidc")
         if answer.status_code == 200:
             answer = sign_in(browser)
     assert answer.status_code == 502
     assert "Example Inc." in answer.text
     assert "Try again" in answer.text
-    issuer.broken = set()
+    issuer.failing_paths = set()
     assert sign_in(browser).location == "/welcome"
 
 
-def test_a_provider_that_is_down_is_said_to_be_away(make_web: Callable[..., Web]) -> None:
-    down = Issuer()
-    with served(down):
+def test_a_provider_that_is_down_is_said_to_be_away(make_web: Callable[..., WebApp]) -> None:
+    down = FakeOidcProvider()
+    with running_provider(down):
         env = down.env()
-    browser = make_web(**env).browser()
+    browser = make_web(**env).new_browser()
     browser.get("/sign-in")
     answer = browser.submit("/sign-in/oidc")
     assert answer.status_code == 502
     assert "does not answer" in answer.text
 
 
-def test_sign_up_can_be_closed_and_listed(make_web: Callable[..., Web], issuer: Issuer, db: Database) -> None:
+def test_sign_up_can_be_closed_and_listed(
+    make_web: Callable[..., WebApp], issuer: FakeOidcProvider, db: Database
+) -> None:
     closed = make_web(**issuer.env(), SIGN_UP="closed")
-    with nothing_written(db):
-        answer = sign_in(closed.browser())
+    with assert_nothing_written(db):
+        answer = sign_in(closed.new_browser())
     assert answer.status_code == 403
     assert "not open" in answer.text
     others = make_web(**issuer.env(), SIGN_UP_ALLOW="@example.com, bob@example.org")
-    with nothing_written(db):
-        assert sign_in(others.browser()).status_code == 403
+    with assert_nothing_written(db):
+        assert sign_in(others.new_browser()).status_code == 403
     listed = make_web(**issuer.env(), SIGN_UP_ALLOW="@Example.ORG")
-    sign_up(listed.browser())
+    sign_up(listed.new_browser())
     # Who is in stays in, whatever the list says.
-    assert sign_in(closed.browser()).location == "/admin/"
+    assert sign_in(closed.new_browser()).location == "/admin/"
 
 
-def test_a_handle_that_is_taken_reserved_or_malformed_is_asked_again(web: Web, db: Database) -> None:
-    with db.write() as conn:
+def test_a_handle_that_is_taken_reserved_or_malformed_is_asked_again(web: WebApp, db: Database) -> None:
+    with db.transaction() as conn:
         make_owner(conn, "taken")
-    browser = web.browser()
+    browser = web.new_browser()
     assert sign_in(browser).location == "/welcome"
     for handle, said in (
         ("TAKEN", "That handle is taken"),
@@ -305,5 +322,5 @@ def test_a_handle_that_is_taken_reserved_or_malformed_is_asked_again(web: Web, d
     assert ">ada<" in browser.get("/account/").text
 
 
-def test_welcome_is_for_those_for_whom_somebody_vouched(web: Web) -> None:
-    assert web.browser().get("/welcome").location == "/sign-in"
+def test_welcome_is_for_those_for_whom_somebody_vouched(web: WebApp) -> None:
+    assert web.new_browser().get("/welcome").location == "/sign-in"

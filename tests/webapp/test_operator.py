@@ -7,30 +7,30 @@ from urllib.parse import parse_qs, urlsplit
 from werkzeug.test import TestResponse
 
 from bus.auth import identities, login_links, sessions
-from bus.auth.identities import Claim
+from bus.auth.identities import IdentityClaims
 from bus.billing import credits
-from bus.config.redaction import Setting
+from bus.config.redaction import MaskedSetting
 from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection, Database
 from bus.operations import jobs, process_registry, queries
 from bus.tenancy import audit, invites, owners
 from bus.tenancy.owners import Owner
-from tests.assertions import fingerprint
-from tests.concurrency import at_once
+from tests.assertions import database_checksum
+from tests.concurrency import run_jobs_concurrently
 from tests.factories import make_agent, make_owner, make_project
-from tests.webapp.fake_oidc import Issuer
-from tests.webapp.oauth_flow import from_provider, to_provider
-from tests.webapp.sample_data import World
-from tests.webapp.web_client import Browser, Form, Web
-from webapp.blueprints import OperatorPages
+from tests.webapp.fake_oidc import FakeOidcProvider
+from tests.webapp.oauth_flow import follow_provider_redirect, start_provider_sign_in
+from tests.webapp.sample_data import SampleData
+from tests.webapp.web_client import Browser, FormParser, WebApp
+from webapp.blueprints import OperatorBlueprint
 
 _WORK = ("session", "secret", "sealed", "service_sample")
 
 
 def _age(db: Database, owner: Owner, minutes: int = 61) -> None:
     """Let this owner have signed in so many minutes ago."""
-    with db.call() as conn:
-        conn.maybe(
+    with db.connection() as conn:
+        conn.fetch_one_or_none(
             "UPDATE session SET authenticated_at = clock_timestamp() - make_interval(mins => %s)"
             " WHERE owner_id = %s RETURNING 1",
             (minutes, owner.id),
@@ -38,15 +38,15 @@ def _age(db: Database, owner: Owner, minutes: int = 61) -> None:
 
 
 def _acts(conn: Connection, owner_id: int) -> list[tuple[str, str]]:
-    return [(one.action, one.actor) for one in audit.list_(conn, owner_id)]
+    return [(one.action, one.actor) for one in audit.list_for_owner(conn, owner_id)]
 
 
 def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
-    desk: Browser, site: Web, db: Database, world: World
+    desk: Browser, site: WebApp, db: Database, world: SampleData
 ) -> None:
     ada = world.owner
-    with db.call() as conn:
-        theirs = site.browser().sign_in(conn, ada)
+    with db.connection() as conn:
+        theirs = site.new_browser().sign_in(conn, ada)
     page = f"/operator/owners/{ada.id}"
     # What makes no sense is said on the form, and nothing is done.
     desk.get(page)
@@ -59,7 +59,11 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
     assert desk.submit(f"{page}/grant", amount="7", grant_reason="x", reference="invoice-1").status_code == 400
     # A button that is pressed twice grants once; with another amount it is not the same grant.
     desk.get(page)
-    fields = {**Form(desk.page.text).forms[f"{page}/grant"], "amount": "500", "grant_reason": "for the outage"}
+    fields = {
+        **FormParser(desk.current_page.text).forms[f"{page}/grant"],
+        "amount": "500",
+        "grant_reason": "for the outage",
+    }
     for _ in range(2):
         assert desk.post(f"{page}/grant", data=fields).status_code == 303
     refused = desk.post(f"{page}/grant", data={**fields, "amount": "501"})
@@ -77,11 +81,11 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
     desk.submit(f"{page}/sign-out")
     assert theirs.get("/account/").status_code == 303
     desk.get("/operator/invites/")
-    invite = world.values["invite_id"]
+    invite = world.route_values["invite_id"]
     assert desk.submit(f"/operator/invites/{invite}/revoke").status_code == 303
     assert f"invites/{invite}/" not in desk.get("/operator/invites/").text
     assert desk.get("/operator/owners/987654321").status_code == 404
-    with db.call() as conn:
+    with db.connection() as conn:
         assert _acts(conn, ada.id)[:6] == [
             ("invite.revoke", "boss"), ("session.end_all", "boss"), ("owner.lift", "boss"), ("owner.suspend", "boss"),
             ("credit.plan", "boss"), ("credit.add", "boss"),
@@ -94,22 +98,22 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
     cookies = desk.cookies()
 
     def press() -> int:
-        browser = site.browser()
+        browser = site.new_browser()
         for name, value in cookies.items():
-            browser.client.set_cookie(name, value, domain="bus.example.org", secure=True)
+            browser.flask_client.set_cookie(name, value, domain="bus.example.org", secure=True)
         return browser.post(f"{page}/grant", data=sent).status_code
 
-    assert at_once(*[press] * 6) == [303] * 6
-    with db.call() as conn:
+    assert run_jobs_concurrently(*[press] * 6) == [303] * 6
+    with db.connection() as conn:
         assert queries.get_owner(conn, ada.id).balance == 1000
 
 
 def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
-    desk: Browser, site: Web, db: Database, boss: Owner, world: World
+    desk: Browser, site: WebApp, db: Database, boss: Owner, world: SampleData
 ) -> None:
     page = f"/operator/owners/{world.owner.id}"
     desk.get(page)
-    form = Form(desk.page.text).forms[f"{page}/grant"]
+    form = FormParser(desk.current_page.text).forms[f"{page}/grant"]
     _age(db, boss)
     # Looking goes on, and says what will happen.
     assert "sign in again" in desk.get(page).text
@@ -120,10 +124,10 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
     asks = desk.get(answer.location)
     assert "llm-bus login-link boss" in asks.text
     # Somebody else's link does not do, is not used up, and changes nothing.
-    with db.call() as conn:
+    with db.connection() as conn:
         stranger = make_owner(conn, "eve")
-        theirs = login_links.create(conn, stranger)
-        mine = login_links.create(conn, boss)
+        theirs = login_links.create_login_link(conn, stranger)
+        mine = login_links.create_login_link(conn, boss)
     desk.get(f"/sign-in/link/{theirs}")
     refused = desk.submit(f"/sign-in/link/{theirs}")
     assert refused.location.startswith("/operator/again")
@@ -131,43 +135,43 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
     desk.get(f"/sign-in/link/{mine}")
     done = desk.submit(f"/sign-in/link/{mine}")
     assert done.location == back
-    shown = Form(desk.get(back).text).forms[f"{page}/grant"]
+    shown = FormParser(desk.get(back).text).forms[f"{page}/grant"]
     assert shown["reference"] == form["reference"]
-    assert 'value="75"' in desk.page.text
-    assert "&lt;b&gt;for&lt;/b&gt; patience" in desk.page.text
+    assert 'value="75"' in desk.current_page.text
+    assert "&lt;b&gt;for&lt;/b&gt; patience" in desk.current_page.text
     # Into the other forms of the page nothing of it goes.
-    assert desk.page.text.count("patience") == 1
-    with db.call() as conn:
-        assert credits.find(conn, world.owner.id) is None
+    assert desk.current_page.text.count("patience") == 1
+    with db.connection() as conn:
+        assert credits.find_account(conn, world.owner.id) is None
     assert desk.submit(f"{page}/grant").status_code == 303
-    with db.call() as conn:
+    with db.connection() as conn:
         assert queries.get_owner(conn, world.owner.id).balance == 75
-        assert conn.one("SELECT used_at IS NULL FROM login_link WHERE owner_id = %s", (stranger.id,)) == (True,)
+        assert conn.fetch_one("SELECT used_at IS NULL FROM login_link WHERE owner_id = %s", (stranger.id,)) == (True,)
         # What another operator typed is theirs, whoever has its address.
         other = owners.add(conn, "other@example.org", handle="other", operator=True)
-        assert 'value="75"' not in site.browser().sign_in(conn, other).get(back).text
-        held = site.browser()
+        assert 'value="75"' not in site.new_browser().sign_in(conn, other).get(back).text
+        held = site.new_browser()
     # With that done, whoever has a link of eve's may sign in as eve again.
     held.get(f"/sign-in/link/{theirs}")
     assert held.submit(f"/sign-in/link/{theirs}").status_code == 303
 
 
 def test_every_act_asks_and_does_nothing_before(
-    desk: Browser, site: Web, db: Database, boss: Owner, world: World
+    desk: Browser, site: WebApp, db: Database, boss: Owner, world: SampleData
 ) -> None:
-    token = desk.token()
-    values = {"owner_id": world.owner.id, "invite_id": world.values["invite_id"], "name": "prune"}
-    with db.write() as conn:
-        jobs.announce(conn, [jobs.Known("prune", "Tidies.", 3600, 0)])
+    token = desk.get_csrf_token()
+    values = {"owner_id": world.owner.id, "invite_id": world.route_values["invite_id"], "name": "prune"}
+    with db.transaction() as conn:
+        jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
     _age(db, boss)
-    with db.call() as conn:
-        before = fingerprint(conn)
+    with db.connection() as conn:
+        before = database_checksum(conn)
     seen = 0
     with site.app.test_request_context():
         paths = [
             rule.build({name: values[name] for name in rule.arguments})[1]  # type: ignore[index]
             for rule in site.app.url_map.iter_rules()
-            if isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorPages)
+            if isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorBlueprint)
             and "POST" in (rule.methods or ())
         ]
     for path in paths:
@@ -178,71 +182,71 @@ def test_every_act_asks_and_does_nothing_before(
         assert desk.get(page).status_code == 200, page
         seen += 1
     assert seen == 7
-    with db.call() as conn:
-        after = fingerprint(conn)
+    with db.connection() as conn:
+        after = database_checksum(conn)
     assert {name for name in before if before[name] != after[name]} <= set(_WORK)
 
 
-def test_the_word_of_a_proxy_is_not_enough(make_web: Callable[..., Web], db: Database, boss: Owner) -> None:
+def test_the_word_of_a_proxy_is_not_enough(make_web: Callable[..., WebApp], db: Database, boss: Owner) -> None:
     secret = "a proxy's secret, long enough"
     web = make_web(SSO_HEADER="X-Email", SSO_PROXY_SECRET=secret)
-    with db.write() as conn:
-        identities.link(conn, boss, Claim("sso-header", "boss@example.org", "boss@example.org"))
-        jobs.announce(conn, [jobs.Known("prune", "Tidies.", 3600, 0)])
-    browser = web.browser(HTTP_X_EMAIL="boss@example.org", HTTP_X_LLM_BUS_PROXY_SECRET=secret)
+    with db.transaction() as conn:
+        identities.link_identity(conn, boss, IdentityClaims("sso-header", "boss@example.org", "boss@example.org"))
+        jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
+    browser = web.new_browser(HTTP_X_EMAIL="boss@example.org", HTTP_X_LLM_BUS_PROXY_SECRET=secret)
     browser.get("/sign-in")
     assert browser.get("/operator/jobs/").status_code == 200
     assert browser.submit("/operator/jobs/prune/run").location.startswith("/operator/again")
-    with db.call() as conn:
-        assert jobs.list_requests(conn) == []
+    with db.connection() as conn:
+        assert jobs.list_run_requests(conn) == []
 
 
 def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
-    web: Web, issuer: Issuer, db: Database, boss: Owner
+    web: WebApp, issuer: FakeOidcProvider, db: Database, boss: Owner
 ) -> None:
-    with db.write() as conn:
-        identities.link(conn, boss, Claim(issuer.url, "ada-at-the-issuer", "ada@example.org"))
-        jobs.announce(conn, [jobs.Known("prune", "Tidies.", 3600, 0)])
-    desk = web.browser()
+    with db.transaction() as conn:
+        identities.link_identity(conn, boss, IdentityClaims(issuer.url, "ada-at-the-issuer", "ada@example.org"))
+        jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
+    desk = web.new_browser()
 
     def come_in(page: str) -> TestResponse:
-        return desk.get(from_provider(to_provider(desk, page=page)))
+        return desk.get(follow_provider_redirect(start_provider_sign_in(desk, page=page)))
 
     # The provider let them in without a question: it asked two hours ago, and that is what counts.
-    issuer.spoilt = {"auth_time": int(time.time()) - 7200}
+    issuer.claim_overrides = {"auth_time": int(time.time()) - 7200}
     assert come_in("/sign-in").status_code == 303
     desk.get("/operator/jobs/")
     asks = desk.submit("/operator/jobs/prune/run").location
-    address = to_provider(desk, page=asks)
+    address = start_provider_sign_in(desk, page=asks)
     sent = parse_qs(urlsplit(address).query)
     assert (sent["prompt"], sent["max_age"]) == (["login"], ["0"])
-    stale = desk.get(from_provider(address))
+    stale = desk.get(follow_provider_redirect(address))
     assert (stale.status_code, "did not ask you again" in stale.text) == (400, True)
     # Somebody else at the provider is somebody else here.
-    issuer.spoilt = {"auth_time": int(time.time()), "sub": "another"}
+    issuer.claim_overrides = {"auth_time": int(time.time()), "sub": "another"}
     refused = come_in(asks)
     assert refused.location.startswith("/operator/again")
     desk.get("/operator/jobs/")
     assert desk.submit("/operator/jobs/prune/run").location.startswith("/operator/again")
-    issuer.spoilt = {"auth_time": int(time.time())}
+    issuer.claim_overrides = {"auth_time": int(time.time())}
     assert come_in(asks).location == "/operator/jobs/"
     desk.get("/operator/jobs/")
     assert desk.submit("/operator/jobs/prune/run").location == "/operator/jobs/"
     # Without a word about it, somebody who was sent there and came back counts as having been asked.
     _age(db, boss)
-    issuer.spoilt = {}
+    issuer.claim_overrides = {}
     assert come_in(asks).location == "/operator/jobs/"
-    with db.call() as conn:
-        assert [one.name for one in jobs.list_requests(conn)] == ["prune"]
-        (mine,) = sessions.list_(conn, boss.id, idle=web.app.extensions["bus.options"].session_idle)
-        assert mine.authenticated_ago is not None
-        assert mine.authenticated_ago.total_seconds() < 60
+    with db.connection() as conn:
+        assert [one.name for one in jobs.list_run_requests(conn)] == ["prune"]
+        (mine,) = sessions.list_sessions(conn, boss.id, idle_timeout=web.app.extensions["bus.options"].session_idle)
+        assert mine.time_since_authentication is not None
+        assert mine.time_since_authentication.total_seconds() < 60
     # Signing in in the usual way asks nobody for a password.
-    assert "prompt" not in parse_qs(urlsplit(to_provider(web.browser())).query)
+    assert "prompt" not in parse_qs(urlsplit(start_provider_sign_in(web.new_browser())).query)
 
 
-def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: Web, db: Database) -> None:
-    with db.write() as conn:
+def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: WebApp, db: Database) -> None:
+    with db.transaction() as conn:
         owner = make_owner(conn, "tenant")
         project = make_project(conn, "apollo", owner)
         agent, mate = make_agent(conn, project, "a", lane="core"), make_agent(conn, project, "b", lane="core")
@@ -259,11 +263,11 @@ def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: Web, db:
         # What its owner did about it is in the owner's audit log, by name.
         audit.record(conn, owner.id, "tenant", "lease.release", f"src/{surface}.py", project_id=project.id, held_by="a")
         audit.record(conn, owner.id, "tenant", "webhook.add", f"https://hooks.example.org/{url}", project_id=project.id)
-        invites.create_for(conn, project.id, actor="tenant")
-        run = jobs.begin(conn, "expire_leases")
+        invites.create_for_owner(conn, project.id, actor="tenant")
+        run = jobs.begin_run(conn, "expire_leases")
         said = f"JobFailed: project 1: CheckViolation: the row is bad\nDETAIL:  Failing row contains (1, {ended})."
-        jobs.finish(conn, run, "failed", {}, said)
-        jobs.announce(conn, [jobs.Known("expire_leases", "Ends leases.", 10, 0)])
+        jobs.finish_run(conn, run, "failed", {}, said)
+        jobs.register_jobs(conn, [jobs.JobDefinition("expire_leases", "Ends leases.", 10, 0)])
     values = {"owner_id": owner.id}
     looked = set()
     with site.app.test_request_context():
@@ -272,7 +276,7 @@ def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: Web, db:
             (rule.endpoint, rule.build({name: values.get(name, ending) for name in rule.arguments})[1])  # type: ignore[index]
             for rule in rules
             for ending in ("csv", "jsonl")
-            if isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorPages)
+            if isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorBlueprint)
         ]
     for endpoint, path in paths:
         for query in ("", "?quiet=1", "?search=tenant", "?owner=tenant"):
@@ -288,19 +292,19 @@ def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: Web, db:
 
 
 def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
-    make_web: Callable[..., Web], db: Database, boss: Owner
+    make_web: Callable[..., WebApp], db: Database, boss: Owner
 ) -> None:
     web = make_web(REDIS_URL="redis://127.0.0.1:1/0")
-    with db.write() as conn:
+    with db.transaction() as conn:
         world = make_project(conn)
         make_agent(conn, world)
-        process_registry.report(conn, "w", "web", pid=1, uptime=1, settings={}, figures={})
-        jobs.announce(conn, [jobs.Known("prune", "Tidies.", 3600, 0)])
-        conn.maybe(
+        process_registry.record_heartbeat(conn, "w", "web", pid=1, uptime_seconds=1, settings={}, metrics={})
+        jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
+        conn.fetch_one_or_none(
             "INSERT INTO job_run (name, started_at) VALUES ('prune', clock_timestamp() - interval '1 day') RETURNING 1"
         )
-    with db.call() as conn:
-        desk = web.browser().sign_in(conn, boss)
+    with db.connection() as conn:
+        desk = web.new_browser().sign_in(conn, boss)
     page = desk.get("/operator/").text
     assert "Not well: Redis does not answer; no gateway runs; no worker runs; no scheduler runs." in page
     taken = []
@@ -310,21 +314,26 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
         taken.append(time.perf_counter() - started)
     # Well under a tenth of a second when the machine is free; a machine at work takes a little longer.
     assert min(taken) < 0.1
-    with db.write() as conn:
+    with db.transaction() as conn:
         for kind in ("gateway", "worker", "beat"):
-            process_registry.report(conn, kind, kind, pid=2, uptime=9, settings={}, figures={})
+            process_registry.record_heartbeat(conn, kind, kind, pid=2, uptime_seconds=9, settings={}, metrics={})
     assert "Not well: Redis does not answer." in desk.get("/operator/").text
     # With no Redis to run jobs through, somebody else runs them, and did not.
-    with db.call() as conn:
-        alone = make_web().browser().sign_in(conn, boss).get("/operator/").text
+    with db.connection() as conn:
+        alone = make_web().new_browser().sign_in(conn, boss).get("/operator/").text
     assert "Not well: the job prune is late." in alone
 
 
 def test_everything_is_well_and_the_settings_are_those_that_were_reported(desk: Browser, db: Database) -> None:
-    shown = {"DATABASE_URL": Setting("postgresql://bus:•••@db/bus", False), "HOST": Setting("127.0.0.1", True)}
-    with db.write() as conn:
+    shown = {
+        "DATABASE_URL": MaskedSetting("postgresql://bus:•••@db/bus", False),
+        "HOST": MaskedSetting("127.0.0.1", True),
+    }
+    with db.transaction() as conn:
         for number, kind in enumerate(("web", "gateway", "gateway")):
-            process_registry.report(conn, f"p{number}", kind, pid=number, uptime=9, settings=shown, figures={})
+            process_registry.record_heartbeat(
+                conn, f"p{number}", kind, pid=number, uptime_seconds=9, settings=shown, metrics={}
+            )
     assert "All is well." in desk.get("/operator/").text
     page = desk.get("/operator/settings/").text
     assert page.count("postgresql://bus:•••@db/bus") == 2
@@ -333,7 +342,7 @@ def test_everything_is_well_and_the_settings_are_those_that_were_reported(desk: 
 
 
 def test_lists_page_and_keep_their_search(desk: Browser, db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         made = [make_owner(conn, f"many-{number}") for number in range(52)]
         for number in range(12):
             make_project(conn, f"p{number}", made[0])

@@ -9,14 +9,14 @@ import pytest
 from bus.db import Database
 from bus.tenancy import audit
 from tests.factories import make_owner, make_project
-from tests.webapp.sample_data import World, inside
+from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import Browser
 
 
 def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
     desk: Browser, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         ada, eve = make_owner(conn, "ada"), make_owner(conn, "eve")
         apollo = make_project(conn, "apollo", ada)
         make_project(conn, "apollo", eve)
@@ -46,8 +46,8 @@ def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
     assert "eve/24" in desk.get("/operator/audit/?actor=eve").text
 
 
-def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
+def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
         other = make_project(conn, "apollo")
         audit.record(conn, other.owner_id, "ada", "token.rotate", "theirs", project_id=other.id)
     page = ada.get("/admin/audit/?action=project.archive").text
@@ -57,7 +57,7 @@ def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, world: 
         assert "theirs" not in ada.get(f"/admin/audit/{query}").text
     assert "invite.create" in ada.get("/admin/audit/?project=apollo&action=invite").text
     assert "There is no project nothing." in ada.get("/admin/audit/?project=nothing").text
-    page_of_project = inside(world, "audit/")
+    page_of_project = project_path(world, "audit/")
     assert "project.archive" not in ada.get(page_of_project).text
     assert "invite.revoke" in ada.get(f"{page_of_project}?action=invite.revoke").text
     assert "must be an ISO 8601 time" in ada.get(f"{page_of_project}?since=soon").text

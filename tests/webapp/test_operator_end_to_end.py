@@ -11,12 +11,12 @@ from bus.db import Database
 from bus.operations import jobs, queries
 from bus.tenancy import owners
 from tests.factories import make_agent, make_owner, make_project
-from tests.mcp_gateway.processes import running as gateways
+from tests.mcp_gateway.processes import running_gateways as gateways
 from tests.webapp import scenario_steps
-from tests.webapp.browser import opened
-from tests.webapp.live_server import live
-from tests.workers.processes import running as workers
-from tests.workers.processes import until
+from tests.webapp.browser import open_page
+from tests.webapp.live_server import running_live_server
+from tests.workers.processes import running_workers as workers
+from tests.workers.processes import wait_until
 
 _BODY = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "whoami", "arguments": {}}}
 _STABLE = {"error": "suspended due to non-payment"}
@@ -51,29 +51,29 @@ class _Agent:
                 self._over.wait(0.02)
 
 
-def _known(db: Database) -> list[jobs.Known]:
-    with db.call() as conn:
-        return jobs.list_known(conn)
+def _known(db: Database) -> list[jobs.JobDefinition]:
+    with db.connection() as conn:
+        return jobs.list_definitions(conn)
 
 
 def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
     chromium: Browser, database_url: str, redis_url: str, db: Database
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         boss = owners.add(conn, "boss@example.org", handle="boss", operator=True)
         ada = make_owner(conn, "ada")
         agent = make_agent(conn, make_project(conn, "apollo", ada), "api-agent")
     with (
         gateways(database_url) as (gateway,),
         workers(database_url, redis_url, "worker") as (worker,),
-        live(database_url, MCP_URL=gateway.url) as url,
-        opened(chromium) as page,
+        running_live_server(database_url, MCP_URL=gateway.url) as url,
+        open_page(chromium) as page,
         _Agent(gateway.url, agent.token).at_work() as busy,
     ):
-        assert scenario_steps.call(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
+        assert scenario_steps.call_tool(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
         scenario_steps.sign_in(page, url, db, boss)
         page.get_by_role("link", name="Operator", exact=True).click()
-        until(lambda: busy.said == [(200, None)])
+        wait_until(lambda: busy.said == [(200, None)])
         page.get_by_role("navigation", name="Operator").get_by_role("link", name="Owners").click()
         page.get_by_label("Handle or e-mail").fill("ADA@")
         page.get_by_role("button", name="Search").click()
@@ -87,16 +87,16 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
         page.locator("#lift_reason").fill("it is revoked")
         page.get_by_role("button", name="Lift the suspension").click()
         expect(page.get_by_text("ada is not suspended any more.")).to_be_visible()
-        assert scenario_steps.call(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
-        until(lambda: busy.said == [(200, None), (403, _STABLE), (200, None)])
+        assert scenario_steps.call_tool(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
+        wait_until(lambda: busy.said == [(200, None), (403, _STABLE), (200, None)])
         page.locator("#amount").fill("1200")
         page.locator("#grant_reason").fill("for the trouble")
         page.get_by_role("button", name="Grant").dblclick()
         expect(page.get_by_text("ada was granted 1,200 credits.")).to_be_visible()
-        with db.call() as conn:
+        with db.connection() as conn:
             assert queries.get_owner(conn, ada.id).balance == 1200
         # No scheduler runs: what the worker begins, it begins because it was asked.
-        until(lambda: _known(db), worker)
+        wait_until(lambda: _known(db), worker)
         page.goto(f"{url}/operator/jobs/")
         page.get_by_role("button", name="Run prune now").click()
         expect(page.get_by_text("prune was asked for")).to_be_visible()
@@ -113,7 +113,7 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
             expect(page.get_by_text(action)).to_be_visible()
         assert worker.popen.poll() is None
     # Whoever is no operator finds nothing, signed in or not.
-    with live(database_url) as url, opened(chromium) as page:
+    with running_live_server(database_url) as url, open_page(chromium) as page:
         for path in ("/operator", "/operator/", f"/operator/owners/{ada.id}", "/operator/audit/export.csv"):
             answer = page.goto(url + path)
             assert answer is not None

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from bus.config.settings import SettingError
-from webapp.options import OAuthSettings, OidcSettings, WebOptions
+from webapp.options import OAuthClientSettings, OidcSettings, WebOptions
 
 _OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}
 
@@ -15,7 +15,7 @@ def test_without_variables_nothing_is_open_but_links() -> None:
     assert options == WebOptions()
     assert (options.google, options.github, options.oidc, options.sso_header) == (None, None, None, None)
     assert options.top_up_url is None
-    assert not options.stats
+    assert not options.public_stats
 
 
 def test_everything_is_understood() -> None:
@@ -39,21 +39,21 @@ def test_everything_is_understood() -> None:
             "GITHUB_URL": "https://github.example.org/",
         }
     )
-    assert options.session_idle == timedelta(minutes=30)
-    assert options.session_lasts == timedelta(hours=8)
-    assert options.google == OAuthSettings("g", "google-secret")
+    assert options.session_idle_timeout == timedelta(minutes=30)
+    assert options.session_max_age == timedelta(hours=8)
+    assert options.google == OAuthClientSettings("g", "google-secret")
     assert options.oidc == OidcSettings("https://id.example.org", "bus", "s", "Example Inc.")
-    assert options.sign_up_allow == ("@example.org", "ada@other.example")
-    assert (options.stats, options.proxy_hops) == (True, 1)
+    assert options.sign_up_allowlist == ("@example.org", "ada@other.example")
+    assert (options.public_stats, options.proxy_hops) == (True, 1)
     assert options.top_up_url == "https://pay.example.org/?for={handle}"
     assert WebOptions.from_env({"TOP_UP_URL": "mailto:credits@example.org"}).top_up_url is not None
-    assert options.github_web == "https://github.example.org"
+    assert options.github_url == "https://github.example.org"
     # Secrets do not land in a log by way of a repr.
     assert not any(secret in repr(options) for secret in ("google-secret", "k" * 32, "p" * 16, "'s'"))
 
 
 def test_a_session_is_not_idle_longer_than_it_lasts() -> None:
-    assert WebOptions.from_env({"SESSION_HOURS": "1"}).session_idle == timedelta(hours=1)
+    assert WebOptions.from_env({"SESSION_HOURS": "1"}).session_idle_timeout == timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -101,5 +101,5 @@ def test_what_is_malformed_is_named(env: dict[str, str], named: str) -> None:
     ],
 )
 def test_who_may_sign_up(allow: str, email: str, may: bool) -> None:
-    assert WebOptions.from_env({"SIGN_UP_ALLOW": allow}).may_sign_up(email) is may
-    assert not WebOptions.from_env({"SIGN_UP_ALLOW": allow, "SIGN_UP": "closed"}).may_sign_up(email)
+    assert WebOptions.from_env({"SIGN_UP_ALLOW": allow}).allows_sign_up(email) is may
+    assert not WebOptions.from_env({"SIGN_UP_ALLOW": allow, "SIGN_UP": "closed"}).allows_sign_up(email)

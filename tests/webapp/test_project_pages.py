@@ -7,72 +7,74 @@ import json
 from bus.coordination import leases, posts, task_queries
 from bus.db import Database
 from bus.tenancy import members
-from tests.assertions import check_ledger
+from tests.assertions import assert_ledger_consistent
 from tests.factories import make_agent
-from tests.webapp.sample_data import World, inside
+from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import Browser
 
 
-def test_the_owner_hands_over_answers_and_acks(ada: Browser, world: World, db: Database) -> None:
-    post_id = world.values["post_id"]
-    thread = ada.get(inside(world, f"handoffs/{post_id}"))
+def test_the_owner_hands_over_answers_and_acks(ada: Browser, world: SampleData, db: Database) -> None:
+    post_id = world.route_values["post_id"]
+    thread = ada.get(project_path(world, f"handoffs/{post_id}"))
     assert "Leave the index in until Monday" in thread.text
-    ada.submit(inside(world, f"handoffs/{post_id}/ack"))
-    ada.get(inside(world, f"handoffs/{post_id}"))
+    ada.submit(project_path(world, f"handoffs/{post_id}/ack"))
+    ada.get(project_path(world, f"handoffs/{post_id}"))
     answer = ada.submit(
-        inside(world, f"handoffs/{post_id}/reply"), body="Merged. <b>Thanks</b>", to_actor="ada/api-agent"
+        project_path(world, f"handoffs/{post_id}/reply"), body="Merged. <b>Thanks</b>", to_actor="ada/api-agent"
     )
     made = int(answer.location.partition("#")[0].rpartition("/")[2])
     shown = ada.get(answer.location.partition("#")[0]).text
     assert "Merged. &lt;b&gt;Thanks&lt;/b&gt;" in shown
-    ada.get(inside(world, "handoffs/new"))
+    ada.get(project_path(world, "handoffs/new"))
     refused = ada.submit("", to_actor="nobody", body="hello")
     assert refused.status_code == 400
     assert "Nobody called" in refused.text
-    ada.get(inside(world, "handoffs/new"))
+    ada.get(project_path(world, "handoffs/new"))
     assert ada.submit("", to_lane="core", body="hello", ack_within="3600").status_code == 303
-    with db.call() as conn:
-        alice = members.get(conn, world.full.id, "api-agent")
-        rows = conn.all("SELECT actor, reply_to FROM post WHERE project_id = %s AND id = %s", (world.full.id, made))
+    with db.connection() as conn:
+        alice = members.get_participation(conn, world.full_project.id, "api-agent")
+        rows = conn.fetch_all(
+            "SELECT actor, reply_to FROM post WHERE project_id = %s AND id = %s", (world.full_project.id, made)
+        )
         assert rows == [("ada", post_id)]
-        assert conn.one(
+        assert conn.fetch_one(
             "SELECT acked_at IS NOT NULL FROM delivery WHERE project_id = %s AND post_id = %s"
             " AND participation_id = (SELECT participation_id FROM post WHERE project_id = %s AND id = %s)",
-            (world.full.id, post_id, world.full.id, made),
+            (world.full_project.id, post_id, world.full_project.id, made),
         ) == (True,)
         assert alice.label == "api-agent"
-        check_ledger(conn, world.full.id)
-    assert ada.get(inside(world, "handoffs/999999")).status_code == 404
+        assert_ledger_consistent(conn, world.full_project.id)
+    assert ada.get(project_path(world, "handoffs/999999")).status_code == 404
 
 
-def test_handoffs_are_filtered(ada: Browser, world: World) -> None:
-    assert "Migration 42" in ada.get(inside(world, "handoffs/?ref=PR+118")).text
-    assert "Migration 42" not in ada.get(inside(world, "handoffs/?tag=ops")).text
-    assert "No post is like that" in ada.get(inside(world, "handoffs/?to_lane=nowhere")).text
-    assert "Freeze" in ada.get(inside(world, "handoffs/?unacked=y")).text
-    bad = ada.get(inside(world, "handoffs/"), query_string={"tag": "a\u202eb"})
+def test_handoffs_are_filtered(ada: Browser, world: SampleData) -> None:
+    assert "Migration 42" in ada.get(project_path(world, "handoffs/?ref=PR+118")).text
+    assert "Migration 42" not in ada.get(project_path(world, "handoffs/?tag=ops")).text
+    assert "No post is like that" in ada.get(project_path(world, "handoffs/?to_lane=nowhere")).text
+    assert "Freeze" in ada.get(project_path(world, "handoffs/?unacked=y")).text
+    bad = ada.get(project_path(world, "handoffs/"), query_string={"tag": "a\u202eb"})
     assert (bad.status_code, "cannot be seen" in bad.text) == (200, True)
 
 
-def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, world: World, db: Database) -> None:
+def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, world: SampleData, db: Database) -> None:
     question = (
         "SELECT d.surfaced_at IS NOT NULL FROM delivery d JOIN participation p ON p.id = d.participation_id"
         " JOIN participant pt ON pt.id = p.participant_id WHERE d.project_id = %s AND d.post_id = %s AND pt.label = ''"
     )
-    params = (world.full.id, world.values["post_id"])
-    with db.call() as conn:
-        assert conn.one(question, params) == (False,)
-    ada.get(inside(world, "handoffs/"))
-    with db.call() as conn:
-        assert conn.one(question, params) == (True,)
+    params = (world.full_project.id, world.route_values["post_id"])
+    with db.connection() as conn:
+        assert conn.fetch_one(question, params) == (False,)
+    ada.get(project_path(world, "handoffs/"))
+    with db.connection() as conn:
+        assert conn.fetch_one(question, params) == (True,)
 
 
-def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: World, db: Database) -> None:
-    ada.get(inside(world, "tasks/new"))
+def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: SampleData, db: Database) -> None:
+    ada.get(project_path(world, "tasks/new"))
     assert ada.submit("", title="").status_code == 400
-    ada.get(inside(world, "tasks/new"))
+    ada.get(project_path(world, "tasks/new"))
     assert ada.submit("", title="x", blocked_on="seven").status_code == 400
-    ada.get(inside(world, "tasks/new"))
+    ada.get(project_path(world, "tasks/new"))
     made = ada.submit("", title="Approve it", owner="ada", blocked_on="#1", priority="0")
     task_id = int(made.location.rpartition("/")[2])
     shown = ada.get(made.location).text
@@ -82,70 +84,72 @@ def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: World, 
     assert ada.submit(f"{made.location}/assign", owner="nobody-here").status_code == 400
     ada.get(made.location)
     ada.submit(f"{made.location}/assign", owner="carol")
-    with db.call() as conn:
-        listed = task_queries.list_(conn, _owner_ctx(conn, world), owner="carol").tasks
+    with db.connection() as conn:
+        listed = task_queries.list_tasks(conn, _owner_ctx(conn, world), owner="carol").tasks
     assert task_id in {task.task_id for task in listed}
-    assert "Approve it" in ada.get(inside(world, "tasks/?owner=carol")).text
-    assert "Approve it" not in ada.get(inside(world, "tasks/?status=done")).text
-    assert ada.get(inside(world, "tasks/424242")).status_code == 404
+    assert "Approve it" in ada.get(project_path(world, "tasks/?owner=carol")).text
+    assert "Approve it" not in ada.get(project_path(world, "tasks/?status=done")).text
+    assert ada.get(project_path(world, "tasks/424242")).status_code == 404
 
 
 def _owner_ctx(conn, world):  # type: ignore[no-untyped-def]
     from bus.tenancy import humans
 
-    return humans.enter(conn, world.owner.id, world.full.id)
+    return humans.get_or_create_owner_context(conn, world.owner.id, world.full.id)
 
 
-def test_a_stuck_lease_is_released_from_the_page(ada: Browser, world: World, db: Database) -> None:
-    page = ada.get(inside(world, "leases/")).text
+def test_a_stuck_lease_is_released_from_the_page(ada: Browser, world: SampleData, db: Database) -> None:
+    page = ada.get(project_path(world, "leases/")).text
     assert "contended" in page
-    fence = world.values["fence"]
-    ada.submit(inside(world, f"leases/{fence}/release"))
-    with db.call() as conn:
-        held = leases.list_holders(conn, _owner_ctx(conn, world)).leases
+    fence = world.route_values["fence"]
+    ada.submit(project_path(world, f"leases/{fence}/release"))
+    with db.connection() as conn:
+        held = leases.list_leases(conn, _owner_ctx(conn, world)).leases
     assert fence not in {one.fence for one in held}
-    again = ada.follow(ada.post(inside(world, f"leases/{fence}/release"), data={"csrf_token": ada.token()}))
+    again = ada.follow_redirects(
+        ada.post(project_path(world, f"leases/{fence}/release"), data={"csrf_token": ada.get_csrf_token()})
+    )
     assert "had ended already" in again.text
-    overlapping = ada.get(inside(world, "leases/?surface=src")).text
+    overlapping = ada.get(project_path(world, "leases/?surface=src")).text
     assert "src/orders/**" in overlapping
-    assert 'role="alert"' in ada.get(inside(world, "leases/?surface=../x")).text
+    assert 'role="alert"' in ada.get(project_path(world, "leases/?surface=../x")).text
 
 
-def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, world: World, db: Database) -> None:
-    with db.call() as conn:
-        (last,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full.id,))
-    page = ada.get(inside(world, "ledger/")).text
+def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.connection() as conn:
+        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full_project.id,))
+    page = ada.get(project_path(world, "ledger/")).text
     assert f">#{last}</a>" in page
-    claims = ada.get(inside(world, "ledger/?type=claim&sequence=adr")).text
+    claims = ada.get(project_path(world, "ledger/?type=claim&sequence=adr")).text
     assert "ADR-0042" in claims
     assert "shipped" not in claims
     for query in ("actor=nobody-here", "number=x", "since=yesterday"):
-        answer = ada.get(inside(world, f"ledger/?{query}"))
+        answer = ada.get(project_path(world, f"ledger/?{query}"))
         assert answer.status_code == 200
         assert 'role="alert"' in answer.text
-    event = ada.get(inside(world, f"ledger/{world.values['seq']}"))
+    event = ada.get(project_path(world, f"ledger/{world.route_values['seq']}"))
     assert "&#34;PR 118&#34;" in event.text
     for nowhere in ("0", str(last + 1), str(2**53), str(2**62)):
-        assert ada.get(inside(world, f"ledger/{nowhere}")).status_code == 404
-    assert ada.get(inside(world, f"ledger/?before={2**60}")).status_code == 200
+        assert ada.get(project_path(world, f"ledger/{nowhere}")).status_code == 404
+    assert ada.get(project_path(world, f"ledger/?before={2**60}")).status_code == 200
 
 
-def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, world: World, db: Database) -> None:
-    with db.write() as conn:
-        agent = make_agent(conn, world.full, "=cmd")
+def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, world: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, world.full_project, "=cmd")
         posts.create(conn, agent.ctx, "hello", to_lane="core", subject='a "quoted", thing\nand a line')
         for number in range(1200):
-            conn.maybe(
+            conn.fetch_one_or_none(
                 "SELECT bus_append(%s, %s, %s, 'seed', jsonb_build_object('sequence', 's', 'current', %s::integer))",
-                (world.full.id, agent.ctx.participation_id, agent.actor, number),
+                (world.full_project.id, agent.ctx.participation_id, agent.actor, number),
             )
-        (last,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full.id,))
-    lines = ada.get(inside(world, "ledger/export.jsonl")).text.splitlines()
+        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full_project.id,))
+    lines = ada.get(project_path(world, "ledger/export.jsonl")).text.splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["id"] for event in events] == list(range(last, 0, -1))
-    answer = ada.get(inside(world, "ledger/export.csv?type=post"))
+    answer = ada.get(project_path(world, "ledger/export.csv?type=post"))
     assert answer.mimetype == "text/csv"
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert {row["type"] for row in rows} == {"post"}
     assert json.loads(rows[0]["payload"])["subject"] == 'a "quoted", thing\nand a line'
-    assert ada.get(inside(world, "ledger/export.csv?number=x")).status_code == 400
+    assert ada.get(project_path(world, "ledger/export.csv?number=x")).status_code == 400

@@ -7,10 +7,10 @@ from werkzeug.routing import Rule
 
 from bus.db import Database
 from bus.tenancy import owners
-from tests.assertions import fingerprint
+from tests.assertions import database_checksum
 from tests.factories import make_agent, make_owner, make_project
-from tests.webapp.web_client import Browser, Web, same_but
-from webapp.blueprints import OperatorPages, Pages
+from tests.webapp.web_client import Browser, WebApp, normalize_page
+from webapp.blueprints import OperatorBlueprint, OwnerBlueprint
 
 _NOBODYS = 987_654_321
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -19,24 +19,24 @@ _OWN = {"Content-Security-Policy", "Content-Length", "Set-Cookie", "X-Request-Id
 
 
 @pytest.fixture
-def ada(site: Web, db: Database) -> Browser:
+def ada(site: WebApp, db: Database) -> Browser:
     """Signed in as an owner who has nothing."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn, "ada")
-    with db.call() as conn:
-        return site.browser().sign_in(conn, owner)
+    with db.connection() as conn:
+        return site.new_browser().sign_in(conn, owner)
 
 
 @pytest.fixture
-def operator(site: Web, db: Database) -> Browser:
+def operator(site: WebApp, db: Database) -> Browser:
     """Signed in as an operator."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = owners.add(conn, "op@example.org", handle="op", operator=True)
-    with db.call() as conn:
-        return site.browser().sign_in(conn, owner)
+    with db.connection() as conn:
+        return site.new_browser().sign_in(conn, owner)
 
 
-def _rules(site: Web) -> Iterator[tuple[Rule, str]]:
+def _rules(site: WebApp) -> Iterator[tuple[Rule, str]]:
     """Each rule with the verbs of its own, without those that the framework adds."""
     for rule in site.app.url_map.iter_rules():
         if rule.endpoint == "static":
@@ -45,7 +45,7 @@ def _rules(site: Web) -> Iterator[tuple[Rule, str]]:
             yield rule, method
 
 
-def _path(site: Web, rule: Rule, **values: object) -> str:
+def _path(site: WebApp, rule: Rule, **values: object) -> str:
     """An address that the rule answers to; what is not given is something that nobody has."""
     filled = {name: values.get(name, "csv" if name == "ending" else _NOBODYS) for name in rule.arguments}
     with site.app.test_request_context():
@@ -54,19 +54,19 @@ def _path(site: Web, rule: Rule, **values: object) -> str:
     return str(built[1])
 
 
-def _is_private(site: Web, rule: Rule) -> bool:
-    return isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), Pages)
+def _is_private(site: WebApp, rule: Rule) -> bool:
+    return isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OwnerBlueprint)
 
 
-def _is_console(site: Web, rule: Rule) -> bool:
-    return isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorPages)
+def _is_console(site: WebApp, rule: Rule) -> bool:
+    return isinstance(site.app.blueprints.get(rule.endpoint.partition(".")[0]), OperatorBlueprint)
 
 
-def _is_machine(site: Web, rule: Rule) -> bool:
+def _is_machine(site: WebApp, rule: Rule) -> bool:
     return bool(getattr(site.app.view_functions[rule.endpoint], "bus_machine", False))
 
 
-def test_nobody_who_is_not_signed_in_sees_a_page_of_an_owner(site: Web, stranger: Browser) -> None:
+def test_nobody_who_is_not_signed_in_sees_a_page_of_an_owner(site: WebApp, stranger: Browser) -> None:
     seen = 0
     for rule, method in _rules(site):
         if _is_private(site, rule) and method == "GET":
@@ -77,19 +77,19 @@ def test_nobody_who_is_not_signed_in_sees_a_page_of_an_owner(site: Web, stranger
 
 
 def test_the_operator_console_is_nothing_to_anybody_else(
-    site: Web, ada: Browser, stranger: Browser, operator: Browser
+    site: WebApp, ada: Browser, stranger: Browser, operator: Browser
 ) -> None:
     """Whatever the verb, with or without a token: the answer for an address that never was, byte for byte."""
     seen = 0
     for browser in (ada, stranger):
-        data = {"csrf_token": browser.token()} if browser is ada else None
+        data = {"csrf_token": browser.get_csrf_token()} if browser is ada else None
         for method in (*_METHODS, "OPTIONS"):
             expected = browser._open(method, "/no/such/thing", data=data)
             assert expected.status_code == 404
             paths = {_path(site, rule, name="heartbeat") for rule, _ in _rules(site) if _is_console(site, rule)}
             for path in (*sorted(paths), "/operator", "/operator/nothing", "/operator/owners"):
                 answer = browser._open(method, path, data=data)
-                assert (answer.status_code, same_but(answer)) == (404, same_but(expected)), (method, path)
+                assert (answer.status_code, normalize_page(answer)) == (404, normalize_page(expected)), (method, path)
                 kept = [{k: v for k, v in one.headers if k not in _OWN} for one in (answer, expected)]
                 assert kept[0] == kept[1], (method, path)
                 seen += 1
@@ -102,10 +102,10 @@ def test_the_operator_console_is_nothing_to_anybody_else(
 
 
 def test_no_form_is_taken_without_its_token(
-    site: Web, ada: Browser, stranger: Browser, operator: Browser, db: Database
+    site: WebApp, ada: Browser, stranger: Browser, operator: Browser, db: Database
 ) -> None:
-    with db.call() as conn:
-        before = fingerprint(conn)
+    with db.connection() as conn:
+        before = database_checksum(conn)
     seen = 0
     for rule, method in _rules(site):
         if method == "GET" or _is_machine(site, rule):
@@ -116,22 +116,22 @@ def test_no_form_is_taken_without_its_token(
                 assert browser.post(_path(site, rule), data=data).status_code == 400, rule
                 seen += 1
     assert seen > 8
-    with db.call() as conn:
-        after = fingerprint(conn)
+    with db.connection() as conn:
+        after = database_checksum(conn)
     # Sessions note when they were used.
     assert {name for name in before if before[name] != after[name]} <= {"session"}
 
 
-def test_a_token_of_one_browser_is_nothing_in_another(site: Web, ada: Browser, db: Database) -> None:
-    with db.write() as conn:
+def test_a_token_of_one_browser_is_nothing_in_another(site: WebApp, ada: Browser, db: Database) -> None:
+    with db.transaction() as conn:
         bob = make_owner(conn, "bob")
-    with db.call() as conn:
-        other = site.browser().sign_in(conn, bob)
-    assert other.post("/sign-out", data={"csrf_token": ada.token()}).status_code == 400
-    assert other.post("/sign-out", data={"csrf_token": other.token()}).status_code == 303
+    with db.connection() as conn:
+        other = site.new_browser().sign_in(conn, bob)
+    assert other.post("/sign-out", data={"csrf_token": ada.get_csrf_token()}).status_code == 400
+    assert other.post("/sign-out", data={"csrf_token": other.get_csrf_token()}).status_code == 303
 
 
-def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: Web, operator: Browser) -> None:
+def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: WebApp, operator: Browser) -> None:
     taken: dict[str, set[str]] = {}
     for rule, method in _rules(site):
         taken.setdefault(_path(site, rule), set()).add(method)
@@ -142,12 +142,12 @@ def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: Web, op
             assert methods <= set(answer.headers["Allow"].split(", "))
 
 
-def test_what_is_another_owners_is_what_does_not_exist(site: Web, ada: Browser, db: Database) -> None:
+def test_what_is_another_owners_is_what_does_not_exist(site: WebApp, ada: Browser, db: Database) -> None:
     """Each address about a project, with the project of somebody else: the answer for a project that never was."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         theirs = make_project(conn)
         agent = make_agent(conn, theirs)
-    token = ada.token()
+    token = ada.get_csrf_token()
     for rule, method in _rules(site):
         if not _is_private(site, rule) or not rule.arguments:
             continue
@@ -160,10 +160,10 @@ def test_what_is_another_owners_is_what_does_not_exist(site: Web, ada: Browser, 
             if values is not ids or "project_id" in rule.arguments
         ]
         assert {answer.status_code for answer in answers} == {404}, rule
-        assert len({same_but(answer) for answer in answers}) == 1, rule
+        assert len({normalize_page(answer) for answer in answers}) == 1, rule
 
 
-def test_every_answer_carries_its_headers(site: Web, ada: Browser, stranger: Browser, operator: Browser) -> None:
+def test_every_answer_carries_its_headers(site: WebApp, ada: Browser, stranger: Browser, operator: Browser) -> None:
     asked = [(_path(site, rule), method) for rule, method in _rules(site)]
     asked += [("/nope", "GET"), ("/static/bus.css", "GET"), ("/static/nope", "GET"), ("/", "PUT")]
     for path, method in asked:
@@ -188,7 +188,7 @@ def test_every_answer_carries_its_headers(site: Web, ada: Browser, stranger: Bro
                 assert "Domain" not in cookie
 
 
-def test_no_page_has_a_script_or_a_style_of_its_own(site: Web, operator: Browser) -> None:
+def test_no_page_has_a_script_or_a_style_of_its_own(site: WebApp, operator: Browser) -> None:
     """The policy would refuse them in the browser, where nobody notices."""
     for rule, method in _rules(site):
         if method != "GET" or rule.rule.startswith("/kit"):

@@ -13,13 +13,13 @@ from bus.auth import login_links
 from bus.billing import metering
 from bus.config.settings import SettingError
 from bus.db import Database
-from bus.operations.logs import belongs_to
+from bus.operations.logs import log_context
 from tests import servers
 from tests.factories import make_owner
-from tests.log_capture import logged
-from tests.metrics_scrape import TOKEN, parse
-from tests.webapp.live_server import live
-from tests.webapp.web_client import HOST, Browser, Web
+from tests.log_capture import capture_logs
+from tests.metrics_scrape import METRICS_TOKEN, parse
+from tests.webapp.live_server import running_live_server
+from tests.webapp.web_client import BASE_URL, Browser, WebApp
 
 SECRET = "a secret of the proxy"
 
@@ -33,8 +33,8 @@ def _as(browser: Browser, email: str, path: str = "/sign-in", secret: str = SECR
     return browser._open(method, path, headers=headers, **options)
 
 
-def test_the_word_of_a_proxy_opens_an_account_and_a_session(make_web: Callable[..., Web]) -> None:
-    browser = make_web(**_sso()).browser()
+def test_the_word_of_a_proxy_opens_an_account_and_a_session(make_web: Callable[..., WebApp]) -> None:
+    browser = make_web(**_sso()).new_browser()
     assert _as(browser, "Ada@example.org").location == "/welcome"
     page = _as(browser, "Ada@example.org", "/welcome")
     token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
@@ -49,19 +49,19 @@ def test_the_word_of_a_proxy_opens_an_account_and_a_session(make_web: Callable[.
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "\u00e4"])
-def test_the_header_alone_is_nobody(make_web: Callable[..., Web], db: Database, secret: str) -> None:
-    browser = make_web(**_sso()).browser()
+def test_the_header_alone_is_nobody(make_web: Callable[..., WebApp], db: Database, secret: str) -> None:
+    browser = make_web(**_sso()).new_browser()
     secret = secret.encode().decode("latin-1")
     assert _as(browser, "ada@example.org", secret=secret).status_code == 200
     assert _as(browser, "ada@example.org", "/account/", secret=secret).status_code == 303
-    with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM sign_up") == (0,)
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*) FROM sign_up") == (0,)
 
 
 def test_a_header_that_only_looks_like_the_proxys_is_nobody(database_url: str) -> None:
     """WSGI writes X_Email and X-Email alike, and joins what comes twice; a proxy may know only one of them."""
     proved = ("X-LLM-Bus-Proxy-Secret", SECRET)
-    with live(database_url, **_sso()) as url:
+    with running_live_server(database_url, **_sso()) as url:
         for headers in (
             [proved, ("X_Email", "ada@example.org")],
             [proved, ("X-Email", "ada@example.org"), ("X-Email", "bob@example.org")],
@@ -72,28 +72,28 @@ def test_a_header_that_only_looks_like_the_proxys_is_nobody(database_url: str) -
         assert httpx2.get(f"{url}/sign-in", headers=[proved, ("X-Email", "ada@example.org")]).status_code == 303
 
 
-def test_the_header_is_nothing_where_it_is_not_set_up(site: Web, db: Database) -> None:
-    assert _as(site.browser(), "ada@example.org").status_code == 200
-    with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM sign_up") == (0,)
+def test_the_header_is_nothing_where_it_is_not_set_up(site: WebApp, db: Database) -> None:
+    assert _as(site.new_browser(), "ada@example.org").status_code == 200
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*) FROM sign_up") == (0,)
 
 
-def test_the_word_of_a_proxy_takes_no_account_over(make_web: Callable[..., Web], db: Database) -> None:
-    with db.write() as conn:
+def test_the_word_of_a_proxy_takes_no_account_over(make_web: Callable[..., WebApp], db: Database) -> None:
+    with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     web = make_web(**_sso())
-    refused = _as(web.browser(), "ada@example.org")
+    refused = _as(web.new_browser(), "ada@example.org")
     assert refused.status_code == 409
     assert "already" in refused.text
     # From within it is linked, and good from then on.
-    browser = web.browser()
-    with db.call() as conn:
+    browser = web.new_browser()
+    with db.connection() as conn:
         browser.sign_in(conn, ada)
     page = _as(browser, "ada@example.org", "/account/").text
     assert "Link ada@example.org of the proxy" in page
-    sent = {"csrf_token": browser.token()}
+    sent = {"csrf_token": browser.get_csrf_token()}
     assert _as(browser, "ada@example.org", "/account/ways/proxy", method="POST", data=sent).status_code == 303
-    assert _as(web.browser(), "ada@example.org").location == "/admin/"
+    assert _as(web.new_browser(), "ada@example.org").location == "/admin/"
 
 
 def _tries(browser: Browser, count: int) -> list[int]:
@@ -107,16 +107,16 @@ def _tries(browser: Browser, count: int) -> list[int]:
 
 
 def test_one_address_may_try_so_often_and_others_are_not_in_its_way(
-    make_web: Callable[..., Web], redis_url: str
+    make_web: Callable[..., WebApp], redis_url: str
 ) -> None:
     env = {"SIGN_IN_PER_MINUTE": "5", "REDIS_URL": redis_url}
     # Two processes count together.
     one, two = make_web(**env), make_web(**env)
-    statuses = _tries(one.browser(), 3) + _tries(two.browser(), 5)
+    statuses = _tries(one.new_browser(), 3) + _tries(two.new_browser(), 5)
     # A minute may have begun in between; then there are ten at most.
     assert statuses.count(303) in range(5, 8)
     assert statuses[-1] == 429
-    assert _tries(one.browser(REMOTE_ADDR="192.0.2.7"), 1) == [303]
+    assert _tries(one.new_browser(REMOTE_ADDR="192.0.2.7"), 1) == [303]
     with redis.Redis.from_url(redis_url) as client:
         for key in client.scan_iter("llm-bus:tries:*"):
             assert 0 < client.ttl(key) <= 120
@@ -124,54 +124,62 @@ def test_one_address_may_try_so_often_and_others_are_not_in_its_way(
 
 
 @pytest.mark.parametrize("url", [None, "redis://127.0.0.1:1/0"])
-def test_without_redis_each_process_counts_alone(make_web: Callable[..., Web], url: str | None) -> None:
+def test_without_redis_each_process_counts_alone(make_web: Callable[..., WebApp], url: str | None) -> None:
     env = {"SIGN_IN_PER_MINUTE": "5"} | ({"REDIS_URL": url} if url else {})
-    statuses = _tries(make_web(**env).browser(), 11)
+    statuses = _tries(make_web(**env).new_browser(), 11)
     assert 429 in statuses
     assert statuses.count(303) >= 5
 
 
-def test_neighbours_in_one_ipv6_network_count_as_one(make_web: Callable[..., Web]) -> None:
+def test_neighbours_in_one_ipv6_network_count_as_one(make_web: Callable[..., WebApp]) -> None:
     web = make_web(SIGN_IN_PER_MINUTE="2")
     statuses = [
         status
         for host in ("2001:db8::1", "2001:db8::2", "2001:db8::3:4:5:6", "2001:db8::9", "2001:db8::a")
-        for status in _tries(web.browser(REMOTE_ADDR=host), 1)
+        for status in _tries(web.new_browser(REMOTE_ADDR=host), 1)
     ]
     assert 429 in statuses
-    assert _tries(web.browser(REMOTE_ADDR="2001:db8:1::1"), 1) == [303]
+    assert _tries(web.new_browser(REMOTE_ADDR="2001:db8:1::1"), 1) == [303]
 
 
-def test_nobody_escapes_a_limit_by_a_header(make_web: Callable[..., Web]) -> None:
+def test_nobody_escapes_a_limit_by_a_header(make_web: Callable[..., WebApp]) -> None:
     web = make_web(SIGN_IN_PER_MINUTE="3")
     path = "/sign-in/link/" + "x" * 43
-    browser = web.browser()
+    browser = web.new_browser()
     statuses = []
     for number in range(8):
         browser.get(path)
-        token = browser.page.text.partition('name="csrf_token" value="')[2].partition('"')[0] if browser.page else ""
+        token = (
+            browser.current_page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
+            if browser.current_page
+            else ""
+        )
         headers = {"X-Forwarded-For": f"192.0.2.{number}", "Forwarded": f"for=192.0.2.{number}", "X-Real-IP": "1.2.3.4"}
         statuses.append(browser.post(path, data={"csrf_token": token}, headers=headers).status_code)
     assert statuses[-1] == 429
 
 
-def test_believed_proxies_say_who_asks(make_web: Callable[..., Web], db: Database) -> None:
+def test_believed_proxies_say_who_asks(make_web: Callable[..., WebApp], db: Database) -> None:
     """With one hop believed, what the last proxy added counts, and what a client wrote before it does not."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     web = make_web(PROXY_HOPS="1")
-    with db.call() as conn:
-        path = f"/sign-in/link/{login_links.create(conn, ada)}"
-    browser = web.browser()
+    with db.connection() as conn:
+        path = f"/sign-in/link/{login_links.create_login_link(conn, ada)}"
+    browser = web.new_browser()
     browser.get(path)
-    token = browser.page.text.partition('name="csrf_token" value="')[2].partition('"')[0] if browser.page else ""
+    token = (
+        browser.current_page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
+        if browser.current_page
+        else ""
+    )
     headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
     assert browser.post(path, data={"csrf_token": token}, headers=headers).location == "/admin/"
-    with db.call() as conn:
-        assert conn.one("SELECT address FROM session") == ("203.0.113.9",)
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT address FROM session") == ("203.0.113.9",)
 
 
-def test_a_host_that_is_not_served_gets_nothing(site: Web) -> None:
+def test_a_host_that_is_not_served_gets_nothing(site: WebApp) -> None:
     client = site.app.test_client()
     answer = client.get("/", base_url="https://evil.example")
     assert answer.status_code == 421
@@ -180,22 +188,22 @@ def test_a_host_that_is_not_served_gets_nothing(site: Web) -> None:
 
 
 @pytest.mark.parametrize("site_said", ["cross-site", "same-site"])
-def test_a_form_of_another_site_is_refused_even_with_a_token(site: Web, db: Database, site_said: str) -> None:
-    with db.write() as conn:
+def test_a_form_of_another_site_is_refused_even_with_a_token(site: WebApp, db: Database, site_said: str) -> None:
+    with db.transaction() as conn:
         ada = make_owner(conn, "ada")
-    browser = site.browser()
-    with db.call() as conn:
+    browser = site.new_browser()
+    with db.connection() as conn:
         browser.sign_in(conn, ada)
-    data = {"csrf_token": browser.token()}
+    data = {"csrf_token": browser.get_csrf_token()}
     refused = browser.post("/sign-out", data=data, headers={"Sec-Fetch-Site": site_said})
     assert refused.status_code == 403
     assert browser.get("/account/", headers={"Sec-Fetch-Site": site_said}).status_code == 200
     assert browser.post("/sign-out", data=data, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
 
 
-def test_a_body_that_is_too_large_is_refused_in_our_look(make_web: Callable[..., Web]) -> None:
+def test_a_body_that_is_too_large_is_refused_in_our_look(make_web: Callable[..., WebApp]) -> None:
     web = make_web(MAX_BODY_BYTES="2048")
-    browser = web.browser()
+    browser = web.new_browser()
     answer = browser.post("/sign-out", data={"csrf_token": "x" * 4096})
     assert answer.status_code == 413
     assert "too much" in answer.text
@@ -203,12 +211,12 @@ def test_a_body_that_is_too_large_is_refused_in_our_look(make_web: Callable[...,
     assert (answer.status_code, answer.get_json()["ok"]) == (413, False)
 
 
-def test_the_database_away_is_said_and_passes(make_web: Callable[..., Web], database_url: str, db: Database) -> None:
-    with db.write() as conn:
+def test_the_database_away_is_said_and_passes(make_web: Callable[..., WebApp], database_url: str, db: Database) -> None:
+    with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     web = make_web()
-    browser = web.browser()
-    with db.call() as conn:
+    browser = web.new_browser()
+    with db.connection() as conn:
         browser.sign_in(conn, ada)
     db.close()
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
@@ -228,7 +236,7 @@ def test_the_database_away_is_said_and_passes(make_web: Callable[..., Web], data
             answer = browser.post("/join", json={"code": "inv_x"})
             assert (answer.status_code, answer.get_json()["error"]) == (503, "unavailable")
             # A process that never saw the database says so too.
-            fresh = make_web().browser()
+            fresh = make_web().new_browser()
             assert fresh.get("/sign-in").status_code == 503
             assert fresh.get("/static/bus.css").status_code == 200
         finally:
@@ -237,27 +245,27 @@ def test_the_database_away_is_said_and_passes(make_web: Callable[..., Web], data
     assert fresh.get("/sign-in").status_code == 200
 
 
-def test_a_defect_shows_no_traceback_and_is_logged(site: Web, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_shows_no_traceback_and_is_logged(site: WebApp, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> str:
         raise RuntimeError("the secret of the defect")
 
     site.app.view_functions["home.index"] = broken
     with caplog.at_level(logging.ERROR, "webapp.error"):
-        answer = site.browser().get("/")
+        answer = site.new_browser().get("/")
     assert answer.status_code == 500
     assert "secret of the defect" not in answer.text
     assert "Traceback" not in answer.text
     assert "secret of the defect" in str(caplog.records[0].exc_info)
 
 
-def test_a_request_is_found_by_the_id_that_its_page_shows(site: Web) -> None:
+def test_a_request_is_found_by_the_id_that_its_page_shows(site: WebApp) -> None:
     def broken() -> str:
         raise RuntimeError("a defect")
 
     site.app.view_functions["home.index"] = broken
-    with logged() as lines:
-        answer = site.browser().get("/", headers={"X-Request-Id": "mine-1"})
-        fine = site.browser().get("/sign-in", headers={"X-Request-Id": "not <one> of ours"})
+    with capture_logs() as lines:
+        answer = site.new_browser().get("/", headers={"X-Request-Id": "mine-1"})
+        fine = site.new_browser().get("/sign-in", headers={"X-Request-Id": "not <one> of ours"})
     assert answer.headers["X-Request-Id"] == "mine-1"
     assert "mine-1" in answer.text
     assert [(line["message"], line["request_id"]) for line in lines if line["logger"].startswith("webapp.")] == [
@@ -269,15 +277,15 @@ def test_a_request_is_found_by_the_id_that_its_page_shows(site: Web) -> None:
     assert "<" not in made
     # Where nothing failed there is nothing to look for.
     assert made not in fine.text
-    assert belongs_to.get() is None
+    assert log_context.get() is None
 
 
-def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., Web], site: Web) -> None:
-    nobody, there_is_none = site.browser().get("/metrics"), site.browser().get("/nowhere")
+def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., WebApp], site: WebApp) -> None:
+    nobody, there_is_none = site.new_browser().get("/metrics"), site.new_browser().get("/nowhere")
     assert nobody.status_code == there_is_none.status_code == 404
-    web = make_web(METRICS_TOKEN=TOKEN)
-    browser = web.browser()
-    for sent in (None, "Bearer wrong", f"Basic {TOKEN}"):
+    web = make_web(METRICS_TOKEN=METRICS_TOKEN)
+    browser = web.new_browser()
+    for sent in (None, "Bearer wrong", f"Basic {METRICS_TOKEN}"):
         refused = browser.get("/metrics", headers={} if sent is None else {"Authorization": sent})
         assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
         assert "llm_bus" not in refused.text
@@ -285,11 +293,11 @@ def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., Web
         browser.get(path)
     # Prometheus comes by whatever address the platform knows.
     answer = web.app.test_client().get(
-        "/metrics", base_url="http://10.0.0.7:8787", headers={"Authorization": f"Bearer {TOKEN}"}
+        "/metrics", base_url="http://10.0.0.7:8787", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}
     )
     assert answer.status_code == 200
     found = parse(answer.text)
-    assert found.by("llm_bus_web_requests_total", "route", "status") == {
+    assert found.group_by("llm_bus_web_requests_total", "route", "status") == {
         ("/metrics", "401"): 3,
         ("/sign-in", "200"): 2,
         ("none", "404"): 1,
@@ -302,13 +310,13 @@ def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., Web
 
 
 def test_the_log_has_a_line_for_each_request_and_no_secret(
-    site: Web, db: Database, caplog: pytest.LogCaptureFixture
+    site: WebApp, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         ada = make_owner(conn, "ada")
-    with db.call() as conn:
-        token = login_links.create(conn, ada)
-    browser = site.browser()
+    with db.connection() as conn:
+        token = login_links.create_login_link(conn, ada)
+    browser = site.new_browser()
     with caplog.at_level(logging.INFO):
         browser.get(f"/sign-in/link/{token}")
         browser.submit(f"/sign-in/link/{token}")
@@ -322,54 +330,54 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(
     assert not any(value in everything for value in browser.cookies().values())
 
 
-def test_two_processes_read_each_others_cookies(make_web: Callable[..., Web], db: Database) -> None:
+def test_two_processes_read_each_others_cookies(make_web: Callable[..., WebApp], db: Database) -> None:
     """The key is made once and shared through the database, however many begin at once."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     one, two = make_web(), make_web()
-    browser = one.browser()
-    with db.call() as conn:
+    browser = one.new_browser()
+    with db.connection() as conn:
         browser.sign_in(conn, ada)
-    token = browser.token()
-    other = two.browser()
+    token = browser.get_csrf_token()
+    other = two.new_browser()
     for name, value in browser.cookies().items():
-        other.client.set_cookie(name, value, domain="bus.example.org", secure=True)
+        other.flask_client.set_cookie(name, value, domain="bus.example.org", secure=True)
     assert other.post("/sign-out", data={"csrf_token": token}).location == "/"
 
 
-def test_a_first_load_is_small(site: Web) -> None:
-    browser = site.browser()
+def test_a_first_load_is_small(site: WebApp) -> None:
+    browser = site.new_browser()
     page = browser.get("/")
     files = [part.partition('"')[0] for part in page.text.split("/static/")[1:]]
     size = len(page.data) + sum(len(browser.get(f"/static/{name}").data) for name in files)
     assert len(files) == 3
     assert size < 60_000
     assert "immutable" in browser.get(f"/static/{files[0]}").headers["Cache-Control"]
-    assert HOST not in page.headers["Content-Security-Policy"]
+    assert BASE_URL not in page.headers["Content-Security-Policy"]
 
 
-def test_counts_are_for_everybody_or_for_nobody(make_web: Callable[..., Web], site: Web, db: Database) -> None:
-    answer = site.browser().get("/api/stats")
+def test_counts_are_for_everybody_or_for_nobody(make_web: Callable[..., WebApp], site: WebApp, db: Database) -> None:
+    answer = site.new_browser().get("/api/stats")
     assert (answer.status_code, answer.get_json()["ok"]) == (404, False)
-    with db.write() as conn:
+    with db.transaction() as conn:
         make_owner(conn, "ada")
-    counts = make_web(PUBLIC_STATS="1").browser().get("/api/stats")
+    counts = make_web(PUBLIC_STATS="1").new_browser().get("/api/stats")
     assert counts.get_json()["owners"] == 1
     assert "public" in counts.headers["Cache-Control"]
     assert "ada" not in counts.text
 
 
 def test_prices_are_shown_while_the_database_says_that_events_are_billed(
-    make_web: Callable[..., Web], db: Database
+    make_web: Callable[..., WebApp], db: Database
 ) -> None:
     # What this process is told of METERING is the workers' affair.
     web = make_web(METERING="1", TERMS_URL="https://example.org/terms", PRIVACY_URL="https://example.org/privacy")
-    assert web.browser().get("/pricing").status_code == 404
-    assert "/pricing" not in web.browser().get("/").text
-    with db.write() as conn:
-        metering.switch(conn, True)
-        metering.note_terms(conn, grace_hours=5, trial_credits=250)
-    page = web.browser().get("/pricing")
+    assert web.new_browser().get("/pricing").status_code == 404
+    assert "/pricing" not in web.new_browser().get("/").text
+    with db.transaction() as conn:
+        metering.set_metering_enabled(conn, True)
+        metering.record_terms(conn, grace_hours=5, trial_credits=250)
+    page = web.new_browser().get("/pricing")
     assert page.status_code == 200
     assert "opens with 250 credits" in page.text
     assert "go on for another 5 hours" in page.text

@@ -16,9 +16,9 @@ from bus.coordination import posts
 from bus.db import Database
 from tests import servers
 from tests.factories import make_agent
-from tests.webapp.sample_data import World, inside
-from tests.webapp.web_client import Web
-from webapp.streams import MOST_OF_ONE, Streams
+from tests.webapp.sample_data import SampleData, project_path
+from tests.webapp.web_client import WebApp
+from webapp.streams import MAX_STREAMS_PER_SESSION, BoardStreams
 
 _SECONDS = 20
 
@@ -26,7 +26,7 @@ _SECONDS = 20
 class Reader:
     """Somebody who watches: what was sent so far. `hold` keeps them from reading on."""
 
-    def __init__(self, streams: Streams, scope: dict[str, Any]) -> None:
+    def __init__(self, streams: BoardStreams, scope: dict[str, Any]) -> None:
         self.got: list[bytes] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -52,31 +52,31 @@ class Reader:
 
 
 @pytest.fixture
-def plain(make_web: Callable[..., Web]) -> Web:
+def plain(make_web: Callable[..., WebApp]) -> WebApp:
     return make_web(PUBLIC_URL="http://127.0.0.1:8787")
 
 
 @pytest.fixture
-def scope(db: Database, world: World) -> dict[str, Any]:
+def scope(db: Database, world: SampleData) -> dict[str, Any]:
     """The request of the owner who opens the board."""
-    with db.write() as conn:
-        token = sessions.open_(conn, world.owner.id, method="link", lasts=timedelta(hours=1))
+    with db.transaction() as conn:
+        token = sessions.open_session(conn, world.owner.id, method="link", ttl=timedelta(hours=1))
     return {
         "type": "http",
         "method": "GET",
-        "path": inside(world, "board/stream"),
+        "path": project_path(world, "board/stream"),
         "query_string": b"mark=",
         "headers": [(b"host", b"127.0.0.1:8787"), (b"cookie", f"llm-bus={token}".encode())],
     }
 
 
 @pytest.fixture
-def watch(plain: Web, scope: dict[str, Any]) -> Callable[[Callable[..., Awaitable[None]]], None]:
+def watch(plain: WebApp, scope: dict[str, Any]) -> Callable[[Callable[..., Awaitable[None]]], None]:
     def run(story: Callable[..., Awaitable[None]]) -> None:
         async def told() -> None:
-            streams = Streams(plain.app, plain.settings)
+            streams = BoardStreams(plain.app, plain.settings)
             await story(streams, lambda: Reader(streams, scope))
-            streams.end_all()
+            streams.close_all()
 
         asyncio.run(told())
 
@@ -87,8 +87,8 @@ Watch = Callable[[Callable[..., Awaitable[None]]], None]
 
 
 def test_a_session_holds_so_many_streams_and_no_more(watch: Watch) -> None:
-    async def story(streams: Streams, read: Callable[[], Reader]) -> None:
-        readers = [read() for _ in range(MOST_OF_ONE)]
+    async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
+        readers = [read() for _ in range(MAX_STREAMS_PER_SESSION)]
         for one in readers:
             await one.until(b"retry")
         assert await read().task is False
@@ -98,24 +98,26 @@ def test_a_session_holds_so_many_streams_and_no_more(watch: Watch) -> None:
         again = read()
         await again.until(b"retry")
         # A process that is about to stop lets them all go, and takes no more.
-        streams.end_all()
+        streams.close_all()
         async with asyncio.timeout(_SECONDS):
-            assert await asyncio.gather(again.task, *(one.task for one in readers[1:])) == [True] * MOST_OF_ONE
+            assert (
+                await asyncio.gather(again.task, *(one.task for one in readers[1:])) == [True] * MAX_STREAMS_PER_SESSION
+            )
         assert await read().task is False
 
     watch(story)
 
 
-def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, world: World) -> None:
-    async def story(streams: Streams, read: Callable[[], Reader]) -> None:
+def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, world: SampleData) -> None:
+    async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
         slow, quick = read(), read()
         await slow.until(b"Migration 42")
         slow.hold.clear()
         slow.got.clear()
-        with db.write() as conn:
-            agent = make_agent(conn, world.full, "late-one", lane="core")
+        with db.transaction() as conn:
+            agent = make_agent(conn, world.full_project, "late-one", lane="core")
         for number in range(3):
-            with db.write() as conn:
+            with db.transaction() as conn:
                 posts.create(conn, agent.ctx, "news", to_lane="review", subject=f"Number {number}")
             await quick.until(f"Number {number}".encode())
         slow.hold.set()
@@ -129,7 +131,7 @@ def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, world: W
 
 
 def test_an_outage_is_said_and_afterwards_the_board_goes_on(
-    watch: Watch, database_url: str, db: Database, world: World
+    watch: Watch, database_url: str, db: Database, world: SampleData
 ) -> None:
     name = sql.Identifier(urlsplit(database_url).path.removeprefix("/"))
 
@@ -142,7 +144,7 @@ def test_an_outage_is_said_and_afterwards_the_board_goes_on(
                     [urlsplit(database_url).path.removeprefix("/")],
                 )
 
-    async def story(streams: Streams, read: Callable[[], Reader]) -> None:
+    async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
         reader = read()
         await reader.until(b"Migration 42")
         allow(False)
@@ -154,8 +156,8 @@ def test_an_outage_is_said_and_afterwards_the_board_goes_on(
             allow(True)
         # Its connections were cut as well.
         db.close()
-        with db.write() as conn:
-            agent = make_agent(conn, world.full, "late-one", lane="core")
+        with db.transaction() as conn:
+            agent = make_agent(conn, world.full_project, "late-one", lane="core")
             posts.create(conn, agent.ctx, "news", to_lane="review", subject="After the outage")
         await reader.until(b"After the outage")
         assert not reader.task.done()

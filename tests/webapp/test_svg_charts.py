@@ -20,22 +20,22 @@ def _heights(path: ElementTree.Element) -> list[float]:
 
 
 def test_columns_are_as_high_as_their_values_and_stand_on_each_other() -> None:
-    plot = svg_charts.columns(
-        [Series("posts", [10, 0, 40]), Series("acks", [30, None, 0])], ["a", "b", "c"], says="mix"
+    plot = svg_charts.column_chart(
+        [Series("posts", [10, 0, 40]), Series("acks", [30, None, 0])], ["a", "b", "c"], aria_label="mix"
     )
 
     posts, acks = _paths(plot.svg)
-    assert plot.ticks == ("40", "30", "20", "10", "0")
+    assert plot.tick_labels == ("40", "30", "20", "10", "0")
     assert _heights(posts) == [25, 100]
     assert _heights(acks) == [75]
     # The column of acks begins where that of posts ends.
     assert acks.attrib["d"].startswith("M1 75h8")
     assert plot.legend == ("posts", "acks")
-    assert not plot.empty
+    assert not plot.is_empty
 
 
 def test_a_line_is_broken_at_a_gap_and_a_lone_value_is_a_dot() -> None:
-    plot = svg_charts.lines([Series("median", [1, 2, None, 4])], ["a", "b", "c", "d"], says="times")
+    plot = svg_charts.line_chart([Series("median", [1, 2, None, 4])], ["a", "b", "c", "d"], aria_label="times")
 
     assert [(path.attrib["class"], path.attrib["d"]) for path in _paths(plot.svg)] == [
         ("line c0", "M5 75L15 50"),
@@ -45,7 +45,7 @@ def test_a_line_is_broken_at_a_gap_and_a_lone_value_is_a_dot() -> None:
 
 
 def test_what_people_wrote_is_text_in_a_drawing_and_never_a_tag() -> None:
-    plot = svg_charts.columns([Series('<b>"', [1])], ["<i>"], says='"><script>')
+    plot = svg_charts.column_chart([Series('<b>"', [1])], ["<i>"], aria_label='"><script>')
 
     root = ElementTree.fromstring(plot.svg)
     assert root.attrib["aria-label"] == '"><script>'
@@ -54,10 +54,10 @@ def test_what_people_wrote_is_text_in_a_drawing_and_never_a_tag() -> None:
 
 def test_nothing_is_a_drawing_too() -> None:
     for plot in (
-        svg_charts.columns([], [], says="nothing"),
-        svg_charts.lines([Series("x", [None])], ["a"], says="nothing"),
+        svg_charts.column_chart([], [], aria_label="nothing"),
+        svg_charts.line_chart([Series("x", [None])], ["a"], aria_label="nothing"),
     ):
-        assert plot.empty
+        assert plot.is_empty
         ElementTree.fromstring(plot.svg)
     assert svg_charts.bubble(0, 5) == ""
     assert "marked" not in svg_charts.bar(0, 0)
@@ -68,7 +68,7 @@ def test_nothing_is_a_drawing_too() -> None:
 )
 def test_the_marks_below_a_drawing_begin_stretches_of_one_length(bins: int, marks: int) -> None:
     names = [str(at) for at in range(bins)]
-    found = svg_charts.columns([Series("x", [1] * bins)], names, says="x").marks
+    found = svg_charts.column_chart([Series("x", [1] * bins)], names, aria_label="x").bin_labels
 
     assert len(found) == marks
     if bins % max(marks, 1) == 0 and marks:
@@ -76,16 +76,18 @@ def test_the_marks_below_a_drawing_begin_stretches_of_one_length(bins: int, mark
 
 
 def test_lengths_of_time_are_short_and_their_axis_has_steps_that_people_know() -> None:
-    assert [svg_charts.seconds(one) for one in (0, 0.04, 1.5, 59, 90, 7200, 9000, 200_000)] == [
+    assert [svg_charts.format_seconds(one) for one in (0, 0.04, 1.5, 59, 90, 7200, 9000, 200_000)] == [
         *("0", "40 ms", "1.5 s", "59 s", "1.5 min", "2 h", "2.5 h", "2.3 d")
     ]
-    plot = svg_charts.lines([Series("p90", [100])], ["a"], says="x", show=svg_charts.seconds, durations=True)
-    assert plot.ticks == ("2 min", "1.5 min", "1 min", "30 s", "0")
+    plot = svg_charts.line_chart(
+        [Series("p90", [100])], ["a"], aria_label="x", format_value=svg_charts.format_seconds, is_duration=True
+    )
+    assert plot.tick_labels == ("2 min", "1.5 min", "1 min", "30 s", "0")
 
 
 @given(st.floats(1e-6, 1e12), st.booleans())
 def test_an_axis_holds_its_greatest_value_in_few_even_steps(greatest: float, durations: bool) -> None:
-    top, ticks = svg_charts.scale(greatest, durations=durations)
+    top, ticks = svg_charts.axis_scale(greatest, is_duration=durations)
 
     assert ticks[0] == 0
     assert ticks[-1] == pytest.approx(top)
@@ -99,11 +101,11 @@ def test_an_axis_holds_its_greatest_value_in_few_even_steps(greatest: float, dur
 
 @given(st.integers(2, 10**9))
 def test_an_axis_of_counts_has_whole_steps(greatest: int) -> None:
-    assert all(tick == int(tick) for tick in svg_charts.scale(greatest)[1])
+    assert all(tick == int(tick) for tick in svg_charts.axis_scale(greatest)[1])
 
 
 def test_a_strip_is_divided_as_its_values_are() -> None:
-    root = ElementTree.fromstring(svg_charts.strip([30, 0, 10], says="mix"))
+    root = ElementTree.fromstring(svg_charts.segmented_bar([30, 0, 10], aria_label="mix"))
 
     parts = [
         (one.attrib["class"], one.attrib.get("x"), one.attrib["width"]) for one in root if one.get("x") is not None

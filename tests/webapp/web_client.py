@@ -15,18 +15,18 @@ from bus.tenancy.owners import Owner
 from webapp.app import create_app
 from webapp.options import WebOptions
 
-HOST = "https://bus.example.org"
+BASE_URL = "https://bus.example.org"
 
 
-class Web:
+class WebApp:
     """The application, made with settings as environment variables."""
 
     def __init__(self, database_url: str, **env: str) -> None:
-        whole = {"DATABASE_URL": database_url, "PUBLIC_URL": HOST, **env}
+        whole = {"DATABASE_URL": database_url, "PUBLIC_URL": BASE_URL, **env}
         self.settings = Settings.from_env(whole)
         self.app = create_app(self.settings, WebOptions.from_env(whole))
 
-    def browser(self, **environ: Any) -> "Browser":
+    def new_browser(self, **environ: Any) -> "Browser":
         """A browser with no cookies yet."""
         return Browser(self, environ)
 
@@ -34,59 +34,63 @@ class Web:
         self.app.extensions["bus.db"].close()
 
 
-class Form(HTMLParser):
+class FormParser(HTMLParser):
     """The fields of the forms of a page, by the address that they are sent to."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.forms: dict[str, dict[str, str]] = {}
-        self._now: dict[str, str] | None = None
-        self._writes: str | None = None
-        self._chooses: str | None = None
+        self._current_form: dict[str, str] | None = None
+        self._current_textarea: str | None = None
+        self._current_select: str | None = None
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         said = {name: value or "" for name, value in attrs}
         if tag == "form" and said.get("method", "").lower() == "post":
-            self._now = self.forms.setdefault(said.get("action", ""), {})
-        elif self._now is None:
+            self._current_form = self.forms.setdefault(said.get("action", ""), {})
+        elif self._current_form is None:
             return
-        elif tag == "input" and "name" in said and _is_sent(said):
-            self._now[said["name"]] = said.get("value", "")
+        elif tag == "input" and "name" in said and _is_submitted(said):
+            self._current_form[said["name"]] = said.get("value", "")
         elif tag == "textarea":
-            self._now[said["name"]] = ""
-            self._writes = said["name"]
+            self._current_form[said["name"]] = ""
+            self._current_textarea = said["name"]
         elif tag == "select":
-            self._chooses = said["name"]
-        elif tag == "option" and self._chooses and ("selected" in said or self._chooses not in self._now):
-            self._now[self._chooses] = said["value"]
+            self._current_select = said["name"]
+        elif (
+            tag == "option"
+            and self._current_select
+            and ("selected" in said or self._current_select not in self._current_form)
+        ):
+            self._current_form[self._current_select] = said["value"]
 
     def handle_data(self, data: str) -> None:
-        if self._writes and self._now is not None:
+        if self._current_textarea and self._current_form is not None:
             # A browser drops the line end that follows the tag.
-            self._now[self._writes] += data.removeprefix("\r\n").removeprefix("\n")
+            self._current_form[self._current_textarea] += data.removeprefix("\r\n").removeprefix("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
-            self._now = None
+            self._current_form = None
         elif tag == "textarea":
-            self._writes = None
+            self._current_textarea = None
         elif tag == "select":
-            self._chooses = None
+            self._current_select = None
 
 
-def _is_sent(said: dict[str, str]) -> bool:
-    return said.get("type") not in ("checkbox", "radio") or "checked" in said
+def _is_submitted(attributes: dict[str, str]) -> bool:
+    return attributes.get("type") not in ("checkbox", "radio") or "checked" in attributes
 
 
 class Browser:
     """One browser: its cookies, and the page that it shows."""
 
-    def __init__(self, web: Web, environ: dict[str, Any]) -> None:
-        self.web = web
-        self.client: FlaskClient = web.app.test_client()
+    def __init__(self, web: WebApp, environ: dict[str, Any]) -> None:
+        self.web_app = web
+        self.flask_client: FlaskClient = web.app.test_client()
         self._environ = environ
-        self.page: TestResponse | None = None
+        self.current_page: TestResponse | None = None
 
     def get(self, path: str, **options: Any) -> TestResponse:
         return self._open("GET", path, **options)
@@ -95,7 +99,7 @@ class Browser:
         """Send something as it is, without a token."""
         return self._open("POST", path, **options)
 
-    def follow(self, response: TestResponse) -> TestResponse:
+    def follow_redirects(self, response: TestResponse) -> TestResponse:
         """Follow redirects within the site to their end."""
         for _ in range(5):
             if response.status_code not in (302, 303):
@@ -105,38 +109,38 @@ class Browser:
 
     def submit(self, action: str, **fields: str) -> TestResponse:
         """Send the form of the page at hand that goes to `action`, with these fields changed."""
-        assert self.page is not None
-        forms = Form(self.page.text).forms
+        assert self.current_page is not None
+        forms = FormParser(self.current_page.text).forms
         assert action in forms, f"{action} is not among {sorted(forms)}"
-        return self._open("POST", action or self.page.request.path, data={**forms[action], **fields})
+        return self._open("POST", action or self.current_page.request.path, data={**forms[action], **fields})
 
     def sign_in(self, conn: Connection, owner: Owner) -> "Browser":
         """Sign in with a one-time link; `conn` is in no transaction, so that the link is there at once."""
-        path = f"/sign-in/link/{login_links.create(conn, owner)}"
+        path = f"/sign-in/link/{login_links.create_login_link(conn, owner)}"
         assert self.get(path).status_code == 200
         answer = self.submit(path)
         assert answer.status_code == 303, answer.text
         return self
 
-    def token(self) -> str:
+    def get_csrf_token(self) -> str:
         """A CSRF token that is good in this browser."""
         found = re.search(r'name="csrf_token" value="([^"]+)"', self.get("/account/").text)
         assert found is not None
         return found[1]
 
     def cookies(self) -> dict[str, str]:
-        return {cookie.key: cookie.value for cookie in self.client._cookies.values()}
+        return {cookie.key: cookie.value for cookie in self.flask_client._cookies.values()}
 
     def _open(self, method: str, path: str, **options: Any) -> TestResponse:
-        response = self.client.open(
-            path, method=method, base_url=HOST, environ_overrides=self._environ, buffered=True, **options
+        response = self.flask_client.open(
+            path, method=method, base_url=BASE_URL, environ_overrides=self._environ, buffered=True, **options
         )
         if response.mimetype == "text/html":
-            self.page = response
+            self.current_page = response
         return response
 
 
-def same_but(response: TestResponse, *own: str) -> str:
+def normalize_page(response: TestResponse, *own: str) -> str:
     """A page without what is another in every answer: its nonce, its CSRF token, and what `own` names."""
     text = re.sub(r'nonce="[^"]*"|name="csrf_token" value="[^"]*"', "", response.text)
     for one in own:

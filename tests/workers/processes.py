@@ -11,23 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import process_pool
-from tests.process_pool import Forked
+from tests.process_pool import ForkedProcess
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 # What a test waits for comes often; what it does not wait for stays away.
-EVERY = "expire_leases=0.5,escalate_overdue_posts=0.5,decay_presence=0.5,requeue_stalled_tasks=0.5,heartbeat=0.5"
+JOB_INTERVALS = (
+    "expire_leases=0.5,escalate_overdue_posts=0.5,decay_presence=0.5,requeue_stalled_tasks=0.5,heartbeat=0.5"
+)
 
 
 @dataclass
-class Process:
+class WorkerProcess:
     """A running worker or scheduler; `log` holds what it printed."""
 
     role: str
-    popen: "subprocess.Popen[bytes] | Forked"
+    popen: "subprocess.Popen[bytes] | ForkedProcess"
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What it printed so far."""
         return self.log.read_text(errors="replace")
 
@@ -37,26 +39,26 @@ class Process:
         self.popen.wait()
 
 
-def start(role: str, database_url: str, redis_url: str, **env: str) -> Process:
+def start_process(role: str, database_url: str, redis_url: str, **env: str) -> WorkerProcess:
     """Start `worker` or `beat`; does not wait for it."""
     handle, name = tempfile.mkstemp(prefix=f"{role}-", suffix=".log")
-    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": EVERY, **env}
+    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": JOB_INTERVALS, **env}
     with os.fdopen(handle, "wb") as output:
-        popen = process_pool.start("workers", role, env={**os.environ, **given}, output=output)
-    return Process(role, popen, Path(name))
+        popen = process_pool.start_module("workers", role, env={**os.environ, **given}, output=output)
+    return WorkerProcess(role, popen, Path(name))
 
 
 @contextmanager
-def running(database_url: str, redis_url: str, *roles: str, **env: str) -> Iterator[list[Process]]:
+def running_workers(database_url: str, redis_url: str, *roles: str, **env: str) -> Iterator[list[WorkerProcess]]:
     """Processes of these roles over one database and one Redis; ended afterwards, however the test went."""
-    started = [start(role, database_url, redis_url, **env) for role in roles or ("worker", "beat")]
+    started = [start_process(role, database_url, redis_url, **env) for role in roles or ("worker", "beat")]
     try:
         yield started
     finally:
-        stop(started)
+        stop_processes(started)
 
 
-def stop(started: list[Process]) -> None:
+def stop_processes(started: list[WorkerProcess]) -> None:
     """End processes as a deploy would, and remove their logs."""
     for process in started:
         if process.popen.poll() is None:
@@ -69,11 +71,11 @@ def stop(started: list[Process]) -> None:
         process.log.unlink(missing_ok=True)
 
 
-def until(what: Callable[[], object], *processes: Process, patience: float = PATIENCE) -> object:
+def wait_until(condition: Callable[[], object], *processes: WorkerProcess, timeout: float = TIMEOUT_SECONDS) -> object:
     """Ask until the answer is true; fails with what the processes said."""
-    deadline = time.monotonic() + patience
-    while not (found := what()):
-        said = "\n".join(f"{process.role}: {process.said[-2000:]}" for process in processes)
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        said = "\n".join(f"{process.role}: {process.output[-2000:]}" for process in processes)
         assert time.monotonic() < deadline, f"it never came\n{said}"
         time.sleep(0.1)
     return found

@@ -7,7 +7,7 @@ from bus.db import Database
 from bus.notifications import outbox
 from bus.tenancy import projects
 from tests.factories import make_owner, make_project
-from workers.job_runner import all_jobs, run
+from workers.job_runner import all_jobs, execute_job
 from workers.settings import WorkerSettings
 
 _SEND = all_jobs()["send_notices"]
@@ -15,46 +15,50 @@ _SEND = all_jobs()["send_notices"]
 
 @pytest.fixture
 def settings(database_url: str) -> WorkerSettings:
-    return WorkerSettings(bus=Settings(database_url), smtp_url="smtp://127.0.0.1:9", webhooks_to_private=True)
+    return WorkerSettings(bus=Settings(database_url), smtp_url="smtp://127.0.0.1:9", allow_private_webhooks=True)
 
 
 @pytest.mark.parametrize(("url", "address"), [("http://a..b/", None), (None, "a@["), (None, '"')])
 def test_a_notice_that_cannot_be_sent_stops_no_other_and_ends(
     db: Database, settings: WorkerSettings, url: str | None, address: str | None
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         first, second = make_owner(conn), make_owner(conn)
         if url is not None:
             # Such a name is an address as far as its form goes, and cannot be asked for.
             outbox.add_webhook(conn, first.id, url)
-        outbox.add(conn, "test", owner_id=first.id, address=address)
+        outbox.enqueue(conn, "test", owner_id=first.id, email=address)
         outbox.add_webhook(conn, second.id, "http://127.0.0.1:9/")
-        outbox.add(conn, "test", owner_id=second.id)
-    assert run(_SEND, db, settings).counts == {"not_delivered": 2}
-    for _ in outbox.PAUSES_SECONDS:
-        with db.write() as conn:
-            conn.maybe("UPDATE notice SET due_at = clock_timestamp() RETURNING 1")
-        assert run(_SEND, db, settings).outcome == "ok"
-    with db.call() as conn:
-        assert [one.state for owner in (first, second) for one in outbox.list_(conn, owner.id)] == ["given up"] * 2
+        outbox.enqueue(conn, "test", owner_id=second.id)
+    assert execute_job(_SEND, db, settings).counts == {"not_delivered": 2}
+    for _ in outbox.RETRY_DELAYS_SECONDS:
+        with db.transaction() as conn:
+            conn.fetch_one_or_none("UPDATE notice SET due_at = clock_timestamp() RETURNING 1")
+        assert execute_job(_SEND, db, settings).outcome == "ok"
+    with db.connection() as conn:
+        assert [one.state for owner in (first, second) for one in outbox.list_log_entries(conn, owner.id)] == [
+            "given up"
+        ] * 2
 
 
 @pytest.mark.parametrize("purged", [True, False])
 def test_a_webhook_that_is_gone_is_told_nothing_more(db: Database, settings: WorkerSettings, purged: bool) -> None:
     """What it is signed with is gone too, and an empty key signs for anybody."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         hook = outbox.add_webhook(conn, project.owner_id, "http://127.0.0.1:9/", project_id=project.id)
         if purged:
-            outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
+            outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id)
             projects.begin_purge(conn, project.id, actor="cli")
             while not projects.purge_step(conn, project.id):
                 pass
         else:
             # Removed after another transaction had read the list of webhooks.
-            outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
-            conn.maybe("UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (hook.id,))
-    run(_SEND, db, settings)
-    with db.call() as conn:
-        (logged,) = outbox.list_(conn, project.owner_id)
+            outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id)
+            conn.fetch_one_or_none(
+                "UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (hook.id,)
+            )
+    execute_job(_SEND, db, settings)
+    with db.connection() as conn:
+        (logged,) = outbox.list_log_entries(conn, project.owner_id)
     assert (logged.state, logged.said) == ("given up", "the webhook was removed")

@@ -125,27 +125,27 @@ def test_nothing_that_a_tenant_writes_becomes_a_header(server: tuple[Inbox, str]
 @pytest.mark.parametrize(("target", "final"), [("nobody@example.org", True), ("later@example.org", False)])
 def test_a_refusal_says_whether_to_try_again(server: tuple[Inbox, str], target: str, final: bool) -> None:
     sent = mail.send(_notice(target=target), _settings(server[1]))
-    assert (sent.delivered, sent.final) == (False, final)
-    assert sent.said[:3] in ("550", "451")
+    assert (sent.delivered, sent.permanent) == (False, final)
+    assert sent.detail[:3] in ("550", "451")
 
 
 def test_without_a_server_nothing_is_tried() -> None:
     sent = mail.send(_notice(), _settings(None))
-    assert (sent.delivered, sent.final) == (False, True)
-    assert "SMTP_URL" in sent.said
+    assert (sent.delivered, sent.permanent) == (False, True)
+    assert "SMTP_URL" in sent.detail
 
 
 def test_a_server_that_is_away_is_tried_again() -> None:
     sent = mail.send(_notice(), replace(_settings(f"smtp://127.0.0.1:{free_port()}")))
-    assert (sent.delivered, sent.final) == (False, False)
+    assert (sent.delivered, sent.permanent) == (False, False)
 
 
 def test_what_is_ours_to_set_right_gives_nothing_up(server: tuple[Inbox, str]) -> None:
     """A wrong password or sender is set right some day, and the notice goes then; its owner reads nothing of it."""
     _, url = server
     refused = mail.send(_notice(), _settings(url.replace("user:", "stranger:")))
-    assert (refused.delivered, refused.final) == (False, False)
-    assert refused.said == "535: the mail server refuses this service"
+    assert (refused.delivered, refused.permanent) == (False, False)
+    assert refused.detail == "535: the mail server refuses this service"
     refused = mail.send(_notice(), replace(_settings(url), mail_from="refused@bus.example"))
-    assert (refused.delivered, refused.final) == (False, False)
-    assert refused.said == "550: the mail server refuses this service"
+    assert (refused.delivered, refused.permanent) == (False, False)
+    assert refused.detail == "550: the mail server refuses this service"

@@ -15,8 +15,8 @@ from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.operations import integrity_checks
 from tests.factories import make_agent, make_owner, make_project
-from tests.redis_server import Queue
-from tests.workers.processes import Process, start, stop, until
+from tests.redis_server import RedisServer
+from tests.workers.processes import WorkerProcess, start_process, stop_processes, wait_until
 
 _WRITERS = 8
 _KILLS = 20
@@ -55,7 +55,7 @@ class _Writers:
         try:
             while not self._stopping.is_set():
                 try:
-                    with self._db.write() as conn:
+                    with self._db.transaction() as conn:
                         self._write(conn, chance)
                         time.sleep(chance.random() * 0.02)
                         if chance.random() < 0.1:
@@ -72,24 +72,26 @@ class _RolledBack(Exception):
     pass
 
 
-def test_every_event_is_billed_once_though_workers_are_killed(database_url: str, db: Database, queue: Queue) -> None:
+def test_every_event_is_billed_once_though_workers_are_killed(
+    database_url: str, db: Database, queue: RedisServer
+) -> None:
     url = queue.start()
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn)
         agents = [make_agent(conn, make_project(conn, owner=owner)) for _ in range(4)]
-        metering.switch(conn, True)
+        metering.set_metering_enabled(conn, True)
 
     def write(conn: Connection, chance: random.Random) -> None:
         sequences.claim(conn, chance.choice(agents).ctx, "adr")
 
-    def begin(role: str) -> Process:
-        return start(role, database_url, url, METERING="1", TRIAL_CREDITS="1000", JOB_EVERY=_EVERY)
+    def begin(role: str) -> WorkerProcess:
+        return start_process(role, database_url, url, METERING="1", TRIAL_CREDITS="1000", JOB_EVERY=_EVERY)
 
     chance = random.Random(7)
     started = [begin(role) for role in ("worker", "worker", "worker", "beat", "beat", "beat")]
     try:
         with _Writers(db, write) as writers:
-            until(lambda: _billed(db, owner.id), *started)
+            wait_until(lambda: _billed(db, owner.id), *started)
             for _ in range(_KILLS):
                 before = _billed(db, owner.id)
                 number = chance.randrange(3)
@@ -97,17 +99,17 @@ def test_every_event_is_billed_once_though_workers_are_killed(database_url: str,
                 started[number].log.unlink()
                 started[number] = begin("worker")
                 # It dies in the middle of something: the others bill all the while.
-                until(lambda before=before: _billed(db, owner.id) > before, *started)
+                wait_until(lambda before=before: _billed(db, owner.id) > before, *started)
                 time.sleep(chance.random() * 0.5)
         written = writers.kept
-        until(lambda: _billed(db, owner.id) >= written, *started)
+        wait_until(lambda: _billed(db, owner.id) >= written, *started)
     finally:
-        stop(started)
-    with db.write() as conn:
-        integrity_checks.begin(conn)
-        assert conn.one("SELECT count(*) FROM event WHERE type = 'claim'") == (written,)
+        stop_processes(started)
+    with db.transaction() as conn:
+        integrity_checks.begin_snapshot(conn)
+        assert conn.fetch_one("SELECT count(*) FROM event WHERE type = 'claim'") == (written,)
         assert _billed(db, owner.id) == written
-        account = credits.find(conn, owner.id)
+        account = credits.find_account(conn, owner.id)
         assert account is not None
         assert account.balance == 1000 - written
         assert integrity_checks.check_accounts(conn) == []
@@ -117,16 +119,16 @@ def test_every_event_is_billed_once_though_workers_are_killed(database_url: str,
 
 
 def _billed(db: Database, owner_id: int) -> int:
-    with db.call() as conn:
+    with db.connection() as conn:
         return int(
-            conn.one(
+            conn.fetch_one(
                 "SELECT coalesce(-sum(amount), 0) FROM credit_entry WHERE owner_id = %s AND kind = 'usage'", (owner_id,)
             )[0]
         )
 
 
 def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         conn.raw.execute("CREATE TABLE copy (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sequence text)")
         conn.raw.execute("CREATE TABLE copy_mark (last bigint NOT NULL, billed bigint NOT NULL)")
         conn.raw.execute("INSERT INTO copy_mark VALUES (0, 0)")
@@ -135,10 +137,12 @@ def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Dat
         conn.raw.execute("INSERT INTO copy (sequence) VALUES (%s)", (str(chance.randrange(4)),))
 
     def meter() -> None:
-        with db.write() as conn:
+        with db.transaction() as conn:
             # Locked first and read afterwards, as the real one: only the numbering differs.
-            (last,) = conn.one("SELECT last FROM copy_mark FOR UPDATE")
-            count, newest = conn.one("SELECT count(*), coalesce(max(id), %s) FROM copy WHERE id > %s", (last, last))
+            (last,) = conn.fetch_one("SELECT last FROM copy_mark FOR UPDATE")
+            count, newest = conn.fetch_one(
+                "SELECT count(*), coalesce(max(id), %s) FROM copy WHERE id > %s", (last, last)
+            )
             conn.raw.execute("UPDATE copy_mark SET last = %s, billed = billed + %s", (newest, count))
 
     with _Writers(db, write) as writers:
@@ -147,7 +151,7 @@ def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Dat
             meter()
             time.sleep(0.01)
     meter()
-    with db.call() as conn:
-        (billed,) = conn.one("SELECT billed FROM copy_mark")
-        assert conn.one("SELECT count(*) FROM copy") == (writers.kept,)
+    with db.connection() as conn:
+        (billed,) = conn.fetch_one("SELECT billed FROM copy_mark")
+        assert conn.fetch_one("SELECT count(*) FROM copy") == (writers.kept,)
     assert billed < writers.kept, "these writers cannot show a loss"

@@ -16,17 +16,17 @@ from bus.coordination import leases, presence
 from bus.db import Database, migrate
 from bus.errors import Unavailable
 from bus.operations import jobs, status
-from bus.operations.process_registry import list_ as list_processes
-from bus.operations.status import Condition, Probe
+from bus.operations.process_registry import list_processes as list_processes
+from bus.operations.status import RedisProbe, ServiceStatus
 from cli.embedded import account, postgres
 from tests import servers
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import Wire
-from tests.mcp_gateway.processes import running as gateways
-from tests.metrics_scrape import TOKEN, scrape
-from tests.redis_server import Queue
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.processes import running_gateways as gateways
+from tests.metrics_scrape import METRICS_TOKEN, scrape
+from tests.redis_server import RedisServer
 from tests.servers import free_port
-from tests.workers.processes import Process, running, start, stop, until
+from tests.workers.processes import WorkerProcess, running_workers, start_process, stop_processes, wait_until
 from workers.job_runner import all_jobs
 
 
@@ -36,26 +36,28 @@ def team(db: Database) -> Team:
 
 
 def _kinds(db: Database) -> list[str]:
-    with db.call() as conn:
-        return [kind for (kind,) in conn.all("SELECT type FROM event ORDER BY seq")]
+    with db.connection() as conn:
+        return [kind for (kind,) in conn.fetch_all("SELECT type FROM event ORDER BY seq")]
 
 
 def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
-    database_url: str, db: Database, team: Team, queue: Queue
+    database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
     with (
         gateways(database_url, REDIS_URL=url) as (gateway,),
-        running(database_url, url, METRICS_TOKEN=TOKEN, METRICS_PORT=str(port := free_port())) as processes,
+        running_workers(
+            database_url, url, METRICS_TOKEN=METRICS_TOKEN, METRICS_PORT=str(port := free_port())
+        ) as processes,
     ):
-        alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
-        until(lambda: _ran(db, "heartbeat"), *processes)
+        alice, bob = McpClient(gateway.url, team.alice.token), McpClient(gateway.url, team.bob.token)
+        wait_until(lambda: _ran(db, "heartbeat"), *processes)
         assert alice.call("whats_new").status == 200
         bob.call("lease", surface="src/a.py", ttl_seconds=1)
-        got = alice.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=30).content
+        got = alice.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=30).structured_content
         assert got["kind"] == "lease"
-        until(lambda: "lease_expire" in _kinds(db), *processes)
-        events = alice.call("whats_new").content["events"]
+        wait_until(lambda: "lease_expire" in _kinds(db), *processes)
+        events = alice.call("whats_new").structured_content["events"]
         assert [event["type"] for event in events] == ["lease", "lease_expire"]
         assert (events[1]["actor"], events[1]["payload"]["surface"]) == (team.bob.actor, "src/a.py")
         for wire in (alice, bob):
@@ -63,61 +65,61 @@ def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
         _is_well(db, url, processes)
         _shows_its_runs(db, port)
     # Who stops in order takes its report back.
-    with db.call() as conn:
-        assert list_processes(conn, gone=True) == []
+    with db.connection() as conn:
+        assert list_processes(conn, include_stale=True) == []
 
 
 def _shows_its_runs(db: Database, port: int) -> None:
     """What the worker shows to Prometheus is what PostgreSQL has of its runs."""
     base = f"http://127.0.0.1:{port}"
     before = scrape(base)
-    with db.call() as conn:
-        written = dict(conn.all("SELECT name, count(*) FROM job_run WHERE outcome = 'ok' GROUP BY name"))
+    with db.connection() as conn:
+        written = dict(conn.fetch_all("SELECT name, count(*) FROM job_run WHERE outcome = 'ok' GROUP BY name"))
     after = scrape(base)
     name = "llm_bus_job_runs_total"
     for job, count in written.items():
         # Counted just before it is written down.
         assert before.value(name, job=job, outcome="ok") - 1 <= count <= after.value(name, job=job, outcome="ok") + 1
-    assert after.by("llm_bus_job_run_seconds_count", "job").keys() == {
-        (job,) for job, _ in after.by(name, "job", "outcome")
+    assert after.group_by("llm_bus_job_run_seconds_count", "job").keys() == {
+        (job,) for job, _ in after.group_by(name, "job", "outcome")
     }
     assert after.value("llm_bus_job_interval_seconds", job="heartbeat") == 0.5
     answers = [httpx2.get(f"{base}/{path}").status_code for path in ("metrics", "nowhere")]
     assert answers == [401, 404]
 
 
-def _is_well(db: Database, url: str, processes: list[Process]) -> None:
+def _is_well(db: Database, url: str, processes: list[WorkerProcess]) -> None:
     """The condition of the service shows every process, the clock at work, and nothing late."""
-    with closing(Probe(url)) as probe:
+    with closing(RedisProbe(url)) as probe:
 
-        def found() -> Condition:
-            return status.look(db, probe)
+        def found() -> ServiceStatus:
+            return status.get_status(db, probe)
 
-        until(lambda: {one.kind for one in found().contents.processes} == {"beat", "gateway", "worker"}, *processes)
+        wait_until(lambda: {one.kind for one in found().details.processes} == {"beat", "gateway", "worker"}, *processes)
         well = found()
-    assert well.postgres is not None
-    assert well.postgres.is_migrated
+    assert well.database is not None
+    assert well.database.is_schema_current
     assert well.queue is not None
-    assert well.contents is not None
-    assert well.contents.heartbeat_seconds is not None
-    assert well.contents.heartbeat_seconds < 30
-    assert {one.name for one in well.contents.jobs} == set(all_jobs())
-    assert [one.name for one in well.contents.jobs if one.is_late] == []
+    assert well.details is not None
+    assert well.details.heartbeat_age_seconds is not None
+    assert well.details.heartbeat_age_seconds < 30
+    assert {one.name for one in well.details.jobs} == set(all_jobs())
+    assert [one.name for one in well.details.jobs if one.is_late] == []
 
 
 def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
-    database_url: str, db: Database, team: Team, queue: Queue
+    database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
-    with db.write() as conn:
-        conn.maybe("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60 RETURNING 1")
-        presence.touch(conn, {team.bob.ctx.participation_id: 120.0})
-    with gateways(database_url, REDIS_URL=url) as (gateway,), running(database_url, url) as processes:
-        alice, bob = Wire(gateway.url, team.alice.token), Wire(gateway.url, team.bob.token)
-        until(lambda: "presence_lapse" in _kinds(db), *processes)
-        post = bob.call("post", body="x", to_lane="nobody-here", ack_within_seconds=1).content
+    with db.transaction() as conn:
+        conn.fetch_one_or_none("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60 RETURNING 1")
+        presence.record_seen(conn, {team.bob.ctx.participation_id: 120.0})
+    with gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
+        alice, bob = McpClient(gateway.url, team.alice.token), McpClient(gateway.url, team.bob.token)
+        wait_until(lambda: "presence_lapse" in _kinds(db), *processes)
+        post = bob.call("post", body="x", to_lane="nobody-here", ack_within_seconds=1).structured_content
         # Alice is project-admin: after the pause it is in her inbox, and a call that waits is woken by it.
-        waiting = alice.call("wait_for", kind="inbox", timeout_seconds=40).content
+        waiting = alice.call("wait_for", kind="inbox", timeout_seconds=40).structured_content
         assert [one["post_id"] for one in waiting["posts"]] == [post["post_id"]]
         assert _kinds(db).count("escalate") == 1
         alice.call("ack", post_id=post["post_id"])
@@ -126,24 +128,24 @@ def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
 
 
 def _ran(db: Database, name: str, after: int = 0) -> int:
-    with db.call() as conn:
-        found = [run.id for run in jobs.list_(conn, name=name, limit=5) if run.outcome == "ok" and run.id > after]
+    with db.connection() as conn:
+        found = [run.id for run in jobs.list_runs(conn, name=name, limit=5) if run.outcome == "ok" and run.id > after]
     return max(found, default=0)
 
 
 def test_jobs_go_on_when_redis_comes_back_and_tools_never_stop(
-    database_url: str, db: Database, team: Team, queue: Queue
+    database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
-    with gateways(database_url, REDIS_URL=url) as (gateway,), running(database_url, url) as processes:
-        until(lambda: _ran(db, "heartbeat"), *processes)
+    with gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
+        wait_until(lambda: _ran(db, "heartbeat"), *processes)
         stopping = threading.Event()
         claimed: list[int] = []
 
         def claim() -> None:
-            wire = Wire(gateway.url, team.alice.token)
+            wire = McpClient(gateway.url, team.alice.token)
             while not stopping.is_set():
-                claimed.append(wire.call("claim", sequence="adr").content["number"])
+                claimed.append(wire.call("claim", sequence="adr").structured_content["number"])
             wire.close()
 
         claiming = threading.Thread(target=claim)
@@ -155,31 +157,31 @@ def test_jobs_go_on_when_redis_comes_back_and_tools_never_stop(
             time.sleep(5)
             assert len(claimed) > so_far + 10, "the tools stood still"
             queue.start()
-            until(lambda before=before: _ran(db, "heartbeat", before), *processes, patience=60)
+            wait_until(lambda before=before: _ran(db, "heartbeat", before), *processes, timeout=60)
         stopping.set()
         claiming.join()
         assert claimed == list(range(1, len(claimed) + 1))
         assert all(process.popen.poll() is None for process in processes)
 
 
-def test_jobs_go_on_when_postgres_comes_back(queue: Queue) -> None:
+def test_jobs_go_on_when_postgres_comes_back(queue: RedisServer) -> None:
     url = queue.start()
-    home = servers.make_open_folder()
+    home = servers.make_traversable_folder()
     port = servers.free_port()
-    options = {"port": port, "log": home / "log", "account": account.choose(home), "fast": True}
+    options = {"port": port, "log": home / "log", "account": account.choose_account(home), "fast": True}
     server = postgres.launch(home / "data", **options)
     try:
-        postgres.wait(server)
+        postgres.wait_until_ready(server)
         migrate.migrate(server.url)
-        with running(server.url, url) as processes:
-            db = Database(server.url, size=2)
-            first = until(lambda: _ran(db, "heartbeat"), *processes)
+        with running_workers(server.url, url) as processes:
+            db = Database(server.url, pool_size=2)
+            first = wait_until(lambda: _ran(db, "heartbeat"), *processes)
             assert isinstance(first, int)
             postgres.stop(server)
             time.sleep(3)
             server = postgres.launch(home / "data", **options)
-            postgres.wait(server)
-            until(lambda: _soon(db, first), *processes)
+            postgres.wait_until_ready(server)
+            wait_until(lambda: _soon(db, first), *processes)
             db.close()
     finally:
         postgres.stop(server)
@@ -193,37 +195,37 @@ def _soon(db: Database, after: int) -> int:
 
 
 def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
-    database_url: str, db: Database, team: Team, queue: Queue
+    database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
-    with running(database_url, url) as processes:
-        until(lambda: _ran(db, "heartbeat"), *processes)
-        with db.write() as conn:
+    with running_workers(database_url, url) as processes:
+        wait_until(lambda: _ran(db, "heartbeat"), *processes)
+        with db.transaction() as conn:
             leases.acquire(conn, team.bob.ctx, "a.py")
-            conn.maybe("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+            conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
         # The job waits for this project's clock, for longer than a deploy waits for the job.
-        with db.write() as conn:
-            conn.maybe("SELECT bus_lock_clock(%s)", (team.project_id,))
+        with db.transaction() as conn:
+            conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (team.project_id,))
             before = _started(db, "expire_leases")
-            until(lambda: _started(db, "expire_leases") > before, *processes)
+            wait_until(lambda: _started(db, "expire_leases") > before, *processes)
             worker = processes[0]
             started = time.monotonic()
             worker.popen.send_signal(signal.SIGTERM)
-            assert worker.popen.wait(20) == 0, worker.said
+            assert worker.popen.wait(20) == 0, worker.output
             assert time.monotonic() - started < 15
         assert "lease_expire" not in _kinds(db)
-        again = start("worker", database_url, url)
+        again = start_process("worker", database_url, url)
         processes.append(again)
-        until(lambda: "lease_expire" in _kinds(db), *processes)
+        wait_until(lambda: "lease_expire" in _kinds(db), *processes)
     assert _kinds(db).count("lease_expire") == 1
 
 
 def _started(db: Database, name: str) -> int:
-    with db.call() as conn:
-        return max((run.id for run in jobs.list_(conn, name=name, limit=5)), default=0)
+    with db.connection() as conn:
+        return max((run.id for run in jobs.list_runs(conn, name=name, limit=5)), default=0)
 
 
-def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: Queue) -> None:
+def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: RedisServer) -> None:
     """A worker whose consumer hangs: messages wait in Redis and nobody takes them."""
     url = queue.start()
     code = (
@@ -245,17 +247,17 @@ def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: Que
         hung.wait()
 
 
-def test_two_of_everything_do_each_thing_once(database_url: str, db: Database, team: Team, queue: Queue) -> None:
+def test_two_of_everything_do_each_thing_once(database_url: str, db: Database, team: Team, queue: RedisServer) -> None:
     url = queue.start()
-    with db.write() as conn:
+    with db.transaction() as conn:
         for number in range(20):
             leases.acquire(conn, team.bob.ctx, f"src/{number}.py")
-        conn.maybe("UPDATE lease SET expires_at = clock_timestamp() + interval '3 seconds' RETURNING 1")
-    started = [start(role, database_url, url) for role in ("worker", "worker", "beat", "beat", "beat")]
+        conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() + interval '3 seconds' RETURNING 1")
+    started = [start_process(role, database_url, url) for role in ("worker", "worker", "beat", "beat", "beat")]
     try:
-        until(lambda: _kinds(db).count("lease_expire") >= 20, *started)
+        wait_until(lambda: _kinds(db).count("lease_expire") >= 20, *started)
         after = _ran(db, "expire_leases")
-        until(lambda: _ran(db, "expire_leases", after), *started)
+        wait_until(lambda: _ran(db, "expire_leases", after), *started)
         assert _kinds(db).count("lease_expire") == 20
     finally:
-        stop(started)
+        stop_processes(started)

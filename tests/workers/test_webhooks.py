@@ -66,8 +66,8 @@ def _notice(target: str, **content: Any) -> Notice:
 
 
 def test_a_receiver_can_check_who_sent_it_and_when(receiver: Receiver) -> None:
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/hook?a=b", subject="Grüße\n"), to_private=True)
-    assert (sent.delivered, sent.said) == (True, "200 thank you")
+    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/hook?a=b", subject="Grüße\n"), allow_private=True)
+    assert (sent.delivered, sent.detail) == (True, "200 thank you")
     ((path, headers, body),) = receiver.got
     assert path == "/hook?a=b"
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
@@ -89,24 +89,24 @@ def test_a_receiver_can_check_who_sent_it_and_when(receiver: Receiver) -> None:
 )
 def test_the_answer_decides(receiver: Receiver, status: int, delivered: bool, final: bool) -> None:
     receiver.status, receiver.body = status, b""
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}"), to_private=True)
-    assert (sent.delivered, sent.final) == (delivered, final)
-    assert sent.said.startswith(str(status))
+    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}"), allow_private=True)
+    assert (sent.delivered, sent.permanent) == (delivered, final)
+    assert sent.detail.startswith(str(status))
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     receiver.status, receiver.headers = 302, {"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"}
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), to_private=True)
+    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
     assert not sent.delivered
     assert len(receiver.got) == 1
 
 
 def test_of_a_long_answer_little_is_kept(receiver: Receiver) -> None:
     receiver.body = b"<script>\r\n" + b"x" * 5_000_000
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), to_private=True)
+    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
     assert sent.delivered
-    assert len(sent.said) < 250
-    assert "\n" not in sent.said
+    assert len(sent.detail) < 250
+    assert "\n" not in sent.detail
 
 
 def test_a_receiver_that_does_not_answer_is_left_after_a_while(
@@ -114,9 +114,9 @@ def test_a_receiver_that_does_not_answer_is_left_after_a_while(
 ) -> None:
     monkeypatch.setattr(webhooks, "_TIMEOUT_SECONDS", 0.3)
     receiver.pause = 1.5
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), to_private=True)
+    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
     assert not sent.delivered
-    assert "Timeout" in sent.said
+    assert "Timeout" in sent.detail
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
@@ -150,15 +150,15 @@ def test_a_receiver_that_answers_byte_by_byte_is_left_after_a_while(
         thread = threading.Thread(target=drip, args=(server,))
         thread.start()
         started = time.monotonic()
-        webhooks.send(_notice(f"http://127.0.0.1:{server.getsockname()[1]}/"), to_private=True)
+        webhooks.send(_notice(f"http://127.0.0.1:{server.getsockname()[1]}/"), allow_private=True)
         assert time.monotonic() - started < 5
         thread.join()
     assert left.is_set()
 
 
 def test_nobody_listening_is_no_crash() -> None:
-    sent = webhooks.send(_notice("http://127.0.0.1:9/"), to_private=True)
-    assert (sent.delivered, sent.final) == (False, False)
+    sent = webhooks.send(_notice("http://127.0.0.1:9/"), allow_private=True)
+    assert (sent.delivered, sent.permanent) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_nobody_listening_is_no_crash() -> None:
      "2130706433", "0x7f.1", "[64:ff9b:1::7f00:1]", "[fec0::1]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]", "192.0.0.8"],
 )  # fmt: skip
 def test_a_private_network_is_never_reached(receiver: Receiver, host: str) -> None:
-    sent = webhooks.send(_notice(f"http://{host}:{receiver.port}/"), to_private=False)
-    assert (sent.delivered, sent.final) == (False, True) or "no address" in sent.said, sent
+    sent = webhooks.send(_notice(f"http://{host}:{receiver.port}/"), allow_private=False)
+    assert (sent.delivered, sent.permanent) == (False, True) or "no address" in sent.detail, sent
     assert receiver.got == []
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
 def test_a_public_address_is_allowed(address: str) -> None:
-    assert webhooks.resolve(address, 443, to_private=False) == address
+    assert webhooks.resolve_address(address, 443, allow_private=False) == address
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_reached(
@@ -192,7 +192,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_reached(
         return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", *args, **kwargs)
 
     monkeypatch.setattr(webhooks.socket, "getaddrinfo", changing)
-    sent = webhooks.send(_notice(f"http://rebinding.example:{receiver.port}/"), to_private=True)
+    sent = webhooks.send(_notice(f"http://rebinding.example:{receiver.port}/"), allow_private=True)
     assert sent.delivered, sent
     assert asked == ["rebinding.example"]
     assert receiver.got[0][1]["host"] == f"rebinding.example:{receiver.port}"

@@ -11,49 +11,51 @@ from bus import limits
 from bus.auth import identities
 from bus.errors import BusError
 from bus.tenancy import invite_redemption
-from bus.tenancy.invite_redemption import Acceptor, Offer
+from bus.tenancy.invite_redemption import Acceptor, InviteOffer
 from webapp.auth import current_owner
-from webapp.blueprints import Pages, no_store, see_other
-from webapp.context import reading, refused_on, writing
-from webapp.forms import keep_card, words
-from webapp.pages.join import count_code, find_offer
+from webapp.blueprints import OwnerBlueprint, no_store, see_other
+from webapp.context import connection, show_refusal_on_form, transaction
+from webapp.forms import optional_text_field, store_credentials
+from webapp.pages.join import get_offer, limit_code_attempts
 
-pages = Pages("accept", prefix="/join/<code>/accept")
+blueprint = OwnerBlueprint("accept", url_prefix="/join/<code>/accept")
 
 
 class AcceptForm(FlaskForm):  # type: ignore[misc]
     """Under which name; and what makes a button that is pressed twice one redemption."""
 
-    name = words("Name", limits.LABEL, description="What you, or your agent, will be called in the project.")
+    name = optional_text_field(
+        "Name", limits.MAX_LABEL_LENGTH, description="What you, or your agent, will be called in the project."
+    )
     nonce = HiddenField()
 
 
-@pages.get("/")
+@blueprint.get("/")
 @no_store
 def show(code: str) -> Response:
     """What will happen. Uses nothing up."""
-    offer = find_offer(code)
+    offer = get_offer(code)
     suggested = None if current_owner().handle == offer.owner else current_owner().handle
-    return _show(code, offer, AcceptForm(formdata=None, name=suggested, nonce=secrets.token_hex(16)))
+    return _render_offer(code, offer, AcceptForm(formdata=None, name=suggested, nonce=secrets.token_hex(16)))
 
 
-@pages.post("/")
+@blueprint.post("/")
 @no_store
 def accept(code: str) -> BaseResponse:
     """Join, and show the card with the token."""
     form, owner = AcceptForm(), current_owner()
     if form.validate():
-        count_code(code)
-        with reading() as conn:
-            verified = {one.email for one in identities.list_(conn, owner.id) if one.email is not None}
+        limit_code_attempts(code)
+        with connection() as conn:
+            verified = {one.email for one in identities.list_identities(conn, owner.id) if one.email is not None}
         # An owner's own address was verified when they signed up, or vouched for by whoever runs the service.
         acceptor = Acceptor(owner.handle, frozenset(verified | {owner.email}))
         try:
-            with refused_on(form), writing() as conn:
+            with show_refusal_on_form(form), transaction() as conn:
                 granted = invite_redemption.redeem(
                     conn, code, name=form.name.data, nonce=form.nonce.data or None, acceptor=acceptor
                 )
-                key = keep_card(
+                key = store_credentials(
                     conn,
                     "token",
                     token=granted.token,
@@ -67,14 +69,14 @@ def accept(code: str) -> BaseResponse:
             if error.code != "not_found":
                 raise
             # What there is to say of an invite that is not there, its page says.
-            find_offer(code)
+            get_offer(code)
             raise
     if form.errors:
-        response = _show(code, find_offer(code), form)
+        response = _render_offer(code, get_offer(code), form)
         response.status_code = 400
         return response
     return see_other("cards.show", key=key)
 
 
-def _show(code: str, offer: Offer, form: AcceptForm) -> Response:
+def _render_offer(code: str, offer: InviteOffer, form: AcceptForm) -> Response:
     return make_response(render_template("accept/show.html", code=code, offer=offer, form=form, owner=current_owner()))

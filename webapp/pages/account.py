@@ -10,17 +10,17 @@ from werkzeug.wrappers import Response
 from bus.auth import identities, sessions
 from bus.auth.identities import Identity
 from webapp import auth
-from webapp.blueprints import Pages, see_other
-from webapp.context import options, providers, reading, refused_to, writing
-from webapp.ratelimit import admit
+from webapp.blueprints import OwnerBlueprint, see_other
+from webapp.context import connection, options, providers, redirect_on_refusal, transaction
+from webapp.ratelimit import enforce_rate_limit
 
-pages = Pages("account", prefix="/account")
+blueprint = OwnerBlueprint("account", url_prefix="/account")
 
-_METHODS = {"link": "a one-time link"}
+_METHOD_LABELS = {"link": "a one-time link"}
 
 
 @dataclass(frozen=True)
-class Way:
+class LinkedSignIn:
     """A linked sign-in as its owner reads it."""
 
     id: int
@@ -31,20 +31,20 @@ class Way:
     last_used_at: datetime
 
 
-@pages.before_request
-def limit() -> None:
+@blueprint.before_request
+def limit_account_changes() -> None:
     """An account changes a few times a year; who sends this much is a program."""
     if request.method == "POST":
-        admit("account", str(auth.current_owner().id), options().sign_in_per_minute)
+        enforce_rate_limit("account", str(auth.current_owner().id), options().sign_in_per_minute)
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str:
     """Handle and e-mail, ways in, sessions."""
     owner = auth.current_owner()
-    with reading() as conn:
-        ways = [_way(one) for one in identities.list_(conn, owner.id)]
-        open_sessions = sessions.list_(conn, owner.id, idle=options().session_idle)
+    with connection() as conn:
+        ways = [_to_linked_sign_in(one) for one in identities.list_identities(conn, owner.id)]
+        open_sessions = sessions.list_sessions(conn, owner.id, idle_timeout=options().session_idle_timeout)
     used = {one.name for one in ways}
     return render_template(
         "account/index.html",
@@ -53,53 +53,53 @@ def index() -> str:
         addresses_to_use=[one for one in ways if one.email and one.email.lower() != owner.email.lower()],
         # One may have two accounts at a provider; the first offer is a provider that is not linked yet.
         offers=sorted(providers().values(), key=lambda provider: provider.name in used),
-        vouched=auth.vouched_by_proxy(),
-        sessions=[(one, _method(one.method)) for one in open_sessions],
+        vouched=auth.proxy_identity(),
+        sessions=[(one, _method_label(one.method)) for one in open_sessions],
         here=auth.current_session().id,
     )
 
 
-@pages.post("/ways/<int:identity_id>/unlink")
+@blueprint.post("/ways/<int:identity_id>/unlink")
 def unlink(identity_id: int) -> Response:
     """Take one way in away, never the last, and sign every other browser out: some may have come by it."""
-    with refused_to(url_for(".index", _anchor="ways")), writing() as conn:
+    with redirect_on_refusal(url_for(".index", _anchor="ways")), transaction() as conn:
         owner = auth.current_owner()
-        identities.unlink(conn, owner, identity_id)
-        sessions.end_all(conn, owner.id, but=auth.current_session().id)
-        auth.renew(conn)
+        identities.unlink_identity(conn, owner, identity_id)
+        sessions.end_all_sessions(conn, owner.id, except_session_id=auth.current_session().id)
+        auth.rotate_session(conn)
     flash("That way in is closed, and your other browsers are signed out.", "success")
     return see_other(".index", _anchor="ways")
 
 
-@pages.post("/ways/<int:identity_id>/email")
+@blueprint.post("/ways/<int:identity_id>/email")
 def use_email(identity_id: int) -> Response:
     """Make the verified address of a linked sign-in the account's address."""
-    with refused_to(url_for(".index")), writing() as conn:
-        address = identities.set_email(conn, auth.current_owner(), identity_id)
-        auth.renew(conn)
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
+        address = identities.set_email_from_identity(conn, auth.current_owner(), identity_id)
+        auth.rotate_session(conn)
     flash(f"Your e-mail address is now {address}.", "success")
     return see_other(".index")
 
 
-@pages.post("/ways/proxy")
+@blueprint.post("/ways/proxy")
 def link_proxy() -> Response:
     """Link who the proxy in front says is there."""
-    claim = auth.vouched_by_proxy()
+    claim = auth.proxy_identity()
     if claim is None:
         raise NotFound
     owner = auth.current_owner()
-    with refused_to(url_for(".index", _anchor="ways")), writing() as conn:
-        identities.link(conn, owner, claim)
-        auth.renew(conn)
+    with redirect_on_refusal(url_for(".index", _anchor="ways")), transaction() as conn:
+        identities.link_identity(conn, owner, claim)
+        auth.rotate_session(conn)
     flash("Your company's sign-in is linked.", "success")
     return see_other(".index", _anchor="ways")
 
 
-@pages.post("/sessions/<int:session_id>/end")
+@blueprint.post("/sessions/<int:session_id>/end")
 def end_session(session_id: int) -> Response:
     """Sign one browser out."""
-    with writing() as conn:
-        if not sessions.end(conn, auth.current_owner().id, session_id):
+    with transaction() as conn:
+        if not sessions.end_session(conn, auth.current_owner().id, session_id):
             raise NotFound
     if session_id == auth.current_session().id:
         auth.sign_out()
@@ -108,23 +108,23 @@ def end_session(session_id: int) -> Response:
     return see_other(".index", _anchor="sessions")
 
 
-@pages.post("/sessions/end-all")
+@blueprint.post("/sessions/end-all")
 def end_all_sessions() -> Response:
     """Sign every browser out, this one too."""
-    with writing() as conn:
-        sessions.end_all(conn, auth.current_owner().id)
+    with transaction() as conn:
+        sessions.end_all_sessions(conn, auth.current_owner().id)
     auth.sign_out()
     flash("You are signed out everywhere.", "success")
     return see_other("sign_in.index")
 
 
-def _way(one: Identity) -> Way:
-    name = next((provider.name for provider in providers().values() if provider.issuer == one.issuer), None)
+def _to_linked_sign_in(identity: Identity) -> LinkedSignIn:
+    name = next((provider.name for provider in providers().values() if provider.issuer == identity.issuer), None)
     if name is None:
-        name = "The proxy in front" if one.issuer == auth.SSO_ISSUER else one.issuer
-    return Way(one.id, name, one.email, one.subject, one.created_at, one.last_used_at)
+        name = "The proxy in front" if identity.issuer == auth.SSO_ISSUER else identity.issuer
+    return LinkedSignIn(identity.id, name, identity.email, identity.subject, identity.created_at, identity.last_used_at)
 
 
-def _method(method: str) -> str:
+def _method_label(method: str) -> str:
     provider = providers().get(method)
-    return provider.name if provider is not None else _METHODS.get(method, method)
+    return provider.name if provider is not None else _METHOD_LABELS.get(method, method)

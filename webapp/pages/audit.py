@@ -6,35 +6,35 @@ from flask import render_template, request
 
 from bus.errors import BusError
 from bus.tenancy import audit
-from bus.tenancy.audit import Act
-from webapp.audit_export import ActsForm, asked
+from bus.tenancy.audit import AuditEntry
+from webapp.audit_export import AuditFilterForm, query_filters
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, Pages
-from webapp.context import reading
-from webapp.forms import PER_PAGE, asked_number, split, this_page
+from webapp.blueprints import NavItem, OwnerBlueprint
+from webapp.context import connection
+from webapp.forms import PAGE_SIZE, current_url, query_int, split_page
 
-pages = Pages("audit", prefix="/admin/audit", entry=Entry("Audit", 40))
+blueprint = OwnerBlueprint("audit", url_prefix="/admin/audit", nav_item=NavItem("Audit", 40))
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str:
     """Acts, newest first."""
-    before, form, owner = asked_number("before"), ActsForm(request.args), current_owner()
+    before, form, owner = query_int("before"), AuditFilterForm(request.args), current_owner()
     problem: str | None = None
-    rows: Sequence[Act] = ()
+    rows: Sequence[AuditEntry] = ()
     more = False
     try:
-        with reading() as conn:
-            wanted = form.wanted(conn, within=owner.handle)
-            rows, more = split(audit.list_(conn, owner.id, wanted, before=before, limit=PER_PAGE + 1))
+        with connection() as conn:
+            wanted = form.to_filter(conn, owner_handle=owner.handle)
+            rows, more = split_page(audit.list_for_owner(conn, owner.id, wanted, before=before, limit=PAGE_SIZE + 1))
     except BusError as error:
         problem = error.message
     return render_template(
         "audit/index.html",
         form=form,
-        asked=asked(),
+        asked=query_filters(),
         problem=problem,
         acts=rows,
-        older=this_page(before=str(rows[-1].id)) if more else None,
-        newest=this_page(before=None) if before else None,
+        older=current_url(before=str(rows[-1].id)) if more else None,
+        newest=current_url(before=None) if before else None,
     )

@@ -9,25 +9,25 @@ Source: docs/decisions/0024-live-board.md
 from flask import Response, g, make_response, render_template, request
 
 from bus.coordination import board
-from webapp.blueprints import Entry, ProjectPages, current_project
-from webapp.context import reading
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project
+from webapp.context import connection
 
-pages = ProjectPages("board", tab=Entry("Board", 7))
+blueprint = ProjectBlueprint("board", tab=NavItem("Board", 7))
 
-EVERY_SECONDS = 1.5
+POLL_SECONDS = 1.5
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """The board; to its script only what is on it, and nothing at all where that has not changed."""
     project = current_project()
     is_look = bool(request.headers.get("X-Part"))
-    with reading() as conn:
-        mark = board.mark(conn, project.id)
+    with connection() as conn:
+        mark = board.get_version(conn, project.id)
         g.bus_quiet = is_look and request.if_none_match.contains(mark)
-        found = None if g.bus_quiet else board.get(conn, project.id)
+        found = None if g.bus_quiet else board.get_board(conn, project.id)
     if found is not None and not is_look:
-        return render_template("board/index.html", project=project, board=found, every=EVERY_SECONDS)
+        return render_template("board/index.html", project=project, board=found, every=POLL_SECONDS)
     part = "" if found is None else render_template("board/_now.html", project=project, board=found)
     response = make_response(part)
     response.set_etag(mark)
@@ -35,7 +35,7 @@ def index() -> str | Response:
     return response
 
 
-@pages.get("/stream")
+@blueprint.get("/stream")
 def stream() -> tuple[str, int]:
     """Say that there is no stream to be had here; where there is one, this is not asked."""
     return "", 204

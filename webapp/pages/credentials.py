@@ -5,18 +5,18 @@ import json
 from flask import render_template, url_for
 
 from bus import agent_guide, client_setup
-from webapp.blueprints import Pages, no_store
+from webapp.blueprints import OwnerBlueprint, no_store
 from webapp.context import addresses
-from webapp.forms import take_card
+from webapp.forms import take_credentials
 
-pages = Pages("cards", prefix="/admin/cards")
+blueprint = OwnerBlueprint("cards", url_prefix="/admin/cards")
 
 
-@pages.get("/<key>")
+@blueprint.get("/<key>")
 @no_store
 def show(key: str) -> str:
     """The card that was made by the POST before. Looking at it uses it up; nothing is ever minted here."""
-    content = take_card(key)
+    content = take_credentials(key)
     where = addresses()
     if content["kind"] == "invite":
         return render_template(
@@ -25,7 +25,7 @@ def show(key: str) -> str:
             back=url_for("invites.index", project_id=content["project_id"]),
             url=client_setup.redeem_url(where, content["code"]),
             prompt=(
-                client_setup.mail_prompt(where, content["code"], content["project"])
+                client_setup.personal_invite_prompt(where, content["code"], content["project"])
                 if content["email"]
                 else client_setup.invite_prompt(where, content["code"], content["project"], content["participant_name"])
             ),
@@ -37,10 +37,10 @@ def show(key: str) -> str:
     return render_template(
         "cards/token.html",
         card=content,
-        clients=client_setup.clients(where, token),
+        clients=client_setup.build_client_setups(where, token),
         prompt=client_setup.connect_prompt(where, token, content["project"], content["actor"]),
-        config=json.dumps(client_setup.token_json(where, token), indent=2),
-        mcp_url=where.mcp,
-        kit=client_setup.kit_command(where),
-        rules=agent_guide.summary(),
+        config=json.dumps(client_setup.mcp_json_with_token(where, token), indent=2),
+        mcp_url=where.mcp_url,
+        kit=client_setup.kit_install_command(where),
+        rules=agent_guide.rules_summary(),
     )

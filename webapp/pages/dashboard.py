@@ -4,17 +4,17 @@ from flask import Response
 
 from bus.coordination import dashboard
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, Pages, render
-from webapp.context import reading
+from webapp.blueprints import NavItem, OwnerBlueprint, render_page
+from webapp.context import connection
 
-pages = Pages("dashboard", prefix="/admin", entry=Entry("Dashboard", 10))
+blueprint = OwnerBlueprint("dashboard", url_prefix="/admin", nav_item=NavItem("Dashboard", 10))
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """What is going on, in all projects of the owner."""
     owner = current_owner()
-    with reading() as conn:
-        found = dashboard.list_recent(conn, owner.id)
-        attention = dashboard.attention(conn, owner.id)
-    return render("dashboard/index.html", part="dashboard/_now.html", projects=found, attention=attention)
+    with connection() as conn:
+        found = dashboard.list_recently_active(conn, owner.id)
+        attention = dashboard.list_attention_items(conn, owner.id)
+    return render_page("dashboard/index.html", part="dashboard/_now.html", projects=found, attention=attention)

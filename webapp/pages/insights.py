@@ -9,37 +9,37 @@ from markupsafe import Markup
 from bus.analytics import project_metrics, report_cache
 from bus.analytics.project_metrics import PERIODS, Period
 from webapp import project_charts
-from webapp.blueprints import Entry, ProjectPages, current_project, render
-from webapp.context import reading, writing
-from webapp.forms import this_page
-from webapp.project_charts import Gallery
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
+from webapp.context import connection, transaction
+from webapp.forms import current_url
+from webapp.project_charts import ProjectCharts
 
-pages = ProjectPages("pictures", tab=Entry("Pictures", 45))
+blueprint = ProjectBlueprint("pictures", tab=NavItem("Pictures", 45))
 
-_USUAL = "7d"
-_FILE_STYLES = ("bus.css", "drawing.css", "report.css")
+_DEFAULT_PERIOD = "7d"
+_REPORT_STYLESHEETS = ("bus.css", "drawing.css", "report.css")
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """The pictures over the period that the address names."""
-    period = _asked_period()
-    return render(
+    period = _requested_period()
+    return render_page(
         "pictures/index.html",
         project=current_project(),
-        gallery=_gallery(period),
-        periods=_switch(period),
-        here=this_page(),
-        words=project_charts.PERIOD_WORDS[period.name],
+        gallery=_build_charts(period),
+        periods=_build_period_links(period),
+        here=current_url(),
+        words=project_charts.PERIOD_PHRASES[period.name],
     )
 
 
-@pages.get("/report")
+@blueprint.get("/report")
 def report() -> str | Response:
     """What the whole ledger says: the report of `llm-bus report`."""
-    with reading() as conn:
-        found = report_cache.get(conn, current_project().id)
-    return render(
+    with connection() as conn:
+        found = report_cache.get_report(conn, current_project().id)
+    return render_page(
         "pictures/report.html",
         part="pictures/_report.html",
         project=current_project(),
@@ -48,21 +48,21 @@ def report() -> str | Response:
     )
 
 
-@pages.get("/report.html")
+@blueprint.get("/report.html")
 def report_file() -> Response:
     """Report and pictures as one file, which needs nothing else and can be passed on."""
-    period, project = _asked_period("30d"), current_project()
-    with reading() as conn:
-        found = report_cache.get(conn, project.id)
+    period, project = _requested_period("30d"), current_project()
+    with connection() as conn:
+        found = report_cache.get_report(conn, project.id)
     answer = Response(
         render_template(
             "pictures/file.html",
             project=project,
             found=found,
             report=found.report,
-            gallery=_gallery(period),
-            words=project_charts.PERIOD_WORDS[period.name],
-            styles=_styles(),
+            gallery=_build_charts(period),
+            words=project_charts.PERIOD_PHRASES[period.name],
+            styles=_inline_styles(),
         ),
         mimetype="text/html",
     )
@@ -71,22 +71,22 @@ def report_file() -> Response:
     return answer
 
 
-def _gallery(period: Period) -> Gallery:
-    with writing() as conn:
-        project_metrics.begin(conn)
-        return project_charts.hang(project_metrics.read(conn, current_project().id, period))
+def _build_charts(period: Period) -> ProjectCharts:
+    with transaction() as conn:
+        project_metrics.begin_snapshot(conn)
+        return project_charts.build_charts(project_metrics.get_project_metrics(conn, current_project().id, period))
 
 
-def _asked_period(usual: str = _USUAL) -> Period:
-    return PERIODS.get(request.args.get("period", usual), PERIODS[usual])
+def _requested_period(default: str = _DEFAULT_PERIOD) -> Period:
+    return PERIODS.get(request.args.get("period", default), PERIODS[default])
 
 
-def _switch(period: Period) -> list[tuple[str, str, bool]]:
-    return [(project_charts.PERIOD_LABELS[name], this_page(period=name), name == period.name) for name in PERIODS]
+def _build_period_links(period: Period) -> list[tuple[str, str, bool]]:
+    return [(project_charts.PERIOD_LABELS[name], current_url(period=name), name == period.name) for name in PERIODS]
 
 
-def _styles() -> Markup:
+def _inline_styles() -> Markup:
     """The look of the admin for a file that has no other: what is in our static files is ours."""
     assert current_app.static_folder is not None
     folder = Path(current_app.static_folder)
-    return Markup("\n").join(Markup((folder / name).read_text("utf-8")) for name in _FILE_STYLES)  # noqa: S704
+    return Markup("\n").join(Markup((folder / name).read_text("utf-8")) for name in _REPORT_STYLESHEETS)  # noqa: S704

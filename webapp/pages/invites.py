@@ -11,74 +11,86 @@ from wtforms.validators import NumberRange
 from bus import limits
 from bus.tenancy import invites, people
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
-from webapp.context import reading, refused_on, refused_to, writing
-from webapp.forms import ADMIN_MAY, ID, asked_number, choices, keep_card, kind_field, split, this_page, words
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
+from webapp.forms import (
+    ADMIN_DESCRIPTION,
+    ID_CONVERTER,
+    current_url,
+    kind_field,
+    optional_text_field,
+    query_int,
+    select_choices,
+    split_page,
+    store_credentials,
+)
 
-pages = ProjectPages("invites", tab=Entry("Invites", 60))
+blueprint = ProjectBlueprint("invites", tab=NavItem("Invites", 60))
 
 # Each that is open carries the form that revokes it.
-_PER_PAGE = 25
-_HOURS = choices(("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"))
+_PAGE_SIZE = 25
+_TTL_CHOICES = select_choices(("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"))
 
 
 class InviteForm(FlaskForm):  # type: ignore[misc]
     """Whom an invite is for, and what it gives."""
 
-    participant_name = words(
-        "Name", limits.LABEL, description="Locks the invite to this name. Leave it out and the invited choose."
+    participant_name = optional_text_field(
+        "Name",
+        limits.MAX_LABEL_LENGTH,
+        description="Locks the invite to this name. Leave it out and the invited choose.",
     )
     participant_id = SelectField(
         "Or for a participant that you have",
         description="It gets one more token here, and is let in where it is not.",
         validate_choice=False,
     )
-    email = words(
+    email = optional_text_field(
         "Only for", 254, description="An e-mail address. It is then accepted signed in, and never by the code alone."
     )
     kind = kind_field()
-    lane = words("Lane", limits.LABEL)
-    is_admin = BooleanField("Project-admin", description=ADMIN_MAY)
+    lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH)
+    is_admin = BooleanField("Project-admin", description=ADMIN_DESCRIPTION)
     uses = IntegerField(
-        "Uses", default=1, validators=[NumberRange(1, limits.INVITE_USES, f"1 to {limits.INVITE_USES}.")]
+        "Uses", default=1, validators=[NumberRange(1, limits.MAX_INVITE_USES, f"1 to {limits.MAX_INVITE_USES}.")]
     )
-    ttl_hours = SelectField("Good for", choices=_HOURS, default="24")
+    ttl_hours = SelectField("Good for", choices=_TTL_CHOICES, default="24")
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """Invites, newest first, with who came by them."""
-    project, before = current_project(), asked_number("before")
-    with reading() as conn:
-        rows, more = split(invites.list_(conn, project.id, before=before, limit=_PER_PAGE + 1), _PER_PAGE)
-    return render(
+    project, before = current_project(), query_int("before")
+    with connection() as conn:
+        rows, more = split_page(invites.list_invites(conn, project.id, before=before, limit=_PAGE_SIZE + 1), _PAGE_SIZE)
+    return render_page(
         "invites/index.html",
         part="invites/_list.html",
         project=project,
         invites=rows,
-        here=this_page(),
-        older=this_page(before=str(rows[-1].id)) if more else None,
-        newest=this_page(before=None) if before else None,
+        here=current_url(),
+        older=current_url(before=str(rows[-1].id)) if more else None,
+        newest=current_url(before=None) if before else None,
     )
 
 
-@pages.get("/new")
+@blueprint.get("/new")
 def new() -> str:
     """The form for an invite."""
-    return _new(InviteForm())
+    return _render_new(InviteForm())
 
 
-@pages.post("/new")
+@blueprint.post("/new")
 def create() -> BaseResponse | tuple[str, int]:
     """Make an invite and show its code, this once."""
     form, project = InviteForm(), current_project()
     if form.validate():
-        with refused_on(form), writing() as conn:
-            made = invites.create_for(
+        with show_refusal_on_form(form), transaction() as conn:
+            made = invites.create_for_owner(
                 conn,
                 project.id,
                 participant_name=form.participant_name.data,
-                participant_id=_number(form.participant_id.data),
+                participant_id=_parse_participant_id(form.participant_id.data),
                 email=form.email.data,
                 kind=form.kind.data,
                 lane=form.lane.data,
@@ -87,44 +99,44 @@ def create() -> BaseResponse | tuple[str, int]:
                 ttl_hours=int(form.ttl_hours.data),
                 actor=current_owner().handle,
             )
-            key = keep_card(conn, "invite", **_card(made, form.email.data, project.id))
+            key = store_credentials(conn, "invite", **_credentials_content(made, form.email.data, project.id))
     if form.errors:
-        return _new(form), 400
+        return _render_new(form), 400
     return see_other("cards.show", key=key)
 
 
-@pages.post(f"/<{ID}:invite_id>/revoke")
+@blueprint.post(f"/<{ID_CONVERTER}:invite_id>/revoke")
 def revoke(invite_id: int) -> BaseResponse:
     """Let nobody in by it any more."""
-    with refused_to(url_for(".index")), writing() as conn:
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
         invites.revoke(conn, current_project().id, invite_id, actor=current_owner().handle)
     flash("The invite lets nobody in any more.", "success")
     return see_other(".index")
 
 
-def _new(form: InviteForm) -> str:
+def _render_new(form: InviteForm) -> str:
     project = current_project()
-    with reading() as conn:
-        found = people.list_(conn, project.owner_id, limit=200)
+    with connection() as conn:
+        found = people.list_participants(conn, project.owner_id, limit=200)
     living = sorted((one.label, one.id) for one in found if one.label and one.removed_at is None)
-    form.participant_id.choices = choices(
+    form.participant_id.choices = select_choices(
         ("", "nobody in particular"), *((str(number), label) for label, number in living)
     )
     return render_template("invites/new.html", project=project, form=form)
 
 
-def _card(made: invites.Created, email: str | None, project_id: int) -> dict[str, Any]:
+def _credentials_content(invite: invites.CreatedInvite, email: str | None, project_id: int) -> dict[str, Any]:
     return {
-        "code": made.code,
-        "project": made.project,
+        "code": invite.code,
+        "project": invite.project,
         "project_id": project_id,
-        "participant_name": made.participant_name,
+        "participant_name": invite.participant_name,
         "email": email,
     }
 
 
-def _number(said: str | None) -> int | None:
+def _parse_participant_id(value: str | None) -> int | None:
     """The id of a chosen participant; something that is no id is nobody's."""
-    if not said or said == "None":
+    if not value or value == "None":
         return None
-    return int(said) if said.isascii() and said.isdecimal() and len(said) < 17 else 0
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 17 else 0

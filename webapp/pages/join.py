@@ -9,76 +9,76 @@ from werkzeug.exceptions import HTTPException, NotFound
 from bus import client_setup
 from bus.agent_guide import GUIDE
 from bus.errors import BusError, InvalidArgument
-from bus.rules.token_format import fingerprint, is_code
+from bus.rules.token_format import fingerprint, is_well_formed_invite_code
 from bus.tenancy import invite_redemption
-from bus.tenancy.invite_redemption import Offer
-from bus.tenancy.participations import Grant
-from webapp.blueprints import PublicPages, machine, no_store
-from webapp.context import addresses, options, reading, writing
-from webapp.ratelimit import admit, client_address
+from bus.tenancy.invite_redemption import InviteOffer
+from bus.tenancy.participations import IssuedParticipation
+from webapp.blueprints import PublicBlueprint, api_view, no_store
+from webapp.context import addresses, connection, options, transaction
+from webapp.ratelimit import client_address, enforce_rate_limit
 
-pages = PublicPages("join")
+blueprint = PublicBlueprint("join")
 
 # What the original answers where the bus says wrong_state: the invite existed and is over.
-_GONE = 410
+_HTTP_GONE = 410
 
 
-@pages.get("/join/<code>")
+@blueprint.get("/join/<code>")
 @no_store
 def show(code: str) -> Response | tuple[str, int]:
     """Explains an invite to whoever holds its code, and uses nothing up."""
-    offer = find_offer(code)
+    offer = get_offer(code)
     prompt = None
     if offer.email is None:
         prompt = client_setup.invite_prompt(addresses(), code, offer.project, offer.participant_name)
     return make_response(render_template("join/show.html", code=code, offer=offer, prompt=prompt))
 
 
-@pages.post("/join")
-@machine
+@blueprint.post("/join")
+@api_view
 @no_store
 def redeem() -> Response | tuple[Response, int]:
     """Use an invite: `{"code", "name"?, "nonce"?}` in, the token and how to connect out."""
-    admit("join", client_address(), options().join_per_minute)
-    code, name, nonce = _sent()
-    count_code(code)
+    enforce_rate_limit("join", client_address(), options().join_per_minute)
+    code, name, nonce = _parse_redemption()
+    limit_code_attempts(code)
     try:
-        with writing() as conn:
+        with transaction() as conn:
             granted = invite_redemption.redeem(conn, code, name=name, nonce=nonce)
     except BusError as error:
         if error.code != "wrong_state":
             raise
-        return jsonify(ok=False, error=error.data["reason"], message=error.message), _GONE
-    return jsonify(_answer(granted))
+        return jsonify(ok=False, error=error.data["reason"], message=error.message), _HTTP_GONE
+    return jsonify(_redemption_response(granted))
 
 
-def find_offer(code: str) -> Offer:
+def get_offer(code: str) -> InviteOffer:
     """What an invite offers; where it offers nothing, the page that says why.
 
     What has not the form of a code is not even looked for.
     """
-    admit("join", client_address(), options().join_per_minute)
-    if not is_code(code):
+    enforce_rate_limit("join", client_address(), options().join_per_minute)
+    if not is_well_formed_invite_code(code):
         raise NotFound
     try:
-        with reading() as conn:
-            return invite_redemption.look(conn, code)
+        with connection() as conn:
+            return invite_redemption.get_offer(conn, code)
     except BusError as error:
         if error.code == "unavailable":
             raise
-        status = {"wrong_state": _GONE, "forbidden": 403}.get(error.code, 404)
+        status = {"wrong_state": _HTTP_GONE, "forbidden": 403}.get(error.code, 404)
         page = make_response(render_template("join/over.html", message=error.message), status)
         raise HTTPException(response=page) from None
 
 
-def count_code(code: str) -> None:
+def limit_code_attempts(code: str) -> None:
     """Count a try of one code, however many addresses it comes from."""
     most = options().join_per_minute
     if most:
-        admit("join-code", fingerprint(code).hex(), max(1, most // 3))
+        enforce_rate_limit("join-code", fingerprint(code).hex(), max(1, most // 3))
 
 
-def _sent() -> tuple[str, str | None, str | None]:
+def _parse_redemption() -> tuple[str, str | None, str | None]:
     try:
         sent: Any = msgspec.json.decode(request.get_data())
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -94,9 +94,9 @@ def _sent() -> tuple[str, str | None, str | None]:
     return code, name, nonce
 
 
-def _answer(granted: Grant) -> dict[str, Any]:
+def _redemption_response(granted: IssuedParticipation) -> dict[str, Any]:
     """What an agent is told that has joined: the fields of the original, and `setup`."""
-    setup = client_setup.setup(addresses(), granted.token)
+    setup = client_setup.build_setup(addresses(), granted.token)
     return {
         "ok": True,
         "project": granted.project,

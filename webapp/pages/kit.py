@@ -7,28 +7,28 @@ import json
 from flask import Blueprint, Response, abort, current_app, request
 
 import kit
-from bus.client_setup import Addresses
+from bus.client_setup import Endpoints
 from kit import bundle
 
-pages = Blueprint("kit", __name__, url_prefix="/kit")
+blueprint = Blueprint("kit", __name__, url_prefix="/kit")
 
 # The oldest kit that works with this server without a word; raised when an older one no longer does.
-MINIMUM = "1.0.0"
-_SHORT = 300
-_FOR_EVER = 31_536_000
+MINIMUM_VERSION = "1.0.0"
+_SHORT_CACHE_SECONDS = 300
+_IMMUTABLE_CACHE_SECONDS = 31_536_000
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> Response:
     """What the kit is and how to get it, in words for a terminal."""
-    addresses = _addresses()
-    base = f"{addresses.web}/kit"
-    return _text(
+    addresses = _get_addresses()
+    base = f"{addresses.web_url}/kit"
+    return _text_response(
         f"""\
 LLM Bus kit {kit.VERSION}
 
 Connects a git repository and the clients used in it (Claude Code, Codex, Gemini CLI, Cursor, VS Code, OpenCode,
-Windsurf) to {addresses.mcp}. Inside the repository:
+Windsurf) to {addresses.mcp_url}. Inside the repository:
 
     curl -fsSL {base}/install.py | python3 -
 
@@ -47,53 +47,53 @@ Python 3.9 or newer, nothing else. It never blocks your work because the bus is 
     )
 
 
-@pages.get("/install.py")
+@blueprint.get("/install.py")
 def install() -> Response:
     """The installer of this server's version."""
-    return _text(_script(_addresses()))
+    return _text_response(_installer_script(_get_addresses()))
 
 
-@pages.get("/<version>/install.py")
+@blueprint.get("/<version>/install.py")
 def install_version(version: str) -> Response:
     """The installer of one version; a server has only its own."""
     if version != kit.VERSION:
         abort(404)
-    return _text(_script(_addresses()), seconds=_FOR_EVER)
+    return _text_response(_installer_script(_get_addresses()), max_age_seconds=_IMMUTABLE_CACHE_SECONDS)
 
 
-@pages.get("/install.py.sha256")
+@blueprint.get("/install.py.sha256")
 def checksum() -> Response:
     """The checksum, as `sha256sum -c` reads it."""
-    return _text(f"{_digest(_addresses())}  install.py\n")
+    return _text_response(f"{_installer_sha256(_get_addresses())}  install.py\n")
 
 
-@pages.get("/version.json")
+@blueprint.get("/version.json")
 def version() -> Response:
     """What kits ask once a day."""
-    facts = {"version": kit.VERSION, "minimum": MINIMUM, "sha256": _digest(_addresses())}
-    return _text(json.dumps(facts) + "\n", mimetype="application/json")
+    facts = {"version": kit.VERSION, "minimum": MINIMUM_VERSION, "sha256": _installer_sha256(_get_addresses())}
+    return _text_response(json.dumps(facts) + "\n", mimetype="application/json")
 
 
-def _addresses() -> Addresses:
-    addresses: Addresses = current_app.extensions["bus.addresses"]
+def _get_addresses() -> Endpoints:
+    addresses: Endpoints = current_app.extensions["bus.addresses"]
     return addresses
 
 
 @functools.lru_cache(maxsize=8)
-def _script(addresses: Addresses) -> str:
-    return bundle.script(addresses.mcp, addresses.web)
+def _installer_script(addresses: Endpoints) -> str:
+    return bundle.build_script(addresses.mcp_url, addresses.web_url)
 
 
 @functools.lru_cache(maxsize=8)
-def _digest(addresses: Addresses) -> str:
-    return hashlib.sha256(_script(addresses).encode()).hexdigest()
+def _installer_sha256(addresses: Endpoints) -> str:
+    return hashlib.sha256(_installer_script(addresses).encode()).hexdigest()
 
 
-def _text(body: str, *, seconds: int = _SHORT, mimetype: str = "text/plain") -> Response:
+def _text_response(body: str, *, max_age_seconds: int = _SHORT_CACHE_SECONDS, mimetype: str = "text/plain") -> Response:
     answer = Response(body, mimetype=mimetype)
     answer.cache_control.public = True
-    answer.cache_control.max_age = seconds
-    if seconds == _FOR_EVER:
+    answer.cache_control.max_age = max_age_seconds
+    if max_age_seconds == _IMMUTABLE_CACHE_SECONDS:
         answer.cache_control.immutable = True
     answer.add_etag()
     answer.make_conditional(request)

@@ -2,25 +2,25 @@
 
 from flask import abort, render_template
 
-from bus.billing.status import terms_of
+from bus.billing.status import get_terms
 from webapp import billing
-from webapp.blueprints import PublicPages
-from webapp.context import reading
+from webapp.blueprints import PublicBlueprint
+from webapp.context import connection
 
-pages = PublicPages("home")
+blueprint = PublicBlueprint("home")
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str:
     """Says what the bus is and where agents reach it."""
     return render_template("home/index.html")
 
 
-@pages.get("/pricing")
+@blueprint.get("/pricing")
 def pricing() -> str:
     """What credits are and what they cost, where the service takes any."""
-    if not billing.takes_credits():
+    if not billing.is_billing_enabled():
         abort(404)
-    with reading() as conn:
-        prices, terms = billing.list_prices(conn), terms_of(conn)
+    with connection() as conn:
+        prices, terms = billing.get_price_list(conn), get_terms(conn)
     return render_template("home/pricing.html", prices=prices, terms=terms)

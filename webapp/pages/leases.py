@@ -6,19 +6,19 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from bus import limits
 from bus.coordination import leases
-from bus.coordination.leases import Holders
+from bus.coordination.leases import LeasePage
 from bus.errors import BusError
-from bus.rules.lease_contention import contended
+from bus.rules.lease_contention import find_contention
 from bus.tenancy import humans
-from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
-from webapp.context import reading, refused_to, writing
-from webapp.forms import ID, acted, asked_number, caller, this_page, words
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.context import connection, redirect_on_refusal, transaction
+from webapp.forms import ID_CONVERTER, current_caller, current_url, optional_text_field, query_int, record_activity
 
-pages = ProjectPages("leases", tab=Entry("Leases", 30))
+blueprint = ProjectBlueprint("leases", tab=NavItem("Leases", 30))
 
-_PER_PAGE = 40
+_PAGE_SIZE = 40
 # Whose way the shown ones are in is asked of so many of the newest.
-_COMPARED = 200
+_CONTENTION_WINDOW = 200
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
@@ -27,23 +27,25 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     class Meta:
         csrf = False
 
-    surface = words("Path or glob", limits.SURFACE, description="Shows what overlaps it, such as src/api/.")
+    surface = optional_text_field(
+        "Path or glob", limits.MAX_SURFACE_LENGTH, description="Shows what overlaps it, such as src/api/."
+    )
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """The live leases, newest first."""
-    ctx, before, form = caller(), asked_number("before"), FilterForm(request.args)
-    problem, found, others = None, Holders([], None, 0), Holders([], None, 0)
+    ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
+    problem, found, others = None, LeasePage([], None, 0), LeasePage([], None, 0)
     try:
-        with reading() as conn:
-            found = leases.list_holders(conn, ctx, surface=form.surface.data, before=before, limit=_PER_PAGE)
-            others = leases.list_holders(conn, ctx, limit=_COMPARED)
+        with connection() as conn:
+            found = leases.list_leases(conn, ctx, surface=form.surface.data, before=before, limit=_PAGE_SIZE)
+            others = leases.list_leases(conn, ctx, limit=_CONTENTION_WINDOW)
     except BusError as error:
         problem = error.message
     who = {one.fence: one for one in (*others.leases, *found.leases)}
-    clashes = contended([(fence, one.surface, one.mode, one.actor) for fence, one in who.items()])
-    return render(
+    clashes = find_contention([(fence, one.surface, one.mode, one.actor) for fence, one in who.items()])
+    return render_page(
         "leases/index.html",
         part="leases/_list.html",
         project=current_project(),
@@ -51,17 +53,17 @@ def index() -> str | Response:
         problem=problem,
         leases=found.leases,
         clashes={fence: [who[other] for other in others] for fence, others in clashes.items()},
-        here=this_page(),
-        older=this_page(before=str(found.next_before)) if found.next_before else None,
-        newest=this_page(before=None) if before else None,
+        here=current_url(),
+        older=current_url(before=str(found.next_before)) if found.next_before else None,
+        newest=current_url(before=None) if before else None,
     )
 
 
-@pages.post(f"/<{ID}:fence>/release")
+@blueprint.post(f"/<{ID_CONVERTER}:fence>/release")
 def release(fence: int) -> BaseResponse:
     """End the lease of somebody who is stuck; the ledger says who did it."""
-    with refused_to(url_for(".index")), writing() as conn:
-        done = humans.release(conn, caller(), fence)
-    acted("leases")
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
+        done = humans.release_lease(conn, current_caller(), fence)
+    record_activity("leases")
     flash("The lease is released." if done else "That lease had ended already.", "success")
     return see_other(".index")

@@ -11,18 +11,27 @@ from wtforms import SelectField
 
 from bus import limits
 from bus.coordination import ledger
-from bus.coordination.ledger import Event, Events
+from bus.coordination.ledger import Event, EventPage
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.errors import BusError, InvalidArgument
 from bus.rules.enums import EVENT_TYPES
-from webapp.blueprints import Entry, ProjectPages, current_project, render
-from webapp.context import database, reading
-from webapp.forms import ID, PER_PAGE, asked_number, caller, choices, csv_text, this_page, words
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
+from webapp.context import connection, database
+from webapp.forms import (
+    ID_CONVERTER,
+    PAGE_SIZE,
+    current_caller,
+    current_url,
+    optional_text_field,
+    query_int,
+    select_choices,
+    to_csv,
+)
 
-pages = ProjectPages("ledger", tab=Entry("Ledger", 50))
+blueprint = ProjectBlueprint("ledger", tab=NavItem("Ledger", 50))
 
-_BATCH = 1000
+_BATCH_SIZE = 1000
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
@@ -31,16 +40,16 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     class Meta:
         csrf = False
 
-    actor = words("By", limits.QUALIFIED)
-    type = SelectField("Type", choices=choices(("", "every"), *((one, one) for one in EVENT_TYPES)))
-    sequence = words("Sequence", limits.SEQUENCE)
-    number = words("Number", 16)
-    ref = words("About", limits.REF)
-    tag = words("Tag", limits.LABEL)
-    since = words("Since (UTC)", 64, description="2026-01-31 or 2026-01-31T12:00")
-    until = words("Until (UTC)", 64)
+    actor = optional_text_field("By", limits.MAX_QUALIFIED_NAME_LENGTH)
+    type = SelectField("Type", choices=select_choices(("", "every"), *((one, one) for one in EVENT_TYPES)))
+    sequence = optional_text_field("Sequence", limits.MAX_SEQUENCE_NAME_LENGTH)
+    number = optional_text_field("Number", 16)
+    ref = optional_text_field("About", limits.MAX_REF_LENGTH)
+    tag = optional_text_field("Tag", limits.MAX_LABEL_LENGTH)
+    since = optional_text_field("Since (UTC)", 64, description="2026-01-31 or 2026-01-31T12:00")
+    until = optional_text_field("Until (UTC)", 64)
 
-    def asked(self) -> dict[str, Any]:
+    def to_query(self) -> dict[str, Any]:
         """The filters as the engine takes them."""
         found = {field.name: field.data for field in self if field.data}
         if "number" in found:
@@ -51,18 +60,18 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
         return found
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """Events, newest first."""
-    ctx, before, form = caller(), asked_number("before"), FilterForm(request.args)
-    problem, found = None, Events([], None, 0)
+    ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
+    problem, found = None, EventPage([], None, 0)
     try:
-        with reading() as conn:
-            found = ledger.query(conn, ctx, before=before, limit=PER_PAGE, **form.asked())
+        with connection() as conn:
+            found = ledger.query_events(conn, ctx, before=before, limit=PAGE_SIZE, **form.to_query())
     except BusError as error:
         problem = error.message
     asked = {name: value for name, value in request.args.items() if name != "before" and value}
-    return render(
+    return render_page(
         "ledger/index.html",
         part="ledger/_list.html",
         project=current_project(),
@@ -70,19 +79,19 @@ def index() -> str | Response:
         asked=asked,
         problem=problem,
         events=found.events,
-        here=this_page(),
-        older=this_page(before=str(found.next_before)) if found.next_before else None,
-        newest=this_page(before=None) if before else None,
+        here=current_url(),
+        older=current_url(before=str(found.next_before)) if found.next_before else None,
+        newest=current_url(before=None) if before else None,
     )
 
 
-@pages.get(f"/<{ID}:seq>")
+@blueprint.get(f"/<{ID_CONVERTER}:seq>")
 def show(seq: int) -> str:
     """One event, with its neighbours: the address to pass on."""
     if seq > limits.MAX_INTEGER - 2:
         raise NotFound
-    with reading() as conn:
-        around = ledger.query(conn, caller(), before=seq + 2, limit=3).events
+    with connection() as conn:
+        around = ledger.query_events(conn, current_caller(), before=seq + 2, limit=3).events
     event = next((one for one in around if one.id == seq), None)
     if event is None:
         raise NotFound
@@ -96,55 +105,57 @@ def show(seq: int) -> str:
     )
 
 
-@pages.get("/export.jsonl")
+@blueprint.get("/export.jsonl")
 def export_jsonl() -> Response:
     """The events that the filters find as JSON, one on a line, newest first."""
-    return _export("application/x-ndjson", "jsonl", _jsonl)
+    return _export_response("application/x-ndjson", "jsonl", _to_jsonl)
 
 
-@pages.get("/export.csv")
+@blueprint.get("/export.csv")
 def export_csv() -> Response:
     """The events that the filters find as a table, newest first; the payload is JSON in its last column."""
-    return _export("text/csv", "csv", _csv)
+    return _export_response("text/csv", "csv", _to_csv)
 
 
-def _export(mimetype: str, ending: str, written: Callable[[Iterator[list[Event]]], Iterator[str]]) -> Response:
+def _export_response(
+    mimetype: str, extension: str, serialize: Callable[[Iterator[list[Event]]], Iterator[str]]
+) -> Response:
     """Stream the ledger: a batch at a time, each in a look of its own, so that nothing is held up meanwhile."""
-    ctx, db = caller(), database()
+    ctx, db = current_caller(), database()
     try:
-        filters = FilterForm(request.args).asked()
+        filters = FilterForm(request.args).to_query()
         # What is refused is refused before anything is sent.
-        with reading() as conn:
-            first = ledger.query(conn, ctx, limit=_BATCH, **filters)
+        with connection() as conn:
+            first = ledger.query_events(conn, ctx, limit=_BATCH_SIZE, **filters)
     except BusError as error:
         abort(400, error.message)
-    name = f"ledger-{current_project().id}.{ending}"
-    answer = Response(written(_batches(db, ctx, first, filters)), mimetype=mimetype)
+    name = f"ledger-{current_project().id}.{extension}"
+    answer = Response(serialize(_iter_batches(db, ctx, first, filters)), mimetype=mimetype)
     answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer
 
 
-def _batches(db: Database, ctx: Ctx, found: Events, filters: dict[str, Any]) -> Iterator[list[Event]]:
+def _iter_batches(db: Database, ctx: Ctx, page: EventPage, filters: dict[str, Any]) -> Iterator[list[Event]]:
     while True:
-        yield found.events
-        if found.next_before is None:
+        yield page.events
+        if page.next_before is None:
             return
-        with db.call() as conn:
-            found = ledger.query(conn, ctx, before=found.next_before, limit=_BATCH, **filters)
+        with db.connection() as conn:
+            page = ledger.query_events(conn, ctx, before=page.next_before, limit=_BATCH_SIZE, **filters)
 
 
-def _jsonl(batches: Iterator[list[Event]]) -> Iterator[str]:
+def _to_jsonl(batches: Iterator[list[Event]]) -> Iterator[str]:
     for events in batches:
         yield "".join(
-            json.dumps({**_facts(event), "payload": event.payload}, ensure_ascii=False) + "\n" for event in events
+            json.dumps({**_to_dict(event), "payload": event.payload}, ensure_ascii=False) + "\n" for event in events
         )
 
 
-def _csv(batches: Iterator[list[Event]]) -> Iterator[str]:
+def _to_csv(batches: Iterator[list[Event]]) -> Iterator[str]:
     yield "id,ts,actor,type,payload\r\n"
     for events in batches:
-        yield csv_text([*_facts(event).values(), json.dumps(event.payload, ensure_ascii=False)] for event in events)
+        yield to_csv([*_to_dict(event).values(), json.dumps(event.payload, ensure_ascii=False)] for event in events)
 
 
-def _facts(event: Event) -> dict[str, Any]:
+def _to_dict(event: Event) -> dict[str, Any]:
     return {"id": event.id, "ts": event.ts.isoformat(), "actor": event.actor, "type": event.type}

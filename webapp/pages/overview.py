@@ -4,37 +4,37 @@ from flask import Response
 
 from bus.coordination import dashboard, ledger
 from bus.tenancy import grants
-from bus.tenancy.grants import Member
+from bus.tenancy.grants import ParticipationDetail
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, ProjectPages, current_project, render
-from webapp.context import reading
-from webapp.forms import PER_PAGE, caller
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
+from webapp.context import connection
+from webapp.forms import PAGE_SIZE, current_caller
 
-pages = ProjectPages("overview", path="", tab=Entry("Overview", 5))
+blueprint = ProjectBlueprint("overview", path="", tab=NavItem("Overview", 5))
 
-_SHOWN = 12
+_MAX_ITEMS = 12
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """The project now."""
-    project, ctx = current_project(), caller()
-    with reading() as conn:
-        (card,) = dashboard.list_some(conn, current_owner().id, [project.id])
-        found = grants.list_(conn, project.owner_id, project.id, limit=PER_PAGE)
-        attention = dashboard.attention(conn, current_owner().id, project_id=project.id)
-        events = ledger.query(conn, ctx, limit=_SHOWN).events
-    return render(
+    project, ctx = current_project(), current_caller()
+    with connection() as conn:
+        (card,) = dashboard.list_by_id(conn, current_owner().id, [project.id])
+        found = grants.list_participation_details(conn, project.owner_id, project.id, limit=PAGE_SIZE)
+        attention = dashboard.list_attention_items(conn, current_owner().id, project_id=project.id)
+        events = ledger.query_events(conn, ctx, limit=_MAX_ITEMS).events
+    return render_page(
         "overview/index.html",
         part="overview/_now.html",
         project=project,
         card=card,
-        members=sorted((one for one in found if not one.is_owner), key=_by_presence)[:_SHOWN],
+        members=sorted((one for one in found if not one.is_owner), key=_presence_sort_key)[:_MAX_ITEMS],
         attention=attention,
         events=events,
     )
 
 
-def _by_presence(member: Member) -> tuple[bool, float]:
+def _presence_sort_key(participation: ParticipationDetail) -> tuple[bool, float]:
     """Who is here first, then who was here last."""
-    return not member.active, -member.last_seen.timestamp() if member.last_seen else 0.0
+    return not participation.is_active, -participation.last_seen.timestamp() if participation.last_seen else 0.0

@@ -7,37 +7,39 @@ from flask import render_template, request
 
 from bus.errors import BusError
 from bus.tenancy import audit
-from bus.tenancy.audit import Act
-from webapp.audit_export import ActsForm, asked
+from bus.tenancy.audit import AuditEntry
+from webapp.audit_export import AuditFilterForm, query_filters
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, ProjectPages, current_project
-from webapp.context import reading
-from webapp.forms import PER_PAGE, asked_number, split, this_page
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project
+from webapp.context import connection
+from webapp.forms import PAGE_SIZE, current_url, query_int, split_page
 
-pages = ProjectPages("project_audit", path="audit", tab=Entry("Audit", 70))
+blueprint = ProjectBlueprint("project_audit", path="audit", tab=NavItem("Audit", 70))
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str:
     """Acts, newest first."""
-    project, before, form = current_project(), asked_number("before"), ActsForm(request.args)
+    project, before, form = current_project(), query_int("before"), AuditFilterForm(request.args)
     form.project.data = None
     problem: str | None = None
-    rows: Sequence[Act] = ()
+    rows: Sequence[AuditEntry] = ()
     more = False
     try:
-        with reading() as conn:
-            wanted = dataclasses.replace(form.wanted(conn), project_id=project.id)
-            rows, more = split(audit.list_(conn, current_owner().id, wanted, before=before, limit=PER_PAGE + 1))
+        with connection() as conn:
+            wanted = dataclasses.replace(form.to_filter(conn), project_id=project.id)
+            rows, more = split_page(
+                audit.list_for_owner(conn, current_owner().id, wanted, before=before, limit=PAGE_SIZE + 1)
+            )
     except BusError as error:
         problem = error.message
     return render_template(
         "audit/project.html",
         project=project,
         form=form,
-        asked=asked(),
+        asked=query_filters(),
         problem=problem,
         acts=rows,
-        older=this_page(before=str(rows[-1].id)) if more else None,
-        newest=this_page(before=None) if before else None,
+        older=current_url(before=str(rows[-1].id)) if more else None,
+        newest=current_url(before=None) if before else None,
     )

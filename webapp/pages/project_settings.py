@@ -14,22 +14,22 @@ from bus.notifications import outbox
 from bus.tenancy import projects
 from bus.tenancy.projects import ProjectSettings
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, ProjectPages, current_project, see_other
-from webapp.context import reading, refused_on, refused_to, writing
-from webapp.forms import ID, keep_card, needed, words
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, see_other
+from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
+from webapp.forms import ID_CONVERTER, optional_text_field, required_text_field, store_credentials
 
-pages = ProjectPages("project_settings", path="settings", tab=Entry("Settings", 80))
+blueprint = ProjectBlueprint("project_settings", path="settings", tab=NavItem("Settings", 80))
 
 # What a person waits for; what is left of a large project is deleted by the workers.
-_PURGE_SECONDS = 1.5
+_PURGE_TIME_BUDGET_SECONDS = 1.5
 # Longer, because nothing goes on by itself when it is over: what is billed stays billed, and the next try has less.
-_BILL_SECONDS = 8.0
+_BILLING_TIME_BUDGET_SECONDS = 8.0
 
 
-class NameForm(FlaskForm):  # type: ignore[misc]
+class RenameForm(FlaskForm):  # type: ignore[misc]
     """What the project is called."""
 
-    name = needed("Name", limits.LABEL, description="Tokens stay good, whatever it is called.")
+    name = required_text_field("Name", limits.MAX_LABEL_LENGTH, description="Tokens stay good, whatever it is called.")
 
 
 class SettingsForm(FlaskForm):  # type: ignore[misc]
@@ -58,35 +58,37 @@ class SettingsForm(FlaskForm):  # type: ignore[misc]
         " address below are told.",
         validators=[NumberRange(1, 1440, "1 to 1440 minutes.")],
     )
-    escalation_email = words("E-mail for overdue handoffs", 254)
+    escalation_email = optional_text_field("E-mail for overdue handoffs", 254)
 
 
 class WebhookForm(FlaskForm):  # type: ignore[misc]
     """Where overdue handoffs are told."""
 
-    url = needed("Address", 2000, description="https://… of your own. Each message is signed (Standard Webhooks).")
+    url = required_text_field(
+        "Address", 2000, description="https://… of your own. Each message is signed (Standard Webhooks)."
+    )
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str:
     """All of them."""
-    return _index()
+    return _render_index()
 
 
-@pages.post("/name")
+@blueprint.post("/name")
 def rename() -> BaseResponse | tuple[str, int]:
     """Call it something else."""
-    form = NameForm()
+    form = RenameForm()
     if form.validate():
-        with refused_on(form), writing() as conn:
+        with show_refusal_on_form(form), transaction() as conn:
             projects.rename(conn, current_project().id, form.name.data, actor=current_owner().handle)
     if form.errors:
-        return _index(name=form), 400
+        return _render_index(rename_form=form), 400
     flash("Renamed.", "success")
     return see_other(".index")
 
 
-@pages.post("/")
+@blueprint.post("/")
 def save() -> BaseResponse | tuple[str, int]:
     """Change how it behaves."""
     form = SettingsForm()
@@ -99,35 +101,35 @@ def save() -> BaseResponse | tuple[str, int]:
             escalation_pause_seconds=60 * form.pause_minutes.data,
             escalation_email=form.escalation_email.data,
         )
-        with refused_on(form), writing() as conn:
+        with show_refusal_on_form(form), transaction() as conn:
             projects.set_settings(conn, current_project().id, wanted, actor=current_owner().handle)
     if form.errors:
-        return _index(settings=form), 400
+        return _render_index(settings_form=form), 400
     flash("Saved.", "success")
     return see_other(".index")
 
 
-@pages.post("/webhooks")
+@blueprint.post("/webhooks")
 def add_webhook() -> BaseResponse | tuple[str, int]:
     """Tell overdue handoffs there, and show the secret that signs them, this once."""
     form, project = WebhookForm(), current_project()
     if form.validate():
-        with refused_on(form), writing() as conn:
+        with show_refusal_on_form(form), transaction() as conn:
             made = outbox.add_webhook(
                 conn, project.owner_id, form.url.data, project_id=project.id, actor=current_owner().handle
             )
             facts = {"url": made.url, "secret": made.secret, "project": project.name, "project_id": project.id}
-            key = keep_card(conn, "webhook", **facts)
+            key = store_credentials(conn, "webhook", **facts)
     if form.errors:
-        return _index(webhook=form), 400
+        return _render_index(webhook_form=form), 400
     return see_other("cards.show", key=key)
 
 
-@pages.post(f"/webhooks/<{ID}:webhook_id>/remove")
+@blueprint.post(f"/webhooks/<{ID_CONVERTER}:webhook_id>/remove")
 def remove_webhook(webhook_id: int) -> BaseResponse:
     """Tell nothing there any more."""
     project = current_project()
-    with refused_to(url_for(".index")), writing() as conn:
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
         if webhook_id not in {one.id for one in outbox.list_webhooks(conn, project.owner_id, project_id=project.id)}:
             raise NotFound
         outbox.remove_webhook(conn, project.owner_id, webhook_id, actor=current_owner().handle)
@@ -135,53 +137,55 @@ def remove_webhook(webhook_id: int) -> BaseResponse:
     return see_other(".index", _anchor="webhooks")
 
 
-@pages.post("/archive")
+@blueprint.post("/archive")
 def archive() -> BaseResponse:
     """From now on it is read and not written."""
-    with refused_to(url_for(".index")), writing() as conn:
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
         projects.archive(conn, current_project().id, actor=current_owner().handle)
     flash("The project is archived. You can open it again at any time.", "success")
     return see_other(".index")
 
 
-@pages.post("/reopen")
+@blueprint.post("/reopen")
 def reopen() -> BaseResponse:
     """Open an archived project again."""
-    with refused_to(url_for(".index")), writing() as conn:
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
         projects.reopen(conn, current_project().id, actor=current_owner().handle)
     flash("The project is open again.", "success")
     return see_other(".index")
 
 
-@pages.post("/delete")
+@blueprint.post("/delete")
 def delete() -> BaseResponse:
     """Delete it for good, if its name was typed."""
     project = current_project()
     if request.form.get("confirm", "").strip() != project.name:
         flash(f"Nothing was deleted: type {project.name} to confirm.", "error")
         return see_other(".index", _anchor="ends")
-    deadline = time.monotonic() + _BILL_SECONDS
+    deadline = time.monotonic() + _BILLING_TIME_BUDGET_SECONDS
     begun = False
     while not begun and time.monotonic() < deadline:
-        with refused_to(url_for(".index")), writing() as conn:
+        with redirect_on_refusal(url_for(".index")), transaction() as conn:
             begun = projects.begin_purge(conn, project.id, actor=current_owner().handle, reason="web")
     if not begun:
         flash("Nothing was deleted yet: much of it is still being billed. Try again in a minute.", "error")
         return see_other(".index", _anchor="ends")
-    deadline = time.monotonic() + _PURGE_SECONDS
+    deadline = time.monotonic() + _PURGE_TIME_BUDGET_SECONDS
     done = False
     while not done and time.monotonic() < deadline:
-        with writing() as conn:
+        with transaction() as conn:
             done = projects.purge_step(conn, project.id)
     flash(f"{project.name} is deleted.", "success")
     return see_other("projects.index")
 
 
-def _index(
-    name: NameForm | None = None, settings: SettingsForm | None = None, webhook: WebhookForm | None = None
+def _render_index(
+    rename_form: RenameForm | None = None,
+    settings_form: SettingsForm | None = None,
+    webhook_form: WebhookForm | None = None,
 ) -> str:
     project = current_project()
-    with reading() as conn:
+    with connection() as conn:
         now = projects.get_settings(conn, project.id)
         contents = projects.get_contents(conn, project.id)
         webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
@@ -191,9 +195,9 @@ def _index(
         project=project,
         contents=contents,
         webhooks=webhooks,
-        webhook=webhook or WebhookForm(formdata=None),
-        name=name or NameForm(formdata=None, name=project.name),
-        settings=settings
+        webhook=webhook_form or WebhookForm(formdata=None),
+        name=rename_form or RenameForm(formdata=None, name=project.name),
+        settings=settings_form
         or SettingsForm(
             formdata=None,
             presence_minutes=max(1, now.presence_window_seconds // 60),

@@ -9,11 +9,11 @@ from wtforms.validators import InputRequired
 from bus.auth import identities
 from bus.tenancy import owners
 from webapp import login
-from webapp.blueprints import PublicPages
-from webapp.context import options, reading, refused_on, writing
-from webapp.ratelimit import admit, client_address
+from webapp.blueprints import PublicBlueprint
+from webapp.context import connection, options, show_refusal_on_form, transaction
+from webapp.ratelimit import client_address, enforce_rate_limit
 
-pages = PublicPages("welcome")
+blueprint = PublicBlueprint("welcome")
 
 
 class HandleForm(FlaskForm):  # type: ignore[misc]
@@ -27,14 +27,14 @@ class HandleForm(FlaskForm):  # type: ignore[misc]
     )
 
 
-@pages.route("/welcome", methods=["GET", "POST"])
+@blueprint.route("/welcome", methods=["GET", "POST"])
 def index() -> str | Response | tuple[str, int]:
     """Ask for the handle; create the account."""
-    under_way = login.sign_up_under_way()
+    under_way = login.find_pending_sign_up()
     if under_way is None:
         return redirect(url_for("sign_in.index"), 303)
     token, method = under_way
-    with reading() as conn:
+    with connection() as conn:
         claim = identities.find_sign_up(conn, token)
         if claim is None or claim.email is None:
             flash("That took too long. Sign in again; nothing was created.", "error")
@@ -42,9 +42,9 @@ def index() -> str | Response | tuple[str, int]:
         suggested = owners.suggest_handle(conn, f"{claim.login}@" if claim.login else claim.email)
     form = HandleForm(handle=suggested)
     if form.validate_on_submit():
-        admit("sign-up", client_address(), options().sign_in_per_minute)
-        after = login.way_back()
-        with refused_on(form, field="handle"), writing() as conn:
+        enforce_rate_limit("sign-up", client_address(), options().sign_in_per_minute)
+        after = login.pending_redirect_target()
+        with show_refusal_on_form(form, default_field="handle"), transaction() as conn:
             login.finish_sign_up(conn, token, form.handle.data, method)
         if not form.errors:
             flash("Welcome. Your account is ready.", "success")

@@ -4,20 +4,20 @@ from flask import Response, jsonify
 from werkzeug.exceptions import NotFound
 
 from bus.analytics import service_totals
-from webapp.blueprints import PublicPages, machine
-from webapp.context import options, writing
+from webapp.blueprints import PublicBlueprint, api_view
+from webapp.context import options, transaction
 
-pages = PublicPages("stats")
+blueprint = PublicBlueprint("stats")
 
 
-@pages.get("/api/stats")
-@machine
+@blueprint.get("/api/stats")
+@api_view
 def index() -> Response:
     """Service-wide counts, at most a minute old or so. Nothing in them is about anybody in particular."""
-    if not options().stats:
+    if not options().public_stats:
         raise NotFound
-    with writing() as conn:
-        counts = service_totals.read(conn)
+    with transaction() as conn:
+        counts = service_totals.get_stats(conn)
     answer = jsonify(counts)
     answer.headers["Cache-Control"] = "public, max-age=60"
     return answer

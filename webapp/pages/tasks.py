@@ -8,35 +8,49 @@ from wtforms.validators import Length
 
 from bus import limits
 from bus.coordination import task_queries, tasks
-from bus.coordination.task_queries import Tasks
+from bus.coordination.task_queries import TaskPage
 from bus.errors import BusError, InvalidArgument
 from bus.rules.task_transitions import STATUSES
-from webapp.blueprints import Entry, ProjectPages, current_project, render, see_other
-from webapp.context import reading, refused_on, refused_to, writing
-from webapp.forms import ID, PER_PAGE, acted, asked_number, caller, choices, needed, this_page, words
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
+from webapp.forms import (
+    ID_CONVERTER,
+    PAGE_SIZE,
+    current_caller,
+    current_url,
+    optional_text_field,
+    query_int,
+    record_activity,
+    required_text_field,
+    select_choices,
+)
 
-pages = ProjectPages("tasks", tab=Entry("Tasks", 20))
+blueprint = ProjectBlueprint("tasks", tab=NavItem("Tasks", 20))
 
 # Of each state so many stand on the board; the rest is a click away.
-_ON_BOARD = 15
-_PRIORITIES = choices(("0", "0, first"), ("1", "1"), ("2", "2, as usual"), ("3", "3"), ("4", "4, last"))
+_MAX_TASKS_PER_COLUMN = 15
+_PRIORITY_CHOICES = select_choices(("0", "0, first"), ("1", "1"), ("2", "2, as usual"), ("3", "3"), ("4", "4, last"))
 
 
 class TaskForm(FlaskForm):  # type: ignore[misc]
     """A new task."""
 
-    title = needed("Title", limits.TITLE)
-    detail = TextAreaField("Detail", validators=[Length(max=limits.DETAIL)])
-    lane = words("Lane", limits.LABEL, description="Whose work it is, such as review.")
-    owner = words("Assign to", limits.QUALIFIED, description="A participant, or nobody: then whoever is free takes it.")
-    priority = SelectField("Priority", choices=_PRIORITIES, default="2")
-    blocked_on = words("Waits for tasks", 400, description="Their numbers, such as 12, 17.")
+    title = required_text_field("Title", limits.MAX_TITLE_LENGTH)
+    detail = TextAreaField("Detail", validators=[Length(max=limits.MAX_DETAIL_LENGTH)])
+    lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH, description="Whose work it is, such as review.")
+    owner = optional_text_field(
+        "Assign to",
+        limits.MAX_QUALIFIED_NAME_LENGTH,
+        description="A participant, or nobody: then whoever is free takes it.",
+    )
+    priority = SelectField("Priority", choices=_PRIORITY_CHOICES, default="2")
+    blocked_on = optional_text_field("Waits for tasks", 400, description="Their numbers, such as 12, 17.")
 
 
 class AssignForm(FlaskForm):  # type: ignore[misc]
     """Who does it."""
 
-    owner = needed("Assign to", limits.QUALIFIED)
+    owner = required_text_field("Assign to", limits.MAX_QUALIFIED_NAME_LENGTH)
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
@@ -45,35 +59,37 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     class Meta:
         csrf = False
 
-    lane = words("Lane", limits.LABEL)
-    owner = words("Assigned to", limits.QUALIFIED)
-    status = SelectField("State", choices=choices(("", "every"), *((one, one.replace("_", " ")) for one in STATUSES)))
+    lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH)
+    owner = optional_text_field("Assigned to", limits.MAX_QUALIFIED_NAME_LENGTH)
+    status = SelectField(
+        "State", choices=select_choices(("", "every"), *((one, one.replace("_", " ")) for one in STATUSES))
+    )
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """The board; or one state of it, with all its pages."""
-    ctx, before, form = caller(), asked_number("before"), FilterForm(request.args)
+    ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
     status = form.status.data if form.status.data in STATUSES else None
     problem, columns, counts = None, {}, {}
-    found = Tasks([], None, 0)
+    found = TaskPage([], None, 0)
     try:
-        with reading() as conn:
+        with connection() as conn:
             for one in [status] if status else STATUSES:
-                found = task_queries.list_(
+                found = task_queries.list_tasks(
                     conn,
                     ctx,
                     status=one,
                     lane=form.lane.data,
                     owner=form.owner.data,
                     before=before if status else None,
-                    limit=PER_PAGE if status else _ON_BOARD,
+                    limit=PAGE_SIZE if status else _MAX_TASKS_PER_COLUMN,
                 )
                 columns[one] = found
             counts = task_queries.count_by_status(conn, ctx)
     except BusError as error:
         problem, columns = error.message, {}
-    return render(
+    return render_page(
         "tasks/index.html",
         part="tasks/_board.html",
         project=current_project(),
@@ -83,81 +99,81 @@ def index() -> str | Response:
         status=status,
         columns=columns,
         counts=counts,
-        here=this_page(),
-        more={one: this_page(status=one, before=None) for one in STATUSES},
-        older=this_page(before=str(found.next_before)) if status and found.next_before else None,
-        newest=this_page(before=None) if before else None,
+        here=current_url(),
+        more={one: current_url(status=one, before=None) for one in STATUSES},
+        older=current_url(before=str(found.next_before)) if status and found.next_before else None,
+        newest=current_url(before=None) if before else None,
     )
 
 
-@pages.get("/new")
+@blueprint.get("/new")
 def new() -> str:
     """The form for a new task."""
     return render_template("tasks/new.html", project=current_project(), form=TaskForm())
 
 
-@pages.post("/new")
+@blueprint.post("/new")
 def create() -> BaseResponse | tuple[str, int]:
     """Make a task in the owner's name."""
     form = TaskForm()
     if form.validate():
-        with refused_on(form), writing() as conn:
+        with show_refusal_on_form(form), transaction() as conn:
             made = tasks.create(
                 conn,
-                caller(),
+                current_caller(),
                 form.title.data,
                 detail=form.detail.data or None,
                 lane=form.lane.data,
                 owner=form.owner.data,
                 priority=int(form.priority.data),
-                blocked_on=_numbers(form.blocked_on.data),
+                blocked_on=_parse_task_ids(form.blocked_on.data),
             )
     if form.errors:
         return render_template("tasks/new.html", project=current_project(), form=form), 400
-    acted("tasks")
+    record_activity("tasks")
     flash(f"Task {made.task_id} is made.", "success")
     return see_other(".show", task_id=made.task_id)
 
 
-@pages.get(f"/<{ID}:task_id>")
+@blueprint.get(f"/<{ID_CONVERTER}:task_id>")
 def show(task_id: int) -> str:
     """One task."""
-    return _show(task_id, AssignForm(formdata=None))
+    return _render_task(task_id, AssignForm(formdata=None))
 
 
-@pages.post(f"/<{ID}:task_id>/assign")
+@blueprint.post(f"/<{ID_CONVERTER}:task_id>/assign")
 def assign(task_id: int) -> BaseResponse | tuple[str, int]:
     """Give it to somebody."""
     form = AssignForm()
     if form.validate():
-        with refused_on(form), writing() as conn:
-            tasks.assign(conn, caller(), task_id, form.owner.data)
+        with show_refusal_on_form(form), transaction() as conn:
+            tasks.assign(conn, current_caller(), task_id, form.owner.data)
     if form.errors:
-        return _show(task_id, form), 400
-    acted("tasks")
+        return _render_task(task_id, form), 400
+    record_activity("tasks")
     flash("Assigned.", "success")
     return see_other(".show", task_id=task_id)
 
 
-@pages.post(f"/<{ID}:task_id>/resolve")
+@blueprint.post(f"/<{ID_CONVERTER}:task_id>/resolve")
 def resolve(task_id: int) -> BaseResponse:
     """Say that what it waits for is gone."""
-    with refused_to(url_for(".show", task_id=task_id)), writing() as conn:
-        tasks.resolve(conn, caller(), task_id)
-    acted("tasks")
+    with redirect_on_refusal(url_for(".show", task_id=task_id)), transaction() as conn:
+        tasks.resolve(conn, current_caller(), task_id)
+    record_activity("tasks")
     flash("It waits for nothing any more.", "success")
     return see_other(".show", task_id=task_id)
 
 
-def _show(task_id: int, form: AssignForm) -> str:
-    ctx = caller()
-    with reading() as conn:
-        task = task_queries.get(conn, ctx, task_id)
+def _render_task(task_id: int, form: AssignForm) -> str:
+    ctx = current_caller()
+    with connection() as conn:
+        task = task_queries.get_task(conn, ctx, task_id)
     return render_template("tasks/show.html", project=current_project(), task=task, form=form)
 
 
-def _numbers(said: str | None) -> list[int]:
-    pieces = (said or "").replace(",", " ").replace("#", " ").split()
+def _parse_task_ids(value: str | None) -> list[int]:
+    pieces = (value or "").replace(",", " ").replace("#", " ").split()
     if not all(piece.isascii() and piece.isdecimal() and len(piece) < 17 for piece in pieces):
         raise InvalidArgument("blocked_on must be numbers of tasks, such as 12, 17.")
     return [int(piece) for piece in pieces]

@@ -2,36 +2,36 @@
 
 from bus.billing import credits, metering
 from bus.db import Connection
-from workers.job_runner import Work, job
+from workers.job_runner import JobRun, job
 
 
-@job(every=60)
-def meter_credits(work: Work) -> None:
+@job(interval=60)
+def meter_credits(run: JobRun) -> None:
     """Bill what was written since the last time, each event once; METERING switches it on and off."""
-    with work.db.write() as conn:
-        metering.note_terms(conn, grace_hours=work.settings.grace_hours, trial_credits=work.settings.trial_credits)
+    with run.db.transaction() as conn:
+        metering.record_terms(conn, grace_hours=run.settings.grace_hours, trial_credits=run.settings.trial_credits)
         # A worker that was not told leaves it as it is: it may be a shell in which somebody runs one job.
-        if work.settings.metering is not None:
-            work.counts["switched"] += metering.switch(conn, work.settings.metering)
-        if not metering.is_running(conn):
+        if run.settings.metering is not None:
+            run.counts["switched"] += metering.set_metering_enabled(conn, run.settings.metering)
+        if not metering.is_metering_enabled(conn):
             return
 
     def bill(conn: Connection, project_id: int) -> int:
-        billed = metering.bill(conn, project_id, trial=work.settings.trial_credits)
-        work.counts["events"] += billed.events
-        work.counts["credits"] += billed.credits
-        return int(billed.more)
+        billed = metering.bill_batch(conn, project_id, trial_credits=run.settings.trial_credits)
+        run.counts["events"] += billed.events
+        run.counts["credits"] += billed.credits
+        return int(billed.has_more)
 
-    work.each_project(metering.find_unmetered, bill, "full_batches", full=1)
+    run.for_each_project(metering.list_unmetered_projects, bill, "full_batches", batch_size=1)
 
 
-@job(every=60)
-def suspend_delinquent(work: Work) -> None:
+@job(interval=60)
+def suspend_delinquent(run: JobRun) -> None:
     """Suspend owners whose credits have been used up for longer than the grace; a credit lifts it at once."""
-    with work.db.call() as conn:
-        if not metering.is_running(conn):
+    with run.db.connection() as conn:
+        if not metering.is_metering_enabled(conn):
             return
-        found = credits.find_delinquent(conn, work.settings.grace_hours)
+        found = credits.list_delinquent_owners(conn, run.settings.grace_hours)
     for owner_id in found:
-        with work.apart(f"owner {owner_id}"), work.db.write() as conn:
-            work.counts["suspended"] += credits.suspend(conn, owner_id, work.settings.grace_hours)
+        with run.isolate_errors(f"owner {owner_id}"), run.db.transaction() as conn:
+            run.counts["suspended"] += credits.suspend_delinquent_owner(conn, owner_id, run.settings.grace_hours)

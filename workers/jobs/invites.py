@@ -1,15 +1,15 @@
 """Invites end by the clock."""
 
 from bus.coordination import expiry
-from workers.job_runner import Work, job
+from workers.job_runner import JobRun, job
 
 
-@job(every=60)
-def expire_invites(work: Work) -> None:
+@job(interval=60)
+def expire_invites(run: JobRun) -> None:
     """Write to the audit log which invites ended unused."""
-    while not work.is_over():
-        with work.db.write() as conn:
+    while not run.should_stop():
+        with run.db.transaction() as conn:
             done = expiry.expire_invites(conn)
-        work.counts["expired"] += done
-        if done < expiry.BATCH:
+        run.counts["expired"] += done
+        if done < expiry.BATCH_SIZE:
             break

@@ -1,10 +1,12 @@
 """Leases end by the clock."""
 
 from bus.coordination import expiry
-from workers.job_runner import Work, job
+from workers.job_runner import JobRun, job
 
 
-@job(every=10)
-def expire_leases(work: Work) -> None:
+@job(interval=10)
+def expire_leases(run: JobRun) -> None:
     """End leases whose time is over: one lease_expire each, and whoever waits for the surface is woken."""
-    work.each_project(expiry.find_expired_leases, expiry.end_leases, "ended", full=expiry.BATCH)
+    run.for_each_project(
+        expiry.list_projects_with_expired_leases, expiry.expire_leases, "ended", batch_size=expiry.BATCH_SIZE
+    )

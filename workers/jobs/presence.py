@@ -1,10 +1,15 @@
 """The absent fade."""
 
 from bus.coordination import expiry
-from workers.job_runner import Work, job
+from workers.job_runner import JobRun, job
 
 
-@job(every=30)
-def decay_presence(work: Work) -> None:
+@job(interval=30)
+def decay_presence(run: JobRun) -> None:
     """Write down who is gone by the project's window: one presence_lapse each, until they are seen again."""
-    work.each_project(expiry.find_absent, expiry.note_absent, "gone", full=expiry.BATCH)
+    run.for_each_project(
+        expiry.list_projects_with_absent_participants,
+        expiry.record_absent_participants,
+        "gone",
+        batch_size=expiry.BATCH_SIZE,
+    )

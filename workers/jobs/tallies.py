@@ -1,10 +1,10 @@
 """The rollup follows the ledgers."""
 
 from bus.analytics import rollups
-from workers.job_runner import Work, job
+from workers.job_runner import JobRun, job
 
 
-@job(every=30)
-def keep_tallies(work: Work) -> None:
+@job(interval=30)
+def keep_tallies(run: JobRun) -> None:
     """Count what was written since, by hour and by day, so that pictures read no ledger."""
-    work.each_project(rollups.find_behind, rollups.count, "events", full=rollups.BATCH)
+    run.for_each_project(rollups.list_projects_behind, rollups.roll_up_batch, "events", batch_size=rollups.BATCH_SIZE)

@@ -11,7 +11,7 @@ DECLARE
     v_caller record;
     v_read_to bigint;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, false);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, false);
     IF p_since IS NULL AND p_advance THEN
         INSERT INTO cursor (project_id, participation_id, seq)
         SELECT v_caller.project_id, p_participation, greatest(c.last_seq - 100, 0)
@@ -33,7 +33,7 @@ BEGIN
         FROM event e WHERE e.project_id = v_caller.project_id AND e.seq > since
         ORDER BY e.seq LIMIT p_limit
     )
-    SELECT coalesce(jsonb_agg(jsonb_build_array(b.seq, bus_ms(b.at), b.actor, b.type, b.payload,
+    SELECT coalesce(jsonb_agg(jsonb_build_array(b.seq, bus_epoch_milliseconds(b.at), b.actor, b.type, b.payload,
                                                 b.participation_id IS NOT DISTINCT FROM p_participation)
                               ORDER BY b.seq), '[]'),
            coalesce(max(b.seq), since)

@@ -3,7 +3,7 @@
 -- Keep the answer of a write under its idempotency key, in the transaction that wrote. Returns the stored answer
 -- when the key was used before with the same arguments, null when the caller is the first. The insert waits for
 -- whoever uses the same key at this moment; the row is read by a second statement, after that wait.
-CREATE FUNCTION bus_remembered(p_project bigint, p_participation bigint, p_key text, p_fingerprint bytea)
+CREATE FUNCTION bus_find_result(p_project bigint, p_participation bigint, p_key text, p_fingerprint bytea)
 RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -25,7 +25,7 @@ BEGIN
     RETURN v_result;
 END $$;
 
-CREATE FUNCTION bus_remember(p_project bigint, p_participation bigint, p_key text, p_result jsonb) RETURNS void
+CREATE FUNCTION bus_store_result(p_project bigint, p_participation bigint, p_key text, p_result jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE idempotency i SET result = p_result

@@ -21,7 +21,7 @@ DECLARE
     v_last bigint;
     v_at timestamptz;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
     v_now := date_trunc('milliseconds', clock_timestamp());
     WITH candidate AS MATERIALIZED (
@@ -34,7 +34,7 @@ BEGIN
     SELECT (SELECT array_agg(DISTINCT c.surface) FROM candidate c
             WHERE NOT c.literal AND NOT c.surface = ANY (p_overlapping) AND NOT c.surface = ANY (p_disjoint)),
            (SELECT count(*) FROM named),
-           (SELECT coalesce(jsonb_agg(jsonb_build_array(n.actor, n.surface, bus_ms(n.expires_at), n.note)
+           (SELECT coalesce(jsonb_agg(jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note)
                                       ORDER BY n.fence), '[]') FROM (SELECT * FROM named ORDER BY named.fence LIMIT 20) AS n)
     INTO undecided, v_contended, others;
     IF undecided IS NOT NULL THEN
@@ -53,7 +53,7 @@ BEGIN
         UPDATE lease l SET expires_at = bus_lease.expires_at, note = coalesce(p_note, l.note)
         WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
     ELSE
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(v_caller.project_id, 1 + v_replaced::integer) t;
+        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(v_caller.project_id, 1 + v_replaced::integer) t;
         IF v_replaced AND v_own.expires_at <= v_now THEN
             -- Its end was not recorded yet; that happens here, once, as the worker would have done.
             UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry'
@@ -111,14 +111,14 @@ DECLARE
     v_last bigint;
     v_at timestamptz;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
     SELECT array_agg(l.id ORDER BY l.id) INTO v_ids FROM lease l
     WHERE l.project_id = v_caller.project_id AND l.participation_id = p_participation AND l.ended_at IS NULL
       AND l.expires_at > clock_timestamp() AND (p_surface IS NULL OR l.surface = p_surface);
     released := coalesce(cardinality(v_ids), 0);
     IF released > 0 THEN
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(v_caller.project_id, released) t;
+        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(v_caller.project_id, released) t;
         INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
         SELECT v_caller.project_id, v_last - released + n.ordinality, v_at, p_participation, v_caller.actor,
                'release', jsonb_build_object('surface', l.surface)

@@ -1,13 +1,13 @@
 -- The ledger: numbering, appending, and its append-only guard.
 
 -- Enter and lock the project clock: the first statement of a verb that is several statements in one transaction.
-CREATE FUNCTION bus_enter_locked(
+CREATE FUNCTION bus_authenticate_and_lock(
     p_participation bigint, p_token bigint,
     OUT project_id bigint, OUT actor text, OUT is_admin boolean
 ) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT c.project_id, c.actor, c.is_admin INTO project_id, actor, is_admin
-    FROM bus_enter(p_participation, p_token, true) c;
+    FROM bus_authenticate(p_participation, p_token, true) c;
     PERFORM bus_lock_open_clock(project_id);
 END $$;
 
@@ -34,7 +34,7 @@ END $$;
 -- Take the next `p_count` numbers of the ledger and their time. The clock stays locked until commit, so that the
 -- order of numbers is the order of commits; the time is read under the lock and never runs backwards. It is kept in
 -- whole milliseconds, which is what clients see, so that a time that was read can be given back as a filter.
-CREATE FUNCTION bus_tick(p_project bigint, p_count integer, OUT last_seq bigint, OUT at timestamptz)
+CREATE FUNCTION bus_advance_clock(p_project bigint, p_count integer, OUT last_seq bigint, OUT at timestamptz)
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE project_clock c
@@ -48,7 +48,7 @@ BEGIN
 END $$;
 
 -- Milliseconds since 1970, the form in which times travel inside JSON from these functions to Python.
-CREATE FUNCTION bus_ms(p_at timestamptz) RETURNS bigint
+CREATE FUNCTION bus_epoch_milliseconds(p_at timestamptz) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$ SELECT (extract(epoch FROM p_at) * 1000)::bigint $$;
 
 -- Append one event and return its number and time.
@@ -57,7 +57,7 @@ CREATE FUNCTION bus_append(
     OUT seq bigint, OUT at timestamptz
 ) LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT t.last_seq, t.at INTO seq, at FROM bus_tick(p_project, 1) t;
+    SELECT t.last_seq, t.at INTO seq, at FROM bus_advance_clock(p_project, 1) t;
     INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
     VALUES (p_project, seq, at, p_participation, p_actor, p_type, p_payload);
 END $$;
@@ -89,7 +89,7 @@ DECLARE
     v_last bigint;
     v_at timestamptz;
 BEGIN
-    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(p_project, cardinality(p_types)) t;
+    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
     INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
     SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, p_participation, p_actor, n.type, n.payload
     FROM unnest(p_types, p_payloads) WITH ORDINALITY AS n (type, payload, ordinality);
@@ -104,7 +104,7 @@ DECLARE
     v_last bigint;
     v_at timestamptz;
 BEGIN
-    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(p_project, cardinality(p_types)) t;
+    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
     INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
     SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, n.participation, n.actor, n.type, n.payload
     FROM unnest(p_participations, p_actors, p_types, p_payloads)

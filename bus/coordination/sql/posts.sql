@@ -19,8 +19,7 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id
     WHERE p.project_id = p_project AND p.removed_at IS NULL AND p.id <> p_except
       AND coalesce(pr.lane, p.lane) = p_lane
-      AND EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND t.revoked_at IS NULL
-                  AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()))
+      AND EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at))
 $$;
 
 -- Lock order: idempotency key, then the clock. A lane post locks the clock before it reads who is in the lane, so
@@ -38,9 +37,9 @@ DECLARE
     v_to_actor text;
     v_members bigint[] := '{}';
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     IF p_key IS NOT NULL THEN
-        v_stored := bus_remembered(v_caller.project_id, p_participation, p_key, p_fingerprint);
+        v_stored := bus_find_result(v_caller.project_id, p_participation, p_key, p_fingerprint);
         IF v_stored IS NOT NULL THEN
             post_id := (v_stored ->> 'post_id')::bigint;
             recipients := (v_stored ->> 'recipients')::integer;
@@ -54,12 +53,12 @@ BEGIN
     END IF;
     IF p_to_label_key IS NOT NULL THEN
         SELECT p.id INTO v_to FROM participation p JOIN participant pt ON pt.id = p.participant_id
-        WHERE p.id = bus_named(v_caller.project_id, p_to_handle, p_to_label_key)
+        WHERE p.id = bus_find_participation(v_caller.project_id, p_to_handle, p_to_label_key)
           AND p.removed_at IS NULL AND pt.removed_at IS NULL;
         IF NOT FOUND THEN
             PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
         END IF;
-        v_to_actor := bus_actor(v_to);
+        v_to_actor := bus_participation_name(v_to);
     END IF;
     IF p_reply_to IS NOT NULL THEN
         PERFORM FROM post o WHERE o.project_id = v_caller.project_id AND o.id = p_reply_to;
@@ -95,7 +94,7 @@ BEGIN
     INSERT INTO delivery (project_id, participation_id, post_id)
     SELECT v_caller.project_id, member, post_id FROM unnest(v_members) AS member;
     IF p_key IS NOT NULL THEN
-        PERFORM bus_remember(v_caller.project_id, p_participation, p_key,
+        PERFORM bus_store_result(v_caller.project_id, p_participation, p_key,
             jsonb_build_object('post_id', post_id, 'recipients', recipients, 'created_at', created_at));
     END IF;
     unread := bus_unread(v_caller.project_id, p_participation);
@@ -112,7 +111,7 @@ DECLARE
     v_last bigint;
     v_at timestamptz;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
     SELECT array_agg(wanted ORDER BY wanted) INTO v_missing FROM (
         SELECT DISTINCT u.wanted FROM unnest(p_posts) AS u (wanted)
@@ -127,7 +126,7 @@ BEGIN
         SELECT FROM delivery d WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation
           AND d.post_id = u.wanted AND d.acked_at IS NOT NULL);
     IF v_new IS NOT NULL THEN
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_tick(v_caller.project_id, cardinality(v_new)) t;
+        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(v_caller.project_id, cardinality(v_new)) t;
         INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
         SELECT v_caller.project_id, v_last - cardinality(v_new) + n.ordinality, v_at, p_participation,
                v_caller.actor, 'ack', jsonb_build_object('post_id', n.id)

@@ -10,7 +10,7 @@ DECLARE
     v_before record;
     v_old_lane text;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
     actor := v_caller.actor;
     SELECT pr.lane, pr.status, pr.registered_at INTO v_before FROM presence pr

@@ -14,11 +14,11 @@ DECLARE
     v_caller record;
     v_stored jsonb;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     unread := bus_unread(v_caller.project_id, p_participation);
     note := p_note;
     IF p_key IS NOT NULL THEN
-        v_stored := bus_remembered(v_caller.project_id, p_participation, p_key, p_fingerprint);
+        v_stored := bus_find_result(v_caller.project_id, p_participation, p_key, p_fingerprint);
         IF v_stored IS NOT NULL THEN
             number := (v_stored ->> 'number')::bigint;
             formatted := v_stored ->> 'formatted';
@@ -39,7 +39,7 @@ BEGIN
     PERFORM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'claim', jsonb_build_object(
         'sequence', p_sequence, 'number', number, 'formatted', formatted, 'note', p_note));
     IF p_key IS NOT NULL THEN
-        PERFORM bus_remember(v_caller.project_id, p_participation, p_key,
+        PERFORM bus_store_result(v_caller.project_id, p_participation, p_key,
             jsonb_build_object('number', number, 'formatted', formatted));
     END IF;
 END $$;
@@ -55,7 +55,7 @@ DECLARE
     v_row sequence%ROWTYPE;
     v_created boolean;
 BEGIN
-    SELECT * INTO v_caller FROM bus_enter(p_participation, p_token, true);
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     unread := bus_unread(v_caller.project_id, p_participation);
     INSERT INTO sequence (project_id, name, current, prefix, pad)
     VALUES (v_caller.project_id, p_sequence, p_current, coalesce(p_prefix, ''), coalesce(p_pad, 0))

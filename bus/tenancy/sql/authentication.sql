@@ -1,9 +1,15 @@
 -- Who is calling, asked by every call's own statement: a token that was revoked, a grant that was removed or an
 -- owner that was suspended before the statement began is refused, in every process, without any cache.
 
+-- Whether a token may be used now. Plain SQL, so that the planner inlines it.
+CREATE FUNCTION bus_token_is_live(p_revoked_at timestamptz, p_expires_at timestamptz) RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+    SELECT p_revoked_at IS NULL AND (p_expires_at IS NULL OR p_expires_at > clock_timestamp())
+$$;
+
 -- The caller's live identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
 -- project. Raises LBUS1 (nobody is calling), LBUS2 (the owner is suspended), LBUS0 forbidden.
-CREATE FUNCTION bus_enter(
+CREATE FUNCTION bus_authenticate(
     p_participation bigint, p_token bigint, p_write boolean,
     OUT project_id bigint, OUT owner_id bigint, OUT participant_id bigint, OUT actor text, OUT is_admin boolean,
     OUT lane text
@@ -12,7 +18,7 @@ DECLARE
     v_archived boolean;
     v_suspended boolean;
 BEGIN
-    SELECT p.project_id, o.id, pt.id, CASE WHEN pt.label = '' THEN o.handle ELSE o.handle || '/' || pt.label END,
+    SELECT p.project_id, o.id, pt.id, bus_qualified_name(o.handle, pt.label),
            p.is_admin, p.lane, pj.archived_at IS NOT NULL, o.suspended_at IS NOT NULL
     INTO project_id, owner_id, participant_id, actor, is_admin, lane, v_archived, v_suspended
     FROM participation p
@@ -22,8 +28,7 @@ BEGIN
     WHERE p.id = p_participation AND p.removed_at IS NULL AND pt.removed_at IS NULL AND pj.purging_at IS NULL
       AND (p_token IS NULL OR EXISTS (
             SELECT FROM token t
-            WHERE t.id = p_token AND t.participation_id = p_participation AND t.revoked_at IS NULL
-              AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())));
+            WHERE t.id = p_token AND t.participation_id = p_participation AND bus_token_is_live(t.revoked_at, t.expires_at)));
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
     END IF;

@@ -1,9 +1,21 @@
 -- Names of participants: how they are found and shown.
 
+-- The qualified name of a participant. The label is '' for the owner, who goes by the handle alone.
+CREATE FUNCTION bus_qualified_name(p_handle text, p_label text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_label = '' THEN p_handle ELSE p_handle || '/' || p_label END
+$$;
+
+-- The name of a participant within its owner: the label, or the handle for the owner.
+CREATE FUNCTION bus_short_name(p_handle text, p_label text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_label = '' THEN p_handle ELSE p_label END
+$$;
+
 -- The participation that a name stands for in this project: `label`, or `handle/label` with the owner's handle, or
 -- the handle alone, which is the owner's own qualified name (its label is '') and so goes before a label.
 -- Finds former names and participants that were removed too, since history keeps them; null if there is none.
-CREATE FUNCTION bus_named(p_project bigint, p_handle text, p_label_key text) RETURNS bigint
+CREATE FUNCTION bus_find_participation(p_project bigint, p_handle text, p_label_key text) RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT p.id
     FROM project pj
@@ -16,9 +28,9 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- The qualified name of a participation as it stands now.
-CREATE FUNCTION bus_actor(p_participation bigint) RETURNS text
+CREATE FUNCTION bus_participation_name(p_participation bigint) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN pt.label = '' THEN o.handle ELSE o.handle || '/' || pt.label END
+    SELECT bus_qualified_name(o.handle, pt.label)
     FROM participation p
     JOIN participant pt ON pt.id = p.participant_id
     JOIN owner o ON o.id = pt.owner_id
@@ -34,7 +46,7 @@ BEGIN
         format('Nobody called "%s" is in this project.', p_wanted),
         jsonb_build_object('wanted', p_wanted, 'names', (
             SELECT coalesce(jsonb_agg(candidates.name), '[]') FROM (
-                SELECT CASE WHEN pt.label = '' THEN o.handle ELSE pt.label END AS name
+                SELECT bus_short_name(o.handle, pt.label) AS name
                 FROM participation p
                 JOIN participant pt ON pt.id = p.participant_id
                 JOIN owner o ON o.id = pt.owner_id

@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 
 from bus.analytics import project_metrics, rollups
-from bus.analytics.project_metrics import PEOPLE, PERIODS, SURFACES, Addressee, Handoffs, Pictures, Surface
+from bus.analytics.project_metrics import (
+    MAX_PARTICIPANTS,
+    MAX_SURFACES,
+    PERIODS,
+    PostStats,
+    ProjectMetrics,
+    Recipient,
+    SurfaceStats,
+)
 from bus.db import Connection, Database
 from bus.errors import Unavailable
 from bus.tenancy.projects import Project
 from tests import synthetic_history
-from tests.concurrency import at_once
+from tests.concurrency import run_jobs_concurrently
 from tests.factories import make_agent, make_project
 
 _EVENTS = 1_000_000
@@ -59,30 +67,30 @@ WHERE l.at >= %(start)s AND l.type = 'post' AND l.to_actor IS NOT NULL GROUP BY 
 
 
 def test_every_figure_of_every_picture_is_what_the_ledger_says(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         agents = [make_agent(conn, project, f"agent-{number}") for number in range(6)]
         synthetic_history.write(conn, project, agents, _EVENTS)
     lost = _count(db, project)
     assert lost == _LOST
-    with db.write() as conn:
+    with db.transaction() as conn:
         conn.raw.execute("SET LOCAL statement_timeout = 0")
         conn.raw.execute("SET LOCAL work_mem = '256MB'")
         conn.raw.execute(_LEDGER.encode(), {"project": project.id})
         conn.raw.execute("ANALYZE ledger")
     for period in PERIODS.values():
-        with db.write() as conn:
-            project_metrics.begin(conn)
-            shown = project_metrics.read(conn, project.id, period)
-            assert shown.progress == rollups.Progress(_EVENTS, 0, None)
+        with db.transaction() as conn:
+            project_metrics.begin_snapshot(conn)
+            shown = project_metrics.get_project_metrics(conn, project.id, period)
+            assert shown.rollup_progress == rollups.RollupProgress(_EVENTS, 0, None)
             conn.raw.execute("SET LOCAL statement_timeout = 0")
             _check_activity(conn, shown)
             _check_handoffs(conn, shown)
             _check_surfaces(conn, shown)
             _check_talk(conn, shown)
     # The last is of ninety days, so these are figures of most of the ledger.
-    assert shown.activity.events > 0.9 * _EVENTS
-    assert 0 < shown.handoffs.acked < shown.handoffs.posts < shown.activity.events
+    assert shown.event_activity.event_count > 0.9 * _EVENTS
+    assert 0 < shown.post_stats.acked < shown.post_stats.posts < shown.event_activity.event_count
 
 
 def _count(db: Database, project: Project) -> int:
@@ -90,77 +98,77 @@ def _count(db: Database, project: Project) -> int:
     left, guard = [_LOST], threading.Lock()
 
     def work(number: int) -> None:
-        chance, done = random.Random(number), rollups.BATCH
-        with closing(Database(db.url, size=1)) as mine:
-            while done == rollups.BATCH:
+        chance, done = random.Random(number), rollups.BATCH_SIZE
+        with closing(Database(db.url, pool_size=1)) as mine:
+            while done == rollups.BATCH_SIZE:
                 try:
-                    with mine.write() as conn:
-                        done = rollups.count(conn, project.id)
+                    with mine.transaction() as conn:
+                        done = rollups.roll_up_batch(conn, project.id)
                         if chance.random() < 0.3:
                             with guard:
                                 dies, left[0] = left[0] > 0, max(0, left[0] - 1)
                             if dies:
-                                conn.one("SELECT pg_terminate_backend(pg_backend_pid())")
+                                conn.fetch_one("SELECT pg_terminate_backend(pg_backend_pid())")
                 except Unavailable:
-                    done = rollups.BATCH
+                    done = rollups.BATCH_SIZE
 
-    outcomes = at_once(*(lambda number=number: work(number) for number in range(3)))
+    outcomes = run_jobs_concurrently(*(lambda number=number: work(number) for number in range(3)))
     assert outcomes == [None] * 3
     return _LOST - left[0]
 
 
-def _asked(shown: Pictures, width: float = 1.0) -> dict[str, Any]:
+def _asked(shown: ProjectMetrics, width: float = 1.0) -> dict[str, Any]:
     return {"start": shown.start, "width": width}
 
 
-def _check_activity(conn: Connection, shown: Pictures) -> None:
-    activity = shown.activity
+def _check_activity(conn: Connection, shown: ProjectMetrics) -> None:
+    activity = shown.event_activity
     found: dict[str, list[int]] = {}
-    for place, kind, n in conn.all(_EVENTS_BY_BIN, _asked(shown, shown.period.fine.total_seconds())):
-        found.setdefault(kind, [0] * shown.period.fine_bins)[place] = n
-    assert {kind: list(counts) for kind, counts in activity.counts.items()} == found
-    assert activity.types == {kind: sum(counts) for kind, counts in found.items()}
-    assert activity.events == sum(activity.types.values())
-    assert list(activity.types.values()) == sorted(activity.types.values(), reverse=True)
-    assert activity.bins[0] == shown.start
-    assert activity.bins[-1] + shown.period.fine == shown.end
+    for place, kind, n in conn.fetch_all(_EVENTS_BY_BIN, _asked(shown, shown.period.fine_bin_width.total_seconds())):
+        found.setdefault(kind, [0] * shown.period.fine_bin_count)[place] = n
+    assert {kind: list(counts) for kind, counts in activity.bin_counts_by_type.items()} == found
+    assert activity.counts_by_type == {kind: sum(counts) for kind, counts in found.items()}
+    assert activity.event_count == sum(activity.counts_by_type.values())
+    assert list(activity.counts_by_type.values()) == sorted(activity.counts_by_type.values(), reverse=True)
+    assert activity.bin_starts[0] == shown.start
+    assert activity.bin_starts[-1] + shown.period.fine_bin_width == shown.end
 
 
-def _check_handoffs(conn: Connection, shown: Pictures) -> None:
-    width = shown.period.coarse.total_seconds()
-    found = {row[0]: row[1:] for row in conn.all(_HANDOFFS.format(bin=_BIN), _asked(shown, width))}
-    for place, one in enumerate(shown.by_bin):
+def _check_handoffs(conn: Connection, shown: ProjectMetrics) -> None:
+    width = shown.period.coarse_bin_width.total_seconds()
+    found = {row[0]: row[1:] for row in conn.fetch_all(_HANDOFFS.format(bin=_BIN), _asked(shown, width))}
+    for place, one in enumerate(shown.post_stats_by_bin):
         _check_one(one, found.get(place, (*(0,) * 3, None, None, None)))
-    _check_one(shown.handoffs, conn.one(_HANDOFFS.format(bin="1"), _asked(shown))[1:])
+    _check_one(shown.post_stats, conn.fetch_one(_HANDOFFS.format(bin="1"), _asked(shown))[1:])
 
 
-def _check_one(one: Handoffs, ledger: tuple[Any, ...]) -> None:
+def _check_one(one: PostStats, ledger: tuple[Any, ...]) -> None:
     *counts, median, p90, exact = ledger
-    assert [one.posts, one.anchored, one.acked] == counts
-    assert one.median_seconds == pytest.approx(median)
-    assert one.p90_seconds == pytest.approx(p90)
+    assert [one.posts, one.with_ref, one.acked] == counts
+    assert one.median_ack_seconds == pytest.approx(median)
+    assert one.p90_ack_seconds == pytest.approx(p90)
     # Three digits are kept of every time, which moves no median by more.
-    assert one.median_seconds == pytest.approx(exact, rel=0.005)
+    assert one.median_ack_seconds == pytest.approx(exact, rel=0.005)
 
 
-def _check_surfaces(conn: Connection, shown: Pictures) -> None:
-    rows = [Surface(*row) for row in conn.all(_SURFACES, _asked(shown))]
-    found = shown.surfaces
-    assert list(found.listed) == rows[:SURFACES]
+def _check_surfaces(conn: Connection, shown: ProjectMetrics) -> None:
+    rows = [SurfaceStats(*row) for row in conn.fetch_all(_SURFACES, _asked(shown))]
+    found = shown.lease_stats
+    assert list(found.top_surfaces) == rows[:MAX_SURFACES]
     assert (found.leases, found.contended) == (sum(one.leases for one in rows), sum(one.contended for one in rows))
-    rest = rows[SURFACES:]
-    assert found.others == Surface("", sum(one.leases for one in rest), sum(one.contended for one in rest))
-    assert len(rows) > SURFACES
+    rest = rows[MAX_SURFACES:]
+    assert found.other_surfaces == SurfaceStats("", sum(one.leases for one in rest), sum(one.contended for one in rest))
+    assert len(rows) > MAX_SURFACES
 
 
-def _check_talk(conn: Connection, shown: Pictures) -> None:
-    talk = shown.talk
-    ledger = {(sender, Addressee(kind, name)): n for sender, kind, name, n in conn.all(_TALK, _asked(shown))}
-    found = {(talk.senders[row], talk.addressees[column]): n for (row, column), n in talk.counts.items()}
+def _check_talk(conn: Connection, shown: ProjectMetrics) -> None:
+    talk = shown.message_matrix
+    ledger = {(sender, Recipient(kind, name)): n for sender, kind, name, n in conn.fetch_all(_TALK, _asked(shown))}
+    found = {(talk.senders[row], talk.recipients[column]): n for (row, column), n in talk.counts.items()}
     assert found == ledger
-    for names, side in ((talk.senders, 0), (talk.addressees, 1)):
+    for names, side in ((talk.senders, 0), (talk.recipients, 1)):
         sums: Counter[Any] = Counter()
         for pair, n in ledger.items():
             sums[pair[side]] += n
         assert [sums[name] for name in names] == sorted(sums.values(), reverse=True)
-    assert len(talk.addressees) <= PEOPLE
+    assert len(talk.recipients) <= MAX_PARTICIPANTS

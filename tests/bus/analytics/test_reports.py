@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from bus.analytics import reports
-from bus.analytics.reports import Activity
+from bus.analytics.reports import EventTypeShare
 from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
 from bus.errors import BusError
@@ -16,7 +16,7 @@ from tests.factories import Agent
 
 
 def test_an_empty_project_has_a_report_without_shares(conn: Connection, project: Project) -> None:
-    report = reports.project_report(conn, project.id)
+    report = reports.build_report(conn, project.id)
     assert report.projects == (f"{project.owner}/{project.name}",)
     assert (report.agents, report.events, report.mix, report.claimed) == (0, 0, (), {})
     assert (report.handoffs, report.leases, report.collisions, report.claims, report.tasks_shipped) == (0,) * 5
@@ -27,13 +27,13 @@ def test_an_empty_project_has_a_report_without_shares(conn: Connection, project:
 
 def test_a_project_that_does_not_exist_has_no_report(conn: Connection) -> None:
     with pytest.raises(BusError) as caught:
-        reports.project_report(conn, 2**40)
+        reports.build_report(conn, 2**40)
     assert caught.value.code == "not_found"
 
 
 def test_a_project_in_which_nothing_was_handed_over_has_no_share_of_it(conn: Connection, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     assert (report.events, report.claims, report.handoff_and_ack_share) == (1, 1, 0.0)
     assert report.acked_share is report.anchored_share is report.ack_median_seconds is None
     assert report.first_event_at == report.last_event_at is not None
@@ -47,11 +47,11 @@ def test_the_mix_counts_every_type_most_frequent_first(conn: Connection, ada: Ag
     first = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
     posts.create(conn, ada.ctx, "hello again", to_actor="bob")
     posts.ack(conn, bob.ctx, [first])
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     assert report.mix == (
-        Activity("claim", 5, 5 / 8),
-        Activity("post", 2, 2 / 8),
-        Activity("ack", 1, 1 / 8),
+        EventTypeShare("claim", 5, 5 / 8),
+        EventTypeShare("post", 2, 2 / 8),
+        EventTypeShare("ack", 1, 1 / 8),
     )
     assert report.handoff_and_ack_share == 3 / 8
     assert list(report.claimed.items()) == [("migration", 3), ("adr", 2)]
@@ -67,7 +67,7 @@ def test_handoffs_are_acked_by_somebody_other_than_their_sender(
     posts.ack(conn, ada.ctx, [sent[0]])
     posts.ack(conn, bob.ctx, [sent[1]])
     posts.ack(conn, root.ctx, [sent[1], sent[2]])
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     assert (report.handoffs, report.acked, report.acked_share) == (4, 2, 0.5)
     assert (report.anchored, report.anchored_share) == (3, 0.75)
 
@@ -79,7 +79,7 @@ def test_the_time_to_ack_is_from_the_post_to_its_first_ack_by_another(conn: Conn
         posts.ack(conn, bob.ctx, [post])
         _let_wait(conn, ada.ctx.project_id, post, seconds)
     posts.create(conn, ada.ctx, "never acked", to_actor="bob")
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     # Of five the median is the third; the 90th percentile lies 0.6 of the way from the fourth to the fifth.
     assert report.ack_median_seconds == 4.0
     assert report.ack_p90_seconds == pytest.approx(30.0 + 0.6 * 220.0)
@@ -90,14 +90,14 @@ def test_the_time_to_be_shown_is_from_the_post_to_each_recipients_first_sight(
 ) -> None:
     for seconds in (1.0, 3.0, 5.0):
         post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
-        posts.surface(conn, {(bob.ctx.project_id, bob.ctx.participation_id, post): 0.0})
-        conn.one(
+        posts.mark_surfaced(conn, {(bob.ctx.project_id, bob.ctx.participation_id, post): 0.0})
+        conn.fetch_one(
             "UPDATE delivery d SET surfaced_at = o.created_at + make_interval(secs => %s) FROM post o"
             " WHERE o.project_id = d.project_id AND o.id = d.post_id AND o.id = %s AND o.project_id = %s RETURNING 1",
             (seconds, post, ada.ctx.project_id),
         )
     posts.create(conn, ada.ctx, "never shown", to_actor="bob")
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     assert (report.surface_median_seconds, report.surface_p90_seconds) == (3.0, pytest.approx(4.6))
 
 
@@ -108,7 +108,7 @@ def test_leases_that_met_another_are_collisions(conn: Connection, ada: Agent, bo
     leases.acquire(conn, bob.ctx, "src/api/app.py", ttl=timedelta(minutes=5))
     leases.release(conn, ada.ctx, "*")
     leases.acquire(conn, bob.ctx, "src")
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     # A renewal takes no new lease; bob's last one met nobody any more.
     assert (report.leases, report.collisions) == (4, 1)
 
@@ -118,13 +118,13 @@ def test_shipped_tasks_are_counted(conn: Connection, ada: Agent) -> None:
         task = tasks.create(conn, ada.ctx, "a task").task_id
         tasks.start(conn, ada.ctx, task)
     tasks.ship(conn, ada.ctx, task)
-    assert reports.project_report(conn, ada.ctx.project_id).tasks_shipped == 1
+    assert reports.build_report(conn, ada.ctx.project_id).tasks_shipped == 1
 
 
 def test_agents_are_those_who_acted(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
     presence.register(conn, ada.ctx, "core")
     presence.register(conn, bob.ctx, "core")
-    assert reports.project_report(conn, ada.ctx.project_id).agents == 2
+    assert reports.build_report(conn, ada.ctx.project_id).agents == 2
 
 
 def test_several_projects_are_counted_as_one(conn: Connection) -> None:
@@ -139,8 +139,8 @@ def test_several_projects_are_counted_as_one(conn: Connection) -> None:
             post = posts.create(conn, sender.ctx, "hello", to_actor=reader.label, ref="PR-1").post_id
             posts.ack(conn, reader.ctx, [post])
             _let_wait(conn, project.id, post, wait)
-    whole = reports.combined(conn, [project.id for project in both])
-    parts = [reports.project_report(conn, project.id) for project in both]
+    whole = reports.build_combined_report(conn, [project.id for project in both])
+    parts = [reports.build_report(conn, project.id) for project in both]
     assert whole.projects == tuple(f"{owner.handle}/{project.name}" for project in both)
     assert (whole.events, whole.handoffs, whole.claims) == (10, 4, 2)
     assert whole.claimed == {"adr": 2}
@@ -155,14 +155,14 @@ def test_other_projects_do_not_count(conn: Connection, ada: Agent) -> None:
     elsewhere = factories.make_agent(conn)
     sequences.claim(conn, elsewhere.ctx, "adr")
     sequences.claim(conn, ada.ctx, "adr")
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     assert (report.events, report.agents, report.claimed) == (1, 1, {"adr": 1})
 
 
 def test_an_archived_project_is_still_reported(conn: Connection, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
     projects.archive(conn, ada.ctx.project_id, actor="test")
-    assert reports.project_report(conn, ada.ctx.project_id).events == 1
+    assert reports.build_report(conn, ada.ctx.project_id).events == 1
 
 
 def test_a_long_ledger_is_read_in_windows(
@@ -173,10 +173,10 @@ def test_a_long_ledger_is_read_in_windows(
         post = posts.create(conn, ada.ctx, "hello", to_actor="bob", ref="PR-1" if number % 2 else None).post_id
         posts.ack(conn, bob.ctx, [post])
         _let_wait(conn, ada.ctx.project_id, post, float(number))
-    at_once = reports.project_report(conn, ada.ctx.project_id)
+    at_once = reports.build_report(conn, ada.ctx.project_id)
     for window in (1, 2, 5, 20, 21):
         monkeypatch.setattr(reports, "_WINDOW", window)
-        assert reports.project_report(conn, ada.ctx.project_id) == at_once
+        assert reports.build_report(conn, ada.ctx.project_id) == at_once
     assert (at_once.events, at_once.acked, at_once.anchored, at_once.claims) == (21, 7, 3, 7)
     assert at_once.ack_median_seconds == 3.0
 
@@ -187,16 +187,16 @@ def test_only_the_sequences_with_the_most_claims_are_named(
     monkeypatch.setattr(reports, "SEQUENCES", 2)
     for name in ("a", "b", "b", "c", "c", "c"):
         sequences.claim(conn, ada.ctx, name)
-    report = reports.project_report(conn, ada.ctx.project_id)
+    report = reports.build_report(conn, ada.ctx.project_id)
     assert list(report.claimed.items()) == [("c", 3), ("b", 2)]
     assert report.claims == 6
 
 
 def _let_wait(conn: Connection, project_id: int, post: int, seconds: float) -> None:
     """Set how long a post waited: no test can sleep for minutes."""
-    (at,) = conn.one("SELECT created_at FROM post WHERE project_id = %s AND id = %s", (project_id, post))
+    (at,) = conn.fetch_one("SELECT created_at FROM post WHERE project_id = %s AND id = %s", (project_id, post))
     assert isinstance(at, datetime)
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE post SET acked_at = %s WHERE project_id = %s AND id = %s RETURNING id",
         (at + timedelta(seconds=seconds), project_id, post),
     )

@@ -11,14 +11,14 @@ from bus.analytics.project_metrics import PERIODS
 from bus.coordination import leases, ledger, posts, sequences
 from bus.db import Connection, Database
 from bus.operations import retention
-from bus.tables import COORDINATION
+from bus.tables import COORDINATION_TABLES
 from bus.tenancy import projects
 from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 
 
-def _count_all(conn: Connection, project: Project, limit: int = rollups.BATCH) -> None:
-    while rollups.count(conn, project.id, limit=limit) >= limit:
+def _count_all(conn: Connection, project: Project, limit: int = rollups.BATCH_SIZE) -> None:
+    while rollups.roll_up_batch(conn, project.id, limit=limit) >= limit:
         pass
 
 
@@ -26,7 +26,7 @@ def _tallies(conn: Connection, project: Project, figure: str, grain: str = "day"
     """Of all time: by key and other."""
     return {
         (key, other): int(n)
-        for key, other, n in conn.all(
+        for key, other, n in conn.fetch_all(
             "SELECT key, other, sum(n) FROM tally WHERE project_id = %s AND grain = %s AND figure = %s GROUP BY 1, 2",
             (project.id, grain, figure),
         )
@@ -34,7 +34,7 @@ def _tallies(conn: Connection, project: Project, figure: str, grain: str = "day"
 
 
 def _whole(conn: Connection, project: Project) -> list[tuple[object, ...]]:
-    return conn.all(
+    return conn.fetch_all(
         "SELECT grain, figure, start, key, other, n FROM tally WHERE project_id = %s ORDER BY 1, 2, 3, 4, 5",
         (project.id,),
     )
@@ -53,11 +53,11 @@ def test_what_happens_is_counted_by_hour_and_by_day(
     posts.ack(conn, root.ctx, sent[:1])
     leases.acquire(conn, ada.ctx, "src")
     leases.acquire(conn, bob.ctx, "src/a.py")
-    assert rollups.find_behind(conn) == [project.id]
-    assert rollups.get_progress(conn, project.id).behind == 9
-    assert rollups.count(conn, project.id) == 9
-    assert rollups.find_behind(conn) == []
-    assert rollups.count(conn, project.id) == 0
+    assert rollups.list_projects_behind(conn) == [project.id]
+    assert rollups.get_progress(conn, project.id).pending_events == 9
+    assert rollups.roll_up_batch(conn, project.id) == 9
+    assert rollups.list_projects_behind(conn) == []
+    assert rollups.roll_up_batch(conn, project.id) == 0
     ada_, bob_ = ada.actor, bob.actor
     for grain in ("hour", "day"):
         found = {figure: _tallies(conn, project, figure, grain) for figure in ("events", "anchored", "leases")}
@@ -75,28 +75,28 @@ def test_an_ack_after_days_stands_where_its_post_was_written(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     post = posts.create(conn, ada.ctx, "x", to_actor="bob").post_id
-    assert rollups.count(conn, project.id) == 1
-    (at,) = conn.one(
+    assert rollups.roll_up_batch(conn, project.id) == 1
+    (at,) = conn.fetch_one(
         "UPDATE post SET created_at = created_at - interval '3 days' WHERE project_id = %s AND id = %s"
         " RETURNING created_at",
         (project.id, post),
     )
     posts.ack(conn, bob.ctx, [post])
-    assert rollups.count(conn, project.id) == 1
-    rows = conn.all("SELECT grain, start, key, n FROM tally WHERE figure = 'waits' ORDER BY grain")
+    assert rollups.roll_up_batch(conn, project.id) == 1
+    rows = conn.fetch_all("SELECT grain, start, key, n FROM tally WHERE figure = 'waits' ORDER BY grain")
     hour = at.replace(minute=0, second=0, microsecond=0)
     assert rows == [("day", hour.replace(hour=0), "259000", 1), ("hour", hour, "259000", 1)]
-    shown = project_metrics.read(conn, project.id, PERIODS["7d"])
-    place = shown.bins.index(hour.replace(hour=0))
-    assert (shown.by_bin[place].acked, shown.by_bin[place].median_seconds) == (1, 259_000.0)
-    assert shown.by_bin[-1].acked == 0
+    shown = project_metrics.get_project_metrics(conn, project.id, PERIODS["7d"])
+    place = shown.bin_starts.index(hour.replace(hour=0))
+    assert (shown.post_stats_by_bin[place].acked, shown.post_stats_by_bin[place].median_ack_seconds) == (1, 259_000.0)
+    assert shown.post_stats_by_bin[-1].acked == 0
 
 
 def test_a_post_is_acked_once_wherever_a_batch_ends(
     conn: Connection, project: Project, ada: Agent, bob: Agent, root: Agent
 ) -> None:
     """All acks bear one time, since the clock of the database was set back: the order of their numbers decides."""
-    conn.one(
+    conn.fetch_one(
         "UPDATE project_clock SET last_at = date_trunc('milliseconds', clock_timestamp()) + interval '10 minutes'"
         " WHERE project_id = %s RETURNING 1",
         (project.id,),
@@ -112,9 +112,9 @@ def test_a_post_is_acked_once_wherever_a_batch_ends(
         (bob, [own]),
     ):
         posts.ack(conn, agent.ctx, acked)
-    (times,) = conn.one("SELECT count(DISTINCT at) FROM event WHERE project_id = %s", (project.id,))
+    (times,) = conn.fetch_one("SELECT count(DISTINCT at) FROM event WHERE project_id = %s", (project.id,))
     assert times == 1
-    events = rollups.count(conn, project.id)
+    events = rollups.roll_up_batch(conn, project.id)
     at_once = _whole(conn, project)
     assert _tallies(conn, project, "waits") == {("0", ""): 3}
     for limit in range(1, events):
@@ -128,7 +128,7 @@ def test_an_ack_is_counted_once_though_it_comes_between_two_batches(
     conn: Connection, project: Project, ada: Agent, bob: Agent, root: Agent
 ) -> None:
     """The sender's own ack is counted before the real one of the same moment is there."""
-    conn.one(
+    conn.fetch_one(
         "UPDATE project_clock SET last_at = date_trunc('milliseconds', clock_timestamp()) + interval '10 minutes'"
         " WHERE project_id = %s RETURNING 1",
         (project.id,),
@@ -157,11 +157,11 @@ def test_of_very_many_names_the_first_are_named_and_the_others_are_others(
     _count_all(conn, project)
     assert _tallies(conn, project, "leases") == {("a", ""): 2, ("b", ""): 2, ("d", ""): 2, ("", ""): 4}
     assert _tallies(conn, project, "to_lane")["", ""] == 1
-    shown = project_metrics.read(conn, project.id, PERIODS["24h"])
-    assert [one.surface for one in shown.surfaces.listed] == ["a", "b", "d"]
-    assert (shown.surfaces.leases, shown.surfaces.others.leases) == (10, 4)
-    assert shown.talk.senders == (ada.actor, "")
-    assert sum(shown.talk.counts.values()) == 4
+    shown = project_metrics.get_project_metrics(conn, project.id, PERIODS["24h"])
+    assert [one.surface for one in shown.lease_stats.top_surfaces] == ["a", "b", "d"]
+    assert (shown.lease_stats.leases, shown.lease_stats.other_surfaces.leases) == (10, 4)
+    assert shown.message_matrix.senders == (ada.actor, "")
+    assert sum(shown.message_matrix.counts.values()) == 4
 
 
 def test_pictures_name_the_busiest_and_put_the_others_together(
@@ -177,12 +177,15 @@ def test_pictures_name_the_busiest_and_put_the_others_together(
         for name in range(many):
             leases.acquire(conn, agent.ctx, f"f{name}")
     _count_all(conn, project)
-    shown = project_metrics.read(conn, project.id, PERIODS["30d"])
-    assert [(one.surface, one.leases, one.contended) for one in shown.surfaces.listed] == [("f0", 3, 2), ("f1", 2, 1)]
-    assert (shown.surfaces.others.leases, shown.surfaces.others.contended) == (1, 0)
-    assert shown.talk.senders == (ada.actor, bob.actor, "")
-    assert [one.name for one in shown.talk.addressees] == ["lane-2", "lane-0", ""]
-    assert [[shown.talk.counts.get((row, column), 0) for column in range(3)] for row in range(3)] == [
+    shown = project_metrics.get_project_metrics(conn, project.id, PERIODS["30d"])
+    assert [(one.surface, one.leases, one.contended) for one in shown.lease_stats.top_surfaces] == [
+        ("f0", 3, 2),
+        ("f1", 2, 1),
+    ]
+    assert (shown.lease_stats.other_surfaces.leases, shown.lease_stats.other_surfaces.contended) == (1, 0)
+    assert shown.message_matrix.senders == (ada.actor, bob.actor, "")
+    assert [one.name for one in shown.message_matrix.recipients] == ["lane-2", "lane-0", ""]
+    assert [[shown.message_matrix.counts.get((row, column), 0) for column in range(3)] for row in range(3)] == [
         [4, 3, 3],
         [3, 2, 2],
         [2, 1, 1],
@@ -195,20 +198,23 @@ def test_projects_are_counted_apart(conn: Connection, project: Project, ada: Age
     for _ in range(2):
         sequences.claim(conn, ada.ctx, "adr")
     for one in (project, other):
-        rollups.count(conn, one.id)
-    assert [project_metrics.read(conn, one.id, PERIODS["24h"]).activity.events for one in (project, other)] == [2, 1]
+        rollups.roll_up_batch(conn, one.id)
+    assert [
+        project_metrics.get_project_metrics(conn, one.id, PERIODS["24h"]).event_activity.event_count
+        for one in (project, other)
+    ] == [2, 1]
 
 
 def test_an_archived_project_has_its_pictures(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
     projects.archive(conn, project.id, actor="test")
     waiting = rollups.get_progress(conn, project.id)
-    (event,) = ledger.query(conn, ada.ctx).events
-    assert (waiting.counted, waiting.behind, waiting.waiting_since) == (0, 1, event.ts)
-    rollups.count(conn, project.id)
-    shown = project_metrics.read(conn, project.id, PERIODS["24h"])
-    assert shown.activity.types == {"claim": 1}
-    assert shown.progress == rollups.Progress(1, 0, None)
+    (event,) = ledger.query_events(conn, ada.ctx).events
+    assert (waiting.watermark, waiting.pending_events, waiting.oldest_pending_at) == (0, 1, event.ts)
+    rollups.roll_up_batch(conn, project.id)
+    shown = project_metrics.get_project_metrics(conn, project.id, PERIODS["24h"])
+    assert shown.event_activity.counts_by_type == {"claim": 1}
+    assert shown.rollup_progress == rollups.RollupProgress(1, 0, None)
 
 
 def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
@@ -216,46 +222,48 @@ def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
 ) -> None:
     for _ in range(2):
         sequences.claim(conn, ada.ctx, "adr")
-    rollups.count(conn, project.id, limit=1)
-    conn.one("INSERT INTO report (project_id) VALUES (%s) RETURNING 1", (project.id,))
+    rollups.roll_up_batch(conn, project.id, limit=1)
+    conn.fetch_one("INSERT INTO report (project_id) VALUES (%s) RETURNING 1", (project.id,))
     projects.begin_purge(conn, project.id, actor="test")
-    assert rollups.count(conn, project.id) == 0
+    assert rollups.roll_up_batch(conn, project.id) == 0
     while not projects.purge_step(conn, project.id):
-        assert rollups.count(conn, project.id) == 0
-    for table in COORDINATION:
-        assert conn.one(f"SELECT count(*) FROM {table.name} WHERE project_id = %s", (project.id,)) == (0,), table.name
+        assert rollups.roll_up_batch(conn, project.id) == 0
+    for table in COORDINATION_TABLES:
+        assert conn.fetch_one(f"SELECT count(*) FROM {table.name} WHERE project_id = %s", (project.id,)) == (0,), (
+            table.name
+        )
 
 
 def test_old_hours_and_days_go_and_are_not_written_again(conn: Connection, project: Project, ada: Agent) -> None:
     now = datetime.now(UTC)
     sequences.claim(conn, ada.ctx, "adr")
-    rollups.count(conn, project.id)
+    rollups.roll_up_batch(conn, project.id)
     kept = _whole(conn, project)
     for days in (1, 7, 9, 99, 101):
         for grain in ("hour", "day"):
-            conn.one(
+            conn.fetch_one(
                 "INSERT INTO tally (project_id, grain, figure, start, key, n) VALUES (%s, %s, 'events', %s, 'old', 1)"
                 " RETURNING 1",
                 (project.id, grain, now - timedelta(days=days)),
             )
-    assert (retention.prune(conn, "hours"), retention.prune(conn, "days")) == (3, 1)
-    left = conn.all("SELECT grain, count(*) FROM tally WHERE key = 'old' GROUP BY 1 ORDER BY 1")
+    assert (retention.prune_batch(conn, "hours"), retention.prune_batch(conn, "days")) == (3, 1)
+    left = conn.fetch_all("SELECT grain, count(*) FROM tally WHERE key = 'old' GROUP BY 1 ORDER BY 1")
     assert left == [("day", 4), ("hour", 2)]
     # A ledger that nobody has counted yet is counted whole, and only what is kept is written.
     conn.raw.execute("DELETE FROM tally")
     conn.raw.execute("DELETE FROM tally_mark")
     post = posts.create(conn, ada.ctx, "x", to_lane="core").post_id
-    conn.one("UPDATE post SET created_at = now() - interval '50 days' WHERE id = %s RETURNING 1", (post,))
+    conn.fetch_one("UPDATE post SET created_at = now() - interval '50 days' WHERE id = %s RETURNING 1", (post,))
     posts.ack(conn, make_agent(conn, project).ctx, [post])
     _count_all(conn, project)
-    waits = conn.all("SELECT grain, n FROM tally WHERE project_id = %s AND figure = 'waits'", (project.id,))
+    waits = conn.fetch_all("SELECT grain, n FROM tally WHERE project_id = %s AND figure = 'waits'", (project.id,))
     assert waits == [("day", 1)]
     assert {row[:5] for row in kept} <= {row[:5] for row in _whole(conn, project)}
 
 
 def test_each_event_is_counted_once_by_many_workers_beside_writers(db: Database) -> None:
     """Writers commit late and roll back; counters roll back after they counted, as if they had been killed."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         agents = [make_agent(conn, project) for _ in range(4)]
     stop = threading.Event()
@@ -267,8 +275,8 @@ def test_each_event_is_counted_once_by_many_workers_beside_writers(db: Database)
         agent = agents[number]
         for _ in range(40):
             try:
-                with db.write() as conn:
-                    found = posts.list_(conn, agent.ctx, limit=3).posts
+                with db.transaction() as conn:
+                    found = posts.list_posts(conn, agent.ctx, limit=3).posts
                     if not found or chance.random() < 0.5:
                         mate = agents[chance.randrange(4)].label
                         posts.create(conn, agent.ctx, "x", to_actor=mate, ref="PR 1" if chance.random() < 0.3 else None)
@@ -286,8 +294,8 @@ def test_each_event_is_counted_once_by_many_workers_beside_writers(db: Database)
         chance = random.Random(100 + number)
         while not stop.is_set():
             try:
-                with db.write() as conn:
-                    done = rollups.count(conn, project.id, limit=5)
+                with db.transaction() as conn:
+                    done = rollups.roll_up_batch(conn, project.id, limit=5)
                     if done and chance.random() < 0.3:
                         raise _Killed
                     batches[number] += done > 0
@@ -308,14 +316,16 @@ def test_each_event_is_counted_once_by_many_workers_beside_writers(db: Database)
         thread.join()
     assert failures == []
     assert min(batches) > 0
-    with db.write() as conn:
+    with db.transaction() as conn:
         _count_all(conn, project)
         found = _whole(conn, project)
         assert _tallies(conn, project, "events") == {
             (kind, ""): n
-            for kind, n in conn.all("SELECT type, count(*) FROM event WHERE project_id = %s GROUP BY 1", (project.id,))
+            for kind, n in conn.fetch_all(
+                "SELECT type, count(*) FROM event WHERE project_id = %s GROUP BY 1", (project.id,)
+            )
         }
-        acked = conn.one("SELECT count(acked_at) FROM post WHERE project_id = %s", (project.id,))
+        acked = conn.fetch_one("SELECT count(acked_at) FROM post WHERE project_id = %s", (project.id,))
         assert (sum(_tallies(conn, project, "waits").values()),) == acked
         assert acked[0] > 10
         # One worker that counts all of it at once comes to the same.

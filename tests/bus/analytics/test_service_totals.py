@@ -10,7 +10,7 @@ from bus.analytics import service_totals
 from bus.coordination import posts, sequences
 from bus.db import Connection, Database
 from bus.tenancy import projects
-from tests.concurrency import race
+from tests.concurrency import run_numbered_concurrently
 from tests.factories import make_agent, make_project
 
 NOW = timedelta(0)
@@ -18,15 +18,15 @@ NOW = timedelta(0)
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url, size=12)) as database:
+    with closing(Database(database_url, pool_size=12)) as database:
         yield database
 
 
 def _fill(db: Database) -> projects.Project:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         alice, bob = make_agent(conn, project, "alice"), make_agent(conn, project, "bob")
-    with db.write() as conn:
+    with db.transaction() as conn:
         post = posts.create(conn, alice.ctx, "hello", to_actor="bob").post_id
         posts.ack(conn, bob.ctx, [post])
         for _ in range(3):
@@ -35,8 +35,8 @@ def _fill(db: Database) -> projects.Project:
 
 
 def _read(db: Database, fresh: timedelta = NOW) -> dict[str, object]:
-    with db.write() as conn:
-        return service_totals.read(conn, fresh=fresh)
+    with db.transaction() as conn:
+        return service_totals.get_stats(conn, max_age=fresh)
 
 
 def test_an_empty_service_has_seen_nothing(db: Database) -> None:
@@ -54,9 +54,9 @@ def test_counts_are_right_and_go_on_from_where_they_were(db: Database) -> None:
     second = _read(db)
     assert (second["events"], second["claims"], second["owners"]) == (10, 6, 2)
     # What is deleted has happened all the same.
-    with db.write() as conn:
+    with db.transaction() as conn:
         projects.begin_purge(conn, project.id, actor="test")
-    with db.write() as conn:
+    with db.transaction() as conn:
         assert projects.purge_step(conn, project.id) in (True, False)
     third = _read(db)
     assert (third["events"], third["projects"]) == (10, 1)
@@ -73,14 +73,16 @@ def test_fresh_counts_are_not_counted_again(db: Database) -> None:
 def test_of_many_who_ask_at_once_one_counts(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(db)
     counted: list[int] = []
-    count = service_totals._count
+    count = service_totals._count_new_events
 
     def noted(conn: Connection) -> None:
         counted.append(1)
         count(conn)
 
     monkeypatch.setattr(service_totals, "_count", noted)
-    answers = race(db, 10, lambda conn, _: service_totals.read(conn, fresh=timedelta(minutes=1)))
+    answers = run_numbered_concurrently(
+        db, 10, lambda conn, _: service_totals.get_stats(conn, max_age=timedelta(minutes=1))
+    )
     assert {answer["events"] for answer in answers} == {5}
     assert counted == [1]
 

@@ -11,44 +11,44 @@ from bus.errors import BusError, InvalidArgument, OwnerSuspended
 from bus.notifications import outbox
 from bus.tenancy import owners, projects
 from bus.tenancy.projects import Project
-from tests.concurrency import race, together, winners
+from tests.concurrency import run_concurrently, run_numbered_concurrently, successes
 from tests.factories import Agent, make_agent, make_owner, make_project
 
 
-def _account(conn: Connection, owner_id: int) -> credits.Account:
-    found = credits.find(conn, owner_id)
+def _account(conn: Connection, owner_id: int) -> credits.CreditAccount:
+    found = credits.find_account(conn, owner_id)
     assert found is not None
     return found
 
 
 def _use_up(conn: Connection, agent: Agent, calls: int = 5) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     for _ in range(calls):
         sequences.claim(conn, agent.ctx, "adr")
-    metering.bill(conn, agent.ctx.project_id)
+    metering.bill_batch(conn, agent.ctx.project_id)
 
 
 def test_an_account_opens_with_its_trial_once(conn: Connection) -> None:
     owner = make_owner(conn)
-    assert credits.find(conn, owner.id) is None
+    assert credits.find_account(conn, owner.id) is None
     for _ in range(2):
-        assert credits.open_account(conn, owner.id, trial=500).balance == 500
+        assert credits.get_or_create_account(conn, owner.id, trial_credits=500).balance == 500
     (entry,) = credits.list_entries(conn, owner.id)
     assert (entry.kind, entry.amount, entry.balance, entry.reference) == ("trial", 500, 500, "trial")
 
 
 def test_a_reference_is_entered_once(conn: Connection) -> None:
     owner = make_owner(conn)
-    first = credits.add(conn, owner.id, 100, reference="pay 1")
-    assert credits.add(conn, owner.id, 100, reference="pay 1") == first
+    first = credits.add_credits(conn, owner.id, 100, reference="pay 1")
+    assert credits.add_credits(conn, owner.id, 100, reference="pay 1") == first
     assert _account(conn, owner.id).balance == 100
     with pytest.raises(BusError, match="stands for top_up of 100 credits") as refused:
-        credits.add(conn, owner.id, 90, reference="pay 1")
+        credits.add_credits(conn, owner.id, 90, reference="pay 1")
     assert refused.value.code == "conflict"
     with pytest.raises(BusError, match="use a new one"):
-        credits.add(conn, owner.id, 100, reference="pay 1", kind="grant")
+        credits.add_credits(conn, owner.id, 100, reference="pay 1", kind="grant")
     # Another owner's references are its own.
-    credits.add(conn, make_owner(conn).id, 1, reference="pay 1")
+    credits.add_credits(conn, make_owner(conn).id, 1, reference="pay 1")
     assert _account(conn, owner.id).balance == 100
 
 
@@ -56,18 +56,22 @@ def test_a_reference_is_entered_once(conn: Connection) -> None:
 def test_an_amount_is_a_number_of_credits(conn: Connection, amount: int) -> None:
     owner = make_owner(conn)
     with pytest.raises(InvalidArgument, match="amount"):
-        credits.add(conn, owner.id, amount, reference="x")
-    assert credits.find(conn, owner.id) is None
+        credits.add_credits(conn, owner.id, amount, reference="x")
+    assert credits.find_account(conn, owner.id) is None
 
 
 def test_the_same_payment_told_by_many_at_once_is_one(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn)
-    found = race(db, 20, lambda conn, _: credits.add(conn, owner.id, 100, reference="pay 1"))
+    found = run_numbered_concurrently(
+        db, 20, lambda conn, _: credits.add_credits(conn, owner.id, 100, reference="pay 1")
+    )
     assert len({entry.id for entry in found}) == 1
-    found = race(db, 20, lambda conn, number: credits.add(conn, owner.id, 1, reference=f"pay 2.{number}"))
-    assert winners(found) == found
-    with db.write() as conn:
+    found = run_numbered_concurrently(
+        db, 20, lambda conn, number: credits.add_credits(conn, owner.id, 1, reference=f"pay 2.{number}")
+    )
+    assert successes(found) == found
+    with db.transaction() as conn:
         assert _account(conn, owner.id).balance == 120
         entries = credits.list_entries(conn, owner.id)
         running = 0
@@ -78,7 +82,7 @@ def test_the_same_payment_told_by_many_at_once_is_one(db: Database) -> None:
 
 def test_entries_are_append_only(conn: Connection) -> None:
     owner = make_owner(conn)
-    credits.add(conn, owner.id, 100, reference="pay 1")
+    credits.add_credits(conn, owner.id, 100, reference="pay 1")
     for statement in ("UPDATE credit_entry SET amount = 1", "DELETE FROM credit_entry"):
         with pytest.raises(Exception, match="append-only"), conn.raw.transaction():
             conn.raw.execute(statement)
@@ -88,11 +92,11 @@ def test_below_the_threshold_the_owner_is_told_once_for_each_time(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     outbox.add_webhook(conn, project.owner_id, "https://example.org/x")
-    credits.add(conn, project.owner_id, 12, reference="1")
+    credits.add_credits(conn, project.owner_id, 12, reference="1")
     credits.set_low_balance(conn, project.owner_id, 10)
 
     def told() -> list[str]:
-        return [one.channel for one in outbox.list_(conn, project.owner_id) if one.kind == "low_balance"]
+        return [one.channel for one in outbox.list_log_entries(conn, project.owner_id) if one.kind == "low_balance"]
 
     _use_up(conn, ada, 2)
     assert told() == []
@@ -100,7 +104,7 @@ def test_below_the_threshold_the_owner_is_told_once_for_each_time(
     assert sorted(told()) == ["email", "webhook"]
     _use_up(conn, ada, 2)
     assert len(told()) == 2
-    credits.add(conn, project.owner_id, 5, reference="2")
+    credits.add_credits(conn, project.owner_id, 5, reference="2")
     _use_up(conn, ada, 3)
     assert len(told()) == 4
 
@@ -108,26 +112,28 @@ def test_below_the_threshold_the_owner_is_told_once_for_each_time(
 def test_at_zero_there_is_a_grace_and_then_a_suspension_that_a_credit_lifts_at_once(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    credits.add(conn, project.owner_id, 5, reference="1")
+    credits.add_credits(conn, project.owner_id, 5, reference="1")
     _use_up(conn, ada, 5)
     assert _account(conn, project.owner_id).delinquent_at is not None
-    assert credits.find_delinquent(conn, 1) == []
-    assert not credits.suspend(conn, project.owner_id, 1)
+    assert credits.list_delinquent_owners(conn, 1) == []
+    assert not credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     sequences.claim(conn, ada.ctx, "adr")
-    conn.maybe("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours' RETURNING 1")
-    assert credits.find_delinquent(conn, 1) == [project.owner_id]
-    assert credits.suspend(conn, project.owner_id, 1)
-    assert not credits.suspend(conn, project.owner_id, 1)
+    conn.fetch_one_or_none(
+        "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours' RETURNING 1"
+    )
+    assert credits.list_delinquent_owners(conn, 1) == [project.owner_id]
+    assert credits.suspend_delinquent_owner(conn, project.owner_id, 1)
+    assert not credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
-    assert {one.kind for one in outbox.list_(conn, project.owner_id)} >= {"suspended", "delinquent"}
-    credits.add(conn, project.owner_id, 1, reference="2")
+    assert {one.kind for one in outbox.list_log_entries(conn, project.owner_id)} >= {"suspended", "delinquent"}
+    credits.add_credits(conn, project.owner_id, 1, reference="2")
     assert sequences.claim(conn, ada.ctx, "adr").number == 7
 
 
 def test_a_credit_does_not_lift_what_an_operator_did(conn: Connection, project: Project, ada: Agent) -> None:
     owners.suspend(conn, project.owner_id, reason="abuse", actor="operator")
-    credits.add(conn, project.owner_id, 100, reference="1")
+    credits.add_credits(conn, project.owner_id, 100, reference="1")
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
 
@@ -136,11 +142,13 @@ def test_what_an_operator_says_after_a_suspension_for_credits_stands(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     _use_up(conn, ada, 2)
-    conn.maybe("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1")
-    assert credits.suspend(conn, project.owner_id, 1)
+    conn.fetch_one_or_none(
+        "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1"
+    )
+    assert credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     assert owners.suspend(conn, project.owner_id, reason="abuse", actor="operator")
-    assert not owners.suspend(conn, project.owner_id, reason=owners.CREDITS, actor="clock")
-    credits.add(conn, project.owner_id, 100, reference="1")
+    assert not owners.suspend(conn, project.owner_id, reason=owners.CREDITS_EXHAUSTED, actor="clock")
+    credits.add_credits(conn, project.owner_id, 100, reference="1")
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
 
@@ -148,49 +156,51 @@ def test_what_an_operator_says_after_a_suspension_for_credits_stands(
 def test_who_is_comped_is_metered_and_never_suspended(conn: Connection, project: Project, ada: Agent) -> None:
     _use_up(conn, ada, 3)
     assert _account(conn, project.owner_id).delinquent_at is not None
-    conn.maybe("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1")
-    credits.suspend(conn, project.owner_id, 1)
+    conn.fetch_one_or_none(
+        "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1"
+    )
+    credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     account = credits.set_plan(conn, project.owner_id, "comped")
     assert (account.plan, account.balance, account.delinquent_at) == ("comped", -3, None)
     sequences.claim(conn, ada.ctx, "adr")
     _use_up(conn, ada, 2)
     assert _account(conn, project.owner_id).balance == -6
-    assert credits.find_delinquent(conn, 0) == []
+    assert credits.list_delinquent_owners(conn, 0) == []
     # Back on a plan that pays, the debt counts again.
     assert credits.set_plan(conn, project.owner_id, "free").delinquent_at is not None
 
 
 def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Database) -> None:
     for number in range(15):
-        with db.write() as conn:
+        with db.transaction() as conn:
             project = make_project(conn)
             ada = make_agent(conn, project)
             _use_up(conn, ada, 2)
-            conn.maybe(
+            conn.fetch_one_or_none(
                 "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours'"
                 " WHERE owner_id = %s RETURNING 1",
                 (project.owner_id,),
             )
-        found = together(
+        found = run_concurrently(
             db,
-            lambda conn, owner=project.owner_id: credits.suspend(conn, owner, 1),
-            lambda conn, owner=project.owner_id, ref=str(number): credits.add(conn, owner, 50, reference=ref),
-            lambda conn, owner=project.owner_id: credits.suspend(conn, owner, 1),
+            lambda conn, owner=project.owner_id: credits.suspend_delinquent_owner(conn, owner, 1),
+            lambda conn, owner=project.owner_id, ref=str(number): credits.add_credits(conn, owner, 50, reference=ref),
+            lambda conn, owner=project.owner_id: credits.suspend_delinquent_owner(conn, owner, 1),
         )
-        assert winners(found) == found
-        with db.call() as conn:
+        assert successes(found) == found
+        with db.connection() as conn:
             sequences.claim(conn, ada.ctx, "adr")
 
 
 def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: Agent) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     sequences.claim(conn, ada.ctx, "adr")
     credits.set_price(conn, "claim", 10)
     sequences.claim(conn, ada.ctx, "adr")
     later = datetime.now(UTC) + timedelta(hours=1)
     credits.set_price(conn, "claim", 100, effective_from=later)
     sequences.claim(conn, ada.ctx, "adr")
-    assert metering.bill(conn, project.id).credits == 1 + 10 + 10
+    assert metering.bill_batch(conn, project.id).credits == 1 + 10 + 10
     assert [
         (one.credits, one.effective_from == later) for one in credits.list_prices(conn) if one.event_type == "claim"
     ] == [
@@ -206,20 +216,20 @@ def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: 
 @pytest.mark.parametrize("running", [False, True])
 def test_who_used_nothing_owes_nothing(conn: Connection, running: bool) -> None:
     owner = make_owner(conn)
-    metering.switch(conn, running)
+    metering.set_metering_enabled(conn, running)
     assert credits.set_plan(conn, owner.id, "team").delinquent_at is None
     credits.set_low_balance(conn, owner.id, 5)
     assert credits.set_plan(conn, owner.id, "free").delinquent_at is None
-    assert outbox.list_(conn, owner.id) == []
+    assert outbox.list_log_entries(conn, owner.id) == []
 
 
 def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, project: Project, ada: Agent) -> None:
     """Else switching it on again would suspend at once who never had a time of grace."""
     _use_up(conn, ada)
-    metering.switch(conn, False)
+    metering.set_metering_enabled(conn, False)
     for plan in ("comped", "free"):
         assert credits.set_plan(conn, project.owner_id, plan).delinquent_at is None
-    credits.add(conn, project.owner_id, 1, reference="pay 1")
+    credits.add_credits(conn, project.owner_id, 1, reference="pay 1")
     assert _account(conn, project.owner_id).delinquent_at is None
 
 
@@ -227,9 +237,9 @@ def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, proje
 def test_the_trial_is_given_whatever_opened_the_account(
     conn: Connection, project: Project, ada: Agent, first: str
 ) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     if first == "paid":
-        credits.add(conn, project.owner_id, 50, reference="pay 1")
+        credits.add_credits(conn, project.owner_id, 50, reference="pay 1")
     elif first == "plan":
         credits.set_plan(conn, project.owner_id, "team")
     elif first == "low_balance":
@@ -240,7 +250,7 @@ def test_the_trial_is_given_whatever_opened_the_account(
         projects.begin_purge(conn, doomed.id, actor="cli")
     for number in range(1, 4):
         sequences.claim(conn, ada.ctx, "adr")
-        metering.bill(conn, project.id, trial=1000)
+        metering.bill_batch(conn, project.id, trial_credits=1000)
         account = _account(conn, project.owner_id)
         assert account.balance == 1000 - number + {"paid": 50, "purge": -1}.get(first, 0)
         assert account.delinquent_at is None

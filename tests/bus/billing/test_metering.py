@@ -13,47 +13,47 @@ from bus.operations import integrity_checks
 from bus.rules.enums import EVENT_TYPES
 from bus.tenancy import projects
 from bus.tenancy.projects import Project
-from tests.concurrency import race
+from tests.concurrency import run_numbered_concurrently
 from tests.factories import Agent, make_agent, make_owner, make_project
 
 
 def _balance(conn: Connection, project: Project) -> int:
-    found = credits.find(conn, project.owner_id)
+    found = credits.find_account(conn, project.owner_id)
     return 0 if found is None else found.balance
 
 
 def test_off_nothing_is_billed(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
-    assert not metering.is_running(conn)
-    assert metering.bill(conn, project.id) == metering.Billed(0, 0, False)
-    assert credits.find(conn, project.owner_id) is None
+    assert not metering.is_metering_enabled(conn)
+    assert metering.bill_batch(conn, project.id) == metering.BilledBatch(0, 0, False)
+    assert credits.find_account(conn, project.owner_id) is None
 
 
 def test_the_past_is_never_billed(conn: Connection, project: Project, ada: Agent) -> None:
     for _ in range(3):
         sequences.claim(conn, ada.ctx, "adr")
-    assert metering.switch(conn, True)
-    assert not metering.switch(conn, True)
-    assert metering.find_unmetered(conn) == []
+    assert metering.set_metering_enabled(conn, True)
+    assert not metering.set_metering_enabled(conn, True)
+    assert metering.list_unmetered_projects(conn) == []
     sequences.claim(conn, ada.ctx, "adr")
-    assert metering.find_unmetered(conn) == [project.id]
-    assert metering.bill(conn, project.id) == metering.Billed(1, 1, False)
+    assert metering.list_unmetered_projects(conn) == [project.id]
+    assert metering.bill_batch(conn, project.id) == metering.BilledBatch(1, 1, False)
     # Nor what happened while it was off.
-    assert metering.switch(conn, False)
+    assert metering.set_metering_enabled(conn, False)
     sequences.claim(conn, ada.ctx, "adr")
-    assert metering.switch(conn, True)
-    assert metering.bill(conn, project.id).events == 0
+    assert metering.set_metering_enabled(conn, True)
+    assert metering.bill_batch(conn, project.id).events == 0
     # A project that is younger than the switch is billed from its first event.
     other = make_project(conn)
     sequences.claim(conn, make_agent(conn, other).ctx, "adr")
-    assert metering.bill(conn, other.id).events == 1
+    assert metering.bill_batch(conn, other.id).events == 1
     assert integrity_checks.check_project(conn, project.id) == []
 
 
 def test_what_writes_to_the_shared_record_costs_a_credit(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     presence.register(conn, ada.ctx, "api")
     sequences.seed(conn, ada.ctx, "adr", 4)
     sequences.claim(conn, ada.ctx, "adr")
@@ -61,8 +61,8 @@ def test_what_writes_to_the_shared_record_costs_a_credit(
     leases.release(conn, ada.ctx, "*")
     post_id = posts.create(conn, ada.ctx, "x", to_actor="bob").post_id
     posts.ack(conn, bob.ctx, [post_id])
-    ledger.query(conn, ada.ctx)
-    billed = metering.bill(conn, project.id, trial=100)
+    ledger.query_events(conn, ada.ctx)
+    billed = metering.bill_batch(conn, project.id, trial_credits=100)
     assert (billed.events, billed.credits) == (7, 6)
     usage = credits.list_entries(conn, project.owner_id)[0]
     assert (usage.kind, usage.amount, usage.balance) == ("usage", -6, 94)
@@ -78,20 +78,20 @@ def test_every_type_of_event_has_a_price(conn: Connection) -> None:
 
 
 def test_a_debit_takes_a_bounded_number_of_events(conn: Connection, project: Project, ada: Agent) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     for _ in range(5):
         sequences.claim(conn, ada.ctx, "adr")
-    assert [metering.bill(conn, project.id, limit=2) for _ in range(4)] == [
-        metering.Billed(2, 2, True),
-        metering.Billed(2, 2, True),
-        metering.Billed(1, 1, False),
-        metering.Billed(0, 0, False),
+    assert [metering.bill_batch(conn, project.id, limit=2) for _ in range(4)] == [
+        metering.BilledBatch(2, 2, True),
+        metering.BilledBatch(2, 2, True),
+        metering.BilledBatch(1, 1, False),
+        metering.BilledBatch(0, 0, False),
     ]
     assert _balance(conn, project) == -5
 
 
 def test_what_is_deleted_is_billed_first(conn: Connection, project: Project, ada: Agent) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     for _ in range(3):
         sequences.claim(conn, ada.ctx, "adr")
     projects.begin_purge(conn, project.id, actor="test")
@@ -104,10 +104,10 @@ def test_what_is_deleted_is_billed_first(conn: Connection, project: Project, ada
 @pytest.mark.parametrize("meters", [3])
 def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, meters: int) -> None:
     """Writers commit late and roll back; what one meter sees another may not; the sum is exact."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn)
         teams = [make_agent(conn, make_project(conn, owner=owner)) for _ in range(3)]
-        metering.switch(conn, True)
+        metering.set_metering_enabled(conn, True)
     kept = [0] * 8
     stop = threading.Event()
 
@@ -116,7 +116,7 @@ def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, m
         for _ in range(40):
             agent = teams[chance.randrange(3)]
             try:
-                with db.write() as conn:
+                with db.transaction() as conn:
                     sequences.claim(conn, agent.ctx, "adr")
                     time.sleep(chance.random() * 0.01)
                     if chance.random() < 0.1:
@@ -128,8 +128,8 @@ def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, m
     def meter() -> None:
         while not stop.is_set():
             for agent in teams:
-                with db.write() as conn:
-                    metering.bill(conn, agent.ctx.project_id, limit=7)
+                with db.transaction() as conn:
+                    metering.bill_batch(conn, agent.ctx.project_id, limit=7)
 
     metering_threads = [threading.Thread(target=meter) for _ in range(meters)]
     writing = [threading.Thread(target=write, args=(number,)) for number in range(8)]
@@ -140,12 +140,12 @@ def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, m
     stop.set()
     for thread in metering_threads:
         thread.join()
-    with db.write() as conn:
+    with db.transaction() as conn:
         for agent in teams:
-            while metering.bill(conn, agent.ctx.project_id).more:
+            while metering.bill_batch(conn, agent.ctx.project_id).has_more:
                 pass
-    with db.write() as conn:
-        account = credits.find(conn, owner.id)
+    with db.transaction() as conn:
+        account = credits.find_account(conn, owner.id)
         assert account is not None
         assert account.balance == -sum(kept)
         assert sum(kept) > 200
@@ -156,17 +156,17 @@ def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, m
 
 def test_switching_and_billing_at_one_moment_bill_nothing_of_the_past(db: Database) -> None:
     for _ in range(10):
-        with db.write() as conn:
-            metering.switch(conn, False)
+        with db.transaction() as conn:
+            metering.set_metering_enabled(conn, False)
             project = make_project(conn)
             ada = make_agent(conn, project)
             for _ in range(3):
                 sequences.claim(conn, ada.ctx, "adr")
 
         def act(conn: Connection, number: int, project: Project = project) -> object:
-            return metering.switch(conn, True) if number % 2 else metering.bill(conn, project.id)
+            return metering.set_metering_enabled(conn, True) if number % 2 else metering.bill_batch(conn, project.id)
 
-        race(db, 8, act)
-        with db.write() as conn:
-            metering.bill(conn, project.id)
+        run_numbered_concurrently(db, 8, act)
+        with db.transaction() as conn:
+            metering.bill_batch(conn, project.id)
             assert _balance(conn, project) == 0

@@ -17,7 +17,7 @@ from bus.errors import BusError
 from bus.operations import integrity_checks
 from bus.tenancy import audit, owners, people, projects
 from bus.tenancy.projects import Project
-from tests.concurrency import PATIENCE, at_once
+from tests.concurrency import BARRIER_TIMEOUT_SECONDS, run_jobs_concurrently
 from tests.factories import Agent, make_agent, make_owner, make_project
 
 _ROWS = (
@@ -34,13 +34,13 @@ _LEDGER = """
 
 
 def _today(conn: Connection) -> date:
-    found: date = conn.one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")[0]
+    found: date = conn.fetch_one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")[0]
     return found
 
 
 def _used(conn: Connection, owner_id: int, project_id: int, back: int, amount: int, participant_id: int = 0) -> None:
     """Write down usage of a day that is over; the trigger does what the meter of the version before left undone."""
-    conn.maybe(
+    conn.fetch_one_or_none(
         "INSERT INTO credit_entry AS e (owner_id, at, kind, amount, balance, reference, project_id, detail, itemised)"
         " VALUES (%(owner)s, clock_timestamp() - %(back)s * interval '1 day', 'usage', -%(n)s::bigint, 0,"
         "  gen_random_uuid()::text, %(project)s, jsonb_build_object('claim', jsonb_build_array(%(n)s::bigint, %(n)s)),"
@@ -48,7 +48,7 @@ def _used(conn: Connection, owner_id: int, project_id: int, back: int, amount: i
         {"owner": owner_id, "back": back, "n": amount, "project": project_id, "who": participant_id},
     )
     if participant_id:
-        conn.maybe(
+        conn.fetch_one_or_none(
             "INSERT INTO credit_usage VALUES (%s, (clock_timestamp() AT TIME ZONE 'UTC')::date - %s::integer, %s, %s,"
             " 'claim', %s, %s) RETURNING 1",
             (owner_id, back, project_id, participant_id, amount, amount),
@@ -57,19 +57,19 @@ def _used(conn: Connection, owner_id: int, project_id: int, back: int, amount: i
 
 def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_prices(db: Database) -> None:
     """Eight writers, three meters and somebody who sets prices, from one barrier on."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn)
         made = [make_project(conn, owner=owner) for _ in range(2)]
         agents = [make_agent(conn, made[number % 2]) for number in range(8)]
-        metering.switch(conn, True)
+        metering.set_metering_enabled(conn, True)
     barrier, stop = threading.Barrier(12), threading.Event()
 
     def write(number: int) -> None:
         chance = random.Random(number)
-        barrier.wait(PATIENCE)
+        barrier.wait(BARRIER_TIMEOUT_SECONDS)
         for _ in range(30):
             try:
-                with db.write() as conn:
+                with db.transaction() as conn:
                     sequences.claim(conn, agents[number].ctx, "adr")
                     if chance.random() < 0.1:
                         raise LookupError
@@ -77,32 +77,32 @@ def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_price
                 continue
 
     def meter() -> None:
-        barrier.wait(PATIENCE)
+        barrier.wait(BARRIER_TIMEOUT_SECONDS)
         while not stop.is_set():
             for project in made:
-                with db.write() as conn:
-                    metering.bill(conn, project.id, limit=7)
+                with db.transaction() as conn:
+                    metering.bill_batch(conn, project.id, limit=7)
 
     def set_prices() -> None:
-        barrier.wait(PATIENCE)
+        barrier.wait(BARRIER_TIMEOUT_SECONDS)
         for price in (3, 0, 2, 5):
-            with db.write() as conn:
+            with db.transaction() as conn:
                 credits.set_price(conn, "claim", price)
 
     def work() -> None:
-        outcomes = at_once(*(lambda n=number: write(n) for number in range(8)), set_prices)
+        outcomes = run_jobs_concurrently(*(lambda n=number: write(n) for number in range(8)), set_prices)
         stop.set()
         assert outcomes == [None] * 9
 
-    outcomes = at_once(work, meter, meter, meter)
+    outcomes = run_jobs_concurrently(work, meter, meter, meter)
     assert outcomes == [None] * 4
-    with db.write() as conn:
+    with db.transaction() as conn:
         for project in made:
-            while metering.bill(conn, project.id).more:
+            while metering.bill_batch(conn, project.id).has_more:
                 pass
-    with db.write() as conn:
-        rows = {project.id: conn.all(_ROWS, (project.id,)) for project in made}
-        assert rows == {project.id: conn.all(_LEDGER, (project.id,)) for project in made}
+    with db.transaction() as conn:
+        rows = {project.id: conn.fetch_all(_ROWS, (project.id,)) for project in made}
+        assert rows == {project.id: conn.fetch_all(_LEDGER, (project.id,)) for project in made}
         assert {participant for found in rows.values() for _, participant, *_ in found} <= {
             agent.ctx.participant_id for agent in agents
         }
@@ -115,7 +115,7 @@ def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_price
 def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     today = _today(conn)
     sequences.claim(conn, ada.ctx, "adr")
     credits.set_price(conn, "claim", 5)
@@ -125,33 +125,33 @@ def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
     sequences.claim(conn, ada.ctx, "adr")
     sequences.seed(conn, ada.ctx, "rfc", 7)
     # The ledger's time never runs backwards: from here on it is tomorrow.
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE project_clock SET last_at = (%s::date + 1)::timestamp AT TIME ZONE 'UTC' WHERE project_id = %s"
         " RETURNING 1",
         (today, project.id),
     )
     sequences.seed(conn, bob.ctx, "migration", 8)
     for _ in range(3):
-        metering.bill(conn, project.id, limit=3)
+        metering.bill_batch(conn, project.id, limit=3)
     one, two = ada.ctx.participant_id, bob.ctx.participant_id
-    assert conn.all(_ROWS, (project.id,)) == [
+    assert conn.fetch_all(_ROWS, (project.id,)) == [
         # What cost nothing is no usage.
         (today, one, "claim", 2, 6),
         (today, one, "seed", 1, 1),
         (today, two, "claim", 1, 5),
         (today + timedelta(days=1), two, "seed", 1, 1),
     ]
-    assert conn.all(_ROWS, (project.id,)) == conn.all(_LEDGER, (project.id,))
+    assert conn.fetch_all(_ROWS, (project.id,)) == conn.fetch_all(_LEDGER, (project.id,))
     assert (integrity_checks.check_project(conn, project.id), integrity_checks.check_accounts(conn)) == ([], [])
 
 
 def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn, "apollo")
         agents = [make_agent(conn, project) for _ in range(4)]
-        metering.switch(conn, True)
+        metering.set_metering_enabled(conn, True)
     for agent in agents:
-        with db.write() as conn:
+        with db.transaction() as conn:
             for _ in range(10):
                 sequences.claim(conn, agent.ctx, "adr")
     steps: list[int] = []
@@ -159,33 +159,33 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
     def write(agent: Agent) -> None:
         # Bounded, because so small batches might never catch up with them.
         for _ in range(40):
-            with db.write() as conn:
+            with db.transaction() as conn:
                 sequences.claim(conn, agent.ctx, "adr")
 
     def delete() -> None:
         begun = False
         while not begun:
-            with db.write() as conn:
+            with db.transaction() as conn:
                 before = len(credits.list_entries(conn, project.owner_id))
-                begun = projects.begin_purge(conn, project.id, actor="ada", batch=6)
+                begun = projects.begin_purge(conn, project.id, actor="ada", batch_size=6)
                 steps.append(len(credits.list_entries(conn, project.owner_id)) - before)
 
-    outcomes = at_once(*(lambda a=agent: write(a) for agent in agents), delete)
+    outcomes = run_jobs_concurrently(*(lambda a=agent: write(a) for agent in agents), delete)
     assert outcomes[-1] is None
     assert len(steps) > 5
     assert max(steps) <= 2
     done = False
     while not done:
-        with db.write() as conn:
+        with db.transaction() as conn:
             done = projects.purge_step(conn, project.id, limit=50)
-    with db.write() as conn:
+    with db.transaction() as conn:
         people.remove(conn, project.owner_id, agents[0].ctx.participant_id, actor="ada")
-        ((events,),) = conn.all("SELECT (detail ->> 'events')::bigint FROM audit WHERE action = 'project.purge'")
-        found = usage.get(conn, project.owner_id, 7)
-        assert found.credits == found.events == events > 40
-        assert [(one.id, one.name, one.gone) for one in found.projects] == [(project.id, "apollo", True)]
+        ((events,),) = conn.fetch_all("SELECT (detail ->> 'events')::bigint FROM audit WHERE action = 'project.purge'")
+        found = usage.get_usage(conn, project.owner_id, 7)
+        assert found.credits == found.event_count == events > 40
+        assert [(one.id, one.name, one.is_removed) for one in found.projects] == [(project.id, "apollo", True)]
         assert sum(one.credits for one in found.participants) == events
-        assert {one.name: one.gone for one in found.participants} == {
+        assert {one.name: one.is_removed for one in found.participants} == {
             agent.actor: agent is agents[0] for agent in agents
         }
         assert integrity_checks.check_accounts(conn) == []
@@ -195,7 +195,7 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
 
 def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, project: Project, ada: Agent) -> None:
     owner_id, who = project.owner_id, ada.ctx.participant_id
-    credits.add(conn, owner_id, 1000, reference="1")
+    credits.add_credits(conn, owner_id, 1000, reference="1")
     others = [projects.add(conn, owner_id, f"p{number}") for number in range(24)]
     for number, other in enumerate(others):
         _used(conn, owner_id, other.id, 2, number + 1, who)
@@ -204,41 +204,43 @@ def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, 
     _used(conn, owner_id, project.id, 7, 60)
     _used(conn, owner_id, project.id, 91, 70)
     _used(conn, make_project(conn).owner_id, project.id, 1, 999)
-    conn.maybe("UPDATE credit_account SET balance = 1000 - 520 WHERE owner_id = %s RETURNING 1", (owner_id,))
-    week, month = usage.get(conn, owner_id, 7), usage.get(conn, owner_id, 30)
-    assert (week.credits, week.events, month.credits) == (390, 390, 450)
+    conn.fetch_one_or_none(
+        "UPDATE credit_account SET balance = 1000 - 520 WHERE owner_id = %s RETURNING 1", (owner_id,)
+    )
+    week, month = usage.get_usage(conn, owner_id, 7), usage.get_usage(conn, owner_id, 30)
+    assert (week.credits, week.event_count, month.credits) == (390, 390, 450)
     assert [day.credits for day in week.days] == [50, 0, 0, 0, 300, 0, 40]
     assert [day.day for day in week.days] == [_today(conn) - timedelta(days=back) for back in range(6, -1, -1)]
-    assert all(sum(day.by_project) == day.credits for day in (*week.days, *month.days))
+    assert all(sum(day.credits_by_project) == day.credits for day in (*week.days, *month.days))
     assert (week.projects[0].name, week.projects[0].credits) == (project.name, 90)
     # The smallest five of 25 are put together.
     assert (len(week.projects), week.projects[-1].name, week.projects[-1].credits) == (21, "", 1 + 2 + 3 + 4 + 5)
     assert [(one.id, one.name, one.credits) for one in week.participants] == [(who, ada.actor, 340), (0, None, 50)]
-    assert [(one.name, one.credits) for one in week.types] == [("claim", 390)]
+    assert [(one.name, one.credits) for one in week.event_types] == [("claim", 390)]
     # Backwards from now: 1000 were added today, and what was used before today stands against them.
     assert [day.balance for day in week.days] == [-180, -180, -180, -180, -480, -480, 480]
-    assert usage.get(conn, make_owner(conn).id, 90).credits == 0
+    assert usage.get_usage(conn, make_owner(conn).id, 90).credits == 0
 
 
 def test_a_forecast_takes_the_last_seven_whole_days(conn: Connection, project: Project) -> None:
     owner_id, today = project.owner_id, _today(conn)
-    assert usage.forecast(conn, owner_id, 100) is None
+    assert usage.forecast_balance(conn, owner_id, 100) is None
     _used(conn, owner_id, project.id, 0, 500)
     # Today is not over, and says nothing of a day.
-    assert usage.forecast(conn, owner_id, 100) is None
+    assert usage.forecast_balance(conn, owner_id, 100) is None
     _used(conn, owner_id, project.id, 2, 30)
-    assert usage.forecast(conn, owner_id, 100) == usage.Forecast(2, 30, today, today + timedelta(days=6))
+    assert usage.forecast_balance(conn, owner_id, 100) == usage.BalanceForecast(2, 30, today, today + timedelta(days=6))
     _used(conn, owner_id, project.id, 9, 1000)
     _used(conn, owner_id, project.id, 7, 40)
-    found = usage.forecast(conn, owner_id, 100)
-    assert found == usage.Forecast(7, 70, today, today + timedelta(days=10))
-    assert found.a_day == 10
-    assert usage.forecast(conn, owner_id, 0) == usage.Forecast(7, 70, today, None)
+    found = usage.forecast_balance(conn, owner_id, 100)
+    assert found == usage.BalanceForecast(7, 70, today, today + timedelta(days=10))
+    assert found.credits_per_day == 10
+    assert usage.forecast_balance(conn, owner_id, 0) == usage.BalanceForecast(7, 70, today, None)
 
 
 def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Database) -> None:
     """By the migration, and while it is deployed by the trigger."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
     (before,) = re.findall(
         r'down_revision = "(\w+)"', next((Path(migrations.__file__).parent / "versions").glob("*_usage.py")).read_text()
@@ -249,13 +251,13 @@ def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Databa
         ' (%s, %s, \'usage\', -4, 0, %s, %s, \'{"claim": [3, 3], "post": [1, 1], "register": [2, 0]}\') RETURNING 1'
     )
     day = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
-    with db.write() as conn:
+    with db.transaction() as conn:
         for number, at in enumerate((day, day, day + timedelta(seconds=1))):
-            conn.maybe(bill, (project.owner_id, at, str(number), project.id))
+            conn.fetch_one_or_none(bill, (project.owner_id, at, str(number), project.id))
     migrate.migrate(database_url)
-    with db.write() as conn:
-        conn.maybe(bill, (project.owner_id, day, "late", project.id))
-        assert conn.all(_ROWS, (project.id,)) == [
+    with db.transaction() as conn:
+        conn.fetch_one_or_none(bill, (project.owner_id, day, "late", project.id))
+        assert conn.fetch_all(_ROWS, (project.id,)) == [
             (date(2026, 3, 1), 0, "claim", 9, 9),
             (date(2026, 3, 1), 0, "post", 3, 3),
             (date(2026, 3, 2), 0, "claim", 3, 3),
@@ -266,47 +268,51 @@ def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Databa
 def test_prices_and_the_switch_are_acts_of_the_service_and_in_nobodys_affairs(
     conn: Connection, project: Project
 ) -> None:
-    metering.switch(conn, True, actor="clock")
+    metering.set_metering_enabled(conn, True, actor="clock")
     credits.set_price(conn, "claim", 3, actor="operator")
-    rows: list[Any] = conn.all("SELECT actor, action, subject, detail FROM audit WHERE owner_id IS NULL ORDER BY id")
+    rows: list[Any] = conn.fetch_all(
+        "SELECT actor, action, subject, detail FROM audit WHERE owner_id IS NULL ORDER BY id"
+    )
     assert [row[:3] for row in rows] == [("clock", "metering.on", "metering"), ("operator", "credit.price", "claim")]
     assert rows[1][3]["credits"] == 3
-    assert "credit.price" not in {act.action for act in audit.list_(conn, project.owner_id)}
+    assert "credit.price" not in {act.action for act in audit.list_for_owner(conn, project.owner_id)}
     # Whoever runs the service sees them among everybody's.
-    assert [(act.owner_id, act.owner) for act in audit.list_all(conn) if act.action == "credit.price"] == [(None, None)]
+    assert [(act.owner_id, act.owner) for act in audit.list_for_operator(conn) if act.action == "credit.price"] == [
+        (None, None)
+    ]
 
 
 def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -> None:
     owner_id = project.owner_id
 
     def state() -> str:
-        return status.get(conn, owner_id).state
+        return status.get_billing_status(conn, owner_id).state
 
-    assert (state(), status.concerns(conn, owner_id)) == ("off", (False, False))
-    metering.switch(conn, True)
-    metering.note_terms(conn, grace_hours=5, trial_credits=100)
-    assert status.terms_of(conn) == status.Terms(True, 5, 100)
-    assert (state(), status.concerns(conn, None)) == ("new", (True, True))
-    credits.add(conn, owner_id, 103, reference="1")
+    assert (state(), status.get_billing_flags(conn, owner_id)) == ("off", (False, False))
+    metering.set_metering_enabled(conn, True)
+    metering.record_terms(conn, grace_hours=5, trial_credits=100)
+    assert status.get_terms(conn) == status.BillingTerms(True, 5, 100)
+    assert (state(), status.get_billing_flags(conn, None)) == ("new", (True, True))
+    credits.add_credits(conn, owner_id, 103, reference="1")
     assert state() == "good"
     for _ in range(4):
         sequences.claim(conn, ada.ctx, "adr")
-    metering.bill(conn, project.id)
+    metering.bill_batch(conn, project.id)
     assert state() == "low"
     credits.set_price(conn, "claim", 200)
     sequences.claim(conn, ada.ctx, "adr")
-    metering.bill(conn, project.id)
-    found = status.get(conn, owner_id)
+    metering.bill_batch(conn, project.id)
+    found = status.get_billing_status(conn, owner_id)
     assert (found.state, found.suspended_at) == ("delinquent", None)
     assert found.account is not None
     assert found.account.delinquent_at is not None
     assert found.suspends_at == found.account.delinquent_at + timedelta(hours=5)
-    assert credits.suspend(conn, owner_id, 0)
+    assert credits.suspend_delinquent_owner(conn, owner_id, 0)
     assert state() == "suspended"
     credits.set_plan(conn, owner_id, "comped")
     assert state() == "comped"
     owners.suspend(conn, owner_id, reason="abuse", actor="operator")
     assert state() == "paused"
-    owners.lift(conn, owner_id, actor="operator")
-    metering.switch(conn, False)
-    assert (state(), status.concerns(conn, owner_id)) == ("off", (False, True))
+    owners.lift_suspension(conn, owner_id, actor="operator")
+    metering.set_metering_enabled(conn, False)
+    assert (state(), status.get_billing_flags(conn, owner_id)) == ("off", (False, True))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.config.redaction import MASK, Asked, Setting, mask
+from bus.config.redaction import MASK, MaskedSetting, RecordingEnvironment, mask
 from bus.config.settings import Settings
 
 
@@ -33,14 +33,16 @@ def test_what_is_secret_is_masked(name: str, value: str, shown: str) -> None:
 
 
 def test_what_is_in_force_is_what_was_asked_for() -> None:
-    env = Asked({"DATABASE_URL": "postgres://bus:abc@db/bus", "PORT": "80", "GATEWAY_THREADS": " ", "UNASKED": "x"})
+    env = RecordingEnvironment(
+        {"DATABASE_URL": "postgres://bus:abc@db/bus", "PORT": "80", "GATEWAY_THREADS": " ", "UNASKED": "x"}
+    )
     settings = Settings.from_env(env)
     assert (settings.port, settings.threads, settings.fast_path) == (80, 4, True)
-    shown = env.shown()
-    assert shown["PORT"] == Setting("80", False)
-    assert shown["GATEWAY_THREADS"] == Setting("4", True)
-    assert shown["GATEWAY_FAST_PATH"] == Setting("1", True)
-    assert shown["DATABASE_URL"] == Setting(f"postgres://bus:{MASK}@db/bus", False)
+    shown = env.masked_settings()
+    assert shown["PORT"] == MaskedSetting("80", False)
+    assert shown["GATEWAY_THREADS"] == MaskedSetting("4", True)
+    assert shown["GATEWAY_FAST_PATH"] == MaskedSetting("1", True)
+    assert shown["DATABASE_URL"] == MaskedSetting(f"postgres://bus:{MASK}@db/bus", False)
     assert shown["MCP_URL"].value == settings.mcp_url
     assert "UNASKED" not in shown
     # What decides about a setting is asked for, so nothing of it is missing here.

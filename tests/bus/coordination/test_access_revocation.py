@@ -23,7 +23,7 @@ Call = Callable[[Connection, Ctx], Any]
 
 _READS: dict[str, Call] = {
     "whoami": participants.whoami,
-    "read_posts": lambda conn, ctx: posts.list_(conn, ctx, to_me=True),
+    "read_posts": lambda conn, ctx: posts.list_posts(conn, ctx, to_me=True),
 }
 _WRITES: dict[str, Call] = {
     "claim": lambda conn, ctx: sequences.claim(conn, ctx, "s"),
@@ -38,27 +38,27 @@ class _Place:
     def __init__(self, db: Database, connections: list[Connection]) -> None:
         self.db = db
         self.connections = connections
-        with db.write() as conn:
+        with db.transaction() as conn:
             self.project = factories.make_project(conn)
             self.agent = factories.make_agent(conn, self.project, "bob", is_admin=True)
         for conn in connections:
             for call in (_READS | _WRITES).values():
                 for _ in range(_CALLS_UNTIL_PREPARED):
                     self.run(conn, call)
-            assert conn.one("SELECT count(*) > 3 FROM pg_prepared_statements") == (True,)
+            assert conn.fetch_one("SELECT count(*) > 3 FROM pg_prepared_statements") == (True,)
 
     def run(self, conn: Connection, call: Call, agent: Agent | None = None) -> Any:
         with conn.raw.transaction():
             return call(conn, (agent or self.agent).ctx)
 
     def change(self, act: Callable[[Connection], Any]) -> Any:
-        with self.db.write() as conn:
+        with self.db.transaction() as conn:
             return act(conn)
 
     def written(self) -> Any:
         """How much was written so far, in the ledger and in the audit log."""
-        with self.db.call() as conn:
-            return conn.one(
+        with self.db.connection() as conn:
+            return conn.fetch_one(
                 "SELECT last_seq, (SELECT count(*) FROM audit) FROM project_clock WHERE project_id = %s",
                 (self.project.id,),
             )
@@ -80,7 +80,7 @@ class _Place:
 @pytest.fixture
 def place(db: Database) -> Iterator[_Place]:
     with ExitStack() as stack:
-        yield _Place(db, [stack.enter_context(db.call()) for _ in range(_WARM)])
+        yield _Place(db, [stack.enter_context(db.connection()) for _ in range(_WARM)])
 
 
 def _some(round_: int) -> dict[str, Call]:
@@ -94,19 +94,19 @@ def test_a_revoked_token_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls = _some(round_)
         place.each_answers(calls)
-        place.change(lambda conn: participations.revoke(conn, place.project.id, "bob"))
+        place.change(lambda conn: participations.revoke_tokens(conn, place.project.id, "bob"))
         place.each_refuses(calls, NotAuthenticated)
-        fresh = place.change(lambda conn: participations.rotate(conn, place.project.id, "bob"))
-        place.agent = place.change(lambda conn: factories.as_agent(conn, fresh))  # noqa: B023
+        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob"))
+        place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
 def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls, old = _some(round_), place.agent
         place.each_answers(calls)
-        fresh = place.change(lambda conn: participations.rotate(conn, place.project.id, "bob"))
+        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob"))
         place.each_refuses(calls, NotAuthenticated, old)
-        place.agent = place.change(lambda conn: factories.as_agent(conn, fresh))  # noqa: B023
+        place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
         place.each_answers(calls)
 
 
@@ -115,19 +115,21 @@ def test_an_expired_token_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls, me = _some(round_), (place.agent.ctx.token_id,)
         place.each_answers(calls)
-        place.change(lambda conn: conn.one(set_expiry.format("clock_timestamp()"), me))  # noqa: B023
+        place.change(lambda conn: conn.fetch_one(set_expiry.format("clock_timestamp()"), me))  # noqa: B023
         place.each_refuses(calls, NotAuthenticated)
-        place.change(lambda conn: conn.one(set_expiry.format("NULL"), me))  # noqa: B023
+        place.change(lambda conn: conn.fetch_one(set_expiry.format("NULL"), me))  # noqa: B023
 
 
 def test_a_removed_participant_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls = _some(round_)
         place.each_answers(calls)
-        place.change(lambda conn: participations.remove(conn, place.project.id, "bob"))
+        place.change(lambda conn: participations.remove_participation(conn, place.project.id, "bob"))
         place.each_refuses(calls, NotAuthenticated)
-        fresh = place.change(lambda conn: participations.grant(conn, place.project.id, "bob", is_admin=True))
-        place.agent = place.change(lambda conn: factories.as_agent(conn, fresh))  # noqa: B023
+        fresh = place.change(
+            lambda conn: participations.grant_participation(conn, place.project.id, "bob", is_admin=True)
+        )
+        place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
 def test_a_suspended_owner_is_refused_at_once_and_taken_back_at_once(place: _Place) -> None:
@@ -137,7 +139,7 @@ def test_a_suspended_owner_is_refused_at_once_and_taken_back_at_once(place: _Pla
         place.each_answers(calls)
         place.change(lambda conn: owners.suspend(conn, owner, reason="unpaid", actor="operator"))
         place.each_refuses(calls, OwnerSuspended)
-        place.change(lambda conn: owners.lift(conn, owner, actor="operator"))
+        place.change(lambda conn: owners.lift_suspension(conn, owner, actor="operator"))
 
 
 def test_an_archived_project_refuses_writes_at_once_and_goes_on_reading(place: _Place) -> None:
@@ -174,7 +176,7 @@ def test_a_demoted_admin_is_refused_at_once(place: _Place) -> None:
 
 def test_a_purge_that_began_answers_nobody_at_once(db: Database) -> None:
     with ExitStack() as stack:
-        warm = [stack.enter_context(db.call()) for _ in range(_WARM)]
+        warm = [stack.enter_context(db.connection()) for _ in range(_WARM)]
         for round_ in range(10):
             place = _Place(db, warm)
             place.change(lambda conn: projects.begin_purge(conn, place.project.id, actor="cli"))  # noqa: B023

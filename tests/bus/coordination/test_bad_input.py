@@ -12,10 +12,10 @@ from bus.db import Connection
 from bus.errors import BusError
 from bus.tenancy import participants
 from tests import factories, scenarios
-from tests.assertions import fingerprint
-from tests.scenarios import Scene
+from tests.assertions import database_checksum
+from tests.scenarios import Scenario
 
-Call: TypeAlias = Callable[[Connection, Ctx, Scene, Any], Any]
+Call: TypeAlias = Callable[[Connection, Ctx, Scenario, Any], Any]
 
 
 def _name(most: int) -> list[str]:
@@ -77,27 +77,27 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
         _integer(1, 86_400),
     ),
     "post idempotency_key": (lambda c, x, s, v: posts.create(c, x, "b", to_lane="l", idempotency_key=v), _KEY),
-    "ack post_id": (lambda c, x, s, v: posts.ack(c, x, [s.post, v]), _ID),
+    "ack post_id": (lambda c, x, s, v: posts.ack(c, x, [s.post_id, v]), _ID),
     "ack post_ids": (lambda c, x, s, v: posts.ack(c, x, v), [[], [1] * 101]),
-    "read_posts to_lane": (lambda c, x, s, v: posts.list_(c, x, to_lane=v), _name(64)),
-    "read_posts tag": (lambda c, x, s, v: posts.list_(c, x, tag=v), _name(64)),
-    "read_posts ref": (lambda c, x, s, v: posts.list_(c, x, ref=v), _name(200)),
-    "read_posts reply_to": (lambda c, x, s, v: posts.list_(c, x, reply_to=v), _ID),
-    "read_posts before": (lambda c, x, s, v: posts.list_(c, x, before=v), _ID),
-    "read_posts limit": (lambda c, x, s, v: posts.list_(c, x, limit=v), _integer(1, 200)),
-    "query_events actor": (lambda c, x, s, v: ledger.query(c, x, actor=v), _label()),
-    "query_events type": (lambda c, x, s, v: ledger.query(c, x, type=v), _WRONG),
-    "query_events sequence": (lambda c, x, s, v: ledger.query(c, x, sequence=v), _SEQUENCE),
-    "query_events number": (lambda c, x, s, v: ledger.query(c, x, number=v), _integer(0, 2**53 - 1)),
-    "query_events ref": (lambda c, x, s, v: ledger.query(c, x, ref=v), _name(200)),
-    "query_events tag": (lambda c, x, s, v: ledger.query(c, x, tag=v), _name(64)),
-    "query_events since": (lambda c, x, s, v: ledger.query(c, x, since=v), _TIME),
-    "query_events until": (lambda c, x, s, v: ledger.query(c, x, until=v), _TIME),
-    "query_events last_n": (lambda c, x, s, v: ledger.query(c, x, last_n=v), _integer(1, 1000)),
-    "query_events limit": (lambda c, x, s, v: ledger.query(c, x, limit=v), _integer(1, 1000)),
-    "query_events before": (lambda c, x, s, v: ledger.query(c, x, before=v), _ID),
-    "whats_new limit": (lambda c, x, s, v: digest.whats_new(c, x, limit=v), _integer(1, 500)),
-    "whats_new since": (lambda c, x, s, v: digest.whats_new(c, x, since=v), _integer(0, 2**53 - 1)),
+    "read_posts to_lane": (lambda c, x, s, v: posts.list_posts(c, x, to_lane=v), _name(64)),
+    "read_posts tag": (lambda c, x, s, v: posts.list_posts(c, x, tag=v), _name(64)),
+    "read_posts ref": (lambda c, x, s, v: posts.list_posts(c, x, ref=v), _name(200)),
+    "read_posts reply_to": (lambda c, x, s, v: posts.list_posts(c, x, reply_to=v), _ID),
+    "read_posts before": (lambda c, x, s, v: posts.list_posts(c, x, before=v), _ID),
+    "read_posts limit": (lambda c, x, s, v: posts.list_posts(c, x, limit=v), _integer(1, 200)),
+    "query_events actor": (lambda c, x, s, v: ledger.query_events(c, x, actor=v), _label()),
+    "query_events type": (lambda c, x, s, v: ledger.query_events(c, x, type=v), _WRONG),
+    "query_events sequence": (lambda c, x, s, v: ledger.query_events(c, x, sequence=v), _SEQUENCE),
+    "query_events number": (lambda c, x, s, v: ledger.query_events(c, x, number=v), _integer(0, 2**53 - 1)),
+    "query_events ref": (lambda c, x, s, v: ledger.query_events(c, x, ref=v), _name(200)),
+    "query_events tag": (lambda c, x, s, v: ledger.query_events(c, x, tag=v), _name(64)),
+    "query_events since": (lambda c, x, s, v: ledger.query_events(c, x, since=v), _TIME),
+    "query_events until": (lambda c, x, s, v: ledger.query_events(c, x, until=v), _TIME),
+    "query_events last_n": (lambda c, x, s, v: ledger.query_events(c, x, last_n=v), _integer(1, 1000)),
+    "query_events limit": (lambda c, x, s, v: ledger.query_events(c, x, limit=v), _integer(1, 1000)),
+    "query_events before": (lambda c, x, s, v: ledger.query_events(c, x, before=v), _ID),
+    "whats_new limit": (lambda c, x, s, v: digest.read_digest(c, x, limit=v), _integer(1, 500)),
+    "whats_new since": (lambda c, x, s, v: digest.read_digest(c, x, since=v), _integer(0, 2**53 - 1)),
     "claim sequence": (lambda c, x, s, v: sequences.claim(c, x, v), _SEQUENCE),
     "claim note": (lambda c, x, s, v: sequences.claim(c, x, "s", note=v), _words(500)),
     "claim idempotency_key": (lambda c, x, s, v: sequences.claim(c, x, "s", idempotency_key=v), _KEY),
@@ -107,16 +107,16 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
     "seed pad": (lambda c, x, s, v: sequences.seed(c, x, "s", 1, pad=v), _integer(0, 12)),
     "latest_claims before": (lambda c, x, s, v: sequences.list_latest_claims(c, x, before=v), _SEQUENCE),
     "latest_claims limit": (lambda c, x, s, v: sequences.list_latest_claims(c, x, limit=v), _integer(1, 500)),
-    "list_sequences before": (lambda c, x, s, v: sequences.list_(c, x, before=v), _SEQUENCE),
-    "list_sequences limit": (lambda c, x, s, v: sequences.list_(c, x, limit=v), _integer(1, 500)),
+    "list_sequences before": (lambda c, x, s, v: sequences.list_sequences(c, x, before=v), _SEQUENCE),
+    "list_sequences limit": (lambda c, x, s, v: sequences.list_sequences(c, x, limit=v), _integer(1, 500)),
     "lease surface": (lambda c, x, s, v: leases.acquire(c, x, v), _SURFACE),
     "lease ttl": (lambda c, x, s, v: leases.acquire(c, x, "a", ttl=_seconds(v)), [0, -1, 0.9, 86_401, 10**10]),
     "lease note": (lambda c, x, s, v: leases.acquire(c, x, "a", note=v), _words(500)),
     "lease mode": (lambda c, x, s, v: leases.acquire(c, x, "a", mode=v), _WRONG),
     "release surface": (lambda c, x, s, v: leases.release(c, x, v), _SURFACE),
-    "who_holds surface": (lambda c, x, s, v: leases.list_holders(c, x, surface=v), _SURFACE),
-    "who_holds before": (lambda c, x, s, v: leases.list_holders(c, x, before=v), _ID),
-    "who_holds limit": (lambda c, x, s, v: leases.list_holders(c, x, limit=v), _integer(1, 200)),
+    "who_holds surface": (lambda c, x, s, v: leases.list_leases(c, x, surface=v), _SURFACE),
+    "who_holds before": (lambda c, x, s, v: leases.list_leases(c, x, before=v), _ID),
+    "who_holds limit": (lambda c, x, s, v: leases.list_leases(c, x, limit=v), _integer(1, 200)),
     "task_create title": (lambda c, x, s, v: tasks.create(c, x, v), _words(200)),
     "task_create detail": (lambda c, x, s, v: tasks.create(c, x, "t", detail=v), _words(4000)),
     "task_create lane": (lambda c, x, s, v: tasks.create(c, x, "t", lane=v), _name(64)),
@@ -126,28 +126,28 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
         _label(),
     ),
     "task_create priority": (lambda c, x, s, v: tasks.create(c, x, "t", priority=v), _integer(0, 4)),
-    "task_create blocked_on": (lambda c, x, s, v: tasks.create(c, x, "t", blocked_on=[s.open_task, v]), _ID),
+    "task_create blocked_on": (lambda c, x, s, v: tasks.create(c, x, "t", blocked_on=[s.open_task_id, v]), _ID),
     "task_create blocked_on, too many": (
         lambda c, x, s, v: tasks.create(c, x, "t", blocked_on=v),
         [list(range(1, 52)), list(range(1, 100_000))],
     ),
     "task_create idempotency_key": (lambda c, x, s, v: tasks.create(c, x, "t", idempotency_key=v), _KEY),
     "task_assign task_id": (lambda c, x, s, v: tasks.assign(c, x, v, "mate"), _ID),
-    "task_assign owner": (lambda c, x, s, v: tasks.assign(c, x, s.open_task, v), _label()),
+    "task_assign owner": (lambda c, x, s, v: tasks.assign(c, x, s.open_task_id, v), _label()),
     "task_start task_id": (lambda c, x, s, v: tasks.start(c, x, v), _ID),
     "task_block task_id": (lambda c, x, s, v: tasks.block(c, x, v, "r"), _ID),
-    "task_block reason": (lambda c, x, s, v: tasks.block(c, x, s.running_task, v), _words(500)),
-    "task_block on": (lambda c, x, s, v: tasks.block(c, x, s.running_task, "r", on=v), _ID),
+    "task_block reason": (lambda c, x, s, v: tasks.block(c, x, s.running_task_id, v), _words(500)),
+    "task_block on": (lambda c, x, s, v: tasks.block(c, x, s.running_task_id, "r", on=v), _ID),
     "task_resolve task_id": (lambda c, x, s, v: tasks.resolve(c, x, v), _ID),
-    "task_resolve blocker": (lambda c, x, s, v: tasks.resolve(c, x, s.blocked_task, blocker=v), _ID),
+    "task_resolve blocker": (lambda c, x, s, v: tasks.resolve(c, x, s.blocked_task_id, blocker=v), _ID),
     "task_ship task_id": (lambda c, x, s, v: tasks.ship(c, x, v), _ID),
-    "task_ship ref": (lambda c, x, s, v: tasks.ship(c, x, s.running_task, ref=v), _name(200)),
-    "task_next lane": (lambda c, x, s, v: tasks.take_next(c, x, lane=v), _name(64)),
-    "list_tasks status": (lambda c, x, s, v: task_queries.list_(c, x, status=v), _WRONG),
-    "list_tasks owner": (lambda c, x, s, v: task_queries.list_(c, x, owner=v), _label()),
-    "list_tasks lane": (lambda c, x, s, v: task_queries.list_(c, x, lane=v), _name(64)),
-    "list_tasks before": (lambda c, x, s, v: task_queries.list_(c, x, before=v), _ID),
-    "list_tasks limit": (lambda c, x, s, v: task_queries.list_(c, x, limit=v), _integer(1, 200)),
+    "task_ship ref": (lambda c, x, s, v: tasks.ship(c, x, s.running_task_id, ref=v), _name(200)),
+    "task_next lane": (lambda c, x, s, v: tasks.start_next(c, x, lane=v), _name(64)),
+    "list_tasks status": (lambda c, x, s, v: task_queries.list_tasks(c, x, status=v), _WRONG),
+    "list_tasks owner": (lambda c, x, s, v: task_queries.list_tasks(c, x, owner=v), _label()),
+    "list_tasks lane": (lambda c, x, s, v: task_queries.list_tasks(c, x, lane=v), _name(64)),
+    "list_tasks before": (lambda c, x, s, v: task_queries.list_tasks(c, x, before=v), _ID),
+    "list_tasks limit": (lambda c, x, s, v: task_queries.list_tasks(c, x, limit=v), _integer(1, 200)),
     "register lane": (lambda c, x, s, v: presence.register(c, x, v), _name(64)),
     "register status": (lambda c, x, s, v: presence.register(c, x, "l", status=v), _words(140, 0)),
     "who_is_active lane": (lambda c, x, s, v: presence.list_active(c, x, lane=v), _name(64)),
@@ -157,8 +157,8 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
     ),
     "who_is_active before": (lambda c, x, s, v: presence.list_active(c, x, before=v), _name(129)),
     "who_is_active limit": (lambda c, x, s, v: presence.list_active(c, x, limit=v), _integer(1, 200)),
-    "list_participants before": (lambda c, x, s, v: participants.list_(c, x, before=v), _name(64)),
-    "list_participants limit": (lambda c, x, s, v: participants.list_(c, x, limit=v), _integer(1, 200)),
+    "list_participants before": (lambda c, x, s, v: participants.list_participants(c, x, before=v), _name(64)),
+    "list_participants limit": (lambda c, x, s, v: participants.list_participants(c, x, limit=v), _integer(1, 200)),
     "admin_provision name": (lambda c, x, s, v: participants.provision(c, x, v), _label()),
     "admin_provision kind": (lambda c, x, s, v: participants.provision(c, x, "n", kind=v), _WRONG),
     "admin_provision lane": (lambda c, x, s, v: participants.provision(c, x, "n", lane=v), _name(64)),
@@ -167,7 +167,7 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
 }
 
 
-def _refusal(conn: Connection, scene: Scene, call: Call, value: Any) -> BusError | None:
+def _refusal(conn: Connection, scene: Scenario, call: Call, value: Any) -> BusError | None:
     try:
         with conn.raw.transaction():
             call(conn, scene.caller.ctx, scene, value)
@@ -179,8 +179,8 @@ def _refusal(conn: Connection, scene: Scene, call: Call, value: Any) -> BusError
 @pytest.mark.parametrize("argument", _CASES)
 def test_a_bad_argument_is_refused_and_changes_nothing(conn: Connection, argument: str) -> None:
     call, values = _CASES[argument]
-    scene = scenarios.set_up(conn)
-    before = fingerprint(conn)
+    scene = scenarios.create_scenario(conn)
+    before = database_checksum(conn)
     for value in values:
         shown = f"{argument} = {value!r:.40}"
         error = _refusal(conn, scene, call, value)
@@ -190,15 +190,15 @@ def test_a_bad_argument_is_refused_and_changes_nothing(conn: Connection, argumen
         assert message.endswith("."), shown
         assert len(message) < 500, shown
         assert message.isprintable(), shown
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_every_argument_is_taken_at_its_limit(conn: Connection) -> None:
-    scene = scenarios.set_up(conn)
-    me, mate = scene.caller.ctx, scene.mate.ctx
+    scene = scenarios.create_scenario(conn)
+    me, mate = scene.caller.ctx, scene.teammate.ctx
     posts.create(
         conn, me, "x" * 8000, to_lane="l" * 64, to_actor=f"{scene.caller.handle}/mate", subject="s" * 200,
-        ref="r" * 200, tag="t" * 64, reply_to=scene.post, ack_within_seconds=86_400, idempotency_key="k" * 64,
+        ref="r" * 200, tag="t" * 64, reply_to=scene.post_id, ack_within_seconds=86_400, idempotency_key="k" * 64,
     )  # fmt: skip
     sequences.claim(conn, me, "s" * 64, note="n" * 500)
     sequences.seed(conn, me, "top", 2**53 - 1, prefix="p" * 16, pad=12)
@@ -212,9 +212,9 @@ def test_every_argument_is_taken_at_its_limit(conn: Connection) -> None:
     tasks.ship(conn, me, big.task_id, ref="r" * 200)
     presence.register(conn, mate, "l" * 64, status="s" * 140)
     factories.make_agent(conn, scene.project, "x" * 64)
-    assert ledger.query(conn, me, number=2**53 - 1, before=2**53 - 1, limit=1000).events == []
-    assert digest.whats_new(conn, me, since=2**53 - 1, limit=500).events == []
-    assert posts.list_(conn, me, limit=200, tag="t" * 64, ref="r" * 200).posts
+    assert ledger.query_events(conn, me, number=2**53 - 1, before=2**53 - 1, limit=1000).events == []
+    assert digest.read_digest(conn, me, since=2**53 - 1, limit=500).events == []
+    assert posts.list_posts(conn, me, limit=200, tag="t" * 64, ref="r" * 200).posts
     assert presence.list_active(conn, me, within_seconds=86_400, lane="l" * 64).active
 
 
@@ -222,16 +222,16 @@ def test_every_argument_is_taken_at_its_limit(conn: Connection) -> None:
     "text", ["'; DROP TABLE event; --", "%s", "%(me)s", "{0}", "\\", "$1", "🦜", "עברית", "a'b\"c"]
 )
 def test_text_is_data_and_nothing_else(conn: Connection, text: str) -> None:
-    scene = scenarios.set_up(conn)
+    scene = scenarios.create_scenario(conn)
     me = scene.caller.ctx
     posts.create(conn, me, text, to_lane=text, subject=text, ref=text, tag=text, idempotency_key=text)
     tasks.create(conn, me, text, detail=text, lane=text)
     presence.register(conn, me, text, status=text)
     leases.acquire(conn, me, text.replace("\\", "x").replace("{0}", "x"), note=text)
-    (post,) = posts.list_(conn, me, to_lane=text, tag=text, ref=text).posts
+    (post,) = posts.list_posts(conn, me, to_lane=text, tag=text, ref=text).posts
     assert (post.body, post.subject, post.to_lane, post.ref, post.tag) == (text,) * 5
-    assert [event.type for event in ledger.query(conn, me, ref=text).events] == ["post"]
-    assert [task.title for task in task_queries.list_(conn, me, lane=text).tasks] == [text]
+    assert [event.type for event in ledger.query_events(conn, me, ref=text).events] == ["post"]
+    assert [task.title for task in task_queries.list_tasks(conn, me, lane=text).tasks] == [text]
     assert [one.status for one in presence.list_active(conn, me, lane=text).active] == [text]
     for name in (text, f"{scene.caller.handle}/{text}"):
         with pytest.raises(BusError), conn.raw.transaction():

@@ -29,20 +29,23 @@ def test_the_board_shows_who_is_here_and_what_they_do(
         tasks.start(conn, ada.ctx, done)
         tasks.ship(conn, ada.ctx, done)
 
-    found = board.get(conn, project.id)
+    found = board.get_board(conn, project.id)
 
-    assert [lane for lane, _ in found.lanes] == ["core", "docs", ""]
-    ((_, (here,)), (_, (absent,)), (_, (other,))) = found.lanes
-    assert (here.actor, here.status, here.active) == (ada.actor, "moving prices", True)
-    assert (other.actor, other.active, absent.last_seen, found.people_count) == (bob.actor, False, None, 3)
-    assert [(one.surface, one.others) for one in found.leases] == [("src/a.py", (ada.actor,)), ("src/**", (bob.actor,))]
+    assert [lane for lane, _ in found.participants_by_lane] == ["core", "docs", ""]
+    ((_, (here,)), (_, (absent,)), (_, (other,))) = found.participants_by_lane
+    assert (here.actor, here.status, here.is_active) == (ada.actor, "moving prices", True)
+    assert (other.actor, other.is_active, absent.last_seen, found.participant_count) == (bob.actor, False, None, 3)
+    assert [(one.surface, one.contending_actors) for one in found.leases] == [
+        ("src/a.py", (ada.actor,)),
+        ("src/**", (bob.actor,)),
+    ]
     assert found.leases[1].fence == first
     assert round((found.leases[0].expires_at - found.leases[0].acquired_at).total_seconds()) == 300
     # A sequence that was only seeded has no latest number.
-    assert [(one.sequence, one.claimed, one.claimed_by) for one in found.numbers] == [("adr", "1", ada.actor)]
-    columns = {one.status: one for one in found.columns}
+    assert [(one.sequence, one.formatted, one.claimed_by) for one in found.latest_claims] == [("adr", "1", ada.actor)]
+    columns = {one.status: one for one in found.task_columns}
     assert [one.title for one in columns["done"].tasks] == ["second", "first"]
-    assert [(one.title, one.waits_for) for one in columns["blocked"].tasks] == [("waits", "the vendor sleeps")]
+    assert [(one.title, one.blocker_summary) for one in columns["blocked"].tasks] == [("waits", "the vendor sleeps")]
     assert [columns[status].count for status in columns] == [0, 0, 0, 1, 2]
 
 
@@ -52,8 +55,8 @@ def test_a_handoff_is_followed_from_the_post_to_its_ack(
     carol = factories.make_agent(conn, project, "carol", lane="core")
     presence.register(conn, bob.ctx, "core")
     sent = posts.create(conn, ada.ctx, "Look at this.", to_lane="core", subject="Review", ref="PR 7").post_id
-    (one,) = board.get(conn, project.id).handoffs
-    assert (one.to, one.title, one.ref, one.recipients, one.shown, one.acked) == (
+    (one,) = board.get_board(conn, project.id).posts
+    assert (one.addressed_to, one.title, one.ref, one.recipient_count, one.surfaced_count, one.acked_count) == (
         "lane core",
         "Review",
         "PR 7",
@@ -61,22 +64,28 @@ def test_a_handoff_is_followed_from_the_post_to_its_ack(
         0,
         0,
     )
-    assert board.get(conn, project.id).waiting == 1
-    posts.surface(conn, {(project.id, bob.ctx.participation_id, sent): 0.0})
-    (one,) = board.get(conn, project.id).handoffs
-    assert (one.shown, one.acked_at, one.overdue) == (1, None, False)
-    conn.maybe(
+    assert board.get_board(conn, project.id).unacked_count == 1
+    posts.mark_surfaced(conn, {(project.id, bob.ctx.participation_id, sent): 0.0})
+    (one,) = board.get_board(conn, project.id).posts
+    assert (one.surfaced_count, one.acked_at, one.is_overdue) == (1, None, False)
+    conn.fetch_one_or_none(
         "UPDATE post SET ack_due_at = clock_timestamp() WHERE project_id = %s AND id = %s RETURNING 1",
         (project.id, sent),
     )
-    assert board.get(conn, project.id).handoffs[0].overdue
+    assert board.get_board(conn, project.id).posts[0].is_overdue
     posts.ack(conn, carol.ctx, [sent])
     posts.ack(conn, bob.ctx, [sent])
-    found = board.get(conn, project.id)
-    (one,) = found.handoffs
-    assert (one.acked_by, one.acked, one.shown, one.overdue, found.waiting) == (carol.actor, 2, 2, False, 0)
-    assert one.took is not None
-    assert timedelta() < one.took < timedelta(minutes=1)
+    found = board.get_board(conn, project.id)
+    (one,) = found.posts
+    assert (one.acked_by, one.acked_count, one.surfaced_count, one.is_overdue, found.unacked_count) == (
+        carol.actor,
+        2,
+        2,
+        False,
+        0,
+    )
+    assert one.time_to_ack is not None
+    assert timedelta() < one.time_to_ack < timedelta(minutes=1)
 
 
 def test_the_mark_moves_with_every_event_and_with_whoever_is_seen(
@@ -84,7 +93,7 @@ def test_the_mark_moves_with_every_event_and_with_whoever_is_seen(
 ) -> None:
     def mark() -> str:
         # Without its turn, which moves by the clock.
-        return board.mark(conn, project.id).rpartition(".")[0]
+        return board.get_version(conn, project.id).rpartition(".")[0]
 
     presence.register(conn, ada.ctx, "core")
     before = mark()
@@ -92,12 +101,12 @@ def test_the_mark_moves_with_every_event_and_with_whoever_is_seen(
     sequences.claim(conn, bob.ctx, "adr")
     claimed = mark()
     assert claimed != before
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE presence SET last_seen = last_seen + interval '15 s' WHERE project_id = %s RETURNING 1", (project.id,)
     )
     assert mark() != claimed
     # The board bears the mark of before it was read.
-    assert board.get(conn, project.id).mark.rpartition(".")[0] == mark()
+    assert board.get_board(conn, project.id).version.rpartition(".")[0] == mark()
 
 
 def test_the_board_of_another_project_and_of_the_removed_is_empty(
@@ -106,25 +115,25 @@ def test_the_board_of_another_project_and_of_the_removed_is_empty(
     other = factories.make_project(conn, "other")
     leases.acquire(conn, ada.ctx, "src")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    participations.remove(conn, project.id, "bob")
-    assert [one.actor for one in board.get(conn, project.id).people] == [ada.actor]
-    found = board.get(conn, other.id)
-    assert (found.people, found.handoffs, found.leases, found.numbers, found.seq) == ([], [], [], [], 0)
-    assert all(not one.tasks for one in found.columns)
+    participations.remove_participation(conn, project.id, "bob")
+    assert [one.actor for one in board.get_board(conn, project.id).participants] == [ada.actor]
+    found = board.get_board(conn, other.id)
+    assert (found.participants, found.posts, found.leases, found.latest_claims, found.last_seq) == ([], [], [], [], 0)
+    assert all(not one.tasks for one in found.task_columns)
 
 
 def test_the_board_is_cut_and_says_how_much_there_is(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
-    for number in range(board.LEASES + 2):
+    for number in range(board.MAX_LEASES + 2):
         leases.acquire(conn, ada.ctx, f"src/{number}.py")
-    for number in range(board.HANDOFFS + 3):
+    for number in range(board.MAX_POSTS + 3):
         posts.create(conn, ada.ctx, f"note {number}", to_actor="bob")
-    for number in range(board.TASKS + 1):
+    for number in range(board.MAX_TASKS_PER_COLUMN + 1):
         tasks.create(conn, ada.ctx, f"task {number}")
-    found = board.get(conn, project.id)
-    assert (len(found.leases), found.leases_count) == (board.LEASES, board.LEASES + 2)
-    assert (len(found.handoffs), found.waiting) == (board.HANDOFFS, board.HANDOFFS + 3)
-    assert found.handoffs[0].title == f"note {board.HANDOFFS + 2}"
-    (column,) = [one for one in found.columns if one.status == "open"]
-    assert (len(column.tasks), column.count) == (board.TASKS, board.TASKS + 1)
+    found = board.get_board(conn, project.id)
+    assert (len(found.leases), found.lease_count) == (board.MAX_LEASES, board.MAX_LEASES + 2)
+    assert (len(found.posts), found.unacked_count) == (board.MAX_POSTS, board.MAX_POSTS + 3)
+    assert found.posts[0].title == f"note {board.MAX_POSTS + 2}"
+    (column,) = [one for one in found.task_columns if one.status == "open"]
+    assert (len(column.tasks), column.count) == (board.MAX_TASKS_PER_COLUMN, board.MAX_TASKS_PER_COLUMN + 1)

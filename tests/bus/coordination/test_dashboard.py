@@ -5,25 +5,31 @@ from datetime import timedelta
 from bus.coordination import conversations, dashboard, leases, posts, presence, task_queries, tasks
 from bus.db import Connection
 from bus.tenancy import audit, humans, participations, projects
-from bus.tenancy.audit import Filter
+from bus.tenancy.audit import AuditFilter
 from bus.tenancy.projects import Project, ProjectSettings
 from tests import factories, scenarios
-from tests.assertions import fingerprint, refused
+from tests.assertions import assert_refused, database_checksum
 from tests.factories import Agent
 
 
 def test_a_project_at_a_glance(conn: Connection, project: Project) -> None:
-    scene = scenarios.set_up(conn, project)
-    humans.enter(conn, project.owner_id, project.id)
-    (card,) = dashboard.list_recent(conn, project.owner_id)
-    (last_seq,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
-    assert (card.id, card.name, card.archived, card.events) == (project.id, project.name, False, last_seq)
-    assert (card.members, card.active, card.open_tasks, card.leases) == (2, 1, 5, 2)
-    tasks.ship(conn, scene.caller.ctx, scene.running_task)
+    scene = scenarios.create_scenario(conn, project)
+    humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    (card,) = dashboard.list_recently_active(conn, project.owner_id)
+    (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
+    assert (card.id, card.name, card.is_archived, card.event_count) == (project.id, project.name, False, last_seq)
+    assert (card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (2, 1, 5, 2)
+    tasks.ship(conn, scene.caller.ctx, scene.running_task_id)
     leases.release(conn, scene.caller.ctx, "*")
-    participations.remove(conn, project.id, "mate")
+    participations.remove_participation(conn, project.id, "mate")
     ((key, card),) = dashboard.list_projects(conn, project.owner_id)
-    assert (key, card.members, card.active, card.open_tasks, card.leases) == (project.name, 1, 0, 4, 1)
+    assert (key, card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (
+        project.name,
+        1,
+        0,
+        4,
+        1,
+    )
 
 
 def test_projects_are_listed_by_last_use_and_by_name(conn: Connection) -> None:
@@ -32,20 +38,20 @@ def test_projects_are_listed_by_last_use_and_by_name(conn: Connection) -> None:
     factories.make_project(conn, "foreign")
     projects.archive(conn, made["c"].id, actor="x")
     presence.register(conn, factories.make_agent(conn, made["b"]).ctx, "core")
-    assert [card.name for card in dashboard.list_recent(conn, owner.id)] == ["b", "d", "a"]
-    assert [card.name for card in dashboard.list_recent(conn, owner.id, limit=1)] == ["b"]
+    assert [card.name for card in dashboard.list_recently_active(conn, owner.id)] == ["b", "d", "a"]
+    assert [card.name for card in dashboard.list_recently_active(conn, owner.id, limit=1)] == ["b"]
     listed = dashboard.list_projects(conn, owner.id, limit=3)
-    assert [(card.name, card.archived) for _, card in listed] == [("a", False), ("b", False), ("c", True)]
+    assert [(card.name, card.is_archived) for _, card in listed] == [("a", False), ("b", False), ("c", True)]
     assert [card.name for _, card in dashboard.list_projects(conn, owner.id, after=listed[-1][0])] == ["d"]
 
 
 def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
-    assert not dashboard.attention(conn, project.owner_id)
+    assert not dashboard.list_attention_items(conn, project.owner_id)
     late = posts.create(conn, ada.ctx, "look at this", to_actor="bob", ack_within_seconds=60).post_id
     posts.create(conn, ada.ctx, "in time", to_actor="bob", ack_within_seconds=60)
     met = posts.create(conn, ada.ctx, "met", to_lane="core", ack_within_seconds=60).post_id
     posts.ack(conn, bob.ctx, [met])
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE post SET ack_due_at = clock_timestamp() WHERE project_id = %s AND id = ANY (%s) RETURNING 1",
         (project.id, [late, met]),
     )
@@ -57,33 +63,44 @@ def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bo
     tasks.block(conn, ada.ctx, task, "the vendor sleeps")
     soon = participations.add_token(conn, project.id, "bob", ttl=timedelta(days=2), actor="x")
     participations.add_token(conn, project.id, "bob", ttl=timedelta(days=30), actor="x")
-    found = dashboard.attention(conn, project.owner_id)
-    assert [(one.post_id, one.to, one.subject) for one in found.overdue] == [(late, bob.actor, "look at this")]
-    assert [(one.surface, set(one.actors)) for one in found.contended] == [("src/api/users.py", {ada.actor, bob.actor})]
-    assert [(one.task_id, one.reason, one.task_owner) for one in found.blocked] == [
+    found = dashboard.list_attention_items(conn, project.owner_id)
+    assert [(one.post_id, one.addressed_to, one.subject) for one in found.overdue_posts] == [
+        (late, bob.actor, "look at this")
+    ]
+    assert [(one.surface, set(one.actors)) for one in found.contended_surfaces] == [
+        ("src/api/users.py", {ada.actor, bob.actor})
+    ]
+    assert [(one.task_id, one.reason, one.task_owner) for one in found.blocked_tasks] == [
         (task, "the vendor sleeps", ada.actor)
     ]
-    assert [(one.actor, one.participation_id) for one in found.expiring] == [(bob.actor, bob.ctx.participation_id)]
-    assert soon.token.endswith(found.expiring[0].hint[-4:])
-    assert not dashboard.attention(conn, factories.make_owner(conn).id)
+    assert [(one.actor, one.participation_id) for one in found.expiring_tokens] == [
+        (bob.actor, bob.ctx.participation_id)
+    ]
+    assert soon.token.endswith(found.expiring_tokens[0].token_hint[-4:])
+    assert not dashboard.list_attention_items(conn, factories.make_owner(conn).id)
     projects.archive(conn, project.id, actor="x")
-    assert not dashboard.attention(conn, project.owner_id)
+    assert not dashboard.list_attention_items(conn, project.owner_id)
 
 
 def test_a_thread_is_its_answers_and_theirs_oldest_first(conn: Connection, project: Project, ada: Agent) -> None:
     bob = factories.make_agent(conn, project, "bob")
-    owner = humans.enter(conn, project.owner_id, project.id)
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
     first = posts.create(conn, ada.ctx, "1", to_actor="bob").post_id
     posts.create(conn, ada.ctx, "another", to_actor="bob")
     second = posts.create(conn, bob.ctx, "2", to_actor="ada", reply_to=first).post_id
     third = posts.create(conn, ada.ctx, "3", to_actor="bob", reply_to=second).post_id
     fourth = posts.create(conn, bob.ctx, "4", to_actor="ada", reply_to=first).post_id
     for start in (first, second, third, fourth):
-        assert [post.post_id for post in conversations.get(conn, owner, start)] == [first, second, third, fourth]
-    assert conversations.get(conn, owner, 10**12) == []
+        assert [post.post_id for post in conversations.list_conversation(conn, owner, start)] == [
+            first,
+            second,
+            third,
+            fourth,
+        ]
+    assert conversations.list_conversation(conn, owner, 10**12) == []
     stranger = factories.make_agent(conn)
-    assert conversations.get(conn, stranger.ctx, first) == []
-    assert conversations.progress(conn, stranger.ctx, [first]) == {}
+    assert conversations.list_conversation(conn, stranger.ctx, first) == []
+    assert conversations.get_delivery_progress(conn, stranger.ctx, [first]) == {}
 
 
 def test_a_long_thread_is_bounded_and_keeps_its_newest(conn: Connection, project: Project, ada: Agent) -> None:
@@ -93,34 +110,34 @@ def test_a_long_thread_is_bounded_and_keeps_its_newest(conn: Connection, project
     for _ in range(130):
         last = posts.create(conn, ada.ctx, "x" * 900, to_actor="bob", reply_to=last).post_id
         made.append(last)
-    assert [post.post_id for post in conversations.get(conn, ada.ctx, last)] == made
-    for _ in range(conversations.MOST):
+    assert [post.post_id for post in conversations.list_conversation(conn, ada.ctx, last)] == made
+    for _ in range(conversations.MAX_POSTS):
         posts.create(conn, ada.ctx, "y", to_actor="bob", reply_to=made[0])
-    found = conversations.get(conn, ada.ctx, made[0])
-    assert len(found) == conversations.MOST
+    found = conversations.list_conversation(conn, ada.ctx, made[0])
+    assert len(found) == conversations.MAX_POSTS
     assert found[-1].body == "y"
 
 
 def test_progress_says_how_far_each_recipient_has_come(conn: Connection, project: Project, ada: Agent) -> None:
     b, c, d = (factories.make_agent(conn, project, name, lane="core") for name in "bcd")
     post = posts.create(conn, ada.ctx, "all", to_lane="core", ack_within_seconds=60).post_id
-    posts.surface(conn, {(project.id, c.ctx.participation_id, post): 0.0})
+    posts.mark_surfaced(conn, {(project.id, c.ctx.participation_id, post): 0.0})
     posts.ack(conn, d.ctx, [post])
     posts.create(conn, b.ctx, "answer", to_actor="ada", reply_to=post)
-    found = conversations.progress(conn, ada.ctx, [post])[post]
+    found = conversations.get_delivery_progress(conn, ada.ctx, [post])[post]
     assert [(one.actor, one.state) for one in found.recipients] == [
         (b.actor, "queued"),
         (c.actor, "surfaced"),
         (d.actor, "acked"),
     ]
-    assert (found.total, found.unacked, found.replies, found.overdue) == (3, 2, 1, False)
+    assert (found.recipient_count, found.unacked_count, found.reply_count, found.is_overdue) == (3, 2, 1, False)
     assert [one.since is None for one in found.recipients] == [True, False, False]
     assert found.ack_due_at is not None
 
 
 def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, project: Project) -> None:
-    scene = scenarios.set_up(conn, project)
-    owner = humans.enter(conn, project.owner_id, project.id)
+    scene = scenarios.create_scenario(conn, project)
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
     assert task_queries.count_by_status(conn, owner) == {
         "open": 1,
         "assigned": 1,
@@ -128,11 +145,11 @@ def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, projec
         "blocked": 1,
         "done": 0,
     }
-    page = task_queries.get(conn, owner, scene.blocked_task)
+    page = task_queries.get_task(conn, owner, scene.blocked_task_id)
     assert (page.title, page.status, page.created_by) == ("task 4", "blocked", scene.caller.actor)
     assert page.blockers[0].reason == "waiting for the vendor"
-    with refused(conn, "not_found"):
-        task_queries.get(conn, factories.make_agent(conn).ctx, scene.blocked_task)
+    with assert_refused(conn, "not_found"):
+        task_queries.get_task(conn, factories.make_agent(conn).ctx, scene.blocked_task_id)
 
 
 def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> None:
@@ -140,14 +157,14 @@ def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> Non
     assert projects.rename(conn, project.id, "better", actor=project.owner)
     assert not projects.rename(conn, project.id, "better", actor=project.owner)
     assert projects.rename(conn, project.id, "Better", actor=project.owner)
-    with refused(conn, "conflict"):
+    with assert_refused(conn, "conflict"):
         projects.rename(conn, other.id, "BETTER", actor=project.owner)
     assert projects.get_settings(conn, project.id) == ProjectSettings(900, None)
     assert projects.set_settings(conn, project.id, ProjectSettings(60, 3600), actor=project.owner)
     assert not projects.set_settings(conn, project.id, ProjectSettings(60, 3600), actor=project.owner)
     assert projects.get_settings(conn, project.id) == ProjectSettings(60, 3600)
     for bad in (ProjectSettings(59, None), ProjectSettings(86_401, None), ProjectSettings(60, 1)):
-        with refused(conn, "invalid_argument"):
+        with assert_refused(conn, "invalid_argument"):
             projects.set_settings(conn, project.id, bad, actor=project.owner)
     projects.begin_purge(conn, other.id, actor="x")
     for call in (
@@ -155,28 +172,30 @@ def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> Non
         lambda: projects.get_contents(conn, other.id),
         lambda: projects.rename(conn, other.id, "z", actor="x"),
     ):
-        with refused(conn, "not_found"):
+        with assert_refused(conn, "not_found"):
             call()
 
 
 def test_what_would_be_lost_is_counted(conn: Connection, project: Project) -> None:
-    scenarios.set_up(conn, project)
+    scenarios.create_scenario(conn, project)
     found = projects.get_contents(conn, project.id)
-    (last_seq,) = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
-    assert (found.events, found.posts, found.tasks, found.sequences) == (last_seq, 1, 5, 1)
-    assert (found.members, found.live_tokens, found.open_invites) == (2, 2, 0)
+    (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
+    assert (found.event_count, found.post_count, found.task_count, found.sequence_count) == (last_seq, 1, 5, 1)
+    assert (found.participant_count, found.live_token_count, found.open_invite_count) == (2, 2, 0)
 
 
 def test_the_audit_pages_and_stays_with_its_owner(conn: Connection, project: Project) -> None:
     second = projects.add(conn, project.owner_id, "second")
     factories.make_agent(conn, second, "x")
     stranger = factories.make_agent(conn)
-    before = fingerprint(conn)
-    acts = audit.list_(conn, project.owner_id)
+    before = database_checksum(conn)
+    acts = audit.list_for_owner(conn, project.owner_id)
     assert [act.action for act in acts][:2] == ["participation.grant", "project.add"]
     assert {act.project for act in acts if act.project_id == second.id} == {"second"}
-    assert audit.list_(conn, project.owner_id, limit=1) == acts[:1]
-    assert audit.list_(conn, project.owner_id, before=acts[0].id) == acts[1:]
-    assert {act.project_id for act in audit.list_(conn, project.owner_id, Filter(project_id=second.id))} == {second.id}
-    assert audit.list_(conn, project.owner_id, Filter(project_id=stranger.ctx.project_id)) == []
-    assert fingerprint(conn) == before
+    assert audit.list_for_owner(conn, project.owner_id, limit=1) == acts[:1]
+    assert audit.list_for_owner(conn, project.owner_id, before=acts[0].id) == acts[1:]
+    assert {
+        act.project_id for act in audit.list_for_owner(conn, project.owner_id, AuditFilter(project_id=second.id))
+    } == {second.id}
+    assert audit.list_for_owner(conn, project.owner_id, AuditFilter(project_id=stranger.ctx.project_id)) == []
+    assert database_checksum(conn) == before

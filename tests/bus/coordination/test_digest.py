@@ -7,7 +7,7 @@ from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, fingerprint
+from tests.assertions import assert_ledger_consistent, database_checksum
 from tests.factories import Agent
 
 
@@ -22,93 +22,93 @@ def _ids(found: digest.Digest) -> list[int]:
 
 def test_events_come_oldest_first_and_once(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 5)
-    first = digest.whats_new(conn, bob.ctx, limit=3)
+    first = digest.read_digest(conn, bob.ctx, limit=3)
     assert (_ids(first), first.since_event_id, first.cursor, first.more) == ([1, 2, 3], 0, 3, True)
-    second = digest.whats_new(conn, bob.ctx, limit=3)
+    second = digest.read_digest(conn, bob.ctx, limit=3)
     assert (_ids(second), second.since_event_id, second.cursor, second.more) == ([4, 5], 3, 5, False)
-    nothing = digest.whats_new(conn, bob.ctx)
+    nothing = digest.read_digest(conn, bob.ctx)
     assert (_ids(nothing), nothing.since_event_id, nothing.cursor, nothing.more) == ([], 5, 5, False)
     _claims(conn, ada, 1)
-    assert _ids(digest.whats_new(conn, bob.ctx)) == [6]
+    assert _ids(digest.read_digest(conn, bob.ctx)) == [6]
 
 
 def test_an_event_is_the_one_that_the_ledger_shows(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob", ref="PR-1")
     _claims(conn, bob, 1)
-    assert digest.whats_new(conn, bob.ctx).events == ledger.query(conn, bob.ctx).events[::-1]
+    assert digest.read_digest(conn, bob.ctx).events == ledger.query_events(conn, bob.ctx).events[::-1]
 
 
 def test_looking_moves_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 3)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for _ in range(2):
-        look = digest.whats_new(conn, bob.ctx, advance_cursor=False)
+        look = digest.read_digest(conn, bob.ctx, advance_cursor=False)
         assert (_ids(look), look.cursor) == ([1, 2, 3], 0)
-    assert fingerprint(conn) == before
-    digest.whats_new(conn, bob.ctx, limit=1)
-    before = fingerprint(conn)
-    look = digest.whats_new(conn, bob.ctx, advance_cursor=False)
+    assert database_checksum(conn) == before
+    digest.read_digest(conn, bob.ctx, limit=1)
+    before = database_checksum(conn)
+    look = digest.read_digest(conn, bob.ctx, advance_cursor=False)
     assert (_ids(look), look.since_event_id, look.cursor) == ([2, 3], 1, 1)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_since_reads_again_and_moves_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 5)
-    digest.whats_new(conn, bob.ctx, limit=4)
-    before = fingerprint(conn)
+    digest.read_digest(conn, bob.ctx, limit=4)
+    before = database_checksum(conn)
     for advance in (True, False):
-        again = digest.whats_new(conn, bob.ctx, since=1, limit=2, advance_cursor=advance)
+        again = digest.read_digest(conn, bob.ctx, since=1, limit=2, advance_cursor=advance)
         assert (_ids(again), again.since_event_id, again.cursor, again.more) == ([2, 3], 1, 4, True)
-        ahead = digest.whats_new(conn, bob.ctx, since=2**53 - 1, advance_cursor=advance)
+        ahead = digest.read_digest(conn, bob.ctx, since=2**53 - 1, advance_cursor=advance)
         assert (_ids(ahead), ahead.since_event_id, ahead.cursor, ahead.more) == ([], 2**53 - 1, 4, False)
-        end = digest.whats_new(conn, bob.ctx, since=4, advance_cursor=advance)
+        end = digest.read_digest(conn, bob.ctx, since=4, advance_cursor=advance)
         assert (_ids(end), end.more) == ([5], False)
-    assert fingerprint(conn) == before
-    assert _ids(digest.whats_new(conn, bob.ctx)) == [5]
+    assert database_checksum(conn) == before
+    assert _ids(digest.read_digest(conn, bob.ctx)) == [5]
 
 
 def test_since_makes_no_cursor_for_who_has_none(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 3)
-    assert _ids(digest.whats_new(conn, bob.ctx, since=0)) == [1, 2, 3]
-    assert _ids(digest.whats_new(conn, bob.ctx)) == [1, 2, 3]
+    assert _ids(digest.read_digest(conn, bob.ctx, since=0)) == [1, 2, 3]
+    assert _ids(digest.read_digest(conn, bob.ctx)) == [1, 2, 3]
 
 
 def test_a_new_participation_starts_a_hundred_events_before_the_end(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 105)
-    look = digest.whats_new(conn, bob.ctx, advance_cursor=False, limit=500)
+    look = digest.read_digest(conn, bob.ctx, advance_cursor=False, limit=500)
     assert (look.since_event_id, _ids(look)) == (5, list(range(6, 106)))
-    first = digest.whats_new(conn, bob.ctx, limit=10)
+    first = digest.read_digest(conn, bob.ctx, limit=10)
     assert (first.since_event_id, _ids(first), first.cursor) == (5, list(range(6, 16)), 15)
     # From then on the cursor is its own, however far the ledger runs ahead.
     _claims(conn, ada, 100)
-    second = digest.whats_new(conn, bob.ctx, limit=500)
+    second = digest.read_digest(conn, bob.ctx, limit=500)
     assert (second.since_event_id, len(second.events), second.more) == (15, 190, False)
 
 
 def test_each_identity_has_its_own_cursor(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 3)
-    assert len(digest.whats_new(conn, ada.ctx).events) == 3
-    assert len(digest.whats_new(conn, bob.ctx).events) == 3
-    assert len(digest.whats_new(conn, ada.ctx).events) == 0
+    assert len(digest.read_digest(conn, ada.ctx).events) == 3
+    assert len(digest.read_digest(conn, bob.ctx).events) == 3
+    assert len(digest.read_digest(conn, ada.ctx).events) == 0
 
 
 def test_a_cursor_survives_a_new_token(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
     _claims(conn, ada, 3)
-    digest.whats_new(conn, bob.ctx)
+    digest.read_digest(conn, bob.ctx)
     _claims(conn, ada, 1)
-    again = factories.as_agent(conn, participations.rotate(conn, project.id, "bob"))
-    assert _ids(digest.whats_new(conn, again.ctx)) == [4]
+    again = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "bob"))
+    assert _ids(digest.read_digest(conn, again.ctx)) == [4]
 
 
 def test_a_run_of_five_hundred_comes_in_one_piece(conn: Connection, ada: Agent) -> None:
-    conn.one("SELECT bus_append_all(%s, %s, 'x', array_fill('escalate'::text, ARRAY[600]),"
+    conn.fetch_one("SELECT bus_append_all(%s, %s, 'x', array_fill('escalate'::text, ARRAY[600]),"
              " array_fill('{}'::jsonb, ARRAY[600]))", (ada.ctx.project_id, ada.ctx.participation_id))  # fmt: skip
-    assert check_ledger(conn, ada.ctx.project_id) == 600
-    whole = digest.whats_new(conn, ada.ctx, since=0, limit=500)
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 600
+    whole = digest.read_digest(conn, ada.ctx, since=0, limit=500)
     assert (_ids(whole), whole.more) == (list(range(1, 501)), True)
-    rest = digest.whats_new(conn, ada.ctx, since=500, limit=500)
+    rest = digest.read_digest(conn, ada.ctx, since=500, limit=500)
     assert (_ids(rest), rest.more) == (list(range(501, 601)), False)
-    exact = digest.whats_new(conn, ada.ctx, since=100, limit=500)
+    exact = digest.read_digest(conn, ada.ctx, since=100, limit=500)
     assert (len(exact.events), exact.more) == (500, False)
 
 
@@ -117,14 +117,14 @@ def test_the_digest_counts_what_waits_and_what_is_held(conn: Connection, ada: Ag
         posts.create(conn, ada.ctx, "hello", to_actor="bob")
         leases.acquire(conn, ada.ctx, f"src/{number}.py", ttl=timedelta(seconds=100))
     leases.acquire(conn, bob.ctx, "docs")
-    found = digest.whats_new(conn, bob.ctx)
+    found = digest.read_digest(conn, bob.ctx)
     assert (found.unacked_posts, found.active_leases) == (3, 4)
     posts.ack(conn, bob.ctx, [found.events[0].id])
     leases.release(conn, bob.ctx, "docs")
     conn.raw.execute("UPDATE lease SET expires_at = clock_timestamp() WHERE surface = 'src/0.py'")
-    found = digest.whats_new(conn, bob.ctx)
+    found = digest.read_digest(conn, bob.ctx)
     assert (found.unacked_posts, found.active_leases) == (2, 2)
-    assert digest.whats_new(conn, ada.ctx).unacked_posts == 0
+    assert digest.read_digest(conn, ada.ctx).unacked_posts == 0
 
 
 def test_the_counts_end_at_a_thousand(conn: Connection, ada: Agent, bob: Agent) -> None:
@@ -139,7 +139,7 @@ def test_the_counts_end_at_a_thousand(conn: Connection, ada: Agent, bob: Agent) 
         " FROM generate_series(1, 1001) AS n",
         (project, me),
     )
-    found = digest.whats_new(conn, bob.ctx)
+    found = digest.read_digest(conn, bob.ctx)
     assert (found.unacked_posts, found.active_leases) == (1000, 1000)
 
 
@@ -147,16 +147,16 @@ def test_the_latest_claims_are_those_of_the_fifty_sequences_used_last(conn: Conn
     sequences.seed(conn, ada.ctx, "adr", 9, prefix="ADR-", pad=4)
     sequences.seed(conn, ada.ctx, "unclaimed", 9)
     sequences.claim(conn, ada.ctx, "adr")
-    assert digest.whats_new(conn, bob.ctx).latest_claims == {"adr": "ADR-0010"}
+    assert digest.read_digest(conn, bob.ctx).latest_claims == {"adr": "ADR-0010"}
     for number in range(50):
         sequences.claim(conn, ada.ctx, f"s{number}")
-    assert digest.whats_new(conn, bob.ctx).latest_claims == {f"s{number}": "1" for number in range(50)}
+    assert digest.read_digest(conn, bob.ctx).latest_claims == {f"s{number}": "1" for number in range(50)}
     sequences.claim(conn, ada.ctx, "adr")
-    found = digest.whats_new(conn, bob.ctx).latest_claims
+    found = digest.read_digest(conn, bob.ctx).latest_claims
     assert (len(found), found["adr"], "s0" in found) == (50, "ADR-0011", False)
 
 
 def test_an_empty_project_has_nothing_new(conn: Connection, ada: Agent) -> None:
-    found = digest.whats_new(conn, ada.ctx)
+    found = digest.read_digest(conn, ada.ctx)
     assert (found.since_event_id, found.events, found.cursor, found.more) == (0, [], 0, False)
     assert (found.unacked_posts, found.active_leases, found.latest_claims) == (0, 0, {})

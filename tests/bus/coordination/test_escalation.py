@@ -5,12 +5,12 @@ from bus.db import Connection, Database
 from bus.notifications import outbox
 from bus.tenancy import humans, projects
 from bus.tenancy.projects import Project
-from tests.concurrency import together, winners
+from tests.concurrency import run_concurrently, successes
 from tests.factories import Agent, make_agent, make_project
 
 
 def _pass_time(conn: Connection) -> None:
-    conn.maybe("UPDATE post SET escalate_at = clock_timestamp() WHERE escalate_at IS NOT NULL RETURNING 1")
+    conn.fetch_one_or_none("UPDATE post SET escalate_at = clock_timestamp() WHERE escalate_at IS NOT NULL RETURNING 1")
 
 
 def _overdue(conn: Connection, sender: Agent, **to: str) -> int:
@@ -20,79 +20,81 @@ def _overdue(conn: Connection, sender: Agent, **to: str) -> int:
 
 
 def _inbox(conn: Connection, agent: Agent) -> list[int]:
-    return [post.post_id for post in posts.list_(conn, agent.ctx, to_me=True, unacked_only=True).posts]
+    return [post.post_id for post in posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True).posts]
 
 
 def test_the_ladder_is_climbed_once_step_by_step(
     conn: Connection, project: Project, root: Agent, ada: Agent, bob: Agent
 ) -> None:
     hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id)
-    conn.maybe("UPDATE project SET escalation_email = 'lead@example.org' WHERE id = %s RETURNING 1", (project.id,))
-    assert escalation.find_overdue(conn) == []
+    conn.fetch_one_or_none(
+        "UPDATE project SET escalation_email = 'lead@example.org' WHERE id = %s RETURNING 1", (project.id,)
+    )
+    assert escalation.list_projects_with_overdue_posts(conn) == []
     post_id = _overdue(conn, ada, to_actor="bob")
-    assert escalation.find_overdue(conn) == [project.id]
+    assert escalation.list_projects_with_overdue_posts(conn) == [project.id]
 
-    assert escalation.escalate(conn, project.id) == 1
-    (event,) = ledger.query(conn, bob.ctx, type="escalate").events
+    assert escalation.escalate_overdue_posts(conn, project.id) == 1
+    (event,) = ledger.query_events(conn, bob.ctx, type="escalate").events
     assert event.actor == ada.actor
     assert event.payload == {"post_id": post_id, "to_lane": None, "to_actor": bob.actor, "ref": "PR 7"}
     assert _inbox(conn, root) == []
     # Not before its pause is over.
-    assert escalation.escalate(conn, project.id) == 0
+    assert escalation.escalate_overdue_posts(conn, project.id) == 0
 
     _pass_time(conn)
-    assert escalation.escalate(conn, project.id) == 1
+    assert escalation.escalate_overdue_posts(conn, project.id) == 1
     assert _inbox(conn, root) == [post_id]
-    assert "inbox" in conn.touched[project.id]
-    assert outbox.list_(conn, project.owner_id) == []
+    assert "inbox" in conn.pending_topics[project.id]
+    assert outbox.list_log_entries(conn, project.owner_id) == []
 
     _pass_time(conn)
-    assert escalation.escalate(conn, project.id) == 1
-    told = outbox.list_(conn, project.owner_id, project_id=project.id)
+    assert escalation.escalate_overdue_posts(conn, project.id) == 1
+    told = outbox.list_log_entries(conn, project.owner_id, project_id=project.id)
     assert {(one.channel, one.target) for one in told} == {("webhook", hook.url), ("email", "lead@example.org")}
 
     _pass_time(conn)
-    assert escalation.find_overdue(conn) == []
-    assert escalation.escalate(conn, project.id) == 0
-    assert len(ledger.query(conn, bob.ctx, type="escalate").events) == 1
+    assert escalation.list_projects_with_overdue_posts(conn) == []
+    assert escalation.escalate_overdue_posts(conn, project.id) == 0
+    assert len(ledger.query_events(conn, bob.ctx, type="escalate").events) == 1
 
 
 def test_an_ack_ends_it(conn: Connection, project: Project, root: Agent, ada: Agent, bob: Agent) -> None:
     post_id = _overdue(conn, ada, to_actor="bob")
-    escalation.escalate(conn, project.id)
+    escalation.escalate_overdue_posts(conn, project.id)
     posts.ack(conn, bob.ctx, [post_id])
     _pass_time(conn)
-    assert escalation.find_overdue(conn) == []
-    assert escalation.escalate(conn, project.id) == 0
+    assert escalation.list_projects_with_overdue_posts(conn) == []
+    assert escalation.escalate_overdue_posts(conn, project.id) == 0
     assert _inbox(conn, root) == []
 
 
 def test_a_post_without_a_deadline_is_never_overdue(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "whenever", to_actor="bob")
     _pass_time(conn)
-    assert escalation.find_overdue(conn) == []
+    assert escalation.list_projects_with_overdue_posts(conn) == []
 
 
 def test_a_lead_is_not_told_of_its_own_post_nor_twice(conn: Connection, project: Project, root: Agent) -> None:
     other = make_agent(conn, project, "other", is_admin=True)
     post_id = _overdue(conn, root, to_actor="other")
-    for _ in escalation.STEPS:
-        escalation.escalate(conn, project.id)
+    for _ in escalation.ESCALATION_STEPS:
+        escalation.escalate_overdue_posts(conn, project.id)
         _pass_time(conn)
     assert _inbox(conn, root) == []
     assert _inbox(conn, other) == [post_id]
-    (mine,) = posts.list_(conn, root.ctx).posts
+    (mine,) = posts.list_posts(conn, root.ctx).posts
     assert mine.deliveries is not None
     assert mine.deliveries.queued + mine.deliveries.surfaced == 1
 
 
 def test_the_owner_who_acts_in_the_web_is_a_lead(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
-    owner = humans.enter(conn, project.owner_id, project.id)
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
     post_id = _overdue(conn, ada, to_actor="bob")
-    for _ in escalation.STEPS:
-        escalation.escalate(conn, project.id)
+    for _ in escalation.ESCALATION_STEPS:
+        escalation.escalate_overdue_posts(conn, project.id)
         _pass_time(conn)
-    (seen,) = posts.list_(conn, owner, to_me=True, unacked_only=True).posts
+    (seen,) = posts.list_posts(conn, owner, to_me=True, unacked_only=True).posts
     assert seen.post_id == post_id
 
 
@@ -101,25 +103,25 @@ def test_in_an_archived_project_nothing_is_escalated(
 ) -> None:
     _overdue(conn, ada, to_actor="bob")
     projects.archive(conn, project.id, actor="test")
-    escalation.escalate(conn, project.id)
-    assert escalation.find_overdue(conn) == []
-    assert ledger.query(conn, bob.ctx, type="escalate").events == []
+    escalation.escalate_overdue_posts(conn, project.id)
+    assert escalation.list_projects_with_overdue_posts(conn) == []
+    assert ledger.query_events(conn, bob.ctx, type="escalate").events == []
 
 
 def test_an_ack_and_a_step_at_one_moment_agree(db: Database) -> None:
     """Whichever is first: once acked nothing is escalated, and no step is taken twice."""
     for _ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             project = make_project(conn)
             ada, bob = make_agent(conn, project, "ada"), make_agent(conn, project, "bob")
             post_id = _overdue(conn, ada, to_actor="bob")
-        found = together(
+        found = run_concurrently(
             db,
             lambda conn, bob=bob, post_id=post_id: posts.ack(conn, bob.ctx, [post_id]),
-            *([lambda conn, project=project: escalation.escalate(conn, project.id)] * 3),
+            *([lambda conn, project=project: escalation.escalate_overdue_posts(conn, project.id)] * 3),
         )
-        assert winners(found) == found
-        with db.write() as conn:
-            events = list(reversed(ledger.query(conn, bob.ctx, last_n=10).events))
+        assert successes(found) == found
+        with db.transaction() as conn:
+            events = list(reversed(ledger.query_events(conn, bob.ctx, last_n=10).events))
         kinds = [event.type for event in events if event.type in ("ack", "escalate")]
         assert kinds in (["ack"], ["escalate", "ack"]), kinds

@@ -6,24 +6,24 @@ from bus.coordination import expiry, leases, ledger, presence, task_queries, tas
 from bus.db import Connection, Database
 from bus.tenancy import invite_redemption, invites, projects
 from bus.tenancy.projects import Project
-from tests.concurrency import race, together, winners
+from tests.concurrency import run_concurrently, run_numbered_concurrently, successes
 from tests.factories import Agent, make_agent, make_project
 
 
 def _events(conn: Connection, agent: Agent, kind: str) -> list[ledger.Event]:
-    return ledger.query(conn, agent.ctx, type=kind).events
+    return ledger.query_events(conn, agent.ctx, type=kind).events
 
 
 def _end_leases_now(conn: Connection, project_id: int) -> None:
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE lease SET expires_at = clock_timestamp() - interval '1 second' WHERE project_id = %s RETURNING 1",
         (project_id,),
     )
 
 
 def _seen_long_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
-    presence.touch(conn, {agent.ctx.participation_id: 0})
-    conn.maybe(
+    presence.record_seen(conn, {agent.ctx.participation_id: 0})
+    conn.fetch_one_or_none(
         "UPDATE presence SET last_seen = clock_timestamp() - make_interval(secs => %s * 3600)"
         " WHERE participation_id = %s RETURNING 1",
         (hours, agent.ctx.participation_id),
@@ -33,13 +33,13 @@ def _seen_long_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
 def test_a_lease_that_is_over_is_written_down_once(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     held = leases.acquire(conn, ada.ctx, "src/a.py")
     leases.acquire(conn, bob.ctx, "src/b.py")
-    assert expiry.find_expired_leases(conn) == []
+    assert expiry.list_projects_with_expired_leases(conn) == []
     _end_leases_now(conn, project.id)
     leases.acquire(conn, bob.ctx, "src/c.py")
-    assert expiry.find_expired_leases(conn) == [project.id]
-    assert expiry.end_leases(conn, project.id) == 2
-    assert expiry.end_leases(conn, project.id) == 0
-    assert expiry.find_expired_leases(conn) == []
+    assert expiry.list_projects_with_expired_leases(conn) == [project.id]
+    assert expiry.expire_leases(conn, project.id) == 2
+    assert expiry.expire_leases(conn, project.id) == 0
+    assert expiry.list_projects_with_expired_leases(conn) == []
     newest, oldest = _events(conn, ada, "lease_expire")
     assert (oldest.actor, oldest.payload, oldest.mine) == (
         ada.actor,
@@ -47,23 +47,23 @@ def test_a_lease_that_is_over_is_written_down_once(conn: Connection, project: Pr
         True,
     )
     assert (newest.actor, newest.mine) == (bob.actor, False)
-    assert [one.surface for one in leases.list_holders(conn, ada.ctx).leases] == ["src/c.py"]
-    assert conn.touched[project.id] >= {"leases", "ledger"}
+    assert [one.surface for one in leases.list_leases(conn, ada.ctx).leases] == ["src/c.py"]
+    assert conn.pending_topics[project.id] >= {"leases", "ledger"}
 
 
 def test_leases_of_an_archived_project_end_without_an_event(conn: Connection, project: Project, ada: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src/a.py")
-    before = len(ledger.query(conn, ada.ctx).events)
+    before = len(ledger.query_events(conn, ada.ctx).events)
     projects.archive(conn, project.id, actor="test")
     _end_leases_now(conn, project.id)
-    assert expiry.end_leases(conn, project.id) == 1
-    assert expiry.find_expired_leases(conn) == []
-    assert len(ledger.query(conn, ada.ctx).events) == before
+    assert expiry.expire_leases(conn, project.id) == 1
+    assert expiry.list_projects_with_expired_leases(conn) == []
+    assert len(ledger.query_events(conn, ada.ctx).events) == before
 
 
 def test_leases_end_once_though_many_look_at_once_and_their_holders_come_back(db: Database) -> None:
     for _ in range(10):
-        with db.write() as conn:
+        with db.transaction() as conn:
             project = make_project(conn)
             holders = [make_agent(conn, project) for _ in range(4)]
             for number, holder in enumerate(holders):
@@ -74,72 +74,74 @@ def test_leases_end_once_though_many_look_at_once_and_their_holders_come_back(db
             return leases.acquire(conn, holders[number].ctx, f"src/{number}.py")
 
         def end(conn: Connection, project: Project = project) -> object:
-            return expiry.end_leases(conn, project.id)
+            return expiry.expire_leases(conn, project.id)
 
-        found = together(db, *([end] * 4), *(lambda conn, n=n: renew(conn, n) for n in range(4)))
-        assert winners(found) == found
-        with db.write() as conn:
+        found = run_concurrently(db, *([end] * 4), *(lambda conn, n=n: renew(conn, n) for n in range(4)))
+        assert successes(found) == found
+        with db.transaction() as conn:
             assert len(_events(conn, holders[0], "lease_expire")) == 4
-            assert len(leases.list_holders(conn, holders[0].ctx).leases) == 4
+            assert len(leases.list_leases(conn, holders[0].ctx).leases) == 4
 
 
 def test_who_is_gone_is_written_down_once_until_seen_again(conn: Connection, project: Project, ada: Agent) -> None:
     presence.register(conn, ada.ctx, "api")
-    assert expiry.find_absent(conn) == []
+    assert expiry.list_projects_with_absent_participants(conn) == []
     _seen_long_ago(conn, ada)
-    assert expiry.find_absent(conn) == [project.id]
-    assert expiry.note_absent(conn, project.id) == 1
-    assert expiry.note_absent(conn, project.id) == 0
-    assert expiry.find_absent(conn) == []
+    assert expiry.list_projects_with_absent_participants(conn) == [project.id]
+    assert expiry.record_absent_participants(conn, project.id) == 1
+    assert expiry.record_absent_participants(conn, project.id) == 0
+    assert expiry.list_projects_with_absent_participants(conn) == []
     (event,) = _events(conn, ada, "presence_lapse")
     assert (event.actor, event.payload["lane"]) == (ada.actor, "api")
-    presence.touch(conn, {ada.ctx.participation_id: 1.0})
+    presence.record_seen(conn, {ada.ctx.participation_id: 1.0})
     _seen_long_ago(conn, ada)
-    assert expiry.note_absent(conn, project.id) == 1
+    assert expiry.record_absent_participants(conn, project.id) == 1
     assert len(_events(conn, ada, "presence_lapse")) == 2
 
 
 @pytest.mark.parametrize("back", ["register", "touch"])
 def test_whoever_comes_back_can_lapse_again(conn: Connection, project: Project, ada: Agent, back: str) -> None:
     _seen_long_ago(conn, ada)
-    expiry.note_absent(conn, project.id)
+    expiry.record_absent_participants(conn, project.id)
     if back == "register":
         presence.register(conn, ada.ctx, "web")
     else:
-        presence.touch(conn, {ada.ctx.participation_id: 0.5})
-    assert conn.one("SELECT lapsed_at FROM presence WHERE participation_id = %s", (ada.ctx.participation_id,)) == (
-        None,
-    )
+        presence.record_seen(conn, {ada.ctx.participation_id: 0.5})
+    assert conn.fetch_one(
+        "SELECT lapsed_at FROM presence WHERE participation_id = %s", (ada.ctx.participation_id,)
+    ) == (None,)
 
 
 def test_a_sighting_that_is_written_late_brings_nobody_back(conn: Connection, project: Project, ada: Agent) -> None:
     _seen_long_ago(conn, ada, hours=2)
-    expiry.note_absent(conn, project.id)
-    presence.touch(conn, {ada.ctx.participation_id: 4 * 3600.0})
-    (lapsed,) = conn.one("SELECT lapsed_at FROM presence WHERE participation_id = %s", (ada.ctx.participation_id,))
+    expiry.record_absent_participants(conn, project.id)
+    presence.record_seen(conn, {ada.ctx.participation_id: 4 * 3600.0})
+    (lapsed,) = conn.fetch_one(
+        "SELECT lapsed_at FROM presence WHERE participation_id = %s", (ada.ctx.participation_id,)
+    )
     assert lapsed is not None
 
 
 def test_nobody_lapses_who_is_seen_at_the_same_moment(db: Database) -> None:
     """The flush of a gateway and the job meet: whichever comes first, who was seen is not left as gone."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         agents = [make_agent(conn, project) for _ in range(20)]
     ids = [agent.ctx.participation_id for agent in agents]
     for _ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             for agent in agents:
                 _seen_long_ago(conn, agent)
-        found = together(
+        found = run_concurrently(
             db,
-            lambda conn: expiry.note_absent(conn, project.id),
-            lambda conn: expiry.note_absent(conn, project.id),
-            lambda conn: presence.touch(conn, dict.fromkeys(ids, 0.0)),
+            lambda conn: expiry.record_absent_participants(conn, project.id),
+            lambda conn: expiry.record_absent_participants(conn, project.id),
+            lambda conn: presence.record_seen(conn, dict.fromkeys(ids, 0.0)),
         )
-        assert winners(found) == found
-        with db.call() as conn:
-            assert conn.one("SELECT count(*) FROM presence WHERE lapsed_at IS NOT NULL") == (0,)
-            (written,) = conn.one("SELECT count(*) FROM event WHERE type = 'presence_lapse'")
+        assert successes(found) == found
+        with db.connection() as conn:
+            assert conn.fetch_one("SELECT count(*) FROM presence WHERE lapsed_at IS NOT NULL") == (0,)
+            (written,) = conn.fetch_one("SELECT count(*) FROM event WHERE type = 'presence_lapse'")
         assert written % 20 == 0, "some were gone and some were not, in one flush"
 
 
@@ -147,71 +149,73 @@ def test_a_stalled_task_goes_back_to_who_is_here(conn: Connection, project: Proj
     task = tasks.create(conn, ada.ctx, "one").task_id
     tasks.start(conn, ada.ctx, task)
     _seen_long_ago(conn, ada)
-    conn.maybe("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
+    conn.fetch_one_or_none("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
     # Off unless the project says so.
-    assert expiry.find_stalled(conn) == []
-    assert expiry.requeue_stalled(conn, project.id) == 0
-    conn.maybe("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
-    assert expiry.find_stalled(conn) == [project.id]
-    assert expiry.requeue_stalled(conn, project.id) == 1
-    assert expiry.find_stalled(conn) == []
+    assert expiry.list_projects_with_stalled_tasks(conn) == []
+    assert expiry.requeue_stalled_tasks(conn, project.id) == 0
+    conn.fetch_one_or_none("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
+    assert expiry.list_projects_with_stalled_tasks(conn) == [project.id]
+    assert expiry.requeue_stalled_tasks(conn, project.id) == 1
+    assert expiry.list_projects_with_stalled_tasks(conn) == []
     (event,) = _events(conn, bob, "task_requeue")
     assert event.payload == {"task_id": task, "owner": ada.actor}
-    (row,) = task_queries.list_(conn, bob.ctx, ready=True).tasks
+    (row,) = task_queries.list_tasks(conn, bob.ctx, ready=True).tasks
     assert (row.task_id, row.status, row.owner) == (task, "open", None)
-    taken = tasks.take_next(conn, bob.ctx).task
+    taken = tasks.start_next(conn, bob.ctx).task
     assert taken is not None
     assert taken.task_id == task
 
 
 @pytest.mark.parametrize("why", ["seen", "blocked", "just started"])
 def test_a_task_that_is_not_stalled_stays(conn: Connection, project: Project, ada: Agent, why: str) -> None:
-    conn.maybe("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
+    conn.fetch_one_or_none("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
     task = tasks.create(conn, ada.ctx, "one").task_id
     tasks.start(conn, ada.ctx, task)
     if why == "blocked":
         tasks.block(conn, ada.ctx, task, "waits for people")
     _seen_long_ago(conn, ada)
     if why != "just started":
-        conn.maybe("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
+        conn.fetch_one_or_none("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
     if why == "seen":
-        presence.touch(conn, {ada.ctx.participation_id: 60.0})
-    assert expiry.find_stalled(conn) == []
-    assert expiry.requeue_stalled(conn, project.id) == 0
+        presence.record_seen(conn, {ada.ctx.participation_id: 60.0})
+    assert expiry.list_projects_with_stalled_tasks(conn) == []
+    assert expiry.requeue_stalled_tasks(conn, project.id) == 0
 
 
 def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
     for _ in range(10):
-        with db.write() as conn:
+        with db.transaction() as conn:
             project = make_project(conn)
             ada = make_agent(conn, project, "ada")
-            conn.maybe("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
+            conn.fetch_one_or_none(
+                "UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,)
+            )
             task = tasks.create(conn, ada.ctx, "one").task_id
             tasks.start(conn, ada.ctx, task)
             _seen_long_ago(conn, ada)
-            conn.maybe("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
-        shipped, *requeued = together(
+            conn.fetch_one_or_none("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
+        shipped, *requeued = run_concurrently(
             db,
             lambda conn, ada=ada, task=task: tasks.ship(conn, ada.ctx, task),
-            lambda conn, project=project: expiry.requeue_stalled(conn, project.id),
-            lambda conn, project=project: expiry.requeue_stalled(conn, project.id),
+            lambda conn, project=project: expiry.requeue_stalled_tasks(conn, project.id),
+            lambda conn, project=project: expiry.requeue_stalled_tasks(conn, project.id),
         )
         assert sum(requeued) + (not isinstance(shipped, BaseException)) == 1, (shipped, requeued)
 
 
 def test_an_invite_that_ended_is_in_the_audit_log_once(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         for _ in range(3):
-            invites.create_for(conn, project.id)
-        used = invites.create_for(conn, project.id)
+            invites.create_for_owner(conn, project.id)
+        used = invites.create_for_owner(conn, project.id)
         invite_redemption.redeem(conn, used.code, name="carol")
-        invites.create_for(conn, project.id, ttl_hours=100)
-        conn.maybe(
+        invites.create_for_owner(conn, project.id, ttl_hours=100)
+        conn.fetch_one_or_none(
             "UPDATE invite SET expires_at = clock_timestamp() - interval '1 minute'"
             " WHERE expires_at < clock_timestamp() + interval '50 hours' RETURNING 1"
         )
-    found = race(db, 6, lambda conn, _: expiry.expire_invites(conn))
+    found = run_numbered_concurrently(db, 6, lambda conn, _: expiry.expire_invites(conn))
     assert sum(found) == 3
-    with db.call() as conn:
-        assert conn.one("SELECT count(*) FROM audit WHERE action = 'invite.expire'") == (3,)
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT count(*) FROM audit WHERE action = 'invite.expire'") == (3,)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from bus.coordination import posts, sequences, tasks
-from bus.coordination.idempotency import key_and_fingerprint
+from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.tenancy import participations
 from tests import factories
-from tests.assertions import check_ledger, fingerprint, refused
+from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
 from tests.factories import Agent
 
 Call = Callable[..., Any]
@@ -37,11 +37,11 @@ def test_the_same_call_again_has_one_effect_and_the_same_answer(
     conn: Connection, ada: Agent, bob: Agent, call: Call
 ) -> None:
     first = call(conn, ada.ctx)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for _ in range(3):
         assert call(conn, ada.ctx) == first
-    assert fingerprint(conn) == before
-    assert check_ledger(conn, ada.ctx.project_id) == 1
+    assert database_checksum(conn) == before
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 1
 
 
 @CALLS
@@ -65,10 +65,10 @@ def test_the_same_key_with_other_arguments_is_an_error_that_changes_nothing(
     conn: Connection, ada: Agent, bob: Agent, call: Call
 ) -> None:
     first = call(conn, ada.ctx)
-    before = fingerprint(conn)
-    with refused(conn, "key_reuse"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "key_reuse"):
         call(conn, ada.ctx, note="something else")
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     assert call(conn, ada.ctx) == first
 
 
@@ -78,24 +78,24 @@ def test_one_key_cannot_serve_two_tools(conn: Connection, ada: Agent, bob: Agent
     if call is other:
         return
     call(conn, ada.ctx)
-    before = fingerprint(conn)
-    with refused(conn, "key_reuse"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "key_reuse"):
         other(conn, ada.ctx)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 @CALLS
 def test_a_key_belongs_to_its_participation(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
     mine, theirs = call(conn, ada.ctx), call(conn, bob.ctx)
     assert mine != theirs
-    assert check_ledger(conn, ada.ctx.project_id) == 2
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 2
 
 
 @CALLS
 def test_without_a_key_each_call_has_its_own_effect(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
     assert call(conn, ada.ctx, None) != call(conn, ada.ctx, None)
     assert call(conn, ada.ctx, "one") != call(conn, ada.ctx, "two")
-    assert check_ledger(conn, ada.ctx.project_id) == 4
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 4
 
 
 def test_an_error_is_not_stored(conn: Connection, root: Agent) -> None:
@@ -113,21 +113,21 @@ def test_an_error_is_not_stored(conn: Connection, root: Agent) -> None:
         ),
     ]
     for code, call in failing:
-        with refused(conn, code):
+        with assert_refused(conn, code):
             call()
-    assert conn.one("SELECT count(*) FROM idempotency WHERE project_id = %s", (root.ctx.project_id,)) == (0,)
+    assert conn.fetch_one("SELECT count(*) FROM idempotency WHERE project_id = %s", (root.ctx.project_id,)) == (0,)
     posts.create(conn, root.ctx, "the first", to_lane="l")
     tasks.create(conn, root.ctx, "the first")
     project = root.ctx.project_id
-    participations.grant(conn, project, "late")
+    participations.grant_participation(conn, project, "late")
     for _, call in failing:
         call()
-    assert check_ledger(conn, project) == 6
+    assert assert_ledger_consistent(conn, project) == 6
 
 
 def test_an_exhausted_sequence_does_not_use_up_the_key(conn: Connection, root: Agent) -> None:
     sequences.seed(conn, root.ctx, "adr", 2**53 - 1)
-    with refused(conn, "conflict"):
+    with assert_refused(conn, "conflict"):
         _claim(conn, root.ctx)
     assert sequences.claim(conn, root.ctx, "other", idempotency_key="k").number == 1
 
@@ -152,13 +152,13 @@ def test_the_longest_key_and_any_visible_character_are_kept(conn: Connection, ad
 
 
 def test_a_fingerprint_is_of_the_tool_and_of_every_argument() -> None:
-    first = key_and_fingerprint("claim", "k", sequence="adr", note=None)
-    assert key_and_fingerprint("claim", "k", note=None, sequence="adr") == first
+    first = validate_and_fingerprint("claim", "k", sequence="adr", note=None)
+    assert validate_and_fingerprint("claim", "k", note=None, sequence="adr") == first
     others = [
-        key_and_fingerprint("seed", "k", sequence="adr", note=None),
-        key_and_fingerprint("claim", "k", sequence="adr", note=""),
-        key_and_fingerprint("claim", "k", sequence="adr"),
-        key_and_fingerprint("claim", "k", sequence="adr,", note=None),
+        validate_and_fingerprint("seed", "k", sequence="adr", note=None),
+        validate_and_fingerprint("claim", "k", sequence="adr", note=""),
+        validate_and_fingerprint("claim", "k", sequence="adr"),
+        validate_and_fingerprint("claim", "k", sequence="adr,", note=None),
     ]
     assert len({fingerprinted for _, fingerprinted in [first, *others]}) == 5
-    assert key_and_fingerprint("claim", None, sequence="adr") == (None, None)
+    assert validate_and_fingerprint("claim", None, sequence="adr") == (None, None)

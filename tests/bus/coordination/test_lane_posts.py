@@ -7,15 +7,15 @@ from bus.db import Connection
 from bus.tenancy import participations, tokens
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, types
+from tests.assertions import assert_ledger_consistent, list_event_types
 from tests.factories import Agent
 
 
 def _inbox(conn: Connection, agent: Agent) -> list[int]:
-    return [post.post_id for post in posts.list_(conn, agent.ctx, to_me=True, unacked_only=True, limit=200).posts]
+    return [post.post_id for post in posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True, limit=200).posts]
 
 
-def _to_lane(conn: Connection, agent: Agent, lane: str = "core", **more: str) -> posts.Posted:
+def _to_lane(conn: Connection, agent: Agent, lane: str = "core", **more: str) -> posts.CreatedPost:
     return posts.create(conn, agent.ctx, "hello", to_lane=lane, **more)
 
 
@@ -42,7 +42,7 @@ def test_being_seen_is_not_being_in_a_lane(conn: Connection, project: Project) -
     """A presence row without a lane leaves the granted lane in force."""
     sender = factories.make_agent(conn, project)
     granted = factories.make_agent(conn, project, lane="core")
-    presence.touch(conn, {granted.ctx.participation_id: 0.0})
+    presence.record_seen(conn, {granted.ctx.participation_id: 0.0})
     assert _to_lane(conn, sender).recipients == 1
 
 
@@ -68,7 +68,7 @@ def test_a_post_to_an_empty_lane_waits_for_whoever_joins(conn: Connection, ada: 
     assert registered.unread == 1
     assert _inbox(conn, bob) == [posted.post_id]
     # The record says how many it was delivered to when it was sent.
-    assert conn.one("SELECT recipients FROM post WHERE project_id = %s", (ada.ctx.project_id,)) == (0,)
+    assert conn.fetch_one("SELECT recipients FROM post WHERE project_id = %s", (ada.ctx.project_id,)) == (0,)
 
 
 def test_a_granted_lane_is_joined_with_the_grant(conn: Connection, ada: Agent, project: Project) -> None:
@@ -109,7 +109,7 @@ def test_leaving_a_lane_takes_back_what_was_not_acked(conn: Connection, ada: Age
     # What was addressed to bob by name stays, also where the lane was named too; the new lane's comes.
     assert _inbox(conn, bob) == [docs.post_id, direct.post_id, named.post_id]
     assert registered.unread == 3
-    assert [p.post_id for p in posts.list_(conn, bob.ctx, to_me=True).posts] == [
+    assert [p.post_id for p in posts.list_posts(conn, bob.ctx, to_me=True).posts] == [
         docs.post_id, direct.post_id, named.post_id, acked.post_id,
     ]  # fmt: skip
     # Coming back brings back what still waits.
@@ -130,7 +130,7 @@ def test_a_change_of_status_moves_no_post(conn: Connection, ada: Agent, bob: Age
     posted = _to_lane(conn, ada)
     presence.register(conn, bob.ctx, "core", status="busy")
     assert _inbox(conn, bob) == [posted.post_id]
-    assert types(conn, ada.ctx.project_id) == ["register", "post", "register"]
+    assert list_event_types(conn, ada.ctx.project_id) == ["register", "post", "register"]
 
 
 def test_registering_the_granted_lane_delivers_nothing_twice(conn: Connection, ada: Agent, project: Project) -> None:
@@ -145,16 +145,16 @@ def test_registering_the_granted_lane_delivers_nothing_twice(conn: Connection, a
 def test_who_cannot_act_is_in_no_lane(conn: Connection, ada: Agent, project: Project, how: str) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
     if how == "revoked":
-        participations.revoke(conn, project.id, "member")
+        participations.revoke_tokens(conn, project.id, "member")
     elif how == "removed":
-        participations.remove(conn, project.id, "member")
+        participations.remove_participation(conn, project.id, "member")
     else:
         table, column, row = (
             ("token", "expires_at", member.ctx.token_id)
             if how == "expired"
             else ("participant", "removed_at", member.ctx.participant_id)
         )
-        conn.maybe(f"UPDATE {table} SET {column} = clock_timestamp() WHERE id = %s RETURNING 1", (row,))
+        conn.fetch_one_or_none(f"UPDATE {table} SET {column} = clock_timestamp() WHERE id = %s RETURNING 1", (row,))
     assert _to_lane(conn, ada).recipients == 0
 
 
@@ -162,11 +162,11 @@ def test_a_new_token_brings_a_member_back_into_its_lane(conn: Connection, ada: A
     member = factories.make_agent(conn, project, "member", lane="docs")
     presence.register(conn, member.ctx, "core")
     before = _to_lane(conn, ada)
-    participations.revoke(conn, project.id, "member")
+    participations.revoke_tokens(conn, project.id, "member")
     missed = _to_lane(conn, ada)
     elsewhere = _to_lane(conn, ada, "docs")
     assert (missed.recipients, elsewhere.recipients) == (0, 0)
-    back = factories.as_agent(conn, participations.rotate(conn, project.id, "member"))
+    back = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "member"))
     assert _inbox(conn, back) == [missed.post_id, before.post_id]
     assert _to_lane(conn, ada).recipients == 1
 
@@ -174,7 +174,7 @@ def test_a_new_token_brings_a_member_back_into_its_lane(conn: Connection, ada: A
 def test_one_of_two_tokens_keeps_a_member_in_its_lane(conn: Connection, ada: Agent, project: Project) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
     second = tokens.mint(conn, member.ctx.participation_id)
-    tokens.revoke_all(conn, member.ctx.participation_id, but=second.id)
+    tokens.revoke_all(conn, member.ctx.participation_id, except_token_id=second.id)
     assert _to_lane(conn, ada).recipients == 1
 
 
@@ -186,14 +186,14 @@ def test_a_lane_post_is_confirmed_by_its_first_ack_and_waits_on_for_the_others(
     posted = _to_lane(conn, ada)
     (first,) = posts.ack(conn, one.ctx, [posted.post_id])
     assert _inbox(conn, two) == [posted.post_id]
-    assert not posts.list_(conn, two.ctx).posts[0].acked
-    assert [p.post_id for p in posts.list_(conn, two.ctx, unacked_only=True).posts] == [posted.post_id]
-    assert posts.list_(conn, one.ctx, unacked_only=True).posts == []
+    assert not posts.list_posts(conn, two.ctx).posts[0].acked
+    assert [p.post_id for p in posts.list_posts(conn, two.ctx, unacked_only=True).posts] == [posted.post_id]
+    assert posts.list_posts(conn, one.ctx, unacked_only=True).posts == []
     posts.ack(conn, two.ctx, [posted.post_id])
-    (post,) = posts.list_(conn, ada.ctx).posts
+    (post,) = posts.list_posts(conn, ada.ctx).posts
     assert post.acked_by == [one.actor, two.actor]
-    assert conn.one("SELECT acked_at FROM post WHERE project_id = %s", (project.id,)) == (first.acked_at,)
-    assert check_ledger(conn, project.id) == 3
+    assert conn.fetch_one("SELECT acked_at FROM post WHERE project_id = %s", (project.id,)) == (first.acked_at,)
+    assert assert_ledger_consistent(conn, project.id) == 3
 
 
 def test_a_lane_is_one_lane_however_it_is_composed(conn: Connection, ada: Agent, bob: Agent) -> None:

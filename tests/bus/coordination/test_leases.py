@@ -6,10 +6,10 @@ import pytest
 
 from bus.coordination import leases, posts
 from bus.db import Connection
-from bus.rules.surfaces import overlap
+from bus.rules.surfaces import overlaps
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, fingerprint, ledger, refused, types
+from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum, list_event_types, list_events
 from tests.factories import Agent
 
 
@@ -19,7 +19,7 @@ def _seconds(count: float) -> timedelta:
 
 def _expire(conn: Connection, fence: int, project_id: int) -> None:
     """Let a lease run out, without waiting for it."""
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE lease SET expires_at = clock_timestamp() - interval '1 millisecond'"
         " WHERE project_id = %s AND fence = %s RETURNING id",
         (project_id, fence),
@@ -27,7 +27,7 @@ def _expire(conn: Connection, fence: int, project_id: int) -> None:
 
 
 def _live(conn: Connection, agent: Agent) -> list[str]:
-    return [held.surface for held in leases.list_holders(conn, agent.ctx).leases]
+    return [held.surface for held in leases.list_leases(conn, agent.ctx).leases]
 
 
 def test_a_lease_is_recorded_with_its_fence(conn: Connection, ada: Agent) -> None:
@@ -39,14 +39,14 @@ def test_a_lease_is_recorded_with_its_fence(conn: Connection, ada: Agent) -> Non
         False,
         [],
     )
-    assert ledger(conn, ada.ctx.project_id) == [
+    assert list_events(conn, ada.ctx.project_id) == [
         (
             1,
             "lease",
             {"surface": "src/api", "ttl_seconds": 90, "mode": "exclusive", "fence": 1, "contended": 0},
         )
     ]
-    (held,) = leases.list_holders(conn, ada.ctx).leases
+    (held,) = leases.list_leases(conn, ada.ctx).leases
     assert (held.surface, held.actor, held.note, held.mode, held.fence) == (
         "src/api", ada.actor, "routes", "exclusive", 1,
     )  # fmt: skip
@@ -56,14 +56,14 @@ def test_a_lease_is_recorded_with_its_fence(conn: Connection, ada: Agent) -> Non
 
 def test_a_lease_lasts_half_an_hour_where_nothing_is_said(conn: Connection, ada: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src")
-    (held,) = leases.list_holders(conn, ada.ctx).leases
+    (held,) = leases.list_leases(conn, ada.ctx).leases
     assert 1798 <= held.expires_in_seconds <= 1800
 
 
 @pytest.mark.parametrize("seconds", [1, 86_400])
 def test_the_shortest_and_the_longest_lease(conn: Connection, ada: Agent, seconds: int) -> None:
     leases.acquire(conn, ada.ctx, "src", ttl=_seconds(seconds))
-    (held,) = leases.list_holders(conn, ada.ctx).leases
+    (held,) = leases.list_leases(conn, ada.ctx).leases
     assert seconds - 1 <= held.expires_in_seconds <= seconds
 
 
@@ -83,7 +83,7 @@ def test_a_lease_that_overlaps_names_the_others_and_is_granted_all_the_same(
         (ada.actor, "src/api/routes.py"),
         (bob.actor, "src/api"),
     ]
-    assert [payload["contended"] for _, _, payload in ledger(conn, ada.ctx.project_id)] == [0, 1, 0, 2]
+    assert [payload["contended"] for _, _, payload in list_events(conn, ada.ctx.project_id)] == [0, 1, 0, 2]
     assert len(_live(conn, ada)) == 4
 
 
@@ -120,7 +120,7 @@ def test_overlap_is_the_same_from_both_sides_and_in_who_holds(
     for first, second in ((held, wanted), (wanted, held)):
         with conn.raw.transaction(force_rollback=True):
             leases.acquire(conn, ada.ctx, first)
-            assert len(leases.list_holders(conn, bob.ctx, surface=second).leases) == int(overlap)
+            assert len(leases.list_leases(conn, bob.ctx, surface=second).leases) == int(overlap)
             assert len(leases.acquire(conn, bob.ctx, second).others) == int(overlap)
 
 
@@ -150,7 +150,7 @@ def test_shared_leases_contend_with_exclusive_ones_only(
 ) -> None:
     leases.acquire(conn, ada.ctx, surfaces[0], mode=first)
     assert len(leases.acquire(conn, bob.ctx, surfaces[1], mode=second).others) == int(contends)
-    assert {held.mode for held in leases.list_holders(conn, ada.ctx).leases} == {first, second}
+    assert {held.mode for held in leases.list_leases(conn, ada.ctx).leases} == {first, second}
 
 
 def test_twenty_others_are_named_and_all_are_counted(conn: Connection, ada: Agent, project: Project) -> None:
@@ -159,7 +159,7 @@ def test_twenty_others_are_named_and_all_are_counted(conn: Connection, ada: Agen
         leases.acquire(conn, agent.ctx, f"src/{number}.py" if number % 2 else f"src/{number}*")
     lease = leases.acquire(conn, ada.ctx, "src")
     assert [other.actor for other in lease.others] == [agent.actor for agent in names[:20]]
-    assert ledger(conn, project.id)[-1][2]["contended"] == 23
+    assert list_events(conn, project.id)[-1][2]["contended"] == 23
 
 
 def test_renewing_keeps_the_fence_and_adds_no_event(conn: Connection, ada: Agent, bob: Agent) -> None:
@@ -170,11 +170,11 @@ def test_renewing_keeps_the_fence_and_adds_no_event(conn: Connection, ada: Agent
     assert again.expires_at > first.expires_at
     # The one who renews learns who came meanwhile.
     assert [other.actor for other in again.others] == [bob.actor]
-    assert types(conn, ada.ctx.project_id) == ["lease", "lease"]
-    held = leases.list_holders(conn, ada.ctx).leases[-1]
+    assert list_event_types(conn, ada.ctx.project_id) == ["lease", "lease"]
+    held = leases.list_leases(conn, ada.ctx).leases[-1]
     assert (held.note, held.expires_at, held.fence) == ("first", again.expires_at, first.fence)
     shorter = leases.acquire(conn, ada.ctx, "src", ttl=_seconds(5), note="second")
-    held = leases.list_holders(conn, ada.ctx).leases[-1]
+    held = leases.list_leases(conn, ada.ctx).leases[-1]
     assert (held.note, held.expires_at) == ("second", shorter.expires_at)
     assert len(_live(conn, ada)) == 2
 
@@ -188,8 +188,8 @@ def test_changing_the_mode_is_a_new_lease_so_that_others_can_see_it_come(
     third = leases.acquire(conn, ada.ctx, "src", mode="exclusive")
     assert (third.renewed, third.fence > second.fence > first.fence) == (False, True)
     assert [other.actor for other in third.others] == [bob.actor]
-    assert types(conn, ada.ctx.project_id) == ["lease", "lease", "release", "lease"]
-    assert [(held.actor, held.mode) for held in leases.list_holders(conn, bob.ctx).leases] == [
+    assert list_event_types(conn, ada.ctx.project_id) == ["lease", "lease", "release", "lease"]
+    assert [(held.actor, held.mode) for held in leases.list_leases(conn, bob.ctx).leases] == [
         (ada.actor, "exclusive"),
         (bob.actor, "shared"),
     ]
@@ -198,14 +198,14 @@ def test_changing_the_mode_is_a_new_lease_so_that_others_can_see_it_come(
 @pytest.mark.parametrize("wanted", ["src/api", "src/api/a.py", "src", "src/**/*.py", "**/*.py"])
 def test_an_expired_lease_is_gone_at_once(conn: Connection, ada: Agent, bob: Agent, wanted: str) -> None:
     lease = leases.acquire(conn, ada.ctx, "src/api")
-    assert len(leases.list_holders(conn, bob.ctx, surface=wanted).leases) == 1
+    assert len(leases.list_leases(conn, bob.ctx, surface=wanted).leases) == 1
     _expire(conn, lease.fence, ada.ctx.project_id)
     assert _live(conn, ada) == []
-    assert leases.list_holders(conn, bob.ctx, surface=wanted).leases == []
+    assert leases.list_leases(conn, bob.ctx, surface=wanted).leases == []
     assert leases.acquire(conn, bob.ctx, wanted).others == []
     assert leases.release(conn, ada.ctx, "src/api").released == 0
     assert leases.release(conn, ada.ctx, "*").released == 0
-    assert types(conn, ada.ctx.project_id) == ["lease", "lease"]
+    assert list_event_types(conn, ada.ctx.project_id) == ["lease", "lease"]
 
 
 def test_leasing_an_expired_surface_again_is_a_new_lease_and_records_the_end_of_the_old_once(
@@ -215,7 +215,7 @@ def test_leasing_an_expired_surface_again_is_a_new_lease_and_records_the_end_of_
     _expire(conn, old.fence, ada.ctx.project_id)
     new = leases.acquire(conn, ada.ctx, "src")
     assert (new.renewed, new.fence) == (False, 3)
-    assert ledger(conn, ada.ctx.project_id)[1:] == [
+    assert list_events(conn, ada.ctx.project_id)[1:] == [
         (2, "lease_expire", {"surface": "src", "fence": old.fence}),
         (
             3,
@@ -223,15 +223,15 @@ def test_leasing_an_expired_surface_again_is_a_new_lease_and_records_the_end_of_
             {"surface": "src", "ttl_seconds": 1800, "mode": "exclusive", "fence": 3, "contended": 0},
         ),
     ]
-    ended = conn.one(
+    ended = conn.fetch_one(
         "SELECT ended_by, ended_at = expires_at FROM lease WHERE project_id = %s AND fence = %s",
         (ada.ctx.project_id, old.fence),
     )
     assert ended == ("expiry", True)
-    (held,) = leases.list_holders(conn, ada.ctx).leases
+    (held,) = leases.list_leases(conn, ada.ctx).leases
     assert (held.fence, held.note) == (3, None)
     assert leases.acquire(conn, ada.ctx, "src").renewed
-    assert check_ledger(conn, ada.ctx.project_id) == 3
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 3
 
 
 def test_the_fence_rises_with_every_lease(conn: Connection, ada: Agent, bob: Agent) -> None:
@@ -244,16 +244,16 @@ def test_releasing_ends_the_lease_and_repeating_it_adds_nothing(conn: Connection
     leases.acquire(conn, ada.ctx, "src/b.py")
     leases.acquire(conn, bob.ctx, "src/a.py")
     assert leases.release(conn, ada.ctx, "./src//a.py").released == 1
-    assert [(held.surface, held.actor) for held in leases.list_holders(conn, ada.ctx).leases] == [
+    assert [(held.surface, held.actor) for held in leases.list_leases(conn, ada.ctx).leases] == [
         ("src/a.py", bob.actor),
         ("src/b.py", ada.actor),
     ]
-    assert ledger(conn, ada.ctx.project_id)[-1][1:] == ("release", {"surface": "src/a.py"})
-    before = fingerprint(conn)
+    assert list_events(conn, ada.ctx.project_id)[-1][1:] == ("release", {"surface": "src/a.py"})
+    before = database_checksum(conn)
     assert leases.release(conn, ada.ctx, "src/a.py").released == 0
     assert leases.release(conn, ada.ctx, "src").released == 0
     assert leases.release(conn, ada.ctx, "src/*").released == 0
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_a_star_releases_all_of_ones_own_with_an_event_for_each(conn: Connection, ada: Agent, bob: Agent) -> None:
@@ -262,15 +262,15 @@ def test_a_star_releases_all_of_ones_own_with_an_event_for_each(conn: Connection
     leases.acquire(conn, bob.ctx, "a")
     assert leases.release(conn, ada.ctx, "*").released == 3
     assert _live(conn, ada) == ["a"]
-    assert [payload for _, kind, payload in ledger(conn, ada.ctx.project_id) if kind == "release"] == [
+    assert [payload for _, kind, payload in list_events(conn, ada.ctx.project_id) if kind == "release"] == [
         {"surface": "a"},
         {"surface": "b/*"},
         {"surface": "c"},
     ]
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     assert leases.release(conn, ada.ctx, "*").released == 0
-    assert fingerprint(conn) == before
-    assert check_ledger(conn, ada.ctx.project_id) == 7
+    assert database_checksum(conn) == before
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 7
 
 
 def test_leasing_after_a_release_is_a_new_lease(conn: Connection, ada: Agent) -> None:
@@ -285,15 +285,15 @@ def test_leasing_after_a_release_is_a_new_lease(conn: Connection, ada: Agent) ->
     ["", " ", "..", "src/../..", "/etc", "~/x", "C:/x", "a\\b", "a\0b", "a\nb", "\ud800", "x" * 201, "{a"],
 )
 def test_a_surface_outside_the_repository_or_malformed_is_refused(conn: Connection, ada: Agent, surface: str) -> None:
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for call in (
         lambda: leases.acquire(conn, ada.ctx, surface),
         lambda: leases.release(conn, ada.ctx, surface),
-        lambda: leases.list_holders(conn, ada.ctx, surface=surface),
+        lambda: leases.list_leases(conn, ada.ctx, surface=surface),
     ):
-        with refused(conn, "invalid_argument"):
+        with assert_refused(conn, "invalid_argument"):
             call()
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_who_holds_pages_through_more_than_two_hundred_leases(conn: Connection, ada: Agent, bob: Agent) -> None:
@@ -305,7 +305,7 @@ def test_who_holds_pages_through_more_than_two_hundred_leases(conn: Connection, 
     )
     held = {n: f"{('src/', 'docs/', 'src')[n % 3]}{n}" for n in range(1, 902)}
     expected = {
-        surface: {n for n, other in held.items() if overlap(surface, other)}
+        surface: {n for n, other in held.items() if overlaps(surface, other)}
         for surface in ("src", "src/*", "docs/*7", "src/9000", "{src/3,docs/*1}", "src2", "{src,docs}/*")
     }
     assert [len(fences) for fences in expected.values()] == [300, 300, 30, 0, 32, 1, 601]
@@ -315,7 +315,7 @@ def test_who_holds_pages_through_more_than_two_hundred_leases(conn: Connection, 
             seen: list[int] = []
             before = None
             while True:
-                page = leases.list_holders(conn, bob.ctx, surface=surface, before=before, limit=limit)
+                page = leases.list_leases(conn, bob.ctx, surface=surface, before=before, limit=limit)
                 assert len(page.leases) <= limit
                 seen += [held.fence for held in page.leases]
                 before = page.next_before
@@ -327,8 +327,8 @@ def test_who_holds_pages_through_more_than_two_hundred_leases(conn: Connection, 
 
 def test_who_holds_counts_the_unread(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    assert leases.list_holders(conn, bob.ctx).unread == 1
-    assert leases.list_holders(conn, bob.ctx, surface="none").unread == 1
+    assert leases.list_leases(conn, bob.ctx).unread == 1
+    assert leases.list_leases(conn, bob.ctx, surface="none").unread == 1
     assert leases.acquire(conn, bob.ctx, "src").unread == 1
     assert leases.acquire(conn, bob.ctx, "src").unread == 1
     assert leases.release(conn, bob.ctx, "src").unread == 1

@@ -12,7 +12,7 @@ from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, refused
+from tests.assertions import assert_ledger_consistent, assert_refused
 from tests.factories import Agent
 
 
@@ -52,7 +52,7 @@ def world(conn: Connection, project: Project) -> _World:
 
 
 def _whole(conn: Connection, agent: Agent, **filters: Any) -> list[Event]:
-    found = ledger.query(conn, agent.ctx, limit=1000, **filters)
+    found = ledger.query_events(conn, agent.ctx, limit=1000, **filters)
     assert found.next_before is None
     return found.events
 
@@ -60,7 +60,7 @@ def _whole(conn: Connection, agent: Agent, **filters: Any) -> list[Event]:
 def test_the_whole_ledger_comes_newest_first(conn: Connection, world: _World) -> None:
     events = _whole(conn, world.ada)
     assert [event.id for event in events] == list(range(len(events), 0, -1))
-    assert check_ledger(conn, world.ada.ctx.project_id) == len(events)
+    assert assert_ledger_consistent(conn, world.ada.ctx.project_id) == len(events)
     assert [event.ts for event in events] == sorted((event.ts for event in events), reverse=True)
     assert {event.mine for event in events if event.actor == world.ada.actor} == {True}
     assert {event.mine for event in events if event.actor != world.ada.actor} == {False}
@@ -111,8 +111,8 @@ def test_each_type_alone_finds_its_events(conn: Connection, world: _World) -> No
 def test_what_does_not_exist_finds_nothing(conn: Connection, world: _World) -> None:
     for filters in ({"sequence": "none"}, {"number": 0}, {"ref": "PR-404"}, {"tag": "none"}):
         assert _whole(conn, world.ada, **filters) == []
-    with refused(conn, "unknown_recipient"):
-        ledger.query(conn, world.ada.ctx, actor="nobody")
+    with assert_refused(conn, "unknown_recipient"):
+        ledger.query_events(conn, world.ada.ctx, actor="nobody")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_pages_lose_and_double_nothing(conn: Connection, world: _World, filters:
     paged: list[Event] = []
     before = None
     while True:
-        page = ledger.query(conn, world.ada.ctx, limit=limit, before=before, **filters)
+        page = ledger.query_events(conn, world.ada.ctx, limit=limit, before=before, **filters)
         assert len(page.events) <= limit
         paged += page.events
         before = page.next_before
@@ -136,10 +136,10 @@ def test_pages_lose_and_double_nothing(conn: Connection, world: _World, filters:
 def test_a_hundred_events_come_where_no_limit_is_given_and_last_n_is_a_limit(conn: Connection, ada: Agent) -> None:
     for _ in range(101):
         sequences.claim(conn, ada.ctx, "s")
-    page = ledger.query(conn, ada.ctx)
+    page = ledger.query_events(conn, ada.ctx)
     assert (len(page.events), page.next_before) == (100, 2)
-    assert [event.id for event in ledger.query(conn, ada.ctx, last_n=2).events] == [101, 100]
-    assert len(ledger.query(conn, ada.ctx, last_n=2, limit=50).events) == 2
+    assert [event.id for event in ledger.query_events(conn, ada.ctx, last_n=2).events] == [101, 100]
+    assert len(ledger.query_events(conn, ada.ctx, last_n=2, limit=50).events) == 2
 
 
 def test_since_and_until_include_the_moment_that_they_name(conn: Connection, world: _World) -> None:
@@ -194,7 +194,7 @@ def test_until_is_exact_to_the_microsecond(conn: Connection, ada: Agent) -> None
 
 def test_time_does_not_turn_back_when_the_clock_of_the_server_does(conn: Connection, ada: Agent, bob: Agent) -> None:
     """As after a failover to a machine whose clock is behind: events keep the last time until it has caught up."""
-    ahead = conn.one(
+    ahead = conn.fetch_one(
         "UPDATE project_clock SET last_at = date_trunc('milliseconds', clock_timestamp() + interval '1 hour')"
         " WHERE project_id = %s RETURNING last_at",
         (ada.ctx.project_id,),
@@ -206,7 +206,7 @@ def test_time_does_not_turn_back_when_the_clock_of_the_server_does(conn: Connect
     leases.acquire(conn, ada.ctx, "src")
     presence.register(conn, ada.ctx, "core")
     assert [event.ts for event in _whole(conn, ada)] == [*ahead] * 6
-    assert check_ledger(conn, ada.ctx.project_id) == 6
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 6
 
 
 def test_a_time_that_was_read_can_be_given_back_as_a_filter(conn: Connection, world: _World) -> None:
@@ -232,11 +232,11 @@ def test_a_time_may_be_written_in_any_form_of_the_standard(
     conn: Connection, ada: Agent, written: str, meant: datetime
 ) -> None:
     for moment in (meant - timedelta(milliseconds=1), meant, meant + timedelta(milliseconds=1)):
-        conn.maybe(
+        conn.fetch_one_or_none(
             "UPDATE project_clock SET last_at = %s WHERE project_id = %s RETURNING 1",
             (moment, ada.ctx.project_id),
         )
-        conn.one(
+        conn.fetch_one(
             "WITH t AS (UPDATE project_clock SET last_seq = last_seq + 1 WHERE project_id = %(p)s RETURNING last_seq)"
             " INSERT INTO event (project_id, seq, at, actor, type, payload)"
             " SELECT %(p)s, last_seq, %(at)s, 'x', 'escalate', '{}' FROM t RETURNING seq",
@@ -263,8 +263,8 @@ def test_a_former_name_finds_what_was_done_under_it_and_mine_stays_mine(conn: Co
     sequences.claim(conn, ada.ctx, "s")
     me = ada.ctx.participant_id
     # What a rename does: a new label, and the old name kept for its bearer.
-    conn.maybe("UPDATE participant SET label = 'ada-2' WHERE id = %s RETURNING 1", (me,))
-    conn.maybe(
+    conn.fetch_one_or_none("UPDATE participant SET label = 'ada-2' WHERE id = %s RETURNING 1", (me,))
+    conn.fetch_one_or_none(
         "INSERT INTO participant_name (owner_id, label_key, participant_id) VALUES (%s, 'ada-2', %s) RETURNING 1",
         (ada.ctx.owner_id, me),
     )
@@ -277,12 +277,12 @@ def test_a_former_name_finds_what_was_done_under_it_and_mine_stays_mine(conn: Co
 
 def test_a_removed_participant_can_still_be_asked_about(conn: Connection, ada: Agent, bob: Agent) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    participations.remove(conn, ada.ctx.project_id, "bob")
+    participations.remove_participation(conn, ada.ctx.project_id, "bob")
     assert [event.actor for event in _whole(conn, ada, actor="bob")] == [bob.actor]
 
 
 def test_the_answer_counts_the_unread(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    assert ledger.query(conn, bob.ctx).unread == 1
-    assert ledger.query(conn, bob.ctx, type="escalate").unread == 1
-    assert ledger.query(conn, ada.ctx).unread == 0
+    assert ledger.query_events(conn, bob.ctx).unread == 1
+    assert ledger.query_events(conn, bob.ctx, type="escalate").unread == 1
+    assert ledger.query_events(conn, ada.ctx).unread == 0

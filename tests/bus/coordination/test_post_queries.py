@@ -40,7 +40,7 @@ class _World:
 
 
 def _all(conn: Connection, agent: Agent, **filters: Any) -> list[posts.Post]:
-    page = posts.list_(conn, agent.ctx, limit=200, **filters)
+    page = posts.list_posts(conn, agent.ctx, limit=200, **filters)
     assert page.next_before is None
     return page.posts
 
@@ -70,7 +70,7 @@ def test_every_combination_of_filters_finds_what_it_says(
         assert [post.post_id for post in everything] == world.sent[::-1]
         inbox = {
             post_id
-            for (post_id,) in conn.all(
+            for (post_id,) in conn.fetch_all(
                 "SELECT post_id FROM delivery WHERE project_id = %s AND participation_id = %s AND addressed",
                 (project.id, agent.ctx.participation_id),
             )
@@ -99,7 +99,7 @@ def test_pages_lose_and_double_nothing(
         paged: list[posts.Post] = []
         before = None
         while True:
-            page = posts.list_(
+            page = posts.list_posts(
                 conn,
                 world.bob.ctx,
                 to_me=to_me,
@@ -119,24 +119,24 @@ def test_pages_lose_and_double_nothing(
 
 def test_posts_that_arrive_meanwhile_do_not_disturb_the_pages(conn: Connection, ada: Agent, bob: Agent) -> None:
     sent = [posts.create(conn, ada.ctx, str(n), to_actor="bob").post_id for n in range(6)]
-    first = posts.list_(conn, bob.ctx, to_me=True, unacked_only=True, limit=3)
+    first = posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True, limit=3)
     posts.create(conn, ada.ctx, "new", to_actor="bob")
     posts.ack(conn, bob.ctx, [first.posts[0].post_id])
-    second = posts.list_(conn, bob.ctx, to_me=True, unacked_only=True, limit=3, before=first.next_before)
+    second = posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True, limit=3, before=first.next_before)
     assert [post.post_id for post in first.posts + second.posts] == sent[::-1]
     assert second.next_before is None
 
 
 def test_reading_consumes_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    first = posts.list_(conn, bob.ctx, to_me=True, unacked_only=True)
-    assert posts.list_(conn, bob.ctx, to_me=True, unacked_only=True) == first
+    first = posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True)
+    assert posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True) == first
     assert first.unread == 1
 
 
 def test_fifty_posts_come_where_no_limit_is_given(conn: Connection, ada: Agent) -> None:
     sent = [posts.create(conn, ada.ctx, str(n), to_lane="core").post_id for n in range(51)]
-    page = posts.list_(conn, ada.ctx)
+    page = posts.list_posts(conn, ada.ctx)
     assert [post.post_id for post in page.posts] == sent[:0:-1]
     assert page.next_before == sent[1]
 
@@ -147,7 +147,7 @@ def test_the_first_fifty_who_acked_are_named(conn: Connection, project: Project,
     assert posted.recipients == 51
     for member in members:
         posts.ack(conn, member.ctx, [posted.post_id])
-    assert posts.list_(conn, ada.ctx).posts[0].acked_by == [member.actor for member in members[:50]]
+    assert posts.list_posts(conn, ada.ctx).posts[0].acked_by == [member.actor for member in members[:50]]
 
 
 def test_a_withdrawn_post_is_no_longer_in_the_inbox_but_still_in_the_project(
@@ -156,8 +156,8 @@ def test_a_withdrawn_post_is_no_longer_in_the_inbox_but_still_in_the_project(
     presence.register(conn, bob.ctx, "core")
     posted = posts.create(conn, ada.ctx, "hello", to_lane="core")
     presence.register(conn, bob.ctx, "docs")
-    assert posts.list_(conn, bob.ctx, to_me=True).posts == []
-    assert [post.post_id for post in posts.list_(conn, bob.ctx).posts] == [posted.post_id]
+    assert posts.list_posts(conn, bob.ctx, to_me=True).posts == []
+    assert [post.post_id for post in posts.list_posts(conn, bob.ctx).posts] == [posted.post_id]
 
 
 def test_a_page_ends_where_its_bodies_are_more_than_an_agent_wants_to_hold(
@@ -168,15 +168,15 @@ def test_a_page_ends_where_its_bodies_are_more_than_an_agent_wants_to_hold(
     found: list[int] = []
     before = None
     while True:
-        page = posts.list_(conn, bob.ctx, to_me=True, limit=200, before=before)
+        page = posts.list_posts(conn, bob.ctx, to_me=True, limit=200, before=before)
         sizes = [len(post.body.encode()) for post in page.posts]
-        assert sum(sizes) <= limits.PAGE_BYTES
+        assert sum(sizes) <= limits.MAX_PAGE_BYTES
         found += [post.post_id for post in page.posts]
         if page.next_before is None:
             break
         # Nothing more would have fitted.
-        following = posts.list_(conn, bob.ctx, to_me=True, limit=1, before=page.next_before).posts[0]
-        assert sum(sizes) + len(following.body.encode()) > limits.PAGE_BYTES
+        following = posts.list_posts(conn, bob.ctx, to_me=True, limit=1, before=page.next_before).posts[0]
+        assert sum(sizes) + len(following.body.encode()) > limits.MAX_PAGE_BYTES
         before = page.next_before
     assert found == sent[::-1]
 
@@ -185,7 +185,7 @@ def test_a_single_post_is_always_shown_whole(conn: Connection, ada: Agent, monke
     monkeypatch.setattr(limits, "PAGE_BYTES", 10)
     for _ in range(3):
         posts.create(conn, ada.ctx, "x" * 8000, to_lane="docs")
-    page = posts.list_(conn, ada.ctx)
+    page = posts.list_posts(conn, ada.ctx)
     assert [len(post.body) for post in page.posts] == [8000]
     assert page.next_before == page.posts[0].post_id
 
@@ -196,35 +196,36 @@ def test_a_sender_sees_how_far_its_post_has_come(conn: Connection, project: Proj
     post_id = posts.create(conn, ada.ctx, "hello", to_lane="docs", to_actor="bob").post_id
 
     def seen() -> Any:
-        (post,) = posts.list_(conn, ada.ctx).posts
+        (post,) = posts.list_posts(conn, ada.ctx).posts
         return post.deliveries
 
     def show(agent: Agent) -> None:
-        (shown,) = posts.list_(conn, agent.ctx, to_me=True).surfacing
-        posts.surface(conn, {(project.id, agent.ctx.participation_id, shown): 0.5})
+        (shown,) = posts.list_posts(conn, agent.ctx, to_me=True).surfacing
+        posts.mark_surfaced(conn, {(project.id, agent.ctx.participation_id, shown): 0.5})
 
-    assert seen() == posts.Deliveries(queued=3, surfaced=0, acked=0)
+    assert seen() == posts.DeliveryCounts(queued=3, surfaced=0, acked=0)
     show(bob)
-    assert seen() == posts.Deliveries(queued=2, surfaced=1, acked=0)
+    assert seen() == posts.DeliveryCounts(queued=2, surfaced=1, acked=0)
     # Shown once is enough, and an ack without a look counts as what it is.
-    assert posts.list_(conn, bob.ctx, to_me=True).surfacing == []
+    assert posts.list_posts(conn, bob.ctx, to_me=True).surfacing == []
     posts.ack(conn, eve.ctx, [post_id])
-    assert seen() == posts.Deliveries(queued=1, surfaced=1, acked=1)
+    assert seen() == posts.DeliveryCounts(queued=1, surfaced=1, acked=1)
     posts.ack(conn, bob.ctx, [post_id])
     show(zoe)
-    assert seen() == posts.Deliveries(queued=0, surfaced=1, acked=2)
+    assert seen() == posts.DeliveryCounts(queued=0, surfaced=1, acked=2)
     # It is the sender's to know, and nobody else's look changes it.
-    (others,) = posts.list_(conn, bob.ctx).posts
+    (others,) = posts.list_posts(conn, bob.ctx).posts
     assert others.deliveries is None
-    assert posts.list_(conn, ada.ctx).surfacing == []
+    assert posts.list_posts(conn, ada.ctx).surfacing == []
 
 
 def test_the_first_sight_stands(conn: Connection, ada: Agent, bob: Agent) -> None:
     post_id = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
     key = (bob.ctx.project_id, bob.ctx.participation_id, post_id)
-    posts.surface(conn, {key: 5.0})
-    first = conn.one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
-    posts.surface(conn, {key: 0.0, (key[0], key[1], 999_999): 0.0})
+    posts.mark_surfaced(conn, {key: 5.0})
+    first = conn.fetch_one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
+    posts.mark_surfaced(conn, {key: 0.0, (key[0], key[1], 999_999): 0.0})
     assert (
-        conn.one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id)) == first
+        conn.fetch_one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
+        == first
     )

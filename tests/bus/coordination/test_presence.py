@@ -9,12 +9,12 @@ from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import fingerprint, ledger, types
+from tests.assertions import database_checksum, list_event_types, list_events
 from tests.factories import Agent
 
 
 def _age(conn: Connection, agent: Agent, seconds: float) -> None:
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE presence SET last_seen = clock_timestamp() - make_interval(secs => %s)"
         " WHERE participation_id = %s RETURNING 1",
         (seconds, agent.ctx.participation_id),
@@ -28,7 +28,7 @@ def _active(conn: Connection, agent: Agent, **more: object) -> list[str]:
 def test_registering_says_where_one_is_and_what_one_does(conn: Connection, ada: Agent, bob: Agent) -> None:
     registered = presence.register(conn, ada.ctx, "core", status="fixing leases")
     assert (registered.actor, registered.lane, registered.status) == (ada.actor, "core", "fixing leases")
-    assert ledger(conn, ada.ctx.project_id) == [(1, "register", {"lane": "core", "status": "fixing leases"})]
+    assert list_events(conn, ada.ctx.project_id) == [(1, "register", {"lane": "core", "status": "fixing leases"})]
     (seen,) = presence.list_active(conn, bob.ctx).active
     assert (seen.actor, seen.lane, seen.status) == (ada.actor, "core", "fixing leases")
     assert seen.last_seen == registered.registered_at
@@ -40,35 +40,35 @@ def test_an_identical_register_adds_no_event_and_refreshes(conn: Connection, ada
     assert _active(conn, ada) == []
     again = presence.register(conn, ada.ctx, "core", status="x")
     assert again == first
-    assert types(conn, ada.ctx.project_id) == ["register"]
+    assert list_event_types(conn, ada.ctx.project_id) == ["register"]
     assert _active(conn, ada) == [ada.actor]
     changed = presence.register(conn, ada.ctx, "core", status="y")
     assert changed.registered_at >= first.registered_at
     assert presence.register(conn, ada.ctx, "core").status == ""
-    assert types(conn, ada.ctx.project_id) == ["register"] * 3
+    assert list_event_types(conn, ada.ctx.project_id) == ["register"] * 3
 
 
 def test_registering_the_granted_lane_for_the_first_time_is_an_event(conn: Connection, project: Project) -> None:
     agent = factories.make_agent(conn, project, lane="core")
     presence.register(conn, agent.ctx, "core")
-    assert types(conn, project.id) == ["register"]
+    assert list_event_types(conn, project.id) == ["register"]
 
 
 def test_a_touch_refreshes_and_never_moves_anyone_back_or_elsewhere(conn: Connection, ada: Agent, bob: Agent) -> None:
     registered = presence.register(conn, ada.ctx, "core", status="x")
     me = ada.ctx.participation_id
-    presence.touch(conn, {me: 500.0})
+    presence.record_seen(conn, {me: 500.0})
     (seen,) = presence.list_active(conn, bob.ctx).active
     assert (seen.last_seen, seen.lane, seen.status) == (registered.registered_at, "core", "x")
-    presence.touch(conn, {me: 0.0})
+    presence.record_seen(conn, {me: 0.0})
     (seen,) = presence.list_active(conn, bob.ctx).active
     assert seen.last_seen > registered.registered_at
     assert (seen.lane, seen.status) == ("core", "x")
-    assert types(conn, ada.ctx.project_id) == ["register"]
+    assert list_event_types(conn, ada.ctx.project_id) == ["register"]
 
 
 def test_a_touch_says_how_long_ago_somebody_was_seen(conn: Connection, ada: Agent, bob: Agent) -> None:
-    presence.touch(conn, {ada.ctx.participation_id: 100.0, bob.ctx.participation_id: 5.0})
+    presence.record_seen(conn, {ada.ctx.participation_id: 100.0, bob.ctx.participation_id: 5.0})
     seen = {one.actor: one for one in presence.list_active(conn, ada.ctx).active}
     apart = seen[bob.actor].last_seen - seen[ada.actor].last_seen
     assert timedelta(seconds=94) < apart < timedelta(seconds=96)
@@ -77,11 +77,11 @@ def test_a_touch_says_how_long_ago_somebody_was_seen(conn: Connection, ada: Agen
 
 
 def test_a_touch_of_nobody_or_of_who_is_gone_does_nothing(conn: Connection, ada: Agent, project: Project) -> None:
-    participations.remove(conn, project.id, "ada")
-    before = fingerprint(conn)
-    presence.touch(conn, {})
-    presence.touch(conn, {ada.ctx.participation_id: 0.0, 2**50: 0.0})
-    assert fingerprint(conn) == before
+    participations.remove_participation(conn, project.id, "ada")
+    before = database_checksum(conn)
+    presence.record_seen(conn, {})
+    presence.record_seen(conn, {ada.ctx.participation_id: 0.0, 2**50: 0.0})
+    assert database_checksum(conn) == before
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_windows(conn: Connection, ada: Agent, within: int | None, seconds_ago: 
 def test_the_window_of_the_project_is_its_own(conn: Connection, ada: Agent, project: Project) -> None:
     presence.register(conn, ada.ctx, "core")
     _age(conn, ada, 100)
-    conn.maybe("UPDATE project SET presence_window_seconds = 90 WHERE id = %s RETURNING 1", (project.id,))
+    conn.fetch_one_or_none("UPDATE project SET presence_window_seconds = 90 WHERE id = %s RETURNING 1", (project.id,))
     assert _active(conn, ada) == []
     assert _active(conn, ada, within_seconds=120) == [ada.actor]
 
@@ -117,7 +117,7 @@ def test_a_lane_shows_its_own_by_registered_and_else_by_granted_lane(conn: Conne
     moved = factories.make_agent(conn, project, "moved", lane="core")
     none = factories.make_agent(conn, project, "none")
     presence.register(conn, moved.ctx, "docs")
-    presence.touch(conn, {granted.ctx.participation_id: 0.0, none.ctx.participation_id: 0.0})
+    presence.record_seen(conn, {granted.ctx.participation_id: 0.0, none.ctx.participation_id: 0.0})
     assert _active(conn, none, lane="core") == [granted.actor]
     assert _active(conn, none, lane="docs") == [moved.actor]
     assert _active(conn, none) == [granted.actor, moved.actor, none.actor]
@@ -126,13 +126,13 @@ def test_a_lane_shows_its_own_by_registered_and_else_by_granted_lane(conn: Conne
 
 def test_who_was_removed_is_not_here(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
     presence.register(conn, bob.ctx, "core")
-    participations.remove(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob")
     assert _active(conn, ada) == []
 
 
 def test_the_active_page_by_name(conn: Connection, ada: Agent, project: Project) -> None:
     agents = [factories.make_agent(conn, project, f"a{number}") for number in range(7)]
-    presence.touch(conn, {agent.ctx.participation_id: 0.0 for agent in agents})
+    presence.record_seen(conn, {agent.ctx.participation_id: 0.0 for agent in agents})
     seen: list[str] = []
     before = None
     while True:

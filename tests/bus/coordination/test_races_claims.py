@@ -11,8 +11,8 @@ from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
 from tests import factories
-from tests.assertions import check_ledger, ledger, types
-from tests.concurrency import at_once, together, winners
+from tests.assertions import assert_ledger_consistent, list_event_types, list_events
+from tests.concurrency import run_concurrently, run_jobs_concurrently, successes
 
 
 class _Undone(Exception):
@@ -20,7 +20,7 @@ class _Undone(Exception):
 
 
 def test_five_hundred_concurrent_claims_give_five_hundred_numbers_without_a_gap(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         agents = [factories.make_agent(conn, project) for _ in range(4)]
     todo = iter(range(500))
@@ -28,20 +28,20 @@ def test_five_hundred_concurrent_claims_give_five_hundred_numbers_without_a_gap(
 
     def work(ctx: Ctx) -> None:
         for _ in todo:
-            with db.call() as conn:
+            with db.connection() as conn:
                 got.append(sequences.claim(conn, ctx, "adr"))
 
-    at_once(*(lambda ctx=agents[n % 4].ctx: work(ctx) for n in range(32)))
+    run_jobs_concurrently(*(lambda ctx=agents[n % 4].ctx: work(ctx) for n in range(32)))
     assert sorted(claim.number for claim in got) == list(range(1, 501))
-    with db.call() as conn:
-        assert check_ledger(conn, project.id) == 500
-        recorded = [payload["number"] for _, _, payload in ledger(conn, project.id)]
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, project.id) == 500
+        recorded = [payload["number"] for _, _, payload in list_events(conn, project.id)]
         # The numbers were handed out in the order of the ledger.
         assert recorded == list(range(1, 501))
 
 
 def test_claims_that_do_not_commit_consume_nothing(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
     todo = iter(range(300))
     got: list[int] = []
@@ -49,7 +49,7 @@ def test_claims_that_do_not_commit_consume_nothing(db: Database) -> None:
     def work() -> None:
         for number in todo:
             try:
-                with db.write() as conn:
+                with db.transaction() as conn:
                     claimed = sequences.claim(conn, agent.ctx, "adr").number
                     if number % 10 == 0:
                         raise _Undone
@@ -57,41 +57,41 @@ def test_claims_that_do_not_commit_consume_nothing(db: Database) -> None:
                 continue
             got.append(claimed)
 
-    outcomes = at_once(*[work] * 16)
+    outcomes = run_jobs_concurrently(*[work] * 16)
     assert outcomes == [None] * 16
     assert sorted(got) == list(range(1, 271))
-    with db.call() as conn:
-        assert check_ledger(conn, agent.ctx.project_id) == 270
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, agent.ctx.project_id) == 270
 
 
 def test_claims_of_different_sequences_keep_one_ledger(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
     def work(name: str) -> list[int]:
         numbers = []
         for _ in range(20):
-            with db.call() as conn:
+            with db.connection() as conn:
                 numbers.append(sequences.claim(conn, agent.ctx, name).number)
         return numbers
 
-    outcomes = at_once(*(lambda name=f"s{n}": work(name) for n in range(8)))
+    outcomes = run_jobs_concurrently(*(lambda name=f"s{n}": work(name) for n in range(8)))
     assert outcomes == [list(range(1, 21))] * 8
-    with db.call() as conn:
-        assert check_ledger(conn, agent.ctx.project_id) == 160
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, agent.ctx.project_id) == 160
 
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Database, exists: bool) -> None:
     """Also where the seed and the claims all create the sequence."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         admin = factories.make_agent(conn, is_admin=True)
     for round_ in range(40):
         name = f"s{round_}"
         if exists:
-            with db.write() as conn:
+            with db.transaction() as conn:
                 sequences.claim(conn, admin.ctx, name)
-        outcomes = together(
+        outcomes = run_concurrently(
             db,
             *[lambda conn: ("claim", sequences.claim(conn, admin.ctx, name).number)] * 4,  # noqa: B023
             lambda conn: ("seed", sequences.seed(conn, admin.ctx, name, 3).current),  # noqa: B023
@@ -102,15 +102,15 @@ def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Da
                 # Only the low seed can come too late, and then it says so.
                 assert isinstance(lost, BusError)
                 assert lost.code == "conflict"
-        claimed = [value for kind, value in winners(outcomes) if kind == "claim"]
+        claimed = [value for kind, value in successes(outcomes) if kind == "claim"]
         assert len(set(claimed)) == 4
-        with db.call() as conn:
+        with db.connection() as conn:
             steps = [
                 (kind, payload.get("number", payload.get("current")))
-                for _, kind, payload in ledger(conn, admin.ctx.project_id)
+                for _, kind, payload in list_events(conn, admin.ctx.project_id)
                 if payload["sequence"] == name
             ]
-            (current,) = conn.one(
+            (current,) = conn.fetch_one(
                 "SELECT current FROM sequence WHERE project_id = %s AND name = %s", (admin.ctx.project_id, name)
             )
         # The ledger tells the story in order: each claim is one more than what stood, no seed goes back.
@@ -119,8 +119,8 @@ def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Da
             assert value == counter + 1 if kind == "claim" else value >= counter, steps
             counter = value
         assert current == counter >= 50
-    with db.call() as conn:
-        check_ledger(conn, admin.ctx.project_id)
+    with db.connection() as conn:
+        assert_ledger_consistent(conn, admin.ctx.project_id)
 
 
 def _claim(conn: Connection, ctx: Ctx, key: str) -> Any:
@@ -139,19 +139,19 @@ def _task(conn: Connection, ctx: Ctx, key: str) -> Any:
 def test_the_same_key_at_one_moment_has_one_effect_and_one_answer(
     db: Database, call: Callable[[Connection, Ctx, str], Any]
 ) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
         factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob", lane="core")
     for round_ in range(60):
-        answers = together(db, *[lambda conn: call(conn, agent.ctx, f"k{round_}")] * 3)  # noqa: B023
+        answers = run_concurrently(db, *[lambda conn: call(conn, agent.ctx, f"k{round_}")] * 3)  # noqa: B023
         assert answers == [answers[0]] * 3
         assert not isinstance(answers[0], BaseException)
-        with db.call() as conn:
-            assert check_ledger(conn, agent.ctx.project_id) == round_ + 1
+        with db.connection() as conn:
+            assert assert_ledger_consistent(conn, agent.ctx.project_id) == round_ + 1
 
 
 def test_a_key_whose_first_user_rolls_back_is_free_for_the_second(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
     def undo(conn: Connection, key: str) -> None:
@@ -160,30 +160,30 @@ def test_a_key_whose_first_user_rolls_back_is_free_for_the_second(db: Database) 
 
     for round_ in range(40):
         key = f"k{round_}"
-        undone, kept = together(
+        undone, kept = run_concurrently(
             db,
             lambda conn: undo(conn, key),  # noqa: B023
             lambda conn: _claim(conn, agent.ctx, key),  # noqa: B023
         )
         assert isinstance(undone, _Undone)
         assert kept.number == round_ + 1
-    with db.call() as conn:
-        assert check_ledger(conn, agent.ctx.project_id) == 40
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, agent.ctx.project_id) == 40
 
 
 def test_one_key_for_two_calls_at_one_moment_serves_one_of_them(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
         factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob")
     pairs = itertools.cycle(itertools.permutations((_claim, _post, _task), 2))
     for round_, (first, second) in zip(range(36), pairs, strict=False):
-        outcomes = together(
+        outcomes = run_concurrently(
             db,
             lambda conn: first(conn, agent.ctx, f"k{round_}"),  # noqa: B023
             lambda conn: second(conn, agent.ctx, f"k{round_}"),  # noqa: B023
         )
-        assert len(winners(outcomes)) == 1
+        assert len(successes(outcomes)) == 1
         (lost,) = [one for one in outcomes if isinstance(one, BusError)]
         assert lost.code == "key_reuse"
-    with db.call() as conn:
-        assert len(types(conn, agent.ctx.project_id)) == 36
+    with db.connection() as conn:
+        assert len(list_event_types(conn, agent.ctx.project_id)) == 36

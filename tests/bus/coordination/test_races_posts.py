@@ -5,49 +5,49 @@ from bus.db import Connection, Database
 from bus.tenancy import participants, participations
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, types
-from tests.concurrency import losers, race, together
+from tests.assertions import assert_ledger_consistent, list_event_types
+from tests.concurrency import failures, run_concurrently, run_numbered_concurrently
 from tests.factories import Agent
 
 
 def _pair(db: Database) -> tuple[Project, Agent, Agent]:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         return project, factories.make_agent(conn, project, "ada"), factories.make_agent(conn, project, "bob")
 
 
 def _deliveries(conn: Connection, agent: Agent, post_id: int) -> int:
     """How often the post waits for the agent, as the agent sees it."""
-    inbox = posts.list_(conn, agent.ctx, to_me=True, unacked_only=True, limit=200).posts
+    inbox = posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True, limit=200).posts
     return [post.post_id for post in inbox].count(post_id)
 
 
 def test_an_ack_by_twenty_threads_of_one_identity_is_one_event(db: Database) -> None:
     project, ada, bob = _pair(db)
     for _ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
-        outcomes = race(db, 20, lambda conn, _: posts.ack(conn, bob.ctx, [post])[0])  # noqa: B023
+        outcomes = run_numbered_concurrently(db, 20, lambda conn, _: posts.ack(conn, bob.ctx, [post])[0])  # noqa: B023
         assert outcomes == [outcomes[0]] * 20
         assert isinstance(outcomes[0], posts.Ack)
-    with db.call() as conn:
-        assert types(conn, project.id) == ["post", "ack"] * 20
-        check_ledger(conn, project.id)
+    with db.connection() as conn:
+        assert list_event_types(conn, project.id) == ["post", "ack"] * 20
+        assert_ledger_consistent(conn, project.id)
 
 
 def test_acks_of_overlapping_lists_add_one_event_for_each_post(db: Database) -> None:
     project, ada, bob = _pair(db)
     for _ in range(15):
-        with db.write() as conn:
+        with db.transaction() as conn:
             sent = [posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id for _ in range(6)]
-        outcomes = race(
+        outcomes = run_numbered_concurrently(
             db, 6, lambda conn, n: posts.ack(conn, bob.ctx, sent[n:] + sent[:n] if n % 2 else sent[::-1])  # noqa: B023
         )  # fmt: skip
-        assert losers(outcomes) == []
-        with db.call() as conn:
-            assert types(conn, project.id)[-12:] == ["post"] * 6 + ["ack"] * 6
-    with db.call() as conn:
-        check_ledger(conn, project.id)
+        assert failures(outcomes) == []
+        with db.connection() as conn:
+            assert list_event_types(conn, project.id)[-12:] == ["post"] * 6 + ["ack"] * 6
+    with db.connection() as conn:
+        assert_ledger_consistent(conn, project.id)
 
 
 def test_a_lane_post_reaches_whoever_joins_at_that_moment_exactly_once(db: Database) -> None:
@@ -55,18 +55,18 @@ def test_a_lane_post_reaches_whoever_joins_at_that_moment_exactly_once(db: Datab
     orders = set()
     for round_ in range(150):
         lane = f"lane-{round_}"
-        posted, joined = together(
+        posted, joined = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
             lambda conn: presence.register(conn, bob.ctx, lane),  # noqa: B023
         )
-        assert isinstance(joined, presence.Registered)
+        assert isinstance(joined, presence.Registration)
         orders.add(posted.recipients)
-        with db.call() as conn:
+        with db.connection() as conn:
             assert _deliveries(conn, bob, posted.post_id) == 1
     assert orders == {0, 1}, "the race went one way only, so it showed nothing"
-    with db.call() as conn:
-        assert check_ledger(conn, project.id) == 300
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, project.id) == 300
 
 
 def test_a_lane_post_never_stays_with_who_leaves_at_that_moment(db: Database) -> None:
@@ -74,76 +74,76 @@ def test_a_lane_post_never_stays_with_who_leaves_at_that_moment(db: Database) ->
     orders = set()
     for round_ in range(150):
         lane = f"lane-{round_}"
-        with db.write() as conn:
+        with db.transaction() as conn:
             presence.register(conn, bob.ctx, lane)
-        posted, left = together(
+        posted, left = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
             lambda conn: presence.register(conn, bob.ctx, "elsewhere", status=lane),  # noqa: B023
         )
-        assert isinstance(left, presence.Registered)
+        assert isinstance(left, presence.Registration)
         orders.add(posted.recipients)
-        with db.call() as conn:
+        with db.connection() as conn:
             assert _deliveries(conn, bob, posted.post_id) == 0
     assert orders == {0, 1}, "the race went one way only, so it showed nothing"
-    with db.call() as conn:
-        check_ledger(conn, project.id)
+    with db.connection() as conn:
+        assert_ledger_consistent(conn, project.id)
 
 
 def test_a_lane_post_reaches_whoever_is_granted_the_lane_at_that_moment(db: Database) -> None:
     project, ada, _ = _pair(db)
     for round_ in range(60):
         lane = f"lane-{round_}"
-        posted, granted = together(
+        posted, granted = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
-            lambda conn: participations.grant(conn, project.id, f"new-{lane}", lane=lane),  # noqa: B023
+            lambda conn: participations.grant_participation(conn, project.id, f"new-{lane}", lane=lane),  # noqa: B023
         )
-        with db.call() as conn:
-            assert _deliveries(conn, factories.as_agent(conn, granted), posted.post_id) == 1
+        with db.connection() as conn:
+            assert _deliveries(conn, factories.authenticate_agent(conn, granted), posted.post_id) == 1
 
 
 def test_a_lane_post_reaches_whoever_gets_a_new_token_at_that_moment(db: Database) -> None:
     project, ada, bob = _pair(db)
     for round_ in range(60):
         lane = f"lane-{round_}"
-        with db.write() as conn:
-            back = factories.as_agent(conn, participations.rotate(conn, project.id, "bob"))
+        with db.transaction() as conn:
+            back = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "bob"))
             presence.register(conn, back.ctx, lane)
-            participations.revoke(conn, project.id, "bob")
-        posted, rotated = together(
+            participations.revoke_tokens(conn, project.id, "bob")
+        posted, rotated = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
-            lambda conn: participations.rotate(conn, project.id, "bob"),
+            lambda conn: participations.rotate_tokens(conn, project.id, "bob"),
         )
-        with db.call() as conn:
-            assert _deliveries(conn, factories.as_agent(conn, rotated), posted.post_id) == 1
+        with db.connection() as conn:
+            assert _deliveries(conn, factories.authenticate_agent(conn, rotated), posted.post_id) == 1
     assert bob.ctx.participation_id
 
 
 def test_an_ack_at_the_moment_of_a_join_leaves_the_post_either_confirmed_or_delivered(db: Database) -> None:
     """Whoever joins before the ack receives the post; whoever joins after it does not."""
     project, ada, bob = _pair(db)
-    with db.write() as conn:
+    with db.transaction() as conn:
         eve = factories.make_agent(conn, project, "eve")
     for round_ in range(80):
         lane = f"lane-{round_}"
-        with db.write() as conn:
+        with db.transaction() as conn:
             presence.register(conn, bob.ctx, lane)
             post = posts.create(conn, ada.ctx, "hello", to_lane=lane).post_id
-        together(
+        run_concurrently(
             db,
             lambda conn: posts.ack(conn, bob.ctx, [post]),  # noqa: B023
             lambda conn: presence.register(conn, eve.ctx, lane),  # noqa: B023
         )
-        with db.call() as conn:
-            order = types(conn, project.id)[-2:]
+        with db.connection() as conn:
+            order = list_event_types(conn, project.id)[-2:]
             assert _deliveries(conn, eve, post) == (1 if order == ["register", "ack"] else 0)
 
 
 def test_posts_both_ways_and_acks_at_once_keep_the_count_of_the_unread(db: Database) -> None:
     project, ada, bob = _pair(db)
-    with db.write() as conn:
+    with db.transaction() as conn:
         for agent in (ada, bob):
             presence.register(conn, agent.ctx, "core")
 
@@ -152,42 +152,44 @@ def test_posts_both_ways_and_acks_at_once_keep_the_count_of_the_unread(db: Datab
         return posts.create(conn, agent.ctx, "hello", to_lane="core" if number % 3 else None, to_actor=name).post_id
 
     for _ in range(5):
-        sent = race(db, 16, work)
-        assert losers(sent) == []
-        with db.call() as conn:
-            assert posts.list_(conn, ada.ctx, limit=1).unread == 8
-        race(db, 2, lambda conn, n: posts.ack(conn, (ada, bob)[n].ctx, sent))  # noqa: B023
-        with db.call() as conn:
-            assert posts.list_(conn, ada.ctx, limit=1).unread == posts.list_(conn, bob.ctx, limit=1).unread == 0
-    with db.call() as conn:
-        check_ledger(conn, project.id)
+        sent = run_numbered_concurrently(db, 16, work)
+        assert failures(sent) == []
+        with db.connection() as conn:
+            assert posts.list_posts(conn, ada.ctx, limit=1).unread == 8
+        run_numbered_concurrently(db, 2, lambda conn, n: posts.ack(conn, (ada, bob)[n].ctx, sent))  # noqa: B023
+        with db.connection() as conn:
+            assert (
+                posts.list_posts(conn, ada.ctx, limit=1).unread == posts.list_posts(conn, bob.ctx, limit=1).unread == 0
+            )
+    with db.connection() as conn:
+        assert_ledger_consistent(conn, project.id)
 
 
 def test_sub_agents_who_register_the_same_at_once_are_one_event(db: Database) -> None:
     project, _, _ = _pair(db)
     for round_ in range(40):
-        with db.write() as conn:
+        with db.transaction() as conn:
             agent = factories.make_agent(conn, project)
-        outcomes = race(db, 3, lambda conn, _: presence.register(conn, agent.ctx, "core"))  # noqa: B023
+        outcomes = run_numbered_concurrently(db, 3, lambda conn, _: presence.register(conn, agent.ctx, "core"))  # noqa: B023
         assert outcomes == [outcomes[0]] * 3
-        with db.call() as conn:
-            assert types(conn, project.id) == ["register"] * (round_ + 1)
+        with db.connection() as conn:
+            assert list_event_types(conn, project.id) == ["register"] * (round_ + 1)
 
 
 def test_sub_agents_who_register_different_lanes_at_once_end_in_one_with_its_posts(db: Database) -> None:
     project, ada, _ = _pair(db)
-    with db.write() as conn:
+    with db.transaction() as conn:
         sent = {lane: posts.create(conn, ada.ctx, "hello", to_lane=lane).post_id for lane in ("core", "docs")}
     for _ in range(40):
-        with db.write() as conn:
+        with db.transaction() as conn:
             agent = factories.make_agent(conn, project)
-        together(
+        run_concurrently(
             db,
             lambda conn: presence.register(conn, agent.ctx, "core"),  # noqa: B023
             lambda conn: presence.register(conn, agent.ctx, "docs"),  # noqa: B023
         )
-        with db.call() as conn:
+        with db.connection() as conn:
             lane = participants.whoami(conn, agent.ctx).lane
             assert lane is not None
-            inbox = posts.list_(conn, agent.ctx, to_me=True, unacked_only=True).posts
+            inbox = posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True).posts
             assert [post.post_id for post in inbox] == [sent[lane]]

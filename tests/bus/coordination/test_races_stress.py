@@ -18,8 +18,8 @@ from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.tenancy import invite_redemption, invites, participants, participations, tokens
 from tests import factories
-from tests.assertions import check_ledger
-from tests.concurrency import at_once
+from tests.assertions import assert_ledger_consistent
+from tests.concurrency import run_jobs_concurrently
 from tests.factories import Agent
 
 _SECONDS = float(os.environ.get("LLM_BUS_STRESS_SECONDS", "12"))
@@ -51,10 +51,10 @@ _VERBS: dict[str, Verb] = {
         c, x, "hello", to_lane="core", to_actor="agent-0", idempotency_key=f"p{d.randint(1, 200)}"
     ),
     "ack": lambda c, x, d: posts.ack(
-        c, x, [post.post_id for post in posts.list_(c, x, unacked_only=True, limit=5).posts] or [10**9]
+        c, x, [post.post_id for post in posts.list_posts(c, x, unacked_only=True, limit=5).posts] or [10**9]
     ),
     "ack my inbox": lambda c, x, d: posts.ack(
-        c, x, [post.post_id for post in posts.list_(c, x, to_me=True, unacked_only=True, limit=50).posts] or [1]
+        c, x, [post.post_id for post in posts.list_posts(c, x, to_me=True, unacked_only=True, limit=50).posts] or [1]
     ),
     "register": lambda c, x, d: presence.register(c, x, d.choice(_LANES), status=str(d.randint(0, 3))),
     "lease": lambda c, x, d: leases.acquire(
@@ -67,17 +67,17 @@ _VERBS: dict[str, Verb] = {
     "task_create with a key": lambda c, x, d: tasks.create(c, x, "t", idempotency_key=f"t{d.randint(1, 50)}"),
     "task_assign": lambda c, x, d: tasks.assign(c, x, _task(d), f"agent-{d.randint(0, 3)}"),
     "task_start": lambda c, x, d: tasks.start(c, x, _task(d)),
-    "task_next": lambda c, x, d: tasks.take_next(c, x),
+    "task_next": lambda c, x, d: tasks.start_next(c, x),
     "task_block": lambda c, x, d: tasks.block(c, x, _task(d), "stuck", on=d.choice([None, _task(d)])),
     "task_resolve": lambda c, x, d: tasks.resolve(c, x, _task(d)),
     "task_ship": lambda c, x, d: tasks.ship(c, x, _task(d), ref="PR-1"),
-    "whats_new": lambda c, x, d: digest.whats_new(c, x, limit=50),
-    "query_events": lambda c, x, d: ledger.query(c, x, limit=20, type=d.choice([None, "claim"])),
-    "who_holds": lambda c, x, d: leases.list_holders(c, x, surface=d.choice([None, "src"])),
-    "list_tasks": lambda c, x, d: task_queries.list_(c, x),
+    "whats_new": lambda c, x, d: digest.read_digest(c, x, limit=50),
+    "query_events": lambda c, x, d: ledger.query_events(c, x, limit=20, type=d.choice([None, "claim"])),
+    "who_holds": lambda c, x, d: leases.list_leases(c, x, surface=d.choice([None, "src"])),
+    "list_tasks": lambda c, x, d: task_queries.list_tasks(c, x),
     "who_is_active": lambda c, x, d: presence.list_active(c, x),
-    "touch": lambda c, x, d: presence.touch(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
-    "touch tokens": lambda c, x, d: tokens.touch(c, list(range(1, 9))),
+    "touch": lambda c, x, d: presence.record_seen(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
+    "touch tokens": lambda c, x, d: tokens.record_use(c, list(range(1, 9))),
     "admin_provision": lambda c, x, d: participants.provision(c, x, f"new-{d.getrandbits(60)}", lane="core"),
     "admin_rotate": lambda c, x, d: participants.rotate(c, x, "spare"),
     "admin_revoke": lambda c, x, d: participants.revoke(c, x, "spare"),
@@ -91,8 +91,8 @@ def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
     database_url: str, postgres_log: Path
 ) -> None:
     log_start = postgres_log.stat().st_size
-    with closing(Database(database_url, size=_THREADS)) as db:
-        with db.write() as conn:
+    with closing(Database(database_url, pool_size=_THREADS)) as db:
+        with db.transaction() as conn:
             owner = factories.make_owner(conn)
             agents: list[Agent] = []
             for _ in range(2):
@@ -108,7 +108,7 @@ def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
             while time.monotonic() < deadline:
                 (name,) = dice.choices(list(_VERBS), weights)
                 try:
-                    with db.write() as conn:
+                    with db.transaction() as conn:
                         _VERBS[name](conn, agents[number % len(agents)].ctx, dice)
                 except BusError as error:
                     seen[name, error.code] += 1
@@ -116,15 +116,15 @@ def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
                     seen[name, "ok"] += 1
             return seen
 
-        outcomes = at_once(*(lambda n=n: work(n) for n in range(_THREADS)))
+        outcomes = run_jobs_concurrently(*(lambda n=n: work(n) for n in range(_THREADS)))
         failures = [one for one in outcomes if isinstance(one, BaseException)]
         assert failures == []
         total: Counter[tuple[str, str]] = sum(outcomes, Counter())
         assert {code for _, code in total} <= _EXPECTED | {"ok"}, total
         assert {name for name, code in total if code == "ok"} == set(_VERBS)
-        with db.call() as conn:
+        with db.connection() as conn:
             for project_id in {agent.ctx.project_id for agent in agents}:
-                assert check_ledger(conn, project_id) > 0
+                assert assert_ledger_consistent(conn, project_id) > 0
                 _check_books(conn, project_id)
     # Statistics of a connection are complete when it is closed.
     with psycopg.connect(database_url) as raw:
@@ -139,7 +139,7 @@ def _check_books(conn: Connection, project_id: int) -> None:
     """What is stored twice says the same twice."""
     mine = {"p": project_id}
     assert (
-        conn.all(
+        conn.fetch_all(
             "SELECT t.id FROM task t WHERE t.project_id = %(p)s AND t.open_blockers <>"
             " (SELECT count(*) FROM task_blocker b WHERE b.project_id = t.project_id AND b.task_id = t.id"
             " AND b.resolved_at IS NULL)",
@@ -148,7 +148,7 @@ def _check_books(conn: Connection, project_id: int) -> None:
         == []
     )
     assert (
-        conn.all(
+        conn.fetch_all(
             "SELECT b.task_id FROM task_blocker b JOIN task t ON t.project_id = b.project_id AND t.id = b.on_task_id"
             " WHERE b.project_id = %(p)s AND b.resolved_at IS NULL AND t.status = 'done'",
             mine,
@@ -161,22 +161,24 @@ def _check_books(conn: Connection, project_id: int) -> None:
         ("lease", "fence", "lease", "seq"),
         ("task", "id", "task_create", "(payload ->> 'task_id')::bigint"),
     ):
-        stored = conn.all(f"SELECT {column} FROM {table} WHERE project_id = %(p)s ORDER BY 1", mine)
-        told = conn.all(f"SELECT {value} FROM event WHERE project_id = %(p)s AND type = '{kind}' ORDER BY 1", mine)
+        stored = conn.fetch_all(f"SELECT {column} FROM {table} WHERE project_id = %(p)s ORDER BY 1", mine)
+        told = conn.fetch_all(
+            f"SELECT {value} FROM event WHERE project_id = %(p)s AND type = '{kind}' ORDER BY 1", mine
+        )
         assert stored == told, table
-    acked = conn.all(
+    acked = conn.fetch_all(
         "SELECT participation_id, post_id FROM delivery"
         " WHERE project_id = %(p)s AND acked_at IS NOT NULL ORDER BY 1, 2",
         mine,
     )
-    told = conn.all(
+    told = conn.fetch_all(
         "SELECT participation_id, (payload ->> 'post_id')::bigint FROM event"
         " WHERE project_id = %(p)s AND type = 'ack' ORDER BY 1, 2",
         mine,
     )
     assert acked == told
-    for name, current in conn.all("SELECT name, current FROM sequence WHERE project_id = %(p)s", mine):
-        steps = conn.all(
+    for name, current in conn.fetch_all("SELECT name, current FROM sequence WHERE project_id = %(p)s", mine):
+        steps = conn.fetch_all(
             "SELECT coalesce(payload ->> 'number', payload ->> 'current')::bigint FROM event"
             " WHERE project_id = %(p)s AND type IN ('claim', 'seed') AND payload ->> 'sequence' = %(name)s"
             " ORDER BY seq",

@@ -4,19 +4,19 @@ from bus.coordination import task_queries, tasks
 from bus.db import Database
 from bus.errors import BusError
 from tests import factories
-from tests.assertions import check_ledger, types
-from tests.concurrency import losers, race, together, winners
+from tests.assertions import assert_ledger_consistent, list_event_types
+from tests.concurrency import failures, run_concurrently, run_numbered_concurrently, successes
 from tests.factories import Agent
 
 
 def _agents(db: Database, count: int) -> list[Agent]:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         return [factories.make_agent(conn, project) for _ in range(count)]
 
 
 def _codes(outcomes: list[object]) -> set[str]:
-    lost = losers(outcomes)
+    lost = failures(outcomes)
     assert all(isinstance(one, BusError) for one in lost), lost
     return {one.code for one in lost}
 
@@ -24,24 +24,26 @@ def _codes(outcomes: list[object]) -> set[str]:
 def test_a_task_that_twenty_start_is_started_once(db: Database) -> None:
     agents = _agents(db, 20)
     for _ in range(15):
-        with db.write() as conn:
+        with db.transaction() as conn:
             task = tasks.create(conn, agents[0].ctx, "contended").task_id
-        outcomes = race(db, 20, lambda conn, number: tasks.start(conn, agents[number].ctx, task))  # noqa: B023
-        assert len(winners(outcomes)) == 1
+        outcomes = run_numbered_concurrently(db, 20, lambda conn, number: tasks.start(conn, agents[number].ctx, task))  # noqa: B023
+        assert len(successes(outcomes)) == 1
         assert _codes(outcomes) == {"wrong_state"}
-        with db.call() as conn:
-            (found,) = task_queries.list_(conn, agents[0].ctx, limit=1).tasks
-        assert found.owner == agents[outcomes.index(winners(outcomes)[0])].actor
-    with db.call() as conn:
-        assert types(conn, agents[0].ctx.project_id) == ["task_create", "task_start"] * 15
+        with db.connection() as conn:
+            (found,) = task_queries.list_tasks(conn, agents[0].ctx, limit=1).tasks
+        assert found.owner == agents[outcomes.index(successes(outcomes)[0])].actor
+    with db.connection() as conn:
+        assert list_event_types(conn, agents[0].ctx.project_id) == ["task_create", "task_start"] * 15
 
 
 def test_twenty_who_take_the_next_task_take_twenty_tasks(db: Database) -> None:
     agents = _agents(db, 20)
     for _ in range(5):
-        with db.write() as conn:
+        with db.transaction() as conn:
             made = {tasks.create(conn, agents[0].ctx, "x").task_id for _ in range(15)}
-        outcomes = race(db, 20, lambda conn, number: tasks.take_next(conn, agents[number].ctx).task)
+        outcomes = run_numbered_concurrently(
+            db, 20, lambda conn, number: tasks.start_next(conn, agents[number].ctx).task
+        )
         taken = [one.task_id for one in outcomes if one is not None]
         assert len(taken) == 15
         assert set(taken) == made
@@ -50,11 +52,11 @@ def test_twenty_who_take_the_next_task_take_twenty_tasks(db: Database) -> None:
 def test_a_task_is_shipped_once(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             task = tasks.create(conn, ada.ctx, "x").task_id
             tasks.start(conn, ada.ctx, task)
-        outcomes = race(db, 5, lambda conn, _: tasks.ship(conn, ada.ctx, task))  # noqa: B023
-        assert len(winners(outcomes)) == 1
+        outcomes = run_numbered_concurrently(db, 5, lambda conn, _: tasks.ship(conn, ada.ctx, task))  # noqa: B023
+        assert len(successes(outcomes)) == 1
         assert _codes(outcomes) == {"wrong_state"}
 
 
@@ -62,100 +64,102 @@ def test_blocking_on_a_task_while_it_ships_leaves_the_other_free(db: Database) -
     (ada,) = _agents(db, 1)
     seen = set()
     for _ in range(120):
-        with db.write() as conn:
+        with db.transaction() as conn:
             first, second = (tasks.create(conn, ada.ctx, "x").task_id for _ in range(2))
             for task in (first, second):
                 tasks.start(conn, ada.ctx, task)
-        blocked, shipped = together(
+        blocked, shipped = run_concurrently(
             db,
             lambda conn: tasks.block(conn, ada.ctx, second, "waits", on=first),  # noqa: B023
             lambda conn: tasks.ship(conn, ada.ctx, first),  # noqa: B023
         )
-        assert isinstance(shipped, tasks.Shipped)
+        assert isinstance(shipped, tasks.ShippedTask)
         if isinstance(blocked, BusError):
             assert (blocked.code, blocked.data) == ("wrong_state", {"status": "done"})
             assert shipped.unblocked == []
         else:
             assert shipped.unblocked == [second]
         seen.add(type(blocked))
-        with db.call() as conn:
-            (found, _) = task_queries.list_(conn, ada.ctx, limit=2).tasks
+        with db.connection() as conn:
+            (found, _) = task_queries.list_tasks(conn, ada.ctx, limit=2).tasks
         assert (found.task_id, found.status, found.blockers) == (second, "in_progress", [])
-    with db.call() as conn:
-        check_ledger(conn, ada.ctx.project_id)
+    with db.connection() as conn:
+        assert_ledger_consistent(conn, ada.ctx.project_id)
     assert seen == {tasks.TaskStatus, BusError}, "the race went one way only, so it showed nothing"
 
 
 def test_creating_a_task_that_waits_for_one_that_ships_leaves_it_ready(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(60):
-        with db.write() as conn:
+        with db.transaction() as conn:
             first = tasks.create(conn, ada.ctx, "x").task_id
             tasks.start(conn, ada.ctx, first)
-        created, shipped = together(
+        created, shipped = run_concurrently(
             db,
             lambda conn: tasks.create(conn, ada.ctx, "later", blocked_on=[first]),  # noqa: B023
             lambda conn: tasks.ship(conn, ada.ctx, first),  # noqa: B023
         )
         assert shipped.unblocked in ([], [created.task_id])
-        with db.call() as conn:
-            (found,) = task_queries.list_(conn, ada.ctx, ready=True).tasks
+        with db.connection() as conn:
+            (found,) = task_queries.list_tasks(conn, ada.ctx, ready=True).tasks
             assert found.task_id == created.task_id
-        with db.write() as conn:
+        with db.transaction() as conn:
             tasks.start(conn, ada.ctx, created.task_id)
 
 
 def test_of_two_tasks_that_block_on_each_other_one_is_refused(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(120):
-        with db.write() as conn:
+        with db.transaction() as conn:
             first, second = (tasks.create(conn, ada.ctx, "x").task_id for _ in range(2))
             for task in (first, second):
                 tasks.start(conn, ada.ctx, task)
-        outcomes = together(
+        outcomes = run_concurrently(
             db,
             lambda conn: tasks.block(conn, ada.ctx, first, "waits", on=second),  # noqa: B023
             lambda conn: tasks.block(conn, ada.ctx, second, "waits", on=first),  # noqa: B023
         )
-        assert len(winners(outcomes)) == 1
+        assert len(successes(outcomes)) == 1
         assert _codes(outcomes) == {"conflict"}
 
 
 def test_a_circle_of_five_never_closes(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             ring = [tasks.create(conn, ada.ctx, "x").task_id for _ in range(5)]
             for task in ring:
                 tasks.start(conn, ada.ctx, task)
-        outcomes = race(
+        outcomes = run_numbered_concurrently(
             db, 5, lambda conn, n: tasks.block(conn, ada.ctx, ring[n], "waits", on=ring[(n + 1) % 5])  # noqa: B023
         )  # fmt: skip
-        assert len(winners(outcomes)) == 4
+        assert len(successes(outcomes)) == 4
         assert _codes(outcomes) == {"conflict"}
 
 
 def test_tasks_created_at_once_have_numbers_of_their_own(db: Database) -> None:
     agents = _agents(db, 16)
     for round_ in range(5):
-        outcomes = race(db, 16, lambda conn, number: tasks.create(conn, agents[number].ctx, "x").task_id)
+        outcomes = run_numbered_concurrently(
+            db, 16, lambda conn, number: tasks.create(conn, agents[number].ctx, "x").task_id
+        )
         assert sorted(outcomes) == list(range(round_ * 16 + 1, round_ * 16 + 17))
-    with db.call() as conn:
-        assert check_ledger(conn, agents[0].ctx.project_id) == 80
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, agents[0].ctx.project_id) == 80
 
 
 def test_resolving_two_blockers_at_once_frees_the_task(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(40):
-        with db.write() as conn:
+        with db.transaction() as conn:
             first, second = (tasks.create(conn, ada.ctx, "x").task_id for _ in range(2))
             waiting = tasks.create(conn, ada.ctx, "waiting", blocked_on=[first, second]).task_id
             tasks.start(conn, ada.ctx, first)
-        outcomes = together(
+        outcomes = run_concurrently(
             db,
             lambda conn: tasks.ship(conn, ada.ctx, first).unblocked,  # noqa: B023
             lambda conn: tasks.resolve(conn, ada.ctx, waiting, blocker=second).status,  # noqa: B023
         )
         assert outcomes[1] == "open"
-        with db.write() as conn:
+        with db.transaction() as conn:
             assert tasks.start(conn, ada.ctx, waiting).status == "in_progress"

@@ -5,7 +5,7 @@ import pytest
 from bus import limits
 from bus.coordination import sequences
 from bus.db import Connection
-from tests.assertions import check_ledger, fingerprint, ledger, refused
+from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum, list_events
 from tests.factories import Agent
 
 
@@ -21,19 +21,19 @@ def test_the_first_claim_of_a_sequence_is_one_and_the_next_follow(conn: Connecti
     assert sequences.claim(conn, bob.ctx, "adr").number == 2
     assert sequences.claim(conn, ada.ctx, "migration").number == 1
     assert sequences.claim(conn, ada.ctx, "adr").number == 3
-    assert ledger(conn, ada.ctx.project_id)[0] == (
+    assert list_events(conn, ada.ctx.project_id)[0] == (
         1,
         "claim",
         {"sequence": "adr", "number": 1, "formatted": "1", "note": "leases"},
     )
-    assert check_ledger(conn, ada.ctx.project_id) == 4
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 4
 
 
 def test_a_claim_that_was_rolled_back_consumed_nothing(conn: Connection, ada: Agent) -> None:
     with conn.raw.transaction(force_rollback=True):
         assert sequences.claim(conn, ada.ctx, "adr").number == 1
     assert sequences.claim(conn, ada.ctx, "adr").number == 1
-    assert check_ledger(conn, ada.ctx.project_id) == 1
+    assert assert_ledger_consistent(conn, ada.ctx.project_id) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_claim_is_formatted_as_seeded_and_as_listed(
 ) -> None:
     sequences.seed(conn, ada.ctx, "s", current, prefix=prefix.rstrip(), pad=pad)
     expected = formatted if prefix == prefix.rstrip() else formatted.replace(prefix, prefix.rstrip())
-    (listed,) = sequences.list_(conn, ada.ctx).sequences
+    (listed,) = sequences.list_sequences(conn, ada.ctx).sequences
     assert (listed.last_used, listed.next, listed.next_formatted) == (current, current + 1, expected)
     claimed = sequences.claim(conn, ada.ctx, "s")
     assert (claimed.number, claimed.formatted) == (current + 1, expected)
@@ -61,7 +61,7 @@ def test_seeding_a_new_sequence_is_open_to_all_and_starts_it(conn: Connection, a
     seeded = sequences.seed(conn, ada.ctx, "adr", 41, prefix="ADR-", pad=4)
     assert (seeded.sequence, seeded.current, seeded.prefix, seeded.pad) == ("adr", 41, "ADR-", 4)
     assert sequences.claim(conn, ada.ctx, "adr").formatted == "ADR-0042"
-    assert ledger(conn, ada.ctx.project_id)[0][1:] == (
+    assert list_events(conn, ada.ctx.project_id)[0][1:] == (
         "seed",
         {"sequence": "adr", "current": 41, "prefix": "ADR-", "pad": 4},
     )
@@ -69,26 +69,26 @@ def test_seeding_a_new_sequence_is_open_to_all_and_starts_it(conn: Connection, a
 
 def test_seeding_below_what_is_stored_is_a_conflict_that_names_it(conn: Connection, root: Agent) -> None:
     sequences.seed(conn, root.ctx, "adr", 41)
-    before = fingerprint(conn)
-    with refused(conn, "conflict") as caught:
+    before = database_checksum(conn)
+    with assert_refused(conn, "conflict") as caught:
         sequences.seed(conn, root.ctx, "adr", 40, prefix="X")
     assert "41" in caught.value.message
     assert caught.value.data == {"current": 41}
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_seeding_what_is_set_already_is_accepted_and_adds_no_event(conn: Connection, ada: Agent) -> None:
     sequences.seed(conn, ada.ctx, "adr", 41, prefix="ADR-", pad=4)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for prefix, pad in (("ADR-", 4), (None, 4), ("ADR-", None), (None, None)):
         again = sequences.seed(conn, ada.ctx, "adr", 41, prefix=prefix, pad=pad)
         assert (again.current, again.prefix, again.pad) == (41, "ADR-", 4)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_changing_a_sequence_needs_a_project_admin(conn: Connection, ada: Agent, root: Agent) -> None:
     sequences.seed(conn, ada.ctx, "adr", 41, prefix="ADR-", pad=4)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for current, prefix, pad in (
         (42, None, None),
         (41, "B-", None),
@@ -96,15 +96,15 @@ def test_changing_a_sequence_needs_a_project_admin(conn: Connection, ada: Agent,
         (41, "", None),
         (41, None, 0),
     ):
-        with refused(conn, "forbidden"):
+        with assert_refused(conn, "forbidden"):
             sequences.seed(conn, ada.ctx, "adr", current, prefix=prefix, pad=pad)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     changed = sequences.seed(conn, root.ctx, "adr", 50)
     assert (changed.current, changed.prefix, changed.pad) == (50, "ADR-", 4)
     assert sequences.seed(conn, root.ctx, "adr", 50, prefix="").pad == 4
     assert sequences.seed(conn, root.ctx, "adr", 50, pad=0).prefix == ""
     assert sequences.claim(conn, ada.ctx, "adr").formatted == "51"
-    assert [kind for _, kind, _ in ledger(conn, ada.ctx.project_id)] == [
+    assert [kind for _, kind, _ in list_events(conn, ada.ctx.project_id)] == [
         "seed",
         "seed",
         "seed",
@@ -116,7 +116,7 @@ def test_changing_a_sequence_needs_a_project_admin(conn: Connection, ada: Agent,
 def test_a_claimed_sequence_keeps_its_place_when_it_is_seeded(conn: Connection, root: Agent) -> None:
     for _ in range(3):
         sequences.claim(conn, root.ctx, "adr")
-    with refused(conn, "conflict"):
+    with assert_refused(conn, "conflict"):
         sequences.seed(conn, root.ctx, "adr", 2)
     sequences.seed(conn, root.ctx, "adr", 3, prefix="ADR-")
     assert sequences.claim(conn, root.ctx, "adr").formatted == "ADR-4"
@@ -132,11 +132,11 @@ def test_a_prefix_is_kept_in_its_composed_form(conn: Connection, ada: Agent) -> 
 def test_the_last_number_can_be_claimed_and_none_behind_it(conn: Connection, ada: Agent) -> None:
     sequences.seed(conn, ada.ctx, "adr", limits.MAX_INTEGER - 1)
     assert sequences.claim(conn, ada.ctx, "adr").number == limits.MAX_INTEGER
-    before = fingerprint(conn)
-    with refused(conn, "conflict") as caught:
+    before = database_checksum(conn)
+    with assert_refused(conn, "conflict") as caught:
         sequences.claim(conn, ada.ctx, "adr")
     assert "last number" in caught.value.message
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_the_latest_claims_name_who_and_when_and_leave_out_what_was_only_seeded(
@@ -160,7 +160,7 @@ def test_a_seed_behind_a_claim_leaves_the_latest_claim(conn: Connection, root: A
     sequences.seed(conn, root.ctx, "adr", 100, prefix="ADR-")
     (latest,) = sequences.list_latest_claims(conn, root.ctx).sequences
     assert (latest.number, latest.formatted) == (1, "1")
-    (listed,) = sequences.list_(conn, root.ctx).sequences
+    (listed,) = sequences.list_sequences(conn, root.ctx).sequences
     assert (listed.last_used, listed.next_formatted) == (100, "ADR-101")
 
 
@@ -184,6 +184,6 @@ def test_sequences_page_by_name_with_none_lost_or_doubled(conn: Connection, ada:
 
 @pytest.mark.parametrize("limit", [0, -1, 501, 2**53])
 def test_the_length_of_a_page_is_bounded(conn: Connection, ada: Agent, limit: int) -> None:
-    for lister in (sequences.list_, sequences.list_latest_claims):
-        with refused(conn, "invalid_argument"):
+    for lister in (sequences.list_sequences, sequences.list_latest_claims):
+        with assert_refused(conn, "invalid_argument"):
             lister(conn, ada.ctx, limit=limit)

@@ -14,10 +14,10 @@ from bus.coordination import digest, leases, posts, presence, sequences, task_qu
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.rules.surfaces import contends, overlap
+from bus.rules.surfaces import modes_contend, overlaps
 from bus.tenancy import participants
 from tests import factories
-from tests.assertions import check_ledger, types
+from tests.assertions import assert_ledger_consistent, list_event_types
 
 _SURFACES = ["src", "src/a.py", "src/*.py", "docs", "**/*.md"]
 _LANES = ["core", "docs"]
@@ -73,7 +73,7 @@ class _Bus(RuleBasedStateMachine):
         super().__init__()
         self.db = db
         self.rooms = []
-        with db.write() as conn:
+        with db.transaction() as conn:
             for _ in range(2):
                 project = factories.make_project(conn)
                 agents = [
@@ -86,7 +86,7 @@ class _Bus(RuleBasedStateMachine):
         """A transaction that must end with this code, or well."""
         code = None
         try:
-            with self.db.write() as conn:
+            with self.db.transaction() as conn:
                 yield conn
         except BusError as error:
             code = error.code
@@ -96,7 +96,7 @@ class _Bus(RuleBasedStateMachine):
     def claim(self, p: int, a: int, name: str, undo: bool) -> None:
         room = self.rooms[p]
         expected = room.sequences.get(name, 0) + 1
-        with self.db.call() as conn, conn.raw.transaction(force_rollback=undo):
+        with self.db.connection() as conn, conn.raw.transaction(force_rollback=undo):
             claimed = sequences.claim(conn, room.contexts[a], name)
             assert (claimed.number, claimed.unread) == (expected, room.unread(a))
         if not undo:
@@ -176,7 +176,7 @@ class _Bus(RuleBasedStateMachine):
         others = sorted(
             fence
             for (who, held), (fence, held_mode) in room.leases.items()
-            if who != a and contends(mode, held_mode) and overlap(surface, held)
+            if who != a and modes_contend(mode, held_mode) and overlaps(surface, held)
         )
         with self._call() as conn:
             taken = leases.acquire(conn, room.contexts[a], surface, mode=mode)
@@ -245,7 +245,7 @@ class _Bus(RuleBasedStateMachine):
             if task.status in ("open", "assigned") and not task.blockers and task.owner in (None, a)
         ]
         with self._call() as conn:
-            taken = tasks.take_next(conn, room.contexts[a]).task
+            taken = tasks.start_next(conn, room.contexts[a]).task
         assert (taken.task_id if taken else None) == min(ready, default=None)
         if ready:
             room.tasks[min(ready)].status, room.tasks[min(ready)].owner = "in_progress", a
@@ -306,7 +306,7 @@ class _Bus(RuleBasedStateMachine):
         cursor = room.cursors[a]
         start = max(0, len(room.events) - 100) if cursor is None else cursor
         with self._call() as conn:
-            found = digest.whats_new(conn, room.contexts[a], limit=limit, advance_cursor=advance)
+            found = digest.read_digest(conn, room.contexts[a], limit=limit, advance_cursor=advance)
         assert found.since_event_id == start
         assert [(event.id, event.type) for event in found.events] == list(
             itertools.islice(enumerate(room.events[start:], start + 1), limit)
@@ -319,26 +319,27 @@ class _Bus(RuleBasedStateMachine):
 
     @invariant()
     def the_database_is_the_model(self) -> None:
-        with self.db.call() as conn:
+        with self.db.connection() as conn:
             for room in self.rooms:
                 _check(conn, room)
 
 
 def _check(conn: Connection, room: _Room) -> None:
-    assert types(conn, room.project_id) == room.events
-    check_ledger(conn, room.project_id)
+    assert list_event_types(conn, room.project_id) == room.events
+    assert_ledger_consistent(conn, room.project_id)
     for agent, ctx in enumerate(room.contexts):
         assert participants.whoami(conn, ctx).unread == room.unread(agent)
-        inbox = posts.list_(conn, ctx, to_me=True, unacked_only=True, limit=200).posts
+        inbox = posts.list_posts(conn, ctx, to_me=True, unacked_only=True, limit=200).posts
         waiting = [post_id for (who, post_id), acked in room.deliveries.items() if who == agent and not acked]
         assert [post.post_id for post in inbox] == sorted(waiting, reverse=True)
     me = room.contexts[0]
-    assert {one.name: one.last_used for one in sequences.list_(conn, me).sequences} == room.sequences
-    held = leases.list_holders(conn, me).leases
+    assert {one.name: one.last_used for one in sequences.list_sequences(conn, me).sequences} == room.sequences
+    held = leases.list_leases(conn, me).leases
     holders = [("ada", "bob").index(one.actor.partition("/")[2]) for one in held]
     assert {(who, one.surface): (one.fence, one.mode) for who, one in zip(holders, held, strict=True)} == room.leases
     found = {
-        task.task_id: (task.status, [one.on for one in task.blockers]) for task in task_queries.list_(conn, me).tasks
+        task.task_id: (task.status, [one.on for one in task.blockers])
+        for task in task_queries.list_tasks(conn, me).tasks
     }
     assert found == {number: (task.status, task.blockers) for number, task in room.tasks.items()}
 

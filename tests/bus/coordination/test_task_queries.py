@@ -7,7 +7,7 @@ import pytest
 
 from bus.coordination import task_queries, tasks
 from bus.db import Connection
-from tests.assertions import refused
+from tests.assertions import assert_refused
 from tests.factories import Agent
 
 _STATUSES = ["open", "assigned", "in_progress", "blocked", "done"]
@@ -29,7 +29,7 @@ def made(conn: Connection, ada: Agent, bob: Agent) -> list[task_queries.Task]:
             tasks.block(conn, agent.ctx, task, "stuck", on=first)
         if status == "done":
             tasks.ship(conn, agent.ctx, task)
-    return task_queries.list_(conn, ada.ctx, limit=200).tasks
+    return task_queries.list_tasks(conn, ada.ctx, limit=200).tasks
 
 
 def _matches(task: task_queries.Task, filters: dict[str, Any], handle: str) -> bool:
@@ -55,7 +55,7 @@ def test_every_combination_of_filters_finds_what_it_says(
         filters = {name: value for name, value in wanted.items() if value is not None}
         expected = [task for task in made if _matches(task, filters, ada.handle)]
         found_any += bool(expected)
-        assert task_queries.list_(conn, ada.ctx, limit=200, **filters).tasks == expected, filters
+        assert task_queries.list_tasks(conn, ada.ctx, limit=200, **filters).tasks == expected, filters
     assert found_any > 40
 
 
@@ -67,7 +67,7 @@ def test_pages_lose_and_double_nothing(
     paged: list[task_queries.Task] = []
     before = None
     while True:
-        page = task_queries.list_(conn, ada.ctx, limit=limit, before=before, **filters)
+        page = task_queries.list_tasks(conn, ada.ctx, limit=limit, before=before, **filters)
         assert len(page.tasks) <= limit
         paged += page.tasks
         before = page.next_before
@@ -82,21 +82,21 @@ def test_blockers_show_what_a_task_waits_for_and_why(conn: Connection, ada: Agen
     third = tasks.create(conn, ada.ctx, "third").task_id
     tasks.start(conn, ada.ctx, third)
     tasks.block(conn, ada.ctx, third, "the vendor")
-    by_id = {task.task_id: task for task in task_queries.list_(conn, ada.ctx).tasks}
+    by_id = {task.task_id: task for task in task_queries.list_tasks(conn, ada.ctx).tasks}
     assert by_id[second].blockers == [task_queries.Blocker(first, None)]
     assert by_id[third].blockers == [task_queries.Blocker(None, "the vendor")]
     tasks.resolve(conn, ada.ctx, third)
-    assert task_queries.list_(conn, ada.ctx, limit=1).tasks[0].blockers == []
+    assert task_queries.list_tasks(conn, ada.ctx, limit=1).tasks[0].blockers == []
 
 
 def test_a_list_does_not_carry_details(conn: Connection, ada: Agent) -> None:
     tasks.create(conn, ada.ctx, "x", detail="long " * 100)
-    assert not hasattr(task_queries.list_(conn, ada.ctx).tasks[0], "detail")
-    taken = tasks.take_next(conn, ada.ctx).task
+    assert not hasattr(task_queries.list_tasks(conn, ada.ctx).tasks[0], "detail")
+    taken = tasks.start_next(conn, ada.ctx).task
     assert taken is not None
     assert taken.detail == "long " * 100
 
 
 def test_an_unknown_owner_is_said_to_be_unknown(conn: Connection, ada: Agent) -> None:
-    with refused(conn, "unknown_recipient"):
-        task_queries.list_(conn, ada.ctx, owner="nobody")
+    with assert_refused(conn, "unknown_recipient"):
+        task_queries.list_tasks(conn, ada.ctx, owner="nobody")

@@ -13,7 +13,7 @@ from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, fingerprint, ledger, refused, types
+from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum, list_event_types, list_events
 from tests.factories import Agent
 
 
@@ -45,7 +45,9 @@ def each(conn: Connection, ada: Agent) -> _Tasks:
 
 def _status(conn: Connection, ctx: Ctx, task_id: int) -> str:
     (task,) = [
-        task for task in task_queries.list_(conn, ctx, before=task_id + 1, limit=1).tasks if task.task_id == task_id
+        task
+        for task in task_queries.list_tasks(conn, ctx, before=task_id + 1, limit=1).tasks
+        if task.task_id == task_id
     ]
     return task.status
 
@@ -75,44 +77,44 @@ _ALLOWED = {
 def test_every_verb_in_every_state(conn: Connection, ada: Agent, each: _Tasks, verb: str, state: str) -> None:
     task = getattr(each, state)
     expected = _ALLOWED.get((verb, state))
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     if expected is None:
-        with refused(conn, "wrong_state") as caught:
+        with assert_refused(conn, "wrong_state") as caught:
             _VERBS[verb](conn, ada.ctx, task)
         assert caught.value.data["status"] == ("assigned" if state == "waiting" else state)
-        assert fingerprint(conn) == before
+        assert database_checksum(conn) == before
         return
     assert _VERBS[verb](conn, ada.ctx, task).status == expected
     assert _status(conn, ada.ctx, task) == expected
     if (verb, state) in (("assign", "assigned"), ("assign", "waiting")):
-        assert fingerprint(conn) == before
+        assert database_checksum(conn) == before
     else:
-        assert types(conn, ada.ctx.project_id)[-1] == f"task_{verb}"
-    check_ledger(conn, ada.ctx.project_id)
+        assert list_event_types(conn, ada.ctx.project_id)[-1] == f"task_{verb}"
+    assert_ledger_consistent(conn, ada.ctx.project_id)
 
 
 @pytest.mark.parametrize("verb", _VERBS)
 def test_a_task_that_does_not_exist_is_not_found(conn: Connection, ada: Agent, verb: str) -> None:
     for task in (1, 2**53 - 1):
-        with refused(conn, "not_found") as caught:
+        with assert_refused(conn, "not_found") as caught:
             _VERBS[verb](conn, ada.ctx, task)
         assert str(task) in caught.value.message
 
 
 def test_tasks_are_numbered_from_one_and_a_refused_one_takes_no_number(conn: Connection, ada: Agent) -> None:
     assert tasks.create(conn, ada.ctx, "one").task_id == 1
-    with refused(conn, "unknown_recipient"):
+    with assert_refused(conn, "unknown_recipient"):
         tasks.create(conn, ada.ctx, "never", owner="nobody")
-    with refused(conn, "not_found"):
+    with assert_refused(conn, "not_found"):
         tasks.create(conn, ada.ctx, "never", blocked_on=[7])
     created = tasks.create(conn, ada.ctx, "two", detail="d", lane="core", owner="ada", priority=0, blocked_on=[1, 1])
     assert (created.task_id, created.status) == (2, "assigned")
-    assert ledger(conn, ada.ctx.project_id)[1] == (
+    assert list_events(conn, ada.ctx.project_id)[1] == (
         2,
         "task_create",
         {"task_id": 2, "title": "two", "lane": "core", "owner": ada.actor, "priority": 0, "blocked_on": [1]},
     )
-    (task, _) = task_queries.list_(conn, ada.ctx).tasks
+    (task, _) = task_queries.list_tasks(conn, ada.ctx).tasks
     assert (task.title, task.lane, task.owner, task.status, task.priority) == (
         "two", "core", ada.actor, "assigned", 0,
     )  # fmt: skip
@@ -127,36 +129,41 @@ def test_only_the_assignee_or_an_admin_works_on_a_task(
         ("block", each.in_progress),
         ("ship", each.in_progress),
     ]
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for verb, task in working:
-        with refused(conn, "forbidden") as caught:
+        with assert_refused(conn, "forbidden") as caught:
             _VERBS[verb](conn, bob.ctx, task)
         assert ada.actor in caught.value.message
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     for verb, task in working:
         with conn.raw.transaction(force_rollback=True):
             _VERBS[verb](conn, root.ctx, task)
             # An admin who starts another's task leaves it to the assignee.
-            (owner,) = conn.one("SELECT owner FROM task WHERE project_id = %s AND id = %s", (ada.ctx.project_id, task))
+            (owner,) = conn.fetch_one(
+                "SELECT owner FROM task WHERE project_id = %s AND id = %s", (ada.ctx.project_id, task)
+            )
             assert owner == ada.actor
 
 
 def test_anyone_assigns_and_resolves(conn: Connection, ada: Agent, bob: Agent, each: _Tasks) -> None:
     assigned = tasks.assign(conn, bob.ctx, each.assigned, "bob")
     assert (assigned.owner, assigned.status) == (bob.actor, "assigned")
-    assert ledger(conn, bob.ctx.project_id)[-1][1:] == ("task_assign", {"task_id": each.assigned, "owner": bob.actor})
+    assert list_events(conn, bob.ctx.project_id)[-1][1:] == (
+        "task_assign",
+        {"task_id": each.assigned, "owner": bob.actor},
+    )
     assert tasks.start(conn, bob.ctx, each.assigned).status == "in_progress"
     assert tasks.resolve(conn, bob.ctx, each.blocked).status == "in_progress"
-    with refused(conn, "unknown_recipient"):
+    with assert_refused(conn, "unknown_recipient"):
         tasks.assign(conn, bob.ctx, each.open, "nobody")
 
 
 def test_starting_an_open_task_takes_it(conn: Connection, bob: Agent, each: _Tasks) -> None:
     tasks.start(conn, bob.ctx, each.open)
-    assert conn.one("SELECT owner FROM task WHERE project_id = %s AND id = %s", (bob.ctx.project_id, each.open)) == (
-        bob.actor,
-    )
-    assert ledger(conn, bob.ctx.project_id)[-1][1:] == ("task_start", {"task_id": each.open, "owner": bob.actor})
+    assert conn.fetch_one(
+        "SELECT owner FROM task WHERE project_id = %s AND id = %s", (bob.ctx.project_id, each.open)
+    ) == (bob.actor,)
+    assert list_events(conn, bob.ctx.project_id)[-1][1:] == ("task_start", {"task_id": each.open, "owner": bob.actor})
 
 
 def test_blocking_on_another_task_and_shipping_that_frees_it(conn: Connection, ada: Agent, bob: Agent) -> None:
@@ -167,10 +174,10 @@ def test_blocking_on_another_task_and_shipping_that_frees_it(conn: Connection, a
     tasks.start(conn, bob.ctx, second)
     assert tasks.block(conn, bob.ctx, second, "needs the schema", on=first).status == "blocked"
     tasks.block(conn, ada.ctx, third, "needs both", on=first)
-    start = len(ledger(conn, ada.ctx.project_id))
+    start = len(list_events(conn, ada.ctx.project_id))
     shipped = tasks.ship(conn, ada.ctx, first, ref="PR-1")
     assert (shipped.status, shipped.unblocked) == ("done", [second, third])
-    assert ledger(conn, ada.ctx.project_id)[start:] == [
+    assert list_events(conn, ada.ctx.project_id)[start:] == [
         (start + 1, "task_ship", {"task_id": first, "ref": "PR-1", "unblocked": [second, third]}),
         (start + 2, "task_resolve", {"task_id": second, "blocker": first, "status": "in_progress"}),
         (start + 3, "task_resolve", {"task_id": third, "blocker": first, "status": "in_progress"}),
@@ -178,46 +185,46 @@ def test_blocking_on_another_task_and_shipping_that_frees_it(conn: Connection, a
     # The last one becomes ready when its last blocker ships, without an event of its own: it was never blocked.
     shipped = tasks.ship(conn, bob.ctx, second)
     assert shipped.unblocked == [waiting]
-    assert types(conn, ada.ctx.project_id)[-1] == "task_ship"
+    assert list_event_types(conn, ada.ctx.project_id)[-1] == "task_ship"
     assert tasks.start(conn, ada.ctx, waiting).status == "in_progress"
 
 
 def test_a_task_goes_on_when_its_last_blocker_goes(conn: Connection, ada: Agent) -> None:
     first, second, third = (tasks.create(conn, ada.ctx, str(n)).task_id for n in range(3))
     waiting = tasks.create(conn, ada.ctx, "waiting", blocked_on=[first, second, third]).task_id
-    with refused(conn, "wrong_state") as caught:
+    with assert_refused(conn, "wrong_state") as caught:
         tasks.start(conn, ada.ctx, waiting)
     assert "3 blockers" in caught.value.message
     assert tasks.resolve(conn, ada.ctx, waiting, blocker=second).status == "open"
-    with refused(conn, "not_found"):
+    with assert_refused(conn, "not_found"):
         tasks.resolve(conn, ada.ctx, waiting, blocker=second)
-    with refused(conn, "not_found"):
+    with assert_refused(conn, "not_found"):
         tasks.resolve(conn, ada.ctx, waiting, blocker=99)
     tasks.start(conn, ada.ctx, first)
     assert tasks.ship(conn, ada.ctx, first).unblocked == []
-    with refused(conn, "wrong_state"):
+    with assert_refused(conn, "wrong_state"):
         tasks.start(conn, ada.ctx, waiting)
     assert tasks.resolve(conn, ada.ctx, waiting).status == "open"
     tasks.start(conn, ada.ctx, waiting)
-    with refused(conn, "wrong_state"):
+    with assert_refused(conn, "wrong_state"):
         tasks.resolve(conn, ada.ctx, waiting)
 
 
 def test_a_blocker_that_is_done_already_does_not_count(conn: Connection, ada: Agent, each: _Tasks) -> None:
     created = tasks.create(conn, ada.ctx, "next", blocked_on=[each.done, each.open])
-    assert ledger(conn, ada.ctx.project_id)[-1][2]["blocked_on"] == [each.open]
+    assert list_events(conn, ada.ctx.project_id)[-1][2]["blocked_on"] == [each.open]
     assert tasks.resolve(conn, ada.ctx, created.task_id, blocker=each.open).status == "open"
-    before = fingerprint(conn)
-    with refused(conn, "wrong_state") as caught:
+    before = database_checksum(conn)
+    with assert_refused(conn, "wrong_state") as caught:
         tasks.block(conn, ada.ctx, each.in_progress, "waits", on=each.done)
     assert caught.value.data == {"status": "done"}
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_a_blocked_task_can_be_blocked_again_later(conn: Connection, ada: Agent, each: _Tasks) -> None:
     tasks.resolve(conn, ada.ctx, each.blocked)
     tasks.block(conn, ada.ctx, each.blocked, "again", on=each.open)
-    (task,) = [task for task in task_queries.list_(conn, ada.ctx).tasks if task.task_id == each.blocked]
+    (task,) = [task for task in task_queries.list_tasks(conn, ada.ctx).tasks if task.task_id == each.blocked]
     assert task.blockers == [task_queries.Blocker(each.open, "again")]
     tasks.start(conn, ada.ctx, each.open)
     assert tasks.ship(conn, ada.ctx, each.open).unblocked == [each.blocked, each.waiting]
@@ -229,31 +236,31 @@ def test_no_task_waits_for_itself_directly_or_in_a_circle(conn: Connection, ada:
         tasks.start(conn, ada.ctx, task)
     for task, on in pairwise(chain):
         tasks.block(conn, ada.ctx, task, "waits", on=on)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for on in chain:
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
             tasks.block(conn, ada.ctx, chain[-1], "waits", on=on)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     # A resolved link is a link no more.
     tasks.resolve(conn, ada.ctx, chain[2])
     tasks.block(conn, ada.ctx, chain[-1], "waits", on=chain[2])
-    with refused(conn, "conflict"):
+    with assert_refused(conn, "conflict"):
         tasks.block(conn, ada.ctx, chain[2], "waits", on=chain[3])
 
 
 def test_blocking_on_a_task_that_does_not_exist_is_not_found(conn: Connection, ada: Agent, each: _Tasks) -> None:
-    before = fingerprint(conn)
-    with refused(conn, "not_found"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "not_found"):
         tasks.block(conn, ada.ctx, each.in_progress, "waits", on=99)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_fifty_blockers_are_the_most(conn: Connection, ada: Agent) -> None:
     made = [tasks.create(conn, ada.ctx, str(n)).task_id for n in range(51)]
-    with refused(conn, "invalid_argument"):
+    with assert_refused(conn, "invalid_argument"):
         tasks.create(conn, ada.ctx, "x", blocked_on=made)
     created = tasks.create(conn, ada.ctx, "x", blocked_on=made[1:] + made[1:])
-    (task,) = task_queries.list_(conn, ada.ctx, limit=1).tasks
+    (task,) = task_queries.list_tasks(conn, ada.ctx, limit=1).tasks
     assert (task.task_id, [blocker.on for blocker in task.blockers]) == (created.task_id, made[1:])
 
 
@@ -268,25 +275,25 @@ def test_next_takes_the_first_ready_task_by_priority_and_then_age(
     urgent_but_waiting = make("urgent", priority=0, blocked_on=[late])
     make("urgent but bob's", priority=0, owner="bob")
     mine = make("mine", priority=1, owner="ada", lane="docs")
-    taken = tasks.take_next(conn, ada.ctx).task
+    taken = tasks.start_next(conn, ada.ctx).task
     assert taken is not None
     assert (taken.task_id, taken.status, taken.owner, taken.lane) == (mine, "in_progress", ada.actor, "docs")
-    taken = tasks.take_next(conn, ada.ctx).task
+    taken = tasks.start_next(conn, ada.ctx).task
     assert taken is not None
     assert (taken.task_id, taken.title, taken.detail, taken.priority, taken.blockers) == (
         usual, "usual", "how", 2, [],
     )  # fmt: skip
-    assert ledger(conn, project.id)[-1][1:] == ("task_start", {"task_id": usual, "owner": ada.actor})
+    assert list_events(conn, project.id)[-1][1:] == ("task_start", {"task_id": usual, "owner": ada.actor})
     order = []
-    while (following := tasks.take_next(conn, ada.ctx).task) is not None:
+    while (following := tasks.start_next(conn, ada.ctx).task) is not None:
         order.append(following.task_id)
         if following.task_id == late:
             tasks.ship(conn, ada.ctx, late)
     assert order == [second, late, urgent_but_waiting]
-    before = fingerprint(conn)
-    assert tasks.take_next(conn, ada.ctx).task is None
-    assert fingerprint(conn) == before
-    his = tasks.take_next(conn, bob.ctx).task
+    before = database_checksum(conn)
+    assert tasks.start_next(conn, ada.ctx).task is None
+    assert database_checksum(conn) == before
+    his = tasks.start_next(conn, bob.ctx).task
     assert his is not None
     assert his.title == "urgent but bob's"
 
@@ -294,11 +301,11 @@ def test_next_takes_the_first_ready_task_by_priority_and_then_age(
 def test_next_keeps_to_the_lane_that_it_is_given(conn: Connection, ada: Agent) -> None:
     for lane in (None, "docs", "core"):
         tasks.create(conn, ada.ctx, str(lane), lane=lane)
-    taken = tasks.take_next(conn, ada.ctx, lane="core").task
+    taken = tasks.start_next(conn, ada.ctx, lane="core").task
     assert taken is not None
     assert taken.title == "core"
-    assert tasks.take_next(conn, ada.ctx, lane="core").task is None
-    taken = tasks.take_next(conn, ada.ctx).task
+    assert tasks.start_next(conn, ada.ctx, lane="core").task is None
+    taken = tasks.start_next(conn, ada.ctx).task
     assert taken is not None
     assert taken.title == "None"
 
@@ -311,8 +318,8 @@ def test_every_verb_counts_the_unread(conn: Connection, ada: Agent, bob: Agent, 
     assert tasks.block(conn, ada.ctx, each.assigned, "x").unread == 1
     assert tasks.resolve(conn, ada.ctx, each.assigned).unread == 1
     assert tasks.ship(conn, ada.ctx, each.assigned).unread == 1
-    assert tasks.take_next(conn, ada.ctx).unread == 1
-    assert task_queries.list_(conn, ada.ctx).unread == 1
+    assert tasks.start_next(conn, ada.ctx).unread == 1
+    assert task_queries.list_tasks(conn, ada.ctx).unread == 1
 
 
 def test_the_assignee_of_a_removed_participant_can_be_replaced(
@@ -320,8 +327,8 @@ def test_the_assignee_of_a_removed_participant_can_be_replaced(
 ) -> None:
     gone = factories.make_agent(conn, project, "gone")
     tasks.assign(conn, ada.ctx, each.open, "gone")
-    participations.remove(conn, project.id, "gone")
-    assert gone.actor in [task.owner for task in task_queries.list_(conn, ada.ctx, owner="gone").tasks]
-    with refused(conn, "forbidden"):
+    participations.remove_participation(conn, project.id, "gone")
+    assert gone.actor in [task.owner for task in task_queries.list_tasks(conn, ada.ctx, owner="gone").tasks]
+    with assert_refused(conn, "forbidden"):
         tasks.start(conn, ada.ctx, each.open)
     assert tasks.assign(conn, ada.ctx, each.open, "ada").owner == ada.actor

@@ -6,10 +6,10 @@ import pytest
 from bus.coordination import leases
 from bus.db import Connection, Database
 from bus.errors import NotAuthenticated
-from bus.tables import COORDINATION, TENANCY
+from bus.tables import COORDINATION_TABLES, TENANCY_TABLES
 from bus.tenancy import audit, participants, projects
 from tests import scenarios
-from tests.assertions import refused
+from tests.assertions import assert_refused
 
 _CHANGES = {
     "update": "UPDATE {} SET actor = 'nobody'",
@@ -27,22 +27,22 @@ _CHANGES = {
 @pytest.mark.parametrize("table", ["event", "audit"])
 @pytest.mark.parametrize("change", _CHANGES)
 def test_a_change_is_refused_to_the_owner_of_the_table_too(conn: Connection, table: str, change: str) -> None:
-    scenarios.set_up(conn)
-    (owner_or_super,) = conn.one(
+    scenarios.create_scenario(conn)
+    (owner_or_super,) = conn.fetch_one(
         "SELECT rolsuper OR pg_get_userbyid(relowner) = current_user FROM pg_roles, pg_class"
         " WHERE rolname = current_user AND relname = %s",
         (table,),
     )
     assert owner_or_super
-    before = conn.one(f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t")
+    before = conn.fetch_one(f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t")
     assert before[0] > 0
     with pytest.raises(psycopg.errors.RestrictViolation, match="append-only"), conn.raw.transaction():
         conn.raw.execute(_CHANGES[change].format(table))
-    assert conn.one(f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t") == before
+    assert conn.fetch_one(f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {table} t") == before
 
 
 def test_an_upsert_cannot_change_the_ledger(conn: Connection) -> None:
-    scene = scenarios.set_up(conn)
+    scene = scenarios.create_scenario(conn)
     with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
         conn.raw.execute(
             "INSERT INTO event (project_id, seq, at, actor, type, payload)"
@@ -53,87 +53,89 @@ def test_an_upsert_cannot_change_the_ledger(conn: Connection) -> None:
 
 
 def test_marking_a_project_as_being_purged_without_an_audit_row_opens_nothing(conn: Connection) -> None:
-    scene = scenarios.set_up(conn)
+    scene = scenarios.create_scenario(conn)
     conn.raw.execute("UPDATE project SET purging_at = now() WHERE id = %s", (scene.project.id,))
     with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
         conn.raw.execute("DELETE FROM event WHERE project_id = %s", (scene.project.id,))
 
 
 def test_a_purge_of_one_project_lets_no_event_of_another_go(conn: Connection) -> None:
-    doomed, kept = scenarios.set_up(conn), scenarios.set_up(conn)
+    doomed, kept = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
     projects.begin_purge(conn, doomed.project.id, actor="cli")
     with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
         conn.raw.execute("DELETE FROM event WHERE project_id IN (%s, %s)", (doomed.project.id, kept.project.id))
 
 
 def test_a_purge_that_was_not_begun_deletes_nothing(conn: Connection) -> None:
-    scene = scenarios.set_up(conn)
+    scene = scenarios.create_scenario(conn)
     assert projects.purge_step(conn, scene.project.id)
-    assert conn.one("SELECT count(*) > 0 FROM event WHERE project_id = %s", (scene.project.id,)) == (True,)
+    assert conn.fetch_one("SELECT count(*) > 0 FROM event WHERE project_id = %s", (scene.project.id,)) == (True,)
 
 
 _ROWS = " UNION ALL ".join(
     f"SELECT '{table.name}', t::text FROM {table.name} t WHERE t.project_id = %(p)s"
-    for table in sorted(COORDINATION | {t for t in TENANCY if "project_id" in t.c}, key=lambda t: t.name)
+    for table in sorted(COORDINATION_TABLES | {t for t in TENANCY_TABLES if "project_id" in t.c}, key=lambda t: t.name)
 )
 
 
 def test_a_purge_removes_a_project_bit_by_bit_and_touches_no_other(db: Database) -> None:
-    with db.write() as conn:
-        doomed, kept = scenarios.set_up(conn), scenarios.set_up(conn)
+    with db.transaction() as conn:
+        doomed, kept = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
         participants.provision(conn, doomed.caller.ctx, "third")
         leases.release(conn, doomed.caller.ctx, "*")
-        others = sorted(conn.all(_ROWS, {"p": kept.project.id}))
-        audited = conn.one("SELECT count(*) FROM audit WHERE project_id = %s", (doomed.project.id,))[0]
-        events = conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (doomed.project.id,))[0]
-    with db.write() as conn:
+        others = sorted(conn.fetch_all(_ROWS, {"p": kept.project.id}))
+        audited = conn.fetch_one("SELECT count(*) FROM audit WHERE project_id = %s", (doomed.project.id,))[0]
+        events = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (doomed.project.id,))[0]
+    with db.transaction() as conn:
         projects.begin_purge(conn, doomed.project.id, actor="ada", reason="asked for")
 
     # From the commit on it answers nobody, though most of it is still there.
-    with db.call() as conn, pytest.raises(NotAuthenticated):
+    with db.connection() as conn, pytest.raises(NotAuthenticated):
         participants.whoami(conn, doomed.caller.ctx)
-    with db.write() as conn, refused(conn, "not_found"):
+    with db.transaction() as conn, assert_refused(conn, "not_found"):
         projects.get(conn, doomed.project.id)
 
     steps = 0
     done = False
     while not done:
-        with db.write() as conn:
-            before = len(conn.all(_ROWS, {"p": doomed.project.id}))
+        with db.transaction() as conn:
+            before = len(conn.fetch_all(_ROWS, {"p": doomed.project.id}))
             done = projects.purge_step(conn, doomed.project.id, limit=3)
-            assert done or before - len(conn.all(_ROWS, {"p": doomed.project.id})) <= 3
+            assert done or before - len(conn.fetch_all(_ROWS, {"p": doomed.project.id})) <= 3
         steps += 1
         assert steps < 1000
     assert steps > events / 3
 
-    with db.call() as conn:
-        left = conn.all(_ROWS, {"p": doomed.project.id})
+    with db.connection() as conn:
+        left = conn.fetch_all(_ROWS, {"p": doomed.project.id})
         assert {table for table, _ in left} == {"audit"}
         assert len(left) == audited + 1
-        row = conn.one(
+        row = conn.fetch_one(
             "SELECT actor, action, subject, detail FROM audit WHERE project_id = %s ORDER BY id DESC LIMIT 1",
             (doomed.project.id,),
         )
         assert row == ("ada", "project.purge", doomed.project.name, {"reason": "asked for", "events": events})
-        assert conn.all("SELECT 1 FROM project WHERE id = %s", (doomed.project.id,)) == []
-        assert conn.all("SELECT 1 FROM token WHERE id = %s", (doomed.caller.ctx.token_id,)) == []
-        assert sorted(conn.all(_ROWS, {"p": kept.project.id})) == others
+        assert conn.fetch_all("SELECT 1 FROM project WHERE id = %s", (doomed.project.id,)) == []
+        assert conn.fetch_all("SELECT 1 FROM token WHERE id = %s", (doomed.caller.ctx.token_id,)) == []
+        assert sorted(conn.fetch_all(_ROWS, {"p": kept.project.id})) == others
         participants.whoami(conn, kept.caller.ctx)
         assert projects.purge_step(conn, doomed.project.id)
 
 
 def test_an_audit_row_names_who_did_what_to_whom(conn: Connection) -> None:
-    scene = scenarios.set_up(conn)
+    scene = scenarios.create_scenario(conn)
     audit.record(conn, scene.project.owner_id, "cli", "noun.verb", "somebody", project_id=scene.project.id, extra=[1])
-    row = conn.one("SELECT owner_id, project_id, actor, action, subject, detail FROM audit ORDER BY id DESC LIMIT 1")
+    row = conn.fetch_one(
+        "SELECT owner_id, project_id, actor, action, subject, detail FROM audit ORDER BY id DESC LIMIT 1"
+    )
     assert row == (scene.project.owner_id, scene.project.id, "cli", "noun.verb", "somebody", {"extra": [1]})
 
 
 def test_every_administrative_verb_leaves_one_audit_row_by_its_caller(conn: Connection) -> None:
-    for verb in scenarios.ADMIN_VERBS:
-        scene = scenarios.set_up(conn)
+    for verb in scenarios.ADMIN_CALLS:
+        scene = scenarios.create_scenario(conn)
         count = "SELECT count(*) FROM audit WHERE project_id = %s AND actor = %s"
         mine = (scene.project.id, scene.caller.actor)
-        assert conn.one(count, mine) == (0,)
-        scenarios.WRITES[verb](conn, scene.caller.ctx, scene)
-        assert conn.one(count, mine) == (1,), verb
+        assert conn.fetch_one(count, mine) == (0,)
+        scenarios.WRITE_CALLS[verb](conn, scene.caller.ctx, scene)
+        assert conn.fetch_one(count, mine) == (1,), verb

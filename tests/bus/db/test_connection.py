@@ -12,94 +12,94 @@ from bus.db import Connection, Database, connect
 from bus.errors import BusError, NotAuthenticated, Unavailable
 from bus.tenancy.tables import owner
 from tests import factories
-from tests.assertions import check_ledger
+from tests.assertions import assert_ledger_consistent
 
 
 def test_a_write_commits_as_a_whole_or_not_at_all(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
     def claim_and_stop() -> None:
-        with db.write() as conn:
+        with db.transaction() as conn:
             sequences.claim(conn, agent.ctx, "s")
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
         claim_and_stop()
-    with db.write() as conn:
+    with db.transaction() as conn:
         assert sequences.claim(conn, agent.ctx, "s").number == 1
-    with db.call() as conn:
-        assert check_ledger(conn, agent.ctx.project_id) == 1
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, agent.ctx.project_id) == 1
 
 
 def test_without_a_transaction_each_statement_commits_alone(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
     def claim_and_stop() -> None:
-        with db.call() as conn:
+        with db.connection() as conn:
             sequences.claim(conn, agent.ctx, "s")
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
         claim_and_stop()
-    with db.call() as conn:
+    with db.connection() as conn:
         assert sequences.claim(conn, agent.ctx, "s").number == 2
 
 
 def test_both_idioms_are_one_transaction(db: Database) -> None:
     def write_both_ways_and_stop() -> None:
-        with db.write() as conn:
+        with db.transaction() as conn:
             added = factories.make_owner(conn)
-            assert conn.one("SELECT handle FROM owner WHERE id = %s", (added.id,)) == (added.handle,)
-            conn.run(sa.update(owner).where(owner.c.id == added.id).values(operator=True))
-            assert conn.one("SELECT operator FROM owner WHERE id = %s", (added.id,)) == (True,)
+            assert conn.fetch_one("SELECT handle FROM owner WHERE id = %s", (added.id,)) == (added.handle,)
+            conn.execute(sa.update(owner).where(owner.c.id == added.id).values(operator=True))
+            assert conn.fetch_one("SELECT operator FROM owner WHERE id = %s", (added.id,)) == (True,)
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
         write_both_ways_and_stop()
-    with db.call() as conn:
-        assert conn.all("SELECT 1 FROM owner") == []
+    with db.connection() as conn:
+        assert conn.fetch_all("SELECT 1 FROM owner") == []
 
 
 def test_a_connection_that_failed_in_a_transaction_is_given_back_clean(database_url: str) -> None:
-    with closing(Database(database_url, size=1)) as db:
+    with closing(Database(database_url, pool_size=1)) as db:
         for _ in range(3):
-            with pytest.raises(psycopg.errors.DivisionByZero), db.write() as conn:
-                conn.one("SELECT 1 / 0")
-            with db.call() as conn:
+            with pytest.raises(psycopg.errors.DivisionByZero), db.transaction() as conn:
+                conn.fetch_one("SELECT 1 / 0")
+            with db.connection() as conn:
                 assert conn.raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-                assert conn.one("SELECT 1") == (1,)
+                assert conn.fetch_one("SELECT 1") == (1,)
 
 
 def test_a_statement_that_takes_too_long_is_cut_off_with_advice(conn: Connection) -> None:
     conn.raw.execute("SET LOCAL statement_timeout = '20ms'")
     with pytest.raises(BusError) as caught, conn.raw.transaction():
-        conn.one("SELECT pg_sleep(10)")
+        conn.fetch_one("SELECT pg_sleep(10)")
     assert caught.value.code == "unavailable"
     assert "Narrow it" in caught.value.message
 
 
 def test_who_waits_too_long_for_a_lock_is_told_that_the_bus_is_busy(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         agent = factories.make_agent(conn)
-    with db.write() as holder:
-        holder.one("SELECT bus_lock_clock(%s)", (agent.ctx.project_id,))
-        with db.call() as conn:
+    with db.transaction() as holder:
+        holder.fetch_one("SELECT bus_lock_clock(%s)", (agent.ctx.project_id,))
+        with db.connection() as conn:
             conn.raw.execute("SET lock_timeout = '20ms'")
             with pytest.raises(Unavailable, match="busy"):
                 sequences.claim(conn, agent.ctx, "s")
-    with db.write() as conn:
+    with db.transaction() as conn:
         assert sequences.claim(conn, agent.ctx, "s").number == 1
 
 
 def test_who_finds_no_free_connection_is_told_that_the_bus_is_busy(database_url: str) -> None:
-    with closing(Database(database_url, size=1, wait=0.05)) as db, db.call():
+    with closing(Database(database_url, pool_size=1, pool_timeout=0.05)) as db, db.connection():
         found: list[BaseException] = []
 
         def other() -> None:
             try:
-                with db.call():
+                with db.connection():
                     pass
             except Unavailable as error:
                 found.append(error)
@@ -111,11 +111,11 @@ def test_who_finds_no_free_connection_is_told_that_the_bus_is_busy(database_url:
 
 
 def test_a_database_that_is_away_is_unavailable_and_found_again(database_url: str) -> None:
-    with closing(Database("postgresql://x@127.0.0.1:1/none")) as away, pytest.raises(Unavailable), away.call():
+    with closing(Database("postgresql://x@127.0.0.1:1/none")) as away, pytest.raises(Unavailable), away.connection():
         pass
-    with closing(Database(database_url, size=3)) as db:
-        with db.call() as first, db.call():
-            (victims,) = first.one(
+    with closing(Database(database_url, pool_size=3)) as db:
+        with db.connection() as first, db.connection():
+            (victims,) = first.fetch_one(
                 "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = 'llm-bus'"
                 " AND datname = current_database()"
             )
@@ -124,60 +124,62 @@ def test_a_database_that_is_away_is_unavailable_and_found_again(database_url: st
         with psycopg.connect(database_url, autocommit=True) as killer:
             for pid in victims:
                 killer.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-        with pytest.raises(Unavailable), db.call() as conn:
-            conn.one("SELECT 1")
+        with pytest.raises(Unavailable), db.connection() as conn:
+            conn.fetch_one("SELECT 1")
         for _ in range(3):
-            with db.call() as conn:
-                assert conn.one("SELECT 1") == (1,)
+            with db.connection() as conn:
+                assert conn.fetch_one("SELECT 1") == (1,)
 
 
 def test_a_connection_that_dies_inside_a_transaction_is_unavailable(database_url: str) -> None:
-    with closing(Database(database_url, size=2)) as db:
+    with closing(Database(database_url, pool_size=2)) as db:
 
         def die() -> None:
-            with db.write() as conn:
+            with db.transaction() as conn:
                 with psycopg.connect(database_url, autocommit=True) as killer:
                     killer.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.raw.info.backend_pid,))
-                conn.one("SELECT 1")
+                conn.fetch_one("SELECT 1")
 
         with pytest.raises(Unavailable):
             die()
-        with db.write() as conn:
-            assert conn.one("SELECT 1") == (1,)
+        with db.transaction() as conn:
+            assert conn.fetch_one("SELECT 1") == (1,)
 
 
 def test_who_dawdles_inside_a_transaction_is_cut_off_and_told_so(database_url: str) -> None:
-    with closing(Database(database_url, size=1)) as db:
+    with closing(Database(database_url, pool_size=1)) as db:
 
         def dawdle() -> None:
-            with db.write() as conn:
+            with db.transaction() as conn:
                 conn.raw.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
                 with closing(connect(database_url)) as other:
                     pid = conn.raw.info.backend_pid
                     while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone():
                         pass
-                conn.one("SELECT 1")
+                conn.fetch_one("SELECT 1")
 
         with pytest.raises(Unavailable):
             dawdle()
-        with db.write() as conn:
-            assert conn.one("SELECT 1") == (1,)
+        with db.transaction() as conn:
+            assert conn.fetch_one("SELECT 1") == (1,)
 
 
 def test_refusals_of_the_functions_come_with_their_code_and_facts(conn: Connection) -> None:
     with pytest.raises(BusError) as caught, conn.raw.transaction():
-        conn.one("SELECT bus_refuse('conflict', 'Say %%s and \"no\".', '{\"current\": 4}')")
+        conn.fetch_one("SELECT bus_refuse('conflict', 'Say %%s and \"no\".', '{\"current\": 4}')")
     assert (caught.value.code, caught.value.message, caught.value.data) == (
         "conflict", 'Say %s and "no".', {"current": 4},
     )  # fmt: skip
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        conn.one("SELECT bus_enter(1, 1, true)")
+        conn.fetch_one("SELECT bus_authenticate(1, 1, true)")
 
 
 def test_a_defect_of_ours_is_not_dressed_up(conn: Connection) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable), conn.raw.transaction():
-        conn.one("SELECT * FROM no_such_table")
+        conn.fetch_one("SELECT * FROM no_such_table")
     with pytest.raises(psycopg.errors.UndefinedTable), conn.raw.transaction():
-        conn.run(sa.text("SELECT * FROM no_such_table"))
+        conn.execute(sa.text("SELECT * FROM no_such_table"))
     with pytest.raises(psycopg.errors.CheckViolation), conn.raw.transaction():
-        conn.one("UPDATE owner SET handle = 'NOT A HANDLE' WHERE id = %s RETURNING 1", (factories.make_owner(conn).id,))
+        conn.fetch_one(
+            "UPDATE owner SET handle = 'NOT A HANDLE' WHERE id = %s RETURNING 1", (factories.make_owner(conn).id,)
+        )

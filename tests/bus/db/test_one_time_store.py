@@ -3,43 +3,47 @@
 from datetime import timedelta
 
 from bus.db import Connection, Database, one_time_store
-from tests.concurrency import race
+from tests.concurrency import run_numbered_concurrently
 
 MINUTE = timedelta(minutes=1)
 
 
 def test_an_answer_is_found_by_whoever_knows_its_secret_and_by_nobody_else(conn: Connection) -> None:
-    one_time_store.put(conn, "join", b"secret", b"the answer", keep=MINUTE)
+    one_time_store.store(conn, "join", b"secret", b"the answer", ttl=MINUTE)
     assert one_time_store.find(conn, "join", b"secret") == b"the answer"
     assert one_time_store.find(conn, "join", b"another") is None
     assert one_time_store.find(conn, "card", b"secret") is None
-    one_time_store.put(conn, "join", b"secret", b"a newer one", keep=MINUTE)
+    one_time_store.store(conn, "join", b"secret", b"a newer one", ttl=MINUTE)
     assert one_time_store.find(conn, "join", b"secret") == b"a newer one"
 
 
 def test_the_database_holds_neither_answer_nor_secret_nor_key(conn: Connection) -> None:
-    one_time_store.put(conn, "join", b"a-rather-long-secret", b"the answer in clear", keep=MINUTE)
-    ((lookup, box),) = conn.all("SELECT lookup, box FROM sealed")
-    for known in (b"a-rather-long-secret", b"the answer", one_time_store._derive("join", b"a-rather-long-secret")[1]):
+    one_time_store.store(conn, "join", b"a-rather-long-secret", b"the answer in clear", ttl=MINUTE)
+    ((lookup, box),) = conn.fetch_all("SELECT lookup, box FROM sealed")
+    for known in (
+        b"a-rather-long-secret",
+        b"the answer",
+        one_time_store._derive_lookup_and_key("join", b"a-rather-long-secret")[1],
+    ):
         assert known not in lookup + box
-    conn.maybe("UPDATE sealed SET box = set_byte(box, 20, 255 - get_byte(box, 20)) RETURNING 1")
+    conn.fetch_one_or_none("UPDATE sealed SET box = set_byte(box, 20, 255 - get_byte(box, 20)) RETURNING 1")
     assert one_time_store.find(conn, "join", b"a-rather-long-secret") is None
 
 
 def test_an_answer_ends_with_its_time_and_is_swept(conn: Connection) -> None:
-    one_time_store.put(conn, "join", b"old", b"x", keep=timedelta(0))
+    one_time_store.store(conn, "join", b"old", b"x", ttl=timedelta(0))
     assert one_time_store.find(conn, "join", b"old") is None
-    one_time_store.put(conn, "join", b"old", b"y", keep=timedelta(0))
-    assert one_time_store.take(conn, "join", b"old") is None
-    one_time_store.put(conn, "join", b"old", b"x", keep=timedelta(0))
-    one_time_store.put(conn, "join", b"new", b"y", keep=MINUTE)
-    assert conn.one("SELECT count(*) FROM sealed") == (1,)
-    assert one_time_store.sweep(conn) == 0
+    one_time_store.store(conn, "join", b"old", b"y", ttl=timedelta(0))
+    assert one_time_store.pop(conn, "join", b"old") is None
+    one_time_store.store(conn, "join", b"old", b"x", ttl=timedelta(0))
+    one_time_store.store(conn, "join", b"new", b"y", ttl=MINUTE)
+    assert conn.fetch_one("SELECT count(*) FROM sealed") == (1,)
+    assert one_time_store.delete_expired(conn) == 0
 
 
 def test_of_many_who_take_an_answer_at_once_one_gets_it(db: Database) -> None:
     for _ in range(10):
-        with db.write() as conn:
-            one_time_store.put(conn, "card", b"secret", b"token", keep=MINUTE)
-        taken = race(db, 5, lambda conn, _: one_time_store.take(conn, "card", b"secret"))
+        with db.transaction() as conn:
+            one_time_store.store(conn, "card", b"secret", b"token", ttl=MINUTE)
+        taken = run_numbered_concurrently(db, 5, lambda conn, _: one_time_store.pop(conn, "card", b"secret"))
         assert sorted(taken, key=str) == [None] * 4 + [b"token"] or sorted(taken, key=str) == [b"token"] + [None] * 4

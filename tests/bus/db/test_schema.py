@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from bus.db import Database, migrate, schema_version, sql_functions
-from bus.tables import COORDINATION, TENANCY, metadata
+from bus.tables import COORDINATION_TABLES, TENANCY_TABLES, metadata
 
 _CATALOGS = {
     "columns": """
@@ -83,17 +83,17 @@ def test_downgrading_leaves_nothing_and_upgrading_again_gives_the_same(database_
     migrate.downgrade(database_url, "base")
     assert _objects(database_url) <= {"alembic_version", "alembic_version_pkc"}
     with psycopg.connect(database_url) as conn:
-        assert schema_version.current(conn) is None
+        assert schema_version.find_schema_version(conn) is None
     migrate.migrate(database_url)
     assert _catalogs(database_url) == before
     assert _functions(database_url) == functions
     with psycopg.connect(database_url) as conn:
-        assert schema_version.current(conn) == migrate.head()
+        assert schema_version.find_schema_version(conn) == migrate.head_revision()
 
 
 def test_a_database_without_migrations_has_no_revision(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as conn:
-        assert schema_version.current(conn) is None
+        assert schema_version.find_schema_version(conn) is None
 
 
 def test_the_installed_functions_are_those_of_the_files(database_url: str) -> None:
@@ -106,7 +106,7 @@ def test_the_installed_functions_are_those_of_the_files(database_url: str) -> No
 
 
 def test_the_revision_that_the_code_expects_is_the_newest_migration() -> None:
-    assert migrate.head() == schema_version.EXPECTED
+    assert migrate.head_revision() == schema_version.EXPECTED_SCHEMA_VERSION
 
 
 def test_every_file_of_functions_is_installed() -> None:
@@ -122,11 +122,13 @@ def test_migrating_again_changes_nothing_and_a_new_text_of_the_functions_is_inst
         before = conn.execute(query).fetchone()
         migrate.migrate(database_url)
         assert conn.execute(query).fetchone() == before
-        conn.execute("COMMENT ON FUNCTION bus_enter(bigint, bigint, boolean) IS 'sha256:older'")
+        conn.execute("COMMENT ON FUNCTION bus_authenticate(bigint, bigint, boolean) IS 'sha256:older'")
         conn.execute("DROP FUNCTION bus_claim")
         migrate.migrate(database_url)
         assert conn.execute(query).fetchone() not in (before, None)
-        assert conn.execute(sql_functions.INSTALLED_MARK_SQL).fetchone() == (sql_functions.functions_mark(),)
+        assert conn.execute(sql_functions.INSTALLED_FINGERPRINT_SQL).fetchone() == (
+            sql_functions.functions_fingerprint(),
+        )
 
 
 def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
@@ -152,19 +154,21 @@ def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
                 time.sleep(0.01)
         errors = [one.communicate(timeout=60)[1] for one in both]
         assert [one.returncode for one in both] == [0, 0], errors
-        assert schema_version.current(conn) == migrate.head()
-        assert conn.execute(sql_functions.INSTALLED_MARK_SQL).fetchone() == (sql_functions.functions_mark(),)
+        assert schema_version.find_schema_version(conn) == migrate.head_revision()
+        assert conn.execute(sql_functions.INSTALLED_FINGERPRINT_SQL).fetchone() == (
+            sql_functions.functions_fingerprint(),
+        )
 
 
 def test_every_table_is_either_tenancy_or_coordination() -> None:
-    assert {table.name for table in COORDINATION} == {
+    assert {table.name for table in COORDINATION_TABLES} == {
         "project_clock", "event", "sequence", "post", "delivery", "lease", "task", "task_blocker", "presence",
         "cursor", "ack_cursor", "waiter", "idempotency", "meter_mark", "tally", "tally_mark", "report",
     }  # fmt: skip
-    assert not TENANCY & COORDINATION
+    assert not TENANCY_TABLES & COORDINATION_TABLES
 
 
-@pytest.mark.parametrize("table", sorted(table.name for table in COORDINATION))
+@pytest.mark.parametrize("table", sorted(table.name for table in COORDINATION_TABLES))
 def test_a_coordination_table_can_be_distributed_by_project(shared_database_url: str, table: str) -> None:
     with psycopg.connect(shared_database_url) as conn:
         leading = conn.execute(
@@ -191,10 +195,10 @@ def test_every_hot_row_has_room_to_be_updated_in_place(shared_database_url: str)
 
 
 def test_every_connection_has_bounded_waits_and_utc(db: Database) -> None:
-    with db.call() as conn:
-        (zone,) = conn.one("SHOW timezone")
+    with db.connection() as conn:
+        (zone,) = conn.fetch_one("SHOW timezone")
         limits = {
-            name: conn.one("SELECT setting::integer FROM pg_settings WHERE name = %s", (name,))[0]
+            name: conn.fetch_one("SELECT setting::integer FROM pg_settings WHERE name = %s", (name,))[0]
             for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
         }
     assert zone == "UTC"

@@ -8,12 +8,12 @@ from bus.db import Connection, Database
 from bus.errors import BusError, InvalidArgument
 from bus.notifications import outbox
 from bus.tenancy.projects import Project
-from tests.concurrency import race
+from tests.concurrency import run_numbered_concurrently
 from tests.factories import make_owner, make_project
 
 
 def _due_now(conn: Connection) -> None:
-    conn.maybe("UPDATE notice SET due_at = clock_timestamp() WHERE due_at IS NOT NULL RETURNING 1")
+    conn.fetch_one_or_none("UPDATE notice SET due_at = clock_timestamp() WHERE due_at IS NOT NULL RETURNING 1")
 
 
 def test_a_notice_goes_to_every_webhook_of_its_place_and_to_the_address(conn: Connection, project: Project) -> None:
@@ -21,22 +21,22 @@ def test_a_notice_goes_to_every_webhook_of_its_place_and_to_the_address(conn: Co
     here = outbox.add_webhook(conn, owner_id, "https://example.org/project", project_id=project.id)
     outbox.add_webhook(conn, owner_id, "https://example.org/owner")
     outbox.add_webhook(conn, make_owner(conn).id, "https://example.org/stranger")
-    assert outbox.add(conn, "test", owner_id=owner_id, project_id=project.id, address="a@example.org", n=1) == 2
-    taken = outbox.take(conn)
+    assert outbox.enqueue(conn, "test", owner_id=owner_id, project_id=project.id, email="a@example.org", n=1) == 2
+    taken = outbox.take_due(conn)
     assert [(one.channel, one.target, one.content, one.attempts, one.secret) for one in taken] == [
         ("webhook", here.url, {"n": 1}, 1, here.secret),
         ("email", "a@example.org", {"n": 1}, 1, ""),
     ]
-    assert outbox.take(conn) == []
+    assert outbox.take_due(conn) == []
 
 
 def test_what_failed_comes_again_later_each_time_until_it_is_given_up(conn: Connection, project: Project) -> None:
-    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    for attempt, pause in enumerate((*outbox.PAUSES_SECONDS, None), 1):
-        (taken,) = outbox.take(conn)
+    outbox.enqueue(conn, "test", owner_id=project.owner_id, email="a@example.org")
+    for attempt, pause in enumerate((*outbox.RETRY_DELAYS_SECONDS, None), 1):
+        (taken,) = outbox.take_due(conn)
         assert taken.attempts == attempt
-        outbox.settle(conn, taken, delivered=False, said="no answer")
-        (logged,) = outbox.list_(conn, project.owner_id)
+        outbox.record_attempt(conn, taken, delivered=False, result="no answer")
+        (logged,) = outbox.list_log_entries(conn, project.owner_id)
         if pause is None:
             assert (logged.state, logged.said) == ("given up", "no answer")
         else:
@@ -45,57 +45,57 @@ def test_what_failed_comes_again_later_each_time_until_it_is_given_up(conn: Conn
             assert abs((logged.due_at - datetime.now(UTC)) - timedelta(seconds=pause)) < timedelta(seconds=5)
             _due_now(conn)
     _due_now(conn)
-    assert outbox.take(conn) == []
+    assert outbox.take_due(conn) == []
 
 
 def test_what_was_delivered_is_not_told_again(conn: Connection, project: Project) -> None:
-    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    (taken,) = outbox.take(conn)
-    outbox.settle(conn, taken, delivered=True, said="200")
+    outbox.enqueue(conn, "test", owner_id=project.owner_id, email="a@example.org")
+    (taken,) = outbox.take_due(conn)
+    outbox.record_attempt(conn, taken, delivered=True, result="200")
     # A second worker that took it before and is late changes nothing.
-    outbox.settle(conn, taken, delivered=False, said="timeout")
+    outbox.record_attempt(conn, taken, delivered=False, result="timeout")
     _due_now(conn)
-    (logged,) = outbox.list_(conn, project.owner_id)
+    (logged,) = outbox.list_log_entries(conn, project.owner_id)
     assert (logged.state, logged.said) == ("delivered", "200")
-    assert outbox.take(conn) == []
+    assert outbox.take_due(conn) == []
 
 
 def test_what_can_never_arrive_is_given_up_at_once(conn: Connection, project: Project) -> None:
-    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    (taken,) = outbox.take(conn)
-    outbox.settle(conn, taken, delivered=False, said="550 nobody here", final=True)
-    assert outbox.list_(conn, project.owner_id)[0].state == "given up"
+    outbox.enqueue(conn, "test", owner_id=project.owner_id, email="a@example.org")
+    (taken,) = outbox.take_due(conn)
+    outbox.record_attempt(conn, taken, delivered=False, result="550 nobody here", permanent=True)
+    assert outbox.list_log_entries(conn, project.owner_id)[0].state == "given up"
 
 
 def test_a_worker_that_died_leaves_the_notice_to_the_next(conn: Connection, project: Project) -> None:
-    outbox.add(conn, "test", owner_id=project.owner_id, address="a@example.org")
-    (first,) = outbox.take(conn)
+    outbox.enqueue(conn, "test", owner_id=project.owner_id, email="a@example.org")
+    (first,) = outbox.take_due(conn)
     _due_now(conn)
-    (again,) = outbox.take(conn)
+    (again,) = outbox.take_due(conn)
     assert (again.id, again.attempts) == (first.id, 2)
 
 
 def test_of_many_workers_one_takes_each_notice(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = make_owner(conn)
         for number in range(60):
-            outbox.add(conn, "test", owner_id=owner.id, address=f"a{number}@example.org")
-    found = race(db, 8, lambda conn, _: [one.id for one in outbox.take(conn, limit=10)])
+            outbox.enqueue(conn, "test", owner_id=owner.id, email=f"a{number}@example.org")
+    found = run_numbered_concurrently(db, 8, lambda conn, _: [one.id for one in outbox.take_due(conn, limit=10)])
     taken = [one for some in found for one in some]
     assert len(taken) == len(set(taken)) == 60
 
 
 def test_a_removed_webhook_is_told_nothing_more(conn: Connection, project: Project) -> None:
     hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/x", project_id=project.id)
-    outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id)
+    outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id)
     with pytest.raises(BusError) as refused:
         outbox.remove_webhook(conn, make_owner(conn).id, hook.id)
     assert refused.value.code == "not_found"
     outbox.remove_webhook(conn, project.owner_id, hook.id)
     assert outbox.list_webhooks(conn, project.owner_id, project_id=project.id) == []
-    assert outbox.take(conn) == []
-    assert outbox.list_(conn, project.owner_id)[0].state == "given up"
-    assert outbox.add(conn, "test", owner_id=project.owner_id, project_id=project.id) == 0
+    assert outbox.take_due(conn) == []
+    assert outbox.list_log_entries(conn, project.owner_id)[0].state == "given up"
+    assert outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id) == 0
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_a_webhook_needs_an_address(conn: Connection, url: str) -> None:
 
 
 def test_there_are_at_most_ten_webhooks_though_many_are_added_at_once(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
 
     def add(conn: Connection, number: int) -> object:
         return outbox.add_webhook(conn, project.owner_id, f"https://example.org/{number}", project_id=project.id)
 
-    found = race(db, 16, add)
+    found = run_numbered_concurrently(db, 16, add)
     assert sum(isinstance(one, outbox.Webhook) for one in found) == 10
     assert {one.code for one in found if isinstance(one, BusError)} == {"conflict"}

@@ -14,19 +14,19 @@ from tests.factories import Agent, make_agent, make_project
 @pytest.fixture
 def metered(conn: Connection, project: Project, root: Agent) -> Project:
     """A project with sequences that were seeded and claimed, all of it metered."""
-    metering.switch(conn, True)
+    metering.set_metering_enabled(conn, True)
     sequences.seed(conn, root.ctx, "adr", 41)
     for name in ("adr", "migration", "adr", "adr", "migration"):
         sequences.claim(conn, root.ctx, name)
     sequences.seed(conn, root.ctx, "migration", 9)
     sequences.claim(conn, root.ctx, "migration")
-    metering.bill(conn, project.id, trial=100)
+    metering.bill_batch(conn, project.id, trial_credits=100)
     return project
 
 
 def _found(conn: Connection, project: Project) -> list[str]:
     return [
-        f"{one.check}: {one.found}"
+        f"{one.check}: {one.detail}"
         for one in (*integrity_checks.check_project(conn, project.id), *integrity_checks.check_accounts(conn))
     ]
 
@@ -86,70 +86,76 @@ def test_what_was_broken_is_found(conn: Connection, metered: Project, statement:
 
 def test_the_proof_reads_one_moment(db: Database) -> None:
     """What is written while it reads is no difference."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         ada = make_agent(conn, project)
-        metering.switch(conn, True)
-    with db.write() as conn:
-        integrity_checks.begin(conn)
+        metering.set_metering_enabled(conn, True)
+    with db.transaction() as conn:
+        integrity_checks.begin_snapshot(conn)
         assert integrity_checks.check_accounts(conn) == []
-        with db.write() as other:
+        with db.transaction() as other:
             sequences.claim(other, ada.ctx, "adr")
-        with db.write() as other:
-            metering.bill(other, project.id)
+        with db.transaction() as other:
+            metering.bill_batch(other, project.id)
         assert integrity_checks.check_project(conn, project.id) == []
-        assert credits.find(conn, project.owner_id) is None
+        assert credits.find_account(conn, project.owner_id) is None
 
 
 def test_what_is_old_goes_and_what_is_not_stays(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr", idempotency_key="old")
-    conn.maybe("UPDATE idempotency SET created_at = clock_timestamp() - interval '3 days' RETURNING 1")
+    conn.fetch_one_or_none("UPDATE idempotency SET created_at = clock_timestamp() - interval '3 days' RETURNING 1")
     sequences.claim(conn, ada.ctx, "adr", idempotency_key="new")
-    long_poll.begin(conn, ada.ctx, "lease", surface="a.py")
-    long_poll.begin(conn, ada.ctx, "lease", surface="b.py")
-    conn.maybe(
+    long_poll.begin_wait(conn, ada.ctx, "lease", surface="a.py")
+    long_poll.begin_wait(conn, ada.ctx, "lease", surface="b.py")
+    conn.fetch_one_or_none(
         "UPDATE waiter SET alive_until = clock_timestamp() - interval '2 hours' WHERE surface = 'a.py' RETURNING 1"
     )
-    quiet, busy, newest = (jobs.begin(conn, "x") for _ in range(3))
-    jobs.finish(conn, quiet, "ok", {"ended": 0})
-    jobs.finish(conn, busy, "ok", {"ended": 1})
-    jobs.finish(conn, newest, "ok", {})
-    conn.maybe("UPDATE job_run SET started_at = clock_timestamp() - interval '2 days' RETURNING 1")
+    quiet, busy, newest = (jobs.begin_run(conn, "x") for _ in range(3))
+    jobs.finish_run(conn, quiet, "ok", {"ended": 0})
+    jobs.finish_run(conn, busy, "ok", {"ended": 1})
+    jobs.finish_run(conn, newest, "ok", {})
+    conn.fetch_one_or_none("UPDATE job_run SET started_at = clock_timestamp() - interval '2 days' RETURNING 1")
     # A gateway may still write presence of a project that is gone.
     for table in (
         "presence (project_id, participation_id, last_seen) VALUES (999999, 1, now())",
         "cursor (project_id, participation_id, seq) VALUES (999999, 1, 1)",
     ):
         conn.raw.execute(f"INSERT INTO {table}".encode())
-    gone = {kind: retention.prune(conn, kind) for kind in retention.KINDS}
+    gone = {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS}
     assert gone == {
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
         "lost_cursors": 1, "hours": 0, "days": 0, "sessions": 0, "sign_ups": 0, "login_links": 0,
         "gone_processes": 0, "samples": 0,
     }  # fmt: skip
-    assert conn.all("SELECT key FROM idempotency") == [("new",)]
-    assert [run.id for run in jobs.list_(conn, name="x")] == [newest, busy]
-    assert {kind: retention.prune(conn, kind) for kind in retention.KINDS} == dict.fromkeys(retention.KINDS, 0)
+    assert conn.fetch_all("SELECT key FROM idempotency") == [("new",)]
+    assert [run.id for run in jobs.list_runs(conn, name="x")] == [newest, busy]
+    assert {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS} == dict.fromkeys(
+        retention.PRUNE_KINDS, 0
+    )
 
 
 def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection) -> None:
-    assert jobs.list_latest(conn) == []
-    assert jobs.find_last_run(conn, "a") is None
+    assert jobs.list_latest_runs(conn) == []
+    assert jobs.find_last_run_age_seconds(conn, "a") is None
     for name, outcome in (("b", "ok"), ("a", "ok"), ("a", "failed"), ("b", "alarm")):
-        jobs.finish(
-            conn, jobs.begin(conn, name), outcome, {"n": 1, "none": 0}, "what was wrong" if outcome != "ok" else None
+        jobs.finish_run(
+            conn,
+            jobs.begin_run(conn, name),
+            outcome,
+            {"n": 1, "none": 0},
+            "what was wrong" if outcome != "ok" else None,
         )
-    assert [(run.name, run.outcome, run.counts, run.error) for run in jobs.list_latest(conn)] == [
+    assert [(run.name, run.outcome, run.counts, run.error) for run in jobs.list_latest_runs(conn)] == [
         ("a", "failed", {"n": 1}, "what was wrong"),
         ("b", "alarm", {"n": 1}, "what was wrong"),
     ]
-    age = jobs.find_last_run(conn, "a")
+    age = jobs.find_last_run_age_seconds(conn, "a")
     assert age is not None
     assert 0 <= age < 60
-    running = jobs.begin(conn, "a")
-    (latest, *_) = jobs.list_latest(conn)
+    running = jobs.begin_run(conn, "a")
+    (latest, *_) = jobs.list_latest_runs(conn)
     assert (latest.id, latest.outcome, latest.finished_at) == (running, "running", None)
-    assert [run.id for run in jobs.list_(conn, before=running, limit=1)] == [running - 1]
+    assert [run.id for run in jobs.list_runs(conn, before=running, limit=1)] == [running - 1]
 
 
 def test_a_project_that_is_deleted_meanwhile_is_no_alarm(conn: Connection, metered: Project) -> None:

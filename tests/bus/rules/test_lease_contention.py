@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.rules import surfaces
-from bus.rules.lease_contention import contended
+from bus.rules.lease_contention import find_contention
 
 _SURFACES = st.sampled_from(
     ["**", "src", "src/api", "src/api/a.py", "src/*.py", "src/**/*.py", "docs", "docs/{a,b}.md", "docs/a.md", "src0"]
@@ -20,20 +20,22 @@ def test_all_pairs_that_overlap_are_found_and_no_others(drawn: list[tuple[str, s
             other
             for other, other_surface, other_mode, other_holder in leases
             if other_holder != holder
-            and surfaces.contends(mode, other_mode)
-            and surfaces.overlap(surface, other_surface)
+            and surfaces.modes_contend(mode, other_mode)
+            and surfaces.overlaps(surface, other_surface)
         ]
         for key, surface, mode, holder in leases
     }
-    assert contended(leases, effort=1000) == {key: others for key, others in expected.items() if others}
+    assert find_contention(leases, max_uncached_comparisons=1000) == {
+        key: others for key, others in expected.items() if others
+    }
 
 
 def test_many_globs_under_one_directory_are_judged_a_few_at_a_time() -> None:
     leases = [(number, f"one/**/part_{number}*.py", "exclusive", number % 7) for number in range(40)]
-    first = contended(leases, effort=30)
+    first = find_contention(leases, max_uncached_comparisons=30)
     assert len(first) < 40
     again = first
     for _ in range(40):
-        again = contended(leases, effort=30)
-    assert again == contended(leases, effort=10_000)
+        again = find_contention(leases, max_uncached_comparisons=30)
+    assert again == find_contention(leases, max_uncached_comparisons=10_000)
     assert set(first) <= set(again)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.rules.percentiles import quantiles
+from bus.rules.percentiles import compute_quantiles
 
 
 @given(st.lists(st.integers(0, 20).map(float), min_size=1), st.floats(0, 1))
@@ -17,8 +17,8 @@ def test_a_quantile_of_counts_is_that_of_the_values(values: list[float], part: f
     ordered = sorted(values)
     above = ordered[min(lower + 1, len(values) - 1)]
     expected = ordered[lower] + (above - ordered[lower]) * (position - lower)
-    assert quantiles(Counter(values), (part, 0.0, 1.0)) == (pytest.approx(expected), min(values), max(values))
+    assert compute_quantiles(Counter(values), (part, 0.0, 1.0)) == (pytest.approx(expected), min(values), max(values))
 
 
 def test_nothing_has_no_quantiles() -> None:
-    assert quantiles({}, (0.5, 0.9)) == (None, None)
+    assert compute_quantiles({}, (0.5, 0.9)) == (None, None)

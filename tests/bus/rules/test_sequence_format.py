@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.rules.sequence_format import formatted
+from bus.rules.sequence_format import format_number
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ from bus.rules.sequence_format import formatted
     ],
 )
 def test_a_number_is_shown_as_people_write_it(prefix: str, pad: int, number: int, shown: str) -> None:
-    assert formatted(prefix, pad, number) == shown
+    assert format_number(prefix, pad, number) == shown
 
 
 @given(st.text(max_size=16), st.integers(0, 12), st.integers(0, 2**53 - 1))
 def test_padding_never_changes_or_cuts_the_number(prefix: str, pad: int, number: int) -> None:
-    shown = formatted(prefix, pad, number)
+    shown = format_number(prefix, pad, number)
     digits = shown.removeprefix(prefix)
     assert shown.startswith(prefix)
     assert int(digits) == number

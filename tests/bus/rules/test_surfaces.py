@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bus.errors import InvalidArgument
 from bus.rules import surfaces
-from bus.rules.surfaces import contends, is_glob, normalise, overlap, prefix
+from bus.rules.surfaces import is_glob, literal_prefix, modes_contend, normalise, overlaps
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_whatever_is_sent_is_normal_or_refused(sent: str) -> None:
     assert not normal.startswith("/")
     assert not normal.endswith("/")
     assert not {"", ".", ".."} & set(normal.split("/"))
-    assert overlap(normal, normal)
-    assert overlap(normal, "**")
-    assert is_glob(normal) == (prefix(normal) != normal)
+    assert overlaps(normal, normal)
+    assert overlaps(normal, "**")
+    assert is_glob(normal) == (literal_prefix(normal) != normal)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_whatever_is_sent_is_normal_or_refused(sent: str) -> None:
 )
 def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leading: str) -> None:
     assert normalise(surface) == surface
-    assert prefix(surface) == leading
+    assert literal_prefix(surface) == leading
     assert is_glob(surface) == (leading != surface)
 
 
@@ -237,8 +237,8 @@ def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leadi
 )
 def test_which_surfaces_overlap(a: str, b: str, expected: bool) -> None:
     a, b = normalise(a), normalise(b)
-    assert overlap(a, b) is expected
-    assert overlap(b, a) is expected
+    assert overlaps(a, b) is expected
+    assert overlaps(b, a) is expected
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_which_surfaces_overlap(a: str, b: str, expected: bool) -> None:
     ],
 )
 def test_only_shared_leases_do_not_contend(a: str, b: str, expected: bool) -> None:
-    assert contends(a, b) is expected
+    assert modes_contend(a, b) is expected
 
 
 # The oracle: what a surface covers, written once more in another way (the standard library's fnmatch, segment
@@ -319,7 +319,7 @@ def small_paths(surface: str) -> frozenset[str]:
 @example("**/a/**/b", "**/b/**/a")
 def test_overlap_agrees_with_trying_every_path_of_a_small_world(a: str, b: str) -> None:
     a, b = normalise(a), normalise(b)
-    assert overlap(a, b) == overlap(b, a) == bool(small_paths(a) & small_paths(b))
+    assert overlaps(a, b) == overlaps(b, a) == bool(small_paths(a) & small_paths(b))
 
 
 LETTERS = ["".join(letters) for size in range(1, 8) for letters in itertools.product("ab", repeat=size)]
@@ -334,7 +334,7 @@ def test_segments_agree_with_trying_every_name(a: str, b: str) -> None:
     assume(sum(token != "*" for token in a + b) <= 7)
     assume("**" not in (a, b))
     names = [name for name in LETTERS if covers(a, name) and covers(b, name)]
-    assert overlap(a, b) == overlap(b, a) == bool(names)
+    assert overlaps(a, b) == overlaps(b, a) == bool(names)
 
 
 # Without '/', which would end the segment, and wildcards, which would be read to the letter as well.
@@ -351,7 +351,7 @@ MEMBERS = st.text("abcyz-^.+0 é", max_size=6)
 def test_classes_agree_with_trying_every_character(one: str, two: str, not_one: str, not_two: str) -> None:
     a, b = f"x[{not_one}{one}]x", f"x[{not_two}{two}]x"
     names = [a, b, *(f"x{chr(point)}x" for point in range(32, 256) if point != ord("/"))]
-    assert overlap(a, b) == any(covers(a, name) and covers(b, name) for name in names)
+    assert overlaps(a, b) == any(covers(a, name) and covers(b, name) for name in names)
 
 
 SURFACE = st.lists(
@@ -375,11 +375,15 @@ def test_surfaces_that_cover_the_same_path_overlap_and_their_prefixes_show_it(a:
         assume(False)
     for surface in (a, b):
         if covers(surface, path):
-            assert overlap(surface, path)
-            assert path == prefix(surface) or f"{path}/".startswith(f"{prefix(surface)}/") or not prefix(surface)
+            assert overlaps(surface, path)
+            assert (
+                path == literal_prefix(surface)
+                or f"{path}/".startswith(f"{literal_prefix(surface)}/")
+                or not literal_prefix(surface)
+            )
     if covers(a, path) and covers(b, path):
-        assert overlap(a, b)
-        assert overlap(b, a)
+        assert overlaps(a, b)
+        assert overlaps(b, a)
 
 
 @settings(deadline=None)
@@ -389,13 +393,13 @@ def test_overlap_is_reflexive_and_symmetric_and_keeps_the_promise_of_the_prefix(
         a, b = normalise(a), normalise(b)
     except InvalidArgument:
         assume(False)
-    assert overlap(a, a)
-    assert overlap(a, b) == overlap(b, a)
+    assert overlaps(a, a)
+    assert overlaps(a, b) == overlaps(b, a)
     # Asked of the automata themselves, since overlap() relies on what is shown here.
-    meet = surfaces._meet(surfaces._graph(a), surfaces._row(b))
-    assert meet == overlap(a, b)
+    meet = surfaces._intersects(surfaces._build_token_graph(a), surfaces._build_position_masks(b))
+    assert meet == overlaps(a, b)
     if meet:
-        above, below = sorted((prefix(a), prefix(b)), key=len)
+        above, below = sorted((literal_prefix(a), literal_prefix(b)), key=len)
         assert not above or below == above or below.startswith(above + "/")
 
 
@@ -406,10 +410,10 @@ def test_a_surface_overlaps_what_it_lies_in(surface: str) -> None:
         surface = normalise(surface)
     except InvalidArgument:
         assume(False)
-    assert overlap(surface, "**")
-    if prefix(surface):
-        assert overlap(surface, prefix(surface))
-        assert overlap(surface, prefix(surface) + "/**")
+    assert overlaps(surface, "**")
+    if literal_prefix(surface):
+        assert overlaps(surface, literal_prefix(surface))
+        assert overlaps(surface, literal_prefix(surface) + "/**")
 
 
 CHOICES = "{a,b}" * 6
@@ -437,11 +441,11 @@ _FOR_EVER_SECONDS = 5.0
     ],
 )
 def test_no_surface_takes_for_ever(a: str, b: str) -> None:
-    surfaces._graph.cache_clear()
-    surfaces._row.cache_clear()
+    surfaces._build_token_graph.cache_clear()
+    surfaces._build_position_masks.cache_clear()
     started = time.process_time()
     one, other = normalise(a), normalise(b)
-    assert overlap(one, other) == overlap(other, one)
+    assert overlaps(one, other) == overlaps(other, one)
     # Milliseconds; a search that backtracks would still be at it tomorrow.
     assert time.process_time() - started < _FOR_EVER_SECONDS
 

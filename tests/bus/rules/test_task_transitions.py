@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.errors import BusError
-from bus.rules.task_transitions import STATUSES, VERBS, after, would_cycle
+from bus.rules.task_transitions import ACTIONS, STATUSES, next_status, would_create_cycle
 
 ALLOWED = {
     "assign": {"open": "assigned", "assigned": "assigned"},
@@ -18,13 +18,13 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("status", STATUSES)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ACTIONS)
 def test_every_verb_leads_where_the_diagram_says_or_is_refused(verb: str, status: str) -> None:
     if status in ALLOWED[verb]:
-        assert after(verb, status) == ALLOWED[verb][status]
+        assert next_status(verb, status) == ALLOWED[verb][status]
         return
     with pytest.raises(BusError) as refused:
-        after(verb, status)
+        next_status(verb, status)
     assert refused.value.code == "wrong_state"
     assert refused.value.data == {"status": status}
     assert refused.value.message.startswith("Task is ")
@@ -33,11 +33,11 @@ def test_every_verb_leads_where_the_diagram_says_or_is_refused(verb: str, status
 
 def test_a_refusal_says_what_to_do_next() -> None:
     with pytest.raises(BusError, match=r"^Task is done; create a new one\.$"):
-        after("start", "done")
+        next_status("start", "done")
     with pytest.raises(BusError, match=r"task_start first\.$"):
-        after("ship", "assigned")
+        next_status("ship", "assigned")
     with pytest.raises(BusError, match="task_resolve"):
-        after("ship", "blocked")
+        next_status("ship", "blocked")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_refusal_says_what_to_do_next() -> None:
 @pytest.mark.parametrize("status", ["open", "assigned"])
 def test_a_task_with_open_blockers_cannot_be_started(status: str, blockers: int, sentence: str) -> None:
     with pytest.raises(BusError) as refused:
-        after("start", status, blockers)
+        next_status("start", status, blockers)
     assert refused.value.code == "wrong_state"
     assert refused.value.message == sentence
     assert refused.value.data == {"status": status}
@@ -58,17 +58,17 @@ def test_a_task_with_open_blockers_cannot_be_started(status: str, blockers: int,
 
 @pytest.mark.parametrize("status", ["open", "assigned", "blocked"])
 def test_resolving_one_of_several_blockers_changes_no_status(status: str) -> None:
-    assert after("resolve", status, 1) == status
+    assert next_status("resolve", status, 1) == status
 
 
-@given(st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 2)), max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 2)), max_size=40))
 def test_a_task_that_is_done_stays_done_and_work_never_has_open_blockers(
     steps: list[tuple[str, int]],
 ) -> None:
     status = "open"
     for verb, blockers in steps:
         try:
-            following = after(verb, status, blockers)
+            following = next_status(verb, status, blockers)
         except BusError:
             continue
         assert status != "done"
@@ -94,13 +94,13 @@ def test_a_task_that_is_done_stays_done_and_work_never_has_open_blockers(
 def test_a_task_never_comes_to_wait_for_itself(
     edges: dict[int, Collection[int]], task: int, on: int, cycles: bool
 ) -> None:
-    assert would_cycle(edges, task, on) is cycles
+    assert would_create_cycle(edges, task, on) is cycles
 
 
 def test_a_long_chain_is_no_trouble() -> None:
     chain = {number: [number + 1] for number in range(100_000)}
-    assert would_cycle(chain, 100_000, 0)
-    assert not would_cycle(chain, 100_001, 0)
+    assert would_create_cycle(chain, 100_000, 0)
+    assert not would_create_cycle(chain, 100_001, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30))
@@ -108,7 +108,7 @@ def test_a_graph_built_through_the_check_can_always_be_put_in_order(wanted: list
     edges: dict[int, set[int]] = {}
     refused = []
     for task, on in wanted:
-        if would_cycle(edges, task, on):
+        if would_create_cycle(edges, task, on):
             refused.append((task, on))
         else:
             edges.setdefault(task, set()).add(on)

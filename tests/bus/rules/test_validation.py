@@ -27,32 +27,32 @@ def refused(check: Callable[..., Any], *arguments: Any) -> str:
     "value", ["x", "a\n\tb\r\n", "Grüße, мир 🎉", "👩\u200d💻 \u202eleft", "\x7f\x85", " ", "\U0010ffff"]
 )
 def test_free_text_comes_back_as_it_is(value: str) -> None:
-    assert validation.words(value, "body", 100) is value
+    assert validation.free_text(value, "body", 100) is value
 
 
 @pytest.mark.parametrize("char", [chr(point) for point in range(32) if point not in b"\t\n\r"])
 @pytest.mark.parametrize("around", ["", "plain", "\n", "ü"])
 def test_free_text_refuses_nul_and_controls(around: str, char: str) -> None:
-    assert refused(validation.words, around + char + around, "body", 100).startswith("body holds a control")
+    assert refused(validation.free_text, around + char + around, "body", 100).startswith("body holds a control")
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800"])
 def test_free_text_refuses_lone_surrogates(value: str) -> None:
-    assert refused(validation.words, value, "body", 100).startswith("body holds half of a surrogate pair")
+    assert refused(validation.free_text, value, "body", 100).startswith("body holds half of a surrogate pair")
 
 
 def test_free_text_is_measured_in_code_points() -> None:
-    assert validation.words("🎉" * 8000, "body", 8000)
-    assert refused(validation.words, "🎉" * 8001, "body", 8000) == "body has 8001 characters; send at most 8000."
-    assert refused(validation.words, "", "body", 8000) == "body has no characters; send at least 1."
-    assert validation.words("", "status", 140, least=0) == ""
+    assert validation.free_text("🎉" * 8000, "body", 8000)
+    assert refused(validation.free_text, "🎉" * 8001, "body", 8000) == "body has 8001 characters; send at most 8000."
+    assert refused(validation.free_text, "", "body", 8000) == "body has no characters; send at least 1."
+    assert validation.free_text("", "status", 140, min_length=0) == ""
 
 
 @given(ANYTHING)
 def test_free_text_is_refused_for_exactly_the_characters_that_are_named(value: str) -> None:
     bad = any((char < " " and char not in "\t\n\r") or "\ud800" <= char <= "\udfff" for char in value)
     try:
-        assert validation.words(value, "body", 80, 0) == value
+        assert validation.free_text(value, "body", 80, 0) == value
         assert not bad
         value.encode()
     except InvalidArgument:
@@ -140,7 +140,7 @@ def test_a_label_is_a_name_without_a_slash() -> None:
     ],
 )
 def test_a_participant_is_addressed_by_label_or_qualified(value: str, read: tuple[str | None, str]) -> None:
-    assert validation.qualified(value, "to_actor") == read
+    assert validation.qualified_name(value, "to_actor") == read
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_participant_is_addressed_by_label_or_qualified(value: str, read: tupl
     ],
 )
 def test_a_malformed_address_is_refused(value: str) -> None:
-    assert refused(validation.qualified, value, "to_actor").startswith("to_actor ")
+    assert refused(validation.qualified_name, value, "to_actor").startswith("to_actor ")
 
 
 @pytest.mark.parametrize(
@@ -274,13 +274,13 @@ def test_an_address_that_passed_passes_again_unchanged(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["adr", "a", "0", "_", "-", "db_migration-2", "x" * 64])
 def test_a_sequence_has_a_plain_name(value: str) -> None:
-    assert validation.sequence(value) == value
+    assert validation.sequence_name(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "ADR", "a b", "a.b", "a\n", "ä", "x" * 65, "\0", "\ud800"])
 def test_any_other_name_of_a_sequence_is_refused(value: str) -> None:
-    assert refused(validation.sequence, value).startswith("sequence must be ")
-    assert refused(validation.sequence, value, "name").startswith("name must be ")
+    assert refused(validation.sequence_name, value).startswith("sequence must be ")
+    assert refused(validation.sequence_name, value, "name").startswith("name must be ")
 
 
 def test_an_integer_lies_within_its_bounds() -> None:

@@ -6,18 +6,18 @@ from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.tenancy import humans, invite_redemption, invites, members, participants, participations, people, projects
 from bus.tenancy.invite_redemption import Acceptor
-from bus.tenancy.participations import Grant
+from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import fingerprint, refused
-from tests.concurrency import losers, race, winners
+from tests.assertions import assert_refused, database_checksum
+from tests.concurrency import failures, run_numbered_concurrently, successes
 from tests.factories import Agent
 
 NONCE = "0123456789abcdef"
 
 
-def _works(conn: Connection, granted: Grant) -> bool:
-    return participants.whoami(conn, factories.as_agent(conn, granted).ctx).actor == granted.actor
+def _works(conn: Connection, granted: IssuedParticipation) -> bool:
+    return participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx).actor == granted.actor
 
 
 def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
@@ -25,66 +25,71 @@ def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
 ) -> None:
     created = invites.create(conn, root.ctx, kind="human", lane="core", uses=3)
     invite_redemption.redeem(conn, created.code, name="one")
-    before = fingerprint(conn)
-    offer = invite_redemption.look(conn, created.code)
+    before = database_checksum(conn)
+    offer = invite_redemption.get_offer(conn, created.code)
     assert (offer.project, offer.owner, offer.kind, offer.lane) == (project.name, project.owner, "human", "core")
-    assert (offer.participant_name, offer.chosen, offer.email, offer.uses_left) == (None, False, None, 2)
-    assert fingerprint(conn) == before
+    assert (offer.participant_name, offer.is_for_existing_participant, offer.email, offer.uses_left) == (
+        None,
+        False,
+        None,
+        2,
+    )
+    assert database_checksum(conn) == before
 
 
 def test_looking_refuses_as_redeeming_does(conn: Connection, root: Agent, project: Project) -> None:
     used, late, gone, closed = (invites.create(conn, root.ctx).code for _ in range(4))
     invite_redemption.redeem(conn, used, name="one")
-    conn.maybe(
+    conn.fetch_one_or_none(
         "UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = sha256(%s) RETURNING 1", (late.encode(),)
     )
-    (newest, *_) = [one for one in invites.list_(conn, project.id) if one.state == "open"]
+    (newest, *_) = [one for one in invites.list_invites(conn, project.id) if one.state == "open"]
     invites.revoke(conn, project.id, newest.id, actor="cli")
     for code, reason in ((used, "exhausted"), (late, "expired"), (closed, "invalid"), ("inv_nothing", "invalid")):
-        for call in (invite_redemption.look, lambda conn, code: invite_redemption.redeem(conn, code, name="x")):
+        for call in (invite_redemption.get_offer, lambda conn, code: invite_redemption.redeem(conn, code, name="x")):
             with pytest.raises(BusError) as caught:
                 call(conn, code)
             assert caught.value.data["reason"] == reason
     projects.archive(conn, project.id, actor="cli")
-    with refused(conn, "forbidden"):
-        invite_redemption.look(conn, gone)
+    with assert_refused(conn, "forbidden"):
+        invite_redemption.get_offer(conn, gone)
 
 
 def test_an_archived_project_makes_no_invites(conn: Connection, root: Agent, project: Project) -> None:
     projects.archive(conn, project.id, actor="cli")
-    before = fingerprint(conn)
-    with refused(conn, "forbidden"):
-        invites.create_for(conn, project.id)
-    with refused(conn, "forbidden"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "forbidden"):
+        invites.create_for_owner(conn, project.id)
+    with assert_refused(conn, "forbidden"):
         invites.create(conn, root.ctx)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_the_same_nonce_gives_the_same_answer_again(conn: Connection, root: Agent) -> None:
     code = invites.create(conn, root.ctx).code
     first = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     assert invite_redemption.redeem(conn, code, name="Carol", nonce=NONCE) == first
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     assert first.created
     assert _works(conn, first)
-    with refused(conn, "wrong_state"):
+    with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, code, name="carol")
-    with refused(conn, "wrong_state"):
+    with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, code, name="carol", nonce=NONCE + "x")
 
 
 def test_a_nonce_is_good_for_one_name_one_invite_and_ten_minutes(conn: Connection, root: Agent) -> None:
     code, other = (invites.create(conn, root.ctx, uses=5).code for _ in range(2))
     first = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
-    with refused(conn, "conflict") as caught:
+    with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name="dave", nonce=NONCE)
     assert caught.value.data["reason"] == "nonce_reused"
     assert invite_redemption.redeem(conn, other, name="dave", nonce=NONCE).token != first.token
-    (left,) = conn.one("SELECT round(extract(epoch FROM max(expires_at) - clock_timestamp())) FROM sealed")
+    (left,) = conn.fetch_one("SELECT round(extract(epoch FROM max(expires_at) - clock_timestamp())) FROM sealed")
     assert 590 < left <= 600
-    conn.maybe("UPDATE sealed SET expires_at = clock_timestamp() RETURNING 1")
-    with refused(conn, "conflict") as caught:
+    conn.fetch_one_or_none("UPDATE sealed SET expires_at = clock_timestamp() RETURNING 1")
+    with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     assert caught.value.data["reason"] == "name_taken"
 
@@ -95,163 +100,163 @@ def test_an_answer_is_not_fetched_again_after_the_invite_was_revoked(
     created = invites.create(conn, root.ctx)
     invite_redemption.redeem(conn, created.code, name="carol", nonce=NONCE)
     invites.revoke(conn, project.id, created.id, actor="cli")
-    with refused(conn, "not_found"):
+    with assert_refused(conn, "not_found"):
         invite_redemption.redeem(conn, created.code, name="carol", nonce=NONCE)
 
 
 @pytest.mark.parametrize("nonce", ["", "short", "x" * 15, "x" * 129, "0123456789abcde\n", "0123456789abcdeé"])
 def test_a_nonce_that_is_no_good_is_refused_and_uses_nothing_up(conn: Connection, root: Agent, nonce: str) -> None:
     code = invites.create(conn, root.ctx).code
-    before = fingerprint(conn)
-    with refused(conn, "invalid_argument"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "invalid_argument"):
         invite_redemption.redeem(conn, code, name="carol", nonce=nonce)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_what_is_kept_of_an_answer_does_not_tell_the_token(conn: Connection, root: Agent) -> None:
     code = invites.create(conn, root.ctx).code
     granted = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
-    stored = b"".join(row[0] for row in conn.all("SELECT lookup || box FROM sealed"))
+    stored = b"".join(row[0] for row in conn.fetch_all("SELECT lookup || box FROM sealed"))
     for known in (granted.token, code, NONCE):
         assert known.encode() not in stored
 
 
 def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(15):
-        with db.write() as conn:
-            created = invites.create_for(conn, project.id, uses=8)
-        answers = race(
+        with db.transaction() as conn:
+            created = invites.create_for_owner(conn, project.id, uses=8)
+        answers = run_numbered_concurrently(
             db,
             8,
             lambda conn, _: invite_redemption.redeem(conn, created.code, name=f"guest-{round_}", nonce=NONCE),  # noqa: B023
         )
-        assert losers(answers) == []
+        assert failures(answers) == []
         assert len(set(answers)) == 1
-        with db.call() as conn:
-            assert invites.list_(conn, project.id, limit=1)[0].used == 1
-            assert len(members.list_(conn, project.id)) == round_ + 1
+        with db.connection() as conn:
+            assert invites.list_invites(conn, project.id, limit=1)[0].used == 1
+            assert len(members.list_participations(conn, project.id)) == round_ + 1
             assert _works(conn, answers[0])
-            assert conn.one("SELECT count(*) FROM token") == (round_ + 1,)
+            assert conn.fetch_one("SELECT count(*) FROM token") == (round_ + 1,)
 
 
 def test_an_invite_for_a_participant_that_is_there_gives_it_one_more_token(
     conn: Connection, root: Agent, project: Project, ada: Agent
 ) -> None:
-    created = invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id, lane="x", is_admin=True)
+    created = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, lane="x", is_admin=True)
     assert created.participant_name == "ada"
     granted = invite_redemption.redeem(conn, created.code, name="ignored")
     assert (granted.participation_id, granted.created) == (ada.ctx.participation_id, False)
     assert (granted.is_admin, granted.lane) == (False, None)
     assert _works(conn, granted)
     assert participants.whoami(conn, ada.ctx).actor == ada.actor
-    with refused(conn, "wrong_state"):
+    with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, created.code)
 
 
 def test_an_invite_for_a_participant_lets_it_in_where_it_is_not(conn: Connection, project: Project, ada: Agent) -> None:
     second = projects.add(conn, project.owner_id, "second")
     for _ in range(2):
-        code = invites.create_for(conn, second.id, participant_id=ada.ctx.participant_id, lane="core").code
+        code = invites.create_for_owner(conn, second.id, participant_id=ada.ctx.participant_id, lane="core").code
         granted = invite_redemption.redeem(conn, code)
         assert (granted.project, granted.lane) == ("second", "core")
-        assert factories.as_agent(conn, granted).ctx.participant_id == ada.ctx.participant_id
-        participations.remove(conn, second.id, "ada")
+        assert factories.authenticate_agent(conn, granted).ctx.participant_id == ada.ctx.participant_id
+        participations.remove_participation(conn, second.id, "ada")
 
 
 def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     stranger = factories.make_agent(conn)
-    owner = humans.enter(conn, project.owner_id, project.id)
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
     gone = factories.make_agent(conn, project, "gone")
     people.remove(conn, project.owner_id, gone.ctx.participant_id, actor="cli")
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for participant_id in (stranger.ctx.participant_id, owner.participant_id, gone.ctx.participant_id, 10**12):
-        with refused(conn, "not_found") as caught:
-            invites.create_for(conn, project.id, participant_id=participant_id)
+        with assert_refused(conn, "not_found") as caught:
+            invites.create_for_owner(conn, project.id, participant_id=participant_id)
         assert caught.value.message == "There is no such participant."
     for options in ({"uses": 2}, {"participant_name": "ada"}):
-        with refused(conn, "invalid_argument"):
-            invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id, **options)  # type: ignore[arg-type]
-    assert fingerprint(conn) == before
+        with assert_refused(conn, "invalid_argument"):
+            invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, **options)  # type: ignore[arg-type]
+    assert database_checksum(conn) == before
 
 
 def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    code = invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id).code
+    code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id).code
     people.remove(conn, project.owner_id, ada.ctx.participant_id, actor="cli")
-    with refused(conn, "not_found") as caught:
+    with assert_refused(conn, "not_found") as caught:
         invite_redemption.redeem(conn, code)
     assert caught.value.data["reason"] == "invalid"
 
 
 def test_the_name_of_the_owner_is_taken(conn: Connection, project: Project) -> None:
-    with refused(conn, "conflict"):
-        invites.create_for(conn, project.id, participant_name=project.owner)
-    code = invites.create_for(conn, project.id).code
-    with refused(conn, "conflict") as caught:
+    with assert_refused(conn, "conflict"):
+        invites.create_for_owner(conn, project.id, participant_name=project.owner)
+    code = invites.create_for_owner(conn, project.id).code
+    with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name=project.owner)
     assert caught.value.data["reason"] == "name_taken"
 
 
 def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connection, project: Project) -> None:
-    code = invites.create_for(conn, project.id, email="Eve@example.org").code
-    before = fingerprint(conn)
+    code = invites.create_for_owner(conn, project.id, email="Eve@example.org").code
+    before = database_checksum(conn)
     for acceptor, reason in (
         (None, "sign_in_required"),
         (Acceptor("eve", frozenset()), "wrong_email"),
         (Acceptor("eve", frozenset({"eve@example.com"})), "wrong_email"),
     ):
-        with refused(conn, "forbidden") as caught:
+        with assert_refused(conn, "forbidden") as caught:
             invite_redemption.redeem(conn, code, name="eve", acceptor=acceptor)
         assert caught.value.data["reason"] == reason
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     granted = invite_redemption.redeem(
         conn, code, name="eve", acceptor=Acceptor("eve", frozenset({"x@example.org", "eve@EXAMPLE.org"}))
     )
     assert granted.created
     assert granted.actor == f"{project.owner}/eve"
-    ((came,),) = (one.redeemed for one in invites.list_(conn, project.id))
+    ((came,),) = (one.redemptions for one in invites.list_invites(conn, project.id))
     assert (came.actor, came.accepted_by) == (granted.actor, "eve")
 
 
 def test_who_accepts_never_inherits_a_participant(conn: Connection, project: Project, ada: Agent) -> None:
-    code = invites.create_for(conn, project.id).code
-    with refused(conn, "conflict"):
+    code = invites.create_for_owner(conn, project.id).code
+    with assert_refused(conn, "conflict"):
         invite_redemption.redeem(conn, code, name="ada", acceptor=Acceptor("ada", frozenset()))
 
 
 def test_a_purged_project_takes_its_invites_along(conn: Connection, project: Project, ada: Agent) -> None:
-    code = invites.create_for(conn, project.id, participant_id=ada.ctx.participant_id).code
+    code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id).code
     invite_redemption.redeem(conn, code, nonce=NONCE)
     projects.begin_purge(conn, project.id, actor="cli")
     while not projects.purge_step(conn, project.id):
         pass
-    with refused(conn, "not_found"):
+    with assert_refused(conn, "not_found"):
         invite_redemption.redeem(conn, code, nonce=NONCE)
 
 
 def test_an_invite_made_while_its_project_is_archived_is_refused_or_was_first(db: Database) -> None:
     for _ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             project = factories.make_project(conn)
-        outcomes = race(
+        outcomes = run_numbered_concurrently(
             db,
             4,
             lambda conn, n: (
                 projects.archive(conn, project.id, actor="cli")  # noqa: B023
                 if n == 0
-                else invites.create_for(conn, project.id)  # noqa: B023
+                else invites.create_for_owner(conn, project.id)  # noqa: B023
             ),
         )
         assert outcomes[0] is True
-        assert all(isinstance(one, BusError) and one.code == "forbidden" for one in losers(outcomes))
-        with db.call() as conn:
-            late = conn.one(
+        assert all(isinstance(one, BusError) and one.code == "forbidden" for one in failures(outcomes))
+        with db.connection() as conn:
+            late = conn.fetch_one(
                 "SELECT count(*) FROM invite i JOIN project p ON p.id = i.project_id WHERE i.created_at > p.archived_at"
             )
         assert late == (0,)
-        assert len(winners(outcomes)) >= 1
+        assert len(successes(outcomes)) >= 1

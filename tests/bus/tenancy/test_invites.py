@@ -10,16 +10,16 @@ from bus.rules.token_format import fingerprint as hashed
 from bus.tenancy import invite_redemption, invites, owners, participants, participations, projects
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import fingerprint, refused
+from tests.assertions import assert_refused, database_checksum
 from tests.factories import Agent
 
 
 def _state(conn: Connection, project: Project) -> str:
-    return invites.list_(conn, project.id, limit=1)[0].state
+    return invites.list_invites(conn, project.id, limit=1)[0].state
 
 
-def _expire(conn: Connection, invite: invites.Created) -> None:
-    conn.maybe("UPDATE invite SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (invite.id,))
+def _expire(conn: Connection, invite: invites.CreatedInvite) -> None:
+    conn.fetch_one_or_none("UPDATE invite SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (invite.id,))
 
 
 def test_an_invite_lets_somebody_in_under_a_name_of_their_choice(
@@ -29,20 +29,20 @@ def test_an_invite_lets_somebody_in_under_a_name_of_their_choice(
     created = invites.create(conn, root.ctx, kind="human", lane="core", is_admin=True)
     assert (created.project, created.uses, created.participant_name) == (project.name, 1, None)
     assert created.code not in repr(created)
-    agent = factories.as_agent(conn, invite_redemption.redeem(conn, created.code, name="newcomer"))
+    agent = factories.authenticate_agent(conn, invite_redemption.redeem(conn, created.code, name="newcomer"))
     me = participants.whoami(conn, agent.ctx)
     assert (me.actor, me.lane, me.is_admin, me.unread) == (f"{project.owner}/newcomer", "core", True, 1)
-    assert posts.list_(conn, agent.ctx, to_me=True).posts[0].post_id == waiting.post_id
-    (kind,) = conn.one("SELECT kind FROM participant WHERE id = %s", (agent.ctx.participant_id,))
+    assert posts.list_posts(conn, agent.ctx, to_me=True).posts[0].post_id == waiting.post_id
+    (kind,) = conn.fetch_one("SELECT kind FROM participant WHERE id = %s", (agent.ctx.participant_id,))
     assert kind == "human"
 
 
 def test_only_the_hash_of_a_code_is_stored(conn: Connection, root: Agent) -> None:
     created = invites.create(conn, root.ctx)
-    row, sha256 = conn.one("SELECT i::text, sha256 FROM invite i WHERE id = %s", (created.id,))
+    row, sha256 = conn.fetch_one("SELECT i::text, sha256 FROM invite i WHERE id = %s", (created.id,))
     assert created.code not in row
     assert sha256 == hashed(created.code)
-    audited = conn.one("SELECT string_agg(a::text, '') FROM audit a")[0]
+    audited = conn.fetch_one("SELECT string_agg(a::text, '') FROM audit a")[0]
     assert created.code not in audited
 
 
@@ -53,31 +53,31 @@ def test_an_invite_runs_out_after_its_uses(conn: Connection, root: Agent, projec
     assert _state(conn, project) == "open"
     invite_redemption.redeem(conn, created.code, name="two")
     assert _state(conn, project) == "exhausted"
-    before = fingerprint(conn)
-    with refused(conn, "wrong_state") as caught:
+    before = database_checksum(conn)
+    with assert_refused(conn, "wrong_state") as caught:
         invite_redemption.redeem(conn, created.code, name="three")
     assert caught.value.data["reason"] == "exhausted"
-    assert fingerprint(conn) == before
-    (listed,) = invites.list_(conn, project.id)
+    assert database_checksum(conn) == before
+    (listed,) = invites.list_invites(conn, project.id)
     assert (listed.uses, listed.used, listed.created_by) == (2, 2, root.actor)
-    redeemed = conn.all("SELECT actor FROM invite_redemption WHERE invite_id = %s ORDER BY id", (created.id,))
+    redeemed = conn.fetch_all("SELECT actor FROM invite_redemption WHERE invite_id = %s ORDER BY id", (created.id,))
     assert redeemed == [(f"{project.owner}/one",), (f"{project.owner}/two",)]
 
 
 def test_an_invite_ends_with_its_time(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx, ttl_hours=168)
-    (hours,) = conn.one(
+    (hours,) = conn.fetch_one(
         "SELECT round(extract(epoch FROM expires_at - created_at) / 3600)::integer FROM invite WHERE id = %s",
         (created.id,),
     )
     assert hours == 168
     _expire(conn, created)
     assert _state(conn, project) == "expired"
-    before = fingerprint(conn)
-    with refused(conn, "wrong_state") as caught:
+    before = database_checksum(conn)
+    with assert_refused(conn, "wrong_state") as caught:
         invite_redemption.redeem(conn, created.code, name="late")
     assert caught.value.data["reason"] == "expired"
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_a_revoked_invite_is_as_one_that_never_was(conn: Connection, root: Agent, project: Project) -> None:
@@ -87,21 +87,21 @@ def test_a_revoked_invite_is_as_one_that_never_was(conn: Connection, root: Agent
     assert _state(conn, project) == "revoked"
     answers = []
     for code in (created.code, "inv_00000000000000000000000000", "", "\ud800", "x" * 10_000):
-        with refused(conn, "not_found") as caught:
+        with assert_refused(conn, "not_found") as caught:
             invite_redemption.redeem(conn, code, name="late")
         answers.append((caught.value.message, caught.value.data))
     assert answers[1:] == answers[:-1]
-    audited = conn.one("SELECT count(*) FROM audit WHERE action = 'invite.revoke'")
+    audited = conn.fetch_one("SELECT count(*) FROM audit WHERE action = 'invite.revoke'")
     assert audited == (1,)
 
 
 def test_an_invite_of_another_project_cannot_be_revoked(conn: Connection, root: Agent) -> None:
     other = factories.make_agent(conn, None, "root", is_admin=True)
     created = invites.create(conn, other.ctx)
-    before = fingerprint(conn)
-    with refused(conn, "not_found"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "not_found"):
         invites.revoke(conn, root.ctx.project_id, created.id, actor="ada")
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_an_invite_that_is_locked_to_a_name_lets_in_that_name(conn: Connection, 
 
 
 def test_an_invite_that_is_locked_to_a_name_has_one_use_and_a_free_name(conn: Connection, root: Agent) -> None:
-    with refused(conn, "invalid_argument"):
+    with assert_refused(conn, "invalid_argument"):
         invites.create(conn, root.ctx, participant_name="reviewer", uses=2)
     for taken in ("root", "ROOT"):
-        with refused(conn, "conflict") as caught:
+        with assert_refused(conn, "conflict") as caught:
             invites.create(conn, root.ctx, participant_name=taken)
         assert caught.value.data["reason"] == "name_taken"
 
@@ -146,7 +146,7 @@ def test_an_invite_that_is_locked_to_a_name_has_one_use_and_a_free_name(conn: Co
 @pytest.mark.parametrize("name", [None, "", "   "])
 def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Agent, name: str | None) -> None:
     created = invites.create(conn, root.ctx)
-    with refused(conn, "invalid_argument") as caught:
+    with assert_refused(conn, "invalid_argument") as caught:
         invite_redemption.redeem(conn, created.code, name=name)
     assert caught.value.data["reason"] == "name_required"
 
@@ -154,7 +154,7 @@ def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Ag
 @pytest.mark.parametrize("name", ["a/b", "x" * 65, "a\0b", "a\u202eb", "\ud800"])
 def test_a_malformed_name_uses_nothing_up(conn: Connection, root: Agent, project: Project, name: str) -> None:
     created = invites.create(conn, root.ctx)
-    with refused(conn, "invalid_argument"):
+    with assert_refused(conn, "invalid_argument"):
         invite_redemption.redeem(conn, created.code, name=name)
     assert _state(conn, project) == "open"
 
@@ -164,10 +164,10 @@ def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, pro
     second = factories.make_project(conn, None, owners.get(conn, project.owner))
     factories.make_agent(conn, second, "elsewhere")
     factories.make_agent(conn, project, "gone")
-    participations.remove(conn, project.id, "gone")
+    participations.remove_participation(conn, project.id, "gone")
     created = invites.create(conn, root.ctx)
     for name in ("root", "Root", "elsewhere", "gone"):
-        with refused(conn, "conflict") as caught:
+        with assert_refused(conn, "conflict") as caught:
             invite_redemption.redeem(conn, created.code, name=name)
         assert caught.value.data["reason"] == "name_taken"
     assert _state(conn, project) == "open"
@@ -177,7 +177,7 @@ def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, pro
 def test_an_archived_project_takes_nobody_in(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
     projects.archive(conn, project.id, actor="cli")
-    with refused(conn, "forbidden"):
+    with assert_refused(conn, "forbidden"):
         invite_redemption.redeem(conn, created.code, name="late")
     assert _state(conn, project) == "open"
     # But an owner may still close the door for good.
@@ -187,7 +187,7 @@ def test_an_archived_project_takes_nobody_in(conn: Connection, root: Agent, proj
 def test_an_invite_does_not_outlive_the_purge_of_its_project(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
     projects.begin_purge(conn, project.id, actor="cli")
-    with refused(conn, "not_found"):
+    with assert_refused(conn, "not_found"):
         invite_redemption.redeem(conn, created.code, name="late")
 
 
@@ -200,14 +200,14 @@ def test_an_invite_does_not_outlive_the_purge_of_its_project(conn: Connection, r
     ],
 )  # fmt: skip
 def test_malformed_invites_are_refused(conn: Connection, root: Agent, bad: dict[str, Any]) -> None:
-    before = fingerprint(conn)
-    with refused(conn, "invalid_argument"):
+    before = database_checksum(conn)
+    with assert_refused(conn, "invalid_argument"):
         invites.create(conn, root.ctx, **bad)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_invites_page_newest_first(conn: Connection, root: Agent, project: Project) -> None:
     made = [invites.create(conn, root.ctx, uses=uses).id for uses in (50, 1, 2, 3)]
-    first = invites.list_(conn, project.id, limit=3)
+    first = invites.list_invites(conn, project.id, limit=3)
     assert [invite.id for invite in first] == made[:0:-1]
-    assert [invite.id for invite in invites.list_(conn, project.id, before=first[-1].id)] == made[:1]
+    assert [invite.id for invite in invites.list_invites(conn, project.id, before=first[-1].id)] == made[:1]

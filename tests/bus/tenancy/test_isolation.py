@@ -11,19 +11,19 @@ from bus.db import Connection
 from bus.errors import BusError
 from bus.tenancy import participants, projects
 from tests import factories, scenarios
-from tests.assertions import fingerprint
-from tests.scenarios import VERBS, Scene
+from tests.assertions import database_checksum
+from tests.scenarios import ENGINE_CALLS, Scenario
 
 Call: TypeAlias = Callable[[Connection, Ctx, Any], Any]
 
 
-def _theirs_goes_further(conn: Connection) -> tuple[Scene, Scene]:
+def _theirs_goes_further(conn: Connection) -> tuple[Scenario, Scenario]:
     """Two projects with the same content; theirs then has more of everything."""
-    mine, theirs = scenarios.set_up(conn), scenarios.set_up(conn)
+    mine, theirs = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
     other = theirs.caller.ctx
     for number in range(5):
         tasks.create(conn, other, f"secret {number}")
-        posts.create(conn, theirs.mate.ctx, "secret", to_actor="caller", ref="SECRET", tag="secret")
+        posts.create(conn, theirs.teammate.ctx, "secret", to_actor="caller", ref="SECRET", tag="secret")
         sequences.claim(conn, other, "secret")
         leases.acquire(conn, other, f"secret/{number}")
     factories.make_agent(conn, theirs.project, "secretary", lane="secret")
@@ -49,18 +49,18 @@ _BY_NAME: dict[str, Call] = {
     "post": lambda conn, ctx, name: posts.create(conn, ctx, "x", to_actor=name),
     "task_create": lambda conn, ctx, name: tasks.create(conn, ctx, "x", owner=name),
     "task_assign": lambda conn, ctx, name: tasks.assign(conn, ctx, 1, name),
-    "query_events": lambda conn, ctx, name: ledger.query(conn, ctx, actor=name),
-    "list_tasks": lambda conn, ctx, name: task_queries.list_(conn, ctx, owner=name),
+    "query_events": lambda conn, ctx, name: ledger.query_events(conn, ctx, actor=name),
+    "list_tasks": lambda conn, ctx, name: task_queries.list_tasks(conn, ctx, owner=name),
     "admin_rotate": participants.rotate,
     "admin_revoke": participants.revoke,
 }
 
 
 def _refusal(conn: Connection, ctx: Ctx, call: Call, value: Any) -> tuple[str, str, dict[str, Any]]:
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     with pytest.raises(BusError) as caught, conn.raw.transaction():
         call(conn, ctx, value)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     error = caught.value
     return error.code, error.message.replace(str(value), "X"), error.data
 
@@ -78,7 +78,7 @@ def test_a_task_of_another_project_is_a_task_that_does_not_exist(conn: Connectio
 @pytest.mark.parametrize("verb", _BY_POST)
 def test_a_post_of_another_project_is_a_post_that_does_not_exist(conn: Connection, verb: str) -> None:
     mine, theirs = _theirs_goes_further(conn)
-    over_there = posts.list_(conn, theirs.caller.ctx, ref="SECRET").posts[0].post_id
+    over_there = posts.list_posts(conn, theirs.caller.ctx, ref="SECRET").posts[0].post_id
     me = mine.caller.ctx
     answers = [_refusal(conn, me, _BY_POST[verb], post) for post in (over_there, 10**9 + over_there)]
     assert answers[0] == answers[1]
@@ -118,22 +118,24 @@ def test_where_both_have_the_number_the_callers_own_row_comes_back(conn: Connect
     )
     conn.raw.execute("UPDATE task SET title = 'SECRET' WHERE project_id = %s", (theirs.project.id,))
     me = mine.caller.ctx
-    assert mine.post == theirs.post
+    assert mine.post_id == theirs.post_id
     # Filters look at the caller's rows alone, and others' rows use up no page.
-    assert [post.post_id for post in posts.list_(conn, me, limit=1).posts] == [mine.post]
+    assert [post.post_id for post in posts.list_posts(conn, me, limit=1).posts] == [mine.post_id]
     for filters in ({"tag": "secret"}, {"ref": "SECRET"}, {"to_lane": "secret"}, {"tag": "secret", "to_me": True}):
-        assert posts.list_(conn, me, **filters).posts == []
-    before = conn.all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,))
-    posts.ack(conn, me, [mine.post])
-    tasks.assign(conn, me, mine.open_task, "mate")
-    tasks.start(conn, me, mine.assigned_task)
-    tasks.ship(conn, me, mine.running_task)
-    tasks.resolve(conn, me, mine.blocked_task)
+        assert posts.list_posts(conn, me, **filters).posts == []
+    before = conn.fetch_all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,))
+    posts.ack(conn, me, [mine.post_id])
+    tasks.assign(conn, me, mine.open_task_id, "mate")
+    tasks.start(conn, me, mine.assigned_task_id)
+    tasks.ship(conn, me, mine.running_task_id)
+    tasks.resolve(conn, me, mine.blocked_task_id)
     assert leases.release(conn, me, "src/mine.py").released == 1
     assert sequences.claim(conn, me, "adr").number == 12
-    assert not posts.list_(conn, theirs.caller.ctx, to_me=True).posts[-1].acked
-    assert conn.all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,)) == before
-    assert [lease.surface for lease in leases.list_holders(conn, theirs.caller.ctx, surface="src").leases] == [
+    assert not posts.list_posts(conn, theirs.caller.ctx, to_me=True).posts[-1].acked
+    assert (
+        conn.fetch_all("SELECT t::text FROM task t WHERE project_id = %s ORDER BY id", (theirs.project.id,)) == before
+    )
+    assert [lease.surface for lease in leases.list_leases(conn, theirs.caller.ctx, surface="src").leases] == [
         "src/theirs.py",
         "src/mine.py",
     ]
@@ -145,24 +147,24 @@ def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
     me = mine.caller.ctx
     answers = [
         participants.whoami(conn, me),
-        participants.list_(conn, me),
-        posts.list_(conn, me, limit=200),
-        posts.list_(conn, me, to_me=True),
-        posts.list_(conn, me, unacked_only=True),
-        posts.list_(conn, me, tag="secret"),
-        posts.list_(conn, me, ref="SECRET"),
-        ledger.query(conn, me, limit=1000),
-        ledger.query(conn, me, ref="SECRET"),
-        ledger.query(conn, me, sequence="secret"),
-        digest.whats_new(conn, me, since=0, limit=500),
-        sequences.list_(conn, me),
+        participants.list_participants(conn, me),
+        posts.list_posts(conn, me, limit=200),
+        posts.list_posts(conn, me, to_me=True),
+        posts.list_posts(conn, me, unacked_only=True),
+        posts.list_posts(conn, me, tag="secret"),
+        posts.list_posts(conn, me, ref="SECRET"),
+        ledger.query_events(conn, me, limit=1000),
+        ledger.query_events(conn, me, ref="SECRET"),
+        ledger.query_events(conn, me, sequence="secret"),
+        digest.read_digest(conn, me, since=0, limit=500),
+        sequences.list_sequences(conn, me),
         sequences.list_latest_claims(conn, me),
-        leases.list_holders(conn, me),
-        leases.list_holders(conn, me, surface="secret"),
-        task_queries.list_(conn, me, limit=200),
+        leases.list_leases(conn, me),
+        leases.list_leases(conn, me, surface="secret"),
+        task_queries.list_tasks(conn, me, limit=200),
         presence.list_active(conn, me),
         leases.acquire(conn, me, "secret/0"),
-        tasks.take_next(conn, me),
+        tasks.start_next(conn, me),
     ]
     for answer in answers:
         shown = repr(answer)
@@ -171,12 +173,12 @@ def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
     assert leases.acquire(conn, me, "secret").others == []
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ENGINE_CALLS)
 def test_no_verb_changes_anything_of_another_project(conn: Connection, verb: str) -> None:
-    mine, theirs = scenarios.set_up(conn), scenarios.set_up(conn)
+    mine, theirs = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
     projects.archive(conn, theirs.project.id, actor="cli")
     projects.reopen(conn, theirs.project.id, actor="cli")
-    tables = conn.all(
+    tables = conn.fetch_all(
         "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'project_id'"
         " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
     )
@@ -184,10 +186,10 @@ def test_no_verb_changes_anything_of_another_project(conn: Connection, verb: str
 
     def rows() -> list[Any]:
         return [
-            conn.all(f"SELECT t::text FROM {table} t WHERE project_id = %s ORDER BY 1", (theirs.project.id,))
+            conn.fetch_all(f"SELECT t::text FROM {table} t WHERE project_id = %s ORDER BY 1", (theirs.project.id,))
             for (table,) in tables
         ]
 
     before = rows()
-    VERBS[verb](conn, mine.caller.ctx, mine)
+    ENGINE_CALLS[verb](conn, mine.caller.ctx, mine)
     assert rows() == before

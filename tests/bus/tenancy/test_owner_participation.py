@@ -9,36 +9,40 @@ from bus.errors import OwnerSuspended
 from bus.tenancy import audit, humans, members, owners, participants, participations, people, projects
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, fingerprint, refused
-from tests.assertions import ledger as events
-from tests.concurrency import losers, race
+from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
+from tests.assertions import list_events as events
+from tests.concurrency import failures, run_numbered_concurrently
 from tests.factories import Agent
 
 
 @pytest.fixture
 def owner(conn: Connection, project: Project) -> Ctx:
-    return humans.enter(conn, project.owner_id, project.id)
+    return humans.get_or_create_owner_context(conn, project.owner_id, project.id)
 
 
 def test_a_suspended_owner_may_look_and_not_write(conn: Connection, project: Project, owner: Ctx, ada: Agent) -> None:
     owners.suspend(conn, project.owner_id, reason="test", actor="test")
-    assert ledger.query(conn, owner).events == []
-    assert posts.list_(conn, owner).posts == []
+    assert ledger.query_events(conn, owner).events == []
+    assert posts.list_posts(conn, owner).posts == []
     for refused_call in (
         lambda: posts.create(conn, owner, "x", to_actor="ada"),
         lambda: tasks.create(conn, owner, "x"),
-        lambda: ledger.query(conn, ada.ctx),
+        lambda: ledger.query_events(conn, ada.ctx),
     ):
         with pytest.raises(OwnerSuspended), conn.raw.transaction():
             refused_call()
 
 
 def test_an_owner_is_made_a_participation_once(conn: Connection, project: Project) -> None:
-    assert humans.find(conn, project.owner_id, project.id) is None
-    made = humans.enter(conn, project.owner_id, project.id)
-    before = fingerprint(conn)
-    assert humans.enter(conn, project.owner_id, project.id) == made == humans.find(conn, project.owner_id, project.id)
-    assert fingerprint(conn) == before
+    assert humans.find_owner_context(conn, project.owner_id, project.id) is None
+    made = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    before = database_checksum(conn)
+    assert (
+        humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+        == made
+        == humans.find_owner_context(conn, project.owner_id, project.id)
+    )
+    assert database_checksum(conn) == before
     assert made.token_id is None
     me = participants.whoami(conn, made)
     assert (me.actor, me.is_admin) == (project.owner, True)
@@ -46,29 +50,31 @@ def test_an_owner_is_made_a_participation_once(conn: Connection, project: Projec
 
 def test_an_owner_is_one_participant_in_all_projects(conn: Connection, owner: Ctx, project: Project) -> None:
     second = projects.add(conn, project.owner_id, "second")
-    assert humans.enter(conn, project.owner_id, second.id).participant_id == owner.participant_id
+    assert humans.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id == owner.participant_id
 
 
 def test_a_project_of_another_owner_is_not_there(conn: Connection, owner: Ctx, project: Project) -> None:
     stranger = factories.make_owner(conn)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for project_id in (project.id, 987654321):
-        for call in (humans.find, humans.enter):
-            with refused(conn, "not_found") as caught:
+        for call in (humans.find_owner_context, humans.get_or_create_owner_context):
+            with assert_refused(conn, "not_found") as caught:
                 call(conn, stranger.id, project_id)
             assert caught.value.message == "There is no such project."
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_owners_who_enter_at_once_are_one(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = factories.make_owner(conn)
         both = [factories.make_project(conn, None, owner) for _ in range(2)]
     for _ in range(10):
-        with db.write() as conn:
+        with db.transaction() as conn:
             both = [*both, factories.make_project(conn, None, owner)][-2:]
-        entered = race(db, 8, lambda conn, number: humans.enter(conn, owner.id, both[number % 2].id))  # noqa: B023
-        assert losers(entered) == []
+        entered = run_numbered_concurrently(
+            db, 8, lambda conn, number: humans.get_or_create_owner_context(conn, owner.id, both[number % 2].id)
+        )  # noqa: B023
+        assert failures(entered) == []
         assert len({ctx.participant_id for ctx in entered}) == 1
         assert len({ctx.participation_id for ctx in entered}) == 2
 
@@ -77,50 +83,50 @@ def test_what_an_owner_says_can_be_answered_under_the_name_that_is_shown(
     conn: Connection, owner: Ctx, ada: Agent
 ) -> None:
     asked = posts.create(conn, owner, "how far are you?", to_actor="ada")
-    (seen,) = posts.list_(conn, ada.ctx, to_me=True).posts
+    (seen,) = posts.list_posts(conn, ada.ctx, to_me=True).posts
     assert seen.sender == ada.handle
     answer = posts.create(conn, ada.ctx, "nearly there", to_actor=seen.sender, reply_to=asked.post_id)
     assert answer.recipients == 1
-    (mail,) = posts.list_(conn, owner, to_me=True, unacked_only=True).posts
+    (mail,) = posts.list_posts(conn, owner, to_me=True, unacked_only=True).posts
     assert (mail.sender, mail.to_actor) == (ada.actor, ada.handle)
     posts.ack(conn, owner, [answer.post_id])
-    assert posts.list_(conn, ada.ctx).posts[0].acked_by == [ada.handle]
+    assert posts.list_posts(conn, ada.ctx).posts[0].acked_by == [ada.handle]
 
 
 def test_an_owner_is_found_by_name_in_filters_and_owns_tasks(conn: Connection, owner: Ctx, ada: Agent) -> None:
     task = tasks.create(conn, ada.ctx, "approve it", owner=ada.handle)
-    (listed,) = task_queries.list_(conn, ada.ctx, owner=ada.handle).tasks
+    (listed,) = task_queries.list_tasks(conn, ada.ctx, owner=ada.handle).tasks
     assert (listed.task_id, listed.owner) == (task.task_id, ada.handle)
     tasks.assign(conn, ada.ctx, task.task_id, "ada")
     tasks.assign(conn, owner, task.task_id, ada.handle.upper())
     tasks.start(conn, owner, task.task_id)
-    done = ledger.query(conn, ada.ctx, actor=ada.handle).events
+    done = ledger.query_events(conn, ada.ctx, actor=ada.handle).events
     assert [(event.type, event.actor) for event in done] == [
         ("task_start", ada.handle),
         ("task_assign", ada.handle),
     ]
-    assert [event.mine for event in ledger.query(conn, owner, actor=ada.handle).events] == [True, True]
+    assert [event.mine for event in ledger.query_events(conn, owner, actor=ada.handle).events] == [True, True]
 
 
 def test_an_owner_is_listed_and_near_names_know_it(conn: Connection, owner: Ctx, ada: Agent) -> None:
-    (first, second) = participants.list_(conn, ada.ctx).participants
+    (first, second) = participants.list_participants(conn, ada.ctx).participants
     assert {first.actor, second.actor} == {ada.actor, ada.handle}
     listed = first if first.actor == ada.handle else second
     assert (listed.name, listed.kind, listed.is_admin, listed.token_active) == (ada.handle, "human", True, True)
-    paged = participants.list_(conn, ada.ctx, limit=1)
-    assert participants.list_(conn, ada.ctx, before=paged.next_before).participants == [second]
-    with refused(conn, "unknown_recipient") as caught:
+    paged = participants.list_participants(conn, ada.ctx, limit=1)
+    assert participants.list_participants(conn, ada.ctx, before=paged.next_before).participants == [second]
+    with assert_refused(conn, "unknown_recipient") as caught:
         posts.create(conn, ada.ctx, "hello", to_actor=f"{ada.handle}x")
     assert ada.handle in caught.value.data["near"]
 
 
 def test_nobody_else_bears_the_name_of_the_owner(conn: Connection, project: Project, root: Agent) -> None:
     for name in (project.owner, project.owner.upper()):
-        with refused(conn, "conflict"):
-            participations.grant(conn, project.id, name)
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
+            participations.grant_participation(conn, project.id, name)
+        with assert_refused(conn, "conflict"):
             people.create(conn, project.owner_id, name, actor="cli")
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
             people.rename(conn, project.owner_id, root.ctx.participant_id, name, actor="cli")
 
 
@@ -129,42 +135,44 @@ def test_where_a_label_is_the_handle_all_the_same_the_handle_is_the_owner(
 ) -> None:
     """From before names were kept apart; such a participant is still reached by its qualified name."""
     twin = factories.make_agent(conn, project, "twin")
-    conn.maybe("UPDATE participant SET label = %s WHERE id = %s RETURNING 1", (ada.handle, twin.ctx.participant_id))
-    conn.maybe(
+    conn.fetch_one_or_none(
+        "UPDATE participant SET label = %s WHERE id = %s RETURNING 1", (ada.handle, twin.ctx.participant_id)
+    )
+    conn.fetch_one_or_none(
         "UPDATE participant_name SET label_key = %s WHERE participant_id = %s RETURNING 1",
         (ada.handle, twin.ctx.participant_id),
     )
-    assert members.get(conn, project.id, ada.handle).participation_id == twin.ctx.participation_id
-    owner = humans.enter(conn, project.owner_id, project.id)
-    assert members.get(conn, project.id, ada.handle).participation_id == owner.participation_id
+    assert members.get_participation(conn, project.id, ada.handle).participation_id == twin.ctx.participation_id
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    assert members.get_participation(conn, project.id, ada.handle).participation_id == owner.participation_id
     qualified = f"{ada.handle}/{ada.handle}"
-    assert members.get(conn, project.id, qualified).participation_id == twin.ctx.participation_id
+    assert members.get_participation(conn, project.id, qualified).participation_id == twin.ctx.participation_id
 
 
 def test_nobody_mints_a_token_for_the_owner_or_takes_its_rights(conn: Connection, owner: Ctx, root: Agent) -> None:
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for call in (
         lambda: participants.rotate(conn, root.ctx, root.handle),
         lambda: participants.revoke(conn, root.ctx, root.handle),
-        lambda: participations.remove(conn, owner.project_id, root.handle),
+        lambda: participations.remove_participation(conn, owner.project_id, root.handle),
         lambda: participations.set_admin(conn, owner.project_id, owner.participation_id, False),
         lambda: participations.add_token(conn, owner.project_id, owner.participation_id, actor="x"),
         lambda: participations.set_lane(conn, owner.project_id, owner.participation_id, "core", actor="x"),
     ):
-        with refused(conn, "forbidden"):
+        with assert_refused(conn, "forbidden"):
             call()
-    with refused(conn, "conflict"):
+    with assert_refused(conn, "conflict"):
         participants.provision(conn, root.ctx, root.handle)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_an_archived_project_is_read_by_its_owner_and_not_written(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     projects.archive(conn, project.id, actor="cli")
-    owner = humans.enter(conn, project.owner_id, project.id)
-    assert ledger.query(conn, owner).events == []
-    with refused(conn, "forbidden"):
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    assert ledger.query_events(conn, owner).events == []
+    with assert_refused(conn, "forbidden"):
         posts.create(conn, owner, "hello", to_actor="ada")
 
 
@@ -173,19 +181,19 @@ def test_an_owner_releases_the_lease_of_somebody_who_is_stuck(
 ) -> None:
     held = leases.acquire(conn, ada.ctx, "src/api")
     kept = leases.acquire(conn, bob.ctx, "src/api")
-    assert humans.release(conn, owner, held.fence)
-    assert [one.fence for one in leases.list_holders(conn, owner).leases] == [kept.fence]
+    assert humans.release_lease(conn, owner, held.fence)
+    assert [one.fence for one in leases.list_leases(conn, owner).leases] == [kept.fence]
     seq, kind, payload = events(conn, owner.project_id)[-1]
     assert (kind, payload) == ("release", {"surface": "src/api", "held_by": ada.actor, "fence": held.fence})
-    assert ledger.query(conn, owner, actor=ada.handle).events[0].id == seq
-    (act,) = [act for act in audit.list_(conn, owner.owner_id) if act.action == "lease.release"]
+    assert ledger.query_events(conn, owner, actor=ada.handle).events[0].id == seq
+    (act,) = [act for act in audit.list_for_owner(conn, owner.owner_id) if act.action == "lease.release"]
     assert (act.actor, act.subject, act.detail["held_by"]) == (ada.handle, "src/api", ada.actor)
-    before = fingerprint(conn)
-    assert not humans.release(conn, owner, held.fence)
-    assert fingerprint(conn) == before
+    before = database_checksum(conn)
+    assert not humans.release_lease(conn, owner, held.fence)
+    assert database_checksum(conn) == before
     for fence in (kept.fence + 1, 2**53 - 1):
-        with refused(conn, "not_found"):
-            humans.release(conn, owner, fence)
+        with assert_refused(conn, "not_found"):
+            humans.release_lease(conn, owner, fence)
 
 
 def test_a_lease_of_another_project_is_not_there_and_agents_release_only_their_own(
@@ -194,22 +202,22 @@ def test_a_lease_of_another_project_is_not_there_and_agents_release_only_their_o
     other = factories.make_agent(conn)
     for _ in range(3):
         fence = leases.acquire(conn, other.ctx, f"src/{_}").fence
-    with refused(conn, "not_found"):
-        humans.release(conn, owner, fence)
+    with assert_refused(conn, "not_found"):
+        humans.release_lease(conn, owner, fence)
     held = leases.acquire(conn, ada.ctx, "src")
-    with refused(conn, "forbidden"):
-        humans.release(conn, ada.ctx, held.fence)
+    with assert_refused(conn, "forbidden"):
+        humans.release_lease(conn, ada.ctx, held.fence)
 
 
 def test_a_lease_that_is_released_by_many_at_once_ends_once(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         ada = factories.make_agent(conn, project)
-        owner = humans.enter(conn, project.owner_id, project.id)
+        owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
     for _ in range(10):
-        with db.write() as conn:
+        with db.transaction() as conn:
             fence = leases.acquire(conn, ada.ctx, "src").fence
-        done = race(db, 5, lambda conn, n: humans.release(conn, owner, fence))  # noqa: B023
+        done = run_numbered_concurrently(db, 5, lambda conn, n: humans.release_lease(conn, owner, fence))  # noqa: B023
         assert sorted(map(str, done)) == ["False"] * 4 + ["True"]
-    with db.call() as conn:
-        assert check_ledger(conn, project.id) == 20
+    with db.connection() as conn:
+        assert assert_ledger_consistent(conn, project.id) == 20

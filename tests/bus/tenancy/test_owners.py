@@ -5,7 +5,7 @@ import pytest
 from bus.db import Connection
 from bus.rules import validation
 from bus.tenancy import owners
-from tests.assertions import refused
+from tests.assertions import assert_refused
 
 
 def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection) -> None:
@@ -28,7 +28,7 @@ def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection
     ],
 )
 def test_who_is_no_owner_is_not_found(conn: Connection, wanted: str, code: str) -> None:
-    with refused(conn, code):
+    with assert_refused(conn, code):
         owners.get(conn, wanted)
 
 
@@ -59,35 +59,35 @@ def test_a_suggested_handle_is_free(conn: Connection) -> None:
 
 @pytest.mark.parametrize("handle", ["", "-a", "a-", "a--b", "A", "a b", "a/b", "ä", "x" * 65, "admin", "a\0", "mcp"])
 def test_a_malformed_or_reserved_handle_is_refused(conn: Connection, handle: str) -> None:
-    with refused(conn, "invalid_argument"):
+    with assert_refused(conn, "invalid_argument"):
         owners.add(conn, "ada@example.org", handle=handle)
 
 
 @pytest.mark.parametrize("email", ["", "ada", "@x.org", "ada@", "a b@x.org", "a@b@x.org", "a\0@x.org", "\ud800@x.org"])
 def test_a_malformed_address_is_refused(conn: Connection, email: str) -> None:
-    with refused(conn, "invalid_argument"):
+    with assert_refused(conn, "invalid_argument"):
         owners.add(conn, email)
 
 
 def test_addresses_and_handles_are_unique(conn: Connection) -> None:
     owners.add(conn, "ada@example.org", handle="ada")
-    with refused(conn, "conflict") as caught:
+    with assert_refused(conn, "conflict") as caught:
         owners.add(conn, "ADA@example.org", handle="other")
     assert "e-mail" in caught.value.message
-    with refused(conn, "conflict") as caught:
+    with assert_refused(conn, "conflict") as caught:
         owners.add(conn, "other@example.org", handle="ada")
     assert "handle" in caught.value.message
 
 
 def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -> None:
     ada = owners.add(conn, "ada@example.org")
-    assert not owners.lift(conn, ada.id, actor="operator")
+    assert not owners.lift_suspension(conn, ada.id, actor="operator")
     assert owners.suspend(conn, ada.id, reason="unpaid", actor="operator")
     assert not owners.suspend(conn, ada.id, reason="again", actor="operator")
     assert owners.get(conn, "ada").suspended_at is not None
-    assert owners.lift(conn, ada.id, actor="operator")
+    assert owners.lift_suspension(conn, ada.id, actor="operator")
     assert owners.get(conn, "ada").suspended_at is None
-    actions = conn.all("SELECT action, actor, detail FROM audit WHERE owner_id = %s ORDER BY id", (ada.id,))
+    actions = conn.fetch_all("SELECT action, actor, detail FROM audit WHERE owner_id = %s ORDER BY id", (ada.id,))
     assert actions == [
         ("owner.add", "cli", {"operator": False}),
         ("owner.suspend", "operator", {"reason": "unpaid"}),
@@ -97,5 +97,5 @@ def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -
 
 def test_owners_page_by_id(conn: Connection) -> None:
     made = [owners.add(conn, f"a{number}@example.org") for number in range(3)]
-    assert owners.list_(conn, after=made[0].id - 1) == made
-    assert owners.list_(conn, after=made[0].id, limit=1) == made[1:2]
+    assert owners.list_owners(conn, after=made[0].id - 1) == made
+    assert owners.list_owners(conn, after=made[0].id, limit=1) == made[1:2]

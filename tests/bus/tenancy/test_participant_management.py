@@ -10,22 +10,22 @@ from bus.errors import BusError, NotAuthenticated
 from bus.tenancy import grants, humans, members, participants, participations, people, projects, tokens
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import fingerprint, refused
-from tests.concurrency import losers, race, together, winners
+from tests.assertions import assert_refused, database_checksum
+from tests.concurrency import failures, run_concurrently, run_numbered_concurrently, successes
 from tests.factories import Agent
 
 
 def test_a_participant_is_created_without_a_project_and_granted_later(conn: Connection, project: Project) -> None:
     number = people.create(conn, project.owner_id, "carol", kind="human", actor=project.owner)
     person = people.get(conn, project.owner_id, number)
-    assert (person.actor, person.kind, person.projects) == (f"{project.owner}/carol", "human", 0)
-    assert people.list_free(conn, project.owner_id, project.id) == [(number, "carol")]
-    participations.grant(conn, project.id, "carol", lane="core")
-    assert people.list_free(conn, project.owner_id, project.id) == []
-    (place,) = people.list_places(conn, project.owner_id, number)
-    assert (place.project, place.lane, place.live_tokens) == (project.name, "core", 1)
+    assert (person.actor, person.kind, person.project_count) == (f"{project.owner}/carol", "human", 0)
+    assert people.list_participants_outside_project(conn, project.owner_id, project.id) == [(number, "carol")]
+    participations.grant_participation(conn, project.id, "carol", lane="core")
+    assert people.list_participants_outside_project(conn, project.owner_id, project.id) == []
+    (place,) = people.list_participant_projects(conn, project.owner_id, number)
+    assert (place.project, place.lane, place.live_token_count) == (project.name, "core", 1)
     for name in ("carol", "CAROL"):
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
             people.create(conn, project.owner_id, name, actor=project.owner)
 
 
@@ -35,13 +35,13 @@ def test_renaming_keeps_history_and_both_names(conn: Connection, project: Projec
     assert not people.rename(conn, project.owner_id, ada.ctx.participant_id, "lovelace", actor=project.owner)
     assert participants.whoami(conn, ada.ctx).label == "lovelace"
     for name in ("ada", "lovelace"):
-        (event,) = ledger.query(conn, bob.ctx, actor=name, type="post").events
+        (event,) = ledger.query_events(conn, bob.ctx, actor=name, type="post").events
         assert event.actor == ada.actor
         assert posts.create(conn, bob.ctx, "hi", to_actor=name).recipients == 1
     for name in ("ada", "ADA", "bob"):
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
             people.create(conn, project.owner_id, name, actor=project.owner)
-    with refused(conn, "conflict"):
+    with assert_refused(conn, "conflict"):
         people.rename(conn, project.owner_id, bob.ctx.participant_id, "ada", actor=project.owner)
     assert people.rename(conn, project.owner_id, ada.ctx.participant_id, "Ada", actor=project.owner)
     assert participants.whoami(conn, ada.ctx).label == "Ada"
@@ -57,29 +57,29 @@ def test_a_removed_participant_acts_nowhere_and_its_name_stays_taken(conn: Conne
             participants.whoami(conn, one.ctx)
     for call in (
         lambda: people.create(conn, project.owner_id, "Gone", actor="x"),
-        lambda: participations.grant(conn, project.id, "gone"),
+        lambda: participations.grant_participation(conn, project.id, "gone"),
     ):
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
             call()
     assert people.get(conn, project.owner_id, agent.ctx.participant_id).removed_at is not None
-    assert tokens.list_(conn, agent.ctx.participation_id)[0].state == "revoked"
-    with refused(conn, "not_found"):
+    assert tokens.list_tokens(conn, agent.ctx.participation_id)[0].state == "revoked"
+    with assert_refused(conn, "not_found"):
         people.remove(conn, project.owner_id, agent.ctx.participant_id, actor="x")
 
 
 def test_the_owner_is_neither_renamed_nor_removed_as_a_participant(conn: Connection, project: Project) -> None:
-    me = humans.enter(conn, project.owner_id, project.id).participant_id
+    me = humans.get_or_create_owner_context(conn, project.owner_id, project.id).participant_id
     for call in (
         lambda: people.rename(conn, project.owner_id, me, "x", actor="x"),
         lambda: people.remove(conn, project.owner_id, me, actor="x"),
     ):
-        with refused(conn, "not_found"):
+        with assert_refused(conn, "not_found"):
             call()
 
 
 def test_what_another_owner_has_is_as_what_nobody_has(conn: Connection, project: Project, ada: Agent) -> None:
     stranger = factories.make_project(conn).owner_id
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     ids = (ada.ctx.participant_id, 10**15)
     for number in ids:
         for call in (
@@ -87,24 +87,24 @@ def test_what_another_owner_has_is_as_what_nobody_has(conn: Connection, project:
             lambda n: people.rename(conn, stranger, n, "x", actor="x"),
             lambda n: people.remove(conn, stranger, n, actor="x"),
         ):
-            with refused(conn, "not_found") as caught:
+            with assert_refused(conn, "not_found") as caught:
                 call(number)
             assert caught.value.message == "There is no such participant."
-        assert people.list_places(conn, stranger, number) == []
+        assert people.list_participant_projects(conn, stranger, number) == []
     for number in (ada.ctx.participation_id, 10**15):
-        with refused(conn, "not_found"):
-            grants.get(conn, stranger, project.id, number)
-    assert grants.list_(conn, stranger, project.id) == []
-    assert fingerprint(conn) == before
+        with assert_refused(conn, "not_found"):
+            grants.get_participation_detail(conn, stranger, project.id, number)
+    assert grants.list_participation_details(conn, stranger, project.id) == []
+    assert database_checksum(conn) == before
 
 
 def test_names_that_are_wanted_at_once_go_to_one(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(15):
-        with db.write() as conn:
+        with db.transaction() as conn:
             ids = [people.create(conn, project.owner_id, f"p-{round_}-{n}", actor="x") for n in range(3)]
-        outcomes = race(
+        outcomes = run_numbered_concurrently(
             db,
             4,
             lambda conn, n: (
@@ -113,36 +113,36 @@ def test_names_that_are_wanted_at_once_go_to_one(db: Database) -> None:
                 else people.create(conn, project.owner_id, f"New-{round_}", actor="x")  # noqa: B023
             ),
         )
-        assert len(winners(outcomes)) == 1
-        assert {one.code for one in losers(outcomes) if isinstance(one, BusError)} == {"conflict"}
+        assert len(successes(outcomes)) == 1
+        assert {one.code for one in failures(outcomes) if isinstance(one, BusError)} == {"conflict"}
 
 
 def test_a_participant_that_is_removed_while_it_is_let_in_acts_nowhere(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(20):
-        with db.write() as conn:
+        with db.transaction() as conn:
             number = people.create(conn, project.owner_id, f"p-{round_}", actor="x")
-        granted, removed = together(
+        granted, removed = run_concurrently(
             db,
-            lambda conn: participations.grant(conn, project.id, f"p-{round_}"),  # noqa: B023
+            lambda conn: participations.grant_participation(conn, project.id, f"p-{round_}"),  # noqa: B023
             lambda conn: people.remove(conn, project.owner_id, number, actor="x"),  # noqa: B023
         )
         assert removed is None
-        with db.call() as conn:
+        with db.connection() as conn:
             if isinstance(granted, BusError):
                 assert granted.code == "conflict"
             else:
                 with pytest.raises(NotAuthenticated):
-                    participants.whoami(conn, factories.as_agent(conn, granted).ctx)
-            assert members.find(conn, project.id, f"p-{round_}") is None
+                    participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
+            assert members.find_participation(conn, project.id, f"p-{round_}") is None
 
 
 def test_participants_page_newest_first(conn: Connection, project: Project) -> None:
     made = [people.create(conn, project.owner_id, f"p-{n}", actor="x") for n in range(5)]
-    first = people.list_(conn, project.owner_id, limit=3)
+    first = people.list_participants(conn, project.owner_id, limit=3)
     assert [one.id for one in first] == made[:1:-1]
-    assert [one.id for one in people.list_(conn, project.owner_id, before=first[-1].id)] == made[1::-1]
+    assert [one.id for one in people.list_participants(conn, project.owner_id, before=first[-1].id)] == made[1::-1]
 
 
 def test_a_grant_shows_lane_presence_tokens_and_mail(conn: Connection, project: Project, ada: Agent) -> None:
@@ -150,45 +150,45 @@ def test_a_grant_shows_lane_presence_tokens_and_mail(conn: Connection, project: 
     presence.register(conn, bob.ctx, "core", status="reviewing")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     participations.add_token(conn, project.id, bob.ctx.participation_id, label="laptop", actor="x")
-    owner = humans.enter(conn, project.owner_id, project.id)
-    seen = grants.get(conn, project.owner_id, project.id, bob.ctx.participation_id)
-    assert (seen.granted_lane, seen.lane, seen.status, seen.active) == ("web", "core", "reviewing", True)
-    assert (seen.live_tokens, seen.unread, seen.is_owner) == (2, 1, False)
-    listed = grants.list_(conn, project.owner_id, project.id)
+    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    seen = grants.get_participation_detail(conn, project.owner_id, project.id, bob.ctx.participation_id)
+    assert (seen.granted_lane, seen.lane, seen.status, seen.is_active) == ("web", "core", "reviewing", True)
+    assert (seen.live_token_count, seen.unread_count, seen.is_owner) == (2, 1, False)
+    listed = grants.list_participation_details(conn, project.owner_id, project.id)
     assert [one.id for one in listed] == sorted((one.id for one in listed), reverse=True)
     assert [one.is_owner for one in listed if one.id == owner.participation_id] == [True]
-    assert grants.list_(conn, project.owner_id, project.id, limit=1) == listed[:1]
-    assert grants.list_(conn, project.owner_id, project.id, before=listed[0].id) == listed[1:]
+    assert grants.list_participation_details(conn, project.owner_id, project.id, limit=1) == listed[:1]
+    assert grants.list_participation_details(conn, project.owner_id, project.id, before=listed[0].id) == listed[1:]
 
 
 def test_a_token_is_added_labelled_expires_and_is_revoked_alone(conn: Connection, project: Project, ada: Agent) -> None:
     added = participations.add_token(conn, project.id, "ada", label="ci", ttl=timedelta(hours=1), actor=project.owner)
-    second = factories.as_agent(conn, added)
+    second = factories.authenticate_agent(conn, added)
     assert participants.whoami(conn, second.ctx).actor == ada.actor
-    newest, oldest = tokens.list_(conn, ada.ctx.participation_id)
+    newest, oldest = tokens.list_tokens(conn, ada.ctx.participation_id)
     assert (newest.label, newest.state, oldest.label) == ("ci", "live", "")
     assert newest.expires_at is not None
     assert newest.expires_at - newest.created_at > timedelta(minutes=59)
     assert participations.revoke_token(conn, project.id, newest.id, actor=project.owner)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     assert not participations.revoke_token(conn, project.id, newest.id, actor=project.owner)
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
     participants.whoami(conn, ada.ctx)
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         participants.whoami(conn, second.ctx)
-    short = participations.rotate(conn, project.id, "ada", ttl=timedelta(0), actor=project.owner)
+    short = participations.rotate_tokens(conn, project.id, "ada", ttl=timedelta(0), actor=project.owner)
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        participants.whoami(conn, factories.as_agent(conn, short).ctx)
-    assert tokens.list_(conn, ada.ctx.participation_id, limit=1)[0].state == "expired"
+        participants.whoami(conn, factories.authenticate_agent(conn, short).ctx)
+    assert tokens.list_tokens(conn, ada.ctx.participation_id, limit=1)[0].state == "expired"
 
 
 def test_a_token_of_another_project_is_not_there(conn: Connection, project: Project, ada: Agent) -> None:
     other = factories.make_agent(conn)
-    before = fingerprint(conn)
+    before = database_checksum(conn)
     for token_id in (other.ctx.token_id, 10**15):
-        with refused(conn, "not_found"):
+        with assert_refused(conn, "not_found"):
             participations.revoke_token(conn, project.id, token_id, actor="x")
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_a_granted_lane_moves_mail_unless_another_was_registered(
@@ -198,12 +198,12 @@ def test_a_granted_lane_moves_mail_unless_another_was_registered(
     posts.create(conn, ada.ctx, "for old", to_lane="old")
     waiting = posts.create(conn, ada.ctx, "for new", to_lane="new")
     participations.set_lane(conn, project.id, member.ctx.participation_id, "new", actor="x")
-    inbox = posts.list_(conn, member.ctx, to_me=True, unacked_only=True).posts
+    inbox = posts.list_posts(conn, member.ctx, to_me=True, unacked_only=True).posts
     assert [post.post_id for post in inbox] == [waiting.post_id]
     presence.register(conn, member.ctx, "new")
     participations.set_lane(conn, project.id, "member", "old", actor="x")
     assert participants.whoami(conn, member.ctx).lane == "new"
-    inbox = posts.list_(conn, member.ctx, to_me=True, unacked_only=True).posts
+    inbox = posts.list_posts(conn, member.ctx, to_me=True, unacked_only=True).posts
     assert [post.post_id for post in inbox] == [waiting.post_id]
     participations.set_lane(conn, project.id, "member", None, actor="x")
     assert participants.whoami(conn, member.ctx).lane == "new"

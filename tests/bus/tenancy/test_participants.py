@@ -9,7 +9,7 @@ from bus.rules.token_format import fingerprint as hashed
 from bus.tenancy import members, owners, participants, participations, projects, tokens
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import check_ledger, fingerprint, refused
+from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
 from tests.factories import Agent
 
 
@@ -23,7 +23,7 @@ def test_whoami_says_who_where_and_what(conn: Connection, project: Project, bob:
     me = participants.whoami(conn, agent.ctx)
     assert (me.lane, me.unread) == ("docs", 1)
     assert participants.whoami(conn, bob.ctx).lane is None
-    standing = participants.standing(conn, agent.ctx)
+    standing = participants.get_caller_status(conn, agent.ctx)
     assert (standing.actor, standing.is_admin, standing.unread) == (me.actor, True, 1)
 
 
@@ -32,11 +32,13 @@ def test_everyone_is_listed_by_name_with_what_is_known(conn: Connection, root: A
     gone = factories.make_agent(conn, project, "gone")
     silent = factories.make_agent(conn, project, "silent")
     expired = factories.make_agent(conn, project, "expired")
-    participations.remove(conn, project.id, "gone")
-    participations.revoke(conn, project.id, "silent")
-    conn.maybe("UPDATE token SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (expired.ctx.token_id,))
+    participations.remove_participation(conn, project.id, "gone")
+    participations.revoke_tokens(conn, project.id, "silent")
+    conn.fetch_one_or_none(
+        "UPDATE token SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (expired.ctx.token_id,)
+    )
     presence.register(conn, root.ctx, "docs")
-    found = participants.list_(conn, root.ctx).participants
+    found = participants.list_participants(conn, root.ctx).participants
     assert [(p.name, p.kind, p.lane, p.is_admin, p.token_active, p.last_seen is not None) for p in found] == [
         ("expired", "agent", None, False, False, False),
         ("human", "human", "core", False, True, False),
@@ -52,7 +54,7 @@ def test_participants_page_by_name(conn: Connection, root: Agent, project: Proje
     seen: list[str] = []
     before = None
     while True:
-        page = participants.list_(conn, root.ctx, before=before, limit=3)
+        page = participants.list_participants(conn, root.ctx, before=before, limit=3)
         assert len(page.participants) <= 3
         seen += [p.name for p in page.participants]
         before = page.next_before
@@ -66,22 +68,22 @@ def test_an_admin_lets_a_newcomer_in_with_a_token_that_works(conn: Connection, r
     assert (granted.project, granted.participant, granted.kind, granted.lane, granted.is_admin) == (
         root.project, "newcomer", "human", "core", True,
     )  # fmt: skip
-    agent = factories.as_agent(conn, granted)
+    agent = factories.authenticate_agent(conn, granted)
     me = participants.whoami(conn, agent.ctx)
     assert (me.actor, me.is_admin, me.lane) == (granted.actor, True, "core")
     assert granted.token not in repr(granted)
-    assert check_ledger(conn, root.ctx.project_id) == 0
+    assert assert_ledger_consistent(conn, root.ctx.project_id) == 0
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "ａｄａ", "{handle}/ada", "{handle}/Ada"])
 def test_who_is_here_already_is_a_conflict_that_points_to_rotate(
     conn: Connection, root: Agent, ada: Agent, name: str
 ) -> None:
-    before = fingerprint(conn)
-    with refused(conn, "conflict") as caught:
+    before = database_checksum(conn)
+    with assert_refused(conn, "conflict") as caught:
         participants.provision(conn, root.ctx, name.format(handle=ada.handle))
     assert "admin_rotate" in caught.value.message
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_a_participant_of_another_project_is_granted_with_its_kind_unchanged(
@@ -91,35 +93,35 @@ def test_a_participant_of_another_project_is_granted_with_its_kind_unchanged(
     second = factories.make_project(conn, None, owner)
     human = factories.make_agent(conn, second, "shared", kind="human", lane="there", is_admin=True)
     granted = participants.provision(conn, root.ctx, "SHARED", kind="agent", lane="here")
-    here = factories.as_agent(conn, granted)
+    here = factories.authenticate_agent(conn, granted)
     assert (granted.kind, granted.lane, granted.is_admin) == ("human", "here", False)
     assert here.ctx.participant_id == human.ctx.participant_id
     assert here.ctx.participation_id != human.ctx.participation_id
     # One participant, two grants: each token stays in its project.
     assert participants.whoami(conn, here.ctx).project == project.name
     assert participants.whoami(conn, human.ctx).project == second.name
-    participations.revoke(conn, project.id, "shared")
+    participations.revoke_tokens(conn, project.id, "shared")
     assert participants.whoami(conn, human.ctx).is_admin
 
 
 def test_another_owners_participant_cannot_be_named(conn: Connection, root: Agent) -> None:
     other = factories.make_agent(conn, None, "theirs")
     for name in (f"{other.handle}/theirs", "no-such/x"):
-        with refused(conn, "invalid_argument"):
+        with assert_refused(conn, "invalid_argument"):
             participants.provision(conn, root.ctx, name)
     # The same label is another participant.
-    mine = factories.as_agent(conn, participants.provision(conn, root.ctx, "theirs"))
+    mine = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "theirs"))
     assert mine.ctx.participant_id != other.ctx.participant_id
 
 
 def test_rotating_revokes_every_older_token_and_keeps_the_identity(conn: Connection, root: Agent, bob: Agent) -> None:
     sequences.claim(conn, bob.ctx, "s")
     second = tokens.mint(conn, bob.ctx.participation_id)
-    fresh = factories.as_agent(conn, participants.rotate(conn, root.ctx, "bob"))
+    fresh = factories.authenticate_agent(conn, participants.rotate(conn, root.ctx, "bob"))
     assert fresh.ctx.participation_id == bob.ctx.participation_id
     assert len({fresh.token, bob.token, second.text}) == 3
     for token in (bob.token, second.text):
-        ctx = tokens.resolve(conn, hashed(token))
+        ctx = tokens.find_caller(conn, hashed(token))
         assert ctx is not None
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
             participants.whoami(conn, ctx)
@@ -127,7 +129,7 @@ def test_rotating_revokes_every_older_token_and_keeps_the_identity(conn: Connect
 
 
 def test_an_admin_rotates_itself(conn: Connection, root: Agent) -> None:
-    fresh = factories.as_agent(conn, participants.rotate(conn, root.ctx, "root"))
+    fresh = factories.authenticate_agent(conn, participants.rotate(conn, root.ctx, "root"))
     assert participants.whoami(conn, fresh.ctx).is_admin
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         participants.whoami(conn, root.ctx)
@@ -138,31 +140,31 @@ def test_revoking_says_whether_any_token_was_live_and_is_audited_once(
 ) -> None:
     assert participants.revoke(conn, root.ctx, "bob").revoked
     audited = "SELECT count(*) FROM audit WHERE project_id = %s AND action = 'token.revoke'"
-    assert conn.one(audited, (root.ctx.project_id,)) == (1,)
+    assert conn.fetch_one(audited, (root.ctx.project_id,)) == (1,)
     again = participants.revoke(conn, root.ctx, "bob")
     assert (again.project, again.participant, again.revoked) == (root.project, "bob", False)
-    assert conn.one(audited, (root.ctx.project_id,)) == (1,)
+    assert conn.fetch_one(audited, (root.ctx.project_id,)) == (1,)
 
 
 @pytest.mark.parametrize("verb", [participants.rotate, participants.revoke])
 def test_nobody_of_that_name_is_unknown(conn: Connection, root: Agent, bob: Agent, verb: object) -> None:
     other = factories.make_agent(conn, None, "elsewhere")
-    participations.remove(conn, root.ctx.project_id, "bob")
-    before = fingerprint(conn)
+    participations.remove_participation(conn, root.ctx.project_id, "bob")
+    before = database_checksum(conn)
     for name in ("nobody", "elsewhere", f"{other.handle}/elsewhere", f"{other.handle}/root", "bob"):
-        with refused(conn, "unknown_recipient"):
+        with assert_refused(conn, "unknown_recipient"):
             verb(conn, root.ctx, name)  # type: ignore[operator]
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_a_removed_participant_keeps_its_name_and_comes_back_as_itself(
     conn: Connection, root: Agent, bob: Agent, project: Project
 ) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    participations.remove(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob")
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         participants.whoami(conn, bob.ctx)
-    back = factories.as_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
+    back = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
     assert back.ctx.participation_id == bob.ctx.participation_id
     assert participants.whoami(conn, back.ctx).lane == "docs"
     # The token from before stays dead.
@@ -175,9 +177,9 @@ def test_who_comes_back_is_in_the_lane_that_it_is_granted(
 ) -> None:
     """The lane registered in an earlier stay is not the lane of the new one."""
     presence.register(conn, bob.ctx, "core")
-    participations.remove(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob")
     granted = participants.provision(conn, root.ctx, "bob", lane="docs")
-    back = factories.as_agent(conn, granted)
+    back = factories.authenticate_agent(conn, granted)
     assert participants.whoami(conn, back.ctx).lane == granted.lane == "docs"
     assert posts.create(conn, root.ctx, "x", to_lane="docs").recipients == 1
     assert posts.create(conn, root.ctx, "x", to_lane="core").recipients == 0
@@ -189,29 +191,31 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
     presence.register(conn, bob.ctx, "core")
     posts.create(conn, root.ctx, "for the lane", to_lane="core")
     named = posts.create(conn, root.ctx, "for bob", to_actor="bob")
-    participations.remove(conn, project.id, "bob")
-    back = factories.as_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
-    found = posts.list_(conn, back.ctx, to_me=True, unacked_only=True)
+    participations.remove_participation(conn, project.id, "bob")
+    back = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
+    found = posts.list_posts(conn, back.ctx, to_me=True, unacked_only=True)
     assert [post.post_id for post in found.posts] == [named.post_id]
 
 
 def test_the_name_of_a_removed_participant_is_not_handed_out_again(
     conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project
 ) -> None:
-    participations.remove(conn, project.id, "bob")
-    conn.maybe(
+    participations.remove_participation(conn, project.id, "bob")
+    conn.fetch_one_or_none(
         "UPDATE participant SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (bob.ctx.participant_id,)
     )
     # Nor is a name that its bearer has given up.
-    participations.remove(conn, project.id, "ada")
-    conn.maybe("UPDATE participant SET label = 'chief' WHERE id = %s RETURNING 1", (ada.ctx.participant_id,))
-    before = fingerprint(conn)
+    participations.remove_participation(conn, project.id, "ada")
+    conn.fetch_one_or_none(
+        "UPDATE participant SET label = 'chief' WHERE id = %s RETURNING 1", (ada.ctx.participant_id,)
+    )
+    before = database_checksum(conn)
     for name in ("bob", "BOB", "ada", "Ada"):
-        with refused(conn, "conflict") as caught:
+        with assert_refused(conn, "conflict") as caught:
             participants.provision(conn, root.ctx, name)
         assert caught.value.data["reason"] == "name_taken"
         assert "not handed out again" in caught.value.message
-    assert fingerprint(conn) == before
+    assert database_checksum(conn) == before
 
 
 def test_in_an_archived_project_an_owner_still_takes_access_away(
@@ -219,8 +223,8 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
 ) -> None:
     """Reading works there, so a leaked token must be revocable without opening the project again."""
     projects.archive(conn, project.id, actor="cli")
-    participations.revoke(conn, project.id, "ada")
-    participations.remove(conn, project.id, "bob")
+    participations.revoke_tokens(conn, project.id, "ada")
+    participations.remove_participation(conn, project.id, "bob")
     participations.set_admin(conn, project.id, "root", False)
     for agent in (ada, bob):
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
@@ -228,23 +232,28 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
     assert not participants.whoami(conn, root.ctx).is_admin
     # Nobody gets in, though.
     for call in (
-        lambda: participations.grant(conn, project.id, "new"),
-        lambda: participations.rotate(conn, project.id, "root"),
+        lambda: participations.grant_participation(conn, project.id, "new"),
+        lambda: participations.rotate_tokens(conn, project.id, "root"),
         lambda: participations.set_admin(conn, project.id, "root", True),
     ):
-        with refused(conn, "forbidden"):
+        with assert_refused(conn, "forbidden"):
             call()
 
 
 def test_participations_page_by_id(conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project) -> None:
-    participations.remove(conn, project.id, "ada")
-    found = members.list_(conn, project.id)
+    participations.remove_participation(conn, project.id, "ada")
+    found = members.list_participations(conn, project.id)
     assert [one.label for one in found] == ["root", "bob"]
-    assert members.list_(conn, project.id, after=found[0].participation_id) == found[1:]
-    assert members.list_(conn, project.id, limit=1) == found[:1]
+    assert members.list_participations(conn, project.id, after=found[0].participation_id) == found[1:]
+    assert members.list_participations(conn, project.id, limit=1) == found[:1]
 
 
 def test_a_project_that_does_not_exist_grants_nothing(conn: Connection) -> None:
-    for call in (participations.grant, participations.rotate, participations.revoke, participations.remove):
-        with refused(conn, "not_found"):
+    for call in (
+        participations.grant_participation,
+        participations.rotate_tokens,
+        participations.revoke_tokens,
+        participations.remove_participation,
+    ):
+        with assert_refused(conn, "not_found"):
             call(conn, 2**40, "x")

@@ -6,7 +6,7 @@ from bus.coordination import sequences
 from bus.db import Connection
 from bus.tenancy import projects
 from tests import factories
-from tests.assertions import check_ledger, refused
+from tests.assertions import assert_ledger_consistent, assert_refused
 
 
 def test_a_project_starts_with_an_empty_ledger(conn: Connection) -> None:
@@ -15,7 +15,7 @@ def test_a_project_starts_with_an_empty_ledger(conn: Connection) -> None:
     assert (project.owner, project.owner_id, project.name, project.archived_at) == (
         owner.handle, owner.id, "Demo", None,
     )  # fmt: skip
-    assert check_ledger(conn, project.id) == 0
+    assert assert_ledger_consistent(conn, project.id) == 0
     assert projects.get(conn, project.id) == project
 
 
@@ -23,7 +23,7 @@ def test_an_owner_has_one_project_of_a_name_however_it_is_written(conn: Connecti
     owner, other = factories.make_owner(conn), factories.make_owner(conn)
     projects.add(conn, owner.id, "Straße")
     for name in ("Straße", "STRASSE", "straße"):
-        with refused(conn, "conflict"):
+        with assert_refused(conn, "conflict"):
             projects.add(conn, owner.id, name)
     projects.add(conn, other.id, "Straße")
 
@@ -32,24 +32,24 @@ def test_a_project_is_named_as_people_type_it(conn: Connection) -> None:
     owner, other = factories.make_owner(conn), factories.make_owner(conn)
     mine, theirs = projects.add(conn, owner.id, "Shared"), projects.add(conn, other.id, "shared")
     alone = projects.add(conn, owner.id, "alone")
-    assert projects.get_named(conn, "ALONE") == alone
-    assert projects.get_named(conn, f"{owner.handle}/shared") == mine
-    assert projects.get_named(conn, f"{other.handle}/Shared") == theirs
-    with refused(conn, "conflict") as caught:
-        projects.get_named(conn, "shared")
+    assert projects.get_by_name(conn, "ALONE") == alone
+    assert projects.get_by_name(conn, f"{owner.handle}/shared") == mine
+    assert projects.get_by_name(conn, f"{other.handle}/Shared") == theirs
+    with assert_refused(conn, "conflict") as caught:
+        projects.get_by_name(conn, "shared")
     assert f"{owner.handle}/Shared" in caught.value.message
     for name in ("none", f"{other.handle}/alone", "nobody/alone"):
-        with refused(conn, "not_found"):
-            projects.get_named(conn, name)
+        with assert_refused(conn, "not_found"):
+            projects.get_by_name(conn, name)
 
 
 @pytest.mark.parametrize("name", ["", " x", "a/b", "x" * 65, "a\0b", "a\u202eb", "\ud800", "\u200b"])
 def test_a_malformed_name_is_refused(conn: Connection, name: str) -> None:
     owner = factories.make_owner(conn)
-    with refused(conn, "invalid_argument"):
+    with assert_refused(conn, "invalid_argument"):
         projects.add(conn, owner.id, name)
-    with refused(conn, "not_found" if name == "a/b" else "invalid_argument"):
-        projects.get_named(conn, name)
+    with assert_refused(conn, "not_found" if name == "a/b" else "invalid_argument"):
+        projects.get_by_name(conn, name)
 
 
 def test_archiving_and_opening_say_whether_anything_changed(conn: Connection) -> None:
@@ -61,7 +61,7 @@ def test_archiving_and_opening_say_whether_anything_changed(conn: Connection) ->
     assert projects.get(conn, project).archived_at is not None
     assert projects.reopen(conn, project, actor="cli")
     assert sequences.claim(conn, agent.ctx, "s").number == 1
-    actions = conn.all(
+    actions = conn.fetch_all(
         "SELECT action, actor FROM audit WHERE project_id = %s AND action LIKE 'project.%%' ORDER BY id", (project,)
     )
     assert actions == [("project.add", "cli"), ("project.archive", "ada"), ("project.reopen", "cli")]
@@ -72,12 +72,12 @@ def test_a_project_that_is_being_purged_is_gone_for_everyone(conn: Connection) -
     projects.begin_purge(conn, project.id, actor="cli")
     for call in (
         lambda: projects.get(conn, project.id),
-        lambda: projects.get_named(conn, project.name),
+        lambda: projects.get_by_name(conn, project.name),
         lambda: projects.begin_purge(conn, project.id, actor="cli"),
     ):
-        with refused(conn, "not_found"):
+        with assert_refused(conn, "not_found"):
             call()
-    assert project not in projects.list_(conn, owner_id=project.owner_id)
+    assert project not in projects.list_projects(conn, owner_id=project.owner_id)
     assert not projects.archive(conn, project.id, actor="cli")
     assert not projects.reopen(conn, project.id, actor="cli")
 
@@ -86,6 +86,6 @@ def test_projects_page_by_id_of_one_owner_or_of_all(conn: Connection) -> None:
     owner = factories.make_owner(conn)
     mine = [factories.make_project(conn, None, owner) for _ in range(3)]
     theirs = factories.make_project(conn)
-    assert projects.list_(conn, owner_id=owner.id) == mine
-    assert projects.list_(conn, owner_id=owner.id, after=mine[0].id, limit=1) == mine[1:2]
-    assert projects.list_(conn, after=mine[0].id - 1) == [*mine, theirs]
+    assert projects.list_projects(conn, owner_id=owner.id) == mine
+    assert projects.list_projects(conn, owner_id=owner.id, after=mine[0].id, limit=1) == mine[1:2]
+    assert projects.list_projects(conn, after=mine[0].id - 1) == [*mine, theirs]

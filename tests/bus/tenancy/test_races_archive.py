@@ -22,7 +22,7 @@ _WRITES = {
 
 
 def _waiting(conn: Connection) -> int:
-    (waiting,) = conn.one(
+    (waiting,) = conn.fetch_one(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     return int(waiting)
@@ -30,65 +30,65 @@ def _waiting(conn: Connection) -> int:
 
 @pytest.mark.parametrize("verb", _WRITES)
 def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         agent: Agent = make_agent(conn, project, is_admin=True)
     refused: list[str] = []
 
     def write() -> None:
         try:
-            with db.write() as other:
+            with db.transaction() as other:
                 _WRITES[verb](other, agent.ctx)
         except BusError as error:
             refused.append(error.code)
 
-    with db.write() as conn:
+    with db.transaction() as conn:
         assert projects.archive(conn, project.id, actor="test")
         thread = threading.Thread(target=write)
         thread.start()
-        with db.call() as watcher:
+        with db.connection() as watcher:
             # It has entered while the project was open, and now waits for the clock.
             while not _waiting(watcher):
                 assert thread.is_alive()
     thread.join()
     assert refused == ["forbidden"]
-    with db.call() as conn:
-        assert conn.one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,)) == (0,)
-        assert conn.one("SELECT count(*) FROM sequence WHERE project_id = %s", (project.id,)) == (0,)
-    with db.write() as conn:
+    with db.connection() as conn:
+        assert conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,)) == (0,)
+        assert conn.fetch_one("SELECT count(*) FROM sequence WHERE project_id = %s", (project.id,)) == (0,)
+    with db.transaction() as conn:
         assert projects.reopen(conn, project.id, actor="test")
-    with db.write() as conn:
+    with db.transaction() as conn:
         _WRITES[verb](conn, agent.ctx)
 
 
 def test_renewing_behind_an_archive_is_refused_too(db: Database) -> None:
     """Verbs that add no event have to look at the clock all the same."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = make_project(conn)
         agent = make_agent(conn, project)
-    with db.call() as conn:
+    with db.connection() as conn:
         held = leases.acquire(conn, agent.ctx, "src/a.py")
         presence.register(conn, agent.ctx, "web")
     refused: list[str] = []
 
     def write(verb: str) -> None:
         try:
-            with db.call() as other:
+            with db.connection() as other:
                 _WRITES[verb](other, agent.ctx)
         except BusError as error:
             refused.append(error.code)
 
-    with db.write() as conn:
+    with db.transaction() as conn:
         assert projects.archive(conn, project.id, actor="test")
         threads = [threading.Thread(target=write, args=(verb,)) for verb in ("lease", "register")]
         for thread in threads:
             thread.start()
-        with db.call() as watcher:
+        with db.connection() as watcher:
             while _waiting(watcher) < 2:
                 assert any(thread.is_alive() for thread in threads)
     for thread in threads:
         thread.join()
     assert refused == ["forbidden", "forbidden"]
-    with db.call() as conn:
-        (expires_at,) = conn.one("SELECT expires_at FROM lease WHERE project_id = %s", (project.id,))
+    with db.connection() as conn:
+        (expires_at,) = conn.fetch_one("SELECT expires_at FROM lease WHERE project_id = %s", (project.id,))
     assert expires_at == held.expires_at

@@ -6,51 +6,53 @@ from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
 from bus.tenancy import invite_redemption, invites, members, participants, participations, projects
-from bus.tenancy.participations import Grant
+from bus.tenancy.participations import IssuedParticipation
 from tests import factories
-from tests.assertions import check_ledger
-from tests.concurrency import losers, race, together, winners
+from tests.assertions import assert_ledger_consistent
+from tests.concurrency import failures, run_concurrently, run_numbered_concurrently, successes
 
 
 @pytest.mark.parametrize(("uses", "tries", "rounds"), [(1, 100, 3), (3, 50, 6)])
 def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries: int, rounds: int) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(rounds):
-        with db.write() as conn:
-            code = invites.create_for(conn, project.id, uses=uses).code
-        outcomes = race(
+        with db.transaction() as conn:
+            code = invites.create_for_owner(conn, project.id, uses=uses).code
+        outcomes = run_numbered_concurrently(
             db, tries, lambda conn, number: invite_redemption.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
         )  # fmt: skip
-        assert len(winners(outcomes)) == uses
-        assert {one.data["reason"] for one in losers(outcomes) if isinstance(one, BusError)} == {"exhausted"}
-        assert all(isinstance(one, BusError) for one in losers(outcomes))
-        with db.call() as conn:
-            (invite,) = invites.list_(conn, project.id, limit=1)
+        assert len(successes(outcomes)) == uses
+        assert {one.data["reason"] for one in failures(outcomes) if isinstance(one, BusError)} == {"exhausted"}
+        assert all(isinstance(one, BusError) for one in failures(outcomes))
+        with db.connection() as conn:
+            (invite,) = invites.list_invites(conn, project.id, limit=1)
             assert (invite.used, invite.state) == (uses, "exhausted")
-            assert conn.one("SELECT count(*) FROM invite_redemption WHERE invite_id = %s", (invite.id,)) == (uses,)
-            assert len(members.list_(conn, project.id)) == uses * (round_ + 1)
-            for granted in winners(outcomes):
-                participants.whoami(conn, factories.as_agent(conn, granted).ctx)
+            assert conn.fetch_one("SELECT count(*) FROM invite_redemption WHERE invite_id = %s", (invite.id,)) == (
+                uses,
+            )
+            assert len(members.list_participations(conn, project.id)) == uses * (round_ + 1)
+            for granted in successes(outcomes):
+                participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
 
 
 def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
     seen = set()
     for round_ in range(60):
-        with db.write() as conn:
-            created = invites.create_for(conn, project.id)
-        redeemed, revoked = together(
+        with db.transaction() as conn:
+            created = invites.create_for_owner(conn, project.id)
+        redeemed, revoked = run_concurrently(
             db,
             lambda conn: invite_redemption.redeem(conn, created.code, name=f"guest-{round_}"),  # noqa: B023
             lambda conn: invites.revoke(conn, project.id, created.id, actor="cli"),  # noqa: B023
         )
         assert revoked is True
-        with db.call() as conn:
-            (invite,) = invites.list_(conn, project.id, limit=1)
+        with db.connection() as conn:
+            (invite,) = invites.list_invites(conn, project.id, limit=1)
         assert invite.state == "revoked"
-        assert invite.used == int(isinstance(redeemed, Grant))
+        assert invite.used == int(isinstance(redeemed, IssuedParticipation))
         if not invite.used:
             assert redeemed.data["reason"] == "invalid"
         seen.add(invite.used)
@@ -58,101 +60,105 @@ def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db
 
 
 def test_a_name_that_two_want_at_once_goes_to_one(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         admins = [factories.make_agent(conn, project, is_admin=True) for _ in range(2)]
     for round_ in range(40):
-        outcomes = race(
+        outcomes = run_numbered_concurrently(
             db, 2, lambda conn, n: participants.provision(conn, admins[n].ctx, f"{('New', 'nEW')[n]}-{round_}")  # noqa: B023
         )  # fmt: skip
-        assert len(winners(outcomes)) == 1
-        (lost,) = losers(outcomes)
+        assert len(successes(outcomes)) == 1
+        (lost,) = failures(outcomes)
         assert isinstance(lost, BusError)
         assert lost.code == "conflict"
-    with db.call() as conn:
-        assert len(members.list_(conn, project.id)) == 42
+    with db.connection() as conn:
+        assert len(members.list_participations(conn, project.id)) == 42
 
 
 def test_a_newcomer_to_two_projects_at_once_is_one_participant(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = factories.make_owner(conn)
         both = [factories.make_project(conn, None, owner) for _ in range(2)]
     for round_ in range(40):
-        outcomes = race(db, 2, lambda conn, n: participations.grant(conn, both[n].id, f"new-{round_}"))  # noqa: B023
-        assert losers(outcomes) == []
-        with db.call() as conn:
-            people = {factories.as_agent(conn, granted).ctx.participant_id for granted in outcomes}
+        outcomes = run_numbered_concurrently(
+            db, 2, lambda conn, n: participations.grant_participation(conn, both[n].id, f"new-{round_}")
+        )  # noqa: B023
+        assert failures(outcomes) == []
+        with db.connection() as conn:
+            people = {factories.authenticate_agent(conn, granted).ctx.participant_id for granted in outcomes}
         assert len(people) == 1
 
 
 def test_projects_of_one_name_at_once_are_one(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         owner = factories.make_owner(conn)
     for round_ in range(20):
-        outcomes = race(db, 4, lambda conn, _: projects.add(conn, owner.id, f"p-{round_}"))  # noqa: B023
-        assert len(winners(outcomes)) == 1
-        assert {one.code for one in losers(outcomes) if isinstance(one, BusError)} == {"conflict"}
+        outcomes = run_numbered_concurrently(db, 4, lambda conn, _: projects.add(conn, owner.id, f"p-{round_}"))  # noqa: B023
+        assert len(successes(outcomes)) == 1
+        assert {one.code for one in failures(outcomes) if isinstance(one, BusError)} == {"conflict"}
 
 
 def test_a_rotation_while_the_old_token_calls_lets_each_call_do_all_or_nothing(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         agent = factories.make_agent(conn, project, "bob")
     done = 0
     for _ in range(60):
         old = agent
-        rotated, *calls = together(
+        rotated, *calls = run_concurrently(
             db,
-            lambda conn: participations.rotate(conn, project.id, "bob"),
+            lambda conn: participations.rotate_tokens(conn, project.id, "bob"),
             *[lambda conn: sequences.claim(conn, old.ctx, "s").number] * 3,  # noqa: B023
         )
-        assert all(isinstance(one, NotAuthenticated) for one in losers(calls)), calls
-        done += len(winners(calls))
-        with db.call() as conn:
-            agent = factories.as_agent(conn, rotated)
-            assert check_ledger(conn, project.id) == done
+        assert all(isinstance(one, NotAuthenticated) for one in failures(calls)), calls
+        done += len(successes(calls))
+        with db.connection() as conn:
+            agent = factories.authenticate_agent(conn, rotated)
+            assert assert_ledger_consistent(conn, project.id) == done
             with pytest.raises(NotAuthenticated):
                 sequences.claim(conn, old.ctx, "s")
             participants.whoami(conn, agent.ctx)
 
 
 def test_rotations_at_once_leave_one_token_alive(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         factories.make_agent(conn, project, "bob")
     for _ in range(20):
-        rotated = race(db, 4, lambda conn, _: participations.rotate(conn, project.id, "bob"))
-        assert losers(rotated) == []
+        rotated = run_numbered_concurrently(
+            db, 4, lambda conn, _: participations.rotate_tokens(conn, project.id, "bob")
+        )
+        assert failures(rotated) == []
 
-        def works(conn: Connection, granted: Grant) -> bool:
+        def works(conn: Connection, granted: IssuedParticipation) -> bool:
             try:
-                participants.whoami(conn, factories.as_agent(conn, granted).ctx)
+                participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
             except NotAuthenticated:
                 return False
             return True
 
-        with db.call() as conn:
+        with db.connection() as conn:
             assert sum(works(conn, granted) for granted in rotated) == 1
 
 
 def test_archiving_while_others_write_stops_them_and_keeps_the_ledger_whole(db: Database) -> None:
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         agent = factories.make_agent(conn, project)
     for _ in range(20):
-        outcomes = together(
+        outcomes = run_concurrently(
             db,
             lambda conn: projects.archive(conn, project.id, actor="cli"),
             *[lambda conn: sequences.claim(conn, agent.ctx, "s").number] * 4,
         )
         assert outcomes[0] is True
-        for lost in losers(outcomes):
+        for lost in failures(outcomes):
             assert isinstance(lost, BusError)
             assert lost.code == "forbidden"
-        with db.call() as conn:
-            count = check_ledger(conn, project.id)
+        with db.connection() as conn:
+            count = assert_ledger_consistent(conn, project.id)
             with pytest.raises(BusError, match="archived"):
                 sequences.claim(conn, agent.ctx, "s")
-            assert check_ledger(conn, project.id) == count
-        with db.write() as conn:
+            assert assert_ledger_consistent(conn, project.id) == count
+        with db.transaction() as conn:
             projects.reopen(conn, project.id, actor="cli")

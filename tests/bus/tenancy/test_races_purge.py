@@ -9,11 +9,11 @@ from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tables import COORDINATION
+from bus.tables import COORDINATION_TABLES
 from bus.tenancy import projects
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.concurrency import at_once, losers, together
+from tests.concurrency import failures, run_concurrently, run_jobs_concurrently
 from tests.factories import Agent
 
 _CALLS: list[Callable[[Connection, Ctx], Any]] = [
@@ -26,7 +26,7 @@ _CALLS: list[Callable[[Connection, Ctx], Any]] = [
 ]
 _LEFT = " UNION ALL ".join(
     f"SELECT '{table.name}', count(*) FROM {table.name} WHERE project_id = %(p)s"
-    for table in sorted(COORDINATION, key=lambda table: table.name)
+    for table in sorted(COORDINATION_TABLES, key=lambda table: table.name)
 )
 
 
@@ -37,32 +37,32 @@ def _is_told_that_it_is_over(outcome: Any) -> bool:
 
 def test_a_purge_of_a_project_in_full_use_leaves_nothing_behind(db: Database) -> None:
     for _ in range(15):
-        with db.write() as conn:
+        with db.transaction() as conn:
             project = factories.make_project(conn)
             agents = [factories.make_agent(conn, project, lane="core") for _ in _CALLS]
             factories.make_agent(conn, project, "mate", lane="core")
 
         def use(agent: Agent, call: Callable[[Connection, Ctx], Any]) -> None:
             while True:
-                with db.write() as conn:
+                with db.transaction() as conn:
                     call(conn, agent.ctx)
 
         def purge(project: Project = project) -> None:
-            with db.write() as conn:
+            with db.transaction() as conn:
                 projects.begin_purge(conn, project.id, actor="cli")
             done = False
             while not done:
-                with db.write() as conn:
+                with db.transaction() as conn:
                     done = projects.purge_step(conn, project.id)
 
-        outcomes = at_once(
+        outcomes = run_jobs_concurrently(
             *(lambda a=agent, c=call: use(a, c) for agent, call in zip(agents, _CALLS, strict=True)), purge
         )
         assert outcomes[-1] is None
-        assert len(losers(outcomes)) == len(_CALLS)
-        assert all(_is_told_that_it_is_over(lost) for lost in losers(outcomes)), losers(outcomes)
-        with db.call() as conn:
-            assert [row for row in conn.all(_LEFT, {"p": project.id}) if row[1]] == []
+        assert len(failures(outcomes)) == len(_CALLS)
+        assert all(_is_told_that_it_is_over(lost) for lost in failures(outcomes)), failures(outcomes)
+        with db.connection() as conn:
+            assert [row for row in conn.fetch_all(_LEFT, {"p": project.id}) if row[1]] == []
 
 
 @pytest.mark.parametrize("call", _CALLS)
@@ -70,14 +70,14 @@ def test_a_write_that_waited_out_the_whole_purge_is_told_so(
     db: Database, call: Callable[[Connection, Ctx], Any]
 ) -> None:
     """It entered before the purge began and takes the clock when there is none any more."""
-    with db.write() as conn:
+    with db.transaction() as conn:
         project = factories.make_project(conn)
         agent = factories.make_agent(conn, project)
         factories.make_agent(conn, project, "mate")
-    with db.call() as conn:
+    with db.connection() as conn:
         # What such a call sees: its caller is good, the clock is gone.
         conn.raw.execute("DELETE FROM project_clock WHERE project_id = %s", (project.id,))
-    (outcome,) = together(db, lambda conn: call(conn, agent.ctx))
+    (outcome,) = run_concurrently(db, lambda conn: call(conn, agent.ctx))
     assert _is_told_that_it_is_over(outcome), outcome
-    with db.call() as conn:
-        assert [row for row in conn.all(_LEFT, {"p": project.id}) if row[1]] == []
+    with db.connection() as conn:
+        assert [row for row in conn.fetch_all(_LEFT, {"p": project.id}) if row[1]] == []

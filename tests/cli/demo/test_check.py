@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from bus.analytics.reports import Activity, ProjectReport
-from cli.demo.check import differences
-from cli.demo.model import Expected
+from bus.analytics.reports import EventTypeShare, ProjectReport
+from cli.demo.check import find_differences
+from cli.demo.model import ExpectedCounts
 
-_PLANNED = Expected({"post": 3, "ack": 2}, acked=2, anchored=1, collisions=0)
+_PLANNED = ExpectedCounts({"post": 3, "ack": 2}, acked=2, anchored=1, collisions=0)
 _REPORT = ProjectReport(
     projects=("owner/demo",),
     agents=2,
     events=5,
-    mix=(Activity("post", 3, 0.6), Activity("ack", 2, 0.4)),
+    mix=(EventTypeShare("post", 3, 0.6), EventTypeShare("ack", 2, 0.4)),
     handoff_and_ack_share=1.0,
     handoffs=3,
     acked=2,
@@ -33,11 +33,13 @@ _REPORT = ProjectReport(
 
 
 def test_a_ledger_as_planned_differs_in_nothing() -> None:
-    assert list(differences(_PLANNED, _REPORT)) == []
+    assert list(find_differences(_PLANNED, _REPORT)) == []
 
 
 def test_each_figure_that_is_not_as_planned_is_named() -> None:
-    found = differences(replace(_PLANNED, events={"post": 3, "ack": 2, "claim": 1}, acked=3, collisions=1), _REPORT)
+    found = find_differences(
+        replace(_PLANNED, events={"post": 3, "ack": 2, "claim": 1}, acked=3, collisions=1), _REPORT
+    )
     assert list(found) == [
         "owner/demo: claim: 0, planned 1",
         "owner/demo: acknowledged handoffs: 2, planned 3",
@@ -46,5 +48,5 @@ def test_each_figure_that_is_not_as_planned_is_named() -> None:
 
 
 def test_what_the_bus_adds_by_itself_does_not_matter() -> None:
-    lapsed = replace(_REPORT, mix=(*_REPORT.mix, Activity("presence_lapse", 1, 0.1)))
-    assert list(differences(_PLANNED, lapsed)) == []
+    lapsed = replace(_REPORT, mix=(*_REPORT.mix, EventTypeShare("presence_lapse", 1, 0.1)))
+    assert list(find_differences(_PLANNED, lapsed)) == []

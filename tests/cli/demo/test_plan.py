@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.demo.model import Label, Plan, Result
-from cli.demo.plan import LEAST_AGENTS, budget, least_events, make_plan
+from cli.demo.model import LabelRef, Plan, ResultRef
+from cli.demo.plan import MIN_AGENTS, make_plan, min_events, split_events
 
-_fleets = st.tuples(st.integers(LEAST_AGENTS, 40), st.integers(1, 20))
+_fleets = st.tuples(st.integers(MIN_AGENTS, 40), st.integers(1, 20))
 
 
 def _events(plan: Plan) -> Counter[str]:
@@ -41,7 +41,7 @@ def test_every_project_shows_everything_when_there_is_room() -> None:
             "task_resolve",
             "task_ship",
         }
-        assert shown <= set(project.events)
+        assert shown <= set(project.events_by_type)
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_one_another() -> None:
@@ -52,22 +52,22 @@ def test_the_same_seed_gives_the_same_plan_and_another_one_another() -> None:
 @given(fleet=_fleets, more=st.integers(0, 400), seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_a_plan_holds_exactly_what_its_budget_says(fleet: tuple[int, int], more: int, seed: int) -> None:
-    events = least_events(*fleet) + more
+    events = min_events(*fleet) + more
     plan = make_plan(*fleet, events, seed)
-    shares, found = budget(events), _events(plan)
+    shares, found = split_events(events), _events(plan)
     assert found.total() == events
     assert (found["post"], found["ack"], found["claim"]) == (shares.posts, shares.acks, shares.claims)
-    assert sum(project.acked for project in plan.expected) == shares.acked
-    assert sum(project.anchored for project in plan.expected) == shares.anchored
-    assert sum((Counter(project.events) for project in plan.expected), Counter()) == found
+    assert sum(project.acked for project in plan.expected) == shares.acked_posts
+    assert sum(project.anchored for project in plan.expected) == shares.anchored_posts
+    assert sum((Counter(project.events_by_type) for project in plan.expected), Counter()) == found
     assert sum(project.collisions for project in plan.expected) >= 1
 
 
 @given(fleet=_fleets, seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_everybody_works_and_nobody_works_alone(fleet: tuple[int, int], seed: int) -> None:
-    plan = make_plan(*fleet, least_events(*fleet), seed)
-    assert all(len(set(team)) == len(team) >= LEAST_AGENTS for team in plan.teams)
+    plan = make_plan(*fleet, min_events(*fleet), seed)
+    assert all(len(set(team)) == len(team) >= MIN_AGENTS for team in plan.teams)
     assert {agent for team in plan.teams for agent in team} == set(range(fleet[0]))
     assert all(step.agent in plan.teams[step.project] for step in plan.steps)
     assert len({agent.label for agent in plan.agents}) == fleet[0]
@@ -77,16 +77,16 @@ def test_everybody_works_and_nobody_works_alone(fleet: tuple[int, int], seed: in
 @given(fleet=_fleets, more=st.integers(0, 400), seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_a_step_names_only_what_was_answered_before_it(fleet: tuple[int, int], more: int, seed: int) -> None:
-    plan = make_plan(*fleet, least_events(*fleet) + more, seed)
+    plan = make_plan(*fleet, min_events(*fleet) + more, seed)
     makers = {"post_id": "post", "task_id": "task_create"}
     for number, step in enumerate(plan.steps):
         for value in step.arguments.values():
             for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, Result):
+                if isinstance(one, ResultRef):
                     earlier = plan.steps[one.step]
                     assert one.step < number
                     assert (earlier.project, earlier.tool) == (step.project, makers[one.field])
-                if isinstance(one, Label):
+                if isinstance(one, LabelRef):
                     assert one.agent in plan.teams[step.project]
 
 
@@ -111,7 +111,7 @@ def test_what_a_fleet_says_has_no_gap_and_fits_the_tools(seed: int) -> None:
 
 @pytest.mark.parametrize("fleet", [(3, 1), (9, 4), (12, 50)])
 def test_with_one_event_less_the_mix_could_not_be_kept(fleet: tuple[int, int]) -> None:
-    least = least_events(*fleet)
-    needed = budget(least).rest
-    assert budget(least - 1).rest < needed
+    least = min_events(*fleet)
+    needed = split_events(least).other_events
+    assert split_events(least - 1).other_events < needed
     make_plan(*fleet, least, seed=1)

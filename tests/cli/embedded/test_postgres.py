@@ -15,7 +15,7 @@ import pytest
 
 from cli.embedded import account, binaries, child, postgres
 from cli.ports import is_free
-from tests.servers import free_port, make_open_folder
+from tests.servers import free_port, make_traversable_folder
 
 # Stands for a system that cannot tie a child to its parent: the leash only becomes the program.
 _LOOSE_LEASH = """
@@ -43,20 +43,20 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = make_open_folder()
+    made = make_traversable_folder()
     yield made
     shutil.rmtree(made, ignore_errors=True)
 
 
-def _start(folder: Path, port: int | None = None) -> postgres.Postgres:
+def _start(folder: Path, port: int | None = None) -> postgres.PostgresServer:
     server = postgres.launch(
         folder / "postgres",
         port=port or free_port(),
-        log=folder / "log",
-        account=account.choose(folder),
-        fast=True,
+        log_path=folder / "log",
+        account=account.choose_account(folder),
+        ephemeral=True,
     )
-    postgres.wait(server)
+    postgres.wait_until_ready(server)
     return server
 
 
@@ -103,7 +103,7 @@ def test_an_initdb_that_was_killed_is_begun_again(folder: Path) -> None:
     own = folder / "postgres" / "server"
     (own / "data.new" / "base").mkdir(parents=True)
     (own / "initdb.password").write_text("old")
-    account.hand_over(own, account.choose(folder))
+    account.change_owner(own, account.choose_account(folder))
     postgres.stop(_start(folder))
     assert not (own / "data.new").exists()
 
@@ -146,7 +146,7 @@ def test_a_cluster_of_another_version_is_refused_with_what_to_do(folder: Path) -
 
 def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
     first = _start(folder)
-    other = make_open_folder()
+    other = make_traversable_folder()
     try:
         with pytest.raises(child.PortTakenError):
             _start(other, first.port)
@@ -157,7 +157,7 @@ def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs PostgreSQL as itself.")
 def test_programs_out_of_the_accounts_reach_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = binaries.find_postgres(folder, None).folder
+    source = binaries.find_postgres(folder, None).bin_dir
     package = source.parent.parent
     closed = folder / "closed"
     closed.mkdir(mode=0o700)

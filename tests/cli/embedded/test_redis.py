@@ -10,19 +10,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cli.embedded import child, redis
-from tests.servers import free_port, make_open_folder
+from tests.servers import free_port, make_traversable_folder
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = make_open_folder()
+    made = make_traversable_folder()
     yield made
     shutil.rmtree(made, ignore_errors=True)
 
 
-def _start(folder: Path, port: int | None = None) -> redis.Redis:
-    server = redis.launch(folder / "redis", port=port or free_port(), log=folder / "log")
-    redis.wait(server)
+def _start(folder: Path, port: int | None = None) -> redis.RedisServer:
+    server = redis.launch(folder / "redis", port=port or free_port(), log_path=folder / "log")
+    redis.wait_until_ready(server)
     return server
 
 
@@ -53,7 +53,7 @@ def test_nobody_comes_in_without_the_password(folder: Path) -> None:
 
 def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
     first = _start(folder)
-    other = make_open_folder()
+    other = make_traversable_folder()
     try:
         with pytest.raises(child.PortTakenError):
             _start(other, first.port)

@@ -6,14 +6,14 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField, SelectField
 
 from bus.operations import jobs
-from bus.operations.jobs import Run
+from bus.operations.jobs import JobRun
 from bus.operations.tables import JOB_OUTCOMES
 from webapp.auth import current_owner
-from webapp.blueprints import Entry, OperatorPages, render, see_other
-from webapp.context import reading, refused_to, writing
-from webapp.forms import PER_PAGE, asked_number, choices, split, this_page
+from webapp.blueprints import NavItem, OperatorBlueprint, render_page, see_other
+from webapp.context import connection, redirect_on_refusal, transaction
+from webapp.forms import PAGE_SIZE, current_url, query_int, select_choices, split_page
 
-pages = OperatorPages("operator_jobs", path="jobs", tab=Entry("Jobs", 50))
+blueprint = OperatorBlueprint("operator_jobs", path="jobs", tab=NavItem("Jobs", 50))
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
@@ -22,32 +22,32 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     class Meta:
         csrf = False
 
-    name = SelectField("Job", choices=choices(("", "every")), validate_choice=False)
-    outcome = SelectField("Outcome", choices=choices(("", "any"), *((one, one) for one in JOB_OUTCOMES)))
+    name = SelectField("Job", choices=select_choices(("", "every")), validate_choice=False)
+    outcome = SelectField("Outcome", choices=select_choices(("", "any"), *((one, one) for one in JOB_OUTCOMES)))
     quiet = BooleanField("Also those that found nothing to do")
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str | Response:
     """Every job with its last run, what was asked for, and the history."""
-    form, before = FilterForm(request.args), asked_number("before")
+    form, before = FilterForm(request.args), query_int("before")
     outcome = form.outcome.data if form.outcome.data in JOB_OUTCOMES else None
-    with reading() as conn:
-        known = jobs.list_known(conn)
-        latest = {run.name: run for run in jobs.list_latest(conn)}
-        waiting = {one.name: one for one in jobs.list_requests(conn)}
-        rows, more = split(
-            jobs.list_(
+    with connection() as conn:
+        known = jobs.list_definitions(conn)
+        latest = {run.name: run for run in jobs.list_latest_runs(conn)}
+        waiting = {one.name: one for one in jobs.list_run_requests(conn)}
+        rows, more = split_page(
+            jobs.list_runs(
                 conn,
                 name=form.name.data or None,
                 outcome=outcome,
-                busy=not form.quiet.data,
+                exclude_idle=not form.quiet.data,
                 before=before,
-                limit=PER_PAGE + 1,
+                limit=PAGE_SIZE + 1,
             )
         )
-    form.name.choices = choices(("", "every"), *((one.name, one.name) for one in known))
-    return render(
+    form.name.choices = select_choices(("", "every"), *((one.name, one.name) for one in known))
+    return render_page(
         "operator/jobs.html",
         part="operator/_jobs.html",
         form=form,
@@ -56,19 +56,19 @@ def index() -> str | Response:
         latest=latest,
         waiting=waiting,
         runs=rows,
-        said=said,
-        here=this_page(),
-        older=this_page(before=str(rows[-1].id)) if more else None,
-        newest=this_page(before=None) if before else None,
+        said=redact_error,
+        here=current_url(),
+        older=current_url(before=str(rows[-1].id)) if more else None,
+        newest=current_url(before=None) if before else None,
     )
 
 
-@pages.act("/<name>/run")
+@blueprint.action("/<name>/run")
 def run(name: str) -> BaseResponse:
     """Ask for a run; a worker begins it within seconds."""
     owner = current_owner()
-    with refused_to(url_for(".index")), writing() as conn:
-        asked = jobs.ask(conn, name, owner_id=owner.id, actor=owner.handle)
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
+        asked = jobs.request_run(conn, name, owner_id=owner.id, actor=owner.handle)
     if asked:
         flash(f"{name} was asked for; a worker begins it within seconds.", "success")
     else:
@@ -76,7 +76,7 @@ def run(name: str) -> BaseResponse:
     return see_other(".index")
 
 
-def said(run: Run) -> str:
+def redact_error(run: JobRun) -> str:
     """What a run said went wrong: without the rows that PostgreSQL quotes, which are tenants'."""
     kept = []
     for line in (run.error or "").splitlines():

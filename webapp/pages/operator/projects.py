@@ -8,13 +8,13 @@ from wtforms import SelectField
 
 from bus.errors import BusError
 from bus.operations import queries
-from webapp.blueprints import Entry, OperatorPages
-from webapp.context import reading
-from webapp.forms import PER_PAGE, asked_number, choices, split, this_page, words
+from webapp.blueprints import NavItem, OperatorBlueprint
+from webapp.context import connection
+from webapp.forms import PAGE_SIZE, current_url, optional_text_field, query_int, select_choices, split_page
 
-pages = OperatorPages("operator_projects", path="projects", tab=Entry("Projects", 30))
+blueprint = OperatorBlueprint("operator_projects", path="projects", tab=NavItem("Projects", 30))
 
-_STATES = choices(("", "any"), ("open", "open"), ("archived", "archived"), ("purging", "being deleted"))
+_STATE_CHOICES = select_choices(("", "any"), ("open", "open"), ("archived", "archived"), ("purging", "being deleted"))
 
 
 class SearchForm(FlaskForm):  # type: ignore[misc]
@@ -23,22 +23,22 @@ class SearchForm(FlaskForm):  # type: ignore[misc]
     class Meta:
         csrf = False
 
-    search = words("Project or owner", 129, description="Any part of handle/name.")
-    state = SelectField("State", choices=_STATES, default="")
+    search = optional_text_field("Project or owner", 129, description="Any part of handle/name.")
+    state = SelectField("State", choices=_STATE_CHOICES, default="")
 
 
-@pages.get("/")
+@blueprint.get("/")
 def index() -> str:
     """Projects, the newest first."""
-    form, before, problem = SearchForm(request.args), asked_number("before"), None
+    form, before, problem = SearchForm(request.args), query_int("before"), None
     rows: Any = ()
     more = False
     try:
-        with reading() as conn:
+        with connection() as conn:
             found = queries.list_projects(
-                conn, form.search.data, state=form.state.data or None, before=before, limit=PER_PAGE + 1
+                conn, form.search.data, state=form.state.data or None, before=before, limit=PAGE_SIZE + 1
             )
-            rows, more = split(found)
+            rows, more = split_page(found)
     except BusError as error:
         problem = error.message
     return render_template(
@@ -47,6 +47,6 @@ def index() -> str:
         problem=problem,
         projects=rows,
         asked=bool(form.search.data or form.state.data),
-        older=this_page(before=str(rows[-1].id)) if more else None,
-        newest=this_page(before=None) if before else None,
+        older=current_url(before=str(rows[-1].id)) if more else None,
+        newest=current_url(before=None) if before else None,
     )
