@@ -42,17 +42,17 @@ def make_teams(database: Database, count: int, team_size: int, *, lane_count: in
         lanes: in how many lanes the agents of a project are, in turn.
     """
     with database.transaction() as conn:
-        owner = owners.add(conn, f"bench-{next(_name_counter):04}@example.org")
+        owner = owners.add(conn, f"bench-{next(_name_counter):04}@example.org", actor="cli")
     made = []
     for _ in range(count):
         # A transaction for each project, so that none of them lasts long.
         with database.transaction() as conn:
-            project = projects.add(conn, owner.id, f"project-{next(_name_counter):04}")
+            project = projects.add(conn, owner.id, f"project-{next(_name_counter):04}", actor="cli")
             agents = []
             for number in range(team_size):
                 lane = f"lane-{number % lane_count}"
                 granted = participations.grant_participation(
-                    conn, project.id, f"agent-{next(_name_counter):04}", lane=lane, is_admin=number == 0
+                    conn, project.id, f"agent-{next(_name_counter):04}", lane=lane, is_admin=number == 0, actor="cli"
                 )
                 ctx = tokens.find_caller(conn, fingerprint(granted.token))
                 assert ctx is not None

@@ -1,4 +1,4 @@
-"""The errors of the bus, typed once and mapped once per door."""
+"""Typed errors of the engine. Each process maps them once to its own form."""
 
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,21 @@ ErrorCode = Literal[
     "key_reuse",
     "unavailable",
 ]
+# What the caller may do next. A process that has a tool or a command for it adds the sentence
+# (mcp_gateway/error_hints.py, cli/main.py).
+Hint = Literal[
+    "assign_task",
+    "list_owners",
+    "list_participants",
+    "list_projects",
+    "list_tasks",
+    "read_posts",
+    "resolve_task",
+    "rotate_token",
+    "ship_task",
+    "start_task",
+    "take_next_task",
+]
 ERROR_CODES: frozenset[str] = frozenset(get_args(ErrorCode))
 
 
@@ -19,16 +34,25 @@ class BusError(Exception):
     """A refusal that the caller can act on.
 
     Attributes:
-        code: one of CODES; stable, for programs.
-        message: one plain sentence that says what to do next; for people and language models.
+        code: one of ERROR_CODES; stable, for programs.
+        message: one plain sentence that says what to do next, for people and language models.
+        hint: a next step that has a tool or a command; None where the message says it all.
         data: JSON-serialisable facts that belong to the code (near names, the present status).
     """
 
-    def __init__(self, code: ErrorCode, message: str, **data: Any) -> None:
+    def __init__(self, code: ErrorCode, message: str, *, hint: Hint | None = None, **data: Any) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
         self.message = message
+        self.hint = hint
         self.data = data
+
+
+class NotFound(BusError):
+    """There is no such object, or it belongs to another owner or project; both answer alike."""
+
+    def __init__(self, noun: str) -> None:
+        super().__init__("not_found", f"There is no such {noun}.")
 
 
 class InvalidArgument(BusError):

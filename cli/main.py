@@ -61,6 +61,15 @@ def main() -> None:
     """
 
 
+# The next step of an error of the engine, which names no command itself.
+_HINTS = {
+    "list_owners": "`llm-bus owner list` shows all owners.",
+    "list_participants": "`llm-bus agent list PROJECT` shows all participants.",
+    "list_projects": "`llm-bus project list` shows all projects.",
+    "rotate_token": "Use `llm-bus agent rotate`.",
+}
+
+
 def _to_command_error(error: Exception) -> _CommandError | None:
     """The line and the exit code for a failure that is expected; None for a defect of ours."""
     if isinstance(error, CliError):
@@ -72,7 +81,9 @@ def _to_command_error(error: Exception) -> _CommandError | None:
     if isinstance(error, BusError):
         missing = error.code in ("not_found", "unknown_recipient")
         away = ExitCode.UNAVAILABLE if error.code == "unavailable" else ExitCode.FAILED
-        return _CommandError(error.message, ExitCode.NOT_FOUND if missing else away)
+        hint = _HINTS.get(error.hint or "")
+        message = error.message if hint is None else f"{error.message} {hint}"
+        return _CommandError(message, ExitCode.NOT_FOUND if missing else away)
     if isinstance(error, SettingError):
         return _CommandError(str(error), ExitCode.FAILED)
     import psycopg

@@ -16,9 +16,9 @@ def seed_if_empty(conn: Connection) -> list[NewAgent]:
         return []
     try:
         with conn.raw.transaction():
-            owner = owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, operator=True)
-            project = projects.add(conn, owner.id, PROJECT_NAME)
-            grants = [participations.grant_participation(conn, project.id, name) for name in AGENT_NAMES]
+            owner = owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, operator=True, actor="cli")
+            project = projects.add(conn, owner.id, PROJECT_NAME, actor="cli")
+            grants = [participations.grant_participation(conn, project.id, name, actor="cli") for name in AGENT_NAMES]
     except BusError as error:
         if error.code == "conflict":
             # Another `up` on the same database was faster; the tokens are on its screen.

@@ -116,7 +116,7 @@ def _login_url(runtime_info: runtime.RuntimeInfo) -> str | None:
     ) as database:
         try:
             with database.transaction() as conn:
-                token = login_links.create_login_link(conn, owners.get(conn, runtime.OWNER_EMAIL))
+                token = login_links.create_login_link(conn, owners.get(conn, runtime.OWNER_EMAIL), actor="cli")
         except BusError:
             return None
     return login_links.login_link_url(runtime_info.public_url, token)

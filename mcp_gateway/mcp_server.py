@@ -39,6 +39,7 @@ from bus import __version__
 from bus.agent_guide import INSTRUCTIONS
 from bus.errors import BusError
 from mcp_gateway.caller import Caller
+from mcp_gateway.error_hints import message_with_hint
 from mcp_gateway.prompts import PROMPTS
 from mcp_gateway.resources import RESOURCES
 from mcp_gateway.service import RequestDenied, Service
@@ -137,7 +138,7 @@ def build_server(service: Service, get_caller: Callable[[RequestContext], Caller
         try:
             words = prompt.render(params.arguments or {})
         except BusError as error:
-            raise MCPError(INVALID_PARAMS, error.message) from None
+            raise MCPError(INVALID_PARAMS, message_with_hint(error)) from None
         return GetPromptResult(
             description=prompt.description,
             messages=[PromptMessage(role="user", content=TextContent(type="text", text=words))],

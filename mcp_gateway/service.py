@@ -28,6 +28,7 @@ from mcp_gateway.caller import Caller, CallerCache
 from mcp_gateway.change_notifications import ChangeNotifier
 from mcp_gateway.client_setup import RESULT_RENDERERS
 from mcp_gateway.concurrency_limit import SharedConcurrencyCounts
+from mcp_gateway.error_hints import message_with_hint
 from mcp_gateway.fair_executor import FairExecutor
 from mcp_gateway.long_poll import LongPollRegistry, ReportProgress
 from mcp_gateway.render import UNREAD_FIELD, render
@@ -341,5 +342,5 @@ def _success_result(content: dict[str, Any]) -> ToolResult:
 
 
 def _error_result(error: BusError) -> ToolResult:
-    facts = {"code": error.code, "message": error.message, **error.data}
-    return ToolResult({"error": facts}, error.message, True)
+    message = message_with_hint(error)
+    return ToolResult({"error": {"code": error.code, "message": message, **error.data}}, message, True)

@@ -23,7 +23,7 @@ def run_concurrently(db: Database, *calls: Callable[[Connection], Any]) -> list[
 
     def run(call: Callable[[Connection], Any]) -> Any:
         with db.transaction() as conn:
-            conn.fetch_one("SELECT 1")
+            conn.execute("SELECT 1")
             barrier.wait(BARRIER_TIMEOUT_SECONDS)
             return call(conn)
 

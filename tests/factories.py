@@ -25,12 +25,12 @@ class Agent:
 
 def make_owner(conn: Connection, handle: str | None = None) -> owners.Owner:
     handle = handle or f"owner-{next(_name_counter)}"
-    return owners.add(conn, f"{handle}@example.org", handle=handle)
+    return owners.add(conn, f"{handle}@example.org", handle=handle, actor="cli")
 
 
 def make_project(conn: Connection, name: str | None = None, owner: owners.Owner | None = None) -> projects.Project:
     owner = owner or make_owner(conn)
-    return projects.add(conn, owner.id, name or f"project-{next(_name_counter)}")
+    return projects.add(conn, owner.id, name or f"project-{next(_name_counter)}", actor="cli")
 
 
 def make_agent(
@@ -44,7 +44,9 @@ def make_agent(
 ) -> Agent:
     project = project or make_project(conn)
     label = label or f"agent-{next(_name_counter)}"
-    granted = participations.grant_participation(conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind)
+    granted = participations.grant_participation(
+        conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind, actor="cli"
+    )
     return authenticate_agent(conn, granted)
 
 

@@ -216,7 +216,7 @@ def execute_job(
     with db.transaction() as conn:
         if job.min_interval and not ignore_min_interval and not from_request:
             # Of two that ask at one moment the second sees that the first has begun.
-            conn.fetch_one_or_none("SELECT pg_advisory_xact_lock(%s, 0)", (job.lock_key,))
+            conn.execute("SELECT pg_advisory_xact_lock(%s, 0)", (job.lock_key,))
             age = runs.find_last_run_age_seconds(conn, job.name)
             if age is not None and age < job.min_interval:
                 return JobResult("resting", {}, None, time.monotonic() - started)

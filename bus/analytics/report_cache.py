@@ -87,7 +87,7 @@ def get_report(conn: Connection, project_id: int) -> CachedReport:
             (json.dumps(dataclasses.asdict(report), default=datetime.isoformat), last, took, project_id),
         )
     finally:
-        conn.fetch_one_or_none("UPDATE report SET busy_until = NULL WHERE project_id = %s RETURNING 1", (project_id,))
+        conn.execute("UPDATE report SET busy_until = NULL WHERE project_id = %s", (project_id,))
     return CachedReport(report, last, row[0] if row else None, False)
 
 

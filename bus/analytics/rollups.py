@@ -69,9 +69,7 @@ def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE)
         is None
     ):
         return 0
-    conn.fetch_one_or_none(
-        "INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (project_id,)
-    )
+    conn.execute("INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING", (project_id,))
     (mark,) = conn.fetch_one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
     (end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
     last = min(end, mark + limit)
@@ -84,7 +82,7 @@ def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE)
         " WHERE e.project_id = %(project)s AND e.seq = %(mark)s), 1)",
         {"project": project_id, "mark": mark},
     )
-    conn.fetch_one_or_none(
+    conn.execute(
         _ROLL_UP_SQL,
         {
             "project": project_id,
@@ -96,9 +94,7 @@ def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE)
             "days": RETENTION["day"],
         },
     )
-    conn.fetch_one_or_none(
-        "UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id)
-    )
+    conn.execute("UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s", (last, project_id))
     return int(last - mark)
 
 

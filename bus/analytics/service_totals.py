@@ -71,7 +71,7 @@ def get_stats(conn: Connection, *, max_age: timedelta = DEFAULT_MAX_AGE) -> dict
     if not mine:
         if found is not None:
             return _stats_from_row(found)
-        conn.fetch_one("SELECT pg_advisory_xact_lock(%s)", (_COUNT_LOCK_KEY,))
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COUNT_LOCK_KEY,))
     found = conn.fetch_one_or_none(_SELECT_STATS_SQL, (max_age,))
     if found is not None and found[2]:
         # Somebody counted while we came here.
@@ -95,7 +95,7 @@ def _count_new_events(conn: Connection) -> None:
             break
         # The clock is locked until its events commit, so up to a number that one reads there is no hole.
         until = min(last, after + left)
-        conn.fetch_one(_COUNT_EVENTS_SQL, {"project": project, "after": after, "until": until})
+        conn.execute(_COUNT_EVENTS_SQL, {"project": project, "after": after, "until": until})
         left -= until - after
 
 

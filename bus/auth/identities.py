@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from bus.auth.tables import identity, sign_up
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.rules.token_format import fingerprint
 from bus.tenancy import audit, owners
@@ -166,7 +166,7 @@ def unlink_identity(conn: Connection, target_owner: Owner, identity_id: int) -> 
     _lock_owner(conn, target_owner.id)
     mine = {one.id: one for one in list_identities(conn, target_owner.id)}
     if identity_id not in mine:
-        raise BusError("not_found", "There is no such linked sign-in.")
+        raise NotFound("linked sign-in")
     if len(mine) == 1:
         raise BusError("conflict", "That is your only way in. Link another first.")
     conn.execute(sa.delete(identity).where(identity.c.id == identity_id))

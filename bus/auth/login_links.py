@@ -16,7 +16,7 @@ _TOKEN_BYTES = 32
 LOGIN_LINK_TTL = timedelta(minutes=15)
 
 
-def create_login_link(conn: Connection, owner: Owner, *, ttl: timedelta = LOGIN_LINK_TTL, actor: str = "cli") -> str:
+def create_login_link(conn: Connection, owner: Owner, *, ttl: timedelta = LOGIN_LINK_TTL, actor: str) -> str:
     """Make a link for an owner; returns its token, of which only the SHA-256 is kept."""
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     clock = sa.func.clock_timestamp()

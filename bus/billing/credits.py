@@ -80,9 +80,7 @@ def get_or_create_account(conn: Connection, owner_id: int, *, trial_credits: int
             gets it all the same.
     Locks: the account, then the owner.
     """
-    conn.fetch_one_or_none(
-        "INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (owner_id,)
-    )
+    conn.execute("INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING", (owner_id,))
     account = _lock_account(conn, owner_id)
     if trial_credits > 0 and conn.fetch_one_or_none(_TRIAL_DUE_SQL, {"owner": owner_id, "trial": _TRIAL}) is not None:
         account = _insert_entry(conn, account, _TRIAL, trial_credits, _TRIAL, {})[0]
@@ -123,7 +121,7 @@ def add_credits(
     reference: str,
     kind: str = "top_up",
     reason: str = "",
-    actor: str = "cli",
+    actor: str,
 ) -> CreditEntry:
     """Add credits; what suspended the owner for want of them is lifted in the same transaction.
 
@@ -156,7 +154,7 @@ def add_credits(
     return entry
 
 
-def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str = "cli") -> CreditAccount:
+def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str) -> CreditAccount:
     """Put an owner on a plan: free, team, or comped, which is metered and never suspended.
 
     Locks: the switch of metering (shared), the account, then the owner.
@@ -166,22 +164,22 @@ def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str = "cli") 
     _lock_metering_shared(conn)
     account = get_or_create_account(conn, owner_id)
     if account.plan != plan:
-        conn.fetch_one_or_none("UPDATE credit_account SET plan = %s WHERE owner_id = %s RETURNING 1", (plan, owner_id))
+        conn.execute("UPDATE credit_account SET plan = %s WHERE owner_id = %s", (plan, owner_id))
         audit.record(conn, owner_id, actor, "credit.plan", plan, before=account.plan)
         account = _update_delinquency(conn, owner_id)
         _lift_credit_suspension(conn, account)
     return account
 
 
-def set_low_balance(conn: Connection, owner_id: int, threshold: int, *, actor: str = "cli") -> CreditAccount:
+def set_low_balance(conn: Connection, owner_id: int, threshold: int, *, actor: str) -> CreditAccount:
     """Tell the owner when the balance falls below this; 0 never tells.
 
     Locks: the account.
     """
     validation.integer(threshold, "low_balance", 0, MAX_CREDITS)
     get_or_create_account(conn, owner_id)
-    conn.fetch_one_or_none(
-        "UPDATE credit_account SET low_balance = %s, low_told = balance < %s WHERE owner_id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE credit_account SET low_balance = %s, low_told = balance < %s WHERE owner_id = %s",
         (threshold, threshold, owner_id),
     )
     audit.record(conn, owner_id, actor, "credit.low_balance", str(threshold))
@@ -262,9 +260,7 @@ def clear_delinquencies(conn: Connection) -> int:
         "SELECT owner_id FROM credit_account WHERE delinquent_at IS NOT NULL ORDER BY owner_id FOR NO KEY UPDATE"
     )
     for (owner_id,) in rows:
-        conn.fetch_one_or_none(
-            "UPDATE credit_account SET delinquent_at = NULL WHERE owner_id = %s RETURNING 1", (owner_id,)
-        )
+        conn.execute("UPDATE credit_account SET delinquent_at = NULL WHERE owner_id = %s", (owner_id,))
         _lift_credit_suspension(conn, _lock_account(conn, owner_id))
     return len(rows)
 
@@ -281,7 +277,7 @@ def list_prices(conn: Connection) -> list[Price]:
 
 
 def set_price(
-    conn: Connection, event_type: str, amount: int, *, effective_from: datetime | None = None, actor: str = "cli"
+    conn: Connection, event_type: str, amount: int, *, effective_from: datetime | None = None, actor: str
 ) -> Price:
     """Set what an event of a type costs from now on, or from a moment to come. The past keeps its prices.
 
@@ -361,8 +357,8 @@ def _insert_entry(
         (account.owner_id, kind, amount, balance, reference, project_id, *seq_range, Jsonb(detail), kind == "usage"),
     )
     if amount > 0:
-        conn.fetch_one_or_none(
-            "UPDATE credit_account SET low_told = low_told AND balance < low_balance WHERE owner_id = %s RETURNING 1",
+        conn.execute(
+            "UPDATE credit_account SET low_told = low_told AND balance < low_balance WHERE owner_id = %s",
             (account.owner_id,),
         )
     return _update_delinquency(conn, account.owner_id), CreditEntry(*entry)
@@ -375,13 +371,13 @@ def _update_delinquency(conn: Connection, owner_id: int) -> CreditAccount:
     off nobody does. The caller holds the switch.
     """
     before = _lock_account(conn, owner_id)
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE credit_account a SET delinquent_at = CASE WHEN now.used_up THEN clock_timestamp() END FROM ("
         "  SELECT owner_id, balance <= 0 AND plan <> 'comped' AND (delinquent_at IS NOT NULL"
         "   OR EXISTS (SELECT FROM metering WHERE running) AND EXISTS ("
         "    SELECT FROM credit_entry e WHERE e.owner_id = %(owner)s AND e.kind = 'usage')) AS used_up"
         "  FROM credit_account WHERE owner_id = %(owner)s) AS now"
-        " WHERE a.owner_id = now.owner_id AND (a.delinquent_at IS NULL) = now.used_up RETURNING 1",
+        " WHERE a.owner_id = now.owner_id AND (a.delinquent_at IS NULL) = now.used_up",
         {"owner": owner_id},
     )
     after = _lock_account(conn, owner_id)
@@ -392,7 +388,7 @@ def _update_delinquency(conn: Connection, owner_id: int) -> CreditAccount:
 
 def _lock_metering_shared(conn: Connection) -> None:
     """Keep metering on or off until the transaction ends; taken before the account, as by every debit."""
-    conn.fetch_one_or_none("SELECT 1 FROM metering FOR SHARE")
+    conn.execute("SELECT 1 FROM metering FOR SHARE")
 
 
 def _lift_credit_suspension(conn: Connection, account: CreditAccount) -> None:

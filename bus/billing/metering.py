@@ -51,11 +51,11 @@ def set_metering_enabled(conn: Connection, enabled: bool, *, actor: str = "clock
         return False
     audit.record(conn, None, actor, "metering.on" if enabled else "metering.off", "metering")
     if enabled:
-        conn.fetch_one_or_none(
+        conn.execute(
             "INSERT INTO meter_mark AS m (project_id, metered_seq, started_seq)"
             " SELECT c.project_id, c.last_seq, c.last_seq FROM project_clock c ORDER BY c.project_id"
             " ON CONFLICT ON CONSTRAINT meter_mark_pkey DO UPDATE"
-            " SET metered_seq = excluded.metered_seq, started_seq = excluded.started_seq RETURNING 1"
+            " SET metered_seq = excluded.metered_seq, started_seq = excluded.started_seq"
         )
     else:
         credits.clear_delinquencies(conn)
@@ -70,9 +70,7 @@ def record_terms(conn: Connection, *, grace_hours: int, trial_credits: int) -> N
     known = conn.fetch_one("SELECT grace_hours, trial_credits FROM metering")
     if known != (grace_hours, trial_credits):
         credits.lock_metering_exclusive(conn)
-        conn.fetch_one_or_none(
-            "UPDATE metering SET grace_hours = %s, trial_credits = %s RETURNING 1", (grace_hours, trial_credits)
-        )
+        conn.execute("UPDATE metering SET grace_hours = %s, trial_credits = %s", (grace_hours, trial_credits))
 
 
 def list_unmetered_projects(conn: Connection, after: int = 0) -> list[int]:
@@ -101,8 +99,8 @@ def bill_batch(conn: Connection, project_id: int, *, trial_credits: int = 0, lim
     if row is None:
         return BilledBatch(0, 0, False)
     account = credits.get_or_create_account(conn, row[0], trial_credits=trial_credits)
-    conn.fetch_one_or_none(
-        "INSERT INTO meter_mark (project_id, metered_seq) VALUES (%s, 0) ON CONFLICT DO NOTHING RETURNING 1",
+    conn.execute(
+        "INSERT INTO meter_mark (project_id, metered_seq) VALUES (%s, 0) ON CONFLICT DO NOTHING",
         (project_id,),
     )
     (mark,) = conn.fetch_one("SELECT metered_seq FROM meter_mark WHERE project_id = %s FOR UPDATE", (project_id,))
@@ -117,9 +115,7 @@ def bill_batch(conn: Connection, project_id: int, *, trial_credits: int = 0, lim
     cost = sum(cost for _, cost in detail.values())
     if cost:
         credits.debit(conn, account, cost, project_id=project_id, first_seq=mark + 1, last_seq=last, detail=detail)
-    conn.fetch_one_or_none(
-        "UPDATE meter_mark SET metered_seq = %s WHERE project_id = %s RETURNING 1", (last, project_id)
-    )
+    conn.execute("UPDATE meter_mark SET metered_seq = %s WHERE project_id = %s", (last, project_id))
     return BilledBatch(last - mark, cost, last < end)
 
 

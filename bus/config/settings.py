@@ -65,8 +65,7 @@ class Settings:
         database_url = env.get("DATABASE_URL", "").strip()
         if not database_url:
             raise SettingError(
-                "DATABASE_URL is not set. `llm-bus up` starts a PostgreSQL of its own; "
-                "other commands need the address of a running one."
+                "DATABASE_URL is not set. Set it to the address of a PostgreSQL, such as postgresql://USER:PASSWORD@HOST/NAME."
             )
         public_url = env.get("PUBLIC_URL", "http://127.0.0.1:8787").rstrip("/")
         mcp_url = env.get("MCP_URL", f"{public_url}/mcp").rstrip("/")

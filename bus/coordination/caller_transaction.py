@@ -35,7 +35,7 @@ class CallerTransaction:
     def finish(self) -> int:
         """Append the events, bumping the ledger once; returns how many posts wait for the caller."""
         if self._event_types:
-            self.conn.fetch_one_or_none(
+            self.conn.execute(
                 "SELECT bus_append_all(%s, %s, %s, %s::text[], %s::jsonb[])",
                 (self.project_id, self.ctx.participation_id, self.actor, self._event_types, self._event_payloads),
             )

@@ -72,11 +72,11 @@ def escalate_overdue_posts(conn: Connection, project_id: int) -> int:
                 kinds.add("inbox")
         else:
             _enqueue_notification(conn, project_id, post)
-        conn.fetch_one_or_none(
+        conn.execute(
             "UPDATE post o SET escalation = %(taken)s, escalate_at = CASE WHEN %(last)s THEN NULL"
             "  ELSE clock_timestamp() + make_interval(secs => pj.escalation_pause_seconds) END"
             " FROM project pj WHERE pj.id = o.project_id AND o.project_id = %(project)s AND o.id = %(post)s"
-            " RETURNING 1",
+            "",
             {
                 "taken": ESCALATION_STEPS.index(step) + 1,
                 "last": step == ESCALATION_STEPS[-1],

@@ -110,9 +110,9 @@ def requeue_stalled_tasks(conn: Connection, project_id: int) -> int:
         {"project": project_id, "limit": BATCH_SIZE},
     )
     for task_id, participation_id, owner in rows:
-        conn.fetch_one_or_none(
+        conn.execute(
             "UPDATE task SET status = %s, participation_id = NULL, owner = NULL, offered_until = NULL,"
-            " updated_at = clock_timestamp() WHERE project_id = %s AND id = %s RETURNING 1",
+            " updated_at = clock_timestamp() WHERE project_id = %s AND id = %s",
             (rules.next_status("requeue", "in_progress"), project_id, task_id),
         )
         work.record_event(participation_id, owner, "task_requeue", task_id=task_id, owner=owner)

@@ -76,9 +76,8 @@ def begin_wait(
     if wanted is None:
         return WaitRequest(ctx, frozenset(kinds), take=take)
     # Whoever was told, or went away without a word, leaves a place behind: it goes when the next one comes.
-    conn.fetch_one_or_none(
-        "DELETE FROM waiter WHERE project_id = %s AND alive_until < clock_timestamp() - interval '1 minute'"
-        " RETURNING 1",
+    conn.execute(
+        "DELETE FROM waiter WHERE project_id = %s AND alive_until < clock_timestamp() - interval '1 minute'",
         (ctx.project_id,),
     )
     (place,) = conn.fetch_one(
@@ -94,8 +93,8 @@ def end_waits(conn: Connection, requests: Sequence[WaitRequest]) -> None:
     """Give places in line back; one that was told keeps the others off until its grace has passed."""
     places = sorted(wait.queue_position for wait in requests if wait.queue_position is not None)
     if places:
-        conn.fetch_one_or_none(
-            "DELETE FROM waiter WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL RETURNING 1",
+        conn.execute(
+            "DELETE FROM waiter WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL",
             (sorted({wait.ctx.project_id for wait in requests}), places),
         )
 
@@ -105,9 +104,9 @@ def renew(conn: Connection, requests: Sequence[WaitRequest]) -> None:
     held = [wait for wait in requests if wait.queue_position is not None]
     projects = sorted({wait.ctx.project_id for wait in held})
     if projects:
-        conn.fetch_one_or_none(
+        conn.execute(
             "UPDATE waiter SET alive_until = clock_timestamp() + make_interval(secs => %s)"
-            " WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL RETURNING 1",
+            " WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL",
             (
                 QUEUE_POSITION_TTL_SECONDS,
                 projects,
@@ -143,10 +142,10 @@ def poll(conn: Connection, request: WaitRequest) -> WaitResult | None:
 def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
     """The caller's posts that others acked since it was last told, each ack once."""
     # The cursor is locked first and everything else is read afterwards, as in whats_new.
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO ack_cursor (project_id, participation_id, seq)"
         " SELECT c.project_id, %s, greatest(k.last_seq - %s, 0) FROM bus_authenticate(%s, %s, false) c"
-        " JOIN project_clock k ON k.project_id = c.project_id ON CONFLICT DO NOTHING RETURNING 1",
+        " JOIN project_clock k ON k.project_id = c.project_id ON CONFLICT DO NOTHING",
         (ctx.participation_id, _INITIAL_ACK_WINDOW, ctx.participation_id, ctx.token_id),
     )
     (start,) = conn.fetch_one(
@@ -169,8 +168,8 @@ def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
         if len(rows) < _BATCH_SIZE or found:
             break
     if seen > start:
-        conn.fetch_one_or_none(
-            "UPDATE ack_cursor SET seq = %s WHERE project_id = %s AND participation_id = %s RETURNING 1",
+        conn.execute(
+            "UPDATE ack_cursor SET seq = %s WHERE project_id = %s AND participation_id = %s",
             (seen, ctx.project_id, ctx.participation_id),
         )
     return posts.list_by_id(conn, ctx, sorted(set(found))) if found else None
@@ -189,8 +188,8 @@ def _try_take_turn(conn: Connection, request: WaitRequest) -> bool:
     )
     if any(surfaces.overlaps(request.surface, surface) for (surface,) in before):
         return False
-    conn.fetch_one_or_none(
-        "UPDATE waiter SET told_at = clock_timestamp() WHERE project_id = %s AND id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE waiter SET told_at = clock_timestamp() WHERE project_id = %s AND id = %s",
         (request.ctx.project_id, request.queue_position),
     )
     return True

@@ -284,14 +284,14 @@ def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, i
     Locks: the deliveries, but waits for none: who is just being acked or withdrawn needs no note.
     """
     keys = sorted(seconds_since_surfaced)
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => s.age)"
         " FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(posts)s::bigint[], %(ages)s::float8[])"
         " AS s (project_id, participation_id, post_id, age),"
         " LATERAL (SELECT o.ctid FROM delivery o WHERE o.project_id = s.project_id"
         "  AND o.participation_id = s.participation_id AND o.post_id = s.post_id AND o.surfaced_at IS NULL"
         "  FOR NO KEY UPDATE SKIP LOCKED) AS free"
-        " WHERE d.ctid = free.ctid AND d.project_id = s.project_id RETURNING 1",
+        " WHERE d.ctid = free.ctid AND d.project_id = s.project_id",
         {
             "projects": [project for project, _, _ in keys],
             "participations": [participation for _, participation, _ in keys],

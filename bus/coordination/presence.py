@@ -110,7 +110,7 @@ def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> No
     Locks: the presence rows, by ascending project and participation.
     """
     ids = sorted(seconds_since_seen)
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO presence AS pr (project_id, participation_id, last_seen)"
         " SELECT p.project_id, p.id, clock_timestamp() - make_interval(secs => s.age)"
         " FROM unnest(%s::bigint[], %s::float8[]) AS s (id, age) JOIN participation p ON p.id = s.id"
@@ -118,6 +118,6 @@ def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> No
         " ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE"
         " SET last_seen = greatest(pr.last_seen, excluded.last_seen),"
         # A sighting that is new brings back who was recorded as gone; one that comes late does not.
-        " lapsed_at = CASE WHEN excluded.last_seen > pr.last_seen THEN NULL ELSE pr.lapsed_at END RETURNING 1",
+        " lapsed_at = CASE WHEN excluded.last_seen > pr.last_seen THEN NULL ELSE pr.lapsed_at END",
         (ids, [seconds_since_seen[one] for one in ids]),
     )

@@ -27,7 +27,7 @@ class SystemTransaction:
     _events: list[tuple[int | None, str, str, Jsonb]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (self.project_id,))
+        self.conn.execute("SELECT bus_lock_clock(%s)", (self.project_id,))
         row = self.conn.fetch_one_or_none("SELECT closed FROM project_clock WHERE project_id = %s", (self.project_id,))
         self.is_closed = row is None or bool(row[0])
 
@@ -40,7 +40,7 @@ class SystemTransaction:
         if not self._events or self.is_closed:
             return 0
         columns: Sequence[Any] = [list(column) for column in zip(*self._events, strict=True)]
-        self.conn.fetch_one_or_none(
+        self.conn.execute(
             "SELECT bus_append_each(%s, %s::bigint[], %s::text[], %s::text[], %s::jsonb[])", (self.project_id, *columns)
         )
         self.conn.notify_on_commit(self.project_id, "ledger", *topics)

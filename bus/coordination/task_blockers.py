@@ -16,13 +16,13 @@ def list_unfinished(transaction: CallerTransaction, task_ids: list[int]) -> list
     known: dict[int, str] = dict(rows)
     for other in task_ids:
         if other not in known:
-            raise BusError("not_found", f"There is no task {other} to wait for; list_tasks shows what there is.")
+            raise BusError("not_found", f"There is no task {other} to wait for.", hint="list_tasks")
     return [other for other in task_ids if known[other] != "done"]
 
 
 def add(transaction: CallerTransaction, task_id: int, on: int | None, reason: str | None) -> None:
     """Let a task wait for another task, for a reason, or both. The caller keeps the task's count."""
-    transaction.conn.fetch_one_or_none(
+    transaction.conn.execute(
         "INSERT INTO task_blocker (project_id, task_id, id, on_task_id, reason, created_at)"
         " SELECT %(project)s, %(task)s, coalesce(max(b.id), 0) + 1, %(on)s, %(reason)s, clock_timestamp()"
         " FROM task_blocker b WHERE b.project_id = %(project)s AND b.task_id = %(task)s RETURNING id",

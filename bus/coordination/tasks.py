@@ -84,7 +84,7 @@ def _get_task(transaction: CallerTransaction, task_id: int) -> _TaskRow:
         (transaction.project_id, task_id),
     )
     if row is None:
-        raise BusError("not_found", f"There is no task {task_id}; list_tasks shows what there is.")
+        raise BusError("not_found", f"There is no task {task_id}.", hint="list_tasks")
     return _TaskRow(*row)
 
 
@@ -92,13 +92,14 @@ def _require_assignee_or_admin(transaction: CallerTransaction, task: _TaskRow) -
     if task.participation_id not in (None, transaction.ctx.participation_id) and not transaction.is_admin:
         raise BusError(
             "forbidden",
-            f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you with task_assign.",
+            f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you.",
+            hint="assign_task",
         )
 
 
 def _update_task(transaction: CallerTransaction, task_id: int, **values: Any) -> None:
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
-    transaction.conn.fetch_one_or_none(
+    transaction.conn.execute(
         f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
         " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING id",
         {**values, "project_id": transaction.project_id, "id": task_id},
@@ -166,7 +167,7 @@ def create(
     )
     status = "open" if assignee is None else "assigned"
     owner_name = None if assignee is None else assignee.actor
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO task (project_id, id, title, detail, lane, participation_id, owner, status, priority,"
         " open_blockers, created_by, created_at, updated_at)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp()) RETURNING id",
@@ -196,7 +197,7 @@ def create(
         blocked_on=open_ones,
     )
     if key is not None:
-        conn.fetch_one_or_none(
+        conn.execute(
             "SELECT bus_store_result(%s, %s, %s, %s)",
             (verb.project_id, ctx.participation_id, key, Jsonb({"task_id": task_id, "status": status})),
         )
@@ -269,9 +270,9 @@ def offer_next(conn: Connection, ctx: Ctx, seconds: float) -> NextTask:
     if row is None:
         return NextTask(None, verb.finish())
     task_id, status, _, owner, _, title, lane, priority, detail = row
-    verb.conn.fetch_one_or_none(
+    verb.conn.execute(
         "UPDATE task SET offered_until = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE project_id = %s AND id = %s RETURNING 1",
+        " WHERE project_id = %s AND id = %s",
         (seconds, verb.project_id, task_id),
     )
     return NextTask(ReadyTask(task_id, title, lane, owner, status, [], priority, detail), verb.finish())
@@ -338,7 +339,7 @@ def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = N
         )
     gone = task_blockers.resolve(verb, task_id, blocker)
     if not gone:
-        raise BusError("not_found", f"Task {task_id} does not wait for task {blocker}; list_tasks shows its blockers.")
+        raise BusError("not_found", f"Task {task_id} does not wait for task {blocker}.", hint="list_tasks")
     left = task.open_blockers - gone
     status = rules.next_status("resolve", task.status, left)
     _update_task(verb, task_id, status=status, open_blockers=left)

@@ -49,9 +49,7 @@ class Connection:
     @overload
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]: ...
 
-    def execute(
-        self, statement: str | sa.Executable, params: Params = ()
-    ) -> int | sa.CursorResult[*tuple[Any, ...]]:
+    def execute(self, statement: str | sa.Executable, params: Params = ()) -> int | sa.CursorResult[*tuple[Any, ...]]:
         """Run one statement.
 
         Returns:

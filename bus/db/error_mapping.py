@@ -36,7 +36,8 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
     if state == _SQLSTATE_BUS_ERROR:
         facts: dict[str, Any] = json.loads(diagnosis.message_detail or "{}")
         code = facts.pop("code", "invalid_argument")
-        raise BusError(code, diagnosis.message_primary or "", **facts) from None
+        hint = facts.pop("hint", None)
+        raise BusError(code, diagnosis.message_primary or "", hint=hint, **facts) from None
     if state == _SQLSTATE_NOT_AUTHENTICATED:
         raise NotAuthenticated from None
     if state == _SQLSTATE_OWNER_SUSPENDED:

@@ -31,9 +31,9 @@ def store(conn: Connection, purpose: str, secret: bytes, value: bytes, *, ttl: t
     nonce = secrets.token_bytes(_NONCE_BYTES)
     box = nonce + AESGCM(key).encrypt(nonce, value, lookup)
     delete_expired(conn)
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO sealed (lookup, box, expires_at) VALUES (%s, %s, clock_timestamp() + %s)"
-        " ON CONFLICT (lookup) DO UPDATE SET box = excluded.box, expires_at = excluded.expires_at RETURNING 1",
+        " ON CONFLICT (lookup) DO UPDATE SET box = excluded.box, expires_at = excluded.expires_at",
         (lookup, box, ttl),
     )
 

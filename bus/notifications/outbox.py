@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from psycopg.types.json import Jsonb
 
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
 
@@ -78,9 +78,7 @@ class LogEntry:
         return "given up" if self.due_at is None else "waiting"
 
 
-def add_webhook(
-    conn: Connection, owner_id: int, url: str, *, project_id: int | None = None, actor: str = "cli"
-) -> Webhook:
+def add_webhook(conn: Connection, owner_id: int, url: str, *, project_id: int | None = None, actor: str) -> Webhook:
     """Send notices to an address from now on.
 
     Args:
@@ -94,7 +92,7 @@ def add_webhook(
     Locks: the owner.
     """
     address = _validate_url(url)
-    conn.fetch_one_or_none("SELECT 1 FROM owner WHERE id = %s FOR NO KEY UPDATE", (owner_id,))
+    conn.execute("SELECT 1 FROM owner WHERE id = %s FOR NO KEY UPDATE", (owner_id,))
     (count,) = conn.fetch_one(
         "SELECT count(*) FROM webhook WHERE owner_id = %s AND project_id IS NOT DISTINCT FROM %s"
         " AND removed_at IS NULL",
@@ -111,7 +109,7 @@ def add_webhook(
     return Webhook(*row)
 
 
-def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: str = "cli") -> None:
+def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: str) -> None:
     """Send nothing there any more; what was not told yet is given up.
 
     Raises:
@@ -123,10 +121,10 @@ def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: s
         (webhook_id, owner_id),
     )
     if row is None:
-        raise BusError("not_found", "There is no such webhook.")
-    conn.fetch_one_or_none(
+        raise NotFound("webhook")
+    conn.execute(
         "UPDATE notice SET due_at = NULL, said = 'the webhook was removed'"
-        " WHERE webhook_id = %s AND due_at IS NOT NULL RETURNING 1",
+        " WHERE webhook_id = %s AND due_at IS NOT NULL",
         (webhook_id,),
     )
     audit.record(conn, owner_id, actor, "webhook.remove", row[0], project_id=row[1])
@@ -157,9 +155,9 @@ def enqueue(
     if email is not None:
         targets.append(("email", None, email))
     for channel, webhook_id, target in targets:
-        conn.fetch_one_or_none(
+        conn.execute(
             "INSERT INTO notice (owner_id, project_id, kind, channel, webhook_id, target, content)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING 1",
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
             (owner_id, project_id, kind, channel, webhook_id, target, Jsonb(content)),
         )
     return len(targets)
@@ -192,9 +190,9 @@ def record_attempt(conn: Connection, notice: Notice, *, delivered: bool, result:
         final: trying again would not help.
     """
     over = delivered or permanent or notice.attempts > len(RETRY_DELAYS_SECONDS)
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE notice SET said = %(said)s, delivered_at = CASE WHEN %(delivered)s THEN clock_timestamp() END,"
-        " due_at = CASE WHEN %(over)s THEN NULL ELSE due_at END WHERE id = %(id)s AND delivered_at IS NULL RETURNING 1",
+        " due_at = CASE WHEN %(over)s THEN NULL ELSE due_at END WHERE id = %(id)s AND delivered_at IS NULL",
         {"said": result[:500], "delivered": delivered, "over": over, "id": notice.id},
     )
 

@@ -59,7 +59,7 @@ def _check_backends(status: ServiceStatus) -> Iterator[Finding]:
         yield Finding(CRITICAL, "postgresql", "PostgreSQL does not answer", "Nothing works without it. Bring it back.")
     elif not postgres.is_schema_current:
         what = f"the schema is at {postgres.schema_version or 'nothing'} and this version expects {postgres.expected_schema_version}"
-        yield Finding(CRITICAL, "migration", what, "Run llm-bus migrate, or finish the deploy that is under way.")
+        yield Finding(CRITICAL, "migration", what, "Migrate the database, or finish the deployment that is under way.")
     if status.has_redis and status.queue is None:
         yield Finding(
             CRITICAL, "redis", "Redis does not answer", "Tools work, more slowly; jobs stand still. Bring Redis back."

@@ -7,7 +7,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import InvalidArgument, NotFound
 from bus.operations.tables import JOB_OUTCOMES
 from bus.rules import validation
 from bus.tenancy import audit
@@ -81,14 +81,14 @@ def register_jobs(conn: Connection, definitions: Sequence[JobDefinition], *, upd
     ]
     columns = [list(column) for column in zip(*facts, strict=True)]
     if not update_schedule:
-        conn.fetch_one_or_none(
+        conn.execute(
             "INSERT INTO job (name, about, every_seconds, rest_seconds)"
             " SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[])"
-            " ON CONFLICT (name) DO NOTHING RETURNING 1",
+            " ON CONFLICT (name) DO NOTHING",
             columns,
         )
         return
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO job AS j (name, about, every_seconds, rest_seconds)"
         " SELECT * FROM unnest(%s::text[], %s::text[], %s::float8[], %s::float8[]) AS n (name, about, every, rest)"
         " ORDER BY n.name"
@@ -96,10 +96,10 @@ def register_jobs(conn: Connection, definitions: Sequence[JobDefinition], *, upd
         "  rest_seconds = excluded.rest_seconds, seen_at = clock_timestamp()"
         " WHERE (j.about, j.every_seconds, j.rest_seconds)"
         "  IS DISTINCT FROM (excluded.about, excluded.every_seconds, excluded.rest_seconds)"
-        "  OR j.seen_at < clock_timestamp() - interval '1 hour' RETURNING 1",
+        "  OR j.seen_at < clock_timestamp() - interval '1 hour'",
         columns,
     )
-    conn.fetch_one_or_none("DELETE FROM job WHERE seen_at < clock_timestamp() - interval '1 day' RETURNING 1")
+    conn.execute("DELETE FROM job WHERE seen_at < clock_timestamp() - interval '1 day'")
 
 
 def list_definitions(conn: Connection) -> list[JobDefinition]:
@@ -119,7 +119,7 @@ def request_run(conn: Connection, name: str, *, owner_id: int, actor: str) -> bo
         BusError: `not_found` when no worker has such a job.
     """
     if conn.fetch_one_or_none("SELECT 1 FROM job WHERE name = %s", (name,)) is None:
-        raise BusError("not_found", "There is no such job.")
+        raise NotFound("job")
     asked = conn.fetch_one_or_none(
         "INSERT INTO job_request (name, asked_by) SELECT %(name)s, %(actor)s WHERE NOT EXISTS ("
         " SELECT FROM job_run r WHERE r.name = %(name)s AND r.outcome = 'running'"
@@ -164,9 +164,8 @@ def finish_run(
     conn: Connection, run_id: int, outcome: str, counts: Mapping[str, int], error: str | None = None
 ) -> None:
     """Write down how it ended."""
-    conn.fetch_one_or_none(
-        "UPDATE job_run SET finished_at = clock_timestamp(), outcome = %s, counts = %s, error = %s"
-        " WHERE id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE job_run SET finished_at = clock_timestamp(), outcome = %s, counts = %s, error = %s WHERE id = %s",
         (
             outcome,
             Jsonb({name: count for name, count in counts.items() if count}),

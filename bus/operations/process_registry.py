@@ -76,10 +76,10 @@ def record_heartbeat(
     if known is not None:
         return
     shown = {name: {"value": one.value, "default": one.is_default} for name, one in settings.items()}
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO process (id, kind, host, pid, version, started_at, settings, figures)"
         " VALUES (%s, %s, %s, %s, %s, clock_timestamp() - make_interval(secs => %s), %s, %s)"
-        " ON CONFLICT (id) DO NOTHING RETURNING 1",
+        " ON CONFLICT (id) DO NOTHING",
         (
             process_id,
             kind,
@@ -95,7 +95,7 @@ def record_heartbeat(
 
 def remove_process(conn: Connection, process_id: str) -> None:
     """The process stops in order."""
-    conn.fetch_one_or_none("DELETE FROM process WHERE id = %s RETURNING 1", (process_id,))
+    conn.execute("DELETE FROM process WHERE id = %s", (process_id,))
 
 
 def list_processes(conn: Connection, *, include_stale: bool = False) -> list[Process]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import NotFound
 from bus.limits import MAX_INTEGER
 from bus.rules import validation
 
@@ -125,7 +125,7 @@ def get_owner(conn: Connection, owner_id: int) -> OwnerSummary:
     """
     row = conn.fetch_one_or_none(f"{_OWNER_SUMMARY_SQL} WHERE o.id = %s", (owner_id,))
     if row is None:
-        raise BusError("not_found", "There is no such owner.")
+        raise NotFound("owner")
     return OwnerSummary(*row)
 
 
@@ -189,5 +189,5 @@ def get_open_invite(conn: Connection, invite_id: int) -> OpenInvite:
     """
     row = conn.fetch_one_or_none(f"{_OPEN_INVITE_SQL} AND i.id = %s", (invite_id,))
     if row is None:
-        raise BusError("not_found", "There is no such open invite.")
+        raise NotFound("open invite")
     return OpenInvite(*row)

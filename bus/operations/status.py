@@ -266,12 +266,12 @@ def record_sample(conn: Connection) -> None:
         return
     # A purge takes a project's clock away: what was written stays written. Whoever had the lock before may have
     # sampled since this call looked.
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO service_sample (standing, written)"
         " SELECT now.standing, coalesce(before.written + greatest(now.standing - before.standing, 0), now.standing)"
         " FROM (SELECT coalesce(sum(last_seq), 0)::bigint AS standing FROM project_clock) AS now"
         " LEFT JOIN LATERAL (SELECT * FROM service_sample ORDER BY at DESC LIMIT 1) AS before ON true"
-        " WHERE before.at IS NULL OR before.at <= clock_timestamp() - make_interval(secs => %s) RETURNING 1",
+        " WHERE before.at IS NULL OR before.at <= clock_timestamp() - make_interval(secs => %s)",
         (_SAMPLE_INTERVAL_SECONDS,),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from bus.errors import BusError
+from bus.errors import BusError, Hint
 
 Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
 Action = Literal["assign", "start", "block", "resolve", "ship", "requeue"]
@@ -27,19 +27,18 @@ TRANSITIONS: Mapping[tuple[str, str], Status] = MappingProxyType(
     }
 )
 
-_START_FIRST_HINT = "start it with task_start first."
-_RESOLVE_FIRST_MESSAGE = "Task is blocked; resolve its blockers with task_resolve first."
+_BLOCKED: tuple[str, Hint] = ("Task is blocked; resolve its blockers first.", "resolve_task")
 
-# One sentence for each refused pair; a status that answers every verb alike has its sentence under "".
-_REFUSAL_MESSAGES: Mapping[tuple[str, str], str] = MappingProxyType(
+# One refusal for each pair of action and status; a status that refuses all actions alike has its entry under "".
+_REFUSALS: Mapping[tuple[str, str], tuple[str, Hint | None]] = MappingProxyType(
     {
-        ("", "open"): f"Task is open; {_START_FIRST_HINT}",
-        ("", "assigned"): f"Task is assigned but not started; {_START_FIRST_HINT}",
-        ("", "blocked"): _RESOLVE_FIRST_MESSAGE,
-        ("", "done"): "Task is done; create a new one.",
-        ("assign", "in_progress"): "Task is in progress; let its assignee ship it, or create a new one.",
-        ("start", "in_progress"): "Task is already in progress; pick another with task_next.",
-        ("resolve", "in_progress"): "Task is in progress and waits for nothing; ship it with task_ship.",
+        ("", "open"): ("Task is open; start it first.", "start_task"),
+        ("", "assigned"): ("Task is assigned but not started; start it first.", "start_task"),
+        ("", "blocked"): _BLOCKED,
+        ("", "done"): ("Task is done; create a new one.", None),
+        ("assign", "in_progress"): ("Task is in progress; let its assignee ship it, or create a new one.", None),
+        ("start", "in_progress"): ("Task is already in progress; take another.", "take_next_task"),
+        ("resolve", "in_progress"): ("Task is in progress and waits for nothing; ship it.", "ship_task"),
     }
 )
 
@@ -60,17 +59,15 @@ def next_status(action: str, status: str, open_blockers: int = 0) -> str:
     """
     after_ = TRANSITIONS.get((action, status))
     if after_ is None:
-        raise BusError("wrong_state", _refusal_message(action, status), status=status)
+        message, hint = _REFUSALS.get((action, status)) or _REFUSALS["", status]
+        raise BusError("wrong_state", message, hint=hint, status=status)
     if action == "start" and open_blockers:
         waits = "1 blocker; resolve it" if open_blockers == 1 else f"{open_blockers} blockers; resolve them"
-        raise BusError("wrong_state", f"Task waits for {waits} first or pick another with task_next.", status=status)
+        message = f"Task waits for {waits} first or take another task."
+        raise BusError("wrong_state", message, hint="take_next_task", status=status)
     if action == "resolve" and open_blockers:
         return status
     return after_
-
-
-def _refusal_message(action: str, status: str) -> str:
-    return _REFUSAL_MESSAGES.get((action, status)) or _REFUSAL_MESSAGES["", status]
 
 
 def would_create_cycle(edges: Mapping[int, Collection[int]], task_id: int, blocking_task_id: int) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import NotFound
 from bus.limits import MAX_INTEGER
 
 
@@ -82,5 +82,5 @@ def get_participation_detail(
         f"{_PARTICIPATION_SQL} AND p.id = %(id)s", {"owner": owner_id, "project": project_id, "id": participation_id}
     )
     if row is None:
-        raise BusError("not_found", "There is no such participant in the project.")
+        raise NotFound("participant in the project")
     return ParticipationDetail(*row)

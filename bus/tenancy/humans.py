@@ -3,7 +3,7 @@
 from bus.coordination.caller_transaction import CallerTransaction
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import BusError, NotFound
 from bus.tenancy import audit, participations
 
 
@@ -22,7 +22,7 @@ def find_owner_context(conn: Connection, owner_id: int, project_id: int) -> Ctx 
         (project_id, owner_id),
     )
     if row is None:
-        raise BusError("not_found", "There is no such project.")
+        raise NotFound("project")
     participation_id, participant_id = row
     return None if participation_id is None else Ctx(project_id, participation_id, participant_id, owner_id, None)
 
@@ -66,7 +66,7 @@ def release_lease(conn: Connection, ctx: Ctx, fence: int) -> bool:
             conn.fetch_one_or_none("SELECT 1 FROM lease WHERE project_id = %s AND id = %s", (verb.project_id, fence))
             is None
         ):
-            raise BusError("not_found", "There is no such lease.")
+            raise NotFound("lease")
         return False
     surface, holder = row
     verb.record_event("release", surface=surface, held_by=holder, fence=fence)

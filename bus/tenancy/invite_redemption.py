@@ -131,7 +131,7 @@ def redeem(
         raise InvalidArgument("name is required: choose what you will be called here.", reason="name_required")
     label = validation.label(wanted, "name")
     secret = _storage_secret(code, nonce) if nonce is not None else None
-    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (known.project_id,))
+    conn.execute("SELECT bus_lock_clock(%s)", (known.project_id,))
     if secret is not None and (kept := _find_stored_grant(conn, known.id, secret)) is not None:
         if known.participant_name is None and validation.label_key(label) != validation.label_key(kept.participant):
             raise BusError(

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format as form
 from bus.rules import validation
 from bus.rules.enums import PARTICIPANT_KINDS
@@ -109,7 +109,7 @@ def create_for_owner(
     is_admin: bool = False,
     uses: int = 1,
     ttl_hours: int = 24,
-    actor: str = "cli",
+    actor: str,
 ) -> CreatedInvite:
     """As `create`, for a door that acts for the owner.
 
@@ -136,7 +136,7 @@ def create_for_owner(
     label = validation.label(participant_name, "participant_name") if participant_name is not None else None
     if uses != 1 and (label is not None or participant_id is not None):
         raise InvalidArgument("An invite that is locked to a name has one use; leave uses out.")
-    conn.fetch_one_or_none("SELECT bus_lock_open_clock(%s)", (project_id,))
+    conn.execute("SELECT bus_lock_open_clock(%s)", (project_id,))
     place = conn.execute(
         sa.select(project.c.owner_id, project.c.name, owner.c.handle)
         .join(owner, owner.c.id == project.c.owner_id)
@@ -158,7 +158,7 @@ def create_for_owner(
             )
         ).one_or_none()
         if chosen is None:
-            raise BusError("not_found", "There is no such participant.")
+            raise NotFound("participant")
         label, kind = chosen.label, chosen.kind
     code = form.generate_invite_code()
     row = conn.execute(
@@ -248,7 +248,7 @@ def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> 
     ).one_or_none()
     if changed is None:
         if conn.execute(sa.select(invite.c.id).where(mine)).one_or_none() is None:
-            raise BusError("not_found", "There is no such invite.")
+            raise NotFound("invite")
         return False
     owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
     audit.record(conn, owner_id, actor, "invite.revoke", changed.hint, project_id=project_id)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import NotFound
 from bus.rules import validation
 from bus.tenancy import names
 
@@ -37,7 +37,7 @@ def get_participation(
     found = find_participation(conn, project_id, reference, argument)
     if found is None:
         raise (
-            BusError("not_found", "There is no such participant in the project.")
+            NotFound("participant in the project")
             if isinstance(reference, int)
             else names.unknown_recipient_error(conn, project_id, reference)
         )

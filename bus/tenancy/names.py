@@ -50,5 +50,7 @@ def _build_unknown_recipient_error(wanted: str, labels: list[str]) -> BusError:
     key = validation.label_key(wanted.rpartition("/")[2])
     matches = get_close_matches(key, by_key, n=5, cutoff=0.5)
     near = [by_key[match] for match in matches]
-    hint = f"Did you mean {', '.join(near)}?" if near else "list_participants names everyone."
-    return BusError("unknown_recipient", f'Nobody called "{wanted}" is in this project. {hint}', near=near)
+    message = f'No participant of this project is called "{wanted}".'
+    if near:
+        return BusError("unknown_recipient", f"{message} Did you mean {', '.join(near)}?", near=near)
+    return BusError("unknown_recipient", message, hint="list_participants", near=near)

@@ -41,9 +41,7 @@ _COLUMNS = (
 )
 
 
-def add(
-    conn: Connection, email: str, *, handle: str | None = None, operator: bool = False, actor: str = "cli"
-) -> Owner:
+def add(conn: Connection, email: str, *, handle: str | None = None, operator: bool = False, actor: str) -> Owner:
     """Create an owner.
 
     Args:
@@ -94,7 +92,7 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
         )
     ).one_or_none()
     if row is None:
-        raise BusError("not_found", f"There is no owner {handle_or_email}; `llm-bus owner list` names them.")
+        raise BusError("not_found", f"There is no owner {handle_or_email}.", hint="list_owners")
     return Owner(*row)
 
 
@@ -149,7 +147,7 @@ def lift_suspension(
     return changed is not None
 
 
-def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str = "cli") -> bool:
+def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str) -> bool:
     """Let an owner into the operator console, or no longer; holds from their next request on.
 
     Returns:

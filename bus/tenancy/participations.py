@@ -6,7 +6,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit, members, roster, tokens
 from bus.tenancy.members import Participation
@@ -38,7 +38,7 @@ def grant_participation(
     lane: str | None = None,
     is_admin: bool = False,
     ttl: timedelta | None = None,
-    actor: str = "cli",
+    actor: str,
     require_new: bool = False,
 ) -> IssuedParticipation:
     """Grant a participant into a project, creating it where the owner has none of that name, and mint a token.
@@ -64,7 +64,8 @@ def grant_participation(
     if members.find_participation(conn, project_id, person.label) is not None:
         raise BusError(
             "conflict",
-            f"{person.label} is in this project already; rotate its token to get a new one (admin_rotate).",
+            f"{person.label} is in this project already; rotate its token to get a new one.",
+            hint="rotate_token",
             reason="name_taken",
         )
     return _join_project(conn, place, person, granted_lane, is_admin, ttl, actor)
@@ -222,7 +223,7 @@ def _build_issued(project: LockedProject, holder: Participation, minted: tokens.
 
 
 def rotate_tokens(
-    conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str = "cli"
+    conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str
 ) -> IssuedParticipation:
     """Mint a new token for a participation, then revoke its older ones.
 
@@ -249,9 +250,7 @@ def rotate_tokens(
     return _build_issued(place, found, minted)
 
 
-def revoke_tokens(
-    conn: Connection, project_id: int, reference: str | int, *, actor: str = "cli"
-) -> tuple[Participation, int]:
+def revoke_tokens(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> tuple[Participation, int]:
     """Revoke every token of a participation; it stays in the project. Returns it and how many were revoked."""
     place = roster.lock_project(conn, project_id, allow_archived=True)
     found = _get_token_holder(conn, project_id, reference)
@@ -282,16 +281,14 @@ def revoke_token(conn: Connection, project_id: int, token_id: int, *, actor: str
         (token_id, project_id),
     )
     if row is None:
-        raise BusError("not_found", "There is no such token.")
+        raise NotFound("token")
     if not tokens.revoke(conn, token_id):
         return False
     audit.record(conn, place.owner_id, actor, "token.revoke", row[1], project_id=project_id, token=row[0])
     return True
 
 
-def remove_participation(
-    conn: Connection, project_id: int, reference: str | int, *, actor: str = "cli"
-) -> Participation:
+def remove_participation(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> Participation:
     """Take the grant away: its tokens are revoked and it is no longer in the project; what it did stays.
 
     It leaves its lane, so that one who is granted again is in the lane of the new grant.
@@ -309,9 +306,7 @@ def remove_participation(
     return found
 
 
-def set_admin(
-    conn: Connection, project_id: int, reference: str | int, is_admin: bool, *, actor: str = "cli"
-) -> Participation:
+def set_admin(conn: Connection, project_id: int, reference: str | int, is_admin: bool, *, actor: str) -> Participation:
     """Make a participation project-admin, or demote it."""
     place = roster.lock_project(conn, project_id, allow_archived=not is_admin)
     found = _get_token_holder(conn, project_id, reference)
@@ -344,7 +339,7 @@ def set_lane(conn: Connection, project_id: int, reference: str | int, lane: str 
         (project_id, found.participation_id),
     )
     if registered is None and found.lane is not None:
-        conn.fetch_one_or_none("SELECT bus_leave_lane(%s, %s, %s)", (project_id, found.participation_id, found.lane))
+        conn.execute("SELECT bus_leave_lane(%s, %s, %s)", (project_id, found.participation_id, found.lane))
     conn.execute(sa.update(participation).where(participation.c.id == found.participation_id).values(lane=granted_lane))
     if registered is None:
         _join_current_lane(conn, project_id, found.participation_id)
@@ -364,7 +359,7 @@ def _get_token_holder(conn: Connection, project_id: int, reference: str | int) -
 
 def _join_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
     """Deliver what waits in the lane that the participation is in: the one registered last, else the granted."""
-    conn.fetch_one_or_none(
+    conn.execute(
         "SELECT bus_join_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.id = %s AND p.project_id = %s AND coalesce(pr.lane, p.lane) IS NOT NULL",
@@ -374,14 +369,14 @@ def _join_current_lane(conn: Connection, project_id: int, participation_id: int)
 
 def _leave_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
     """Withdraw what waits because of the lane that the participation is in, and forget that it registered."""
-    conn.fetch_one_or_none(
+    conn.execute(
         "SELECT bus_leave_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.id = %s AND p.project_id = %s AND coalesce(pr.lane, p.lane) IS NOT NULL",
         (participation_id, project_id),
     )
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE presence SET lane = NULL, status = '', registered_at = NULL"
-        " WHERE project_id = %s AND participation_id = %s RETURNING 1",
+        " WHERE project_id = %s AND participation_id = %s",
         (project_id, participation_id),
     )

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from bus import limits
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit, roster, tokens
 from bus.tenancy.tables import owner, participant, participant_name
@@ -82,7 +82,7 @@ def get(conn: Connection, owner_id: int, participant_id: int) -> ParticipantSumm
     """
     row = conn.fetch_one_or_none(f"{_PARTICIPANT_SQL} AND pt.id = %(id)s", {"owner": owner_id, "id": participant_id})
     if row is None:
-        raise BusError("not_found", "There is no such participant.")
+        raise NotFound("participant")
     return ParticipantSummary(*row)
 
 
@@ -191,7 +191,7 @@ def remove(conn: Connection, owner_id: int, participant_id: int, *, actor: str) 
 def _get_active_participant(conn: Connection, owner_id: int, participant_id: int) -> ParticipantSummary:
     person = get(conn, owner_id, participant_id)
     if person.removed_at is not None or not person.label:
-        raise BusError("not_found", "There is no such participant.")
+        raise NotFound("participant")
     return person
 
 

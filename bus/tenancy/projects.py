@@ -11,7 +11,7 @@ from bus import limits
 from bus.billing import metering
 from bus.coordination.tables import project_clock
 from bus.db import Connection
-from bus.errors import BusError
+from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
 from bus.tenancy.tables import owner, project
@@ -44,7 +44,7 @@ def _select_projects() -> sa.Select[Any]:
     )
 
 
-def add(conn: Connection, owner_id: int, name: str, *, actor: str = "cli") -> Project:
+def add(conn: Connection, owner_id: int, name: str, *, actor: str) -> Project:
     """Create a project with an empty ledger.
 
     Raises:
@@ -75,7 +75,7 @@ def get(conn: Connection, project_id: int) -> Project:
     """
     row = conn.execute(_select_projects().where(project.c.id == project_id)).one_or_none()
     if row is None:
-        raise BusError("not_found", "There is no such project.")
+        raise NotFound("project")
     return Project(*row)
 
 
@@ -91,7 +91,7 @@ def get_by_name(conn: Connection, name: str) -> Project:
         query = query.where(owner.c.handle == handle)
     found = [Project(*row) for row in conn.execute(query)]
     if not found:
-        raise BusError("not_found", f"There is no project {name}; `llm-bus project list` names them.")
+        raise BusError("not_found", f"There is no project {name}.", hint="list_projects")
     if len(found) > 1:
         choices = ", ".join(f"{one.owner}/{one.name}" for one in found)
         raise BusError("conflict", f"Several owners have a project {name}; say which: {choices}.")
@@ -122,7 +122,7 @@ def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
 def _set_archived(
     conn: Connection, project_id: int, archived_at: Any, precondition: sa.ColumnElement[bool], actor: str
 ) -> bool:
-    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (project_id,))
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
     changed = conn.execute(
         sa.update(project)
         .where(project.c.id == project_id, project.c.purging_at.is_(None), precondition)
@@ -190,7 +190,7 @@ def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
         sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))
     ).one_or_none()
     if row is None:
-        raise BusError("not_found", "There is no such project.")
+        raise NotFound("project")
     return ProjectSettings(*row)
 
 
@@ -256,7 +256,7 @@ def get_contents(conn: Connection, project_id: int) -> ProjectContents:
         (project_id,),
     )
     if row is None:
-        raise BusError("not_found", "There is no such project.")
+        raise NotFound("project")
     return ProjectContents(*row)
 
 
@@ -279,12 +279,10 @@ def begin_purge(
     if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
         return False
     # The clock stands still now, and whoever held it before has committed.
-    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (project_id,))
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
     if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
         return False
-    conn.fetch_one_or_none(
-        "SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason)
-    )
+    conn.execute("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
     return True
 
 

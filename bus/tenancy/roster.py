@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.rules.enums import PARTICIPANT_KINDS
 from bus.tenancy.tables import owner, participant, participant_name, project
@@ -41,7 +41,7 @@ def lock_project(conn: Connection, project_id: int, *, allow_archived: bool = Fa
         archived_too: for what takes access away: tokens go on reading in an archived project, so a leaked one
             must be revocable there.
     """
-    conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (project_id,))
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
     row = conn.execute(
         sa.select(project.c.name, owner.c.id, owner.c.handle, project.c.archived_at)
         .join(owner, owner.c.id == project.c.owner_id)
@@ -49,7 +49,7 @@ def lock_project(conn: Connection, project_id: int, *, allow_archived: bool = Fa
         .with_for_update(of=owner, key_share=True)
     ).one_or_none()
     if row is None:
-        raise BusError("not_found", "There is no such project.")
+        raise NotFound("project")
     if row.archived_at is not None and not allow_archived:
         raise BusError("forbidden", "This project is archived: reading works, writing does not.")
     return LockedProject(project_id, row.name, row.id, row.handle)

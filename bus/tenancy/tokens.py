@@ -74,7 +74,7 @@ def record_use(conn: Connection, token_ids: list[int]) -> None:
 
     Locks: the token rows, by ascending id.
     """
-    conn.fetch_one_or_none(
+    conn.execute(
         "WITH used AS (SELECT t.id FROM token t WHERE t.id = ANY (%s)"
         " AND (t.last_used_at IS NULL OR t.last_used_at < clock_timestamp() - interval '1 minute')"
         " ORDER BY t.id FOR NO KEY UPDATE)"

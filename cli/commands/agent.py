@@ -51,7 +51,9 @@ def add_agent(
 
     with transaction(data) as conn:
         where = projects.get_by_name(conn, project)
-        made = participations.grant_participation(conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin)
+        made = participations.grant_participation(
+            conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin, actor="cli"
+        )
     _emit_token(made, "is in", as_json=as_json)
 
 
@@ -66,7 +68,7 @@ def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> N
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = participations.rotate_tokens(conn, projects.get_by_name(conn, project).id, name)
+        made = participations.rotate_tokens(conn, projects.get_by_name(conn, project).id, name, actor="cli")
     _emit_token(made, "has a new token in", as_json=as_json)
 
 
@@ -82,7 +84,7 @@ def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> 
 
     with transaction(data) as conn:
         where = projects.get_by_name(conn, project)
-        found, count = participations.revoke_tokens(conn, where.id, name)
+        found, count = participations.revoke_tokens(conn, where.id, name, actor="cli")
     said = f"{count} token{'' if count == 1 else 's'} of {found.actor} revoked." if count else "No live token."
     emit({"project": where.name, "name": found.label, "revoked": count}, said, as_json=as_json)
 

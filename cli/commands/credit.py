@@ -36,7 +36,7 @@ def add_credits(
     with transaction(data) as conn:
         found = owners.get(conn, owner)
         entry = credits.add_credits(
-            conn, found.id, amount, reference=reference, kind="grant" if grant else "top_up", reason=reason
+            conn, found.id, amount, reference=reference, kind="grant" if grant else "top_up", reason=reason, actor="cli"
         )
         account = credits.find_account(conn, found.id)
     assert account is not None
@@ -98,7 +98,7 @@ def set_plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
-        account = credits.set_plan(conn, found.id, plan)
+        account = credits.set_plan(conn, found.id, plan, actor="cli")
     emit(dataclasses.asdict(account), f"{found.handle} is on plan {account.plan}.", as_json=as_json)
 
 
@@ -134,7 +134,7 @@ def set_price(event: str, amount: int, start: datetime | None, data: Path | None
     from cli.database import transaction
 
     with transaction(data) as conn:
-        one = credits.set_price(conn, event, amount, effective_from=start and start.replace(tzinfo=UTC))
+        one = credits.set_price(conn, event, amount, effective_from=start and start.replace(tzinfo=UTC), actor="cli")
     emit(
         dataclasses.asdict(one),
         f"{one.event_type} costs {one.credits} from {one.effective_from:%Y-%m-%d %H:%M} UTC.",

@@ -28,7 +28,7 @@ def add_owner(email: str, handle: str | None, operator: bool, data: Path | None,
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = owners.add(conn, email, handle=handle, operator=operator)
+        made = owners.add(conn, email, handle=handle, operator=operator, actor="cli")
     emit(_to_json(made), f"Owner {made.handle} ({made.email}) was created.", as_json=as_json)
 
 
@@ -72,7 +72,7 @@ def set_operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> 
 
     with transaction(data) as conn:
         found = owners.get(conn, owner)
-        owners.set_operator(conn, found.id, not remove)
+        owners.set_operator(conn, found.id, not remove, actor="cli")
         now = owners.get(conn, owner)
     emit(_to_json(now), f"{now.handle} is {'' if now.operator else 'no '}operator.", as_json=as_json)
 

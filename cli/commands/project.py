@@ -27,7 +27,7 @@ def add_project(name: str, handle: str | None, data: Path | None, as_json: bool)
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = projects.add(conn, _get_owner_id(conn, handle), name)
+        made = projects.add(conn, _get_owner_id(conn, handle), name, actor="cli")
     emit(_to_json(made), f"Project {made.owner}/{made.name} was created.", as_json=as_json)
 
 
@@ -56,7 +56,7 @@ def _get_owner_id(conn: Any, handle: str | None) -> int:
         return owners.get(conn, handle).id
     found = owners.list_owners(conn, limit=2)
     if len(found) != 1:
-        raise BusError("conflict", "Say whose project it is: --owner HANDLE; `llm-bus owner list` names them.")
+        raise BusError("conflict", "Say whose project it is: --owner HANDLE.", hint="list_owners")
     return found[0].id
 
 

@@ -33,7 +33,7 @@ def add_webhook(url: str, owner: str | None, project: str | None, data: Path | N
 
     with transaction(data) as conn:
         owner_id, project_id = _resolve_scope(conn, owner, project)
-        made = outbox.add_webhook(conn, owner_id, url, project_id=project_id)
+        made = outbox.add_webhook(conn, owner_id, url, project_id=project_id, actor="cli")
     emit(dataclasses.asdict(made), f"Webhook {made.id} to {made.url}\nSecret: {made.secret}", as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def remove_webhook(webhook_id: int, owner: str | None, project: str | None, data
 
     with transaction(data) as conn:
         owner_id, _ = _resolve_scope(conn, owner, project)
-        outbox.remove_webhook(conn, owner_id, webhook_id)
+        outbox.remove_webhook(conn, owner_id, webhook_id, actor="cli")
     emit({"removed": webhook_id}, f"Webhook {webhook_id} is removed.", as_json=as_json)
 
 

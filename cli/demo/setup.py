@@ -40,7 +40,7 @@ def provision(database: Database, plan: Plan, fleet: ProvisionedFleet, owner: st
     for number, (name, team) in enumerate(zip(names, plan.teams, strict=True)):
         # A transaction for each project, so that none of them lasts long.
         with database.transaction() as conn:
-            project = projects.add(conn, whose.id, name)
+            project = projects.add(conn, whose.id, name, actor="cli")
             fleet.projects.append(project)
             for agent in team:
                 wanted = fleet.labels.get(agent, f"{_NAME_PREFIX}{plan.agents[agent].label}")
@@ -55,14 +55,14 @@ def revoke_tokens(database: Database, fleet: ProvisionedFleet) -> None:
         with database.transaction() as conn:
             for place, agent in fleet.tokens:
                 if place == number:
-                    participations.revoke_tokens(conn, project.id, fleet.labels[agent])
+                    participations.revoke_tokens(conn, project.id, fleet.labels[agent], actor="cli")
 
 
 def _get_or_create_owner(conn: Connection, named: str | None) -> Owner:
     if named is not None:
         return owners.get(conn, named)
     found = owners.list_owners(conn, limit=1)
-    return found[0] if found else owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE)
+    return found[0] if found else owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, actor="cli")
 
 
 def _choose_project_names(conn: Connection, owner: Owner, wanted: tuple[str, ...]) -> list[str]:
@@ -87,7 +87,7 @@ def _add_participant(conn: Connection, project: Project, label: str) -> particip
         try:
             with conn.raw.transaction():
                 return participations.grant_participation(
-                    conn, project.id, label if attempt == 1 else f"{label}-{attempt}"
+                    conn, project.id, label if attempt == 1 else f"{label}-{attempt}", actor="cli"
                 )
         except BusError as error:
             if error.data.get("reason") != "name_taken":

@@ -87,11 +87,11 @@ def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_age
     with db.transaction() as conn:
         factories.make_owner(conn, "other")
         owner = factories.make_owner(conn, "somebody")
-        mine = projects.add(conn, owner.id, "demo-payments")
-        removed = projects.add(conn, owner.id, "old")
-        participations.grant_participation(conn, mine.id, "demo-frontend-1")
-        participations.grant_participation(conn, removed.id, "demo-backend-1")
-        conn.fetch_one_or_none("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
+        mine = projects.add(conn, owner.id, "demo-payments", actor="cli")
+        removed = projects.add(conn, owner.id, "old", actor="cli")
+        participations.grant_participation(conn, mine.id, "demo-frontend-1", actor="cli")
+        participations.grant_participation(conn, removed.id, "demo-backend-1", actor="cli")
+        conn.execute("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
     unknown = bus_process.run_command("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
     assert unknown.returncode == ExitCode.NOT_FOUND
     said = _demo(database_url, gateway, "--owner", "somebody")

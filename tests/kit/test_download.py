@@ -103,7 +103,7 @@ def test_an_invite_connects_and_its_token_is_kept_inside_git(
     repo: GitRepo, web: tuple[Flask, str], team: Team, kit_db: Database
 ) -> None:
     with kit_db.transaction() as conn:
-        code = invites.create_for_owner(conn, team.project_id).code
+        code = invites.create_for_owner(conn, team.project_id, actor="cli").code
     script = web[0].test_client().get("/kit/install.py").text
     nameless = repo.run(repo.python, "-", "--client", "none", stdin=script, LLM_BUS_INVITE=code)
     assert nameless.returncode == 1

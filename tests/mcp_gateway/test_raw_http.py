@@ -192,7 +192,7 @@ def test_calls_that_take_longer_than_idling_may_are_all_answered(
     with open_raw_connection(hasty) as line:
         assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
         with served_db.transaction() as conn:
-            conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+            conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
             line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
             time.sleep(2)
         answers = line.exchange(response_count=3)
@@ -210,7 +210,7 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: s
             with open_raw_connection(process) as line:
                 assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
                 with db.transaction() as conn:
-                    conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+                    conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
                     line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr"))
                     _wait_until_locked(db)
                     # Zero seconds to linger: closing sends a reset.
@@ -297,7 +297,7 @@ def test_what_is_under_way_at_the_end_is_answered(database_url: str) -> None:
             assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
             assert idle.exchange(build_tool_call(team.alice.token))[0][0] == 200
             with db.transaction() as conn:
-                conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+                conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
                 whole = build_tool_call(team.alice.token, tool="claim", sequence="adr")
                 asking = threading.Thread(target=lambda: answers.extend(line.exchange(whole)))
                 asking.start()
@@ -326,7 +326,7 @@ def test_answers_come_in_the_order_of_their_requests(database_url: str) -> None:
         with running_gateways(database_url) as (process,), open_raw_connection(process) as line:
             assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
             with db.transaction() as conn:
-                conn.fetch_one("SELECT bus_lock_clock(%s)", (team.project_id,))
+                conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
                 line.socket.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
                 _wait_until_locked(db)
                 line.socket.sendall(build_tool_call(team.alice.token))

@@ -137,7 +137,7 @@ def test_who_becomes_project_admin_is_told_of_its_tools(
     async def play() -> None:
         async with _watching(pushed[1], team.bob, tools_list_changed=True) as subscription:
             with served_db.transaction() as conn:
-                participations.set_admin(conn, team.project_id, "bob", True)
+                participations.set_admin(conn, team.project_id, "bob", True, actor="cli")
             # That came from outside of the gateways; any hint of the project lets them look.
             await asyncio.to_thread(_do, pushed[0], team.alice, "claim", sequence="adr")
             assert await _next(subscription) == "ToolsListChanged"

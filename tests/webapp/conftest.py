@@ -90,7 +90,7 @@ def ada(site: WebApp, db: Database, world: SampleData) -> Browser:
 @pytest.fixture
 def boss(db: Database) -> Owner:
     with db.transaction() as conn:
-        return owners.add(conn, "boss@example.org", handle="boss", operator=True)
+        return owners.add(conn, "boss@example.org", handle="boss", operator=True, actor="cli")
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def create_sample_site(db: Database) -> SampleSite:
         world = sample_data.create_sample_data(conn)
         sample_data.add_credit_usage(conn, world)
         owner = world.owner
-        owners.set_operator(conn, owner.id, True)
+        owners.set_operator(conn, owner.id, True, actor="cli")
         add_operator_data(conn, world)
         identities.link_identity(conn, owner, IdentityClaims("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link_identity(
@@ -88,9 +88,9 @@ def create_sample_site(db: Database) -> SampleSite:
 def add_operator_data(conn: Connection, sample: SampleData) -> None:
     """What an operator looks at: processes that report themselves, jobs and their runs, credits, a suspended owner."""
     owner = sample.owner
-    credits.add_credits(conn, owner.id, 5_000, reference="invoice-17")
+    credits.add_credits(conn, owner.id, 5_000, reference="invoice-17", actor="cli")
     credits.add_credits(
-        conn, owner.id, 250, reference="operator:0011223344556677", kind="grant", reason="for the trouble"
+        conn, owner.id, 250, reference="operator:0011223344556677", kind="grant", reason="for the trouble", actor="cli"
     )
     other = factories.make_owner(conn, "grace")
     owners.suspend(conn, other.id, reason="a token of hers is on a public page", actor="ada")

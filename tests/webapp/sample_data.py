@@ -60,9 +60,8 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     posts.create(conn, me, "Leave the index in until Monday, please.", to_actor="api-agent", reply_to=answer.post_id)
     late = posts.create(conn, bob.ctx, "Who owns the invoices now?", to_actor="carol", ack_within_seconds=60)
     posts.create(conn, carol.ctx, "Deploys are frozen on Friday.", to_lane="core", subject="Freeze", tag="ops")
-    conn.fetch_one_or_none(
-        "UPDATE post SET ack_due_at = clock_timestamp() - interval '2 hours' WHERE project_id = %s AND id = %s"
-        " RETURNING 1",
+    conn.execute(
+        "UPDATE post SET ack_due_at = clock_timestamp() - interval '2 hours' WHERE project_id = %s AND id = %s",
         (full.id, late.post_id),
     )
     made = [
@@ -131,7 +130,7 @@ def add_credit_usage(conn: Connection, sample: SampleData, *, days: int = 40) ->
     metering.record_terms(conn, grace_hours=72, trial_credits=1000)
     gone = make_project(conn, "mercury", sample.owner)
     people_ids = [sample.route_values["participant_id"], sample.route_values["participant_id"] - 1]
-    conn.fetch_one_or_none("INSERT INTO credit_account (owner_id) VALUES (%s) RETURNING 1", (sample.owner.id,))
+    conn.execute("INSERT INTO credit_account (owner_id) VALUES (%s)", (sample.owner.id,))
     conn.raw.execute(
         "INSERT INTO credit_usage (owner_id, day, project_id, participant_id, event_type, events, credits)"
         " SELECT %(owner)s, (now() AT TIME ZONE 'UTC')::date - back, project, person, kind, n, n"
@@ -166,12 +165,12 @@ def add_credit_usage(conn: Connection, sample: SampleData, *, days: int = 40) ->
         " FROM lines ORDER BY at, reference",
         {"owner": sample.owner.id, "days": days},
     )
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE credit_account SET balance = (SELECT sum(amount) FROM credit_entry WHERE owner_id = %(owner)s)"
-        " WHERE owner_id = %(owner)s RETURNING 1",
+        " WHERE owner_id = %(owner)s",
         {"owner": sample.owner.id},
     )
-    credits.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20))
+    credits.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20), actor="cli")
     while not projects.begin_purge(conn, gone.id, actor=sample.owner.handle):
         pass
     while not projects.purge_step(conn, gone.id):

@@ -54,7 +54,7 @@ def capture_screenshots(folder: Path, only: str = "") -> None:
 def sign_in(page: Page, address: str, db: Database, site: page_catalog.SampleSite) -> None:
     """Sign the example's owner in, as people do."""
     with db.connection() as conn:
-        page.goto(login_links.login_link_url(address, login_links.create_login_link(conn, site.owner)))
+        page.goto(login_links.login_link_url(address, login_links.create_login_link(conn, site.owner, actor="cli")))
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/admin/")
 

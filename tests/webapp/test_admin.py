@@ -68,9 +68,8 @@ def test_the_first_project_leads_to_the_first_agent(site: WebApp, db: Database) 
         ctx = tokens.find_caller(conn, hashed(token))
         assert ctx is not None
         posts.create(conn, ctx, "hello", to_actor="grace")
-        conn.fetch_one_or_none(
-            "INSERT INTO presence (project_id, participation_id, last_seen) VALUES (%s, %s, clock_timestamp())"
-            " RETURNING 1",
+        conn.execute(
+            "INSERT INTO presence (project_id, participation_id, last_seen) VALUES (%s, %s, clock_timestamp())",
             (project_id, ctx.participation_id),
         )
     overview = browser.get(f"/admin/projects/{project_id}/")
@@ -312,7 +311,7 @@ def test_lists_page_by_key(ada: Browser, world: SampleData, db: Database) -> Non
     with db.transaction() as conn:
         for number in range(55):
             invites.create_for_owner(conn, world.empty_project.id, actor="ada")
-            projects.add(conn, world.owner.id, f"p-{number:02}")
+            projects.add(conn, world.owner.id, f"p-{number:02}", actor="cli")
             make_agent(conn, world.empty_project, f"agent-{number:02}")
     for path in (
         f"/admin/projects/{world.empty_project.id}/invites/",

@@ -57,7 +57,7 @@ def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent:
 
 def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: SampleData, db: Database) -> None:
     with db.transaction() as conn:
-        credits.add_credits(conn, spent.owner.id, 5, reference="=cmd()", reason="a test")
+        credits.add_credits(conn, spent.owner.id, 5, reference="=cmd()", reason="a test", actor="cli")
     seen, path = [], "/admin/credits/entries"
     for _ in range(5):
         page = ada.get(path).text
@@ -123,7 +123,7 @@ def test_every_state_is_said_as_it_is(
         metering.record_terms(conn, grace_hours=48, trial_credits=250)
     says("250 credits are in it then", "Agents go on for another 2 days")
     with db.transaction() as conn:
-        credits.add_credits(conn, world.owner.id, 500, reference="1")
+        credits.add_credits(conn, world.owner.id, 500, reference="1", actor="cli")
     says(
         "500 credits", "How long it lasts shows after the first whole day of use.", "Nothing was used in these 30 days"
     )
@@ -138,7 +138,7 @@ def test_every_state_is_said_as_it_is(
     says("Agents are refused since", "because credits were used up", "4 credits or more let them in at once")
     says("This account is suspended", "Why, and what to do", path="/admin/")
     with db.transaction() as conn:
-        credits.set_plan(conn, world.owner.id, "comped")
+        credits.set_plan(conn, world.owner.id, "comped", actor="cli")
     says("comped", "agents are never refused for want of credits")
     with db.transaction() as conn:
         owners.suspend(conn, world.owner.id, reason="abuse", actor="operator")
@@ -151,7 +151,7 @@ def test_every_state_is_said_as_it_is(
     # A service that says where credits come from.
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)
-        credits.set_plan(conn, world.owner.id, "free")
+        credits.set_plan(conn, world.owner.id, "free", actor="cli")
     paid = make_web(TOP_UP_URL="https://pay.example.org/?for={handle}")
     with db.connection() as conn:
         page = paid.new_browser().sign_in(conn, world.owner).get("/admin/credits/").text

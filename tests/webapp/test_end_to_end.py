@@ -181,7 +181,7 @@ def test_a_person_accepts_an_invite_in_the_browser(
             other.get_by_role("link", name="Accept in the browser").click()
             expect(other).to_have_url(re.compile("/sign-in"))
             with db.connection() as conn:
-                other.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, eve)}")
+                other.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, eve, actor='cli')}")
             other.get_by_role("button", name="Sign in").click()
             # The way back leads to where they were going.
             expect(other.get_by_role("heading", level=1)).to_have_text("Join apollo")

@@ -105,7 +105,7 @@ def test_the_page_says_why_an_invite_lets_nobody_in(web: FlaskClient, db: Databa
             ("UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = %s RETURNING 1", late),
             ("UPDATE invite SET revoked_at = clock_timestamp() WHERE sha256 = %s RETURNING 1", revoked),
         ):
-            conn.fetch_one_or_none(change, (fingerprint(code),))
+            conn.execute(change, (fingerprint(code),))
         (project_id,) = conn.fetch_one("SELECT project_id FROM invite WHERE sha256 = %s", (fingerprint(archived),))
         projects.archive(conn, project_id, actor="test")
     for code, status, said in (

@@ -60,7 +60,7 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
     chromium: Browser, database_url: str, redis_url: str, db: Database
 ) -> None:
     with db.transaction() as conn:
-        boss = owners.add(conn, "boss@example.org", handle="boss", operator=True)
+        boss = owners.add(conn, "boss@example.org", handle="boss", operator=True, actor="cli")
         ada = make_owner(conn, "ada")
         agent = make_agent(conn, make_project(conn, "apollo", ada), "api-agent")
     with (

@@ -139,7 +139,7 @@ def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, world: SampleDa
         agent = make_agent(conn, world.full_project, "=cmd")
         posts.create(conn, agent.ctx, "hello", to_lane="core", subject='a "quoted", thing\nand a line')
         for number in range(1200):
-            conn.fetch_one_or_none(
+            conn.execute(
                 "SELECT bus_append(%s, %s, %s, 'seed', jsonb_build_object('sequence', 's', 'current', %s::integer))",
                 (world.full_project.id, agent.ctx.participation_id, agent.actor, number),
             )

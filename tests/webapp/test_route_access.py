@@ -31,7 +31,7 @@ def ada(site: WebApp, db: Database) -> Browser:
 def operator(site: WebApp, db: Database) -> Browser:
     """Signed in as an operator."""
     with db.transaction() as conn:
-        owner = owners.add(conn, "op@example.org", handle="op", operator=True)
+        owner = owners.add(conn, "op@example.org", handle="op", operator=True, actor="cli")
     with db.connection() as conn:
         return site.new_browser().sign_in(conn, owner)
 

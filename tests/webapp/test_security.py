@@ -165,7 +165,7 @@ def test_believed_proxies_say_who_asks(make_web: Callable[..., WebApp], db: Data
         ada = make_owner(conn, "ada")
     web = make_web(PROXY_HOPS="1")
     with db.connection() as conn:
-        path = f"/sign-in/link/{login_links.create_login_link(conn, ada)}"
+        path = f"/sign-in/link/{login_links.create_login_link(conn, ada, actor='cli')}"
     browser = web.new_browser()
     browser.get(path)
     token = (
@@ -315,7 +315,7 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(
     with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     with db.connection() as conn:
-        token = login_links.create_login_link(conn, ada)
+        token = login_links.create_login_link(conn, ada, actor="cli")
     browser = site.new_browser()
     with caplog.at_level(logging.INFO):
         browser.get(f"/sign-in/link/{token}")

@@ -111,13 +111,13 @@ def test_a_session_ends_when_it_is_idle_for_too_long(
 ) -> None:
     browser = _in(make_web(SESSION_IDLE_MINUTES="30"), db, ada)
     with db.transaction() as conn:
-        conn.fetch_one_or_none("UPDATE session SET last_used_at = clock_timestamp() - interval '29 min' RETURNING 1")
+        conn.execute("UPDATE session SET last_used_at = clock_timestamp() - interval '29 min'")
     assert _is_in(browser)
     with db.connection() as conn:
         # Using it has set it back.
         assert conn.fetch_one("SELECT clock_timestamp() - last_used_at < interval '1 min' FROM session") == (True,)
     with db.transaction() as conn:
-        conn.fetch_one_or_none("UPDATE session SET last_used_at = clock_timestamp() - interval '31 min' RETURNING 1")
+        conn.execute("UPDATE session SET last_used_at = clock_timestamp() - interval '31 min'")
     assert not _is_in(browser)
 
 
@@ -128,11 +128,11 @@ def test_a_session_ends_for_good_however_much_it_is_used(
     with db.connection() as conn:
         assert conn.fetch_one("SELECT expires_at - created_at BETWEEN '59 min' AND '61 min' FROM session") == (True,)
     with db.transaction() as conn:
-        conn.fetch_one_or_none("UPDATE session SET expires_at = clock_timestamp() + interval '1 min' RETURNING 1")
+        conn.execute("UPDATE session SET expires_at = clock_timestamp() + interval '1 min'")
     assert _is_in(browser)
     with db.transaction() as conn:
         assert retention.prune_batch(conn, "sessions") == 0
-        conn.fetch_one_or_none("UPDATE session SET expires_at = clock_timestamp() - interval '1 s' RETURNING 1")
+        conn.execute("UPDATE session SET expires_at = clock_timestamp() - interval '1 s'")
     assert not _is_in(browser)
     with db.transaction() as conn:
         assert retention.prune_batch(conn, "sessions") == 1
@@ -140,12 +140,12 @@ def test_a_session_ends_for_good_however_much_it_is_used(
 
 def test_what_nobody_finished_is_pruned(db: Database, ada: owners.Owner) -> None:
     with db.transaction() as conn:
-        login_links.create_login_link(conn, ada)
+        login_links.create_login_link(conn, ada, actor="cli")
         identities.begin_sign_up(conn, IdentityClaims("https://issuer.example", "bob", "bob@example.org"))
     with db.transaction() as conn:
         assert [retention.prune_batch(conn, kind) for kind in ("login_links", "sign_ups")] == [0, 0]
-        conn.fetch_one_or_none("UPDATE login_link SET expires_at = clock_timestamp() - interval '25 hours' RETURNING 1")
-        conn.fetch_one_or_none("UPDATE sign_up SET expires_at = clock_timestamp() - interval '1 s' RETURNING 1")
+        conn.execute("UPDATE login_link SET expires_at = clock_timestamp() - interval '25 hours'")
+        conn.execute("UPDATE sign_up SET expires_at = clock_timestamp() - interval '1 s'")
         assert [retention.prune_batch(conn, kind) for kind in ("login_links", "sign_ups")] == [1, 1]
 
 
@@ -246,7 +246,7 @@ def test_cookies_without_tls_are_not_bound_to_it(
 ) -> None:
     web = make_web(PUBLIC_URL="http://127.0.0.1:8787")
     with db.connection() as conn:
-        path = f"/sign-in/link/{login_links.create_login_link(conn, ada)}"
+        path = f"/sign-in/link/{login_links.create_login_link(conn, ada, actor='cli')}"
     client = web.app.test_client()
     page = client.get(path, base_url="http://127.0.0.1:8787")
     assert "Strict-Transport-Security" not in page.headers
@@ -261,7 +261,7 @@ def test_a_link_is_used_once_of_twenty_tries_at_one_moment(
 ) -> None:
     site = make_web(SIGN_IN_PER_MINUTE="0", GATEWAY_THREADS="20")
     with db.connection() as conn:
-        path = f"/sign-in/link/{login_links.create_login_link(conn, ada)}"
+        path = f"/sign-in/link/{login_links.create_login_link(conn, ada, actor='cli')}"
     browsers = [site.new_browser() for _ in range(20)]
     for browser in browsers:
         browser.get(path)
@@ -276,7 +276,7 @@ def test_a_link_is_used_once_of_twenty_tries_at_one_moment(
 
 def test_looking_at_a_link_does_not_use_it_and_tells_nothing(site: WebApp, db: Database, ada: owners.Owner) -> None:
     with db.connection() as conn:
-        token = login_links.create_login_link(conn, ada)
+        token = login_links.create_login_link(conn, ada, actor="cli")
     for _ in range(3):
         page = site.new_browser().get(f"/sign-in/link/{token}")
         assert page.status_code == 200
@@ -291,7 +291,10 @@ def test_a_link_that_is_over_or_never_was_is_refused_with_the_same_words(
     site: WebApp, db: Database, ada: owners.Owner
 ) -> None:
     with db.connection() as conn:
-        late, used = login_links.create_login_link(conn, ada), login_links.create_login_link(conn, ada)
+        late, used = (
+            login_links.create_login_link(conn, ada, actor="cli"),
+            login_links.create_login_link(conn, ada, actor="cli"),
+        )
         login_links.consume_login_link(conn, used)
     with db.transaction() as conn:
         conn.fetch_all(
@@ -376,7 +379,7 @@ def test_many_requests_of_one_browser_at_once_all_pass(
     browser = _in(site, db, ada)
     token = browser.cookies()[COOKIE]
     with db.transaction() as conn:
-        conn.fetch_one_or_none("UPDATE session SET last_used_at = clock_timestamp() - interval '2 min' RETURNING 1")
+        conn.execute("UPDATE session SET last_used_at = clock_timestamp() - interval '2 min'")
     barrier = threading.Barrier(8)
 
     def ask() -> int:

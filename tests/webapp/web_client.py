@@ -116,7 +116,7 @@ class Browser:
 
     def sign_in(self, conn: Connection, owner: Owner) -> "Browser":
         """Sign in with a one-time link; `conn` is in no transaction, so that the link is there at once."""
-        path = f"/sign-in/link/{login_links.create_login_link(conn, owner)}"
+        path = f"/sign-in/link/{login_links.create_login_link(conn, owner, actor='cli')}"
         assert self.get(path).status_code == 200
         answer = self.submit(path)
         assert answer.status_code == 303, answer.text

@@ -26,14 +26,14 @@ def test_a_notice_that_cannot_be_sent_stops_no_other_and_ends(
         first, second = make_owner(conn), make_owner(conn)
         if url is not None:
             # Such a name is an address as far as its form goes, and cannot be asked for.
-            outbox.add_webhook(conn, first.id, url)
+            outbox.add_webhook(conn, first.id, url, actor="cli")
         outbox.enqueue(conn, "test", owner_id=first.id, email=address)
-        outbox.add_webhook(conn, second.id, "http://127.0.0.1:9/")
+        outbox.add_webhook(conn, second.id, "http://127.0.0.1:9/", actor="cli")
         outbox.enqueue(conn, "test", owner_id=second.id)
     assert execute_job(_SEND, db, settings).counts == {"not_delivered": 2}
     for _ in outbox.RETRY_DELAYS_SECONDS:
         with db.transaction() as conn:
-            conn.fetch_one_or_none("UPDATE notice SET due_at = clock_timestamp() RETURNING 1")
+            conn.execute("UPDATE notice SET due_at = clock_timestamp()")
         assert execute_job(_SEND, db, settings).outcome == "ok"
     with db.connection() as conn:
         assert [one.state for owner in (first, second) for one in outbox.list_log_entries(conn, owner.id)] == [
@@ -46,7 +46,7 @@ def test_a_webhook_that_is_gone_is_told_nothing_more(db: Database, settings: Wor
     """What it is signed with is gone too, and an empty key signs for anybody."""
     with db.transaction() as conn:
         project = make_project(conn)
-        hook = outbox.add_webhook(conn, project.owner_id, "http://127.0.0.1:9/", project_id=project.id)
+        hook = outbox.add_webhook(conn, project.owner_id, "http://127.0.0.1:9/", project_id=project.id, actor="cli")
         if purged:
             outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id)
             projects.begin_purge(conn, project.id, actor="cli")
@@ -55,9 +55,7 @@ def test_a_webhook_that_is_gone_is_told_nothing_more(db: Database, settings: Wor
         else:
             # Removed after another transaction had read the list of webhooks.
             outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id)
-            conn.fetch_one_or_none(
-                "UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (hook.id,)
-            )
+            conn.execute("UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s", (hook.id,))
     execute_job(_SEND, db, settings)
     with db.connection() as conn:
         (logged,) = outbox.list_log_entries(conn, project.owner_id)

@@ -57,7 +57,7 @@ def test_one_project_that_fails_does_not_stop_the_others(db: Database, settings:
     def act(conn: Connection, project_id: int) -> int:
         if project_id == ids[2]:
             conn.raw.execute("SELECT 1 / 0")
-        conn.fetch_one_or_none("UPDATE project SET name = name || '!' WHERE id = %s RETURNING 1", (project_id,))
+        conn.execute("UPDATE project SET name = name || '!' WHERE id = %s", (project_id,))
         return 1
 
     def function(work: JobRun) -> None:
@@ -76,10 +76,10 @@ def test_a_project_that_another_worker_is_at_is_left_to_it(db: Database, setting
         project = make_project(conn)
         ada = make_agent(conn, project)
         leases.acquire(conn, ada.ctx, "a.py")
-        conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+        conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
     job = all_jobs()["expire_leases"]
     with db.transaction() as conn:
-        conn.fetch_one_or_none("SELECT pg_advisory_xact_lock(%s, %s)", (job.lock_key, project.id))
+        conn.execute("SELECT pg_advisory_xact_lock(%s, %s)", (job.lock_key, project.id))
         assert execute_job(job, db, settings).counts.get("ended", 0) == 0
     assert execute_job(job, db, settings).counts == {"ended": 1}
 
@@ -92,7 +92,7 @@ def test_a_run_ends_when_its_time_is_over_and_the_next_goes_on(
         project = make_project(conn)
 
     def forever(conn: Connection, _: int) -> int:
-        conn.fetch_one("SELECT pg_sleep(0.05)")
+        conn.execute("SELECT pg_sleep(0.05)")
         return 1
 
     def function(work: JobRun) -> None:
@@ -128,7 +128,7 @@ def test_projects_that_take_long_and_fail_keep_no_other_waiting_for_ever(
     def act(conn: Connection, project_id: int) -> int:
         seen.append(project_id)
         if project_id != ids[-1]:
-            conn.fetch_one("SELECT pg_sleep(0.1)")
+            conn.execute("SELECT pg_sleep(0.1)")
             raise LookupError
         return 0
 
@@ -239,9 +239,9 @@ def test_a_project_that_is_locked_does_not_stop_the_others(db: Database, setting
         held, free = make_project(conn), make_project(conn)
         for project in (held, free):
             leases.acquire(conn, make_agent(conn, project).ctx, "a.py")
-        conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+        conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
     with db.transaction() as conn:
-        conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (held.id,))
+        conn.execute("SELECT bus_lock_clock(%s)", (held.id,))
         outcome = execute_job(all_jobs()["expire_leases"], db, settings)
     assert (outcome.outcome, outcome.counts.get("ended")) == ("failed", 1)
     assert f"project {held.id}: it is locked" in (outcome.error or "")

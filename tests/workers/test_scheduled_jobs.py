@@ -112,7 +112,7 @@ def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
 ) -> None:
     url = queue.start()
     with db.transaction() as conn:
-        conn.fetch_one_or_none("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60 RETURNING 1")
+        conn.execute("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60")
         presence.record_seen(conn, {team.bob.ctx.participation_id: 120.0})
     with gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
         alice, bob = McpClient(gateway.url, team.alice.token), McpClient(gateway.url, team.bob.token)
@@ -202,10 +202,10 @@ def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
         wait_until(lambda: _ran(db, "heartbeat"), *processes)
         with db.transaction() as conn:
             leases.acquire(conn, team.bob.ctx, "a.py")
-            conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() RETURNING 1")
+            conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
         # The job waits for this project's clock, for longer than a deploy waits for the job.
         with db.transaction() as conn:
-            conn.fetch_one_or_none("SELECT bus_lock_clock(%s)", (team.project_id,))
+            conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
             before = _started(db, "expire_leases")
             wait_until(lambda: _started(db, "expire_leases") > before, *processes)
             worker = processes[0]
@@ -252,7 +252,7 @@ def test_two_of_everything_do_each_thing_once(database_url: str, db: Database, t
     with db.transaction() as conn:
         for number in range(20):
             leases.acquire(conn, team.bob.ctx, f"src/{number}.py")
-        conn.fetch_one_or_none("UPDATE lease SET expires_at = clock_timestamp() + interval '3 seconds' RETURNING 1")
+        conn.execute("UPDATE lease SET expires_at = clock_timestamp() + interval '3 seconds'")
     started = [start_process(role, database_url, url) for role in ("worker", "worker", "beat", "beat", "beat")]
     try:
         wait_until(lambda: _kinds(db).count("lease_expire") >= 20, *started)

@@ -118,7 +118,7 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM post o WHERE o.project_id = v_caller.project_id AND o.id = u.wanted)) AS gone;
     IF v_missing IS NOT NULL THEN
         PERFORM bus_refuse('not_found',
-            format('There is no post %s; take post_id from read_posts.', array_to_string(v_missing, ', ')));
+            format('There is no post %s.', array_to_string(v_missing, ', ')), '{"hint": "read_posts"}');
     END IF;
     SELECT array_agg(u.wanted ORDER BY u.wanted) INTO v_new
     FROM (SELECT DISTINCT w AS wanted FROM unnest(p_posts) AS w) AS u

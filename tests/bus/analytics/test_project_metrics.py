@@ -108,7 +108,7 @@ def _count(db: Database, project: Project) -> int:
                             with guard:
                                 dies, left[0] = left[0] > 0, max(0, left[0] - 1)
                             if dies:
-                                conn.fetch_one("SELECT pg_terminate_backend(pg_backend_pid())")
+                                conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
                 except Unavailable:
                     done = rollups.BATCH_SIZE
 

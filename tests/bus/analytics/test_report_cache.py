@@ -36,7 +36,7 @@ def test_a_report_is_kept_as_it_was_made_and_made_anew_when_it_is_old(
     _age(conn, project, timedelta(minutes=2))
     assert report_cache.get_report(conn, project.id).generated_at != second.generated_at
     sequences.claim(conn, ada.ctx, "adr")
-    conn.fetch_one("UPDATE report SET took_seconds = 10 RETURNING 1")
+    conn.execute("UPDATE report SET took_seconds = 10")
     assert report_cache.get_report(conn, project.id).last_seq == 4
     _age(conn, project, timedelta(minutes=6))
     assert report_cache.get_report(conn, project.id).last_seq == 5
@@ -44,12 +44,12 @@ def test_a_report_is_kept_as_it_was_made_and_made_anew_when_it_is_old(
 
 def test_who_dies_making_a_report_is_not_waited_for_for_ever(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
-    conn.fetch_one(
-        "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute') RETURNING 1",
+    conn.execute(
+        "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute')",
         (project.id,),
     )
     assert report_cache.get_report(conn, project.id) == report_cache.CachedReport(None, 0, None, True)
-    conn.fetch_one("UPDATE report SET busy_until = clock_timestamp() RETURNING 1")
+    conn.execute("UPDATE report SET busy_until = clock_timestamp()")
     found = report_cache.get_report(conn, project.id)
     assert found.report is not None
     assert not found.is_refreshing
@@ -97,6 +97,4 @@ def test_of_many_who_ask_at_one_moment_one_makes_the_report(db: Database, monkey
 
 def _age(conn: Connection, project: Project, by: timedelta) -> None:
     """Make the kept report older: no test can sleep for minutes."""
-    conn.fetch_one(
-        "UPDATE report SET made_at = made_at - %s::interval WHERE project_id = %s RETURNING 1", (by, project.id)
-    )
+    conn.execute("UPDATE report SET made_at = made_at - %s::interval WHERE project_id = %s", (by, project.id))

@@ -91,9 +91,9 @@ def test_the_time_to_be_shown_is_from_the_post_to_each_recipients_first_sight(
     for seconds in (1.0, 3.0, 5.0):
         post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
         posts.mark_surfaced(conn, {(bob.ctx.project_id, bob.ctx.participation_id, post): 0.0})
-        conn.fetch_one(
+        conn.execute(
             "UPDATE delivery d SET surfaced_at = o.created_at + make_interval(secs => %s) FROM post o"
-            " WHERE o.project_id = d.project_id AND o.id = d.post_id AND o.id = %s AND o.project_id = %s RETURNING 1",
+            " WHERE o.project_id = d.project_id AND o.id = d.post_id AND o.id = %s AND o.project_id = %s",
             (seconds, post, ada.ctx.project_id),
         )
     posts.create(conn, ada.ctx, "never shown", to_actor="bob")
@@ -196,7 +196,7 @@ def _let_wait(conn: Connection, project_id: int, post: int, seconds: float) -> N
     """Set how long a post waited: no test can sleep for minutes."""
     (at,) = conn.fetch_one("SELECT created_at FROM post WHERE project_id = %s AND id = %s", (project_id, post))
     assert isinstance(at, datetime)
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE post SET acked_at = %s WHERE project_id = %s AND id = %s RETURNING id",
         (at + timedelta(seconds=seconds), project_id, post),
     )

@@ -96,9 +96,9 @@ def test_a_post_is_acked_once_wherever_a_batch_ends(
     conn: Connection, project: Project, ada: Agent, bob: Agent, root: Agent
 ) -> None:
     """All acks bear one time, since the clock of the database was set back: the order of their numbers decides."""
-    conn.fetch_one(
+    conn.execute(
         "UPDATE project_clock SET last_at = date_trunc('milliseconds', clock_timestamp()) + interval '10 minutes'"
-        " WHERE project_id = %s RETURNING 1",
+        " WHERE project_id = %s",
         (project.id,),
     )
     handed = posts.create(conn, ada.ctx, "x", to_actor="bob").post_id
@@ -128,9 +128,9 @@ def test_an_ack_is_counted_once_though_it_comes_between_two_batches(
     conn: Connection, project: Project, ada: Agent, bob: Agent, root: Agent
 ) -> None:
     """The sender's own ack is counted before the real one of the same moment is there."""
-    conn.fetch_one(
+    conn.execute(
         "UPDATE project_clock SET last_at = date_trunc('milliseconds', clock_timestamp()) + interval '10 minutes'"
-        " WHERE project_id = %s RETURNING 1",
+        " WHERE project_id = %s",
         (project.id,),
     )
     post = posts.create(conn, ada.ctx, "x", to_actor="bob").post_id
@@ -223,7 +223,7 @@ def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
     for _ in range(2):
         sequences.claim(conn, ada.ctx, "adr")
     rollups.roll_up_batch(conn, project.id, limit=1)
-    conn.fetch_one("INSERT INTO report (project_id) VALUES (%s) RETURNING 1", (project.id,))
+    conn.execute("INSERT INTO report (project_id) VALUES (%s)", (project.id,))
     projects.begin_purge(conn, project.id, actor="test")
     assert rollups.roll_up_batch(conn, project.id) == 0
     while not projects.purge_step(conn, project.id):
@@ -241,9 +241,8 @@ def test_old_hours_and_days_go_and_are_not_written_again(conn: Connection, proje
     kept = _whole(conn, project)
     for days in (1, 7, 9, 99, 101):
         for grain in ("hour", "day"):
-            conn.fetch_one(
-                "INSERT INTO tally (project_id, grain, figure, start, key, n) VALUES (%s, %s, 'events', %s, 'old', 1)"
-                " RETURNING 1",
+            conn.execute(
+                "INSERT INTO tally (project_id, grain, figure, start, key, n) VALUES (%s, %s, 'events', %s, 'old', 1)",
                 (project.id, grain, now - timedelta(days=days)),
             )
     assert (retention.prune_batch(conn, "hours"), retention.prune_batch(conn, "days")) == (3, 1)
@@ -253,7 +252,7 @@ def test_old_hours_and_days_go_and_are_not_written_again(conn: Connection, proje
     conn.raw.execute("DELETE FROM tally")
     conn.raw.execute("DELETE FROM tally_mark")
     post = posts.create(conn, ada.ctx, "x", to_lane="core").post_id
-    conn.fetch_one("UPDATE post SET created_at = now() - interval '50 days' WHERE id = %s RETURNING 1", (post,))
+    conn.execute("UPDATE post SET created_at = now() - interval '50 days' WHERE id = %s", (post,))
     posts.ack(conn, make_agent(conn, project).ctx, [post])
     _count_all(conn, project)
     waits = conn.fetch_all("SELECT grain, n FROM tally WHERE project_id = %s AND figure = 'waits'", (project.id,))

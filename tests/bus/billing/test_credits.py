@@ -39,16 +39,16 @@ def test_an_account_opens_with_its_trial_once(conn: Connection) -> None:
 
 def test_a_reference_is_entered_once(conn: Connection) -> None:
     owner = make_owner(conn)
-    first = credits.add_credits(conn, owner.id, 100, reference="pay 1")
-    assert credits.add_credits(conn, owner.id, 100, reference="pay 1") == first
+    first = credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli")
+    assert credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli") == first
     assert _account(conn, owner.id).balance == 100
     with pytest.raises(BusError, match="stands for top_up of 100 credits") as refused:
-        credits.add_credits(conn, owner.id, 90, reference="pay 1")
+        credits.add_credits(conn, owner.id, 90, reference="pay 1", actor="cli")
     assert refused.value.code == "conflict"
     with pytest.raises(BusError, match="use a new one"):
-        credits.add_credits(conn, owner.id, 100, reference="pay 1", kind="grant")
+        credits.add_credits(conn, owner.id, 100, reference="pay 1", kind="grant", actor="cli")
     # Another owner's references are its own.
-    credits.add_credits(conn, make_owner(conn).id, 1, reference="pay 1")
+    credits.add_credits(conn, make_owner(conn).id, 1, reference="pay 1", actor="cli")
     assert _account(conn, owner.id).balance == 100
 
 
@@ -56,7 +56,7 @@ def test_a_reference_is_entered_once(conn: Connection) -> None:
 def test_an_amount_is_a_number_of_credits(conn: Connection, amount: int) -> None:
     owner = make_owner(conn)
     with pytest.raises(InvalidArgument, match="amount"):
-        credits.add_credits(conn, owner.id, amount, reference="x")
+        credits.add_credits(conn, owner.id, amount, reference="x", actor="cli")
     assert credits.find_account(conn, owner.id) is None
 
 
@@ -64,11 +64,11 @@ def test_the_same_payment_told_by_many_at_once_is_one(db: Database) -> None:
     with db.transaction() as conn:
         owner = make_owner(conn)
     found = run_numbered_concurrently(
-        db, 20, lambda conn, _: credits.add_credits(conn, owner.id, 100, reference="pay 1")
+        db, 20, lambda conn, _: credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli")
     )
     assert len({entry.id for entry in found}) == 1
     found = run_numbered_concurrently(
-        db, 20, lambda conn, number: credits.add_credits(conn, owner.id, 1, reference=f"pay 2.{number}")
+        db, 20, lambda conn, number: credits.add_credits(conn, owner.id, 1, reference=f"pay 2.{number}", actor="cli")
     )
     assert successes(found) == found
     with db.transaction() as conn:
@@ -82,7 +82,7 @@ def test_the_same_payment_told_by_many_at_once_is_one(db: Database) -> None:
 
 def test_entries_are_append_only(conn: Connection) -> None:
     owner = make_owner(conn)
-    credits.add_credits(conn, owner.id, 100, reference="pay 1")
+    credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli")
     for statement in ("UPDATE credit_entry SET amount = 1", "DELETE FROM credit_entry"):
         with pytest.raises(Exception, match="append-only"), conn.raw.transaction():
             conn.raw.execute(statement)
@@ -91,9 +91,9 @@ def test_entries_are_append_only(conn: Connection) -> None:
 def test_below_the_threshold_the_owner_is_told_once_for_each_time(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    outbox.add_webhook(conn, project.owner_id, "https://example.org/x")
-    credits.add_credits(conn, project.owner_id, 12, reference="1")
-    credits.set_low_balance(conn, project.owner_id, 10)
+    outbox.add_webhook(conn, project.owner_id, "https://example.org/x", actor="cli")
+    credits.add_credits(conn, project.owner_id, 12, reference="1", actor="cli")
+    credits.set_low_balance(conn, project.owner_id, 10, actor="cli")
 
     def told() -> list[str]:
         return [one.channel for one in outbox.list_log_entries(conn, project.owner_id) if one.kind == "low_balance"]
@@ -104,7 +104,7 @@ def test_below_the_threshold_the_owner_is_told_once_for_each_time(
     assert sorted(told()) == ["email", "webhook"]
     _use_up(conn, ada, 2)
     assert len(told()) == 2
-    credits.add_credits(conn, project.owner_id, 5, reference="2")
+    credits.add_credits(conn, project.owner_id, 5, reference="2", actor="cli")
     _use_up(conn, ada, 3)
     assert len(told()) == 4
 
@@ -112,28 +112,26 @@ def test_below_the_threshold_the_owner_is_told_once_for_each_time(
 def test_at_zero_there_is_a_grace_and_then_a_suspension_that_a_credit_lifts_at_once(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    credits.add_credits(conn, project.owner_id, 5, reference="1")
+    credits.add_credits(conn, project.owner_id, 5, reference="1", actor="cli")
     _use_up(conn, ada, 5)
     assert _account(conn, project.owner_id).delinquent_at is not None
     assert credits.list_delinquent_owners(conn, 1) == []
     assert not credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     sequences.claim(conn, ada.ctx, "adr")
-    conn.fetch_one_or_none(
-        "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours' RETURNING 1"
-    )
+    conn.execute("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours'")
     assert credits.list_delinquent_owners(conn, 1) == [project.owner_id]
     assert credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     assert not credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
     assert {one.kind for one in outbox.list_log_entries(conn, project.owner_id)} >= {"suspended", "delinquent"}
-    credits.add_credits(conn, project.owner_id, 1, reference="2")
+    credits.add_credits(conn, project.owner_id, 1, reference="2", actor="cli")
     assert sequences.claim(conn, ada.ctx, "adr").number == 7
 
 
 def test_a_credit_does_not_lift_what_an_operator_did(conn: Connection, project: Project, ada: Agent) -> None:
     owners.suspend(conn, project.owner_id, reason="abuse", actor="operator")
-    credits.add_credits(conn, project.owner_id, 100, reference="1")
+    credits.add_credits(conn, project.owner_id, 100, reference="1", actor="cli")
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
 
@@ -142,13 +140,11 @@ def test_what_an_operator_says_after_a_suspension_for_credits_stands(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     _use_up(conn, ada, 2)
-    conn.fetch_one_or_none(
-        "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1"
-    )
+    conn.execute("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours'")
     assert credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     assert owners.suspend(conn, project.owner_id, reason="abuse", actor="operator")
     assert not owners.suspend(conn, project.owner_id, reason=owners.CREDITS_EXHAUSTED, actor="clock")
-    credits.add_credits(conn, project.owner_id, 100, reference="1")
+    credits.add_credits(conn, project.owner_id, 100, reference="1", actor="cli")
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
 
@@ -156,18 +152,16 @@ def test_what_an_operator_says_after_a_suspension_for_credits_stands(
 def test_who_is_comped_is_metered_and_never_suspended(conn: Connection, project: Project, ada: Agent) -> None:
     _use_up(conn, ada, 3)
     assert _account(conn, project.owner_id).delinquent_at is not None
-    conn.fetch_one_or_none(
-        "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours' RETURNING 1"
-    )
+    conn.execute("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours'")
     credits.suspend_delinquent_owner(conn, project.owner_id, 1)
-    account = credits.set_plan(conn, project.owner_id, "comped")
+    account = credits.set_plan(conn, project.owner_id, "comped", actor="cli")
     assert (account.plan, account.balance, account.delinquent_at) == ("comped", -3, None)
     sequences.claim(conn, ada.ctx, "adr")
     _use_up(conn, ada, 2)
     assert _account(conn, project.owner_id).balance == -6
     assert credits.list_delinquent_owners(conn, 0) == []
     # Back on a plan that pays, the debt counts again.
-    assert credits.set_plan(conn, project.owner_id, "free").delinquent_at is not None
+    assert credits.set_plan(conn, project.owner_id, "free", actor="cli").delinquent_at is not None
 
 
 def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Database) -> None:
@@ -176,15 +170,16 @@ def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Dat
             project = make_project(conn)
             ada = make_agent(conn, project)
             _use_up(conn, ada, 2)
-            conn.fetch_one_or_none(
-                "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours'"
-                " WHERE owner_id = %s RETURNING 1",
+            conn.execute(
+                "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours' WHERE owner_id = %s",
                 (project.owner_id,),
             )
         found = run_concurrently(
             db,
             lambda conn, owner=project.owner_id: credits.suspend_delinquent_owner(conn, owner, 1),
-            lambda conn, owner=project.owner_id, ref=str(number): credits.add_credits(conn, owner, 50, reference=ref),
+            lambda conn, owner=project.owner_id, ref=str(number): credits.add_credits(
+                conn, owner, 50, reference=ref, actor="cli"
+            ),
             lambda conn, owner=project.owner_id: credits.suspend_delinquent_owner(conn, owner, 1),
         )
         assert successes(found) == found
@@ -195,10 +190,10 @@ def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Dat
 def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: Agent) -> None:
     metering.set_metering_enabled(conn, True)
     sequences.claim(conn, ada.ctx, "adr")
-    credits.set_price(conn, "claim", 10)
+    credits.set_price(conn, "claim", 10, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     later = datetime.now(UTC) + timedelta(hours=1)
-    credits.set_price(conn, "claim", 100, effective_from=later)
+    credits.set_price(conn, "claim", 100, effective_from=later, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     assert metering.bill_batch(conn, project.id).credits == 1 + 10 + 10
     assert [
@@ -208,18 +203,18 @@ def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: 
         (100, True),
     ]
     with pytest.raises(InvalidArgument, match="from now on"):
-        credits.set_price(conn, "claim", 1, effective_from=datetime.now(UTC) - timedelta(hours=1))
+        credits.set_price(conn, "claim", 1, effective_from=datetime.now(UTC) - timedelta(hours=1), actor="cli")
     with pytest.raises(InvalidArgument, match="must be one of"):
-        credits.set_price(conn, "nonsense", 1)
+        credits.set_price(conn, "nonsense", 1, actor="cli")
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_who_used_nothing_owes_nothing(conn: Connection, running: bool) -> None:
     owner = make_owner(conn)
     metering.set_metering_enabled(conn, running)
-    assert credits.set_plan(conn, owner.id, "team").delinquent_at is None
-    credits.set_low_balance(conn, owner.id, 5)
-    assert credits.set_plan(conn, owner.id, "free").delinquent_at is None
+    assert credits.set_plan(conn, owner.id, "team", actor="cli").delinquent_at is None
+    credits.set_low_balance(conn, owner.id, 5, actor="cli")
+    assert credits.set_plan(conn, owner.id, "free", actor="cli").delinquent_at is None
     assert outbox.list_log_entries(conn, owner.id) == []
 
 
@@ -228,8 +223,8 @@ def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, proje
     _use_up(conn, ada)
     metering.set_metering_enabled(conn, False)
     for plan in ("comped", "free"):
-        assert credits.set_plan(conn, project.owner_id, plan).delinquent_at is None
-    credits.add_credits(conn, project.owner_id, 1, reference="pay 1")
+        assert credits.set_plan(conn, project.owner_id, plan, actor="cli").delinquent_at is None
+    credits.add_credits(conn, project.owner_id, 1, reference="pay 1", actor="cli")
     assert _account(conn, project.owner_id).delinquent_at is None
 
 
@@ -239,13 +234,13 @@ def test_the_trial_is_given_whatever_opened_the_account(
 ) -> None:
     metering.set_metering_enabled(conn, True)
     if first == "paid":
-        credits.add_credits(conn, project.owner_id, 50, reference="pay 1")
+        credits.add_credits(conn, project.owner_id, 50, reference="pay 1", actor="cli")
     elif first == "plan":
-        credits.set_plan(conn, project.owner_id, "team")
+        credits.set_plan(conn, project.owner_id, "team", actor="cli")
     elif first == "low_balance":
-        credits.set_low_balance(conn, project.owner_id, 5)
+        credits.set_low_balance(conn, project.owner_id, 5, actor="cli")
     else:
-        doomed = projects.add(conn, project.owner_id, "doomed")
+        doomed = projects.add(conn, project.owner_id, "doomed", actor="cli")
         sequences.claim(conn, make_agent(conn, doomed).ctx, "adr")
         projects.begin_purge(conn, doomed.id, actor="cli")
     for number in range(1, 4):

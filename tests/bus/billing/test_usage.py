@@ -40,17 +40,17 @@ def _today(conn: Connection) -> date:
 
 def _used(conn: Connection, owner_id: int, project_id: int, back: int, amount: int, participant_id: int = 0) -> None:
     """Write down usage of a day that is over; the trigger does what the meter of the version before left undone."""
-    conn.fetch_one_or_none(
+    conn.execute(
         "INSERT INTO credit_entry AS e (owner_id, at, kind, amount, balance, reference, project_id, detail, itemised)"
         " VALUES (%(owner)s, clock_timestamp() - %(back)s * interval '1 day', 'usage', -%(n)s::bigint, 0,"
         "  gen_random_uuid()::text, %(project)s, jsonb_build_object('claim', jsonb_build_array(%(n)s::bigint, %(n)s)),"
-        "  %(who)s > 0) RETURNING 1",
+        "  %(who)s > 0)",
         {"owner": owner_id, "back": back, "n": amount, "project": project_id, "who": participant_id},
     )
     if participant_id:
-        conn.fetch_one_or_none(
+        conn.execute(
             "INSERT INTO credit_usage VALUES (%s, (clock_timestamp() AT TIME ZONE 'UTC')::date - %s::integer, %s, %s,"
-            " 'claim', %s, %s) RETURNING 1",
+            " 'claim', %s, %s)",
             (owner_id, back, project_id, participant_id, amount, amount),
         )
 
@@ -87,7 +87,7 @@ def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_price
         barrier.wait(BARRIER_TIMEOUT_SECONDS)
         for price in (3, 0, 2, 5):
             with db.transaction() as conn:
-                credits.set_price(conn, "claim", price)
+                credits.set_price(conn, "claim", price, actor="cli")
 
     def work() -> None:
         outcomes = run_jobs_concurrently(*(lambda n=number: write(n) for number in range(8)), set_prices)
@@ -118,16 +118,15 @@ def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
     metering.set_metering_enabled(conn, True)
     today = _today(conn)
     sequences.claim(conn, ada.ctx, "adr")
-    credits.set_price(conn, "claim", 5)
+    credits.set_price(conn, "claim", 5, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     sequences.claim(conn, bob.ctx, "adr")
-    credits.set_price(conn, "claim", 0)
+    credits.set_price(conn, "claim", 0, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     sequences.seed(conn, ada.ctx, "rfc", 7)
     # The ledger's time never runs backwards: from here on it is tomorrow.
-    conn.fetch_one_or_none(
-        "UPDATE project_clock SET last_at = (%s::date + 1)::timestamp AT TIME ZONE 'UTC' WHERE project_id = %s"
-        " RETURNING 1",
+    conn.execute(
+        "UPDATE project_clock SET last_at = (%s::date + 1)::timestamp AT TIME ZONE 'UTC' WHERE project_id = %s",
         (today, project.id),
     )
     sequences.seed(conn, bob.ctx, "migration", 8)
@@ -195,8 +194,8 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
 
 def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, project: Project, ada: Agent) -> None:
     owner_id, who = project.owner_id, ada.ctx.participant_id
-    credits.add_credits(conn, owner_id, 1000, reference="1")
-    others = [projects.add(conn, owner_id, f"p{number}") for number in range(24)]
+    credits.add_credits(conn, owner_id, 1000, reference="1", actor="cli")
+    others = [projects.add(conn, owner_id, f"p{number}", actor="cli") for number in range(24)]
     for number, other in enumerate(others):
         _used(conn, owner_id, other.id, 2, number + 1, who)
     _used(conn, owner_id, project.id, 0, 40, who)
@@ -204,9 +203,7 @@ def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, 
     _used(conn, owner_id, project.id, 7, 60)
     _used(conn, owner_id, project.id, 91, 70)
     _used(conn, make_project(conn).owner_id, project.id, 1, 999)
-    conn.fetch_one_or_none(
-        "UPDATE credit_account SET balance = 1000 - 520 WHERE owner_id = %s RETURNING 1", (owner_id,)
-    )
+    conn.execute("UPDATE credit_account SET balance = 1000 - 520 WHERE owner_id = %s", (owner_id,))
     week, month = usage.get_usage(conn, owner_id, 7), usage.get_usage(conn, owner_id, 30)
     assert (week.credits, week.event_count, month.credits) == (390, 390, 450)
     assert [day.credits for day in week.days] == [50, 0, 0, 0, 300, 0, 40]
@@ -253,10 +250,10 @@ def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Databa
     day = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
     with db.transaction() as conn:
         for number, at in enumerate((day, day, day + timedelta(seconds=1))):
-            conn.fetch_one_or_none(bill, (project.owner_id, at, str(number), project.id))
+            conn.execute(bill, (project.owner_id, at, str(number), project.id))
     migrate.migrate(database_url)
     with db.transaction() as conn:
-        conn.fetch_one_or_none(bill, (project.owner_id, day, "late", project.id))
+        conn.execute(bill, (project.owner_id, day, "late", project.id))
         assert conn.fetch_all(_ROWS, (project.id,)) == [
             (date(2026, 3, 1), 0, "claim", 9, 9),
             (date(2026, 3, 1), 0, "post", 3, 3),
@@ -293,13 +290,13 @@ def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -
     metering.record_terms(conn, grace_hours=5, trial_credits=100)
     assert status.get_terms(conn) == status.BillingTerms(True, 5, 100)
     assert (state(), status.get_billing_flags(conn, None)) == ("new", (True, True))
-    credits.add_credits(conn, owner_id, 103, reference="1")
+    credits.add_credits(conn, owner_id, 103, reference="1", actor="cli")
     assert state() == "good"
     for _ in range(4):
         sequences.claim(conn, ada.ctx, "adr")
     metering.bill_batch(conn, project.id)
     assert state() == "low"
-    credits.set_price(conn, "claim", 200)
+    credits.set_price(conn, "claim", 200, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     metering.bill_batch(conn, project.id)
     found = status.get_billing_status(conn, owner_id)
@@ -309,7 +306,7 @@ def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -
     assert found.suspends_at == found.account.delinquent_at + timedelta(hours=5)
     assert credits.suspend_delinquent_owner(conn, owner_id, 0)
     assert state() == "suspended"
-    credits.set_plan(conn, owner_id, "comped")
+    credits.set_plan(conn, owner_id, "comped", actor="cli")
     assert state() == "comped"
     owners.suspend(conn, owner_id, reason="abuse", actor="operator")
     assert state() == "paused"

@@ -94,9 +94,9 @@ def test_a_revoked_token_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls = _some(round_)
         place.each_answers(calls)
-        place.change(lambda conn: participations.revoke_tokens(conn, place.project.id, "bob"))
+        place.change(lambda conn: participations.revoke_tokens(conn, place.project.id, "bob", actor="cli"))
         place.each_refuses(calls, NotAuthenticated)
-        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob"))
+        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob", actor="cli"))
         place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
@@ -104,7 +104,7 @@ def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(place: _Pla
     for round_ in range(_ROUNDS):
         calls, old = _some(round_), place.agent
         place.each_answers(calls)
-        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob"))
+        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob", actor="cli"))
         place.each_refuses(calls, NotAuthenticated, old)
         place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
         place.each_answers(calls)
@@ -124,10 +124,10 @@ def test_a_removed_participant_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls = _some(round_)
         place.each_answers(calls)
-        place.change(lambda conn: participations.remove_participation(conn, place.project.id, "bob"))
+        place.change(lambda conn: participations.remove_participation(conn, place.project.id, "bob", actor="cli"))
         place.each_refuses(calls, NotAuthenticated)
         fresh = place.change(
-            lambda conn: participations.grant_participation(conn, place.project.id, "bob", is_admin=True)
+            lambda conn: participations.grant_participation(conn, place.project.id, "bob", is_admin=True, actor="cli")
         )
         place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
@@ -164,14 +164,14 @@ def test_a_demoted_admin_is_refused_at_once(place: _Place) -> None:
         for conn in place.connections:
             with undone(conn):
                 verb(conn, place.agent.ctx, "mate")
-        place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", False))
+        place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", False, actor="cli"))
         before = place.written()
         for conn in place.connections:
             with pytest.raises(BusError, match="project-admin"), conn.raw.transaction():
                 verb(conn, place.agent.ctx, "mate")
             assert not place.run(conn, participants.whoami).is_admin
         assert place.written() == before
-        place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", True))
+        place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", True, actor="cli"))
 
 
 def test_a_purge_that_began_answers_nobody_at_once(db: Database) -> None:

@@ -21,7 +21,7 @@ def test_a_project_at_a_glance(conn: Connection, project: Project) -> None:
     assert (card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (2, 1, 5, 2)
     tasks.ship(conn, scene.caller.ctx, scene.running_task_id)
     leases.release(conn, scene.caller.ctx, "*")
-    participations.remove_participation(conn, project.id, "mate")
+    participations.remove_participation(conn, project.id, "mate", actor="cli")
     ((key, card),) = dashboard.list_projects(conn, project.owner_id)
     assert (key, card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (
         project.name,
@@ -34,7 +34,7 @@ def test_a_project_at_a_glance(conn: Connection, project: Project) -> None:
 
 def test_projects_are_listed_by_last_use_and_by_name(conn: Connection) -> None:
     owner = factories.make_owner(conn)
-    made = {name: projects.add(conn, owner.id, name) for name in ("a", "b", "c", "d")}
+    made = {name: projects.add(conn, owner.id, name, actor="cli") for name in ("a", "b", "c", "d")}
     factories.make_project(conn, "foreign")
     projects.archive(conn, made["c"].id, actor="x")
     presence.register(conn, factories.make_agent(conn, made["b"]).ctx, "core")
@@ -51,8 +51,8 @@ def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bo
     posts.create(conn, ada.ctx, "in time", to_actor="bob", ack_within_seconds=60)
     met = posts.create(conn, ada.ctx, "met", to_lane="core", ack_within_seconds=60).post_id
     posts.ack(conn, bob.ctx, [met])
-    conn.fetch_one_or_none(
-        "UPDATE post SET ack_due_at = clock_timestamp() WHERE project_id = %s AND id = ANY (%s) RETURNING 1",
+    conn.execute(
+        "UPDATE post SET ack_due_at = clock_timestamp() WHERE project_id = %s AND id = ANY (%s)",
         (project.id, [late, met]),
     )
     leases.acquire(conn, ada.ctx, "src/api/**")
@@ -153,7 +153,7 @@ def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, projec
 
 
 def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> None:
-    other = projects.add(conn, project.owner_id, "other")
+    other = projects.add(conn, project.owner_id, "other", actor="cli")
     assert projects.rename(conn, project.id, "better", actor=project.owner)
     assert not projects.rename(conn, project.id, "better", actor=project.owner)
     assert projects.rename(conn, project.id, "Better", actor=project.owner)
@@ -185,7 +185,7 @@ def test_what_would_be_lost_is_counted(conn: Connection, project: Project) -> No
 
 
 def test_the_audit_pages_and_stays_with_its_owner(conn: Connection, project: Project) -> None:
-    second = projects.add(conn, project.owner_id, "second")
+    second = projects.add(conn, project.owner_id, "second", actor="cli")
     factories.make_agent(conn, second, "x")
     stranger = factories.make_agent(conn)
     before = database_checksum(conn)

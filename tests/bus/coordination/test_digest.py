@@ -96,12 +96,12 @@ def test_a_cursor_survives_a_new_token(conn: Connection, ada: Agent, bob: Agent,
     _claims(conn, ada, 3)
     digest.read_digest(conn, bob.ctx)
     _claims(conn, ada, 1)
-    again = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "bob"))
+    again = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "bob", actor="cli"))
     assert _ids(digest.read_digest(conn, again.ctx)) == [4]
 
 
 def test_a_run_of_five_hundred_comes_in_one_piece(conn: Connection, ada: Agent) -> None:
-    conn.fetch_one("SELECT bus_append_all(%s, %s, 'x', array_fill('escalate'::text, ARRAY[600]),"
+    conn.execute("SELECT bus_append_all(%s, %s, 'x', array_fill('escalate'::text, ARRAY[600]),"
              " array_fill('{}'::jsonb, ARRAY[600]))", (ada.ctx.project_id, ada.ctx.participation_id))  # fmt: skip
     assert assert_ledger_consistent(conn, ada.ctx.project_id) == 600
     whole = digest.read_digest(conn, ada.ctx, since=0, limit=500)

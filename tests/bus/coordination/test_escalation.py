@@ -10,7 +10,7 @@ from tests.factories import Agent, make_agent, make_project
 
 
 def _pass_time(conn: Connection) -> None:
-    conn.fetch_one_or_none("UPDATE post SET escalate_at = clock_timestamp() WHERE escalate_at IS NOT NULL RETURNING 1")
+    conn.execute("UPDATE post SET escalate_at = clock_timestamp() WHERE escalate_at IS NOT NULL")
 
 
 def _overdue(conn: Connection, sender: Agent, **to: str) -> int:
@@ -26,10 +26,8 @@ def _inbox(conn: Connection, agent: Agent) -> list[int]:
 def test_the_ladder_is_climbed_once_step_by_step(
     conn: Connection, project: Project, root: Agent, ada: Agent, bob: Agent
 ) -> None:
-    hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id)
-    conn.fetch_one_or_none(
-        "UPDATE project SET escalation_email = 'lead@example.org' WHERE id = %s RETURNING 1", (project.id,)
-    )
+    hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id, actor="cli")
+    conn.execute("UPDATE project SET escalation_email = 'lead@example.org' WHERE id = %s", (project.id,))
     assert escalation.list_projects_with_overdue_posts(conn) == []
     post_id = _overdue(conn, ada, to_actor="bob")
     assert escalation.list_projects_with_overdue_posts(conn) == [project.id]

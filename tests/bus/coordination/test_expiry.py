@@ -15,17 +15,17 @@ def _events(conn: Connection, agent: Agent, kind: str) -> list[ledger.Event]:
 
 
 def _end_leases_now(conn: Connection, project_id: int) -> None:
-    conn.fetch_one_or_none(
-        "UPDATE lease SET expires_at = clock_timestamp() - interval '1 second' WHERE project_id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE lease SET expires_at = clock_timestamp() - interval '1 second' WHERE project_id = %s",
         (project_id,),
     )
 
 
 def _seen_long_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
     presence.record_seen(conn, {agent.ctx.participation_id: 0})
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE presence SET last_seen = clock_timestamp() - make_interval(secs => %s * 3600)"
-        " WHERE participation_id = %s RETURNING 1",
+        " WHERE participation_id = %s",
         (hours, agent.ctx.participation_id),
     )
 
@@ -149,11 +149,11 @@ def test_a_stalled_task_goes_back_to_who_is_here(conn: Connection, project: Proj
     task = tasks.create(conn, ada.ctx, "one").task_id
     tasks.start(conn, ada.ctx, task)
     _seen_long_ago(conn, ada)
-    conn.fetch_one_or_none("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
+    conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
     # Off unless the project says so.
     assert expiry.list_projects_with_stalled_tasks(conn) == []
     assert expiry.requeue_stalled_tasks(conn, project.id) == 0
-    conn.fetch_one_or_none("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
+    conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
     assert expiry.list_projects_with_stalled_tasks(conn) == [project.id]
     assert expiry.requeue_stalled_tasks(conn, project.id) == 1
     assert expiry.list_projects_with_stalled_tasks(conn) == []
@@ -168,14 +168,14 @@ def test_a_stalled_task_goes_back_to_who_is_here(conn: Connection, project: Proj
 
 @pytest.mark.parametrize("why", ["seen", "blocked", "just started"])
 def test_a_task_that_is_not_stalled_stays(conn: Connection, project: Project, ada: Agent, why: str) -> None:
-    conn.fetch_one_or_none("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,))
+    conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
     task = tasks.create(conn, ada.ctx, "one").task_id
     tasks.start(conn, ada.ctx, task)
     if why == "blocked":
         tasks.block(conn, ada.ctx, task, "waits for people")
     _seen_long_ago(conn, ada)
     if why != "just started":
-        conn.fetch_one_or_none("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
+        conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
     if why == "seen":
         presence.record_seen(conn, {ada.ctx.participation_id: 60.0})
     assert expiry.list_projects_with_stalled_tasks(conn) == []
@@ -187,13 +187,11 @@ def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
         with db.transaction() as conn:
             project = make_project(conn)
             ada = make_agent(conn, project, "ada")
-            conn.fetch_one_or_none(
-                "UPDATE project SET stall_window_seconds = 3600 WHERE id = %s RETURNING 1", (project.id,)
-            )
+            conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
             task = tasks.create(conn, ada.ctx, "one").task_id
             tasks.start(conn, ada.ctx, task)
             _seen_long_ago(conn, ada)
-            conn.fetch_one_or_none("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours' RETURNING 1")
+            conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
         shipped, *requeued = run_concurrently(
             db,
             lambda conn, ada=ada, task=task: tasks.ship(conn, ada.ctx, task),
@@ -207,13 +205,13 @@ def test_an_invite_that_ended_is_in_the_audit_log_once(db: Database) -> None:
     with db.transaction() as conn:
         project = make_project(conn)
         for _ in range(3):
-            invites.create_for_owner(conn, project.id)
-        used = invites.create_for_owner(conn, project.id)
+            invites.create_for_owner(conn, project.id, actor="cli")
+        used = invites.create_for_owner(conn, project.id, actor="cli")
         invite_redemption.redeem(conn, used.code, name="carol")
-        invites.create_for_owner(conn, project.id, ttl_hours=100)
-        conn.fetch_one_or_none(
+        invites.create_for_owner(conn, project.id, ttl_hours=100, actor="cli")
+        conn.execute(
             "UPDATE invite SET expires_at = clock_timestamp() - interval '1 minute'"
-            " WHERE expires_at < clock_timestamp() + interval '50 hours' RETURNING 1"
+            " WHERE expires_at < clock_timestamp() + interval '50 hours'"
         )
     found = run_numbered_concurrently(db, 6, lambda conn, _: expiry.expire_invites(conn))
     assert sum(found) == 3

@@ -145,16 +145,16 @@ def test_registering_the_granted_lane_delivers_nothing_twice(conn: Connection, a
 def test_who_cannot_act_is_in_no_lane(conn: Connection, ada: Agent, project: Project, how: str) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
     if how == "revoked":
-        participations.revoke_tokens(conn, project.id, "member")
+        participations.revoke_tokens(conn, project.id, "member", actor="cli")
     elif how == "removed":
-        participations.remove_participation(conn, project.id, "member")
+        participations.remove_participation(conn, project.id, "member", actor="cli")
     else:
         table, column, row = (
             ("token", "expires_at", member.ctx.token_id)
             if how == "expired"
             else ("participant", "removed_at", member.ctx.participant_id)
         )
-        conn.fetch_one_or_none(f"UPDATE {table} SET {column} = clock_timestamp() WHERE id = %s RETURNING 1", (row,))
+        conn.execute(f"UPDATE {table} SET {column} = clock_timestamp() WHERE id = %s", (row,))
     assert _to_lane(conn, ada).recipients == 0
 
 
@@ -162,11 +162,11 @@ def test_a_new_token_brings_a_member_back_into_its_lane(conn: Connection, ada: A
     member = factories.make_agent(conn, project, "member", lane="docs")
     presence.register(conn, member.ctx, "core")
     before = _to_lane(conn, ada)
-    participations.revoke_tokens(conn, project.id, "member")
+    participations.revoke_tokens(conn, project.id, "member", actor="cli")
     missed = _to_lane(conn, ada)
     elsewhere = _to_lane(conn, ada, "docs")
     assert (missed.recipients, elsewhere.recipients) == (0, 0)
-    back = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "member"))
+    back = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "member", actor="cli"))
     assert _inbox(conn, back) == [missed.post_id, before.post_id]
     assert _to_lane(conn, ada).recipients == 1
 

@@ -19,7 +19,7 @@ def _seconds(count: float) -> timedelta:
 
 def _expire(conn: Connection, fence: int, project_id: int) -> None:
     """Let a lease run out, without waiting for it."""
-    conn.fetch_one_or_none(
+    conn.execute(
         "UPDATE lease SET expires_at = clock_timestamp() - interval '1 millisecond'"
         " WHERE project_id = %s AND fence = %s RETURNING id",
         (project_id, fence),

@@ -232,11 +232,11 @@ def test_a_time_may_be_written_in_any_form_of_the_standard(
     conn: Connection, ada: Agent, written: str, meant: datetime
 ) -> None:
     for moment in (meant - timedelta(milliseconds=1), meant, meant + timedelta(milliseconds=1)):
-        conn.fetch_one_or_none(
-            "UPDATE project_clock SET last_at = %s WHERE project_id = %s RETURNING 1",
+        conn.execute(
+            "UPDATE project_clock SET last_at = %s WHERE project_id = %s",
             (moment, ada.ctx.project_id),
         )
-        conn.fetch_one(
+        conn.execute(
             "WITH t AS (UPDATE project_clock SET last_seq = last_seq + 1 WHERE project_id = %(p)s RETURNING last_seq)"
             " INSERT INTO event (project_id, seq, at, actor, type, payload)"
             " SELECT %(p)s, last_seq, %(at)s, 'x', 'escalate', '{}' FROM t RETURNING seq",
@@ -263,9 +263,9 @@ def test_a_former_name_finds_what_was_done_under_it_and_mine_stays_mine(conn: Co
     sequences.claim(conn, ada.ctx, "s")
     me = ada.ctx.participant_id
     # What a rename does: a new label, and the old name kept for its bearer.
-    conn.fetch_one_or_none("UPDATE participant SET label = 'ada-2' WHERE id = %s RETURNING 1", (me,))
-    conn.fetch_one_or_none(
-        "INSERT INTO participant_name (owner_id, label_key, participant_id) VALUES (%s, 'ada-2', %s) RETURNING 1",
+    conn.execute("UPDATE participant SET label = 'ada-2' WHERE id = %s", (me,))
+    conn.execute(
+        "INSERT INTO participant_name (owner_id, label_key, participant_id) VALUES (%s, 'ada-2', %s)",
         (ada.ctx.owner_id, me),
     )
     sequences.claim(conn, ada.ctx, "s")
@@ -277,7 +277,7 @@ def test_a_former_name_finds_what_was_done_under_it_and_mine_stays_mine(conn: Co
 
 def test_a_removed_participant_can_still_be_asked_about(conn: Connection, ada: Agent, bob: Agent) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    participations.remove_participation(conn, ada.ctx.project_id, "bob")
+    participations.remove_participation(conn, ada.ctx.project_id, "bob", actor="cli")
     assert [event.actor for event in _whole(conn, ada, actor="bob")] == [bob.actor]
 
 

@@ -87,7 +87,7 @@ def test_a_surface_is_free_when_nobody_else_holds_what_overlaps(
     leases.release(conn, ada.ctx, "*")
     # Ada was told, and is left alone with it for a moment.
     assert _look(conn, bob, "lease", surface=surface) is None
-    conn.fetch_one("UPDATE waiter SET told_at = told_at - interval '3 seconds' RETURNING 1")
+    conn.execute("UPDATE waiter SET told_at = told_at - interval '3 seconds'")
     assert _look(conn, bob, "lease", surface=surface) is not None
     assert _look(conn, bob, "lease", surface="docs") is not None
 
@@ -102,8 +102,8 @@ def test_who_stopped_waiting_holds_nobody_up(conn: Connection, ada: Agent, bob: 
     lost = long_poll.begin_wait(conn, ada.ctx, "lease", surface="src/b.py")
     after = long_poll.begin_wait(conn, bob.ctx, "lease", surface="src/b.py")
     assert long_poll.poll(conn, after) is None
-    conn.fetch_one(
-        "UPDATE waiter SET alive_until = clock_timestamp() - interval '1 hour' WHERE id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE waiter SET alive_until = clock_timestamp() - interval '1 hour' WHERE id = %s",
         (lost.queue_position,),
     )
     assert long_poll.poll(conn, after) is not None
@@ -117,7 +117,7 @@ def test_who_may_no_longer_call_is_due_and_is_told_so(
     wait = long_poll.begin_wait(conn, bob.ctx)
     watch = long_poll.begin_subscription(conn, bob.ctx)
     assert watch is not None
-    participations.revoke_tokens(conn, project.id, "bob")
+    participations.revoke_tokens(conn, project.id, "bob", actor="cli")
     assert long_poll.find_ready(conn, [wait]) == [wait]
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         long_poll.poll(conn, wait)
@@ -130,7 +130,7 @@ def test_a_watch_is_told_of_what_came_after_it(conn: Connection, project: Projec
     assert watch is not None
     tasks.create(conn, ada.ctx, "x")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    participations.set_admin(conn, project.id, "bob", True)
+    participations.set_admin(conn, project.id, "bob", True, actor="cli")
     (change,) = long_poll.fetch_changes(conn, [watch])
     assert change is not None
     assert change.event_types == {"task_create", "post"}

@@ -14,9 +14,8 @@ from tests.factories import Agent
 
 
 def _age(conn: Connection, agent: Agent, seconds: float) -> None:
-    conn.fetch_one_or_none(
-        "UPDATE presence SET last_seen = clock_timestamp() - make_interval(secs => %s)"
-        " WHERE participation_id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE presence SET last_seen = clock_timestamp() - make_interval(secs => %s) WHERE participation_id = %s",
         (seconds, agent.ctx.participation_id),
     )
 
@@ -77,7 +76,7 @@ def test_a_touch_says_how_long_ago_somebody_was_seen(conn: Connection, ada: Agen
 
 
 def test_a_touch_of_nobody_or_of_who_is_gone_does_nothing(conn: Connection, ada: Agent, project: Project) -> None:
-    participations.remove_participation(conn, project.id, "ada")
+    participations.remove_participation(conn, project.id, "ada", actor="cli")
     before = database_checksum(conn)
     presence.record_seen(conn, {})
     presence.record_seen(conn, {ada.ctx.participation_id: 0.0, 2**50: 0.0})
@@ -107,7 +106,7 @@ def test_windows(conn: Connection, ada: Agent, within: int | None, seconds_ago: 
 def test_the_window_of_the_project_is_its_own(conn: Connection, ada: Agent, project: Project) -> None:
     presence.register(conn, ada.ctx, "core")
     _age(conn, ada, 100)
-    conn.fetch_one_or_none("UPDATE project SET presence_window_seconds = 90 WHERE id = %s RETURNING 1", (project.id,))
+    conn.execute("UPDATE project SET presence_window_seconds = 90 WHERE id = %s", (project.id,))
     assert _active(conn, ada) == []
     assert _active(conn, ada, within_seconds=120) == [ada.actor]
 
@@ -126,7 +125,7 @@ def test_a_lane_shows_its_own_by_registered_and_else_by_granted_lane(conn: Conne
 
 def test_who_was_removed_is_not_here(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
     presence.register(conn, bob.ctx, "core")
-    participations.remove_participation(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob", actor="cli")
     assert _active(conn, ada) == []
 
 

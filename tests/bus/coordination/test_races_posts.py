@@ -97,7 +97,7 @@ def test_a_lane_post_reaches_whoever_is_granted_the_lane_at_that_moment(db: Data
         posted, granted = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
-            lambda conn: participations.grant_participation(conn, project.id, f"new-{lane}", lane=lane),  # noqa: B023
+            lambda conn: participations.grant_participation(conn, project.id, f"new-{lane}", lane=lane, actor="cli"),  # noqa: B023
         )
         with db.connection() as conn:
             assert _deliveries(conn, factories.authenticate_agent(conn, granted), posted.post_id) == 1
@@ -108,13 +108,15 @@ def test_a_lane_post_reaches_whoever_gets_a_new_token_at_that_moment(db: Databas
     for round_ in range(60):
         lane = f"lane-{round_}"
         with db.transaction() as conn:
-            back = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "bob"))
+            back = factories.authenticate_agent(
+                conn, participations.rotate_tokens(conn, project.id, "bob", actor="cli")
+            )
             presence.register(conn, back.ctx, lane)
-            participations.revoke_tokens(conn, project.id, "bob")
+            participations.revoke_tokens(conn, project.id, "bob", actor="cli")
         posted, rotated = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
-            lambda conn: participations.rotate_tokens(conn, project.id, "bob"),
+            lambda conn: participations.rotate_tokens(conn, project.id, "bob", actor="cli"),
         )
         with db.connection() as conn:
             assert _deliveries(conn, factories.authenticate_agent(conn, rotated), posted.post_id) == 1

@@ -82,7 +82,7 @@ _VERBS: dict[str, Verb] = {
     "admin_rotate": lambda c, x, d: participants.rotate(c, x, "spare"),
     "admin_revoke": lambda c, x, d: participants.revoke(c, x, "spare"),
     "invite and redeem": _redeem,
-    "set_admin": lambda c, x, d: participations.set_admin(c, x.project_id, "spare", d.random() < 0.5),
+    "set_admin": lambda c, x, d: participations.set_admin(c, x.project_id, "spare", d.random() < 0.5, actor="cli"),
 }
 _RARE = {"admin_provision", "invite and redeem", "admin_rotate", "admin_revoke", "set_admin"}
 

@@ -66,7 +66,7 @@ def test_a_connection_that_failed_in_a_transaction_is_given_back_clean(database_
     with closing(Database(database_url, pool_size=1)) as db:
         for _ in range(3):
             with pytest.raises(psycopg.errors.DivisionByZero), db.transaction() as conn:
-                conn.fetch_one("SELECT 1 / 0")
+                conn.execute("SELECT 1 / 0")
             with db.connection() as conn:
                 assert conn.raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
                 assert conn.fetch_one("SELECT 1") == (1,)
@@ -75,7 +75,7 @@ def test_a_connection_that_failed_in_a_transaction_is_given_back_clean(database_
 def test_a_statement_that_takes_too_long_is_cut_off_with_advice(conn: Connection) -> None:
     conn.raw.execute("SET LOCAL statement_timeout = '20ms'")
     with pytest.raises(BusError) as caught, conn.raw.transaction():
-        conn.fetch_one("SELECT pg_sleep(10)")
+        conn.execute("SELECT pg_sleep(10)")
     assert caught.value.code == "unavailable"
     assert "Narrow it" in caught.value.message
 
@@ -84,7 +84,7 @@ def test_who_waits_too_long_for_a_lock_is_told_that_the_bus_is_busy(db: Database
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
     with db.transaction() as holder:
-        holder.fetch_one("SELECT bus_lock_clock(%s)", (agent.ctx.project_id,))
+        holder.execute("SELECT bus_lock_clock(%s)", (agent.ctx.project_id,))
         with db.connection() as conn:
             conn.raw.execute("SET lock_timeout = '20ms'")
             with pytest.raises(Unavailable, match="busy"):
@@ -125,7 +125,7 @@ def test_a_database_that_is_away_is_unavailable_and_found_again(database_url: st
             for pid in victims:
                 killer.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
         with pytest.raises(Unavailable), db.connection() as conn:
-            conn.fetch_one("SELECT 1")
+            conn.execute("SELECT 1")
         for _ in range(3):
             with db.connection() as conn:
                 assert conn.fetch_one("SELECT 1") == (1,)
@@ -138,7 +138,7 @@ def test_a_connection_that_dies_inside_a_transaction_is_unavailable(database_url
             with db.transaction() as conn:
                 with psycopg.connect(database_url, autocommit=True) as killer:
                     killer.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.raw.info.backend_pid,))
-                conn.fetch_one("SELECT 1")
+                conn.execute("SELECT 1")
 
         with pytest.raises(Unavailable):
             die()
@@ -156,7 +156,7 @@ def test_who_dawdles_inside_a_transaction_is_cut_off_and_told_so(database_url: s
                     pid = conn.raw.info.backend_pid
                     while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone():
                         pass
-                conn.fetch_one("SELECT 1")
+                conn.execute("SELECT 1")
 
         with pytest.raises(Unavailable):
             dawdle()
@@ -166,20 +166,18 @@ def test_who_dawdles_inside_a_transaction_is_cut_off_and_told_so(database_url: s
 
 def test_refusals_of_the_functions_come_with_their_code_and_facts(conn: Connection) -> None:
     with pytest.raises(BusError) as caught, conn.raw.transaction():
-        conn.fetch_one("SELECT bus_refuse('conflict', 'Say %%s and \"no\".', '{\"current\": 4}')")
+        conn.execute("SELECT bus_refuse('conflict', 'Say %%s and \"no\".', '{\"current\": 4}')")
     assert (caught.value.code, caught.value.message, caught.value.data) == (
         "conflict", 'Say %s and "no".', {"current": 4},
     )  # fmt: skip
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        conn.fetch_one("SELECT bus_authenticate(1, 1, true)")
+        conn.execute("SELECT bus_authenticate(1, 1, true)")
 
 
 def test_a_defect_of_ours_is_not_dressed_up(conn: Connection) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable), conn.raw.transaction():
-        conn.fetch_one("SELECT * FROM no_such_table")
+        conn.execute("SELECT * FROM no_such_table")
     with pytest.raises(psycopg.errors.UndefinedTable), conn.raw.transaction():
         conn.execute(sa.text("SELECT * FROM no_such_table"))
     with pytest.raises(psycopg.errors.CheckViolation), conn.raw.transaction():
-        conn.fetch_one(
-            "UPDATE owner SET handle = 'NOT A HANDLE' WHERE id = %s RETURNING 1", (factories.make_owner(conn).id,)
-        )
+        conn.execute("UPDATE owner SET handle = 'NOT A HANDLE' WHERE id = %s", (factories.make_owner(conn).id,))

@@ -13,14 +13,14 @@ from tests.factories import make_owner, make_project
 
 
 def _due_now(conn: Connection) -> None:
-    conn.fetch_one_or_none("UPDATE notice SET due_at = clock_timestamp() WHERE due_at IS NOT NULL RETURNING 1")
+    conn.execute("UPDATE notice SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
 
 
 def test_a_notice_goes_to_every_webhook_of_its_place_and_to_the_address(conn: Connection, project: Project) -> None:
     owner_id = project.owner_id
-    here = outbox.add_webhook(conn, owner_id, "https://example.org/project", project_id=project.id)
-    outbox.add_webhook(conn, owner_id, "https://example.org/owner")
-    outbox.add_webhook(conn, make_owner(conn).id, "https://example.org/stranger")
+    here = outbox.add_webhook(conn, owner_id, "https://example.org/project", project_id=project.id, actor="cli")
+    outbox.add_webhook(conn, owner_id, "https://example.org/owner", actor="cli")
+    outbox.add_webhook(conn, make_owner(conn).id, "https://example.org/stranger", actor="cli")
     assert outbox.enqueue(conn, "test", owner_id=owner_id, project_id=project.id, email="a@example.org", n=1) == 2
     taken = outbox.take_due(conn)
     assert [(one.channel, one.target, one.content, one.attempts, one.secret) for one in taken] == [
@@ -86,12 +86,12 @@ def test_of_many_workers_one_takes_each_notice(db: Database) -> None:
 
 
 def test_a_removed_webhook_is_told_nothing_more(conn: Connection, project: Project) -> None:
-    hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/x", project_id=project.id)
+    hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/x", project_id=project.id, actor="cli")
     outbox.enqueue(conn, "test", owner_id=project.owner_id, project_id=project.id)
     with pytest.raises(BusError) as refused:
-        outbox.remove_webhook(conn, make_owner(conn).id, hook.id)
+        outbox.remove_webhook(conn, make_owner(conn).id, hook.id, actor="cli")
     assert refused.value.code == "not_found"
-    outbox.remove_webhook(conn, project.owner_id, hook.id)
+    outbox.remove_webhook(conn, project.owner_id, hook.id, actor="cli")
     assert outbox.list_webhooks(conn, project.owner_id, project_id=project.id) == []
     assert outbox.take_due(conn) == []
     assert outbox.list_log_entries(conn, project.owner_id)[0].state == "given up"
@@ -105,7 +105,7 @@ def test_a_removed_webhook_is_told_nothing_more(conn: Connection, project: Proje
 )  # fmt: skip
 def test_a_webhook_needs_an_address(conn: Connection, url: str) -> None:
     with pytest.raises(InvalidArgument, match="url"):
-        outbox.add_webhook(conn, make_owner(conn).id, url)
+        outbox.add_webhook(conn, make_owner(conn).id, url, actor="cli")
 
 
 def test_there_are_at_most_ten_webhooks_though_many_are_added_at_once(db: Database) -> None:
@@ -113,7 +113,9 @@ def test_there_are_at_most_ten_webhooks_though_many_are_added_at_once(db: Databa
         project = make_project(conn)
 
     def add(conn: Connection, number: int) -> object:
-        return outbox.add_webhook(conn, project.owner_id, f"https://example.org/{number}", project_id=project.id)
+        return outbox.add_webhook(
+            conn, project.owner_id, f"https://example.org/{number}", project_id=project.id, actor="cli"
+        )
 
     found = run_numbered_concurrently(db, 16, add)
     assert sum(isinstance(one, outbox.Webhook) for one in found) == 10

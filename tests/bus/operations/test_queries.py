@@ -73,7 +73,7 @@ def test_only_open_invites_are_listed(conn: Connection) -> None:
     project = make_project(conn, "apollo", owner)
     still, revoked, over = (invites.create_for_owner(conn, project.id, actor="inviter") for _ in range(3))
     invites.revoke(conn, project.id, revoked.id, actor="inviter")
-    conn.fetch_one_or_none("UPDATE invite SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (over.id,))
+    conn.execute("UPDATE invite SET expires_at = clock_timestamp() WHERE id = %s", (over.id,))
     mine = [one for one in queries.list_open_invites(conn) if one.owner == "inviter"]
     assert [one.id for one in mine] == [still.id]
     assert queries.get_open_invite(conn, still.id).project == "apollo"
@@ -124,8 +124,8 @@ def test_what_tenants_work_on_is_not_in_the_operators_audit(conn: Connection) ->
 
 def test_an_operator_is_made_and_unmade_and_both_are_audited(conn: Connection) -> None:
     owner = make_owner(conn, "risen")
-    assert owners.set_operator(conn, owner.id, True)
-    assert not owners.set_operator(conn, owner.id, True)
+    assert owners.set_operator(conn, owner.id, True, actor="cli")
+    assert not owners.set_operator(conn, owner.id, True, actor="cli")
     assert owners.get(conn, "risen").operator
     assert owners.set_operator(conn, owner.id, False, actor="op")
     assert [(one.action, one.detail) for one in audit.list_for_owner(conn, owner.id)][:2] == [
@@ -155,7 +155,7 @@ def test_jobs_are_announced_once_and_asked_for_once(db: Database) -> None:
         assert [(one.name, one.interval_seconds) for one in jobs.list_definitions(conn)] == [
             ("new", 5), ("prune", 3600), ("reconcile", 1800),
         ]  # fmt: skip
-        conn.fetch_one_or_none("UPDATE job SET seen_at = seen_at - interval '2 days' WHERE name = 'new' RETURNING 1")
+        conn.execute("UPDATE job SET seen_at = seen_at - interval '2 days' WHERE name = 'new'")
         jobs.register_jobs(conn, known)
         assert [one.name for one in jobs.list_definitions(conn)] == ["prune", "reconcile"]
         with assert_refused(conn, "not_found"):
@@ -189,8 +189,8 @@ def test_jobs_are_announced_once_and_asked_for_once(db: Database) -> None:
 def test_a_rotation_does_not_make_a_session_fresh(conn: Connection) -> None:
     owner, week = make_owner(conn, "rotated"), timedelta(days=7)
     token = sessions.open_session(conn, owner.id, method="link", ttl=week)
-    conn.fetch_one_or_none(
-        "UPDATE session SET authenticated_at = authenticated_at - interval '3 hours' WHERE owner_id = %s RETURNING 1",
+    conn.execute(
+        "UPDATE session SET authenticated_at = authenticated_at - interval '3 hours' WHERE owner_id = %s",
         (owner.id,),
     )
     (held,) = sessions.list_sessions(conn, owner.id, idle_timeout=week)

@@ -35,9 +35,7 @@ def _report(conn: Connection, name: str, kind: str = "gateway", **figures: objec
 
 
 def _age(conn: Connection, name: str, seconds: int) -> None:
-    conn.fetch_one(
-        "UPDATE process SET seen_at = seen_at - make_interval(secs => %s) WHERE id = %s RETURNING 1", (seconds, name)
-    )
+    conn.execute("UPDATE process SET seen_at = seen_at - make_interval(secs => %s) WHERE id = %s", (seconds, name))
 
 
 def test_a_process_is_there_until_it_is_not_seen_for_a_minute(conn: Connection) -> None:
@@ -157,7 +155,7 @@ def test_the_condition_counts_what_is_there(db: Database, redis_url: str, monkey
         _report(conn, "w", "worker", schedule={"often": 10.0, "never": 20.0, "rarely": 3600.0})
         for name, outcome in (("often", "ok"), ("rarely", "alarm"), ("heartbeat", "ok")):
             jobs.finish_run(conn, jobs.begin_run(conn, name), outcome, {})
-        conn.fetch_one("UPDATE job_run SET started_at = started_at - interval '65 s' WHERE name = 'often' RETURNING 1")
+        conn.execute("UPDATE job_run SET started_at = started_at - interval '65 s' WHERE name = 'often'")
     with closing(RedisProbe(redis_url)) as probe:
         probe._client.rpush(jobs.QUEUE_NAME, "one", "two")
         found = status.get_status(db, probe)
@@ -196,9 +194,9 @@ def test_the_ledgers_growth_is_read_from_samples_and_never_falls(db: Database) -
             status.record_sample(conn)
             # Another one within seconds is none.
             status.record_sample(conn)
-            conn.fetch_one(
+            conn.execute(
                 "UPDATE service_sample SET at = at - make_interval(secs => %s)"
-                " WHERE id = (SELECT max(id) FROM service_sample) RETURNING 1",
+                " WHERE id = (SELECT max(id) FROM service_sample)",
                 (seconds_ago,),
             )
     with db.transaction() as conn:

@@ -40,9 +40,7 @@ def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
 def test_looking_refuses_as_redeeming_does(conn: Connection, root: Agent, project: Project) -> None:
     used, late, gone, closed = (invites.create(conn, root.ctx).code for _ in range(4))
     invite_redemption.redeem(conn, used, name="one")
-    conn.fetch_one_or_none(
-        "UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = sha256(%s) RETURNING 1", (late.encode(),)
-    )
+    conn.execute("UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = sha256(%s)", (late.encode(),))
     (newest, *_) = [one for one in invites.list_invites(conn, project.id) if one.state == "open"]
     invites.revoke(conn, project.id, newest.id, actor="cli")
     for code, reason in ((used, "exhausted"), (late, "expired"), (closed, "invalid"), ("inv_nothing", "invalid")):
@@ -59,7 +57,7 @@ def test_an_archived_project_makes_no_invites(conn: Connection, root: Agent, pro
     projects.archive(conn, project.id, actor="cli")
     before = database_checksum(conn)
     with assert_refused(conn, "forbidden"):
-        invites.create_for_owner(conn, project.id)
+        invites.create_for_owner(conn, project.id, actor="cli")
     with assert_refused(conn, "forbidden"):
         invites.create(conn, root.ctx)
     assert database_checksum(conn) == before
@@ -88,7 +86,7 @@ def test_a_nonce_is_good_for_one_name_one_invite_and_ten_minutes(conn: Connectio
     assert invite_redemption.redeem(conn, other, name="dave", nonce=NONCE).token != first.token
     (left,) = conn.fetch_one("SELECT round(extract(epoch FROM max(expires_at) - clock_timestamp())) FROM sealed")
     assert 590 < left <= 600
-    conn.fetch_one_or_none("UPDATE sealed SET expires_at = clock_timestamp() RETURNING 1")
+    conn.execute("UPDATE sealed SET expires_at = clock_timestamp()")
     with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     assert caught.value.data["reason"] == "name_taken"
@@ -126,7 +124,7 @@ def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) 
         project = factories.make_project(conn)
     for round_ in range(15):
         with db.transaction() as conn:
-            created = invites.create_for_owner(conn, project.id, uses=8)
+            created = invites.create_for_owner(conn, project.id, uses=8, actor="cli")
         answers = run_numbered_concurrently(
             db,
             8,
@@ -144,7 +142,9 @@ def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) 
 def test_an_invite_for_a_participant_that_is_there_gives_it_one_more_token(
     conn: Connection, root: Agent, project: Project, ada: Agent
 ) -> None:
-    created = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, lane="x", is_admin=True)
+    created = invites.create_for_owner(
+        conn, project.id, participant_id=ada.ctx.participant_id, lane="x", is_admin=True, actor="cli"
+    )
     assert created.participant_name == "ada"
     granted = invite_redemption.redeem(conn, created.code, name="ignored")
     assert (granted.participation_id, granted.created) == (ada.ctx.participation_id, False)
@@ -156,13 +156,15 @@ def test_an_invite_for_a_participant_that_is_there_gives_it_one_more_token(
 
 
 def test_an_invite_for_a_participant_lets_it_in_where_it_is_not(conn: Connection, project: Project, ada: Agent) -> None:
-    second = projects.add(conn, project.owner_id, "second")
+    second = projects.add(conn, project.owner_id, "second", actor="cli")
     for _ in range(2):
-        code = invites.create_for_owner(conn, second.id, participant_id=ada.ctx.participant_id, lane="core").code
+        code = invites.create_for_owner(
+            conn, second.id, participant_id=ada.ctx.participant_id, lane="core", actor="cli"
+        ).code
         granted = invite_redemption.redeem(conn, code)
         assert (granted.project, granted.lane) == ("second", "core")
         assert factories.authenticate_agent(conn, granted).ctx.participant_id == ada.ctx.participant_id
-        participations.remove_participation(conn, second.id, "ada")
+        participations.remove_participation(conn, second.id, "ada", actor="cli")
 
 
 def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
@@ -175,7 +177,7 @@ def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
     before = database_checksum(conn)
     for participant_id in (stranger.ctx.participant_id, owner.participant_id, gone.ctx.participant_id, 10**12):
         with assert_refused(conn, "not_found") as caught:
-            invites.create_for_owner(conn, project.id, participant_id=participant_id)
+            invites.create_for_owner(conn, project.id, participant_id=participant_id, actor="cli")
         assert caught.value.message == "There is no such participant."
     for options in ({"uses": 2}, {"participant_name": "ada"}):
         with assert_refused(conn, "invalid_argument"):
@@ -186,7 +188,7 @@ def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
 def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id).code
+    code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli").code
     people.remove(conn, project.owner_id, ada.ctx.participant_id, actor="cli")
     with assert_refused(conn, "not_found") as caught:
         invite_redemption.redeem(conn, code)
@@ -195,15 +197,15 @@ def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
 
 def test_the_name_of_the_owner_is_taken(conn: Connection, project: Project) -> None:
     with assert_refused(conn, "conflict"):
-        invites.create_for_owner(conn, project.id, participant_name=project.owner)
-    code = invites.create_for_owner(conn, project.id).code
+        invites.create_for_owner(conn, project.id, participant_name=project.owner, actor="cli")
+    code = invites.create_for_owner(conn, project.id, actor="cli").code
     with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name=project.owner)
     assert caught.value.data["reason"] == "name_taken"
 
 
 def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connection, project: Project) -> None:
-    code = invites.create_for_owner(conn, project.id, email="Eve@example.org").code
+    code = invites.create_for_owner(conn, project.id, email="Eve@example.org", actor="cli").code
     before = database_checksum(conn)
     for acceptor, reason in (
         (None, "sign_in_required"),
@@ -224,13 +226,13 @@ def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connectio
 
 
 def test_who_accepts_never_inherits_a_participant(conn: Connection, project: Project, ada: Agent) -> None:
-    code = invites.create_for_owner(conn, project.id).code
+    code = invites.create_for_owner(conn, project.id, actor="cli").code
     with assert_refused(conn, "conflict"):
         invite_redemption.redeem(conn, code, name="ada", acceptor=Acceptor("ada", frozenset()))
 
 
 def test_a_purged_project_takes_its_invites_along(conn: Connection, project: Project, ada: Agent) -> None:
-    code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id).code
+    code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli").code
     invite_redemption.redeem(conn, code, nonce=NONCE)
     projects.begin_purge(conn, project.id, actor="cli")
     while not projects.purge_step(conn, project.id):
@@ -249,7 +251,7 @@ def test_an_invite_made_while_its_project_is_archived_is_refused_or_was_first(db
             lambda conn, n: (
                 projects.archive(conn, project.id, actor="cli")  # noqa: B023
                 if n == 0
-                else invites.create_for_owner(conn, project.id)  # noqa: B023
+                else invites.create_for_owner(conn, project.id, actor="cli")  # noqa: B023
             ),
         )
         assert outcomes[0] is True

@@ -49,7 +49,7 @@ def test_an_owner_is_made_a_participation_once(conn: Connection, project: Projec
 
 
 def test_an_owner_is_one_participant_in_all_projects(conn: Connection, owner: Ctx, project: Project) -> None:
-    second = projects.add(conn, project.owner_id, "second")
+    second = projects.add(conn, project.owner_id, "second", actor="cli")
     assert humans.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id == owner.participant_id
 
 
@@ -123,7 +123,7 @@ def test_an_owner_is_listed_and_near_names_know_it(conn: Connection, owner: Ctx,
 def test_nobody_else_bears_the_name_of_the_owner(conn: Connection, project: Project, root: Agent) -> None:
     for name in (project.owner, project.owner.upper()):
         with assert_refused(conn, "conflict"):
-            participations.grant_participation(conn, project.id, name)
+            participations.grant_participation(conn, project.id, name, actor="cli")
         with assert_refused(conn, "conflict"):
             people.create(conn, project.owner_id, name, actor="cli")
         with assert_refused(conn, "conflict"):
@@ -135,11 +135,9 @@ def test_where_a_label_is_the_handle_all_the_same_the_handle_is_the_owner(
 ) -> None:
     """From before names were kept apart; such a participant is still reached by its qualified name."""
     twin = factories.make_agent(conn, project, "twin")
-    conn.fetch_one_or_none(
-        "UPDATE participant SET label = %s WHERE id = %s RETURNING 1", (ada.handle, twin.ctx.participant_id)
-    )
-    conn.fetch_one_or_none(
-        "UPDATE participant_name SET label_key = %s WHERE participant_id = %s RETURNING 1",
+    conn.execute("UPDATE participant SET label = %s WHERE id = %s", (ada.handle, twin.ctx.participant_id))
+    conn.execute(
+        "UPDATE participant_name SET label_key = %s WHERE participant_id = %s",
         (ada.handle, twin.ctx.participant_id),
     )
     assert members.get_participation(conn, project.id, ada.handle).participation_id == twin.ctx.participation_id
@@ -154,8 +152,8 @@ def test_nobody_mints_a_token_for_the_owner_or_takes_its_rights(conn: Connection
     for call in (
         lambda: participants.rotate(conn, root.ctx, root.handle),
         lambda: participants.revoke(conn, root.ctx, root.handle),
-        lambda: participations.remove_participation(conn, owner.project_id, root.handle),
-        lambda: participations.set_admin(conn, owner.project_id, owner.participation_id, False),
+        lambda: participations.remove_participation(conn, owner.project_id, root.handle, actor="cli"),
+        lambda: participations.set_admin(conn, owner.project_id, owner.participation_id, False, actor="cli"),
         lambda: participations.add_token(conn, owner.project_id, owner.participation_id, actor="x"),
         lambda: participations.set_lane(conn, owner.project_id, owner.participation_id, "core", actor="x"),
     ):

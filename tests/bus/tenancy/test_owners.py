@@ -9,7 +9,7 @@ from tests.assertions import assert_refused
 
 
 def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection) -> None:
-    ada = owners.add(conn, "Ada@Example.ORG", handle="ada-l", operator=True)
+    ada = owners.add(conn, "Ada@Example.ORG", handle="ada-l", operator=True, actor="cli")
     assert (ada.email, ada.handle, ada.operator, ada.suspended_at) == ("Ada@example.org", "ada-l", True, None)
     for spelling in ("ada-l", "ADA-L", "ada@example.org", "ADA@EXAMPLE.ORG"):
         assert owners.get(conn, spelling) == ada
@@ -45,42 +45,42 @@ def test_who_is_no_owner_is_not_found(conn: Connection, wanted: str, code: str) 
     ],
 )
 def test_a_handle_is_suggested_from_the_address(conn: Connection, email: str, handle: str) -> None:
-    owner = owners.add(conn, email)
+    owner = owners.add(conn, email, actor="cli")
     assert owner.handle == handle
     assert validation.handle(owner.handle, "handle") == handle
 
 
 def test_a_suggested_handle_is_free(conn: Connection) -> None:
-    handles = [owners.add(conn, f"ada@{domain}.org").handle for domain in ("a", "b", "c")]
+    handles = [owners.add(conn, f"ada@{domain}.org", actor="cli").handle for domain in ("a", "b", "c")]
     assert handles == ["ada", "ada-2", "ada-3"]
-    owners.add(conn, "x@d.org", handle="ada-4")
-    assert owners.add(conn, "ada@e.org").handle == "ada-5"
+    owners.add(conn, "x@d.org", handle="ada-4", actor="cli")
+    assert owners.add(conn, "ada@e.org", actor="cli").handle == "ada-5"
 
 
 @pytest.mark.parametrize("handle", ["", "-a", "a-", "a--b", "A", "a b", "a/b", "ä", "x" * 65, "admin", "a\0", "mcp"])
 def test_a_malformed_or_reserved_handle_is_refused(conn: Connection, handle: str) -> None:
     with assert_refused(conn, "invalid_argument"):
-        owners.add(conn, "ada@example.org", handle=handle)
+        owners.add(conn, "ada@example.org", handle=handle, actor="cli")
 
 
 @pytest.mark.parametrize("email", ["", "ada", "@x.org", "ada@", "a b@x.org", "a@b@x.org", "a\0@x.org", "\ud800@x.org"])
 def test_a_malformed_address_is_refused(conn: Connection, email: str) -> None:
     with assert_refused(conn, "invalid_argument"):
-        owners.add(conn, email)
+        owners.add(conn, email, actor="cli")
 
 
 def test_addresses_and_handles_are_unique(conn: Connection) -> None:
-    owners.add(conn, "ada@example.org", handle="ada")
+    owners.add(conn, "ada@example.org", handle="ada", actor="cli")
     with assert_refused(conn, "conflict") as caught:
-        owners.add(conn, "ADA@example.org", handle="other")
+        owners.add(conn, "ADA@example.org", handle="other", actor="cli")
     assert "e-mail" in caught.value.message
     with assert_refused(conn, "conflict") as caught:
-        owners.add(conn, "other@example.org", handle="ada")
+        owners.add(conn, "other@example.org", handle="ada", actor="cli")
     assert "handle" in caught.value.message
 
 
 def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -> None:
-    ada = owners.add(conn, "ada@example.org")
+    ada = owners.add(conn, "ada@example.org", actor="cli")
     assert not owners.lift_suspension(conn, ada.id, actor="operator")
     assert owners.suspend(conn, ada.id, reason="unpaid", actor="operator")
     assert not owners.suspend(conn, ada.id, reason="again", actor="operator")
@@ -96,6 +96,6 @@ def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -
 
 
 def test_owners_page_by_id(conn: Connection) -> None:
-    made = [owners.add(conn, f"a{number}@example.org") for number in range(3)]
+    made = [owners.add(conn, f"a{number}@example.org", actor="cli") for number in range(3)]
     assert owners.list_owners(conn, after=made[0].id - 1) == made
     assert owners.list_owners(conn, after=made[0].id, limit=1) == made[1:2]

@@ -20,7 +20,7 @@ def test_a_participant_is_created_without_a_project_and_granted_later(conn: Conn
     person = people.get(conn, project.owner_id, number)
     assert (person.actor, person.kind, person.project_count) == (f"{project.owner}/carol", "human", 0)
     assert people.list_participants_outside_project(conn, project.owner_id, project.id) == [(number, "carol")]
-    participations.grant_participation(conn, project.id, "carol", lane="core")
+    participations.grant_participation(conn, project.id, "carol", lane="core", actor="cli")
     assert people.list_participants_outside_project(conn, project.owner_id, project.id) == []
     (place,) = people.list_participant_projects(conn, project.owner_id, number)
     assert (place.project, place.lane, place.live_token_count) == (project.name, "core", 1)
@@ -49,7 +49,7 @@ def test_renaming_keeps_history_and_both_names(conn: Connection, project: Projec
 
 def test_a_removed_participant_acts_nowhere_and_its_name_stays_taken(conn: Connection, project: Project) -> None:
     agent = factories.make_agent(conn, project, "gone")
-    second = projects.add(conn, project.owner_id, "second")
+    second = projects.add(conn, project.owner_id, "second", actor="cli")
     elsewhere = factories.make_agent(conn, second, "gone")
     people.remove(conn, project.owner_id, agent.ctx.participant_id, actor=project.owner)
     for one in (agent, elsewhere):
@@ -57,7 +57,7 @@ def test_a_removed_participant_acts_nowhere_and_its_name_stays_taken(conn: Conne
             participants.whoami(conn, one.ctx)
     for call in (
         lambda: people.create(conn, project.owner_id, "Gone", actor="x"),
-        lambda: participations.grant_participation(conn, project.id, "gone"),
+        lambda: participations.grant_participation(conn, project.id, "gone", actor="cli"),
     ):
         with assert_refused(conn, "conflict"):
             call()
@@ -125,7 +125,7 @@ def test_a_participant_that_is_removed_while_it_is_let_in_acts_nowhere(db: Datab
             number = people.create(conn, project.owner_id, f"p-{round_}", actor="x")
         granted, removed = run_concurrently(
             db,
-            lambda conn: participations.grant_participation(conn, project.id, f"p-{round_}"),  # noqa: B023
+            lambda conn: participations.grant_participation(conn, project.id, f"p-{round_}", actor="cli"),  # noqa: B023
             lambda conn: people.remove(conn, project.owner_id, number, actor="x"),  # noqa: B023
         )
         assert removed is None

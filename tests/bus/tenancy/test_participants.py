@@ -32,11 +32,9 @@ def test_everyone_is_listed_by_name_with_what_is_known(conn: Connection, root: A
     gone = factories.make_agent(conn, project, "gone")
     silent = factories.make_agent(conn, project, "silent")
     expired = factories.make_agent(conn, project, "expired")
-    participations.remove_participation(conn, project.id, "gone")
-    participations.revoke_tokens(conn, project.id, "silent")
-    conn.fetch_one_or_none(
-        "UPDATE token SET expires_at = clock_timestamp() WHERE id = %s RETURNING 1", (expired.ctx.token_id,)
-    )
+    participations.remove_participation(conn, project.id, "gone", actor="cli")
+    participations.revoke_tokens(conn, project.id, "silent", actor="cli")
+    conn.execute("UPDATE token SET expires_at = clock_timestamp() WHERE id = %s", (expired.ctx.token_id,))
     presence.register(conn, root.ctx, "docs")
     found = participants.list_participants(conn, root.ctx).participants
     assert [(p.name, p.kind, p.lane, p.is_admin, p.token_active, p.last_seen is not None) for p in found] == [
@@ -100,7 +98,7 @@ def test_a_participant_of_another_project_is_granted_with_its_kind_unchanged(
     # One participant, two grants: each token stays in its project.
     assert participants.whoami(conn, here.ctx).project == project.name
     assert participants.whoami(conn, human.ctx).project == second.name
-    participations.revoke_tokens(conn, project.id, "shared")
+    participations.revoke_tokens(conn, project.id, "shared", actor="cli")
     assert participants.whoami(conn, human.ctx).is_admin
 
 
@@ -149,7 +147,7 @@ def test_revoking_says_whether_any_token_was_live_and_is_audited_once(
 @pytest.mark.parametrize("verb", [participants.rotate, participants.revoke])
 def test_nobody_of_that_name_is_unknown(conn: Connection, root: Agent, bob: Agent, verb: object) -> None:
     other = factories.make_agent(conn, None, "elsewhere")
-    participations.remove_participation(conn, root.ctx.project_id, "bob")
+    participations.remove_participation(conn, root.ctx.project_id, "bob", actor="cli")
     before = database_checksum(conn)
     for name in ("nobody", "elsewhere", f"{other.handle}/elsewhere", f"{other.handle}/root", "bob"):
         with assert_refused(conn, "unknown_recipient"):
@@ -161,7 +159,7 @@ def test_a_removed_participant_keeps_its_name_and_comes_back_as_itself(
     conn: Connection, root: Agent, bob: Agent, project: Project
 ) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    participations.remove_participation(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob", actor="cli")
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         participants.whoami(conn, bob.ctx)
     back = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
@@ -177,7 +175,7 @@ def test_who_comes_back_is_in_the_lane_that_it_is_granted(
 ) -> None:
     """The lane registered in an earlier stay is not the lane of the new one."""
     presence.register(conn, bob.ctx, "core")
-    participations.remove_participation(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob", actor="cli")
     granted = participants.provision(conn, root.ctx, "bob", lane="docs")
     back = factories.authenticate_agent(conn, granted)
     assert participants.whoami(conn, back.ctx).lane == granted.lane == "docs"
@@ -191,7 +189,7 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
     presence.register(conn, bob.ctx, "core")
     posts.create(conn, root.ctx, "for the lane", to_lane="core")
     named = posts.create(conn, root.ctx, "for bob", to_actor="bob")
-    participations.remove_participation(conn, project.id, "bob")
+    participations.remove_participation(conn, project.id, "bob", actor="cli")
     back = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
     found = posts.list_posts(conn, back.ctx, to_me=True, unacked_only=True)
     assert [post.post_id for post in found.posts] == [named.post_id]
@@ -200,15 +198,11 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
 def test_the_name_of_a_removed_participant_is_not_handed_out_again(
     conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project
 ) -> None:
-    participations.remove_participation(conn, project.id, "bob")
-    conn.fetch_one_or_none(
-        "UPDATE participant SET removed_at = clock_timestamp() WHERE id = %s RETURNING 1", (bob.ctx.participant_id,)
-    )
+    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    conn.execute("UPDATE participant SET removed_at = clock_timestamp() WHERE id = %s", (bob.ctx.participant_id,))
     # Nor is a name that its bearer has given up.
-    participations.remove_participation(conn, project.id, "ada")
-    conn.fetch_one_or_none(
-        "UPDATE participant SET label = 'chief' WHERE id = %s RETURNING 1", (ada.ctx.participant_id,)
-    )
+    participations.remove_participation(conn, project.id, "ada", actor="cli")
+    conn.execute("UPDATE participant SET label = 'chief' WHERE id = %s", (ada.ctx.participant_id,))
     before = database_checksum(conn)
     for name in ("bob", "BOB", "ada", "Ada"):
         with assert_refused(conn, "conflict") as caught:
@@ -223,25 +217,25 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
 ) -> None:
     """Reading works there, so a leaked token must be revocable without opening the project again."""
     projects.archive(conn, project.id, actor="cli")
-    participations.revoke_tokens(conn, project.id, "ada")
-    participations.remove_participation(conn, project.id, "bob")
-    participations.set_admin(conn, project.id, "root", False)
+    participations.revoke_tokens(conn, project.id, "ada", actor="cli")
+    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    participations.set_admin(conn, project.id, "root", False, actor="cli")
     for agent in (ada, bob):
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
             participants.whoami(conn, agent.ctx)
     assert not participants.whoami(conn, root.ctx).is_admin
     # Nobody gets in, though.
     for call in (
-        lambda: participations.grant_participation(conn, project.id, "new"),
-        lambda: participations.rotate_tokens(conn, project.id, "root"),
-        lambda: participations.set_admin(conn, project.id, "root", True),
+        lambda: participations.grant_participation(conn, project.id, "new", actor="cli"),
+        lambda: participations.rotate_tokens(conn, project.id, "root", actor="cli"),
+        lambda: participations.set_admin(conn, project.id, "root", True, actor="cli"),
     ):
         with assert_refused(conn, "forbidden"):
             call()
 
 
 def test_participations_page_by_id(conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project) -> None:
-    participations.remove_participation(conn, project.id, "ada")
+    participations.remove_participation(conn, project.id, "ada", actor="cli")
     found = members.list_participations(conn, project.id)
     assert [one.label for one in found] == ["root", "bob"]
     assert members.list_participations(conn, project.id, after=found[0].participation_id) == found[1:]

@@ -11,7 +11,7 @@ from tests.assertions import assert_ledger_consistent, assert_refused
 
 def test_a_project_starts_with_an_empty_ledger(conn: Connection) -> None:
     owner = factories.make_owner(conn)
-    project = projects.add(conn, owner.id, "Demo")
+    project = projects.add(conn, owner.id, "Demo", actor="cli")
     assert (project.owner, project.owner_id, project.name, project.archived_at) == (
         owner.handle, owner.id, "Demo", None,
     )  # fmt: skip
@@ -21,17 +21,20 @@ def test_a_project_starts_with_an_empty_ledger(conn: Connection) -> None:
 
 def test_an_owner_has_one_project_of_a_name_however_it_is_written(conn: Connection) -> None:
     owner, other = factories.make_owner(conn), factories.make_owner(conn)
-    projects.add(conn, owner.id, "Straße")
+    projects.add(conn, owner.id, "Straße", actor="cli")
     for name in ("Straße", "STRASSE", "straße"):
         with assert_refused(conn, "conflict"):
-            projects.add(conn, owner.id, name)
-    projects.add(conn, other.id, "Straße")
+            projects.add(conn, owner.id, name, actor="cli")
+    projects.add(conn, other.id, "Straße", actor="cli")
 
 
 def test_a_project_is_named_as_people_type_it(conn: Connection) -> None:
     owner, other = factories.make_owner(conn), factories.make_owner(conn)
-    mine, theirs = projects.add(conn, owner.id, "Shared"), projects.add(conn, other.id, "shared")
-    alone = projects.add(conn, owner.id, "alone")
+    mine, theirs = (
+        projects.add(conn, owner.id, "Shared", actor="cli"),
+        projects.add(conn, other.id, "shared", actor="cli"),
+    )
+    alone = projects.add(conn, owner.id, "alone", actor="cli")
     assert projects.get_by_name(conn, "ALONE") == alone
     assert projects.get_by_name(conn, f"{owner.handle}/shared") == mine
     assert projects.get_by_name(conn, f"{other.handle}/Shared") == theirs
@@ -47,7 +50,7 @@ def test_a_project_is_named_as_people_type_it(conn: Connection) -> None:
 def test_a_malformed_name_is_refused(conn: Connection, name: str) -> None:
     owner = factories.make_owner(conn)
     with assert_refused(conn, "invalid_argument"):
-        projects.add(conn, owner.id, name)
+        projects.add(conn, owner.id, name, actor="cli")
     with assert_refused(conn, "not_found" if name == "a/b" else "invalid_argument"):
         projects.get_by_name(conn, name)
 

@@ -18,7 +18,7 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
         project = factories.make_project(conn)
     for round_ in range(rounds):
         with db.transaction() as conn:
-            code = invites.create_for_owner(conn, project.id, uses=uses).code
+            code = invites.create_for_owner(conn, project.id, uses=uses, actor="cli").code
         outcomes = run_numbered_concurrently(
             db, tries, lambda conn, number: invite_redemption.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
         )  # fmt: skip
@@ -42,7 +42,7 @@ def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db
     seen = set()
     for round_ in range(60):
         with db.transaction() as conn:
-            created = invites.create_for_owner(conn, project.id)
+            created = invites.create_for_owner(conn, project.id, actor="cli")
         redeemed, revoked = run_concurrently(
             db,
             lambda conn: invite_redemption.redeem(conn, created.code, name=f"guest-{round_}"),  # noqa: B023
@@ -81,7 +81,7 @@ def test_a_newcomer_to_two_projects_at_once_is_one_participant(db: Database) -> 
         both = [factories.make_project(conn, None, owner) for _ in range(2)]
     for round_ in range(40):
         outcomes = run_numbered_concurrently(
-            db, 2, lambda conn, n: participations.grant_participation(conn, both[n].id, f"new-{round_}")
+            db, 2, lambda conn, n: participations.grant_participation(conn, both[n].id, f"new-{round_}", actor="cli")
         )  # noqa: B023
         assert failures(outcomes) == []
         with db.connection() as conn:
@@ -93,7 +93,9 @@ def test_projects_of_one_name_at_once_are_one(db: Database) -> None:
     with db.transaction() as conn:
         owner = factories.make_owner(conn)
     for round_ in range(20):
-        outcomes = run_numbered_concurrently(db, 4, lambda conn, _: projects.add(conn, owner.id, f"p-{round_}"))  # noqa: B023
+        outcomes = run_numbered_concurrently(
+            db, 4, lambda conn, _: projects.add(conn, owner.id, f"p-{round_}", actor="cli")
+        )  # noqa: B023
         assert len(successes(outcomes)) == 1
         assert {one.code for one in failures(outcomes) if isinstance(one, BusError)} == {"conflict"}
 
@@ -107,7 +109,7 @@ def test_a_rotation_while_the_old_token_calls_lets_each_call_do_all_or_nothing(d
         old = agent
         rotated, *calls = run_concurrently(
             db,
-            lambda conn: participations.rotate_tokens(conn, project.id, "bob"),
+            lambda conn: participations.rotate_tokens(conn, project.id, "bob", actor="cli"),
             *[lambda conn: sequences.claim(conn, old.ctx, "s").number] * 3,  # noqa: B023
         )
         assert all(isinstance(one, NotAuthenticated) for one in failures(calls)), calls
@@ -126,7 +128,7 @@ def test_rotations_at_once_leave_one_token_alive(db: Database) -> None:
         factories.make_agent(conn, project, "bob")
     for _ in range(20):
         rotated = run_numbered_concurrently(
-            db, 4, lambda conn, _: participations.rotate_tokens(conn, project.id, "bob")
+            db, 4, lambda conn, _: participations.rotate_tokens(conn, project.id, "bob", actor="cli")
         )
         assert failures(rotated) == []
 
