@@ -11,7 +11,7 @@ from pathlib import Path
 from cli.embedded.account import UnixAccount
 from cli.ports import is_free
 
-_EXEC_SCRIPT = Path(__file__).with_name("leash.py")
+_EXEC_SCRIPT = Path(__file__).with_name("exec_tied_to_parent.py")
 
 
 class StartFailedError(Exception):
