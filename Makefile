@@ -55,6 +55,7 @@ lint: $(STAMP) ## Check style, formatting, import contracts and types
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_style.py
 
 .PHONY: fmt
 fmt: $(STAMP) ## Format the code and fix what can be fixed
