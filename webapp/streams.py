@@ -208,7 +208,7 @@ class BoardStreams:
 
     def _render_event(self, snapshot: board.Board, project_id: int, version: str) -> bytes:
         with self._app.test_request_context():
-            content = render_template("board/_now.html", board=snapshot, project={"id": project_id})
+            content = render_template("board/_live.html", board=snapshot, project={"id": project_id})
         lines = "".join(f"data: {line}\n" for line in content.splitlines())
         return f"id: {version}\n{lines}\n".encode()
 

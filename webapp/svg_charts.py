@@ -1,7 +1,7 @@
-"""Pictures of numbers, drawn as SVG: columns over time, lines, bars, bubbles. static/drawing.css is their look.
+"""Pictures of numbers, drawn as SVG: columns over time, lines, bars, bubbles. static/charts.css is their look.
 
 A drawing holds no text: it is stretched to the room that it gets, and text would be stretched with it. What stands at
-its axes is text of the page around it (templates/parts/drawing.html), at the same size on a phone as on a desk. Every
+its axes is text of the page around it (templates/parts/charts.html), at the same size on a phone as on a desk. Every
 drawing stands beside a table of its numbers, so it is one image to whoever cannot see it.
 """
 

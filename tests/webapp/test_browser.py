@@ -218,7 +218,7 @@ class _Board:
                         "board.html": '{% extends "base.html" %}{% import "parts/ui.html" as ui %}{% block main %}'
                         '<h1>Board</h1>{% call ui.live("/bulletin", every=0.2) %}{% include part %}{% endcall %}'
                         "{% endblock %}",
-                        "board_part.html": '{% import "parts/form.html" as forms %}<p>now {{ text }}</p>'
+                        "board_part.html": '{% import "parts/forms.html" as forms %}<p>now {{ text }}</p>'
                         '{{ forms.act("Do", "/bulletin") }}',
                     }
                 ),

@@ -122,7 +122,7 @@ def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(ada: Browser, w
     tables = _tables(page.text)
     assert ["post", "5", "17.9 %"] in tables["Events by type"]
     assert ["acknowledged by somebody else", "1", "20.0 %"] in tables["Handoffs"]
-    file = ada.get(project_path(world, "pictures/report.html"))
+    file = ada.get(project_path(world, "insights/report.html"))
     assert re.fullmatch(
         rf'attachment; filename="llm-bus-report-{world.full_project.id}-\d{{4}}-\d\d-\d\d\.html"',
         file.headers["Content-Disposition"],
@@ -138,7 +138,7 @@ def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(ada: Browser, w
     assert "copy of production" not in text
     with db.transaction() as conn:
         projects.archive(conn, world.full_project.id, actor="test")
-    for address in ("pictures/", "pictures/report", "pictures/report.html"):
+    for address in ("pictures/", "pictures/report", "insights/report.html"):
         assert ada.get(project_path(world, address)).status_code == 200
 
 
@@ -151,7 +151,7 @@ def test_a_report_that_is_being_made_shows_up_by_itself(ada: Browser, world: Sam
     waiting = ada.get(project_path(world, "pictures/report")).text
     assert "The report is being made" in waiting
     assert f'data-live="{project_path(world, "pictures/report")}"' in waiting
-    assert ada.get(project_path(world, "pictures/report.html")).status_code == 200
+    assert ada.get(project_path(world, "insights/report.html")).status_code == 200
     with db.connection() as conn:
         conn.raw.execute("UPDATE report SET busy_until = NULL")
     part = ada.get(project_path(world, "pictures/report"), headers={"X-Part": "1"}).text

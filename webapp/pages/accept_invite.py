@@ -79,4 +79,4 @@ def accept(code: str) -> BaseResponse:
 
 
 def _render_offer(code: str, offer: InviteOffer, form: AcceptForm) -> Response:
-    return make_response(render_template("accept/show.html", code=code, offer=offer, form=form, owner=current_owner()))
+    return make_response(render_template("accept_invite/show.html", code=code, offer=offer, form=form, owner=current_owner()))

@@ -28,7 +28,7 @@ def index() -> str | Response:
         found = None if g.bus_quiet else board.get_board(conn, project.id)
     if found is not None and not is_look:
         return render_template("board/index.html", project=project, board=found, every=POLL_SECONDS)
-    part = "" if found is None else render_template("board/_now.html", project=project, board=found)
+    part = "" if found is None else render_template("board/_live.html", project=project, board=found)
     response = make_response(part)
     response.set_etag(mark)
     response.make_conditional(request)

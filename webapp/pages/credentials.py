@@ -20,7 +20,7 @@ def show(key: str) -> str:
     where = addresses()
     if content["kind"] == "invite":
         return render_template(
-            "cards/invite.html",
+            "credentials/invite.html",
             card=content,
             back=url_for("invites.index", project_id=content["project_id"]),
             url=client_setup.redeem_url(where, content["code"]),
@@ -32,10 +32,10 @@ def show(key: str) -> str:
         )
     if content["kind"] == "webhook":
         back = url_for("project_settings.index", project_id=content["project_id"])
-        return render_template("cards/webhook.html", card=content, back=back)
+        return render_template("credentials/webhook.html", card=content, back=back)
     token = content["token"]
     return render_template(
-        "cards/token.html",
+        "credentials/token.html",
         card=content,
         clients=client_setup.build_client_setups(where, token),
         prompt=client_setup.connect_prompt(where, token, content["project"], content["actor"]),

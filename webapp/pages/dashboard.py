@@ -17,4 +17,4 @@ def index() -> str | Response:
     with connection() as conn:
         found = dashboard.list_recently_active(conn, owner.id)
         attention = dashboard.list_attention_items(conn, owner.id)
-    return render_page("dashboard/index.html", part="dashboard/_now.html", projects=found, attention=attention)
+    return render_page("dashboard/index.html", part="dashboard/_live.html", projects=found, attention=attention)

@@ -17,7 +17,7 @@ from webapp.project_charts import ProjectCharts
 blueprint = ProjectBlueprint("pictures", tab=NavItem("Pictures", 45))
 
 _DEFAULT_PERIOD = "7d"
-_REPORT_STYLESHEETS = ("bus.css", "drawing.css", "report.css")
+_REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
 
 
 @blueprint.get("/")
@@ -25,7 +25,7 @@ def index() -> str | Response:
     """The pictures over the period that the address names."""
     period = _requested_period()
     return render_page(
-        "pictures/index.html",
+        "insights/index.html",
         project=current_project(),
         gallery=_build_charts(period),
         periods=_build_period_links(period),
@@ -40,8 +40,8 @@ def report() -> str | Response:
     with connection() as conn:
         found = report_cache.get_report(conn, current_project().id)
     return render_page(
-        "pictures/report.html",
-        part="pictures/_report.html",
+        "insights/report.html",
+        part="insights/_report.html",
         project=current_project(),
         found=found,
         report=found.report,
@@ -56,7 +56,7 @@ def report_file() -> Response:
         found = report_cache.get_report(conn, project.id)
     answer = Response(
         render_template(
-            "pictures/file.html",
+            "insights/report_file.html",
             project=project,
             found=found,
             report=found.report,

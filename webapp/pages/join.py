@@ -67,7 +67,7 @@ def get_offer(code: str) -> InviteOffer:
         if error.code == "unavailable":
             raise
         status = {"wrong_state": _HTTP_GONE, "forbidden": 403}.get(error.code, 404)
-        page = make_response(render_template("join/over.html", message=error.message), status)
+        page = make_response(render_template("join/unavailable.html", message=error.message), status)
         raise HTTPException(response=page) from None
 
 

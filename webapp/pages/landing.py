@@ -13,7 +13,7 @@ blueprint = PublicBlueprint("home")
 @blueprint.get("/")
 def index() -> str:
     """Says what the bus is and where agents reach it."""
-    return render_template("home/index.html")
+    return render_template("landing/index.html")
 
 
 @blueprint.get("/pricing")
@@ -23,4 +23,4 @@ def pricing() -> str:
         abort(404)
     with connection() as conn:
         prices, terms = billing.get_price_list(conn), get_terms(conn)
-    return render_template("home/pricing.html", prices=prices, terms=terms)
+    return render_template("landing/pricing.html", prices=prices, terms=terms)

@@ -79,7 +79,7 @@ def _render_provider_redirect(provider: Provider, linking_session_id: int | None
     )
     address = provider.authorization_url(attempt, _redirect_uri(provider.slug))
     session[_STATE_KEY], session[_LINKING_KEY] = attempt.to_cookie(), linking_session_id
-    return render_template("vouching/leaving.html", provider=provider, address=address)
+    return render_template("oauth/redirect.html", provider=provider, address=address)
 
 
 def _get_provider(slug: str) -> Provider:

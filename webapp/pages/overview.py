@@ -26,7 +26,7 @@ def index() -> str | Response:
         events = ledger.query_events(conn, ctx, limit=_MAX_ITEMS).events
     return render_page(
         "overview/index.html",
-        part="overview/_now.html",
+        part="overview/_live.html",
         project=project,
         card=card,
         members=sorted((one for one in found if not one.is_owner), key=_presence_sort_key)[:_MAX_ITEMS],

@@ -77,8 +77,8 @@ def index() -> str | Response:
             grants.list_participation_details(conn, project.owner_id, project.id, before=before, limit=PAGE_SIZE + 1)
         )
     return render_page(
-        "members/index.html",
-        part="members/_list.html",
+        "project_participants/index.html",
+        part="project_participants/_list.html",
         project=project,
         members=rows,
         here=current_url(),
@@ -119,7 +119,7 @@ def _render_new(form: AddParticipantForm) -> str:
     project = current_project()
     with connection() as conn:
         known = people.list_participants_outside_project(conn, project.owner_id, project.id)
-    return render_template("members/new.html", project=project, form=form, known=[label for _, label in known])
+    return render_template("project_participants/new.html", project=project, form=form, known=[label for _, label in known])
 
 
 @blueprint.get(f"/<{ID_CONVERTER}:participation_id>")
@@ -136,7 +136,7 @@ def _render_participation(
         member = _get_participation(conn, participation_id)
         found, more = split_page(tokens.list_tokens(conn, member.id, before=query_int("before"), limit=PAGE_SIZE + 1))
     return render_template(
-        "members/show.html",
+        "project_participants/show.html",
         project=project,
         member=member,
         tokens=found,

@@ -49,5 +49,5 @@ def index() -> str | Response | tuple[str, int]:
         if not form.errors:
             flash("Welcome. Your account is ready.", "success")
             return redirect(after, 303)
-    page = render_template("welcome/index.html", form=form, claim=claim)
+    page = render_template("sign_up/index.html", form=form, claim=claim)
     return (page, 422) if form.errors else page

@@ -50,7 +50,7 @@ def reauthenticate() -> str:
     reauth.begin_reauthentication()
     login.remember_redirect_target(back)
     return render_template(
-        "operator/again.html", owner=current_owner(), providers=list(providers().values()), back=back
+        "operator/reauthenticate.html", owner=current_owner(), providers=list(providers().values()), back=back
     )
 
 
