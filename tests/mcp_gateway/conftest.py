@@ -21,7 +21,7 @@ def shared_database_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def served_db(shared_database_url: str) -> Iterator[Database]:
+def gateway_db(shared_database_url: str) -> Iterator[Database]:
     """The database behind `gateways`; what tests commit there stays in projects of their own."""
     database = Database(shared_database_url, pool_size=8)
     yield database
@@ -61,8 +61,8 @@ class Team:
 
 
 @pytest.fixture
-def team(served_db: Database) -> Team:
-    return make_team(served_db)
+def team(gateway_db: Database) -> Team:
+    return make_team(gateway_db)
 
 
 def make_team(db: Database) -> Team:

@@ -25,25 +25,25 @@ def wires(connect: Callable[..., McpClient], team: Team) -> list[McpClient]:
     return [connect(team.bob, process=process, modern=modern) for process in (0, 1) for modern in (True, False)]
 
 
-def test_a_revoked_token_stops_working_at_once(wires: list[McpClient], team: Team, served_db: Database) -> None:
+def test_a_revoked_token_stops_working_at_once(wires: list[McpClient], team: Team, gateway_db: Database) -> None:
     _prime(wires)
     for _ in range(_ROUNDS):
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             participations.revoke_tokens(conn, team.project_id, "bob", actor="test")
         assert [wire.call("claim", sequence="x").status for wire in wires] == [401] * 4
         assert wires[0].request("tools/list").status == 401
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             token = participations.rotate_tokens(conn, team.project_id, "bob", actor="test").token
         for wire in wires:
             wire.token = token
         assert [wire.call("whoami").status for wire in wires] == [200] * 4
 
 
-def test_a_rotated_token_is_replaced_at_once(wires: list[McpClient], team: Team, served_db: Database) -> None:
+def test_a_rotated_token_is_replaced_at_once(wires: list[McpClient], team: Team, gateway_db: Database) -> None:
     _prime(wires)
     for _ in range(_ROUNDS):
         old = wires[0].token
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             new = participations.rotate_tokens(conn, team.project_id, "bob", actor="test").token
         assert [wire.call("whoami").status for wire in wires] == [401] * 4
         for wire in wires:
@@ -52,39 +52,39 @@ def test_a_rotated_token_is_replaced_at_once(wires: list[McpClient], team: Team,
         assert old != new
 
 
-def test_a_suspension_and_its_end_are_felt_at_once(wires: list[McpClient], team: Team, served_db: Database) -> None:
+def test_a_suspension_and_its_end_are_felt_at_once(wires: list[McpClient], team: Team, gateway_db: Database) -> None:
     _prime(wires)
     for _ in range(_ROUNDS):
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             owners.suspend(conn, team.owner_id, reason="test", actor="test")
         assert [wire.call("claim", sequence="x").status for wire in wires] == [403] * 4
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             owners.lift_suspension(conn, team.owner_id, actor="test")
         assert [wire.call("whoami").status for wire in wires] == [200] * 4
 
 
-def test_a_demotion_is_felt_at_once(connect: Callable[..., McpClient], team: Team, served_db: Database) -> None:
+def test_a_demotion_is_felt_at_once(connect: Callable[..., McpClient], team: Team, gateway_db: Database) -> None:
     admins = [connect(team.alice, process=process) for process in (0, 1)]
     _prime(admins)
     for _ in range(_ROUNDS):
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             participations.set_admin(conn, team.project_id, "alice", False, actor="test")
         for admin in admins:
             assert admin.call("admin_revoke", participant_name="bob").error["code"] == "forbidden"
             assert len(admin.request("tools/list").result["tools"]) == 25
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             participations.set_admin(conn, team.project_id, "alice", True, actor="test")
         for admin in admins:
             assert len(admin.request("tools/list").result["tools"]) == 29
 
 
-def test_a_removed_grant_is_felt_at_once(wires: list[McpClient], team: Team, served_db: Database) -> None:
+def test_a_removed_grant_is_felt_at_once(wires: list[McpClient], team: Team, gateway_db: Database) -> None:
     _prime(wires)
     for _ in range(_ROUNDS):
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             participations.remove_participation(conn, team.project_id, "bob", actor="test")
         assert [wire.call("whoami").status for wire in wires] == [401] * 4
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             token = participations.grant_participation(conn, team.project_id, "bob", actor="test").token
         for wire in wires:
             wire.token = token
@@ -108,15 +108,15 @@ _REFUSED_BEFORE_THE_DATABASE: list[tuple[str, dict[str, object]]] = [
 
 
 def test_who_may_not_call_is_told_nothing_about_the_arguments_either(
-    wires: list[McpClient], team: Team, served_db: Database
+    wires: list[McpClient], team: Team, gateway_db: Database
 ) -> None:
     _prime(wires)
-    with served_db.connection() as conn:
+    with gateway_db.connection() as conn:
         conn.raw.execute("UPDATE presence SET last_seen = '2000-01-01' WHERE project_id = %s", (team.project_id,))
-    with served_db.transaction() as conn:
+    with gateway_db.transaction() as conn:
         owners.suspend(conn, team.owner_id, reason="test", actor="test")
     assert {wire.call(tool, **given).status for wire in wires for tool, given in _REFUSED_BEFORE_THE_DATABASE} == {403}
-    with served_db.transaction() as conn:
+    with gateway_db.transaction() as conn:
         owners.lift_suspension(conn, team.owner_id, actor="test")
         participations.revoke_tokens(conn, team.project_id, "bob", actor="test")
     assert {wire.call(tool, **given).status for wire in wires for tool, given in _REFUSED_BEFORE_THE_DATABASE} == {401}

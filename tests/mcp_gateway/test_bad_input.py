@@ -123,10 +123,10 @@ def _hostile(tool: Tool) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
 def test_hostile_arguments_get_a_clear_error_and_change_nothing(
-    connect: Callable[..., McpClient], team: Team, served_db: Database, tool: Tool, modern: bool
+    connect: Callable[..., McpClient], team: Team, gateway_db: Database, tool: Tool, modern: bool
 ) -> None:
     wire = connect(team.alice, modern=modern)
-    before = _fingerprint(served_db, team)
+    before = _fingerprint(gateway_db, team)
     for hostile in _hostile(tool):
         _check(_call(wire, tool.name, {**_required(tool), **hostile}), (tool.name, hostile))
     for argument in tool.arguments:
@@ -137,7 +137,7 @@ def test_hostile_arguments_get_a_clear_error_and_change_nothing(
         reply = _call(wire, tool.name, arguments)  # type: ignore[arg-type]
         assert reply.status in (200, 400)
         assert reply.message["error"]["code"] == -32602
-    assert _fingerprint(served_db, team) == before
+    assert _fingerprint(gateway_db, team) == before
 
 
 def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[..., McpClient], team: Team) -> None:

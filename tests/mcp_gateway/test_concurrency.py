@@ -11,7 +11,7 @@ from tests.mcp_gateway.processes import GatewayProcess
 
 
 def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap(
-    gateways: list[GatewayProcess], team: Team, served_db: Database
+    gateways: list[GatewayProcess], team: Team, gateway_db: Database
 ) -> None:
     threads = 50
     barrier = Barrier(threads)
@@ -29,7 +29,7 @@ def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap
     with ThreadPoolExecutor(threads) as pool:
         numbers = [number for some in pool.map(claim_ten, range(threads)) for number in some]
     assert sorted(numbers) == list(range(1, 501))
-    with served_db.connection() as conn:
+    with gateway_db.connection() as conn:
         (events,) = conn.fetch_one(
             "SELECT count(*) FROM event WHERE project_id = %s AND type = 'claim'", (team.project_id,)
         )

@@ -83,11 +83,11 @@ def test_a_token_that_was_never_minted_is_refused_for_every_method(connect: Conn
 
 @both_eras
 def test_a_suspended_owner_gets_the_stable_message(
-    connect: Connect, team: Team, served_db: Database, modern: bool
+    connect: Connect, team: Team, gateway_db: Database, modern: bool
 ) -> None:
     wire = connect(team.bob, modern=modern)
     assert wire.call("whoami").status == 200
-    with served_db.transaction() as conn:
+    with gateway_db.transaction() as conn:
         owners.suspend(conn, team.owner_id, reason="test", actor="test")
     for reply in (wire.call("whoami"), wire.request("tools/list"), wire.request("resources/list")):
         assert reply.status == 403

@@ -13,8 +13,8 @@ _NOWHERE = 4242
 
 
 @pytest.fixture
-def other(served_db: Database) -> Team:
-    return make_team(served_db)
+def other(gateway_db: Database) -> Team:
+    return make_team(gateway_db)
 
 
 def _busy(wire: McpClient, peer: str, rounds: int) -> dict[str, list[int]]:

@@ -163,14 +163,16 @@ def _ignoring(wire: McpClient) -> None:
         wire.call("wait_for", timeout_seconds=50)
 
 
-def test_what_is_read_as_a_resource_has_surfaced(pushed: list[GatewayProcess], team: Team, served_db: Database) -> None:
+def test_what_is_read_as_a_resource_has_surfaced(
+    pushed: list[GatewayProcess], team: Team, gateway_db: Database
+) -> None:
     post_id = _call(pushed[0], team.alice, "post", body="x", to_actor="bob")["post_id"]
     wire = McpClient(pushed[0].url, team.bob.token)
     assert wire.request("resources/read", "bus://inbox", uri="bus://inbox").status == 200
     wire.close()
     deadline = time.monotonic() + _PATIENCE
     while True:
-        with served_db.connection() as conn:
+        with gateway_db.connection() as conn:
             (post,) = posts.list_posts(conn, team.alice.ctx, tag=None, limit=1).posts
         assert post.post_id == post_id
         assert post.deliveries is not None

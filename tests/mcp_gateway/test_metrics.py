@@ -30,8 +30,8 @@ def _base(process: GatewayProcess) -> str:
     return process.url.removesuffix("/mcp")
 
 
-def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess, served_db: Database) -> None:
-    db = served_db
+def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess, gateway_db: Database) -> None:
+    db = gateway_db
     team = make_team(db)
     with db.transaction() as conn:
         suspended, busy = make_agent(conn), make_agent(conn, make_project(conn))
@@ -93,8 +93,8 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess,
     assert after.value("llm_bus_gateway_queued_calls") == 0
 
 
-def test_what_is_held_open_is_shown(metered: GatewayProcess, served_db: Database) -> None:
-    team = make_team(served_db)
+def test_what_is_held_open_is_shown(metered: GatewayProcess, gateway_db: Database) -> None:
+    team = make_team(gateway_db)
     alice, bob = McpClient(metered.url, team.alice.token), McpClient(metered.url, team.bob.token)
     waiting = threading.Thread(target=lambda: alice.call("wait_for", kind="inbox", timeout_seconds=40))
     waiting.start()

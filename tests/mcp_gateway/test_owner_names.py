@@ -16,10 +16,10 @@ def _owner(db: Database, team: Team) -> Ctx:
 
 
 def test_the_name_of_the_owner_round_trips_through_every_tool(
-    served_db: Database, team: Team, connect: Callable[..., McpClient]
+    gateway_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
-    ctx = _owner(served_db, team)
-    with served_db.transaction() as conn:
+    ctx = _owner(gateway_db, team)
+    with gateway_db.transaction() as conn:
         asked = posts.create(conn, ctx, "how far are you?", to_actor="bob")
     bob = connect(team.bob)
     (seen,) = bob.call("read_posts", to_me=True).structured_content["posts"]
@@ -44,12 +44,12 @@ def test_the_name_of_the_owner_round_trips_through_every_tool(
 
 
 def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_is(
-    served_db: Database, team: Team, connect: Callable[..., McpClient]
+    gateway_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
     bob = connect(team.bob)
     handle = team.bob.handle
     assert bob.call("post", body="hello", to_actor=handle).error["code"] == "unknown_recipient"
-    _owner(served_db, team)
+    _owner(gateway_db, team)
     assert bob.call("post", body="hello", to_actor=handle).structured_content["recipients"] == 1
     error = bob.call("post", body="hello", to_actor=f"{handle}x").error
     assert handle in error["near"]
@@ -58,9 +58,9 @@ def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_
 
 
 def test_no_admin_of_a_project_gets_hold_of_the_owner(
-    served_db: Database, team: Team, connect: Callable[..., McpClient]
+    gateway_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
-    _owner(served_db, team)
+    _owner(gateway_db, team)
     alice = connect(team.alice)
     for tool in ("admin_rotate", "admin_revoke"):
         assert alice.call(tool, participant_name=team.alice.handle).error["code"] == "forbidden"

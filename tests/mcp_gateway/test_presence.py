@@ -20,7 +20,7 @@ def _wait_for(check: Callable[[], bool], seconds: float) -> bool:
 
 
 def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last_use(
-    connect: Callable[..., McpClient], team: Team, served_db: Database
+    connect: Callable[..., McpClient], team: Team, gateway_db: Database
 ) -> None:
     bob = connect(team.bob, process=1)
     bob.call("latest_claims")
@@ -30,7 +30,7 @@ def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last
         return team.bob.actor in {one["actor"] for one in alice.call("who_is_active").structured_content["active"]}
 
     def used() -> bool:
-        with served_db.connection() as conn:
+        with gateway_db.connection() as conn:
             sql = "SELECT last_used_at IS NOT NULL FROM token WHERE id = %s"
             return bool(conn.fetch_one(sql, (team.bob.ctx.token_id,))[0])
 
@@ -44,14 +44,14 @@ def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last
 
 
 def test_a_refused_call_is_presence_too_but_a_denied_one_is_not(
-    connect: Callable[..., McpClient], team: Team, served_db: Database
+    connect: Callable[..., McpClient], team: Team, gateway_db: Database
 ) -> None:
     connect(team.bob).call("claim", sequence="NO")
     stranger = connect(None)
     assert stranger.call("whoami").status == 401
 
     def rows() -> int:
-        with served_db.connection() as conn:
+        with gateway_db.connection() as conn:
             return int(conn.fetch_one("SELECT count(*) FROM presence WHERE project_id = %s", (team.project_id,))[0])
 
     assert _wait_for(lambda: rows() == 1, 15)

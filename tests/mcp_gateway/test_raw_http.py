@@ -187,11 +187,11 @@ def test_a_connection_is_closed_when_it_was_idle_and_not_while_it_is_used(
 
 
 def test_calls_that_take_longer_than_idling_may_are_all_answered(
-    hasty: GatewayProcess, team: Team, served_db: Database
+    hasty: GatewayProcess, team: Team, gateway_db: Database
 ) -> None:
     with open_raw_connection(hasty) as line:
         assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
-        with served_db.transaction() as conn:
+        with gateway_db.transaction() as conn:
             conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
             line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
             time.sleep(2)

@@ -100,8 +100,8 @@ def test_only_what_was_asked_for_is_told(pushed: list[GatewayProcess], team: Tea
     asyncio.run(play())
 
 
-def test_another_project_is_not_heard_of(pushed: list[GatewayProcess], team: Team, served_db: Database) -> None:
-    other = make_team(served_db)
+def test_another_project_is_not_heard_of(pushed: list[GatewayProcess], team: Team, gateway_db: Database) -> None:
+    other = make_team(gateway_db)
 
     async def play() -> None:
         async with _watching(pushed[0], team.bob, resource_subscriptions=_ALL) as subscription:
@@ -130,13 +130,13 @@ def test_the_stream_of_a_revoked_token_ends(pushed: list[GatewayProcess], team: 
 
 
 def test_who_becomes_project_admin_is_told_of_its_tools(
-    pushed: list[GatewayProcess], team: Team, served_db: Database
+    pushed: list[GatewayProcess], team: Team, gateway_db: Database
 ) -> None:
     from bus.tenancy import participations
 
     async def play() -> None:
         async with _watching(pushed[1], team.bob, tools_list_changed=True) as subscription:
-            with served_db.transaction() as conn:
+            with gateway_db.transaction() as conn:
                 participations.set_admin(conn, team.project_id, "bob", True, actor="cli")
             # That came from outside of the gateways; any hint of the project lets them look.
             await asyncio.to_thread(_do, pushed[0], team.alice, "claim", sequence="adr")

@@ -142,9 +142,9 @@ def test_my_own_lease_keeps_nobody_from_me(wires: tuple[McpClient, McpClient]) -
     assert alice.call("wait_for", kind="lease", surface="src/**").structured_content["kind"] == "lease"
 
 
-def test_who_came_first_is_told_first(pushed: list[GatewayProcess], served_db: Database) -> None:
+def test_who_came_first_is_told_first(pushed: list[GatewayProcess], gateway_db: Database) -> None:
     """Three wait in two processes, the holder lets go, and each who is told takes the surface in time."""
-    with served_db.transaction() as conn:
+    with gateway_db.transaction() as conn:
         project = make_project(conn)
         holder, *others = (make_agent(conn, project, name) for name in ("holder", "one", "two", "three"))
     wire = McpClient(pushed[0].url, holder.token)
@@ -173,9 +173,9 @@ def test_who_came_first_is_told_first(pushed: list[GatewayProcess], served_db: D
 
 
 def test_who_was_told_and_does_not_take_it_lets_the_next_one_in(
-    pushed: list[GatewayProcess], served_db: Database
+    pushed: list[GatewayProcess], gateway_db: Database
 ) -> None:
-    with served_db.transaction() as conn:
+    with gateway_db.transaction() as conn:
         project = make_project(conn)
         holder, one, two = (make_agent(conn, project, name) for name in ("holder", "one", "two"))
     wires = [McpClient(pushed[0].url, agent.token) for agent in (holder, one, two)]
@@ -193,8 +193,8 @@ def test_who_was_told_and_does_not_take_it_lets_the_next_one_in(
         wire.close()
 
 
-def test_a_ready_task_is_offered_to_one_of_those_who_wait(pushed: list[GatewayProcess], served_db: Database) -> None:
-    with served_db.transaction() as conn:
+def test_a_ready_task_is_offered_to_one_of_those_who_wait(pushed: list[GatewayProcess], gateway_db: Database) -> None:
+    with gateway_db.transaction() as conn:
         project = make_project(conn)
         lead, *others = (make_agent(conn, project, name) for name in ("lead", "one", "two", "three", "four"))
     wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
@@ -212,8 +212,8 @@ def test_a_ready_task_is_offered_to_one_of_those_who_wait(pushed: list[GatewayPr
         one.close()
 
 
-def test_of_many_who_take_each_task_is_started_once(pushed: list[GatewayProcess], served_db: Database) -> None:
-    with served_db.transaction() as conn:
+def test_of_many_who_take_each_task_is_started_once(pushed: list[GatewayProcess], gateway_db: Database) -> None:
+    with gateway_db.transaction() as conn:
         project = make_project(conn)
         lead, *others = (make_agent(conn, project, f"agent-{n}") for n in range(9))
     wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
@@ -231,12 +231,12 @@ def test_of_many_who_take_each_task_is_started_once(pushed: list[GatewayProcess]
 
 
 def test_writes_that_did_not_come_through_a_gateway_are_found_too(
-    wires: tuple[McpClient, McpClient], team: Team, served_db: Database
+    wires: tuple[McpClient, McpClient], team: Team, gateway_db: Database
 ) -> None:
     """Nobody hints; it takes as long as a look now and then."""
     waiting = _later(wires[1].call, "wait_for", kind="inbox", timeout_seconds=30)
     _settle()
-    with served_db.connection() as conn:
+    with gateway_db.connection() as conn:
         posts.create(conn, team.alice.ctx, "by itself", to_actor="bob")
     assert waiting.result(25)[0].structured_content["posts"][0]["body"] == "by itself"
 
@@ -251,9 +251,9 @@ def test_a_revoked_token_waits_no_longer(wires: tuple[McpClient, McpClient], tea
 
 
 def test_nobody_is_woken_by_another_project(
-    wires: tuple[McpClient, McpClient], served_db: Database, pushed: list[GatewayProcess]
+    wires: tuple[McpClient, McpClient], gateway_db: Database, pushed: list[GatewayProcess]
 ) -> None:
-    other = make_team(served_db)
+    other = make_team(gateway_db)
     stranger = McpClient(pushed[0].url, other.alice.token)
     waiting = _later(wires[1].call, "wait_for", timeout_seconds=2)
     _settle()
@@ -285,8 +285,8 @@ def test_bad_arguments_say_what_to_send(
         assert error["message"] == words
 
 
-def test_a_client_that_goes_away_frees_its_place(pushed: list[GatewayProcess], served_db: Database) -> None:
-    with served_db.transaction() as conn:
+def test_a_client_that_goes_away_frees_its_place(pushed: list[GatewayProcess], gateway_db: Database) -> None:
+    with gateway_db.transaction() as conn:
         project = make_project(conn)
         holder, gone, next_one = (make_agent(conn, project, name) for name in ("holder", "gone", "next"))
     wire = McpClient(pushed[0].url, holder.token)
@@ -296,7 +296,7 @@ def test_a_client_that_goes_away_frees_its_place(pushed: list[GatewayProcess], s
     with pytest.raises(Exception, match="timed out"):
         leaving.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
     leaving.close()
-    assert _eventually(lambda: _places(served_db, project.id) == 0)
+    assert _eventually(lambda: _places(gateway_db, project.id) == 0)
     wire.close()
     del next_one
 

@@ -69,22 +69,22 @@ def web(make_web: Callable[..., WebApp], issuer: FakeOidcProvider) -> WebApp:
 
 
 @pytest.fixture
-def hub(make_web: Callable[..., WebApp], github: FakeGitHub) -> WebApp:
+def github_web(make_web: Callable[..., WebApp], github: FakeGitHub) -> WebApp:
     return make_web(**github.env())
 
 
 @pytest.fixture
-def world(db: Database) -> SampleData:
+def sample(db: Database) -> SampleData:
     """An owner with a project that has something of everything, and an empty one."""
     with db.transaction() as conn:
         return create_sample_data(conn)
 
 
 @pytest.fixture
-def ada(site: WebApp, db: Database, world: SampleData) -> Browser:
+def ada(site: WebApp, db: Database, sample: SampleData) -> Browser:
     """The owner of that world, signed in."""
     with db.connection() as conn:
-        return site.new_browser().sign_in(conn, world.owner)
+        return site.new_browser().sign_in(conn, sample.owner)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def boss(db: Database) -> Owner:
 
 
 @pytest.fixture
-def desk(site: WebApp, db: Database, boss: Owner) -> Browser:
+def operator_browser(site: WebApp, db: Database, boss: Owner) -> Browser:
     """The operator, signed in just now."""
     with db.connection() as conn:
         return site.new_browser().sign_in(conn, boss)

@@ -72,17 +72,17 @@ class PageCase:
 def create_sample_site(db: Database) -> SampleSite:
     """Make an owner with projects, one of them at work, and two linked sign-ins."""
     with db.transaction() as conn:
-        world = sample_data.create_sample_data(conn)
-        sample_data.add_credit_usage(conn, world)
-        owner = world.owner
+        sample = sample_data.create_sample_data(conn)
+        sample_data.add_credit_usage(conn, sample)
+        owner = sample.owner
         owners.set_operator(conn, owner.id, True, actor="cli")
-        add_operator_data(conn, world)
+        add_operator_data(conn, sample)
         identities.link_identity(conn, owner, IdentityClaims("https://github.com", "1815", "ada@example.org", "ada"))
         identities.link_identity(
             conn, owner, IdentityClaims("https://accounts.google.com", "42", "ada@lovelace.example", "ada")
         )
-        rollups.roll_up_batch(conn, world.full_project.id)
-    return SampleSite(owner, world.full_project, world)
+        rollups.roll_up_batch(conn, sample.full_project.id)
+    return SampleSite(owner, sample.full_project, sample)
 
 
 def add_operator_data(conn: Connection, sample: SampleData) -> None:

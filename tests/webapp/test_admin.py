@@ -82,7 +82,7 @@ def _projects(db: Database, owner_id: int) -> list[projects.Project]:
         return projects.list_projects(conn, owner_id=owner_id)
 
 
-def test_the_dashboard_names_what_needs_attention(ada: Browser, world: SampleData) -> None:
+def test_the_dashboard_names_what_needs_attention(ada: Browser, sample: SampleData) -> None:
     page = ada.get("/admin/").text
     for said in ("Who owns the invoices now?", "Review the migration", "src/orders/total.py", "ends in 2 days"):
         assert said.replace("'", "&#39;") in re.sub(r"<time[^>]*>|</time>", "", page)
@@ -91,10 +91,10 @@ def test_the_dashboard_names_what_needs_attention(ada: Browser, world: SampleDat
     assert "an older one" in ada.get("/admin/projects/").text
 
 
-def test_a_living_part_is_asked_for_alone(ada: Browser, world: SampleData) -> None:
+def test_a_living_part_is_asked_for_alone(ada: Browser, sample: SampleData) -> None:
     for path in (
         "/admin/",
-        *(project_path(world, rest) for rest in ("", "members/", "handoffs/", "tasks/", "ledger/")),
+        *(project_path(sample, rest) for rest in ("", "members/", "handoffs/", "tasks/", "ledger/")),
     ):
         part = ada.get(path, headers={"X-Part": "1"})
         assert "<html" not in part.text
@@ -102,8 +102,8 @@ def test_a_living_part_is_asked_for_alone(ada: Browser, world: SampleData) -> No
         assert same.status_code == 304
 
 
-def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world: SampleData, db: Database) -> None:
-    settings = project_path(world, "settings/")
+def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, sample: SampleData, db: Database) -> None:
+    settings = project_path(sample, "settings/")
     ada.get(settings)
     assert ada.submit(f"{settings}name", name="website").status_code == 400
     ada.get(settings)
@@ -114,26 +114,27 @@ def test_projects_are_renamed_set_archived_and_opened_again(ada: Browser, world:
     wanted = {"presence_minutes": "5", "stall_minutes": "60", "gone_minutes": "120", "pause_minutes": "10"}
     ada.submit(settings, **wanted, escalation_email="oncall@example.org")
     with db.connection() as conn:
-        assert projects.get(conn, world.full_project.id).name == "artemis"
-        assert projects.get_settings(conn, world.full_project.id) == ProjectSettings(
+        assert projects.get(conn, sample.full_project.id).name == "artemis"
+        assert projects.get_settings(conn, sample.full_project.id) == ProjectSettings(
             300, 3600, 7200, 600, "oncall@example.org"
         )
     ada.get(settings)
     ada.submit(f"{settings}archive")
-    assert "This project is archived" in ada.get(project_path(world)).text
+    assert "This project is archived" in ada.get(project_path(sample)).text
     refused = ada.post(
-        project_path(world, "handoffs/new"), data={"csrf_token": ada.get_csrf_token(), "to_actor": "carol", "body": "x"}
+        project_path(sample, "handoffs/new"),
+        data={"csrf_token": ada.get_csrf_token(), "to_actor": "carol", "body": "x"},
     )
     assert refused.status_code == 400
     assert "archived" in refused.text
     ada.get(settings)
     ada.submit(f"{settings}reopen")
     with db.connection() as conn:
-        assert projects.get(conn, world.full_project.id).archived_at is None
+        assert projects.get(conn, sample.full_project.id).archived_at is None
 
 
-def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: SampleData, db: Database) -> None:
-    settings = project_path(world, "settings/")
+def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, sample: SampleData, db: Database) -> None:
+    settings = project_path(sample, "settings/")
     ada.get(settings)
     assert ada.submit(f"{settings}webhooks", url="ftp://example.org").status_code == 400
     ada.get(settings)
@@ -143,32 +144,32 @@ def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, world: Sam
     assert "https://example.org/hook" in page
     assert secret not in page
     with db.connection() as conn:
-        made = outbox.list_webhooks(conn, world.owner.id, project_id=world.full_project.id)[-1]
+        made = outbox.list_webhooks(conn, sample.owner.id, project_id=sample.full_project.id)[-1]
     assert made.secret == secret
     ada.submit(f"{settings}webhooks/{made.id}/remove")
     assert "https://example.org/hook" not in ada.get(settings).text
 
 
-def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, world: SampleData, db: Database) -> None:
-    settings = project_path(world, "settings/")
+def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, sample: SampleData, db: Database) -> None:
+    settings = project_path(sample, "settings/")
     page = ada.get(settings).text
     assert "events of the ledger" in page
     ada.submit(f"{settings}delete", confirm="apolo")
     with db.connection() as conn:
-        before = projects.get(conn, world.full_project.id)
+        before = projects.get(conn, sample.full_project.id)
     assert before.archived_at is None
     ada.get(settings)
     assert ada.submit(f"{settings}delete", confirm="apollo").location == "/admin/projects/"
-    assert ada.get(project_path(world)).status_code == 404
+    assert ada.get(project_path(sample)).status_code == 404
     with db.connection() as conn:
-        assert conn.fetch_one("SELECT count(*) FROM event WHERE project_id = %s", (world.full_project.id,)) == (0,)
-        assert "project.purge" in {act.action for act in audit.list_for_owner(conn, world.owner.id)}
+        assert conn.fetch_one("SELECT count(*) FROM event WHERE project_id = %s", (sample.full_project.id,)) == (0,)
+        assert "project.purge" in {act.action for act in audit.list_for_owner(conn, sample.owner.id)}
 
 
-def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: SampleData, db: Database) -> None:
+def test_a_token_is_rotated_added_and_revoked(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
-        agent = make_agent(conn, world.full_project, "rotated")
-    page = project_path(world, f"members/{agent.ctx.participation_id}")
+        agent = make_agent(conn, sample.full_project, "rotated")
+    page = project_path(sample, f"members/{agent.ctx.participation_id}")
     ada.get(page)
     second = _shown_once(ada, ada.submit(f"{page}/tokens", label="laptop", lives="7"))
     assert _works(db, agent.token)
@@ -190,11 +191,11 @@ def test_a_token_is_rotated_added_and_revoked(ada: Browser, world: SampleData, d
 
 
 def test_a_card_opens_in_the_browser_that_made_it_alone(
-    site: WebApp, ada: Browser, world: SampleData, db: Database
+    site: WebApp, ada: Browser, sample: SampleData, db: Database
 ) -> None:
     with db.connection() as conn:
-        other = site.new_browser().sign_in(conn, world.owner)
-    ada.get(project_path(world, "members/new"))
+        other = site.new_browser().sign_in(conn, sample.owner)
+    ada.get(project_path(sample, "members/new"))
     address = ada.submit("", name="secret-agent").location
     assert other.get(address).status_code == 404
     card = ada.get(address)
@@ -205,22 +206,24 @@ def test_a_card_opens_in_the_browser_that_made_it_alone(
     assert all(token.encode() not in row[0] for row in stored)
 
 
-def test_the_card_holds_a_line_for_every_client_and_a_file(ada: Browser, world: SampleData) -> None:
-    ada.get(project_path(world, "members/new"))
+def test_the_card_holds_a_line_for_every_client_and_a_file(ada: Browser, sample: SampleData) -> None:
+    ada.get(project_path(sample, "members/new"))
     card = ada.get(ada.submit("", name="secret-agent").location).text
     for client in ("Claude Code", "Codex", "Cursor", "Gemini CLI", "VS Code", "OpenCode", "Windsurf"):
         assert client in card
     assert 'download="mcp.json" href="data:application/json' in card
 
 
-def test_terms_change_and_a_grant_ends(ada: Browser, world: SampleData, db: Database) -> None:
+def test_terms_change_and_a_grant_ends(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
-        agent = make_agent(conn, world.full_project, "termed")
-    page = project_path(world, f"members/{agent.ctx.participation_id}")
+        agent = make_agent(conn, sample.full_project, "termed")
+    page = project_path(sample, f"members/{agent.ctx.participation_id}")
     ada.get(page)
     ada.submit(f"{page}/terms", lane="docs", is_admin="y")
     with db.connection() as conn:
-        seen = grants.get_participation_detail(conn, world.owner.id, world.full_project.id, agent.ctx.participation_id)
+        seen = grants.get_participation_detail(
+            conn, sample.owner.id, sample.full_project.id, agent.ctx.participation_id
+        )
     assert (seen.granted_lane, seen.is_admin) == ("docs", True)
     ada.get(page)
     ada.submit(f"{page}/remove")
@@ -228,47 +231,50 @@ def test_terms_change_and_a_grant_ends(ada: Browser, world: SampleData, db: Data
     assert not _works(db, agent.token)
 
 
-def test_a_name_that_is_taken_is_said_on_the_form(ada: Browser, world: SampleData) -> None:
-    ada.get(project_path(world, "members/new"))
+def test_a_name_that_is_taken_is_said_on_the_form(ada: Browser, sample: SampleData) -> None:
+    ada.get(project_path(sample, "members/new"))
     for name, said in (("api-agent", "in this project already"), ("retired", "not handed out again"), ("ada", "owner")):
         answer = ada.submit("", name=name)
         assert answer.status_code == 400
         assert said in answer.text
 
 
-def test_an_invite_is_made_shown_once_listed_and_revoked(ada: Browser, world: SampleData, db: Database) -> None:
-    ada.get(project_path(world, "invites/new"))
+def test_an_invite_is_made_shown_once_listed_and_revoked(ada: Browser, sample: SampleData, db: Database) -> None:
+    ada.get(project_path(sample, "invites/new"))
     assert ada.submit("", participant_name="api-agent").status_code == 400
-    ada.get(project_path(world, "invites/new"))
+    ada.get(project_path(sample, "invites/new"))
     made = ada.submit("", participant_name="fresh", lane="docs", ttl_hours="1")
     card = ada.get(made.location)
     (code,) = set(re.findall(r"inv_[0-9a-z]{26}", card.text))
     assert "--fail-with-body" in card.text
     assert ada.get(made.location).status_code == 404
     with db.connection() as conn:
-        newest = invites.list_invites(conn, world.full_project.id)[0]
+        newest = invites.list_invites(conn, sample.full_project.id)[0]
     assert (newest.participant_name, newest.lane, newest.created_by) == ("fresh", "docs", "ada")
-    listed = ada.get(project_path(world, "invites/")).text
+    listed = ada.get(project_path(sample, "invites/")).text
     assert code not in listed
     for said in ("open", "exhausted", "revoked", "eve@example.org", "newcomer"):
         assert said in listed
-    ada.submit(project_path(world, f"invites/{newest.id}/revoke"))
+    ada.submit(project_path(sample, f"invites/{newest.id}/revoke"))
     with db.connection() as conn:
-        assert invites.list_invites(conn, world.full_project.id)[0].state == "revoked"
+        assert invites.list_invites(conn, sample.full_project.id)[0].state == "revoked"
 
 
-def test_an_invite_for_a_known_participant_is_made_from_the_form(ada: Browser, world: SampleData, db: Database) -> None:
-    ada.get(project_path(world, "invites/new"))
+def test_an_invite_for_a_known_participant_is_made_from_the_form(
+    ada: Browser, sample: SampleData, db: Database
+) -> None:
+    ada.get(project_path(sample, "invites/new"))
     assert ada.submit("", participant_id="nonsense").status_code == 404
-    ada.get(project_path(world, "invites/new"))
-    ada.submit("", participant_id=str(world.route_values["participant_id"]))
+    ada.get(project_path(sample, "invites/new"))
+    ada.submit("", participant_id=str(sample.route_values["participant_id"]))
     with db.connection() as conn:
         assert (
-            invites.list_invites(conn, world.full_project.id)[0].participant_id == world.route_values["participant_id"]
+            invites.list_invites(conn, sample.full_project.id)[0].participant_id
+            == sample.route_values["participant_id"]
         )
 
 
-def test_participants_are_made_renamed_and_removed(ada: Browser, world: SampleData, db: Database) -> None:
+def test_participants_are_made_renamed_and_removed(ada: Browser, sample: SampleData, db: Database) -> None:
     ada.get("/admin/participants/new")
     page = ada.submit("", name="temp", kind="human").location
     ada.get(page)
@@ -284,42 +290,42 @@ def test_participants_are_made_renamed_and_removed(ada: Browser, world: SampleDa
     assert "permanent" in ada.get("/admin/participants/").text
 
 
-def test_removing_a_participant_ends_it_in_every_project(ada: Browser, world: SampleData, db: Database) -> None:
+def test_removing_a_participant_ends_it_in_every_project(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
-        agent = make_agent(conn, world.full_project, "double", lane="core")
-        other = make_agent(conn, world.empty_project, "double")
+        agent = make_agent(conn, sample.full_project, "double", lane="core")
+        other = make_agent(conn, sample.empty_project, "double")
     page = f"/admin/participants/{agent.ctx.participant_id}"
     ada.get(page)
     ada.submit(f"{page}/remove", confirm="double")
     assert [_works(db, one.token) for one in (agent, other)] == [False, False]
     with db.connection() as conn:
-        assert members.find_participation(conn, world.empty_project.id, "double") is None
-        actions = [act.action for act in audit.list_for_owner(conn, world.owner.id)][:3]
+        assert members.find_participation(conn, sample.empty_project.id, "double") is None
+        actions = [act.action for act in audit.list_for_owner(conn, sample.owner.id)][:3]
     assert sorted(actions) == ["participant.remove", "participation.remove", "participation.remove"]
 
 
-def test_the_audit_tells_what_was_done_here(ada: Browser, world: SampleData) -> None:
-    ada.get(project_path(world, "settings/"))
-    ada.submit(project_path(world, "settings/name"), name="artemis")
-    for page in ("/admin/audit/", project_path(world, "audit/")):
+def test_the_audit_tells_what_was_done_here(ada: Browser, sample: SampleData) -> None:
+    ada.get(project_path(sample, "settings/"))
+    ada.submit(project_path(sample, "settings/name"), name="artemis")
+    for page in ("/admin/audit/", project_path(sample, "audit/")):
         shown = ada.get(page).text
         assert "project.rename" in shown
         assert "before: apollo" in shown
 
 
-def test_lists_page_by_key(ada: Browser, world: SampleData, db: Database) -> None:
+def test_lists_page_by_key(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
         for number in range(55):
-            invites.create_for_owner(conn, world.empty_project.id, actor="ada")
-            projects.add(conn, world.owner.id, f"p-{number:02}", actor="cli")
-            make_agent(conn, world.empty_project, f"agent-{number:02}")
+            invites.create_for_owner(conn, sample.empty_project.id, actor="ada")
+            projects.add(conn, sample.owner.id, f"p-{number:02}", actor="cli")
+            make_agent(conn, sample.empty_project, f"agent-{number:02}")
     for path in (
-        f"/admin/projects/{world.empty_project.id}/invites/",
+        f"/admin/projects/{sample.empty_project.id}/invites/",
         "/admin/projects/",
-        f"/admin/projects/{world.empty_project.id}/members/",
+        f"/admin/projects/{sample.empty_project.id}/members/",
         "/admin/participants/",
         "/admin/audit/",
-        f"/admin/projects/{world.empty_project.id}/audit/",
+        f"/admin/projects/{sample.empty_project.id}/audit/",
     ):
         seen: set[str] = set()
         address: str | None = path
@@ -336,30 +342,30 @@ def test_lists_page_by_key(ada: Browser, world: SampleData, db: Database) -> Non
         assert pages >= 2, path
 
 
-def test_a_name_says_no_more_than_a_name(ada: Browser, world: SampleData, db: Database) -> None:
+def test_a_name_says_no_more_than_a_name(ada: Browser, sample: SampleData, db: Database) -> None:
     """What others chose to be called, and what they wrote, is text on every page."""
     nasty = "<img src=x>'\"&lt;{{7*7}}"
     with db.transaction() as conn:
-        agent = make_agent(conn, world.full_project, nasty, lane=nasty)
+        agent = make_agent(conn, sample.full_project, nasty, lane=nasty)
         posts.create(conn, agent.ctx, nasty, to_lane=nasty, subject=nasty, ref=nasty, tag=nasty)
         leases.acquire(conn, agent.ctx, "src/<b>")
-        projects.rename(conn, world.full_project.id, nasty, actor="ada")
+        projects.rename(conn, sample.full_project.id, nasty, actor="ada")
     for rest in ("", "members/", "handoffs/", "leases/", "ledger/", "settings/", "audit/", "members/new"):
-        page = ada.get(project_path(world, rest)).text
+        page = ada.get(project_path(sample, rest)).text
         assert "<img src=x>" not in page
         assert "<b>" not in page
         assert "49" not in re.findall(r"\{\{7\*7\}\}|49(?=')", page)
-    card = ada.get(_rotated(ada, world, agent.ctx.participation_id)).text
+    card = ada.get(_rotated(ada, sample, agent.ctx.participation_id)).text
     assert "<img src=x>" not in card
 
 
-def _rotated(browser: Browser, world: SampleData, participation_id: int) -> str:
-    page = project_path(world, f"members/{participation_id}")
+def _rotated(browser: Browser, sample: SampleData, participation_id: int) -> str:
+    page = project_path(sample, f"members/{participation_id}")
     browser.get(page)
     return str(browser.submit(f"{page}/rotate").location)
 
 
-def test_two_owners_do_not_see_each_other(site: WebApp, ada: Browser, world: SampleData, db: Database) -> None:
+def test_two_owners_do_not_see_each_other(site: WebApp, ada: Browser, sample: SampleData, db: Database) -> None:
     """Every address with an id, with the ids of another owner's things, inside one's own project and in theirs."""
     with db.transaction() as conn:
         mine = create_sample_data(conn, "eve")
@@ -378,11 +384,11 @@ def test_two_owners_do_not_see_each_other(site: WebApp, ada: Browser, world: Sam
             continue
         inner = rule.arguments - {"project_id"}
         for values in (
-            world.route_values,
+            sample.route_values,
             # Ids that are numbered by project exist in every project, so only those of rows of their own are foreign.
-            {**world.route_values, "project_id": mine.full_project.id}
+            {**sample.route_values, "project_id": mine.full_project.id}
             if inner & {"participation_id", "participant_id", "invite_id", "webhook_id"}
-            else world.route_values,
+            else sample.route_values,
         ):
             with site.app.test_request_context():
                 built = rule.build({name: values[name] for name in rule.arguments})

@@ -24,9 +24,9 @@ _PART = {"X-Part": "1"}
 
 
 def test_a_board_that_has_not_changed_is_an_empty_answer(
-    ada: Browser, world: SampleData, db: Database, caplog: pytest.LogCaptureFixture
+    ada: Browser, sample: SampleData, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address = project_path(world, "board/")
+    address = project_path(sample, "board/")
     first = ada.get(address, headers=_PART)
     assert first.status_code == 200
     assert "Migration 42 is ready" in first.text
@@ -39,7 +39,7 @@ def test_a_board_that_has_not_changed_is_an_empty_answer(
         again = ada.get(address, headers={**_PART, "If-None-Match": again.headers["ETag"]})
     assert (again.status_code, again.data, caplog.records) == (304, b"", [])
     with db.transaction() as conn:
-        agent = make_agent(conn, world.full_project, "late-one", lane="core")
+        agent = make_agent(conn, sample.full_project, "late-one", lane="core")
         posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
     changed = ada.get(address, headers={**_PART, "If-None-Match": again.headers["ETag"]})
     assert changed.status_code == 200
@@ -49,7 +49,7 @@ def test_a_board_that_has_not_changed_is_an_empty_answer(
 
 
 def test_a_board_that_was_made_for_one_is_not_shown_to_another(
-    site: WebApp, ada: Browser, world: SampleData, db: Database
+    site: WebApp, ada: Browser, sample: SampleData, db: Database
 ) -> None:
     with db.transaction() as conn:
         other = make_owner(conn, "eve")
@@ -57,10 +57,10 @@ def test_a_board_that_was_made_for_one_is_not_shown_to_another(
     with db.connection() as conn:
         eve = site.new_browser().sign_in(conn, other)
     for _ in range(2):
-        assert ada.get(project_path(world, "board/"), headers=_PART).status_code == 200
-        assert eve.get(project_path(world, "board/"), headers=_PART).status_code == 404
+        assert ada.get(project_path(sample, "board/"), headers=_PART).status_code == 200
+        assert eve.get(project_path(sample, "board/"), headers=_PART).status_code == 404
         assert "Migration 42" not in eve.get(f"/admin/projects/{mine.id}/board/", headers=_PART).text
-    assert site.new_browser().get(project_path(world, "board/"), headers=_PART).status_code == 303
+    assert site.new_browser().get(project_path(sample, "board/"), headers=_PART).status_code == 303
 
 
 @pytest.fixture
@@ -79,40 +79,42 @@ def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
         presence.register(conn, receiver.ctx, "review")
     with running_live_server(database_url, MCP_URL=mcp) as url:
         board = f"{url}/admin/projects/{project.id}/board/"
-        with open_page(chromium) as desk, open_page(chromium, viewport=PHONE_VIEWPORT) as phone:
-            for page in (desk, phone):
+        with open_page(chromium) as operator_browser, open_page(chromium, viewport=PHONE_VIEWPORT) as phone:
+            for page in (operator_browser, phone):
                 sign_in(page, url, db, owner)
                 page.goto(board)
                 expect(page.locator("#live-state")).to_have_text("live")
                 page.evaluate("document.documentElement.dataset.kept = 'yes'")
                 assert float(page.locator("#live-board").get_attribute("data-every") or 9) <= 1.5
             # Whoever reads with the keyboard keeps their place.
-            desk.get_by_role("link", name="reader").focus()
-            desk.get_by_label("Read handoffs aloud").check()
-            desk.get_by_role("link", name="reader").focus()
+            operator_browser.get_by_role("link", name="reader").focus()
+            operator_browser.get_by_label("Read handoffs aloud").check()
+            operator_browser.get_by_role("link", name="reader").focus()
 
             sent = call_tool(
                 mcp, sender.token, "post", to_lane="review", subject="Index 42 is ready", body="Look, please."
             )
-            seen = _appears(desk, phone, "waiting")
+            seen = _appears(operator_browser, phone, "waiting")
             assert call_tool(mcp, receiver.token, "ack", post_ids=[sent["post_id"]])
-            acked = _appears(desk, phone, "acked")
+            acked = _appears(operator_browser, phone, "acked")
             print(f"seen after {seen:.2f} s, acked after {acked:.2f} s")
 
-            item = desk.locator(f"[data-key=h{sent['post_id']}]")
+            item = operator_browser.locator(f"[data-key=h{sent['post_id']}]")
             expect(item).to_contain_text("by ada/reader")
-            expect(desk.locator("#announce")).to_contain_text("ada/reader acked Index 42 is ready", timeout=10_000)
-            assert desk.evaluate("document.activeElement.textContent") == "reader"
-            for page in (desk, phone):
+            expect(operator_browser.locator("#announce")).to_contain_text(
+                "ada/reader acked Index 42 is ready", timeout=10_000
+            )
+            assert operator_browser.evaluate("document.activeElement.textContent") == "reader"
+            for page in (operator_browser, phone):
                 assert page.evaluate("document.documentElement.dataset.kept") == "yes"
-            _leases_run_down(desk, mcp, sender)
-            _paused_means_paused(desk, mcp, sender)
+            _leases_run_down(operator_browser, mcp, sender)
+            _paused_means_paused(operator_browser, mcp, sender)
 
 
-def _appears(desk: Page, phone: Page, state: str) -> float:
+def _appears(operator_browser: Page, phone: Page, state: str) -> float:
     """Wait until both boards show the handoff in this state; returns how many seconds that took."""
     started = time.monotonic()
-    for page in (desk, phone):
+    for page in (operator_browser, phone):
         handoff = page.locator(".handoff", has_text="Index 42 is ready")
         expect(handoff.locator(".state")).to_contain_text(state)
     return time.monotonic() - started
@@ -142,14 +144,15 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
 
 def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str, db: Database) -> None:
     with db.transaction() as conn:
-        world = create_sample_data(conn)
+        sample = create_sample_data(conn)
         eve = make_owner(conn, "eve")
-        agent = make_agent(conn, world.full_project, "late-one", lane="core")
+        agent = make_agent(conn, sample.full_project, "late-one", lane="core")
     with running_live_server(database_url) as url:
-        address = f"{url}{project_path(world, 'board/stream')}"
+        address = f"{url}{project_path(sample, 'board/stream')}"
         with db.connection() as conn:
             token, other = (
-                sessions.open_session(conn, one.id, method="link", ttl=timedelta(hours=1)) for one in (world.owner, eve)
+                sessions.open_session(conn, one.id, method="link", ttl=timedelta(hours=1))
+                for one in (sample.owner, eve)
             )
 
         def refused(cookie: str, **headers: str) -> int:
@@ -168,7 +171,7 @@ def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str
                 posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
             assert "Brand new" in _next_board(lines)
             with db.transaction() as conn:
-                sessions.end_all_sessions(conn, world.owner.id)
+                sessions.end_all_sessions(conn, sample.owner.id)
                 posts.create(conn, agent.ctx, "later", to_lane="review", subject="Not for the signed out")
             assert "Not for the signed out" not in "".join(lines)
         assert refused(f"llm-bus={token}") == 303
@@ -188,18 +191,18 @@ def _next_board(lines: Iterator[str]) -> str:
 
 
 def test_a_board_without_a_stream_asks_instead(
-    database_url: str, db: Database, chromium: Chromium, world: SampleData
+    database_url: str, db: Database, chromium: Chromium, sample: SampleData
 ) -> None:
     with running_live_server(database_url) as url, open_page(chromium) as page:
-        sign_in(page, url, db, world.owner)
+        sign_in(page, url, db, sample.owner)
         # A proxy that knows no streams.
         page.route("**/board/stream*", lambda route: route.fulfill(status=502))
-        page.goto(f"{url}{project_path(world, 'board/')}")
+        page.goto(f"{url}{project_path(sample, 'board/')}")
         expect(page.locator("#live-state")).to_have_text("live")
         with db.transaction() as conn:
-            agent = make_agent(conn, world.full_project, "late-one", lane="core")
+            agent = make_agent(conn, sample.full_project, "late-one", lane="core")
             posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
         expect(page.locator(".handoffs")).to_contain_text("Brand new")
         with db.transaction() as conn:
-            sessions.end_all_sessions(conn, world.owner.id)
+            sessions.end_all_sessions(conn, sample.owner.id)
         expect(page.locator("#live-state")).to_have_text("signed out: reload the page")

@@ -22,11 +22,11 @@ def _text(page: str) -> str:
 
 
 @pytest.fixture
-def spent(db: Database, world: SampleData) -> SampleData:
+def spent(db: Database, sample: SampleData) -> SampleData:
     """The owner of the world has used credits for forty days."""
     with db.transaction() as conn:
-        add_credit_usage(conn, world)
-    return world
+        add_credit_usage(conn, sample)
+    return sample
 
 
 def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent: SampleData, db: Database) -> None:
@@ -99,7 +99,7 @@ def test_the_threshold_is_set_and_refused_in_words(ada: Browser, spent: SampleDa
 
 
 def test_every_state_is_said_as_it_is(
-    make_web: Callable[..., WebApp], site: WebApp, ada: Browser, world: SampleData, db: Database
+    make_web: Callable[..., WebApp], site: WebApp, ada: Browser, sample: SampleData, db: Database
 ) -> None:
     """In the order in which an owner may meet them."""
 
@@ -123,7 +123,7 @@ def test_every_state_is_said_as_it_is(
         metering.record_terms(conn, grace_hours=48, trial_credits=250)
     says("250 credits are in it then", "Agents go on for another 2 days")
     with db.transaction() as conn:
-        credits.add_credits(conn, world.owner.id, 500, reference="1", actor="cli")
+        credits.add_credits(conn, sample.owner.id, 500, reference="1", actor="cli")
     says(
         "500 credits", "How long it lasts shows after the first whole day of use.", "Nothing was used in these 30 days"
     )
@@ -134,27 +134,27 @@ def test_every_state_is_said_as_it_is(
     stands(delinquent_at="2026-01-01")
     says("they are refused from now on")
     with db.transaction() as conn:
-        assert credits.suspend_delinquent_owner(conn, world.owner.id, 48)
+        assert credits.suspend_delinquent_owner(conn, sample.owner.id, 48)
     says("Agents are refused since", "because credits were used up", "4 credits or more let them in at once")
     says("This account is suspended", "Why, and what to do", path="/admin/")
     with db.transaction() as conn:
-        credits.set_plan(conn, world.owner.id, "comped", actor="cli")
+        credits.set_plan(conn, sample.owner.id, "comped", actor="cli")
     says("comped", "agents are never refused for want of credits")
     with db.transaction() as conn:
-        owners.suspend(conn, world.owner.id, reason="abuse", actor="operator")
+        owners.suspend(conn, sample.owner.id, reason="abuse", actor="operator")
     says("The operator suspended this account", "Credits do not lift that")
     with db.transaction() as conn:
-        owners.lift_suspension(conn, world.owner.id, actor="operator")
+        owners.lift_suspension(conn, sample.owner.id, actor="operator")
         metering.set_metering_enabled(conn, False)
     says("Nothing is billed.", "The account stays as it was")
     says("These prices hold when that changes", path="/admin/credits/prices")
     # A service that says where credits come from.
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)
-        credits.set_plan(conn, world.owner.id, "free", actor="cli")
+        credits.set_plan(conn, sample.owner.id, "free", actor="cli")
     paid = make_web(TOP_UP_URL="https://pay.example.org/?for={handle}")
     with db.connection() as conn:
-        page = paid.new_browser().sign_in(conn, world.owner).get("/admin/credits/").text
+        page = paid.new_browser().sign_in(conn, sample.owner).get("/admin/credits/").text
     assert 'href="https://pay.example.org/?for=ada"' in page
     assert "llm-bus credit add" not in page
 

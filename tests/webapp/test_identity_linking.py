@@ -19,8 +19,8 @@ from tests.webapp.oauth_flow import (
 from tests.webapp.web_client import WebApp
 
 
-def test_the_addresses_of_github_sign_up_and_in(hub: WebApp, github: FakeGitHub) -> None:
-    browser = hub.new_browser()
+def test_the_addresses_of_github_sign_up_and_in(github_web: WebApp, github: FakeGitHub) -> None:
+    browser = github_web.new_browser()
     answer = sign_up(browser, "github")
     assert answer.location == "/admin/"
     page = browser.get("/account/").text
@@ -29,7 +29,7 @@ def test_the_addresses_of_github_sign_up_and_in(hub: WebApp, github: FakeGitHub)
     # The number stays when the login and the address change.
     github.user |= {"login": "countess"}
     github.emails = [{"email": "countess@example.org", "primary": True, "verified": True}]
-    again = hub.new_browser()
+    again = github_web.new_browser()
     assert sign_in(again, "github").location == "/admin/"
     assert "ada-lovelace" in again.get("/account/").text
 
@@ -45,17 +45,17 @@ def test_the_addresses_of_github_sign_up_and_in(hub: WebApp, github: FakeGitHub)
     ids=str,
 )
 def test_github_needs_a_primary_and_verified_address(
-    hub: WebApp, github: FakeGitHub, db: Database, emails: object
+    github_web: WebApp, github: FakeGitHub, db: Database, emails: object
 ) -> None:
     github.emails = emails
-    browser = hub.new_browser()
+    browser = github_web.new_browser()
     with assert_nothing_written(db):
         assert sign_in(browser, "github").location == "/sign-in"
     assert not is_signed_in(browser)
 
 
-def test_a_code_of_github_is_good_once(hub: WebApp) -> None:
-    browser = hub.new_browser()
+def test_a_code_of_github_is_good_once(github_web: WebApp) -> None:
+    browser = github_web.new_browser()
     back = follow_provider_redirect(start_provider_sign_in(browser, "github"))
     kept = browser.cookies()
     assert browser.get(back).location == "/welcome"

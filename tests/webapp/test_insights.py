@@ -42,37 +42,37 @@ class _Tables(HTMLParser):
             self.tables[self._caption][-1][-1] += data.strip()
 
 
-def _count(db: Database, world: SampleData) -> None:
+def _count(db: Database, sample: SampleData) -> None:
     with db.transaction() as conn:
-        rollups.roll_up_batch(conn, world.full_project.id)
+        rollups.roll_up_batch(conn, sample.full_project.id)
 
 
 def _tables(page: str) -> dict[str, list[list[str]]]:
     return _Tables(page).tables
 
 
-def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, world: SampleData, db: Database) -> None:
-    assert "The pictures are being made" in ada.get(project_path(world, "pictures/")).text
-    _count(db, world)
+def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample: SampleData, db: Database) -> None:
+    assert "The pictures are being made" in ada.get(project_path(sample, "pictures/")).text
+    _count(db, sample)
     with db.connection() as conn:
         types = dict(
             conn.fetch_all(
-                "SELECT type, count(*) FROM event WHERE project_id = %s GROUP BY 1", (world.full_project.id,)
+                "SELECT type, count(*) FROM event WHERE project_id = %s GROUP BY 1", (sample.full_project.id,)
             )
         )
         posts, refs, acked = conn.fetch_one(
-            "SELECT count(*), count(ref), count(acked_at) FROM post WHERE project_id = %s", (world.full_project.id,)
+            "SELECT count(*), count(ref), count(acked_at) FROM post WHERE project_id = %s", (sample.full_project.id,)
         )
         leases = dict(
             conn.fetch_all(
                 "SELECT payload ->> 'surface', payload ->> 'contended' FROM event"
                 " WHERE project_id = %s AND type = 'lease'",
-                (world.full_project.id,),
+                (sample.full_project.id,),
             )
         )
     events = sum(types.values())
     for period in PERIODS:
-        page = ada.get(project_path(world, f"pictures/?period={period}"))
+        page = ada.get(project_path(sample, f"pictures/?period={period}"))
         assert page.status_code == 200
         assert re.search(r"<a [^>]*period=" + period + r'"\s+aria-current="true"', page.text)
         assert f"{events} events" in page.text
@@ -96,35 +96,37 @@ def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, world:
         assert cell == "1"
     assert f"All {events} events of the project are counted." in page.text
     # An unknown period is the usual one.
-    assert 'period=7d" aria-current="true"' in ada.get(project_path(world, "pictures/?period=nonsense")).text
+    assert 'period=7d" aria-current="true"' in ada.get(project_path(sample, "pictures/?period=nonsense")).text
 
 
-def test_an_empty_picture_says_what_would_fill_it(ada: Browser, world: SampleData, db: Database) -> None:
-    page = ada.get(f"/admin/projects/{world.empty_project.id}/pictures/").text
+def test_an_empty_picture_says_what_would_fill_it(ada: Browser, sample: SampleData, db: Database) -> None:
+    page = ada.get(f"/admin/projects/{sample.empty_project.id}/pictures/").text
     assert "No pictures yet" in page
-    assert f"/admin/projects/{world.empty_project.id}/members/new" in page
-    _count(db, world)
+    assert f"/admin/projects/{sample.empty_project.id}/members/new" in page
+    _count(db, sample)
     with db.connection() as conn:
         conn.raw.execute("DELETE FROM tally WHERE figure <> 'events'")
         conn.raw.execute("DELETE FROM tally WHERE key = 'post'")
-    page = ada.get(project_path(world, "pictures/")).text
+    page = ada.get(project_path(sample, "pictures/")).text
     assert "No handoffs in the last 7 days" in page
     assert "No leases in the last 7 days" in page
     with db.connection() as conn:
         conn.raw.execute("UPDATE tally SET start = start - interval '40 days'")
-    assert "Nothing happened in the last 7 days" in ada.get(project_path(world, "pictures/")).text
-    assert "Nothing happened" not in ada.get(project_path(world, "pictures/?period=90d")).text
+    assert "Nothing happened in the last 7 days" in ada.get(project_path(sample, "pictures/")).text
+    assert "Nothing happened" not in ada.get(project_path(sample, "pictures/?period=90d")).text
 
 
-def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(ada: Browser, world: SampleData, db: Database) -> None:
-    _count(db, world)
-    page = ada.get(project_path(world, "pictures/report"))
+def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(
+    ada: Browser, sample: SampleData, db: Database
+) -> None:
+    _count(db, sample)
+    page = ada.get(project_path(sample, "pictures/report"))
     tables = _tables(page.text)
     assert ["post", "5", "17.9 %"] in tables["Events by type"]
     assert ["acknowledged by somebody else", "1", "20.0 %"] in tables["Handoffs"]
-    file = ada.get(project_path(world, "insights/report.html"))
+    file = ada.get(project_path(sample, "pictures/report.html"))
     assert re.fullmatch(
-        rf'attachment; filename="llm-bus-report-{world.full_project.id}-\d{{4}}-\d\d-\d\d\.html"',
+        rf'attachment; filename="llm-bus-report-{sample.full_project.id}-\d{{4}}-\d\d-\d\d\.html"',
         file.headers["Content-Disposition"],
     )
     text = file.text
@@ -137,23 +139,23 @@ def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(ada: Browser, w
     # What was written in handoffs is nobody else's.
     assert "copy of production" not in text
     with db.transaction() as conn:
-        projects.archive(conn, world.full_project.id, actor="test")
-    for address in ("pictures/", "pictures/report", "insights/report.html"):
-        assert ada.get(project_path(world, address)).status_code == 200
+        projects.archive(conn, sample.full_project.id, actor="test")
+    for address in ("pictures/", "pictures/report", "pictures/report.html"):
+        assert ada.get(project_path(sample, address)).status_code == 200
 
 
-def test_a_report_that_is_being_made_shows_up_by_itself(ada: Browser, world: SampleData, db: Database) -> None:
+def test_a_report_that_is_being_made_shows_up_by_itself(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.connection() as conn:
         conn.raw.execute(
             "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute')",
-            (world.full_project.id,),
+            (sample.full_project.id,),
         )
-    waiting = ada.get(project_path(world, "pictures/report")).text
+    waiting = ada.get(project_path(sample, "pictures/report")).text
     assert "The report is being made" in waiting
-    assert f'data-live="{project_path(world, "pictures/report")}"' in waiting
-    assert ada.get(project_path(world, "insights/report.html")).status_code == 200
+    assert f'data-live="{project_path(sample, "pictures/report")}"' in waiting
+    assert ada.get(project_path(sample, "pictures/report.html")).status_code == 200
     with db.connection() as conn:
         conn.raw.execute("UPDATE report SET busy_until = NULL")
-    part = ada.get(project_path(world, "pictures/report"), headers={"X-Part": "1"}).text
+    part = ada.get(project_path(sample, "pictures/report"), headers={"X-Part": "1"}).text
     assert "How handoffs fared" in part
     assert "<html" not in part

@@ -41,49 +41,51 @@ def _acts(conn: Connection, owner_id: int) -> list[tuple[str, str]]:
 
 
 def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
-    desk: Browser, site: WebApp, db: Database, world: SampleData
+    operator_browser: Browser, site: WebApp, db: Database, sample: SampleData
 ) -> None:
-    ada = world.owner
+    ada = sample.owner
     with db.connection() as conn:
         theirs = site.new_browser().sign_in(conn, ada)
     page = f"/operator/owners/{ada.id}"
     # What makes no sense is said on the form, and nothing is done.
-    desk.get(page)
-    assert "Reason is needed" in desk.submit(f"{page}/suspend").text
-    desk.get(page)
-    assert "Say it in other words" in desk.submit(f"{page}/suspend", suspend_reason="credits").text
-    desk.get(page)
-    assert desk.submit(f"{page}/grant", amount="0", grant_reason="x").status_code == 400
-    desk.get(page)
-    assert desk.submit(f"{page}/grant", amount="7", grant_reason="x", reference="invoice-1").status_code == 400
+    operator_browser.get(page)
+    assert "Reason is needed" in operator_browser.submit(f"{page}/suspend").text
+    operator_browser.get(page)
+    assert "Say it in other words" in operator_browser.submit(f"{page}/suspend", suspend_reason="credits").text
+    operator_browser.get(page)
+    assert operator_browser.submit(f"{page}/grant", amount="0", grant_reason="x").status_code == 400
+    operator_browser.get(page)
+    assert (
+        operator_browser.submit(f"{page}/grant", amount="7", grant_reason="x", reference="invoice-1").status_code == 400
+    )
     # A button that is pressed twice grants once; with another amount it is not the same grant.
-    desk.get(page)
+    operator_browser.get(page)
     fields = {
-        **FormParser(desk.current_page.text).forms[f"{page}/grant"],
+        **FormParser(operator_browser.current_page.text).forms[f"{page}/grant"],
         "amount": "500",
         "grant_reason": "for the outage",
     }
     for _ in range(2):
-        assert desk.post(f"{page}/grant", data=fields).status_code == 303
-    refused = desk.post(f"{page}/grant", data={**fields, "amount": "501"})
+        assert operator_browser.post(f"{page}/grant", data=fields).status_code == 303
+    refused = operator_browser.post(f"{page}/grant", data={**fields, "amount": "501"})
     assert (refused.status_code, "stands for grant of 500" in refused.text) == (400, True)
-    shown = desk.get(page).text
+    shown = operator_browser.get(page).text
     assert "500" in shown
     assert "boss: for the outage" in shown
-    desk.submit(f"{page}/plan", plan="comped")
-    desk.get(page)
-    desk.submit(f"{page}/suspend", suspend_reason="a token is public")
-    assert "a token is public" in desk.get(page).text
-    desk.submit(f"{page}/lift", lift_reason="revoked by now")
-    assert "Suspend ada" in desk.get(page).text
+    operator_browser.submit(f"{page}/plan", plan="comped")
+    operator_browser.get(page)
+    operator_browser.submit(f"{page}/suspend", suspend_reason="a token is public")
+    assert "a token is public" in operator_browser.get(page).text
+    operator_browser.submit(f"{page}/lift", lift_reason="revoked by now")
+    assert "Suspend ada" in operator_browser.get(page).text
     assert theirs.get("/account/").status_code == 200
-    desk.submit(f"{page}/sign-out")
+    operator_browser.submit(f"{page}/sign-out")
     assert theirs.get("/account/").status_code == 303
-    desk.get("/operator/invites/")
-    invite = world.route_values["invite_id"]
-    assert desk.submit(f"/operator/invites/{invite}/revoke").status_code == 303
-    assert f"invites/{invite}/" not in desk.get("/operator/invites/").text
-    assert desk.get("/operator/owners/987654321").status_code == 404
+    operator_browser.get("/operator/invites/")
+    invite = sample.route_values["invite_id"]
+    assert operator_browser.submit(f"/operator/invites/{invite}/revoke").status_code == 303
+    assert f"invites/{invite}/" not in operator_browser.get("/operator/invites/").text
+    assert operator_browser.get("/operator/owners/987654321").status_code == 404
     with db.connection() as conn:
         assert _acts(conn, ada.id)[:6] == [
             ("invite.revoke", "boss"), ("session.end_all", "boss"), ("owner.lift", "boss"), ("owner.suspend", "boss"),
@@ -94,7 +96,7 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
         # A race of the same grant is one grant too.
         token = fields["csrf_token"]
     sent = {**fields, "csrf_token": token, "reference": "00112233445566aa"}
-    cookies = desk.cookies()
+    cookies = operator_browser.cookies()
 
     def press() -> int:
         browser = site.new_browser()
@@ -108,43 +110,45 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
 
 
 def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
-    desk: Browser, site: WebApp, db: Database, boss: Owner, world: SampleData
+    operator_browser: Browser, site: WebApp, db: Database, boss: Owner, sample: SampleData
 ) -> None:
-    page = f"/operator/owners/{world.owner.id}"
-    desk.get(page)
-    form = FormParser(desk.current_page.text).forms[f"{page}/grant"]
+    page = f"/operator/owners/{sample.owner.id}"
+    operator_browser.get(page)
+    form = FormParser(operator_browser.current_page.text).forms[f"{page}/grant"]
     _age(db, boss)
     # Looking goes on, and says what will happen.
-    assert "sign in again" in desk.get(page).text
-    answer = desk.submit(f"{page}/grant", amount="75", grant_reason="<b>for</b> patience", reference=form["reference"])
+    assert "sign in again" in operator_browser.get(page).text
+    answer = operator_browser.submit(
+        f"{page}/grant", amount="75", grant_reason="<b>for</b> patience", reference=form["reference"]
+    )
     assert (answer.status_code, answer.location.partition("?")[0]) == (303, "/operator/again")
     back = parse_qs(urlsplit(answer.location).query)["next"][0]
     assert back.startswith(f"{page}?typed=")
-    asks = desk.get(answer.location)
+    asks = operator_browser.get(answer.location)
     assert "llm-bus login-link boss" in asks.text
     # Somebody else's link does not do, is not used up, and changes nothing.
     with db.connection() as conn:
         stranger = make_owner(conn, "eve")
         theirs = login_links.create_login_link(conn, stranger, actor="cli")
         mine = login_links.create_login_link(conn, boss, actor="cli")
-    desk.get(f"/sign-in/link/{theirs}")
-    refused = desk.submit(f"/sign-in/link/{theirs}")
+    operator_browser.get(f"/sign-in/link/{theirs}")
+    refused = operator_browser.submit(f"/sign-in/link/{theirs}")
     assert refused.location.startswith("/operator/again")
-    assert "That is not who is signed in here" in desk.get(refused.location).text
-    desk.get(f"/sign-in/link/{mine}")
-    done = desk.submit(f"/sign-in/link/{mine}")
+    assert "That is not who is signed in here" in operator_browser.get(refused.location).text
+    operator_browser.get(f"/sign-in/link/{mine}")
+    done = operator_browser.submit(f"/sign-in/link/{mine}")
     assert done.location == back
-    shown = FormParser(desk.get(back).text).forms[f"{page}/grant"]
+    shown = FormParser(operator_browser.get(back).text).forms[f"{page}/grant"]
     assert shown["reference"] == form["reference"]
-    assert 'value="75"' in desk.current_page.text
-    assert "&lt;b&gt;for&lt;/b&gt; patience" in desk.current_page.text
+    assert 'value="75"' in operator_browser.current_page.text
+    assert "&lt;b&gt;for&lt;/b&gt; patience" in operator_browser.current_page.text
     # Into the other forms of the page nothing of it goes.
-    assert desk.current_page.text.count("patience") == 1
+    assert operator_browser.current_page.text.count("patience") == 1
     with db.connection() as conn:
-        assert credits.find_account(conn, world.owner.id) is None
-    assert desk.submit(f"{page}/grant").status_code == 303
+        assert credits.find_account(conn, sample.owner.id) is None
+    assert operator_browser.submit(f"{page}/grant").status_code == 303
     with db.connection() as conn:
-        assert queries.get_owner(conn, world.owner.id).balance == 75
+        assert queries.get_owner(conn, sample.owner.id).balance == 75
         assert conn.fetch_one("SELECT used_at IS NULL FROM login_link WHERE owner_id = %s", (stranger.id,)) == (True,)
         # What another operator typed is theirs, whoever has its address.
         other = owners.add(conn, "other@example.org", handle="other", operator=True, actor="cli")
@@ -156,10 +160,10 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
 
 
 def test_every_act_asks_and_does_nothing_before(
-    desk: Browser, site: WebApp, db: Database, boss: Owner, world: SampleData
+    operator_browser: Browser, site: WebApp, db: Database, boss: Owner, sample: SampleData
 ) -> None:
-    token = desk.get_csrf_token()
-    values = {"owner_id": world.owner.id, "invite_id": world.route_values["invite_id"], "name": "prune"}
+    token = operator_browser.get_csrf_token()
+    values = {"owner_id": sample.owner.id, "invite_id": sample.route_values["invite_id"], "name": "prune"}
     with db.transaction() as conn:
         jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
     _age(db, boss)
@@ -175,10 +179,10 @@ def test_every_act_asks_and_does_nothing_before(
         ]
     for path in paths:
         sent = {"csrf_token": token, "plan": "team", "suspend_reason": "x", "lift_reason": "x", "amount": "5"}
-        answer = desk.post(path, data=sent)
+        answer = operator_browser.post(path, data=sent)
         assert (answer.status_code, answer.location.partition("?")[0]) == (303, "/operator/again"), path
         page = parse_qs(urlsplit(answer.location).query)["next"][0]
-        assert desk.get(page).status_code == 200, page
+        assert operator_browser.get(page).status_code == 200, page
         seen += 1
     assert seen == 7
     with db.connection() as conn:
@@ -206,31 +210,31 @@ def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
     with db.transaction() as conn:
         identities.link_identity(conn, boss, IdentityClaims(issuer.url, "ada-at-the-issuer", "ada@example.org"))
         jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
-    desk = web.new_browser()
+    operator_browser = web.new_browser()
 
     def come_in(page: str) -> TestResponse:
-        return desk.get(follow_provider_redirect(start_provider_sign_in(desk, page=page)))
+        return operator_browser.get(follow_provider_redirect(start_provider_sign_in(operator_browser, page=page)))
 
     # The provider let them in without a question: it asked two hours ago, and that is what counts.
     issuer.claim_overrides = {"auth_time": int(time.time()) - 7200}
     assert come_in("/sign-in").status_code == 303
-    desk.get("/operator/jobs/")
-    asks = desk.submit("/operator/jobs/prune/run").location
-    address = start_provider_sign_in(desk, page=asks)
+    operator_browser.get("/operator/jobs/")
+    asks = operator_browser.submit("/operator/jobs/prune/run").location
+    address = start_provider_sign_in(operator_browser, page=asks)
     sent = parse_qs(urlsplit(address).query)
     assert (sent["prompt"], sent["max_age"]) == (["login"], ["0"])
-    stale = desk.get(follow_provider_redirect(address))
+    stale = operator_browser.get(follow_provider_redirect(address))
     assert (stale.status_code, "did not ask you again" in stale.text) == (400, True)
     # Somebody else at the provider is somebody else here.
     issuer.claim_overrides = {"auth_time": int(time.time()), "sub": "another"}
     refused = come_in(asks)
     assert refused.location.startswith("/operator/again")
-    desk.get("/operator/jobs/")
-    assert desk.submit("/operator/jobs/prune/run").location.startswith("/operator/again")
+    operator_browser.get("/operator/jobs/")
+    assert operator_browser.submit("/operator/jobs/prune/run").location.startswith("/operator/again")
     issuer.claim_overrides = {"auth_time": int(time.time())}
     assert come_in(asks).location == "/operator/jobs/"
-    desk.get("/operator/jobs/")
-    assert desk.submit("/operator/jobs/prune/run").location == "/operator/jobs/"
+    operator_browser.get("/operator/jobs/")
+    assert operator_browser.submit("/operator/jobs/prune/run").location == "/operator/jobs/"
     # Without a word about it, somebody who was sent there and came back counts as having been asked.
     _age(db, boss)
     issuer.claim_overrides = {}
@@ -244,7 +248,7 @@ def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
     assert "prompt" not in parse_qs(urlsplit(start_provider_sign_in(web.new_browser())).query)
 
 
-def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: WebApp, db: Database) -> None:
+def test_no_operator_ever_reads_what_tenants_write(operator_browser: Browser, site: WebApp, db: Database) -> None:
     with db.transaction() as conn:
         owner = make_owner(conn, "tenant")
         project = make_project(conn, "apollo", owner)
@@ -279,15 +283,15 @@ def test_no_operator_ever_reads_what_tenants_write(desk: Browser, site: WebApp, 
         ]
     for endpoint, path in paths:
         for query in ("", "?quiet=1", "?search=tenant", "?owner=tenant"):
-            answer = desk.get(path + query)
+            answer = operator_browser.get(path + query)
             assert answer.status_code == 200, path
             assert [mark for mark in marks if mark in answer.text] == [], path
             looked.add(endpoint)
     assert len(looked) == 10
     # And what they did look at was this tenant.
-    assert "the row is bad" in desk.get("/operator/jobs/").text
-    assert "lease.release" in desk.get("/operator/audit/").text
-    assert "apollo" in desk.get("/operator/projects/").text
+    assert "the row is bad" in operator_browser.get("/operator/jobs/").text
+    assert "lease.release" in operator_browser.get("/operator/audit/").text
+    assert "apollo" in operator_browser.get("/operator/projects/").text
 
 
 def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
@@ -295,33 +299,35 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
 ) -> None:
     web = make_web(REDIS_URL="redis://127.0.0.1:1/0")
     with db.transaction() as conn:
-        world = make_project(conn)
-        make_agent(conn, world)
+        sample = make_project(conn)
+        make_agent(conn, sample)
         process_registry.record_heartbeat(conn, "w", "web", pid=1, uptime_seconds=1, settings={}, metrics={})
         jobs.register_jobs(conn, [jobs.JobDefinition("prune", "Tidies.", 3600, 0)])
         conn.execute("INSERT INTO job_run (name, started_at) VALUES ('prune', clock_timestamp() - interval '1 day')")
     with db.connection() as conn:
-        desk = web.new_browser().sign_in(conn, boss)
-    page = desk.get("/operator/").text
+        operator_browser = web.new_browser().sign_in(conn, boss)
+    page = operator_browser.get("/operator/").text
     assert "Not well: Redis does not answer; no gateway runs; no worker runs; no scheduler runs." in page
     taken = []
     for _ in range(5):
         started = time.perf_counter()
-        assert desk.get("/operator/", headers={"X-Part": "1"}).status_code == 200
+        assert operator_browser.get("/operator/", headers={"X-Part": "1"}).status_code == 200
         taken.append(time.perf_counter() - started)
     # Well under a tenth of a second when the machine is free; a machine at work takes a little longer.
     assert min(taken) < 0.1
     with db.transaction() as conn:
         for kind in ("gateway", "worker", "beat"):
             process_registry.record_heartbeat(conn, kind, kind, pid=2, uptime_seconds=9, settings={}, metrics={})
-    assert "Not well: Redis does not answer." in desk.get("/operator/").text
+    assert "Not well: Redis does not answer." in operator_browser.get("/operator/").text
     # With no Redis to run jobs through, somebody else runs them, and did not.
     with db.connection() as conn:
         alone = make_web().new_browser().sign_in(conn, boss).get("/operator/").text
     assert "Not well: the job prune is late." in alone
 
 
-def test_everything_is_well_and_the_settings_are_those_that_were_reported(desk: Browser, db: Database) -> None:
+def test_everything_is_well_and_the_settings_are_those_that_were_reported(
+    operator_browser: Browser, db: Database
+) -> None:
     shown = {
         "DATABASE_URL": MaskedSetting("postgresql://bus:•••@db/bus", False),
         "HOST": MaskedSetting("127.0.0.1", True),
@@ -331,25 +337,25 @@ def test_everything_is_well_and_the_settings_are_those_that_were_reported(desk: 
             process_registry.record_heartbeat(
                 conn, f"p{number}", kind, pid=number, uptime_seconds=9, settings=shown, metrics={}
             )
-    assert "All is well." in desk.get("/operator/").text
-    page = desk.get("/operator/settings/").text
+    assert "All is well." in operator_browser.get("/operator/").text
+    page = operator_browser.get("/operator/settings/").text
     assert page.count("postgresql://bus:•••@db/bus") == 2
     assert "environment" in page
     assert "default" in page
 
 
-def test_lists_page_and_keep_their_search(desk: Browser, db: Database) -> None:
+def test_lists_page_and_keep_their_search(operator_browser: Browser, db: Database) -> None:
     with db.transaction() as conn:
         made = [make_owner(conn, f"many-{number}") for number in range(52)]
         for number in range(12):
             make_project(conn, f"p{number}", made[0])
-    page = desk.get("/operator/owners/?search=MANY").text
+    page = operator_browser.get("/operator/owners/?search=MANY").text
     assert ("many-51" in page, "many-1<" in page) == (True, False)
     assert f"search=MANY&amp;before={made[2].id}" in page
-    older = desk.get(f"/operator/owners/?search=MANY&before={made[2].id}").text
+    older = operator_browser.get(f"/operator/owners/?search=MANY&before={made[2].id}").text
     assert ("many-1<" in older, "many-51" in older) == (True, False)
-    first = desk.get(f"/operator/owners/{made[0].id}").text
+    first = operator_browser.get(f"/operator/owners/{made[0].id}").text
     assert ("p11<" in first, "p1<" in first, "Older projects" in first) == (True, False, True)
-    assert "Nobody is like that" in desk.get("/operator/owners/?search=nobody-at-all").text
-    assert "p11" in desk.get("/operator/projects/?search=many-0/&state=open").text
-    assert "No project is like that" in desk.get("/operator/projects/?state=archived").text
+    assert "Nobody is like that" in operator_browser.get("/operator/owners/?search=nobody-at-all").text
+    assert "p11" in operator_browser.get("/operator/projects/?search=many-0/&state=open").text
+    assert "No project is like that" in operator_browser.get("/operator/projects/?state=archived").text

@@ -14,7 +14,7 @@ from tests.webapp.web_client import Browser
 
 
 def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
-    desk: Browser, db: Database, monkeypatch: pytest.MonkeyPatch
+    operator_browser: Browser, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with db.transaction() as conn:
         ada, eve = make_owner(conn, "ada"), make_owner(conn, "eve")
@@ -26,7 +26,7 @@ def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
     monkeypatch.setattr("webapp.audit_export.BATCH", 10)
 
     def lines(query: str) -> list[dict[str, object]]:
-        text = desk.get(f"/operator/audit/export.jsonl?{query}").text
+        text = operator_browser.get(f"/operator/audit/export.jsonl?{query}").text
         return [json.loads(line) for line in text.splitlines()]
 
     assert [one["subject"] for one in lines("actor=eve")] == [f"eve/{number}" for number in reversed(range(25))]
@@ -36,17 +36,17 @@ def test_the_audit_of_all_is_filtered_and_exported_in_pieces(
     assert len(lines("project=ada/apollo")) == 2
     assert len(lines(f"project={apollo.id}&action=x.y")) == 1
     assert lines("until=2020-01-01") == []
-    rows = list(csv.DictReader(io.StringIO(desk.get("/operator/audit/export.csv?action=x").text)))
+    rows = list(csv.DictReader(io.StringIO(operator_browser.get("/operator/audit/export.csv?action=x").text)))
     assert [row["subject"] for row in rows] == ["'=HYPERLINK(1)"]
     for wrong in ("since=yesterday", "owner=nobody", "project=nothing", "project=apollo"):
-        assert desk.get(f"/operator/audit/export.csv?{wrong}").status_code in (400, 409), wrong
-        page = desk.get(f"/operator/audit/?{wrong}")
+        assert operator_browser.get(f"/operator/audit/export.csv?{wrong}").status_code in (400, 409), wrong
+        page = operator_browser.get(f"/operator/audit/?{wrong}")
         assert (page.status_code, 'role="alert"' in page.text) == (200, True), wrong
-    assert desk.get("/operator/audit/export.exe").status_code == 404
-    assert "eve/24" in desk.get("/operator/audit/?actor=eve").text
+    assert operator_browser.get("/operator/audit/export.exe").status_code == 404
+    assert "eve/24" in operator_browser.get("/operator/audit/?actor=eve").text
 
 
-def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, world: SampleData, db: Database) -> None:
+def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
         other = make_project(conn, "apollo")
         audit.record(conn, other.owner_id, "ada", "token.rotate", "theirs", project_id=other.id)
@@ -57,7 +57,7 @@ def test_an_owner_filters_their_own_audit_and_nobody_elses(ada: Browser, world: 
         assert "theirs" not in ada.get(f"/admin/audit/{query}").text
     assert "invite.create" in ada.get("/admin/audit/?project=apollo&action=invite").text
     assert "There is no project nothing." in ada.get("/admin/audit/?project=nothing").text
-    page_of_project = project_path(world, "audit/")
+    page_of_project = project_path(sample, "audit/")
     assert "project.archive" not in ada.get(page_of_project).text
     assert "invite.revoke" in ada.get(f"{page_of_project}?action=invite.revoke").text
     assert "must be an ISO 8601 time" in ada.get(f"{page_of_project}?since=soon").text

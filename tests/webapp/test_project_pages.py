@@ -13,68 +13,68 @@ from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import Browser
 
 
-def test_the_owner_hands_over_answers_and_acks(ada: Browser, world: SampleData, db: Database) -> None:
-    post_id = world.route_values["post_id"]
-    thread = ada.get(project_path(world, f"handoffs/{post_id}"))
+def test_the_owner_hands_over_answers_and_acks(ada: Browser, sample: SampleData, db: Database) -> None:
+    post_id = sample.route_values["post_id"]
+    thread = ada.get(project_path(sample, f"handoffs/{post_id}"))
     assert "Leave the index in until Monday" in thread.text
-    ada.submit(project_path(world, f"handoffs/{post_id}/ack"))
-    ada.get(project_path(world, f"handoffs/{post_id}"))
+    ada.submit(project_path(sample, f"handoffs/{post_id}/ack"))
+    ada.get(project_path(sample, f"handoffs/{post_id}"))
     answer = ada.submit(
-        project_path(world, f"handoffs/{post_id}/reply"), body="Merged. <b>Thanks</b>", to_actor="ada/api-agent"
+        project_path(sample, f"handoffs/{post_id}/reply"), body="Merged. <b>Thanks</b>", to_actor="ada/api-agent"
     )
     made = int(answer.location.partition("#")[0].rpartition("/")[2])
     shown = ada.get(answer.location.partition("#")[0]).text
     assert "Merged. &lt;b&gt;Thanks&lt;/b&gt;" in shown
-    ada.get(project_path(world, "handoffs/new"))
+    ada.get(project_path(sample, "handoffs/new"))
     refused = ada.submit("", to_actor="nobody", body="hello")
     assert refused.status_code == 400
     assert "Nobody called" in refused.text
-    ada.get(project_path(world, "handoffs/new"))
+    ada.get(project_path(sample, "handoffs/new"))
     assert ada.submit("", to_lane="core", body="hello", ack_within="3600").status_code == 303
     with db.connection() as conn:
-        alice = members.get_participation(conn, world.full_project.id, "api-agent")
+        alice = members.get_participation(conn, sample.full_project.id, "api-agent")
         rows = conn.fetch_all(
-            "SELECT actor, reply_to FROM post WHERE project_id = %s AND id = %s", (world.full_project.id, made)
+            "SELECT actor, reply_to FROM post WHERE project_id = %s AND id = %s", (sample.full_project.id, made)
         )
         assert rows == [("ada", post_id)]
         assert conn.fetch_one(
             "SELECT acked_at IS NOT NULL FROM delivery WHERE project_id = %s AND post_id = %s"
             " AND participation_id = (SELECT participation_id FROM post WHERE project_id = %s AND id = %s)",
-            (world.full_project.id, post_id, world.full_project.id, made),
+            (sample.full_project.id, post_id, sample.full_project.id, made),
         ) == (True,)
         assert alice.label == "api-agent"
-        assert_ledger_consistent(conn, world.full_project.id)
-    assert ada.get(project_path(world, "handoffs/999999")).status_code == 404
+        assert_ledger_consistent(conn, sample.full_project.id)
+    assert ada.get(project_path(sample, "handoffs/999999")).status_code == 404
 
 
-def test_handoffs_are_filtered(ada: Browser, world: SampleData) -> None:
-    assert "Migration 42" in ada.get(project_path(world, "handoffs/?ref=PR+118")).text
-    assert "Migration 42" not in ada.get(project_path(world, "handoffs/?tag=ops")).text
-    assert "No post is like that" in ada.get(project_path(world, "handoffs/?to_lane=nowhere")).text
-    assert "Freeze" in ada.get(project_path(world, "handoffs/?unacked=y")).text
-    bad = ada.get(project_path(world, "handoffs/"), query_string={"tag": "a\u202eb"})
+def test_handoffs_are_filtered(ada: Browser, sample: SampleData) -> None:
+    assert "Migration 42" in ada.get(project_path(sample, "handoffs/?ref=PR+118")).text
+    assert "Migration 42" not in ada.get(project_path(sample, "handoffs/?tag=ops")).text
+    assert "No post is like that" in ada.get(project_path(sample, "handoffs/?to_lane=nowhere")).text
+    assert "Freeze" in ada.get(project_path(sample, "handoffs/?unacked=y")).text
+    bad = ada.get(project_path(sample, "handoffs/"), query_string={"tag": "a\u202eb"})
     assert (bad.status_code, "cannot be seen" in bad.text) == (200, True)
 
 
-def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, world: SampleData, db: Database) -> None:
+def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, sample: SampleData, db: Database) -> None:
     question = (
         "SELECT d.surfaced_at IS NOT NULL FROM delivery d JOIN participation p ON p.id = d.participation_id"
         " JOIN participant pt ON pt.id = p.participant_id WHERE d.project_id = %s AND d.post_id = %s AND pt.label = ''"
     )
-    params = (world.full_project.id, world.route_values["post_id"])
+    params = (sample.full_project.id, sample.route_values["post_id"])
     with db.connection() as conn:
         assert conn.fetch_one(question, params) == (False,)
-    ada.get(project_path(world, "handoffs/"))
+    ada.get(project_path(sample, "handoffs/"))
     with db.connection() as conn:
         assert conn.fetch_one(question, params) == (True,)
 
 
-def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: SampleData, db: Database) -> None:
-    ada.get(project_path(world, "tasks/new"))
+def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, sample: SampleData, db: Database) -> None:
+    ada.get(project_path(sample, "tasks/new"))
     assert ada.submit("", title="").status_code == 400
-    ada.get(project_path(world, "tasks/new"))
+    ada.get(project_path(sample, "tasks/new"))
     assert ada.submit("", title="x", blocked_on="seven").status_code == 400
-    ada.get(project_path(world, "tasks/new"))
+    ada.get(project_path(sample, "tasks/new"))
     made = ada.submit("", title="Approve it", owner="ada", blocked_on="#1", priority="0")
     task_id = int(made.location.rpartition("/")[2])
     shown = ada.get(made.location).text
@@ -85,71 +85,71 @@ def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, world: SampleD
     ada.get(made.location)
     ada.submit(f"{made.location}/assign", owner="carol")
     with db.connection() as conn:
-        listed = task_queries.list_tasks(conn, _owner_ctx(conn, world), owner="carol").tasks
+        listed = task_queries.list_tasks(conn, _owner_ctx(conn, sample), owner="carol").tasks
     assert task_id in {task.task_id for task in listed}
-    assert "Approve it" in ada.get(project_path(world, "tasks/?owner=carol")).text
-    assert "Approve it" not in ada.get(project_path(world, "tasks/?status=done")).text
-    assert ada.get(project_path(world, "tasks/424242")).status_code == 404
+    assert "Approve it" in ada.get(project_path(sample, "tasks/?owner=carol")).text
+    assert "Approve it" not in ada.get(project_path(sample, "tasks/?status=done")).text
+    assert ada.get(project_path(sample, "tasks/424242")).status_code == 404
 
 
-def _owner_ctx(conn, world):  # type: ignore[no-untyped-def]
+def _owner_ctx(conn, sample):  # type: ignore[no-untyped-def]
     from bus.tenancy import humans
 
-    return humans.get_or_create_owner_context(conn, world.owner.id, world.full.id)
+    return humans.get_or_create_owner_context(conn, sample.owner.id, sample.full.id)
 
 
-def test_a_stuck_lease_is_released_from_the_page(ada: Browser, world: SampleData, db: Database) -> None:
-    page = ada.get(project_path(world, "leases/")).text
+def test_a_stuck_lease_is_released_from_the_page(ada: Browser, sample: SampleData, db: Database) -> None:
+    page = ada.get(project_path(sample, "leases/")).text
     assert "contended" in page
-    fence = world.route_values["fence"]
-    ada.submit(project_path(world, f"leases/{fence}/release"))
+    fence = sample.route_values["fence"]
+    ada.submit(project_path(sample, f"leases/{fence}/release"))
     with db.connection() as conn:
-        held = leases.list_leases(conn, _owner_ctx(conn, world)).leases
+        held = leases.list_leases(conn, _owner_ctx(conn, sample)).leases
     assert fence not in {one.fence for one in held}
     again = ada.follow_redirects(
-        ada.post(project_path(world, f"leases/{fence}/release"), data={"csrf_token": ada.get_csrf_token()})
+        ada.post(project_path(sample, f"leases/{fence}/release"), data={"csrf_token": ada.get_csrf_token()})
     )
     assert "had ended already" in again.text
-    overlapping = ada.get(project_path(world, "leases/?surface=src")).text
+    overlapping = ada.get(project_path(sample, "leases/?surface=src")).text
     assert "src/orders/**" in overlapping
-    assert 'role="alert"' in ada.get(project_path(world, "leases/?surface=../x")).text
+    assert 'role="alert"' in ada.get(project_path(sample, "leases/?surface=../x")).text
 
 
-def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, world: SampleData, db: Database) -> None:
+def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.connection() as conn:
-        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full_project.id,))
-    page = ada.get(project_path(world, "ledger/")).text
+        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (sample.full_project.id,))
+    page = ada.get(project_path(sample, "ledger/")).text
     assert f">#{last}</a>" in page
-    claims = ada.get(project_path(world, "ledger/?type=claim&sequence=adr")).text
+    claims = ada.get(project_path(sample, "ledger/?type=claim&sequence=adr")).text
     assert "ADR-0042" in claims
     assert "shipped" not in claims
     for query in ("actor=nobody-here", "number=x", "since=yesterday"):
-        answer = ada.get(project_path(world, f"ledger/?{query}"))
+        answer = ada.get(project_path(sample, f"ledger/?{query}"))
         assert answer.status_code == 200
         assert 'role="alert"' in answer.text
-    event = ada.get(project_path(world, f"ledger/{world.route_values['seq']}"))
+    event = ada.get(project_path(sample, f"ledger/{sample.route_values['seq']}"))
     assert "&#34;PR 118&#34;" in event.text
     for nowhere in ("0", str(last + 1), str(2**53), str(2**62)):
-        assert ada.get(project_path(world, f"ledger/{nowhere}")).status_code == 404
-    assert ada.get(project_path(world, f"ledger/?before={2**60}")).status_code == 200
+        assert ada.get(project_path(sample, f"ledger/{nowhere}")).status_code == 404
+    assert ada.get(project_path(sample, f"ledger/?before={2**60}")).status_code == 200
 
 
-def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, world: SampleData, db: Database) -> None:
+def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
-        agent = make_agent(conn, world.full_project, "=cmd")
+        agent = make_agent(conn, sample.full_project, "=cmd")
         posts.create(conn, agent.ctx, "hello", to_lane="core", subject='a "quoted", thing\nand a line')
         for number in range(1200):
             conn.execute(
                 "SELECT bus_append(%s, %s, %s, 'seed', jsonb_build_object('sequence', 's', 'current', %s::integer))",
-                (world.full_project.id, agent.ctx.participation_id, agent.actor, number),
+                (sample.full_project.id, agent.ctx.participation_id, agent.actor, number),
             )
-        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (world.full_project.id,))
-    lines = ada.get(project_path(world, "ledger/export.jsonl")).text.splitlines()
+        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (sample.full_project.id,))
+    lines = ada.get(project_path(sample, "ledger/export.jsonl")).text.splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["id"] for event in events] == list(range(last, 0, -1))
-    answer = ada.get(project_path(world, "ledger/export.csv?type=post"))
+    answer = ada.get(project_path(sample, "ledger/export.csv?type=post"))
     assert answer.mimetype == "text/csv"
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert {row["type"] for row in rows} == {"post"}
     assert json.loads(rows[0]["payload"])["subject"] == 'a "quoted", thing\nand a line'
-    assert ada.get(project_path(world, "ledger/export.csv?number=x")).status_code == 400
+    assert ada.get(project_path(sample, "ledger/export.csv?number=x")).status_code == 400

@@ -57,14 +57,14 @@ def plain(make_web: Callable[..., WebApp]) -> WebApp:
 
 
 @pytest.fixture
-def scope(db: Database, world: SampleData) -> dict[str, Any]:
+def scope(db: Database, sample: SampleData) -> dict[str, Any]:
     """The request of the owner who opens the board."""
     with db.transaction() as conn:
-        token = sessions.open_session(conn, world.owner.id, method="link", ttl=timedelta(hours=1))
+        token = sessions.open_session(conn, sample.owner.id, method="link", ttl=timedelta(hours=1))
     return {
         "type": "http",
         "method": "GET",
-        "path": project_path(world, "board/stream"),
+        "path": project_path(sample, "board/stream"),
         "query_string": b"mark=",
         "headers": [(b"host", b"127.0.0.1:8787"), (b"cookie", f"llm-bus={token}".encode())],
     }
@@ -108,14 +108,14 @@ def test_a_session_holds_so_many_streams_and_no_more(watch: Watch) -> None:
     watch(story)
 
 
-def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, world: SampleData) -> None:
+def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, sample: SampleData) -> None:
     async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
         slow, quick = read(), read()
         await slow.until(b"Migration 42")
         slow.hold.clear()
         slow.got.clear()
         with db.transaction() as conn:
-            agent = make_agent(conn, world.full_project, "late-one", lane="core")
+            agent = make_agent(conn, sample.full_project, "late-one", lane="core")
         for number in range(3):
             with db.transaction() as conn:
                 posts.create(conn, agent.ctx, "news", to_lane="review", subject=f"Number {number}")
@@ -131,7 +131,7 @@ def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, world: S
 
 
 def test_an_outage_is_said_and_afterwards_the_board_goes_on(
-    watch: Watch, database_url: str, db: Database, world: SampleData
+    watch: Watch, database_url: str, db: Database, sample: SampleData
 ) -> None:
     name = sql.Identifier(urlsplit(database_url).path.removeprefix("/"))
 
@@ -157,7 +157,7 @@ def test_an_outage_is_said_and_afterwards_the_board_goes_on(
         # Its connections were cut as well.
         db.close()
         with db.transaction() as conn:
-            agent = make_agent(conn, world.full_project, "late-one", lane="core")
+            agent = make_agent(conn, sample.full_project, "late-one", lane="core")
             posts.create(conn, agent.ctx, "news", to_lane="review", subject="After the outage")
         await reader.until(b"After the outage")
         assert not reader.task.done()
