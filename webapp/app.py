@@ -74,7 +74,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     app.extensions["bus.limits"] = RateLimiter(settings.redis_url)
     for module in pkgutil.walk_packages(webapp.pages.__path__, "webapp.pages."):
         if not module.ispkg:
-            app.register_blueprint(importlib.import_module(module.name).pages)
+            app.register_blueprint(importlib.import_module(module.name).blueprint)
     auth.init_app(app, secure=secure)
     _CsrfProtect(app)
     headers.init_app(app, settings, secure=secure)

@@ -196,7 +196,7 @@ class _SharedKeySessionInterface(SecureCookieSessionInterface):
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         if not app.secret_key:
             try:
-                with app.extensions["bus.db"].write() as conn:
+                with app.extensions["bus.db"].transaction() as conn:
                     app.secret_key = shared_keys.get_or_create_key(conn, "web").hex()
             except (BusError, psycopg.Error):
                 # Without a key Flask gives the request a session that cannot be written; see `require_key`.

@@ -21,7 +21,9 @@ from webapp.reauth import has_recent_login, redirect_to_reauthentication
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-_API_VIEW_ATTRIBUTE, _NO_STORE = "bus_machine", "bus_no_store"
+# A converter for ids in addresses: the range of a PostgreSQL bigint.
+ID_CONVERTER = "int(max=9223372036854775807)"
+_API_VIEW_ATTRIBUTE = "bus_machine"
 _OPERATOR_PREFIX = "/operator"
 
 
@@ -136,10 +138,8 @@ class ProjectBlueprint(OwnerBlueprint):
     """
 
     def __init__(self, name: str, *, tab: NavItem | None = None, path: str | None = None) -> None:
-        where = name if path is None else path
-        super().__init__(
-            name, url_prefix=f"/admin/projects/<int(max=9223372036854775807):project_id>/{where}".rstrip("/")
-        )
+        suffix = name if path is None else path
+        super().__init__(name, url_prefix=f"/admin/projects/<{ID_CONVERTER}:project_id>/{suffix}".rstrip("/"))
         self.tab = tab
         self.url_value_preprocessor(_pop_project_id)
         self.url_defaults(_inject_project_id)

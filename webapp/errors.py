@@ -77,7 +77,7 @@ def render_error_page(status: int, message: str | None = None, *, retry_url: str
                 status=status,
                 title=title,
                 message=message or usual,
-                again=retry_url,
+                retry_url=retry_url,
                 # What whoever runs this looks for in the log; where nothing failed there is nothing to look for.
                 request_id=g.get("bus_request_id") if status >= 500 else None,
             )

@@ -19,11 +19,10 @@ from bus.db import Connection, one_time_store
 from bus.rules.enums import PARTICIPANT_KINDS
 from bus.tenancy import humans
 from webapp.auth import current_owner, current_session
+from webapp.blueprints import ID_CONVERTER as ID_CONVERTER
 from webapp.blueprints import current_project
 from webapp.context import connection, transaction
 
-# A converter for ids in addresses: what PostgreSQL can hold.
-ID_CONVERTER = "int(max=9223372036854775807)"
 PAGE_SIZE = 50
 ADMIN_DESCRIPTION = "May let others in, rotate tokens, and work on the tasks of others."
 _PURPOSE = "card"

@@ -52,7 +52,7 @@ def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
     session.clear()
     session[_SIGN_UP_KEY] = {"token": token, "method": method}
     remember_redirect_target(after)
-    return redirect(url_for("welcome.index"), 303)
+    return redirect(url_for("sign_up.index"), 303)
 
 
 def find_pending_sign_up() -> tuple[str, str] | None:

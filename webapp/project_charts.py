@@ -262,7 +262,10 @@ def _build_handoffs_chart(
     period = metrics.period
     titles = [_bin_title(at, period.coarse_bin_width) for at in metrics.bin_starts]
     plot = draw(
-        series, _bin_labels(metrics.bin_starts, period, period.coarse_bin_width), says=f"{title}.", titles=titles
+        series,
+        _bin_labels(metrics.bin_starts, period, period.coarse_bin_width),
+        aria_label=f"{title}.",
+        bin_titles=titles,
     )
     rows = [[name, *format_row(one)] for name, one in zip(titles, metrics.post_stats_by_bin, strict=True) if one.posts]
     return TimeSeriesChart(title, plot, ["Hour" if period.coarse_bin_width != _DAY else "Day", *headers], rows)

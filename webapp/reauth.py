@@ -43,7 +43,7 @@ def redirect_to_reauthentication(return_url: str) -> Response:
         with transaction() as conn:
             one_time_store.store(conn, _SAVED_FORM_PURPOSE, _encryption_secret(key), content, ttl=_SAVED_FORM_LIFETIME)
         return_url += f"{'&' if '?' in return_url else '?'}{_SAVED_FORM_PARAM}={key}"
-    return redirect(url_for("operator.again", next=return_url), 303)
+    return redirect(url_for("operator.reauthenticate", next=return_url), 303)
 
 
 def find_saved_form(action: str) -> MultiDict[str, str] | None:

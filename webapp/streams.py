@@ -112,7 +112,8 @@ class BoardStreams:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Serve a board's stream until its reader goes, or says nothing and returns False where the page has to say no:
-        nobody is signed in, the project is not theirs, the database is away, or there are too many."""
+        nobody is signed in, the project is not theirs, the database is away, or there are too many.
+        """
         if self._draining or len(self._streams) >= MAX_STREAMS:
             return False
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}

@@ -277,7 +277,8 @@ def _hover_targets(series: Sequence[Series], bin_titles: Sequence[str], format_v
 
 def _select_bin_labels(bin_labels: Sequence[str], label_count: int) -> tuple[str, ...]:
     """The names of some bins, as many as fit, each the first of a stretch of one length; of a prime number of bins all,
-    if they are few, else none but the first."""
+    if they are few, else none but the first.
+    """
     count = len(bin_labels)
     fitting = [parts for parts in range(4, 9) if count and count % parts == 0]
     if not fitting:

@@ -27,7 +27,7 @@ def init_app(app: Flask) -> None:
         return url_for("static", filename=name, v=versions[name])
 
     blueprints = list(app.blueprints.values())
-    entries, tabs, consoles = (_collect_nav_items(blueprints, which) for which in ("entry", "tab", "console"))
+    entries, tabs, consoles = (_collect_nav_items(blueprints, which) for which in ("nav_item", "tab", "operator_tab"))
 
     def navigation() -> list[tuple[str, str, bool]]:
         """Label, address and whether the page at hand is behind it, for each link that the viewer may follow."""
@@ -40,7 +40,7 @@ def init_app(app: Flask) -> None:
             and (entry.is_visible is None or entry.is_visible())
         ]
 
-    def console_tabs() -> list[tuple[str, str, bool]]:
+    def operator_tabs() -> list[tuple[str, str, bool]]:
         return [(tab.label, url_for(f"{name}.{tab.endpoint}"), request.blueprint == name) for name, tab in consoles]
 
     def project_tabs() -> list[tuple[str, str, bool]]:
@@ -53,22 +53,26 @@ def init_app(app: Flask) -> None:
     app.jinja_env.globals.update(
         asset=asset,
         navigation=navigation,
-        console_tabs=console_tabs,
+        operator_tabs=operator_tabs,
         project_tabs=project_tabs,
-        nonce=csp_nonce,
+        csp_nonce=csp_nonce,
         viewer=viewer,
         addresses=addresses,
         options=options,
-        takes_credits=billing.is_billing_enabled,
+        billing_enabled=billing.is_billing_enabled,
         swatch=svg_charts.swatch,
         bar=svg_charts.bar,
         bubble=svg_charts.bubble,
-        length_of=svg_charts.format_seconds,
-        proved_lately=has_recent_login,
+        format_seconds=svg_charts.format_seconds,
+        has_recent_login=has_recent_login,
         now=lambda: datetime.now(UTC),
     )
     app.jinja_env.filters.update(
-        ago=relative_time, moment=absolute_time, duration=duration, count=pluralize, browser=browser_name
+        relative_time=relative_time,
+        absolute_time=absolute_time,
+        duration=duration,
+        pluralize=pluralize,
+        browser_name=browser_name,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True

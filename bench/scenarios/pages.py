@@ -49,9 +49,9 @@ _PAGE_FILTERS = {
     "handoffs.index": ("to_lane=lane-1", "ref=PR+30", "tag=tag-5", "to_me=y", "unacked=y", "before={middle}"),
     "tasks.index": ("owner={actor}", "status=done", "lane=lane-1"),
     "leases.index": ("surface=src",),
-    "pictures.index": ("period=90d",),
+    "insights.index": ("period=90d",),
 }
-_SKIPPED_ENDPOINTS = {"ledger.export_csv", "ledger.export_jsonl", "cards.show", "accept.show"}
+_SKIPPED_ENDPOINTS = {"ledger.export_csv", "ledger.export_jsonl", "credentials.show", "accept_invite.show"}
 
 
 def run(harness: Harness) -> Result:

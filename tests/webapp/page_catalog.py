@@ -29,13 +29,13 @@ _SKIPPED_ENDPOINTS = {
     "health.readyz",
     "metrics.index",
     "stats.index",
-    "vouching.callback",
+    "oauth.callback",
     "ledger.export_csv",
     "ledger.export_jsonl",
-    "pictures.report_file",
+    "insights.report_file",
     "credits.entries_csv",
     "operator_audit.export",
-    "cards.show",
+    "credentials.show",
     "board.stream",
 }
 # What turns features on that have pages or parts of pages.
@@ -130,7 +130,7 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
             # The kit is files for programs.
             if (
                 rule.endpoint in _SKIPPED_ENDPOINTS
-                or rule.endpoint.startswith("kit.")
+                or rule.endpoint.startswith(("kit.", "moved_addresses."))
                 or "GET" not in (rule.methods or ())
             ):
                 continue
@@ -159,7 +159,7 @@ def _get_route_values(rule: Rule, site: SampleSite) -> dict[str, Any]:
 def show_one_time_cards(page: Page, address: str, site: SampleSite) -> Iterator[str]:
     """Make each card that is shown once, signed in; yields its name while the page shows it."""
     inside = f"{address}/admin/projects/{site.project.id}"
-    page.goto(f"{inside}/members/{site.sample.route_values['participation_id']}")
+    page.goto(f"{inside}/participants/{site.sample.route_values['participation_id']}")
     page.get_by_text("Rotate …").click()
     page.get_by_role("button", name="Rotate and show the new token").click()
     yield "card-token"

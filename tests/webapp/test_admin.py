@@ -58,7 +58,7 @@ def test_the_first_project_leads_to_the_first_agent(site: WebApp, db: Database) 
     overview = browser.follow_redirects(browser.submit("", name="apollo"))
     assert "Let the first agent in" in overview.text
     (project_id,) = (one.id for one in _projects(db, owner.id))
-    browser.get(f"/admin/projects/{project_id}/members/new")
+    browser.get(f"/admin/projects/{project_id}/participants/new")
     token = _shown_once(browser, browser.submit("", name="agent-one"))
     overview = browser.get(f"/admin/projects/{project_id}/")
     assert "Waiting for the first agent" in overview.text
@@ -322,7 +322,7 @@ def test_lists_page_by_key(ada: Browser, sample: SampleData, db: Database) -> No
     for path in (
         f"/admin/projects/{sample.empty_project.id}/invites/",
         "/admin/projects/",
-        f"/admin/projects/{sample.empty_project.id}/members/",
+        f"/admin/projects/{sample.empty_project.id}/participants/",
         "/admin/participants/",
         "/admin/audit/",
         f"/admin/projects/{sample.empty_project.id}/audit/",

@@ -202,7 +202,7 @@ def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
         project = make_project(conn, "apollo", ada)
         agent = make_agent(conn, project, "api-agent")
     with _signed_in(chromium, url, db, ada, permissions=["clipboard-read", "clipboard-write"]) as page:
-        page.goto(f"{url}/admin/projects/{project.id}/members/{agent.ctx.participation_id}")
+        page.goto(f"{url}/admin/projects/{project.id}/participants/{agent.ctx.participation_id}")
         page.get_by_text("Rotate …").click()
         page.get_by_role("button", name="Rotate and show the new token").click()
         token = page.locator("#token").inner_text()

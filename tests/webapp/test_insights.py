@@ -100,9 +100,9 @@ def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample
 
 
 def test_an_empty_picture_says_what_would_fill_it(ada: Browser, sample: SampleData, db: Database) -> None:
-    page = ada.get(f"/admin/projects/{sample.empty_project.id}/pictures/").text
+    page = ada.get(f"/admin/projects/{sample.empty_project.id}/insights/").text
     assert "No pictures yet" in page
-    assert f"/admin/projects/{sample.empty_project.id}/members/new" in page
+    assert f"/admin/projects/{sample.empty_project.id}/participants/new" in page
     _count(db, sample)
     with db.connection() as conn:
         conn.raw.execute("DELETE FROM tally WHERE figure <> 'events'")

@@ -249,7 +249,7 @@ def test_a_defect_shows_no_traceback_and_is_logged(site: WebApp, caplog: pytest.
     def broken() -> str:
         raise RuntimeError("the secret of the defect")
 
-    site.app.view_functions["home.index"] = broken
+    site.app.view_functions["landing.index"] = broken
     with caplog.at_level(logging.ERROR, "webapp.error"):
         answer = site.new_browser().get("/")
     assert answer.status_code == 500
@@ -262,7 +262,7 @@ def test_a_request_is_found_by_the_id_that_its_page_shows(site: WebApp) -> None:
     def broken() -> str:
         raise RuntimeError("a defect")
 
-    site.app.view_functions["home.index"] = broken
+    site.app.view_functions["landing.index"] = broken
     with capture_logs() as lines:
         answer = site.new_browser().get("/", headers={"X-Request-Id": "mine-1"})
         fine = site.new_browser().get("/sign-in", headers={"X-Request-Id": "not <one> of ours"})

@@ -18,7 +18,7 @@ from webapp.context import connection, show_refusal_on_form, transaction
 from webapp.forms import optional_text_field, store_credentials
 from webapp.pages.join import get_offer, limit_code_attempts
 
-blueprint = OwnerBlueprint("accept", url_prefix="/join/<code>/accept")
+blueprint = OwnerBlueprint("accept_invite", url_prefix="/join/<code>/accept")
 
 
 class AcceptForm(FlaskForm):  # type: ignore[misc]
@@ -75,8 +75,10 @@ def accept(code: str) -> BaseResponse:
         response = _render_offer(code, get_offer(code), form)
         response.status_code = 400
         return response
-    return see_other("cards.show", key=key)
+    return see_other("credentials.show", key=key)
 
 
 def _render_offer(code: str, offer: InviteOffer, form: AcceptForm) -> Response:
-    return make_response(render_template("accept_invite/show.html", code=code, offer=offer, form=form, owner=current_owner()))
+    return make_response(
+        render_template("accept_invite/show.html", code=code, offer=offer, form=form, owner=current_owner())
+    )

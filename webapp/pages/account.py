@@ -40,22 +40,22 @@ def limit_account_changes() -> None:
 
 @blueprint.get("/")
 def index() -> str:
-    """Handle and e-mail, ways in, sessions."""
+    """Handle and e-mail, sign_ins in, sessions."""
     owner = auth.current_owner()
     with connection() as conn:
-        ways = [_to_linked_sign_in(one) for one in identities.list_identities(conn, owner.id)]
+        sign_ins = [_to_linked_sign_in(one) for one in identities.list_identities(conn, owner.id)]
         open_sessions = sessions.list_sessions(conn, owner.id, idle_timeout=options().session_idle_timeout)
-    used = {one.name for one in ways}
+    used = {one.name for one in sign_ins}
     return render_template(
         "account/index.html",
         owner=owner,
-        ways=ways,
-        addresses_to_use=[one for one in ways if one.email and one.email.lower() != owner.email.lower()],
+        sign_ins=sign_ins,
+        selectable_emails=[one for one in sign_ins if one.email and one.email.lower() != owner.email.lower()],
         # One may have two accounts at a provider; the first offer is a provider that is not linked yet.
         offers=sorted(providers().values(), key=lambda provider: provider.name in used),
-        vouched=auth.proxy_identity(),
+        proxy_identity=auth.proxy_identity(),
         sessions=[(one, _method_label(one.method)) for one in open_sessions],
-        here=auth.current_session().id,
+        current_session_id=auth.current_session().id,
     )
 
 
@@ -103,7 +103,7 @@ def end_session(session_id: int) -> Response:
             raise NotFound
     if session_id == auth.current_session().id:
         auth.sign_out()
-        return see_other("home.index")
+        return see_other("landing.index")
     flash("That browser is signed out.", "success")
     return see_other(".index", _anchor="sessions")
 

@@ -32,9 +32,9 @@ def index() -> str:
     return render_template(
         "audit/index.html",
         form=form,
-        asked=query_filters(),
-        problem=problem,
-        acts=rows,
+        filters=query_filters(),
+        filter_error=problem,
+        entries=rows,
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )

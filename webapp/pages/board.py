@@ -27,7 +27,7 @@ def index() -> str | Response:
         g.bus_quiet = is_look and request.if_none_match.contains(mark)
         found = None if g.bus_quiet else board.get_board(conn, project.id)
     if found is not None and not is_look:
-        return render_template("board/index.html", project=project, board=found, every=POLL_SECONDS)
+        return render_template("board/index.html", project=project, board=found, poll_seconds=POLL_SECONDS)
     part = "" if found is None else render_template("board/_live.html", project=project, board=found)
     response = make_response(part)
     response.set_etag(mark)

@@ -9,7 +9,7 @@ from webapp.blueprints import OwnerBlueprint, no_store
 from webapp.context import addresses
 from webapp.forms import take_credentials
 
-blueprint = OwnerBlueprint("cards", url_prefix="/admin/cards")
+blueprint = OwnerBlueprint("credentials", url_prefix="/admin/cards")
 
 
 @blueprint.get("/<key>")
@@ -21,8 +21,8 @@ def show(key: str) -> str:
     if content["kind"] == "invite":
         return render_template(
             "credentials/invite.html",
-            card=content,
-            back=url_for("invites.index", project_id=content["project_id"]),
+            credentials=content,
+            return_url=url_for("invites.index", project_id=content["project_id"]),
             url=client_setup.redeem_url(where, content["code"]),
             prompt=(
                 client_setup.personal_invite_prompt(where, content["code"], content["project"])
@@ -32,11 +32,11 @@ def show(key: str) -> str:
         )
     if content["kind"] == "webhook":
         back = url_for("project_settings.index", project_id=content["project_id"])
-        return render_template("credentials/webhook.html", card=content, back=back)
+        return render_template("credentials/webhook.html", credentials=content, return_url=back)
     token = content["token"]
     return render_template(
         "credentials/token.html",
-        card=content,
+        credentials=content,
         clients=client_setup.build_client_setups(where, token),
         prompt=client_setup.connect_prompt(where, token, content["project"], content["actor"]),
         config=json.dumps(client_setup.mcp_json_with_token(where, token), indent=2),

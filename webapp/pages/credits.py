@@ -98,8 +98,8 @@ def entries() -> str:
         entries=rows,
         names=names,
         added=added,
-        shown=_build_tabs("entries"),
-        kinds=billing.EVENT_PLURAL_LABELS,
+        tabs=_build_tabs("entries"),
+        event_labels=billing.EVENT_PLURAL_LABELS,
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )
@@ -118,7 +118,7 @@ def prices() -> str:
     """What costs how much, and what will."""
     with connection() as conn:
         found, terms = billing.get_price_list(conn), standing.get_terms(conn)
-    return render_template("credits/prices.html", prices=found, terms=terms, shown=_build_tabs("prices"))
+    return render_template("credits/prices.html", prices=found, terms=terms, tabs=_build_tabs("prices"))
 
 
 def _render_index(form: ThresholdForm | None = None) -> str:
@@ -138,19 +138,19 @@ def _render_index(form: ThresholdForm | None = None) -> str:
         owner=owner,
         billing=state,
         account=state.account,
-        lasts=_describe_runway(balance, ahead) if state.terms.metering_enabled else None,
+        runway=_describe_runway(balance, ahead) if state.terms.metering_enabled else None,
         days=days,
         periods=[(f"{one} days", current_url(days=str(one)), one == days) for one in usage.PERIOD_DAYS],
-        used=used,
+        usage=used,
         busiest=max(used.days, key=lambda one: one.credits),
-        plots=_build_charts(used, ahead),
-        ahead=ahead,
-        kinds=billing.EVENT_PLURAL_LABELS,
+        charts=_build_charts(used, ahead),
+        forecast=ahead,
+        event_labels=billing.EVENT_PLURAL_LABELS,
         webhooks=len(hooks),
         top_up=billing.top_up_url(owner.handle),
         threshold=threshold,
         form=form or ThresholdForm(formdata=None, low_balance=threshold),
-        shown=_build_tabs("index"),
+        tabs=_build_tabs("index"),
     )
 
 

@@ -89,10 +89,10 @@ def index() -> str | Response:
         project=current_project(),
         form=form,
         filtered=any(field.data for field in form),
-        problem=problem,
+        filter_error=problem,
         posts=found.posts,
         progress=progress,
-        here=current_url(),
+        current_url=current_url(),
         older=current_url(before=str(found.next_before)) if found.next_before else None,
         newest=current_url(before=None) if before else None,
     )

@@ -14,7 +14,7 @@ from webapp.context import connection, transaction
 from webapp.forms import current_url
 from webapp.project_charts import ProjectCharts
 
-blueprint = ProjectBlueprint("pictures", tab=NavItem("Pictures", 45))
+blueprint = ProjectBlueprint("insights", tab=NavItem("Pictures", 45))
 
 _DEFAULT_PERIOD = "7d"
 _REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
@@ -27,10 +27,10 @@ def index() -> str | Response:
     return render_page(
         "insights/index.html",
         project=current_project(),
-        gallery=_build_charts(period),
-        periods=_build_period_links(period),
-        here=current_url(),
-        words=project_charts.PERIOD_PHRASES[period.name],
+        charts=_build_charts(period),
+        period_links=_build_period_links(period),
+        current_url=current_url(),
+        period_phrase=project_charts.PERIOD_PHRASES[period.name],
     )
 
 
@@ -43,7 +43,7 @@ def report() -> str | Response:
         "insights/report.html",
         part="insights/_report.html",
         project=current_project(),
-        found=found,
+        cached_report=found,
         report=found.report,
     )
 
@@ -58,11 +58,11 @@ def report_file() -> Response:
         render_template(
             "insights/report_file.html",
             project=project,
-            found=found,
+            cached_report=found,
             report=found.report,
-            gallery=_build_charts(period),
-            words=project_charts.PERIOD_PHRASES[period.name],
-            styles=_inline_styles(),
+            charts=_build_charts(period),
+            period_phrase=project_charts.PERIOD_PHRASES[period.name],
+            stylesheet=_inline_styles(),
         ),
         mimetype="text/html",
     )

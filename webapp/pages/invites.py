@@ -68,7 +68,7 @@ def index() -> str | Response:
         part="invites/_list.html",
         project=project,
         invites=rows,
-        here=current_url(),
+        current_url=current_url(),
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )
@@ -102,7 +102,7 @@ def create() -> BaseResponse | tuple[str, int]:
             key = store_credentials(conn, "invite", **_credentials_content(made, form.email.data, project.id))
     if form.errors:
         return _render_new(form), 400
-    return see_other("cards.show", key=key)
+    return see_other("credentials.show", key=key)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:invite_id>/revoke")

@@ -7,7 +7,7 @@ from webapp import billing
 from webapp.blueprints import PublicBlueprint
 from webapp.context import connection
 
-blueprint = PublicBlueprint("home")
+blueprint = PublicBlueprint("landing")
 
 
 @blueprint.get("/")

@@ -50,10 +50,10 @@ def index() -> str | Response:
         part="leases/_list.html",
         project=current_project(),
         form=form,
-        problem=problem,
+        filter_error=problem,
         leases=found.leases,
-        clashes={fence: [who[other] for other in others] for fence, others in clashes.items()},
-        here=current_url(),
+        contended_by={fence: [who[other] for other in others] for fence, others in clashes.items()},
+        current_url=current_url(),
         older=current_url(before=str(found.next_before)) if found.next_before else None,
         newest=current_url(before=None) if before else None,
     )

@@ -76,10 +76,10 @@ def index() -> str | Response:
         part="ledger/_list.html",
         project=current_project(),
         form=form,
-        asked=asked,
-        problem=problem,
+        filters=asked,
+        filter_error=problem,
         events=found.events,
-        here=current_url(),
+        current_url=current_url(),
         older=current_url(before=str(found.next_before)) if found.next_before else None,
         newest=current_url(before=None) if before else None,
     )

@@ -14,7 +14,7 @@ from webapp.oauth_state import OAuthState, ProviderError
 from webapp.providers import Provider
 from webapp.ratelimit import client_address, enforce_rate_limit
 
-blueprint = PublicBlueprint("vouching")
+blueprint = PublicBlueprint("oauth")
 
 _STATE_KEY, _LINKING_KEY = "attempt", "linking"
 _log = logging.getLogger("webapp.vouching")
@@ -48,7 +48,7 @@ def callback(slug: str) -> Response:
     claim = provider.fetch_identity_claims(attempt, answer, _redirect_uri(slug))
     if linking is None:
         refused = (
-            url_for("operator.again", next=login.pending_redirect_target())
+            url_for("operator.reauthenticate", next=login.pending_redirect_target())
             if reauth.is_reauthenticating()
             else url_for("sign_in.index")
         )
@@ -90,7 +90,7 @@ def _get_provider(slug: str) -> Provider:
 
 
 def _redirect_uri(slug: str) -> str:
-    return f"{addresses().web_url}{url_for('vouching.callback', slug=slug)}"
+    return f"{addresses().web_url}{url_for('oauth.callback', slug=slug)}"
 
 
 def _enforce_sign_in_limit() -> None:

@@ -28,8 +28,8 @@ def index() -> str | Response:
         "overview/index.html",
         part="overview/_live.html",
         project=project,
-        card=card,
-        members=sorted((one for one in found if not one.is_owner), key=_presence_sort_key)[:_MAX_ITEMS],
+        project_summary=card,
+        participations=sorted((one for one in found if not one.is_owner), key=_presence_sort_key)[:_MAX_ITEMS],
         attention=attention,
         events=events,
     )

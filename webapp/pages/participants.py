@@ -38,7 +38,7 @@ def index() -> str:
         rows, more = split_page(people.list_participants(conn, current_owner().id, before=before, limit=PAGE_SIZE + 1))
     return render_template(
         "participants/index.html",
-        people=[one for one in rows if one.label],
+        participants=[one for one in rows if one.label],
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )
@@ -115,7 +115,7 @@ def _render_participant(participant_id: int, form: RenameForm | None) -> str:
         places = people.list_participant_projects(conn, owner.id, participant_id)
     return render_template(
         "participants/show.html",
-        person=person,
-        places=places,
+        participant=person,
+        participations=places,
         form=form or RenameForm(formdata=None, name=person.label),
     )

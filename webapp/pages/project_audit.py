@@ -37,9 +37,9 @@ def index() -> str:
         "audit/project.html",
         project=project,
         form=form,
-        asked=query_filters(),
-        problem=problem,
-        acts=rows,
+        filters=query_filters(),
+        filter_error=problem,
+        entries=rows,
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )

@@ -30,7 +30,7 @@ from webapp.forms import (
     token_lifetime_field,
 )
 
-blueprint = ProjectBlueprint("members", tab=NavItem("Participants", 15))
+blueprint = ProjectBlueprint("project_participants", path="participants", tab=NavItem("Participants", 15))
 
 
 class AddParticipantForm(FlaskForm):  # type: ignore[misc]
@@ -80,8 +80,8 @@ def index() -> str | Response:
         "project_participants/index.html",
         part="project_participants/_list.html",
         project=project,
-        members=rows,
-        here=current_url(),
+        participations=rows,
+        current_url=current_url(),
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )
@@ -112,14 +112,16 @@ def create() -> BaseResponse | tuple[str, int]:
             key = store_token(conn, granted, project.id)
     if form.errors:
         return _render_new(form), 400
-    return see_other("cards.show", key=key)
+    return see_other("credentials.show", key=key)
 
 
 def _render_new(form: AddParticipantForm) -> str:
     project = current_project()
     with connection() as conn:
         known = people.list_participants_outside_project(conn, project.owner_id, project.id)
-    return render_template("project_participants/new.html", project=project, form=form, known=[label for _, label in known])
+    return render_template(
+        "project_participants/new.html", project=project, form=form, reusable_labels=[label for _, label in known]
+    )
 
 
 @blueprint.get(f"/<{ID_CONVERTER}:participation_id>")
@@ -138,12 +140,12 @@ def _render_participation(
     return render_template(
         "project_participants/show.html",
         project=project,
-        member=member,
+        participation=member,
         tokens=found,
         older=current_url(before=str(found[-1].id)) if more else None,
-        terms=participation_form
+        participation_form=participation_form
         or ParticipationForm(formdata=None, lane=member.granted_lane, is_admin=member.is_admin),
-        token=token_form or TokenForm(formdata=None),
+        token_form=token_form or TokenForm(formdata=None),
     )
 
 
@@ -184,7 +186,7 @@ def add_token(participation_id: int) -> BaseResponse | tuple[str, int]:
             key = store_token(conn, granted, project.id)
     if form.errors:
         return _render_participation(participation_id, token_form=form), 400
-    return see_other("cards.show", key=key)
+    return see_other("credentials.show", key=key)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participation_id>/rotate")
@@ -195,7 +197,7 @@ def rotate(participation_id: int) -> BaseResponse:
         member = _get_participation(conn, participation_id)
         granted = participations.rotate_tokens(conn, project.id, member.id, actor=current_owner().handle)
         key = store_token(conn, granted, project.id)
-    return see_other("cards.show", key=key)
+    return see_other("credentials.show", key=key)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participation_id>/revoke")

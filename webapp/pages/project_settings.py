@@ -122,7 +122,7 @@ def add_webhook() -> BaseResponse | tuple[str, int]:
             key = store_credentials(conn, "webhook", **facts)
     if form.errors:
         return _render_index(webhook_form=form), 400
-    return see_other("cards.show", key=key)
+    return see_other("credentials.show", key=key)
 
 
 @blueprint.post(f"/webhooks/<{ID_CONVERTER}:webhook_id>/remove")
@@ -195,9 +195,9 @@ def _render_index(
         project=project,
         contents=contents,
         webhooks=webhooks,
-        webhook=webhook_form or WebhookForm(formdata=None),
-        name=rename_form or RenameForm(formdata=None, name=project.name),
-        settings=settings_form
+        webhook_form=webhook_form or WebhookForm(formdata=None),
+        rename_form=rename_form or RenameForm(formdata=None, name=project.name),
+        settings_form=settings_form
         or SettingsForm(
             formdata=None,
             presence_minutes=max(1, now.presence_window_seconds // 60),

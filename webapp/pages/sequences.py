@@ -26,7 +26,7 @@ def index() -> str | Response:
         project=current_project(),
         sequences=found.sequences,
         claims={claim.sequence: claim for claim in claims.sequences},
-        here=current_url(),
+        current_url=current_url(),
         older=current_url(after=found.next_before) if found.next_before else None,
         newest=current_url(after=None) if after else None,
     )

@@ -41,7 +41,7 @@ def use_link(token: str) -> Response:
     """Use a link up and sign its owner in."""
     enforce_sign_in_limit()
     after = login.pending_redirect_target()
-    refused = url_for("operator.again", next=after) if reauth.is_reauthenticating() else url_for(".index")
+    refused = url_for("operator.reauthenticate", next=after) if reauth.is_reauthenticating() else url_for(".index")
     with redirect_on_refusal(refused, extra_codes=("not_found",)), transaction() as conn:
         owner_id = login_links.consume_login_link(conn, token)
         # Refused, it is not used up either.
@@ -58,7 +58,7 @@ def sign_out() -> Response:
             sessions.end_session(conn, auth.current_owner().id, auth.current_session().id)
     auth.sign_out()
     flash("You are signed out.", "success")
-    return see_other("home.index")
+    return see_other("landing.index")
 
 
 def enforce_sign_in_limit() -> None:

@@ -13,7 +13,7 @@ from webapp.blueprints import PublicBlueprint
 from webapp.context import connection, options, show_refusal_on_form, transaction
 from webapp.ratelimit import client_address, enforce_rate_limit
 
-blueprint = PublicBlueprint("welcome")
+blueprint = PublicBlueprint("sign_up")
 
 
 class HandleForm(FlaskForm):  # type: ignore[misc]

@@ -31,14 +31,14 @@ def index() -> str | Response:
         part="operator/_overview.html",
         state=state,
         contents=contents,
-        problems=diagnostics.diagnose(state),
-        missing=_list_missing_processes(state),
-        most_unread=status.MAX_UNREAD_COUNT,
+        findings=diagnostics.diagnose(state),
+        missing_processes=_list_missing_processes(state),
+        unread_cap=status.MAX_UNREAD_COUNT,
         requests=sum(int(one.metrics.get("requests_last_minute", 0)) for one in here),
         errors=sum(int(one.metrics.get("errors_last_5_minutes", 0)) for one in here),
         tables=() if contents is None else contents.tables[:_MAX_TABLES],
         others=() if contents is None else contents.tables[_MAX_TABLES:],
-        me=(socket.gethostname(), os.getpid()),
+        this_process=(socket.gethostname(), os.getpid()),
         length=lambda seconds: timedelta(seconds=seconds),
     )
 
@@ -50,7 +50,7 @@ def reauthenticate() -> str:
     reauth.begin_reauthentication()
     login.remember_redirect_target(back)
     return render_template(
-        "operator/reauthenticate.html", owner=current_owner(), providers=list(providers().values()), back=back
+        "operator/reauthenticate.html", owner=current_owner(), providers=list(providers().values()), return_url=back
     )
 
 

@@ -104,9 +104,9 @@ def index() -> str:
     return render_template(
         "operator/owners.html",
         form=form,
-        problem=problem,
+        filter_error=problem,
         owners=rows,
-        asked=bool(form.search.data or form.suspended.data),
+        has_filters=bool(form.search.data or form.suspended.data),
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )
@@ -225,7 +225,7 @@ def _render_owner(owner_id: int, **rejected_forms: FlaskForm) -> str:
         open_sessions = sessions.list_sessions(conn, owner_id, idle_timeout=options().session_idle_timeout)
     return render_template(
         "operator/owner.html",
-        holder=found,
+        owner_summary=found,
         projects=spaces[0],
         participants=persons[0],
         entries=entries[0],
@@ -234,9 +234,9 @@ def _render_owner(owner_id: int, **rejected_forms: FlaskForm) -> str:
             for name, (rows, more) in (("projects", spaces), ("participants", persons), ("entries", entries))
         },
         newest={name: current_url(**{name: None}) + f"#{name}" if at else None for name, at in lists.items()},
-        ways=ways,
+        identities=ways,
         sessions=open_sessions,
-        forms_={
+        action_forms={
             name: rejected_forms.get(name) or _create_form(made, url_for(f".{name}", owner_id=owner_id), **facts)
             for name, made, facts in (
                 ("grant", GrantForm, {"reference": secrets.token_hex(8)}),

@@ -44,9 +44,9 @@ def index() -> str:
     return render_template(
         "operator/projects.html",
         form=form,
-        problem=problem,
+        filter_error=problem,
         projects=rows,
-        asked=bool(form.search.data or form.state.data),
+        has_filters=bool(form.search.data or form.state.data),
         older=current_url(before=str(rows[-1].id)) if more else None,
         newest=current_url(before=None) if before else None,
     )
