@@ -87,7 +87,7 @@ def column_chart(
             )
             bases[at] += height
         if steps:
-            paths.append(Markup('<path class="c{}" d="{}"/>').format(colour, "".join(steps)))
+            paths.append(Markup('<path class="series-{}" d="{}"/>').format(colour, "".join(steps)))
     body = Markup("").join([*paths, _hover_targets(series, bin_titles or bin_labels, format_value)])
     return Plot(
         _plot_svg(body, len(bin_labels), len(ticks), aria_label),
@@ -133,7 +133,7 @@ def line_chart(
                 dots.append(f"M{point}h0")
         for kind, found in (("line", steps), ("line dot", dots)):
             if found:
-                paths.append(Markup('<path class="{} c{}" d="{}"/>').format(kind, colour, "".join(found)))
+                paths.append(Markup('<path class="{} series-{}" d="{}"/>').format(kind, colour, "".join(found)))
     body = Markup("").join([*paths, _hover_targets(series, bin_titles or bin_labels, format_value)])
     return Plot(
         _plot_svg(body, len(bin_labels), len(ticks), aria_label),
@@ -150,10 +150,10 @@ def bar(value: float, maximum: float, *, marked_value: float = 0.0) -> Markup:
     marked = _percent_of(marked_value, maximum)
     return Markup(
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="rail" width="100" height="10"/><rect class="c0" width="{}" height="10"/>{}</svg>'
+        '<rect class="track" width="100" height="10"/><rect class="series-0" width="{}" height="10"/>{}</svg>'
     ).format(
         _format_coordinate(share),
-        Markup('<rect class="marked" width="{}" height="10"/>').format(_format_coordinate(marked)) if marked else "",
+        Markup('<rect class="bar-marked" width="{}" height="10"/>').format(_format_coordinate(marked)) if marked else "",
     )
 
 
@@ -166,14 +166,14 @@ def segmented_bar(values: Sequence[float], *, aria_label: str) -> Markup:
         width = _percent_of(value, whole)
         if width:
             parts.append(
-                Markup('<rect class="c{}" x="{}" width="{}" height="10"/>').format(
+                Markup('<rect class="series-{}" x="{}" width="{}" height="10"/>').format(
                     colour, _format_coordinate(left), _format_coordinate(width)
                 )
             )
         left += width
     return Markup(
-        '<svg class="strip" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">'
-        '<rect class="rail" width="100" height="10"/>{}</svg>'
+        '<svg class="segmented-bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<rect class="track" width="100" height="10"/>{}</svg>'
     ).format(aria_label, Markup("").join(parts))
 
 
@@ -183,14 +183,14 @@ def bubble(value: float, maximum: float) -> Markup:
     if not radius:
         return Markup("")
     return Markup(
-        '<svg class="bubble" viewBox="0 0 20 20" aria-hidden="true"><circle class="c0" cx="10" cy="10" r="{}"/></svg>'
+        '<svg class="bubble" viewBox="0 0 20 20" aria-hidden="true"><circle class="series-0" cx="10" cy="10" r="{}"/></svg>'
     ).format(_format_coordinate(max(radius, 1.2)))
 
 
 def swatch(colour: int) -> Markup:
     """The sign of a series in a legend or beside its name in a table."""
     return Markup(
-        '<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true"><rect class="c{}" width="10" height="10" rx="2"/>'
+        '<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true"><rect class="series-{}" width="10" height="10" rx="2"/>'
         "</svg>"
     ).format(colour)
 
@@ -257,7 +257,7 @@ def _plot_svg(body: Markup, bin_count: int, tick_count: int, aria_label: str) ->
     grid = "".join(f"M0 {_format_coordinate(_PLOT_HEIGHT * at / (tick_count - 1))}H{width}" for at in range(tick_count))
     return Markup(
         '<svg class="plot" viewBox="0 0 {} 100" preserveAspectRatio="none" role="img" aria-label="{}">'
-        '<path class="grid" d="{}"/>{}</svg>'
+        '<path class="gridlines" d="{}"/>{}</svg>'
     ).format(width, aria_label, grid, body)
 
 
@@ -268,7 +268,7 @@ def _hover_targets(series: Sequence[Series], bin_titles: Sequence[str], format_v
         said = [f"{one.name}: {format_value(value)}" for one in series if (value := one.values[at])]
         if said:
             found.append(
-                Markup('<rect class="hit" x="{}" width="10" height="100"><title>{}</title></rect>').format(
+                Markup('<rect class="hover-target" x="{}" width="10" height="100"><title>{}</title></rect>').format(
                     _format_coordinate(at * _BIN_WIDTH), "\n".join([title, *said])
                 )
             )

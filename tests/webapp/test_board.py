@@ -88,7 +88,7 @@ def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
                 assert float(page.locator("#live-board").get_attribute("data-every") or 9) <= 1.5
             # Whoever reads with the keyboard keeps their place.
             operator_browser.get_by_role("link", name="reader").focus()
-            operator_browser.get_by_label("Read handoffs aloud").check()
+            operator_browser.get_by_label("Announce to screen readers").check()
             operator_browser.get_by_role("link", name="reader").focus()
 
             sent = call_tool(
@@ -171,7 +171,7 @@ def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str
                 posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
             assert "Brand new" in _next_board(lines)
             with db.transaction() as conn:
-                sessions.end_all_sessions(conn, sample.owner.id)
+                sessions.end_all_sessions(conn, sample.owner.id, actor=sample.owner.handle)
                 posts.create(conn, agent.ctx, "later", to_lane="review", subject="Not for the signed out")
             assert "Not for the signed out" not in "".join(lines)
         assert refused(f"llm-bus={token}") == 303
@@ -204,5 +204,5 @@ def test_a_board_without_a_stream_asks_instead(
             posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
         expect(page.locator(".handoffs")).to_contain_text("Brand new")
         with db.transaction() as conn:
-            sessions.end_all_sessions(conn, sample.owner.id)
-        expect(page.locator("#live-state")).to_have_text("signed out: reload the page")
+            sessions.end_all_sessions(conn, sample.owner.id, actor=sample.owner.handle)
+        expect(page.locator("#live-state")).to_have_text("Signed out — reload")

@@ -219,7 +219,7 @@ class _Board:
                         '<h1>Board</h1>{% call ui.live("/bulletin", every=0.2) %}{% include part %}{% endcall %}'
                         "{% endblock %}",
                         "board_part.html": '{% import "parts/forms.html" as forms %}<p>now {{ text }}</p>'
-                        '{{ forms.act("Do", "/bulletin") }}',
+                        '{{ forms.action_button("Do", "/bulletin") }}',
                     }
                 ),
             ]

@@ -38,8 +38,8 @@ def test_a_line_is_broken_at_a_gap_and_a_lone_value_is_a_dot() -> None:
     plot = svg_charts.line_chart([Series("median", [1, 2, None, 4])], ["a", "b", "c", "d"], aria_label="times")
 
     assert [(path.attrib["class"], path.attrib["d"]) for path in _paths(plot.svg)] == [
-        ("line c0", "M5 75L15 50"),
-        ("line dot c0", "M35 0h0"),
+        ("line series-0", "M5 75L15 50"),
+        ("line dot series-0", "M35 0h0"),
     ]
     assert plot.legend == ()
 
@@ -110,4 +110,4 @@ def test_a_strip_is_divided_as_its_values_are() -> None:
     parts = [
         (one.attrib["class"], one.attrib.get("x"), one.attrib["width"]) for one in root if one.get("x") is not None
     ]
-    assert parts == [("c0", "0", "75"), ("c2", "75", "25")]
+    assert parts == [("series-0", "0", "75"), ("series-2", "75", "25")]

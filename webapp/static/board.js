@@ -1,203 +1,205 @@
-// The live board: hears when it has changed, and puts in place only what is another than it was.
+// The live board: receives changes over server-sent events and replaces only the panels that changed.
 "use strict";
 
 (() => {
   const board = document.getElementById("live-board");
   if (!board) return;
-  const state = document.getElementById("live-state").firstElementChild;
-  const pause = document.getElementById("live-pause");
-  const say = document.getElementById("live-say");
-  const every = 1000 * Number(board.dataset.every);
-  let mark = board.dataset.mark;
+  const status = document.getElementById("live-state").firstElementChild;
+  const pauseButton = document.getElementById("live-pause");
+  const announceToggle = document.getElementById("live-say");
+  const pollInterval = 1000 * Number(board.dataset.every);
+  const RECONNECT_AFTER_POLLS = 40;
+  let version = board.dataset.mark;
   let source = null;
-  let held = null;
-  let dead = 0;
-  let wait = every;
-  let timer = 0;
-  let tries = 0;
-  let asking = false;
-  let pressed = false;
-  // How far this computer's clock is from the service's.
-  let ahead = 0;
-  let spoken = 0;
-  const toSay = [];
+  let deferredEvent = null;
+  let timeoutTimer = 0;
+  let pollDelay = pollInterval;
+  let pollTimer = 0;
+  let pollCount = 0;
+  let isPolling = false;
+  let isPointerDown = false;
+  // Difference between this computer's clock and the server's, in milliseconds.
+  let clockOffset = 0;
+  let lastAnnouncedAt = 0;
+  const pendingAnnouncements = [];
 
-  function show(text, kind) {
-    if (state.textContent !== text) state.textContent = text;
-    state.className = `badge dot ${kind}`;
+  function showStatus(text, kind) {
+    if (status.textContent !== text) status.textContent = text;
+    status.className = `badge dot ${kind}`;
   }
 
-  // The service sends the board whenever it has changed. What is missed while nothing is open comes with the next.
-  function listen() {
-    quiet();
-    if (document.hidden || paused()) return;
-    source = new EventSource(`${board.dataset.url}stream?mark=${encodeURIComponent(mark)}`);
-    source.onopen = () => show("live", "good");
+  // The server sends the whole board after each change, so a client that was disconnected misses nothing.
+  function openStream() {
+    disconnect();
+    if (document.hidden || isPaused()) return;
+    source = new EventSource(`${board.dataset.url}stream?mark=${encodeURIComponent(version)}`);
+    source.onopen = () => showStatus("live", "good");
     source.onmessage = (event) => {
-      if (pressed) {
-        // A link that is being clicked stays where it is.
-        held = event;
+      if (isPointerDown) {
+        // Replacing a link between mouse down and mouse up would lose the click.
+        deferredEvent = event;
         return;
       }
-      heard();
-      mark = event.lastEventId;
-      take(event.data);
-      show("live", "good");
+      resetTimeout();
+      version = event.lastEventId;
+      applyUpdate(event.data);
+      showStatus("live", "good");
     };
-    source.addEventListener("still", () => { heard(); show("live", "good"); });
-    source.addEventListener("away", () => { heard(); show("out of touch, trying again", "warn"); });
+    source.addEventListener("still", () => { resetTimeout(); showStatus("live", "good"); });
+    source.addEventListener("away", () => { resetTimeout(); showStatus("Reconnecting…", "warn"); });
     source.onerror = () => {
-      // It opens itself again, unless it was refused.
-      if (source.readyState === EventSource.CLOSED) fallBack();
-      else setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) fallBack(); }, 3000);
+      // EventSource reconnects by itself, unless the server refused the request.
+      if (source.readyState === EventSource.CLOSED) fallBackToPolling();
+      else setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) fallBackToPolling(); }, 3000);
     };
-    heard(4000);
+    resetTimeout(4000);
   }
 
-  // Nothing at all for so long: something between keeps the stream back, or the line is dead.
-  function heard(patience = 25000) {
-    clearTimeout(dead);
-    dead = setTimeout(fallBack, patience);
+  // Without any message for this long, a proxy buffers the stream or the connection is dead.
+  function resetTimeout(milliseconds = 25000) {
+    clearTimeout(timeoutTimer);
+    timeoutTimer = setTimeout(fallBackToPolling, milliseconds);
   }
 
-  function quiet() {
-    clearTimeout(timer);
-    clearTimeout(dead);
+  function disconnect() {
+    clearTimeout(pollTimer);
+    clearTimeout(timeoutTimer);
     source?.close();
     source = null;
   }
 
-  function fallBack() {
-    quiet();
-    tries = 0;
-    look();
+  function fallBackToPolling() {
+    disconnect();
+    pollCount = 0;
+    poll();
   }
 
-  // Without a stream the board is asked for, now and then; after a while the stream is tried again.
-  async function look() {
-    clearTimeout(timer);
-    if (asking || source || document.hidden || paused()) return;
-    asking = true;
+  // Every RECONNECT_AFTER_POLLS polls the stream is tried again.
+  async function poll() {
+    clearTimeout(pollTimer);
+    if (isPolling || source || document.hidden || isPaused()) return;
+    isPolling = true;
     try {
-      const answer = await fetch(board.dataset.url, {
-        headers: { "X-Part": "1", "If-None-Match": `"${mark}"` }, cache: "no-store", redirect: "manual",
+      const response = await fetch(board.dataset.url, {
+        headers: { "X-Part": "1", "If-None-Match": `"${version}"` }, cache: "no-store", redirect: "manual",
       });
-      if (answer.status === 200) {
-        const html = await answer.text();
-        mark = answer.headers.get("ETag").replaceAll('"', "");
-        take(html);
-      } else if (answer.status !== 304) {
-        throw new Error(answer.type === "opaqueredirect" || answer.status === 404 ? "out" : "away");
+      if (response.status === 200) {
+        const html = await response.text();
+        version = response.headers.get("ETag").replaceAll('"', "");
+        applyUpdate(html);
+      } else if (response.status !== 304) {
+        throw new Error(response.type === "opaqueredirect" || response.status === 404 ? "signed out" : "unavailable");
       }
-      wait = every;
-      show("live", "good");
+      pollDelay = pollInterval;
+      showStatus("live", "good");
     } catch (error) {
-      // What is shown stays; the next look finds everything that happened meanwhile.
-      wait = Math.min(30000, wait * 1.7);
-      if (error.message === "out") show("signed out: reload the page", "bad");
-      else show("out of touch, trying again", "warn");
+      // Keep the last board; the next successful poll returns everything that changed since.
+      pollDelay = Math.min(30000, pollDelay * 1.7);
+      if (error.message === "signed out") showStatus("Signed out — reload", "bad");
+      else showStatus("Reconnecting…", "warn");
     }
-    asking = false;
-    tries += 1;
-    timer = setTimeout(tries % 40 === 0 ? listen : look, wait);
+    isPolling = false;
+    pollCount += 1;
+    pollTimer = setTimeout(pollCount % RECONNECT_AFTER_POLLS === 0 ? openStream : poll, pollDelay);
   }
 
-  function paused() {
-    return pause.getAttribute("aria-pressed") === "true";
+  function isPaused() {
+    return pauseButton.getAttribute("aria-pressed") === "true";
   }
 
-  function take(html) {
+  function applyUpdate(html) {
     const next = document.createElement("template");
     next.innerHTML = html;
     for (const panel of next.content.querySelectorAll(".panel")) {
-      const mine = board.querySelector(`.panel[data-key="${panel.dataset.key}"]`);
-      if (said(mine) !== said(panel)) put(mine, panel);
+      const current = board.querySelector(`.panel[data-key="${panel.dataset.key}"]`);
+      if (comparableHtml(current) !== comparableHtml(panel)) replacePanel(current, panel);
     }
-    tell();
-    tick();
+    announceChanges();
+    updateCountdowns();
   }
 
-  // What stood there keeps the focus, and what is new or has come further is marked for a moment.
-  function put(mine, panel) {
-    const known = new Map([...mine.querySelectorAll("li[data-key]")].map((item) => [item.dataset.key, plain(item)]));
-    const focused = mine.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    for (const item of panel.querySelectorAll("li[data-key]:not(.none)")) {
+  // Keeps the focused link focused, and highlights items that are new or changed their state.
+  function replacePanel(current, panel) {
+    const known = new Map([...current.querySelectorAll("li[data-key]")].map((item) => [item.dataset.key, stableClasses(item)]));
+    const focused = current.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    for (const item of panel.querySelectorAll("li[data-key]:not(.empty-item)")) {
       if (known.get(item.dataset.key) === item.className) continue;
-      item.classList.add("fresh");
-      setTimeout(() => item.classList.remove("fresh"), 2500);
-      if (item.dataset.say) toSay.push(item.dataset.say);
+      item.classList.add("highlight");
+      setTimeout(() => item.classList.remove("highlight"), 2500);
+      if (item.dataset.say) pendingAnnouncements.push(item.dataset.say);
     }
-    mine.replaceChildren(...panel.childNodes);
-    if (focused) [...mine.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+    current.replaceChildren(...panel.childNodes);
+    if (focused) [...current.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
   }
 
-  function plain(item) {
-    return [...item.classList].filter((name) => name !== "fresh").join(" ");
+  function stableClasses(item) {
+    return [...item.classList].filter((name) => name !== "highlight").join(" ");
   }
 
-  // A panel without what runs by itself: times, bars, and the mark of what is new.
-  function said(panel) {
+  // The HTML of a panel without what changes by itself: relative times, countdowns, progress bars, highlights.
+  function comparableHtml(panel) {
     const copy = panel.cloneNode(true);
     for (const time of copy.querySelectorAll("time[data-ago], [data-left]")) time.textContent = "";
     for (const bar of copy.querySelectorAll("progress")) bar.removeAttribute("value");
-    for (const item of copy.querySelectorAll("li")) item.className = plain(item);
+    for (const item of copy.querySelectorAll("li")) item.className = stableClasses(item);
     return copy.innerHTML.replace(/\s+/g, " ");
   }
 
-  function tell() {
-    if (!say.checked) toSay.length = 0;
-    if (!toSay.length || Date.now() - spoken < 4000) return;
-    spoken = Date.now();
-    const news = toSay.splice(0);
+  function announceChanges() {
+    if (!announceToggle.checked) pendingAnnouncements.length = 0;
+    if (!pendingAnnouncements.length || Date.now() - lastAnnouncedAt < 4000) return;
+    lastAnnouncedAt = Date.now();
+    const news = pendingAnnouncements.splice(0);
     announce(news.length > 3 ? `${news.length} handoffs changed. ${news.at(-1)}` : news.join(". "));
   }
 
-  function duration(seconds) {
-    if (seconds < 60) return `${seconds} s`;
-    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-    return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds % 3600 / 60)} min`;
+  function formatCountdown(seconds) {
+    if (seconds < 60) return `${seconds} s left`;
+    if (seconds < 3600) return `${Math.ceil(seconds / 60)} min left`;
+    const minutes = Math.ceil(seconds / 60);
+    return `${Math.floor(minutes / 60)} h ${minutes % 60} min left`;
   }
 
-  // Every second the leases run down, by the service's clock.
-  function tick() {
-    const now = Date.now() - ahead;
-    for (const place of board.querySelectorAll("[data-left]")) {
-      const left = Math.max(0, Math.ceil((Date.parse(place.dataset.left) - now) / 1000));
-      const words = left ? `${duration(left)} left` : "over";
-      if (place.textContent !== words) place.textContent = words;
+  // Runs every second, on the server's clock.
+  function updateCountdowns() {
+    const now = Date.now() - clockOffset;
+    for (const countdown of board.querySelectorAll("[data-left]")) {
+      const seconds = Math.max(0, Math.ceil((Date.parse(countdown.dataset.left) - now) / 1000));
+      const text = seconds ? formatCountdown(seconds) : "expired";
+      if (countdown.textContent !== text) countdown.textContent = text;
     }
     for (const bar of board.querySelectorAll("progress[data-until]")) {
       bar.value = Math.max(0, (Date.parse(bar.dataset.until) - now) / 1000);
     }
   }
 
-  ahead = Date.now() - Date.parse(board.querySelector(".live-grid").dataset.now);
+  clockOffset = Date.now() - Date.parse(board.querySelector(".live-grid").dataset.now);
 
-  pause.addEventListener("click", () => {
-    pause.setAttribute("aria-pressed", String(!paused()));
-    if (paused()) {
-      quiet();
-      show("paused", "");
+  pauseButton.addEventListener("click", () => {
+    pauseButton.setAttribute("aria-pressed", String(!isPaused()));
+    if (isPaused()) {
+      disconnect();
+      showStatus("paused", "");
     } else {
-      listen();
+      openStream();
     }
   });
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) quiet();
-    else listen();
+    if (document.hidden) disconnect();
+    else openStream();
   });
-  board.addEventListener("pointerdown", () => { pressed = true; });
-  for (const end of ["pointerup", "pointercancel"]) {
-    addEventListener(end, () => {
-      pressed = false;
-      if (held && source) source.onmessage(held);
-      held = null;
+  board.addEventListener("pointerdown", () => { isPointerDown = true; });
+  for (const type of ["pointerup", "pointercancel"]) {
+    addEventListener(type, () => {
+      isPointerDown = false;
+      if (deferredEvent && source) source.onmessage(deferredEvent);
+      deferredEvent = null;
     });
   }
-  addEventListener("online", listen);
-  addEventListener("pagehide", quiet);
-  addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
-  setInterval(() => { tick(); tell(); }, 1000);
-  tick();
-  listen();
+  addEventListener("online", openStream);
+  addEventListener("pagehide", disconnect);
+  addEventListener("pageshow", (event) => { if (event.persisted) openStream(); });
+  setInterval(() => { updateCountdowns(); announceChanges(); }, 1000);
+  updateCountdowns();
+  openStream();
 })();

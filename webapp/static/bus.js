@@ -1,19 +1,19 @@
-// What makes the pages smoother. Every page works without it.
+// Progressive enhancement. Every page works without this script.
 "use strict";
 
 document.documentElement.classList.add("js");
 
-// Copy buttons: <button data-copy="id"> copies the text of the element of that id.
+// Copy buttons: <button data-copy="id"> copies the text of the element with that id.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   const source = document.getElementById(button.dataset.copy);
-  const said = button.textContent;
+  const label = button.textContent;
   try {
     await navigator.clipboard.writeText(source.textContent);
     button.textContent = "Copied";
   } catch {
-    // No clipboard without TLS: select the text, so that one key does it.
+    // Browsers offer no clipboard without TLS: select the text instead.
     const range = document.createRange();
     range.selectNodeContents(source);
     const selection = getSelection();
@@ -22,41 +22,41 @@ document.addEventListener("click", async (event) => {
     button.textContent = "Press Ctrl+C";
   }
   announce(button.textContent);
-  setTimeout(() => { button.textContent = said; }, 2000);
+  setTimeout(() => { button.textContent = label; }, 2000);
 });
 
 function announce(text) {
-  const place = document.getElementById("announce");
-  if (place) place.textContent = text;
+  const region = document.getElementById("announce");
+  if (region) region.textContent = text;
 }
 
-// On a phone the tab of the page at hand may lie out of sight.
-for (const tab of document.querySelectorAll(".tabs [aria-current], .top nav [aria-current]")) {
+// Scroll the current tab into view on narrow screens.
+for (const tab of document.querySelectorAll(".tabs [aria-current], .site-header nav [aria-current]")) {
   const row = tab.parentElement;
   row.scrollLeft = tab.offsetLeft - row.offsetLeft - (row.clientWidth - tab.clientWidth) / 2;
 }
 
-// Confirmations and menus close with Escape, with their Cancel button, and when something else is clicked.
+// Confirmations and menus close with Escape and with their Cancel button; menus also on a click elsewhere.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   const open = event.target.closest?.("details[open].confirm, details[open].menu");
-  if (open) shut(open, true);
+  if (open) closeDetails(open, true);
 });
 
 document.addEventListener("click", (event) => {
   const cancel = event.target.closest("[data-cancel]");
-  if (cancel) shut(cancel.closest("details"), true);
+  if (cancel) closeDetails(cancel.closest("details"), true);
   for (const menu of document.querySelectorAll("details[open].menu")) {
-    if (!menu.contains(event.target)) shut(menu, false);
+    if (!menu.contains(event.target)) closeDetails(menu, false);
   }
 });
 
-function shut(details, refocus) {
+function closeDetails(details, refocus) {
   details.open = false;
   if (refocus) details.querySelector("summary").focus();
 }
 
-// A form is sent once, however often its button is pressed.
+// Submit a form once, even if its button is pressed repeatedly.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.method !== "post") return;
@@ -65,15 +65,15 @@ document.addEventListener("submit", (event) => {
     return;
   }
   form.dataset.sent = "1";
-  // Back from the next page the form is usable again.
+  // Allow another try if no response arrives.
   setTimeout(() => { delete form.dataset.sent; }, 5000);
 });
 addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
-// Times stay true while the page is open; the units are those of webapp/templating.py.
-function relative(then) {
+// Relative times stay current; the units are those of webapp/templating.py.
+function formatRelativeTime(then) {
   const seconds = (Date.now() - then) / 1000;
   const size = Math.abs(seconds);
   if (size >= 60 * 86400) return null;
@@ -87,43 +87,43 @@ function relative(then) {
 
 setInterval(() => {
   for (const time of document.querySelectorAll("time[data-ago]")) {
-    const text = relative(Date.parse(time.dateTime));
+    const text = formatRelativeTime(Date.parse(time.dateTime));
     if (text && text !== time.textContent) time.textContent = text;
   }
 }, 15000);
 
-// <section data-live="address" data-every="seconds">: asks whether its content has changed, and shows what is new.
-for (const section of document.querySelectorAll("[data-live]")) watch(section);
+// <section data-live="address" data-every="seconds">: polls the address and replaces the content when it changed.
+for (const section of document.querySelectorAll("[data-live]")) startPolling(section);
 
-function watch(section) {
-  const every = 1000 * Number(section.dataset.every || 5);
-  let pause = every;
+function startPolling(section) {
+  const interval = 1000 * Number(section.dataset.every || 5);
+  let delay = interval;
   let etag = null;
 
-  async function look() {
-    // Not under somebody's hands, and not where nobody looks.
-    const busy = section.contains(document.activeElement) || section.querySelector("details[open]");
-    if (!document.hidden && !busy && !String(getSelection())) {
+  async function poll() {
+    // Not while the section has the focus, an open confirmation or selected text.
+    const isBusy = section.contains(document.activeElement) || section.querySelector("details[open]");
+    if (!document.hidden && !isBusy && !String(getSelection())) {
       try {
         const headers = { "X-Part": "1" };
         if (etag) headers["If-None-Match"] = etag;
-        const answer = await fetch(section.dataset.live, { headers, cache: "no-store", redirect: "error" });
-        if (answer.status === 200) {
-          etag = answer.headers.get("ETag");
-          section.innerHTML = await answer.text();
-        } else if (answer.status !== 304) {
-          throw new Error(answer.status);
+        const response = await fetch(section.dataset.live, { headers, cache: "no-store", redirect: "error" });
+        if (response.status === 200) {
+          etag = response.headers.get("ETag");
+          section.innerHTML = await response.text();
+        } else if (response.status !== 304) {
+          throw new Error(response.status);
         }
-        pause = every;
+        delay = interval;
         section.removeAttribute("data-stale");
       } catch {
-        // The service is away, or the session is over: what is shown stays, and the next tries come more rarely.
-        pause = Math.min(60000, pause * 2);
+        // The server is unavailable or the session ended: keep the content and poll less often.
+        delay = Math.min(60000, delay * 2);
         section.setAttribute("data-stale", "");
       }
     }
-    setTimeout(look, pause);
+    setTimeout(poll, delay);
   }
 
-  setTimeout(look, pause);
+  setTimeout(poll, delay);
 }
