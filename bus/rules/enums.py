@@ -1,6 +1,8 @@
-"""Fixed sets of words that are stored and sent: event types, task statuses, kinds of participants and processes."""
+"""Closed sets of values that are stored and sent. Tables, schemas of tools and checks read them here."""
 
-EVENT_TYPES = (
+from typing import Literal, get_args
+
+EventType = Literal[
     "claim",
     "seed",
     "register",
@@ -18,7 +20,11 @@ EVENT_TYPES = (
     "task_requeue",
     "presence_lapse",
     "escalate",
-)
-TASK_STATUSES = ("open", "assigned", "in_progress", "blocked", "done")
+]
+TaskStatus = Literal["open", "assigned", "in_progress", "blocked", "done"]
+
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+TASK_STATUSES: tuple[TaskStatus, ...] = get_args(TaskStatus)
+LEASE_MODES = ("exclusive", "shared")
 PARTICIPANT_KINDS = ("agent", "human")
 PROCESS_KINDS = ("web", "gateway", "serve", "worker", "beat")

@@ -1,18 +1,17 @@
-"""The life of a task: which verb leads from which status to which, and what may wait for what."""
+"""The state machine of tasks: which action leads from which status to which, and the check for cycles."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
 from bus.errors import BusError, Hint
+from bus.rules.enums import TaskStatus
 
-Status = Literal["open", "assigned", "in_progress", "blocked", "done"]
 Action = Literal["assign", "start", "block", "resolve", "ship", "requeue"]
-STATUSES: tuple[Status, ...] = get_args(Status)
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
-# What is not listed is refused. `start` and `resolve` also look at the open blockers; see after().
-TRANSITIONS: Mapping[tuple[str, str], Status] = MappingProxyType(
+# Pairs that are absent are refused. `start` and `resolve` also depend on the open blockers; see next_status().
+TRANSITIONS: Mapping[tuple[str, str], TaskStatus] = MappingProxyType(
     {
         ("assign", "open"): "assigned",
         ("assign", "assigned"): "assigned",
@@ -27,63 +26,61 @@ TRANSITIONS: Mapping[tuple[str, str], Status] = MappingProxyType(
     }
 )
 
-_BLOCKED: tuple[str, Hint] = ("Task is blocked; resolve its blockers first.", "resolve_task")
-
-# One refusal for each pair of action and status; a status that refuses all actions alike has its entry under "".
+# Message and hint for each refused pair of action and status; "" stands for every action without its own entry.
 _REFUSALS: Mapping[tuple[str, str], tuple[str, Hint | None]] = MappingProxyType(
     {
         ("", "open"): ("Task is open; start it first.", "start_task"),
         ("", "assigned"): ("Task is assigned but not started; start it first.", "start_task"),
-        ("", "blocked"): _BLOCKED,
+        ("", "blocked"): ("Task is blocked; resolve its blockers first.", "resolve_task"),
         ("", "done"): ("Task is done; create a new one.", None),
         ("assign", "in_progress"): ("Task is in progress; let its assignee ship it, or create a new one.", None),
         ("start", "in_progress"): ("Task is already in progress; take another.", "take_next_task"),
-        ("resolve", "in_progress"): ("Task is in progress and waits for nothing; ship it.", "ship_task"),
+        ("resolve", "in_progress"): ("Task is in progress and has no blockers; ship it.", "ship_task"),
     }
 )
 
 
 def next_status(action: str, status: str, open_blockers: int = 0) -> str:
-    """The status that a verb leads to.
+    """Return the status that an action leads to.
 
     Args:
-        verb: one of VERBS.
-        status: the present status, one of STATUSES.
-        open_blockers: for `start`, how many the task has; for `resolve`, how many remain once this one is
-            gone. Other verbs don't look at it.
+        action: one of ACTIONS.
+        status: the present status, one of TASK_STATUSES.
+        open_blockers: for `start` the number of open blockers, for `resolve` the number that remains afterwards;
+            ignored by other actions.
     Returns:
-        The next status; the present one if the verb changes something else (a reassignment, a blocker of a
+        The next status; the present one if the action changes something else (a reassignment, a blocker of a
         task that has not started).
     Raises:
-        BusError: wrong_state, with `status`, if the verb does not apply; its message says what to do next.
+        BusError: `wrong_state` with `status`, if the status does not permit the action; the message names a next step.
     """
-    after_ = TRANSITIONS.get((action, status))
-    if after_ is None:
+    target = TRANSITIONS.get((action, status))
+    if target is None:
         message, hint = _REFUSALS.get((action, status)) or _REFUSALS["", status]
         raise BusError("wrong_state", message, hint=hint, status=status)
     if action == "start" and open_blockers:
-        waits = "1 blocker; resolve it" if open_blockers == 1 else f"{open_blockers} blockers; resolve them"
-        message = f"Task waits for {waits} first or take another task."
+        blockers = "1 blocker; resolve it" if open_blockers == 1 else f"{open_blockers} blockers; resolve them"
+        message = f"Task waits for {blockers} first or take another task."
         raise BusError("wrong_state", message, hint="take_next_task", status=status)
     if action == "resolve" and open_blockers:
         return status
-    return after_
+    return target
 
 
 def would_create_cycle(edges: Mapping[int, Collection[int]], task_id: int, blocking_task_id: int) -> bool:
-    """Whether `task` waiting for `on` would make a task wait for itself.
+    """Whether a task would wait for itself, directly or indirectly, if it waited for `blocking_task_id`.
 
     Args:
-        edges: for each task, those it waits for; a task without an entry waits for none. Only what is
-            reachable from `on` is read.
+        edges: for each task the tasks it waits for; a task without an entry waits for none. Only tasks that are
+            reachable from `blocking_task_id` are read.
     """
-    seen: set[int] = set()
-    todo = [blocking_task_id]
-    while todo:
-        here = todo.pop()
-        if here == task_id:
+    visited: set[int] = set()
+    pending = [blocking_task_id]
+    while pending:
+        current = pending.pop()
+        if current == task_id:
             return True
-        if here not in seen:
-            seen.add(here)
-            todo.extend(edges.get(here, ()))
+        if current not in visited:
+            visited.add(current)
+            pending.extend(edges.get(current, ()))
     return False
