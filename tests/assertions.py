@@ -1,4 +1,4 @@
-"""What tests ask of a database, and how they say that a call was refused."""
+"""Assertions about the database, and about refused calls."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from bus.tables import metadata
 
 @contextmanager
 def assert_refused(conn: Connection, code: str) -> Iterator[pytest.ExceptionInfo[BusError]]:
-    """Expect a refusal with this code; what the call did before it is rolled back, as a door would."""
+    """Expect a refusal with this code, and roll back what the call did, as each process does."""
     with pytest.raises(BusError) as caught, conn.raw.transaction():
         yield caught
     assert caught.value.code == code, caught.value.message
@@ -26,12 +26,12 @@ _CHECKSUM_SQL = " UNION ALL ".join(
 
 
 def database_checksum(conn: Connection) -> dict[str, Any]:
-    """All that is stored, table by table, in a form that tells whether anything changed."""
+    """Row count and checksum of each table, to detect any change."""
     return {name: rest for name, *rest in conn.fetch_all(_CHECKSUM_SQL)}
 
 
 def list_events(conn: Connection, project_id: int) -> list[tuple[int, str, dict[str, Any]]]:
-    """The project's events as (seq, type, payload), oldest first."""
+    """Return the project's events as (seq, type, payload), oldest first."""
     return [
         (seq, kind, payload)
         for seq, kind, payload in conn.fetch_all(
@@ -41,12 +41,12 @@ def list_events(conn: Connection, project_id: int) -> list[tuple[int, str, dict[
 
 
 def list_event_types(conn: Connection, project_id: int) -> list[str]:
-    """The types of the project's events, oldest first."""
+    """Return the types of the project's events, oldest first."""
     return [kind for _, kind, _ in list_events(conn, project_id)]
 
 
 def assert_ledger_consistent(conn: Connection, project_id: int) -> int:
-    """Assert that the ledger has no hole, agrees with its clock and never goes back in time; returns its length."""
+    """Assert that the ledger has no gap, matches its clock and never goes back in time. Returns its length."""
     rows = conn.fetch_all("SELECT seq, at FROM event WHERE project_id = %s ORDER BY seq", (project_id,))
     assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
     times = [at for _, at in rows]

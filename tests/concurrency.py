@@ -1,4 +1,4 @@
-"""Calls that start at one moment: real threads, real connections, a barrier and no sleeps."""
+"""Concurrent calls: real threads and connections that start together at a barrier, without sleeps."""
 
 import threading
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from typing import Any
 
 from bus.db import Connection, Database
 
-# A barrier that somebody never reaches breaks for all, so that a test fails instead of hanging.
+# A barrier that a thread never reaches breaks for all threads, so that a test fails instead of hanging.
 BARRIER_TIMEOUT_SECONDS = 30.0
 
 
 def run_concurrently(db: Database, *calls: Callable[[Connection], Any]) -> list[Any]:
-    """Run the calls at one moment, each in a thread and a transaction of its own.
+    """Run the calls at the same moment, each in its own thread and transaction.
 
-    Every thread holds its connection, open and warm, before the first call starts.
+    Every thread holds an open connection before the first call starts.
 
     Returns:
-        In the order of the calls, what each returned or the exception that it ended with.
+        The result or the exception of each call, in the order of the calls.
     """
     barrier = threading.Barrier(len(calls))
 
@@ -32,15 +32,15 @@ def run_concurrently(db: Database, *calls: Callable[[Connection], Any]) -> list[
 
 
 def run_numbered_concurrently(db: Database, count: int, call: Callable[[Connection, int], Any]) -> list[Any]:
-    """`together`, with one call for all: `call(conn, number)`, numbered from 0."""
+    """Run `call(conn, number)` `count` times, as `run_concurrently` does, numbered from 0."""
     return run_concurrently(db, *(lambda conn, number=number: call(conn, number) for number in range(count)))
 
 
 def run_jobs_concurrently(*jobs: Callable[[], Any]) -> list[Any]:
-    """Run jobs that open their own transactions, any number of them, starting at one moment.
+    """Run functions that open their own transactions, starting at the same moment.
 
     Returns:
-        As `together`.
+        The result or the exception of each function, in the order of the functions.
     """
     barrier = threading.Barrier(len(jobs))
 
@@ -53,15 +53,15 @@ def run_jobs_concurrently(*jobs: Callable[[], Any]) -> list[Any]:
 
 
 def get_outcome(future: Future[Any]) -> Any:
-    """What a future returned, or what it raised."""
+    """Return the result of a future, or its exception."""
     return future.exception() or future.result()
 
 
 def successes(outcomes: list[Any]) -> list[Any]:
-    """The outcomes that are no exceptions."""
-    return [one for one in outcomes if not isinstance(one, BaseException)]
+    """Return the outcomes that are not exceptions."""
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
 def failures(outcomes: list[Any]) -> list[Any]:
-    """The outcomes that are exceptions."""
-    return [one for one in outcomes if isinstance(one, BaseException)]
+    """Return the outcomes that are exceptions."""
+    return [outcome for outcome in outcomes if isinstance(outcome, BaseException)]

@@ -1,4 +1,4 @@
-"""What tests are made of: owners, projects and agents, created through the engine as any door would."""
+"""Factories for owners, projects and agents, which call the engine as every process does."""
 
 import itertools
 from dataclasses import dataclass
@@ -44,10 +44,10 @@ def make_agent(
 ) -> Agent:
     project = project or make_project(conn)
     label = label or f"agent-{next(_name_counter)}"
-    granted = participations.grant_participation(
+    issued = participations.join(
         conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind, actor="cli"
     )
-    return authenticate_agent(conn, granted)
+    return authenticate_agent(conn, issued)
 
 
 def authenticate_agent(conn: Connection, issued: participations.IssuedParticipation) -> Agent:

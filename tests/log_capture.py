@@ -1,4 +1,4 @@
-"""Log lines as this process writes them, formatted at the moment when they are written."""
+"""Capture of the log lines that this process writes, as JSON."""
 
 import json
 import logging
@@ -11,20 +11,20 @@ from bus.operations.logs import JsonFormatter
 
 @contextmanager
 def capture_logs(level: int = logging.INFO) -> Iterator[list[dict[str, Any]]]:
-    """The lines that are written meanwhile."""
+    """Collect the log lines that are written inside the `with` block, each formatted when it is written."""
     lines: list[dict[str, Any]] = []
 
-    class Keep(logging.Handler):
+    class CaptureHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(json.loads(self.format(record)))
 
-    handler, root = Keep(), logging.getLogger()
+    handler, root = CaptureHandler(), logging.getLogger()
     handler.setFormatter(JsonFormatter())
-    before = root.level
+    previous_level = root.level
     root.addHandler(handler)
     root.setLevel(level)
     try:
         yield lines
     finally:
         root.removeHandler(handler)
-        root.setLevel(before)
+        root.setLevel(previous_level)

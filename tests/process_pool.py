@@ -1,8 +1,8 @@
-"""Processes of the service for tests, forked from one that has imported everything: a start costs milliseconds of CPU.
+"""Service processes for tests, forked from a preloaded process: a start costs milliseconds of CPU.
 
-A run starts more than a hundred gateways and workers, and importing the MCP SDK and Celery takes each of them seconds.
-What runs is the entry point that `python -m` runs, in a process of its own, with its own environment, output and
-signals. `llm-bus up` and `llm-bus serve` are tested as they are started everywhere.
+A run starts more than a hundred gateways and workers, and each would need seconds to import the MCP SDK and Celery.
+Each fork runs the entry point of `python -m`, with its own environment, output and signals. Tests of `llm-bus up` and
+`llm-bus serve` start them as users do.
 """
 
 import atexit
@@ -26,7 +26,7 @@ _fork_server: "tuple[subprocess.Popen[bytes], socket.socket] | None" = None
 
 
 class ForkedProcess:
-    """A process that was forked, as far as tests use a `subprocess.Popen`."""
+    """A forked process with the part of `subprocess.Popen` that tests use."""
 
     def __init__(self, pid: int, status_fd: int) -> None:
         self.pid = pid
@@ -34,70 +34,70 @@ class ForkedProcess:
         self._status_fd = status_fd
 
     def poll(self) -> int | None:
-        """Its exit code, or None while it runs; minus the signal that killed it."""
+        """Return the exit code, or None while the process runs; a negative code is the signal that killed it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end.
+        """Wait until the process ends.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs.
+            subprocess.TimeoutExpired: the process still runs.
         """
         if self.returncode is None:
             if not select.select([self._status_fd], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-            said = os.read(self._status_fd, 16)
+            status = os.read(self._status_fd, 16)
             os.close(self._status_fd)
-            # Nothing is said where the one that it was forked from is gone.
-            self.returncode = int(said) if said else -signal.SIGKILL
+            # The status is empty if the fork server has ended.
+            self.returncode = int(status) if status else -signal.SIGKILL
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal, if the process still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Request a graceful stop."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash would."""
         self.send_signal(signal.SIGKILL)
 
 
 def start_module(
-    module: str, *words: str, env: Mapping[str, str], output: IO[bytes]
+    module: str, *arguments: str, env: Mapping[str, str], output: IO[bytes]
 ) -> "subprocess.Popen[bytes] | ForkedProcess":
-    """Start `python -m module words` with this environment; its output goes to `output`."""
+    """Start `python -m module arguments` with this environment; the output goes to `output`."""
     if sys.platform != "linux":
-        command = [sys.executable, "-m", module, *words]
+        command = [sys.executable, "-m", module, *arguments]
         return subprocess.Popen(command, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
-    ours, theirs = os.pipe()
+    status_fd, child_status_fd = os.pipe()
     with _lock:
         control = _get_fork_server()
-        asked = json.dumps({"module": module, "words": words, "env": dict(env)}).encode()
-        socket.send_fds(control, [asked], [output.fileno(), theirs])
-        os.close(theirs)
-        answer = control.recv(32)
-    assert answer, "the process that others are forked from has ended; its error is above"
-    return ForkedProcess(int(answer), ours)
+        request = json.dumps({"module": module, "arguments": arguments, "env": dict(env)}).encode()
+        socket.send_fds(control, [request], [output.fileno(), child_status_fd])
+        os.close(child_status_fd)
+        pid = control.recv(32)
+    assert pid, "the fork server has ended; its error is above"
+    return ForkedProcess(int(pid), status_fd)
 
 
 def _get_fork_server() -> socket.socket:
     global _fork_server
     if _fork_server is None or _fork_server[0].poll() is not None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_MESSAGE_BYTES)
-        with theirs:
+        control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_MESSAGE_BYTES)
+        with server_end:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.process_pool", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+                [sys.executable, "-m", "tests.process_pool", str(server_end.fileno())], pass_fds=[server_end.fileno()]
             )
-        _fork_server = (process, ours)
-        # It ends when nobody holds the other end any more.
-        atexit.register(_stop_fork_server, process, ours)
+        _fork_server = (process, control)
+        # The fork server ends when the control socket is closed.
+        atexit.register(_stop_fork_server, process, control)
     return _fork_server[1]
 
 
@@ -107,35 +107,35 @@ def _stop_fork_server(process: "subprocess.Popen[bytes]", control: socket.socket
 
 
 def _run_fork_server(control: socket.socket) -> None:
-    """Fork whatever is asked for, and say how each ended, until nobody asks any more."""
+    """Fork the requested processes and report their exit codes, until the control socket is closed."""
     mains = {name: __import__(f"{name}.__main__", fromlist=["main"]) for name in _PRELOADED_MODULES}
-    assert threading.active_count() == 1, "what is forked beside other threads may hold their locks for ever"
+    assert threading.active_count() == 1, "a fork beside other threads may inherit locks that are never released"
     running: dict[int, int] = {}
-    woken, waker = os.pipe()
-    os.set_blocking(waker, False)
-    os.set_blocking(woken, False)
-    signal.set_wakeup_fd(waker)
+    wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_write, False)
+    os.set_blocking(wakeup_read, False)
+    signal.set_wakeup_fd(wakeup_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # Ctrl-C in a terminal reaches the whole group; the end of the run is told by the socket.
+    # Ctrl-C in a terminal reaches the whole process group; this process ends with the socket instead.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([control, woken], [], [])
-        if woken in ready:
+        ready, _, _ = select.select([control, wakeup_read], [], [])
+        if wakeup_read in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(woken, 4096)
+                os.read(wakeup_read, 4096)
             _reap_children(running)
         if control in ready:
-            asked, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)
-            if not asked:
+            request, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)
+            if not request:
                 break
-            output, status = fds
+            output_fd, status_fd = fds
             pid = os.fork()
             if pid == 0:
-                for one in (control.fileno(), woken, waker, status, *running.values()):
-                    os.close(one)
-                _run_child(mains, json.loads(asked), output)
-            os.close(output)
-            running[pid] = status
+                for fd in (control.fileno(), wakeup_read, wakeup_write, status_fd, *running.values()):
+                    os.close(fd)
+                _run_child(mains, json.loads(request), output_fd)
+            os.close(output_fd)
+            running[pid] = status_fd
             control.send(str(pid).encode())
     for pid in running:
         with contextlib.suppress(ProcessLookupError):
@@ -150,37 +150,37 @@ def _reap_children(running: dict[int, int]) -> None:
             return
         if pid == 0:
             return
-        pipe = running.pop(pid)
+        status_fd = running.pop(pid)
         with contextlib.suppress(BrokenPipeError):
-            os.write(pipe, str(os.waitstatus_to_exitcode(status)).encode())
-        os.close(pipe)
+            os.write(status_fd, str(os.waitstatus_to_exitcode(status)).encode())
+        os.close(status_fd)
 
 
 def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int) -> None:
-    """Be the process that was asked for, to its end."""
+    """Run the requested module in the forked process, then exit."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    null_fd = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null_fd, 0)
     os.dup2(output_fd, 1)
     os.dup2(output_fd, 2)
     os.close(output_fd)
     os.environ.clear()
     os.environ.update(request["env"])
-    sys.argv = [request["module"], *request["words"]]
+    sys.argv = [request["module"], *request["arguments"]]
     code = 1
     try:
         mains[request["module"]].main()
         code = 0
-    except SystemExit as told:
-        code = told.code if isinstance(told.code, int) else int(told.code is not None)
-        if isinstance(told.code, str):
-            print(told.code, file=sys.stderr)
-    except BaseException:  # noqa: BLE001 - said and answered with 1, as the interpreter does
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001 - printed, and reported as exit code 1, as the interpreter does
         traceback.print_exc()
     finally:
-        # As the interpreter ends: threads first, then what was registered, then what is still in a buffer.
+        # In the order of the interpreter: threads, then exit functions, then buffers.
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()

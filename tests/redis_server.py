@@ -1,4 +1,4 @@
-"""A Redis of a test's own."""
+"""A Redis server for one test."""
 
 import socket
 from pathlib import Path
@@ -7,7 +7,7 @@ from cli.embedded import redis
 
 
 class RedisServer:
-    """A Redis of the test's own, which it may stop, kill and start again on the same port."""
+    """A Redis server that a test may stop, kill and start again on the same port."""
 
     def __init__(self, data_dir: Path) -> None:
         with socket.socket() as probe:
@@ -33,6 +33,6 @@ class RedisServer:
         self.server.process.wait()
 
     def stop_if_running(self) -> None:
-        """Stop it, if it runs."""
+        """Stop the server, if it runs."""
         if self.server is not None and self.server.process.poll() is None:
             self.stop()

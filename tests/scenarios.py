@@ -1,4 +1,4 @@
-"""A project with something of everything in it, and every verb of the tools, ready to be called there."""
+"""A project with every kind of row, and a call of each engine function that a tool uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.tenancy import invites, participants
+from bus.tenancy import authentication, invites, participant_queries, participations, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.factories import Agent
@@ -16,7 +16,7 @@ from tests.factories import Agent
 
 @dataclass(frozen=True)
 class Scenario:
-    """What `set_up` made; `caller` is project-admin and assignee of the tasks that have one."""
+    """The rows of `create_scenario`; `caller` is project-admin and owns every assigned task."""
 
     project: Project
     caller: Agent
@@ -33,28 +33,28 @@ def create_scenario(conn: Connection, project: Project | None = None) -> Scenari
     """Fill a project: two participants, a sequence, posts both ways, leases and tasks in every state."""
     project = project or factories.make_project(conn)
     caller = factories.make_agent(conn, project, "caller", lane="core", is_admin=True)
-    mate = factories.make_agent(conn, project, "mate", lane="core")
-    me = caller.ctx
-    sequences.seed(conn, me, "adr", 10, prefix="ADR-", pad=4)
-    sequences.claim(conn, me, "adr")
-    presence.register(conn, mate.ctx, "core", status="reviewing")
-    leases.acquire(conn, me, "src/mine.py")
-    leases.acquire(conn, mate.ctx, "src/theirs.py")
-    post = posts.create(conn, mate.ctx, "please look", to_actor="caller", ref="PR-1", tag="review").post_id
-    made = [tasks.create(conn, me, f"task {number}").task_id for number in range(5)]
-    tasks.assign(conn, me, made[1], "caller")
-    for task_id in made[2:]:
-        tasks.start(conn, me, task_id)
-    tasks.block(conn, me, made[4], "waiting for the vendor")
-    return Scenario(project, caller, mate, post, *made)
+    teammate = factories.make_agent(conn, project, "mate", lane="core")
+    ctx = caller.ctx
+    sequences.seed(conn, ctx, "adr", 10, prefix="ADR-", pad=4)
+    sequences.claim(conn, ctx, "adr")
+    presence.register(conn, teammate.ctx, "core", status="reviewing")
+    leases.acquire(conn, ctx, "src/mine.py")
+    leases.acquire(conn, teammate.ctx, "src/theirs.py")
+    post_id = posts.create(conn, teammate.ctx, "please look", to_actor="caller", ref="PR-1", tag="review").post_id
+    task_ids = [tasks.create(conn, ctx, f"task {number}").task_id for number in range(5)]
+    tasks.assign(conn, ctx, task_ids[1], "caller")
+    for task_id in task_ids[2:]:
+        tasks.start(conn, ctx, task_id)
+    tasks.block(conn, ctx, task_ids[4], "waiting for the vendor")
+    return Scenario(project, caller, teammate, post_id, *task_ids)
 
 
 EngineCall: TypeAlias = Callable[[Connection, Ctx, Scenario], Any]
 
 READ_CALLS: dict[str, EngineCall] = {
-    "whoami": lambda conn, ctx, s: participants.whoami(conn, ctx),
-    "standing": lambda conn, ctx, s: participants.get_caller_status(conn, ctx),
-    "list_participants": lambda conn, ctx, s: participants.list_participants(conn, ctx),
+    "whoami": lambda conn, ctx, s: participant_queries.whoami(conn, ctx),
+    "standing": lambda conn, ctx, s: authentication.authenticate(conn, ctx),
+    "list_participants": lambda conn, ctx, s: participant_queries.list_participants(conn, ctx),
     "read_posts": lambda conn, ctx, s: posts.list_posts(conn, ctx),
     "read_posts to me": lambda conn, ctx, s: posts.list_posts(conn, ctx, to_me=True, unacked_only=True),
     "query_events": lambda conn, ctx, s: ledger.query_events(conn, ctx),
@@ -66,7 +66,7 @@ READ_CALLS: dict[str, EngineCall] = {
     "who_holds": lambda conn, ctx, s: leases.list_leases(conn, ctx),
     "who_holds a surface": lambda conn, ctx, s: leases.list_leases(conn, ctx, surface="src"),
     "list_tasks": lambda conn, ctx, s: task_queries.list_tasks(conn, ctx),
-    "list_tasks of somebody": lambda conn, ctx, s: task_queries.list_tasks(conn, ctx, owner="caller"),
+    "list_tasks of one owner": lambda conn, ctx, s: task_queries.list_tasks(conn, ctx, owner="caller"),
     "who_is_active": lambda conn, ctx, s: presence.list_active(conn, ctx),
 }
 
@@ -92,9 +92,9 @@ WRITE_CALLS: dict[str, EngineCall] = {
     "task_ship": lambda conn, ctx, s: tasks.ship(conn, ctx, s.running_task_id),
     "task_next": lambda conn, ctx, s: tasks.start_next(conn, ctx),
     "register": lambda conn, ctx, s: presence.register(conn, ctx, "docs", status="writing"),
-    "admin_provision": lambda conn, ctx, s: participants.provision(conn, ctx, "newcomer"),
-    "admin_rotate": lambda conn, ctx, s: participants.rotate(conn, ctx, "mate"),
-    "admin_revoke": lambda conn, ctx, s: participants.revoke(conn, ctx, "mate"),
+    "admin_provision": lambda conn, ctx, s: participations.provision(conn, ctx, "newcomer"),
+    "admin_rotate": lambda conn, ctx, s: tokens.rotate_as_admin(conn, ctx, "mate"),
+    "admin_revoke": lambda conn, ctx, s: tokens.revoke_as_admin(conn, ctx, "mate"),
     "create_invite": lambda conn, ctx, s: invites.create(conn, ctx),
 }
 

@@ -1,4 +1,4 @@
-"""One PostgreSQL and one Valkey for a whole test run, shared by its worker processes."""
+"""One PostgreSQL and one Valkey per test run, shared by its worker processes."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ from cli.embedded import account, postgres, redis
 _PREFIX = "llm-bus-tests-"
 _TEMPLATE_DATABASE = "bus_template"
 _TEMPLATE_LOCK = 7_411_923
-# How the process that started the servers tells its workers where they are.
+# The main process passes the addresses of the servers to its workers in these variables.
 _MAINTENANCE_URL, _REDIS_URL, _POSTGRES_LOG = "TEST_MAINTENANCE_URL", "TEST_REDIS_URL", "TEST_POSTGRES_LOG"
 
 
 class Servers:
-    """What `start` started; `stop` ends both and removes their folder."""
+    """The running servers; `stop` ends both and removes their folder."""
 
     def __init__(self) -> None:
         if binaries := os.environ.get("TEST_POSTGRES_BIN"):
@@ -53,16 +53,16 @@ class Servers:
         os.environ[_POSTGRES_LOG] = str(log)
 
     def stop(self) -> None:
-        """End the servers, whatever the tests left open."""
+        """Stop the servers, also if tests left connections open."""
         redis.stop(self.redis)
         postgres.stop(self.postgres)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def make_traversable_folder() -> Path:
-    """A temporary folder that the account which runs PostgreSQL can enter, unlike pytest's `tmp_path`.
+    """Create a temporary folder that the account of PostgreSQL can enter, unlike pytest's `tmp_path`.
 
-    Its path is short, so that Unix sockets fit into it.
+    The path is short enough for Unix sockets.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
     folder.chmod(0o711)
@@ -71,12 +71,12 @@ def make_traversable_folder() -> Path:
 
 @contextmanager
 def cloned_database() -> Iterator[str]:
-    """The URL of a migrated, empty database of one's own; it is dropped afterwards."""
+    """Yield the URL of a new, migrated, empty database, and drop it afterwards."""
     maintenance = os.environ[_MAINTENANCE_URL]
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(maintenance, autocommit=True) as conn:
         _ensure_template(conn, maintenance)
-        # WAL_LOG takes 27 ms here, 70 with four at a time; FILE_COPY, with its checkpoints, 50 and 300.
+        # WAL_LOG takes 27 ms, or 70 ms with four at a time; FILE_COPY, with its checkpoints, 50 and 300 ms.
         conn.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log").format(
                 sql.Identifier(name), sql.Identifier(_TEMPLATE_DATABASE)
@@ -90,7 +90,7 @@ def cloned_database() -> Iterator[str]:
 
 @contextmanager
 def empty_database() -> Iterator[str]:
-    """The URL of a database that no migration has touched; it is dropped afterwards."""
+    """Yield the URL of a new database without a schema, and drop it afterwards."""
     maintenance = os.environ[_MAINTENANCE_URL]
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(maintenance, autocommit=True) as conn:
@@ -102,29 +102,29 @@ def empty_database() -> Iterator[str]:
 
 
 def drop_database(name: str) -> None:
-    """Drop it, cutting off whoever is connected."""
+    """Drop a database and close all connections to it."""
     with psycopg.connect(os.environ[_MAINTENANCE_URL], autocommit=True) as conn:
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def redis_url(number: int) -> str:
-    """The URL of logical database `number`. Channels of pub/sub know no such borders: all hear all."""
+    """Return the URL of logical database `number`. Pub/sub channels are shared by all logical databases."""
     parts = urlsplit(os.environ[_REDIS_URL])
     return urlunsplit(parts._replace(path=f"/{number}"))
 
 
 def maintenance_url() -> str:
-    """The URL from which databases are made and dropped."""
+    """Return the URL for creating and dropping databases."""
     return os.environ[_MAINTENANCE_URL]
 
 
 def postgres_log() -> Path:
-    """The log of the run's PostgreSQL; each line carries the SQLSTATE."""
+    """Return the path of the PostgreSQL log; each line has the SQLSTATE."""
     return Path(os.environ[_POSTGRES_LOG])
 
 
 def _ensure_template(conn: psycopg.Connection, maintenance: str) -> None:
-    """Make the migrated template once per run; the first that needs it does, the others wait."""
+    """Create the migrated template once per run; concurrent callers wait for the first."""
     query = "SELECT 1 FROM pg_database WHERE datname = %s"
     if conn.execute(query, [_TEMPLATE_DATABASE]).fetchone():
         return
@@ -150,14 +150,14 @@ def _with_database(url: str, name: str) -> str:
 
 
 def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as any_port:
-        any_port.bind(("127.0.0.1", 0))
-        return int(any_port.getsockname()[1])
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _remove_stale_folders() -> None:
-    """Folders of runs that were killed; their servers ended with them."""
+    """Remove the folders of killed runs; their servers ended with them."""
     for folder in Path("/tmp").glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).split("-", 1)[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):

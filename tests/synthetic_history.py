@@ -1,6 +1,6 @@
-"""A long ledger in seconds: what months of work leave, written by a few large INSERTs, for tests that count it.
+"""A synthetic ledger of several months, written by a few large INSERTs, for tests that count it.
 
-Handoffs among it are acked by one, by several and by their own sender, within seconds and after days, or never.
+Its posts are acknowledged by one recipient, by several or by the sender, within seconds, after days, or never.
 """
 
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ FROM (
                WHEN k < 97 THEN 'task_ship' WHEN k < 98 THEN 'lease_expire' WHEN k < 99 THEN 'register'
                ELSE 'escalate' END AS type,
            chance, 1 + (chance / 1000) %% %(agents)s AS who, 1 + (chance / 7000) %% %(agents)s AS mate,
-           date_trunc('milliseconds', now - interval '{HISTORY_DAYS} days' * power((%(events)s - s) / %(events)s::float8, 1.6))
-               AS at
+           date_trunc('milliseconds', now - interval '{HISTORY_DAYS} days'
+               * power((%(events)s - s) / %(events)s::float8, 1.6)) AS at
     FROM (SELECT s, clock_timestamp() AS now FROM generate_series(1, %(events)s::bigint) AS s) AS numbers
     CROSS JOIN LATERAL (SELECT hashint8extended(s, 5) & 281474976710655 AS chance) AS h
     CROSS JOIN LATERAL (SELECT chance %% 100 AS k) AS kinds
 ) AS raw
 """
 
-# Of acks most are of one of the last posts, some of one that is hours old, a few of one that is days old.
+# Most acks are for one of the newest posts, some for a post that is hours old, a few for one that is days old.
 _PLAN_ACKS_SQL = """
 CREATE TEMP TABLE acking AS
 SELECT a.seq, a.at, a.who, o.seq AS post_id
@@ -79,14 +79,12 @@ WHERE p.type = 'post' ORDER BY p.seq
 _UPDATE_CLOCK_SQL = """
 UPDATE project_clock SET last_seq = %(events)s, last_at = (SELECT max(at) FROM plan) WHERE project_id = %(project)s
 """
-
-
 _PRIMARY_KEYS = (("event", "seq"), ("post", "id"))
 
 
 @dataclass(frozen=True)
 class History:
-    """What was written: whose it is, and how many events."""
+    """The written ledger: its project, its agents and its number of events."""
 
     project: Project
     agents: list[Agent]
@@ -94,9 +92,10 @@ class History:
 
 
 def write(conn: Connection, project: Project, agents: list[Agent], events: int) -> History:
-    """Give an empty project a ledger that ends now. The indexes that only filters need are dropped from the database.
+    """Write a ledger that ends now into an empty project. Drops the indexes that only filters need.
 
-    The connection is in a transaction.
+    Args:
+        conn: a connection in a transaction.
     """
     values = {
         "project": project.id,
@@ -119,7 +118,7 @@ def write(conn: Connection, project: Project, agents: list[Agent], events: int) 
         for statement in (_PLAN_EVENTS_SQL, _PLAN_ACKS_SQL, _INSERT_EVENTS_SQL, _INSERT_POSTS_SQL, _UPDATE_CLOCK_SQL):
             cursor.execute(statement.encode(), values)
     conn.raw.execute("DROP TABLE plan, acking")
-    # Built at once, a key costs a fifth of what it costs row by row.
+    # Building a key in one go takes a fifth of the time of maintaining it row by row.
     for table, key in _PRIMARY_KEYS:
         conn.raw.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (project_id, {key})".encode())
     conn.raw.execute("ANALYZE event, post")

@@ -1,4 +1,4 @@
-"""A receiver of what processes send to the outside: an HTTP server that keeps every request."""
+"""An HTTP server that keeps every request, for tests of outgoing calls."""
 
 import gzip
 import threading
@@ -14,7 +14,7 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass
 class WebhookServer:
-    """What was received: the path and headers of each request as text, and its body as it was before packing."""
+    """The received requests: path and headers as text, and the uncompressed body."""
 
     url: str
     requests: list[tuple[str, bytes]] = field(default_factory=list)
@@ -34,10 +34,10 @@ def running_webhook_server() -> Iterator[WebhookServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            packed = self.headers.get("Content-Encoding")
-            if packed:
-                body = gzip.decompress(body) if packed == "gzip" else zlib.decompress(body)
-            received.requests.append((f"{self.path}\n{self.headers}", body))
+            encoding = self.headers.get("Content-Encoding")
+            if encoding:
+                body = gzip.decompress(body) if encoding == "gzip" else zlib.decompress(body)
+            webhook_server.requests.append((f"{self.path}\n{self.headers}", body))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -46,11 +46,11 @@ def running_webhook_server() -> Iterator[WebhookServer]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received = WebhookServer(f"http://127.0.0.1:{server.server_port}")
+    webhook_server = WebhookServer(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield received
+        yield webhook_server
     finally:
         server.shutdown()
         server.server_close()

@@ -8,11 +8,13 @@ from bus.db import Database
 from tests.mcp_gateway.processes import GatewayProcess
 
 
-def test_nothing_that_an_agent_reads_grows_past_its_budget(served_db: Database, gateways: list[GatewayProcess]) -> None:
+def test_every_text_that_an_agent_reads_stays_within_its_budget(
+    gateway_db: Database, gateways: list[GatewayProcess]
+) -> None:
     parts = urlsplit(gateways[0].url)
     assert parts.hostname is not None
     assert parts.port is not None
-    sizes = context_size.measure_context_sizes(served_db, Address(parts.hostname, parts.port)).as_budget()
+    sizes = context_size.measure_context_sizes(gateway_db, Address(parts.hostname, parts.port)).as_budget()
     budget = context_size.load_budget()
     assert sizes.keys() == budget.keys()
     grown = {name: f"{size} bytes, budget {budget[name]}" for name, size in sizes.items() if size > budget[name]}

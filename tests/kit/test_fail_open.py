@@ -239,8 +239,8 @@ def test_a_branch_without_the_kit_lets_the_commit_through(plain: GitRepo) -> Non
 def test_a_hook_that_is_broken_itself_lets_the_commit_through(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     plain.add("docs/adr/0001-a.md")
-    check = plain.root / ".llm-bus" / "kit" / "check.py"
-    check.write_text("raise RuntimeError('a defect of ours')\n")
+    check = plain.root / ".llm-bus" / "kit" / "precommit.py"
+    check.write_text("raise RuntimeError('a defect of the kit')\n")
     done = plain.commit()
     assert done.returncode == 0
     assert "the hook itself failed" in done.stderr
