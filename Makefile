@@ -95,12 +95,12 @@ bench-quick: $(STAMP) ## The same in two minutes, for every day
 	@$(BIN)/python -m bench --quick $(ARGS)
 
 .PHONY: docs
-docs: $(STAMP) ## Write the reference pages anew from the code
+docs: $(STAMP) ## Regenerate the reference pages from the code
 	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md
 	$(BIN)/python -m cli.kit_files
 
 .PHONY: lock
-lock: ## Resolve requirements.lock anew from pyproject.toml
+lock: ## Resolve requirements.lock from pyproject.toml
 	PYTHON=$(PYTHON) ./.ci/lock $(LOCK)
 
 .PHONY: clean
