@@ -1,3 +1,3 @@
-"""The coordination engine of LLM Bus: the only place where a rule of the bus is decided."""
+"""The coordination engine of LLM Bus: the only place that decides the rules of the product."""
 
 __version__ = "0.1.0"

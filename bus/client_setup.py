@@ -1,4 +1,7 @@
-"""What people and agents are handed to connect: the setup of a token, and the prompt of an invite."""
+"""Client set-up instructions and public URLs: how a token is configured, prompts of invites, links.
+
+The only module here that knows public addresses; no package of the engine imports it.
+"""
 
 import json
 import shlex
@@ -11,7 +14,12 @@ TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a toke
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the bus is, as clients reach it: `web` without a trailing slash, `mcp` the endpoint."""
+    """Public addresses of the service.
+
+    Attributes:
+        web_url: address of the web, without a trailing slash.
+        mcp_url: the gateway's MCP endpoint.
+    """
 
     web_url: str
     mcp_url: str
@@ -19,13 +27,13 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class ClientSetup:
-    """How one client is connected: one line.
+    """Instructions that connect one MCP client.
 
     Attributes:
-        key: what programs call it.
-        name: what people call it.
-        file: where the line belongs; None where it is run in a shell.
-        line: a shell line, or JSON for the file, in one line.
+        key: name of the client for programs.
+        name: name of the client for people.
+        config_file: file that takes the snippet; None if the snippet is run in a shell.
+        snippet: one line: a shell command, or JSON for the file.
     """
 
     key: str
@@ -35,7 +43,7 @@ class ClientSetup:
 
 
 def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
-    """How to connect with a token that was just minted, for each client that we know."""
+    """Return the set-up of each supported client for a token that was just issued."""
     url = shlex.quote(endpoints.mcp_url)
     header = shlex.quote(f"Authorization: Bearer {token}")
     export = f"export {TOKEN_VARIABLE}={shlex.quote(token)}"
@@ -82,17 +90,17 @@ def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
     ]
 
 
-# What an agent is told of how to connect has to be held by it, so it is told of these only.
+# An agent keeps everything it reads in its context, so its set-up names only these clients.
 _AGENT_CLIENT_KEYS = ("claude_code", "codex", "gemini")
 
 
 def build_setup(endpoints: Endpoints, token: str) -> dict[str, Any]:
-    """How to connect with a token that was just minted, for programs.
+    """Return the machine-readable set-up for a token that was just issued.
 
     Returns:
-        `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (for a project's .mcp.json,
-        without the token itself), `clients`: for some clients the shell line, and `kit`: the line that connects a
-        whole repository.
+        `note`, `mcp_url`, `env` (the variable that holds the token), `mcp_json` (content of a project's .mcp.json,
+        without the token), `clients` (shell commands of some clients by key) and `kit` (the shell command that
+        connects a whole repository).
     """
     return {
         "note": "The token is shown only now. Keep it out of git and of the ledger; rotate it if it leaks.",
@@ -100,44 +108,47 @@ def build_setup(endpoints: Endpoints, token: str) -> dict[str, Any]:
         "env": {TOKEN_VARIABLE: token},
         "mcp_json": mcp_json(endpoints),
         "clients": {
-            one.key: one.snippet for one in build_client_setups(endpoints, token) if one.key in _AGENT_CLIENT_KEYS
+            setup.key: setup.snippet
+            for setup in build_client_setups(endpoints, token)
+            if setup.key in _AGENT_CLIENT_KEYS
         },
         "kit": kit_install_command(endpoints),
     }
 
 
 def kit_install_command(endpoints: Endpoints) -> str:
-    """The line that connects a repository and its clients; the token comes from the environment."""
+    """Return the shell command that connects a repository and its clients; it reads the token from the environment."""
     return f"curl -fsSL {shlex.quote(f'{endpoints.web_url}/kit/install.py')} | python3 -"
 
 
 def connect_prompt(endpoints: Endpoints, token: str, project_name: str, actor: str) -> str:
-    """What to paste to an agent that has a token made for it, so that it connects itself and begins."""
-    line = next(one.snippet for one in build_client_setups(endpoints, token) if one.key == "claude_code")
+    """Return the prompt with which an agent connects itself, using a token issued for it."""
+    command = next(setup.snippet for setup in build_client_setups(endpoints, token) if setup.key == "claude_code")
     return (
-        f"You are {_one_line_json(actor)} in the project {_one_line_json(project_name)} on LLM Bus, where agents and people coordinate"
-        f" over MCP. The endpoint is {endpoints.mcp_url} (streamable HTTP) with the header"
+        f"You are {_one_line_json(actor)} in the project {_one_line_json(project_name)} on LLM Bus,"
+        f" where agents and people coordinate over MCP."
+        f" The endpoint is {endpoints.mcp_url} (streamable HTTP) with the header"
         f" Authorization: Bearer {token}\n\n"
-        f"For Claude Code this connects it:\n\n{line}\n\n"
-        "For another client write the same endpoint and header into its MCP configuration. Then call whats_new and"
+        f"This command connects Claude Code:\n\n{command}\n\n"
+        "For another client, write the same endpoint and header into its MCP configuration. Then call whats_new and"
         " follow the instructions of the server. Keep the token out of git, logs and posts."
     )
 
 
 def mcp_json_with_token(endpoints: Endpoints, token: str) -> dict[str, Any]:
-    """As `mcp_json`, but with the token in it: to be kept out of git."""
-    card = mcp_json(endpoints)
-    card["mcpServers"][SERVER_NAME]["headers"] = {"Authorization": f"Bearer {token}"}
-    return card
+    """Return the content of a .mcp.json that contains the token and must stay out of git."""
+    content = mcp_json(endpoints)
+    content["mcpServers"][SERVER_NAME]["headers"] = {"Authorization": f"Bearer {token}"}
+    return content
 
 
 def _one_line_json(value: Any) -> str:
-    """JSON in one line that survives every terminal and every page: ASCII, with the rest escaped."""
+    """Return JSON on one line, in ASCII with the rest escaped, which every terminal and page displays."""
     return json.dumps(value)
 
 
 def mcp_json(endpoints: Endpoints) -> dict[str, Any]:
-    """A .mcp.json that is safe to commit: the token comes from the environment."""
+    """Return the content of a .mcp.json that is safe to commit: the token comes from the environment."""
     return {
         "mcpServers": {
             SERVER_NAME: {
@@ -150,28 +161,38 @@ def mcp_json(endpoints: Endpoints) -> dict[str, Any]:
 
 
 def redeem_url(endpoints: Endpoints, code: str) -> str:
-    """The page that explains an invite to people."""
+    """Return the URL of the page that explains and redeems an invite."""
     return f"{endpoints.web_url}/join/{code}"
 
 
-def invite_prompt(endpoints: Endpoints, code: str, project_name: str | None, participant_name: str | None) -> str:
-    """What to paste to an agent so that it redeems the invite and connects itself.
+def login_link_url(web_url: str, token: str) -> str:
+    """Return the URL of the page that uses a login link.
 
     Args:
-        project: what to call the project, or None where that is not to be said.
-        name: the name that the invite is locked to, or None where the invited chooses.
+        web_url: address of the web, without a trailing slash.
+        token: token of the link (bus/auth/login_links.py).
+    """
+    return f"{web_url}/sign-in/link/{token}"
+
+
+def invite_prompt(endpoints: Endpoints, code: str, project_name: str | None, participant_name: str | None) -> str:
+    """Return the prompt with which an agent redeems an invite and connects itself.
+
+    Args:
+        project_name: None leaves the project unnamed.
+        participant_name: the name that the invite is locked to; None if the invited agent chooses it.
     """
     body = {"code": code} if participant_name is not None else {"code": code, "name": "CHOOSE-A-NAME"}
-    where = "a project" if project_name is None else f"the project {_one_line_json(project_name)}"
-    as_whom = "" if participant_name is None else f" as {_one_line_json(participant_name)}"
-    choose = "" if participant_name is not None else "Choose a short name for yourself and put it in. "
+    project_phrase = "a project" if project_name is None else f"the project {_one_line_json(project_name)}"
+    name_phrase = "" if participant_name is None else f" as {_one_line_json(participant_name)}"
+    name_instruction = "" if participant_name is not None else "Choose a short name for yourself and put it in. "
     curl = (
         f"curl --fail-with-body -sS -X POST {shlex.quote(f'{endpoints.web_url}/join')}"
         f" -H 'Content-Type: application/json' -d {shlex.quote(_one_line_json(body))}"
     )
     return (
-        f"You are invited to {where}{as_whom} on LLM Bus, where agents and people coordinate."
-        f" {choose}Run this once:\n\n"
+        f"You are invited to {project_phrase}{name_phrase} on LLM Bus, where agents and people coordinate."
+        f" {name_instruction}Run this once:\n\n"
         f"{curl}\n\n"
         "The answer holds your token, the command that connects you and what to do next. Keep the token out of git."
         ' With a random "nonce" (32 characters) a lost answer can be fetched again.'
@@ -179,8 +200,8 @@ def invite_prompt(endpoints: Endpoints, code: str, project_name: str | None, par
 
 
 def personal_invite_prompt(endpoints: Endpoints, code: str, project_name: str) -> str:
-    """What to send to a person whose invite is for them alone: it is accepted in a browser."""
+    """Return the message for a person whose personal invite is accepted in a browser."""
     return (
-        f"You are invited to the project {_one_line_json(project_name)} on LLM Bus, where agents and people coordinate. Open this,"
-        f" sign in and accept:\n\n{redeem_url(endpoints, code)}"
+        f"You are invited to the project {_one_line_json(project_name)} on LLM Bus,"
+        f" where agents and people coordinate. Open this, sign in and accept:\n\n{redeem_url(endpoints, code)}"
     )

@@ -1,19 +1,19 @@
-"""Who is calling: the immutable facts that a bearer token resolves to."""
+"""The caller's context: the immutable facts that a bearer token resolves to."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Ctx:
-    """The caller of an engine function.
+    """Identity and project of a caller.
 
-    Holds only what can never change for a token, so a process may cache it; whether the token, its grant
-    and its owner are good at this moment is asked by each call's own statement (`bus_authenticate` in
-    bus/tenancy/sql/caller.sql).
+    Holds only facts that never change for a token, so a process may cache it. Each call's own statement checks
+    whether the token, its participation and its owner are valid at that moment (`bus_authenticate` in
+    bus/tenancy/sql/authentication.sql).
 
     Attributes:
         project_id, participation_id, participant_id, owner_id: row ids, never shown to a client.
-        token_id: the token that was presented, or None for an owner who acts in the web.
+        token_id: the presented token; None for an owner who acts in the web.
     """
 
     project_id: int

@@ -1,4 +1,4 @@
-"""Typed errors of the engine. Each process maps them once to its own form."""
+"""Typed errors of the engine; each process maps them once to its own format."""
 
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ ErrorCode = Literal[
     "key_reuse",
     "unavailable",
 ]
-# What the caller may do next. A process that has a tool or a command for it adds the sentence
+# Next step for the caller. A process that has a tool or a command for it adds the sentence
 # (mcp_gateway/error_hints.py, cli/main.py).
 Hint = Literal[
     "assign_task",
@@ -31,13 +31,13 @@ ERROR_CODES: frozenset[str] = frozenset(get_args(ErrorCode))
 
 
 class BusError(Exception):
-    """A refusal that the caller can act on.
+    """An error that the caller can act on.
 
     Attributes:
         code: one of ERROR_CODES; stable, for programs.
-        message: one plain sentence that says what to do next, for people and language models.
-        hint: a next step that has a tool or a command; None where the message says it all.
-        data: JSON-serialisable facts that belong to the code (near names, the present status).
+        message: plain sentences that state what to do next, for people and language models.
+        hint: a next step for which processes have a tool or a command; None if the message is complete.
+        data: JSON-serialisable facts that belong to the code (near names, the current status).
     """
 
     def __init__(self, code: ErrorCode, message: str, *, hint: Hint | None = None, **data: Any) -> None:
@@ -49,29 +49,29 @@ class BusError(Exception):
 
 
 class NotFound(BusError):
-    """There is no such object, or it belongs to another owner or project; both answer alike."""
+    """The object does not exist, or belongs to another owner or project; both give the same answer."""
 
     def __init__(self, noun: str) -> None:
         super().__init__("not_found", f"There is no such {noun}.")
 
 
 class InvalidArgument(BusError):
-    """An argument is malformed, out of range or carries characters that are refused."""
+    """An argument is malformed, out of range or contains forbidden characters."""
 
     def __init__(self, message: str, **data: Any) -> None:
         super().__init__("invalid_argument", message, **data)
 
 
 class Unavailable(BusError):
-    """The bus cannot answer at this moment (database away, too busy); the same call may work in seconds."""
+    """The service cannot answer now (database away, too busy); the same call may succeed in seconds."""
 
     def __init__(self, message: str) -> None:
         super().__init__("unavailable", message)
 
 
 class NotAuthenticated(Exception):
-    """The token is unknown, malformed, revoked or expired, or its grant is gone: nobody is calling."""
+    """The token is unknown, malformed, revoked or expired, or its participation has ended."""
 
 
 class OwnerSuspended(Exception):
-    """The token is good, but its owner is suspended."""
+    """The token is valid, but its owner is suspended."""

@@ -1,4 +1,4 @@
-"""The bounds of what clients send, in one place: docs, schemas and checks read them here."""
+"""Limits on client input; documentation, tool schemas and validation read them here."""
 
 MAX_INTEGER = 2**53 - 1
 MAX_LABEL_LENGTH = 64
@@ -19,7 +19,7 @@ MAX_DURATION_SECONDS = 86_400
 MAX_IDEMPOTENCY_KEY_LENGTH = 64
 MAX_POSTS_PER_ACK = 100
 MAX_PAGE_BYTES = 64_000
-"""Of bodies in one page of posts: what an agent reads, it has to hold."""
+"""Total size of the bodies in one page of posts: agents keep everything they read in their context."""
 MAX_BLOCKERS = 50
 MAX_INVITE_USES = 50
 MAX_INVITE_HOURS = 168

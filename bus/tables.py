@@ -1,4 +1,4 @@
-"""Every table of the schema, in one metadata: for migrations, and for tests that compare it with a migrated database.
+"""All tables of the schema in one metadata, for migrations and for the test that compares it with a migrated database.
 
 Each package of the engine defines its own tables; importing this module imports them all.
 """
@@ -8,9 +8,9 @@ from bus.auth.tables import identity, login_link, session, sign_up
 from bus.billing.tables import credit_account, credit_entry, credit_usage, metering, price
 from bus.coordination import tables as _coordination  # noqa: F401 - registers its tables
 from bus.db.columns import metadata
-from bus.db.tables import sealed, secret
-from bus.notifications.tables import notice, webhook
-from bus.operations.tables import job, job_request, job_run, process, service_sample
+from bus.db.tables import one_time_value, shared_key
+from bus.notifications.tables import outbox_message, webhook
+from bus.operations.tables import job_definition, job_run, process, run_request, service_sample
 from bus.tenancy.tables import (
     audit,
     invite,
@@ -23,7 +23,7 @@ from bus.tenancy.tables import (
     token,
 )
 
-# Small tables that a distributed PostgreSQL keeps whole on every node.
+# Small tables; a distributed PostgreSQL keeps a full copy on every node.
 TENANCY_TABLES = frozenset(
     {
         audit,
@@ -34,12 +34,12 @@ TENANCY_TABLES = frozenset(
         identity,
         invite,
         invite_redemption,
-        job,
-        job_request,
+        job_definition,
         job_run,
         login_link,
         metering,
-        notice,
+        one_time_value,
+        outbox_message,
         owner,
         participant,
         participant_name,
@@ -47,11 +47,11 @@ TENANCY_TABLES = frozenset(
         price,
         process,
         project,
-        sealed,
-        secret,
+        run_request,
         service_sample,
         service_stats,
         session,
+        shared_key,
         sign_up,
         token,
         webhook,

@@ -107,6 +107,7 @@ def _login_url(runtime_info: runtime.RuntimeInfo) -> str | None:
         return None
     # Here, since everything answers by now and nobody waits for these imports.
     from bus.auth import login_links
+    from bus.client_setup import login_link_url
     from bus.db import Database
     from bus.errors import BusError
     from bus.tenancy import owners
@@ -119,7 +120,7 @@ def _login_url(runtime_info: runtime.RuntimeInfo) -> str | None:
                 token = login_links.create_login_link(conn, owners.get(conn, runtime.OWNER_EMAIL), actor="cli")
         except BusError:
             return None
-    return login_links.login_link_url(runtime_info.public_url, token)
+    return login_link_url(runtime_info.public_url, token)
 
 
 def _launch_servers(running: RunningBus, exclude: frozenset[int] = frozenset()) -> None:

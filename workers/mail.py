@@ -1,5 +1,7 @@
-"""E-mails over SMTP. What comes from tenants goes through the standard library's message policy, which lets no line
-break into a header."""
+"""E-mail over SMTP.
+
+Text of tenants passes through the standard library's message policy, which refuses line breaks in headers.
+"""
 
 import smtplib
 import ssl
@@ -9,7 +11,7 @@ from email.utils import formatdate, make_msgid
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from bus.notifications.outbox import Notice
+from bus.notifications.outbox import OutboxMessage
 from workers.delivery import DeliveryResult
 from workers.settings import WorkerSettings
 
@@ -17,29 +19,29 @@ _TIMEOUT_SECONDS = 10.0
 _MAX_SUBJECT_LENGTH = 150
 
 
-def send(notice: Notice, settings: WorkerSettings) -> DeliveryResult:
+def send(notice: OutboxMessage, settings: WorkerSettings) -> DeliveryResult:
     """Send a notice by e-mail."""
     if settings.smtp_url is None:
-        return DeliveryResult(False, "no mail server is set (SMTP_URL)", permanent=True)
+        return DeliveryResult(False, "no mail server is configured (SMTP_URL)", permanent=True)
     try:
         message = build_message(notice, settings)
         with _connect(settings.smtp_url) as server:
             server.send_message(message)
     except (smtplib.SMTPAuthenticationError, smtplib.SMTPSenderRefused) as error:
-        # That is ours to set right, and what the server says of our account is not for whom the notice is for.
+        # The operator has to correct the account; the owner of the notice must not read details of it.
         return DeliveryResult(False, f"{error.smtp_code}: the mail server refuses this service")
     except smtplib.SMTPResponseException as error:
         return DeliveryResult(False, f"{error.smtp_code} {error.smtp_error!r}", permanent=error.smtp_code // 100 == 5)
     except smtplib.SMTPRecipientsRefused as error:
-        code, said = next(iter(error.recipients.values()))
-        return DeliveryResult(False, f"{code} {said!r}", permanent=code // 100 == 5)
+        code, reply = next(iter(error.recipients.values()))
+        return DeliveryResult(False, f"{code} {reply!r}", permanent=code // 100 == 5)
     except (smtplib.SMTPException, OSError, ValueError) as error:
         return DeliveryResult(False, f"{type(error).__name__}: {error}")
     return DeliveryResult(True, "accepted by the mail server")
 
 
-def build_message(notice: Notice, settings: WorkerSettings) -> EmailMessage:
-    """The e-mail of a notice."""
+def build_message(notice: OutboxMessage, settings: WorkerSettings) -> EmailMessage:
+    """Build the e-mail of a notice."""
     subject, text = _TEXT_BY_KIND[notice.kind](notice.content)
     message = EmailMessage()
     message["Subject"] = _collapse_whitespace(subject)[:_MAX_SUBJECT_LENGTH]
@@ -47,7 +49,7 @@ def build_message(notice: Notice, settings: WorkerSettings) -> EmailMessage:
     message["To"] = notice.target
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid(f"notice-{notice.id}", "llm-bus.invalid")
-    # So that nobody's out-of-office answers.
+    # Suppresses out-of-office replies.
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(f"{text}\n\n{settings.bus.public_url}/admin\n")
     return message
@@ -65,7 +67,7 @@ def _escalation_text(content: dict[str, Any]) -> tuple[str, str]:
     about = content.get("subject") or content.get("ref") or f"post {content['post_id']}"
     return (
         f"Overdue handoff in {content['project']}: {about}",
-        f"Nobody has acknowledged a handoff in project {content['project']}.\n\n"
+        f"A handoff in project {content['project']} has not been acknowledged in time.\n\n"
         f"From: {content['sender']}\nTo: {to}\nAbout: {about}\nDue: {content['ack_due_at']}\n"
         f"Post: {content['post_id']}",
     )
@@ -74,28 +76,29 @@ def _escalation_text(content: dict[str, Any]) -> tuple[str, str]:
 def _low_balance_text(content: dict[str, Any]) -> tuple[str, str]:
     return (
         f"{content['balance']} credits left",
-        f"Your LLM Bus balance has fallen to {content['balance']} credits. Top it up so that your agents go on.",
+        f"Your LLM Bus balance has fallen to {content['balance']} credits. Top it up so that your agents can "
+        "continue to work.",
     )
 
 
 def _delinquent_text(content: dict[str, Any]) -> tuple[str, str]:
     return (
         "Your credits are used up",
-        f"Your LLM Bus balance is {content['balance']} credits. Your agents go on for now; "
-        "unless you top it up they will be refused after the time of grace.",
+        f"Your LLM Bus balance is {content['balance']} credits. Your agents continue to work for now; "
+        "unless you top up, their calls are refused when the grace period ends.",
     )
 
 
 def _suspended_text(content: dict[str, Any]) -> tuple[str, str]:
     return (
         "Your agents are refused until you top up",
-        f"Your LLM Bus balance is {content['balance']} credits and the time of grace is over. Nothing is lost: "
+        f"Your LLM Bus balance is {content['balance']} credits and the grace period is over. Nothing is lost: "
         "as soon as your balance is above zero, everything works again.",
     )
 
 
 def _test_text(content: dict[str, Any]) -> tuple[str, str]:
-    return "A test from LLM Bus", "If you read this, notices reach you."
+    return "A test from LLM Bus", "If you can read this, notices reach you."
 
 
 _TEXT_BY_KIND: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {

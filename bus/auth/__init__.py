@@ -1,1 +1,1 @@
-"""Sign-in on the web: identities, sessions and one-time login links."""
+"""Sign-in on the web: identities at providers, browser sessions and login links."""

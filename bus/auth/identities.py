@@ -1,7 +1,7 @@
-"""Identities: who an owner is at a sign-in provider, keyed on the provider's issuer and its subject.
+"""Identities: an owner's accounts at sign-in providers, keyed by issuer and subject.
 
-An e-mail address is no identity: addresses change hands. Whoever comes with an owner's address under another subject
-gets nothing; a second provider is linked only by an owner who is signed in.
+An e-mail address is not an identity, since addresses change hands: an owner's address under another subject does not
+sign in. Only a signed-in owner links a second provider.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from bus.auth.tables import identity, sign_up
-from bus.db import Connection
+from bus.db import Connection, from_row
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.rules.token_format import fingerprint
@@ -26,13 +26,13 @@ _MAX_IDENTITIES = 20
 
 @dataclass(frozen=True, slots=True)
 class IdentityClaims:
-    """What a provider says about who is there.
+    """A provider's statement about the person who signs in.
 
     Attributes:
         issuer, subject: the identity; `subject` never changes for one account at one issuer.
-        email: None unless the issuer says that the address is verified.
-        login: what the person is called there, to suggest a handle; may be empty.
-        authenticated_at: when they showed the issuer who they are; None where it does not say.
+        email: None unless the issuer states that the address is verified.
+        login: user name at the provider, from which a handle is suggested; may be empty.
+        authenticated_at: time of the authentication at the issuer; None if it is unknown.
     """
 
     issuer: str
@@ -44,7 +44,7 @@ class IdentityClaims:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One of the ways in that an owner has."""
+    """A linked sign-in of an owner."""
 
     id: int
     issuer: str
@@ -55,7 +55,7 @@ class Identity:
 
 
 def find_owner(conn: Connection, claims: IdentityClaims) -> Owner | None:
-    """The owner who has this identity, or None; notes that it was used and under which address."""
+    """Return the owner of this identity, or None. Records the use and the current e-mail address."""
     row = conn.execute(
         sa.update(identity)
         .where(
@@ -71,19 +71,19 @@ def find_owner(conn: Connection, claims: IdentityClaims) -> Owner | None:
             owner.c.suspended_at,
         )
     ).one_or_none()
-    return None if row is None else Owner(*row)
+    return None if row is None else from_row(Owner, row)
 
 
 def begin_sign_up(conn: Connection, claims: IdentityClaims) -> str:
-    """Keep a claim until its bearer has chosen a handle; returns the token that stands for it.
+    """Store the claims of a new person until they have chosen a handle; returns the token of the pending sign-up.
 
     Raises:
-        BusError: `forbidden` when the provider vouches for no e-mail address; `conflict` when an owner has it already.
+        BusError: `forbidden` if the provider verified no e-mail address; `conflict` if an owner has it already.
     """
     if claims.email is None:
         raise BusError(
             "forbidden",
-            "Your provider does not say that your e-mail address is verified. Verify it there, then come back.",
+            "Your provider has not verified your e-mail address. Verify it there, then sign in again.",
         )
     address = validation.email(claims.email, "email")
     if conn.execute(sa.select(owner.c.id).where(sa.func.lower(owner.c.email) == address.lower())).one_or_none():
@@ -104,22 +104,22 @@ def begin_sign_up(conn: Connection, claims: IdentityClaims) -> str:
 
 
 def find_sign_up(conn: Connection, token: str) -> IdentityClaims | None:
-    """The claim that waits for a handle, or None when it never was, was used or is over."""
+    """Return the claims of a pending sign-up, or None if it never existed, was completed or has expired."""
     row = conn.execute(
         sa.select(sign_up.c.issuer, sign_up.c.subject, sign_up.c.email, sign_up.c.login).where(
             sign_up.c.sha256 == fingerprint(token), sign_up.c.expires_at > sa.func.clock_timestamp()
         )
     ).one_or_none()
-    return None if row is None else IdentityClaims(*row)
+    return None if row is None else from_row(IdentityClaims, row)
 
 
 def finish_sign_up(conn: Connection, token: str, handle: str) -> Owner:
-    """Create the owner whom a claim waits for, under the handle that was chosen.
+    """Create the owner of a pending sign-up under the chosen handle.
 
     Raises:
-        BusError: `not_found` when the claim is over; `conflict` when the handle, the address or the identity is taken;
-            `invalid_argument` for a malformed or reserved handle. The claim stays usable: the caller's transaction
-            is rolled back.
+        BusError: `not_found` if the sign-up has expired; `conflict` if the handle, the address or the identity is
+            taken; `invalid_argument` for a malformed or reserved handle. The caller's transaction is rolled back, so
+            the sign-up stays usable.
     """
     row = conn.execute(
         sa.delete(sign_up)
@@ -127,20 +127,21 @@ def finish_sign_up(conn: Connection, token: str, handle: str) -> Owner:
         .returning(sign_up.c.issuer, sign_up.c.subject, sign_up.c.email, sign_up.c.login)
     ).one_or_none()
     if row is None:
-        raise BusError("not_found", "That took too long. Sign in again; nothing was created.")
-    claim = IdentityClaims(*row)
-    assert claim.email is not None
-    chosen = handle.strip().lower()
-    made = owners.add(conn, claim.email, handle=chosen, actor=chosen)
-    _insert_identity(conn, made, claim)
-    return made
+        raise BusError("not_found", "The sign-up has expired, and no account was created. Sign in again.")
+    claims = from_row(IdentityClaims, row)
+    assert claims.email is not None
+    chosen_handle = handle.strip().lower()
+    created = owners.add(conn, claims.email, handle=chosen_handle, actor=chosen_handle)
+    _insert_identity(conn, created, claims)
+    return created
 
 
 def link_identity(conn: Connection, target_owner: Owner, claims: IdentityClaims) -> bool:
-    """Give an owner who is signed in one more way in; returns whether it is new.
+    """Link an identity to a signed-in owner; returns whether it is new.
 
     Raises:
-        BusError: `conflict` when the identity is another owner's, or the owner has 20 already.
+        BusError: `conflict` if the identity belongs to another owner, or the owner has 20 already.
+    Locks: the owner.
     """
     _lock_owner(conn, target_owner.id)
     row = conn.execute(
@@ -157,24 +158,24 @@ def link_identity(conn: Connection, target_owner: Owner, claims: IdentityClaims)
 
 
 def unlink_identity(conn: Connection, target_owner: Owner, identity_id: int) -> None:
-    """Take one way in away from an owner, never the last.
+    """Unlink an identity from an owner, who keeps at least one.
 
     Raises:
-        BusError: `not_found` when it is not the owner's; `conflict` when it is the last one.
-    Locks: the owner, so that of two that are unlinked at once one stays.
+        BusError: `not_found` if the owner does not have it; `conflict` if it is the only one.
+    Locks: the owner, so that of two identities unlinked concurrently one stays.
     """
     _lock_owner(conn, target_owner.id)
-    mine = {one.id: one for one in list_identities(conn, target_owner.id)}
-    if identity_id not in mine:
+    identities_by_id = {linked.id: linked for linked in list_identities(conn, target_owner.id)}
+    if identity_id not in identities_by_id:
         raise NotFound("linked sign-in")
-    if len(mine) == 1:
-        raise BusError("conflict", "That is your only way in. Link another first.")
+    if len(identities_by_id) == 1:
+        raise BusError("conflict", "That is your only sign-in. Link another first.")
     conn.execute(sa.delete(identity).where(identity.c.id == identity_id))
-    audit.record(conn, target_owner.id, target_owner.handle, "identity.unlink", mine[identity_id].issuer)
+    audit.record(conn, target_owner.id, target_owner.handle, "identity.unlink", identities_by_id[identity_id].issuer)
 
 
 def list_identities(conn: Connection, owner_id: int) -> list[Identity]:
-    """The ways in that an owner has, the oldest first; there are 20 at most."""
+    """Return the identities of an owner, oldest first; at most 20."""
     query = (
         sa.select(
             identity.c.id,
@@ -188,16 +189,17 @@ def list_identities(conn: Connection, owner_id: int) -> list[Identity]:
         .order_by(identity.c.id)
         .limit(_MAX_IDENTITIES)
     )
-    return [Identity(*row) for row in conn.execute(query)]
+    return [from_row(Identity, row) for row in conn.execute(query)]
 
 
 def set_email_from_identity(conn: Connection, target_owner: Owner, identity_id: int) -> str:
-    """Make the verified address of one of an owner's identities the address of the account; returns it.
+    """Set an owner's e-mail address to the verified address of one of their identities; returns the address.
 
     Raises:
-        BusError: `not_found`; `conflict` when another owner has that address.
+        BusError: `not_found` if the identity has no verified address; `conflict` if another owner has it.
     """
-    address = next((one.email for one in list_identities(conn, target_owner.id) if one.id == identity_id), None)
+    identities = list_identities(conn, target_owner.id)
+    address = next((linked.email for linked in identities if linked.id == identity_id), None)
     if address is None:
         raise BusError("not_found", "None of your linked sign-ins has that verified address.")
     checked = validation.email(address, "email")
@@ -222,8 +224,8 @@ def _lock_owner(conn: Connection, owner_id: int) -> None:
 def _email_taken_error() -> BusError:
     return BusError(
         "conflict",
-        "There is an account with your e-mail address already. Sign in to it the way you did before; "
-        "then you can link this sign-in on your account page.",
+        "There is already an account with your e-mail address. Sign in to it as before; "
+        "then link this sign-in on your account page.",
     )
 
 

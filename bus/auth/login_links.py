@@ -1,4 +1,4 @@
-"""One-time links: what the command line hands to somebody who is to sign in without a provider."""
+"""Login links: one-time tokens that sign an owner in without a provider. bus/client_setup.py makes the URL."""
 
 import secrets
 from datetime import timedelta
@@ -17,7 +17,7 @@ LOGIN_LINK_TTL = timedelta(minutes=15)
 
 
 def create_login_link(conn: Connection, owner: Owner, *, ttl: timedelta = LOGIN_LINK_TTL, actor: str) -> str:
-    """Make a link for an owner; returns its token, of which only the SHA-256 is kept."""
+    """Create a login link for an owner; returns its token, of which only the SHA-256 is stored."""
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     clock = sa.func.clock_timestamp()
     conn.execute(sa.insert(login_link).values(owner_id=owner.id, sha256=fingerprint(token), expires_at=clock + ttl))
@@ -26,13 +26,13 @@ def create_login_link(conn: Connection, owner: Owner, *, ttl: timedelta = LOGIN_
 
 
 def consume_login_link(conn: Connection, token: str) -> int:
-    """Use a link up, whoever else tries it at the same moment; returns the owner's id.
+    """Use up a login link and return the owner's id; of several concurrent callers one succeeds.
 
     Raises:
-        BusError: `not_found` when it never was, was used, or is over: which of them is nobody's business.
+        BusError: `not_found` if the link never existed, was used or has expired; the answer does not say which.
     """
     clock = sa.func.clock_timestamp()
-    used = conn.execute(
+    row = conn.execute(
         sa.update(login_link)
         .where(
             login_link.c.sha256 == fingerprint(token),
@@ -42,11 +42,6 @@ def consume_login_link(conn: Connection, token: str) -> int:
         .values(used_at=clock)
         .returning(login_link.c.owner_id)
     ).one_or_none()
-    if used is None:
-        raise BusError("not_found", "This link was used already, or its time is over. Ask for another.")
-    return int(used.owner_id)
-
-
-def login_link_url(web_url: str, token: str) -> str:
-    """The page on which a link is used; `web` is the address of the web without a trailing slash."""
-    return f"{web_url}/sign-in/link/{token}"
+    if row is None:
+        raise BusError("not_found", "This link was already used or has expired. Ask for another.")
+    return int(row.owner_id)

@@ -1,36 +1,35 @@
 """Sessions: browsers in which an owner is signed in. The browser holds a random token, the database its SHA-256."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
 from bus.auth.tables import session
-from bus.db import Connection
+from bus.db import Connection, from_row
 from bus.rules.token_format import fingerprint
 from bus.tenancy import audit
 from bus.tenancy.owners import Owner
 from bus.tenancy.tables import owner
 
 _TOKEN_BYTES = 32
-# Two are shown apart by their first words; a browser that sends pages of text about itself is cut.
+# The beginning is enough to tell browsers apart; a header may hold pages of text.
 _MAX_USER_AGENT_LENGTH = 200
 _MAX_SESSIONS = 100
 PROXY_METHOD = "proxy"
-"""What the method of a session begins with that lasts only as long as the proxy in front vouches for its owner."""
+"""Prefix of the method of sessions that last only as long as a proxy in front of the web vouches for the owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that is signed in.
+    """A signed-in browser.
 
     Attributes:
-        method: how it signed in: a provider's name, `link` or `header`.
-        address, agent: where it signed in from and what the browser calls itself.
-        authenticated_ago: since somebody last showed here who they are; None where only a proxy said so.
+        method: how the owner signed in: a provider's name, `link`, or `proxy` and the proxy's subject.
+        ip_address, user_agent: of the browser at sign-in.
+        time_since_authentication: since the person last authenticated; None if only a proxy vouched for them.
     """
 
     id: int
@@ -44,33 +43,71 @@ class Session:
     time_since_authentication: timedelta | None
 
 
-# The look of every request, in one statement that writes at most once a minute for each session.
+@dataclass(frozen=True, slots=True)
+class _SessionRow:
+    """A session joined with its owner, one field per selected column."""
+
+    id: int
+    method: str
+    ip_address: str
+    user_agent: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    time_since_authentication: timedelta | None
+    owner_id: int
+    email: str
+    handle: str
+    operator: bool
+    owner_created_at: datetime
+    suspended_at: datetime | None
+
+    def to_session(self) -> Session:
+        return Session(
+            id=self.id,
+            owner=Owner(
+                id=self.owner_id,
+                email=self.email,
+                handle=self.handle,
+                operator=self.operator,
+                created_at=self.owner_created_at,
+                suspended_at=self.suspended_at,
+            ),
+            method=self.method,
+            ip_address=self.ip_address,
+            user_agent=self.user_agent,
+            created_at=self.created_at,
+            last_used_at=self.last_used_at,
+            expires_at=self.expires_at,
+            time_since_authentication=self.time_since_authentication,
+        )
+
+
+# Runs for every request: one statement that writes at most once a minute per session.
 _FIND_SESSION_SQL = """
-WITH found AS (
-    SELECT s.id, s.method, s.address, s.agent, s.created_at, s.last_used_at, s.expires_at,
-           clock_timestamp() - s.authenticated_at AS authenticated_ago,
-           o.id AS owner_id, o.email, o.handle, o.operator, o.created_at AS owner_since, o.suspended_at
+WITH live AS (
+    SELECT s.id, s.method, s.address AS ip_address, s.agent AS user_agent, s.created_at, s.last_used_at, s.expires_at,
+           clock_timestamp() - s.authenticated_at AS time_since_authentication,
+           o.id AS owner_id, o.email, o.handle, o.operator, o.created_at AS owner_created_at, o.suspended_at
     FROM session s JOIN owner o ON o.id = s.owner_id
     WHERE s.sha256 = %(sha256)s AND s.expires_at > clock_timestamp()
       AND s.last_used_at > clock_timestamp() - %(idle)s
-), touched AS (
+), updated AS (
     UPDATE session SET last_used_at = clock_timestamp()
-    WHERE id = (SELECT id FROM found WHERE last_used_at < clock_timestamp() - interval '1 minute')
+    WHERE id = (SELECT id FROM live WHERE last_used_at < clock_timestamp() - interval '1 minute')
 )
-SELECT id, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago,
-       owner_id, email, handle, operator, owner_since, suspended_at
-FROM found
+SELECT * FROM live
 """
 
 _KEEP_ALIVE_SQL = """
-WITH found AS (
+WITH live AS (
     SELECT s.id, s.last_used_at FROM session s
     WHERE s.id = ANY (%(ids)s) AND s.expires_at > clock_timestamp() AND s.last_used_at > clock_timestamp() - %(idle)s
-), touched AS (
+), updated AS (
     UPDATE session SET last_used_at = clock_timestamp() WHERE id = ANY (ARRAY(
-        SELECT id FROM found WHERE last_used_at < clock_timestamp() - interval '1 minute' ORDER BY id))
+        SELECT id FROM live WHERE last_used_at < clock_timestamp() - interval '1 minute' ORDER BY id))
 )
-SELECT id FROM found
+SELECT id FROM live
 """
 
 
@@ -88,11 +125,12 @@ def open_session(
     """Sign a browser in.
 
     Args:
-        lasts: after which the session is over, used or not.
-        authenticated: whether somebody showed who they are, as opposed to a proxy that says so with every request.
-        authenticated_at: when, if it was not now; a time to come counts as now.
+        ttl: absolute lifetime of the session.
+        authenticated: whether the person authenticated now or at `authenticated_at`; false if a proxy vouches for
+            them with every request.
+        authenticated_at: time of the authentication, if it was not now; a future time counts as now.
     Returns:
-        The token for its cookie; nothing else ever shows it.
+        The token for the session's cookie; it cannot be read again.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     clock = sa.func.clock_timestamp()
@@ -113,28 +151,27 @@ def open_session(
 
 
 def find_session(conn: Connection, token: str, *, idle_timeout: timedelta) -> Session | None:
-    """The session that a cookie's token stands for; None when there is none, it ended, or it was idle too long.
+    """Return the session of a cookie's token; None if it does not exist, has ended or was idle for too long.
 
-    Args:
-        idle: how long a session may go unused.
+    Records the use, at most once a minute.
     """
-    row = conn.fetch_one_or_none(_FIND_SESSION_SQL, {"sha256": fingerprint(token), "idle": idle_timeout})
-    if row is None:
-        return None
-    return _session_from_row(row)
+    row = conn.fetch_one_or_none_as(
+        _SessionRow, _FIND_SESSION_SQL, {"sha256": fingerprint(token), "idle": idle_timeout}
+    )
+    return None if row is None else row.to_session()
 
 
 def keep_alive(conn: Connection, session_ids: Collection[int], *, idle_timeout: timedelta) -> set[int]:
-    """Which of these sessions still hold; they count as used, as by a request, at most once a minute each."""
+    """Record the use of these sessions, at most once a minute each, and return those that are still live."""
     rows = conn.fetch_all(_KEEP_ALIVE_SQL, {"ids": sorted(session_ids), "idle": idle_timeout})
     return {session_id for (session_id,) in rows}
 
 
 def rotate_token(conn: Connection, session_id: int) -> str | None:
-    """Give a session a new token, since what it may do has changed; its old one stops working at once.
+    """Give a session a new token, as its privileges have changed; the old token stops working at once.
 
     Returns:
-        The new token, or None where the session has ended meanwhile.
+        The new token, or None if the session has ended.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     changed = conn.execute(
@@ -147,23 +184,23 @@ def rotate_token(conn: Connection, session_id: int) -> str | None:
 
 
 def list_sessions(conn: Connection, owner_id: int, *, idle_timeout: timedelta) -> list[Session]:
-    """The sessions of an owner that are alive, the one used last first; at most 100."""
+    """Return the live sessions of an owner, the most recently used first; at most 100."""
     clock = sa.func.clock_timestamp()
     query = (
         sa.select(
             session.c.id,
             session.c.method,
-            session.c.address,
-            session.c.agent,
+            session.c.address.label("ip_address"),
+            session.c.agent.label("user_agent"),
             session.c.created_at,
             session.c.last_used_at,
             session.c.expires_at,
-            clock - session.c.authenticated_at,
-            owner.c.id,
+            (clock - session.c.authenticated_at).label("time_since_authentication"),
+            owner.c.id.label("owner_id"),
             owner.c.email,
             owner.c.handle,
             owner.c.operator,
-            owner.c.created_at,
+            owner.c.created_at.label("owner_created_at"),
             owner.c.suspended_at,
         )
         .join(owner, owner.c.id == session.c.owner_id)
@@ -175,22 +212,16 @@ def list_sessions(conn: Connection, owner_id: int, *, idle_timeout: timedelta) -
         .order_by(session.c.last_used_at.desc(), session.c.id.desc())
         .limit(_MAX_SESSIONS)
     )
-    return [_session_from_row(row) for row in conn.execute(query)]
+    return [from_row(_SessionRow, row).to_session() for row in conn.execute(query)]
 
 
 def end_session(conn: Connection, owner_id: int, session_id: int) -> bool:
-    """End one session of an owner; returns whether there was such a one."""
+    """End one session of an owner; returns whether it existed."""
     return bool(_delete_sessions(conn, owner_id, session.c.id == session_id, "session.end"))
 
 
-def end_all_sessions(
-    conn: Connection, owner_id: int, *, except_session_id: int | None = None, actor: str | None = None
-) -> int:
-    """End every session of an owner, or all but one; returns how many ended.
-
-    Args:
-        actor: who does it, where it is not the owner.
-    """
+def end_all_sessions(conn: Connection, owner_id: int, *, except_session_id: int | None = None, actor: str) -> int:
+    """End all sessions of an owner, or all but one; returns how many ended."""
     kept = sa.true() if except_session_id is None else session.c.id != except_session_id
     return _delete_sessions(conn, owner_id, kept, "session.end_all", actor)
 
@@ -198,7 +229,7 @@ def end_all_sessions(
 def _delete_sessions(
     conn: Connection, owner_id: int, condition: sa.ColumnElement[bool], action: str, actor: str | None = None
 ) -> int:
-    ended: Any = conn.execute(
+    ended = conn.execute(
         sa.delete(session).where(session.c.owner_id == owner_id, condition).returning(session.c.id)
     ).all()
     if ended:
@@ -207,12 +238,6 @@ def _delete_sessions(
     return len(ended)
 
 
-def _session_from_row(row: Sequence[Any]) -> Session:
-    number, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago, *whose = row
-    owned = Owner(*whose)
-    return Session(number, owned, method, address, agent, created_at, last_used_at, expires_at, authenticated_ago)
-
-
 def _clean_user_agent(user_agent: str) -> str:
-    """What a browser says of itself, without anything that the database would refuse."""
+    """Return the User-Agent header without characters that the database would refuse, cut to its maximum length."""
     return "".join(character for character in user_agent if character.isprintable())[:_MAX_USER_AGENT_LENGTH]

@@ -1,4 +1,4 @@
-"""How people get in: identities at sign-in providers, sessions of browsers, one-time links."""
+"""Tables of sign-in: identities at providers, browser sessions, pending sign-ups, login links."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA
@@ -26,7 +26,7 @@ identity = sa.Table(
     sa.CheckConstraint(length_check("issuer", 255), "issuer"),
     sa.CheckConstraint(length_check("subject", 255), "subject"),
     sa.UniqueConstraint("issuer", "subject"),
-    comment="Who an owner is elsewhere. `email` is null unless the issuer says that it is verified.",
+    comment="Accounts of owners at sign-in providers; `email` is null unless the issuer states that it is verified.",
 )
 
 sign_up = sa.Table(
@@ -40,7 +40,7 @@ sign_up = sa.Table(
     sa.Column("login", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
-    comment="People whom a provider vouched for and who have not chosen their handle yet.",
+    comment="Pending sign-ups: verified by a provider, but without a handle yet.",
 )
 
 session = sa.Table(
@@ -55,10 +55,10 @@ session = sa.Table(
     created_at_column(),
     sa.Column("last_used_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
-    # When somebody last showed who they are; null where a proxy's word is all there is. A rotation leaves it alone.
+    # Last authentication of the person; null if only a proxy vouches for them. A token rotation keeps it.
     sa.Column("authenticated_at", TIMESTAMPTZ, server_default=CLOCK_TIMESTAMP),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
-    comment="Browsers that are signed in. A session that ended is deleted.",
+    comment="Signed-in browsers; a session that ends is deleted.",
 )
 
 login_link = sa.Table(
@@ -71,5 +71,5 @@ login_link = sa.Table(
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
     sa.Column("used_at", TIMESTAMPTZ),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
-    comment="Links that sign somebody in once.",
+    comment="Login links: each signs its owner in once.",
 )

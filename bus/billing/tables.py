@@ -1,4 +1,4 @@
-"""Credits: prepaid, whole numbers, append-only. The account is one row per owner, which every debit locks first."""
+"""Tables of credits, usage, prices and metering. Credits are whole numbers; every debit locks the account first."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -26,7 +26,7 @@ credit_account = sa.Table(
     sa.Column("plan", sa.Text, nullable=False, server_default=sa.text("'free'")),
     sa.Column("balance", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("low_balance", sa.BigInteger, nullable=False, server_default=sa.text("100")),
-    # Told once for each time that the balance falls below the threshold.
+    # Whether the owner was notified that the balance is below the threshold; once per crossing.
     sa.Column("low_told", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.Column("delinquent_at", TIMESTAMPTZ),
     created_at_column(),
@@ -53,15 +53,15 @@ credit_entry = sa.Table(
     sa.Column("first_seq", sa.BigInteger),
     sa.Column("last_seq", sa.BigInteger),
     sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
-    # Whether the transaction that wrote it wrote its usage too; if not, a trigger does (migration 0008).
+    # Whether the same transaction wrote the usage rows; if not, a trigger does (migration 0008).
     sa.Column("itemised", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.CheckConstraint(one_of_check("kind", CREDIT_ENTRY_KINDS), "kind"),
     sa.CheckConstraint("(kind = 'usage') = (amount < 0) AND amount <> 0", "amount"),
     sa.CheckConstraint("char_length(reference) BETWEEN 1 AND 200", "reference"),
     sa.CheckConstraint("(kind = 'usage') = (project_id IS NOT NULL)", "usage"),
-    # The same payment told twice is one payment.
+    # The same payment recorded twice is one payment.
     sa.UniqueConstraint("owner_id", "reference"),
-    comment="Append-only; `balance` is that of the account after the entry.",
+    comment="Append-only; `balance` is the balance of the account after the entry.",
 )
 sa.Index(None, credit_entry.c.owner_id, credit_entry.c.id)
 sa.Index(
@@ -89,11 +89,10 @@ credit_usage = sa.Table(
     sa.Column("credits", sa.BigInteger, nullable=False),
     sa.CheckConstraint(one_of_check("event_type", EVENT_TYPES), "event_type"),
     sa.CheckConstraint("events > 0 AND credits > 0", "credits"),
-    # Today's rows are written to once a minute, in place.
+    # The current day's rows are updated once a minute, in place.
     postgresql_with={"fillfactor": 70},
     comment=(
-        "What was billed, by the UTC day of the events; participant 0 where it was not kept. "
-        "Adds up to the usage entries."
+        "Billed events by UTC day; participant 0 where it was not recorded. Totals equal the usage entries."
     ),
 )
 sa.Index(None, credit_usage.c.project_id, credit_usage.c.day)
@@ -106,18 +105,18 @@ price = sa.Table(
     sa.Column("credits", sa.Integer, nullable=False),
     sa.CheckConstraint(one_of_check("event_type", EVENT_TYPES), "event_type"),
     sa.CheckConstraint("credits BETWEEN 0 AND 1000000", "credits"),
-    comment="What an event costs from a moment on; it is priced at its own time.",
+    comment="Price of an event type from a moment on; an event is priced at its own time.",
 )
 
-meter_mark = sa.Table(
+metering_watermark = sa.Table(
     "meter_mark",
     metadata,
     primary_key_column("project_id"),
     sa.Column("metered_seq", sa.BigInteger, nullable=False),
-    # Where metering was switched on last; what came before was never billed.
+    # Where metering was last switched on; earlier events are never billed.
     sa.Column("started_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint("started_seq BETWEEN 0 AND metered_seq", "metered_seq"),
-    comment="Up to which event a project has been billed; moved by the transaction that debits.",
+    comment="Last event billed in a project; advanced by the transaction that debits.",
 )
 
 metering = sa.Table(
@@ -127,9 +126,9 @@ metering = sa.Table(
     sa.Column("running", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.Column("changed_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     sa.Column("changed_by", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
-    # What the workers were told, so that owners can be told; null until a worker has said so.
+    # Settings of the workers, stored so that the web can show them; null until a worker has run.
     sa.Column("grace_hours", sa.Integer),
     sa.Column("trial_credits", sa.BigInteger),
     sa.CheckConstraint("single", "single"),
-    comment="One row: whether events are billed at this moment.",
+    comment="One row: whether events are billed now.",
 )

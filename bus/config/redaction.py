@@ -1,4 +1,4 @@
-"""Settings as they may be shown: what was asked of the environment, with everything secret masked."""
+"""Redaction of settings: the variables that were read from the environment, with secrets masked."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 MASK = "•••"
 _MAX_VALUE_LENGTH = 500
-# Words that make a setting, or a parameter in an address, a secret.
+# A setting or URL parameter whose name contains one of these words is secret.
 _SECRET_WORDS = frozenset({"SECRET", "PASSWORD", "PASSWD", "PASS", "KEY", "DSN", "HEADERS", "TOKEN", "CREDENTIALS"})
-# Limits for each token are no tokens.
-_PER_TOKEN_SUFFIX = "_PER_TOKEN"  # noqa: S105 - the end of a setting's name
+# Limits per token are not secret.
+_PER_TOKEN_SUFFIX = "_PER_TOKEN"  # noqa: S105 - the suffix of a setting's name
 _QUERY_PARAMETER = re.compile(r"(?<=[?&])([^=&#]*)=([^&#]*)")
 
 
@@ -18,8 +18,8 @@ class MaskedSetting:
     """A setting in force.
 
     Attributes:
-        value: masked; empty where it is not set and has no default in words.
-        is_default: whether nobody set it.
+        value: masked; empty if it is not set and has no textual default.
+        is_default: whether the environment leaves it unset.
     """
 
     value: str
@@ -27,7 +27,7 @@ class MaskedSetting:
 
 
 class RecordingEnvironment(Mapping[str, str]):
-    """An environment that remembers what was asked of it, so that what is in force can be shown without a list."""
+    """An environment that records the variables read from it, so that the settings in force need no separate list."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
@@ -43,22 +43,22 @@ class RecordingEnvironment(Mapping[str, str]):
         return len(self._env)
 
     def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        """The value of a variable, or its default; noted either way."""
+        """Return the value of a variable or its default, and record it."""
         value = self._env.get(name)
         is_default = value is None or not value.strip()
         self._settings[name] = MaskedSetting(mask(name, (default or "") if is_default else value or ""), is_default)
         return default if value is None else value
 
     def masked_settings(self) -> dict[str, MaskedSetting]:
-        """Everything that was asked for so far, by name."""
+        """Return all variables read so far, masked, sorted by name."""
         return dict(sorted(self._settings.items()))
 
 
 def mask(name: str, value: str) -> str:
-    """A setting's value as it may be shown: nothing of a secret, and no password of an address.
+    """Return a value that is safe to show: secrets are masked, and so are credentials inside a URL.
 
     Args:
-        name: of the variable; it decides whether all of it is secret.
+        name: name of the variable; decides whether the whole value is secret.
     """
     if not value:
         return value
@@ -68,23 +68,23 @@ def mask(name: str, value: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a variable or a parameter of this name holds a secret."""
+    """Return whether a variable or URL parameter of this name holds a secret."""
     upper = name.upper()
     return not upper.endswith(_PER_TOKEN_SUFFIX) and not _SECRET_WORDS.isdisjoint(re.split(r"[^A-Z0-9]+", upper))
 
 
 def _mask_url(value: str) -> str:
     scheme, _, rest = value.partition("://")
-    # Up to the last @: a password with a bare slash or question mark in it is still one.
-    who, at, where = rest.rpartition("@")
-    if at:
-        user, colon, _ = who.partition(":")
-        # Some services take a lone user for the secret.
-        rest = f"{user}:{MASK}@{where}" if colon else f"{MASK}@{where}"
+    # Split at the last @: a password may contain an unescaped slash or question mark.
+    userinfo, separator, host_and_path = rest.rpartition("@")
+    if separator:
+        user, colon, _ = userinfo.partition(":")
+        # Some services use a user name without a password as the secret.
+        rest = f"{user}:{MASK}@{host_and_path}" if colon else f"{MASK}@{host_and_path}"
     return f"{scheme}://{_QUERY_PARAMETER.sub(_mask_query_parameter, rest)}"
 
 
 def _mask_query_parameter(match: re.Match[str]) -> str:
     name, value = match.groups()
-    # libpq spells some without a break: sslpassword.
+    # libpq has parameters without a word break, such as sslpassword.
     return f"{name}={MASK if is_secret(name) or 'password' in name.lower() else value}"

@@ -1,4 +1,4 @@
-"""Settings, read from the environment once (12-factor) and handed on as one frozen value."""
+"""Settings, read once from the environment (12-factor) into one frozen value."""
 
 import os
 from collections.abc import Mapping
@@ -9,29 +9,29 @@ _MIN_SECRET_LENGTH = 16
 
 
 class SettingError(ValueError):
-    """A setting is missing or malformed; the message names the variable and what to put there."""
+    """A setting is missing or malformed; the message names the variable and a valid value."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every process needs to know about where it runs.
+    """Settings that all processes share.
 
     Attributes:
         database_url: libpq URL of PostgreSQL 16 or newer.
-        redis_url: Redis-compatible server, or None: then wake-ups and limits stay in the process.
+        redis_url: URL of a Redis-compatible server; with None, notifications and limits stay within the process.
         public_url: address of the web, without a trailing slash.
         mcp_url: address of the gateway's MCP endpoint.
-        host, port: where this process listens.
-        threads: worker threads that run engine calls, and so the most connections it holds.
+        host, port: address that this process listens on.
+        threads: worker threads for engine calls; also the maximum number of database connections.
         queue_limit: calls that may wait for a thread before the process answers 503.
         max_body_bytes: larger request bodies are refused with 413.
         allowed_hosts: Host headers that are served; others get 421. `name:*` allows any port.
         allowed_origins: Origin headers that are served; others get 403.
-        fast_path: whether usual tool calls are answered without the MCP SDK; off only to compare.
-        waits_per_token: calls of one token that may wait at once; more get 429.
-        streams_per_token: streams of one token that may be open at once; more get 429.
-        metrics_token: what a reader of /metrics must show as a bearer token; None: there is no /metrics.
         rate_per_minute: calls that one token may make in a minute; 0 switches the limit off.
+        waits_per_token: calls of one token that may wait concurrently; more get 429.
+        streams_per_token: streams of one token that may be open concurrently; more get 429.
+        fast_path: answer ordinary tool calls without the MCP SDK; switch it off only for comparison.
+        metrics_token: bearer token that reads /metrics; with None, /metrics does not exist.
     """
 
     database_url: str
@@ -56,7 +56,7 @@ class Settings:
         """Read the settings from `env` (default: the process environment).
 
         Args:
-            port: where to listen when PORT is not set.
+            port: default for PORT.
 
         Raises:
             SettingError: DATABASE_URL is missing, or a value has the wrong form.
@@ -92,7 +92,11 @@ class Settings:
 
 
 def normalise_database_url(url: str) -> str:
-    """Accept the spellings that platforms use (`postgres://`) and drop SQLAlchemy's driver suffix."""
+    """Accept the spelling `postgres://` that platforms use, and drop SQLAlchemy's driver suffix.
+
+    Raises:
+        SettingError: the URL has another scheme.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
         raise SettingError("DATABASE_URL must start with postgresql:// (or postgres://).")
@@ -107,18 +111,18 @@ def _read_secret(env: Mapping[str, str], name: str) -> str | None:
     text = env.get(name, "").strip() or None
     if text is not None and len(text) < _MIN_SECRET_LENGTH:
         raise SettingError(
-            f"{name} must have at least {_MIN_SECRET_LENGTH} characters; make it random, or leave it out."
+            f"{name} must have at least {_MIN_SECRET_LENGTH} characters; use a random value, or leave it unset."
         )
     return text
 
 
 def read_int(env: Mapping[str, str], name: str, default: int, minimum: int, maximum: int) -> int:
-    """A setting that is a whole number.
+    """Read a whole number.
 
     Raises:
-        SettingError: it is none, or out of bounds.
+        SettingError: the value is not a whole number, or is outside `minimum` to `maximum`.
     """
-    # The default is told to the environment too, which may be one that remembers what it was asked (bus/config/redaction.py).
+    # The default is passed along because the environment may record it (RecordingEnvironment).
     text = env.get(name, str(default)).strip()
     if not text:
         return default
@@ -131,10 +135,10 @@ _TRUE_VALUES, _FALSE_VALUES = ("1", "true", "yes", "on"), ("0", "false", "no", "
 
 
 def read_bool(env: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """A setting that is on or off.
+    """Read a setting that is on or off.
 
     Raises:
-        SettingError: it says neither.
+        SettingError: the value is neither.
     """
     text = env.get(name, "1" if default else "0").strip().lower()
     if text and text not in _TRUE_VALUES + _FALSE_VALUES:
@@ -143,7 +147,7 @@ def read_bool(env: Mapping[str, str], name: str, default: bool = False) -> bool:
 
 
 def is_allowed(allowed: tuple[str, ...], header_value: str) -> bool:
-    """Whether a Host or Origin header is on a list of names; `name:*` on it allows any port."""
+    """Return whether a Host or Origin header matches an allowed name; `name:*` allows any port."""
     value = header_value.lower()
     if strip_default_port(value) in allowed:
         return True
@@ -152,7 +156,7 @@ def is_allowed(allowed: tuple[str, ...], header_value: str) -> bool:
 
 
 def strip_default_port(authority: str) -> str:
-    """A host or an origin without the port that goes without saying."""
+    """Return a host or an origin without the port 80 or 443."""
     return authority.removesuffix(":443").removesuffix(":80")
 
 
@@ -160,7 +164,7 @@ _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
 def _default_hosts(*urls: str) -> tuple[str, ...]:
-    """Hosts that the configured addresses name; loopback always, since health checks come from there."""
+    """Return the hosts of the configured addresses, and loopback, from where health checks come."""
     hosts = [name for base in _LOOPBACK_HOSTS for name in (base, f"{base}:*")]
     for url in urls:
         netloc = strip_default_port(urlsplit(url).netloc.rpartition("@")[2].lower())

@@ -1,20 +1,20 @@
-"""How a process that serves hears that it has to stop."""
+"""Shutdown signal of a serving process."""
 
 import asyncio
 import signal
 
 
 async def wait_for_shutdown_signal() -> None:
-    """Return when the process is told to stop: SIGTERM, Ctrl-C, or Ctrl-Break where that exists."""
-    told = asyncio.Event()
+    """Return when the process receives SIGTERM, SIGINT (Ctrl-C) or SIGBREAK (Ctrl-Break, where it exists)."""
+    received = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         number = getattr(signal, name, None)
         if number is None:
             continue
         try:
-            loop.add_signal_handler(number, told.set)
+            loop.add_signal_handler(number, received.set)
         except NotImplementedError:
-            # Windows has no signals that a loop could wait for.
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
-    await told.wait()
+            # Event loops on Windows support no signal handlers.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(received.set))
+    await received.wait()

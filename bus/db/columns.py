@@ -19,20 +19,25 @@ EMPTY_DEFAULT = sa.text("''")
 
 
 def id_column() -> sa.Column[int]:
+    """Create the column `id`, numbered by the database."""
     return sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True)
 
 
 def created_at_column() -> sa.Column[object]:
+    """Create the column `created_at`, set by the database's clock."""
     return sa.Column("created_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP)
 
 
 def primary_key_column(name: str) -> sa.Column[int]:
+    """Create a part of a primary key whose value the statement supplies."""
     return sa.Column(name, sa.BigInteger, primary_key=True, autoincrement=False)
 
 
 def one_of_check(column: str, values: tuple[str, ...]) -> str:
+    """Return the SQL condition that a text column holds one of these values."""
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
 def length_check(column: str, maximum: int, minimum: int = 1) -> str:
+    """Return the SQL condition on the number of characters of a text column; both bounds are included."""
     return f"char_length({column}) BETWEEN {minimum} AND {maximum}"

@@ -27,7 +27,7 @@ class Connection:
     engine's errors in place of PostgreSQL's.
 
     Attributes:
-        pending_topics: topics by project that are published after the commit; see `notify_on_commit`.
+        pending_topics: changed topics by project id, published after the commit; see `notify_on_commit`.
     """
 
     __slots__ = ("core", "pending_topics", "raw")
@@ -119,8 +119,13 @@ class Database:
 
     Args:
         url: libpq URL.
-        size: the most connections held; further callers wait up to `wait` seconds, then get `unavailable`.
-        told: is given what each connection touched, after it has committed.
+        pool_size: most connections held.
+        pool_timeout: seconds that a caller waits for a free connection before it gets `unavailable`.
+        application_name: shown in pg_stat_activity.
+        on_commit: called with the changed topics by project id after a connection has committed.
+
+    Attributes:
+        pool_timeouts: how many callers waited for a connection in vain.
     """
 
     def __init__(
@@ -135,12 +140,11 @@ class Database:
         self.url = url
         self._on_commit = on_commit
         self._pool_size = pool_size
-        # How often somebody waited for a connection in vain.
         self.pool_timeouts = 0
         self.engine = sa.create_engine(
             "postgresql+psycopg://",
             creator=lambda: connect(url, application_name=application_name),
-            # Transactions are psycopg's: a verb that is one statement pays for no BEGIN and COMMIT.
+            # psycopg manages transactions, so that an operation of one statement pays for no BEGIN and COMMIT.
             isolation_level="AUTOCOMMIT",
             poolclass=QueuePool,
             pool_size=pool_size,
@@ -152,7 +156,11 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection without a transaction: each statement commits alone. For verbs that are one statement."""
+        """Lend a connection without a transaction: each statement commits alone.
+
+        Raises:
+            Unavailable: no connection became free in time, or the database does not answer.
+        """
         try:
             core = self.engine.connect()
         except sa.exc.TimeoutError:
@@ -168,7 +176,7 @@ class Database:
                 yield conn
             finally:
                 if raw.closed:
-                    # The server went away. What else the pool holds is as dead as this connection.
+                    # The server went away, and with it every other connection of the pool.
                     core.invalidate()
                     self.engine.dispose()
         if conn.pending_topics and self._on_commit is not None:
@@ -176,7 +184,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection inside a transaction that commits when the block ends and rolls back when it raises."""
+        """Lend a connection inside a transaction, which commits when the block ends and rolls back when it raises."""
         with self.connection() as conn:
             try:
                 with conn.raw.transaction():
@@ -185,18 +193,18 @@ class Database:
                 raise_as_bus_error(error)
 
     def pool_usage(self) -> tuple[int, int, int]:
-        """How many connections are in use, how many are idle, and how many there may be."""
+        """Return the number of connections in use, of idle ones, and the maximum."""
         pool = self.engine.pool
         assert isinstance(pool, QueuePool)
         return pool.checkedout(), pool.checkedin(), self._pool_size
 
     def close(self) -> None:
-        """Close the idle connections; those in use close when they are given back."""
+        """Close the idle connections; those in use close when they are returned."""
         self.engine.dispose()
 
 
 def connect(url: str, *, application_name: str = "llm-bus") -> psycopg.Connection[Row]:
-    """Open one connection in autocommit mode with the bus's timeouts and UTC."""
+    """Open one connection in autocommit mode, with the engine's timeouts and UTC."""
     options = " ".join(
         f"-c {setting}"
         for setting in (
@@ -204,7 +212,7 @@ def connect(url: str, *, application_name: str = "llm-bus") -> psycopg.Connectio
             f"lock_timeout={LOCK_TIMEOUT_MS}",
             f"idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS}",
             "timezone=UTC",
-            # The plans of the hot verbs do not depend on their arguments; JIT only costs at this size.
+            # The plans of the hot statements do not depend on their arguments; JIT only costs at this size.
             "jit=off",
         )
     )

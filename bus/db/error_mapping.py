@@ -1,4 +1,4 @@
-"""Maps the errors of PostgreSQL to the errors of the engine, so that none reaches a client as it is."""
+"""Mapping of PostgreSQL's errors to the engine's, so that no raw database error reaches a client."""
 
 import json
 from typing import Any, NoReturn
@@ -7,10 +7,15 @@ import psycopg
 
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 
-# Raised by the SQL functions: class LB is outside what the SQL standard and PostgreSQL use.
+# Raised by the SQL functions. Neither the SQL standard nor PostgreSQL uses class LB.
 _SQLSTATE_BUS_ERROR = "LBUS0"
 _SQLSTATE_NOT_AUTHENTICATED = "LBUS1"
 _SQLSTATE_OWNER_SUSPENDED = "LBUS2"
+_SQLSTATE_QUERY_CANCELED = "57014"
+_SQLSTATES_LOCK_WAIT_FAILED = ("55P03", "40P01")  # lock_not_available, deadlock_detected
+_SQLSTATE_UNIQUE_VIOLATION = "23505"
+# Connection exceptions, operator intervention, insufficient resources, read-only or ended transactions.
+_SQLSTATE_PREFIXES_DATABASE_AWAY = ("08", "57", "53", "25006", "25P03")
 
 DATABASE_AWAY = "The bus cannot reach its database. Try again in a few seconds."
 DATABASE_BUSY = "The bus is busy and gave up waiting; nothing was changed. Try again in a moment."
@@ -21,16 +26,23 @@ _STATEMENT_TIMEOUT_MESSAGE = (
 
 _UNIQUE_CONSTRAINT_MESSAGES = {
     "owner_handle_key": "That handle is taken; choose another.",
-    "owner_email_key": "An owner with that e-mail exists already.",
-    "identity_issuer_subject_key": "That sign-in belongs to an account already.",
-    "project_owner_id_name_key_key": "You have a project of that name already; choose another name.",
+    "owner_email_key": "An owner with that e-mail address exists already.",
+    "identity_issuer_subject_key": "That sign-in already belongs to an account.",
+    "project_owner_id_name_key_key": "You already have a project of that name; choose another name.",
     "participant_name_pkey": "That participant name is taken; choose another.",
-    "participation_project_id_participant_id_key": "That participant is in the project already.",
+    "participation_project_id_participant_id_key": "That participant is already in the project.",
 }
 
 
 def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
-    """Raise the bus's error for a database error; one that is a defect of ours is raised as it is."""
+    """Raise the engine's error for a database error; a programming error is raised unchanged.
+
+    Raises:
+        BusError: an SQL function refused the call, or a statement was cancelled.
+        NotAuthenticated, OwnerSuspended: raised by an SQL function.
+        Unavailable: the database is away, or a lock was not granted in time.
+        psycopg.Error: any other error, unchanged.
+    """
     state = error.sqlstate
     diagnosis = error.diag
     if state == _SQLSTATE_BUS_ERROR:
@@ -42,12 +54,12 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
         raise NotAuthenticated from None
     if state == _SQLSTATE_OWNER_SUSPENDED:
         raise OwnerSuspended from None
-    if state == "57014":
+    if state == _SQLSTATE_QUERY_CANCELED:
         raise BusError("unavailable", _STATEMENT_TIMEOUT_MESSAGE) from error
-    if state in ("55P03", "40P01"):
+    if state in _SQLSTATES_LOCK_WAIT_FAILED:
         raise Unavailable(DATABASE_BUSY) from error
-    if diagnosis.constraint_name in _UNIQUE_CONSTRAINT_MESSAGES and state == "23505":
+    if diagnosis.constraint_name in _UNIQUE_CONSTRAINT_MESSAGES and state == _SQLSTATE_UNIQUE_VIOLATION:
         raise BusError("conflict", _UNIQUE_CONSTRAINT_MESSAGES[diagnosis.constraint_name]) from None
-    if isinstance(error, psycopg.OperationalError) or (state or "").startswith(("08", "57", "53", "25006", "25P03")):
+    if isinstance(error, psycopg.OperationalError) or (state or "").startswith(_SQLSTATE_PREFIXES_DATABASE_AWAY):
         raise Unavailable(DATABASE_AWAY) from error
     raise error

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema that this version of the code expects."""
+"""Migrations: bring a database to the schema that this version of the code expects."""
 
 from importlib import resources
 from pathlib import Path
@@ -9,29 +9,29 @@ from alembic.script import ScriptDirectory
 
 
 def alembic_config(url: str) -> Config:
-    """Alembic's configuration for a database, without an ini file."""
-    configured = Config()
-    configured.set_main_option("script_location", str(_migrations_dir()))
-    # Alembic's options are interpolated: a literal per cent sign in a password is doubled.
-    configured.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return configured
+    """Return Alembic's configuration for a database, without an ini file."""
+    config = Config()
+    config.set_main_option("script_location", str(_migrations_dir()))
+    # Alembic interpolates its options, so a per cent sign of a password is doubled.
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the database to `revision` and install the functions of bus/sql.
+    """Bring the database to `revision` and install the SQL functions.
 
-    Safe to run twice at once: the second waits on an advisory lock and finds nothing left to do.
+    Safe to run concurrently: the second run waits for an advisory lock and then finds nothing left to do.
     """
     command.upgrade(alembic_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database back to `revision` (`base` for none)."""
+    """Take the database back to `revision`; `base` removes the schema."""
     command.downgrade(alembic_config(url), revision)
 
 
 def head_revision() -> str:
-    """The newest revision that this code knows."""
+    """Return the newest revision that this code has."""
     revision = ScriptDirectory(str(_migrations_dir())).get_current_head()
     assert revision is not None
     return revision

@@ -1,7 +1,7 @@
-"""Answers kept for a while under a key that the server does not keep.
+"""Encrypted one-time store: values that expire, encrypted with keys that the server does not keep.
 
-Whoever fetches one brings a secret. Two values are derived from it: where the answer lies, and the key that opens it.
-The database holds the first and the encrypted answer, so that neither it nor a copy of it tells what was answered.
+A client presents a secret to fetch a value. Two values are derived from the secret: the lookup key of the row, and the
+encryption key. The database holds the lookup key and the ciphertext, so neither it nor a copy of it reveals the value.
 """
 
 import secrets
@@ -20,26 +20,26 @@ _EXPIRED_BATCH_SIZE = 100
 
 
 def store(conn: Connection, purpose: str, secret: bytes, value: bytes, *, ttl: timedelta) -> None:
-    """Keep an answer for `keep`; one that lies under the same secret is replaced.
+    """Store a value until `ttl` has passed; replaces the value under the same secret.
 
     Args:
-        purpose: what it is for: a secret opens only what was kept for the same purpose.
-        secret: hard to guess, and known to whoever may fetch the answer.
-        answer: at most 16,000 bytes.
+        purpose: namespace: a secret opens only values that were stored for the same purpose.
+        secret: hard to guess; known to the client that may fetch the value.
+        value: at most 16,000 bytes.
     """
     lookup, key = _derive_lookup_and_key(purpose, secret)
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    box = nonce + AESGCM(key).encrypt(nonce, value, lookup)
+    ciphertext = nonce + AESGCM(key).encrypt(nonce, value, lookup)
     delete_expired(conn)
     conn.execute(
         "INSERT INTO sealed (lookup, box, expires_at) VALUES (%s, %s, clock_timestamp() + %s)"
         " ON CONFLICT (lookup) DO UPDATE SET box = excluded.box, expires_at = excluded.expires_at",
-        (lookup, box, ttl),
+        (lookup, ciphertext, ttl),
     )
 
 
 def find(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
-    """The answer that lies under a secret, or None where there is none, or none any more."""
+    """Return the value under a secret, or None if there is none or it has expired."""
     lookup, key = _derive_lookup_and_key(purpose, secret)
     row = conn.fetch_one_or_none(
         "SELECT box FROM sealed WHERE lookup = %s AND expires_at > clock_timestamp()", (lookup,)
@@ -48,7 +48,7 @@ def find(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
 
 
 def pop(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
-    """As `find`, and forget it: of several who take it at once one gets it."""
+    """Like `find`, and delete the value: of several concurrent callers one gets it."""
     lookup, key = _derive_lookup_and_key(purpose, secret)
     row = conn.fetch_one_or_none(
         "DELETE FROM sealed WHERE lookup = %s RETURNING box, expires_at > clock_timestamp()", (lookup,)
@@ -57,17 +57,16 @@ def pop(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
 
 
 def delete_expired(conn: Connection, *, limit: int = _EXPIRED_BATCH_SIZE) -> int:
-    """Delete up to `limit` answers whose time is over; returns how many."""
-    gone = conn.fetch_all(
+    """Delete up to `limit` expired values; returns how many."""
+    return conn.execute(
         "DELETE FROM sealed WHERE ctid = ANY (ARRAY(SELECT ctid FROM sealed WHERE expires_at <= clock_timestamp()"
-        " ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING 1",
+        " ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED))",
         (limit,),
     )
-    return len(gone)
 
 
 def _derive_lookup_and_key(purpose: str, secret: bytes) -> tuple[bytes, bytes]:
-    """Where the answer lies, and the key that opens it."""
+    """Return the lookup key of the row and the encryption key."""
     material = HKDF(SHA256(), 2 * _KEY_BYTES, salt=None, info=f"llm-bus sealed {purpose}".encode()).derive(secret)
     return material[:_KEY_BYTES], material[_KEY_BYTES:]
 

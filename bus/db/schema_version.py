@@ -1,4 +1,4 @@
-"""Which schema this code expects, and which one a database has; without the machinery that migrates."""
+"""The schema version that this code expects and the one that a database has; imports no migration tool."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ EXPECTED_SCHEMA_VERSION = "0009"
 
 
 def find_schema_version(conn: psycopg.Connection[Any]) -> str | None:
-    """The revision that a database is at, or None where no migration ever ran."""
+    """Return the migration revision of a database, or None if none ever ran."""
     if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() == (None,):
         return None
     row = conn.execute("SELECT version_num FROM alembic_version").fetchone()

@@ -1,6 +1,6 @@
-"""The functions of the database: SQL files of the engine's packages, installed by every migration.
+"""SQL functions of the engine: the files `sql/*.sql` of its packages, installed by every migration.
 
-Kept apart from bus/db/migrate.py, whose imports cost a second.
+Separate from bus/db/migrate.py, whose imports take a second.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-# In the order of dependency: a function in plain SQL is checked against what it calls when it is created.
+# In order of dependency: PostgreSQL checks the calls inside a function of language SQL when it creates the function.
 SQL_FILES = (
     "db/sql/errors.sql",
     "tenancy/sql/names.sql",
@@ -39,18 +39,21 @@ END $$;
 
 
 def functions_sql() -> str:
-    """The text of every function of bus/sql, in the order of installation."""
+    """Return the text of all functions, in the order of installation."""
     return "\n".join(file.read_text(encoding="utf-8") for file in _files())
 
 
 def functions_fingerprint() -> str:
-    """What `install_functions_sql` leaves on the database to say which text is installed."""
+    """Return the hash that `install_functions_sql` stores in the database to identify the installed text."""
     return f"sha256:{hashlib.sha256(functions_sql().encode()).hexdigest()}"
 
 
 def install_functions_sql() -> str:
-    """SQL that installs the functions of bus/sql where none are; one script, for one transaction."""
-    return f"{functions_sql()}\nCOMMENT ON FUNCTION bus_authenticate(bigint, bigint, boolean) IS '{functions_fingerprint()}';"
+    """Return one script that installs the functions into a database without any, in one transaction."""
+    return (
+        f"{functions_sql()}\n"
+        f"COMMENT ON FUNCTION bus_authenticate(bigint, bigint, boolean) IS '{functions_fingerprint()}';"
+    )
 
 
 INSTALLED_FINGERPRINT_SQL = (

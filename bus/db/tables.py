@@ -1,20 +1,20 @@
-"""Tables of the shared secrets and of the encrypted one-time store."""
+"""Tables of the shared keys and of the encrypted one-time store."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA
 
 from bus.db.columns import TIMESTAMPTZ, created_at_column, metadata
 
-secret = sa.Table(
+shared_key = sa.Table(
     "secret",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", BYTEA, nullable=False),
     created_at_column(),
-    comment="Keys that every process of the service has to share and that nobody set.",
+    comment="Generated keys that all processes of the service share.",
 )
 
-sealed = sa.Table(
+one_time_value = sa.Table(
     "sealed",
     metadata,
     sa.Column("lookup", BYTEA, primary_key=True),
@@ -22,5 +22,5 @@ sealed = sa.Table(
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False, index=True),
     sa.CheckConstraint("octet_length(lookup) = 32", "lookup"),
     sa.CheckConstraint("octet_length(box) <= 16384", "box"),
-    comment="Answers kept for a while, each under a key that only whoever fetches it again can derive.",
+    comment="Encrypted values that expire; only the client that fetches a value can derive its key.",
 )

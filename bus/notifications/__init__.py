@@ -1,1 +1,1 @@
-"""Notifications that leave the service: webhooks and e-mail, through an outbox."""
+"""Webhooks and e-mails, delivered through an outbox."""

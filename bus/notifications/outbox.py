@@ -1,7 +1,8 @@
-"""Notices: what is told to people outside of the bus, by webhook and by e-mail, and the log of telling it.
+"""Outbox: webhooks and e-mails that wait for delivery, with the log of their attempts.
 
-A notice is written in the transaction of what it speaks of. A worker takes it, tells it and settles it; one that dies
-in between leaves it to be told again, so a receiver may hear a notice twice and knows it by its id.
+`enqueue` writes a message in the transaction of the change that it reports. A worker takes due messages with
+`take_due`, delivers them and calls `record_attempt`. If the worker dies in between, the message is delivered again: a
+receiver may get it twice and recognises it by its id.
 """
 
 import secrets
@@ -18,16 +19,17 @@ from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
 
-# How long after each attempt the next one comes; after the last the notice is given up.
+# Delay after each failed attempt; after the last one the message is given up.
 RETRY_DELAYS_SECONDS = (10, 60, 300, 1800, 7200, 21_600, 86_400)
 _MAX_URL_LENGTH = 2000
+_MAX_RESULT_LENGTH = 500
 _MAX_WEBHOOKS = 10
 _SECRET_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where notices go: of a project its escalations, with no project an owner's credit notices."""
+    """Target of a project's escalations or, with no project, of an owner's credit messages."""
 
     id: int
     project_id: int | None
@@ -37,13 +39,14 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """A notice that a worker has taken, to tell it now.
+class OutboxMessage:
+    """A message that a worker has taken for delivery.
 
     Attributes:
+        channel: `webhook` or `email`.
         target: the webhook's URL or the e-mail address.
-        secret: what the webhook's messages are signed with; empty for e-mail, and where the webhook is gone.
-        attempts: how often it was tried, this time included.
+        attempts: number of attempts, this one included.
+        secret: signs the messages of the webhook; empty for e-mail and for a removed webhook.
     """
 
     id: int
@@ -58,7 +61,12 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A notice as its owner sees it; `said` is what the last attempt met."""
+    """A message as its owner sees it.
+
+    Attributes:
+        due_at: time of the next attempt; None once the message was delivered or given up.
+        last_result: the receiver's answer or the error of the last attempt.
+    """
 
     id: int
     kind: str
@@ -68,30 +76,34 @@ class LogEntry:
     attempts: int
     delivered_at: datetime | None
     due_at: datetime | None
-    said: str | None
+    last_result: str | None
 
     @property
     def state(self) -> str:
-        """delivered, waiting or given up."""
+        """One of `delivered`, `waiting` and `given up`."""
         if self.delivered_at is not None:
             return "delivered"
         return "given up" if self.due_at is None else "waiting"
 
 
+_WEBHOOK_COLUMNS = "id, project_id, url, created_at, secret"
+
+
 def add_webhook(conn: Connection, owner_id: int, url: str, *, project_id: int | None = None, actor: str) -> Webhook:
-    """Send notices to an address from now on.
+    """Send messages to a URL from now on.
 
     Args:
         url: http or https, at most 2,000 characters, without credentials. Whether it leads to a private network is
-            asked each time that something is sent there.
+            checked at each delivery.
+        project_id: send the escalations of this project; None sends the owner's credit messages.
     Returns:
         The webhook with its secret, which signs each message (Standard Webhooks).
     Raises:
-        InvalidArgument: the address is not one.
-        BusError: `conflict` when there are ten already.
+        InvalidArgument: the URL is malformed.
+        BusError: `conflict` if there are ten webhooks already.
     Locks: the owner.
     """
-    address = _validate_url(url)
+    valid_url = _validate_url(url)
     conn.execute("SELECT 1 FROM owner WHERE id = %s FOR NO KEY UPDATE", (owner_id,))
     (count,) = conn.fetch_one(
         "SELECT count(*) FROM webhook WHERE owner_id = %s AND project_id IS NOT DISTINCT FROM %s"
@@ -100,20 +112,20 @@ def add_webhook(conn: Connection, owner_id: int, url: str, *, project_id: int | 
     )
     if count >= _MAX_WEBHOOKS:
         raise BusError("conflict", f"There are {count} webhooks already; remove one first.")
-    row = conn.fetch_one(
-        "INSERT INTO webhook (owner_id, project_id, url, secret) VALUES (%s, %s, %s, %s)"
-        " RETURNING id, project_id, url, created_at, secret",
-        (owner_id, project_id, address, f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"),
+    webhook = conn.fetch_one_as(
+        Webhook,
+        f"INSERT INTO webhook (owner_id, project_id, url, secret) VALUES (%s, %s, %s, %s) RETURNING {_WEBHOOK_COLUMNS}",
+        (owner_id, project_id, valid_url, f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"),
     )
-    audit.record(conn, owner_id, actor, "webhook.add", address, project_id=project_id)
-    return Webhook(*row)
+    audit.record(conn, owner_id, actor, "webhook.add", valid_url, project_id=project_id)
+    return webhook
 
 
 def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: str) -> None:
-    """Send nothing there any more; what was not told yet is given up.
+    """Stop sending messages to a webhook; undelivered ones are given up.
 
     Raises:
-        BusError: `not_found` when the owner has no such webhook.
+        NotFound: the owner has no such webhook.
     """
     row = conn.fetch_one_or_none(
         "UPDATE webhook SET removed_at = clock_timestamp() WHERE id = %s AND owner_id = %s AND removed_at IS NULL"
@@ -122,22 +134,23 @@ def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: s
     )
     if row is None:
         raise NotFound("webhook")
+    url, project_id = row
     conn.execute(
         "UPDATE notice SET due_at = NULL, said = 'the webhook was removed'"
         " WHERE webhook_id = %s AND due_at IS NOT NULL",
         (webhook_id,),
     )
-    audit.record(conn, owner_id, actor, "webhook.remove", row[0], project_id=row[1])
+    audit.record(conn, owner_id, actor, "webhook.remove", url, project_id=project_id)
 
 
 def list_webhooks(conn: Connection, owner_id: int, *, project_id: int | None = None) -> list[Webhook]:
-    """Webhooks of a project, or with no project those for an owner's credit notices; oldest first, at most ten."""
-    rows = conn.fetch_all(
-        "SELECT id, project_id, url, created_at, secret FROM webhook"
+    """Return a project's webhooks or, with no project, those for credit messages; oldest first, at most ten."""
+    return conn.fetch_all_as(
+        Webhook,
+        f"SELECT {_WEBHOOK_COLUMNS} FROM webhook"
         " WHERE owner_id = %s AND project_id IS NOT DISTINCT FROM %s AND removed_at IS NULL ORDER BY id LIMIT %s",
         (owner_id, project_id, _MAX_WEBHOOKS),
     )
-    return [Webhook(*row) for row in rows]
 
 
 def enqueue(
@@ -149,9 +162,16 @@ def enqueue(
     email: str | None = None,
     **content: Any,
 ) -> int:
-    """Write a notice for each webhook that wants it and for the e-mail address, if any; returns how many."""
-    hooks = list_webhooks(conn, owner_id, project_id=project_id)
-    targets: list[tuple[str, int | None, str]] = [("webhook", hook.id, hook.url) for hook in hooks]
+    """Queue a message for each webhook of the project (or owner) and for the e-mail address, if any.
+
+    Args:
+        kind: one of MESSAGE_KINDS (bus/notifications/tables.py).
+        content: JSON-serialisable facts of the message.
+    Returns:
+        The number of messages queued.
+    """
+    webhooks = list_webhooks(conn, owner_id, project_id=project_id)
+    targets: list[tuple[str, int | None, str]] = [("webhook", webhook.id, webhook.url) for webhook in webhooks]
     if email is not None:
         targets.append(("email", None, email))
     for channel, webhook_id, target in targets:
@@ -163,63 +183,71 @@ def enqueue(
     return len(targets)
 
 
-def take_due(conn: Connection, limit: int = 50) -> list[Notice]:
-    """Take notices that are due. Each counts as tried from here on, and comes again after its pause if not settled.
+def take_due(conn: Connection, limit: int = 50) -> list[OutboxMessage]:
+    """Take due messages for delivery, by id; each counts as attempted and is due again after its retry delay.
 
-    Locks: the notices, and waits for none.
+    Locks: the messages; skips those that another worker has locked.
     """
-    rows = conn.fetch_all(
+    messages = conn.fetch_all_as(
+        OutboxMessage,
         "WITH due AS (SELECT n.id FROM notice n WHERE n.due_at <= clock_timestamp() ORDER BY n.due_at, n.id"
         "  LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"
         " UPDATE notice n SET attempts = n.attempts + 1, due_at = clock_timestamp()"
-        "  + make_interval(secs => (%(pauses)s::integer[])[least(n.attempts + 1, cardinality(%(pauses)s::integer[]))])"
+        "  + make_interval(secs => (%(delays)s::integer[])[least(n.attempts + 1, cardinality(%(delays)s::integer[]))])"
         " FROM due WHERE n.id = due.id"
         " RETURNING n.id, n.kind, n.channel, n.target, n.content, n.created_at, n.attempts,"
-        "  coalesce((SELECT h.secret FROM webhook h WHERE h.id = n.webhook_id"
-        "   AND h.removed_at IS NULL), '')",
-        {"limit": limit, "pauses": list(RETRY_DELAYS_SECONDS)},
+        "  coalesce((SELECT w.secret FROM webhook w WHERE w.id = n.webhook_id"
+        "   AND w.removed_at IS NULL), '') AS secret",
+        {"limit": limit, "delays": list(RETRY_DELAYS_SECONDS)},
     )
-    return [Notice(*row) for row in sorted(rows)]
+    return sorted(messages, key=lambda message: message.id)
 
 
-def record_attempt(conn: Connection, notice: Notice, *, delivered: bool, result: str, permanent: bool = False) -> None:
-    """Write down what an attempt met.
+def record_attempt(
+    conn: Connection, message: OutboxMessage, *, delivered: bool, result: str, permanent: bool = False
+) -> None:
+    """Record the result of a delivery attempt.
 
     Args:
-        said: the receiver's answer or what went wrong, in short.
-        final: trying again would not help.
+        result: the receiver's answer or the error; the first 500 characters are stored.
+        permanent: the error is permanent, so the message is given up.
     """
-    over = delivered or permanent or notice.attempts > len(RETRY_DELAYS_SECONDS)
+    is_finished = delivered or permanent or message.attempts > len(RETRY_DELAYS_SECONDS)
     conn.execute(
-        "UPDATE notice SET said = %(said)s, delivered_at = CASE WHEN %(delivered)s THEN clock_timestamp() END,"
-        " due_at = CASE WHEN %(over)s THEN NULL ELSE due_at END WHERE id = %(id)s AND delivered_at IS NULL",
-        {"said": result[:500], "delivered": delivered, "over": over, "id": notice.id},
+        "UPDATE notice SET said = %(result)s, delivered_at = CASE WHEN %(delivered)s THEN clock_timestamp() END,"
+        " due_at = CASE WHEN %(finished)s THEN NULL ELSE due_at END WHERE id = %(id)s AND delivered_at IS NULL",
+        {
+            "result": result[:_MAX_RESULT_LENGTH],
+            "delivered": delivered,
+            "finished": is_finished,
+            "id": message.id,
+        },
     )
 
 
 def list_log_entries(
     conn: Connection, owner_id: int, *, project_id: int | None = None, before: int | None = None, limit: int = 50
 ) -> list[LogEntry]:
-    """An owner's notices, newest first; with a project only its own."""
+    """Return an owner's messages with ids below `before`, newest first; with a project only its own."""
     validation.integer(limit, "limit", 1, 200)
-    rows = conn.fetch_all(
-        "SELECT id, kind, channel, target, created_at, attempts, delivered_at, due_at, said FROM notice"
+    return conn.fetch_all_as(
+        LogEntry,
+        "SELECT id, kind, channel, target, created_at, attempts, delivered_at, due_at, said AS last_result FROM notice"
         " WHERE owner_id = %(owner)s AND (%(project)s::bigint IS NULL OR project_id = %(project)s)"
         " AND (%(before)s::bigint IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
         {"owner": owner_id, "project": project_id, "before": before, "limit": limit},
     )
-    return [LogEntry(*row) for row in rows]
 
 
 def _validate_url(url: str) -> str:
     validation.free_text(url, "url", _MAX_URL_LENGTH)
     try:
         parts = urlsplit(url.strip())
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
         _ = parts.port
     except ValueError:
-        good = False
-    if not good or any(character.isspace() for character in url.strip()):
+        is_valid = False
+    if not is_valid or any(character.isspace() for character in url.strip()):
         raise InvalidArgument(
             "url must be an http or https address without a user name, such as https://example.org/x."
         )

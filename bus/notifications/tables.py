@@ -1,4 +1,4 @@
-"""Tables of the webhooks and of the outbox of notifications."""
+"""Tables of webhooks and of the outbox of webhook and e-mail messages."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -13,8 +13,8 @@ from bus.db.columns import (
     one_of_check,
 )
 
-NOTICE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test")
-NOTICE_CHANNELS = ("webhook", "email")
+MESSAGE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test")
+MESSAGE_CHANNELS = ("webhook", "email")
 
 webhook = sa.Table(
     "webhook",
@@ -23,17 +23,17 @@ webhook = sa.Table(
     sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False),
     sa.Column("project_id", sa.ForeignKey("project.id", ondelete="CASCADE")),
     sa.Column("url", sa.Text, nullable=False),
-    # Not hashed: every message is signed with it.
+    # Stored in plain text, because every message is signed with it.
     sa.Column("secret", sa.Text, nullable=False),
     created_at_column(),
     sa.Column("removed_at", TIMESTAMPTZ),
     sa.CheckConstraint(length_check("url", 2000), "url"),
-    comment="Where the escalations of a project go; without a project, the credit notices of its owner.",
+    comment="Targets for the escalations of a project or, without a project, for the credit messages of an owner.",
 )
 sa.Index(None, webhook.c.owner_id, webhook.c.project_id)
 sa.Index(None, webhook.c.project_id)
 
-notice = sa.Table(
+outbox_message = sa.Table(
     "notice",
     metadata,
     id_column(),
@@ -45,16 +45,17 @@ notice = sa.Table(
     sa.Column("target", sa.Text, nullable=False),
     sa.Column("content", JSONB, nullable=False),
     created_at_column(),
-    # Null once it was delivered or given up.
+    # Time of the next attempt; null once the message was delivered or given up.
     sa.Column("due_at", TIMESTAMPTZ, server_default=CLOCK_TIMESTAMP),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("delivered_at", TIMESTAMPTZ),
+    # Result of the last attempt: the receiver's answer or the error.
     sa.Column("said", sa.Text),
-    sa.CheckConstraint(one_of_check("kind", NOTICE_KINDS), "kind"),
-    sa.CheckConstraint(one_of_check("channel", NOTICE_CHANNELS), "channel"),
+    sa.CheckConstraint(one_of_check("kind", MESSAGE_KINDS), "kind"),
+    sa.CheckConstraint(one_of_check("channel", MESSAGE_CHANNELS), "channel"),
     sa.CheckConstraint("delivered_at IS NULL OR due_at IS NULL", "delivered"),
-    comment="What is to be told to people outside, and the log of telling it.",
+    comment="Outbox: webhooks and e-mails that wait for delivery, and the log of their attempts.",
 )
-sa.Index("notice_due_idx", notice.c.due_at, postgresql_where=notice.c.due_at.is_not(None))
-sa.Index(None, notice.c.owner_id, notice.c.id)
-sa.Index(None, notice.c.webhook_id)
+sa.Index("notice_due_idx", outbox_message.c.due_at, postgresql_where=outbox_message.c.due_at.is_not(None))
+sa.Index(None, outbox_message.c.owner_id, outbox_message.c.id)
+sa.Index(None, outbox_message.c.webhook_id)

@@ -1,4 +1,4 @@
-"""Tables of the jobs, their runs, the processes and the growth samples."""
+"""Tables of job definitions, job runs, processes and ledger growth samples."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -17,7 +17,7 @@ job_run = sa.Table(
     sa.Column("outcome", sa.Text, nullable=False, server_default=sa.text("'running'")),
     sa.Column("counts", JSONB, nullable=False, server_default=sa.text("'{}'")),
     sa.Column("error", sa.Text),
-    # The handle of the operator who asked for this run, if one did.
+    # Handle of the operator who requested this run; null for a scheduled run.
     sa.Column("asked_by", sa.Text),
     sa.CheckConstraint(one_of_check("outcome", JOB_OUTCOMES), "outcome"),
     sa.CheckConstraint("(outcome = 'running') = (finished_at IS NULL)", "finished"),
@@ -25,7 +25,7 @@ job_run = sa.Table(
 )
 sa.Index(None, job_run.c.name, job_run.c.id)
 
-job = sa.Table(
+job_definition = sa.Table(
     "job",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
@@ -34,16 +34,16 @@ job = sa.Table(
     sa.Column("rest_seconds", sa.Double, nullable=False),
     sa.Column("seen_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
     sa.CheckConstraint(length_check("name", 64), "name"),
-    comment="What jobs the workers have, as they say themselves; the web cannot ask them.",
+    comment="Job definitions, written by the workers for the web, which cannot query them.",
 )
 
-job_request = sa.Table(
+run_request = sa.Table(
     "job_request",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("asked_by", sa.Text, nullable=False),
     sa.Column("asked_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
-    comment="Runs that an operator asked for and no worker has begun. One for each job, however often it is asked.",
+    comment="Runs that an operator requested and no worker has begun; at most one per job.",
 )
 
 process = sa.Table(
@@ -61,9 +61,9 @@ process = sa.Table(
     sa.CheckConstraint(one_of_check("kind", PROCESS_KINDS), "kind"),
     sa.CheckConstraint(length_check("id", 64), "id"),
     sa.CheckConstraint(length_check("host", 255), "host"),
-    # Written every few seconds: a new version of the row finds room beside the old one.
+    # Updated every few seconds: the free space keeps the new row version on the same page.
     postgresql_with={"fillfactor": 50},
-    comment="Processes of the service, each written by itself; one that was not seen for a minute is gone.",
+    comment="Process registry: each process writes its own row; one not seen for a minute has ended.",
 )
 
 service_sample = sa.Table(
@@ -71,9 +71,9 @@ service_sample = sa.Table(
     metadata,
     id_column(),
     sa.Column("at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
-    # What the clocks of all projects said together; less after a purge.
+    # Sum of the project clocks; decreases after a purge.
     sa.Column("standing", sa.BigInteger, nullable=False),
     sa.Column("written", sa.BigInteger, nullable=False),
-    comment="How many events were ever written, from time to time; `written` never falls.",
+    comment="Periodic samples of the number of events ever written; `written` never decreases.",
 )
 sa.Index(None, service_sample.c.at)

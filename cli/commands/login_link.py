@@ -19,6 +19,7 @@ def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
     Whoever has the link is the owner: hand it over as you would a password.
     """
     from bus.auth import login_links
+    from bus.client_setup import login_link_url
     from bus.tenancy import owners
     from cli.database import transaction
     from cli.runtime import settings_for_cli
@@ -26,6 +27,6 @@ def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
     with transaction(data) as conn:
         owner = owners.get(conn, email)
         token = login_links.create_login_link(conn, owner, ttl=timedelta(minutes=minutes), actor="cli")
-    url = login_links.login_link_url(settings_for_cli(data).public_url, token)
+    url = login_link_url(settings_for_cli(data).public_url, token)
     said = f"{url}\nIt signs {owner.handle} in, once, within {minutes} minute{'' if minutes == 1 else 's'}."
     emit({"url": url}, said, as_json=as_json)

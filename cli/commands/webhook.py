@@ -53,7 +53,7 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
         log = outbox.list_log_entries(conn, owner_id, project_id=project_id, limit=20)
     hooks = format_table(("ID", "URL"), [(one.id, one.url) for one in found])
     rows = [
-        (one.id, f"{one.created_at:%Y-%m-%d %H:%M}", one.kind, one.channel, one.state, one.attempts, one.said)
+        (one.id, f"{one.created_at:%Y-%m-%d %H:%M}", one.kind, one.channel, one.state, one.attempts, one.last_result)
         for one in log
     ]
     emit(

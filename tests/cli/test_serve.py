@@ -16,6 +16,7 @@ import pytest
 
 from bus.auth import login_links
 from bus.billing import metering
+from bus.client_setup import login_link_url
 from bus.db import Database
 from bus.operations import jobs
 from bus.operations.metrics import MetricsEndpoint
@@ -83,7 +84,7 @@ def test_people_and_agents_meet_at_one_port(base: str, db: Database) -> None:
             assert "LLM Bus" in client.get(f"{base}/").text
             assert _result(_call(client, base, agent.token, "claim", {"sequence": "adr"}))["number"] == number
         with db.connection() as conn:
-            link = login_links.login_link_url(base, login_links.create_login_link(conn, owner, actor="cli"))
+            link = login_link_url(base, login_links.create_login_link(conn, owner, actor="cli"))
         page = client.get(link)
         token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
         assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"

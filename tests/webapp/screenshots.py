@@ -12,6 +12,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 
 from bus.auth import login_links
+from bus.client_setup import login_link_url
 from bus.db import Database
 from tests import servers
 from tests.webapp import page_catalog
@@ -54,7 +55,7 @@ def capture_screenshots(folder: Path, only: str = "") -> None:
 def sign_in(page: Page, address: str, db: Database, site: page_catalog.SampleSite) -> None:
     """Sign the example's owner in, as people do."""
     with db.connection() as conn:
-        page.goto(login_links.login_link_url(address, login_links.create_login_link(conn, site.owner, actor="cli")))
+        page.goto(login_link_url(address, login_links.create_login_link(conn, site.owner, actor="cli")))
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/admin/")
 

@@ -88,7 +88,7 @@ def test_a_second_provider_is_linked_from_within(
     assert sign_in(web.new_browser()).location == "/sign-in"
     token = browser.get_csrf_token()
     browser.post(f"/account/ways/{numbers[1]}/unlink", data={"csrf_token": token})
-    assert "only way in" in browser.get("/account/").text
+    assert "only sign-in" in browser.get("/account/").text
     with db.connection() as conn:
         assert conn.fetch_one("SELECT count(*) FROM identity") == (1,)
 

@@ -88,7 +88,7 @@ def test_the_same_address_under_another_subject_gives_no_access(
     with assert_nothing_written(db):
         answer = sign_in(browser)
     assert answer.location == "/sign-in"
-    assert "There is an account with your e-mail address already" in browser.get("/sign-in").text
+    assert "There is already an account with your e-mail address" in browser.get("/sign-in").text
     assert not is_signed_in(browser)
 
 

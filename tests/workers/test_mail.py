@@ -1,4 +1,4 @@
-"""E-mails, as a real SMTP server receives them."""
+"""E-mails as a real SMTP server receives them."""
 
 import email
 import email.policy
@@ -12,17 +12,17 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from bus.config.settings import Settings
-from bus.notifications.outbox import Notice
+from bus.notifications.outbox import OutboxMessage
 from tests.servers import free_port
 from workers import mail
 from workers.settings import WorkerSettings
 
 
 class Inbox:
-    """Keeps what it is sent; refuses `nobody`, and for now `later`."""
+    """Keep received messages; refuse `unknown@` permanently and `later@` temporarily."""
 
     def __init__(self) -> None:
-        self.got: list[tuple[list[str], email.message.EmailMessage]] = []
+        self.messages: list[tuple[list[str], email.message.EmailMessage]] = []
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -35,7 +35,7 @@ class Inbox:
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if address.startswith("nobody@"):
+        if address.startswith("unknown@"):
             return "550 no such mailbox"
         if address.startswith("later@"):
             return "451 come again"
@@ -45,7 +45,7 @@ class Inbox:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         message = email.message_from_bytes(envelope.original_content or b"", policy=email.policy.default)
         assert isinstance(message, email.message.EmailMessage)
-        self.got.append((list(envelope.rcpt_tos), message))
+        self.messages.append((list(envelope.rcpt_tos), message))
         return "250 kept"
 
 
@@ -76,8 +76,8 @@ def _settings(url: str | None) -> WorkerSettings:
     )
 
 
-def _notice(kind: str = "low_balance", target: str = "ada@example.org", **content: Any) -> Notice:
-    return Notice(3, kind, "email", target, {"balance": 9, **content}, datetime.now(UTC), 1, "")
+def _notice(kind: str = "low_balance", target: str = "ada@example.org", **content: Any) -> OutboxMessage:
+    return OutboxMessage(3, kind, "email", target, {"balance": 9, **content}, datetime.now(UTC), 1, "")
 
 
 _ESCALATION = {
@@ -86,11 +86,11 @@ _ESCALATION = {
 }  # fmt: skip
 
 
-def test_an_overdue_handoff_arrives_as_a_letter(server: tuple[Inbox, str]) -> None:
+def test_an_overdue_handoff_is_sent_by_e_mail(server: tuple[Inbox, str]) -> None:
     inbox, url = server
-    sent = mail.send(_notice("escalation", **_ESCALATION), _settings(url))
-    assert sent.delivered, sent
-    ((to, message),) = inbox.got
+    result = mail.send(_notice("escalation", **_ESCALATION), _settings(url))
+    assert result.delivered, result
+    ((to, message),) = inbox.messages
     assert to == ["ada@example.org"]
     assert message["subject"] == "Overdue handoff in demo: Look at this"
     assert message["from"] == "LLM Bus <bus@bus.example>"
@@ -100,48 +100,50 @@ def test_an_overdue_handoff_arrives_as_a_letter(server: tuple[Inbox, str]) -> No
 
 
 @pytest.mark.parametrize("kind", ["low_balance", "delinquent", "suspended", "test"])
-def test_every_kind_of_notice_has_its_words(server: tuple[Inbox, str], kind: str) -> None:
+def test_every_kind_of_notice_has_a_text(server: tuple[Inbox, str], kind: str) -> None:
     inbox, url = server
     assert mail.send(_notice(kind), _settings(url)).delivered
-    assert inbox.got[0][1]["subject"]
+    assert inbox.messages[0][1]["subject"]
 
 
 @pytest.mark.parametrize("bad", ["x\r\nBcc: victim@example.org", "x\nSubject: other", "x\r\n\r\nbody"])
-def test_nothing_that_a_tenant_writes_becomes_a_header(server: tuple[Inbox, str], bad: str) -> None:
+def test_text_of_a_tenant_cannot_add_a_header(server: tuple[Inbox, str], bad: str) -> None:
     inbox, url = server
-    sent = mail.send(_notice("escalation", **{**_ESCALATION, "subject": bad, "project": bad}), _settings(url))
-    assert sent.delivered
-    ((to, message),) = inbox.got
+    result = mail.send(_notice("escalation", **{**_ESCALATION, "subject": bad, "project": bad}), _settings(url))
+    assert result.delivered
+    ((to, message),) = inbox.messages
     assert to == ["ada@example.org"]
     assert message["bcc"] is None
     assert len(message.get_all("subject", [])) == 1
-    # An address with a line break goes nowhere.
-    inbox.got.clear()
+    # Nothing is sent to an address with a line break.
+    inbox.messages.clear()
     refused = mail.send(_notice(target="ada@example.org\r\nBcc: victim@example.org"), _settings(url))
     assert not refused.delivered
-    assert inbox.got == []
+    assert inbox.messages == []
 
 
-@pytest.mark.parametrize(("target", "final"), [("nobody@example.org", True), ("later@example.org", False)])
-def test_a_refusal_says_whether_to_try_again(server: tuple[Inbox, str], target: str, final: bool) -> None:
-    sent = mail.send(_notice(target=target), _settings(server[1]))
-    assert (sent.delivered, sent.permanent) == (False, final)
-    assert sent.detail[:3] in ("550", "451")
+@pytest.mark.parametrize(("target", "permanent"), [("unknown@example.org", True), ("later@example.org", False)])
+def test_the_code_of_a_refusal_decides_whether_to_retry(
+    server: tuple[Inbox, str], target: str, permanent: bool
+) -> None:
+    result = mail.send(_notice(target=target), _settings(server[1]))
+    assert (result.delivered, result.permanent) == (False, permanent)
+    assert result.detail[:3] in ("550", "451")
 
 
-def test_without_a_server_nothing_is_tried() -> None:
-    sent = mail.send(_notice(), _settings(None))
-    assert (sent.delivered, sent.permanent) == (False, True)
-    assert "SMTP_URL" in sent.detail
+def test_without_a_mail_server_the_notice_is_given_up() -> None:
+    result = mail.send(_notice(), _settings(None))
+    assert (result.delivered, result.permanent) == (False, True)
+    assert "SMTP_URL" in result.detail
 
 
-def test_a_server_that_is_away_is_tried_again() -> None:
-    sent = mail.send(_notice(), replace(_settings(f"smtp://127.0.0.1:{free_port()}")))
-    assert (sent.delivered, sent.permanent) == (False, False)
+def test_an_unreachable_mail_server_is_retried() -> None:
+    result = mail.send(_notice(), replace(_settings(f"smtp://127.0.0.1:{free_port()}")))
+    assert (result.delivered, result.permanent) == (False, False)
 
 
-def test_what_is_ours_to_set_right_gives_nothing_up(server: tuple[Inbox, str]) -> None:
-    """A wrong password or sender is set right some day, and the notice goes then; its owner reads nothing of it."""
+def test_a_misconfigured_account_is_retried_and_its_details_stay_hidden(server: tuple[Inbox, str]) -> None:
+    """The operator can correct a wrong password or sender; the owner of the notice must not read the server's answer."""
     _, url = server
     refused = mail.send(_notice(), _settings(url.replace("user:", "stranger:")))
     assert (refused.delivered, refused.permanent) == (False, False)

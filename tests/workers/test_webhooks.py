@@ -1,4 +1,4 @@
-"""Webhooks: what a real receiver gets, and where they never lead."""
+"""Webhooks as a real HTTP server receives them, and the networks that they never reach."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bus.notifications.outbox import Notice
+from bus.notifications.outbox import OutboxMessage
 from workers import webhooks
 
 _SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
@@ -23,52 +23,52 @@ _SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 
 @dataclass
 class Receiver:
-    """A real HTTP server that answers as it is told and keeps what it was sent."""
+    """A real HTTP server with a configurable response that keeps the requests it receives."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b"thank you"
     pause: float = 0.0
-    got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     port: int = 0
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
+    receiver = Receiver()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            made.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-            time.sleep(made.pause)
-            self.send_response(made.status)
-            for name, value in made.headers.items():
+            receiver.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+            time.sleep(receiver.pause)
+            self.send_response(receiver.status)
+            for name, value in receiver.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(made.body)
+            self.wfile.write(receiver.body)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.port = server.server_address[1]
+    receiver.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield made
+    yield receiver
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def _notice(target: str, **content: Any) -> Notice:
-    return Notice(7, "escalation", "webhook", target, content, datetime(2026, 1, 2, tzinfo=UTC), 1, _SECRET)
+def _notice(target: str, **content: Any) -> OutboxMessage:
+    return OutboxMessage(7, "escalation", "webhook", target, content, datetime(2026, 1, 2, tzinfo=UTC), 1, _SECRET)
 
 
-def test_a_receiver_can_check_who_sent_it_and_when(receiver: Receiver) -> None:
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/hook?a=b", subject="Grüße\n"), allow_private=True)
-    assert (sent.delivered, sent.detail) == (True, "200 thank you")
-    ((path, headers, body),) = receiver.got
+def test_a_receiver_can_verify_the_signature_and_the_time(receiver: Receiver) -> None:
+    result = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/hook?a=b", subject="Grüße\n"), allow_private=True)
+    assert (result.delivered, result.detail) == (True, "200 thank you")
+    ((path, headers, body),) = receiver.requests
     assert path == "/hook?a=b"
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
     assert json.loads(body) == {
@@ -76,7 +76,7 @@ def test_a_receiver_can_check_who_sent_it_and_when(receiver: Receiver) -> None:
         "timestamp": "2026-01-02T00:00:00+00:00",
         "data": {"subject": "Grüße\n"},
     }
-    # As Standard Webhooks describes it, computed here from what arrived.
+    # The signature of Standard Webhooks, computed from the received headers and body.
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     expected = base64.b64encode(hmac.digest(b"k" * 24, signed, hashlib.sha256)).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
@@ -85,54 +85,50 @@ def test_a_receiver_can_check_who_sent_it_and_when(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "delivered", "final"), [(204, True, False), (500, False, False), (410, False, True)]
+    ("status", "delivered", "permanent"), [(204, True, False), (500, False, False), (410, False, True)]
 )
-def test_the_answer_decides(receiver: Receiver, status: int, delivered: bool, final: bool) -> None:
+def test_the_status_decides_whether_to_retry(receiver: Receiver, status: int, delivered: bool, permanent: bool) -> None:
     receiver.status, receiver.body = status, b""
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}"), allow_private=True)
-    assert (sent.delivered, sent.permanent) == (delivered, final)
-    assert sent.detail.startswith(str(status))
+    result = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}"), allow_private=True)
+    assert (result.delivered, result.permanent) == (delivered, permanent)
+    assert result.detail.startswith(str(status))
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     receiver.status, receiver.headers = 302, {"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"}
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
-    assert not sent.delivered
-    assert len(receiver.got) == 1
+    result = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
+    assert not result.delivered
+    assert len(receiver.requests) == 1
 
 
-def test_of_a_long_answer_little_is_kept(receiver: Receiver) -> None:
+def test_only_an_excerpt_of_a_long_response_is_kept(receiver: Receiver) -> None:
     receiver.body = b"<script>\r\n" + b"x" * 5_000_000
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
-    assert sent.delivered
-    assert len(sent.detail) < 250
-    assert "\n" not in sent.detail
+    result = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
+    assert result.delivered
+    assert len(result.detail) < 250
+    assert "\n" not in result.detail
 
 
-def test_a_receiver_that_does_not_answer_is_left_after_a_while(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_receiver_that_does_not_respond_times_out(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "_TIMEOUT_SECONDS", 0.3)
     receiver.pause = 1.5
-    sent = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
-    assert not sent.delivered
-    assert "Timeout" in sent.detail
+    result = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/"), allow_private=True)
+    assert not result.delivered
+    assert "Timeout" in result.detail
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
-def test_a_receiver_that_answers_byte_by_byte_is_left_after_a_while(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
-    monkeypatch.setattr(webhooks, "_LONGEST_SECONDS", 0.5)
-    left = threading.Event()
+@pytest.mark.parametrize("response", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+def test_a_receiver_that_responds_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch, response: bytes) -> None:
+    monkeypatch.setattr(webhooks, "_TOTAL_TIMEOUT_SECONDS", 0.5)
+    disconnected = threading.Event()
 
     def drip(server: socket.socket) -> None:
         caller, _ = server.accept()
         with caller:
             caller.recv(65536)
-            caller.sendall(answer)
+            caller.sendall(response)
             caller.settimeout(0.05)
-            # As slow as it likes, but never for longer than each read waits.
+            # Slow, but each pause is shorter than the timeout of a read.
             for _ in range(200):
                 try:
                     caller.sendall(b"x")
@@ -144,7 +140,7 @@ def test_a_receiver_that_answers_byte_by_byte_is_left_after_a_while(
                     break
             else:
                 return
-        left.set()
+        disconnected.set()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=drip, args=(server,))
@@ -153,12 +149,12 @@ def test_a_receiver_that_answers_byte_by_byte_is_left_after_a_while(
         webhooks.send(_notice(f"http://127.0.0.1:{server.getsockname()[1]}/"), allow_private=True)
         assert time.monotonic() - started < 5
         thread.join()
-    assert left.is_set()
+    assert disconnected.is_set()
 
 
-def test_nobody_listening_is_no_crash() -> None:
-    sent = webhooks.send(_notice("http://127.0.0.1:9/"), allow_private=True)
-    assert (sent.delivered, sent.permanent) == (False, False)
+def test_a_refused_connection_is_retried() -> None:
+    result = webhooks.send(_notice("http://127.0.0.1:9/"), allow_private=True)
+    assert (result.delivered, result.permanent) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +164,9 @@ def test_nobody_listening_is_no_crash() -> None:
      "2130706433", "0x7f.1", "[64:ff9b:1::7f00:1]", "[fec0::1]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]", "192.0.0.8"],
 )  # fmt: skip
 def test_a_private_network_is_never_reached(receiver: Receiver, host: str) -> None:
-    sent = webhooks.send(_notice(f"http://{host}:{receiver.port}/"), allow_private=False)
-    assert (sent.delivered, sent.permanent) == (False, True) or "no address" in sent.detail, sent
-    assert receiver.got == []
+    result = webhooks.send(_notice(f"http://{host}:{receiver.port}/"), allow_private=False)
+    assert (result.delivered, result.permanent) == (False, True) or "no address" in result.detail, result
+    assert receiver.requests == []
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
@@ -178,21 +174,21 @@ def test_a_public_address_is_allowed(address: str) -> None:
     assert webhooks.resolve_address(address, 443, allow_private=False) == address
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_reached(
+def test_the_connection_goes_to_the_address_that_was_checked(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that is asked for twice may answer twice; so it is asked for once."""
-    asked: list[str] = []
-    real = webhooks.socket.getaddrinfo
+    """A second resolution of the name could return another address, so there is only one."""
+    resolved: list[str] = []
+    getaddrinfo = webhooks.socket.getaddrinfo
 
-    def changing(host: str, *args: Any, **kwargs: Any) -> list[Any]:
+    def rebinding_getaddrinfo(host: str, *args: Any, **kwargs: Any) -> list[Any]:
         if host != "rebinding.example":
-            return real(host, *args, **kwargs)
-        asked.append(host)
-        return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", *args, **kwargs)
+            return getaddrinfo(host, *args, **kwargs)
+        resolved.append(host)
+        return getaddrinfo("127.0.0.1" if len(resolved) == 1 else "127.0.0.2", *args, **kwargs)
 
-    monkeypatch.setattr(webhooks.socket, "getaddrinfo", changing)
-    sent = webhooks.send(_notice(f"http://rebinding.example:{receiver.port}/"), allow_private=True)
-    assert sent.delivered, sent
-    assert asked == ["rebinding.example"]
-    assert receiver.got[0][1]["host"] == f"rebinding.example:{receiver.port}"
+    monkeypatch.setattr(webhooks.socket, "getaddrinfo", rebinding_getaddrinfo)
+    result = webhooks.send(_notice(f"http://rebinding.example:{receiver.port}/"), allow_private=True)
+    assert result.delivered, result
+    assert resolved == ["rebinding.example"]
+    assert receiver.requests[0][1]["host"] == f"rebinding.example:{receiver.port}"

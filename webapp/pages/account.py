@@ -65,7 +65,9 @@ def unlink(identity_id: int) -> Response:
     with redirect_on_refusal(url_for(".index", _anchor="ways")), transaction() as conn:
         owner = auth.current_owner()
         identities.unlink_identity(conn, owner, identity_id)
-        sessions.end_all_sessions(conn, owner.id, except_session_id=auth.current_session().id)
+        sessions.end_all_sessions(
+            conn, owner.id, except_session_id=auth.current_session().id, actor=owner.handle
+        )
         auth.rotate_session(conn)
     flash("That way in is closed, and your other browsers are signed out.", "success")
     return see_other(".index", _anchor="ways")
@@ -112,7 +114,7 @@ def end_session(session_id: int) -> Response:
 def end_all_sessions() -> Response:
     """Sign every browser out, this one too."""
     with transaction() as conn:
-        sessions.end_all_sessions(conn, auth.current_owner().id)
+        sessions.end_all_sessions(conn, auth.current_owner().id, actor=auth.current_owner().handle)
     auth.sign_out()
     flash("You are signed out everywhere.", "success")
     return see_other("sign_in.index")

@@ -1,4 +1,4 @@
-"""People outside are told."""
+"""Deliver pending webhooks and e-mails."""
 
 import logging
 
@@ -12,27 +12,27 @@ _log = logging.getLogger(__name__)
 
 @job(interval=10)
 def send_notices(run: JobRun) -> None:
-    """Send what is to be told by webhook and e-mail; what fails comes again, later each time."""
+    """Deliver pending webhooks and e-mails; failures are retried with growing delays."""
     while not run.should_stop():
         # A few at a time: each may take as long as its receiver.
         with run.db.transaction() as conn:
-            taken = outbox.take_due(conn, limit=5)
-        if not taken:
+            notices = outbox.take_due(conn, limit=5)
+        if not notices:
             break
-        for notice in taken:
-            sent = _deliver(run, notice)
+        for notice in notices:
+            result = _deliver(run, notice)
             with run.db.transaction() as conn:
                 outbox.record_attempt(
-                    conn, notice, delivered=sent.delivered, result=sent.detail, permanent=sent.permanent
+                    conn, notice, delivered=result.delivered, result=result.detail, permanent=result.permanent
                 )
-            run.counts["delivered" if sent.delivered else "not_delivered"] += 1
+            run.counts["delivered" if result.delivered else "not_delivered"] += 1
 
 
-def _deliver(run: JobRun, notice: outbox.Notice) -> DeliveryResult:
+def _deliver(run: JobRun, notice: outbox.OutboxMessage) -> DeliveryResult:
     try:
         if notice.channel == "webhook":
             return webhooks.send(notice, allow_private=run.settings.allow_private_webhooks)
         return mail.send(notice, run.settings)
-    except Exception as error:  # noqa: BLE001 - one that cannot be told must not cost the others their turn
+    except Exception as error:  # noqa: BLE001 - one bad notice must not block the others
         _log.exception("notice %s could not be sent", notice.id)
         return DeliveryResult(False, f"it could not be sent: {type(error).__name__}")

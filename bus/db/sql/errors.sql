@@ -1,6 +1,6 @@
--- Errors that functions raise for the caller.
+-- Errors that SQL functions raise for the caller.
 
--- Refuse with an error of the bus: bus/db/__init__.py reads the code and the facts from DETAIL.
+-- Raise an error of the engine: bus/db/error_mapping.py reads the code and the facts from DETAIL.
 CREATE FUNCTION bus_refuse(p_code text, p_message text, p_facts jsonb DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
