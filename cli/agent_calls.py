@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bus.rules.enums import TASK_STATUSES
 from cli.exit_codes import CliError, ExitCode
 from cli.options import emit, format_table, json_option
 
@@ -154,7 +155,7 @@ def wait(bus: "Client", kind: str, surface: str | None, take: bool, timeout: int
 
 
 @click.command("tasks")
-@click.option("--status", type=click.Choice(["open", "assigned", "in_progress", "blocked", "done"]))
+@click.option("--status", type=click.Choice(TASK_STATUSES))
 @click.option("--lane")
 @click.option("--owner")
 @click.option("--ready", is_flag=True, help="Those that could be started now.")

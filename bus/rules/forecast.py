@@ -1,23 +1,22 @@
-"""How long credits last at the pace at which they go."""
+"""Forecast of the day on which credits run out."""
 
 from datetime import date, timedelta
 
 MAX_FORECAST_DAYS = 3650
-"""Beyond it nothing is foretold."""
 
 
 def forecast_exhaustion_date(balance: int, used: int, days: int, today: date) -> date | None:
-    """The day on which a balance reaches zero, if as much is used each day as was on average.
+    """Compute the day on which a balance reaches zero at the average daily use.
 
     Args:
-        balance: credits left; what is used up already has no such day.
-        used: credits that went in the last `days` whole days.
+        balance: credits left.
+        used: credits used in the last `days` whole days.
         days: 1 or more.
-        today: from when on the balance is counted.
+        today: the day of `balance`.
     Returns:
-        The day; None where the balance does not fall, is used up, or lasts for more than FARTHEST_DAYS.
+        The day; None if the balance does not fall, is used up, or lasts longer than MAX_FORECAST_DAYS.
     """
     if balance <= 0 or used <= 0:
         return None
-    left = balance * days // used
-    return None if left > MAX_FORECAST_DAYS else today + timedelta(days=left)
+    days_left = balance * days // used
+    return None if days_left > MAX_FORECAST_DAYS else today + timedelta(days=days_left)

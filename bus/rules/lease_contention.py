@@ -1,4 +1,4 @@
-"""Which of many leases are in each other's way."""
+"""Contention among many leases."""
 
 import functools
 from collections import defaultdict
@@ -10,8 +10,7 @@ from bus.rules import surfaces
 Key = TypeVar("Key", bound=Hashable)
 Holder = TypeVar("Holder", bound=Hashable)
 
-
-# A verdict on two globs takes some 150 us and never changes.
+# Comparing two globs takes some 150 us, and the result never changes.
 _OVERLAP_CACHE_SIZE = 100_000
 MAX_UNCACHED_COMPARISONS = 200
 
@@ -19,28 +18,31 @@ MAX_UNCACHED_COMPARISONS = 200
 def find_contention(
     leases: Sequence[tuple[Key, str, str, Holder]], *, max_uncached_comparisons: int = MAX_UNCACHED_COMPARISONS
 ) -> dict[Key, list[Key]]:
-    """For each lease that contends with another's: the keys of those, in the order of `leases`.
+    """Find the leases that contend with each lease.
 
     Args:
-        leases: (key, normalised surface, mode, holder) of leases that are live at one moment. Those of one holder
-            are never in each other's way.
-        effort: so many verdicts on pairs that were never judged before are made, the rest is left for the next call.
-            Only many globs under one directory come that far.
+        leases: (key, normalised surface, mode, holder) of leases that are live at one moment. Leases of one holder
+            never contend.
+        max_uncached_comparisons: bound on comparisons whose result is not cached; the remaining ones are left to
+            the next call. Only many globs under one directory reach it.
+    Returns:
+        For each contended lease the keys of the leases it contends with, in the order of `leases`.
     """
-    found: dict[Key, list[Key]] = {}
-    spent = _overlaps.cache_info().misses + max_uncached_comparisons
+    contention: dict[Key, list[Key]] = {}
+    max_misses = _overlaps.cache_info().misses + max_uncached_comparisons
     for first, second in _iterate_candidate_pairs(leases):
-        (key, surface, mode, holder), (other_key, other_surface, other_mode, other) = leases[first], leases[second]
-        if holder == other or not surfaces.modes_contend(mode, other_mode):
+        key, surface, mode, holder = leases[first]
+        other_key, other_surface, other_mode, other_holder = leases[second]
+        if holder == other_holder or not surfaces.modes_contend(mode, other_mode):
             continue
-        if _overlaps.cache_info().misses >= spent:
+        if _overlaps.cache_info().misses >= max_misses:
             break
         if not _overlaps(*sorted((surface, other_surface))):
             continue
-        found.setdefault(key, []).append(other_key)
-        found.setdefault(other_key, []).append(key)
-    order = {key: place for place, (key, *_) in enumerate(leases)}
-    return {key: sorted(others, key=order.__getitem__) for key, others in found.items()}
+        contention.setdefault(key, []).append(other_key)
+        contention.setdefault(other_key, []).append(key)
+    position_by_key = {key: position for position, (key, *_) in enumerate(leases)}
+    return {key: sorted(others, key=position_by_key.__getitem__) for key, others in contention.items()}
 
 
 @functools.lru_cache(_OVERLAP_CACHE_SIZE)
@@ -49,17 +51,17 @@ def _overlaps(first: str, second: str) -> bool:
 
 
 def _iterate_candidate_pairs(leases: Sequence[tuple[Key, str, str, Holder]]) -> Iterator[tuple[int, int]]:
-    """Pairs whose prefixes are equal or one above the other, each once: all that overlap are among them."""
-    by_prefix: dict[str, list[int]] = defaultdict(list)
-    for place, (_, surface, _, _) in enumerate(leases):
-        by_prefix[surfaces.literal_prefix(surface)].append(place)
-    for prefix, places in by_prefix.items():
-        for position, place in enumerate(places):
-            for other in places[position + 1 :]:
-                yield place, other
-        above = prefix
-        while above:
-            above = above.rpartition("/")[0]
-            for place in places:
-                for other in by_prefix.get(above, ()):
-                    yield place, other
+    """Yield once each pair whose prefixes are equal or one above the other; every overlapping pair is among them."""
+    indexes_by_prefix: dict[str, list[int]] = defaultdict(list)
+    for index, (_, surface, _, _) in enumerate(leases):
+        indexes_by_prefix[surfaces.literal_prefix(surface)].append(index)
+    for prefix, indexes in indexes_by_prefix.items():
+        for position, index in enumerate(indexes):
+            for other in indexes[position + 1 :]:
+                yield index, other
+        ancestor = prefix
+        while ancestor:
+            ancestor = ancestor.rpartition("/")[0]
+            for index in indexes:
+                for other in indexes_by_prefix.get(ancestor, ()):
+                    yield index, other

@@ -1,4 +1,4 @@
-"""How long things took: rounded so that few values stand for many, and what half and nine in ten of them took."""
+"""Percentiles of durations, computed from counts of rounded values."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,13 @@ from math import floor
 
 
 def rounded_seconds_sql(seconds_sql: str) -> str:
-    """SQL for a length of time as a numeric, from SQL for its seconds: to the millisecond below a second, to three
-    digits above. There are few enough such values to count each, whatever the number of lengths."""
+    """SQL that rounds a duration, so that few distinct values remain and each can be counted.
+
+    Args:
+        seconds_sql: SQL for the duration in seconds.
+    Returns:
+        SQL for a numeric: to the millisecond below one second, to three significant digits above.
+    """
     return (
         f"(CASE WHEN {seconds_sql} < 1 THEN round(({seconds_sql})::numeric, 3)"
         f" ELSE round(({seconds_sql})::numeric, 2 - floor(log({seconds_sql}))::integer) END)"
@@ -16,23 +21,24 @@ def rounded_seconds_sql(seconds_sql: str) -> str:
 
 
 def compute_quantiles(counts: Mapping[float, int], fractions: Sequence[float]) -> tuple[float | None, ...]:
-    """The values below which each of `parts` of all lie, interpolated between neighbours as percentile_cont does.
+    """Compute quantiles of counted values, interpolated between adjacent values as percentile_cont does.
 
     Args:
-        counts: how often each value occurs.
-        parts: 0 to 1 each.
+        counts: the number of occurrences of each value.
+        fractions: 0 to 1 each.
     Returns:
-        One for each part; None of nothing.
+        One quantile for each fraction; None each if there are no values.
     """
     values = sorted(counts)
-    upto = list(accumulate(counts[value] for value in values))
-    if not upto or not upto[-1]:
+    cumulative_counts = list(accumulate(counts[value] for value in values))
+    if not cumulative_counts or not cumulative_counts[-1]:
         return (None,) * len(fractions)
-    found = []
-    for part in fractions:
-        position = part * (upto[-1] - 1)
+    last = cumulative_counts[-1] - 1
+    quantiles = []
+    for fraction in fractions:
+        position = fraction * last
         lower = floor(position)
-        below = values[bisect_right(upto, lower)]
-        above = values[bisect_right(upto, min(lower + 1, upto[-1] - 1))]
-        found.append(below + (above - below) * (position - lower))
-    return tuple(found)
+        below = values[bisect_right(cumulative_counts, lower)]
+        above = values[bisect_right(cumulative_counts, min(lower + 1, last))]
+        quantiles.append(below + (above - below) * (position - lower))
+    return tuple(quantiles)

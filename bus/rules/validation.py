@@ -1,7 +1,7 @@
-"""What clients may write: every text and number is checked here before anything is done with it.
+"""Validation of the texts and numbers that clients send.
 
-Each function returns the value to work with, or raises InvalidArgument with one sentence that names the
-argument and says what to send instead. Lengths count code points.
+Each function returns the value to use, or raises InvalidArgument with one sentence that names the argument and the
+accepted form. Lengths are counted in code points.
 """
 
 import re
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from bus.errors import InvalidArgument
 
 RESERVED_HANDLES = frozenset(
-    "about account admin api auth billing contact docs healthz help invite join kit llm-bus login logout "  # noqa: SIM905 (a list takes a page)
+    "about account admin api auth billing contact docs healthz help invite join kit llm-bus login logout "  # noqa: SIM905 (a list would take a page)
     "mcp metrics oauth operator pricing privacy readyz root security settings signin signup static status "
     "support system terms www".split()
 )
@@ -24,11 +24,11 @@ _EMAIL_DOMAIN_PATTERN = re.compile(r"localhost|(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\
 
 # Controls, format characters (bidi and zero-width among them), surrogates, line and paragraph separators.
 _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Drawn as nothing, though Unicode files them under letters, marks and symbols.
+# Rendered as nothing, although Unicode classifies them as letters, marks and symbols.
 _INVISIBLE_CHARACTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
     chr(point) for point in range(0xE0100, 0xE01F0)
 }
-# Variation selectors choose between two drawings of one emoji: harmless to show, but no difference in a name.
+# Variation selectors choose between two glyphs of one emoji: harmless to display, but they do not distinguish names.
 _VARIATION_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
 
 
@@ -36,10 +36,10 @@ def free_text(value: str, argument: str, max_length: int, min_length: int = 1) -
     r"""Check free text: a body, detail, reason, note, status, subject or title.
 
     Args:
-        value: returned unchanged; may hold anything but NUL, lone surrogates and C0 controls other than
+        value: returned unchanged; may contain anything but NUL, lone surrogates and C0 controls other than
             \n, \r and \t.
-        name: what the client calls the argument.
-        most, least: bounds of its length.
+        argument: the name of the argument, for the message.
+        max_length, min_length: bounds of the length, inclusive.
     Raises:
         InvalidArgument: too short, too long, or a refused character.
     """
@@ -49,35 +49,32 @@ def free_text(value: str, argument: str, max_length: int, min_length: int = 1) -
     try:
         raw = value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{argument} holds half of a surrogate pair; send valid Unicode.") from None
-    # In UTF-8 these bytes stand for nothing else, and bytes.translate is 10 times as fast as a regex.
+        raise InvalidArgument(f"{argument} contains half of a surrogate pair; send valid Unicode.") from None
+    # In UTF-8 these bytes occur in no other character, and bytes.translate is 10 times as fast as a regex.
     if len(raw.translate(None, _FORBIDDEN_CONTROL_BYTES)) != len(raw):
-        raise InvalidArgument(f"{argument} holds a control character; send plain text with \\n, \\r and \\t at most.")
+        raise InvalidArgument(f"{argument} contains a control character; of these only \\n, \\r and \\t are accepted.")
     return value
 
 
 def name(value: str, argument: str, max_length: int = 64) -> str:
-    """Check a name that others are shown: a lane, a tag, a label, a ref.
+    """Check a name that is displayed to others: a lane, a tag, a label, a ref.
 
     Returns:
-        The name in NFC, of 1 to `most` characters, each of which can be seen; it neither begins nor ends
-        with white space.
+        The name in NFC: 1 to `max_length` visible characters, without surrounding white space.
     Raises:
-        InvalidArgument: empty, too long, surrounded by white space, or a character that cannot be seen
-            (control, bidi, zero-width, separator of lines, lone surrogate).
+        InvalidArgument: empty, too long, surrounded by white space, or an invisible character (control, bidi,
+            zero-width, line separator, lone surrogate).
     """
-    # Normalising may change the length, but never by more than this; so a long text is not worked on.
+    # NFC never shortens a text to less than a quarter, so longer texts are refused before the work.
     if len(value) > 4 * max_length:
         _check_length(value, argument, max_length)
     if not (value.isascii() and value.isprintable()):
         value = unicodedata.normalize("NFC", value)
         for char in value:
             if unicodedata.category(char) in _INVISIBLE_CATEGORIES or char in _INVISIBLE_CHARACTERS:
-                raise InvalidArgument(
-                    f"{argument} holds a character that cannot be seen (U+{ord(char):04X}); remove it."
-                )
+                raise InvalidArgument(f"{argument} contains an invisible character (U+{ord(char):04X}); remove it.")
         if value and not value.translate(_VARIATION_SELECTORS):
-            raise InvalidArgument(f"{argument} holds nothing that can be seen; send a name.")
+            raise InvalidArgument(f"{argument} has no visible character; send a name.")
     _check_length(value, argument, max_length)
     if value != value.strip():
         raise InvalidArgument(f"{argument} begins or ends with white space; remove it.")
@@ -88,33 +85,32 @@ def label(value: str, argument: str) -> str:
     """Check the label of a participant: a name of at most 64 characters without '/'.
 
     Raises:
-        InvalidArgument: as for name(), or it holds a '/'.
+        InvalidArgument: as for name(), or it contains a '/'.
     """
     if "/" in value:
-        raise InvalidArgument(f"{argument} must not hold '/'; send a label such as 'api-agent'.")
+        raise InvalidArgument(f"{argument} must not contain '/'; send a label such as 'api-agent'.")
     return name(value, argument)
 
 
 def qualified_name(value: str, argument: str) -> tuple[str | None, str]:
-    """Read how one participant addresses another: 'label', or 'handle/label' of at most 129 characters.
+    """Parse the name of a participant: 'label', or 'handle/label' of at most 129 characters.
 
     Returns:
-        (handle or None, label). The handle is well formed; whether anybody has it is for the caller to find
-        out, so a reserved word passes. A name without a '/' may also be the owner's handle, which is how the owner
-        is called that acts without a label.
+        (handle or None, label). The handle is well formed; the caller looks it up, so a reserved word passes. A name
+        without a '/' may also be an owner's handle, which is the qualified name of an owner who acts without a label.
     Raises:
         InvalidArgument: either part is malformed.
     """
-    before, slash, rest = value.partition("/")
+    handle_part, slash, label_part = value.partition("/")
     if not slash:
         return None, label(value, argument)
-    if "/" in rest or not rest or not _is_well_formed_handle(before):
+    if "/" in label_part or not label_part or not _is_well_formed_handle(handle_part):
         raise InvalidArgument(f"{argument} must be 'label' or 'handle/label', with the handle in lower case.")
-    return before, label(rest, argument)
+    return handle_part, label(label_part, argument)
 
 
 def label_key(value: str) -> str:
-    """The key under which two labels are the same name: folded case, NFKC, without variation selectors.
+    """The key by which labels are compared: case folded, NFKC, without variation selectors.
 
     Folding twice is Unicode's definition of a compatibility caseless match (D146): compatibility forms such
     as the Kelvin sign or a small capital fold only after they have been replaced.
@@ -127,7 +123,7 @@ def handle(value: str, argument: str) -> str:
     """Check the public handle of an owner: lower-case letters, digits and single hyphens inside, at most 64.
 
     Raises:
-        InvalidArgument: malformed, or a word that the service keeps for itself (RESERVED_HANDLES).
+        InvalidArgument: malformed, or reserved for the service (RESERVED_HANDLES).
     """
     if not _is_well_formed_handle(value):
         raise InvalidArgument(
@@ -139,11 +135,11 @@ def handle(value: str, argument: str) -> str:
 
 
 def email(value: str, argument: str) -> str:
-    """Check an e-mail address as far as one can without writing to it.
+    """Check the form of an e-mail address, without sending to it.
 
     Returns:
-        The address in NFC, with its domain in lower case; the part before the @ stays as it is, because
-        only its own server may say that case does not matter there.
+        The address in NFC, with its domain in lower case. The local part keeps its case, since only its own server
+        knows whether case matters.
     Raises:
         InvalidArgument: longer than 254 characters, white space or control characters, not exactly one @,
             or a domain that has no dot and is not localhost.
@@ -151,14 +147,14 @@ def email(value: str, argument: str) -> str:
     local, _, domain = name(value, argument, 254).rpartition("@")
     domain = domain.lower()
     address = f"{local}@{domain}"
-    # Lower case can be longer in a few scripts, hence the length once more.
+    # In a few scripts lower case is longer, so the length is checked again.
     if len(address) > 254 or not (_EMAIL_LOCAL_PATTERN.fullmatch(local) and _EMAIL_DOMAIN_PATTERN.fullmatch(domain)):
         raise InvalidArgument(f"{argument} must be an e-mail address such as ada@example.org.")
     return address
 
 
 def sequence_name(value: str, argument: str = "sequence") -> str:
-    """Check the name of a sequence of numbers: `^[a-z0-9_-]{1,64}$`.
+    """Check the name of a sequence: `^[a-z0-9_-]{1,64}$`.
 
     Raises:
         InvalidArgument: anything else.
@@ -169,7 +165,7 @@ def sequence_name(value: str, argument: str = "sequence") -> str:
 
 
 def integer(value: int, argument: str, minimum: int, maximum: int) -> int:
-    """Check that a whole number lies in `least`..`most`, both included.
+    """Check that a whole number lies between `minimum` and `maximum`, both included.
 
     Raises:
         InvalidArgument: it does not.
@@ -180,10 +176,10 @@ def integer(value: int, argument: str, minimum: int, maximum: int) -> int:
 
 
 def timestamp(value: str | None, argument: str) -> datetime | None:
-    """A time in ISO 8601 as an aware one in UTC; without an offset it is in UTC. None stays None.
+    """Parse an ISO 8601 time into an aware UTC datetime. Without an offset it is taken as UTC; None stays None.
 
     Raises:
-        InvalidArgument: it is none, or out of range.
+        InvalidArgument: malformed, or out of range.
     """
     if value is None:
         return None

@@ -1,6 +1,6 @@
 """The tool that searches the ledger: query_events."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -8,28 +8,10 @@ from bus import limits
 from bus.coordination import ledger
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.rules.enums import EventType
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Ref, SequenceName, Tag
 
-EventType = Literal[
-    "claim",
-    "seed",
-    "register",
-    "post",
-    "ack",
-    "lease",
-    "release",
-    "lease_expire",
-    "task_create",
-    "task_assign",
-    "task_start",
-    "task_block",
-    "task_resolve",
-    "task_ship",
-    "task_requeue",
-    "presence_lapse",
-    "escalate",
-]
 Timestamp = Annotated[str, Meta(max_length=64, description="ISO 8601")]
 
 

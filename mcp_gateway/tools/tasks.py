@@ -1,6 +1,6 @@
 """Tools of tasks: task_create, task_assign, task_start, task_block, task_resolve, task_ship, task_next, list_tasks."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -8,10 +8,9 @@ from bus import limits
 from bus.coordination import task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.rules.enums import TaskStatus
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref
-
-TaskState = Literal["open", "assigned", "in_progress", "blocked", "done"]
 
 
 @tool(transaction=True, notifies="tasks ledger")
@@ -92,7 +91,7 @@ def task_next(conn: Connection, ctx: Ctx, lane: Lane | None = None) -> tasks.Nex
 def list_tasks(
     conn: Connection,
     ctx: Ctx,
-    status: TaskState | None = None,
+    status: TaskStatus | None = None,
     owner: Actor | None = None,
     lane: Lane | None = None,
     ready: bool | None = None,

@@ -10,7 +10,7 @@ from bus import limits
 from bus.coordination import task_queries, tasks
 from bus.coordination.task_queries import TaskPage
 from bus.errors import BusError, InvalidArgument
-from bus.rules.task_transitions import STATUSES
+from bus.rules.enums import TASK_STATUSES
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import (
@@ -62,7 +62,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH)
     owner = optional_text_field("Assigned to", limits.MAX_QUALIFIED_NAME_LENGTH)
     status = SelectField(
-        "State", choices=select_choices(("", "every"), *((one, one.replace("_", " ")) for one in STATUSES))
+        "State", choices=select_choices(("", "every"), *((one, one.replace("_", " ")) for one in TASK_STATUSES))
     )
 
 
@@ -70,12 +70,12 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
 def index() -> str | Response:
     """The board; or one state of it, with all its pages."""
     ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
-    status = form.status.data if form.status.data in STATUSES else None
+    status = form.status.data if form.status.data in TASK_STATUSES else None
     problem, columns, counts = None, {}, {}
     found = TaskPage([], None, 0)
     try:
         with connection() as conn:
-            for one in [status] if status else STATUSES:
+            for one in [status] if status else TASK_STATUSES:
                 found = task_queries.list_tasks(
                     conn,
                     ctx,
@@ -100,7 +100,7 @@ def index() -> str | Response:
         tasks_by_status=columns,
         counts=counts,
         current_url=current_url(),
-        status_urls={one: current_url(status=one, before=None) for one in STATUSES},
+        status_urls={one: current_url(status=one, before=None) for one in TASK_STATUSES},
         older=current_url(before=str(found.next_before)) if status and found.next_before else None,
         newest=current_url(before=None) if before else None,
     )

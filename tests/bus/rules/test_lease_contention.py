@@ -1,4 +1,4 @@
-"""Contention among many leases is what comparing every pair finds."""
+"""Contention among many leases equals the result of comparing every pair."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ _LEASES = st.lists(st.tuples(_SURFACES, st.sampled_from(["exclusive", "shared"])
 
 
 @given(_LEASES)
-def test_all_pairs_that_overlap_are_found_and_no_others(drawn: list[tuple[str, str, int]]) -> None:
+def test_exactly_the_overlapping_pairs_are_returned(drawn: list[tuple[str, str, int]]) -> None:
     leases = [(key, *lease) for key, lease in enumerate(drawn)]
     expected = {
         key: [
@@ -30,7 +30,7 @@ def test_all_pairs_that_overlap_are_found_and_no_others(drawn: list[tuple[str, s
     }
 
 
-def test_many_globs_under_one_directory_are_judged_a_few_at_a_time() -> None:
+def test_comparisons_of_many_globs_are_spread_over_several_calls() -> None:
     leases = [(number, f"one/**/part_{number}*.py", "exclusive", number % 7) for number in range(40)]
     first = find_contention(leases, max_uncached_comparisons=30)
     assert len(first) < 40

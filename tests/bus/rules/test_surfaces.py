@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bus.errors import InvalidArgument
 from bus.rules import surfaces
-from bus.rules.surfaces import is_glob, literal_prefix, modes_contend, normalise, overlaps
+from bus.rules.surfaces import literal_prefix, modes_contend, normalise, overlaps
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ from bus.rules.surfaces import is_glob, literal_prefix, modes_contend, normalise
         ("./" * 60 + "x" * 200, "x" * 200),
     ],
 )
-def test_a_surface_has_one_spelling(sent: str, normal: str) -> None:
+def test_a_surface_is_normalised_to_one_spelling(sent: str, normal: str) -> None:
     assert normalise(sent) == normal
     assert normalise(normal) == normal
 
 
 @pytest.mark.parametrize(
-    ("sent", "says"),
+    ("sent", "fragment"),
     [
         ("", "empty"),
         (" ", "white space"),
@@ -64,19 +64,19 @@ def test_a_surface_has_one_spelling(sent: str, normal: str) -> None:
         ("\u212a:/src", "absolute"),  # the Kelvin sign: K in NFC
         ("C:\\src", "use '/'"),
         ("src\\a.py", "use '/'"),
-        ("..", "holds '..'"),
-        ("../src", "holds '..'"),
-        ("src/../a", "holds '..'"),
-        ("src/..", "holds '..'"),
-        ("{a,..}/b", "holds '..'"),
-        ("{a,.}./b", "holds '..'"),
+        ("..", "contains '..'"),
+        ("../src", "contains '..'"),
+        ("src/../a", "contains '..'"),
+        ("src/..", "contains '..'"),
+        ("{a,..}/b", "contains '..'"),
+        ("{a,.}./b", "contains '..'"),
         ("{,a}/b", "absolute"),
         ("{a,/b}", "absolute"),
         ("{a,}", "empty alternative"),
-        ("{a", "without its partner"),
-        ("a}", "without its partner"),
-        ("}{", "without its partner"),
-        ("[{]", "without its partner"),
+        ("{a", "unbalanced brace"),
+        ("a}", "unbalanced brace"),
+        ("}{", "unbalanced brace"),
+        ("[{]", "unbalanced brace"),
         ("{" * 9 + "a,b" + "}" * 9, "nest at most 8"),
         ("{a,b}" * 7, "at most 64"),
         ("{" + "a," * 64 + "a}", "at most 64"),
@@ -94,17 +94,17 @@ def test_a_surface_has_one_spelling(sent: str, normal: str) -> None:
         ("a\ud800b", "U+D800"),
     ],
 )
-def test_a_surface_that_names_no_place_in_the_repository_is_refused(sent: str, says: str) -> None:
+def test_a_surface_outside_the_repository_or_malformed_is_refused(sent: str, fragment: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         normalise(sent)
     assert refused.value.message.startswith("surface ")
-    assert says in refused.value.message
+    assert fragment in refused.value.message
     assert refused.value.message.endswith(".")
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=()), max_size=30) | st.text("ab./*{,}[]~:\\ ", max_size=30))
-def test_whatever_is_sent_is_normal_or_refused(sent: str) -> None:
+def test_any_text_is_normalised_or_refused(sent: str) -> None:
     try:
         normal = normalise(sent)
     except InvalidArgument:
@@ -116,11 +116,10 @@ def test_whatever_is_sent_is_normal_or_refused(sent: str) -> None:
     assert not {"", ".", ".."} & set(normal.split("/"))
     assert overlaps(normal, normal)
     assert overlaps(normal, "**")
-    assert is_glob(normal) == (literal_prefix(normal) != normal)
 
 
 @pytest.mark.parametrize(
-    ("surface", "leading"),
+    ("surface", "prefix"),
     [
         ("src/api/x.py", "src/api/x.py"),
         ("src", "src"),
@@ -144,10 +143,9 @@ def test_whatever_is_sent_is_normal_or_refused(sent: str) -> None:
         ("src/a]/*", "src/a]"),
     ],
 )
-def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leading: str) -> None:
+def test_the_prefix_is_the_directories_before_the_first_wildcard(surface: str, prefix: str) -> None:
     assert normalise(surface) == surface
-    assert literal_prefix(surface) == leading
-    assert is_glob(surface) == (leading != surface)
+    assert literal_prefix(surface) == prefix
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leadi
         ("src/api", "src/**/*.py", True),
         ("src/api/x.py", "src/**/*.py", True),
         ("src/x.py", "src/**/*.py", True),
-        ("src/x.js", "src/**/*.py", True),  # it could be a directory
+        ("src/x.js", "src/**/*.py", True),  # x.js could be a directory
         ("lib", "src/**/*.py", False),
         ("src", "src/**", True),
         ("src/api", "src/*", True),
@@ -202,7 +200,7 @@ def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leadi
         ("[a-]x", "-x", True),
         ("[z-a!]x", "!x", True),
         ("[z-a!]x", "bx", False),
-        ("[*]x", "[ab]x", True),  # to the letter, a star between brackets
+        ("[*]x", "[ab]x", True),  # literally, a star between brackets
         ("[*]x", "ax", False),
         ("[?]x", "?x", True),
         ("a[+-9]b", "a/b", False),
@@ -214,12 +212,12 @@ def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leadi
         ("{a,b/c}/*.py", "b/c/x.py", True),
         ("src/{,sub/}x.py", "src/x.py", True),
         ("src/{,sub/}x.py", "src/sub/x.py", True),
-        ("{*,src/*}*", "a/b", True),  # a star and a star behind it are a whole segment of two
+        ("{*,src/*}*", "a/b", True),  # two adjacent stars are a whole segment of two
         ("{a,{b,c}d}/x", "cd/x", True),
         ("{a,{b,c}d}/x", "ad/x", False),
         ("{.,src}", "lib", True),
         ("e{\u0301,x}", "é", True),
-        # names with brackets and braces are taken to the letter too
+        # names with brackets and braces are matched literally too
         ("app/[id]", "app/[id]/page.tsx", True),
         ("app/[id]/page.tsx", "app/[id]/page.tsx", True),
         ("app/[id]/page.tsx", "app/i/page.tsx", True),
@@ -235,7 +233,7 @@ def test_the_prefix_is_what_stands_before_the_first_wildcard(surface: str, leadi
         ("{x}/*", "{x}/a", True),
     ],
 )
-def test_which_surfaces_overlap(a: str, b: str, expected: bool) -> None:
+def test_surfaces_overlap_exactly_when_they_share_a_path(a: str, b: str, expected: bool) -> None:
     a, b = normalise(a), normalise(b)
     assert overlaps(a, b) is expected
     assert overlaps(b, a) is expected
@@ -254,8 +252,8 @@ def test_only_shared_leases_do_not_contend(a: str, b: str, expected: bool) -> No
     assert modes_contend(a, b) is expected
 
 
-# The oracle: what a surface covers, written once more in another way (the standard library's fnmatch, segment
-# by segment), and overlap as "some path of a small world is covered by both".
+# The oracle: a second implementation of coverage, with the standard library's fnmatch segment by segment. Two
+# surfaces overlap when they both cover some path of a small universe.
 
 
 def alternatives_of(surface: str) -> list[str]:
@@ -272,13 +270,13 @@ def alternatives_of(surface: str) -> list[str]:
 
 @cache
 def patterns_of(surface: str) -> list[list[str]]:
-    found = []
+    patterns = []
     for alternative in alternatives_of(surface):
         for reading in (alternative, alternative.replace("[", "[[]")):
             segments = [segment for segment in reading.split("/") if segment not in ("", ".")]
             literal = not re.search(r"[*?]", reading) and reading.count("[") == reading.count("[[]") * 2
-            found.append([*segments, "**"] if literal else segments)
-    return found
+            patterns.append([*segments, "**"] if literal else segments)
+    return patterns
 
 
 def matches(pattern: list[str], path: list[str]) -> bool:
@@ -293,18 +291,18 @@ def covers(surface: str, path: str) -> bool:
     return any(matches(pattern, path.split("/")) for pattern in patterns_of(surface))
 
 
-# Whatever two of these segments can both take, they can both take as one of these names. With at most two
-# segments besides '**' in a surface, two surfaces that share any path share one of at most four segments.
+# If two of these segments match a common name, they match one of NAMES. With at most two segments besides '**'
+# in a surface, two surfaces that share any path share a path of at most four segments.
 SEGMENTS = ["**", "*", "a", "b", "?", "a*", "*b", "[ab]", "[!a]"]
 NAMES = ["a", "b", "ab", "[ab]", "[!a]"]
 SMALL_PATHS = ["/".join(path) for depth in (1, 2, 3, 4) for path in itertools.product(NAMES, repeat=depth)]
 
 
-def _few(segments: list[str]) -> bool:
+def _has_one_or_two_names(segments: list[str]) -> bool:
     return 1 <= sum(segment != "**" for segment in segments) <= 2
 
 
-PLAIN = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4).filter(_few).map("/".join)
+PLAIN = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4).filter(_has_one_or_two_names).map("/".join)
 SMALL = PLAIN | st.lists(PLAIN, min_size=2, max_size=3).map(lambda choices: "{" + ",".join(choices) + "}")
 
 
@@ -317,7 +315,7 @@ def small_paths(surface: str) -> frozenset[str]:
 @given(SMALL, SMALL)
 @example("a/b", "**/b/*")
 @example("**/a/**/b", "**/b/**/a")
-def test_overlap_agrees_with_trying_every_path_of_a_small_world(a: str, b: str) -> None:
+def test_overlap_agrees_with_an_exhaustive_search_of_small_paths(a: str, b: str) -> None:
     a, b = normalise(a), normalise(b)
     assert overlaps(a, b) == overlaps(b, a) == bool(small_paths(a) & small_paths(b))
 
@@ -329,16 +327,16 @@ SEGMENT = st.lists(st.sampled_from(["a", "b", "?", "*"]), min_size=1, max_size=6
 @settings(max_examples=500, deadline=None)
 @given(SEGMENT, SEGMENT)
 @example("a*b", "*ab*")
-def test_segments_agree_with_trying_every_name(a: str, b: str) -> None:
-    # Seven letters suffice for every pair with at most seven tokens that take one.
+def test_segments_agree_with_an_exhaustive_search_of_names(a: str, b: str) -> None:
+    # Names of seven letters suffice for every pair with at most seven tokens that match one letter.
     assume(sum(token != "*" for token in a + b) <= 7)
     assume("**" not in (a, b))
     names = [name for name in LETTERS if covers(a, name) and covers(b, name)]
     assert overlaps(a, b) == overlaps(b, a) == bool(names)
 
 
-# Without '/', which would end the segment, and wildcards, which would be read to the letter as well.
-# Without '!' but in front: fnmatch takes one behind a reversed range for a negation.
+# Without '/', which would end the segment, and wildcards, which would be matched literally as well.
+# Without '!' except in front: fnmatch reads one after a reversed range as a negation.
 MEMBERS = st.text("abcyz-^.+0 é", max_size=6)
 
 
@@ -348,8 +346,10 @@ MEMBERS = st.text("abcyz-^.+0 é", max_size=6)
 @example("]a", "]", "", "!")
 @example("-a", "--0", "", "!")
 @example(" -é", "", "!", "!")
-def test_classes_agree_with_trying_every_character(one: str, two: str, not_one: str, not_two: str) -> None:
-    a, b = f"x[{not_one}{one}]x", f"x[{not_two}{two}]x"
+def test_classes_agree_with_an_exhaustive_search_of_characters(
+    members_a: str, members_b: str, negation_a: str, negation_b: str
+) -> None:
+    a, b = f"x[{negation_a}{members_a}]x", f"x[{negation_b}{members_b}]x"
     names = [a, b, *(f"x{chr(point)}x" for point in range(32, 256) if point != ord("/"))]
     assert overlaps(a, b) == any(covers(a, name) and covers(b, name) for name in names)
 
@@ -368,7 +368,7 @@ PATH = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=5).
 
 @settings(deadline=None)
 @given(SURFACE, SURFACE, PATH)
-def test_surfaces_that_cover_the_same_path_overlap_and_their_prefixes_show_it(a: str, b: str, path: str) -> None:
+def test_surfaces_that_cover_the_same_path_overlap_and_its_prefix_is_theirs(a: str, b: str, path: str) -> None:
     try:
         a, b = normalise(a), normalise(b)
     except InvalidArgument:
@@ -388,24 +388,24 @@ def test_surfaces_that_cover_the_same_path_overlap_and_their_prefixes_show_it(a:
 
 @settings(deadline=None)
 @given(SURFACE, SURFACE)
-def test_overlap_is_reflexive_and_symmetric_and_keeps_the_promise_of_the_prefix(a: str, b: str) -> None:
+def test_overlap_is_reflexive_and_symmetric_and_implies_related_prefixes(a: str, b: str) -> None:
     try:
         a, b = normalise(a), normalise(b)
     except InvalidArgument:
         assume(False)
     assert overlaps(a, a)
     assert overlaps(a, b) == overlaps(b, a)
-    # Asked of the automata themselves, since overlap() relies on what is shown here.
-    meet = surfaces._intersects(surfaces._build_token_graph(a), surfaces._build_position_masks(b))
-    assert meet == overlaps(a, b)
-    if meet:
+    # Checked on the automata directly, since overlaps() relies on the property.
+    intersects = surfaces._intersects(surfaces._build_token_graph(a), surfaces._build_position_masks(b))
+    assert intersects == overlaps(a, b)
+    if intersects:
         above, below = sorted((literal_prefix(a), literal_prefix(b)), key=len)
         assert not above or below == above or below.startswith(above + "/")
 
 
 @settings(deadline=None)
 @given(SURFACE)
-def test_a_surface_overlaps_what_it_lies_in(surface: str) -> None:
+def test_a_surface_overlaps_its_prefix_and_the_whole_repository(surface: str) -> None:
     try:
         surface = normalise(surface)
     except InvalidArgument:
@@ -419,7 +419,7 @@ def test_a_surface_overlaps_what_it_lies_in(surface: str) -> None:
 CHOICES = "{a,b}" * 6
 
 
-_FOR_EVER_SECONDS = 5.0
+_SLOW_SECONDS = 5.0
 
 
 @pytest.mark.parametrize(
@@ -440,19 +440,19 @@ _FOR_EVER_SECONDS = 5.0
         (CHOICES + "".join(chr(0x100 + n) for n in range(170)), CHOICES + "*" * 169 + "c"),
     ],
 )
-def test_no_surface_takes_for_ever(a: str, b: str) -> None:
+def test_no_pair_of_surfaces_is_slow(a: str, b: str) -> None:
     surfaces._build_token_graph.cache_clear()
     surfaces._build_position_masks.cache_clear()
     started = time.process_time()
-    one, other = normalise(a), normalise(b)
-    assert overlaps(one, other) == overlaps(other, one)
-    # Milliseconds; a search that backtracks would still be at it tomorrow.
-    assert time.process_time() - started < _FOR_EVER_SECONDS
+    a, b = normalise(a), normalise(b)
+    assert overlaps(a, b) == overlaps(b, a)
+    # It takes milliseconds; a backtracking search would take days.
+    assert time.process_time() - started < _SLOW_SECONDS
 
 
-def test_refusing_too_many_alternatives_takes_no_time_either() -> None:
+def test_too_many_alternatives_are_refused_quickly() -> None:
     started = time.process_time()
     for bomb in ("{a,b}" * 40, "{{a,b}{a,b},{a,b}{a,b}}" * 8, "{" * 100 + "}" * 100, "{,,,,}" * 33):
         with pytest.raises(InvalidArgument):
             normalise(bomb)
-    assert time.process_time() - started < _FOR_EVER_SECONDS
+    assert time.process_time() - started < _SLOW_SECONDS

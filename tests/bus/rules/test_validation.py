@@ -13,8 +13,8 @@ from bus.rules import validation
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
 
 
-def refused(check: Callable[..., Any], *arguments: Any) -> str:
-    """Check that it refuses, in one sentence; returns the sentence."""
+def refusal_of(check: Callable[..., Any], *arguments: Any) -> str:
+    """Assert that the check refuses the arguments; return its message, which is one sentence."""
     with pytest.raises(InvalidArgument) as caught:
         check(*arguments)
     sentence = caught.value.message
@@ -26,30 +26,30 @@ def refused(check: Callable[..., Any], *arguments: Any) -> str:
 @pytest.mark.parametrize(
     "value", ["x", "a\n\tb\r\n", "Grüße, мир 🎉", "👩\u200d💻 \u202eleft", "\x7f\x85", " ", "\U0010ffff"]
 )
-def test_free_text_comes_back_as_it_is(value: str) -> None:
+def test_free_text_is_returned_unchanged(value: str) -> None:
     assert validation.free_text(value, "body", 100) is value
 
 
 @pytest.mark.parametrize("char", [chr(point) for point in range(32) if point not in b"\t\n\r"])
 @pytest.mark.parametrize("around", ["", "plain", "\n", "ü"])
 def test_free_text_refuses_nul_and_controls(around: str, char: str) -> None:
-    assert refused(validation.free_text, around + char + around, "body", 100).startswith("body holds a control")
+    assert refusal_of(validation.free_text, around + char + around, "body", 100).startswith("body contains a control")
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800"])
 def test_free_text_refuses_lone_surrogates(value: str) -> None:
-    assert refused(validation.free_text, value, "body", 100).startswith("body holds half of a surrogate pair")
+    assert refusal_of(validation.free_text, value, "body", 100).startswith("body contains half of a surrogate pair")
 
 
-def test_free_text_is_measured_in_code_points() -> None:
+def test_free_text_is_counted_in_code_points() -> None:
     assert validation.free_text("🎉" * 8000, "body", 8000)
-    assert refused(validation.free_text, "🎉" * 8001, "body", 8000) == "body has 8001 characters; send at most 8000."
-    assert refused(validation.free_text, "", "body", 8000) == "body has no characters; send at least 1."
+    assert refusal_of(validation.free_text, "🎉" * 8001, "body", 8000) == "body has 8001 characters; send at most 8000."
+    assert refusal_of(validation.free_text, "", "body", 8000) == "body has no characters; send at least 1."
     assert validation.free_text("", "status", 140, min_length=0) == ""
 
 
 @given(ANYTHING)
-def test_free_text_is_refused_for_exactly_the_characters_that_are_named(value: str) -> None:
+def test_free_text_is_refused_exactly_for_controls_and_surrogates(value: str) -> None:
     bad = any((char < " " and char not in "\t\n\r") or "\ud800" <= char <= "\udfff" for char in value)
     try:
         assert validation.free_text(value, "body", 80, 0) == value
@@ -59,7 +59,7 @@ def test_free_text_is_refused_for_exactly_the_characters_that_are_named(value: s
         assert bad
 
 
-UNSEEN = {
+INVISIBLE = {
     "nul": "\0",
     "control": "\x1b",
     "line feed": "\n",
@@ -89,58 +89,58 @@ UNSEEN = {
 }
 
 
-@pytest.mark.parametrize("char", UNSEEN.values(), ids=UNSEEN.keys())
-def test_a_name_refuses_what_cannot_be_seen(char: str) -> None:
+@pytest.mark.parametrize("char", INVISIBLE.values(), ids=INVISIBLE.keys())
+def test_a_name_with_an_invisible_character_is_refused(char: str) -> None:
     for value in (char, "a" + char, char + "a", "a" + char + "b"):
-        sentence = refused(validation.name, value, "lane")
-        assert sentence.startswith("lane holds a character that cannot be seen (U+")
+        sentence = refusal_of(validation.name, value, "lane")
+        assert sentence.startswith("lane contains an invisible character (U+")
 
 
 @pytest.mark.parametrize("value", ["a", "API lane", "日本語", "ŝlosilo", "🏳️", "a/b#12", "x" * 64])
-def test_a_name_may_be_anything_that_can_be_seen(value: str) -> None:
+def test_a_name_may_contain_any_visible_character(value: str) -> None:
     assert validation.name(value, "lane") == value
 
 
 @pytest.mark.parametrize("value", ["", " ", " a", "a ", "\u00a0a", "a\u3000", "x" * 65, "x" * 10_000, "\ufe0f"])
-def test_a_name_refuses_emptiness_length_and_white_space_around(value: str) -> None:
-    assert refused(validation.name, value, "lane").startswith("lane ")
+def test_an_empty_long_or_padded_name_is_refused(value: str) -> None:
+    assert refusal_of(validation.name, value, "lane").startswith("lane ")
 
 
-def test_a_name_is_put_in_nfc_before_it_is_measured() -> None:
+def test_a_name_is_normalised_before_it_is_counted() -> None:
     assert validation.name("e\u0301" * 64, "lane") == "é" * 64
     assert validation.name("\u212a", "lane") == "K"
-    refused(validation.name, "\u0958" * 33, "lane")  # NFC writes each as two
+    refusal_of(validation.name, "\u0958" * 33, "lane")  # NFC encodes each as two
 
 
 @given(ANYTHING)
-def test_a_name_that_passed_passes_again_unchanged(value: str) -> None:
+def test_an_accepted_name_is_accepted_again_unchanged(value: str) -> None:
     try:
-        named = validation.name(value, "lane")
+        accepted = validation.name(value, "lane")
     except InvalidArgument:
         return
-    assert validation.name(named, "lane") == named
-    assert 1 <= len(named) <= 64
-    assert named == named.strip() == unicodedata.normalize("NFC", value)
-    assert not {unicodedata.category(char) for char in named} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert validation.name(accepted, "lane") == accepted
+    assert 1 <= len(accepted) <= 64
+    assert accepted == accepted.strip() == unicodedata.normalize("NFC", value)
+    assert not {unicodedata.category(char) for char in accepted} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def test_a_label_is_a_name_without_a_slash() -> None:
     assert validation.label("api agent", "participant_name") == "api agent"
-    assert refused(validation.label, "a/b", "participant_name").startswith("participant_name must not hold '/'")
-    refused(validation.label, "x" * 65, "participant_name")
+    assert refusal_of(validation.label, "a/b", "participant_name").startswith("participant_name must not contain '/'")
+    refusal_of(validation.label, "x" * 65, "participant_name")
 
 
 @pytest.mark.parametrize(
-    ("value", "read"),
+    ("value", "expected"),
     [
         ("api", (None, "api")),
         ("ada/api", ("ada", "api")),
         ("a" * 64 + "/" + "ü" * 64, ("a" * 64, "ü" * 64)),
-        ("admin/api", ("admin", "api")),  # whether anybody has that handle is not decided here
+        ("admin/api", ("admin", "api")),  # a reserved handle is well formed; the caller looks it up
     ],
 )
-def test_a_participant_is_addressed_by_label_or_qualified(value: str, read: tuple[str | None, str]) -> None:
-    assert validation.qualified_name(value, "to_actor") == read
+def test_a_participant_is_named_by_label_or_qualified_name(value: str, expected: tuple[str | None, str]) -> None:
+    assert validation.qualified_name(value, "to_actor") == expected
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_participant_is_addressed_by_label_or_qualified(value: str, read: tupl
         "ada/" + "x" * 65,
     ],
 )
-def test_a_malformed_address_is_refused(value: str) -> None:
-    assert refused(validation.qualified_name, value, "to_actor").startswith("to_actor ")
+def test_a_malformed_qualified_name_is_refused(value: str) -> None:
+    assert refusal_of(validation.qualified_name, value, "to_actor").startswith("to_actor ")
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("Api", "api"),
         ("ＡＰＩ", "api"),
@@ -175,17 +175,17 @@ def test_a_malformed_address_is_refused(value: str) -> None:
         ("ΣΑΣ", "σας"),
     ],
 )
-def test_labels_that_people_take_for_the_same_have_the_same_key(one: str, other: str) -> None:
-    assert validation.label_key(one) == validation.label_key(other)
+def test_labels_that_look_the_same_have_the_same_key(first: str, second: str) -> None:
+    assert validation.label_key(first) == validation.label_key(second)
 
 
 def test_labels_that_differ_have_different_keys() -> None:
-    labels = ["api", "api-2", "api 2", "apí", "ap", "аpi"]  # the last begins in Cyrillic
+    labels = ["api", "api-2", "api 2", "apí", "ap", "аpi"]  # the last begins with a Cyrillic letter
     assert len({validation.label_key(label) for label in labels}) == len(labels)
 
 
 @given(st.text(max_size=20))
-def test_a_key_is_its_own_key_and_that_of_each_normal_form(label: str) -> None:
+def test_a_key_is_idempotent_and_equal_for_each_normal_form(label: str) -> None:
     key = validation.label_key(label)
     assert validation.label_key(key) == key
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
@@ -199,15 +199,15 @@ def test_a_handle_is_lower_case_with_single_hyphens_inside(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "-a", "a-", "a--b", "Ada", "a_b", "a.b", "a\n", "ä", "٣", "x" * 65, "a/b"])
 def test_a_malformed_handle_is_refused(value: str) -> None:
-    assert refused(validation.handle, value, "handle").startswith("handle must be ")
+    assert refusal_of(validation.handle, value, "handle").startswith("handle must be ")
 
 
 @pytest.mark.parametrize("value", sorted(validation.RESERVED_HANDLES))
-def test_a_reserved_word_is_no_handle_though_it_has_the_form(value: str) -> None:
-    assert refused(validation.handle, value, "handle") == "handle is a reserved word; choose another."
+def test_a_reserved_word_is_refused_as_a_handle(value: str) -> None:
+    assert refusal_of(validation.handle, value, "handle") == "handle is a reserved word; choose another."
 
 
-def test_the_words_that_the_service_needs_are_reserved() -> None:
+def test_the_names_that_the_service_uses_are_reserved() -> None:
     needed = {"admin", "operator", "api", "mcp", "login", "static", "healthz", "metrics", "llm-bus", "www"}
     assert needed <= validation.RESERVED_HANDLES
 
@@ -225,7 +225,7 @@ def test_the_words_that_the_service_needs_are_reserved() -> None:
         ("a" * 242 + "@example.org", "a" * 242 + "@example.org"),
     ],
 )
-def test_an_address_passes_with_its_domain_in_lower_case(value: str, address: str) -> None:
+def test_an_email_address_is_returned_with_its_domain_in_lower_case(value: str, address: str) -> None:
     assert validation.email(value, "email") == address
 
 
@@ -257,12 +257,12 @@ def test_an_address_passes_with_its_domain_in_lower_case(value: str, address: st
         "\u0130" * 2 + "@" + "\u0130" * 240 + ".example.org",
     ],
 )
-def test_what_is_no_address_is_refused(value: str) -> None:
-    assert refused(validation.email, value, "email").startswith("email ")
+def test_a_malformed_email_address_is_refused(value: str) -> None:
+    assert refusal_of(validation.email, value, "email").startswith("email ")
 
 
 @given(ANYTHING)
-def test_an_address_that_passed_passes_again_unchanged(value: str) -> None:
+def test_an_accepted_email_address_is_accepted_again_unchanged(value: str) -> None:
     try:
         address = validation.email(value + "@Example.org", "email")
     except InvalidArgument:
@@ -273,18 +273,18 @@ def test_an_address_that_passed_passes_again_unchanged(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["adr", "a", "0", "_", "-", "db_migration-2", "x" * 64])
-def test_a_sequence_has_a_plain_name(value: str) -> None:
+def test_a_sequence_name_has_letters_digits_and_punctuation(value: str) -> None:
     assert validation.sequence_name(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "ADR", "a b", "a.b", "a\n", "ä", "x" * 65, "\0", "\ud800"])
-def test_any_other_name_of_a_sequence_is_refused(value: str) -> None:
-    assert refused(validation.sequence_name, value).startswith("sequence must be ")
-    assert refused(validation.sequence_name, value, "name").startswith("name must be ")
+def test_a_malformed_sequence_name_is_refused(value: str) -> None:
+    assert refusal_of(validation.sequence_name, value).startswith("sequence must be ")
+    assert refusal_of(validation.sequence_name, value, "name").startswith("name must be ")
 
 
-def test_an_integer_lies_within_its_bounds() -> None:
+def test_an_integer_outside_its_bounds_is_refused() -> None:
     assert validation.integer(0, "pad", 0, 12) == 0
     assert validation.integer(12, "pad", 0, 12) == 12
     for value in (-1, 13, 2**53, -(10**30)):
-        assert refused(validation.integer, value, "pad", 0, 12) == "pad must be a whole number from 0 to 12."
+        assert refusal_of(validation.integer, value, "pad", 0, 12) == "pad must be a whole number from 0 to 12."
