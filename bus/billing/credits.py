@@ -1,7 +1,7 @@
-"""Credits: prepaid whole numbers, an append-only account for each owner, and what happens at zero.
+"""Credits: one account of prepaid whole numbers per owner, its append-only entries, prices, and suspension at zero.
 
-Every entry carries a reference that is unique for its owner, so that what is told twice is entered once. Whoever writes
-an entry locks the account first.
+Every entry has a reference that is unique per owner, so that a repeated request adds one entry. Writers of an entry
+lock the account first.
 Source: docs/decisions/0014-metering.md
 """
 
@@ -21,7 +21,7 @@ from bus.tenancy import audit, owners
 
 MAX_CREDITS = 10**12
 DEFAULT_LOW_BALANCE = 100
-"""Below it an owner is told who said nothing else."""
+"""Balance below which an owner is notified by default."""
 _TRIAL = "trial"
 _SYSTEM_ACTOR = "clock"
 
@@ -31,8 +31,9 @@ class CreditAccount:
     """An owner's credits.
 
     Attributes:
-        low_balance: below it the owner is told, once for each time.
-        delinquent_at: since when the balance is used up; None while it is not, or for who is never suspended.
+        plan: one of CREDIT_PLANS.
+        low_balance: the owner is notified each time that the balance falls below it.
+        delinquent_at: since when the balance is exhausted; None while it is not, and for plans that are not suspended.
     """
 
     owner_id: int
@@ -44,11 +45,14 @@ class CreditAccount:
 
 @dataclass(frozen=True, slots=True)
 class CreditEntry:
-    """One change of a balance: `kind` is trial, grant, top_up or usage; `balance` is that after it.
+    """One change of a balance.
 
     Attributes:
-        first_seq, last_seq: for usage, the events of the project that were billed.
-        detail: for usage, credits by type of event; else who entered it and why.
+        kind: trial, grant, top_up or usage.
+        amount: credits added; negative for usage.
+        balance: balance after the entry.
+        first_seq, last_seq: for usage, the billed events of the project.
+        detail: for usage, `[events, credits]` by event type; otherwise `by` and `reason`.
     """
 
     id: int
@@ -65,7 +69,7 @@ class CreditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What an event of a type costs from a moment on."""
+    """Price of an event type from a moment on."""
 
     event_type: str
     credits: int
@@ -73,11 +77,10 @@ class Price:
 
 
 def get_or_create_account(conn: Connection, owner_id: int, *, trial_credits: int = 0) -> CreditAccount:
-    """The owner's account, opened where there was none; locked until the transaction ends.
+    """Return the owner's account, which is created if necessary and locked until the transaction ends.
 
     Args:
-        trial: granted before the first usage, once. Who paid first, or was put on a plan, has an account already and
-            gets it all the same.
+        trial_credits: granted once, before the first usage; also to an account that a payment or a plan has created.
     Locks: the account, then the owner.
     """
     conn.execute("INSERT INTO credit_account (owner_id) VALUES (%s) ON CONFLICT DO NOTHING", (owner_id,))
@@ -89,28 +92,29 @@ def get_or_create_account(conn: Connection, owner_id: int, *, trial_credits: int
 
 
 def find_account(conn: Connection, owner_id: int) -> CreditAccount | None:
-    """The owner's account, or None while it has none: nothing was ever metered or added."""
-    row = conn.fetch_one_or_none(f"SELECT {_ACCOUNT_COLUMNS} FROM credit_account WHERE owner_id = %s", (owner_id,))
-    return CreditAccount(*row) if row else None
+    """Return the owner's account, or None if nothing was ever billed or added."""
+    return conn.fetch_one_or_none_as(
+        CreditAccount, f"SELECT {_ACCOUNT_COLUMNS} FROM credit_account WHERE owner_id = %s", (owner_id,)
+    )
 
 
 def list_entries(
     conn: Connection, owner_id: int, *, exclude_usage: bool = False, before: int | None = None, limit: int = 50
 ) -> list[CreditEntry]:
-    """Entries of an account, newest first, with ids below `before`.
+    """Return entries of an account with ids below `before`, newest first.
 
     Args:
-        added: only those that added credits, among which usage would bury them.
+        exclude_usage: only entries that added credits; usage has many more.
     """
     validation.integer(limit, "limit", 1, 1000)
-    # Said in the words of the partial index, and not as a parameter.
-    only = " AND kind <> 'usage'" if exclude_usage else ""
-    rows = conn.fetch_all(
-        f"SELECT {_ENTRY_COLUMNS} FROM credit_entry WHERE owner_id = %(owner)s{only}"
+    # A literal, not a parameter, so that the planner uses the partial index.
+    kind_condition = " AND kind <> 'usage'" if exclude_usage else ""
+    return conn.fetch_all_as(
+        CreditEntry,
+        f"SELECT {_ENTRY_COLUMNS} FROM credit_entry WHERE owner_id = %(owner)s{kind_condition}"
         " AND (%(before)s::bigint IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
         {"owner": owner_id, "before": before, "limit": limit},
     )
-    return [CreditEntry(*row) for row in rows]
 
 
 def add_credits(
@@ -123,33 +127,36 @@ def add_credits(
     reason: str = "",
     actor: str,
 ) -> CreditEntry:
-    """Add credits; what suspended the owner for want of them is lifted in the same transaction.
+    """Add credits; the same transaction lifts a suspension for exhausted credits.
 
     Args:
         amount: 1 to 10^12.
-        reference: says which payment or grant this is; the same again changes nothing and gives the first entry.
+        reference: identifies the payment or grant; repeating it changes nothing and returns the first entry.
         kind: `top_up` or `grant`.
     Raises:
-        BusError: `conflict` when the reference stands for another amount.
-    Locks: the switch of metering (shared), the account, then the owner.
+        BusError: `conflict` if the reference was used for another kind or amount.
+    Locks: the row of `metering` (shared), the account, then the owner.
     """
     validation.integer(amount, "amount", 1, MAX_CREDITS)
-    wanted = validation.name(reference, "ref", 200)
+    valid_reference = validation.name(reference, "ref", 200)
     validation.free_text(reason, "reason", 500, 0)
     _lock_metering_shared(conn)
     account = get_or_create_account(conn, owner_id)
-    known = conn.fetch_one_or_none(
-        f"SELECT {_ENTRY_COLUMNS} FROM credit_entry WHERE owner_id = %s AND reference = %s", (owner_id, wanted)
+    existing = conn.fetch_one_or_none_as(
+        CreditEntry,
+        f"SELECT {_ENTRY_COLUMNS} FROM credit_entry WHERE owner_id = %s AND reference = %s",
+        (owner_id, valid_reference),
     )
-    if known is not None:
-        entry = CreditEntry(*known)
-        if (entry.amount, entry.kind) != (amount, kind):
+    if existing is not None:
+        if (existing.amount, existing.kind) != (amount, kind):
             raise BusError(
-                "conflict", f"Reference {wanted} stands for {entry.kind} of {entry.amount} credits; use a new one."
+                "conflict",
+                f"Reference {valid_reference} was used for {existing.kind} of {existing.amount} credits;"
+                " use a new one.",
             )
-        return entry
-    account, entry = _insert_entry(conn, account, kind, amount, wanted, {"by": actor, "reason": reason})
-    audit.record(conn, owner_id, actor, "credit.add", wanted, amount=amount, kind=kind, reason=reason)
+        return existing
+    account, entry = _insert_entry(conn, account, kind, amount, valid_reference, {"by": actor, "reason": reason})
+    audit.record(conn, owner_id, actor, "credit.add", valid_reference, amount=amount, kind=kind, reason=reason)
     _lift_credit_suspension(conn, account)
     return entry
 
@@ -157,7 +164,7 @@ def add_credits(
 def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str) -> CreditAccount:
     """Put an owner on a plan: free, team, or comped, which is metered and never suspended.
 
-    Locks: the switch of metering (shared), the account, then the owner.
+    Locks: the row of `metering` (shared), the account, then the owner.
     """
     if plan not in CREDIT_PLANS:
         raise InvalidArgument(f"plan must be one of: {', '.join(CREDIT_PLANS)}.")
@@ -172,7 +179,7 @@ def set_plan(conn: Connection, owner_id: int, plan: str, *, actor: str) -> Credi
 
 
 def set_low_balance(conn: Connection, owner_id: int, threshold: int, *, actor: str) -> CreditAccount:
-    """Tell the owner when the balance falls below this; 0 never tells.
+    """Notify the owner when the balance falls below `threshold`; 0 switches the notification off.
 
     Locks: the account.
     """
@@ -196,11 +203,14 @@ def debit(
     last_seq: int,
     detail: dict[str, Any],
 ) -> CreditAccount:
-    """Take credits for the events `first` to `last` of a project. The account is locked by the caller.
+    """Debit an account for the events `first_seq` to `last_seq` of a project.
 
-    The caller writes their usage to `credit_usage` in the same transaction.
+    The caller has locked the account and writes the usage to `credit_usage` in the same transaction. When the balance
+    falls below the threshold, the owner is notified once; at zero the account becomes delinquent.
 
-    Below the threshold the owner is told, once; at zero the account is delinquent.
+    Args:
+        amount: credits, positive.
+        detail: `[events, credits]` by event type.
     """
     account, _ = _insert_entry(
         conn,
@@ -212,19 +222,19 @@ def debit(
         project_id=project_id,
         seq_range=(first_seq, last_seq),
     )
-    (low,) = conn.fetch_one(
+    (fell_below_threshold,) = conn.fetch_one(
         "UPDATE credit_account a SET low_told = a.balance < a.low_balance AND a.plan <> 'comped' FROM"
         " (SELECT low_told FROM credit_account WHERE owner_id = %(owner)s) AS before"
         " WHERE a.owner_id = %(owner)s RETURNING a.low_told AND NOT before.low_told",
         {"owner": account.owner_id},
     )
-    if low:
+    if fell_below_threshold:
         _notify_owner(conn, account, "low_balance")
     return _update_delinquency(conn, account.owner_id)
 
 
 def list_delinquent_owners(conn: Connection, grace_hours: int, limit: int = 200) -> list[int]:
-    """Owners whose credits are used up for longer than the grace and who are not suspended."""
+    """Return the ids of owners whose grace period is over and who are not suspended yet."""
     rows = conn.fetch_all(
         "SELECT a.owner_id FROM credit_account a JOIN owner o ON o.id = a.owner_id"
         " WHERE a.delinquent_at <= statement_timestamp() - make_interval(hours => %s) AND o.suspended_at IS NULL"
@@ -235,24 +245,26 @@ def list_delinquent_owners(conn: Connection, grace_hours: int, limit: int = 200)
 
 
 def suspend_delinquent_owner(conn: Connection, owner_id: int, grace_hours: int) -> bool:
-    """Suspend an owner whose grace is over; a credit that came meanwhile is seen. Returns whether it was suspended.
+    """Suspend an owner whose grace period is over; returns whether it did.
+
+    Credits that were added since `list_delinquent_owners` prevent the suspension.
 
     Locks: the account, then the owner.
     """
     account = _lock_account(conn, owner_id)
-    over = conn.fetch_one_or_none(
+    overdue = conn.fetch_one_or_none(
         "SELECT 1 FROM credit_account WHERE owner_id = %s"
         " AND delinquent_at <= clock_timestamp() - make_interval(hours => %s)",
         (owner_id, grace_hours),
     )
-    if over is None or not owners.suspend(conn, owner_id, reason=owners.CREDITS_EXHAUSTED, actor=_SYSTEM_ACTOR):
+    if overdue is None or not owners.suspend(conn, owner_id, reason=owners.CREDITS_EXHAUSTED, actor=_SYSTEM_ACTOR):
         return False
     _notify_owner(conn, account, "suspended")
     return True
 
 
 def clear_delinquencies(conn: Connection) -> int:
-    """Lift every suspension for want of credits: metering was switched off. Returns how many.
+    """Clear every delinquency and lift its suspension, as metering was switched off; returns the number of accounts.
 
     Locks: the accounts, by ascending owner; then the owners.
     """
@@ -266,32 +278,34 @@ def clear_delinquencies(conn: Connection) -> int:
 
 
 def list_prices(conn: Connection) -> list[Price]:
-    """The price of each type of event that holds now, and those that will; by type and moment."""
-    rows = conn.fetch_all(
+    """Return the current and the future prices, by event type and time."""
+    return conn.fetch_all_as(
+        Price,
         "SELECT p.event_type, p.credits, p.effective_from FROM price p WHERE p.effective_from >= ("
-        "  SELECT max(held.effective_from) FROM price held"
-        "  WHERE held.event_type = p.event_type AND held.effective_from <= clock_timestamp())"
-        " ORDER BY p.event_type, p.effective_from"
+        "  SELECT max(past.effective_from) FROM price past"
+        "  WHERE past.event_type = p.event_type AND past.effective_from <= clock_timestamp())"
+        " ORDER BY p.event_type, p.effective_from",
     )
-    return [Price(*row) for row in rows]
 
 
 def set_price(
     conn: Connection, event_type: str, amount: int, *, effective_from: datetime | None = None, actor: str
 ) -> Price:
-    """Set what an event of a type costs from now on, or from a moment to come. The past keeps its prices.
+    """Set the price of an event type from now or from a future time on. Past events keep their prices.
 
-    It is written to the audit log as an act of the service, which is in no owner's affairs.
+    The audit log records it without an owner, as an act of the service.
 
     Args:
         amount: 0 to 1,000,000 credits.
-    Locks: the switch of metering, so that no debit that is under way prices by what held before.
+        effective_from: in the future; None is now.
+    Locks: the table `metering`, exclusively, so that no concurrent debit uses the previous price.
     """
     if event_type not in EVENT_TYPES:
         raise InvalidArgument(f"The type must be one of: {', '.join(EVENT_TYPES)}.")
     validation.integer(amount, "credits", 0, 1_000_000)
     lock_metering_exclusive(conn)
-    row = conn.fetch_one_or_none(
+    price = conn.fetch_one_or_none_as(
+        Price,
         "INSERT INTO price (event_type, effective_from, credits)"
         " SELECT %(type)s, t.at, %(credits)s FROM (SELECT coalesce(%(at)s::timestamptz, clock_timestamp()) AS at) AS t"
         " WHERE %(at)s::timestamptz IS NULL OR t.at > clock_timestamp()"
@@ -299,25 +313,24 @@ def set_price(
         " RETURNING event_type, credits, effective_from",
         {"type": event_type, "credits": amount, "at": effective_from},
     )
-    if row is None:
-        raise InvalidArgument("A price holds from now on or from a moment to come; events of the past keep theirs.")
-    set_to = Price(*row)
+    if price is None:
+        raise InvalidArgument("A price starts now or in the future; past events keep their prices.")
     audit.record(
-        conn, None, actor, "credit.price", event_type, credits=amount, effective_from=set_to.effective_from.isoformat()
+        conn, None, actor, "credit.price", event_type, credits=amount, effective_from=price.effective_from.isoformat()
     )
-    return set_to
+    return price
 
 
 def lock_metering_exclusive(conn: Connection) -> None:
-    """Keep every debit away until the transaction ends; first of all locks.
+    """Block all debits until the transaction ends; taken before all other locks.
 
-    The table and not its row: who waits for a table comes before those who ask later, where debits that follow each
-    other closely would share the row for ever.
+    Locks the table, not its row: requests for a table lock queue in order, while a steady stream of debits would share
+    the row lock forever.
     """
-    conn.raw.execute("LOCK TABLE metering IN EXCLUSIVE MODE")
+    conn.execute("LOCK TABLE metering IN EXCLUSIVE MODE")
 
 
-# What a project was billed that is being deleted, or is gone, was billed without a look at the trial.
+# The purge bills a project without granting the trial, so usage of purged projects does not count here.
 _TRIAL_DUE_SQL = (
     "SELECT 1 WHERE NOT EXISTS ("
     " SELECT FROM credit_entry e WHERE e.owner_id = %(owner)s AND e.reference = %(trial)s)"
@@ -329,10 +342,11 @@ _ENTRY_COLUMNS = "id, at, kind, amount, balance, reference, project_id, first_se
 
 
 def _lock_account(conn: Connection, owner_id: int) -> CreditAccount:
-    row = conn.fetch_one(
-        f"SELECT {_ACCOUNT_COLUMNS} FROM credit_account WHERE owner_id = %s FOR NO KEY UPDATE", (owner_id,)
+    return conn.fetch_one_as(
+        CreditAccount,
+        f"SELECT {_ACCOUNT_COLUMNS} FROM credit_account WHERE owner_id = %s FOR NO KEY UPDATE",
+        (owner_id,),
     )
-    return CreditAccount(*row)
 
 
 def _insert_entry(
@@ -346,12 +360,13 @@ def _insert_entry(
     project_id: int | None = None,
     seq_range: tuple[int | None, int | None] = (None, None),
 ) -> tuple[CreditAccount, CreditEntry]:
-    """Write an entry and move the balance of a locked account."""
+    """Write an entry and update the balance of a locked account."""
     (balance,) = conn.fetch_one(
         "UPDATE credit_account SET balance = balance + %s WHERE owner_id = %s RETURNING balance",
         (amount, account.owner_id),
     )
-    entry = conn.fetch_one(
+    entry = conn.fetch_one_as(
+        CreditEntry,
         "INSERT INTO credit_entry (owner_id, kind, amount, balance, reference, project_id, first_seq, last_seq, detail,"
         f" itemised) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_ENTRY_COLUMNS}",
         (account.owner_id, kind, amount, balance, reference, project_id, *seq_range, Jsonb(detail), kind == "usage"),
@@ -361,14 +376,14 @@ def _insert_entry(
             "UPDATE credit_account SET low_told = low_told AND balance < low_balance WHERE owner_id = %s",
             (account.owner_id,),
         )
-    return _update_delinquency(conn, account.owner_id), CreditEntry(*entry)
+    return _update_delinquency(conn, account.owner_id), entry
 
 
 def _update_delinquency(conn: Connection, owner_id: int) -> CreditAccount:
-    """Say whether the account is delinquent; the first moment stands.
+    """Set or clear `delinquent_at` by the balance; an earlier time stays.
 
-    Only credits that were used can be used up: an account that is opened at zero owes nothing, and while metering is
-    off nobody does. The caller holds the switch.
+    An account becomes delinquent only after usage and only while metering is on: an account that is opened at zero owes
+    nothing. The caller has locked `metering`.
     """
     before = _lock_account(conn, owner_id)
     conn.execute(
@@ -387,7 +402,7 @@ def _update_delinquency(conn: Connection, owner_id: int) -> CreditAccount:
 
 
 def _lock_metering_shared(conn: Connection) -> None:
-    """Keep metering on or off until the transaction ends; taken before the account, as by every debit."""
+    """Prevent switching metering until the transaction ends; taken before the account, as in every debit."""
     conn.execute("SELECT 1 FROM metering FOR SHARE")
 
 

@@ -1,4 +1,4 @@
-"""Billing as an owner meets it: whether anything is billed, where the account stands, and what happens at zero."""
+"""Billing status of an owner: whether events are billed, the state of the account, and a coming suspension."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,11 +11,11 @@ from bus.tenancy import owners
 
 @dataclass(frozen=True, slots=True)
 class BillingTerms:
-    """Under which terms credits are used here.
+    """Billing terms of the service.
 
     Attributes:
-        running: whether events are billed at this moment.
-        grace_hours, trial_credits: as the workers were told; None until one has said so.
+        metering_enabled: whether events are billed now.
+        grace_hours, trial_credits: settings of the workers (`metering.record_terms`); None until a worker has run.
     """
 
     metering_enabled: bool
@@ -25,13 +25,13 @@ class BillingTerms:
 
 @dataclass(frozen=True, slots=True)
 class BillingStatus:
-    """Where an owner stands.
+    """Billing status of an owner.
 
     Attributes:
         account: None while nothing was ever billed or added.
-        suspended_at: since when the owner's agents are refused.
-        for_credits: they are refused for want of credits, and a credit lifts it.
-        suspends_at: when the grace of a delinquent account is over.
+        suspended_at: since when calls of the owner's tokens are refused.
+        suspended_for_credits: credits are exhausted, and adding some lifts the suspension.
+        suspends_at: end of the grace period of a delinquent account.
     """
 
     terms: BillingTerms
@@ -42,9 +42,9 @@ class BillingStatus:
 
     @property
     def state(self) -> str:
-        """What matters most.
+        """The most important fact, as one word.
 
-        paused (the operator suspended the owner), suspended (for want of credits), off (nothing is billed), new (no
+        paused (the operator suspended the owner), suspended (credits are exhausted), off (nothing is billed), new (no
         account yet), comped, delinquent, low, or good.
         """
         account = self.account
@@ -62,23 +62,31 @@ class BillingStatus:
 
 
 def get_terms(conn: Connection) -> BillingTerms:
-    """The terms of this service."""
-    return BillingTerms(*conn.fetch_one("SELECT running, grace_hours, trial_credits FROM metering"))
+    """Return the billing terms of the service."""
+    return conn.fetch_one_as(
+        BillingTerms, "SELECT running AS metering_enabled, grace_hours, trial_credits FROM metering"
+    )
 
 
 def get_billing_status(conn: Connection, owner_id: int) -> BillingStatus:
-    """Where an owner stands."""
+    """Return the billing status of an owner."""
     terms, account = get_terms(conn), credits.find_account(conn, owner_id)
     suspended_at, reason = conn.fetch_one("SELECT suspended_at, suspended_reason FROM owner WHERE id = %s", (owner_id,))
-    due = None
+    suspends_at = None
     if account is not None and account.delinquent_at is not None and terms.grace_hours is not None:
-        due = account.delinquent_at + timedelta(hours=terms.grace_hours)
-    return BillingStatus(terms, account, suspended_at, reason == owners.CREDITS_EXHAUSTED, due)
+        suspends_at = account.delinquent_at + timedelta(hours=terms.grace_hours)
+    return BillingStatus(
+        terms=terms,
+        account=account,
+        suspended_at=suspended_at,
+        suspended_for_credits=reason == owners.CREDITS_EXHAUSTED,
+        suspends_at=suspends_at,
+    )
 
 
 def get_billing_flags(conn: Connection, owner_id: int | None) -> tuple[bool, bool]:
-    """Whether events are billed, and whether billing concerns an owner: it is, or the owner has an account."""
-    running, has_account = conn.fetch_one(
+    """Return whether events are billed, and whether to show billing to an owner: if so, or if there is an account."""
+    metering_enabled, has_account = conn.fetch_one(
         "SELECT m.running, EXISTS (SELECT FROM credit_account a WHERE a.owner_id = %s) FROM metering m", (owner_id,)
     )
-    return running, running or has_account
+    return metering_enabled, metering_enabled or has_account

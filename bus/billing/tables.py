@@ -91,9 +91,7 @@ credit_usage = sa.Table(
     sa.CheckConstraint("events > 0 AND credits > 0", "credits"),
     # The current day's rows are updated once a minute, in place.
     postgresql_with={"fillfactor": 70},
-    comment=(
-        "Billed events by UTC day; participant 0 where it was not recorded. Totals equal the usage entries."
-    ),
+    comment=("Billed events by UTC day; participant 0 where it was not recorded. Totals equal the usage entries."),
 )
 sa.Index(None, credit_usage.c.project_id, credit_usage.c.day)
 

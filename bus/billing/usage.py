@@ -1,6 +1,6 @@
-"""Usage: what an owner's credits went to, by day, project, participant and type, and how long they will last.
+"""Usage: credits spent by an owner per day, project, participant and event type, and the forecast of the balance.
 
-Read from `credit_usage`, which the debits keep; no ledger is read. Days are UTC days of the events.
+Reads `credit_usage`, which the debits maintain; reads no ledger. Days are UTC days of the events.
 Source: docs/decisions/0023-usage.md
 """
 
@@ -13,7 +13,7 @@ from bus.rules import forecast as forecast_rules
 from bus.rules import validation
 
 PERIOD_DAYS = (7, 30, 90)
-"""How many days one may look back, today included."""
+"""Selectable lengths of a period in days, today included."""
 
 MAX_LISTED = 20
 _FORECAST_SAMPLE_DAYS = 7
@@ -21,11 +21,12 @@ _FORECAST_SAMPLE_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class DailyUsage:
-    """A day: the events that cost something, what they cost, and that by the projects of `Usage.projects`.
+    """Billed events of one UTC day.
 
     Attributes:
-        balance: the balance at the end of the day, once everything of it was billed; of today, the balance now.
-        by_project: credits in the order of `Usage.projects`.
+        event_count, credits: events with a price, and their cost.
+        balance: balance at the end of the day, with all its events billed; for today, the current balance.
+        credits_by_project: credits in the order of `Usage.projects`.
     """
 
     day: date
@@ -37,12 +38,12 @@ class DailyUsage:
 
 @dataclass(frozen=True, slots=True)
 class UsageShare:
-    """What one project, participant or type of event used.
+    """Usage of one project, participant or event type.
 
     Attributes:
-        id: of the project or participant; None for a type, and for the rest that is put together.
-        name: as people know it; None for a participant that was not kept, and for a project whose name is lost.
-        gone: it was deleted or removed.
+        id: of the project or participant; None for an event type and for the combined rest.
+        name: None for an unrecorded participant and for a project whose name is lost; empty for the combined rest.
+        is_removed: the project was purged, or the participant removed.
     """
 
     id: int | None
@@ -54,9 +55,9 @@ class UsageShare:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A period: each of its days, oldest first, and the most expensive projects, participants and types.
+    """Usage of a period: its days, oldest first, and the most expensive projects, participants and event types.
 
-    Projects and participants beyond LISTED are put together as a last `Share` whose name is empty.
+    Projects and participants beyond MAX_LISTED are combined into a last share whose name is empty.
     """
 
     days: list[DailyUsage]
@@ -69,13 +70,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class BalanceForecast:
-    """How fast credits go.
+    """Forecast of the balance at the recent rate of usage.
 
     Attributes:
-        days: the whole UTC days before today that it is taken from: 7, or as many as there were since the first usage.
-        credits: used in those days.
-        today: the UTC day from which on it is counted.
-        until: the day on which the balance reaches zero; None where it does not fall, is used up, or lasts for more
+        sample_days: whole UTC days before today from which the rate is taken: 7, or fewer since the first usage.
+        credits_used: in those days.
+        today: UTC day from which the forecast starts.
+        exhausted_on: day on which the balance reaches zero; None if it does not fall, is exhausted, or lasts for more
             than ten years.
     """
 
@@ -86,78 +87,98 @@ class BalanceForecast:
 
     @property
     def credits_per_day(self) -> float:
-        """Credits a day."""
+        """Average number of credits used per day."""
         return self.credits_used / self.sample_days
 
 
 def get_usage(conn: Connection, owner_id: int, days: int) -> Usage:
-    """What an owner used in the last days, today included.
+    """Return the usage of an owner in the last days, today included.
 
     Args:
-        days: one of PERIODS.
+        days: 1 to the largest of PERIOD_DAYS.
     """
     validation.integer(days, "days", 1, PERIOD_DAYS[-1])
     (today,) = conn.fetch_one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
     rows = conn.fetch_all(_USAGE_SQL, {"owner": owner_id, "after": today - timedelta(days=days)})
+    # Pairs of (events, credits).
     by_day: dict[date, tuple[int, int]] = {}
     by_project: dict[int, tuple[int, int]] = {}
-    by_day_project: dict[tuple[date, int], int] = {}
-    people: list[tuple[int, int, int]] = []
-    types: list[tuple[str, int, int]] = []
-    for day, project_id, participant_id, kind, events, cost in rows:
+    credits_by_day_and_project: dict[tuple[date, int], int] = {}
+    participant_totals: list[tuple[int, int, int]] = []
+    type_totals: list[tuple[str, int, int]] = []
+    for day, project_id, participant_id, event_type, events, cost in rows:
         if day is not None:
             by_day[day] = _add_usage(by_day.get(day), events, cost)
             by_project[project_id] = _add_usage(by_project.get(project_id), events, cost)
-            by_day_project[day, project_id] = cost
+            credits_by_day_and_project[day, project_id] = cost
         elif participant_id is not None:
-            people.append((participant_id, events, cost))
+            participant_totals.append((participant_id, events, cost))
         else:
-            types.append((kind, events, cost))
-    projects = _top_shares(((key, *sums) for key, sums in by_project.items()), _project_name_lookup(conn, owner_id))
-    shown = [share.id for share in projects if share.id is not None]
+            type_totals.append((event_type, events, cost))
+    projects = _top_shares(
+        ((project_id, events, cost) for project_id, (events, cost) in by_project.items()),
+        _project_name_lookup(conn, owner_id),
+    )
+    listed_ids = [share.id for share in projects if share.id is not None]
     balances = _end_of_day_balances(conn, owner_id, today, days, {day: cost for day, (_, cost) in by_day.items()})
-    listed = []
+    daily_usage = []
     for day in (today - timedelta(days=back) for back in reversed(range(days))):
         events, credits = by_day.get(day, (0, 0))
-        parts = [by_day_project.get((day, project_id), 0) for project_id in shown]
-        if len(shown) < len(projects):
-            parts.append(credits - sum(parts))
-        listed.append(DailyUsage(day, events, credits, balances[day], tuple(parts)))
+        credits_by_project = [credits_by_day_and_project.get((day, project_id), 0) for project_id in listed_ids]
+        if len(listed_ids) < len(projects):
+            credits_by_project.append(credits - sum(credits_by_project))
+        daily_usage.append(
+            DailyUsage(
+                day=day,
+                event_count=events,
+                credits=credits,
+                balance=balances[day],
+                credits_by_project=tuple(credits_by_project),
+            )
+        )
     return Usage(
-        listed,
-        projects,
-        _top_shares(people, _participant_name_lookup(conn, owner_id)),
-        [UsageShare(None, key, False, n, cost) for key, n, cost in sorted(types, key=lambda row: (-row[2], row[0]))],
-        sum(n for n, _ in by_day.values()),
-        sum(cost for _, cost in by_day.values()),
+        days=daily_usage,
+        projects=projects,
+        participants=_top_shares(participant_totals, _participant_name_lookup(conn, owner_id)),
+        event_types=[
+            UsageShare(id=None, name=event_type, is_removed=False, event_count=events, credits=cost)
+            for event_type, events, cost in sorted(type_totals, key=lambda row: (-row[2], row[0]))
+        ],
+        event_count=sum(events for events, _ in by_day.values()),
+        credits=sum(cost for _, cost in by_day.values()),
     )
 
 
 def forecast_balance(conn: Connection, owner_id: int, balance: int) -> BalanceForecast | None:
-    """How long a balance lasts at the pace of the last seven whole days.
+    """Forecast how long a balance lasts at the rate of the last seven whole days.
 
     Returns:
-        None before the first whole day since credits were first used: there is no pace yet.
+        None before the first whole day after the first usage, when there is no rate yet.
     """
-    today, age, used = conn.fetch_one(
+    today, days_since_first_usage, credits_used = conn.fetch_one(
         "SELECT t.today, t.today - (SELECT min(u.day) FROM credit_usage u WHERE u.owner_id = %(owner)s),"
         " (SELECT coalesce(sum(u.credits), 0)::bigint FROM credit_usage u WHERE u.owner_id = %(owner)s"
         "   AND u.day >= t.today - %(days)s AND u.day < t.today)"
         " FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS today) AS t",
         {"owner": owner_id, "days": _FORECAST_SAMPLE_DAYS},
     )
-    if age is None or age < 1:
+    if days_since_first_usage is None or days_since_first_usage < 1:
         return None
-    days = min(age, _FORECAST_SAMPLE_DAYS)
-    return BalanceForecast(days, used, today, forecast_rules.forecast_exhaustion_date(balance, used, days, today))
+    sample_days = min(days_since_first_usage, _FORECAST_SAMPLE_DAYS)
+    return BalanceForecast(
+        sample_days=sample_days,
+        credits_used=credits_used,
+        today=today,
+        exhausted_on=forecast_rules.forecast_exhaustion_date(balance, credits_used, sample_days, today),
+    )
 
 
 def find_project_names(conn: Connection, owner_id: int, ids: Iterable[int]) -> dict[int, tuple[str | None, bool]]:
-    """The names of an owner's projects and whether they are gone; of those, as they were called at their end."""
+    """Return names of an owner's projects by id, and whether each is purged; a purged one has its last name."""
     return _project_name_lookup(conn, owner_id)(list(ids))
 
 
-# Days and projects are summed up from their pairs, which are needed anyway.
+# Totals of days and of projects are summed up from their pairs, which are needed anyway.
 _USAGE_SQL = """
     SELECT u.day, u.project_id, u.participant_id, u.event_type, sum(u.events)::bigint, sum(u.credits)::bigint
     FROM credit_usage u WHERE u.owner_id = %(owner)s AND u.day > %(after)s
@@ -170,7 +191,7 @@ def _add_usage(before: tuple[int, int] | None, events: int, cost: int) -> tuple[
 
 
 class _NameLookup:
-    """Looks names up: by id, what it is called and whether it is gone."""
+    """Looks up names by id, and whether the named object is gone."""
 
     def __init__(self, conn: Connection, owner_id: int, sql: str) -> None:
         self._conn, self._owner_id, self._sql = conn, owner_id, sql
@@ -179,7 +200,7 @@ class _NameLookup:
         if not ids:
             return {}
         rows = self._conn.fetch_all(self._sql, {"owner": self._owner_id, "ids": ids})
-        return {int(number): (name, gone) for number, name, gone in rows}
+        return {int(row_id): (name, is_removed) for row_id, name, is_removed in rows}
 
 
 def _project_name_lookup(conn: Connection, owner_id: int) -> _NameLookup:
@@ -205,23 +226,38 @@ def _participant_name_lookup(conn: Connection, owner_id: int) -> _NameLookup:
 
 
 def _top_shares(rows: Iterable[tuple[int, int, int]], lookup: _NameLookup) -> list[UsageShare]:
-    """The most expensive LISTED with their names, and the rest as one."""
+    """Return the MAX_LISTED most expensive rows with their names, and the rest combined into one share.
+
+    Args:
+        rows: id, events and credits.
+    """
     ordered = sorted(rows, key=lambda row: (-row[2], row[0]))
     top, rest = ordered[:MAX_LISTED], ordered[MAX_LISTED:]
-    known = lookup([key for key, _, _ in top])
-    shares = [UsageShare(key, *known.get(key, (None, False)), n, cost) for key, n, cost in top]
+    names = lookup([row_id for row_id, _, _ in top])
+    shares = []
+    for row_id, events, cost in top:
+        name, is_removed = names.get(row_id, (None, False))
+        shares.append(UsageShare(id=row_id, name=name, is_removed=is_removed, event_count=events, credits=cost))
     if rest:
-        shares.append(UsageShare(None, "", False, sum(n for _, n, _ in rest), sum(cost for _, _, cost in rest)))
+        shares.append(
+            UsageShare(
+                id=None,
+                name="",
+                is_removed=False,
+                event_count=sum(events for _, events, _ in rest),
+                credits=sum(cost for _, _, cost in rest),
+            )
+        )
     return shares
 
 
 def _end_of_day_balances(
     conn: Connection, owner_id: int, today: date, days: int, credits_by_day: dict[date, int]
 ) -> dict[date, int]:
-    """The balance at the end of each day, reckoned backwards from now: without what was added and used since."""
+    """Compute the balance at the end of each day, backwards from the current balance."""
     row = conn.fetch_one_or_none("SELECT balance FROM credit_account WHERE owner_id = %s", (owner_id,))
     balance = int(row[0]) if row else 0
-    added: dict[date, int] = dict(
+    added_by_day: dict[date, int] = dict(
         conn.fetch_all(
             "SELECT (e.at AT TIME ZONE 'UTC')::date, sum(e.amount)::bigint FROM credit_entry e"
             " WHERE e.owner_id = %s AND e.kind <> 'usage' AND e.at >= %s::timestamp AT TIME ZONE 'UTC' GROUP BY 1",
@@ -231,5 +267,5 @@ def _end_of_day_balances(
     balances = {}
     for day in (today - timedelta(days=back) for back in range(days)):
         balances[day] = balance
-        balance += credits_by_day.get(day, 0) - added.get(day, 0)
+        balance += credits_by_day.get(day, 0) - added_by_day.get(day, 0)
     return balances

@@ -68,7 +68,7 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
     for _ in range(2):
         assert operator_browser.post(f"{page}/grant", data=fields).status_code == 303
     refused = operator_browser.post(f"{page}/grant", data={**fields, "amount": "501"})
-    assert (refused.status_code, "stands for grant of 500" in refused.text) == (400, True)
+    assert (refused.status_code, "was used for grant of 500" in refused.text) == (400, True)
     shown = operator_browser.get(page).text
     assert "500" in shown
     assert "boss: for the outage" in shown

@@ -38,7 +38,7 @@ def test_what_failed_comes_again_later_each_time_until_it_is_given_up(conn: Conn
         outbox.record_attempt(conn, taken, delivered=False, result="no answer")
         (logged,) = outbox.list_log_entries(conn, project.owner_id)
         if pause is None:
-            assert (logged.state, logged.said) == ("given up", "no answer")
+            assert (logged.state, logged.last_result) == ("given up", "no answer")
         else:
             assert logged.state == "waiting"
             assert logged.due_at is not None
@@ -56,7 +56,7 @@ def test_what_was_delivered_is_not_told_again(conn: Connection, project: Project
     outbox.record_attempt(conn, taken, delivered=False, result="timeout")
     _due_now(conn)
     (logged,) = outbox.list_log_entries(conn, project.owner_id)
-    assert (logged.state, logged.said) == ("delivered", "200")
+    assert (logged.state, logged.last_result) == ("delivered", "200")
     assert outbox.take_due(conn) == []
 
 
