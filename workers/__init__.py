@@ -1,1 +1,1 @@
-"""The clock's door: Celery workers that do what happens with time, each job a function of the engine."""
+"""Time-driven jobs: Celery workers and a scheduler that call functions of the engine."""

@@ -1,4 +1,4 @@
-"""The worker and the scheduler: `python -m workers` runs jobs, `python -m workers beat` says when."""
+"""The worker and the scheduler: `python -m workers` runs jobs, `python -m workers beat` schedules them."""
 
 import logging
 import os
@@ -20,20 +20,21 @@ from bus.operations.jobs import QUEUE_NAME
 from bus.operations.metrics import MetricsEndpoint
 from workers import metrics_server
 from workers.app import create_app, create_database
-from workers.job_runner import all_jobs, register_jobs, run_counts, shutdown_requested
+from workers.job_runner import register_jobs, run_counts, shutdown_requested
+from workers.jobs import all_jobs
 from workers.manual_runs import ManualRunPoller
 from workers.settings import WorkerSettings
 from workers.watchdog import Watchdog
 
-# Less than platforms give before they kill. What is cut off is rolled back, and found by the next run.
+# Less than platforms wait before they kill. Interrupted work is rolled back, and the next run does it.
 _SHUTDOWN_TIMEOUT_SECONDS = 8.0
 _USAGE = "usage: python -m workers [worker|beat]"
 
 
 def main() -> None:
-    """Read the settings and run until SIGTERM; a job that is under way is finished first."""
+    """Read the settings and run until SIGTERM; running jobs finish their batch first."""
     logs.configure_logging()
-    # Our own lines say what a job did; Celery's say that it came and went.
+    # Our own line of a run has its result; Celery's only record that a message arrived and was handled.
     for noisy in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     role = sys.argv[1] if len(sys.argv) > 1 else "worker"
@@ -48,7 +49,7 @@ def main() -> None:
     except SettingError as error:
         sys.exit(f"llm-bus {role}: {error}")
     schedule = {
-        one.name: one.min_interval + settings.job_intervals.get(one.name, one.interval) for one in all_jobs().values()
+        job.name: job.min_interval + settings.job_intervals.get(job.name, job.interval) for job in all_jobs().values()
     }
     if role == "beat":
         reporter = HeartbeatReporter(db, role, env.masked_settings())
@@ -63,7 +64,7 @@ def main() -> None:
     reporter.start()
     try:
         if role == "beat":
-            # In memory: what is due stands in PostgreSQL, so nothing has to be remembered here.
+            # In memory: PostgreSQL holds the due work, so the scheduler needs no file.
             app.Beat(scheduler="celery.beat:Scheduler", quiet=True).run()
         else:
             _run_worker(app, settings)
@@ -72,52 +73,54 @@ def main() -> None:
 
 
 def _read_job_counts() -> dict[str, int]:
-    """What the jobs of this worker did, for its report."""
-    found = run_counts.snapshot()
+    """Return the counters of this worker's heartbeat: runs and failed runs."""
+    counts = run_counts.snapshot()
     return {
-        "jobs": sum(found.values()),
-        "failures": sum(count for (_, outcome), count in found.items() if outcome != "ok"),
+        "jobs": sum(counts.values()),
+        "failures": sum(count for (_, outcome), count in counts.items() if outcome != "ok"),
     }
 
 
 def _run_worker(app: Celery, settings: WorkerSettings) -> None:
     assert settings.bus.redis_url is not None
-    hints = NotificationPublisher(settings.bus.redis_url)
-    # A pool of their own: the one of the jobs has a connection for each thread and no more.
-    db = Database(settings.bus.database_url, pool_size=2, application_name="llm-bus worker", on_commit=hints.publish)
+    publisher = NotificationPublisher(settings.bus.redis_url)
+    # A pool of its own: the pool of the jobs has one connection for each thread and no more.
+    db = Database(
+        settings.bus.database_url, pool_size=2, application_name="llm-bus worker", on_commit=publisher.publish
+    )
     _register_jobs(db, settings)
-    requested = ManualRunPoller(db, settings)
+    manual_runs = ManualRunPoller(db, settings)
     watchdog = Watchdog(settings.bus.redis_url, QUEUE_NAME, lambda: len(state.active_requests) >= settings.threads)
 
-    def heard(**_: object) -> None:
+    def record_activity(**_: object) -> None:
         watchdog.record_activity()
 
-    task_received.connect(heard)
-    # What came too late is taken too, and thrown away.
-    task_revoked.connect(heard)
+    task_received.connect(record_activity)
+    # A message that expired is taken too, and discarded.
+    task_revoked.connect(record_activity)
     worker_shutting_down.connect(_begin_shutdown)
     watchdog.start()
-    requested.start()
+    manual_runs.start()
     try:
         app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"])
     finally:
-        requested.stop(_SHUTDOWN_TIMEOUT_SECONDS)
+        manual_runs.stop(_SHUTDOWN_TIMEOUT_SECONDS)
 
 
 def _register_jobs(db: Database, settings: WorkerSettings) -> None:
-    """Say what jobs there are. While the database is away, the heartbeat says it later."""
+    """Record which jobs there are; if the database is away, the next heartbeat does it."""
     try:
-        register_jobs(db, settings)
+        register_jobs(db, settings, all_jobs().values())
     except Unavailable:
-        logging.getLogger(__name__).warning("the database is away; the jobs are announced with the next heartbeat")
+        logging.getLogger(__name__).warning("the database is away; the next heartbeat registers the jobs")
 
 
 def _begin_shutdown(**_: object) -> None:
-    """Let jobs end with their present batch, and wait for none that does not."""
+    """Ask jobs to end after their present batch, and exit after the timeout in any case."""
     shutdown_requested.set()
-    last = threading.Timer(_SHUTDOWN_TIMEOUT_SECONDS, os._exit, (0,))
-    last.daemon = True
-    last.start()
+    exit_timer = threading.Timer(_SHUTDOWN_TIMEOUT_SECONDS, os._exit, (0,))
+    exit_timer.daemon = True
+    exit_timer.start()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The Celery application: jobs as tasks, their schedule, and how messages are handled.
+"""The Celery application: jobs as tasks, their schedule, and the handling of messages.
 
-A message says only that a job is due; what is to do stands in PostgreSQL. So a message that is lost costs delay, one
-that comes twice finds nothing to do, and one that comes late is thrown away.
+A message only triggers a job; PostgreSQL holds the due work. So a lost message costs delay, a duplicate finds nothing
+to do, and a late one is discarded.
 """
 
 import logging
@@ -17,45 +17,47 @@ from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
 from bus.operations.jobs import QUEUE_NAME
-from workers.job_runner import Job, all_jobs, execute_job
+from workers.job_runner import Job, execute_job
+from workers.jobs import all_jobs
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
-# After a kill a message that was not acknowledged comes back within this; the schedule asks again much sooner.
+# After a kill an unacknowledged message is redelivered within this time; the schedule sends a new one much sooner.
 _VISIBILITY_TIMEOUT_SECONDS = 300
 _MAX_RETRIES = 3
-# A job that comes again sooner than this needs no retry of its own.
+# A job whose interval is shorter than this needs no retry.
 _MIN_RETRIED_INTERVAL_SECONDS = 60.0
 
 
 def create_database(settings: WorkerSettings) -> Database:
-    """The pool of a worker. Each thread may hold one connection; the report of the process is one more."""
-    hints = NotificationPublisher(settings.bus.redis_url)
+    """Create the pool of a worker: one connection for each thread and one for the heartbeat of the process."""
+    publisher = NotificationPublisher(settings.bus.redis_url)
     return Database(
         settings.bus.database_url,
         pool_size=settings.threads + 1,
         application_name="llm-bus worker",
-        on_commit=hints.publish,
+        on_commit=publisher.publish,
     )
 
 
 def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
-    """The application over one database and one Redis.
+    """Create the application over one database and one Redis.
 
     Args:
-        db: its pool; one of its own when left out.
+        db: the pool for jobs; default: a new one.
+
     Raises:
         SettingError: REDIS_URL is not set, or JOB_EVERY names a job that does not exist.
     """
     if settings.bus.redis_url is None:
         raise SettingError(
-            "REDIS_URL is not set, and Celery needs it. Without Redis run jobs from a scheduler of your own: "
-            "`llm-bus job list` names them, `llm-bus job run NAME` runs one."
+            "REDIS_URL is not set, and Celery needs it. Without Redis, run the jobs from a scheduler of your own: "
+            "`llm-bus job list` lists them, `llm-bus job run NAME` runs one."
         )
-    found = all_jobs()
+    jobs = all_jobs()
     for name in settings.job_intervals:
-        if name not in found:
-            raise SettingError(f"JOB_EVERY names {name!r}; the jobs are {', '.join(found)}.")
+        if name not in jobs:
+            raise SettingError(f"JOB_EVERY names {name!r}; the jobs are {', '.join(jobs)}.")
     app = Celery("llm-bus", broker=settings.bus.redis_url)
     app.conf.update(
         task_default_queue=QUEUE_NAME,
@@ -82,40 +84,40 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
         timezone="UTC",
     )
     db = db or create_database(settings)
-    for one in found.values():
-        every = settings.job_intervals.get(one.name, one.interval)
-        app.task(name=one.name, bind=True, max_retries=_MAX_RETRIES)(_create_task_function(one, db, settings, every))
-        app.conf.beat_schedule[one.name] = {
-            "task": one.name,
-            "schedule": every,
-            "options": {"expires": max(2 * every, 10.0)},
+    for job in jobs.values():
+        interval = settings.job_intervals.get(job.name, job.interval)
+        app.task(name=job.name, bind=True, max_retries=_MAX_RETRIES)(_create_task_function(job, db, settings, interval))
+        app.conf.beat_schedule[job.name] = {
+            "task": job.name,
+            "schedule": interval,
+            "options": {"expires": max(2 * interval, 10.0)},
         }
     setup_logging.connect(_disable_celery_logging_setup)
     return app
 
 
 def _create_task_function(job: Job, db: Database, settings: WorkerSettings, interval: float) -> Callable[..., None]:
-    def do(task: "Task[Any, Any]") -> None:
+    def run_task(task: "Task[Any, Any]") -> None:
         try:
-            outcome = execute_job(job, db, settings)
+            result = execute_job(job, db, settings)
         except Unavailable as error:
             _retry_later(task, interval, error)
             return
-        if outcome.outcome == "failed":
-            _retry_later(task, interval, RuntimeError(outcome.error))
+        if result.outcome == "failed":
+            _retry_later(task, interval, RuntimeError(result.error))
 
-    return do
+    return run_task
 
 
 def _retry_later(task: "Task[Any, Any]", interval: float, error: Exception) -> None:
-    """Try once more after a pause, where the schedule would take long."""
-    tried = task.request.retries
-    if interval < _MIN_RETRIED_INTERVAL_SECONDS or tried >= _MAX_RETRIES:
-        _log.warning("%s gave up until its next time: %s", task.name, error)
+    """Retry after a pause, unless the next scheduled run comes soon anyway."""
+    retries = task.request.retries
+    if interval < _MIN_RETRIED_INTERVAL_SECONDS or retries >= _MAX_RETRIES:
+        _log.warning("%s is not retried before its next scheduled run: %s", task.name, error)
         return
-    pause = 5 * 3**tried * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, keeps no secret
+    pause = 5 * 3**retries * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
     raise task.retry(exc=error, countdown=pause)
 
 
 def _disable_celery_logging_setup(**_: Any) -> None:
-    """Connected to `setup_logging`: Celery leaves logging alone then."""
+    """Receive `setup_logging`: with a receiver connected, Celery does not configure logging."""

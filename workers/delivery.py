@@ -1,15 +1,15 @@
-"""What came of telling somebody something."""
+"""The result of one attempt to deliver a notice."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """How an attempt went.
+    """The result of one attempt.
 
     Attributes:
-        said: the receiver's answer, or what went wrong, in short.
-        final: it did not go, and trying again would not help.
+        detail: the receiver's answer, or what went wrong, in short.
+        permanent: the attempt failed, and another would fail too.
     """
 
     delivered: bool

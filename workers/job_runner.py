@@ -1,17 +1,15 @@
-"""What a job is: a function with its schedule on the decorator, run once and written down.
+"""Define jobs with `@job`, run one and record the run.
 
-A job polls PostgreSQL for what is due and does it in short transactions, each of one project. It may run twice at once
-and may be killed at any moment; what it has not done, the next run finds.
+A job polls PostgreSQL for due work and does it in short transactions, each of one project. It may run twice at once
+and may be killed at any moment; the next run does the rest.
 """
 
-import importlib
 import logging
-import pkgutil
 import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,19 +17,19 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from bus.db import Connection, Database
 from bus.errors import Unavailable
-from bus.operations import jobs as runs
+from bus.operations import jobs as job_records
 from bus.operations import telemetry
 from bus.operations.counters import SharedCounter, SharedHistogram
 from bus.operations.logs import log_context
 from workers.settings import WorkerSettings
 
 _log = logging.getLogger("workers.job_runner")
-# A job ends after this and leaves the rest to its next run, so that no run is in the way of another for long.
+# A run ends after this and leaves the rest to the next run, so that no run delays another for long.
 _DEFAULT_TIME_BUDGET_SECONDS = 20.0
 
-# Set when the process is told to stop: whatever is under way ends with its present batch.
+# Set when the process has to stop: runs end after their present batch.
 shutdown_requested = threading.Event()
-# The runs of this process by job and outcome, and how long they took by job.
+# The runs of this process by job and outcome, and their durations by job.
 run_counts, run_durations = SharedCounter(), SharedHistogram()
 
 ProcessProject = Callable[[Connection, int], int]
@@ -39,12 +37,12 @@ FindProjects = Callable[[Connection, int], list[int]]
 
 
 class JobFailed(Exception):
-    """A part of a job did not work; the message says which."""
+    """Some parts of a job failed; the message names the first."""
 
 
 @dataclass
 class JobRun:
-    """One run of a job: what it works with, and what it counts."""
+    """The context of one run of a job: database, settings, counts and alarms."""
 
     job: "Job"
     db: Database
@@ -55,7 +53,7 @@ class JobRun:
     _started_at: float = field(default_factory=time.monotonic)
 
     def should_stop(self) -> bool:
-        """Whether this run has had its time, or the process is about to stop."""
+        """Return whether the run has used up its time or the process is stopping."""
         return shutdown_requested.is_set() or time.monotonic() - self._started_at > (
             self.job.time_budget or _DEFAULT_TIME_BUDGET_SECONDS
         )
@@ -63,11 +61,18 @@ class JobRun:
     def for_each_project(
         self, find_projects: FindProjects, process: ProcessProject, counter: str, *, batch_size: int
     ) -> None:
-        """Act on every project that `find` finds, each in a transaction of its own, until a batch is not full.
+        """Process each project that `find_projects` returns until a batch is not full.
 
-        A project that another worker is at is left to it. One that fails does not stop the others.
+        Each batch is a transaction of its own. Projects that another worker is processing are skipped, and an error
+        in one project does not stop the others.
+
+        Args:
+            find_projects: returns, in order, projects above an id that have due work.
+            process: does one batch of a project and returns its size.
+            counter: the name under which the sizes are counted.
+            batch_size: the size of a full batch.
         """
-        # Where the last run had to stop: whoever comes first and takes long does not keep the others waiting for ever.
+        # Resume where the last run stopped, so that a slow first project cannot starve the others.
         start = _resume_after_project.pop(self.job.name, 0)
         self._process_range(find_projects, process, counter, batch_size, start, None)
         if start and not self.should_stop():
@@ -82,42 +87,46 @@ class JobRun:
         after_id: int,
         last_id: int | None,
     ) -> None:
-        """Act on the projects above `after`, up to `last`."""
+        """Process the projects above `after_id`, up to and including `last_id`."""
         while not self.should_stop():
             with self.db.connection() as conn:
-                found = [one for one in find_projects(conn, after_id) if last_id is None or one <= last_id]
-            if not found:
+                project_ids = [id_ for id_ in find_projects(conn, after_id) if last_id is None or id_ <= last_id]
+            if not project_ids:
                 return
-            for after_id in found:
-                done = batch_size
-                while done >= batch_size and not self.should_stop():
-                    done = 0
+            for after_id in project_ids:
+                processed = batch_size
+                while processed >= batch_size and not self.should_stop():
+                    processed = 0
                     with self.isolate_errors(f"project {after_id}"), self.db.transaction() as conn:
-                        (mine,) = conn.fetch_one(
+                        (locked,) = conn.fetch_one(
                             "SELECT pg_try_advisory_xact_lock(%s, %s)", (self.job.lock_key, after_id % 2**31)
                         )
-                        done = process(conn, after_id) if mine else 0
-                    self.counts[counter] += done
+                        processed = process(conn, after_id) if locked else 0
+                    self.counts[counter] += processed
                 if self.should_stop():
                     _resume_after_project[self.job.name] = after_id
                     return
 
     @contextmanager
     def isolate_errors(self, name: str) -> Iterator[None]:
-        """A part of the job: if it fails, the others go on, and the run says in the end what failed."""
+        """Record an error of one part of the job, so that the other parts still run.
+
+        Raises:
+            Unavailable: the database is away; the other parts would fail too.
+        """
         try:
             yield
         except Unavailable as error:
             if not isinstance(error.__cause__, (LockNotAvailable, DeadlockDetected)):
                 raise
-            # The database is there; this part is held by somebody, and the next one may not be.
+            # The database is there; only this part is locked.
             self._failures.append(f"{name}: it is locked")
         except Exception as error:  # noqa: BLE001
             _log.exception("%s failed for %s", self.job.name, name)
             self._failures.append(f"{name}: {type(error).__name__}: {error}")
 
     def raise_failures(self) -> None:
-        """Raise what failed on the way."""
+        """Raise JobFailed if any part failed."""
         if self._failures:
             more = f" (and {len(self._failures) - 1} more)" if len(self._failures) > 1 else ""
             raise JobFailed(f"{self._failures[0]}{more}")
@@ -125,13 +134,13 @@ class JobRun:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: its name, what it does, and how often.
+    """A job: its name, its function and its schedule.
 
     Attributes:
-        every: seconds between two runs.
-        rest: seconds that must have passed since its last good run; it is asked for more often so that a restart
-            of the scheduler loses none.
-        budget: seconds that a run may take; 0 is what most get.
+        interval: seconds between two runs.
+        min_interval: seconds that must have passed since the last good run. Such a job is started more often than
+            that, so that a restart of the scheduler skips no run.
+        time_budget: seconds that a run may take; 0 is the default.
     """
 
     name: str
@@ -142,24 +151,24 @@ class Job:
 
     @property
     def summary(self) -> str:
-        """What it does, in a line."""
+        """The first line of the function's docstring."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
     @property
     def lock_key(self) -> int:
-        """A number of its own for locks, the same in every process."""
+        """The first key of the job's advisory locks, the same in every process."""
         return zlib.crc32(self.name.encode()) - 2**31
 
 
 _JOBS: dict[str, Job] = {}
-# For a job whose time was over, the project at which it stopped. Another process begins elsewhere, which is as good.
+# By job, the project at which the last run of this process used up its time.
 _resume_after_project: dict[str, int] = {}
 
 
 def job(
     *, interval: float, min_interval: float = 0.0, time_budget: float = 0.0
 ) -> Callable[[Callable[[JobRun], None]], Callable[[JobRun], None]]:
-    """Make a function a job. Its name is the function's."""
+    """Make a function a job with the function's name; see `Job` for the arguments."""
 
     def register(function: Callable[[JobRun], None]) -> Callable[[JobRun], None]:
         _JOBS[function.__name__] = Job(function.__name__, function, interval, min_interval, time_budget)
@@ -168,18 +177,18 @@ def job(
     return register
 
 
-def all_jobs() -> dict[str, Job]:
-    """Every job of workers/jobs, by name."""
-    import workers.jobs
-
-    for module in pkgutil.iter_modules(workers.jobs.__path__):
-        importlib.import_module(f"workers.jobs.{module.name}")
+def registered_jobs() -> dict[str, Job]:
+    """Return the jobs of the modules imported so far, by name; `workers.jobs.all_jobs` imports all of them."""
     return dict(sorted(_JOBS.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How a run ended: ok, failed, alarm, or resting (not due yet)."""
+    """The end of a run.
+
+    Attributes:
+        outcome: ok, failed, alarm, or resting (not due yet).
+    """
 
     outcome: str
     counts: dict[str, int]
@@ -187,73 +196,78 @@ class JobResult:
     seconds: float
 
 
-def register_jobs(db: Database, settings: WorkerSettings, *, update_schedule: bool = True) -> None:
-    """Let the database know what jobs there are and how often they run here; see `bus.operations.jobs.announce`.
+def register_jobs(db: Database, settings: WorkerSettings, jobs: Iterable[Job], *, update_schedule: bool = True) -> None:
+    """Record in the database which jobs there are and how often they run; see `bus.operations.jobs.register_jobs`.
 
     Raises:
         Unavailable: PostgreSQL is away.
     """
-    known = [
-        runs.JobDefinition(one.name, one.summary, settings.job_intervals.get(one.name, one.interval), one.min_interval)
-        for one in all_jobs().values()
+    definitions = [
+        job_records.JobDefinition(
+            job.name, job.summary, settings.job_intervals.get(job.name, job.interval), job.min_interval
+        )
+        for job in jobs
     ]
     with db.transaction() as conn:
-        runs.register_jobs(conn, known, update_schedule=update_schedule)
+        job_records.register_jobs(conn, definitions, update_schedule=update_schedule)
 
 
 def execute_job(
     job: Job, db: Database, settings: WorkerSettings, *, ignore_min_interval: bool = False, from_request: bool = False
 ) -> JobResult:
-    """Run a job once, here, and write down what it did.
+    """Run a job once in this thread and record the run.
 
     Args:
-        now: also if its last good run is not long ago.
-        requested: because an operator asked for it, and only if no other worker has begun that run.
+        ignore_min_interval: run it even if its last good run is recent.
+        from_request: run it only if an operator requested a run that no other worker has begun.
+
     Raises:
-        Unavailable: PostgreSQL is away; nothing was written down.
+        Unavailable: PostgreSQL is away; nothing was recorded.
     """
     started = time.monotonic()
     with db.transaction() as conn:
         if job.min_interval and not ignore_min_interval and not from_request:
-            # Of two that ask at one moment the second sees that the first has begun.
+            # Serialise concurrent starts, so that the second one sees the run of the first.
             conn.execute("SELECT pg_advisory_xact_lock(%s, 0)", (job.lock_key,))
-            age = runs.find_last_run_age_seconds(conn, job.name)
+            age = job_records.find_last_run_age_seconds(conn, job.name)
             if age is not None and age < job.min_interval:
                 return JobResult("resting", {}, None, time.monotonic() - started)
-        run_id = runs.begin_requested_run(conn, job.name) if from_request else runs.begin_run(conn, job.name)
+        run_id = (
+            job_records.begin_requested_run(conn, job.name) if from_request else job_records.begin_run(conn, job.name)
+        )
     if run_id is None:
         return JobResult("resting", {}, None, time.monotonic() - started)
     log_context.set(("run_id", str(run_id)))
-    work = JobRun(job, db, settings)
+    run = JobRun(job, db, settings)
     outcome, error = "ok", None
     try:
-        job.function(work)
-        work.raise_failures()
+        job.function(run)
+        run.raise_failures()
     except Exception as failure:
         outcome, error = "failed", f"{type(failure).__name__}: {failure}"
         _log.exception("%s failed", job.name)
         if isinstance(failure, Unavailable):
             raise
-    except BaseException as broken_off:
-        # Ctrl-C, or the process ends. It must not count as a good run, after which the job would rest.
-        outcome, error = "failed", f"{type(broken_off).__name__}: it was broken off"
+    except BaseException as interruption:
+        # Ctrl-C, or the process ends. A good run here would make the job rest.
+        outcome, error = "failed", f"{type(interruption).__name__}: the run was interrupted"
         raise
     else:
-        if work.alarms:
-            outcome, error = "alarm", "\n".join(work.alarms)
+        if run.alarms:
+            outcome, error = "alarm", "\n".join(run.alarms)
     finally:
         seconds = time.monotonic() - started
-        _record_result(db, run_id, outcome, work.counts, error, job.name, seconds)
+        _record_result(db, run_id, outcome, run.counts, error, job.name, seconds)
         log_context.set(None)
-    return JobResult(outcome, dict(work.counts), error, seconds)
+    return JobResult(outcome, dict(run.counts), error, seconds)
 
 
 def _record_result(
     db: Database, run_id: int, outcome: str, counts: Counter[str], error: str | None, name: str, seconds: float
 ) -> None:
     level = logging.INFO if outcome == "ok" else logging.ERROR
-    done = {what: count for what, count in counts.items() if count}
-    fields = {"job": name, "outcome": outcome, "ms": round(seconds * 1000, 1), **done}
+    nonzero_counts = {key: count for key, count in counts.items() if count}
+    fields = {"job": name, "outcome": outcome, "ms": round(seconds * 1000, 1), **nonzero_counts}
     if error is not None:
         fields["error"] = error
     _log.log(level, "job", extra={"fields": fields})
@@ -262,6 +276,6 @@ def _record_result(
     telemetry.record_span(name, seconds, outcome=outcome)
     try:
         with db.connection() as conn:
-            runs.finish_run(conn, run_id, outcome, counts, error)
+            job_records.finish_run(conn, run_id, outcome, counts, error)
     except Unavailable:
-        _log.warning("the end of %s was not written down: the database is away", name)
+        _log.warning("the end of %s was not recorded: the database is away", name)

@@ -1,4 +1,4 @@
-"""What a worker shows to Prometheus: on a port of its own, since it answers nobody else."""
+"""The Prometheus endpoint of a worker, on a port of its own because a worker serves no other HTTP."""
 
 import logging
 import threading
@@ -16,46 +16,46 @@ _REQUEST_TIMEOUT_SECONDS = 10
 
 
 def add_job_metrics(metrics: MetricsEndpoint, db: Database, interval_by_job: Mapping[str, float]) -> None:
-    """Let the metrics of a worker hold what its jobs did.
+    """Add the metrics of jobs to a worker's endpoint.
 
     Args:
-        schedule: seconds between two runs, by job.
+        interval_by_job: seconds between two runs.
     """
 
     def read() -> Iterable[Metric]:
         yield counter_metric("job_runs", "Runs of jobs in this process.", run_counts, ("job", "outcome"))
-        yield histogram("job_run_seconds", "How long runs of jobs took.", run_durations, ("job",))
-        every = {(name,): seconds for name, seconds in interval_by_job.items()}
-        yield gauge("job_interval_seconds", "How often a job is to run.", every, ("job",))
+        yield histogram("job_run_seconds", "Durations of job runs.", run_durations, ("job",))
+        intervals = {(name,): seconds for name, seconds in interval_by_job.items()}
+        yield gauge("job_interval_seconds", "Interval between two runs of a job.", intervals, ("job",))
         yield from pool_metrics(db, "worker")
 
     metrics.add_source(read)
 
 
 def start_server(metrics: MetricsEndpoint, host: str, port: int) -> ThreadingHTTPServer | None:
-    """Answer /metrics from a thread; None where the port is taken, which is logged and stops no worker."""
+    """Serve /metrics from a thread; if the port is taken, log an error and return None."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
             status = metrics.authorize(self.headers.get("Authorization")) if self.path == "/metrics" else 404
-            text = metrics.render() if status == 200 else b""
+            body = metrics.render() if status == 200 else b""
             self.send_response(status)
             if status == 401:
                 self.send_header("WWW-Authenticate", "Bearer")
             self.send_header("Content-Type", CONTENT_TYPE)
-            self.send_header("Content-Length", str(len(text)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(text)
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Who asks, asks every few seconds."""
+            """Log nothing: Prometheus scrapes every few seconds."""
 
     try:
         server = ThreadingHTTPServer((host, port), Handler)
     except OSError as error:
-        _log.error("no metrics are shown: port %d: %s", port, error)
+        _log.error("metrics are not served: port %d: %s", port, error)
         return None
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()

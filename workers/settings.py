@@ -1,4 +1,4 @@
-"""What the workers need to know beyond the settings that every process shares."""
+"""Settings of the workers, in addition to those that every process shares."""
 
 import os
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from bus.config.settings import SettingError, Settings, read_bool, read_int
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How jobs run, what is billed, and how people are told.
+    """Settings of jobs, billing, e-mail and webhooks.
 
     Attributes:
         bus: the settings of every process.
         threads: jobs that run at once in one worker.
-        every: for a job's name the seconds between its runs, where that differs from its own schedule.
-        metering: whether events are to be billed; None leaves that as it is. Off, which it is at first, nothing is
-            ever refused for want of credits.
-        trial_credits: what an owner's account is opened with.
-        grace_hours: how long an owner whose credits are used up goes on before it is suspended.
+        job_intervals: seconds between runs, by job, where they differ from the job's own schedule.
+        metering: whether events are billed; None keeps the present state. While it is off, as it is initially,
+            no call is refused for lack of credits.
+        trial_credits: the opening balance of an owner's account.
+        grace_hours: how long after its credits are used up an owner is suspended.
         smtp_url: the mail server as smtp://USER:PASSWORD@HOST:PORT (STARTTLS where offered) or smtps://…; None
             sends no mail.
         mail_from: the sender of e-mails.
-        metrics_port: where a worker answers /metrics, for whoever has the token; 0: nowhere.
-        webhooks_to_private: whether webhooks may lead into private networks.
+        allow_private_webhooks: whether webhooks may connect to private networks.
+        metrics_port: the port of a worker's /metrics, which requires the token; 0 serves none.
     """
 
     bus: Settings
@@ -43,7 +43,7 @@ class WorkerSettings:
         """Read the settings from `env` (default: the process environment).
 
         Args:
-            bus: the settings that every process shares, where they were read already.
+            bus: the settings that every process shares, if they have been read already.
 
         Raises:
             SettingError: a value is missing or has the wrong form.
@@ -76,7 +76,7 @@ class WorkerSettings:
 def _is_smtp_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        # With a bare slash or # in the password, half of it is where the port belongs, and the error would quote it.
+        # An unescaped / or # in the password moves part of it into the port, and the error would quote it.
         _ = parts.port
     except ValueError:
         return False
@@ -84,14 +84,14 @@ def _is_smtp_url(url: str) -> bool:
 
 
 def _parse_job_intervals(text: str) -> dict[str, float]:
-    """`expire_leases=1,meter_credits=0.5`: seconds by name."""
-    found = {}
+    """Parse `expire_leases=1,meter_credits=0.5` into seconds by job."""
+    intervals = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, seconds = part.partition("=")
         try:
-            found[name.strip()] = float(seconds)
+            intervals[name.strip()] = float(seconds)
         except ValueError:
-            found[name.strip()] = 0.0
-        if not 0.1 <= found[name.strip()] <= 604_800:
+            intervals[name.strip()] = 0.0
+        if not 0.1 <= intervals[name.strip()] <= 604_800:
             raise SettingError(f"JOB_EVERY must look like expire_leases=10,meter_credits=60; {part!r} does not.")
-    return found
+    return intervals

@@ -1,7 +1,7 @@
-"""A watchdog beside the worker: one that takes nothing although something waits for it is ended, to be started anew.
+"""Restart of a stuck worker: end the process when it takes no message although messages wait in Redis.
 
-A restart of Redis has left Celery workers connected and deaf before. Whoever runs the process (`llm-bus up`, a
-platform) starts it again.
+After a restart of Redis, Celery workers have stayed connected without receiving anything. The supervisor of the process
+(`llm-bus up`, a platform) starts it again.
 """
 
 import logging
@@ -16,18 +16,19 @@ from redis.exceptions import RedisError
 
 _log = logging.getLogger(__name__)
 _CHECK_INTERVAL_SECONDS = 5.0
-# Longer than a Redis that was restarted needs to be found again.
+# Longer than a worker needs to reconnect to a Redis that was restarted.
 STALL_SECONDS = 60.0
 _GRACE_SECONDS = 10.0
 _EXIT_CODE = 70
 
 
 class Watchdog:
-    """Watches one worker process.
+    """Watches the worker of this process.
 
     Args:
-        queue: the name of the list in Redis in which messages wait.
-        busy: whether every thread of the worker has a job at this moment.
+        queue: the list in Redis in which messages wait.
+        is_busy: returns whether every thread of the worker is running a job.
+        stall_seconds: how long messages may wait while the worker is idle.
     """
 
     def __init__(
@@ -40,15 +41,15 @@ class Watchdog:
         self._last_activity_at = time.monotonic()
 
     def record_activity(self) -> None:
-        """The worker took a message."""
+        """Record that the worker took a message."""
         self._last_activity_at = time.monotonic()
 
     def start(self) -> None:
-        """Begin to watch, in a thread that ends with the process."""
+        """Start watching in a daemon thread."""
         threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
 
     def is_stalled(self) -> bool:
-        """Whether messages wait that nobody takes, for too long. What is quiet for another reason is well."""
+        """Return whether messages have waited for too long while the worker was idle."""
         try:
             waiting = self._redis.llen(self._queue)
         except (RedisError, OSError):

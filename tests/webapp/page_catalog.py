@@ -20,7 +20,7 @@ from tests.webapp import sample_data
 from tests.webapp.sample_data import SampleData
 from tests.webapp.web_client import WebApp
 from webapp.blueprints import OperatorBlueprint, OwnerBlueprint
-from workers.job_runner import all_jobs
+from workers.jobs import all_jobs
 
 # They are asked by machines, or are files; what is shown once is come by with `cards`.
 _SKIPPED_ENDPOINTS = {

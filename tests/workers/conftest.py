@@ -1,4 +1,4 @@
-"""A database of the test's own and a Redis that it may stop, for processes of the workers."""
+"""A database for each test, and a Redis that the test may stop, for worker processes."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +19,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of the test's own, which it starts, kills and starts again."""
-    made = RedisServer(tmp_path / "redis")
-    yield made
-    made.stop_if_running()
+    """A Redis that only this test starts, kills and restarts."""
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop_if_running()

@@ -1,4 +1,4 @@
-"""Workers and schedulers for tests: the real entry points, with jobs that come every second."""
+"""Workers and schedulers for tests: the real entry points, with short job intervals."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests import process_pool
 from tests.process_pool import ForkedProcess
 
 TIMEOUT_SECONDS = 60.0
-# What a test waits for comes often; what it does not wait for stays away.
+# Jobs that tests wait for run often.
 JOB_INTERVALS = (
     "expire_leases=0.5,escalate_overdue_posts=0.5,decay_presence=0.5,requeue_stalled_tasks=0.5,heartbeat=0.5"
 )
@@ -30,27 +30,27 @@ class WorkerProcess:
 
     @property
     def output(self) -> str:
-        """What it printed so far."""
+        """Everything that it has printed so far."""
         return self.log.read_text(errors="replace")
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash would."""
         self.popen.kill()
         self.popen.wait()
 
 
 def start_process(role: str, database_url: str, redis_url: str, **env: str) -> WorkerProcess:
-    """Start `worker` or `beat`; does not wait for it."""
+    """Start `worker` or `beat` without waiting until it is ready."""
     handle, name = tempfile.mkstemp(prefix=f"{role}-", suffix=".log")
-    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": JOB_INTERVALS, **env}
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": JOB_INTERVALS, **env}
     with os.fdopen(handle, "wb") as output:
-        popen = process_pool.start_module("workers", role, env={**os.environ, **given}, output=output)
+        popen = process_pool.start_module("workers", role, env={**os.environ, **settings}, output=output)
     return WorkerProcess(role, popen, Path(name))
 
 
 @contextmanager
 def running_workers(database_url: str, redis_url: str, *roles: str, **env: str) -> Iterator[list[WorkerProcess]]:
-    """Processes of these roles over one database and one Redis; ended afterwards, however the test went."""
+    """Processes of these roles over one database and one Redis; stopped when the block ends."""
     started = [start_process(role, database_url, redis_url, **env) for role in roles or ("worker", "beat")]
     try:
         yield started
@@ -59,7 +59,7 @@ def running_workers(database_url: str, redis_url: str, *roles: str, **env: str) 
 
 
 def stop_processes(started: list[WorkerProcess]) -> None:
-    """End processes as a deploy would, and remove their logs."""
+    """Stop processes with SIGTERM, as a deploy does, and remove their logs."""
     for process in started:
         if process.popen.poll() is None:
             process.popen.send_signal(signal.SIGTERM)
@@ -72,10 +72,10 @@ def stop_processes(started: list[WorkerProcess]) -> None:
 
 
 def wait_until(condition: Callable[[], object], *processes: WorkerProcess, timeout: float = TIMEOUT_SECONDS) -> object:
-    """Ask until the answer is true; fails with what the processes said."""
+    """Poll the condition until it is true and return its value; fail with the output of the processes."""
     deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        said = "\n".join(f"{process.role}: {process.output[-2000:]}" for process in processes)
-        assert time.monotonic() < deadline, f"it never came\n{said}"
+    while not (value := condition()):
+        output = "\n".join(f"{process.role}: {process.output[-2000:]}" for process in processes)
+        assert time.monotonic() < deadline, f"timed out\n{output}"
         time.sleep(0.1)
-    return found
+    return value

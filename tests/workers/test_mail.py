@@ -143,7 +143,7 @@ def test_an_unreachable_mail_server_is_retried() -> None:
 
 
 def test_a_misconfigured_account_is_retried_and_its_details_stay_hidden(server: tuple[Inbox, str]) -> None:
-    """The operator can correct a wrong password or sender; the owner of the notice must not read the server's answer."""
+    """The operator can correct a password or sender; the owner of the notice must not read the server's answer."""
     _, url = server
     refused = mail.send(_notice(), _settings(url.replace("user:", "stranger:")))
     assert (refused.delivered, refused.permanent) == (False, False)

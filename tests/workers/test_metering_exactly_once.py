@@ -1,8 +1,8 @@
-"""Credits are metered exactly once, whatever dies and however late a writer commits.
+"""Credits are metered exactly once, although workers are killed and writers commit late.
 
-The same writers run against two ledgers: the bus's own, billed by three workers and three schedulers, of which workers
-are killed again and again, and a copy that is numbered by an identity column and billed by `id > last`, as one would
-write it first. The copy must lose events: that shows that these writers can make a meter lose some.
+The same writers run against two ledgers: the real one, billed by three workers and three schedulers while workers are
+killed repeatedly, and a naive copy that is numbered by an identity column and billed by `id > last`. The copy must lose
+events, which shows that these writers can make a meter lose some.
 """
 
 import random
@@ -20,17 +20,17 @@ from tests.workers.processes import WorkerProcess, start_process, stop_processes
 
 _WRITERS = 8
 _KILLS = 20
-_EVERY = "meter_credits=0.2,heartbeat=5"
+_JOB_INTERVALS = "meter_credits=0.2,heartbeat=5"
 
 
 class _Writers:
-    """Threads that write one event each time, commit after a random delay, and roll back one time in ten."""
+    """Threads that write one event per transaction, commit after a random delay, and roll back one time in ten."""
 
     def __init__(self, db: Database, write: Callable[[Connection, random.Random], None]) -> None:
         self._db = db
         self._write = write
         self._stopping = threading.Event()
-        self._kept = [0] * _WRITERS
+        self._committed = [0] * _WRITERS
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(_WRITERS)]
 
@@ -46,9 +46,9 @@ class _Writers:
         assert not self._failures, self._failures
 
     @property
-    def kept(self) -> int:
-        """How many events were committed."""
-        return sum(self._kept)
+    def committed(self) -> int:
+        """The number of committed events."""
+        return sum(self._committed)
 
     def _run(self, number: int) -> None:
         chance = random.Random(number)
@@ -62,9 +62,9 @@ class _Writers:
                             raise _RolledBack
                 except _RolledBack:
                     continue
-                self._kept[number] += 1
+                self._committed[number] += 1
                 time.sleep(chance.random() * 0.01)
-        except BaseException as failure:  # noqa: BLE001
+        except BaseException as failure:  # noqa: BLE001 - raised again in the main thread
             self._failures.append(failure)
 
 
@@ -72,7 +72,7 @@ class _RolledBack(Exception):
     pass
 
 
-def test_every_event_is_billed_once_though_workers_are_killed(
+def test_every_event_is_billed_once_although_workers_are_killed(
     database_url: str, db: Database, queue: RedisServer
 ) -> None:
     url = queue.start()
@@ -85,7 +85,7 @@ def test_every_event_is_billed_once_though_workers_are_killed(
         sequences.claim(conn, chance.choice(agents).ctx, "adr")
 
     def begin(role: str) -> WorkerProcess:
-        return start_process(role, database_url, url, METERING="1", TRIAL_CREDITS="1000", JOB_EVERY=_EVERY)
+        return start_process(role, database_url, url, METERING="1", TRIAL_CREDITS="1000", JOB_EVERY=_JOB_INTERVALS)
 
     chance = random.Random(7)
     started = [begin(role) for role in ("worker", "worker", "worker", "beat", "beat", "beat")]
@@ -98,10 +98,10 @@ def test_every_event_is_billed_once_though_workers_are_killed(
                 started[number].kill()
                 started[number].log.unlink()
                 started[number] = begin("worker")
-                # It dies in the middle of something: the others bill all the while.
+                # The killed worker may have been in the middle of a run; the others continue to bill.
                 wait_until(lambda before=before: _billed(db, owner.id) > before, *started)
                 time.sleep(chance.random() * 0.5)
-        written = writers.kept
+        written = writers.committed
         wait_until(lambda: _billed(db, owner.id) >= written, *started)
     finally:
         stop_processes(started)
@@ -127,7 +127,7 @@ def _billed(db: Database, owner_id: int) -> int:
         )
 
 
-def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Database) -> None:
+def test_a_meter_over_an_identity_column_loses_events_of_the_same_writers(db: Database) -> None:
     with db.transaction() as conn:
         conn.raw.execute("CREATE TABLE copy (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sequence text)")
         conn.raw.execute("CREATE TABLE copy_mark (last bigint NOT NULL, billed bigint NOT NULL)")
@@ -138,7 +138,7 @@ def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Dat
 
     def meter() -> None:
         with db.transaction() as conn:
-            # Locked first and read afterwards, as the real one: only the numbering differs.
+            # Locked first and read afterwards, like the real one; only the numbering differs.
             (last,) = conn.fetch_one("SELECT last FROM copy_mark FOR UPDATE")
             count, newest = conn.fetch_one(
                 "SELECT count(*), coalesce(max(id), %s) FROM copy WHERE id > %s", (last, last)
@@ -153,5 +153,5 @@ def test_the_same_writers_make_a_meter_of_an_identity_column_lose_events(db: Dat
     meter()
     with db.connection() as conn:
         (billed,) = conn.fetch_one("SELECT billed FROM copy_mark")
-        assert conn.fetch_one("SELECT count(*) FROM copy") == (writers.kept,)
-    assert billed < writers.kept, "these writers cannot show a loss"
+        assert conn.fetch_one("SELECT count(*) FROM copy") == (writers.committed,)
+    assert billed < writers.committed, "these writers cannot show a loss"

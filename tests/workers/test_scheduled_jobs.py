@@ -1,4 +1,4 @@
-"""Time passes: with nobody calling, workers and a scheduler do what is due, and agents see it through their tools."""
+"""Workers and a scheduler do due work without a call, and agents see the results through their tools."""
 
 import os
 import signal
@@ -16,18 +16,18 @@ from bus.coordination import leases, presence
 from bus.db import Database, migrate
 from bus.errors import Unavailable
 from bus.operations import jobs, status
-from bus.operations.process_registry import list_processes as list_processes
+from bus.operations.process_registry import list_processes
 from bus.operations.status import RedisProbe, ServiceStatus
 from cli.embedded import account, postgres
 from tests import servers
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
-from tests.mcp_gateway.processes import running_gateways as gateways
+from tests.mcp_gateway.processes import running_gateways
 from tests.metrics_scrape import METRICS_TOKEN, scrape
 from tests.redis_server import RedisServer
 from tests.servers import free_port
 from tests.workers.processes import WorkerProcess, running_workers, start_process, stop_processes, wait_until
-from workers.job_runner import all_jobs
+from workers.jobs import all_jobs
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def _kinds(db: Database) -> list[str]:
         return [kind for (kind,) in conn.fetch_all("SELECT type FROM event ORDER BY seq")]
 
 
-def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
+def test_an_expiring_lease_wakes_a_waiting_call(
     database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
     with (
-        gateways(database_url, REDIS_URL=url) as (gateway,),
+        running_gateways(database_url, REDIS_URL=url) as (gateway,),
         running_workers(
             database_url, url, METRICS_TOKEN=METRICS_TOKEN, METRICS_PORT=str(port := free_port())
         ) as processes,
@@ -54,23 +54,23 @@ def test_a_lease_expires_while_nobody_calls_and_who_waits_learns_of_it(
         wait_until(lambda: _ran(db, "heartbeat"), *processes)
         assert alice.call("whats_new").status == 200
         bob.call("lease", surface="src/a.py", ttl_seconds=1)
-        got = alice.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=30).structured_content
-        assert got["kind"] == "lease"
+        ready = alice.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=30).structured_content
+        assert ready["kind"] == "lease"
         wait_until(lambda: "lease_expire" in _kinds(db), *processes)
         events = alice.call("whats_new").structured_content["events"]
         assert [event["type"] for event in events] == ["lease", "lease_expire"]
         assert (events[1]["actor"], events[1]["payload"]["surface"]) == (team.bob.actor, "src/a.py")
-        for wire in (alice, bob):
-            wire.close()
-        _is_well(db, url, processes)
-        _shows_its_runs(db, port)
-    # Who stops in order takes its report back.
+        for client in (alice, bob):
+            client.close()
+        _assert_status_is_good(db, url, processes)
+        _assert_metrics_match_runs(db, port)
+    # A process that stops in order removes its heartbeat.
     with db.connection() as conn:
         assert list_processes(conn, include_stale=True) == []
 
 
-def _shows_its_runs(db: Database, port: int) -> None:
-    """What the worker shows to Prometheus is what PostgreSQL has of its runs."""
+def _assert_metrics_match_runs(db: Database, port: int) -> None:
+    """The run counts of the worker's metrics are those that PostgreSQL holds."""
     base = f"http://127.0.0.1:{port}"
     before = scrape(base)
     with db.connection() as conn:
@@ -78,84 +78,88 @@ def _shows_its_runs(db: Database, port: int) -> None:
     after = scrape(base)
     name = "llm_bus_job_runs_total"
     for job, count in written.items():
-        # Counted just before it is written down.
+        # A run is counted just before it is recorded.
         assert before.value(name, job=job, outcome="ok") - 1 <= count <= after.value(name, job=job, outcome="ok") + 1
     assert after.group_by("llm_bus_job_run_seconds_count", "job").keys() == {
         (job,) for job, _ in after.group_by(name, "job", "outcome")
     }
     assert after.value("llm_bus_job_interval_seconds", job="heartbeat") == 0.5
-    answers = [httpx2.get(f"{base}/{path}").status_code for path in ("metrics", "nowhere")]
-    assert answers == [401, 404]
+    statuses = [httpx2.get(f"{base}/{path}").status_code for path in ("metrics", "nowhere")]
+    assert statuses == [401, 404]
 
 
-def _is_well(db: Database, url: str, processes: list[WorkerProcess]) -> None:
-    """The condition of the service shows every process, the clock at work, and nothing late."""
+def _assert_status_is_good(db: Database, url: str, processes: list[WorkerProcess]) -> None:
+    """The service status lists every process, a recent heartbeat and no late job."""
     with closing(RedisProbe(url)) as probe:
 
-        def found() -> ServiceStatus:
+        def get_status() -> ServiceStatus:
             return status.get_status(db, probe)
 
-        wait_until(lambda: {one.kind for one in found().details.processes} == {"beat", "gateway", "worker"}, *processes)
-        well = found()
-    assert well.database is not None
-    assert well.database.is_schema_current
-    assert well.queue is not None
-    assert well.details is not None
-    assert well.details.heartbeat_age_seconds is not None
-    assert well.details.heartbeat_age_seconds < 30
-    assert {one.name for one in well.details.jobs} == set(all_jobs())
-    assert [one.name for one in well.details.jobs if one.is_late] == []
+        wait_until(
+            lambda: {process.kind for process in get_status().details.processes} == {"beat", "gateway", "worker"},
+            *processes,
+        )
+        service = get_status()
+    assert service.database is not None
+    assert service.database.is_schema_current
+    assert service.queue is not None
+    assert service.details is not None
+    assert service.details.heartbeat_age_seconds is not None
+    assert service.details.heartbeat_age_seconds < 30
+    assert {job.name for job in service.details.jobs} == set(all_jobs())
+    assert [job.name for job in service.details.jobs if job.is_late] == []
 
 
-def test_an_overdue_post_climbs_its_ladder_and_the_absent_fade(
+def test_an_overdue_post_is_escalated_and_absent_participants_lapse(
     database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
     with db.transaction() as conn:
         conn.execute("UPDATE project SET escalation_pause_seconds = 10, gone_window_seconds = 60")
         presence.record_seen(conn, {team.bob.ctx.participation_id: 120.0})
-    with gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
+    with running_gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
         alice, bob = McpClient(gateway.url, team.alice.token), McpClient(gateway.url, team.bob.token)
         wait_until(lambda: "presence_lapse" in _kinds(db), *processes)
-        post = bob.call("post", body="x", to_lane="nobody-here", ack_within_seconds=1).structured_content
-        # Alice is project-admin: after the pause it is in her inbox, and a call that waits is woken by it.
-        waiting = alice.call("wait_for", kind="inbox", timeout_seconds=40).structured_content
-        assert [one["post_id"] for one in waiting["posts"]] == [post["post_id"]]
+        post = bob.call("post", body="x", to_lane="empty-lane", ack_within_seconds=1).structured_content
+        # Alice is project-admin: after the pause the post is delivered to her and wakes her waiting call.
+        ready = alice.call("wait_for", kind="inbox", timeout_seconds=40).structured_content
+        assert [delivered["post_id"] for delivered in ready["posts"]] == [post["post_id"]]
         assert _kinds(db).count("escalate") == 1
         alice.call("ack", post_id=post["post_id"])
-        for wire in (alice, bob):
-            wire.close()
+        for client in (alice, bob):
+            client.close()
 
 
 def _ran(db: Database, name: str, after: int = 0) -> int:
+    """Return the id of the job's newest good run above `after`, or 0."""
     with db.connection() as conn:
-        found = [run.id for run in jobs.list_runs(conn, name=name, limit=5) if run.outcome == "ok" and run.id > after]
-    return max(found, default=0)
+        ids = [run.id for run in jobs.list_runs(conn, name=name, limit=5) if run.outcome == "ok" and run.id > after]
+    return max(ids, default=0)
 
 
-def test_jobs_go_on_when_redis_comes_back_and_tools_never_stop(
+def test_tools_work_while_redis_is_down_and_jobs_resume_afterwards(
     database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
-    with gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
+    with running_gateways(database_url, REDIS_URL=url) as (gateway,), running_workers(database_url, url) as processes:
         wait_until(lambda: _ran(db, "heartbeat"), *processes)
         stopping = threading.Event()
         claimed: list[int] = []
 
         def claim() -> None:
-            wire = McpClient(gateway.url, team.alice.token)
+            client = McpClient(gateway.url, team.alice.token)
             while not stopping.is_set():
-                claimed.append(wire.call("claim", sequence="adr").structured_content["number"])
-            wire.close()
+                claimed.append(client.call("claim", sequence="adr").structured_content["number"])
+            client.close()
 
         claiming = threading.Thread(target=claim)
         claiming.start()
-        for end in (queue.stop, queue.kill):
-            end()
+        for take_down in (queue.stop, queue.kill):
+            take_down()
             before = _ran(db, "heartbeat")
-            so_far = len(claimed)
+            claims_before = len(claimed)
             time.sleep(5)
-            assert len(claimed) > so_far + 10, "the tools stood still"
+            assert len(claimed) > claims_before + 10, "tool calls stopped"
             queue.start()
             wait_until(lambda before=before: _ran(db, "heartbeat", before), *processes, timeout=60)
         stopping.set()
@@ -164,12 +168,17 @@ def test_jobs_go_on_when_redis_comes_back_and_tools_never_stop(
         assert all(process.popen.poll() is None for process in processes)
 
 
-def test_jobs_go_on_when_postgres_comes_back(queue: RedisServer) -> None:
+def test_jobs_resume_when_postgres_comes_back(queue: RedisServer) -> None:
     url = queue.start()
-    home = servers.make_traversable_folder()
+    folder = servers.make_traversable_folder()
     port = servers.free_port()
-    options = {"port": port, "log": home / "log", "account": account.choose_account(home), "fast": True}
-    server = postgres.launch(home / "data", **options)
+    options = {
+        "port": port,
+        "log_path": folder / "log",
+        "account": account.choose_account(folder),
+        "ephemeral": True,
+    }
+    server = postgres.launch(folder / "data", **options)
     try:
         postgres.wait_until_ready(server)
         migrate.migrate(server.url)
@@ -179,22 +188,22 @@ def test_jobs_go_on_when_postgres_comes_back(queue: RedisServer) -> None:
             assert isinstance(first, int)
             postgres.stop(server)
             time.sleep(3)
-            server = postgres.launch(home / "data", **options)
+            server = postgres.launch(folder / "data", **options)
             postgres.wait_until_ready(server)
-            wait_until(lambda: _soon(db, first), *processes)
+            wait_until(lambda: _ran_if_available(db, first), *processes)
             db.close()
     finally:
         postgres.stop(server)
 
 
-def _soon(db: Database, after: int) -> int:
+def _ran_if_available(db: Database, after: int) -> int:
     try:
         return _ran(db, "heartbeat", after)
     except Unavailable:
         return 0
 
 
-def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
+def test_a_worker_stops_soon_after_sigterm_and_loses_no_work(
     database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:
     url = queue.start()
@@ -203,7 +212,7 @@ def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
         with db.transaction() as conn:
             leases.acquire(conn, team.bob.ctx, "a.py")
             conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
-        # The job waits for this project's clock, for longer than a deploy waits for the job.
+        # The job waits for this project's clock for longer than a deploy waits for the job.
         with db.transaction() as conn:
             conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
             before = _started(db, "expire_leases")
@@ -214,8 +223,7 @@ def test_a_worker_that_is_told_to_stop_ends_soon_and_loses_nothing(
             assert worker.popen.wait(20) == 0, worker.output
             assert time.monotonic() - started < 15
         assert "lease_expire" not in _kinds(db)
-        again = start_process("worker", database_url, url)
-        processes.append(again)
+        processes.append(start_process("worker", database_url, url))
         wait_until(lambda: "lease_expire" in _kinds(db), *processes)
     assert _kinds(db).count("lease_expire") == 1
 
@@ -225,20 +233,20 @@ def _started(db: Database, name: str) -> int:
         return max((run.id for run in jobs.list_runs(conn, name=name, limit=5)), default=0)
 
 
-def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: RedisServer) -> None:
-    """A worker whose consumer hangs: messages wait in Redis and nobody takes them."""
+def test_the_watchdog_ends_a_stalled_worker(database_url: str, queue: RedisServer) -> None:
+    """The worker's consumer hangs: messages wait in Redis and none is taken."""
     url = queue.start()
     code = (
         "import os, sys, threading\n"
         "from workers.watchdog import Watchdog\n"
-        f"Watchdog({url!r}, 'waiting', lambda: False, deaf_seconds=2.0).start()\n"
+        f"Watchdog({url!r}, 'waiting', lambda: False, stall_seconds=2.0).start()\n"
         "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
         "threading.Event().wait()\n"
     )
     hung = subprocess.Popen([sys.executable, "-c", code], env=os.environ.copy())
     try:
         with pytest.raises(subprocess.TimeoutExpired):
-            hung.wait(5)  # nothing waits, so nothing is wrong
+            hung.wait(5)  # no message waits, so the worker is not stalled
         with redis.Redis.from_url(url) as client:
             client.lpush("waiting", "x")
         assert hung.wait(20) == 3
@@ -247,7 +255,9 @@ def test_a_deaf_worker_is_ended_to_be_started_anew(database_url: str, queue: Red
         hung.wait()
 
 
-def test_two_of_everything_do_each_thing_once(database_url: str, db: Database, team: Team, queue: RedisServer) -> None:
+def test_several_workers_and_schedulers_do_all_work_once(
+    database_url: str, db: Database, team: Team, queue: RedisServer
+) -> None:
     url = queue.start()
     with db.transaction() as conn:
         for number in range(20):

@@ -1,4 +1,4 @@
-"""Credits are metered, and owners without any are suspended after their grace."""
+"""Meter credits, and suspend owners whose credits are used up."""
 
 from bus.billing import credits, metering
 from bus.db import Connection
@@ -7,10 +7,10 @@ from workers.job_runner import JobRun, job
 
 @job(interval=60)
 def meter_credits(run: JobRun) -> None:
-    """Bill what was written since the last time, each event once; METERING switches it on and off."""
+    """Bill new events, each exactly once; METERING switches it on and off."""
     with run.db.transaction() as conn:
         metering.record_terms(conn, grace_hours=run.settings.grace_hours, trial_credits=run.settings.trial_credits)
-        # A worker that was not told leaves it as it is: it may be a shell in which somebody runs one job.
+        # Where METERING is not set the switch stays as it is: this may be a shell that runs one job.
         if run.settings.metering is not None:
             run.counts["switched"] += metering.set_metering_enabled(conn, run.settings.metering)
         if not metering.is_metering_enabled(conn):
@@ -27,11 +27,11 @@ def meter_credits(run: JobRun) -> None:
 
 @job(interval=60)
 def suspend_delinquent(run: JobRun) -> None:
-    """Suspend owners whose credits have been used up for longer than the grace; a credit lifts it at once."""
+    """Suspend owners whose credits have been used up for longer than the grace period; a top-up lifts it at once."""
     with run.db.connection() as conn:
         if not metering.is_metering_enabled(conn):
             return
-        found = credits.list_delinquent_owners(conn, run.settings.grace_hours)
-    for owner_id in found:
+        owner_ids = credits.list_delinquent_owners(conn, run.settings.grace_hours)
+    for owner_id in owner_ids:
         with run.isolate_errors(f"owner {owner_id}"), run.db.transaction() as conn:
             run.counts["suspended"] += credits.suspend_delinquent_owner(conn, owner_id, run.settings.grace_hours)
