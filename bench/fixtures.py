@@ -51,7 +51,7 @@ def make_teams(database: Database, count: int, team_size: int, *, lane_count: in
             agents = []
             for number in range(team_size):
                 lane = f"lane-{number % lane_count}"
-                granted = participations.grant_participation(
+                granted = participations.join(
                     conn, project.id, f"agent-{next(_name_counter):04}", lane=lane, is_admin=number == 0, actor="cli"
                 )
                 ctx = tokens.find_caller(conn, fingerprint(granted.token))

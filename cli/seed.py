@@ -18,7 +18,7 @@ def seed_if_empty(conn: Connection) -> list[NewAgent]:
         with conn.raw.transaction():
             owner = owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, operator=True, actor="cli")
             project = projects.add(conn, owner.id, PROJECT_NAME, actor="cli")
-            grants = [participations.grant_participation(conn, project.id, name, actor="cli") for name in AGENT_NAMES]
+            grants = [participations.join(conn, project.id, name, actor="cli") for name in AGENT_NAMES]
     except BusError as error:
         if error.code == "conflict":
             # Another `up` on the same database was faster; the tokens are on its screen.

@@ -21,8 +21,8 @@ from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
 from bus.operations import telemetry
 from bus.operations.counters import Counter, Histogram
-from bus.tenancy import participants
-from bus.tenancy.participants import CallerStatus
+from bus.tenancy import authentication
+from bus.tenancy.authentication import CallerStatus
 from mcp_gateway.activity_buffer import FLUSH_INTERVAL_SECONDS, ActivityBuffer
 from mcp_gateway.caller import Caller, CallerCache
 from mcp_gateway.change_notifications import ChangeNotifier
@@ -167,7 +167,7 @@ class Service:
         if caller.ctx is None:
             return None
         ctx = caller.ctx
-        return await self.run_as_caller(caller, lambda conn: participants.get_caller_status(conn, ctx))
+        return await self.run_as_caller(caller, lambda conn: authentication.authenticate(conn, ctx))
 
     async def run_as_caller(self, caller: Caller, work: Callable[[Connection], _T]) -> _T:
         """Run one engine call of the caller; a denial is noted on the caller and raised."""
@@ -289,7 +289,7 @@ class Service:
                         result.get(UNREAD_FIELD) if isinstance(result, dict) else getattr(result, UNREAD_FIELD, None)
                     )
                     if unread is None:
-                        unread = participants.get_caller_status(conn, ctx).unread
+                        unread = authentication.authenticate(conn, ctx).unread
         except Unavailable:
             raise
         except BusError as error:
@@ -307,7 +307,7 @@ class Service:
     def _check_access(self, ctx: Ctx) -> None:
         """Raise what any call of a caller that has no right to call raises."""
         with self.db.connection() as conn:
-            participants.get_caller_status(conn, ctx)
+            authentication.authenticate(conn, ctx)
 
     async def _flush_loop(self) -> None:
         while True:

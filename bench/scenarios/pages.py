@@ -22,7 +22,7 @@ from bus.analytics import rollups
 from bus.auth import sessions
 from bus.config.settings import Settings
 from bus.db import Database
-from bus.tenancy import humans, invites
+from bus.tenancy import invites, participations
 from webapp.app import create_app
 from webapp.blueprints import OwnerBlueprint
 from webapp.options import WebOptions
@@ -114,7 +114,7 @@ def _list_page_urls(app: Flask, harness: Harness, team: Team) -> Iterator[tuple[
     """Every page of an owner, with and without its filters: its name and its address."""
     database, ctx = harness.environment.database, team.agents[1].ctx
     with database.transaction() as conn:
-        humans.get_or_create_owner_context(conn, ctx.owner_id, team.project_id)
+        participations.get_or_create_owner_context(conn, ctx.owner_id, team.project_id)
         for _ in range(60):
             invites.create_for_owner(conn, team.project_id, actor="bench")
         (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (team.project_id,))

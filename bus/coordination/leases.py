@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bus import limits
+from bus.coordination.caller_transaction import CallerTransaction
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import surfaces, validation
+from bus.tenancy import audit
 from bus.tenancy.caller_queries import fetch_as_caller
 
 MODES = ("exclusive", "shared")
@@ -143,6 +145,49 @@ def release(conn: Connection, ctx: Ctx, surface: str) -> ReleaseResult:
     return ReleaseResult(
         *conn.fetch_one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted))
     )
+
+
+def force_release(conn: Connection, ctx: Ctx, fence: int) -> bool:
+    """As project-admin, end a live lease of any participant whose holder is stuck. Recorded in ledger and audit log.
+
+    Args:
+        fence: identifies the lease, as `list_leases` shows it.
+    Returns:
+        Whether the lease was live; ending one that has ended changes nothing.
+    Raises:
+        BusError: `not_found` when the project never had such a lease; `forbidden` unless project-admin.
+    Locks: the project clock, then the lease.
+    """
+    transaction = CallerTransaction(conn, ctx)
+    if not transaction.is_admin:
+        raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
+    row = conn.fetch_one_or_none(
+        "UPDATE lease SET ended_at = clock_timestamp(), ended_by = 'release'"
+        " WHERE project_id = %s AND id = %s AND ended_at IS NULL AND expires_at > clock_timestamp()"
+        " RETURNING surface, actor",
+        (transaction.project_id, fence),
+    )
+    if row is None:
+        lease_exists = conn.fetch_one_or_none(
+            "SELECT 1 FROM lease WHERE project_id = %s AND id = %s", (transaction.project_id, fence)
+        )
+        if not lease_exists:
+            raise NotFound("lease")
+        return False
+    surface, holder = row
+    transaction.record_event("release", surface=surface, held_by=holder, fence=fence)
+    transaction.finish()
+    audit.record(
+        conn,
+        ctx.owner_id,
+        transaction.actor,
+        "lease.release",
+        surface,
+        project_id=ctx.project_id,
+        held_by=holder,
+        fence=fence,
+    )
+    return True
 
 
 def list_leases(

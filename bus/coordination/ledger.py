@@ -10,7 +10,7 @@ from bus.db import Connection
 from bus.errors import InvalidArgument
 from bus.rules import validation
 from bus.rules.enums import EVENT_TYPES
-from bus.tenancy import names
+from bus.tenancy import participants
 from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 # Which types carry what a filter looks at, so that each is an index range of its own. See _scan().
@@ -96,7 +96,7 @@ def query_events(
         validation.integer(before, "before", 1, limits.MAX_INTEGER)
     times = {"since": validation.timestamp(since, "since"), "until": validation.timestamp(until, "until")}
     if actor is not None:
-        filters["actor"] = names.get_participation_id(conn, ctx, actor, "actor")
+        filters["actor"] = participants.get_participation_id(conn, ctx, actor, "actor")
     unread, rows = fetch_as_caller(
         conn,
         ctx,

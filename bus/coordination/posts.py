@@ -10,7 +10,7 @@ from bus.ctx import Ctx
 from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
-from bus.tenancy import names
+from bus.tenancy import participants
 from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 
@@ -165,7 +165,7 @@ def create(
             ),
         )
     except BusError as error:
-        raise names.with_suggestions(error) from None
+        raise participants.with_suggestions(error) from None
     return CreatedPost(*row)
 
 

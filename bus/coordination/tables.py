@@ -7,9 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 
 from bus.db.columns import (
-    CLOCK_TIMESTAMP,
     EMPTY_DEFAULT,
-    FALSE_DEFAULT,
     TIMESTAMPTZ,
     created_at_column,
     length_check,
@@ -18,19 +16,6 @@ from bus.db.columns import (
     primary_key_column,
 )
 from bus.rules.enums import EVENT_TYPES, TASK_STATUSES
-
-project_clock = sa.Table(
-    "project_clock",
-    metadata,
-    primary_key_column("project_id"),
-    sa.Column("last_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
-    sa.Column("last_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
-    sa.Column("last_task", sa.BigInteger, nullable=False, server_default=sa.text("0")),
-    # Archived or being purged. Here, because whoever waits for the clock sees it when the wait is over.
-    sa.Column("closed", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
-    postgresql_with={"fillfactor": 10},
-    comment="The hot row: locked until the writing transaction commits, so that seq order is commit order.",
-)
 
 event = sa.Table(
     "event",

@@ -9,7 +9,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.rules import task_transitions as rules
 from bus.rules import validation
-from bus.tenancy import names
+from bus.tenancy import participants
 from bus.tenancy.caller_queries import fetch_as_caller, paginate
 
 
@@ -98,7 +98,7 @@ def list_tasks(
     validation.integer(limit, "limit", 1, 200)
     assignee = None
     if owner is not None:
-        assignee = names.get_participation_id(conn, ctx, owner, "owner")
+        assignee = participants.get_participation_id(conn, ctx, owner, "owner")
         filters.append("t.participation_id = %(assignee)s")
     unread, rows = fetch_as_caller(
         conn,

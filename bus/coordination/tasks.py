@@ -21,7 +21,7 @@ from bus.db import Connection, Row
 from bus.errors import BusError, InvalidArgument
 from bus.rules import task_transitions as rules
 from bus.rules import validation
-from bus.tenancy import members
+from bus.tenancy import participations
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def create(
         if stored is not None:
             return TaskStatus(stored["task_id"], stored["status"], unread)
     verb = CallerTransaction(conn, ctx)
-    assignee = None if owner is None else members.get_participation(conn, verb.project_id, owner, "owner")
+    assignee = None if owner is None else participations.get(conn, verb.project_id, owner, "owner")
     open_ones = task_blockers.list_unfinished(verb, waits_for)
     (task_id,) = conn.fetch_one(
         "UPDATE project_clock SET last_task = last_task + 1 WHERE project_id = %s RETURNING last_task",
@@ -177,7 +177,7 @@ def create(
             title,
             detail,
             lane,
-            None if assignee is None else assignee.participation_id,
+            None if assignee is None else assignee.id,
             owner_name,
             status,
             priority,
@@ -213,10 +213,10 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> TaskAssignme
     """
     verb = CallerTransaction(conn, ctx)
     task = _get_task(verb, task_id)
-    assignee = members.get_participation(conn, verb.project_id, owner, "owner")
+    assignee = participations.get(conn, verb.project_id, owner, "owner")
     status = rules.next_status("assign", task.status)
-    if (status, assignee.participation_id) != (task.status, task.participation_id):
-        _update_task(verb, task_id, status=status, participation_id=assignee.participation_id, owner=assignee.actor)
+    if (status, assignee.id) != (task.status, task.participation_id):
+        _update_task(verb, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)
         verb.record_event("task_assign", task_id=task_id, owner=assignee.actor)
     return TaskAssignment(task_id, assignee.actor, status, verb.finish())
 

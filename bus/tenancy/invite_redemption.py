@@ -1,4 +1,4 @@
-"""Redeeming an invite: how somebody gets in, once for each use, also when the answer is lost on the way."""
+"""Redemption of invites: each use adds one participant or token, also when the answer is lost on the way."""
 
 import dataclasses
 import json
@@ -8,23 +8,22 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from bus import limits
-from bus.db import Connection, one_time_store
+from bus.db import Connection, from_row, one_time_store
 from bus.errors import BusError, InvalidArgument
-from bus.rules import token_format as form
-from bus.rules import validation
-from bus.tenancy import participations
+from bus.rules import token_format, validation
+from bus.tenancy import participants, participations, tokens
 from bus.tenancy.invites import INVITE_STATE
-from bus.tenancy.participations import IssuedParticipation
+from bus.tenancy.participations import IssuedParticipation, LockedProject
 from bus.tenancy.tables import invite, invite_redemption, owner, project
 
-# How long a lost answer can be fetched again.
+# How long a client can repeat a redemption whose answer was lost.
 STORED_GRANT_TTL = timedelta(minutes=10)
 _STORE_PURPOSE = "join"
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptor:
-    """An owner who accepts an invite signed in; `emails` are the addresses that were shown to be theirs."""
+    """A signed-in owner who accepts an invite; `verified_emails` are the addresses that are proven to be theirs."""
 
     handle: str
     verified_emails: frozenset[str]
@@ -32,14 +31,14 @@ class Acceptor:
 
 @dataclass(frozen=True, slots=True)
 class InviteOffer:
-    """What an invite offers to whoever knows its code.
+    """What an invite grants.
 
     Attributes:
-        owner: the handle of who owns the project.
-        participant_name: the name it is locked to, or None where the invited chooses.
-        chosen: whether it gives one more token to a participant that is there already.
-        email: whose it is alone, or None.
-        uses_left: how many may still come by it.
+        owner: the handle of the project's owner.
+        participant_name: the name that the invite is locked to, or None where the redeemer chooses.
+        is_for_existing_participant: whether it adds a token to a participant that exists already.
+        email: the only address that may accept it, or None.
+        uses_left: how many times it can still be redeemed.
     """
 
     project: str
@@ -55,37 +54,38 @@ class InviteOffer:
 
 
 def get_offer(conn: Connection, code: str) -> InviteOffer:
-    """What an invite offers; uses nothing up.
+    """Return what an invite grants, without using it.
 
     Raises:
-        BusError: `invalid`, `expired` or `exhausted` as `redeem`; `forbidden` when the project takes nobody in.
+        BusError: `invalid`, `expired` or `exhausted` as for `redeem`; `forbidden` when the project is archived or its
+            owner suspended.
     """
     row = conn.execute(
         sa.select(
-            project.c.name,
-            owner.c.handle,
+            project.c.name.label("project"),
+            owner.c.handle.label("owner"),
             invite.c.participant_name,
-            invite.c.participant_id.is_not(None),
+            invite.c.participant_id.is_not(None).label("is_for_existing_participant"),
             invite.c.email,
             invite.c.kind,
             invite.c.lane,
             invite.c.is_admin,
-            invite.c.uses - invite.c.used,
+            (invite.c.uses - invite.c.used).label("uses_left"),
             invite.c.expires_at,
             INVITE_STATE,
-            sa.or_(project.c.archived_at.is_not(None), owner.c.suspended_at.is_not(None)).label("closed"),
+            sa.or_(project.c.archived_at.is_not(None), owner.c.suspended_at.is_not(None)).label("is_closed"),
         )
         .join(project, project.c.id == invite.c.project_id)
         .join(owner, owner.c.id == project.c.owner_id)
-        .where(invite.c.sha256 == form.fingerprint(code), project.c.purging_at.is_(None))
+        .where(invite.c.sha256 == token_format.fingerprint(code), project.c.purging_at.is_(None))
     ).one_or_none()
-    if row is None or row.state == "revoked":
+    if row is None:
         raise _invalid_invite_error()
     if row.state != "open":
-        raise _closed_invite_error(row.state)
-    if row.closed:
-        raise BusError("forbidden", "This project takes nobody in at present; ask whoever sent you the invite.")
-    return InviteOffer(*row[:-2])
+        raise _unusable_invite_error(row.state)
+    if row.is_closed:
+        raise BusError("forbidden", "This project admits no new participants now; ask the sender of the invite.")
+    return InviteOffer(**{field.name: row._mapping[field.name] for field in dataclasses.fields(InviteOffer)})
 
 
 def redeem(
@@ -96,57 +96,110 @@ def redeem(
     nonce: str | None = None,
     acceptor: Acceptor | None = None,
 ) -> IssuedParticipation:
-    """Use an invite once: a fresh participant of the project's owner joins the project, or the one that was chosen
-    for the invite gets one more token.
+    """Use an invite once: add a new participant to the project, or a token to the participant of the invite.
 
     Args:
-        name: the name the invited chooses; needed unless the invite is locked to one.
-        nonce: 16 to 128 characters that only the redeemer knows. For ten minutes the same code, name and nonce give
-            the same answer again and use nothing up. The answer is kept encrypted under a key that is derived from
-            code and nonce, of which the database holds neither.
-        acceptor: who accepts it signed in; None where the code alone is presented.
+        name: the name of the new participant; required unless the invite is locked to one.
+        nonce: 16 to 128 characters that only the redeemer knows. For ten minutes the same code, name and nonce
+            return the same answer again and use nothing. The answer is stored encrypted under a key that is derived
+            from code and nonce; the database holds neither.
+        acceptor: the signed-in owner who accepts it; None where only the code is presented.
     Raises:
         BusError: with `reason` in its data: `invalid` (not_found), `expired`, `exhausted` (both wrong_state),
             `name_required` (invalid_argument), `name_taken`, `nonce_reused` (both conflict), `sign_in_required`,
-            `wrong_email` (both forbidden). A refused redemption uses nothing up.
-    Locks: the project clock, the invite, then the owner. The use is counted by an UPDATE whose WHERE states
-        what must hold, so that of many at once only as many as there are uses succeed. Kept answers are read
-        under the clock too, so the same nonce twice at once is one redemption.
+            `wrong_email` (both forbidden). A refused redemption uses nothing.
+    Locks: the project clock, the invite, then the owner. An UPDATE whose WHERE states the precondition counts the
+        use, so that concurrent redemptions never exceed the uses. Stored answers are read under the clock too, so
+        that two requests with the same nonce are one redemption.
     Source: docs/decisions/0018-redemption.md
     """
-    known = conn.execute(
+    redeemed_invite = conn.execute(
         sa.select(
             invite.c.id,
             invite.c.project_id,
             invite.c.participant_name,
             invite.c.participant_id,
             invite.c.email,
-        ).where(invite.c.sha256 == form.fingerprint(code), invite.c.revoked_at.is_(None))
+        ).where(invite.c.sha256 == token_format.fingerprint(code), invite.c.revoked_at.is_(None))
     ).one_or_none()
-    if known is None:
+    if redeemed_invite is None:
         raise _invalid_invite_error()
-    _check_email(known.email, acceptor)
-    wanted = known.participant_name or name
-    if wanted is None or not wanted.strip():
-        raise InvalidArgument("name is required: choose what you will be called here.", reason="name_required")
-    label = validation.label(wanted, "name")
+    _check_email(redeemed_invite.email, acceptor)
+    requested_name = redeemed_invite.participant_name or name
+    if requested_name is None or not requested_name.strip():
+        raise InvalidArgument(
+            "name is required: choose the participant's name in this project.", reason="name_required"
+        )
+    label = validation.label(requested_name, "name")
     secret = _storage_secret(code, nonce) if nonce is not None else None
-    conn.execute("SELECT bus_lock_clock(%s)", (known.project_id,))
-    if secret is not None and (kept := _find_stored_grant(conn, known.id, secret)) is not None:
-        if known.participant_name is None and validation.label_key(label) != validation.label_key(kept.participant):
+    conn.execute("SELECT bus_lock_clock(%s)", (redeemed_invite.project_id,))
+    if secret is not None and (stored := _find_stored_grant(conn, redeemed_invite.id, secret)) is not None:
+        is_other_name = validation.label_key(label) != validation.label_key(stored.participant)
+        if redeemed_invite.participant_name is None and is_other_name:
             raise BusError(
                 "conflict", "That nonce was used with another name; choose a new one.", reason="nonce_reused"
             )
-        return kept
+        return stored
     if conn.fetch_one_or_none(
         "SELECT 1 FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s AND o.suspended_at IS NOT NULL",
-        (known.project_id,),
+        (redeemed_invite.project_id,),
     ):
-        raise BusError("forbidden", "The owner of this project is suspended; ask whoever sent you the invite.")
-    used = conn.execute(
+        raise BusError("forbidden", "The owner of this project is suspended; ask the sender of the invite.")
+    terms = _count_use(conn, redeemed_invite.id)
+    locked_project = participations.lock_project_owner(conn, redeemed_invite.project_id)
+    actor = f"invite {terms.hint}" if acceptor is None else acceptor.handle
+    if redeemed_invite.participant_id is not None:
+        issued = _join_or_add_token(
+            conn,
+            locked_project,
+            redeemed_invite.participant_id,
+            lane=terms.lane,
+            is_admin=terms.is_admin,
+            actor=actor,
+        )
+    else:
+        issued = participations.join_locked_project(
+            conn,
+            locked_project,
+            label,
+            kind=terms.kind,
+            lane=terms.lane,
+            is_admin=terms.is_admin,
+            actor=actor,
+            require_new=True,
+        )
+    conn.execute(
+        sa.insert(invite_redemption).values(
+            invite_id=redeemed_invite.id,
+            participation_id=issued.participation_id,
+            actor=issued.actor,
+            accepted_by=None if acceptor is None else acceptor.handle,
+        )
+    )
+    if secret is not None:
+        one_time_store.store(
+            conn, _STORE_PURPOSE, secret, json.dumps(dataclasses.asdict(issued)).encode(), ttl=STORED_GRANT_TTL
+        )
+    return issued
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    kind: str
+    lane: str | None
+    is_admin: bool
+    hint: str
+
+
+def _count_use(conn: Connection, invite_id: int) -> _Terms:
+    """Count one use of an invite and return its terms.
+
+    Locks: the invite.
+    """
+    row = conn.execute(
         sa.update(invite)
         .where(
-            invite.c.id == known.id,
+            invite.c.id == invite_id,
             invite.c.revoked_at.is_(None),
             invite.c.used < invite.c.uses,
             invite.c.expires_at > sa.func.clock_timestamp(),
@@ -154,38 +207,33 @@ def redeem(
         .values(used=invite.c.used + 1)
         .returning(invite.c.kind, invite.c.lane, invite.c.is_admin, invite.c.hint)
     ).one_or_none()
-    if used is None:
-        state = conn.execute(sa.select(INVITE_STATE).where(invite.c.id == known.id)).scalar_one_or_none()
-        raise _closed_invite_error(state)
-    actor = f"invite {used.hint}" if acceptor is None else acceptor.handle
-    if known.participant_id is not None:
-        granted = participations.join_or_add_token(
-            conn, known.project_id, known.participant_id, lane=used.lane, is_admin=used.is_admin, actor=actor
-        )
-    else:
-        granted = participations.grant_participation(
-            conn,
-            known.project_id,
-            label,
-            kind=used.kind,
-            lane=used.lane,
-            is_admin=used.is_admin,
-            actor=actor,
-            require_new=True,
-        )
-    conn.execute(
-        sa.insert(invite_redemption).values(
-            invite_id=known.id,
-            participation_id=granted.participation_id,
-            actor=granted.actor,
-            accepted_by=None if acceptor is None else acceptor.handle,
-        )
-    )
-    if secret is not None:
-        one_time_store.store(
-            conn, _STORE_PURPOSE, secret, json.dumps(dataclasses.asdict(granted)).encode(), ttl=STORED_GRANT_TTL
-        )
-    return granted
+    if row is None:
+        state = conn.execute(sa.select(INVITE_STATE).where(invite.c.id == invite_id)).scalar_one_or_none()
+        raise _unusable_invite_error(state)
+    return from_row(_Terms, row)
+
+
+def _join_or_add_token(
+    conn: Connection,
+    locked_project: LockedProject,
+    participant_id: int,
+    *,
+    lane: str | None,
+    is_admin: bool,
+    actor: str,
+) -> IssuedParticipation:
+    """Issue one more token of a participant of the project's owner; add it to the project where it is not in.
+
+    Args:
+        lane, is_admin: for a participant that is added; one that is in the project keeps its own.
+    """
+    participant = participants.find_active(conn, locked_project.owner_id, participant_id)
+    if participant is None:
+        raise BusError("not_found", "That participant was removed; ask the sender of the invite.", reason="invalid")
+    participation = participations.find_of_participant(conn, locked_project.project_id, participant_id)
+    if participation is not None:
+        return tokens.add_to_participation(conn, locked_project, participation, actor=actor)
+    return participations.add_participant(conn, locked_project, participant, lane=lane, is_admin=is_admin, actor=actor)
 
 
 def _check_email(email: str | None, acceptor: Acceptor | None) -> None:
@@ -206,7 +254,7 @@ def _check_email(email: str | None, acceptor: Acceptor | None) -> None:
 
 
 def _storage_secret(code: str, nonce: str) -> bytes:
-    """What a kept answer lies under. The code is in it too, so that a poor nonce is no worse than the code."""
+    """Return the secret of a stored answer. It includes the code, so that a weak nonce is no worse than the code."""
     if not (16 <= len(nonce) <= limits.MAX_NONCE_LENGTH and nonce.isascii() and nonce.isprintable()):
         raise InvalidArgument(
             f"nonce must be 16 to {limits.MAX_NONCE_LENGTH} printable ASCII characters, chosen at random."
@@ -215,7 +263,11 @@ def _storage_secret(code: str, nonce: str) -> bytes:
 
 
 def _find_stored_grant(conn: Connection, invite_id: int, secret: bytes) -> IssuedParticipation | None:
-    """The answer that this redeemer was given already, unless the invite was revoked meanwhile."""
+    """Return the stored answer of an earlier redemption with this secret.
+
+    Raises:
+        BusError: `not_found` when the invite was revoked since.
+    """
     answer = one_time_store.find(conn, _STORE_PURPOSE, secret)
     if answer is None:
         return None
@@ -225,20 +277,12 @@ def _find_stored_grant(conn: Connection, invite_id: int, secret: bytes) -> Issue
 
 
 def _invalid_invite_error() -> BusError:
-    return BusError("not_found", "That invite is not valid; ask whoever sent it for another.", reason="invalid")
+    return BusError("not_found", "That invite is not valid; ask its sender for another.", reason="invalid")
 
 
-def _closed_invite_error(state: str | None) -> BusError:
+def _unusable_invite_error(state: str | None) -> BusError:
     if state == "exhausted":
-        return BusError(
-            "wrong_state",
-            "That invite was used already; ask whoever sent it for another.",
-            reason="exhausted",
-        )
+        return BusError("wrong_state", "That invite was used already; ask its sender for another.", reason="exhausted")
     if state == "expired":
-        return BusError(
-            "wrong_state",
-            "That invite has expired; ask whoever sent it for another.",
-            reason="expired",
-        )
+        return BusError("wrong_state", "That invite has expired; ask its sender for another.", reason="expired")
     return _invalid_invite_error()

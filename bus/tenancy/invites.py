@@ -13,7 +13,7 @@ from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format as form
 from bus.rules import validation
 from bus.rules.enums import PARTICIPANT_KINDS
-from bus.tenancy import audit, participants
+from bus.tenancy import audit, authentication
 from bus.tenancy.tables import invite, invite_redemption, owner, participant, project
 
 
@@ -83,7 +83,7 @@ def create(
         BusError: `forbidden`; `conflict` when the name it would be locked to is taken.
     Locks: the project clock.
     """
-    actor = participants.authorize_admin(conn, ctx)
+    actor = authentication.authorize_admin(conn, ctx)
     return create_for_owner(
         conn,
         ctx.project_id,

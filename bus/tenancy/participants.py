@@ -1,163 +1,231 @@
-"""Who the caller is, who else is here, and what a project-admin may do about it."""
+"""Participants: the agents and persons of an owner, their names and their kinds.
+
+A participant exists independently of projects; bus/tenancy/participations.py adds it to them.
+"""
 
 from dataclasses import dataclass
-from datetime import datetime
+from difflib import get_close_matches
+
+import sqlalchemy as sa
 
 from bus.ctx import Ctx
-from bus.db import Connection
-from bus.errors import BusError
+from bus.db import Connection, from_row
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
-from bus.tenancy import participations
-from bus.tenancy.caller_queries import fetch_as_caller, paginate
-from bus.tenancy.participations import IssuedParticipation
-
-
-@dataclass(frozen=True, slots=True)
-class CallerIdentity:
-    """The caller, as its token says."""
-
-    actor: str
-    handle: str
-    label: str
-    project: str
-    is_admin: bool
-    lane: str | None
-    unread: int
+from bus.rules.enums import PARTICIPANT_KINDS
+from bus.tenancy import audit, token_store
+from bus.tenancy.tables import owner, participant, participant_name
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """A participant of the project; `token_active` is false where nobody can act under the name."""
+    """A participant of an owner; the label of the owner's own participant is empty."""
 
-    name: str
-    actor: str
+    id: int
+    label: str
     kind: str
-    lane: str | None
-    is_admin: bool
-    token_active: bool
-    last_seen: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class ParticipantPage:
-    """A page of participants, by name; `next_before` asks for the next page."""
-
-    participants: list[Participant]
-    next_before: str | None
-    unread: int
-
-
-@dataclass(frozen=True, slots=True)
-class RevokeResult:
-    """Whose tokens were revoked, and whether any was live."""
-
-    project: str
-    participant: str
-    revoked: bool
-
-
-def whoami(conn: Connection, ctx: Ctx) -> CallerIdentity:
-    """The caller's identity, project and lane."""
-    row = conn.fetch_one(
-        "SELECT c.actor, o.handle, pt.label, pj.name, c.is_admin, coalesce(pr.lane, c.lane),"
-        " bus_unread(c.project_id, %(me)s) FROM bus_authenticate(%(me)s, %(token)s, false) c"
-        " JOIN project pj ON pj.id = c.project_id JOIN owner o ON o.id = c.owner_id"
-        " JOIN participant pt ON pt.id = c.participant_id"
-        " LEFT JOIN presence pr ON pr.project_id = c.project_id AND pr.participation_id = %(me)s",
-        {"me": ctx.participation_id, "token": ctx.token_id},
-    )
-    return CallerIdentity(*row)
-
-
-def list_participants(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 200) -> ParticipantPage:
-    """Everyone who is in the project, by name; `before` is the `next_before` of the page before."""
-    if before is not None:
-        validation.name(before, "before")
-    validation.integer(limit, "limit", 1, 200)
-    unread, rows = fetch_as_caller(
-        conn,
-        ctx,
-        # The owner, who acts in the web and bears no label, goes by the handle and needs no token.
-        "SELECT named.name, bus_participation_name(p.id), pt.kind, coalesce(pr.lane, p.lane), p.is_admin,"
-        " pt.label = '' OR EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at)), pr.last_seen"
-        " FROM participation p JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
-        " CROSS JOIN LATERAL (SELECT bus_short_name(o.handle, pt.label) AS name) AS named"
-        " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
-        " WHERE p.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
-        " AND named.name > %(before)s ORDER BY named.name LIMIT %(limit)s",
-        "r.name",
-        before=before or "",
-        limit=limit + 1,
-    )
-    rows, next_before = paginate(rows, limit)
-    return ParticipantPage([Participant(*row) for row in rows], next_before, unread)
-
-
-def provision(
-    conn: Connection,
-    ctx: Ctx,
-    name: str,
-    *,
-    kind: str | None = None,
-    lane: str | None = None,
-    is_admin: bool = False,
-) -> IssuedParticipation:
-    """As project-admin, let a participant into the caller's project and mint its token.
+def create(conn: Connection, owner_id: int, name: str, *, kind: str | None = None, actor: str) -> int:
+    """Create a participant that is in no project yet; return its id.
 
     Raises:
-        BusError: `forbidden` unless the caller is project-admin; `conflict` when it is here already.
-    Locks: the project clock, then the owner.
+        BusError: `conflict` when another participant bears or bore the name.
+    Locks: the owner.
     """
-    actor = authorize_admin(conn, ctx)
-    return participations.grant_participation(
-        conn, ctx.project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor
-    )
+    label = validation.label(name, "name")
+    valid_kind = validate_kind(kind)
+    handle = _lock_owner(conn, owner_id)
+    new_participant, is_new = get_or_create(conn, owner_id, handle, label, valid_kind)
+    if not is_new:
+        raise BusError("conflict", f"You already have a participant {new_participant.label}.", reason="name_taken")
+    audit.record(conn, owner_id, actor, "participant.create", f"{handle}/{label}", kind=valid_kind)
+    return new_participant.id
 
 
-def rotate(conn: Connection, ctx: Ctx, name: str) -> IssuedParticipation:
-    """As project-admin, mint a new token for a participant and then revoke its older ones."""
-    actor = authorize_admin(conn, ctx)
-    return participations.rotate_tokens(conn, ctx.project_id, name, actor=actor)
+def get_or_create(conn: Connection, owner_id: int, handle: str, label: str, kind: str) -> tuple[Participant, bool]:
+    """Return the owner's participant with this label, or create it. The caller has locked the owner.
 
-
-def revoke(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
-    """As project-admin, revoke every token of a participant."""
-    actor = authorize_admin(conn, ctx)
-    found, count = participations.revoke_tokens(conn, ctx.project_id, name, actor=actor)
-    (project,) = conn.fetch_one("SELECT name FROM project WHERE id = %s", (ctx.project_id,))
-    return RevokeResult(project, found.label, count > 0)
-
-
-def authorize_admin(conn: Connection, ctx: Ctx) -> str:
-    """Check the caller and lock the project clock, in the first statement of an administrative verb.
-
+    Args:
+        handle: the owner's handle, which no participant may bear.
+        kind: the kind of a new participant; an existing one keeps its own.
     Returns:
-        The caller's qualified name.
+        The participant, and whether it is new.
     Raises:
-        BusError: `forbidden` unless the caller is project-admin.
+        BusError: `conflict` when the label is the handle, or was the name of another participant.
     """
-    _, actor, is_admin = conn.fetch_one(
-        "SELECT * FROM bus_authenticate_and_lock(%s, %s)", (ctx.participation_id, ctx.token_id)
-    )
-    if not is_admin:
-        raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
-    return str(actor)
+    key = validation.label_key(label)
+    if key == handle:
+        # Otherwise readers could confuse the posts of the owner with those of this participant.
+        raise BusError(
+            "conflict", f"{label} is the handle of the project's owner; choose another name.", reason="name_taken"
+        )
+    row = conn.execute(
+        sa.select(participant.c.id, participant.c.label, participant.c.kind, participant.c.removed_at)
+        .join(participant_name, participant_name.c.participant_id == participant.c.id)
+        .where(participant_name.c.owner_id == owner_id, participant_name.c.label_key == key)
+    ).one_or_none()
+    if row is None:
+        return insert(conn, owner_id, label, kind), True
+    if row.removed_at is not None or validation.label_key(row.label) != key:
+        raise BusError(
+            "conflict",
+            f"The name {label} belonged to another participant and cannot be reused; choose another.",
+            reason="name_taken",
+        )
+    return Participant(id=row.id, label=row.label, kind=row.kind), False
 
 
-@dataclass(frozen=True, slots=True)
-class CallerStatus:
-    """What the door needs to know before it answers a request that is not a tool call."""
-
-    actor: str
-    is_admin: bool
-    unread: int
-
-
-def get_caller_status(conn: Connection, ctx: Ctx) -> CallerStatus:
-    """Check the caller: raises what any call of a bad token raises."""
-    return CallerStatus(
-        *conn.fetch_one(
-            "SELECT c.actor, c.is_admin, bus_unread(c.project_id, %(me)s) FROM bus_authenticate(%(me)s, %(token)s, false) c",
-            {"me": ctx.participation_id, "token": ctx.token_id},
+def insert(conn: Connection, owner_id: int, label: str, kind: str) -> Participant:
+    """Insert a participant and its name. The caller has locked the owner and checked that the name is free."""
+    participant_id = conn.execute(
+        sa.insert(participant).values(owner_id=owner_id, label=label, kind=kind).returning(participant.c.id)
+    ).scalar_one()
+    conn.execute(
+        sa.insert(participant_name).values(
+            owner_id=owner_id, label_key=validation.label_key(label), participant_id=participant_id
         )
     )
+    return Participant(id=participant_id, label=label, kind=kind)
+
+
+def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, actor: str) -> bool:
+    """Rename a participant. Its old name stays reserved for it, and past events keep the name that they were written with.
+
+    Returns:
+        Whether anything changed.
+    Raises:
+        BusError: `not_found`; `conflict` when another participant bears or bore the name.
+    Locks: the owner.
+    """
+    label = validation.label(name, "name")
+    handle = _lock_owner(conn, owner_id)
+    current = _get_active(conn, owner_id, participant_id)
+    if label == current.label:
+        return False
+    key = validation.label_key(label)
+    if key == handle:
+        raise BusError("conflict", f"{label} is your own handle; choose another name.", reason="name_taken")
+    name_owner_id = conn.execute(
+        sa.select(participant_name.c.participant_id).where(
+            participant_name.c.owner_id == owner_id, participant_name.c.label_key == key
+        )
+    ).scalar_one_or_none()
+    if name_owner_id is None:
+        conn.execute(
+            sa.insert(participant_name).values(owner_id=owner_id, label_key=key, participant_id=participant_id)
+        )
+    elif name_owner_id != participant_id:
+        raise BusError(
+            "conflict",
+            f"The name {label} belongs or belonged to another participant; choose another.",
+            reason="name_taken",
+        )
+    conn.execute(sa.update(participant).where(participant.c.id == participant_id).values(label=label))
+    audit.record(conn, owner_id, actor, "participant.rename", f"{handle}/{label}", before=f"{handle}/{current.label}")
+    return True
+
+
+def remove(conn: Connection, owner_id: int, participant_id: int, *, actor: str) -> None:
+    """Remove a participant from all projects and revoke its tokens; its name stays reserved.
+
+    Past events keep its name. The caller first calls `participations.remove` for each project, in a transaction of
+    its own, so that the participant leaves its lanes.
+
+    Raises:
+        BusError: `not_found`.
+    Locks: the owner, then the participant's tokens by ascending id.
+    """
+    handle = _lock_owner(conn, owner_id)
+    removed = _get_active(conn, owner_id, participant_id)
+    rows = conn.fetch_all(
+        "SELECT p.id FROM participation p JOIN project pj ON pj.id = p.project_id AND pj.purging_at IS NULL"
+        " WHERE p.participant_id = %s AND p.removed_at IS NULL",
+        (participant_id,),
+    )
+    token_store.revoke_all(conn, [participation_id for (participation_id,) in rows])
+    conn.execute(
+        sa.update(participant).where(participant.c.id == participant_id).values(removed_at=sa.func.clock_timestamp())
+    )
+    audit.record(conn, owner_id, actor, "participant.remove", f"{handle}/{removed.label}")
+
+
+def find_active(conn: Connection, owner_id: int, participant_id: int) -> Participant | None:
+    """Return a participant of the owner, or None when it was removed or is the owner's own."""
+    row = conn.execute(
+        sa.select(participant.c.id, participant.c.label, participant.c.kind).where(
+            participant.c.id == participant_id,
+            participant.c.owner_id == owner_id,
+            participant.c.removed_at.is_(None),
+            participant.c.label != "",
+        )
+    ).one_or_none()
+    return None if row is None else from_row(Participant, row)
+
+
+def _get_active(conn: Connection, owner_id: int, participant_id: int) -> Participant:
+    active = find_active(conn, owner_id, participant_id)
+    if active is None:
+        raise NotFound("participant")
+    return active
+
+
+def _lock_owner(conn: Connection, owner_id: int) -> str:
+    """Lock the owner, which serialises the assignment of names; return the handle."""
+    locked = sa.select(owner.c.handle).where(owner.c.id == owner_id).with_for_update(key_share=True)
+    return str(conn.execute(locked).scalar_one())
+
+
+def validate_kind(kind: str | None) -> str:
+    """Return the kind of a new participant: `agent` by default."""
+    if kind is not None and kind not in PARTICIPANT_KINDS:
+        raise InvalidArgument(f"kind must be one of: {', '.join(PARTICIPANT_KINDS)}.")
+    return kind or "agent"
+
+
+def get_participation_id(conn: Connection, ctx: Ctx, name: str, argument: str) -> int:
+    """Return the participation that a filter names; former names and removed participants are found too.
+
+    Raises:
+        BusError: `unknown_recipient`, with up to five similar names.
+    """
+    handle, label = validation.qualified_name(name, argument)
+    # The statement authenticates first, so that names are not disclosed to a caller with a bad token.
+    (participation_id,) = conn.fetch_one(
+        "SELECT bus_find_participation(c.project_id, %s, %s) FROM bus_authenticate(%s, %s, false) c",
+        (handle, validation.label_key(label), ctx.participation_id, ctx.token_id),
+    )
+    if participation_id is None:
+        raise unknown_recipient_error(conn, ctx.project_id, name)
+    return int(participation_id)
+
+
+def unknown_recipient_error(conn: Connection, project_id: int, wanted: str) -> BusError:
+    """Build the error for a name that no participant of the project bears, with up to five similar names."""
+    rows = conn.fetch_all(
+        "SELECT bus_short_name(o.handle, pt.label) FROM participation p"
+        " JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
+        " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL ORDER BY p.id LIMIT 200",
+        (project_id,),
+    )
+    return _build_unknown_recipient_error(wanted, [label for (label,) in rows])
+
+
+def with_suggestions(error: BusError) -> BusError:
+    """Add similar names to an `unknown_recipient` error that SQL raised; return other errors unchanged."""
+    if error.code != "unknown_recipient":
+        return error
+    return _build_unknown_recipient_error(
+        str(error.data.get("wanted", "")), [str(name) for name in error.data.get("names", ())]
+    )
+
+
+def _build_unknown_recipient_error(wanted: str, labels: list[str]) -> BusError:
+    by_key = {validation.label_key(label): label for label in labels}
+    key = validation.label_key(wanted.rpartition("/")[2])
+    matches = get_close_matches(key, by_key, n=5, cutoff=0.5)
+    near = [by_key[match] for match in matches]
+    message = f'No participant of this project is called "{wanted}".'
+    if near:
+        return BusError("unknown_recipient", f"{message} Did you mean {', '.join(near)}?", near=near)
+    return BusError("unknown_recipient", message, hint="list_participants", near=near)

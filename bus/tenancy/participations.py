@@ -1,22 +1,56 @@
-"""Participations: participants granted into a project, with their tokens. For doors that act for an owner."""
+"""Participations: participants in projects, with their lane and admin flag.
+
+Functions that take an `actor` act for the project's owner; the others act for the caller of a tool.
+"""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
+from bus.ctx import Ctx
 from bus.db import Connection
-from bus.errors import BusError, NotFound
+from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
-from bus.tenancy import audit, members, roster, tokens
-from bus.tenancy.members import Participation
-from bus.tenancy.roster import LockedProject, OwnedParticipant
-from bus.tenancy.tables import participant, participant_name, participation
+from bus.tenancy import audit, authentication, participants, token_store
+from bus.tenancy.participants import Participant
+from bus.tenancy.tables import owner, participant_name, participation, project
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """A participant in a project.
+
+    Attributes:
+        label: the participant's label; the handle for the owner.
+        actor: the qualified name.
+        granted_lane: the lane that the owner granted; a lane that the participant registered takes precedence.
+    """
+
+    id: int
+    participant_id: int
+    label: str
+    actor: str
+    kind: str
+    granted_lane: str | None
+    is_admin: bool
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether it is the owner's own participation, which acts in the web and has no token."""
+        return "/" not in self.actor
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedParticipation:
-    """A participation with a token that is shown this once; `created` says whether the participant is new."""
+    """A participation with a new token, which is shown only once. Stored as JSON and printed by --json.
+
+    Attributes:
+        participant: the participant's label.
+        lane: the granted lane.
+        created: whether the participant is new.
+    """
 
     participation_id: int
     project: str
@@ -29,7 +63,117 @@ class IssuedParticipation:
     created: bool = False
 
 
-def grant_participation(
+@dataclass(frozen=True, slots=True)
+class LockedProject:
+    """A project whose clock and owner this transaction has locked, so that participations and names may change."""
+
+    project_id: int
+    project_name: str
+    owner_id: int
+    owner_handle: str
+
+
+def lock_project(conn: Connection, project_id: int, *, allow_archived: bool = False) -> LockedProject:
+    """Lock the project clock and then the owner, which serialises changes of participations and names.
+
+    Args:
+        allow_archived: for acts that take access away: tokens still read in an archived project, so that a leaked
+            one must be revocable there.
+    Raises:
+        BusError: `not_found`; `forbidden` when the project is archived.
+    Locks: the project clock, then the owner.
+    """
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
+    return lock_project_owner(conn, project_id, allow_archived=allow_archived)
+
+
+def lock_project_owner(conn: Connection, project_id: int, *, allow_archived: bool = False) -> LockedProject:
+    """As `lock_project`, where the transaction has locked the project clock already.
+
+    Locks: the owner.
+    """
+    row = conn.execute(
+        sa.select(project.c.name, owner.c.id, owner.c.handle, project.c.archived_at)
+        .join(owner, owner.c.id == project.c.owner_id)
+        .where(project.c.id == project_id, project.c.purging_at.is_(None))
+        .with_for_update(of=owner, key_share=True)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("project")
+    if row.archived_at is not None and not allow_archived:
+        raise BusError("forbidden", "This project is archived: reading works, writing does not.")
+    return LockedProject(project_id=project_id, project_name=row.name, owner_id=row.id, owner_handle=row.handle)
+
+
+def get(conn: Connection, project_id: int, reference: str | int, argument: str = "participant_name") -> Participation:
+    """Return the participation with this name (`label`, `handle/label` or the owner's `handle`) or id in a project.
+
+    Raises:
+        BusError: `unknown_recipient` for a name, with up to five similar names; `not_found` for an id.
+    """
+    match = find(conn, project_id, reference, argument)
+    if match is not None:
+        return match
+    if isinstance(reference, int):
+        raise NotFound("participant in the project")
+    raise participants.unknown_recipient_error(conn, project_id, reference)
+
+
+def find(
+    conn: Connection, project_id: int, reference: str | int, argument: str = "participant_name"
+) -> Participation | None:
+    """As `get`, but return None where there is no match."""
+    if isinstance(reference, int):
+        return conn.fetch_one_or_none_as(
+            Participation, f"{_PARTICIPATION_SQL} AND p.project_id = %s AND p.id = %s", (project_id, reference)
+        )
+    handle, label = validation.qualified_name(reference, argument)
+    return conn.fetch_one_or_none_as(
+        Participation,
+        f"{_PARTICIPATION_SQL} AND p.id = bus_find_participation(%s, %s, %s)",
+        (project_id, handle, validation.label_key(label)),
+    )
+
+
+def find_of_participant(conn: Connection, project_id: int, participant_id: int) -> Participation | None:
+    """Return the participation of a participant in a project, or None."""
+    return conn.fetch_one_or_none_as(
+        Participation,
+        f"{_PARTICIPATION_SQL} AND p.project_id = %s AND p.participant_id = %s",
+        (project_id, participant_id),
+    )
+
+
+def get_token_holder(conn: Connection, project_id: int, reference: str | int) -> Participation:
+    """As `get`, but refuse the owner's own participation, which has no token, no granted lane and always admin rights.
+
+    Raises:
+        BusError: `forbidden` for the owner's own participation.
+    """
+    match = get(conn, project_id, reference)
+    if match.is_owner:
+        raise BusError("forbidden", f"{match.actor} is the project's owner, who acts in the web and has no token.")
+    return match
+
+
+def list_participations(conn: Connection, project_id: int, *, after: int = 0, limit: int = 200) -> list[Participation]:
+    """List the participations of a project by id, at most `limit`, with ids above `after`."""
+    return conn.fetch_all_as(
+        Participation,
+        f"{_PARTICIPATION_SQL} AND p.project_id = %s AND p.id > %s ORDER BY p.id LIMIT %s",
+        (project_id, after, limit),
+    )
+
+
+_PARTICIPATION_SQL = (
+    "SELECT p.id, p.participant_id, bus_short_name(o.handle, pt.label) AS label,"
+    " bus_qualified_name(o.handle, pt.label) AS actor, pt.kind, p.lane AS granted_lane, p.is_admin"
+    " FROM participation p JOIN participant pt ON pt.id = p.participant_id"
+    " JOIN owner o ON o.id = pt.owner_id WHERE p.removed_at IS NULL AND pt.removed_at IS NULL"
+)
+
+
+def join(
     conn: Connection,
     project_id: int,
     name: str,
@@ -39,326 +183,217 @@ def grant_participation(
     is_admin: bool = False,
     ttl: timedelta | None = None,
     actor: str,
-    require_new: bool = False,
 ) -> IssuedParticipation:
-    """Grant a participant into a project, creating it where the owner has none of that name, and mint a token.
+    """Add a participant to a project and issue a token; create the participant where the owner has none of that name.
 
     Args:
         name: the participant's label, or `handle/label` with the owner's own handle.
-        kind: `agent` (the default) or `human`; that of an existing participant stays as it is.
-        lane: the lane it is granted, or None; its newest posts that nobody has acked are delivered.
-        ttl: how long the token lives; None is until it is revoked.
-        fresh: refuse a participant that exists in another project of the owner already (invites).
+        kind: `agent` (the default) or `human`; an existing participant keeps its kind.
+        lane: the granted lane, or None; its newest unacknowledged posts are delivered.
+        ttl: how long the token lives; None means until it is revoked.
     Raises:
         BusError: `conflict` when the participant is in the project already, or when the name belongs or belonged
             to another one; `forbidden` when the project is archived.
     Locks: the project clock, then the owner.
     """
-    label = roster.validate_own_label(conn, project_id, name)
-    chosen = roster.validate_kind(kind)
-    granted_lane = validation.name(lane, "lane") if lane is not None else None
-    place = roster.lock_project(conn, project_id)
-    person = roster.get_or_create_participant(conn, place.owner_id, place.owner_handle, label, chosen)
-    if person.already_existed and require_new:
-        raise BusError("conflict", f"The name {person.label} is taken; choose another.", reason="name_taken")
-    if members.find_participation(conn, project_id, person.label) is not None:
+    return join_locked_project(
+        conn, lock_project(conn, project_id), name, kind=kind, lane=lane, is_admin=is_admin, ttl=ttl, actor=actor
+    )
+
+
+def provision(
+    conn: Connection,
+    ctx: Ctx,
+    name: str,
+    *,
+    kind: str | None = None,
+    lane: str | None = None,
+    is_admin: bool = False,
+) -> IssuedParticipation:
+    """As `join`, in the caller's project and as its project-admin.
+
+    Raises:
+        BusError: as `join`; `forbidden` unless the caller is project-admin.
+    Locks: the project clock, then the owner.
+    """
+    actor = authentication.authorize_admin(conn, ctx)
+    locked_project = lock_project_owner(conn, ctx.project_id)
+    return join_locked_project(conn, locked_project, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor)
+
+
+def join_locked_project(
+    conn: Connection,
+    locked_project: LockedProject,
+    name: str,
+    *,
+    kind: str | None = None,
+    lane: str | None = None,
+    is_admin: bool = False,
+    ttl: timedelta | None = None,
+    actor: str,
+    require_new: bool = False,
+) -> IssuedParticipation:
+    """As `join`, in a project that is locked.
+
+    Args:
+        require_new: refuse a participant that the owner already has, in this project or another (invites).
+    """
+    handle, label = validation.qualified_name(name, "participant_name")
+    if handle not in (None, locked_project.owner_handle):
+        raise InvalidArgument("participant_name must be a plain label; participants belong to the project's owner.")
+    valid_kind = participants.validate_kind(kind)
+    if lane is not None:
+        lane = validation.name(lane, "lane")
+    participant, is_new = participants.get_or_create(
+        conn, locked_project.owner_id, locked_project.owner_handle, label, valid_kind
+    )
+    if require_new and not is_new:
+        raise BusError("conflict", f"The name {participant.label} is taken; choose another.", reason="name_taken")
+    if not is_new and find_of_participant(conn, locked_project.project_id, participant.id) is not None:
         raise BusError(
             "conflict",
-            f"{person.label} is in this project already; rotate its token to get a new one.",
+            f"{participant.label} is in this project already; rotate its token to get a new one.",
             hint="rotate_token",
             reason="name_taken",
         )
-    return _join_project(conn, place, person, granted_lane, is_admin, ttl, actor)
+    return add_participant(
+        conn, locked_project, participant, is_new=is_new, lane=lane, is_admin=is_admin, ttl=ttl, actor=actor
+    )
 
 
-def join_or_add_token(
+def add_participant(
     conn: Connection,
-    project_id: int,
-    participant_id: int,
+    locked_project: LockedProject,
+    participant: Participant,
     *,
+    is_new: bool = False,
     lane: str | None = None,
     is_admin: bool = False,
+    ttl: timedelta | None = None,
     actor: str,
 ) -> IssuedParticipation:
-    """Mint one more token for a participant of the project's owner, letting it into the project where it is not in.
+    """Add a participant that is not in the project, and issue a token.
 
     Args:
-        lane, is_admin: count only where it is let in; who is in the project keeps what it was granted.
-    Raises:
-        BusError: `not_found` when the owner has no such participant, or it was removed.
-    Locks: the project clock, then the owner.
+        is_new: whether the participant was created for this.
     """
-    place = roster.lock_project(conn, project_id)
-    row = conn.execute(
-        sa.select(participant.c.id, participant.c.label, participant.c.kind).where(
-            participant.c.id == participant_id,
-            participant.c.owner_id == place.owner_id,
-            participant.c.removed_at.is_(None),
-            participant.c.label != "",
-        )
-    ).one_or_none()
-    if row is None:
-        raise BusError("not_found", "That participant is gone; ask whoever sent you here.", reason="invalid")
-    if members.find_participation(conn, project_id, row.label) is not None:
-        return add_token(conn, project_id, row.label, actor=actor)
-    return _join_project(conn, place, OwnedParticipant(row.id, row.label, row.kind, True), lane, is_admin, None, actor)
-
-
-def _join_project(
-    conn: Connection,
-    project: LockedProject,
-    joining: OwnedParticipant,
-    lane: str | None,
-    is_admin: bool,
-    ttl: timedelta | None,
-    actor: str,
-) -> IssuedParticipation:
-    participation_id = _insert_or_restore(conn, project.project_id, joining.id, lane, is_admin)
-    minted = tokens.mint(conn, participation_id, ttl=ttl)
-    _join_current_lane(conn, project.project_id, participation_id)
-    qualified = f"{project.owner_handle}/{joining.label}"
+    participation_id = _insert_or_restore(conn, locked_project.project_id, participant.id, lane, is_admin)
+    token = token_store.generate(conn, participation_id, ttl=ttl)
+    join_current_lane(conn, locked_project.project_id, participation_id)
+    qualified_name = f"{locked_project.owner_handle}/{participant.label}"
     audit.record(
         conn,
-        project.owner_id,
+        locked_project.owner_id,
         actor,
         "participation.grant",
-        qualified,
-        project_id=project.project_id,
-        kind=joining.kind,
+        qualified_name,
+        project_id=locked_project.project_id,
+        kind=participant.kind,
         lane=lane,
         is_admin=is_admin,
-        token=minted.hint,
+        token=token.hint,
     )
     return IssuedParticipation(
-        participation_id,
-        project.project_name,
-        joining.label,
-        qualified,
-        joining.kind,
-        lane,
-        is_admin,
-        minted.text,
-        not joining.already_existed,
+        participation_id=participation_id,
+        project=locked_project.project_name,
+        participant=participant.label,
+        actor=qualified_name,
+        kind=participant.kind,
+        lane=lane,
+        is_admin=is_admin,
+        token=token.text,
+        created=is_new,
     )
 
 
 def _insert_or_restore(conn: Connection, project_id: int, participant_id: int, lane: str | None, is_admin: bool) -> int:
-    """The participation of a participant that is not in the project, made or taken up again."""
-    values = {"lane": lane, "is_admin": is_admin, "removed_at": None}
-    again = conn.execute(
+    """Return the participation of a participant that is not in the project, inserted or restored."""
+    values: dict[str, Any] = {"lane": lane, "is_admin": is_admin, "removed_at": None}
+    restored_id = conn.execute(
         sa.update(participation)
         .where(participation.c.project_id == project_id, participation.c.participant_id == participant_id)
         .values(**values)
         .returning(participation.c.id)
     ).scalar_one_or_none()
-    if again is not None:
-        return int(again)
+    if restored_id is not None:
+        return int(restored_id)
     statement = sa.insert(participation).values(project_id=project_id, participant_id=participant_id, **values)
     return int(conn.execute(statement.returning(participation.c.id)).scalar_one())
 
 
-def get_or_create_owner_participation(conn: Connection, project_id: int) -> int:
-    """The participation under which the project's owner acts in the web, made where there is none.
+def remove(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> Participation:
+    """Remove a participant from a project: revoke its tokens and leave its lane; its past events stay.
 
-    Its participant has the empty label, so its qualified name is the handle alone, and it never has a token.
+    It leaves its lane, so that a participant that is added again is in the lane that is granted then.
 
-    Locks: the project clock, then the owner: of several who make it at once one does.
-    """
-    place = roster.lock_project(conn, project_id, allow_archived=True)
-    participant_id = conn.execute(
-        sa.select(participant_name.c.participant_id).where(
-            participant_name.c.owner_id == place.owner_id, participant_name.c.label_key == ""
-        )
-    ).scalar_one_or_none()
-    if participant_id is None:
-        participant_id = roster.create_participant(conn, place.owner_id, "", "human")
-    found = conn.execute(
-        sa.select(participation.c.id).where(
-            participation.c.project_id == project_id, participation.c.participant_id == participant_id
-        )
-    ).scalar_one_or_none()
-    return int(found) if found is not None else _insert_or_restore(conn, project_id, participant_id, None, True)
-
-
-def add_token(
-    conn: Connection,
-    project_id: int,
-    reference: str | int,
-    *,
-    label: str = "",
-    ttl: timedelta | None = None,
-    actor: str,
-) -> IssuedParticipation:
-    """Mint one more token for a participation; the others go on working.
-
-    Args:
-        who: as for `members.get`.
-        label: what the owner calls the token, at most 64 characters; may be empty.
     Locks: the project clock, then the owner.
     """
-    if label:
-        validation.name(label, "label")
-    place = roster.lock_project(conn, project_id)
-    found = _get_token_holder(conn, project_id, reference)
-    minted = tokens.mint(conn, found.participation_id, label=label, ttl=ttl)
-    # Without a live token it was in no lane; with one it is again.
-    _join_current_lane(conn, project_id, found.participation_id)
-    audit.record(
-        conn, place.owner_id, actor, "token.add", found.actor, project_id=project_id, token=minted.hint, label=label
-    )
-    return _build_issued(place, found, minted)
-
-
-def _build_issued(project: LockedProject, holder: Participation, minted: tokens.MintedToken) -> IssuedParticipation:
-    return IssuedParticipation(
-        holder.participation_id,
-        project.project_name,
-        holder.label,
-        holder.actor,
-        holder.kind,
-        holder.lane,
-        holder.is_admin,
-        minted.text,
-    )
-
-
-def rotate_tokens(
-    conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str
-) -> IssuedParticipation:
-    """Mint a new token for a participation, then revoke its older ones.
-
-    Args:
-        who: as for `members.get`.
-    Raises:
-        BusError: `unknown_recipient` when nobody of that name is in the project.
-    """
-    place = roster.lock_project(conn, project_id)
-    found = _get_token_holder(conn, project_id, reference)
-    minted = tokens.mint(conn, found.participation_id, ttl=ttl)
-    revoked = tokens.revoke_all(conn, found.participation_id, except_token_id=minted.id)
-    _join_current_lane(conn, project_id, found.participation_id)
-    audit.record(
-        conn,
-        place.owner_id,
-        actor,
-        "token.rotate",
-        found.actor,
-        project_id=project_id,
-        token=minted.hint,
-        revoked=revoked,
-    )
-    return _build_issued(place, found, minted)
-
-
-def revoke_tokens(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> tuple[Participation, int]:
-    """Revoke every token of a participation; it stays in the project. Returns it and how many were revoked."""
-    place = roster.lock_project(conn, project_id, allow_archived=True)
-    found = _get_token_holder(conn, project_id, reference)
-    revoked = tokens.revoke_all(conn, found.participation_id)
-    if revoked:
-        audit.record(
-            conn,
-            place.owner_id,
-            actor,
-            "token.revoke",
-            found.actor,
-            project_id=project_id,
-            revoked=revoked,
-        )
-    return found, revoked
-
-
-def revoke_token(conn: Connection, project_id: int, token_id: int, *, actor: str) -> bool:
-    """Revoke one token of the project. Returns whether anything changed.
-
-    Raises:
-        BusError: `not_found` when the project has no such token.
-    """
-    place = roster.lock_project(conn, project_id, allow_archived=True)
-    row = conn.fetch_one_or_none(
-        "SELECT t.hint, bus_participation_name(p.id) FROM token t JOIN participation p ON p.id = t.participation_id"
-        " WHERE t.id = %s AND p.project_id = %s",
-        (token_id, project_id),
-    )
-    if row is None:
-        raise NotFound("token")
-    if not tokens.revoke(conn, token_id):
-        return False
-    audit.record(conn, place.owner_id, actor, "token.revoke", row[1], project_id=project_id, token=row[0])
-    return True
-
-
-def remove_participation(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> Participation:
-    """Take the grant away: its tokens are revoked and it is no longer in the project; what it did stays.
-
-    It leaves its lane, so that one who is granted again is in the lane of the new grant.
-    """
-    place = roster.lock_project(conn, project_id, allow_archived=True)
-    found = _get_token_holder(conn, project_id, reference)
-    tokens.revoke_all(conn, found.participation_id)
-    _leave_current_lane(conn, project_id, found.participation_id)
-    conn.execute(
-        sa.update(participation)
-        .where(participation.c.id == found.participation_id)
-        .values(removed_at=sa.func.clock_timestamp())
-    )
-    audit.record(conn, place.owner_id, actor, "participation.remove", found.actor, project_id=project_id)
-    return found
+    locked_project = lock_project(conn, project_id, allow_archived=True)
+    removed = get_token_holder(conn, project_id, reference)
+    token_store.revoke_all(conn, [removed.id])
+    _leave_current_lane(conn, project_id, removed.id)
+    _update(conn, removed.id, removed_at=sa.func.clock_timestamp())
+    audit.record(conn, locked_project.owner_id, actor, "participation.remove", removed.actor, project_id=project_id)
+    return removed
 
 
 def set_admin(conn: Connection, project_id: int, reference: str | int, is_admin: bool, *, actor: str) -> Participation:
-    """Make a participation project-admin, or demote it."""
-    place = roster.lock_project(conn, project_id, allow_archived=not is_admin)
-    found = _get_token_holder(conn, project_id, reference)
-    conn.execute(sa.update(participation).where(participation.c.id == found.participation_id).values(is_admin=is_admin))
+    """Grant or withdraw the rights of a project-admin; return the participation as it was before.
+
+    Locks: the project clock, then the owner.
+    """
+    locked_project = lock_project(conn, project_id, allow_archived=not is_admin)
+    changed = get_token_holder(conn, project_id, reference)
+    _update(conn, changed.id, is_admin=is_admin)
     audit.record(
         conn,
-        place.owner_id,
+        locked_project.owner_id,
         actor,
         "participation.admin",
-        found.actor,
+        changed.actor,
         project_id=project_id,
         is_admin=is_admin,
     )
-    return found
+    return changed
 
 
 def set_lane(conn: Connection, project_id: int, reference: str | int, lane: str | None, *, actor: str) -> Participation:
-    """Grant another lane, or none. Who has registered a lane stays in that one.
+    """Grant another lane, or none; return the participation as it was before. A registered lane keeps precedence.
 
-    Posts that waited because of the old lane are withdrawn, and the newest that nobody has acked in the new one
-    are delivered.
+    Unread posts of the old lane are withdrawn, and the newest unacknowledged ones of the new lane are delivered.
+
+    Locks: the project clock, then the owner.
     """
-    granted_lane = validation.name(lane, "lane") if lane is not None else None
-    place = roster.lock_project(conn, project_id)
-    found = _get_token_holder(conn, project_id, reference)
-    if found.lane == granted_lane:
-        return found
-    registered = conn.fetch_one_or_none(
-        "SELECT lane FROM presence WHERE project_id = %s AND participation_id = %s AND lane IS NOT NULL",
-        (project_id, found.participation_id),
+    if lane is not None:
+        lane = validation.name(lane, "lane")
+    locked_project = lock_project(conn, project_id)
+    changed = get_token_holder(conn, project_id, reference)
+    if changed.granted_lane == lane:
+        return changed
+    has_registered_lane = conn.fetch_one_or_none(
+        "SELECT 1 FROM presence WHERE project_id = %s AND participation_id = %s AND lane IS NOT NULL",
+        (project_id, changed.id),
     )
-    if registered is None and found.lane is not None:
-        conn.execute("SELECT bus_leave_lane(%s, %s, %s)", (project_id, found.participation_id, found.lane))
-    conn.execute(sa.update(participation).where(participation.c.id == found.participation_id).values(lane=granted_lane))
-    if registered is None:
-        _join_current_lane(conn, project_id, found.participation_id)
+    if not has_registered_lane and changed.granted_lane is not None:
+        conn.execute("SELECT bus_leave_lane(%s, %s, %s)", (project_id, changed.id, changed.granted_lane))
+    _update(conn, changed.id, lane=lane)
+    if not has_registered_lane:
+        join_current_lane(conn, project_id, changed.id)
     audit.record(
-        conn, place.owner_id, actor, "participation.lane", found.actor, project_id=project_id, lane=granted_lane
+        conn, locked_project.owner_id, actor, "participation.lane", changed.actor, project_id=project_id, lane=lane
     )
-    return found
+    return changed
 
 
-def _get_token_holder(conn: Connection, project_id: int, reference: str | int) -> Participation:
-    """As `members.get`, for what is done to those who hold tokens: the owner has none, and nobody mints one for it."""
-    found = members.get_participation(conn, project_id, reference)
-    if found.is_owner:
-        raise BusError("forbidden", f"{found.actor} is the project's owner, who acts in the web and has no token.")
-    return found
+def _update(conn: Connection, participation_id: int, **values: Any) -> None:
+    conn.execute(sa.update(participation).where(participation.c.id == participation_id).values(**values))
 
 
-def _join_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
-    """Deliver what waits in the lane that the participation is in: the one registered last, else the granted."""
+def join_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
+    """Deliver the posts of the participation's lane: the one registered last, else the granted one.
+
+    A participation without a live token is in no lane; call this when it gets one.
+    """
     conn.execute(
         "SELECT bus_join_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
@@ -368,7 +403,7 @@ def _join_current_lane(conn: Connection, project_id: int, participation_id: int)
 
 
 def _leave_current_lane(conn: Connection, project_id: int, participation_id: int) -> None:
-    """Withdraw what waits because of the lane that the participation is in, and forget that it registered."""
+    """Withdraw the unread posts of the participation's lane and clear its registration."""
     conn.execute(
         "SELECT bus_leave_lane(p.project_id, p.id, coalesce(pr.lane, p.lane)) FROM participation p"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
@@ -380,3 +415,66 @@ def _leave_current_lane(conn: Connection, project_id: int, participation_id: int
         " WHERE project_id = %s AND participation_id = %s",
         (project_id, participation_id),
     )
+
+
+def find_owner_context(conn: Connection, owner_id: int, project_id: int) -> Ctx | None:
+    """Return the owner as caller in one of its projects, or None where the owner has no participation yet.
+
+    Raises:
+        BusError: `not_found` when the project does not exist or belongs to another owner.
+    """
+    row = conn.fetch_one_or_none(
+        "SELECT p.id, n.participant_id FROM project pj"
+        " LEFT JOIN participant_name n ON n.owner_id = pj.owner_id AND n.label_key = ''"
+        " LEFT JOIN participation p ON p.project_id = pj.id AND p.participant_id = n.participant_id"
+        "                          AND p.removed_at IS NULL"
+        " WHERE pj.id = %s AND pj.owner_id = %s AND pj.purging_at IS NULL",
+        (project_id, owner_id),
+    )
+    if row is None:
+        raise NotFound("project")
+    participation_id, participant_id = row
+    if participation_id is None:
+        return None
+    return Ctx(
+        project_id=project_id,
+        participation_id=participation_id,
+        participant_id=participant_id,
+        owner_id=owner_id,
+        token_id=None,
+    )
+
+
+def get_or_create_owner_context(conn: Connection, owner_id: int, project_id: int) -> Ctx:
+    """As `find_owner_context`, but create the owner's participation where it is missing.
+
+    With the participation agents can post to the owner's handle.
+
+    Locks: the project clock, then the owner, where the participation is missing.
+    """
+    existing = find_owner_context(conn, owner_id, project_id)
+    if existing is not None:
+        return existing
+    _create_owner_participation(conn, project_id)
+    created = find_owner_context(conn, owner_id, project_id)
+    assert created is not None
+    return created
+
+
+def _create_owner_participation(conn: Connection, project_id: int) -> None:
+    """Create the owner's own participation; concurrent callers create it once.
+
+    Its participant has the empty label, so that its qualified name is the handle alone; it never has a token.
+
+    Locks: the project clock, then the owner.
+    """
+    locked_project = lock_project(conn, project_id, allow_archived=True)
+    participant_id = conn.execute(
+        sa.select(participant_name.c.participant_id).where(
+            participant_name.c.owner_id == locked_project.owner_id, participant_name.c.label_key == ""
+        )
+    ).scalar_one_or_none()
+    if participant_id is None:
+        participant_id = participants.insert(conn, locked_project.owner_id, "", "human").id
+    if find_of_participant(conn, project_id, participant_id) is None:
+        _insert_or_restore(conn, project_id, participant_id, None, True)

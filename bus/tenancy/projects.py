@@ -8,13 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from bus import limits
-from bus.billing import metering
-from bus.coordination.tables import project_clock
 from bus.db import Connection
 from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
-from bus.tenancy.tables import owner, project
+from bus.tenancy.tables import owner, project, project_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,72 +218,3 @@ def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *
         facts = dataclasses.asdict(settings)
         audit.record(conn, changed.owner_id, actor, "project.settings", changed.name, project_id=project_id, **facts)
     return changed is not None
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectContents:
-    """What a project holds, and so what is lost with it. Counted up to 1,000, but for `events`, which is exact."""
-
-    event_count: int
-    post_count: int
-    task_count: int
-    sequence_count: int
-    participant_count: int
-    live_token_count: int
-    open_invite_count: int
-
-
-def get_contents(conn: Connection, project_id: int) -> ProjectContents:
-    """What would be lost with a project.
-
-    Raises:
-        BusError: `not_found`.
-    """
-    row = conn.fetch_one_or_none(
-        "SELECT c.last_seq,"
-        " (SELECT count(*) FROM (SELECT FROM post o WHERE o.project_id = pj.id LIMIT 1000) AS counted),"
-        " c.last_task,"
-        " (SELECT count(*) FROM (SELECT FROM sequence s WHERE s.project_id = pj.id LIMIT 1000) AS counted),"
-        " (SELECT count(*) FROM (SELECT FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
-        "   LIMIT 1000) AS counted),"
-        " (SELECT count(*) FROM (SELECT FROM participation p JOIN token t ON t.participation_id = p.id"
-        "   WHERE p.project_id = pj.id AND bus_token_is_live(t.revoked_at, t.expires_at) LIMIT 1000) AS counted),"
-        " (SELECT count(*) FROM (SELECT FROM invite i WHERE i.project_id = pj.id AND i.revoked_at IS NULL"
-        "   AND i.used < i.uses AND i.expires_at > clock_timestamp() LIMIT 1000) AS counted)"
-        " FROM project pj JOIN project_clock c ON c.project_id = pj.id WHERE pj.id = %s AND pj.purging_at IS NULL",
-        (project_id,),
-    )
-    if row is None:
-        raise NotFound("project")
-    return ProjectContents(*row)
-
-
-def begin_purge(
-    conn: Connection, project_id: int, *, actor: str, reason: str = "", batch_size: int = metering.BATCH_SIZE
-) -> bool:
-    """Take a step towards deleting a project for good; true once it has begun. Repeat until true.
-
-    Once the last step commits nobody reaches the project; `purge_step` does the rest. What was not metered yet is
-    billed first, a batch with each step: afterwards there is nothing left to read. Each step wants a transaction of its
-    own, so that none lasts long.
-
-    Args:
-        batch: the most events that are billed at once; a step bills two batches at most.
-    Raises:
-        BusError: `not_found`, also when somebody else's deletion began meanwhile.
-    Locks: what metering locks, then the project clock, then the project.
-    """
-    get(conn, project_id)
-    if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
-        return False
-    # The clock stands still now, and whoever held it before has committed.
-    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
-    if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
-        return False
-    conn.execute("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
-    return True
-
-
-def purge_step(conn: Connection, project_id: int, *, limit: int = 10_000) -> bool:
-    """Delete up to `limit` rows of a project whose purge was begun; true when nothing is left. Repeat until true."""
-    return bool(conn.fetch_one("SELECT bus_purge_step(%s, %s)", (project_id, limit))[0])

@@ -13,6 +13,7 @@ from bus.db.columns import (
     length_check,
     metadata,
     one_of_check,
+    primary_key_column,
 )
 from bus.rules.enums import PARTICIPANT_KINDS
 
@@ -54,6 +55,19 @@ project = sa.Table(
     sa.CheckConstraint("escalation_pause_seconds BETWEEN 10 AND 86400", "escalation_pause"),
     sa.CheckConstraint(length_check("escalation_email", 254, 3), "escalation_email"),
     sa.UniqueConstraint("owner_id", "name_key"),
+)
+
+project_clock = sa.Table(
+    "project_clock",
+    metadata,
+    primary_key_column("project_id"),
+    sa.Column("last_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("last_at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.Column("last_task", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    # Archived or being purged. Kept here so that a transaction that waited for the clock reads it after the wait.
+    sa.Column("closed", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    postgresql_with={"fillfactor": 10},
+    comment="The hot row: locked until the writing transaction commits, so that seq order is commit order.",
 )
 
 participant = sa.Table(

@@ -1,86 +1,18 @@
-"""Tokens: what a caller presents. Shown once; only the SHA-256 is kept."""
+"""Tokens: the bearer secrets of participations. A token is shown once; only its SHA-256 is stored."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from bus.ctx import Ctx
-from bus.db import Connection
-from bus.rules import token_format as form
+from bus.db import Connection, from_row
+from bus.errors import NotFound
+from bus.rules import validation
+from bus.tenancy import audit, authentication, participations, token_store
+from bus.tenancy.participations import IssuedParticipation, LockedProject, Participation
 from bus.tenancy.tables import token
-
-
-@dataclass(frozen=True, slots=True)
-class MintedToken:
-    """A token at the one moment when its text is known."""
-
-    id: int
-    text: str = field(repr=False)
-    hint: str
-
-
-def mint(conn: Connection, participation_id: int, *, label: str = "", ttl: timedelta | None = None) -> MintedToken:
-    """Create a token for a participation; it expires after `ttl`, or never where that is None."""
-    text = form.generate_token()
-    hint = form.display_hint(text)
-    token_id = conn.execute(
-        sa.insert(token)
-        .values(
-            participation_id=participation_id,
-            sha256=form.fingerprint(text),
-            hint=hint,
-            label=label,
-            expires_at=None if ttl is None else sa.func.clock_timestamp() + ttl,
-        )
-        .returning(token.c.id)
-    ).scalar_one()
-    return MintedToken(token_id, text, hint)
-
-
-def revoke_all(conn: Connection, participation_id: int, *, except_token_id: int | None = None) -> int:
-    """Revoke the live tokens of a participation, `but` excepted; returns how many."""
-    live = sa.select(token.c.id).where(token.c.participation_id == participation_id, token.c.revoked_at.is_(None))
-    if except_token_id is not None:
-        live = live.where(token.c.id != except_token_id)
-    # Rows are locked by ascending id, as `touch` does.
-    locked = live.order_by(token.c.id).with_for_update(key_share=True).cte("live")
-    statement = sa.update(token).where(token.c.id == locked.c.id).values(revoked_at=sa.func.clock_timestamp())
-    return conn.execute(statement).rowcount
-
-
-def revoke(conn: Connection, token_id: int) -> bool:
-    """Revoke one token; returns whether it was not yet revoked."""
-    statement = sa.update(token).where(token.c.id == token_id, token.c.revoked_at.is_(None))
-    return conn.execute(statement.values(revoked_at=sa.func.clock_timestamp())).rowcount > 0
-
-
-def find_caller(conn: Connection, sha256: bytes) -> Ctx | None:
-    """The immutable facts behind a token, or None where no such token was ever minted.
-
-    Says nothing about whether the token is still good: each call's own statement asks that.
-    """
-    row = conn.fetch_one_or_none(
-        "SELECT p.project_id, p.id, p.participant_id, pj.owner_id, t.id FROM token t"
-        " JOIN participation p ON p.id = t.participation_id JOIN project pj ON pj.id = p.project_id"
-        " WHERE t.sha256 = %s",
-        (sha256,),
-    )
-    return Ctx(*row) if row else None
-
-
-def record_use(conn: Connection, token_ids: list[int]) -> None:
-    """Note that tokens were used. Coarse: a token used within the last minute is left alone.
-
-    Locks: the token rows, by ascending id.
-    """
-    conn.execute(
-        "WITH used AS (SELECT t.id FROM token t WHERE t.id = ANY (%s)"
-        " AND (t.last_used_at IS NULL OR t.last_used_at < clock_timestamp() - interval '1 minute')"
-        " ORDER BY t.id FOR NO KEY UPDATE)"
-        " UPDATE token t SET last_used_at = clock_timestamp() FROM used WHERE t.id = used.id RETURNING t.id",
-        (token_ids,),
-    )
+from bus.tenancy.token_store import GeneratedToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +29,201 @@ class Token:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class TokenStatus:
+    """The validity of a token, and whose it is."""
+
+    project: str
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeResult:
+    """The participant whose tokens were revoked, and whether it had any."""
+
+    project: str
+    participant: str
+    revoked: bool
+
+
+def add(
+    conn: Connection,
+    project_id: int,
+    reference: str | int,
+    *,
+    label: str = "",
+    ttl: timedelta | None = None,
+    actor: str,
+) -> IssuedParticipation:
+    """Issue one more token of a participation; the others stay valid.
+
+    Args:
+        reference: as for `participations.get`.
+        label: the owner's description of the token, at most 64 characters; may be empty.
+    Locks: the project clock, then the owner.
+    """
+    if label:
+        validation.name(label, "label")
+    locked_project = participations.lock_project(conn, project_id)
+    participation = participations.get_token_holder(conn, project_id, reference)
+    return add_to_participation(conn, locked_project, participation, label=label, ttl=ttl, actor=actor)
+
+
+def add_to_participation(
+    conn: Connection,
+    locked_project: LockedProject,
+    participation: Participation,
+    *,
+    label: str = "",
+    ttl: timedelta | None = None,
+    actor: str,
+) -> IssuedParticipation:
+    """As `add`, in a project that is locked."""
+    generated = token_store.generate(conn, participation.id, label=label, ttl=ttl)
+    participations.join_current_lane(conn, locked_project.project_id, participation.id)
+    audit.record(
+        conn,
+        locked_project.owner_id,
+        actor,
+        "token.add",
+        participation.actor,
+        project_id=locked_project.project_id,
+        token=generated.hint,
+        label=label,
+    )
+    return _build_issued(locked_project, participation, generated)
+
+
+def rotate(
+    conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str
+) -> IssuedParticipation:
+    """Issue a new token of a participation and revoke the older ones.
+
+    Args:
+        reference: as for `participations.get`.
+    Raises:
+        BusError: `unknown_recipient` when no participant of the project has that name.
+    Locks: the project clock, then the owner, then the tokens.
+    """
+    return _rotate(conn, participations.lock_project(conn, project_id), reference, ttl=ttl, actor=actor)
+
+
+def rotate_as_admin(conn: Connection, ctx: Ctx, name: str) -> IssuedParticipation:
+    """As `rotate`, in the caller's project and as its project-admin."""
+    actor = authentication.authorize_admin(conn, ctx)
+    return _rotate(conn, participations.lock_project_owner(conn, ctx.project_id), name, actor=actor)
+
+
+def _rotate(
+    conn: Connection,
+    locked_project: LockedProject,
+    reference: str | int,
+    *,
+    ttl: timedelta | None = None,
+    actor: str,
+) -> IssuedParticipation:
+    participation = participations.get_token_holder(conn, locked_project.project_id, reference)
+    generated = token_store.generate(conn, participation.id, ttl=ttl)
+    revoked = token_store.revoke_all(conn, [participation.id], except_token_id=generated.id)
+    participations.join_current_lane(conn, locked_project.project_id, participation.id)
+    audit.record(
+        conn,
+        locked_project.owner_id,
+        actor,
+        "token.rotate",
+        participation.actor,
+        project_id=locked_project.project_id,
+        token=generated.hint,
+        revoked=revoked,
+    )
+    return _build_issued(locked_project, participation, generated)
+
+
+def _build_issued(
+    project: LockedProject, participation: Participation, generated: GeneratedToken
+) -> IssuedParticipation:
+    return IssuedParticipation(
+        participation_id=participation.id,
+        project=project.project_name,
+        participant=participation.label,
+        actor=participation.actor,
+        kind=participation.kind,
+        lane=participation.granted_lane,
+        is_admin=participation.is_admin,
+        token=generated.text,
+    )
+
+
+def revoke_all(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> tuple[Participation, int]:
+    """Revoke all tokens of a participation, which stays in the project.
+
+    Returns:
+        The participation, and how many tokens were revoked.
+    Locks: the project clock, then the owner, then the tokens.
+    """
+    return _revoke_all(conn, participations.lock_project(conn, project_id, allow_archived=True), reference, actor=actor)
+
+
+def revoke_as_admin(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
+    """As `revoke_all`, in the caller's project and as its project-admin."""
+    actor = authentication.authorize_admin(conn, ctx)
+    locked_project = participations.lock_project_owner(conn, ctx.project_id)
+    participation, revoked = _revoke_all(conn, locked_project, name, actor=actor)
+    return RevokeResult(project=locked_project.project_name, participant=participation.label, revoked=revoked > 0)
+
+
+def _revoke_all(
+    conn: Connection, locked_project: LockedProject, reference: str | int, *, actor: str
+) -> tuple[Participation, int]:
+    participation = participations.get_token_holder(conn, locked_project.project_id, reference)
+    revoked = token_store.revoke_all(conn, [participation.id])
+    if revoked:
+        audit.record(
+            conn,
+            locked_project.owner_id,
+            actor,
+            "token.revoke",
+            participation.actor,
+            project_id=locked_project.project_id,
+            revoked=revoked,
+        )
+    return participation, revoked
+
+
+def revoke(conn: Connection, project_id: int, token_id: int, *, actor: str) -> bool:
+    """Revoke one token of a project; return whether anything changed.
+
+    Raises:
+        BusError: `not_found` when the project has no such token.
+    Locks: the project clock, then the owner, then the token.
+    """
+    locked_project = participations.lock_project(conn, project_id, allow_archived=True)
+    row = conn.fetch_one_or_none(
+        "SELECT t.hint, bus_participation_name(p.id) FROM token t JOIN participation p ON p.id = t.participation_id"
+        " WHERE t.id = %s AND p.project_id = %s",
+        (token_id, project_id),
+    )
+    if row is None:
+        raise NotFound("token")
+    hint, participant_name = row
+    if not token_store.revoke(conn, token_id):
+        return False
+    audit.record(
+        conn, locked_project.owner_id, actor, "token.revoke", participant_name, project_id=project_id, token=hint
+    )
+    return True
+
+
 def list_tokens(conn: Connection, participation_id: int, *, before: int | None = None, limit: int = 50) -> list[Token]:
-    """Tokens of a participation, newest first, at most `limit`, with ids below `before`."""
+    """List the tokens of a participation, newest first, at most `limit`, with ids below `before`."""
     state = sa.case(
         (token.c.revoked_at.is_not(None), "revoked"),
         (token.c.expires_at <= sa.func.clock_timestamp(), "expired"),
         else_="live",
-    )
+    ).label("state")
     columns = (token.c.created_at, token.c.last_used_at, token.c.expires_at, token.c.revoked_at)
     query = (
         sa.select(token.c.id, token.c.hint, token.c.label, state, *columns)
@@ -113,26 +233,43 @@ def list_tokens(conn: Connection, participation_id: int, *, before: int | None =
     )
     if before is not None:
         query = query.where(token.c.id < before)
-    return [Token(*row) for row in conn.execute(query)]
+    return [from_row(Token, row) for row in conn.execute(query)]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenStatus:
-    """What `llm-bus token check` and the admin say of a token."""
+def find_caller(conn: Connection, sha256: bytes) -> Ctx | None:
+    """Return the immutable facts that a token resolves to, or None where no such token was ever issued.
 
-    project: str
-    label: str
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
+    This does not check that the token is still valid: the statement of each call does.
+    """
+    return conn.fetch_one_or_none_as(
+        Ctx,
+        "SELECT p.project_id, p.id AS participation_id, p.participant_id, pj.owner_id, t.id AS token_id FROM token t"
+        " JOIN participation p ON p.id = t.participation_id JOIN project pj ON pj.id = p.project_id"
+        " WHERE t.sha256 = %s",
+        (sha256,),
+    )
 
 
 def find_status(conn: Connection, sha256: bytes) -> TokenStatus | None:
-    """The state of a token, or None where no such token was ever minted."""
-    row = conn.fetch_one_or_none(
-        "SELECT pj.name, pt.label, t.created_at, t.expires_at, t.revoked_at FROM token t"
+    """Return the status of a token, or None where no such token was ever issued."""
+    return conn.fetch_one_or_none_as(
+        TokenStatus,
+        "SELECT pj.name AS project, pt.label, t.created_at, t.expires_at, t.revoked_at FROM token t"
         " JOIN participation p ON p.id = t.participation_id JOIN project pj ON pj.id = p.project_id"
         " JOIN participant pt ON pt.id = p.participant_id WHERE t.sha256 = %s",
         (sha256,),
     )
-    return TokenStatus(*row) if row else None
+
+
+def record_use(conn: Connection, token_ids: list[int]) -> None:
+    """Set when tokens were last used, at a resolution of one minute: more recently used ones are left unchanged.
+
+    Locks: the tokens, by ascending id.
+    """
+    conn.execute(
+        "WITH used AS (SELECT t.id FROM token t WHERE t.id = ANY (%s)"
+        " AND (t.last_used_at IS NULL OR t.last_used_at < clock_timestamp() - interval '1 minute')"
+        " ORDER BY t.id FOR NO KEY UPDATE)"
+        " UPDATE token t SET last_used_at = clock_timestamp() FROM used WHERE t.id = used.id",
+        (token_ids,),
+    )

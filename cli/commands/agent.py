@@ -9,8 +9,7 @@ from cli import agent_calls
 from cli.options import data_option, emit, format_table, json_option, limit_options
 
 if TYPE_CHECKING:
-    from bus.tenancy.members import Participation
-    from bus.tenancy.participations import IssuedParticipation
+    from bus.tenancy.participations import IssuedParticipation, Participation
 
 
 @click.group("agent", short_help="Agents of a project; claim, post, lease and more for scripts.")
@@ -51,7 +50,7 @@ def add_agent(
 
     with transaction(data) as conn:
         where = projects.get_by_name(conn, project)
-        made = participations.grant_participation(
+        made = participations.join(
             conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin, actor="cli"
         )
     _emit_token(made, "is in", as_json=as_json)
@@ -64,11 +63,11 @@ def add_agent(
 @json_option
 def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Give an agent a new token, shown this once; its older ones stop working at once."""
-    from bus.tenancy import participations, projects
+    from bus.tenancy import projects, tokens
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = participations.rotate_tokens(conn, projects.get_by_name(conn, project).id, name, actor="cli")
+        made = tokens.rotate(conn, projects.get_by_name(conn, project).id, name, actor="cli")
     _emit_token(made, "has a new token in", as_json=as_json)
 
 
@@ -79,12 +78,12 @@ def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> N
 @json_option
 def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Revoke every token of an agent; it stays in the project."""
-    from bus.tenancy import participations, projects
+    from bus.tenancy import projects, tokens
     from cli.database import transaction
 
     with transaction(data) as conn:
         where = projects.get_by_name(conn, project)
-        found, count = participations.revoke_tokens(conn, where.id, name, actor="cli")
+        found, count = tokens.revoke_all(conn, where.id, name, actor="cli")
     said = f"{count} token{'' if count == 1 else 's'} of {found.actor} revoked." if count else "No live token."
     emit({"project": where.name, "name": found.label, "revoked": count}, said, as_json=as_json)
 
@@ -96,13 +95,13 @@ def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> 
 @json_option
 def list_agents(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List who is in a project."""
-    from bus.tenancy import members, projects
+    from bus.tenancy import participations, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
         where = projects.get_by_name(conn, project)
-        found = members.list_participations(conn, where.id, after=after, limit=limit)
-    rows = [(one.participation_id, one.actor, one.kind, one.lane, "admin" if one.is_admin else "") for one in found]
+        found = participations.list_participations(conn, where.id, after=after, limit=limit)
+    rows = [(one.id, one.actor, one.kind, one.granted_lane, "admin" if one.is_admin else "") for one in found]
     emit(
         {"project": where.name, "agents": [_to_json(one) for one in found]},
         format_table(("id", "name", "kind", "lane", ""), rows),
@@ -126,10 +125,10 @@ def _emit_token(participation: "IssuedParticipation", verb_phrase: str, *, as_js
 
 def _to_json(participation: "Participation") -> dict[str, Any]:
     return {
-        "id": participation.participation_id,
+        "id": participation.id,
         "name": participation.label,
         "actor": participation.actor,
         "kind": participation.kind,
-        "lane": participation.lane,
+        "lane": participation.granted_lane,
         "is_admin": participation.is_admin,
     }

@@ -58,7 +58,7 @@ def _check_status(conn: "Connection", text: str) -> dict[str, Any]:
     """Whether the token works now, decided by the statement that every call of an agent begins with."""
     from bus.errors import NotAuthenticated, OwnerSuspended
     from bus.rules.token_format import fingerprint, is_well_formed_token
-    from bus.tenancy import participants, tokens
+    from bus.tenancy import participant_queries, tokens
 
     if not is_well_formed_token(text):
         return _build_status(False, "This is no token of LLM Bus; it may have been cut off when it was copied.")
@@ -68,7 +68,7 @@ def _check_status(conn: "Connection", text: str) -> dict[str, Any]:
         return _build_status(False, "This token was never issued by this bus.")
     whose = {"project": state.project, "actor": state.label}
     try:
-        me = participants.whoami(conn, ctx)
+        me = participant_queries.whoami(conn, ctx)
     except OwnerSuspended:
         return _build_status(False, "Its owner is suspended.", **whose)
     except NotAuthenticated:

@@ -6,7 +6,7 @@ from itertools import count
 
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.tenancy import owners, participations, projects
+from bus.tenancy import owners, participations, projects, tokens
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from cli.demo.model import Plan
@@ -55,7 +55,7 @@ def revoke_tokens(database: Database, fleet: ProvisionedFleet) -> None:
         with database.transaction() as conn:
             for place, agent in fleet.tokens:
                 if place == number:
-                    participations.revoke_tokens(conn, project.id, fleet.labels[agent], actor="cli")
+                    tokens.revoke_all(conn, project.id, fleet.labels[agent], actor="cli")
 
 
 def _get_or_create_owner(conn: Connection, named: str | None) -> Owner:
@@ -86,7 +86,7 @@ def _add_participant(conn: Connection, project: Project, label: str) -> particip
     for attempt in count(1):
         try:
             with conn.raw.transaction():
-                return participations.grant_participation(
+                return participations.join(
                     conn, project.id, label if attempt == 1 else f"{label}-{attempt}", actor="cli"
                 )
         except BusError as error:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.tenancy import participants
+from bus.tenancy import participant_queries, participations, tokens
 from bus.tenancy.participations import IssuedParticipation
 from mcp_gateway.render import render
 from mcp_gateway.tool_registry import tool
@@ -16,14 +16,14 @@ ParticipantKind = Literal["agent", "human"]
 @tool(read_only=True)
 def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
     """Your name, project, lane and number of unread posts."""
-    me = participants.whoami(conn, ctx)
+    me = participant_queries.whoami(conn, ctx)
     return {**render(me), "unread": me.unread}
 
 
 @tool(read_only=True)
-def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> participants.ParticipantPage:
+def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> participant_queries.ParticipantPage:
     """Everyone in the project, with lane and when last seen: whom to post to."""
-    return participants.list_participants(conn, ctx, before=before)
+    return participant_queries.list_participants(conn, ctx, before=before)
 
 
 @tool(transaction=True, admin_only=True, notifies="members")
@@ -36,16 +36,16 @@ def admin_provision(
     is_admin: bool = False,
 ) -> IssuedParticipation:
     """Let a participant into this project. The token is shown only now: pass it on, never post it."""
-    return participants.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
+    return participations.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
 
 
 @tool(transaction=True, admin_only=True, destructive=True, notifies="members")
 def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> IssuedParticipation:
     """Give a participant a new token; the old ones stop working."""
-    return participants.rotate(conn, ctx, participant_name)
+    return tokens.rotate_as_admin(conn, ctx, participant_name)
 
 
 @tool(transaction=True, admin_only=True, destructive=True, idempotent=True, notifies="members")
-def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> participants.RevokeResult:
+def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> tokens.RevokeResult:
     """Make every token of a participant stop working."""
-    return participants.revoke(conn, ctx, participant_name)
+    return tokens.revoke_as_admin(conn, ctx, participant_name)

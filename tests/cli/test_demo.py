@@ -89,8 +89,8 @@ def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_age
         owner = factories.make_owner(conn, "somebody")
         mine = projects.add(conn, owner.id, "demo-payments", actor="cli")
         removed = projects.add(conn, owner.id, "old", actor="cli")
-        participations.grant_participation(conn, mine.id, "demo-frontend-1", actor="cli")
-        participations.grant_participation(conn, removed.id, "demo-backend-1", actor="cli")
+        participations.join(conn, mine.id, "demo-frontend-1", actor="cli")
+        participations.join(conn, removed.id, "demo-backend-1", actor="cli")
         conn.execute("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
     unknown = bus_process.run_command("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
     assert unknown.returncode == ExitCode.NOT_FOUND

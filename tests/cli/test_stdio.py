@@ -67,13 +67,13 @@ def test_without_a_good_token_tools_are_listed_and_calls_refused(database_url: s
 
 
 def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Agent) -> None:
-    from bus.tenancy import participations
+    from bus.tenancy import tokens
 
     async def talk() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token)) as client:
             assert not (await client.call_tool("whoami")).is_error
             with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
-                participations.revoke_tokens(conn, ada.ctx.project_id, "ada", actor="cli")
+                tokens.revoke_all(conn, ada.ctx.project_id, "ada", actor="cli")
             with pytest.raises(Exception, match="Not authenticated"):
                 await client.call_tool("whoami")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bus.db import Database
-from bus.tenancy import owners, participations
+from bus.tenancy import owners, participations, tokens
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 
@@ -29,11 +29,11 @@ def test_a_revoked_token_stops_working_at_once(wires: list[McpClient], team: Tea
     _prime(wires)
     for _ in range(_ROUNDS):
         with gateway_db.transaction() as conn:
-            participations.revoke_tokens(conn, team.project_id, "bob", actor="test")
+            tokens.revoke_all(conn, team.project_id, "bob", actor="test")
         assert [wire.call("claim", sequence="x").status for wire in wires] == [401] * 4
         assert wires[0].request("tools/list").status == 401
         with gateway_db.transaction() as conn:
-            token = participations.rotate_tokens(conn, team.project_id, "bob", actor="test").token
+            token = tokens.rotate(conn, team.project_id, "bob", actor="test").token
         for wire in wires:
             wire.token = token
         assert [wire.call("whoami").status for wire in wires] == [200] * 4
@@ -44,7 +44,7 @@ def test_a_rotated_token_is_replaced_at_once(wires: list[McpClient], team: Team,
     for _ in range(_ROUNDS):
         old = wires[0].token
         with gateway_db.transaction() as conn:
-            new = participations.rotate_tokens(conn, team.project_id, "bob", actor="test").token
+            new = tokens.rotate(conn, team.project_id, "bob", actor="test").token
         assert [wire.call("whoami").status for wire in wires] == [401] * 4
         for wire in wires:
             wire.token = new
@@ -82,10 +82,10 @@ def test_a_removed_grant_is_felt_at_once(wires: list[McpClient], team: Team, gat
     _prime(wires)
     for _ in range(_ROUNDS):
         with gateway_db.transaction() as conn:
-            participations.remove_participation(conn, team.project_id, "bob", actor="test")
+            participations.remove(conn, team.project_id, "bob", actor="test")
         assert [wire.call("whoami").status for wire in wires] == [401] * 4
         with gateway_db.transaction() as conn:
-            token = participations.grant_participation(conn, team.project_id, "bob", actor="test").token
+            token = participations.join(conn, team.project_id, "bob", actor="test").token
         for wire in wires:
             wire.token = token
         assert [wire.call("whoami").status for wire in wires] == [200] * 4
@@ -118,7 +118,7 @@ def test_who_may_not_call_is_told_nothing_about_the_arguments_either(
     assert {wire.call(tool, **given).status for wire in wires for tool, given in _REFUSED_BEFORE_THE_DATABASE} == {403}
     with gateway_db.transaction() as conn:
         owners.lift_suspension(conn, team.owner_id, actor="test")
-        participations.revoke_tokens(conn, team.project_id, "bob", actor="test")
+        tokens.revoke_all(conn, team.project_id, "bob", actor="test")
     assert {wire.call(tool, **given).status for wire in wires for tool, given in _REFUSED_BEFORE_THE_DATABASE} == {401}
     for wire in wires:
         for content in (b"{", b"[]", b'{"jsonrpc":"2.0","method":"notifications/initialized"}'):

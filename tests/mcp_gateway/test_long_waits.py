@@ -16,7 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 from bus.coordination import posts
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
-from bus.tenancy import participations
+from bus.tenancy import tokens
 from tests import servers
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
@@ -78,7 +78,7 @@ def test_who_is_revoked_during_a_long_wait_is_told_so(database_url: str) -> None
         line.socket.sendall(build_tool_call(team.bob.token, MODERN, "wait_for", timeout_seconds=50))
         line.parser.receive_data(line.socket.recv(65536))
         with db.transaction() as conn:
-            participations.revoke_tokens(conn, team.project_id, "bob", actor="cli")
+            tokens.revoke_all(conn, team.project_id, "bob", actor="cli")
         ((status, _, body),) = line.exchange(response_count=1)
         message = json.loads(body.decode().split("data: ", 1)[1])
         assert (status, message["error"]["message"]) == (200, "Not authenticated")
@@ -201,7 +201,7 @@ def test_what_people_do_outside_a_gateway_wakes_who_waits(
     time.sleep(0.5)
     started = time.monotonic()
     with db.transaction() as conn:
-        participations.revoke_tokens(conn, team.project_id, "bob", actor="cli")
+        tokens.revoke_all(conn, team.project_id, "bob", actor="cli")
     waiting.join(_PATIENCE)
     assert ended
     assert ended[0] - started < 5

@@ -11,7 +11,7 @@ import pytest
 
 from bus.db import Database
 from bus.rules.token_format import generate_token
-from bus.tenancy import owners, tokens
+from bus.tenancy import owners, token_store
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import make_team
 from tests.mcp_gateway.mcp_client import McpClient
@@ -55,7 +55,7 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess,
     unusual = {**alice.headers("tools/call", "claim"), "Accept": "text/event-stream;q=1, application/json"}
     replies.append(alice.send(content, unusual))
     with db.transaction() as conn:
-        tokens.revoke_all(conn, revoked.ctx.participation_id)
+        token_store.revoke_all(conn, [revoked.ctx.participation_id])
         owners.suspend(conn, suspended.ctx.owner_id, reason="unpaid", actor="test")
     replies += [gone.call("whoami"), late.call("whoami")]
     replies += [hasty.call("whoami") for _ in range(15)]

@@ -8,7 +8,8 @@ from bus.billing import credits, metering
 from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
 from bus.notifications import outbox
-from bus.tenancy import humans, invite_redemption, invites, owners, participations, people, projects
+from bus.operations import project_purge
+from bus.tenancy import invite_redemption, invites, owners, participants, participations, projects, tokens
 from tests.factories import authenticate_agent, make_agent, make_owner, make_project
 
 _POST_BODY = """The migration is written and runs in 40 ms on a copy of production.
@@ -33,14 +34,14 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     full, empty = make_project(conn, "apollo", owner), make_project(conn, "website", owner)
     old = make_project(conn, "an older one with a rather long name, which wraps on phones", owner)
     projects.archive(conn, old.id, actor=handle)
-    me = humans.get_or_create_owner_context(conn, owner.id, full.id)
+    me = participations.get_or_create_owner_context(conn, owner.id, full.id)
     alice = make_agent(conn, full, "api-agent", lane="core", is_admin=True)
     bob = make_agent(conn, full, "review-agent", lane="review")
     carol = make_agent(conn, full, "carol", kind="human")
     make_agent(conn, full, "never-came", lane="docs")
     gone = make_agent(conn, full, "retired")
-    people.remove(conn, owner.id, gone.ctx.participant_id, actor=handle)
-    people.create(conn, owner.id, "reserve", actor=handle)
+    participants.remove(conn, owner.id, gone.ctx.participant_id, actor=handle)
+    participants.create(conn, owner.id, "reserve", actor=handle)
     for agent, lane, status in ((alice, "core", "rewriting the order service"), (bob, "review", "reading PR 118")):
         presence.register(conn, agent.ctx, lane, status=status)
     sequences.seed(conn, alice.ctx, "adr", 41, prefix="ADR-", pad=4)
@@ -81,7 +82,7 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     done = tasks.create(conn, bob.ctx, "Measure the lock on orders").task_id
     tasks.start(conn, bob.ctx, done)
     tasks.ship(conn, bob.ctx, done, ref="PR 117")
-    participations.add_token(conn, full.id, "review-agent", label="laptop", ttl=timedelta(days=2), actor=handle)
+    tokens.add(conn, full.id, "review-agent", label="laptop", ttl=timedelta(days=2), actor=handle)
     opened = invites.create_for_owner(conn, full.id, lane="core", uses=3, ttl_hours=72, actor=handle)
     authenticate_agent(conn, invite_redemption.redeem(conn, opened.code, name="guest"))
     invites.create_for_owner(
@@ -171,7 +172,7 @@ def add_credit_usage(conn: Connection, sample: SampleData, *, days: int = 40) ->
         {"owner": sample.owner.id},
     )
     credits.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20), actor="cli")
-    while not projects.begin_purge(conn, gone.id, actor=sample.owner.handle):
+    while not project_purge.begin_purge(conn, gone.id, actor=sample.owner.handle):
         pass
-    while not projects.purge_step(conn, gone.id):
+    while not project_purge.purge_step(conn, gone.id):
         pass

@@ -9,7 +9,7 @@ from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.notifications import outbox
 from bus.rules.token_format import fingerprint as hashed
-from bus.tenancy import audit, grants, invites, members, participants, projects, tokens
+from bus.tenancy import audit, invites, participant_queries, participations, projects, tokens
 from bus.tenancy.projects import ProjectSettings
 from tests.assertions import database_checksum
 from tests.factories import make_agent, make_owner
@@ -24,7 +24,7 @@ def _works(db: Database, token: str) -> bool:
         ctx = tokens.find_caller(conn, hashed(token))
         assert ctx is not None
         try:
-            participants.whoami(conn, ctx)
+            participant_queries.whoami(conn, ctx)
         except NotAuthenticated:
             return False
         return True
@@ -221,7 +221,7 @@ def test_terms_change_and_a_grant_ends(ada: Browser, sample: SampleData, db: Dat
     ada.get(page)
     ada.submit(f"{page}/terms", lane="docs", is_admin="y")
     with db.connection() as conn:
-        seen = grants.get_participation_detail(
+        seen = participant_queries.get_participation_detail(
             conn, sample.owner.id, sample.full_project.id, agent.ctx.participation_id
         )
     assert (seen.granted_lane, seen.is_admin) == ("docs", True)
@@ -299,7 +299,7 @@ def test_removing_a_participant_ends_it_in_every_project(ada: Browser, sample: S
     ada.submit(f"{page}/remove", confirm="double")
     assert [_works(db, one.token) for one in (agent, other)] == [False, False]
     with db.connection() as conn:
-        assert members.find_participation(conn, sample.empty_project.id, "double") is None
+        assert participations.find(conn, sample.empty_project.id, "double") is None
         actions = [act.action for act in audit.list_for_owner(conn, sample.owner.id)][:3]
     assert sorted(actions) == ["participant.remove", "participation.remove", "participation.remove"]
 

@@ -17,7 +17,7 @@ from bus.auth import identities
 from bus.config.settings import Settings
 from bus.db import Database
 from bus.rules.token_format import fingerprint, generate_invite_code
-from bus.tenancy import invites, owners, participants, projects, tokens
+from bus.tenancy import invites, owners, participant_queries, projects, tokens
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.web_client import Browser, FormParser, WebApp, normalize_page
 from webapp.app import create_app
@@ -60,7 +60,7 @@ def test_an_agent_redeems_an_invite_and_its_token_works(web: FlaskClient, db: Da
     with db.connection() as conn:
         ctx = tokens.find_caller(conn, fingerprint(joined["token"]))
         assert ctx is not None
-        assert participants.whoami(conn, ctx).lane == "web"
+        assert participant_queries.whoami(conn, ctx).lane == "web"
 
 
 def test_refusals_say_what_to_do_and_use_nothing_up(web: FlaskClient, db: Database) -> None:
@@ -165,7 +165,7 @@ def test_an_invite_for_one_address_is_accepted_signed_in_alone(site: WebApp, db:
     with db.connection() as conn:
         ctx = tokens.find_caller(conn, fingerprint(token))
         assert ctx is not None
-        assert participants.whoami(conn, ctx).label == "eve-agent"
+        assert participant_queries.whoami(conn, ctx).label == "eve-agent"
         (accepted,) = conn.fetch_one("SELECT accepted_by FROM invite_redemption")
     assert accepted == "eve"
 

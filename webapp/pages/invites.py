@@ -9,7 +9,7 @@ from wtforms import BooleanField, IntegerField, SelectField
 from wtforms.validators import NumberRange
 
 from bus import limits
-from bus.tenancy import invites, people
+from bus.tenancy import invites, participant_queries
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
@@ -117,7 +117,7 @@ def revoke(invite_id: int) -> BaseResponse:
 def _render_new(form: InviteForm) -> str:
     project = current_project()
     with connection() as conn:
-        found = people.list_participants(conn, project.owner_id, limit=200)
+        found = participant_queries.list_participant_summaries(conn, project.owner_id, limit=200)
     living = sorted((one.label, one.id) for one in found if one.label and one.removed_at is None)
     form.participant_id.choices = select_choices(
         ("", "nobody in particular"), *((str(number), label) for label, number in living)

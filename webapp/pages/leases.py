@@ -9,7 +9,6 @@ from bus.coordination import leases
 from bus.coordination.leases import LeasePage
 from bus.errors import BusError
 from bus.rules.lease_contention import find_contention
-from bus.tenancy import humans
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
 from webapp.context import connection, redirect_on_refusal, transaction
 from webapp.forms import ID_CONVERTER, current_caller, current_url, optional_text_field, query_int, record_activity
@@ -63,7 +62,7 @@ def index() -> str | Response:
 def release(fence: int) -> BaseResponse:
     """End the lease of somebody who is stuck; the ledger says who did it."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
-        done = humans.release_lease(conn, current_caller(), fence)
+        done = leases.force_release(conn, current_caller(), fence)
     record_activity("leases")
     flash("The lease is released." if done else "That lease had ended already.", "success")
     return see_other(".index")

@@ -3,8 +3,8 @@
 from flask import Response
 
 from bus.coordination import dashboard, ledger
-from bus.tenancy import grants
-from bus.tenancy.grants import ParticipationDetail
+from bus.tenancy import participant_queries
+from bus.tenancy.participant_queries import ParticipationDetail
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
 from webapp.context import connection
@@ -21,7 +21,7 @@ def index() -> str | Response:
     project, ctx = current_project(), current_caller()
     with connection() as conn:
         (card,) = dashboard.list_by_id(conn, current_owner().id, [project.id])
-        found = grants.list_participation_details(conn, project.owner_id, project.id, limit=PAGE_SIZE)
+        found = participant_queries.list_participation_details(conn, project.owner_id, project.id, limit=PAGE_SIZE)
         attention = dashboard.list_attention_items(conn, current_owner().id, project_id=project.id)
         events = ledger.query_events(conn, ctx, limit=_MAX_ITEMS).events
     return render_page(

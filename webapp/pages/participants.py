@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from bus import limits
 from bus.errors import BusError
-from bus.tenancy import participations, people
+from bus.tenancy import participant_queries, participants, participations
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, OwnerBlueprint, see_other
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
@@ -35,7 +35,7 @@ def index() -> str:
     """All of them, newest first, those that were removed too."""
     before = query_int("before")
     with connection() as conn:
-        rows, more = split_page(people.list_participants(conn, current_owner().id, before=before, limit=PAGE_SIZE + 1))
+        rows, more = split_page(participant_queries.list_participant_summaries(conn, current_owner().id, before=before, limit=PAGE_SIZE + 1))
     return render_template(
         "participants/index.html",
         participants=[one for one in rows if one.label],
@@ -56,7 +56,7 @@ def create() -> BaseResponse | tuple[str, int]:
     form, owner = ParticipantForm(), current_owner()
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
-            made = people.create(conn, owner.id, form.name.data, kind=form.kind.data, actor=owner.handle)
+            made = participants.create(conn, owner.id, form.name.data, kind=form.kind.data, actor=owner.handle)
     if form.errors:
         return render_template("participants/new.html", form=form), 400
     return see_other(".show", participant_id=made)
@@ -74,7 +74,7 @@ def rename(participant_id: int) -> BaseResponse | tuple[str, int]:
     form, owner = RenameForm(), current_owner()
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
-            people.rename(conn, owner.id, participant_id, form.name.data, actor=owner.handle)
+            participants.rename(conn, owner.id, participant_id, form.name.data, actor=owner.handle)
     if form.errors:
         return _render_participant(participant_id, form), 400
     flash("Renamed. It answers to its old name too.", "success")
@@ -86,8 +86,8 @@ def remove(participant_id: int) -> BaseResponse:
     """End it, in every project."""
     owner = current_owner()
     with connection() as conn:
-        person = people.get(conn, owner.id, participant_id)
-        places = people.list_participant_projects(conn, owner.id, participant_id) if person.label else []
+        person = participant_queries.get_participant_summary(conn, owner.id, participant_id)
+        places = participant_queries.list_participant_projects(conn, owner.id, participant_id) if person.label else []
     if request.form.get("confirm", "").strip() != person.label:
         flash(f"Nothing was removed: type {person.label} to confirm.", "error")
         return see_other(".show", participant_id=participant_id)
@@ -95,7 +95,7 @@ def remove(participant_id: int) -> BaseResponse:
         for place in places:
             try:
                 with transaction() as conn:
-                    participations.remove_participation(
+                    participations.remove(
                         conn, place.project_id, place.participation_id, actor=owner.handle
                     )
             except BusError as error:
@@ -103,7 +103,7 @@ def remove(participant_id: int) -> BaseResponse:
                 if error.code != "not_found":
                     raise
         with transaction() as conn:
-            people.remove(conn, owner.id, participant_id, actor=owner.handle)
+            participants.remove(conn, owner.id, participant_id, actor=owner.handle)
     flash(f"{person.label} is removed. Its name is not handed out again.", "success")
     return see_other(".index")
 
@@ -111,8 +111,8 @@ def remove(participant_id: int) -> BaseResponse:
 def _render_participant(participant_id: int, form: RenameForm | None) -> str:
     owner = current_owner()
     with connection() as conn:
-        person = people.get(conn, owner.id, participant_id)
-        places = people.list_participant_projects(conn, owner.id, participant_id)
+        person = participant_queries.get_participant_summary(conn, owner.id, participant_id)
+        places = participant_queries.list_participant_projects(conn, owner.id, participant_id)
     return render_template(
         "participants/show.html",
         participant=person,

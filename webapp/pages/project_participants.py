@@ -9,8 +9,8 @@ from wtforms import BooleanField
 
 from bus import limits
 from bus.db import Connection
-from bus.tenancy import grants, participations, people, tokens
-from bus.tenancy.grants import ParticipationDetail
+from bus.tenancy import participant_queries, participations, tokens
+from bus.tenancy.participant_queries import ParticipationDetail
 from bus.tenancy.participations import IssuedParticipation
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
@@ -74,7 +74,7 @@ def index() -> str | Response:
     project, before = current_project(), query_int("before")
     with connection() as conn:
         rows, more = split_page(
-            grants.list_participation_details(conn, project.owner_id, project.id, before=before, limit=PAGE_SIZE + 1)
+            participant_queries.list_participation_details(conn, project.owner_id, project.id, before=before, limit=PAGE_SIZE + 1)
         )
     return render_page(
         "project_participants/index.html",
@@ -99,7 +99,7 @@ def create() -> BaseResponse | tuple[str, int]:
     form, project = AddParticipantForm(), current_project()
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
-            granted = participations.grant_participation(
+            granted = participations.join(
                 conn,
                 project.id,
                 form.name.data,
@@ -118,7 +118,7 @@ def create() -> BaseResponse | tuple[str, int]:
 def _render_new(form: AddParticipantForm) -> str:
     project = current_project()
     with connection() as conn:
-        known = people.list_participants_outside_project(conn, project.owner_id, project.id)
+        known = participant_queries.list_participants_outside_project(conn, project.owner_id, project.id)
     return render_template(
         "project_participants/new.html", project=project, form=form, reusable_labels=[label for _, label in known]
     )
@@ -175,7 +175,7 @@ def add_token(participation_id: int) -> BaseResponse | tuple[str, int]:
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
             member = _get_participation(conn, participation_id)
-            granted = participations.add_token(
+            granted = tokens.add(
                 conn,
                 project.id,
                 member.id,
@@ -195,7 +195,7 @@ def rotate(participation_id: int) -> BaseResponse:
     project = current_project()
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         member = _get_participation(conn, participation_id)
-        granted = participations.rotate_tokens(conn, project.id, member.id, actor=current_owner().handle)
+        granted = tokens.rotate(conn, project.id, member.id, actor=current_owner().handle)
         key = store_token(conn, granted, project.id)
     return see_other("credentials.show", key=key)
 
@@ -205,7 +205,7 @@ def revoke(participation_id: int) -> BaseResponse:
     """End every token; the participant stays in the project."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         member = _get_participation(conn, participation_id)
-        participations.revoke_tokens(conn, current_project().id, member.id, actor=current_owner().handle)
+        tokens.revoke_all(conn, current_project().id, member.id, actor=current_owner().handle)
     flash(f"No token of {member.label} works any more.", "success")
     return see_other(".show", participation_id=participation_id)
 
@@ -215,7 +215,7 @@ def revoke_token(participation_id: int, token_id: int) -> BaseResponse:
     """End one token."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         _get_participation(conn, participation_id)
-        participations.revoke_token(conn, current_project().id, token_id, actor=current_owner().handle)
+        tokens.revoke(conn, current_project().id, token_id, actor=current_owner().handle)
     flash("That token does not work any more.", "success")
     return see_other(".show", participation_id=participation_id, _anchor="tokens")
 
@@ -225,7 +225,7 @@ def remove(participation_id: int) -> BaseResponse:
     """Take the grant away."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         member = _get_participation(conn, participation_id)
-        participations.remove_participation(conn, current_project().id, member.id, actor=current_owner().handle)
+        participations.remove(conn, current_project().id, member.id, actor=current_owner().handle)
     flash(f"{member.label} is no longer in this project. What it did stays in the ledger.", "success")
     return see_other(".index")
 
@@ -247,7 +247,7 @@ def store_token(conn: Connection, granted: IssuedParticipation, project_id: int 
 def _get_participation(conn: Connection, participation_id: int) -> ParticipationDetail:
     """The participation in the project at hand; 404 where it is in another."""
     project = current_project()
-    return grants.get_participation_detail(conn, project.owner_id, project.id, participation_id)
+    return participant_queries.get_participation_detail(conn, project.owner_id, project.id, participation_id)
 
 
 def _participation_url(participation_id: int) -> str:

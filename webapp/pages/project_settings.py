@@ -11,6 +11,7 @@ from wtforms.validators import NumberRange, Optional
 
 from bus import limits
 from bus.notifications import outbox
+from bus.operations import project_purge
 from bus.tenancy import projects
 from bus.tenancy.projects import ProjectSettings
 from webapp.auth import current_owner
@@ -166,7 +167,7 @@ def delete() -> BaseResponse:
     begun = False
     while not begun and time.monotonic() < deadline:
         with redirect_on_refusal(url_for(".index")), transaction() as conn:
-            begun = projects.begin_purge(conn, project.id, actor=current_owner().handle, reason="web")
+            begun = project_purge.begin_purge(conn, project.id, actor=current_owner().handle, reason="web")
     if not begun:
         flash("Nothing was deleted yet: much of it is still being billed. Try again in a minute.", "error")
         return see_other(".index", _anchor="ends")
@@ -174,7 +175,7 @@ def delete() -> BaseResponse:
     done = False
     while not done and time.monotonic() < deadline:
         with transaction() as conn:
-            done = projects.purge_step(conn, project.id)
+            done = project_purge.purge_step(conn, project.id)
     flash(f"{project.name} is deleted.", "success")
     return see_other("projects.index")
 
@@ -187,7 +188,7 @@ def _render_index(
     project = current_project()
     with connection() as conn:
         now = projects.get_settings(conn, project.id)
-        contents = projects.get_contents(conn, project.id)
+        contents = project_purge.get_contents(conn, project.id)
         webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
     stall = now.stall_window_seconds
     return render_template(

@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from bus import limits
 from bus.coordination import dashboard
-from bus.tenancy import humans, projects
+from bus.tenancy import participations, projects
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, OwnerBlueprint, render_page, see_other
 from webapp.context import connection, show_refusal_on_form, transaction
@@ -51,7 +51,7 @@ def create() -> BaseResponse | tuple[str, int]:
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
             made = projects.add(conn, owner.id, form.name.data, actor=owner.handle)
-            humans.get_or_create_owner_context(conn, owner.id, made.id)
+            participations.get_or_create_owner_context(conn, owner.id, made.id)
     if form.errors:
         return render_template("projects/new.html", form=form), 400
     return see_other("overview.index", project_id=made.id)

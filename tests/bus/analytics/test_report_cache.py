@@ -10,7 +10,7 @@ from bus.analytics.reports import ProjectReport
 from bus.coordination import posts, sequences
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.tenancy import projects
+from bus.operations import project_purge
 from bus.tenancy.projects import Project
 from tests.concurrency import BARRIER_TIMEOUT_SECONDS, run_jobs_concurrently
 from tests.factories import Agent, make_agent, make_project
@@ -58,7 +58,7 @@ def test_who_dies_making_a_report_is_not_waited_for_for_ever(conn: Connection, p
 def test_there_is_no_report_of_what_is_not_there(conn: Connection, project: Project) -> None:
     for gone in (2**40, project.id):
         if gone == project.id:
-            projects.begin_purge(conn, project.id, actor="test")
+            project_purge.begin_purge(conn, project.id, actor="test")
         with pytest.raises(BusError) as caught:
             report_cache.get_report(conn, gone)
         assert caught.value.code == "not_found"

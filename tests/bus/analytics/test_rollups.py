@@ -10,7 +10,7 @@ from bus.analytics import project_metrics, rollups
 from bus.analytics.project_metrics import PERIODS
 from bus.coordination import leases, ledger, posts, sequences
 from bus.db import Connection, Database
-from bus.operations import retention
+from bus.operations import project_purge, retention
 from bus.tables import COORDINATION_TABLES
 from bus.tenancy import projects
 from bus.tenancy.projects import Project
@@ -224,9 +224,9 @@ def test_a_project_that_goes_takes_its_counts_along_and_is_not_counted_again(
         sequences.claim(conn, ada.ctx, "adr")
     rollups.roll_up_batch(conn, project.id, limit=1)
     conn.execute("INSERT INTO report (project_id) VALUES (%s)", (project.id,))
-    projects.begin_purge(conn, project.id, actor="test")
+    project_purge.begin_purge(conn, project.id, actor="test")
     assert rollups.roll_up_batch(conn, project.id) == 0
-    while not projects.purge_step(conn, project.id):
+    while not project_purge.purge_step(conn, project.id):
         assert rollups.roll_up_batch(conn, project.id) == 0
     for table in COORDINATION_TABLES:
         assert conn.fetch_one(f"SELECT count(*) FROM {table.name} WHERE project_id = %s", (project.id,)) == (0,), (

@@ -9,6 +9,7 @@ import pytest
 from bus.analytics import service_totals
 from bus.coordination import posts, sequences
 from bus.db import Connection, Database
+from bus.operations import project_purge
 from bus.tenancy import projects
 from tests.concurrency import run_numbered_concurrently
 from tests.factories import make_agent, make_project
@@ -55,9 +56,9 @@ def test_counts_are_right_and_go_on_from_where_they_were(db: Database) -> None:
     assert (second["events"], second["claims"], second["owners"]) == (10, 6, 2)
     # What is deleted has happened all the same.
     with db.transaction() as conn:
-        projects.begin_purge(conn, project.id, actor="test")
+        project_purge.begin_purge(conn, project.id, actor="test")
     with db.transaction() as conn:
-        assert projects.purge_step(conn, project.id) in (True, False)
+        assert project_purge.purge_step(conn, project.id) in (True, False)
     third = _read(db)
     assert (third["events"], third["projects"]) == (10, 1)
 

@@ -9,9 +9,8 @@ import pytest
 from bus.billing import credits, metering
 from bus.coordination import leases, ledger, posts, presence, sequences
 from bus.db import Connection, Database
-from bus.operations import integrity_checks
+from bus.operations import integrity_checks, project_purge
 from bus.rules.enums import EVENT_TYPES
-from bus.tenancy import projects
 from bus.tenancy.projects import Project
 from tests.concurrency import run_numbered_concurrently
 from tests.factories import Agent, make_agent, make_owner, make_project
@@ -94,9 +93,9 @@ def test_what_is_deleted_is_billed_first(conn: Connection, project: Project, ada
     metering.set_metering_enabled(conn, True)
     for _ in range(3):
         sequences.claim(conn, ada.ctx, "adr")
-    projects.begin_purge(conn, project.id, actor="test")
+    project_purge.begin_purge(conn, project.id, actor="test")
     assert _balance(conn, project) == -3
-    while not projects.purge_step(conn, project.id):
+    while not project_purge.purge_step(conn, project.id):
         pass
     assert [entry.amount for entry in credits.list_entries(conn, project.owner_id)] == [-3]
 

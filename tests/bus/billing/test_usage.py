@@ -14,8 +14,8 @@ from bus.billing import credits, metering, status, usage
 from bus.coordination import sequences
 from bus.db import Connection, Database, migrate
 from bus.errors import BusError
-from bus.operations import integrity_checks
-from bus.tenancy import audit, owners, people, projects
+from bus.operations import integrity_checks, project_purge
+from bus.tenancy import audit, owners, participants, projects
 from bus.tenancy.projects import Project
 from tests.concurrency import BARRIER_TIMEOUT_SECONDS, run_jobs_concurrently
 from tests.factories import Agent, make_agent, make_owner, make_project
@@ -166,7 +166,7 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
         while not begun:
             with db.transaction() as conn:
                 before = len(credits.list_entries(conn, project.owner_id))
-                begun = projects.begin_purge(conn, project.id, actor="ada", batch_size=6)
+                begun = project_purge.begin_purge(conn, project.id, actor="ada", batch_size=6)
                 steps.append(len(credits.list_entries(conn, project.owner_id)) - before)
 
     outcomes = run_jobs_concurrently(*(lambda a=agent: write(a) for agent in agents), delete)
@@ -176,9 +176,9 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
     done = False
     while not done:
         with db.transaction() as conn:
-            done = projects.purge_step(conn, project.id, limit=50)
+            done = project_purge.purge_step(conn, project.id, limit=50)
     with db.transaction() as conn:
-        people.remove(conn, project.owner_id, agents[0].ctx.participant_id, actor="ada")
+        participants.remove(conn, project.owner_id, agents[0].ctx.participant_id, actor="ada")
         ((events,),) = conn.fetch_all("SELECT (detail ->> 'events')::bigint FROM audit WHERE action = 'project.purge'")
         found = usage.get_usage(conn, project.owner_id, 7)
         assert found.credits == found.event_count == events > 40
@@ -189,7 +189,7 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
         }
         assert integrity_checks.check_accounts(conn) == []
         with pytest.raises(BusError, match="no such project"):
-            projects.begin_purge(conn, project.id, actor="ada")
+            project_purge.begin_purge(conn, project.id, actor="ada")
 
 
 def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, project: Project, ada: Agent) -> None:

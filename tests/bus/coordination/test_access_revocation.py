@@ -10,7 +10,8 @@ from bus.coordination import posts, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended
-from bus.tenancy import owners, participants, participations, projects
+from bus.operations import project_purge
+from bus.tenancy import owners, participant_queries, participations, projects, tokens
 from tests import factories
 from tests.factories import Agent
 
@@ -22,7 +23,7 @@ _CALLS_UNTIL_PREPARED = 6
 Call = Callable[[Connection, Ctx], Any]
 
 _READS: dict[str, Call] = {
-    "whoami": participants.whoami,
+    "whoami": participant_queries.whoami,
     "read_posts": lambda conn, ctx: posts.list_posts(conn, ctx, to_me=True),
 }
 _WRITES: dict[str, Call] = {
@@ -94,9 +95,9 @@ def test_a_revoked_token_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls = _some(round_)
         place.each_answers(calls)
-        place.change(lambda conn: participations.revoke_tokens(conn, place.project.id, "bob", actor="cli"))
+        place.change(lambda conn: tokens.revoke_all(conn, place.project.id, "bob", actor="cli"))
         place.each_refuses(calls, NotAuthenticated)
-        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob", actor="cli"))
+        fresh = place.change(lambda conn: tokens.rotate(conn, place.project.id, "bob", actor="cli"))
         place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
@@ -104,7 +105,7 @@ def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(place: _Pla
     for round_ in range(_ROUNDS):
         calls, old = _some(round_), place.agent
         place.each_answers(calls)
-        fresh = place.change(lambda conn: participations.rotate_tokens(conn, place.project.id, "bob", actor="cli"))
+        fresh = place.change(lambda conn: tokens.rotate(conn, place.project.id, "bob", actor="cli"))
         place.each_refuses(calls, NotAuthenticated, old)
         place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
         place.each_answers(calls)
@@ -124,10 +125,10 @@ def test_a_removed_participant_stops_working_at_once(place: _Place) -> None:
     for round_ in range(_ROUNDS):
         calls = _some(round_)
         place.each_answers(calls)
-        place.change(lambda conn: participations.remove_participation(conn, place.project.id, "bob", actor="cli"))
+        place.change(lambda conn: participations.remove(conn, place.project.id, "bob", actor="cli"))
         place.each_refuses(calls, NotAuthenticated)
         fresh = place.change(
-            lambda conn: participations.grant_participation(conn, place.project.id, "bob", is_admin=True, actor="cli")
+            lambda conn: participations.join(conn, place.project.id, "bob", is_admin=True, actor="cli")
         )
         place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
@@ -160,7 +161,7 @@ def test_a_demoted_admin_is_refused_at_once(place: _Place) -> None:
             yield
 
     for round_ in range(_ROUNDS):
-        verb = (participants.rotate, participants.revoke)[round_ % 2]
+        verb = (tokens.rotate_as_admin, tokens.revoke_as_admin)[round_ % 2]
         for conn in place.connections:
             with undone(conn):
                 verb(conn, place.agent.ctx, "mate")
@@ -169,7 +170,7 @@ def test_a_demoted_admin_is_refused_at_once(place: _Place) -> None:
         for conn in place.connections:
             with pytest.raises(BusError, match="project-admin"), conn.raw.transaction():
                 verb(conn, place.agent.ctx, "mate")
-            assert not place.run(conn, participants.whoami).is_admin
+            assert not place.run(conn, participant_queries.whoami).is_admin
         assert place.written() == before
         place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", True, actor="cli"))
 
@@ -179,5 +180,5 @@ def test_a_purge_that_began_answers_nobody_at_once(db: Database) -> None:
         warm = [stack.enter_context(db.connection()) for _ in range(_WARM)]
         for round_ in range(10):
             place = _Place(db, warm)
-            place.change(lambda conn: projects.begin_purge(conn, place.project.id, actor="cli"))  # noqa: B023
+            place.change(lambda conn: project_purge.begin_purge(conn, place.project.id, actor="cli"))  # noqa: B023
             place.each_refuses(_some(round_), NotAuthenticated)

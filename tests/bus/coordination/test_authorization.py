@@ -153,7 +153,7 @@ def test_the_state_of_a_token_says_where_it_belongs(conn: Connection) -> None:
     state = tokens.find_status(conn, form.fingerprint(agent.token))
     assert state is not None
     assert (state.project, state.revoked_at, state.expires_at) == (agent.project, None, None)
-    participations.revoke_tokens(conn, agent.ctx.project_id, agent.label, actor="cli")
+    tokens.revoke_all(conn, agent.ctx.project_id, agent.label, actor="cli")
     state = tokens.find_status(conn, form.fingerprint(agent.token))
     assert state is not None
     assert state.revoked_at is not None

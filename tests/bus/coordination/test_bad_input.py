@@ -10,7 +10,7 @@ from bus.coordination import digest, leases, ledger, posts, presence, sequences,
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
-from bus.tenancy import participants
+from bus.tenancy import participant_queries, participations, tokens
 from tests import factories, scenarios
 from tests.assertions import database_checksum
 from tests.scenarios import Scenario
@@ -157,13 +157,13 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
     ),
     "who_is_active before": (lambda c, x, s, v: presence.list_active(c, x, before=v), _name(129)),
     "who_is_active limit": (lambda c, x, s, v: presence.list_active(c, x, limit=v), _integer(1, 200)),
-    "list_participants before": (lambda c, x, s, v: participants.list_participants(c, x, before=v), _name(64)),
-    "list_participants limit": (lambda c, x, s, v: participants.list_participants(c, x, limit=v), _integer(1, 200)),
-    "admin_provision name": (lambda c, x, s, v: participants.provision(c, x, v), _label()),
-    "admin_provision kind": (lambda c, x, s, v: participants.provision(c, x, "n", kind=v), _WRONG),
-    "admin_provision lane": (lambda c, x, s, v: participants.provision(c, x, "n", lane=v), _name(64)),
-    "admin_rotate name": (lambda c, x, s, v: participants.rotate(c, x, v), _label()),
-    "admin_revoke name": (lambda c, x, s, v: participants.revoke(c, x, v), _label()),
+    "list_participants before": (lambda c, x, s, v: participant_queries.list_participants(c, x, before=v), _name(64)),
+    "list_participants limit": (lambda c, x, s, v: participant_queries.list_participants(c, x, limit=v), _integer(1, 200)),
+    "admin_provision name": (lambda c, x, s, v: participations.provision(c, x, v), _label()),
+    "admin_provision kind": (lambda c, x, s, v: participations.provision(c, x, "n", kind=v), _WRONG),
+    "admin_provision lane": (lambda c, x, s, v: participations.provision(c, x, "n", lane=v), _name(64)),
+    "admin_rotate name": (lambda c, x, s, v: tokens.rotate_as_admin(c, x, v), _label()),
+    "admin_revoke name": (lambda c, x, s, v: tokens.revoke_as_admin(c, x, v), _label()),
 }
 
 

@@ -113,7 +113,7 @@ def test_the_board_of_another_project_and_of_the_removed_is_empty(
     other = factories.make_project(conn, "other")
     leases.acquire(conn, ada.ctx, "src")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    participations.remove(conn, project.id, "bob", actor="cli")
     assert [one.actor for one in board.get_board(conn, project.id).participants] == [ada.actor]
     found = board.get_board(conn, other.id)
     assert (found.participants, found.posts, found.leases, found.latest_claims, found.last_seq) == ([], [], [], [], 0)

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from bus.coordination import conversations, dashboard, leases, posts, presence, task_queries, tasks
 from bus.db import Connection
-from bus.tenancy import audit, humans, participations, projects
+from bus.operations import project_purge
+from bus.tenancy import audit, participations, projects, tokens
 from bus.tenancy.audit import AuditFilter
 from bus.tenancy.projects import Project, ProjectSettings
 from tests import factories, scenarios
@@ -14,14 +15,14 @@ from tests.factories import Agent
 
 def test_a_project_at_a_glance(conn: Connection, project: Project) -> None:
     scene = scenarios.create_scenario(conn, project)
-    humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     (card,) = dashboard.list_recently_active(conn, project.owner_id)
     (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
     assert (card.id, card.name, card.is_archived, card.event_count) == (project.id, project.name, False, last_seq)
     assert (card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (2, 1, 5, 2)
     tasks.ship(conn, scene.caller.ctx, scene.running_task_id)
     leases.release(conn, scene.caller.ctx, "*")
-    participations.remove_participation(conn, project.id, "mate", actor="cli")
+    participations.remove(conn, project.id, "mate", actor="cli")
     ((key, card),) = dashboard.list_projects(conn, project.owner_id)
     assert (key, card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (
         project.name,
@@ -61,8 +62,8 @@ def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bo
     task = tasks.create(conn, ada.ctx, "deploy").task_id
     tasks.start(conn, ada.ctx, task)
     tasks.block(conn, ada.ctx, task, "the vendor sleeps")
-    soon = participations.add_token(conn, project.id, "bob", ttl=timedelta(days=2), actor="x")
-    participations.add_token(conn, project.id, "bob", ttl=timedelta(days=30), actor="x")
+    soon = tokens.add(conn, project.id, "bob", ttl=timedelta(days=2), actor="x")
+    tokens.add(conn, project.id, "bob", ttl=timedelta(days=30), actor="x")
     found = dashboard.list_attention_items(conn, project.owner_id)
     assert [(one.post_id, one.addressed_to, one.subject) for one in found.overdue_posts] == [
         (late, bob.actor, "look at this")
@@ -84,7 +85,7 @@ def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bo
 
 def test_a_thread_is_its_answers_and_theirs_oldest_first(conn: Connection, project: Project, ada: Agent) -> None:
     bob = factories.make_agent(conn, project, "bob")
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     first = posts.create(conn, ada.ctx, "1", to_actor="bob").post_id
     posts.create(conn, ada.ctx, "another", to_actor="bob")
     second = posts.create(conn, bob.ctx, "2", to_actor="ada", reply_to=first).post_id
@@ -137,7 +138,7 @@ def test_progress_says_how_far_each_recipient_has_come(conn: Connection, project
 
 def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, project: Project) -> None:
     scene = scenarios.create_scenario(conn, project)
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     assert task_queries.count_by_status(conn, owner) == {
         "open": 1,
         "assigned": 1,
@@ -166,10 +167,10 @@ def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> Non
     for bad in (ProjectSettings(59, None), ProjectSettings(86_401, None), ProjectSettings(60, 1)):
         with assert_refused(conn, "invalid_argument"):
             projects.set_settings(conn, project.id, bad, actor=project.owner)
-    projects.begin_purge(conn, other.id, actor="x")
+    project_purge.begin_purge(conn, other.id, actor="x")
     for call in (
         lambda: projects.get_settings(conn, other.id),
-        lambda: projects.get_contents(conn, other.id),
+        lambda: project_purge.get_contents(conn, other.id),
         lambda: projects.rename(conn, other.id, "z", actor="x"),
     ):
         with assert_refused(conn, "not_found"):
@@ -178,7 +179,7 @@ def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> Non
 
 def test_what_would_be_lost_is_counted(conn: Connection, project: Project) -> None:
     scenarios.create_scenario(conn, project)
-    found = projects.get_contents(conn, project.id)
+    found = project_purge.get_contents(conn, project.id)
     (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
     assert (found.event_count, found.post_count, found.task_count, found.sequence_count) == (last_seq, 1, 5, 1)
     assert (found.participant_count, found.live_token_count, found.open_invite_count) == (2, 2, 0)

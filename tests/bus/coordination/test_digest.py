@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from bus.coordination import digest, leases, ledger, posts, sequences
 from bus.db import Connection
-from bus.tenancy import participations
+from bus.tenancy import tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, database_checksum
@@ -96,7 +96,7 @@ def test_a_cursor_survives_a_new_token(conn: Connection, ada: Agent, bob: Agent,
     _claims(conn, ada, 3)
     digest.read_digest(conn, bob.ctx)
     _claims(conn, ada, 1)
-    again = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "bob", actor="cli"))
+    again = factories.authenticate_agent(conn, tokens.rotate(conn, project.id, "bob", actor="cli"))
     assert _ids(digest.read_digest(conn, again.ctx)) == [4]
 
 

@@ -3,7 +3,7 @@
 from bus.coordination import escalation, ledger, posts
 from bus.db import Connection, Database
 from bus.notifications import outbox
-from bus.tenancy import humans, projects
+from bus.tenancy import participations, projects
 from bus.tenancy.projects import Project
 from tests.concurrency import run_concurrently, successes
 from tests.factories import Agent, make_agent, make_project
@@ -87,7 +87,7 @@ def test_a_lead_is_not_told_of_its_own_post_nor_twice(conn: Connection, project:
 
 
 def test_the_owner_who_acts_in_the_web_is_a_lead(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     post_id = _overdue(conn, ada, to_actor="bob")
     for _ in escalation.ESCALATION_STEPS:
         escalation.escalate_overdue_posts(conn, project.id)

@@ -119,7 +119,7 @@ def test_an_error_is_not_stored(conn: Connection, root: Agent) -> None:
     posts.create(conn, root.ctx, "the first", to_lane="l")
     tasks.create(conn, root.ctx, "the first")
     project = root.ctx.project_id
-    participations.grant_participation(conn, project, "late", actor="cli")
+    participations.join(conn, project, "late", actor="cli")
     for _, call in failing:
         call()
     assert assert_ledger_consistent(conn, project) == 6

@@ -4,7 +4,7 @@ import pytest
 
 from bus.coordination import posts, presence
 from bus.db import Connection
-from bus.tenancy import participations, tokens
+from bus.tenancy import participations, token_store, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types
@@ -145,9 +145,9 @@ def test_registering_the_granted_lane_delivers_nothing_twice(conn: Connection, a
 def test_who_cannot_act_is_in_no_lane(conn: Connection, ada: Agent, project: Project, how: str) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
     if how == "revoked":
-        participations.revoke_tokens(conn, project.id, "member", actor="cli")
+        tokens.revoke_all(conn, project.id, "member", actor="cli")
     elif how == "removed":
-        participations.remove_participation(conn, project.id, "member", actor="cli")
+        participations.remove(conn, project.id, "member", actor="cli")
     else:
         table, column, row = (
             ("token", "expires_at", member.ctx.token_id)
@@ -162,19 +162,19 @@ def test_a_new_token_brings_a_member_back_into_its_lane(conn: Connection, ada: A
     member = factories.make_agent(conn, project, "member", lane="docs")
     presence.register(conn, member.ctx, "core")
     before = _to_lane(conn, ada)
-    participations.revoke_tokens(conn, project.id, "member", actor="cli")
+    tokens.revoke_all(conn, project.id, "member", actor="cli")
     missed = _to_lane(conn, ada)
     elsewhere = _to_lane(conn, ada, "docs")
     assert (missed.recipients, elsewhere.recipients) == (0, 0)
-    back = factories.authenticate_agent(conn, participations.rotate_tokens(conn, project.id, "member", actor="cli"))
+    back = factories.authenticate_agent(conn, tokens.rotate(conn, project.id, "member", actor="cli"))
     assert _inbox(conn, back) == [missed.post_id, before.post_id]
     assert _to_lane(conn, ada).recipients == 1
 
 
 def test_one_of_two_tokens_keeps_a_member_in_its_lane(conn: Connection, ada: Agent, project: Project) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
-    second = tokens.mint(conn, member.ctx.participation_id)
-    tokens.revoke_all(conn, member.ctx.participation_id, except_token_id=second.id)
+    second = token_store.generate(conn, member.ctx.participation_id)
+    token_store.revoke_all(conn, [member.ctx.participation_id], except_token_id=second.id)
     assert _to_lane(conn, ada).recipients == 1
 
 

@@ -277,7 +277,7 @@ def test_a_former_name_finds_what_was_done_under_it_and_mine_stays_mine(conn: Co
 
 def test_a_removed_participant_can_still_be_asked_about(conn: Connection, ada: Agent, bob: Agent) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    participations.remove_participation(conn, ada.ctx.project_id, "bob", actor="cli")
+    participations.remove(conn, ada.ctx.project_id, "bob", actor="cli")
     assert [event.actor for event in _whole(conn, ada, actor="bob")] == [bob.actor]
 
 

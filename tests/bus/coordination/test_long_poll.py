@@ -7,7 +7,7 @@ import pytest
 from bus.coordination import leases, long_poll, posts, tasks
 from bus.db import Connection, Database
 from bus.errors import NotAuthenticated
-from bus.tenancy import participations
+from bus.tenancy import participations, tokens
 from bus.tenancy.projects import Project
 from tests import concurrency, factories
 from tests.factories import Agent
@@ -117,7 +117,7 @@ def test_who_may_no_longer_call_is_due_and_is_told_so(
     wait = long_poll.begin_wait(conn, bob.ctx)
     watch = long_poll.begin_subscription(conn, bob.ctx)
     assert watch is not None
-    participations.revoke_tokens(conn, project.id, "bob", actor="cli")
+    tokens.revoke_all(conn, project.id, "bob", actor="cli")
     assert long_poll.find_ready(conn, [wait]) == [wait]
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         long_poll.poll(conn, wait)

@@ -97,7 +97,7 @@ def test_a_handle_that_does_not_match_is_nobody_and_never_somebody_else(
 
 
 def test_a_removed_participant_receives_nothing(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    participations.remove(conn, project.id, "bob", actor="cli")
     with assert_refused(conn, "unknown_recipient") as caught:
         posts.create(conn, ada.ctx, "hello", to_actor="bob")
     assert caught.value.data["near"] == []

@@ -76,7 +76,7 @@ def test_a_touch_says_how_long_ago_somebody_was_seen(conn: Connection, ada: Agen
 
 
 def test_a_touch_of_nobody_or_of_who_is_gone_does_nothing(conn: Connection, ada: Agent, project: Project) -> None:
-    participations.remove_participation(conn, project.id, "ada", actor="cli")
+    participations.remove(conn, project.id, "ada", actor="cli")
     before = database_checksum(conn)
     presence.record_seen(conn, {})
     presence.record_seen(conn, {ada.ctx.participation_id: 0.0, 2**50: 0.0})
@@ -125,7 +125,7 @@ def test_a_lane_shows_its_own_by_registered_and_else_by_granted_lane(conn: Conne
 
 def test_who_was_removed_is_not_here(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
     presence.register(conn, bob.ctx, "core")
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    participations.remove(conn, project.id, "bob", actor="cli")
     assert _active(conn, ada) == []
 
 

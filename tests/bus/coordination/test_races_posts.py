@@ -2,7 +2,7 @@
 
 from bus.coordination import posts, presence
 from bus.db import Connection, Database
-from bus.tenancy import participants, participations
+from bus.tenancy import participant_queries, participations, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types
@@ -97,7 +97,7 @@ def test_a_lane_post_reaches_whoever_is_granted_the_lane_at_that_moment(db: Data
         posted, granted = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
-            lambda conn: participations.grant_participation(conn, project.id, f"new-{lane}", lane=lane, actor="cli"),  # noqa: B023
+            lambda conn: participations.join(conn, project.id, f"new-{lane}", lane=lane, actor="cli"),  # noqa: B023
         )
         with db.connection() as conn:
             assert _deliveries(conn, factories.authenticate_agent(conn, granted), posted.post_id) == 1
@@ -109,14 +109,14 @@ def test_a_lane_post_reaches_whoever_gets_a_new_token_at_that_moment(db: Databas
         lane = f"lane-{round_}"
         with db.transaction() as conn:
             back = factories.authenticate_agent(
-                conn, participations.rotate_tokens(conn, project.id, "bob", actor="cli")
+                conn, tokens.rotate(conn, project.id, "bob", actor="cli")
             )
             presence.register(conn, back.ctx, lane)
-            participations.revoke_tokens(conn, project.id, "bob", actor="cli")
+            tokens.revoke_all(conn, project.id, "bob", actor="cli")
         posted, rotated = run_concurrently(
             db,
             lambda conn: posts.create(conn, ada.ctx, "hello", to_lane=lane),  # noqa: B023
-            lambda conn: participations.rotate_tokens(conn, project.id, "bob", actor="cli"),
+            lambda conn: tokens.rotate(conn, project.id, "bob", actor="cli"),
         )
         with db.connection() as conn:
             assert _deliveries(conn, factories.authenticate_agent(conn, rotated), posted.post_id) == 1
@@ -191,7 +191,7 @@ def test_sub_agents_who_register_different_lanes_at_once_end_in_one_with_its_pos
             lambda conn: presence.register(conn, agent.ctx, "docs"),  # noqa: B023
         )
         with db.connection() as conn:
-            lane = participants.whoami(conn, agent.ctx).lane
+            lane = participant_queries.whoami(conn, agent.ctx).lane
             assert lane is not None
             inbox = posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True).posts
             assert [post.post_id for post in inbox] == [sent[lane]]

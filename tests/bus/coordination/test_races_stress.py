@@ -16,7 +16,7 @@ from bus.coordination import digest, leases, ledger, posts, presence, sequences,
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.tenancy import invite_redemption, invites, participants, participations, tokens
+from bus.tenancy import invite_redemption, invites, participations, tokens
 from tests import factories
 from tests.assertions import assert_ledger_consistent
 from tests.concurrency import run_jobs_concurrently
@@ -78,9 +78,9 @@ _VERBS: dict[str, Verb] = {
     "who_is_active": lambda c, x, d: presence.list_active(c, x),
     "touch": lambda c, x, d: presence.record_seen(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
     "touch tokens": lambda c, x, d: tokens.record_use(c, list(range(1, 9))),
-    "admin_provision": lambda c, x, d: participants.provision(c, x, f"new-{d.getrandbits(60)}", lane="core"),
-    "admin_rotate": lambda c, x, d: participants.rotate(c, x, "spare"),
-    "admin_revoke": lambda c, x, d: participants.revoke(c, x, "spare"),
+    "admin_provision": lambda c, x, d: participations.provision(c, x, f"new-{d.getrandbits(60)}", lane="core"),
+    "admin_rotate": lambda c, x, d: tokens.rotate_as_admin(c, x, "spare"),
+    "admin_revoke": lambda c, x, d: tokens.revoke_as_admin(c, x, "spare"),
     "invite and redeem": _redeem,
     "set_admin": lambda c, x, d: participations.set_admin(c, x.project_id, "spare", d.random() < 0.5, actor="cli"),
 }

@@ -15,7 +15,7 @@ from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.rules.surfaces import modes_contend, overlaps
-from bus.tenancy import participants
+from bus.tenancy import participant_queries
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types
 
@@ -328,7 +328,7 @@ def _check(conn: Connection, room: _Room) -> None:
     assert list_event_types(conn, room.project_id) == room.events
     assert_ledger_consistent(conn, room.project_id)
     for agent, ctx in enumerate(room.contexts):
-        assert participants.whoami(conn, ctx).unread == room.unread(agent)
+        assert participant_queries.whoami(conn, ctx).unread == room.unread(agent)
         inbox = posts.list_posts(conn, ctx, to_me=True, unacked_only=True, limit=200).posts
         waiting = [post_id for (who, post_id), acked in room.deliveries.items() if who == agent and not acked]
         assert [post.post_id for post in inbox] == sorted(waiting, reverse=True)

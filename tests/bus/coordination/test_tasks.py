@@ -327,7 +327,7 @@ def test_the_assignee_of_a_removed_participant_can_be_replaced(
 ) -> None:
     gone = factories.make_agent(conn, project, "gone")
     tasks.assign(conn, ada.ctx, each.open, "gone")
-    participations.remove_participation(conn, project.id, "gone", actor="cli")
+    participations.remove(conn, project.id, "gone", actor="cli")
     assert gone.actor in [task.owner for task in task_queries.list_tasks(conn, ada.ctx, owner="gone").tasks]
     with assert_refused(conn, "forbidden"):
         tasks.start(conn, ada.ctx, each.open)

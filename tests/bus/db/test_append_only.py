@@ -6,8 +6,9 @@ import pytest
 from bus.coordination import leases
 from bus.db import Connection, Database
 from bus.errors import NotAuthenticated
+from bus.operations import project_purge
 from bus.tables import COORDINATION_TABLES, TENANCY_TABLES
-from bus.tenancy import audit, participants, projects
+from bus.tenancy import audit, participant_queries, participations, projects
 from tests import scenarios
 from tests.assertions import assert_refused
 
@@ -61,14 +62,14 @@ def test_marking_a_project_as_being_purged_without_an_audit_row_opens_nothing(co
 
 def test_a_purge_of_one_project_lets_no_event_of_another_go(conn: Connection) -> None:
     doomed, kept = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
-    projects.begin_purge(conn, doomed.project.id, actor="cli")
+    project_purge.begin_purge(conn, doomed.project.id, actor="cli")
     with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
         conn.raw.execute("DELETE FROM event WHERE project_id IN (%s, %s)", (doomed.project.id, kept.project.id))
 
 
 def test_a_purge_that_was_not_begun_deletes_nothing(conn: Connection) -> None:
     scene = scenarios.create_scenario(conn)
-    assert projects.purge_step(conn, scene.project.id)
+    assert project_purge.purge_step(conn, scene.project.id)
     assert conn.fetch_one("SELECT count(*) > 0 FROM event WHERE project_id = %s", (scene.project.id,)) == (True,)
 
 
@@ -81,17 +82,17 @@ _ROWS = " UNION ALL ".join(
 def test_a_purge_removes_a_project_bit_by_bit_and_touches_no_other(db: Database) -> None:
     with db.transaction() as conn:
         doomed, kept = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
-        participants.provision(conn, doomed.caller.ctx, "third")
+        participations.provision(conn, doomed.caller.ctx, "third")
         leases.release(conn, doomed.caller.ctx, "*")
         others = sorted(conn.fetch_all(_ROWS, {"p": kept.project.id}))
         audited = conn.fetch_one("SELECT count(*) FROM audit WHERE project_id = %s", (doomed.project.id,))[0]
         events = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (doomed.project.id,))[0]
     with db.transaction() as conn:
-        projects.begin_purge(conn, doomed.project.id, actor="ada", reason="asked for")
+        project_purge.begin_purge(conn, doomed.project.id, actor="ada", reason="asked for")
 
     # From the commit on it answers nobody, though most of it is still there.
     with db.connection() as conn, pytest.raises(NotAuthenticated):
-        participants.whoami(conn, doomed.caller.ctx)
+        participant_queries.whoami(conn, doomed.caller.ctx)
     with db.transaction() as conn, assert_refused(conn, "not_found"):
         projects.get(conn, doomed.project.id)
 
@@ -100,7 +101,7 @@ def test_a_purge_removes_a_project_bit_by_bit_and_touches_no_other(db: Database)
     while not done:
         with db.transaction() as conn:
             before = len(conn.fetch_all(_ROWS, {"p": doomed.project.id}))
-            done = projects.purge_step(conn, doomed.project.id, limit=3)
+            done = project_purge.purge_step(conn, doomed.project.id, limit=3)
             assert done or before - len(conn.fetch_all(_ROWS, {"p": doomed.project.id})) <= 3
         steps += 1
         assert steps < 1000
@@ -118,8 +119,8 @@ def test_a_purge_removes_a_project_bit_by_bit_and_touches_no_other(db: Database)
         assert conn.fetch_all("SELECT 1 FROM project WHERE id = %s", (doomed.project.id,)) == []
         assert conn.fetch_all("SELECT 1 FROM token WHERE id = %s", (doomed.caller.ctx.token_id,)) == []
         assert sorted(conn.fetch_all(_ROWS, {"p": kept.project.id})) == others
-        participants.whoami(conn, kept.caller.ctx)
-        assert projects.purge_step(conn, doomed.project.id)
+        participant_queries.whoami(conn, kept.caller.ctx)
+        assert project_purge.purge_step(conn, doomed.project.id)
 
 
 def test_an_audit_row_names_who_did_what_to_whom(conn: Connection) -> None:

@@ -5,8 +5,7 @@ import pytest
 from bus.billing import credits, metering
 from bus.coordination import long_poll, sequences
 from bus.db import Connection, Database
-from bus.operations import integrity_checks, jobs, retention
-from bus.tenancy import projects
+from bus.operations import integrity_checks, jobs, project_purge, retention
 from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 
@@ -157,9 +156,9 @@ def test_runs_are_written_down_and_the_latest_of_each_is_found(conn: Connection)
 
 
 def test_a_project_that_is_deleted_meanwhile_is_no_alarm(conn: Connection, metered: Project) -> None:
-    projects.begin_purge(conn, metered.id, actor="cli")
-    projects.purge_step(conn, metered.id, limit=2)
+    project_purge.begin_purge(conn, metered.id, actor="cli")
+    project_purge.purge_step(conn, metered.id, limit=2)
     assert _found(conn, metered) == []
-    while not projects.purge_step(conn, metered.id):
+    while not project_purge.purge_step(conn, metered.id):
         pass
     assert _found(conn, metered) == []

@@ -11,7 +11,7 @@ from bus.auth import sessions
 from bus.coordination import leases
 from bus.db import Connection, Database
 from bus.db.schema_version import EXPECTED_SCHEMA_VERSION
-from bus.operations import diagnostics, jobs, queries
+from bus.operations import diagnostics, jobs, project_purge, queries
 from bus.operations.process_registry import Process
 from bus.operations.status import DatabaseStatus, JobStatus, LedgerGrowth, QueueStatus, ServiceDetails, ServiceStatus
 from bus.tenancy import audit, invites, owners, projects
@@ -51,7 +51,7 @@ def test_projects_of_everybody_are_counted_and_found(conn: Connection) -> None:
     agent = make_agent(conn, full, "a")
     leases.acquire(conn, agent.ctx, "src")
     projects.archive(conn, empty.id, actor="x")
-    projects.begin_purge(conn, ending.id, actor="x")
+    project_purge.begin_purge(conn, ending.id, actor="x")
     found = {one.name: one for one in queries.list_projects(conn, "SPACER/")}
     assert {name: one.state for name, one in found.items()} == {
         "full": "open", "empty": "archived", "ending": "purging",

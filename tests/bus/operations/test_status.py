@@ -11,11 +11,10 @@ from bus.billing import metering
 from bus.config.redaction import MaskedSetting
 from bus.coordination import posts, sequences
 from bus.db import Connection, Database
-from bus.operations import jobs, process_registry, status
+from bus.operations import jobs, process_registry, project_purge, status
 from bus.operations.counters import Counter, SharedCounter, SharedHistogram
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.status import RedisProbe
-from bus.tenancy import projects
 from tests.concurrency import run_numbered_concurrently
 from tests.factories import make_agent, make_project
 from tests.servers import free_port
@@ -208,9 +207,9 @@ def test_the_ledgers_growth_is_read_from_samples_and_never_falls(db: Database) -
     assert growth.events_last_hour == pytest.approx(35, rel=0.02)
     # What is deleted was written all the same.
     with db.transaction() as conn:
-        projects.begin_purge(conn, project.id, actor="test")
+        project_purge.begin_purge(conn, project.id, actor="test")
     with db.transaction() as conn:
-        while not projects.purge_step(conn, project.id):
+        while not project_purge.purge_step(conn, project.id):
             pass
         conn.fetch_all("UPDATE service_sample SET at = at - interval '1 minute' RETURNING 1")
     with db.transaction() as conn:

@@ -4,7 +4,8 @@ import pytest
 
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.tenancy import humans, invite_redemption, invites, members, participants, participations, people, projects
+from bus.operations import project_purge
+from bus.tenancy import invite_redemption, invites, participant_queries, participants, participations, projects
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.projects import Project
@@ -17,7 +18,7 @@ NONCE = "0123456789abcdef"
 
 
 def _works(conn: Connection, granted: IssuedParticipation) -> bool:
-    return participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx).actor == granted.actor
+    return participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx).actor == granted.actor
 
 
 def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
@@ -134,7 +135,7 @@ def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) 
         assert len(set(answers)) == 1
         with db.connection() as conn:
             assert invites.list_invites(conn, project.id, limit=1)[0].used == 1
-            assert len(members.list_participations(conn, project.id)) == round_ + 1
+            assert len(participations.list_participations(conn, project.id)) == round_ + 1
             assert _works(conn, answers[0])
             assert conn.fetch_one("SELECT count(*) FROM token") == (round_ + 1,)
 
@@ -150,7 +151,7 @@ def test_an_invite_for_a_participant_that_is_there_gives_it_one_more_token(
     assert (granted.participation_id, granted.created) == (ada.ctx.participation_id, False)
     assert (granted.is_admin, granted.lane) == (False, None)
     assert _works(conn, granted)
-    assert participants.whoami(conn, ada.ctx).actor == ada.actor
+    assert participant_queries.whoami(conn, ada.ctx).actor == ada.actor
     with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, created.code)
 
@@ -164,16 +165,16 @@ def test_an_invite_for_a_participant_lets_it_in_where_it_is_not(conn: Connection
         granted = invite_redemption.redeem(conn, code)
         assert (granted.project, granted.lane) == ("second", "core")
         assert factories.authenticate_agent(conn, granted).ctx.participant_id == ada.ctx.participant_id
-        participations.remove_participation(conn, second.id, "ada", actor="cli")
+        participations.remove(conn, second.id, "ada", actor="cli")
 
 
 def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     stranger = factories.make_agent(conn)
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     gone = factories.make_agent(conn, project, "gone")
-    people.remove(conn, project.owner_id, gone.ctx.participant_id, actor="cli")
+    participants.remove(conn, project.owner_id, gone.ctx.participant_id, actor="cli")
     before = database_checksum(conn)
     for participant_id in (stranger.ctx.participant_id, owner.participant_id, gone.ctx.participant_id, 10**12):
         with assert_refused(conn, "not_found") as caught:
@@ -189,7 +190,7 @@ def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli").code
-    people.remove(conn, project.owner_id, ada.ctx.participant_id, actor="cli")
+    participants.remove(conn, project.owner_id, ada.ctx.participant_id, actor="cli")
     with assert_refused(conn, "not_found") as caught:
         invite_redemption.redeem(conn, code)
     assert caught.value.data["reason"] == "invalid"
@@ -234,8 +235,8 @@ def test_who_accepts_never_inherits_a_participant(conn: Connection, project: Pro
 def test_a_purged_project_takes_its_invites_along(conn: Connection, project: Project, ada: Agent) -> None:
     code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli").code
     invite_redemption.redeem(conn, code, nonce=NONCE)
-    projects.begin_purge(conn, project.id, actor="cli")
-    while not projects.purge_step(conn, project.id):
+    project_purge.begin_purge(conn, project.id, actor="cli")
+    while not project_purge.purge_step(conn, project.id):
         pass
     with assert_refused(conn, "not_found"):
         invite_redemption.redeem(conn, code, nonce=NONCE)

@@ -6,8 +6,9 @@ import pytest
 
 from bus.coordination import posts
 from bus.db import Connection
+from bus.operations import project_purge
 from bus.rules.token_format import fingerprint as hashed
-from bus.tenancy import invite_redemption, invites, owners, participants, participations, projects
+from bus.tenancy import invite_redemption, invites, owners, participant_queries, participations, projects
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused, database_checksum
@@ -30,7 +31,7 @@ def test_an_invite_lets_somebody_in_under_a_name_of_their_choice(
     assert (created.project, created.uses, created.participant_name) == (project.name, 1, None)
     assert created.code not in repr(created)
     agent = factories.authenticate_agent(conn, invite_redemption.redeem(conn, created.code, name="newcomer"))
-    me = participants.whoami(conn, agent.ctx)
+    me = participant_queries.whoami(conn, agent.ctx)
     assert (me.actor, me.lane, me.is_admin, me.unread) == (f"{project.owner}/newcomer", "core", True, 1)
     assert posts.list_posts(conn, agent.ctx, to_me=True).posts[0].post_id == waiting.post_id
     (kind,) = conn.fetch_one("SELECT kind FROM participant WHERE id = %s", (agent.ctx.participant_id,))
@@ -164,7 +165,7 @@ def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, pro
     second = factories.make_project(conn, None, owners.get(conn, project.owner))
     factories.make_agent(conn, second, "elsewhere")
     factories.make_agent(conn, project, "gone")
-    participations.remove_participation(conn, project.id, "gone", actor="cli")
+    participations.remove(conn, project.id, "gone", actor="cli")
     created = invites.create(conn, root.ctx)
     for name in ("root", "Root", "elsewhere", "gone"):
         with assert_refused(conn, "conflict") as caught:
@@ -186,7 +187,7 @@ def test_an_archived_project_takes_nobody_in(conn: Connection, root: Agent, proj
 
 def test_an_invite_does_not_outlive_the_purge_of_its_project(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
-    projects.begin_purge(conn, project.id, actor="cli")
+    project_purge.begin_purge(conn, project.id, actor="cli")
     with assert_refused(conn, "not_found"):
         invite_redemption.redeem(conn, created.code, name="late")
 

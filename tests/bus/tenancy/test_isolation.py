@@ -9,7 +9,7 @@ from bus.coordination import digest, leases, ledger, posts, presence, sequences,
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
-from bus.tenancy import participants, projects
+from bus.tenancy import participant_queries, projects, tokens
 from tests import factories, scenarios
 from tests.assertions import database_checksum
 from tests.scenarios import ENGINE_CALLS, Scenario
@@ -51,8 +51,8 @@ _BY_NAME: dict[str, Call] = {
     "task_assign": lambda conn, ctx, name: tasks.assign(conn, ctx, 1, name),
     "query_events": lambda conn, ctx, name: ledger.query_events(conn, ctx, actor=name),
     "list_tasks": lambda conn, ctx, name: task_queries.list_tasks(conn, ctx, owner=name),
-    "admin_rotate": participants.rotate,
-    "admin_revoke": participants.revoke,
+    "admin_rotate": tokens.rotate_as_admin,
+    "admin_revoke": tokens.revoke_as_admin,
 }
 
 
@@ -146,8 +146,8 @@ def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
     mine, theirs = _theirs_goes_further(conn)
     me = mine.caller.ctx
     answers = [
-        participants.whoami(conn, me),
-        participants.list_participants(conn, me),
+        participant_queries.whoami(conn, me),
+        participant_queries.list_participants(conn, me),
         posts.list_posts(conn, me, limit=200),
         posts.list_posts(conn, me, to_me=True),
         posts.list_posts(conn, me, unacked_only=True),

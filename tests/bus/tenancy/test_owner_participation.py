@@ -6,7 +6,7 @@ from bus.coordination import leases, ledger, posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import OwnerSuspended
-from bus.tenancy import audit, humans, members, owners, participants, participations, people, projects
+from bus.tenancy import audit, owners, participant_queries, participants, participations, projects, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
@@ -17,7 +17,7 @@ from tests.factories import Agent
 
 @pytest.fixture
 def owner(conn: Connection, project: Project) -> Ctx:
-    return humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    return participations.get_or_create_owner_context(conn, project.owner_id, project.id)
 
 
 def test_a_suspended_owner_may_look_and_not_write(conn: Connection, project: Project, owner: Ctx, ada: Agent) -> None:
@@ -34,30 +34,30 @@ def test_a_suspended_owner_may_look_and_not_write(conn: Connection, project: Pro
 
 
 def test_an_owner_is_made_a_participation_once(conn: Connection, project: Project) -> None:
-    assert humans.find_owner_context(conn, project.owner_id, project.id) is None
-    made = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    assert participations.find_owner_context(conn, project.owner_id, project.id) is None
+    made = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     before = database_checksum(conn)
     assert (
-        humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+        participations.get_or_create_owner_context(conn, project.owner_id, project.id)
         == made
-        == humans.find_owner_context(conn, project.owner_id, project.id)
+        == participations.find_owner_context(conn, project.owner_id, project.id)
     )
     assert database_checksum(conn) == before
     assert made.token_id is None
-    me = participants.whoami(conn, made)
+    me = participant_queries.whoami(conn, made)
     assert (me.actor, me.is_admin) == (project.owner, True)
 
 
 def test_an_owner_is_one_participant_in_all_projects(conn: Connection, owner: Ctx, project: Project) -> None:
     second = projects.add(conn, project.owner_id, "second", actor="cli")
-    assert humans.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id == owner.participant_id
+    assert participations.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id == owner.participant_id
 
 
 def test_a_project_of_another_owner_is_not_there(conn: Connection, owner: Ctx, project: Project) -> None:
     stranger = factories.make_owner(conn)
     before = database_checksum(conn)
     for project_id in (project.id, 987654321):
-        for call in (humans.find_owner_context, humans.get_or_create_owner_context):
+        for call in (participations.find_owner_context, participations.get_or_create_owner_context):
             with assert_refused(conn, "not_found") as caught:
                 call(conn, stranger.id, project_id)
             assert caught.value.message == "There is no such project."
@@ -72,7 +72,7 @@ def test_owners_who_enter_at_once_are_one(db: Database) -> None:
         with db.transaction() as conn:
             both = [*both, factories.make_project(conn, None, owner)][-2:]
         entered = run_numbered_concurrently(
-            db, 8, lambda conn, number: humans.get_or_create_owner_context(conn, owner.id, both[number % 2].id)
+            db, 8, lambda conn, number: participations.get_or_create_owner_context(conn, owner.id, both[number % 2].id)
         )  # noqa: B023
         assert failures(entered) == []
         assert len({ctx.participant_id for ctx in entered}) == 1
@@ -109,12 +109,12 @@ def test_an_owner_is_found_by_name_in_filters_and_owns_tasks(conn: Connection, o
 
 
 def test_an_owner_is_listed_and_near_names_know_it(conn: Connection, owner: Ctx, ada: Agent) -> None:
-    (first, second) = participants.list_participants(conn, ada.ctx).participants
+    (first, second) = participant_queries.list_participants(conn, ada.ctx).participants
     assert {first.actor, second.actor} == {ada.actor, ada.handle}
     listed = first if first.actor == ada.handle else second
     assert (listed.name, listed.kind, listed.is_admin, listed.token_active) == (ada.handle, "human", True, True)
-    paged = participants.list_participants(conn, ada.ctx, limit=1)
-    assert participants.list_participants(conn, ada.ctx, before=paged.next_before).participants == [second]
+    paged = participant_queries.list_participants(conn, ada.ctx, limit=1)
+    assert participant_queries.list_participants(conn, ada.ctx, before=paged.next_before).participants == [second]
     with assert_refused(conn, "unknown_recipient") as caught:
         posts.create(conn, ada.ctx, "hello", to_actor=f"{ada.handle}x")
     assert ada.handle in caught.value.data["near"]
@@ -123,11 +123,11 @@ def test_an_owner_is_listed_and_near_names_know_it(conn: Connection, owner: Ctx,
 def test_nobody_else_bears_the_name_of_the_owner(conn: Connection, project: Project, root: Agent) -> None:
     for name in (project.owner, project.owner.upper()):
         with assert_refused(conn, "conflict"):
-            participations.grant_participation(conn, project.id, name, actor="cli")
+            participations.join(conn, project.id, name, actor="cli")
         with assert_refused(conn, "conflict"):
-            people.create(conn, project.owner_id, name, actor="cli")
+            participants.create(conn, project.owner_id, name, actor="cli")
         with assert_refused(conn, "conflict"):
-            people.rename(conn, project.owner_id, root.ctx.participant_id, name, actor="cli")
+            participants.rename(conn, project.owner_id, root.ctx.participant_id, name, actor="cli")
 
 
 def test_where_a_label_is_the_handle_all_the_same_the_handle_is_the_owner(
@@ -140,27 +140,27 @@ def test_where_a_label_is_the_handle_all_the_same_the_handle_is_the_owner(
         "UPDATE participant_name SET label_key = %s WHERE participant_id = %s",
         (ada.handle, twin.ctx.participant_id),
     )
-    assert members.get_participation(conn, project.id, ada.handle).participation_id == twin.ctx.participation_id
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
-    assert members.get_participation(conn, project.id, ada.handle).participation_id == owner.participation_id
+    assert participations.get(conn, project.id, ada.handle).id == twin.ctx.participation_id
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    assert participations.get(conn, project.id, ada.handle).id == owner.participation_id
     qualified = f"{ada.handle}/{ada.handle}"
-    assert members.get_participation(conn, project.id, qualified).participation_id == twin.ctx.participation_id
+    assert participations.get(conn, project.id, qualified).id == twin.ctx.participation_id
 
 
 def test_nobody_mints_a_token_for_the_owner_or_takes_its_rights(conn: Connection, owner: Ctx, root: Agent) -> None:
     before = database_checksum(conn)
     for call in (
-        lambda: participants.rotate(conn, root.ctx, root.handle),
-        lambda: participants.revoke(conn, root.ctx, root.handle),
-        lambda: participations.remove_participation(conn, owner.project_id, root.handle, actor="cli"),
+        lambda: tokens.rotate_as_admin(conn, root.ctx, root.handle),
+        lambda: tokens.revoke_as_admin(conn, root.ctx, root.handle),
+        lambda: participations.remove(conn, owner.project_id, root.handle, actor="cli"),
         lambda: participations.set_admin(conn, owner.project_id, owner.participation_id, False, actor="cli"),
-        lambda: participations.add_token(conn, owner.project_id, owner.participation_id, actor="x"),
+        lambda: tokens.add(conn, owner.project_id, owner.participation_id, actor="x"),
         lambda: participations.set_lane(conn, owner.project_id, owner.participation_id, "core", actor="x"),
     ):
         with assert_refused(conn, "forbidden"):
             call()
     with assert_refused(conn, "conflict"):
-        participants.provision(conn, root.ctx, root.handle)
+        participations.provision(conn, root.ctx, root.handle)
     assert database_checksum(conn) == before
 
 
@@ -168,7 +168,7 @@ def test_an_archived_project_is_read_by_its_owner_and_not_written(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     projects.archive(conn, project.id, actor="cli")
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     assert ledger.query_events(conn, owner).events == []
     with assert_refused(conn, "forbidden"):
         posts.create(conn, owner, "hello", to_actor="ada")
@@ -179,7 +179,7 @@ def test_an_owner_releases_the_lease_of_somebody_who_is_stuck(
 ) -> None:
     held = leases.acquire(conn, ada.ctx, "src/api")
     kept = leases.acquire(conn, bob.ctx, "src/api")
-    assert humans.release_lease(conn, owner, held.fence)
+    assert leases.force_release(conn, owner, held.fence)
     assert [one.fence for one in leases.list_leases(conn, owner).leases] == [kept.fence]
     seq, kind, payload = events(conn, owner.project_id)[-1]
     assert (kind, payload) == ("release", {"surface": "src/api", "held_by": ada.actor, "fence": held.fence})
@@ -187,11 +187,11 @@ def test_an_owner_releases_the_lease_of_somebody_who_is_stuck(
     (act,) = [act for act in audit.list_for_owner(conn, owner.owner_id) if act.action == "lease.release"]
     assert (act.actor, act.subject, act.detail["held_by"]) == (ada.handle, "src/api", ada.actor)
     before = database_checksum(conn)
-    assert not humans.release_lease(conn, owner, held.fence)
+    assert not leases.force_release(conn, owner, held.fence)
     assert database_checksum(conn) == before
     for fence in (kept.fence + 1, 2**53 - 1):
         with assert_refused(conn, "not_found"):
-            humans.release_lease(conn, owner, fence)
+            leases.force_release(conn, owner, fence)
 
 
 def test_a_lease_of_another_project_is_not_there_and_agents_release_only_their_own(
@@ -201,21 +201,21 @@ def test_a_lease_of_another_project_is_not_there_and_agents_release_only_their_o
     for _ in range(3):
         fence = leases.acquire(conn, other.ctx, f"src/{_}").fence
     with assert_refused(conn, "not_found"):
-        humans.release_lease(conn, owner, fence)
+        leases.force_release(conn, owner, fence)
     held = leases.acquire(conn, ada.ctx, "src")
     with assert_refused(conn, "forbidden"):
-        humans.release_lease(conn, ada.ctx, held.fence)
+        leases.force_release(conn, ada.ctx, held.fence)
 
 
 def test_a_lease_that_is_released_by_many_at_once_ends_once(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         ada = factories.make_agent(conn, project)
-        owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
+        owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     for _ in range(10):
         with db.transaction() as conn:
             fence = leases.acquire(conn, ada.ctx, "src").fence
-        done = run_numbered_concurrently(db, 5, lambda conn, n: humans.release_lease(conn, owner, fence))  # noqa: B023
+        done = run_numbered_concurrently(db, 5, lambda conn, n: leases.force_release(conn, owner, fence))  # noqa: B023
         assert sorted(map(str, done)) == ["False"] * 4 + ["True"]
     with db.connection() as conn:
         assert assert_ledger_consistent(conn, project.id) == 20

@@ -7,7 +7,7 @@ import pytest
 from bus.coordination import ledger, posts, presence
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tenancy import grants, humans, members, participants, participations, people, projects, tokens
+from bus.tenancy import participant_queries, participants, participations, projects, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused, database_checksum
@@ -16,62 +16,62 @@ from tests.factories import Agent
 
 
 def test_a_participant_is_created_without_a_project_and_granted_later(conn: Connection, project: Project) -> None:
-    number = people.create(conn, project.owner_id, "carol", kind="human", actor=project.owner)
-    person = people.get(conn, project.owner_id, number)
+    number = participants.create(conn, project.owner_id, "carol", kind="human", actor=project.owner)
+    person = participant_queries.get_participant_summary(conn, project.owner_id, number)
     assert (person.actor, person.kind, person.project_count) == (f"{project.owner}/carol", "human", 0)
-    assert people.list_participants_outside_project(conn, project.owner_id, project.id) == [(number, "carol")]
-    participations.grant_participation(conn, project.id, "carol", lane="core", actor="cli")
-    assert people.list_participants_outside_project(conn, project.owner_id, project.id) == []
-    (place,) = people.list_participant_projects(conn, project.owner_id, number)
+    assert participant_queries.list_participants_outside_project(conn, project.owner_id, project.id) == [(number, "carol")]
+    participations.join(conn, project.id, "carol", lane="core", actor="cli")
+    assert participant_queries.list_participants_outside_project(conn, project.owner_id, project.id) == []
+    (place,) = participant_queries.list_participant_projects(conn, project.owner_id, number)
     assert (place.project, place.lane, place.live_token_count) == (project.name, "core", 1)
     for name in ("carol", "CAROL"):
         with assert_refused(conn, "conflict"):
-            people.create(conn, project.owner_id, name, actor=project.owner)
+            participants.create(conn, project.owner_id, name, actor=project.owner)
 
 
 def test_renaming_keeps_history_and_both_names(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    assert people.rename(conn, project.owner_id, ada.ctx.participant_id, "lovelace", actor=project.owner)
-    assert not people.rename(conn, project.owner_id, ada.ctx.participant_id, "lovelace", actor=project.owner)
-    assert participants.whoami(conn, ada.ctx).label == "lovelace"
+    assert participants.rename(conn, project.owner_id, ada.ctx.participant_id, "lovelace", actor=project.owner)
+    assert not participants.rename(conn, project.owner_id, ada.ctx.participant_id, "lovelace", actor=project.owner)
+    assert participant_queries.whoami(conn, ada.ctx).label == "lovelace"
     for name in ("ada", "lovelace"):
         (event,) = ledger.query_events(conn, bob.ctx, actor=name, type="post").events
         assert event.actor == ada.actor
         assert posts.create(conn, bob.ctx, "hi", to_actor=name).recipients == 1
     for name in ("ada", "ADA", "bob"):
         with assert_refused(conn, "conflict"):
-            people.create(conn, project.owner_id, name, actor=project.owner)
+            participants.create(conn, project.owner_id, name, actor=project.owner)
     with assert_refused(conn, "conflict"):
-        people.rename(conn, project.owner_id, bob.ctx.participant_id, "ada", actor=project.owner)
-    assert people.rename(conn, project.owner_id, ada.ctx.participant_id, "Ada", actor=project.owner)
-    assert participants.whoami(conn, ada.ctx).label == "Ada"
+        participants.rename(conn, project.owner_id, bob.ctx.participant_id, "ada", actor=project.owner)
+    assert participants.rename(conn, project.owner_id, ada.ctx.participant_id, "Ada", actor=project.owner)
+    assert participant_queries.whoami(conn, ada.ctx).label == "Ada"
 
 
 def test_a_removed_participant_acts_nowhere_and_its_name_stays_taken(conn: Connection, project: Project) -> None:
     agent = factories.make_agent(conn, project, "gone")
     second = projects.add(conn, project.owner_id, "second", actor="cli")
     elsewhere = factories.make_agent(conn, second, "gone")
-    people.remove(conn, project.owner_id, agent.ctx.participant_id, actor=project.owner)
+    participants.remove(conn, project.owner_id, agent.ctx.participant_id, actor=project.owner)
     for one in (agent, elsewhere):
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
-            participants.whoami(conn, one.ctx)
+            participant_queries.whoami(conn, one.ctx)
     for call in (
-        lambda: people.create(conn, project.owner_id, "Gone", actor="x"),
-        lambda: participations.grant_participation(conn, project.id, "gone", actor="cli"),
+        lambda: participants.create(conn, project.owner_id, "Gone", actor="x"),
+        lambda: participations.join(conn, project.id, "gone", actor="cli"),
     ):
         with assert_refused(conn, "conflict"):
             call()
-    assert people.get(conn, project.owner_id, agent.ctx.participant_id).removed_at is not None
+    assert participant_queries.get_participant_summary(conn, project.owner_id, agent.ctx.participant_id).removed_at is not None
     assert tokens.list_tokens(conn, agent.ctx.participation_id)[0].state == "revoked"
     with assert_refused(conn, "not_found"):
-        people.remove(conn, project.owner_id, agent.ctx.participant_id, actor="x")
+        participants.remove(conn, project.owner_id, agent.ctx.participant_id, actor="x")
 
 
 def test_the_owner_is_neither_renamed_nor_removed_as_a_participant(conn: Connection, project: Project) -> None:
-    me = humans.get_or_create_owner_context(conn, project.owner_id, project.id).participant_id
+    me = participations.get_or_create_owner_context(conn, project.owner_id, project.id).participant_id
     for call in (
-        lambda: people.rename(conn, project.owner_id, me, "x", actor="x"),
-        lambda: people.remove(conn, project.owner_id, me, actor="x"),
+        lambda: participants.rename(conn, project.owner_id, me, "x", actor="x"),
+        lambda: participants.remove(conn, project.owner_id, me, actor="x"),
     ):
         with assert_refused(conn, "not_found"):
             call()
@@ -83,18 +83,18 @@ def test_what_another_owner_has_is_as_what_nobody_has(conn: Connection, project:
     ids = (ada.ctx.participant_id, 10**15)
     for number in ids:
         for call in (
-            lambda n: people.get(conn, stranger, n),
-            lambda n: people.rename(conn, stranger, n, "x", actor="x"),
-            lambda n: people.remove(conn, stranger, n, actor="x"),
+            lambda n: participant_queries.get_participant_summary(conn, stranger, n),
+            lambda n: participants.rename(conn, stranger, n, "x", actor="x"),
+            lambda n: participants.remove(conn, stranger, n, actor="x"),
         ):
             with assert_refused(conn, "not_found") as caught:
                 call(number)
             assert caught.value.message == "There is no such participant."
-        assert people.list_participant_projects(conn, stranger, number) == []
+        assert participant_queries.list_participant_projects(conn, stranger, number) == []
     for number in (ada.ctx.participation_id, 10**15):
         with assert_refused(conn, "not_found"):
-            grants.get_participation_detail(conn, stranger, project.id, number)
-    assert grants.list_participation_details(conn, stranger, project.id) == []
+            participant_queries.get_participation_detail(conn, stranger, project.id, number)
+    assert participant_queries.list_participation_details(conn, stranger, project.id) == []
     assert database_checksum(conn) == before
 
 
@@ -103,14 +103,14 @@ def test_names_that_are_wanted_at_once_go_to_one(db: Database) -> None:
         project = factories.make_project(conn)
     for round_ in range(15):
         with db.transaction() as conn:
-            ids = [people.create(conn, project.owner_id, f"p-{round_}-{n}", actor="x") for n in range(3)]
+            ids = [participants.create(conn, project.owner_id, f"p-{round_}-{n}", actor="x") for n in range(3)]
         outcomes = run_numbered_concurrently(
             db,
             4,
             lambda conn, n: (
-                people.rename(conn, project.owner_id, ids[n], f"new-{round_}", actor="x")  # noqa: B023
+                participants.rename(conn, project.owner_id, ids[n], f"new-{round_}", actor="x")  # noqa: B023
                 if n < 3
-                else people.create(conn, project.owner_id, f"New-{round_}", actor="x")  # noqa: B023
+                else participants.create(conn, project.owner_id, f"New-{round_}", actor="x")  # noqa: B023
             ),
         )
         assert len(successes(outcomes)) == 1
@@ -122,11 +122,11 @@ def test_a_participant_that_is_removed_while_it_is_let_in_acts_nowhere(db: Datab
         project = factories.make_project(conn)
     for round_ in range(20):
         with db.transaction() as conn:
-            number = people.create(conn, project.owner_id, f"p-{round_}", actor="x")
+            number = participants.create(conn, project.owner_id, f"p-{round_}", actor="x")
         granted, removed = run_concurrently(
             db,
-            lambda conn: participations.grant_participation(conn, project.id, f"p-{round_}", actor="cli"),  # noqa: B023
-            lambda conn: people.remove(conn, project.owner_id, number, actor="x"),  # noqa: B023
+            lambda conn: participations.join(conn, project.id, f"p-{round_}", actor="cli"),  # noqa: B023
+            lambda conn: participants.remove(conn, project.owner_id, number, actor="x"),  # noqa: B023
         )
         assert removed is None
         with db.connection() as conn:
@@ -134,51 +134,51 @@ def test_a_participant_that_is_removed_while_it_is_let_in_acts_nowhere(db: Datab
                 assert granted.code == "conflict"
             else:
                 with pytest.raises(NotAuthenticated):
-                    participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
-            assert members.find_participation(conn, project.id, f"p-{round_}") is None
+                    participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
+            assert participations.find(conn, project.id, f"p-{round_}") is None
 
 
 def test_participants_page_newest_first(conn: Connection, project: Project) -> None:
-    made = [people.create(conn, project.owner_id, f"p-{n}", actor="x") for n in range(5)]
-    first = people.list_participants(conn, project.owner_id, limit=3)
+    made = [participants.create(conn, project.owner_id, f"p-{n}", actor="x") for n in range(5)]
+    first = participant_queries.list_participant_summaries(conn, project.owner_id, limit=3)
     assert [one.id for one in first] == made[:1:-1]
-    assert [one.id for one in people.list_participants(conn, project.owner_id, before=first[-1].id)] == made[1::-1]
+    assert [one.id for one in participant_queries.list_participant_summaries(conn, project.owner_id, before=first[-1].id)] == made[1::-1]
 
 
 def test_a_grant_shows_lane_presence_tokens_and_mail(conn: Connection, project: Project, ada: Agent) -> None:
     bob = factories.make_agent(conn, project, "bob", lane="web")
     presence.register(conn, bob.ctx, "core", status="reviewing")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
-    participations.add_token(conn, project.id, bob.ctx.participation_id, label="laptop", actor="x")
-    owner = humans.get_or_create_owner_context(conn, project.owner_id, project.id)
-    seen = grants.get_participation_detail(conn, project.owner_id, project.id, bob.ctx.participation_id)
+    tokens.add(conn, project.id, bob.ctx.participation_id, label="laptop", actor="x")
+    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    seen = participant_queries.get_participation_detail(conn, project.owner_id, project.id, bob.ctx.participation_id)
     assert (seen.granted_lane, seen.lane, seen.status, seen.is_active) == ("web", "core", "reviewing", True)
     assert (seen.live_token_count, seen.unread_count, seen.is_owner) == (2, 1, False)
-    listed = grants.list_participation_details(conn, project.owner_id, project.id)
+    listed = participant_queries.list_participation_details(conn, project.owner_id, project.id)
     assert [one.id for one in listed] == sorted((one.id for one in listed), reverse=True)
     assert [one.is_owner for one in listed if one.id == owner.participation_id] == [True]
-    assert grants.list_participation_details(conn, project.owner_id, project.id, limit=1) == listed[:1]
-    assert grants.list_participation_details(conn, project.owner_id, project.id, before=listed[0].id) == listed[1:]
+    assert participant_queries.list_participation_details(conn, project.owner_id, project.id, limit=1) == listed[:1]
+    assert participant_queries.list_participation_details(conn, project.owner_id, project.id, before=listed[0].id) == listed[1:]
 
 
 def test_a_token_is_added_labelled_expires_and_is_revoked_alone(conn: Connection, project: Project, ada: Agent) -> None:
-    added = participations.add_token(conn, project.id, "ada", label="ci", ttl=timedelta(hours=1), actor=project.owner)
+    added = tokens.add(conn, project.id, "ada", label="ci", ttl=timedelta(hours=1), actor=project.owner)
     second = factories.authenticate_agent(conn, added)
-    assert participants.whoami(conn, second.ctx).actor == ada.actor
+    assert participant_queries.whoami(conn, second.ctx).actor == ada.actor
     newest, oldest = tokens.list_tokens(conn, ada.ctx.participation_id)
     assert (newest.label, newest.state, oldest.label) == ("ci", "live", "")
     assert newest.expires_at is not None
     assert newest.expires_at - newest.created_at > timedelta(minutes=59)
-    assert participations.revoke_token(conn, project.id, newest.id, actor=project.owner)
+    assert tokens.revoke(conn, project.id, newest.id, actor=project.owner)
     before = database_checksum(conn)
-    assert not participations.revoke_token(conn, project.id, newest.id, actor=project.owner)
+    assert not tokens.revoke(conn, project.id, newest.id, actor=project.owner)
     assert database_checksum(conn) == before
-    participants.whoami(conn, ada.ctx)
+    participant_queries.whoami(conn, ada.ctx)
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        participants.whoami(conn, second.ctx)
-    short = participations.rotate_tokens(conn, project.id, "ada", ttl=timedelta(0), actor=project.owner)
+        participant_queries.whoami(conn, second.ctx)
+    short = tokens.rotate(conn, project.id, "ada", ttl=timedelta(0), actor=project.owner)
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        participants.whoami(conn, factories.authenticate_agent(conn, short).ctx)
+        participant_queries.whoami(conn, factories.authenticate_agent(conn, short).ctx)
     assert tokens.list_tokens(conn, ada.ctx.participation_id, limit=1)[0].state == "expired"
 
 
@@ -187,7 +187,7 @@ def test_a_token_of_another_project_is_not_there(conn: Connection, project: Proj
     before = database_checksum(conn)
     for token_id in (other.ctx.token_id, 10**15):
         with assert_refused(conn, "not_found"):
-            participations.revoke_token(conn, project.id, token_id, actor="x")
+            tokens.revoke(conn, project.id, token_id, actor="x")
     assert database_checksum(conn) == before
 
 
@@ -202,8 +202,8 @@ def test_a_granted_lane_moves_mail_unless_another_was_registered(
     assert [post.post_id for post in inbox] == [waiting.post_id]
     presence.register(conn, member.ctx, "new")
     participations.set_lane(conn, project.id, "member", "old", actor="x")
-    assert participants.whoami(conn, member.ctx).lane == "new"
+    assert participant_queries.whoami(conn, member.ctx).lane == "new"
     inbox = posts.list_posts(conn, member.ctx, to_me=True, unacked_only=True).posts
     assert [post.post_id for post in inbox] == [waiting.post_id]
     participations.set_lane(conn, project.id, "member", None, actor="x")
-    assert participants.whoami(conn, member.ctx).lane == "new"
+    assert participant_queries.whoami(conn, member.ctx).lane == "new"

@@ -6,7 +6,7 @@ from bus.coordination import posts, presence, sequences
 from bus.db import Connection
 from bus.errors import NotAuthenticated
 from bus.rules.token_format import fingerprint as hashed
-from bus.tenancy import members, owners, participants, participations, projects, tokens
+from bus.tenancy import authentication, owners, participant_queries, participations, projects, token_store, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
@@ -15,15 +15,15 @@ from tests.factories import Agent
 
 def test_whoami_says_who_where_and_what(conn: Connection, project: Project, bob: Agent) -> None:
     agent = factories.make_agent(conn, project, "api-agent", lane="core", is_admin=True)
-    me = participants.whoami(conn, agent.ctx)
+    me = participant_queries.whoami(conn, agent.ctx)
     assert (me.actor, me.handle, me.label) == (f"{project.owner}/api-agent", project.owner, "api-agent")
     assert (me.project, me.is_admin, me.lane, me.unread) == (project.name, True, "core", 0)
     presence.register(conn, agent.ctx, "docs")
     posts.create(conn, bob.ctx, "hello", to_actor="api-agent")
-    me = participants.whoami(conn, agent.ctx)
+    me = participant_queries.whoami(conn, agent.ctx)
     assert (me.lane, me.unread) == ("docs", 1)
-    assert participants.whoami(conn, bob.ctx).lane is None
-    standing = participants.get_caller_status(conn, agent.ctx)
+    assert participant_queries.whoami(conn, bob.ctx).lane is None
+    standing = authentication.authenticate(conn, agent.ctx)
     assert (standing.actor, standing.is_admin, standing.unread) == (me.actor, True, 1)
 
 
@@ -32,11 +32,11 @@ def test_everyone_is_listed_by_name_with_what_is_known(conn: Connection, root: A
     gone = factories.make_agent(conn, project, "gone")
     silent = factories.make_agent(conn, project, "silent")
     expired = factories.make_agent(conn, project, "expired")
-    participations.remove_participation(conn, project.id, "gone", actor="cli")
-    participations.revoke_tokens(conn, project.id, "silent", actor="cli")
+    participations.remove(conn, project.id, "gone", actor="cli")
+    tokens.revoke_all(conn, project.id, "silent", actor="cli")
     conn.execute("UPDATE token SET expires_at = clock_timestamp() WHERE id = %s", (expired.ctx.token_id,))
     presence.register(conn, root.ctx, "docs")
-    found = participants.list_participants(conn, root.ctx).participants
+    found = participant_queries.list_participants(conn, root.ctx).participants
     assert [(p.name, p.kind, p.lane, p.is_admin, p.token_active, p.last_seen is not None) for p in found] == [
         ("expired", "agent", None, False, False, False),
         ("human", "human", "core", False, True, False),
@@ -52,7 +52,7 @@ def test_participants_page_by_name(conn: Connection, root: Agent, project: Proje
     seen: list[str] = []
     before = None
     while True:
-        page = participants.list_participants(conn, root.ctx, before=before, limit=3)
+        page = participant_queries.list_participants(conn, root.ctx, before=before, limit=3)
         assert len(page.participants) <= 3
         seen += [p.name for p in page.participants]
         before = page.next_before
@@ -62,12 +62,12 @@ def test_participants_page_by_name(conn: Connection, root: Agent, project: Proje
 
 
 def test_an_admin_lets_a_newcomer_in_with_a_token_that_works(conn: Connection, root: Agent) -> None:
-    granted = participants.provision(conn, root.ctx, "newcomer", kind="human", lane="core", is_admin=True)
+    granted = participations.provision(conn, root.ctx, "newcomer", kind="human", lane="core", is_admin=True)
     assert (granted.project, granted.participant, granted.kind, granted.lane, granted.is_admin) == (
         root.project, "newcomer", "human", "core", True,
     )  # fmt: skip
     agent = factories.authenticate_agent(conn, granted)
-    me = participants.whoami(conn, agent.ctx)
+    me = participant_queries.whoami(conn, agent.ctx)
     assert (me.actor, me.is_admin, me.lane) == (granted.actor, True, "core")
     assert granted.token not in repr(granted)
     assert assert_ledger_consistent(conn, root.ctx.project_id) == 0
@@ -79,7 +79,7 @@ def test_who_is_here_already_is_a_conflict_that_points_to_rotate(
 ) -> None:
     before = database_checksum(conn)
     with assert_refused(conn, "conflict") as caught:
-        participants.provision(conn, root.ctx, name.format(handle=ada.handle))
+        participations.provision(conn, root.ctx, name.format(handle=ada.handle))
     assert "admin_rotate" in caught.value.message
     assert database_checksum(conn) == before
 
@@ -90,64 +90,64 @@ def test_a_participant_of_another_project_is_granted_with_its_kind_unchanged(
     owner = owners.get(conn, project.owner)
     second = factories.make_project(conn, None, owner)
     human = factories.make_agent(conn, second, "shared", kind="human", lane="there", is_admin=True)
-    granted = participants.provision(conn, root.ctx, "SHARED", kind="agent", lane="here")
+    granted = participations.provision(conn, root.ctx, "SHARED", kind="agent", lane="here")
     here = factories.authenticate_agent(conn, granted)
     assert (granted.kind, granted.lane, granted.is_admin) == ("human", "here", False)
     assert here.ctx.participant_id == human.ctx.participant_id
     assert here.ctx.participation_id != human.ctx.participation_id
     # One participant, two grants: each token stays in its project.
-    assert participants.whoami(conn, here.ctx).project == project.name
-    assert participants.whoami(conn, human.ctx).project == second.name
-    participations.revoke_tokens(conn, project.id, "shared", actor="cli")
-    assert participants.whoami(conn, human.ctx).is_admin
+    assert participant_queries.whoami(conn, here.ctx).project == project.name
+    assert participant_queries.whoami(conn, human.ctx).project == second.name
+    tokens.revoke_all(conn, project.id, "shared", actor="cli")
+    assert participant_queries.whoami(conn, human.ctx).is_admin
 
 
 def test_another_owners_participant_cannot_be_named(conn: Connection, root: Agent) -> None:
     other = factories.make_agent(conn, None, "theirs")
     for name in (f"{other.handle}/theirs", "no-such/x"):
         with assert_refused(conn, "invalid_argument"):
-            participants.provision(conn, root.ctx, name)
+            participations.provision(conn, root.ctx, name)
     # The same label is another participant.
-    mine = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "theirs"))
+    mine = factories.authenticate_agent(conn, participations.provision(conn, root.ctx, "theirs"))
     assert mine.ctx.participant_id != other.ctx.participant_id
 
 
 def test_rotating_revokes_every_older_token_and_keeps_the_identity(conn: Connection, root: Agent, bob: Agent) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    second = tokens.mint(conn, bob.ctx.participation_id)
-    fresh = factories.authenticate_agent(conn, participants.rotate(conn, root.ctx, "bob"))
+    second = token_store.generate(conn, bob.ctx.participation_id)
+    fresh = factories.authenticate_agent(conn, tokens.rotate_as_admin(conn, root.ctx, "bob"))
     assert fresh.ctx.participation_id == bob.ctx.participation_id
     assert len({fresh.token, bob.token, second.text}) == 3
     for token in (bob.token, second.text):
         ctx = tokens.find_caller(conn, hashed(token))
         assert ctx is not None
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
-            participants.whoami(conn, ctx)
+            participant_queries.whoami(conn, ctx)
     assert sequences.claim(conn, fresh.ctx, "s").number == 2
 
 
 def test_an_admin_rotates_itself(conn: Connection, root: Agent) -> None:
-    fresh = factories.authenticate_agent(conn, participants.rotate(conn, root.ctx, "root"))
-    assert participants.whoami(conn, fresh.ctx).is_admin
+    fresh = factories.authenticate_agent(conn, tokens.rotate_as_admin(conn, root.ctx, "root"))
+    assert participant_queries.whoami(conn, fresh.ctx).is_admin
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        participants.whoami(conn, root.ctx)
+        participant_queries.whoami(conn, root.ctx)
 
 
 def test_revoking_says_whether_any_token_was_live_and_is_audited_once(
     conn: Connection, root: Agent, bob: Agent
 ) -> None:
-    assert participants.revoke(conn, root.ctx, "bob").revoked
+    assert tokens.revoke_as_admin(conn, root.ctx, "bob").revoked
     audited = "SELECT count(*) FROM audit WHERE project_id = %s AND action = 'token.revoke'"
     assert conn.fetch_one(audited, (root.ctx.project_id,)) == (1,)
-    again = participants.revoke(conn, root.ctx, "bob")
+    again = tokens.revoke_as_admin(conn, root.ctx, "bob")
     assert (again.project, again.participant, again.revoked) == (root.project, "bob", False)
     assert conn.fetch_one(audited, (root.ctx.project_id,)) == (1,)
 
 
-@pytest.mark.parametrize("verb", [participants.rotate, participants.revoke])
+@pytest.mark.parametrize("verb", [tokens.rotate_as_admin, tokens.revoke_as_admin])
 def test_nobody_of_that_name_is_unknown(conn: Connection, root: Agent, bob: Agent, verb: object) -> None:
     other = factories.make_agent(conn, None, "elsewhere")
-    participations.remove_participation(conn, root.ctx.project_id, "bob", actor="cli")
+    participations.remove(conn, root.ctx.project_id, "bob", actor="cli")
     before = database_checksum(conn)
     for name in ("nobody", "elsewhere", f"{other.handle}/elsewhere", f"{other.handle}/root", "bob"):
         with assert_refused(conn, "unknown_recipient"):
@@ -159,15 +159,15 @@ def test_a_removed_participant_keeps_its_name_and_comes_back_as_itself(
     conn: Connection, root: Agent, bob: Agent, project: Project
 ) -> None:
     sequences.claim(conn, bob.ctx, "s")
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    participations.remove(conn, project.id, "bob", actor="cli")
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        participants.whoami(conn, bob.ctx)
-    back = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
+        participant_queries.whoami(conn, bob.ctx)
+    back = factories.authenticate_agent(conn, participations.provision(conn, root.ctx, "bob", lane="docs"))
     assert back.ctx.participation_id == bob.ctx.participation_id
-    assert participants.whoami(conn, back.ctx).lane == "docs"
+    assert participant_queries.whoami(conn, back.ctx).lane == "docs"
     # The token from before stays dead.
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
-        participants.whoami(conn, bob.ctx)
+        participant_queries.whoami(conn, bob.ctx)
 
 
 def test_who_comes_back_is_in_the_lane_that_it_is_granted(
@@ -175,10 +175,10 @@ def test_who_comes_back_is_in_the_lane_that_it_is_granted(
 ) -> None:
     """The lane registered in an earlier stay is not the lane of the new one."""
     presence.register(conn, bob.ctx, "core")
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
-    granted = participants.provision(conn, root.ctx, "bob", lane="docs")
+    participations.remove(conn, project.id, "bob", actor="cli")
+    granted = participations.provision(conn, root.ctx, "bob", lane="docs")
     back = factories.authenticate_agent(conn, granted)
-    assert participants.whoami(conn, back.ctx).lane == granted.lane == "docs"
+    assert participant_queries.whoami(conn, back.ctx).lane == granted.lane == "docs"
     assert posts.create(conn, root.ctx, "x", to_lane="docs").recipients == 1
     assert posts.create(conn, root.ctx, "x", to_lane="core").recipients == 0
 
@@ -189,8 +189,8 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
     presence.register(conn, bob.ctx, "core")
     posts.create(conn, root.ctx, "for the lane", to_lane="core")
     named = posts.create(conn, root.ctx, "for bob", to_actor="bob")
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
-    back = factories.authenticate_agent(conn, participants.provision(conn, root.ctx, "bob", lane="docs"))
+    participations.remove(conn, project.id, "bob", actor="cli")
+    back = factories.authenticate_agent(conn, participations.provision(conn, root.ctx, "bob", lane="docs"))
     found = posts.list_posts(conn, back.ctx, to_me=True, unacked_only=True)
     assert [post.post_id for post in found.posts] == [named.post_id]
 
@@ -198,15 +198,15 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
 def test_the_name_of_a_removed_participant_is_not_handed_out_again(
     conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project
 ) -> None:
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    participations.remove(conn, project.id, "bob", actor="cli")
     conn.execute("UPDATE participant SET removed_at = clock_timestamp() WHERE id = %s", (bob.ctx.participant_id,))
     # Nor is a name that its bearer has given up.
-    participations.remove_participation(conn, project.id, "ada", actor="cli")
+    participations.remove(conn, project.id, "ada", actor="cli")
     conn.execute("UPDATE participant SET label = 'chief' WHERE id = %s", (ada.ctx.participant_id,))
     before = database_checksum(conn)
     for name in ("bob", "BOB", "ada", "Ada"):
         with assert_refused(conn, "conflict") as caught:
-            participants.provision(conn, root.ctx, name)
+            participations.provision(conn, root.ctx, name)
         assert caught.value.data["reason"] == "name_taken"
         assert "not handed out again" in caught.value.message
     assert database_checksum(conn) == before
@@ -217,17 +217,17 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
 ) -> None:
     """Reading works there, so a leaked token must be revocable without opening the project again."""
     projects.archive(conn, project.id, actor="cli")
-    participations.revoke_tokens(conn, project.id, "ada", actor="cli")
-    participations.remove_participation(conn, project.id, "bob", actor="cli")
+    tokens.revoke_all(conn, project.id, "ada", actor="cli")
+    participations.remove(conn, project.id, "bob", actor="cli")
     participations.set_admin(conn, project.id, "root", False, actor="cli")
     for agent in (ada, bob):
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
-            participants.whoami(conn, agent.ctx)
-    assert not participants.whoami(conn, root.ctx).is_admin
+            participant_queries.whoami(conn, agent.ctx)
+    assert not participant_queries.whoami(conn, root.ctx).is_admin
     # Nobody gets in, though.
     for call in (
-        lambda: participations.grant_participation(conn, project.id, "new", actor="cli"),
-        lambda: participations.rotate_tokens(conn, project.id, "root", actor="cli"),
+        lambda: participations.join(conn, project.id, "new", actor="cli"),
+        lambda: tokens.rotate(conn, project.id, "root", actor="cli"),
         lambda: participations.set_admin(conn, project.id, "root", True, actor="cli"),
     ):
         with assert_refused(conn, "forbidden"):
@@ -235,19 +235,19 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
 
 
 def test_participations_page_by_id(conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project) -> None:
-    participations.remove_participation(conn, project.id, "ada", actor="cli")
-    found = members.list_participations(conn, project.id)
+    participations.remove(conn, project.id, "ada", actor="cli")
+    found = participations.list_participations(conn, project.id)
     assert [one.label for one in found] == ["root", "bob"]
-    assert members.list_participations(conn, project.id, after=found[0].participation_id) == found[1:]
-    assert members.list_participations(conn, project.id, limit=1) == found[:1]
+    assert participations.list_participations(conn, project.id, after=found[0].id) == found[1:]
+    assert participations.list_participations(conn, project.id, limit=1) == found[:1]
 
 
 def test_a_project_that_does_not_exist_grants_nothing(conn: Connection) -> None:
     for call in (
-        participations.grant_participation,
-        participations.rotate_tokens,
-        participations.revoke_tokens,
-        participations.remove_participation,
+        participations.join,
+        tokens.rotate,
+        tokens.revoke_all,
+        participations.remove,
     ):
         with assert_refused(conn, "not_found"):
             call(conn, 2**40, "x")

@@ -4,6 +4,7 @@ import pytest
 
 from bus.coordination import sequences
 from bus.db import Connection
+from bus.operations import project_purge
 from bus.tenancy import projects
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused
@@ -72,11 +73,11 @@ def test_archiving_and_opening_say_whether_anything_changed(conn: Connection) ->
 
 def test_a_project_that_is_being_purged_is_gone_for_everyone(conn: Connection) -> None:
     project = factories.make_project(conn)
-    projects.begin_purge(conn, project.id, actor="cli")
+    project_purge.begin_purge(conn, project.id, actor="cli")
     for call in (
         lambda: projects.get(conn, project.id),
         lambda: projects.get_by_name(conn, project.name),
-        lambda: projects.begin_purge(conn, project.id, actor="cli"),
+        lambda: project_purge.begin_purge(conn, project.id, actor="cli"),
     ):
         with assert_refused(conn, "not_found"):
             call()

@@ -7,7 +7,7 @@ import pytest
 from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection, Database
 from bus.errors import BusError
-from bus.tenancy import invites, participants, projects
+from bus.tenancy import invites, participations, projects
 from tests.factories import Agent, make_agent, make_project
 
 _WRITES = {
@@ -16,7 +16,7 @@ _WRITES = {
     "lease": lambda conn, ctx: leases.acquire(conn, ctx, "src/a.py"),
     "register": lambda conn, ctx: presence.register(conn, ctx, "web"),
     "task_create": lambda conn, ctx: tasks.create(conn, ctx, "title"),
-    "admin_provision": lambda conn, ctx: participants.provision(conn, ctx, "newcomer"),
+    "admin_provision": lambda conn, ctx: participations.provision(conn, ctx, "newcomer"),
     "create_invite": lambda conn, ctx: invites.create(conn, ctx),
 }
 

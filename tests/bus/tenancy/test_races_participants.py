@@ -5,7 +5,7 @@ import pytest
 from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tenancy import invite_redemption, invites, members, participants, participations, projects
+from bus.tenancy import invite_redemption, invites, participant_queries, participations, projects, tokens
 from bus.tenancy.participations import IssuedParticipation
 from tests import factories
 from tests.assertions import assert_ledger_consistent
@@ -31,9 +31,9 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
             assert conn.fetch_one("SELECT count(*) FROM invite_redemption WHERE invite_id = %s", (invite.id,)) == (
                 uses,
             )
-            assert len(members.list_participations(conn, project.id)) == uses * (round_ + 1)
+            assert len(participations.list_participations(conn, project.id)) == uses * (round_ + 1)
             for granted in successes(outcomes):
-                participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
+                participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
 
 
 def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db: Database) -> None:
@@ -65,14 +65,14 @@ def test_a_name_that_two_want_at_once_goes_to_one(db: Database) -> None:
         admins = [factories.make_agent(conn, project, is_admin=True) for _ in range(2)]
     for round_ in range(40):
         outcomes = run_numbered_concurrently(
-            db, 2, lambda conn, n: participants.provision(conn, admins[n].ctx, f"{('New', 'nEW')[n]}-{round_}")  # noqa: B023
+            db, 2, lambda conn, n: participations.provision(conn, admins[n].ctx, f"{('New', 'nEW')[n]}-{round_}")  # noqa: B023
         )  # fmt: skip
         assert len(successes(outcomes)) == 1
         (lost,) = failures(outcomes)
         assert isinstance(lost, BusError)
         assert lost.code == "conflict"
     with db.connection() as conn:
-        assert len(members.list_participations(conn, project.id)) == 42
+        assert len(participations.list_participations(conn, project.id)) == 42
 
 
 def test_a_newcomer_to_two_projects_at_once_is_one_participant(db: Database) -> None:
@@ -81,7 +81,7 @@ def test_a_newcomer_to_two_projects_at_once_is_one_participant(db: Database) -> 
         both = [factories.make_project(conn, None, owner) for _ in range(2)]
     for round_ in range(40):
         outcomes = run_numbered_concurrently(
-            db, 2, lambda conn, n: participations.grant_participation(conn, both[n].id, f"new-{round_}", actor="cli")
+            db, 2, lambda conn, n: participations.join(conn, both[n].id, f"new-{round_}", actor="cli")
         )  # noqa: B023
         assert failures(outcomes) == []
         with db.connection() as conn:
@@ -109,7 +109,7 @@ def test_a_rotation_while_the_old_token_calls_lets_each_call_do_all_or_nothing(d
         old = agent
         rotated, *calls = run_concurrently(
             db,
-            lambda conn: participations.rotate_tokens(conn, project.id, "bob", actor="cli"),
+            lambda conn: tokens.rotate(conn, project.id, "bob", actor="cli"),
             *[lambda conn: sequences.claim(conn, old.ctx, "s").number] * 3,  # noqa: B023
         )
         assert all(isinstance(one, NotAuthenticated) for one in failures(calls)), calls
@@ -119,7 +119,7 @@ def test_a_rotation_while_the_old_token_calls_lets_each_call_do_all_or_nothing(d
             assert assert_ledger_consistent(conn, project.id) == done
             with pytest.raises(NotAuthenticated):
                 sequences.claim(conn, old.ctx, "s")
-            participants.whoami(conn, agent.ctx)
+            participant_queries.whoami(conn, agent.ctx)
 
 
 def test_rotations_at_once_leave_one_token_alive(db: Database) -> None:
@@ -128,13 +128,13 @@ def test_rotations_at_once_leave_one_token_alive(db: Database) -> None:
         factories.make_agent(conn, project, "bob")
     for _ in range(20):
         rotated = run_numbered_concurrently(
-            db, 4, lambda conn, _: participations.rotate_tokens(conn, project.id, "bob", actor="cli")
+            db, 4, lambda conn, _: tokens.rotate(conn, project.id, "bob", actor="cli")
         )
         assert failures(rotated) == []
 
         def works(conn: Connection, granted: IssuedParticipation) -> bool:
             try:
-                participants.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
+                participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
             except NotAuthenticated:
                 return False
             return True

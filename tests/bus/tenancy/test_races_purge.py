@@ -9,8 +9,8 @@ from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
+from bus.operations import project_purge
 from bus.tables import COORDINATION_TABLES
-from bus.tenancy import projects
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.concurrency import failures, run_concurrently, run_jobs_concurrently
@@ -49,11 +49,11 @@ def test_a_purge_of_a_project_in_full_use_leaves_nothing_behind(db: Database) ->
 
         def purge(project: Project = project) -> None:
             with db.transaction() as conn:
-                projects.begin_purge(conn, project.id, actor="cli")
+                project_purge.begin_purge(conn, project.id, actor="cli")
             done = False
             while not done:
                 with db.transaction() as conn:
-                    done = projects.purge_step(conn, project.id)
+                    done = project_purge.purge_step(conn, project.id)
 
         outcomes = run_jobs_concurrently(
             *(lambda a=agent, c=call: use(a, c) for agent, call in zip(agents, _CALLS, strict=True)), purge

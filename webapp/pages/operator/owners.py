@@ -17,7 +17,7 @@ from bus.billing import credits
 from bus.billing.tables import CREDIT_PLANS
 from bus.errors import BusError
 from bus.operations import queries
-from bus.tenancy import owners, people
+from bus.tenancy import owners, participant_queries
 from webapp import auth, reauth
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, OperatorBlueprint, see_other
@@ -215,7 +215,7 @@ def _render_owner(owner_id: int, **rejected_forms: FlaskForm) -> str:
             _ROWS_PER_LIST,
         )
         persons = split_page(
-            people.list_participants(conn, owner_id, before=lists["participants"], limit=_ROWS_PER_LIST + 1),
+            participant_queries.list_participant_summaries(conn, owner_id, before=lists["participants"], limit=_ROWS_PER_LIST + 1),
             _ROWS_PER_LIST,
         )
         entries = split_page(

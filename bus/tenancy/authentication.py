@@ -1,0 +1,92 @@
+"""The check of the caller. Every call of a tool makes it in the database, so that a revoked token stops at once."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bus.ctx import Ctx
+from bus.db import Connection, Row
+from bus.errors import BusError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CallerStatus:
+    """The caller's name, rights and number of unread posts (capped at 100)."""
+
+    actor: str
+    is_admin: bool
+    unread: int
+
+
+def authenticate(conn: Connection, ctx: Ctx) -> CallerStatus:
+    """Check the caller where no tool call does it.
+
+    Raises:
+        NotAuthenticated: the token, the participation or the participant is no longer valid.
+        OwnerSuspended: the token is valid, but its owner is suspended.
+    """
+    return conn.fetch_one_as(
+        CallerStatus,
+        "SELECT c.actor, c.is_admin, bus_unread(c.project_id, %(me)s) AS unread"
+        " FROM bus_authenticate(%(me)s, %(token)s, false) c",
+        {"me": ctx.participation_id, "token": ctx.token_id},
+    )
+
+
+def authorize_admin(conn: Connection, ctx: Ctx) -> str:
+    """Check that the caller is project-admin and lock the project clock; the first statement of an administrative act.
+
+    Returns:
+        The caller's qualified name.
+    Raises:
+        BusError: `forbidden` unless the caller is project-admin, or when the project is archived.
+    Locks: the project clock.
+    """
+    _, actor, is_admin = conn.fetch_one(
+        "SELECT * FROM bus_authenticate_and_lock(%s, %s)", (ctx.participation_id, ctx.token_id)
+    )
+    if not is_admin:
+        raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
+    return str(actor)
+
+
+def fetch_all_as_caller(
+    conn: Connection, ctx: Ctx, cls: type[T], query: str, order_by: str, **params: Any
+) -> tuple[int, list[T]]:
+    """Authenticate the caller, count its unread posts and run `query`, in one statement.
+
+    Args:
+        cls: a dataclass; columns of the query are matched to its fields by name.
+        query: a SELECT over named parameters, which always include `project` and `me`. Its first column is never
+            null.
+        order_by: ORDER BY of the result, over `r`, the query's alias.
+    Returns:
+        How many unread posts the caller has (capped at 100), and the rows.
+    """
+    rows = conn.fetch_all_as(dict[str, Any], _as_caller(query, order_by), _caller_params(ctx, params))
+    unread = int(rows[0].pop("caller_unread"))
+    if len(rows) == 1 and next(iter(rows[0].values())) is None:
+        return unread, []
+    for row in rows[1:]:
+        del row["caller_unread"]
+    return unread, [cls(**row) for row in rows]
+
+
+def fetch_as_caller(conn: Connection, ctx: Ctx, query: str, order_by: str, **params: Any) -> tuple[int, list[Row]]:
+    """As `fetch_all_as_caller`, with the rows as tuples."""
+    rows = conn.fetch_all(_as_caller(query, order_by), _caller_params(ctx, params))
+    return int(rows[0][0]), [row[1:] for row in rows if row[1] is not None]
+
+
+def _as_caller(query: str, order_by: str) -> str:
+    return (
+        "WITH caller AS MATERIALIZED ("
+        " SELECT bus_unread(c.project_id, %(me)s) AS unread FROM bus_authenticate(%(me)s, %(token)s, false) c) "
+        "SELECT caller.unread AS caller_unread, r.* FROM caller"
+        f" LEFT JOIN LATERAL ({query}) AS r ON true ORDER BY {order_by}"
+    )
+
+
+def _caller_params(ctx: Ctx, params: dict[str, Any]) -> dict[str, Any]:
+    return {"me": ctx.participation_id, "token": ctx.token_id, "project": ctx.project_id, **params}
