@@ -31,14 +31,14 @@ def main() -> None:
 
 
 def configure_logging() -> None:
-    """Log as every process does, without what the SDK would say twice."""
+    """Set up logging, without the messages that the SDK would repeat."""
     logs.configure_logging()
-    # The SDK reports each refused request and each stateless session at INFO; our own line says it already.
+    # The SDK logs each refused request and each stateless session at INFO; the gateway's request log covers both.
     logging.getLogger("mcp").setLevel(logging.ERROR)
 
 
 def run_in_event_loop(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end in the fastest event loop that there is."""
+    """Run a coroutine to its end in the fastest event loop of the platform."""
     if sys.platform == "win32":
         asyncio.run(coroutine)
     else:
@@ -48,7 +48,7 @@ def run_in_event_loop(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def build_hypercorn_config(settings: Settings) -> Config:
-    """How hypercorn serves: connections are kept, since agents call in bursts."""
+    """Build the configuration of hypercorn; connections are kept alive, since agents call in bursts."""
     config = Config()
     config.bind = [f"{settings.host}:{settings.port}"]
     config.keep_alive_timeout = 120

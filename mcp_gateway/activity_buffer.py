@@ -1,4 +1,4 @@
-"""Who was here and what it was shown, coalesced: every call says so, and the database hears of it in batches."""
+"""Buffer for presence, token use and surfaced posts: calls record them in memory, and flushes write them in batches."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _BATCH_SIZE = 1_000
 
 
 class ActivityBuffer:
-    """Who called since the last flush. Times are this host's monotonic clock and leave it as ages only."""
+    """Activity since the last flush. Times are of this host's monotonic clock and reach the database only as ages."""
 
     def __init__(self) -> None:
         self._seen_participations: dict[int, float] = {}
@@ -23,21 +23,21 @@ class ActivityBuffer:
         self._lock = Lock()
 
     def record_activity(self, ctx: Ctx) -> None:
-        """Remember that the caller was just seen."""
+        """Record that the caller was seen now."""
         with self._lock:
             self._seen_participations[ctx.participation_id] = time.monotonic()
             if ctx.token_id is not None:
                 self._used_token_ids.add(ctx.token_id)
 
     def record_shown_posts(self, ctx: Ctx, post_ids: Sequence[int]) -> None:
-        """Remember that these posts were just shown to their recipient."""
+        """Record that these posts were shown to their recipient now."""
         now = time.monotonic()
         with self._lock:
             for post_id in post_ids:
                 self._shown_posts.setdefault((ctx.project_id, ctx.participation_id, post_id), now)
 
     def flush(self, db: Database) -> None:
-        """Write what was noted; what cannot be written is noted again for the next time."""
+        """Write the buffered activity; if that fails, keep it for the next flush."""
         with self._lock:
             participations, self._seen_participations = self._seen_participations, {}
             token_ids, self._used_token_ids = self._used_token_ids, set()
@@ -48,7 +48,7 @@ class ActivityBuffer:
             for start in range(0, len(ids), _BATCH_SIZE):
                 batch = ids[start : start + _BATCH_SIZE]
                 with db.connection() as conn:
-                    presence.record_seen(conn, {one: now - participations[one] for one in batch})
+                    presence.record_seen(conn, {id_: now - participations[id_] for id_ in batch})
             if token_ids:
                 with db.connection() as conn:
                     tokens.record_use(conn, sorted(token_ids))
@@ -59,8 +59,8 @@ class ActivityBuffer:
                     posts.mark_surfaced(conn, {key: now - shown[key] for key in keys[start : start + _BATCH_SIZE]})
         except Exception:
             with self._lock:
-                for one, at in participations.items():
-                    self._seen_participations.setdefault(one, at)
+                for participation_id, seen_at in participations.items():
+                    self._seen_participations.setdefault(participation_id, seen_at)
                 self._used_token_ids |= token_ids
                 self._shown_posts = shown | self._shown_posts
             raise

@@ -1,4 +1,4 @@
-"""Who is calling: from the Authorization header to the immutable facts behind a token."""
+"""Resolution of the Authorization header to the immutable facts about its token."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ _SCHEME = "bearer "
 
 @dataclass(slots=True)
 class Caller:
-    """The caller of one HTTP request, and what became of its right to call.
+    """The caller of one HTTP request.
 
     Attributes:
-        ctx: None where no token was given (stdio without a token): tools are listed, calls are refused.
-        denied: the HTTP status that must replace whatever the protocol answered, once it is known.
+        ctx: None if there is no token (stdio without a token): tools are listed and calls are refused.
+        denied_status: the HTTP status that replaces the protocol's answer; None unless the call was denied.
     """
 
     ctx: Ctx | None
@@ -26,7 +26,7 @@ class Caller:
 
 
 def bearer_token_fingerprint(header: str) -> bytes | None:
-    """The fingerprint of the token in an Authorization header, or None if it carries none that could be ours."""
+    """Return the fingerprint of the token in an Authorization header; None without a well-formed token."""
     if header[: len(_SCHEME)].lower() != _SCHEME:
         return None
     token = header[len(_SCHEME) :].strip()
@@ -34,7 +34,7 @@ def bearer_token_fingerprint(header: str) -> bytes | None:
 
 
 class CallerCache:
-    """Remembers what tokens resolve to. Only what can never change is kept, so nothing is ever invalidated."""
+    """Cache of the facts about tokens. It holds only immutable facts, so entries are never invalidated."""
 
     def __init__(self, max_size: int = 20_000) -> None:
         self._max_size = max_size
@@ -42,7 +42,7 @@ class CallerCache:
         self._lock = Lock()
 
     def find_cached(self, token_fingerprint: bytes) -> Ctx | None:
-        """The facts behind a token, by its fingerprint, if this process has met it."""
+        """Return the facts about a token if they are cached."""
         with self._lock:
             ctx = self._ctx_by_fingerprint.get(token_fingerprint)
             if ctx is not None:
@@ -50,7 +50,7 @@ class CallerCache:
         return ctx
 
     def find_and_cache(self, conn: Connection, token_fingerprint: bytes) -> Ctx | None:
-        """The facts behind a token, by its fingerprint, or None if it was never minted."""
+        """Read the facts about a token from the database and cache them; None if the token was never minted."""
         ctx = tokens.find_caller(conn, token_fingerprint)
         if ctx is not None:
             with self._lock:

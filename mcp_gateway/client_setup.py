@@ -1,4 +1,4 @@
-"""Answers that name an address or show a token: grants and invites."""
+"""Tool results that contain URLs or a token: issued participations and invites."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,26 +10,26 @@ from bus.tenancy.participations import IssuedParticipation
 from mcp_gateway.render import format_time
 
 
-def render_setup(addresses: Endpoints, grant: IssuedParticipation) -> dict[str, Any]:
-    """The answer of admin_provision and admin_rotate."""
+def render_setup(endpoints: Endpoints, issued: IssuedParticipation) -> dict[str, Any]:
+    """Render the result of admin_provision and admin_rotate."""
     return {
-        "project": grant.project,
-        "participant": grant.participant,
-        "kind": grant.kind,
-        "lane": grant.lane,
-        "is_admin": grant.is_admin,
-        "token": grant.token,
-        "setup": client_setup.build_setup(addresses, grant.token),
+        "project": issued.project,
+        "participant": issued.participant,
+        "kind": issued.kind,
+        "lane": issued.lane,
+        "is_admin": issued.is_admin,
+        "token": issued.token,
+        "setup": client_setup.build_setup(endpoints, issued.token),
     }
 
 
-def render_invite(addresses: Endpoints, created: CreatedInvite) -> dict[str, Any]:
-    """The answer of create_invite."""
+def render_invite(endpoints: Endpoints, created: CreatedInvite) -> dict[str, Any]:
+    """Render the result of create_invite."""
     return {
         "code": created.code,
         "expires_at": format_time(created.expires_at),
-        "redeem_url": client_setup.redeem_url(addresses, created.code),
-        "invite_prompt": client_setup.invite_prompt(addresses, created.code, created.project, created.participant_name),
+        "redeem_url": client_setup.redeem_url(endpoints, created.code),
+        "invite_prompt": client_setup.invite_prompt(endpoints, created.code, created.project, created.participant_name),
     }
 
 

@@ -1,7 +1,7 @@
-"""How many calls and streams one token keeps open in other processes, so that its limit holds for all together.
+"""Counts of the calls and streams that each token holds open in other processes, for a limit over all processes.
 
-Each process decides by itself, without asking anybody, and tells the others once a second what its largest holders
-hold. So a token may go past its limit by what it opens within a second; without Redis the limit holds in each process.
+Each process decides alone and publishes the counts of its largest holders once a second. A token may therefore exceed
+its limit by the number that it opens within a second; without Redis the limit applies per process.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 _SHARE_INTERVAL_SECONDS = 1.0
-# Who was not heard of for as long is gone, and holds nothing.
+# A process that has not published for this long is taken to have stopped, and holds nothing.
 _EXPIRE_SECONDS = 5
 _STOP_TIMEOUT_SECONDS = 2.0
-# Who holds less than this part of its limit is not worth telling of.
+# Counts below this fraction of the limit are not published.
 _PUBLISHED_FRACTION_DIVISOR = 16
 _PROCESSES_KEY = "llm-bus:holders"
 _COUNTS_KEY_PREFIX = "llm-bus:held:"
@@ -25,7 +25,7 @@ IterateCounts = Callable[[], Iterator[tuple[int | None, int]]]
 
 
 class SharedConcurrencyCounts:
-    """Tells other processes what tokens hold here, and knows what they hold there. Runs on the event loop."""
+    """Publishes this process's counts per token and reads those of other processes. Runs on the event loop."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._redis_url = redis_url
@@ -36,25 +36,26 @@ class SharedConcurrencyCounts:
         self._task: asyncio.Task[None] | None = None
 
     def register(self, kind: str, limit: int, iterate_counts: IterateCounts) -> Callable[[int | None], int]:
-        """Share what is held of a kind; returns how much of it a token holds in other processes.
+        """Publish the counts of a kind, and return a function that gives a token's count in other processes.
 
         Args:
-            most: how many one token may hold.
-            holders: each token with how many it holds here.
+            kind: the name under which the processes share the counts.
+            limit: how many one token may hold.
+            iterate_counts: yields each token with its count in this process.
         """
         self._local_counts[kind] = (limit, iterate_counts)
-        return lambda token: self._remote_counts.get(f"{kind}:{token}", 0)
+        return lambda token_id: self._remote_counts.get(f"{kind}:{token_id}", 0)
 
     def start(self) -> None:
-        """Begin to share, where there is a place for it."""
+        """Start sharing, if Redis is configured."""
         if self._redis_url is not None:
             self._task = asyncio.create_task(self._share_loop(self._redis_url))
 
     async def stop(self) -> None:
-        """End what `start` began."""
+        """Stop sharing."""
         if self._task is not None:
             self._task.cancel()
-            # Not for ever: a client library that swallows a cancellation must not keep the process.
+            # Bounded: a client library that swallows a cancellation must not keep the process alive.
             await asyncio.wait([self._task], timeout=_STOP_TIMEOUT_SECONDS)
 
     async def _share_loop(self, redis_url: str) -> None:
@@ -66,44 +67,45 @@ class SharedConcurrencyCounts:
                     await self._publish_local_counts(client)
                     self._remote_counts = await self._fetch_remote_counts(client)
                 except (RedisError, OSError, ValueError):
-                    # Redis is away: until it returns each process counts for itself.
+                    # While Redis is unavailable each process applies the limit alone.
                     self._remote_counts = {}
                 await asyncio.sleep(_SHARE_INTERVAL_SECONDS)
 
     async def _publish_local_counts(self, client: Redis) -> None:
-        held: dict[Any, Any] = {
-            f"{kind}:{token}": count
-            for kind, (most, holders) in self._local_counts.items()
-            for token, count in holders()
-            if count * _PUBLISHED_FRACTION_DIVISOR >= most
+        counts: dict[Any, Any] = {
+            f"{kind}:{token_id}": count
+            for kind, (limit, iterate_counts) in self._local_counts.items()
+            for token_id, count in iterate_counts()
+            if count * _PUBLISHED_FRACTION_DIVISOR >= limit
         }
-        if not held and not self._is_published:
+        if not counts and not self._is_published:
             return
         key = _COUNTS_KEY_PREFIX + self._process_id
         async with client.pipeline(transaction=True) as pipeline:
             pipeline.delete(key)
-            if held:
-                pipeline.hset(key, mapping=held)
+            if counts:
+                pipeline.hset(key, mapping=counts)
                 pipeline.expire(key, _EXPIRE_SECONDS)
                 pipeline.sadd(_PROCESSES_KEY, self._process_id)
             else:
                 pipeline.srem(_PROCESSES_KEY, self._process_id)
             await pipeline.execute()
-        self._is_published = bool(held)
+        self._is_published = bool(counts)
 
     async def _fetch_remote_counts(self, client: Redis) -> dict[str, int]:
-        others = sorted({str(one) for one in await client.smembers(_PROCESSES_KEY)} - {self._process_id})
-        if not others:
+        process_ids = {str(process_id) for process_id in await client.smembers(_PROCESSES_KEY)}
+        other_ids = sorted(process_ids - {self._process_id})
+        if not other_ids:
             return {}
         async with client.pipeline(transaction=False) as pipeline:
-            for other in others:
-                pipeline.hgetall(_COUNTS_KEY_PREFIX + other)
-            answers = await pipeline.execute()
-        gone = [other for other, held in zip(others, answers, strict=True) if not held]
-        if gone:
-            await client.srem(_PROCESSES_KEY, *gone)
-        found: dict[str, int] = {}
-        for held in answers:
-            for holder, count in held.items():
-                found[holder] = found.get(holder, 0) + int(count)
-        return found
+            for process_id in other_ids:
+                pipeline.hgetall(_COUNTS_KEY_PREFIX + process_id)
+            counts_of_others = await pipeline.execute()
+        stopped_ids = [process_id for process_id, counts in zip(other_ids, counts_of_others, strict=True) if not counts]
+        if stopped_ids:
+            await client.srem(_PROCESSES_KEY, *stopped_ids)
+        totals: dict[str, int] = {}
+        for counts in counts_of_others:
+            for holder, count in counts.items():
+                totals[holder] = totals.get(holder, 0) + int(count)
+        return totals

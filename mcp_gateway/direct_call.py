@@ -1,9 +1,9 @@
-"""The fast path: a `tools/call` that is in every respect usual is answered without the SDK.
+"""Direct calls: a `tools/call` in the form that clients normally send is answered without the SDK.
 
-The SDK costs 190 to 840 µs a call, decoding with msgspec and calling the tool directly about 10. Whatever is unusual
-here (another method, a header that is missing or doubled, an envelope that was not seen before and does not pass the
-SDK's own check) is left to the SDK, which then says what is wrong with it. A test sends the same requests both ways
-and requires the same answer.
+The SDK costs 190 to 840 µs per call; decoding with msgspec and calling the tool directly costs about 10. Every other
+request goes to the SDK, which also reports its errors: another method, a header that is missing or repeated, an
+envelope that is new and fails the SDK's own validation. A test sends the same requests both ways and requires the same
+answer.
 """
 
 import logging
@@ -25,12 +25,12 @@ from mcp_gateway.tool_registry import Tool
 
 _log = logging.getLogger(__name__)
 
-# What an older client that sends no version is taken to speak.
+# Assumed for older clients that send no version.
 _DEFAULT_PROTOCOL_VERSION = "2025-03-26"
 _TOOLS_CALL = "tools/call"
 _JSON_CONTENT_TYPE = b"application/json"
 _SSE_CONTENT_TYPE = b"text/event-stream"
-# Envelopes differ by client, not by call; past this many kinds something is odd and all are checked again.
+# Envelopes differ by client and not by call. A full cache is unexpected: it is cleared and all are checked again.
 _MAX_CACHED_ENVELOPES = 4096
 _MAX_CACHED_ENVELOPE_BYTES = 2048
 
@@ -38,7 +38,7 @@ _RELEVANT_HEADERS = frozenset(
     {b"accept", b"content-type", b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"content-encoding"}
 )
 
-# How clients write that they accept both forms of an answer; the SDK reads every other spelling.
+# The usual spellings of an Accept header that allows both forms of an answer; the SDK parses all others.
 _ACCEPT_JSON_AND_SSE = frozenset(
     separator.join(order)
     for separator in (b", ", b",")
@@ -52,8 +52,7 @@ SSE_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
-
-# Past this a number is not the same in every JSON parser.
+# Larger numbers differ between JSON parsers.
 _MAX_SAFE_INTEGER = 2**53 - 1
 
 
@@ -75,10 +74,11 @@ _request_decoder = msgspec.json.Decoder(_ToolCallRequest)
 
 @dataclass(frozen=True, slots=True)
 class ProtocolInfo:
-    """What the headers of a usual tool call say.
+    """The protocol information in the headers of a direct call.
 
     Attributes:
-        tool: the tool that `Mcp-Name` names; None in the era before 2026-07-28, which does not send it.
+        version: the protocol version.
+        tool_name: the tool in `Mcp-Name`; None before revision 2026-07-28, which introduced the header.
     """
 
     version: str
@@ -87,11 +87,13 @@ class ProtocolInfo:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A usual tool call, ready to be made.
+    """A direct call, decoded.
 
     Attributes:
-        id: the request's id as JSON.
-        modern: whether the answer is a JSON document (2026-07-28) or a stream of one event.
+        tool: the tool to call.
+        arguments: its arguments, not validated yet.
+        id_json: the request's id as JSON.
+        is_modern: whether the answer is a JSON document (2026-07-28) or a stream of one event.
     """
 
     tool: Tool
@@ -101,7 +103,7 @@ class ToolCall:
 
 
 class DirectCallCodec:
-    """Recognises usual calls, and writes their answers as the SDK would."""
+    """Decodes direct calls and encodes their answers exactly as the SDK does."""
 
     def __init__(self, tools: Mapping[str, Tool], server: Server[Any]) -> None:
         self._tools = tools
@@ -109,7 +111,7 @@ class DirectCallCodec:
         self._valid_envelopes: dict[tuple[str, bytes], None] = {}
 
     def parse_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> ProtocolInfo | None:
-        """What a request's headers say of the call in its body, or None where the SDK shall look at it."""
+        """Parse the headers of a request; None if the SDK must handle it."""
         sent: dict[bytes, bytes] = {}
         for name, value in headers:
             if name in _RELEVANT_HEADERS:
@@ -123,32 +125,32 @@ class DirectCallCodec:
             return None
         version = sent.get(b"mcp-protocol-version")
         if version == LATEST_MODERN_VERSION.encode():
-            named = self._tools.get(sent.get(b"mcp-name", b"").decode("latin-1"))
-            if named is None or sent.get(b"mcp-method") != _TOOLS_CALL.encode():
+            tool = self._tools.get(sent.get(b"mcp-name", b"").decode("latin-1"))
+            if tool is None or sent.get(b"mcp-method") != _TOOLS_CALL.encode():
                 return None
-            return ProtocolInfo(LATEST_MODERN_VERSION, named.name)
-        spoken = _DEFAULT_PROTOCOL_VERSION if version is None else version.decode("latin-1")
-        return ProtocolInfo(spoken, None) if spoken in HANDSHAKE_PROTOCOL_VERSIONS else None
+            return ProtocolInfo(LATEST_MODERN_VERSION, tool.name)
+        version_name = _DEFAULT_PROTOCOL_VERSION if version is None else version.decode("latin-1")
+        return ProtocolInfo(version_name, None) if version_name in HANDSHAKE_PROTOCOL_VERSIONS else None
 
     def parse_call(self, protocol: ProtocolInfo, body: bytes) -> ToolCall | None:
-        """The call that a request makes, or None where the SDK shall look at it."""
+        """Decode the call in a request's body; None if the SDK must handle it."""
         try:
             request = _request_decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         params = request.params
         tool = self._tools.get(params.name)
-        modern = protocol.tool_name is not None
-        if tool is None or (modern and protocol.tool_name != params.name):
+        is_modern = protocol.tool_name is not None
+        if tool is None or (is_modern and protocol.tool_name != params.name):
             return None
-        if not self._is_valid_envelope(protocol.version, params.meta, modern):
+        if not self._is_valid_envelope(protocol.version, params.meta, is_modern):
             return None
         if tool.is_long_poll and _wants_progress(params.meta):
             return None
-        return ToolCall(tool, params.arguments, msgspec.json.encode(request.id), modern)
+        return ToolCall(tool, params.arguments, msgspec.json.encode(request.id), is_modern)
 
     def encode_result(self, call: ToolCall, result: ToolResult) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The headers and the body that carry a tool's answer."""
+        """Encode a tool's result as headers and body."""
         content = msgspec.json.encode(result.content) if result.is_error else result.text.encode()
         parts = (
             b'"result":{"content":[{"text":',
@@ -164,12 +166,18 @@ class DirectCallCodec:
         return self._encode_response(call, b"".join(parts))
 
     def encode_internal_error(self, call: ToolCall) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The headers and the body that say that a defect of ours was met."""
+        """Encode a JSON-RPC internal error as headers and body."""
         error = msgspec.json.encode({"code": INTERNAL_ERROR, "message": INTERNAL_MESSAGE})
         return self._encode_response(call, b'"error":' + error)
 
     def encode_stream_event(self, call: ToolCall, status: int, body: bytes) -> bytes:
-        """An answer as an event of a stream that began before there was one; `status` is what it would have been."""
+        """Encode an answer as an event of a stream that has begun.
+
+        Args:
+            call: the call that is answered.
+            status: the HTTP status that the answer would have without the stream; a denial becomes an error event.
+            body: the body of the answer.
+        """
         if status != 200:
             error = msgspec.json.encode({"code": SERVER_ERROR, "message": DENIAL_MESSAGES[status]})
             return _encode_sse_event(self._encode_message(call, b'"error":' + error))
@@ -185,7 +193,7 @@ class DirectCallCodec:
         return b'{"jsonrpc":"2.0","id":' + call.id_json + b"," + member + b"}"
 
     def _is_valid_envelope(self, version: str, raw_meta: msgspec.Raw | msgspec.UnsetType, is_modern: bool) -> bool:
-        """Whether the SDK accepts this envelope; each kind is asked once."""
+        """Whether the SDK accepts this envelope; the SDK validates each distinct envelope once."""
         if isinstance(raw_meta, msgspec.UnsetType):
             return not is_modern
         key = (version, bytes(raw_meta))
@@ -197,12 +205,12 @@ class DirectCallCodec:
         except (ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         if is_modern:
-            # The headers that mirror the body were compared above; these stand in for them.
+            # parse_headers and parse_call compared the headers that mirror the body; these are placeholders.
             mirrored = {"mcp-protocol-version": version, "mcp-method": _TOOLS_CALL, "mcp-name": "x"}
-            verdict = classify_inbound_request({"method": _TOOLS_CALL, "params": params}, headers=mirrored)
-            if isinstance(verdict, InboundLadderRejection):
+            classification = classify_inbound_request({"method": _TOOLS_CALL, "params": params}, headers=mirrored)
+            if isinstance(classification, InboundLadderRejection):
                 return False
-        # A progress token is new with each call and not worth remembering; what is long is no usual envelope.
+        # A progress token is new in each call, so its envelope is not worth caching; long envelopes are not either.
         if not _wants_progress(raw_meta) and len(key[1]) <= _MAX_CACHED_ENVELOPE_BYTES:
             if len(self._valid_envelopes) >= _MAX_CACHED_ENVELOPES:
                 self._valid_envelopes.clear()

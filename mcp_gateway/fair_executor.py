@@ -1,8 +1,8 @@
-"""Threads for blocking work, shared out fairly, and the way back to the event loop.
+"""Threads for blocking work, shared fairly between keys, with batched delivery of results to the event loop.
 
 The standard executor costs two futures, a lock and a wake-up of the loop for each call; here results that are ready
-together come back together. And it serves in the order of arrival, so that whoever asks most gets most; here those who
-wait are served in turn, however much each of them asks for.
+together are delivered in one wake-up. The standard executor also serves in order of arrival, so the busiest caller gets
+the most; here queued keys are served in turn, regardless of how much work each of them submits.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ _WorkItem = tuple[Callable[[], Any], asyncio.Future[Any], _LogContext]
 
 
 class FairExecutor:
-    """A fixed number of threads, and a queue in front of them for each who asks.
+    """A fixed number of threads with one queue per key.
 
-    Everything but the work itself happens on the event loop, which therefore needs no lock.
+    Everything except the work itself runs on the event loop and therefore needs no lock.
     """
 
     def __init__(self, thread_count: int, name: str) -> None:
@@ -30,13 +30,13 @@ class FairExecutor:
             SimpleQueue()
         )
         self._completed: deque[tuple[Hashable, asyncio.Future[Any], Any, BaseException | None]] = deque()
-        # Who waits, in the order of their turns. What is handed to the threads is not taken back, so it is little:
-        # enough that a thread finds something to do before the loop has heard that it is free.
+        # Queued work by key, in the order of their turns. Dispatched work cannot be taken back, so little of it is
+        # dispatched ahead: enough that a thread has work before the loop learns that it is free.
         self._queued_by_key: dict[Hashable, deque[_WorkItem]] = {}
         self._dispatched = 0
         self._max_dispatched = 2 * thread_count
-        # A quarter of the threads is what one may hold, however much it asks for. Besides being fair to others it is
-        # no slower for itself: on few cores, more at once only compete (docs/decisions/0012-fewer-hops.md).
+        # One key may hold a quarter of the threads. This is fair to others and no slower for the key itself: on few
+        # cores, more concurrent calls only compete (docs/decisions/0012-thread-scheduling.md).
         self._dispatched_by_key: Counter[Hashable] = Counter()
         self._max_dispatched_per_key = max(1, thread_count // 4)
         self._is_wakeup_scheduled = False
@@ -48,15 +48,16 @@ class FairExecutor:
             thread.start()
 
     def submit(self, work: Callable[[], _T], key: Hashable = None) -> "asyncio.Future[_T]":
-        """Run work in a thread; call it on the event loop, which gets the result or the exception.
+        """Run work in a thread; must be called on the event loop, which receives the result or the exception.
 
         Args:
-            key: who asks; None for the process itself. Those who wait are served in turn.
+            work: the function to run.
+            key: the tenant of the work; queued keys are served in turn. None, for the process itself, has no quota.
         """
         if self._is_closed:
             raise RuntimeError("the threads have been closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        # What the thread logs belongs to the request that asked for it.
+        # The thread logs under the correlation id of the request.
         item = (work, future, log_context.get())
         if self._can_dispatch(key) and key not in self._queued_by_key:
             self._dispatch(key, item)
@@ -65,10 +66,10 @@ class FairExecutor:
         return future
 
     def close(self) -> None:
-        """Finish what was given and end the threads."""
+        """Finish all submitted work and end the threads."""
         self._is_closed = True
-        for line in self._queued_by_key.values():
-            for item in line:
+        for queue in self._queued_by_key.values():
+            for item in queue:
                 self._work_queue.put((None, *item))
         self._queued_by_key.clear()
         for _ in self._threads:
@@ -87,40 +88,40 @@ class FairExecutor:
         self._work_queue.put((key, *item))
 
     def _dispatch_queued(self) -> None:
-        """Hand work to the threads, one piece of each who waits at a time."""
-        moved = True
-        while moved and self._dispatched < self._max_dispatched:
-            moved = False
+        """Dispatch queued work round-robin, one item per key and round."""
+        has_progress = True
+        while has_progress and self._dispatched < self._max_dispatched:
+            has_progress = False
             for key in [key for key in self._queued_by_key if self._can_dispatch(key)]:
-                # Whoever has more goes to the end of the line.
-                line = self._queued_by_key.pop(key)
-                item = line.popleft()
-                if line:
-                    self._queued_by_key[key] = line
+                # A key with more work goes to the end of the order.
+                queue = self._queued_by_key.pop(key)
+                item = queue.popleft()
+                if queue:
+                    self._queued_by_key[key] = queue
                 if not item[1].cancelled():
                     self._dispatch(key, item)
-                moved = True
+                has_progress = True
                 if self._dispatched >= self._max_dispatched:
                     break
 
     def _run_worker(self) -> None:
         while (item := self._work_queue.get()) is not None:
-            key, work, future, about = item
-            log_context.set(about)
+            key, work, future, item_log_context = item
+            log_context.set(item_log_context)
             try:
                 self._completed.append((key, future, work(), None))
             except StopIteration:
-                # A future takes any exception but this one.
+                # A future accepts every exception except this one.
                 self._completed.append((key, future, None, RuntimeError("the work raised StopIteration")))
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised to the awaiting caller
                 self._completed.append((key, future, None, error))
-            # A delivery that was asked for and has not begun takes this result along: it lowers the flag first.
+            # A scheduled delivery that has not begun also delivers this result, since it clears the flag first.
             if not self._is_wakeup_scheduled:
                 self._is_wakeup_scheduled = True
                 try:
                     future.get_loop().call_soon_threadsafe(self._deliver_results)
                 except RuntimeError:
-                    # The loop is closed: nobody waits any more.
+                    # The loop is closed and no caller awaits the result.
                     self._is_wakeup_scheduled = False
             del item, work, future
 

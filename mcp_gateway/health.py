@@ -1,4 +1,4 @@
-"""Whether this process can do its work: what /readyz says."""
+"""Readiness of this process, as reported by /readyz."""
 
 from typing import Any
 
@@ -7,16 +7,21 @@ from mcp_gateway.service import RequestDenied, Service
 
 
 async def check_readiness(service: Service) -> tuple[bool, dict[str, Any]]:
-    """Check what the gateway needs: the database, and its schema. Redis is not needed to answer."""
+    """Check the database and its schema. Redis is not checked: the gateway works without it."""
 
-    def ask() -> str | None:
+    def find_version() -> str | None:
         with service.db.connection() as conn:
             return schema_version.find_schema_version(conn.raw)
 
     try:
-        found = await service.run_in_thread(ask)
+        version = await service.run_in_thread(find_version)
     except RequestDenied:
         return False, {"ok": False, "database": "away"}
-    migrated = found == schema_version.EXPECTED_SCHEMA_VERSION
-    report = {"ok": migrated, "database": "ok", "migration": found, "expected": schema_version.EXPECTED_SCHEMA_VERSION}
-    return migrated, report
+    is_migrated = version == schema_version.EXPECTED_SCHEMA_VERSION
+    report = {
+        "ok": is_migrated,
+        "database": "ok",
+        "migration": version,
+        "expected": schema_version.EXPECTED_SCHEMA_VERSION,
+    }
+    return is_migrated, report

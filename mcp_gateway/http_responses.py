@@ -1,10 +1,16 @@
-"""Whole HTTP answers: a status, its headers and a body that is there in one piece."""
+"""HTTP responses: complete ones with their documented bodies, and the sender that passes them to the ASGI server."""
 
 import json
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from mcp_gateway.caller import Caller
+
 Headers = list[tuple[bytes, bytes]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 _RETRY_AFTER_SECONDS = {429: "1", 503: "2"}
 _DENIAL_BODIES = {
@@ -23,35 +29,92 @@ _DENIAL_BODIES = {
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """One HTTP answer."""
+    """A complete HTTP response."""
 
     status: int
     headers: Headers
     body: bytes
 
 
-def request_id_header(request_id: str) -> tuple[bytes, bytes]:
-    """The header that says which request an answer is for."""
-    return (b"x-request-id", request_id.encode())
-
-
 def json_response(status: int, body: dict[str, Any], headers: Headers | None = None) -> HttpResponse:
-    """A JSON object, with headers of its own where it has some."""
+    """Build a response with a JSON object as its body.
+
+    Args:
+        status: the HTTP status.
+        body: the object.
+        headers: headers in addition to those of the content.
+    """
     content = json.dumps(body, ensure_ascii=False).encode()
-    head = [
+    all_headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
         (b"cache-control", b"no-store"),
         *(headers or []),
     ]
-    return HttpResponse(status, head, content)
+    return HttpResponse(status, all_headers, content)
 
 
 def denial_response(status: int, *, close_connection: bool = False) -> HttpResponse:
-    """401, 403, 429 or 503 with its documented body; `close` where the request was not read to its end."""
+    """Build a 401, 403, 429 or 503 with its documented body.
+
+    Args:
+        status: the HTTP status.
+        close_connection: whether to close the connection, because the request was not read to its end.
+    """
     headers = [(b"connection", b"close")] if close_connection else []
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status in _RETRY_AFTER_SECONDS:
         headers.append((b"retry-after", _RETRY_AFTER_SECONDS[status].encode()))
     return json_response(status, _DENIAL_BODIES[status], headers)
+
+
+class ResponseSender:
+    """Sends one response with the request's id, and replaces it with a denial if the caller was denied meanwhile.
+
+    The SDK sends the headers of a stream before the handler runs, so the start is held back until the first part of the
+    body: by then the handler's own statement has checked the token.
+    """
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id_header = (b"x-request-id", request_id.encode())
+        self._pending_start: Message | None = None
+        self._is_replaced = False
+        self.caller: Caller | None = None
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Send one ASGI message of the response."""
+        if self._is_replaced:
+            return
+        if message["type"] == "http.response.start":
+            self._pending_start = message
+            return
+        if self.caller is not None and self.caller.denied_status is not None and self._pending_start is not None:
+            self._pending_start = None
+            await self.send_response(denial_response(self.caller.denied_status))
+            self._is_replaced = True
+            return
+        if self._pending_start is not None:
+            start, self._pending_start = self._pending_start, None
+            self.status = start["status"]
+            await self._send({**start, "headers": [*start["headers"], self._request_id_header]})
+        await self._send(message)
+
+    async def send_response(self, response: HttpResponse) -> None:
+        """Send a complete response."""
+        self.status = response.status
+        headers = [*response.headers, self._request_id_header]
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": response.body})
+
+
+def replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that yields a body that was already read, and then the messages after it."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return unread.pop() if unread else await receive()
+
+    return replay

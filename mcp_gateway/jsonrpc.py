@@ -1,4 +1,4 @@
-"""What is wrong with a JSON-RPC message as such, in words of ours: the SDK's older transport quotes its library."""
+"""Validation of JSON-RPC messages; its errors quote no library, unlike those of the SDK's older transport."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ _INVALID_REQUEST = -32600
 
 
 def find_message_error(body: bytes) -> dict[str, Any] | None:
-    """The JSON-RPC error that a body earns before anything in it is looked at, or None if it is one message."""
+    """Return the JSON-RPC error for a body that is not one well-formed message, or None."""
     try:
         message = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _error_response(_PARSE_ERROR, "Parse error: the body is not valid JSON in UTF-8.")
     if isinstance(message, list):
-        return _error_response(_INVALID_REQUEST, "Batches are not served; send one JSON-RPC message in each request.")
+        return _error_response(_INVALID_REQUEST, "Batches are not supported; send one JSON-RPC message per request.")
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         return _error_response(
             _INVALID_REQUEST, 'Send one JSON-RPC 2.0 message: {"jsonrpc": "2.0", "id": 1, "method": …}.'

@@ -1,7 +1,6 @@
-"""Calls that wait: kept open here, asked about together, told one by one.
+"""Long polls of this process: a waiting call holds an entry in the registry and no thread.
 
-A call that waits holds a place in this table and no thread. Those who may have news by what bus/coordination/long_poll.py says look
-for themselves.
+One statement finds the calls that may be ready (bus.coordination.long_poll.find_ready); each of those then polls.
 """
 
 import asyncio
@@ -24,7 +23,13 @@ ReportProgress = Callable[[float, float], Awaitable[None]]
 
 @dataclass(eq=False, slots=True)
 class PendingPoll:
-    """One call that waits; `wake` is set when it may have news."""
+    """One waiting call.
+
+    Attributes:
+        request: what the call waits for.
+        topics: the topics of change notifications that may make it ready.
+        wakeup: set when it may be ready.
+    """
 
     request: long_poll.WaitRequest
     topics: frozenset[str]
@@ -32,11 +37,12 @@ class PendingPoll:
 
     @property
     def ctx(self) -> Ctx:
+        """The caller."""
         return self.request.ctx
 
 
 class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
-    """Every waiting call of this process."""
+    """All long polls of this process."""
 
     kind = "waits"
     _renewed_at = 0.0
@@ -44,25 +50,27 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
     async def wait(
         self, request: long_poll.WaitRequest, timeout_seconds: float, report_progress: ReportProgress | None
     ) -> long_poll.WaitResult | None:
-        """Wait until there is news; None at the timeout and when the process drains.
+        """Wait until there is something to return; None at the timeout and when the process drains.
 
         Args:
-            progress: told every ten seconds how long this has waited, of how long at most.
+            request: what to wait for.
+            timeout_seconds: how long to wait at most.
+            report_progress: called every ten seconds with the seconds waited and the timeout.
         Raises:
-            TooManyError: the token has too many calls waiting.
+            ConcurrencyLimitExceeded: the token has too many waiting calls.
             NotAuthenticated, OwnerSuspended, BusError: the caller may no longer call.
         """
-        waiter = PendingPoll(request, frozenset(_TOPIC_BY_WAIT_KIND[kind] for kind in request.kinds))
+        pending_poll = PendingPoll(request, frozenset(_TOPIC_BY_WAIT_KIND[kind] for kind in request.kinds))
         try:
-            # Before the first look: what is committed after it finds this call here.
-            self._add(waiter)
+            # Added before the first poll, so that commits after that poll wake this call.
+            self._add(pending_poll)
             try:
-                return await self._poll_until_ready(waiter, timeout_seconds, report_progress)
+                return await self._poll_until_ready(pending_poll, timeout_seconds, report_progress)
             finally:
-                self._remove(waiter)
+                self._remove(pending_poll)
         finally:
             if request.queue_position is not None:
-                # Also when the client went away and this is being cancelled.
+                # Shielded: it also runs when the client disconnected and this task is cancelled.
                 await asyncio.shield(
                     self._run_in_thread(lambda conn: long_poll.end_waits(conn, [request]), request.ctx)
                 )
@@ -71,29 +79,31 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
         self, pending_poll: PendingPoll, timeout_seconds: float, report_progress: ReportProgress | None
     ) -> long_poll.WaitResult | None:
         started = time.monotonic()
-        told = started
-        # Looking for a task locks the project clock; asking whether to look does not.
-        look = _poll_if_ready
+        reported_at = started
+        # Polling for a task locks the project clock; checking whether to poll does not.
+        poll = _poll_if_ready
         while True:
             pending_poll.wakeup.clear()
-            news = await self._run_in_thread(
-                partial(look, request=pending_poll.request),
+            result = await self._run_in_thread(
+                partial(poll, request=pending_poll.request),
                 pending_poll.ctx,
                 single_statement=pending_poll.request.is_single_statement,
             )
-            if news is not None or self.is_draining:
-                return news
-            # From here on the sweep has asked before anybody is woken.
-            look = long_poll.poll
+            if result is not None or self.is_draining:
+                return result
+            # From here on a wake-up means that _refresh has checked already.
+            poll = long_poll.poll
             while not pending_poll.wakeup.is_set():
                 now = time.monotonic()
-                left = started + timeout_seconds - now
-                if left <= 0:
+                remaining = started + timeout_seconds - now
+                if remaining <= 0:
                     return None
-                if report_progress is not None and now - told >= _PROGRESS_INTERVAL_SECONDS:
-                    await report_progress(round(now - started), timeout_seconds)
-                    told = now
-                pause = left if report_progress is None else min(left, told + _PROGRESS_INTERVAL_SECONDS - now)
+                pause = remaining
+                if report_progress is not None:
+                    if now - reported_at >= _PROGRESS_INTERVAL_SECONDS:
+                        await report_progress(round(now - started), timeout_seconds)
+                        reported_at = now
+                    pause = min(remaining, reported_at + _PROGRESS_INTERVAL_SECONDS - now)
                 try:
                     async with asyncio.timeout(pause):
                         await pending_poll.wakeup.wait()
@@ -104,24 +114,24 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
         return not subscription.topics.isdisjoint(topics)
 
     async def _refresh(self, dirty: Sequence[PendingPoll]) -> None:
-        due = await self._run_in_thread(
-            lambda conn: long_poll.find_ready(conn, [waiter.request for waiter in dirty]), single_statement=True
+        ready = await self._run_in_thread(
+            lambda conn: long_poll.find_ready(conn, [pending.request for pending in dirty]), single_statement=True
         )
-        wanted = {id(wait) for wait in due}
-        for waiter in dirty:
-            if id(waiter.request) in wanted:
-                waiter.wakeup.set()
+        ready_ids = {id(request) for request in ready}
+        for pending_poll in dirty:
+            if id(pending_poll.request) in ready_ids:
+                pending_poll.wakeup.set()
 
     async def _on_tick(self, now: float) -> None:
-        # A lease ends by the clock, and nobody says so at that moment.
-        in_line = [waiter for waiter in self.list_all() if waiter.request.queue_position is not None]
-        if not in_line:
+        # A lease expires by the clock, without an event or a notification at that moment.
+        queued = [pending for pending in self.list_all() if pending.request.queue_position is not None]
+        if not queued:
             return
-        self._dirty.update(in_line)
+        self._dirty.update(queued)
         self._dirty_event.set()
         if now - self._renewed_at >= _RENEW_INTERVAL_SECONDS:
             self._renewed_at = now
-            await self._run_in_thread(lambda conn: long_poll.renew(conn, [waiter.request for waiter in in_line]))
+            await self._run_in_thread(lambda conn: long_poll.renew(conn, [pending.request for pending in queued]))
 
     def _close(self, subscription: PendingPoll) -> None:
         subscription.wakeup.set()

@@ -1,4 +1,4 @@
-"""The bus as an MCP server: the official SDK speaks the protocol, in both eras; the service does the work."""
+"""The MCP server: the official SDK implements all protocol revisions; the service runs the calls."""
 
 import logging
 from collections.abc import Callable
@@ -54,10 +54,11 @@ INTERNAL_MESSAGE = "Internal error; the bus has logged it."
 
 
 def build_server(service: Service, get_caller: Callable[[RequestContext], Caller]) -> Server[Any]:
-    """The MCP server over a service.
+    """Build the MCP server of a service.
 
     Args:
-        caller_of: finds the caller of a request: from its HTTP request, or the process's own on stdio.
+        service: runs the calls.
+        get_caller: returns the caller of a request: that of its HTTP request, or on stdio that of the process.
     """
     tools = all_tools()
     wire_tools = {name: _to_mcp_tool(tool) for name, tool in tools.items()}
@@ -70,28 +71,33 @@ def build_server(service: Service, get_caller: Callable[[RequestContext], Caller
 
     async def list_tools(ctx: RequestContext, params: PaginatedRequestParams | None) -> ListToolsResult:
         _reject_cursor(params)
-        standing = await service.authorize(get_caller(ctx))
-        return lists[standing is not None and standing.is_admin]
+        status = await service.authorize(get_caller(ctx))
+        return lists[status is not None and status.is_admin]
 
     async def call_tool(ctx: RequestContext, params: CallToolRequestParams) -> CallToolResult:
         tool = tools.get(params.name)
         if tool is None:
             await service.authorize(get_caller(ctx))
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {_printable(params.name)}")
-        progress = ctx.session.report_progress if tool.is_long_poll else None
-        answer = await service.call_tool(get_caller(ctx), tool, params.arguments, progress)
+        report_progress = ctx.session.report_progress if tool.is_long_poll else None
+        result = await service.call_tool(get_caller(ctx), tool, params.arguments, report_progress)
         return CallToolResult(
-            content=[TextContent(type="text", text=answer.text)],
-            structured_content=answer.content,
-            is_error=answer.is_error,
+            content=[TextContent(type="text", text=result.text)],
+            structured_content=result.content,
+            is_error=result.is_error,
         )
 
     async def list_resources(ctx: RequestContext, params: PaginatedRequestParams | None) -> ListResourcesResult:
         _reject_cursor(params)
         return ListResourcesResult(
             resources=[
-                WireResource(uri=one.uri, name=one.name, description=one.description, mime_type=one.mime_type)
-                for one in RESOURCES.values()
+                WireResource(
+                    uri=resource.uri,
+                    name=resource.name,
+                    description=resource.description,
+                    mime_type=resource.mime_type,
+                )
+                for resource in RESOURCES.values()
             ]
         )
 
@@ -105,12 +111,12 @@ def build_server(service: Service, get_caller: Callable[[RequestContext], Caller
         if resource is None:
             await service.authorize(caller)
             raise MCPError(INVALID_PARAMS, "Resource not found", {"uri": _printable(params.uri)})
-        who = caller.ctx
-        if resource.query is None or who is None:
+        caller_ctx = caller.ctx
+        if resource.query is None or caller_ctx is None:
             text = resource.text
         else:
-            text, shown = await service.run_as_caller(caller, lambda conn: resource.read_content(conn, who))
-            service.activity.record_shown_posts(who, shown)
+            text, post_ids = await service.run_as_caller(caller, lambda conn: resource.read_content(conn, caller_ctx))
+            service.activity.record_shown_posts(caller_ctx, post_ids)
         return ReadResourceResult(
             contents=[TextResourceContents(uri=resource.uri, mime_type=resource.mime_type, text=text)]
         )
@@ -136,22 +142,22 @@ def build_server(service: Service, get_caller: Callable[[RequestContext], Caller
         if prompt is None:
             raise MCPError(INVALID_PARAMS, f"Unknown prompt: {_printable(params.name)}")
         try:
-            words = prompt.render(params.arguments or {})
+            text = prompt.render(params.arguments or {})
         except BusError as error:
             raise MCPError(INVALID_PARAMS, message_with_hint(error)) from None
         return GetPromptResult(
             description=prompt.description,
-            messages=[PromptMessage(role="user", content=TextContent(type="text", text=words))],
+            messages=[PromptMessage(role="user", content=TextContent(type="text", text=text))],
         )
 
     async def listen(ctx: RequestContext, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         return await service.listen(get_caller(ctx), ctx, params)
 
     async def guard(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-        """Every request of a token that is no longer good is denied, whatever it asks for."""
+        """Deny every request whose token is no longer valid, and hide the text of unexpected exceptions."""
         caller = get_caller(ctx)
         try:
-            # Tool calls and lists that need the caller ask in their own statement.
+            # The statements of tool calls and of tools/list authenticate the caller themselves.
             if ctx.method not in ("tools/call", "tools/list") and ctx.request_id is not None:
                 await service.authorize(caller)
             return await call_next(ctx)
@@ -160,7 +166,7 @@ def build_server(service: Service, get_caller: Callable[[RequestContext], Caller
         except (MCPError, ValidationError):
             raise
         except Exception:  # noqa: BLE001
-            # A defect of ours. The SDK would send the words of the exception to clients of the older revisions.
+            # The SDK would send the text of the exception to clients of the older revisions.
             _log.exception("%s failed", ctx.method)
             raise MCPError(INTERNAL_ERROR, INTERNAL_MESSAGE) from None
 
@@ -169,13 +175,13 @@ def build_server(service: Service, get_caller: Callable[[RequestContext], Caller
         version=__version__,
         title="LLM Bus",
         instructions=INSTRUCTIONS,
-        # What a caller is shown depends on its grant, so nothing may be shared between callers.
+        # The lists depend on the caller's participation, so no cache may share them between callers.
         cache_hints={
             "tools/list": CacheHint(ttl_ms=60_000, scope="private"),
             "resources/list": CacheHint(ttl_ms=3_600_000, scope="private"),
             "prompts/list": CacheHint(ttl_ms=3_600_000, scope="private"),
         },
-        # Otherwise each call of the modern era walks the tool list to find its schema.
+        # Without it, each call of revision 2026-07-28 walks the tool list to find its schema.
         get_tool_input_schema=lambda name: wire_tools[name].input_schema if name in wire_tools else None,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
@@ -205,5 +211,5 @@ def _reject_cursor(params: PaginatedRequestParams | None) -> None:
 
 
 def _printable(text: str) -> str:
-    """A name from a client as it may be shown: bounded, and without what JSON cannot carry."""
+    """Make a name from a client printable: bounded, and without characters that JSON cannot carry."""
     return text[:80].encode("utf-8", "replace").decode()

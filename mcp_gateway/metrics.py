@@ -1,4 +1,4 @@
-"""What a gateway shows to Prometheus: its calls, its threads, and what it holds open."""
+"""Prometheus metrics of a gateway: calls, threads, long polls, streams and change notifications."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,17 +10,16 @@ from mcp_gateway.service import Service
 
 
 def build_collector(service: Service, request_counts: Counter) -> Callable[[], Iterable[Metric]]:
-    """The metrics of one gateway.
+    """Return the collector of one gateway's metrics.
 
     Args:
-        requests: its HTTP requests by status.
+        service: the gateway's service.
+        request_counts: its HTTP requests by status.
     """
 
-    def read() -> Iterable[Metric]:
+    def collect() -> Iterable[Metric]:
         yield counter_metric("tool_calls", "Tool calls by tool and outcome.", service.call_counts, ("tool", "outcome"))
-        yield histogram(
-            "tool_call_seconds", "How long tool calls took, all outcomes.", service.call_durations, ("tool",)
-        )
+        yield histogram("tool_call_seconds", "Duration of tool calls, all outcomes.", service.call_durations, ("tool",))
         yield counter_metric("gateway_requests", "HTTP requests to the gateway.", request_counts, ("status",))
         yield gauge("gateway_threads", "Threads that run engine calls.", service.settings.threads)
         yield gauge(
@@ -28,13 +27,16 @@ def build_collector(service: Service, request_counts: Counter) -> Callable[[], I
         )
         yield gauge("gateway_queued_calls", "Calls that wait for a thread.", service.queued_calls)
         yield gauge("gateway_queue_limit", "Calls that may wait for a thread.", service.settings.queue_limit)
-        yield gauge("gateway_waiting_calls", "Calls of wait_for that are held open.", service.long_polls.count)
-        yield gauge("gateway_open_streams", "Streams that are held open.", service.streams.count)
-        yield gauge("hints_connected", "Whether hints of other processes arrive.", service.change_notifier.is_connected)
-        yield counter("hints_sent", "Messages with hints that went out.", service.change_notifier.sent_count)
+        yield gauge("gateway_waiting_calls", "Open wait_for calls.", service.long_polls.count)
+        yield gauge("gateway_open_streams", "Open streams.", service.streams.count)
+        notifier = service.change_notifier
+        yield gauge(
+            "hints_connected", "Whether change notifications from other processes arrive.", notifier.is_connected
+        )
+        yield counter("hints_sent", "Messages with change notifications sent.", notifier.sent_count)
         yield counter(
-            "hints_heard", "Messages with hints that came from others.", service.change_notifier.received_count
+            "hints_heard", "Messages with change notifications received from other processes.", notifier.received_count
         )
         yield from pool_metrics(service.db, "gateway")
 
-    return read
+    return collect

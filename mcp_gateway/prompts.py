@@ -1,4 +1,4 @@
-"""Prompts: what a person picks from the client's menu."""
+"""MCP prompts, which a person picks from the client's menu."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,14 @@ from bus.rules import validation
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt: its arguments as (name, description, required) and the words it makes of them."""
+    """A prompt.
+
+    Attributes:
+        name: its name in the protocol.
+        description: its text in the client's menu.
+        arguments: name, description and whether it is required, of each argument.
+        build_text: builds the text from the arguments.
+    """
 
     name: str
     description: str
@@ -17,15 +24,15 @@ class Prompt:
     build_text: Callable[[Mapping[str, str]], str]
 
     def render(self, arguments: Mapping[str, str]) -> str:
-        """The prompt's words.
+        """Build the prompt's text.
 
         Raises:
             InvalidArgument: an argument is missing, unknown or malformed.
         """
-        known = {name for name, _, _ in self.arguments}
+        known_names = {name for name, _, _ in self.arguments}
         for name in arguments:
-            if name not in known:
-                raise InvalidArgument(f"{self.name} takes: {', '.join(sorted(known)) or 'no arguments'}.")
+            if name not in known_names:
+                raise InvalidArgument(f"{self.name} takes: {', '.join(sorted(known_names)) or 'no arguments'}.")
         for name, _, required in self.arguments:
             if name in arguments:
                 validation.free_text(arguments[name], name, 500)
@@ -36,22 +43,22 @@ class Prompt:
 
 def _start_session_text(arguments: Mapping[str, str]) -> str:
     lane = arguments.get("lane")
-    join = f"Register in lane {lane} with a status" if lane else "Register your lane with a status"
+    register = f"Register in lane {lane} with a status" if lane else "Register your lane with a status"
     return (
-        "Start a session on LLM Bus. Call whats_new until more is false and sum up in a few lines what concerns us. "
-        f"{join} that says what we are about to do. Read your inbox with read_posts(to_me=true, unacked_only=true), "
-        "tell me what is asked of us, and ack what we take up. Then look at list_tasks(ready=true) and propose what to "
-        "do next."
+        "Start a session on LLM Bus. Call whats_new until more is false and summarise in a few lines what concerns us. "
+        f"{register} that describes what we are about to do. Read your inbox with "
+        "read_posts(to_me=true, unacked_only=true), list the requests to us, and ack the posts that we take up. "
+        "Then look at list_tasks(ready=true) and propose what to do next."
     )
 
 
 def _handoff_text(arguments: Mapping[str, str]) -> str:
     about = f" about {arguments['ref']}" if "ref" in arguments else ""
     return (
-        f"Hand over to {arguments['to']}{about} on LLM Bus. Write one post: what is done, what is not, what you "
+        f"Hand over to {arguments['to']}{about} on LLM Bus. Write one post: what is done, what is not done, what you "
         "learned that they would otherwise have to find out again, and the one thing they should do next. Put the "
-        "artifact into ref. Address a lane with to_lane or a participant with to_actor (list_participants says which). "
-        "Afterwards release your leases on what you hand over."
+        "artifact into ref. Address a lane with to_lane or a participant with to_actor (list_participants lists both). "
+        "Afterwards release your leases on the work that you hand over."
     )
 
 
@@ -60,13 +67,13 @@ PROMPTS = {
     for prompt in (
         Prompt(
             "start_session",
-            "Greet the bus: what is new, who is here, what is asked of us",
+            "Start a session: read what is new, register, and answer your inbox",
             (("lane", "The lane to register in", False),),
             _start_session_text,
         ),
         Prompt(
             "handoff",
-            "Hand work over so that it lands",
+            "Hand work over to a lane or a participant",
             (
                 ("to", "A lane or a participant", True),
                 ("ref", "The artifact: a PR, a commit, an ADR", False),

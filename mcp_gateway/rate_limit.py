@@ -1,8 +1,7 @@
-"""How many calls one token may make, counted together by all processes as far as Redis lets them.
+"""Rate limit per token, shared by all processes through Redis.
 
-Each process decides by itself, without asking anybody, and tells the others once a second how much it admitted. So a
-token that spreads its calls over processes gets at most one burst in each and then its rate; without Redis it gets
-its rate in each.
+Each process decides alone and publishes once a second how many calls it admitted. A token that spreads its calls over
+processes therefore gets at most one burst in each and then its rate; without Redis it gets its rate in each process.
 """
 
 import asyncio
@@ -21,7 +20,12 @@ _MAX_BUCKETS = 10_000
 
 
 class RateLimit:
-    """A token bucket per bearer token; off at 0. Idle buckets are forgotten when they are full again."""
+    """A token bucket per bearer token; idle buckets are dropped when they are full again.
+
+    Args:
+        per_minute: calls per minute and token; 0 turns the limit off.
+        redis_url: where the processes share their counts; None limits each process alone.
+    """
 
     def __init__(self, per_minute: int, redis_url: str | None = None) -> None:
         self._rate_per_second = per_minute / 60
@@ -29,44 +33,48 @@ class RateLimit:
         self._redis_url = redis_url
         self._buckets: dict[int | None, tuple[float, float]] = {}
         self._unshared_counts: Counter[int | None] = Counter()
-        # What all processes together had admitted when this one last asked.
+        # The calls that all processes together had admitted at the last exchange.
         self._shared_totals: dict[int | None, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to share, where there is something to share and a place for it."""
+        """Start sharing counts, if there is a limit and Redis is configured."""
         if self._rate_per_second and self._redis_url is not None:
             self._task = asyncio.create_task(self._share_loop(self._redis_url))
 
     async def stop(self) -> None:
-        """End what `start` began."""
+        """Stop sharing counts."""
         if self._task is not None:
             self._task.cancel()
-            # Not for ever: a client library that swallows a cancellation must not keep the process.
+            # Bounded: a client library that swallows a cancellation must not keep the process alive.
             await asyncio.wait([self._task], timeout=_STOP_TIMEOUT_SECONDS)
 
     def allow(self, ctx: Ctx) -> bool:
-        """Count one call; whether it may go on."""
+        """Count one call and return whether it is within the limit."""
         if self._rate_per_second == 0:
             return True
         now = time.monotonic()
-        left = self._available_tokens(ctx.token_id, now)
-        admitted = left >= 1
-        self._buckets[ctx.token_id] = (left - 1 if admitted else left, now)
-        if admitted and self._task is not None:
+        available = self._available_tokens(ctx.token_id, now)
+        is_admitted = available >= 1
+        self._buckets[ctx.token_id] = (available - 1 if is_admitted else available, now)
+        if is_admitted and self._task is not None:
             self._unshared_counts[ctx.token_id] += 1
         if len(self._buckets) > _MAX_BUCKETS:
             self._drop_full_buckets(now)
-        return admitted
+        return is_admitted
 
     def _available_tokens(self, token_id: int | None, now: float) -> float:
-        left, at = self._buckets.get(token_id, (self._burst, now))
-        return min(self._burst, left + (now - at) * self._rate_per_second)
+        available, updated_at = self._buckets.get(token_id, (self._burst, now))
+        return min(self._burst, available + (now - updated_at) * self._rate_per_second)
 
     def _drop_full_buckets(self, now: float) -> None:
-        full_after = self._burst / self._rate_per_second
-        self._buckets = {key: value for key, value in self._buckets.items() if now - value[1] < full_after}
-        self._shared_totals = {key: value for key, value in self._shared_totals.items() if key in self._buckets}
+        seconds_to_fill = self._burst / self._rate_per_second
+        self._buckets = {
+            token_id: bucket for token_id, bucket in self._buckets.items() if now - bucket[1] < seconds_to_fill
+        }
+        self._shared_totals = {
+            token_id: total for token_id, total in self._shared_totals.items() if token_id in self._buckets
+        }
 
     async def _share_loop(self, redis_url: str) -> None:
         async with Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=2) as client:
@@ -78,21 +86,22 @@ class RateLimit:
                 try:
                     await self._share(client, admitted)
                 except (RedisError, OSError):
-                    # Redis is away: until it returns each process counts for itself.
+                    # While Redis is unavailable each process applies the limit alone.
                     self._shared_totals.clear()
 
     async def _share(self, client: Redis, counts: Counter[int | None]) -> None:
-        # As long as a bucket takes to fill from its lowest.
-        seconds = round(2 * self._burst / self._rate_per_second) + 1
+        # The time that a bucket takes to fill from its lowest level.
+        expire_seconds = round(2 * self._burst / self._rate_per_second) + 1
         async with client.pipeline(transaction=False) as pipeline:
-            for token, count in counts.items():
-                pipeline.incrby(f"llm-bus:calls:{token}", count)
-                pipeline.expire(f"llm-bus:calls:{token}", seconds)
-            answers = await pipeline.execute()
+            for token_id, count in counts.items():
+                pipeline.incrby(f"llm-bus:calls:{token_id}", count)
+                pipeline.expire(f"llm-bus:calls:{token_id}", expire_seconds)
+            replies = await pipeline.execute()
         now = time.monotonic()
-        for (token, count), total in zip(counts.items(), answers[::2], strict=True):
-            before = self._shared_totals.get(token)
-            self._shared_totals[token] = total
-            if before is not None and total - before > count:
-                others = total - before - count
-                self._buckets[token] = (max(self._available_tokens(token, now) - others, -self._burst), now)
+        for (token_id, count), total in zip(counts.items(), replies[::2], strict=True):
+            previous_total = self._shared_totals.get(token_id)
+            self._shared_totals[token_id] = total
+            if previous_total is not None and total - previous_total > count:
+                admitted_elsewhere = total - previous_total - count
+                available = self._available_tokens(token_id, now) - admitted_elsewhere
+                self._buckets[token_id] = (max(available, -self._burst), now)

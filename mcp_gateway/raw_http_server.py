@@ -1,11 +1,10 @@
-"""Plain requests are answered from the bytes of the connection, everything else by hypercorn's HTTP.
+"""Direct calls answered from the raw bytes of a connection; hypercorn's HTTP handles everything else.
 
-hypercorn parses with h11 and plays each request through a stream, a queue and two tasks: about six tenths of what a
-call cost the gateway. A tool call of an agent that is in every respect usual, from the first byte to the last, is
-recognised here by its head and answered on the spot; the head, which a client repeats from call to call, is read once.
-Any other byte goes to hypercorn as it came, on the same connection, so that there is one HTTP server with one
-behaviour: what is answered here is answered byte for byte as it would have answered (test_plain.py). See
-docs/decisions/0011-plain-requests.md.
+hypercorn parses with h11 and passes each request through a stream, a queue and two tasks: about six tenths of the
+gateway's cost per call. A tool call in the exact form that agents send is recognised here by its head and answered
+immediately; a head, which a client repeats from call to call, is parsed once. All other bytes go to hypercorn unchanged
+on the same connection, so there is one HTTP server with one behaviour: answers from here equal hypercorn's byte for
+byte (tests/mcp_gateway/test_raw_http.py). See docs/decisions/0011-raw-http-path.md.
 """
 
 import asyncio
@@ -31,38 +30,40 @@ from mcp_gateway.app import DirectCall, Gateway, ParsedHeaders
 from mcp_gateway.direct_call import SSE_HEADERS
 from mcp_gateway.http_responses import Headers, HttpResponse
 
-# A head of an agent is some hundred bytes; what is longer is left to hypercorn.
+# The head of an agent's request is a few hundred bytes; hypercorn handles longer ones.
 _MAX_HEAD_BYTES = 4096
-# Far stricter than HTTP: whoever writes a head otherwise is understood by h11.
+# Much stricter than HTTP; h11 parses every other head.
 _REQUEST_HEAD = re.compile(rb"POST /mcp HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: ?[!-~](?:[ -~]*[!-~])?\r\n)+)\r\n")
 _CONTENT_LENGTH = re.compile(rb"[1-9][0-9]{0,8}")
-# The one header that is another in each request; what is left is the same from call to call.
+# The only header that differs in each request; the rest of the head repeats from call to call.
 _REQUEST_ID_HEADER = re.compile(rb"\r\n(?i:x-request-id): *([A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}) *(?=\r\n)")
-# What changes how the request is to be read, or what becomes of the connection.
+# Headers that change how the request is read or what happens to the connection.
 _UNSUPPORTED_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings"})
-# Heads differ by client, tool and length of the body; past this many the oldest are not worth their memory.
+# Heads differ by client, tool and length of the body; a full cache is cleared.
 _MAX_CACHED_HEADS = 8192
-# A body that does not follow its head at once is left to hypercorn, which knows how to wait.
+# hypercorn handles a body that does not follow its head within this time.
 _BODY_TIMEOUT_SECONDS = 1.0
-# A stream that says nothing for longer is cut off by what lies between; the SDK keeps the same time.
+# Proxies cut off streams that are silent for longer; the SDK uses the same interval.
 _PING_INTERVAL_SECONDS = 15.0
 _PING_COMMENT = b": ping\r\n\r\n"
-# How long a stopping server waits for a client to read what it was sent.
+# How long a stopping server waits for a client to read its response.
 _CLOSE_TIMEOUT_SECONDS = 3.0
 
 
 async def serve(
     gateway: Gateway, config: Config, app: Any = None, on_shutdown: Callable[[], None] = lambda: None
 ) -> None:
-    """Serve until the process is told to stop; calls under way are answered first.
+    """Serve until a shutdown signal arrives, and answer the calls in progress before returning.
 
     Args:
-        app: the ASGI application behind the listener, if it is more than the gateway: it hands the gateway what is
-            the gateway's, its lifespan too.
-        drain: is called when the process is told to stop, for what else would hold it up.
+        gateway: the gateway that answers direct calls.
+        config: the configuration of hypercorn.
+        app: the ASGI application of the listener if it is more than the gateway; it forwards the gateway's requests
+            and its lifespan to the gateway.
+        on_shutdown: called at the shutdown signal, to end other work that would delay the shutdown.
     """
     if gateway.settings.fast_path:
-        # The one seam: hypercorn makes its connections by this name.
+        # The only hook into hypercorn: it creates its connections by this name.
         _run.TCPServer = functools.partial(DirectCallServer, RequestHeadParser(gateway))  # type: ignore[assignment,attr-defined]
     await hypercorn.asyncio.serve(
         gateway if app is None else app,  # type: ignore[arg-type]
@@ -73,17 +74,17 @@ async def serve(
 
 
 async def _drain_on_shutdown_signal(gateway: Gateway, on_shutdown: Callable[[], None]) -> None:
-    """Return when the process is told to stop, after the calls that wait were told to come again."""
+    """Wait for a shutdown signal, then end long polls and streams."""
     await wait_for_shutdown_signal()
     gateway.service.drain()
     on_shutdown()
 
 
 class RequestHeadParser:
-    """Reads the heads of requests, each of them once.
+    """Parses the heads of requests and caches the results.
 
-    A head is remembered by its SHA-256, since it holds a bearer token, and only what no revocation can change is
-    kept of it: the call's own statement says whether the token is good.
+    The cache key is the SHA-256 of the head, since the head contains a bearer token. A cached result holds only facts
+    that no revocation changes: the call's own statement checks the token.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -92,28 +93,28 @@ class RequestHeadParser:
         self._cache: dict[bytes, tuple[int, ParsedHeaders]] = {}
 
     def parse(self, head: bytes) -> tuple[int, ParsedHeaders, str] | None:
-        """The length of the body in bytes, what the head says, and the id of the request; None: hypercorn reads it."""
+        """Return the length of the body in bytes, the headers and the request id; None if hypercorn must parse it."""
         if len(head) > _MAX_HEAD_BYTES:
             return None
-        # Looking for a word costs a tenth of looking for a pattern, and mostly it is not there.
-        sent = _REQUEST_ID_HEADER.search(head) if _may_contain_request_id(head) else None
-        if sent is not None:
-            head = head[: sent.start()] + head[sent.end() :]
+        # A substring search costs a tenth of the pattern search, and most heads lack the header.
+        sent_id = _REQUEST_ID_HEADER.search(head) if _may_contain_request_id(head) else None
+        if sent_id is not None:
+            head = head[: sent_id.start()] + head[sent_id.end() :]
         key = hashlib.sha256(head).digest()
-        known = self._cache.get(key)
-        if known is None:
-            known = self._parse_uncached(head)
-            # Strangers leave nothing here, and cannot push anybody out.
+        parsed = self._cache.get(key)
+        if parsed is None:
+            parsed = self._parse_uncached(head)
+            # Only heads with a known token are cached, so clients without a token cannot evict others.
             if (
-                known is not None
-                and self.gateway.service.caller_cache.find_cached(known[1].token_fingerprint) is not None
+                parsed is not None
+                and self.gateway.service.caller_cache.find_cached(parsed[1].token_fingerprint) is not None
             ):
                 if len(self._cache) >= _MAX_CACHED_HEADS:
                     self._cache.clear()
-                self._cache[key] = known
-        if known is None:
+                self._cache[key] = parsed
+        if parsed is None:
             return None
-        return (*known, new_correlation_id() if sent is None else sent[1].decode())
+        return (*parsed, new_correlation_id() if sent_id is None else sent_id[1].decode())
 
     def _parse_uncached(self, head: bytes) -> tuple[int, ParsedHeaders] | None:
         match = _REQUEST_HEAD.fullmatch(head)
@@ -131,8 +132,8 @@ class RequestHeadParser:
             headers.append((name, value))
         if len(lengths) != 1 or not _CONTENT_LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > self._max_body_bytes:
             return None
-        plain = self.gateway.parse_headers(headers)
-        return None if plain is None else (int(lengths[0]), plain)
+        parsed_headers = self.gateway.parse_headers(headers)
+        return None if parsed_headers is None else (int(lengths[0]), parsed_headers)
 
 
 def _may_contain_request_id(head: bytes) -> bool:
@@ -140,15 +141,15 @@ def _may_contain_request_id(head: bytes) -> bool:
 
 
 class DirectCallServer(TCPServer):
-    """One connection: hypercorn's, with plain requests taken out before its protocol sees them."""
+    """A connection of hypercorn whose direct calls are answered before hypercorn's protocol receives the data."""
 
     def __init__(self, head_parser: RequestHeadParser, *hypercorn_arguments: Any) -> None:
         super().__init__(*hypercorn_arguments)
         self._head_parser = head_parser
         self._last_used_at = self.loop.time()
-        # What came while a call waited.
+        # Bytes that arrived during a long poll.
         self._read_ahead = b""
-        # Held while a plain request is under way, so that the connection is not closed under it.
+        # Held while a direct call is in progress, so that the connection is not closed during it.
         self._answer_lock = asyncio.Lock()
 
     async def _read_data(self) -> None:
@@ -157,23 +158,23 @@ class DirectCallServer(TCPServer):
                 data = await self.reader.read(MAX_RECV)
             except OSError:
                 break
-            left = await self._answer_direct_calls(data)
-            if left is not None:
-                await self.protocol.handle(RawData(left))
+            unhandled = await self._answer_direct_calls(data)
+            if unhandled is not None:
+                await self.protocol.handle(RawData(unhandled))
         await self.protocol.handle(Closed())
-        # The task group waits for it, and a connection that its client has closed has nothing to wait for.
+        # The task group waits for the idle task, which has no purpose once the client has closed the connection.
         await self.idle_task.stop()
 
     async def _answer_direct_calls(self, data: bytes) -> bytes | None:
-        """Answer the plain requests that the data begins with; what is left for hypercorn, None if nothing is."""
+        """Answer the direct calls at the start of the data; return the rest for hypercorn, None if there is none."""
         while data and self._is_between_requests():
             end = data.find(b"\r\n\r\n") + 4
-            found = self._head_parser.parse(data[:end]) if end >= 4 else None
-            if found is None:
+            parsed = self._head_parser.parse(data[:end]) if end >= 4 else None
+            if parsed is None:
                 return data
-            length, plain, request_id = found
+            length, headers, request_id = parsed
             size = end + length
-            # Taken from the head on: neither idling nor draining may close the connection under a request.
+            # Held from the head on: neither the idle timeout nor a drain may close the connection during a request.
             async with self._answer_lock:
                 if self.writer.is_closing():
                     return b""
@@ -181,7 +182,7 @@ class DirectCallServer(TCPServer):
                     data = await self._read_up_to(data, size)
                     if len(data) < size:
                         return data
-                if not await self._try_answer(plain, data[end:size], request_id):
+                if not await self._try_answer(headers, data[end:size], request_id):
                     return data
                 self._last_used_at = self.loop.time()
             data = data[size:] + self._read_ahead
@@ -191,7 +192,7 @@ class DirectCallServer(TCPServer):
         return data
 
     async def _read_up_to(self, data: bytes, size: int) -> bytes:
-        """The data and what follows it up to that size, as far as it comes at once."""
+        """Read on until the data has the given size, within the body timeout."""
         pieces, length = [data], len(data)
         try:
             async with asyncio.timeout(_BODY_TIMEOUT_SECONDS):
@@ -199,32 +200,31 @@ class DirectCallServer(TCPServer):
                     pieces.append(more)
                     length += len(more)
         except (TimeoutError, OSError):
-            # hypercorn gets what there is and waits as long as it always does.
+            # hypercorn receives the data so far and applies its own timeouts.
             pass
         return b"".join(pieces)
 
-    async def _try_answer(self, headers: ParsedHeaders, content: bytes, request_id: str) -> bool:
-        """Answer one request; False where nothing was done because it is not plain after all."""
+    async def _try_answer(self, headers: ParsedHeaders, body: bytes, request_id: str) -> bool:
+        """Answer one request; False if its body is not a direct call, and nothing was done."""
         gateway = self._head_parser.gateway
-        usual = gateway.parse_direct_call(headers, content)
-        if usual is None:
+        direct_call = gateway.parse_direct_call(headers, body)
+        if direct_call is None:
             return False
-        # A client that went away is noticed by the next read.
+        # The next read detects that the client disconnected.
         with contextlib.suppress(OSError, RuntimeError):
-            if usual.is_long_poll:
-                await self._answer_long_poll(usual, request_id)
+            if direct_call.is_long_poll:
+                await self._answer_long_poll(direct_call, request_id)
             else:
-                self.writer.write(
-                    _encode_response(await gateway.answer_direct_call(usual, request_id), request_id, self.config)
-                )
+                response = await gateway.answer_direct_call(direct_call, request_id)
+                self.writer.write(_encode_response(response, request_id, self.config))
             await self.writer.drain()
         return True
 
     async def _answer_long_poll(self, direct_call: DirectCall, request_id: str) -> None:
-        """Answer a call that waits: give up when its client goes away, and keep the connection from falling silent."""
+        """Answer a long poll; end it when the client disconnects, and send pings while it waits."""
         answering = asyncio.ensure_future(self._head_parser.gateway.answer_direct_call(direct_call, request_id))
         reading = asyncio.ensure_future(self.reader.read(MAX_RECV))
-        began = False
+        has_begun = False
         try:
             pending = {answering, reading}
             while not answering.done():
@@ -234,25 +234,24 @@ class DirectCallServer(TCPServer):
                 if reading in done and not reading.result():
                     return
                 if not done:
-                    head = b"" if began else _encode_head(200, SSE_HEADERS, request_id, self.config)
+                    head = b"" if has_begun else _encode_head(200, SSE_HEADERS, request_id, self.config)
                     self.writer.write(head + _encode_chunk(_PING_COMMENT))
-                    began = True
-            reply = answering.result()
-            if began:
-                self.writer.write(
-                    _encode_chunk(self._head_parser.gateway.encode_stream_event(direct_call, reply)) + _LAST_CHUNK
-                )
+                    has_begun = True
+            response = answering.result()
+            if has_begun:
+                event = self._head_parser.gateway.encode_stream_event(direct_call, response)
+                self.writer.write(_encode_chunk(event) + _LAST_CHUNK)
             else:
-                self.writer.write(_encode_response(reply, request_id, self.config))
+                self.writer.write(_encode_response(response, request_id, self.config))
         finally:
             for task in (answering, reading):
                 task.cancel()
-            # What was read belongs to the next request. A read that is broken off leaves everything in the buffer.
+            # The bytes read belong to the next request. A cancelled read leaves its bytes in the reader's buffer.
             _, read = await asyncio.gather(answering, reading, return_exceptions=True)
             self._read_ahead = read if isinstance(read, bytes) else b""
 
     def _is_between_requests(self) -> bool:
-        """Whether hypercorn is between two requests, having read everything that it was given."""
+        """Whether hypercorn is between two requests and has consumed all data passed to it."""
         http = self.protocol.protocol
         return (
             isinstance(http, H11Protocol)
@@ -263,13 +262,13 @@ class DirectCallServer(TCPServer):
         )
 
     async def _idle_timeout(self) -> None:
-        """Close the connection when it was not used for as long as hypercorn keeps it, or when the server stops."""
+        """Close the connection after hypercorn's keep-alive timeout without a request, or when the server stops."""
         self._last_used_at = self.loop.time()
         while True:
-            left = self._last_used_at + self.config.keep_alive_timeout - self.loop.time()
-            if left > 0:
+            remaining = self._last_used_at + self.config.keep_alive_timeout - self.loop.time()
+            if remaining > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.context.terminated.wait(), left)
+                    await asyncio.wait_for(self.context.terminated.wait(), remaining)
             async with self._answer_lock:
                 if (
                     self.context.terminated.is_set()
@@ -279,7 +278,7 @@ class DirectCallServer(TCPServer):
                     return
 
     async def _close(self) -> None:
-        """Close as hypercorn does, but not wait for ever for a client that does not read while the server stops."""
+        """Close as hypercorn does, but bound the wait for a client that does not read while the server stops."""
         if self.context.terminated.is_set():
             self.loop.call_later(_CLOSE_TIMEOUT_SECONDS, self.writer.transport.abort)
         await super()._close()
@@ -289,7 +288,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 
 def _encode_response(response: HttpResponse, request_id: str, config: Config) -> bytes:
-    """A reply as bytes, as h11 writes it."""
+    """Encode a response exactly as h11 does."""
     head = _encode_head(response.status, response.headers, request_id, config)
     if any(name == b"content-length" for name, _ in response.headers):
         return head + response.body
@@ -312,5 +311,5 @@ def _encode_chunk(content: bytes) -> bytes:
 
 @functools.lru_cache(1)
 def _encode_server_headers(config: Config, second: int) -> bytes:
-    """The headers that hypercorn adds to every answer, for this second."""
+    """Encode the headers that hypercorn adds to every response; `second` keys the cache, since they carry the time."""
     return b"".join(b"%b: %b\r\n" % header for header in config.response_headers("h11"))

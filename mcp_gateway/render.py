@@ -1,4 +1,4 @@
-"""From the engine's dataclasses to what goes over the wire."""
+"""Conversion of the engine's dataclasses to JSON-serialisable values."""
 
 import dataclasses
 import typing
@@ -7,20 +7,20 @@ from datetime import datetime
 from functools import cache
 from typing import Any, get_args, get_origin
 
-# `from` is a keyword of Python and the field's name on the wire.
+# `from` is the name of the field on the wire and a keyword of Python.
 _JSON_NAMES = {"sender": "from"}
 UNREAD_FIELD = "unread"
-# What the engine tells its door and not the client.
+# Fields that the engine returns for the gateway and not for the client.
 _INTERNAL_FIELDS = frozenset({UNREAD_FIELD, "surfacing"})
 
 
 def format_time(time: datetime) -> str:
-    """A time as clients get it: ISO 8601, UTC, milliseconds, `Z`."""
+    """Format a time for clients: ISO 8601, UTC, milliseconds, `Z`."""
     return f"{time.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def render(value: Any) -> Any:
-    """Turn an engine result into JSON-able values; a dataclass's own `unread` is left to the caller.
+    """Convert an engine result to JSON-serialisable values, without its internal fields.
 
     Absent optional fields are null, not missing.
     """
@@ -31,7 +31,7 @@ def render(value: Any) -> Any:
 
 @cache
 def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
-    """How to render a dataclass, worked out once from its type hints."""
+    """Build the render function of a dataclass from its type hints, once per class."""
     hints = typing.get_type_hints(dataclass_type)
     steps = [
         (field.name, _JSON_NAMES.get(field.name, field.name), _find_converter(hints[field.name]))
@@ -39,13 +39,13 @@ def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
         if field.name not in _INTERNAL_FIELDS
     ]
 
-    def render_one(value: Any) -> dict[str, Any]:
+    def render_dataclass(value: Any) -> dict[str, Any]:
         return {
-            wire: getattr(value, name) if convert is None else convert(getattr(value, name))
-            for name, wire, convert in steps
+            json_name: getattr(value, name) if convert is None else convert(getattr(value, name))
+            for name, json_name, convert in steps
         }
 
-    return render_one
+    return render_dataclass
 
 
 def _find_converter(annotation: Any) -> Callable[[Any], Any] | None:
@@ -54,10 +54,10 @@ def _find_converter(annotation: Any) -> Callable[[Any], Any] | None:
     if dataclasses.is_dataclass(annotation):
         return _build_renderer(typing.cast(type, annotation))
     if get_origin(annotation) is list:
-        each = _find_converter(get_args(annotation)[0])
-        return None if each is None else lambda values: [each(one) for one in values]
-    optional = [one for one in get_args(annotation) if one is not type(None)]
-    if len(optional) == 1 and type(None) in get_args(annotation):
-        inner = _find_converter(optional[0])
-        return None if inner is None else lambda one: None if one is None else inner(one)
+        convert_item = _find_converter(get_args(annotation)[0])
+        return None if convert_item is None else lambda values: [convert_item(value) for value in values]
+    alternatives = [alternative for alternative in get_args(annotation) if alternative is not type(None)]
+    if len(alternatives) == 1 and type(None) in get_args(annotation):
+        convert = _find_converter(alternatives[0])
+        return None if convert is None else lambda value: None if value is None else convert(value)
     return None

@@ -1,4 +1,4 @@
-"""Resources: the guide, and the same data that the read tools give."""
+"""MCP resources: the guide, and the data of the read tools."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,16 @@ MARKDOWN_MIME_TYPE = "text/markdown"
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource at a fixed address; `read` is None where the text is the same for everyone."""
+    """A resource at a fixed URI.
+
+    Attributes:
+        uri: its URI.
+        name: its name in the protocol.
+        description: its description for clients.
+        mime_type: the type of its content.
+        query: reads its content for one caller; None if the content is `text` for all callers.
+        text: its content if there is no query.
+    """
 
     uri: str
     name: str
@@ -28,11 +37,12 @@ class Resource:
     text: str = ""
 
     def read_content(self, conn: Connection, ctx: Ctx) -> tuple[str, Sequence[int]]:
-        """The resource as text, for one caller; and the posts that it shows the caller for the first time."""
+        """Return the content for one caller, and the ids of posts that it shows the caller for the first time."""
         if self.query is None:
             return self.text, ()
-        found = self.query(conn, ctx)
-        return msgspec.json.encode(render(found)).decode(), found.surfacing if isinstance(found, posts.PostPage) else ()
+        result = self.query(conn, ctx)
+        post_ids = result.surfacing if isinstance(result, posts.PostPage) else ()
+        return msgspec.json.encode(render(result)).decode(), post_ids
 
 
 RESOURCES = {
@@ -42,21 +52,21 @@ RESOURCES = {
         Resource(
             "bus://inbox",
             "inbox",
-            "Your unacked posts, newest first; other participants' words",
+            "Your unacked posts, newest first; written by other participants",
             JSON_MIME_TYPE,
             lambda conn, ctx: posts.list_posts(conn, ctx, to_me=True, unacked_only=True),
         ),
         Resource(
             "bus://ledger",
             "ledger",
-            "Events after your cursor, as whats_new gives them; reading moves nothing",
+            "Events after your cursor, as whats_new returns them; reading does not move the cursor",
             JSON_MIME_TYPE,
             lambda conn, ctx: digest.read_digest(conn, ctx, advance_cursor=False),
         ),
         Resource(
             "bus://leases",
             "leases",
-            "Live leases of the project",
+            "Active leases of the project",
             JSON_MIME_TYPE,
             lambda conn, ctx: leases.list_leases(conn, ctx),
         ),
@@ -70,7 +80,7 @@ RESOURCES = {
         Resource(
             "bus://presence",
             "presence",
-            "Who is active",
+            "Active participants",
             JSON_MIME_TYPE,
             lambda conn, ctx: presence.list_active(conn, ctx),
         ),

@@ -1,4 +1,4 @@
-"""What the gateway does once it knows the caller: run engine calls in threads and shape their answers."""
+"""Execution of authenticated calls: the engine runs in threads, and results are rendered for the protocol."""
 
 import asyncio
 import logging
@@ -42,10 +42,11 @@ _T = TypeVar("_T")
 
 
 class RequestDenied(Exception):
-    """The request ends with an HTTP status of its own, whatever the protocol would have said.
+    """The request is answered with an HTTP status instead of a protocol message.
 
     Attributes:
-        outcome: the word under which it is counted.
+        status: the HTTP status.
+        outcome: its label in the metrics.
     """
 
     def __init__(self, status: int, outcome: str) -> None:
@@ -56,7 +57,7 @@ class RequestDenied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """A tool's answer: the object, its compact text, and whether it is an error."""
+    """A tool's result: the object, its compact text, and whether it is an error."""
 
     content: dict[str, Any]
     text: str
@@ -64,11 +65,11 @@ class ToolResult:
 
 
 class Service:
-    """The engine behind one gateway process: its connections, its threads and what it coalesces."""
+    """The engine of one gateway process: connections, threads, long polls, streams and buffered activity."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.addresses = Endpoints(settings.public_url, settings.mcp_url)
+        self.endpoints = Endpoints(settings.public_url, settings.mcp_url)
         self.caller_cache = CallerCache()
         self.activity = ActivityBuffer()
         self.db = Database(settings.database_url, pool_size=settings.threads, application_name="llm-bus gateway")
@@ -83,13 +84,13 @@ class Service:
         self.streams = StreamRegistry(
             self.db, self._executor, settings.streams_per_token, self.concurrency_counts, self._receives_notifications
         )
-        # Counted on the event loop alone. Tool calls by tool and outcome, and how long they took by tool.
+        # Updated only on the event loop: tool calls by tool and outcome, and their durations by tool.
         self.call_counts, self.call_durations = Counter(), Histogram()
         self._pending_calls = 0
         self._flush_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to flush presence and to listen for hints."""
+        """Start flushing activity and receiving change notifications."""
         self.change_notifier.start()
         self.concurrency_counts.start()
         self.long_polls.start()
@@ -97,7 +98,7 @@ class Service:
         self._flush_task = asyncio.create_task(self._flush_loop())
 
     async def stop(self) -> None:
-        """Flush what is left and close everything."""
+        """Flush the buffered activity and close all connections and threads."""
         await self.long_polls.stop()
         await self.streams.stop()
         await self.change_notifier.stop()
@@ -110,18 +111,18 @@ class Service:
         self.db.close()
 
     def drain(self) -> None:
-        """Answer every call that waits and end every stream: the process is about to stop."""
+        """Answer all long polls and end all streams before the process stops."""
         self.long_polls.drain()
         self.streams.drain()
 
     @property
     def pending_calls(self) -> int:
-        """Calls that a thread is at, or that wait for one; any thread may ask."""
+        """The number of calls that run in a thread or wait for one; safe to read from any thread."""
         return self._pending_calls
 
     @property
     def queued_calls(self) -> int:
-        """Calls that wait for a thread; any thread may ask."""
+        """The number of calls that wait for a thread; safe to read from any thread."""
         return max(0, self._pending_calls - self.settings.threads)
 
     def _on_change(self, project_id: int, topics: frozenset[str]) -> None:
@@ -136,10 +137,10 @@ class Service:
         return self.change_notifier.is_connected
 
     async def run_in_thread(self, work: Callable[[], _T], ctx: Ctx | None = None) -> _T:
-        """Run engine work in a thread; callers that wait for one are served in turn.
+        """Run engine work in a thread; the tokens of queued calls are served in turn.
 
         Raises:
-            Denied: 503 when too many calls wait already, or when the database is away.
+            RequestDenied: 503 when too many calls are queued or the database is unavailable.
         """
         if self._pending_calls >= self.settings.queue_limit:
             raise RequestDenied(503, "overloaded")
@@ -151,47 +152,56 @@ class Service:
             self._pending_calls -= 1
 
     async def find_caller(self, token_fingerprint: bytes) -> Ctx | None:
-        """The facts behind a token, by its fingerprint; asks the database where this process has not met it."""
+        """Return the facts about a token, from the cache or the database; None if the token was never minted."""
         ctx = self.caller_cache.find_cached(token_fingerprint)
         if ctx is not None:
             return ctx
 
-        def ask() -> Ctx | None:
+        def find() -> Ctx | None:
             with self.db.connection() as conn:
                 return self.caller_cache.find_and_cache(conn, token_fingerprint)
 
-        return await self.run_in_thread(ask)
+        return await self.run_in_thread(find)
 
     async def authorize(self, caller: Caller) -> CallerStatus | None:
-        """Check the caller's right to call at this moment; None for nobody."""
+        """Check that the caller may call now; None if there is no token.
+
+        Raises:
+            RequestDenied: the caller may not call, or the check is not possible at present.
+        """
         if caller.ctx is None:
             return None
         ctx = caller.ctx
         return await self.run_as_caller(caller, lambda conn: authentication.authenticate(conn, ctx))
 
     async def run_as_caller(self, caller: Caller, work: Callable[[Connection], _T]) -> _T:
-        """Run one engine call of the caller; a denial is noted on the caller and raised."""
+        """Run one engine call of the caller; a denial is recorded on the caller and raised."""
 
         def call() -> _T:
             with self.db.connection() as conn:
                 return work(conn)
 
         try:
-            done = await self.run_in_thread(call, caller.ctx)
+            result = await self.run_in_thread(call, caller.ctx)
         except RequestDenied as denied:
             caller.denied_status = denied.status
             raise
         if caller.ctx is not None:
             self.activity.record_activity(caller.ctx)
-        return done
+        return result
 
     async def call_tool(
         self, caller: Caller, tool: Tool, arguments: Any, report_progress: ReportProgress | None = None
     ) -> ToolResult:
-        """Call a tool as the caller. Refusals of the bus are answers too; a denial is raised.
+        """Call a tool as the caller. An error of the engine is a result; a denial is recorded and raised.
 
         Args:
-            progress: told now and then how many seconds a call has waited, of how many at most.
+            caller: the caller of the request.
+            tool: the tool.
+            arguments: the arguments as sent, not validated yet.
+            report_progress: called during a long poll with the seconds waited and the timeout.
+        Raises:
+            RequestDenied: the caller may not call, or the call cannot run at present.
         """
         ctx = caller.ctx
         if ctx is None:
@@ -202,14 +212,14 @@ class Service:
                 )
             )
         started = time.perf_counter()
-        # What is not named below is a defect of ours.
+        # Exceptions that are not handled below are defects.
         outcome = "error"
         try:
             if tool.is_long_poll:
-                answer = await self._call_long_poll(ctx, tool, arguments, report_progress)
+                result = await self._call_long_poll(ctx, tool, arguments, report_progress)
             else:
-                answer = await self.run_in_thread(lambda: self._call_tool(ctx, tool, arguments), ctx)
-            outcome = answer.content["error"]["code"] if answer.is_error else "ok"
+                result = await self.run_in_thread(lambda: self._call_tool(ctx, tool, arguments), ctx)
+            outcome = result.content["error"]["code"] if result.is_error else "ok"
         except RequestDenied as denied:
             caller.denied_status = denied.status
             outcome = denied.outcome
@@ -218,20 +228,24 @@ class Service:
             outcome = "gone"
             raise
         finally:
-            taken = time.perf_counter() - started
+            elapsed = time.perf_counter() - started
             self.call_counts.increment(tool.name, outcome)
-            self.call_durations.observe(taken, tool.name)
+            self.call_durations.observe(elapsed, tool.name)
             if telemetry.is_tracing():
-                telemetry.record_span(tool.name, taken, outcome=outcome)
+                telemetry.record_span(tool.name, elapsed, outcome=outcome)
         self.activity.record_activity(ctx)
-        if tool.notifies and not answer.is_error:
+        if tool.notifies and not result.is_error:
             self.change_notifier.publish(ctx.project_id, tool.notifies)
-        return answer
+        return result
 
     async def listen(
         self, caller: Caller, context: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
-        """Serve a stream of the caller's project; who has no right to it is denied."""
+        """Serve a stream of the caller's project.
+
+        Raises:
+            RequestDenied: the caller may not subscribe, or has too many open streams.
+        """
         try:
             if caller.ctx is None:
                 raise RequestDenied(401, "unauthenticated")
@@ -247,29 +261,29 @@ class Service:
         def begin() -> tuple[WaitRequest, float]:
             decoded = tool.decode(arguments)
             with self.db.connection() as conn:
-                wait: WaitRequest = tool.function(conn, ctx, **decoded)
-                return wait, decoded.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS)
+                request: WaitRequest = tool.function(conn, ctx, **decoded)
+                return request, decoded.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS)
 
         try:
-            wait, seconds = await self.run_in_thread(begin, ctx)
+            request, timeout_seconds = await self.run_in_thread(begin, ctx)
             with _translate_to_denials():
-                news = await self.long_polls.wait(wait, seconds, report_progress)
+                result = await self.long_polls.wait(request, timeout_seconds, report_progress)
         except BusError as error:
-            # Who may not call learns nothing, not even what the arguments should have been.
+            # An unauthorized caller is denied before it learns which arguments are valid.
             await self.run_in_thread(lambda: self._check_access(ctx), ctx)
             return _error_result(error)
-        if news is None:
+        if result is None:
             content: dict[str, Any] = {"timed_out": True}
             if self.long_polls.is_draining:
                 content["message"] = "The bus is restarting; call wait_for again."
         else:
-            kind, found = news
-            if isinstance(found, PostPage) and found.surfacing:
-                self.activity.record_shown_posts(ctx, found.surfacing)
-            content = {"kind": kind, **render(found)}
-            if kind != "inbox" and found.unread:
-                content["_unread_posts"] = found.unread
-            if kind == "task" and wait.take:
+            kind, page = result
+            if isinstance(page, PostPage) and page.surfacing:
+                self.activity.record_shown_posts(ctx, page.surfacing)
+            content = {"kind": kind, **render(page)}
+            if kind != "inbox" and page.unread:
+                content["_unread_posts"] = page.unread
+            if kind == "task" and request.take:
                 self.change_notifier.publish(ctx.project_id, frozenset({"tasks", "ledger"}))
         return _success_result(content)
 
@@ -277,7 +291,7 @@ class Service:
         try:
             decoded = tool.decode(arguments)
         except BusError as error:
-            # Who may not call learns nothing, not even what the arguments should have been.
+            # An unauthorized caller is denied before it learns which arguments are valid.
             self._check_access(ctx)
             return _error_result(error)
         try:
@@ -293,19 +307,19 @@ class Service:
         except Unavailable:
             raise
         except BusError as error:
-            # The engine may have refused before its first statement asked who is calling.
+            # The engine may have refused before its first statement authenticated the caller.
             self._check_access(ctx)
             return _error_result(error)
         if isinstance(result, PostPage) and result.surfacing:
             self.activity.record_shown_posts(ctx, result.surfacing)
-        special = RESULT_RENDERERS.get(type(result))
-        content = render(result) if special is None else special(self.addresses, result)
+        render_with_endpoints = RESULT_RENDERERS.get(type(result))
+        content = render(result) if render_with_endpoints is None else render_with_endpoints(self.endpoints, result)
         if unread:
             content["_unread_posts"] = unread
         return _success_result(content)
 
     def _check_access(self, ctx: Ctx) -> None:
-        """Raise what any call of a caller that has no right to call raises."""
+        """Raise NotAuthenticated or OwnerSuspended if the caller may not call."""
         with self.db.connection() as conn:
             authentication.authenticate(conn, ctx)
 
@@ -318,13 +332,13 @@ class Service:
         try:
             await self._executor.submit(lambda: self.activity.flush(self.db))
         except Exception:  # noqa: BLE001
-            # Presence is advisory: what could not be written now is written with the next flush.
-            _log.warning("presence was not flushed", exc_info=True)
+            # Presence is advisory; the next flush writes this activity too.
+            _log.warning("activity was not flushed", exc_info=True)
 
 
 @contextmanager
 def _translate_to_denials() -> Iterator[None]:
-    """What takes the right to an answer from a caller becomes the status that says so."""
+    """Turn exceptions that deny a request into RequestDenied with their HTTP status."""
     try:
         yield
     except ConcurrencyLimitExceeded:

@@ -1,4 +1,4 @@
-"""The gateway on standard input and output, for clients that start their servers as a process."""
+"""The gateway on standard input and output, for clients that start their servers as child processes."""
 
 import logging
 import sys
@@ -17,7 +17,8 @@ def run(settings: Settings, token: str | None) -> None:
     """Serve one client until it closes standard input.
 
     Args:
-        token: the identity of the session; without one, tools are listed and calls are refused.
+        settings: the settings of the gateway.
+        token: the bearer token of the client; without one, tools are listed and calls are refused.
     """
     # Standard output belongs to the protocol.
     logs.configure_logging("WARNING", stream=sys.stderr)
@@ -29,9 +30,9 @@ async def _serve(settings: Settings, token: str | None) -> None:
     service = Service(settings)
     await service.start()
     try:
-        key = None if token is None else bearer_token_fingerprint(f"Bearer {token}")
+        fingerprint = None if token is None else bearer_token_fingerprint(f"Bearer {token}")
         try:
-            ctx = None if key is None else await service.find_caller(key)
+            ctx = None if fingerprint is None else await service.find_caller(fingerprint)
         except RequestDenied:
             ctx = None
         caller = Caller(ctx)

@@ -1,7 +1,8 @@
-"""Open streams of `subscriptions/listen`: each is told when a resource that it watches has changed.
+"""Open streams of `subscriptions/listen`, which report changes of resources.
 
-What has changed is read from the ledger, from where the stream was told last; a hint only says when to look. So a hint
-that was lost or came twice changes nothing, and each look asks whether the caller may still watch.
+Changes are read from the ledger, starting at the last event that the stream reported; a change notification only
+triggers the read. A lost or repeated notification therefore does no harm. Each read also checks that the caller may
+still subscribe.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResul
 from bus.coordination import long_poll
 from bus.ctx import Ctx
 from bus.errors import NotAuthenticated
+from bus.rules.enums import EventType
 from mcp_gateway.subscriptions import SubscriptionRegistry
 
-# A client that has not read so many is cut off; it listens again and reads what it missed.
+# A client with this many unread events is cut off; it subscribes again and reads what it missed.
 _MAX_BUFFERED_EVENTS = 64
-_RESOURCE_BY_EVENT_TYPE = {
+# _build_events handles tasks, ledger and inbox.
+_RESOURCE_URI_BY_EVENT_TYPE: dict[EventType, str] = {
     "lease": "bus://leases",
     "release": "bus://leases",
     "lease_expire": "bus://leases",
@@ -31,7 +34,13 @@ _TASKS_URI, _LEDGER_URI, _INBOX_URI = "bus://tasks", "bus://ledger", "bus://inbo
 
 @dataclass(eq=False)
 class Stream:
-    """One open stream: what it was told last, and how it is told more. The SDK's handler takes it for its bus."""
+    """One open stream; it is also the event bus of its SDK handler.
+
+    Attributes:
+        state: what the stream reported last.
+        listener: receives events for the client; None until the handler subscribes.
+        handler: the SDK's handler of the stream.
+    """
 
     state: long_poll.SubscriptionState
     listener: Callable[[ServerEvent], None] | None = None
@@ -42,10 +51,11 @@ class Stream:
 
     @property
     def ctx(self) -> Ctx:
+        """The caller."""
         return self.state.ctx
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """Called by the SDK's handler before it acknowledges."""
+        """Set the listener; the SDK's handler calls this before it acknowledges the subscription."""
         self.listener = listener
 
         def unsubscribe() -> None:
@@ -54,36 +64,36 @@ class Stream:
         return unsubscribe
 
     async def publish(self, event: ServerEvent) -> None:
-        """The SDK's interface; everything comes through `tell`."""
+        """Send an event; required by the SDK's interface of an event bus."""
         self.send(event)
 
     def send(self, event: ServerEvent) -> None:
-        """Put an event on the stream, if the client asked for its kind."""
+        """Send an event to the client; the handler drops the kinds that the client did not request."""
         if self.listener is not None:
             self.listener(event)
 
 
 class StreamRegistry(SubscriptionRegistry[Stream]):
-    """Every open stream of this process."""
+    """All open streams of this process."""
 
     kind = "streams"
 
     async def listen(
         self, ctx: Ctx, context: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
-        """Serve one stream until the client goes away, the caller may no longer watch, or the process drains.
+        """Serve one stream until the client disconnects, the caller loses access, or the process drains.
 
         Raises:
-            TooManyError: the token holds too many streams.
-            NotAuthenticated: the caller may not watch.
+            ConcurrencyLimitExceeded: the token has too many open streams.
+            NotAuthenticated: the caller may not subscribe.
         """
-        # What is committed from here on is told; what was before, the client reads.
-        watch = await self._run_in_thread(
+        # The stream reports commits from here on; the client reads earlier ones itself.
+        state = await self._run_in_thread(
             lambda conn: long_poll.begin_subscription(conn, ctx), ctx, single_statement=True
         )
-        if watch is None:
+        if state is None:
             raise NotAuthenticated
-        stream = Stream(watch)
+        stream = Stream(state)
         self._add(stream)
         try:
             return await stream.handler(context, params)
@@ -94,15 +104,15 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
         return True
 
     async def _refresh(self, dirty: Sequence[Stream]) -> None:
-        found = await self._run_in_thread(
+        changes = await self._run_in_thread(
             lambda conn: long_poll.fetch_changes(conn, [stream.state for stream in dirty]), single_statement=True
         )
-        for stream, change in zip(dirty, found, strict=True):
+        for stream, change in zip(dirty, changes, strict=True):
             if change is None:
                 self._close(stream)
                 continue
-            before, stream.state = stream.state, change.state
-            for event in _build_events(before, change):
+            previous, stream.state = stream.state, change.state
+            for event in _build_events(previous, change):
                 stream.send(event)
 
     def _close(self, subscription: Stream) -> None:
@@ -110,14 +120,14 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
 
 
 def _build_events(previous: long_poll.SubscriptionState, change: long_poll.SubscriptionChange) -> list[ServerEvent]:
-    resources = {_RESOURCE_BY_EVENT_TYPE[kind] for kind in change.event_types if kind in _RESOURCE_BY_EVENT_TYPE}
-    if any(kind.startswith("task_") for kind in change.event_types):
-        resources.add(_TASKS_URI)
+    uris = {uri for event_type, uri in _RESOURCE_URI_BY_EVENT_TYPE.items() if event_type in change.event_types}
+    if any(event_type.startswith("task_") for event_type in change.event_types):
+        uris.add(_TASKS_URI)
     if change.event_types:
-        resources.add(_LEDGER_URI)
+        uris.add(_LEDGER_URI)
     if change.state.inbox != previous.inbox:
-        resources.add(_INBOX_URI)
-    events: list[ServerEvent] = [ResourceUpdated(uri=uri) for uri in sorted(resources)]
+        uris.add(_INBOX_URI)
+    events: list[ServerEvent] = [ResourceUpdated(uri=uri) for uri in sorted(uris)]
     if change.state.is_admin != previous.is_admin:
         events.append(ToolsListChanged())
     return events

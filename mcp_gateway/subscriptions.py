@@ -1,7 +1,7 @@
-"""What waiting calls and open streams have in common: many of them, asked about together.
+"""Common base of the registries of long polls and streams.
 
-Whoever hears a hint marks those of its project as doubtful; one statement then asks PostgreSQL about all who are in
-doubt. Without a hint everybody is in doubt now and then.
+A change notification marks the subscriptions of its project as dirty, and one statement reads the state of all dirty
+ones from PostgreSQL. Without notifications all subscriptions are marked dirty at intervals.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from mcp_gateway.concurrency_limit import SharedConcurrencyCounts
 from mcp_gateway.fair_executor import FairExecutor
 
 _log = logging.getLogger(__name__)
-# With hints, a look now and then finds what one of them lost; without, this is how soon news arrives.
-# A little less than whole ticks, since a timer may ring a millisecond early.
+# With notifications, a periodic refresh finds changes whose notification was lost; without, it bounds the delay of all
+# changes. Slightly less than whole ticks, since a timer may fire a millisecond early.
 _REFRESH_SECONDS_WITH_NOTIFICATIONS, _REFRESH_SECONDS_WITHOUT_NOTIFICATIONS = 14.9, 1.9
 _TICK_SECONDS = 1.0
 _CHUNK_SIZE = 2_000
@@ -27,23 +27,33 @@ _T = TypeVar("_T")
 
 
 class ConcurrencyLimitExceeded(Exception):
-    """This token holds as many of these as it may."""
+    """The token has as many open calls or streams of this kind as it may have."""
 
 
 class Subscription(Protocol):
-    """One call or stream that is kept open."""
+    """A call or stream that is kept open."""
 
     @property
-    def ctx(self) -> Ctx: ...
+    def ctx(self) -> Ctx:
+        """The caller."""
 
 
 SubscriptionT = TypeVar("SubscriptionT", bound=Subscription)
 
 
 class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
-    """Keeps calls or streams of one kind and looks after those in doubt. Runs on the event loop."""
+    """Registry of the open calls or streams of one kind; refreshes the dirty ones. Runs on the event loop.
 
-    # What others call them, where they are counted.
+    Args:
+        db: the database.
+        executor: runs the engine's work.
+        max_per_token: how many one token may have open.
+        concurrency_counts: counts how many a token has open in other processes.
+        receives_notifications: whether notifications from other processes arrive at present.
+    Attributes:
+        kind: the name under which processes share the counts.
+    """
+
     kind: str
 
     def __init__(
@@ -54,12 +64,6 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
         concurrency_counts: SharedConcurrencyCounts,
         receives_notifications: Callable[[], bool],
     ) -> None:
-        """
-        Args:
-            most_per_token: how many of them one token may hold.
-            holdings: tells how many it holds in other processes.
-            hinted: whether hints of other processes arrive at this moment.
-        """
         self._db = db
         self._executor = executor
         self._max_per_token = max_per_token
@@ -76,21 +80,21 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to look after them."""
-        self._tasks = [asyncio.create_task(work()) for work in (self._refresh_loop, self._tick_loop)]
+        """Start refreshing."""
+        self._tasks = [asyncio.create_task(self._refresh_loop()), asyncio.create_task(self._tick_loop())]
 
     async def stop(self) -> None:
-        """End what `start` began."""
+        """Drain and stop refreshing."""
         self.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def drain(self) -> None:
-        """Let all of them end: the process is about to stop."""
+        """End all subscriptions before the process stops."""
         self._draining = True
-        for one in self.list_all():
-            self._close(one)
+        for subscription in self.list_all():
+            self._close(subscription)
 
     @property
     def is_draining(self) -> bool:
@@ -99,46 +103,46 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
 
     @property
     def count(self) -> int:
-        """How many are held; any thread may ask."""
+        """The number of open subscriptions; safe to read from any thread."""
         return self._count
 
     def list_all(self) -> list[SubscriptionT]:
-        """All that are held."""
-        return [one for some in self._by_project.values() for one in some]
+        """All open subscriptions."""
+        return [subscription for group in self._by_project.values() for subscription in group]
 
     def mark_dirty(self, project_id: int, topics: frozenset[str]) -> None:
-        """Something of these kinds was committed in a project."""
-        for one in self._by_project.get(project_id, ()):
-            # Who may call, and what it is shown, changes with the members.
-            if "members" in topics or self._is_affected(one, topics):
-                self._dirty.add(one)
+        """Mark the subscriptions that a change of these topics in a project may affect."""
+        for subscription in self._by_project.get(project_id, ()):
+            # A change of members may change the rights of every caller.
+            if "members" in topics or self._is_affected(subscription, topics):
+                self._dirty.add(subscription)
         if self._dirty:
             self._dirty_event.set()
 
     def mark_all_dirty(self) -> None:
-        """Anything may have been committed."""
+        """Mark all subscriptions: notifications may have been lost."""
         self._dirty.update(self.list_all())
         if self._dirty:
             self._dirty_event.set()
 
     def _add(self, subscription: SubscriptionT) -> None:
-        """Hold one more.
+        """Add a subscription.
 
         Raises:
-            TooManyError: its token holds as many as it may.
+            ConcurrencyLimitExceeded: its token has as many open as it may have.
         """
-        token = subscription.ctx.token_id
-        if self._count_by_token[token] + self._count_in_other_processes(token) >= self._max_per_token:
+        token_id = subscription.ctx.token_id
+        if self._count_by_token[token_id] + self._count_in_other_processes(token_id) >= self._max_per_token:
             raise ConcurrencyLimitExceeded
-        self._count_by_token[token] += 1
+        self._count_by_token[token_id] += 1
         self._by_project.setdefault(subscription.ctx.project_id, set()).add(subscription)
         self._count += 1
 
     def _remove(self, subscription: SubscriptionT) -> None:
         self._count -= 1
-        some = self._by_project[subscription.ctx.project_id]
-        some.discard(subscription)
-        if not some:
+        group = self._by_project[subscription.ctx.project_id]
+        group.discard(subscription)
+        if not group:
             del self._by_project[subscription.ctx.project_id]
         self._dirty.discard(subscription)
         self._count_by_token[subscription.ctx.token_id] -= 1
@@ -148,7 +152,7 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
     async def _run_in_thread(
         self, work: Callable[[Connection], _T], ctx: Ctx | None = None, *, single_statement: bool = False
     ) -> _T:
-        """Run engine work in a thread, in a transaction unless it is `one` statement."""
+        """Run engine work in a thread, in a transaction unless it is a single statement."""
 
         def call() -> _T:
             with self._db.connection() if single_statement else self._db.transaction() as conn:
@@ -160,43 +164,44 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
         while True:
             await self._dirty_event.wait()
             self._dirty_event.clear()
-            doubtful = list(self._dirty)
+            dirty = list(self._dirty)
             self._dirty.clear()
-            for start in range(0, len(doubtful), _CHUNK_SIZE):
+            for start in range(0, len(dirty), _CHUNK_SIZE):
                 try:
-                    await self._refresh(doubtful[start : start + _CHUNK_SIZE])
+                    await self._refresh(dirty[start : start + _CHUNK_SIZE])
                 except Exception:  # noqa: BLE001
-                    # PostgreSQL is away or slow: the next tick asks again.
-                    _log.warning("what is kept open could not be looked after", exc_info=True)
+                    # PostgreSQL is unavailable or slow; the next periodic refresh tries again.
+                    _log.warning("refreshing %s failed", self.kind, exc_info=True)
 
     async def _tick_loop(self) -> None:
-        looked = time.monotonic()
+        refreshed_at = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             now = time.monotonic()
-            if now - looked >= (
+            refresh_seconds = (
                 _REFRESH_SECONDS_WITH_NOTIFICATIONS
                 if self._receives_notifications()
                 else _REFRESH_SECONDS_WITHOUT_NOTIFICATIONS
-            ):
-                looked = now
+            )
+            if now - refreshed_at >= refresh_seconds:
+                refreshed_at = now
                 self.mark_all_dirty()
             try:
                 await self._on_tick(now)
             except Exception:  # noqa: BLE001
-                _log.warning("a tick failed", exc_info=True)
+                _log.warning("the tick of %s failed", self.kind, exc_info=True)
 
     async def _on_tick(self, now: float) -> None:
-        """What happens by the clock alone, each second."""
+        """Do what depends on the clock alone; called each second."""
 
     @abstractmethod
     def _is_affected(self, subscription: SubscriptionT, topics: frozenset[str]) -> bool:
-        """Whether news of these kinds may be for this one."""
+        """Whether changes of these topics may affect the subscription."""
 
     @abstractmethod
     async def _refresh(self, dirty: Sequence[SubscriptionT]) -> None:
-        """Ask about these and tell those for whom there is something."""
+        """Read the state of dirty subscriptions and deliver their changes."""
 
     @abstractmethod
     def _close(self, subscription: SubscriptionT) -> None:
-        """Let this one end."""
+        """End the subscription."""

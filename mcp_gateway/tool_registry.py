@@ -1,4 +1,4 @@
-"""From a typed function to an MCP tool: its name, description, schema and argument checks come from the function."""
+"""Registry of MCP tools; a tool's name, description, schema and validation come from a typed function."""
 
 import inspect
 import re
@@ -21,7 +21,14 @@ _ERROR_FIELD = re.compile(r"field `([^`]*)`")
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a tool: what is sent, and how a sentence describes it."""
+    """One argument of a tool.
+
+    Attributes:
+        name: its name.
+        schema: its JSON Schema.
+        expected: its type and bounds in words, for error messages and the reference.
+        required: whether it must be sent.
+    """
 
     name: str
     schema: dict[str, Any]
@@ -31,14 +38,20 @@ class Argument:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: a function `(conn, ctx, **arguments)`, and what clients are told about it.
+    """A tool: a function `(conn, ctx, **arguments)` and its description for clients.
 
     Attributes:
+        name: the name of the tool and of the function.
+        description: the docstring of the function.
+        function: calls the engine.
+        arguments: the arguments after `conn` and `ctx`.
+        arguments_type: the msgspec struct that validates the arguments.
+        annotations: the annotations of the protocol, without default values.
         transaction: whether the function is several statements that belong in one transaction.
-        admin: whether only project-admins are shown it (the engine refuses others in any case).
-        marks_unread: whether its answers carry `_unread_posts`.
-        touches: what others may want to hear of after a call; the kinds of hints.py.
-        waits: whether the function only begins a wait, which the gateway then keeps open.
+        admin_only: whether only project-admins see it in the list (the engine refuses other callers in any case).
+        reports_unread: whether its results carry `_unread_posts`.
+        notifies: topics of the change notification after a successful call.
+        is_long_poll: whether the function only begins a wait, which the gateway then keeps open.
     """
 
     name: str
@@ -55,7 +68,7 @@ class Tool:
 
     @property
     def input_schema(self) -> dict[str, Any]:
-        """JSON Schema of the arguments. Optional ones may also be null, which is not worth the bytes to say."""
+        """JSON Schema of the arguments. Optional ones may also be null, which it omits to save bytes."""
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {argument.name: argument.schema for argument in self.arguments},
@@ -67,17 +80,17 @@ class Tool:
         return schema
 
     def decode(self, arguments: Any) -> dict[str, Any]:
-        """Check the arguments of a call and return them by name, without those that are absent or null.
+        """Validate the arguments of a call and return them by name, without those that are absent or null.
 
         Raises:
-            InvalidArgument: one sentence that says what to send instead.
+            InvalidArgument: one sentence that names the valid argument or value.
         """
         try:
             decoded: Any = msgspec.convert({} if arguments is None else arguments, self.arguments_type)
         except msgspec.ValidationError as error:
             raise InvalidArgument(self._explain_validation_error(str(error))) from None
         except UnicodeEncodeError:
-            raise InvalidArgument("Arguments hold half of a surrogate pair; send valid Unicode.") from None
+            raise InvalidArgument("The arguments contain half of a surrogate pair; send valid Unicode.") from None
         return {
             argument.name: value
             for argument in self.arguments
@@ -86,18 +99,18 @@ class Tool:
 
     def _explain_validation_error(self, message: str) -> str:
         field = _ERROR_FIELD.search(message)
-        named = field.group(1).encode("ascii", "replace").decode()[:40] if field else ""
-        takes = ", ".join(argument.name for argument in self.arguments) or "none"
+        field_name = field.group(1).encode("ascii", "replace").decode()[:40] if field else ""
+        argument_names = ", ".join(argument.name for argument in self.arguments) or "none"
         if "unknown field" in message:
-            return f"{self.name} takes no argument {named}; it takes: {takes}."
+            return f"{self.name} takes no argument {field_name}; it takes: {argument_names}."
         by_name = {argument.name: argument for argument in self.arguments}
-        if "missing required" in message and named in by_name:
-            return f"{self.name} needs {named}: {by_name[named].expected}."
-        place = _ERROR_PATH.search(message)
-        at = re.split(r"[.\[]", place.group(1))[0] if place else ""
-        if at in by_name:
-            return f"{at} must be {by_name[at].expected}."
-        return f"{self.name} takes its arguments as one JSON object; it takes: {takes}."
+        if "missing required" in message and field_name in by_name:
+            return f"{self.name} needs {field_name}: {by_name[field_name].expected}."
+        path = _ERROR_PATH.search(message)
+        invalid_name = re.split(r"[.\[]", path.group(1))[0] if path else ""
+        if invalid_name in by_name:
+            return f"{invalid_name} must be {by_name[invalid_name].expected}."
+        return f"{self.name} takes its arguments as one JSON object; it takes: {argument_names}."
 
 
 _registry: dict[str, Tool] = {}
@@ -114,27 +127,28 @@ def tool(
     notifies: str = "",
     is_long_poll: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function `(conn, ctx, …)` an MCP tool of the same name; its docstring is the description.
+    """Register a function `(conn, ctx, …)` as the MCP tool of the same name, with its docstring as the description.
 
-    The keyword arguments `read_only`, `idempotent` and `destructive` become the tool's annotations.
+    `read_only`, `idempotent` and `destructive` become the tool's annotations; Tool describes the other arguments.
+    `notifies` lists its topics separated by spaces.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        hints = typing.get_type_hints(function, include_extras=True)
+        annotations = typing.get_type_hints(function, include_extras=True)
         arguments = []
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         for parameter in list(inspect.signature(function).parameters.values())[len(_CONTEXT_PARAMETERS) :]:
-            hint = hints[parameter.name]
+            annotation = annotations[parameter.name]
             required = parameter.default is inspect.Parameter.empty
-            schema, described = _describe_type(hint)
+            schema, expected = _describe_type(annotation)
             if not required and parameter.default is not None:
                 schema["default"] = parameter.default
-            arguments.append(Argument(parameter.name, schema, described, required))
+            arguments.append(Argument(parameter.name, schema, expected, required))
             if required:
-                fields.append((parameter.name, hint))
+                fields.append((parameter.name, annotation))
             else:
-                fields.append((parameter.name, hint | None, None))
+                fields.append((parameter.name, annotation | None, None))
         _registry[name] = Tool(
             name=name,
             description=" ".join((function.__doc__ or "").split()),
@@ -154,48 +168,49 @@ def tool(
 
 
 def registered_tools() -> dict[str, Tool]:
-    """The tools that were registered so far, by name, in the order of registration."""
+    """Return the tools registered so far, by name, in the order of registration."""
     return dict(_registry)
 
 
 def _build_annotations(read_only: bool, idempotent: bool, destructive: bool) -> dict[str, bool]:
-    """The hints, without those whose default in the protocol is the truth already: every byte is context."""
+    """Build the annotations, without those that equal the protocol's default: every byte is context."""
     if read_only:
         return {"readOnlyHint": True}
-    hints = {"idempotentHint": True} if idempotent else {}
-    return hints if destructive else {**hints, "destructiveHint": False}
+    annotations = {"idempotentHint": True} if idempotent else {}
+    return annotations if destructive else {**annotations, "destructiveHint": False}
 
 
 _SCALAR_TYPES = {str: ("string", "text"), int: ("integer", "a whole number"), bool: ("boolean", "true or false")}
 
 
 def _describe_type(annotation: Any) -> tuple[dict[str, Any], str]:
-    """JSON Schema of a type, and the words for it in a sentence."""
+    """Return the JSON Schema of a type, and its description for a sentence."""
     meta = None
     if get_origin(annotation) is typing.Annotated:
         annotation, *extras = get_args(annotation)
         meta = next((extra for extra in extras if isinstance(extra, Meta)), None)
     if get_origin(annotation) in (typing.Union, types.UnionType):
-        (inner,) = [one for one in get_args(annotation) if one is not type(None)]
-        return _describe_type(inner)
+        (inner_type,) = [member for member in get_args(annotation) if member is not type(None)]
+        return _describe_type(inner_type)
     if get_origin(annotation) is Literal:
         choices = list(get_args(annotation))
         schema: dict[str, Any] = {"type": "string", "enum": choices}
-        words = f"one of: {', '.join(choices)}"
+        description = f"one of: {', '.join(choices)}"
     elif get_origin(annotation) is list:
-        items, item_words = _describe_type(get_args(annotation)[0])
-        schema = {"type": "array", "items": items}
-        words = f"a list, each entry {item_words}"
+        item_schema, item_description = _describe_type(get_args(annotation)[0])
+        schema = {"type": "array", "items": item_schema}
+        description = f"a list, each entry {item_description}"
     else:
-        kind, words = _SCALAR_TYPES[annotation]
-        schema = {"type": kind}
+        json_type, description = _SCALAR_TYPES[annotation]
+        schema = {"type": json_type}
     if meta is not None:
-        words = _apply_constraints(schema, meta, words)
-    return schema, words
+        description = _apply_constraints(schema, meta, description)
+    return schema, description
 
 
 def _apply_constraints(schema: dict[str, Any], meta: Meta, description: str) -> str:
-    # What goes without saying is not said: a model sends no empty text and no number past 2^53.
+    """Add the constraints to the schema, and return the description with the bounds."""
+    # Obvious bounds are omitted to save bytes: a model sends no empty text and no number past 2^53.
     keywords = {
         "minimum": meta.ge,
         "maximum": None if meta.le == limits.MAX_INTEGER else meta.le,

@@ -22,9 +22,11 @@ EventType = Literal[
     "escalate",
 ]
 TaskStatus = Literal["open", "assigned", "in_progress", "blocked", "done"]
+LeaseMode = Literal["exclusive", "shared"]
+ParticipantKind = Literal["agent", "human"]
 
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 TASK_STATUSES: tuple[TaskStatus, ...] = get_args(TaskStatus)
-LEASE_MODES = ("exclusive", "shared")
-PARTICIPANT_KINDS = ("agent", "human")
+LEASE_MODES: tuple[LeaseMode, ...] = get_args(LeaseMode)
+PARTICIPANT_KINDS: tuple[ParticipantKind, ...] = get_args(ParticipantKind)
 PROCESS_KINDS = ("web", "gateway", "serve", "worker", "beat")

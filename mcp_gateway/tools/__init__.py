@@ -1,4 +1,4 @@
-"""The tools, one file per noun. Their order here is the order of tools/list, which is fixed."""
+"""The tools, one module per noun. The order of the modules is the order of tools/list, which is fixed."""
 
 from mcp_gateway.tool_registry import Tool, registered_tools
 from mcp_gateway.tools import (
@@ -18,7 +18,7 @@ _TOOL_MODULES = (participants, digest, posts, ledger, sequences, leases, tasks, 
 
 
 def all_tools() -> dict[str, Tool]:
-    """Every tool by name, in the order of tools/list: those for everyone, then those for project-admins."""
+    """Return all tools by name in the order of tools/list; those for project-admins come last."""
     position = {module.__name__: index for index, module in enumerate(_TOOL_MODULES)}
-    found = sorted(registered_tools().values(), key=lambda tool: (tool.admin_only, position[tool.function.__module__]))
-    return {tool.name: tool for tool in found}
+    tools = sorted(registered_tools().values(), key=lambda tool: (tool.admin_only, position[tool.function.__module__]))
+    return {tool.name: tool for tool in tools}

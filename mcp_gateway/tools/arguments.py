@@ -1,4 +1,4 @@
-"""Types of arguments that several tools take: what a language model reads of them, and their bounds."""
+"""Types of the arguments that several tools share, with their bounds and their descriptions for language models."""
 
 from typing import Annotated
 

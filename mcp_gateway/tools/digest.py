@@ -1,4 +1,4 @@
-"""The tool that a session starts with: whats_new."""
+"""Tool of the digest: whats_new."""
 
 from typing import Annotated
 
@@ -20,6 +20,8 @@ def whats_new(
     limit: Annotated[int, Meta(ge=1, le=500)] = 100,
     since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read after this event id")] | None = None,
 ) -> digest.Digest:
-    """What happened since you last asked: new events, unread posts, live leases, latest numbers.
-    Call it at the start of a session and between steps."""
+    """New since your last call: events, unacked posts, active leases and the latest sequence numbers.
+
+    Call it at the start of a session and between steps.
+    """
     return digest.read_digest(conn, ctx, advance_cursor=advance_cursor, limit=limit, since=since)

@@ -1,4 +1,4 @@
-"""The tool that invites: create_invite."""
+"""Tool of invites: create_invite."""
 
 from typing import Annotated
 
@@ -7,10 +7,10 @@ from msgspec import Meta
 from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.rules.enums import ParticipantKind
 from bus.tenancy import invites
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Label, Lane
-from mcp_gateway.tools.participants import ParticipantKind
 
 
 @tool(transaction=True, admin_only=True)
@@ -24,7 +24,7 @@ def create_invite(
     uses: Annotated[int, Meta(ge=1, le=limits.MAX_INVITE_USES)] = 1,
     ttl_hours: Annotated[int, Meta(ge=1, le=limits.MAX_INVITE_HOURS)] = 24,
 ) -> invites.CreatedInvite:
-    """Make an invite to this project, to be sent to whoever shall join."""
+    """Create an invite to this project, to pass on to the person or agent that should join."""
     return invites.create(
         conn,
         ctx,

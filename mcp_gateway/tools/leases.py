@@ -1,11 +1,11 @@
 """Tools of leases: lease, release, who_holds."""
 
 from datetime import timedelta
-from typing import Literal
 
 from bus.coordination import leases
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.rules.enums import LeaseMode
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
 
@@ -17,16 +17,18 @@ def lease(
     surface: Surface,
     ttl_seconds: Seconds = 1800,
     note: Note | None = None,
-    mode: Literal["exclusive", "shared"] = "exclusive",
+    mode: LeaseMode = "exclusive",
 ) -> leases.Lease:
-    """Say that you are editing a file, directory or glob, before you edit. Never blocks: others lists who is
-    there already; agree with them. Leasing again renews."""
+    """Announce that you edit a file, directory or glob, before you edit it.
+
+    Never blocks: others lists overlapping leases; coordinate with their holders. Leasing again renews your lease.
+    """
     return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
 
 
 @tool(idempotent=True, notifies="leases ledger")
 def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResult:
-    """End your lease on a surface as soon as you are done; * ends all of yours."""
+    """End your lease on a surface as soon as you are done; * ends all your leases."""
     return leases.release(conn, ctx, surface)
 
 
@@ -34,5 +36,5 @@ def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResul
 def who_holds(
     conn: Connection, ctx: Ctx, surface: Surface | None = None, before: BeforeId | None = None
 ) -> leases.LeasePage:
-    """Live leases, or only those that overlap a surface."""
+    """Active leases, or only those that overlap a surface."""
     return leases.list_leases(conn, ctx, surface=surface, before=before)

@@ -1,4 +1,4 @@
-"""The tool that searches the ledger: query_events."""
+"""Tool of the ledger: query_events."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ def query_events(
     conn: Connection,
     ctx: Ctx,
     actor: Actor | None = None,
-    type: EventType | None = None,  # noqa: A002 - the name that agents know
+    type: EventType | None = None,  # noqa: A002 - the name in the tool contract
     sequence: SequenceName | None = None,
     number: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER)] | None = None,
     ref: Ref | None = None,
@@ -31,7 +31,7 @@ def query_events(
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100,
     before: BeforeId | None = None,
 ) -> ledger.EventPage:
-    """Search the project's ledger by exact filters, newest first. For what is new to you, use whats_new."""
+    """Search the project's ledger by exact filters, newest first. For events that are new to you, use whats_new."""
     return ledger.query_events(
         conn,
         ctx,

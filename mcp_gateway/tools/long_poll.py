@@ -1,4 +1,4 @@
-"""The tool that waits: wait_for."""
+"""Tool of long polls: wait_for."""
 
 from typing import Annotated, Literal
 
@@ -23,6 +23,9 @@ def wait_for(
     take: bool = False,
     timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = DEFAULT_TIMEOUT_SECONDS,
 ) -> long_poll.WaitRequest:
-    """Wait for unacked posts (inbox), acks of your posts, a surface to become free (lease) or a ready task; take also
-    starts the task. Answers at once if there is something, else when there is; timed_out: call again."""
+    """Wait for unacked posts (inbox), acks of your posts, a surface to become free (lease) or a ready task.
+
+    take also starts the task. Returns at once if there is a result, else as soon as there is one; on timed_out call
+    again.
+    """
     return long_poll.begin_wait(conn, ctx, kind, surface=surface, take=take)

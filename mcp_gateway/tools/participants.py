@@ -1,16 +1,15 @@
 """Tools of identity and administration: whoami, list_participants, admin_provision, admin_rotate, admin_revoke."""
 
-from typing import Any, Literal
+from typing import Any
 
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.rules.enums import ParticipantKind
 from bus.tenancy import participant_queries, participations, tokens
 from bus.tenancy.participations import IssuedParticipation
 from mcp_gateway.render import render
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane
-
-ParticipantKind = Literal["agent", "human"]
 
 
 @tool(read_only=True)
@@ -21,8 +20,10 @@ def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
 
 
 @tool(read_only=True)
-def list_participants(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> participant_queries.ParticipantPage:
-    """Everyone in the project, with lane and when last seen: whom to post to."""
+def list_participants(
+    conn: Connection, ctx: Ctx, before: BeforeName | None = None
+) -> participant_queries.ParticipantPage:
+    """All participants of the project, with lane and when last seen: the possible recipients of a post."""
     return participant_queries.list_participants(conn, ctx, before=before)
 
 
@@ -35,17 +36,17 @@ def admin_provision(
     lane: Lane | None = None,
     is_admin: bool = False,
 ) -> IssuedParticipation:
-    """Let a participant into this project. The token is shown only now: pass it on, never post it."""
+    """Add a participant to this project. The token is shown only once: pass it on, never post it."""
     return participations.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
 
 
 @tool(transaction=True, admin_only=True, destructive=True, notifies="members")
 def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> IssuedParticipation:
-    """Give a participant a new token; the old ones stop working."""
+    """Issue a new token to a participant; its old tokens stop working."""
     return tokens.rotate_as_admin(conn, ctx, participant_name)
 
 
 @tool(transaction=True, admin_only=True, destructive=True, idempotent=True, notifies="members")
 def admin_revoke(conn: Connection, ctx: Ctx, participant_name: Actor) -> tokens.RevokeResult:
-    """Make every token of a participant stop working."""
+    """Revoke all tokens of a participant; they stop working at once."""
     return tokens.revoke_as_admin(conn, ctx, participant_name)

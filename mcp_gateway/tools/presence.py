@@ -19,7 +19,7 @@ def register(
     lane: Lane,
     status: Annotated[str, Meta(max_length=limits.MAX_STATUS_LENGTH)] = "",
 ) -> presence.Registration:
-    """Say which lane you work in and what you are doing; posts to that lane then reach you."""
+    """Set the lane that you work in and your status; posts to that lane then reach you."""
     return presence.register(conn, ctx, lane, status=status)
 
 
@@ -31,5 +31,5 @@ def who_is_active(
     within_seconds: Seconds | None = None,
     before: BeforeName | None = None,
 ) -> presence.ActiveParticipantPage:
-    """Who was here lately, in which lane, doing what."""
+    """Participants seen recently, with their lane and status."""
     return presence.list_active(conn, ctx, lane=lane, within_seconds=within_seconds, before=before)

@@ -1,4 +1,4 @@
-"""Tools of allocation: claim, seed_sequence, latest_claims, list_sequences."""
+"""Tools of sequences: claim, seed_sequence, latest_claims, list_sequences."""
 
 from typing import Annotated
 
@@ -21,7 +21,9 @@ def claim(
     idempotency_key: IdempotencyKey | None = None,
 ) -> sequences.Claim:
     """Take the next number of a sequence (adr, migration) before you name anything with it.
-    Nobody else ever gets that number."""
+
+    No other participant ever gets that number.
+    """
     return sequences.claim(conn, ctx, sequence, note=note, idempotency_key=idempotency_key)
 
 
@@ -34,17 +36,17 @@ def seed_sequence(
     prefix: Annotated[str, Meta(max_length=limits.MAX_PREFIX_LENGTH)] | None = None,
     pad: Annotated[int, Meta(ge=0, le=limits.MAX_PAD, description="Digits to pad to")] | None = None,
 ) -> sequences.SeedResult:
-    """Tell a sequence where the repository already stands, once, before the first claim."""
+    """Set a sequence to the last number that the repository already uses, once, before the first claim."""
     return sequences.seed(conn, ctx, sequence, current, prefix=prefix, pad=pad)
 
 
 @tool(read_only=True)
 def latest_claims(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.LatestClaimPage:
-    """The last claimed number of each sequence, and who has it."""
+    """The last claimed number of each sequence, and the participant that claimed it."""
     return sequences.list_latest_claims(conn, ctx, before=before)
 
 
 @tool(read_only=True)
 def list_sequences(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.SequencePage:
-    """Every sequence with the number that a claim would give next. Looking reserves nothing."""
+    """All sequences with the number that the next claim returns. Listing reserves nothing."""
     return sequences.list_sequences(conn, ctx, before=before)

@@ -25,7 +25,7 @@ def task_create(
     blocked_on: Annotated[list[Id], Meta(max_length=limits.MAX_BLOCKERS)] | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> tasks.TaskStatus:
-    """Put work on the board, with the tasks it must wait for."""
+    """Create a task, with the tasks that it must wait for."""
     return tasks.create(
         conn,
         ctx,
@@ -41,13 +41,13 @@ def task_create(
 
 @tool(transaction=True, idempotent=True, notifies="tasks ledger")
 def task_assign(conn: Connection, ctx: Ctx, task_id: Id, owner: Actor) -> tasks.TaskAssignment:
-    """Give an open or assigned task to a participant."""
+    """Assign an open or assigned task to a participant."""
     return tasks.assign(conn, ctx, task_id, owner)
 
 
 @tool(transaction=True, notifies="tasks ledger")
 def task_start(conn: Connection, ctx: Ctx, task_id: Id) -> tasks.TaskStatus:
-    """Start your task, or take an open one."""
+    """Start a task that is assigned to you, or take and start an open one."""
     return tasks.start(conn, ctx, task_id)
 
 
@@ -59,7 +59,7 @@ def task_block(
     reason: Annotated[str, Meta(min_length=1, max_length=limits.MAX_REASON_LENGTH)],
     on: Id | None = None,
 ) -> tasks.TaskStatus:
-    """Say why your task cannot go on, and which task it waits for."""
+    """Block your task, with the reason and the task that it waits for."""
     return tasks.block(conn, ctx, task_id, reason, on=on)
 
 
@@ -71,13 +71,13 @@ def task_resolve(
     blocker: Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER, description="Task it waited for; default all")]
     | None = None,
 ) -> tasks.TaskStatus:
-    """Say that what a task waited for is gone."""
+    """Resolve the blockers of a task, or one of them; without blockers the task continues."""
     return tasks.resolve(conn, ctx, task_id, blocker=blocker)
 
 
 @tool(transaction=True, notifies="tasks ledger")
 def task_ship(conn: Connection, ctx: Ctx, task_id: Id, ref: Ref | None = None) -> tasks.ShippedTask:
-    """Finish your task, with a ref to the result; tasks that waited for it go on."""
+    """Finish your task, with a ref to the result; tasks that waited for it continue."""
     return tasks.ship(conn, ctx, task_id, ref=ref)
 
 
@@ -98,7 +98,7 @@ def list_tasks(
     before: BeforeId | None = None,
     limit: Annotated[int, Meta(ge=1, le=200)] = 50,
 ) -> task_queries.TaskPage:
-    """Tasks, newest first; ready=true for those that could be started now."""
+    """Tasks, newest first; ready=true lists those that can be started now."""
     return task_queries.list_tasks(
         conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit
     )
