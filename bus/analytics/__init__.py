@@ -1,1 +1,1 @@
-"""Rollups of the ledger, the metrics of a project, reports and service totals."""
+"""Rollups of the ledger, project metrics, project reports and service totals."""

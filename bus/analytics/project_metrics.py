@@ -1,7 +1,7 @@
-"""Pictures: how the agents of a project work together over time, from the rollup and never from the ledger.
+"""Project metrics: how the agents of a project work together over a period, from the rollups, never from the ledger.
 
-A period is whole hours or whole days, UTC, and ends with the present one. What is read is bounded by the rollup
-(bus/analytics/rollups.py), what comes back by SURFACES and PEOPLE.
+A period consists of whole hours or whole days, UTC, the current one included. The rollups (bus/analytics/rollups.py)
+bound the rows that are read; MAX_SURFACES and MAX_PARTICIPANTS bound the result.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ from bus.analytics.rollups import RollupProgress
 from bus.db import Connection
 from bus.rules.percentiles import compute_quantiles
 
-# Surfaces, senders and addressees that are named, those with the most first; the others are put together.
+# Listed surfaces, and listed senders and recipients, highest counts first; the others are combined.
 MAX_SURFACES, MAX_PARTICIPANTS = 8, 12
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A stretch of time that ends now.
+    """A period that ends now, divided into bins.
 
     Attributes:
-        name: as it stands in addresses.
-        fine, fine_bins: how wide a bin of the events is, and how many there are.
-        coarse, coarse_bins: the same of handoffs; all sums are of these too, and both cover the same time.
+        name: as in URLs.
+        fine_bin_width, fine_bin_count: bins of the events by type.
+        coarse_bin_width, coarse_bin_count: bins of the posts; also the granularity of all totals. Fine and coarse bins
+            cover the same time.
     """
 
     name: str
@@ -51,11 +52,12 @@ PERIODS = {
 
 @dataclass(frozen=True, slots=True)
 class EventActivity:
-    """Events by type: `types`, the most frequent first, and of each of them how many there were in each bin.
+    """Events by type, most frequent type first.
 
     Attributes:
-        bins: the beginnings of the bins.
-        counts: for each type of `types`, a number for each bin.
+        event_count: all events of the period.
+        bin_starts: start of each bin.
+        bin_counts_by_type: for each event type, one count per bin.
     """
 
     event_count: int
@@ -66,12 +68,12 @@ class EventActivity:
 
 @dataclass(frozen=True, slots=True)
 class PostStats:
-    """Posts that were written in a stretch of time, however long after it they were acked.
+    """Posts written in a time range, with their acks until now.
 
     Attributes:
-        posts, anchored: all, and those with a ref to an artifact.
-        acked: those that somebody other than their sender has acked so far.
-        median_seconds, p90_seconds: from a post to its first such ack, of those that are acked; None of nothing.
+        posts, with_ref: all posts, and those with a ref to an artifact.
+        acked: posts with an ack from another participant than the sender.
+        median_ack_seconds, p90_ack_seconds: from an acked post to its first such ack; None if there are none.
     """
 
     posts: int
@@ -83,7 +85,7 @@ class PostStats:
 
 @dataclass(frozen=True, slots=True)
 class SurfaceStats:
-    """A path or glob, how often it was leased, and how often that met a live lease of somebody else."""
+    """A path or glob: how often it was leased, and how often that overlapped a live lease of another participant."""
 
     surface: str
     leases: int
@@ -92,11 +94,12 @@ class SurfaceStats:
 
 @dataclass(frozen=True, slots=True)
 class LeaseStats:
-    """Leases by surface: the SURFACES most leased.
+    """Leases by surface.
 
     Attributes:
-        leases, contended: of all surfaces together.
-        others: the surfaces that are not listed, put together; the name is empty.
+        leases, contended: totals of all surfaces.
+        top_surfaces: the MAX_SURFACES most leased.
+        other_surfaces: all others combined; the surface is empty.
     """
 
     leases: int
@@ -107,7 +110,7 @@ class LeaseStats:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """To whom posts go: a lane, or a participant; an empty name is all others together."""
+    """Recipient of posts: a lane or a participant; an empty name stands for all others combined."""
 
     kind: str
     name: str
@@ -115,14 +118,14 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class MessageMatrix:
-    """Who wrote to whom: posts from participants (rows) to lanes and participants (columns), those with the most first.
+    """Posts from participants (rows) to lanes and participants (columns), highest totals first.
 
-    A post to a lane and to somebody counts in both columns.
+    A post to a lane and to a participant counts in both columns.
 
     Attributes:
-        senders: at most PEOPLE, and the empty name for all others if there are any.
-        addressees: at most PEOPLE, and an empty name for all others if there are any.
-        counts: how many, for a sender's and an addressee's place; missing where there are none.
+        senders: at most MAX_PARTICIPANTS, and the empty name for all others, if any.
+        recipients: at most MAX_PARTICIPANTS, and an empty name for all others, if any.
+        counts: posts by (index of the sender, index of the recipient); zeros are left out.
     """
 
     senders: tuple[str, ...]
@@ -132,13 +135,13 @@ class MessageMatrix:
 
 @dataclass(frozen=True, slots=True)
 class ProjectMetrics:
-    """All pictures of a project over a period.
+    """All metrics of a project over a period.
 
     Attributes:
-        start, end: the period; `end` lies ahead, where the present hour or day ends.
-        handoffs: of the whole period.
-        bins, by_bin: the beginnings of its stretches, and the handoffs of each.
-        progress: how far the project is counted.
+        start, end: bounds of the period; `end` is the end of the current hour or day, in the future.
+        post_stats: of the whole period.
+        bin_starts, post_stats_by_bin: start of each coarse bin, and its posts.
+        rollup_progress: how far the ledger is counted.
     """
 
     period: Period
@@ -154,29 +157,29 @@ class ProjectMetrics:
 
 
 def begin_snapshot(conn: Connection) -> None:
-    """Begin a transaction that sees one moment, so that the pictures agree with each other."""
+    """Make the transaction read one snapshot, so that the metrics are consistent; call it first in a transaction."""
     conn.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 def get_project_metrics(conn: Connection, project_id: int, period: Period) -> ProjectMetrics:
-    """The pictures of a project. Call it in a transaction of its own, after `begin`."""
+    """Return the metrics of a project; call it in its own transaction, after `begin_snapshot`."""
     (now,) = conn.fetch_one("SELECT clock_timestamp()")
-    coarse = _bin_starts(now, period.coarse_bin_width, period.coarse_bin_count)
-    # Hours of the days that the coarse bins are, those to come included.
-    fine = tuple(coarse[0] + place * period.fine_bin_width for place in range(period.fine_bin_count))
-    asked = {"project": project_id, "start": coarse[0]}
-    activity = _get_event_activity(conn, asked, period.fine_bin_width, fine)
-    handoffs, by_bin = _get_post_stats(conn, asked, period.coarse_bin_width, coarse, activity)
+    coarse_bins = _bin_starts(now, period.coarse_bin_width, period.coarse_bin_count)
+    # The fine bins start with the first coarse bin; the last ones may lie in the future.
+    fine_bins = tuple(coarse_bins[0] + index * period.fine_bin_width for index in range(period.fine_bin_count))
+    params = {"project": project_id, "start": coarse_bins[0]}
+    event_activity = _get_event_activity(conn, params, period.fine_bin_width, fine_bins)
+    post_stats, post_stats_by_bin = _get_post_stats(conn, params, period.coarse_bin_width, coarse_bins, event_activity)
     return ProjectMetrics(
         period=period,
-        start=coarse[0],
-        end=coarse[-1] + period.coarse_bin_width,
-        event_activity=activity,
-        post_stats=handoffs,
-        bin_starts=coarse,
-        post_stats_by_bin=by_bin,
-        lease_stats=_get_lease_stats(conn, asked, period.coarse_bin_width),
-        message_matrix=_get_message_matrix(conn, asked, period.coarse_bin_width),
+        start=coarse_bins[0],
+        end=coarse_bins[-1] + period.coarse_bin_width,
+        event_activity=event_activity,
+        post_stats=post_stats,
+        bin_starts=coarse_bins,
+        post_stats_by_bin=post_stats_by_bin,
+        lease_stats=_get_lease_stats(conn, params, period.coarse_bin_width),
+        message_matrix=_get_message_matrix(conn, params, period.coarse_bin_width),
         rollup_progress=rollups.get_progress(conn, project_id),
     )
 
@@ -185,7 +188,7 @@ def _bin_starts(now: datetime, width: timedelta, count: int) -> tuple[datetime, 
     last = now.replace(minute=0, second=0, microsecond=0)
     if width == _DAY:
         last = last.replace(hour=0)
-    return tuple(last - (count - 1 - place) * width for place in range(count))
+    return tuple(last - (count - 1 - index) * width for index in range(count))
 
 
 def _granularity(width: timedelta) -> str:
@@ -194,35 +197,35 @@ def _granularity(width: timedelta) -> str:
 
 _COUNTS_BY_BIN_SQL = """
 SELECT t.start, t.key, t.n FROM tally t
-WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure = %(figure)s AND t.start >= %(start)s
+WHERE t.project_id = %(project)s AND t.grain = %(granularity)s AND t.figure = %(metric)s AND t.start >= %(start)s
 """
 
 
 def _get_event_activity(
     conn: Connection, params: dict[str, Any], width: timedelta, bins: Sequence[datetime]
 ) -> EventActivity:
-    place = {start: at for at, start in enumerate(bins)}
+    bin_index = {start: index for index, start in enumerate(bins)}
     counts: dict[str, list[int]] = {}
-    for start, kind, n in conn.fetch_all(
-        _COUNTS_BY_BIN_SQL, {**params, "grain": _granularity(width), "figure": "events"}
+    for start, event_type, n in conn.fetch_all(
+        _COUNTS_BY_BIN_SQL, {**params, "granularity": _granularity(width), "metric": "events"}
     ):
-        # Where the clock of the database was set back, there may be hours ahead.
-        if start in place:
-            counts.setdefault(kind, [0] * len(bins))[place[start]] = n
-    totals = {kind: sum(some) for kind, some in counts.items()}
-    ordered = sorted(totals, key=lambda kind: (-totals[kind], kind))
+        # After the database's clock was set back, there may be hours in the future.
+        if start in bin_index:
+            counts.setdefault(event_type, [0] * len(bins))[bin_index[start]] = n
+    totals = {event_type: sum(bin_counts) for event_type, bin_counts in counts.items()}
+    ordered_types = sorted(totals, key=lambda event_type: (-totals[event_type], event_type))
     return EventActivity(
         event_count=sum(totals.values()),
-        counts_by_type={kind: totals[kind] for kind in ordered},
+        counts_by_type={event_type: totals[event_type] for event_type in ordered_types},
         bin_starts=tuple(bins),
-        bin_counts_by_type={kind: tuple(counts[kind]) for kind in ordered},
+        bin_counts_by_type={event_type: tuple(counts[event_type]) for event_type in ordered_types},
     )
 
 
-# A day may have thousands of different times: as one object they are read several times as fast as in rows.
+# A day may have thousands of distinct durations: one JSON object is read several times as fast as as many rows.
 _ACK_TIMES_SQL = """
 SELECT t.start, json_object_agg(t.key, t.n) FROM tally t
-WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure = 'waits' AND t.start >= %(start)s
+WHERE t.project_id = %(project)s AND t.grain = %(granularity)s AND t.figure = 'waits' AND t.start >= %(start)s
 GROUP BY t.start
 """
 
@@ -230,87 +233,114 @@ GROUP BY t.start
 def _get_post_stats(
     conn: Connection, params: dict[str, Any], width: timedelta, bins: Sequence[datetime], activity: EventActivity
 ) -> tuple[PostStats, tuple[PostStats, ...]]:
-    """Of the whole period, and of each bin. Posts are counted among the events, whose bins may be finer."""
-    place = {start: at for at, start in enumerate(bins)}
-    posts, anchored = [0] * len(bins), [0] * len(bins)
-    waits: list[dict[float, int]] = [{} for _ in bins]
+    """Return the statistics of the period and of each bin. Posts come from `activity`, whose bins may be finer."""
+    bin_index = {start: index for index, start in enumerate(bins)}
+    posts, with_ref = [0] * len(bins), [0] * len(bins)
+    # Number of posts by seconds until the first ack, per bin and for the period.
+    ack_times: list[dict[float, int]] = [{} for _ in bins]
+    period_ack_times: dict[float, int] = {}
     for start, n in zip(activity.bin_starts, activity.bin_counts_by_type.get("post", ()), strict=False):
         posts[(start - bins[0]) // width] += n
-    grain = _granularity(width)
-    for start, _, n in conn.fetch_all(_COUNTS_BY_BIN_SQL, {**params, "grain": grain, "figure": "anchored"}):
-        if start in place:
-            anchored[place[start]] = n
-    together: dict[float, int] = {}
-    for start, counts in conn.fetch_all(_ACK_TIMES_SQL, {**params, "grain": grain}):
-        if start in place:
-            some = waits[place[start]] = {float(key): n for key, n in counts.items()}
-            for key, n in some.items():
-                together[key] = together.get(key, 0) + n
+    granularity = _granularity(width)
+    for start, _, n in conn.fetch_all(_COUNTS_BY_BIN_SQL, {**params, "granularity": granularity, "metric": "anchored"}):
+        if start in bin_index:
+            with_ref[bin_index[start]] = n
+    for start, counts in conn.fetch_all(_ACK_TIMES_SQL, {**params, "granularity": granularity}):
+        if start in bin_index:
+            bin_ack_times = {float(seconds): n for seconds, n in counts.items()}
+            ack_times[bin_index[start]] = bin_ack_times
+            for seconds, n in bin_ack_times.items():
+                period_ack_times[seconds] = period_ack_times.get(seconds, 0) + n
     return (
-        _build_post_stats(sum(posts), sum(anchored), together),
-        tuple(_build_post_stats(*one) for one in zip(posts, anchored, waits, strict=True)),
+        _build_post_stats(sum(posts), sum(with_ref), period_ack_times),
+        tuple(_build_post_stats(*bin_counts) for bin_counts in zip(posts, with_ref, ack_times, strict=True)),
     )
 
 
 def _build_post_stats(posts: int, with_ref: int, ack_times: dict[float, int]) -> PostStats:
-    return PostStats(posts, with_ref, sum(ack_times.values()), *compute_quantiles(ack_times, (0.5, 0.9)))
+    median, p90 = compute_quantiles(ack_times, (0.5, 0.9))
+    return PostStats(
+        posts=posts,
+        with_ref=with_ref,
+        acked=sum(ack_times.values()),
+        median_ack_seconds=median,
+        p90_ack_seconds=p90,
+    )
 
 
 _LEASE_STATS_SQL = """
-WITH of AS (
+WITH counts AS (
     SELECT t.key, sum(t.n) FILTER (WHERE t.figure = 'leases') AS leases,
            sum(t.n) FILTER (WHERE t.figure = 'contended') AS contended
-    FROM tally t WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure IN ('leases', 'contended')
+    FROM tally t WHERE t.project_id = %(project)s AND t.grain = %(granularity)s AND t.figure IN ('leases', 'contended')
       AND t.start >= %(start)s GROUP BY t.key
 )
-SELECT o.key, coalesce(o.leases, 0)::bigint, coalesce(o.contended, 0)::bigint,
-       coalesce(sum(o.leases) OVER (), 0)::bigint, coalesce(sum(o.contended) OVER (), 0)::bigint
-FROM of o ORDER BY o.key = '', coalesce(o.leases, 0) DESC, o.key LIMIT %(listed)s
+SELECT c.key, coalesce(c.leases, 0)::bigint, coalesce(c.contended, 0)::bigint,
+       coalesce(sum(c.leases) OVER (), 0)::bigint, coalesce(sum(c.contended) OVER (), 0)::bigint
+FROM counts c ORDER BY c.key = '', coalesce(c.leases, 0) DESC, c.key LIMIT %(listed)s
 """
 
 
 def _get_lease_stats(conn: Connection, params: dict[str, Any], width: timedelta) -> LeaseStats:
-    rows = conn.fetch_all(_LEASE_STATS_SQL, {**params, "grain": _granularity(width), "listed": MAX_SURFACES})
-    leases, contended = rows[0][3:] if rows else (0, 0)
-    listed = tuple(SurfaceStats(*row[:3]) for row in rows if row[0])
-    others = SurfaceStats(
-        "", leases - sum(one.leases for one in listed), contended - sum(one.contended for one in listed)
+    rows = conn.fetch_all(_LEASE_STATS_SQL, {**params, "granularity": _granularity(width), "listed": MAX_SURFACES})
+    total_leases, total_contended = rows[0][3:] if rows else (0, 0)
+    top_surfaces = tuple(
+        SurfaceStats(surface=surface, leases=leases, contended=contended)
+        for surface, leases, contended, _, _ in rows
+        if surface
     )
-    return LeaseStats(leases, contended, listed, others)
+    return LeaseStats(
+        leases=total_leases,
+        contended=total_contended,
+        top_surfaces=top_surfaces,
+        other_surfaces=SurfaceStats(
+            surface="",
+            leases=total_leases - sum(stats.leases for stats in top_surfaces),
+            contended=total_contended - sum(stats.contended for stats in top_surfaces),
+        ),
+    )
 
 
-# Who is not among those with the most goes by the empty name, in the statement: there may be very many pairs.
+# Groups all senders and recipients outside the top N under '' in SQL, since there may be many pairs.
 _MESSAGE_MATRIX_SQL = """
 WITH pair AS MATERIALIZED (
-    SELECT t.key AS sender, t.figure AS kind, t.other AS addressee, sum(t.n) AS n
-    FROM tally t WHERE t.project_id = %(project)s AND t.grain = %(grain)s AND t.figure IN ('to_lane', 'to_actor')
+    SELECT t.key AS sender, t.figure AS kind, t.other AS recipient, sum(t.n) AS n
+    FROM tally t WHERE t.project_id = %(project)s AND t.grain = %(granularity)s AND t.figure IN ('to_lane', 'to_actor')
       AND t.start >= %(start)s GROUP BY 1, 2, 3
 ), sender AS (
     SELECT p.sender, sum(p.n) AS n FROM pair p WHERE p.sender <> '' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %(listed)s
-), addressee AS (
-    SELECT p.kind, p.addressee, sum(p.n) AS n FROM pair p WHERE p.addressee <> ''
+), recipient AS (
+    SELECT p.kind, p.recipient, sum(p.n) AS n FROM pair p WHERE p.recipient <> ''
     GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT %(listed)s
 )
-SELECT coalesce(s.sender, ''), coalesce(a.kind, ''), coalesce(a.addressee, ''), sum(p.n)::bigint, s.n, a.n
+SELECT coalesce(s.sender, ''), coalesce(r.kind, ''), coalesce(r.recipient, ''), sum(p.n)::bigint, s.n, r.n
 FROM pair p LEFT JOIN sender s ON s.sender = p.sender
-LEFT JOIN addressee a ON a.kind = p.kind AND a.addressee = p.addressee
-GROUP BY 1, 2, 3, s.n, a.n
-ORDER BY s.n DESC NULLS LAST, 1, a.n DESC NULLS LAST, 2, 3
+LEFT JOIN recipient r ON r.kind = p.kind AND r.recipient = p.recipient
+GROUP BY 1, 2, 3, s.n, r.n
+ORDER BY s.n DESC NULLS LAST, 1, r.n DESC NULLS LAST, 2, 3
 """
 
 
 def _get_message_matrix(conn: Connection, params: dict[str, Any], width: timedelta) -> MessageMatrix:
-    rows = conn.fetch_all(_MESSAGE_MATRIX_SQL, {**params, "grain": _granularity(width), "listed": MAX_PARTICIPANTS})
+    rows = conn.fetch_all(
+        _MESSAGE_MATRIX_SQL, {**params, "granularity": _granularity(width), "listed": MAX_PARTICIPANTS}
+    )
+    # The rows are ordered by sender. Dictionaries serve as ordered sets here.
     senders = {sender: None for sender, *_ in rows}
-    by_most = sorted(rows, key=lambda row: (row[5] is None, -(row[5] or 0), row[1], row[2]))
-    addressees = {Recipient(kind.removeprefix("to_"), name): None for _, kind, name, *_ in by_most}
-    rows_at = {sender: at for at, sender in enumerate(senders)}
-    columns_at = {addressee: at for at, addressee in enumerate(addressees)}
+    by_recipient_total = sorted(rows, key=lambda row: (row[5] is None, -(row[5] or 0), row[1], row[2]))
+    recipients = {_recipient(metric, name): None for _, metric, name, *_ in by_recipient_total}
+    sender_index = {sender: index for index, sender in enumerate(senders)}
+    recipient_index = {recipient: index for index, recipient in enumerate(recipients)}
     return MessageMatrix(
-        tuple(senders),
-        tuple(addressees),
-        {
-            (rows_at[sender], columns_at[Recipient(kind.removeprefix("to_"), name)]): n
-            for sender, kind, name, n, _, _ in rows
+        senders=tuple(senders),
+        recipients=tuple(recipients),
+        counts={
+            (sender_index[sender], recipient_index[_recipient(metric, name)]): n
+            for sender, metric, name, n, _, _ in rows
         },
     )
+
+
+def _recipient(metric: str, name: str) -> Recipient:
+    """Build a recipient from a rollup's metric, `to_lane` or `to_actor`; both are empty for all others."""
+    return Recipient(kind=metric.removeprefix("to_"), name=name)

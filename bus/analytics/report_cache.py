@@ -1,4 +1,7 @@
-"""The last report of each project. Making one reads the whole ledger, so it is kept, and never made twice at once."""
+"""Report cache: the latest report of each project, since building one reads the whole ledger.
+
+Concurrent callers never build the same report twice.
+"""
 
 import dataclasses
 import json
@@ -12,24 +15,25 @@ from bus.analytics.reports import EventTypeShare, ProjectReport
 from bus.db import Connection
 from bus.tenancy import projects
 
-# A report is good for this long, and for so many times what it took: making them never takes more than a small part of
-# a core, however often somebody asks.
+# A report is fresh for this long, or for a multiple of its build time if that is longer: building reports takes only a
+# small part of a core, however often they are requested.
 _CACHE_TTL = timedelta(minutes=1)
 _CACHE_TTL_PER_BUILD_SECOND = 30
-# Where nothing was written since, only first sights can be new.
+# Without new events, only the times at which posts are first shown can change.
 _UNCHANGED_CACHE_TTL = timedelta(hours=1)
-# Whoever makes one and dies is waited for no longer than this.
+# The lock of a caller that died while building expires after this.
 _BUILD_LOCK_TTL = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class CachedReport:
-    """The newest report that there is.
+    """The latest report of a project.
 
     Attributes:
-        report: None where the first one is being made at this moment.
-        seq, made_at: the last event that it counts, and when it was made.
-        being_made: somebody else is making a newer one.
+        report: None while the first one is being built.
+        last_seq: the last event that it counts.
+        generated_at: None without a report.
+        is_refreshing: another caller is building a newer one.
     """
 
     report: ProjectReport | None
@@ -40,55 +44,60 @@ class CachedReport:
 
 _SELECT_CACHED_SQL = """
 SELECT r.body, r.seq, r.made_at, coalesce(r.made_at > clock_timestamp() - greatest(
-           CASE WHEN r.seq = c.last_seq THEN %(unchanged)s ELSE %(fresh)s END,
-           make_interval(secs => %(times)s * r.took_seconds)), false),
+           CASE WHEN r.seq = c.last_seq THEN %(unchanged_ttl)s ELSE %(ttl)s END,
+           make_interval(secs => %(ttl_per_build_second)s * r.took_seconds)), false),
        coalesce(r.busy_until > clock_timestamp(), false), c.last_seq
 FROM project_clock c LEFT JOIN report r ON r.project_id = c.project_id WHERE c.project_id = %(project)s
 """
 
 _ACQUIRE_BUILD_LOCK_SQL = """
 INSERT INTO report AS r (project_id, busy_until)
-SELECT pj.id, clock_timestamp() + %(busy)s FROM project pj
+SELECT pj.id, clock_timestamp() + %(lock_ttl)s FROM project pj
 WHERE pj.id = %(project)s AND pj.purging_at IS NULL FOR SHARE
 ON CONFLICT ON CONSTRAINT report_pkey DO UPDATE SET busy_until = excluded.busy_until
-WHERE r.busy_until IS NULL OR r.busy_until < clock_timestamp() RETURNING 1
+WHERE r.busy_until IS NULL OR r.busy_until < clock_timestamp()
 """
 
 
 def get_report(conn: Connection, project_id: int) -> CachedReport:
-    """The report of a project: the kept one while it is new enough, else a new one, unless somebody is making it.
+    """Return the cached report while it is fresh or being rebuilt; otherwise build a new one.
 
-    The connection is in no transaction: a long ledger takes many statements, and none should last that long.
+    The connection must be in no transaction: a long ledger takes many statements, too long for one transaction.
 
     Raises:
-        BusError: `not_found`.
+        NotFound: there is no such project.
     """
-    asked = {
+    params = {
         "project": project_id,
-        "fresh": _CACHE_TTL,
-        "times": _CACHE_TTL_PER_BUILD_SECOND,
-        "unchanged": _UNCHANGED_CACHE_TTL,
-        "busy": _BUILD_LOCK_TTL,
+        "ttl": _CACHE_TTL,
+        "ttl_per_build_second": _CACHE_TTL_PER_BUILD_SECOND,
+        "unchanged_ttl": _UNCHANGED_CACHE_TTL,
+        "lock_ttl": _BUILD_LOCK_TTL,
     }
     projects.get(conn, project_id)
-    body, seq, made_at, is_fresh, is_busy, last = conn.fetch_one(_SELECT_CACHED_SQL, asked)
-    kept = CachedReport(_report_from_json(body) if body else None, seq or 0, made_at, is_busy)
-    if is_fresh or is_busy:
-        return kept
-    if conn.fetch_one_or_none(_ACQUIRE_BUILD_LOCK_SQL, asked) is None:
-        return dataclasses.replace(kept, is_refreshing=True)
+    body, seq, made_at, is_fresh, is_locked, ledger_end = conn.fetch_one(_SELECT_CACHED_SQL, params)
+    cached = CachedReport(
+        report=_report_from_json(body) if body else None,
+        last_seq=seq or 0,
+        generated_at=made_at,
+        is_refreshing=is_locked,
+    )
+    if is_fresh or is_locked:
+        return cached
+    if conn.execute(_ACQUIRE_BUILD_LOCK_SQL, params) == 0:
+        return dataclasses.replace(cached, is_refreshing=True)
     try:
         started = time.monotonic()
         report = reports.build_report(conn, project_id)
-        took = time.monotonic() - started
+        build_seconds = time.monotonic() - started
         row = conn.fetch_one_or_none(
             "UPDATE report SET body = %s::jsonb, seq = %s, made_at = clock_timestamp(), took_seconds = %s"
             " WHERE project_id = %s RETURNING made_at",
-            (json.dumps(dataclasses.asdict(report), default=datetime.isoformat), last, took, project_id),
+            (json.dumps(dataclasses.asdict(report), default=datetime.isoformat), ledger_end, build_seconds, project_id),
         )
     finally:
         conn.execute("UPDATE report SET busy_until = NULL WHERE project_id = %s", (project_id,))
-    return CachedReport(report, last, row[0] if row else None, False)
+    return CachedReport(report=report, last_seq=ledger_end, generated_at=row[0] if row else None, is_refreshing=False)
 
 
 def _report_from_json(body: dict[str, Any]) -> ProjectReport:
@@ -98,6 +107,6 @@ def _report_from_json(body: dict[str, Any]) -> ProjectReport:
             **body,
             **times,
             "projects": tuple(body["projects"]),
-            "mix": tuple(EventTypeShare(**one) for one in body["mix"]),
+            "mix": tuple(EventTypeShare(**share) for share in body["mix"]),
         }
     )

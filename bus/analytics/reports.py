@@ -1,4 +1,4 @@
-"""Reports: what a project's ledger says about how its agents worked together."""
+"""Project reports: how the agents of a project worked together, computed from its whole ledger."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from bus.db import Connection
 from bus.rules.percentiles import compute_quantiles, rounded_seconds_sql
 from bus.tenancy import projects
 
-# The most sequences that a report names, those with the most claims first.
+# Sequences listed in a report, those with the most claims first.
 MAX_SEQUENCES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class EventTypeShare:
-    """How many events are of one type; `share` is of all events, 0 to 1."""
+    """Number of events of one type; `share` is the fraction of all events, 0 to 1."""
 
     type: str
     count: int
@@ -24,20 +24,21 @@ class EventTypeShare:
 
 @dataclass(frozen=True, slots=True)
 class ProjectReport:
-    """What happened in a project, or in several taken together. Shares are 0 to 1, None of nothing.
+    """Report on a project, or on several combined. Shares are 0 to 1; None if there is nothing to divide.
 
     Attributes:
-        projects: the qualified names of what is counted.
-        agents: participants that wrote at least one event; one who acts in two of the projects counts once.
-        mix: the types of event that occur, the most frequent first.
-        handoff_and_ack_share: the part of all events that are posts or acks.
+        projects: qualified names of the counted projects.
+        agents: participants with at least one event; one that acts in several of the projects counts once.
+        mix: the event types that occur, most frequent first.
+        handoff_and_ack_share: fraction of all events that are posts or acks.
         handoffs: posts.
-        acked: posts that somebody other than their sender has acked.
-        surface_median_seconds, surface_p90_seconds: from a post until it was first shown to a recipient, by recipient.
-        ack_median_seconds, ack_p90_seconds: from a post to its first ack by somebody else.
+        acked: posts with an ack from another participant than the sender.
+        surface_median_seconds, surface_p90_seconds: from a post until it was first shown to a recipient, per recipient.
+        ack_median_seconds, ack_p90_seconds: from a post to its first ack by another participant.
         anchored: posts with a ref to an artifact.
-        collisions: leases that met a live lease of somebody else, and so named it to whoever took them.
-        claims: numbers taken; `claimed` says how many by sequence, for the SEQUENCES with the most.
+        collisions: leases that overlapped a live lease of another participant, and so reported contention.
+        claims: numbers taken.
+        claimed: numbers taken by sequence, for the MAX_SEQUENCES with the most.
     """
 
     projects: tuple[str, ...]
@@ -63,8 +64,7 @@ class ProjectReport:
     last_event_at: datetime | None
 
 
-# Each statement reads at most this many events of one ledger: 40 to 70 ms, so that a report neither meets the
-# statement timeout nor holds anything up, however long the ledger is.
+# Events that one statement reads: 40 to 70 ms, far below the statement timeout however long the ledger is.
 _WINDOW_SIZE = 50_000
 
 _EVENTS_SQL = """
@@ -73,64 +73,66 @@ SELECT e.type, CASE WHEN e.type = 'claim' THEN e.payload ->> 'sequence' END, cou
 FROM event e WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s GROUP BY 1, 2
 """
 
-# Few enough values to merge over all windows.
-_ROUNDED_SECONDS_SQL = f"{rounded_seconds_sql('waited.seconds')}::float8"
+# Rounding leaves few enough values to merge over all windows.
+_ROUNDED_SECONDS_SQL = f"{rounded_seconds_sql('elapsed.seconds')}::float8"
 
-# `acked_at` is the first ack by somebody other than the sender (bus_ack in sql/posts.sql).
+# `acked_at` is the first ack by another participant than the sender (bus_ack in bus/coordination/sql/posts.sql).
 _POSTS_SQL = f"""
 SELECT {_ROUNDED_SECONDS_SQL}, count(*), count(o.ref)
 FROM post o
-CROSS JOIN LATERAL (SELECT extract(epoch FROM o.acked_at - o.created_at)::float8 AS seconds) AS waited
+CROSS JOIN LATERAL (SELECT extract(epoch FROM o.acked_at - o.created_at)::float8 AS seconds) AS elapsed
 WHERE o.project_id = %(project)s AND o.id > %(after)s AND o.id <= %(until)s GROUP BY 1
 """
 
-# An ack without a read shows a post too, so its time counts where nothing came before it.
+# An ack also means that the recipient has seen the post, so its time counts if it comes first.
 _FIRST_SHOWN_SQL = f"""
 SELECT {_ROUNDED_SECONDS_SQL}, count(*)
 FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id
 CROSS JOIN LATERAL (
     SELECT greatest(extract(epoch FROM least(d.surfaced_at, d.acked_at) - o.created_at), 0)::float8 AS seconds
-) AS waited
+) AS elapsed
 WHERE d.project_id = %(project)s AND d.post_id > %(after)s AND d.post_id <= %(until)s AND d.addressed
   AND (d.surfaced_at IS NOT NULL OR d.acked_at IS NOT NULL) GROUP BY 1
 """
 
 
 def build_report(conn: Connection, project_id: int) -> ProjectReport:
-    """The report of one project; works on an empty one.
+    """Build the report of one project, which may be empty.
 
-    It is for people who look and not for a call that agents make: it reads the whole ledger (2 s for a
-    million events, measured), in statements that are bounded each. What is written meanwhile does not count.
+    Reads the whole ledger (2 s for a million events, measured), in bounded statements; not for the calls of agents.
+    Events written meanwhile do not count.
 
     Raises:
-        BusError: `not_found`.
+        NotFound: there is no such project.
     """
     return build_combined_report(conn, [project_id])
 
 
 def build_combined_report(conn: Connection, project_ids: Sequence[int]) -> ProjectReport:
-    """One report over several projects, as if they were one.
+    """Build one report on several projects, as if they were one.
 
-    Made from their ledgers and not from their reports: the median of a whole does not follow from the medians
-    of its parts, nor the number of agents from theirs.
+    Computed from their ledgers, not from their reports: neither medians nor numbers of agents can be combined.
 
     Raises:
-        BusError: `not_found`.
+        NotFound: one of the projects does not exist.
     """
-    chosen = [projects.get(conn, project_id) for project_id in project_ids]
-    counted = _ReportCounts()
-    for project in chosen:
-        counted.add_project(conn, project.id)
-    types = counted.events_by_type
+    reported_projects = [projects.get(conn, project_id) for project_id in project_ids]
+    counts = _ReportCounts()
+    for project in reported_projects:
+        counts.add_project(conn, project.id)
+    types = counts.events_by_type
     events = types.total()
-    handoffs, acked = types["post"], counted.ack_times.total()
-    surface_median, surface_p90 = compute_quantiles(counted.surface_times, (0.5, 0.9))
-    ack_median, ack_p90 = compute_quantiles(counted.ack_times, (0.5, 0.9))
+    handoffs, acked = types["post"], counts.ack_times.total()
+    surface_median, surface_p90 = compute_quantiles(counts.surface_times, (0.5, 0.9))
+    ack_median, ack_p90 = compute_quantiles(counts.ack_times, (0.5, 0.9))
     return ProjectReport(
-        projects=tuple(f"{project.owner}/{project.name}" for project in chosen),
-        agents=len(counted.agent_ids),
+        projects=tuple(f"{project.owner}/{project.name}" for project in reported_projects),
+        agents=len(counts.agent_ids),
         events=events,
-        mix=tuple(EventTypeShare(kind, count, count / events) for kind, count in _by_descending_count(types)),
+        mix=tuple(
+            EventTypeShare(type=event_type, count=count, share=count / events)
+            for event_type, count in _by_descending_count(types)
+        ),
         handoff_and_ack_share=_share(types["post"] + types["ack"], events),
         handoffs=handoffs,
         acked=acked,
@@ -139,20 +141,20 @@ def build_combined_report(conn: Connection, project_ids: Sequence[int]) -> Proje
         surface_p90_seconds=surface_p90,
         ack_median_seconds=ack_median,
         ack_p90_seconds=ack_p90,
-        anchored=counted.posts_with_ref,
-        anchored_share=_share(counted.posts_with_ref, handoffs),
+        anchored=counts.posts_with_ref,
+        anchored_share=_share(counts.posts_with_ref, handoffs),
         leases=types["lease"],
-        collisions=counted.collisions,
+        collisions=counts.collisions,
         claims=types["claim"],
-        claimed=dict(_by_descending_count(counted.claims_by_sequence)[:MAX_SEQUENCES]),
+        claimed=dict(_by_descending_count(counts.claims_by_sequence)[:MAX_SEQUENCES]),
         tasks_shipped=types["task_ship"],
-        first_event_at=min(counted.boundary_times, default=None),
-        last_event_at=max(counted.boundary_times, default=None),
+        first_event_at=min(counts.boundary_times, default=None),
+        last_event_at=max(counts.boundary_times, default=None),
     )
 
 
 class _ReportCounts:
-    """What was counted so far, over windows and projects."""
+    """Running counts over windows and projects."""
 
     def __init__(self) -> None:
         self.agent_ids: set[int] = set()
@@ -165,17 +167,17 @@ class _ReportCounts:
         self.boundary_times: list[datetime] = []
 
     def add_project(self, conn: Connection, project_id: int) -> None:
-        """Count a project up to where its ledger ends now; up to there nothing changes any more but acks."""
+        """Count a project up to the current end of its ledger; later changes there are acks only."""
         (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
         for after in range(0, last, _WINDOW_SIZE):
             window = {"project": project_id, "after": after, "until": min(after + _WINDOW_SIZE, last)}
-            for kind, sequence, count, contended in conn.fetch_all(_EVENTS_SQL, window):
-                self.events_by_type[kind] += count
+            for event_type, sequence, count, contended in conn.fetch_all(_EVENTS_SQL, window):
+                self.events_by_type[event_type] += count
                 self.collisions += contended
                 if sequence is not None:
                     self.claims_by_sequence[sequence] += count
-            for seconds, count, anchored in conn.fetch_all(_POSTS_SQL, window):
-                self.posts_with_ref += anchored
+            for seconds, count, with_ref in conn.fetch_all(_POSTS_SQL, window):
+                self.posts_with_ref += with_ref
                 if seconds is not None:
                     self.ack_times[seconds] += count
             for seconds, count in conn.fetch_all(_FIRST_SHOWN_SQL, window):
@@ -187,8 +189,8 @@ class _ReportCounts:
             )
         ]
         self.agent_ids |= {
-            participant
-            for (participant,) in conn.fetch_all(
+            participant_id
+            for (participant_id,) in conn.fetch_all(
                 "SELECT p.participant_id FROM participation p WHERE p.project_id = %(project)s AND EXISTS ("
                 " SELECT FROM event e WHERE e.project_id = p.project_id AND e.participation_id = p.id)",
                 {"project": project_id},

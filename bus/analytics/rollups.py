@@ -1,22 +1,22 @@
-"""The rollup: what happened in each project, counted by hour and by day, each event once and off every path of a call.
+"""Rollups: hourly and daily counts of each project, computed from the ledger, never on the path of a call.
 
-As with metering, a project's mark moves over (tallied_seq, last_seq] in the transaction that counts: event numbers have
-no holes and their order is that of the commits, so however many workers run, each event is counted once.
+As in metering, the project's watermark `tallied_seq` advances over (tallied_seq, last_seq] in the transaction that
+counts. Event numbers have no gaps and follow commit order, so each event is counted once, however many workers run.
 
-What a row counts is its `figure`; `key` and `other` depend on it:
+The column `figure` of a row names its metric, on which the meaning of `key` and `other` depends:
 
-    events      events, by type
+    events      events by type
     anchored    posts with a ref
-    waits       posts by the time to their first ack by somebody else: `key` is seconds, rounded (bus/rules/percentiles.py);
-                they stand where the post was written, not where it was acked
+    waits       posts by the time to their first ack by another participant; `key` is rounded seconds
+                (bus/rules/percentiles.py); counted in the hour of the post, not of the ack
     leases      leases by surface
-    contended   leases that met one of somebody else, by surface
-    to_lane     posts by who wrote them and to which lane
-    to_actor    posts by who wrote them and to whom
+    contended   leases that overlapped a lease of another participant, by surface
+    to_lane     posts by sender (`key`) and lane (`other`)
+    to_actor    posts by sender (`key`) and recipient (`other`)
 
-Hours are kept for 8 days and days for 100. Of surfaces and of pairs each hour and each day names the first NAMED; what
-comes beyond them is counted under an empty name.
-Source: docs/decisions/0020-rollup.md
+Hours are kept for 8 days, days for 100. Each hour and each day lists at most TOP_N surfaces and pairs; the others are
+counted under an empty name.
+Source: docs/decisions/0020-rollups.md
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from datetime import datetime, timedelta
 from bus.db import Connection
 from bus.rules.percentiles import rounded_seconds_sql
 
-# Events of one transaction: some 50 ms.
+# Events per transaction: about 50 ms.
 BATCH_SIZE = 5_000
-# Names of one figure in one hour or day: what a page has to read for 90 days is bounded by it.
+# Names of one metric in one hour or day; bounds the rows that a page reads for 90 days.
 TOP_N = 1_000
 RETENTION = {"hour": timedelta(days=8), "day": timedelta(days=100)}
 _PROJECT_PAGE_SIZE = 200
@@ -35,12 +35,12 @@ _PROJECT_PAGE_SIZE = 200
 
 @dataclass(frozen=True, slots=True)
 class RollupProgress:
-    """How far a project is counted.
+    """Progress of the rollup of a project.
 
     Attributes:
-        counted: the last event that is.
-        behind: how many events are not yet.
-        waiting_since: when the oldest of those was written; None where there is none.
+        watermark: the last counted event.
+        pending_events: number of events after the watermark.
+        oldest_pending_at: time of the oldest pending event; None if there is none.
     """
 
     watermark: int
@@ -49,7 +49,7 @@ class RollupProgress:
 
 
 def list_projects_behind(conn: Connection, after: int = 0) -> list[int]:
-    """Projects above an id, in order, that have events to count."""
+    """Return the ids of projects with uncounted events, ascending, above the id `after`."""
     rows = conn.fetch_all(
         "SELECT c.project_id FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id"
         " WHERE c.last_seq > coalesce(m.tallied_seq, 0) AND c.project_id > %s ORDER BY c.project_id LIMIT %s",
@@ -61,59 +61,57 @@ def list_projects_behind(conn: Connection, after: int = 0) -> list[int]:
 def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE) -> int:
     """Count the next events of a project; returns how many, which is less than `limit` at the end of its ledger.
 
-    Locks: the project (shared, so that a purge begins before or after), then the mark. What is counted is read
-        afterwards.
+    Locks: the project (shared, so that a purge begins before or after), then its watermark. Events are read afterwards.
     """
-    if (
-        conn.fetch_one_or_none("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,))
-        is None
-    ):
+    if conn.execute("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,)) == 0:
         return 0
     conn.execute("INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING", (project_id,))
-    (mark,) = conn.fetch_one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
-    (end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
-    last = min(end, mark + limit)
-    if last <= mark:
+    (watermark,) = conn.fetch_one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
+    (ledger_end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
+    last_seq = min(ledger_end, watermark + limit)
+    if last_seq <= watermark:
         return 0
-    # Two acks may bear the same millisecond and lie in two batches. The first of them counts, so this batch looks back
-    # to where the millisecond of the last event of the batch before began.
+    # Two acks of the same time may fall into two batches, and only the first counts. So this batch reads back to the
+    # first event that has the time of the previous batch's last event.
     (since,) = conn.fetch_one(
         "SELECT coalesce((SELECT bus_seq_at(e.project_id, e.at) FROM event e"
-        " WHERE e.project_id = %(project)s AND e.seq = %(mark)s), 1)",
-        {"project": project_id, "mark": mark},
+        " WHERE e.project_id = %(project)s AND e.seq = %(watermark)s), 1)",
+        {"project": project_id, "watermark": watermark},
     )
     conn.execute(
         _ROLL_UP_SQL,
         {
             "project": project_id,
-            "after": mark,
-            "until": last,
+            "after": watermark,
+            "until": last_seq,
             "since": since,
-            "named": TOP_N,
+            "top_n": TOP_N,
             "hours": RETENTION["hour"],
             "days": RETENTION["day"],
         },
     )
-    conn.execute("UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s", (last, project_id))
-    return int(last - mark)
+    conn.execute("UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s", (last_seq, project_id))
+    return int(last_seq - watermark)
 
 
 def get_progress(conn: Connection, project_id: int) -> RollupProgress:
-    """How far a project is counted; of one that does not exist, nothing is."""
-    row = conn.fetch_one_or_none(
-        "SELECT coalesce(m.tallied_seq, 0), c.last_seq - coalesce(m.tallied_seq, 0),"
+    """Return the progress of a project; zero for a project that does not exist."""
+    progress = conn.fetch_one_or_none_as(
+        RollupProgress,
+        "SELECT coalesce(m.tallied_seq, 0) AS watermark, c.last_seq - coalesce(m.tallied_seq, 0) AS pending_events,"
         " (SELECT e.at FROM event e WHERE e.project_id = c.project_id AND e.seq = coalesce(m.tallied_seq, 0) + 1)"
+        " AS oldest_pending_at"
         " FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id WHERE c.project_id = %s",
         (project_id,),
     )
-    return RollupProgress(*row) if row else RollupProgress(0, 0, None)
+    return progress or RollupProgress(watermark=0, pending_events=0, oldest_pending_at=None)
 
 
-# `acked_at` of a post is that of its first ack by somebody else (bus_ack in sql/posts.sql): of the acks that bear that
-# time and are by such a one, the one with the lowest number is when the post counts as acked. That is decided by what
-# was committed with the ack, so it is the same whenever and in however many batches one looks.
+# `acked_at` of a post is the time of its first ack by another participant (bus_ack in bus/coordination/sql/posts.sql).
+# Of the acks by other participants with that time, the one with the lowest number counts the post as acked. Only
+# committed data decides this, so the result does not depend on when and in how many batches the events are counted.
 #
-# Posts and existing rows are looked up one by one, in subqueries that the planner cannot turn into a scan of a table.
+# Posts and existing rows are looked up one by one, in subqueries that the planner cannot turn into a table scan.
 _ROLL_UP_SQL = f"""
 WITH fresh AS MATERIALIZED (
     SELECT e.seq, e.at, date_trunc('hour', e.at, 'UTC') AS hour, e.participation_id, e.actor, e.type,
@@ -154,34 +152,34 @@ WITH fresh AS MATERIALIZED (
     SELECT 'to_lane', f.hour, f.actor, f.to_lane, count(*) FROM new f WHERE f.to_lane IS NOT NULL GROUP BY 2, 3, 4
     UNION ALL
     SELECT 'to_actor', f.hour, f.actor, f.to_actor, count(*) FROM new f WHERE f.to_actor IS NOT NULL GROUP BY 2, 3, 4
-), grained AS MATERIALIZED (
+), by_granularity AS MATERIALIZED (
     SELECT 'hour' AS grain, c.figure, c.hour AS start, c.key, c.other, c.n FROM counted c
     WHERE c.hour >= clock_timestamp() - %(hours)s
     UNION ALL
     SELECT 'day', c.figure, date_trunc('day', c.hour, 'UTC') AS start, c.key, c.other, sum(c.n)::bigint FROM counted c
     WHERE c.hour >= clock_timestamp() - %(days)s GROUP BY c.figure, 3, c.key, c.other
-), room AS (
-    SELECT g.grain, g.figure, g.start, %(named)s - (
+), free_slots AS (
+    SELECT g.grain, g.figure, g.start, %(top_n)s - (
         SELECT count(*) FROM tally t WHERE t.project_id = %(project)s AND t.grain = g.grain AND t.figure = g.figure
           AND t.start = g.start AND t.key <> '') AS free
-    FROM grained g WHERE g.figure IN ('leases', 'contended', 'to_lane', 'to_actor') GROUP BY g.grain, g.figure, g.start
+    FROM by_granularity g WHERE g.figure IN ('leases', 'contended', 'to_lane', 'to_actor')
+    GROUP BY g.grain, g.figure, g.start
 ), known AS (
     SELECT g.*, g.figure IN ('events', 'anchored', 'waits') OR (
         SELECT t.n FROM tally t WHERE t.project_id = %(project)s AND t.grain = g.grain AND t.figure = g.figure
           AND t.start = g.start AND t.key = g.key AND t.other = g.other) IS NOT NULL AS is_known
-    FROM grained g
-), placed AS (
+    FROM by_granularity g
+), ranked AS (
     SELECT k.*, row_number() OVER (
-        PARTITION BY k.grain, k.figure, k.start, k.is_known ORDER BY k.n DESC, k.key, k.other) AS place
+        PARTITION BY k.grain, k.figure, k.start, k.is_known ORDER BY k.n DESC, k.key, k.other) AS rank
     FROM known k
 ), named AS (
-    SELECT p.grain, p.figure, p.start, p.n, p.is_known OR p.place <= r.free AS is_named, p.key, p.other
-    FROM placed p LEFT JOIN room r ON r.grain = p.grain AND r.figure = p.figure AND r.start = p.start
+    SELECT p.grain, p.figure, p.start, p.n, p.is_known OR p.rank <= r.free AS is_named, p.key, p.other
+    FROM ranked p LEFT JOIN free_slots r ON r.grain = p.grain AND r.figure = p.figure AND r.start = p.start
 )
 INSERT INTO tally AS t (project_id, grain, figure, start, key, other, n)
 SELECT %(project)s, m.grain, m.figure, m.start, CASE WHEN m.is_named THEN m.key ELSE '' END,
        CASE WHEN m.is_named THEN m.other ELSE '' END, sum(m.n)
 FROM named m GROUP BY 2, 3, 4, 5, 6
 ON CONFLICT ON CONSTRAINT tally_pkey DO UPDATE SET n = t.n + excluded.n
-RETURNING 1
 """

@@ -1,19 +1,19 @@
-"""What the service as a whole has seen: counted once for all who ask, and only what is new since the last time."""
+"""Service totals: numbers of owners, projects and events, cached for all callers and updated incrementally."""
 
 import json
 from datetime import timedelta
 from typing import Any
 
-from bus.db import Connection
+from bus.db import Connection, Row
 
 DEFAULT_MAX_AGE = timedelta(seconds=60)
-# Counted in one go; what is beyond comes with the next, so that no transaction lasts.
+# The next refresh counts the rest, so that no transaction lasts long.
 _MAX_EVENTS_PER_CALL = 200_000
-# Any constant that no other advisory lock of the bus has.
+# Any constant that no other advisory lock uses.
 _COUNT_LOCK_KEY = 0x11B5_0002
 
 _SELECT_STATS_SQL = """
-SELECT body, at, at > clock_timestamp() - %s FROM service_stats
+SELECT body, at, at > clock_timestamp() - %s AS is_fresh FROM service_stats
 """
 _PROJECTS_BEHIND_SQL = """
 SELECT c.project_id, coalesce(k.seq, 0), c.last_seq
@@ -33,7 +33,6 @@ ON CONFLICT (project_id) DO UPDATE SET seq = excluded.seq, counts = (
         FROM (SELECT * FROM jsonb_each_text(k.counts) UNION ALL SELECT * FROM jsonb_each_text(excluded.counts))
             AS two(type, n)
         GROUP BY type) AS summed)
-RETURNING 1
 """
 _EVENT_TYPE_BY_STAT = {
     "posts": "post",
@@ -56,49 +55,53 @@ _STAT_NAMES = ("owners", "projects", "participants", "events", *_EVENT_TYPE_BY_S
 
 
 def get_stats(conn: Connection, *, max_age: timedelta = DEFAULT_MAX_AGE) -> dict[str, Any]:
-    """The counts, not older than `fresh` unless somebody is counting at this moment.
+    """Return the totals, at most `max_age` old unless another caller is refreshing them.
 
     Returns:
-        owners, projects, participants, events, posts, acks, claims, leases, tasks, tasks_shipped: whole numbers; what
-        was deleted still counts as an event. `at`: when it was counted, as ISO 8601.
-    Locks: an advisory one for the length of the caller's transaction, if this call is the one that counts. Whoever
-        comes meanwhile gets the counts of before, and waits only if there never were any.
+        owners, projects, participants, events, posts, acks, claims, leases, tasks, tasks_shipped: whole numbers; events
+        of purged projects still count. `at`: time of the count, ISO 8601.
+    Locks: an advisory lock until the end of the transaction, in the caller that refreshes. Concurrent callers get the
+        previous totals, and wait only if there are none.
     """
-    found = conn.fetch_one_or_none(_SELECT_STATS_SQL, (max_age,))
-    if found is not None and found[2]:
-        return _stats_from_row(found)
-    (mine,) = conn.fetch_one("SELECT pg_try_advisory_xact_lock(%s)", (_COUNT_LOCK_KEY,))
-    if not mine:
-        if found is not None:
-            return _stats_from_row(found)
+    cached = conn.fetch_one_or_none(_SELECT_STATS_SQL, (max_age,))
+    if cached is not None and _is_fresh(cached):
+        return _stats_from_row(cached)
+    (has_lock,) = conn.fetch_one("SELECT pg_try_advisory_xact_lock(%s)", (_COUNT_LOCK_KEY,))
+    if not has_lock:
+        if cached is not None:
+            return _stats_from_row(cached)
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COUNT_LOCK_KEY,))
-    found = conn.fetch_one_or_none(_SELECT_STATS_SQL, (max_age,))
-    if found is not None and found[2]:
-        # Somebody counted while we came here.
-        return _stats_from_row(found)
+    # Another caller may have refreshed the totals before this one got the lock.
+    cached = conn.fetch_one_or_none(_SELECT_STATS_SQL, (max_age,))
+    if cached is not None and _is_fresh(cached):
+        return _stats_from_row(cached)
     _count_new_events(conn)
     counts = conn.fetch_one(f"{_TOTALS_SQL} FROM event_count")
-    body = {name: int(value) for name, value in zip(_STAT_NAMES, counts, strict=True)}
+    totals = {name: int(value) for name, value in zip(_STAT_NAMES, counts, strict=True)}
     return _stats_from_row(
         conn.fetch_one(
             'INSERT INTO service_stats ("only", at, body) VALUES (true, clock_timestamp(), %s::jsonb)'
             ' ON CONFLICT ("only") DO UPDATE SET at = excluded.at, body = excluded.body RETURNING body, at, true',
-            (json.dumps(body),),
+            (json.dumps(totals),),
         )
     )
 
 
 def _count_new_events(conn: Connection) -> None:
-    left = _MAX_EVENTS_PER_CALL
-    for project, after, last in conn.fetch_all(_PROJECTS_BEHIND_SQL):
-        if left <= 0:
+    remaining = _MAX_EVENTS_PER_CALL
+    for project_id, counted_seq, last_seq in conn.fetch_all(_PROJECTS_BEHIND_SQL):
+        if remaining <= 0:
             break
-        # The clock is locked until its events commit, so up to a number that one reads there is no hole.
-        until = min(last, after + left)
-        conn.execute(_COUNT_EVENTS_SQL, {"project": project, "after": after, "until": until})
-        left -= until - after
+        # The clock is locked until its events commit, so there are no gaps up to the `last_seq` that was read.
+        until = min(last_seq, counted_seq + remaining)
+        conn.execute(_COUNT_EVENTS_SQL, {"project": project_id, "after": counted_seq, "until": until})
+        remaining -= until - counted_seq
 
 
-def _stats_from_row(row: tuple[Any, ...]) -> dict[str, Any]:
+def _is_fresh(row: Row) -> bool:
+    return bool(row[2])
+
+
+def _stats_from_row(row: Row) -> dict[str, Any]:
     body, at, _ = row
     return {**body, "at": at.isoformat(timespec="seconds")}
