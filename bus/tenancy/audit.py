@@ -1,4 +1,4 @@
-"""The audit log: every act in the admin, the operator console, the command line and the admin_* tools."""
+"""The audit log: acts in the admin, the operator console, the command line and the admin_* tools."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from bus.db import Connection
+from bus.db import Connection, from_row
 from bus.tenancy.tables import audit, owner, project
 
 
@@ -23,13 +23,13 @@ def record(
     project_id: int | None = None,
     **detail: Any,
 ) -> None:
-    """Write one audit row in the caller's transaction, so that it commits with what it speaks of.
+    """Write one audit row in the caller's transaction, so that it commits with the act.
 
     Args:
-        owner_id: whose affairs were touched; None for an act of the service itself, such as a new price.
-        actor: who did it: a qualified name, or `cli` or `operator`.
+        owner_id: the owner whom the act concerns; None for an act of the service itself, such as a new price.
+        actor: a qualified name, or `cli` or `operator`.
         action: `noun.verb`, such as `token.rotate`.
-        subject: what it was done to, as people know it. Never a secret.
+        subject: the object of the act by its visible name. Never a secret.
     """
     conn.execute(
         sa.insert(audit).values(
@@ -42,7 +42,7 @@ def record(
         )
     )
     if project_id is not None:
-        # Who may call, and what it is shown, changes with what people do; and what they do is written here.
+        # Audited acts change who may call and what callers see.
         conn.notify_on_commit(project_id, "members")
 
 
@@ -51,8 +51,8 @@ class AuditEntry:
     """One row of the audit log.
 
     Attributes:
-        owner_id, owner: in whose affairs it was, and their handle; None for an act of the service itself.
-        project: the project's name now, None where it was of no project or is gone.
+        owner_id, owner: the owner whom the act concerns, and the handle; None for an act of the service itself.
+        project: the project's present name; None where the act concerns no project or one that was deleted.
     """
 
     id: int
@@ -69,13 +69,13 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which acts: those for which all of it holds.
+    """Conditions on audit entries, all of which hold for the entries listed.
 
     Attributes:
-        actor: who did it, whole and as it is written there.
-        action: `token.rotate`, or `token` for all about tokens.
-        project_id: what concerns this project, which may be gone.
-        since, until: both included.
+        actor: the exact actor.
+        action: `token.rotate`, or `token` for all actions on tokens.
+        project_id: a project, which may have been deleted.
+        since, until: both inclusive.
     """
 
     actor: str | None = None
@@ -91,10 +91,10 @@ NO_FILTER = AuditFilter()
 def list_for_owner(
     conn: Connection, owner_id: int, filters: AuditFilter = NO_FILTER, *, before: int | None = None, limit: int = 50
 ) -> list[AuditEntry]:
-    """What was done in an owner's affairs, newest first, at most `limit`, with ids below `before`.
+    """List the acts that concern an owner, newest first, at most `limit`, with ids below `before`.
 
     Raises:
-        BusError: `unavailable` when the filter finds so little that too much would have to be read.
+        BusError: `unavailable` when the filter is so selective that the search takes too long.
     """
     return _select_entries(conn, owner_id, filters, before, limit)
 
@@ -107,13 +107,15 @@ def list_for_operator(
     before: int | None = None,
     limit: int = 50,
 ) -> list[AuditEntry]:
-    """As `list_`, in everybody's affairs, for an operator: what tenants work on and where their webhooks lead, which is
-    often a secret, is not in it.
+    """As `list_for_owner`, over all owners, for an operator.
+
+    Redacts the surfaces of leases, which show what tenants work on, and the paths of webhook URLs, which are often
+    secret.
 
     Args:
-        owner_id: only in this owner's affairs.
+        owner_id: only acts that concern this owner.
     """
-    return [_redact_content(act) for act in _select_entries(conn, owner_id, filters, before, limit)]
+    return [_redact_content(entry) for entry in _select_entries(conn, owner_id, filters, before, limit)]
 
 
 def _select_entries(
@@ -124,12 +126,12 @@ def _select_entries(
             audit.c.id,
             audit.c.at,
             audit.c.owner_id,
-            owner.c.handle,
+            owner.c.handle.label("owner"),
             audit.c.actor,
             audit.c.action,
             audit.c.subject,
             audit.c.project_id,
-            project.c.name,
+            project.c.name.label("project"),
             audit.c.detail,
         )
         .outerjoin(owner, owner.c.id == audit.c.owner_id)
@@ -138,7 +140,7 @@ def _select_entries(
         .order_by(audit.c.id.desc())
         .limit(limit)
     )
-    return [AuditEntry(*row) for row in conn.execute(query)]
+    return [from_row(AuditEntry, row) for row in conn.execute(query)]
 
 
 def _redact_content(entry: AuditEntry) -> AuditEntry:

@@ -1,8 +1,7 @@
-"""Invites: codes that let somebody into a project, a bounded number of times and for a bounded time."""
+"""Invites: codes that add participants to a project, with bounded uses and lifetime."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,16 +9,14 @@ from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
-from bus.rules import token_format as form
-from bus.rules import validation
-from bus.rules.enums import PARTICIPANT_KINDS
-from bus.tenancy import audit, authentication
-from bus.tenancy.tables import invite, invite_redemption, owner, participant, project
+from bus.rules import token_format, validation
+from bus.tenancy import audit, authentication, participants
+from bus.tenancy.tables import invite, invite_redemption, owner, project
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedInvite:
-    """An invite at the one moment when its code is known; only the SHA-256 is kept."""
+    """A new invite with its code, of which only the SHA-256 is stored."""
 
     id: int
     project: str
@@ -31,7 +28,12 @@ class CreatedInvite:
 
 @dataclass(frozen=True, slots=True)
 class Redemption:
-    """Who came by an invite: the participant's name then, and the handle of who accepted it signed in, if so."""
+    """One use of an invite.
+
+    Attributes:
+        actor: the participant's qualified name at that time.
+        accepted_by: the handle of the signed-in owner who accepted it, or None.
+    """
 
     actor: str
     accepted_by: str | None
@@ -43,10 +45,10 @@ class Invite:
     """An invite as its owner sees it.
 
     Attributes:
-        participant_id: the participant that was chosen for it, which gets one more token.
-        email: whose it is alone, if it is somebody's.
+        participant_id: the existing participant that gets one more token, or None.
+        email: the only address that may accept it, or None.
         state: open, exhausted, expired or revoked.
-        redeemed: who came by it, oldest first, at most 50.
+        redemptions: its uses, oldest first, at most 50.
     """
 
     id: int
@@ -80,7 +82,7 @@ def create(
     """As project-admin, create an invite to the caller's project.
 
     Raises:
-        BusError: `forbidden`; `conflict` when the name it would be locked to is taken.
+        BusError: `forbidden`; `conflict` when `participant_name` is taken.
     Locks: the project clock.
     """
     actor = authentication.authorize_admin(conn, ctx)
@@ -111,13 +113,13 @@ def create_for_owner(
     ttl_hours: int = 24,
     actor: str,
 ) -> CreatedInvite:
-    """As `create`, for a door that acts for the owner.
+    """As `create`, for the project's owner.
 
     Args:
-        participant_name: lock the invite to this name; then it has one use. None lets the invited choose.
-        participant_id: a participant of the owner that is there already: redeeming gives it one more token, and
-            lets it into the project where it is not in. Then it has one use and takes no name.
-        email: only who is signed in and has shown this address to be theirs may accept; nobody by the code alone.
+        participant_name: the name of the new participant; the invite then has one use. None lets the redeemer choose.
+        participant_id: an existing participant of the owner: redeeming issues one more token and adds it to the project
+            where it is not in. The invite then has one use and takes no name.
+        email: only an owner who is signed in with this verified address may accept; the code alone is not enough.
         uses: 1 to 50.
         ttl_hours: 1 to 168.
     Raises:
@@ -127,50 +129,42 @@ def create_for_owner(
     """
     validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
     validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
-    if kind is not None and kind not in PARTICIPANT_KINDS:
-        raise InvalidArgument(f"kind must be one of: {', '.join(PARTICIPANT_KINDS)}.")
+    valid_kind = participants.validate_kind(kind)
     granted_lane = validation.name(lane, "lane") if lane is not None else None
     address = validation.email(email, "email") if email is not None else None
     if participant_name is not None and participant_id is not None:
-        raise InvalidArgument("An invite for a participant that is there already takes no name; leave it out.")
+        raise InvalidArgument("An invite for an existing participant takes no name; leave participant_name out.")
     label = validation.label(participant_name, "participant_name") if participant_name is not None else None
     if uses != 1 and (label is not None or participant_id is not None):
-        raise InvalidArgument("An invite that is locked to a name has one use; leave uses out.")
+        raise InvalidArgument("An invite for one participant has one use; leave uses out.")
     conn.execute("SELECT bus_lock_open_clock(%s)", (project_id,))
-    place = conn.execute(
+    locked_project = conn.execute(
         sa.select(project.c.owner_id, project.c.name, owner.c.handle)
         .join(owner, owner.c.id == project.c.owner_id)
         .where(project.c.id == project_id)
     ).one()
     if label is not None:
         key = validation.label_key(label)
-        if key == place.handle or conn.fetch_one_or_none(
-            "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (place.owner_id, key)
+        if key == locked_project.handle or conn.fetch_one_or_none(
+            "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (locked_project.owner_id, key)
         ):
             raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
     if participant_id is not None:
-        chosen = conn.execute(
-            sa.select(participant.c.label, participant.c.kind).where(
-                participant.c.id == participant_id,
-                participant.c.owner_id == place.owner_id,
-                participant.c.removed_at.is_(None),
-                participant.c.label != "",
-            )
-        ).one_or_none()
-        if chosen is None:
+        participant = participants.find_active(conn, locked_project.owner_id, participant_id)
+        if participant is None:
             raise NotFound("participant")
-        label, kind = chosen.label, chosen.kind
-    code = form.generate_invite_code()
+        label, valid_kind = participant.label, participant.kind
+    code = token_format.generate_invite_code()
     row = conn.execute(
         sa.insert(invite)
         .values(
             project_id=project_id,
-            sha256=form.fingerprint(code),
+            sha256=token_format.fingerprint(code),
             hint=f"{code[:6]}…",
             participant_name=label,
             participant_id=participant_id,
             email=address,
-            kind=kind or "agent",
+            kind=valid_kind,
             lane=granted_lane,
             is_admin=is_admin,
             uses=uses,
@@ -181,7 +175,7 @@ def create_for_owner(
     ).one()
     audit.record(
         conn,
-        place.owner_id,
+        locked_project.owner_id,
         actor,
         "invite.create",
         row.hint,
@@ -192,7 +186,14 @@ def create_for_owner(
         ttl_hours=ttl_hours,
         is_admin=is_admin,
     )
-    return CreatedInvite(row.id, place.name, code, row.expires_at, label, uses)
+    return CreatedInvite(
+        id=row.id,
+        project=locked_project.name,
+        code=code,
+        expires_at=row.expires_at,
+        participant_name=label,
+        uses=uses,
+    )
 
 
 INVITE_STATE = sa.case(
@@ -204,7 +205,7 @@ INVITE_STATE = sa.case(
 
 
 def list_invites(conn: Connection, project_id: int, *, before: int | None = None, limit: int = 50) -> list[Invite]:
-    """Invites of a project, newest first, at most `limit`, with ids below `before`."""
+    """List the invites of a project, newest first, at most `limit`, with ids below `before`."""
     columns = (
         invite.c.id,
         invite.c.hint,
@@ -224,30 +225,44 @@ def list_invites(conn: Connection, project_id: int, *, before: int | None = None
     query = sa.select(*columns).where(invite.c.project_id == project_id)
     if before is not None:
         query = query.where(invite.c.id < before)
-    rows: list[list[Any]] = [list(row) for row in conn.execute(query.order_by(invite.c.id.desc()).limit(limit))]
-    came: dict[int, list[Redemption]] = {fields[0]: [] for fields in rows}
-    by = invite_redemption.c
-    redemptions = sa.select(by.invite_id, by.actor, by.accepted_by, by.created_at).where(by.invite_id.in_(came))
-    for invite_id, *rest in conn.execute(redemptions.order_by(by.id)):
-        came[invite_id].append(Redemption(*rest))
-    return [Invite(*[*fields, came[fields[0]]]) for fields in rows]
+    rows = conn.execute(query.order_by(invite.c.id.desc()).limit(limit)).all()
+    redemptions = _list_redemptions(conn, [row.id for row in rows])
+    return [Invite(**row._mapping, redemptions=redemptions[row.id]) for row in rows]
+
+
+def _list_redemptions(conn: Connection, invite_ids: list[int]) -> dict[int, list[Redemption]]:
+    """List the redemptions of invites, oldest first, by invite."""
+    redemptions: dict[int, list[Redemption]] = {invite_id: [] for invite_id in invite_ids}
+    query = (
+        sa.select(
+            invite_redemption.c.invite_id,
+            invite_redemption.c.actor,
+            invite_redemption.c.accepted_by,
+            invite_redemption.c.created_at,
+        )
+        .where(invite_redemption.c.invite_id.in_(invite_ids))
+        .order_by(invite_redemption.c.id)
+    )
+    for row in conn.execute(query):
+        redemptions[row.invite_id].append(Redemption(actor=row.actor, accepted_by=row.accepted_by, at=row.created_at))
+    return redemptions
 
 
 def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> bool:
-    """Revoke an invite: it lets nobody in any more. Returns whether anything changed.
+    """Revoke an invite, so that it can no longer be redeemed; return whether anything changed.
 
     Raises:
         BusError: `not_found` when the project has no such invite.
     """
-    mine = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id)
+    matches = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id)
     changed = conn.execute(
         sa.update(invite)
-        .where(mine, invite.c.revoked_at.is_(None))
+        .where(matches, invite.c.revoked_at.is_(None))
         .values(revoked_at=sa.func.clock_timestamp())
         .returning(invite.c.hint)
     ).one_or_none()
     if changed is None:
-        if conn.execute(sa.select(invite.c.id).where(mine)).one_or_none() is None:
+        if conn.execute(sa.select(invite.c.id).where(matches)).one_or_none() is None:
             raise NotFound("invite")
         return False
     owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()

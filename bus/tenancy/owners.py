@@ -1,4 +1,4 @@
-"""Owners: the humans who are billed and who own projects and participants."""
+"""Owners: the persons who own projects and participants and are billed."""
 
 import re
 import unicodedata
@@ -9,14 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from bus import limits
-from bus.db import Connection
+from bus.db import Connection, from_row
 from bus.errors import BusError
 from bus.rules import validation
 from bus.tenancy import audit
 from bus.tenancy.tables import owner, project
 
 CREDITS_EXHAUSTED = "credits"
-"""The reason of a suspension that a credit lifts; an operator's has another."""
+"""The reason of a suspension that new credits lift; those of an operator have other reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +54,29 @@ def add(conn: Connection, email: str, *, handle: str | None = None, operator: bo
     row = conn.execute(
         sa.insert(owner).values(email=address, handle=chosen, operator=operator).returning(*_COLUMNS)
     ).one()
-    created = Owner(*row)
+    created = from_row(Owner, row)
     audit.record(conn, created.id, actor, "owner.add", created.handle, operator=operator)
     return created
 
 
 def suggest_handle(conn: Connection, email: str) -> str:
-    """A free handle made from the part of an e-mail address before the @."""
+    """Suggest a free handle from the local part of an e-mail address."""
     plain = unicodedata.normalize("NFKD", email.partition("@")[0]).encode("ascii", "ignore").decode()
     base = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:56].strip("-") or "owner"
     if base in validation.RESERVED_HANDLES:
         base = f"{base}-1"
-    taken = {
-        found
-        for (found,) in conn.execute(
-            sa.select(owner.c.handle).where(sa.or_(owner.c.handle == base, owner.c.handle.like(f"{base}-%")))
-        )
-    }
+    similar = sa.select(owner.c.handle).where(sa.or_(owner.c.handle == base, owner.c.handle.like(f"{base}-%")))
+    taken = {handle for (handle,) in conn.execute(similar)}
     if base not in taken:
         return base
     return next(f"{base}-{number}" for number in range(2, len(taken) + 3) if f"{base}-{number}" not in taken)
 
 
 def get(conn: Connection, handle_or_email: str) -> Owner:
-    """The owner with this handle or e-mail address.
+    """Return the owner with this handle or e-mail address.
 
     Raises:
-        BusError: `not_found`; `invalid_argument` when it could be neither.
+        BusError: `not_found`; `invalid_argument` when the value can be neither.
     """
     validation.name(handle_or_email, "owner", 254)
     row = conn.execute(
@@ -93,23 +89,23 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
     ).one_or_none()
     if row is None:
         raise BusError("not_found", f"There is no owner {handle_or_email}.", hint="list_owners")
-    return Owner(*row)
+    return from_row(Owner, row)
 
 
 def list_owners(conn: Connection, *, after: int = 0, limit: int = 200) -> list[Owner]:
-    """Owners by id, at most `limit`, with ids above `after`."""
+    """List owners by id, at most `limit`, with ids above `after`."""
     query = sa.select(*_COLUMNS).where(owner.c.id > after).order_by(owner.c.id).limit(limit)
-    return [Owner(*row) for row in conn.execute(query)]
+    return [from_row(Owner, row) for row in conn.execute(query)]
 
 
 def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool:
-    """Suspend an owner: every call of its tokens that starts after the commit is refused.
+    """Suspend an owner. Calls with its tokens that start after the commit are refused.
 
     Returns:
         Whether anything changed.
     """
     validation.free_text(reason, "reason", limits.MAX_REASON_LENGTH)
-    # What an operator says stands above what a top-up would lift.
+    # A suspension by an operator replaces one that a top-up would lift.
     overrides = sa.and_(owner.c.suspended_reason == CREDITS_EXHAUSTED, sa.literal(reason != CREDITS_EXHAUSTED))
     changed = conn.execute(
         sa.update(owner)
@@ -126,18 +122,18 @@ def suspend(conn: Connection, owner_id: int, *, reason: str, actor: str) -> bool
 def lift_suspension(
     conn: Connection, owner_id: int, *, actor: str, only_reason: str | None = None, note: str = ""
 ) -> bool:
-    """Lift a suspension; returns whether there was one.
+    """Lift a suspension; return whether there was one.
 
     Args:
-        reason: lift it only if it was for this.
-        why: why it is lifted, for the audit log.
+        only_reason: lift it only if this is its reason.
+        note: why it is lifted, for the audit log.
     """
     validation.free_text(note, "reason", limits.MAX_REASON_LENGTH, 0)
     detail: dict[str, Any] = {"reason": note} if note else {}
-    which = sa.true() if only_reason is None else owner.c.suspended_reason == only_reason
+    has_reason = sa.true() if only_reason is None else owner.c.suspended_reason == only_reason
     changed = conn.execute(
         sa.update(owner)
-        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), which)
+        .where(owner.c.id == owner_id, owner.c.suspended_at.is_not(None), has_reason)
         .values(suspended_at=None, suspended_reason=None)
         .returning(owner.c.handle)
     ).one_or_none()
@@ -148,7 +144,7 @@ def lift_suspension(
 
 
 def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str) -> bool:
-    """Let an owner into the operator console, or no longer; holds from their next request on.
+    """Grant or withdraw access to the operator console, from the owner's next request on.
 
     Returns:
         Whether anything changed.

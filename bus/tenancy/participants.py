@@ -70,7 +70,7 @@ def get_or_create(conn: Connection, owner_id: int, handle: str, label: str, kind
     if row.removed_at is not None or validation.label_key(row.label) != key:
         raise BusError(
             "conflict",
-            f"The name {label} belonged to another participant and cannot be reused; choose another.",
+            f"The name {label} belonged to another participant and is not handed out again; choose another.",
             reason="name_taken",
         )
     return Participant(id=row.id, label=row.label, kind=row.kind), False
@@ -90,7 +90,7 @@ def insert(conn: Connection, owner_id: int, label: str, kind: str) -> Participan
 
 
 def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, actor: str) -> bool:
-    """Rename a participant. Its old name stays reserved for it, and past events keep the name that they were written with.
+    """Rename a participant. Past events keep the old name, which stays reserved for it.
 
     Returns:
         Whether anything changed.

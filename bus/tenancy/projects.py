@@ -1,4 +1,4 @@
-"""Projects: coordination spaces. Everything that agents do is scoped to one."""
+"""Projects: isolated coordination spaces, their state and their settings."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bus import limits
-from bus.db import Connection
+from bus.db import Connection, from_row
 from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
@@ -32,7 +32,7 @@ def _select_projects() -> sa.Select[Any]:
         sa.select(
             project.c.id,
             project.c.owner_id,
-            owner.c.handle,
+            owner.c.handle.label("owner"),
             project.c.name,
             project.c.created_at,
             project.c.archived_at,
@@ -48,25 +48,25 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str) -> Project:
     Raises:
         BusError: `conflict` when the owner has a project of that name.
     """
-    named = validation.label(name, "name")
+    label = validation.label(name, "name")
     project_id = conn.execute(
         sa.insert(project)
-        .values(owner_id=owner_id, name=named, name_key=validation.label_key(named))
+        .values(owner_id=owner_id, name=label, name_key=validation.label_key(label))
         .returning(project.c.id)
     ).scalar_one()
     conn.execute(sa.insert(project_clock).values(project_id=project_id))
-    audit.record(conn, owner_id, actor, "project.add", named, project_id=project_id)
+    audit.record(conn, owner_id, actor, "project.add", label, project_id=project_id)
     return get(conn, project_id)
 
 
 def is_owned_by(conn: Connection, owner_id: int, project_id: int) -> bool:
-    """Whether an owner has this project, and it is not being deleted."""
+    """Return whether an owner has this project, and it is not being deleted."""
     query = "SELECT 1 FROM project WHERE id = %s AND owner_id = %s AND purging_at IS NULL"
     return conn.fetch_one_or_none(query, (project_id, owner_id)) is not None
 
 
 def get(conn: Connection, project_id: int) -> Project:
-    """The project with this id.
+    """Return the project with this id.
 
     Raises:
         BusError: `not_found`.
@@ -74,11 +74,11 @@ def get(conn: Connection, project_id: int) -> Project:
     row = conn.execute(_select_projects().where(project.c.id == project_id)).one_or_none()
     if row is None:
         raise NotFound("project")
-    return Project(*row)
+    return from_row(Project, row)
 
 
 def get_by_name(conn: Connection, name: str) -> Project:
-    """The project called `NAME` or `HANDLE/NAME`, as people type it.
+    """Return the project with this name, given as `NAME` or `HANDLE/NAME`.
 
     Raises:
         BusError: `not_found`, or `conflict` when several owners have a project of that name.
@@ -87,33 +87,36 @@ def get_by_name(conn: Connection, name: str) -> Project:
     query = _select_projects().where(project.c.name_key == validation.label_key(label)).order_by(project.c.id).limit(6)
     if handle is not None:
         query = query.where(owner.c.handle == handle)
-    found = [Project(*row) for row in conn.execute(query)]
-    if not found:
+    matches = [from_row(Project, row) for row in conn.execute(query)]
+    if not matches:
         raise BusError("not_found", f"There is no project {name}.", hint="list_projects")
-    if len(found) > 1:
-        choices = ", ".join(f"{one.owner}/{one.name}" for one in found)
-        raise BusError("conflict", f"Several owners have a project {name}; say which: {choices}.")
-    return found[0]
+    if len(matches) > 1:
+        choices = ", ".join(f"{match.owner}/{match.name}" for match in matches)
+        raise BusError("conflict", f"Several owners have a project {name}; name one of: {choices}.")
+    return matches[0]
 
 
 def list_projects(conn: Connection, *, owner_id: int | None = None, after: int = 0, limit: int = 200) -> list[Project]:
-    """Projects by id, at most `limit`, with ids above `after`; of one owner or of all."""
+    """List projects by id, at most `limit`, with ids above `after`; of one owner or of all."""
     query = _select_projects().where(project.c.id > after).order_by(project.c.id).limit(limit)
     if owner_id is not None:
         query = query.where(project.c.owner_id == owner_id)
-    return [Project(*row) for row in conn.execute(query)]
+    return [from_row(Project, row) for row in conn.execute(query)]
 
 
 def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
-    """Archive a project: reads go on, writes are `forbidden`. Returns whether anything changed.
+    """Archive a project: reads work, writes are `forbidden`. Return whether anything changed.
 
-    Locks: the project clock: writes under way end first, writes that wait behind the archive are refused.
+    Locks: the project clock: running writes finish first, and writes that wait for the clock are refused.
     """
     return _set_archived(conn, project_id, sa.func.clock_timestamp(), project.c.archived_at.is_(None), actor)
 
 
 def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
-    """Open an archived project again. Returns whether anything changed."""
+    """Reopen an archived project; return whether anything changed.
+
+    Locks: the project clock.
+    """
     return _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
 
 
@@ -139,35 +142,35 @@ def _set_archived(
 
 
 def rename(conn: Connection, project_id: int, name: str, *, actor: str) -> bool:
-    """Give a project another name. Returns whether anything changed.
+    """Rename a project; return whether anything changed.
 
     Raises:
         BusError: `conflict` when the owner has a project of that name; `not_found`.
     """
-    named = validation.label(name, "name")
+    label = validation.label(name, "name")
     before = get(conn, project_id)
     changed = conn.execute(
         sa.update(project)
-        .where(project.c.id == project_id, project.c.purging_at.is_(None), project.c.name != named)
-        .values(name=named, name_key=validation.label_key(named))
+        .where(project.c.id == project_id, project.c.purging_at.is_(None), project.c.name != label)
+        .values(name=label, name_key=validation.label_key(label))
         .returning(project.c.owner_id)
     ).one_or_none()
     if changed is not None:
-        audit.record(conn, changed.owner_id, actor, "project.rename", named, project_id=project_id, before=before.name)
+        audit.record(conn, changed.owner_id, actor, "project.rename", label, project_id=project_id, before=before.name)
     return changed is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """How a project behaves.
+    """Settings of a project.
 
     Attributes:
-        presence_window_seconds: who was seen within it counts as here; 60 to 86,400.
-        stall_window_seconds: a task in progress whose assignee was gone for so long is open again; 60 to 2,592,000,
-            or None: never.
-        gone_window_seconds: who was not seen for so long is written down as gone; 60 to 2,592,000.
-        escalation_pause_seconds: between two steps for a handoff past its deadline; 10 to 86,400.
-        escalation_email: who is told last, or None.
+        presence_window_seconds: a participant seen within it is active; 60 to 86,400.
+        stall_window_seconds: a started task is reopened when its assignee was not seen for this long; 60 to 2,592,000,
+            or None for never.
+        gone_window_seconds: a participant not seen for this long is recorded as gone; 60 to 2,592,000.
+        escalation_pause_seconds: the pause between two escalation steps of an overdue post; 10 to 86,400.
+        escalation_email: the address of the last escalation step, or None.
     """
 
     presence_window_seconds: int
@@ -178,22 +181,22 @@ class ProjectSettings:
 
 
 def get_settings(conn: Connection, project_id: int) -> ProjectSettings:
-    """The settings of a project.
+    """Return the settings of a project.
 
     Raises:
         BusError: `not_found`.
     """
-    columns = [project.c[one.name] for one in dataclasses.fields(ProjectSettings)]
+    columns = [project.c[field.name] for field in dataclasses.fields(ProjectSettings)]
     row = conn.execute(
         sa.select(*columns).where(project.c.id == project_id, project.c.purging_at.is_(None))
     ).one_or_none()
     if row is None:
         raise NotFound("project")
-    return ProjectSettings(*row)
+    return from_row(ProjectSettings, row)
 
 
 def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *, actor: str) -> bool:
-    """Change how a project behaves. Returns whether anything changed.
+    """Change the settings of a project; return whether anything changed.
 
     Raises:
         BusError: `invalid_argument`, `not_found`.
@@ -215,6 +218,13 @@ def set_settings(conn: Connection, project_id: int, settings: ProjectSettings, *
         .returning(project.c.owner_id, project.c.name)
     ).one_or_none()
     if changed is not None:
-        facts = dataclasses.asdict(settings)
-        audit.record(conn, changed.owner_id, actor, "project.settings", changed.name, project_id=project_id, **facts)
+        audit.record(
+            conn,
+            changed.owner_id,
+            actor,
+            "project.settings",
+            changed.name,
+            project_id=project_id,
+            **dataclasses.asdict(settings),
+        )
     return changed is not None

@@ -1,4 +1,4 @@
-"""Tenancy: owners, projects, participants and what lets them in. Small tables."""
+"""Tables of owners, projects, participants, tokens and invites; all but the project clock are rarely written."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
@@ -139,11 +139,11 @@ invite = sa.Table(
     created_at_column(),
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
     sa.Column("revoked_at", TIMESTAMPTZ),
-    # When its end by the clock was written to the audit log; expires_at decides.
+    # When its expiry was written to the audit log; expires_at decides whether it has expired.
     sa.Column("expired_at", TIMESTAMPTZ),
-    # Chosen by the owner: redeeming gives this participant one more token.
+    # The existing participant that gets one more token.
     sa.Column("participant_id", sa.ForeignKey("participant.id"), index=True),
-    # For one person: only somebody who has shown this address to be theirs may accept.
+    # The only verified address that may accept the invite.
     sa.Column("email", sa.Text),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
     sa.CheckConstraint(one_of_check("kind", PARTICIPANT_KINDS), "kind"),
@@ -174,7 +174,7 @@ audit = sa.Table(
     metadata,
     id_column(),
     sa.Column("at", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
-    # Null: an act of the service itself, such as a new price, and in nobody's affairs.
+    # Null: an act of the service itself, such as a new price, which concerns no owner.
     sa.Column("owner_id", sa.BigInteger),
     sa.Column("project_id", sa.BigInteger),
     sa.Column("actor", sa.Text, nullable=False),
@@ -184,7 +184,7 @@ audit = sa.Table(
 )
 sa.Index(None, audit.c.owner_id, audit.c.id)
 sa.Index(None, audit.c.project_id, audit.c.id)
-# For the operator, who looks through all owners'.
+# For the operator, who searches the acts of all owners.
 sa.Index(None, audit.c.actor, audit.c.id)
 sa.Index(None, audit.c.action, audit.c.id)
 sa.Index(None, audit.c.at)

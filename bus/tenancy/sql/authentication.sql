@@ -1,14 +1,14 @@
--- Who is calling, asked by every call's own statement: a token that was revoked, a grant that was removed or an
--- owner that was suspended before the statement began is refused, in every process, without any cache.
+-- Authentication, part of the statement of every call: a token that was revoked, a participation that was removed or an
+-- owner who was suspended before the statement began is refused, in every process, without a cache.
 
--- Whether a token may be used now. Plain SQL, so that the planner inlines it.
+-- Whether a token is valid now. Plain SQL, so that the planner inlines it.
 CREATE FUNCTION bus_token_is_live(p_revoked_at timestamptz, p_expires_at timestamptz) RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
     SELECT p_revoked_at IS NULL AND (p_expires_at IS NULL OR p_expires_at > clock_timestamp())
 $$;
 
--- The caller's live identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
--- project. Raises LBUS1 (nobody is calling), LBUS2 (the owner is suspended), LBUS0 forbidden.
+-- The caller's present identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
+-- project. Raises LBUS1 (not authenticated), LBUS2 (the owner is suspended), LBUS0 (forbidden).
 CREATE FUNCTION bus_authenticate(
     p_participation bigint, p_token bigint, p_write boolean,
     OUT project_id bigint, OUT owner_id bigint, OUT participant_id bigint, OUT actor text, OUT is_admin boolean,
@@ -32,7 +32,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
     END IF;
-    -- The owner of a suspended account may look at what is its own in the web, where it also tops up.
+    -- A suspended owner may read its own projects in the web, where it also tops up.
     IF v_suspended AND (p_token IS NOT NULL OR p_write) THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS2', MESSAGE = 'owner suspended';
     END IF;

@@ -1,4 +1,4 @@
--- Names of participants: how they are found and shown.
+-- Names of participants: display and lookup.
 
 -- The qualified name of a participant. The label is '' for the owner, who goes by the handle alone.
 CREATE FUNCTION bus_qualified_name(p_handle text, p_label text) RETURNS text
@@ -12,9 +12,9 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN p_label = '' THEN p_handle ELSE p_label END
 $$;
 
--- The participation that a name stands for in this project: `label`, or `handle/label` with the owner's handle, or
--- the handle alone, which is the owner's own qualified name (its label is '') and so goes before a label.
--- Finds former names and participants that were removed too, since history keeps them; null if there is none.
+-- The participation with a name in a project: `label`, `handle/label` with the owner's handle, or the handle alone,
+-- which is the owner's own qualified name (its label is '') and takes precedence over a label. Also finds former names
+-- and removed participants, since past events carry them; null if there is none.
 CREATE FUNCTION bus_find_participation(p_project bigint, p_handle text, p_label_key text) RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT p.id
@@ -27,7 +27,7 @@ LANGUAGE sql STABLE AS $$
     ORDER BY n.label_key LIMIT 1
 $$;
 
--- The qualified name of a participation as it stands now.
+-- The present qualified name of a participation.
 CREATE FUNCTION bus_participation_name(p_participation bigint) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT bus_qualified_name(o.handle, pt.label)
@@ -37,13 +37,13 @@ LANGUAGE sql STABLE AS $$
     WHERE p.id = p_participation
 $$;
 
--- Refuse a name that nobody in the project bears. The facts carry up to 200 names of the project, from which the
--- Python side picks the nearest; they are the caller's own project's names, which list_participants shows anyway.
+-- Refuse a name that no participant of the project bears. The error data carries up to 200 names, from which Python
+-- picks similar ones; they belong to the caller's own project, which may list them anyway.
 CREATE FUNCTION bus_refuse_recipient(p_project bigint, p_wanted text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM bus_refuse('unknown_recipient',
-        format('Nobody called "%s" is in this project.', p_wanted),
+        format('No participant of this project is called "%s".', p_wanted),
         jsonb_build_object('wanted', p_wanted, 'names', (
             SELECT coalesce(jsonb_agg(candidates.name), '[]') FROM (
                 SELECT bus_short_name(o.handle, pt.label) AS name
