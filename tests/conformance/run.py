@@ -1,6 +1,6 @@
 """The official MCP conformance suite against the real gateway: `make conformance`.
 
-Needs Node 22 or newer, or CONFORMANCE as the command that runs the suite; without either it says so and runs
+Needs Node 22 or newer, or CONFORMANCE as the command that runs the suite; without either it prints a message and runs
 nothing. Exit code 1 if a scenario fails.
 """
 
@@ -28,7 +28,7 @@ from tests import factories, servers
 _PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 _MIN_NODE_VERSION = 22
 _SCENARIO_TIMEOUT_SECONDS = 120
-# What the suite asks of any server; its other scenarios call tools that only a server made for it has.
+# The scenarios for any server; the others call tools of a server made for the suite.
 _SCENARIOS = {
     "2025-11-25": (
         "server-initialize",
@@ -54,12 +54,12 @@ _SUMMARY_PATTERN = re.compile(r"^Passed: (\d+)/(\d+), (\d+) failed, (\d+) warnin
 
 
 def main() -> int:
-    """Run every scenario and print a line for each; returns the exit code."""
+    """Run every scenario, print a line for each, and return the exit code."""
     command = _find_suite_command()
     if command is None:
         print(
-            f"Nothing was run: the conformance suite needs Node {_MIN_NODE_VERSION} or newer, and `node --version` says"
-            f" {_get_node_version() or 'that there is none'}. CONFORMANCE names another command that runs it."
+            f"Skipped: the conformance suite needs Node {_MIN_NODE_VERSION} or newer; installed:"
+            f" {_get_node_version() or 'none'}. Set CONFORMANCE to another command that runs it."
         )
         return 0
     started = servers.Servers()
@@ -75,7 +75,7 @@ def main() -> int:
 async def _run_suite(command: list[str], database_url: str) -> int:
     with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
         token = factories.make_agent(conn, label="conformance", is_admin=True).token
-    # One scenario reads a text that a server made for the suite would have.
+    # One scenario reads a text resource of a server made for the suite.
     text = "This is the content of the static text resource."
     fixture = Resource("test://static-text", "static-text", "For the suite", "text/plain", None, text)
     RESOURCES[fixture.uri] = fixture
@@ -84,15 +84,15 @@ async def _run_suite(command: list[str], database_url: str) -> int:
     gateway = Gateway(settings)
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        # The suite cannot send a token of its own.
+        # The suite cannot send a token.
         if scope["type"] == "http":
-            signed = (b"authorization", f"Bearer {token}".encode())
-            scope = {**scope, "headers": [*scope["headers"], signed]}
+            authorization = (b"authorization", f"Bearer {token}".encode())
+            scope = {**scope, "headers": [*scope["headers"], authorization]}
         await gateway(scope, receive, send)
 
-    done = asyncio.Event()
+    shutdown = asyncio.Event()
     serving = asyncio.create_task(
-        serve(app, build_hypercorn_config(settings), mode="asgi", shutdown_trigger=done.wait)  # type: ignore[arg-type]
+        serve(app, build_hypercorn_config(settings), mode="asgi", shutdown_trigger=shutdown.wait)  # type: ignore[arg-type]
     )
     try:
         await _wait_for_port(settings.port, serving)
@@ -100,11 +100,11 @@ async def _run_suite(command: list[str], database_url: str) -> int:
         failed = 0
         for version, scenarios in _SCENARIOS.items():
             for scenario in scenarios:
-                words = ("server", "--url", url, "--scenario", scenario, "--spec-version", version)
-                failed += not await _run_scenario([*command, *words], f"{version}  {scenario}")
+                arguments = ("server", "--url", url, "--scenario", scenario, "--spec-version", version)
+                failed += not await _run_scenario([*command, *arguments], f"{version}  {scenario}")
         return failed
     finally:
-        done.set()
+        shutdown.set()
         await serving
 
 
@@ -117,12 +117,12 @@ async def _run_scenario(command: list[str], name: str) -> bool:
     except TimeoutError:
         process.kill()
         output, _ = await process.communicate()
-    said = output.decode("utf-8", "replace")
-    found = _SUMMARY_PATTERN.search(said)
-    # A scenario that the suite skipped has no summary, and ends with 0 all the same.
-    good = process.returncode == 0 and found is not None and found[1] == found[2] != "0"
-    print(f"ok    {name}" if good else f"FAIL  {name}\n{said}", flush=True)
-    return good
+    text = output.decode("utf-8", "replace")
+    summary = _SUMMARY_PATTERN.search(text)
+    # A skipped scenario exits with 0 too, but prints no summary.
+    has_passed = process.returncode == 0 and summary is not None and summary[1] == summary[2] != "0"
+    print(f"ok    {name}" if has_passed else f"FAIL  {name}\n{text}", flush=True)
+    return has_passed
 
 
 async def _wait_for_port(port: int, serving: "asyncio.Task[None]") -> None:
@@ -141,9 +141,9 @@ async def _wait_for_port(port: int, serving: "asyncio.Task[None]") -> None:
 
 
 def _find_suite_command() -> list[str] | None:
-    """How to run the suite, or None where it cannot be."""
-    if chosen := os.environ.get("CONFORMANCE", "").strip():
-        return shlex.split(chosen)
+    """Return the command that runs the suite, or None without a suitable Node."""
+    if command := os.environ.get("CONFORMANCE", "").strip():
+        return shlex.split(command)
     version = re.match(r"v(\d+)\.", _get_node_version())
     npx = shutil.which("npx")
     if version is None or int(version[1]) < _MIN_NODE_VERSION or npx is None:

@@ -1,4 +1,4 @@
-"""What the gateway's tests share: two processes over one database, and a team in a project of its own."""
+"""Fixtures of the gateway's tests: two processes over one database, and a team in its own project."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
 @pytest.fixture(scope="session")
 def shared_database_url() -> Iterator[str]:
-    """One database per worker process behind its gateways, which write presence at moments of their own: not the one
-    in which the engine's tests look at every table."""
+    """One database per test worker behind its gateways, which write presence at any time.
+
+    The engine's tests use another database, since they check the content of every table.
+    """
     with servers.cloned_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def gateway_db(shared_database_url: str) -> Iterator[Database]:
-    """The database behind `gateways`; what tests commit there stays in projects of their own."""
+    """The database behind `gateways`; each test commits to its own projects."""
     database = Database(shared_database_url, pool_size=8)
     yield database
     database.close()
@@ -37,22 +39,22 @@ def gateways(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
 
 @pytest.fixture
 def connect(gateways: list[GatewayProcess]) -> Iterator[Callable[..., McpClient]]:
-    """Opens connections: `connect(agent, modern=…, process=0)`; closed at the end."""
-    opened: list[McpClient] = []
+    """Connect an agent: `connect(agent, modern=…, process=0)`; the fixture closes the clients."""
+    clients: list[McpClient] = []
 
-    def open_one(agent: Agent | None, *, modern: bool = True, process: int = 0) -> McpClient:
-        wire = McpClient(gateways[process].url, agent.token if agent else None, modern)
-        opened.append(wire)
-        return wire
+    def open_client(agent: Agent | None, *, modern: bool = True, process: int = 0) -> McpClient:
+        client = McpClient(gateways[process].url, agent.token if agent else None, modern)
+        clients.append(client)
+        return client
 
-    yield open_one
-    for wire in opened:
-        wire.close()
+    yield open_client
+    for client in clients:
+        client.close()
 
 
 @dataclass(frozen=True)
 class Team:
-    """Two agents in a project of their own: alice is project-admin, bob is in lane `web`."""
+    """Two agents in their own project: alice is project-admin, bob is in lane `web`."""
 
     alice: Agent
     bob: Agent

@@ -1,4 +1,4 @@
-"""Raw clients of the gateway, one for each era: what a hand-written client sends and gets, byte for byte."""
+"""Client of the gateway that sends and receives plain HTTP, for both the modern and the handshake protocol."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _request_ids = count(1)
 
 @dataclass(frozen=True)
 class McpResponse:
-    """One HTTP answer; `message` is the JSON-RPC message in it, whether it came as JSON or as a stream."""
+    """An HTTP response; `message` is its JSON-RPC message, sent as JSON or as a stream."""
 
     status: int
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class McpResponse:
 
     @property
     def structured_content(self) -> dict[str, Any]:
-        """What a tool answered, after checking that text and structured content say the same."""
+        """The result of a tool, after checking that its text equals its structured content."""
         result = self.result
         assert not result.get("isError"), result
         assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
@@ -42,22 +42,22 @@ class McpResponse:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error of a tool call, after checking its form: a sentence that is not JSON, and its facts."""
+        """The structured error of a tool call, after checking that its text is a sentence and not JSON."""
         result = self.result
         assert result["isError"] is True, result
         (block,) = result["content"]
-        facts = result["structuredContent"]["error"]
-        assert block["text"] == facts["message"]
+        error = result["structuredContent"]["error"]
+        assert block["text"] == error["message"]
         try:
             json.loads(block["text"])
         except ValueError:
-            return facts
-        raise AssertionError(f"an error that parses as JSON: {block['text']}")
+            return error
+        raise AssertionError(f"The text of the error is JSON: {block['text']}")
 
 
 @dataclass
 class McpClient:
-    """One connection that speaks one era with one token."""
+    """A client with one token and one protocol revision: 2026-07-28 if `modern`, else one without headers."""
 
     url: str
     token: str | None
@@ -65,14 +65,14 @@ class McpClient:
     http_client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=30))
 
     def headers(self, method: str, name: str | None = None) -> dict[str, str]:
-        sent = {"Accept": ACCEPT, "Content-Type": "application/json"}
+        headers = {"Accept": ACCEPT, "Content-Type": "application/json"}
         if self.token is not None:
-            sent["Authorization"] = f"Bearer {self.token}"
+            headers["Authorization"] = f"Bearer {self.token}"
         if self.modern:
-            sent |= {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
+            headers |= {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
             if name is not None:
-                sent["Mcp-Name"] = name
-        return sent
+                headers["Mcp-Name"] = name
+        return headers
 
     def body(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if self.modern:
@@ -84,8 +84,8 @@ class McpClient:
         return {"jsonrpc": "2.0", "id": next(_request_ids), "method": method, "params": params}
 
     def send(self, content: bytes, headers: Any, method: str = "POST") -> McpResponse:
-        answer = self.http_client.request(method, self.url, content=content, headers=headers)
-        return McpResponse(answer.status_code, dict(answer.headers), answer.text)
+        response = self.http_client.request(method, self.url, content=content, headers=headers)
+        return McpResponse(response.status_code, dict(response.headers), response.text)
 
     def request(self, method: str, mirrored: str | None = None, /, **params: Any) -> McpResponse:
         content = json.dumps(self.body(method, params)).encode()

@@ -16,27 +16,27 @@ import httpx2
 from tests import process_pool
 from tests.process_pool import ForkedProcess
 
-# Patience, not a promise: the first import of a fresh environment compiles everything.
-_START_SECONDS = 180
+# Generous: the first import in a fresh environment compiles all modules.
+_START_TIMEOUT_SECONDS = 180
 
 
 @dataclass
 class GatewayProcess:
-    """A running gateway; `log` holds what it printed."""
+    """A running gateway; `log` is the file with its output."""
 
     url: str
     popen: "subprocess.Popen[bytes] | ForkedProcess"
     log: Path
 
     def stop(self) -> None:
-        """Drain, as a deploy would."""
+        """Stop it with SIGTERM, as a deploy does."""
         self.popen.send_signal(signal.SIGTERM)
         assert self.popen.wait(20) == 0, self.log.read_text()
 
 
 @contextmanager
 def running_gateways(database_url: str, count: int = 1, **env: str) -> Iterator[list[GatewayProcess]]:
-    """`count` gateways over one database; ended afterwards, however the test went."""
+    """Run `count` gateways over one database, and end them afterwards."""
     started = [_start_gateway(database_url, env) for _ in range(count)]
     try:
         for process in started:
@@ -62,20 +62,20 @@ def _start_gateway(database_url: str, env: dict[str, str]) -> GatewayProcess:
     handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
-        given = {**_clean_environ(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
-        popen = process_pool.start_module("mcp_gateway", env=given, output=output)
+        environ = {**_clean_environ(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
+        popen = process_pool.start_module("mcp_gateway", env=environ, output=output)
     return GatewayProcess(f"http://127.0.0.1:{port}/mcp", popen, log)
 
 
 def _clean_environ(env: "os._Environ[str]") -> dict[str, str]:
-    """The environment without what would configure the gateway behind the test's back."""
-    ours = {"PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_URL", "HOST", "PORT"}
-    return {name: value for name, value in env.items() if name not in ours}
+    """The environment without variables that configure the gateway."""
+    gateway_variables = {"PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_URL", "HOST", "PORT"}
+    return {name: value for name, value in env.items() if name not in gateway_variables}
 
 
 def _wait_until_healthy(process: GatewayProcess) -> None:
     health = process.url.removesuffix("/mcp") + "/healthz"
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if process.popen.poll() is not None:
             break

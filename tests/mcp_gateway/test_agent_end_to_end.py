@@ -1,4 +1,4 @@
-"""A whole day of two agents, through the SDK's own client: over HTTP in both eras, and over stdio."""
+"""A workday of two agents with the SDK's own client: over HTTP in both protocols, and over stdio."""
 
 import os
 import sys
@@ -16,9 +16,9 @@ from mcp.client.streamable_http import streamable_http_client
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.processes import GatewayProcess
 
-_STDIO = """
+_STDIO_PROGRAM = """
 import os
-from bus.settings import Settings
+from bus.config.settings import Settings
 from mcp_gateway.stdio import run
 run(Settings.from_env(), os.environ["LLM_BUS_TOKEN"])
 """
@@ -35,7 +35,7 @@ async def over_http(url: str, token: str, mode: str) -> AsyncIterator[Client]:
 async def over_stdio(database_url: str, token: str, mode: str) -> AsyncIterator[Client]:
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-c", _STDIO],
+        args=["-c", _STDIO_PROGRAM],
         env={**os.environ, "DATABASE_URL": database_url, "LLM_BUS_TOKEN": token},
     )
     async with Client(server, mode=mode) as client:
@@ -43,7 +43,7 @@ async def over_stdio(database_url: str, token: str, mode: str) -> AsyncIterator[
 
 
 class Session:
-    """A client's tools as calls that return what the tool said."""
+    """A client's tools as async calls that return the structured content."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -54,14 +54,14 @@ class Session:
         content: dict[str, Any] = result.structured_content
         return content
 
-    async def refused(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    async def call_refused(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         result = await self._client.call_tool(tool, arguments)
         assert result.is_error, result
         error: dict[str, Any] = result.structured_content["error"]
         return error
 
 
-async def a_day(alice: Session, bob: Session) -> None:
+async def run_workday(alice: Session, bob: Session) -> None:
     await bob("register", lane="web", status="reading the backlog")
     await alice("register", lane="api", status="planning")
     start = await alice("whats_new")
@@ -80,7 +80,7 @@ async def a_day(alice: Session, bob: Session) -> None:
 
     handoff = await bob("post", to_actor="alice", body="May I have users.py for ten minutes?", ref="PR 7")
     assert handoff["recipients"] == 1
-    # The mark rides on the other's next call, whatever it is.
+    # Any next call of the recipient carries the count of unread posts.
     assert (await alice("who_holds"))["_unread_posts"] == 1
     inbox = await alice("read_posts", to_me=True, unacked_only=True)
     assert [post["post_id"] for post in inbox["posts"]] == [handoff["post_id"]]
@@ -91,30 +91,30 @@ async def a_day(alice: Session, bob: Session) -> None:
     assert sent["acked_by"] == [(await alice("whoami"))["actor"]]
 
     api = (await alice("task_create", title="Split the module", owner="alice"))["task_id"]
-    page = (await alice("task_create", title="Use it in the page", lane="web"))["task_id"]
+    page_task = (await alice("task_create", title="Use it in the page", lane="web"))["task_id"]
     later = (await alice("task_create", title="Announce it", blocked_on=[api]))["task_id"]
     await alice("task_start", task_id=api)
-    assert (await bob("task_next", lane="web"))["task"]["task_id"] == page
-    await bob("task_block", task_id=page, reason="needs the new module", on=api)
-    assert (await bob.refused("task_start", task_id=later))["code"] == "wrong_state"
+    assert (await bob("task_next", lane="web"))["task"]["task_id"] == page_task
+    await bob("task_block", task_id=page_task, reason="needs the new module", on=api)
+    assert (await bob.call_refused("task_start", task_id=later))["code"] == "wrong_state"
     shipped = await alice("task_ship", task_id=api, ref="PR 8")
-    assert shipped["unblocked"] == [page, later]
+    assert shipped["unblocked"] == [page_task, later]
     tasks = {task["task_id"]: task for task in (await bob("list_tasks"))["tasks"]}
-    assert tasks[page]["status"] == "in_progress"
-    await bob("task_ship", task_id=page, ref="PR 9")
+    assert tasks[page_task]["status"] == "in_progress"
+    await bob("task_ship", task_id=page_task, ref="PR 9")
 
     assert (await alice("release", surface="*"))["released"] == 1
     assert (await bob("release", surface="src/api/users.py"))["released"] == 1
 
-    found = await bob("query_events", ref="PR 8")
-    assert [event["type"] for event in found["events"]] == ["task_ship"]
+    page = await bob("query_events", ref="PR 8")
+    assert [event["type"] for event in page["events"]] == ["task_ship"]
     ledger = (await bob("query_events", limit=1000))["events"]
     new = await alice("whats_new", limit=500)
     assert [event["id"] for event in new["events"]] == list(range(3, len(ledger) + 1))
     assert [event["id"] for event in reversed(ledger)] == list(range(1, len(ledger) + 1))
     assert (await alice("whats_new"))["events"] == []
-    who = await alice("who_is_active")
-    assert {one["lane"] for one in who["active"]} == {"api", "web"}
+    active = (await alice("who_is_active"))["active"]
+    assert {participant["lane"] for participant in active} == {"api", "web"}
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28", "auto"])
@@ -124,7 +124,7 @@ def test_two_agents_work_a_day_over_http(gateways: list[GatewayProcess], team: T
             over_http(gateways[0].url, team.alice.token, mode) as alice,
             over_http(gateways[1].url, team.bob.token, mode) as bob,
         ):
-            await a_day(Session(alice), Session(bob))
+            await run_workday(Session(alice), Session(bob))
 
     anyio.run(main)
 
@@ -137,16 +137,16 @@ def test_two_agents_work_a_day_over_stdio(shared_database_url: str, team: Team, 
                 Session(await stack.enter_async_context(over_stdio(shared_database_url, agent.token, mode)))
                 for agent in (team.alice, team.bob)
             ]
-            await a_day(alice, bob)
+            await run_workday(alice, bob)
 
     anyio.run(main)
 
 
-def test_what_a_client_is_offered(gateways: list[GatewayProcess], team: Team) -> None:
+def test_a_client_lists_and_reads_resources_and_prompts(gateways: list[GatewayProcess], team: Team) -> None:
     async def main() -> None:
         async with over_http(gateways[0].url, team.bob.token, "2026-07-28") as client:
             resources = await client.list_resources()
-            assert {str(one.uri) for one in resources.resources} == {
+            assert {str(resource.uri) for resource in resources.resources} == {
                 "bus://guide",
                 "bus://inbox",
                 "bus://ledger",
@@ -154,11 +154,11 @@ def test_what_a_client_is_offered(gateways: list[GatewayProcess], team: Team) ->
                 "bus://tasks",
                 "bus://presence",
             }
-            for one in resources.resources:
-                read = await client.read_resource(one.uri)
-                assert read.contents[0].text
+            for resource in resources.resources:
+                content = await client.read_resource(resource.uri)
+                assert content.contents[0].text
             prompts = await client.list_prompts()
-            assert [one.name for one in prompts.prompts] == ["start_session", "handoff"]
+            assert [prompt.name for prompt in prompts.prompts] == ["start_session", "handoff"]
             text = (await client.get_prompt("handoff", {"to": "review", "ref": "PR 1"})).messages[0].content.text
             assert "PR 1" in text
 

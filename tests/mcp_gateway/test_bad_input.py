@@ -1,4 +1,4 @@
-"""Whatever is sent to a tool: the documented error, never a 5xx, no SQL, and nothing changed."""
+"""Invalid input to a tool gets the documented error, never a 5xx or SQL text, and changes nothing."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 
-_GOOD: dict[str, Any] = {
+_VALID_ARGUMENTS: dict[str, Any] = {
     "body": "text",
     "to_actor": "bob",
     "sequence": "adr",
@@ -55,26 +55,26 @@ _HOSTILE_NUMBERS = [
     [],
     {},
 ]
-_FREE_TEXT = {"body", "detail", "note", "reason", "status", "subject", "title"}
-_SQL = ("psycopg", "SELECT", "INSERT", "Traceback", "constraint", "relation", "LBUS", "bus_")
+_FREE_TEXT_ARGUMENTS = {"body", "detail", "note", "reason", "status", "subject", "title"}
+_INTERNAL_WORDS = ("psycopg", "SELECT", "INSERT", "Traceback", "constraint", "relation", "LBUS", "bus_")
 
 
-def _call(wire: McpClient, tool: str, arguments: dict[str, Any]) -> McpResponse:
-    """Send what json.dumps refuses too: lone surrogates and non-finite numbers, as a hostile client would."""
-    content = json.dumps(wire.body("tools/call", {"name": tool, "arguments": arguments}))
-    return wire.send(content.encode(), wire.headers("tools/call", tool))
+def _call(client: McpClient, tool: str, arguments: dict[str, Any]) -> McpResponse:
+    """Send arguments as a hostile client does, with lone surrogates and non-finite numbers."""
+    content = json.dumps(client.body("tools/call", {"name": tool, "arguments": arguments}))
+    return client.send(content.encode(), client.headers("tools/call", tool))
 
 
-def _check(reply: McpResponse, what: object) -> None:
-    assert reply.status in (200, 400), (what, reply)
-    for word in _SQL:
-        assert word not in reply.body, (what, reply)
-    message = reply.message
+def _check(response: McpResponse, case: object) -> None:
+    assert response.status in (200, 400), (case, response)
+    for word in _INTERNAL_WORDS:
+        assert word not in response.body, (case, response)
+    message = response.message
     if "error" in message:
-        # The message as such was broken: the protocol's own errors.
-        assert message["error"]["code"] in (-32700, -32602, -32600), (what, reply)
+        # The JSON-RPC message is invalid, so the error is the protocol's.
+        assert message["error"]["code"] in (-32700, -32602, -32600), (case, response)
     else:
-        assert reply.error["code"] in ("invalid_argument", "unknown_recipient", "not_found"), (what, reply)
+        assert response.error["code"] in ("invalid_argument", "unknown_recipient", "not_found"), (case, response)
 
 
 def _fingerprint(db: Database, team: Team) -> tuple[Any, ...]:
@@ -89,13 +89,13 @@ def _fingerprint(db: Database, team: Team) -> tuple[Any, ...]:
         )
 
 
-def _required(tool: Tool) -> dict[str, Any]:
-    wanted = {argument.name: _GOOD[argument.name] for argument in tool.arguments if argument.required}
-    return wanted | ({"to_actor": "bob"} if tool.name == "post" else {})
+def required_arguments(tool: Tool) -> dict[str, Any]:
+    required = {argument.name: _VALID_ARGUMENTS[argument.name] for argument in tool.arguments if argument.required}
+    return required | ({"to_actor": "bob"} if tool.name == "post" else {})
 
 
-def _hostile(tool: Tool) -> list[dict[str, Any]]:
-    """Calls that are right but for one argument."""
+def hostile_arguments(tool: Tool) -> list[dict[str, Any]]:
+    """Arguments of calls that are valid except for one argument."""
     calls: list[dict[str, Any]] = [{"no_such_argument": 1}, {"project": "other"}, {"\ud800": 1}]
     for argument in tool.arguments:
         kind = argument.schema["type"]
@@ -105,10 +105,10 @@ def _hostile(tool: Tool) -> list[dict[str, Any]]:
                 values.remove("")
             if argument.name in ("status", "prefix") and "enum" not in argument.schema:
                 values.remove("")
-            if argument.name not in _FREE_TEXT:
+            if argument.name not in _FREE_TEXT_ARGUMENTS:
                 values += _HOSTILE_NAMES
             if argument.name == "surface":
-                # A file may be called that.
+                # A valid file name.
                 values.remove("zero\u200bwidth")
         elif kind == "integer":
             values = list(_HOSTILE_NUMBERS)
@@ -125,23 +125,23 @@ def _hostile(tool: Tool) -> list[dict[str, Any]]:
 def test_hostile_arguments_get_a_clear_error_and_change_nothing(
     connect: Callable[..., McpClient], team: Team, gateway_db: Database, tool: Tool, modern: bool
 ) -> None:
-    wire = connect(team.alice, modern=modern)
+    client = connect(team.alice, modern=modern)
     before = _fingerprint(gateway_db, team)
-    for hostile in _hostile(tool):
-        _check(_call(wire, tool.name, {**_required(tool), **hostile}), (tool.name, hostile))
+    for hostile in hostile_arguments(tool):
+        _check(_call(client, tool.name, {**required_arguments(tool), **hostile}), (tool.name, hostile))
     for argument in tool.arguments:
         if argument.required:
-            without = {name: value for name, value in _required(tool).items() if name != argument.name}
-            assert f"needs {argument.name}" in _call(wire, tool.name, without).error["message"]
+            without = {name: value for name, value in required_arguments(tool).items() if name != argument.name}
+            assert f"needs {argument.name}" in _call(client, tool.name, without).error["message"]
     for arguments in ([], "text", 7):
-        reply = _call(wire, tool.name, arguments)  # type: ignore[arg-type]
-        assert reply.status in (200, 400)
-        assert reply.message["error"]["code"] == -32602
+        response = _call(client, tool.name, arguments)  # type: ignore[arg-type]
+        assert response.status in (200, 400)
+        assert response.message["error"]["code"] == -32602
     assert _fingerprint(gateway_db, team) == before
 
 
 def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[..., McpClient], team: Team) -> None:
-    wire = connect(team.alice)
+    client = connect(team.alice)
     for arguments, sentence in (
         ({"sequence": "ADR"}, "sequence must be text that matches ^[a-z0-9_-]{1,64}$."),
         ({"sequence": 7}, "sequence must be text that matches ^[a-z0-9_-]{1,64}$."),
@@ -152,10 +152,10 @@ def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[...
         ),
         ({"sequence": "adr", "note": "x" * 501}, "note must be text of 1 to 500 characters."),
     ):
-        assert wire.call("claim", **arguments).error["message"] == sentence
-    assert wire.call("whats_new", limit=0).error["message"] == "limit must be a whole number from 1 to 500."
-    assert wire.call("lease", surface="a", mode="x").error["message"] == "mode must be one of: exclusive, shared."
-    assert ".." in wire.call("lease", surface="../etc").error["message"]
+        assert client.call("claim", **arguments).error["message"] == sentence
+    assert client.call("whats_new", limit=0).error["message"] == "limit must be a whole number from 1 to 500."
+    assert client.call("lease", surface="a", mode="x").error["message"] == "mode must be one of: exclusive, shared."
+    assert ".." in client.call("lease", surface="../etc").error["message"]
 
 
 def test_null_means_absent(connect: Callable[..., McpClient], team: Team) -> None:
@@ -169,7 +169,7 @@ def test_an_unknown_tool_is_invalid_params(connect: Callable[..., McpClient], te
         assert message["error"]["code"] == -32602
 
 
-def test_a_body_of_the_greatest_length_arrives_whole(connect: Callable[..., McpClient], team: Team) -> None:
+def test_a_body_of_the_maximum_length_arrives_complete(connect: Callable[..., McpClient], team: Team) -> None:
     body = "é\n\t😀" * 2000
     connect(team.alice).call("post", to_actor="bob", body=body).structured_content  # noqa: B018
     (post,) = connect(team.bob).call("read_posts", to_me=True).structured_content["posts"]

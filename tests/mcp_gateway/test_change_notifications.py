@@ -1,95 +1,102 @@
-"""Hints between processes: many go out together, none is heard twice, and nobody's nonsense is believed."""
+"""Change notifications between processes are batched, delivered once, and ignored when malformed."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import redis
 
 from mcp_gateway.change_notifications import ChangeNotifier
 
+_MALFORMED_MESSAGES = (
+    "",
+    " ",
+    "x",
+    "x y:z",
+    "x 12",
+    "x :",
+    "x -1:ledger",
+    "\x00",
+    "x \u00b2:a",
+    "x " + "9" * 5000 + ":a",
+)
 
-def _run(url: str | None, play: Callable[..., Any]) -> None:
-    asyncio.run(play(url))
+
+def _run(url: str | None, scenario: Callable[[str | None], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await scenario(url)
+
+    asyncio.run(main())
 
 
-async def _until(check: Callable[[], bool]) -> None:
+async def _wait_until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not check():
             await asyncio.sleep(0.01)
 
 
-def test_a_hint_reaches_others_once_and_this_process_at_once(redis_url: str) -> None:
-    async def play(url: str) -> None:
-        heard: dict[str, list[tuple[int, frozenset[str]]]] = {"one": [], "two": []}
-        resumed: list[str] = []
-        both = [
+def test_a_notification_reaches_other_processes_once_and_its_own_at_once(redis_url: str) -> None:
+    async def scenario(url: str | None) -> None:
+        received: dict[str, list[tuple[int, frozenset[str]]]] = {"first": [], "second": []}
+        reconnected: list[str] = []
+        notifiers = [
             ChangeNotifier(
                 url,
-                on_change=lambda project, kinds, name=name: heard[name].append((project, kinds)),
-                on_reconnect=lambda name=name: resumed.append(name),
+                on_change=lambda project_id, topics, name=name: received[name].append((project_id, topics)),
+                on_reconnect=lambda name=name: reconnected.append(name),
             )
-            for name in heard
+            for name in received
         ]
-        for one in both:
-            one.start()
-        await _until(lambda: len(resumed) == 2)
-        mine = frozenset({"inbox", "ledger"})
-        # Tests of other workers share the channel; their projects are others.
-        both[0].publish(900_001, mine)
-        assert (900_001, mine) in heard["one"]
-        await _until(lambda: (900_001, mine) in heard["two"])
+        for notifier in notifiers:
+            notifier.start()
+        await _wait_until(lambda: len(reconnected) == 2)
+        topics = frozenset({"inbox", "ledger"})
+        # Tests of other workers share the channel and use other projects.
+        notifiers[0].publish(900_001, topics)
+        assert (900_001, topics) in received["first"]
+        await _wait_until(lambda: (900_001, topics) in received["second"])
         for number in range(500):
-            both[0].publish(900_002 + number % 3, frozenset({"ledger"}))
-        await _until(lambda: {900_002, 900_003, 900_004} <= {project for project, _ in heard["two"]})
+            notifiers[0].publish(900_002 + number % 3, frozenset({"ledger"}))
+        await _wait_until(lambda: {900_002, 900_003, 900_004} <= {project_id for project_id, _ in received["second"]})
         await asyncio.sleep(0.1)
-        ours = [project for project, _ in heard["two"] if project >= 900_002]
-        # They went out together.
-        assert len(ours) < 50
-        assert [one for one in heard["one"] if one[0] == 900_001] == [(900_001, mine)]
+        # They were sent together.
+        assert len([project_id for project_id, _ in received["second"] if project_id >= 900_002]) < 50
+        assert [change for change in received["first"] if change[0] == 900_001] == [(900_001, topics)]
         with redis.Redis.from_url(url) as client:
-            for nonsense in (
-                "",
-                " ",
-                "x",
-                "x y:z",
-                "x 12",
-                "x :",
-                "x -1:ledger",
-                "\x00",
-                "x \u00b2:a",
-                "x " + "9" * 5000 + ":a",
-            ):
-                client.publish("llm-bus:hints", nonsense)
-        both[0].publish(900_009, mine)
-        await _until(lambda: (900_009, mine) in heard["two"])
-        for one in both:
-            await one.stop()
+            for message in _MALFORMED_MESSAGES:
+                client.publish("llm-bus:hints", message)
+        notifiers[0].publish(900_009, topics)
+        await _wait_until(lambda: (900_009, topics) in received["second"])
+        for notifier in notifiers:
+            await notifier.stop()
 
-    _run(redis_url, play)
+    _run(redis_url, scenario)
 
 
-def test_without_redis_hints_stay_in_the_process() -> None:
-    async def play(url: str | None) -> None:
-        heard: list[int] = []
-        hints = ChangeNotifier(url, on_change=lambda project, _: heard.append(project), on_reconnect=lambda: None)
-        hints.start()
-        hints.publish(7, frozenset({"ledger"}))
-        assert (heard, hints.is_connected) == ([7], False)
-        await hints.stop()
+def test_without_redis_notifications_stay_in_the_process() -> None:
+    async def scenario(url: str | None) -> None:
+        received: list[int] = []
+        notifier = ChangeNotifier(
+            url, on_change=lambda project_id, _: received.append(project_id), on_reconnect=lambda: None
+        )
+        notifier.start()
+        notifier.publish(7, frozenset({"ledger"}))
+        assert (received, notifier.is_connected) == ([7], False)
+        await notifier.stop()
 
-    _run(None, play)
+    _run(None, scenario)
 
 
-def test_a_redis_that_is_not_there_stops_nobody() -> None:
-    async def play(url: str) -> None:
-        heard: list[int] = []
-        hints = ChangeNotifier(url, on_change=lambda project, _: heard.append(project), on_reconnect=lambda: None)
-        hints.start()
+def test_an_unreachable_redis_blocks_no_publisher() -> None:
+    async def scenario(url: str | None) -> None:
+        received: list[int] = []
+        notifier = ChangeNotifier(
+            url, on_change=lambda project_id, _: received.append(project_id), on_reconnect=lambda: None
+        )
+        notifier.start()
         for number in range(100):
-            hints.publish(number, frozenset({"ledger"}))
+            notifier.publish(number, frozenset({"ledger"}))
         await asyncio.sleep(0.5)
-        assert (heard, hints.is_connected) == (list(range(100)), False)
-        await hints.stop()
+        assert (received, notifier.is_connected) == (list(range(100)), False)
+        await notifier.stop()
 
-    _run("redis://127.0.0.1:1/0", play)
+    _run("redis://127.0.0.1:1/0", scenario)

@@ -1,4 +1,4 @@
-"""Many at once, through two processes."""
+"""Concurrent calls through two processes."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess
 
 
-def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap(
+def test_500_concurrent_claims_through_two_processes_return_500_gap_free_numbers(
     gateways: list[GatewayProcess], team: Team, gateway_db: Database
 ) -> None:
     threads = 50
@@ -18,16 +18,16 @@ def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap
 
     def claim_ten(index: int) -> list[int]:
         agent = (team.alice, team.bob)[index % 2]
-        wire = McpClient(gateways[index % 2].url, agent.token, modern=index % 4 < 2)
-        wire.call("whoami")
+        client = McpClient(gateways[index % 2].url, agent.token, modern=index % 4 < 2)
+        client.call("whoami")
         barrier.wait()
         try:
-            return [wire.call("claim", sequence="adr").structured_content["number"] for _ in range(10)]
+            return [client.call("claim", sequence="adr").structured_content["number"] for _ in range(10)]
         finally:
-            wire.close()
+            client.close()
 
     with ThreadPoolExecutor(threads) as pool:
-        numbers = [number for some in pool.map(claim_ten, range(threads)) for number in some]
+        numbers = [number for batch in pool.map(claim_ten, range(threads)) for number in batch]
     assert sorted(numbers) == list(range(1, 501))
     with gateway_db.connection() as conn:
         (events,) = conn.fetch_one(
@@ -36,7 +36,7 @@ def test_500_claims_at_once_through_two_processes_give_500_numbers_without_a_gap
     assert events == 500
 
 
-def test_whats_new_of_two_sub_agents_gives_every_event_once(
+def test_concurrent_whats_new_calls_of_one_identity_return_each_event_once(
     gateways: list[GatewayProcess], connect: Callable[..., McpClient], team: Team
 ) -> None:
     writer = connect(team.alice)
@@ -44,19 +44,19 @@ def test_whats_new_of_two_sub_agents_gives_every_event_once(
         writer.call("claim", sequence="adr")
 
     def read(index: int) -> list[list[int]]:
-        wire = McpClient(gateways[index % 2].url, team.bob.token)
+        client = McpClient(gateways[index % 2].url, team.bob.token)
         barrier.wait()
         try:
             return [
-                [event["id"] for event in wire.call("whats_new", limit=7).structured_content["events"]]
+                [event["id"] for event in client.call("whats_new", limit=7).structured_content["events"]]
                 for _ in range(10)
             ]
         finally:
-            wire.close()
+            client.close()
 
     barrier = Barrier(4)
     with ThreadPoolExecutor(4) as pool:
-        runs = [run for some in pool.map(read, range(4)) for run in some]
+        runs = [run for thread_runs in pool.map(read, range(4)) for run in thread_runs]
     for run in runs:
         assert run == list(range(run[0], run[0] + len(run))) if run else True
     # A new participation starts 100 events before the end.

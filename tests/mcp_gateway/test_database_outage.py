@@ -1,4 +1,4 @@
-"""When the database fails: 503 while it is away, and never a word of it in an answer."""
+"""Database failures: calls get 503 during an outage, and no response shows internals."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import running_gateways
 
 
-def test_calls_get_503_while_the_database_is_away_and_work_again_after_it_returns(database_url: str) -> None:
+def test_calls_get_503_during_an_outage_and_work_after_it(database_url: str) -> None:
     db = Database(database_url, pool_size=1)
     team = make_team(db)
     db.close()
@@ -27,24 +27,24 @@ def test_calls_get_503_while_the_database_is_away_and_work_again_after_it_return
             quoted = sql.Identifier(name)
             conn.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(quoted))
             conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
-            for wire in (modern, legacy, modern, legacy):
-                reply = wire.call("claim", sequence="adr")
-                assert (reply.status, reply.headers["retry-after"]) == (503, "2")
-                assert "Traceback" not in reply.body
+            for client in (modern, legacy, modern, legacy):
+                response = client.call("claim", sequence="adr")
+                assert (response.status, response.headers["retry-after"]) == (503, "2")
+                assert "Traceback" not in response.body
             assert httpx2.get(ready).status_code == 503
             assert httpx2.get(ready.replace("readyz", "healthz")).status_code == 200
             conn.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(quoted))
-        returned = time.monotonic()
-        while (reply := modern.call("claim", sequence="adr")).status != 200:
-            assert time.monotonic() < returned + 15
-        # What did not commit consumed nothing.
-        assert reply.structured_content["number"] == 3
+        restored_at = time.monotonic()
+        while (response := modern.call("claim", sequence="adr")).status != 200:
+            assert time.monotonic() < restored_at + 15
+        # Claims that did not commit consumed no number.
+        assert response.structured_content["number"] == 3
         assert legacy.call("claim", sequence="adr").structured_content["number"] == 4
         modern.close()
         legacy.close()
 
 
-def test_a_defect_behind_a_tool_shows_nothing_of_the_database(database_url: str) -> None:
+def test_an_unexpected_error_shows_nothing_of_the_database(database_url: str) -> None:
     db = Database(database_url, pool_size=1)
     team = make_team(db)
     with db.connection() as conn:
@@ -52,10 +52,10 @@ def test_a_defect_behind_a_tool_shows_nothing_of_the_database(database_url: str)
     db.close()
     with running_gateways(database_url) as (process,):
         for modern in (True, False):
-            wire = McpClient(process.url, team.alice.token, modern=modern)
-            reply = wire.call("claim", sequence="adr")
-            assert reply.message["error"] == {"code": -32603, "message": "Internal error; the bus has logged it."}
-            assert wire.call("post", to_actor="bob", body="still here").status == 200
-            wire.close()
-        assert "gone" not in reply.body
+            client = McpClient(process.url, team.alice.token, modern=modern)
+            response = client.call("claim", sequence="adr")
+            assert response.message["error"] == {"code": -32603, "message": "Internal error; the bus has logged it."}
+            assert client.call("post", to_actor="bob", body="still here").status == 200
+            client.close()
+        assert "gone" not in response.body
         assert "UndefinedColumn" in process.log.read_text()

@@ -1,4 +1,4 @@
-"""The fast path and the SDK give the same answer: the same requests through both, good and bad, in both eras."""
+"""Direct calls and the SDK give the same responses to the same requests, valid and invalid, in every version."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from mcp.server.lowlevel import Server
 
 from bus.db import Database
 from mcp_gateway.direct_call import DirectCallCodec
@@ -14,27 +15,27 @@ from mcp_gateway.tools import all_tools
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.mcp_client import ACCEPT, MODERN, McpClient, McpResponse
 from tests.mcp_gateway.processes import running_gateways
-from tests.mcp_gateway.test_bad_input import _hostile, _required
+from tests.mcp_gateway.test_bad_input import hostile_arguments, required_arguments
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _SECRET = re.compile(r"lbus_\w+|inv_\w+")
-_LEFT = re.compile(r"(\\?\"expires_in_seconds\\?\":)\d+")
-# What was shown is written within two seconds, at a moment of each gateway's own.
-_SHOWN = re.compile(r"(\\?\"deliveries\\?\":\{\\?\"queued\\?\":)\d+(,\\?\"surfaced\\?\":)\d+")
+_REMAINING_SECONDS = re.compile(r"(\\?\"expires_in_seconds\\?\":)\d+")
+# Each gateway flushes surfaced posts within two seconds, at its own time.
+_DELIVERY_COUNTS = re.compile(r"(\\?\"deliveries\\?\":\{\\?\"queued\\?\":)\d+(,\\?\"surfaced\\?\":)\d+")
 
 
 @dataclass
 class Pair:
-    """The same team in two projects: one behind the fast path, one behind the SDK alone."""
+    """The same team in two projects: one on a gateway with direct calls, one on a gateway with the SDK only."""
 
-    fast: McpClient
-    slow: McpClient
+    direct: McpClient
+    sdk: McpClient
 
-    def both(self, body: Any, headers: list[tuple[str, str]]) -> tuple[Any, Any]:
+    def send(self, body: Any, headers: list[tuple[str, str]]) -> tuple[Any, Any]:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return tuple(
-            _comparable(wire.send(content, [*headers, ("Authorization", f"Bearer {wire.token}")]))
-            for wire in (self.fast, self.slow)
+            _comparable(client.send(content, [*headers, ("Authorization", f"Bearer {client.token}")]))
+            for client in (self.direct, self.sdk)
         )
 
 
@@ -44,48 +45,50 @@ def pair(shared_database_url: str) -> Iterator[Pair]:
     with db.transaction() as conn:
         owner = make_owner(conn)
         tokens = []
-        for name in ("project-fast", "project-slow"):
+        for name in ("project-direct", "project-sdk"):
             project = make_project(conn, name, owner)
             tokens.append(make_agent(conn, project, "alice", is_admin=True).token)
             make_agent(conn, project, "bob", lane="web")
     db.close()
     with (
-        running_gateways(shared_database_url) as (fast,),
-        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (slow,),
+        running_gateways(shared_database_url) as (direct,),
+        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (sdk,),
     ):
-        wires = Pair(McpClient(fast.url, tokens[0]), McpClient(slow.url, tokens[1]))
-        yield wires
-        wires.fast.close()
-        wires.slow.close()
+        clients = Pair(McpClient(direct.url, tokens[0]), McpClient(sdk.url, tokens[1]))
+        yield clients
+        clients.direct.close()
+        clients.sdk.close()
 
 
-def _comparable(reply: McpResponse) -> Any:
-    """Status, headers and body, without what differs between two moments and two projects."""
+def _comparable(response: McpResponse) -> Any:
+    """Status, headers and body, without the values that depend on the time and the project."""
     headers = {
-        name: value for name, value in reply.headers.items() if name not in ("date", "content-length", "x-request-id")
+        name: value
+        for name, value in response.headers.items()
+        if name not in ("date", "content-length", "x-request-id")
     }
-    body = _LEFT.sub(r"\g<1>0", _SECRET.sub("S", _TIME.sub("T", reply.body)))
-    body = _SHOWN.sub(r"\g<1>0\g<2>0", body)
-    body = body.replace("project-fast", "project-slow")
+    body = _REMAINING_SECONDS.sub(r"\g<1>0", _SECRET.sub("S", _TIME.sub("T", response.body)))
+    body = _DELIVERY_COUNTS.sub(r"\g<1>0\g<2>0", body)
+    body = body.replace("project-direct", "project-sdk")
     try:
         document: Any = json.loads(body)
     except ValueError:
-        # A stream: what frames the event belongs to the answer.
+        # A stream; the framing of its event is compared too.
         frame, _, data = body.partition("data: ")
         document = (frame, json.loads(data), data.endswith("\r\n\r\n")) if data else body
-    return reply.status, headers, document
+    return response.status, headers, document
 
 
-def _headers(era: str | None, tool: str) -> list[tuple[str, str]]:
+def _headers(version: str | None, tool: str) -> list[tuple[str, str]]:
     sent = [("Accept", ACCEPT), ("Content-Type", "application/json")]
-    if era == MODERN:
-        return [*sent, ("MCP-Protocol-Version", era), ("Mcp-Method", "tools/call"), ("Mcp-Name", tool)]
-    return sent if era is None else [*sent, ("MCP-Protocol-Version", era)]
+    if version == MODERN:
+        return [*sent, ("MCP-Protocol-Version", version), ("Mcp-Method", "tools/call"), ("Mcp-Name", tool)]
+    return sent if version is None else [*sent, ("MCP-Protocol-Version", version)]
 
 
-def _body(era: str | None, tool: str, arguments: Any) -> dict[str, Any]:
+def _body(version: str | None, tool: str, arguments: Any) -> dict[str, Any]:
     params: dict[str, Any] = {"name": tool, "arguments": arguments}
-    if era == MODERN:
+    if version == MODERN:
         params["_meta"] = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientCapabilities": {},
@@ -94,9 +97,9 @@ def _body(era: str | None, tool: str, arguments: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
 
 
-_ERAS = [MODERN, None, "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
-# A day's work in an order that reaches most answers; both projects go through it alike.
-_STORY: list[tuple[str, dict[str, Any]]] = [
+_VERSIONS = [MODERN, None, "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+# A day's work in an order that reaches most kinds of results; both projects run it.
+_WORKDAY: list[tuple[str, dict[str, Any]]] = [
     ("whoami", {}),
     ("register", {"lane": "api", "status": "bé😀"}),
     ("seed_sequence", {"sequence": "adr", "current": 41, "prefix": "ADR-", "pad": 4}),
@@ -128,26 +131,26 @@ _STORY: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("era", _ERAS)
-def test_a_days_work_is_answered_alike(pair: Pair, era: str | None) -> None:
-    for tool, arguments in _STORY:
-        fast, slow = pair.both(_body(era, tool, arguments), _headers(era, tool))
-        assert fast == slow, (tool, arguments)
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_a_days_work_gets_identical_responses(pair: Pair, version: str | None) -> None:
+    for tool, arguments in _WORKDAY:
+        direct, sdk = pair.send(_body(version, tool, arguments), _headers(version, tool))
+        assert direct == sdk, (tool, arguments)
 
 
-@pytest.mark.parametrize("era", [MODERN, None])
+@pytest.mark.parametrize("version", [MODERN, None])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
-def test_hostile_arguments_are_answered_alike(pair: Pair, tool: Any, era: str | None) -> None:
-    for hostile in _hostile(tool):
-        arguments = {**_required(tool), **hostile}
-        fast, slow = pair.both(_body(era, tool.name, arguments), _headers(era, tool.name))
-        assert fast == slow, (tool.name, hostile)
+def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any, version: str | None) -> None:
+    for hostile in hostile_arguments(tool):
+        arguments = {**required_arguments(tool), **hostile}
+        direct, sdk = pair.send(_body(version, tool.name, arguments), _headers(version, tool.name))
+        assert direct == sdk, (tool.name, hostile)
 
 
-def _unusual(era: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]:
-    """Requests that differ from a usual one in one thing."""
-    headers = _headers(era, "whoami")
-    body = _body(era, "whoami", {})
+def _unusual(version: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]:
+    """Requests that differ from the usual form in one point."""
+    headers = _headers(version, "whoami")
+    body = _body(version, "whoami", {})
     yield body, headers
     for id_ in (0, -1, "", "a\u00e9", 2**53, 2**64, 1.5, True, None, [], {}):
         yield {**body, "id": id_}, headers
@@ -186,23 +189,21 @@ def _unusual(era: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]:
     yield {k: v for k, v in body.items() if k != "id"}, headers
 
 
-@pytest.mark.parametrize("era", _ERAS)
-def test_unusual_requests_are_answered_alike(pair: Pair, era: str | None) -> None:
-    for body, headers in _unusual(era):
-        fast, slow = pair.both(body, headers)
-        assert fast == slow, (body, headers)
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_unusual_requests_get_identical_responses(pair: Pair, version: str | None) -> None:
+    for body, headers in _unusual(version):
+        direct, sdk = pair.send(body, headers)
+        assert direct == sdk, (body, headers)
 
 
-def test_a_usual_call_takes_the_fast_path() -> None:
-    """Else the tests above would compare the SDK with itself."""
-    from mcp.server.lowlevel import Server
-
-    path = DirectCallCodec(all_tools(), Server("llm-bus", version="1"))
-    for era in _ERAS:
-        for tool, arguments in _STORY:
-            headers = [(name.lower().encode(), value.encode()) for name, value in _headers(era, tool)]
-            spoken = path.parse_headers(headers)
-            assert spoken is not None, (era, tool)
-            call = path.parse_call(spoken, json.dumps(_body(era, tool, arguments)).encode())
-            assert call is not None, (era, tool)
-            assert (call.tool.name, call.arguments, call.is_modern) == (tool, arguments, era == MODERN)
+def test_a_usual_call_is_answered_directly() -> None:
+    """Otherwise the tests above would compare the SDK with itself."""
+    codec = DirectCallCodec(all_tools(), Server("llm-bus", version="1"))
+    for version in _VERSIONS:
+        for tool, arguments in _WORKDAY:
+            headers = [(name.lower().encode(), value.encode()) for name, value in _headers(version, tool)]
+            protocol = codec.parse_headers(headers)
+            assert protocol is not None, (version, tool)
+            call = codec.parse_call(protocol, json.dumps(_body(version, tool, arguments)).encode())
+            assert call is not None, (version, tool)
+            assert (call.tool.name, call.arguments, call.is_modern) == (tool, arguments, version == MODERN)

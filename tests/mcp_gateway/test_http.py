@@ -1,4 +1,4 @@
-"""What HTTP says before the protocol is asked: hosts, origins, methods, sizes, tokens and broken bodies."""
+"""HTTP checks before the protocol: hosts, origins, methods, sizes, tokens and malformed bodies."""
 
 import json
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
 Connect = Callable[..., McpClient]
-both_eras = pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
+both_protocols = pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
 
 
-def test_healthz_says_who_answers(gateways: list[GatewayProcess]) -> None:
+def test_healthz_reports_the_service_and_its_version(gateways: list[GatewayProcess]) -> None:
     base = gateways[0].url.removesuffix("/mcp")
     assert httpx2.get(f"{base}/healthz").json() == {"ok": True, "service": "llm-bus", "version": __version__}
     ready = httpx2.get(f"{base}/readyz")
@@ -38,67 +38,65 @@ def test_other_paths_are_404(gateways: list[GatewayProcess]) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS", "HEAD"])
-def test_only_post_is_served(connect: Connect, team: Team, method: str) -> None:
-    wire = connect(team.alice)
-    reply = wire.send(b"", {"Authorization": f"Bearer {team.alice.token}", "Accept": "text/event-stream"}, method)
-    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+def test_methods_other_than_post_get_405(connect: Connect, team: Team, method: str) -> None:
+    client = connect(team.alice)
+    response = client.send(b"", {"Authorization": f"Bearer {team.alice.token}", "Accept": "text/event-stream"}, method)
+    assert (response.status, response.headers["allow"]) == (405, "POST")
 
 
-def test_an_unknown_host_is_misdirected_and_a_foreign_origin_forbidden(connect: Connect, team: Team) -> None:
-    wire = connect(team.alice)
-    body = json.dumps(wire.body("tools/list", {})).encode()
-    headers = wire.headers("tools/list")
-    assert wire.send(body, {**headers, "Host": "evil.example"}).status == 421
-    assert wire.send(body, {**headers, "Origin": "https://evil.example"}).status == 403
-    assert wire.send(body, {**headers, "Origin": "http://localhost:5173"}).status == 200
+def test_an_unknown_host_gets_421_and_an_unknown_origin_403(connect: Connect, team: Team) -> None:
+    client = connect(team.alice)
+    body = json.dumps(client.body("tools/list", {})).encode()
+    headers = client.headers("tools/list")
+    assert client.send(body, {**headers, "Host": "evil.example"}).status == 421
+    assert client.send(body, {**headers, "Origin": "https://evil.example"}).status == 403
+    assert client.send(body, {**headers, "Origin": "http://localhost:5173"}).status == 200
 
 
-@both_eras
+@both_protocols
 @pytest.mark.parametrize(
     "authorization",
     [None, "", "Bearer", "Basic YTpi", "Bearer lbus_short", "Bearer not-a-token", "Token lbus_x"],
 )
-def test_without_a_well_formed_token_nobody_is_calling(
-    connect: Connect, authorization: str | None, modern: bool
-) -> None:
-    wire = connect(None, modern=modern)
-    headers = wire.headers("tools/call", "whoami")
+def test_a_missing_or_malformed_token_gets_401(connect: Connect, authorization: str | None, modern: bool) -> None:
+    client = connect(None, modern=modern)
+    headers = client.headers("tools/call", "whoami")
     if authorization is not None:
         headers["Authorization"] = authorization
-    body = json.dumps(wire.body("tools/call", {"name": "whoami", "arguments": {}})).encode()
-    reply = wire.send(body, headers)
-    assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+    body = json.dumps(client.body("tools/call", {"name": "whoami", "arguments": {}})).encode()
+    response = client.send(body, headers)
+    assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer")
 
 
-@both_eras
+@both_protocols
 def test_a_token_that_was_never_minted_is_refused_for_every_method(connect: Connect, modern: bool) -> None:
-    wire = connect(None, modern=modern)
-    wire.token = generate_token()
+    client = connect(None, modern=modern)
+    client.token = generate_token()
     methods = ["tools/list", "resources/list", "prompts/list"]
     methods += ["server/discover"] if modern else ["initialize", "ping"]
     for method in methods:
-        assert wire.request(method).status == 401
-    assert wire.call("whoami").status == 401
+        assert client.request(method).status == 401
+    assert client.call("whoami").status == 401
 
 
-@both_eras
+@both_protocols
 def test_a_suspended_owner_gets_the_stable_message(
     connect: Connect, team: Team, gateway_db: Database, modern: bool
 ) -> None:
-    wire = connect(team.bob, modern=modern)
-    assert wire.call("whoami").status == 200
+    client = connect(team.bob, modern=modern)
+    assert client.call("whoami").status == 200
     with gateway_db.transaction() as conn:
         owners.suspend(conn, team.owner_id, reason="test", actor="test")
-    for reply in (wire.call("whoami"), wire.request("tools/list"), wire.request("resources/list")):
-        assert reply.status == 403
-        assert json.loads(reply.body) == {"error": "suspended due to non-payment"}
+    for response in (client.call("whoami"), client.request("tools/list"), client.request("resources/list")):
+        assert response.status == 403
+        assert json.loads(response.body) == {"error": "suspended due to non-payment"}
 
 
-@both_eras
+@both_protocols
 def test_broken_bodies_get_400_and_change_nothing(connect: Connect, team: Team, modern: bool) -> None:
-    wire = connect(team.alice, modern=modern)
-    headers = wire.headers("tools/call", "claim")
-    call = wire.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})
+    client = connect(team.alice, modern=modern)
+    headers = client.headers("tools/call", "claim")
+    call = client.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})
     for content in (
         b"",
         b"{",
@@ -110,52 +108,54 @@ def test_broken_bodies_get_400_and_change_nothing(connect: Connect, team: Team, 
         json.dumps([call, call]).encode(),
         json.dumps({**call, "jsonrpc": "1.0"}).encode(),
         json.dumps({**call, "method": 7}).encode(),
-        # Without a usable id the older revisions see a notification, which is accepted and does nothing.
+        # Without a valid id the older revisions treat it as a notification, which is accepted and does nothing.
         *([json.dumps({**call, "id": {"a": 1}}).encode()] if modern else []),
         b"[" * 50_000,
     ):
-        reply = wire.send(content, headers)
-        assert reply.status == 400, (content[:60], reply)
-        assert "Traceback" not in reply.body
-    assert wire.call("latest_claims").structured_content["sequences"] == []
+        response = client.send(content, headers)
+        assert response.status == 400, (content[:60], response)
+        assert "Traceback" not in response.body
+    assert client.call("latest_claims").structured_content["sequences"] == []
 
 
-@both_eras
+@both_protocols
 def test_a_body_of_two_megabytes_is_too_large(connect: Connect, team: Team, modern: bool) -> None:
-    wire = connect(team.alice, modern=modern)
-    assert wire.call("post", to_actor="bob", body="x" * 2_000_000).status == 413
-    # Without a declared length too.
+    client = connect(team.alice, modern=modern)
+    assert client.call("post", to_actor="bob", body="x" * 2_000_000).status == 413
+    # The limit also applies without a declared length.
     chunks = (b"x" * 65_536 for _ in range(32))
-    answer = wire.http_client.post(wire.url, content=chunks, headers=wire.headers("tools/call", "post"))
-    assert answer.status_code == 413
+    response = client.http_client.post(client.url, content=chunks, headers=client.headers("tools/call", "post"))
+    assert response.status_code == 413
 
 
 def test_duplicate_headers_are_refused(connect: Connect, team: Team) -> None:
-    wire = connect(team.alice)
-    body = json.dumps(wire.body("tools/call", {"name": "whoami", "arguments": {}})).encode()
-    once = list(wire.headers("tools/call", "whoami").items())
+    client = connect(team.alice)
+    body = json.dumps(client.body("tools/call", {"name": "whoami", "arguments": {}})).encode()
+    once = list(client.headers("tools/call", "whoami").items())
     twice = [
         ("Authorization", f"Bearer {team.bob.token}"),
         ("Mcp-Method", "tools/call"),
         ("Mcp-Name", "whoami"),
     ]
     for extra in twice:
-        assert wire.send(body, [*once, extra]).status == 400
+        assert client.send(body, [*once, extra]).status == 400
 
 
-@both_eras
-def test_a_client_must_accept_what_is_sent(connect: Connect, team: Team, modern: bool) -> None:
-    wire = connect(team.alice, modern=modern)
-    body = json.dumps(wire.body("tools/list", {})).encode()
-    assert wire.send(body, {**wire.headers("tools/list"), "Accept": "text/html"}).status == 406
+@both_protocols
+def test_a_client_that_does_not_accept_the_content_type_gets_406(connect: Connect, team: Team, modern: bool) -> None:
+    client = connect(team.alice, modern=modern)
+    body = json.dumps(client.body("tools/list", {})).encode()
+    assert client.send(body, {**client.headers("tools/list"), "Accept": "text/html"}).status == 406
 
 
 def test_headers_that_disagree_with_the_body_are_refused(connect: Connect, team: Team) -> None:
-    wire = connect(team.alice)
-    body = json.dumps(wire.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})).encode()
-    assert wire.send(body, wire.headers("tools/call", "whoami")).status == 400
-    assert wire.send(body, {**wire.headers("tools/call", "claim"), "MCP-Protocol-Version": "2099-01-01"}).status == 400
-    assert wire.call("latest_claims").structured_content["sequences"] == []
+    client = connect(team.alice)
+    body = json.dumps(client.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})).encode()
+    assert client.send(body, client.headers("tools/call", "whoami")).status == 400
+    assert (
+        client.send(body, {**client.headers("tools/call", "claim"), "MCP-Protocol-Version": "2099-01-01"}).status == 400
+    )
+    assert client.call("latest_claims").structured_content["sequences"] == []
 
 
 def test_too_many_calls_get_429_with_retry_after(database_url: str) -> None:
@@ -164,8 +164,8 @@ def test_too_many_calls_get_429_with_retry_after(database_url: str) -> None:
     db.close()
     with running_gateways(database_url, RATE_PER_MINUTE="60") as (process,):
         noisy, quiet = McpClient(process.url, team.alice.token), McpClient(process.url, team.bob.token)
-        replies = [noisy.call("whoami") for _ in range(30)]
-        limited = [reply for reply in replies if reply.status == 429]
+        responses = [noisy.call("whoami") for _ in range(30)]
+        limited = [response for response in responses if response.status == 429]
         assert limited
         assert int(limited[0].headers["retry-after"]) >= 1
         assert quiet.call("whoami").status == 200
@@ -174,6 +174,6 @@ def test_too_many_calls_get_429_with_retry_after(database_url: str) -> None:
 
 
 def test_a_notification_is_accepted_without_an_answer(connect: Connect, team: Team) -> None:
-    wire = connect(team.alice, modern=False)
+    client = connect(team.alice, modern=False)
     message = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    assert wire.send(json.dumps(message).encode(), wire.headers("")).status == 202
+    assert client.send(json.dumps(message).encode(), client.headers("")).status == 202

@@ -1,4 +1,4 @@
-"""Two tenants: what exists only in the other's project answers, as a whole response, like what exists nowhere."""
+"""Objects of another project get the same complete response as objects that do not exist."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from bus.db import Database
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 
-_NOWHERE = 4242
+_UNUSED_ID = 4242
 
 
 @pytest.fixture
@@ -17,33 +17,33 @@ def other(gateway_db: Database) -> Team:
     return make_team(gateway_db)
 
 
-def _busy(wire: McpClient, peer: str, rounds: int) -> dict[str, list[int]]:
-    """Work in a project so that it has ids of every kind; more rounds, more ids."""
+def _create_objects(client: McpClient, peer: str, rounds: int) -> dict[str, list[int]]:
+    """Create objects of every kind in a project, and return the ids of posts and tasks."""
     ids: dict[str, list[int]] = {"post": [], "task": []}
     for _ in range(rounds):
         ids["post"].append(
-            wire.call("post", to_actor=peer, body="secret plan", ref="PR 1").structured_content["post_id"]
+            client.call("post", to_actor=peer, body="secret plan", ref="PR 1").structured_content["post_id"]
         )
-        ids["task"].append(wire.call("task_create", title="secret task").structured_content["task_id"])
-        wire.call("claim", sequence="adr")
-        wire.call("lease", surface="src/secret.py")
+        ids["task"].append(client.call("task_create", title="secret task").structured_content["task_id"])
+        client.call("claim", sequence="adr")
+        client.call("lease", surface="src/secret.py")
     return ids
 
 
-def _comparable(reply: McpResponse, replaced: int) -> Any:
-    """A whole response without what names the request: its ids, the date and the number asked for."""
-    own = ("date", "content-length", "x-request-id")
-    headers = {name: value for name, value in reply.headers.items() if name not in own}
-    body = reply.message | {"id": 0}
-    return reply.status, headers, repr(body).replace(str(replaced), "N")
+def _comparable(response: McpResponse, replaced: int) -> Any:
+    """A whole response without its ids, its date and the requested number."""
+    varying = ("date", "content-length", "x-request-id")
+    headers = {name: value for name, value in response.headers.items() if name not in varying}
+    body = response.message | {"id": 0}
+    return response.status, headers, repr(body).replace(str(replaced), "N")
 
 
 @pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
-def test_an_id_of_the_other_project_answers_like_one_that_exists_nowhere(
+def test_an_id_of_another_project_gets_the_response_of_an_unknown_id(
     connect: Callable[..., McpClient], team: Team, other: Team, modern: bool
 ) -> None:
-    _busy(connect(other.alice), "bob", 6)
-    theirs = _busy(connect(other.alice), "bob", 6)
+    _create_objects(connect(other.alice), "bob", 6)
+    theirs = _create_objects(connect(other.alice), "bob", 6)
     mine = connect(team.alice, modern=modern)
     probes: list[tuple[str, str, Callable[[int], dict[str, Any]]]] = [
         ("post", "ack", lambda n: {"post_id": n}),
@@ -60,14 +60,14 @@ def test_an_id_of_the_other_project_answers_like_one_that_exists_nowhere(
     for kind, tool, arguments in probes:
         foreign = max(theirs[kind])
         assert _comparable(mine.call(tool, **arguments(foreign)), foreign) == _comparable(
-            mine.call(tool, **arguments(_NOWHERE)), _NOWHERE
+            mine.call(tool, **arguments(_UNUSED_ID)), _UNUSED_ID
         ), tool
 
 
-def test_names_of_the_other_project_are_unknown(connect: Callable[..., McpClient], team: Team, other: Team) -> None:
+def test_names_of_another_project_are_unknown(connect: Callable[..., McpClient], team: Team, other: Team) -> None:
     mine = connect(team.alice)
     foreign = other.bob.actor
-    nowhere = "nobody-at-all/bob"
+    unknown = "no-such-handle/bob"
     for tool, argument, rest in (
         ("post", "to_actor", {"body": "x"}),
         ("query_events", "actor", {}),
@@ -76,15 +76,15 @@ def test_names_of_the_other_project_are_unknown(connect: Callable[..., McpClient
         ("admin_rotate", "participant_name", {}),
         ("admin_revoke", "participant_name", {}),
     ):
-        replies = [mine.call(tool, **rest, **{argument: name}).error | {"message": ""} for name in (foreign, nowhere)]
-        assert replies[0] == replies[1], tool
-        assert replies[0]["code"] == "unknown_recipient"
-    # A handle that does not match is unknown, never silently one's own bob.
+        responses = [mine.call(tool, **rest, **{argument: name}).error | {"message": ""} for name in (foreign, unknown)]
+        assert responses[0] == responses[1], tool
+        assert responses[0]["code"] == "unknown_recipient"
+    # A foreign handle is unknown and never resolves to the caller's own bob.
     assert connect(team.bob).call("read_posts", to_me=True).structured_content["posts"] == []
 
 
-def test_reads_show_nothing_of_the_other_project(connect: Callable[..., McpClient], team: Team, other: Team) -> None:
-    _busy(connect(other.alice), "bob", 3)
+def test_reads_show_nothing_of_another_project(connect: Callable[..., McpClient], team: Team, other: Team) -> None:
+    _create_objects(connect(other.alice), "bob", 3)
     mine = connect(team.alice)
     for tool, arguments in (
         ("whats_new", {"since": 0}),
@@ -100,22 +100,22 @@ def test_reads_show_nothing_of_the_other_project(connect: Callable[..., McpClien
         ("who_is_active", {}),
         ("list_participants", {}),
     ):
-        reply = mine.call(tool, **arguments)
-        assert "secret" not in reply.body, tool
-        assert other.alice.handle not in reply.body, tool
+        response = mine.call(tool, **arguments)
+        assert "secret" not in response.body, tool
+        assert other.alice.handle not in response.body, tool
     for uri in ("bus://inbox", "bus://ledger", "bus://leases", "bus://tasks", "bus://presence"):
         assert "secret" not in mine.request("resources/read", uri, uri=uri).body
 
 
-def test_where_both_have_a_number_the_callers_own_row_comes_back(
+def test_a_number_that_two_projects_share_resolves_to_the_callers_row(
     connect: Callable[..., McpClient], team: Team, other: Team
 ) -> None:
     mine, theirs = connect(team.alice), connect(other.alice)
-    for wire, word in ((mine, "mine"), (theirs, "theirs")):
-        assert wire.call("task_create", title=word).structured_content["task_id"] == 1
-        assert wire.call("post", to_actor="bob", body=word).structured_content["post_id"] == 2
-        assert wire.call("claim", sequence="adr").structured_content["number"] == 1
-        wire.call("lease", surface="src/a.py", note=word)
+    for client, text in ((mine, "mine"), (theirs, "theirs")):
+        assert client.call("task_create", title=text).structured_content["task_id"] == 1
+        assert client.call("post", to_actor="bob", body=text).structured_content["post_id"] == 2
+        assert client.call("claim", sequence="adr").structured_content["number"] == 1
+        client.call("lease", surface="src/a.py", note=text)
     assert [task["title"] for task in mine.call("list_tasks").structured_content["tasks"]] == ["mine"]
     assert [post["body"] for post in mine.call("read_posts").structured_content["posts"]] == ["mine"]
     assert [lease["note"] for lease in mine.call("who_holds").structured_content["leases"]] == ["mine"]

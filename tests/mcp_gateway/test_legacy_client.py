@@ -1,4 +1,4 @@
-"""A client written for the original: initialize with 2024-11-05, no version header afterwards, text parsed as JSON."""
+"""A client of the original service: it initializes with 2024-11-05, sends no version header and parses the text."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests.mcp_gateway.processes import GatewayProcess
 
 
 class Hook:
-    """Speaks as the original's commit hook does."""
+    """Sends the requests of the original's commit hook."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
@@ -41,17 +41,17 @@ class Hook:
         message = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notification:
             message["id"] = self._id
-        answer = httpx2.post(self._url, json=message, headers=self._headers, timeout=10)
+        response = httpx2.post(self._url, json=message, headers=self._headers, timeout=10)
         if notification:
-            assert answer.status_code == 202
+            assert response.status_code == 202
             return None
-        assert answer.status_code == 200, answer.text
-        assert "mcp-session-id" not in answer.headers
-        if "text/event-stream" in answer.headers["content-type"]:
-            match = re.search(r"^data: ?(.*)$", answer.text, re.MULTILINE)
+        assert response.status_code == 200, response.text
+        assert "mcp-session-id" not in response.headers
+        if "text/event-stream" in response.headers["content-type"]:
+            match = re.search(r"^data: ?(.*)$", response.text, re.MULTILINE)
             assert match
             return json.loads(match.group(1))
-        return answer.json()
+        return response.json()
 
 
 def test_the_hook_of_the_original_works_unchanged(gateways: list[GatewayProcess], team: Team) -> None:
@@ -67,11 +67,9 @@ def test_the_hook_of_the_original_works_unchanged(gateways: list[GatewayProcess]
     assert event["payload"]["number"] == 1
 
 
-def test_an_error_fails_a_client_that_parses_the_text_instead_of_looking_empty(
-    gateways: list[GatewayProcess], team: Team
-) -> None:
+def test_the_text_of_an_error_is_not_json_so_parsing_it_fails(gateways: list[GatewayProcess], team: Team) -> None:
     hook = Hook(gateways[0].url, team.alice.token)
     with pytest.raises(json.JSONDecodeError):
         hook.tool("claim", {"sequence": "NOT ALLOWED"})
     with pytest.raises(json.JSONDecodeError):
-        hook.tool("query_events", {"actor": "nobody-here"})
+        hook.tool("query_events", {"actor": "no-such-label"})

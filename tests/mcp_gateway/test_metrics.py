@@ -1,4 +1,4 @@
-"""What a gateway shows to Prometheus is what was called, exactly."""
+"""The Prometheus metrics of a gateway count its calls exactly."""
 
 import json
 import threading
@@ -20,8 +20,8 @@ from tests.metrics_scrape import METRICS_TOKEN, scrape
 
 
 @pytest.fixture(scope="module")
-def metered(shared_database_url: str) -> Iterator[GatewayProcess]:
-    """A gateway that shows its metrics and limits calls: a burst of ten, then one a second."""
+def gateway(shared_database_url: str) -> Iterator[GatewayProcess]:
+    """A gateway with a metrics token and a rate limit: a burst of ten, then one call a second."""
     with running_gateways(shared_database_url, METRICS_TOKEN=METRICS_TOKEN, RATE_PER_MINUTE="60") as (process,):
         yield process
 
@@ -30,18 +30,18 @@ def _base(process: GatewayProcess) -> str:
     return process.url.removesuffix("/mcp")
 
 
-def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess, gateway_db: Database) -> None:
+def test_every_call_is_counted_once_by_tool_and_outcome(gateway: GatewayProcess, gateway_db: Database) -> None:
     db = gateway_db
     team = make_team(db)
     with db.transaction() as conn:
         suspended, busy = make_agent(conn), make_agent(conn, make_project(conn))
         revoked = make_agent(conn, make_project(conn))
-    before = scrape(_base(metered))
+    before = scrape(_base(gateway))
     statuses: Counter[str] = Counter()
-    alice, bob = McpClient(metered.url, team.alice.token), McpClient(metered.url, team.bob.token, modern=False)
-    gone, late, hasty = (McpClient(metered.url, one.token) for one in (revoked, suspended, busy))
-    stranger = McpClient(metered.url, generate_token())
-    replies = [
+    alice, bob = McpClient(gateway.url, team.alice.token), McpClient(gateway.url, team.bob.token, modern=False)
+    gone, late, hasty = (McpClient(gateway.url, agent.token) for agent in (revoked, suspended, busy))
+    stranger = McpClient(gateway.url, generate_token())
+    responses = [
         *(alice.call("claim", sequence="adr") for _ in range(3)),
         bob.call("claim", sequence="adr"),
         alice.call("claim", sequence="NOT A NAME"),
@@ -50,29 +50,29 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess,
         late.call("whoami"),
         stranger.call("whoami"),
     ]
-    # In words that the fast path does not know, so that the SDK answers.
+    # An unusual Accept header, so that the SDK answers.
     content = json.dumps(alice.body("tools/call", {"name": "claim", "arguments": {"sequence": "adr"}})).encode()
     unusual = {**alice.headers("tools/call", "claim"), "Accept": "text/event-stream;q=1, application/json"}
-    replies.append(alice.send(content, unusual))
+    responses.append(alice.send(content, unusual))
     with db.transaction() as conn:
         token_store.revoke_all(conn, [revoked.ctx.participation_id])
         owners.suspend(conn, suspended.ctx.owner_id, reason="unpaid", actor="test")
-    replies += [gone.call("whoami"), late.call("whoami")]
-    replies += [hasty.call("whoami") for _ in range(15)]
-    for reply in replies:
-        statuses[str(reply.status)] += 1
+    responses += [gone.call("whoami"), late.call("whoami")]
+    responses += [hasty.call("whoami") for _ in range(15)]
+    for response in responses:
+        statuses[str(response.status)] += 1
     limited = statuses["429"]
     assert limited >= 2
-    after = scrape(_base(metered))
-    for wire in (alice, bob, gone, late, hasty, stranger):
-        wire.close()
+    after = scrape(_base(gateway))
+    for client in (alice, bob, gone, late, hasty, stranger):
+        client.close()
 
-    def rose(name: str, *labels: str) -> dict[tuple[str, ...], float]:
+    def increases(name: str, *labels: str) -> dict[tuple[str, ...], float]:
         old = before.group_by(name, *labels)
-        found = {key: value - old.get(key, 0) for key, value in after.group_by(name, *labels).items()}
-        return {key: value for key, value in found.items() if value}
+        differences = {key: value - old.get(key, 0) for key, value in after.group_by(name, *labels).items()}
+        return {key: value for key, value in differences.items() if value}
 
-    assert rose("llm_bus_tool_calls_total", "tool", "outcome") == {
+    assert increases("llm_bus_tool_calls_total", "tool", "outcome") == {
         ("claim", "ok"): 5,
         ("claim", "invalid_argument"): 1,
         ("ack", "not_found"): 1,
@@ -82,39 +82,43 @@ def test_every_call_is_counted_once_by_tool_and_outcome(metered: GatewayProcess,
         ("whoami", "rate_limited"): limited,
         ("unknown", "unauthenticated"): 1,
     }
-    # The one scrape before is in the figures of the one after.
-    assert rose("llm_bus_gateway_requests_total", "status") == {
+    # The second scrape counts the first.
+    assert increases("llm_bus_gateway_requests_total", "status") == {
         (status,): count + (status == "200") for status, count in statuses.items()
     }
-    assert rose("llm_bus_tool_call_seconds_count", "tool") == {("claim",): 6, ("ack",): 1, ("whoami",): 19 - limited}
+    assert increases("llm_bus_tool_call_seconds_count", "tool") == {
+        ("claim",): 6,
+        ("ack",): 1,
+        ("whoami",): 19 - limited,
+    }
     assert after.value("llm_bus_tool_call_seconds_bucket", tool="claim", le="+Inf") >= 6
     assert 0 < after.value("llm_bus_tool_call_seconds_sum", tool="claim") < 60
     assert after.value("llm_bus_db_connections_max", door="gateway") == 4
     assert after.value("llm_bus_gateway_queued_calls") == 0
 
 
-def test_what_is_held_open_is_shown(metered: GatewayProcess, gateway_db: Database) -> None:
+def test_open_long_polls_are_reported(gateway: GatewayProcess, gateway_db: Database) -> None:
     team = make_team(gateway_db)
-    alice, bob = McpClient(metered.url, team.alice.token), McpClient(metered.url, team.bob.token)
+    alice, bob = McpClient(gateway.url, team.alice.token), McpClient(gateway.url, team.bob.token)
     waiting = threading.Thread(target=lambda: alice.call("wait_for", kind="inbox", timeout_seconds=40))
     waiting.start()
-    _eventually(metered, 1)
+    _wait_for_waiting_calls(gateway, 1)
     bob.call("post", body="hello", to_actor="alice")
     waiting.join(30)
-    _eventually(metered, 0)
-    for wire in (alice, bob):
-        wire.close()
+    _wait_for_waiting_calls(gateway, 0)
+    for client in (alice, bob):
+        client.close()
 
 
-def _eventually(process: GatewayProcess, waiting: int) -> None:
+def _wait_for_waiting_calls(process: GatewayProcess, waiting: int) -> None:
     deadline = time.monotonic() + 30
     while scrape(_base(process)).value("llm_bus_gateway_waiting_calls") != waiting:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_metrics_are_for_whoever_has_the_token(metered: GatewayProcess, gateways: list[GatewayProcess]) -> None:
-    address = f"{_base(metered)}/metrics"
+def test_metrics_require_the_metrics_token(gateway: GatewayProcess, gateways: list[GatewayProcess]) -> None:
+    address = f"{_base(gateway)}/metrics"
     for sent in (
         None,
         "Bearer wrong",
@@ -124,10 +128,10 @@ def test_metrics_are_for_whoever_has_the_token(metered: GatewayProcess, gateways
         f"Bearer {METRICS_TOKEN[:-1]}é",
     ):
         headers = {} if sent is None else {"Authorization": sent.encode()}
-        answer = httpx2.get(address, headers=headers)
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert "llm_bus" not in answer.text
-    # Without the setting it is an address like any other that nobody serves.
-    answers = [httpx2.get(f"{_base(gateways[0])}/{path}") for path in ("metrics", "nowhere")]
-    assert [answer.status_code for answer in answers] == [404, 404]
-    assert answers[0].text == answers[1].text
+        response = httpx2.get(address, headers=headers)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+        assert "llm_bus" not in response.text
+    # Without the setting the path answers like every unknown path.
+    responses = [httpx2.get(f"{_base(gateways[0])}/{path}") for path in ("metrics", "nowhere")]
+    assert [response.status_code for response in responses] == [404, 404]
+    assert responses[0].text == responses[1].text

@@ -1,4 +1,4 @@
-"""Push while things fail: Redis stops, is killed and comes back, a gateway is killed. Nothing is missed or doubled."""
+"""Outages of Redis and of gateways lose and duplicate nothing: change notifications are only an optimisation."""
 
 import threading
 import time
@@ -17,18 +17,18 @@ from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.redis_server import RedisServer
 
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[RedisServer]:
-    made = RedisServer(tmp_path / "redis")
-    yield made
-    made.stop_if_running()
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.stop_if_running()
 
 
 @contextmanager
-def _pushed(database_url: str, redis_url: str) -> Iterator[tuple[list[GatewayProcess], Team]]:
+def _gateways_and_team(database_url: str, redis_url: str) -> Iterator[tuple[list[GatewayProcess], Team]]:
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
@@ -37,73 +37,75 @@ def _pushed(database_url: str, redis_url: str) -> Iterator[tuple[list[GatewayPro
 
 
 class Reader(threading.Thread):
-    """An agent that waits for posts, acks them, and waits again; when its process is gone it goes to the next."""
+    """An agent that waits for posts and acks them in a loop; when its gateway is gone it uses the next one."""
 
     def __init__(self, processes: list[GatewayProcess], agent: Agent) -> None:
         super().__init__(daemon=True)
         self._urls = [process.url for process in processes]
         self._agent = agent
-        self.got: list[int] = []
-        self.stopping = False
+        self.received: list[int] = []
+        self.is_stopping = False
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
-            while not self.stopping:
+            while not self.is_stopping:
                 self._read()
         except BaseException as error:  # noqa: BLE001
             self.failure = error
 
     def _read(self) -> None:
-        wire = McpClient(self._urls[0], self._agent.token)
+        client = McpClient(self._urls[0], self._agent.token)
         try:
-            while not self.stopping:
-                news = wire.call("wait_for", kind="inbox", timeout_seconds=3).structured_content
-                posts = [one["post_id"] for one in news.get("posts", ())]
-                if posts:
-                    wire.call("ack", post_ids=posts)
-                    self.got += posts
+            while not self.is_stopping:
+                result = client.call("wait_for", kind="inbox", timeout_seconds=3).structured_content
+                post_ids = [post["post_id"] for post in result.get("posts", ())]
+                if post_ids:
+                    client.call("ack", post_ids=post_ids)
+                    self.received += post_ids
         except httpx2.HTTPError:
             self._urls = self._urls[1:] + self._urls[:1]
             time.sleep(0.05)
         finally:
-            wire.close()
+            client.close()
 
 
 def _wait_for(reader: Reader, sent: list[int]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while set(reader.got) != set(sent) and time.monotonic() < deadline and reader.failure is None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while set(reader.received) != set(sent) and time.monotonic() < deadline and reader.failure is None:
         time.sleep(0.05)
-    reader.stopping = True
-    reader.join(_PATIENCE)
+    reader.is_stopping = True
+    reader.join(_TIMEOUT_SECONDS)
     assert reader.failure is None
-    assert sorted(set(reader.got)) == sorted(sent)
+    assert sorted(set(reader.received)) == sorted(sent)
 
 
-def test_without_redis_news_comes_by_polling(database_url: str, queue: RedisServer) -> None:
-    with _pushed(database_url, queue.start()) as (processes, team):
+def test_without_redis_posts_arrive_by_polling(database_url: str, redis_server: RedisServer) -> None:
+    with _gateways_and_team(database_url, redis_server.start()) as (processes, team):
         alice, bob = McpClient(processes[0].url, team.alice.token), McpClient(processes[1].url, team.bob.token)
-        queue.stop()
-        for wire in (alice, bob):
-            assert wire.call("whoami").status == 200
+        redis_server.stop()
+        for client in (alice, bob):
+            assert client.call("whoami").status == 200
         for _ in range(3):
-            news: list[dict[str, Any]] = []
-            waiting = threading.Thread(target=lambda news=news: news.append(bob.call("wait_for").structured_content))
+            results: list[dict[str, Any]] = []
+            waiting = threading.Thread(
+                target=lambda results=results: results.append(bob.call("wait_for").structured_content)
+            )
             waiting.start()
             time.sleep(0.5)
             post_id = alice.call("post", body="x", to_actor="bob").structured_content["post_id"]
             sent = time.monotonic()
-            waiting.join(_PATIENCE)
-            # Two seconds between polls, on a machine that may be slow; with hints lost unseen it would be fifteen.
+            waiting.join(_TIMEOUT_SECONDS)
+            # Two seconds between polls, plus time for a slow machine. If the outage went unnoticed it would be fifteen.
             assert time.monotonic() - sent < 8
-            assert [one["post_id"] for one in news[0]["posts"]] == [post_id]
+            assert [post["post_id"] for post in results[0]["posts"]] == [post_id]
             bob.call("ack", post_id=post_id)
         alice.close()
         bob.close()
 
 
-def test_redis_killed_and_started_again_in_the_middle_loses_nothing(database_url: str, queue: RedisServer) -> None:
-    with _pushed(database_url, queue.start()) as (processes, team):
+def test_killing_and_restarting_redis_loses_nothing(database_url: str, redis_server: RedisServer) -> None:
+    with _gateways_and_team(database_url, redis_server.start()) as (processes, team):
         reader = Reader([processes[1]], team.bob)
         reader.start()
         alice = McpClient(processes[0].url, team.alice.token)
@@ -111,34 +113,36 @@ def test_redis_killed_and_started_again_in_the_middle_loses_nothing(database_url
         for number in range(80):
             sent.append(alice.call("post", body=str(number), to_actor="bob").structured_content["post_id"])
             if number == 20:
-                queue.kill()
+                redis_server.kill()
             if number == 55:
-                queue.start()
+                redis_server.start()
             time.sleep(0.05)
         _wait_for(reader, sent)
-        # Hints travel again: news comes before any poll would bring it.
+        # Notifications work again: a post arrives before the next poll.
         time.sleep(3)
-        taken = []
+        delays = []
         for _ in range(5):
-            news: list[Any] = []
+            results: list[Any] = []
             bob = McpClient(processes[1].url, team.bob.token)
             waiting = threading.Thread(
-                target=lambda news=news, bob=bob: news.append(bob.call("wait_for").structured_content)
+                target=lambda results=results, bob=bob: results.append(bob.call("wait_for").structured_content)
             )
             waiting.start()
             time.sleep(0.3)
             post_id = alice.call("post", body="x", to_actor="bob").structured_content["post_id"]
             sent_at = time.monotonic()
-            waiting.join(_PATIENCE)
-            taken.append(time.monotonic() - sent_at)
+            waiting.join(_TIMEOUT_SECONDS)
+            delays.append(time.monotonic() - sent_at)
             bob.call("ack", post_id=post_id)
             bob.close()
-        assert min(taken) < 1
+        assert min(delays) < 1
         alice.close()
 
 
-def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_url: str, queue: RedisServer) -> None:
-    with _pushed(database_url, queue.start()) as (processes, team):
+def test_killing_a_gateway_with_long_polls_loses_and_duplicates_nothing(
+    database_url: str, redis_server: RedisServer
+) -> None:
+    with _gateways_and_team(database_url, redis_server.start()) as (processes, team):
         reader = Reader(processes[::-1], team.bob)
         reader.start()
         alice = McpClient(processes[0].url, team.alice.token)
@@ -153,7 +157,7 @@ def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_u
         before = None
         while True:
             page = alice.call("query_events", type="ack", limit=1000, before=before).structured_content
-            acks += [one["payload"]["post_id"] for one in page["events"]]
+            acks += [event["payload"]["post_id"] for event in page["events"]]
             before = page["next_before"]
             if before is None:
                 break
@@ -161,23 +165,23 @@ def test_a_gateway_killed_under_its_waiters_loses_and_doubles_nothing(database_u
         alice.close()
 
 
-def test_processes_count_the_calls_of_a_token_together(database_url: str, queue: RedisServer) -> None:
-    """120 a minute is 2 a second, with a burst of 20 in each process; then both together admit 2 a second."""
+def test_the_rate_limit_counts_the_calls_of_all_processes(database_url: str, redis_server: RedisServer) -> None:
+    """120 a minute is 2 a second. After a burst of 20 in each process, both together admit 2 a second."""
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    with running_gateways(database_url, 2, REDIS_URL=queue.start(), RATE_PER_MINUTE="120") as processes:
-        wires = [McpClient(process.url, team.alice.token) for process in processes]
+    with running_gateways(database_url, 2, REDIS_URL=redis_server.start(), RATE_PER_MINUTE="120") as processes:
+        clients = [McpClient(process.url, team.alice.token) for process in processes]
         started = time.monotonic()
         admitted, late = 0, 0
-        while (passed := time.monotonic() - started) < 14:
-            for wire in wires:
-                if wire.call("whoami").status == 200:
+        while (elapsed := time.monotonic() - started) < 14:
+            for client in clients:
+                if client.call("whoami").status == 200:
                     admitted += 1
-                    late += passed > 6
+                    late += elapsed > 6
             time.sleep(0.1)
-        for wire in wires:
-            wire.close()
-        # Each for itself would admit 4 a second: 96 in all, 32 of them late.
+        for client in clients:
+            client.close()
+        # Without sharing they would admit 4 a second: 96 in all, 32 of them late.
         assert 40 <= admitted <= 84, admitted
         assert late <= 26, late

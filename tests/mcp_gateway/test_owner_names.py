@@ -1,4 +1,4 @@
-"""The owner who acts in the web, seen by agents: the handle alone is a name that can be given back."""
+"""The owner who acts in the web appears to agents under the handle alone, which tools accept as an argument."""
 
 from collections.abc import Callable
 
@@ -20,30 +20,33 @@ def test_the_name_of_the_owner_round_trips_through_every_tool(
 ) -> None:
     ctx = _owner(gateway_db, team)
     with gateway_db.transaction() as conn:
-        asked = posts.create(conn, ctx, "how far are you?", to_actor="bob")
+        question = posts.create(conn, ctx, "how far are you?", to_actor="bob")
     bob = connect(team.bob)
     (seen,) = bob.call("read_posts", to_me=True).structured_content["posts"]
     handle = team.bob.handle
     assert seen["from"] == handle
-    answer = bob.call("post", body="done", to_actor=seen["from"], reply_to=asked.post_id).structured_content
-    assert answer["recipients"] == 1
-    (sent,) = bob.call("read_posts", reply_to=asked.post_id).structured_content["posts"]
+    reply = bob.call("post", body="done", to_actor=seen["from"], reply_to=question.post_id).structured_content
+    assert reply["recipients"] == 1
+    (sent,) = bob.call("read_posts", reply_to=question.post_id).structured_content["posts"]
     assert sent["to_actor"] == handle
-    made = bob.call("task_create", title="approve it", owner=sent["to_actor"]).structured_content
+    created = bob.call("task_create", title="approve it", owner=sent["to_actor"]).structured_content
     (task,) = bob.call("list_tasks", owner=handle).structured_content["tasks"]
-    assert (task["task_id"], task["owner"], made["status"]) == (made["task_id"], handle, "assigned")
-    assert bob.call("task_assign", task_id=made["task_id"], owner=handle).structured_content["owner"] == handle
+    assert (task["task_id"], task["owner"], created["status"]) == (created["task_id"], handle, "assigned")
+    assert bob.call("task_assign", task_id=created["task_id"], owner=handle).structured_content["owner"] == handle
     events = bob.call("query_events", actor=handle).structured_content["events"]
     assert [(event["type"], event["actor"]) for event in events] == [("post", handle)]
-    listed = {one["actor"]: one for one in bob.call("list_participants").structured_content["participants"]}
-    assert listed[handle]["name"] == handle
-    assert listed[handle]["token_active"] is True
-    # And in the other era, through the other process.
+    participants = {
+        participant["actor"]: participant
+        for participant in bob.call("list_participants").structured_content["participants"]
+    }
+    assert participants[handle]["name"] == handle
+    assert participants[handle]["token_active"] is True
+    # The same in the handshake protocol, through the other process.
     other = connect(team.bob, modern=False, process=1)
-    assert other.call("post", body="again", to_actor=listed[handle]["name"]).structured_content["recipients"] == 1
+    assert other.call("post", body="again", to_actor=participants[handle]["name"]).structured_content["recipients"] == 1
 
 
-def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_is(
+def test_the_owner_is_a_recipient_only_after_acting_in_the_project(
     gateway_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
     bob = connect(team.bob)
@@ -53,11 +56,11 @@ def test_an_owner_who_was_never_there_is_unknown_and_near_names_tell_of_one_who_
     assert bob.call("post", body="hello", to_actor=handle).structured_content["recipients"] == 1
     error = bob.call("post", body="hello", to_actor=f"{handle}x").error
     assert handle in error["near"]
-    # Another handle is nobody here, also where an owner has it.
-    assert bob.call("post", body="hello", to_actor="somebody-else").error["code"] == "unknown_recipient"
+    # A foreign handle is unknown, even if another owner has it.
+    assert bob.call("post", body="hello", to_actor="another-handle").error["code"] == "unknown_recipient"
 
 
-def test_no_admin_of_a_project_gets_hold_of_the_owner(
+def test_a_project_admin_cannot_administer_the_owner(
     gateway_db: Database, team: Team, connect: Callable[..., McpClient]
 ) -> None:
     _owner(gateway_db, team)

@@ -1,4 +1,4 @@
-"""Any call refreshes presence, within two seconds and at drain."""
+"""Every call refreshes presence, within two seconds and at drain."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def _wait_for(check: Callable[[], bool], seconds: float) -> bool:
     return check()
 
 
-def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last_use(
+def test_a_call_updates_presence_and_last_use_of_the_token_within_two_seconds(
     connect: Callable[..., McpClient], team: Team, gateway_db: Database
 ) -> None:
     bob = connect(team.bob, process=1)
@@ -27,23 +27,23 @@ def test_a_call_shows_in_who_is_active_within_two_seconds_and_in_the_tokens_last
     alice = connect(team.alice)
 
     def seen() -> bool:
-        return team.bob.actor in {one["actor"] for one in alice.call("who_is_active").structured_content["active"]}
+        active = alice.call("who_is_active").structured_content["active"]
+        return team.bob.actor in {participant["actor"] for participant in active}
 
     def used() -> bool:
         with gateway_db.connection() as conn:
             sql = "SELECT last_used_at IS NOT NULL FROM token WHERE id = %s"
             return bool(conn.fetch_one(sql, (team.bob.ctx.token_id,))[0])
 
-    # Two seconds, on a machine that may be slow; the token's use is written right after.
+    # Two seconds, plus time for a slow machine; the same flush then writes the token's use.
     assert _wait_for(seen, 15)
     assert _wait_for(used, 15)
-    (active,) = [
-        one for one in alice.call("who_is_active").structured_content["active"] if one["actor"] == team.bob.actor
-    ]
-    assert (active["lane"], active["status"]) == ("web", "")
+    active = alice.call("who_is_active").structured_content["active"]
+    (bob_presence,) = [presence for presence in active if presence["actor"] == team.bob.actor]
+    assert (bob_presence["lane"], bob_presence["status"]) == ("web", "")
 
 
-def test_a_refused_call_is_presence_too_but_a_denied_one_is_not(
+def test_a_refused_call_refreshes_presence_but_a_denied_one_does_not(
     connect: Callable[..., McpClient], team: Team, gateway_db: Database
 ) -> None:
     connect(team.bob).call("claim", sequence="NO")
@@ -57,15 +57,15 @@ def test_a_refused_call_is_presence_too_but_a_denied_one_is_not(
     assert _wait_for(lambda: rows() == 1, 15)
 
 
-def test_what_was_seen_is_written_at_drain(database_url: str) -> None:
+def test_buffered_presence_is_written_at_drain(database_url: str) -> None:
     db = Database(database_url, pool_size=1)
     team = make_team(db)
     with running_gateways(database_url) as (process,):
-        wire = McpClient(process.url, team.bob.token)
-        wire.call("whoami")
-        wire.close()
+        client = McpClient(process.url, team.bob.token)
+        client.call("whoami")
+        client.close()
         process.stop()
     with db.connection() as conn:
         active = presence.list_active(conn, team.alice.ctx).active
     db.close()
-    assert [one.actor for one in active] == [team.bob.actor]
+    assert [participant.actor for participant in active] == [team.bob.actor]

@@ -1,4 +1,4 @@
-"""PUBLIC_URL and MCP_URL stand in everything that names an address, and the tokens it shows work."""
+"""Client set-up and invites use PUBLIC_URL and MCP_URL, and their tokens work."""
 
 import json
 
@@ -10,23 +10,23 @@ from tests.mcp_gateway.processes import running_gateways
 WEB, MCP = "https://bus.example.org", "https://agents.example.org/mcp"
 
 
-def test_cards_and_invites_name_the_configured_addresses(database_url: str) -> None:
+def test_client_setup_and_invites_use_the_configured_urls(database_url: str) -> None:
     db = Database(database_url, pool_size=1)
     team = make_team(db)
     db.close()
     with running_gateways(database_url, PUBLIC_URL=WEB, MCP_URL=MCP) as (process,):
         alice = McpClient(process.url, team.alice.token)
-        granted = alice.call("admin_provision", participant_name="carol", lane="web", kind="human").structured_content
-        assert (granted["participant"], granted["kind"], granted["is_admin"]) == ("carol", "human", False)
-        setup = granted["setup"]
+        issued = alice.call("admin_provision", participant_name="carol", lane="web", kind="human").structured_content
+        assert (issued["participant"], issued["kind"], issued["is_admin"]) == ("carol", "human", False)
+        setup = issued["setup"]
         assert setup["mcp_url"] == MCP
-        assert setup["env"] == {"LLM_BUS_TOKEN": granted["token"]}
+        assert setup["env"] == {"LLM_BUS_TOKEN": issued["token"]}
         assert MCP in setup["clients"]["claude_code"]
-        assert granted["token"] in setup["clients"]["claude_code"]
+        assert issued["token"] in setup["clients"]["claude_code"]
         assert setup["mcp_json"]["mcpServers"]["llm-bus"]["url"] == MCP
-        # What is meant to be committed holds no secret.
-        assert granted["token"] not in json.dumps(setup["mcp_json"])
-        carol = McpClient(process.url, granted["token"])
+        # mcp_json is meant to be committed and contains no secret.
+        assert issued["token"] not in json.dumps(setup["mcp_json"])
+        carol = McpClient(process.url, issued["token"])
         assert carol.call("whoami").structured_content["label"] == "carol"
 
         rotated = alice.call("admin_rotate", participant_name="carol").structured_content
@@ -42,7 +42,7 @@ def test_cards_and_invites_name_the_configured_addresses(database_url: str) -> N
         alice.close()
         carol.close()
 
-        # The configured host is served, without a setting of its own.
+        # The host of MCP_URL is allowed without ALLOWED_HOSTS.
         via_proxy = McpClient(process.url, team.alice.token)
         body = json.dumps(via_proxy.body("tools/list", {})).encode()
         assert via_proxy.send(body, {**via_proxy.headers("tools/list"), "Host": "agents.example.org"}).status == 200

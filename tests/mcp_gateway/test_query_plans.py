@@ -1,7 +1,7 @@
-"""What every tool reads in a project with a long history: by its plans, in proportion to its answer.
+"""The plans of every tool in a project with a long history read rows in proportion to the result.
 
-PostgreSQL's auto_explain says of each statement how it was run, those inside the functions of bus/sql included. Each
-tool is called often enough for a plan that was chosen without looking at the arguments.
+PostgreSQL's auto_explain reports the plan of each statement, including those inside SQL functions. Each tool is called
+often enough to get a generic plan, which is independent of the arguments.
 """
 
 import json
@@ -22,17 +22,17 @@ from mcp_gateway.tools import all_tools
 from tests import servers
 
 _EVENTS = 60_000
-# A plan may change when a statement was planned five times for its arguments.
-_TIMES = 7
-_LARGE = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency"}
-# Pages are 100 rows where nothing else is asked for, and some are put together from two ranges.
-_ROWS = 300
+# PostgreSQL may choose a generic plan after five custom plans.
+_REPETITIONS = 7
+_LARGE_TABLES = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency"}
+# The default page is 100 rows, and some pages combine two ranges.
+_MAX_ROWS = 300
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a plan that was run: how it reads which table, and how many rows it looked at."""
+    """A node of an executed plan: its type, the table, the rows read, and the statement."""
 
     kind: str
     table: str
@@ -41,7 +41,7 @@ class Node:
 
 
 class Plans:
-    """A connection whose every statement explains itself."""
+    """A connection that collects the plan of every statement."""
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
@@ -59,8 +59,8 @@ class Plans:
         conn.raw.add_notice_handler(self._note)
 
     def _note(self, diagnosis: psycopg.errors.Diagnostic) -> None:
-        _, found, plan = (diagnosis.message_primary or "").partition("plan:\n")
-        if found:
+        _, separator, plan = (diagnosis.message_primary or "").partition("plan:\n")
+        if separator:
             explained = json.loads(plan)
             self._walk(explained["Plan"], explained["Query Text"])
 
@@ -70,57 +70,57 @@ class Plans:
             read += node.get("Rows Removed by Index Recheck", 0)
             rows = round(read * node["Actual Loops"])
             self._nodes.append(Node(node["Node Type"], node["Relation Name"], rows, statement))
-        for below in node.get("Plans", ()):
-            self._walk(below, statement)
+        for child in node.get("Plans", ()):
+            self._walk(child, statement)
 
-    def of(self, team: Team, calls: list[tuple[str, dict[str, Any]]]) -> list[Node]:
-        """Call tools and return what was read for the last of them; what they wrote is taken back."""
+    def nodes_of(self, team: Team, calls: list[tuple[str, dict[str, Any]]]) -> list[Node]:
+        """Call tools, roll back, and return the nodes of the last call."""
         with self.conn.raw.transaction(force_rollback=True):
             for tool, arguments in calls:
                 self._nodes = []
                 definition = all_tools()[tool]
-                answer = definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
-                if isinstance(answer, long_poll.WaitRequest):
-                    # The gateway asks about all who wait, and lets those look who may have news.
-                    assert long_poll.find_ready(self.conn, [answer] * 50) == [answer] * 50
-                    assert long_poll.poll(self.conn, answer) is not None
-                    long_poll.renew(self.conn, [answer])
-                    long_poll.end_waits(self.conn, [answer])
+                result = definition.function(self.conn, team.agents[0].ctx, **definition.decode(arguments))
+                if isinstance(result, long_poll.WaitRequest):
+                    # The gateway checks all long polls in one statement and then polls for those that are ready.
+                    assert long_poll.find_ready(self.conn, [result] * 50) == [result] * 50
+                    assert long_poll.poll(self.conn, result) is not None
+                    long_poll.renew(self.conn, [result])
+                    long_poll.end_waits(self.conn, [result])
         return self._nodes
 
 
 @dataclass(frozen=True)
-class Place:
+class Scenario:
     plans: Plans
     team: Team
-    waiting: int
-    fence: str
+    unacked_post: int
+    surface: str
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def scenario() -> Iterator[Scenario]:
     with servers.cloned_database() as url:
         db = Database(url, pool_size=2)
-        # Another project of the same size: what belongs to a project has to be found among others.
+        # A second project of the same size, so that a plan has to select the rows of one project.
         team, other = make_teams(db, 2, 5)
-        for one in (other, team):
-            synthetic_history.write(db, one, _EVENTS)
+        for member_team in (other, team):
+            synthetic_history.write(db, member_team, _EVENTS)
         with db.transaction() as conn:
             _fill_small_tables(conn, team)
         with db.connection() as conn:
             conn.raw.execute("ANALYZE")
-            waiting = conn.fetch_one(
+            unacked_post = conn.fetch_one(
                 "SELECT max(post_id) FROM delivery"
                 " WHERE project_id = %s AND participation_id = %s AND acked_at IS NULL",
                 (team.project_id, team.agents[0].ctx.participation_id),
             )[0]
             surface = conn.fetch_one("SELECT max(surface) FROM lease WHERE project_id = %s", (team.project_id,))[0]
-            yield Place(Plans(conn), team, waiting, surface)
+            yield Scenario(Plans(conn), team, unacked_post, surface)
         db.close()
 
 
 def _fill_small_tables(conn: Connection, team: Team) -> None:
-    """What the history leaves empty, so that a scan of it is no small thing either."""
+    """Fill the tables that the synthetic history leaves empty, so that a scan of them is visible too."""
     conn.raw.execute(
         "INSERT INTO idempotency (project_id, participation_id, key, fingerprint, result)"
         " SELECT %s, %s, 'old-' || n, 'x', '{}' FROM generate_series(1, 5000) AS n",
@@ -136,7 +136,7 @@ def _fill_small_tables(conn: Connection, team: Team) -> None:
 
 _ACTOR = "{mate}"
 _WHEN = {"since": "2026-01-01T00:00:00Z"}
-# Each tool, with what makes it read something else.
+# Each tool, with arguments that change its plan.
 _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("whoami", {}),
     ("list_participants", {}),
@@ -154,7 +154,7 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("read_posts", {"unacked_only": True}),
     ("read_posts", {"to_lane": "lane-1"}),
     ("read_posts", {"to_lane": "lane-1", "unacked_only": True}),
-    ("read_posts", {"to_lane": "nobody-here"}),
+    ("read_posts", {"to_lane": "empty-lane"}),
     ("read_posts", {"tag": "tag-5"}),
     ("read_posts", {"tag": "no-such-tag"}),
     ("read_posts", {"ref": "PR 30"}),
@@ -214,7 +214,7 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("wait_for", {"kind": "acks"}),
     ("wait_for", {"kind": "task"}),
     ("wait_for", {"kind": "task", "take": True}),
-    ("wait_for", {"kind": "lease", "surface": "src/nobody.py"}),
+    ("wait_for", {"kind": "lease", "surface": "src/unleased.py"}),
     ("admin_provision", {"participant_name": "newcomer"}),
     ("admin_rotate", {"participant_name": _ACTOR}),
     ("admin_revoke", {"participant_name": _ACTOR}),
@@ -222,8 +222,8 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-# What a task has to have gone through before.
-_FIRST: dict[str, list[tuple[str, dict[str, Any]]]] = {
+# The calls that a task needs before.
+_PREPARATION: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "task_ship": [("task_start", {"task_id": "{task}"})],
     "task_block": [("task_start", {"task_id": "{task}"})],
     "task_resolve": [("task_start", {"task_id": "{task}"}), ("task_block", {"task_id": "{task}", "reason": "x"})],
@@ -237,50 +237,53 @@ def _name(call: tuple[str, dict[str, Any]]) -> str:
 def _bound(tool: str, arguments: dict[str, Any]) -> int:
     """The most rows that one node may read."""
     if tool == "query_events" and "actor" in arguments and "type" not in arguments:
-        # Everybody writes events of every type, and each type is a range of its own.
+        # Each participant writes events of every type, and each type is a separate range.
         return len(EVENT_TYPES) * 101
-    return max(_ROWS, arguments.get("limit", 0) + 1)
+    return max(_MAX_ROWS, arguments.get("limit", 0) + 1)
 
 
 @pytest.mark.parametrize("call", _CALLS, ids=_name)
-def test_a_call_reads_in_proportion_to_its_answer(place: Place, call: tuple[str, dict[str, Any]]) -> None:
+def test_a_call_reads_in_proportion_to_its_answer(scenario: Scenario, call: tuple[str, dict[str, Any]]) -> None:
     tool, _ = call
     last_task = 3_600
-    for _ in range(_TIMES):
-        known = {
-            _ACTOR: place.team.agents[1].label,
-            "{waiting}": place.waiting,
-            "{surface}": place.fence,
+    for _ in range(_REPETITIONS):
+        placeholders = {
+            _ACTOR: scenario.team.agents[1].label,
+            "{waiting}": scenario.unacked_post,
+            "{surface}": scenario.surface,
             "{task}": last_task,
             "{other task}": last_task - 1,
             "{key}": f"key-{next(_numbers)}",
         }
 
-        def filled(value: Any, known: dict[str, Any] = known) -> Any:
+        def fill(value: Any, placeholders: dict[str, Any] = placeholders) -> Any:
             if isinstance(value, list):
-                return [filled(one) for one in value]
-            return known.get(value, value) if isinstance(value, str) else value
+                return [fill(item) for item in value]
+            return placeholders.get(value, value) if isinstance(value, str) else value
 
         calls = [
-            (name, {key: filled(value) for key, value in what.items()}) for name, what in [*_FIRST.get(tool, []), call]
+            (name, {key: fill(value) for key, value in arguments.items()})
+            for name, arguments in [*_PREPARATION.get(tool, []), call]
         ]
-        nodes = place.plans.of(place.team, calls)
-        assert nodes, "the plans of no statement were seen"
+        nodes = scenario.plans.nodes_of(scenario.team, calls)
+        assert nodes, "no plan was collected"
         for node in nodes:
-            if node.table in _LARGE:
+            if node.table in _LARGE_TABLES:
                 assert node.kind != "Seq Scan", node
             assert node.rows <= _bound(*call), node
 
 
-def test_every_tool_is_looked_at() -> None:
+def test_the_plans_of_every_tool_are_checked() -> None:
     assert {tool for tool, _ in _CALLS} == set(all_tools())
 
 
-def test_a_scan_of_a_history_would_be_seen(place: Place) -> None:
-    """Else the tests above would look at nothing: this is what they must not find."""
-    plans = place.plans
+def test_a_scan_of_the_history_is_detected(scenario: Scenario) -> None:
+    """Otherwise the tests above would prove nothing."""
+    plans = scenario.plans
     plans._nodes = []
     plans.conn.raw.execute("SELECT count(*) FROM event WHERE payload ->> 'note' = 'x'")
-    plans.conn.raw.execute("SELECT count(*) FROM post WHERE project_id = %s AND body = 'x'", (place.team.project_id,))
+    plans.conn.raw.execute(
+        "SELECT count(*) FROM post WHERE project_id = %s AND body = 'x'", (scenario.team.project_id,)
+    )
     assert {node.table for node in plans._nodes} == {"event", "post"}
-    assert all(node.rows > _ROWS for node in plans._nodes)
+    assert all(node.rows > _MAX_ROWS for node in plans._nodes)

@@ -1,4 +1,4 @@
-"""Bytes on a connection: plain requests and all others are answered alike, on one connection, however they are cut."""
+"""Direct calls and hypercorn give identical responses on one connection, however the bytes are split."""
 
 import json
 import signal
@@ -17,10 +17,12 @@ import h11
 import pytest
 
 from bus.config.settings import Settings
+from bus.ctx import Ctx
 from bus.db import Database
+from bus.rules.token_format import fingerprint, generate_token
 from mcp_gateway.app import Gateway
 from mcp_gateway.raw_http_server import RequestHeadParser
-from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import MODERN
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.mcp_gateway.raw_http import (
@@ -31,39 +33,39 @@ from tests.mcp_gateway.raw_http import (
     open_raw_connection,
 )
 
-_PATIENCE = 20.0
+_TIMEOUT_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
 def both(shared_database_url: str) -> Iterator[tuple[GatewayProcess, GatewayProcess]]:
-    """A gateway that answers plain requests itself, and one that leaves everything to hypercorn and the SDK."""
+    """A gateway that responses direct calls, and one that passes all requests to hypercorn and the SDK."""
     with (
-        running_gateways(shared_database_url) as (fast,),
-        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (slow,),
+        running_gateways(shared_database_url) as (direct,),
+        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (sdk,),
     ):
-        yield fast, slow
+        yield direct, sdk
 
 
 _NAMES = sorted(build_unusual_requests("lbus_", MODERN))
 
 
-@pytest.mark.parametrize("era", [MODERN, "2025-06-18", None])
+@pytest.mark.parametrize("version", [MODERN, "2025-06-18", None])
 @pytest.mark.parametrize("name", _NAMES)
-def test_what_is_odd_on_the_wire_is_answered_alike(
-    both: tuple[GatewayProcess, GatewayProcess], team: Team, name: str, era: str | None
+def test_unusual_requests_get_identical_responses(
+    both: tuple[GatewayProcess, GatewayProcess], team: Team, name: str, version: str | None
 ) -> None:
     token = team.alice.token
-    pieces, answers = build_unusual_requests(token, era)[name]
+    pieces, response_count = build_unusual_requests(token, version)[name]
     seen = []
     for process in both:
-        with open_raw_connection(process) as line:
-            # The gateway has met the token, so that the first request is as plain as it can be.
-            assert line.exchange(build_tool_call(token))[0][0] == 200
+        with open_raw_connection(process) as connection:
+            # The gateway caches the token, so that the request that follows can be a direct call.
+            assert connection.exchange(build_tool_call(token))[0][0] == 200
             try:
-                answered = line.exchange(*pieces, response_count=answers)
+                responses = connection.exchange(*pieces, response_count=response_count)
             except (ConnectionError, h11.RemoteProtocolError):
-                answered = ["no HTTP"]
-            seen.append((answered, line.is_open(token)))
+                responses = ["no HTTP"]
+            seen.append((responses, connection.is_open(token)))
     assert seen[0] == seen[1]
     if name == "usual":
         ((status, _, body),), is_open = seen[0]
@@ -71,52 +73,52 @@ def test_what_is_odd_on_the_wire_is_answered_alike(
         assert b'"label":"alice"' in body
 
 
-@pytest.mark.parametrize("era", [MODERN, "2025-06-18"])
-def test_every_cut_of_a_request_gives_its_answer(gateways: list[GatewayProcess], team: Team, era: str) -> None:
-    whole = build_tool_call(team.alice.token, era, "whoami")
-    with open_raw_connection(gateways[0]) as line:
-        (expected,) = line.exchange(whole)
+@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
+def test_a_request_split_anywhere_gets_the_same_response(
+    gateways: list[GatewayProcess], team: Team, version: str
+) -> None:
+    whole = build_tool_call(team.alice.token, version, "whoami")
+    with open_raw_connection(gateways[0]) as connection:
+        (expected,) = connection.exchange(whole)
         for cut in range(1, len(whole), 13):
-            assert line.exchange(whole[:cut], whole[cut:]) == [expected], cut
+            assert connection.exchange(whole[:cut], whole[cut:]) == [expected], cut
 
 
 def test_a_slow_body_is_waited_for(gateways: list[GatewayProcess], team: Team) -> None:
     body = build_body()
-    with open_raw_connection(gateways[0]) as line:
-        line.exchange(build_tool_call(team.alice.token))
-        line.socket.sendall(build_head(team.alice.token, len(body)) + body[:10])
+    with open_raw_connection(gateways[0]) as connection:
+        connection.exchange(build_tool_call(team.alice.token))
+        connection.socket.sendall(build_head(team.alice.token, len(body)) + body[:10])
         time.sleep(1.5)
-        assert line.exchange(body[10:])[0][0] == 200
-        assert line.is_open(team.alice.token)
+        assert connection.exchange(body[10:])[0][0] == 200
+        assert connection.is_open(team.alice.token)
 
 
-def test_a_client_that_goes_away_in_the_middle_takes_nobody_along(gateways: list[GatewayProcess], team: Team) -> None:
+def test_a_client_that_disconnects_mid_request_affects_no_other(gateways: list[GatewayProcess], team: Team) -> None:
     body = build_body(tool="claim", sequence="gone")
     whole = build_head(team.alice.token, len(body), tool="claim") + body
     for cut in (10, len(whole) - len(body), len(whole) - 1, len(whole)):
-        with open_raw_connection(gateways[0]) as line:
-            line.socket.sendall(whole[:cut])
-    with open_raw_connection(gateways[0]) as line:
-        line.socket.sendall(whole[:-1])
-        line.socket.shutdown(socket.SHUT_WR)
-        # The half of a claim is no claim.
-        assert line.exchange()[0][0] == 413
-    deadline = time.monotonic() + _PATIENCE
-    with open_raw_connection(gateways[0]) as line:
+        with open_raw_connection(gateways[0]) as connection:
+            connection.socket.sendall(whole[:cut])
+    with open_raw_connection(gateways[0]) as connection:
+        connection.socket.sendall(whole[:-1])
+        connection.socket.shutdown(socket.SHUT_WR)
+        # An incomplete claim is not executed.
+        assert connection.exchange()[0][0] == 413
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    with open_raw_connection(gateways[0]) as connection:
         while time.monotonic() < deadline:
-            (answer,) = line.exchange(build_tool_call(team.alice.token, tool="claim", sequence="gone"))
-            number = json.loads(answer[2])["result"]["structuredContent"]["number"]
+            (response,) = connection.exchange(build_tool_call(team.alice.token, tool="claim", sequence="gone"))
+            number = json.loads(response[2])["result"]["structuredContent"]["number"]
             if number == 3:
                 break
-        # One whole request was sent and nobody read its answer; it counts, and nothing else does.
+        # One complete request was sent whose response was not read; it counts, and the incomplete ones do not.
         assert number >= 2
 
 
-def test_the_heads_that_clients_send_are_plain() -> None:
-    """Else the tests above would compare hypercorn with itself."""
-    from bus.rules.token_format import generate_token
-
-    heads = RequestHeadParser(Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})))
+def test_the_heads_of_common_clients_are_parsed_directly() -> None:
+    """Otherwise the tests above would compare hypercorn with itself."""
+    parser = RequestHeadParser(Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"})))
     token = generate_token()
     extras = {
         "httpx": ("User-Agent: python-httpx2/2.9", "Accept-Encoding: gzip, deflate, br", "Connection: keep-alive"),
@@ -124,108 +126,107 @@ def test_the_heads_that_clients_send_are_plain() -> None:
         "curl": ("User-Agent: curl/8.16.0",),
         "a proxy": ("X-Forwarded-For: 10.0.0.1, 10.0.0.2", "X-Request-Id: 7f-3", "Via: 1.1 vegur"),
     }
-    for era in (MODERN, "2025-11-25", None):
+    for version in (MODERN, "2025-11-25", None):
         for lines in extras.values():
-            head = build_head(token, 300, era, *lines)
-            found = heads.parse(head)
-            assert found is not None, head
-            assert found[0] == 300
-            again = heads.parse(head)
-            assert again is not None
-            # The same but for the id, which is new unless the request brought one; and that makes no head another.
-            assert again[:2] == found[:2]
-            assert (again[2] == found[2] == "7f-3") is ("X-Request-Id: 7f-3" in lines)
+            head = build_head(token, 300, version, *lines)
+            first = parser.parse(head)
+            assert first is not None, head
+            assert first[0] == 300
+            second = parser.parse(head)
+            assert second is not None
+            # Equal except for the id, which is new unless the request has one; an id does not change the cache key.
+            assert second[:2] == first[:2]
+            assert (second[2] == first[2] == "7f-3") is ("X-Request-Id: 7f-3" in lines)
     for head in (
         build_head(token, 300, MODERN, "Connection: close"),
         build_head(token, 0),
         build_head("lbus_x", 300),
         b"\r\n\r\n",
     ):
-        assert heads.parse(head) is None
+        assert parser.parse(head) is None
 
 
-_SHORT = """
+_SHORT_IDLE_PROGRAM = """
 import uvloop
-from bus.settings import Settings
-from mcp_gateway import __main__ as main
-whole = main.hypercorn_config
-def short(settings):
-    config = whole(settings)
+from mcp_gateway import __main__ as gateway
+build_config = gateway.build_hypercorn_config
+def build_short_config(settings):
+    config = build_config(settings)
     config.keep_alive_timeout = 1.5
     return config
-main.hypercorn_config = short
-main.main()
+gateway.build_hypercorn_config = build_short_config
+gateway.main()
 """
 
 
 @pytest.fixture(scope="module")
-def hasty(shared_database_url: str) -> Iterator[GatewayProcess]:
-    """A gateway that closes connections which were idle for 1.5 seconds."""
+def gateway_with_short_idle_timeout(shared_database_url: str) -> Iterator[GatewayProcess]:
+    """A gateway that closes connections after 1.5 idle seconds."""
 
     def start(_module: str, *, env: dict[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-c", _SHORT], env=env, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, "-c", _SHORT_IDLE_PROGRAM], env=env, stdout=output, stderr=subprocess.STDOUT
+        )
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tests.mcp_gateway.processes.forked.start", start)
-        context = running_gateways(shared_database_url)
-        (process,) = context.__enter__()
-    yield process
-    context.__exit__(None, None, None)
+        patched.setattr("tests.mcp_gateway.processes.process_pool.start_module", start)
+        with running_gateways(shared_database_url) as (process,):
+            yield process
 
 
 @pytest.mark.parametrize("path", [b" /mcp ", b" /mcp/ "])
-def test_a_connection_is_closed_when_it_was_idle_and_not_while_it_is_used(
-    hasty: GatewayProcess, team: Team, path: bytes
+def test_a_connection_is_closed_when_idle_and_not_while_in_use(
+    gateway_with_short_idle_timeout: GatewayProcess, team: Team, path: bytes
 ) -> None:
-    """Whoever answers: the second path is hypercorn's."""
-    with open_raw_connection(hasty) as line:
+    """Hypercorn responses the second path."""
+    with open_raw_connection(gateway_with_short_idle_timeout) as connection:
         for _ in range(8):
-            assert line.exchange(build_tool_call(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
+            assert connection.exchange(build_tool_call(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
             time.sleep(0.5)
-        line.socket.settimeout(_PATIENCE)
-        assert line.socket.recv(1) == b""
+        connection.socket.settimeout(_TIMEOUT_SECONDS)
+        assert connection.socket.recv(1) == b""
 
 
-def test_calls_that_take_longer_than_idling_may_are_all_answered(
-    hasty: GatewayProcess, team: Team, gateway_db: Database
+def test_calls_longer_than_the_idle_timeout_are_answered(
+    gateway_with_short_idle_timeout: GatewayProcess, team: Team, gateway_db: Database
 ) -> None:
-    with open_raw_connection(hasty) as line:
-        assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+    with open_raw_connection(gateway_with_short_idle_timeout) as connection:
+        assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
         with gateway_db.transaction() as conn:
             conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
-            line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
+            connection.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
             time.sleep(2)
-        answers = line.exchange(response_count=3)
-        assert [json.loads(one[2])["result"]["structuredContent"]["number"] for one in answers] == [1, 2, 3]
-        assert line.is_open(team.alice.token)
+        responses = connection.exchange(response_count=3)
+        assert [json.loads(body)["result"]["structuredContent"]["number"] for _, _, body in responses] == [1, 2, 3]
+        assert connection.is_open(team.alice.token)
 
 
 def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: str) -> None:
-    from tests.mcp_gateway.conftest import make_team
-
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     try:
         with running_gateways(database_url) as (process,):
-            with open_raw_connection(process) as line:
-                assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            with open_raw_connection(process) as connection:
+                assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
                 with db.transaction() as conn:
                     conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
-                    line.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr"))
+                    connection.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr"))
                     _wait_until_locked(db)
                     # Zero seconds to linger: closing sends a reset.
-                    line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    line.socket.close()
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.socket.close()
                     time.sleep(0.2)
-            with open_raw_connection(process) as line:
-                assert line.is_open(team.alice.token)
-            # The server lets go of what its client has closed.
+            with open_raw_connection(process) as connection:
+                assert connection.is_open(team.alice.token)
+            # The server closes its side after the client has closed.
             descriptors = Path(f"/proc/{process.popen.pid}/fd")
-            lines = [socket.create_connection(("127.0.0.1", urlsplit(process.url).port), _PATIENCE) for _ in range(30)]
-            for opened in lines:
-                opened.sendall(build_tool_call(team.alice.token))
-                assert opened.recv(10)
-                opened.close()
+            sockets = [
+                socket.create_connection(("127.0.0.1", urlsplit(process.url).port), _TIMEOUT_SECONDS) for _ in range(30)
+            ]
+            for client_socket in sockets:
+                client_socket.sendall(build_tool_call(team.alice.token))
+                assert client_socket.recv(10)
+                client_socket.close()
             time.sleep(1)
             if descriptors.exists():
                 assert len(list(descriptors.iterdir())) < 40
@@ -235,39 +236,34 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: s
         db.close()
 
 
-def test_a_body_on_its_way_at_the_end_is_waited_for(database_url: str) -> None:
-    from tests.mcp_gateway.conftest import make_team
-
+def test_a_partially_received_request_is_answered_before_the_process_stops(database_url: str) -> None:
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
     whole = build_tool_call(team.alice.token)
-    with running_gateways(database_url) as (process,), open_raw_connection(process) as line:
-        assert line.exchange(whole)[0][0] == 200
-        line.socket.sendall(whole[:-20])
+    with running_gateways(database_url) as (process,), open_raw_connection(process) as connection:
+        assert connection.exchange(whole)[0][0] == 200
+        connection.socket.sendall(whole[:-20])
         time.sleep(0.3)
         process.popen.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        assert line.exchange(whole[-20:])[0][0] == 200
-        assert process.popen.wait(_PATIENCE) == 0
+        assert connection.exchange(whole[-20:])[0][0] == 200
+        assert process.popen.wait(_TIMEOUT_SECONDS) == 0
 
 
-def test_strangers_leave_nothing_behind() -> None:
-    """What is remembered of requests is bounded by those who may call, not by who asks."""
-    from bus.ctx import Ctx
-    from bus.rules.token_format import fingerprint, generate_token
-
-    gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
-    heads = RequestHeadParser(gateway)
-    assert all(heads.parse(build_head(generate_token(), length)) is not None for length in range(1, 50))
-    assert not heads._cache
+def test_requests_without_a_known_token_are_not_cached() -> None:
+    """The size of the caches depends on the tokens of the service, not on the requests."""
+    gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"}))
+    parser = RequestHeadParser(gateway)
+    assert all(parser.parse(build_head(generate_token(), length)) is not None for length in range(1, 50))
+    assert not parser._cache
     token = generate_token()
     gateway.service.caller_cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
-    assert heads.parse(build_head(token, 10)) is not None
-    assert len(heads._cache) == 1
-    # A tool that there is not, at length, and a head that no agent sends.
-    assert heads.parse(build_head(token, 10, tool="x" * 2000)) is None
-    assert heads.parse(build_head(token, 10, MODERN, f"X-Long: {'x' * 5000}")) is None
+    assert parser.parse(build_head(token, 10)) is not None
+    assert len(parser._cache) == 1
+    # An unknown tool with a long name, and a head that is too long.
+    assert parser.parse(build_head(token, 10, tool="x" * 2000)) is None
+    assert parser.parse(build_head(token, 10, MODERN, f"X-Long: {'x' * 5000}")) is None
     assert gateway._direct_codec is not None
     for padding in (100, 3000):
         meta = {
@@ -277,61 +273,59 @@ def test_strangers_leave_nothing_behind() -> None:
         }
         params = {"name": "whoami", "arguments": {}, "_meta": meta}
         body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
-        assert gateway._direct_codec.parse_call(heads.parse(build_head(token, len(body)))[1].protocol, body) is not None
+        assert (
+            gateway._direct_codec.parse_call(parser.parse(build_head(token, len(body)))[1].protocol, body) is not None
+        )
     assert len(gateway._direct_codec._valid_envelopes) == 1
 
 
-def test_what_is_under_way_at_the_end_is_answered(database_url: str) -> None:
-    """A plain call that waits for a lock while the process is told to stop gets its answer first."""
-    from tests.mcp_gateway.conftest import make_team
-
+def test_a_call_in_progress_is_answered_before_the_process_stops(database_url: str) -> None:
+    """A direct call that waits for a lock when SIGTERM arrives gets its response first."""
     db = Database(database_url, pool_size=2)
     team = make_team(db)
-    answers: list[Any] = []
+    responses: list[Any] = []
     try:
         with (
             running_gateways(database_url) as (process,),
-            open_raw_connection(process) as line,
+            open_raw_connection(process) as connection,
             open_raw_connection(process) as idle,
         ):
-            assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
             assert idle.exchange(build_tool_call(team.alice.token))[0][0] == 200
             with db.transaction() as conn:
                 conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
                 whole = build_tool_call(team.alice.token, tool="claim", sequence="adr")
-                asking = threading.Thread(target=lambda: answers.extend(line.exchange(whole)))
-                asking.start()
+                client_thread = threading.Thread(target=lambda: responses.extend(connection.exchange(whole)))
+                client_thread.start()
                 _wait_until_locked(db)
                 process.popen.send_signal(signal.SIGTERM)
-                # Who asks for nothing is sent away at once.
+                # Idle connections are closed at once.
                 assert idle.socket.recv(1) == b""
-            asking.join(_PATIENCE)
-            assert process.popen.wait(_PATIENCE) == 0
-        ((status, _, body),) = answers
+            client_thread.join(_TIMEOUT_SECONDS)
+            assert process.popen.wait(_TIMEOUT_SECONDS) == 0
+        ((status, _, body),) = responses
         assert status == 200
         assert json.loads(body)["result"]["structuredContent"]["number"] == 1
     finally:
         db.close()
 
 
-def test_answers_come_in_the_order_of_their_requests(database_url: str) -> None:
-    """A plain request that arrives while hypercorn still answers another one waits for its turn."""
-    from tests.mcp_gateway.conftest import make_team
-
+def test_responses_keep_the_order_of_their_requests(database_url: str) -> None:
+    """A direct call that arrives while hypercorn still responses another request waits for its turn."""
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     body = build_body(tool="claim", sequence="adr")
     head = build_head(team.alice.token, -1, MODERN, "Transfer-Encoding: chunked", tool="claim")
     try:
-        with running_gateways(database_url) as (process,), open_raw_connection(process) as line:
-            assert line.exchange(build_tool_call(team.alice.token))[0][0] == 200
+        with running_gateways(database_url) as (process,), open_raw_connection(process) as connection:
+            assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
             with db.transaction() as conn:
                 conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
-                line.socket.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+                connection.socket.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
                 _wait_until_locked(db)
-                line.socket.sendall(build_tool_call(team.alice.token))
+                connection.socket.sendall(build_tool_call(team.alice.token))
                 time.sleep(0.3)
-            first, second = line.exchange(response_count=2)
+            first, second = connection.exchange(response_count=2)
         assert json.loads(first[2])["result"]["structuredContent"]["number"] == 1
         assert json.loads(second[2])["result"]["structuredContent"]["label"] == "alice"
     finally:
@@ -339,7 +333,7 @@ def test_answers_come_in_the_order_of_their_requests(database_url: str) -> None:
 
 
 def _wait_until_locked(db: Database) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with db.connection() as conn:
             waiting = conn.fetch_one(

@@ -1,4 +1,4 @@
-"""The page about the tools is what the tools say of themselves."""
+"""The reference page of the tools is generated from the tools."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tool list is an API that language models read: complete, small, in a fixed order, and true."""
+"""The tool list is an API that language models read: complete, small, correct and in a fixed order."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 
-EVERYONE = [
+GENERAL_TOOLS = [
     "whoami",
     "list_participants",
     "whats_new",
@@ -37,19 +37,19 @@ EVERYONE = [
     "register",
     "who_is_active",
 ]
-ADMINS = ["admin_provision", "admin_rotate", "admin_revoke", "create_invite"]
+ADMIN_TOOLS = ["admin_provision", "admin_rotate", "admin_revoke", "create_invite"]
 
 
-def _size(reply_result: dict[str, object]) -> int:
-    return len(json.dumps({"tools": reply_result["tools"]}, separators=(",", ":"), ensure_ascii=False).encode())
+def _size(result: dict[str, object]) -> int:
+    return len(json.dumps({"tools": result["tools"]}, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def test_project_admins_see_the_admin_tools_and_others_do_not(connect: Callable[..., McpClient], team: Team) -> None:
     for modern in (True, False):
         admin = connect(team.alice, modern=modern).request("tools/list").result
         other = connect(team.bob, modern=modern).request("tools/list").result
-        assert [tool["name"] for tool in admin["tools"]] == EVERYONE + ADMINS
-        assert [tool["name"] for tool in other["tools"]] == EVERYONE
+        assert [tool["name"] for tool in admin["tools"]] == GENERAL_TOOLS + ADMIN_TOOLS
+        assert [tool["name"] for tool in other["tools"]] == GENERAL_TOOLS
 
 
 def test_the_list_stays_small(connect: Callable[..., McpClient], team: Team) -> None:
@@ -67,12 +67,12 @@ def test_each_tool_is_described_in_one_or_two_sentences_with_a_valid_schema(
         jsonschema.Draft202012Validator.check_schema(tool["inputSchema"])
         assert tool["inputSchema"]["additionalProperties"] is False
         for name, schema in tool["inputSchema"]["properties"].items():
-            # Nothing says which project or whose identity: both come from the token.
+            # No argument names a project or an identity: both come from the token.
             assert "project" not in name
             assert "type" in schema
 
 
-def test_annotations_say_what_the_tools_do(connect: Callable[..., McpClient], team: Team) -> None:
+def test_annotations_match_the_effects_of_the_tools(connect: Callable[..., McpClient], team: Team) -> None:
     tools = {tool["name"]: tool for tool in connect(team.alice).request("tools/list").result["tools"]}
     reading = {name for name, tool in tools.items() if tool["annotations"].get("readOnlyHint")}
     assert reading == {
@@ -86,14 +86,14 @@ def test_annotations_say_what_the_tools_do(connect: Callable[..., McpClient], te
         "list_tasks",
         "who_is_active",
     }
-    # The protocol's default is true, so what destroys nothing has to say so.
+    # The protocol's default is true, so other tools have to set it to false.
     destructive = {
         name for name, tool in tools.items() if name not in reading and tool["annotations"].get("destructiveHint", True)
     }
     assert destructive == {"admin_rotate", "admin_revoke"}
 
 
-def test_every_argument_is_also_refused_by_the_schema_that_was_shown() -> None:
+def test_the_schemas_refuse_unknown_arguments_and_list_the_required_ones() -> None:
     for tool in all_tools().values():
         validator = jsonschema.Draft202012Validator(tool.input_schema)
         assert not validator.is_valid({"project": "x"})

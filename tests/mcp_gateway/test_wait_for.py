@@ -1,5 +1,6 @@
-"""wait_for: an agent hears of what concerns it, in whichever process, however the hint travels."""
+"""wait_for returns as soon as there is a result, in whichever process the change was made."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,21 +11,18 @@ import pytest
 
 from bus.coordination import posts
 from bus.db import Database
+from tests import servers
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
-_PATIENCE = 20.0
+_TIMEOUT_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
-def pushed(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
-    """Two gateways with Redis between them."""
-    import os
-
-    from tests import servers
-
+def gateways_with_redis(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
+    """Two gateways that share a Redis."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     url = servers.redis_url(int(worker.removeprefix("gw")))
     with running_gateways(shared_database_url, 2, REDIS_URL=url) as processes:
@@ -32,18 +30,21 @@ def pushed(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
 
 
 @pytest.fixture
-def wires(pushed: list[GatewayProcess], team: Team) -> Iterator[tuple[McpClient, McpClient]]:
-    """Alice in one process and Bob in the other, both known there."""
-    both = McpClient(pushed[0].url, team.alice.token), McpClient(pushed[1].url, team.bob.token)
-    for wire in both:
-        assert wire.call("whoami").status == 200
-    yield both
-    for wire in both:
-        wire.close()
+def clients(gateways_with_redis: list[GatewayProcess], team: Team) -> Iterator[tuple[McpClient, McpClient]]:
+    """Alice on one process and Bob on the other; both tokens are cached."""
+    clients = (
+        McpClient(gateways_with_redis[0].url, team.alice.token),
+        McpClient(gateways_with_redis[1].url, team.bob.token),
+    )
+    for client in clients:
+        assert client.call("whoami").status == 200
+    yield clients
+    for client in clients:
+        client.close()
 
 
-def _later(work: Any, *args: Any, **kwargs: Any) -> "Future[tuple[McpResponse, float]]":
-    """Call in a thread; the reply and when it came."""
+def _call_in_thread(work: Any, *args: Any, **kwargs: Any) -> "Future[tuple[McpResponse, float]]":
+    """Call in a thread; the future has the response and the time of its arrival."""
     future: Future[tuple[McpResponse, float]] = Future()
 
     def call() -> None:
@@ -56,216 +57,232 @@ def _later(work: Any, *args: Any, **kwargs: Any) -> "Future[tuple[McpResponse, f
     return future
 
 
-def _settle() -> None:
-    """Until a call that was just sent has begun to wait; a wait that has not begun would only be answered sooner."""
+def _let_calls_begin() -> None:
+    """Let the calls just sent begin to wait; a call that begins later only returns sooner."""
     time.sleep(0.4)
 
 
 @pytest.mark.parametrize("modern", [True, False])
 @pytest.mark.parametrize("kind", ["inbox", "any"])
-def test_a_post_wakes_who_waits_in_another_process(
-    wires: tuple[McpClient, McpClient], team: Team, kind: str, modern: bool
+def test_a_post_ends_a_wait_in_another_process(
+    clients: tuple[McpClient, McpClient], team: Team, kind: str, modern: bool
 ) -> None:
-    alice, bob = wires
+    alice, bob = clients
     bob.modern = modern
-    waiting = _later(bob.call, "wait_for", kind=kind)
-    _settle()
+    waiting = _call_in_thread(bob.call, "wait_for", kind=kind)
+    _let_calls_begin()
     post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
     sent = time.monotonic()
-    reply, came = waiting.result(_PATIENCE)
-    assert (reply.structured_content["kind"], [one["post_id"] for one in reply.structured_content["posts"]]) == (
+    response, arrived_at = waiting.result(_TIMEOUT_SECONDS)
+    assert (
+        response.structured_content["kind"],
+        [post["post_id"] for post in response.structured_content["posts"]],
+    ) == (
         "inbox",
         [post_id],
     )
-    # Far below the tick without hints (2 s) and with them (15 s): it was told.
-    assert came - sent < 1.5
-    shown = bob.call("read_posts", to_me=True, unacked_only=True).structured_content
-    assert reply.structured_content == {"kind": "inbox", **shown}
+    # Far below the refresh intervals without notifications (2 s) and with them (15 s).
+    assert arrived_at - sent < 1.5
+    inbox = bob.call("read_posts", to_me=True, unacked_only=True).structured_content
+    assert response.structured_content == {"kind": "inbox", **inbox}
 
 
-def test_what_is_there_already_is_answered_at_once(wires: tuple[McpClient, McpClient]) -> None:
-    alice, bob = wires
+def test_an_existing_result_is_returned_at_once(clients: tuple[McpClient, McpClient]) -> None:
+    alice, bob = clients
     post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
     started = time.monotonic()
     assert bob.call("wait_for").structured_content["posts"][0]["post_id"] == post_id
     assert time.monotonic() - started < 5
 
 
-def test_nothing_is_a_timeout(wires: tuple[McpClient, McpClient]) -> None:
+def test_without_a_result_the_wait_times_out(clients: tuple[McpClient, McpClient]) -> None:
     started = time.monotonic()
-    assert wires[0].call("wait_for", timeout_seconds=1).structured_content == {"timed_out": True}
+    assert clients[0].call("wait_for", timeout_seconds=1).structured_content == {"timed_out": True}
     assert 0.9 < time.monotonic() - started < 8
 
 
-def test_an_ack_of_my_post_is_told_once(wires: tuple[McpClient, McpClient]) -> None:
-    alice, bob = wires
+def test_an_ack_of_the_callers_post_is_returned_once(clients: tuple[McpClient, McpClient]) -> None:
+    alice, bob = clients
     first = alice.call("post", body="one", to_actor="bob").structured_content["post_id"]
     second = alice.call("post", body="two", to_actor="bob").structured_content["post_id"]
-    waiting = _later(alice.call, "wait_for", kind="acks")
-    _settle()
+    waiting = _call_in_thread(alice.call, "wait_for", kind="acks")
+    _let_calls_begin()
     bob.call("ack", post_id=second)
-    told = waiting.result(_PATIENCE)[0].structured_content
-    assert (told["kind"], [(one["post_id"], one["acked"]) for one in told["posts"]]) == ("acks", [(second, True)])
-    # An ack between two waits is not lost, and none is told twice; the acks of others are not ours.
+    result = waiting.result(_TIMEOUT_SECONDS)[0].structured_content
+    assert (result["kind"], [(post["post_id"], post["acked"]) for post in result["posts"]]) == (
+        "acks",
+        [(second, True)],
+    )
+    # An ack between two waits is not lost, none is returned twice, and acks of other senders' posts are not returned.
     bob.call("ack", post_id=first)
     mine = bob.call("post", body="mine", to_actor="alice").structured_content["post_id"]
     alice.call("ack", post_id=mine)
-    assert [one["post_id"] for one in alice.call("wait_for", kind="acks").structured_content["posts"]] == [first]
+    assert [post["post_id"] for post in alice.call("wait_for", kind="acks").structured_content["posts"]] == [first]
     assert alice.call("wait_for", kind="acks", timeout_seconds=1).structured_content == {"timed_out": True}
-    assert [one["post_id"] for one in bob.call("wait_for", kind="acks").structured_content["posts"]] == [mine]
+    assert [post["post_id"] for post in bob.call("wait_for", kind="acks").structured_content["posts"]] == [mine]
 
 
-def test_a_surface_that_becomes_free_is_told(wires: tuple[McpClient, McpClient]) -> None:
-    alice, bob = wires
+def test_the_release_of_a_lease_ends_a_wait_for_the_surface(clients: tuple[McpClient, McpClient]) -> None:
+    alice, bob = clients
     alice.call("lease", surface="src/a.py")
-    waiting = _later(bob.call, "wait_for", kind="lease", surface="src/*.py")
-    _settle()
+    waiting = _call_in_thread(bob.call, "wait_for", kind="lease", surface="src/*.py")
+    _let_calls_begin()
     alice.call("lease", surface="docs/x.md")
     alice.call("release", surface="docs/x.md")
-    _settle()
+    _let_calls_begin()
     assert not waiting.done()
     alice.call("release", surface="src/a.py")
-    assert waiting.result(_PATIENCE)[0].structured_content == {"kind": "lease", "leases": [], "next_before": None}
+    assert waiting.result(_TIMEOUT_SECONDS)[0].structured_content == {
+        "kind": "lease",
+        "leases": [],
+        "next_before": None,
+    }
 
 
-def test_a_lease_that_expires_is_told(wires: tuple[McpClient, McpClient]) -> None:
-    alice, bob = wires
+def test_the_expiry_of_a_lease_ends_a_wait_for_the_surface(clients: tuple[McpClient, McpClient]) -> None:
+    alice, bob = clients
     alice.call("lease", surface="src/a.py", ttl_seconds=2)
     started = time.monotonic()
     assert bob.call("wait_for", kind="lease", surface="src/a.py").structured_content["kind"] == "lease"
     assert 1 < time.monotonic() - started < 8
 
 
-def test_my_own_lease_keeps_nobody_from_me(wires: tuple[McpClient, McpClient]) -> None:
-    alice, _ = wires
+def test_the_callers_own_lease_does_not_block_its_wait(clients: tuple[McpClient, McpClient]) -> None:
+    alice, _ = clients
     alice.call("lease", surface="src/a.py")
     assert alice.call("wait_for", kind="lease", surface="src/**").structured_content["kind"] == "lease"
 
 
-def test_who_came_first_is_told_first(pushed: list[GatewayProcess], gateway_db: Database) -> None:
-    """Three wait in two processes, the holder lets go, and each who is told takes the surface in time."""
+def test_waits_for_a_surface_end_in_order_of_arrival(
+    gateways_with_redis: list[GatewayProcess], gateway_db: Database
+) -> None:
+    """Three agents wait in two processes; the holder releases, and each agent leases the surface in time."""
     with gateway_db.transaction() as conn:
         project = make_project(conn)
         holder, *others = (make_agent(conn, project, name) for name in ("holder", "one", "two", "three"))
-    wire = McpClient(pushed[0].url, holder.token)
-    wire.call("lease", surface="src/a.py")
-    told: list[int] = []
+    client = McpClient(gateways_with_redis[0].url, holder.token)
+    client.call("lease", surface="src/a.py")
+    order: list[int] = []
     waiting = []
-    wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
+    clients = [McpClient(gateways_with_redis[number % 2].url, agent.token) for number, agent in enumerate(others)]
 
     def queue(number: int) -> McpResponse:
-        reply = wires[number].call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
-        told.append(number)
-        wires[number].call("lease", surface="src/a.py")
+        response = clients[number].call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
+        order.append(number)
+        clients[number].call("lease", surface="src/a.py")
         time.sleep(0.3)
-        wires[number].call("release", surface="src/a.py")
-        return reply
+        clients[number].call("release", surface="src/a.py")
+        return response
 
     for number in range(len(others)):
-        waiting.append(_later(queue, number))
-        _settle()
-    wire.call("release", surface="src/a.py")
+        waiting.append(_call_in_thread(queue, number))
+        _let_calls_begin()
+    client.call("release", surface="src/a.py")
     for future in waiting:
-        assert future.result(40)[0].content["kind"] == "lease"
-    assert told == [0, 1, 2]
-    for one in (wire, *wires):
-        one.close()
+        assert future.result(40)[0].structured_content["kind"] == "lease"
+    assert order == [0, 1, 2]
+    for opened_client in (client, *clients):
+        opened_client.close()
 
 
-def test_who_was_told_and_does_not_take_it_lets_the_next_one_in(
-    pushed: list[GatewayProcess], gateway_db: Database
+def test_an_agent_that_does_not_lease_in_time_loses_its_turn(
+    gateways_with_redis: list[GatewayProcess], gateway_db: Database
 ) -> None:
     with gateway_db.transaction() as conn:
         project = make_project(conn)
-        holder, one, two = (make_agent(conn, project, name) for name in ("holder", "one", "two"))
-    wires = [McpClient(pushed[0].url, agent.token) for agent in (holder, one, two)]
-    wires[0].call("lease", surface="src/a.py")
-    first = _later(wires[1].call, "wait_for", kind="lease", surface="src/a.py")
-    _settle()
-    second = _later(wires[2].call, "wait_for", kind="lease", surface="src/a.py")
-    _settle()
-    wires[0].call("release", surface="src/a.py")
-    _, first_came = first.result(_PATIENCE)
-    _, second_came = second.result(_PATIENCE)
-    # The grace of two seconds, on a machine that may be slow.
-    assert 1.5 < second_came - first_came < 10
-    for wire in wires:
-        wire.close()
+        agents = [make_agent(conn, project, name) for name in ("holder", "first", "second")]
+    clients = [McpClient(gateways_with_redis[0].url, agent.token) for agent in agents]
+    clients[0].call("lease", surface="src/a.py")
+    first = _call_in_thread(clients[1].call, "wait_for", kind="lease", surface="src/a.py")
+    _let_calls_begin()
+    second = _call_in_thread(clients[2].call, "wait_for", kind="lease", surface="src/a.py")
+    _let_calls_begin()
+    clients[0].call("release", surface="src/a.py")
+    _, first_arrived_at = first.result(_TIMEOUT_SECONDS)
+    _, second_arrived_at = second.result(_TIMEOUT_SECONDS)
+    # The grace period is two seconds; the machine may be slow.
+    assert 1.5 < second_arrived_at - first_arrived_at < 10
+    for client in clients:
+        client.close()
 
 
-def test_a_ready_task_is_offered_to_one_of_those_who_wait(pushed: list[GatewayProcess], gateway_db: Database) -> None:
+def test_a_ready_task_is_offered_to_one_waiting_agent(
+    gateways_with_redis: list[GatewayProcess], gateway_db: Database
+) -> None:
     with gateway_db.transaction() as conn:
         project = make_project(conn)
         lead, *others = (make_agent(conn, project, name) for name in ("lead", "one", "two", "three", "four"))
-    wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
-    wire = McpClient(pushed[0].url, lead.token)
-    waiting = [_later(one.call, "wait_for", kind="task", timeout_seconds=4) for one in wires]
-    _settle()
-    task = wire.call("task_create", title="the only one").structured_content["task_id"]
-    told = [future.result(_PATIENCE)[0].structured_content for future in waiting]
-    assert sorted(one.get("kind", "nothing") for one in told) == ["nothing", "nothing", "nothing", "task"]
-    (offered,) = [one["task"] for one in told if "task" in one]
+    clients = [McpClient(gateways_with_redis[number % 2].url, agent.token) for number, agent in enumerate(others)]
+    client = McpClient(gateways_with_redis[0].url, lead.token)
+    waiting = [_call_in_thread(waiter.call, "wait_for", kind="task", timeout_seconds=4) for waiter in clients]
+    _let_calls_begin()
+    task = client.call("task_create", title="the only one").structured_content["task_id"]
+    results = [future.result(_TIMEOUT_SECONDS)[0].structured_content for future in waiting]
+    assert sorted(result.get("kind", "nothing") for result in results) == ["nothing", "nothing", "nothing", "task"]
+    (offered,) = [result["task"] for result in results if "task" in result]
     assert (offered["task_id"], offered["status"], offered["owner"]) == (task, "open", None)
-    # An offer binds nobody.
-    assert wire.call("task_next").structured_content["task"]["task_id"] == task
-    for one in (wire, *wires):
-        one.close()
+    # Other agents may still start an offered task.
+    assert client.call("task_next").structured_content["task"]["task_id"] == task
+    for opened_client in (client, *clients):
+        opened_client.close()
 
 
-def test_of_many_who_take_each_task_is_started_once(pushed: list[GatewayProcess], gateway_db: Database) -> None:
+def test_waits_with_take_start_each_task_once(gateways_with_redis: list[GatewayProcess], gateway_db: Database) -> None:
     with gateway_db.transaction() as conn:
         project = make_project(conn)
         lead, *others = (make_agent(conn, project, f"agent-{n}") for n in range(9))
-    wires = [McpClient(pushed[number % 2].url, agent.token) for number, agent in enumerate(others)]
-    wire = McpClient(pushed[0].url, lead.token)
-    waiting = [_later(one.call, "wait_for", kind="task", take=True, timeout_seconds=10) for one in wires]
-    _settle()
-    created = {wire.call("task_create", title=f"task {n}").structured_content["task_id"] for n in range(len(others))}
-    taken = [future.result(_PATIENCE)[0].structured_content["task"] for future in waiting]
-    assert {one["task_id"] for one in taken} == created
-    assert {one["status"] for one in taken} == {"in_progress"}
-    started = wire.call("query_events", type="task_start").structured_content["events"]
+    clients = [McpClient(gateways_with_redis[number % 2].url, agent.token) for number, agent in enumerate(others)]
+    client = McpClient(gateways_with_redis[0].url, lead.token)
+    waiting = [
+        _call_in_thread(waiter.call, "wait_for", kind="task", take=True, timeout_seconds=10) for waiter in clients
+    ]
+    _let_calls_begin()
+    created = {client.call("task_create", title=f"task {n}").structured_content["task_id"] for n in range(len(others))}
+    taken = [future.result(_TIMEOUT_SECONDS)[0].structured_content["task"] for future in waiting]
+    assert {task["task_id"] for task in taken} == created
+    assert {task["status"] for task in taken} == {"in_progress"}
+    started = client.call("query_events", type="task_start").structured_content["events"]
     assert len(started) == len(others)
-    for one in (wire, *wires):
-        one.close()
+    for opened_client in (client, *clients):
+        opened_client.close()
 
 
-def test_writes_that_did_not_come_through_a_gateway_are_found_too(
-    wires: tuple[McpClient, McpClient], team: Team, gateway_db: Database
+def test_changes_without_a_notification_are_found_by_polling(
+    clients: tuple[McpClient, McpClient], team: Team, gateway_db: Database
 ) -> None:
-    """Nobody hints; it takes as long as a look now and then."""
-    waiting = _later(wires[1].call, "wait_for", kind="inbox", timeout_seconds=30)
-    _settle()
+    """Without a notification the wait ends with the next periodic refresh."""
+    waiting = _call_in_thread(clients[1].call, "wait_for", kind="inbox", timeout_seconds=30)
+    _let_calls_begin()
     with gateway_db.connection() as conn:
         posts.create(conn, team.alice.ctx, "by itself", to_actor="bob")
     assert waiting.result(25)[0].structured_content["posts"][0]["body"] == "by itself"
 
 
-def test_a_revoked_token_waits_no_longer(wires: tuple[McpClient, McpClient], team: Team) -> None:
-    alice, bob = wires
-    waiting = _later(bob.call, "wait_for", timeout_seconds=30)
-    _settle()
+def test_the_wait_of_a_revoked_token_ends_with_401(clients: tuple[McpClient, McpClient], team: Team) -> None:
+    alice, bob = clients
+    waiting = _call_in_thread(bob.call, "wait_for", timeout_seconds=30)
+    _let_calls_begin()
     alice.call("admin_revoke", participant_name="bob")
-    reply, _ = waiting.result(_PATIENCE)
-    assert reply.status == 401, reply
+    response, _ = waiting.result(_TIMEOUT_SECONDS)
+    assert response.status == 401, response
 
 
-def test_nobody_is_woken_by_another_project(
-    wires: tuple[McpClient, McpClient], gateway_db: Database, pushed: list[GatewayProcess]
+def test_changes_of_another_project_end_no_wait(
+    clients: tuple[McpClient, McpClient], gateway_db: Database, gateways_with_redis: list[GatewayProcess]
 ) -> None:
     other = make_team(gateway_db)
-    stranger = McpClient(pushed[0].url, other.alice.token)
-    waiting = _later(wires[1].call, "wait_for", timeout_seconds=2)
-    _settle()
+    stranger = McpClient(gateways_with_redis[0].url, other.alice.token)
+    waiting = _call_in_thread(clients[1].call, "wait_for", timeout_seconds=2)
+    _let_calls_begin()
     stranger.call("post", body="not yours", to_actor="bob")
     stranger.call("post", body="not yours", to_lane="web")
     stranger.call("task_create", title="not yours")
-    assert waiting.result(_PATIENCE)[0].structured_content == {"timed_out": True}
+    assert waiting.result(_TIMEOUT_SECONDS)[0].structured_content == {"timed_out": True}
     stranger.close()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({"kind": "lease"}, 'kind "lease" needs surface: the file or glob to wait for.'),
         ({"kind": "inbox", "surface": "a"}, 'surface goes with kind "lease" or "any", not with "inbox"; leave it out.'),
@@ -276,38 +293,39 @@ def test_nobody_is_woken_by_another_project(
         ({"kind": "lease", "surface": "../x"}, None),
     ],
 )
-def test_bad_arguments_say_what_to_send(
-    wires: tuple[McpClient, McpClient], arguments: dict[str, Any], words: str | None
+def test_invalid_arguments_get_an_error_that_names_the_valid_ones(
+    clients: tuple[McpClient, McpClient], arguments: dict[str, Any], message: str | None
 ) -> None:
-    error = wires[0].call("wait_for", **arguments).error
+    error = clients[0].call("wait_for", **arguments).error
     assert error["code"] == "invalid_argument"
-    if words is not None:
-        assert error["message"] == words
+    if message is not None:
+        assert error["message"] == message
 
 
-def test_a_client_that_goes_away_frees_its_place(pushed: list[GatewayProcess], gateway_db: Database) -> None:
+def test_a_client_that_disconnects_frees_its_queue_position(
+    gateways_with_redis: list[GatewayProcess], gateway_db: Database
+) -> None:
     with gateway_db.transaction() as conn:
         project = make_project(conn)
-        holder, gone, next_one = (make_agent(conn, project, name) for name in ("holder", "gone", "next"))
-    wire = McpClient(pushed[0].url, holder.token)
-    wire.call("lease", surface="src/a.py")
-    leaving = McpClient(pushed[0].url, gone.token)
+        holder, waiter = (make_agent(conn, project, name) for name in ("holder", "waiter"))
+    client = McpClient(gateways_with_redis[0].url, holder.token)
+    client.call("lease", surface="src/a.py")
+    leaving = McpClient(gateways_with_redis[0].url, waiter.token)
     leaving.http_client.timeout = 1.0  # type: ignore[assignment]
     with pytest.raises(Exception, match="timed out"):
         leaving.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
     leaving.close()
-    assert _eventually(lambda: _places(gateway_db, project.id) == 0)
-    wire.close()
-    del next_one
+    assert _eventually(lambda: _count_queue_positions(gateway_db, project.id) == 0)
+    client.close()
 
 
-def _places(db: Database, project_id: int) -> int:
+def _count_queue_positions(db: Database, project_id: int) -> int:
     with db.connection() as conn:
         return int(conn.fetch_one("SELECT count(*) FROM waiter WHERE project_id = %s", (project_id,))[0])
 
 
 def _eventually(check: Any) -> bool:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if check():
             return True
@@ -315,42 +333,42 @@ def _eventually(check: Any) -> bool:
     return False
 
 
-def test_a_token_may_only_wait_so_often(database_url: str) -> None:
+def test_the_number_of_waiting_calls_per_token_is_limited(database_url: str) -> None:
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
     with running_gateways(database_url, WAITS_PER_TOKEN="3") as (process,):
-        wires = [McpClient(process.url, team.bob.token) for _ in range(4)]
-        assert wires[0].call("whoami").status == 200
-        waiting = [_later(wire.call, "wait_for", timeout_seconds=10) for wire in wires[:3]]
-        _settle()
-        refused = wires[3].call("wait_for")
+        clients = [McpClient(process.url, team.bob.token) for _ in range(4)]
+        assert clients[0].call("whoami").status == 200
+        waiting = [_call_in_thread(client.call, "wait_for", timeout_seconds=10) for client in clients[:3]]
+        _let_calls_begin()
+        refused = clients[3].call("wait_for")
         assert (refused.status, refused.headers["retry-after"]) == (429, "1")
-        # Others are not affected, and other calls of the same token neither.
+        # Other tokens and other tools are not affected.
         alice = McpClient(process.url, team.alice.token)
         assert alice.call("wait_for", timeout_seconds=1).structured_content == {"timed_out": True}
-        assert wires[3].call("whoami").status == 200
+        assert clients[3].call("whoami").status == 200
         alice.call("post", body="x", to_actor="bob")
         for future in waiting:
-            assert future.result(_PATIENCE)[0].structured_content["kind"] == "inbox"
-        assert wires[3].call("wait_for").structured_content["kind"] == "inbox"
-        for wire in (*wires, alice):
-            wire.close()
+            assert future.result(_TIMEOUT_SECONDS)[0].structured_content["kind"] == "inbox"
+        assert clients[3].call("wait_for").structured_content["kind"] == "inbox"
+        for client in (*clients, alice):
+            client.close()
 
 
 @pytest.mark.parametrize("modern", [True, False])
-def test_a_process_that_stops_says_come_again(database_url: str, modern: bool) -> None:
+def test_a_stopping_process_ends_waits_with_a_message(database_url: str, modern: bool) -> None:
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
     with running_gateways(database_url) as (process,):
-        wire = McpClient(process.url, team.bob.token, modern)
-        assert wire.call("whoami").status == 200
-        waiting = _later(wire.call, "wait_for", timeout_seconds=50)
-        _settle()
+        client = McpClient(process.url, team.bob.token, modern)
+        assert client.call("whoami").status == 200
+        waiting = _call_in_thread(client.call, "wait_for", timeout_seconds=50)
+        _let_calls_begin()
         started = time.monotonic()
         process.stop()
-        said = waiting.result(_PATIENCE)[0].structured_content
-        assert said == {"timed_out": True, "message": "The bus is restarting; call wait_for again."}
+        result = waiting.result(_TIMEOUT_SECONDS)[0].structured_content
+        assert result == {"timed_out": True, "message": "The bus is restarting; call wait_for again."}
         assert time.monotonic() - started < 8
-        wire.close()
+        client.close()
