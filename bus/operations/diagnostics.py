@@ -1,6 +1,7 @@
-"""Whether the service is well, and if not what is wrong and what to do first: the sentence at the top of the console.
+"""Health diagnosis: the findings that make up the health line at the top of the operator console.
 
-Nothing is read here; what is judged is a `Condition`. Each problem has a heading of its own in docs/howto/operate.md.
+Derives findings from a `ServiceStatus` and reads nothing itself. Each finding has its own heading in
+docs/howto/operate.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,25 +10,25 @@ from dataclasses import dataclass
 from bus.operations.process_registry import Process
 from bus.operations.status import ServiceDetails, ServiceStatus
 
-# What is wrong, and what only wants a look.
+# Severities: users are affected, or the operator should look when there is time.
 CRITICAL, WARNING = "bad", "warn"
 _MAX_HEARTBEAT_AGE_SECONDS = 120.0
 _QUEUE_DEPTH_WARNING = 100
 _UNMETERED_WARNING_SECONDS, _UNMETERED_CRITICAL_SECONDS = 600.0, 3600.0
-# Of all answers in five minutes, and at least so many.
+# Share of all requests within five minutes, and the least number of errors.
 _CRITICAL_ERROR_SHARE, _CRITICAL_MIN_ERRORS = 0.01, 5
 _RECENT_CRASH_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be.
+    """A problem of the service.
 
     Attributes:
-        level: `bad`: people or agents feel it; `warn`: look at it when you can.
-        name: of its heading in docs/howto/operate.md.
-        what: in a few words, as a part of the sentence at the top.
-        then: what to do first.
+        severity: `bad` (CRITICAL): people or agents are affected; `warn` (WARNING): look at it when there is time.
+        name: heading in docs/howto/operate.md.
+        summary: a few words that become a part of the health line; begins in lower case.
+        remedy: the first thing to do, in sentences.
     """
 
     severity: str
@@ -37,99 +38,131 @@ class Finding:
 
 
 def diagnose(status: ServiceStatus) -> list[Finding]:
-    """Everything that is wrong, what is worst first; nothing where the service is well."""
-    found = [*_check_backends(status)]
+    """Return all problems, critical ones first; empty if the service is healthy."""
+    findings = [*_check_backends(status)]
     if status.details is not None:
-        here = [one for one in status.details.processes if not one.is_stale]
-        gone = [one for one in status.details.processes if one.is_stale]
-        found += _check_processes(here, gone, status.has_redis)
-        # What makes all jobs late is said once, and not with their names.
-        still = any(problem.name in ("redis", "worker", "beat") for problem in found)
-        found += [
-            *_check_jobs(status.details, still),
-            *_check_error_rate(here),
+        live = [process for process in status.details.processes if not process.is_stale]
+        stale = [process for process in status.details.processes if process.is_stale]
+        findings += _check_processes(live, stale, status.has_redis)
+        # A cause that makes all jobs late is reported once, without the names of the jobs.
+        jobs_blocked = any(finding.name in ("redis", "worker", "beat") for finding in findings)
+        findings += [
+            *_check_jobs(status.details, jobs_blocked),
+            *_check_error_rate(live),
             *_check_metering(status.details),
         ]
-    return sorted(found, key=lambda problem: problem.severity != CRITICAL)
+    return sorted(findings, key=lambda finding: finding.severity != CRITICAL)
 
 
 def _check_backends(status: ServiceStatus) -> Iterator[Finding]:
     postgres = status.database
     if postgres is None:
-        yield Finding(CRITICAL, "postgresql", "PostgreSQL does not answer", "Nothing works without it. Bring it back.")
+        yield Finding(CRITICAL, "postgresql", "PostgreSQL does not answer", "Nothing works without it. Restore it.")
     elif not postgres.is_schema_current:
-        what = f"the schema is at {postgres.schema_version or 'nothing'} and this version expects {postgres.expected_schema_version}"
-        yield Finding(CRITICAL, "migration", what, "Migrate the database, or finish the deployment that is under way.")
+        found_version, expected_version = postgres.schema_version or "nothing", postgres.expected_schema_version
+        yield Finding(
+            CRITICAL,
+            "migration",
+            f"the schema is at {found_version} and this version expects {expected_version}",
+            "Migrate the database, or finish the deployment in progress.",
+        )
     if status.has_redis and status.queue is None:
         yield Finding(
-            CRITICAL, "redis", "Redis does not answer", "Tools work, more slowly; jobs stand still. Bring Redis back."
+            CRITICAL, "redis", "Redis does not answer", "Tools are slower and no job runs until it answers. Restore it."
         )
     elif status.queue is not None and status.queue.depth > _QUEUE_DEPTH_WARNING:
-        what = f"{status.queue.depth:,} messages wait for a worker"
-        yield Finding(WARNING, "queue", what, "Start another worker, or look at what the one there is busy with.")
+        yield Finding(
+            WARNING,
+            "queue",
+            f"{status.queue.depth:,} messages wait for a worker",
+            "Start another worker, or find the job that occupies the running one.",
+        )
 
 
 def _check_processes(live: Sequence[Process], stale: Sequence[Process], has_redis: bool) -> Iterator[Finding]:
-    kinds = {one.kind for one in live}
+    kinds = {process.kind for process in live}
     if not kinds & {"gateway", "serve"}:
-        yield Finding(CRITICAL, "gateway", "no gateway runs", "Agents reach nothing. Start one: python -m mcp_gateway.")
-    # Without Redis some other scheduler runs the jobs; then their runs alone tell.
+        yield Finding(CRITICAL, "gateway", "no gateway runs", "Agents cannot reach the service. Start a gateway.")
+    # Without Redis another scheduler runs the jobs, and only their runs are evidence.
     if has_redis and "worker" not in kinds:
-        yield Finding(CRITICAL, "worker", "no worker runs", "Nothing happens with time. Start one: python -m workers.")
+        yield Finding(CRITICAL, "worker", "no worker runs", "No job runs. Start a worker.")
     if has_redis and "beat" not in kinds:
-        yield Finding(CRITICAL, "beat", "no scheduler runs", "Nobody says when. Start one: python -m workers beat.")
-    crashed = sorted({one.kind for one in stale if one.age_seconds < _RECENT_CRASH_SECONDS})
-    if crashed:
-        what = f"{_join_names(crashed)} went away without a word"
-        yield Finding(WARNING, "crash", what, "It was killed or its machine is gone. Look at the end of its log.")
-    versions = sorted({one.version for one in live})
+        yield Finding(CRITICAL, "beat", "no scheduler runs", "No job becomes due. Start the scheduler.")
+    crashed_kinds = sorted({process.kind for process in stale if process.age_seconds < _RECENT_CRASH_SECONDS})
+    if crashed_kinds:
+        yield Finding(
+            WARNING,
+            "crash",
+            f"{_join_names(crashed_kinds)} stopped without signing off",
+            "The process was killed or its machine is gone. Look at the end of its log.",
+        )
+    versions = sorted({process.version for process in live})
     if len(versions) > 1:
-        what = f"versions {_join_names(versions)} run side by side"
-        yield Finding(WARNING, "versions", what, "A deploy is under way, or one process was left behind.")
+        yield Finding(
+            WARNING,
+            "versions",
+            f"versions {_join_names(versions)} run side by side",
+            "A deployment is in progress, or one process was not restarted.",
+        )
 
 
 def _check_jobs(details: ServiceDetails, jobs_blocked: bool) -> Iterator[Finding]:
-    beat = details.heartbeat_age_seconds
-    workers = any(one.kind == "worker" and not one.is_stale for one in details.processes)
-    stuck = not jobs_blocked and workers and beat is not None and beat > _MAX_HEARTBEAT_AGE_SECONDS
-    if stuck and beat is not None:
-        what = f"scheduler, queue and worker have not worked together for {_format_duration(beat)}"
-        yield Finding(CRITICAL, "heartbeat", what, "Restart the worker, then the scheduler; look at their logs.")
-    late = [one.name for one in details.jobs if one.is_late and not jobs_blocked and not stuck]
+    heartbeat_age = details.heartbeat_age_seconds
+    has_worker = any(process.kind == "worker" and not process.is_stale for process in details.processes)
+    is_stuck = False
+    if not jobs_blocked and has_worker and heartbeat_age is not None and heartbeat_age > _MAX_HEARTBEAT_AGE_SECONDS:
+        is_stuck = True
+        yield Finding(
+            CRITICAL,
+            "heartbeat",
+            f"scheduler, queue and worker have not worked together for {_format_duration(heartbeat_age)}",
+            "Restart the worker, then the scheduler; look at their logs.",
+        )
+    late = [job.name for job in details.jobs if job.is_late and not jobs_blocked and not is_stuck]
     if late:
-        yield Finding(CRITICAL, "late", f"{_format_job_names(late)} {'is' if len(late) == 1 else 'are'} late",
-                      "Its last runs and what they said are under Jobs.")  # fmt: skip
-    alarms = [one.name for one in details.jobs if one.last_outcome == "alarm"]
+        yield Finding(
+            CRITICAL,
+            "late",
+            f"{_format_job_names(late)} {'is' if len(late) == 1 else 'are'} late",
+            "The last runs and their errors are under Jobs.",
+        )
+    alarms = [job.name for job in details.jobs if job.last_outcome == "alarm"]
     if alarms:
-        what = f"{_format_job_names(alarms)} found what must not be"
-        yield Finding(CRITICAL, "alarm", what, "Read what it found under Jobs before anything else is changed.")
-    failed = [one.name for one in details.jobs if one.last_outcome == "failed"]
+        yield Finding(
+            CRITICAL,
+            "alarm",
+            f"{_format_job_names(alarms)} found a violated invariant",
+            "Read the details under Jobs before you change anything else.",
+        )
+    failed = [job.name for job in details.jobs if job.last_outcome == "failed"]
     if failed:
         yield Finding(
-            WARNING,
-            "failed",
-            f"{_format_job_names(failed)} failed",
-            "It is tried again. What went wrong is under Jobs.",
+            WARNING, "failed", f"{_format_job_names(failed)} failed", "It will be retried. The error is under Jobs."
         )
 
 
 def _check_error_rate(live: Sequence[Process]) -> Iterator[Finding]:
-    errors = sum(int(one.metrics.get("errors_last_5_minutes", 0)) for one in live)
-    requests = sum(int(one.metrics.get("requests_last_5_minutes", 0)) for one in live)
+    errors = sum(int(process.metrics.get("errors_last_5_minutes", 0)) for process in live)
+    requests = sum(int(process.metrics.get("requests_last_5_minutes", 0)) for process in live)
     if errors:
-        many = errors >= _CRITICAL_MIN_ERRORS and errors > _CRITICAL_ERROR_SHARE * requests
-        what = f"{errors:,} of {requests:,} requests failed in five minutes"
+        is_critical = errors >= _CRITICAL_MIN_ERRORS and errors > _CRITICAL_ERROR_SHARE * requests
         yield Finding(
-            CRITICAL if many else WARNING, "errors", what, "The logs of gateway and web say why, one line for each."
+            CRITICAL if is_critical else WARNING,
+            "errors",
+            f"{errors:,} of {requests:,} requests failed in five minutes",
+            "The logs of gateway and web have one line for each.",
         )
 
 
 def _check_metering(details: ServiceDetails) -> Iterator[Finding]:
     age = details.oldest_unmetered_seconds
     if age is not None and age > _UNMETERED_WARNING_SECONDS:
-        what = f"the oldest event that is not billed is {_format_duration(age)} old"
-        then = "Nothing is lost: what was not billed is billed later. See how meter_credits ran, under Jobs."
-        yield Finding(CRITICAL if age > _UNMETERED_CRITICAL_SECONDS else WARNING, "metering", what, then)
+        yield Finding(
+            CRITICAL if age > _UNMETERED_CRITICAL_SECONDS else WARNING,
+            "metering",
+            f"the oldest unbilled event is {_format_duration(age)} old",
+            "No event is lost: it is billed later. See the runs of meter_credits under Jobs.",
+        )
 
 
 def _format_job_names(names: Sequence[str]) -> str:
@@ -137,8 +170,8 @@ def _format_job_names(names: Sequence[str]) -> str:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    shown = [*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    parts = [*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _format_duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""The nightly proof: what must always hold, computed again from the ledger and the entries. It repairs nothing.
+"""Integrity checks: recompute invariants from the ledger and the credit entries every night; they repair nothing.
 
-A difference is an alarm: somebody has to look, since every one of them means that a guarantee was broken.
+Each discrepancy is an alarm that needs a person, since it means that a guarantee was broken.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,13 @@ _MAX_DISCREPANCIES = 100
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """Something that does not hold: which check, of what, and what was found."""
+    """A violated invariant.
+
+    Attributes:
+        check: name of the check.
+        subject: the owner's handle or the project.
+        detail: the expected and the actual values.
+    """
 
     check: str
     subject: str
@@ -22,15 +28,15 @@ class Discrepancy:
 
 
 def begin_snapshot(conn: Connection) -> None:
-    """Begin a transaction that reads long and sees one moment: a proof looks at everything, and at nothing else."""
+    """Make the transaction read one snapshot, for up to ten minutes per statement; call it first in a transaction."""
     conn.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     conn.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
 
 
 def check_accounts(conn: Connection) -> list[Discrepancy]:
-    """The entries of each account add up to its balance, and so does the balance that the newest entry says.
+    """Check that each balance equals the sum of the account's entries and the balance of the newest entry.
 
-    The usage of each owner adds up to the usage entries, that of projects that are gone included.
+    Also checks that each owner's usage equals the usage entries, purged projects included.
     """
     rows = conn.fetch_all(
         "SELECT o.handle, a.balance, e.total, e.newest FROM credit_account a JOIN owner o ON o.id = a.owner_id"
@@ -42,48 +48,51 @@ def check_accounts(conn: Connection) -> list[Discrepancy]:
     )
     return [
         Discrepancy(
-            "balance", handle, f"the balance is {balance}, its entries add up to {total}, the newest says {last}"
+            check="balance",
+            subject=handle,
+            detail=f"the balance is {balance}, its entries add up to {total}, the newest entry has {newest}",
         )
-        for handle, balance, total, last in rows
+        for handle, balance, total, newest in rows
     ] + _check_usage_totals(conn)
 
 
 def check_project(conn: Connection, project_id: int) -> list[Discrepancy]:
-    """The ledger of a project has no holes, its sequences stand where it says, and what was metered is what it holds.
+    """Check a project: its ledger has no gaps and agrees with its sequences, its metering and its usage.
 
-    So does its usage: by type it adds up to the entries, and by day, participant and type to the ledger.
+    Usage by type is compared with the credit entries, usage by day, participant and type with the ledger.
 
-    Reads one snapshot. Call it in a transaction of its own. Of a project that is being deleted, or is gone, nothing can
-    be proved, and nothing is found.
+    Call it in its own transaction, after `begin_snapshot`. Returns nothing for a project that is being purged or does
+    not exist, as nothing can be checked.
     """
     if conn.fetch_one_or_none("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL", (project_id,)) is None:
         return []
-    name = f"project {project_id}"
-    found = [
-        *_check_ledger_gaps(conn, project_id, name),
-        *_check_sequences(conn, project_id, name),
-        *_check_metering(conn, project_id, name),
-        *_check_usage_items(conn, project_id, name),
+    subject = f"project {project_id}"
+    discrepancies = [
+        *_check_ledger_gaps(conn, project_id, subject),
+        *_check_sequences(conn, project_id, subject),
+        *_check_metering(conn, project_id, subject),
+        *_check_usage_items(conn, project_id, subject),
     ]
-    return found[:_MAX_DISCREPANCIES]
+    return discrepancies[:_MAX_DISCREPANCIES]
 
 
 def list_projects(conn: Connection, after: int = 0) -> list[int]:
-    """Projects above an id, in order, that are not being deleted."""
+    """Return the ids of projects that are not being purged, ascending, above the id `after`; at most 200."""
     rows = conn.fetch_all("SELECT id FROM project WHERE id > %s AND purging_at IS NULL ORDER BY id LIMIT 200", (after,))
     return [project_id for (project_id,) in rows]
 
 
 def _check_ledger_gaps(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
-    (last, count, least, most) = conn.fetch_one(
-        "SELECT c.last_seq, e.count, e.least, e.most FROM project_clock c CROSS JOIN LATERAL ("
-        " SELECT count(*) AS count, coalesce(min(seq), 0) AS least, coalesce(max(seq), 0) AS most"
+    last_seq, count, lowest, highest = conn.fetch_one(
+        "SELECT c.last_seq, e.count, e.lowest, e.highest FROM project_clock c CROSS JOIN LATERAL ("
+        " SELECT count(*) AS count, coalesce(min(seq), 0) AS lowest, coalesce(max(seq), 0) AS highest"
         " FROM event e WHERE e.project_id = c.project_id AND e.seq <= c.last_seq) AS e WHERE c.project_id = %s",
         (project_id,),
     )
-    if (count, most) == (last, last) and (last == 0 or least == 1):
+    if (count, highest) == (last_seq, last_seq) and (last_seq == 0 or lowest == 1):
         return []
-    return [Discrepancy("ledger", subject, f"the clock shows {last}; there are {count} events from {least} to {most}")]
+    detail = f"the clock is at {last_seq}; there are {count} events from {lowest} to {highest}"
+    return [Discrepancy(check="ledger", subject=subject, detail=detail)]
 
 
 def _check_sequences(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
@@ -97,44 +106,41 @@ def _check_sequences(conn: Connection, project_id: int, subject: str) -> list[Di
         "  s.before, s.value) FROM steps s"
         " WHERE (s.type = 'claim' AND s.value <> s.before + 1) OR (s.type = 'seed' AND s.value < s.before)"
         " UNION ALL"
-        " SELECT q.name, 0, format('%%s stands at %%s, its ledger at %%s', q.name, q.current, s.value)"
+        " SELECT q.name, 0, format('%%s is at %%s, its ledger at %%s', q.name, q.current, s.value)"
         " FROM sequence q LEFT JOIN steps s ON s.sequence = q.name AND s.newest"
         " WHERE q.project_id = %(project)s AND q.current IS DISTINCT FROM coalesce(s.value, 0)"
         " ORDER BY 1, 2 LIMIT %(limit)s",
         {"project": project_id, "limit": _MAX_DISCREPANCIES},
     )
-    return [Discrepancy("sequence", subject, found) for _, _, found in rows]
+    return [Discrepancy(check="sequence", subject=subject, detail=detail) for _, _, detail in rows]
 
 
 def _check_metering(conn: Connection, project_id: int, subject: str) -> list[Discrepancy]:
-    mark = conn.fetch_one_or_none(
+    watermark = conn.fetch_one_or_none(
         "SELECT started_seq, metered_seq FROM meter_mark WHERE project_id = %s", (project_id,)
     )
-    if mark is None:
+    if watermark is None:
         return []
-    started, metered = mark
+    started_seq, metered_seq = watermark
     (due,) = conn.fetch_one(
         "SELECT coalesce(sum((SELECT p.credits FROM price p WHERE p.event_type = e.type AND p.effective_from <= e.at"
         "  ORDER BY p.effective_from DESC LIMIT 1)), 0)::bigint"
         " FROM event e WHERE e.project_id = %s AND e.seq > %s AND e.seq <= %s",
-        (project_id, started, metered),
+        (project_id, started_seq, metered_seq),
     )
-    billed, doubled = conn.fetch_one(
+    billed, has_overlap = conn.fetch_one(
         "SELECT coalesce(-sum(amount), 0)::bigint, coalesce(bool_or(first_seq <= before), false) FROM ("
         "  SELECT amount, first_seq, lag(last_seq) OVER (ORDER BY last_seq) AS before FROM credit_entry"
         "  WHERE project_id = %s AND kind = 'usage' AND first_seq > %s) AS usage",
-        (project_id, started),
+        (project_id, started_seq),
     )
-    found = []
+    discrepancies = []
     if billed != due:
-        found.append(
-            Discrepancy(
-                "metering", subject, f"events {started + 1} to {metered} cost {due} credits, {billed} were billed"
-            )
-        )
-    if doubled:
-        found.append(Discrepancy("metering", subject, "an event was billed twice"))
-    return found
+        detail = f"events {started_seq + 1} to {metered_seq} cost {due} credits, {billed} were billed"
+        discrepancies.append(Discrepancy(check="metering", subject=subject, detail=detail))
+    if has_overlap:
+        discrepancies.append(Discrepancy(check="metering", subject=subject, detail="an event was billed twice"))
+    return discrepancies
 
 
 def _check_usage_totals(conn: Connection) -> list[Discrepancy]:
@@ -146,7 +152,7 @@ def _check_usage_totals(conn: Connection) -> list[Discrepancy]:
         (_MAX_DISCREPANCIES,),
     )
     return [
-        Discrepancy("usage", handle, f"the usage adds up to {used} credits, {billed} were billed")
+        Discrepancy(check="usage", subject=handle, detail=f"the usage adds up to {used} credits, {billed} were billed")
         for handle, billed, used in rows
     ]
 
@@ -165,16 +171,24 @@ def _check_usage_items(conn: Connection, project_id: int, subject: str) -> list[
     )
     rows = conn.fetch_all(_LEDGER_USAGE_SQL, {"project": project_id, "limit": _MAX_DISCREPANCIES})
     return [
-        Discrepancy("usage", subject, f"{kind} is {used} credits of usage, {billed} in the entries")
-        for kind, billed, used in by_type
+        Discrepancy(
+            check="usage",
+            subject=subject,
+            detail=f"{event_type}: {used} credits of usage, {billed} in the entries",
+        )
+        for event_type, billed, used in by_type
     ] + [
-        Discrepancy("usage", subject, f"{day}, participant {who}, {kind}: {used} credits of usage, {due} by the ledger")
-        for day, who, kind, due, used in rows
+        Discrepancy(
+            check="usage",
+            subject=subject,
+            detail=f"{day}, participant {participant_id}, {event_type}: {used} credits of usage, {due} by the ledger",
+        )
+        for day, participant_id, event_type, due, used in rows
     ]
 
 
-# Only days of which every billed event was billed since metering was last switched on, and by this version: those after
-# the day on which metering began, and after the last day of which it was not kept who wrote what.
+# Compares only days whose events were all billed since metering was last switched on and with participants recorded:
+# those after the day on which metering began, and after the last day with an unrecorded participant.
 _LEDGER_USAGE_SQL = """
     WITH mark AS (
         SELECT m.started_seq, m.metered_seq, greatest(
@@ -184,7 +198,8 @@ _LEDGER_USAGE_SQL = """
             '-infinity') AS before
         FROM meter_mark m WHERE m.project_id = %(project)s),
     due AS (
-        SELECT priced.day, coalesce(p.participant_id, 0) AS who, priced.type, sum(priced.credits)::bigint AS credits
+        SELECT priced.day, coalesce(p.participant_id, 0) AS participant_id, priced.type,
+               sum(priced.credits)::bigint AS credits
         FROM (
             SELECT (e.at AT TIME ZONE 'UTC')::date AS day, e.participation_id, e.type, sum((
                 SELECT p.credits FROM price p WHERE p.event_type = e.type AND p.effective_from <= e.at
@@ -195,9 +210,9 @@ _LEDGER_USAGE_SQL = """
         LEFT JOIN participation p ON p.id = priced.participation_id
         WHERE priced.credits > 0 GROUP BY 1, 2, 3),
     kept AS (
-        SELECT u.day, u.participant_id AS who, u.event_type AS type, u.credits
+        SELECT u.day, u.participant_id, u.event_type AS type, u.credits
         FROM mark JOIN credit_usage u ON u.project_id = %(project)s AND u.day > mark.before)
-    SELECT day, who, type, coalesce(due.credits, 0), coalesce(kept.credits, 0)
-    FROM due FULL JOIN kept USING (day, who, type)
+    SELECT day, participant_id, type, coalesce(due.credits, 0), coalesce(kept.credits, 0)
+    FROM due FULL JOIN kept USING (day, participant_id, type)
     WHERE due.credits IS DISTINCT FROM kept.credits ORDER BY 1, 2, 3 LIMIT %(limit)s
 """

@@ -1,4 +1,4 @@
-"""Runs of jobs: what the clock did, when, and with what outcome. The operator console and `llm-bus doctor` read it."""
+"""Jobs: their definitions, runs and requested runs, for the operator console and the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bus.operations.tables import JOB_OUTCOMES
 from bus.rules import validation
 from bus.tenancy import audit
 
-# The list in Redis in which messages wait that say that a job is due.
+# Redis list of the messages that a job is due.
 QUEUE_NAME = "llm-bus"
 _MAX_ERROR_LENGTH = 2000
 
@@ -22,10 +22,10 @@ class JobRun:
     """One run of a job.
 
     Attributes:
-        outcome: running, ok, failed, or alarm: it ran, and found what must not be.
-        counts: what it did, in numbers; only what is not zero.
+        outcome: running, ok, failed, or alarm (it ran and found a violated invariant).
+        counts: numbers of things done, by name, without zeros.
         age_seconds: since it started.
-        asked_by: the operator who asked for it, if one did.
+        asked_by: handle of the operator who requested the run; None for a scheduled one.
     """
 
     id: int
@@ -41,10 +41,12 @@ class JobRun:
 
 @dataclass(frozen=True, slots=True)
 class JobDefinition:
-    """A job that the workers have.
+    """A job of the workers.
 
     Attributes:
-        every_seconds: how often it is asked for; rest_seconds: how long it rests after a good run.
+        description: one sentence for the operator.
+        interval_seconds: between two scheduled starts.
+        min_interval_seconds: least time from a successful run to the next; earlier starts are skipped.
     """
 
     name: str
@@ -54,13 +56,13 @@ class JobDefinition:
 
     @property
     def period_seconds(self) -> float:
-        """How often it really runs."""
+        """Longest regular time between two runs, in seconds."""
         return self.interval_seconds + self.min_interval_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A run that an operator asked for and no worker has begun."""
+    """A run that an operator requested and no worker has begun."""
 
     name: str
     requested_by: str
@@ -69,17 +71,23 @@ class RunRequest:
 
 
 def register_jobs(conn: Connection, definitions: Sequence[JobDefinition], *, update_schedule: bool = True) -> None:
-    """Write down what jobs there are, for those who cannot ask the workers. Changes nothing where nothing changed.
+    """Store the definitions of the jobs for processes that cannot query the workers; writes only changes.
 
-    What no worker has named for a day is forgotten.
+    Definitions that no worker has stored for a day are deleted.
 
     Args:
-        schedule: whether the caller knows how often they run; else only what is new is added.
+        update_schedule: whether the caller knows the intervals; otherwise only missing definitions are added.
     """
-    facts = [
-        (one.name, one.description, float(one.interval_seconds), float(one.min_interval_seconds)) for one in definitions
+    rows = [
+        (
+            definition.name,
+            definition.description,
+            float(definition.interval_seconds),
+            float(definition.min_interval_seconds),
+        )
+        for definition in definitions
     ]
-    columns = [list(column) for column in zip(*facts, strict=True)]
+    columns = [list(column) for column in zip(*rows, strict=True)]
     if not update_schedule:
         conn.execute(
             "INSERT INTO job (name, about, every_seconds, rest_seconds)"
@@ -103,54 +111,58 @@ def register_jobs(conn: Connection, definitions: Sequence[JobDefinition], *, upd
 
 
 def list_definitions(conn: Connection) -> list[JobDefinition]:
-    """The jobs that the workers have, by name."""
-    rows = conn.fetch_all("SELECT name, about, every_seconds, rest_seconds FROM job ORDER BY name LIMIT 1000")
-    return [JobDefinition(*row) for row in rows]
+    """Return the job definitions by name."""
+    return conn.fetch_all_as(
+        JobDefinition,
+        "SELECT name, about AS description, every_seconds AS interval_seconds, rest_seconds AS min_interval_seconds"
+        " FROM job ORDER BY name LIMIT 1000",
+    )
 
 
 def request_run(conn: Connection, name: str, *, owner_id: int, actor: str) -> bool:
-    """Ask for a run of a job as soon as a worker looks, which is within seconds.
+    """Request a run of a job; a worker begins it within seconds.
 
     Args:
-        owner_id: the operator, in whose own affairs it is audited.
+        owner_id: the operator, to whom the audit log assigns the request.
     Returns:
-        Whether it was not asked for yet. What waits already, or runs at this moment, is not asked for twice.
+        Whether the request is new; false if the job is requested or running already.
     Raises:
-        BusError: `not_found` when no worker has such a job.
+        NotFound: no worker has such a job.
     """
     if conn.fetch_one_or_none("SELECT 1 FROM job WHERE name = %s", (name,)) is None:
         raise NotFound("job")
-    asked = conn.fetch_one_or_none(
+    inserted = conn.execute(
         "INSERT INTO job_request (name, asked_by) SELECT %(name)s, %(actor)s WHERE NOT EXISTS ("
         " SELECT FROM job_run r WHERE r.name = %(name)s AND r.outcome = 'running'"
         "  AND r.id = (SELECT max(id) FROM job_run WHERE name = %(name)s)"
         "  AND r.started_at > clock_timestamp() - interval '1 hour')"
-        " ON CONFLICT (name) DO NOTHING RETURNING 1",
+        " ON CONFLICT (name) DO NOTHING",
         {"name": name, "actor": actor},
     )
-    if asked is not None:
+    if inserted:
         audit.record(conn, owner_id, actor, "job.run", name)
-    return asked is not None
+    return bool(inserted)
 
 
 def list_run_requests(conn: Connection) -> list[RunRequest]:
-    """Runs that wait for a worker, the oldest first."""
-    rows = conn.fetch_all(
-        "SELECT name, asked_by, asked_at, extract(epoch FROM clock_timestamp() - asked_at)::float8"
-        " FROM job_request ORDER BY asked_at, name LIMIT 1000"
+    """Return the requested runs that no worker has begun, oldest first."""
+    return conn.fetch_all_as(
+        RunRequest,
+        "SELECT name, asked_by AS requested_by, asked_at AS requested_at,"
+        " extract(epoch FROM clock_timestamp() - asked_at)::float8 AS age_seconds"
+        " FROM job_request ORDER BY asked_at, name LIMIT 1000",
     )
-    return [RunRequest(*row) for row in rows]
 
 
 def begin_run(conn: Connection, name: str) -> int:
-    """Write down that a job began; returns the run's id."""
+    """Record the start of a run; returns its id."""
     return int(conn.fetch_one("INSERT INTO job_run (name) VALUES (%s) RETURNING id", (name,))[0])
 
 
 def begin_requested_run(conn: Connection, name: str) -> int | None:
-    """As `begin`, for a run that was asked for: of several workers one gets it, and the others None.
+    """Take a requested run and record its start; of concurrent workers one gets its id, the others None.
 
-    The request goes and the run begins in one statement, so that a worker that is killed loses neither.
+    One statement deletes the request and inserts the run, so that neither is lost if the worker is killed.
     """
     row = conn.fetch_one_or_none(
         "WITH taken AS (DELETE FROM job_request WHERE name = %s RETURNING name, asked_by)"
@@ -163,7 +175,13 @@ def begin_requested_run(conn: Connection, name: str) -> int | None:
 def finish_run(
     conn: Connection, run_id: int, outcome: str, counts: Mapping[str, int], error: str | None = None
 ) -> None:
-    """Write down how it ended."""
+    """Record the end of a run.
+
+    Args:
+        outcome: ok, failed or alarm.
+        counts: numbers of things done, by name; zeros are left out.
+        error: cut to 2,000 characters.
+    """
     conn.execute(
         "UPDATE job_run SET finished_at = clock_timestamp(), outcome = %s, counts = %s, error = %s WHERE id = %s",
         (
@@ -184,42 +202,42 @@ def list_runs(
     before: int | None = None,
     limit: int = 50,
 ) -> list[JobRun]:
-    """Runs, newest first, with ids below `before`.
+    """Return runs with ids below `before`, newest first.
 
     Args:
-        name, outcome: only those of that job, or that ended so.
-        busy: leave out those that went well, found nothing to do and were not asked for, which are most.
+        name, outcome: only runs of this job, or with this outcome.
+        exclude_idle: leave out scheduled runs that succeeded and had nothing to do, which are most.
     """
     validation.integer(limit, "limit", 1, 1000)
     if outcome is not None and outcome not in JOB_OUTCOMES:
         raise InvalidArgument(f"outcome must be one of: {', '.join(JOB_OUTCOMES)}.")
-    rows = conn.fetch_all(
+    return conn.fetch_all_as(
+        JobRun,
         f"SELECT {_RUN_COLUMNS} FROM job_run r WHERE (%(name)s::text IS NULL OR r.name = %(name)s)"
         " AND (%(outcome)s::text IS NULL OR r.outcome = %(outcome)s)"
-        " AND (NOT %(busy)s OR r.outcome <> 'ok' OR r.counts <> '{}' OR r.asked_by IS NOT NULL)"
+        " AND (NOT %(exclude_idle)s OR r.outcome <> 'ok' OR r.counts <> '{}' OR r.asked_by IS NOT NULL)"
         " AND (%(before)s::bigint IS NULL OR r.id < %(before)s) ORDER BY r.id DESC LIMIT %(limit)s",
-        {"name": name, "outcome": outcome, "busy": exclude_idle, "before": before, "limit": limit},
+        {"name": name, "outcome": outcome, "exclude_idle": exclude_idle, "before": before, "limit": limit},
     )
-    return [JobRun(*row) for row in rows]
 
 
 def list_latest_runs(conn: Connection) -> list[JobRun]:
-    """The newest run of each job that ever ran, by name."""
-    rows = conn.fetch_all(
+    """Return the newest run of each job that ever ran, by name."""
+    return conn.fetch_all_as(
+        JobRun,
         "WITH RECURSIVE names AS ("
         "  (SELECT name FROM job_run ORDER BY name LIMIT 1)"
         "  UNION ALL SELECT (SELECT r.name FROM job_run r WHERE r.name > names.name ORDER BY r.name LIMIT 1)"
         "  FROM names WHERE names.name IS NOT NULL)"
         f" SELECT {_RUN_COLUMNS} FROM names, LATERAL ("
-        "  SELECT * FROM job_run r WHERE r.name = names.name ORDER BY r.id DESC LIMIT 1) AS r ORDER BY r.name"
+        "  SELECT * FROM job_run r WHERE r.name = names.name ORDER BY r.id DESC LIMIT 1) AS r ORDER BY r.name",
     )
-    return [JobRun(*row) for row in rows]
 
 
 def find_last_run_age_seconds(conn: Connection, name: str) -> float | None:
-    """How many seconds ago the job's newest good run began; None where there is none.
+    """Return the seconds since the start of the job's newest run that did not fail, or None.
 
-    An alarm counts: it ran. So does one that is under way, for an hour: after that it was killed.
+    Alarms count, as the job ran. A run in progress counts for an hour; after that it must have been killed.
     """
     row = conn.fetch_one_or_none(
         "SELECT extract(epoch FROM clock_timestamp() - r.started_at)::float8 FROM job_run r"
@@ -233,5 +251,5 @@ def find_last_run_age_seconds(conn: Connection, name: str) -> float | None:
 
 _RUN_COLUMNS = (
     "r.id, r.name, r.started_at, r.finished_at, r.outcome, r.counts, r.error,"
-    " extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.asked_by"
+    " extract(epoch FROM clock_timestamp() - r.started_at)::float8 AS age_seconds, r.asked_by"
 )

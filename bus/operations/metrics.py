@@ -1,7 +1,8 @@
-"""What a process shows to Prometheus: a registry of its own, read by whoever has the token.
+"""Prometheus metrics of a process, in a registry of its own, readable with a token.
 
-Names and labels are those of docs/observability; a test holds the dashboard and the alert rules to what is shown here.
-Label values come from small sets that we know: tools, routes, jobs, outcomes, tables; never a name of somebody.
+docs/observability documents names and labels; a test compares the dashboard and the alert rules with these metrics.
+Label values come from small fixed sets: tools, routes, jobs, outcomes, tables; never the name of an owner, project or
+participant.
 """
 
 import hmac
@@ -24,11 +25,11 @@ MetricSource = Callable[[], Iterable[Metric]]
 
 
 class MetricsEndpoint:
-    """What one process shows.
+    """The /metrics endpoint of one process.
 
     Args:
-        kind: of process, as in bus/operations/process_registry.py.
-        token: what a reader must show as a bearer token; None shows nothing to anybody.
+        process_kind: one of PROCESS_KINDS (bus/rules/enums.py).
+        token: bearer token that readers must send; None disables the endpoint.
     """
 
     def __init__(self, process_kind: str, token: str | None) -> None:
@@ -44,19 +45,20 @@ class MetricsEndpoint:
         )
 
     def add_source(self, source: MetricSource) -> None:
-        """Show what this yields whenever somebody reads. Any thread may call it."""
+        """Add metrics that are collected at each scrape. Any thread may call this."""
         self._sources.append(source)
 
     def authorize(self, authorization: str | None) -> int:
-        """What a reader is answered: 200, 401 without the right token, and 404 where nothing is shown to anybody."""
+        """Return the HTTP status for a reader: 200, 401 without the right token, or 404 if the endpoint is disabled."""
         if self._token is None:
             return 404
-        sent = authorization or ""
-        shown = sent[len(_BEARER_PREFIX) :].strip() if sent[: len(_BEARER_PREFIX)].lower() == _BEARER_PREFIX else ""
-        return 200 if hmac.compare_digest(shown.encode("utf-8", "replace"), self._token.encode()) else 401
+        header = authorization or ""
+        is_bearer = header[: len(_BEARER_PREFIX)].lower() == _BEARER_PREFIX
+        token = header[len(_BEARER_PREFIX) :].strip() if is_bearer else ""
+        return 200 if hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode()) else 401
 
     def render(self) -> bytes:
-        """Everything, in the text format of Prometheus."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 
@@ -64,79 +66,79 @@ BUILD_INFO_LABELS = ("kind", "version")
 
 
 class _MergingCollector(Collector):
-    """All parts, with what two of them show under one name in one place, as the format wants it."""
+    """Collects all sources and merges families of the same name, as the text format requires."""
 
     def __init__(self, sources: Sequence[MetricSource]) -> None:
         self._sources = sources
 
     def collect(self) -> Iterable[Metric]:
-        found: dict[str, Metric] = {}
-        for collect in list(self._sources):
-            for family in collect():
-                if family.name in found:
-                    found[family.name].samples.extend(family.samples)
+        families: dict[str, Metric] = {}
+        for source in list(self._sources):
+            for family in source():
+                if family.name in families:
+                    families[family.name].samples.extend(family.samples)
                 else:
-                    found[family.name] = family
-        return found.values()
+                    families[family.name] = family
+        return families.values()
 
 
 MetricValue = int | float | bool
-# By tuples of label values; a mapping is not generous about the length of its keys.
+# Keys are tuples of label values. Mapping is invariant in its key, so tuples of a fixed length need Any.
 LabeledValues = Mapping[Any, MetricValue]
 
 
 def gauge(name: str, description: str, values: MetricValue | LabeledValues, labels: Sequence[str] = ()) -> Metric:
-    """What is the case at the moment: one number, or one for each of some label values."""
+    """Build a gauge: one value, or one for each tuple of label values."""
     family = GaugeMetricFamily(f"llm_bus_{name}", description, labels=labels)
-    for found, value in values.items() if isinstance(values, Mapping) else [((), values)]:
-        family.add_metric(found, float(value))
+    for label_values, value in values.items() if isinstance(values, Mapping) else [((), values)]:
+        family.add_metric(label_values, float(value))
     return family
 
 
 def counter(name: str, description: str, values: MetricValue | LabeledValues, labels: Sequence[str] = ()) -> Metric:
-    """What only rises; its name ends in _total where it is read."""
+    """Build a counter: one value, or one for each tuple of label values. Its exposed name ends in _total."""
     family = CounterMetricFamily(f"llm_bus_{name}", description, labels=labels)
-    for found, value in values.items() if isinstance(values, Mapping) else [((), values)]:
-        family.add_metric(found, float(value))
+    for label_values, value in values.items() if isinstance(values, Mapping) else [((), values)]:
+        family.add_metric(label_values, float(value))
     return family
 
 
 def histogram(name: str, description: str, durations: Histogram, labels: Sequence[str]) -> Metric:
-    """Durations in seconds."""
+    """Build a histogram of durations in seconds."""
     family = HistogramMetricFamily(f"llm_bus_{name}", description, labels=labels)
-    edges = [*(str(bound) for bound in durations.bounds), "+Inf"]
-    for found, (counts, total) in durations.snapshot().items():
-        seen = 0
+    upper_bounds = [*(str(bound) for bound in durations.bounds), "+Inf"]
+    for label_values, (counts, total_seconds) in durations.snapshot().items():
+        cumulative = 0
         buckets = []
-        for edge, count in zip(edges, counts, strict=True):
-            seen += count
-            buckets.append((edge, float(seen)))
-        family.add_metric(found, buckets, total)
+        for upper_bound, count in zip(upper_bounds, counts, strict=True):
+            cumulative += count
+            buckets.append((upper_bound, float(cumulative)))
+        family.add_metric(label_values, buckets, total_seconds)
     return family
 
 
 def counter_metric(name: str, description: str, counts: Counter, labels: Sequence[str]) -> Metric:
-    """The counts of a tally."""
+    """Build a counter from an in-process counter."""
     return counter(name, description, counts.snapshot(), labels)
 
 
 def pool_metrics(db: Database, pool_name: str) -> Iterator[Metric]:
-    """A pool of connections to PostgreSQL; `door` says whose, since one process may have two."""
-    in_use, idle, most = db.pool_usage()
+    """Yield the metrics of a connection pool; the label `door` names its user, since one process may have two."""
+    in_use, idle, maximum = db.pool_usage()
     states = {(pool_name, "in_use"): in_use, (pool_name, "idle"): idle}
     yield gauge("db_connections", "Connections of this process.", states, ("door", "state"))
-    yield gauge("db_connections_max", "Connections that this process may hold.", {(pool_name,): most}, ("door",))
+    yield gauge("db_connections_max", "Connections that this process may hold.", {(pool_name,): maximum}, ("door",))
     yield counter(
         "db_pool_timeouts", "Times that no connection became free.", {(pool_name,): db.pool_timeouts}, ("door",)
     )
 
 
 def service_metrics(cached_status: CachedStatus) -> Iterator[Metric]:
-    """The service as a whole; shown by the web, since it is the same for all."""
-    found = cached_status.get()
-    yield from _backend_metrics(found)
-    if found.details is not None:
-        yield from _detail_metrics(found.details)
+    """Yield the metrics of the whole service, which only the web exposes."""
+    status = cached_status.get()
+    yield from _backend_metrics(status)
+    if status.details is not None:
+        yield from _detail_metrics(status.details)
 
 
 def _backend_metrics(status: ServiceStatus) -> Iterator[Metric]:
@@ -153,9 +155,7 @@ def _backend_metrics(status: ServiceStatus) -> Iterator[Metric]:
 
 def _detail_metrics(details: ServiceDetails) -> Iterator[Metric]:
     yield counter("ledger_events", "Events written to all ledgers, as sampled.", details.ledger_growth.events_total)
-    yield gauge(
-        "unread_deliveries", "Handoffs that nobody has acked, counted up to a limit.", details.unread_deliveries
-    )
+    yield gauge("unread_deliveries", "Unacknowledged deliveries, counted up to a limit.", details.unread_deliveries)
     yield gauge("metering_running", "Whether events are billed.", details.metering_enabled)
     if details.oldest_unmetered_seconds is not None:
         yield gauge(
@@ -170,24 +170,27 @@ def _detail_metrics(details: ServiceDetails) -> Iterator[Metric]:
     yield gauge(
         "table_rows", "Rows of a table, estimated.", {(table.name,): table.rows for table in details.tables}, ("table",)
     )
-    kinds = {one.kind for one in details.processes}
-    for name, about, gone in (
+    kinds = {process.kind for process in details.processes}
+    for name, description, is_stale in (
         ("processes", "Processes that were seen within a minute.", False),
-        ("processes_gone", "Processes that ended without a word within a day.", True),
+        ("processes_gone", "Processes that stopped without signing off within a day.", True),
     ):
-        seen = {(kind,): sum(one.kind == kind and one.is_stale is gone for one in details.processes) for kind in kinds}
-        yield gauge(name, about, seen, ("kind",))
-    ran = [one for one in details.jobs if one.age_seconds is not None]
-    yield gauge("job_late", "Whether a job is late.", {(one.name,): one.is_late for one in details.jobs}, ("job",))
+        counts = {
+            (kind,): sum(process.kind == kind and process.is_stale is is_stale for process in details.processes)
+            for kind in kinds
+        }
+        yield gauge(name, description, counts, ("kind",))
+    ran = [job for job in details.jobs if job.age_seconds is not None]
+    yield gauge("job_late", "Whether a job is late.", {(job.name,): job.is_late for job in details.jobs}, ("job",))
     yield gauge(
         "job_last_run_age_seconds",
-        "Since the last run of a job began.",
-        {(one.name,): one.age_seconds or 0.0 for one in ran},
+        "Seconds since the last run of a job began.",
+        {(job.name,): job.age_seconds or 0.0 for job in ran},
         ("job",),
     )
     yield gauge(
         "job_last_run_outcome",
         "1 for the outcome of the last run of a job.",
-        {(one.name, one.last_outcome or ""): 1 for one in ran},
+        {(job.name, job.last_outcome or ""): 1 for job in ran},
         ("job", "outcome"),
     )

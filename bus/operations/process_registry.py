@@ -1,5 +1,6 @@
-"""The processes of the service, as each reports itself every few seconds."""
+"""Process registry: the running processes of the service; each sends a heartbeat every few seconds."""
 
+import dataclasses
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,28 +11,31 @@ from psycopg.types.json import Jsonb
 
 from bus import __version__
 from bus.config.redaction import MaskedSetting
-from bus.db import Connection, Row
+from bus.db import Connection
 
-# One that was not seen for this long is gone.
+# A process without a heartbeat for this long has ended.
 STALE_AFTER_SECONDS = 60.0
+_STALE_LISTED_SECONDS = 86_400.0
 _MAX_PROCESSES = 500
+_MAX_HOST_LENGTH = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of the service, as it last reported itself.
+    """A process of the service, as of its last heartbeat.
 
     Attributes:
-        id: random, made anew at each start.
-        kind: one of KINDS; `serve` is web and gateway in one.
-        age_seconds: since it was seen last.
-        uptime_seconds: from its start until it was seen last.
-        settings: what was in force when it started, by the name of the variable, masked.
-        figures: whole numbers by name. All kinds: `memory_bytes`. web, gateway, serve: `requests_last_minute`,
-            `requests_last_5_minutes`, `errors_last_minute`, `errors_last_5_minutes` (answers of 500 and above).
-            gateway, serve: `waiting` and `streams`, the calls and streams that are held open; `queued`, calls that
-            wait for a thread. worker: `jobs_…` and `failures_…` over the same times, and `schedule`, the seconds
-            between two runs of each job, by name.
+        id: random, new at each start.
+        kind: one of PROCESS_KINDS (bus/rules/enums.py); `serve` is web and gateway in one process.
+        seen_at: time of the last heartbeat.
+        age_seconds: since the last heartbeat.
+        uptime_seconds: from the start to the last heartbeat.
+        settings: settings in force, by variable, masked.
+        metrics: whole numbers by name. All kinds: `memory_bytes`. web, gateway, serve: `requests_last_minute`,
+            `requests_last_5_minutes`, `errors_last_minute`, `errors_last_5_minutes` (responses of 500 and above).
+            gateway, serve: `waiting` and `streams`, open long polls and streams; `queued`, calls that wait for a
+            thread. worker: `jobs_…` and `failures_…` over the same periods, and `schedule`, the seconds between two
+            runs of each job, by name.
     """
 
     id: str
@@ -48,7 +52,7 @@ class Process:
 
     @property
     def is_stale(self) -> bool:
-        """Whether it was not seen for so long that it has ended without a word."""
+        """Whether the last heartbeat is so old that the process must have ended without signing off."""
         return self.age_seconds > STALE_AFTER_SECONDS
 
 
@@ -62,20 +66,23 @@ def record_heartbeat(
     settings: Mapping[str, MaskedSetting],
     metrics: Mapping[str, Any],
 ) -> None:
-    """Say that a process is there: one small UPDATE, and an INSERT the first time.
+    """Record a heartbeat: one small UPDATE, and an INSERT the first time.
 
     Args:
-        process_id: random, the same for the life of the process.
-        uptime: seconds since it started; its clock is not trusted with more.
-        settings: written the first time only, since they never change.
+        process_id: random, constant for the life of the process.
+        uptime_seconds: since the start; the database's clock gives the start time.
+        settings: stored the first time only, since they never change.
+        metrics: see `Process.metrics`.
     """
-    known = conn.fetch_one_or_none(
-        "UPDATE process SET seen_at = clock_timestamp(), figures = %s WHERE id = %s RETURNING 1",
+    updated = conn.execute(
+        "UPDATE process SET seen_at = clock_timestamp(), figures = %s WHERE id = %s",
         (Jsonb(metrics), process_id),
     )
-    if known is not None:
+    if updated:
         return
-    shown = {name: {"value": one.value, "default": one.is_default} for name, one in settings.items()}
+    settings_json = {
+        name: {"value": setting.value, "default": setting.is_default} for name, setting in settings.items()
+    }
     conn.execute(
         "INSERT INTO process (id, kind, host, pid, version, started_at, settings, figures)"
         " VALUES (%s, %s, %s, %s, %s, clock_timestamp() - make_interval(secs => %s), %s, %s)"
@@ -83,39 +90,42 @@ def record_heartbeat(
         (
             process_id,
             kind,
-            (socket.gethostname() or "unknown")[:255],
+            (socket.gethostname() or "unknown")[:_MAX_HOST_LENGTH],
             pid,
             __version__,
             uptime_seconds,
-            Jsonb(shown),
+            Jsonb(settings_json),
             Jsonb(metrics),
         ),
     )
 
 
 def remove_process(conn: Connection, process_id: str) -> None:
-    """The process stops in order."""
+    """Remove a process that shuts down in order."""
     conn.execute("DELETE FROM process WHERE id = %s", (process_id,))
 
 
 def list_processes(conn: Connection, *, include_stale: bool = False) -> list[Process]:
-    """Processes by kind and start, at most 500.
+    """Return processes by kind and start, at most 500.
 
     Args:
-        gone: also those that were seen within the last day and are gone, as after a crash.
+        include_stale: include processes that ended within the last day without signing off, as after a crash.
     """
-    rows = conn.fetch_all(
+    processes = conn.fetch_all_as(
+        Process,
         "SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,"
-        " extract(epoch FROM clock_timestamp() - p.seen_at)::float8,"
-        " extract(epoch FROM p.seen_at - p.started_at)::float8, p.settings, p.figures FROM process p"
+        " extract(epoch FROM clock_timestamp() - p.seen_at)::float8 AS age_seconds,"
+        " extract(epoch FROM p.seen_at - p.started_at)::float8 AS uptime_seconds,"
+        " p.settings, p.figures AS metrics FROM process p"
         " WHERE p.seen_at > clock_timestamp() - make_interval(secs => %s)"
         " ORDER BY p.kind, p.started_at, p.id LIMIT %s",
-        (86_400.0 if include_stale else STALE_AFTER_SECONDS, _MAX_PROCESSES),
+        (_STALE_LISTED_SECONDS if include_stale else STALE_AFTER_SECONDS, _MAX_PROCESSES),
     )
-    return [_process_from_row(row) for row in rows]
+    return [dataclasses.replace(process, settings=_settings_from_json(process.settings)) for process in processes]
 
 
-def _process_from_row(row: Row) -> Process:
-    *facts, shown, figures = row
-    settings = {name: MaskedSetting(one["value"], one["default"]) for name, one in shown.items()}
-    return Process(*(*facts, settings, figures))
+def _settings_from_json(settings_json: Mapping[str, Any]) -> dict[str, MaskedSetting]:
+    return {
+        name: MaskedSetting(value=setting["value"], is_default=setting["default"])
+        for name, setting in settings_json.items()
+    }

@@ -1,25 +1,28 @@
-"""What an operator sees of everybody's affairs: who there is, how much they use, what is open. Never what they write.
+"""Queries of the operator console: all owners, projects and open invites. Never the content that tenants write.
 
-No column of posts, tasks, leases or notes is read here, only how many there are.
+Reads no column of posts, tasks, leases or notes; only counts them.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from bus.db import Connection
+from bus.db.fragments import capped_count
 from bus.errors import NotFound
 from bus.limits import MAX_INTEGER
 from bus.rules import validation
 
+_COUNT_CAP = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class OwnerSummary:
-    """An owner among others.
+    """An owner in the operator console.
 
     Attributes:
-        projects: counted up to 1,000; events: in them.
-        last_at: of the newest event in any of them.
-        plan, balance: None while it has no account.
+        plan, balance, delinquent_at: None without an account; `delinquent_at` also while the balance is not exhausted.
+        project_count: capped at 1,000.
+        event_count, last_event_at: total and time of the newest event in the counted projects.
     """
 
     id: int
@@ -39,13 +42,13 @@ class OwnerSummary:
 
 @dataclass(frozen=True, slots=True)
 class ProjectSummary:
-    """A project among others.
+    """A project in the operator console.
 
     Attributes:
-        state: open, archived, or purging: it is being deleted.
-        members, posts: counted up to 1,000.
-        tasks: how many were ever created.
-        last_at: of its newest event.
+        state: open, archived, or purging (being deleted).
+        participant_count, post_count: capped at 1,000.
+        task_count, event_count: ever created.
+        last_event_at: time of the newest event.
     """
 
     id: int
@@ -63,7 +66,12 @@ class ProjectSummary:
 
 @dataclass(frozen=True, slots=True)
 class OpenInvite:
-    """An invite that somebody can still redeem. Its code is known to nobody here."""
+    """An invite that can still be redeemed, without its code.
+
+    Attributes:
+        hint: the characters of the code that identify it to its creator.
+        uses, used: allowed and past redemptions.
+    """
 
     id: int
     hint: str
@@ -80,16 +88,16 @@ class OpenInvite:
     expires_at: datetime
 
 
-_OWNER_SUMMARY_SQL = """
+_OWNER_SUMMARY_SQL = f"""
     SELECT o.id, o.handle, o.email, o.operator, o.created_at, o.suspended_at, o.suspended_reason,
-           a.plan, a.balance, a.delinquent_at, held.projects, held.events, held.last_at
+           a.plan, a.balance, a.delinquent_at, totals.project_count, totals.event_count, totals.last_event_at
     FROM owner o
     LEFT JOIN credit_account a ON a.owner_id = o.id
     CROSS JOIN LATERAL (
-        SELECT count(*) AS projects, coalesce(sum(one.last_seq), 0)::bigint AS events,
-               max(one.last_at) FILTER (WHERE one.last_seq > 0) AS last_at
+        SELECT count(*) AS project_count, coalesce(sum(owned.last_seq), 0)::bigint AS event_count,
+               max(owned.last_at) FILTER (WHERE owned.last_seq > 0) AS last_event_at
         FROM (SELECT c.last_seq, c.last_at FROM project pj JOIN project_clock c ON c.project_id = pj.id
-              WHERE pj.owner_id = o.id AND pj.purging_at IS NULL LIMIT 1000) AS one) AS held
+              WHERE pj.owner_id = o.id AND pj.purging_at IS NULL LIMIT {_COUNT_CAP}) AS owned) AS totals
 """
 
 
@@ -101,32 +109,36 @@ def list_owners(
     before: int | None = None,
     limit: int = 50,
 ) -> list[OwnerSummary]:
-    """Owners, the newest first, at most `limit`, with ids below `before`.
+    """Return owners with ids below `before`, newest first, at most `limit`.
 
     Args:
-        search: a part of the handle or of the e-mail address, in any case.
-        suspended: only those who are.
+        search: part of the handle or of the e-mail address, case-insensitive.
+        suspended_only: only suspended owners.
     """
-    wanted = None if search is None else validation.name(search, "search", 254).lower()
-    rows = conn.fetch_all(
-        f"{_OWNER_SUMMARY_SQL} WHERE o.id < %(before)s AND (%(search)s::text IS NULL OR position(%(search)s in o.handle) > 0"
-        " OR position(%(search)s in lower(o.email)) > 0) AND (NOT %(suspended)s OR o.suspended_at IS NOT NULL)"
+    search_text = None if search is None else validation.name(search, "search", 254).lower()
+    return conn.fetch_all_as(
+        OwnerSummary,
+        f"{_OWNER_SUMMARY_SQL} WHERE o.id < %(before)s AND (%(search)s::text IS NULL"
+        " OR position(%(search)s in o.handle) > 0 OR position(%(search)s in lower(o.email)) > 0)"
+        " AND (NOT %(suspended)s OR o.suspended_at IS NOT NULL)"
         " ORDER BY o.id DESC LIMIT %(limit)s",
-        {"search": wanted, "suspended": suspended_only, "before": before or MAX_INTEGER, "limit": limit},
+        {"search": search_text, "suspended": suspended_only, "before": before or MAX_INTEGER, "limit": limit},
     )
-    return [OwnerSummary(*row) for row in rows]
 
 
 def get_owner(conn: Connection, owner_id: int) -> OwnerSummary:
-    """One owner.
+    """Return one owner.
 
     Raises:
-        BusError: `not_found`.
+        NotFound: there is no such owner.
     """
-    row = conn.fetch_one_or_none(f"{_OWNER_SUMMARY_SQL} WHERE o.id = %s", (owner_id,))
-    if row is None:
+    owner = conn.fetch_one_or_none_as(OwnerSummary, f"{_OWNER_SUMMARY_SQL} WHERE o.id = %s", (owner_id,))
+    if owner is None:
         raise NotFound("owner")
-    return OwnerSummary(*row)
+    return owner
+
+
+_PROJECT_PARTICIPATIONS = "FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
 
 
 def list_projects(
@@ -138,19 +150,20 @@ def list_projects(
     before: int | None = None,
     limit: int = 50,
 ) -> list[ProjectSummary]:
-    """Projects, the newest first, at most `limit`, with ids below `before`; also those that are being deleted.
+    """Return projects with ids below `before`, newest first, at most `limit`; includes those that are being purged.
 
     Args:
-        search: a part of the project's name or of its owner's handle, in any case.
-        state: only those that are open, archived or purging.
+        search: part of the qualified project name (`handle/name`), case-insensitive.
+        state: only projects that are `open`, `archived` or `purging`.
     """
-    wanted = None if search is None else validation.name(search, "search", 129).lower()
-    rows = conn.fetch_all(
-        "SELECT pj.id, pj.owner_id, o.handle, pj.name, s.state, pj.created_at,"
-        " (SELECT count(*) FROM (SELECT FROM participation p WHERE p.project_id = pj.id AND p.removed_at IS NULL"
-        "   LIMIT 1000) AS counted),"
-        " (SELECT count(*) FROM (SELECT FROM post n WHERE n.project_id = pj.id LIMIT 1000) AS counted),"
-        " coalesce(c.last_task, 0), coalesce(c.last_seq, 0), CASE WHEN c.last_seq > 0 THEN c.last_at END"
+    search_text = None if search is None else validation.name(search, "search", 129).lower()
+    return conn.fetch_all_as(
+        ProjectSummary,
+        "SELECT pj.id, pj.owner_id, o.handle AS owner, pj.name, s.state, pj.created_at,"
+        f" {capped_count(_PROJECT_PARTICIPATIONS, _COUNT_CAP)} AS participant_count,"
+        f" {capped_count('FROM post n WHERE n.project_id = pj.id', _COUNT_CAP)} AS post_count,"
+        " coalesce(c.last_task, 0) AS task_count, coalesce(c.last_seq, 0) AS event_count,"
+        " CASE WHEN c.last_seq > 0 THEN c.last_at END AS last_event_at"
         " FROM project pj JOIN owner o ON o.id = pj.owner_id LEFT JOIN project_clock c ON c.project_id = pj.id"
         " CROSS JOIN LATERAL (SELECT CASE WHEN pj.purging_at IS NOT NULL THEN 'purging'"
         "   WHEN pj.archived_at IS NOT NULL THEN 'archived' ELSE 'open' END AS state) AS s"
@@ -158,14 +171,13 @@ def list_projects(
         " AND (%(state)s::text IS NULL OR s.state = %(state)s)"
         " AND (%(search)s::text IS NULL OR position(%(search)s in lower(o.handle || '/' || pj.name)) > 0)"
         " ORDER BY pj.id DESC LIMIT %(limit)s",
-        {"search": wanted, "owner": owner_id, "state": state, "before": before or MAX_INTEGER, "limit": limit},
+        {"search": search_text, "owner": owner_id, "state": state, "before": before or MAX_INTEGER, "limit": limit},
     )
-    return [ProjectSummary(*row) for row in rows]
 
 
 _OPEN_INVITE_SQL = """
-    SELECT i.id, i.hint, i.project_id, pj.name, pj.owner_id, o.handle, i.created_by, i.is_admin, i.email IS NOT NULL,
-           i.uses, i.used, i.created_at, i.expires_at
+    SELECT i.id, i.hint, i.project_id, pj.name AS project, pj.owner_id, o.handle AS owner, i.created_by, i.is_admin,
+           i.email IS NOT NULL AS is_email_restricted, i.uses, i.used, i.created_at, i.expires_at
     FROM invite i JOIN project pj ON pj.id = i.project_id JOIN owner o ON o.id = pj.owner_id
     WHERE i.revoked_at IS NULL AND i.expired_at IS NULL AND i.used < i.uses AND i.expires_at > clock_timestamp()
       AND pj.purging_at IS NULL
@@ -173,21 +185,21 @@ _OPEN_INVITE_SQL = """
 
 
 def list_open_invites(conn: Connection, *, before: int | None = None, limit: int = 50) -> list[OpenInvite]:
-    """Invites that let somebody in at this moment, the newest first, at most `limit`, with ids below `before`."""
-    rows = conn.fetch_all(
+    """Return redeemable invites with ids below `before`, newest first, at most `limit`."""
+    return conn.fetch_all_as(
+        OpenInvite,
         f"{_OPEN_INVITE_SQL} AND i.id < %s ORDER BY i.id DESC LIMIT %s",
         (before or MAX_INTEGER, limit),
     )
-    return [OpenInvite(*row) for row in rows]
 
 
 def get_open_invite(conn: Connection, invite_id: int) -> OpenInvite:
-    """One invite that is open.
+    """Return one redeemable invite.
 
     Raises:
-        BusError: `not_found`, also when it is open no more.
+        NotFound: there is no such invite, or it can no longer be redeemed.
     """
-    row = conn.fetch_one_or_none(f"{_OPEN_INVITE_SQL} AND i.id = %s", (invite_id,))
-    if row is None:
+    invite = conn.fetch_one_or_none_as(OpenInvite, f"{_OPEN_INVITE_SQL} AND i.id = %s", (invite_id,))
+    if invite is None:
         raise NotFound("open invite")
-    return OpenInvite(*row)
+    return invite

@@ -1,4 +1,4 @@
-"""Pruning: what nobody asks for any more goes, in batches that lock nobody out. Never the ledger, never money."""
+"""Retention: deletes expired rows in small batches; never the ledger, credit entries or the audit log."""
 
 from bus.analytics.rollups import RETENTION
 from bus.analytics.tables import ROLLUP_METRICS
@@ -8,22 +8,24 @@ BATCH_SIZE = 5_000
 
 
 def _expired_rollups_condition(granularity: str) -> str:
-    """By project and figure, since that is how they are indexed: no run reads them all."""
+    """Return the condition for expired rollups; it uses the index by project and metric and so reads few rows."""
     return (
         "t.ctid = ANY (ARRAY(SELECT old.ctid FROM tally_mark m"
         f" CROSS JOIN unnest(ARRAY[{', '.join(map(repr, ROLLUP_METRICS))}]) AS f(figure)"
         " CROSS JOIN LATERAL (SELECT y.ctid FROM tally y WHERE y.project_id = m.project_id"
         f"  AND y.grain = '{granularity}' AND y.figure = f.figure"
-        f"  AND y.start < statement_timestamp() - interval '{RETENTION[granularity].days} days' LIMIT {BATCH_SIZE}) AS old"
+        f"  AND y.start < statement_timestamp() - interval '{RETENTION[granularity].days} days'"
+        f"  LIMIT {BATCH_SIZE}) AS old"
         f" LIMIT {BATCH_SIZE}))"
     )
 
 
-# A key is kept for two days: whoever retries a call does so within minutes.
-# A run that did nothing tells nothing after a day; the others are history for a month.
+# By kind: the table (alias t) and the condition for expired rows.
 _EXPIRED_ROWS = {
+    # Clients retry within minutes.
     "idempotency_keys": ("idempotency", "created_at < clock_timestamp() - interval '2 days'"),
     "waiters": ("waiter", "alive_until < clock_timestamp() - interval '1 hour'"),
+    # Runs that had nothing to do are kept for a day, the others for 30 days, the newest of each job for good.
     "quiet_runs": (
         "job_run",
         "outcome = 'ok' AND counts = '{}' AND started_at < clock_timestamp() - interval '1 day'"
@@ -42,7 +44,7 @@ _EXPIRED_ROWS = {
     "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
     "hours": ("tally", _expired_rollups_condition("hour")),
     "days": ("tally", _expired_rollups_condition("day")),
-    # A gateway that was still flushing when the project went.
+    # Left by a gateway that still flushed when the project was purged.
     "lost_presence": ("presence", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),
     "lost_cursors": ("cursor", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),
 }
@@ -50,18 +52,20 @@ PRUNE_KINDS = tuple(_EXPIRED_ROWS)
 
 
 def prune_batch(conn: Connection, kind: str) -> int:
-    """Delete one batch of what is old of a kind; returns how many rows went. Repeat until it is less than BATCH."""
-    table, old = _EXPIRED_ROWS[kind]
-    return len(
-        conn.fetch_all(
-            f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("
-            f" SELECT t.ctid FROM {table} t WHERE {old} LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING 1",
-            (BATCH_SIZE,),
-        )
+    """Delete one batch of expired rows; returns how many. Repeat until it is less than BATCH_SIZE.
+
+    Args:
+        kind: one of PRUNE_KINDS.
+    """
+    table, is_expired = _EXPIRED_ROWS[kind]
+    return conn.execute(
+        f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("
+        f" SELECT t.ctid FROM {table} t WHERE {is_expired} LIMIT %s FOR UPDATE SKIP LOCKED))",
+        (BATCH_SIZE,),
     )
 
 
 def list_unfinished_purges(conn: Connection) -> list[int]:
-    """Projects whose purge was begun and not finished."""
+    """Return the ids of projects whose purge has begun and not finished, at most 100."""
     rows = conn.fetch_all("SELECT id FROM project WHERE purging_at IS NOT NULL ORDER BY id LIMIT 100")
     return [project_id for (project_id,) in rows]

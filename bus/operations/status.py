@@ -1,7 +1,7 @@
-"""How the service is: everything that its operator looks at first, in one read that costs little at any size.
+"""Service status for the operator overview, read in bounded queries.
 
-Each part is bounded: counts are capped, lists have a limit, the ledger itself is not read. The rate of events comes
-from samples of the project clocks, which every process that reports itself takes in turn.
+Counts are capped, lists have a limit, and no ledger is read. The rate of events comes from periodic samples of the
+project clocks, which the processes take in turn with their heartbeats.
 Source: docs/decisions/0022-observability.md
 """
 
@@ -16,31 +16,32 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from bus.db import Connection, Database, schema_version
+from bus.db.fragments import capped_count
 from bus.errors import BusError
 from bus.operations import jobs, process_registry
 from bus.operations.process_registry import Process
 
 MAX_UNREAD_COUNT = 10_000
-# A job whose last run is older than so many of its own intervals is late.
+# A job is late if its last run is older than this many of its intervals.
 LATE_AFTER_INTERVALS = 3
-# A scrape that comes sooner is answered with what the one before found.
+# More frequent readers get the cached status.
 CACHE_TTL_SECONDS = 15.0
 _SAMPLE_INTERVAL_SECONDS = 9.0
 _MAX_TABLES = 60
 _MAX_UNMETERED_PROJECTS = 500
 _REDIS_TIMEOUT_SECONDS = 0.5
 _MIN_LATE_SECONDS = 60.0
-# Any constant that no other advisory lock of the bus has.
+# Any constant that no other advisory lock uses.
 _SAMPLE_LOCK_KEY = 0x11B5_0003
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
-    """PostgreSQL, as it answers.
+    """Status of PostgreSQL.
 
     Attributes:
-        migration, expected: the schema that was found and the one that this code expects.
-        seconds: a round trip.
+        schema_version: migration revision of the database; None without a schema.
+        expected_schema_version: revision that this code expects.
     """
 
     server_version: str
@@ -50,17 +51,16 @@ class DatabaseStatus:
 
     @property
     def is_schema_current(self) -> bool:
-        """Whether the schema is the one that this code expects."""
+        """Whether the database has the schema that this code expects."""
         return self.schema_version == self.expected_schema_version
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """Redis, as it answers.
+    """Status of Redis and of the job queue.
 
     Attributes:
-        seconds: a round trip.
-        depth: messages that say that a job is due and that no worker has taken yet.
+        depth: number of queued messages that no worker has taken yet.
     """
 
     round_trip_seconds: float
@@ -69,7 +69,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class TableSize:
-    """A table with its indexes on disk; the rows are PostgreSQL's estimate."""
+    """Size of a table on disk with its indexes; `rows` is PostgreSQL's estimate."""
 
     name: str
     size_bytes: int
@@ -78,11 +78,11 @@ class TableSize:
 
 @dataclass(frozen=True, slots=True)
 class LedgerGrowth:
-    """How fast the ledgers of all projects grow together.
+    """Growth of all ledgers together.
 
     Attributes:
-        written: events that were ever written, as of the last sample; never falls.
-        last_minute, last_hour: events in that time, from samples; None before there are two.
+        events_total: events ever written, as of the last sample; never decreases.
+        events_last_minute, events_last_hour: estimated from samples; None before there are two.
     """
 
     events_total: int
@@ -95,10 +95,10 @@ class JobStatus:
     """A job and its last run.
 
     Attributes:
-        outcome: running, ok, failed or alarm; None where it never ran.
-        age_seconds: since its last run began.
-        every_seconds: its schedule, as a worker said it last; None where none ever did.
-        is_late: nothing was heard of it for three times as long.
+        last_outcome: running, ok, failed or alarm; None if it never ran.
+        age_seconds: since its last run began; None if it never ran.
+        interval_seconds: its schedule as last stored by a worker; None if none ever did.
+        is_late: the last run is more than LATE_AFTER_INTERVALS intervals ago.
     """
 
     name: str
@@ -110,17 +110,18 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServiceDetails:
-    """What PostgreSQL knows of the service.
+    """The part of the service status that PostgreSQL stores.
 
     Attributes:
-        processes: all that were seen within the last day; see `Process.is_gone`.
-        tables: the largest first.
-        metering: whether events are billed.
-        unmetered_seconds: the age of the oldest event that is not billed yet; None while metering is off, and 0 where
-            all are.
-        unread: deliveries that nobody has acked; UNREAD_CAP means as many or more.
-        waiting, streams: calls and streams that all gateways together hold open.
-        heartbeat_seconds: since scheduler, queue and a worker last worked together; None where they never did.
+        processes: processes seen within the last day, including stale ones (`Process.is_stale`).
+        jobs: by name.
+        tables: largest first.
+        metering_enabled: whether events are billed.
+        oldest_unmetered_seconds: age of the oldest unbilled event; None while metering is off, 0 if all are billed.
+        unread_deliveries: unacknowledged deliveries, capped at MAX_UNREAD_COUNT.
+        waiting_calls, open_streams: long polls and streams that all gateways hold open.
+        heartbeat_age_seconds: since the last run of the job `heartbeat`, which proves that scheduler, queue and worker
+            work together; None if it never ran.
     """
 
     processes: tuple[Process, ...]
@@ -137,13 +138,13 @@ class ServiceDetails:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """How the service is at one moment.
+    """Status of the service at one moment.
 
     Attributes:
-        postgres: None where it does not answer.
-        has_redis: whether one is configured.
-        queue: None where there is none, or it does not answer.
-        contents: None where PostgreSQL does not answer, or its schema is older than this code.
+        database: None if PostgreSQL does not answer.
+        has_redis: whether Redis is configured.
+        queue: None if Redis is not configured or does not answer.
+        details: None if PostgreSQL does not answer or its schema is older than this code.
     """
 
     database: DatabaseStatus | None
@@ -153,10 +154,10 @@ class ServiceStatus:
 
 
 class RedisProbe:
-    """Asks Redis how it is, and never for long.
+    """Checks Redis with a short timeout.
 
     Args:
-        url: Redis, or None where there is none.
+        url: URL of Redis; None if it is not configured.
     """
 
     def __init__(self, url: str | None) -> None:
@@ -168,13 +169,13 @@ class RedisProbe:
                 url,
                 socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
                 socket_timeout=_REDIS_TIMEOUT_SECONDS,
-                # Whoever asks wants to know now; the next look asks again.
+                # The caller needs the answer now; the next check tries again.
                 retry=Retry(NoBackoff(), 0),
             )
         )
 
     def check_queue(self) -> QueueStatus | None:
-        """The queue; None where it does not answer within half a second."""
+        """Return the status of the queue; None if Redis does not answer within half a second."""
         if self._client is None:
             return None
         started = time.perf_counter()
@@ -191,28 +192,32 @@ class RedisProbe:
 
 
 def get_status(db: Database, probe: RedisProbe) -> ServiceStatus:
-    """How the service is. Never fails: what is away is None."""
+    """Return the status of the service. Never raises for unavailable backends: their parts are None."""
     queue = probe.check_queue()
     try:
         with db.transaction() as conn:
             started = time.perf_counter()
             (version,) = conn.fetch_one("SHOW server_version")
-            taken = time.perf_counter() - started
-            found = schema_version.find_schema_version(conn.raw)
-            postgres = DatabaseStatus(str(version), found, schema_version.EXPECTED_SCHEMA_VERSION, taken)
-            contents = (
-                get_details(conn) if found is not None and found >= schema_version.EXPECTED_SCHEMA_VERSION else None
+            round_trip_seconds = time.perf_counter() - started
+            found_version = schema_version.find_schema_version(conn.raw)
+            database = DatabaseStatus(
+                server_version=str(version),
+                schema_version=found_version,
+                expected_schema_version=schema_version.EXPECTED_SCHEMA_VERSION,
+                round_trip_seconds=round_trip_seconds,
             )
+            has_tables = found_version is not None and found_version >= schema_version.EXPECTED_SCHEMA_VERSION
+            details = get_details(conn) if has_tables else None
     except BusError:
-        return ServiceStatus(None, probe.url is not None, queue, None)
-    return ServiceStatus(postgres, probe.url is not None, queue, contents)
+        return ServiceStatus(database=None, has_redis=probe.url is not None, queue=queue, details=None)
+    return ServiceStatus(database=database, has_redis=probe.url is not None, queue=queue, details=details)
 
 
 class CachedStatus:
-    """The condition of the service for those who ask often: looked at anew only when it is too old.
+    """Service status for frequent readers, refreshed only when it is too old.
 
     Args:
-        seconds: how old an answer may be.
+        max_age_seconds: maximum age of a returned status.
     """
 
     def __init__(self, db: Database, probe: RedisProbe, *, max_age_seconds: float = CACHE_TTL_SECONDS) -> None:
@@ -223,7 +228,7 @@ class CachedStatus:
         self._cached: tuple[float, ServiceStatus] | None = None
 
     def get(self) -> ServiceStatus:
-        """How the service is, or was a moment ago. Whoever asks while somebody looks waits for that look."""
+        """Return a status that is recent enough. Concurrent callers share one refresh."""
         with self._lock:
             if self._cached is None or time.monotonic() - self._cached[0] >= self._max_age_seconds:
                 self._cached = (time.monotonic(), get_status(self._db, self._probe))
@@ -231,41 +236,40 @@ class CachedStatus:
 
 
 def get_details(conn: Connection) -> ServiceDetails:
-    """What PostgreSQL knows of the service. Call it inside a transaction, since it may take a sample."""
+    """Return the details from PostgreSQL; call it inside a transaction, since it may record a sample."""
     record_sample(conn)
-    found = process_registry.list_processes(conn, include_stale=True)
-    here = [one for one in found if not one.is_stale]
-    states = _list_job_statuses(conn, found)
-    beats = next((one.age_seconds for one in states if one.name == "heartbeat"), None)
-    (running,) = conn.fetch_one("SELECT coalesce((SELECT running FROM metering), false)")
+    processes = process_registry.list_processes(conn, include_stale=True)
+    live = [process for process in processes if not process.is_stale]
+    job_statuses = _list_job_statuses(conn, processes)
+    (metering_enabled,) = conn.fetch_one("SELECT coalesce((SELECT running FROM metering), false)")
     return ServiceDetails(
-        processes=tuple(found),
-        jobs=states,
+        processes=tuple(processes),
+        jobs=job_statuses,
         ledger_growth=_get_ledger_growth(conn),
         tables=_list_table_sizes(conn),
-        metering_enabled=running,
-        oldest_unmetered_seconds=_get_oldest_unmetered_seconds(conn) if running else None,
+        metering_enabled=metering_enabled,
+        oldest_unmetered_seconds=_get_oldest_unmetered_seconds(conn) if metering_enabled else None,
         unread_deliveries=_count_unread_deliveries(conn),
-        waiting_calls=sum(int(one.metrics.get("waiting", 0)) for one in here),
-        open_streams=sum(int(one.metrics.get("streams", 0)) for one in here),
-        heartbeat_age_seconds=beats,
+        waiting_calls=sum(int(process.metrics.get("waiting", 0)) for process in live),
+        open_streams=sum(int(process.metrics.get("streams", 0)) for process in live),
+        heartbeat_age_seconds=next((job.age_seconds for job in job_statuses if job.name == "heartbeat"), None),
     )
 
 
 def record_sample(conn: Connection) -> None:
-    """Write down how far the ledgers are, if nobody did within the last seconds. Call it inside a transaction.
+    """Record the total length of the ledgers unless the last sample is recent; call it inside a transaction.
 
-    Locks: an advisory one until the transaction ends, if this call is the one that samples; whoever comes meanwhile
-        does nothing. The sample before is read under it, so that `written` never falls.
+    Locks: an advisory lock until the transaction ends, in the caller that samples; concurrent callers do nothing. The
+        previous sample is read under the lock, so that `written` never decreases.
     """
-    (fresh,) = conn.fetch_one(
+    (is_recent,) = conn.fetch_one(
         "SELECT coalesce(max(at) > clock_timestamp() - make_interval(secs => %s), false) FROM service_sample",
         (_SAMPLE_INTERVAL_SECONDS,),
     )
-    if fresh or not conn.fetch_one("SELECT pg_try_advisory_xact_lock(%s)", (_SAMPLE_LOCK_KEY,))[0]:
+    if is_recent or not conn.fetch_one("SELECT pg_try_advisory_xact_lock(%s)", (_SAMPLE_LOCK_KEY,))[0]:
         return
-    # A purge takes a project's clock away: what was written stays written. Whoever had the lock before may have
-    # sampled since this call looked.
+    # A purge deletes a project's clock, so `standing` may decrease while `written` does not. The WHERE clause checks
+    # the age again, since the previous holder of the lock may have recorded a sample in between.
     conn.execute(
         "INSERT INTO service_sample (standing, written)"
         " SELECT now.standing, coalesce(before.written + greatest(now.standing - before.standing, 0), now.standing)"
@@ -278,6 +282,7 @@ def record_sample(conn: Connection) -> None:
 
 def _get_ledger_growth(conn: Connection) -> LedgerGrowth:
     rows = conn.fetch_all(
+        # For 60 and 3600 seconds: the growth since the newest sample that is at least as old, else since the oldest.
         "WITH newest AS (SELECT at, written FROM service_sample ORDER BY at DESC LIMIT 1)"
         " SELECT n.written, s.seconds * (n.written - b.written)"
         "  / nullif(extract(epoch FROM n.at - b.at)::float8, 0)"
@@ -289,21 +294,22 @@ def _get_ledger_growth(conn: Connection) -> LedgerGrowth:
         " ORDER BY s.seconds"
     )
     if not rows:
-        return LedgerGrowth(0, None, None)
-    (written, minute), (_, hour) = rows
-    return LedgerGrowth(written, minute, hour)
+        return LedgerGrowth(events_total=0, events_last_minute=None, events_last_hour=None)
+    (total, last_minute), (_, last_hour) = rows
+    return LedgerGrowth(events_total=total, events_last_minute=last_minute, events_last_hour=last_hour)
 
 
 def _list_table_sizes(conn: Connection) -> tuple[TableSize, ...]:
-    rows = conn.fetch_all(
-        "SELECT c.relname, pg_total_relation_size(c.oid),"
-        " CASE WHEN coalesce(s.n_live_tup, 0) > 0 THEN s.n_live_tup ELSE greatest(c.reltuples, 0)::bigint END"
+    sizes = conn.fetch_all_as(
+        TableSize,
+        "SELECT c.relname AS name, pg_total_relation_size(c.oid) AS size_bytes,"
+        " CASE WHEN coalesce(s.n_live_tup, 0) > 0 THEN s.n_live_tup ELSE greatest(c.reltuples, 0)::bigint END AS rows"
         " FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid"
         " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'"
         " ORDER BY 2 DESC, 1 LIMIT %s",
         (_MAX_TABLES,),
     )
-    return tuple(TableSize(*row) for row in rows)
+    return tuple(sizes)
 
 
 def _get_oldest_unmetered_seconds(conn: Connection) -> float:
@@ -319,33 +325,32 @@ def _get_oldest_unmetered_seconds(conn: Connection) -> float:
 
 
 def _count_unread_deliveries(conn: Connection) -> int:
-    (count,) = conn.fetch_one(
-        "SELECT count(*) FROM (SELECT FROM delivery WHERE acked_at IS NULL LIMIT %s) AS unread", (MAX_UNREAD_COUNT,)
-    )
+    (count,) = conn.fetch_one(f"SELECT {capped_count('FROM delivery d WHERE d.acked_at IS NULL', MAX_UNREAD_COUNT)}")
     return int(count)
 
 
 def _list_job_statuses(conn: Connection, recent_processes: Sequence[Process]) -> tuple[JobStatus, ...]:
-    """Every job that ever ran or that a worker has on its schedule, by name."""
-    latest = {run.name: run for run in jobs.list_latest_runs(conn)}
-    # What workers said last, also when none is left to say it; then what those that are there say.
-    schedule = {one.name: one.period_seconds for one in jobs.list_definitions(conn)}
-    up = 0.0
-    for one in sorted(recent_processes, key=lambda one: one.seen_at):
-        schedule.update(one.metrics.get("schedule", {}))
-        up = max(up, one.uptime_seconds if one.kind == "worker" else 0.0)
-    states = []
-    for name in sorted(latest.keys() | schedule.keys()):
-        run, every = latest.get(name), schedule.get(name)
-        quiet = up if run is None else run.age_seconds
-        is_late = every is not None and quiet > max(LATE_AFTER_INTERVALS * every, _MIN_LATE_SECONDS)
-        states.append(
+    """Return every job that ever ran or that a worker schedules, by name."""
+    latest_runs = {run.name: run for run in jobs.list_latest_runs(conn)}
+    # The stored definitions, overridden by the schedules in the heartbeats of the workers, the latest heartbeat last.
+    intervals = {definition.name: definition.period_seconds for definition in jobs.list_definitions(conn)}
+    longest_worker_uptime = 0.0
+    for process in sorted(recent_processes, key=lambda process: process.seen_at):
+        intervals.update(process.metrics.get("schedule", {}))
+        if process.kind == "worker":
+            longest_worker_uptime = max(longest_worker_uptime, process.uptime_seconds)
+    statuses = []
+    for name in sorted(latest_runs.keys() | intervals.keys()):
+        run, interval = latest_runs.get(name), intervals.get(name)
+        seconds_without_run = longest_worker_uptime if run is None else run.age_seconds
+        is_late = interval is not None and seconds_without_run > max(LATE_AFTER_INTERVALS * interval, _MIN_LATE_SECONDS)
+        statuses.append(
             JobStatus(
-                name,
-                None if run is None else run.outcome,
-                None if run is None else run.age_seconds,
-                every,
-                is_late,
+                name=name,
+                last_outcome=None if run is None else run.outcome,
+                age_seconds=None if run is None else run.age_seconds,
+                interval_seconds=interval,
+                is_late=is_late,
             )
         )
-    return tuple(states)
+    return tuple(statuses)

@@ -1,8 +1,8 @@
-"""Errors to Sentry and traces to OpenTelemetry, where settings ask for them; nothing that anybody wrote leaves.
+"""Optional telemetry: errors to Sentry and traces to OpenTelemetry; no user content leaves the process.
 
-Both are optional packages (`llm-bus[observe]`). What is sent is made of our own words only: names of tools, routes and
-jobs, outcomes, types of exceptions, lines of our code and the id of the request. The texts of exceptions and the
-values in log messages stay here, since they may quote anything: a body, a token, an address.
+Both need optional packages (`llm-bus[observe]`). Only constant texts of this code base are sent: names of tools, routes
+and jobs, outcomes, exception types, source lines and the id of the request. Exception messages and values in log
+messages are removed, since they may contain a body, a token or an address.
 """
 
 import atexit
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _INSTALL_HINT = "Install llm-bus[observe], or leave the variable out."
 _FLUSH_TIMEOUT_SECONDS = 2.0
-# What an event may hold; what is not named here is not sent.
+# Fields of a Sentry event that are sent; all others are removed.
 _ALLOWED_EVENT_FIELDS = frozenset(
     {"event_id", "timestamp", "level", "logger", "platform", "release", "environment", "exception", "logentry", "sdk"}
 )
@@ -32,13 +32,13 @@ _tracer: "Tracer | None" = None
 
 
 def start_telemetry(process_kind: str, env: Mapping[str, str]) -> None:
-    """Begin to send what the settings ask for: SENTRY_DSN, OTEL_EXPORTER_OTLP_ENDPOINT; call it once, at the start.
+    """Start the exporters that are configured by SENTRY_DSN and OTEL_EXPORTER_OTLP_ENDPOINT; call it once at start-up.
 
     Args:
-        kind: of process, as in bus/operations/process_registry.py.
+        process_kind: one of PROCESS_KINDS (bus/rules/enums.py).
 
     Raises:
-        SettingError: a setting is there and its package is not, or it makes no sense.
+        SettingError: the package of a setting is not installed, or the setting is malformed.
     """
     dsn = env.get("SENTRY_DSN", "").strip()
     if dsn:
@@ -48,30 +48,29 @@ def start_telemetry(process_kind: str, env: Mapping[str, str]) -> None:
 
 
 def is_tracing() -> bool:
-    """Whether spans are sent; asked where even the arguments of `span` would cost too much."""
+    """Return whether spans are sent; lets hot code skip building the arguments of `record_span`."""
     return _tracer is not None
 
 
 def record_span(name: str, seconds: float, **attributes: str | int) -> None:
-    """Note something that has just ended, as a span; costs nothing where no traces are sent.
+    """Record an operation that has just ended as a span; does nothing unless tracing is on.
 
     Args:
-        name: from a small set.
-        attributes: words of ours and numbers.
+        name: from a small fixed set.
+        attributes: constant texts and numbers, never user content.
     """
     if _tracer is None:
         return
     from opentelemetry.trace import SpanKind
 
     now = time.time_ns()
-    about = log_context.get()
-    noted = _tracer.start_span(
+    span = _tracer.start_span(
         name,
         kind=SpanKind.SERVER,
         start_time=now - int(seconds * 1e9),
-        attributes={**attributes, **({about[0]: about[1]} if about else {})},
+        attributes={**attributes, **_context_fields()},
     )
-    noted.end(now)
+    span.end(now)
 
 
 def _start_sentry(process_kind: str, dsn: str) -> None:
@@ -80,12 +79,12 @@ def _start_sentry(process_kind: str, dsn: str) -> None:
         from sentry_sdk.integrations.logging import LoggingIntegration
         from sentry_sdk.utils import BadDsn
     except ImportError:
-        raise SettingError(f"SENTRY_DSN is set and the package sentry-sdk is not installed. {_INSTALL_HINT}") from None
+        raise SettingError(f"SENTRY_DSN is set, but the package sentry-sdk is not installed. {_INSTALL_HINT}") from None
     try:
         sentry_sdk.init(
             dsn,
             release=__version__,
-            # Every defect of ours is logged; nothing else looks into requests.
+            # Errors are logged, and only the logging integration is needed; the others would read requests.
             default_integrations=False,
             auto_enabling_integrations=False,
             integrations=[LoggingIntegration(level=None)],
@@ -102,20 +101,25 @@ def _start_sentry(process_kind: str, dsn: str) -> None:
 
 
 def _scrub_event(process_kind: str, event: "Event", _hint: "Hint") -> "Event":
-    """An event with our own words only."""
-    kept: dict[str, Any] = {name: value for name, value in event.items() if name in _ALLOWED_EVENT_FIELDS}
-    about = log_context.get()
-    kept["tags"] = {"kind": process_kind, **({about[0]: about[1]} if about else {})}
-    if "logentry" in kept:
-        # The words of the message without the values in it.
-        kept["logentry"] = {"message": kept["logentry"].get("message", "")}
-    for one in kept.get("exception", {}).get("values", []):
-        one.pop("value", None)
-        one.pop("mechanism", None)
-        for frame in (one.get("stacktrace") or {}).get("frames", []):
+    """Return the event without anything that may contain user content."""
+    scrubbed: dict[str, Any] = {name: value for name, value in event.items() if name in _ALLOWED_EVENT_FIELDS}
+    scrubbed["tags"] = {"kind": process_kind, **_context_fields()}
+    if "logentry" in scrubbed:
+        # The message template without its values.
+        scrubbed["logentry"] = {"message": scrubbed["logentry"].get("message", "")}
+    for exception in scrubbed.get("exception", {}).get("values", []):
+        exception.pop("value", None)
+        exception.pop("mechanism", None)
+        for frame in (exception.get("stacktrace") or {}).get("frames", []):
             for name in frame.keys() - _ALLOWED_FRAME_FIELDS:
                 del frame[name]
-    return kept  # type: ignore[return-value]
+    return scrubbed  # type: ignore[return-value]
+
+
+def _context_fields() -> dict[str, str]:
+    """Return the log context as a dictionary with at most one field."""
+    context = log_context.get()
+    return {} if context is None else {context[0]: context[1]}
 
 
 def _start_tracing(process_kind: str) -> None:
@@ -127,12 +131,12 @@ def _start_tracing(process_kind: str) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise SettingError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set and the packages opentelemetry-sdk and "
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but the packages opentelemetry-sdk and "
             f"opentelemetry-exporter-otlp-proto-http are not installed. {_INSTALL_HINT}"
         ) from None
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"llm-bus-{process_kind}", "service.version": __version__})
     )
-    # Where to, how often and with which headers: the standard variables, which the exporter reads itself.
+    # The exporter reads endpoint, interval and headers from the standard variables.
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _tracer = provider.get_tracer("llm-bus", __version__)

@@ -1,10 +1,10 @@
--- Deleting a project: the one path on which the guards of the ledger let a DELETE through, and it is audited first.
+-- Purge of a project: the only path on which the guards of the ledger allow DELETE; the audit row is written first.
 
--- Begin: from here on the project answers nobody. Runs in the transaction that writes the audit row.
+-- Begin a purge: from here on every call to the project is refused. Also writes the audit row.
 CREATE FUNCTION bus_purge_begin(p_project bigint, p_actor text, p_detail jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    -- Taking the clock first waits for every write that is under way; who waits behind it is refused.
+    -- The lock of the clock waits for all writes in progress; later ones wait for it and are then refused.
     PERFORM bus_lock_clock(p_project);
     INSERT INTO audit (owner_id, project_id, actor, action, subject, detail)
     SELECT pj.owner_id, pj.id, p_actor, 'project.purge', pj.name,
@@ -15,8 +15,8 @@ BEGIN
     WHERE pj.id = p_project AND pj.purging_at IS NULL;
 END $$;
 
--- Delete up to p_limit rows of the project that is being purged; true when nothing is left of it. Called again and
--- again, each time in a transaction of its own, so that none lasts long.
+-- Delete up to p_limit rows of the project that is being purged; true once nothing is left. The caller repeats it, each
+-- time in a transaction of its own, so that no transaction lasts long.
 CREATE FUNCTION bus_purge_step(p_project bigint, p_limit integer) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
