@@ -160,14 +160,14 @@ def show_one_time_cards(page: Page, address: str, site: SampleSite) -> Iterator[
     """Make each card that is shown once, signed in; yields its name while the page shows it."""
     inside = f"{address}/admin/projects/{site.project.id}"
     page.goto(f"{inside}/participants/{site.sample.route_values['participation_id']}")
-    page.get_by_text("Rotate …").click()
-    page.get_by_role("button", name="Rotate and show the new token").click()
+    page.get_by_text("Rotate…").click()
+    page.get_by_role("button", name="Rotate tokens").click()
     yield "card-token"
     page.goto(f"{inside}/invites/new")
-    page.get_by_role("button", name="Make the invite").click()
+    page.get_by_role("button", name="Create invite").click()
     yield "card-invite"
     page.goto(f"{inside}/settings/")
-    page.get_by_text("Add a webhook").click()
+    page.get_by_text("Add a webhook…").click()
     page.get_by_label("Address").fill("https://hooks.example.org/bus")
-    page.get_by_role("button", name="Add and show the secret").click()
+    page.get_by_role("button", name="Add webhook").click()
     yield "card-webhook"

@@ -68,7 +68,7 @@ def _capture_sign_up(browser: Browser, address: str, folder: Path, **options: An
         page.wait_for_url("**/welcome")
         page.screenshot(path=folder / "welcome-index.png", full_page=True)
         page.get_by_label("Handle").fill("No Such Thing!")
-        page.get_by_role("button", name="Open the account").click()
+        page.get_by_role("button", name="Create account").click()
         page.get_by_text("Handle must be").wait_for()
         page.screenshot(path=folder / "welcome-refused.png", full_page=True)
     return 2

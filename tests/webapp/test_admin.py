@@ -56,7 +56,7 @@ def test_the_first_project_leads_to_the_first_agent(site: WebApp, db: Database) 
     browser.get("/admin/projects/new")
     assert "is needed" in browser.submit("", name="  ").text
     overview = browser.follow_redirects(browser.submit("", name="apollo"))
-    assert "Let the first agent in" in overview.text
+    assert "Add your first agent" in overview.text
     (project_id,) = (one.id for one in _projects(db, owner.id))
     browser.get(f"/admin/projects/{project_id}/participants/new")
     token = _shown_once(browser, browser.submit("", name="agent-one"))
@@ -74,7 +74,7 @@ def test_the_first_project_leads_to_the_first_agent(site: WebApp, db: Database) 
         )
     overview = browser.get(f"/admin/projects/{project_id}/")
     assert "Waiting for the first agent" not in overview.text
-    assert "handed over" in overview.text
+    assert "handed off" in overview.text
 
 
 def _projects(db: Database, owner_id: int) -> list[projects.Project]:
@@ -84,7 +84,7 @@ def _projects(db: Database, owner_id: int) -> list[projects.Project]:
 
 def test_the_dashboard_names_what_needs_attention(ada: Browser, sample: SampleData) -> None:
     page = ada.get("/admin/").text
-    for said in ("Who owns the invoices now?", "Review the migration", "src/orders/total.py", "ends in 2 days"):
+    for said in ("Who owns the invoices now?", "Review the migration", "src/orders/total.py", "expires in 2 days"):
         assert said.replace("'", "&#39;") in re.sub(r"<time[^>]*>|</time>", "", page)
     assert "apollo" in page
     assert "an older one" not in page
@@ -153,7 +153,7 @@ def test_a_webhook_shows_its_secret_once_and_is_removed(ada: Browser, sample: Sa
 def test_a_project_is_deleted_only_by_typing_its_name(ada: Browser, sample: SampleData, db: Database) -> None:
     settings = project_path(sample, "settings/")
     page = ada.get(settings).text
-    assert "events of the ledger" in page
+    assert "events in the ledger" in page
     ada.submit(f"{settings}delete", confirm="apolo")
     with db.connection() as conn:
         before = projects.get(conn, sample.full_project.id)

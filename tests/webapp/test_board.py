@@ -94,15 +94,15 @@ def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
             sent = call_tool(
                 mcp, sender.token, "post", to_lane="review", subject="Index 42 is ready", body="Look, please."
             )
-            seen = _appears(operator_browser, phone, "waiting")
+            seen = _appears(operator_browser, phone, "delivered, not seen")
             assert call_tool(mcp, receiver.token, "ack", post_ids=[sent["post_id"]])
-            acked = _appears(operator_browser, phone, "acked")
+            acked = _appears(operator_browser, phone, "acknowledged")
             print(f"seen after {seen:.2f} s, acked after {acked:.2f} s")
 
             item = operator_browser.locator(f"[data-key=h{sent['post_id']}]")
             expect(item).to_contain_text("by ada/reader")
             expect(operator_browser.locator("#announce")).to_contain_text(
-                "ada/reader acked Index 42 is ready", timeout=10_000
+                "ada/reader acknowledged Index 42 is ready", timeout=10_000
             )
             assert operator_browser.evaluate("document.activeElement.textContent") == "reader"
             for page in (operator_browser, phone):
@@ -136,7 +136,7 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
     call_tool(mcp, agent.token, "claim", sequence="adr")
     page.wait_for_timeout(2_000)
     assert asked == []
-    expect(page.locator(".numbers")).to_contain_text("No number was claimed yet.")
+    expect(page.locator(".numbers")).to_contain_text("No claims yet.")
     # Going on shows what happened meanwhile.
     page.get_by_role("button", name="Pause").press("Enter")
     expect(page.locator(".numbers")).to_contain_text("ada/writer")

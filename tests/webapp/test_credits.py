@@ -48,7 +48,7 @@ def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent:
     for _, amount in by_project:
         assert f"{amount:,} {amount:,}" in text
     assert "mercury deleted" in text
-    assert "Agents go on for another 3 days" in text
+    assert "Agents keep working for another 3 days" in text
     assert "llm-bus credit add ada" in text
     assert page.count('<svg class="plot"') == 2
     assert f"{used:,}" not in _text(ada.get("/admin/credits/?days=7").text)
@@ -113,41 +113,41 @@ def test_every_state_is_said_as_it_is(
             for name, value in columns.items():
                 conn.raw.execute(f"UPDATE credit_account SET {name} = %s".encode(), (value,))
 
-    says("Nothing is billed.")
+    says("Billing is off.")
     assert "Credits" not in ada.get("/admin/").text
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)
-    says("No account yet", "It opens with the first thing that is billed.", "Agents go on for a while")
+    says("No account yet", "Your account opens with the first billed event.", "Agents keep working for a while")
     assert ">Credits<" in ada.get("/admin/").text
     with db.transaction() as conn:
         metering.record_terms(conn, grace_hours=48, trial_credits=250)
-    says("250 credits are in it then", "Agents go on for another 2 days")
+    says("includes 250 credits", "Agents keep working for another 2 days")
     with db.transaction() as conn:
         credits.add_credits(conn, sample.owner.id, 500, reference="1", actor="cli")
     says(
-        "500 credits", "How long it lasts shows after the first whole day of use.", "Nothing was used in these 30 days"
+        "500 credits", "How long it lasts shows after the first whole day of use.", "No usage in the last 30 days"
     )
     stands(balance=-3, delinquent_at="now")
     says(
-        "Credits are used up since", "Agents go on until", "in 2 days", "4 credits or more end that", "Nothing is left."
+        "Credits ran out at", "Agents keep working until", "in 2 days", "4 credits or more end this", "Nothing is left."
     )
     stands(delinquent_at="2026-01-01")
-    says("they are refused from now on")
+    says("agent calls are refused from now on")
     with db.transaction() as conn:
         assert credits.suspend_delinquent_owner(conn, sample.owner.id, 48)
-    says("Agents are refused since", "because credits were used up", "4 credits or more let them in at once")
-    says("This account is suspended", "Why, and what to do", path="/admin/")
+    says("Agent calls have been refused since", "because the credits ran out", "4 credits or more restore access at once")
+    says("This account is suspended", "See why and what to do", path="/admin/")
     with db.transaction() as conn:
         credits.set_plan(conn, sample.owner.id, "comped", actor="cli")
-    says("comped", "agents are never refused for want of credits")
+    says("comped", "agent calls are never refused for lack of credits")
     with db.transaction() as conn:
         owners.suspend(conn, sample.owner.id, reason="abuse", actor="operator")
-    says("The operator suspended this account", "Credits do not lift that")
+    says("The operator suspended this account", "Adding credits does not lift the suspension")
     with db.transaction() as conn:
         owners.lift_suspension(conn, sample.owner.id, actor="operator")
         metering.set_metering_enabled(conn, False)
-    says("Nothing is billed.", "The account stays as it was")
-    says("These prices hold when that changes", path="/admin/credits/prices")
+    says("Billing is off.", "The account is kept")
+    says("These prices apply once it is turned on", path="/admin/credits/prices")
     # A service that says where credits come from.
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)

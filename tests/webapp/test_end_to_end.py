@@ -77,12 +77,12 @@ def test_from_the_first_start_to_a_connected_agent(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner, options: dict[str, Any]
 ) -> None:
     with _signed_in(chromium, url, db, ada, **options) as page:
-        page.get_by_role("link", name="Create a project").click()
+        page.get_by_role("link", name="Create project").click()
         page.get_by_label("Name").fill("apollo")
         page.get_by_role("button", name="Create project").click()
-        page.get_by_role("link", name="Let an agent in").click()
+        page.get_by_role("link", name="Add agent…").click()
         page.get_by_label("Name").fill("api-agent")
-        page.get_by_role("button", name="Let in and show the token").click()
+        page.get_by_role("button", name="Create token").click()
         token = page.locator("#token").inner_text()
         assert _TOKEN.fullmatch(token)
         assert token in page.locator("#prompt").inner_text()
@@ -92,8 +92,8 @@ def test_from_the_first_start_to_a_connected_agent(
         config = json.loads(download.value.path().read_text())
         assert config["mcpServers"]["llm-bus"]["headers"]["Authorization"] == f"Bearer {token}"
         assert config["mcpServers"]["llm-bus"]["url"] == mcp
-        page.get_by_role("link", name="Done: see it arrive").click()
-        expect(page.get_by_text("Nothing heard from api-agent so far")).to_be_visible()
+        page.get_by_role("link", name="Done").click()
+        expect(page.get_by_text("Waiting for api-agent.")).to_be_visible()
         me = call_tool(mcp, token, "whoami")
         assert (me["actor"], me["project"]) == ("ada/api-agent", "apollo")
         call_tool(mcp, token, "register", lane="core", status="getting to know the code")
@@ -115,7 +115,7 @@ def test_an_agent_is_told_at_once_what_a_person_hands_over(
         page.goto(f"{url}/admin/projects/{project.id}/handoffs/new")
         page.get_by_label("To a participant").fill("api-agent")
         page.get_by_label("Message").fill("Please look at the prices.")
-        page.get_by_role("button", name="Hand over").click()
+        page.get_by_role("button", name="Send handoff").click()
         (post,) = call_tool(mcp, agent.token, "read_posts", to_me=True)["posts"]
         assert (post["from"], post["body"]) == ("ada", "Please look at the prices.")
         call_tool(mcp, agent.token, "ack", post_id=post["post_id"])
@@ -124,9 +124,9 @@ def test_an_agent_is_told_at_once_what_a_person_hands_over(
         )
         page.reload()
         expect(page.get_by_text("They are right.")).to_be_visible()
-        expect(page.locator(f"#post-{post['post_id']}").get_by_text("acked").first).to_be_visible()
-        page.get_by_role("button", name=f"Ack post {answer['post_id']}").click()
-        expect(page.get_by_text("you acked")).to_be_visible()
+        expect(page.locator(f"#post-{post['post_id']}").get_by_text("acknowledged").first).to_be_visible()
+        page.get_by_role("button", name=f"Acknowledge post #{answer['post_id']}").click()
+        expect(page.get_by_text("acknowledged by you")).to_be_visible()
     (mine,) = call_tool(mcp, agent.token, "read_posts", reply_to=post["post_id"])["posts"]
     assert mine["acked_by"] == ["ada"]
 
@@ -138,9 +138,9 @@ def test_an_agent_joins_with_the_prompt_of_an_invite(
         project = make_project(conn, 'it\'s "apollo" $(touch x)', ada)
     with _signed_in(chromium, url, db, ada) as page:
         page.goto(f"{url}/admin/projects/{project.id}/")
-        page.get_by_role("link", name="Invite somebody").click()
+        page.get_by_role("link", name="Send invite…").click()
         page.get_by_label("Lane").fill("docs")
-        page.get_by_role("button", name="Make the invite").click()
+        page.get_by_role("button", name="Create invite").click()
         prompt = page.locator("#prompt").inner_text()
         line = next(part for part in prompt.split("\n\n") if part.startswith("curl "))
         refused = _shell(line.replace("CHOOSE-A-NAME", "a/b"))
@@ -173,12 +173,12 @@ def test_a_person_accepts_an_invite_in_the_browser(
     with _signed_in(chromium, url, db, ada, java_script_enabled=scripts) as page:
         page.goto(f"{url}/admin/projects/{project.id}/invites/new")
         page.get_by_label("Kind").select_option("human")
-        page.get_by_role("button", name="Make the invite").click()
+        page.get_by_role("button", name="Create invite").click()
         link = page.locator("#link").inner_text()
         with open_page(chromium, java_script_enabled=scripts) as other:
             other.goto(link)
             expect(other.get_by_role("heading", level=1)).to_have_text("You are invited to apollo")
-            other.get_by_role("link", name="Accept in the browser").click()
+            other.get_by_role("link", name="Accept invite").click()
             expect(other).to_have_url(re.compile("/sign-in"))
             with db.connection() as conn:
                 other.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, eve, actor='cli')}")
@@ -203,8 +203,8 @@ def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
         agent = make_agent(conn, project, "api-agent")
     with _signed_in(chromium, url, db, ada, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.goto(f"{url}/admin/projects/{project.id}/participants/{agent.ctx.participation_id}")
-        page.get_by_text("Rotate …").click()
-        page.get_by_role("button", name="Rotate and show the new token").click()
+        page.get_by_text("Rotate…").click()
+        page.get_by_role("button", name="Rotate tokens").click()
         token = page.locator("#token").inner_text()
         page.get_by_role("button", name="Copy the token").click()
         expect(page.get_by_role("status").filter(has_text="Copied")).to_be_attached()
@@ -238,10 +238,10 @@ def test_a_project_is_deleted_by_typing_its_name_and_cancelled_before(
         project = make_project(conn, "apollo", ada)
     with _signed_in(chromium, url, db, ada) as page:
         page.goto(f"{url}/admin/projects/{project.id}/settings/")
-        page.get_by_text("Delete for good …").click()
+        page.get_by_text("Delete project…").click()
         page.locator("#ends").get_by_role("button", name="Cancel").locator("visible=true").click()
-        page.get_by_text("Delete for good …").click()
+        page.get_by_text("Delete project…").click()
         page.get_by_label("Type apollo to confirm").fill("apollo")
-        page.get_by_role("button", name="Delete for good").click()
+        page.get_by_role("button", name="Delete project").click()
         expect(page.get_by_text("apollo is deleted.")).to_be_visible()
-        expect(page.get_by_text("No project yet")).to_be_visible()
+        expect(page.get_by_text("No projects yet")).to_be_visible()

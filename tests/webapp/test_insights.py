@@ -52,7 +52,7 @@ def _tables(page: str) -> dict[str, list[list[str]]]:
 
 
 def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample: SampleData, db: Database) -> None:
-    assert "The pictures are being made" in ada.get(project_path(sample, "pictures/")).text
+    assert "Preparing insights" in ada.get(project_path(sample, "pictures/")).text
     _count(db, sample)
     with db.connection() as conn:
         types = dict(
@@ -85,23 +85,23 @@ def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample
             types["task_create"],
             types["post"],
         ]
-        for caption, counts in (("Handoffs and acknowledgements", acked), ("Handoffs with a ref", refs)):
+        for caption, counts in (("Handoffs and acknowledgements", acked), ("Handoffs with a reference", refs)):
             rows = tables[caption][1:]
             assert [sum(int(row[at]) for row in rows) for at in (1, 2)] == [posts, counts]
         surfaces = {name: contended for name, _, contended in tables["Leases by surface"][1:]}
         assert surfaces == leases
-        head, *rows = tables["Handoffs from whom to whom"]
+        head, *rows = tables["Handoffs by sender and recipient"]
         assert {row[0] for row in rows} == {"api-agent", "review-agent", "ada", "carol"}
         cell = next(row for row in rows if row[0] == "api-agent")[head.index("lane review")]
         assert cell == "1"
-    assert f"All {events} events of the project are counted." in page.text
+    assert f"Includes all {events} events of the project." in page.text
     # An unknown period is the usual one.
     assert 'period=7d" aria-current="true"' in ada.get(project_path(sample, "pictures/?period=nonsense")).text
 
 
 def test_an_empty_picture_says_what_would_fill_it(ada: Browser, sample: SampleData, db: Database) -> None:
     page = ada.get(f"/admin/projects/{sample.empty_project.id}/insights/").text
-    assert "No pictures yet" in page
+    assert "No insights yet" in page
     assert f"/admin/projects/{sample.empty_project.id}/participants/new" in page
     _count(db, sample)
     with db.connection() as conn:
@@ -112,8 +112,8 @@ def test_an_empty_picture_says_what_would_fill_it(ada: Browser, sample: SampleDa
     assert "No leases in the last 7 days" in page
     with db.connection() as conn:
         conn.raw.execute("UPDATE tally SET start = start - interval '40 days'")
-    assert "Nothing happened in the last 7 days" in ada.get(project_path(sample, "pictures/")).text
-    assert "Nothing happened" not in ada.get(project_path(sample, "pictures/?period=90d")).text
+    assert "No events in the last 7 days" in ada.get(project_path(sample, "pictures/")).text
+    assert "No events in" not in ada.get(project_path(sample, "pictures/?period=90d")).text
 
 
 def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(
@@ -123,7 +123,7 @@ def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(
     page = ada.get(project_path(sample, "pictures/report"))
     tables = _tables(page.text)
     assert ["post", "5", "17.9 %"] in tables["Events by type"]
-    assert ["acknowledged by somebody else", "1", "20.0 %"] in tables["Handoffs"]
+    assert ["acknowledged by another participant", "1", "20.0 %"] in tables["Handoffs"]
     file = ada.get(project_path(sample, "pictures/report.html"))
     assert re.fullmatch(
         rf'attachment; filename="llm-bus-report-{sample.full_project.id}-\d{{4}}-\d\d-\d\d\.html"',
@@ -151,11 +151,11 @@ def test_a_report_that_is_being_made_shows_up_by_itself(ada: Browser, sample: Sa
             (sample.full_project.id,),
         )
     waiting = ada.get(project_path(sample, "pictures/report")).text
-    assert "The report is being made" in waiting
+    assert "Preparing report" in waiting
     assert f'data-live="{project_path(sample, "pictures/report")}"' in waiting
     assert ada.get(project_path(sample, "pictures/report.html")).status_code == 200
     with db.connection() as conn:
         conn.raw.execute("UPDATE report SET busy_until = NULL")
     part = ada.get(project_path(sample, "pictures/report"), headers={"X-Part": "1"}).text
-    assert "How handoffs fared" in part
+    assert "Leases, claims, tasks" in part
     assert "<html" not in part

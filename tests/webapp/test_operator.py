@@ -307,7 +307,7 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
     with db.connection() as conn:
         operator_browser = web.new_browser().sign_in(conn, boss)
     page = operator_browser.get("/operator/").text
-    assert "Not well: Redis does not answer; no gateway runs; no worker runs; no scheduler runs." in page
+    assert "Problem: Redis does not answer; no gateway runs; no worker runs; no scheduler runs." in page
     taken = []
     for _ in range(5):
         started = time.perf_counter()
@@ -318,11 +318,11 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
     with db.transaction() as conn:
         for kind in ("gateway", "worker", "beat"):
             process_registry.record_heartbeat(conn, kind, kind, pid=2, uptime_seconds=9, settings={}, metrics={})
-    assert "Not well: Redis does not answer." in operator_browser.get("/operator/").text
+    assert "Problem: Redis does not answer." in operator_browser.get("/operator/").text
     # With no Redis to run jobs through, somebody else runs them, and did not.
     with db.connection() as conn:
         alone = make_web().new_browser().sign_in(conn, boss).get("/operator/").text
-    assert "Not well: the job prune is late." in alone
+    assert "Problem: the job prune is late." in alone
 
 
 def test_everything_is_well_and_the_settings_are_those_that_were_reported(
@@ -356,6 +356,6 @@ def test_lists_page_and_keep_their_search(operator_browser: Browser, db: Databas
     assert ("many-1<" in older, "many-51" in older) == (True, False)
     first = operator_browser.get(f"/operator/owners/{made[0].id}").text
     assert ("p11<" in first, "p1<" in first, "Older projects" in first) == (True, False, True)
-    assert "Nobody is like that" in operator_browser.get("/operator/owners/?search=nobody-at-all").text
+    assert "No owners match" in operator_browser.get("/operator/owners/?search=nobody-at-all").text
     assert "p11" in operator_browser.get("/operator/projects/?search=many-0/&state=open").text
-    assert "No project is like that" in operator_browser.get("/operator/projects/?state=archived").text
+    assert "No projects match" in operator_browser.get("/operator/projects/?state=archived").text

@@ -26,9 +26,9 @@ def test_the_owner_hands_over_answers_and_acks(ada: Browser, sample: SampleData,
     shown = ada.get(answer.location.partition("#")[0]).text
     assert "Merged. &lt;b&gt;Thanks&lt;/b&gt;" in shown
     ada.get(project_path(sample, "handoffs/new"))
-    refused = ada.submit("", to_actor="nobody", body="hello")
+    refused = ada.submit("", to_actor="missing", body="hello")
     assert refused.status_code == 400
-    assert "Nobody called" in refused.text
+    assert "No participant of this project is called" in refused.text
     ada.get(project_path(sample, "handoffs/new"))
     assert ada.submit("", to_lane="core", body="hello", ack_within="3600").status_code == 303
     with db.connection() as conn:
@@ -50,7 +50,7 @@ def test_the_owner_hands_over_answers_and_acks(ada: Browser, sample: SampleData,
 def test_handoffs_are_filtered(ada: Browser, sample: SampleData) -> None:
     assert "Migration 42" in ada.get(project_path(sample, "handoffs/?ref=PR+118")).text
     assert "Migration 42" not in ada.get(project_path(sample, "handoffs/?tag=ops")).text
-    assert "No post is like that" in ada.get(project_path(sample, "handoffs/?to_lane=nowhere")).text
+    assert "No handoffs match" in ada.get(project_path(sample, "handoffs/?to_lane=nowhere")).text
     assert "Freeze" in ada.get(project_path(sample, "handoffs/?unacked=y")).text
     bad = ada.get(project_path(sample, "handoffs/"), query_string={"tag": "a\u202eb"})
     assert (bad.status_code, "invisible" in bad.text) == (200, True)

@@ -379,7 +379,7 @@ def test_prices_are_shown_while_the_database_says_that_events_are_billed(
         metering.record_terms(conn, grace_hours=5, trial_credits=250)
     page = web.new_browser().get("/pricing")
     assert page.status_code == 200
-    assert "opens with 250 credits" in page.text
-    assert "go on for another 5 hours" in page.text
+    assert "includes 250 credits" in page.text
+    assert "keep working for another 5 hours" in page.text
     for link in ("https://example.org/terms", "https://example.org/privacy", "/pricing"):
         assert f'href="{link}"' in page.text

@@ -310,7 +310,7 @@ def test_a_link_that_is_over_or_never_was_is_refused_with_the_same_words(
         assert answer.location == "/sign-in"
         page = browser.get("/sign-in").text
         assert "used already" in page
-        said.add(page[page.index('class="note') : page.index("</main>")])
+        said.add(page[page.index('class="alert') : page.index("</main>")])
         assert not _is_in(browser)
     assert len(said) == 1
 
