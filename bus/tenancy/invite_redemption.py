@@ -84,7 +84,7 @@ def get_offer(conn: Connection, code: str) -> InviteOffer:
     if row.state != "open":
         raise _unusable_invite_error(row.state)
     if row.is_closed:
-        raise BusError("forbidden", "This project admits no new participants now; ask the sender of the invite.")
+        raise BusError("forbidden", "No participant can join this project now; ask the sender of the invite.")
     return InviteOffer(**{field.name: row._mapping[field.name] for field in dataclasses.fields(InviteOffer)})
 
 

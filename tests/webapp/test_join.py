@@ -111,7 +111,7 @@ def test_the_page_says_why_an_invite_lets_nobody_in(web: FlaskClient, db: Databa
     for code, status, said in (
         (used, 410, "used already"),
         (late, 410, "expired"),
-        (archived, 403, "takes nobody in"),
+        (archived, 403, "No participant can join"),
         (revoked, 404, "not valid"),
         (generate_invite_code(), 404, "not valid"),
     ):

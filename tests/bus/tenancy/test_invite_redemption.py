@@ -1,4 +1,4 @@
-"""Redeeming: a lost answer is fetched again without minting twice, and some invites are for one person only."""
+"""Redemption of invites: lost answers are repeated without a second token; some invites are for one address only."""
 
 import pytest
 
@@ -17,11 +17,11 @@ from tests.factories import Agent
 NONCE = "0123456789abcdef"
 
 
-def _works(conn: Connection, granted: IssuedParticipation) -> bool:
-    return participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx).actor == granted.actor
+def _is_valid(conn: Connection, issued: IssuedParticipation) -> bool:
+    return participant_queries.whoami(conn, factories.authenticate_agent(conn, issued).ctx).actor == issued.actor
 
 
-def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
+def test_an_offer_shows_the_terms_of_an_invite_and_uses_nothing(
     conn: Connection, root: Agent, project: Project
 ) -> None:
     created = invites.create(conn, root.ctx, kind="human", lane="core", uses=3)
@@ -38,23 +38,23 @@ def test_looking_says_what_an_invite_offers_and_uses_nothing_up(
     assert database_checksum(conn) == before
 
 
-def test_looking_refuses_as_redeeming_does(conn: Connection, root: Agent, project: Project) -> None:
-    used, late, gone, closed = (invites.create(conn, root.ctx).code for _ in range(4))
+def test_an_offer_is_refused_as_its_redemption_is(conn: Connection, root: Agent, project: Project) -> None:
+    used, late, archived, revoked = (invites.create(conn, root.ctx).code for _ in range(4))
     invite_redemption.redeem(conn, used, name="one")
     conn.execute("UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = sha256(%s)", (late.encode(),))
-    (newest, *_) = [one for one in invites.list_invites(conn, project.id) if one.state == "open"]
+    (newest, *_) = [invite for invite in invites.list_invites(conn, project.id) if invite.state == "open"]
     invites.revoke(conn, project.id, newest.id, actor="cli")
-    for code, reason in ((used, "exhausted"), (late, "expired"), (closed, "invalid"), ("inv_nothing", "invalid")):
+    for code, reason in ((used, "exhausted"), (late, "expired"), (revoked, "invalid"), ("inv_nothing", "invalid")):
         for call in (invite_redemption.get_offer, lambda conn, code: invite_redemption.redeem(conn, code, name="x")):
             with pytest.raises(BusError) as caught:
                 call(conn, code)
             assert caught.value.data["reason"] == reason
     projects.archive(conn, project.id, actor="cli")
     with assert_refused(conn, "forbidden"):
-        invite_redemption.get_offer(conn, gone)
+        invite_redemption.get_offer(conn, archived)
 
 
-def test_an_archived_project_makes_no_invites(conn: Connection, root: Agent, project: Project) -> None:
+def test_no_invite_is_created_in_an_archived_project(conn: Connection, root: Agent, project: Project) -> None:
     projects.archive(conn, project.id, actor="cli")
     before = database_checksum(conn)
     with assert_refused(conn, "forbidden"):
@@ -64,36 +64,38 @@ def test_an_archived_project_makes_no_invites(conn: Connection, root: Agent, pro
     assert database_checksum(conn) == before
 
 
-def test_the_same_nonce_gives_the_same_answer_again(conn: Connection, root: Agent) -> None:
+def test_the_same_nonce_returns_the_same_answer_again(conn: Connection, root: Agent) -> None:
     code = invites.create(conn, root.ctx).code
     first = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     before = database_checksum(conn)
     assert invite_redemption.redeem(conn, code, name="Carol", nonce=NONCE) == first
     assert database_checksum(conn) == before
     assert first.created
-    assert _works(conn, first)
+    assert _is_valid(conn, first)
     with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, code, name="carol")
     with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, code, name="carol", nonce=NONCE + "x")
 
 
-def test_a_nonce_is_good_for_one_name_one_invite_and_ten_minutes(conn: Connection, root: Agent) -> None:
+def test_a_nonce_is_valid_for_one_name_one_invite_and_ten_minutes(conn: Connection, root: Agent) -> None:
     code, other = (invites.create(conn, root.ctx, uses=5).code for _ in range(2))
     first = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name="dave", nonce=NONCE)
     assert caught.value.data["reason"] == "nonce_reused"
     assert invite_redemption.redeem(conn, other, name="dave", nonce=NONCE).token != first.token
-    (left,) = conn.fetch_one("SELECT round(extract(epoch FROM max(expires_at) - clock_timestamp())) FROM sealed")
-    assert 590 < left <= 600
+    (seconds_left,) = conn.fetch_one(
+        "SELECT round(extract(epoch FROM max(expires_at) - clock_timestamp())) FROM sealed"
+    )
+    assert 590 < seconds_left <= 600
     conn.execute("UPDATE sealed SET expires_at = clock_timestamp()")
     with assert_refused(conn, "conflict") as caught:
         invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     assert caught.value.data["reason"] == "name_taken"
 
 
-def test_an_answer_is_not_fetched_again_after_the_invite_was_revoked(
+def test_an_answer_is_not_repeated_after_the_invite_was_revoked(
     conn: Connection, root: Agent, project: Project
 ) -> None:
     created = invites.create(conn, root.ctx)
@@ -104,7 +106,7 @@ def test_an_answer_is_not_fetched_again_after_the_invite_was_revoked(
 
 
 @pytest.mark.parametrize("nonce", ["", "short", "x" * 15, "x" * 129, "0123456789abcde\n", "0123456789abcdeé"])
-def test_a_nonce_that_is_no_good_is_refused_and_uses_nothing_up(conn: Connection, root: Agent, nonce: str) -> None:
+def test_a_malformed_nonce_is_refused_and_uses_nothing(conn: Connection, root: Agent, nonce: str) -> None:
     code = invites.create(conn, root.ctx).code
     before = database_checksum(conn)
     with assert_refused(conn, "invalid_argument"):
@@ -112,15 +114,15 @@ def test_a_nonce_that_is_no_good_is_refused_and_uses_nothing_up(conn: Connection
     assert database_checksum(conn) == before
 
 
-def test_what_is_kept_of_an_answer_does_not_tell_the_token(conn: Connection, root: Agent) -> None:
+def test_a_stored_answer_does_not_contain_the_token_the_code_or_the_nonce(conn: Connection, root: Agent) -> None:
     code = invites.create(conn, root.ctx).code
-    granted = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
+    issued = invite_redemption.redeem(conn, code, name="carol", nonce=NONCE)
     stored = b"".join(row[0] for row in conn.fetch_all("SELECT lookup || box FROM sealed"))
-    for known in (granted.token, code, NONCE):
+    for known in (issued.token, code, NONCE):
         assert known.encode() not in stored
 
 
-def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) -> None:
+def test_concurrent_redemptions_with_one_nonce_are_one_participant_and_one_answer(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(15):
@@ -136,35 +138,37 @@ def test_the_same_nonce_at_once_is_one_participant_and_one_answer(db: Database) 
         with db.connection() as conn:
             assert invites.list_invites(conn, project.id, limit=1)[0].used == 1
             assert len(participations.list_participations(conn, project.id)) == round_ + 1
-            assert _works(conn, answers[0])
+            assert _is_valid(conn, answers[0])
             assert conn.fetch_one("SELECT count(*) FROM token") == (round_ + 1,)
 
 
-def test_an_invite_for_a_participant_that_is_there_gives_it_one_more_token(
+def test_an_invite_for_an_existing_participant_adds_a_token(
     conn: Connection, root: Agent, project: Project, ada: Agent
 ) -> None:
     created = invites.create_for_owner(
         conn, project.id, participant_id=ada.ctx.participant_id, lane="x", is_admin=True, actor="cli"
     )
     assert created.participant_name == "ada"
-    granted = invite_redemption.redeem(conn, created.code, name="ignored")
-    assert (granted.participation_id, granted.created) == (ada.ctx.participation_id, False)
-    assert (granted.is_admin, granted.lane) == (False, None)
-    assert _works(conn, granted)
+    issued = invite_redemption.redeem(conn, created.code, name="ignored")
+    assert (issued.participation_id, issued.created) == (ada.ctx.participation_id, False)
+    assert (issued.is_admin, issued.lane) == (False, None)
+    assert _is_valid(conn, issued)
     assert participant_queries.whoami(conn, ada.ctx).actor == ada.actor
     with assert_refused(conn, "wrong_state"):
         invite_redemption.redeem(conn, created.code)
 
 
-def test_an_invite_for_a_participant_lets_it_in_where_it_is_not(conn: Connection, project: Project, ada: Agent) -> None:
+def test_an_invite_for_a_participant_adds_it_to_a_project_that_it_is_not_in(
+    conn: Connection, project: Project, ada: Agent
+) -> None:
     second = projects.add(conn, project.owner_id, "second", actor="cli")
     for _ in range(2):
         code = invites.create_for_owner(
             conn, second.id, participant_id=ada.ctx.participant_id, lane="core", actor="cli"
         ).code
-        granted = invite_redemption.redeem(conn, code)
-        assert (granted.project, granted.lane) == ("second", "core")
-        assert factories.authenticate_agent(conn, granted).ctx.participant_id == ada.ctx.participant_id
+        issued = invite_redemption.redeem(conn, code)
+        assert (issued.project, issued.lane) == ("second", "core")
+        assert factories.authenticate_agent(conn, issued).ctx.participant_id == ada.ctx.participant_id
         participations.remove(conn, second.id, "ada", actor="cli")
 
 
@@ -173,20 +177,20 @@ def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
 ) -> None:
     stranger = factories.make_agent(conn)
     owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
-    gone = factories.make_agent(conn, project, "gone")
-    participants.remove(conn, project.owner_id, gone.ctx.participant_id, actor="cli")
+    removed = factories.make_agent(conn, project, "removed")
+    participants.remove(conn, project.owner_id, removed.ctx.participant_id, actor="cli")
     before = database_checksum(conn)
-    for participant_id in (stranger.ctx.participant_id, owner.participant_id, gone.ctx.participant_id, 10**12):
+    for participant_id in (stranger.ctx.participant_id, owner.participant_id, removed.ctx.participant_id, 10**12):
         with assert_refused(conn, "not_found") as caught:
             invites.create_for_owner(conn, project.id, participant_id=participant_id, actor="cli")
         assert caught.value.message == "There is no such participant."
     for options in ({"uses": 2}, {"participant_name": "ada"}):
         with assert_refused(conn, "invalid_argument"):
-            invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, **options)  # type: ignore[arg-type]
+            invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli", **options)  # type: ignore[arg-type]
     assert database_checksum(conn) == before
 
 
-def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
+def test_an_invite_for_a_participant_that_was_removed_since_is_invalid(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli").code
@@ -196,7 +200,7 @@ def test_an_invite_for_a_participant_that_is_removed_meanwhile_lets_nobody_in(
     assert caught.value.data["reason"] == "invalid"
 
 
-def test_the_name_of_the_owner_is_taken(conn: Connection, project: Project) -> None:
+def test_the_handle_of_the_owner_is_taken(conn: Connection, project: Project) -> None:
     with assert_refused(conn, "conflict"):
         invites.create_for_owner(conn, project.id, participant_name=project.owner, actor="cli")
     code = invites.create_for_owner(conn, project.id, actor="cli").code
@@ -205,7 +209,7 @@ def test_the_name_of_the_owner_is_taken(conn: Connection, project: Project) -> N
     assert caught.value.data["reason"] == "name_taken"
 
 
-def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connection, project: Project) -> None:
+def test_an_invite_for_an_address_is_accepted_only_with_that_address(conn: Connection, project: Project) -> None:
     code = invites.create_for_owner(conn, project.id, email="Eve@example.org", actor="cli").code
     before = database_checksum(conn)
     for acceptor, reason in (
@@ -217,22 +221,22 @@ def test_an_invite_for_an_address_is_accepted_by_its_owner_alone(conn: Connectio
             invite_redemption.redeem(conn, code, name="eve", acceptor=acceptor)
         assert caught.value.data["reason"] == reason
     assert database_checksum(conn) == before
-    granted = invite_redemption.redeem(
+    issued = invite_redemption.redeem(
         conn, code, name="eve", acceptor=Acceptor("eve", frozenset({"x@example.org", "eve@EXAMPLE.org"}))
     )
-    assert granted.created
-    assert granted.actor == f"{project.owner}/eve"
-    ((came,),) = (one.redemptions for one in invites.list_invites(conn, project.id))
-    assert (came.actor, came.accepted_by) == (granted.actor, "eve")
+    assert issued.created
+    assert issued.actor == f"{project.owner}/eve"
+    ((redemption,),) = (invite.redemptions for invite in invites.list_invites(conn, project.id))
+    assert (redemption.actor, redemption.accepted_by) == (issued.actor, "eve")
 
 
-def test_who_accepts_never_inherits_a_participant(conn: Connection, project: Project, ada: Agent) -> None:
+def test_an_acceptor_never_takes_over_an_existing_participant(conn: Connection, project: Project, ada: Agent) -> None:
     code = invites.create_for_owner(conn, project.id, actor="cli").code
     with assert_refused(conn, "conflict"):
         invite_redemption.redeem(conn, code, name="ada", acceptor=Acceptor("ada", frozenset()))
 
 
-def test_a_purged_project_takes_its_invites_along(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_purge_deletes_the_invites_of_the_project(conn: Connection, project: Project, ada: Agent) -> None:
     code = invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli").code
     invite_redemption.redeem(conn, code, nonce=NONCE)
     project_purge.begin_purge(conn, project.id, actor="cli")
@@ -242,7 +246,7 @@ def test_a_purged_project_takes_its_invites_along(conn: Connection, project: Pro
         invite_redemption.redeem(conn, code, nonce=NONCE)
 
 
-def test_an_invite_made_while_its_project_is_archived_is_refused_or_was_first(db: Database) -> None:
+def test_an_invite_created_while_its_project_is_archived_precedes_the_archive_or_is_refused(db: Database) -> None:
     for _ in range(20):
         with db.transaction() as conn:
             project = factories.make_project(conn)
@@ -256,10 +260,10 @@ def test_an_invite_made_while_its_project_is_archived_is_refused_or_was_first(db
             ),
         )
         assert outcomes[0] is True
-        assert all(isinstance(one, BusError) and one.code == "forbidden" for one in failures(outcomes))
+        assert all(isinstance(error, BusError) and error.code == "forbidden" for error in failures(outcomes))
         with db.connection() as conn:
-            late = conn.fetch_one(
+            late_count = conn.fetch_one(
                 "SELECT count(*) FROM invite i JOIN project p ON p.id = i.project_id WHERE i.created_at > p.archived_at"
             )
-        assert late == (0,)
+        assert late_count == (0,)
         assert len(successes(outcomes)) >= 1

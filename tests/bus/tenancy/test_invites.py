@@ -1,4 +1,4 @@
-"""Invites: bounded in uses and time, and what a refused one costs: nothing."""
+"""Invites: bounded in uses and time; a refused redemption uses nothing."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from bus.coordination import posts
 from bus.db import Connection
 from bus.operations import project_purge
-from bus.rules.token_format import fingerprint as hashed
+from bus.rules.token_format import fingerprint
 from bus.tenancy import invite_redemption, invites, owners, participant_queries, participations, projects
 from bus.tenancy.projects import Project
 from tests import factories
@@ -23,7 +23,7 @@ def _expire(conn: Connection, invite: invites.CreatedInvite) -> None:
     conn.execute("UPDATE invite SET expires_at = clock_timestamp() WHERE id = %s", (invite.id,))
 
 
-def test_an_invite_lets_somebody_in_under_a_name_of_their_choice(
+def test_an_invite_adds_a_participant_under_a_name_that_the_redeemer_chooses(
     conn: Connection, root: Agent, project: Project
 ) -> None:
     waiting = posts.create(conn, root.ctx, "welcome", to_lane="core")
@@ -42,12 +42,12 @@ def test_only_the_hash_of_a_code_is_stored(conn: Connection, root: Agent) -> Non
     created = invites.create(conn, root.ctx)
     row, sha256 = conn.fetch_one("SELECT i::text, sha256 FROM invite i WHERE id = %s", (created.id,))
     assert created.code not in row
-    assert sha256 == hashed(created.code)
+    assert sha256 == fingerprint(created.code)
     audited = conn.fetch_one("SELECT string_agg(a::text, '') FROM audit a")[0]
     assert created.code not in audited
 
 
-def test_an_invite_runs_out_after_its_uses(conn: Connection, root: Agent, project: Project) -> None:
+def test_an_invite_is_exhausted_after_its_uses(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx, uses=2)
     assert _state(conn, project) == "open"
     invite_redemption.redeem(conn, created.code, name="one")
@@ -65,7 +65,7 @@ def test_an_invite_runs_out_after_its_uses(conn: Connection, root: Agent, projec
     assert redeemed == [(f"{project.owner}/one",), (f"{project.owner}/two",)]
 
 
-def test_an_invite_ends_with_its_time(conn: Connection, root: Agent, project: Project) -> None:
+def test_an_invite_expires(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx, ttl_hours=168)
     (hours,) = conn.fetch_one(
         "SELECT round(extract(epoch FROM expires_at - created_at) / 3600)::integer FROM invite WHERE id = %s",
@@ -81,17 +81,17 @@ def test_an_invite_ends_with_its_time(conn: Connection, root: Agent, project: Pr
     assert database_checksum(conn) == before
 
 
-def test_a_revoked_invite_is_as_one_that_never_was(conn: Connection, root: Agent, project: Project) -> None:
+def test_a_revoked_invite_is_refused_like_an_unknown_code(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
     assert invites.revoke(conn, project.id, created.id, actor="ada")
     assert not invites.revoke(conn, project.id, created.id, actor="ada")
     assert _state(conn, project) == "revoked"
-    answers = []
+    errors = []
     for code in (created.code, "inv_00000000000000000000000000", "", "\ud800", "x" * 10_000):
         with assert_refused(conn, "not_found") as caught:
             invite_redemption.redeem(conn, code, name="late")
-        answers.append((caught.value.message, caught.value.data))
-    assert answers[1:] == answers[:-1]
+        errors.append((caught.value.message, caught.value.data))
+    assert errors[1:] == errors[:-1]
     audited = conn.fetch_one("SELECT count(*) FROM audit WHERE action = 'invite.revoke'")
     assert audited == (1,)
 
@@ -114,7 +114,7 @@ def test_an_invite_of_another_project_cannot_be_revoked(conn: Connection, root: 
         ({}, "open"),
     ],
 )
-def test_a_state_has_one_name(
+def test_of_several_states_the_strongest_is_shown(
     conn: Connection, root: Agent, project: Project, change: dict[str, bool], state: str
 ) -> None:
     created = invites.create(conn, root.ctx)
@@ -127,10 +127,10 @@ def test_a_state_has_one_name(
     assert _state(conn, project) == state
 
 
-def test_an_invite_that_is_locked_to_a_name_lets_in_that_name(conn: Connection, root: Agent) -> None:
+def test_an_invite_that_is_locked_to_a_name_adds_that_name(conn: Connection, root: Agent) -> None:
     created = invites.create(conn, root.ctx, participant_name="reviewer")
-    granted = invite_redemption.redeem(conn, created.code, name="somebody else")
-    assert granted.participant == "reviewer"
+    issued = invite_redemption.redeem(conn, created.code, name="another name")
+    assert issued.participant == "reviewer"
     other = invites.create(conn, root.ctx, participant_name="second")
     assert invite_redemption.redeem(conn, other.code).participant == "second"
 
@@ -153,15 +153,15 @@ def test_a_name_is_required_where_the_invite_has_none(conn: Connection, root: Ag
 
 
 @pytest.mark.parametrize("name", ["a/b", "x" * 65, "a\0b", "a\u202eb", "\ud800"])
-def test_a_malformed_name_uses_nothing_up(conn: Connection, root: Agent, project: Project, name: str) -> None:
+def test_a_malformed_name_uses_nothing(conn: Connection, root: Agent, project: Project, name: str) -> None:
     created = invites.create(conn, root.ctx)
     with assert_refused(conn, "invalid_argument"):
         invite_redemption.redeem(conn, created.code, name=name)
     assert _state(conn, project) == "open"
 
 
-def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, project: Project) -> None:
-    """Also where it is a participant of the owner in another project: an invite makes newcomers only."""
+def test_a_taken_name_uses_nothing(conn: Connection, root: Agent, project: Project) -> None:
+    """A participant of the owner in another project has taken the name too: an invite adds new participants only."""
     second = factories.make_project(conn, None, owners.get(conn, project.owner))
     factories.make_agent(conn, second, "elsewhere")
     factories.make_agent(conn, project, "gone")
@@ -175,17 +175,19 @@ def test_a_name_that_is_taken_uses_nothing_up(conn: Connection, root: Agent, pro
     invite_redemption.redeem(conn, created.code, name="free")
 
 
-def test_an_archived_project_takes_nobody_in(conn: Connection, root: Agent, project: Project) -> None:
+def test_an_invite_of_an_archived_project_is_refused(conn: Connection, root: Agent, project: Project) -> None:
     created = invites.create(conn, root.ctx)
     projects.archive(conn, project.id, actor="cli")
     with assert_refused(conn, "forbidden"):
         invite_redemption.redeem(conn, created.code, name="late")
     assert _state(conn, project) == "open"
-    # But an owner may still close the door for good.
+    # The owner may still revoke it.
     assert invites.revoke(conn, project.id, created.id, actor="cli")
 
 
-def test_an_invite_does_not_outlive_the_purge_of_its_project(conn: Connection, root: Agent, project: Project) -> None:
+def test_an_invite_of_a_project_that_is_being_purged_is_invalid(
+    conn: Connection, root: Agent, project: Project
+) -> None:
     created = invites.create(conn, root.ctx)
     project_purge.begin_purge(conn, project.id, actor="cli")
     with assert_refused(conn, "not_found"):
@@ -208,7 +210,7 @@ def test_malformed_invites_are_refused(conn: Connection, root: Agent, bad: dict[
 
 
 def test_invites_page_newest_first(conn: Connection, root: Agent, project: Project) -> None:
-    made = [invites.create(conn, root.ctx, uses=uses).id for uses in (50, 1, 2, 3)]
+    created = [invites.create(conn, root.ctx, uses=uses).id for uses in (50, 1, 2, 3)]
     first = invites.list_invites(conn, project.id, limit=3)
-    assert [invite.id for invite in first] == made[:0:-1]
-    assert [invite.id for invite in invites.list_invites(conn, project.id, before=first[-1].id)] == made[:1]
+    assert [invite.id for invite in first] == created[:0:-1]
+    assert [invite.id for invite in invites.list_invites(conn, project.id, before=first[-1].id)] == created[:1]

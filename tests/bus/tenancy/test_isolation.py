@@ -1,4 +1,4 @@
-"""Two tenants with the same names and numbers: neither can tell that the other exists."""
+"""Isolation of two tenants with the same names and numbers: neither observes that the other exists."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -17,8 +17,8 @@ from tests.scenarios import ENGINE_CALLS, Scenario
 Call: TypeAlias = Callable[[Connection, Ctx, Any], Any]
 
 
-def _theirs_goes_further(conn: Connection) -> tuple[Scenario, Scenario]:
-    """Two projects with the same content; theirs then has more of everything."""
+def _create_two_scenarios(conn: Connection) -> tuple[Scenario, Scenario]:
+    """Create two projects with the same content, then add more of everything to the second."""
     mine, theirs = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
     other = theirs.caller.ctx
     for number in range(5):
@@ -30,7 +30,7 @@ def _theirs_goes_further(conn: Connection) -> tuple[Scenario, Scenario]:
     return mine, theirs
 
 
-# Numbers beyond what the caller's project has: one that exists over there, and one that exists nowhere.
+# Each is called with two numbers that the caller's project does not have: one of the other project, one of none.
 _BY_TASK: dict[str, Call] = {
     "assign": lambda conn, ctx, task: tasks.assign(conn, ctx, task, "mate"),
     "start": tasks.start,
@@ -67,51 +67,51 @@ def _refusal(conn: Connection, ctx: Ctx, call: Call, value: Any) -> tuple[str, s
 
 @pytest.mark.parametrize("verb", _BY_TASK)
 def test_a_task_of_another_project_is_a_task_that_does_not_exist(conn: Connection, verb: str) -> None:
-    mine, _ = _theirs_goes_further(conn)
-    over_there, nowhere = 8, 1_000_008
+    mine, _ = _create_two_scenarios(conn)
+    elsewhere, nowhere = 8, 1_000_008
     me = mine.caller.ctx
-    answers = [_refusal(conn, me, _BY_TASK[verb], task) for task in (over_there, nowhere)]
-    assert answers[0] == answers[1]
-    assert answers[0][0] == "not_found"
+    refusals = [_refusal(conn, me, _BY_TASK[verb], task) for task in (elsewhere, nowhere)]
+    assert refusals[0] == refusals[1]
+    assert refusals[0][0] == "not_found"
 
 
 @pytest.mark.parametrize("verb", _BY_POST)
 def test_a_post_of_another_project_is_a_post_that_does_not_exist(conn: Connection, verb: str) -> None:
-    mine, theirs = _theirs_goes_further(conn)
-    over_there = posts.list_posts(conn, theirs.caller.ctx, ref="SECRET").posts[0].post_id
+    mine, theirs = _create_two_scenarios(conn)
+    elsewhere = posts.list_posts(conn, theirs.caller.ctx, ref="SECRET").posts[0].post_id
     me = mine.caller.ctx
-    answers = [_refusal(conn, me, _BY_POST[verb], post) for post in (over_there, 10**9 + over_there)]
-    assert answers[0] == answers[1]
-    assert answers[0][0] == "not_found"
+    refusals = [_refusal(conn, me, _BY_POST[verb], post) for post in (elsewhere, 10**9 + elsewhere)]
+    assert refusals[0] == refusals[1]
+    assert refusals[0][0] == "not_found"
 
 
 @pytest.mark.parametrize("verb", _BY_NAME)
 @pytest.mark.parametrize("form", ["{label}", "{handle}/{label}"])
-def test_a_participant_of_another_project_is_nobody(conn: Connection, verb: str, form: str) -> None:
-    mine, theirs = _theirs_goes_further(conn)
+def test_a_participant_of_another_project_is_unknown(conn: Connection, verb: str, form: str) -> None:
+    mine, theirs = _create_two_scenarios(conn)
     me = mine.caller.ctx
     names = [
         form.format(handle=handle, label=label)
-        for handle, label in ((theirs.caller.handle, "secretary"), ("nobody-at-all", "secretarx"))
+        for handle, label in ((theirs.caller.handle, "secretary"), ("no-such-owner", "secretarx"))
     ]
-    answers = [_refusal(conn, me, _BY_NAME[verb], name) for name in names]
-    assert answers[0] == answers[1]
-    assert answers[0][0] == "unknown_recipient"
+    refusals = [_refusal(conn, me, _BY_NAME[verb], name) for name in names]
+    assert refusals[0] == refusals[1]
+    assert refusals[0][0] == "unknown_recipient"
 
 
-def test_a_handle_of_another_owner_is_nobody_though_the_label_is_here_too(conn: Connection) -> None:
-    mine, theirs = _theirs_goes_further(conn)
+def test_a_handle_of_another_owner_is_unknown_although_the_label_exists_here(conn: Connection) -> None:
+    mine, theirs = _create_two_scenarios(conn)
     for verb, call in _BY_NAME.items():
-        answers = [
+        refusals = [
             _refusal(conn, mine.caller.ctx, call, f"{handle}/mate")
-            for handle in (theirs.caller.handle, "nobody-at-all")
+            for handle in (theirs.caller.handle, "no-such-owner")
         ]
-        assert answers[0] == answers[1], verb
-        assert answers[0][0] == "unknown_recipient"
+        assert refusals[0] == refusals[1], verb
+        assert refusals[0][0] == "unknown_recipient"
 
 
-def test_where_both_have_the_number_the_callers_own_row_comes_back(conn: Connection) -> None:
-    mine, theirs = _theirs_goes_further(conn)
+def test_a_number_that_both_projects_have_means_the_callers_own_row(conn: Connection) -> None:
+    mine, theirs = _create_two_scenarios(conn)
     conn.raw.execute(
         "UPDATE post SET body = 'SECRET', tag = 'secret', ref = 'SECRET', to_lane = 'secret' WHERE project_id = %s",
         (theirs.project.id,),
@@ -119,7 +119,7 @@ def test_where_both_have_the_number_the_callers_own_row_comes_back(conn: Connect
     conn.raw.execute("UPDATE task SET title = 'SECRET' WHERE project_id = %s", (theirs.project.id,))
     me = mine.caller.ctx
     assert mine.post_id == theirs.post_id
-    # Filters look at the caller's rows alone, and others' rows use up no page.
+    # Filters read the caller's rows only, and rows of other projects do not count towards a page.
     assert [post.post_id for post in posts.list_posts(conn, me, limit=1).posts] == [mine.post_id]
     for filters in ({"tag": "secret"}, {"ref": "SECRET"}, {"to_lane": "secret"}, {"tag": "secret", "to_me": True}):
         assert posts.list_posts(conn, me, **filters).posts == []
@@ -143,9 +143,9 @@ def test_where_both_have_the_number_the_callers_own_row_comes_back(conn: Connect
 
 
 def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
-    mine, theirs = _theirs_goes_further(conn)
+    mine, theirs = _create_two_scenarios(conn)
     me = mine.caller.ctx
-    answers = [
+    refusals = [
         participant_queries.whoami(conn, me),
         participant_queries.list_participants(conn, me),
         posts.list_posts(conn, me, limit=200),
@@ -166,7 +166,7 @@ def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
         leases.acquire(conn, me, "secret/0"),
         tasks.start_next(conn, me),
     ]
-    for answer in answers:
+    for answer in refusals:
         shown = repr(answer)
         for trace in ("SECRET", "secretary", theirs.caller.handle, theirs.project.name):
             assert trace not in shown, answer

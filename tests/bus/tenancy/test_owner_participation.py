@@ -1,4 +1,4 @@
-"""An owner who acts in the web: under the handle alone, which is a name like any other."""
+"""Owners who act in the web, under their handle."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def owner(conn: Connection, project: Project) -> Ctx:
     return participations.get_or_create_owner_context(conn, project.owner_id, project.id)
 
 
-def test_a_suspended_owner_may_look_and_not_write(conn: Connection, project: Project, owner: Ctx, ada: Agent) -> None:
+def test_a_suspended_owner_may_read_and_not_write(conn: Connection, project: Project, owner: Ctx, ada: Agent) -> None:
     owners.suspend(conn, project.owner_id, reason="test", actor="test")
     assert ledger.query_events(conn, owner).events == []
     assert posts.list_posts(conn, owner).posts == []
@@ -33,27 +33,30 @@ def test_a_suspended_owner_may_look_and_not_write(conn: Connection, project: Pro
             refused_call()
 
 
-def test_an_owner_is_made_a_participation_once(conn: Connection, project: Project) -> None:
+def test_the_participation_of_an_owner_is_created_once(conn: Connection, project: Project) -> None:
     assert participations.find_owner_context(conn, project.owner_id, project.id) is None
-    made = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    created = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     before = database_checksum(conn)
     assert (
         participations.get_or_create_owner_context(conn, project.owner_id, project.id)
-        == made
+        == created
         == participations.find_owner_context(conn, project.owner_id, project.id)
     )
     assert database_checksum(conn) == before
-    assert made.token_id is None
-    me = participant_queries.whoami(conn, made)
+    assert created.token_id is None
+    me = participant_queries.whoami(conn, created)
     assert (me.actor, me.is_admin) == (project.owner, True)
 
 
 def test_an_owner_is_one_participant_in_all_projects(conn: Connection, owner: Ctx, project: Project) -> None:
     second = projects.add(conn, project.owner_id, "second", actor="cli")
-    assert participations.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id == owner.participant_id
+    assert (
+        participations.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id
+        == owner.participant_id
+    )
 
 
-def test_a_project_of_another_owner_is_not_there(conn: Connection, owner: Ctx, project: Project) -> None:
+def test_a_project_of_another_owner_is_not_found(conn: Connection, owner: Ctx, project: Project) -> None:
     stranger = factories.make_owner(conn)
     before = database_checksum(conn)
     for project_id in (project.id, 987654321):
@@ -64,31 +67,33 @@ def test_a_project_of_another_owner_is_not_there(conn: Connection, owner: Ctx, p
     assert database_checksum(conn) == before
 
 
-def test_owners_who_enter_at_once_are_one(db: Database) -> None:
+def test_concurrent_requests_create_one_participation_of_the_owner(db: Database) -> None:
     with db.transaction() as conn:
         owner = factories.make_owner(conn)
         both = [factories.make_project(conn, None, owner) for _ in range(2)]
     for _ in range(10):
         with db.transaction() as conn:
             both = [*both, factories.make_project(conn, None, owner)][-2:]
-        entered = run_numbered_concurrently(
-            db, 8, lambda conn, number: participations.get_or_create_owner_context(conn, owner.id, both[number % 2].id)
-        )  # noqa: B023
-        assert failures(entered) == []
-        assert len({ctx.participant_id for ctx in entered}) == 1
-        assert len({ctx.participation_id for ctx in entered}) == 2
+        contexts = run_numbered_concurrently(
+            db,
+            8,
+            lambda conn, number: participations.get_or_create_owner_context(conn, owner.id, both[number % 2].id),  # noqa: B023
+        )
+        assert failures(contexts) == []
+        assert len({ctx.participant_id for ctx in contexts}) == 1
+        assert len({ctx.participation_id for ctx in contexts}) == 2
 
 
-def test_what_an_owner_says_can_be_answered_under_the_name_that_is_shown(
+def test_a_post_of_an_owner_can_be_answered_under_the_name_that_is_shown(
     conn: Connection, owner: Ctx, ada: Agent
 ) -> None:
-    asked = posts.create(conn, owner, "how far are you?", to_actor="ada")
-    (seen,) = posts.list_posts(conn, ada.ctx, to_me=True).posts
-    assert seen.sender == ada.handle
-    answer = posts.create(conn, ada.ctx, "nearly there", to_actor=seen.sender, reply_to=asked.post_id)
+    question = posts.create(conn, owner, "how far are you?", to_actor="ada")
+    (received,) = posts.list_posts(conn, ada.ctx, to_me=True).posts
+    assert received.sender == ada.handle
+    answer = posts.create(conn, ada.ctx, "nearly there", to_actor=received.sender, reply_to=question.post_id)
     assert answer.recipients == 1
-    (mail,) = posts.list_posts(conn, owner, to_me=True, unacked_only=True).posts
-    assert (mail.sender, mail.to_actor) == (ada.actor, ada.handle)
+    (reply,) = posts.list_posts(conn, owner, to_me=True, unacked_only=True).posts
+    assert (reply.sender, reply.to_actor) == (ada.actor, ada.handle)
     posts.ack(conn, owner, [answer.post_id])
     assert posts.list_posts(conn, ada.ctx).posts[0].acked_by == [ada.handle]
 
@@ -100,15 +105,15 @@ def test_an_owner_is_found_by_name_in_filters_and_owns_tasks(conn: Connection, o
     tasks.assign(conn, ada.ctx, task.task_id, "ada")
     tasks.assign(conn, owner, task.task_id, ada.handle.upper())
     tasks.start(conn, owner, task.task_id)
-    done = ledger.query_events(conn, ada.ctx, actor=ada.handle).events
-    assert [(event.type, event.actor) for event in done] == [
+    recorded = ledger.query_events(conn, ada.ctx, actor=ada.handle).events
+    assert [(event.type, event.actor) for event in recorded] == [
         ("task_start", ada.handle),
         ("task_assign", ada.handle),
     ]
     assert [event.mine for event in ledger.query_events(conn, owner, actor=ada.handle).events] == [True, True]
 
 
-def test_an_owner_is_listed_and_near_names_know_it(conn: Connection, owner: Ctx, ada: Agent) -> None:
+def test_an_owner_is_listed_and_suggested_for_similar_names(conn: Connection, owner: Ctx, ada: Agent) -> None:
     (first, second) = participant_queries.list_participants(conn, ada.ctx).participants
     assert {first.actor, second.actor} == {ada.actor, ada.handle}
     listed = first if first.actor == ada.handle else second
@@ -120,7 +125,7 @@ def test_an_owner_is_listed_and_near_names_know_it(conn: Connection, owner: Ctx,
     assert ada.handle in caught.value.data["near"]
 
 
-def test_nobody_else_bears_the_name_of_the_owner(conn: Connection, project: Project, root: Agent) -> None:
+def test_no_participant_bears_the_handle_of_the_owner(conn: Connection, project: Project, root: Agent) -> None:
     for name in (project.owner, project.owner.upper()):
         with assert_refused(conn, "conflict"):
             participations.join(conn, project.id, name, actor="cli")
@@ -130,10 +135,10 @@ def test_nobody_else_bears_the_name_of_the_owner(conn: Connection, project: Proj
             participants.rename(conn, project.owner_id, root.ctx.participant_id, name, actor="cli")
 
 
-def test_where_a_label_is_the_handle_all_the_same_the_handle_is_the_owner(
+def test_a_handle_means_the_owner_although_a_participant_has_it_as_its_label(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
-    """From before names were kept apart; such a participant is still reached by its qualified name."""
+    """Older data may hold such a participant, which its qualified name still reaches."""
     twin = factories.make_agent(conn, project, "twin")
     conn.execute("UPDATE participant SET label = %s WHERE id = %s", (ada.handle, twin.ctx.participant_id))
     conn.execute(
@@ -147,7 +152,7 @@ def test_where_a_label_is_the_handle_all_the_same_the_handle_is_the_owner(
     assert participations.get(conn, project.id, qualified).id == twin.ctx.participation_id
 
 
-def test_nobody_mints_a_token_for_the_owner_or_takes_its_rights(conn: Connection, owner: Ctx, root: Agent) -> None:
+def test_the_owner_gets_no_token_and_keeps_its_rights(conn: Connection, owner: Ctx, root: Agent) -> None:
     before = database_checksum(conn)
     for call in (
         lambda: tokens.rotate_as_admin(conn, root.ctx, root.handle),
@@ -164,7 +169,7 @@ def test_nobody_mints_a_token_for_the_owner_or_takes_its_rights(conn: Connection
     assert database_checksum(conn) == before
 
 
-def test_an_archived_project_is_read_by_its_owner_and_not_written(
+def test_an_owner_reads_an_archived_project_and_does_not_write_to_it(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     projects.archive(conn, project.id, actor="cli")
@@ -174,18 +179,18 @@ def test_an_archived_project_is_read_by_its_owner_and_not_written(
         posts.create(conn, owner, "hello", to_actor="ada")
 
 
-def test_an_owner_releases_the_lease_of_somebody_who_is_stuck(
+def test_an_owner_releases_the_lease_of_a_stuck_participant(
     conn: Connection, owner: Ctx, ada: Agent, bob: Agent
 ) -> None:
     held = leases.acquire(conn, ada.ctx, "src/api")
     kept = leases.acquire(conn, bob.ctx, "src/api")
     assert leases.force_release(conn, owner, held.fence)
-    assert [one.fence for one in leases.list_leases(conn, owner).leases] == [kept.fence]
+    assert [lease.fence for lease in leases.list_leases(conn, owner).leases] == [kept.fence]
     seq, kind, payload = events(conn, owner.project_id)[-1]
     assert (kind, payload) == ("release", {"surface": "src/api", "held_by": ada.actor, "fence": held.fence})
     assert ledger.query_events(conn, owner, actor=ada.handle).events[0].id == seq
-    (act,) = [act for act in audit.list_for_owner(conn, owner.owner_id) if act.action == "lease.release"]
-    assert (act.actor, act.subject, act.detail["held_by"]) == (ada.handle, "src/api", ada.actor)
+    (entry,) = [entry for entry in audit.list_for_owner(conn, owner.owner_id) if entry.action == "lease.release"]
+    assert (entry.actor, entry.subject, entry.detail["held_by"]) == (ada.handle, "src/api", ada.actor)
     before = database_checksum(conn)
     assert not leases.force_release(conn, owner, held.fence)
     assert database_checksum(conn) == before
@@ -194,12 +199,12 @@ def test_an_owner_releases_the_lease_of_somebody_who_is_stuck(
             leases.force_release(conn, owner, fence)
 
 
-def test_a_lease_of_another_project_is_not_there_and_agents_release_only_their_own(
+def test_a_lease_of_another_project_is_not_found_and_agents_release_only_their_own(
     conn: Connection, owner: Ctx, ada: Agent
 ) -> None:
     other = factories.make_agent(conn)
-    for _ in range(3):
-        fence = leases.acquire(conn, other.ctx, f"src/{_}").fence
+    for number in range(3):
+        fence = leases.acquire(conn, other.ctx, f"src/{number}").fence
     with assert_refused(conn, "not_found"):
         leases.force_release(conn, owner, fence)
     held = leases.acquire(conn, ada.ctx, "src")
@@ -207,7 +212,7 @@ def test_a_lease_of_another_project_is_not_there_and_agents_release_only_their_o
         leases.force_release(conn, ada.ctx, held.fence)
 
 
-def test_a_lease_that_is_released_by_many_at_once_ends_once(db: Database) -> None:
+def test_a_lease_that_is_released_concurrently_ends_once(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         ada = factories.make_agent(conn, project)
@@ -215,7 +220,7 @@ def test_a_lease_that_is_released_by_many_at_once_ends_once(db: Database) -> Non
     for _ in range(10):
         with db.transaction() as conn:
             fence = leases.acquire(conn, ada.ctx, "src").fence
-        done = run_numbered_concurrently(db, 5, lambda conn, n: leases.force_release(conn, owner, fence))  # noqa: B023
-        assert sorted(map(str, done)) == ["False"] * 4 + ["True"]
+        outcomes = run_numbered_concurrently(db, 5, lambda conn, n: leases.force_release(conn, owner, fence))  # noqa: B023
+        assert sorted(map(str, outcomes)) == ["False"] * 4 + ["True"]
     with db.connection() as conn:
         assert assert_ledger_consistent(conn, project.id) == 20

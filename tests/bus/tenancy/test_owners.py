@@ -1,4 +1,4 @@
-"""Owners: a private address, a public handle."""
+"""Owners: private addresses, public handles, suspension."""
 
 import pytest
 
@@ -18,8 +18,8 @@ def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [
-        ("nobody", "not_found"),
-        ("nobody@example.org", "not_found"),
+        ("missing", "not_found"),
+        ("missing@example.org", "not_found"),
         ("x" * 254, "not_found"),
         ("", "invalid_argument"),
         ("a\0b", "invalid_argument"),
@@ -27,7 +27,7 @@ def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection
         ("x" * 255, "invalid_argument"),
     ],
 )
-def test_who_is_no_owner_is_not_found(conn: Connection, wanted: str, code: str) -> None:
+def test_an_unknown_owner_is_not_found(conn: Connection, wanted: str, code: str) -> None:
     with assert_refused(conn, code):
         owners.get(conn, wanted)
 
@@ -79,7 +79,7 @@ def test_addresses_and_handles_are_unique(conn: Connection) -> None:
     assert "handle" in caught.value.message
 
 
-def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -> None:
+def test_suspending_and_lifting_return_whether_anything_changed(conn: Connection) -> None:
     ada = owners.add(conn, "ada@example.org", actor="cli")
     assert not owners.lift_suspension(conn, ada.id, actor="operator")
     assert owners.suspend(conn, ada.id, reason="unpaid", actor="operator")
@@ -96,6 +96,6 @@ def test_suspending_and_lifting_say_whether_anything_changed(conn: Connection) -
 
 
 def test_owners_page_by_id(conn: Connection) -> None:
-    made = [owners.add(conn, f"a{number}@example.org", actor="cli") for number in range(3)]
-    assert owners.list_owners(conn, after=made[0].id - 1) == made
-    assert owners.list_owners(conn, after=made[0].id, limit=1) == made[1:2]
+    created = [owners.add(conn, f"a{number}@example.org", actor="cli") for number in range(3)]
+    assert owners.list_owners(conn, after=created[0].id - 1) == created
+    assert owners.list_owners(conn, after=created[0].id, limit=1) == created[1:2]

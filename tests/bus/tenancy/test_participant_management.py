@@ -1,4 +1,4 @@
-"""An owner's participants: created, renamed and removed without losing what they did, and their grants by id."""
+"""Participants, participations and tokens as their owner manages them; history survives renames and removals."""
 
 from datetime import timedelta
 
@@ -15,15 +15,17 @@ from tests.concurrency import failures, run_concurrently, run_numbered_concurren
 from tests.factories import Agent
 
 
-def test_a_participant_is_created_without_a_project_and_granted_later(conn: Connection, project: Project) -> None:
+def test_a_participant_is_created_without_a_project_and_joins_later(conn: Connection, project: Project) -> None:
     number = participants.create(conn, project.owner_id, "carol", kind="human", actor=project.owner)
-    person = participant_queries.get_participant_summary(conn, project.owner_id, number)
-    assert (person.actor, person.kind, person.project_count) == (f"{project.owner}/carol", "human", 0)
-    assert participant_queries.list_participants_outside_project(conn, project.owner_id, project.id) == [(number, "carol")]
+    summary = participant_queries.get_participant_summary(conn, project.owner_id, number)
+    assert (summary.actor, summary.kind, summary.project_count) == (f"{project.owner}/carol", "human", 0)
+    assert participant_queries.list_participants_outside_project(conn, project.owner_id, project.id) == [
+        (number, "carol")
+    ]
     participations.join(conn, project.id, "carol", lane="core", actor="cli")
     assert participant_queries.list_participants_outside_project(conn, project.owner_id, project.id) == []
-    (place,) = participant_queries.list_participant_projects(conn, project.owner_id, number)
-    assert (place.project, place.lane, place.live_token_count) == (project.name, "core", 1)
+    (joined,) = participant_queries.list_participant_projects(conn, project.owner_id, number)
+    assert (joined.project, joined.lane, joined.live_token_count) == (project.name, "core", 1)
     for name in ("carol", "CAROL"):
         with assert_refused(conn, "conflict"):
             participants.create(conn, project.owner_id, name, actor=project.owner)
@@ -47,21 +49,26 @@ def test_renaming_keeps_history_and_both_names(conn: Connection, project: Projec
     assert participant_queries.whoami(conn, ada.ctx).label == "Ada"
 
 
-def test_a_removed_participant_acts_nowhere_and_its_name_stays_taken(conn: Connection, project: Project) -> None:
+def test_a_removed_participant_is_refused_everywhere_and_its_name_stays_reserved(
+    conn: Connection, project: Project
+) -> None:
     agent = factories.make_agent(conn, project, "gone")
     second = projects.add(conn, project.owner_id, "second", actor="cli")
     elsewhere = factories.make_agent(conn, second, "gone")
     participants.remove(conn, project.owner_id, agent.ctx.participant_id, actor=project.owner)
-    for one in (agent, elsewhere):
+    for caller in (agent, elsewhere):
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
-            participant_queries.whoami(conn, one.ctx)
+            participant_queries.whoami(conn, caller.ctx)
     for call in (
         lambda: participants.create(conn, project.owner_id, "Gone", actor="x"),
         lambda: participations.join(conn, project.id, "gone", actor="cli"),
     ):
         with assert_refused(conn, "conflict"):
             call()
-    assert participant_queries.get_participant_summary(conn, project.owner_id, agent.ctx.participant_id).removed_at is not None
+    assert (
+        participant_queries.get_participant_summary(conn, project.owner_id, agent.ctx.participant_id).removed_at
+        is not None
+    )
     assert tokens.list_tokens(conn, agent.ctx.participation_id)[0].state == "revoked"
     with assert_refused(conn, "not_found"):
         participants.remove(conn, project.owner_id, agent.ctx.participant_id, actor="x")
@@ -77,7 +84,7 @@ def test_the_owner_is_neither_renamed_nor_removed_as_a_participant(conn: Connect
             call()
 
 
-def test_what_another_owner_has_is_as_what_nobody_has(conn: Connection, project: Project, ada: Agent) -> None:
+def test_objects_of_another_owner_are_not_found(conn: Connection, project: Project, ada: Agent) -> None:
     stranger = factories.make_project(conn).owner_id
     before = database_checksum(conn)
     ids = (ada.ctx.participant_id, 10**15)
@@ -98,7 +105,7 @@ def test_what_another_owner_has_is_as_what_nobody_has(conn: Connection, project:
     assert database_checksum(conn) == before
 
 
-def test_names_that_are_wanted_at_once_go_to_one(db: Database) -> None:
+def test_of_concurrent_requests_for_a_name_one_succeeds(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(15):
@@ -114,10 +121,10 @@ def test_names_that_are_wanted_at_once_go_to_one(db: Database) -> None:
             ),
         )
         assert len(successes(outcomes)) == 1
-        assert {one.code for one in failures(outcomes) if isinstance(one, BusError)} == {"conflict"}
+        assert {error.code for error in failures(outcomes) if isinstance(error, BusError)} == {"conflict"}
 
 
-def test_a_participant_that_is_removed_while_it_is_let_in_acts_nowhere(db: Database) -> None:
+def test_a_participant_that_is_removed_while_it_joins_is_refused_everywhere(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(20):
@@ -139,29 +146,37 @@ def test_a_participant_that_is_removed_while_it_is_let_in_acts_nowhere(db: Datab
 
 
 def test_participants_page_newest_first(conn: Connection, project: Project) -> None:
-    made = [participants.create(conn, project.owner_id, f"p-{n}", actor="x") for n in range(5)]
+    created = [participants.create(conn, project.owner_id, f"p-{n}", actor="x") for n in range(5)]
     first = participant_queries.list_participant_summaries(conn, project.owner_id, limit=3)
-    assert [one.id for one in first] == made[:1:-1]
-    assert [one.id for one in participant_queries.list_participant_summaries(conn, project.owner_id, before=first[-1].id)] == made[1::-1]
+    assert [summary.id for summary in first] == created[:1:-1]
+    assert [
+        summary.id
+        for summary in participant_queries.list_participant_summaries(conn, project.owner_id, before=first[-1].id)
+    ] == created[1::-1]
 
 
-def test_a_grant_shows_lane_presence_tokens_and_mail(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_participation_detail_shows_lane_presence_tokens_and_unread_posts(
+    conn: Connection, project: Project, ada: Agent
+) -> None:
     bob = factories.make_agent(conn, project, "bob", lane="web")
     presence.register(conn, bob.ctx, "core", status="reviewing")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     tokens.add(conn, project.id, bob.ctx.participation_id, label="laptop", actor="x")
     owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
-    seen = participant_queries.get_participation_detail(conn, project.owner_id, project.id, bob.ctx.participation_id)
-    assert (seen.granted_lane, seen.lane, seen.status, seen.is_active) == ("web", "core", "reviewing", True)
-    assert (seen.live_token_count, seen.unread_count, seen.is_owner) == (2, 1, False)
+    detail = participant_queries.get_participation_detail(conn, project.owner_id, project.id, bob.ctx.participation_id)
+    assert (detail.granted_lane, detail.lane, detail.status, detail.is_active) == ("web", "core", "reviewing", True)
+    assert (detail.live_token_count, detail.unread_count, detail.is_owner) == (2, 1, False)
     listed = participant_queries.list_participation_details(conn, project.owner_id, project.id)
-    assert [one.id for one in listed] == sorted((one.id for one in listed), reverse=True)
-    assert [one.is_owner for one in listed if one.id == owner.participation_id] == [True]
+    assert [detail.id for detail in listed] == sorted((detail.id for detail in listed), reverse=True)
+    assert [detail.is_owner for detail in listed if detail.id == owner.participation_id] == [True]
     assert participant_queries.list_participation_details(conn, project.owner_id, project.id, limit=1) == listed[:1]
-    assert participant_queries.list_participation_details(conn, project.owner_id, project.id, before=listed[0].id) == listed[1:]
+    assert (
+        participant_queries.list_participation_details(conn, project.owner_id, project.id, before=listed[0].id)
+        == listed[1:]
+    )
 
 
-def test_a_token_is_added_labelled_expires_and_is_revoked_alone(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_token_has_a_label_and_an_expiry_and_is_revoked_alone(conn: Connection, project: Project, ada: Agent) -> None:
     added = tokens.add(conn, project.id, "ada", label="ci", ttl=timedelta(hours=1), actor=project.owner)
     second = factories.authenticate_agent(conn, added)
     assert participant_queries.whoami(conn, second.ctx).actor == ada.actor
@@ -182,7 +197,7 @@ def test_a_token_is_added_labelled_expires_and_is_revoked_alone(conn: Connection
     assert tokens.list_tokens(conn, ada.ctx.participation_id, limit=1)[0].state == "expired"
 
 
-def test_a_token_of_another_project_is_not_there(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_token_of_another_project_is_not_found(conn: Connection, project: Project, ada: Agent) -> None:
     other = factories.make_agent(conn)
     before = database_checksum(conn)
     for token_id in (other.ctx.token_id, 10**15):
@@ -191,7 +206,7 @@ def test_a_token_of_another_project_is_not_there(conn: Connection, project: Proj
     assert database_checksum(conn) == before
 
 
-def test_a_granted_lane_moves_mail_unless_another_was_registered(
+def test_granting_a_lane_moves_posts_unless_another_lane_is_registered(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     member = factories.make_agent(conn, project, "member", lane="old")

@@ -1,4 +1,4 @@
-"""Who is here, and what a project-admin does about it."""
+"""Participants of a project: reads of the caller, and the acts of a project-admin."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.assertions import assert_ledger_consistent, assert_refused, database_
 from tests.factories import Agent
 
 
-def test_whoami_says_who_where_and_what(conn: Connection, project: Project, bob: Agent) -> None:
+def test_whoami_returns_identity_project_lane_and_unread_count(conn: Connection, project: Project, bob: Agent) -> None:
     agent = factories.make_agent(conn, project, "api-agent", lane="core", is_admin=True)
     me = participant_queries.whoami(conn, agent.ctx)
     assert (me.actor, me.handle, me.label) == (f"{project.owner}/api-agent", project.owner, "api-agent")
@@ -23,28 +23,30 @@ def test_whoami_says_who_where_and_what(conn: Connection, project: Project, bob:
     me = participant_queries.whoami(conn, agent.ctx)
     assert (me.lane, me.unread) == ("docs", 1)
     assert participant_queries.whoami(conn, bob.ctx).lane is None
-    standing = authentication.authenticate(conn, agent.ctx)
-    assert (standing.actor, standing.is_admin, standing.unread) == (me.actor, True, 1)
+    status = authentication.authenticate(conn, agent.ctx)
+    assert (status.actor, status.is_admin, status.unread) == (me.actor, True, 1)
 
 
-def test_everyone_is_listed_by_name_with_what_is_known(conn: Connection, root: Agent, project: Project) -> None:
+def test_participants_are_listed_by_name_with_lane_token_state_and_last_seen(
+    conn: Connection, root: Agent, project: Project
+) -> None:
     factories.make_agent(conn, project, "human", kind="human", lane="core")
-    gone = factories.make_agent(conn, project, "gone")
-    silent = factories.make_agent(conn, project, "silent")
+    removed = factories.make_agent(conn, project, "removed")
+    revoked = factories.make_agent(conn, project, "revoked")
     expired = factories.make_agent(conn, project, "expired")
-    participations.remove(conn, project.id, "gone", actor="cli")
-    tokens.revoke_all(conn, project.id, "silent", actor="cli")
+    participations.remove(conn, project.id, "removed", actor="cli")
+    tokens.revoke_all(conn, project.id, "revoked", actor="cli")
     conn.execute("UPDATE token SET expires_at = clock_timestamp() WHERE id = %s", (expired.ctx.token_id,))
     presence.register(conn, root.ctx, "docs")
-    found = participant_queries.list_participants(conn, root.ctx).participants
-    assert [(p.name, p.kind, p.lane, p.is_admin, p.token_active, p.last_seen is not None) for p in found] == [
+    listed = participant_queries.list_participants(conn, root.ctx).participants
+    assert [(p.name, p.kind, p.lane, p.is_admin, p.token_active, p.last_seen is not None) for p in listed] == [
         ("expired", "agent", None, False, False, False),
         ("human", "human", "core", False, True, False),
+        ("revoked", "agent", None, False, False, False),
         ("root", "agent", "docs", True, True, True),
-        ("silent", "agent", None, False, False, False),
     ]
-    assert found[3].actor == silent.actor
-    assert gone.actor not in [p.actor for p in found]
+    assert listed[2].actor == revoked.actor
+    assert removed.actor not in [p.actor for p in listed]
 
 
 def test_participants_page_by_name(conn: Connection, root: Agent, project: Project) -> None:
@@ -61,41 +63,41 @@ def test_participants_page_by_name(conn: Connection, root: Agent, project: Proje
     assert sorted(seen) == sorted([*labels, "root"])
 
 
-def test_an_admin_lets_a_newcomer_in_with_a_token_that_works(conn: Connection, root: Agent) -> None:
-    granted = participations.provision(conn, root.ctx, "newcomer", kind="human", lane="core", is_admin=True)
-    assert (granted.project, granted.participant, granted.kind, granted.lane, granted.is_admin) == (
+def test_an_admin_adds_a_participant_with_a_valid_token(conn: Connection, root: Agent) -> None:
+    issued = participations.provision(conn, root.ctx, "newcomer", kind="human", lane="core", is_admin=True)
+    assert (issued.project, issued.participant, issued.kind, issued.lane, issued.is_admin) == (
         root.project, "newcomer", "human", "core", True,
     )  # fmt: skip
-    agent = factories.authenticate_agent(conn, granted)
+    agent = factories.authenticate_agent(conn, issued)
     me = participant_queries.whoami(conn, agent.ctx)
-    assert (me.actor, me.is_admin, me.lane) == (granted.actor, True, "core")
-    assert granted.token not in repr(granted)
+    assert (me.actor, me.is_admin, me.lane) == (issued.actor, True, "core")
+    assert issued.token not in repr(issued)
     assert assert_ledger_consistent(conn, root.ctx.project_id) == 0
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "ａｄａ", "{handle}/ada", "{handle}/Ada"])
-def test_who_is_here_already_is_a_conflict_that_points_to_rotate(
+def test_a_participant_that_is_in_the_project_already_is_a_conflict_with_a_hint_to_rotate(
     conn: Connection, root: Agent, ada: Agent, name: str
 ) -> None:
     before = database_checksum(conn)
     with assert_refused(conn, "conflict") as caught:
         participations.provision(conn, root.ctx, name.format(handle=ada.handle))
-    assert "admin_rotate" in caught.value.message
+    assert caught.value.hint == "rotate_token"
     assert database_checksum(conn) == before
 
 
-def test_a_participant_of_another_project_is_granted_with_its_kind_unchanged(
+def test_a_participant_of_another_project_joins_with_its_kind_unchanged(
     conn: Connection, root: Agent, project: Project
 ) -> None:
     owner = owners.get(conn, project.owner)
     second = factories.make_project(conn, None, owner)
     human = factories.make_agent(conn, second, "shared", kind="human", lane="there", is_admin=True)
-    granted = participations.provision(conn, root.ctx, "SHARED", kind="agent", lane="here")
-    here = factories.authenticate_agent(conn, granted)
-    assert (granted.kind, granted.lane, granted.is_admin) == ("human", "here", False)
+    issued = participations.provision(conn, root.ctx, "SHARED", kind="agent", lane="here")
+    here = factories.authenticate_agent(conn, issued)
+    assert (issued.kind, issued.lane, issued.is_admin) == ("human", "here", False)
     assert here.ctx.participant_id == human.ctx.participant_id
     assert here.ctx.participation_id != human.ctx.participation_id
-    # One participant, two grants: each token stays in its project.
+    # One participant, two participations: each token belongs to one project.
     assert participant_queries.whoami(conn, here.ctx).project == project.name
     assert participant_queries.whoami(conn, human.ctx).project == second.name
     tokens.revoke_all(conn, project.id, "shared", actor="cli")
@@ -133,7 +135,7 @@ def test_an_admin_rotates_itself(conn: Connection, root: Agent) -> None:
         participant_queries.whoami(conn, root.ctx)
 
 
-def test_revoking_says_whether_any_token_was_live_and_is_audited_once(
+def test_revoking_returns_whether_any_token_was_live_and_is_audited_once(
     conn: Connection, root: Agent, bob: Agent
 ) -> None:
     assert tokens.revoke_as_admin(conn, root.ctx, "bob").revoked
@@ -145,17 +147,19 @@ def test_revoking_says_whether_any_token_was_live_and_is_audited_once(
 
 
 @pytest.mark.parametrize("verb", [tokens.rotate_as_admin, tokens.revoke_as_admin])
-def test_nobody_of_that_name_is_unknown(conn: Connection, root: Agent, bob: Agent, verb: object) -> None:
+def test_a_name_that_no_participant_of_the_project_bears_is_unknown(
+    conn: Connection, root: Agent, bob: Agent, verb: object
+) -> None:
     other = factories.make_agent(conn, None, "elsewhere")
     participations.remove(conn, root.ctx.project_id, "bob", actor="cli")
     before = database_checksum(conn)
-    for name in ("nobody", "elsewhere", f"{other.handle}/elsewhere", f"{other.handle}/root", "bob"):
+    for name in ("missing", "elsewhere", f"{other.handle}/elsewhere", f"{other.handle}/root", "bob"):
         with assert_refused(conn, "unknown_recipient"):
             verb(conn, root.ctx, name)  # type: ignore[operator]
     assert database_checksum(conn) == before
 
 
-def test_a_removed_participant_keeps_its_name_and_comes_back_as_itself(
+def test_a_removed_participant_rejoins_as_the_same_participation(
     conn: Connection, root: Agent, bob: Agent, project: Project
 ) -> None:
     sequences.claim(conn, bob.ctx, "s")
@@ -165,25 +169,25 @@ def test_a_removed_participant_keeps_its_name_and_comes_back_as_itself(
     back = factories.authenticate_agent(conn, participations.provision(conn, root.ctx, "bob", lane="docs"))
     assert back.ctx.participation_id == bob.ctx.participation_id
     assert participant_queries.whoami(conn, back.ctx).lane == "docs"
-    # The token from before stays dead.
+    # The old token stays revoked.
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         participant_queries.whoami(conn, bob.ctx)
 
 
-def test_who_comes_back_is_in_the_lane_that_it_is_granted(
+def test_a_participant_that_rejoins_is_in_the_lane_that_is_granted_then(
     conn: Connection, root: Agent, bob: Agent, project: Project
 ) -> None:
-    """The lane registered in an earlier stay is not the lane of the new one."""
+    """A lane registered before the removal does not persist."""
     presence.register(conn, bob.ctx, "core")
     participations.remove(conn, project.id, "bob", actor="cli")
-    granted = participations.provision(conn, root.ctx, "bob", lane="docs")
-    back = factories.authenticate_agent(conn, granted)
-    assert participant_queries.whoami(conn, back.ctx).lane == granted.lane == "docs"
+    issued = participations.provision(conn, root.ctx, "bob", lane="docs")
+    back = factories.authenticate_agent(conn, issued)
+    assert participant_queries.whoami(conn, back.ctx).lane == issued.lane == "docs"
     assert posts.create(conn, root.ctx, "x", to_lane="docs").recipients == 1
     assert posts.create(conn, root.ctx, "x", to_lane="core").recipients == 0
 
 
-def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
+def test_removal_withdraws_the_unread_posts_of_the_lane(
     conn: Connection, root: Agent, bob: Agent, project: Project
 ) -> None:
     presence.register(conn, bob.ctx, "core")
@@ -191,16 +195,16 @@ def test_who_is_removed_keeps_nothing_waiting_from_its_lane(
     named = posts.create(conn, root.ctx, "for bob", to_actor="bob")
     participations.remove(conn, project.id, "bob", actor="cli")
     back = factories.authenticate_agent(conn, participations.provision(conn, root.ctx, "bob", lane="docs"))
-    found = posts.list_posts(conn, back.ctx, to_me=True, unacked_only=True)
-    assert [post.post_id for post in found.posts] == [named.post_id]
+    inbox = posts.list_posts(conn, back.ctx, to_me=True, unacked_only=True)
+    assert [post.post_id for post in inbox.posts] == [named.post_id]
 
 
-def test_the_name_of_a_removed_participant_is_not_handed_out_again(
+def test_the_name_of_a_removed_participant_stays_reserved(
     conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project
 ) -> None:
     participations.remove(conn, project.id, "bob", actor="cli")
     conn.execute("UPDATE participant SET removed_at = clock_timestamp() WHERE id = %s", (bob.ctx.participant_id,))
-    # Nor is a name that its bearer has given up.
+    # The same holds for a name that a participant bore before it was renamed.
     participations.remove(conn, project.id, "ada", actor="cli")
     conn.execute("UPDATE participant SET label = 'chief' WHERE id = %s", (ada.ctx.participant_id,))
     before = database_checksum(conn)
@@ -212,10 +216,10 @@ def test_the_name_of_a_removed_participant_is_not_handed_out_again(
     assert database_checksum(conn) == before
 
 
-def test_in_an_archived_project_an_owner_still_takes_access_away(
+def test_access_can_be_taken_away_in_an_archived_project(
     conn: Connection, ada: Agent, bob: Agent, root: Agent, project: Project
 ) -> None:
-    """Reading works there, so a leaked token must be revocable without opening the project again."""
+    """Tokens still read there, so a leaked one must be revocable without reopening the project."""
     projects.archive(conn, project.id, actor="cli")
     tokens.revoke_all(conn, project.id, "ada", actor="cli")
     participations.remove(conn, project.id, "bob", actor="cli")
@@ -224,7 +228,7 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
         with pytest.raises(NotAuthenticated), conn.raw.transaction():
             participant_queries.whoami(conn, agent.ctx)
     assert not participant_queries.whoami(conn, root.ctx).is_admin
-    # Nobody gets in, though.
+    # Access cannot be issued, though.
     for call in (
         lambda: participations.join(conn, project.id, "new", actor="cli"),
         lambda: tokens.rotate(conn, project.id, "root", actor="cli"),
@@ -236,13 +240,13 @@ def test_in_an_archived_project_an_owner_still_takes_access_away(
 
 def test_participations_page_by_id(conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project) -> None:
     participations.remove(conn, project.id, "ada", actor="cli")
-    found = participations.list_participations(conn, project.id)
-    assert [one.label for one in found] == ["root", "bob"]
-    assert participations.list_participations(conn, project.id, after=found[0].id) == found[1:]
-    assert participations.list_participations(conn, project.id, limit=1) == found[:1]
+    listed = participations.list_participations(conn, project.id)
+    assert [participation.label for participation in listed] == ["root", "bob"]
+    assert participations.list_participations(conn, project.id, after=listed[0].id) == listed[1:]
+    assert participations.list_participations(conn, project.id, limit=1) == listed[:1]
 
 
-def test_a_project_that_does_not_exist_grants_nothing(conn: Connection) -> None:
+def test_a_project_that_does_not_exist_is_not_found(conn: Connection) -> None:
     for call in (
         participations.join,
         tokens.rotate,
@@ -250,4 +254,4 @@ def test_a_project_that_does_not_exist_grants_nothing(conn: Connection) -> None:
         participations.remove,
     ):
         with assert_refused(conn, "not_found"):
-            call(conn, 2**40, "x")
+            call(conn, 2**40, "x", actor="cli")

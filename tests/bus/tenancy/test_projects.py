@@ -1,4 +1,4 @@
-"""Projects: named, archived, opened again."""
+"""Projects: names, archiving, reopening."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_a_project_starts_with_an_empty_ledger(conn: Connection) -> None:
     assert projects.get(conn, project.id) == project
 
 
-def test_an_owner_has_one_project_of_a_name_however_it_is_written(conn: Connection) -> None:
+def test_project_names_are_unique_per_owner_in_any_case(conn: Connection) -> None:
     owner, other = factories.make_owner(conn), factories.make_owner(conn)
     projects.add(conn, owner.id, "Straße", actor="cli")
     for name in ("Straße", "STRASSE", "straße"):
@@ -29,20 +29,20 @@ def test_an_owner_has_one_project_of_a_name_however_it_is_written(conn: Connecti
     projects.add(conn, other.id, "Straße", actor="cli")
 
 
-def test_a_project_is_named_as_people_type_it(conn: Connection) -> None:
+def test_a_project_is_found_by_name_with_or_without_the_handle(conn: Connection) -> None:
     owner, other = factories.make_owner(conn), factories.make_owner(conn)
     mine, theirs = (
         projects.add(conn, owner.id, "Shared", actor="cli"),
         projects.add(conn, other.id, "shared", actor="cli"),
     )
-    alone = projects.add(conn, owner.id, "alone", actor="cli")
-    assert projects.get_by_name(conn, "ALONE") == alone
+    unique = projects.add(conn, owner.id, "unique", actor="cli")
+    assert projects.get_by_name(conn, "UNIQUE") == unique
     assert projects.get_by_name(conn, f"{owner.handle}/shared") == mine
     assert projects.get_by_name(conn, f"{other.handle}/Shared") == theirs
     with assert_refused(conn, "conflict") as caught:
         projects.get_by_name(conn, "shared")
     assert f"{owner.handle}/Shared" in caught.value.message
-    for name in ("none", f"{other.handle}/alone", "nobody/alone"):
+    for name in ("none", f"{other.handle}/unique", "missing/unique"):
         with assert_refused(conn, "not_found"):
             projects.get_by_name(conn, name)
 
@@ -56,7 +56,7 @@ def test_a_malformed_name_is_refused(conn: Connection, name: str) -> None:
         projects.get_by_name(conn, name)
 
 
-def test_archiving_and_opening_say_whether_anything_changed(conn: Connection) -> None:
+def test_archiving_and_reopening_return_whether_anything_changed(conn: Connection) -> None:
     agent = factories.make_agent(conn)
     project = agent.ctx.project_id
     assert not projects.reopen(conn, project, actor="cli")
@@ -71,7 +71,7 @@ def test_archiving_and_opening_say_whether_anything_changed(conn: Connection) ->
     assert actions == [("project.add", "cli"), ("project.archive", "ada"), ("project.reopen", "cli")]
 
 
-def test_a_project_that_is_being_purged_is_gone_for_everyone(conn: Connection) -> None:
+def test_a_project_that_is_being_purged_is_not_found(conn: Connection) -> None:
     project = factories.make_project(conn)
     project_purge.begin_purge(conn, project.id, actor="cli")
     for call in (

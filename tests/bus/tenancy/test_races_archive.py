@@ -1,4 +1,4 @@
-"""Archiving against writes that wait for the project clock: none of them lands behind the archive."""
+"""Races of archiving with writes that wait for the project clock: none is written after the archive."""
 
 import threading
 
@@ -21,15 +21,15 @@ _WRITES = {
 }
 
 
-def _waiting(conn: Connection) -> int:
-    (waiting,) = conn.fetch_one(
+def _count_waiting(conn: Connection) -> int:
+    (count,) = conn.fetch_one(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    return int(waiting)
+    return int(count)
 
 
 @pytest.mark.parametrize("verb", _WRITES)
-def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str) -> None:
+def test_a_write_that_waits_for_an_archive_is_refused(db: Database, verb: str) -> None:
     with db.transaction() as conn:
         project = make_project(conn)
         agent: Agent = make_agent(conn, project, is_admin=True)
@@ -47,8 +47,8 @@ def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str
         thread = threading.Thread(target=write)
         thread.start()
         with db.connection() as watcher:
-            # It has entered while the project was open, and now waits for the clock.
-            while not _waiting(watcher):
+            # The write was authenticated while the project was open, and now waits for the clock.
+            while not _count_waiting(watcher):
                 assert thread.is_alive()
     thread.join()
     assert refused == ["forbidden"]
@@ -61,8 +61,8 @@ def test_a_write_that_waits_behind_an_archive_is_refused(db: Database, verb: str
         _WRITES[verb](conn, agent.ctx)
 
 
-def test_renewing_behind_an_archive_is_refused_too(db: Database) -> None:
-    """Verbs that add no event have to look at the clock all the same."""
+def test_a_renewal_that_waits_for_an_archive_is_refused(db: Database) -> None:
+    """Calls that add no event must check the clock too."""
     with db.transaction() as conn:
         project = make_project(conn)
         agent = make_agent(conn, project)
@@ -84,7 +84,7 @@ def test_renewing_behind_an_archive_is_refused_too(db: Database) -> None:
         for thread in threads:
             thread.start()
         with db.connection() as watcher:
-            while _waiting(watcher) < 2:
+            while _count_waiting(watcher) < 2:
                 assert any(thread.is_alive() for thread in threads)
     for thread in threads:
         thread.join()

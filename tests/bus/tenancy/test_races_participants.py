@@ -1,4 +1,4 @@
-"""Invites, names and tokens at one moment."""
+"""Races for invites, names and tokens."""
 
 import pytest
 
@@ -13,7 +13,9 @@ from tests.concurrency import failures, run_concurrently, run_numbered_concurren
 
 
 @pytest.mark.parametrize(("uses", "tries", "rounds"), [(1, 100, 3), (3, 50, 6)])
-def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries: int, rounds: int) -> None:
+def test_concurrent_redemptions_never_exceed_the_uses_of_an_invite(
+    db: Database, uses: int, tries: int, rounds: int
+) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
     for round_ in range(rounds):
@@ -23,8 +25,8 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
             db, tries, lambda conn, number: invite_redemption.redeem(conn, code, name=f"guest-{round_}-{number}")  # noqa: B023
         )  # fmt: skip
         assert len(successes(outcomes)) == uses
-        assert {one.data["reason"] for one in failures(outcomes) if isinstance(one, BusError)} == {"exhausted"}
-        assert all(isinstance(one, BusError) for one in failures(outcomes))
+        assert {error.data["reason"] for error in failures(outcomes) if isinstance(error, BusError)} == {"exhausted"}
+        assert all(isinstance(error, BusError) for error in failures(outcomes))
         with db.connection() as conn:
             (invite,) = invites.list_invites(conn, project.id, limit=1)
             assert (invite.used, invite.state) == (uses, "exhausted")
@@ -32,14 +34,14 @@ def test_an_invite_lets_in_as_many_as_it_has_uses(db: Database, uses: int, tries
                 uses,
             )
             assert len(participations.list_participations(conn, project.id)) == uses * (round_ + 1)
-            for granted in successes(outcomes):
-                participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
+            for issued in successes(outcomes):
+                participant_queries.whoami(conn, factories.authenticate_agent(conn, issued).ctx)
 
 
-def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db: Database) -> None:
+def test_an_invite_that_is_revoked_while_it_is_redeemed_is_redeemed_or_invalid(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
-    seen = set()
+    use_counts = set()
     for round_ in range(60):
         with db.transaction() as conn:
             created = invites.create_for_owner(conn, project.id, actor="cli")
@@ -55,11 +57,11 @@ def test_an_invite_that_is_revoked_while_it_is_redeemed_does_one_or_the_other(db
         assert invite.used == int(isinstance(redeemed, IssuedParticipation))
         if not invite.used:
             assert redeemed.data["reason"] == "invalid"
-        seen.add(invite.used)
-    assert seen
+        use_counts.add(invite.used)
+    assert use_counts
 
 
-def test_a_name_that_two_want_at_once_goes_to_one(db: Database) -> None:
+def test_of_two_concurrent_requests_for_a_name_one_succeeds(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         admins = [factories.make_agent(conn, project, is_admin=True) for _ in range(2)]
@@ -75,36 +77,40 @@ def test_a_name_that_two_want_at_once_goes_to_one(db: Database) -> None:
         assert len(participations.list_participations(conn, project.id)) == 42
 
 
-def test_a_newcomer_to_two_projects_at_once_is_one_participant(db: Database) -> None:
+def test_joining_two_projects_concurrently_creates_one_participant(db: Database) -> None:
     with db.transaction() as conn:
         owner = factories.make_owner(conn)
         both = [factories.make_project(conn, None, owner) for _ in range(2)]
     for round_ in range(40):
         outcomes = run_numbered_concurrently(
-            db, 2, lambda conn, n: participations.join(conn, both[n].id, f"new-{round_}", actor="cli")
-        )  # noqa: B023
+            db,
+            2,
+            lambda conn, n: participations.join(conn, both[n].id, f"new-{round_}", actor="cli"),  # noqa: B023
+        )
         assert failures(outcomes) == []
         with db.connection() as conn:
-            people = {factories.authenticate_agent(conn, granted).ctx.participant_id for granted in outcomes}
-        assert len(people) == 1
+            participant_ids = {factories.authenticate_agent(conn, issued).ctx.participant_id for issued in outcomes}
+        assert len(participant_ids) == 1
 
 
-def test_projects_of_one_name_at_once_are_one(db: Database) -> None:
+def test_concurrent_requests_create_one_project_of_a_name(db: Database) -> None:
     with db.transaction() as conn:
         owner = factories.make_owner(conn)
     for round_ in range(20):
         outcomes = run_numbered_concurrently(
-            db, 4, lambda conn, _: projects.add(conn, owner.id, f"p-{round_}", actor="cli")
-        )  # noqa: B023
+            db,
+            4,
+            lambda conn, _: projects.add(conn, owner.id, f"p-{round_}", actor="cli"),  # noqa: B023
+        )
         assert len(successes(outcomes)) == 1
-        assert {one.code for one in failures(outcomes) if isinstance(one, BusError)} == {"conflict"}
+        assert {error.code for error in failures(outcomes) if isinstance(error, BusError)} == {"conflict"}
 
 
-def test_a_rotation_while_the_old_token_calls_lets_each_call_do_all_or_nothing(db: Database) -> None:
+def test_calls_with_the_old_token_during_a_rotation_succeed_or_are_refused(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         agent = factories.make_agent(conn, project, "bob")
-    done = 0
+    claimed = 0
     for _ in range(60):
         old = agent
         rotated, *calls = run_concurrently(
@@ -112,38 +118,36 @@ def test_a_rotation_while_the_old_token_calls_lets_each_call_do_all_or_nothing(d
             lambda conn: tokens.rotate(conn, project.id, "bob", actor="cli"),
             *[lambda conn: sequences.claim(conn, old.ctx, "s").number] * 3,  # noqa: B023
         )
-        assert all(isinstance(one, NotAuthenticated) for one in failures(calls)), calls
-        done += len(successes(calls))
+        assert all(isinstance(error, NotAuthenticated) for error in failures(calls)), calls
+        claimed += len(successes(calls))
         with db.connection() as conn:
             agent = factories.authenticate_agent(conn, rotated)
-            assert assert_ledger_consistent(conn, project.id) == done
+            assert assert_ledger_consistent(conn, project.id) == claimed
             with pytest.raises(NotAuthenticated):
                 sequences.claim(conn, old.ctx, "s")
             participant_queries.whoami(conn, agent.ctx)
 
 
-def test_rotations_at_once_leave_one_token_alive(db: Database) -> None:
+def test_concurrent_rotations_leave_one_valid_token(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         factories.make_agent(conn, project, "bob")
     for _ in range(20):
-        rotated = run_numbered_concurrently(
-            db, 4, lambda conn, _: tokens.rotate(conn, project.id, "bob", actor="cli")
-        )
+        rotated = run_numbered_concurrently(db, 4, lambda conn, _: tokens.rotate(conn, project.id, "bob", actor="cli"))
         assert failures(rotated) == []
 
-        def works(conn: Connection, granted: IssuedParticipation) -> bool:
+        def is_valid(conn: Connection, issued: IssuedParticipation) -> bool:
             try:
-                participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
+                participant_queries.whoami(conn, factories.authenticate_agent(conn, issued).ctx)
             except NotAuthenticated:
                 return False
             return True
 
         with db.connection() as conn:
-            assert sum(works(conn, granted) for granted in rotated) == 1
+            assert sum(is_valid(conn, issued) for issued in rotated) == 1
 
 
-def test_archiving_while_others_write_stops_them_and_keeps_the_ledger_whole(db: Database) -> None:
+def test_archiving_during_writes_refuses_them_and_keeps_the_ledger_consistent(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         agent = factories.make_agent(conn, project)

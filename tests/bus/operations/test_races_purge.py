@@ -1,4 +1,4 @@
-"""A purge while the project is in full use: nobody is told of a defect, and nothing is left behind."""
+"""Races of a purge with calls: callers get only expected errors, and no row is left."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,18 +24,18 @@ _CALLS: list[Callable[[Connection, Ctx], Any]] = [
     lambda conn, ctx: leases.acquire(conn, ctx, "src"),
     lambda conn, ctx: presence.register(conn, ctx, "core", status=str(ctx.token_id)),
 ]
-_LEFT = " UNION ALL ".join(
+_ROW_COUNTS_SQL = " UNION ALL ".join(
     f"SELECT '{table.name}', count(*) FROM {table.name} WHERE project_id = %(p)s"
     for table in sorted(COORDINATION_TABLES, key=lambda table: table.name)
 )
 
 
-def _is_told_that_it_is_over(outcome: Any) -> bool:
-    """A write that waited behind the purge is refused as behind an archive; later ones have no caller."""
+def _is_expected_refusal(outcome: Any) -> bool:
+    """Whether a call was refused as archived (it waited for the purge) or as not authenticated (it came later)."""
     return isinstance(outcome, NotAuthenticated) or (isinstance(outcome, BusError) and outcome.code == "forbidden")
 
 
-def test_a_purge_of_a_project_in_full_use_leaves_nothing_behind(db: Database) -> None:
+def test_a_purge_during_calls_leaves_no_row(db: Database) -> None:
     for _ in range(15):
         with db.transaction() as conn:
             project = factories.make_project(conn)
@@ -60,24 +60,24 @@ def test_a_purge_of_a_project_in_full_use_leaves_nothing_behind(db: Database) ->
         )
         assert outcomes[-1] is None
         assert len(failures(outcomes)) == len(_CALLS)
-        assert all(_is_told_that_it_is_over(lost) for lost in failures(outcomes)), failures(outcomes)
+        assert all(_is_expected_refusal(lost) for lost in failures(outcomes)), failures(outcomes)
         with db.connection() as conn:
-            assert [row for row in conn.fetch_all(_LEFT, {"p": project.id}) if row[1]] == []
+            assert [row for row in conn.fetch_all(_ROW_COUNTS_SQL, {"p": project.id}) if row[1]] == []
 
 
 @pytest.mark.parametrize("call", _CALLS)
-def test_a_write_that_waited_out_the_whole_purge_is_told_so(
+def test_a_write_that_waited_until_the_end_of_the_purge_is_refused(
     db: Database, call: Callable[[Connection, Ctx], Any]
 ) -> None:
-    """It entered before the purge began and takes the clock when there is none any more."""
+    """It was authenticated before the purge began and locks the clock when the row is gone."""
     with db.transaction() as conn:
         project = factories.make_project(conn)
         agent = factories.make_agent(conn, project)
         factories.make_agent(conn, project, "mate")
     with db.connection() as conn:
-        # What such a call sees: its caller is good, the clock is gone.
+        # The state that such a call reads: a valid caller and no clock.
         conn.raw.execute("DELETE FROM project_clock WHERE project_id = %s", (project.id,))
     (outcome,) = run_concurrently(db, lambda conn: call(conn, agent.ctx))
-    assert _is_told_that_it_is_over(outcome), outcome
+    assert _is_expected_refusal(outcome), outcome
     with db.connection() as conn:
-        assert [row for row in conn.fetch_all(_LEFT, {"p": project.id}) if row[1]] == []
+        assert [row for row in conn.fetch_all(_ROW_COUNTS_SQL, {"p": project.id}) if row[1]] == []
