@@ -1,4 +1,4 @@
-"""A report as a person reads it, and as a program does."""
+"""Project reports as text and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,16 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from bus.analytics.reports import ProjectReport
+from bus.rules.text_format import format_percent, format_seconds
 
 _MAX_WIDTH = 80
 _MAX_LABEL_WIDTH = 40
 _MAX_SEQUENCES = 10
-# Below how many seconds a time span is told in which unit.
-_DURATION_UNITS = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"))
 
 
 def to_json(report: ProjectReport) -> dict[str, Any]:
-    """The report as `--json` prints it."""
+    """Return the report as `--json` prints it."""
     return asdict(report) | {
         "first_event_at": _to_iso(report.first_event_at),
         "last_event_at": _to_iso(report.last_event_at),
@@ -23,19 +22,19 @@ def to_json(report: ProjectReport) -> dict[str, Any]:
 
 
 def format_report(report: ProjectReport, title: str) -> str:
-    """The report as a table, at most 80 columns wide."""
+    """Format a report as a table of at most 80 columns."""
     rows: list[tuple[str, str, str]] = [
         ("agents", str(report.agents), ""),
         ("events", str(report.events), ""),
-        *((f"  {one.type}", str(one.count), format_percent(one.share)) for one in report.mix),
+        *((f"  {event.type}", str(event.count), format_percent(event.share)) for event in report.mix),
         ("handoffs and acks together", "", format_percent(report.handoff_and_ack_share)),
         ("handoffs", str(report.handoffs), ""),
         ("  acknowledged", str(report.acked), format_percent(report.acked_share)),
         ("  anchored to an artifact", str(report.anchored), format_percent(report.anchored_share)),
-        ("  median time to be shown", format_duration(report.surface_median_seconds), ""),
-        ("  nine in ten shown within", format_duration(report.surface_p90_seconds), ""),
-        ("  median time to acknowledge", format_duration(report.ack_median_seconds), ""),
-        ("  nine in ten acknowledged within", format_duration(report.ack_p90_seconds), ""),
+        ("  time to surface, median", format_seconds(report.surface_median_seconds), ""),
+        ("  time to surface, p90", format_seconds(report.surface_p90_seconds), ""),
+        ("  time to acknowledge, median", format_seconds(report.ack_median_seconds), ""),
+        ("  time to acknowledge, p90", format_seconds(report.ack_p90_seconds), ""),
         ("leases taken", str(report.leases), ""),
         ("  collisions reported", str(report.collisions), ""),
         ("numbers claimed", str(report.claims), ""),
@@ -52,7 +51,7 @@ def format_report(report: ProjectReport, title: str) -> str:
 
 
 def format_summary_table(reports: Sequence[ProjectReport]) -> str:
-    """One line for each report, at most 80 columns wide."""
+    """Format one line for each report, at most 80 columns wide."""
     titles = ("project", "events", "handoffs", "acked", "anchored", "to ack", "claims", "shipped")
     rows = [
         (
@@ -61,52 +60,38 @@ def format_summary_table(reports: Sequence[ProjectReport]) -> str:
             str(report.handoffs),
             format_percent(report.acked_share, 0),
             format_percent(report.anchored_share, 0),
-            format_duration(report.ack_median_seconds),
+            format_seconds(report.ack_median_seconds),
             str(report.claims),
             str(report.tasks_shipped),
         )
         for report in reports
     ]
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
-    # The figures get what they need, the names what is left.
+    # The numbers get the width that they need, the names the rest.
     widths[0] = max(len(titles[0]), min(widths[0], _MAX_WIDTH - sum(widths[1:]) - 2 * len(widths[1:])))
     return "\n".join(
         "  ".join(
             (
                 _truncate(name, widths[0]).ljust(widths[0]),
-                *(figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)),
+                *(value.rjust(width) for value, width in zip(values, widths[1:], strict=True)),
             )
         )
-        for name, *figures in [titles, *rows]
+        for name, *values in [titles, *rows]
     )
 
 
-def format_percent(share: float | None, digits: int = 1) -> str:
-    """A share for a person; a dash where there is nothing to share."""
-    return "-" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def format_duration(seconds: float | None) -> str:
-    """A time span for a person, to two or three digits."""
-    if seconds is None:
-        return "-"
-    size, unit = next((span[1:] for span in _DURATION_UNITS if seconds < span[0]), (86_400, "days"))
-    number = seconds / size
-    return f"{number:.{2 if number < 1 else 1 if number < 10 else 0}f} {unit}"
-
-
 def _list_top_sequences(report: ProjectReport) -> list[tuple[str, int]]:
-    named = list(report.claimed.items())[:_MAX_SEQUENCES]
-    rest = report.claims - sum(count for _, count in named)
-    return [*named, ("in further sequences", rest)] if rest else named
+    top = list(report.claimed.items())[:_MAX_SEQUENCES]
+    rest = report.claims - sum(count for _, count in top)
+    return [*top, ("in other sequences", rest)] if rest else top
 
 
 def _format_period(report: ProjectReport) -> str:
     first, last = report.first_event_at, report.last_event_at
     if first is None or last is None:
-        return "Nothing has happened yet."
+        return "No events yet."
     form = "%Y-%m-%d %H:%M:%S"
-    return f"{first:{form}} to {last:{form}} UTC ({format_duration((last - first).total_seconds())})"
+    return f"{first:{form}} to {last:{form}} UTC ({format_seconds((last - first).total_seconds())})"
 
 
 def _truncate(text: str, max_length: int) -> str:
