@@ -1,1 +1,1 @@
-"""A load generator for the gateway, its scenarios, and the report that says what was reached."""
+"""A load generator for the gateway, its scenarios, and the report of the results."""

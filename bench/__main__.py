@@ -1,4 +1,4 @@
-"""`python -m bench`: start a bus of its own, run the scenarios, print the table and write the report."""
+"""`python -m bench`: start a separate bus, run the scenarios, print the table and write the report."""
 
 import dataclasses
 import signal
@@ -32,7 +32,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "old-snapshot": idle_and_soak.run_old_snapshot,
     "soak": idle_and_soak.run_soak,
 }
-# What takes its time by nature is left to the full run.
+# Scenarios that cannot be shortened; only a full run includes them.
 _SLOW_SCENARIOS = ("boards", "push", "fair", "idle", "old-snapshot", "soak")
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()
@@ -41,62 +41,65 @@ _SCENARIO_HELP = "\b\n" + "\n".join(
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140},
-    help="Measure the gateway: start PostgreSQL and two gateways in a temporary folder, load them, check every answer"
+    help="Measure the gateway: start PostgreSQL and two gateways in a temporary folder, load them, check every response"
     f" against the database, print a table and write a report.\n\nScenarios:\n\n{_SCENARIO_HELP}",
 )
-@click.option("--quick", is_flag=True, help=f"Some two and a half minutes; leaves out {', '.join(_SLOW_SCENARIOS)}.")
+@click.option("--quick", is_flag=True, help=f"About two and a half minutes; skips {', '.join(_SLOW_SCENARIOS)}.")
 @click.option("--only", multiple=True, type=click.Choice(list(SCENARIOS)), help="Run this scenario; may be repeated.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The JSON report; the plot goes beside it."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The path of the JSON report; the plot is written beside it.",
 )
-@click.option("--soak-calls", type=click.IntRange(1_000), help="How many calls `soak` makes, however long it takes.")
-@click.option("--profile", "profiled", is_flag=True, help="Record flame graphs of one gateway with py-spy.")
-def main(quick: bool, only: tuple[str, ...], out: Path | None, soak_calls: int | None, profiled: bool) -> None:
+@click.option("--soak-calls", type=click.IntRange(1_000), help="The number of calls of `soak`, without a time limit.")
+@click.option("--profile", "with_profile", is_flag=True, help="Record flame graphs of one gateway with py-spy.")
+def main(quick: bool, only: tuple[str, ...], out: Path | None, soak_calls: int | None, with_profile: bool) -> None:
+    """Run the chosen scenarios and report the results."""
     effort = QUICK if quick else FULL
     if soak_calls is not None:
         effort = dataclasses.replace(effort, soak_calls=soak_calls, soak_seconds=float("inf"))
-    chosen = only or tuple(name for name in SCENARIOS if not quick or name not in _SLOW_SCENARIOS)
+    names = only or tuple(name for name in SCENARIOS if not quick or name not in _SLOW_SCENARIOS)
     path = out or Path("bench/reports") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{effort.name}.json"
-    program = profile.find_py_spy() if profiled else None
-    if profiled and program is None:
+    program = profile.find_py_spy() if with_profile else None
+    if with_profile and program is None:
         raise click.ClickException(profile.INSTALL_HINT)
-    # Ended from outside, it still ends its servers and removes their folder.
+    # On SIGTERM too, stop the servers and remove their folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     results: dict[str, Result] = {}
-    started = time.monotonic()
+    started_at = time.monotonic()
     try:
         with environment.start_environment() as running:
-            described = machine.describe(running.database)
-            roof = client_baseline.measure_client_baseline(effort.seconds / 4)
-            stage = Harness(running, effort)
+            machine_facts = machine.describe(running.database)
+            baseline = client_baseline.measure_client_baseline(effort.seconds / 4)
+            harness = Harness(running, effort)
             if program is not None:
-                stage.record_profile = profile.make_profiler(program, running.gateway_pids[0], path.parent)
-            for name in chosen:
-                results[name] = _run_scenario(name, stage)
+                harness.record_profile = profile.make_profiler(program, running.gateway_pids[0], path.parent)
+            for name in names:
+                results[name] = _run_scenario(name, harness)
     except IncorrectResponseError as error:
         click.echo(f"\nWRONG: {error}", err=True)
         sys.exit(1)
-    judged = targets.evaluate(stage.figures)
-    click.echo(report.render_text(described, roof, results, judged))
-    report.write_json(path, effort.name, described, roof, results, judged)
-    click.echo(f"\n{time.monotonic() - started:.0f} s in all. Report: {path}")
+    evaluated = targets.evaluate(harness.figures)
+    click.echo(report.render_text(machine_facts, baseline, results, evaluated))
+    report.write_json(path, effort.name, machine_facts, baseline, results, evaluated)
+    click.echo(f"\n{time.monotonic() - started_at:.0f} s in all. Report: {path}")
     if "growth" in results:
-        picture = path.with_suffix(".svg")
-        plot.write_svg(picture, results["growth"].figures["p50"], _plot_title(effort))
-        click.echo(f"Plot: {picture}")
+        plot_path = path.with_suffix(".svg")
+        plot.write_svg(plot_path, results["growth"].figures["p50"], _plot_title(effort))
+        click.echo(f"Plot: {plot_path}")
 
 
 def _run_scenario(name: str, harness: Harness) -> Result:
-    started = time.monotonic()
+    started_at = time.monotonic()
     click.echo(f"{name} …", err=True, nl=False)
     result = SCENARIOS[name](harness)
     harness.figures[name] = result.figures
-    click.echo(f" {time.monotonic() - started:.0f} s", err=True)
+    click.echo(f" {time.monotonic() - started_at:.0f} s", err=True)
     return result
 
 
 def _plot_title(effort: Effort) -> str:
-    return f"p50 of every tool against the length of history ({effort.samples} calls each)"
+    return f"p50 of each tool by length of history ({effort.samples} calls each)"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether what was answered is true: compared with the database after a run. A wrong answer ends the benchmark."""
+"""Checks of all responses against the database after a run. A wrong response ends the benchmark."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -10,53 +10,54 @@ ClaimedNumbers = dict[tuple[int, str], list[int]]
 
 
 class IncorrectResponseError(Exception):
-    """An answer was wrong, or something that was answered is not there: the measurement is worth nothing."""
+    """A response was wrong, or its effect is missing from the database, so the measurement is invalid."""
 
 
 def require(condition: bool, message: str) -> None:
-    """Fail loudly where something is wrong."""
+    """Raise IncorrectResponseError with the message unless the condition holds."""
     if not condition:
         raise IncorrectResponseError(message)
 
 
 def verify_claims(database: Database, claimed: ClaimedNumbers) -> int:
-    """Numbers are distinct and gap-free over all answers, and the ledger has one event for each.
+    """Verify that the claimed numbers are distinct and gap-free, and that the ledger has one event for each.
 
     Args:
-        claimed: every number that was ever answered for these sequences, in any order.
+        claimed: all numbers that were ever claimed from these sequences, in any order.
+
     Returns:
-        How many numbers were checked.
+        The number of checked numbers.
     """
     total = 0
     with database.connection() as conn:
         for (project_id, sequence), numbers in claimed.items():
             where = f"sequence {sequence} of project {project_id}"
             expected = list(range(1, len(numbers) + 1))
-            require(sorted(numbers) == expected, f"{where}: numbers repeat or have gaps ({len(numbers)} answers)")
+            require(sorted(numbers) == expected, f"{where}: numbers repeat or have gaps ({len(numbers)} claims)")
             (current,) = conn.fetch_one(
                 "SELECT coalesce(max(current), 0) FROM sequence WHERE project_id = %s AND name = %s",
                 (project_id, sequence),
             )
-            require(current == len(numbers), f"{where}: {len(numbers)} answers, but its counter stands at {current}")
-            events, least, most = conn.fetch_one(
+            require(current == len(numbers), f"{where}: {len(numbers)} claims, but the counter is at {current}")
+            events, first, last = conn.fetch_one(
                 "SELECT count(DISTINCT e.number), coalesce(min(e.number), 1), coalesce(max(e.number), 0) FROM"
                 " (SELECT (payload ->> 'number')::bigint AS number FROM event"
                 "  WHERE project_id = %s AND type = 'claim' AND payload ->> 'sequence' = %s) AS e",
                 (project_id, sequence),
             )
             require(
-                (events, least, most) == (len(numbers), 1, len(numbers)),
-                f"{where}: the ledger holds {events} claims from {least} to {most}, answered were {len(numbers)}",
+                (events, first, last) == (len(numbers), 1, len(numbers)),
+                f"{where}: the ledger holds {events} claims from {first} to {last} instead of {len(numbers)}",
             )
             total += len(numbers)
     return total
 
 
 def verify_ledgers(database: Database, project_ids: Iterable[int]) -> int:
-    """Ledgers have no holes, their clock stands at their end, and time rises with the numbers.
+    """Verify that the ledgers have no gaps, that their clocks match, and that their times do not decrease.
 
     Returns:
-        How many events were checked.
+        The number of checked events.
     """
     total = 0
     with database.connection() as conn:
@@ -66,7 +67,7 @@ def verify_ledgers(database: Database, project_ids: Iterable[int]) -> int:
 
 
 def _verify_ledger(conn: Connection, project_id: int) -> int:
-    events, least, most, last_seq, late = conn.fetch_one(
+    events, first, last, last_seq, out_of_order = conn.fetch_one(
         "SELECT count(*), coalesce(min(e.seq), 1), coalesce(max(e.seq), 0),"
         " (SELECT c.last_seq FROM project_clock c WHERE c.project_id = %(project)s),"
         " count(*) FILTER (WHERE e.at < e.before) FROM"
@@ -74,10 +75,10 @@ def _verify_ledger(conn: Connection, project_id: int) -> int:
         {"project": project_id},
     )
     require(
-        (least, most, last_seq) == (1, events, events),
-        f"ledger of project {project_id}: {events} events from {least} to {most}, its clock stands at {last_seq}",
+        (first, last, last_seq) == (1, events, events),
+        f"ledger of project {project_id}: {events} events from {first} to {last}, its clock is at {last_seq}",
     )
-    require(late == 0, f"ledger of project {project_id}: time runs backwards at {late} events")
+    require(out_of_order == 0, f"ledger of project {project_id}: time goes backwards at {out_of_order} events")
     return int(events)
 
 
@@ -87,14 +88,15 @@ def verify_posts(
     acked_posts: set[tuple[int, int, int]],
     existing_posts: Collection[tuple[int, int]] = (),
 ) -> int:
-    """Every post that was answered is there with its deliveries, and every ack stands. Nothing else is there.
+    """Verify that exactly the confirmed posts exist, with their deliveries, and exactly the confirmed acks.
 
     Args:
-        posted: how many recipients were answered, by project and post id.
-        acked: project, participation and post id of every ack that was answered.
-        earlier: posts that were there before, by project and id.
+        recipients_by_post: the number of recipients of each confirmed post, by project and post id.
+        acked_posts: project, participation and post id of each confirmed ack.
+        existing_posts: posts that existed before, by project and id.
+
     Returns:
-        How many posts were checked.
+        The number of checked posts.
     """
     by_project: dict[int, dict[int, int]] = defaultdict(dict)
     for (project_id, post_id), recipients in recipients_by_post.items():
@@ -107,25 +109,28 @@ def verify_posts(
                 " WHERE o.project_id = %s",
                 (project_id,),
             )
-            found = {
+            stored = {
                 post_id: recipients for post_id, recipients, _ in rows if (project_id, post_id) not in existing_posts
             }
             require(
-                found == expected,
-                f"posts of project {project_id}: {len(expected)} answered, {len(found)} there,"
-                f" lost {sorted(expected.keys() - found.keys())[:5]}",
+                stored == expected,
+                f"posts of project {project_id}: {len(expected)} confirmed, {len(stored)} stored,"
+                f" lost {sorted(expected.keys() - stored.keys())[:5]}",
             )
             require(
                 all(recipients == deliveries for _, recipients, deliveries in rows),
                 f"posts of project {project_id}: recipients and deliveries differ",
             )
-            stands = {
+            stored_acks = {
                 (project_id, participation_id, post_id)
                 for participation_id, post_id in conn.fetch_all(
                     "SELECT participation_id, post_id FROM delivery WHERE project_id = %s AND acked_at IS NOT NULL",
                     (project_id,),
                 )
             }
-            ours = {one for one in acked_posts if one[0] == project_id}
-            require(stands == ours, f"acks of project {project_id}: {len(ours)} answered, {len(stands)} stand")
+            expected_acks = {ack for ack in acked_posts if ack[0] == project_id}
+            require(
+                stored_acks == expected_acks,
+                f"acks of project {project_id}: {len(expected_acks)} confirmed, {len(stored_acks)} stored",
+            )
     return len(recipients_by_post)

@@ -1,4 +1,4 @@
-"""One blocking connection for scenarios that make one call at a time: growth, context, idle agents."""
+"""A blocking client for scenarios that make one call at a time: growth, context, idle agents."""
 
 import socket
 import time
@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Response:
-    """One answer: its HTTP status, its body, and how long it took from the first byte sent to the last one read."""
+    """A response: HTTP status, body, and the seconds from the first byte sent to the last byte read."""
 
     status: int
     body: bytes
@@ -30,27 +30,27 @@ class Response:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """The result of the JSON-RPC message; anything else ends the benchmark."""
+        """The result of the JSON-RPC message; an error ends the benchmark."""
         require(self.status == 200, f"status {self.status}: {self.body[:600]!r}")
-        said = parse_message(self.body)
-        require("result" in said and not said["result"].get("isError"), f"refused: {self.body[:600]!r}")
-        found: dict[str, Any] = said["result"]
-        return found
+        message = parse_message(self.body)
+        require("result" in message and not message["result"].get("isError"), f"refused: {self.body[:600]!r}")
+        result: dict[str, Any] = message["result"]
+        return result
 
     @property
     def structured_content(self) -> dict[str, Any]:
-        """What a tool answered, as an object."""
-        found: dict[str, Any] = self.result["structuredContent"]
-        return found
+        """The result of a tool as an object."""
+        content: dict[str, Any] = self.result["structuredContent"]
+        return content
 
     @property
     def text(self) -> str:
-        """What a tool answered, as the text that an agent holds in its context."""
+        """The result of a tool as the text that enters an agent's context."""
         return str(self.result["content"][0]["text"])
 
 
 class Client:
-    """A kept connection of one agent; closes with its `with` block."""
+    """A persistent connection of one agent; a context manager that closes it."""
 
     def __init__(self, address: Address, token: str, era: str = MODERN) -> None:
         self._address, self._token, self._era = address, token, era
@@ -64,6 +64,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
 
     def call(self, tool: str, /, **arguments: Any) -> Response:
@@ -71,17 +72,17 @@ class Client:
         return self.send(build_tool_call(self._address, self._token, tool, self._era, **arguments))
 
     def request(self, method: str, **params: Any) -> Response:
-        """Send any other request."""
+        """Send a request for any method."""
         return self.send(build_request(self._address, self._token, method, params, era=self._era))
 
     def send(self, content: bytes) -> Response:
-        """Send prebuilt bytes and read the whole answer."""
-        started = time.perf_counter()
+        """Send prebuilt bytes and read the whole response."""
+        started_at = time.perf_counter()
         self._socket.sendall(content)
         received = self._socket.recv(65_536)
         while not is_complete_response(received):
-            more = self._socket.recv(1 << 20)
-            require(bool(more), f"the connection was closed in the middle of an answer: {received[:300]!r}")
-            received += more
-        seconds = time.perf_counter() - started
+            chunk = self._socket.recv(1 << 20)
+            require(bool(chunk), f"the server closed the connection during a response: {received[:300]!r}")
+            received += chunk
+        seconds = time.perf_counter() - started_at
         return Response(*parse_response(received), seconds)

@@ -1,6 +1,6 @@
-"""How many calls the generator itself can make: against a server that does nothing but answer.
+"""The ceiling of the load generator: its call rate against a server that returns a fixed response.
 
-A rate that comes near this ceiling says something about the generator and not about the gateway.
+A measured rate near this ceiling is limited by the generator, not by the gateway.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class _FixedResponseProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        # A request of the generator is one small write, so it arrives whole on the loopback interface.
+        # A request of the generator is one small write, which arrives whole on the loopback interface.
         self._transport.write(_RESPONSE)
 
 
@@ -38,7 +38,7 @@ async def _serve(pipe: Any) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(_FixedResponseProtocol, "127.0.0.1", 0)
     pipe.send(server.sockets[0].getsockname()[1])
-    # Ends with the parent: the other end of the pipe closes.
+    # Ends when the parent closes its end of the pipe.
     await loop.run_in_executor(None, _wait_until_closed, pipe)
     server.close()
 
@@ -59,22 +59,22 @@ def _run_server_process(pipe: Any) -> None:
 
 @contextmanager
 def running_fixed_response_server() -> Iterator[Address]:
-    """A server in a process of its own that answers every write with the same bytes."""
+    """Run a server in a separate process that answers each write with the same bytes, and yield its address."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_run_server_process, args=(theirs,), daemon=True)
+    pipe, child_pipe = context.Pipe()
+    process = context.Process(target=_run_server_process, args=(child_pipe,), daemon=True)
     process.start()
-    theirs.close()
+    child_pipe.close()
     try:
-        yield Address("127.0.0.1", ours.recv())
+        yield Address("127.0.0.1", pipe.recv())
     finally:
-        ours.send(None)
-        ours.close()
+        pipe.send(None)
+        pipe.close()
         process.join(10)
 
 
 class _RepeatedClaimWorkload:
-    """Every connection sends the same claim again and again; numbers are not looked at."""
+    """Each connection repeats the same claim; the numbers are ignored."""
 
     def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
         token = "lbus_" + "0" * 49
@@ -98,12 +98,12 @@ class _RepeatedRequestSource:
 
 
 def measure_client_baseline(seconds: float) -> dict[str, float]:
-    """Calls a second and CPU microseconds of the generator for each call, over 32 connections."""
+    """Measure calls per second and the generator's CPU microseconds per call, over 32 connections."""
     with running_fixed_response_server() as address:
-        outcome = run_in_subprocess(
+        load_result = run_in_subprocess(
             LoadSpec(_RepeatedClaimWorkload(), [address], 32, warmup=0.3, windows=3, seconds=seconds)
         )
-    best = outcome.best_window
+    best = load_result.best_window
     return {
         "calls_per_second": round(best.rate),
         "generator_us_per_call": round(best.cpu["generator"] / best.calls * 1e6, 1),

@@ -1,7 +1,7 @@
-"""What an agent pays in its own context: bytes of what it is told, of a session's start, of each tool's answers.
+"""Bytes that the bus adds to an agent's context: instructions, the start of a session, the results of each tool.
 
-The bytes counted are those of the text that a client hands to its model, not of HTTP. Measured in two projects: one as
-agents leave it, and one in which every field is as long and every page as full as the bus allows.
+It counts the text that a client passes to its model, not HTTP. It measures two projects: a typical one, and one in
+which every field is as long and every page as full as the bus allows.
 """
 
 import json
@@ -19,7 +19,7 @@ from bus.db import Connection, Database
 
 BUDGET_PATH = Path(__file__).with_name("budget.json")
 ORIGINAL_SIZES = {"tools/list": 12_371, "whats_new, 100 events": 16_400, "inbox of 50 posts": 30_000}
-"""What the original service's answers took; its list had 27 tools."""
+"""Sizes of the original service, whose list had 27 tools."""
 
 _INBOX_SIZE = 50
 _FULL_PROJECT_SIZE = 200
@@ -32,14 +32,20 @@ _POST_BODY = (
 
 @dataclass(frozen=True)
 class ContextSizes:
-    """Bytes, by what they are the size of. `usual` and `largest` are by tool."""
+    """Sizes in bytes.
+
+    Attributes:
+        initial: of the texts at the start of a session, by name.
+        typical: of results in a typical project, by tool.
+        largest: of results in a full project, by tool.
+    """
 
     initial: dict[str, int]
     typical: dict[str, int]
     largest: dict[str, int]
 
     def as_budget(self) -> dict[str, int]:
-        """All of them under one name each, as the budget has them."""
+        """Return all sizes by the names in the budget."""
         return {
             **self.initial,
             **{f"{tool}, usual": size for tool, size in self.typical.items()},
@@ -48,38 +54,38 @@ class ContextSizes:
 
 
 def load_budget() -> dict[str, int]:
-    """The most bytes that each may take."""
-    found: dict[str, int] = json.loads(BUDGET_PATH.read_text(encoding="utf-8"))
-    return found
+    """Load the maximum of each size."""
+    budget: dict[str, int] = json.loads(BUDGET_PATH.read_text(encoding="utf-8"))
+    return budget
 
 
 def measure_context_sizes(database: Database, address: Address) -> ContextSizes:
-    """Set up both projects and ask for everything in them.
+    """Set up both projects and measure them.
 
     Args:
-        address: a gateway over that database.
+        address: a gateway over this database.
     """
-    (lived_in,) = make_teams(database, 1, 8)
-    (full,) = make_teams(database, 1, 4, lane_count=1)
+    (typical_team,) = make_teams(database, 1, 8)
+    (full_team,) = make_teams(database, 1, 4, lane_count=1)
     with database.transaction() as conn:
-        _populate_typical_project(conn, lived_in)
+        _populate_typical_project(conn, typical_team)
     with database.transaction() as conn:
-        _populate_full_project(conn, full)
-    with Client(address, lived_in.agents[0].token) as admin, Client(address, lived_in.agents[1].token) as other:
-        told = {
+        _populate_full_project(conn, full_team)
+    with Client(address, typical_team.agents[0].token) as admin, Client(address, typical_team.agents[1].token) as other:
+        initial = {
             "tools/list of a project-admin": _tool_list_size(admin),
             "tools/list of others": _tool_list_size(other),
-            "instructions": len(_fetch_instructions(address, lived_in.agents[1].token).encode()),
+            "instructions": len(_fetch_instructions(address, typical_team.agents[1].token).encode()),
         }
-        usual = _measure_typical(admin, other, lived_in)
-        told["whats_new, 100 events"] = usual["whats_new"]
-        told["inbox of 50 posts"] = usual["read_posts"]
-        told["a session's start"] = (
-            told["tools/list of others"] + told["instructions"] + usual["whats_new"] + usual["read_posts"]
+        typical = _measure_typical(admin, other, typical_team)
+        initial["whats_new, 100 events"] = typical["whats_new"]
+        initial["inbox of 50 posts"] = typical["read_posts"]
+        initial["a session's start"] = (
+            initial["tools/list of others"] + initial["instructions"] + typical["whats_new"] + typical["read_posts"]
         )
-    with Client(address, full.agents[0].token) as admin:
-        largest = _measure_largest(admin, full)
-    return ContextSizes(told, usual, largest)
+    with Client(address, full_team.agents[0].token) as admin:
+        largest = _measure_largest(admin, full_team)
+    return ContextSizes(initial, typical, largest)
 
 
 def _text_size(response: Response) -> int:
@@ -93,41 +99,41 @@ def _tool_list_size(client: Client) -> int:
 
 def _fetch_instructions(address: Address, token: str) -> str:
     with Client(address, token, "legacy") as client:
-        who = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
-        return str(client.request("initialize", **who).result["instructions"])
+        params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
+        return str(client.request("initialize", **params).result["instructions"])
 
 
 def _populate_typical_project(conn: Connection, team: Team) -> None:
-    """A project as a week of work leaves it; the second agent finds a full inbox and 100 events to catch up with.
+    """Create a project after a week of work; the second agent has a full inbox and 100 unread events.
 
-    A cursor begins 100 events before the end of the ledger, so what was set up first lies before it.
+    A cursor begins 100 events before the end of the ledger, so the first rows of the set-up lie before it.
     """
-    me, reader, *others = team.agents
+    admin, reader, *others = team.agents
     for number in range(8):
         sequences.claim(conn, others[number % len(others)].ctx, f"seq-{number}", note="for the parser")
     for number, agent in enumerate(others):
         presence.register(conn, agent.ctx, agent.lane, status=f"formatter, step {number}")
         leases.acquire(conn, agent.ctx, f"src/parser/part_{number}.py", note="error recovery")
     for number in range(20):
-        made = tasks.create(conn, me.ctx, f"Part {number} of the parser", detail=_POST_BODY[:200], lane=me.lane)
+        task = tasks.create(conn, admin.ctx, f"Part {number} of the parser", detail=_POST_BODY[:200], lane=admin.lane)
         if number % 3 == 0:
-            tasks.start(conn, others[number % len(others)].ctx, made.task_id)
+            tasks.start(conn, others[number % len(others)].ctx, task.task_id)
     for number in range(_INBOX_SIZE):
         sender = others[number % len(others)].ctx
-        sent = posts.create(
+        post = posts.create(
             conn, sender, _POST_BODY, to_actor=reader.label, subject=f"Parser, part {number}", ref=f"PR {number}"
         )
-        # Every post is followed by what else agents do, most often an ack.
+        # Every post is followed by another act of an agent, most often an ack.
         if number % 5 == 0:
             sequences.claim(conn, sender, f"seq-{number % 8}", note="for the parser")
         elif number % 5 == 1:
             presence.register(conn, sender, "parser", status=f"formatter, step {number}")
         else:
-            posts.ack(conn, me.ctx, [sent.post_id])
+            posts.ack(conn, admin.ctx, [post.post_id])
 
 
 def _populate_full_project(conn: Connection, team: Team) -> None:
-    """A project in which everything is as long as it may be and every list longer than a page."""
+    """Create a project in which every field has its maximum length and every list exceeds a page."""
     me, *others = team.agents
     for number in range(_FULL_PROJECT_SIZE):
         other = others[number % len(others)]
@@ -171,7 +177,7 @@ def _pad_to_length(length: int, prefix: str) -> str:
 
 
 def _measure_typical(admin: Client, other: Client, team: Team) -> dict[str, int]:
-    mate = team.agents[2].label
+    recipient = team.agents[2].label
     sizes = {
         "whats_new": _text_size(other.call("whats_new")),
         "read_posts": _text_size(other.call("read_posts", to_me=True, unacked_only=True)),
@@ -196,29 +202,28 @@ def _measure_typical(admin: Client, other: Client, team: Team) -> dict[str, int]
         "create_invite": {},
     }
     sizes |= {tool: _text_size(admin.call(tool, **arguments)) for tool, arguments in calls.items()}
-    posted = admin.call("post", body=_POST_BODY, to_actor=mate, ref="PR 17")
-    sizes["post"] = _text_size(posted)
-    sizes["ack"] = _text_size(admin.call("ack", post_id=posted.structured_content["post_id"]))
+    post = admin.call("post", body=_POST_BODY, to_actor=recipient, ref="PR 17")
+    sizes["post"] = _text_size(post)
+    sizes["ack"] = _text_size(admin.call("ack", post_id=post.structured_content["post_id"]))
     return sizes | _measure_task_tools(admin, team.agents[0].label, "Part 17")
 
 
-def _measure_task_tools(admin: Client, me: str, title: str) -> dict[str, int]:
+def _measure_task_tools(admin: Client, admin_label: str, title: str) -> dict[str, int]:
     created = admin.call("task_create", title=title)
-    task = created.structured_content["task_id"]
-    answers: dict[str, Callable[[], Response]] = {
-        "task_assign": lambda: admin.call("task_assign", task_id=task, owner=me),
-        "task_start": lambda: admin.call("task_start", task_id=task),
-        "task_block": lambda: admin.call("task_block", task_id=task, reason="waiting for a review"),
-        "task_resolve": lambda: admin.call("task_resolve", task_id=task),
-        "task_ship": lambda: admin.call("task_ship", task_id=task, ref="PR 17"),
+    task_id = created.structured_content["task_id"]
+    calls: dict[str, Callable[[], Response]] = {
+        "task_assign": lambda: admin.call("task_assign", task_id=task_id, owner=admin_label),
+        "task_start": lambda: admin.call("task_start", task_id=task_id),
+        "task_block": lambda: admin.call("task_block", task_id=task_id, reason="waiting for a review"),
+        "task_resolve": lambda: admin.call("task_resolve", task_id=task_id),
+        "task_ship": lambda: admin.call("task_ship", task_id=task_id, ref="PR 17"),
         "task_next": lambda: admin.call("task_next"),
     }
-    return {"task_create": _text_size(created), **{tool: _text_size(answer()) for tool, answer in answers.items()}}
+    return {"task_create": _text_size(created), **{tool: _text_size(call()) for tool, call in calls.items()}}
 
 
 def _measure_largest(admin: Client, team: Team) -> dict[str, int]:
-    """The largest answers of the tools whose answers vary: the fullest page that may be asked for."""
-    glob = "**"
+    """Measure the largest result of each tool whose results vary: the fullest page that it returns."""
     calls: dict[str, dict[str, Any]] = {
         "whats_new": {"limit": 500, "since": 0},
         "read_posts": {"limit": 200},
@@ -229,13 +234,13 @@ def _measure_largest(admin: Client, team: Team) -> dict[str, int]:
         "list_tasks": {"limit": 200},
         "list_participants": {},
         "who_is_active": {},
-        "lease": {"surface": glob, "note": _pad_to_length(limits.MAX_NOTE_LENGTH, "n")},
+        "lease": {"surface": "**", "note": _pad_to_length(limits.MAX_NOTE_LENGTH, "n")},
         "claim": {"sequence": f"0001-{'s' * 59}", "note": _pad_to_length(limits.MAX_NOTE_LENGTH, "n")},
         "task_next": {},
     }
     sizes = {tool: _text_size(admin.call(tool, **arguments)) for tool, arguments in calls.items()}
     sizes["read_posts, default page"] = _text_size(admin.call("read_posts"))
-    # Not read_posts: its pages end early where bodies are long.
-    posted = admin.call("query_events", type="post", limit=limits.MAX_POSTS_PER_ACK).structured_content["events"]
-    sizes["ack"] = _text_size(admin.call("ack", post_ids=[one["id"] for one in posted]))
+    # Not read_posts: its pages end early if bodies are long.
+    events = admin.call("query_events", type="post", limit=limits.MAX_POSTS_PER_ACK).structured_content["events"]
+    sizes["ack"] = _text_size(admin.call("ack", post_ids=[event["id"] for event in events]))
     return sizes

@@ -1,4 +1,4 @@
-"""CPU seconds and memory of the processes that take part, so that a rate can be told apart from a busy machine."""
+"""CPU seconds and memory of the measured processes, to distinguish their load from that of a busy machine."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,31 +11,31 @@ OTHERS = "others"
 
 
 def take_snapshot(process_groups: ProcessGroups) -> dict[str, float]:
-    """CPU seconds used so far by each party, its child processes included, and by everybody else.
+    """Return the CPU seconds that each group has used, child processes included, and those of all other processes.
 
     Args:
-        watched: the process ids of each party; a PostgreSQL is known by its postmaster.
+        process_groups: the process ids by group; PostgreSQL is given by its postmaster.
     """
-    used = {party: sum(_cpu_seconds(pid) for pid in pids) for party, pids in process_groups.items()}
+    used = {group: sum(_cpu_seconds(pid) for pid in pids) for group, pids in process_groups.items()}
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - getattr(times, "iowait", 0.0)
-    # Guest time is contained in user time on Linux.
+    # User time on Linux includes guest time.
     busy -= getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return {**used, OTHERS: busy - sum(used.values())}
 
 
 def elapsed_seconds(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """CPU seconds of each party from one snapshot to the next; never negative, since clocks tick coarsely."""
-    return {party: max(0.0, after[party] - before[party]) for party in before}
+    """Return the CPU seconds of each group between two snapshots; never negative, although clocks tick coarsely."""
+    return {group: max(0.0, after[group] - before[group]) for group in before}
 
 
 def own_pids() -> list[int]:
-    """This process, as a party."""
+    """Return this process as a group."""
     return [os.getpid()]
 
 
 def private_memory(pid: int) -> int:
-    """Bytes that only this process holds; where the system does not say, its resident size."""
+    """Return the bytes that only this process uses, or its resident size if the system does not report them."""
     info = psutil.Process(pid).memory_full_info()
     return int(getattr(info, "uss", info.rss))
 
@@ -44,7 +44,7 @@ def _cpu_seconds(pid: int) -> float:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         own_times = process.cpu_times()
-        # Children that ended are in the parent's own account; those that run are asked.
+        # The parent's times include ended children; running ones are added.
         total = own_times.user + own_times.system + own_times.children_user + own_times.children_system
         for child in process.children(recursive=True):
             with suppress(psutil.NoSuchProcess):

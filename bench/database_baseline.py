@@ -1,7 +1,7 @@
-"""The limit of the machine: claims and posts straight on PostgreSQL, without HTTP and without a gateway.
+"""The limit of the machine: claims and posts directly on PostgreSQL, without HTTP and a gateway.
 
-Either through the engine's own functions, as the gateway calls them, or as the bare statement, prepared, which is all
-that is left when everything above PostgreSQL costs nothing.
+The calls use either the engine's functions, as the gateway does, or the prepared statement alone, which is the limit if
+all code above PostgreSQL were free.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ from bus.db import Database, connect
 ENGINE, RAW_SQL = "engine", "bare"
 CLAIM, POST = "claim", "post"
 _START_DELAY = 1.5
-# Clients go on for a moment, so that their backends still live when the CPU seconds are read.
+# Clients continue for a moment, so that their backends still exist when the CPU seconds are read.
 _TAIL_SECONDS = 0.4
 _POST_BODY = (
     "The parser now keeps comments; please look at the error recovery in the second commit before you go on. " * 3
@@ -35,7 +35,7 @@ _POST_SQL = "SELECT * FROM bus_post(%s, %s, %s, NULL, NULL, %s, %s, NULL, NULL, 
 
 @dataclass(frozen=True)
 class ConnectionTask:
-    """What one connection does: who it is, and its sequence or whom it posts to."""
+    """The task of one connection: its agent, its sequence and the recipient of its posts."""
 
     agent: Agent
     sequence: str
@@ -44,14 +44,14 @@ class ConnectionTask:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One way of calling, measured.
+    """The measurement of one configuration.
 
     Attributes:
-        rates: calls a second in each window.
-        latencies: seconds, of the best window.
-        cpu: microseconds for each call, by party.
-        others: how many cores everybody else on the machine kept busy.
-        numbers, posted: what was answered over the whole run, for the checks.
+        rates: calls per second in each window.
+        latencies: in seconds, of the best window.
+        cpu: microseconds per call, by process group.
+        others: cores that all other processes of the machine kept busy.
+        claimed_numbers, recipients_by_post: the results of the whole run, for the checks.
     """
 
     mode: str
@@ -67,7 +67,7 @@ class Measurement:
 
     @property
     def best_rate(self) -> float:
-        """Calls a second in the best window."""
+        """Calls per second in the best window."""
         return max(self.rates)
 
 
@@ -82,41 +82,44 @@ def measure(
     seconds: float,
     postmaster: int,
 ) -> Measurement:
-    """Call from `len(work)` connections, spread over client processes, for some windows.
+    """Call from one connection per task, distributed over client processes.
 
     Args:
-        way: ENGINE (bus.sequences.claim and bus.posts.create through bus.db) or BARE (the SQL function, prepared).
-        verb: CLAIM or POST.
+        mode: ENGINE (the engine's functions through bus.db) or RAW_SQL (the SQL function, prepared).
+        operation: CLAIM or POST.
+        windows: the number of windows to measure.
+        seconds: the length of each window.
+        postmaster: the process id of PostgreSQL.
     """
     context = multiprocessing.get_context("spawn")
     children = []
-    # The monotonic clock is the same in all processes of a machine.
+    # All processes of a machine share the monotonic clock.
     start = time.monotonic() + _START_DELAY + 0.3 * processes
     for number in range(processes):
-        ours, theirs = context.Pipe()
-        args = (theirs, url, mode, operation, tasks[number::processes], start, windows, seconds)
+        pipe, child_pipe = context.Pipe()
+        args = (child_pipe, url, mode, operation, tasks[number::processes], start, windows, seconds)
         process = context.Process(target=_run_client_process, args=args, daemon=True)
         process.start()
-        theirs.close()
-        children.append((process, ours))
-    watched = {"client": [process.pid or 0 for process, _ in children], "postgres": [postmaster]}
+        child_pipe.close()
+        children.append((process, pipe))
+    process_groups = {"client": [process.pid or 0 for process, _ in children], "postgres": [postmaster]}
     time.sleep(max(0.0, start - time.monotonic()))
-    before = cpu.take_snapshot(watched)
+    before = cpu.take_snapshot(process_groups)
     time.sleep(max(0.0, start + windows * seconds - time.monotonic()))
-    used = cpu.elapsed_seconds(before, cpu.take_snapshot(watched))
+    used = cpu.elapsed_seconds(before, cpu.take_snapshot(process_groups))
     samples: list[list[float]] = [[] for _ in range(windows)]
-    numbers: ClaimedNumbers = defaultdict(list)
-    posted: dict[tuple[int, int], int] = {}
+    claimed_numbers: ClaimedNumbers = defaultdict(list)
+    recipients_by_post: dict[tuple[int, int], int] = {}
     for process, pipe in children:
-        part = pipe.recv()
+        result = pipe.recv()
         process.join()
-        if isinstance(part, str):
-            raise RuntimeError(part)
-        for window, more in zip(samples, part["samples"], strict=True):
-            window.extend(more)
-        for key, some in part["numbers"].items():
-            numbers[key].extend(some)
-        posted |= part["posted"]
+        if isinstance(result, str):
+            raise RuntimeError(result)
+        for window, latencies in zip(samples, result["samples"], strict=True):
+            window.extend(latencies)
+        for key, numbers in result["numbers"].items():
+            claimed_numbers[key].extend(numbers)
+        recipients_by_post |= result["posted"]
     calls = max(1, sum(len(window) for window in samples))
     return Measurement(
         mode,
@@ -125,10 +128,10 @@ def measure(
         len(tasks),
         [len(window) / seconds for window in samples],
         max(samples, key=len),
-        {party: round(used[party] / calls * 1e6, 1) for party in watched},
+        {group: round(used[group] / calls * 1e6, 1) for group in process_groups},
         round(used[cpu.OTHERS] / (windows * seconds), 2),
-        dict(numbers),
-        posted,
+        dict(claimed_numbers),
+        recipients_by_post,
     )
 
 
@@ -144,13 +147,13 @@ def _run_client_process(
 ) -> None:
     try:
         pipe.send(_ClientProcess(url, mode, operation, start, windows, seconds).run(tasks))
-    except Exception as error:  # noqa: BLE001 - the parent must hear of it, whatever it is
+    except Exception as error:  # noqa: BLE001 - the parent reports every error
         pipe.send(f"{mode} {operation}: {error!r}")
     pipe.close()
 
 
 class _ClientProcess:
-    """One client process: a thread for each connection, as in the gateway."""
+    """One client process with a thread per connection, as in the gateway."""
 
     def __init__(self, url: str, mode: str, operation: str, start: float, windows: int, seconds: float) -> None:
         self.url, self.mode, self.operation = url, mode, operation
@@ -161,9 +164,9 @@ class _ClientProcess:
         self.failures: list[str] = []
 
     def run(self, tasks: list[ConnectionTask]) -> dict[str, Any]:
-        """Call until the windows are over; what was called before and after them is kept for the checks too."""
+        """Call until the windows are over. Returns all results, also those outside the windows, for the checks."""
         database = Database(self.url, pool_size=len(tasks), application_name="llm-bus bench limit")
-        threads = [threading.Thread(target=self._run_thread, args=(database, one)) for one in tasks]
+        threads = [threading.Thread(target=self._run_thread, args=(database, task)) for task in tasks]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -180,29 +183,30 @@ class _ClientProcess:
             else:
                 with connect(self.url, application_name="llm-bus bench limit") as conn:
                     self._call_until_end(self._make_raw_sql_call(conn, task), task)
-        except Exception as error:  # noqa: BLE001 - told to the parent
+        except Exception as error:  # noqa: BLE001 - the parent reports every error
             self.failures.append(repr(error))
 
     def _call_until_end(self, call: Callable[[], tuple[int, int]], task: ConnectionTask) -> None:
-        first: list[int] = []
-        recipients: list[int] = []
+        ids: list[int] = []
+        recipient_counts: list[int] = []
         end = self.start + self.windows * self.seconds + _TAIL_SECONDS
         clock = time.monotonic
         sent = clock()
         while sent < end:
-            number, count = call()
+            new_id, recipient_count = call()
             now = clock()
-            first.append(number)
-            recipients.append(count)
+            ids.append(new_id)
+            recipient_counts.append(recipient_count)
             window = int((now - self.start) // self.seconds)
             if 0 <= window < self.windows:
                 self.samples[window].append(now - sent)
             sent = now
         if self.operation == CLAIM:
-            self.claimed_numbers[task.agent.project_id, task.sequence].extend(first)
+            self.claimed_numbers[task.agent.project_id, task.sequence].extend(ids)
         else:
             self.recipients_by_post |= {
-                (task.agent.project_id, post_id): count for post_id, count in zip(first, recipients, strict=True)
+                (task.agent.project_id, post_id): recipient_count
+                for post_id, recipient_count in zip(ids, recipient_counts, strict=True)
             }
 
     def _make_engine_call(self, database: Database, task: ConnectionTask) -> Callable[[], tuple[int, int]]:
@@ -214,8 +218,8 @@ class _ClientProcess:
 
         def post() -> tuple[int, int]:
             with database.connection() as conn:
-                posted = posts.create(conn, ctx, _POST_BODY, to_actor=task.recipient)
-            return posted.post_id, posted.recipients
+                created = posts.create(conn, ctx, _POST_BODY, to_actor=task.recipient)
+            return created.post_id, created.recipients
 
         return claim if self.operation == CLAIM else post
 

@@ -208,7 +208,7 @@ class _LoadRunner:
 class _Connection(asyncio.Protocol):
     """One kept connection in a closed loop."""
 
-    __slots__ = ("_kind", "_source", "_received", "_runner", "_sent_at", "_transport", "_awaiting_response")
+    __slots__ = ("_awaiting_response", "_kind", "_received", "_runner", "_sent_at", "_source", "_transport")
 
     def __init__(self, runner: _LoadRunner, source: RequestSource) -> None:
         self._runner = runner

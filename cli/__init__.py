@@ -1,1 +1,1 @@
-"""The command line, `llm-bus`: the door for whoever runs a bus, and for scripts."""
+"""The command line, `llm-bus`, for operators and scripts."""

@@ -1,4 +1,4 @@
-"""What `up` shows when everything answers."""
+"""The text that `up` prints when the bus is ready."""
 
 import os
 import shlex
@@ -10,10 +10,11 @@ from cli.runtime import OWNER_EMAIL, NewAgent, RuntimeInfo
 
 
 def render(runtime: RuntimeInfo, agents: list[NewAgent], login_url: str | None = None) -> str:
-    """The short screen: addresses, how to connect, the tokens when they are new.
+    """Render the addresses, the commands that connect a client, and new tokens.
 
     Args:
-        login_url: a link that signs the owner in once, where there is one to hand out.
+        agents: the agents that this start created.
+        login_url: a link that signs the owner in once.
     """
     rows = [("gateway", runtime.mcp_url)]
     if runtime.web:
@@ -35,23 +36,23 @@ def render(runtime: RuntimeInfo, agents: list[NewAgent], login_url: str | None =
         "",
     ]
     if agents:
-        lines.append("Tokens, shown this once:")
+        lines.append("Tokens, shown only once:")
         lines += [f"  {agent.project}/{agent.name:<8}{agent.token}" for agent in agents]
         lines.append("")
     command = _llm_bus_command()
     lines += [
-        f"Another agent:  {command} agent add demo NAME",
-        f"A new token:    {command} agent rotate demo NAME",
-        f"To sign in:     {command} login-link {OWNER_EMAIL}  (the link works once, for a quarter of an hour)",
-        "Ctrl-C stops everything.",
+        f"Add an agent:   {command} agent add demo NAME",
+        f"Rotate a token: {command} agent rotate demo NAME",
+        f"Sign in:        {command} login-link {OWNER_EMAIL}  (the link works once, for 15 minutes)",
+        "Press Ctrl-C to stop.",
     ]
     return "\n".join(lines)
 
 
 def _llm_bus_command() -> str:
-    """What to type for `llm-bus`: after `make run` it is not on the PATH."""
-    ours = Path(sys.executable).with_name("llm-bus")
-    if shutil.which("llm-bus") == str(ours) or not ours.exists():
+    """Return how to invoke `llm-bus` from here: after `make run` it is not on the PATH."""
+    executable = Path(sys.executable).with_name("llm-bus")
+    if shutil.which("llm-bus") == str(executable) or not executable.exists():
         return "llm-bus"
-    beside = os.path.relpath(ours)
-    return shlex.quote(str(ours) if beside.startswith("..") else beside)
+    relative_path = os.path.relpath(executable)
+    return shlex.quote(str(executable) if relative_path.startswith("..") else relative_path)

@@ -1,4 +1,4 @@
-"""Between the servers and the processes: bring the schema up to date, fill an empty bus."""
+"""Preparation of the database: migrate the schema, and seed a fresh bus."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _DATABASE_WAIT_SECONDS = 15.0
 
 
 def prepare_database(data: Path, database_url: str, on_poll: Callable[[], None]) -> list[NewAgent]:
-    """Migrate, then seed, and remember in `data` that it is done; returns the agents that were made.
+    """Migrate and seed the database, record that in `data`, and return the agents that were created.
 
     Raises:
         CliError: the database does not answer.
@@ -36,7 +36,7 @@ def prepare_database(data: Path, database_url: str, on_poll: Callable[[], None])
 
 
 def _wait_for_database(url: str, on_poll: Callable[[], None]) -> None:
-    """Wait a little for a database that is starting beside us."""
+    """Wait for a database that is still starting."""
     deadline = time.monotonic() + _DATABASE_WAIT_SECONDS
     while True:
         on_poll()

@@ -1,4 +1,4 @@
-"""The engine, for commands that make one change or read one thing and end."""
+"""A transaction for commands that read or change the database once and exit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ from cli.runtime import settings_for_cli
 
 @contextmanager
 def transaction(data: Path | None) -> Iterator[Connection]:
-    """A connection to the bus that the command is meant for; what was done commits when the block ends.
+    """Open a transaction in the database of the bus; it commits when the block ends.
 
     Raises:
         CliError: no bus runs here and DATABASE_URL is not set.
-        BusError: `unavailable` when the database does not answer.
+        BusError: `unavailable` if the database does not answer.
     """
     settings = settings_for_cli(data)
-    hints = NotificationPublisher(settings.redis_url)
-    database = Database(settings.database_url, pool_size=1, application_name="llm-bus cli", on_commit=hints.publish)
+    publisher = NotificationPublisher(settings.redis_url)
+    database = Database(settings.database_url, pool_size=1, application_name="llm-bus cli", on_commit=publisher.publish)
     try:
         with database.transaction() as conn:
             yield conn
     finally:
         database.close()
-        hints.close()
+        publisher.close()

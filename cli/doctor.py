@@ -1,4 +1,4 @@
-"""What may be wrong with a bus, and what to do about it. Each check stands alone."""
+"""Checks of a bus: data folder, database, schema, clocks, jobs, Redis and HTTP. Each check is independent."""
 
 import http.client
 import os
@@ -20,27 +20,36 @@ from cli.exit_codes import CliError
 
 _MIN_POSTGRES_VERSION = 160_000
 _MAX_CLOCK_SKEW_SECONDS = 2.0
-# The heartbeat comes every half minute.
+# The heartbeat job runs every 30 seconds.
 _STALE_JOBS_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what it found, and what to do when that is not good."""
+    """The result of one check.
+
+    Attributes:
+        detail: the state that the check saw.
+        next_step: how to correct it; empty if the check passed.
+    """
 
     check: str
     ok: bool
-    found: str
-    to_do: str = ""
+    detail: str
+    next_step: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the finding as `--json` prints it."""
+        return {"check": self.check, "ok": self.ok, "found": self.detail, "to_do": self.next_step}
 
 
 def run_checks(data: Path | None) -> list[Finding]:
-    """Check the bus that DATABASE_URL names, or the one that runs in the data folder."""
+    """Check the bus of DATABASE_URL, or the one that runs in the data folder."""
     findings = [_check_data_dir(data)]
     try:
         settings = runtime.settings_for_cli(data)
     except (CliError, SettingError) as error:
-        return [*findings, Finding("bus", False, "no bus to look at", str(error))]
+        return [*findings, Finding("bus", False, "no bus to check", str(error))]
     findings += _check_database(settings.database_url)
     findings.append(_check_redis(settings.redis_url))
     findings += _check_jobs(settings.database_url)
@@ -55,17 +64,17 @@ def run_checks(data: Path | None) -> list[Finding]:
 
 def _check_data_dir(data: Path | None) -> Finding:
     try:
-        place = data_dir.locate(data)
+        folder = data_dir.locate(data)
     except CliError as error:
         return Finding("data folder", False, "cannot be used", str(error))
-    nearest = next(path for path in (place, *place.parents) if path.exists())
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if os.access(nearest, os.W_OK | os.X_OK):
-        return Finding("data folder", True, str(place))
+        return Finding("data folder", True, str(folder))
     return Finding(
         "data folder",
         False,
-        f"{nearest} cannot be written to",
-        "Run as the user it belongs to, or choose another folder with --data.",
+        f"{nearest} is not writable",
+        "Run llm-bus as the user it belongs to, or choose another folder with --data.",
     )
 
 
@@ -76,47 +85,47 @@ def _check_database(url: str) -> list[Finding]:
             row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
             after = time.time()
             version = conn.info.server_version
-            found = schema_version.find_schema_version(conn)
+            revision = schema_version.find_schema_version(conn)
     except psycopg.Error as error:
-        said = str(error).strip().partition("\n")[0]
-        where = urlsplit(url).netloc.rpartition("@")[2]
-        to_do = f"Start PostgreSQL at {where}, or correct DATABASE_URL."
-        return [Finding("database", False, f"does not answer: {said}", to_do)]
-    number = f"PostgreSQL {version // 10_000}"
+        reason = str(error).strip().partition("\n")[0]
+        address = urlsplit(url).netloc.rpartition("@")[2]
+        next_step = f"Start PostgreSQL at {address}, or correct DATABASE_URL."
+        return [Finding("database", False, f"does not respond: {reason}", next_step)]
+    product = f"PostgreSQL {version // 10_000}"
     findings = [
-        Finding("database", True, number)
+        Finding("database", True, product)
         if version >= _MIN_POSTGRES_VERSION
-        else Finding("database", False, f"{number} is too old", "Move to PostgreSQL 16 or newer.")
+        else Finding("database", False, f"{product} is too old", "Upgrade to PostgreSQL 16 or newer.")
     ]
-    if found == schema_version.EXPECTED_SCHEMA_VERSION:
-        findings.append(Finding("migrations", True, f"at {found}"))
+    if revision == schema_version.EXPECTED_SCHEMA_VERSION:
+        findings.append(Finding("migrations", True, f"at {revision}"))
     else:
         findings.append(
             Finding(
                 "migrations",
                 False,
-                f"at {found or 'none'}, this version of llm-bus expects {schema_version.EXPECTED_SCHEMA_VERSION}",
-                "Run `llm-bus migrate`; if the database is the newer one, update llm-bus.",
+                f"at {revision or 'none'}, this version of llm-bus expects {schema_version.EXPECTED_SCHEMA_VERSION}",
+                "Run `llm-bus migrate`; if the database is newer, update llm-bus.",
             )
         )
     assert row is not None
-    # Outside of the time that the question took, the clocks disagree.
+    # A database time before the query began or after it ended is a difference between the clocks.
     skew = max(0.0, before - row[0], row[0] - after)
     findings.append(
-        Finding("clock", True, f"within {max(skew, 0.1):.1f} s of the database's")
+        Finding("clock", True, f"within {max(skew, 0.1):.1f} s of the database clock")
         if skew < _MAX_CLOCK_SKEW_SECONDS
         else Finding(
             "clock",
             False,
-            f"{skew:.0f} s away from the database's",
-            "Let both machines keep time with NTP; expiry and presence are judged by the database's clock.",
+            f"differs from the database clock by {skew:.0f} s",
+            "Synchronise both machines with NTP; expiry and presence use the database clock.",
         )
     )
     return findings
 
 
 def _check_jobs(url: str) -> list[Finding]:
-    """Whether the clock works: a sign of life, and jobs whose last run was not good."""
+    """Check that jobs run, and that the last run of each job succeeded."""
     from bus.db import Database
     from bus.operations import jobs
 
@@ -129,38 +138,39 @@ def _check_jobs(url: str) -> list[Finding]:
                 (_STALE_JOBS_SECONDS,),
             )
     except (psycopg.Error, BusError):
-        # The checks of the database say why.
+        # The checks of the database report the reason.
         return []
     finally:
         database.close()
     youngest = min((run.age_seconds for run in latest), default=None)
     if youngest is None and is_new:
-        findings = [Finding("jobs", True, "none yet; the first come within a minute of the start")]
+        findings = [Finding("jobs", True, "none yet; the first run within a minute after the start")]
     elif youngest is None or youngest > _STALE_JOBS_SECONDS:
-        since = "never ran" if youngest is None else f"last ran {youngest / 60:.0f} minutes ago"
+        last_run = "never ran" if youngest is None else f"last ran {youngest / 60:.0f} minutes ago"
         findings = [
             Finding(
                 "jobs",
                 False,
-                since,
+                last_run,
                 "Start `python -m workers` and `python -m workers beat`, or let cron call `llm-bus job run`. "
                 "Until then leases end without an event, and nothing is escalated or metered.",
             )
         ]
     else:
-        findings = [Finding("jobs", True, f"{len(latest)} kinds, the last {youngest:.0f} s ago")]
+        plural = "" if len(latest) == 1 else "s"
+        findings = [Finding("jobs", True, f"{len(latest)} job{plural} ran, the last {youngest:.0f} s ago")]
     for run in latest:
         if run.outcome in ("failed", "alarm"):
-            said = (run.error or "").partition("\n")[0]
+            reason = (run.error or "").partition("\n")[0]
             findings.append(
-                Finding(f"job {run.name}", False, f"{run.outcome}: {said}", f"See `llm-bus job history {run.name}`.")
+                Finding(f"job {run.name}", False, f"{run.outcome}: {reason}", f"See `llm-bus job history {run.name}`.")
             )
     return findings
 
 
 def _check_redis(url: str | None) -> Finding:
     if url is None:
-        return Finding("redis", True, "none is set; wake-ups and limits stay within each process")
+        return Finding("redis", True, "not configured; wake-ups and limits stay within each process")
     from redis import Redis, RedisError
 
     try:
@@ -170,10 +180,10 @@ def _check_redis(url: str | None) -> Finding:
         return Finding(
             "redis",
             False,
-            f"does not answer: {error}",
-            "Start it, or correct REDIS_URL. Until then tools work, wake-ups are slower and jobs wait.",
+            f"does not respond: {error}",
+            "Start Redis, or correct REDIS_URL. Until then tools work, wake-ups are slower and jobs wait.",
         )
-    return Finding("redis", True, "answers")
+    return Finding("redis", True, "responds")
 
 
 def _check_http(name: str, base_url: str) -> Finding:
@@ -185,10 +195,10 @@ def _check_http(name: str, base_url: str) -> Finding:
         except (OSError, http.client.HTTPException):
             status = None
     if status == 200:
-        return Finding(name, True, f"answers at {base_url}")
-    found = f"does not answer at {base_url}" if status is None else f"{base_url}/healthz says {status}"
+        return Finding(name, True, f"responds at {base_url}")
+    detail = f"does not respond at {base_url}" if status is None else f"{base_url}/healthz responds with {status}"
     return Finding(
-        name, False, found, "Start it with `llm-bus up` (or your platform's start command) and read its log."
+        name, False, detail, "Start it with `llm-bus up` (or your platform's start command) and read its log."
     )
 
 

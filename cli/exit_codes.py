@@ -1,22 +1,22 @@
-"""Exit codes of `llm-bus`, and the one exception that carries one of them to the terminal.
+"""Exit codes of `llm-bus`, and the exception that carries one of them.
 
 | code | meaning |
 |---|---|
 | 0 | done; for `up`: ended by a signal, everything stopped |
-| 1 | refused or failed: the bus said no, a check failed, a server did not start |
-| 2 | the command line itself is wrong (unknown option, missing argument) |
+| 1 | refused or failed: the bus refused the call, a check failed, a server did not start |
+| 2 | wrong usage: unknown option, missing argument |
 | 3 | `up`: a bus already runs in this data folder |
-| 4 | what the arguments name does not exist |
+| 4 | an argument names something that does not exist |
 | 5 | the bus cannot be reached: nothing is running, or the database does not answer |
-| 6 | contention: somebody else holds what was asked for |
-| 7 | nothing came within the time that was given |
+| 6 | contention: another participant holds the surface |
+| 7 | timed out: nothing arrived within the given time |
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """See the table in the module's docstring."""
+    """The exit codes; the module's docstring describes them."""
 
     OK = 0
     FAILED = 1
@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """An expected failure: one line for the terminal, one exit code for scripts."""
+    """An expected failure: one line for the terminal and an exit code."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Small files of the data folder: written whole, readable by their owner only."""
+"""Files of the data folder: atomic private files, secrets and logs."""
 
 import os
 import secrets
@@ -9,9 +9,9 @@ _MAX_LOG_BYTES = 10 * 1024 * 1024
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace `path` by `text`, mode 0600, so that a reader sees the old text or the new one.
+    """Replace the content of `path` atomically, with mode 0600.
 
-    As root the file goes to the owner of its folder, who would otherwise be locked out of it later.
+    If the process runs as root, the file is given to the owner of its folder, who could not read it otherwise.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -28,7 +28,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_or_create_secret(path: Path) -> str:
-    """Return the secret in `path`, made of 32 random characters and written there the first time."""
+    """Return the secret in `path`; the first call creates it from 32 random characters."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -38,14 +38,14 @@ def read_or_create_secret(path: Path) -> str:
 
 
 def chown_to_parent_owner(path: Path) -> None:
-    """As root, hand a file that we made to whom its folder belongs."""
+    """If the process runs as root, give a new file to the owner of its folder."""
     if os.geteuid() == 0:
         folder = path.parent.stat()
         os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def start_new_log(log_dir: Path, name: str, *, keep: int = 3) -> Path:
-    """Begin a new log, keeping the last `keep` as NAME.log.1 (the newest), NAME.log.2, ..."""
+    """Begin a new log and keep the last `keep` ones as NAME.log.1 (the newest), NAME.log.2, ..."""
     log = log_dir / f"{name}.log"
     if log.exists() and log.stat().st_size:
         for number in range(keep, 1, -1):
@@ -59,10 +59,10 @@ def start_new_log(log_dir: Path, name: str, *, keep: int = 3) -> Path:
 
 
 def truncate_oversized_log(log: Path, max_bytes: int = _MAX_LOG_BYTES) -> None:
-    """Move what `log` holds to NAME.log.1 once it has outgrown `limit`, while its process goes on writing.
+    """Move the content of `log` to NAME.log.1 if it exceeds `max_bytes`, while its process continues to write.
 
-    The writer keeps its file descriptor, opened for appending, so after the cut it writes at the start
-    again. Lines written between the copy and the cut are lost; for a bound on disk space that is fair.
+    The writer keeps its file descriptor, opened for appending, so after the truncation it writes at the start
+    again. Lines written between copy and truncation are lost, which is acceptable for a bound on disk space.
     """
     try:
         if log.stat().st_size <= max_bytes:
@@ -70,5 +70,5 @@ def truncate_oversized_log(log: Path, max_bytes: int = _MAX_LOG_BYTES) -> None:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)
     except OSError:
-        # A full disk must not end the supervisor; the next round tries again.
+        # A full disk must not end the supervisor; the next check tries again.
         return

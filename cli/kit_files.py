@@ -1,4 +1,4 @@
-"""`python -m cli.kit_files`: write the kit's blocks anew from the guide, which they are rendered from."""
+"""`python -m cli.kit_files`: render the kit's instruction blocks from the agent guide."""
 
 from pathlib import Path
 

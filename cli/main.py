@@ -1,4 +1,4 @@
-"""`llm-bus`: one file per noun in cli/commands, imported when it is needed; failures become one line."""
+"""`llm-bus`: one module of cli/commands per command, imported on use; expected failures become one line."""
 
 import importlib
 import pkgutil
@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from bus import __version__
 from cli import commands
 from cli.exit_codes import CliError, ExitCode
 
 
 class _CommandError(click.ClickException):
-    """An expected failure: `llm-bus: message` on stderr, and the exit code."""
+    """An expected failure, shown as `llm-bus: message` on standard error, with its exit code."""
 
     def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
@@ -26,7 +27,7 @@ class _CommandError(click.ClickException):
 
 
 class _CommandGroup(click.Group):
-    """Each module of cli/commands is a command of its name (`_` is `-`) and exports it as `command`."""
+    """Commands from the modules of cli/commands: each exports `command` and gives it its name (`_` becomes `-`)."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__))
@@ -34,8 +35,8 @@ class _CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        found: click.Command = importlib.import_module(f"cli.commands.{cmd_name.replace('-', '_')}").command
-        return found
+        command: click.Command = importlib.import_module(f"cli.commands.{cmd_name.replace('-', '_')}").command
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -50,18 +51,17 @@ class _CommandGroup(click.Group):
 
 
 @click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="llm-bus", prog_name="llm-bus")
+@click.version_option(__version__, prog_name="llm-bus")
 def main() -> None:
-    """LLM Bus: the live coordination layer for AI agents.
+    r"""LLM Bus: the live coordination layer for AI agents.
 
     \b
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 already running,
-    4 no such thing, 5 the bus cannot be reached, 6 somebody else holds it,
-    7 nothing came in time.
+    4 not found, 5 the bus cannot be reached, 6 contention, 7 timed out.
     """
 
 
-# The next step of an error of the engine, which names no command itself.
+# Commands for the hints of the engine's errors, which name no command themselves.
 _HINTS = {
     "list_owners": "`llm-bus owner list` shows all owners.",
     "list_participants": "`llm-bus agent list PROJECT` shows all participants.",
@@ -71,19 +71,19 @@ _HINTS = {
 
 
 def _to_command_error(error: Exception) -> _CommandError | None:
-    """The line and the exit code for a failure that is expected; None for a defect of ours."""
+    """Convert an expected failure into one line and an exit code; return None for a defect."""
     if isinstance(error, CliError):
         return _CommandError(str(error), error.code)
-    # Only now, since a command that needs no engine should not wait for it.
+    # Imported late, since a command that needs no engine should not wait for it.
     from bus.config.settings import SettingError
     from bus.errors import BusError
 
     if isinstance(error, BusError):
         missing = error.code in ("not_found", "unknown_recipient")
-        away = ExitCode.UNAVAILABLE if error.code == "unavailable" else ExitCode.FAILED
+        other_code = ExitCode.UNAVAILABLE if error.code == "unavailable" else ExitCode.FAILED
         hint = _HINTS.get(error.hint or "")
         message = error.message if hint is None else f"{error.message} {hint}"
-        return _CommandError(message, ExitCode.NOT_FOUND if missing else away)
+        return _CommandError(message, ExitCode.NOT_FOUND if missing else other_code)
     if isinstance(error, SettingError):
         return _CommandError(str(error), ExitCode.FAILED)
     import psycopg

@@ -1,4 +1,4 @@
-"""Options that many commands share, and how they answer."""
+"""Options and output that commands share."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,26 +12,26 @@ data_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The data folder of the bus; default: LLM_BUS_DATA, else .data in the checkout.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one line of JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of a list that pages by id."""
+    """Add the options of a list that pages by id."""
     command = click.option(
-        "--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="The most to list."
+        "--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="The number of rows."
     )(command)
     return click.option(
-        "--after", type=click.IntRange(0), default=0, help="List those with a greater id: the next page."
+        "--after", type=click.IntRange(0), default=0, help="List rows with a greater id: the next page."
     )(command)
 
 
 def emit(value: Any, text: str, *, as_json: bool) -> None:
-    """Print the answer, for a program or for a person."""
+    """Print the result as JSON or as text."""
     click.echo(json.dumps(value, default=str, ensure_ascii=False) if as_json else text)
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns for a person; a line says so where there is nothing."""
+    """Align rows in columns under the headers; `None.` if there are no rows."""
     if not rows:
         return "None."
     cells = [[str(title) for title in headers]]

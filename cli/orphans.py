@@ -1,7 +1,7 @@
-"""Children of an `up` that was killed: written down while it runs, ended at the next start.
+"""Orphaned child processes of an `up` that was killed: recorded while it runs, terminated at the next start.
 
-On Linux the kernel ends them with their parent; elsewhere, and in the moments until they are gone, this is
-what keeps two generations from working in one folder.
+On Linux the kernel ends them with their parent. On other systems, and until they have ended, this keeps the
+processes of two starts from working in one folder.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _CHILDREN_FILE = "children.json"
 
 
 def record_children(data: Path, children: Mapping[str, int]) -> None:
-    """Write down which processes are ours, by name and process id."""
+    """Record the children by name and process id."""
     records = []
     for name, pid in children.items():
         with contextlib.suppress(psutil.Error):
@@ -26,18 +26,18 @@ def record_children(data: Path, children: Mapping[str, int]) -> None:
 
 
 def terminate_all(data: Path) -> None:
-    """End what is left of the last run."""
+    """Terminate the recorded processes of the last run and their descendants."""
     file = data / _CHILDREN_FILE
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    ours = [process for record in records if (process := _find_recorded_process(record)) is not None]
-    family = [*ours, *(child for process in ours for child in _list_descendants(process))]
-    for process in ours:
+    children = [process for record in records if (process := _find_recorded_process(record)) is not None]
+    descendants = [descendant for process in children for descendant in _list_descendants(process)]
+    for process in children:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs([*children, *descendants], timeout=10)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -46,13 +46,13 @@ def terminate_all(data: Path) -> None:
 
 
 def _find_recorded_process(record: dict[str, object]) -> psutil.Process | None:
-    """The process of a record, unless another has its id by now."""
+    """Return the recorded process, unless its id belongs to another process now."""
     pid, started = record.get("pid"), record.get("started")
     if not isinstance(pid, int) or not isinstance(started, float):
         return None
     try:
         process = psutil.Process(pid)
-        # Seconds, since the boot time that it is computed from follows the clock.
+        # With a tolerance, since psutil computes the start time from the boot time, which follows the clock.
         return process if abs(process.create_time() - started) < 2 else None
     except psutil.Error:
         return None

@@ -1,4 +1,4 @@
-"""Ports on the loopback interface: free ones, and the same ones again after a restart."""
+"""Ports on the loopback interface, kept across restarts while they are free."""
 
 import json
 import socket
@@ -12,9 +12,9 @@ _LOOPBACK_ADDRESS = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now.
+    """Return whether a server could listen on `port` now.
 
-    Binding alone does not tell: on macOS a loopback address can be bound beside a wildcard one.
+    Binding alone does not show it: on macOS a loopback address can be bound beside a wildcard address.
     """
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,17 +28,17 @@ def is_free(port: int) -> bool:
 
 
 class PortAllocator:
-    """The ports of one data folder, remembered in a file."""
+    """The ports of one data folder, stored in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._assigned: dict[str, int] = _read_assignments(path)
 
     def assign(self, name: str, *, exclude: frozenset[int] = frozenset()) -> int:
-        """Return the port remembered for `name` while it is free, else a free one, and remember that.
+        """Return the stored port of `name` if it is free; otherwise store and return another free port.
 
         Args:
-            refuse: ports that looked free but turned out to be taken.
+            exclude: ports that looked free but turned out to be taken.
         """
         others = exclude | {port for owner, port in self._assigned.items() if owner != name}
         port = next(port for port in self._candidates(name) if port not in others and is_free(port))
@@ -52,7 +52,7 @@ class PortAllocator:
             yield self._assigned[name]
         default = DEFAULT_PORTS.get(name, 8790)
         yield default
-        # Close to the default first, since people recognise it; the kernel's choice ends the search.
+        # Ports near the default first, since people recognise them; finally any port that the kernel chooses.
         yield from range(default + 10, default + 500, 10)
         while True:
             with socket.socket() as any_port:
@@ -62,9 +62,9 @@ class PortAllocator:
 
 def _read_assignments(path: Path) -> dict[str, int]:
     try:
-        known = json.loads(path.read_text())
+        stored = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    if not isinstance(known, dict):
+    if not isinstance(stored, dict):
         return {}
-    return {str(name): port for name, port in known.items() if isinstance(port, int) and 0 < port < 65536}
+    return {str(name): port for name, port in stored.items() if isinstance(port, int) and 0 < port < 65536}

@@ -1,4 +1,4 @@
-"""The Procfile: which processes the bus consists of."""
+"""The process types of the Procfile."""
 
 import shlex
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class ProcessType:
 
 
 def read() -> tuple[Path, list[ProcessType]]:
-    """The folder that the commands run in and every process type but `release`.
+    """Return the folder that the commands run in, and every process type except `release`.
 
     Raises:
-        CliError: no Procfile, or a line of it makes no sense.
+        CliError: there is no Procfile, or it has an invalid line.
     """
     root = data_dir.source_root()
-    # In an installed package the file lies beside this module.
+    # In an installed package the file is beside this module.
     path = (root or Path(__file__).resolve().parent) / "Procfile"
     try:
         text = path.read_text(encoding="utf-8")
@@ -41,14 +41,14 @@ def parse(text: str) -> list[ProcessType]:
     Raises:
         CliError: a line has another form, or a name occurs twice.
     """
-    found: dict[str, ProcessType] = {}
+    types: dict[str, ProcessType] = {}
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, colon, command = line.partition(":")
         name = name.strip()
         words = tuple(shlex.split(command))
-        if not colon or not name or not words or name in found:
-            raise CliError(f"The Procfile has a line that makes no sense: {line!r}.")
-        found[name] = ProcessType(name, words)
-    return list(found.values())
+        if not colon or not name or not words or name in types:
+            raise CliError(f"The Procfile has an invalid line: {line!r}.")
+        types[name] = ProcessType(name, words)
+    return list(types.values())

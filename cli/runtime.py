@@ -1,4 +1,4 @@
-"""What a running `up` tells the other commands: where its servers are."""
+"""The addresses of a running `up`, stored in the data folder for other commands."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from cli.exit_codes import CliError, ExitCode
 from cli.files import write_private
 
 _RUNTIME_FILE = "runtime.json"
-# Whom a fresh bus belongs to until somebody signs in and says otherwise.
+# The owner of a fresh bus.
 OWNER_EMAIL = "owner@localhost"
 
 
@@ -28,7 +28,7 @@ class RuntimeInfo:
     ports: dict[str, int]
 
     def addresses(self) -> dict[str, str | None]:
-        """The addresses as `up --json` prints them."""
+        """Return the addresses as `up --json` prints them."""
         return {
             "gateway_url": self.mcp_url,
             "web_url": self.public_url if self.web else None,
@@ -40,7 +40,7 @@ class RuntimeInfo:
 
 @dataclass(frozen=True)
 class NewAgent:
-    """An agent that was made just now, with the token that is shown this once."""
+    """An agent that this start created, with its token, which is shown only once."""
 
     project: str
     name: str
@@ -48,20 +48,20 @@ class NewAgent:
 
 
 def save(runtime: RuntimeInfo) -> None:
-    """Write it down for the other commands, readable by this user only."""
+    """Store the addresses for other commands, readable by this user only."""
     write_private(Path(runtime.data) / _RUNTIME_FILE, json.dumps(asdict(runtime), indent=1))
 
 
 def delete(data: Path) -> None:
-    """Nothing runs here any more."""
+    """Delete the stored addresses when the bus stops."""
     (data / _RUNTIME_FILE).unlink(missing_ok=True)
 
 
 def find_running(data: Path) -> RuntimeInfo | None:
-    """The bus that runs in this data folder, or None; what a killed `up` left behind does not count.
+    """Return the bus that runs in this data folder, or None; files of a killed `up` do not count.
 
     Raises:
-        CliError: something runs here, but it is another user's.
+        CliError: the data folder belongs to another user.
     """
     try:
         if not data_dir.is_locked(data):
@@ -74,20 +74,20 @@ def find_running(data: Path) -> RuntimeInfo | None:
 
 
 def settings_for_cli(data: Path | None = None) -> Settings:
-    """The settings of the bus that a command is meant for: DATABASE_URL, else the one that runs here.
+    """Return the settings of the bus of DATABASE_URL, or else of the bus that runs in the data folder.
 
     Raises:
-        CliError: neither is there.
-        bus.settings.SettingError: a variable has the wrong form.
+        CliError: DATABASE_URL is not set and no bus runs here.
+        SettingError: a variable has the wrong form.
     """
     if os.environ.get("DATABASE_URL", "").strip():
         return Settings.from_env()
-    place = data_dir.locate(data)
-    running = find_running(place)
+    folder = data_dir.locate(data)
+    running = find_running(folder)
     if running is None:
         raise CliError(
-            f"Nothing is running here ({place}). Start it with `make run` (`llm-bus up`), "
-            "or set DATABASE_URL to the address of a running one.",
+            f"No bus is running here ({folder}). Start one with `make run` (`llm-bus up`), "
+            "or set DATABASE_URL to the database of a running one.",
             ExitCode.UNAVAILABLE,
         )
     return Settings.from_env(

@@ -1,4 +1,4 @@
-"""What a fresh bus begins with, so that the first agent has somewhere to go."""
+"""The initial content of a fresh bus: an owner, a project and two agents."""
 
 from bus.db import Connection
 from bus.errors import BusError
@@ -11,7 +11,7 @@ AGENT_NAMES = ("alice", "bob")
 
 
 def seed_if_empty(conn: Connection) -> list[NewAgent]:
-    """Create an owner, a project and two agents where there is no owner yet; else return nothing."""
+    """Create an owner, a project and two agents if there is no owner yet, and return the new agents."""
     if owners.list_owners(conn, limit=1):
         return []
     try:
@@ -21,7 +21,7 @@ def seed_if_empty(conn: Connection) -> list[NewAgent]:
             grants = [participations.join(conn, project.id, name, actor="cli") for name in AGENT_NAMES]
     except BusError as error:
         if error.code == "conflict":
-            # Another `up` on the same database was faster; the tokens are on its screen.
+            # Another `up` on the same database was faster and has printed the tokens.
             return []
         raise
     return [NewAgent(grant.project, grant.participant, grant.token) for grant in grants]

@@ -23,9 +23,9 @@ _MCP_PATHS = ("/mcp", "/mcp/")
 
 
 class CombinedApp:
-    """/mcp and the lifespan belong to the gateway, everything else to the web.
+    """An ASGI application that routes /mcp and the lifespan to the gateway, and the rest to the web.
 
-    Usual calls of agents are answered before they come here, from the bytes of the connection.
+    Common calls of agents do not pass through here: the raw HTTP server answers them from the bytes of the connection.
     """
 
     def __init__(self, gateway: Gateway, web: WebApplication) -> None:
@@ -33,6 +33,7 @@ class CombinedApp:
         self._web = web
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one connection on to the gateway or the web."""
         if scope["type"] == "http" and scope["path"] not in _MCP_PATHS:
             await self._web(scope, receive, send)
         else:
@@ -40,7 +41,7 @@ class CombinedApp:
 
 
 def run() -> None:
-    """Serve both until the process is told to stop; calls under way are answered first.
+    """Serve both until SIGTERM; calls in progress are answered first.
 
     Raises:
         SettingError: a setting is missing or malformed.

@@ -1,4 +1,4 @@
-"""How a long-running command is asked to end."""
+"""Shutdown signals of a long-running command."""
 
 import os
 import select
@@ -7,11 +7,11 @@ from types import FrameType
 
 
 class ShutdownRequested(BaseException):
-    """A signal asked us to end; raised only where we wait, so that no child is lost between two lines."""
+    """A signal requested shutdown; raised only at wait points, so that no started child is left unrecorded."""
 
 
 class ShutdownSignals:
-    """SIGINT, SIGTERM and SIGHUP ask for an orderly end."""
+    """Handlers of SIGINT, SIGTERM and SIGHUP that request an orderly shutdown."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -19,20 +19,20 @@ class ShutdownSignals:
         os.set_blocking(self._wakeup_writer, False)
         signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup makes us ignore SIGHUP, and knows why. A shell script makes what it starts with `&` ignore
-            # SIGINT, but may well send it later.
+            # Under nohup SIGHUP is ignored on purpose. A shell script starts background processes with SIGINT
+            # ignored, but may send it later.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
-        # With a handler of its own, the end of a child wakes `wait`.
+        # A handler lets the end of a child wake `wait`.
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     def raise_if_requested(self) -> None:
-        """Raise where somebody asked us to end."""
+        """Raise ShutdownRequested if a signal has arrived."""
         if self.is_requested:
             raise ShutdownRequested
 
     def wait(self, seconds: float) -> None:
-        """Sleep until a signal arrives or the time is over."""
+        """Sleep until a signal arrives or the time has passed."""
         if select.select([self._wakeup_reader], [], [], seconds)[0]:
             os.read(self._wakeup_reader, 4096)
 

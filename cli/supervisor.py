@@ -1,4 +1,4 @@
-"""The processes of the Procfile: started, watched until they answer, restarted when they end, stopped."""
+"""Supervision of the Procfile's processes: start, readiness, restart, stop."""
 
 import contextlib
 import http.client
@@ -18,17 +18,17 @@ from cli.exit_codes import CliError
 from cli.files import start_new_log
 from cli.procfile import ProcessType
 
-# Those that serve HTTP, and so need a port and are asked whether they are well.
+# They serve HTTP, so they get a port and are ready when /healthz responds.
 HTTP_PROCESS_NAMES = ("web", "gateway")
 _STOP_TIMEOUT_SECONDS = 10.0
 _READY_TIMEOUT_SECONDS = 60.0
 _MAX_RESTART_DELAY_SECONDS = 30.0
-# A process that has lived this long was well; its next restart is immediate again.
+# After a process has run this long, its next restart is immediate again.
 _STABLE_AFTER_SECONDS = 60.0
 
 
 class PortConflictError(Exception):
-    """A process ended because somebody else took its port first; other ports help."""
+    """A process ended because another program took its port first; a retry with other ports helps."""
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
@@ -37,7 +37,7 @@ class PortConflictError(Exception):
 
 @dataclass
 class SupervisedProcess:
-    """A process of the Procfile, over all its restarts."""
+    """A process of the Procfile, across its restarts."""
 
     process_type: ProcessType
     env: dict[str, str]
@@ -53,41 +53,42 @@ class SupervisedProcess:
 def start(
     process_type: ProcessType, *, cwd: Path, log_dir: Path, env: Mapping[str, str], port: int | None
 ) -> SupervisedProcess:
-    """Start it; does not wait for it. `env` is what the bus needs; the user's own environment is below it."""
-    # `python` and `llm-bus` of the Procfile are those that we run as ourselves.
+    """Start a process without waiting until it is ready; `env` overrides the present environment."""
+    # `python` and `llm-bus` of the Procfile are those of this process.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    whole = {**os.environ, "PYTHONUNBUFFERED": "1", **env, "PATH": path}
+    full_env = {**os.environ, "PYTHONUNBUFFERED": "1", **env, "PATH": path}
     if port is not None:
-        whole["PORT"] = str(port)
+        full_env["PORT"] = str(port)
     log = start_new_log(log_dir, process_type.name)
     return SupervisedProcess(
-        process_type, whole, cwd, log, port, _spawn(process_type, cwd, log, whole), time.monotonic()
+        process_type, full_env, cwd, log, port, _spawn(process_type, cwd, log, full_env), time.monotonic()
     )
 
 
 def wait_until_ready(process: SupervisedProcess, on_poll: Callable[[], None]) -> None:
-    """Return when the process answers /healthz; one that serves nothing only has to be alive.
+    """Return when the process responds at /healthz; one without a port only has to be alive.
 
     Raises:
-        PortLostError: its port was taken meanwhile.
-        CliError: it ended or did not answer; the message ends with its log.
+        PortConflictError: another program took its port.
+        CliError: it ended or did not respond; the message ends with its log.
     """
     if process.port is None:
         if process.popen.poll() is None:
             return
     elif child.wait_until(lambda: _is_healthy(process), process.popen, _READY_TIMEOUT_SECONDS, on_poll):
         return
-    ended = process.popen.poll()
-    if ended is not None and process.port is not None and child.is_port_taken(process.port, process.log_path):
+    code = process.popen.poll()
+    if code is not None and process.port is not None and child.is_port_taken(process.port, process.log_path):
         raise PortConflictError(process.port)
-    happened = f"ended with code {ended}" if ended is not None else f"did not answer in {_READY_TIMEOUT_SECONDS:.0f} s"
+    reason = f"ended with code {code}" if code is not None else f"did not respond in {_READY_TIMEOUT_SECONDS:.0f} s"
     raise CliError(
-        f"{process.process_type.name} {happened}. Its log, {process.log_path}, ends with:{child.format_log_tail(process.log_path)}"
+        f"{process.process_type.name} {reason}. Its log, {process.log_path}, ends with:"
+        f"{child.format_log_tail(process.log_path)}"
     )
 
 
 def restart_if_exited(process: SupervisedProcess, report: Callable[[str], None]) -> bool:
-    """Restart the process if it has ended and its pause is over. Returns whether it was restarted."""
+    """Restart the process if it has ended and its restart delay has passed; return whether it was restarted."""
     code = process.popen.poll()
     now = time.monotonic()
     if code is None:
@@ -96,10 +97,8 @@ def restart_if_exited(process: SupervisedProcess, report: Callable[[str], None])
         if now - process.started_at > _STABLE_AFTER_SECONDS:
             process.restart_delay_seconds = 0.0
         process.restart_at = now + process.restart_delay_seconds
-        wait_for = f" in {process.restart_delay_seconds:.0f} s" if process.restart_delay_seconds else ""
-        report(
-            f"{process.process_type.name} ended with code {code}; starting it again{wait_for}. Log: {process.log_path}"
-        )
+        delay = f" in {process.restart_delay_seconds:.0f} s" if process.restart_delay_seconds else ""
+        report(f"{process.process_type.name} ended with code {code}; restarting it{delay}. Log: {process.log_path}")
         process.restart_delay_seconds = min(_MAX_RESTART_DELAY_SECONDS, max(1.0, process.restart_delay_seconds * 2))
     if now < process.restart_at:
         return False
@@ -110,7 +109,7 @@ def restart_if_exited(process: SupervisedProcess, report: Callable[[str], None])
 
 
 def stop_all(processes: list[SupervisedProcess]) -> None:
-    """Ask all of them to finish, give them ten seconds together, kill what is left of their groups."""
+    """Terminate all processes, wait up to ten seconds in total, then kill the rest of their process groups."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             process.popen.terminate()
@@ -126,7 +125,7 @@ def _spawn(process_type: ProcessType, cwd: Path, log_path: Path, env: Mapping[st
 
 
 def _is_healthy(process: SupervisedProcess) -> bool:
-    """It listens itself (another bus may answer on a port that it is about to lose) and says it is well."""
+    """Return whether /healthz responds and the process itself listens; another bus could respond on its port."""
     assert process.port is not None
     connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=2)
     try:
@@ -143,14 +142,13 @@ def _is_healthy(process: SupervisedProcess) -> bool:
 def _is_listening(pid: int, port: int) -> bool:
     try:
         leader = psutil.Process(pid)
-        family = [leader, *leader.children(recursive=True)]
         return any(
             connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for process in family
+            for process in [leader, *leader.children(recursive=True)]
             for connection in process.net_connections("tcp")
         )
     except psutil.AccessDenied:
-        # Not every system lets us look; then the answer has to do.
+        # Some systems forbid the inspection; then the HTTP response is sufficient.
         return True
     except psutil.Error:
         return False

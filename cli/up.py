@@ -1,4 +1,4 @@
-"""`llm-bus up`: start everything in one data folder, keep it running, end it in order."""
+"""`llm-bus up`: start the servers and processes of one data folder, supervise them, stop them in order."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ _LOG_CHECK_INTERVAL_SECONDS = 60.0
 
 @dataclass
 class RunningBus:
-    """Everything that was started, in the order of its start."""
+    """The servers and processes that were started."""
 
     data: Path
     ports: PortAllocator
@@ -31,14 +31,14 @@ class RunningBus:
     redis_server: redis.RedisServer | None = None
 
     def record_children(self) -> None:
-        """Write our children down, for the start after a kill -9. PostgreSQL has its own pid file."""
+        """Record the children for a start after kill -9; PostgreSQL has its own pid file."""
         children = {process.process_type.name: process.popen.pid for process in self.processes}
         if self.redis_server is not None:
             children["redis"] = self.redis_server.process.pid
         orphans.record_children(self.data, children)
 
     def stop(self) -> None:
-        """End the processes, then Redis, then PostgreSQL: each may need the next to finish its work."""
+        """Stop the processes, then Redis, then PostgreSQL: each may need the next to finish its work."""
         supervisor.stop_all(self.processes)
         self.processes.clear()
         if self.redis_server is not None:
@@ -49,10 +49,10 @@ class RunningBus:
 
 
 def up(data: Path, *, as_json: bool) -> int:
-    """Run the bus in `data` until a signal; returns the exit code.
+    """Run the bus in `data` until a signal arrives, and return the exit code.
 
     Raises:
-        CliError: something did not start; nothing is left running then.
+        CliError: a server or process did not start; nothing is left running then.
     """
     data_dir.create(data)
     lock = data_dir.DataDirLock(data)
@@ -80,32 +80,28 @@ def _start_and_supervise(running: RunningBus, signals: ShutdownSignals, *, as_js
     database_url, redis_url = _wait_for_servers(running, signals)
     agents: list[runtime.NewAgent] = []
     if not readiness.is_ready(running.data, database_url):
-        # Here, since its imports take longer than everything that a start without it does.
+        # Imported here, since the imports take longer than the whole start of a prepared bus.
         from cli import bootstrap
 
         agents = bootstrap.prepare_database(running.data, database_url, signals.raise_if_requested)
     if running.redis_server is None and not _is_redis_responding(redis_url):
-        _print_status("Redis (REDIS_URL) does not answer. The bus works without it, a little slower.")
+        _print_status("Redis (REDIS_URL) does not respond. The bus works without it, a little slower.")
     signals.raise_if_requested()
-    now = _start_processes(running, signals, database_url, redis_url)
-    runtime.save(now)
+    runtime_info = _start_processes(running, signals, database_url, redis_url)
+    runtime.save(runtime_info)
     if as_json:
-        _print_result(
-            json.dumps(
-                now.addresses()
-                | {"agents": [{"project": new.project, "name": new.name, "token": new.token} for new in agents]}
-            )
-        )
+        new_agents = [{"project": agent.project, "name": agent.name, "token": agent.token} for agent in agents]
+        _print_result(json.dumps(runtime_info.addresses() | {"agents": new_agents}))
     else:
-        _print_result(banner.render(now, agents, _login_url(now)))
+        _print_result(banner.render(runtime_info, agents, _login_url(runtime_info)))
     _supervise(running, signals)
 
 
 def _login_url(runtime_info: runtime.RuntimeInfo) -> str | None:
-    """A link that signs in the owner whom the first start made; None where somebody else runs the show by now."""
+    """Return a link that signs in the owner whom the first start created; None if that owner no longer exists."""
     if not runtime_info.web:
         return None
-    # Here, since everything answers by now and nobody waits for these imports.
+    # Imported here, since the bus is ready now and these imports delay nothing.
     from bus.auth import login_links
     from bus.client_setup import login_link_url
     from bus.db import Database
@@ -124,7 +120,7 @@ def _login_url(runtime_info: runtime.RuntimeInfo) -> str | None:
 
 
 def _launch_servers(running: RunningBus, exclude: frozenset[int] = frozenset()) -> None:
-    """Start the servers that no variable names and that do not run yet; waits for none of them."""
+    """Start the servers that no variable names and that do not run yet, without waiting for them."""
     if not _get_env("REDIS_URL") and running.redis_server is None:
         running.redis_server = _launch_redis(running, running.ports.assign("redis", exclude=exclude))
         running.record_children()
@@ -133,8 +129,8 @@ def _launch_servers(running: RunningBus, exclude: frozenset[int] = frozenset()) 
 
 
 def _wait_for_servers(running: RunningBus, signals: ShutdownSignals) -> tuple[str, str]:
-    """Return the URLs of the database and of Redis, once what we launched takes connections."""
-    refused: set[int] = set()
+    """Return the URLs of the database and of Redis when the launched servers accept connections."""
+    taken_ports: set[int] = set()
     for _ in range(_MAX_PORT_ATTEMPTS):
         try:
             if running.postgres_server is not None:
@@ -143,12 +139,12 @@ def _wait_for_servers(running: RunningBus, signals: ShutdownSignals) -> tuple[st
                 redis.wait_until_ready(running.redis_server, signals.raise_if_requested)
         except child.PortTakenError:
             if running.postgres_server is not None and running.postgres_server.process.poll() is not None:
-                refused.add(running.postgres_server.port)
+                taken_ports.add(running.postgres_server.port)
                 running.postgres_server = None
             if running.redis_server is not None and running.redis_server.process.poll() is not None:
-                refused.add(running.redis_server.port)
+                taken_ports.add(running.redis_server.port)
                 running.redis_server = None
-            _launch_servers(running, frozenset(refused))
+            _launch_servers(running, frozenset(taken_ports))
             continue
         return (
             normalise_database_url(
@@ -156,7 +152,7 @@ def _wait_for_servers(running: RunningBus, signals: ShutdownSignals) -> tuple[st
             ),
             running.redis_server.url if running.redis_server else _get_env("REDIS_URL"),
         )
-    raise CliError("Other programs keep taking the ports that PostgreSQL or Redis were to use. Try again.")
+    raise CliError("Other programs keep taking the ports chosen for PostgreSQL or Redis. Try again.")
 
 
 def _launch_postgres(running: RunningBus, port: int) -> postgres.PostgresServer:
@@ -175,58 +171,64 @@ def _launch_redis(running: RunningBus, port: int) -> redis.RedisServer:
 def _start_processes(
     running: RunningBus, signals: ShutdownSignals, database_url: str, redis_url: str
 ) -> runtime.RuntimeInfo:
-    """Start what the Procfile lists and wait until it answers; other ports are tried where one was lost."""
-    cwd, kinds = procfile.read()
-    refused: set[int] = set()
+    """Start the processes of the Procfile and wait until they are ready; retry with other ports after a conflict."""
+    cwd, process_types = procfile.read()
+    taken_ports: set[int] = set()
     for _ in range(_MAX_PORT_ATTEMPTS):
         ports = {
-            kind.name: running.ports.assign(kind.name, exclude=frozenset(refused))
-            for kind in kinds
-            if kind.name in supervisor.HTTP_PROCESS_NAMES
+            process_type.name: running.ports.assign(process_type.name, exclude=frozenset(taken_ports))
+            for process_type in process_types
+            if process_type.name in supervisor.HTTP_PROCESS_NAMES
         }
-        now = _build_runtime_info(running.data, ports, database_url, redis_url)
+        runtime_info = _build_runtime_info(running.data, ports, database_url, redis_url)
         env = {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
-            "PUBLIC_URL": now.public_url,
-            "MCP_URL": now.mcp_url,
+            "PUBLIC_URL": runtime_info.public_url,
+            "MCP_URL": runtime_info.mcp_url,
             "HOST": "127.0.0.1",
             "LLM_BUS_DATA": str(running.data),
         }
         try:
-            # What answers people and agents first; what works by the clock has time.
-            for some in (
-                [kind for kind in kinds if kind.name in ports],
-                [one for one in kinds if one.name not in ports],
+            # Web and gateway first, so that they are ready sooner; the time-driven processes can wait.
+            for group in (
+                [process_type for process_type in process_types if process_type.name in ports],
+                [process_type for process_type in process_types if process_type.name not in ports],
             ):
                 started = [
-                    supervisor.start(kind, cwd=cwd, log_dir=running.data / "logs", env=env, port=ports.get(kind.name))
-                    for kind in some
+                    supervisor.start(
+                        process_type,
+                        cwd=cwd,
+                        log_dir=running.data / "logs",
+                        env=env,
+                        port=ports.get(process_type.name),
+                    )
+                    for process_type in group
                 ]
                 running.processes += started
                 running.record_children()
                 for process in started:
                     supervisor.wait_until_ready(process, signals.raise_if_requested)
-        except supervisor.PortConflictError as lost:
-            # The addresses are in everybody's environment, so everybody starts again.
-            refused.add(lost.port)
+        except supervisor.PortConflictError as conflict:
+            # The environment of every process contains the addresses, so all of them restart.
+            taken_ports.add(conflict.port)
             supervisor.stop_all(running.processes)
             running.processes.clear()
             continue
-        return now
-    raise CliError("Other programs keep taking the ports that the bus was to use. Try again.")
+        return runtime_info
+    raise CliError("Other programs keep taking the ports chosen for the bus. Try again.")
 
 
 def _build_runtime_info(data: Path, ports: dict[str, int], database_url: str, redis_url: str) -> runtime.RuntimeInfo:
-    """The addresses that cards and links will name: the user's, else those of the chosen ports."""
-    chosen_public = _get_env("PUBLIC_URL").rstrip("/")
-    chosen_mcp = _get_env("MCP_URL").rstrip("/")
+    """Return the addresses of the bus: those of the environment, or else of the chosen ports."""
+    public_url = _get_env("PUBLIC_URL").rstrip("/")
+    mcp_url = _get_env("MCP_URL").rstrip("/")
     local_gateway = f"http://127.0.0.1:{ports.get('gateway', DEFAULT_PORTS['gateway'])}/mcp"
     return runtime.RuntimeInfo(
         database_url=database_url,
         redis_url=redis_url,
-        public_url=chosen_public or f"http://127.0.0.1:{ports.get('web', DEFAULT_PORTS['web'])}",
-        mcp_url=chosen_mcp or (f"{chosen_public}/mcp" if chosen_public else local_gateway),
+        public_url=public_url or f"http://127.0.0.1:{ports.get('web', DEFAULT_PORTS['web'])}",
+        mcp_url=mcp_url or (f"{public_url}/mcp" if public_url else local_gateway),
         web="web" in ports,
         data=str(data),
         ports=ports,
@@ -234,7 +236,7 @@ def _build_runtime_info(data: Path, ports: dict[str, int], database_url: str, re
 
 
 def _supervise(running: RunningBus, signals: ShutdownSignals) -> None:
-    """Bring back what ends by itself and keep the logs bounded, until somebody asks us to end."""
+    """Restart processes that end and bound the logs, until a signal arrives."""
     next_check = time.monotonic() + _LOG_CHECK_INTERVAL_SECONDS
     while True:
         signals.raise_if_requested()
@@ -250,21 +252,21 @@ def _supervise(running: RunningBus, signals: ShutdownSignals) -> None:
 
 
 def _restart_exited_servers(running: RunningBus, signals: ShutdownSignals) -> None:
-    """Start a server of ours that ended again, on its port.
+    """Restart an embedded server that ended, on its port.
 
     Raises:
-        StartFailedError: it does not come back; without it there is no bus.
+        StartFailedError: it does not start again; the bus cannot work without it.
     """
-    server, queue = running.postgres_server, running.redis_server
-    if server is not None and (code := server.process.poll()) is not None:
-        _print_status(f"PostgreSQL ended with code {code}; starting it again. Log: {server.log_path}")
+    postgres_server, redis_server = running.postgres_server, running.redis_server
+    if postgres_server is not None and (code := postgres_server.process.poll()) is not None:
+        _print_status(f"PostgreSQL ended with code {code}; restarting it. Log: {postgres_server.log_path}")
         signals.wait(1.0)
-        running.postgres_server = _launch_postgres(running, server.port)
+        running.postgres_server = _launch_postgres(running, postgres_server.port)
         postgres.wait_until_ready(running.postgres_server, signals.raise_if_requested)
-    if queue is not None and (code := queue.process.poll()) is not None:
-        _print_status(f"Redis ended with code {code}; starting it again. Log: {queue.log_path}")
+    if redis_server is not None and (code := redis_server.process.poll()) is not None:
+        _print_status(f"Redis ended with code {code}; restarting it. Log: {redis_server.log_path}")
         signals.wait(1.0)
-        running.redis_server = _launch_redis(running, queue.port)
+        running.redis_server = _launch_redis(running, redis_server.port)
         running.record_children()
         redis.wait_until_ready(running.redis_server, signals.raise_if_requested)
 
@@ -296,12 +298,12 @@ def _get_env(name: str) -> str:
 
 
 def _print_status(message: str) -> None:
-    """To stderr: standard output belongs to the one JSON line, or the screen."""
+    """Print to standard error; standard output carries only the JSON line or the banner."""
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
 
 
 def _print_result(text: str) -> None:
-    # Whoever read our output may be gone; the bus goes on.
+    # The reader of the output may be gone; the bus continues.
     with contextlib.suppress(OSError):
         print(text, flush=True)

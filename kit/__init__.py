@@ -1,8 +1,8 @@
-"""What a repository installs so that agents follow the protocol: hooks, client configuration, a doctor.
+"""The kit that a repository installs so that its agents follow the protocol: hooks, client configuration, a doctor.
 
-Standard library of Python 3.9 only, and nothing of ours: this folder is copied into other people's repositories.
-It never blocks work, except where the documentation says so.
+It is copied into other repositories: it uses only the standard library of Python 3.9 and imports no other package of
+this project. It never blocks work, except in the documented cases.
 """
 
-# Raised with every change that a repository should have; the server says which it wants at least.
-VERSION = "1.0.0"
+# Raise it with every change that installed repositories should get. The server publishes the minimum that it requires.
+VERSION = "1.0.1"

@@ -1,15 +1,14 @@
-"""`python3 .llm-bus/kit COMMAND`: what git and the clients call.
+"""`python3 .llm-bus/kit COMMAND`: the entry point for git and the clients.
 
-Any Python can read this file, so that an old one is told kindly.
+Every Python version can parse this file, so that an old interpreter prints a clear message.
 """
 
 import os
 import sys
 
-if sys.version_info < (3, 9):  # noqa: UP036 - this one file is also run by the Pythons that the others refuse
-    sys.stderr.write(
-        "llm-bus: the hook needs Python 3.9 or newer, this is %d.%d; going on without it.\n" % sys.version_info[:2]  # noqa: UP031
-    )
+if sys.version_info < (3, 9):  # noqa: UP036 - this file also runs under the interpreters that the kit does not support
+    message = "llm-bus: the hook needs Python 3.9 or newer; this is %d.%d. Continuing without the bus.\n"
+    sys.stderr.write(message % sys.version_info[:2])
     sys.exit(0)
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -1,4 +1,4 @@
-"""The kit as one file: what the web serves as /kit/install.py, to be piped into Python."""
+"""The kit as one script: the web serves it as /kit/install.py, to be piped into Python."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 from kit import VERSION
 
-_KIT_DIR = Path(__file__).resolve().parent
 _SCRIPT_TEMPLATE = '''\
 #!/usr/bin/env python3
-"""The LLM Bus kit {version} in one file: the installer, and what it puts into a repository.
+"""The LLM Bus kit {version} in one file: the installer, and the files that it writes into a repository.
 
     curl -fsSL {home}/kit/install.py | python3 -             # connect this repository
-    curl -fsSL {home}/kit/install.py | python3 - --help      # what else it can do
+    curl -fsSL {home}/kit/install.py | python3 - --help      # list all options
 
-FILES below is the whole of it, as readable text. Source: the folder kit/ of LLM Bus. AGPL-3.0-only.
+FILES below contains all of them as readable text. Source: the folder kit/ of LLM Bus. AGPL-3.0-only.
 """
 
 import sys
@@ -55,18 +54,30 @@ sys.exit(main(sys.argv[1:], FILES, DEFAULTS))
 '''
 
 
+def list_paths(kit_dir: Path) -> list[Path]:
+    """List the files of the kit in a folder, sorted: its modules and the texts that the installer copies."""
+    return sorted([*kit_dir.glob("*.py"), *kit_dir.glob("blocks/*.md"), *kit_dir.glob("okf/*.md")])
+
+
 def read_files() -> dict[str, str]:
-    """All that a repository gets, by path: `kit/main.py`, `kit/blocks/lead.md`."""
-    found = {}
-    for path in sorted([*_KIT_DIR.glob("*.py"), *_KIT_DIR.glob("blocks/*.md"), *_KIT_DIR.glob("okf/*.md")]):
-        # Line ends as the repository has them, also from a checkout that changed them.
-        found[f"kit/{path.relative_to(_KIT_DIR).as_posix()}"] = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
-    return found
+    """Read the files that a repository gets, by path: `kit/main.py`, `kit/blocks/lead.md`."""
+    # Not a constant of the module: the kit's modules have no __file__ in the script that this module builds.
+    kit_dir = Path(__file__).resolve().parent
+    # Line ends as the repository has them, also from a checkout that changed them.
+    return {
+        f"kit/{path.relative_to(kit_dir).as_posix()}": path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        for path in list_paths(kit_dir)
+    }
 
 
 def build_script(endpoint: str, home: str) -> str:
-    """The file; the same for the same kit and addresses."""
+    """Build the script; the result depends only on the kit and the two addresses.
+
+    Args:
+        endpoint: the MCP address of the bus.
+        home: the web address of the bus.
+    """
     defaults = json.dumps({"endpoint": endpoint, "home": home}, indent=4)
-    held = json.dumps(read_files(), indent=4, sort_keys=True)
-    made = _SCRIPT_TEMPLATE.replace("{version}", VERSION).replace("{home}", home)
-    return made.replace("{defaults}", defaults).replace("{files}", held)
+    files = json.dumps(read_files(), indent=4, sort_keys=True)
+    script = _SCRIPT_TEMPLATE.replace("{version}", VERSION).replace("{home}", home)
+    return script.replace("{defaults}", defaults).replace("{files}", files)

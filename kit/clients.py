@@ -1,4 +1,4 @@
-"""The configuration of each client, in its own format and place; the token itself is never in it."""
+"""The configuration of each client, in its own format and place, without the token."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kit.file_edits import FileEdits
 from kit.repo import Repo
 
 SERVER_NAME = "llm-bus"
-# Whichever shell a client uses, and if it uses none: no quoting but this, no variable, no path. It finds the kit above
-# the folder that it is started in, and ends with 0 where there is none.
+# Works in every shell and without one: no other quotes, no variable, no path. It searches for the kit in the folder in
+# which it starts and those above, and ends with 0 if there is none.
 HOOK_LAUNCHER = (
     "import os,pathlib as p,runpy;d=p.Path(os.environ.get('CLAUDE_PROJECT_DIR')or os.getcwd());"
     "k=[a/'.llm-bus'/'kit' for a in [d,*d.parents] if (a/'.llm-bus'/'kit'/'__main__.py').is_file()];"
@@ -32,7 +32,13 @@ _TOML_SERVER_TABLE = re.compile(
 
 @dataclass(frozen=True)
 class InstallOptions:
-    """What the installer was asked for."""
+    """The options of an installation that configure the clients.
+
+    Attributes:
+        token_variable: the environment variable from which the clients read the token.
+        wake_in_background: whether Claude Code waits for posts in the background.
+        force: whether to replace a server entry of the same name that the kit did not write.
+    """
 
     repo: Repo
     home_dir: Path
@@ -44,7 +50,7 @@ class InstallOptions:
 
 @dataclass(frozen=True)
 class Client:
-    """A client: how it is recognised, what is written for it, where it reads its instructions."""
+    """A client: how to detect it, how to configure it, and the file with its instructions."""
 
     name: str
     title: str
@@ -55,7 +61,7 @@ class Client:
     instructions_file: str
 
     def is_present(self, options: InstallOptions) -> bool:
-        """Whether this client is used here: on the path, in the repository, or in the user's home."""
+        """Whether the client is used here: on the PATH, in the repository, or in the user's home folder."""
         return (
             any((options.repo.top / name).exists() for name in self.repo_markers)
             or any((options.home_dir / name).exists() for name in self.home_markers)
@@ -63,10 +69,10 @@ class Client:
         )
 
 
-def hook_command(*words: str) -> str:
-    """The line that runs the kit from a client's hook."""
+def hook_command(arguments: str) -> str:
+    """Build the command line that runs the kit from a client's hook."""
     python = "python" if sys.platform == "win32" else "python3"
-    return f'{python} -c "{HOOK_LAUNCHER}" {" ".join(words)}'
+    return f'{python} -c "{HOOK_LAUNCHER}" {arguments}'
 
 
 def _auth_headers(reference: str) -> dict[str, str]:
@@ -105,7 +111,7 @@ def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
     path = options.repo.top / ".gemini" / "settings.json"
     server = {"httpUrl": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
     _write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "httpUrl")
-    # Its timeouts are milliseconds.
+    # Gemini CLI counts timeouts in milliseconds.
     _write_hooks(
         edits,
         path,
@@ -136,11 +142,11 @@ def _configure_vscode(options: InstallOptions, edits: FileEdits) -> None:
     server = {"type": "http", "url": options.endpoint, "headers": _auth_headers(f"${{input:{SERVER_NAME}-token}}")}
     if not _write_server(options, edits, path, ("servers", SERVER_NAME), server, "url"):
         return
-    asked = {"type": "promptString", "id": f"{SERVER_NAME}-token", "description": "LLM Bus token", "password": True}
+    prompt = {"type": "promptString", "id": f"{SERVER_NAME}-token", "description": "LLM Bus token", "password": True}
     text = _read_text(path) if path.exists() else ""
-    found = jsonc.read_value(text, ("inputs",)) if text else None
-    if not isinstance(found, list) or not any(isinstance(one, dict) and one.get("id") == asked["id"] for one in found):
-        _write_text(edits, path, jsonc.append_item(text, ("inputs",), asked))
+    inputs = jsonc.read_value(text, ("inputs",)) if text else None
+    if not isinstance(inputs, list) or not any(_is_our_input(entry) for entry in inputs):
+        _write_text(edits, path, jsonc.append_item(text, ("inputs",), prompt))
 
 
 def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
@@ -150,16 +156,15 @@ def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
     text = _read_text(path) if path.exists() else '{\n  "$schema": "https://opencode.ai/config.json"\n}\n'
     server: dict[str, Any] = {"type": "remote", "url": options.endpoint}
     headers = {"oauth": False, "headers": _auth_headers(f"{{env:{options.token_variable}}}")}
-    # Its second version puts the servers one level deeper and knows no "enabled".
-    deeper = isinstance(_read_value_or_none(text, ("mcp", "servers")), dict)
-    if deeper:
+    # Version 2 of OpenCode nests the servers one level deeper and has no "enabled".
+    if isinstance(_read_value_or_none(text, ("mcp", "servers")), dict):
         _write_server(options, edits, path, ("mcp", "servers", SERVER_NAME), {**server, **headers}, "url", text)
     else:
         _write_server(options, edits, path, ("mcp", SERVER_NAME), {**server, "enabled": True, **headers}, "url", text)
 
 
 def _configure_windsurf(options: InstallOptions, edits: FileEdits) -> None:
-    # It reads no file of a project.
+    # Windsurf reads no file of a project.
     path = options.home_dir / ".codeium" / "windsurf" / "mcp_config.json"
     server = {"serverUrl": options.endpoint, "headers": _auth_headers(f"${{env:{options.token_variable}}}")}
     _write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "serverUrl")
@@ -195,7 +200,7 @@ CLIENTS = (
 
 
 def remove_our_entries(content: bytes) -> bytes | None:
-    """A client's configuration without our part."""
+    """Return a client's configuration without the kit's entries."""
     text = content.decode("utf-8")
     if TOML_BEGIN in text:
         return _TOML_BLOCK.sub("", text).encode("utf-8")
@@ -210,14 +215,14 @@ def remove_our_entries(content: bytes) -> bytes | None:
     for event in hooks if isinstance(hooks, dict) else ():
         text = _remove_our_hooks(text, ("hooks", event))
     inputs = jsonc.read_value(text, ("inputs",))
-    for at in range(len(inputs) - 1, -1, -1) if isinstance(inputs, list) else ():
-        if isinstance(inputs[at], dict) and inputs[at].get("id") == f"{SERVER_NAME}-token":
-            text = jsonc.remove_value(text, ("inputs",), at)
+    for index in range(len(inputs) - 1, -1, -1) if isinstance(inputs, list) else ():
+        if _is_our_input(inputs[index]):
+            text = jsonc.remove_value(text, ("inputs",), index)
     return text.encode("utf-8")
 
 
-def _make_hook(words: str, timeout: int) -> dict[str, Any]:
-    return {"type": "command", "command": hook_command(words), "timeout": timeout}
+def _make_hook(arguments: str, timeout: int) -> dict[str, Any]:
+    return {"type": "command", "command": hook_command(arguments), "timeout": timeout}
 
 
 def _write_server(
@@ -229,17 +234,17 @@ def _write_server(
     url_key: str,
     text: str | None = None,
 ) -> bool:
-    """Write our server, unless somebody wrote one of that name himself. Returns whether ours stands there."""
+    """Write the server entry, unless the user wrote one of the same name. Returns whether the kit's entry is there."""
     text = text if text is not None else _read_text(path) if path.exists() else ""
     try:
-        found = jsonc.read_value(text, keys) if text.strip("\ufeff \t\r\n") else None
-        if found is not None and found != server and not edits.is_ours(path) and not options.force:
-            where = found.get(url_key) if isinstance(found, dict) else None
-            edits.messages.append(f"= {path.name} has its own {SERVER_NAME} ({where}); --force replaces it")
+        entry = jsonc.read_value(text, keys) if text.strip("\ufeff \t\r\n") else None
+        if entry is not None and entry != server and not edits.is_ours(path) and not options.force:
+            url = entry.get(url_key) if isinstance(entry, dict) else None
+            edits.messages.append(f"= {path.name} already has a server {SERVER_NAME} ({url}); --force replaces it")
             return False
         _write_text(edits, path, jsonc.set_value(text, keys, server))
     except jsonc.NotJsonError as error:
-        edits.messages.append(f"! {path}: {error}; left as it is")
+        edits.messages.append(f"! {path}: {error}; left unchanged")
         return False
     return True
 
@@ -247,14 +252,12 @@ def _write_server(
 def _write_hooks(
     edits: FileEdits, path: Path, hooks: list[tuple[str, dict[str, Any]]], *, version: int | None = None
 ) -> None:
-    """Put our hooks behind those that are there, in place of our own of an earlier time."""
+    """Append the kit's hooks to the existing ones, and remove those that an earlier version wrote."""
     text = _read_text(path) if path.exists() else ""
     try:
         if text.strip("\ufeff \t\r\n"):
-            held = [
-                (event, item) for event, found in (jsonc.read_value(text, ("hooks",)) or {}).items() for item in found
-            ]
-            ours = [(event, item) for event, item in held if _is_our_hook(item)]
+            existing = jsonc.read_value(text, ("hooks",)) or {}
+            ours = [(event, item) for event, items in existing.items() for item in items if _is_our_hook(item)]
             if sorted(map(repr, ours)) == sorted(map(repr, hooks)):
                 _write_text(edits, path, text)
                 return
@@ -266,14 +269,14 @@ def _write_hooks(
             text = jsonc.append_item(text, ("hooks", event), item)
         _write_text(edits, path, text)
     except (jsonc.NotJsonError, AttributeError, TypeError) as error:
-        edits.messages.append(f"! {path}: {error}; left as it is")
+        edits.messages.append(f"! {path}: {error}; left unchanged")
 
 
 def _remove_our_hooks(text: str, path: tuple[str, ...]) -> str:
-    found = jsonc.read_value(text, path)
-    for at in range(len(found) - 1, -1, -1) if isinstance(found, list) else ():
-        if _is_our_hook(found[at]):
-            text = jsonc.remove_value(text, path, at)
+    items = jsonc.read_value(text, path)
+    for index in range(len(items) - 1, -1, -1) if isinstance(items, list) else ():
+        if _is_our_hook(items[index]):
+            text = jsonc.remove_value(text, path, index)
     return text
 
 
@@ -281,20 +284,24 @@ def _is_our_hook(item: Any) -> bool:
     return ".llm-bus" in repr(item) and "runpy" in repr(item)
 
 
+def _is_our_input(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("id") == f"{SERVER_NAME}-token"
+
+
 def _write_toml_server(options: InstallOptions, edits: FileEdits, path: Path) -> None:
-    """Append our table, between marks; a table of that name that is not between them is somebody's own."""
+    """Append the server table between two markers; a table of that name without them belongs to the user."""
     text = _read_text(path) if path.exists() else ""
-    clean = _TOML_BLOCK.sub("", text)
-    if _TOML_SERVER_TABLE.search(clean):
-        edits.messages.append(f"= {path.name} has its own mcp_servers.{SERVER_NAME}, or an inline table of servers")
+    user_text = _TOML_BLOCK.sub("", text)
+    if _TOML_SERVER_TABLE.search(user_text):
+        edits.messages.append(f"= {path.name} already has mcp_servers.{SERVER_NAME}, or an inline table of servers")
         return
-    ending = "\r\n" if "\r\n" in text else "\n"
+    newline = "\r\n" if "\r\n" in text else "\n"
     block = (
         f"{TOML_BEGIN}\n[mcp_servers.{SERVER_NAME}]\nurl = {_quote_toml(options.endpoint)}\n"
         f"bearer_token_env_var = {_quote_toml(options.token_variable)}\n{TOML_END}\n"
     )
-    gap = "" if not clean else ending if clean.endswith("\n") else ending * 2
-    _write_text(edits, path, clean + gap + block.replace("\n", ending))
+    gap = "" if not user_text else newline if user_text.endswith("\n") else newline * 2
+    _write_text(edits, path, user_text + gap + block.replace("\n", newline))
 
 
 def _quote_toml(text: str) -> str:
@@ -318,5 +325,5 @@ def _write_text(edits: FileEdits, path: Path, text: str) -> None:
 
 
 def is_windows() -> bool:
-    """Whether this is Windows, where variables are set in another way."""
+    """Whether this is Windows, where the shell sets environment variables differently."""
     return os.name == "nt"

@@ -1,4 +1,4 @@
-"""What the repository says about the bus, and the token: from the environment, else from a file inside .git."""
+"""The bus configuration of a repository, and the token from the environment or from a file inside .git."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from kit.repo import Repo
 FILE_NAME = "llm-bus.config.json"
 PATH_VARIABLE = "LLM_BUS_CONFIG"
 TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name
+LEASE_POLICIES = ("strict", "warn", "off")
 _SEQUENCE_NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
 _DIGITS = re.compile(r"[0-9]+")
 _WILDCARD = re.compile(r"[*?\[{]")
-# The service takes no number beyond it.
+# The service accepts no higher number.
 _MAX_NUMBER = 2**53 - 1
-LEASE_POLICIES = ("strict", "warn", "off")
 
 
 class ConfigError(Exception):
-    """The configuration is missing or wrong; the message says what is."""
+    """The configuration is missing or invalid; the message names the problem."""
 
 
 @dataclass(frozen=True)
 class NumberingRule:
-    """Files that `glob` matches are numbered by `sequence`; `pattern`, if any, has the number in its first group."""
+    """A rule: `sequence` numbers the files that match `glob`.
+
+    Attributes:
+        pattern: captures the number of a path in its first group; None for the default place.
+    """
 
     glob: str
     sequence: str
@@ -38,7 +42,7 @@ class NumberingRule:
 
 @dataclass(frozen=True)
 class GovernedFile:
-    """A file whose number is the bus's to give; `start` and `end` are where the number stands in `path`."""
+    """A file that is numbered by a sequence; its number is `path[number_start:number_end]`."""
 
     path: str
     sequence: str
@@ -47,7 +51,7 @@ class GovernedFile:
     number_end: int
 
     def path_with_number(self, formatted: str) -> str:
-        """The path with the number of `formatted`, in the width that this file's name has."""
+        """Return the path with the number of `formatted`, padded to the width of this file's number."""
         digits: str = _DIGITS.findall(formatted)[-1]
         if self.path[self.number_start] == "0":
             digits = digits.lstrip("0").zfill(self.number_end - self.number_start) if digits.strip("0") else digits
@@ -60,11 +64,11 @@ class Config:
 
     Attributes:
         endpoint: the MCP address of the bus.
-        home: the web address of the bus, or None where it is not known.
-        token: None where neither the environment nor the file has one.
-        token_env: the variable that holds the token.
-        rules: which files are governed, in the order of the file; the first that matches decides.
-        leases: (glob, "strict" | "warn" | "off"), in order; what matches none is "warn".
+        web_url: the web address of the bus; None if it is not configured.
+        token: None if neither the environment nor a file has one.
+        token_variable: the environment variable of the token.
+        rules: the numbering rules in file order; the first that matches decides.
+        lease_policies: (glob, "strict" | "warn" | "off") in file order; a path without a match has "warn".
     """
 
     endpoint: str
@@ -75,55 +79,55 @@ class Config:
     lease_policies: tuple[tuple[str, str], ...] = field(default=())
 
     def find_governed(self, path: str) -> GovernedFile | None:
-        """The number in this path, if a rule governs it and it has one."""
+        """Find the number in a path; None if no rule matches the path or it has no number."""
         for rule in self.rules:
             if globs.covers(rule.glob, path):
                 return _match_rule(rule, path)
         return None
 
     def lease_policy(self, path: str) -> str:
-        """What a lease of somebody else on this path means for a commit."""
-        return next((word for glob, word in self.lease_policies if globs.covers(glob, path)), "warn")
+        """Return the policy for committing a path that another participant has leased."""
+        return next((policy for glob, policy in self.lease_policies if globs.covers(glob, path)), "warn")
 
 
 def load_config(repo: Repo) -> Config:
-    """The configuration of this work tree.
+    """Load the configuration of a work tree.
 
     Raises:
-        ConfigError: it cannot be read, or says nothing that makes sense.
+        ConfigError: it is missing, unreadable or invalid.
     """
-    named = os.environ.get(PATH_VARIABLE)
-    path = Path(named) if named else repo.top / FILE_NAME
+    custom_path = os.environ.get(PATH_VARIABLE)
+    path = Path(custom_path) if custom_path else repo.top / FILE_NAME
     try:
-        # utf-8-sig, since editors on Windows like to begin a file with a byte order mark.
-        found: Any = json.loads(path.read_bytes().decode("utf-8-sig"))
+        # utf-8-sig, since editors on Windows often start a file with a byte order mark.
+        document: Any = json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; install the kit again, or set {PATH_VARIABLE}") from None
+        raise ConfigError(f"{path} does not exist; reinstall the kit, or set {PATH_VARIABLE}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({error})") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} must hold an object")
-    endpoint = os.environ.get("LLM_BUS_URL") or found.get("endpoint")
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must contain a JSON object")
+    endpoint = os.environ.get("LLM_BUS_URL") or document.get("endpoint")
     if not isinstance(endpoint, str) or not re.match(r"https?://[^\s/]", endpoint):
         raise ConfigError(f'{path} has no "endpoint" such as "https://bus.example.org/mcp"')
-    variable = found.get("tokenEnv", TOKEN_VARIABLE)
+    variable = document.get("tokenEnv", TOKEN_VARIABLE)
     if not isinstance(variable, str) or not variable:
         raise ConfigError(f'"tokenEnv" in {path} must name an environment variable')
-    home = found.get("home")
+    web_url = document.get("home")
     return Config(
         endpoint,
-        home if isinstance(home, str) else None,
+        web_url if isinstance(web_url, str) else None,
         find_token(repo, variable),
         variable,
-        _parse_rules(found.get("sequences", {}), path),
-        _parse_lease_policies(found.get("leases", {}), path),
+        _parse_rules(document.get("sequences", {}), path),
+        _parse_lease_policies(document.get("leases", {}), path),
     )
 
 
 def find_token(repo: Repo, token_variable: str = TOKEN_VARIABLE) -> str | None:
-    """The token of the environment, else of this work tree's file, else of the file that all work trees share."""
+    """Find the token in the environment, else in the file of this work tree, else in the file that all share."""
     if token := os.environ.get(token_variable, "").strip():
         return token
     for path in list_token_files(repo):
@@ -136,45 +140,45 @@ def find_token(repo: Repo, token_variable: str = TOKEN_VARIABLE) -> str | None:
 
 
 def list_token_files(repo: Repo) -> list[Path]:
-    """Where a token may be kept: inside .git, which git never commits."""
+    """List the places for a saved token: inside .git, which git never commits."""
     folders = dict.fromkeys((repo.git_dir, repo.common_dir))
     return [folder / "llm-bus" / "token" for folder in folders]
 
 
-def _parse_rules(found: Any, path: Path) -> tuple[NumberingRule, ...]:
-    if not isinstance(found, dict):
-        raise ConfigError(f'"sequences" in {path} must be an object of globs')
+def _parse_rules(sequences: Any, path: Path) -> tuple[NumberingRule, ...]:
+    if not isinstance(sequences, dict):
+        raise ConfigError(f'"sequences" in {path} must be an object that maps globs to sequences')
     rules = []
-    for glob, said in found.items():
-        told = said if isinstance(said, dict) else {"sequence": said}
-        sequence, pattern = told.get("sequence"), told.get("pattern")
+    for glob, value in sequences.items():
+        rule = value if isinstance(value, dict) else {"sequence": value}
+        sequence, pattern = rule.get("sequence"), rule.get("pattern")
         if not isinstance(sequence, str) or not _SEQUENCE_NAME.match(sequence):
-            raise ConfigError(f'the sequence of "{glob}" in {path} must be of a-z, 0-9, _ and -')
+            raise ConfigError(f'the sequence of "{glob}" in {path} must consist of a-z, 0-9, _ and -')
         try:
             compiled = re.compile(pattern) if isinstance(pattern, str) else None
         except re.error as error:
-            raise ConfigError(f'the pattern of "{glob}" in {path} is no regular expression ({error})') from None
+            raise ConfigError(f'the pattern of "{glob}" in {path} is not a regular expression ({error})') from None
         if compiled and not compiled.groups:
-            raise ConfigError(f'the pattern of "{glob}" in {path} needs a group that holds the number')
+            raise ConfigError(f'the pattern of "{glob}" in {path} needs a group that captures the number')
         rules.append(NumberingRule(glob, sequence, compiled))
     return tuple(rules)
 
 
-def _parse_lease_policies(found: Any, path: Path) -> tuple[tuple[str, str], ...]:
-    if not isinstance(found, dict) or any(word not in LEASE_POLICIES for word in found.values()):
-        raise ConfigError(f'"leases" in {path} must give each glob one of: {", ".join(LEASE_POLICIES)}')
-    return tuple(found.items())
+def _parse_lease_policies(policies: Any, path: Path) -> tuple[tuple[str, str], ...]:
+    if not isinstance(policies, dict) or any(policy not in LEASE_POLICIES for policy in policies.values()):
+        raise ConfigError(f'"leases" in {path} must map each glob to one of: {", ".join(LEASE_POLICIES)}')
+    return tuple(policies.items())
 
 
 def _match_rule(rule: NumberingRule, path: str) -> GovernedFile | None:
-    """The number: what the pattern's group holds, else the first digits of the file's name.
+    """Find the number of a path: the group of the rule's pattern, else the first digits of the file name.
 
-    Where the name has none, those of the nearest folder above that a wildcard of the glob stands for:
+    If the name has no digits, those of the nearest folder above that matches a wildcard of the glob:
     `docs/adr/*/README.md` governs `docs/adr/0042-queue/README.md`.
     """
     if rule.pattern:
-        found = rule.pattern.search(path)
-        span = found.span(1) if found and found.group(1) and found.group(1).isdigit() else None
+        match = rule.pattern.search(path)
+        span = match.span(1) if match and match.group(1) and match.group(1).isdigit() else None
     else:
         span = _find_number_span(rule.glob, path)
     if span is None or not path[span[0] : span[1]].isascii():
@@ -186,14 +190,14 @@ def _match_rule(rule: NumberingRule, path: str) -> GovernedFile | None:
 def _find_number_span(glob: str, path: str) -> tuple[int, int] | None:
     segments, patterns = path.split("/"), glob.rstrip("/").split("/")
     end = len(path)
-    for back, segment in enumerate(reversed(segments)):
+    for depth, segment in enumerate(reversed(segments)):
         start = end - len(segment)
-        # Behind the stem: 'notes.md5' has no number.
-        stem = segment.rsplit(".", 1)[0] if back == 0 and not segment.startswith(".") else segment
-        pattern = patterns[-1 - back] if back < len(patterns) else "**"
-        if back == 0 or _WILDCARD.search(pattern):
-            found = _DIGITS.search(stem)
-            if found:
-                return start + found.start(), start + found.end()
+        # Without the suffix: 'notes.md5' has no number.
+        stem = segment.rsplit(".", 1)[0] if depth == 0 and not segment.startswith(".") else segment
+        pattern = patterns[-1 - depth] if depth < len(patterns) else "**"
+        if depth == 0 or _WILDCARD.search(pattern):
+            match = _DIGITS.search(stem)
+            if match:
+                return start + match.start(), start + match.end()
         end = start - 1
     return None

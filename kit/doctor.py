@@ -1,4 +1,4 @@
-"""Why an agent is not connected, and what to do: one line for each thing that can be wrong."""
+"""The doctor: checks why an agent is not connected, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kit import VERSION, clients, config, githooks, jsonc, mcp_client, precommit, repo
+from kit import VERSION, clients, config, exit_codes, githooks, jsonc, mcp_client, precommit, repo
 from kit.config import Config, ConfigError
 from kit.file_edits import FileEdits
 from kit.repo import NoRepositoryError, Repo
@@ -20,18 +20,36 @@ from kit.repo import NoRepositoryError, Repo
 _TIMEOUT_SECONDS = 5.0
 _REINSTALL_COMMAND = "python3 .llm-bus/kit install"
 _BASE62_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class ClientFile:
+    """A JSON file with a server entry for a client.
+
+    Attributes:
+        keys: the path of the entry.
+        url_key: the key of the address in the entry.
+        hooks_client: the client whose session hooks the kit also installs; None for none.
+    """
+
+    path: str
+    keys: tuple[str, ...]
+    url_key: str
+    hooks_client: str | None
+
+
 _CLIENT_FILES = (
-    (".mcp.json", ("mcpServers", clients.SERVER_NAME), "url", "claude"),
-    (".gemini/settings.json", ("mcpServers", clients.SERVER_NAME), "httpUrl", "gemini"),
-    (".cursor/mcp.json", ("mcpServers", clients.SERVER_NAME), "url", "cursor"),
-    (".vscode/mcp.json", ("servers", clients.SERVER_NAME), "url", ""),
-    ("opencode.json", ("mcp", clients.SERVER_NAME), "url", ""),
+    ClientFile(".mcp.json", ("mcpServers", clients.SERVER_NAME), "url", "claude"),
+    ClientFile(".gemini/settings.json", ("mcpServers", clients.SERVER_NAME), "httpUrl", "gemini"),
+    ClientFile(".cursor/mcp.json", ("mcpServers", clients.SERVER_NAME), "url", "cursor"),
+    ClientFile(".vscode/mcp.json", ("servers", clients.SERVER_NAME), "url", None),
+    ClientFile("opencode.json", ("mcp", clients.SERVER_NAME), "url", None),
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: `fix` says what to do, and is empty where all is well."""
+    """The result of one check; `fix` says what to do, and is empty if the check passed."""
 
     check: str
     detail: str
@@ -39,37 +57,38 @@ class Finding:
 
 
 def main() -> int:
-    """Print what was found. Returns 1 if anything is wrong, else 0."""
+    """Run all checks and print the findings. Returns 1 if a check failed, else 0."""
     findings = run_checks()
     for finding in findings:
         print(f"{'BAD ' if finding.fix else 'ok  '} {finding.check}: {finding.detail}")
         if finding.fix:
             print(f"     {finding.fix}")
-    return 1 if any(finding.fix for finding in findings) else 0
+    return exit_codes.FAILED if any(finding.fix for finding in findings) else exit_codes.OK
 
 
 def run_checks() -> list[Finding]:
-    """All checks, in the order in which one needs the other; stops where nothing further can be said."""
-    made = [Finding("python", f"{sys.version.split()[0]}, kit {VERSION}")]
+    """Run the checks in order of dependency; stops where a failure makes the rest impossible."""
+    findings = [Finding("python", f"{sys.version.split()[0]}, kit {VERSION}")]
     try:
-        where = repo.get_repo()
+        work_tree = repo.get_repo()
     except NoRepositoryError as error:
-        return [*made, Finding("repository", str(error), "Run it inside a work tree of git.")]
+        return [*findings, Finding("repository", str(error), "Run this command inside a work tree of git.")]
     try:
-        found = config.load_config(where)
+        settings = config.load_config(work_tree)
     except ConfigError as error:
-        return [*made, Finding("configuration", str(error), "Mend it, or: python3 .llm-bus/kit install --endpoint URL")]
-    made.append(Finding("configuration", f"{found.endpoint}, {len(found.rules)} governed globs"))
-    made.append(_check_token(where, found))
-    made += _check_network(found)
-    made += _check_service(where, found)
-    made.append(_check_git_hook(where))
-    made += _check_clients(where, found)
-    return made
+        fix = f"Correct the file, or run: {_REINSTALL_COMMAND} --endpoint URL"
+        return [*findings, Finding("configuration", str(error), fix)]
+    findings.append(Finding("configuration", f"{settings.endpoint}, {len(settings.rules)} governed globs"))
+    findings.append(_check_token(work_tree, settings))
+    findings.append(_check_network(settings))
+    findings += _check_service(work_tree, settings)
+    findings.append(_check_git_hook(work_tree))
+    findings += _check_clients(work_tree, settings)
+    return findings
 
 
 def is_well_formed(token: str) -> bool:
-    """Whether this has the form of a token, by its length and checksum."""
+    """Whether a string has the length and the checksum of a token."""
     if len(token) != 54 or not token.startswith("lbus_") or not token.isascii() or not token[5:].isalnum():
         return False
     number, digits = zlib.crc32(token[:-6].encode("ascii")), ""
@@ -79,127 +98,132 @@ def is_well_formed(token: str) -> bool:
     return token[-6:] == digits
 
 
-def _check_token(where: Repo, found: Config) -> Finding:
-    if found.token is None:
-        fix = f"Set {found.token_variable} where you start your client, or: python3 .llm-bus/kit install --ask-token"
-        return Finding("token", f"{found.token_variable} is not set, and none is saved", fix)
-    source = found.token_variable if os.environ.get(found.token_variable, "").strip() else "saved inside .git"
-    saved = f"lbus_…{found.token[-4:]} ({source})"
-    if not is_well_formed(found.token):
-        return Finding("token", f"{source}: this is no token of a bus", "Paste it again; a part is missing or changed.")
-    if source != found.token_variable:
-        said = f"{saved}; the hooks have it, but clients read {found.token_variable}, which is not set here"
-        return Finding("token", said, f"export {found.token_variable}=… where you start your client.")
-    for path in config.list_token_files(where):
-        if path.exists() and path.read_text("ascii", "replace").strip() != found.token:
-            return Finding("token", f"{saved}; another one is saved inside .git", "Unset the one that is too old.")
-    return Finding("token", saved)
+def _check_token(work_tree: Repo, settings: Config) -> Finding:
+    variable, token = settings.token_variable, settings.token
+    if token is None:
+        fix = f"Set {variable} where you start your client, or run: {_REINSTALL_COMMAND} --ask-token"
+        return Finding("token", f"{variable} is not set, and no token is saved", fix)
+    source = variable if os.environ.get(variable, "").strip() else "saved inside .git"
+    if not is_well_formed(token):
+        fix = "Paste the token again: a part is missing or changed."
+        return Finding("token", f"{source}: this is not a token of a bus", fix)
+    masked = f"lbus_…{token[-4:]} ({source})"
+    if source != variable:
+        detail = f"{masked}; the hooks use it, but clients read {variable}, which is not set here"
+        return Finding("token", detail, f"Run where you start your client: export {variable}=…")
+    for path in config.list_token_files(work_tree):
+        if path.exists() and path.read_text("ascii", "replace").strip() != token:
+            fix = f"Unset {variable} or delete {path}, whichever is outdated."
+            return Finding("token", f"{masked}; another one is saved inside .git", fix)
+    return Finding("token", masked)
 
 
-def _check_network(found: Config) -> list[Finding]:
-    where = urlsplit(found.endpoint)
-    host, port = where.hostname or "", where.port or (443 if where.scheme == "https" else 80)
-    proxy = mcp_client.find_proxy(found.endpoint)
+def _check_network(settings: Config) -> Finding:
+    url = urlsplit(settings.endpoint)
+    host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+    proxy = mcp_client.find_proxy(settings.endpoint)
     if proxy is not None:
-        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        return [Finding("network", f"through the proxy {through.hostname}:{through.port}")]
+        proxy_url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return Finding("network", f"through the proxy {proxy_url.hostname}:{proxy_url.port}")
 
-    def reach(_: mcp_client.BusClient) -> str:
+    def connect(_: mcp_client.BusClient) -> str:
         with socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS):
             return f"{host}:{port} can be reached"
 
-    (said,) = mcp_client.call_in_parallel(found.endpoint, None, [reach], mcp_client.TimeBudget(_TIMEOUT_SECONDS))
-    if not isinstance(said, Exception):
-        return [Finding("network", said)]
-    reason = mcp_client.describe_error(said) if isinstance(said, OSError) else str(said)
-    fix = "Is the address right, and is the bus running? Behind a proxy set HTTPS_PROXY."
-    if isinstance(said, socket.gaierror):
-        fix = "Is the host name in llm-bus.config.json right?"
-    return [Finding("network", f"{host}:{port}: {reason}", fix)]
-
-
-def _check_service(where: Repo, found: Config) -> list[Finding]:
     budget = mcp_client.TimeBudget(_TIMEOUT_SECONDS)
-    (me,) = mcp_client.call_in_parallel(found.endpoint, found.token, [lambda bus: bus.call("whoami")], budget)
-    made = []
-    if isinstance(me, Exception):
-        made.append(Finding("identity", str(me), _suggest_fix(found, me)))
+    (answer,) = mcp_client.call_in_parallel(settings.endpoint, None, [connect], budget)
+    if not isinstance(answer, Exception):
+        return Finding("network", answer)
+    reason = mcp_client.describe_error(answer) if isinstance(answer, OSError) else str(answer)
+    fix = "Check the address, and that the bus is running. Behind a proxy, set HTTPS_PROXY."
+    if isinstance(answer, socket.gaierror):
+        fix = f"Check the host name in {config.FILE_NAME}."
+    return Finding("network", f"{host}:{port}: {reason}", fix)
+
+
+def _check_service(work_tree: Repo, settings: Config) -> list[Finding]:
+    budget = mcp_client.TimeBudget(_TIMEOUT_SECONDS)
+    (answer,) = mcp_client.call_in_parallel(settings.endpoint, settings.token, [lambda bus: bus.call("whoami")], budget)
+    if isinstance(answer, Exception):
+        identity = Finding("identity", str(answer), _suggest_fix(settings, answer))
     else:
-        made.append(Finding("identity", f"{me.get('actor')} in project {me.get('project')}"))
-    if found.web_url is None:
-        made.append(Finding("version", f"{VERSION}; the bus's web address is not known here, so it was not asked"))
-        return made
-    minimum = precommit.find_minimum_version(where, found, _TIMEOUT_SECONDS)
+        identity = Finding("identity", f"{answer.get('actor')} in project {answer.get('project')}")
+    return [identity, _check_version(work_tree, settings)]
+
+
+def _check_version(work_tree: Repo, settings: Config) -> Finding:
+    if settings.web_url is None:
+        return Finding("version", f"{VERSION}; not checked, because the web address of the bus is not configured")
+    minimum = precommit.find_minimum_version(work_tree, settings, _TIMEOUT_SECONDS)
     if minimum is None:
-        made.append(Finding("version", f"{VERSION}; the bus does not say which kit it wants"))
-    elif precommit.is_older(VERSION, minimum):
-        update = f"curl -fsSL {found.web_url}/kit/install.py | python3 -"
-        made.append(Finding("version", f"{VERSION}; the bus wants {minimum} at least", update))
-    else:
-        made.append(Finding("version", f"{VERSION}; the bus wants {minimum} at least"))
-    return made
+        return Finding("version", f"{VERSION}; the bus does not say which version it requires")
+    is_outdated = precommit.is_older(VERSION, minimum)
+    update = f"curl -fsSL {settings.web_url}/kit/install.py | python3 -" if is_outdated else ""
+    return Finding("version", f"{VERSION}; the bus requires {minimum} or newer", update)
 
 
-def _suggest_fix(found: Config, error: Exception) -> str:
+def _suggest_fix(settings: Config, error: Exception) -> str:
     status = getattr(error, "status", None)
-    if status == 401 and found.token is None:
+    if status == 401 and settings.token is None:
         return "There is no token yet: see above."
     if status == 401:
-        return "It was revoked, rotated or is of another bus: ask whoever let you in for a new one."
+        return "The token was revoked or rotated, or it belongs to another bus: ask the project-admin for a new one."
     if status == 403:
-        return "The owner of the project has to settle the account."
+        return "The owner of the project must settle the account."
     if status in (404, 405) or "instead of JSON" in str(error):
-        return 'Something else answers there. "endpoint" usually ends in /mcp.'
+        return 'Another service answers there. "endpoint" usually ends in /mcp.'
     if status is not None and 300 <= status < 400:
-        return 'Put the address that it redirects to into "endpoint": the token is sent nowhere else.'
+        return 'Set "endpoint" to the address that it redirects to: the token is sent to no other address.'
     if "certificate" in str(error) or "TLS" in str(error):
-        return "Behind a proxy that opens TLS, SSL_CERT_FILE names its certificate. A bus of your own may be http://."
-    return "Is the bus running, and can this machine reach it?"
+        return "Behind a proxy that inspects TLS, set SSL_CERT_FILE to its certificate. A local bus may use http://."
+    return "Check that the bus is running, and that this machine can reach it."
 
 
-def _check_git_hook(where: Repo) -> Finding:
+def _check_git_hook(work_tree: Repo) -> Finding:
     try:
-        if githooks.is_installed(where):
-            return Finding("git hook", str(githooks.hook_path(where)))
+        if githooks.is_installed(work_tree):
+            return Finding("git hook", str(githooks.hook_path(work_tree)))
     except (NoRepositoryError, OSError) as error:
-        return Finding("git hook", str(error), "python3 .llm-bus/kit install")
-    fix = "python3 .llm-bus/kit install (a hook manager that was installed again may have removed it)"
+        return Finding("git hook", str(error), _REINSTALL_COMMAND)
+    fix = f"{_REINSTALL_COMMAND} (reinstalling a hook manager may have removed the hook)"
     return Finding("git hook", "not installed", fix)
 
 
-def _check_clients(where: Repo, found: Config) -> list[Finding]:
-    made = []
-    for name, keys, address, client in _CLIENT_FILES:
-        path = where.top / name
-        if path.exists():
-            made += _check_client(where, found, path, name, keys, address, client)
-    codex = where.top / ".codex" / "config.toml"
-    if codex.exists() and clients.TOML_BEGIN in codex.read_text("utf-8", "replace"):
-        right = found.endpoint in codex.read_text("utf-8", "replace")
-        made.append(
-            Finding(".codex/config.toml", "ok" if right else "another address", "" if right else _REINSTALL_COMMAND)
-        )
-    return made or [Finding("clients", "none is configured here", _REINSTALL_COMMAND)]
+def _check_clients(work_tree: Repo, settings: Config) -> list[Finding]:
+    findings = []
+    for client_file in _CLIENT_FILES:
+        if (work_tree.top / client_file.path).exists():
+            findings += _check_client_file(work_tree, settings, client_file)
+    codex_config = work_tree.top / ".codex" / "config.toml"
+    codex_text = codex_config.read_text("utf-8", "replace") if codex_config.exists() else ""
+    if clients.TOML_BEGIN in codex_text:
+        is_current = settings.endpoint in codex_text
+        detail, fix = ("ok", "") if is_current else ("another address", _REINSTALL_COMMAND)
+        findings.append(Finding(".codex/config.toml", detail, fix))
+    return findings or [Finding("clients", "no client is configured here", _REINSTALL_COMMAND)]
 
 
-def _check_client(
-    where: Repo, found: Config, path: Path, name: str, keys: tuple[str, ...], url_key: str, client: str
-) -> list[Finding]:
+def _check_client_file(work_tree: Repo, settings: Config, client_file: ClientFile) -> list[Finding]:
+    name = client_file.path
+    path = work_tree.top / name
     try:
-        server: Any = jsonc.read_value(path.read_bytes().decode("utf-8-sig"), keys)
+        server: Any = jsonc.read_value(path.read_bytes().decode("utf-8-sig"), client_file.keys)
     except (ValueError, OSError) as error:
-        return [Finding(name, f"it cannot be read ({error})", "Mend it: the client cannot read it either.")]
+        fix = "Correct the file: the client cannot read it either."
+        return [Finding(name, f"the file cannot be read ({error})", fix)]
     if not isinstance(server, dict):
         return []
-    if server.get(url_key) != found.endpoint:
-        return [Finding(name, f"{clients.SERVER_NAME} is at {server.get(url_key)}", f"{_REINSTALL_COMMAND} --force")]
-    if client in ("claude", "gemini", "cursor") and FileEdits(_edits_record_path(where), dry_run=True).is_ours(path):
-        started = where.top / ".llm-bus" / "state" / f"started-{client}"
+    url = server.get(client_file.url_key)
+    if url != settings.endpoint:
+        return [Finding(name, f"{clients.SERVER_NAME} has the address {url}", f"{_REINSTALL_COMMAND} --force")]
+    client = client_file.hooks_client
+    if client is not None and FileEdits(_edits_record_path(work_tree), dry_run=True).is_ours(path):
+        started = work_tree.top / ".llm-bus" / "state" / f"started-{client}"
         if not started.exists() or started.stat().st_mtime < path.stat().st_mtime:
-            since = time.strftime("%H:%M", time.localtime(path.stat().st_mtime))
-            return [Finding(name, f"not restarted since it was configured at {since}", f"Restart {client}.")]
+            configured_at = time.strftime("%H:%M", time.localtime(path.stat().st_mtime))
+            return [Finding(name, f"not restarted since it was configured at {configured_at}", f"Restart {client}.")]
     return [Finding(name, "ok")]
 
 
-def _edits_record_path(where: Repo) -> Path:
-    return where.git_dir / "llm-bus" / "installed.json"
+def _edits_record_path(work_tree: Repo) -> Path:
+    return work_tree.git_dir / "llm-bus" / "installed.json"

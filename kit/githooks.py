@@ -1,12 +1,12 @@
-"""The pre-commit hook of git: ours beside whatever is there, never in its place."""
+"""The pre-commit hook of git: added beside an existing hook, never in its place."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from kit import exit_codes
 from kit.file_edits import FileEdits
-from kit.main import BLOCKED_COMMIT_EXIT_CODE
 from kit.repo import Repo, get_hooks_dir
 
 BLOCK_BEGIN = "# >>> llm-bus >>>"
@@ -17,19 +17,19 @@ _BLOCK_PATTERN = re.compile(
 )
 _SHELL_SHEBANG = re.compile(rb"#!\s*(?:\S*/)?(?:env\s+)?(?:\S*/)?(?:sh|bash|dash|ksh|zsh)\b")
 
-# POSIX sh, which every git brings along. It blocks for our own code only: no Python, a broken Python, a branch without
-# the kit all go on.
+# POSIX sh, which comes with every git. Only the reserved exit code blocks: without Python, with a broken Python or on a
+# branch without the kit the commit proceeds.
 _HOOK_BLOCK = f"""\
 {BLOCK_BEGIN}
-# Numbers and leases of what is committed. Fail-open; to remove: python3 .llm-bus/kit uninstall
+# Checks numbers and leases of the staged files. Fail-open; to remove: python3 .llm-bus/kit uninstall
 if [ -f .llm-bus/kit/__main__.py ]; then
   for llm_bus_python in python3 python; do
     if command -v "$llm_bus_python" >/dev/null 2>&1; then
-      # On Windows python3 may be a stub that only points to a shop.
+      # On Windows python3 may be a stub that only opens the Microsoft Store.
       if [ -n "${{WINDIR:-}}" ]; then "$llm_bus_python" -c "" >/dev/null 2>&1 || continue; fi
       llm_bus_code=0
       "$llm_bus_python" .llm-bus/kit pre-commit </dev/null || llm_bus_code=$?
-      if [ "$llm_bus_code" -eq {BLOCKED_COMMIT_EXIT_CODE} ]; then exit 1; fi
+      if [ "$llm_bus_code" -eq {exit_codes.BLOCKED_COMMIT} ]; then exit 1; fi
       break
     fi
   done
@@ -44,9 +44,10 @@ exit 0
 
 
 def install(repo: Repo, edits: FileEdits) -> None:
-    """Put our block into the pre-commit hook that git runs here.
+    """Add the kit's block to the pre-commit hook of a work tree.
 
-    A shell script gets it behind its first line, husky's in its own folder; anything else is put aside and called.
+    The block goes behind the first line of a shell script, and into husky's own folder. Any other hook is moved aside,
+    and the new hook calls it.
     """
     path = hook_path(repo)
     if path.is_symlink() or (path.exists() and not _is_shell_script(path.read_bytes())):
@@ -54,29 +55,29 @@ def install(repo: Repo, edits: FileEdits) -> None:
         edits.write(path, f"#!/bin/sh\n{_HOOK_BLOCK}{_CHAIN_SCRIPT}".encode(), remove_block, executable=True)
         return
     if not path.exists():
-        first = b"" if path.parent.name == ".husky" else b"#!/bin/sh\n"
-        edits.write(path, first + _HOOK_BLOCK.encode(), remove_block, executable=True)
+        shebang = b"" if path.parent.name == ".husky" else b"#!/bin/sh\n"
+        edits.write(path, shebang + _HOOK_BLOCK.encode(), remove_block, executable=True)
         return
-    held = path.read_bytes()
-    clean = _BLOCK_PATTERN.sub(b"\n" if held.startswith(b"#!") else b"", held) if BLOCK_BEGIN.encode() in held else held
-    ending = b"\r\n" if b"\r\n" in clean else b"\n"
-    block = _HOOK_BLOCK.encode().replace(b"\n", ending)
-    if clean.startswith(b"#!"):
-        first, found, rest = clean.partition(b"\n")
-        made = first + (found or b"\n") + block + rest
+    content = path.read_bytes()
+    if BLOCK_BEGIN.encode() in content:
+        content = _BLOCK_PATTERN.sub(b"\n" if content.startswith(b"#!") else b"", content)
+    block = _HOOK_BLOCK.encode().replace(b"\n", b"\r\n" if b"\r\n" in content else b"\n")
+    if content.startswith(b"#!"):
+        shebang, newline, rest = content.partition(b"\n")
+        content = shebang + (newline or b"\n") + block + rest
     else:
-        made = block + clean
-    edits.write(path, made, remove_block, executable=True)
+        content = block + content
+    edits.write(path, content, remove_block, executable=True)
 
 
 def is_installed(repo: Repo) -> bool:
-    """Whether the hook that git runs here is ours, or has our part."""
+    """Whether the pre-commit hook of this work tree contains the kit's block."""
     path = hook_path(repo)
     return path.exists() and BLOCK_BEGIN.encode() in path.read_bytes()
 
 
 def hook_path(repo: Repo) -> Path:
-    """The file to change. With husky git runs wrappers that it makes anew; the hooks are one folder above."""
+    """Return the hook file to change; with husky, whose wrappers are generated, the file in the folder above."""
     folder = get_hooks_dir(repo)
     if folder.name == "_" and folder.parent.name == ".husky":
         folder = folder.parent
@@ -84,12 +85,12 @@ def hook_path(repo: Repo) -> Path:
 
 
 def remove_block(content: bytes) -> bytes | None:
-    """A hook without our part; None if that was all of it."""
-    left = _BLOCK_PATTERN.sub(b"\n" if content.startswith(b"#!") else b"", content)
-    left = left.replace(_CHAIN_SCRIPT.encode(), b"")
-    return None if left.strip() in (b"", b"#!/bin/sh") else left
+    """Return a hook without the kit's part; None if nothing else is left."""
+    rest = _BLOCK_PATTERN.sub(b"\n" if content.startswith(b"#!") else b"", content)
+    rest = rest.replace(_CHAIN_SCRIPT.encode(), b"")
+    return None if rest.strip() in (b"", b"#!/bin/sh") else rest
 
 
 def _is_shell_script(content: bytes) -> bool:
-    # A hook of husky has no first line of that kind; sh runs it.
+    # A hook of husky has no shebang; sh runs it.
     return bool(_SHELL_SHEBANG.match(content)) or (not content.startswith(b"#!") and b"\0" not in content)

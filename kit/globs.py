@@ -1,4 +1,4 @@
-"""Which paths a pattern covers, in the words of the bus: the same answer as the service gives for a lease."""
+"""Path patterns with the semantics of the bus: a pattern covers a path exactly if a lease on it would."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ _MAX_ALTERNATIVES = 256
 
 
 def covers(pattern: str, path: str) -> bool:
-    """Whether `path` (relative, with '/') is what `pattern` names, matches, or holds.
+    """Whether `pattern` names `path`, matches it, or names a folder that contains it.
 
     Args:
         pattern: a path, a directory or a glob: `*` and `?` stay within a segment, `**` takes whole segments,
-            `[a-z]` is a class, `{a,b}` are alternatives. A literal path covers all that is under it.
+            `[a-z]` is a class, `{a,b}` are alternatives. A literal path covers everything below it.
+        path: a relative path with `/`.
     """
     return any(expression.match(path) is not None for expression in _compile(pattern))
 
@@ -24,72 +25,72 @@ def _compile(pattern: str) -> tuple[re.Pattern[str], ...]:
     expressions = []
     for alternative in _expand_alternatives(pattern):
         segments = [segment for segment in alternative.split("/") if segment not in ("", ".")] or ["**"]
-        wild = any("*" in segment or "?" in segment for segment in segments)
-        classes = any(_CHARACTER_CLASS.search(segment) for segment in segments)
-        under = "" if wild else "(?:/.*)?"
-        expressions.append(_build_expression(segments, False) + under)
-        if classes:
+        has_wildcard = any("*" in segment or "?" in segment for segment in segments)
+        has_class = any(_CHARACTER_CLASS.search(segment) for segment in segments)
+        children = "" if has_wildcard else "(?:/.*)?"
+        expressions.append(_build_expression(segments, False) + children)
+        if has_class:
             expressions.append(_build_expression(segments, True))
     return tuple(re.compile(expression + r"\Z", re.DOTALL) for expression in expressions)
 
 
-def _build_expression(segments: list[str], classes: bool) -> str:
-    """One alternative as a regular expression; brackets are classes or stand for themselves."""
-    made = ""
-    for at, segment in enumerate(segments):
-        last = at == len(segments) - 1
+def _build_expression(segments: list[str], use_classes: bool) -> str:
+    """Build the regular expression of one alternative; brackets are classes or literal characters."""
+    expression = ""
+    for index, segment in enumerate(segments):
+        is_last = index == len(segments) - 1
         if segment == "**":
-            made += "(?:[^/]+(?:/[^/]+)*)" if last and at == 0 else "[^/]+(?:/[^/]+)*" if last else "(?:[^/]+/)*"
+            expression += "[^/]+(?:/[^/]+)*" if is_last else "(?:[^/]+/)*"
             continue
-        made += _build_segment(segment, classes)
-        if not last:
-            # What `a/**` covers is under a, and a itself is not: so the slash belongs to the segment.
-            made += "/"
-    return made
+        expression += _build_segment(segment, use_classes)
+        if not is_last:
+            # `a/**` covers the paths below a but not a itself, so the slash belongs to the segment.
+            expression += "/"
+    return expression
 
 
-def _build_segment(segment: str, classes: bool) -> str:
-    made = ""
-    at = 0
-    while at < len(segment):
-        found = _CHARACTER_CLASS.match(segment, at) if classes else None
-        if found:
-            body = found.group()[1:-1]
-            negated = body.startswith("!")
-            body = body[1:] if negated else body
+def _build_segment(segment: str, use_classes: bool) -> str:
+    expression = ""
+    position = 0
+    while position < len(segment):
+        match = _CHARACTER_CLASS.match(segment, position) if use_classes else None
+        if match:
+            body = match.group()[1:-1]
+            is_negated = body.startswith("!")
+            body = body[1:] if is_negated else body
             escaped = re.sub(r"([\\\]\[^&~|])", r"\\\1", body)
-            made += f"[^/{escaped}]" if negated else f"[{escaped}]"
-            at = found.end()
+            expression += f"[^/{escaped}]" if is_negated else f"[{escaped}]"
+            position = match.end()
             continue
-        char = segment[at]
-        made += "[^/]*" if char == "*" else "[^/]" if char == "?" else re.escape(char)
-        at += 1
-    return made
+        char = segment[position]
+        expression += "[^/]*" if char == "*" else "[^/]" if char == "?" else re.escape(char)
+        position += 1
+    return expression
 
 
 def _expand_alternatives(pattern: str) -> list[str]:
-    """The pattern once for each choice among its alternatives; braces without a comma stand for themselves."""
+    """Expand the pattern for each choice of its alternatives; braces without a comma are literal characters."""
     for start, char in enumerate(pattern):
         if char != "{":
             continue
         depth, cuts = 0, [start]
-        for at in range(start, len(pattern)):
-            if pattern[at] == "{":
+        for position in range(start, len(pattern)):
+            if pattern[position] == "{":
                 depth += 1
-            elif pattern[at] == "}":
+            elif pattern[position] == "}":
                 depth -= 1
-            if depth == 0 or (depth == 1 and pattern[at] == ","):
-                cuts.append(at)
+            if depth == 0 or (depth == 1 and pattern[position] == ","):
+                cuts.append(position)
             if depth == 0:
                 break
         if depth or len(cuts) < 3:
             continue
         tails = _expand_alternatives(pattern[cuts[-1] + 1 :])
-        made = [
+        expanded = [
             pattern[:start] + inner + tail
             for left, right in zip(cuts, cuts[1:])
             for inner in _expand_alternatives(pattern[left + 1 : right])
             for tail in tails
         ]
-        return made[:_MAX_ALTERNATIVES]
+        return expanded[:_MAX_ALTERNATIVES]
     return [pattern]

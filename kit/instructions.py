@@ -1,4 +1,4 @@
-"""The block of rules in CLAUDE.md, AGENTS.md and GEMINI.md: put in once, renewed in place, taken out whole."""
+"""The block of rules in CLAUDE.md, AGENTS.md and GEMINI.md: inserted once, replaced in place, removed completely."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _BLOCK_PATTERN = re.compile(rf"(?:\r?\n)?{re.escape(BLOCK_BEGIN)}.*?{re.escape(B
 
 
 def insert_block(text: str, block: str) -> str:
-    """A text with the block at its end, or where it stood before."""
-    ending = "\r\n" if "\r\n" in text else "\n"
-    whole = f"{BLOCK_BEGIN}\n{block.strip()}\n{BLOCK_END}\n".replace("\n", ending)
-    found = _BLOCK_PATTERN.search(text)
-    if found:
-        lead = ending if found.start() else ""
-        return text[: found.start()] + lead + whole + text[found.end() :]
-    gap = "" if not text else ending if text.endswith("\n") else ending * 2
-    return text + gap + whole
+    """Return the text with the block in the place of an earlier one, or at the end."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    marked_block = f"{BLOCK_BEGIN}\n{block.strip()}\n{BLOCK_END}\n".replace("\n", newline)
+    match = _BLOCK_PATTERN.search(text)
+    if match:
+        lead = newline if match.start() else ""
+        return text[: match.start()] + lead + marked_block + text[match.end() :]
+    gap = "" if not text else newline if text.endswith("\n") else newline * 2
+    return text + gap + marked_block
 
 
 def remove_block(content: bytes) -> bytes | None:
-    """A text without the block."""
+    """Return the content of a file without the block."""
     return _BLOCK_PATTERN.sub("", content.decode("utf-8")).encode("utf-8")

@@ -1,4 +1,4 @@
-"""Redeeming an invite: the code goes out, the token comes back, and neither is printed."""
+"""Redeem an invite for a token; neither the code nor the token is printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class JoinError(Exception):
 
 @dataclass(frozen=True)
 class RedeemedInvite:
-    """What came back."""
+    """The result of a redeemed invite."""
 
     token: str
     endpoint: str
@@ -26,34 +26,37 @@ class RedeemedInvite:
 
 
 def redeem(invite: str, web_url: str | None, name: str | None) -> RedeemedInvite:
-    """Use an invite, given as its code or as the address of its page.
+    """Redeem an invite.
+
+    Args:
+        invite: its code, or the address of its page.
+        web_url: the web address of the bus; may be None if `invite` is an address.
+        name: the participant's name, if the invite leaves it open.
 
     Raises:
-        JoinError: it is over, unknown, needs a name, or the bus cannot be reached.
+        JoinError: the invite is unknown, used up or needs a name, or the bus cannot be reached.
     """
     if "/join/" in invite:
         web_url, _, invite = invite.partition("/join/")
     if not web_url:
         raise JoinError("say which bus the invite is for: --home https://BUS, or give the whole address of the invite")
-    where = urlsplit(web_url)
-    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
-    connection = kind(where.hostname or "", where.port, timeout=_TIMEOUT_SECONDS)
-    sent = {"code": invite.strip("/ \n"), **({"name": name} if name else {})}
+    url = urlsplit(web_url)
+    connection_class = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = connection_class(url.hostname or "", url.port, timeout=_TIMEOUT_SECONDS)
+    request = {"code": invite.strip("/ \n"), **({"name": name} if name else {})}
     try:
         connection.request(
-            "POST", where.path.rstrip("/") + "/join", json.dumps(sent), {"Content-Type": "application/json"}
+            "POST", url.path.rstrip("/") + "/join", json.dumps(request), {"Content-Type": "application/json"}
         )
-        answer = connection.getresponse()
-        found = json.loads(answer.read(1024 * 1024))
-        if not found.get("ok"):
-            raise JoinError(
-                str(found.get("message") or found.get("error")) + ("" if name else " (--name gives a name)")
-            )
+        answer = json.loads(connection.getresponse().read(1024 * 1024))
+        if not answer.get("ok"):
+            hint = "" if name else " (--name sets a name)"
+            raise JoinError(str(answer.get("message") or answer.get("error")) + hint)
         return RedeemedInvite(
-            str(found["token"]),
-            str(found["setup"]["mcp_url"]),
-            str(found["project"]),
-            str(found["participant"]),
+            str(answer["token"]),
+            str(answer["setup"]["mcp_url"]),
+            str(answer["project"]),
+            str(answer["participant"]),
             web_url.rstrip("/"),
         )
     except (OSError, http.client.HTTPException) as error:

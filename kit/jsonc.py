@@ -1,4 +1,4 @@
-"""Change a JSON file of somebody else and leave the rest as it is: comments, order, indentation, line ends."""
+"""Edits of JSON text that keep everything else: comments, order, indentation and line ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ class NotJsonError(ValueError):
 
 @dataclass
 class Node:
-    """A value and where it stands: text[start:end]. `members` of an object are (key, where the key begins, value)."""
+    """A value and its position, `text[start:end]`.
+
+    Attributes:
+        members: of an object, as (key, start of the key, value).
+    """
 
     kind: str
     start: int
@@ -29,24 +33,24 @@ class Node:
     items: list[Node] = field(default_factory=list)
 
     def find_member(self, key: str) -> Node | None:
-        """The member of an object."""
+        """Find a member of an object."""
         return next((node for name, _, node in self.members if name == key), None)
 
 
 def parse(text: str) -> Node:
-    """The tree of a text; comments and trailing commas are passed over.
+    """Parse a text; comments and trailing commas are skipped.
 
     Raises:
-        NotJsonError: it is something else.
+        NotJsonError: the text is not JSON.
     """
-    node, at = _parse_value(text, _skip_blanks(text, 1 if text.startswith("\ufeff") else 0))
-    if _skip_blanks(text, at) != len(text):
-        raise NotJsonError(f"something follows at character {at}")
+    node, position = _parse_value(text, _skip_blanks(text, 1 if text.startswith("\ufeff") else 0))
+    if _skip_blanks(text, position) != len(text):
+        raise NotJsonError(f"unexpected text at character {position}")
     return node
 
 
 def read_value(text: str, path: KeyPath = ()) -> Any:
-    """The value at a path; None where there is none."""
+    """Read the value at a path; None if there is none."""
     node: Node | None = parse(text)
     for key in path:
         node = node.find_member(key) if node is not None else None
@@ -54,58 +58,58 @@ def read_value(text: str, path: KeyPath = ()) -> Any:
 
 
 def set_value(text: str, path: KeyPath, value: Any) -> str:
-    """The text with `value` at the path; objects on the way are made.
+    """Return the text with `value` at the path; missing objects on the path are created.
 
     Raises:
-        NotJsonError: it is not JSON, or something that is no object stands in the way.
+        NotJsonError: the text is not JSON, or a value on the path is not an object.
     """
     if not text.strip("\ufeff \t\r\n"):
         text += "{}" + _detect_newline(text)
     node = parse(text)
     for depth, key in enumerate(path):
         if node.kind != "object":
-            raise NotJsonError(f"{'.'.join(path[:depth]) or 'it'} is no object")
-        found = node.find_member(key)
-        if found is None:
+            raise NotJsonError(f"{'.'.join(path[:depth]) or 'the document'} is not an object")
+        member = node.find_member(key)
+        if member is None:
             for inner in reversed(path[depth + 1 :]):
                 value = {inner: value}
             return _insert_child(text, node, depth, f"{json.dumps(key)}: ", value)
-        node = found
+        node = member
     if _to_python(node) == value:
         return text
     return text[: node.start] + _serialize(text, value, len(path)) + text[node.end :]
 
 
 def append_item(text: str, path: KeyPath, value: Any) -> str:
-    """The text with `value` behind the last item of the array at the path, which is made if it is not there.
+    """Return the text with `value` appended to the array at the path; a missing array is created.
 
     Raises:
-        NotJsonError: as put(), or what stands there is no array.
+        NotJsonError: the text is not JSON, or the value at the path is not an array.
     """
     if not text.strip("\ufeff \t\r\n") or read_value(text, path) is None:
         return set_value(text, path, [value])
     node = parse(text)
     for key in path:
-        found = node.find_member(key)
-        if found is None:
-            raise NotJsonError(f"{'.'.join(path)} is not there")
-        node = found
+        member = node.find_member(key)
+        if member is None:
+            raise NotJsonError(f"{'.'.join(path)} is missing")
+        node = member
     if node.kind != "array":
-        raise NotJsonError(f"{'.'.join(path)} is no array")
+        raise NotJsonError(f"{'.'.join(path)} is not an array")
     return _insert_child(text, node, len(path), "", value)
 
 
 def remove_value(text: str, path: KeyPath, index: int | None = None) -> str:
-    """The text without the member at the path, or without one item of the array there; unchanged if it is not there.
+    """Return the text without the member at the path, or without one item of the array there.
 
-    What holds nothing afterwards goes too, up to the top.
+    Objects and arrays that become empty are removed too, except the document itself. A missing member changes nothing.
     """
     trail = [parse(text)]
     for key in path:
-        found = trail[-1].find_member(key)
-        if found is None:
+        member = trail[-1].find_member(key)
+        if member is None:
             return text
-        trail.append(found)
+        trail.append(member)
     if index is not None:
         array = trail[-1]
         if array.kind != "array" or index >= len(array.items):
@@ -116,59 +120,59 @@ def remove_value(text: str, path: KeyPath, index: int | None = None) -> str:
     while keys:
         parent = trail[len(keys) - 1]
         if len(parent.members) > 1 or len(keys) == 1:
-            at = next(number for number, member in enumerate(parent.members) if member[0] == keys[-1])
-            return _remove_child(text, parent, at)
+            position = next(index for index, (name, _, _) in enumerate(parent.members) if name == keys[-1])
+            return _remove_child(text, parent, position)
         keys.pop()
     return text
 
 
-def _skip_blanks(text: str, at: int) -> int:
-    found = _BLANKS_AND_COMMENTS.match(text, at)
-    return found.end() if found else at
+def _skip_blanks(text: str, position: int) -> int:
+    match = _BLANKS_AND_COMMENTS.match(text, position)
+    return match.end() if match else position
 
 
-def _parse_value(text: str, at: int) -> tuple[Node, int]:
-    opening = text[at : at + 1]
+def _parse_value(text: str, position: int) -> tuple[Node, int]:
+    opening = text[position : position + 1]
     if opening in ("{", "["):
-        return _parse_container(text, at, "object" if opening == "{" else "array")
-    found = (_STRING if opening == '"' else _ATOM).match(text, at)
-    if not found:
-        raise NotJsonError(f"no value at character {at}")
+        return _parse_container(text, position, "object" if opening == "{" else "array")
+    match = (_STRING if opening == '"' else _ATOM).match(text, position)
+    if not match:
+        raise NotJsonError(f"no value at character {position}")
     try:
-        value = json.loads(found.group())
+        value = json.loads(match.group())
     except ValueError:
-        raise NotJsonError(f"no value at character {at}") from None
-    return Node("atom", at, found.end(), value), found.end()
+        raise NotJsonError(f"no value at character {position}") from None
+    return Node("atom", position, match.end(), value), match.end()
 
 
 def _parse_container(text: str, start: int, kind: str) -> tuple[Node, int]:
     closing = "}" if kind == "object" else "]"
     node = Node(kind, start, start)
-    at = _skip_blanks(text, start + 1)
-    while text[at : at + 1] != closing:
-        begins = at
+    position = _skip_blanks(text, start + 1)
+    while text[position : position + 1] != closing:
+        key_start = position
         key = ""
         if kind == "object":
-            found = _STRING.match(text, at)
-            if not found:
-                raise NotJsonError(f"no name at character {at}")
-            key = json.loads(found.group())
-            at = _skip_blanks(text, found.end())
-            if text[at : at + 1] != ":":
-                raise NotJsonError(f"no ':' at character {at}")
-            at = _skip_blanks(text, at + 1)
-        value, at = _parse_value(text, at)
+            match = _STRING.match(text, position)
+            if not match:
+                raise NotJsonError(f"no name at character {position}")
+            key = json.loads(match.group())
+            position = _skip_blanks(text, match.end())
+            if text[position : position + 1] != ":":
+                raise NotJsonError(f"no ':' at character {position}")
+            position = _skip_blanks(text, position + 1)
+        value, position = _parse_value(text, position)
         if kind == "object":
-            node.members.append((key, begins, value))
+            node.members.append((key, key_start, value))
         else:
             node.items.append(value)
-        at = _skip_blanks(text, at)
-        if text[at : at + 1] == ",":
-            at = _skip_blanks(text, at + 1)
-        elif text[at : at + 1] != closing:
-            raise NotJsonError(f"no ',' at character {at}")
-    node.end = at + 1
-    return node, at + 1
+        position = _skip_blanks(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip_blanks(text, position + 1)
+        elif text[position : position + 1] != closing:
+            raise NotJsonError(f"no ',' at character {position}")
+    node.end = position + 1
+    return node, position + 1
 
 
 def _to_python(node: Node) -> Any:
@@ -181,34 +185,34 @@ def _to_python(node: Node) -> Any:
 
 def _child_spans(node: Node) -> list[tuple[int, int]]:
     if node.kind == "object":
-        return [(begins, value.end) for _, begins, value in node.members]
+        return [(key_start, value.end) for _, key_start, value in node.members]
     return [(item.start, item.end) for item in node.items]
 
 
 def _insert_child(text: str, node: Node, depth: int, key_prefix: str, value: Any) -> str:
-    """Behind the last child of an object or array, in the manner of the file."""
+    """Insert a value behind the last child of an object or array, in the format of the file."""
     newline, indent = _detect_newline(text), _detect_indent(text)
     children = _child_spans(node)
     inner = newline + indent * (depth + 1)
     if children:
-        # As far in as its neighbour stands, if that begins a line.
-        begins = text.rfind("\n", 0, children[-1][0]) + 1
-        lead = text[begins : children[-1][0]]
-        if not lead.strip() and begins > 0:
+        # Indent it like the last child, if that starts a line.
+        line_start = text.rfind("\n", 0, children[-1][0]) + 1
+        lead = text[line_start : children[-1][0]]
+        if not lead.strip() and line_start > 0:
             inner = newline + lead
-    written = key_prefix + _serialize(text, value, depth + 1, inner)
+    child = key_prefix + _serialize(text, value, depth + 1, inner)
     if not children:
-        # What stands between the brackets already, a comment perhaps, stays.
-        held = text[node.start + 1 : node.end - 1].rstrip()
-        return text[: node.start + 1] + held + inner + written + newline + indent * depth + text[node.end - 1 :]
+        # Keep the text between the brackets, such as a comment.
+        comment = text[node.start + 1 : node.end - 1].rstrip()
+        return text[: node.start + 1] + comment + inner + child + newline + indent * depth + text[node.end - 1 :]
     end = children[-1][1]
     rest = text[end : node.end - 1]
     comma = _skip_blanks(text, end)
     if text[comma : comma + 1] == ",":
-        return text[: comma + 1] + inner + written + text[comma + 1 :]
+        return text[: comma + 1] + inner + child + text[comma + 1 :]
     if "\n" not in text[node.start : node.end]:
         return text[:end] + ", " + key_prefix + json.dumps(value, ensure_ascii=False) + rest + text[node.end - 1 :]
-    return text[:end] + "," + inner + written + rest + text[node.end - 1 :]
+    return text[:end] + "," + inner + child + rest + text[node.end - 1 :]
 
 
 def _serialize(text: str, value: Any, depth: int, lead: str | None = None) -> str:
@@ -218,7 +222,7 @@ def _serialize(text: str, value: Any, depth: int, lead: str | None = None) -> st
 
 
 def _remove_child(text: str, parent: Node, index: int) -> str:
-    """Without one child, and without the comma that it needed."""
+    """Return the text without one child and its comma."""
     children = _child_spans(parent)
     start, end = children[index]
     if index + 1 < len(children):
@@ -237,5 +241,5 @@ def _detect_newline(text: str) -> str:
 
 
 def _detect_indent(text: str) -> str:
-    found = re.search(r"\n([ \t]+)\S", text)
-    return found.group(1) if found else "  "
+    match = re.search(r"\n([ \t]+)\S", text)
+    return match.group(1) if match else "  "

@@ -1,7 +1,7 @@
-"""Calls of the bus within a budget: one deadline for all of them, whatever the network does meanwhile.
+"""Calls of the bus within a time budget: one deadline for all calls, also if the network hangs.
 
-Each call runs in a daemon thread, since neither a look-up of a name nor a server that sends a byte a second can be
-given a deadline from inside. Whoever uses this ends with os._exit, which waits for no thread.
+Each call runs in a daemon thread, because neither a DNS look-up nor a server that sends one byte per second can be
+given a deadline from inside. The caller ends the process with os._exit, which waits for no thread.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json, text/event-stream",
     "User-Agent": f"llm-bus-kit/{VERSION}",
-    # Each call stands alone, as the service allows: no session, no handshake, one round trip.
+    # The service accepts single calls in this version: no session, no handshake, one round trip.
     "MCP-Protocol-Version": "2025-06-18",
 }
 
 
 class UnreachableError(Exception):
-    """The bus did not answer as the bus does; `status` is its HTTP status, if it came to that."""
+    """There was no valid response of a bus; `status` is the HTTP status, if there was one."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
@@ -37,17 +37,18 @@ class UnreachableError(Exception):
 
 
 class RefusedError(Exception):
-    """The bus answered with a refusal: one sentence that says what to do."""
+    """The bus refused a call; the message is its one sentence that says what to do."""
 
 
 class TimeBudget:
-    """So many seconds for everything."""
+    """The time for all calls of a command."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._deadline = time.monotonic() + seconds
 
     def remaining(self) -> float:
+        """Return the remaining seconds, at least 0."""
         return max(0.0, self._deadline - time.monotonic())
 
 
@@ -61,11 +62,11 @@ class BusClient:
         self._connection: http.client.HTTPConnection | None = None
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """What a tool answers.
+        """Call a tool. Returns its result.
 
         Raises:
-            RefusedError: the bus says no.
-            UnreachableError: it did not answer, or something else did.
+            RefusedError: the bus refused the call.
+            UnreachableError: there was no valid response.
         """
         message = {
             "jsonrpc": "2.0",
@@ -76,26 +77,30 @@ class BusClient:
         headers = dict(_HEADERS)
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        kind, body = self._request("POST", headers, json.dumps(message).encode())
-        return _parse_tool_result(kind, body)
+        content_type, body = self._request("POST", headers, json.dumps(message).encode())
+        return _parse_tool_result(content_type, body)
 
     def get_json(self) -> Any:
-        """The JSON at this address, without the token."""
+        """Fetch the JSON document at the endpoint, without the token.
+
+        Raises:
+            UnreachableError: there was no valid response.
+        """
         _, body = self._request("GET", {"User-Agent": _HEADERS["User-Agent"]}, None)
         try:
             return json.loads(body)
         except ValueError:
-            raise UnreachableError("it answered with something that is not JSON") from None
+            raise UnreachableError("the response is not JSON") from None
 
     def _request(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
-        fresh = self._connection is None
+        is_new_connection = self._connection is None
         try:
             try:
                 return self._request_once(method, headers, body)
             except (http.client.RemoteDisconnected, ConnectionError):
-                if fresh:
+                if is_new_connection:
                     raise
-                # The server may close a connection that was kept; a new one says more.
+                # The server may have closed the kept connection; a new one shows whether it is there.
                 self._close()
                 return self._request_once(method, headers, body)
         except UnreachableError:
@@ -106,30 +111,30 @@ class BusClient:
             raise UnreachableError(describe_error(error)) from error
 
     def _request_once(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
-        where = urlsplit(self._endpoint)
+        url = urlsplit(self._endpoint)
         if self._connection is None:
             self._connection = _open_connection(self._endpoint, self._budget)
-        target = (where.path or "/") + (f"?{where.query}" if where.query else "")
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         if getattr(self._connection, "absolute", False):
-            target = f"{where.scheme}://{where.netloc}{target}"
+            target = f"{url.scheme}://{url.netloc}{target}"
         if self._connection.sock is not None:
             self._connection.sock.settimeout(max(0.01, self._budget.remaining()))
         self._connection.request(method, target, body=body, headers=headers)
-        answer = self._connection.getresponse()
-        said = answer.read(_MAX_RESPONSE_BYTES + 1)
-        if len(said) > _MAX_RESPONSE_BYTES:
-            raise UnreachableError("its answer is too long")
-        if answer.length:
-            # With a limit, http.client says nothing of an end that came early.
-            raise http.client.IncompleteRead(said, answer.length)
-        if answer.will_close:
+        response = self._connection.getresponse()
+        content = response.read(_MAX_RESPONSE_BYTES + 1)
+        if len(content) > _MAX_RESPONSE_BYTES:
+            raise UnreachableError("the response is too long")
+        if response.length:
+            # A read with a limit does not report a response that ended early.
+            raise http.client.IncompleteRead(content, response.length)
+        if response.will_close:
             self._close()
-        if 300 <= answer.status < 400:
-            # Never followed: the token is for the address that was configured.
-            raise UnreachableError(f"it redirects to {answer.getheader('Location')!r}", answer.status)
-        if answer.status != 200:
-            raise UnreachableError(_describe_status(answer.status, said), answer.status)
-        return (answer.getheader("Content-Type") or "").lower(), said
+        if 300 <= response.status < 400:
+            # Never followed: the token is only for the configured address.
+            raise UnreachableError(f"the server redirects to {response.getheader('Location')!r}", response.status)
+        if response.status != 200:
+            raise UnreachableError(_describe_status(response.status, content), response.status)
+        return (response.getheader("Content-Type") or "").lower(), content
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -138,20 +143,20 @@ class BusClient:
 
 
 def _open_connection(endpoint: str, budget: TimeBudget) -> http.client.HTTPConnection:
-    where = urlsplit(endpoint)
-    host, port = where.hostname or "", where.port
+    url = urlsplit(endpoint)
+    host, port = url.hostname or "", url.port
     timeout = max(0.01, budget.remaining())
     proxy = find_proxy(endpoint)
-    secure = where.scheme == "https"
-    kind: Callable[..., http.client.HTTPConnection] = (
-        http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    is_secure = url.scheme == "https"
+    connection_class: Callable[..., http.client.HTTPConnection] = (
+        http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
     )
     if proxy is None:
-        return kind(host, port, timeout=timeout)
-    through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    connection = kind(through.hostname or "", through.port or 80, timeout=timeout)
-    credentials = _proxy_credentials(through.username, through.password)
-    if secure:
+        return connection_class(host, port, timeout=timeout)
+    proxy_url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    connection = connection_class(proxy_url.hostname or "", proxy_url.port or 80, timeout=timeout)
+    credentials = _proxy_credentials(proxy_url.username, proxy_url.password)
+    if is_secure:
         connection.set_tunnel(host, port or 443, headers=credentials)
     else:
         connection.absolute = True  # type: ignore[attr-defined]
@@ -169,17 +174,17 @@ def _proxy_credentials(user: str | None, password: str | None) -> dict[str, str]
 
 
 def find_proxy(endpoint: str) -> str | None:
-    """The proxy that the environment or the system names for this address; None for none."""
-    where = urlsplit(endpoint)
-    if where.hostname in ("localhost", "127.0.0.1", "::1"):
+    """Find the proxy that the environment or the system configures for an address; None for a direct connection."""
+    url = urlsplit(endpoint)
+    if url.hostname in ("localhost", "127.0.0.1", "::1"):
         return None
-    # Slow to import, and needed only where a proxy may be configured.
+    # urllib.request is slow to import; skip it where no proxy can be configured.
     if os.name == "posix" and not any(name.lower().endswith("_proxy") for name in os.environ) and not _is_macos():
         return None
     from urllib.request import getproxies, proxy_bypass
 
-    found = getproxies().get(where.scheme)
-    return None if not found or proxy_bypass(where.hostname or "") else found
+    proxy = getproxies().get(url.scheme)
+    return None if not proxy or proxy_bypass(url.hostname or "") else proxy
 
 
 def _is_macos() -> bool:
@@ -187,66 +192,66 @@ def _is_macos() -> bool:
 
 
 def _parse_tool_result(content_type: str, body: bytes) -> dict[str, Any]:
-    """What the tool said, whether it came as JSON or as a stream of events."""
+    """Parse the result of a tool from a JSON response or from a stream of events."""
     text = body.decode("utf-8", "replace")
     if content_type.startswith("text/event-stream"):
         text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
     elif not content_type.startswith("application/json"):
-        raise UnreachableError(f"it answered with {content_type.split(';')[0] or 'something'} instead of JSON")
+        raise UnreachableError(f"the response is {content_type.split(';')[0] or 'of an unknown type'} instead of JSON")
     try:
         message = json.loads(text)
         if "error" in message:
             raise RefusedError(str(message["error"].get("message", "unknown error")))
         result = message["result"]
-        said = result["content"][0]["text"]
+        result_text = result["content"][0]["text"]
         if result.get("isError"):
-            raise RefusedError(str(said))
-        found = json.loads(said)
+            raise RefusedError(str(result_text))
+        content = json.loads(result_text)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise UnreachableError("it answered with something that is no answer of a tool") from None
-    if not isinstance(found, dict):
-        raise UnreachableError("it answered with something that is no answer of a tool")
-    return found
+        raise UnreachableError("the response is not a tool result") from None
+    if not isinstance(content, dict):
+        raise UnreachableError("the response is not a tool result")
+    return content
 
 
 def _describe_status(status: int, body: bytes) -> str:
     if status == 401:
-        return "it does not accept the token (401): revoked, rotated or mistyped"
+        return "the token was refused (401): it is revoked, rotated or mistyped"
     if status == 403:
-        said = body[:200].decode("utf-8", "replace")
-        return "the owner's account is suspended (403)" if "suspended" in said else "it refuses us (403)"
+        is_suspended = b"suspended" in body[:200]
+        return "the owner's account is suspended (403)" if is_suspended else "access was refused (403)"
     if status == 404:
         return "there is no bus at this address (404); it usually ends in /mcp"
     if status == 421:
-        return "it does not serve this host name (421)"
+        return "the server does not serve this host name (421)"
     if status == 429:
         return "too many calls (429)"
-    return f"it answered with HTTP {status}"
+    return f"the response has HTTP status {status}"
 
 
 def describe_error(error: BaseException) -> str:
-    """A failure of the network in words."""
+    """Describe a network error in plain words."""
     import socket
     import ssl
 
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
+        return f"the certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or 'no reason given'})"
     if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
+        return "the host name cannot be resolved"
     if isinstance(error, (TimeoutError, socket.timeout)):
-        return "it did not answer in time"
+        return "the call timed out"
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there"
+        return "the connection was refused"
     if isinstance(error, http.client.IncompleteRead):
-        return "its answer broke off"
+        return "the response is incomplete"
     if isinstance(error, (http.client.RemoteDisconnected, ConnectionError)):
-        return "it closed the connection"
+        return "the server closed the connection"
     if isinstance(error, http.client.HTTPException):
-        return "what it answered is not HTTP"
+        return "the response is not HTTP"
     if isinstance(error, UnicodeError):
-        return "the token or the address holds a character that cannot be sent"
+        return "the token or the address contains a character that cannot be sent"
     return f"{type(error).__name__}: {error}"
 
 
@@ -256,35 +261,36 @@ BusCall = Callable[[BusClient], Any]
 def call_in_parallel(
     endpoint: str, token: str | None, calls: Sequence[BusCall], budget: TimeBudget, max_threads: int = 4
 ) -> list[Any | Exception]:
-    """Run the jobs, each with a connection of its thread, and give their results in order.
+    """Run calls in threads with one connection each. Never raises, and never exceeds the budget.
 
-    What is not done when the budget ends is an UnreachableError. Never raises, and never takes longer.
+    Returns:
+        The result or the exception of each call, in order; UnreachableError for calls that the budget did not cover.
     """
-    late = UnreachableError(f"it did not answer within {budget.seconds:.1f} s")
-    results: list[Any | Exception] = [late] * len(calls)
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-    for number in range(len(calls)):
-        waiting.put(number)
+    timeout_error = UnreachableError(f"the call timed out after {budget.seconds:.1f} s")
+    results: list[Any | Exception] = [timeout_error] * len(calls)
+    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+    for index in range(len(calls)):
+        pending.put(index)
 
-    def work() -> None:
+    def run_calls() -> None:
         bus = BusClient(endpoint, token, budget)
         while budget.remaining():
             try:
-                number = waiting.get_nowait()
+                index = pending.get_nowait()
             except queue.Empty:
                 return
             try:
-                done.put((number, calls[number](bus)))
+                finished.put((index, calls[index](bus)))
             except Exception as error:
-                done.put((number, error))
+                finished.put((index, error))
 
     for _ in range(min(max_threads, len(calls))):
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=run_calls, daemon=True).start()
     for _ in calls:
         try:
-            number, result = done.get(timeout=max(0.001, budget.remaining()))
+            index, result = finished.get(timeout=max(0.001, budget.remaining()))
         except queue.Empty:
             break
-        results[number] = result
+        results[index] = result
     return results

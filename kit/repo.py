@@ -1,4 +1,4 @@
-"""What the hook asks of git."""
+"""Queries of git: the work tree, its hooks folder, and the staged changes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Not the budget of the bus: git itself may be slow in a large repository.
+# Separate from the time budget of the bus: git itself may be slow in a large repository.
 _GIT_TIMEOUT_SECONDS = 10
 
 
 class NoRepositoryError(Exception):
-    """There is no git here, or it does not answer."""
+    """There is no git repository here, or git failed."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Repo:
     """A work tree.
 
     Attributes:
-        top: its root.
-        git_dir: what is its own in git: of a worktree, its folder in the main repository.
-        common_dir: what all worktrees share.
+        top: its root folder.
+        git_dir: its own git folder; for a linked worktree, its folder inside the main repository.
+        common_dir: the git folder that all worktrees share.
     """
 
     top: Path
@@ -32,7 +32,12 @@ class Repo:
 
 @dataclass(frozen=True)
 class StagedChange:
-    """A staged change; `before` is the old path of a rename, `new` whether the path is not in HEAD."""
+    """A staged change.
+
+    Attributes:
+        is_new: whether the path is not in HEAD.
+        old_path: the old path of a rename.
+    """
 
     path: str
     is_new: bool
@@ -40,14 +45,14 @@ class StagedChange:
 
 
 def run_git(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None) -> bytes:
-    """What one git command prints.
+    """Run a git command. Returns its output.
 
     Raises:
-        NoRepositoryError: it failed, or there is no git.
+        NoRepositoryError: the command failed, or git is not installed.
     """
     env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", *arguments],
             cwd=cwd,
             env=env,
@@ -57,101 +62,92 @@ def run_git(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoRepositoryError(f"git did not answer ({type(error).__name__})") from error
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise NoRepositoryError(said[-1] if said else f"git {arguments[0]} failed")
-    return done.stdout
+        raise NoRepositoryError(f"git did not run ({type(error).__name__})") from error
+    if process.returncode:
+        errors = process.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise NoRepositoryError(errors[-1] if errors else f"git {arguments[0]} failed")
+    return process.stdout
 
 
 def get_repo(start: Path | None = None) -> Repo:
-    """The work tree around `start`, or around the current folder.
+    """Return the work tree that contains `start`, or the current folder.
 
     Raises:
         NoRepositoryError: there is none.
     """
-    where = start or Path.cwd()
-    said = run_git("rev-parse", "--show-toplevel", "--git-dir", "--git-common-dir", cwd=where)
-    lines = os.fsdecode(said).split("\n")
+    folder = start or Path.cwd()
+    output = run_git("rev-parse", "--show-toplevel", "--git-dir", "--git-common-dir", cwd=folder)
+    lines = os.fsdecode(output).split("\n")
     if len(lines) < 3 or not lines[0]:
         raise NoRepositoryError("this is not a work tree")
-    # Relative answers are relative to where git was asked.
-    return Repo(Path(lines[0]), (where / lines[1]).resolve(), (where / lines[2]).resolve())
+    # Relative paths in the output are relative to the folder in which git ran.
+    return Repo(Path(lines[0]), (folder / lines[1]).resolve(), (folder / lines[2]).resolve())
 
 
 def get_hooks_dir(repo: Repo) -> Path:
-    """Where git looks for hooks here: core.hooksPath, else the hooks of the shared folder."""
-    said = os.fsdecode(run_git("rev-parse", "--git-path", "hooks", cwd=repo.top)).rstrip("\n")
-    return (repo.top / said).absolute()
+    """Return the hooks folder of a work tree: core.hooksPath, else the hooks of the shared git folder."""
+    output = os.fsdecode(run_git("rev-parse", "--git-path", "hooks", cwd=repo.top)).rstrip("\n")
+    return (repo.top / output).absolute()
 
 
 def list_staged_changes(repo: Repo) -> list[StagedChange]:
-    """What the commit is about to change, with paths as the repository spells them.
+    """List the staged changes, with paths as the repository spells them.
 
-    New are paths that HEAD does not have. During a merge, rebase, cherry-pick or revert a path that the other side
-    has is not new either: it was named there, by whoever claimed it.
+    A path is new if HEAD does not have it. During a merge, rebase, cherry-pick or revert a path that the other side
+    has is not new either: its number was checked when it was committed there.
     """
-    said = run_git(
+    output = run_git(
         "diff", "--cached", "--name-status", "-z", "-M", "--no-ext-diff", "--ignore-submodules", cwd=repo.top
     )
-    fields = os.fsdecode(said).split("\0")
+    fields = os.fsdecode(output).split("\0")
     changes: list[StagedChange] = []
-    at = 0
-    while at + 1 < len(fields):
-        status = fields[at][:1]
+    index = 0
+    while index + 1 < len(fields):
+        status = fields[index][:1]
         if status in ("R", "C"):
-            changes.append(StagedChange(fields[at + 2], True, fields[at + 1] if status == "R" else None))
-            at += 3
+            changes.append(StagedChange(fields[index + 2], True, fields[index + 1] if status == "R" else None))
+            index += 3
         else:
-            changes.append(StagedChange(fields[at + 1], status == "A"))
-            at += 2
+            changes.append(StagedChange(fields[index + 1], status == "A"))
+            index += 2
     added = [change.path for change in changes if change.is_new]
-    elsewhere = _paths_on_other_side(repo, added) if added else set()
+    other_side = _paths_on_other_side(repo, added) if added else set()
     return [
-        StagedChange(change.path, False, change.old_path) if change.path in elsewhere else change for change in changes
+        StagedChange(change.path, False, change.old_path) if change.path in other_side else change for change in changes
     ]
 
 
 def is_new(repo: Repo, path: str) -> bool:
-    """Whether neither HEAD nor the other side of a merge under way has this path."""
+    """Whether neither HEAD nor the other side of a merge in progress has this path."""
     return path not in _paths_in_commit(repo, "HEAD", [path]) and path not in _paths_on_other_side(repo, [path])
 
 
 def _paths_on_other_side(repo: Repo, paths: list[str]) -> set[str]:
-    found: set[str] = set()
+    other_side: set[str] = set()
     for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD"):
         head = repo.git_dir / name
         if not head.exists():
             continue
         for commit in head.read_text("ascii", "replace").split():
-            # A revert brings back what the commit before the reverted one had.
-            found |= _paths_in_commit(repo, f"{commit}^" if name == "REVERT_HEAD" else commit, paths)
-    # A rebase names no commit once its conflict is resolved by hand, but the branch that it replays it does.
+            # A revert restores the paths of the parent of the reverted commit.
+            other_side |= _paths_in_commit(repo, f"{commit}^" if name == "REVERT_HEAD" else commit, paths)
+    # After a conflict is resolved by hand a rebase names no commit, but still the branch that it replays.
     for folder in ("rebase-merge", "rebase-apply"):
-        original = repo.git_dir / folder / "orig-head"
-        if original.exists():
-            found |= _paths_in_commit(repo, original.read_text("ascii", "replace").strip(), paths)
-    return found
+        original_head = repo.git_dir / folder / "orig-head"
+        if original_head.exists():
+            other_side |= _paths_in_commit(repo, original_head.read_text("ascii", "replace").strip(), paths)
+    return other_side
 
 
 def _paths_in_commit(repo: Repo, commit: str, paths: list[str]) -> set[str]:
-    # One answer a line; a path with a line break cannot be asked for, and stays new.
-    askable = [path for path in paths if "\n" not in path]
-    if not askable:
+    # git reads and answers line by line; a path with a line break cannot be queried, and stays new.
+    queryable = [path for path in paths if "\n" not in path]
+    if not queryable:
         return set()
-    asked = b"".join(os.fsencode(f"{commit}:{path}\n") for path in askable)
+    queries = b"".join(os.fsencode(f"{commit}:{path}\n") for path in queryable)
     try:
-        said = run_git("cat-file", "--batch-check=%(objecttype)", cwd=repo.top, stdin=asked)
+        output = run_git("cat-file", "--batch-check=%(objecttype)", cwd=repo.top, stdin=queries)
     except NoRepositoryError:
         return set()
-    answers = said.decode("utf-8", "replace").split("\n")
-    return {path for path, answer in zip(askable, answers) if answer == "blob"}
-
-
-def is_ignored(repo: Repo, path: Path) -> bool:
-    """Whether git leaves this path alone."""
-    try:
-        run_git("check-ignore", "--quiet", "--", str(path), cwd=repo.top)
-    except NoRepositoryError:
-        return False
-    return True
+    types = output.decode("utf-8", "replace").split("\n")
+    return {path for path, object_type in zip(queryable, types) if object_type == "blob"}

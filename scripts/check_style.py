@@ -1,4 +1,7 @@
-"""Refuse the phrases and variable names that docs/style.md refuses. Run by `make lint`; prints one line per finding."""
+"""Check texts and names against docs/style.md, and that cited files exist. Run by `make lint`.
+
+Prints one line per finding and exits with 1 if there is any.
+"""
 
 import ast
 import re
@@ -14,6 +17,13 @@ NAMES_WITHOUT_SUFFIX = {"Makefile", "Procfile"}
 # The style page quotes what it refuses; frozen migrations cannot change.
 EXEMPT = {"docs/style.md", "LICENSE", "migrations/versions/0001_initial.sql", "migrations/versions/0003_time.sql"}
 PRODUCTION = ("bus/", "cli/", "kit/", "mcp_gateway/", "migrations/", "webapp/", "workers/")
+# A path of this repository, as comments and documentation cite it.
+CITED_PATH = re.compile(
+    r"(?<![\w./<-])(?:bench|bus|cli|docs|kit|mcp_gateway|migrations|scripts|templates|tests|webapp|workers)"
+    r"/[\w./-]*\.(?:css|html|js|json|md|py|sql|yml)\b"
+)
+# A relative link of a Markdown page.
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[\w-]+)?\)")
 VAGUE_NAMES = {"found", "one", "said", "what", "who"}
 
 
@@ -56,8 +66,22 @@ def check(path: str, pattern: re.Pattern[str]) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
         for match in pattern.finditer(line):
             yield f"{path}:{number}: refused phrase “{match.group()}”: {line.strip()[:100]}"
+        if path.endswith(".md") or is_comment(line):
+            for match in CITED_PATH.finditer(line):
+                if not (ROOT / match.group()).exists():
+                    yield f"{path}:{number}: there is no {match.group()}"
+        if path.endswith(".md"):
+            for match in LINK.finditer(line):
+                if not (ROOT / path).parent.joinpath(match.group(1)).exists():
+                    yield f"{path}:{number}: broken link {match.group(1)}"
     if path.endswith(".py") and path.startswith(PRODUCTION):
         yield from check_names(path, ast.parse(text))
+
+
+def is_comment(line: str) -> bool:
+    """Whether a line looks like a comment or a line of a docstring, where paths are citations and not test data."""
+    stripped = line.strip()
+    return stripped.startswith(("#", "--", "/*", "*", "{#", '"""')) or (stripped[:1].isalpha() and "=" not in stripped)
 
 
 def check_names(path: str, tree: ast.Module) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The web process: `python -m webapp` serves the pages behind hypercorn until SIGTERM."""
+"""The web process: `python -m webapp` serves the pages with hypercorn until SIGTERM."""
 
 import asyncio
 import logging
@@ -46,11 +46,11 @@ def main() -> None:
 
 
 async def _serve(web: WebApplication, config: Config) -> None:
-    async def told() -> None:
+    async def drain_on_shutdown() -> None:
         await wait_for_shutdown_signal()
         web.drain()
 
-    await serve(web, config, mode="asgi", shutdown_trigger=told)  # type: ignore[arg-type]
+    await serve(web, config, mode="asgi", shutdown_trigger=drain_on_shutdown)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

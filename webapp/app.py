@@ -1,4 +1,4 @@
-"""The Flask application, made by a factory that takes its settings."""
+"""The factory of the Flask application."""
 
 import importlib
 import logging
@@ -33,26 +33,27 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
-# In an installed package they lie beside this module.
+# The wheel puts the templates into the package; a checkout has them beside it.
 _TEMPLATE_DIR = next(path for path in (_PACKAGE_DIR / "templates", _PACKAGE_DIR.parent / "templates") if path.is_dir())
 _log = logging.getLogger("webapp.request")
 
 
 def create_app(settings: Settings, options: WebOptions | None = None, metrics: MetricsEndpoint | None = None) -> Flask:
-    """The web over one database. Every file in webapp/pages that has a `pages` blueprint is a part of it.
+    """Create the web application, with the `blueprint` of every module in webapp/pages.
 
     Args:
-        options: what only the web is told; its defaults when left out.
-        metrics: where it shows its metrics, and those of the service; its own when left out.
+        settings: the settings that all processes share.
+        options: the settings of the web process; defaults if left out.
+        metrics: the endpoint to which the metrics of the process and of the service are added; a new one if left out.
     """
     options = options or WebOptions()
     secure = settings.public_url.startswith("https://")
     app = Flask(__name__, template_folder=str(_TEMPLATE_DIR))
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body_bytes,
-        # A form that was open over lunch is still good; its token lives as long as the visitor's cookie.
+        # A CSRF token is valid as long as the session cookie, so that a form that was left open still works.
         WTF_CSRF_TIME_LIMIT=None,
-        # Asked of Sec-Fetch-Site instead, which no referrer policy and no proxy changes.
+        # headers.py checks Sec-Fetch-Site instead, which referrer policies and proxies do not change.
         WTF_CSRF_SSL_STRICT=False,
     )
     app.extensions["bus.settings"] = settings
@@ -65,13 +66,12 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
         on_commit=NotificationPublisher(settings.redis_url).publish,
     )
     app.extensions["bus.providers"] = providers.create_providers(options)
-    # By route and status, and by route.
     app.extensions["bus.requests"] = SharedCounter()
     app.extensions["bus.timings"] = SharedHistogram()
-    app.extensions["bus.watch"] = CachedStatus(app.extensions["bus.db"], RedisProbe(settings.redis_url))
+    app.extensions["bus.status"] = CachedStatus(app.extensions["bus.db"], RedisProbe(settings.redis_url))
     app.extensions["bus.metrics"] = metrics or MetricsEndpoint("web", settings.metrics_token)
     _register_metrics(app)
-    app.extensions["bus.limits"] = RateLimiter(settings.redis_url)
+    app.extensions["bus.rate_limiter"] = RateLimiter(settings.redis_url)
     for module in pkgutil.walk_packages(webapp.pages.__path__, "webapp.pages."):
         if not module.ispkg:
             app.register_blueprint(importlib.import_module(module.name).blueprint)
@@ -80,7 +80,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     headers.init_app(app, settings, secure=secure)
     errors.init_app(app)
     templating.init_app(app)
-    # After the screen of headers.py and before the CSRF tokens, whose absence is told.
+    # After the check of headers.py, and before the CSRF check, whose error would reveal that a page exists.
     app.before_request_funcs[None].insert(1, hide_operator_pages)
     app.before_request_funcs[None].insert(0, _begin_request)
     app.after_request(_log_request)
@@ -93,14 +93,14 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
 
 
 class _CsrfProtect(CSRFProtect):  # type: ignore[misc]
-    """Every POST needs a token, but for views that programs call: those know nothing of cookies."""
+    """CSRF protection for every POST except API views, which do not use cookies."""
 
     def _is_exempt(self) -> bool:
         return is_api_request()
 
 
 class _NonEmptyBodyMiddleware:
-    """Gives every response at least one chunk, if only an empty one: hypercorn sends no headers without."""
+    """WSGI middleware that begins every response with an empty chunk: hypercorn sends no headers without a chunk."""
 
     def __init__(self, app: "WSGIApplication") -> None:
         self._app = app
@@ -111,7 +111,7 @@ class _NonEmptyBodyMiddleware:
             yield b""
             yield from chunks
         finally:
-            # Pages are closed to end their request, files to be closed.
+            # Closing a page ends its request; closing a file releases it.
             if isinstance(chunks, ClosingIterator | FileWrapper):
                 chunks.close()
 
@@ -123,37 +123,37 @@ def _begin_request() -> None:
 
 
 def _end_request(_error: BaseException | None) -> None:
-    # The thread goes on to other things.
+    # Threads are reused for other requests.
     log_context.set(None)
 
 
 def _register_metrics(app: Flask) -> None:
-    """Show what this process counts, and the condition of the service."""
-    found = app.extensions
+    """Add the counters of this process and the service status to the metrics endpoint."""
+    extensions = app.extensions
 
     def read() -> Iterator[Metric]:
         yield counter_metric(
-            "web_requests", "Requests to the web by route.", found["bus.requests"], ("route", "status")
+            "web_requests", "Requests to the web by route.", extensions["bus.requests"], ("route", "status")
         )
-        yield histogram("web_request_seconds", "How long the web took.", found["bus.timings"], ("route",))
-        yield from pool_metrics(found["bus.db"], "web")
-        yield from service_metrics(found["bus.watch"])
+        yield histogram("web_request_seconds", "How long the web took.", extensions["bus.timings"], ("route",))
+        yield from pool_metrics(extensions["bus.db"], "web")
+        yield from service_metrics(extensions["bus.status"])
 
-    found["bus.metrics"].add(read)
+    extensions["bus.metrics"].add_source(read)
 
 
 def _log_request(response: Response) -> Response:
-    # The route, not the address: some addresses hold a code or the token of a link.
+    # Log the route rather than the URL, which may contain an invite code or a login token.
     route = request.url_rule.rule if request.url_rule is not None else None
     response.headers["X-Request-Id"] = g.get("bus_request_id", "")
     if request.endpoint not in ("static", "health.healthz"):
-        taken = time.perf_counter() - g.get("bus_started", time.perf_counter())
-        current_app.extensions["bus.requests"].add(route or "none", str(response.status_code))
-        current_app.extensions["bus.timings"].add(taken, route or "none")
-        # A board that asks every other second and has nothing new would drown everything else.
+        elapsed = time.perf_counter() - g.get("bus_started", time.perf_counter())
+        current_app.extensions["bus.requests"].increment(route or "none", str(response.status_code))
+        current_app.extensions["bus.timings"].observe(elapsed, route or "none")
+        # Polls of an unchanged board are frequent and would drown the rest of the log.
         if not g.get("bus_quiet"):
-            telemetry.record_span(route or "none", taken, status=response.status_code)
-            _write_access_log(route, response.status_code, taken)
+            telemetry.record_span(route or "none", elapsed, status=response.status_code)
+            _write_access_log(route, response.status_code, elapsed)
     return response
 
 

@@ -1,8 +1,8 @@
-"""Who is looking: Flask-Login over the sessions that PostgreSQL keeps, and the two cookies of a browser.
+"""Authentication: Flask-Login over the sessions in PostgreSQL, and the two cookies of a browser.
 
-One cookie holds the random token of a session and is worthless once the session has ended. The other is Flask's own
-signed cookie, for what a visitor has before anybody signed in: the secret of the CSRF tokens, messages, and a sign-in
-under way. Nothing in it lets anybody in.
+The session cookie holds the random token of a session and is worthless when the session has ended. The other cookie is
+Flask's signed one, which visitors have before signing in: it holds the CSRF secret, flash messages and the state of a
+sign-in, and grants no access.
 """
 
 import hashlib
@@ -32,19 +32,21 @@ _PROXY_SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's nam
 
 @dataclass(frozen=True)
 class SignedInUser(UserMixin):  # type: ignore[misc]
-    """An owner in a browser, as Flask-Login knows it."""
+    """A signed-in owner, as Flask-Login represents users."""
 
     session: Session
 
     def get_id(self) -> str:
+        """The id of the session, which Flask-Login requires."""
         return str(self.session.id)
 
 
 def init_app(app: Flask, *, secure: bool) -> None:
-    """Make the app know its visitors.
+    """Register sessions and cookies.
 
     Args:
-        secure: whether the service is reached over TLS only; cookies are bound to it and to this very host then.
+        app: the application.
+        secure: whether the service is reached over TLS only; cookies are then bound to TLS and to this host.
     """
     prefix = "__Host-" if secure else ""
     app.config.update(
@@ -65,13 +67,17 @@ def init_app(app: Flask, *, secure: bool) -> None:
 
 
 def require_signing_key() -> None:
-    """Refuse a request that could need the visitor's cookie while the key that signs it cannot be read."""
+    """Refuse requests while the key that signs the visitor's cookie cannot be read.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
     if isinstance(session._get_current_object(), NullSession):  # type: ignore[attr-defined]
         raise Unavailable("The database does not answer. Try again in a few seconds.")
 
 
 def proxy_identity() -> IdentityClaims | None:
-    """Who is there by the word of the proxy in front, if one is trusted and proved that it is the one; else None."""
+    """The identity asserted by the authenticating proxy, if one is configured and sent its secret; else None."""
     header, secret = options().sso_header, options().sso_proxy_secret
     if header is None or secret is None:
         return None
@@ -79,7 +85,7 @@ def proxy_identity() -> IdentityClaims | None:
     if not hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode()):
         return None
     try:
-        # Two headers of that name arrive as one with a comma, which is no address.
+        # Two headers of that name arrive as one joined by a comma, which is not an email address.
         email = validation.email(request.headers.get(header, "").strip(), header)
     except InvalidArgument:
         return None
@@ -87,37 +93,44 @@ def proxy_identity() -> IdentityClaims | None:
 
 
 def proxy_session_method(subject: str) -> str:
-    """How a session is said to have been opened when a proxy vouched for this person."""
+    """The method of a session that was opened by the assertion of a proxy."""
     return f"{sessions.PROXY_METHOD} {subject}"
 
 
 def viewer() -> Owner | None:
-    """The owner who is signed in, or None. On an error page after the database went away: None."""
+    """The signed-in owner, or None; also None on an error page while the database does not answer."""
     if g.get("bus_viewer_unknown"):
         return None
     return current_user.session.owner if current_user.is_authenticated else None
 
 
 def current_owner() -> Owner:
-    """The owner who is signed in; on a page that requires it there always is one."""
+    """The signed-in owner, on a page that requires one."""
     return current_session().owner
 
 
 def current_session() -> Session:
-    """The session of this browser."""
+    """The session of this browser.
+
+    Raises:
+        Unauthorized: there is none.
+    """
     if not current_user.is_authenticated:
         raise Unauthorized
-    found: Session = current_user.session
-    return found
+    current: Session = current_user.session
+    return current
 
 
 def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: datetime | None = None) -> None:
-    """Open a session for this browser, end the one it had, and forget what the visitor's cookie held.
+    """Open a session for this browser, end its previous one, and clear the visitor's cookie.
 
-    In the caller's transaction: the cookie is sent only with the answer, so call this last.
+    Runs in the caller's transaction; call it last, since the cookie is sent with the response.
 
     Args:
-        authenticated_at: when somebody showed who they are, if a provider said that it was not now.
+        conn: the connection.
+        owner_id: the owner to sign in.
+        method: how the owner authenticated.
+        authenticated_at: when the owner authenticated, if the provider reported an earlier time.
     """
     if current_user.is_authenticated:
         sessions.end_session(conn, current_owner().id, current_session().id)
@@ -128,7 +141,7 @@ def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: date
         ttl=options().session_max_age,
         ip_address=request.remote_addr or "",
         user_agent=request.headers.get("User-Agent", ""),
-        # A proxy says who is there, and not when they showed it.
+        # A proxy asserts the identity, but not when the user authenticated.
         authenticated=not method.startswith(sessions.PROXY_METHOD),
         authenticated_at=authenticated_at,
     )
@@ -136,34 +149,34 @@ def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: date
 
 
 def rotate_session(conn: Connection) -> None:
-    """Give this browser's session a new token, since what the owner may do has changed."""
+    """Replace the token of this browser's session; call it after a change of sign-in methods or rights."""
     g.bus_new_token = sessions.rotate_token(conn, current_session().id)
 
 
 def sign_out() -> None:
-    """Forget the session in this browser; the caller has ended it in the database."""
+    """Delete the session cookie; the caller ends the session in the database."""
     g.bus_new_token = ""
     session.clear()
 
 
 def _load_user(incoming_request: Request) -> SignedInUser | None:
     token = incoming_request.cookies.get(current_app.config["BUS_COOKIE_NAME"])
-    # A token of ours is 43 characters; longer texts are not even hashed.
+    # Session tokens have 43 characters; much longer values are not hashed.
     if not token or len(token) > 64:
         return None
     with database().connection() as conn:
-        found = sessions.find_session(conn, token, idle_timeout=options().session_idle_timeout)
-    if found is None or not _is_proxy_session_valid(found):
+        session_record = sessions.find_session(conn, token, idle_timeout=options().session_idle_timeout)
+    if session_record is None or not _is_proxy_session_valid(session_record):
         return None
-    return SignedInUser(found)
+    return SignedInUser(session_record)
 
 
 def _is_proxy_session_valid(session_record: Session) -> bool:
-    """Whether a session that a proxy's word opened is still that person's by the proxy's word of now."""
+    """Whether a session opened by a proxy's assertion matches the proxy's assertion of this request."""
     if not session_record.method.startswith(sessions.PROXY_METHOD):
         return True
-    claim = proxy_identity()
-    return claim is not None and session_record.method == proxy_session_method(claim.subject)
+    claims = proxy_identity()
+    return claims is not None and session_record.method == proxy_session_method(claims.subject)
 
 
 def _set_session_cookie(response: Response) -> Response:
@@ -185,20 +198,21 @@ def _set_session_cookie(response: Response) -> Response:
 
 
 class _SharedKeySessionInterface(SecureCookieSessionInterface):
-    """Flask's signed cookie, with SHA-256, under a key that is asked for when the first request needs it.
+    """Flask's signed cookie, with SHA-256 and a key that is read from the database at the first request.
 
-    At start the database may be away; a process that cannot sign yet still answers what needs no signature.
+    The process can start while the database is down, and serve what needs no signature.
     """
 
     salt = "llm-bus visit"
     digest_method = staticmethod(hashlib.sha256)
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Load the visitor's cookie; None if there is no key to verify it with."""
         if not app.secret_key:
             try:
                 with app.extensions["bus.db"].transaction() as conn:
                     app.secret_key = shared_keys.get_or_create_key(conn, "web").hex()
             except (BusError, psycopg.Error):
-                # Without a key Flask gives the request a session that cannot be written; see `require_key`.
+                # Flask then uses a session that cannot be written; see `require_signing_key`.
                 return None
         return super().open_session(app, request)

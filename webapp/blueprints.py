@@ -1,7 +1,8 @@
-"""How a page is written: a file in webapp/pages that makes one of these, which holds its routes and its navigation.
+"""Blueprints of the pages: each module in webapp/pages creates one, with its routes and its navigation links.
 
-Whoever is not signed in sees no page of `Pages` or `ProjectPages`. A page that the world may see says so with
-`PublicPages`. What is in the file is found by the application factory; there is no list to add it to.
+The class decides who has access: all visitors (`PublicBlueprint`), signed-in owners (`OwnerBlueprint`), the owner of a
+project (`ProjectBlueprint`) or operators (`OperatorBlueprint`). The application factory finds the modules; there is no
+list.
 """
 
 import functools
@@ -32,11 +33,11 @@ class NavItem:
     """A link in the navigation.
 
     Attributes:
-        label: what it says.
-        order: where it stands: lower is further to the left.
-        endpoint: the view, within the blueprint.
-        operator: whether only operators see it.
-        when: asked for each page whether the link is there at all; None: always.
+        label: its text.
+        order: its position; lower is further to the left.
+        endpoint: the view within the blueprint.
+        operator_only: whether only operators see it.
+        is_visible: called for each page to decide whether to show it; None means always.
     """
 
     label: str
@@ -47,7 +48,7 @@ class NavItem:
 
 
 class PublicBlueprint(Blueprint):
-    """Pages that everybody may see."""
+    """Pages without access control."""
 
     nav_item: NavItem | None = None
     tab: NavItem | None = None
@@ -58,12 +59,12 @@ class PublicBlueprint(Blueprint):
 
 
 class OwnerBlueprint(PublicBlueprint):
-    """Pages of an owner: whoever is not signed in is sent to sign in, and back here afterwards.
+    """Pages for signed-in owners; others are redirected to sign in and back.
 
     Args:
-        name: of the blueprint, and of the folder in templates/.
-        prefix: what the addresses of all its routes begin with.
-        entry: its link in the main navigation.
+        name: name of the blueprint and of its folder in templates/.
+        url_prefix: prefix of all its routes.
+        nav_item: its link in the main navigation.
     """
 
     def __init__(self, name: str, *, url_prefix: str | None = None, nav_item: NavItem | None = None) -> None:
@@ -73,15 +74,16 @@ class OwnerBlueprint(PublicBlueprint):
 
 
 class OperatorBlueprint(PublicBlueprint):
-    """Pages of the operator console, under /operator. For everybody else they are addresses that do not exist.
+    """Pages of the operator console under /operator; 404 for all other visitors.
 
-    What they do they do in others' affairs, so each POST needs somebody who showed lately who they are; see
-    webapp/reauth.py. Views are put up with `get` and `act`.
+    Actions affect other owners, so each POST requires a recent sign-in; see webapp/reauth.py. Register views with `get`
+    and `action`.
 
     Args:
-        path: what follows /operator in the addresses of all its routes; nothing for the first page.
-        tab: its link among the tabs of the console.
-        entry: its link in the main navigation.
+        name: name of the blueprint.
+        path: path below /operator of all its routes; empty for the first page.
+        tab: its tab in the console.
+        nav_item: its link in the main navigation.
     """
 
     def __init__(
@@ -95,46 +97,48 @@ class OperatorBlueprint(PublicBlueprint):
         self.before_request(self._require_recent_login)
 
     def action(self, rule: str, *, return_view: str = "index") -> Callable[[View], View]:
-        """A view that does something.
+        """Register a POST view that requires a recent sign-in.
 
         Args:
-            back: the view of the page that shows the form, to which one comes back after signing in again.
+            rule: the route.
+            return_view: the view that shows the form, to return to after reauthentication.
         """
 
-        def put_up(view: View) -> View:
+        def register(view: View) -> View:
             self._return_views[view.__name__] = return_view
             return self.post(rule)(view)
 
-        return put_up
+        return register
 
     def _require_recent_login(self) -> BaseResponse | None:
         if request.method in ("GET", "HEAD") or has_recent_login():
             return None
         endpoint = f"{self.name}.{self._return_views.get(str(request.endpoint).rpartition('.')[2], 'index')}"
-        known = {name for rule in current_app.url_map.iter_rules(endpoint) for name in rule.arguments}
-        return redirect_to_reauthentication(
-            url_for(endpoint, **{k: v for k, v in (request.view_args or {}).items() if k in known})
-        )
+        arguments = {name for rule in current_app.url_map.iter_rules(endpoint) for name in rule.arguments}
+        values = {name: value for name, value in (request.view_args or {}).items() if name in arguments}
+        return redirect_to_reauthentication(url_for(endpoint, **values))
 
 
 def hide_operator_pages() -> None:
-    """Answer whoever is no operator as if there were nothing under /operator; ask it before all else.
+    """Answer 404 under /operator unless the viewer is an operator; runs before every other check.
 
-    By the address and not by the route: what a route answers to a wrong verb, or to a form without its token, would
-    tell that it is there.
+    It checks the path rather than the route: a 405 for a wrong method, or a 400 for a missing CSRF token, would reveal
+    that the route exists.
     """
     if request.path == _OPERATOR_PREFIX or request.path.startswith(f"{_OPERATOR_PREFIX}/"):
         _require_operator()
 
 
 class ProjectBlueprint(OwnerBlueprint):
-    """Pages about one project of the owner, under /admin/projects/<id>/<name>.
+    """Pages of one project of the owner, under /admin/projects/<id>/<path>.
 
-    The project in the address is looked up before any view runs: it is `current_project()`, and 404 where there is
-    none or it is another owner's. Views take no project, and `url_for` within the blueprint fills it in.
+    The project is loaded before the view runs: it is `current_project()`; 404 if it does not exist or has another
+    owner. Views take no project id, and `url_for` within the blueprint adds it.
 
     Args:
-        tab: its link among the tabs of a project.
+        name: name of the blueprint and of its folder in templates/.
+        tab: its tab in a project.
+        path: path below the project of all its routes; `name` if left out.
     """
 
     def __init__(self, name: str, *, tab: NavItem | None = None, path: str | None = None) -> None:
@@ -147,32 +151,34 @@ class ProjectBlueprint(OwnerBlueprint):
 
 
 def current_project() -> Project:
-    """The project that a page of `ProjectPages` is about; it is the owner's."""
-    found: Project = g.bus_project
-    return found
+    """The project of a page of a `ProjectBlueprint`; it belongs to the signed-in owner."""
+    project: Project = g.bus_project
+    return project
 
 
 def owned_or_404(resource: Any, owner_id: int | None = None) -> Any:
-    """What was found, if it belongs to the owner who is signed in; else 404, as for what does not exist.
+    """Return a resource that belongs to the signed-in owner.
 
     Args:
-        found: something with an `owner_id`, or None.
-        owner_id: whose it is, where it does not say so itself.
+        resource: an object with an `owner_id`, or None.
+        owner_id: the resource's owner, if it has no such attribute.
+    Raises:
+        NotFound: the resource is None or has another owner.
     """
-    whose = owner_id if owner_id is not None or resource is None else resource.owner_id
-    if resource is None or whose != current_owner().id:
+    resource_owner_id = owner_id if owner_id is not None or resource is None else resource.owner_id
+    if resource is None or resource_owner_id != current_owner().id:
         raise NotFound
     return resource
 
 
 def api_view(view: View) -> View:
-    """A view that programs call: without a CSRF token, and with JSON for an answer also when it is refused."""
+    """Mark a view that programs call: it needs no CSRF token, and its errors are JSON."""
     setattr(view, _API_VIEW_ATTRIBUTE, True)
     return view
 
 
 def no_store(view: View) -> View:
-    """A view whose answer holds a secret that is shown once: no cache keeps it."""
+    """Mark a view whose response contains a secret: no cache may store it."""
 
     @functools.wraps(view)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -183,16 +189,18 @@ def no_store(view: View) -> View:
 
 
 def is_api_request() -> bool:
-    """Whether the view of this request is one that programs call."""
+    """Whether the view of this request is marked with `api_view`."""
     view = current_app.view_functions.get(request.endpoint or "")
     return bool(getattr(view, _API_VIEW_ATTRIBUTE, False))
 
 
 def render_page(template: str, part: str | None = None, **values: Any) -> str | Response:
-    """Render a page; or only its living part, when that is what the script in the page asks for.
+    """Render a page, or only its live part if the page's script requests that.
 
     Args:
-        part: the template of the part that `<section data-live>` holds; see templates/parts/live.html.
+        template: the template of the page.
+        part: the template of its live part; see the macro `live` in templates/parts/ui.html.
+        **values: variables of both templates.
     """
     if part is not None and request.headers.get("X-Part"):
         response = make_response(render_template(part, **values))
@@ -202,7 +210,7 @@ def render_page(template: str, part: str | None = None, **values: Any) -> str | 
 
 
 def see_other(endpoint: str, **values: Any) -> BaseResponse:
-    """Redirect after a POST, so that reloading the page does not do it again."""
+    """Redirect after a POST, so that reloading the page does not repeat it."""
     return redirect(url_for(endpoint, **values), 303)
 
 
@@ -215,9 +223,9 @@ def _require_operator() -> None:
 def _require_owner() -> BaseResponse | None:
     if viewer() is not None:
         return None
-    # Where a form was sent, the page that shows it is not known; the way back is the start then.
-    back = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
-    return redirect(url_for("sign_in.index", next=back), 303)
+    # After a POST the page with its form is unknown, so signing in leads to the dashboard.
+    return_url = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
+    return redirect(url_for("sign_in.index", next=return_url), 303)
 
 
 def _pop_project_id(_endpoint: str | None, values: dict[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""The engine as a page reaches it: connections for the request, addresses, options."""
+"""What a request gets from the application: connections, settings, addresses, providers; and refusals as messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,57 +15,58 @@ from webapp.providers import Provider
 
 
 def database() -> Database:
-    """The pool of this process."""
-    found: Database = current_app.extensions["bus.db"]
-    return found
+    """The connection pool of this process."""
+    database: Database = current_app.extensions["bus.db"]
+    return database
 
 
 def settings() -> Settings:
-    """What every process of the bus is told."""
-    found: Settings = current_app.extensions["bus.settings"]
-    return found
+    """The settings that all processes share."""
+    settings: Settings = current_app.extensions["bus.settings"]
+    return settings
 
 
 def options() -> WebOptions:
-    """What only the web is told."""
-    found: WebOptions = current_app.extensions["bus.options"]
-    return found
+    """The settings of the web process."""
+    options: WebOptions = current_app.extensions["bus.options"]
+    return options
 
 
 def addresses() -> Endpoints:
-    """Where the bus is, as links and cards name it."""
-    found: Endpoints = current_app.extensions["bus.addresses"]
-    return found
+    """The public addresses of the service."""
+    endpoints: Endpoints = current_app.extensions["bus.addresses"]
+    return endpoints
 
 
 def providers() -> dict[str, Provider]:
-    """Those who vouch for people here, by slug."""
-    found: dict[str, Provider] = current_app.extensions["bus.providers"]
-    return found
+    """The configured sign-in providers by slug."""
+    providers: dict[str, Provider] = current_app.extensions["bus.providers"]
+    return providers
 
 
 @contextmanager
 def connection() -> Iterator[Connection]:
-    """A connection for looks: no transaction, each statement for itself."""
+    """A connection in autocommit mode, for reads."""
     with database().connection() as conn:
         yield conn
 
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """A connection inside one transaction: it commits when the block ends, and rolls back when it raises."""
+    """A connection in a transaction that commits at the end of the block and rolls back on an exception."""
     with database().transaction() as conn:
         yield conn
 
 
 @contextmanager
 def redirect_on_refusal(url: str, *, extra_codes: tuple[str, ...] = ()) -> Iterator[None]:
-    """Show a refusal of the bus as a message on the page at `url`. What is not there is a 404 as everywhere.
+    """Turn an error of the engine into a message on the page at `url`; `not_found` remains a 404.
 
-    For acts that have a button and no fields. The block's transaction is inside of this block, so it is rolled back.
+    For actions without form fields. Open the transaction inside this block, so that it is rolled back.
 
     Args:
-        also: codes that are shown there too, though they have pages of their own elsewhere.
+        url: the page that shows the message.
+        extra_codes: error codes to show there that otherwise get an error page.
     """
     try:
         yield
@@ -78,18 +79,18 @@ def redirect_on_refusal(url: str, *, extra_codes: tuple[str, ...] = ()) -> Itera
 
 @contextmanager
 def show_refusal_on_form(form: FlaskForm, *, default_field: str | None = None) -> Iterator[None]:
-    """Show a refusal of the bus on the form that it speaks of; afterwards `form.errors` says whether there was one.
+    """Turn an error of the engine into an error of the form; check `form.errors` afterwards.
 
-    The message goes to the field that the refusal names first, else to `field`, else above the form.
+    The message is attached to the field whose name begins it, else to `default_field`, else to the form.
     """
     try:
         yield
     except BusError as error:
         if error.code in ("not_found", "unavailable"):
             raise
-        named = next((one for one in form if error.message.startswith(f"{one.name} ")), None)
-        if named is not None:
-            named.errors = [*named.errors, _use_field_label(error.message, named.name, named.label.text)]
+        field = next((field for field in form if error.message.startswith(f"{field.name} ")), None)
+        if field is not None:
+            field.errors = [*field.errors, _use_field_label(error.message, field.name, field.label.text)]
         elif default_field is not None:
             form[default_field].errors = [*form[default_field].errors, error.message]
         else:
@@ -97,5 +98,5 @@ def show_refusal_on_form(form: FlaskForm, *, default_field: str | None = None) -
 
 
 def _use_field_label(message: str, argument: str, label: str) -> str:
-    """The engine speaks of arguments; people know the labels of their fields."""
+    """Replace the name of the argument, with which the engine's message begins, by the label of its field."""
     return label + message.removeprefix(argument)

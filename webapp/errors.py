@@ -1,4 +1,4 @@
-"""What people see when something is refused or fails, and what programs get instead."""
+"""Error responses: pages for people, JSON for API views."""
 
 import logging
 
@@ -25,29 +25,35 @@ HTTP_STATUS_BY_CODE = {
 }
 _RETRY_AFTER_SECONDS = "5"
 
-# A title and a sentence that says what to do next.
+# By status: a title, and a sentence that says what to do next.
 _ERROR_TEXTS = {
-    400: ("That did not arrive in one piece", "Go back, reload the page and try again."),
-    401: ("Sign in first", "This page is for people who are signed in."),
-    403: ("That is not allowed", "Nothing was changed."),
-    404: ("There is nothing here", "It may have been removed, or it may never have been yours."),
-    405: ("That is not how this works", "This address answers other requests than the one that was sent."),
-    409: ("That does not fit any more", "Something changed meanwhile. Go back, reload the page and look again."),
-    413: ("That is too much at once", "Send less."),
-    421: ("This server does not go by that name", "Set ALLOWED_HOSTS or PUBLIC_URL to serve it."),
-    429: ("Too many tries", "Wait a minute, then try again."),
-    500: ("Something went wrong on our side", "It was written to the log. Try again; if it stays, tell who runs this."),
+    400: ("That request couldn't be processed", "Go back, reload the page and try again."),
+    401: ("Sign in first", "This page requires you to be signed in."),
+    403: ("Not allowed", "Nothing was changed."),
+    404: ("Page not found", "It may have been deleted, or you may not have access."),
+    405: ("Method not allowed", "This address does not support that kind of request."),
+    409: ("This changed in the meantime", "Go back, reload the page and check before you try again."),
+    413: ("That's too large", "Shorten it and send it again."),
+    421: ("Unknown host name", "Add the host name to ALLOWED_HOSTS or PUBLIC_URL to serve it."),
+    429: ("Too many attempts", "Wait a minute, then try again."),
+    500: (
+        "Something went wrong",
+        "It has been logged. If it keeps happening, send the request ID to your administrator.",
+    ),
     502: (
         "The sign-in provider does not answer",
         "Nothing was changed. Try again in a minute, or sign in another way.",
     ),
-    503: ("The database does not answer", "Nothing was lost. Try again in a few seconds."),
+    503: ("Temporarily unavailable", "The database does not answer. Nothing was lost; try again in a few seconds."),
 }
-_CSRF_MESSAGE = "The form was open for too long, or your browser keeps no cookies. Reload the page and send it again."
+# API clients match the error of this status; see docs/howto/invites.md.
+_API_ERRORS = {429: "too many tries"}
+_OTHER_ERROR_TEXTS = ("That did not work", "Go back and try again.")
+_CSRF_MESSAGE = "The form has expired, or your browser blocks cookies. Reload the page and send it again."
 
 
 def init_app(app: Flask) -> None:
-    """Make the app answer every failure in its own look."""
+    """Register the error handlers."""
     app.register_error_handler(BusError, _handle_bus_error)
     app.register_error_handler(OwnerSuspended, _handle_owner_suspended)
     app.register_error_handler(NotAuthenticated, _handle_not_authenticated)
@@ -58,27 +64,28 @@ def init_app(app: Flask) -> None:
 
 
 def render_error_page(status: int, message: str | None = None, *, retry_url: str | None = None) -> Response:
-    """The page for a status.
+    """Render the error page, or the JSON error of an API view.
 
     Args:
-        message: replaces what it says by default.
-        again: where to try again; the start when left out.
+        status: the HTTP status.
+        message: replaces the default sentence.
+        retry_url: target of a "Try again" button; no button if left out.
     """
     if "_login_user" not in g:
-        # Who is looking was not asked yet. It decides only what the top of the page offers.
+        # The viewer is not loaded yet, and only decides what the header of the page shows.
         g.bus_viewer_unknown = status >= 500 or not _is_viewer_known()
-    title, usual = _ERROR_TEXTS.get(status, ("That did not work", "Go back and try again."))
+    title, default_message = _ERROR_TEXTS.get(status, _OTHER_ERROR_TEXTS)
     if is_api_request():
-        response = jsonify(ok=False, error=title.lower(), message=message or usual)
+        response = jsonify(ok=False, error=_API_ERRORS.get(status, title.lower()), message=message or default_message)
     else:
         response = make_response(
             render_template(
                 "errors/error.html",
                 status=status,
                 title=title,
-                message=message or usual,
+                message=message or default_message,
                 retry_url=retry_url,
-                # What whoever runs this looks for in the log; where nothing failed there is nothing to look for.
+                # Finds the failure in the log; other statuses are no failures.
                 request_id=g.get("bus_request_id") if status >= 500 else None,
             )
         )
@@ -99,11 +106,11 @@ def _is_viewer_known() -> bool:
 def _handle_bus_error(error: BusError) -> Response:
     status = HTTP_STATUS_BY_CODE[error.code]
     if is_api_request():
-        answer = jsonify(ok=False, error=error.data.get("reason", error.code), message=error.message)
-        answer.status_code = status
+        response = jsonify(ok=False, error=error.data.get("reason", error.code), message=error.message)
+        response.status_code = status
         if status == 503:
-            answer.headers["Retry-After"] = _RETRY_AFTER_SECONDS
-        return answer
+            response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
+        return response
     if isinstance(error, Unavailable):
         g.bus_viewer_unknown = True
         return render_error_page(503)
@@ -116,11 +123,11 @@ def _handle_database_error(error: psycopg.OperationalError) -> Response:
 
 
 def _handle_owner_suspended(_error: OwnerSuspended) -> Response:
-    return render_error_page(403, "The account that this belongs to is suspended.")
+    return render_error_page(403, "The account that owns this is suspended.")
 
 
 def _handle_not_authenticated(_error: NotAuthenticated) -> Response:
-    # A grant that ended while its page was open.
+    # The participation ended while its page was open.
     return render_error_page(404)
 
 
@@ -130,16 +137,16 @@ def _handle_csrf_error(_error: CSRFError) -> Response:
 
 def _handle_http_error(error: HTTPException) -> HTTPException | Response:
     if error.response is not None or (error.code or 500) < 400:
-        # A redirect of the router, or an answer that somebody raised.
+        # A redirect of the router, or a complete response that was raised.
         return error
     if isinstance(error, InternalServerError):
         return render_error_page(500)
-    said = error.description if error.description != type(error).description else None
-    answer = render_error_page(error.code or 500, said)
+    message = error.description if error.description != type(error).description else None
+    response = render_error_page(error.code or 500, message)
     for name, value in error.get_headers(request.environ):
         if name.lower() in ("allow", "retry-after", "www-authenticate"):
-            answer.headers[name] = value
-    return answer
+            response.headers[name] = value
+    return response
 
 
 def _handle_unexpected_error(error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""What every answer carries against those who would misuse it, and what every request is asked first."""
+"""Security headers of every response, and the checks of every request that precede its view."""
 
 import hashlib
 import secrets
@@ -11,32 +11,34 @@ from webapp.auth import require_signing_key
 from webapp.blueprints import is_api_request
 
 _HSTS_VALUE = "max-age=31536000"
-# Asked by whatever address the platform knows, and without anything that a visitor has.
+# Requested by the platform, under any host name and without a cookie.
 _UNCHECKED_ENDPOINTS = ("health.healthz", "health.readyz", "metrics.index", "static")
 
 
 def init_app(app: Flask, settings: Settings, *, secure: bool) -> None:
-    """Harden the app.
+    """Register the checks and the headers.
 
     Args:
+        app: the application.
+        settings: the host names that are served.
         secure: whether the service is reached over TLS only.
     """
 
-    def screen() -> None:
+    def check_request() -> None:
         if request.endpoint in _UNCHECKED_ENDPOINTS:
             return
         if not is_allowed(settings.allowed_hosts, request.host):
             raise MisdirectedRequest
         if not is_api_request():
             require_signing_key()
-            # The CSRF token decides; this stops a foreign page before it, in every browser of the last years.
+            # Defence in depth besides the CSRF token: current browsers state which site sent the request.
             if request.method not in ("GET", "HEAD", "OPTIONS") and request.headers.get("Sec-Fetch-Site") in (
                 "cross-site",
                 "same-site",
             ):
-                raise Forbidden("This came from another site, so nothing was done.")
+                raise Forbidden("This request came from another site, so nothing was changed.")
 
-    app.before_request_funcs.setdefault(None, []).insert(0, screen)
+    app.before_request_funcs.setdefault(None, []).insert(0, check_request)
     app.after_request(_make_conditional)
     app.after_request(_set_security_headers)
     if secure:
@@ -44,11 +46,11 @@ def init_app(app: Flask, settings: Settings, *, secure: bool) -> None:
 
 
 def csp_nonce() -> str:
-    """What marks the scripts of this answer as ours."""
+    """The nonce that allows the scripts of this response."""
     if "bus_nonce" not in g:
         g.bus_nonce = secrets.token_urlsafe(16)
-    found: str = g.bus_nonce
-    return found
+    nonce: str = g.bus_nonce
+    return nonce
 
 
 def _set_security_headers(response: Response) -> Response:
@@ -60,16 +62,16 @@ def _set_security_headers(response: Response) -> Response:
     )
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Frame-Options"] = "DENY"
-    # Addresses may hold codes, so nobody else hears of them; our own forms keep their Origin.
+    # URLs may contain codes, so other sites get no referrer; forms of this site keep their Origin header.
     headers["Referrer-Policy"] = "same-origin"
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
     if request.endpoint == "static" and request.args.get("v") and response.status_code in (200, 304):
-        # Asked for by its fingerprint: another content has another address.
+        # The URL contains a hash of the content.
         headers["Cache-Control"] = "public, max-age=31536000, immutable"
     if "Cache-Control" not in headers:
-        # A page is made for one person at one moment: nobody shares it, and going back asks again.
+        # Pages are personal: no shared cache may keep them, and the back button requests them again.
         headers["Cache-Control"] = "no-store" if g.get("bus_no_store") else "private, no-cache"
     return response
 
@@ -80,12 +82,12 @@ def _set_hsts_header(response: Response) -> Response:
 
 
 def _make_conditional(response: Response) -> Response:
-    """Let the script in a page ask whether a living part has changed, and answer 304 if not."""
+    """Answer 304 where the live part of a page has not changed since the script last requested it."""
     if not g.get("bus_part") or response.status_code != 200:
         return response
     content = response.get_data()
     token = g.get("csrf_token", session.get("csrf_token", ""))
-    # The token of a form is another in every answer, and means the same.
+    # CSRF tokens differ in every response without changing the page.
     response.set_etag(hashlib.sha256(content.replace(token.encode(), b"")).hexdigest()[:32])
     response.make_conditional(request)
     return response

@@ -1,4 +1,4 @@
-"""The way in: what becomes of somebody for whom a provider vouched, and what is kept in the browser until then."""
+"""Sign-in after a provider has authenticated the user, and the state that the browser keeps until then."""
 
 from flask import redirect, session, url_for
 from werkzeug.exceptions import Forbidden
@@ -13,30 +13,30 @@ from webapp.context import options, transaction
 from webapp.ratelimit import enforce_rate_limit
 
 _NEXT_KEY, _SIGN_UP_KEY = "next", "sign_up"
-_SIGN_UP_CLOSED_MESSAGE = "New accounts are not open to this address here. Ask whoever runs this bus."
+_SIGN_UP_CLOSED_MESSAGE = "Sign-up is not open to this email address. Ask the operator of this server."
 
 
 def remember_redirect_target(target: str) -> None:
-    """Keep where somebody was going until they are signed in."""
+    """Keep the address to redirect to after signing in."""
     if safe_redirect_target(target):
         session[_NEXT_KEY] = target
 
 
 def pending_redirect_target() -> str:
-    """Where somebody who signs in was going. Ask before signing in, which forgets it."""
+    """The address to redirect to after signing in; read it first, because signing in clears it."""
     return safe_redirect_target(session.get(_NEXT_KEY, "")) or url_for("dashboard.index")
 
 
 def safe_redirect_target(target: str) -> str | None:
-    """The address, if it is one of ours: a path, which no browser takes for another host."""
-    good = target.startswith("/") and not target.startswith("//") and target.isprintable() and "\\" not in target
-    return target if good else None
+    """Return the target if it is a path that no browser interprets as another host, else None."""
+    is_safe = target.startswith("/") and not target.startswith("//") and target.isprintable() and "\\" not in target
+    return target if is_safe else None
 
 
 def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
-    """Sign in whoever has this identity; whoever is new is asked for a handle, if new accounts are open.
+    """Sign in the owner of an identity, or begin a sign-up if it is new and sign-up is open to it.
 
-    An owner who has the same address by another identity gets no access by this one.
+    An owner with the same email address but another identity is not signed in.
     """
     after = pending_redirect_target()
     with transaction() as conn:
@@ -56,20 +56,24 @@ def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
 
 
 def find_pending_sign_up() -> tuple[str, str] | None:
-    """The token of the sign-up that this browser is in the middle of and the method that it came by, or None."""
-    kept = session.get(_SIGN_UP_KEY)
-    return (kept["token"], kept["method"]) if kept else None
+    """The token and the sign-in method of this browser's unfinished sign-up, or None."""
+    pending = session.get(_SIGN_UP_KEY)
+    return (pending["token"], pending["method"]) if pending else None
 
 
 def finish_sign_up(conn: Connection, token: str, handle: str, method: str) -> None:
-    """Create the owner and sign them in; both or neither."""
+    """Create the owner and sign them in, in one transaction."""
     owner = identities.finish_sign_up(conn, token, handle)
     auth.sign_in(conn, owner.id, method)
 
 
 def link_identity(owner: Owner, claims: IdentityClaims) -> bool:
-    """Add an identity to the owner who is signed in; the session is renewed, since there is a new way into it."""
+    """Link an identity to the signed-in owner and rotate the session token.
+
+    Returns:
+        Whether the identity was not linked before.
+    """
     with transaction() as conn:
-        new = identities.link_identity(conn, owner, claims)
+        is_new = identities.link_identity(conn, owner, claims)
         auth.rotate_session(conn)
-    return new
+    return is_new

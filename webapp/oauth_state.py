@@ -1,4 +1,4 @@
-"""Attempts to sign in with a provider: what the browser keeps of one, and what becomes of an answer to none."""
+"""The state of a sign-in with a provider: kept in the browser's cookie, verified at the callback."""
 
 import hmac
 import secrets
@@ -13,10 +13,10 @@ _MAX_AGE_SECONDS = 600.0
 
 
 class ProviderError(Exception):
-    """A provider did not vouch for anybody; the message is for the person who waits.
+    """A sign-in with a provider failed; the message is shown to the user.
 
     Attributes:
-        away: whether the provider did not answer at all, as opposed to an answer that is not to be trusted.
+        unavailable: whether the provider did not answer or answered nonsense, as opposed to a rejected sign-in.
     """
 
     def __init__(self, message: str, *, unavailable: bool = False) -> None:
@@ -27,12 +27,15 @@ class ProviderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OAuthState:
-    """The secrets of one attempt to sign in: the browser keeps them until the provider sends it back.
+    """The secrets of one sign-in, kept by the browser until the provider redirects it back.
 
     Attributes:
-        state: ties the answer to this browser; nonce: ties the identity to this attempt; verifier: ties the code to it.
-        at: when it began, in seconds since the epoch.
-        again: whether whoever is signed in is to show once more who they are.
+        provider: slug of the provider.
+        state: ties the callback to this browser.
+        nonce: ties the ID token to this sign-in.
+        code_verifier: ties the authorization code to this sign-in (PKCE).
+        started_at: in seconds since the epoch.
+        reauthenticate: whether the signed-in user must authenticate again.
     """
 
     provider: str
@@ -44,29 +47,30 @@ class OAuthState:
 
     @classmethod
     def create(cls, provider: str, *, reauthenticate: bool = False) -> "OAuthState":
+        """Begin a sign-in with new random secrets."""
         state, nonce = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         return cls(provider, state, nonce, generate_token(64), time.time(), reauthenticate)
 
     @classmethod
     def from_cookie(cls, value: object) -> "OAuthState | None":
-        """The attempt that a cookie kept, unless it is not one."""
+        """Restore the state from a cookie's value; None if it is missing or malformed."""
         try:
             return cls(**value) if isinstance(value, dict) else None
         except TypeError:
             return None
 
     def to_cookie(self) -> dict[str, Any]:
-        """What goes into the cookie."""
+        """The value to keep in the cookie."""
         return asdict(self)
 
     def verify_callback(self, provider: str, callback_params: Mapping[str, str]) -> None:
-        """Refuse an answer that is not to this attempt.
+        """Reject a callback that does not belong to this sign-in.
 
         Raises:
-            ProviderError: another provider's, a wrong state, or too late.
+            ProviderError: it comes from another provider, its state differs, or it is too late.
         """
         state = callback_params.get("state", "")
         if self.provider != provider or not hmac.compare_digest(self.state.encode(), state.encode()):
-            raise ProviderError("That answer does not belong to a sign-in that you began here. Begin again.")
+            raise ProviderError("That response does not belong to a sign-in that you started here. Start again.")
         if time.time() - self.started_at > _MAX_AGE_SECONDS:
-            raise ProviderError("That took too long. Begin again.")
+            raise ProviderError("That took too long. Start again.")

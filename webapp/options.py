@@ -1,4 +1,4 @@
-"""Settings of the web alone, read from the environment once and handed on as one frozen value."""
+"""Settings of the web process, read once from the environment."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _DAY_MINUTES = 24 * 60
 
 @dataclass(frozen=True)
 class OidcSettings:
-    """An OpenID Connect issuer that people may sign in with, found by discovery."""
+    """An OpenID Connect issuer for signing in, configured by discovery."""
 
     issuer: str
     client_id: str
@@ -23,7 +23,7 @@ class OidcSettings:
 
 @dataclass(frozen=True)
 class OAuthClientSettings:
-    """A client at a provider whose addresses are known."""
+    """The id and secret of an OAuth client."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -31,27 +31,29 @@ class OAuthClientSettings:
 
 @dataclass(frozen=True)
 class WebOptions:
-    """How people come in and what the web shows.
+    """Sign-in, sessions, limits and links.
 
     Attributes:
-        secret_key: signs what a visitor's cookie holds; None: a key that all processes share through the database.
-        session_idle: how long a session may go unused.
-        session_lasts: after which a session is over, used or not.
-        reauth: how long after signing in an operator may act in others' affairs before they sign in once more.
-        proxy_hops: proxies in front whose X-Forwarded headers are believed; 0 believes none.
-        google, github, oidc: the providers that people may sign in with.
-        provider_seconds: how long a provider may take for one answer.
-        sign_up: `open`, `closed`, or `listed`: only addresses and domains of `sign_up_allow`.
-        sign_up_allow: e-mail addresses, and domains as `@example.org`, in lower case.
-        sso_header, sso_secret: the header in which a proxy names the e-mail address of who is there, and the secret
-            with which the proxy proves in X-LLM-Bus-Proxy-Secret that it is the proxy. Both or none.
-        sign_in_per_minute: acts of signing in that one address may do in a minute; 0 switches the limit off.
-        join_per_minute: looks at invites and tries to redeem one that one address may make in a minute, and a third of
-            it for one code; 0 switches the limit off.
-        stats: whether /api/stats answers.
+        secret_key: signs the visitor's cookie; None: a key that all processes share through the database.
+        session_idle_timeout: a session that is unused for so long ends.
+        session_max_age: a session ends after this time even if it is used.
+        reauth_max_age: how long after signing in an operator may act without signing in again.
+        proxy_hops: number of trusted proxies whose X-Forwarded headers are used.
+        google, github, oidc: the configured sign-in providers.
+        provider_timeout_seconds: how long a provider may take for a response.
+        sign_up_mode: `open` or `closed`.
+        sign_up_allowlist: email addresses, and domains such as `@example.org`, in lower case; if not empty, others
+            cannot sign up.
+        sso_header, sso_proxy_secret: the header in which an authenticating proxy sends the user's email address, and
+            the secret that it sends in X-LLM-Bus-Proxy-Secret; both or neither.
+        sign_in_per_minute: sign-in attempts of one client address per minute; 0 disables the limit.
+        join_per_minute: views and redemptions of invites by one client address per minute, and a third of it for one
+            code; 0 disables the limit.
+        public_stats: whether /api/stats is served.
         terms_url, privacy_url: links in the footer.
-        top_up_url: where owners get credits, a web or mail address; `{handle}` in it stands for the owner's handle.
-        github_web, github_api: where GitHub is; an own GitHub server has other addresses.
+        top_up_url: where owners buy credits, a web or mail address; `{handle}` is replaced by the owner's handle.
+        google_issuer: the issuer of Google's ID tokens.
+        github_url, github_api_url: addresses of GitHub or of a GitHub Enterprise server.
     """
 
     secret_key: str | None = field(default=None, repr=False)
@@ -82,17 +84,17 @@ class WebOptions:
         """Read the options from `env` (default: the process environment).
 
         Raises:
-            SettingError: a value has the wrong form, or one of two that belong together is missing.
+            SettingError: a value is malformed, or one of two settings that belong together is missing.
         """
         env = os.environ if env is None else env
-        idle = timedelta(minutes=read_int(env, "SESSION_IDLE_MINUTES", 7 * _DAY_MINUTES, 1, 365 * _DAY_MINUTES))
-        lasts = timedelta(hours=read_int(env, "SESSION_HOURS", 30 * 24, 1, 365 * 24))
+        idle_timeout = timedelta(minutes=read_int(env, "SESSION_IDLE_MINUTES", 7 * _DAY_MINUTES, 1, 365 * _DAY_MINUTES))
+        max_age = timedelta(hours=read_int(env, "SESSION_HOURS", 30 * 24, 1, 365 * 24))
         sso_header, sso_secret = _read_pair(env, "SSO_HEADER", "SSO_PROXY_SECRET")
         if sso_secret is not None and len(sso_secret) < 16:
-            raise SettingError("SSO_PROXY_SECRET must have at least 16 characters; make it random.")
+            raise SettingError("SSO_PROXY_SECRET must have at least 16 characters; use a random value.")
         secret_key = _read_text(env, "SECRET_KEY")
         if secret_key is not None and len(secret_key) < 16:
-            raise SettingError("SECRET_KEY must have at least 16 characters; make it random, or leave it out.")
+            raise SettingError("SECRET_KEY must have at least 16 characters; use a random value, or leave it out.")
         sign_up = (_read_text(env, "SIGN_UP") or "open").lower()
         allow = tuple(
             part for part in (piece.strip().lower() for piece in env.get("SIGN_UP_ALLOW", "").split(",")) if part
@@ -106,8 +108,8 @@ class WebOptions:
                 )
         return cls(
             secret_key=secret_key,
-            session_idle_timeout=min(idle, lasts),
-            session_max_age=lasts,
+            session_idle_timeout=min(idle_timeout, max_age),
+            session_max_age=max_age,
             reauth_max_age=timedelta(minutes=read_int(env, "OPERATOR_MINUTES", 60, 1, _DAY_MINUTES)),
             proxy_hops=read_int(env, "PROXY_HOPS", 0, 0, 10),
             google=_read_oauth_client(env, "GOOGLE"),
@@ -130,7 +132,7 @@ class WebOptions:
         )
 
     def allows_sign_up(self, email: str) -> bool:
-        """Whether somebody with this verified address may open an account: by list, if there is one."""
+        """Whether an owner of this verified email address may sign up."""
         if self.sign_up_mode == "closed":
             return False
         address = email.lower()
@@ -146,11 +148,11 @@ def _read_text(env: Mapping[str, str], name: str) -> str | None:
 
 
 def _read_pair(env: Mapping[str, str], first: str, second: str) -> tuple[str | None, str | None]:
-    one, other = _read_text(env, first), _read_text(env, second)
-    if (one is None) != (other is None):
-        missing, there = (first, second) if one is None else (second, first)
-        raise SettingError(f"{there} is set and {missing} is not; set both, or neither.")
-    return one, other
+    values = _read_text(env, first), _read_text(env, second)
+    if (values[0] is None) != (values[1] is None):
+        missing, present = (first, second) if values[0] is None else (second, first)
+        raise SettingError(f"{present} is set and {missing} is not; set both, or neither.")
+    return values
 
 
 def _read_oauth_client(env: Mapping[str, str], prefix: str) -> OAuthClientSettings | None:

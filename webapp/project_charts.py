@@ -1,4 +1,4 @@
-"""The pictures of a project, for a page and for a file: what each says in a sentence, its drawing, its numbers."""
+"""The charts of a project: each with a title that states its result, a drawing, and a table of its numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,46 +7,23 @@ from datetime import datetime, timedelta
 from markupsafe import Markup
 
 from bus.analytics.project_metrics import EventActivity, LeaseStats, MessageMatrix, Period, PostStats, ProjectMetrics
+from bus.rules.text_format import MISSING, format_seconds, format_share, pluralize
 from webapp import svg_charts
+from webapp.event_labels import EVENT_PLURALS
 from webapp.svg_charts import Plot, Series
 
 PERIOD_LABELS = {"24h": "24 hours", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
-PERIOD_PHRASES = {
-    "24h": "the last 24 hours",
-    "7d": "the last 7 days",
-    "30d": "the last 30 days",
-    "90d": "the last 90 days",
-}
+PERIOD_PHRASES = {name: f"the last {label}" for name, label in PERIOD_LABELS.items()}
 _DAY = timedelta(days=1)
 _OTHERS_LABEL = "others"
-# What an event of a type is called where people read; the names of tools are for agents.
-_EVENT_LABELS = {
-    "post": "handoffs",
-    "ack": "acks",
-    "claim": "claims",
-    "seed": "sequences set",
-    "register": "registrations",
-    "lease": "leases",
-    "release": "releases",
-    "lease_expire": "leases expired",
-    "task_create": "tasks created",
-    "task_assign": "tasks assigned",
-    "task_start": "tasks started",
-    "task_block": "tasks blocked",
-    "task_resolve": "tasks unblocked",
-    "task_ship": "tasks shipped",
-    "task_requeue": "tasks put back",
-    "presence_lapse": "departures",
-    "escalate": "escalations",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class EventBreakdown:
-    """What happened, by type.
+    """Events by type.
 
     Attributes:
-        rows: the colour, the name, how many, and the share of all.
+        rows: for each type the number of its colour, its label, its count and its share.
     """
 
     title: str
@@ -56,10 +33,10 @@ class EventBreakdown:
 
 @dataclass(frozen=True, slots=True)
 class TimeSeriesChart:
-    """A drawing over time.
+    """A chart over time.
 
     Attributes:
-        columns, rows: its numbers; the first column names the bin.
+        headers, rows: its table; the first column names the bin.
     """
 
     title: str
@@ -70,7 +47,12 @@ class TimeSeriesChart:
 
 @dataclass(frozen=True, slots=True)
 class SurfaceTable:
-    """Surfaces by how often they were leased: name, leases, contended."""
+    """Surfaces by number of leases.
+
+    Attributes:
+        rows: for each surface its name, its leases and its contended leases.
+        max_leases: the length of the longest bar.
+    """
 
     title: str
     rows: list[tuple[str, int, int]]
@@ -79,11 +61,12 @@ class SurfaceTable:
 
 @dataclass(frozen=True, slots=True)
 class MatrixTable:
-    """Who wrote to whom.
+    """Handoffs by sender and recipient.
 
     Attributes:
-        columns: `lane core`, `ada/review`, or `others`.
-        rows: the sender, and how many posts went to each column.
+        columns: recipients: `lane core`, `ada/review`, or `others`.
+        rows: for each sender the number of posts to each recipient.
+        max_count: the size of the largest bubble.
     """
 
     title: str
@@ -94,7 +77,7 @@ class MatrixTable:
 
 @dataclass(frozen=True, slots=True)
 class ProjectCharts:
-    """All of them; None is a picture of nothing."""
+    """The charts of a project; None where there is nothing to show."""
 
     metrics: ProjectMetrics
     event_breakdown: EventBreakdown | None
@@ -107,146 +90,131 @@ class ProjectCharts:
 
 
 def build_charts(metrics: ProjectMetrics) -> ProjectCharts:
-    """Draw the pictures of a project."""
-    handoffs = metrics.post_stats
+    """Build all charts from the metrics of a project."""
+    posts, activity, leases = metrics.post_stats, metrics.event_activity, metrics.lease_stats
     return ProjectCharts(
         metrics,
-        event_breakdown=_build_event_breakdown(metrics.event_activity) if metrics.event_activity.event_count else None,
-        events=_build_events_chart(metrics.event_activity, metrics.period)
-        if metrics.event_activity.event_count
-        else None,
-        acknowledgements=_build_acknowledgements_chart(metrics) if handoffs.posts else None,
-        ack_times=_build_ack_times_chart(metrics) if handoffs.acked else None,
-        anchored=_build_anchored_chart(metrics) if handoffs.posts else None,
-        surfaces=_build_surface_table(metrics.lease_stats) if metrics.lease_stats.leases else None,
-        message_matrix=_build_message_matrix(metrics.message_matrix, handoffs.posts)
-        if metrics.message_matrix.counts
-        else None,
+        event_breakdown=_build_event_breakdown(activity) if activity.event_count else None,
+        events=_build_events_chart(activity, metrics.period) if activity.event_count else None,
+        acknowledgements=_build_acknowledgements_chart(metrics) if posts.posts else None,
+        ack_times=_build_ack_times_chart(metrics) if posts.acked else None,
+        anchored=_build_anchored_chart(metrics) if posts.posts else None,
+        surfaces=_build_surface_table(leases) if leases.leases else None,
+        message_matrix=(
+            _build_message_matrix(metrics.message_matrix, posts.posts) if metrics.message_matrix.counts else None
+        ),
     )
 
 
-def format_percent(part: float, whole: float) -> str:
-    """A share as people say it; nothing and all only where it is so."""
-    share = 100 * part / whole if whole else 0.0
-    if 0 < share < 1:
-        return "under 1 %"
-    if 99 < share < 100:
-        return "over 99 %"
-    return f"{share:.0f} %"
-
-
-def _format_share(value: float) -> str:
-    return f"{value:.0f} %"
-
-
-def _pluralize(number: int, singular: str) -> str:
-    return f"{number:,} {singular}{'' if number == 1 else 's'}"
+def _label(event_type: str) -> str:
+    return EVENT_PLURALS.get(event_type, event_type)
 
 
 def _group_by_type(activity: EventActivity) -> list[tuple[str, int, Sequence[int]]]:
-    """The most frequent types, and all others as the last: as many as there are colours."""
-    names = list(activity.counts_by_type)
-    own = names if len(names) <= svg_charts.MAX_SERIES else names[: svg_charts.MAX_SERIES - 1]
-    rest = names[len(own) :]
-    found: list[tuple[str, int, Sequence[int]]] = [
-        (_EVENT_LABELS.get(name, name), activity.counts_by_type[name], activity.bin_counts_by_type[name])
-        for name in own
+    """Label, count and counts by bin of the most frequent types; the others are combined to fit the colours."""
+    types = list(activity.counts_by_type)
+    shown = types if len(types) <= svg_charts.MAX_SERIES else types[: svg_charts.MAX_SERIES - 1]
+    others = types[len(shown) :]
+    groups: list[tuple[str, int, Sequence[int]]] = [
+        (_label(name), activity.counts_by_type[name], activity.bin_counts_by_type[name]) for name in shown
     ]
-    if rest:
-        together = [sum(some) for some in zip(*(activity.bin_counts_by_type[name] for name in rest), strict=True)]
-        found.append((_OTHERS_LABEL, sum(together), together))
-    return found
+    if others:
+        bin_counts = [
+            sum(counts) for counts in zip(*(activity.bin_counts_by_type[name] for name in others), strict=True)
+        ]
+        groups.append((_OTHERS_LABEL, sum(bin_counts), bin_counts))
+    return groups
 
 
 def _build_event_breakdown(activity: EventActivity) -> EventBreakdown:
-    shares = _group_by_type(activity)
-    first, most = next(iter(activity.counts_by_type.items()))
-    title = f"{_pluralize(activity.event_count, 'event')}, {format_percent(most, activity.event_count)} of them {_EVENT_LABELS.get(first, first)}"
-    says = ", ".join(f"{name} {format_percent(n, activity.event_count)}" for name, n, _ in shares)
-    colours = {name: place for place, (name, _, _) in enumerate(shares)}
+    total = activity.event_count
+    groups = _group_by_type(activity)
+    top_type, top_count = next(iter(activity.counts_by_type.items()))
+    title = f"{pluralize(total, 'event')}, {format_share(top_count, total)} of them {_label(top_type)}"
+    aria_label = ", ".join(f"{label} {format_share(count, total)}" for label, count, _ in groups)
+    colours = {label: colour for colour, (label, _, _) in enumerate(groups)}
     rows = [
-        (colours.get(word, svg_charts.MAX_SERIES - 1), word, n, format_percent(n, activity.event_count))
-        for word, n in ((_EVENT_LABELS.get(kind, kind), n) for kind, n in activity.counts_by_type.items())
+        (colours.get(_label(name), svg_charts.MAX_SERIES - 1), _label(name), count, format_share(count, total))
+        for name, count in activity.counts_by_type.items()
     ]
-    return EventBreakdown(title, svg_charts.segmented_bar([n for _, n, _ in shares], aria_label=says), rows)
+    return EventBreakdown(
+        title, svg_charts.segmented_bar([count for _, count, _ in groups], aria_label=aria_label), rows
+    )
 
 
 def _build_events_chart(activity: EventActivity, period: Period) -> TimeSeriesChart:
-    shares = _group_by_type(activity)
-    sums = [sum(some) for some in zip(*(counts for _, _, counts in shares), strict=True)]
-    top = max(range(len(sums)), key=sums.__getitem__)
-    titles = [_bin_title(at, period.fine_bin_width) for at in activity.bin_starts]
+    groups = _group_by_type(activity)
+    totals = [sum(counts) for counts in zip(*(counts for _, _, counts in groups), strict=True)]
+    busiest = max(range(len(totals)), key=totals.__getitem__)
+    bin_titles = [_bin_title(start, period.fine_bin_width) for start in activity.bin_starts]
     unit = "day" if period.fine_bin_width == _DAY else "hour"
-    title = f"{_pluralize(sums[top], 'event')} in the busiest {unit}, {titles[top]}"
+    title = f"{pluralize(totals[busiest], 'event')} in the busiest {unit}, {bin_titles[busiest]}"
     plot = svg_charts.column_chart(
-        [Series(name, counts) for name, _, counts in shares],
+        [Series(label, counts) for label, _, counts in groups],
         _bin_labels(activity.bin_starts, period, period.fine_bin_width),
         aria_label=f"{title}.",
-        bin_titles=titles,
+        bin_titles=bin_titles,
         label_count=7 if period.name == "7d" else 6,
     )
-    # Of 168 hours most are quiet: the table leaves them out and says so by its times.
+    # Most of 168 hours have no events; the table leaves them out.
     rows = [
-        [titles[at], *(f"{counts[at]:,}" for _, _, counts in shares), f"{sums[at]:,}"]
-        for at in range(len(sums))
-        if sums[at]
+        [bin_titles[index], *(f"{counts[index]:,}" for _, _, counts in groups), f"{total:,}"]
+        for index, total in enumerate(totals)
+        if total
     ]
-    return TimeSeriesChart(title, plot, [unit.capitalize(), *(name for name, _, _ in shares), "all"], rows)
+    return TimeSeriesChart(title, plot, [unit.capitalize(), *(label for label, _, _ in groups), "all"], rows)
 
 
 def _build_acknowledgements_chart(metrics: ProjectMetrics) -> TimeSeriesChart:
-    whole, bins = metrics.post_stats, metrics.post_stats_by_bin
-    title = (
-        f"{whole.acked:,} of {_pluralize(whole.posts, 'handoff')} acknowledged ({format_percent(whole.acked, whole.posts)})"
-        if whole.posts > 1
-        else ("The one handoff is acknowledged" if whole.acked else "The one handoff is not acknowledged yet")
-    )
+    total, bins = metrics.post_stats, metrics.post_stats_by_bin
+    if total.posts > 1:
+        share = format_share(total.acked, total.posts)
+        title = f"{total.acked:,} of {pluralize(total.posts, 'handoff')} acknowledged ({share})"
+    else:
+        title = "The only handoff is acknowledged" if total.acked else "The only handoff is not acknowledged yet"
     return _build_handoffs_chart(
         metrics,
         svg_charts.column_chart,
         [
-            Series("acknowledged", [one.acked for one in bins]),
-            Series("not yet", [one.posts - one.acked for one in bins]),
+            Series("acknowledged", [stats.acked for stats in bins]),
+            Series("not yet", [stats.posts - stats.acked for stats in bins]),
         ],
         title,
         ["handoffs", "acknowledged", "share"],
-        lambda one: [f"{one.posts:,}", f"{one.acked:,}", format_percent(one.acked, one.posts) if one.posts else "–"],
+        lambda stats: [f"{stats.posts:,}", f"{stats.acked:,}", _share_or_missing(stats.acked, stats.posts)],
     )
 
 
 def _build_ack_times_chart(metrics: ProjectMetrics) -> TimeSeriesChart:
-    whole, bins = metrics.post_stats, metrics.post_stats_by_bin
-    if whole.acked == 1:
-        title = f"The one that is acknowledged waited for {_format_seconds(whole.median_ack_seconds)}"
-    else:
-        half, most = _format_seconds(whole.median_ack_seconds), _format_seconds(whole.p90_ack_seconds)
-        title = f"Half are acknowledged within {half}, nine in ten within {most}"
+    total, bins = metrics.post_stats, metrics.post_stats_by_bin
+    median, p90 = format_seconds(total.median_ack_seconds), format_seconds(total.p90_ack_seconds)
+    title = f"{median} to acknowledge" if total.acked == 1 else f"Median {median} to acknowledge, p90 {p90}"
     return _build_handoffs_chart(
         metrics,
         _duration_line_chart,
         [
-            Series("half within", [one.median_ack_seconds for one in bins]),
-            Series("nine in ten within", [one.p90_ack_seconds for one in bins]),
+            Series("median", [stats.median_ack_seconds for stats in bins]),
+            Series("p90", [stats.p90_ack_seconds for stats in bins]),
         ],
         title,
         ["acknowledged", "median", "p90"],
-        lambda one: [f"{one.acked:,}", _format_seconds(one.median_ack_seconds), _format_seconds(one.p90_ack_seconds)],
+        lambda stats: [
+            f"{stats.acked:,}",
+            format_seconds(stats.median_ack_seconds),
+            format_seconds(stats.p90_ack_seconds),
+        ],
     )
 
 
 def _build_anchored_chart(metrics: ProjectMetrics) -> TimeSeriesChart:
-    whole, bins = metrics.post_stats, metrics.post_stats_by_bin
+    total, bins = metrics.post_stats, metrics.post_stats_by_bin
     return _build_handoffs_chart(
         metrics,
         _percent_line_chart,
-        [Series("anchored", [100 * one.with_ref / one.posts if one.posts else None for one in bins])],
-        f"{format_percent(whole.with_ref, whole.posts)} of handoffs name what they are about",
-        ["handoffs", "with a ref", "share"],
-        lambda one: [
-            f"{one.posts:,}",
-            f"{one.with_ref:,}",
-            format_percent(one.with_ref, one.posts) if one.posts else "–",
-        ],
+        [Series("with a reference", [100 * stats.with_ref / stats.posts if stats.posts else None for stats in bins])],
+        f"{format_share(total.with_ref, total.posts)} of handoffs have a reference",
+        ["handoffs", "with a reference", "share"],
+        lambda stats: [f"{stats.posts:,}", f"{stats.with_ref:,}", _share_or_missing(stats.with_ref, stats.posts)],
     )
 
 
@@ -258,76 +226,91 @@ def _build_handoffs_chart(
     headers: list[str],
     format_row: Callable[[PostStats], list[str]],
 ) -> TimeSeriesChart:
-    """A drawing of handoffs over the bins of the period; its table has a row for each bin with handoffs."""
+    """Build a chart of handoffs over the bins of the period; its table has a row for each bin with handoffs."""
     period = metrics.period
-    titles = [_bin_title(at, period.coarse_bin_width) for at in metrics.bin_starts]
-    plot = draw(
-        series,
-        _bin_labels(metrics.bin_starts, period, period.coarse_bin_width),
-        aria_label=f"{title}.",
-        bin_titles=titles,
-    )
-    rows = [[name, *format_row(one)] for name, one in zip(titles, metrics.post_stats_by_bin, strict=True) if one.posts]
+    bin_titles = [_bin_title(start, period.coarse_bin_width) for start in metrics.bin_starts]
+    bin_labels = _bin_labels(metrics.bin_starts, period, period.coarse_bin_width)
+    plot = draw(series, bin_labels, aria_label=f"{title}.", bin_titles=bin_titles)
+    rows = [
+        [bin_title, *format_row(stats)]
+        for bin_title, stats in zip(bin_titles, metrics.post_stats_by_bin, strict=True)
+        if stats.posts
+    ]
     return TimeSeriesChart(title, plot, ["Hour" if period.coarse_bin_width != _DAY else "Day", *headers], rows)
 
 
-def _duration_line_chart(*args: Sequence[object], **options: object) -> Plot:
-    return svg_charts.line_chart(*args, format_value=svg_charts.format_seconds, is_duration=True, **options)  # type: ignore[arg-type]
+def _duration_line_chart(series: Sequence[Series], bin_labels: Sequence[str], **options: object) -> Plot:
+    return svg_charts.line_chart(
+        series,
+        bin_labels,
+        format_value=format_seconds,
+        is_duration=True,
+        **options,  # type: ignore[arg-type]
+    )
 
 
-def _percent_line_chart(*args: Sequence[object], **options: object) -> Plot:
-    return svg_charts.line_chart(*args, format_value=_format_share, **options)  # type: ignore[arg-type]
+def _percent_line_chart(series: Sequence[Series], bin_labels: Sequence[str], **options: object) -> Plot:
+    return svg_charts.line_chart(
+        series,
+        bin_labels,
+        format_value=lambda percent: f"{percent:.0f}%",
+        **options,  # type: ignore[arg-type]
+    )
 
 
-def _build_surface_table(surfaces: LeaseStats) -> SurfaceTable:
-    rows = [(one.surface, one.leases, one.contended) for one in surfaces.top_surfaces]
-    if surfaces.other_surfaces.leases:
-        rows.append((_OTHERS_LABEL, surfaces.other_surfaces.leases, surfaces.other_surfaces.contended))
-    said = f"{_pluralize(surfaces.leases, 'lease')}, "
-    if surfaces.contended:
-        said += f"{surfaces.contended:,} ({format_percent(surfaces.contended, surfaces.leases)}) where somebody else was at work"
-    else:
-        said += "none where somebody else was at work"
-    return SurfaceTable(said, rows, max((leases for _, leases, _ in rows[: len(surfaces.top_surfaces)]), default=0))
+def _build_surface_table(stats: LeaseStats) -> SurfaceTable:
+    rows = [(surface.surface, surface.leases, surface.contended) for surface in stats.top_surfaces]
+    max_leases = max((leases for _, leases, _ in rows), default=0)
+    if stats.other_surfaces.leases:
+        rows.append((_OTHERS_LABEL, stats.other_surfaces.leases, stats.other_surfaces.contended))
+    title = f"{pluralize(stats.leases, 'lease')}, "
+    title += (
+        f"{stats.contended:,} contended ({format_share(stats.contended, stats.leases)})"
+        if stats.contended
+        else ("none contended")
+    )
+    return SurfaceTable(title, rows, max_leases)
 
 
-def _build_message_matrix(matrix: MessageMatrix, posts: int) -> MatrixTable:
-    people = [*matrix.senders, *(one.name for one in matrix.recipients if one.kind == "actor")]
-    handles = {name.partition("/")[0] for name in people if name}
+def _build_message_matrix(matrix: MessageMatrix, post_count: int) -> MatrixTable:
+    actors = [*matrix.senders, *(recipient.name for recipient in matrix.recipients if recipient.kind == "actor")]
+    handles = {actor.partition("/")[0] for actor in actors if actor}
 
-    def called(name: str) -> str:
-        """Where all are of one owner, the handle says nothing; the owner alone has no label."""
-        return (name.partition("/")[2] or name) if len(handles) == 1 else name
+    def short_name(actor: str) -> str:
+        """Drop the handle where all participants have the same owner; the owner itself has no label."""
+        return (actor.partition("/")[2] or actor) if len(handles) == 1 else actor
 
     columns = [
-        f"lane {one.name}" if one.kind == "lane" else called(one.name) or _OTHERS_LABEL for one in matrix.recipients
+        f"lane {recipient.name}" if recipient.kind == "lane" else short_name(recipient.name) or _OTHERS_LABEL
+        for recipient in matrix.recipients
     ]
     rows = [
-        (called(sender) or _OTHERS_LABEL, [matrix.counts.get((row, column), 0) for column in range(len(columns))])
+        (short_name(sender) or _OTHERS_LABEL, [matrix.counts.get((row, column), 0) for column in range(len(columns))])
         for row, sender in enumerate(matrix.senders)
     ]
-    named = {
-        place: n for place, n in matrix.counts.items() if matrix.senders[place[0]] and matrix.recipients[place[1]].name
+    named_pairs = {
+        (row, column): count
+        for (row, column), count in matrix.counts.items()
+        if matrix.senders[row] and matrix.recipients[column].name
     }
-    if not named:
-        return MatrixTable(
-            f"{_pluralize(posts, 'handoff')} among very many", columns, rows, max(matrix.counts.values())
-        )
-    (row, column), most = max(named.items(), key=lambda item: (item[1], -item[0][0], -item[0][1]))
-    title = f"Most often {rows[row][0]} writes to {columns[column]}: {most:,} of {_pluralize(posts, 'handoff')}"
-    return MatrixTable(title, columns, rows, max(named.values()))
+    if not named_pairs:
+        title = f"{pluralize(post_count, 'handoff')} between many pairs"
+        return MatrixTable(title, columns, rows, max(matrix.counts.values()))
+    (row, column), count = max(named_pairs.items(), key=lambda item: (item[1], -item[0][0], -item[0][1]))
+    title = f"Busiest pair: {rows[row][0]} → {columns[column]}, {count:,} of {pluralize(post_count, 'handoff')}"
+    return MatrixTable(title, columns, rows, max(named_pairs.values()))
 
 
-def _format_seconds(value: float | None) -> str:
-    return "–" if value is None else svg_charts.format_seconds(value)
+def _share_or_missing(part: int, whole: int) -> str:
+    return format_share(part, whole) if whole else MISSING
 
 
-def _bin_title(at: datetime, width: timedelta) -> str:
-    return f"{at:%a %-d %b}" if width == _DAY else f"{at:%a %-d %b, %H:%M}"
+def _bin_title(start: datetime, width: timedelta) -> str:
+    return f"{start:%a %-d %b}" if width == _DAY else f"{start:%a %-d %b, %H:%M}"
 
 
-def _bin_labels(bins: Sequence[datetime], period: Period, width: timedelta) -> list[str]:
-    """What stands below a drawing: hours of a day by their time, hours of a week by their day, days by their date."""
+def _bin_labels(bin_starts: Sequence[datetime], period: Period, width: timedelta) -> list[str]:
+    """Labels below a chart: the hours of a day by time, those of a week by weekday, days by date."""
     if period.name == "24h":
-        return [f"{at:%H:%M}" for at in bins]
-    return [f"{at:%a}" if period.name == "7d" else f"{at:%-d %b}" for at in bins]
+        return [f"{start:%H:%M}" for start in bin_starts]
+    return [f"{start:%a}" if period.name == "7d" else f"{start:%-d %b}" for start in bin_starts]

@@ -1,7 +1,4 @@
-"""How often somebody may try: counted by all processes together through Redis, by each alone without it.
-
-Windows of a minute, counted by name. Whoever asks too often waits for the window's end.
-"""
+"""Rate limits over fixed windows of one minute, counted in Redis across processes, or per process without Redis."""
 
 import hashlib
 import ipaddress
@@ -15,14 +12,14 @@ from werkzeug.exceptions import TooManyRequests
 
 _log = logging.getLogger("webapp.ratelimit")
 _WINDOW_SECONDS = 60
-# A Redis that is away is not asked again for a while, so that its absence costs nobody a wait.
+# While Redis is down, requests do not wait for it; it is tried again after this pause.
 _REDIS_RETRY_SECONDS = 5.0
 _REDIS_TIMEOUT_SECONDS = 0.25
 _MAX_KEYS = 50_000
 
 
 class RateLimiter:
-    """Counts tries by name."""
+    """Counters by bucket for the current minute."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._redis = (
@@ -38,10 +35,10 @@ class RateLimiter:
         self._counts: dict[str, int] = {}
 
     def increment(self, bucket: str) -> int:
-        """Count one try; returns how many there were in this minute, this one included."""
+        """Count one attempt; returns the number of attempts in this minute, including this one."""
         window = int(time.time()) // _WINDOW_SECONDS
         if self._redis is not None and time.monotonic() >= self._redis_down_until:
-            # Names hold addresses; Redis needs to tell them apart, not to know them.
+            # Buckets contain client addresses; a hash keeps them out of Redis.
             key = f"llm-bus:tries:{hashlib.sha256(bucket.encode()).hexdigest()[:32]}:{window}"
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
@@ -50,7 +47,7 @@ class RateLimiter:
                     return int(pipe.execute()[0])
             except (RedisError, ValueError) as error:
                 self._redis_down_until = time.monotonic() + _REDIS_RETRY_SECONDS
-                _log.warning("Redis does not answer, this process counts alone: %s", error)
+                _log.warning("Redis does not answer; this process counts by itself: %s", error)
         with self._lock:
             if window != self._window or len(self._counts) >= _MAX_KEYS:
                 self._window, self._counts = window, {}
@@ -64,24 +61,26 @@ class RateLimiter:
 
 
 def enforce_rate_limit(action: str, client: str, per_minute: int) -> None:
-    """Count a try of `act` by `who`.
+    """Count an attempt and reject it above the limit.
 
     Args:
-        per_minute: how many are let through in a minute; 0: any number.
+        action: what is limited, such as `sign-in`.
+        client: who is limited, such as `client_address()`.
+        per_minute: allowed attempts in a minute; 0 disables the limit.
     Raises:
-        TooManyRequests: that was one too many. The error carries Retry-After.
+        TooManyRequests: the limit is exceeded. The error carries Retry-After.
     """
     if per_minute == 0:
         return
-    limits: RateLimiter = current_app.extensions["bus.limits"]
-    if limits.increment(f"{action}:{client}") > per_minute:
+    limiter: RateLimiter = current_app.extensions["bus.rate_limiter"]
+    if limiter.increment(f"{action}:{client}") > per_minute:
         raise TooManyRequests(retry_after=_WINDOW_SECONDS - int(time.time()) % _WINDOW_SECONDS)
 
 
 def client_address() -> str:
-    """Who asks, as limits see them: an IPv4 address, or the /64 network that one IPv6 customer has.
+    """The client for rate limits: an IPv4 address, or the /64 network that an IPv6 customer usually gets.
 
-    Behind proxies it is what the last of the believed ones said (PROXY_HOPS); never a header that anybody can send.
+    Behind proxies it is the address reported by the trusted ones (PROXY_HOPS), never a header that a client can forge.
     """
     try:
         address = ipaddress.ip_address(request.remote_addr or "")

@@ -1,7 +1,7 @@
-"""Signing in once more before an act in other people's affairs: when it is needed, and what is kept meanwhile.
+"""Reauthentication before operator actions: when it is required, and the form that is kept meanwhile.
 
-A session that was opened this morning says who is there; it does not say that they still sit there. Dangerous acts need
-that somebody showed within the hour who they are, in this browser and as the same owner.
+An old session does not prove that its owner is still at the browser. Operator actions require a recent sign-in
+(OPERATOR_MINUTES) in this browser as the same owner.
 Source: docs/decisions/0021-operator-console.md
 """
 
@@ -20,7 +20,7 @@ from webapp.auth import current_owner, current_session, viewer
 from webapp.context import connection, options, transaction
 
 _REAUTH_SESSION_KEY = "again"
-# Whoever was asked to sign in again and did something else may sign in as somebody else after this.
+# After this an abandoned reauthentication no longer restricts who may sign in.
 _REAUTH_TIMEOUT_SECONDS = 900
 _SAVED_FORM_PURPOSE = "typed"
 _SAVED_FORM_LIFETIME = timedelta(minutes=30)
@@ -29,16 +29,16 @@ _MAX_SAVED_FORM_BYTES = 8000
 
 
 def has_recent_login() -> bool:
-    """Whether whoever is signed in showed here, lately enough for a dangerous act, who they are."""
-    ago = current_session().time_since_authentication
-    return ago is not None and ago < options().reauth_max_age
+    """Whether the viewer authenticated recently enough for operator actions."""
+    age = current_session().time_since_authentication
+    return age is not None and age < options().reauth_max_age
 
 
 def redirect_to_reauthentication(return_url: str) -> Response:
-    """Go and sign in again, and come back to `back` with what was typed into the form of this request."""
-    typed = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
-    content = json.dumps([request.path, typed]).encode()
-    if typed and len(content) <= _MAX_SAVED_FORM_BYTES:
+    """Redirect to the sign-in page, and from there to `return_url` with the form of this request filled in."""
+    fields = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
+    content = json.dumps([request.path, fields]).encode()
+    if fields and len(content) <= _MAX_SAVED_FORM_BYTES:
         key = secrets.token_urlsafe(16)
         with transaction() as conn:
             one_time_store.store(conn, _SAVED_FORM_PURPOSE, _encryption_secret(key), content, ttl=_SAVED_FORM_LIFETIME)
@@ -47,50 +47,51 @@ def redirect_to_reauthentication(return_url: str) -> Response:
 
 
 def find_saved_form(action: str) -> MultiDict[str, str] | None:
-    """What was typed into the form that goes to `action` before its sender was sent to sign in again, or None."""
+    """The fields that were submitted to `action` before the redirect to the sign-in page, or None."""
     key = request.args.get(_SAVED_FORM_PARAM, "")
     if not key or len(key) > 64:
         return None
     with connection() as conn:
-        kept = one_time_store.find(conn, _SAVED_FORM_PURPOSE, _encryption_secret(key))
-    where, fields = (None, []) if kept is None else json.loads(kept)
-    return MultiDict([(name, value) for name, value in fields]) if where == action else None
+        content = one_time_store.find(conn, _SAVED_FORM_PURPOSE, _encryption_secret(key))
+    path, fields = (None, []) if content is None else json.loads(content)
+    return MultiDict([(name, value) for name, value in fields]) if path == action else None
 
 
 def begin_reauthentication() -> None:
-    """Whoever signs in next in this browser has to be who is signed in now."""
+    """Require that the next sign-in in this browser is by the owner who is signed in now."""
     session[_REAUTH_SESSION_KEY] = {"owner": current_owner().id, "at": time.time()}
 
 
 def is_reauthenticating() -> bool:
-    """Whether this browser is in the middle of signing in again."""
+    """Whether this browser is reauthenticating."""
     return _find_expected_owner_id() is not None
 
 
 def require_same_owner(owner_id: int | None) -> None:
-    """Refuse somebody else, where an owner was to sign in again.
+    """Reject a sign-in by another owner during reauthentication.
 
     Args:
-        owner_id: whom a sign-in turned out to be; None: nobody who is known here.
+        owner_id: the owner that the sign-in identified; None if it is unknown.
     Raises:
-        BusError: `forbidden`; nobody was signed in.
+        BusError: `forbidden`; the caller must not sign anyone in.
     """
     expected = _find_expected_owner_id()
     if expected is not None and expected != owner_id:
         raise BusError(
-            "forbidden", "That is not who is signed in here, so nothing was changed. Sign out first to change accounts."
+            "forbidden",
+            "That is not the account that is signed in here; nothing was changed. Sign out first to switch accounts.",
         )
 
 
 def _find_expected_owner_id() -> int | None:
-    kept = session.get(_REAUTH_SESSION_KEY)
+    state = session.get(_REAUTH_SESSION_KEY)
     owner = viewer()
-    if not isinstance(kept, dict) or owner is None or time.time() - kept["at"] > _REAUTH_TIMEOUT_SECONDS:
+    if not isinstance(state, dict) or owner is None or time.time() - state["at"] > _REAUTH_TIMEOUT_SECONDS:
         return None
-    # Who signed out meanwhile, or is somebody else by now, is not in the middle of anything.
-    return owner.id if kept["owner"] == owner.id else None
+    # Signing out or switching accounts ends the reauthentication.
+    return owner.id if state["owner"] == owner.id else None
 
 
 def _encryption_secret(key: str) -> bytes:
-    # Not of the session, which is another one afterwards.
+    # Not derived from the session, which is replaced by signing in.
     return f"{current_owner().id}\n{key}".encode("utf-8", "surrogatepass")

@@ -1,8 +1,8 @@
-"""Live boards by server-sent events: a board is made once when it has changed, and sent to all who watch it.
+"""Live boards over server-sent events: a changed board is rendered once and sent to all of its open streams.
 
-All streams of a process stand on one loop. Twice a second two statements ask for every board that is watched whether it
-has moved and for every session whether it still holds; nobody is sent anything on the word of an older answer. A stream
-that cannot be opened here is left to the page, which says no to it; the script asks now and then instead.
+All streams of a process share one event loop. Twice a second two statements check the versions of all boards with open
+streams, and whether the sessions are still valid; nothing is sent on the result of an earlier check. A stream that
+cannot be opened is passed on to the Flask page, which declines it; the script then polls instead.
 Source: docs/decisions/0024-live-board.md
 """
 
@@ -35,12 +35,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 MAX_STREAMS = 1_000
-"""How many streams a process holds; further boards ask now and then."""
+"""Open streams of a process; further boards poll."""
 MAX_STREAMS_PER_SESSION = 20
-"""How many of them one session may hold."""
+"""Open streams of one session."""
 
 _POLL_SECONDS = 0.5
-# Sent so that whoever watches, and every proxy between, knows that the stream lives.
+# Shows the browser, and proxies in between, that the stream is alive.
 _KEEPALIVE_SECONDS = 10.0
 _STREAM_PATH = re.compile(r"/admin/projects/(\d{1,18})/board/stream")
 _MAX_TOKEN_LENGTH = 64
@@ -49,7 +49,7 @@ _UNAVAILABLE_EVENT = b"event: away\ndata:\n\n"
 _RESPONSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    # nginx keeps back what it is not told to let through.
+    # Without this nginx buffers the stream.
     (b"x-accel-buffering", b"no"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Stream:
-    """One open board. What is to be sent next replaces what has not been sent yet: a slow reader skips."""
+    """One open stream. A new event replaces one that is not sent yet, so a slow client skips events."""
 
     session_id: int
     project_id: int
@@ -79,7 +79,7 @@ class _Stream:
 
 
 class BoardStreams:
-    """The open boards of one process, on the loop that serves it."""
+    """The open streams of one process."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         self._app = app
@@ -91,47 +91,54 @@ class BoardStreams:
         self._rendered: dict[int, tuple[str, bytes]] = {}
         self._poll_task: asyncio.Task[None] | None = None
         self._draining = False
-        app.extensions["bus.metrics"].add(
-            lambda: [gauge("web_open_boards", "Boards that are kept up to date by a stream.", len(self._streams))]
+        app.extensions["bus.metrics"].add_source(
+            lambda: [gauge("web_open_boards", "Boards with an open stream.", len(self._streams))]
         )
 
     def __len__(self) -> int:
-        """How many are open."""
+        """The number of open streams."""
         return len(self._streams)
 
     def is_stream_request(self, scope: Scope) -> bool:
-        """Whether a request asks for a board's stream; this costs next to nothing."""
+        """Whether a request is for a board's stream; a cheap check that runs on every request."""
         path: str = scope["path"]
         return path.endswith("/board/stream") and scope["method"] == "GET"
 
     def close_all(self) -> None:
-        """End every stream, since the process is about to stop; its reader opens the next one elsewhere."""
+        """Close every stream and accept no more, before a shutdown; clients reconnect to another process."""
         self._draining = True
         for stream in self._streams:
             stream.close()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Serve a board's stream until its reader goes, or says nothing and returns False where the page has to say no:
-        nobody is signed in, the project is not theirs, the database is away, or there are too many.
+        """Serve a board's stream until the client disconnects.
+
+        Returns:
+            False, without having sent anything, where Flask has to answer: the viewer is not signed in, the project is
+            not theirs, the database does not answer, or there are too many streams.
         """
         if self._draining or len(self._streams) >= MAX_STREAMS:
             return False
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        known = headers.get(b"last-event-id") or query.get("mark", [""])[0]
+        version = headers.get(b"last-event-id") or query.get("mark", [""])[0]
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(None, self._authorize, scope["path"], headers)
-        if found is None or sum(one.session_id == found[0] for one in self._streams) >= MAX_STREAMS_PER_SESSION:
+        authorized = await loop.run_in_executor(None, self._authorize, scope["path"], headers)
+        if authorized is None:
             return False
-        stream = _Stream(*found, known)
+        session_id, project_id = authorized
+        if sum(open_stream.session_id == session_id for open_stream in self._streams) >= MAX_STREAMS_PER_SESSION:
+            return False
+        stream = _Stream(session_id, project_id, version)
         self._streams.add(stream)
-        gone = asyncio.ensure_future(_close_on_disconnect(receive, stream))
+        disconnect = asyncio.ensure_future(_close_on_disconnect(receive, stream))
         if self._poll_task is None or self._poll_task.done():
             self._poll_task = asyncio.ensure_future(self._poll_loop())
         try:
-            said = [*_RESPONSE_HEADERS, (b"x-request-id", accept_correlation_id(headers.get(b"x-request-id")).encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": said})
-            # At once, so that the reader knows that nothing keeps it back.
+            request_id = accept_correlation_id(headers.get(b"x-request-id")).encode()
+            response_headers = [*_RESPONSE_HEADERS, (b"x-request-id", request_id)]
+            await send({"type": "http.response.start", "status": 200, "headers": response_headers})
+            # The first event is immediate, so that the client learns at once whether a proxy buffers.
             content = b"retry: 500\n" + _KEEPALIVE_EVENT
             while not stream.closed:
                 await send({"type": "http.response.body", "body": content, "more_body": True})
@@ -142,20 +149,20 @@ class BoardStreams:
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._streams.discard(stream)
-            gone.cancel()
+            disconnect.cancel()
         return True
 
     def _authorize(self, path: str, headers: MutableMapping[bytes, str]) -> tuple[int, int] | None:
-        """The session and the project of a stream that may be opened."""
-        matched = _STREAM_PATH.fullmatch(path)
+        """The ids of the session and of the project of a stream, or None if it is not allowed."""
+        match = _STREAM_PATH.fullmatch(path)
         token = _read_session_token(headers.get(b"cookie", ""), self._cookie_name)
-        if matched is None or token is None or not is_allowed(self._allowed_hosts, headers.get(b"host", "")):
+        if match is None or token is None or not is_allowed(self._allowed_hosts, headers.get(b"host", "")):
             return None
-        project_id = int(matched[1])
+        project_id = int(match[1])
         try:
             with self._db.connection() as conn:
                 session = sessions.find_session(conn, token, idle_timeout=self._options.session_idle_timeout)
-                # Who is there by the word of a proxy is there for one request.
+                # A proxy asserts an identity for one request only.
                 if session is None or session.method.startswith(sessions.PROXY_METHOD):
                     return None
                 if not projects.is_owned_by(conn, session.owner.id, project_id):
@@ -165,47 +172,46 @@ class BoardStreams:
         return session.id, project_id
 
     async def _poll_loop(self) -> None:
-        """Look for news as long as anybody watches."""
+        """Check for changes as long as streams are open."""
         loop = asyncio.get_running_loop()
         while self._streams:
             await asyncio.sleep(_POLL_SECONDS)
-            watched = {(one.session_id, one.project_id) for one in self._streams}
+            watched = {(stream.session_id, stream.project_id) for stream in self._streams}
             try:
-                alive, marks = await loop.run_in_executor(None, self._refresh, watched)
-            except Exception as error:  # noqa: BLE001 - one board that cannot be made must not silence the others for good
+                valid_sessions, versions = await loop.run_in_executor(None, self._refresh, watched)
+            except Exception as error:  # noqa: BLE001 - a board that fails to render must not end the loop
                 if not isinstance(error, BusError | psycopg.Error):
-                    _log.exception("a board could not be made")
+                    _log.exception("a board could not be rendered")
                 for stream in self._streams:
                     stream.enqueue(_UNAVAILABLE_EVENT)
                 continue
             for stream in self._streams:
-                mark = marks.get(stream.project_id)
-                if mark is None or stream.session_id not in alive:
-                    # Signed out, or the project is gone: opened again, the page says so.
+                version = versions.get(stream.project_id)
+                if version is None or stream.session_id not in valid_sessions:
+                    # Signed out, or the project is deleted: when the client reconnects, the page answers so.
                     stream.close()
-                elif mark != stream.version:
-                    stream.version = mark
+                elif version != stream.version:
+                    stream.version = version
                     stream.enqueue(self._rendered[stream.project_id][1])
         self._rendered.clear()
 
     def _refresh(self, watched: Iterable[tuple[int, int]]) -> tuple[set[int], dict[int, str]]:
-        """Which sessions still hold, and the marks of the projects; boards that have moved are made."""
+        """The valid sessions and the versions of the boards; renders the boards that have changed."""
+        watched = list(watched)
         with self._db.connection() as conn:
-            alive = sessions.keep_alive(
-                conn, {one for one, _ in watched}, idle_timeout=self._options.session_idle_timeout
+            valid_sessions = sessions.keep_alive(
+                conn, {session_id for session_id, _ in watched}, idle_timeout=self._options.session_idle_timeout
             )
-            marks = board.list_versions(conn, {one for _, one in watched})
-            for project_id, mark in marks.items():
-                made = self._rendered.get(project_id)
-                if made is None or made[0] != mark:
-                    # The mark of before is kept: what was read beyond it is sent again with the next.
-                    self._rendered[project_id] = (
-                        mark,
-                        self._render_event(board.get_board(conn, project_id), project_id, mark),
-                    )
-        for gone in self._rendered.keys() - marks.keys():
-            del self._rendered[gone]
-        return alive, marks
+            versions = board.list_versions(conn, {project_id for _, project_id in watched})
+            for project_id, version in versions.items():
+                rendered = self._rendered.get(project_id)
+                if rendered is None or rendered[0] != version:
+                    # The board is read after its version: a change in between is sent again with the next version.
+                    event = self._render_event(board.get_board(conn, project_id), project_id, version)
+                    self._rendered[project_id] = (version, event)
+        for project_id in self._rendered.keys() - versions.keys():
+            del self._rendered[project_id]
+        return valid_sessions, versions
 
     def _render_event(self, snapshot: board.Board, project_id: int, version: str) -> bytes:
         with self._app.test_request_context():

@@ -1,13 +1,14 @@
-"""What templates know beside what their views tell them: the navigation, times as people say them, the assets."""
+"""Filters and globals of the templates: navigation, assets, counts, durations and times."""
 
 import hashlib
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flask import Flask, current_app, g, request, url_for
 from markupsafe import Markup
 
+from bus.rules import text_format
 from webapp import billing, svg_charts
 from webapp.auth import viewer
 from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint
@@ -15,11 +16,23 @@ from webapp.context import addresses, options
 from webapp.headers import csp_nonce
 from webapp.reauth import has_recent_login
 
-_DURATION_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+NavLink = tuple[str, str, bool]
+"""Label, address and whether the current page belongs to it."""
+
+# The first marker in a User-Agent header names the browser and the system: Chrome's contains "Safari" too.
+_BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"), ("Safari", "Safari"))
+_SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
 
 
 def init_app(app: Flask) -> None:
-    """Give the templates what they use; call it when every page is registered."""
+    """Register the filters and globals; call it when every page is registered."""
     assert app.static_folder is not None
     versions = {path.name: _content_hash(path) for path in Path(app.static_folder).iterdir() if path.is_file()}
 
@@ -27,27 +40,31 @@ def init_app(app: Flask) -> None:
         return url_for("static", filename=name, v=versions[name])
 
     blueprints = list(app.blueprints.values())
-    entries, tabs, consoles = (_collect_nav_items(blueprints, which) for which in ("nav_item", "tab", "operator_tab"))
+    nav_items = _collect_nav_items(blueprints, "nav_item")
+    project_items = _collect_nav_items(blueprints, "tab")
+    operator_items = _collect_nav_items(blueprints, "operator_tab")
 
-    def navigation() -> list[tuple[str, str, bool]]:
-        """Label, address and whether the page at hand is behind it, for each link that the viewer may follow."""
+    def navigation() -> list[NavLink]:
+        """The links of the main navigation that the viewer may follow."""
         owner = viewer()
         return [
-            (entry.label, url_for(f"{name}.{entry.endpoint}"), request.blueprint == name or _is_current_section(name))
-            for name, entry in entries
+            (item.label, url_for(f"{name}.{item.endpoint}"), request.blueprint == name or _is_current_section(name))
+            for name, item in nav_items
             if owner is not None
-            and (owner.operator or not entry.operator_only)
-            and (entry.is_visible is None or entry.is_visible())
+            and (owner.operator or not item.operator_only)
+            and (item.is_visible is None or item.is_visible())
         ]
 
-    def operator_tabs() -> list[tuple[str, str, bool]]:
-        return [(tab.label, url_for(f"{name}.{tab.endpoint}"), request.blueprint == name) for name, tab in consoles]
+    def operator_tabs() -> list[NavLink]:
+        return [
+            (item.label, url_for(f"{name}.{item.endpoint}"), request.blueprint == name) for name, item in operator_items
+        ]
 
-    def project_tabs() -> list[tuple[str, str, bool]]:
+    def project_tabs() -> list[NavLink]:
         project = g.bus_project
         return [
-            (tab.label, url_for(f"{name}.{tab.endpoint}", project_id=project.id), request.blueprint == name)
-            for name, tab in tabs
+            (item.label, url_for(f"{name}.{item.endpoint}", project_id=project.id), request.blueprint == name)
+            for name, item in project_items
         ]
 
     app.jinja_env.globals.update(
@@ -63,15 +80,16 @@ def init_app(app: Flask) -> None:
         swatch=svg_charts.swatch,
         bar=svg_charts.bar,
         bubble=svg_charts.bubble,
-        format_seconds=svg_charts.format_seconds,
+        format_percent=text_format.format_percent,
+        format_seconds=text_format.format_seconds,
         has_recent_login=has_recent_login,
         now=lambda: datetime.now(UTC),
     )
     app.jinja_env.filters.update(
         relative_time=relative_time,
         absolute_time=absolute_time,
-        duration=duration,
-        pluralize=pluralize,
+        duration=text_format.format_duration,
+        pluralize=text_format.pluralize,
         browser_name=browser_name,
     )
     app.jinja_env.trim_blocks = True
@@ -79,64 +97,24 @@ def init_app(app: Flask) -> None:
 
 
 def relative_time(at: datetime | None, default: str = "never") -> Markup | str:
-    """A time as people say it, with the exact one in its tooltip and for machines: `5 minutes ago`, `in 2 days`."""
+    """A `<time>` element such as `5 minutes ago`, which the script keeps current; its tooltip is the exact time."""
     if at is None:
         return default
-    return _time_element(at, format_relative_time(at, datetime.now(UTC)), live=True)
-
-
-def format_relative_time(at: datetime, now: datetime) -> str:
-    """`5 minutes ago`, `in 2 days`, `just now`; from 60 days on the date."""
-    seconds = (now - at).total_seconds()
-    size = abs(seconds)
-    if size < 45:
-        return "just now" if seconds >= 0 else "in a moment"
-    if size >= 60 * 86_400:
-        return f"{at:%-d %b %Y}"
-    said = _in_largest_unit(size)
-    return f"{said} ago" if seconds > 0 else f"in {said}"
+    return _time_element(at, text_format.format_relative_time(at, datetime.now(UTC)), live=True)
 
 
 def absolute_time(at: datetime) -> Markup:
-    """The time itself, to the second, in UTC."""
+    """A `<time>` element with the time to the second, in UTC."""
     return _time_element(at, f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
 
 
-def duration(value: timedelta | float) -> str:
-    """How long something lasts, in its largest unit: `30 minutes`."""
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    return _in_largest_unit(seconds) if seconds >= 45 else f"{max(0, round(seconds))} s"
-
-
-def pluralize(quantity: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: `1 post`, `12,000 posts`."""
-    return f"{quantity:,} {singular if quantity == 1 else plural or singular + 's'}"
-
-
 def browser_name(user_agent: str) -> str:
-    """What a browser that says this of itself is called: `Firefox on Windows`."""
-    names = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"), ("Safari", "Safari"))
-    systems = (
-        ("iPhone", "iPhone"),
-        ("iPad", "iPad"),
-        ("Android", "Android"),
-        ("Windows", "Windows"),
-        ("Mac OS", "macOS"),
-        ("Linux", "Linux"),
-    )
-    name = next((said for word, said in names if word in user_agent), None)
-    system = next((said for word, said in systems if word in user_agent), None)
-    if name is None:
-        return user_agent.partition("/")[0][:40] or "An unknown browser"
-    return f"{name} on {system}" if system else name
-
-
-def _in_largest_unit(seconds: float) -> str:
-    for unit, size in _DURATION_UNITS:
-        # Rounded up to the unit where it is nearly one, so that nothing lasts 60 minutes.
-        if seconds >= size * 0.99:
-            return pluralize(max(1, round(seconds / size)), unit)
-    return "1 minute"
+    """The browser of a User-Agent header: `Firefox on Windows`."""
+    browser = next((name for marker, name in _BROWSERS if marker in user_agent), None)
+    system = next((name for marker, name in _SYSTEMS if marker in user_agent), None)
+    if browser is None:
+        return user_agent.partition("/")[0][:40] or "Unknown browser"
+    return f"{browser} on {system}" if system else browser
 
 
 def _time_element(at: datetime, text: str, *, live: bool = False) -> Markup:
@@ -150,19 +128,20 @@ def _time_element(at: datetime, text: str, *, live: bool = False) -> Markup:
 
 
 def _is_current_section(blueprint_name: str) -> bool:
-    """Projects are behind the link of the page that lists them, and the console behind its first page."""
+    """Whether the current page lies below a link: projects below their list, operator pages below the first one."""
     if blueprint_name == "operator":
         return isinstance(current_app.blueprints.get(request.blueprint or ""), OperatorBlueprint)
     return blueprint_name == "projects" and "bus_project" in g
 
 
 def _collect_nav_items(blueprints: Iterable[object], attribute: str) -> list[tuple[str, NavItem]]:
-    found = [
-        (pages.name, getattr(pages, attribute))
-        for pages in blueprints
-        if isinstance(pages, PublicBlueprint) and getattr(pages, attribute) is not None
+    """The navigation items of all blueprints with the blueprint's name, in the order in which they are shown."""
+    items = [
+        (blueprint.name, getattr(blueprint, attribute))
+        for blueprint in blueprints
+        if isinstance(blueprint, PublicBlueprint) and getattr(blueprint, attribute) is not None
     ]
-    return sorted(found, key=lambda pair: (pair[1].order, pair[0]))
+    return sorted(items, key=lambda item: (item[1].order, item[0]))
 
 
 def _content_hash(path: Path) -> str:

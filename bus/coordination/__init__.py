@@ -1,1 +1,1 @@
-"""Coordination: the ledger, posts, sequences, leases, tasks, presence and what waits for them."""
+"""Coordination: the ledger, posts, sequences, leases, tasks, presence, long polls and their jobs."""

@@ -1,7 +1,7 @@
-"""The live board of a project: who is here, who edits what, which handoffs wait, what is done next; all as of now.
+"""The live board of a project: participants, leases, recent posts and tasks at one moment.
 
-Whoever watches asks for the `mark` again and again and reads the rest only when it has moved: the mark costs the same
-however long the ledger is, and everything on the board is bounded.
+Viewers poll `get_version` and fetch the board only when the version has changed. The version costs the same at any
+length of the ledger, and everything on the board is bounded.
 Source: docs/decisions/0024-live-board.md
 """
 
@@ -9,7 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bus.db import Connection
+from bus.db import Connection, Row
+from bus.db.fragments import capped_count
+from bus.rules.enums import TASK_STATUSES
 from bus.rules.lease_contention import find_contention
 
 MAX_PARTICIPANTS = 60
@@ -18,14 +20,19 @@ MAX_LEASES = 30
 MAX_TASKS_PER_COLUMN = 8
 MAX_LATEST_CLAIMS = 12
 _COUNT_CAP = 1_000
-# What moves without an event: somebody was seen, a lease or a deadline ran out.
+# Presence, leases and deadlines change the board without an event, so the version also contains time.
 _LAST_SEEN_GRANULARITY_SECONDS = 15
 _MAX_VERSION_AGE_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """A participant; `lane` is empty in none, and `active` is whether it was seen within the project's window."""
+    """A participant.
+
+    Attributes:
+        lane: the current lane, empty if there is none.
+        is_active: whether it was seen within the project's presence window.
+    """
 
     participation_id: int
     actor: str
@@ -37,13 +44,15 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A post on its way.
+    """A post and the progress of its delivery.
 
     Attributes:
-        to: its lane, or whom it is addressed to, or both.
-        acked_at: when somebody other than its sender acked it first; `acked_by` says who.
-        recipients, shown, acked: how many it is for, how many of them it was shown to or have acked, have acked it.
-        overdue: whether its deadline has passed without an ack.
+        addressed_to: its lane, its recipient, or both.
+        title: the subject, else the ref, else the beginning of the body.
+        is_overdue: whether its deadline has passed without an ack.
+        acked_at, acked_by: the first ack by a participant other than the sender.
+        recipient_count, surfaced_count, acked_count: how many participants it is for, how many of them have been
+            shown or have acked it, and how many have acked it.
     """
 
     post_id: int
@@ -62,13 +71,13 @@ class Post:
 
     @property
     def time_to_ack(self) -> timedelta | None:
-        """From the post to its ack."""
+        """The time from the post to its first ack."""
         return None if self.acked_at is None else self.acked_at - self.created_at
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A live lease; `others` are the holders of leases on this board that contend with it."""
+    """A live lease; `contending_actors` hold leases on this board that contend with it."""
 
     fence: int
     surface: str
@@ -83,7 +92,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task; `waits_for` is its newest open blocker in words, and `moved_at` its last change."""
+    """A task; `blocker_summary` describes its newest open blocker."""
 
     task_id: int
     title: str
@@ -95,7 +104,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TaskColumn:
-    """Tasks of one state, the newest first; `count` is how many there are, counted up to 1,000."""
+    """Tasks of one status, newest first; `count` is their total number, counted up to 1,000."""
 
     status: str
     tasks: list[Task]
@@ -114,13 +123,14 @@ class LatestClaim:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What a project looks like at one moment, `at`; everything is cut at the limits of this module.
+    """A project at the moment `as_of`. Every list is cut at the limits of this module.
 
     Attributes:
-        people: those who were seen last.
-        mark: what `mark` gave before anything else was read: asked again it differs once something has changed.
-        waiting: handoffs that nobody has acked, counted up to 1,000.
-        people_count, leases_count: how many there are of them, counted up to 1,000.
+        version: the result of `get_version` before anything else was read; it differs once the board has changed.
+        participants: those seen last.
+        participant_count: the number of participants.
+        unacked_count: posts without an ack, counted up to 1,000.
+        lease_count: live leases, counted up to 1,000.
     """
 
     version: str
@@ -137,24 +147,27 @@ class Board:
 
     @property
     def participants_by_lane(self) -> list[tuple[str, list[Participant]]]:
-        """The people by lane: lanes in which somebody is come first, no lane last; in each those who are here first.
+        """The participants by lane: lanes with active participants first, no lane last; active participants first.
 
-        Otherwise by name: by when they were seen, they would jump about under the eyes of who watches.
+        Otherwise ordered by name: ordered by last_seen, rows would move while the board is watched.
         """
-        found: dict[str, list[Participant]] = {}
-        for person in sorted(self.participants, key=lambda one: (not one.is_active, one.actor)):
-            found.setdefault(person.lane, []).append(person)
-        return sorted(found.items(), key=lambda lane: (not lane[0], not any(one.is_active for one in lane[1]), lane[0]))
+        by_lane: dict[str, list[Participant]] = {}
+        for participant in sorted(self.participants, key=lambda one: (not one.is_active, one.actor)):
+            by_lane.setdefault(participant.lane, []).append(participant)
+        return sorted(
+            by_lane.items(), key=lambda item: (not item[0], not any(one.is_active for one in item[1]), item[0])
+        )
 
 
-# Of the project `pj`.
+# A subquery over the project `pj`.
 _VERSION_SQL = """
-    SELECT c.project_id, c.last_seq, clock_timestamp() AS at, c.last_seq::text || '.' || coalesce((
-        SELECT floor(extract(epoch FROM max(pr.last_seen)) / %(seen)s)::bigint FROM presence pr
+    SELECT c.project_id, c.last_seq, clock_timestamp() AS as_of, c.last_seq::text || '.' || coalesce((
+        SELECT floor(extract(epoch FROM max(pr.last_seen)) / %(last_seen_granularity)s)::bigint FROM presence pr
         WHERE pr.project_id = c.project_id), 0)::text || '.'
-        || floor(extract(epoch FROM clock_timestamp()) / %(turn)s)::bigint::text AS mark
+        || floor(extract(epoch FROM clock_timestamp()) / %(max_age)s)::bigint::text AS version
     FROM project_clock c WHERE c.project_id = pj.id
 """
+_VERSION_PARAMS = {"last_seen_granularity": _LAST_SEEN_GRANULARITY_SECONDS, "max_age": _MAX_VERSION_AGE_SECONDS}
 
 _PARTICIPANTS_SQL = """
     SELECT p.id, bus_participation_name(p.id), coalesce(pr.lane, p.lane, ''), coalesce(pr.status, ''), pr.last_seen,
@@ -169,41 +182,41 @@ _PARTICIPANTS_SQL = """
 """
 
 _POSTS_SQL = """
-    SELECT o.id, o.actor, concat_ws(' and ', o.to_actor, 'lane ' || o.to_lane),
-           coalesce(o.subject, o.ref, left(o.body, 80)), o.ref, o.created_at, o.ack_due_at,
-           coalesce(o.ack_due_at < clock_timestamp() AND o.acked_at IS NULL, false), o.acked_at,
+    SELECT o.id AS post_id, o.actor, concat_ws(' and ', o.to_actor, 'lane ' || o.to_lane) AS addressed_to,
+           coalesce(o.subject, o.ref, left(o.body, 80)) AS title, o.ref, o.created_at, o.ack_due_at,
+           coalesce(o.ack_due_at < clock_timestamp() AND o.acked_at IS NULL, false) AS is_overdue, o.acked_at,
            (SELECT bus_participation_name(d.participation_id) FROM delivery d
-            WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at = o.acked_at LIMIT 1),
-           o.recipients, far.shown, far.acked
+            WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at = o.acked_at LIMIT 1) AS acked_by,
+           o.recipients AS recipient_count, progress.surfaced_count, progress.acked_count
     FROM (SELECT * FROM post o WHERE o.project_id = %(project)s ORDER BY o.id DESC LIMIT %(limit)s) AS o
     CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE d.surfaced_at IS NOT NULL OR d.acked_at IS NOT NULL) AS shown,
-               count(*) FILTER (WHERE d.acked_at IS NOT NULL) AS acked
-        FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) AS far
+        SELECT count(*) FILTER (WHERE d.surfaced_at IS NOT NULL OR d.acked_at IS NOT NULL) AS surfaced_count,
+               count(*) FILTER (WHERE d.acked_at IS NOT NULL) AS acked_count
+        FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) AS progress
     ORDER BY o.id DESC
 """
 
-_UNACKED_COUNT_SQL = """
-    SELECT count(*) FROM (
-        SELECT FROM post o WHERE o.project_id = %(project)s AND o.acked_at IS NULL LIMIT %(limit)s) AS unacked
-"""
+_UNACKED_COUNT_SQL = "SELECT " + capped_count(
+    "FROM post o WHERE o.project_id = %(project)s AND o.acked_at IS NULL", _COUNT_CAP
+)
 
-# One more than is shown of each is not asked for: the count says how many there are.
-_LEASES_SQL = """
+# The count shows whether there are more, so no extra row is read.
+_LEASES_SQL = f"""
     SELECT l.fence, l.surface, l.mode, l.participation_id, l.actor, l.note, l.acquired_at, l.expires_at,
            count(*) OVER ()
     FROM (SELECT * FROM lease l WHERE l.project_id = %(project)s AND l.ended_at IS NULL
-            AND l.expires_at > clock_timestamp() ORDER BY l.id DESC LIMIT %(counted)s) AS l
+            AND l.expires_at > clock_timestamp() ORDER BY l.id DESC LIMIT {_COUNT_CAP}) AS l
     ORDER BY l.fence DESC LIMIT %(limit)s
 """
 
 _TASK_COLUMNS_SQL = """
-    t.id, t.title, t.lane, t.owner, t.updated_at,
+    t.id AS task_id, t.title, t.lane, t.owner, t.updated_at,
     (SELECT coalesce(b.reason, 'task ' || b.on_task_id) FROM task_blocker b
      WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL ORDER BY b.id DESC LIMIT 1)
+    AS blocker_summary
 """
-_TASKS_SQL = f"""
-    SELECT kind.status, {_TASK_COLUMNS_SQL}
+_OPEN_TASKS_SQL = f"""
+    SELECT {_TASK_COLUMNS_SQL}, kind.status
     FROM unnest(%(statuses)s::text[]) AS kind (status)
     CROSS JOIN LATERAL (
         SELECT * FROM task t WHERE t.project_id = %(project)s AND t.status = kind.status
@@ -217,81 +230,129 @@ _SHIPPED_TASKS_SQL = f"""
     JOIN task t ON t.project_id = %(project)s AND t.id = shipped.id
     ORDER BY shipped.seq DESC
 """
-_TASK_COUNTS_SQL = """
-    SELECT kind.status, (SELECT count(*) FROM (
-        SELECT FROM task t WHERE t.project_id = %(project)s AND t.status = kind.status LIMIT %(limit)s) AS counted)
-    FROM unnest(%(statuses)s::text[]) AS kind (status)
-"""
+_TASK_COUNTS_SQL = (
+    "SELECT kind.status, "
+    + capped_count("FROM task t WHERE t.project_id = %(project)s AND t.status = kind.status", _COUNT_CAP)
+    + " FROM unnest(%(statuses)s::text[]) AS kind (status)"
+)
 
 _LATEST_CLAIMS_SQL = """
-    SELECT s.name, s.claimed_as, s.claimed_by, s.claimed_at FROM sequence s
+    SELECT s.name AS sequence, s.claimed_as AS formatted, s.claimed_by, s.claimed_at FROM sequence s
     WHERE s.project_id = %(project)s AND s.claimed_at IS NOT NULL ORDER BY s.claimed_at DESC, s.name LIMIT %(limit)s
 """
-_COLUMN_STATUSES = ("open", "assigned", "in_progress", "blocked", "done")
 
 
 def get_version(conn: Connection, project_id: int) -> str:
-    """What stands for the board as it is now: it differs as soon as an event was written, within 15 s of somebody
-    being seen, and every 30 s in any case, since leases and deadlines run out by themselves."""
-    return str(_fetch_version(conn, project_id)[0])
+    """Return the version of a board.
+
+    It changes with every event, within 15 s of a sighting of a participant, and every 30 s in any case, since leases
+    and deadlines expire by themselves.
+    """
+    version, _, _ = _fetch_version(conn, project_id)
+    return version
 
 
 def list_versions(conn: Connection, project_ids: Collection[int]) -> dict[int, str]:
-    """The marks of several projects, by project; those that are gone, or on their way, are left out."""
+    """Return the versions of several boards by project, without projects that are deleted or being purged."""
     rows = conn.fetch_all(
-        f"SELECT m.project_id, m.mark FROM project pj CROSS JOIN LATERAL ({_VERSION_SQL}) AS m"
+        f"SELECT v.project_id, v.version FROM project pj CROSS JOIN LATERAL ({_VERSION_SQL}) AS v"
         " WHERE pj.id = ANY (%(projects)s) AND pj.purging_at IS NULL",
-        {"projects": sorted(project_ids), "seen": _LAST_SEEN_GRANULARITY_SECONDS, "turn": _MAX_VERSION_AGE_SECONDS},
+        {"projects": sorted(project_ids), **_VERSION_PARAMS},
     )
     return dict(rows)
 
 
 def get_board(conn: Connection, project_id: int) -> Board:
-    """The board of a project. Its mark is read first, so whatever is read beyond it is shown again, and nothing is
-    missed."""
-    found, seq, at = _fetch_version(conn, project_id)
+    """Return the board of a project.
+
+    The version is read first: a change during the read leads to another read, and none is missed.
+    """
+    version, last_seq, as_of = _fetch_version(conn, project_id)
     project = {"project": project_id}
-    people = conn.fetch_all(_PARTICIPANTS_SQL, {**project, "limit": MAX_PARTICIPANTS})
-    leases = conn.fetch_all(_LEASES_SQL, {**project, "limit": MAX_LEASES, "counted": _COUNT_CAP})
-    statuses = list(_COLUMN_STATUSES[:-1])
-    tasks: dict[str, list[Task]] = {status: [] for status in _COLUMN_STATUSES}
-    for status, *row in conn.fetch_all(_TASKS_SQL, {**project, "statuses": statuses, "limit": MAX_TASKS_PER_COLUMN}):
-        tasks[status].append(Task(*row))
-    tasks["done"] = [
-        Task(*row) for row in conn.fetch_all(_SHIPPED_TASKS_SQL, {**project, "limit": MAX_TASKS_PER_COLUMN})
-    ]
-    counts: dict[str, int] = dict(
-        conn.fetch_all(_TASK_COUNTS_SQL, {**project, "statuses": list(_COLUMN_STATUSES), "limit": _COUNT_CAP})
-    )
+    participant_rows = conn.fetch_all(_PARTICIPANTS_SQL, {**project, "limit": MAX_PARTICIPANTS})
+    lease_rows = conn.fetch_all(_LEASES_SQL, {**project, "limit": MAX_LEASES})
     return Board(
-        version=found,
-        as_of=at,
-        last_seq=seq,
-        participants=[Participant(*row) for *row, _ in people],
-        participant_count=people[0][-1] if people else 0,
-        posts=[Post(*row) for row in conn.fetch_all(_POSTS_SQL, {**project, "limit": MAX_POSTS})],
-        unacked_count=conn.fetch_one(_UNACKED_COUNT_SQL, {**project, "limit": _COUNT_CAP})[0],
-        leases=_build_leases([row[:-1] for row in leases]),
-        lease_count=leases[0][-1] if leases else 0,
-        task_columns=[TaskColumn(status, tasks[status], counts[status]) for status in _COLUMN_STATUSES],
-        latest_claims=[
-            LatestClaim(*row) for row in conn.fetch_all(_LATEST_CLAIMS_SQL, {**project, "limit": MAX_LATEST_CLAIMS})
-        ],
+        version=version,
+        as_of=as_of,
+        last_seq=last_seq,
+        participants=[_build_participant(row) for row in participant_rows],
+        participant_count=participant_rows[0][-1] if participant_rows else 0,
+        posts=conn.fetch_all_as(Post, _POSTS_SQL, {**project, "limit": MAX_POSTS}),
+        unacked_count=conn.fetch_one(_UNACKED_COUNT_SQL, project)[0],
+        leases=_build_leases(lease_rows),
+        lease_count=lease_rows[0][-1] if lease_rows else 0,
+        task_columns=_fetch_task_columns(conn, project_id),
+        latest_claims=conn.fetch_all_as(LatestClaim, _LATEST_CLAIMS_SQL, {**project, "limit": MAX_LATEST_CLAIMS}),
     )
 
 
 def _fetch_version(conn: Connection, project_id: int) -> tuple[str, int, datetime]:
-    found, seq, at = conn.fetch_one(
-        f"SELECT m.mark, m.last_seq, m.at FROM project pj CROSS JOIN LATERAL ({_VERSION_SQL}) AS m WHERE pj.id = %(project)s",
-        {"project": project_id, "seen": _LAST_SEEN_GRANULARITY_SECONDS, "turn": _MAX_VERSION_AGE_SECONDS},
+    version, last_seq, as_of = conn.fetch_one(
+        f"SELECT v.version, v.last_seq, v.as_of FROM project pj CROSS JOIN LATERAL ({_VERSION_SQL}) AS v"
+        " WHERE pj.id = %(project)s",
+        {"project": project_id, **_VERSION_PARAMS},
     )
-    return found, seq, at
+    return version, last_seq, as_of
 
 
-def _build_leases(rows: list[tuple[int, str, str, int, str, str | None, datetime, datetime]]) -> list[Lease]:
-    actors = {row[0]: row[4] for row in rows}
-    clashes = find_contention([row[:4] for row in rows])
+def _fetch_task_columns(conn: Connection, project_id: int) -> list[TaskColumn]:
+    params = {"project": project_id, "limit": MAX_TASKS_PER_COLUMN}
+    tasks_by_status: dict[str, list[Task]] = {status: [] for status in TASK_STATUSES}
+    statuses = [status for status in TASK_STATUSES if status != "done"]
+    for *columns, status in conn.fetch_all(_OPEN_TASKS_SQL, {**params, "statuses": statuses}):
+        tasks_by_status[status].append(_build_task(*columns))
+    tasks_by_status["done"] = conn.fetch_all_as(Task, _SHIPPED_TASKS_SQL, params)
+    counts: dict[str, int] = dict(
+        conn.fetch_all(_TASK_COUNTS_SQL, {"project": project_id, "statuses": list(TASK_STATUSES)})
+    )
+    return [TaskColumn(status=status, tasks=tasks_by_status[status], count=counts[status]) for status in TASK_STATUSES]
+
+
+def _build_participant(row: Row) -> Participant:
+    participation_id, actor, lane, status, last_seen, is_active, _ = row
+    return Participant(
+        participation_id=participation_id,
+        actor=actor,
+        lane=lane,
+        status=status,
+        last_seen=last_seen,
+        is_active=is_active,
+    )
+
+
+def _build_task(
+    task_id: int,
+    title: str,
+    lane: str | None,
+    owner: str | None,
+    updated_at: datetime,
+    blocker_summary: str | None,
+) -> Task:
+    return Task(
+        task_id=task_id,
+        title=title,
+        lane=lane,
+        owner=owner,
+        updated_at=updated_at,
+        blocker_summary=blocker_summary,
+    )
+
+
+def _build_leases(rows: list[Row]) -> list[Lease]:
+    leases: list[tuple[int, str, str, int]] = [row[:4] for row in rows]
+    contention = find_contention(leases)
+    actor_by_fence = {fence: actor for fence, _, _, _, actor, *_ in rows}
     return [
-        Lease(*row, contending_actors=tuple(dict.fromkeys(actors[other] for other in clashes.get(row[0], ()))))
-        for row in rows
+        Lease(
+            fence=fence,
+            surface=surface,
+            mode=mode,
+            participation_id=participation_id,
+            actor=actor,
+            note=note,
+            acquired_at=acquired_at,
+            expires_at=expires_at,
+            contending_actors=tuple(dict.fromkeys(actor_by_fence[other] for other in contention.get(fence, ()))),
+        )
+        for fence, surface, mode, participation_id, actor, note, acquired_at, expires_at, _ in rows
     ]

@@ -1,36 +1,42 @@
-"""What an owner sees first: their projects with what is alive in them, and what needs somebody's attention.
+"""The owner's dashboard: projects with their activity, and items that need attention.
 
-All of it is bounded: counts stop at COUNTED, lists at LISTED, and no statement reads a ledger.
+Counts are capped, lists are bounded, and no statement reads a ledger.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bus.db import Connection
+from bus.db import Connection, Row
+from bus.db.fragments import capped_count
+from bus.rules.enums import TASK_STATUSES
 from bus.rules.lease_contention import find_contention
 
-COUNT_CAP = 1_000
 MAX_LISTED = 10
-# Of one project's live leases so many are looked at for contention.
-_MAX_LEASES_PER_PROJECT = 200
 TOKEN_EXPIRY_WINDOW = timedelta(days=7)
+_COUNT_CAP = 1_000
+# Leases that are compared for contention, per project and in total.
+_MAX_LEASES_PER_PROJECT = 200
+_MAX_LEASES = 5 * _MAX_LEASES_PER_PROJECT
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectOverview:
-    """A project at a glance.
+    """The activity of a project.
 
     Attributes:
-        events: all that were ever written.
-        last_at: when the last one was, or when the project was made.
-        members: who is in it, the owner excepted.
-        active: how many of them were seen within the project's window.
-        open_tasks, leases: of tasks not yet done, and of live leases, counted up to COUNTED.
+        name_key: the key by which `list_projects` pages.
+        event_count: of the whole ledger.
+        last_activity_at: the time of the last event, or of the project's creation.
+        participant_count: without the owner.
+        active_count: participants seen within the project's presence window.
+        open_task_count: tasks that are not done, counted up to 1,000.
+        lease_count: live leases, counted up to 1,000.
     """
 
     id: int
     name: str
+    name_key: str
     is_archived: bool
     event_count: int
     last_activity_at: datetime
@@ -42,7 +48,7 @@ class ProjectOverview:
 
 @dataclass(frozen=True, slots=True)
 class OverduePost:
-    """A handoff that nobody acked in time."""
+    """A post whose deadline has passed without an ack."""
 
     project_id: int
     project_name: str
@@ -55,7 +61,7 @@ class OverduePost:
 
 @dataclass(frozen=True, slots=True)
 class ContendedSurface:
-    """A live lease that others' leases are in the way of."""
+    """The surface of a live lease, with its holder and the holders of leases that contend with it."""
 
     project_id: int
     project_name: str
@@ -65,7 +71,7 @@ class ContendedSurface:
 
 @dataclass(frozen=True, slots=True)
 class BlockedTask:
-    """A task that cannot go on; `reason` is that of its newest open blocker."""
+    """A blocked task; `reason` is that of its newest open blocker."""
 
     project_id: int
     project_name: str
@@ -77,7 +83,7 @@ class BlockedTask:
 
 @dataclass(frozen=True, slots=True)
 class ExpiringToken:
-    """A token that works and soon does not."""
+    """A live token that expires within TOKEN_EXPIRY_WINDOW."""
 
     project_id: int
     project_name: str
@@ -89,7 +95,7 @@ class ExpiringToken:
 
 @dataclass(frozen=True, slots=True)
 class AttentionItems:
-    """What somebody should look at, in projects that are not archived; at most LISTED of each."""
+    """Items that need attention in projects that are not archived; at most MAX_LISTED of each kind."""
 
     overdue_posts: list[OverduePost]
     contended_surfaces: list[ContendedSurface]
@@ -100,66 +106,69 @@ class AttentionItems:
         return bool(self.overdue_posts or self.contended_surfaces or self.blocked_tasks or self.expiring_tokens)
 
 
-_PROJECT_OVERVIEWS_SQL = """
-    SELECT pj.id, pj.name, pj.archived_at IS NOT NULL, c.last_seq, c.last_at, people.members, people.active,
-           (SELECT count(*) FROM (
-                (SELECT FROM task t WHERE t.project_id = pj.id AND t.status = 'open' LIMIT %(counted)s)
-                UNION ALL (SELECT FROM task t WHERE t.project_id = pj.id AND t.status = 'assigned' LIMIT %(counted)s)
-                UNION ALL (SELECT FROM task t WHERE t.project_id = pj.id AND t.status = 'in_progress' LIMIT %(counted)s)
-                UNION ALL (SELECT FROM task t WHERE t.project_id = pj.id AND t.status = 'blocked' LIMIT %(counted)s)
-                LIMIT %(counted)s) AS undone),
-           (SELECT count(*) FROM (
-                SELECT FROM lease l WHERE l.project_id = pj.id AND l.ended_at IS NULL
-                  AND l.expires_at > clock_timestamp() LIMIT %(counted)s) AS live)
-    FROM ({chosen}) AS pj
+# One index range per status: a scan of all statuses would read every open task before the cap applies.
+_OPEN_TASKS_SQL = " UNION ALL ".join(
+    f"(SELECT FROM task t WHERE t.project_id = pj.id AND t.status = '{status}' LIMIT {_COUNT_CAP})"
+    for status in TASK_STATUSES
+    if status != "done"
+)
+_OPEN_TASK_COUNT_SQL = capped_count(f"FROM ({_OPEN_TASKS_SQL}) AS open_task", _COUNT_CAP)
+_LEASE_COUNT_SQL = capped_count(
+    "FROM lease l WHERE l.project_id = pj.id AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()", _COUNT_CAP
+)
+_PROJECT_OVERVIEWS_SQL = f"""
+    SELECT pj.id, pj.name, pj.name_key, pj.archived_at IS NOT NULL AS is_archived, c.last_seq AS event_count,
+           c.last_at AS last_activity_at, seen.participant_count, seen.active_count,
+           {_OPEN_TASK_COUNT_SQL} AS open_task_count, {_LEASE_COUNT_SQL} AS lease_count
+    FROM ({{projects}}) AS pj
     JOIN project_clock c ON c.project_id = pj.id
     CROSS JOIN LATERAL (
-        SELECT count(*) AS members, count(*) FILTER (
-            WHERE pr.last_seen > clock_timestamp() - make_interval(secs => pj.presence_window_seconds)) AS active
+        SELECT count(*) AS participant_count, count(*) FILTER (
+            WHERE pr.last_seen > clock_timestamp() - make_interval(secs => pj.presence_window_seconds)) AS active_count
         FROM participation p
         JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL AND pt.label <> ''
         LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id
-        WHERE p.project_id = pj.id AND p.removed_at IS NULL) AS people
+        WHERE p.project_id = pj.id AND p.removed_at IS NULL) AS seen
 """
 
 
 def list_recently_active(conn: Connection, owner_id: int, *, limit: int = 12) -> list[ProjectOverview]:
-    """The owner's projects that are not archived, those first in which something was written last."""
-    chosen = (
+    """List the owner's projects that are not archived, by the time of their last event, newest first."""
+    projects = (
         "SELECT p.*, k.last_at FROM project p JOIN project_clock k ON k.project_id = p.id"
         " WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.archived_at IS NULL"
         " ORDER BY k.last_at DESC, p.id DESC LIMIT %(limit)s"
     )
-    rows = conn.fetch_all(
-        f"{_PROJECT_OVERVIEWS_SQL.format(chosen=chosen)} ORDER BY c.last_at DESC, pj.id DESC",
-        {"owner": owner_id, "limit": limit, "counted": COUNT_CAP},
+    return conn.fetch_all_as(
+        ProjectOverview,
+        f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY c.last_at DESC, pj.id DESC",
+        {"owner": owner_id, "limit": limit},
     )
-    return [ProjectOverview(*row) for row in rows]
 
 
-def list_projects(
-    conn: Connection, owner_id: int, *, after: str = "", limit: int = 50
-) -> list[tuple[str, ProjectOverview]]:
-    """The owner's projects by name, at most `limit`; each with the key that asks for those `after` it."""
-    chosen = (
+def list_projects(conn: Connection, owner_id: int, *, after: str = "", limit: int = 50) -> list[ProjectOverview]:
+    """List the owner's projects by name; `after` is the `name_key` of the last project of the page before."""
+    projects = (
         "SELECT p.* FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.name_key > %(after)s"
         " ORDER BY p.name_key LIMIT %(limit)s"
     )
-    cards = _PROJECT_OVERVIEWS_SQL.format(chosen=chosen).replace("SELECT pj.id", "SELECT pj.name_key, pj.id", 1)
-    rows = conn.fetch_all(
-        f"{cards} ORDER BY pj.name_key", {"owner": owner_id, "after": after, "limit": limit, "counted": COUNT_CAP}
+    return conn.fetch_all_as(
+        ProjectOverview,
+        f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY pj.name_key",
+        {"owner": owner_id, "after": after, "limit": limit},
     )
-    return [(key, ProjectOverview(*row)) for key, *row in rows]
 
 
 def list_by_id(conn: Connection, owner_id: int, project_ids: Sequence[int]) -> list[ProjectOverview]:
-    """Some of the owner's projects at a glance; the ids of others are passed over."""
-    chosen = "SELECT p.* FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.id = ANY (%(ids)s)"
-    rows = conn.fetch_all(
-        f"{_PROJECT_OVERVIEWS_SQL.format(chosen=chosen)} ORDER BY pj.id",
-        {"owner": owner_id, "ids": list(project_ids), "counted": COUNT_CAP},
+    """List some of the owner's projects; ids of other owners' projects are ignored."""
+    projects = (
+        "SELECT p.* FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.id = ANY (%(ids)s)"
     )
-    return [ProjectOverview(*row) for row in rows]
+    return conn.fetch_all_as(
+        ProjectOverview,
+        f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY pj.id",
+        {"owner": owner_id, "ids": list(project_ids)},
+    )
 
 
 _OPEN_PROJECTS_SQL = (
@@ -168,33 +177,36 @@ _OPEN_PROJECTS_SQL = (
 )
 
 _OVERDUE_POSTS_SQL = f"""
-    SELECT pj.id, pj.name, o.id, o.actor, coalesce(o.to_actor, o.to_lane), coalesce(o.subject, left(o.body, 80)),
-           o.ack_due_at
+    SELECT pj.id AS project_id, pj.name AS project_name, o.id AS post_id, o.actor,
+           coalesce(o.to_actor, o.to_lane) AS addressed_to, coalesce(o.subject, left(o.body, 80)) AS subject,
+           o.ack_due_at AS due_at
     FROM {_OPEN_PROJECTS_SQL}
     CROSS JOIN LATERAL (
         SELECT * FROM post o WHERE o.project_id = pj.id AND o.ack_due_at IS NOT NULL AND o.acked_at IS NULL
-          AND o.ack_due_at < clock_timestamp() ORDER BY o.ack_due_at LIMIT %(listed)s) AS o
-    ORDER BY o.ack_due_at LIMIT %(listed)s
+          AND o.ack_due_at < clock_timestamp() ORDER BY o.ack_due_at LIMIT %(limit)s) AS o
+    ORDER BY o.ack_due_at LIMIT %(limit)s
 """
 
 _BLOCKED_TASKS_SQL = f"""
-    SELECT pj.id, pj.name, t.id, t.title, t.owner,
+    SELECT pj.id AS project_id, pj.name AS project_name, t.id AS task_id, t.title, t.owner AS task_owner,
            (SELECT coalesce(b.reason, 'waits for task ' || b.on_task_id) FROM task_blocker b
             WHERE b.project_id = pj.id AND b.task_id = t.id AND b.resolved_at IS NULL ORDER BY b.id DESC LIMIT 1)
+           AS reason
     FROM {_OPEN_PROJECTS_SQL}
     CROSS JOIN LATERAL (
         SELECT * FROM task t WHERE t.project_id = pj.id AND t.status = 'blocked'
-        ORDER BY t.id DESC LIMIT %(listed)s) AS t
-    ORDER BY t.updated_at DESC LIMIT %(listed)s
+        ORDER BY t.id DESC LIMIT %(limit)s) AS t
+    ORDER BY t.updated_at DESC LIMIT %(limit)s
 """
 
 _EXPIRING_TOKENS_SQL = f"""
-    SELECT pj.id, pj.name, p.id, bus_participation_name(p.id), t.hint, t.expires_at
+    SELECT pj.id AS project_id, pj.name AS project_name, p.id AS participation_id,
+           bus_participation_name(p.id) AS actor, t.hint AS token_hint, t.expires_at
     FROM {_OPEN_PROJECTS_SQL}
     JOIN participation p ON p.project_id = pj.id AND p.removed_at IS NULL
     JOIN token t ON t.participation_id = p.id AND t.revoked_at IS NULL
-     AND t.expires_at > clock_timestamp() AND t.expires_at < clock_timestamp() + %(within)s
-    ORDER BY t.expires_at LIMIT %(listed)s
+     AND t.expires_at > clock_timestamp() AND t.expires_at < clock_timestamp() + %(window)s
+    ORDER BY t.expires_at LIMIT %(limit)s
 """
 
 _LIVE_LEASES_SQL = f"""
@@ -202,44 +214,44 @@ _LIVE_LEASES_SQL = f"""
     FROM {_OPEN_PROJECTS_SQL}
     CROSS JOIN LATERAL (
         SELECT * FROM lease l WHERE l.project_id = pj.id AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()
-        ORDER BY l.id DESC LIMIT %(leases)s) AS l
-    ORDER BY pj.id, l.id DESC LIMIT {5 * _MAX_LEASES_PER_PROJECT}
+        ORDER BY l.id DESC LIMIT {_MAX_LEASES_PER_PROJECT}) AS l
+    ORDER BY pj.id, l.id DESC LIMIT {_MAX_LEASES}
 """
 
 
 def list_attention_items(conn: Connection, owner_id: int, *, project_id: int | None = None) -> AttentionItems:
-    """What needs attention in the owner's projects, or in one: the most pressing first, at most LISTED of each kind."""
-    params = {
-        "owner": owner_id,
-        "project": project_id,
-        "listed": MAX_LISTED,
-        "leases": _MAX_LEASES_PER_PROJECT,
-        "within": TOKEN_EXPIRY_WINDOW,
-    }
+    """List the items that need attention in the owner's projects, or in one project; the most urgent first."""
+    scope = {"owner": owner_id, "project": project_id}
+    bounded = {**scope, "limit": MAX_LISTED}
     return AttentionItems(
-        [OverduePost(*row) for row in conn.fetch_all(_OVERDUE_POSTS_SQL, params)],
-        _build_contended_surfaces(conn.fetch_all(_LIVE_LEASES_SQL, params)),
-        [BlockedTask(*row) for row in conn.fetch_all(_BLOCKED_TASKS_SQL, params)],
-        [ExpiringToken(*row) for row in conn.fetch_all(_EXPIRING_TOKENS_SQL, params)],
+        overdue_posts=conn.fetch_all_as(OverduePost, _OVERDUE_POSTS_SQL, bounded),
+        contended_surfaces=_build_contended_surfaces(conn.fetch_all(_LIVE_LEASES_SQL, scope)),
+        blocked_tasks=conn.fetch_all_as(BlockedTask, _BLOCKED_TASKS_SQL, bounded),
+        expiring_tokens=conn.fetch_all_as(
+            ExpiringToken, _EXPIRING_TOKENS_SQL, {**bounded, "window": TOKEN_EXPIRY_WINDOW}
+        ),
     )
 
 
-def _build_contended_surfaces(rows: list[tuple[int, str, int, str, str, int, str]]) -> list[ContendedSurface]:
-    by_project: dict[tuple[int, str], list[tuple[int, str, str, int]]] = {}
-    actors: dict[tuple[int, int], str] = {}
-    for project_id, project, fence, surface, mode, holder, actor in rows:
-        by_project.setdefault((project_id, project), []).append((fence, surface, mode, holder))
-        actors[project_id, fence] = actor
-    found: list[ContendedSurface] = []
-    for (project_id, project), leases in by_project.items():
-        shown: set[int] = set()
-        clashes = find_contention(leases)
-        for fence, surface, _, _ in leases:
-            if fence not in clashes or fence in shown:
+def _build_contended_surfaces(rows: list[Row]) -> list[ContendedSurface]:
+    leases_by_project: dict[tuple[int, str], list[tuple[int, str, str, int]]] = {}
+    actor_by_lease: dict[tuple[int, int], str] = {}
+    for project_id, project_name, lease_id, surface, mode, participation_id, actor in rows:
+        leases_by_project.setdefault((project_id, project_name), []).append((lease_id, surface, mode, participation_id))
+        actor_by_lease[project_id, lease_id] = actor
+    contended: list[ContendedSurface] = []
+    for (project_id, project_name), leases in leases_by_project.items():
+        listed: set[int] = set()
+        contention = find_contention(leases)
+        for lease_id, surface, _, _ in leases:
+            if lease_id not in contention or lease_id in listed:
                 continue
-            shown |= {fence, *clashes[fence]}
-            who = [actors[project_id, one] for one in (fence, *clashes[fence])]
-            found.append(ContendedSurface(project_id, project, surface, list(dict.fromkeys(who))))
-            if len(found) == MAX_LISTED:
-                return found
-    return found
+            group = (lease_id, *contention[lease_id])
+            listed.update(group)
+            actors = list(dict.fromkeys(actor_by_lease[project_id, member] for member in group))
+            contended.append(
+                ContendedSurface(project_id=project_id, project_name=project_name, surface=surface, actors=actors)
+            )
+            if len(contended) == MAX_LISTED:
+                return contended
+    return contended

@@ -1,28 +1,26 @@
-"""whats_new: what happened since the caller last asked, and the state that goes with it."""
+"""The digest (whats_new): events after the caller's cursor, with the present counts."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from bus import limits
 from bus.coordination.ledger import Event
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.timestamps import from_epoch_milliseconds
 from bus.rules import validation
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The events after a point of the ledger, and what is open now.
+    """Events after a point of the ledger, and the present state.
 
     Attributes:
         since_event_id: the events start after this one.
-        events: oldest first, a contiguous run.
+        events: oldest first, contiguous.
         unacked_posts, active_leases: counted up to 1,000.
         latest_claims: the last formatted number of the 50 most recently used sequences.
-        cursor: where the caller's cursor stands after this call.
-        more: whether there are events behind the last one returned.
+        cursor: the caller's cursor after this call.
+        more: whether there are events after the last one returned.
     """
 
     since_event_id: int
@@ -37,25 +35,35 @@ class Digest:
 def read_digest(
     conn: Connection, ctx: Ctx, *, advance_cursor: bool = True, limit: int = 100, since: int | None = None
 ) -> Digest:
-    """Events after the caller's cursor, oldest first; moves the cursor past what is returned, never back.
+    """Read the events after the caller's cursor, oldest first, and advance the cursor past them. It never goes back.
 
     Args:
-        advance_cursor: False looks without moving.
+        advance_cursor: False reads without advancing.
         limit: 1 to 500 events.
-        since: read after this event instead; moves nothing.
-    Locks: the cursor (bus_whats_new in sql/digest.sql). Callers that share an identity are served one after
-        another and get contiguous runs.
+        since: read after this event instead, without advancing.
+    Locks: the cursor (bus_whats_new in sql/digest.sql). Concurrent calls of one identity are serialised and get
+        contiguous runs of events.
     """
     validation.integer(limit, "limit", 1, 500)
     if since is not None:
         validation.integer(since, "since", 0, limits.MAX_INTEGER)
-    started_at, cursor, last_seq, rows, unacked, leases, claims = conn.fetch_one(
+    since_event_id, cursor, last_seq, rows, unacked_posts, active_leases, latest_claims = conn.fetch_one(
         "SELECT * FROM bus_whats_new(%s, %s, %s, %s, %s)",
         (ctx.participation_id, ctx.token_id, advance_cursor, limit, since),
     )
     events = [
-        Event(seq, _EPOCH + timedelta(milliseconds=ms), actor, kind, payload, mine)
-        for seq, ms, actor, kind, payload, mine in rows
+        Event(
+            id=seq, ts=from_epoch_milliseconds(milliseconds), actor=actor, type=event_type, payload=payload, mine=mine
+        )
+        for seq, milliseconds, actor, event_type, payload, mine in rows
     ]
-    read_to = events[-1].id if events else started_at
-    return Digest(started_at, events, unacked, leases, claims, cursor, last_seq > read_to)
+    last_read = events[-1].id if events else since_event_id
+    return Digest(
+        since_event_id=since_event_id,
+        events=events,
+        unacked_posts=unacked_posts,
+        active_leases=active_leases,
+        latest_claims=latest_claims,
+        cursor=cursor,
+        more=last_seq > last_read,
+    )

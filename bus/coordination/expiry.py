@@ -1,15 +1,15 @@
-"""What lapses when nobody calls: leases, presence, tasks of those who are gone, invites.
+"""Time-based expiry of leases, presence, tasks and invites.
 
-Whether something is over is judged by the clock wherever it is read; what is here only writes down that it is, once,
-so that the ledger says so and whoever waits is woken. Each function does one bounded batch of one project and is safe
-to run twice at once: the project clock is locked first and everything is read afterwards.
+Every read decides by the database's clock whether something has expired. The functions here only record it, once, so
+that the ledger contains it and waiting calls are woken. Each handles one bounded batch of one project and may run
+concurrently with itself: it locks the project clock first and reads afterwards.
 """
 
 from collections.abc import Callable
 
-from bus.coordination.system_transaction import SystemTransaction
+from bus.coordination.transactions import SystemTransaction
 from bus.db import Connection
-from bus.rules import task_transitions as rules
+from bus.rules import task_transitions
 
 BATCH_SIZE = 500
 _MAX_PROJECTS = 200
@@ -18,7 +18,7 @@ ProjectLister = Callable[[Connection, int], list[int]]
 
 
 def list_projects_with_expired_leases(conn: Connection, after_project_id: int = 0) -> list[int]:
-    """Projects above an id, in order, that have a lease to end."""
+    """List the projects after `after_project_id`, by id, that have an expired lease to end."""
     return _list_project_ids(
         conn,
         "SELECT DISTINCT l.project_id FROM lease l"
@@ -28,27 +28,27 @@ def list_projects_with_expired_leases(conn: Connection, after_project_id: int = 
 
 
 def expire_leases(conn: Connection, project_id: int) -> int:
-    """End the leases whose time is over, with one `lease_expire` each; returns how many.
+    """End expired leases, with one `lease_expire` event each; returns their number.
 
     Locks: the project clock, then the leases.
     """
-    work = SystemTransaction(conn, project_id)
+    transaction = SystemTransaction(conn, project_id)
     rows = conn.fetch_all(
         "UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry' FROM ("
         "  SELECT d.id FROM lease d WHERE d.project_id = %(project)s AND d.ended_at IS NULL"
-        "   AND d.expires_at <= clock_timestamp() ORDER BY d.id LIMIT %(limit)s) AS due"
-        " WHERE l.project_id = %(project)s AND l.id = due.id"
+        "   AND d.expires_at <= clock_timestamp() ORDER BY d.id LIMIT %(limit)s) AS expired"
+        " WHERE l.project_id = %(project)s AND l.id = expired.id"
         " RETURNING l.id, l.participation_id, l.actor, l.surface, l.fence",
         {"project": project_id, "limit": BATCH_SIZE},
     )
     for _, participation_id, actor, surface, fence in sorted(rows):
-        work.record_event(participation_id, actor, "lease_expire", surface=surface, fence=fence)
-    work.finish("leases")
+        transaction.record_event(participation_id, actor, "lease_expire", surface=surface, fence=fence)
+    transaction.finish("leases")
     return len(rows)
 
 
 def list_projects_with_absent_participants(conn: Connection, after_project_id: int = 0) -> list[int]:
-    """Projects above an id, in order, in which somebody is gone and it was not written down."""
+    """List the projects after `after_project_id`, by id, that have an absence to record."""
     return _list_project_ids(
         conn,
         "SELECT DISTINCT pr.project_id FROM presence pr JOIN project pj ON pj.id = pr.project_id"
@@ -59,33 +59,48 @@ def list_projects_with_absent_participants(conn: Connection, after_project_id: i
 
 
 def record_absent_participants(conn: Connection, project_id: int) -> int:
-    """Write down who is gone, with one `presence_lapse` each until they are seen again; returns how many.
+    """Record participants not seen for the project's gone window, with one `presence_lapse` event each.
 
+    A participant is recorded again only after it was seen again. A removed participant gets no event: it did not
+    leave by itself.
+
+    Returns:
+        The number of participants recorded.
     Locks: the project clock, then the presence rows, in the order in which a gateway's flush takes them.
     """
-    work = SystemTransaction(conn, project_id)
+    transaction = SystemTransaction(conn, project_id)
     rows = conn.fetch_all(
-        "WITH due AS MATERIALIZED (SELECT pr.participation_id FROM presence pr JOIN project pj ON pj.id = pr.project_id"
+        "WITH absent AS MATERIALIZED ("
+        "  SELECT pr.participation_id FROM presence pr JOIN project pj ON pj.id = pr.project_id"
         "  WHERE pr.project_id = %(project)s AND pr.lapsed_at IS NULL"
         "   AND pr.last_seen <= clock_timestamp() - make_interval(secs => pj.gone_window_seconds)"
         "  ORDER BY pr.participation_id LIMIT %(limit)s FOR NO KEY UPDATE OF pr)"
-        " UPDATE presence pr SET lapsed_at = clock_timestamp() FROM due, participation p"
-        " WHERE pr.project_id = %(project)s AND pr.participation_id = due.participation_id"
-        "  AND p.id = due.participation_id"
+        " UPDATE presence pr SET lapsed_at = clock_timestamp() FROM absent, participation p"
+        " WHERE pr.project_id = %(project)s AND pr.participation_id = absent.participation_id"
+        "  AND p.id = absent.participation_id"
         " RETURNING pr.participation_id, bus_participation_name(pr.participation_id), coalesce(pr.lane, p.lane),"
         "  p.removed_at IS NOT NULL, to_char(pr.last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
         {"project": project_id, "limit": BATCH_SIZE},
     )
-    # Who was let go did not leave by itself.
-    for participation_id, actor, lane, removed, last_seen in sorted(rows):
-        if not removed:
-            work.record_event(participation_id, actor, "presence_lapse", lane=lane, last_seen=last_seen)
-    work.finish("presence")
+    for participation_id, actor, lane, is_removed, last_seen in sorted(rows):
+        if not is_removed:
+            transaction.record_event(participation_id, actor, "presence_lapse", lane=lane, last_seen=last_seen)
+    transaction.finish("presence")
     return len(rows)
 
 
+# A participant that was never seen counts as seen when it took the task.
+_STALLED_TASKS_SQL = (
+    "SELECT t.id, t.participation_id, t.owner FROM task t JOIN project own ON own.id = t.project_id"
+    " LEFT JOIN presence pr ON pr.project_id = t.project_id AND pr.participation_id = t.participation_id"
+    " WHERE t.project_id = {project} AND t.status = 'in_progress'"
+    "  AND greatest(pr.last_seen, t.updated_at)"
+    "   <= clock_timestamp() - make_interval(secs => own.stall_window_seconds)"
+)
+
+
 def list_projects_with_stalled_tasks(conn: Connection, after_project_id: int = 0) -> list[int]:
-    """Projects above an id, in order, whose stalled tasks go back, and that have one."""
+    """List the projects after `after_project_id`, by id, that have a stall window and a stalled task."""
     return _list_project_ids(
         conn,
         "SELECT pj.id FROM project pj WHERE pj.stall_window_seconds IS NOT NULL AND pj.archived_at IS NULL"
@@ -95,14 +110,14 @@ def list_projects_with_stalled_tasks(conn: Connection, after_project_id: int = 0
 
 
 def requeue_stalled_tasks(conn: Connection, project_id: int) -> int:
-    """Take tasks from those who are gone for the project's stall window, with one `task_requeue` each.
+    """Reopen tasks whose assignees were absent for the project's stall window, with one `task_requeue` event each.
 
     Returns:
-        How many are open again.
+        The number of tasks reopened.
     Locks: the project clock.
     """
-    work = SystemTransaction(conn, project_id)
-    if work.is_closed:
+    transaction = SystemTransaction(conn, project_id)
+    if transaction.is_closed:
         return 0
     rows = conn.fetch_all(
         f"SELECT s.id, s.participation_id, s.owner FROM ({_STALLED_TASKS_SQL.format(project='%(project)s')}"
@@ -113,43 +128,32 @@ def requeue_stalled_tasks(conn: Connection, project_id: int) -> int:
         conn.execute(
             "UPDATE task SET status = %s, participation_id = NULL, owner = NULL, offered_until = NULL,"
             " updated_at = clock_timestamp() WHERE project_id = %s AND id = %s",
-            (rules.next_status("requeue", "in_progress"), project_id, task_id),
+            (task_transitions.next_status("requeue", "in_progress"), project_id, task_id),
         )
-        work.record_event(participation_id, owner, "task_requeue", task_id=task_id, owner=owner)
-    return work.finish("tasks")
-
-
-# Who was never seen counts from when it took the task.
-_STALLED_TASKS_SQL = (
-    "SELECT t.id, t.participation_id, t.owner FROM task t JOIN project own ON own.id = t.project_id"
-    " LEFT JOIN presence pr ON pr.project_id = t.project_id AND pr.participation_id = t.participation_id"
-    " WHERE t.project_id = {project} AND t.status = 'in_progress'"
-    "  AND greatest(pr.last_seen, t.updated_at)"
-    "   <= clock_timestamp() - make_interval(secs => own.stall_window_seconds)"
-)
+        transaction.record_event(participation_id, owner, "task_requeue", task_id=task_id, owner=owner)
+    return transaction.finish("tasks")
 
 
 def expire_invites(conn: Connection) -> int:
-    """Write to the audit log which invites ended by the clock, unused or half used; returns how many.
+    """Record expired invites with remaining uses in the audit log; returns their number.
 
-    Locks: the invites, and waits for none.
+    Locks: the invites; those that are locked already are skipped.
     """
     (count,) = conn.fetch_one(
         "WITH due AS (SELECT i.id FROM invite i WHERE i.revoked_at IS NULL AND i.expired_at IS NULL"
         "  AND i.used < i.uses AND i.expires_at <= clock_timestamp() ORDER BY i.id LIMIT %s FOR UPDATE SKIP LOCKED),"
-        " ended AS (UPDATE invite i SET expired_at = clock_timestamp() FROM due WHERE i.id = due.id"
+        " expired AS (UPDATE invite i SET expired_at = clock_timestamp() FROM due WHERE i.id = due.id"
         "  RETURNING i.project_id, i.hint, i.used, i.uses),"
-        " noted AS (INSERT INTO audit (owner_id, project_id, actor, action, subject, detail)"
-        "  SELECT pj.owner_id, ended.project_id, 'clock', 'invite.expire', ended.hint,"
-        "   jsonb_build_object('used', ended.used, 'uses', ended.uses)"
-        "  FROM ended JOIN project pj ON pj.id = ended.project_id RETURNING 1)"
-        " SELECT count(*) FROM noted",
+        " recorded AS (INSERT INTO audit (owner_id, project_id, actor, action, subject, detail)"
+        "  SELECT pj.owner_id, expired.project_id, 'clock', 'invite.expire', expired.hint,"
+        "   jsonb_build_object('used', expired.used, 'uses', expired.uses)"
+        "  FROM expired JOIN project pj ON pj.id = expired.project_id RETURNING 1)"
+        " SELECT count(*) FROM recorded",
         (BATCH_SIZE,),
     )
     return int(count)
 
 
 def _list_project_ids(conn: Connection, sql: str, after_project_id: int) -> list[int]:
-    return [
-        project_id for (project_id,) in conn.fetch_all(f"{sql} ORDER BY 1 LIMIT {_MAX_PROJECTS}", (after_project_id,))
-    ]
+    rows = conn.fetch_all(f"{sql} ORDER BY 1 LIMIT {_MAX_PROJECTS}", (after_project_id,))
+    return [project_id for (project_id,) in rows]

@@ -1,28 +1,29 @@
-"""Leases: "I am editing this", on files and globs. Advisory: contention is reported, nobody is blocked."""
+"""Leases: "I am editing this", on files and globs. Advisory: contention is reported and blocks no one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from bus import limits
-from bus.coordination.caller_transaction import CallerTransaction
+from bus.coordination.transactions import CallerTransaction
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.errors import BusError, InvalidArgument, NotFound
+from bus.db.timestamps import from_epoch_milliseconds
+from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
 from bus.rules import surfaces, validation
+from bus.rules.enums import LEASE_MODES
 from bus.tenancy import audit
-from bus.tenancy.caller_queries import fetch_as_caller
+from bus.tenancy.authentication import fetch_all_as_caller
 
-MODES = ("exclusive", "shared")
 ALL_SURFACES = "*"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Each round decides every glob that it meets; a new one must arrive in between to cause another.
+_LIST_BATCH_SIZE = 200
+# Each round compares every glob that it meets; only a lease acquired in between causes another round.
 _MAX_OVERLAP_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class OverlappingLease:
-    """A live lease of somebody else that overlaps."""
+    """A live lease of another participant that overlaps."""
 
     actor: str
     surface: str
@@ -36,8 +37,8 @@ class Lease:
     """The caller's lease.
 
     Attributes:
-        fence: rises with every lease of the project; of two that overlap the higher one came second.
-        renewed: whether the caller held it already: then the fence stays.
+        fence: rises with every lease of the project; of two overlapping leases the higher came second.
+        renewed: whether the caller held the lease already; the fence is then unchanged.
         others: live leases of other participants that overlap and contend, oldest first, at most 20.
     """
 
@@ -74,7 +75,7 @@ class LeasePage:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseResult:
-    """How many of the caller's leases ended."""
+    """The number of the caller's leases that ended."""
 
     released: int
     unread: int
@@ -92,24 +93,25 @@ def acquire(
     """Record that the caller works on `surface` until `ttl` has passed; never blocks.
 
     Args:
-        surface: repo-relative POSIX path or glob, at most 200 characters; normalised.
+        surface: repository-relative POSIX path or glob, at most 200 characters; normalised.
         ttl: 1 second to 24 hours.
         mode: `shared` leases do not contend with each other.
     Returns:
         The lease, with `others`: live leases of other participants whose surface overlaps.
     Raises:
-        BusError: `invalid_argument` when the surface is empty or leaves the repository (`..`).
+        InvalidArgument: the surface is empty or leaves the repository (`..`).
+        Unavailable: leases in this place change too fast.
     Locks: the project clock (through bus_lease in sql/leases.sql).
     Source: docs/decisions/0004-leases.md
     """
-    wanted = surfaces.normalise(surface)
-    seconds = int(ttl.total_seconds())
-    validation.integer(seconds, "ttl_seconds", 1, limits.MAX_DURATION_SECONDS)
+    surface = surfaces.normalise(surface)
+    ttl_seconds = int(ttl.total_seconds())
+    validation.integer(ttl_seconds, "ttl_seconds", 1, limits.MAX_DURATION_SECONDS)
     if note is not None:
         validation.free_text(note, "note", limits.MAX_NOTE_LENGTH)
-    if mode not in MODES:
-        raise InvalidArgument(f"mode must be one of: {', '.join(MODES)}.")
-    prefix = surfaces.literal_prefix(wanted)
+    if mode not in LEASE_MODES:
+        raise InvalidArgument(f"mode must be one of: {', '.join(LEASE_MODES)}.")
+    prefix = surfaces.literal_prefix(surface)
     overlapping: list[str] = []
     disjoint: list[str] = []
     for _ in range(_MAX_OVERLAP_ROUNDS):
@@ -118,10 +120,10 @@ def acquire(
             (
                 ctx.participation_id,
                 ctx.token_id,
-                wanted,
+                surface,
                 prefix,
                 _list_ancestors(prefix),
-                seconds,
+                ttl_seconds,
                 note,
                 mode,
                 overlapping,
@@ -129,31 +131,41 @@ def acquire(
             ),
         )
         if undecided is None:
-            found = [_build_overlapping_lease(*other, seconds=seconds, expires_at=expires_at) for other in others]
-            return Lease(fence, wanted, expires_at, fence, renewed, found, unread)
-        for other in undecided:
-            (overlapping if surfaces.overlaps(wanted, other) else disjoint).append(other)
-    raise BusError("unavailable", "Too many leases change at once here; nothing was changed. Try again.")
+            # The moment of the answer by the database's clock, not the host's.
+            now = expires_at - timedelta(seconds=ttl_seconds)
+            return Lease(
+                lease_id=fence,
+                surface=surface,
+                expires_at=expires_at,
+                fence=fence,
+                renewed=renewed,
+                others=[_build_overlapping_lease(*other, now=now) for other in others],
+                unread=unread,
+            )
+        for other_surface in undecided:
+            (overlapping if surfaces.overlaps(surface, other_surface) else disjoint).append(other_surface)
+    raise Unavailable("Too many leases change at once here; nothing was changed. Try again.")
 
 
 def release(conn: Connection, ctx: Ctx, surface: str) -> ReleaseResult:
-    """End the caller's lease on a surface; `*` ends all of its leases. Releasing nothing is fine and adds no event.
+    """End the caller's lease on a surface; `*` ends all of its leases. Without a live lease it adds no event.
 
-    Locks: the project clock, then the leases (bus_release).
+    Locks: the project clock, then the leases (bus_release in sql/leases.sql).
     """
-    wanted = None if surface == ALL_SURFACES else surfaces.normalise(surface)
-    return ReleaseResult(
-        *conn.fetch_one("SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, wanted))
+    normalised = None if surface == ALL_SURFACES else surfaces.normalise(surface)
+    released, unread = conn.fetch_one(
+        "SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, normalised)
     )
+    return ReleaseResult(released=released, unread=unread)
 
 
 def force_release(conn: Connection, ctx: Ctx, fence: int) -> bool:
-    """As project-admin, end a live lease of any participant whose holder is stuck. Recorded in ledger and audit log.
+    """As project-admin, end a live lease of any participant. Recorded in the ledger and the audit log.
 
     Args:
         fence: identifies the lease, as `list_leases` shows it.
     Returns:
-        Whether the lease was live; ending one that has ended changes nothing.
+        Whether the lease was live; ending a lease that has ended changes nothing.
     Raises:
         BusError: `not_found` when the project never had such a lease; `forbidden` unless project-admin.
     Locks: the project clock, then the lease.
@@ -193,65 +205,63 @@ def force_release(conn: Connection, ctx: Ctx, fence: int) -> bool:
 def list_leases(
     conn: Connection, ctx: Ctx, *, surface: str | None = None, before: int | None = None, limit: int = 200
 ) -> LeasePage:
-    """Live leases, newest first; with `surface` only those that overlap it. An expired lease is gone at once.
+    """List live leases, newest first; with `surface` only those that overlap it. Expired leases are left out.
 
     Args:
         before: a fence; only older leases.
         limit: 1 to 200.
     """
-    wanted = None if surface is None else surfaces.normalise(surface)
+    normalised = None if surface is None else surfaces.normalise(surface)
     if before is not None:
         validation.integer(before, "before", 1, limits.MAX_INTEGER)
     validation.integer(limit, "limit", 1, 200)
-    found: list[LiveLease] = []
+    leases: list[LiveLease] = []
     unread = 0
-    position = before or limits.MAX_INTEGER
-    # Whether two surfaces overlap is decided here, so a page is filled from as many batches as it takes.
-    while len(found) <= limit:
-        unread, batch = _fetch_live_leases(conn, ctx, wanted, position)
-        found.extend(held for held in batch if wanted is None or surfaces.overlaps(wanted, held.surface))
-        if len(batch) <= _BATCH_SIZE:
+    next_fence = before or limits.MAX_INTEGER
+    # Overlap is decided here and not in SQL, so a page is filled from as many batches as necessary.
+    while len(leases) <= limit:
+        unread, batch = _fetch_live_leases(conn, ctx, normalised, next_fence)
+        leases.extend(lease for lease in batch if normalised is None or surfaces.overlaps(normalised, lease.surface))
+        if len(batch) <= _LIST_BATCH_SIZE:
             break
-        position = batch[-1].fence
-    if len(found) > limit:
-        return LeasePage(found[:limit], found[limit - 1].fence, unread)
-    return LeasePage(found, None, unread)
+        next_fence = batch[-1].fence
+    if len(leases) > limit:
+        return LeasePage(leases=leases[:limit], next_before=leases[limit - 1].fence, unread=unread)
+    return LeasePage(leases=leases, next_before=None, unread=unread)
 
 
 def is_free(conn: Connection, ctx: Ctx, surface: str) -> bool:
-    """Whether nobody but the caller holds a live lease that overlaps a normalised surface."""
+    """Whether no other participant has a live lease that overlaps a normalised surface."""
     prefix = surfaces.literal_prefix(surface)
     rows = conn.fetch_all(
         "SELECT DISTINCT l.surface FROM bus_authenticate(%s, %s, false) c,"
         " LATERAL bus_lease_candidates(c.project_id, %s, %s, clock_timestamp()) l WHERE l.participation_id <> %s",
         (ctx.participation_id, ctx.token_id, prefix, _list_ancestors(prefix), ctx.participation_id),
     )
-    return not any(surfaces.overlaps(surface, held) for (held,) in rows)
-
-
-_BATCH_SIZE = 200
+    return not any(surfaces.overlaps(surface, leased) for (leased,) in rows)
 
 
 def _fetch_live_leases(conn: Connection, ctx: Ctx, surface: str | None, before: int) -> tuple[int, list[LiveLease]]:
     prefix = "" if surface is None else surfaces.literal_prefix(surface)
-    unread, rows = fetch_as_caller(
+    return fetch_all_as_caller(
         conn,
         ctx,
+        LiveLease,
         "SELECT l.surface, l.actor, l.expires_at,"
-        " ceil(extract(epoch FROM l.expires_at - clock_timestamp()))::integer, l.note, l.mode, l.fence"
+        " ceil(extract(epoch FROM l.expires_at - clock_timestamp()))::integer AS expires_in_seconds,"
+        " l.note, l.mode, l.fence"
         " FROM bus_lease_candidates(%(project)s, %(prefix)s, %(ancestors)s, clock_timestamp()) l"
         " WHERE l.fence < %(before)s ORDER BY l.fence DESC LIMIT %(limit)s",
         "r.fence DESC",
         prefix=prefix,
         ancestors=_list_ancestors(prefix),
         before=before,
-        limit=_BATCH_SIZE + 1,
+        limit=_LIST_BATCH_SIZE + 1,
     )
-    return unread, [LiveLease(*row) for row in rows]
 
 
 def _list_ancestors(prefix: str) -> list[str]:
-    """The prefix, every directory above it, and '' for the repository."""
+    """Return the prefix, every directory above it, and '' for the repository."""
     return list(_iterate_ancestors(prefix))
 
 
@@ -263,10 +273,14 @@ def _iterate_ancestors(prefix: str) -> Iterator[str]:
 
 
 def _build_overlapping_lease(
-    actor: str, surface: str, expires_ms: int, note: str | None, *, seconds: int, expires_at: datetime
+    actor: str, surface: str, expires_milliseconds: int, note: str | None, *, now: datetime
 ) -> OverlappingLease:
-    expires = _EPOCH + timedelta(milliseconds=expires_ms)
-    # The database's clock, not ours: this lease's own end minus its length is the moment of the answer.
-    now = expires_at - timedelta(seconds=seconds)
-    left = max(0, -(-(expires - now) // timedelta(seconds=1)))
-    return OverlappingLease(actor, surface, expires, left, note)
+    expires_at = from_epoch_milliseconds(expires_milliseconds)
+    rounded_up_seconds = -(-(expires_at - now) // timedelta(seconds=1))
+    return OverlappingLease(
+        actor=actor,
+        surface=surface,
+        expires_at=expires_at,
+        expires_in_seconds=max(0, rounded_up_seconds),
+        note=note,
+    )

@@ -1,4 +1,4 @@
-"""The ledger: one append-only record per project that every agent writes and reads."""
+"""The ledger: one append-only record of events per project."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,20 +7,12 @@ from typing import Any
 from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.pagination import paginate
 from bus.errors import InvalidArgument
 from bus.rules import validation
 from bus.rules.enums import EVENT_TYPES
 from bus.tenancy import participants
-from bus.tenancy.caller_queries import fetch_as_caller, paginate
-
-# Which types carry what a filter looks at, so that each is an index range of its own. See _scan().
-_EVENT_TYPES_BY_FILTER = {
-    "sequence": ("claim", "seed"),
-    "number": ("claim",),
-    "ref": ("post", "task_ship"),
-    "tag": ("post",),
-    "actor": EVENT_TYPES,
-}
+from bus.tenancy.authentication import fetch_as_caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +20,7 @@ class Event:
     """One entry of the ledger.
 
     Attributes:
-        id: its number in the project: 1, 2, 3… without holes, in the order of commits.
+        id: its number in the project: 1, 2, 3… without gaps, in commit order.
         mine: whether the caller wrote it, also under a former name.
     """
 
@@ -65,22 +57,24 @@ def query_events(
     limit: int = 100,
     before: int | None = None,
 ) -> EventPage:
-    """Events that match every filter exactly, newest first.
+    """Return the events that match every filter exactly, newest first.
 
-    Each filter alone, and each together with `type`, reads in proportion to its answer; other combinations read
-    what the narrowest filter finds and are cut off by the statement timeout.
+    Each filter alone, and each together with `type`, costs in proportion to its result. Other combinations read
+    every match of the narrowest filter and are cut off by the statement timeout.
 
     Args:
-        actor: who wrote it, by a present or former name.
-        ref, tag: what posts and shipped tasks carry.
-        since, until: ISO 8601 times with an offset, both included.
-        last_n: the same as `limit`, as the original called it.
+        actor: the writer, by a present or former name.
+        ref, tag: those of posts and shipped tasks.
+        since, until: ISO 8601 times with an offset, inclusive.
+        last_n: another name for `limit`, from the original service.
         limit: 1 to 1000.
         before: an event id; only older events.
     Raises:
-        BusError: `invalid_argument`, `unknown_recipient`, `unavailable` when it reads too much.
+        BusError: `invalid_argument`, `unknown_recipient`; `unavailable` at the statement timeout.
     """
-    count = validation.integer(limit if last_n is None else last_n, "limit" if last_n is None else "last_n", 1, 1000)
+    page_size = validation.integer(
+        limit if last_n is None else last_n, "limit" if last_n is None else "last_n", 1, 1000
+    )
     if type is not None and type not in EVENT_TYPES:
         raise InvalidArgument(f"type must be one of: {', '.join(EVENT_TYPES)}.")
     filters: dict[str, Any] = {}
@@ -106,36 +100,53 @@ def query_events(
         **dict.fromkeys(_EVENT_TYPES_BY_FILTER) | filters,
         **times,
         before=before or limits.MAX_INTEGER,
-        limit=count + 1,
+        limit=page_size + 1,
     )
-    rows, next_before = paginate(rows, count)
+    page, has_more = paginate(rows, page_size)
     events = [
-        Event(seq, at, who, kind, payload, by == ctx.participation_id) for seq, at, who, kind, payload, by in rows
+        Event(
+            id=seq,
+            ts=at,
+            actor=event_actor,
+            type=event_type,
+            payload=payload,
+            mine=participation_id == ctx.participation_id,
+        )
+        for seq, at, event_actor, event_type, payload, participation_id in page
     ]
-    return EventPage(events, next_before, unread)
+    return EventPage(events=events, next_before=events[-1].id if has_more else None, unread=unread)
 
 
-_EVENT_COLUMNS_SQL = "e.seq, e.at, e.actor, e.type, e.payload, e.participation_id"
+# The types of event that carry a filtered value. Each type is an index range of its own; see _build_query().
+# Ordered from the narrowest filter to the widest.
+_EVENT_TYPES_BY_FILTER = {
+    "number": ("claim",),
+    "sequence": ("claim", "seed"),
+    "ref": ("post", "task_ship"),
+    "tag": ("post",),
+    "actor": EVENT_TYPES,
+}
 _FILTER_CONDITIONS = {
-    "sequence": "e.payload ->> 'sequence' = %(sequence)s AND e.type IN ('claim', 'seed')",
     "number": "(e.payload ->> 'number')::bigint = %(number)s AND e.type = 'claim'",
+    "sequence": "e.payload ->> 'sequence' = %(sequence)s AND e.type IN ('claim', 'seed')",
     "ref": "e.payload ->> 'ref' = %(ref)s",
     "tag": "e.payload ->> 'tag' = %(tag)s",
     "actor": "e.participation_id = %(actor)s",
 }
+_EVENT_COLUMNS_SQL = "e.seq, e.at, e.actor, e.type, e.payload, e.participation_id"
 
 
 def _build_query(filters: dict[str, Any], event_type: str | None) -> str:
-    """SQL that reads one index range per type that can match, newest first, and merges them.
+    """Build SQL that reads one index range per type that can match, newest first, and merges the ranges.
 
-    The indexes end in (type, seq), so one serves a filter alone and together with `type`: without a type the
-    ranges of all types that carry the filter are read, at most `limit` rows of each.
+    The indexes end in (type, seq), so each serves its filter alone and together with `type`. Without a type the
+    ranges of all types that carry the filtered value are read, at most `limit` rows of each.
     """
     conditions = [
         "e.project_id = %(project)s",
         "e.seq < %(before)s",
         "e.seq >= CASE WHEN %(since)s::timestamptz IS NULL THEN 1 ELSE (SELECT bus_seq_at(%(project)s, %(since)s)) END",
-        # `until` is included: the next moment that PostgreSQL knows is one microsecond later.
+        # `until` is inclusive; the resolution of PostgreSQL is one microsecond.
         "e.seq < CASE WHEN %(until)s::timestamptz IS NULL THEN 9007199254740991"
         " ELSE (SELECT bus_seq_at(%(project)s, %(until)s::timestamptz + interval '1 microsecond')) END",
         *(_FILTER_CONDITIONS[name] for name in filters),
@@ -147,7 +158,7 @@ def _build_query(filters: dict[str, Any], event_type: str | None) -> str:
     where = " AND ".join(conditions)
     if not filters:
         return f"SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} {limit}"
-    narrowest = next(name for name in ("number", "sequence", "ref", "tag", "actor") if name in filters)
+    narrowest = next(name for name in _EVENT_TYPES_BY_FILTER if name in filters)
     types = ", ".join(f"('{carrier}')" for carrier in _EVENT_TYPES_BY_FILTER[narrowest])
     return (
         f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"

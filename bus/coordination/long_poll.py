@@ -1,8 +1,8 @@
-"""Waiting for what concerns the caller: what there is, whose turn it is, and who among many may have news.
+"""Long polls: what a waiting call waits for, whether it is ready, and the queue for a surface.
 
-Nothing here waits. A door keeps the calls open, asks `due` about all of them at once when a hint came or a tick
-passed, and lets those look who may have news. What is told is always read here, so a hint that was lost or came twice
-changes nothing.
+No function here waits. A gateway keeps the calls open, passes all of them to `find_ready` after a change notification
+or at an interval, and polls those that are returned. Results are always read from PostgreSQL, so a notification that
+is lost or arrives twice changes nothing.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from bus.limits import MAX_INTEGER
 from bus.rules import surfaces
 
 WAIT_KINDS = ("inbox", "acks", "lease", "task", "any")
-# Whoever was told that a surface is free has this long to lease it before the next in line is told.
+# The time in which the first in the queue can lease a surface that became free, before the next one is notified.
 LEASE_GRACE_SECONDS = 2.0
-# A place in line is kept this long after its door was last heard of.
+# A queue position expires this long after its gateway last renewed it.
 QUEUE_POSITION_TTL_SECONDS = 30.0
 TASK_OFFER_SECONDS = 60.0
-_BATCH_SIZE = 500
+_ACK_BATCH_SIZE = 500
 _INITIAL_ACK_WINDOW = 100
 
 
 @dataclass(frozen=True, slots=True)
 class WaitRequest:
-    """One call that waits.
+    """One waiting call.
 
     Attributes:
         kinds: what it waits for: some of inbox, acks, lease, task.
-        surface: the normalised surface, where it waits for a lease.
+        surface: the normalised surface, if it waits for a lease.
         take: whether a task is started, and not only offered.
-        place: its place in the line for a surface; places rise in the order of arrival.
+        queue_position: its position in the queue for a surface; positions rise in the order of arrival.
     """
 
     ctx: Ctx
@@ -45,21 +45,21 @@ class WaitRequest:
 
     @property
     def is_single_statement(self) -> bool:
-        """Whether looking needs no transaction: what it reads is not moved by being told."""
+        """Whether polling needs no transaction, since it changes nothing."""
         return self.kinds == {"inbox"}
 
 
 WaitResult: TypeAlias = tuple[str, posts.PostPage | leases.LeasePage | tasks.NextTask]
-"""What ends a wait: its kind, and what the read tool of that kind would answer."""
+"""The kind that ended a wait, and the result of the read tool of that kind."""
 
 
 def begin_wait(
     conn: Connection, ctx: Ctx, kind: str = "any", *, surface: str | None = None, take: bool = False
 ) -> WaitRequest:
-    """Take a place among those who wait; `end` gives it back.
+    """Validate a wait and enqueue it for its surface, if it has one; `end_waits` removes it from the queue.
 
     Args:
-        kind: one of KINDS; `any` is inbox, acks and task, and lease where a surface is given.
+        kind: one of WAIT_KINDS; `any` is inbox, acks and task, and lease if a surface is given.
     Raises:
         BusError: `invalid_argument`.
     """
@@ -71,55 +71,60 @@ def begin_wait(
         raise InvalidArgument(f'surface goes with kind "lease" or "any", not with "{kind}"; leave it out.')
     if take and kind not in ("task", "any"):
         raise InvalidArgument(f'take goes with kind "task" or "any", not with "{kind}"; leave it out.')
-    wanted = None if surface is None else surfaces.normalise(surface)
     kinds = {"inbox", "acks", "task"} if kind == "any" else {kind}
-    if wanted is None:
+    if surface is None:
         return WaitRequest(ctx, frozenset(kinds), take=take)
-    # Whoever was told, or went away without a word, leaves a place behind: it goes when the next one comes.
+    surface = surfaces.normalise(surface)
+    # Notified and abandoned positions remain in the table until the next wait deletes them.
     conn.execute(
         "DELETE FROM waiter WHERE project_id = %s AND alive_until < clock_timestamp() - interval '1 minute'",
         (ctx.project_id,),
     )
-    (place,) = conn.fetch_one(
+    (queue_position,) = conn.fetch_one(
         "INSERT INTO waiter (project_id, participation_id, surface, alive_until)"
-        " SELECT c.project_id, %s, %s, clock_timestamp() + make_interval(secs => %s) FROM bus_authenticate(%s, %s, false) c"
-        " RETURNING id",
-        (ctx.participation_id, wanted, QUEUE_POSITION_TTL_SECONDS, ctx.participation_id, ctx.token_id),
+        " SELECT c.project_id, %s, %s, clock_timestamp() + make_interval(secs => %s)"
+        " FROM bus_authenticate(%s, %s, false) c RETURNING id",
+        (ctx.participation_id, surface, QUEUE_POSITION_TTL_SECONDS, ctx.participation_id, ctx.token_id),
     )
-    return WaitRequest(ctx, frozenset(kinds | {"lease"}), wanted, take, place)
+    return WaitRequest(ctx, frozenset(kinds | {"lease"}), surface=surface, take=take, queue_position=queue_position)
 
 
 def end_waits(conn: Connection, requests: Sequence[WaitRequest]) -> None:
-    """Give places in line back; one that was told keeps the others off until its grace has passed."""
-    places = sorted(wait.queue_position for wait in requests if wait.queue_position is not None)
-    if places:
+    """Remove waits from the queue. A notified wait keeps its position until its grace period has passed."""
+    positions = _list_queue_positions(requests)
+    if positions:
         conn.execute(
             "DELETE FROM waiter WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL",
-            (sorted({wait.ctx.project_id for wait in requests}), places),
+            (_list_project_ids(requests), positions),
         )
 
 
 def renew(conn: Connection, requests: Sequence[WaitRequest]) -> None:
-    """Say that these calls still wait."""
-    held = [wait for wait in requests if wait.queue_position is not None]
-    projects = sorted({wait.ctx.project_id for wait in held})
-    if projects:
+    """Extend the queue positions of waits that are still open."""
+    positions = _list_queue_positions(requests)
+    if positions:
         conn.execute(
             "UPDATE waiter SET alive_until = clock_timestamp() + make_interval(secs => %s)"
             " WHERE project_id = ANY (%s) AND id = ANY (%s) AND told_at IS NULL",
-            (
-                QUEUE_POSITION_TTL_SECONDS,
-                projects,
-                sorted(wait.queue_position for wait in held if wait.queue_position is not None),
-            ),
+            (QUEUE_POSITION_TTL_SECONDS, _list_project_ids(requests), positions),
         )
 
 
+def _list_queue_positions(requests: Sequence[WaitRequest]) -> list[int]:
+    return sorted(request.queue_position for request in requests if request.queue_position is not None)
+
+
+def _list_project_ids(requests: Sequence[WaitRequest]) -> list[int]:
+    return sorted({request.ctx.project_id for request in requests if request.queue_position is not None})
+
+
 def poll(conn: Connection, request: WaitRequest) -> WaitResult | None:
-    """What the caller waits for, if it is there. Call it inside a transaction, but for `is_one_statement`.
+    """Return what the caller waits for if it is ready, else None.
+
+    Call it inside a transaction unless `is_single_statement`.
 
     Raises:
-        NotAuthenticated, OwnerSuspended: the caller may no longer call.
+        NotAuthenticated, OwnerSuspended: the caller has lost its access.
     """
     ctx = request.ctx
     if "inbox" in request.kinds:
@@ -127,20 +132,20 @@ def poll(conn: Connection, request: WaitRequest) -> WaitResult | None:
         if inbox.posts:
             return "inbox", inbox
     if "acks" in request.kinds:
-        acked = _find_newly_acked(conn, ctx)
-        if acked is not None:
-            return "acks", acked
+        newly_acked = _find_newly_acked(conn, ctx)
+        if newly_acked is not None:
+            return "acks", newly_acked
     if "task" in request.kinds:
-        found = tasks.start_next(conn, ctx) if request.take else tasks.offer_next(conn, ctx, TASK_OFFER_SECONDS)
-        if found.task is not None:
-            return "task", found
+        next_task = tasks.start_next(conn, ctx) if request.take else tasks.offer_next(conn, ctx, TASK_OFFER_SECONDS)
+        if next_task.task is not None:
+            return "task", next_task
     if request.surface is not None and _try_take_turn(conn, request):
-        return "lease", leases.LeasePage([], None, 0)
+        return "lease", leases.LeasePage(leases=[], next_before=None, unread=0)
     return None
 
 
 def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
-    """The caller's posts that others acked since it was last told, each ack once."""
+    """Return the caller's posts that others acked after the ack cursor, and advance the cursor past those acks."""
     # The cursor is locked first and everything else is read afterwards, as in whats_new.
     conn.execute(
         "INSERT INTO ack_cursor (project_id, participation_id, seq)"
@@ -148,45 +153,50 @@ def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
         " JOIN project_clock k ON k.project_id = c.project_id ON CONFLICT DO NOTHING",
         (ctx.participation_id, _INITIAL_ACK_WINDOW, ctx.participation_id, ctx.token_id),
     )
-    (start,) = conn.fetch_one(
+    (cursor,) = conn.fetch_one(
         "SELECT seq FROM ack_cursor WHERE project_id = %s AND participation_id = %s FOR UPDATE",
         (ctx.project_id, ctx.participation_id),
     )
-    seen, found = start, []
+    last_read, post_ids = cursor, set[int]()
     while True:
         rows = conn.fetch_all(
             "SELECT a.seq, o.id FROM (SELECT e.seq, e.participation_id, (e.payload ->> 'post_id')::bigint AS post_id"
-            " FROM event e WHERE e.project_id = %(project)s AND e.type = 'ack' AND e.seq > %(seen)s"
-            " ORDER BY e.seq LIMIT %(batch)s) AS a LEFT JOIN post o ON o.project_id = %(project)s AND o.id = a.post_id"
+            " FROM event e WHERE e.project_id = %(project)s AND e.type = 'ack' AND e.seq > %(last_read)s"
+            " ORDER BY e.seq LIMIT %(limit)s) AS a LEFT JOIN post o ON o.project_id = %(project)s AND o.id = a.post_id"
             " AND o.participation_id = %(me)s AND a.participation_id <> %(me)s ORDER BY a.seq",
-            {"project": ctx.project_id, "seen": seen, "me": ctx.participation_id, "batch": _BATCH_SIZE},
+            {
+                "project": ctx.project_id,
+                "last_read": last_read,
+                "me": ctx.participation_id,
+                "limit": _ACK_BATCH_SIZE,
+            },
         )
         if not rows:
             break
-        seen = rows[-1][0]
-        found += [post_id for _, post_id in rows if post_id is not None]
-        if len(rows) < _BATCH_SIZE or found:
+        last_read = rows[-1][0]
+        post_ids.update(post_id for _, post_id in rows if post_id is not None)
+        if len(rows) < _ACK_BATCH_SIZE or post_ids:
             break
-    if seen > start:
+    if last_read > cursor:
         conn.execute(
             "UPDATE ack_cursor SET seq = %s WHERE project_id = %s AND participation_id = %s",
-            (seen, ctx.project_id, ctx.participation_id),
+            (last_read, ctx.project_id, ctx.participation_id),
         )
-    return posts.list_by_id(conn, ctx, sorted(set(found))) if found else None
+    return posts.list_by_id(conn, ctx, sorted(post_ids)) if post_ids else None
 
 
 def _try_take_turn(conn: Connection, request: WaitRequest) -> bool:
-    """Whether the surface is free and the caller the first in line for it; then it is told, and keeps others off."""
+    """Whether the surface is free and the request is first in its queue; if so, mark it as notified."""
     assert request.surface is not None
     if not leases.is_free(conn, request.ctx, request.surface):
         return False
-    before = conn.fetch_all(
+    earlier = conn.fetch_all(
         "SELECT surface FROM waiter WHERE project_id = %s AND id < %s AND participation_id <> %s AND CASE"
         " WHEN told_at IS NULL THEN alive_until > clock_timestamp()"
         " ELSE told_at > clock_timestamp() - make_interval(secs => %s) END",
         (request.ctx.project_id, request.queue_position, request.ctx.participation_id, LEASE_GRACE_SECONDS),
     )
-    if any(surfaces.overlaps(request.surface, surface) for (surface,) in before):
+    if any(surfaces.overlaps(request.surface, surface) for (surface,) in earlier):
         return False
     conn.execute(
         "UPDATE waiter SET told_at = clock_timestamp() WHERE project_id = %s AND id = %s",
@@ -196,27 +206,29 @@ def _try_take_turn(conn: Connection, request: WaitRequest) -> bool:
 
 
 def find_ready(conn: Connection, requests: Sequence[WaitRequest]) -> list[WaitRequest]:
-    """Those who may have news, or may no longer wait at all. One statement, however many wait."""
+    """Return the requests that may be ready or have lost their access. One statement for any number of requests."""
     if not requests:
         return []
     rows = conn.fetch_all(
         _READY_SQL,
         {
-            "projects": [wait.ctx.project_id for wait in requests],
-            "participations": [wait.ctx.participation_id for wait in requests],
-            "tokens": [wait.ctx.token_id for wait in requests],
-            "inbox": ["inbox" in wait.kinds for wait in requests],
-            "acks": ["acks" in wait.kinds for wait in requests],
-            "task": ["task" in wait.kinds for wait in requests],
-            "surfaces": [wait.surface for wait in requests],
-            "prefixes": [None if wait.surface is None else surfaces.literal_prefix(wait.surface) for wait in requests],
+            "projects": [request.ctx.project_id for request in requests],
+            "participations": [request.ctx.participation_id for request in requests],
+            "tokens": [request.ctx.token_id for request in requests],
+            "inbox": ["inbox" in request.kinds for request in requests],
+            "acks": ["acks" in request.kinds for request in requests],
+            "task": ["task" in request.kinds for request in requests],
+            "surfaces": [request.surface for request in requests],
+            "prefixes": [
+                None if request.surface is None else surfaces.literal_prefix(request.surface) for request in requests
+            ],
         },
     )
-    return [requests[number - 1] for (number,) in rows]
+    return [requests[position - 1] for (position,) in rows]
 
 
-# Any ack is looked at, since which are acks of the caller's posts would have to be found out one by one.
-# A surface that somebody else still holds under the very same name is not free; every other case is looked at.
+# Any newer ack makes a request ready, since finding the acks of the caller's posts would take a lookup for each.
+# A surface that another participant leases under the same text is not free; every other case is polled.
 _READY_SQL = """
     SELECT w.n FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(tokens)s::bigint[],
                            %(inbox)s::boolean[], %(acks)s::boolean[], %(task)s::boolean[], %(surfaces)s::text[],
@@ -250,12 +262,12 @@ _READY_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionState:
-    """What somebody who watches a project was told last.
+    """The state of a project that a subscription has reported to its caller.
 
     Attributes:
-        seq: the last event.
-        inbox: how many posts wait (up to 100) and which is the newest; 0 where none does.
-        is_admin: whether it is shown the tools of a project-admin.
+        last_seq: the last event.
+        inbox: the number of unread posts (counted up to 100) and the id of the newest; 0 if there are none.
+        is_admin: whether the caller has the tools of a project-admin.
     """
 
     ctx: Ctx
@@ -266,43 +278,48 @@ class SubscriptionState:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionChange:
-    """What is new for a watch: the state to watch from, and the types of the events in between."""
+    """The present state of a subscription, and the types of the events since the previous state."""
 
     state: SubscriptionState
     event_types: frozenset[str]
 
 
 def fetch_changes(conn: Connection, states: Sequence[SubscriptionState]) -> list[SubscriptionChange | None]:
-    """What is new for each of them; None for who may no longer watch. One statement, however many there are.
+    """Return the changes since each state, in one statement for any number of states.
 
-    Of a long absence only the types of the newest 500 events are told.
+    Returns:
+        One entry for each state; None if its caller has lost its access. Event types are those of the newest 500
+        events.
     """
     rows = conn.fetch_all(
         _CHANGES_SQL,
         {
-            "projects": [watch.ctx.project_id for watch in states],
-            "participations": [watch.ctx.participation_id for watch in states],
-            "tokens": [watch.ctx.token_id for watch in states],
-            "seqs": [watch.last_seq for watch in states],
+            "projects": [state.ctx.project_id for state in states],
+            "participations": [state.ctx.participation_id for state in states],
+            "tokens": [state.ctx.token_id for state in states],
+            "seqs": [state.last_seq for state in states],
         },
     )
-    found: list[SubscriptionChange | None] = [None] * len(states)
-    for number, is_admin, seq, waiting_, newest, types in rows:
-        ctx = states[number - 1].ctx
-        found[number - 1] = SubscriptionChange(
-            SubscriptionState(ctx, seq, (waiting_, newest), is_admin), frozenset(types)
+    changes: list[SubscriptionChange | None] = [None] * len(states)
+    for position, is_admin, last_seq, unread, newest_post_id, event_types in rows:
+        changes[position - 1] = SubscriptionChange(
+            state=SubscriptionState(
+                ctx=states[position - 1].ctx, last_seq=last_seq, inbox=(unread, newest_post_id), is_admin=is_admin
+            ),
+            event_types=frozenset(event_types),
         )
-    return found
+    return changes
 
 
 def begin_subscription(conn: Connection, ctx: Ctx) -> SubscriptionState | None:
-    """A watch that begins now; None for who may not watch."""
-    (now,) = fetch_changes(conn, [SubscriptionState(ctx, MAX_INTEGER, (0, 0), False)])
-    return now.state if now is not None else None
+    """Return the state from which a new subscription starts; None if the caller has no access."""
+    unknown = SubscriptionState(ctx=ctx, last_seq=MAX_INTEGER, inbox=(0, 0), is_admin=False)
+    (change,) = fetch_changes(conn, [unknown])
+    return change.state if change is not None else None
 
 
 _CHANGES_SQL = """
-    SELECT w.n, p.is_admin, k.last_seq, inbox.waiting, inbox.newest,
+    SELECT w.n, p.is_admin, k.last_seq, inbox.unread, inbox.newest,
            ARRAY(SELECT DISTINCT e.type FROM (
                 SELECT e.type FROM event e WHERE e.project_id = w.project_id AND e.seq > w.seq
                 ORDER BY e.seq DESC LIMIT 500) AS e)
@@ -314,7 +331,7 @@ _CHANGES_SQL = """
     JOIN owner o ON o.id = pt.owner_id AND o.suspended_at IS NULL
     JOIN project_clock k ON k.project_id = w.project_id
     CROSS JOIN LATERAL (
-        SELECT count(*)::integer AS waiting, coalesce(max(d.post_id), 0) AS newest FROM (
+        SELECT count(*)::integer AS unread, coalesce(max(d.post_id), 0) AS newest FROM (
             SELECT d.post_id FROM delivery d
             WHERE d.project_id = w.project_id AND d.participation_id = w.me AND d.acked_at IS NULL
             ORDER BY d.post_id DESC LIMIT 100) AS d) AS inbox

@@ -1,4 +1,4 @@
-"""Handoffs: posts addressed to a lane or a participant, and their acknowledgement."""
+"""Posts to a lane or a participant, and their acknowledgement. The interface calls them handoffs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,16 @@ from bus import limits
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection, Row
+from bus.db.pagination import paginate
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
 from bus.tenancy import participants
-from bus.tenancy.caller_queries import fetch_as_caller, paginate
+from bus.tenancy.authentication import fetch_as_caller
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedPost:
-    """A post that is delivered; `post_id` is the number of its event. `recipients` counts its deliveries."""
+    """A delivered post; `post_id` is the number of its event, `recipients` the number of its deliveries."""
 
     post_id: int
     created_at: datetime
@@ -26,11 +27,11 @@ class CreatedPost:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:
-    """How far a post has come, in numbers of recipients; each is in one of the three.
+    """The recipients of a post by delivery state; each is in one of the three.
 
     Attributes:
-        queued: those to whom nothing has shown it yet.
-        surfaced: those whom an answer has shown it, up to two seconds ago, and who have not acked it.
+        queued: not shown to the recipient yet.
+        surfaced: shown in a result and not acked. May lag by two seconds.
     """
 
     queued: int
@@ -43,10 +44,10 @@ class Post:
     """A post as one caller sees it.
 
     Attributes:
-        sender: qualified name of who wrote it.
+        sender: qualified name.
         acked: whether the caller has acked it, if it was delivered to the caller; else whether anyone has.
-        acked_by: who has acked it, oldest first, at most 50.
-        deliveries: how far it has come, for its sender; None for others.
+        acked_by: the participants who have acked it, oldest ack first, at most 50.
+        deliveries: for its sender; None for others.
     """
 
     post_id: int
@@ -69,8 +70,8 @@ class PostPage:
     """A page of posts, newest first; `next_before` asks for the next page.
 
     Attributes:
-        surfacing: those of them that were delivered to the caller and are shown to it for the first time. Whoever
-            shows them says so with `surface`.
+        surfacing: ids of those that were delivered to the caller and have not been shown to it before. A process that
+            shows them passes them to `mark_surfaced`.
     """
 
     posts: list[Post]
@@ -81,7 +82,7 @@ class PostPage:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """When the caller first acked a post."""
+    """The caller's first ack of a post."""
 
     post_id: int
     acked_at: datetime
@@ -101,14 +102,14 @@ def create(
     ack_within_seconds: int | None = None,
     idempotency_key: str | None = None,
 ) -> CreatedPost:
-    """Hand something over to a lane, to a participant, or to both (one delivery each).
+    """Post to a lane, to a participant, or to both (one delivery per recipient).
 
     Args:
         body: 1 to 8000 characters; never written to the ledger.
-        to_lane: its members at this moment, the caller excepted; who joins later receives it while unacked.
-        ref: the artifact that it is about: a PR, a commit, an ADR.
-        reply_to: the post_id that it answers.
-        ack_within_seconds: 1 to 86400; a post that is not acked by then is overdue.
+        to_lane: its present members except the caller; later members receive the post while it is unacked.
+        ref: the artifact that the post is about: a PR, a commit, an ADR.
+        reply_to: the id of the post that this one answers.
+        ack_within_seconds: 1 to 86400; after this time an unacked post is overdue.
     Raises:
         BusError: `invalid_argument` without an address; `unknown_recipient`; `not_found` for reply_to;
             `key_reuse`.
@@ -145,7 +146,7 @@ def create(
         ack_within_seconds=ack_within_seconds,
     )
     try:
-        row = conn.fetch_one(
+        post_id, created_at, recipients, unread = conn.fetch_one(
             "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 ctx.participation_id,
@@ -166,17 +167,17 @@ def create(
         )
     except BusError as error:
         raise participants.with_suggestions(error) from None
-    return CreatedPost(*row)
+    return CreatedPost(post_id=post_id, created_at=created_at, recipients=recipients, unread=unread)
 
 
 def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
-    """Confirm posts. Repeating it changes nothing and gives the first time again. All of them or none.
+    """Acknowledge posts, all of them or none. Repeating an ack changes nothing and returns the first time.
 
     Args:
         post_ids: 1 to 100 posts of the project, addressed to the caller or to others.
     Raises:
         BusError: `not_found`, naming the ids that are not posts of this project.
-    Locks: the project clock, then the deliveries (bus_ack).
+    Locks: the project clock, then the deliveries (bus_ack in sql/posts.sql).
     """
     if not 1 <= len(post_ids) <= limits.MAX_POSTS_PER_ACK:
         raise InvalidArgument(f"Ack from 1 to {limits.MAX_POSTS_PER_ACK} posts at once.")
@@ -185,8 +186,8 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
     rows = conn.fetch_all(
         "SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids))
     )
-    acked: dict[int, datetime] = dict(rows)
-    return [Ack(post_id, acked[post_id]) for post_id in dict.fromkeys(post_ids)]
+    acked_at: dict[int, datetime] = dict(rows)
+    return [Ack(post_id=post_id, acked_at=acked_at[post_id]) for post_id in dict.fromkeys(post_ids)]
 
 
 _POSTS_SQL = """
@@ -202,8 +203,8 @@ _POSTS_SQL = """
                              count(*) FILTER (WHERE d.acked_at IS NOT NULL)]
                 FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) END,
            mine.addressed AND mine.surfaced_at IS NULL AND mine.acked_at IS NULL
-    FROM ({picked}) AS picked
-    JOIN post o ON o.project_id = %(project)s AND o.id = picked.id
+    FROM ({page_ids}) AS page
+    JOIN post o ON o.project_id = %(project)s AND o.id = page.id
     LEFT JOIN delivery mine ON mine.project_id = o.project_id AND mine.post_id = o.id
                            AND mine.participation_id = %(me)s
     ORDER BY o.id DESC
@@ -223,13 +224,13 @@ def list_posts(
     before: int | None = None,
     limit: int = 50,
 ) -> PostPage:
-    """Posts of the project, newest first. Reading consumes nothing.
+    """List posts of the project, newest first. Reading changes nothing.
 
     Args:
-        to_me: only what was delivered to the caller: its inbox.
-        unacked_only: only what `acked` is false for.
-        before: a post_id; only older posts.
-        limit: 1 to 200. A page ends early where its bodies are more than limits.PAGE_BYTES together.
+        to_me: only posts that were delivered to the caller: its inbox.
+        unacked_only: only posts whose `acked` is false.
+        before: a post id; only older posts.
+        limit: 1 to 200. A page ends early when its bodies together exceed limits.MAX_PAGE_BYTES.
     """
     filters = ["o.project_id = %(project)s"]
     if before is not None:
@@ -251,7 +252,7 @@ def list_posts(
     unread, rows = fetch_as_caller(
         conn,
         ctx,
-        _POSTS_SQL.format(picked=_build_page_ids_sql(filters, to_me, unacked_only)),
+        _POSTS_SQL.format(page_ids=_build_page_ids_sql(filters, to_me, unacked_only)),
         "r.id DESC",
         to_lane=to_lane,
         tag=tag,
@@ -264,24 +265,29 @@ def list_posts(
 
 
 def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> PostPage:
-    """The newest of some posts of the project, as many as a page holds; the ids of others are passed over."""
-    picked = (
+    """List the newest of the given posts, as many as a page holds; ids of other projects' posts are ignored."""
+    page_ids = (
         "SELECT o.id FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)"
         " ORDER BY id DESC LIMIT %(limit)s"
     )
     unread, rows = fetch_as_caller(
-        conn, ctx, _POSTS_SQL.format(picked=picked), "r.id DESC", ids=list(post_ids), limit=limits.MAX_POSTS_PER_ACK + 1
+        conn,
+        ctx,
+        _POSTS_SQL.format(page_ids=page_ids),
+        "r.id DESC",
+        ids=list(post_ids),
+        limit=limits.MAX_POSTS_PER_ACK + 1,
     )
     return _build_page(rows, limits.MAX_POSTS_PER_ACK, unread)
 
 
 def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, int, int], float]) -> None:
-    """Note which deliveries were shown to their recipients; the first time stands.
+    """Record which deliveries were shown to their recipients. The first time stands.
 
     Args:
-        shown: for each (project_id, participation_id, post_id) how many seconds ago; ages, not times, since the
-            host's clock may differ from PostgreSQL's.
-    Locks: the deliveries, but waits for none: who is just being acked or withdrawn needs no note.
+        seconds_since_surfaced: ages by (project_id, participation_id, post_id); not times, since the host's clock may
+            differ from PostgreSQL's.
+    Locks: the deliveries; skips locked ones, which are being acked or withdrawn.
     """
     keys = sorted(seconds_since_surfaced)
     conn.execute(
@@ -302,43 +308,85 @@ def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, i
 
 
 def _build_page(rows: list[Row], limit: int, unread: int) -> PostPage:
-    rows, next_before = paginate(rows, _count_rows_that_fit(rows[:limit]))
-    found = [Post(*(*row[:-2], None if row[-2] is None else DeliveryCounts(*row[-2]))) for row in rows]
-    return PostPage(found, next_before, unread, [row[0] for row in rows if row[-1]])
+    page, has_more = paginate(rows, _count_rows_that_fit(rows[:limit]))
+    posts, surfacing = [], []
+    for row in page:
+        (
+            post_id,
+            sender,
+            to_lane,
+            to_actor,
+            subject,
+            body,
+            ref,
+            tag,
+            reply_to,
+            created_at,
+            acked,
+            acked_by,
+            deliveries,
+            is_surfacing,
+        ) = row
+        posts.append(
+            Post(
+                post_id=post_id,
+                sender=sender,
+                to_lane=to_lane,
+                to_actor=to_actor,
+                subject=subject,
+                body=body,
+                ref=ref,
+                tag=tag,
+                reply_to=reply_to,
+                created_at=created_at,
+                acked=acked,
+                acked_by=acked_by,
+                deliveries=None if deliveries is None else _build_delivery_counts(*deliveries),
+            )
+        )
+        if is_surfacing:
+            surfacing.append(post_id)
+    return PostPage(
+        posts=posts, next_before=posts[-1].post_id if has_more else None, unread=unread, surfacing=surfacing
+    )
+
+
+def _build_delivery_counts(queued: int, surfaced: int, acked: int) -> DeliveryCounts:
+    return DeliveryCounts(queued=queued, surfaced=surfaced, acked=acked)
 
 
 _BODY_COLUMN_INDEX = 5
 
 
 def _count_rows_that_fit(rows: list[Row]) -> int:
-    """How many of the rows a page holds: the first, and as many as fit into PAGE_BYTES."""
-    total = 0
-    for number, row in enumerate(rows):
-        total += len(row[_BODY_COLUMN_INDEX].encode())
-        if total > limits.MAX_PAGE_BYTES:
-            return max(number, 1)
+    """Count the rows whose bodies together fit into limits.MAX_PAGE_BYTES; at least 1."""
+    total_bytes = 0
+    for index, row in enumerate(rows):
+        total_bytes += len(row[_BODY_COLUMN_INDEX].encode())
+        if total_bytes > limits.MAX_PAGE_BYTES:
+            return max(index, 1)
     return max(len(rows), 1)
 
 
 def _build_page_ids_sql(filters: list[str], to_me: bool, unacked_only: bool) -> str:
-    """SQL for the ids of the page. Each form is an index range that ends in the post's id."""
+    """Build SQL for the ids of a page. Each variant reads index ranges that end in the post's id."""
     where = " AND ".join(filters)
     order = "ORDER BY id DESC LIMIT %(limit)s"
-    mine = (
+    delivered_to_me = (
         "SELECT d.post_id AS id FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id"
         f" WHERE d.project_id = %(project)s AND d.participation_id = %(me)s AND {where} AND "
     ) + ("d.post_id < %(before)s AND " if "o.id < %(before)s" in filters else "")
     if to_me:
-        return f"{mine} {'d.acked_at IS NULL' if unacked_only else 'd.addressed'} {order}"
+        return f"{delivered_to_me} {'d.acked_at IS NULL' if unacked_only else 'd.addressed'} {order}"
     if unacked_only:
-        # What nobody acked, and what the caller has not acked though another recipient has. A sender's ack of its
-        # own post confirms nothing, so such a post counts as unacked for all but its sender.
-        nobody = (
+        # Posts without any ack, and posts that the caller has not acked although another recipient has. A sender's
+        # ack of its own post confirms nothing, so such a post counts as unacked for all but its sender.
+        without_any_ack = (
             f"SELECT o.id FROM post o WHERE {where} AND o.acked_at IS NULL AND (o.participation_id <> %(me)s OR"
-            # A scalar, since PostgreSQL answers NOT EXISTS with a hash of all deliveries of all projects.
+            # A scalar subquery: for NOT EXISTS PostgreSQL would hash the deliveries of all projects.
             " (SELECT own.acked_at FROM delivery own WHERE own.project_id = o.project_id AND own.post_id = o.id"
             " AND own.participation_id = o.participation_id) IS NULL)"
         )
-        unacked = f"{mine} d.acked_at IS NULL"
-        return f"SELECT id FROM (({nobody} {order}) UNION ({unacked} {order})) AS both_kinds {order}"
+        unacked_by_me = f"{delivered_to_me} d.acked_at IS NULL"
+        return f"SELECT id FROM (({without_any_ack} {order}) UNION ({unacked_by_me} {order})) AS unacked {order}"
     return f"SELECT o.id FROM post o WHERE {where} {order}"

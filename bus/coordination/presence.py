@@ -1,4 +1,4 @@
-"""Presence: who is here, in which lane, doing what. Any call refreshes it."""
+"""Presence: which participants are here, in which lane, with which status. Every call refreshes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from datetime import datetime
 from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.pagination import paginate
 from bus.rules import validation
-from bus.tenancy.caller_queries import fetch_as_caller, paginate
+from bus.tenancy.authentication import fetch_all_as_caller
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The caller as it registered."""
+    """The caller's registered lane and status."""
 
     actor: str
     lane: str
@@ -24,7 +25,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class ActiveParticipant:
-    """Somebody who was seen within the window."""
+    """A participant that was seen within the window."""
 
     actor: str
     lane: str | None
@@ -34,7 +35,7 @@ class ActiveParticipant:
 
 @dataclass(frozen=True, slots=True)
 class ActiveParticipantPage:
-    """A page of who is active, by name; `next_before` asks for the next page."""
+    """A page of active participants, by name; `next_before` asks for the next page."""
 
     active: list[ActiveParticipant]
     next_before: str | None
@@ -42,10 +43,10 @@ class ActiveParticipantPage:
 
 
 def register(conn: Connection, ctx: Ctx, lane: str, *, status: str = "") -> Registration:
-    """Say which lane the caller is in and what it does. Repeating it unchanged adds no event.
+    """Set the caller's lane and status. Repeating it unchanged adds no event.
 
-    Changing the lane withdraws what waited for the caller only because of the old one, and delivers the newest
-    100 posts of the new one that nobody has acked.
+    A change of lane withdraws unacked posts that the caller received only through the old lane, and delivers the
+    newest 100 unacked posts of the new one.
 
     Locks: the project clock, then the caller's presence (bus_register in sql/presence.sql).
     """
@@ -54,7 +55,7 @@ def register(conn: Connection, ctx: Ctx, lane: str, *, status: str = "") -> Regi
     actor, registered_at, unread = conn.fetch_one(
         "SELECT * FROM bus_register(%s, %s, %s, %s)", (ctx.participation_id, ctx.token_id, lane, status)
     )
-    return Registration(actor, lane, status, registered_at, unread)
+    return Registration(actor=actor, lane=lane, status=status, registered_at=registered_at, unread=unread)
 
 
 def list_active(
@@ -66,11 +67,12 @@ def list_active(
     before: str | None = None,
     limit: int = 200,
 ) -> ActiveParticipantPage:
-    """Who was seen lately, by name. May lag by two seconds.
+    """List participants that were seen within a window, by name. May lag by two seconds.
 
     Args:
-        within_seconds: 1 to 86400; None takes the project's window. Less than 60 counts as 60.
+        within_seconds: the window, 1 to 86400; None takes the project's. Less than 60 counts as 60.
         before: the `next_before` of the page before.
+        limit: 1 to 200.
     """
     if lane is not None:
         lane = validation.name(lane, "lane", limits.MAX_LABEL_LENGTH)
@@ -79,9 +81,10 @@ def list_active(
     if before is not None:
         validation.name(before, "before", limits.MAX_QUALIFIED_NAME_LENGTH)
     validation.integer(limit, "limit", 1, 200)
-    unread, rows = fetch_as_caller(
+    unread, rows = fetch_all_as_caller(
         conn,
         ctx,
+        ActiveParticipant,
         "SELECT * FROM ("
         "  SELECT bus_participation_name(p.id) AS actor, coalesce(pr.lane, p.lane) AS lane, pr.status, pr.last_seen"
         "  FROM presence pr JOIN participation p ON p.id = pr.participation_id"
@@ -97,19 +100,19 @@ def list_active(
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = paginate(rows, limit)
-    return ActiveParticipantPage([ActiveParticipant(*row) for row in rows], next_before, unread)
+    page, has_more = paginate(rows, limit)
+    return ActiveParticipantPage(active=list(page), next_before=page[-1].actor if has_more else None, unread=unread)
 
 
 def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> None:
-    """Note when participations were last seen, in one batch.
+    """Record when participations were last seen, in one batch. `last_seen` never goes back; lanes are unchanged.
 
     Args:
-        seen: for each participation how many seconds ago; ages, not times, since the host's clock may differ
-            from PostgreSQL's. Never moves anyone back, never touches a lane.
+        seconds_since_seen: ages by participation id; not times, since the host's clock may differ from PostgreSQL's.
     Locks: the presence rows, by ascending project and participation.
     """
-    ids = sorted(seconds_since_seen)
+    participation_ids = sorted(seconds_since_seen)
+    ages = [seconds_since_seen[participation_id] for participation_id in participation_ids]
     conn.execute(
         "INSERT INTO presence AS pr (project_id, participation_id, last_seen)"
         " SELECT p.project_id, p.id, clock_timestamp() - make_interval(secs => s.age)"
@@ -117,7 +120,7 @@ def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> No
         " WHERE p.removed_at IS NULL ORDER BY p.project_id, p.id"
         " ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE"
         " SET last_seen = greatest(pr.last_seen, excluded.last_seen),"
-        # A sighting that is new brings back who was recorded as gone; one that comes late does not.
+        # A newer sighting ends a recorded absence; a late one does not.
         " lapsed_at = CASE WHEN excluded.last_seen > pr.last_seen THEN NULL ELSE pr.lapsed_at END",
-        (ids, [seconds_since_seen[one] for one in ids]),
+        (participation_ids, ages),
     )

@@ -7,13 +7,14 @@ from bus import limits
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.pagination import paginate
 from bus.rules import sequence_format, validation
-from bus.tenancy.caller_queries import fetch_as_caller, paginate
+from bus.tenancy.authentication import fetch_all_as_caller, fetch_as_caller
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A number that is the caller's alone; `formatted` is it with the sequence's prefix and padding."""
+    """A claimed number; `formatted` has the sequence's prefix and padding."""
 
     sequence: str
     number: int
@@ -24,7 +25,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
-    """A sequence after seeding: its last used number and how numbers are formatted."""
+    """A sequence after seeding: its last used number and the format of its numbers."""
 
     sequence: str
     current: int
@@ -55,8 +56,12 @@ class LatestClaimPage:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A sequence; `last_used` is where its counter stands (claimed or seeded), `next` what a claim
-    would give, None after the last possible number."""
+    """A sequence.
+
+    Attributes:
+        last_used: the last number that was claimed or seeded.
+        next, next_formatted: the next number to claim; None after the last possible number.
+    """
 
     name: str
     prefix: str
@@ -92,11 +97,11 @@ def claim(
     if note is not None:
         validation.free_text(note, "note", limits.MAX_NOTE_LENGTH)
     key, fingerprint = validate_and_fingerprint("claim", idempotency_key, sequence=sequence, note=note)
-    number, formatted, kept_note, unread = conn.fetch_one(
+    number, formatted, claim_note, unread = conn.fetch_one(
         "SELECT * FROM bus_claim(%s, %s, %s, %s, %s, %s)",
         (ctx.participation_id, ctx.token_id, sequence, note, key, fingerprint),
     )
-    return Claim(sequence, number, formatted, kept_note, unread)
+    return Claim(sequence=sequence, number=number, formatted=formatted, note=claim_note, unread=unread)
 
 
 def seed(
@@ -108,16 +113,16 @@ def seed(
     prefix: str | None = None,
     pad: int | None = None,
 ) -> SeedResult:
-    """Set where a sequence stands and how its numbers look; the next claim gives `current + 1`.
+    """Set the last used number of a sequence and the format of its numbers; the next claim gives `current` + 1.
 
     Args:
-        current: the last number in use, 0 to 2^53 - 1; never below what is stored.
-        prefix: at most 16 characters; None keeps what is set.
-        pad: digits to pad to, 0 to 12; None keeps what is set.
+        current: the last number in use, 0 to 2^53 - 1; never below the stored value.
+        prefix: at most 16 characters; None keeps the stored one.
+        pad: digits to pad to, 0 to 12; None keeps the stored value.
     Raises:
-        BusError: `conflict` below the stored value, naming it; `forbidden` when it exists, would change and the
-            caller is not project-admin.
-    Locks: the sequence, then the project clock (bus_seed).
+        BusError: `conflict` below the stored value, which the message names; `forbidden` when the sequence exists,
+            would change and the caller is not project-admin.
+    Locks: the sequence, then the project clock (bus_seed in sql/sequences.sql).
     """
     validation.sequence_name(sequence)
     validation.integer(current, "current", 0, limits.MAX_INTEGER)
@@ -125,34 +130,44 @@ def seed(
         prefix = validation.name(prefix, "prefix", limits.MAX_PREFIX_LENGTH)
     if pad is not None:
         validation.integer(pad, "pad", 0, limits.MAX_PAD)
-    row = conn.fetch_one(
-        "SELECT * FROM bus_seed(%s, %s, %s, %s, %s, %s)",
-        (ctx.participation_id, ctx.token_id, sequence, current, prefix, pad),
+    return conn.fetch_one_as(
+        SeedResult,
+        "SELECT %(sequence)s::text AS sequence, s.* FROM"
+        " bus_seed(%(me)s, %(token)s, %(sequence)s, %(current)s, %(prefix)s, %(pad)s) s",
+        {
+            "me": ctx.participation_id,
+            "token": ctx.token_id,
+            "sequence": sequence,
+            "current": current,
+            "prefix": prefix,
+            "pad": pad,
+        },
     )
-    return SeedResult(sequence, *row)
 
 
 def list_latest_claims(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 500) -> LatestClaimPage:
-    """The last claim of each sequence, by name; `before` is the `next_before` of the page before."""
+    """List the last claim of each sequence, by name; `before` is the `next_before` of the page before."""
     if before is not None:
         validation.sequence_name(before, "before")
     validation.integer(limit, "limit", 1, 500)
-    unread, rows = fetch_as_caller(
+    unread, rows = fetch_all_as_caller(
         conn,
         ctx,
-        "SELECT s.name, s.claimed, s.claimed_as, s.claimed_by, s.claimed_at FROM sequence s"
+        LatestClaim,
+        "SELECT s.name AS sequence, s.claimed AS number, s.claimed_as AS formatted, s.claimed_by AS by,"
+        " s.claimed_at AS at FROM sequence s"
         " WHERE s.project_id = %(project)s AND s.claimed_at IS NOT NULL AND s.name > %(before)s"
         " ORDER BY s.name LIMIT %(limit)s",
-        "r.name",
+        "r.sequence",
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = paginate(rows, limit)
-    return LatestClaimPage([LatestClaim(*row) for row in rows], next_before, unread)
+    page, has_more = paginate(rows, limit)
+    return LatestClaimPage(sequences=list(page), next_before=page[-1].sequence if has_more else None, unread=unread)
 
 
 def list_sequences(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 500) -> SequencePage:
-    """Every sequence of the project by name, with the number that a claim would give next."""
+    """List the sequences of the project by name; `before` is the `next_before` of the page before."""
     if before is not None:
         validation.sequence_name(before, "before")
     validation.integer(limit, "limit", 1, 500)
@@ -165,11 +180,18 @@ def list_sequences(conn: Connection, ctx: Ctx, *, before: str | None = None, lim
         before=before or "",
         limit=limit + 1,
     )
-    rows, next_before = paginate(rows, limit)
-    sequences = [
-        Sequence(name, prefix, pad, current, None, None)
-        if current == limits.MAX_INTEGER
-        else Sequence(name, prefix, pad, current, current + 1, sequence_format.format_number(prefix, pad, current + 1))
-        for name, prefix, pad, current in rows
-    ]
-    return SequencePage(sequences, next_before, unread)
+    page, has_more = paginate(rows, limit)
+    sequences = [_build_sequence(*row) for row in page]
+    return SequencePage(sequences=sequences, next_before=sequences[-1].name if has_more else None, unread=unread)
+
+
+def _build_sequence(name: str, prefix: str, pad: int, last_used: int) -> Sequence:
+    next_number = None if last_used == limits.MAX_INTEGER else last_used + 1
+    return Sequence(
+        name=name,
+        prefix=prefix,
+        pad=pad,
+        last_used=last_used,
+        next=next_number,
+        next_formatted=None if next_number is None else sequence_format.format_number(prefix, pad, next_number),
+    )

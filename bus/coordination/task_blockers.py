@@ -1,11 +1,11 @@
-"""Blockers: what a task waits for. Only the verbs of tasks use them, with the project clock locked."""
+"""Blockers of tasks. Used by the writes of bus/coordination/tasks.py, under the project clock."""
 
-from bus.coordination.caller_transaction import CallerTransaction
+from bus.coordination.transactions import CallerTransaction
 from bus.errors import BusError
 
 
 def list_unfinished(transaction: CallerTransaction, task_ids: list[int]) -> list[int]:
-    """Those of the tasks that are not done.
+    """Return those of the tasks that are not done.
 
     Raises:
         BusError: `not_found` when one of them does not exist.
@@ -13,45 +13,44 @@ def list_unfinished(transaction: CallerTransaction, task_ids: list[int]) -> list
     rows = transaction.conn.fetch_all(
         "SELECT id, status FROM task WHERE project_id = %s AND id = ANY (%s)", (transaction.project_id, task_ids)
     )
-    known: dict[int, str] = dict(rows)
-    for other in task_ids:
-        if other not in known:
-            raise BusError("not_found", f"There is no task {other} to wait for.", hint="list_tasks")
-    return [other for other in task_ids if known[other] != "done"]
+    status_by_id: dict[int, str] = dict(rows)
+    for task_id in task_ids:
+        if task_id not in status_by_id:
+            raise BusError("not_found", f"There is no task {task_id} to wait for.", hint="list_tasks")
+    return [task_id for task_id in task_ids if status_by_id[task_id] != "done"]
 
 
 def add(transaction: CallerTransaction, task_id: int, on: int | None, reason: str | None) -> None:
-    """Let a task wait for another task, for a reason, or both. The caller keeps the task's count."""
+    """Add a blocker to a task: another task, a reason, or both. The caller updates the task's `open_blockers`."""
     transaction.conn.execute(
         "INSERT INTO task_blocker (project_id, task_id, id, on_task_id, reason, created_at)"
         " SELECT %(project)s, %(task)s, coalesce(max(b.id), 0) + 1, %(on)s, %(reason)s, clock_timestamp()"
-        " FROM task_blocker b WHERE b.project_id = %(project)s AND b.task_id = %(task)s RETURNING id",
+        " FROM task_blocker b WHERE b.project_id = %(project)s AND b.task_id = %(task)s",
         {"project": transaction.project_id, "task": task_id, "on": on, "reason": reason},
     )
 
 
 def resolve(transaction: CallerTransaction, task_id: int, on: int | None) -> int:
-    """Resolve what a task waits for: `on`, or everything where it is None. Returns how many that were."""
-    gone = transaction.conn.fetch_all(
+    """Resolve the open blockers of a task on the task `on`, or all of them if it is None; returns their number."""
+    return transaction.conn.execute(
         "UPDATE task_blocker SET resolved_at = clock_timestamp() WHERE project_id = %(project)s"
         " AND task_id = %(task)s AND resolved_at IS NULL"
-        " AND (%(on)s::bigint IS NULL OR on_task_id = %(on)s) RETURNING id",
+        " AND (%(on)s::bigint IS NULL OR on_task_id = %(on)s)",
         {"project": transaction.project_id, "task": task_id, "on": on},
     )
-    return len(gone)
 
 
 def resolve_blocked_by(transaction: CallerTransaction, task_id: int) -> list[tuple[int, str, int]]:
-    """Resolve every blocker on a task that is done; blocked tasks that wait for nothing else go on.
+    """Resolve every blocker on a done task; blocked tasks without another open blocker are in progress again.
 
     Returns:
-        For each task that waited: its id, its status now and how many blockers it has left.
+        For each task that had such a blocker: its id, its new status and the number of its open blockers.
     """
     rows = transaction.conn.fetch_all(
-        "WITH gone AS (UPDATE task_blocker SET resolved_at = clock_timestamp()"
+        "WITH resolved AS (UPDATE task_blocker SET resolved_at = clock_timestamp()"
         "  WHERE project_id = %(project)s AND on_task_id = %(task)s AND resolved_at IS NULL"
         "  RETURNING task_id),"
-        " counted AS (SELECT task_id, count(*)::integer AS n FROM gone GROUP BY task_id)"
+        " counted AS (SELECT task_id, count(*)::integer AS n FROM resolved GROUP BY task_id)"
         " UPDATE task t SET open_blockers = t.open_blockers - counted.n, updated_at = clock_timestamp(),"
         "  status = CASE WHEN t.status = 'blocked' AND t.open_blockers = counted.n THEN 'in_progress'"
         "           ELSE t.status END"
@@ -59,11 +58,11 @@ def resolve_blocked_by(transaction: CallerTransaction, task_id: int) -> list[tup
         " RETURNING t.id, t.status, t.open_blockers",
         {"project": transaction.project_id, "task": task_id},
     )
-    return [(int(waited), str(status), int(left)) for waited, status, left in rows]
+    return [(int(waiting_task_id), str(status), int(open_blockers)) for waiting_task_id, status, open_blockers in rows]
 
 
 def fetch_open_edges(transaction: CallerTransaction, on: int) -> dict[int, list[int]]:
-    """What a task waits for, directly and indirectly: for each task on the way, the tasks that it waits for."""
+    """Fetch the tasks that the task `on` waits for, directly and indirectly, by the task that waits for them."""
     rows = transaction.conn.fetch_all(
         "WITH RECURSIVE chain (task_id, on_task_id) AS ("
         "  SELECT b.task_id, b.on_task_id FROM task_blocker b WHERE b.project_id = %(project)s"
@@ -74,6 +73,6 @@ def fetch_open_edges(transaction: CallerTransaction, on: int) -> dict[int, list[
         {"project": transaction.project_id, "on": on},
     )
     edges: dict[int, list[int]] = {}
-    for task_id, other in rows:
-        edges.setdefault(task_id, []).append(other)
+    for task_id, on_task_id in rows:
+        edges.setdefault(task_id, []).append(on_task_id)
     return edges

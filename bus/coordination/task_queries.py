@@ -1,4 +1,4 @@
-"""Lists of tasks: what there is to do, who does it, what it waits for."""
+"""Reads of tasks: lists, details and counts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,16 +6,18 @@ from datetime import datetime
 from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.fragments import capped_count
+from bus.db.pagination import paginate
 from bus.errors import BusError, InvalidArgument
-from bus.rules import task_transitions as rules
 from bus.rules import validation
+from bus.rules.enums import TASK_STATUSES
 from bus.tenancy import participants
-from bus.tenancy.caller_queries import fetch_as_caller, paginate
+from bus.tenancy.authentication import fetch_as_caller
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """What a task waits for: another task, a reason, or both."""
+    """An open blocker of a task: another task, a reason, or both."""
 
     on: int | None
     reason: str | None
@@ -36,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TaskDetail(Task):
-    """A task with all that there is to know of it; `blockers` are the open ones."""
+    """A task with all of its fields; `blockers` are the open ones, at most 50."""
 
     detail: str | None
     ref: str | None
@@ -54,13 +56,13 @@ class TaskPage:
     unread: int
 
 
+_COUNT_CAP = 1_000
 _TASK_COLUMNS_SQL = (
     "t.id, t.title, t.lane, t.owner, t.status,"
     " ARRAY(SELECT jsonb_build_array(b.on_task_id, b.reason) FROM task_blocker b"
     "       WHERE b.project_id = t.project_id AND b.task_id = t.id AND b.resolved_at IS NULL"
     "       ORDER BY b.id LIMIT 50), t.priority"
 )
-COUNT_CAP = 1_000
 
 
 def list_tasks(
@@ -74,18 +76,18 @@ def list_tasks(
     before: int | None = None,
     limit: int = 50,
 ) -> TaskPage:
-    """Tasks, newest first.
+    """List tasks, newest first.
 
     Args:
-        owner: whose; by a present or former name.
+        owner: the assignee, by a present or former name.
         ready: True for tasks that could be started now, False for the others.
-        before: a task_id; only older tasks.
+        before: a task id; only older tasks.
         limit: 1 to 200.
     """
     filters = ["t.project_id = %(project)s", "t.id < %(before)s"]
     if status is not None:
-        if status not in rules.STATUSES:
-            raise InvalidArgument(f"status must be one of: {', '.join(rules.STATUSES)}.")
+        if status not in TASK_STATUSES:
+            raise InvalidArgument(f"status must be one of: {', '.join(TASK_STATUSES)}.")
         filters.append("t.status = %(status)s")
     if lane is not None:
         lane = validation.name(lane, "lane")
@@ -96,9 +98,9 @@ def list_tasks(
         is_ready = "(t.status IN ('open', 'assigned') AND t.open_blockers = 0)"
         filters.append(is_ready if ready else f"NOT {is_ready}")
     validation.integer(limit, "limit", 1, 200)
-    assignee = None
+    assignee_id = None
     if owner is not None:
-        assignee = participants.get_participation_id(conn, ctx, owner, "owner")
+        assignee_id = participants.get_participation_id(conn, ctx, owner, "owner")
         filters.append("t.participation_id = %(assignee)s")
     unread, rows = fetch_as_caller(
         conn,
@@ -107,20 +109,28 @@ def list_tasks(
         "r.id DESC",
         status=status,
         lane=lane,
-        assignee=assignee,
+        assignee=assignee_id,
         before=before or limits.MAX_INTEGER,
         limit=limit + 1,
     )
-    rows, next_before = paginate(rows, limit)
-    found = [
-        Task(id_, title, lane_, owner_, status_, [Blocker(*one) for one in blockers], priority)
-        for id_, title, lane_, owner_, status_, blockers, priority in rows
+    page, has_more = paginate(rows, limit)
+    tasks = [
+        Task(
+            task_id=task_id,
+            title=title,
+            lane=task_lane,
+            owner=owner_name,
+            status=task_status,
+            blockers=_build_blockers(blockers),
+            priority=priority,
+        )
+        for task_id, title, task_lane, owner_name, task_status, blockers, priority in page
     ]
-    return TaskPage(found, next_before, unread)
+    return TaskPage(tasks=tasks, next_before=tasks[-1].task_id if has_more else None, unread=unread)
 
 
 def get_task(conn: Connection, ctx: Ctx, task_id: int) -> TaskDetail:
-    """One task of the caller's project.
+    """Return one task of the caller's project.
 
     Raises:
         BusError: `not_found`.
@@ -135,20 +145,35 @@ def get_task(conn: Connection, ctx: Ctx, task_id: int) -> TaskDetail:
     )
     if not rows:
         raise BusError("not_found", f"There is no task {task_id}.")
-    id_, title, lane, owner, status, blockers, priority, *rest = rows[0]
-    return TaskDetail(id_, title, lane, owner, status, [Blocker(*one) for one in blockers], priority, *rest)
+    _, title, lane, owner, status, blockers, priority, detail, ref, created_by, created_at, updated_at = rows[0]
+    return TaskDetail(
+        task_id=task_id,
+        title=title,
+        lane=lane,
+        owner=owner,
+        status=status,
+        blockers=_build_blockers(blockers),
+        priority=priority,
+        detail=detail,
+        ref=ref,
+        created_by=created_by,
+        created_at=created_at,
+        updated_at=updated_at,
+    )
 
 
 def count_by_status(conn: Connection, ctx: Ctx) -> dict[str, int]:
-    """How many tasks are in each state, counted up to COUNTED; every state is there."""
+    """Count the tasks of each status, up to 1,000; a status without tasks has 0."""
+    count = capped_count("FROM task t WHERE t.project_id = %(project)s AND t.status = kind.status", _COUNT_CAP)
     _, rows = fetch_as_caller(
         conn,
         ctx,
-        "SELECT kind.status, (SELECT count(*) FROM (SELECT FROM task t WHERE t.project_id = %(project)s"
-        "  AND t.status = kind.status LIMIT %(counted)s) AS counted)"
-        " FROM unnest(%(statuses)s::text[]) AS kind (status)",
+        f"SELECT kind.status, {count} FROM unnest(%(statuses)s::text[]) AS kind (status)",
         "r.status",
-        statuses=list(rules.STATUSES),
-        counted=COUNT_CAP,
+        statuses=list(TASK_STATUSES),
     )
     return dict(rows)
+
+
+def _build_blockers(pairs: list[tuple[int | None, str | None]]) -> list[Blocker]:
+    return [Blocker(on=on, reason=reason) for on, reason in pairs]

@@ -1,7 +1,7 @@
-"""Tasks: a small dependency graph with an enforced state machine.
+"""Writes of tasks: a small dependency graph with an enforced state machine.
 
-Every verb locks the project clock in its first statement and reads what it decides on in a later one, so two verbs
-of one project never decide on old rows. The state machine itself is bus/rules/task_transitions.py.
+Every function locks the project clock in its first statement and reads afterwards, so concurrent writes of one project
+never decide on stale rows. The state machine is bus/rules/task_transitions.py.
 Source: docs/decisions/0003-locks.md
 """
 
@@ -13,20 +13,20 @@ from psycopg.types.json import Jsonb
 
 from bus import limits
 from bus.coordination import task_blockers
-from bus.coordination.caller_transaction import CallerTransaction
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.coordination.task_queries import Task
+from bus.coordination.transactions import CallerTransaction
 from bus.ctx import Ctx
-from bus.db import Connection, Row
+from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
-from bus.rules import task_transitions as rules
 from bus.rules import validation
+from bus.rules.task_transitions import next_status, would_create_cycle
 from bus.tenancy import participations
 
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """A task after a verb."""
+    """A task after a write."""
 
     task_id: int
     status: str
@@ -35,7 +35,7 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class TaskAssignment:
-    """A task after it was assigned; `owner` is a qualified name."""
+    """A task after its assignment; `owner` is a qualified name."""
 
     task_id: int
     owner: str
@@ -45,7 +45,7 @@ class TaskAssignment:
 
 @dataclass(frozen=True, slots=True)
 class ShippedTask:
-    """A task that is done; `unblocked` lists the tasks that were freed or became ready by it."""
+    """A done task; `unblocked` lists the tasks that are in progress again or became ready because of it."""
 
     task_id: int
     status: str
@@ -55,14 +55,14 @@ class ShippedTask:
 
 @dataclass(frozen=True, slots=True)
 class ReadyTask(Task):
-    """The task that the caller has just started, with what there is to know about it."""
+    """A task that was ready and is now started by the caller or offered to it, with its detail."""
 
     detail: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class NextTask:
-    """The task that the caller has just started, or None where nothing is ready."""
+    """The next task for the caller; None if none is ready."""
 
     task: ReadyTask | None
     unread: int
@@ -77,33 +77,12 @@ class _TaskRow:
     open_blockers: int
 
 
-def _get_task(transaction: CallerTransaction, task_id: int) -> _TaskRow:
-    validation.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
-    row = transaction.conn.fetch_one_or_none(
-        "SELECT id, status, participation_id, owner, open_blockers FROM task WHERE project_id = %s AND id = %s",
-        (transaction.project_id, task_id),
-    )
-    if row is None:
-        raise BusError("not_found", f"There is no task {task_id}.", hint="list_tasks")
-    return _TaskRow(*row)
-
-
-def _require_assignee_or_admin(transaction: CallerTransaction, task: _TaskRow) -> None:
-    if task.participation_id not in (None, transaction.ctx.participation_id) and not transaction.is_admin:
-        raise BusError(
-            "forbidden",
-            f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you.",
-            hint="assign_task",
-        )
-
-
-def _update_task(transaction: CallerTransaction, task_id: int, **values: Any) -> None:
-    assignments = ", ".join(f"{name} = %({name})s" for name in values)
-    transaction.conn.execute(
-        f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
-        " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING id",
-        {**values, "project_id": transaction.project_id, "id": task_id},
-    )
+@dataclass(frozen=True, slots=True)
+class _ReadyTaskRow(_TaskRow):
+    title: str
+    lane: str | None
+    priority: int
+    detail: str | None
 
 
 def create(
@@ -118,11 +97,11 @@ def create(
     blocked_on: Sequence[int] = (),
     idempotency_key: str | None = None,
 ) -> TaskStatus:
-    """Create a task: `open`, or `assigned` where an owner is named.
+    """Create a task: `open`, or `assigned` if an owner is named.
 
     Args:
         priority: 0 (first) to 4.
-        blocked_on: tasks of this project, at most 50, that must ship before it is ready; those done count not.
+        blocked_on: tasks of this project, at most 50, that must ship before this one is ready; done tasks are ignored.
     Raises:
         BusError: `unknown_recipient`, `not_found` for blocked_on, `key_reuse`.
     Locks: the idempotency key, then the project clock.
@@ -135,11 +114,11 @@ def create(
     if owner is not None:
         validation.qualified_name(owner, "owner")
     validation.integer(priority, "priority", 0, 4)
-    waits_for = list(dict.fromkeys(blocked_on))
-    if len(waits_for) > limits.MAX_BLOCKERS:
+    blocking_ids = list(dict.fromkeys(blocked_on))
+    if len(blocking_ids) > limits.MAX_BLOCKERS:
         raise InvalidArgument(f"blocked_on takes at most {limits.MAX_BLOCKERS} tasks.")
-    for other in waits_for:
-        validation.integer(other, "blocked_on", 1, limits.MAX_INTEGER)
+    for blocking_id in blocking_ids:
+        validation.integer(blocking_id, "blocked_on", 1, limits.MAX_INTEGER)
     key, fingerprint = validate_and_fingerprint(
         "task_create",
         idempotency_key,
@@ -148,77 +127,77 @@ def create(
         lane=lane,
         owner=owner,
         priority=priority,
-        blocked_on=waits_for,
+        blocked_on=blocking_ids,
     )
     if key is not None:
-        (stored, unread) = conn.fetch_one(
+        stored, unread = conn.fetch_one(
             "SELECT bus_find_result(c.project_id, %(me)s, %(key)s, %(fingerprint)s),"
             " bus_unread(c.project_id, %(me)s) FROM bus_authenticate(%(me)s, %(token)s, true) c",
             {"me": ctx.participation_id, "token": ctx.token_id, "key": key, "fingerprint": fingerprint},
         )
         if stored is not None:
-            return TaskStatus(stored["task_id"], stored["status"], unread)
-    verb = CallerTransaction(conn, ctx)
-    assignee = None if owner is None else participations.get(conn, verb.project_id, owner, "owner")
-    open_ones = task_blockers.list_unfinished(verb, waits_for)
+            return TaskStatus(task_id=stored["task_id"], status=stored["status"], unread=unread)
+    transaction = CallerTransaction(conn, ctx)
+    assignee = None if owner is None else participations.get(conn, transaction.project_id, owner, "owner")
+    unfinished_ids = task_blockers.list_unfinished(transaction, blocking_ids)
     (task_id,) = conn.fetch_one(
         "UPDATE project_clock SET last_task = last_task + 1 WHERE project_id = %s RETURNING last_task",
-        (verb.project_id,),
+        (transaction.project_id,),
     )
     status = "open" if assignee is None else "assigned"
-    owner_name = None if assignee is None else assignee.actor
+    assignee_name = None if assignee is None else assignee.actor
     conn.execute(
         "INSERT INTO task (project_id, id, title, detail, lane, participation_id, owner, status, priority,"
         " open_blockers, created_by, created_at, updated_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp()) RETURNING id",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())",
         (
-            verb.project_id,
+            transaction.project_id,
             task_id,
             title,
             detail,
             lane,
             None if assignee is None else assignee.id,
-            owner_name,
+            assignee_name,
             status,
             priority,
-            len(open_ones),
-            verb.actor,
+            len(unfinished_ids),
+            transaction.actor,
         ),
     )
-    for other in open_ones:
-        task_blockers.add(verb, task_id, other, None)
-    verb.record_event(
+    for blocking_id in unfinished_ids:
+        task_blockers.add(transaction, task_id, blocking_id, None)
+    transaction.record_event(
         "task_create",
         task_id=task_id,
         title=title,
         lane=lane,
-        owner=owner_name,
+        owner=assignee_name,
         priority=priority,
-        blocked_on=open_ones,
+        blocked_on=unfinished_ids,
     )
     if key is not None:
         conn.execute(
             "SELECT bus_store_result(%s, %s, %s, %s)",
-            (verb.project_id, ctx.participation_id, key, Jsonb({"task_id": task_id, "status": status})),
+            (transaction.project_id, ctx.participation_id, key, Jsonb({"task_id": task_id, "status": status})),
         )
-    return TaskStatus(task_id, status, verb.finish())
+    return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
 
 def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> TaskAssignment:
-    """Give an open or assigned task to a participant; anyone may. Assigning it to its owner again adds no event.
+    """Assign an open or assigned task to a participant; anyone may. Repeating an assignment adds no event.
 
     Raises:
         BusError: `not_found`, `unknown_recipient`, `wrong_state`.
     Locks: the project clock.
     """
-    verb = CallerTransaction(conn, ctx)
-    task = _get_task(verb, task_id)
-    assignee = participations.get(conn, verb.project_id, owner, "owner")
-    status = rules.next_status("assign", task.status)
+    transaction = CallerTransaction(conn, ctx)
+    task = _get_task(transaction, task_id)
+    assignee = participations.get(conn, transaction.project_id, owner, "owner")
+    status = next_status("assign", task.status)
     if (status, assignee.id) != (task.status, task.participation_id):
-        _update_task(verb, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)
-        verb.record_event("task_assign", task_id=task_id, owner=assignee.actor)
-    return TaskAssignment(task_id, assignee.actor, status, verb.finish())
+        _update_task(transaction, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)
+        transaction.record_event("task_assign", task_id=task_id, owner=assignee.actor)
+    return TaskAssignment(task_id=task_id, owner=assignee.actor, status=status, unread=transaction.finish())
 
 
 def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:
@@ -228,16 +207,16 @@ def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:
         BusError: `not_found`, `forbidden`, `wrong_state` (also while it has open blockers).
     Locks: the project clock.
     """
-    verb = CallerTransaction(conn, ctx)
-    task = _get_task(verb, task_id)
-    status = rules.next_status("start", task.status, task.open_blockers)
-    _require_assignee_or_admin(verb, task)
-    _mark_started(verb, task, status)
-    return TaskStatus(task_id, status, verb.finish())
+    transaction = CallerTransaction(conn, ctx)
+    task = _get_task(transaction, task_id)
+    status = next_status("start", task.status, task.open_blockers)
+    _require_assignee_or_admin(transaction, task)
+    _mark_started(transaction, task, status)
+    return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
 
 def start_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> NextTask:
-    """Start the first task that is ready for the caller, by priority and then age; None where there is none.
+    """Start the first task that is ready for the caller, by priority and then age.
 
     Args:
         lane: only tasks of this lane.
@@ -245,134 +224,178 @@ def start_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> NextTa
     """
     if lane is not None:
         lane = validation.name(lane, "lane")
-    verb = CallerTransaction(conn, ctx)
-    row = _find_first_ready(verb, lane)
-    if row is None:
-        return NextTask(None, verb.finish())
-    found = _TaskRow(*row[:5])
-    title, task_lane, priority, detail = row[5:]
-    status = rules.next_status("start", found.status)
-    _mark_started(verb, found, status)
-    owner = found.owner or verb.actor
-    return NextTask(ReadyTask(found.id, title, task_lane, owner, status, [], priority, detail), verb.finish())
+    transaction = CallerTransaction(conn, ctx)
+    task = _find_first_ready(transaction, lane)
+    if task is None:
+        return NextTask(task=None, unread=transaction.finish())
+    status = next_status("start", task.status)
+    _mark_started(transaction, task, status)
+    started = _build_ready_task(task, owner=task.owner or transaction.actor, status=status)
+    return NextTask(task=started, unread=transaction.finish())
 
 
 def offer_next(conn: Connection, ctx: Ctx, seconds: float) -> NextTask:
-    """The first task that is ready for the caller and offered to nobody; it stays as it is.
+    """Offer the caller the first task that is ready for it and not on offer; the task's status is unchanged.
 
-    For so many seconds it is offered to nobody else, so that of many who wait one is told. An offer binds nobody:
-    task_start and task_next do not ask for it, and it adds no event.
+    For `seconds` it is not offered to other callers, so that one of many waiting calls is answered. An offer reserves
+    nothing: task_start and task_next ignore it, and it adds no event.
 
     Locks: the project clock.
     """
-    verb = CallerTransaction(conn, ctx)
-    row = _find_first_ready(verb, None, only_unoffered=True)
-    if row is None:
-        return NextTask(None, verb.finish())
-    task_id, status, _, owner, _, title, lane, priority, detail = row
-    verb.conn.execute(
+    transaction = CallerTransaction(conn, ctx)
+    task = _find_first_ready(transaction, None, only_unoffered=True)
+    if task is None:
+        return NextTask(task=None, unread=transaction.finish())
+    conn.execute(
         "UPDATE task SET offered_until = clock_timestamp() + make_interval(secs => %s)"
         " WHERE project_id = %s AND id = %s",
-        (seconds, verb.project_id, task_id),
+        (seconds, transaction.project_id, task.id),
     )
-    return NextTask(ReadyTask(task_id, title, lane, owner, status, [], priority, detail), verb.finish())
-
-
-def _find_first_ready(transaction: CallerTransaction, lane: str | None, *, only_unoffered: bool = False) -> Row | None:
-    offered = " AND (offered_until IS NULL OR offered_until <= clock_timestamp())" if only_unoffered else ""
-    return transaction.conn.fetch_one_or_none(
-        "SELECT id, status, participation_id, owner, open_blockers, title, lane, priority, detail FROM task"
-        " WHERE project_id = %(project)s AND status IN ('open', 'assigned') AND open_blockers = 0"
-        " AND (participation_id IS NULL OR participation_id = %(me)s)"
-        f" AND (%(lane)s::text IS NULL OR lane = %(lane)s){offered} ORDER BY priority, id LIMIT 1",
-        {"project": transaction.project_id, "me": transaction.ctx.participation_id, "lane": lane},
-    )
+    offered = _build_ready_task(task, owner=task.owner, status=task.status)
+    return NextTask(task=offered, unread=transaction.finish())
 
 
 def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | None = None) -> TaskStatus:
-    """Say that a task in progress cannot go on, and on which task it waits. The assignee or a project-admin may.
+    """Mark a task in progress as blocked, by a reason and possibly a task. The assignee or a project-admin may.
 
     Raises:
-        BusError: `not_found`, `forbidden`, `wrong_state` (also when `on` is done), `conflict` when it would make
-            a task wait for itself.
+        BusError: `not_found`, `forbidden`, `wrong_state` (also when `on` is done), `conflict` when the task would
+            wait for itself.
     Locks: the project clock.
     """
     validation.free_text(reason, "reason", limits.MAX_REASON_LENGTH)
-    verb = CallerTransaction(conn, ctx)
-    task = _get_task(verb, task_id)
-    status = rules.next_status("block", task.status)
-    _require_assignee_or_admin(verb, task)
+    transaction = CallerTransaction(conn, ctx)
+    task = _get_task(transaction, task_id)
+    status = next_status("block", task.status)
+    _require_assignee_or_admin(transaction, task)
     if on is not None:
         validation.integer(on, "on", 1, limits.MAX_INTEGER)
-        blocking = _get_task(verb, on)
-        if rules.would_create_cycle(task_blockers.fetch_open_edges(verb, on), task_id, on):
+        blocking_task = _get_task(transaction, on)
+        if would_create_cycle(task_blockers.fetch_open_edges(transaction, on), task_id, on):
             raise BusError(
                 "conflict",
                 f"Task {on} waits for task {task_id} already, so neither could ever start; resolve that first.",
             )
-        if blocking.status == "done":
+        if blocking_task.status == "done":
             raise BusError("wrong_state", f"Task {on} is done, so there is nothing to wait for; go on.", status="done")
-    task_blockers.add(verb, task_id, on, reason)
-    _update_task(verb, task_id, status=status, open_blockers=1)
-    verb.record_event("task_block", task_id=task_id, reason=reason, on=on)
-    return TaskStatus(task_id, status, verb.finish())
+    task_blockers.add(transaction, task_id, on, reason)
+    _update_task(transaction, task_id, status=status, open_blockers=1)
+    transaction.record_event("task_block", task_id=task_id, reason=reason, on=on)
+    return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
 
 def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = None) -> TaskStatus:
-    """Say that a blocker is gone; anyone may. When the last one goes, a blocked task is in progress again.
+    """Resolve blockers of a task; anyone may. Without open blockers a blocked task is in progress again.
 
     Args:
-        blocker: the task it waited for, as `on` in list_tasks; None resolves every open blocker.
+        blocker: the task that it waits for, as `on` in list_tasks; None resolves every open blocker.
     Raises:
         BusError: `not_found` (also when it does not wait for `blocker`), `wrong_state`.
     Locks: the project clock.
     """
-    verb = CallerTransaction(conn, ctx)
-    task = _get_task(verb, task_id)
+    transaction = CallerTransaction(conn, ctx)
+    task = _get_task(transaction, task_id)
     if blocker is not None:
         validation.integer(blocker, "blocker", 1, limits.MAX_INTEGER)
-    # The state machine speaks first: a task that waits for nothing is told so.
-    rules.next_status("resolve", task.status, task.open_blockers)
+    # The status is checked first, so that a refusal by status takes precedence over an unknown blocker.
+    next_status("resolve", task.status, task.open_blockers)
     if task.open_blockers == 0:
         raise BusError(
             "wrong_state", f"Task {task_id} has no open blockers; start it when you like.", status=task.status
         )
-    gone = task_blockers.resolve(verb, task_id, blocker)
-    if not gone:
+    resolved_count = task_blockers.resolve(transaction, task_id, blocker)
+    if not resolved_count:
         raise BusError("not_found", f"Task {task_id} does not wait for task {blocker}.", hint="list_tasks")
-    left = task.open_blockers - gone
-    status = rules.next_status("resolve", task.status, left)
-    _update_task(verb, task_id, status=status, open_blockers=left)
-    verb.record_event("task_resolve", task_id=task_id, blocker=blocker, status=status)
-    return TaskStatus(task_id, status, verb.finish())
+    open_blockers = task.open_blockers - resolved_count
+    status = next_status("resolve", task.status, open_blockers)
+    _update_task(transaction, task_id, status=status, open_blockers=open_blockers)
+    transaction.record_event("task_resolve", task_id=task_id, blocker=blocker, status=status)
+    return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
 
 def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) -> ShippedTask:
-    """Finish a task in progress. Blockers on it resolve. The assignee or a project-admin may.
+    """Finish a task in progress and resolve the blockers on it. The assignee or a project-admin may.
 
     Args:
         ref: the artifact that finishes it: a PR, a commit.
     Returns:
-        With `unblocked`: tasks that were blocked and go on (one task_resolve event each), and tasks that became
-        ready to start.
+        With `unblocked`: tasks that were blocked and are in progress again (one task_resolve event each), and tasks
+        that became ready to start.
     Raises:
         BusError: `not_found`, `forbidden`, `wrong_state`.
     Locks: the project clock.
     """
     if ref is not None:
         ref = validation.name(ref, "ref", limits.MAX_REF_LENGTH)
-    verb = CallerTransaction(conn, ctx)
-    task = _get_task(verb, task_id)
-    status = rules.next_status("ship", task.status)
-    _require_assignee_or_admin(verb, task)
-    _update_task(verb, task_id, status=status, ref=ref)
-    moved = task_blockers.resolve_blocked_by(verb, task_id)
-    unblocked = sorted(other for other, _, left in moved if left == 0)
-    verb.record_event("task_ship", task_id=task_id, ref=ref, unblocked=unblocked)
-    for other, other_status, left in sorted(moved):
-        if left == 0 and other_status == "in_progress":
-            verb.record_event("task_resolve", task_id=other, blocker=task_id, status=other_status)
-    return ShippedTask(task_id, status, unblocked, verb.finish())
+    transaction = CallerTransaction(conn, ctx)
+    task = _get_task(transaction, task_id)
+    status = next_status("ship", task.status)
+    _require_assignee_or_admin(transaction, task)
+    _update_task(transaction, task_id, status=status, ref=ref)
+    waiting_tasks = sorted(task_blockers.resolve_blocked_by(transaction, task_id))
+    unblocked = [waiting_id for waiting_id, _, open_blockers in waiting_tasks if open_blockers == 0]
+    transaction.record_event("task_ship", task_id=task_id, ref=ref, unblocked=unblocked)
+    for waiting_id, waiting_status, open_blockers in waiting_tasks:
+        if open_blockers == 0 and waiting_status == "in_progress":
+            transaction.record_event("task_resolve", task_id=waiting_id, blocker=task_id, status=waiting_status)
+    return ShippedTask(task_id=task_id, status=status, unblocked=unblocked, unread=transaction.finish())
+
+
+def _get_task(transaction: CallerTransaction, task_id: int) -> _TaskRow:
+    validation.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
+    task = transaction.conn.fetch_one_or_none_as(
+        _TaskRow,
+        "SELECT id, status, participation_id, owner, open_blockers FROM task WHERE project_id = %s AND id = %s",
+        (transaction.project_id, task_id),
+    )
+    if task is None:
+        raise BusError("not_found", f"There is no task {task_id}.", hint="list_tasks")
+    return task
+
+
+def _find_first_ready(
+    transaction: CallerTransaction, lane: str | None, *, only_unoffered: bool = False
+) -> _ReadyTaskRow | None:
+    unoffered = " AND (offered_until IS NULL OR offered_until <= clock_timestamp())" if only_unoffered else ""
+    return transaction.conn.fetch_one_or_none_as(
+        _ReadyTaskRow,
+        "SELECT id, status, participation_id, owner, open_blockers, title, lane, priority, detail FROM task"
+        " WHERE project_id = %(project)s AND status IN ('open', 'assigned') AND open_blockers = 0"
+        " AND (participation_id IS NULL OR participation_id = %(me)s)"
+        f" AND (%(lane)s::text IS NULL OR lane = %(lane)s){unoffered} ORDER BY priority, id LIMIT 1",
+        {"project": transaction.project_id, "me": transaction.ctx.participation_id, "lane": lane},
+    )
+
+
+def _build_ready_task(task: _ReadyTaskRow, *, owner: str | None, status: str) -> ReadyTask:
+    return ReadyTask(
+        task_id=task.id,
+        title=task.title,
+        lane=task.lane,
+        owner=owner,
+        status=status,
+        blockers=[],
+        priority=task.priority,
+        detail=task.detail,
+    )
+
+
+def _require_assignee_or_admin(transaction: CallerTransaction, task: _TaskRow) -> None:
+    if task.participation_id not in (None, transaction.ctx.participation_id) and not transaction.is_admin:
+        raise BusError(
+            "forbidden",
+            f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you.",
+            hint="assign_task",
+        )
+
+
+def _update_task(transaction: CallerTransaction, task_id: int, **values: Any) -> None:
+    assignments = ", ".join(f"{column} = %({column})s" for column in values)
+    transaction.conn.execute(
+        f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
+        " WHERE project_id = %(project_id)s AND id = %(id)s",
+        {**values, "project_id": transaction.project_id, "id": task_id},
+    )
 
 
 def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -> None:

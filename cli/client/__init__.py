@@ -1,4 +1,4 @@
-"""A small client of the bus for scripts and CI: the tools as a Python call, over the same endpoint and token as agents.
+"""A small client for scripts and CI that calls the tools over MCP, with the endpoint and the token of an agent.
 
 ```python
 from cli.client import Client
@@ -18,13 +18,13 @@ from typing import Any, Self
 import httpx2
 
 _PROTOCOL_VERSION = "2025-06-18"
-# A wait lasts up to 50 s on the server, which answers before this.
+# Longer than the longest long poll of the server, 50 s.
 _READ_TIMEOUT_SECONDS = 65.0
 _CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 class ClientError(Exception):
-    """The base of what a call raises; the message is one sentence for a person."""
+    """The base class of the client's errors; the message is one sentence."""
 
 
 class NotConfiguredError(ClientError):
@@ -32,7 +32,7 @@ class NotConfiguredError(ClientError):
 
 
 class UnreachableError(ClientError):
-    """The bus did not answer, or something else did."""
+    """The bus did not respond, or the response is not one of a bus."""
 
 
 class TokenRejectedError(ClientError):
@@ -40,7 +40,12 @@ class TokenRejectedError(ClientError):
 
 
 class RefusedError(ClientError):
-    """A tool said no: `code` is the bus's (conflict, not_found, …), `data` what else it said."""
+    """A tool returned an error.
+
+    Attributes:
+        code: the error code of the bus (conflict, not_found, …).
+        data: the error object, with fields that depend on the code.
+    """
 
     def __init__(self, code: str, message: str, data: dict[str, Any]) -> None:
         super().__init__(message)
@@ -49,10 +54,10 @@ class RefusedError(ClientError):
 
 
 class Client:
-    """One connection with one token. Use it in a `with` statement; not to be shared between threads."""
+    """A connection with one token; use it in a `with` statement and in one thread."""
 
     def __init__(self, url: str, token: str) -> None:
-        # Redirects are not followed: the token is for the address that was configured.
+        # Redirects are not followed, so that the token is sent to the configured address only.
         self._http = httpx2.Client(
             timeout=httpx2.Timeout(_READ_TIMEOUT_SECONDS, connect=_CONNECT_TIMEOUT_SECONDS), follow_redirects=False
         )
@@ -67,16 +72,16 @@ class Client:
 
     @classmethod
     def from_env(cls) -> Self:
-        """The bus of LLM_BUS_URL with the token of LLM_BUS_TOKEN.
+        """Create a client for LLM_BUS_URL with the token LLM_BUS_TOKEN.
 
         Raises:
-            NotConfiguredError: one of them is not set.
+            NotConfiguredError: one of the variables is not set.
         """
-        found = [os.environ.get(name, "").strip() for name in ("LLM_BUS_URL", "LLM_BUS_TOKEN")]
-        for name, value in zip(("LLM_BUS_URL", "LLM_BUS_TOKEN"), found, strict=True):
+        values = {name: os.environ.get(name, "").strip() for name in ("LLM_BUS_URL", "LLM_BUS_TOKEN")}
+        for name, value in values.items():
             if not value:
                 raise NotConfiguredError(f"{name} is not set.")
-        return cls(*found)
+        return cls(values["LLM_BUS_URL"], values["LLM_BUS_TOKEN"])
 
     def __enter__(self) -> Self:
         return self
@@ -87,28 +92,28 @@ class Client:
         self._http.close()
 
     def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
-        """What a tool answers; arguments that are None are left out.
+        """Call a tool and return its result; arguments that are None are omitted.
 
         Raises:
-            RefusedError: the tool said no.
-            TokenError: the token is not accepted.
-            AwayError: no bus answered.
+            RefusedError: the tool returned an error.
+            TokenRejectedError: the token is not accepted.
+            UnreachableError: the bus did not respond.
         """
-        sent = {name: value for name, value in arguments.items() if value is not None}
+        given_arguments = {name: value for name, value in arguments.items() if value is not None}
         message = {
             "jsonrpc": "2.0",
             "id": next(self._request_ids),
             "method": "tools/call",
-            "params": {"name": tool, "arguments": sent},
+            "params": {"name": tool, "arguments": given_arguments},
         }
         try:
-            answer = self._http.post(self._url, content=json.dumps(message).encode(), headers=self._headers)
+            response = self._http.post(self._url, content=json.dumps(message).encode(), headers=self._headers)
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             raise UnreachableError(f"{self._url} cannot be reached: {error or type(error).__name__}") from error
-        return self._parse_response(answer)
+        return self._parse_response(response)
 
     def iter_events(self, since: int = 0) -> Iterator[dict[str, Any]]:
-        """The ledger after an event, oldest first, to its present end; moves no cursor."""
+        """Yield the events after `since`, oldest first, to the present end of the ledger; no cursor moves."""
         more = True
         while more:
             page = self.call("whats_new", since=since, limit=500, advance_cursor=False)
@@ -117,7 +122,7 @@ class Client:
             more = page["more"] and bool(page["events"])
 
     def iter_rows(self, tool: str, key: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """All rows of a list that pages with `before`."""
+        """Yield all rows of a list that pages with `before`."""
         before: Any = None
         while True:
             page = self.call(tool, before=before, **arguments)
@@ -131,10 +136,10 @@ class Client:
             raise TokenRejectedError(
                 "The bus does not accept the token: it was revoked, rotated or mistyped."
                 if response.status_code == 401
-                else "The bus refuses: the owner of the project is suspended."
+                else "The bus refuses the call: the owner of the project is suspended."
             )
         if response.status_code != 200:
-            raise UnreachableError(f"{self._url} answered with HTTP {response.status_code}.")
+            raise UnreachableError(f"{self._url} responded with HTTP {response.status_code}.")
         text = response.text
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
@@ -145,8 +150,8 @@ class Client:
             result = message["result"]
             content: dict[str, Any] = result["structuredContent"]
             if result.get("isError"):
-                facts = content["error"]
-                raise RefusedError(facts["code"], facts["message"], facts)
+                refusal = content["error"]
+                raise RefusedError(refusal["code"], refusal["message"], refusal)
         except (ValueError, KeyError, TypeError) as error:
-            raise UnreachableError(f"{self._url} did not answer as a bus does.") from error
+            raise UnreachableError(f"The response of {self._url} is not one of an LLM Bus.") from error
         return content

@@ -1,1 +1,1 @@
-"""One file per noun; its `command` is what `llm-bus NOUN` runs. Import the engine inside functions."""
+"""The commands: each module exports `command`, which `llm-bus NOUN` runs. Import the engine inside functions."""

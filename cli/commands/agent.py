@@ -1,4 +1,4 @@
-"""`llm-bus agent`: participants of a project with their tokens, and what they do, for scripts."""
+"""`llm-bus agent`: the participants of a project and their tokens, and tool calls for scripts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bus.tenancy.participations import IssuedParticipation, Participation
 
 
-@click.group("agent", short_help="Agents of a project; claim, post, lease and more for scripts.")
+@click.group("agent", short_help="Agents of a project: add, rotate, revoke, list; tool calls for scripts.")
 def command() -> None:
     """The agents and humans of a project.
 
@@ -23,15 +23,15 @@ def command() -> None:
     """
 
 
-for _call in agent_calls.AGENT_COMMANDS:
-    command.add_command(_call)
+for _agent_command in agent_calls.AGENT_COMMANDS:
+    command.add_command(_agent_command)
 
 
 @command.command("add")
 @click.argument("project")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["agent", "human"]), help="agent is the default.")
-@click.option("--lane", help="The lane it is granted.")
+@click.option("--kind", type=click.Choice(["agent", "human"]), help="Default: agent.")
+@click.option("--lane", help="The lane it belongs to.")
 @click.option("--admin", "is_admin", is_flag=True, help="Make it a project-admin.")
 @data_option
 @json_option
@@ -44,16 +44,14 @@ def add_agent(
     data: Path | None,
     as_json: bool,
 ) -> None:
-    """Let an agent into a project and show its token, this once."""
+    """Add an agent to a project and show its token, which is shown only once."""
     from bus.tenancy import participations, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
-        where = projects.get_by_name(conn, project)
-        made = participations.join(
-            conn, where.id, name, kind=kind, lane=lane, is_admin=is_admin, actor="cli"
-        )
-    _emit_token(made, "is in", as_json=as_json)
+        project_id = projects.get_by_name(conn, project).id
+        issued = participations.join(conn, project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor="cli")
+    _emit_token(issued, "was added to", as_json=as_json)
 
 
 @command.command("rotate")
@@ -62,13 +60,13 @@ def add_agent(
 @data_option
 @json_option
 def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> None:
-    """Give an agent a new token, shown this once; its older ones stop working at once."""
+    """Issue a new token for an agent and show it once; its older tokens stop working at once."""
     from bus.tenancy import projects, tokens
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = tokens.rotate(conn, projects.get_by_name(conn, project).id, name, actor="cli")
-    _emit_token(made, "has a new token in", as_json=as_json)
+        issued = tokens.rotate(conn, projects.get_by_name(conn, project).id, name, actor="cli")
+    _emit_token(issued, "has a new token in", as_json=as_json)
 
 
 @command.command("revoke")
@@ -82,10 +80,14 @@ def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> 
     from cli.database import transaction
 
     with transaction(data) as conn:
-        where = projects.get_by_name(conn, project)
-        found, count = tokens.revoke_all(conn, where.id, name, actor="cli")
-    said = f"{count} token{'' if count == 1 else 's'} of {found.actor} revoked." if count else "No live token."
-    emit({"project": where.name, "name": found.label, "revoked": count}, said, as_json=as_json)
+        owning_project = projects.get_by_name(conn, project)
+        participation, count = tokens.revoke_all(conn, owning_project.id, name, actor="cli")
+    text = f"Revoked {count} token{'' if count == 1 else 's'} of {participation.actor}." if count else "No live token."
+    emit(
+        {"project": owning_project.name, "name": participation.label, "revoked": count},
+        text,
+        as_json=as_json,
+    )
 
 
 @command.command("list")
@@ -94,23 +96,26 @@ def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> 
 @data_option
 @json_option
 def list_agents(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
-    """List who is in a project."""
+    """List the participants of a project."""
     from bus.tenancy import participations, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
-        where = projects.get_by_name(conn, project)
-        found = participations.list_participations(conn, where.id, after=after, limit=limit)
-    rows = [(one.id, one.actor, one.kind, one.granted_lane, "admin" if one.is_admin else "") for one in found]
+        listed_project = projects.get_by_name(conn, project)
+        members = participations.list_participations(conn, listed_project.id, after=after, limit=limit)
+    rows = [
+        (member.id, member.actor, member.kind, member.granted_lane, "admin" if member.is_admin else "")
+        for member in members
+    ]
     emit(
-        {"project": where.name, "agents": [_to_json(one) for one in found]},
+        {"project": listed_project.name, "agents": [_to_json(member) for member in members]},
         format_table(("id", "name", "kind", "lane", ""), rows),
         as_json=as_json,
     )
 
 
 def _emit_token(participation: "IssuedParticipation", verb_phrase: str, *, as_json: bool) -> None:
-    facts = {
+    value = {
         "project": participation.project,
         "name": participation.participant,
         "actor": participation.actor,
@@ -119,8 +124,11 @@ def _emit_token(participation: "IssuedParticipation", verb_phrase: str, *, as_js
         "is_admin": participation.is_admin,
         "token": participation.token,
     }
-    said = f"{participation.actor} {verb_phrase} {participation.project}. Its token, shown this once:\n{participation.token}"
-    emit(facts, said, as_json=as_json)
+    text = (
+        f"{participation.actor} {verb_phrase} {participation.project}. "
+        f"Its token, shown only once:\n{participation.token}"
+    )
+    emit(value, text, as_json=as_json)
 
 
 def _to_json(participation: "Participation") -> dict[str, Any]:

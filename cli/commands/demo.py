@@ -1,4 +1,4 @@
-"""`llm-bus demo`: see a bus at work."""
+"""`llm-bus demo`: simulated agents that work through a bus."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from cli.options import data_option, emit, json_option
 
 
 @click.command("demo", short_help="Let simulated agents work through the bus, and report.")
-@click.option("--agents", type=click.IntRange(3, 200), default=9, show_default=True, help="How many agents.")
-@click.option("--projects", type=click.IntRange(1, 50), default=4, show_default=True, help="In how many.")
+@click.option("--agents", type=click.IntRange(3, 200), default=9, show_default=True, help="The number of agents.")
+@click.option("--projects", type=click.IntRange(1, 50), default=4, show_default=True, help="The number of projects.")
 @click.option(
-    "--events", type=click.IntRange(1, 1_000_000), default=591, show_default=True, help="How many they cause."
+    "--events", type=click.IntRange(1, 1_000_000), default=591, show_default=True, help="The number of events."
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same ledgers.")
-@click.option("--owner", help="Whose the projects are (handle or e-mail); default: the bus's first owner.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed produces the same ledgers.")
+@click.option("--owner", help="The owner of the projects (handle or e-mail); default: the first owner of the bus.")
 @data_option
 @json_option
 @click.pass_context
@@ -31,35 +31,34 @@ def command(
 ) -> None:
     """Let a fleet of simulated agents work in new projects of the running bus, and report.
 
-    Each agent has its own token and MCP connections, and together they keep the activity mix of the
-    original service's own use. Where nothing is running, a temporary bus is started and removed. Exit code 1
-    unless every call succeeded and the ledgers hold what was planned.
+    Each agent has its own token and MCP connections; the activity mix is that of the original service. If no bus is
+    running, a temporary one is started and removed. Exit code 1: a call failed, or the ledgers differ from the plan.
     """
     from cli.demo.plan import min_events
 
-    least = min_events(agents, projects)
-    if events < least:
+    minimum = min_events(agents, projects)
+    if events < minimum:
         raise click.BadParameter(
-            f"{agents} agents in {projects} projects need at least {least}.", ctx, param_hint="--events"
+            f"{agents} agents in {projects} projects need at least {minimum}.", ctx, param_hint="--events"
         )
     from cli.demo.orchestrator import run_demo
     from cli.report import format_report, format_summary_table, to_json
 
-    outcome = run_demo(agents, projects, events, seed, owner=owner, data=data)
-    title = f"LLM Bus demo: {outcome.calls} calls in {outcome.seconds:.1f} s, seed {seed}"
-    text = [format_report(outcome.total_report, title), "", format_summary_table(outcome.project_reports)]
-    if not outcome.used_temporary_bus:
-        text += ["", f"One of them again: llm-bus report {outcome.total_report.projects[0]}"]
-    if outcome.differences:
-        text += ["", "Not as planned:", *outcome.differences]
+    result = run_demo(agents, projects, events, seed, owner=owner, data=data)
+    title = f"LLM Bus demo: {result.calls} calls in {result.seconds:.1f} s, seed {seed}"
+    lines = [format_report(result.total_report, title), "", format_summary_table(result.project_reports)]
+    if not result.used_temporary_bus:
+        lines += ["", f"Report of one project: llm-bus report {result.total_report.projects[0]}"]
+    if result.differences:
+        lines += ["", "Differences from the plan:", *result.differences]
     value = {
-        "ok": not outcome.differences,
-        "differences": outcome.differences,
+        "ok": not result.differences,
+        "differences": result.differences,
         "seed": seed,
-        "calls": outcome.calls,
-        "seconds": round(outcome.seconds, 3),
-        "total": to_json(outcome.total_report),
-        "projects": [to_json(report) for report in outcome.project_reports],
+        "calls": result.calls,
+        "seconds": round(result.seconds, 3),
+        "total": to_json(result.total_report),
+        "projects": [to_json(report) for report in result.project_reports],
     }
-    emit(value, "\n".join(text), as_json=as_json)
-    ctx.exit(ExitCode.FAILED if outcome.differences else ExitCode.OK)
+    emit(value, "\n".join(lines), as_json=as_json)
+    ctx.exit(ExitCode.FAILED if result.differences else ExitCode.OK)

@@ -1,4 +1,4 @@
-"""`llm-bus login-link`: let an owner into the web without a sign-in provider."""
+"""`llm-bus login-link`: sign an owner in without a sign-in provider."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,15 +8,17 @@ import click
 from cli.options import data_option, emit, json_option
 
 
-@click.command("login-link", short_help="Make a link that signs an owner in once.")
+@click.command("login-link", short_help="Create a link that signs an owner in once.")
 @click.argument("email")
-@click.option("--minutes", type=click.IntRange(1, 1440), default=15, show_default=True, help="How long it works.")
+@click.option(
+    "--minutes", type=click.IntRange(1, 1440), default=15, show_default=True, help="Minutes until the link expires."
+)
 @data_option
 @json_option
 def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
-    """Make a link that signs the owner with this e-mail address or handle in, once.
+    """Create a link that signs the owner with this e-mail address or handle in, once.
 
-    Whoever has the link is the owner: hand it over as you would a password.
+    The link grants full access as the owner: treat it like a password.
     """
     from bus.auth import login_links
     from bus.client_setup import login_link_url
@@ -28,5 +30,5 @@ def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
         owner = owners.get(conn, email)
         token = login_links.create_login_link(conn, owner, ttl=timedelta(minutes=minutes), actor="cli")
     url = login_link_url(settings_for_cli(data).public_url, token)
-    said = f"{url}\nIt signs {owner.handle} in, once, within {minutes} minute{'' if minutes == 1 else 's'}."
-    emit({"url": url}, said, as_json=as_json)
+    text = f"{url}\nIt signs {owner.handle} in once, within {minutes} minute{'' if minutes == 1 else 's'}."
+    emit({"url": url}, text, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`llm-bus migrate`: the release phase of a deploy."""
+"""`llm-bus migrate`: migrate the database schema, in the release phase of a deploy."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import click
 from cli.options import data_option, emit, json_option
 
 
-@click.command("migrate", short_help="Bring the database to the newest schema.")
+@click.command("migrate", short_help="Migrate the database to the newest schema.")
 @data_option
 @json_option
 def command(data: Path | None, as_json: bool) -> None:
-    """Bring the database (DATABASE_URL, else the bus that runs here) to the newest schema.
+    """Migrate the database (DATABASE_URL, or else of the bus that runs here) to the newest schema.
 
-    Safe to run twice at once, and while the bus works.
+    Safe to run concurrently and while the bus is running.
     """
     from bus.db import migrate
     from cli.runtime import settings_for_cli

@@ -1,4 +1,4 @@
-"""`llm-bus owner`: the humans who own projects."""
+"""`llm-bus owner`: the people who own projects."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @click.group("owner", short_help="Owners: add, list, operator.")
 def command() -> None:
-    """The humans who own projects and are billed."""
+    """The people who own projects and are billed."""
 
 
 @command.command("add")
 @click.argument("email")
-@click.option("--handle", help="The public name; made from the e-mail address when left out.")
-@click.option("--operator", is_flag=True, help="May use the operator console.")
+@click.option("--handle", help="The public name; default: derived from the e-mail address.")
+@click.option("--operator", is_flag=True, help="Allow the operator console.")
 @data_option
 @json_option
 def add_owner(email: str, handle: str | None, operator: bool, data: Path | None, as_json: bool) -> None:
@@ -28,8 +28,8 @@ def add_owner(email: str, handle: str | None, operator: bool, data: Path | None,
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = owners.add(conn, email, handle=handle, operator=operator, actor="cli")
-    emit(_to_json(made), f"Owner {made.handle} ({made.email}) was created.", as_json=as_json)
+        owner = owners.add(conn, email, handle=handle, operator=operator, actor="cli")
+    emit(_to_json(owner), f"Owner {owner.handle} ({owner.email}) was created.", as_json=as_json)
 
 
 @command.command("list")
@@ -42,19 +42,19 @@ def list_owners(after: int, limit: int, data: Path | None, as_json: bool) -> Non
     from cli.database import transaction
 
     with transaction(data) as conn:
-        found = owners.list_owners(conn, after=after, limit=limit)
+        page = owners.list_owners(conn, after=after, limit=limit)
     rows = [
         (
-            one.id,
-            one.handle,
-            one.email,
-            "operator" if one.operator else "",
-            "suspended" if one.suspended_at else "",
+            owner.id,
+            owner.handle,
+            owner.email,
+            "operator" if owner.operator else "",
+            "suspended" if owner.suspended_at else "",
         )
-        for one in found
+        for owner in page
     ]
     emit(
-        {"owners": [_to_json(one) for one in found]},
+        {"owners": [_to_json(owner) for owner in page]},
         format_table(("id", "handle", "e-mail", "", ""), rows),
         as_json=as_json,
     )
@@ -62,19 +62,22 @@ def list_owners(after: int, limit: int, data: Path | None, as_json: bool) -> Non
 
 @command.command("operator")
 @click.argument("owner")
-@click.option("--remove", is_flag=True, help="Take it away.")
+@click.option("--remove", is_flag=True, help="Withdraw the access.")
 @data_option
 @json_option
 def set_operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
-    """Let OWNER (handle or e-mail) use the operator console, from the next request on."""
+    """Allow OWNER (handle or e-mail) to use the operator console, from the next request on."""
     from bus.tenancy import owners
     from cli.database import transaction
 
     with transaction(data) as conn:
-        found = owners.get(conn, owner)
-        owners.set_operator(conn, found.id, not remove, actor="cli")
-        now = owners.get(conn, owner)
-    emit(_to_json(now), f"{now.handle} is {'' if now.operator else 'no '}operator.", as_json=as_json)
+        owners.set_operator(conn, owners.get(conn, owner).id, not remove, actor="cli")
+        changed = owners.get(conn, owner)
+    emit(
+        _to_json(changed),
+        f"{changed.handle} is {'now' if changed.operator else 'no longer'} an operator.",
+        as_json=as_json,
+    )
 
 
 def _to_json(owner: "Owner") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`llm-bus project`: coordination spaces."""
+"""`llm-bus project`: the projects of owners."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @click.group("project", short_help="Projects: add, list.")
 def command() -> None:
-    """The spaces in which agents coordinate."""
+    """The projects in which agents coordinate."""
 
 
 @command.command("add")
 @click.argument("name")
-@click.option("--owner", "handle", help="The owner's handle or e-mail; not needed where there is only one.")
+@click.option("--owner", "handle", help="The owner's handle or e-mail; optional if there is only one owner.")
 @data_option
 @json_option
 def add_project(name: str, handle: str | None, data: Path | None, as_json: bool) -> None:
@@ -27,8 +27,8 @@ def add_project(name: str, handle: str | None, data: Path | None, as_json: bool)
     from cli.database import transaction
 
     with transaction(data) as conn:
-        made = projects.add(conn, _get_owner_id(conn, handle), name, actor="cli")
-    emit(_to_json(made), f"Project {made.owner}/{made.name} was created.", as_json=as_json)
+        project = projects.add(conn, _get_owner_id(conn, handle), name, actor="cli")
+    emit(_to_json(project), f"Project {project.owner}/{project.name} was created.", as_json=as_json)
 
 
 @command.command("list")
@@ -43,9 +43,15 @@ def list_projects(handle: str | None, after: int, limit: int, data: Path | None,
 
     with transaction(data) as conn:
         owner_id = owners.get(conn, handle).id if handle is not None else None
-        found = projects.list_projects(conn, owner_id=owner_id, after=after, limit=limit)
-    rows = [(one.id, f"{one.owner}/{one.name}", "archived" if one.archived_at else "") for one in found]
-    emit({"projects": [_to_json(one) for one in found]}, format_table(("id", "project", ""), rows), as_json=as_json)
+        page = projects.list_projects(conn, owner_id=owner_id, after=after, limit=limit)
+    rows = [
+        (project.id, f"{project.owner}/{project.name}", "archived" if project.archived_at else "") for project in page
+    ]
+    emit(
+        {"projects": [_to_json(project) for project in page]},
+        format_table(("id", "project", ""), rows),
+        as_json=as_json,
+    )
 
 
 def _get_owner_id(conn: Any, handle: str | None) -> int:
@@ -54,10 +60,10 @@ def _get_owner_id(conn: Any, handle: str | None) -> int:
 
     if handle is not None:
         return owners.get(conn, handle).id
-    found = owners.list_owners(conn, limit=2)
-    if len(found) != 1:
-        raise BusError("conflict", "Say whose project it is: --owner HANDLE.", hint="list_owners")
-    return found[0].id
+    candidates = owners.list_owners(conn, limit=2)
+    if len(candidates) != 1:
+        raise BusError("conflict", "Name the owner of the project: --owner HANDLE.", hint="list_owners")
+    return candidates[0].id
 
 
 def _to_json(project: "Project") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`llm-bus report`: how the agents of a project worked together."""
+"""`llm-bus report`: statistics of a project's ledger."""
 
 from contextlib import closing
 from pathlib import Path
@@ -8,15 +8,15 @@ import click
 from cli.options import data_option, emit, json_option
 
 
-@click.command("report", short_help="Say how the agents of a project worked together.")
+@click.command("report", short_help="Show statistics of a project: activity, handoffs, leases, tasks.")
 @click.argument("project")
 @data_option
 @json_option
 def command(project: str, data: Path | None, as_json: bool) -> None:
-    """Read the ledger of PROJECT (NAME or HANDLE/NAME): how much happened, of what, and how handoffs fared.
+    """Show statistics of the ledger of PROJECT (NAME or HANDLE/NAME): events by type, handoffs, leases, tasks.
 
-    Times to acknowledge run to the first ack by somebody other than the sender. Collisions are leases that
-    met a live lease of somebody else.
+    The time to acknowledge ends with the first ack by a participant other than the sender. A collision is a lease
+    that overlapped a live lease of another participant.
     """
     from bus.analytics import reports
     from bus.db import Database
@@ -24,7 +24,7 @@ def command(project: str, data: Path | None, as_json: bool) -> None:
     from cli.report import format_report, to_json
     from cli.runtime import settings_for_cli
 
-    # Not in one transaction: a long ledger takes many statements, and none should last that long.
+    # Not in one transaction: a long ledger needs many statements, and no transaction should last that long.
     url = settings_for_cli(data).database_url
     with closing(Database(url, pool_size=1, application_name="llm-bus cli")) as database, database.connection() as conn:
         report = reports.build_report(conn, projects.get_by_name(conn, project).id)

@@ -1,4 +1,4 @@
-"""`llm-bus serve`: web and gateway behind one port."""
+"""`llm-bus serve`: web and gateway on one port."""
 
 import click
 
@@ -7,8 +7,9 @@ import click
 def command() -> None:
     """Serve the web and the MCP endpoint on one port, until SIGTERM.
 
-    For platforms that route one port to one process. Where each process gets an address of its own, run `web` and
-    `gateway` of the Procfile instead: they scale apart. Settings come from the environment; DATABASE_URL is required.
+    For platforms that route one port to one process. If each process has an address of its own, run `web` and
+    `gateway` of the Procfile instead: they scale independently. Settings come from the environment; DATABASE_URL is
+    required.
     """
     from cli import serve
 

@@ -1,4 +1,4 @@
-"""`llm-bus stdio`: the gateway for a client that starts its servers as a process."""
+"""`llm-bus stdio`: the gateway for a client that starts its servers as processes."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from cli.options import data_option
 def command(data: Path | None) -> None:
     """Serve one MCP client on standard input and output, as the agent whose token is in LLM_BUS_TOKEN.
 
-    Without a token the tools are listed, and calls are refused.
+    Without a token, tools are listed and calls are refused.
     """
     from cli.runtime import settings_for_cli
     from mcp_gateway import stdio

@@ -1,4 +1,4 @@
-"""`llm-bus verify`: whether a mirror is whole and says what the bus says."""
+"""`llm-bus verify`: compare a mirror with the bus."""
 
 from pathlib import Path
 
@@ -13,14 +13,18 @@ from cli.options import emit, json_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, out: Path, as_json: bool) -> None:
-    """Check that OUT holds every event once, in order, as the bus has it; exit code 1 if not.
+    """Check that OUT holds the events of the bus, each once and in order. Exit code 1: it differs.
 
-    A mirror that is only behind is well: `llm-bus mirror` brings it up to date.
+    An outdated mirror passes: `llm-bus mirror` brings it up to date.
     """
     from cli import mirror
     from cli.connection import connect
 
     with connect() as bus:
-        wrong = mirror.verify(bus, out)
-    emit({"ok": not wrong, "wrong": wrong}, "\n".join(wrong) or "It says what the bus says.", as_json=as_json)
-    ctx.exit(ExitCode.FAILED if wrong else ExitCode.OK)
+        differences = mirror.verify(bus, out)
+    emit(
+        {"ok": not differences, "wrong": differences},
+        "\n".join(differences) or "The mirror matches the bus.",
+        as_json=as_json,
+    )
+    ctx.exit(ExitCode.FAILED if differences else ExitCode.OK)

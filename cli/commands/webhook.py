@@ -1,8 +1,8 @@
-"""`llm-bus webhook`: where overdue handoffs and credit notices are told."""
+"""`llm-bus webhook`: webhooks for overdue handoffs and credit notices."""
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,14 +10,15 @@ from cli.options import data_option, emit, format_table, json_option
 
 if TYPE_CHECKING:
     from bus.db import Connection
+    from bus.notifications.outbox import LogEntry
 
-_owner_option = click.option("--owner", "owner", help="Of an owner, for credit notices; else give --project.")
-_project_option = click.option("--project", "project", help="Of a project, for overdue handoffs.")
+_owner_option = click.option("--owner", "owner", help="The owner, for credit notices; otherwise give --project.")
+_project_option = click.option("--project", "project", help="The project, for overdue handoffs.")
 
 
 @click.group("webhook", short_help="Webhooks for overdue handoffs and credit notices.")
 def command() -> None:
-    """Where people are told what agents leave lying. Each message is signed (Standard Webhooks)."""
+    """Webhooks for overdue handoffs and credit notices. Each message is signed (Standard Webhooks)."""
 
 
 @command.command("add")
@@ -33,8 +34,12 @@ def add_webhook(url: str, owner: str | None, project: str | None, data: Path | N
 
     with transaction(data) as conn:
         owner_id, project_id = _resolve_scope(conn, owner, project)
-        made = outbox.add_webhook(conn, owner_id, url, project_id=project_id, actor="cli")
-    emit(dataclasses.asdict(made), f"Webhook {made.id} to {made.url}\nSecret: {made.secret}", as_json=as_json)
+        webhook = outbox.add_webhook(conn, owner_id, url, project_id=project_id, actor="cli")
+    emit(
+        dataclasses.asdict(webhook),
+        f"Webhook {webhook.id} to {webhook.url}\nSecret: {webhook.secret}",
+        as_json=as_json,
+    )
 
 
 @command.command("list")
@@ -43,25 +48,35 @@ def add_webhook(url: str, owner: str | None, project: str | None, data: Path | N
 @data_option
 @json_option
 def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
-    """The webhooks of a project or an owner, and how their last notices went."""
+    """List the webhooks of a project or an owner, and the results of their last notices."""
     from bus.notifications import outbox
     from cli.database import transaction
 
     with transaction(data) as conn:
         owner_id, project_id = _resolve_scope(conn, owner, project)
-        found = outbox.list_webhooks(conn, owner_id, project_id=project_id)
-        log = outbox.list_log_entries(conn, owner_id, project_id=project_id, limit=20)
-    hooks = format_table(("ID", "URL"), [(one.id, one.url) for one in found])
+        webhooks = outbox.list_webhooks(conn, owner_id, project_id=project_id)
+        entries = outbox.list_log_entries(conn, owner_id, project_id=project_id, limit=20)
+    webhook_table = format_table(("ID", "URL"), [(webhook.id, webhook.url) for webhook in webhooks])
     rows = [
-        (one.id, f"{one.created_at:%Y-%m-%d %H:%M}", one.kind, one.channel, one.state, one.attempts, one.last_result)
-        for one in log
+        (
+            entry.id,
+            f"{entry.created_at:%Y-%m-%d %H:%M}",
+            entry.kind,
+            entry.channel,
+            entry.state,
+            entry.attempts,
+            entry.last_result,
+        )
+        for entry in entries
     ]
     emit(
         {
-            "webhooks": [{"id": one.id, "url": one.url, "created_at": one.created_at} for one in found],
-            "notices": [dataclasses.asdict(one) | {"state": one.state} for one in log],
+            "webhooks": [
+                {"id": webhook.id, "url": webhook.url, "created_at": webhook.created_at} for webhook in webhooks
+            ],
+            "notices": [_notice_to_json(entry) for entry in entries],
         },
-        f"{hooks}\n\n{format_table(('NOTICE', 'AT', 'KIND', 'BY', 'STATE', 'TRIES', 'LAST ANSWER'), rows)}",
+        f"{webhook_table}\n\n{format_table(('NOTICE', 'AT', 'KIND', 'BY', 'STATE', 'TRIES', 'LAST RESULT'), rows)}",
         as_json=as_json,
     )
 
@@ -73,7 +88,7 @@ def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_
 @data_option
 @json_option
 def remove_webhook(webhook_id: int, owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
-    """Send nothing there any more."""
+    """Remove a webhook."""
     from bus.notifications import outbox
     from cli.database import transaction
 
@@ -86,13 +101,13 @@ def remove_webhook(webhook_id: int, owner: str | None, project: str | None, data
 @command.command("test")
 @_owner_option
 @_project_option
-@click.option("--email", help="Also to this address.")
+@click.option("--email", help="Also send it to this address.")
 @data_option
 @json_option
 def send_test_notice(
     owner: str | None, project: str | None, email: str | None, data: Path | None, as_json: bool
 ) -> None:
-    """Send a test notice; a worker tells it within seconds, and `llm-bus webhook list` says what came of it."""
+    """Send a test notice; a worker delivers it within seconds, and `llm-bus webhook list` shows the result."""
     from bus.notifications import outbox
     from bus.rules import validation
     from cli.database import transaction
@@ -102,7 +117,14 @@ def send_test_notice(
     with transaction(data) as conn:
         owner_id, project_id = _resolve_scope(conn, owner, project)
         count = outbox.enqueue(conn, "test", owner_id=owner_id, project_id=project_id, email=email)
-    emit({"notices": count}, f"{count} notices are on their way.", as_json=as_json)
+    emit({"notices": count}, f"{count} notice{'' if count == 1 else 's'} queued.", as_json=as_json)
+
+
+def _notice_to_json(entry: "LogEntry") -> dict[str, Any]:
+    fields = dataclasses.asdict(entry) | {"state": entry.state}
+    # The key is part of the command's interface, the attribute's name is not.
+    fields["said"] = fields.pop("last_result")
+    return fields
 
 
 def _resolve_scope(conn: "Connection", owner: str | None, project: str | None) -> tuple[int, int | None]:
@@ -114,5 +136,5 @@ def _resolve_scope(conn: "Connection", owner: str | None, project: str | None) -
     if owner is not None:
         return owners.get(conn, owner).id, None
     assert project is not None
-    found = projects.get_by_name(conn, project)
-    return found.owner_id, found.id
+    target = projects.get_by_name(conn, project)
+    return target.owner_id, target.id

@@ -1,4 +1,4 @@
-"""Whether a played plan left in the ledger what it promised."""
+"""Comparison of a project's ledger with the plan of a demo."""
 
 from collections.abc import Iterator
 
@@ -7,16 +7,18 @@ from cli.demo.model import ExpectedCounts
 
 
 def find_differences(expected: ExpectedCounts, report: ProjectReport) -> Iterator[str]:
-    """A line for each figure of a project that is not as planned.
+    """Yield a line for each metric of a project that differs from the plan.
 
-    Types of event that no plan holds are the bus's own doing, such as a lapse of presence, and don't matter.
+    Event types outside the plan are ignored: the bus adds some itself, such as presence_lapse.
     """
-    found = {one.type: one.count for one in report.mix}
-    planned = {kind: (count, found.get(kind, 0)) for kind, count in expected.events_by_type.items()} | {
+    actual_counts = {event.type: event.count for event in report.mix}
+    metrics = {
+        event_type: (count, actual_counts.get(event_type, 0)) for event_type, count in expected.events_by_type.items()
+    } | {
         "acknowledged handoffs": (expected.acked, report.acked),
         "anchored handoffs": (expected.anchored, report.anchored),
         "reported collisions": (expected.collisions, report.collisions),
     }
-    for what, (wanted, actual) in planned.items():
-        if wanted != actual:
-            yield f"{report.projects[0]}: {what}: {actual}, planned {wanted}"
+    for metric, (planned, actual) in metrics.items():
+        if planned != actual:
+            yield f"{report.projects[0]}: {metric}: {actual}, planned {planned}"

@@ -1,4 +1,4 @@
-"""What a plan is made of. Nothing here does anything."""
+"""The data model of a demo plan."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ResultRef:
-    """Stands in the arguments of a step for what an earlier one answered."""
+    """A placeholder in the arguments of a step for a result field of an earlier step."""
 
     step: int
     field: str
@@ -14,7 +14,7 @@ class ResultRef:
 
 @dataclass(frozen=True, slots=True)
 class LabelRef:
-    """Stands in the arguments of a step for an agent's label, which the bus that it is played on decides."""
+    """A placeholder in the arguments of a step for an agent's label, which is known only at run time."""
 
     agent: int
 
@@ -24,8 +24,8 @@ class Step:
     """One call of one agent in one project.
 
     Attributes:
-        arguments: as the tool takes them, with Result and Label in place of what only the bus knows.
-        events: the types of event that it adds to the ledger.
+        arguments: the tool's arguments, with ResultRef and LabelRef for values that are known only at run time.
+        events: the types of the events that it adds to the ledger.
     """
 
     project: int
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCounts:
-    """What the report of one project has to say once the plan was played; `events` counts them by type."""
+    """The metrics that the report of a project must have after the plan was run."""
 
     events_by_type: dict[str, int]
     acked: int
@@ -47,7 +47,7 @@ class ExpectedCounts:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAgent:
-    """A simulated agent and the lane that it works in, everywhere."""
+    """A simulated agent and its lane, which is the same in every project."""
 
     label: str
     lane: str
@@ -55,11 +55,11 @@ class SimulatedAgent:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A fleet's day; agents and projects go by their index.
+    """The steps of a fleet; agents and projects are referred to by index.
 
     Attributes:
-        teams: for each project the agents that work in it.
-        expected: for each project what its ledger will hold.
+        teams: for each project, the agents that work in it.
+        expected: for each project, the expected content of its ledger.
     """
 
     agents: tuple[SimulatedAgent, ...]

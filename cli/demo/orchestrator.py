@@ -1,4 +1,4 @@
-"""A demo from beginning to end: plan, stage, play, report."""
+"""The phases of a demo: plan, provision, run, report."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ from cli.runtime import settings_for_cli
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What a demo did. `differences` is empty if the ledgers hold what was planned."""
+    """The result of a demo; `differences` is empty if the ledgers match the plan."""
 
     calls: int
     seconds: float
@@ -36,10 +36,10 @@ class DemoResult:
 
 
 def run_demo(agents: int, projects: int, events: int, seed: int, *, owner: str | None, data: Path | None) -> DemoResult:
-    """Let a simulated fleet work through the bus that runs here, or through a temporary one.
+    """Run a simulated fleet against the bus that runs here, or against a temporary one.
 
     Raises:
-        CliError: the gateway does not answer, or a call failed.
+        CliError: the gateway does not respond, or a call failed.
         BusError: `not_found` for the owner.
     """
     plan = make_plan(agents, projects, events, seed)
@@ -47,29 +47,29 @@ def run_demo(agents: int, projects: int, events: int, seed: int, *, owner: str |
         settings = _find_settings(data)
         temporary = settings is None
         if settings is None:
-            click.echo("Nothing is running here; starting a temporary bus ...", err=True)
+            click.echo("No bus is running here; starting a temporary bus ...", err=True)
             settings = stack.enter_context(temporary_bus())
         if not is_gateway_reachable(settings.mcp_url):
             raise CliError(
-                f"No gateway answers at {settings.mcp_url}. Start it, or set MCP_URL to its address.",
+                f"No gateway responds at {settings.mcp_url}. Start it, or set MCP_URL to its address.",
                 ExitCode.UNAVAILABLE,
             )
         database = stack.enter_context(
             closing(Database(settings.database_url, pool_size=1, application_name="llm-bus demo"))
         )
-        stage = ProvisionedFleet()
+        fleet = ProvisionedFleet()
         try:
-            provision(database, plan, stage, owner)
+            provision(database, plan, fleet, owner)
             started = time.monotonic()
-            _run_with_progress(plan, stage, settings.mcp_url)
+            _run_with_progress(plan, fleet, settings.mcp_url)
             seconds = time.monotonic() - started
         finally:
-            revoke_tokens(database, stage)
+            revoke_tokens(database, fleet)
         with database.connection() as conn:
-            total = reports.build_combined_report(conn, [project.id for project in stage.projects])
-            each = [reports.build_report(conn, project.id) for project in stage.projects]
-    found = [line for pair in zip(plan.expected, each, strict=True) for line in find_differences(*pair)]
-    return DemoResult(len(plan.steps), seconds, total, each, found, temporary)
+            total = reports.build_combined_report(conn, [project.id for project in fleet.projects])
+            by_project = [reports.build_report(conn, project.id) for project in fleet.projects]
+    differences = [line for pair in zip(plan.expected, by_project, strict=True) for line in find_differences(*pair)]
+    return DemoResult(len(plan.steps), seconds, total, by_project, differences, temporary)
 
 
 def _find_settings(data: Path | None) -> Settings | None:

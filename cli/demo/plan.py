@@ -1,7 +1,7 @@
-"""From a seed to the day of a fleet: who calls which tool with what, in which order.
+"""Generation of a demo plan from a seed: an ordered list of tool calls.
 
-The activity mix is that of the original's own eight days, as its page reports them: 77.5 % handoffs and acks,
-7.3 % claims, 90.3 % of the handoffs acknowledged, 88 % anchored to an artifact.
+The activity mix is that of eight days of the original service, as its page reports them: 77.5% handoffs and acks,
+7.3% claims, 90.3% of the handoffs acknowledged, 88% anchored to an artifact.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +16,15 @@ HANDOFF_AND_ACK_SHARE = 0.775
 CLAIM_SHARE = 0.073
 ACKED_SHARE = 0.903
 ANCHORED_SHARE = 0.88
-# Some posts are acked by a second reader too.
+# The share of posts that a second reader acknowledges too.
 _SECOND_ACK_SHARE = 0.02
-# How many scripts are under way at once: the more, the longer a post waits for its ack.
+# More concurrent scripts mean a longer time between a post and its ack.
 _MAX_CONCURRENT_SCRIPTS = 12
-# In each project at least this many work: one hands over, one takes up, one looks on.
+# The minimum team of a project: a sender, a reader and a second reader.
 MIN_AGENTS = 3
 
-# What fills the plan besides handoffs and claims, with the events that each adds; the first two show what a bus
-# is for, so every project gets them as far as they fit.
+# Scripts besides handoffs and claims, with the number of events that each adds. Every project gets the required ones
+# if the budget allows.
 _REQUIRED_SCRIPTS: tuple[tuple[Callable[[ProjectSimulation], Script], int], ...] = (
     (ProjectSimulation.colliding_leases, 4),
     (ProjectSimulation.blocked_task, 8),
@@ -39,7 +39,7 @@ _FILLER_SCRIPTS = (
 
 @dataclass(frozen=True, slots=True)
 class EventBudget:
-    """How much of what a plan holds; `rest` is presence, seeds, leases and tasks, in events."""
+    """The number of events by purpose; `other_events` are presence, seeds, leases and tasks."""
 
     posts: int
     acked_posts: int
@@ -50,16 +50,23 @@ class EventBudget:
 
 
 def split_events(events: int) -> EventBudget:
-    """Split a number of events as the mix says."""
-    handed = round(events * HANDOFF_AND_ACK_SHARE)
-    posts = round(handed / (1 + ACKED_SHARE + _SECOND_ACK_SHARE))
-    acked = min(round(posts * ACKED_SHARE), handed - posts)
+    """Split a number of events according to the activity mix."""
+    posts_and_acks = round(events * HANDOFF_AND_ACK_SHARE)
+    posts = round(posts_and_acks / (1 + ACKED_SHARE + _SECOND_ACK_SHARE))
+    acks = posts_and_acks - posts
     claims = round(events * CLAIM_SHARE)
-    return EventBudget(posts, acked, handed - posts, round(posts * ANCHORED_SHARE), claims, events - handed - claims)
+    return EventBudget(
+        posts=posts,
+        acked_posts=min(round(posts * ACKED_SHARE), acks),
+        acks=acks,
+        anchored_posts=round(posts * ANCHORED_SHARE),
+        claims=claims,
+        other_events=events - posts_and_acks - claims,
+    )
 
 
 def min_events(agents: int, projects: int) -> int:
-    """The fewest events in which such a fleet can keep to the mix and show one of everything."""
+    """Return the fewest events with which the fleet keeps to the mix and runs every required script."""
     needed = sum(len(team) + len(texts.SEQUENCES) for team in _assign_teams(agents, projects))
     needed += sum(size for _, size in _REQUIRED_SCRIPTS)
     events = needed
@@ -69,51 +76,53 @@ def min_events(agents: int, projects: int) -> int:
 
 
 def make_plan(agents: int, projects: int, events: int, seed: int) -> Plan:
-    """The plan for a fleet; the same numbers give the same plan.
+    """Generate the plan of a fleet; the same arguments give the same plan.
 
     Args:
-        agents: at least LEAST_AGENTS.
-        projects: 1 or more; where they are many, agents work in several.
-        events: how many the ledgers will hold together, at least `least_events`.
+        agents: at least MIN_AGENTS.
+        projects: 1 or more; if there are many, agents work in several.
+        events: the number of events of all ledgers together, at least `min_events`.
+        seed: of the random choices.
     """
-    random = Random(seed)  # noqa: S311 - a story, not a secret
+    random = Random(seed)  # noqa: S311 - simulation, not a secret
     fleet = [_make_agent(number) for number in range(agents)]
     teams = _assign_teams(agents, projects)
-    places = [ProjectSimulation(number, team, fleet, random) for number, team in enumerate(teams)]
+    simulations = [ProjectSimulation(number, team, fleet, random) for number, team in enumerate(teams)]
     steps: list[Step] = []
-    for place in places:
-        _interleave([place.register_team()], places, steps, random)
-    shares = split_events(events)
+    for simulation in simulations:
+        _interleave([simulation.register_team()], simulations, steps, random)
+    budget = split_events(events)
+    filler_events = budget.other_events - sum(len(step.events) for step in steps)
     scripts = [
-        *_handoff_scripts(shares, places, random),
-        *(_pick_project(places, random).claim() for _ in range(shares.claims)),
-        *_filler_scripts(shares.other_events - len([kind for step in steps for kind in step.events]), places, random),
+        *_handoff_scripts(budget, simulations, random),
+        *(_pick_project(simulations, random).claim() for _ in range(budget.claims)),
+        *_filler_scripts(filler_events, simulations, random),
     ]
     random.shuffle(scripts)
-    _interleave(scripts, places, steps, random)
+    _interleave(scripts, simulations, steps, random)
     return Plan(
         agents=tuple(fleet),
         projects=tuple(_numbered_name(texts.PROJECT_NAMES, number) for number in range(projects)),
         teams=teams,
         steps=tuple(steps),
-        expected=tuple(place.expected_counts() for place in places),
+        expected=tuple(simulation.expected_counts() for simulation in simulations),
     )
 
 
 def _interleave(
     scripts: list[Script], projects: Sequence[ProjectSimulation], steps: list[Step], random: Random
 ) -> None:
-    """Append the steps of all scripts, those of each in order, with at most _UNDER_WAY begun at any moment."""
-    under_way: list[tuple[Script, int | None]] = []
-    while scripts or under_way:
-        while scripts and len(under_way) < _MAX_CONCURRENT_SCRIPTS:
-            under_way.append((scripts.pop(), None))
-        script, answer = under_way.pop(random.randrange(len(under_way)))
+    """Append the steps of all scripts in random order, keeping the order within each script."""
+    running: list[tuple[Script, int | None]] = []
+    while scripts or running:
+        while scripts and len(running) < _MAX_CONCURRENT_SCRIPTS:
+            running.append((scripts.pop(), None))
+        script, last_step = running.pop(random.randrange(len(running)))
         try:
-            step = next(script) if answer is None else script.send(answer)
+            step = next(script) if last_step is None else script.send(last_step)
         except StopIteration:
             continue
-        under_way.append((script, len(steps)))
+        running.append((script, len(steps)))
         steps.append(step)
         projects[step.project].events.update(step.events)
 
@@ -121,42 +130,44 @@ def _interleave(
 def _handoff_scripts(
     event_budget: EventBudget, projects: Sequence[ProjectSimulation], random: Random
 ) -> Iterator[Script]:
-    twice = min(event_budget.acks - event_budget.acked_posts, event_budget.acked_posts)
-    acks = (
-        [2] * twice + [1] * (event_budget.acked_posts - twice) + [0] * (event_budget.posts - event_budget.acked_posts)
+    acked_twice = min(event_budget.acks - event_budget.acked_posts, event_budget.acked_posts)
+    ack_counts = (
+        [2] * acked_twice
+        + [1] * (event_budget.acked_posts - acked_twice)
+        + [0] * (event_budget.posts - event_budget.acked_posts)
     )
     anchored = [True] * event_budget.anchored_posts + [False] * (event_budget.posts - event_budget.anchored_posts)
-    random.shuffle(acks)
+    random.shuffle(ack_counts)
     random.shuffle(anchored)
-    for count, has_ref in zip(acks, anchored, strict=True):
-        yield _pick_project(projects, random).handoff(count, has_ref)
+    for ack_count, is_anchored in zip(ack_counts, anchored, strict=True):
+        yield _pick_project(projects, random).handoff(ack_count, is_anchored)
 
 
 def _filler_scripts(events: int, projects: Sequence[ProjectSimulation], random: Random) -> Iterator[Script]:
-    for place in projects:
+    for project in projects:
         for script, size in _REQUIRED_SCRIPTS:
             if size <= events:
-                yield script(place)
+                yield script(project)
                 events -= size
     while events:
-        script, size = random.choice([kind for kind in _FILLER_SCRIPTS if kind[1] <= events])
+        script, size = random.choice([candidate for candidate in _FILLER_SCRIPTS if candidate[1] <= events])
         yield script(_pick_project(projects, random))
         events -= size
 
 
 def _pick_project(projects: Sequence[ProjectSimulation], random: Random) -> ProjectSimulation:
-    """A project by lot; the first is the busiest."""
+    """Pick a random project; earlier ones are picked more often."""
     return random.choices(projects, [1 / (2 + number) for number in range(len(projects))])[0]
 
 
 def _assign_teams(agents: int, projects: int) -> tuple[tuple[int, ...], ...]:
-    """Everybody has a project of its own; where that makes fewer than LEAST_AGENTS, the next in line join in."""
+    """Distribute the agents over the projects, and fill teams of fewer than MIN_AGENTS with agents of other teams."""
     teams = []
     for project in range(projects):
-        own = list(range(project, agents, projects))
+        members = list(range(project, agents, projects))
         others = [agent % agents for agent in range(project + 1, project + 1 + agents)]
-        helpers = [agent for agent in others if agent not in own]
-        teams.append(tuple(sorted(own + helpers[: max(0, MIN_AGENTS - len(own))])))
+        candidates = [agent for agent in others if agent not in members]
+        teams.append(tuple(sorted(members + candidates[: max(0, MIN_AGENTS - len(members))])))
     return tuple(teams)
 
 

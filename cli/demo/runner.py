@@ -1,4 +1,4 @@
-"""A plan, played: every agent on its own MCP connection, with its own token, step by step in the plan's order."""
+"""Execution of a plan: one step after the other, each agent with its own MCP connection and token."""
 
 import json
 import ssl
@@ -16,18 +16,18 @@ from cli.demo.model import LabelRef, Plan, ResultRef, Step
 from cli.demo.setup import ProvisionedFleet
 
 _TIMEOUT_SECONDS = 30.0
-# Clients of both eras of the protocol share a bus, so every other agent speaks the older one.
+# Every second agent uses the older protocol, since clients of both versions share a bus.
 _PROTOCOL_MODES = ("auto", "legacy")
-# What a call that is not answered ends with; the task groups of a connection wrap some of it.
+# Errors of a call without a response; the task groups of a connection wrap some of them in a group.
 _CALL_ERRORS = (MCPError, httpx2.HTTPError, OSError, ExceptionGroup)
 
 
 class StepFailedError(Exception):
-    """A call was refused or not answered; the message says which, with what, and why."""
+    """A call was refused or got no response; the message has the tool, the arguments and the reason."""
 
 
 def is_gateway_reachable(url: str) -> bool:
-    """Whether something at `url` asks for a token, as a gateway does."""
+    """Return whether a request to `url` without a token is refused with 401, as by a gateway."""
     try:
         return httpx2.post(url, json={}, timeout=_TIMEOUT_SECONDS).status_code == 401
     except (httpx2.HTTPError, httpx2.InvalidURL):
@@ -35,30 +35,31 @@ def is_gateway_reachable(url: str) -> bool:
 
 
 async def run_plan(plan: Plan, fleet: ProvisionedFleet, url: str, on_step: Callable[[], None]) -> None:
-    """Play every step of the plan.
+    """Run every step of the plan.
 
-    The steps wait for each other, so that the ledgers are the same each time; the connections stay open
-    throughout, as those of agents do.
+    The steps run one after the other, so that the ledgers are reproducible; the connections stay open
+    throughout, as those of real agents do.
 
     Args:
-        advance: called after each step.
+        on_step: called after each step.
+
     Raises:
-        StepFailedError: a call failed; what follows was not played.
+        StepFailedError: a call failed; the steps after it were not run.
     """
     failure: StepFailedError | None = None
     async with AsyncExitStack() as stack:
-        # What leaves this block would come out wrapped by the task groups of the connections.
+        # Errors are caught here, since the task groups of the connections would wrap an error that leaves the block.
         try:
-            # Reading the certificates takes longer than everything else about a connection.
-            trusted = ssl.create_default_context()
+            # One context for all connections: reading the certificates takes longer than the rest of a connection.
+            ssl_context = ssl.create_default_context()
             clients = {
-                place: await _connect(stack, url, token, _PROTOCOL_MODES[place[1] % 2], trusted)
-                for place, token in fleet.tokens.items()
+                (project, agent): await _connect(stack, url, token, _PROTOCOL_MODES[agent % 2], ssl_context)
+                for (project, agent), token in fleet.tokens.items()
             }
-            answers: list[dict[str, Any]] = []
+            results: list[dict[str, Any]] = []
             for step in plan.steps:
                 client = clients[step.project, step.agent]
-                answers.append(await _call(client, step, _resolve(step.arguments, answers, fleet)))
+                results.append(await _call(client, step, _resolve(step.arguments, results, fleet)))
                 on_step()
         except (StepFailedError, *_CALL_ERRORS) as error:
             failure = error if isinstance(error, StepFailedError) else StepFailedError(_error_message(error))
@@ -85,15 +86,15 @@ async def _call(client: Client, step: Step, arguments: dict[str, Any]) -> dict[s
 
 
 def _resolve(value: Any, results: list[dict[str, Any]], fleet: ProvisionedFleet) -> Any:
-    """The arguments with what earlier steps answered and how agents are called here."""
+    """Replace the placeholders in the arguments by results of earlier steps and by labels."""
     if isinstance(value, ResultRef):
         return results[value.step][value.field]
     if isinstance(value, LabelRef):
         return fleet.labels[value.agent]
     if isinstance(value, dict):
-        return {key: _resolve(one, results, fleet) for key, one in value.items()}
+        return {key: _resolve(item, results, fleet) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolve(one, results, fleet) for one in value]
+        return [_resolve(item, results, fleet) for item in value]
     return value
 
 
@@ -102,7 +103,7 @@ def _result_text(result: CallToolResult) -> str:
 
 
 def _error_message(error: BaseException) -> str:
-    """The words of an error; of a group, those of the first that it holds."""
+    """Return the message of an error, or of the first error of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The projects and agents of a run, made on the bus that it is played on."""
+"""Provisioning of a demo: its projects, agents and tokens."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from cli.demo.model import Plan
 from cli.runtime import OWNER_EMAIL
 from cli.seed import OWNER_HANDLE
 
-# Whoever meets them in a list knows where they come from, and no agent of the user's is drawn in.
+# Marks projects and agents as those of a demo, and keeps the demo away from the user's own agents.
 _NAME_PREFIX = "demo-"
 
 
 @dataclass(frozen=True, slots=True)
 class ProvisionedFleet:
-    """What was made: projects and labels by the index that the plan gives them, tokens by project and agent."""
+    """The provisioned fleet: projects and labels by their index in the plan, tokens by project and agent."""
 
     projects: list[Project] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
@@ -27,48 +27,52 @@ class ProvisionedFleet:
 
 
 def provision(database: Database, plan: Plan, fleet: ProvisionedFleet, owner: str | None) -> None:
-    """Create the projects of a plan and grant its agents into them, filling `stage` as it goes.
+    """Create the projects of a plan and add its agents, recording each in `fleet`.
 
     Args:
-        owner: whose they are (handle or e-mail); the first owner of the bus when left out.
+        database: of the bus.
+        plan: the plan to provision.
+        fleet: receives the projects, labels and tokens, also if a later step fails.
+        owner: handle or e-mail of the owner; default: the first owner of the bus.
+
     Raises:
         BusError: `not_found` for the owner.
     """
     with database.transaction() as conn:
-        whose = _get_or_create_owner(conn, owner)
-        names = _choose_project_names(conn, whose, plan.projects)
+        project_owner = _get_or_create_owner(conn, owner)
+        names = _choose_project_names(conn, project_owner, plan.projects)
     for number, (name, team) in enumerate(zip(names, plan.teams, strict=True)):
         # A transaction for each project, so that none of them lasts long.
         with database.transaction() as conn:
-            project = projects.add(conn, whose.id, name, actor="cli")
+            project = projects.add(conn, project_owner.id, name, actor="cli")
             fleet.projects.append(project)
             for agent in team:
-                wanted = fleet.labels.get(agent, f"{_NAME_PREFIX}{plan.agents[agent].label}")
-                granted = _add_participant(conn, project, wanted)
-                fleet.labels[agent] = granted.participant
-                fleet.tokens[number, agent] = granted.token
+                label = fleet.labels.get(agent, f"{_NAME_PREFIX}{plan.agents[agent].label}")
+                issued = _add_participant(conn, project, label)
+                fleet.labels[agent] = issued.participant
+                fleet.tokens[number, agent] = issued.token
 
 
 def revoke_tokens(database: Database, fleet: ProvisionedFleet) -> None:
-    """Revoke the tokens, which nobody will use again. Projects and ledgers stay, to be looked at."""
+    """Revoke the tokens of the fleet; projects and ledgers stay."""
     for number, project in enumerate(fleet.projects):
         with database.transaction() as conn:
-            for place, agent in fleet.tokens:
-                if place == number:
+            for token_project, agent in fleet.tokens:
+                if token_project == number:
                     tokens.revoke_all(conn, project.id, fleet.labels[agent], actor="cli")
 
 
-def _get_or_create_owner(conn: Connection, named: str | None) -> Owner:
-    if named is not None:
-        return owners.get(conn, named)
-    found = owners.list_owners(conn, limit=1)
-    return found[0] if found else owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, actor="cli")
+def _get_or_create_owner(conn: Connection, name: str | None) -> Owner:
+    if name is not None:
+        return owners.get(conn, name)
+    existing = owners.list_owners(conn, limit=1)
+    return existing[0] if existing else owners.add(conn, OWNER_EMAIL, handle=OWNER_HANDLE, actor="cli")
 
 
-def _choose_project_names(conn: Connection, owner: Owner, wanted: tuple[str, ...]) -> list[str]:
-    """The wanted names, with the number of the run behind them where it is not the first."""
+def _choose_project_names(conn: Connection, owner: Owner, base_names: tuple[str, ...]) -> list[str]:
+    """Return unused names of the form demo-NAME, or demo-NAME-N from the second demo on."""
     for run in count(1):
-        names = [f"{_NAME_PREFIX}{name}" if run == 1 else f"{_NAME_PREFIX}{name}-{run}" for name in wanted]
+        names = [f"{_NAME_PREFIX}{name}" if run == 1 else f"{_NAME_PREFIX}{name}-{run}" for name in base_names]
         if not any(_project_exists(conn, f"{owner.handle}/{name}") for name in names):
             return names
     raise AssertionError
@@ -82,7 +86,7 @@ def _project_exists(conn: Connection, name: str) -> bool:
 
 
 def _add_participant(conn: Connection, project: Project, label: str) -> participations.IssuedParticipation:
-    """Grant the agent of that name; where the name was taken away from somebody, one with a number."""
+    """Add the agent with this label; append a number if a removed participant had the label."""
     for attempt in count(1):
         try:
             with conn.raw.transaction():

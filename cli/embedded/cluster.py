@@ -1,4 +1,4 @@
-"""What a PostgreSQL that was not ended properly leaves in its data folder, and how to clear it away."""
+"""Cleanup of a PostgreSQL data folder after an unclean shutdown, and the place of the Unix socket."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ _MAX_SOCKET_PATH_BYTES = 103
 
 
 def choose_socket_dir(server_dir: Path, port: int) -> Path | None:
-    """Where the Unix socket goes; None when the path is too long for one, or needs quoting."""
+    """Return the folder of the Unix socket; None if the path is too long for a socket, or needs quoting."""
     folder = server_dir / "run"
     path = str(folder / f".s.PGSQL.{port}")
     plain = all(character.isalnum() or character in "/._-+@ " for character in path)
@@ -21,10 +21,10 @@ def choose_socket_dir(server_dir: Path, port: int) -> Path | None:
 
 
 def stop_orphaned_postmaster(data: Path) -> None:
-    """Make `data` free for a new postmaster: end one that lost its parent, remove stale lock files.
+    """Stop a postmaster that lost its parent and remove stale lock files, so that a new one can start in `data`.
 
-    PostgreSQL clears a stale pid file itself only if no process has that id any more; after a reboot
-    another program may have it. We look at what the process is.
+    PostgreSQL clears a stale pid file itself only if no process has that id; after a reboot another program may
+    have it. So this checks whether the process is a postmaster of `data`.
 
     Raises:
         StartFailedError: processes of an earlier PostgreSQL cannot be ended.
@@ -58,10 +58,10 @@ def _find_postmaster(pid_file: Path, data: Path) -> psutil.Process | None:
 
 
 def _terminate_backends(data: Path) -> None:
-    """Backends whose postmaster was killed notice within moments; wait, then insist.
+    """Wait until the backends of a killed postmaster have ended, and kill those that have not.
 
     A postmaster that starts while they still write would destroy the cluster. PostgreSQL's own guard
-    against that is in the pid file that we are about to remove.
+    against that is in the pid file, which is removed next.
     """
     deadline = time.monotonic() + 15
     while backends := [process for process in psutil.process_iter() if _is_postgres_in(process, data)]:

@@ -1,11 +1,13 @@
-"""Run a program that ends when its parent does: `leash.py PARENT SIGNAL UID GID PROGRAM [ARGUMENT...]`.
+"""Run a program that ends when its parent does.
 
-Started as a script with a bare interpreter (`-I -S`), so it needs nothing but the standard library and
-costs some 15 ms. It becomes the program (exec), so the process id is the one that the parent started.
+Usage: exec_tied_to_parent.py PARENT SIGNAL UID GID PROGRAM [ARGUMENT...]
 
-On Linux the kernel sends SIGNAL when the thread that started this process dies; a parent that is killed
-with -9 thus leaves nothing behind. Changing the user clears that request, hence the order below. Other
-systems have no such request: there the next start cleans up (cli/orphans.py).
+It runs as a script in a bare interpreter (`-I -S`), uses only the standard library and costs about 15 ms. It becomes
+the program (exec), so the process id is the one that the parent started.
+
+On Linux the kernel sends SIGNAL when the thread that started this process dies, so a parent killed with -9 leaves no
+process behind. Changing the user clears that request, hence the order below. Other systems have no such request: there
+the next start cleans up (cli/orphans.py).
 """
 
 import os
@@ -16,18 +18,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """Drop to UID and GID (-1: stay who we are), tie the process to its parent, become the program."""
+    """Switch to UID and GID (-1: keep the present user), tie the process to its parent, become the program."""
     parent, death_signal, uid, gid = (int(argument) for argument in arguments[:4])
     program = arguments[4:]
-    # Before the switch: the other user may be unable to read our standard library, in /root for example.
-    ask_the_kernel = _load_prctl()
+    # Before the switch: the other user may be unable to read the standard library, as below /root.
+    prctl = _load_prctl()
     if uid >= 0:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
-    if ask_the_kernel is not None:
-        ask_the_kernel(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-    # The parent may have died before the request was made; nobody would tell us any more.
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+    # If the parent died before the request, the kernel sends no signal.
     if os.getppid() != parent:
         raise SystemExit("The parent has ended already.")
     os.execvp(program[0], program)  # noqa: S606
@@ -39,7 +41,7 @@ def _load_prctl() -> Callable[..., int] | None:
     try:
         import ctypes
     except ImportError:
-        # A Python built without libffi: as on other systems, the next start cleans up.
+        # Python was built without libffi: as on other systems, the next start cleans up.
         return None
     return ctypes.CDLL(None).prctl
 

@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel, as a direct child process (not through pg_ctl, whose server would outlive us)."""
+"""PostgreSQL from a wheel, as a direct child process; a server that pg_ctl starts would outlive this process."""
 
 import os
 import shutil
@@ -19,17 +19,17 @@ from cli.files import read_or_create_secret
 
 ROLE = DATABASE_NAME = "llm_bus"
 _SETTINGS_FILE = "llm-bus.conf"
-# Fast shutdown (clients are cut off, a clean checkpoint), then immediate (recovers at the next start).
+# Fast shutdown (disconnects clients, writes a checkpoint), then immediate shutdown (recovery at the next start).
 STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
 
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A PostgreSQL that was launched.
+    """A launched PostgreSQL server.
 
     Attributes:
-        url: of the database `llm_bus`, as its superuser; works once `wait` has returned.
-        maintenance_url: of the database `postgres`, for creating and dropping others.
+        url: of the database `llm_bus`, as its superuser; usable after `wait_until_ready`.
+        maintenance_url: of the database `postgres`, for creating and dropping databases.
     """
 
     process: subprocess.Popen[bytes]
@@ -43,29 +43,32 @@ class PostgresServer:
 def launch(
     base_dir: Path, *, port: int, log_path: Path, account: UnixAccount | None, ephemeral: bool = False
 ) -> PostgresServer:
-    """Start PostgreSQL on 127.0.0.1, making its cluster first if there is none; does not wait for it.
+    """Start PostgreSQL on 127.0.0.1 without waiting for it; create its cluster if there is none.
 
     Args:
-        home: our folder for it: the cluster, its password, its socket. We make it.
-        account: whom to run it as, when we are root.
-        fast: for tests: nothing is forced to disk, so a crash of the machine may lose the cluster.
+        base_dir: the folder for the cluster, its password and its socket; created if it does not exist.
+        port: the TCP port.
+        log_path: receives the output of the server.
+        account: the account that runs it, if the present user is root.
+        ephemeral: for tests: nothing is forced to disk, so a crash of the machine may lose the cluster.
+
     Raises:
-        StartFailedError: no binaries, `initdb` failed, or the cluster is of another major version.
+        StartFailedError: no binaries, `initdb` failed, or the cluster has another major version.
     """
     binaries = find_postgres(base_dir.parent, account)
     base_dir.mkdir(mode=0o711 if account else 0o700, exist_ok=True)
     password = read_or_create_secret(base_dir / "password")
-    # A folder of its own, since the account may not write into ours.
-    own = base_dir / "server"
-    if not own.exists():
-        own.mkdir(mode=0o700)
-        change_owner(own, account)
-    data = own / "data"
+    # A subfolder that belongs to the account, which may not write into base_dir.
+    server_dir = base_dir / "server"
+    if not server_dir.exists():
+        server_dir.mkdir(mode=0o700)
+        change_owner(server_dir, account)
+    data = server_dir / "data"
     if (data / "PG_VERSION").exists():
         _require_version(data, binaries)
         stop_orphaned_postmaster(data)
     else:
-        _init_cluster(binaries, own, data, password, account, ephemeral=ephemeral)
+        _init_cluster(binaries, server_dir, data, password, account, ephemeral=ephemeral)
     _write_settings(data, port, account, ephemeral=ephemeral)
     process = child.spawn(
         [str(binaries.bin_dir / "postgres"), "-D", str(data)],
@@ -82,11 +85,11 @@ def launch(
 def wait_until_ready(
     server: PostgresServer, on_poll: Callable[[], None] = child.do_nothing, timeout_seconds: float = 120.0
 ) -> None:
-    """Return when the database `llm_bus` takes connections; the first time it is created here.
+    """Return when the database `llm_bus` accepts connections; create it the first time.
 
     Raises:
-        PortTakenError: the port went to somebody else meanwhile.
-        StartFailedError: it ended, or did not get ready in time (a long recovery after a crash).
+        PortTakenError: another program took the port.
+        StartFailedError: the server ended, or was not ready in time, as after a crash with a long recovery.
     """
     if not child.wait_until(lambda: _is_ready(server), server.process, timeout_seconds, on_poll):
         ended = server.process.poll() is not None
@@ -103,15 +106,15 @@ def wait_until_ready(
     try:
         psycopg.connect(server.url, connect_timeout=10).close()
     except psycopg.OperationalError as error:
-        # No SQLSTATE comes with a failed connection, so the catalogue has to say why.
+        # A failed connection has no SQLSTATE, so the catalogue shows whether the database exists.
         with psycopg.connect(server.maintenance_url, connect_timeout=10, autocommit=True) as conn:
             if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE_NAME]).fetchone():
-                raise child.StartFailedError(f"PostgreSQL refuses its own database: {error}") from error
+                raise child.StartFailedError(f"PostgreSQL refuses connections to its database: {error}") from error
             conn.execute(f"CREATE DATABASE {DATABASE_NAME}")
 
 
 def stop(server: PostgresServer) -> None:
-    """End it cleanly; what was committed is on disk."""
+    """Stop the server cleanly; committed data is on disk."""
     child.stop(server.process, STOP_SIGNALS)
 
 
@@ -124,11 +127,11 @@ def _init_cluster(
     *,
     ephemeral: bool,
 ) -> None:
-    """Run initdb beside `data` and rename, so that one that was interrupted is never taken for a cluster."""
+    """Run initdb in a draft folder and rename it, so that an interrupted initdb leaves no partial cluster."""
     draft = server_dir / "data.new"
-    for leftover in (draft, data):
-        shutil.rmtree(leftover, ignore_errors=True)
-    # In the account's folder and not /dev/stdin: a pipe of root's cannot be opened by another user.
+    for folder in (draft, data):
+        shutil.rmtree(folder, ignore_errors=True)
+    # A file in the account's folder, not /dev/stdin: another user cannot open a pipe of root.
     password_file = server_dir / "initdb.password"
     password_file.unlink(missing_ok=True)
     with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -140,7 +143,7 @@ def _init_cluster(
         *(("--no-sync",) if ephemeral else ()),
     ]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             user=account.uid if account else None,
             group=account.gid if account else None,
@@ -156,43 +159,43 @@ def _init_cluster(
         )
     finally:
         password_file.unlink(missing_ok=True)
-    if done.returncode != 0:
+    if result.returncode != 0:
         shutil.rmtree(draft, ignore_errors=True)
-        said = done.stderr.strip() or done.stdout.strip()
-        if "could not look up effective user" in said:
-            said += " (PostgreSQL needs a user that has a name: add one to this machine, or set DATABASE_URL.)"
-        raise child.StartFailedError(f"initdb failed in {server_dir}: {said}")
+        message = result.stderr.strip() or result.stdout.strip()
+        if "could not look up effective user" in message:
+            message += " (PostgreSQL needs a user with a name: add one to this machine, or set DATABASE_URL.)"
+        raise child.StartFailedError(f"initdb failed in {server_dir}: {message}")
     with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(
-            f"\n# Written anew at each start by llm-bus; settings below this line win.\n"
+            f"\n# llm-bus rewrites this file at each start; settings below this line override it.\n"
             f"include_if_exists = '{_SETTINGS_FILE}'\n"
         )
     draft.rename(data)
 
 
 def _locale_options(major: int) -> tuple[str, ...]:
-    """Bytewise order and Unicode letters, the same on every machine."""
+    """Return options for bytewise order and Unicode character classes, the same on every machine."""
     if major >= 17:
         return ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     return ("--locale=C",) if sys.platform == "darwin" else ("--locale=C.UTF-8",)
 
 
 def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephemeral: bool) -> None:
-    sockets = choose_socket_dir(data.parent, port)
-    if sockets is not None and not sockets.exists():
-        sockets.mkdir(mode=0o700)
-        change_owner(sockets, account)
+    socket_dir = choose_socket_dir(data.parent, port)
+    if socket_dir is not None and not socket_dir.exists():
+        socket_dir.mkdir(mode=0o700)
+        change_owner(socket_dir, account)
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
-        "unix_socket_directories": str(sockets or ""),
+        "unix_socket_directories": str(socket_dir or ""),
         "unix_socket_permissions": "0700",
         "max_connections": "400" if ephemeral else "200",
-        # Our queries take microseconds; compiling them takes milliseconds.
+        # The queries take microseconds; compiling them takes milliseconds.
         "jit": "off",
         "timezone": "UTC",
         "log_timezone": "UTC",
-        # SQLSTATE in each line: a deadlock is found by its code, 40P01, in any language.
+        # SQLSTATE in each line: a deadlock has the code 40P01 in any language.
         "log_line_prefix": "%m [%p] %e ",
         "log_checkpoints": "off",
         "logging_collector": "off",
@@ -201,7 +204,7 @@ def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephem
         "synchronous_commit": "on",
     }
     if ephemeral:
-        # Tests clone databases all the time; without this each few clones force a checkpoint.
+        # Tests clone many databases; without this every few clones force a checkpoint.
         settings |= {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
     lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
     path = data / _SETTINGS_FILE
@@ -212,7 +215,7 @@ def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephem
 
 
 def _is_ready(server: PostgresServer) -> bool:
-    """The postmaster writes its state into the last line of its pid file, as pg_ctl reads it."""
+    """Read the postmaster's state from line 8 of its pid file, as pg_ctl does."""
     try:
         lines = (server.data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -224,11 +227,11 @@ def _require_version(data: Path, binaries: PostgresBinaries) -> None:
     version = (data / "PG_VERSION").read_text(encoding="utf-8").strip()
     if version != str(binaries.major_version):
         raise child.StartFailedError(
-            f"{data} was made by PostgreSQL {version}, but {binaries.bin_dir} is version {binaries.major_version}. "
-            f"Point LLM_BUS_PG_BIN at binaries of version {version}, or choose another folder with --data."
+            f"{data} was created by PostgreSQL {version}, but {binaries.bin_dir} is version {binaries.major_version}. "
+            f"Set LLM_BUS_PG_BIN to binaries of version {version}, or choose another folder with --data."
         )
 
 
 def _server_environment() -> dict[str, str]:
-    # PGDATA, PGPORT and the like in the user's environment would reach the server.
+    # Without the user's environment: PGDATA, PGPORT and similar variables would affect the server.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

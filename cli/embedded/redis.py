@@ -12,13 +12,13 @@ from cli.embedded import child
 from cli.embedded.binaries import find_valkey
 from cli.files import read_or_create_secret, write_private
 
-# The first makes it write what it holds and leave.
+# On SIGTERM Valkey saves its data and exits.
 STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
 
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A server that was launched; `url` works once `wait` has returned."""
+    """A launched Valkey server; `url` is usable after `wait_until_ready`."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -27,16 +27,19 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Of its logical database 0."""
+        """The URL of its logical database 0."""
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
 
 def launch(base_dir: Path, *, port: int, log_path: Path, ephemeral: bool = False) -> RedisServer:
-    """Start Valkey on 127.0.0.1; does not wait for it.
+    """Start Valkey on 127.0.0.1 without waiting for it.
 
     Args:
-        home: our folder for it: what it keeps, its password, its settings. We make it.
-        fast: for tests: nothing is written to disk, and there are 256 logical databases.
+        base_dir: the folder for its data, password and settings; created if it does not exist.
+        port: the TCP port.
+        log_path: receives the output of the server.
+        ephemeral: for tests: nothing is written to disk, and there are 256 logical databases.
+
     Raises:
         StartFailedError: there is no program for this machine.
     """
@@ -51,13 +54,13 @@ def launch(base_dir: Path, *, port: int, log_path: Path, ephemeral: bool = False
         "requirepass": password,
         "appendonly": "no" if ephemeral else "yes",
         "save": '""',
-        # A queue that forgets entries when memory is short is worse than one that says it is full.
+        # When memory is short, a queue that refuses writes is better than one that drops entries.
         "maxmemory-policy": "noeviction",
         "databases": "256" if ephemeral else "16",
         "daemonize": "no",
         "logfile": '""',
     }
-    # In a file, because arguments can be read by everybody on the machine.
+    # In a file, because every user of the machine can read the arguments of a process.
     write_private(base_dir / "valkey.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
     process = child.spawn(
         [str(find_valkey()), str(base_dir / "valkey.conf")],
@@ -72,17 +75,17 @@ def launch(base_dir: Path, *, port: int, log_path: Path, ephemeral: bool = False
 def wait_until_ready(
     server: RedisServer, on_poll: Callable[[], None] = child.do_nothing, timeout_seconds: float = 60.0
 ) -> None:
-    """Return when it answers.
+    """Return when the server responds.
 
     Raises:
-        PortTakenError: the port went to somebody else meanwhile.
-        StartFailedError: it ended, or did not answer in time.
+        PortTakenError: another program took the port.
+        StartFailedError: the server ended, or did not respond in time.
     """
     if child.wait_until(lambda: _is_responding(server), server.process, timeout_seconds, on_poll):
         return
     ended = server.process.poll() is not None
     child.stop(server.process, STOP_SIGNALS)
-    message = "ended at once" if ended else f"did not answer within {timeout_seconds:.0f} s"
+    message = "ended at once" if ended else f"did not respond within {timeout_seconds:.0f} s"
     failure = (
         child.PortTakenError if ended and child.is_port_taken(server.port, server.log_path) else child.StartFailedError
     )
@@ -90,24 +93,24 @@ def wait_until_ready(
 
 
 def stop(server: RedisServer) -> None:
-    """End it cleanly."""
+    """Stop the server cleanly."""
     child.stop(server.process, STOP_SIGNALS)
 
 
 def _is_responding(server: RedisServer) -> bool:
-    # By hand: importing the client library would double the time that the whole start takes.
+    # Over a plain socket: importing the client library would double the time of the whole start.
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=1) as connection:
             connection.sendall(f"AUTH {server.password}\r\nPING\r\n".encode())
-            answer = b""
-            while answer.count(b"\r\n") < 2:
-                piece = connection.recv(256)
-                if not piece:
+            reply = b""
+            while reply.count(b"\r\n") < 2:
+                chunk = connection.recv(256)
+                if not chunk:
                     return False
-                answer += piece
+                reply += chunk
     except OSError:
         return False
-    return answer == b"+OK\r\n+PONG\r\n"
+    return reply == b"+OK\r\n+PONG\r\n"
 
 
 def _quote(text: str) -> str:

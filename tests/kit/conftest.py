@@ -1,4 +1,4 @@
-"""What the kit's tests share: a running gateway, a team, and repositories under two interpreters."""
+"""Fixtures of the kit's tests: a running gateway, a team, and repositories under two interpreters."""
 
 import os
 import sys
@@ -20,29 +20,29 @@ _INTERPRETERS = python_versions.oldest_and_newest()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take each test under one of the two interpreters, so that all of them together run under both.
+    """Run each test under one of the two interpreters, alternating between them.
 
-    Twice as many would take two minutes more of every run; KIT_PYTHONS=all (`make test-kit`) takes them.
+    Both for each test would take two more minutes; KIT_PYTHONS=all (`make test-kit`) runs them.
     """
     if len(_INTERPRETERS) < 2 or os.environ.get("KIT_PYTHONS") == "all":
         return
-    taken, left = [], []
+    selected, deselected = [], []
     for item in items:
-        given = getattr(item, "callspec", None)
-        if given is None or "python" not in given.params:
-            taken.append(item)
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or "python" not in callspec.params:
+            selected.append(item)
             continue
-        version = next(one for one in _INTERPRETERS if _INTERPRETERS[one] == given.params["python"])
-        # By the test without its interpreter, the same in every process.
-        turn = zlib.crc32(item.nodeid.replace(version, "").encode()) % 2
-        (taken if list(_INTERPRETERS).index(version) == turn else left).append(item)
-    items[:] = taken
-    config.hook.pytest_deselected(items=left)
+        version = next(name for name, path in _INTERPRETERS.items() if path == callspec.params["python"])
+        # A hash of the test without its interpreter, so that all worker processes select the same tests.
+        index = zlib.crc32(item.nodeid.replace(version, "").encode()) % 2
+        (selected if list(_INTERPRETERS).index(version) == index else deselected).append(item)
+    items[:] = selected
+    config.hook.pytest_deselected(items=deselected)
 
 
 @pytest.fixture(scope="session")
 def kit_database_url() -> Iterator[str]:
-    """One database per worker process behind its gateway."""
+    """One database per worker process, behind its gateway."""
     with servers.cloned_database() as url:
         yield url
 
@@ -56,7 +56,7 @@ def kit_db(kit_database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def gateway(kit_database_url: str) -> Iterator[GatewayProcess]:
-    """A gateway for all tests of a worker; what they do stays in projects of their own."""
+    """A gateway for all tests of a worker process; each test uses its own project."""
     with running_gateways(kit_database_url) as (process,):
         yield process
 
@@ -68,41 +68,41 @@ def team(kit_db: Database) -> Team:
 
 @pytest.fixture
 def bob(gateway: GatewayProcess, team: Team) -> Iterator[McpClient]:
-    """The other identity, as he calls the bus himself."""
-    wire = McpClient(gateway.url, team.bob.token)
-    yield wire
-    wire.close()
+    """A client of the bus with Bob's token: the other participant."""
+    client = McpClient(gateway.url, team.bob.token)
+    yield client
+    client.close()
 
 
 @pytest.fixture
 def alice(gateway: GatewayProcess, team: Team) -> Iterator[McpClient]:
-    """The identity whose repository it is, as she calls the bus herself."""
-    wire = McpClient(gateway.url, team.alice.token)
-    yield wire
-    wire.close()
+    """A client of the bus with Alice's token: the participant whose repository it is."""
+    client = McpClient(gateway.url, team.alice.token)
+    yield client
+    client.close()
 
 
 @pytest.fixture(params=_INTERPRETERS.values(), ids=list(_INTERPRETERS))
 def python(request: pytest.FixtureRequest) -> str:
-    """The oldest and the newest interpreter of this machine, by name."""
+    """The oldest and the newest supported interpreter of this machine."""
     return str(request.param)
 
 
 @pytest.fixture
 def repo(tmp_path: Path, python: str) -> GitRepo:
-    """A repository, for tests that are to pass under both interpreters."""
+    """A repository, for tests that run under both interpreters."""
     return git_repo.make_repo(tmp_path, python)
 
 
 @pytest.fixture
 def plain(tmp_path: Path) -> GitRepo:
-    """A repository, for tests of what does not depend on the interpreter."""
+    """A repository, for tests that do not depend on the interpreter."""
     return git_repo.make_repo(tmp_path, sys.executable)
 
 
 @pytest.fixture
 def connected(repo: GitRepo, gateway: GatewayProcess, team: Team) -> GitRepo:
-    """A repository of alice's with the kit in it, connected to the running gateway; docs/adr is governed."""
+    """Alice's repository with the kit, connected to the running gateway; docs/adr is governed."""
     repo.install(gateway.url, "--client", "none")
     repo.git("add", "-A")
     repo.extra_env = {"LLM_BUS_TOKEN": team.alice.token}

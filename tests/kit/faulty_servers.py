@@ -1,4 +1,4 @@
-"""Servers that fail in every way that a network can, on loopback."""
+"""Servers on the loopback interface that fail in every way in which a network can."""
 
 import contextlib
 import socket
@@ -14,10 +14,10 @@ ConnectionHandler = Callable[[socket.socket], None]
 
 @contextlib.contextmanager
 def running_server(handler: ConnectionHandler, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A port on which each connection goes to `handler`."""
+    """Start a server that passes each connection to `handler`, and yield its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     closing = threading.Event()
-    kept: list[socket.socket] = []
+    connections: list[socket.socket] = []
 
     def serve(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -31,7 +31,7 @@ def running_server(handler: ConnectionHandler, context: ssl.SSLContext | None = 
                 connection, _ = listener.accept()
             except OSError:
                 return
-            kept.append(connection)
+            connections.append(connection)
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     thread = threading.Thread(target=accept, daemon=True)
@@ -43,39 +43,43 @@ def running_server(handler: ConnectionHandler, context: ssl.SSLContext | None = 
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        for connection in kept:
+        for connection in connections:
             connection.close()
         thread.join(5)
 
 
 def _read_request(connection: socket.socket) -> None:
     connection.settimeout(10)
-    held = b""
-    while b"\r\n\r\n" not in held:
-        held += connection.recv(65536)
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
 
 
 def respond_with(
-    status: str, body: bytes, content_type: str = "application/json", *more: str, length: int | None = None
+    status: str, body: bytes, content_type: str = "application/json", *headers: str, length: int | None = None
 ) -> ConnectionHandler:
-    """A server that reads a request and says this."""
+    """Build a handler that reads a request and sends this response.
 
-    def answer(connection: socket.socket) -> None:
+    Args:
+        length: the value of Content-Length; None for the length of the body.
+    """
+
+    def respond(connection: socket.socket) -> None:
         _read_request(connection)
         lines = [
             f"HTTP/1.1 {status}",
             f"Content-Type: {content_type}",
             f"Content-Length: {len(body) if length is None else length}",
-            *more,
+            *headers,
         ]
         connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         connection.close()
 
-    return answer
+    return respond
 
 
 def never_respond(connection: socket.socket) -> None:
-    """Takes everything and says nothing."""
+    """Read everything and send nothing."""
     connection.settimeout(30)
     with contextlib.suppress(OSError):
         while connection.recv(65536):
@@ -83,7 +87,7 @@ def never_respond(connection: socket.socket) -> None:
 
 
 def respond_slowly(connection: socket.socket) -> None:
-    """Says a byte now and then, so that no timeout between two of them ever strikes."""
+    """Send one byte every 100 ms, so that no timeout between two bytes is reached."""
     _read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
     with contextlib.suppress(OSError):
@@ -93,13 +97,13 @@ def respond_slowly(connection: socket.socket) -> None:
 
 
 def close_after_request(connection: socket.socket) -> None:
-    """Closes after the request."""
+    """Close the connection after the request."""
     _read_request(connection)
     connection.close()
 
 
 def make_untrusted_tls_context(folder: Path) -> ssl.SSLContext:
-    """TLS with a certificate that nobody vouches for."""
+    """Create a TLS context with a self-signed certificate."""
     key, certificate = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
         [

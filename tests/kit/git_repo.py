@@ -1,4 +1,4 @@
-"""A git repository as a person has it, with the kit in it."""
+"""A git repository of a user, in which tests install the kit."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
-# What a hook may take, whatever fails.
+# The most that a hook may take, also after a failure.
 MAX_HOOK_SECONDS = 2.0
 INSTALLER_PATH = PROJECT_ROOT / "kit" / "install.py"
 
 
 @dataclass(frozen=True)
 class CompletedCommand:
-    """A command that has ended."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -29,17 +29,17 @@ class CompletedCommand:
 
 @dataclass
 class GitRepo:
-    """A work tree; `env` is all that its commands see of the environment."""
+    """A work tree; its commands see only `env` and `extra_env` of the environment."""
 
     root: Path
     env: dict[str, str]
     python: str
     extra_env: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str) -> CompletedCommand:
-        began = time.monotonic()
-        done = subprocess.run(
-            words,
+    def run(self, *arguments: str, cwd: Path | None = None, stdin: str = "", **env: str) -> CompletedCommand:
+        started_at = time.monotonic()
+        process = subprocess.run(
+            arguments,
             cwd=cwd or self.root,
             env={**self.env, **self.extra_env, **env},
             input=stdin,
@@ -48,38 +48,38 @@ class GitRepo:
             timeout=60,
             check=False,
         )
-        return CompletedCommand(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+        return CompletedCommand(process.returncode, process.stdout, process.stderr, time.monotonic() - started_at)
 
-    def git(self, *words: str, cwd: Path | None = None, **env: str) -> CompletedCommand:
-        """A git command that has to work."""
-        done = self.run("git", *words, cwd=cwd, **env)
-        assert done.returncode == 0, (words, done)
+    def git(self, *arguments: str, cwd: Path | None = None, **env: str) -> CompletedCommand:
+        """Run a git command, which must succeed."""
+        done = self.run("git", *arguments, cwd=cwd, **env)
+        assert done.returncode == 0, (arguments, done)
         return done
 
     def commit(self, message: str = "change", cwd: Path | None = None, **env: str) -> CompletedCommand:
         return self.run("git", "commit", "-q", "-m", message, cwd=cwd, **env)
 
-    def install(self, endpoint: str, *words: str, **env: str) -> CompletedCommand:
-        done = self.run(self.python, str(INSTALLER_PATH), "--endpoint", endpoint, *words, **env)
+    def install(self, endpoint: str, *arguments: str, **env: str) -> CompletedCommand:
+        done = self.run(self.python, str(INSTALLER_PATH), "--endpoint", endpoint, *arguments, **env)
         assert done.returncode == 0, done
         return done
 
-    def run_kit(self, *words: str, stdin: str = "", cwd: Path | None = None, **env: str) -> CompletedCommand:
-        """A command of the installed kit."""
-        return self.run(self.python, str(self.root / ".llm-bus" / "kit"), *words, stdin=stdin, cwd=cwd, **env)
+    def run_kit(self, *arguments: str, stdin: str = "", cwd: Path | None = None, **env: str) -> CompletedCommand:
+        """Run a command of the installed kit."""
+        return self.run(self.python, str(self.root / ".llm-bus" / "kit"), *arguments, stdin=stdin, cwd=cwd, **env)
 
-    def run_within_limit(self, *words: str, stdin: str = "") -> CompletedCommand:
-        """A command that has to end within two seconds, on a machine that others use too.
+    def run_within_limit(self, *arguments: str, stdin: str = "") -> CompletedCommand:
+        """Run a command that must end within two seconds, on a shared machine.
 
-        It gets four tries, and what eight starts of its interpreter take at that moment on top: a tenth of a second on
-        a machine that is idle, and about what it starts itself, git included.
+        It gets four attempts, and a surcharge of eight interpreter starts: a tenth of a second on an idle machine, and
+        about the number of processes that it starts itself, git included.
         """
         for _ in range(4):
-            start = self.run(self.python, "-c", "pass").seconds
-            done = self.run(*words, stdin=stdin)
-            if done.seconds < MAX_HOOK_SECONDS + 8 * start:
+            start_seconds = self.run(self.python, "-c", "pass").seconds
+            done = self.run(*arguments, stdin=stdin)
+            if done.seconds < MAX_HOOK_SECONDS + 8 * start_seconds:
                 return done
-        raise AssertionError(f"{words} took {done.seconds:.2f} s: {done}")
+        raise AssertionError(f"{arguments} took {done.seconds:.2f} s: {done}")
 
     def write(self, name: str, text: str = "text\n") -> Path:
         path = self.root / name
@@ -92,28 +92,28 @@ class GitRepo:
             self.write(name, f"{name}\n")
         self.git("add", "--", *names)
 
-    def update_config(self, **facts: Any) -> None:
-        """Change the configuration of the kit."""
+    def update_config(self, **values: Any) -> None:
+        """Change values in the configuration of the kit."""
         path = self.root / "llm-bus.config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **facts}), "utf-8")
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}), "utf-8")
 
     def read_activity_log(self) -> list[dict[str, Any]]:
         path = self.root / ".llm-bus" / "journal.jsonl"
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
     def snapshot(self, *folders: Path) -> dict[str, Any]:
-        """Every file of the work tree and of these folders, with mode and content; of .git only what is configured."""
-        found: dict[str, Any] = {}
+        """Return mode and content of each file in the work tree and these folders; of .git only the configuration."""
+        files: dict[str, Any] = {}
         for folder in (self.root, *folders):
             for path in sorted(folder.rglob("*")):
                 if ".git" in path.relative_to(folder).parts and folder == self.root:
                     continue
-                found[str(path)] = _describe_path(path)
+                files[str(path)] = _describe_path(path)
         git = self.root / ".git"
         for name in ("config", "info/exclude", "llm-bus"):
             if git.is_dir():
-                found[name] = _describe_path(git / name)
-        return found
+                files[name] = _describe_path(git / name)
+        return files
 
 
 def _describe_path(path: Path) -> Any:
@@ -127,7 +127,7 @@ def _describe_path(path: Path) -> Any:
 
 
 def make_environ(folder: Path, python: str) -> dict[str, str]:
-    """An environment with a home of its own, in which python3 is this interpreter."""
+    """Create an environment with its own home folder, in which python3 is this interpreter."""
     home, programs = folder / "home", folder / "bin"
     home.mkdir()
     programs.mkdir()
@@ -154,13 +154,13 @@ def make_environ(folder: Path, python: str) -> dict[str, str]:
 
 
 def make_repo(folder: Path, python: str, name: str = "repo", env: Mapping[str, str] | None = None) -> GitRepo:
-    """A repository with one commit."""
-    top = folder / name
-    top.mkdir(parents=True)
-    work = GitRepo(top, dict(env) if env is not None else make_environ(folder, python), python)
-    work.git("init", "-q")
-    work.write("README.md", "# A project\n")
-    work.write("docs/adr/.keep", "")
-    work.git("add", "-A")
-    assert work.commit("first").returncode == 0
-    return work
+    """Create a repository with one commit."""
+    root = folder / name
+    root.mkdir(parents=True)
+    repo = GitRepo(root, dict(env) if env is not None else make_environ(folder, python), python)
+    repo.git("init", "-q")
+    repo.write("README.md", "# A project\n")
+    repo.write("docs/adr/.keep", "")
+    repo.git("add", "-A")
+    assert repo.commit("first").returncode == 0
+    return repo

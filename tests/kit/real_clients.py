@@ -1,7 +1,7 @@
-"""`make clients`: the command lines of real clients read what the installer wrote, and reach a gateway with it.
+"""`make clients`: real clients read the configuration of the installer and connect to a gateway with it.
 
-npm installs them into a temporary folder, or LLM_BUS_CLIENTS names one that has them. None needs an account: each only
-lists its MCP servers, which makes it read its configuration and, but for Codex, connect.
+npm installs them into a temporary folder, or LLM_BUS_CLIENTS names a folder that has them. None needs an account: each
+only lists its MCP servers, so it reads its configuration and, except for Codex, connects.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.mcp_gateway.processes import running_gateways
 
 PACKAGES = ("@anthropic-ai/claude-code", "@openai/codex", "@google/gemini-cli", "opencode-ai")
 CLIENTS = ("claude", "codex", "gemini", "opencode")
-# What each says of a server that it has reached, or, of Codex, that it has read.
+# The output of each client for a connected server; Codex only lists the configured server.
 CONNECTED_PATTERNS = {
     "claude": r"llm-bus: \S+ \(HTTP\) - .*Connected",
     "codex": r"llm-bus +\S+ +LLM_BUS_TOKEN +enabled +Bearer token",
@@ -34,9 +34,9 @@ _ANSI_ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @contextmanager
 def installed_clients() -> Iterator[Path]:
-    """The folder of the clients' programs."""
-    if named := os.environ.get("LLM_BUS_CLIENTS"):
-        yield Path(named) / "node_modules" / ".bin"
+    """Yield the folder of the clients' programs."""
+    if folder_name := os.environ.get("LLM_BUS_CLIENTS"):
+        yield Path(folder_name) / "node_modules" / ".bin"
         return
     with tempfile.TemporaryDirectory(prefix="clients-") as folder:
         subprocess.run(["npm", "init", "-y"], cwd=folder, check=True, capture_output=True)
@@ -45,38 +45,38 @@ def installed_clients() -> Iterator[Path]:
 
 
 def trust_repository(repo: git_repo.GitRepo) -> None:
-    """What a person says when a client asks whether this folder is to be trusted."""
+    """Mark the repository as trusted for each client, as a user does when the client asks."""
     home = Path(repo.env["HOME"])
-    top = str(repo.root)
+    root = str(repo.root)
     settings = repo.root / ".claude" / "settings.local.json"
     settings.write_text(json.dumps({"enabledMcpjsonServers": ["llm-bus"], "enableAllProjectMcpServers": True}))
     accepted = {"hasTrustDialogAccepted": True, "enabledMcpjsonServers": ["llm-bus"]}
-    (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "projects": {top: accepted}}))
+    (home / ".claude.json").write_text(json.dumps({"hasCompletedOnboarding": True, "projects": {root: accepted}}))
     (home / ".codex").mkdir()
-    (home / ".codex" / "config.toml").write_text(f'[projects.{json.dumps(top)}]\ntrust_level = "trusted"\n')
+    (home / ".codex" / "config.toml").write_text(f'[projects.{json.dumps(root)}]\ntrust_level = "trusted"\n')
     (home / ".gemini").mkdir()
-    (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({top: "TRUST_FOLDER"}))
+    (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({root: "TRUST_FOLDER"}))
 
 
 def check_clients(repo: git_repo.GitRepo, programs: Path, team: Team) -> list[str]:
-    """Ask each client; returns those that did not see the bus."""
+    """List the MCP servers of each client. Returns the clients that did not connect to the bus."""
     failed = []
     path = os.pathsep.join([str(programs), repo.env["PATH"], os.environ["PATH"]])
     for client in CLIENTS:
         version = repo.run(client, "--version", PATH=path).stdout.strip().splitlines()
         done = repo.run(client, "mcp", "list", PATH=path, LLM_BUS_TOKEN=team.alice.token)
-        said = _ANSI_ESCAPE_PATTERN.sub("", done.stdout + done.stderr)
-        good = re.search(CONNECTED_PATTERNS[client], said) is not None
-        print(f"{'ok  ' if good else 'BAD '} {client} {version[-1] if version else '?'}")
-        if not good:
-            print(said)
+        output = _ANSI_ESCAPE_PATTERN.sub("", done.stdout + done.stderr)
+        is_connected = re.search(CONNECTED_PATTERNS[client], output) is not None
+        print(f"{'ok  ' if is_connected else 'BAD '} {client} {version[-1] if version else '?'}")
+        if not is_connected:
+            print(output)
             failed.append(client)
     return failed
 
 
 def main() -> int:
-    """Run them all. Returns 1 if one did not see the bus."""
-    started = servers.Servers()
+    """Check all clients. Returns 1 if one did not connect to the bus."""
+    running_servers = servers.Servers()
     try:
         with (
             servers.cloned_database() as url,
@@ -92,7 +92,7 @@ def main() -> int:
             trust_repository(repo)
             return 1 if check_clients(repo, programs, team) else 0
     finally:
-        started.stop()
+        running_servers.stop()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the installer writes for each client: in its format, beside what is there, without the token."""
+"""The installer writes each client's configuration in its format, keeps existing entries, and never the token."""
 
 import json
 import tomllib
@@ -22,13 +22,13 @@ JSON = {
 }
 
 
-def _at(found: Any, path: tuple[str, ...]) -> Any:
+def _value_at(document: Any, path: tuple[str, ...]) -> Any:
     for key in path:
-        found = found[key]
-    return found
+        document = document[key]
+    return document
 
 
-def test_each_client_gets_what_the_cards_of_the_bus_say(plain: GitRepo) -> None:
+def test_each_client_gets_the_entry_that_the_set_up_instructions_show(plain: GitRepo) -> None:
     plain.install(URL, "--client", "all", LLM_BUS_TOKEN=TOKEN)
     home = Path(plain.env["HOME"])
     url, header = {"url": URL}, "Authorization"
@@ -42,11 +42,11 @@ def test_each_client_gets_what_the_cards_of_the_bus_say(plain: GitRepo) -> None:
     for name, entry in expected.items():
         place, path = JSON.get(name, ("", ("mcpServers", "llm-bus")))
         file = plain.root / place if place else home / ".codeium/windsurf/mcp_config.json"
-        found = json.loads(file.read_text())
-        assert {**_at(found, path), **entry} == _at(found, path), name
+        document = json.loads(file.read_text())
+        assert {**_value_at(document, path), **entry} == _value_at(document, path), name
         if name == "vscode":
-            (asked,) = found["inputs"]
-            assert (asked["type"], asked["id"], asked["password"]) == ("promptString", "llm-bus-token", True)
+            (prompt,) = document["inputs"]
+            assert (prompt["type"], prompt["id"], prompt["password"]) == ("promptString", "llm-bus-token", True)
     claude = json.loads((plain.root / ".mcp.json").read_text())
     assert claude == mcp_json(Endpoints("https://bus.example.org", URL))
     gemini = json.loads((plain.root / ".gemini/settings.json").read_text())["mcpServers"]["llm-bus"]
@@ -55,7 +55,7 @@ def test_each_client_gets_what_the_cards_of_the_bus_say(plain: GitRepo) -> None:
     assert codex == {"mcp_servers": {"llm-bus": {"url": URL, "bearer_token_env_var": "LLM_BUS_TOKEN"}}}
 
 
-# The documented forms, as far as we write them: the keys of an entry and their types.
+# The documented form of a hook, as far as the installer writes it: the keys of an entry and their types.
 COMMAND = {"type": str, "command": str, "timeout": int}
 HOOKS = {
     ".claude/settings.json": {"SessionStart": COMMAND, "Stop": COMMAND, "PostToolUse": COMMAND},
@@ -76,7 +76,7 @@ def test_hooks_have_the_documented_form(plain: GitRepo, file: str) -> None:
         (hook,) = group["hooks"]
         assert {name: type(value) for name, value in hook.items()} == HOOKS[file][event]
         assert hook["type"] == "command"
-        # Seconds, but for Gemini, which counts milliseconds.
+        # In seconds, except for Gemini, which counts milliseconds.
         assert hook["timeout"] == (10_000 if "gemini" in file else 10)
 
 
@@ -88,13 +88,13 @@ def test_the_hooks_of_cursor_and_the_background_wait_of_claude_have_the_document
     assert cursor["hooks"]["stop"][0]["loop_limit"] == 1
     stops = json.loads((plain.root / ".claude/settings.json").read_text())["hooks"]["Stop"]
     assert [group["hooks"][0].get("asyncRewake") for group in stops] == [None, True]
-    # Asked for no longer, it goes.
+    # Without the option the background wait is removed.
     plain.install(URL, "--client", "claude")
     assert len(json.loads((plain.root / ".claude/settings.json").read_text())["hooks"]["Stop"]) == 1
 
 
-def test_the_commands_run_in_any_shell(plain: GitRepo) -> None:
-    """No variable, no quote but double ones around single ones: sh, cmd and PowerShell read them alike."""
+def test_the_hook_commands_run_in_any_shell(plain: GitRepo) -> None:
+    """No variable, and no quotes except single inside double ones: sh, cmd and PowerShell parse them alike."""
     plain.install(URL, "--client", "claude")
     hooks = json.loads((plain.root / ".claude/settings.json").read_text())["hooks"]
     for groups in hooks.values():
@@ -105,7 +105,7 @@ def test_the_commands_run_in_any_shell(plain: GitRepo) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-OTHERS = {
+EXISTING_FILES = {
     ".mcp.json": '{\r\n\t"mcpServers": {\r\n\t\t"other": {"command": "x", "args": []}\r\n\t}\r\n}\r\n',
     ".claude/settings.json": '{"permissions": {"allow": ["Bash(ls)"]}, "hooks": {"Stop": [{"hooks": '
     '[{"type": "command", "command": "say done"}]}]}}',
@@ -123,15 +123,15 @@ OTHERS = {
 }
 
 
-def test_what_is_there_stays_and_comes_back_to_the_byte(plain: GitRepo) -> None:
-    for name, text in OTHERS.items():
+def test_existing_entries_stay_and_an_uninstall_restores_each_file_byte_for_byte(plain: GitRepo) -> None:
+    for name, text in EXISTING_FILES.items():
         path = plain.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
     before = plain.snapshot()
     plain.install(URL, "--client", "all")
     mcp = (plain.root / ".mcp.json").read_bytes().decode()
-    assert mcp.startswith(OTHERS[".mcp.json"].split('"args": []}')[0])
+    assert mcp.startswith(EXISTING_FILES[".mcp.json"].split('"args": []}')[0])
     assert "\n" not in mcp.replace("\r\n", "")
     assert json.loads(mcp)["mcpServers"].keys() == {"other", "llm-bus"}
     claude = json.loads((plain.root / ".claude/settings.json").read_text())
@@ -147,7 +147,7 @@ def test_what_is_there_stays_and_comes_back_to_the_byte(plain: GitRepo) -> None:
     assert plain.snapshot() == before
 
 
-def test_what_was_changed_since_keeps_its_changes(plain: GitRepo) -> None:
+def test_an_uninstall_keeps_changes_that_the_user_made_since(plain: GitRepo) -> None:
     plain.install(URL, "--client", "all")
     mcp = plain.root / ".mcp.json"
     mcp.write_text(mcp.read_text().replace('"mcpServers": {', '"mcpServers": {\n    "new": {"command": "y"},'))
@@ -155,7 +155,7 @@ def test_what_was_changed_since_keeps_its_changes(plain: GitRepo) -> None:
     claude.write_text("Mine, above.\n\n" + claude.read_text() + "\nMine, below.\n")
     codex = plain.root / ".codex/config.toml"
     codex.write_text(codex.read_text() + '[profiles.x]\nmodel = "y"\n')
-    # A second run in between does not forget whose is what.
+    # Further installations in between keep track of the kit's parts.
     plain.install(URL, "--client", "all")
     plain.install("https://other.example.org/mcp", "--client", "all")
     assert "other.example.org" in mcp.read_text()
@@ -167,7 +167,7 @@ def test_what_was_changed_since_keeps_its_changes(plain: GitRepo) -> None:
     assert not (plain.root / ".gemini").exists()
 
 
-def test_a_server_of_that_name_which_somebody_wrote_himself_stays(plain: GitRepo) -> None:
+def test_a_server_of_the_same_name_that_the_user_wrote_stays(plain: GitRepo) -> None:
     own = '{"mcpServers": {"llm-bus": {"type": "http", "url": "https://mine/mcp"}}}'
     plain.write(".mcp.json", own)
     plain.write(".codex/config.toml", '[mcp_servers.llm-bus]\nurl = "https://mine/mcp"\n')
@@ -179,10 +179,10 @@ def test_a_server_of_that_name_which_somebody_wrote_himself_stays(plain: GitRepo
     assert URL in (plain.root / ".mcp.json").read_text()
 
 
-def test_a_file_that_is_not_json_is_left_as_it_is_and_the_rest_goes_on(plain: GitRepo) -> None:
+def test_a_file_that_is_not_json_is_left_unchanged_and_the_installation_continues(plain: GitRepo) -> None:
     plain.write(".mcp.json", "{ broken")
     done = plain.install(URL, "--client", "claude,cursor")
-    assert "left as it is" in done.stdout
+    assert "left unchanged" in done.stdout
     assert (plain.root / ".mcp.json").read_text() == "{ broken"
     assert (plain.root / ".cursor/mcp.json").exists()
 
@@ -197,12 +197,49 @@ def test_a_dry_run_changes_nothing(plain: GitRepo) -> None:
     after = plain.snapshot()
     done = plain.run_kit("uninstall", "--dry-run")
     assert "- .mcp.json" in done.stdout
-    assert {name: held for name, held in plain.snapshot().items() if "__pycache__" not in name} == {
-        name: held for name, held in after.items() if "__pycache__" not in name
-    }
+    assert _without_caches(plain.snapshot()) == _without_caches(after)
 
 
-def test_clients_are_found_by_what_they_left(plain: GitRepo) -> None:
+def _without_caches(snapshot: dict[str, Any]) -> dict[str, Any]:
+    return {name: content for name, content in snapshot.items() if "__pycache__" not in name}
+
+
+def test_a_reinstallation_deletes_the_files_of_an_earlier_version(plain: GitRepo) -> None:
+    before = plain.snapshot()
+    plain.install(URL, "--client", "none")
+    installed = _without_caches(plain.snapshot())
+    record = plain.root / ".git" / "llm-bus" / "installed.json"
+    document = json.loads(record.read_text())
+    for name in ("wake.py", "blocks/old.md"):
+        path = plain.write(f".llm-bus/kit/{name}", "# of version 1.0.0\n")
+        document["files"][str(path)] = {"before": None, "after": "x", "mode": None, "folders": []}
+    record.write_text(json.dumps(document))
+    done = plain.install(URL, "--client", "none", "--dry-run")
+    assert "2 deleted" in done.stdout
+    assert (plain.root / ".llm-bus/kit/wake.py").exists()
+    assert "2 deleted" in plain.install(URL, "--client", "none").stdout
+    after = _without_caches(plain.snapshot())
+    # The record of the changes still lists the deleted files.
+    assert {**after, "llm-bus": None} == {**installed, "llm-bus": None}
+    assert "deleted" not in plain.install(URL, "--client", "none").stdout
+    plain.run_kit("uninstall")
+    assert plain.snapshot() == before
+
+
+def test_an_uninstall_restores_committed_kit_files_that_the_installation_deleted(plain: GitRepo) -> None:
+    """In a clone the kit of an earlier version is committed, and no record of its installation exists."""
+    plain.write(".llm-bus/kit/wake.py", "# of version 1.0.0\n")
+    plain.write(".llm-bus/kit/main.py", "# of version 1.0.0\n")
+    plain.write(".llm-bus/kit/notes.txt", "not a file of the kit\n")
+    before = plain.snapshot()
+    plain.install(URL, "--client", "none")
+    assert not (plain.root / ".llm-bus/kit/wake.py").exists()
+    assert (plain.root / ".llm-bus/kit/notes.txt").exists()
+    plain.run_kit("uninstall")
+    assert plain.snapshot() == before
+
+
+def test_clients_are_detected_by_their_folders(plain: GitRepo) -> None:
     (plain.root / ".cursor").mkdir()
     (Path(plain.env["HOME"]) / ".gemini").mkdir()
     plain.install(URL)
@@ -211,10 +248,10 @@ def test_clients_are_found_by_what_they_left(plain: GitRepo) -> None:
     for name in (".mcp.json", ".codex", ".vscode/mcp.json", "opencode.json"):
         assert not (plain.root / name).exists(), name
     done = plain.run(plain.python, str(plain.root / ".llm-bus/kit/__main__.py"), "install", "--client", "emacs")
-    assert (done.returncode, "known are: claude" in done.stderr) == (1, True)
+    assert (done.returncode, "the known clients are claude" in done.stderr) == (1, True)
 
 
-def test_a_saved_token_stays_inside_git_and_out_of_everything_else(plain: GitRepo) -> None:
+def test_a_saved_token_is_only_in_one_file_inside_git(plain: GitRepo) -> None:
     done = plain.install(URL, "--client", "all", "--save-token", LLM_BUS_TOKEN=TOKEN)
     saved = plain.root / ".git" / "llm-bus" / "token"
     assert saved.read_text().strip() == TOKEN
@@ -233,10 +270,10 @@ def test_a_saved_token_stays_inside_git_and_out_of_everything_else(plain: GitRep
     assert not saved.parent.exists()
 
 
-def test_the_starter_for_knowledge_never_overwrites(plain: GitRepo) -> None:
+def test_the_knowledge_pages_never_overwrite_a_file(plain: GitRepo) -> None:
     plain.write("docs/wiki/index.md", "mine\n")
     done = plain.install(URL, "--client", "none", "--with-okf")
-    assert "is there already" in done.stdout
+    assert "already exists" in done.stdout
     assert (plain.root / "docs/wiki/index.md").read_text() == "mine\n"
     plain.write("docs/wiki/log.md", "a finding\n")
     plain.install(URL, "--client", "none", "--with-okf")
@@ -245,7 +282,7 @@ def test_the_starter_for_knowledge_never_overwrites(plain: GitRepo) -> None:
     assert not (plain.root / "docs/wiki/overview.md").exists()
 
 
-def test_instructions_go_where_they_are_read_and_are_renewed_in_place(plain: GitRepo) -> None:
+def test_instructions_go_into_the_file_that_the_client_reads_and_are_replaced_in_place(plain: GitRepo) -> None:
     plain.write("CLAUDE.md", "@AGENTS.md\n")
     plain.install(URL, "--client", "claude,codex,gemini")
     assert (plain.root / "CLAUDE.md").read_text() == "@AGENTS.md\n"

@@ -1,4 +1,4 @@
-"""The kit as the web serves it: piped into Python, checked, redeemed with an invite, and told when it is too old."""
+"""The kit that the web serves: piped into Python, with a checksum, with an invite, and with a minimum version."""
 
 import hashlib
 import json
@@ -57,8 +57,8 @@ def test_the_installer_is_text_checkable_cacheable_and_versioned(
     assert script.mimetype == "text/plain"
     assert "max-age=300" in script.headers["Cache-Control"]
     assert "Set-Cookie" not in script.headers
-    again = client.get("/kit/install.py", headers={"If-None-Match": script.headers["ETag"]})
-    assert (again.status_code, again.data) == (304, b"")
+    revalidation = client.get("/kit/install.py", headers={"If-None-Match": script.headers["ETag"]})
+    assert (revalidation.status_code, revalidation.data) == (304, b"")
     digest = hashlib.sha256(script.data).hexdigest()
     assert client.get("/kit/install.py.sha256").text == f"{digest}  install.py\n"
     assert client.get("/kit/version.json").get_json() == {
@@ -66,34 +66,34 @@ def test_the_installer_is_text_checkable_cacheable_and_versioned(
         "minimum": "1.0.0",
         "sha256": digest,
     }
-    fixed = client.get(f"/kit/{kit.VERSION}/install.py")
-    assert fixed.data == script.data
-    assert "immutable" in fixed.headers["Cache-Control"]
+    versioned = client.get(f"/kit/{kit.VERSION}/install.py")
+    assert versioned.data == script.data
+    assert "immutable" in versioned.headers["Cache-Control"]
     assert client.get("/kit/0.0.1/install.py").status_code == 404
-    said = client.get("/kit/").text
+    page = client.get("/kit/").text
     for part in (web[1], gateway.url, "curl -fsSL", kit.VERSION):
-        assert part in said
+        assert part in page
 
 
-def test_one_line_connects_a_repository_and_one_takes_it_back(
+def test_one_line_connects_a_repository_and_one_line_disconnects_it(
     repo: GitRepo, web: tuple[Flask, str], team: Team, gateway: GatewayProcess
 ) -> None:
     script = web[0].test_client().get("/kit/install.py").text
     before = repo.snapshot()
     done = repo.run(repo.python, "-", "--client", "claude", stdin=script)
     assert done.returncode == 0, done
-    found = json.loads((repo.root / "llm-bus.config.json").read_text())
-    assert (found["endpoint"], found["home"]) == (gateway.url, web[1])
+    config = json.loads((repo.root / "llm-bus.config.json").read_text())
+    assert (config["endpoint"], config["home"]) == (gateway.url, web[1])
     repo.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
     repo.add("docs/adr/0001-a.md")
     done = repo.commit()
     assert "is now claimed for you" in done.stderr
     doctor = repo.run_kit("doctor")
-    assert "1.0.0 at least" in doctor.stdout
+    assert "the bus requires 1.0.0 or newer" in doctor.stdout
     assert f"{team.alice.actor} in project {team.alice.project}" in doctor.stdout
     repo.git("reset", "-q", "--soft", "HEAD~1")
     repo.git("rm", "-qf", "docs/adr/0001-a.md")
-    # Also by the same line, so that nobody needs to know where the kit lies.
+    # The same line uninstalls, so users need not know the kit's folder.
     done = repo.run(repo.python, "-", "--uninstall", stdin=script)
     assert done.returncode == 0
     assert repo.snapshot() == before
@@ -114,79 +114,83 @@ def test_an_invite_connects_and_its_token_is_kept_inside_git(
     token = (repo.root / ".git" / "llm-bus" / "token").read_text().strip()
     assert token not in done.stdout + done.stderr
     assert "/carol in project" in repo.run_kit("doctor").stdout
-    over = repo.run(repo.python, "-", "--invite", f"{web[1]}/join/{code}", "--name", "dave", stdin=script)
-    assert over.returncode == 1
+    used_up = repo.run(repo.python, "-", "--invite", f"{web[1]}/join/{code}", "--name", "dave", stdin=script)
+    assert used_up.returncode == 1
 
 
-def test_a_kit_that_is_too_old_says_so_and_asks_once_a_day(plain: GitRepo, team: Team, gateway: GatewayProcess) -> None:
-    asked: list[int] = []
+def test_an_outdated_kit_prints_a_warning_and_queries_the_version_once_a_day(
+    plain: GitRepo, team: Team, gateway: GatewayProcess
+) -> None:
+    requests: list[int] = []
 
-    def answer(connection: socket.socket) -> None:
-        asked.append(1)
+    def respond(connection: socket.socket) -> None:
+        requests.append(1)
         faulty_servers.respond_with("200 OK", b'{"version": "9.0.0", "minimum": "9.0.0"}')(connection)
 
-    with faulty_servers.running_server(answer) as port:
+    with faulty_servers.running_server(respond) as port:
         plain.install(gateway.url, "--client", "none", "--home", f"http://127.0.0.1:{port}")
         plain.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
         for _ in range(2):
             plain.add("docs/adr/0001-a.md")
-            assert f"this kit is {kit.VERSION} and the bus wants 9.0.0" in plain.run_kit("pre-commit").stderr
-        assert len(asked) == 1
+            assert f"this kit is {kit.VERSION}, but the bus requires 9.0.0" in plain.run_kit("pre-commit").stderr
+        assert len(requests) == 1
         done = plain.run_kit("wake", "start", "claude", stdin='{"session_id": "s"}')
-        assert "older than the bus wants" in done.stdout
+        assert "the bus requires 9.0.0 or newer" in done.stdout
         doctor = plain.run_kit("doctor")
-        assert (doctor.returncode, "the bus wants 9.0.0 at least" in doctor.stdout) == (1, True)
+        assert (doctor.returncode, "the bus requires 9.0.0 or newer" in doctor.stdout) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("prepare", "says"),
+    ("problem", "message"),
     [
-        ("no token", "is not set, and none is saved"),
-        ("mistyped", "this is no token of a bus"),
-        ("revoked", "revoked, rotated or is of another bus"),
+        ("no token", "is not set, and no token is saved"),
+        ("mistyped", "this is not a token of a bus"),
+        ("revoked", "belongs to another bus"),
         ("wrong path", "usually ends in /mcp"),
-        ("wrong port", "nothing listens there"),
+        ("wrong port", "the connection was refused"),
         ("proxy", "through the proxy 127.0.0.1:1"),
-        ("other address", "llm-bus is at http://elsewhere/mcp"),
+        ("other address", "llm-bus has the address http://elsewhere/mcp"),
         ("not restarted", "not restarted since it was configured"),
-        ("no hook", "a hook manager that was installed again"),
+        ("no hook", "reinstalling a hook manager"),
         ("no config", "does not exist"),
     ],
 )
 def test_the_doctor_says_why_an_agent_is_not_connected(
-    plain: GitRepo, team: Team, gateway: GatewayProcess, prepare: str, says: str, tmp_path: Path
+    plain: GitRepo, team: Team, gateway: GatewayProcess, problem: str, message: str, tmp_path: Path
 ) -> None:
     plain.install(gateway.url, "--client", "claude")
     env = {"LLM_BUS_TOKEN": team.alice.token}
-    if prepare == "no token":
+    if problem == "no token":
         env = {}
-    elif prepare == "mistyped":
+    elif problem == "mistyped":
         env = {"LLM_BUS_TOKEN": team.alice.token[:-2]}
-    elif prepare == "revoked":
+    elif problem == "revoked":
         from bus.rules.token_format import generate_token
 
         env = {"LLM_BUS_TOKEN": generate_token()}
-    elif prepare == "wrong path":
+    elif problem == "wrong path":
         plain.update_config(endpoint=gateway.url.removesuffix("/mcp") + "/nothing")
-    elif prepare == "wrong port":
+    elif problem == "wrong port":
         plain.update_config(endpoint="http://127.0.0.1:1/mcp")
-    elif prepare == "proxy":
+    elif problem == "proxy":
         plain.update_config(endpoint="http://bus.invalid/mcp")
         env |= {"http_proxy": "http://127.0.0.1:1"}
-    elif prepare == "other address":
+    elif problem == "other address":
         path = plain.root / ".mcp.json"
         path.write_text(path.read_text().replace(gateway.url, "http://elsewhere/mcp"))
-    elif prepare == "no hook":
+    elif problem == "no hook":
         (plain.root / ".git" / "hooks" / "pre-commit").unlink()
-    elif prepare == "no config":
+    elif problem == "no config":
         (plain.root / "llm-bus.config.json").unlink()
     done = plain.run_kit("doctor", **env)
     assert done.returncode == 1
-    assert says in done.stdout, done.stdout
+    assert message in done.stdout, done.stdout
     assert team.alice.token not in done.stdout
 
 
-def test_the_doctor_is_content_with_what_works(plain: GitRepo, team: Team, gateway: GatewayProcess) -> None:
+def test_the_doctor_reports_no_problem_for_a_connected_repository(
+    plain: GitRepo, team: Team, gateway: GatewayProcess
+) -> None:
     plain.install(gateway.url, "--client", "claude,codex")
     plain.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
     plain.run_kit("wake", "start", "claude", stdin='{"session_id": "s"}')

@@ -1,4 +1,4 @@
-"""Whatever the bus, the network, the disk or the configuration does: the commit goes through, soon, and says so."""
+"""Failures of the bus, the network, the disk or the configuration never block a commit, and each is reported."""
 
 import contextlib
 import json
@@ -16,29 +16,29 @@ from tests.kit.git_repo import GitRepo
 
 TOKEN = "lbus_" + "a" * 49
 
-# Which of two is seen first depends on the machine: a resolver may take longer than we wait, and a server that closes
-# with something unread resets what it had sent.
-ALSO = {"dns": "did not answer", "too long": "closed the connection"}
-SAYS = {
-    "nothing listens": "nothing listens there",
-    "black hole": "did not answer",
-    "drips": "did not answer",
+# The other possible message, depending on the machine: a resolver may take longer than the budget, and a server that
+# closes a connection with unread data resets it.
+OTHER_MESSAGES = {"dns": "timed out", "too long": "closed the connection"}
+MESSAGES = {
+    "nothing listens": "connection was refused",
+    "black hole": "timed out",
+    "drips": "timed out",
     "hangs up": "closed the connection",
-    "401": "does not accept the token (401)",
+    "401": "the token was refused (401)",
     "403": "403",
     "404": "no bus at this address",
-    "500": "HTTP 500",
+    "500": "HTTP status 500",
     "html": "text/html instead of JSON",
-    "html for json": "no answer of a tool",
-    "half a response": "broke off",
-    "half a json": "no answer of a tool",
+    "html for json": "not a tool result",
+    "half a response": "is incomplete",
+    "half a json": "not a tool result",
     "no http": "not HTTP",
     "redirect": "redirects to",
     "tls": "certificate is not trusted",
     "tls to plain": "TLS failed",
     "dns": "cannot be resolved",
-    "a list": "no answer of a tool",
-    "another shape": "without events",
+    "a list": "not a tool result",
+    "another shape": "has no events",
     "too long": "too long",
 }
 _RESULT = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": json.dumps({"nonsense": 1})}]}}
@@ -46,9 +46,9 @@ _RESULT = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "t
 
 @contextlib.contextmanager
 def endpoint(failure: str, folder: Path) -> Iterator[str]:
-    """An address that fails in this way."""
+    """Yield the address of a server that fails in this way."""
     if failure == "dns":
-        # Reserved never to exist; on a machine without a resolver the look-up fails or hangs, and both are meant.
+        # A reserved name that never exists; without a resolver the look-up fails or hangs, and the test covers both.
         yield "https://bus.invalid/mcp"
         return
     if failure == "nothing listens":
@@ -81,35 +81,36 @@ def endpoint(failure: str, folder: Path) -> Iterator[str]:
         yield f"{'https' if failure.startswith('tls') else 'http'}://127.0.0.1:{port}/mcp"
 
 
-@pytest.mark.parametrize("failure", SAYS)
-def test_a_commit_goes_through_whatever_the_bus_does(repo: GitRepo, tmp_path: Path, failure: str) -> None:
+@pytest.mark.parametrize("failure", MESSAGES)
+def test_a_commit_proceeds_after_any_failure_of_the_bus(repo: GitRepo, tmp_path: Path, failure: str) -> None:
     with endpoint(failure, tmp_path) as url:
         repo.install(url, "--client", "none")
         repo.extra_env = {"LLM_BUS_TOKEN": TOKEN}
         repo.add("docs/adr/0001-a.md")
         done = repo.run_within_limit(str(repo.root / ".git" / "hooks" / "pre-commit"))
         assert done.returncode == 0, done
-        assert "Going on without the bus" in done.stderr
-        assert SAYS[failure] in done.stderr or ALSO.get(failure, SAYS[failure]) in done.stderr, done.stderr
+        assert "Continuing without the bus" in done.stderr
+        messages = (MESSAGES[failure], OTHER_MESSAGES.get(failure, MESSAGES[failure]))
+        assert any(message in done.stderr for message in messages), done.stderr
         assert all(line["what"] == "proceeded" and url in line["reason"] for line in repo.read_activity_log())
         assert repo.read_activity_log()
         assert repo.commit().returncode == 0
-        # The same for every other way in, each with 0.
-        sent = json.dumps({"tool_input": {"file_path": str(repo.write("docs/adr/0002-b.md"))}, "session_id": "s"})
-        for words in (
+        # Every other hook ends with 0 too.
+        hook_input = json.dumps({"tool_input": {"file_path": str(repo.write("docs/adr/0002-b.md"))}, "session_id": "s"})
+        for arguments in (
             ("reconcile", "--claude"),
             ("reconcile", "--file", str(repo.root / "docs/adr/0002-b.md")),
             ("wake", "stop", "claude"),
             ("wake", "start", "claude"),
         ):
-            done = repo.run_within_limit(repo.python, str(repo.root / ".llm-bus" / "kit"), *words, stdin=sent)
-            assert done.returncode == 0, (words, done)
+            done = repo.run_within_limit(repo.python, str(repo.root / ".llm-bus" / "kit"), *arguments, stdin=hook_input)
+            assert done.returncode == 0, (arguments, done)
         assert TOKEN not in json.dumps(repo.read_activity_log()) + done.stderr + done.stdout
 
 
-def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: GitRepo) -> None:
-    reached: list[bytes] = []
-    with faulty_servers.running_server(lambda connection: reached.append(connection.recv(65536))) as port:
+def test_the_token_is_not_sent_to_the_target_of_a_redirect(repo: GitRepo) -> None:
+    received: list[bytes] = []
+    with faulty_servers.running_server(lambda connection: received.append(connection.recv(65536))) as port:
         redirect = faulty_servers.respond_with(
             "307 Temporary Redirect", b"", "text/plain", f"Location: http://127.0.0.1:{port}/"
         )
@@ -117,26 +118,26 @@ def test_the_token_is_not_sent_on_to_where_a_redirect_leads(repo: GitRepo) -> No
             repo.install(f"http://127.0.0.1:{first}/mcp", "--client", "none")
             repo.add("docs/adr/0001-a.md")
             assert repo.commit(LLM_BUS_TOKEN=TOKEN).returncode == 0
-    assert reached == []
+    assert received == []
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         (None, "does not exist"),
         ("{", "is not JSON"),
-        ("[]", "must hold an object"),
+        ("[]", "must contain a JSON object"),
         ("{}", 'no "endpoint"'),
         ('{"endpoint": "bus.example.org"}', 'no "endpoint"'),
-        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": {"*": "A B"}}', "must be of a-z"),
-        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": []}', "object of globs"),
+        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": {"*": "A B"}}', "must consist of a-z"),
+        ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": []}', "that maps globs"),
         ('{"endpoint": "http://127.0.0.1:1/mcp", "leases": {"*": "maybe"}}', "one of: strict"),
         ('{"endpoint": "http://127.0.0.1:1/mcp", "sequences": {"*": {"sequence": "a", "pattern": "("}}}', "expression"),
-        ('{"endpoint": "http://127.0.0.1:99999/mcp", "sequences": {"docs/**": "adr"}}', "cannot be asked"),
-        ('{"endpoint": "http://[::1/mcp", "sequences": {"docs/**": "adr"}}', "cannot be asked"),
+        ('{"endpoint": "http://127.0.0.1:99999/mcp", "sequences": {"docs/**": "adr"}}', "could not be queried"),
+        ('{"endpoint": "http://[::1/mcp", "sequences": {"docs/**": "adr"}}', "could not be queried"),
     ],
 )
-def test_a_commit_goes_through_whatever_the_configuration_says(plain: GitRepo, config: str | None, says: str) -> None:
+def test_a_commit_proceeds_with_any_configuration(plain: GitRepo, config: str | None, message: str) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     path = plain.root / "llm-bus.config.json"
     path.unlink()
@@ -145,11 +146,11 @@ def test_a_commit_goes_through_whatever_the_configuration_says(plain: GitRepo, c
     plain.add("docs/adr/0001-a.md")
     done = plain.commit(LLM_BUS_TOKEN=TOKEN)
     assert done.returncode == 0, done
-    assert says in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("token", ["", "lbus_é", "two\nlines", "x" * 100_000])
-def test_a_commit_goes_through_whatever_the_token_is(plain: GitRepo, token: str) -> None:
+def test_a_commit_proceeds_with_any_token(plain: GitRepo, token: str) -> None:
     with faulty_servers.running_server(faulty_servers.respond_with("401 Unauthorized", b"{}")) as port:
         plain.install(f"http://127.0.0.1:{port}/mcp", "--client", "none")
         plain.add("docs/adr/0001-a.md")
@@ -158,28 +159,28 @@ def test_a_commit_goes_through_whatever_the_token_is(plain: GitRepo, token: str)
     assert "not checked" in done.stderr
 
 
-def test_a_disk_that_takes_nothing_changes_nothing(repo: GitRepo) -> None:
-    """The root user may write anywhere, so a file stands where the folder should be."""
+def test_a_commit_proceeds_if_the_disk_refuses_writes(repo: GitRepo) -> None:
+    """The root user may write anywhere, so folders and files block the paths instead."""
     repo.install("http://127.0.0.1:1/mcp", "--client", "none")
     repo.add("docs/adr/0001-a.md")
     (repo.root / ".llm-bus" / "journal.jsonl").mkdir()
     (repo.root / ".llm-bus" / "state").write_text("in the way")
     done = repo.commit(LLM_BUS_TOKEN=TOKEN)
     assert done.returncode == 0, done
-    assert "nothing listens" in done.stderr
+    assert "connection was refused" in done.stderr
     for event in ("start", "stop"):
         assert repo.run_kit("wake", event, "claude", stdin='{"session_id": "s"}', LLM_BUS_TOKEN=TOKEN).returncode == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
-def test_a_read_only_file_system_changes_nothing(repo: GitRepo) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces exist only on Linux")
+def test_a_commit_proceeds_on_a_read_only_file_system(repo: GitRepo) -> None:
     repo.install("http://127.0.0.1:1/mcp", "--client", "none")
     repo.add("docs/adr/0001-a.md")
     kit = repo.root / ".llm-bus"
     script = (
         f'mount --bind "{repo.root}" "{repo.root}" && mount -o remount,ro,bind "{repo.root}" && cd "{repo.root}" && '
     )
-    words = [
+    command = [
         "unshare",
         "--mount",
         "--map-root-user",
@@ -187,30 +188,30 @@ def test_a_read_only_file_system_changes_nothing(repo: GitRepo) -> None:
         "-c",
         script + f'exec "{repo.python}" "{kit}/kit" pre-commit',
     ]
-    probe = repo.run(*words[:3], "true")
+    probe = repo.run(*command[:3], "true")
     if probe.returncode != 0:
-        pytest.skip(f"this machine lets us make no mount namespace: {probe.stderr}")
-    done = repo.run(*words, LLM_BUS_TOKEN=TOKEN)
+        pytest.skip(f"this machine does not allow mount namespaces: {probe.stderr}")
+    done = repo.run(*command, LLM_BUS_TOKEN=TOKEN)
     if "mount" in done.stderr:
-        pytest.skip(f"this machine lets us mount nothing: {done.stderr}")
+        pytest.skip(f"this machine does not allow mounts: {done.stderr}")
     assert done.returncode == 0, done
-    assert "nothing listens" in done.stderr
+    assert "connection was refused" in done.stderr
     assert repo.read_activity_log() == []
 
 
-def test_nothing_but_the_standard_library_is_needed(repo: GitRepo) -> None:
-    """-I -S: no site-packages, no user site, no environment."""
+def test_the_kit_needs_only_the_standard_library(repo: GitRepo) -> None:
+    """With -I -S there are no site-packages, no user site and no environment variables."""
     repo.install("http://127.0.0.1:1/mcp", "--client", "none")
     repo.add("docs/adr/0001-a.md")
     kit = str(repo.root / ".llm-bus" / "kit")
     done = repo.run(repo.python, "-I", "-S", kit, "pre-commit", LLM_BUS_TOKEN=TOKEN)
     assert done.returncode == 0
-    assert "nothing listens" in done.stderr
+    assert "connection was refused" in done.stderr
     done = repo.run(repo.python, "-I", "-S", kit, "doctor")
     assert "token" in done.stdout
 
 
-def test_an_interpreter_that_is_missing_old_or_broken_lets_the_commit_through(plain: GitRepo, tmp_path: Path) -> None:
+def test_a_commit_proceeds_if_the_interpreter_is_missing_or_broken(plain: GitRepo, tmp_path: Path) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     python3 = tmp_path / "bin" / "python3"
     for number, program in enumerate(("#!/bin/sh\nexit 1\n", "#!/bin/sh\nexit 2\n", "#!/nowhere/python\n", None)):
@@ -222,41 +223,41 @@ def test_an_interpreter_that_is_missing_old_or_broken_lets_the_commit_through(pl
         assert plain.commit(PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin").returncode == 0
 
 
-def test_a_branch_without_the_kit_lets_the_commit_through(plain: GitRepo) -> None:
+def test_a_commit_proceeds_on_a_branch_without_the_kit(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "claude", "--no-instructions")
     settings = json.loads((plain.root / ".claude" / "settings.json").read_text())
     plain.run("rm", "-r", ".llm-bus")
     plain.add("docs/adr/0001-a.md")
     done = plain.commit()
     assert (done.returncode, done.stderr) == (0, "")
-    # Python ends with 2 for a file that is not there, which a client would take for a word to the model.
+    # Python ends with 2 for a missing file, which a client would take for a message to the model.
     for event in ("SessionStart", "Stop", "PostToolUse"):
         command = settings["hooks"][event][0]["hooks"][0]["command"]
         done = plain.run("sh", "-c", command, stdin="{}", CLAUDE_PROJECT_DIR=str(plain.root))
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), event
 
 
-def test_a_hook_that_is_broken_itself_lets_the_commit_through(plain: GitRepo) -> None:
+def test_a_commit_proceeds_if_the_hook_itself_is_broken(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     plain.add("docs/adr/0001-a.md")
-    check = plain.root / ".llm-bus" / "kit" / "precommit.py"
-    check.write_text("raise RuntimeError('a defect of the kit')\n")
+    module = plain.root / ".llm-bus" / "kit" / "precommit.py"
+    module.write_text("raise RuntimeError('a defect of the kit')\n")
     done = plain.commit()
     assert done.returncode == 0
-    assert "the hook itself failed" in done.stderr
-    check.write_text("this is not Python\n")
+    assert "the hook failed" in done.stderr
+    module.write_text("this is not Python\n")
     assert plain.commit(LLM_BUS_TOKEN=TOKEN).returncode in (0, 1)
     plain.add("docs/adr/0002-a.md")
     assert plain.commit().returncode == 0
 
 
-def test_a_client_that_keeps_standard_input_open_is_not_waited_for(plain: GitRepo) -> None:
+def test_a_hook_does_not_wait_for_a_client_that_keeps_standard_input_open(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
-    reading, writing = os.pipe()
+    read_fd, write_fd = os.pipe()
     try:
         done = subprocess.run(
             [plain.python, str(plain.root / ".llm-bus" / "kit"), "wake", "stop", "claude"],
-            stdin=reading,
+            stdin=read_fd,
             cwd=plain.root,
             env=plain.env,
             capture_output=True,
@@ -264,6 +265,6 @@ def test_a_client_that_keeps_standard_input_open_is_not_waited_for(plain: GitRep
             check=False,
         )
     finally:
-        os.close(reading)
-        os.close(writing)
+        os.close(read_fd)
+        os.close(write_fd)
     assert (done.returncode, done.stdout) == (0, b"")

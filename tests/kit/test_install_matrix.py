@@ -1,4 +1,4 @@
-"""The installer and its hook in every kind of repository: ours runs, theirs runs too, and nothing is left behind."""
+"""The pre-commit hook beside every kind of existing hook: both run, and an uninstall leaves no trace."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess
 
-RAN = 'echo ran >> "$HOME/ran"\n'
+RECORD_RUN = 'echo ran >> "$HOME/ran"\n'
 
 
 def _hook(path: Path, text: str) -> None:
@@ -23,91 +23,91 @@ def _hook(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def plain(work_: GitRepo) -> GitRepo:
-    return work_
+def plain(repo: GitRepo) -> GitRepo:
+    return repo
 
 
-def spaces(work_: GitRepo) -> GitRepo:
-    return git_repo.make_repo(work_.root.parent, work_.python, "päth with späces ✓ $HOME 'q'", work_.env)
+def spaces(repo: GitRepo) -> GitRepo:
+    return git_repo.make_repo(repo.root.parent, repo.python, "päth with späces ✓ $HOME 'q'", repo.env)
 
 
-def worktree(work_: GitRepo) -> GitRepo:
-    tree = work_.root.parent / "tree"
-    work_.git("worktree", "add", "-q", str(tree), "-b", "other")
-    return GitRepo(tree, work_.env, work_.python)
+def worktree(repo: GitRepo) -> GitRepo:
+    tree = repo.root.parent / "tree"
+    repo.git("worktree", "add", "-q", str(tree), "-b", "other")
+    return GitRepo(tree, repo.env, repo.python)
 
 
-def submodule(work_: GitRepo) -> GitRepo:
-    inner = git_repo.make_repo(work_.root.parent, work_.python, "inner", work_.env)
-    work_.git("submodule", "--quiet", "add", str(inner.root), "sub")
-    assert work_.commit("sub").returncode == 0
-    return GitRepo(work_.root / "sub", work_.env, work_.python)
+def submodule(repo: GitRepo) -> GitRepo:
+    inner = git_repo.make_repo(repo.root.parent, repo.python, "inner", repo.env)
+    repo.git("submodule", "--quiet", "add", str(inner.root), "sub")
+    assert repo.commit("sub").returncode == 0
+    return GitRepo(repo.root / "sub", repo.env, repo.python)
 
 
-def hooks_path(work_: GitRepo) -> GitRepo:
-    work_.git("config", "core.hooksPath", "tools/hooks")
-    _hook(work_.root / "tools" / "hooks" / "pre-commit", f"#!/bin/sh\n{RAN}")
-    return work_
+def hooks_path(repo: GitRepo) -> GitRepo:
+    repo.git("config", "core.hooksPath", "tools/hooks")
+    _hook(repo.root / "tools" / "hooks" / "pre-commit", f"#!/bin/sh\n{RECORD_RUN}")
+    return repo
 
 
-def no_hooks_folder(work_: GitRepo) -> GitRepo:
-    work_.git("config", "core.hooksPath", "none/yet")
-    return work_
+def no_hooks_folder(repo: GitRepo) -> GitRepo:
+    repo.git("config", "core.hooksPath", "none/yet")
+    return repo
 
 
-def shell(work_: GitRepo) -> GitRepo:
-    _hook(work_.root / ".git" / "hooks" / "pre-commit", f"#!/usr/bin/env bash\nset -euo pipefail\n{RAN}exit 0\n")
-    return work_
+def shell(repo: GitRepo) -> GitRepo:
+    _hook(repo.root / ".git" / "hooks" / "pre-commit", f"#!/usr/bin/env bash\nset -euo pipefail\n{RECORD_RUN}exit 0\n")
+    return repo
 
 
-def program(work_: GitRepo) -> GitRepo:
+def program(repo: GitRepo) -> GitRepo:
     text = "#!/usr/bin/env python3\nimport os\nopen(os.environ['HOME'] + '/ran', 'a').write('ran\\n')\n"
-    _hook(work_.root / ".git" / "hooks" / "pre-commit", text)
-    return work_
+    _hook(repo.root / ".git" / "hooks" / "pre-commit", text)
+    return repo
 
 
-def link(work_: GitRepo) -> GitRepo:
-    _hook(work_.root / "scripts" / "check.sh", f"#!/bin/sh\n{RAN}")
-    work_.git("add", "-A")
-    assert work_.commit("script").returncode == 0
-    (work_.root / ".git" / "hooks" / "pre-commit").symlink_to("../../scripts/check.sh")
-    return work_
+def link(repo: GitRepo) -> GitRepo:
+    _hook(repo.root / "scripts" / "check.sh", f"#!/bin/sh\n{RECORD_RUN}")
+    repo.git("add", "-A")
+    assert repo.commit("script").returncode == 0
+    (repo.root / ".git" / "hooks" / "pre-commit").symlink_to("../../scripts/check.sh")
+    return repo
 
 
-def husky(work_: GitRepo) -> GitRepo:
-    """As husky 9 lays it out: git runs wrappers in .husky/_, which run the files above them with sh -e."""
+def husky(repo: GitRepo) -> GitRepo:
+    """The layout of husky 9: git runs wrappers in .husky/_, which run the files above them with sh -e."""
     runner = (
         '#!/usr/bin/env sh\nn=$(basename "$0")\ns=$(dirname "$(dirname "$0")")/$n\n[ ! -f "$s" ] && exit 0\n'
         'sh -e "$s" "$@"\nexit $?\n'
     )
-    _hook(work_.root / ".husky" / "_" / "h", runner)
-    _hook(work_.root / ".husky" / "_" / "pre-commit", '#!/usr/bin/env sh\n. "$(dirname "$0")/h"\n')
-    (work_.root / ".husky" / "_" / ".gitignore").write_text("*")
-    (work_.root / ".husky" / "pre-commit").write_text(RAN)
-    work_.git("config", "core.hooksPath", ".husky/_")
-    return work_
+    _hook(repo.root / ".husky" / "_" / "h", runner)
+    _hook(repo.root / ".husky" / "_" / "pre-commit", '#!/usr/bin/env sh\n. "$(dirname "$0")/h"\n')
+    (repo.root / ".husky" / "_" / ".gitignore").write_text("*")
+    (repo.root / ".husky" / "pre-commit").write_text(RECORD_RUN)
+    repo.git("config", "core.hooksPath", ".husky/_")
+    return repo
 
 
-def pre_commit(work_: GitRepo) -> GitRepo:
-    """As the pre-commit framework writes it: bash, which becomes another program in its last line."""
+def pre_commit(repo: GitRepo) -> GitRepo:
+    """The hook of the pre-commit framework: bash, which executes another program in its last line."""
     text = (
         "#!/usr/bin/env bash\n# File generated by pre-commit: https://pre-commit.com\n\n"
         "ARGS=(hook-impl --config=.pre-commit-config.yaml --hook-type=pre-commit)\n"
         'HERE="$(cd "$(dirname "$0")" && pwd)"\nARGS+=(--hook-dir "$HERE" -- "$@")\n\n'
         'if true; then\n    exec sh -c \'echo ran >> "$HOME/ran"\' "${ARGS[@]}"\nfi\n'
     )
-    _hook(work_.root / ".git" / "hooks" / "pre-commit", text)
-    return work_
+    _hook(repo.root / ".git" / "hooks" / "pre-commit", text)
+    return repo
 
 
-def lefthook(work_: GitRepo) -> GitRepo:
-    """As lefthook writes it: sh, with a function that looks for its program."""
+def lefthook(repo: GitRepo) -> GitRepo:
+    """The hook of lefthook: sh, with a function that searches for its program."""
     text = (
         '#!/bin/sh\n\nif [ "$LEFTHOOK" = "0" ]; then\n  exit 0\nfi\n\ncall_lefthook()\n{\n'
-        f'  {RAN}}}\n\ncall_lefthook run "pre-commit" "$@"\n'
+        f'  {RECORD_RUN}}}\n\ncall_lefthook run "pre-commit" "$@"\n'
     )
-    _hook(work_.root / ".git" / "hooks" / "pre-commit", text)
-    return work_
+    _hook(repo.root / ".git" / "hooks" / "pre-commit", text)
+    return repo
 
 
 LAYOUTS: tuple[Callable[[GitRepo], GitRepo], ...] = (
@@ -124,49 +124,49 @@ LAYOUTS: tuple[Callable[[GitRepo], GitRepo], ...] = (
     pre_commit,
     lefthook,
 )
-THEIRS = (hooks_path, shell, program, link, husky, pre_commit, lefthook)
+LAYOUTS_WITH_HOOK = (hooks_path, shell, program, link, husky, pre_commit, lefthook)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_the_hook_works_beside_theirs_and_leaves_without_a_trace(
+def test_the_hook_runs_beside_an_existing_one_and_an_uninstall_leaves_no_trace(
     repo: GitRepo, gateway: GatewayProcess, team: Team, bob: McpClient, layout: Callable[[GitRepo], GitRepo]
 ) -> None:
-    here = layout(repo)
-    hooks = Path(here.git("rev-parse", "--git-path", "hooks").stdout.strip())
-    hooks = hooks if hooks.is_absolute() else here.root / hooks
+    work_tree = layout(repo)
+    hooks = Path(work_tree.git("rev-parse", "--git-path", "hooks").stdout.strip())
+    hooks = hooks if hooks.is_absolute() else work_tree.root / hooks
     if layout is no_hooks_folder:
-        hooks = here.root / "none"
+        hooks = work_tree.root / "none"
     folders = (hooks,) if hooks.exists() else ()
-    before = here.snapshot(*folders)
-    here.install(gateway.url, "--client", "all", "--with-okf")
-    once = here.snapshot(*folders)
-    said = here.install(gateway.url, "--client", "all", "--with-okf")
-    assert not [line for line in said.stdout.splitlines() if line.startswith(("  +", "  ~"))], said.stdout
-    assert here.snapshot(*folders) == once
+    before = work_tree.snapshot(*folders)
+    work_tree.install(gateway.url, "--client", "all", "--with-okf")
+    installed = work_tree.snapshot(*folders)
+    second = work_tree.install(gateway.url, "--client", "all", "--with-okf")
+    assert not [line for line in second.stdout.splitlines() if line.startswith(("  +", "  ~"))], second.stdout
+    assert work_tree.snapshot(*folders) == installed
 
     bob.call("claim", sequence="adr")
-    here.add("docs/adr/0001-a b.md")
-    here.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
-    ran = Path(here.env["HOME"]) / "ran"
-    blocked = here.commit(cwd=here.root / "docs")
+    work_tree.add("docs/adr/0001-a b.md")
+    work_tree.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
+    run_record = Path(work_tree.env["HOME"]) / "ran"
+    blocked = work_tree.commit(cwd=work_tree.root / "docs")
     assert blocked.returncode == 1, blocked
     assert "adr 1 is claimed by" in blocked.stderr
     (move,) = re.findall(r"git mv -- .*", blocked.stderr)
-    here.run(*shlex.split(move), cwd=here.root / "docs")
-    assert not ran.exists()
-    done = here.commit(cwd=here.root / "docs")
+    work_tree.run(*shlex.split(move), cwd=work_tree.root / "docs")
+    assert not run_record.exists()
+    done = work_tree.commit(cwd=work_tree.root / "docs")
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert here.git("ls-files", "docs/adr").stdout.count("0002-a b.md") == 1
-    assert ran.exists() is (layout in THEIRS)
+    assert work_tree.git("ls-files", "docs/adr").stdout.count("0002-a b.md") == 1
+    assert run_record.exists() is (layout in LAYOUTS_WITH_HOOK)
 
-    here.git("reset", "-q", "--soft", "HEAD~1")
-    here.git("rm", "-q", "-f", "docs/adr/0002-a b.md")
-    here.run_kit("uninstall")
-    assert here.snapshot(*folders) == before
-    assert (hooks / "pre-commit").exists() is (layout in THEIRS)
+    work_tree.git("reset", "-q", "--soft", "HEAD~1")
+    work_tree.git("rm", "-q", "-f", "docs/adr/0002-a b.md")
+    work_tree.run_kit("uninstall")
+    assert work_tree.snapshot(*folders) == before
+    assert (hooks / "pre-commit").exists() is (layout in LAYOUTS_WITH_HOOK)
 
 
-def test_a_hook_of_theirs_that_says_no_still_does(plain_repo: GitRepo, gateway: GatewayProcess) -> None:
+def test_an_existing_hook_still_blocks(plain_repo: GitRepo, gateway: GatewayProcess) -> None:
     for text in ("#!/bin/sh\nexit 3\n", "#!/usr/bin/env python3\nraise SystemExit(3)\n"):
         hook = plain_repo.root / ".git" / "hooks" / "pre-commit"
         _hook(hook, text)
@@ -177,7 +177,7 @@ def test_a_hook_of_theirs_that_says_no_still_does(plain_repo: GitRepo, gateway: 
         assert hook.read_text() == text
 
 
-def test_a_work_tree_without_the_kit_is_left_alone(plain_repo: GitRepo, gateway: GatewayProcess) -> None:
+def test_the_shared_hook_skips_a_work_tree_without_the_kit(plain_repo: GitRepo, gateway: GatewayProcess) -> None:
     plain_repo.install(gateway.url, "--client", "none")
     tree = worktree(plain_repo)
     tree.add("docs/adr/0001-a.md")

@@ -1,10 +1,12 @@
-"""The lease guard: who else is where a commit goes."""
+"""The lease guard: leases of other participants on the files of a commit."""
 
 from tests.kit.git_repo import GitRepo
 from tests.mcp_gateway.mcp_client import McpClient
 
 
-def test_files_that_somebody_else_holds_are_named_and_the_commit_goes_on(connected: GitRepo, bob: McpClient) -> None:
+def test_files_that_another_participant_has_leased_are_listed_and_the_commit_proceeds(
+    connected: GitRepo, bob: McpClient
+) -> None:
     bob.call("lease", surface="src/api/**", note="routes")
     connected.add("src/api/a.py", "src/web/b.py")
     done = connected.commit()
@@ -16,7 +18,7 @@ def test_files_that_somebody_else_holds_are_named_and_the_commit_goes_on(connect
     assert connected.commit().stderr == ""
 
 
-def test_strict_files_block_until_they_are_free(connected: GitRepo, bob: McpClient, alice: McpClient) -> None:
+def test_strict_files_block_until_they_are_released(connected: GitRepo, bob: McpClient, alice: McpClient) -> None:
     connected.update_config(leases={"src/api/**": "strict", "src/quiet/**": "off"})
     bob.call("lease", surface="src")
     connected.add("src/api/a.py", "src/quiet/b.py")
@@ -32,7 +34,7 @@ def test_strict_files_block_until_they_are_free(connected: GitRepo, bob: McpClie
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_renamed_or_removed_file_is_guarded_too(connected: GitRepo, bob: McpClient) -> None:
+def test_renamed_and_deleted_files_are_checked_too(connected: GitRepo, bob: McpClient) -> None:
     connected.add("a.txt", "b.txt")
     assert connected.commit().returncode == 0
     bob.call("lease", surface="a.txt")
@@ -43,7 +45,7 @@ def test_a_renamed_or_removed_file_is_guarded_too(connected: GitRepo, bob: McpCl
     assert "b.txt is leased by" in connected.commit().stderr
 
 
-def test_those_who_share_are_not_in_each_others_way(connected: GitRepo, bob: McpClient, alice: McpClient) -> None:
+def test_holders_of_shared_leases_do_not_warn_each_other(connected: GitRepo, bob: McpClient, alice: McpClient) -> None:
     bob.call("lease", surface="docs", mode="shared")
     connected.add("docs/a.md")
     assert "docs/a.md is leased by" in connected.commit().stderr

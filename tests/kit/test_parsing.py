@@ -1,4 +1,4 @@
-"""The kit's rules without a repository: patterns, JSON that is somebody else's, numbers in names, versions."""
+"""The kit's parsers without a repository: patterns, JSON edits, numbers in file names, versions."""
 
 import ast
 import json
@@ -22,21 +22,21 @@ NAME = st.lists(st.text("ab.-", min_size=1, max_size=4), min_size=1, max_size=4)
 
 
 @given(PATTERN, NAME)
-def test_a_pattern_covers_what_a_lease_on_it_covers(pattern: str, name: str) -> None:
+def test_a_pattern_covers_the_same_paths_as_a_lease_on_it(pattern: str, name: str) -> None:
     try:
         pattern, name = surfaces.normalise(pattern), surfaces.normalise(name)
     except InvalidArgument:
         return
-    # A path as a surface covers what is under it too. Where both have as many segments that makes no difference.
-    plain_ = "**" not in [*pattern.split("/"), name] and "{" not in pattern
-    if plain_ and pattern.count("/") == name.count("/") and surfaces.overlaps(pattern, name):
+    # A path as a surface also covers the paths below it, which makes no difference with equal numbers of segments.
+    is_comparable = "**" not in [*pattern.split("/"), name] and "{" not in pattern
+    if is_comparable and pattern.count("/") == name.count("/") and surfaces.overlaps(pattern, name):
         assert globs.covers(pattern, name), (pattern, name)
     if name != "**" and globs.covers(pattern, name):
         assert surfaces.overlaps(pattern, name), (pattern, name)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "yes", "no"),
+    ("pattern", "covered", "not_covered"),
     [
         ("docs/adr/*.md", ["docs/adr/1.md"], ["docs/adr/a/1.md", "x/docs/adr/1.md", "docs/adr/1.mdx"]),
         ("**/migrations/*.sql", ["migrations/1.sql", "a/b/migrations/1.sql"], ["migrations/a/1.sql"]),
@@ -49,9 +49,9 @@ def test_a_pattern_covers_what_a_lease_on_it_covers(pattern: str, name: str) -> 
         ("a?c", ["abc"], ["a/c", "ac"]),
     ],
 )
-def test_patterns_read_as_documented(pattern: str, yes: list[str], no: list[str]) -> None:
-    assert [path for path in yes if not globs.covers(pattern, path)] == []
-    assert [path for path in no if globs.covers(pattern, path)] == []
+def test_patterns_cover_the_documented_paths(pattern: str, covered: list[str], not_covered: list[str]) -> None:
+    assert [path for path in covered if not globs.covers(pattern, path)] == []
+    assert [path for path in not_covered if globs.covers(pattern, path)] == []
 
 
 VALUE = st.recursive(
@@ -63,39 +63,39 @@ OBJECT = st.dictionaries(st.text(max_size=4), VALUE, max_size=4)
 
 
 @given(OBJECT, st.sampled_from([None, 0, 1, 2, 4, "\t"]), st.text(max_size=4), st.text(max_size=4), VALUE)
-def test_what_is_put_in_is_there_the_rest_stays_and_taking_it_out_leaves_what_was(
-    held: dict[str, Any], indent: Any, outer: str, inner: str, value: Any
+def test_setting_a_value_keeps_the_rest_and_removing_it_restores_the_document(
+    document: dict[str, Any], indent: Any, outer: str, inner: str, value: Any
 ) -> None:
-    text = json.dumps(held, indent=indent)
-    if not isinstance(held.get(outer, {}), dict) or inner in held.get(outer, {}):
+    text = json.dumps(document, indent=indent)
+    if not isinstance(document.get(outer, {}), dict) or inner in document.get(outer, {}):
         return
-    put = jsonc.set_value(text, (outer, inner), value)
-    expected = {**held, outer: {**held.get(outer, {}), inner: value}}
-    assert json.loads(put) == expected
-    assert jsonc.set_value(put, (outer, inner), value) == put
-    left = json.loads(jsonc.remove_value(put, (outer, inner)))
-    # An empty object that was there may go with us.
-    assert left in (held, {name: child for name, child in held.items() if child != {} or name != outer})
+    changed = jsonc.set_value(text, (outer, inner), value)
+    expected = {**document, outer: {**document.get(outer, {}), inner: value}}
+    assert json.loads(changed) == expected
+    assert jsonc.set_value(changed, (outer, inner), value) == changed
+    restored = json.loads(jsonc.remove_value(changed, (outer, inner)))
+    # An object that was empty before may be removed with the value.
+    assert restored in (document, {name: child for name, child in document.items() if child != {} or name != outer})
 
 
 @given(OBJECT, st.lists(VALUE, max_size=3), st.sampled_from([None, 2]), VALUE)
-def test_items_go_behind_the_last_and_come_out_again(
-    held: dict[str, Any], items: list[Any], indent: Any, value: Any
+def test_items_are_appended_and_removed_again(
+    document: dict[str, Any], items: list[Any], indent: Any, value: Any
 ) -> None:
-    held = {**held, "list": items}
-    text = jsonc.append_item(json.dumps(held, indent=indent), ("list",), value)
+    document = {**document, "list": items}
+    text = jsonc.append_item(json.dumps(document, indent=indent), ("list",), value)
     assert json.loads(text)["list"] == [*items, value]
-    left = json.loads(jsonc.remove_value(text, ("list",), len(items)))
-    assert left == (held if items else {name: child for name, child in held.items() if name != "list"})
+    restored = json.loads(jsonc.remove_value(text, ("list",), len(items)))
+    assert restored == (document if items else {name: child for name, child in document.items() if name != "list"})
 
 
-def test_comments_and_trailing_commas_are_read_and_kept() -> None:
+def test_comments_and_trailing_commas_are_accepted_and_kept() -> None:
     text = '// top\n{\n  "a": 1, // one\n  /* two */\n  "b": [1, 2,],\n}\n'
     assert jsonc.read_value(text) == {"a": 1, "b": [1, 2]}
-    put = jsonc.append_item(jsonc.set_value(text, ("c", "d"), {"e": True}), ("b",), 3)
-    assert jsonc.read_value(put) == {"a": 1, "b": [1, 2, 3], "c": {"d": {"e": True}}}
+    changed = jsonc.append_item(jsonc.set_value(text, ("c", "d"), {"e": True}), ("b",), 3)
+    assert jsonc.read_value(changed) == {"a": 1, "b": [1, 2, 3], "c": {"d": {"e": True}}}
     for comment in ("// top", "// one", "/* two */"):
-        assert comment in put
+        assert comment in changed
     for broken in ("{", "[1", '{"a" 1}', '{"a": 1 "b": 2}', "{} {}", "nope", '{"a": }'):
         with pytest.raises(jsonc.NotJsonError):
             jsonc.parse(broken)
@@ -120,17 +120,17 @@ def test_comments_and_trailing_commas_are_read_and_kept() -> None:
         ("docs/adr/*.md", "src/0001.py", None, "", ""),
     ],
 )
-def test_numbers_are_found_in_names_and_replaced_in_their_width(
+def test_numbers_are_found_in_file_names_and_replaced_in_the_same_width(
     glob: str, path: str, number: int | None, formatted: str, renamed: str
 ) -> None:
-    found = Config("http://x/mcp", None, None, "T", (NumberingRule(glob, "adr"),)).find_governed(path)
-    assert (found.number if found else None) == number
-    if found is not None:
-        assert found.path_with_number(formatted) == renamed
+    governed = Config("http://x/mcp", None, None, "T", (NumberingRule(glob, "adr"),)).find_governed(path)
+    assert (governed.number if governed else None) == number
+    if governed is not None:
+        assert governed.path_with_number(formatted) == renamed
 
 
-def test_the_blocks_are_those_of_the_guide_and_short() -> None:
-    """`make docs` writes them anew."""
+def test_the_blocks_equal_the_agent_guide_and_are_short() -> None:
+    """`make docs` regenerates them."""
     files = bundle.read_files()
     for variant in ("participant", "lead"):
         text = files[f"kit/blocks/{variant}.md"]
@@ -144,15 +144,15 @@ def test_the_blocks_are_those_of_the_guide_and_short() -> None:
     assert len(agent_guide.INSTRUCTIONS.encode()) < 2048
 
 
-def test_a_block_goes_in_once_and_out_whole() -> None:
-    for held in ("", "a", "a\n", "a\r\nb\r\n", "\n"):
-        once = instructions.insert_block(held, "block\n")
+def test_a_block_is_inserted_once_and_removed_completely() -> None:
+    for text in ("", "a", "a\n", "a\r\nb\r\n", "\n"):
+        once = instructions.insert_block(text, "block\n")
         assert instructions.insert_block(once, "block\n") == once
-        again = instructions.insert_block(once, "other\n")
-        assert ("other" in again, "block" in again) == (True, False)
-        left = instructions.remove_block(once.encode())
-        assert left is not None
-        assert left.decode().rstrip() == held.rstrip()
+        replaced = instructions.insert_block(once, "other\n")
+        assert ("other" in replaced, "block" in replaced) == (True, False)
+        removed = instructions.remove_block(once.encode())
+        assert removed is not None
+        assert removed.decode().rstrip() == text.rstrip()
 
 
 def test_versions_are_compared_as_numbers() -> None:
@@ -162,17 +162,17 @@ def test_versions_are_compared_as_numbers() -> None:
     assert not precommit.is_older("1.0.0", "nonsense")
 
 
-def test_the_doctor_knows_a_token_as_the_bus_does() -> None:
+def test_the_doctor_accepts_the_same_tokens_as_the_bus() -> None:
     token = token_format.generate_token()
     assert doctor.is_well_formed(token)
-    for wrong in (token[:-1], token + "x", token[:-1] + ("a" if token[-1] != "a" else "b"), "", "lbus_"):
-        assert not doctor.is_well_formed(wrong)
+    for malformed in (token[:-1], token + "x", token[:-1] + ("a" if token[-1] != "a" else "b"), "", "lbus_"):
+        assert not doctor.is_well_formed(malformed)
 
 
-def test_the_kit_imports_nothing_but_the_standard_library_of_its_oldest_python() -> None:
+def test_the_kit_imports_only_the_standard_library_and_parses_under_its_oldest_python() -> None:
     for path in Path(bundle.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"), feature_version=(3, 9))):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.partition(".")[0] in {*sys.stdlib_module_names, "kit"}, (path, name)

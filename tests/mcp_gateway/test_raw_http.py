@@ -38,7 +38,7 @@ _TIMEOUT_SECONDS = 20.0
 
 @pytest.fixture(scope="module")
 def both(shared_database_url: str) -> Iterator[tuple[GatewayProcess, GatewayProcess]]:
-    """A gateway that responses direct calls, and one that passes all requests to hypercorn and the SDK."""
+    """A gateway that answers direct calls, and one that passes all requests to hypercorn and the SDK."""
     with (
         running_gateways(shared_database_url) as (direct,),
         running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (sdk,),
@@ -178,7 +178,7 @@ def gateway_with_short_idle_timeout(shared_database_url: str) -> Iterator[Gatewa
 def test_a_connection_is_closed_when_idle_and_not_while_in_use(
     gateway_with_short_idle_timeout: GatewayProcess, team: Team, path: bytes
 ) -> None:
-    """Hypercorn responses the second path."""
+    """The second path is answered by hypercorn."""
     with open_raw_connection(gateway_with_short_idle_timeout) as connection:
         for _ in range(8):
             assert connection.exchange(build_tool_call(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
@@ -311,7 +311,7 @@ def test_a_call_in_progress_is_answered_before_the_process_stops(database_url: s
 
 
 def test_responses_keep_the_order_of_their_requests(database_url: str) -> None:
-    """A direct call that arrives while hypercorn still responses another request waits for its turn."""
+    """A direct call that arrives while hypercorn still answers another request waits for its turn."""
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     body = build_body(tool="claim", sequence="adr")

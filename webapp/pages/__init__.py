@@ -1,1 +1,1 @@
-"""The pages, one file per noun: its routes in a blueprint called `pages`."""
+"""The pages, one module per noun: its routes, in a module variable called `blueprint`."""

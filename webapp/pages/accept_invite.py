@@ -1,4 +1,4 @@
-"""Accepting an invite signed in: a page that says what will happen, and a button that does it."""
+"""Accepting an invite while signed in: a page that shows the effects, and the button."""
 
 import secrets
 
@@ -15,60 +15,55 @@ from bus.tenancy.invite_redemption import Acceptor, InviteOffer
 from webapp.auth import current_owner
 from webapp.blueprints import OwnerBlueprint, no_store, see_other
 from webapp.context import connection, show_refusal_on_form, transaction
-from webapp.forms import optional_text_field, store_credentials
-from webapp.pages.join import get_offer, limit_code_attempts
+from webapp.forms import optional_text_field
+from webapp.invites import get_offer, limit_code_attempts
+from webapp.one_time_credentials import store_token
 
 blueprint = OwnerBlueprint("accept_invite", url_prefix="/join/<code>/accept")
 
 
 class AcceptForm(FlaskForm):  # type: ignore[misc]
-    """Under which name; and what makes a button that is pressed twice one redemption."""
+    """The participant's name, and a nonce that makes a repeated submission one redemption."""
 
-    name = optional_text_field(
-        "Name", limits.MAX_LABEL_LENGTH, description="What you, or your agent, will be called in the project."
-    )
+    name = optional_text_field("Name", limits.MAX_LABEL_LENGTH, description="The name of your agent in the project.")
     nonce = HiddenField()
 
 
 @blueprint.get("/")
 @no_store
 def show(code: str) -> Response:
-    """What will happen. Uses nothing up."""
+    """Show what accepting the invite does; does not use it."""
     offer = get_offer(code)
-    suggested = None if current_owner().handle == offer.owner else current_owner().handle
-    return _render_offer(code, offer, AcceptForm(formdata=None, name=suggested, nonce=secrets.token_hex(16)))
+    handle = current_owner().handle
+    suggestion = None if handle == offer.owner else handle
+    return _render_offer(code, offer, AcceptForm(formdata=None, name=suggestion, nonce=secrets.token_hex(16)))
 
 
 @blueprint.post("/")
 @no_store
 def accept(code: str) -> BaseResponse:
-    """Join, and show the card with the token."""
+    """Join the project and show the token."""
     form, owner = AcceptForm(), current_owner()
     if form.validate():
         limit_code_attempts(code)
         with connection() as conn:
-            verified = {one.email for one in identities.list_identities(conn, owner.id) if one.email is not None}
-        # An owner's own address was verified when they signed up, or vouched for by whoever runs the service.
-        acceptor = Acceptor(owner.handle, frozenset(verified | {owner.email}))
+            linked = identities.list_identities(conn, owner.id)
+        # The owner's own address was verified at sign-up, or set by the operator.
+        emails = {owner.email, *(identity.email for identity in linked if identity.email is not None)}
         try:
             with show_refusal_on_form(form), transaction() as conn:
-                granted = invite_redemption.redeem(
-                    conn, code, name=form.name.data, nonce=form.nonce.data or None, acceptor=acceptor
-                )
-                key = store_credentials(
+                issued = invite_redemption.redeem(
                     conn,
-                    "token",
-                    token=granted.token,
-                    participant=granted.participant,
-                    actor=granted.actor,
-                    lane=granted.lane,
-                    project=granted.project,
-                    project_id=None,
+                    code,
+                    name=form.name.data,
+                    nonce=form.nonce.data or None,
+                    acceptor=Acceptor(owner.handle, frozenset(emails)),
                 )
+                key = store_token(conn, issued, project_id=None)
         except BusError as error:
             if error.code != "not_found":
                 raise
-            # What there is to say of an invite that is not there, its page says.
+            # The page of the invite explains why it cannot be used.
             get_offer(code)
             raise
     if form.errors:
@@ -79,6 +74,5 @@ def accept(code: str) -> BaseResponse:
 
 
 def _render_offer(code: str, offer: InviteOffer, form: AcceptForm) -> Response:
-    return make_response(
-        render_template("accept_invite/show.html", code=code, offer=offer, form=form, owner=current_owner())
-    )
+    page = render_template("accept_invite/show.html", code=code, offer=offer, form=form, owner=current_owner())
+    return make_response(page)

@@ -1,4 +1,4 @@
-"""The account of who is signed in: who they are, how they come in, and where they are signed in."""
+"""The owner's account: handle and email address, linked sign-ins, sessions."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +16,12 @@ from webapp.ratelimit import enforce_rate_limit
 
 blueprint = OwnerBlueprint("account", url_prefix="/account")
 
-_METHOD_LABELS = {"link": "a one-time link"}
+_METHOD_LABELS = {"link": "one-time link"}
 
 
 @dataclass(frozen=True)
 class LinkedSignIn:
-    """A linked sign-in as its owner reads it."""
+    """A linked identity with the name of its provider."""
 
     id: int
     name: str
@@ -33,97 +33,101 @@ class LinkedSignIn:
 
 @blueprint.before_request
 def limit_account_changes() -> None:
-    """An account changes a few times a year; who sends this much is a program."""
+    """Limit the rate of changes; people change their account a few times a year."""
     if request.method == "POST":
         enforce_rate_limit("account", str(auth.current_owner().id), options().sign_in_per_minute)
 
 
 @blueprint.get("/")
 def index() -> str:
-    """Handle and e-mail, sign_ins in, sessions."""
+    """Show the account."""
     owner = auth.current_owner()
     with connection() as conn:
-        sign_ins = [_to_linked_sign_in(one) for one in identities.list_identities(conn, owner.id)]
+        sign_ins = [_to_linked_sign_in(identity) for identity in identities.list_identities(conn, owner.id)]
         open_sessions = sessions.list_sessions(conn, owner.id, idle_timeout=options().session_idle_timeout)
-    used = {one.name for one in sign_ins}
+    linked_names = {sign_in.name for sign_in in sign_ins}
     return render_template(
         "account/index.html",
         owner=owner,
         sign_ins=sign_ins,
-        selectable_emails=[one for one in sign_ins if one.email and one.email.lower() != owner.email.lower()],
-        # One may have two accounts at a provider; the first offer is a provider that is not linked yet.
-        offers=sorted(providers().values(), key=lambda provider: provider.name in used),
+        selectable_emails=[
+            sign_in for sign_in in sign_ins if sign_in.email and sign_in.email.lower() != owner.email.lower()
+        ],
+        # A provider can be linked twice, with two accounts; providers that are not linked yet come first.
+        offers=sorted(providers().values(), key=lambda provider: provider.name in linked_names),
         proxy_identity=auth.proxy_identity(),
-        sessions=[(one, _method_label(one.method)) for one in open_sessions],
+        sessions=[(session, _method_label(session.method)) for session in open_sessions],
         current_session_id=auth.current_session().id,
     )
 
 
 @blueprint.post("/ways/<int:identity_id>/unlink")
 def unlink(identity_id: int) -> Response:
-    """Take one way in away, never the last, and sign every other browser out: some may have come by it."""
+    """Unlink a sign-in, unless it is the last one, and end all other sessions: they may have been opened with it."""
+    owner = auth.current_owner()
+    with connection() as conn:
+        linked = identities.list_identities(conn, owner.id)
+    names = {identity.id: _to_linked_sign_in(identity).name for identity in linked}
     with redirect_on_refusal(url_for(".index", _anchor="ways")), transaction() as conn:
-        owner = auth.current_owner()
         identities.unlink_identity(conn, owner, identity_id)
-        sessions.end_all_sessions(
-            conn, owner.id, except_session_id=auth.current_session().id, actor=owner.handle
-        )
+        sessions.end_all_sessions(conn, owner.id, except_session_id=auth.current_session().id, actor=owner.handle)
         auth.rotate_session(conn)
-    flash("That way in is closed, and your other browsers are signed out.", "success")
+    flash(f"{names.get(identity_id, 'Sign-in')} unlinked; other sessions signed out.", "success")
     return see_other(".index", _anchor="ways")
 
 
 @blueprint.post("/ways/<int:identity_id>/email")
 def use_email(identity_id: int) -> Response:
-    """Make the verified address of a linked sign-in the account's address."""
+    """Use the verified email address of a linked sign-in for the account."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
-        address = identities.set_email_from_identity(conn, auth.current_owner(), identity_id)
+        email = identities.set_email_from_identity(conn, auth.current_owner(), identity_id)
         auth.rotate_session(conn)
-    flash(f"Your e-mail address is now {address}.", "success")
+    flash(f"Email address changed to {email}.", "success")
     return see_other(".index")
 
 
 @blueprint.post("/ways/proxy")
 def link_proxy() -> Response:
-    """Link who the proxy in front says is there."""
-    claim = auth.proxy_identity()
-    if claim is None:
+    """Link the identity that the authenticating proxy asserts."""
+    claims = auth.proxy_identity()
+    if claims is None:
         raise NotFound
     owner = auth.current_owner()
     with redirect_on_refusal(url_for(".index", _anchor="ways")), transaction() as conn:
-        identities.link_identity(conn, owner, claim)
+        identities.link_identity(conn, owner, claims)
         auth.rotate_session(conn)
-    flash("Your company's sign-in is linked.", "success")
+    flash("Company sign-in linked.", "success")
     return see_other(".index", _anchor="ways")
 
 
 @blueprint.post("/sessions/<int:session_id>/end")
 def end_session(session_id: int) -> Response:
-    """Sign one browser out."""
+    """End one session."""
     with transaction() as conn:
         if not sessions.end_session(conn, auth.current_owner().id, session_id):
             raise NotFound
     if session_id == auth.current_session().id:
         auth.sign_out()
         return see_other("landing.index")
-    flash("That browser is signed out.", "success")
+    flash("Browser signed out.", "success")
     return see_other(".index", _anchor="sessions")
 
 
 @blueprint.post("/sessions/end-all")
 def end_all_sessions() -> Response:
-    """Sign every browser out, this one too."""
+    """End all sessions, including this one."""
+    owner = auth.current_owner()
     with transaction() as conn:
-        sessions.end_all_sessions(conn, auth.current_owner().id, actor=auth.current_owner().handle)
+        sessions.end_all_sessions(conn, owner.id, actor=owner.handle)
     auth.sign_out()
-    flash("You are signed out everywhere.", "success")
+    flash("Signed out everywhere.", "success")
     return see_other("sign_in.index")
 
 
 def _to_linked_sign_in(identity: Identity) -> LinkedSignIn:
     name = next((provider.name for provider in providers().values() if provider.issuer == identity.issuer), None)
     if name is None:
-        name = "The proxy in front" if identity.issuer == auth.SSO_ISSUER else identity.issuer
+        name = "Company sign-in" if identity.issuer == auth.SSO_ISSUER else identity.issuer
     return LinkedSignIn(identity.id, name, identity.email, identity.subject, identity.created_at, identity.last_used_at)
 
 

@@ -1,4 +1,4 @@
-"""What is shown once: a token, the code of an invite, the secret of a webhook, with how to use it."""
+"""Credentials that are shown once: a token, an invite code, a webhook secret, with instructions."""
 
 import json
 
@@ -7,7 +7,7 @@ from flask import render_template, url_for
 from bus import agent_guide, client_setup
 from webapp.blueprints import OwnerBlueprint, no_store
 from webapp.context import addresses
-from webapp.forms import take_credentials
+from webapp.one_time_credentials import take_credentials
 
 blueprint = OwnerBlueprint("credentials", url_prefix="/admin/cards")
 
@@ -15,32 +15,33 @@ blueprint = OwnerBlueprint("credentials", url_prefix="/admin/cards")
 @blueprint.get("/<key>")
 @no_store
 def show(key: str) -> str:
-    """The card that was made by the POST before. Looking at it uses it up; nothing is ever minted here."""
-    content = take_credentials(key)
-    where = addresses()
-    if content["kind"] == "invite":
+    """Show credentials that an earlier POST stored, and delete them."""
+    credentials = take_credentials(key)
+    endpoints = addresses()
+    if credentials["kind"] == "invite":
+        code, project = credentials["code"], credentials["project"]
         return render_template(
             "credentials/invite.html",
-            credentials=content,
-            return_url=url_for("invites.index", project_id=content["project_id"]),
-            url=client_setup.redeem_url(where, content["code"]),
+            credentials=credentials,
+            return_url=url_for("invites.index", project_id=credentials["project_id"]),
+            url=client_setup.redeem_url(endpoints, code),
             prompt=(
-                client_setup.personal_invite_prompt(where, content["code"], content["project"])
-                if content["email"]
-                else client_setup.invite_prompt(where, content["code"], content["project"], content["participant_name"])
+                client_setup.personal_invite_prompt(endpoints, code, project)
+                if credentials["email"]
+                else client_setup.invite_prompt(endpoints, code, project, credentials["participant_name"])
             ),
         )
-    if content["kind"] == "webhook":
-        back = url_for("project_settings.index", project_id=content["project_id"])
-        return render_template("credentials/webhook.html", credentials=content, return_url=back)
-    token = content["token"]
+    if credentials["kind"] == "webhook":
+        return_url = url_for("project_settings.index", project_id=credentials["project_id"])
+        return render_template("credentials/webhook.html", credentials=credentials, return_url=return_url)
+    token = credentials["token"]
     return render_template(
         "credentials/token.html",
-        credentials=content,
-        clients=client_setup.build_client_setups(where, token),
-        prompt=client_setup.connect_prompt(where, token, content["project"], content["actor"]),
-        config=json.dumps(client_setup.mcp_json_with_token(where, token), indent=2),
-        mcp_url=where.mcp_url,
-        kit=client_setup.kit_install_command(where),
+        credentials=credentials,
+        clients=client_setup.build_client_setups(endpoints, token),
+        prompt=client_setup.connect_prompt(endpoints, token, credentials["project"], credentials["actor"]),
+        config=json.dumps(client_setup.mcp_json_with_token(endpoints, token), indent=2),
+        mcp_url=endpoints.mcp_url,
+        kit=client_setup.kit_install_command(endpoints),
         rules=agent_guide.rules_summary(),
     )

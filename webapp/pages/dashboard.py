@@ -1,4 +1,4 @@
-"""Where an owner arrives: the projects that are alive, and what needs attention."""
+"""The owner's dashboard: recently active projects, and what needs attention in all of them."""
 
 from flask import Response
 
@@ -12,9 +12,9 @@ blueprint = OwnerBlueprint("dashboard", url_prefix="/admin", nav_item=NavItem("D
 
 @blueprint.get("/")
 def index() -> str | Response:
-    """What is going on, in all projects of the owner."""
+    """Show the dashboard."""
     owner = current_owner()
     with connection() as conn:
-        found = dashboard.list_recently_active(conn, owner.id)
+        projects = dashboard.list_recently_active(conn, owner.id)
         attention = dashboard.list_attention_items(conn, owner.id)
-    return render_page("dashboard/index.html", part="dashboard/_live.html", projects=found, attention=attention)
+    return render_page("dashboard/index.html", part="dashboard/_live.html", projects=projects, attention=attention)

@@ -1,4 +1,4 @@
-"""Handoffs: who told whom what, and how far each recipient has come with it."""
+"""Handoffs: posts with their delivery state, conversations, and posts by the owner."""
 
 from flask import Response, flash, render_template, request, url_for
 from flask_wtf import FlaskForm
@@ -13,17 +13,12 @@ from bus.coordination.posts import PostPage
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
-from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page, see_other
+from bus.rules.text_format import pluralize
+from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.caller import current_caller, record_activity
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
-from webapp.forms import (
-    ID_CONVERTER,
-    current_caller,
-    current_url,
-    optional_text_field,
-    query_int,
-    record_activity,
-    select_choices,
-)
+from webapp.forms import optional_text_field, select_choices
+from webapp.pagination import current_url, query_int
 
 blueprint = ProjectBlueprint("handoffs", tab=NavItem("Handoffs", 10))
 
@@ -34,41 +29,45 @@ _ACK_DEADLINE_CHOICES = select_choices(
 
 
 class PostForm(FlaskForm):  # type: ignore[misc]
-    """What to hand over, to whom."""
+    """A new post."""
 
-    to_actor = optional_text_field("To a participant", limits.MAX_QUALIFIED_NAME_LENGTH)
+    to_actor = optional_text_field("To", limits.MAX_QUALIFIED_NAME_LENGTH, description="A participant.")
     to_lane = optional_text_field(
-        "To a lane", limits.MAX_LABEL_LENGTH, description="Everybody in it, and whoever joins before an ack."
+        "Lane",
+        limits.MAX_LABEL_LENGTH,
+        description="All members of the lane, including anyone who joins before it's acknowledged.",
     )
     subject = optional_text_field("Subject", limits.MAX_SUBJECT_LENGTH)
     body = TextAreaField("Message", validators=[Length(max=limits.MAX_BODY_LENGTH)])
-    ref = optional_text_field("About", limits.MAX_REF_LENGTH, description="The artifact: a PR, a commit, an ADR.")
+    ref = optional_text_field("Reference", limits.MAX_REF_LENGTH, description="A PR, a commit, an ADR.")
     tag = optional_text_field("Tag", limits.MAX_LABEL_LENGTH)
-    ack_within = SelectField("Wants an ack within", choices=_ACK_DEADLINE_CHOICES, default="")
+    ack_within = SelectField("Acknowledge within", choices=_ACK_DEADLINE_CHOICES, default="")
 
 
 class FilterForm(FlaskForm):  # type: ignore[misc]
-    """Which posts to show."""
+    """Filters of the list."""
 
     class Meta:
+        """Filters are sent with GET and need no CSRF token."""
+
         csrf = False
 
     to_lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH)
-    ref = optional_text_field("About", limits.MAX_REF_LENGTH)
+    ref = optional_text_field("Reference", limits.MAX_REF_LENGTH)
     tag = optional_text_field("Tag", limits.MAX_LABEL_LENGTH)
     to_me = BooleanField("To me")
-    unacked = BooleanField("Nobody acked")
+    unacked = BooleanField("Unacknowledged")
 
 
 @blueprint.get("/")
 def index() -> str | Response:
-    """Posts, newest first."""
+    """List posts, newest first."""
     ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
-    problem = None
-    found = PostPage([], None, 0)
+    filter_error = None
+    page = PostPage([], None, 0)
     try:
         with connection() as conn:
-            found = posts.list_posts(
+            page = posts.list_posts(
                 conn,
                 ctx,
                 to_lane=form.to_lane.data,
@@ -79,35 +78,35 @@ def index() -> str | Response:
                 before=before,
                 limit=_PAGE_SIZE,
             )
-            progress = conversations.get_delivery_progress(conn, ctx, [post.post_id for post in found.posts])
-            _mark_surfaced(conn, ctx, found)
+            progress = conversations.get_delivery_progress(conn, ctx, [post.post_id for post in page.posts])
+            _mark_surfaced(conn, ctx, page)
     except BusError as error:
-        problem, progress = error.message, {}
+        filter_error, progress = error.message, {}
     return render_page(
         "handoffs/index.html",
         part="handoffs/_list.html",
         project=current_project(),
         form=form,
         filtered=any(field.data for field in form),
-        filter_error=problem,
-        posts=found.posts,
+        filter_error=filter_error,
+        posts=page.posts,
         progress=progress,
         current_url=current_url(),
-        older=current_url(before=str(found.next_before)) if found.next_before else None,
+        older=current_url(before=str(page.next_before)) if page.next_before else None,
         newest=current_url(before=None) if before else None,
     )
 
 
 @blueprint.get("/new")
 def new() -> str:
-    """The form for a new handoff."""
+    """Show the form for a new post."""
     form = PostForm(formdata=None, to_actor=request.args.get("to"))
     return render_template("handoffs/new.html", project=current_project(), form=form)
 
 
 @blueprint.post("/new")
 def create() -> BaseResponse | tuple[str, int]:
-    """Hand something over in the owner's name."""
+    """Create a post by the owner."""
     form = PostForm()
     post_id = _create_post(form, None) if form.validate() else None
     if post_id is None:
@@ -117,34 +116,34 @@ def create() -> BaseResponse | tuple[str, int]:
 
 @blueprint.get(f"/<{ID_CONVERTER}:post_id>")
 def show(post_id: int) -> str:
-    """A post with its thread."""
+    """Show a post in its conversation."""
     return _render_thread(post_id, None)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:post_id>/reply")
 def reply(post_id: int) -> BaseResponse | tuple[str, int]:
-    """Answer a post."""
+    """Reply to a post."""
     form = PostForm()
-    made = _create_post(form, post_id) if form.validate() else None
-    if made is None:
+    reply_id = _create_post(form, post_id) if form.validate() else None
+    if reply_id is None:
         return _render_thread(post_id, form), 400
-    return see_other(".show", post_id=made, _anchor=f"post-{made}")
+    return see_other(".show", post_id=reply_id, _anchor=f"post-{reply_id}")
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:post_id>/ack")
 def ack(post_id: int) -> BaseResponse:
-    """Confirm a post in the owner's name."""
+    """Acknowledge a post."""
     with redirect_on_refusal(url_for(".show", post_id=post_id)), transaction() as conn:
         posts.ack(conn, current_caller(), [post_id])
     record_activity("acks")
-    flash("Acked.", "success")
+    flash("Acknowledged.", "success")
     return see_other(".show", post_id=post_id)
 
 
 def _create_post(form: PostForm, reply_to: int | None) -> int | None:
-    """Post what the form says; None where it was refused, which the form then shows."""
+    """Create a post from the form; returns its id, or None if the form has errors to show."""
     with show_refusal_on_form(form), transaction() as conn:
-        made = posts.create(
+        post = posts.create(
             conn,
             current_caller(),
             form.body.data or "",
@@ -159,8 +158,8 @@ def _create_post(form: PostForm, reply_to: int | None) -> int | None:
     if form.errors:
         return None
     record_activity("inbox")
-    flash(f"Handed over to {made.recipients} recipient{'' if made.recipients == 1 else 's'}.", "success")
-    return made.post_id
+    flash(f"Sent to {pluralize(post.recipients, 'recipient')}.", "success")
+    return post.post_id
 
 
 def _render_thread(post_id: int, form: PostForm | None) -> str:
@@ -168,24 +167,25 @@ def _render_thread(post_id: int, form: PostForm | None) -> str:
     with connection() as conn:
         thread = conversations.list_conversation(conn, ctx, post_id)
         progress = conversations.get_delivery_progress(conn, ctx, [post.post_id for post in thread])
-        chosen = next((post for post in thread if post.post_id == post_id), None)
-        if chosen is None:
-            # A post whose thread is too long to reach it is shown alone.
-            alone = posts.list_by_id(conn, ctx, [post_id]).posts
-            if not alone:
+        post = next((post for post in thread if post.post_id == post_id), None)
+        if post is None:
+            # A conversation is read up to a limit; a post beyond it is shown by itself.
+            thread = posts.list_by_id(conn, ctx, [post_id]).posts
+            if not thread:
                 raise NotFound
-            chosen, thread = alone[0], alone
+            post = thread[0]
             progress = conversations.get_delivery_progress(conn, ctx, [post_id])
         _mark_surfaced(conn, ctx, posts.list_by_id(conn, ctx, [post_id]))
     if form is None:
-        to = chosen.sender if chosen.sender != current_project().owner else chosen.to_actor
-        form = PostForm(formdata=None, to_actor=to, to_lane=None if to else chosen.to_lane, ref=chosen.ref)
+        to_actor = post.sender if post.sender != current_project().owner else post.to_actor
+        to_lane = None if to_actor else post.to_lane
+        form = PostForm(formdata=None, to_actor=to_actor, to_lane=to_lane, ref=post.ref)
     return render_template(
-        "handoffs/show.html", project=current_project(), post=chosen, thread=thread, progress=progress, form=form
+        "handoffs/show.html", project=current_project(), post=post, thread=thread, progress=progress, form=form
     )
 
 
 def _mark_surfaced(conn: Connection, ctx: Ctx, page: PostPage) -> None:
-    """Note that the owner was shown what is for them, as the gateway does for agents."""
+    """Record that the owner was shown the posts addressed to them, as the gateway does for agents."""
     if page.surfacing:
         posts.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, post_id): 0.0 for post_id in page.surfacing})

@@ -1,4 +1,4 @@
-"""Liveness and readiness, for whoever runs the service."""
+"""Liveness and readiness probes."""
 
 from flask import Blueprint, Response, current_app, jsonify
 
@@ -11,19 +11,20 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """The process answers; says nothing about what it needs."""
+    """The process answers; its dependencies are not checked."""
     return jsonify(ok=True, service="llm-bus", version=__version__)
 
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """The process has what it needs: the database, at the schema this code expects."""
+    """The database answers and has the schema that this version expects."""
     db: Database = current_app.extensions["bus.db"]
     try:
         with db.connection() as conn:
-            found = schema_version.find_schema_version(conn.raw)
+            current_version = schema_version.find_schema_version(conn.raw)
     except Unavailable:
         return jsonify(ok=False, database="away"), 503
-    ready = found == schema_version.EXPECTED_SCHEMA_VERSION
-    report = jsonify(ok=ready, database="ok", migration=found, expected=schema_version.EXPECTED_SCHEMA_VERSION)
-    return report, 200 if ready else 503
+    expected_version = schema_version.EXPECTED_SCHEMA_VERSION
+    is_ready = current_version == expected_version
+    report = jsonify(ok=is_ready, database="ok", migration=current_version, expected=expected_version)
+    return report, 200 if is_ready else 503

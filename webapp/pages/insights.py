@@ -1,4 +1,4 @@
-"""Pictures: whether a team works well together, over a day, a week, a month or three; and the report to pass on."""
+"""Insights: charts of a project over a day, a week, a month or three; and its report."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +11,10 @@ from bus.analytics.project_metrics import PERIODS, Period
 from webapp import project_charts
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
 from webapp.context import connection, transaction
-from webapp.forms import current_url
+from webapp.pagination import current_url
 from webapp.project_charts import ProjectCharts
 
-blueprint = ProjectBlueprint("insights", tab=NavItem("Pictures", 45))
+blueprint = ProjectBlueprint("insights", tab=NavItem("Insights", 45))
 
 _DEFAULT_PERIOD = "7d"
 _REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
@@ -22,7 +22,7 @@ _REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
 
 @blueprint.get("/")
 def index() -> str | Response:
-    """The pictures over the period that the address names."""
+    """Show the charts of the requested period."""
     period = _requested_period()
     return render_page(
         "insights/index.html",
@@ -36,39 +36,39 @@ def index() -> str | Response:
 
 @blueprint.get("/report")
 def report() -> str | Response:
-    """What the whole ledger says: the report of `llm-bus report`."""
+    """Show the report of the whole ledger, as `llm-bus report` prints it."""
     with connection() as conn:
-        found = report_cache.get_report(conn, current_project().id)
+        cached_report = report_cache.get_report(conn, current_project().id)
     return render_page(
         "insights/report.html",
         part="insights/_report.html",
         project=current_project(),
-        cached_report=found,
-        report=found.report,
+        cached_report=cached_report,
+        report=cached_report.report,
     )
 
 
 @blueprint.get("/report.html")
 def report_file() -> Response:
-    """Report and pictures as one file, which needs nothing else and can be passed on."""
+    """Download the report and the charts as one self-contained file."""
     period, project = _requested_period("30d"), current_project()
     with connection() as conn:
-        found = report_cache.get_report(conn, project.id)
-    answer = Response(
+        cached_report = report_cache.get_report(conn, project.id)
+    response = Response(
         render_template(
             "insights/report_file.html",
             project=project,
-            cached_report=found,
-            report=found.report,
+            cached_report=cached_report,
+            report=cached_report.report,
             charts=_build_charts(period),
             period_phrase=project_charts.PERIOD_PHRASES[period.name],
             stylesheet=_inline_styles(),
         ),
         mimetype="text/html",
     )
-    name = f"llm-bus-report-{project.id}-{datetime.now(UTC):%Y-%m-%d}.html"
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
+    filename = f"llm-bus-report-{project.id}-{datetime.now(UTC):%Y-%m-%d}.html"
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return response
 
 
 def _build_charts(period: Period) -> ProjectCharts:
@@ -86,7 +86,7 @@ def _build_period_links(period: Period) -> list[tuple[str, str, bool]]:
 
 
 def _inline_styles() -> Markup:
-    """The look of the admin for a file that has no other: what is in our static files is ours."""
+    """The stylesheets for a file that cannot link to them; they are trusted static files."""
     assert current_app.static_folder is not None
     folder = Path(current_app.static_folder)
     return Markup("\n").join(Markup((folder / name).read_text("utf-8")) for name in _REPORT_STYLESHEETS)  # noqa: S704

@@ -1,4 +1,4 @@
-"""/kit/: the kit's installer as one file, its checksum, and which version this server wants. No sign-in, no cookie."""
+"""The kit's installer as one file, its checksum and its version, under /kit/. Public, without cookies."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from kit import bundle
 
 blueprint = Blueprint("kit", __name__, url_prefix="/kit")
 
-# The oldest kit that works with this server without a word; raised when an older one no longer does.
+# The oldest kit version that works with this server.
 MINIMUM_VERSION = "1.0.0"
 _SHORT_CACHE_SECONDS = 300
 _IMMUTABLE_CACHE_SECONDS = 31_536_000
@@ -20,7 +20,7 @@ _IMMUTABLE_CACHE_SECONDS = 31_536_000
 
 @blueprint.get("/")
 def index() -> Response:
-    """What the kit is and how to get it, in words for a terminal."""
+    """Explain the kit and how to install it, as plain text for a terminal."""
     addresses = _get_addresses()
     base = f"{addresses.web_url}/kit"
     return _text_response(
@@ -32,30 +32,30 @@ Windsurf) to {addresses.mcp_url}. Inside the repository:
 
     curl -fsSL {base}/install.py | python3 -
 
---dry-run says what it would change, --uninstall takes everything back, --help lists the rest.
+--dry-run shows what it would change, --uninstall removes everything, --help lists the other options.
 To check before running:
 
     curl -fsSLO {base}/install.py && curl -fsSL {base}/install.py.sha256 | sha256sum -c
 
-Python 3.9 or newer, nothing else. It never blocks your work because the bus is away.
+Requires only Python 3.9 or newer. If the bus is down, your work goes on.
 
-    {base}/install.py            the installer, with all that it installs
+    {base}/install.py            the installer, self-contained
     {base}/install.py.sha256     its checksum
-    {base}/{kit.VERSION}/install.py      the same, which never changes
-    {base}/version.json          the version, and the oldest that this server wants
+    {base}/{kit.VERSION}/install.py      this version of the installer; never changes
+    {base}/version.json          the current version and the oldest supported one
 """
     )
 
 
 @blueprint.get("/install.py")
 def install() -> Response:
-    """The installer of this server's version."""
+    """Return the installer."""
     return _text_response(_installer_script(_get_addresses()))
 
 
 @blueprint.get("/<version>/install.py")
 def install_version(version: str) -> Response:
-    """The installer of one version; a server has only its own."""
+    """Return the installer of one version; a server has only its own."""
     if version != kit.VERSION:
         abort(404)
     return _text_response(_installer_script(_get_addresses()), max_age_seconds=_IMMUTABLE_CACHE_SECONDS)
@@ -63,15 +63,15 @@ def install_version(version: str) -> Response:
 
 @blueprint.get("/install.py.sha256")
 def checksum() -> Response:
-    """The checksum, as `sha256sum -c` reads it."""
+    """Return the checksum in the format of `sha256sum -c`."""
     return _text_response(f"{_installer_sha256(_get_addresses())}  install.py\n")
 
 
 @blueprint.get("/version.json")
 def version() -> Response:
-    """What kits ask once a day."""
-    facts = {"version": kit.VERSION, "minimum": MINIMUM_VERSION, "sha256": _installer_sha256(_get_addresses())}
-    return _text_response(json.dumps(facts) + "\n", mimetype="application/json")
+    """Return the version and the minimum version, which installed kits request once a day."""
+    document = {"version": kit.VERSION, "minimum": MINIMUM_VERSION, "sha256": _installer_sha256(_get_addresses())}
+    return _text_response(json.dumps(document) + "\n", mimetype="application/json")
 
 
 def _get_addresses() -> Endpoints:
@@ -90,11 +90,11 @@ def _installer_sha256(addresses: Endpoints) -> str:
 
 
 def _text_response(body: str, *, max_age_seconds: int = _SHORT_CACHE_SECONDS, mimetype: str = "text/plain") -> Response:
-    answer = Response(body, mimetype=mimetype)
-    answer.cache_control.public = True
-    answer.cache_control.max_age = max_age_seconds
+    response = Response(body, mimetype=mimetype)
+    response.cache_control.public = True
+    response.cache_control.max_age = max_age_seconds
     if max_age_seconds == _IMMUTABLE_CACHE_SECONDS:
-        answer.cache_control.immutable = True
-    answer.add_etag()
-    answer.make_conditional(request)
-    return answer
+        response.cache_control.immutable = True
+    response.add_etag()
+    response.make_conditional(request)
+    return response

@@ -1,4 +1,4 @@
-"""What this is, in a screen."""
+"""The landing page and the public price list."""
 
 from flask import abort, render_template
 
@@ -12,13 +12,13 @@ blueprint = PublicBlueprint("landing")
 
 @blueprint.get("/")
 def index() -> str:
-    """Says what the bus is and where agents reach it."""
+    """Show what the service does and where agents connect."""
     return render_template("landing/index.html")
 
 
 @blueprint.get("/pricing")
 def pricing() -> str:
-    """What credits are and what they cost, where the service takes any."""
+    """Show the prices; 404 where billing is disabled."""
     if not billing.is_billing_enabled():
         abort(404)
     with connection() as conn:

@@ -1,4 +1,4 @@
-"""What Prometheus reads of this process and of the service, for whoever has the token."""
+"""Metrics of the process and of the service for Prometheus, protected by a token."""
 
 from flask import Response, current_app, request
 from werkzeug.datastructures import WWWAuthenticate
@@ -13,7 +13,7 @@ blueprint = PublicBlueprint("metrics")
 @blueprint.get("/metrics")
 @api_view
 def index() -> Response:
-    """The metrics; there is no such page without METRICS_TOKEN."""
+    """Return the metrics; 404 without METRICS_TOKEN."""
     metrics: MetricsEndpoint = current_app.extensions["bus.metrics"]
     status = metrics.authorize(request.headers.get("Authorization"))
     if status == 404:

@@ -1,5 +1,7 @@
 """Redirects from former addresses, so that bookmarks keep working."""
 
+from typing import Any
+
 from flask import redirect, request, url_for
 from werkzeug.wrappers import Response
 
@@ -44,7 +46,7 @@ def participation(participation_id: int) -> Response:
     return _redirect_to("project_participants.show", participation_id=participation_id)
 
 
-def _redirect_to(endpoint: str, **values: int) -> Response:
+def _redirect_to(endpoint: str, **values: Any) -> Response:
     """Redirect permanently and keep the query string."""
     query = request.query_string.decode("latin-1")
     url = url_for(endpoint, project_id=current_project().id, **values)

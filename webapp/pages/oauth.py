@@ -1,4 +1,4 @@
-"""Signing in with a provider: there, and back again."""
+"""Signing in with a provider, and linking one to an account."""
 
 import logging
 
@@ -16,77 +16,78 @@ from webapp.ratelimit import client_address, enforce_rate_limit
 
 blueprint = PublicBlueprint("oauth")
 
+# The values lie in visitors' cookies: renaming them would end sign-ins that are under way.
 _STATE_KEY, _LINKING_KEY = "attempt", "linking"
-_log = logging.getLogger("webapp.vouching")
+_log = logging.getLogger("webapp.oauth")
 
 
 @blueprint.post("/sign-in/<slug>")
 @no_store
 def start(slug: str) -> str:
-    """Send the browser to a provider, to sign in with it."""
+    """Redirect to a provider to sign in."""
     return _render_provider_redirect(_get_provider(slug), linking_session_id=None)
 
 
 @blueprint.post("/account/link/<slug>")
 @no_store
 def start_linking(slug: str) -> str:
-    """Send the browser to a provider, to add it to the account of who is signed in."""
+    """Redirect to a provider to link it to the viewer's account."""
     return _render_provider_redirect(_get_provider(slug), linking_session_id=auth.current_session().id)
 
 
 @blueprint.get("/sign-in/<slug>/callback")
 @no_store
 def callback(slug: str) -> Response:
-    """Take what the provider says. It answers to one attempt, which is forgotten whatever comes of it."""
+    """Finish a sign-in with the parameters from the provider; its state is used up whether it succeeds or not."""
     provider = _get_provider(slug)
     _enforce_sign_in_limit()
-    attempt, linking = OAuthState.from_cookie(session.pop(_STATE_KEY, None)), session.pop(_LINKING_KEY, None)
-    if attempt is None:
-        raise ProviderError("There is no sign-in under way in this browser. Begin again.")
-    answer = request.args.to_dict()
-    attempt.verify_callback(slug, answer)
-    claim = provider.fetch_identity_claims(attempt, answer, _redirect_uri(slug))
-    if linking is None:
-        refused = (
+    state = OAuthState.from_cookie(session.pop(_STATE_KEY, None))
+    linking_session_id = session.pop(_LINKING_KEY, None)
+    if state is None:
+        raise ProviderError("No sign-in is in progress in this browser. Start again.")
+    params = request.args.to_dict()
+    state.verify_callback(slug, params)
+    claims = provider.fetch_identity_claims(state, params, _redirect_uri(slug))
+    if linking_session_id is None:
+        refusal_url = (
             url_for("operator.reauthenticate", next=login.pending_redirect_target())
             if reauth.is_reauthenticating()
             else url_for("sign_in.index")
         )
-        with redirect_on_refusal(refused):
-            return login.sign_in_identity(claim, slug)
-    if auth.viewer() is None or auth.current_session().id != linking:
-        raise ProviderError("You were signed out meanwhile. Sign in, then link again.")
+        with redirect_on_refusal(refusal_url):
+            return login.sign_in_identity(claims, slug)
+    if auth.viewer() is None or auth.current_session().id != linking_session_id:
+        raise ProviderError("You were signed out in the meantime. Sign in, then link again.")
     with redirect_on_refusal(url_for("account.index")):
-        new = login.link_identity(auth.current_owner(), claim)
-    flash(f"{provider.name} is linked." if new else f"{provider.name} was linked already.", "success")
+        is_new = login.link_identity(auth.current_owner(), claims)
+    flash(f"{provider.name} linked." if is_new else f"{provider.name} was already linked.", "success")
     return redirect(url_for("account.index", _anchor="ways"), 303)
 
 
 @blueprint.app_errorhandler(ProviderError)
 def _handle_provider_error(error: ProviderError) -> Response:
-    """Say what went wrong and offer the other ways in; nobody was signed in."""
-    # With its cause, which holds no secret of ours: Authlib names what was wrong, and never a code or a token.
-    _log.warning("a provider did not vouch: %s", error.message, exc_info=error.__cause__)
+    """Show why the sign-in failed, with a link to try again."""
+    # The cause contains no secret: Authlib's errors name what was wrong, never a code or a token.
+    _log.warning("a sign-in with a provider failed: %s", error.message, exc_info=error.__cause__)
     session.pop(_STATE_KEY, None)
     return render_error_page(502 if error.unavailable else 400, error.message, retry_url=url_for("sign_in.index"))
 
 
 def _render_provider_redirect(provider: Provider, linking_session_id: int | None) -> str:
-    """A page that goes on by itself: as the answer to a form, a redirect to another site is what the policy refuses."""
+    """A page that redirects by itself: the CSP forbids that a form submission redirects to another site."""
     _enforce_sign_in_limit()
-    attempt = OAuthState.create(
-        provider.slug, reauthenticate=linking_session_id is None and reauth.is_reauthenticating()
-    )
-    address = provider.authorization_url(attempt, _redirect_uri(provider.slug))
-    session[_STATE_KEY], session[_LINKING_KEY] = attempt.to_cookie(), linking_session_id
-    return render_template("oauth/redirect.html", provider=provider, address=address)
+    reauthenticate = linking_session_id is None and reauth.is_reauthenticating()
+    state = OAuthState.create(provider.slug, reauthenticate=reauthenticate)
+    url = provider.authorization_url(state, _redirect_uri(provider.slug))
+    session[_STATE_KEY], session[_LINKING_KEY] = state.to_cookie(), linking_session_id
+    return render_template("oauth/redirect.html", provider=provider, address=url)
 
 
 def _get_provider(slug: str) -> Provider:
-    found = providers().get(slug)
-    if found is None:
+    provider = providers().get(slug)
+    if provider is None:
         raise NotFound
-    return found
+    return provider
 
 
 def _redirect_uri(slug: str) -> str:

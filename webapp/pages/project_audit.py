@@ -1,10 +1,11 @@
-"""What was done in a project's affairs."""
+"""The audit log of a project."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from flask import render_template, request
 
+from bus.db.pagination import paginate
 from bus.errors import BusError
 from bus.tenancy import audit
 from bus.tenancy.audit import AuditEntry
@@ -12,34 +13,33 @@ from webapp.audit_export import AuditFilterForm, query_filters
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project
 from webapp.context import connection
-from webapp.forms import PAGE_SIZE, current_url, query_int, split_page
+from webapp.pagination import PAGE_SIZE, current_url, query_int
 
 blueprint = ProjectBlueprint("project_audit", path="audit", tab=NavItem("Audit", 70))
 
 
 @blueprint.get("/")
 def index() -> str:
-    """Acts, newest first."""
+    """List the entries, newest first."""
     project, before, form = current_project(), query_int("before"), AuditFilterForm(request.args)
     form.project.data = None
-    problem: str | None = None
-    rows: Sequence[AuditEntry] = ()
-    more = False
+    filter_error: str | None = None
+    entries: Sequence[AuditEntry] = ()
+    has_more = False
     try:
         with connection() as conn:
-            wanted = dataclasses.replace(form.to_filter(conn), project_id=project.id)
-            rows, more = split_page(
-                audit.list_for_owner(conn, current_owner().id, wanted, before=before, limit=PAGE_SIZE + 1)
-            )
+            audit_filter = dataclasses.replace(form.to_filter(conn), project_id=project.id)
+            rows = audit.list_for_owner(conn, current_owner().id, audit_filter, before=before, limit=PAGE_SIZE + 1)
+            entries, has_more = paginate(rows, PAGE_SIZE)
     except BusError as error:
-        problem = error.message
+        filter_error = error.message
     return render_template(
         "audit/project.html",
         project=project,
         form=form,
         filters=query_filters(),
-        filter_error=problem,
-        entries=rows,
-        older=current_url(before=str(rows[-1].id)) if more else None,
+        filter_error=filter_error,
+        entries=entries,
+        older=current_url(before=str(entries[-1].id)) if has_more else None,
         newest=current_url(before=None) if before else None,
     )

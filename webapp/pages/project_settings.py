@@ -1,4 +1,4 @@
-"""A project's settings, and its ends: archived, or deleted for good."""
+"""The settings of a project, its webhooks, and archiving or deleting it."""
 
 import time
 
@@ -15,70 +15,69 @@ from bus.operations import project_purge
 from bus.tenancy import projects
 from bus.tenancy.projects import ProjectSettings
 from webapp.auth import current_owner
-from webapp.blueprints import NavItem, ProjectBlueprint, current_project, see_other
+from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, see_other
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
-from webapp.forms import ID_CONVERTER, optional_text_field, required_text_field, store_credentials
+from webapp.forms import optional_text_field, required_text_field
+from webapp.one_time_credentials import store_credentials
 
 blueprint = ProjectBlueprint("project_settings", path="settings", tab=NavItem("Settings", 80))
 
-# What a person waits for; what is left of a large project is deleted by the workers.
+# The owner waits for it; workers delete the rest of a large project.
 _PURGE_TIME_BUDGET_SECONDS = 1.5
-# Longer, because nothing goes on by itself when it is over: what is billed stays billed, and the next try has less.
+# Longer, because no worker continues it; what was billed stays billed, so that the next attempt has less to do.
 _BILLING_TIME_BUDGET_SECONDS = 8.0
 
 
 class RenameForm(FlaskForm):  # type: ignore[misc]
-    """What the project is called."""
+    """The name of the project."""
 
-    name = required_text_field("Name", limits.MAX_LABEL_LENGTH, description="Tokens stay good, whatever it is called.")
+    name = required_text_field("Name", limits.MAX_LABEL_LENGTH, description="Renaming doesn't affect tokens.")
 
 
 class SettingsForm(FlaskForm):  # type: ignore[misc]
-    """How the project behaves."""
+    """Presence and escalation."""
 
     presence_minutes = IntegerField(
-        "Here means seen within",
-        description="In minutes, 1 to 1440. Any call of an agent counts.",
+        "Active if seen within (min)",
+        description="1 to 1440. Any call of an agent counts.",
         validators=[NumberRange(1, 1440, "1 to 1440 minutes.")],
     )
-    stall_minutes = IntegerField(
-        "Tasks are put back after",
-        description="In minutes, 1 to 43200. A task in progress whose assignee was gone for so long is open again."
-        " Empty: never.",
-        validators=[Optional(), NumberRange(1, 43_200, "1 to 43200 minutes, or nothing.")],
-    )
-
     gone_minutes = IntegerField(
-        "Gone means not seen for",
-        description="In minutes, 1 to 43200. It is written to the ledger, once.",
+        "Mark as gone after (min)",
+        description="1 to 43200. Recorded in the ledger, once.",
         validators=[NumberRange(1, 43_200, "1 to 43200 minutes.")],
     )
+    stall_minutes = IntegerField(
+        "Requeue stalled tasks after (min)",
+        description="1 to 43200. Reopens tasks in progress whose assignee has been gone this long. Empty: never.",
+        validators=[Optional(), NumberRange(1, 43_200, "1 to 43200 minutes, or empty.")],
+    )
     pause_minutes = IntegerField(
-        "Between two steps for an overdue handoff",
-        description="In minutes, 1 to 1440. First the ledger says so, then project-admins get it, then webhooks and the"
-        " address below are told.",
+        "Escalate every (min)",
+        description="1 to 1440. Steps for an overdue handoff. Step 1: ledger entry. Step 2: project admins."
+        " Step 3: webhooks and email.",
         validators=[NumberRange(1, 1440, "1 to 1440 minutes.")],
     )
-    escalation_email = optional_text_field("E-mail for overdue handoffs", 254)
+    escalation_email = optional_text_field("Email for overdue handoffs", 254)
 
 
 class WebhookForm(FlaskForm):  # type: ignore[misc]
-    """Where overdue handoffs are told."""
+    """A webhook for overdue handoffs."""
 
     url = required_text_field(
-        "Address", 2000, description="https://… of your own. Each message is signed (Standard Webhooks)."
+        "Address", 2000, description="An https:// URL of yours. Messages are signed (Standard Webhooks)."
     )
 
 
 @blueprint.get("/")
 def index() -> str:
-    """All of them."""
+    """Show the settings."""
     return _render_index()
 
 
 @blueprint.post("/name")
 def rename() -> BaseResponse | tuple[str, int]:
-    """Call it something else."""
+    """Rename the project."""
     form = RenameForm()
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
@@ -91,19 +90,19 @@ def rename() -> BaseResponse | tuple[str, int]:
 
 @blueprint.post("/")
 def save() -> BaseResponse | tuple[str, int]:
-    """Change how it behaves."""
+    """Save presence and escalation settings."""
     form = SettingsForm()
     if form.validate():
-        stall = form.stall_minutes.data
-        wanted = ProjectSettings(
+        stall_minutes = form.stall_minutes.data
+        settings = ProjectSettings(
             presence_window_seconds=60 * form.presence_minutes.data,
-            stall_window_seconds=60 * stall if stall else None,
+            stall_window_seconds=60 * stall_minutes if stall_minutes else None,
             gone_window_seconds=60 * form.gone_minutes.data,
             escalation_pause_seconds=60 * form.pause_minutes.data,
             escalation_email=form.escalation_email.data,
         )
         with show_refusal_on_form(form), transaction() as conn:
-            projects.set_settings(conn, current_project().id, wanted, actor=current_owner().handle)
+            projects.set_settings(conn, current_project().id, settings, actor=current_owner().handle)
     if form.errors:
         return _render_index(settings_form=form), 400
     flash("Saved.", "success")
@@ -112,15 +111,21 @@ def save() -> BaseResponse | tuple[str, int]:
 
 @blueprint.post("/webhooks")
 def add_webhook() -> BaseResponse | tuple[str, int]:
-    """Tell overdue handoffs there, and show the secret that signs them, this once."""
+    """Add a webhook and show its secret once."""
     form, project = WebhookForm(), current_project()
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
-            made = outbox.add_webhook(
+            webhook = outbox.add_webhook(
                 conn, project.owner_id, form.url.data, project_id=project.id, actor=current_owner().handle
             )
-            facts = {"url": made.url, "secret": made.secret, "project": project.name, "project_id": project.id}
-            key = store_credentials(conn, "webhook", **facts)
+            key = store_credentials(
+                conn,
+                "webhook",
+                url=webhook.url,
+                secret=webhook.secret,
+                project=project.name,
+                project_id=project.id,
+            )
     if form.errors:
         return _render_index(webhook_form=form), 400
     return see_other("credentials.show", key=key)
@@ -128,55 +133,56 @@ def add_webhook() -> BaseResponse | tuple[str, int]:
 
 @blueprint.post(f"/webhooks/<{ID_CONVERTER}:webhook_id>/remove")
 def remove_webhook(webhook_id: int) -> BaseResponse:
-    """Tell nothing there any more."""
+    """Remove a webhook of this project."""
     project = current_project()
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
-        if webhook_id not in {one.id for one in outbox.list_webhooks(conn, project.owner_id, project_id=project.id)}:
+        webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
+        if webhook_id not in {webhook.id for webhook in webhooks}:
             raise NotFound
         outbox.remove_webhook(conn, project.owner_id, webhook_id, actor=current_owner().handle)
-    flash("Nothing is told there any more.", "success")
+    flash("Webhook removed.", "success")
     return see_other(".index", _anchor="webhooks")
 
 
 @blueprint.post("/archive")
 def archive() -> BaseResponse:
-    """From now on it is read and not written."""
+    """Make the project read-only."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
         projects.archive(conn, current_project().id, actor=current_owner().handle)
-    flash("The project is archived. You can open it again at any time.", "success")
+    flash("Project archived. You can reopen it at any time.", "success")
     return see_other(".index")
 
 
 @blueprint.post("/reopen")
 def reopen() -> BaseResponse:
-    """Open an archived project again."""
+    """Reopen an archived project."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
         projects.reopen(conn, current_project().id, actor=current_owner().handle)
-    flash("The project is open again.", "success")
+    flash("Project reopened.", "success")
     return see_other(".index")
 
 
 @blueprint.post("/delete")
 def delete() -> BaseResponse:
-    """Delete it for good, if its name was typed."""
+    """Delete the project, if its name was typed to confirm."""
     project = current_project()
     if request.form.get("confirm", "").strip() != project.name:
         flash(f"Nothing was deleted: type {project.name} to confirm.", "error")
         return see_other(".index", _anchor="ends")
     deadline = time.monotonic() + _BILLING_TIME_BUDGET_SECONDS
-    begun = False
-    while not begun and time.monotonic() < deadline:
+    has_begun = False
+    while not has_begun and time.monotonic() < deadline:
         with redirect_on_refusal(url_for(".index")), transaction() as conn:
-            begun = project_purge.begin_purge(conn, project.id, actor=current_owner().handle, reason="web")
-    if not begun:
-        flash("Nothing was deleted yet: much of it is still being billed. Try again in a minute.", "error")
+            has_begun = project_purge.begin_purge(conn, project.id, actor=current_owner().handle, reason="web")
+    if not has_begun:
+        flash("Nothing was deleted yet: events are still being billed. Try again in a minute.", "error")
         return see_other(".index", _anchor="ends")
     deadline = time.monotonic() + _PURGE_TIME_BUDGET_SECONDS
-    done = False
-    while not done and time.monotonic() < deadline:
+    is_done = False
+    while not is_done and time.monotonic() < deadline:
         with transaction() as conn:
-            done = project_purge.purge_step(conn, project.id)
-    flash(f"{project.name} is deleted.", "success")
+            is_done = project_purge.purge_step(conn, project.id)
+    flash(f"{project.name} deleted.", "success")
     return see_other("projects.index")
 
 
@@ -187,10 +193,10 @@ def _render_index(
 ) -> str:
     project = current_project()
     with connection() as conn:
-        now = projects.get_settings(conn, project.id)
+        settings = projects.get_settings(conn, project.id)
         contents = project_purge.get_contents(conn, project.id)
         webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
-    stall = now.stall_window_seconds
+    stall_seconds = settings.stall_window_seconds
     return render_template(
         "project_settings/index.html",
         project=project,
@@ -201,10 +207,10 @@ def _render_index(
         settings_form=settings_form
         or SettingsForm(
             formdata=None,
-            presence_minutes=max(1, now.presence_window_seconds // 60),
-            stall_minutes=stall and max(1, stall // 60),
-            gone_minutes=max(1, now.gone_window_seconds // 60),
-            pause_minutes=max(1, now.escalation_pause_seconds // 60),
-            escalation_email=now.escalation_email,
+            presence_minutes=max(1, settings.presence_window_seconds // 60),
+            stall_minutes=stall_seconds and max(1, stall_seconds // 60),
+            gone_minutes=max(1, settings.gone_window_seconds // 60),
+            pause_minutes=max(1, settings.escalation_pause_seconds // 60),
+            escalation_email=settings.escalation_email,
         ),
     )

@@ -1,4 +1,4 @@
-"""Signing in and out: the ways in, one-time links, and the word of a proxy."""
+"""Signing in by provider, one-time link or authenticating proxy; signing out."""
 
 from flask import flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
@@ -15,39 +15,39 @@ blueprint = PublicBlueprint("sign_in")
 
 @blueprint.get("/sign-in")
 def index() -> str | Response:
-    """The ways in. `next` is where to go afterwards."""
-    wanted = request.args.get("next", "")
+    """Show the ways to sign in; `next` is the address to redirect to afterwards."""
+    target = request.args.get("next", "")
     if auth.viewer() is not None:
-        return redirect(login.safe_redirect_target(wanted) or url_for("dashboard.index"), 303)
-    login.remember_redirect_target(wanted)
-    claim = auth.proxy_identity()
-    if claim is not None:
-        # The proxy has asked already; a second button would ask again.
+        return redirect(login.safe_redirect_target(target) or url_for("dashboard.index"), 303)
+    login.remember_redirect_target(target)
+    claims = auth.proxy_identity()
+    if claims is not None:
+        # The proxy has authenticated the user; no second confirmation is needed.
         enforce_sign_in_limit()
-        return login.sign_in_identity(claim, auth.proxy_session_method(claim.subject))
+        return login.sign_in_identity(claims, auth.proxy_session_method(claims.subject))
     return render_template("sign_in/index.html", providers=list(providers().values()))
 
 
 @blueprint.get("/sign-in/link/<token>")
 @no_store
 def link(token: str) -> str:
-    """A button, since programs that preview links follow them too. Says nothing about whether the link is good."""
+    """Show a button instead of signing in, since link previews request the address too; the token is not checked."""
     return render_template("sign_in/link.html", form=FlaskForm(), token=token)
 
 
 @blueprint.post("/sign-in/link/<token>")
 @no_store
 def use_link(token: str) -> Response:
-    """Use a link up and sign its owner in."""
+    """Use a one-time link and sign its owner in."""
     enforce_sign_in_limit()
-    after = login.pending_redirect_target()
-    refused = url_for("operator.reauthenticate", next=after) if reauth.is_reauthenticating() else url_for(".index")
-    with redirect_on_refusal(refused, extra_codes=("not_found",)), transaction() as conn:
+    target = login.pending_redirect_target()
+    refusal_url = url_for("operator.reauthenticate", next=target) if reauth.is_reauthenticating() else url_for(".index")
+    with redirect_on_refusal(refusal_url, extra_codes=("not_found",)), transaction() as conn:
         owner_id = login_links.consume_login_link(conn, token)
-        # Refused, it is not used up either.
+        # Raising here rolls back the consumption of the link.
         reauth.require_same_owner(owner_id)
         auth.sign_in(conn, owner_id, "link")
-    return redirect(after, 303)
+    return redirect(target, 303)
 
 
 @blueprint.post("/sign-out")
@@ -62,5 +62,5 @@ def sign_out() -> Response:
 
 
 def enforce_sign_in_limit() -> None:
-    """Count one act of signing in by this address."""
+    """Count a sign-in attempt of this client address."""
     enforce_rate_limit("sign-in", client_address(), options().sign_in_per_minute)

@@ -1,4 +1,4 @@
-"""The first visit: somebody for whom a provider vouched chooses a handle, and has an account."""
+"""Sign-up: a user authenticated by a provider chooses a handle and gets an account."""
 
 from flask import flash, redirect, render_template, url_for
 from flask_wtf import FlaskForm
@@ -17,37 +17,37 @@ blueprint = PublicBlueprint("sign_up")
 
 
 class HandleForm(FlaskForm):  # type: ignore[misc]
-    """What people will call you."""
+    """The handle of the new account."""
 
     handle = StringField(
         "Handle",
-        description="Lower-case letters, digits and single hyphens. Others see it on everything that you and your "
-        "agents do. It stays yours for good.",
+        description="1–64 lowercase letters, digits and single hyphens. Shown to others with everything that you and"
+        " your agents do. It cannot be changed.",
         validators=[InputRequired("Choose a handle.")],
     )
 
 
 @blueprint.route("/welcome", methods=["GET", "POST"])
 def index() -> str | Response | tuple[str, int]:
-    """Ask for the handle; create the account."""
-    under_way = login.find_pending_sign_up()
-    if under_way is None:
+    """Ask for the handle, then create the account."""
+    pending = login.find_pending_sign_up()
+    if pending is None:
         return redirect(url_for("sign_in.index"), 303)
-    token, method = under_way
+    token, method = pending
     with connection() as conn:
-        claim = identities.find_sign_up(conn, token)
-        if claim is None or claim.email is None:
+        claims = identities.find_sign_up(conn, token)
+        if claims is None or claims.email is None:
             flash("That took too long. Sign in again; nothing was created.", "error")
             return redirect(url_for("sign_in.index"), 303)
-        suggested = owners.suggest_handle(conn, f"{claim.login}@" if claim.login else claim.email)
-    form = HandleForm(handle=suggested)
+        suggestion = owners.suggest_handle(conn, f"{claims.login}@" if claims.login else claims.email)
+    form = HandleForm(handle=suggestion)
     if form.validate_on_submit():
         enforce_rate_limit("sign-up", client_address(), options().sign_in_per_minute)
-        after = login.pending_redirect_target()
+        target = login.pending_redirect_target()
         with show_refusal_on_form(form, default_field="handle"), transaction() as conn:
             login.finish_sign_up(conn, token, form.handle.data, method)
         if not form.errors:
             flash("Welcome. Your account is ready.", "success")
-            return redirect(after, 303)
-    page = render_template("sign_up/index.html", form=form, claim=claim)
+            return redirect(target, 303)
+    page = render_template("sign_up/index.html", form=form, claim=claims)
     return (page, 422) if form.errors else page

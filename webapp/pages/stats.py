@@ -1,4 +1,4 @@
-"""How much the service as a whole has seen, for whoever wants to show it; off unless it was switched on."""
+"""Public totals of the service; disabled unless PUBLIC_STATS is set."""
 
 from flask import Response, jsonify
 from werkzeug.exceptions import NotFound
@@ -13,11 +13,11 @@ blueprint = PublicBlueprint("stats")
 @blueprint.get("/api/stats")
 @api_view
 def index() -> Response:
-    """Service-wide counts, at most a minute old or so. Nothing in them is about anybody in particular."""
+    """Return service-wide counts, about a minute old at most; none of them is about a single owner."""
     if not options().public_stats:
         raise NotFound
     with transaction() as conn:
         counts = service_totals.get_stats(conn)
-    answer = jsonify(counts)
-    answer.headers["Cache-Control"] = "public, max-age=60"
-    return answer
+    response = jsonify(counts)
+    response.headers["Cache-Control"] = "public, max-age=60"
+    return response

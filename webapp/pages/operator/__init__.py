@@ -1,1 +1,1 @@
-"""The operator console, one page per file."""
+"""The operator console, one page per module."""

@@ -1,8 +1,7 @@
-"""Whether the service is well: one sentence, then its parts. And signing in again before something is done."""
+"""The status of the service; and reauthentication for operator actions."""
 
 import os
 import socket
-from datetime import timedelta
 
 from flask import Response, current_app, render_template, request, url_for
 
@@ -22,49 +21,51 @@ _MAX_TABLES = 12
 
 @blueprint.get("/")
 def index() -> str | Response:
-    """How everything is at this moment; also while Redis is away and workers are dead."""
+    """Show the current status; works while Redis or the workers are down."""
     state = status.get_status(database(), _get_redis_probe())
-    contents = state.details
-    here = [] if contents is None else [one for one in contents.processes if not one.is_stale]
+    details = state.details
+    live_processes = [] if details is None else [process for process in details.processes if not process.is_stale]
     return render_page(
         "operator/overview.html",
         part="operator/_overview.html",
         state=state,
-        contents=contents,
+        contents=details,
         findings=diagnostics.diagnose(state),
         missing_processes=_list_missing_processes(state),
         unread_cap=status.MAX_UNREAD_COUNT,
-        requests=sum(int(one.metrics.get("requests_last_minute", 0)) for one in here),
-        errors=sum(int(one.metrics.get("errors_last_5_minutes", 0)) for one in here),
-        tables=() if contents is None else contents.tables[:_MAX_TABLES],
-        others=() if contents is None else contents.tables[_MAX_TABLES:],
+        requests=sum(int(process.metrics.get("requests_last_minute", 0)) for process in live_processes),
+        errors=sum(int(process.metrics.get("errors_last_5_minutes", 0)) for process in live_processes),
+        tables=() if details is None else details.tables[:_MAX_TABLES],
+        others=() if details is None else details.tables[_MAX_TABLES:],
         this_process=(socket.gethostname(), os.getpid()),
-        length=lambda seconds: timedelta(seconds=seconds),
     )
 
 
 @blueprint.get("/again")
 def reauthenticate() -> str:
-    """The ways to show once more who one is. Whoever signs in next in this browser has to be the same owner."""
-    back = login.safe_redirect_target(request.args.get("next", "")) or url_for(".index")
+    """Show the ways to sign in again; the next sign-in in this browser must be by the same owner."""
+    return_url = login.safe_redirect_target(request.args.get("next", "")) or url_for(".index")
     reauth.begin_reauthentication()
-    login.remember_redirect_target(back)
+    login.remember_redirect_target(return_url)
     return render_template(
-        "operator/reauthenticate.html", owner=current_owner(), providers=list(providers().values()), return_url=back
+        "operator/reauthenticate.html",
+        owner=current_owner(),
+        providers=list(providers().values()),
+        return_url=return_url,
     )
 
 
 def _get_redis_probe() -> RedisProbe:
-    """One connection to Redis for all looks of this process."""
-    found: RedisProbe = current_app.extensions.setdefault("bus.probe", RedisProbe(settings().redis_url))
-    return found
+    """The probe of this process, which keeps one connection to Redis."""
+    probe: RedisProbe = current_app.extensions.setdefault("bus.redis_probe", RedisProbe(settings().redis_url))
+    return probe
 
 
 def _list_missing_processes(state: ServiceStatus) -> list[str]:
     """The kinds of processes that should run and do not."""
     if state.details is None:
         return []
-    kinds = {one.kind for one in state.details.processes if not one.is_stale}
-    wanted: list[tuple[str, ...]] = [("gateway", "serve"), ("web", "serve")]
-    wanted += [("worker",), ("beat",)] if state.has_redis else []
-    return [names[0] for names in wanted if not kinds & set(names)]
+    running_kinds = {process.kind for process in state.details.processes if not process.is_stale}
+    required_kinds: list[tuple[str, ...]] = [("gateway", "serve"), ("web", "serve")]
+    required_kinds += [("worker",), ("beat",)] if state.has_redis else []
+    return [alternatives[0] for alternatives in required_kinds if not running_kinds & set(alternatives)]

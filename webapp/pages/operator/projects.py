@@ -1,4 +1,4 @@
-"""Every project: whose it is, how large, whether it is used. What is in it is its owner's."""
+"""Projects of all owners: size and activity, without their content."""
 
 from typing import Any
 
@@ -6,47 +6,51 @@ from flask import render_template, request
 from flask_wtf import FlaskForm
 from wtforms import SelectField
 
+from bus.db.pagination import paginate
 from bus.errors import BusError
 from bus.operations import queries
 from webapp.blueprints import NavItem, OperatorBlueprint
 from webapp.context import connection
-from webapp.forms import PAGE_SIZE, current_url, optional_text_field, query_int, select_choices, split_page
+from webapp.forms import optional_text_field, select_choices
+from webapp.pagination import PAGE_SIZE, current_url, query_int
 
 blueprint = OperatorBlueprint("operator_projects", path="projects", tab=NavItem("Projects", 30))
 
-_STATE_CHOICES = select_choices(("", "any"), ("open", "open"), ("archived", "archived"), ("purging", "being deleted"))
+_STATE_CHOICES = select_choices(("", "Any"), ("open", "open"), ("archived", "archived"), ("purging", "being deleted"))
 
 
 class SearchForm(FlaskForm):  # type: ignore[misc]
-    """Which to show."""
+    """Filters of the list."""
 
     class Meta:
+        """Filters are sent with GET and need no CSRF token."""
+
         csrf = False
 
-    search = optional_text_field("Project or owner", 129, description="Any part of handle/name.")
+    search = optional_text_field("Project or owner", 129, description="Partial matches of handle/name work.")
     state = SelectField("State", choices=_STATE_CHOICES, default="")
 
 
 @blueprint.get("/")
 def index() -> str:
-    """Projects, the newest first."""
-    form, before, problem = SearchForm(request.args), query_int("before"), None
-    rows: Any = ()
-    more = False
+    """List projects, newest first."""
+    form, before, filter_error = SearchForm(request.args), query_int("before"), None
+    page: Any = ()
+    has_more = False
     try:
         with connection() as conn:
-            found = queries.list_projects(
+            rows = queries.list_projects(
                 conn, form.search.data, state=form.state.data or None, before=before, limit=PAGE_SIZE + 1
             )
-            rows, more = split_page(found)
+        page, has_more = paginate(rows, PAGE_SIZE)
     except BusError as error:
-        problem = error.message
+        filter_error = error.message
     return render_template(
         "operator/projects.html",
         form=form,
-        filter_error=problem,
-        projects=rows,
+        filter_error=filter_error,
+        projects=page,
         has_filters=bool(form.search.data or form.state.data),
-        older=current_url(before=str(rows[-1].id)) if more else None,
+        older=current_url(before=str(page[-1].id)) if has_more else None,
         newest=current_url(before=None) if before else None,
     )

@@ -1,4 +1,4 @@
-"""The settings that are in force in each process, as it reported them: secrets masked."""
+"""The effective settings of each process, as it reported them, with masked secrets."""
 
 import os
 import socket
@@ -17,7 +17,11 @@ blueprint = OperatorBlueprint("operator_settings", path="settings", tab=NavItem(
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Processes of a kind that have the same settings; `mine`: the one that answers is among them."""
+    """Processes of one kind with the same settings.
+
+    Attributes:
+        includes_this_process: whether the process that renders the page is among them.
+    """
 
     kind: str
     processes: list[Process]
@@ -27,23 +31,29 @@ class ProcessGroup:
 
 @blueprint.get("/")
 def index() -> str:
-    """Name, value and where it comes from, for each kind of process; the one that answers first."""
+    """Show name, value and source of each setting, by kind of process; this process first."""
     with connection() as conn:
-        found = process_registry.list_processes(conn)
-    return render_template("operator/settings.html", groups=_group_processes(found))
+        processes = process_registry.list_processes(conn)
+    return render_template("operator/settings.html", groups=_group_processes(processes))
 
 
 def _group_processes(running: list[Process]) -> list[ProcessGroup]:
-    alike: list[list[Process]] = []
-    for one in running:
-        same = next((some for some in alike if (some[0].kind, some[0].settings) == (one.kind, one.settings)), None)
-        if same is None:
-            alike.append([one])
+    grouped: list[list[Process]] = []
+    for process in running:
+        key = (process.kind, process.settings)
+        group = next((group for group in grouped if (group[0].kind, group[0].settings) == key), None)
+        if group is None:
+            grouped.append([process])
         else:
-            same.append(one)
-    me = (socket.gethostname(), os.getpid())
+            group.append(process)
+    this_process = (socket.gethostname(), os.getpid())
     groups = [
-        ProcessGroup(some[0].kind, some, some[0].settings, any((one.host, one.pid) == me for one in some))
-        for some in alike
+        ProcessGroup(
+            processes[0].kind,
+            processes,
+            processes[0].settings,
+            any((process.host, process.pid) == this_process for process in processes),
+        )
+        for processes in grouped
     ]
     return sorted(groups, key=lambda group: (not group.includes_this_process, group.kind))

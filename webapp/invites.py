@@ -1,0 +1,42 @@
+"""Invites as their recipients open them: the offer behind a code, and the limit on guessing codes."""
+
+from flask import make_response, render_template
+from werkzeug.exceptions import HTTPException, NotFound
+
+from bus.errors import BusError
+from bus.rules.token_format import fingerprint, is_well_formed_invite_code
+from bus.tenancy import invite_redemption
+from bus.tenancy.invite_redemption import InviteOffer
+from webapp.context import connection, options
+from webapp.ratelimit import client_address, enforce_rate_limit
+
+HTTP_GONE = 410
+"""The status where the engine reports `wrong_state`: the invite existed and is no longer valid."""
+
+
+def get_offer(code: str) -> InviteOffer:
+    """Return what an invite offers.
+
+    Raises:
+        NotFound: the code is malformed.
+        HTTPException: with the page that says why the invite cannot be used.
+    """
+    enforce_rate_limit("join", client_address(), options().join_per_minute)
+    if not is_well_formed_invite_code(code):
+        raise NotFound
+    try:
+        with connection() as conn:
+            return invite_redemption.get_offer(conn, code)
+    except BusError as error:
+        if error.code == "unavailable":
+            raise
+        status = {"wrong_state": HTTP_GONE, "forbidden": 403}.get(error.code, 404)
+        page = make_response(render_template("join/unavailable.html", message=error.message), status)
+        raise HTTPException(response=page) from None
+
+
+def limit_code_attempts(code: str) -> None:
+    """Count an attempt to use a code, across all client addresses."""
+    per_minute = options().join_per_minute
+    if per_minute:
+        enforce_rate_limit("join-code", fingerprint(code).hex(), max(1, per_minute // 3))
