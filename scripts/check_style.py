@@ -19,7 +19,7 @@ EXEMPT = {"docs/style.md", "LICENSE", "migrations/versions/0001_initial.sql", "m
 PRODUCTION = ("bus/", "cli/", "kit/", "mcp_gateway/", "migrations/", "webapp/", "workers/")
 # A path of this repository, as comments and documentation cite it.
 CITED_PATH = re.compile(
-    r"(?<![\w./<-])(?:bench|bus|cli|docs|kit|mcp_gateway|migrations|scripts|templates|tests|webapp|workers)"
+    r"(?<![\w./<\"'-])(?:bench|bus|cli|docs(?!/adr|/wiki)|kit|mcp_gateway|migrations|scripts|templates|tests|webapp|workers)"
     r"/[\w./-]*\.(?:css|html|js|json|md|py|sql|yml)\b"
 )
 # A relative link of a Markdown page.
@@ -28,6 +28,7 @@ VAGUE_NAMES = {"found", "one", "said", "what", "who"}
 
 
 def main() -> int:
+    """Print the findings and return the exit code."""
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, refused_phrases()))})\b", re.IGNORECASE)
     findings = [finding for path in tracked_files() for finding in check(path, pattern)]
     print(*findings, sep="\n")
@@ -50,6 +51,7 @@ def refused_phrases() -> list[str]:
 
 
 def tracked_files() -> list[str]:
+    """The text files of the repository that are checked."""
     output = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [
         path
@@ -62,6 +64,7 @@ def tracked_files() -> list[str]:
 
 
 def check(path: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    """Findings of one file: phrases, citations, links and, in production code, names."""
     text = (ROOT / path).read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(), start=1):
         for match in pattern.finditer(line):

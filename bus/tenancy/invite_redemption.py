@@ -111,7 +111,7 @@ def redeem(
     Locks: the project clock, the invite, then the owner. An UPDATE whose WHERE states the precondition counts the
         use, so that concurrent redemptions never exceed the uses. Stored answers are read under the clock too, so
         that two requests with the same nonce are one redemption.
-    Source: docs/decisions/0018-redemption.md
+    Source: docs/decisions/0018-invite-redemption.md
     """
     redeemed_invite = conn.execute(
         sa.select(

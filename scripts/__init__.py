@@ -1,0 +1,1 @@
+"""Development scripts. They are not part of the installed package."""
