@@ -1,7 +1,7 @@
--- whats_new: the events after the caller's cursor, with the state that goes with them.
+-- The digest (whats_new): events after the caller's cursor, with the present counts.
 
 -- The cursor belongs to the identity, which sub-agents share. Its row is locked first and everything is read
--- afterwards, so that calls at one moment are served one after another and every event reaches the identity once.
+-- afterwards, so that concurrent calls are serialised and every event reaches the identity once.
 CREATE FUNCTION bus_whats_new(
     p_participation bigint, p_token bigint, p_advance boolean, p_limit integer, p_since bigint,
     OUT since bigint, OUT cursor_seq bigint, OUT last_seq bigint, OUT events jsonb, OUT unacked_posts integer,
@@ -9,7 +9,7 @@ CREATE FUNCTION bus_whats_new(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
-    v_read_to bigint;
+    v_last_read bigint;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, false);
     IF p_since IS NULL AND p_advance THEN
@@ -37,19 +37,19 @@ BEGIN
                                                 b.participation_id IS NOT DISTINCT FROM p_participation)
                               ORDER BY b.seq), '[]'),
            coalesce(max(b.seq), since)
-    INTO events, v_read_to FROM batch b;
-    IF p_since IS NULL AND p_advance AND v_read_to > cursor_seq THEN
-        UPDATE cursor k SET seq = v_read_to
+    INTO events, v_last_read FROM batch b;
+    IF p_since IS NULL AND p_advance AND v_last_read > cursor_seq THEN
+        UPDATE cursor k SET seq = v_last_read
         WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation;
-        cursor_seq := v_read_to;
+        cursor_seq := v_last_read;
     END IF;
     SELECT c.last_seq INTO last_seq FROM project_clock c WHERE c.project_id = v_caller.project_id;
     SELECT count(*) INTO unacked_posts FROM (
         SELECT FROM delivery d WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation
-          AND d.acked_at IS NULL LIMIT 1000) AS waiting;
+          AND d.acked_at IS NULL LIMIT 1000) AS counted;
     SELECT count(*) INTO active_leases FROM (
         SELECT FROM lease l WHERE l.project_id = v_caller.project_id AND l.ended_at IS NULL
-          AND l.expires_at > clock_timestamp() LIMIT 1000) AS live;
+          AND l.expires_at > clock_timestamp() LIMIT 1000) AS counted;
     SELECT coalesce(jsonb_object_agg(s.name, s.claimed_as), '{}')
     INTO latest_claims FROM (
         SELECT q.name, q.claimed_as FROM sequence q

@@ -1,8 +1,7 @@
--- Idempotency keys: the stored result of a write, in the transaction that wrote.
+-- Idempotency keys: the result of a write is stored in the transaction of the write.
 
--- Keep the answer of a write under its idempotency key, in the transaction that wrote. Returns the stored answer
--- when the key was used before with the same arguments, null when the caller is the first. The insert waits for
--- whoever uses the same key at this moment; the row is read by a second statement, after that wait.
+-- Insert the key, or return the result that is stored under it; null means that the caller is the first. The insert
+-- waits for a concurrent call with the same key, so a second statement reads the row after that wait.
 CREATE FUNCTION bus_find_result(p_project bigint, p_participation bigint, p_key text, p_fingerprint bytea)
 RETURNS jsonb
 LANGUAGE plpgsql AS $$
@@ -25,6 +24,7 @@ BEGIN
     RETURN v_result;
 END $$;
 
+-- Store the result of a write under the key that bus_find_result inserted.
 CREATE FUNCTION bus_store_result(p_project bigint, p_participation bigint, p_key text, p_result jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

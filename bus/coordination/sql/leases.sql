@@ -1,10 +1,11 @@
 -- Leases: advisory, never blocking. Contention is decided under the project clock, so that of two overlapping
 -- leases the one with the higher fence names the other.
 
--- Whether two surfaces overlap is a pure function of their text, decided by bus/rules/surfaces.py. Two literal
--- surfaces with comparable prefixes overlap by definition, which SQL can see; where a glob takes part the caller
--- passes the verdicts it knows in p_overlapping and p_disjoint. Unknown ones come back in `undecided`, nothing is
--- written, and the caller asks again: a verdict can never go stale, so no lock is needed between the two calls.
+-- Acquire or renew a lease. Whether two surfaces overlap is a pure function of their text, decided by
+-- bus/rules/surfaces.py. Two literal surfaces with comparable prefixes overlap by definition, which SQL can decide;
+-- for globs the caller passes the surfaces that it has compared in p_overlapping and p_disjoint. The remaining ones are
+-- returned in `undecided`, nothing is written, and the caller compares them and calls again. The comparison of two
+-- surfaces never changes, so no lock is needed between the calls.
 CREATE FUNCTION bus_lease(
     p_participation bigint, p_token bigint, p_surface text, p_prefix text, p_ancestors text[], p_ttl_seconds integer,
     p_note text, p_mode text, p_overlapping text[], p_disjoint text[],
@@ -14,11 +15,11 @@ CREATE FUNCTION bus_lease(
 DECLARE
     v_caller record;
     v_now timestamptz;
-    v_own record;
-    v_contended integer;
-    v_held boolean;
-    v_replaced boolean;
-    v_last bigint;
+    v_existing record;
+    v_contender_count integer;
+    v_exists boolean;
+    v_replaces_existing boolean;
+    v_last_seq bigint;
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
@@ -28,61 +29,63 @@ BEGIN
         SELECT c.*, c.prefix = c.surface AND p_prefix = p_surface AS literal
         FROM bus_lease_candidates(v_caller.project_id, p_prefix, p_ancestors, v_now) c
         WHERE c.participation_id <> p_participation AND NOT (c.mode = 'shared' AND p_mode = 'shared')
-    ), named AS (
+    ), contender AS (
         SELECT c.* FROM candidate c WHERE c.literal OR c.surface = ANY (p_overlapping)
     )
     SELECT (SELECT array_agg(DISTINCT c.surface) FROM candidate c
             WHERE NOT c.literal AND NOT c.surface = ANY (p_overlapping) AND NOT c.surface = ANY (p_disjoint)),
-           (SELECT count(*) FROM named),
-           (SELECT coalesce(jsonb_agg(jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note)
-                                      ORDER BY n.fence), '[]') FROM (SELECT * FROM named ORDER BY named.fence LIMIT 20) AS n)
-    INTO undecided, v_contended, others;
+           (SELECT count(*) FROM contender),
+           (SELECT coalesce(jsonb_agg(
+                jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note) ORDER BY n.fence), '[]')
+            FROM (SELECT * FROM contender ORDER BY contender.fence LIMIT 20) AS n)
+    INTO undecided, v_contender_count, others;
     IF undecided IS NOT NULL THEN
         RETURN;
     END IF;
     expires_at := v_now + make_interval(secs => p_ttl_seconds);
-    SELECT l.id, l.fence, l.expires_at, l.mode INTO v_own FROM lease l
+    SELECT l.id, l.fence, l.expires_at, l.mode INTO v_existing FROM lease l
     WHERE l.project_id = v_caller.project_id AND l.participation_id = p_participation AND l.surface = p_surface
       AND l.ended_at IS NULL;
-    v_held := FOUND;
-    -- Another mode contends with others, who have to be able to see it come: that is a new lease with a new fence.
-    renewed := v_held AND v_own.expires_at > v_now AND v_own.mode = p_mode;
-    v_replaced := v_held AND NOT renewed;
+    v_exists := FOUND;
+    -- A change of mode changes contention, which others must be able to see: it is a new lease with a new fence.
+    renewed := v_exists AND v_existing.expires_at > v_now AND v_existing.mode = p_mode;
+    v_replaces_existing := v_exists AND NOT renewed;
     IF renewed THEN
-        fence := v_own.fence;
+        fence := v_existing.fence;
         UPDATE lease l SET expires_at = bus_lease.expires_at, note = coalesce(p_note, l.note)
-        WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
+        WHERE l.project_id = v_caller.project_id AND l.id = v_existing.id;
     ELSE
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(v_caller.project_id, 1 + v_replaced::integer) t;
-        IF v_replaced AND v_own.expires_at <= v_now THEN
-            -- Its end was not recorded yet; that happens here, once, as the worker would have done.
+        SELECT t.last_seq, t.at INTO v_last_seq, v_at
+        FROM bus_advance_clock(v_caller.project_id, 1 + v_replaces_existing::integer) t;
+        IF v_replaces_existing AND v_existing.expires_at <= v_now THEN
+            -- Record the expiry of the old lease here, since the worker has not done so yet.
             UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry'
-            WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
+            WHERE l.project_id = v_caller.project_id AND l.id = v_existing.id;
             INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-            VALUES (v_caller.project_id, v_last - 1, v_at, p_participation, v_caller.actor, 'lease_expire',
-                    jsonb_build_object('surface', p_surface, 'fence', v_own.fence));
-        ELSIF v_replaced THEN
+            VALUES (v_caller.project_id, v_last_seq - 1, v_at, p_participation, v_caller.actor, 'lease_expire',
+                    jsonb_build_object('surface', p_surface, 'fence', v_existing.fence));
+        ELSIF v_replaces_existing THEN
             UPDATE lease l SET ended_at = v_at, ended_by = 'release'
-            WHERE l.project_id = v_caller.project_id AND l.id = v_own.id;
+            WHERE l.project_id = v_caller.project_id AND l.id = v_existing.id;
             INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-            VALUES (v_caller.project_id, v_last - 1, v_at, p_participation, v_caller.actor, 'release',
+            VALUES (v_caller.project_id, v_last_seq - 1, v_at, p_participation, v_caller.actor, 'release',
                     jsonb_build_object('surface', p_surface));
         END IF;
-        fence := v_last;
+        fence := v_last_seq;
         INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-        VALUES (v_caller.project_id, v_last, v_at, p_participation, v_caller.actor, 'lease', jsonb_build_object(
-            'surface', p_surface, 'ttl_seconds', p_ttl_seconds, 'mode', p_mode, 'fence', v_last,
-            'contended', v_contended));
+        VALUES (v_caller.project_id, v_last_seq, v_at, p_participation, v_caller.actor, 'lease', jsonb_build_object(
+            'surface', p_surface, 'ttl_seconds', p_ttl_seconds, 'mode', p_mode, 'fence', v_last_seq,
+            'contended', v_contender_count));
         INSERT INTO lease (project_id, id, surface, prefix, mode, participation_id, actor, note, fence, acquired_at,
                            expires_at)
-        VALUES (v_caller.project_id, v_last, p_surface, p_prefix, p_mode, p_participation, v_caller.actor, p_note,
-                v_last, v_at, bus_lease.expires_at);
+        VALUES (v_caller.project_id, v_last_seq, p_surface, p_prefix, p_mode, p_participation, v_caller.actor, p_note,
+                v_last_seq, v_at, bus_lease.expires_at);
     END IF;
     unread := bus_unread(v_caller.project_id, p_participation);
 END $$;
 
--- Live leases whose prefix equals, covers or lies under the given one; every overlap is among them.
--- `/` and `0` are neighbours in the C collation, so [prefix/, prefix0) is what lies under the prefix.
+-- Live leases whose prefix equals, covers or lies under the given one; every overlapping lease is among them.
+-- `0` follows `/` in the C collation, so the range [prefix/, prefix0) contains the paths under the prefix.
 CREATE FUNCTION bus_lease_candidates(p_project bigint, p_prefix text, p_ancestors text[], p_now timestamptz)
 RETURNS SETOF lease LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -101,14 +104,14 @@ BEGIN
     END IF;
 END $$;
 
--- End the caller's lease on a surface, or all of them where p_surface is null. One event for each that ended.
+-- End the caller's lease on a surface, or all of its leases if p_surface is null, with one event each.
 CREATE FUNCTION bus_release(
     p_participation bigint, p_token bigint, p_surface text, OUT released integer, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
     v_ids bigint[];
-    v_last bigint;
+    v_last_seq bigint;
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
@@ -118,9 +121,9 @@ BEGIN
       AND l.expires_at > clock_timestamp() AND (p_surface IS NULL OR l.surface = p_surface);
     released := coalesce(cardinality(v_ids), 0);
     IF released > 0 THEN
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(v_caller.project_id, released) t;
+        SELECT t.last_seq, t.at INTO v_last_seq, v_at FROM bus_advance_clock(v_caller.project_id, released) t;
         INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-        SELECT v_caller.project_id, v_last - released + n.ordinality, v_at, p_participation, v_caller.actor,
+        SELECT v_caller.project_id, v_last_seq - released + n.ordinality, v_at, p_participation, v_caller.actor,
                'release', jsonb_build_object('surface', l.surface)
         FROM unnest(v_ids) WITH ORDINALITY AS n (id, ordinality)
         JOIN lease l ON l.project_id = v_caller.project_id AND l.id = n.id;

@@ -1,6 +1,6 @@
--- The ledger: numbering, appending, and its append-only guard.
+-- The ledger: numbering and appending events.
 
--- Enter and lock the project clock: the first statement of a verb that is several statements in one transaction.
+-- Authenticate the caller and lock the project clock: the first statement of a write that takes several statements.
 CREATE FUNCTION bus_authenticate_and_lock(
     p_participation bigint, p_token bigint,
     OUT project_id bigint, OUT actor text, OUT is_admin boolean
@@ -11,8 +11,8 @@ BEGIN
     PERFORM bus_lock_open_clock(project_id);
 END $$;
 
--- Lock the clock of a project that is written to. Whether it was archived or purged in the meantime is asked by a
--- second statement, after the wait.
+-- Lock the clock of a project for a write. A second statement checks, after the wait, that the project was not
+-- archived or purged in the meantime.
 CREATE FUNCTION bus_lock_open_clock(p_project bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -23,8 +23,8 @@ BEGIN
     END IF;
 END $$;
 
--- Lock the project clock until the transaction ends. Whoever looks at others' rows calls this in its first
--- statement and reads what it decides on in a later one, with a newer snapshot (design.md, Locks).
+-- Lock the project clock until the transaction ends. A write that depends on other participants' rows calls this in
+-- its first statement and reads those rows in a later one, with a newer snapshot (docs/decisions/0003-locks.md).
 CREATE FUNCTION bus_lock_clock(p_project bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -32,8 +32,8 @@ BEGIN
 END $$;
 
 -- Take the next `p_count` numbers of the ledger and their time. The clock stays locked until commit, so that the
--- order of numbers is the order of commits; the time is read under the lock and never runs backwards. It is kept in
--- whole milliseconds, which is what clients see, so that a time that was read can be given back as a filter.
+-- order of numbers is the order of commits. The time is read under the lock and never runs backwards. It is stored in
+-- whole milliseconds, the resolution that clients receive, so that a received time works as a filter.
 CREATE FUNCTION bus_advance_clock(p_project bigint, p_count integer, OUT last_seq bigint, OUT at timestamptz)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,7 +47,7 @@ BEGIN
     END IF;
 END $$;
 
--- Milliseconds since 1970, the form in which times travel inside JSON from these functions to Python.
+-- Milliseconds since 1970: the encoding of times inside JSON from these functions to Python.
 CREATE FUNCTION bus_epoch_milliseconds(p_at timestamptz) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$ SELECT (extract(epoch FROM p_at) * 1000)::bigint $$;
 
@@ -62,51 +62,53 @@ BEGIN
     VALUES (p_project, seq, at, p_participation, p_actor, p_type, p_payload);
 END $$;
 
--- The first number whose event happened at or after `p_at`. `at` rises with seq, so a binary search over the
--- primary key answers without an index on time; it runs past the end (last_seq + 1) when there is none.
+-- The number of the first event at or after `p_at`, or last_seq + 1 if there is none. `at` rises with seq, so a binary
+-- search over the primary key replaces an index on time.
 CREATE FUNCTION bus_seq_at(p_project bigint, p_at timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_low bigint := 1;
     v_high bigint;
     v_middle bigint;
-    v_found timestamptz;
+    v_event_at timestamptz;
 BEGIN
     SELECT c.last_seq + 1 INTO v_high FROM project_clock c WHERE c.project_id = p_project;
     WHILE v_low < v_high LOOP
         v_middle := (v_low + v_high) / 2;
-        SELECT e.at INTO v_found FROM event e WHERE e.project_id = p_project AND e.seq = v_middle;
-        IF v_found < p_at THEN v_low := v_middle + 1; ELSE v_high := v_middle; END IF;
+        SELECT e.at INTO v_event_at FROM event e WHERE e.project_id = p_project AND e.seq = v_middle;
+        IF v_event_at < p_at THEN v_low := v_middle + 1; ELSE v_high := v_middle; END IF;
     END LOOP;
     RETURN v_low;
 END $$;
 
--- Append several events of one caller in order, bumping the clock once. Returns the time they share.
+-- Append several events of one caller in order, advancing the clock once. Returns their common time.
 CREATE FUNCTION bus_append_all(
     p_project bigint, p_participation bigint, p_actor text, p_types text[], p_payloads jsonb[]
 ) RETURNS timestamptz LANGUAGE plpgsql AS $$
 DECLARE
-    v_last bigint;
+    v_last_seq bigint;
     v_at timestamptz;
 BEGIN
-    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
+    SELECT t.last_seq, t.at INTO v_last_seq, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
     INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-    SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, p_participation, p_actor, n.type, n.payload
+    SELECT p_project, v_last_seq - cardinality(p_types) + n.ordinality, v_at, p_participation, p_actor, n.type,
+           n.payload
     FROM unnest(p_types, p_payloads) WITH ORDINALITY AS n (type, payload, ordinality);
     RETURN v_at;
 END $$;
 
--- Append events of several actors in order, bumping the clock once: what a job writes.
+-- Append events of several actors in order, advancing the clock once; used by jobs.
 CREATE FUNCTION bus_append_each(
     p_project bigint, p_participations bigint[], p_actors text[], p_types text[], p_payloads jsonb[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_last bigint;
+    v_last_seq bigint;
     v_at timestamptz;
 BEGIN
-    SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
+    SELECT t.last_seq, t.at INTO v_last_seq, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
     INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-    SELECT p_project, v_last - cardinality(p_types) + n.ordinality, v_at, n.participation, n.actor, n.type, n.payload
+    SELECT p_project, v_last_seq - cardinality(p_types) + n.ordinality, v_at, n.participation, n.actor, n.type,
+           n.payload
     FROM unnest(p_participations, p_actors, p_types, p_payloads)
          WITH ORDINALITY AS n (participation, actor, type, payload, ordinality);
 END $$;

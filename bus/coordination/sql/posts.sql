@@ -1,16 +1,16 @@
--- Handoffs: a post, its deliveries and its event are one transaction.
+-- Posts: a post, its deliveries and its event are written in one transaction.
 
--- How many posts wait for the caller, counted up to 100: it rides on the answers of other calls.
+-- The number of posts that a participation has not acked, counted up to 100; part of the results of most calls.
 CREATE FUNCTION bus_unread(p_project bigint, p_participation bigint) RETURNS integer
 LANGUAGE sql STABLE AS $$
     SELECT count(*)::integer FROM (
         SELECT FROM delivery d
         WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.acked_at IS NULL
         LIMIT 100
-    ) AS waiting
+    ) AS counted
 $$;
 
--- Who is in a lane now: live token, not removed, and the lane registered last (else the granted one) is this one.
+-- The present members of a lane: participations with a live token whose registered lane, else granted lane, it is.
 CREATE FUNCTION bus_lane_members(p_project bigint, p_lane text, p_except bigint) RETURNS bigint[]
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(array_agg(p.id ORDER BY p.id), '{}')
@@ -22,8 +22,9 @@ LANGUAGE sql STABLE AS $$
       AND EXISTS (SELECT FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at))
 $$;
 
--- Lock order: idempotency key, then the clock. A lane post locks the clock before it reads who is in the lane, so
--- that a join either sees the post or is seen by it. A post to one participant takes the clock last.
+-- Create a post. Lock order: idempotency key, then the clock. A lane post locks the clock before it reads the members,
+-- so that either the post includes a joining member or the join delivers the post. A post to one participant takes the
+-- clock last.
 CREATE FUNCTION bus_post(
     p_participation bigint, p_token bigint, p_body text, p_to_lane text, p_to_handle text, p_to_label_key text,
     p_to_actor text, p_subject text, p_ref text, p_tag text, p_reply_to bigint, p_ack_within_seconds integer,
@@ -33,9 +34,9 @@ CREATE FUNCTION bus_post(
 DECLARE
     v_caller record;
     v_stored jsonb;
-    v_to bigint;
-    v_to_actor text;
-    v_members bigint[] := '{}';
+    v_recipient bigint;
+    v_recipient_name text;
+    v_recipients bigint[] := '{}';
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     IF p_key IS NOT NULL THEN
@@ -52,13 +53,13 @@ BEGIN
         PERFORM bus_lock_open_clock(v_caller.project_id);
     END IF;
     IF p_to_label_key IS NOT NULL THEN
-        SELECT p.id INTO v_to FROM participation p JOIN participant pt ON pt.id = p.participant_id
+        SELECT p.id INTO v_recipient FROM participation p JOIN participant pt ON pt.id = p.participant_id
         WHERE p.id = bus_find_participation(v_caller.project_id, p_to_handle, p_to_label_key)
           AND p.removed_at IS NULL AND pt.removed_at IS NULL;
         IF NOT FOUND THEN
             PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
         END IF;
-        v_to_actor := bus_participation_name(v_to);
+        v_recipient_name := bus_participation_name(v_recipient);
     END IF;
     IF p_reply_to IS NOT NULL THEN
         PERFORM FROM post o WHERE o.project_id = v_caller.project_id AND o.id = p_reply_to;
@@ -67,32 +68,32 @@ BEGIN
         END IF;
     END IF;
     IF p_to_lane IS NOT NULL THEN
-        v_members := bus_lane_members(v_caller.project_id, p_to_lane, p_participation);
+        v_recipients := bus_lane_members(v_caller.project_id, p_to_lane, p_participation);
     END IF;
-    IF v_to IS NOT NULL AND NOT v_to = ANY (v_members) THEN
-        v_members := v_members || v_to;
+    IF v_recipient IS NOT NULL AND NOT v_recipient = ANY (v_recipients) THEN
+        v_recipients := v_recipients || v_recipient;
     END IF;
-    recipients := cardinality(v_members);
+    recipients := cardinality(v_recipients);
     SELECT a.seq, a.at INTO post_id, created_at
     FROM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'post', jsonb_build_object(
-        'to_lane', p_to_lane, 'to_actor', v_to_actor, 'subject', p_subject, 'ref', p_ref, 'tag', p_tag,
+        'to_lane', p_to_lane, 'to_actor', v_recipient_name, 'subject', p_subject, 'ref', p_ref, 'tag', p_tag,
         'reply_to', p_reply_to, 'recipients', recipients)) a;
-    IF v_to IS NOT NULL AND p_to_lane IS NULL THEN
-        -- The clock is held only now; who was being removed meanwhile is gone.
+    IF v_recipient IS NOT NULL AND p_to_lane IS NULL THEN
+        -- The clock is locked only now, so check again that the recipient was not removed in the meantime.
         PERFORM FROM participation p JOIN participant pt ON pt.id = p.participant_id
-        WHERE p.id = v_to AND p.removed_at IS NULL AND pt.removed_at IS NULL;
+        WHERE p.id = v_recipient AND p.removed_at IS NULL AND pt.removed_at IS NULL;
         IF NOT FOUND THEN
             PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
         END IF;
     END IF;
     INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body,
                       ref, tag, reply_to, recipients, ack_due_at, escalate_at, created_at)
-    VALUES (v_caller.project_id, post_id, p_participation, v_caller.actor, p_to_lane, v_to, v_to_actor, p_subject,
-            p_body, p_ref, p_tag, p_reply_to, recipients,
+    VALUES (v_caller.project_id, post_id, p_participation, v_caller.actor, p_to_lane, v_recipient, v_recipient_name,
+            p_subject, p_body, p_ref, p_tag, p_reply_to, recipients,
             created_at + make_interval(secs => p_ack_within_seconds),
             created_at + make_interval(secs => p_ack_within_seconds), created_at);
     INSERT INTO delivery (project_id, participation_id, post_id)
-    SELECT v_caller.project_id, member, post_id FROM unnest(v_members) AS member;
+    SELECT v_caller.project_id, member, post_id FROM unnest(v_recipients) AS member;
     IF p_key IS NOT NULL THEN
         PERFORM bus_store_result(v_caller.project_id, p_participation, p_key,
             jsonb_build_object('post_id', post_id, 'recipients', recipients, 'created_at', created_at));
@@ -100,44 +101,46 @@ BEGIN
     unread := bus_unread(v_caller.project_id, p_participation);
 END $$;
 
--- Confirm posts. The first time stands: a repeated ack changes nothing and adds no event. All or none: an id that
--- is not a post of this project refuses the whole call.
+-- Acknowledge posts. The first ack stands: a repeated one changes nothing and adds no event. An id that is not a post
+-- of this project refuses the whole call.
 CREATE FUNCTION bus_ack(p_participation bigint, p_token bigint, p_posts bigint[])
 RETURNS TABLE (post_id bigint, acked_at timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
     v_missing bigint[];
-    v_new bigint[];
-    v_last bigint;
+    v_unacked bigint[];
+    v_last_seq bigint;
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
-    SELECT array_agg(wanted ORDER BY wanted) INTO v_missing FROM (
-        SELECT DISTINCT u.wanted FROM unnest(p_posts) AS u (wanted)
-        WHERE NOT EXISTS (SELECT FROM post o WHERE o.project_id = v_caller.project_id AND o.id = u.wanted)) AS gone;
+    SELECT array_agg(requested ORDER BY requested) INTO v_missing FROM (
+        SELECT DISTINCT u.requested FROM unnest(p_posts) AS u (requested)
+        WHERE NOT EXISTS (SELECT FROM post o WHERE o.project_id = v_caller.project_id AND o.id = u.requested)
+    ) AS missing;
     IF v_missing IS NOT NULL THEN
         PERFORM bus_refuse('not_found',
             format('There is no post %s.', array_to_string(v_missing, ', ')), '{"hint": "read_posts"}');
     END IF;
-    SELECT array_agg(u.wanted ORDER BY u.wanted) INTO v_new
-    FROM (SELECT DISTINCT w AS wanted FROM unnest(p_posts) AS w) AS u
+    SELECT array_agg(u.requested ORDER BY u.requested) INTO v_unacked
+    FROM (SELECT DISTINCT w AS requested FROM unnest(p_posts) AS w) AS u
     WHERE NOT EXISTS (
         SELECT FROM delivery d WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation
-          AND d.post_id = u.wanted AND d.acked_at IS NOT NULL);
-    IF v_new IS NOT NULL THEN
-        SELECT t.last_seq, t.at INTO v_last, v_at FROM bus_advance_clock(v_caller.project_id, cardinality(v_new)) t;
+          AND d.post_id = u.requested AND d.acked_at IS NOT NULL);
+    IF v_unacked IS NOT NULL THEN
+        SELECT t.last_seq, t.at INTO v_last_seq, v_at
+        FROM bus_advance_clock(v_caller.project_id, cardinality(v_unacked)) t;
         INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-        SELECT v_caller.project_id, v_last - cardinality(v_new) + n.ordinality, v_at, p_participation,
+        SELECT v_caller.project_id, v_last_seq - cardinality(v_unacked) + n.ordinality, v_at, p_participation,
                v_caller.actor, 'ack', jsonb_build_object('post_id', n.id)
-        FROM unnest(v_new) WITH ORDINALITY AS n (id, ordinality);
+        FROM unnest(v_unacked) WITH ORDINALITY AS n (id, ordinality);
         INSERT INTO delivery AS d (project_id, participation_id, post_id, addressed, acked_at)
-        SELECT v_caller.project_id, p_participation, n.id, false, v_at FROM unnest(v_new) AS n (id)
+        SELECT v_caller.project_id, p_participation, n.id, false, v_at FROM unnest(v_unacked) AS n (id)
         ON CONFLICT ON CONSTRAINT delivery_pkey DO UPDATE SET acked_at = excluded.acked_at;
-        -- A sender who acks its own post confirms nothing, unless it was a note to itself: sub-agents, and the
-        -- sessions of one agent, share an identity.
+        -- A sender's ack of its own post confirms nothing, unless the post was addressed to itself: sub-agents and the
+        -- sessions of one agent share an identity.
         UPDATE post o SET acked_at = v_at
-        WHERE o.project_id = v_caller.project_id AND o.id = ANY (v_new) AND o.acked_at IS NULL
+        WHERE o.project_id = v_caller.project_id AND o.id = ANY (v_unacked) AND o.acked_at IS NULL
           AND (o.participation_id <> p_participation
                OR (o.to_participation_id = p_participation AND o.to_lane IS NULL));
     END IF;
@@ -145,7 +148,7 @@ BEGIN
         WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation AND d.post_id = ANY (p_posts);
 END $$;
 
--- Give whoever joins a lane its newest 100 posts that nobody has acked. Call it with the clock locked.
+-- Deliver the newest 100 unacked posts of a lane to a new member. The caller has locked the clock.
 CREATE FUNCTION bus_join_lane(p_project bigint, p_participation bigint, p_lane text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -159,7 +162,7 @@ BEGIN
     ON CONFLICT DO NOTHING;
 END $$;
 
--- Withdraw what waits for a participant only because it was in a lane. Call it with the clock locked.
+-- Withdraw the unacked deliveries that a participant has only as a member of a lane. The caller has locked the clock.
 CREATE FUNCTION bus_leave_lane(p_project bigint, p_participation bigint, p_lane text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,23 +1,24 @@
--- Presence: registering writes at once; being seen is flushed by the gateway in batches.
+-- Presence: a registration is written at once; the gateway writes sightings in batches.
 
--- Changing lanes withdraws what waited because of the old one and delivers what nobody has acked in the new one.
+-- Register the caller's lane and status. A change of lane withdraws the unacked deliveries of the old lane and delivers
+-- the unacked posts of the new one.
 CREATE FUNCTION bus_register(
     p_participation bigint, p_token bigint, p_lane text, p_status text,
     OUT actor text, OUT registered_at timestamptz, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
-    v_before record;
+    v_previous record;
     v_old_lane text;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
     actor := v_caller.actor;
-    SELECT pr.lane, pr.status, pr.registered_at INTO v_before FROM presence pr
+    SELECT pr.lane, pr.status, pr.registered_at INTO v_previous FROM presence pr
     WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation FOR UPDATE;
-    v_old_lane := coalesce(v_before.lane, v_caller.lane);
-    IF v_before.registered_at IS NOT NULL AND (v_before.lane, v_before.status) = (p_lane, p_status) THEN
-        registered_at := v_before.registered_at;
+    v_old_lane := coalesce(v_previous.lane, v_caller.lane);
+    IF v_previous.registered_at IS NOT NULL AND (v_previous.lane, v_previous.status) = (p_lane, p_status) THEN
+        registered_at := v_previous.registered_at;
         UPDATE presence pr SET last_seen = greatest(pr.last_seen, clock_timestamp()), lapsed_at = NULL
         WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation;
     ELSE

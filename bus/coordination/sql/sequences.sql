@@ -1,11 +1,13 @@
--- Claims: atomic, gap-free numbers. One statement, its own lock; the clock is taken last.
+-- Claims: atomic, gap-free numbers, in one statement with its own lock. The clock is taken last.
 
+-- Format a claimed number; bus/rules/sequence_format.py does the same.
 CREATE FUNCTION bus_formatted(p_prefix text, p_pad integer, p_number bigint) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT p_prefix || repeat('0', greatest(p_pad - length(p_number::text), 0)) || p_number::text
 $$;
 
--- Lock order: idempotency key, then the sequence row (by the upsert), then the clock (by the append).
+-- Claim the next number. Lock order: idempotency key, then the sequence row (by the upsert), then the clock (by the
+-- append).
 CREATE FUNCTION bus_claim(
     p_participation bigint, p_token bigint, p_sequence text, p_note text, p_key text, p_fingerprint bytea,
     OUT number bigint, OUT formatted text, OUT note text, OUT unread integer
@@ -44,15 +46,15 @@ BEGIN
     END IF;
 END $$;
 
--- Creating is open to all, changing needs project-admin; the counter never goes back, unchanged values add nothing.
--- The insert waits for a concurrent first claim, and the row is read again under its lock before anything is decided.
+-- Create or change a sequence. Changing one needs project-admin; the counter never goes back; unchanged values add no
+-- event. The insert waits for a concurrent first claim, and the row is read under its lock before anything is decided.
 CREATE FUNCTION bus_seed(
     p_participation bigint, p_token bigint, p_sequence text, p_current bigint, p_prefix text, p_pad integer,
     OUT current bigint, OUT prefix text, OUT pad integer, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
-    v_row sequence%ROWTYPE;
+    v_sequence sequence%ROWTYPE;
     v_created boolean;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
@@ -61,19 +63,19 @@ BEGIN
     VALUES (v_caller.project_id, p_sequence, p_current, coalesce(p_prefix, ''), coalesce(p_pad, 0))
     ON CONFLICT DO NOTHING;
     v_created := FOUND;
-    SELECT * INTO v_row FROM sequence s
+    SELECT * INTO v_sequence FROM sequence s
     WHERE s.project_id = v_caller.project_id AND s.name = p_sequence FOR UPDATE;
     current := p_current;
-    prefix := coalesce(p_prefix, v_row.prefix);
-    pad := coalesce(p_pad, v_row.pad);
+    prefix := coalesce(p_prefix, v_sequence.prefix);
+    pad := coalesce(p_pad, v_sequence.pad);
     IF NOT v_created THEN
-        IF p_current < v_row.current THEN
+        IF p_current < v_sequence.current THEN
             PERFORM bus_refuse('conflict',
                 format('Sequence %s is already at %s and never goes back; seed it at %s or above.',
-                    p_sequence, v_row.current, v_row.current),
-                jsonb_build_object('current', v_row.current));
+                    p_sequence, v_sequence.current, v_sequence.current),
+                jsonb_build_object('current', v_sequence.current));
         END IF;
-        IF (p_current, prefix, pad) = (v_row.current, v_row.prefix, v_row.pad::integer) THEN
+        IF (p_current, prefix, pad) = (v_sequence.current, v_sequence.prefix, v_sequence.pad::integer) THEN
             RETURN;
         END IF;
         IF NOT v_caller.is_admin THEN
