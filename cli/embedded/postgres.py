@@ -167,7 +167,7 @@ def _init_cluster(
         raise child.StartFailedError(f"initdb failed in {server_dir}: {message}")
     with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(
-            f"\n# llm-bus rewrites this file at each start; settings below this line override it.\n"
+            f"\n# llm-bus rewrites the included file at each start; settings below this line override it.\n"
             f"include_if_exists = '{_SETTINGS_FILE}'\n"
         )
     draft.rename(data)

@@ -31,7 +31,7 @@ PORT_NAMES = ("web", "gateway", "postgres", "redis")
 
 
 class BusProcess:
-    """One `llm-bus up --json`, with what it said."""
+    """A running `llm-bus up --json` and the line that it printed."""
 
     def __init__(self, data: Path, env: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -44,13 +44,13 @@ class BusProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            _, said = self.process.communicate()
-            raise AssertionError(f"`llm-bus up` ended with {self.process.returncode}: {said}")
+            _, errors = self.process.communicate()
+            raise AssertionError(f"`llm-bus up` ended with {self.process.returncode}: {errors}")
         self.startup_info: dict[str, Any] = json.loads(line)
         self.children = psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Ask it to end; returns its exit code."""
+        """Send the signal, wait for the end and return the exit code."""
         self.process.send_signal(number)
         try:
             self.process.communicate(timeout=120)
@@ -60,57 +60,57 @@ class BusProcess:
         return self.process.returncode
 
     def kill(self) -> None:
-        """End it as the out-of-memory killer does."""
+        """Kill it, as the out-of-memory killer does."""
         self.process.kill()
         self.process.communicate()
 
     def get_child(self, *words: str) -> psutil.Process:
-        """The child whose command line has all these words."""
+        """Return the child whose command line contains all these words."""
         return next(child for child in self.children if all(word in " ".join(child.cmdline()) for word in words))
 
 
 def clean_environ(env: Mapping[str, str]) -> dict[str, str]:
-    """Ours without the settings of a bus, and with `env`."""
+    """The present environment without settings of a bus, and with `env`."""
     return {name: value for name, value in os.environ.items() if name not in _BUS_VARIABLES} | dict(env)
 
 
 @contextmanager
 def running_bus(data: Path, **env: str) -> Iterator[BusProcess]:
-    """A bus in `data`, which is ended afterwards if the test has not done so."""
-    started = BusProcess(data, env)
+    """A bus in `data`, which is stopped when the block ends."""
+    bus = BusProcess(data, env)
     try:
-        yield started
+        yield bus
     finally:
-        if started.process.poll() is None:
-            started.stop()
+        if bus.process.poll() is None:
+            bus.stop()
 
 
 @contextmanager
 def temporary_data_folder() -> Iterator[Path]:
-    """A data folder that does not exist yet; what is in it is removed afterwards."""
-    above = make_traversable_folder()
+    """A data folder that does not exist yet and is removed afterwards."""
+    parent = make_traversable_folder()
     try:
-        yield above / "data"
+        yield parent / "data"
     finally:
-        shutil.rmtree(above, ignore_errors=True)
+        shutil.rmtree(parent, ignore_errors=True)
 
 
 def reserve_ports(data: Path) -> None:
-    """Let the bus of this folder remember ports that are free now, away from the defaults."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in PORT_NAMES]
-    numbers = [listener.getsockname()[1] for listener in held]
-    for listener in held:
+    """Store ports in the folder that are free now and are not the defaults."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in PORT_NAMES]
+    numbers = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
         listener.close()
     (data / "ports.json").write_text(json.dumps(dict(zip(PORT_NAMES, numbers, strict=True))))
 
 
 def run_command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """One command of `llm-bus`, to its end."""
+    """Run a command of `llm-bus` and wait for its end."""
     return subprocess.run(
         [LLM_BUS_COMMAND, *words], capture_output=True, text=True, env=clean_environ(env), timeout=60, check=False
     )
 
 
 def wait_for_exit(children: list[psutil.Process], seconds: float = 10) -> list[psutil.Process]:
-    """Those that have not ended after so many seconds."""
+    """Return the processes that have not ended after so many seconds."""
     return psutil.wait_procs(children, timeout=seconds)[1]

@@ -1,4 +1,4 @@
-"""A data folder, and a bus that tests may look at but not change."""
+"""A data folder, and a shared bus that tests may read but not change."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.cli import bus_process
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data folder of the test's own, empty but for ports that no other test asks for."""
+    """An empty data folder for one test, with reserved ports."""
     with bus_process.temporary_data_folder() as folder:
         folder.mkdir(mode=0o711)
         bus_process.reserve_ports(folder)
@@ -19,6 +19,6 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def bus() -> Iterator[bus_process.BusProcess]:
-    """A bus for all tests of a worker that leave it as it is."""
-    with bus_process.temporary_data_folder() as folder, bus_process.running_bus(folder) as started:
-        yield started
+    """A bus shared by all tests of a pytest worker that do not change it."""
+    with bus_process.temporary_data_folder() as folder, bus_process.running_bus(folder) as process:
+        yield process

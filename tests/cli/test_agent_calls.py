@@ -1,4 +1,4 @@
-"""`llm-bus agent claim` and its like, and the mirror: over MCP, with nothing but an address and a token."""
+"""The commands that call tools over MCP (`llm-bus agent claim` and others), and the mirror."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ def team(served: tuple[Database, GatewayProcess]) -> Team:
 
 
 class Cli:
-    """`llm-bus` of one agent, without a database."""
+    """`llm-bus` with the token of one agent, without a database."""
 
     def __init__(self, url: str, token: str) -> None:
         self.env: dict[str, str | None] = {"LLM_BUS_URL": url, "LLM_BUS_TOKEN": token, "DATABASE_URL": None}
@@ -57,13 +57,13 @@ def bob(served: tuple[Database, GatewayProcess], team: Team) -> Cli:
     return Cli(served[1].url, team.bob.token)
 
 
-def test_a_script_claims_a_number_and_gets_it_alone_on_standard_output(alice: Cli) -> None:
+def test_claim_prints_only_the_number(alice: Cli) -> None:
     assert alice.run("agent", "claim", "adr").stdout == "1\n"
     assert alice.json("agent", "claim", "adr", "--note", "x", "--key", "k")["number"] == 2
     assert alice.json("agent", "claim", "adr", "--note", "x", "--key", "k")["number"] == 2
 
 
-def test_a_handoff_is_posted_waited_for_and_acked(alice: Cli, bob: Cli) -> None:
+def test_a_handoff_is_posted_received_and_acked(alice: Cli, bob: Cli) -> None:
     posted = alice.json("agent", "post", "please review", "--to", "bob", "--ref", "PR 1", "--subject", "Review")
     assert posted["recipients"] == 1
     (waiting,) = bob.json("agent", "wait", "inbox", "--timeout", "20")["posts"]
@@ -71,23 +71,23 @@ def test_a_handoff_is_posted_waited_for_and_acked(alice: Cli, bob: Cli) -> None:
     assert "Review" in bob.run("agent", "wait", "inbox").stdout
     assert len(bob.json("agent", "ack", str(posted["post_id"]))["acked"]) == 1
     assert alice.run("agent", "post", "-", "--lane", "web", stdin="from a pipe").exit_code == 0
-    assert bob.run("agent", "post", "x", "--to", "nobody").exit_code == ExitCode.NOT_FOUND
+    assert bob.run("agent", "post", "x", "--to", "unknown").exit_code == ExitCode.NOT_FOUND
 
 
-def test_contention_has_an_exit_code_of_its_own(alice: Cli, bob: Cli) -> None:
+def test_contention_exits_with_code_6(alice: Cli, bob: Cli) -> None:
     assert alice.json("agent", "lease", "src/api", "--ttl", "600")["others"] == []
     assert alice.run("agent", "who-holds", "src").exit_code == ExitCode.OK
     assert bob.run("agent", "who-holds", "src/api/x.py").exit_code == ExitCode.CONTENTION
     assert bob.run("agent", "who-holds").exit_code == ExitCode.OK
-    met = bob.json("agent", "lease", "src/**", "--back-off", code=ExitCode.CONTENTION)
-    assert [other["surface"] for other in met["others"]] == ["src/api"]
+    contended = bob.json("agent", "lease", "src/**", "--back-off", code=ExitCode.CONTENTION)
+    assert [other["surface"] for other in contended["others"]] == ["src/api"]
     assert [lease["surface"] for lease in bob.json("agent", "who-holds")["leases"]] == ["src/api"]
     bob.json("agent", "lease", "src/**", code=ExitCode.CONTENTION)
     assert len(bob.json("agent", "who-holds")["leases"]) == 2
     assert alice.json("agent", "release", "*")["released"] == 1
 
 
-def test_a_wait_for_which_nothing_comes_has_an_exit_code_too(alice: Cli) -> None:
+def test_a_wait_that_times_out_exits_with_code_7(alice: Cli) -> None:
     assert alice.json("agent", "wait", "inbox", "--timeout", "1", code=ExitCode.TIMED_OUT) == {"timed_out": True}
 
 
@@ -96,7 +96,7 @@ def test_tasks_are_listed(alice: Cli) -> None:
     assert alice.json("agent", "tasks", "--ready", "--status", "open")["tasks"] == []
 
 
-def test_refusals_and_outages_are_one_line_and_a_code_and_fail_open_is_asked_for(alice: Cli) -> None:
+def test_refusals_and_outages_print_one_line_and_fail_open_covers_only_outages(alice: Cli) -> None:
     for words, env, code in (
         (("agent", "claim", "NOT ALLOWED"), {}, ExitCode.FAILED),
         (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": "lbus_wrong"}, ExitCode.FAILED),
@@ -106,16 +106,17 @@ def test_refusals_and_outages_are_one_line_and_a_code_and_fail_open_is_asked_for
     ):
         result = alice.run(*words, **env)
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1), result.output
-    away = {"LLM_BUS_URL": "http://127.0.0.1:1/mcp"}
-    opened = alice.run("agent", "claim", "adr", "--fail-open", **away)
-    assert (opened.exit_code, opened.stdout) == (0, "")
-    assert "Going on without the bus" in opened.stderr
-    assert "unavailable" in json.loads(alice.run("agent", "claim", "adr", "--fail-open", "--json", **away).stdout)
-    # What the bus refuses is no outage.
+    unreachable = {"LLM_BUS_URL": "http://127.0.0.1:1/mcp"}
+    result = alice.run("agent", "claim", "adr", "--fail-open", **unreachable)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Continuing without the bus" in result.stderr
+    result = alice.run("agent", "claim", "adr", "--fail-open", "--json", **unreachable)
+    assert "unavailable" in json.loads(result.stdout)
+    # A refusal is not an outage.
     assert alice.run("agent", "claim", "NOT ALLOWED", "--fail-open").exit_code == ExitCode.FAILED
 
 
-def test_a_mirror_grows_and_changes_no_byte_while_nothing_happens(
+def test_a_mirror_appends_new_events_and_changes_no_byte_without_any(
     alice: Cli, bob: Cli, team: Team, tmp_path: Path
 ) -> None:
     out = tmp_path / "mirror"
@@ -130,59 +131,59 @@ def test_a_mirror_grows_and_changes_no_byte_while_nothing_happens(
         alice.json("agent", "claim", "adr", "--note", "a | b <i>")
     alice.json("agent", "lease", "src/**", "--note", "*work*")
     bob.json("agent", "post", "body", "--to", "alice", "--subject", "S | T")
-    done = alice.json("mirror", f"{team.alice.handle}/{project}", str(out))
-    assert (done["events"], done["added"]) == (5, 5)
+    result = alice.json("mirror", f"{team.alice.handle}/{project}", str(out))
+    assert (result["events"], result["added"]) == (5, 5)
     lines = (out / "ledger.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4, 5]
     assert "mine" not in lines[0]
     state = (out / "state.md").read_text()
     for part in ("| adr | 3 | 4 |", "src/\\*\\*", "S \\| T", "5 events"):
         assert part in state, state
-    held = {path.name: path.read_bytes() for path in out.iterdir()}
+    content = {path.name: path.read_bytes() for path in out.iterdir()}
     assert alice.json("mirror", project, str(out))["added"] == 0
-    # Whoever asks: the same bytes.
+    # Every participant gets the same bytes.
     assert bob.json("mirror", project, str(out))["state_changed"] is False
     other = tmp_path / "other"
     bob.json("mirror", project, str(other))
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == held
-    assert {path.name: path.read_bytes() for path in other.iterdir()} == held
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == content
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == content
     assert alice.json("verify", str(out)) == {"ok": True, "wrong": []}
-    # Behind is not wrong.
+    # An outdated mirror passes.
     alice.json("agent", "claim", "adr")
     assert bob.run("verify", str(out)).exit_code == 0
-    # A run that broke off in the middle of a line is taken up.
+    # The incomplete line of an interrupted run is replaced.
     with (out / "ledger.jsonl").open("ab") as ledger:
         ledger.write(b'{"actor":"half')
     assert alice.json("mirror", project, str(out))["added"] == 1
     assert alice.run("verify", str(out)).exit_code == 0
 
 
-def test_a_mirror_that_was_changed_is_found_out(alice: Cli, team: Team, tmp_path: Path) -> None:
+def test_verify_detects_a_changed_mirror(alice: Cli, team: Team, tmp_path: Path) -> None:
     for _ in range(4):
         alice.json("agent", "claim", "adr")
     project = team.alice.project
     alice.json("mirror", project, str(tmp_path))
     ledger = tmp_path / "ledger.jsonl"
-    whole = ledger.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for broken, says in (
+    content = ledger.read_bytes()
+    lines = content.splitlines(keepends=True)
+    for broken, message in (
         (b"".join(lines[:1] + lines[2:]), "not contiguous"),
         (b"".join([lines[1], lines[0], *lines[2:]]), "not contiguous"),
-        (whole.replace(b'"number":2', b'"number":7'), "line 2 differs"),
-        (whole[:-1], "line 4 is not whole"),
-        (whole + lines[-1].replace(b'"id":4', b'"id":5'), "does not have"),
-        (b"nonsense\n" + whole, "not contiguous"),
+        (content.replace(b'"number":2', b'"number":7'), "line 2 differs"),
+        (content[:-1], "line 4 is incomplete"),
+        (content + lines[-1].replace(b'"id":4', b'"id":5'), "does not have"),
+        (b"nonsense\n" + content, "not contiguous"),
     ):
         ledger.write_bytes(broken)
         result = alice.run("verify", str(tmp_path))
-        assert (result.exit_code, says in result.stdout) == (ExitCode.FAILED, True), result.output
-    ledger.write_bytes(whole)
+        assert (result.exit_code, message in result.stdout) == (ExitCode.FAILED, True), result.output
+    ledger.write_bytes(content)
     (tmp_path / "state.md").write_text("mine")
-    assert "state.md is not what the bus says" in alice.run("verify", str(tmp_path)).stdout
+    assert "state.md differs from the state of the bus" in alice.run("verify", str(tmp_path)).stdout
     assert alice.run("verify", str(tmp_path / "none")).exit_code == ExitCode.NOT_FOUND
 
 
-def test_a_token_of_another_project_mirrors_nothing(
+def test_a_token_of_another_project_cannot_mirror(
     alice: Cli, served: tuple[Database, GatewayProcess], team: Team, tmp_path: Path
 ) -> None:
     with served[0].transaction() as conn:
@@ -192,14 +193,12 @@ def test_a_token_of_another_project_mirrors_nothing(
     alice.json("mirror", team.alice.project, str(tmp_path))
     assert eve.run("mirror", team.alice.project, str(tmp_path)).exit_code == ExitCode.FAILED
     eve.json("agent", "claim", "adr")
-    # The name is right and the ledger is another: what is there is not mixed with it.
+    # The folder holds the mirror of another ledger.
     refused = eve.run("mirror", stranger.project, str(tmp_path))
-    assert (refused.exit_code, "mirrors something else" in refused.stderr) == (ExitCode.FAILED, True)
+    assert (refused.exit_code, "mirrors another project" in refused.stderr) == (ExitCode.FAILED, True)
 
 
-def test_a_ledger_that_grows_while_it_is_mirrored_stays_contiguous(
-    alice: Cli, bob: Cli, team: Team, tmp_path: Path
-) -> None:
+def test_the_mirror_of_a_growing_ledger_is_contiguous(alice: Cli, bob: Cli, team: Team, tmp_path: Path) -> None:
     stop = threading.Event()
     barrier = threading.Barrier(2)
 

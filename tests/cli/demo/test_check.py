@@ -1,4 +1,4 @@
-"""The check of a played plan against the ledger."""
+"""Comparison of a ledger with the plan of a demo."""
 
 from dataclasses import replace
 
@@ -32,21 +32,19 @@ _REPORT = ProjectReport(
 )
 
 
-def test_a_ledger_as_planned_differs_in_nothing() -> None:
+def test_a_ledger_that_matches_the_plan_has_no_differences() -> None:
     assert list(find_differences(_PLANNED, _REPORT)) == []
 
 
-def test_each_figure_that_is_not_as_planned_is_named() -> None:
-    found = find_differences(
-        replace(_PLANNED, events={"post": 3, "ack": 2, "claim": 1}, acked=3, collisions=1), _REPORT
-    )
-    assert list(found) == [
+def test_each_metric_that_differs_from_the_plan_is_named() -> None:
+    expected = replace(_PLANNED, events_by_type={"post": 3, "ack": 2, "claim": 1}, acked=3, collisions=1)
+    assert list(find_differences(expected, _REPORT)) == [
         "owner/demo: claim: 0, planned 1",
         "owner/demo: acknowledged handoffs: 2, planned 3",
         "owner/demo: reported collisions: 0, planned 1",
     ]
 
 
-def test_what_the_bus_adds_by_itself_does_not_matter() -> None:
+def test_events_that_the_bus_adds_are_ignored() -> None:
     lapsed = replace(_REPORT, mix=(*_REPORT.mix, EventTypeShare("presence_lapse", 1, 0.1)))
     assert list(find_differences(_PLANNED, lapsed)) == []

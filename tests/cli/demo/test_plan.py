@@ -1,4 +1,4 @@
-"""The planner: the shares that it promises, and that a plan follows from its numbers alone."""
+"""Demo plans: they keep the activity mix and depend only on their arguments."""
 
 from collections import Counter
 
@@ -13,10 +13,10 @@ _fleets = st.tuples(st.integers(MIN_AGENTS, 40), st.integers(1, 20))
 
 
 def _events(plan: Plan) -> Counter[str]:
-    return Counter(kind for step in plan.steps for kind in step.events)
+    return Counter(event_type for step in plan.steps for event_type in step.events)
 
 
-def test_the_default_fleet_does_what_the_original_did_in_eight_days() -> None:
+def test_the_default_plan_has_the_activity_mix_of_the_original_service() -> None:
     plan = make_plan(9, 4, 591, seed=1)
     events = _events(plan)
     assert (len(plan.agents), len(plan.projects), events.total()) == (9, 4, 591)
@@ -26,10 +26,10 @@ def test_the_default_fleet_does_what_the_original_did_in_eight_days() -> None:
     assert round(sum(project.anchored for project in plan.expected) / events["post"], 2) == 0.88
 
 
-def test_every_project_shows_everything_when_there_is_room() -> None:
+def test_every_project_of_the_default_plan_has_every_kind_of_activity() -> None:
     for project in make_plan(9, 4, 591, seed=1).expected:
         assert project.collisions >= 1
-        shown = {
+        activities = {
             "post",
             "ack",
             "claim",
@@ -41,31 +41,31 @@ def test_every_project_shows_everything_when_there_is_room() -> None:
             "task_resolve",
             "task_ship",
         }
-        assert shown <= set(project.events_by_type)
+        assert activities <= set(project.events_by_type)
 
 
-def test_the_same_seed_gives_the_same_plan_and_another_one_another() -> None:
+def test_the_seed_determines_the_plan() -> None:
     assert make_plan(9, 4, 591, seed=7) == make_plan(9, 4, 591, seed=7)
     assert make_plan(9, 4, 591, seed=7) != make_plan(9, 4, 591, seed=8)
 
 
 @given(fleet=_fleets, more=st.integers(0, 400), seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_a_plan_holds_exactly_what_its_budget_says(fleet: tuple[int, int], more: int, seed: int) -> None:
+def test_a_plan_has_exactly_the_events_of_its_budget(fleet: tuple[int, int], more: int, seed: int) -> None:
     events = min_events(*fleet) + more
     plan = make_plan(*fleet, events, seed)
-    shares, found = split_events(events), _events(plan)
-    assert found.total() == events
-    assert (found["post"], found["ack"], found["claim"]) == (shares.posts, shares.acks, shares.claims)
-    assert sum(project.acked for project in plan.expected) == shares.acked_posts
-    assert sum(project.anchored for project in plan.expected) == shares.anchored_posts
-    assert sum((Counter(project.events_by_type) for project in plan.expected), Counter()) == found
+    budget, counts = split_events(events), _events(plan)
+    assert counts.total() == events
+    assert (counts["post"], counts["ack"], counts["claim"]) == (budget.posts, budget.acks, budget.claims)
+    assert sum(project.acked for project in plan.expected) == budget.acked_posts
+    assert sum(project.anchored for project in plan.expected) == budget.anchored_posts
+    assert sum((Counter(project.events_by_type) for project in plan.expected), Counter()) == counts
     assert sum(project.collisions for project in plan.expected) >= 1
 
 
 @given(fleet=_fleets, seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
-def test_everybody_works_and_nobody_works_alone(fleet: tuple[int, int], seed: int) -> None:
+def test_every_agent_is_in_a_team_and_every_team_has_the_minimum_size(fleet: tuple[int, int], seed: int) -> None:
     plan = make_plan(*fleet, min_events(*fleet), seed)
     assert all(len(set(team)) == len(team) >= MIN_AGENTS for team in plan.teams)
     assert {agent for team in plan.teams for agent in team} == set(range(fleet[0]))
@@ -76,23 +76,23 @@ def test_everybody_works_and_nobody_works_alone(fleet: tuple[int, int], seed: in
 
 @given(fleet=_fleets, more=st.integers(0, 400), seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_a_step_names_only_what_was_answered_before_it(fleet: tuple[int, int], more: int, seed: int) -> None:
+def test_a_step_refers_only_to_results_of_earlier_steps(fleet: tuple[int, int], more: int, seed: int) -> None:
     plan = make_plan(*fleet, min_events(*fleet) + more, seed)
-    makers = {"post_id": "post", "task_id": "task_create"}
+    tools = {"post_id": "post", "task_id": "task_create"}
     for number, step in enumerate(plan.steps):
         for value in step.arguments.values():
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, ResultRef):
-                    earlier = plan.steps[one.step]
-                    assert one.step < number
-                    assert (earlier.project, earlier.tool) == (step.project, makers[one.field])
-                if isinstance(one, LabelRef):
-                    assert one.agent in plan.teams[step.project]
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, ResultRef):
+                    earlier = plan.steps[item.step]
+                    assert item.step < number
+                    assert (earlier.project, earlier.tool) == (step.project, tools[item.field])
+                if isinstance(item, LabelRef):
+                    assert item.agent in plan.teams[step.project]
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
-def test_posts_are_acked_by_others_than_their_senders_and_by_each_once(seed: int) -> None:
+def test_posts_are_acked_by_other_agents_and_by_each_at_most_once(seed: int) -> None:
     plan = make_plan(9, 4, 591, seed)
     acks = [(step.arguments["post_id"].step, step.agent) for step in plan.steps if step.tool == "ack"]
     assert len(set(acks)) == len(acks)
@@ -101,17 +101,17 @@ def test_posts_are_acked_by_others_than_their_senders_and_by_each_once(seed: int
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
-def test_what_a_fleet_says_has_no_gap_and_fits_the_tools(seed: int) -> None:
+def test_texts_have_no_open_placeholder_and_respect_the_limits(seed: int) -> None:
     for step in make_plan(9, 4, 591, seed).steps:
-        said = [value for value in step.arguments.values() if isinstance(value, str)]
-        assert not any("{" in text or "}" in text for text in said)
+        texts = [value for value in step.arguments.values() if isinstance(value, str)]
+        assert not any("{" in text or "}" in text for text in texts)
         assert len(step.arguments.get("subject", "")) <= 80
         assert len(step.arguments.get("body", "")) <= 200
 
 
 @pytest.mark.parametrize("fleet", [(3, 1), (9, 4), (12, 50)])
-def test_with_one_event_less_the_mix_could_not_be_kept(fleet: tuple[int, int]) -> None:
-    least = min_events(*fleet)
-    needed = split_events(least).other_events
-    assert split_events(least - 1).other_events < needed
-    make_plan(*fleet, least, seed=1)
+def test_one_event_less_than_the_minimum_breaks_the_mix(fleet: tuple[int, int]) -> None:
+    minimum = min_events(*fleet)
+    needed = split_events(minimum).other_events
+    assert split_events(minimum - 1).other_events < needed
+    make_plan(*fleet, minimum, seed=1)

@@ -1,4 +1,4 @@
-"""PostgreSQL as a child process: interrupted, killed, left over, and out of reach."""
+"""PostgreSQL as a child process: interrupted start, killed parent, stale files, unreadable programs."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ from cli.embedded import account, binaries, child, postgres
 from cli.ports import is_free
 from tests.servers import free_port, make_traversable_folder
 
-# Stands for a system that cannot tie a child to its parent: the leash only becomes the program.
-_LOOSE_LEASH = """
+# The exec script of a system that cannot tie a child to its parent.
+_UNTIED_EXEC_SCRIPT = """
 import os, sys
 _, uid, gid, *program = sys.argv[2:]
 if int(uid) >= 0:
@@ -29,13 +29,17 @@ _START_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from cli.embedded import account, child, postgres
-folder, port, leash = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if leash:
-    child._LEASH = Path(leash)
+folder, port, exec_script = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if exec_script:
+    child._EXEC_SCRIPT = Path(exec_script)
 server = postgres.launch(
-    folder / "postgres", port=port, log=folder / "log", account=account.choose(folder), fast=True
+    folder / "postgres",
+    port=port,
+    log_path=folder / "log",
+    account=account.choose_account(folder),
+    ephemeral=True,
 )
-postgres.wait(server)
+postgres.wait_until_ready(server)
 print(server.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -43,9 +47,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = make_traversable_folder()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    path = make_traversable_folder()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _start(folder: Path, port: int | None = None) -> postgres.PostgresServer:
@@ -60,16 +64,16 @@ def _start(folder: Path, port: int | None = None) -> postgres.PostgresServer:
     return server
 
 
-def _start_in_a_process_that_is_killed(folder: Path, leash: str = "") -> tuple[psutil.Process, int]:
+def _start_in_a_killed_process(folder: Path, exec_script: str = "") -> tuple[psutil.Process, int]:
     port = free_port()
-    done = subprocess.run(
-        [sys.executable, "-c", _START_AND_DIE, str(folder), str(port), leash],
+    result = subprocess.run(
+        [sys.executable, "-c", _START_AND_DIE, str(folder), str(port), exec_script],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    assert done.returncode == -signal.SIGKILL
-    return psutil.Process(int(done.stdout)), port
+    assert result.returncode == -signal.SIGKILL
+    return psutil.Process(int(result.stdout)), port
 
 
 def test_the_cluster_is_the_same_on_every_machine(folder: Path) -> None:
@@ -79,14 +83,14 @@ def test_the_cluster_is_the_same_on_every_machine(folder: Path) -> None:
             assert conn.execute("SHOW server_encoding").fetchone() == ("UTF8",)
             assert conn.execute("SHOW timezone").fetchone() == ("UTC",)
             assert conn.execute("SHOW data_checksums").fetchone() == ("on",)
-            # By bytes, as the language-independent order is; letters beyond ASCII are letters all the same.
+            # Bytewise order, and Unicode character classes.
             assert conn.execute("SELECT 'Z' < 'a', upper('é')").fetchone() == (True, "É")
             assert conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'llm_bus'").fetchone() == (True,)
     finally:
         postgres.stop(server)
 
 
-def test_nobody_comes_in_without_the_password(folder: Path) -> None:
+def test_a_connection_without_the_password_is_refused(folder: Path) -> None:
     server = _start(folder)
     try:
         with pytest.raises(psycopg.OperationalError, match="password"):
@@ -98,27 +102,27 @@ def test_nobody_comes_in_without_the_password(folder: Path) -> None:
         postgres.stop(server)
 
 
-def test_an_initdb_that_was_killed_is_begun_again(folder: Path) -> None:
-    # What kill -9 leaves: a draft with half of the files, and the password file.
-    own = folder / "postgres" / "server"
-    (own / "data.new" / "base").mkdir(parents=True)
-    (own / "initdb.password").write_text("old")
-    account.change_owner(own, account.choose_account(folder))
+def test_a_killed_initdb_is_repeated(folder: Path) -> None:
+    # The state after kill -9: an incomplete draft, and the password file.
+    server_dir = folder / "postgres" / "server"
+    (server_dir / "data.new" / "base").mkdir(parents=True)
+    (server_dir / "initdb.password").write_text("old")
+    account.change_owner(server_dir, account.choose_account(folder))
     postgres.stop(_start(folder))
-    assert not (own / "data.new").exists()
+    assert not (server_dir / "data.new").exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Only Linux ties a child to its parent.")
-def test_it_ends_with_a_parent_that_is_killed(folder: Path) -> None:
-    orphan, port = _start_in_a_process_that_is_killed(folder)
+def test_the_server_ends_when_its_parent_is_killed(folder: Path) -> None:
+    orphan, port = _start_in_a_killed_process(folder)
     orphan.wait(20)
     assert is_free(port)
 
 
-def test_one_that_outlived_its_parent_is_ended_by_the_next_start(folder: Path) -> None:
-    leash = folder / "leash.py"
-    leash.write_text(_LOOSE_LEASH)
-    orphan, port = _start_in_a_process_that_is_killed(folder, str(leash))
+def test_the_next_start_stops_an_orphaned_server(folder: Path) -> None:
+    exec_script = folder / "exec_untied.py"
+    exec_script.write_text(_UNTIED_EXEC_SCRIPT)
+    orphan, port = _start_in_a_killed_process(folder, str(exec_script))
     assert orphan.is_running()
     server = _start(folder, port)
     try:
@@ -128,15 +132,15 @@ def test_one_that_outlived_its_parent_is_ended_by_the_next_start(folder: Path) -
         postgres.stop(server)
 
 
-def test_a_pid_file_that_names_somebody_else_does_not_keep_it_from_starting(folder: Path) -> None:
+def test_a_stale_pid_file_with_the_id_of_another_process_does_not_prevent_the_start(folder: Path) -> None:
     postgres.stop(_start(folder))
     pid_file = folder / "postgres" / "server" / "data" / "postmaster.pid"
-    # After a reboot the number may belong to anybody, here to this test.
+    # After a reboot the id may belong to any process, here to this test.
     pid_file.write_text(f"{os.getpid()}\n{pid_file.parent}\n")
     postgres.stop(_start(folder))
 
 
-def test_a_cluster_of_another_version_is_refused_with_what_to_do(folder: Path) -> None:
+def test_a_cluster_of_another_version_is_refused_with_a_next_step(folder: Path) -> None:
     data = folder / "postgres" / "server" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("9\n")
@@ -144,7 +148,7 @@ def test_a_cluster_of_another_version_is_refused_with_what_to_do(folder: Path) -
         _start(folder)
 
 
-def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
+def test_a_taken_port_raises_an_error_of_its_own(folder: Path) -> None:
     first = _start(folder)
     other = make_traversable_folder()
     try:
@@ -156,7 +160,9 @@ def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="An ordinary user runs PostgreSQL as itself.")
-def test_programs_out_of_the_accounts_reach_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_that_the_account_cannot_execute_are_copied_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = binaries.find_postgres(folder, None).bin_dir
     package = source.parent.parent
     closed = folder / "closed"
@@ -167,7 +173,7 @@ def test_programs_out_of_the_accounts_reach_are_copied_once(folder: Path, monkey
     monkeypatch.setenv("LLM_BUS_PG_BIN", str(closed / package.name / "pginstall" / "bin"))
     postgres.stop(_start(folder))
     (copy,) = (folder / "pginstall").iterdir()
-    made = copy.stat().st_mtime_ns
+    copied_at = copy.stat().st_mtime_ns
     postgres.stop(_start(folder))
-    assert copy.stat().st_mtime_ns == made
+    assert copy.stat().st_mtime_ns == copied_at
     assert closed.stat().st_mode & 0o777 == 0o700

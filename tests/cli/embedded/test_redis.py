@@ -15,9 +15,9 @@ from tests.servers import free_port, make_traversable_folder
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = make_traversable_folder()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    path = make_traversable_folder()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _start(folder: Path, port: int | None = None) -> redis.RedisServer:
@@ -26,7 +26,7 @@ def _start(folder: Path, port: int | None = None) -> redis.RedisServer:
     return server
 
 
-def test_what_it_holds_outlives_it(folder: Path) -> None:
+def test_data_survives_a_kill(folder: Path) -> None:
     server = _start(folder)
     with client.Redis.from_url(server.url) as connection:
         connection.set("kept", "yes")
@@ -41,17 +41,17 @@ def test_what_it_holds_outlives_it(folder: Path) -> None:
         redis.stop(server)
 
 
-def test_nobody_comes_in_without_the_password(folder: Path) -> None:
+def test_a_connection_without_the_password_is_refused(folder: Path) -> None:
     server = _start(folder)
     try:
-        once = Retry(NoBackoff(), 0)
-        with client.Redis(port=server.port, retry=once) as stranger, pytest.raises(client.AuthenticationError):
-            stranger.ping()
+        no_retry = Retry(NoBackoff(), 0)
+        with client.Redis(port=server.port, retry=no_retry) as connection, pytest.raises(client.AuthenticationError):
+            connection.ping()
     finally:
         redis.stop(server)
 
 
-def test_a_port_that_is_taken_is_told_from_other_failures(folder: Path) -> None:
+def test_a_taken_port_raises_an_error_of_its_own(folder: Path) -> None:
     first = _start(folder)
     other = make_traversable_folder()
     try:
