@@ -2,10 +2,13 @@
 
 import pytest
 
-from bus.db import Connection
+from bus.db import Connection, Database
+from bus.operations import queries
 from bus.rules import validation
-from bus.tenancy import owners
+from bus.tenancy import audit, owners
 from tests.assertions import assert_refused
+from tests.concurrency import run_concurrently
+from tests.factories import make_owner
 
 
 def test_an_owner_is_found_by_handle_and_by_address_in_any_case(conn: Connection) -> None:
@@ -99,3 +102,32 @@ def test_owners_page_by_id(conn: Connection) -> None:
     created = [owners.add(conn, f"a{number}@example.org", actor="cli") for number in range(3)]
     assert owners.list_owners(conn, after=created[0].id - 1) == created
     assert owners.list_owners(conn, after=created[0].id, limit=1) == created[1:2]
+
+
+def test_granting_and_withdrawing_operator_rights_is_audited(conn: Connection) -> None:
+    owner = make_owner(conn, "risen")
+    assert owners.set_operator(conn, owner.id, True, actor="cli")
+    assert not owners.set_operator(conn, owner.id, True, actor="cli")
+    assert owners.get(conn, "risen").operator
+    assert owners.set_operator(conn, owner.id, False, actor="op")
+    assert [(entry.action, entry.detail) for entry in audit.list_for_owner(conn, owner.id)][:2] == [
+        ("owner.operator", {"operator": False}),
+        ("owner.operator", {"operator": True}),
+    ]
+
+
+def test_the_audit_log_explains_the_state_after_concurrent_suspensions_and_lifts(db: Database) -> None:
+    with db.transaction() as conn:
+        owner = make_owner(conn, "contested")
+    outcomes = run_concurrently(
+        db,
+        *[lambda conn: owners.suspend(conn, owner.id, reason="abuse", actor="op")] * 4,
+        *[lambda conn: owners.lift_suspension(conn, owner.id, actor="op", note="fine")] * 4,
+    )
+    with db.connection() as conn:
+        summary = queries.get_owner(conn, owner.id)
+        actions = [entry.action for entry in reversed(audit.list_for_owner(conn, owner.id))][1:]
+    # Each change is recorded, suspensions and lifts alternate, and the last one stands.
+    assert len(actions) == sum(outcomes)
+    assert actions == [("owner.suspend", "owner.lift")[number % 2] for number in range(len(actions))]
+    assert (summary.suspended_at is not None) == (actions[-1] == "owner.suspend")

@@ -1,0 +1,38 @@
+"""Retention: expired rows are deleted, all others stay."""
+
+from bus.coordination import long_poll, sequences
+from bus.db import Connection
+from bus.operations import jobs, retention
+from bus.tenancy.projects import Project
+from tests.factories import Agent
+
+
+def test_only_expired_rows_are_pruned(conn: Connection, project: Project, ada: Agent) -> None:
+    sequences.claim(conn, ada.ctx, "adr", idempotency_key="old")
+    conn.execute("UPDATE idempotency SET created_at = clock_timestamp() - interval '3 days'")
+    sequences.claim(conn, ada.ctx, "adr", idempotency_key="new")
+    long_poll.begin_wait(conn, ada.ctx, "lease", surface="a.py")
+    long_poll.begin_wait(conn, ada.ctx, "lease", surface="b.py")
+    conn.execute("UPDATE waiter SET alive_until = clock_timestamp() - interval '2 hours' WHERE surface = 'a.py'")
+    idle, busy, newest = (jobs.begin_run(conn, "x") for _ in range(3))
+    jobs.finish_run(conn, idle, "ok", {"ended": 0})
+    jobs.finish_run(conn, busy, "ok", {"ended": 1})
+    jobs.finish_run(conn, newest, "ok", {})
+    conn.execute("UPDATE job_run SET started_at = clock_timestamp() - interval '2 days'")
+    # A gateway may still write presence of a purged project.
+    for table in (
+        "presence (project_id, participation_id, last_seen) VALUES (999999, 1, now())",
+        "cursor (project_id, participation_id, seq) VALUES (999999, 1, 1)",
+    ):
+        conn.raw.execute(f"INSERT INTO {table}".encode())
+    pruned = {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS}
+    assert pruned == {
+        "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
+        "lost_cursors": 1, "hours": 0, "days": 0, "sessions": 0, "sign_ups": 0, "login_links": 0,
+        "gone_processes": 0, "samples": 0,
+    }  # fmt: skip
+    assert conn.fetch_all("SELECT key FROM idempotency") == [("new",)]
+    assert [run.id for run in jobs.list_runs(conn, name="x")] == [newest, busy]
+    assert {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS} == dict.fromkeys(
+        retention.PRUNE_KINDS, 0
+    )
