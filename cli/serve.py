@@ -1,16 +1,20 @@
 """One listener for web and gateway, for platforms that route one port to one process."""
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import hypercorn.asyncio
+from hypercorn.config import Config
+
 from bus.config.redaction import RecordingEnvironment
 from bus.config.settings import Settings
+from bus.config.shutdown import wait_for_shutdown_signal
 from bus.operations import telemetry
 from bus.operations.metrics import MetricsEndpoint
-from mcp_gateway.__main__ import build_hypercorn_config, configure_logging, run_in_event_loop
+from mcp_gateway.__main__ import configure_logging, run_in_event_loop
 from mcp_gateway.app import Gateway
-from mcp_gateway.raw_http_server import serve
 from webapp.app import create_app
 from webapp.asgi import WebApplication
 from webapp.options import WebOptions
@@ -23,10 +27,7 @@ _MCP_PATHS = ("/mcp", "/mcp/")
 
 
 class CombinedApp:
-    """An ASGI application that routes /mcp and the lifespan to the gateway, and the rest to the web.
-
-    Common calls of agents do not pass through here: the raw HTTP server answers them from the bytes of the connection.
-    """
+    """An ASGI application that routes /mcp and the lifespan to the gateway, and the rest to the web."""
 
     def __init__(self, gateway: Gateway, web: WebApplication) -> None:
         self._gateway = gateway
@@ -55,4 +56,32 @@ def run() -> None:
     gateway = Gateway(settings, metrics)
     gateway.configure_heartbeat("serve", env.masked_settings(), app.extensions["bus.requests"])
     web = WebApplication(app, settings)
-    run_in_event_loop(serve(gateway, build_hypercorn_config(settings), CombinedApp(gateway, web), web.drain))
+    run_in_event_loop(_serve(gateway, web, settings))
+
+
+async def _serve(gateway: Gateway, web: WebApplication, settings: Settings) -> None:
+    async def drain_at_signal() -> None:
+        await wait_for_shutdown_signal()
+        gateway.service.drain()
+        web.drain()
+
+    await hypercorn.asyncio.serve(
+        CombinedApp(gateway, web),  # type: ignore[arg-type]
+        _build_hypercorn_config(settings),
+        mode="asgi",
+        shutdown_trigger=drain_at_signal,
+    )
+
+
+def _build_hypercorn_config(settings: Settings) -> Config:
+    """Build the configuration of hypercorn; connections are kept alive, since agents call in bursts."""
+    config = Config()
+    config.bind = [f"{settings.host}:{settings.port}"]
+    config.keep_alive_timeout = 120
+    config.keep_alive_max_requests = 1_000_000
+    config.graceful_timeout = 10
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.backlog = 1024
+    return config

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from mcp.server.transport_security import TransportSecuritySettings
@@ -15,13 +15,12 @@ from starlette.requests import Request
 from bus import __version__
 from bus.config.redaction import MaskedSetting
 from bus.config.settings import Settings
-from bus.ctx import Ctx
 from bus.operations.counters import Counter
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
 from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint
-from mcp_gateway.caller import Caller, bearer_token_fingerprint
-from mcp_gateway.direct_call import DirectCallCodec, ProtocolInfo, ToolCall
+from mcp_gateway.caller import Caller
+from mcp_gateway.direct_call import SSE_HEADERS, DirectCallCodec, ToolCall
 from mcp_gateway.health import check_readiness
 from mcp_gateway.host_origin_policy import HostOriginPolicy
 from mcp_gateway.http_responses import (
@@ -38,6 +37,7 @@ from mcp_gateway.jsonrpc import find_message_error
 from mcp_gateway.mcp_server import RequestContext, build_server
 from mcp_gateway.metrics import build_collector
 from mcp_gateway.rate_limit import RateLimit
+from mcp_gateway.request_head import RequestHeadReader
 from mcp_gateway.service import RequestDenied, Service
 from mcp_gateway.tools import all_tools
 
@@ -48,32 +48,9 @@ _log = logging.getLogger("mcp_gateway.request")
 _BODY_TIMEOUT_SECONDS = 30
 # A body up to this many times the limit is read and discarded before it is refused.
 _MAX_DISCARDED_BODY_FACTOR = 8
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedHeaders:
-    """The headers of a tool call that can be answered directly; the same headers always give the same values.
-
-    Attributes:
-        token_fingerprint: the fingerprint of the bearer token.
-        protocol: the protocol version and, in the modern revision, the tool.
-    """
-
-    token_fingerprint: bytes
-    protocol: ProtocolInfo
-
-
-@dataclass(frozen=True, slots=True)
-class DirectCall:
-    """A tool call that can be answered without the SDK, and its caller."""
-
-    call: ToolCall
-    ctx: Ctx
-
-    @property
-    def is_long_poll(self) -> bool:
-        """Whether its answer may take most of a minute."""
-        return self.call.tool.is_long_poll
+# Proxies close a silent stream after some time; the SDK uses the same interval.
+_PING_INTERVAL_SECONDS = 15.0
+_PING_COMMENT = b": ping\r\n\r\n"
 
 
 class Gateway:
@@ -97,8 +74,12 @@ class Gateway:
             # HostOriginPolicy checks hosts and origins before the body is read.
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
-        self._direct_codec = DirectCallCodec(all_tools(), self._mcp_server) if settings.fast_path else None
-        self._host_origin_policy = HostOriginPolicy(settings)
+        self._codec = DirectCallCodec(all_tools(), self._mcp_server)
+        self._heads = RequestHeadReader(
+            HostOriginPolicy(settings),
+            self.service.caller_cache,
+            self._codec.parse_headers if settings.fast_path else lambda _: None,
+        )
         # Labelled by HTTP status.
         self.request_counts = Counter()
         self._metrics = metrics or MetricsEndpoint("gateway", settings.metrics_token)
@@ -182,7 +163,7 @@ class Gateway:
         elif path == "/metrics" and self.settings.metrics_token is not None:
             await response.send_response(await self._metrics_response(scope["headers"]))
         elif path in ("/mcp", "/mcp/"):
-            await self._handle_mcp({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, response)
+            await self._handle_mcp(scope, receive, response)
         else:
             await response.send_response(
                 json_response(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})
@@ -228,26 +209,15 @@ class Gateway:
     async def _reject(self, receive: Receive, response: ResponseSender, rejection: HttpResponse) -> None:
         """Refuse a request because of its headers; its body is discarded."""
         if await self._read_body(receive, 0) is None:
-            rejection.headers.append((b"connection", b"close"))
+            rejection = replace(rejection, headers=[*rejection.headers, (b"connection", b"close")])
         await response.send_response(rejection)
 
     async def _handle_mcp(self, scope: Scope, receive: Receive, response: ResponseSender) -> None:
-        headers = scope["headers"]
-        violation = self._host_origin_policy.find_violation(headers)
-        if violation is not None:
-            await self._reject(receive, response, violation)
+        head = self._heads.read(scope["method"], scope["headers"])
+        if head.rejection is not None:
+            await self._reject(receive, response, head.rejection)
             return
-        if scope["method"] != "POST":
-            # Without sessions there is no stream to GET and nothing to DELETE.
-            error = {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}
-            await self._reject(receive, response, json_response(405, error, [(b"allow", b"POST")]))
-            return
-        authorizations = [value for name, value in headers if name == b"authorization"]
-        if len(authorizations) > 1:
-            error = {"error": "invalid request", "message": "Send one Authorization header."}
-            await self._reject(receive, response, json_response(400, error))
-            return
-        fingerprint = bearer_token_fingerprint(authorizations[0].decode("latin-1")) if authorizations else None
+        fingerprint = head.token_fingerprint
         body = await self._read_body(receive, self.settings.max_body_bytes if fingerprint is not None else 0)
         if body is None and fingerprint is not None:
             # A client that disconnected gets the same answer and does not read it.
@@ -268,16 +238,21 @@ class Gateway:
             self.service.call_counts.increment("unknown", denied.outcome)
             await response.send_response(denial_response(denied.status, close_connection=body is None))
             return
-        caller = Caller(ctx)
-        response.caller = caller
         assert body is not None
-        protocol = self._direct_codec.parse_headers(headers) if self._direct_codec is not None else None
-        if self._direct_codec is not None and protocol is not None:
-            call = self._direct_codec.parse_call(protocol, body)
-            # A long poll has to notice that its client disconnected; raw_http_server and the SDK do.
-            if call is not None and not call.tool.is_long_poll:
-                await response.send_response(await self._call_tool_directly(self._direct_codec, call, caller))
-                return
+        caller = Caller(ctx)
+        call = None if head.protocol is None else self._codec.parse_call(head.protocol, body)
+        if call is None:
+            await self._call_sdk(scope, body, receive, response, caller)
+        elif call.tool.is_long_poll:
+            await self._answer_long_poll(call, caller, receive, response)
+        else:
+            await response.send_response(await self._answer_directly(call, caller))
+
+    async def _call_sdk(
+        self, scope: Scope, body: bytes, receive: Receive, response: ResponseSender, caller: Caller
+    ) -> None:
+        """Let the SDK answer a request, once the caller is known to be authorized."""
+        response.caller = caller
         try:
             # Checked before the SDK validates the request: an unauthorized caller learns nothing else.
             await self.service.authorize(caller)
@@ -289,62 +264,50 @@ class Gateway:
             await response.send_response(json_response(400, message_error))
         else:
             state = {**scope.get("state", {}), "caller": caller}
-            await self._sdk_app({**scope, "state": state}, replay_body(body, receive), response)
+            sdk_scope = {**scope, "path": "/mcp", "raw_path": b"/mcp", "state": state}
+            await self._sdk_app(sdk_scope, replay_body(body, receive), response)
 
-    async def _call_tool_directly(self, codec: DirectCallCodec, call: ToolCall, caller: Caller) -> HttpResponse:
+    async def _answer_directly(self, call: ToolCall, caller: Caller) -> HttpResponse:
         """Answer a tool call without the SDK."""
         try:
             result = await self.service.call_tool(caller, call.tool, call.arguments)
-            headers, body = codec.encode_result(call, result)
+            headers, body = self._codec.encode_result(call, result)
         except RequestDenied as denied:
             return denial_response(denied.status)
         except Exception:  # noqa: BLE001
             _log.exception("%s failed", call.tool.name)
-            headers, body = codec.encode_internal_error(call)
+            headers, body = self._codec.encode_internal_error(call)
         return HttpResponse(200, headers, body)
 
-    def parse_headers(self, headers: Headers) -> ParsedHeaders | None:
-        """Parse the headers of a POST to /mcp; None if the call cannot be answered directly."""
-        authorizations = [value for name, value in headers if name == b"authorization"]
-        if (
-            self._direct_codec is None
-            or len(authorizations) != 1
-            or self._host_origin_policy.find_violation(headers) is not None
-        ):
-            return None
-        fingerprint = bearer_token_fingerprint(authorizations[0].decode("latin-1"))
-        protocol = self._direct_codec.parse_headers(headers)
-        return None if fingerprint is None or protocol is None else ParsedHeaders(fingerprint, protocol)
-
-    def parse_direct_call(self, headers: ParsedHeaders, body: bytes) -> DirectCall | None:
-        """Return the tool call of a request; None if it cannot be answered directly."""
-        assert self._direct_codec is not None
-        # Unknown tokens are refused on the ASGI path, which decodes nothing of their request.
-        ctx = self.service.caller_cache.find_cached(headers.token_fingerprint)
-        call = None if ctx is None else self._direct_codec.parse_call(headers.protocol, body)
-        return None if call is None or ctx is None else DirectCall(call, ctx)
-
-    async def answer_direct_call(self, direct_call: DirectCall, request_id: str) -> HttpResponse:
-        """Answer a direct tool call; the sender of the response adds the x-request-id header."""
-        assert self._direct_codec is not None
-        log_context.set((REQUEST_ID, request_id))
-        started = time.perf_counter()
-        status = 0
+    async def _answer_long_poll(
+        self, call: ToolCall, caller: Caller, receive: Receive, response: ResponseSender
+    ) -> None:
+        """Answer a long poll; end it when its client disconnects, and keep its connection from falling silent."""
+        answering = asyncio.ensure_future(self._answer_directly(call, caller))
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
+        is_streaming = False
         try:
-            if self._rate_limit.allow(direct_call.ctx):
-                response = await self._call_tool_directly(self._direct_codec, direct_call.call, Caller(direct_call.ctx))
+            while not answering.done():
+                done, _ = await asyncio.wait(
+                    {answering, disconnect}, timeout=_PING_INTERVAL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if disconnect in done and not answering.done():
+                    return
+                if not done:
+                    if not is_streaming:
+                        await response.start_stream(SSE_HEADERS)
+                        is_streaming = True
+                    await response.send_chunk(_PING_COMMENT)
+            answer = answering.result()
+            if is_streaming:
+                event = self._codec.encode_stream_event(call, answer.status, answer.body)
+                await response.send_chunk(event, is_last=True)
             else:
-                self.service.call_counts.increment(direct_call.call.tool.name, "rate_limited")
-                response = denial_response(429)
-            status = response.status
+                await response.send_response(answer)
         finally:
-            self._record_request("POST", "/mcp", status, started)
-        return response
-
-    def encode_stream_event(self, direct_call: DirectCall, response: HttpResponse) -> bytes:
-        """Encode a response as an event of a stream that began before the response was ready."""
-        assert self._direct_codec is not None
-        return self._direct_codec.encode_stream_event(direct_call.call, response.status, response.body)
+            for task in (answering, disconnect):
+                task.cancel()
+            await asyncio.gather(answering, disconnect, return_exceptions=True)
 
     def _record_request(self, method: str, path: str, status: int, started: float) -> None:
         """Count an answered request and log it in one line."""
@@ -359,3 +322,9 @@ def _get_caller(ctx: RequestContext) -> Caller:
     assert isinstance(request, Request)
     caller: Caller = request.scope["state"]["caller"]
     return caller
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected; the body of the request was read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -102,6 +102,15 @@ class ResponseSender:
             await self._send({**start, "headers": [*start["headers"], self._request_id_header]})
         await self._send(message)
 
+    async def start_stream(self, headers: Headers) -> None:
+        """Begin a response of status 200 that is sent in chunks."""
+        self.status = 200
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, self._request_id_header]})
+
+    async def send_chunk(self, chunk: bytes, *, is_last: bool = False) -> None:
+        """Send a part of a stream."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+
     async def send_response(self, response: HttpResponse) -> None:
         """Send a complete response."""
         self.status = response.status

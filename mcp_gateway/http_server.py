@@ -1,0 +1,158 @@
+"""The HTTP server of the gateway: uvicorn with the httptools parser, until a shutdown signal arrives.
+
+See docs/decisions/0026-gateway-http-server.md.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bus.config.settings import Settings
+from bus.config.shutdown import wait_for_shutdown_signal
+
+_KEEP_ALIVE_SECONDS = 120
+_GRACEFUL_SHUTDOWN_SECONDS = 10
+# The head of an agent's request has some hundred bytes.
+_MAX_HEAD_BYTES = 32 * 1024
+_MAX_HEADER_COUNT = 100
+_HEAD_TIMEOUT_SECONDS = 30
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with bounds on the head of a request, which uvicorn itself does not have.
+
+    A callback of the parser that raises makes uvicorn answer 400 and close the connection.
+    """
+
+    _head_bytes = 0
+    _is_head_complete = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer of the first head."""
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data to the parser, unless an incomplete head has become too large."""
+        super().data_received(data)
+        if not self._is_head_complete and not self.transport.is_closing():
+            # The parser holds back an incomplete header, so its size is known only from the data.
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self.send_400_response("The head of the request is too large.")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._is_head_complete = False
+        self._head_bytes = 0
+        if self._head_timer is None:
+            self._start_head_timer()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request target, which must be a path.
+
+        Raises:
+            ValueError: the target names a host, which could differ from the Host header, or it is too long.
+        """
+        if not self.url and url[:1] not in (b"/", b"*"):
+            raise ValueError("the request target is not a path")
+        super().on_url(url)
+        self._count_head_bytes(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header.
+
+        Raises:
+            ValueError: there are too many headers, they are too large, or a value continues on the next line.
+        """
+        if len(self.headers) >= _MAX_HEADER_COUNT or b"\n" in value or b"\r" in value:
+            raise ValueError("the headers are not acceptable")
+        super().on_header(name, value)
+        self._count_head_bytes(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application."""
+        self._is_head_complete = True
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def _count_head_bytes(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise ValueError("the head of the request is too large")
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, self._close_slow_connection)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _close_slow_connection(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """A server whose shutdown this module controls."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to wait_for_shutdown_signal, so that the process exits with 0."""
+        yield
+
+
+async def serve(app: Any, settings: Settings, on_shutdown: Callable[[], None]) -> None:
+    """Serve an ASGI application until a shutdown signal arrives; requests in progress are answered first.
+
+    Args:
+        app: the ASGI application.
+        settings: where to listen.
+        on_shutdown: called at the signal, to end long polls and streams.
+    Raises:
+        SystemExit: the application did not start, or the port is taken; with status 3 as uvicorn has it.
+    """
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=BoundedHttpProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=1024,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECONDS,
+    )
+    server = _Server(config)
+
+    async def stop_at_signal() -> None:
+        await wait_for_shutdown_signal()
+        on_shutdown()
+        server.should_exit = True
+
+    stopping = asyncio.create_task(stop_at_signal())
+    try:
+        await server.serve()
+    finally:
+        stopping.cancel()
+
+
+def configure_logging() -> None:
+    """Silence what uvicorn logs about each start, stop and invalid request; failures of the application stay."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
