@@ -49,7 +49,7 @@ _SCENARIO_HELP = "\b\n" + "\n".join(
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The path of the JSON report; the plot is written beside it.",
+    help="The JSON report; the plot is written beside it.",
 )
 @click.option("--soak-calls", type=click.IntRange(1_000), help="The number of calls of `soak`, without a time limit.")
 @click.option("--profile", "with_profile", is_flag=True, help="Record flame graphs of one gateway with py-spy.")

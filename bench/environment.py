@@ -1,4 +1,4 @@
-"""What is measured: a PostgreSQL in a temporary folder and two gateway processes over it, all with full durability."""
+"""The measured environment: PostgreSQL with full durability in a temporary folder, Redis, and two gateways."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from cli.embedded import account, child, postgres, redis
 GATEWAY_COUNT = 2
 _START_SECONDS = 30.0
 _STOP_SIGNALS = ((signal.SIGTERM, 20.0),)
-# What would configure a gateway behind the benchmark's back.
+# Variables of the caller's environment that would change the gateways.
 _GATEWAY_VARIABLES = (
     "PUBLIC_URL",
     "MCP_URL",
@@ -36,11 +36,10 @@ _DURABILITY_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")
 
 @dataclass
 class Environment:
-    """Everything that runs, ready to be loaded.
+    """The running servers.
 
     Attributes:
-        database: the benchmark's own connections, for setting up and for checking.
-        watched: process ids by party, for CPU seconds.
+        database: the benchmark's own connections, for set-up and checks.
     """
 
     folder: Path
@@ -52,41 +51,44 @@ class Environment:
 
     @property
     def database_url(self) -> str:
+        """The URL of the database."""
         return self.postgres.url
 
     @property
     def gateway_pids(self) -> list[int]:
+        """The process ids of the gateways."""
         return [gateway.pid for gateway in self.gateways]
 
     def stop_redis(self) -> None:
-        """End Redis; the gateways go on without it."""
+        """Stop Redis; the gateways keep running without it."""
         redis.stop(self.redis_server)
 
     def start_redis(self) -> None:
-        """Start it again where it was."""
-        again = _start_redis(self.folder, self.redis_server.port)
-        redis.wait_until_ready(again)
-        self.redis_server = again
+        """Start Redis again on the same port."""
+        server = _start_redis(self.folder, self.redis_server.port)
+        redis.wait_until_ready(server)
+        self.redis_server = server
 
     def recent_log_errors(self) -> list[str]:
-        """What the gateways said last that was no answer, for the message of a failure."""
-        said = []
+        """Return the last log lines of the gateways that are not successful requests, for error messages."""
+        errors = []
         for gateway, log in zip(self.gateways, sorted(self.folder.glob("gateway-*.log")), strict=True):
             lines = [line for line in log.read_text("utf-8", "replace").splitlines() if '"status":200' not in line]
-            said += [f"{log.name} (exit code {gateway.poll()}): {line[:400]}" for line in lines[-5:]]
-        return said
+            errors += [f"{log.name} (exit code {gateway.poll()}): {line[:400]}" for line in lines[-5:]]
+        return errors
 
     @property
     def process_groups(self) -> dict[str, list[int]]:
+        """The process ids by group, for measuring CPU seconds."""
         return {"gateway": self.gateway_pids, "postgres": [self.postgres.process.pid]}
 
 
 @contextmanager
 def start_environment(gateway_count: int = GATEWAY_COUNT) -> Iterator[Environment]:
-    """Start everything in a temporary folder; end it and remove the folder afterwards."""
+    """Start all servers in a temporary folder; stop them and remove the folder afterwards."""
     _raise_open_file_limit()
     folder = Path(tempfile.mkdtemp(prefix="llm-bus-bench-"))
-    # The account that runs PostgreSQL passes through.
+    # The account of PostgreSQL needs to enter the folder.
     folder.chmod(0o711)
     server = postgres.launch(
         folder / "postgres",
@@ -95,44 +97,44 @@ def start_environment(gateway_count: int = GATEWAY_COUNT) -> Iterator[Environmen
         account=account.choose_account(folder),
         ephemeral=False,
     )
-    queue = _start_redis(folder, free_port())
-    started: list[subprocess.Popen[bytes]] = []
-    database = bed = None
+    redis_server = _start_redis(folder, free_port())
+    gateways: list[subprocess.Popen[bytes]] = []
+    database = environment = None
     try:
         postgres.wait_until_ready(server)
-        redis.wait_until_ready(queue)
+        redis.wait_until_ready(redis_server)
         migrate.migrate(server.url)
         addresses = []
         for number in range(gateway_count):
             address = Address("127.0.0.1", free_port())
-            started.append(_start_gateway(folder / f"gateway-{number}.log", server.url, queue.url, address))
+            gateways.append(_start_gateway(folder / f"gateway-{number}.log", server.url, redis_server.url, address))
             addresses.append(address)
-        for process, address in zip(started, addresses, strict=True):
+        for process, address in zip(gateways, addresses, strict=True):
             wait_until_healthy(process, address, folder)
         database = Database(server.url, pool_size=4, application_name="llm-bus bench")
         _require_durability(database)
-        bed = Environment(folder, server, queue, started, addresses, database)
-        yield bed
+        environment = Environment(folder, server, redis_server, gateways, addresses, database)
+        yield environment
     finally:
         if database is not None:
             database.close()
-        for process in started:
+        for process in gateways:
             child.stop(process, _STOP_SIGNALS)
-        redis.stop(queue if bed is None else bed.redis_server)
+        redis.stop(redis_server if environment is None else environment.redis_server)
         postgres.stop(server)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def clean_environ() -> dict[str, str]:
-    """The environment without what would configure a process behind the benchmark's back."""
+    """Return the environment without the variables that would change the measured processes."""
     return {name: value for name, value in os.environ.items() if name not in _GATEWAY_VARIABLES}
 
 
 def free_port() -> int:
-    """One of the kernel's choice: the usual ones belong to whatever else runs on this machine."""
-    with socket.socket() as any_port:
-        any_port.bind(("127.0.0.1", 0))
-        return int(any_port.getsockname()[1])
+    """Return a free port; the default ports may be in use on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _start_redis(folder: Path, port: int) -> redis.RedisServer:
@@ -140,7 +142,7 @@ def _start_redis(folder: Path, port: int) -> redis.RedisServer:
 
 
 def _raise_open_file_limit() -> None:
-    """As many open files as the system allows this process and its children, since `push` opens thousands."""
+    """Raise the limit of open files to the maximum, since `push` opens thousands of connections."""
     try:
         import resource
     except ImportError:
@@ -160,9 +162,13 @@ def _start_gateway(log: Path, url: str, redis_url: str, address: Address) -> "su
 
 
 def wait_until_healthy(process: "subprocess.Popen[bytes]", address: Address, folder: Path) -> None:
-    """Wait until a server answers; if it ends instead, its log is in the error."""
+    """Wait until a server answers its health check.
 
-    def answers() -> bool:
+    Raises:
+        child.StartFailedError: the server ended or did not answer in time; the message has the logs.
+    """
+
+    def is_healthy() -> bool:
         connection = HTTPConnection(address.host, address.port, timeout=1)
         try:
             connection.request("GET", "/healthz")
@@ -172,7 +178,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", address: Address, fol
         finally:
             connection.close()
 
-    if not child.wait_until(answers, process, _START_SECONDS, child.do_nothing):
+    if not child.wait_until(is_healthy, process, _START_SECONDS, child.do_nothing):
         logs = "".join(child.format_log_tail(log) for log in sorted(folder.glob("*.log")))
         raise child.StartFailedError(f"A server did not start:{logs}")
 
@@ -181,11 +187,11 @@ def _require_durability(database: Database) -> None:
     with database.connection() as conn:
         for setting in _DURABILITY_SETTINGS:
             (value,) = conn.fetch_one(f"SHOW {setting}")
-            assert value == "on", f"{setting} is {value}: such a measurement says nothing"
+            assert value == "on", f"{setting} is {value}, so the measurement would be meaningless"
 
 
 def checkpoint_and_pause(environment: Environment) -> None:
-    """Bring the database to rest after much was written, so that one scenario does not pay for the one before."""
+    """Run a checkpoint, so that a scenario does not pay for the writes of the previous one."""
     with environment.database.connection() as conn:
         conn.raw.execute("CHECKPOINT")
     time.sleep(0.3)

@@ -1,8 +1,8 @@
-"""The load generator: closed loops over raw, kept HTTP connections, in a process of its own.
+"""The load generator: closed loops over raw, persistent HTTP connections, in a separate process.
 
-Each connection sends a request, waits for the whole answer, and sends the next. What is sent is decided by a script
-(bench/workloads.py) that hands out prebuilt bytes, so that the generator costs little beside what it measures; its own
-ceiling is measured against a trivial server (bench/client_baseline.py).
+Each connection sends a request, waits for the whole response, and sends the next. A workload (bench/workloads.py)
+supplies prebuilt requests, so that the generator costs little compared with what it measures; its own ceiling is
+measured against a trivial server (bench/client_baseline.py).
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, cast
 
 from bench import cpu
@@ -22,23 +23,23 @@ _MAX_SHOWN_BYTES = 600
 
 
 class RequestSource(Protocol):
-    """What one connection plays."""
+    """The requests of one connection."""
 
     def next_request(self) -> tuple[str, bytes] | None:
-        """What kind of call comes next and its bytes; None ends this connection."""
+        """Return the kind of the next call and its bytes; None ends the connection."""
 
     def record_response(self, kind: str, response: bytes) -> None:
-        """The whole answer to the last call, of which is known that it is a success."""
+        """Record the whole, successful response to the last call."""
 
 
 class Workload(Protocol):
-    """What all connections of a run play together. It is sent to the generator's process."""
+    """The requests of all connections of a run. It is sent to the generator's process."""
 
     def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
-        """One player for each connection; connection i goes to `targets[i % len(targets)]`."""
+        """Create a source for each connection; connection i goes to `targets[i % len(targets)]`."""
 
     def collect_results(self) -> dict[str, Any]:
-        """What the answers said, to be checked against the database."""
+        """Return the results in the responses, for the checks against the database."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class LoadSpec:
     """One run of the generator.
 
     Attributes:
-        warmup, seconds: how long to play before the first window, and how long each window is.
-        burst: 0 for closed loops; else so many rounds in which every connection sends one call at the same moment.
-        watched: parties whose CPU seconds are taken at the borders of the windows.
+        warmup: seconds before the first window.
+        seconds: the length of each window.
+        burst: 0 for closed loops; else the number of rounds in which all connections send one call at the same moment.
+        process_groups: the processes whose CPU seconds are measured in each window.
     """
 
     workload: Workload
@@ -63,7 +65,12 @@ class LoadSpec:
 
 @dataclass
 class Window:
-    """What happened in one window; latencies in seconds, by kind of call. `cpu` is in seconds, by party."""
+    """The measurements of one window.
+
+    Attributes:
+        latencies: in seconds, by kind of call.
+        cpu: in seconds, by process group.
+    """
 
     seconds: float = 0.0
     latencies: dict[str, list[float]] = field(default_factory=dict)
@@ -71,17 +78,18 @@ class Window:
 
     @property
     def calls(self) -> int:
-        return sum(len(some) for some in self.latencies.values())
+        """The number of calls."""
+        return sum(len(latencies) for latencies in self.latencies.values())
 
     @property
     def rate(self) -> float:
-        """Calls a second."""
+        """Calls per second."""
         return self.calls / self.seconds if self.seconds else 0.0
 
 
 @dataclass
 class LoadResult:
-    """What a run gave: its windows, what the script collected, and what went wrong (empty when nothing did)."""
+    """The result of a run; `failures` is empty if every call succeeded."""
 
     windows: list[Window]
     workload_results: dict[str, Any]
@@ -94,20 +102,20 @@ class LoadResult:
 
 
 def run_in_subprocess(spec: LoadSpec) -> LoadResult:
-    """Play a job in a process of its own and return what it gave."""
+    """Generate load in a separate process."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_run_child, args=(theirs, spec), daemon=True)
+    pipe, child_pipe = context.Pipe()
+    process = context.Process(target=_run_child, args=(child_pipe, spec), daemon=True)
     process.start()
-    theirs.close()
+    child_pipe.close()
     try:
-        answer = ours.recv()
+        result = pipe.recv()
     except EOFError:
         process.join()
         raise RuntimeError(f"the load generator ended with exit code {process.exitcode}") from None
     process.join()
-    assert isinstance(answer, LoadResult)
-    return answer
+    assert isinstance(result, LoadResult)
+    return result
 
 
 def _run_child(pipe: Any, spec: LoadSpec) -> None:
@@ -116,7 +124,7 @@ def _run_child(pipe: Any, spec: LoadSpec) -> None:
 
 
 def run_load(spec: LoadSpec) -> LoadResult:
-    """Play a job in this process."""
+    """Generate load in this process."""
     with suppress(ImportError):
         import uvloop
 
@@ -135,18 +143,18 @@ class _LoadRunner:
         self._process_groups = {**spec.process_groups, "generator": cpu.own_pids()}
 
     async def run(self) -> LoadResult:
-        job = self.spec
+        spec = self.spec
         loop = asyncio.get_running_loop()
         connections = []
-        for index, player in enumerate(job.workload.make_request_sources(job.targets, job.connections)):
-            target = job.targets[index % len(job.targets)]
-            made = loop.create_connection(lambda player=player: _Connection(self, player), target.host, target.port)  # type: ignore[misc]
-            _, connection = await asyncio.wait_for(made, _CONNECT_SECONDS)
+        for index, source in enumerate(spec.workload.make_request_sources(spec.targets, spec.connections)):
+            target = spec.targets[index % len(spec.targets)]
+            connecting = loop.create_connection(partial(_Connection, self, source), target.host, target.port)
+            _, connection = await asyncio.wait_for(connecting, _CONNECT_SECONDS)
             connections.append(connection)
-        windows = await (self._run_bursts if job.burst else self._run_closed_loops)(connections)
+        windows = await (self._run_bursts if spec.burst else self._run_closed_loops)(connections)
         for connection in connections:
             connection.close()
-        return LoadResult(windows, job.workload.collect_results(), self.failures)
+        return LoadResult(windows, spec.workload.collect_results(), self.failures)
 
     async def _run_closed_loops(self, connections: list["_Connection"]) -> list[Window]:
         for connection in connections:
@@ -158,12 +166,12 @@ class _LoadRunner:
             if self.failures or not self._active_connections:
                 break
         self.stopping = True
-        # What is on its way is waited for: an answer that nobody read could not be checked.
+        # Wait for the calls in progress: an unread response could not be checked.
         await self._wait_until_finished()
         return windows
 
     async def _run_bursts(self, connections: list["_Connection"]) -> list[Window]:
-        async def one() -> None:
+        async def run_burst() -> None:
             for connection in connections:
                 self._start_connection(connection)
             await self._wait_until_finished()
@@ -171,16 +179,16 @@ class _LoadRunner:
         self.stopping = True
         windows = []
         for _ in range(self.spec.burst):
-            windows.append(await self._measure_window(one))
+            windows.append(await self._measure_window(run_burst))
             await asyncio.sleep(self.spec.warmup)
         return windows
 
-    async def _measure_window(self, work: Callable[[], Any]) -> Window:
+    async def _measure_window(self, run: Callable[[], Any]) -> Window:
         before = cpu.take_snapshot(self._process_groups)
         self.window = window = Window()
-        started = time.perf_counter()
-        await work()
-        window.seconds = time.perf_counter() - started
+        started_at = time.perf_counter()
+        await run()
+        window.seconds = time.perf_counter() - started_at
         self.window = Window()
         window.cpu = cpu.elapsed_seconds(before, cpu.take_snapshot(self._process_groups))
         return window
@@ -191,7 +199,7 @@ class _LoadRunner:
         connection.send_next()
 
     def connection_finished(self) -> None:
-        """A connection has nothing more to send."""
+        """Record that a connection has sent its last request."""
         self._active_connections -= 1
         if not self._active_connections:
             self._all_finished.set()
@@ -206,7 +214,7 @@ class _LoadRunner:
 
 
 class _Connection(asyncio.Protocol):
-    """One kept connection in a closed loop."""
+    """One persistent connection in a closed loop."""
 
     __slots__ = ("_awaiting_response", "_kind", "_received", "_runner", "_sent_at", "_source", "_transport")
 
@@ -222,18 +230,19 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._awaiting_response:
-            self._fail(f"the connection was closed in the middle of a call ({exc})")
+            self._fail(f"the connection was closed during a call ({exc})")
 
     def close(self) -> None:
+        """Close the connection."""
         self._transport.close()
 
     def send_next(self) -> None:
-        """Send the player's next call, if there is one."""
-        wanted = self._source.next_request()
-        if wanted is None:
+        """Send the next call of the source, if there is one."""
+        request = self._source.next_request()
+        if request is None:
             self._runner.connection_finished()
             return
-        self._kind, content = wanted
+        self._kind, content = request
         self._received = b""
         self._awaiting_response = True
         self._sent_at = time.perf_counter()
@@ -243,12 +252,12 @@ class _Connection(asyncio.Protocol):
         self._received = self._received + data if self._received else data
         if not is_complete_response(self._received):
             return
-        taken = time.perf_counter() - self._sent_at
+        latency = time.perf_counter() - self._sent_at
         self._awaiting_response = False
         if not is_successful_response(self._received):
             self._fail(f"{self._kind}: {self._received[:_MAX_SHOWN_BYTES].decode('utf-8', 'replace')}")
             return
-        self._runner.window.latencies.setdefault(self._kind, []).append(taken)
+        self._runner.window.latencies.setdefault(self._kind, []).append(latency)
         self._source.record_response(self._kind, self._received)
         if self._runner.stopping:
             self._runner.connection_finished()

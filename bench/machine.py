@@ -1,4 +1,4 @@
-"""On what a run was measured: figures of different machines, or of a busy one, are not compared."""
+"""A description of the machine: results of different machines, or of a busy one, are not comparable."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ _BLOCK = b"\0" * 8192
 
 
 def describe(database: Database) -> dict[str, Any]:
-    """The machine, the versions, and what a forced write of 8 KiB costs on the disk that is used."""
+    """Return the machine, the versions, and the duration of a forced write of 8 KiB."""
     with database.connection() as conn:
         (server,) = conn.fetch_one("SHOW server_version")
     return {
@@ -44,13 +44,13 @@ def _cpu_name() -> str:
 
 
 def _measure_forced_write() -> float:
-    """Seconds for one write that is on disk when it returns, on average."""
-    force = getattr(os, "fdatasync", os.fsync)
+    """Measure the mean seconds of one write that is on disk when it returns."""
+    force_to_disk = getattr(os, "fdatasync", os.fsync)
     with tempfile.TemporaryFile() as file:
-        started = time.perf_counter()
+        started_at = time.perf_counter()
         for _ in range(_WRITE_COUNT):
             file.seek(0)
             file.write(_BLOCK)
             file.flush()
-            force(file.fileno())
-        return (time.perf_counter() - started) / _WRITE_COUNT
+            force_to_disk(file.fileno())
+        return (time.perf_counter() - started_at) / _WRITE_COUNT

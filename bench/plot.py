@@ -1,4 +1,4 @@
-"""Latency against the length of history, as an SVG that any browser shows."""
+"""A plot of latency by length of history, as SVG."""
 
 from collections.abc import Mapping
 from html import escape
@@ -13,17 +13,19 @@ _LABEL_HEIGHT = 15
 
 
 def write_svg(path: Path, p50: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Draw one line for each tool.
+    """Write a plot with one line per tool.
 
     Args:
+        path: the SVG file.
         p50: milliseconds by tool and by number of events in the project (as text).
+        title: the heading of the plot.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_svg(p50, title), encoding="utf-8")
 
 
 def render_svg(p50: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """The drawing as SVG; arguments as of `write`."""
+    """Render the plot; the arguments are those of `write_svg`."""
     sizes = sorted({int(size) for by_size in p50.values() for size in by_size})
     top = max(value for by_size in p50.values() for value in by_size.values()) * 1.05
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
@@ -50,17 +52,19 @@ def render_svg(p50: Mapping[str, Mapping[str, float]], title: str) -> str:
     for size in sizes:
         parts.append(f'<path d="M{x(size):.1f} {_TOP}V{bottom}" stroke="#ddd"/>')
         parts.append(f'<text x="{x(size):.1f}" y="{bottom + 20}" text-anchor="middle">{size:,}</text>')
-    # The dearest tools are named beside their line; of the others the line is enough, and the table has them all.
+    # Only the slowest tools have a label and a colour; the table lists all of them.
     ordered = sorted(p50, key=lambda tool: -p50[tool][str(sizes[-1])])
-    below = 0.0
+    label_y = 0.0
     for number, tool in enumerate(ordered):
         points = " ".join(f"{x(size):.1f},{y(p50[tool][str(size)]):.1f}" for size in sizes)
-        named = number < _MAX_LABELLED_LINES
-        colour = _COLOURS[number % len(_COLOURS)] if named else "#bbb"
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{2 if named else 1}"/>')
-        if named:
-            # Labels keep their order and never lie on each other.
-            below = max(y(p50[tool][str(sizes[-1])]) + 4, below + _LABEL_HEIGHT)
-            parts.append(f'<text x="{right + 8}" y="{below:.1f}" fill="{colour}">{escape(tool)}</text>')
+        has_label = number < _MAX_LABELLED_LINES
+        colour = _COLOURS[number % len(_COLOURS)] if has_label else "#bbb"
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{2 if has_label else 1}"/>'
+        )
+        if has_label:
+            # Labels keep their order and do not overlap.
+            label_y = max(y(p50[tool][str(sizes[-1])]) + 4, label_y + _LABEL_HEIGHT)
+            parts.append(f'<text x="{right + 8}" y="{label_y:.1f}" fill="{colour}">{escape(tool)}</text>')
     parts.append("</svg>\n")
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Attaching py-spy to a gateway while a scenario loads it. py-spy is not a dependency: it is used where it is found."""
+"""Profiles of a gateway under load with py-spy, which is not a dependency of the project."""
 
 import shutil
 import signal
@@ -12,15 +12,21 @@ _STOP_SECONDS = 20.0
 
 
 def find_py_spy() -> str | None:
-    """The program, if it is on the PATH."""
+    """Find py-spy on the PATH."""
     return shutil.which("py-spy")
 
 
 def make_profiler(program: str, pid: int, folder: Path) -> Callable[[str], AbstractContextManager[None]]:
-    """What a scenario puts around a measurement to have a flame graph of one gateway written to `folder`."""
+    """Create a context manager factory that records a flame graph of one gateway around a measurement.
+
+    Args:
+        program: the path of py-spy.
+        pid: the process to record.
+        folder: the place for the flame graphs.
+    """
 
     @contextmanager
-    def profiled(name: str) -> Iterator[None]:
+    def record_profile(name: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"profile-{name}.svg"
         command = [program, "record", "--pid", str(pid), "--output", str(target), "--rate", "200", "--duration", "600"]
@@ -28,11 +34,11 @@ def make_profiler(program: str, pid: int, folder: Path) -> Callable[[str], Abstr
         try:
             yield
         finally:
-            # An interrupt makes it write what it has.
+            # On an interrupt py-spy writes its result.
             recording.send_signal(signal.SIGINT)
             try:
                 recording.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 recording.kill()
 
-    return profiled
+    return record_profile

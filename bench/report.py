@@ -1,4 +1,4 @@
-"""The report: a table to read, and everything as JSON."""
+"""The report: tables as text, and all results as JSON."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from bench.targets import Target
 def render_text(
     machine: dict[str, Any], client_baseline: dict[str, float], results: dict[str, Result], targets: list[Target]
 ) -> str:
-    """The report as it is printed."""
+    """Render the report as text."""
     parts = [_format_machine(machine), _format_client_baseline(client_baseline), _format_results(results)]
     parts += [f"{name}: {line}" for name, result in results.items() for line in result.lines]
     parts += [f"\n{format_table(*table)}" for result in results.values() for table in result.tables]
@@ -31,7 +31,7 @@ def write_json(
     results: dict[str, Result],
     targets: list[Target],
 ) -> None:
-    """Write the report for programs."""
+    """Write the report as JSON."""
     document = {
         "machine": machine,
         "effort": effort,
@@ -44,7 +44,7 @@ def write_json(
 
 
 def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: int = 1) -> str:
-    """A table whose first `left` columns are flush left and the others flush right."""
+    """Format a table whose first `left_aligned` columns are left-aligned and the others right-aligned."""
     cells = [list(titles), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     return "\n".join(
@@ -60,14 +60,15 @@ def _format_machine(machine: dict[str, Any]) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']};"
         f" Python {machine['python']}, PostgreSQL {machine['postgresql']}; a forced write takes"
-        f" {machine['fdatasync_us']} us; load when it began: {machine['load_at_start']}"
+        f" {machine['fdatasync_us']} us; load at the start: {machine['load_at_start']}"
     )
 
 
 def _format_client_baseline(client_baseline: dict[str, float]) -> str:
     return (
-        f"The generator's own ceiling: {client_baseline['calls_per_second']:.0f} calls a second against a trivial server,"
-        f" {client_baseline['generator_us_per_call']:.0f} us of CPU a call.\n"
+        "Ceiling of the generator against a trivial server:"
+        f" {client_baseline['calls_per_second']:.0f} calls per second,"
+        f" {client_baseline['generator_us_per_call']:.0f} us of CPU per call.\n"
     )
 
 
@@ -103,7 +104,7 @@ def _format_row(row: Row, scenario_label: str) -> list[str]:
 
 def _format_checks(results: dict[str, Result]) -> str:
     lines = [f"  {name}: {'; '.join(result.checked)}" for name, result in results.items() if result.checked]
-    return "\n".join(["", "Checked against the database, and right:", *lines])
+    return "\n".join(["", "Verified against the database:", *lines])
 
 
 def _format_targets(targets: list[Target]) -> str:
@@ -117,7 +118,7 @@ def _format_targets(targets: list[Target]) -> str:
         ]
         for target in targets
     ]
-    titles = ["to reach", "", "limit", "value", ""]
+    titles = ["target", "", "limit", "value", ""]
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(4)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()

@@ -1,6 +1,6 @@
-"""The bytes of a tool call, built once and sent many times, in both eras of the protocol.
+"""Prebuilt HTTP requests of tool calls, and parsers of the responses, in both protocol eras.
 
-The requests are those of tests/mcp_gateway/mcp_client.py; here they cost nothing while the clock runs.
+The requests equal those of tests/mcp_gateway/mcp_client.py, but are built before the measurement starts.
 """
 
 import json
@@ -19,7 +19,7 @@ _REQUEST_META = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens: a loopback host and a port."""
+    """The address of a server: a loopback host and a port."""
 
     host: str
     port: int
@@ -28,10 +28,15 @@ class Address:
 def build_request(
     address: Address, token: str, method: str, params: dict[str, Any], *, era: str = MODERN, name: str = ""
 ) -> bytes:
-    """One JSON-RPC request as HTTP/1.1 on a connection that is kept.
+    """Build a JSON-RPC request as HTTP/1.1 for a persistent connection.
 
     Args:
-        name: what the modern era mirrors in `Mcp-Name`: the tool, the prompt or the resource; empty for none.
+        address: the server.
+        token: the bearer token.
+        method: the JSON-RPC method.
+        params: its parameters.
+        era: MODERN or LEGACY.
+        name: the value of `Mcp-Name` in the modern era: the tool, the prompt or the resource; empty for none.
     """
     lines = [
         "POST /mcp HTTP/1.1",
@@ -51,7 +56,7 @@ def build_request(
 
 
 def build_tool_call(address: Address, token: str, tool: str, /, era: str = MODERN, **arguments: Any) -> bytes:
-    """A `tools/call` request."""
+    """Build a `tools/call` request."""
     return build_request(address, token, "tools/call", {"name": tool, "arguments": arguments}, era=era, name=tool)
 
 
@@ -60,9 +65,9 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 def is_complete_response(response: bytes) -> bool:
-    """Whether these bytes are a whole HTTP answer. Nothing is pipelined, so it cannot be more than one.
+    """Whether these bytes are a whole HTTP response. Without pipelining it cannot be more than one.
 
-    The text of an answer is JSON, which holds no bare line break, so a chunk cannot end like the last one.
+    The text of a response is JSON without bare line breaks, so no other chunk ends like the last one.
     """
     end = response.find(b"\r\n\r\n")
     if end < 0:
@@ -74,7 +79,7 @@ def is_complete_response(response: bytes) -> bool:
 
 
 def is_successful_response(response: bytes) -> bool:
-    """Whether a whole answer is the success of a call: status 200, a result, and no error of a tool."""
+    """Whether a whole response is a success: status 200, a result, and no tool error."""
     return (
         response.startswith(b"HTTP/1.1 200")
         and b'"result"' in response
@@ -84,7 +89,7 @@ def is_successful_response(response: bytes) -> bool:
 
 
 def parse_response(response: bytes) -> tuple[int, bytes]:
-    """The status and the body of a whole answer, chunks put together."""
+    """Parse a whole response into its status and its body, with chunks joined."""
     head, _, rest = response.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
     if _CONTENT_LENGTH_PATTERN.search(head + b"\r\n"):
@@ -100,9 +105,9 @@ def parse_response(response: bytes) -> tuple[int, bytes]:
 
 
 def parse_message(body: bytes) -> dict[str, Any]:
-    """The JSON-RPC message in a body, whether it came as JSON or as a stream of one event."""
+    """Parse the JSON-RPC message in a body, which is JSON or a stream of one event."""
     text = body.decode()
     if not text.startswith("{"):
         text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
-    found: dict[str, Any] = json.loads(text)
-    return found
+    message: dict[str, Any] = json.loads(text)
+    return message

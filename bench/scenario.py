@@ -1,4 +1,4 @@
-"""What a scenario is given and what it gives: rows of the table, and figures that ratios are taken of."""
+"""The input and the output of a scenario: its harness, and its rows and figures."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,19 +14,22 @@ from bench.stats import LatencySummary, summarize_latencies
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: a quick run for every day, or a full one.
+    """The size of a run: quick for daily use, or full.
 
     Attributes:
-        windows, seconds: windows of each measurement and their length; the best one counts.
-        limit_tries: connections and client processes that `limit` tries.
-        sizes: events in the projects of `growth`.
-        samples: calls of each tool at each size in `growth`.
+        windows, seconds: the number of windows of each measurement and their length; the best one counts.
+        warmup: seconds before the first window.
+        limit_configurations: the numbers of connections and client processes that `limit` tries.
+        sizes: the numbers of events in the projects of `growth`.
+        samples: the calls of each tool at each size in `growth`.
+        idle_agents: the connected agents in `idle`.
         snapshot_seconds: how long `old-snapshot` keeps its transaction open.
-        push_rounds, push_seconds: news in `push`, and how long the load beside it plays.
-        push_waiters, push_streams: how many wait and watch in it at once.
-        page_projects, page_samples: projects of the owner in `pages`, and how often each page is asked for.
-        board_seconds: how long each phase of `boards` is.
-        soak_calls, soak_seconds: calls of `soak`, and how long it may take for them.
+        soak_calls, soak_seconds: the calls of `soak`, and its time limit.
+        burst_rounds: the rounds of `claim500`.
+        push_rounds, push_seconds: the posts in `push`, and the duration of the load beside them.
+        push_waiters, push_streams: the concurrent waiting calls and subscriptions in `push`.
+        page_projects, page_samples: the projects of the owner in `pages`, and the requests per page.
+        board_seconds: the duration of each phase of `boards`.
     """
 
     name: str
@@ -99,10 +102,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        rate: calls a second in the best window; `rates` has all windows.
+        rate: calls per second in the best window; `rates` has all windows.
         latency: of the best window.
-        cpu: microseconds for each call, by party, in the best window.
-        others: how many cores everybody else on the machine kept busy meanwhile.
+        cpu: microseconds per call in the best window, by process group.
+        others: cores that all other processes of the machine kept busy meanwhile.
+        kinds: latency by kind of call, if there is more than one.
     """
 
     scenario: str
@@ -117,24 +121,24 @@ class Row:
 
     @property
     def cost(self) -> float:
-        """CPU microseconds that one call takes of the whole machine: a busy machine hardly changes it."""
+        """CPU microseconds per call of all groups; it hardly depends on other load of the machine."""
         return round(sum(self.cpu.values()), 1)
 
     @property
     def spread(self) -> float:
-        """How far the windows lie apart, as a part of the best one."""
+        """The range of the windows' rates relative to the best one."""
         return (max(self.rates) - min(self.rates)) / max(self.rates) if max(self.rates) else 0.0
 
 
 @dataclass
 class Result:
-    """What a scenario gave.
+    """The result of a scenario.
 
     Attributes:
-        figures: named numbers, for ratios and for the report.
-        checked: what was compared with the database, in words.
-        lines: further lines for the readable report.
-        tables: further tables for it: titles and rows of cells.
+        figures: named numbers, for the targets and the report.
+        checked: descriptions of the checks against the database.
+        lines: further lines of the text report.
+        tables: further tables of the text report: titles and rows of cells.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -146,22 +150,26 @@ class Result:
 
 @dataclass
 class Harness:
-    """What a scenario works with. `figures` has those of the scenarios before it, by scenario."""
+    """The environment of a scenario; `figures` has those of the previous scenarios, by scenario."""
 
     environment: Environment
     effort: Effort
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     record_profile: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
 
-    def run_workload(self, workload: Workload, connections: int, **job: Any) -> LoadResult:
-        """Play a script against both gateways in the usual windows."""
+    def run_workload(self, workload: Workload, connections: int, **options: Any) -> LoadResult:
+        """Run a workload against both gateways.
+
+        Args:
+            options: fields of LoadSpec that differ from those of the effort.
+        """
         settings = {
             "warmup": self.effort.warmup,
             "windows": self.effort.windows,
             "seconds": self.effort.seconds,
-            **job,
+            **options,
         }
-        outcome = run_in_subprocess(
+        load_result = run_in_subprocess(
             LoadSpec(
                 workload,
                 self.environment.addresses,
@@ -170,23 +178,23 @@ class Harness:
                 **settings,
             )
         )
-        require(not outcome.failures, "\n".join([*outcome.failures, *self.environment.recent_log_errors()]))
-        return outcome
+        require(not load_result.failures, "\n".join([*load_result.failures, *self.environment.recent_log_errors()]))
+        return load_result
 
 
 def make_row(scenario: str, variant: str, connections: int, windows: list[Window]) -> Row:
-    """The line of the table for some windows of one measurement."""
+    """Create the row of a measurement from its windows."""
     best = max(windows, key=lambda window: window.rate)
     kinds = {kind: summarize_latencies(latencies) for kind, latencies in sorted(best.latencies.items())}
-    together = [one for latencies in best.latencies.values() for one in latencies]
+    all_latencies = [latency for latencies in best.latencies.values() for latency in latencies]
     return Row(
         scenario,
         variant,
         connections,
         round(best.rate, 1),
         [round(window.rate, 1) for window in windows],
-        summarize_latencies(together),
-        {party: round(spent / max(1, best.calls) * 1e6, 1) for party, spent in best.cpu.items() if party != OTHERS},
+        summarize_latencies(all_latencies),
+        {group: round(used / max(1, best.calls) * 1e6, 1) for group, used in best.cpu.items() if group != OTHERS},
         round(best.cpu[OTHERS] / best.seconds, 2),
         kinds if len(kinds) > 1 else {},
     )

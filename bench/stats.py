@@ -1,4 +1,4 @@
-"""What is said of many latencies."""
+"""Summaries of latencies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class LatencySummary:
 
 
 def summarize_latencies(latencies: Sequence[float]) -> LatencySummary:
-    """The percentiles of latencies given in seconds; nearest rank, so each is one that was measured."""
+    """Return the percentiles of latencies in seconds, by nearest rank, so that each is a measured value."""
     ordered = sorted(latencies)
     if not ordered:
         return LatencySummary(0, 0.0, 0.0, 0.0, 0.0)
@@ -30,7 +30,7 @@ def summarize_latencies(latencies: Sequence[float]) -> LatencySummary:
 
 
 def lower_median(values: Sequence[float]) -> float:
-    """The middle value, the lower one of two; 0 for none."""
+    """Return the median, or the lower of two middle values; 0 for no values."""
     return sorted(values)[(len(values) - 1) // 2] if values else 0.0
 
 

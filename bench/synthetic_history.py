@@ -1,7 +1,7 @@
-"""A long history of a project, written by a few large INSERTs: what 1,000 or a million events of real work leave.
+"""A synthetic history of a project with up to millions of events, written by a few large INSERTs.
 
-The ledger is contiguous and its times rise; clock, sequences, posts, deliveries and tasks are what those events would
-have left, so every tool can go on from there.
+The ledger is contiguous and its times increase. Clock, sequences, posts, deliveries and tasks match the events, so
+every tool works on the project.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from bus.db import Database
 
 SEQUENCE_COUNT, OPEN_TASK_COUNT, LIVE_LEASE_COUNT = 20, 50, 25
 UNREAD_POST_COUNT = 55
-"""Posts that wait for the first agent of the team: more than a page of its inbox, whatever the history's length."""
+"""Unacknowledged posts of the first agent: more than a page of its inbox, for every length of history."""
 UNACKED_POST_COUNT = 3_000
-"""The newest deliveries of all others that nobody has acked, where there are so many."""
+"""Unacknowledged deliveries of all other agents, the newest ones; fewer in short histories."""
 
 # 40 posts, 28 acks, 7 claims, 3 registrations, 3 leases, 3 releases, 6 new tasks, 5 starts, 5 ships in each hundred,
 # in an order that mixes them (37 and 100 have no common divisor).
@@ -33,7 +33,7 @@ FROM (
     SELECT s AS seq, {_EVENT_TYPE_SQL.replace("k <", "(s * 37) %% 100 <")} AS type,
            (s / 7) %% {SEQUENCE_COUNT} AS choice,
            (%(ids)s::bigint[])[1 + (s * 7919 / 13) %% %(agents)s] AS author,
-           -- Everybody but the author, and so never the author itself.
+           -- Any agent except the author.
            (%(ids)s::bigint[])[1 + ((s * 7919 / 13) + 1 + (s / 3) %% (%(agents)s - 1)) %% %(agents)s] AS mate,
            'lane-' || (s / 11) %% %(lanes)s AS lane,
            date_trunc('milliseconds', clock.now) - (%(events)s - s) * interval '20 seconds' AS at
@@ -74,8 +74,8 @@ FROM mail p JOIN who w ON w.id = p.author JOIN who m ON m.id = p.mate
 ORDER BY p.seq
 """
 
-# A post is acked unless it is among the newest of its recipient. The first agent has the same number of unread
-# posts in every history, so that its answers are of one size.
+# A post is acked unless it is among the newest of its recipient. The first agent has the same number of unacknowledged
+# posts in every history, so that its responses have the same size.
 _PLAN_DELIVERIES_SQL = """
 CREATE TEMP TABLE mail AS
 SELECT p.*, p.age > CASE WHEN p.mate = %(me)s THEN %(unread)s ELSE %(waiting)s END AS acked
@@ -110,14 +110,18 @@ _INSERT_REMAINING_SQL = (
 
 @dataclass(frozen=True)
 class History:
-    """What was written: the project, how many events it holds, and how long that took in seconds."""
+    """A written history: its team and its number of events."""
 
     team: Team
     events: int
 
 
 def write(database: Database, team: Team, events: int) -> History:
-    """Give a new project a history. Its first agent finds UNREAD posts, OPEN_TASKS tasks and LIVE_LEASES leases."""
+    """Write a history into a new project.
+
+    Its first agent has UNREAD_POST_COUNT unacknowledged posts; the project has OPEN_TASK_COUNT open tasks and
+    LIVE_LEASE_COUNT active leases.
+    """
     ids = [agent.ctx.participation_id for agent in team.agents]
     values = {
         "project": team.project_id,
@@ -131,9 +135,9 @@ def write(database: Database, team: Team, events: int) -> History:
         "open": OPEN_TASK_COUNT,
         "live": LIVE_LEASE_COUNT,
     }
-    # Parameters are put in on our side: CREATE TABLE takes none from the client.
+    # The client interpolates the parameters, since CREATE TABLE accepts none.
     with database.connection() as conn, conn.raw.transaction(), psycopg.ClientCursor(conn.raw) as cursor:
-        # It is loaded once and measured later: what the load itself costs is of no interest.
+        # Only the calls afterwards are measured, so the load may be as fast as possible.
         conn.raw.execute("SET LOCAL statement_timeout = 0")
         conn.raw.execute("SET LOCAL synchronous_commit = off")
         conn.raw.execute("SET LOCAL work_mem = '256MB'")

@@ -1,4 +1,4 @@
-"""The ratios that are to be reached, each taken within one run."""
+"""The targets of the benchmark: ratios and limits, each computed within one run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Target:
-    """One ratio: what it is, what it should be, what it was.
+    """A target and its measured value.
 
     Attributes:
         at_most: whether the limit is an upper bound.
@@ -25,14 +25,15 @@ class Target:
 
     @property
     def reached(self) -> bool:
+        """Whether the value is within the limit."""
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
 
 def evaluate(figures: Figures) -> list[Target]:
-    """Every target whose scenarios were run.
+    """Evaluate every target whose scenario was run.
 
     Args:
-        figures: of each scenario that was run, by its name.
+        figures: the figures of the scenarios that were run, by name.
     """
     return [
         *_claim_limit_targets(figures),
@@ -49,32 +50,32 @@ def evaluate(figures: Figures) -> list[Target]:
 
 
 def _claim_limit_targets(figures: Figures) -> list[Target]:
-    found = []
-    for name, least in (("claim_spread", 0.40), ("mixed", 0.35)):
-        around = figures.get(name, {}).get("limit_modern")
-        if around is not None:
-            rate, ours = figures[name]["rate"], figures[name]["cost_modern"]
-            other = figures[name]["rate_legacy"] / figures[name]["limit_legacy"]["rate"]
+    targets = []
+    for name, min_ratio in (("claim_spread", 0.40), ("mixed", 0.35)):
+        limit = figures.get(name, {}).get("limit_modern")
+        if limit is not None:
+            rate, cost = figures[name]["rate"], figures[name]["cost_modern"]
+            legacy_ratio = figures[name]["rate_legacy"] / figures[name]["limit_legacy"]["rate"]
             detail = (
-                f"{rate:.0f} of {around['rate']:.0f} a second; by CPU alone {around['cost'] / ours:.2f}"
-                f" ({around['cost']:.0f} of {ours:.0f} us); legacy {other:.2f}"
+                f"{rate:.0f} of {limit['rate']:.0f} per second; by CPU alone {limit['cost'] / cost:.2f}"
+                f" ({limit['cost']:.0f} of {cost:.0f} us); legacy {legacy_ratio:.2f}"
             )
-            found.append(Target(f"{name} / claim limit", False, least, rate / around["rate"], detail))
-    return found
+            targets.append(Target(f"{name} / claim limit", False, min_ratio, rate / limit["rate"], detail))
+    return targets
 
 
 def _burst_targets(figures: Figures) -> list[Target]:
-    around = figures.get("claim500", {}).get("limit_at once")
-    if around is None:
+    limit = figures.get("claim500", {}).get("limit_at once")
+    if limit is None:
         return []
-    ideal = BURST_SIZE / around["rate"]
-    taken, usual = figures["claim500"]["best_seconds"], figures["claim500"]["median_seconds"]
-    detail = f"{taken * 1000:.0f} ms at best, median {usual * 1000:.0f}; 500 / limit is {ideal * 1000:.0f}"
-    return [Target("claim500 / (500 / claim limit)", True, 2.5, taken / ideal, detail)]
+    ideal = BURST_SIZE / limit["rate"]
+    best, median = figures["claim500"]["best_seconds"], figures["claim500"]["median_seconds"]
+    detail = f"best {best * 1000:.0f} ms, median {median * 1000:.0f}; 500 / limit is {ideal * 1000:.0f}"
+    return [Target("claim500 / (500 / claim limit)", True, 2.5, best / ideal, detail)]
 
 
 def _tail_latency_targets(figures: Figures) -> list[Target]:
-    found = []
+    targets = []
     for name, variants in (
         ("claim_spread", ("modern", "legacy")),
         ("claim_hot", ("32",)),
@@ -84,8 +85,8 @@ def _tail_latency_targets(figures: Figures) -> list[Target]:
         if name in figures:
             tails = {variant: figures[name][f"tail_{variant}"] for variant in variants}
             detail = ", ".join(f"{variant} {value}" for variant, value in tails.items())
-            found.append(Target(f"{name} p99 / p50 at 32", True, 4.0, max(tails.values()), detail))
-    return found
+            targets.append(Target(f"{name} p99 / p50 at 32", True, 4.0, max(tails.values()), detail))
+    return targets
 
 
 def _growth_targets(figures: Figures) -> list[Target]:
@@ -119,33 +120,33 @@ def _memory_targets(figures: Figures) -> list[Target]:
         f"{soak['calls']:,} calls; {soak['middle_mib']:.1f} MiB in the middle, {soak['end_mib']:.1f} at the end,"
         f" {soak['bare_mib']:.1f} for the imports alone"
     )
-    # Pages are handed out in larger pieces than a call needs, so a hundredth is no growth.
+    # Memory is allocated in larger pieces than a call needs, so growth of one hundredth is tolerated.
     return [Target("gateway memory, end / middle", True, 1.01, soak["end_mib"] / soak["middle_mib"], detail)]
 
 
 def _protocol_era_targets(figures: Figures) -> list[Target]:
-    found = []
+    targets = []
     for name in ("claim_spread", "mixed", "read"):
         if name in figures:
             modern, legacy = figures[name]["rate_modern"], figures[name]["rate_legacy"]
-            apart = abs(modern - legacy) / max(modern, legacy)
-            detail = f"modern {modern:.0f}, legacy {legacy:.0f} a second"
-            found.append(Target(f"{name}: eras apart", True, 0.15, apart, detail))
-    return found
+            difference = abs(modern - legacy) / max(modern, legacy)
+            detail = f"modern {modern:.0f}, legacy {legacy:.0f} per second"
+            targets.append(Target(f"{name}: eras apart", True, 0.15, difference, detail))
+    return targets
 
 
 def _push_targets(figures: Figures) -> list[Target]:
     if "push" not in figures:
         return []
     push = figures["push"]
-    found = []
+    targets = []
     for variant, limit in (("idle", 200.0), ("without Redis", 2_500.0)):
-        one = push[variant]
-        detail = f"p50 {one['p50']:.1f} ms, max {one['max']:.1f}, {one['rounds']} rounds"
-        found.append(Target(f"push {variant}: p99 in ms", True, limit, one["p99"], detail))
+        latency = push[variant]
+        detail = f"p50 {latency['p50']:.1f} ms, max {latency['max']:.1f}, {latency['rounds']} rounds"
+        targets.append(Target(f"push {variant}: p99 in ms", True, limit, latency["p99"], detail))
     detail = f"{push['streams']:,} streams"
-    found.append(Target("an open stream in KiB", True, 80.0, push["kib_each_stream"], detail))
-    return found
+    targets.append(Target("an open stream in KiB", True, 80.0, push["kib_each_stream"], detail))
+    return targets
 
 
 def _fairness_targets(figures: Figures) -> list[Target]:
@@ -162,6 +163,6 @@ def _fairness_targets(figures: Figures) -> list[Target]:
 def _board_targets(figures: Figures) -> list[Target]:
     if "boards" not in figures:
         return []
-    found = figures["boards"]
-    detail = f"p50 {found['late_p50']:.0f} ms, at most {found['late_max']:.0f}"
-    return [Target("a post on a live board: p99 in s", True, 2.0, found["late_p99"] / 1000, detail)]
+    boards = figures["boards"]
+    detail = f"p50 {boards['late_p50']:.0f} ms, at most {boards['late_max']:.0f}"
+    return [Target("a post on a live board: p99 in s", True, 2.0, boards["late_p99"] / 1000, detail)]

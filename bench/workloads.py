@@ -1,4 +1,4 @@
-"""What the connections of a run play: claims, the mix of a busy project, reads."""
+"""The workloads: claims, reads, and the mixed calls of a busy project."""
 
 import random
 import re
@@ -12,27 +12,32 @@ from bench.fixtures import Agent
 from bench.load import RequestSource
 from bench.requests import MODERN, Address, build_tool_call
 
-# Inside the text of an answer quotes are escaped, inside the structured content they are not.
+# Quotes are escaped in the text of a response, but not in its structured content.
 _CLAIMED_NUMBER_PATTERN = re.compile(rb'"number\\?":(\d+)')
 _POST_ID_PATTERN = re.compile(rb'"post_id\\?":(\d+)')
 _RECIPIENTS_PATTERN = re.compile(rb'"recipients\\?":(\d+)')
+_CLAIM_PATTERN = re.compile(rb'"sequence\\?":\\?"([a-z0-9_-]+)\\?","number\\?":(\d+)')
 
 
 def extract_int(pattern: re.Pattern[bytes], response: bytes) -> int:
-    """The first integer that the pattern finds in an answer; an answer without one is a wrong answer."""
-    found = pattern.search(response)
-    if found is None:
+    """Extract the integer in the first match of a pattern.
+
+    Raises:
+        ValueError: the response has no match.
+    """
+    match = pattern.search(response)
+    if match is None:
         raise ValueError(f"no {pattern.pattern!r} in {response!r}")
-    return int(found.group(1))
+    return int(match.group(1))
 
 
 @dataclass
 class ClaimWorkload:
-    """Every connection claims from one sequence again and again.
+    """Each connection repeatedly claims from one sequence.
 
     Attributes:
-        agents: who claims on connection i: `agents[i % len(agents)]`.
-        sequences: from which sequence: `sequences[i % len(sequences)]`.
+        agents: connection i claims as `agents[i % len(agents)]`.
+        sequences: connection i claims from `sequences[i % len(sequences)]`.
     """
 
     agents: list[Agent]
@@ -41,15 +46,17 @@ class ClaimWorkload:
     claimed_numbers: ClaimedNumbers = field(default_factory=lambda: defaultdict(list))
 
     def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
-        made: list[RequestSource] = []
+        """See Workload."""
+        sources: list[RequestSource] = []
         for index in range(count):
             agent = self.agents[index % len(self.agents)]
             sequence = self.sequences[index % len(self.sequences)]
             content = build_tool_call(targets[index % len(targets)], agent.token, "claim", self.era, sequence=sequence)
-            made.append(_ClaimRequestSource(content, self.claimed_numbers[agent.project_id, sequence]))
-        return made
+            sources.append(_ClaimRequestSource(content, self.claimed_numbers[agent.project_id, sequence]))
+        return sources
 
     def collect_results(self) -> dict[str, Any]:
+        """See Workload."""
         return {"numbers": dict(self.claimed_numbers)}
 
 
@@ -71,7 +78,7 @@ READ_CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "who_holds": ("who_holds", {}),
     "list_tasks": ("list_tasks", {}),
 }
-"""What an agent looks at after each step, by kind of call: tool and arguments."""
+"""The reads of an agent after each step, by kind of call: tool and arguments."""
 
 ALL_READ_CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     **READ_CALLS,
@@ -84,26 +91,28 @@ ALL_READ_CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass
 class ReadWorkload:
-    """Every connection reads, one kind after the other."""
+    """Each connection reads, one kind of call after the other."""
 
     agents: list[Agent]
     era: str = MODERN
 
     def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
-        made: list[RequestSource] = []
+        """See Workload."""
+        sources: list[RequestSource] = []
         for index in range(count):
             agent = self.agents[index % len(self.agents)]
             target = targets[index % len(targets)]
             calls = [
-                (kind, build_tool_call(target, agent.token, tool, self.era, **what))
-                for kind, (tool, what) in ALL_READ_CALLS.items()
+                (kind, build_tool_call(target, agent.token, tool, self.era, **arguments))
+                for kind, (tool, arguments) in ALL_READ_CALLS.items()
             ]
-            # Connections begin at different places, so that kinds are mixed at every moment.
+            # Connections start at different positions, so that the kinds are mixed at every moment.
             first = index % len(calls)
-            made.append(_RotatingRequestSource(calls[first:] + calls[:first]))
-        return made
+            sources.append(_RotatingRequestSource(calls[first:] + calls[:first]))
+        return sources
 
     def collect_results(self) -> dict[str, Any]:
+        """See Workload."""
         return {}
 
 
@@ -127,10 +136,10 @@ _POST_BODY = (
 
 @dataclass
 class MixedWorkload:
-    """What agents do all day: post 40 %, ack 37 %, lease and release 12 %, claim 7 %, register and others 4 %.
+    """The calls of working agents: post 40%, ack 37%, lease and release 12%, claim 7%, register and others 4%.
 
-    After each write come two reads: whats_new, read_posts to_me unacked, who_holds and list_tasks in turn. An agent
-    acks what was posted to it; while nothing waits for it, it posts instead. Every fourth post goes to a lane.
+    Two reads follow each write: whats_new, read_posts to_me unacked, who_holds and list_tasks in turn. An agent acks
+    the posts to it, and posts instead if there are none. Every fourth post goes to a lane.
     """
 
     agents: list[Agent]
@@ -142,22 +151,24 @@ class MixedWorkload:
     acked_posts: set[tuple[int, int, int]] = field(default_factory=set)
 
     def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
+        """See Workload."""
         by_project: dict[int, list[Agent]] = defaultdict(list)
         for agent in self.agents:
             by_project[agent.project_id].append(agent)
-        made: list[RequestSource] = []
+        sources: list[RequestSource] = []
         for index in range(count):
             agent = self.agents[index % len(self.agents)]
-            mates = [one for one in by_project[agent.project_id] if one is not agent]
-            made.append(_AgentRequestSource(self, agent, mates, targets[index % len(targets)], index))
-        return made
+            teammates = [teammate for teammate in by_project[agent.project_id] if teammate is not agent]
+            sources.append(_AgentRequestSource(self, agent, teammates, targets[index % len(targets)], index))
+        return sources
 
     def collect_results(self) -> dict[str, Any]:
+        """See Workload."""
         return {"numbers": dict(self.claimed_numbers), "posted": self.recipients_by_post, "acked": self.acked_posts}
 
 
 class _AgentRequestSource:
-    """One agent at work on one connection."""
+    """The requests of one agent on one connection."""
 
     def __init__(
         self, workload: MixedWorkload, agent: Agent, teammates: list[Agent], target: Address, index: int
@@ -168,7 +179,7 @@ class _AgentRequestSource:
         self._target = target
         self._random = random.Random(f"{workload.seed}:{index}")
         self._read_requests = _RotatingRequestSource(
-            [(kind, self._build_call(tool, what)) for kind, (tool, what) in READ_CALLS.items()]
+            [(kind, self._build_call(tool, arguments)) for kind, (tool, arguments) in READ_CALLS.items()]
         )
         self._reads_left = 0
         self._recipients: list[Agent] = []
@@ -201,15 +212,15 @@ class _AgentRequestSource:
         return self._next_other()
 
     def _next_post(self) -> tuple[str, bytes]:
-        what: dict[str, Any] = {"body": _POST_BODY, "subject": "Parser and formatter", "ref": f"PR {self._step}"}
+        arguments: dict[str, Any] = {"body": _POST_BODY, "subject": "Parser and formatter", "ref": f"PR {self._step}"}
         if self._random.random() < 0.25:
             lane = self._random.choice(self._teammates).lane
-            self._recipients = [mate for mate in self._teammates if mate.lane == lane]
-            what["to_lane"] = lane
+            self._recipients = [teammate for teammate in self._teammates if teammate.lane == lane]
+            arguments["to_lane"] = lane
         else:
             self._recipients = [self._random.choice(self._teammates)]
-            what["to_actor"] = self._recipients[0].label
-        return "post", self._build_call("post", what)
+            arguments["to_actor"] = self._recipients[0].label
+        return "post", self._build_call("post", arguments)
 
     def _next_ack(self) -> tuple[str, bytes]:
         self._acked_post_id = self._workload.unacked_posts[self._agent.ctx.participation_id].popleft()
@@ -229,19 +240,16 @@ class _AgentRequestSource:
         return "task_create", self._build_call("task_create", {"title": f"Look into step {self._step}"})
 
     def record_response(self, kind: str, response: bytes) -> None:
-        script, project_id = self._workload, self._agent.project_id
+        workload, project_id = self._workload, self._agent.project_id
         if kind == "post":
             post_id = extract_int(_POST_ID_PATTERN, response)
-            script.recipients_by_post[project_id, post_id] = extract_int(_RECIPIENTS_PATTERN, response)
-            for mate in self._recipients:
-                script.unacked_posts[mate.ctx.participation_id].append(post_id)
+            workload.recipients_by_post[project_id, post_id] = extract_int(_RECIPIENTS_PATTERN, response)
+            for recipient in self._recipients:
+                workload.unacked_posts[recipient.ctx.participation_id].append(post_id)
         elif kind == "ack":
-            script.acked_posts.add((project_id, self._agent.ctx.participation_id, self._acked_post_id))
+            workload.acked_posts.add((project_id, self._agent.ctx.participation_id, self._acked_post_id))
         elif kind == "claim":
-            # Which sequence it was is in the answer's text, before the number.
-            found = _CLAIM_PATTERN.search(response)
-            assert found is not None, response
-            script.claimed_numbers[project_id, found.group(1).decode()].append(int(found.group(2)))
-
-
-_CLAIM_PATTERN = re.compile(rb'"sequence\\?":\\?"([a-z0-9_-]+)\\?","number\\?":(\d+)')
+            # The name of the sequence precedes the number in the response.
+            match = _CLAIM_PATTERN.search(response)
+            assert match is not None, response
+            workload.claimed_numbers[project_id, match.group(1).decode()].append(int(match.group(2)))

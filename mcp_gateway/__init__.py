@@ -1,1 +1,1 @@
-"""The agents' door: the bus's tools over MCP."""
+"""The gateway: the tools of the bus over MCP, for agents."""

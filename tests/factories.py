@@ -44,9 +44,7 @@ def make_agent(
 ) -> Agent:
     project = project or make_project(conn)
     label = label or f"agent-{next(_name_counter)}"
-    issued = participations.join(
-        conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind, actor="cli"
-    )
+    issued = participations.join(conn, project.id, label, lane=lane, is_admin=is_admin, kind=kind, actor="cli")
     return authenticate_agent(conn, issued)
 
 

@@ -1,1 +1,1 @@
-"""The scenarios: one module each, which measures, checks what was answered, and returns a Result."""
+"""The scenarios: each module measures, checks the responses, and returns a Result."""

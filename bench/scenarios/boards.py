@@ -1,7 +1,7 @@
-"""`boards`: what it costs that people watch live boards while agents work, and how late a board is.
+"""`boards`: the cost of open live boards while agents work, and the delay of a board.
 
-A web process serves the boards behind hypercorn as it does anywhere, each by a stream of server-sent events as the
-script in the page opens it. The agents work at the pace of agents that think in between.
+A web process behind hypercorn serves each board as a stream of server-sent events, as the script of the page opens it.
+The agents pause between calls as thinking agents do.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _TEAM_COUNT = 10
 _TEAM_SIZE = 6
 _AGENT_COUNT = 50
 _BOARD_COUNT = 200
-# Each of which may hold so many streams and no more.
+# Each session may hold only MAX_STREAMS_PER_SESSION streams.
 _SESSION_COUNT = _BOARD_COUNT // MAX_STREAMS_PER_SESSION
 _THINK_SECONDS = (0.5, 1.5)
 _PROBE_INTERVAL_SECONDS = 0.25
@@ -47,12 +47,12 @@ _POST_ID_PATTERN = re.compile(rb'"post_id\\?":(\d+)')
 
 @dataclass
 class _BoardStats:
-    """What the boards of one phase met.
+    """The updates of the boards in one phase.
 
     Attributes:
-        news: of each project, the posts that the boards have yet to show: number and the moment of its answer.
-        late: seconds from the answer to a post until a board had it.
-        boards, size: how many were sent, and their bytes.
+        pending_posts: by project, the confirmed posts as (id, time of the confirmation).
+        delays: seconds from the confirmation of a post until a board received it.
+        update_count, update_bytes: the number of received updates, and their size.
     """
 
     pending_posts: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class _BoardStats:
 
 @dataclass(frozen=True)
 class _PhaseResult:
-    """What a phase gave: cores kept busy by each party, seconds of calls, and what the boards met."""
+    """The result of a phase: busy cores by process group, latencies of calls, and the updates of the boards."""
 
     cores: dict[str, float]
     call_seconds: list[float]
@@ -72,7 +72,7 @@ class _PhaseResult:
 
 
 def run(harness: Harness) -> Result:
-    """Agents alone, open boards alone, and both together: what it costs, and how late news is on a board."""
+    """Agents alone, open boards alone, and both together: their cost, and the delay of a board."""
     result = Result()
     teams = make_teams(harness.environment.database, _TEAM_COUNT, _TEAM_SIZE)
     cookies = [_make_session_cookie(harness.environment, teams) for _ in range(_SESSION_COUNT)]
@@ -87,7 +87,9 @@ def run(harness: Harness) -> Result:
             phases[name] = asyncio.run(_run_phase(harness, teams, web, process.pid, cookies, agents, boards))
     _report(result, phases)
     events = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
-    result.checked.append(f"{events} events contiguous; {len(phases['both'].board_stats.delays)} posts seen on boards")
+    result.checked.append(
+        f"{events} events contiguous; {len(phases['both'].board_stats.delays)} posts received by boards"
+    )
     return result
 
 
@@ -127,59 +129,63 @@ def _running_web(environment: Environment) -> Iterator[tuple["subprocess.Popen[b
 async def _run_phase(
     harness: Harness, teams: list[Team], web: Address, pid: int, cookies: list[str], agent_count: int, board_count: int
 ) -> _PhaseResult:
-    watch = _BoardStats({team.project_id: [] for team in teams})
-    calls: list[float] = []
+    board_stats = _BoardStats({team.project_id: [] for team in teams})
+    call_seconds: list[float] = []
     targets = harness.environment.addresses
-    players = MixedWorkload(
-        assign_round_robin([Team(one.project_id, one.agents[1:]) for one in teams], _AGENT_COUNT)
-    ).make_request_sources(targets, agent_count)
+    # The first agent of each team posts for the probe.
+    working_teams = [Team(team.project_id, team.agents[1:]) for team in teams]
+    workload = MixedWorkload(assign_round_robin(working_teams, _AGENT_COUNT))
+    sources = workload.make_request_sources(targets, agent_count)
     tasks = [
-        asyncio.ensure_future(_run_agent(player, targets[at % len(targets)], calls))
-        for at, player in enumerate(players)
+        asyncio.ensure_future(_run_agent(source, targets[index % len(targets)], call_seconds))
+        for index, source in enumerate(sources)
     ]
     tasks += [
-        asyncio.ensure_future(_watch_board(web, cookies[at % len(cookies)], teams[at % len(teams)].project_id, watch))
-        for at in range(board_count)
+        asyncio.ensure_future(
+            _watch_board(web, cookies[index % len(cookies)], teams[index % len(teams)].project_id, board_stats)
+        )
+        for index in range(board_count)
     ]
     if agent_count and board_count:
-        tasks.append(asyncio.ensure_future(_run_probe(targets[0], teams, watch)))
-    # Every board has made its first look, and every process is warm.
+        tasks.append(asyncio.ensure_future(_run_probe(targets[0], teams, board_stats)))
+    # By then every board has its first update, and every process is warm.
     await asyncio.sleep(3.0)
-    calls.clear()
-    watch.update_count = watch.update_bytes = 0
-    watch.delays.clear()
-    watched = {**harness.environment.process_groups, "web": [pid]}
-    before, began = cpu.take_snapshot(watched), time.monotonic()
+    call_seconds.clear()
+    board_stats.update_count = board_stats.update_bytes = 0
+    board_stats.delays.clear()
+    process_groups = {**harness.environment.process_groups, "web": [pid]}
+    before, started_at = cpu.take_snapshot(process_groups), time.monotonic()
     await asyncio.sleep(harness.effort.board_seconds)
-    seconds, used = time.monotonic() - began, cpu.elapsed_seconds(before, cpu.take_snapshot(watched))
+    seconds = time.monotonic() - started_at
+    used = cpu.elapsed_seconds(before, cpu.take_snapshot(process_groups))
     for task in tasks:
-        # One that ended by itself has failed, and says why.
+        # A task that has ended has failed; result() raises its error.
         if task.done():
             task.result()
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    cores = {party: spent / seconds for party, spent in used.items() if party != cpu.OTHERS}
-    return _PhaseResult(cores, list(calls), seconds, watch)
+    cores = {group: used_seconds / seconds for group, used_seconds in used.items() if group != cpu.OTHERS}
+    return _PhaseResult(cores, list(call_seconds), seconds, board_stats)
 
 
 async def _run_agent(source: RequestSource, target: Address, call_seconds: list[float]) -> None:
     reader, writer = await asyncio.open_connection(target.host, target.port)
-    chance = random.Random(id(source))
+    randomness = random.Random(id(source))
     with _closing_writer(writer):
         while True:
-            await asyncio.sleep(chance.uniform(*_THINK_SECONDS))
-            step = source.next_request()
-            if step is None:
+            await asyncio.sleep(randomness.uniform(*_THINK_SECONDS))
+            request = source.next_request()
+            if request is None:
                 return
-            kind, content = step
-            began = time.monotonic()
-            answer = await _send_and_receive(reader, writer, content)
-            call_seconds.append(time.monotonic() - began)
-            source.record_response(kind, answer)
+            kind, content = request
+            started_at = time.monotonic()
+            response = await _send_and_receive(reader, writer, content)
+            call_seconds.append(time.monotonic() - started_at)
+            source.record_response(kind, response)
 
 
 async def _run_probe(target: Address, teams: list[Team], board_stats: _BoardStats) -> None:
-    """Post to each project in turn, and note when the post was answered."""
+    """Post to each project in turn, and record when each post was confirmed."""
     reader, writer = await asyncio.open_connection(target.host, target.port)
     with _closing_writer(writer):
         while True:
@@ -188,45 +194,46 @@ async def _run_probe(target: Address, teams: list[Team], board_stats: _BoardStat
                 content = build_tool_call(
                     target, team.agents[0].token, "post", to_actor=team.agents[1].label, body="news"
                 )
-                number = extract_int(_POST_ID_PATTERN, await _send_and_receive(reader, writer, content))
-                board_stats.pending_posts[team.project_id].append((number, time.monotonic()))
+                post_id = extract_int(_POST_ID_PATTERN, await _send_and_receive(reader, writer, content))
+                board_stats.pending_posts[team.project_id].append((post_id, time.monotonic()))
 
 
 async def _watch_board(web: Address, cookie: str, project_id: int, board_stats: _BoardStats) -> None:
-    """One open board: a stream that is read to its end."""
+    """Read the stream of one open board."""
     reader, writer = await asyncio.open_connection(web.host, web.port)
     writer.write(
         f"GET /admin/projects/{project_id}/board/stream?mark=0 HTTP/1.1\r\nHost: {web.host}:{web.port}\r\n"
         f"Cookie: {cookie}\r\n\r\n".encode()
     )
-    known, left = 0, b""
+    last_seq, buffer = 0, b""
     with _closing_writer(writer):
         while True:
-            more = await reader.read(65_536)
-            require(more != b"", "the web closed a stream")
-            left += more
-            *whole, left = left.split(b"\n\n")
-            for message in whole:
-                found = _EVENT_ID_PATTERN.search(message)
-                if found is None:
+            chunk = await reader.read(65_536)
+            require(chunk != b"", "the web process closed a stream")
+            *messages, buffer = (buffer + chunk).split(b"\n\n")
+            for message in messages:
+                match = _EVENT_ID_PATTERN.search(message)
+                if match is None:
                     continue
                 board_stats.update_count += 1
                 board_stats.update_bytes += len(message)
-                seq, now = int(found[1]), time.monotonic()
+                seq, now = int(match[1]), time.monotonic()
                 board_stats.delays += [
-                    now - at for number, at in board_stats.pending_posts[project_id] if known < number <= seq
+                    now - confirmed_at
+                    for post_id, confirmed_at in board_stats.pending_posts[project_id]
+                    if last_seq < post_id <= seq
                 ]
-                known = seq
+                last_seq = seq
 
 
 async def _send_and_receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, content: bytes) -> bytes:
     writer.write(content)
-    answer = b""
-    while not is_complete_response(answer):
-        more = await reader.read(65_536)
-        require(more != b"", f"the server closed the connection after {answer[:80]!r}")
-        answer += more
-    return answer
+    response = b""
+    while not is_complete_response(response):
+        chunk = await reader.read(65_536)
+        require(chunk != b"", f"the server closed the connection after {response[:80]!r}")
+        response += chunk
+    return response
 
 
 @contextmanager
@@ -239,16 +246,18 @@ def _closing_writer(writer: asyncio.StreamWriter) -> Iterator[None]:
 
 
 def _report(result: Result, phases: dict[str, _PhaseResult]) -> None:
-    both, idle, alone = phases["both"], phases["boards"], phases["agents"]
-    late = summarize_latencies(both.board_stats.delays)
-    before, beside = summarize_latencies(alone.call_seconds), summarize_latencies(both.call_seconds)
+    both, boards_only, agents_only = phases["both"], phases["boards"], phases["agents"]
+    delay = summarize_latencies(both.board_stats.delays)
+    alone, beside = summarize_latencies(agents_only.call_seconds), summarize_latencies(both.call_seconds)
     result.figures |= {
-        "late_p50": late.p50,
-        "late_p99": late.p99,
-        "late_max": late.max,
-        "calls_p50_alone": before.p50,
+        "late_p50": delay.p50,
+        "late_p99": delay.p99,
+        "late_max": delay.max,
+        "calls_p50_alone": alone.p50,
         "calls_p50_beside": beside.p50,
-        "cores": {name: {party: round(value, 3) for party, value in one.cores.items()} for name, one in phases.items()},
+        "cores": {
+            name: {group: round(cores, 3) for group, cores in phase.cores.items()} for name, phase in phases.items()
+        },
     }
     result.tables.append(
         (
@@ -256,19 +265,20 @@ def _report(result: Result, phases: dict[str, _PhaseResult]) -> None:
             [
                 [
                     name,
-                    *(f"{one.cores[party]:.2f}" for party in ("web", "postgres", "gateway")),
-                    f"{len(one.call_seconds) / one.seconds:.0f}",
-                    f"{one.board_stats.update_count / one.seconds:.0f}",
-                    f"{one.board_stats.update_bytes / max(one.board_stats.update_count, 1) / 1024:.1f}",
+                    *(f"{phase.cores[group]:.2f}" for group in ("web", "postgres", "gateway")),
+                    f"{len(phase.call_seconds) / phase.seconds:.0f}",
+                    f"{phase.board_stats.update_count / phase.seconds:.0f}",
+                    f"{phase.board_stats.update_bytes / max(phase.board_stats.update_count, 1) / 1024:.1f}",
                 ]
-                for name, one in phases.items()
+                for name, phase in phases.items()
             ],
         )
     )
+    idle_cores = boards_only.cores["web"] + boards_only.cores["postgres"]
     result.lines += [
-        f"{_BOARD_COUNT} boards at rest keep {idle.cores['web'] + idle.cores['postgres']:.2f} of a core busy; columns of"
-        " the table are cores",
-        f"a post is on a board {late.p50:.0f} ms after its answer (p99 {late.p99:.0f}, at most {late.max:.0f})",
-        f"calls of {_AGENT_COUNT} agents take {before.p50:.1f} ms alone and {beside.p50:.1f} beside the boards"
-        f" (p99 {before.p99:.0f} and {beside.p99:.0f})",
+        f"{_BOARD_COUNT} idle boards keep {idle_cores:.2f} of a core busy; the table is in cores",
+        f"a board shows a post {delay.p50:.0f} ms after its confirmation (p99 {delay.p99:.0f},"
+        f" at most {delay.max:.0f})",
+        f"calls of {_AGENT_COUNT} agents take {alone.p50:.1f} ms alone and {beside.p50:.1f} beside the boards"
+        f" (p99 {alone.p99:.0f} and {beside.p99:.0f})",
     ]

@@ -1,4 +1,4 @@
-"""`fair`: what a quiet agent feels of a noisy one."""
+"""`fair`: the effect of a noisy agent on the latency of a quiet one."""
 
 import threading
 import time
@@ -17,27 +17,27 @@ _PAUSE_SECONDS = 0.005
 
 
 def run(harness: Harness) -> Result:
-    """A quiet agent calls now and then, alone and beside 200 connections of one token of another project."""
+    """A quiet agent makes single calls, alone and beside 200 connections of one token of another project."""
     result = Result()
     quiet, noisy = make_teams(harness.environment.database, 2, 2)
     checkpoint_and_pause(harness.environment)
     _measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT // 4)
     alone = summarize_latencies(_measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT))
-    script = ReadWorkload([noisy.agents[0]])
-    job = LoadSpec(
-        script,
+    spec = LoadSpec(
+        ReadWorkload([noisy.agents[0]]),
         harness.environment.addresses,
         _NOISY_CONNECTION_COUNT,
         warmup=0.5,
         windows=1,
         seconds=2 * harness.effort.seconds + 4,
     )
-    outcomes: list[LoadResult] = []
-    playing = threading.Thread(target=lambda: outcomes.append(run_load(job)))
-    playing.start()
+    load_results: list[LoadResult] = []
+    load_thread = threading.Thread(target=lambda: load_results.append(run_load(spec)))
+    load_thread.start()
     time.sleep(1.5)
-    beside = summarize_latencies(_measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT, load_thread=playing))
-    playing.join()
+    beside = summarize_latencies(_measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT, load_thread=load_thread))
+    load_thread.join()
+    noisy_rate = load_results[0].best_window.rate
     for variant, summary in (("alone", alone), ("beside 200", beside)):
         result.rows.append(Row("fair", variant, 1, 0.0, [0.0], summary, {}, 0.0))
     result.figures |= {
@@ -45,11 +45,11 @@ def run(harness: Harness) -> Result:
         "beside_p99": beside.p99,
         "alone_p50": alone.p50,
         "beside_p50": beside.p50,
-        "noisy_rate": round(outcomes[0].best_window.rate, 1),
+        "noisy_rate": round(noisy_rate, 1),
     }
     result.lines.append(
-        f"a quiet agent's p99 is {alone.p99:.1f} ms alone and {beside.p99:.1f} beside {_NOISY_CONNECTION_COUNT} connections of"
-        f" another token, which make {outcomes[0].best_window.rate:.0f} calls a second"
+        f"a quiet agent's p99 is {alone.p99:.1f} ms alone and {beside.p99:.1f} beside {_NOISY_CONNECTION_COUNT}"
+        f" connections of another token, which make {noisy_rate:.0f} calls per second"
     )
     return result
 
@@ -57,14 +57,14 @@ def run(harness: Harness) -> Result:
 def _measure_quiet_agent(
     harness: Harness, agent: Agent, round_count: int, load_thread: threading.Thread | None = None
 ) -> list[float]:
-    taken = []
+    latencies = []
     with Client(harness.environment.addresses[0], agent.token) as client:
         client.call("whoami")
         for _ in range(round_count):
             if load_thread is not None and not load_thread.is_alive():
                 break
-            answer = client.call("whats_new", advance_cursor=False)
-            answer.structured_content  # noqa: B018 - checks the answer
-            taken.append(answer.seconds)
+            response = client.call("whats_new", advance_cursor=False)
+            response.structured_content  # noqa: B018 - checks the response
+            latencies.append(response.seconds)
             time.sleep(_PAUSE_SECONDS)
-    return taken
+    return latencies

@@ -1,7 +1,7 @@
-"""`growth`: what every tool costs in a project of a thousand events and in one of a million.
+"""`growth`: the latency of every tool in a project of a thousand events and in one of a million.
 
-The projects stand in one database and are called in turn, call by call, over one connection each. What else the
-machine does thus falls on all of them alike, and the ratio says what history alone costs.
+The projects share a database and are called in turn, call by call, over one connection each. Other load of the machine
+therefore affects all of them alike, and the ratio shows the cost of history alone.
 """
 
 import time
@@ -22,12 +22,12 @@ _TEAM_SIZE = 5
 _BLOCK_COUNT = 4
 _counter = count(1)
 TimedCall: TypeAlias = Callable[..., dict[str, Any]]
-"""Calls a tool under a name, notes how long it took, and returns the answer's content."""
+"""Calls a tool, records the latency under a name, and returns the structured content."""
 
 
 @dataclass(frozen=True)
 class ProjectClients:
-    """A project with a history, and connections of its first two agents: `me` is project-admin."""
+    """A project with a history, and connections of its first two agents; `admin` is project-admin."""
 
     team: Team
     events: int
@@ -68,125 +68,131 @@ _READ_CALLS: dict[str, dict[str, Any]] = {
 
 
 def run(harness: Harness) -> Result:
-    """Write the histories, call every tool in each of them in turn, and compare."""
+    """Write the histories, call every tool in each project in turn, and compare the latencies."""
     result = Result()
     sizes = harness.effort.sizes
-    places = []
+    projects = []
     for team, events in zip(make_teams(harness.environment.database, len(sizes), _TEAM_SIZE), sizes, strict=True):
-        started = time.monotonic()
+        started_at = time.monotonic()
         synthetic_history.write(harness.environment.database, team, events)
-        result.lines.append(f"{events:,} events written in {time.monotonic() - started:.0f} s")
+        result.lines.append(f"{events:,} events written in {time.monotonic() - started_at:.0f} s")
         # Two agents on two gateways, as in a team.
-        me, mate = (
+        admin, teammate = (
             Client(address, agent.token)
             for address, agent in zip(harness.environment.addresses, (team.agents[0], team.agents[1]), strict=True)
         )
-        places.append(ProjectClients(team, events, me, mate))
+        projects.append(ProjectClients(team, events, admin, teammate))
     checkpoint_and_pause(harness.environment)
-    taken: dict[str, dict[int, list[float]]] = {}
-    _measure(harness, places, taken)
-    summaries = {tool: {size: _best_block(some) for size, some in by.items()} for tool, by in taken.items()}
+    latencies: dict[str, dict[int, list[float]]] = {}
+    _measure(harness, projects, latencies)
+    summaries = {
+        tool: {size: _best_block(seconds) for size, seconds in by_size.items()} for tool, by_size in latencies.items()
+    }
     _report(result, sizes, summaries)
-    for place in places:
-        place.admin.close()
-        place.teammate.close()
-    total = verify_ledgers(harness.environment.database, [place.team.project_id for place in places])
+    for project in projects:
+        project.admin.close()
+        project.teammate.close()
+    total = verify_ledgers(harness.environment.database, [project.team.project_id for project in projects])
     result.checked.append(f"{total} events contiguous")
     return result
 
 
 def _best_block(seconds: list[float]) -> LatencySummary:
-    """The percentiles of the best quarter of a measurement: the machine's other work comes and goes."""
+    """Return the percentiles of the best quarter of a measurement, since other load of the machine varies."""
     size = max(1, len(seconds) // _BLOCK_COUNT)
     blocks = [summarize_latencies(seconds[start : start + size]) for start in range(0, size * _BLOCK_COUNT, size)]
     return min(blocks, key=lambda block: block.p50)
 
 
 def _measure(harness: Harness, projects: list[ProjectClients], latencies: dict[str, dict[int, list[float]]]) -> None:
-    noting = False
+    is_recording = False
 
-    def timed(place: ProjectClients) -> TimedCall:
+    def make_timed_call(project: ProjectClients) -> TimedCall:
         def call(name: str, tool: str, client: Client, **arguments: Any) -> dict[str, Any]:
-            answer = client.call(tool, **arguments)
-            content = answer.structured_content
-            if noting:
-                latencies.setdefault(name, {}).setdefault(place.events, []).append(answer.seconds)
+            response = client.call(tool, **arguments)
+            content = response.structured_content
+            if is_recording:
+                latencies.setdefault(name, {}).setdefault(project.events, []).append(response.seconds)
             return content
 
         return call
 
-    calls = [timed(place) for place in projects]
-    # Caches are warm and statements prepared before anything counts.
-    for round_ in range(-max(8, harness.effort.samples // 10), harness.effort.samples):
-        noting = round_ >= 0
-        # One step at a time in every project, so that a burst of other work on the machine hits all sizes.
-        rounds = [_call_every_tool(place, call) for place, call in zip(projects, calls, strict=True)]
+    calls = [make_timed_call(project) for project in projects]
+    # The first rounds warm caches and prepare statements; they are not recorded.
+    for round_number in range(-max(8, harness.effort.samples // 10), harness.effort.samples):
+        is_recording = round_number >= 0
+        # One step at a time in every project, so that a burst of other load affects all sizes.
+        rounds = [_call_every_tool(project, call) for project, call in zip(projects, calls, strict=True)]
         for _ in zip(*rounds, strict=True):
             continue
 
 
 def _call_every_tool(project: ProjectClients, call: TimedCall) -> Iterator[None]:
-    """One round of every tool; yields after each call. What it writes it also takes back where it can."""
-    me, mate = project.admin, project.teammate
-    mate_name = project.team.agents[1].label
-    known = {"{mate}": mate_name, "{recently}": _recent_timestamp(project)}
+    """Call every tool once, and yield after each call. Undoes its writes where possible."""
+    admin, teammate = project.admin, project.teammate
+    teammate_label = project.team.agents[1].label
+    placeholders = {"{mate}": teammate_label, "{recently}": _recent_timestamp(project)}
     for name, arguments in _READ_CALLS.items():
-        filled = {key: known.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
-        call(name, name.partition(",")[0], me, **filled)
+        filled = {
+            key: placeholders.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()
+        }
+        call(name, name.partition(",")[0], admin, **filled)
         yield
     number = next(_counter)
-    call("claim", "claim", me, sequence="seq-1")
+    call("claim", "claim", admin, sequence="seq-1")
     yield
-    call("claim, with a key", "claim", me, sequence="seq-1", idempotency_key=f"key-{number}")
+    call("claim, with a key", "claim", admin, sequence="seq-1", idempotency_key=f"key-{number}")
     yield
-    call("seed_sequence", "seed_sequence", me, sequence="seeded", current=number)
+    call("seed_sequence", "seed_sequence", admin, sequence="seeded", current=number)
     yield
-    posted = call("post", "post", me, body="Please look at this one.", to_actor=mate_name, ref="PR 1")
+    post = call("post", "post", admin, body="Please look at this one.", to_actor=teammate_label, ref="PR 1")
     yield
-    call("ack", "ack", mate, post_id=posted["post_id"])
+    call("ack", "ack", teammate, post_id=post["post_id"])
     yield
-    to_lane = call("post, to a lane", "post", me, body="Please look at this one.", to_lane=project.team.agents[1].lane)
+    lane_post = call(
+        "post, to a lane", "post", admin, body="Please look at this one.", to_lane=project.team.agents[1].lane
+    )
     yield
-    mate.call("ack", post_id=to_lane["post_id"])
-    call("lease", "lease", me, surface=f"src/new_{number}.py")
+    teammate.call("ack", post_id=lane_post["post_id"])
+    call("lease", "lease", admin, surface=f"src/new_{number}.py")
     yield
-    call("release", "release", me, surface=f"src/new_{number}.py")
+    call("release", "release", admin, surface=f"src/new_{number}.py")
     yield
-    call("register", "register", me, lane=project.team.agents[0].lane, status=f"round {number}")
+    call("register", "register", admin, lane=project.team.agents[0].lane, status=f"round {number}")
     yield
-    call("whats_new", "whats_new", me)
+    call("whats_new", "whats_new", admin)
     yield
     yield from _call_task_tools(project, call, number)
     label = f"newcomer-{number}"
-    call("admin_provision", "admin_provision", me, participant_name=label)
+    call("admin_provision", "admin_provision", admin, participant_name=label)
     yield
-    call("admin_rotate", "admin_rotate", me, participant_name=label)
+    call("admin_rotate", "admin_rotate", admin, participant_name=label)
     yield
-    call("admin_revoke", "admin_revoke", me, participant_name=label)
+    call("admin_revoke", "admin_revoke", admin, participant_name=label)
     yield
-    call("create_invite", "create_invite", me)
+    call("create_invite", "create_invite", admin)
     yield
 
 
 def _call_task_tools(project: ProjectClients, call: TimedCall, number: int) -> Iterator[None]:
-    me = project.admin
-    task = call("task_create", "task_create", me, title=f"Round {number}")["task_id"]
+    admin = project.admin
+    task_id = call("task_create", "task_create", admin, title=f"Round {number}")["task_id"]
     yield
-    call("task_assign", "task_assign", me, task_id=task, owner=project.team.agents[0].label)
+    call("task_assign", "task_assign", admin, task_id=task_id, owner=project.team.agents[0].label)
     yield
-    call("task_start", "task_start", me, task_id=task)
+    call("task_start", "task_start", admin, task_id=task_id)
     yield
-    call("task_block", "task_block", me, task_id=task, reason="waiting for a review")
+    call("task_block", "task_block", admin, task_id=task_id, reason="waiting for a review")
     yield
-    call("task_resolve", "task_resolve", me, task_id=task)
+    call("task_resolve", "task_resolve", admin, task_id=task_id)
     yield
-    call("task_ship", "task_ship", me, task_id=task, ref="PR 1")
+    call("task_ship", "task_ship", admin, task_id=task_id, ref="PR 1")
     yield
-    # Another one in place of the one that is taken next, so that the board stays as long as it is.
-    me.call("task_create", title=f"Round {number}, next")
-    taken = call("task_next", "task_next", me)["task"]
-    require(taken is not None, "task_next found nothing")
-    me.call("task_ship", task_id=taken["task_id"])
+    # Replaces the task that is taken next, so that the number of tasks stays constant.
+    admin.call("task_create", title=f"Round {number}, next")
+    next_task = call("task_next", "task_next", admin)["task"]
+    require(next_task is not None, "task_next returned no task")
+    admin.call("task_ship", task_id=next_task["task_id"])
     yield
 
 
@@ -202,32 +208,41 @@ def _report(result: Result, sizes: tuple[int, ...], summaries: dict[str, dict[in
     result.figures |= {
         "sizes": list(sizes),
         "ratios": ratios,
-        "p50": {tool: {str(size): one.p50 for size, one in by.items()} for tool, by in summaries.items()},
-        "p99": {tool: {str(size): one.p99 for size, one in by.items()} for tool, by in summaries.items()},
+        "p50": _values_by_size(summaries, lambda summary: summary.p50),
+        "p99": _values_by_size(summaries, lambda summary: summary.p99),
     }
     for size in sizes:
-        result.rows.append(_make_mean_row(size, [one[size] for one in summaries.values()]))
+        result.rows.append(_make_mean_row(size, [by_size[size] for by_size in summaries.values()]))
     titles = ["tool", *(f"{size:,} p50" for size in sizes), *(f"{size:,} p99" for size in sizes), "ratio"]
-    lines = [
+    rows = [
         [
             tool,
-            *(f"{by[size].p50:.2f}" for size in sizes),
-            *(f"{by[size].p99:.2f}" for size in sizes),
+            *(f"{by_size[size].p50:.2f}" for size in sizes),
+            *(f"{by_size[size].p99:.2f}" for size in sizes),
             f"{ratios[tool]:.2f}",
         ]
-        for tool, by in summaries.items()
+        for tool, by_size in summaries.items()
     ]
-    result.tables.append((titles, lines))
+    result.tables.append((titles, rows))
+
+
+def _values_by_size(
+    summaries: dict[str, dict[int, LatencySummary]], get_value: Callable[[LatencySummary], float]
+) -> dict[str, dict[str, float]]:
+    return {
+        tool: {str(size): get_value(summary) for size, summary in by_size.items()}
+        for tool, by_size in summaries.items()
+    }
 
 
 def _make_mean_row(size: int, summaries: list[LatencySummary]) -> Row:
-    """One line of the table for a size: the mean of what the tools took."""
-    count_ = len(summaries)
+    """Create the row of a size: the mean of all tools."""
+    tool_count = len(summaries)
     mean = LatencySummary(
-        count=sum(one.count for one in summaries),
-        p50=round(sum(one.p50 for one in summaries) / count_, 3),
-        p95=round(sum(one.p95 for one in summaries) / count_, 3),
-        p99=round(sum(one.p99 for one in summaries) / count_, 3),
-        max=max(one.max for one in summaries),
+        count=sum(summary.count for summary in summaries),
+        p50=round(sum(summary.p50 for summary in summaries) / tool_count, 3),
+        p95=round(sum(summary.p95 for summary in summaries) / tool_count, 3),
+        p99=round(sum(summary.p99 for summary in summaries) / tool_count, 3),
+        max=max(summary.max for summary in summaries),
     )
     return Row("growth", f"{size:,} events, mean of tools", 1, 0.0, [0.0], mean, {}, 0.0)

@@ -1,11 +1,11 @@
-"""`pages`: what every page of the admin takes of the server, for an owner of many projects, one with a long ledger.
+"""`pages`: the server time of every page, for an owner of many projects, one of them with a long ledger.
 
-The application is called in this process, without a network and one page at a time: what is measured is its time and
-PostgreSQL's.
+The application runs in this process and serves one page at a time without a network, so the scenario measures the time
+of the application and of PostgreSQL.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,7 +32,7 @@ _TEAM_SIZE = 5
 _SMALL_PROJECT_EVENTS = 200
 _TARGET_MS = 50.0
 _MAX_FIRST_LOAD_BYTES = 60_000
-# Filters that a page offers, each alone and some with a type.
+# Filters of pages, each alone and some with a type.
 _PAGE_FILTERS = {
     "ledger.index": (
         "type=claim",
@@ -55,16 +55,17 @@ _SKIPPED_ENDPOINTS = {"ledger.export_csv", "ledger.export_jsonl", "credentials.s
 
 
 def run(harness: Harness) -> Result:
-    """Write the histories, then ask for every page in turn, and compare with 50 ms."""
+    """Write the histories, request every page in turn, and compare the latency with 50 ms."""
     result = Result()
     database, effort = harness.environment.database, harness.effort
     teams = make_teams(database, effort.page_projects, _TEAM_SIZE)
     events = max(effort.sizes)
-    started = time.monotonic()
+    started_at = time.monotonic()
     for number, team in enumerate(teams):
         synthetic_history.write(database, team, events if number == 0 else _SMALL_PROJECT_EVENTS)
     result.lines.append(
-        f"{events:,} events and {len(teams) - 1} times {_SMALL_PROJECT_EVENTS} in {time.monotonic() - started:.0f} s"
+        f"{events:,} events and {len(teams) - 1} times {_SMALL_PROJECT_EVENTS} written in"
+        f" {time.monotonic() - started_at:.0f} s"
     )
     for team in teams:
         _build_rollups(database, team.project_id)
@@ -73,33 +74,34 @@ def run(harness: Harness) -> Result:
         Settings.from_env({"DATABASE_URL": harness.environment.database_url, "PUBLIC_URL": _HOST}), WebOptions()
     )
     try:
-        asked = list(_list_page_urls(app, harness, teams[0]))
+        pages = list(_list_page_urls(app, harness, teams[0]))
         client = _make_signed_in_client(app, harness, teams[0])
-        taken: dict[str, list[float]] = {name: [] for name, _ in asked}
+        latencies: dict[str, list[float]] = {name: [] for name, _ in pages}
         sizes: dict[str, int] = {}
-        # Caches are warm, templates compiled and statements prepared before anything counts.
-        for round_ in range(-2, effort.page_samples):
-            for name, address in asked:
-                begun = time.perf_counter()
-                answer = client.get(address, base_url=_HOST)
-                seconds = time.perf_counter() - begun
-                require(answer.status_code == 200, f"{address} answered {answer.status_code}")
-                sizes[name] = len(answer.data)
-                if round_ >= 0:
-                    taken[name].append(seconds)
-        load = _measure_first_load(client)
+        # The first rounds warm caches, compile templates and prepare statements; they are not recorded.
+        for round_number in range(-2, effort.page_samples):
+            for name, url in pages:
+                request_started_at = time.perf_counter()
+                response = client.get(url, base_url=_HOST)
+                seconds = time.perf_counter() - request_started_at
+                require(response.status_code == 200, f"{url} has status {response.status_code}")
+                sizes[name] = len(response.data)
+                if round_number >= 0:
+                    latencies[name].append(seconds)
+        first_load_bytes = _measure_first_load(client)
     finally:
         app.extensions["bus.db"].close()
-    _report(result, {name: summarize_latencies(some) for name, some in taken.items()}, sizes, load)
+    summaries = {name: summarize_latencies(seconds) for name, seconds in latencies.items()}
+    _report(result, summaries, sizes, first_load_bytes)
     return result
 
 
 def _build_rollups(database: Database, project_id: int) -> None:
-    """As the job `keep_tallies` does, so that there are pictures."""
-    done = rollups.BATCH_SIZE
-    while done == rollups.BATCH_SIZE:
+    """Build the rollups as the job `keep_tallies` does, so that there are charts."""
+    event_count = rollups.BATCH_SIZE
+    while event_count == rollups.BATCH_SIZE:
         with database.transaction() as conn:
-            done = rollups.roll_up_batch(conn, project_id)
+            event_count = rollups.roll_up_batch(conn, project_id)
 
 
 def _make_signed_in_client(app: Flask, harness: Harness, team: Team) -> FlaskClient:
@@ -111,40 +113,45 @@ def _make_signed_in_client(app: Flask, harness: Harness, team: Team) -> FlaskCli
 
 
 def _list_page_urls(app: Flask, harness: Harness, team: Team) -> Iterator[tuple[str, str]]:
-    """Every page of an owner, with and without its filters: its name and its address."""
+    """List the name and the URL of every page of an owner, with and without its filters."""
     database, ctx = harness.environment.database, team.agents[1].ctx
     with database.transaction() as conn:
         participations.get_or_create_owner_context(conn, ctx.owner_id, team.project_id)
         for _ in range(60):
             invites.create_for_owner(conn, team.project_id, actor="bench")
-        (last,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (team.project_id,))
-        (post,) = conn.fetch_one("SELECT max(id) FROM post WHERE project_id = %s", (team.project_id,))
+        (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (team.project_id,))
+        (post_id,) = conn.fetch_one("SELECT max(id) FROM post WHERE project_id = %s", (team.project_id,))
     values: dict[str, Any] = {
         "project_id": team.project_id,
         "participation_id": ctx.participation_id,
         "participant_id": ctx.participant_id,
-        "post_id": post,
+        "post_id": post_id,
         "task_id": 1,
-        "seq": last // 2,
+        "seq": last_seq // 2,
     }
     recently = datetime.now(UTC) - timedelta(hours=1)
-    words = {"actor": team.agents[1].label, "middle": str(last // 2), "recently": f"{recently:%Y-%m-%dT%H:%M:%SZ}"}
+    filter_values = {
+        "actor": team.agents[1].label,
+        "middle": str(last_seq // 2),
+        "recently": f"{recently:%Y-%m-%dT%H:%M:%SZ}",
+    }
     with app.test_request_context():
         for rule in app.url_map.iter_rules():
-            private = isinstance(app.blueprints.get(rule.endpoint.partition(".")[0]), OwnerBlueprint)
-            if not private or rule.endpoint in _SKIPPED_ENDPOINTS or "GET" not in (rule.methods or ()):
+            is_owner_page = isinstance(app.blueprints.get(rule.endpoint.partition(".")[0]), OwnerBlueprint)
+            if not is_owner_page or rule.endpoint in _SKIPPED_ENDPOINTS or "GET" not in (rule.methods or ()):
                 continue
             if not rule.arguments <= values.keys():
                 continue
             built = rule.build({name: values[name] for name in rule.arguments})
             assert built is not None
-            yield rule.endpoint, built[1]
+            _, url = built
+            yield rule.endpoint, url
             for query in _PAGE_FILTERS.get(rule.endpoint, ()):
-                yield f"{rule.endpoint} {query.partition('=')[0]}", f"{built[1]}?{query.format(**words)}"
+                yield f"{rule.endpoint} {query.partition('=')[0]}", f"{url}?{query.format(**filter_values)}"
 
 
 def _measure_first_load(client: FlaskClient) -> int:
-    """Bytes of the dashboard with all that it refers to, as they are sent without compression."""
+    """Measure the bytes of the dashboard and its assets without compression."""
     page = client.get("/admin/", base_url=_HOST).data
     return len(page) + sum(
         len(client.get(f"/static/{name}", base_url=_HOST).data) for name in ("bus.css", "bus.js", "bus.svg")
@@ -153,27 +160,26 @@ def _measure_first_load(client: FlaskClient) -> int:
 
 def _report(result: Result, summaries: dict[str, LatencySummary], sizes: dict[str, int], first_load_bytes: int) -> None:
     slowest = max(summaries, key=lambda name: summaries[name].p50)
-    over = sorted(name for name, summary in summaries.items() if summary.p50 > _TARGET_MS)
+    over_target = sorted(name for name, summary in summaries.items() if summary.p50 > _TARGET_MS)
     result.figures |= {
         "slowest": slowest,
         "slowest_ms": summaries[slowest].p50,
-        "over": over,
+        "over": over_target,
         "first_load": first_load_bytes,
         "p50": {name: summary.p50 for name, summary in summaries.items()},
     }
     result.lines.append(
         f"{len(summaries)} pages; the slowest is {slowest} with {summaries[slowest].p50:.1f} ms;"
-        f" {len(over)} over {_TARGET_MS:.0f} ms; the dashboard and its assets are {first_load_bytes:,} bytes"
+        f" {len(over_target)} over {_TARGET_MS:.0f} ms; the dashboard and its assets are {first_load_bytes:,} bytes"
     )
-    in_order: Callable[[str], float] = lambda name: -summaries[name].p50  # noqa: E731
     result.tables.append(
         (
             ["page", "p50 ms", "p99 ms", "bytes"],
             [
                 [name, f"{summaries[name].p50:.1f}", f"{summaries[name].p99:.1f}", f"{sizes[name]:,}"]
-                for name in sorted(summaries, key=in_order)
+                for name in sorted(summaries, key=lambda name: -summaries[name].p50)
             ],
         )
     )
-    result.checked.append(f"{len(summaries)} pages answered 200")
+    result.checked.append(f"{len(summaries)} pages with status 200")
     require(first_load_bytes < _MAX_FIRST_LOAD_BYTES, f"the first load is {first_load_bytes:,} bytes")

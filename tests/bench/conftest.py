@@ -1,4 +1,4 @@
-"""The benchmark's tests run against the gateways of tests/mcp_gateway."""
+"""Fixtures of the benchmark's tests: the gateways of tests/mcp_gateway."""
 
 from tests.mcp_gateway.conftest import gateway_db, gateways, shared_database_url
 

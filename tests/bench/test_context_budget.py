@@ -1,4 +1,4 @@
-"""What agents hold in their context is budgeted: an answer that grows past bench/budget.json fails here."""
+"""The texts in an agent's context have budgets: one that exceeds bench/budget.json fails here."""
 
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ def test_every_text_that_an_agent_reads_stays_within_its_budget(
     assert sizes.keys() == budget.keys()
     grown = {name: f"{size} bytes, budget {budget[name]}" for name, size in sizes.items() if size > budget[name]}
     assert not grown, grown
-    # A budget far above what is used would let things grow unseen.
+    # A budget far above the actual size would hide growth.
     slack = {
         name: f"{size} bytes, budget {budget[name]}" for name, size in sizes.items() if budget[name] > 1.3 * size + 50
     }

@@ -1,4 +1,4 @@
-"""Databases as the engine sees them, and a small cast: a project with an admin and two agents."""
+"""Fixtures of the engine's tests: databases, and a project with an admin and two agents."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +13,7 @@ from tests.factories import Agent
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    """A database of the test's own, for tests that commit: enough connections for a hundred at once."""
+    """A private database for tests that commit, with connections for a hundred concurrent callers."""
     with closing(Database(database_url, pool_size=110)) as database:
         yield database
 

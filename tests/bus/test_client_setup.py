@@ -1,4 +1,4 @@
-"""Cards and prompts: whatever a name, a token or an address holds, a shell and a JSON parser read what was meant."""
+"""Client set-up: shells and JSON parsers read any name, token and address unchanged."""
 
 import json
 import shlex
@@ -15,7 +15,7 @@ from bus.rules import validation
 from bus.rules.token_format import generate_invite_code, generate_token
 
 _FILES = {"cursor", "opencode", "windsurf"}
-# Worse than any token or address is: all that can be printed, quotes and line ends included.
+# More than a token or address may contain: all printable characters, with quotes and line breaks.
 _NASTY = st.text(alphabet=string.printable.replace("\0", "") + "é§ß✓", min_size=1, max_size=60)
 
 
@@ -31,20 +31,20 @@ _NAMES = st.text(alphabet="'\"`$\\;&|<>(){}[]!*?~# \n\tabcé✓\u202e", min_size
 
 
 def _words(script: str) -> list[list[str]]:
-    """What a real sh makes of a script: the arguments of each command that it would run, none of which it has."""
+    """Return the arguments of each command that a real sh would run; the programs are replaced by functions."""
     programs = ("claude", "codex", "gemini", "code", "curl")
-    shown = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; printf '\\n\\0'; }}\n" for name in programs)
-    done = subprocess.run(["sh", "-c", f"{shown}{script}"], capture_output=True, check=True)
-    assert done.stderr == b""
+    stubs = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; printf '\\n\\0'; }}\n" for name in programs)
+    completed = subprocess.run(["sh", "-c", f"{stubs}{script}"], capture_output=True, check=True)
+    assert completed.stderr == b""
     commands: list[list[str]] = [[]]
-    for word in done.stdout.decode().split("\0")[:-1]:
+    for word in completed.stdout.decode().split("\0")[:-1]:
         commands.append([]) if word == "\n" else commands[-1].append(word)
     return commands[:-1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(_NASTY, _NASTY)
-def test_every_shell_line_hands_over_exactly_the_token_and_the_address(address: str, token: str) -> None:
+def test_every_shell_command_passes_token_and_address_unchanged(address: str, token: str) -> None:
     for client in client_setup.build_client_setups(Endpoints("https://bus.example.org", address), token):
         if client.key in _FILES:
             continue
@@ -55,26 +55,26 @@ def test_every_shell_line_hands_over_exactly_the_token_and_the_address(address: 
         else:
             assert address in command
             assert client.key == "codex" or f"Authorization: Bearer {token}" in command
-            # The token goes through the environment, where the next command finds it.
+            # The token is exported for the next command.
             if client.key == "codex":
                 export = client.snippet.partition(" && ")[0] if "&&" not in token else ""
                 assert not export or shlex.split(export)[1] == f"LLM_BUS_TOKEN={token}"
 
 
 @given(_NASTY, _NASTY)
-def test_every_file_is_json_in_one_line(address: str, token: str) -> None:
+def test_every_config_file_snippet_is_json_on_one_line(address: str, token: str) -> None:
     for client in client_setup.build_client_setups(Endpoints("https://bus.example.org", address), token):
         if client.key in _FILES:
             assert client.config_file is not None
             assert "\n" not in client.snippet
-            found = json.dumps(json.loads(client.snippet), ensure_ascii=False)
-            assert json.dumps(address, ensure_ascii=False) in found
-            assert json.dumps(f"Bearer {token}", ensure_ascii=False) in found
+            parsed = json.dumps(json.loads(client.snippet), ensure_ascii=False)
+            assert json.dumps(address, ensure_ascii=False) in parsed
+            assert json.dumps(f"Bearer {token}", ensure_ascii=False) in parsed
 
 
 @settings(max_examples=60, deadline=None)
-@given(_NAMES, st.none() | _NAMES, st.booleans())
-def test_no_name_breaks_out_of_the_prompt_or_its_shell_line(project: str, name: str | None, told: bool) -> None:
+@given(_NAMES, st.none() | _NAMES)
+def test_no_name_escapes_from_the_prompt_or_its_shell_command(project: str, name: str | None) -> None:
     code = generate_invite_code()
     prompt = client_setup.invite_prompt(Endpoints("https://bus.example.org", "https://x/mcp"), code, project, name)
     before, line, after = prompt.split("\n\n")
@@ -100,14 +100,14 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
     assert command[-1] == f"Authorization: Bearer {token}"
 
 
-def test_all_seven_clients_are_there_and_agents_are_told_of_three() -> None:
+def test_seven_clients_are_supported_and_agents_get_three_of_them() -> None:
     addresses = Endpoints("https://b", "https://b/mcp")
     names = [client.name for client in client_setup.build_client_setups(addresses, generate_token())]
     assert names == ["Claude Code", "Codex", "Cursor", "Gemini CLI", "VS Code", "OpenCode", "Windsurf"]
     assert set(client_setup.build_setup(addresses, generate_token())["clients"]) == {"claude_code", "codex", "gemini"}
 
 
-def test_the_file_to_download_holds_the_token_and_the_one_to_commit_does_not() -> None:
+def test_only_the_downloaded_file_contains_the_token() -> None:
     token = generate_token()
     addresses = Endpoints("https://b", "https://b/mcp")
     assert token in json.dumps(client_setup.mcp_json_with_token(addresses, token))

@@ -140,8 +140,8 @@ def test_the_limit_of_waiting_calls_counts_all_processes(gateways_with_redis: li
     while (response := client.call("wait_for", timeout_seconds=1)).status != 200:
         assert time.monotonic() < deadline, "ended calls are still counted"
         time.sleep(0.2)
-    for client in (*waiting_clients, client):
-        client.close()
+    for opened_client in (*waiting_clients, client):
+        opened_client.close()
 
 
 def test_the_counts_of_a_killed_process_expire(database_url: str) -> None:

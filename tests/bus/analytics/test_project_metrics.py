@@ -1,4 +1,4 @@
-"""Pictures of a million events: every figure equals what the ledger itself says, for every period."""
+"""Project metrics of a million events: every number equals the one computed from the ledger, for every period."""
 
 import random
 import threading
@@ -26,15 +26,15 @@ from tests.concurrency import run_jobs_concurrently
 from tests.factories import make_agent, make_project
 
 _EVENTS = 1_000_000
-_LOST = 4
+_KILLED_CONNECTIONS = 4
 
-# The ledger as tables of its own, once: no figure below is read from a rollup, and none from `post.acked_at`.
+# A flat copy of the ledger, from which the expected numbers are computed; uses neither rollups nor `post.acked_at`.
 _LEDGER = """
 CREATE UNLOGGED TABLE ledger AS
 SELECT e.at, e.type, e.actor, e.payload ->> 'surface' AS surface, (e.payload ->> 'contended')::integer AS contended,
        e.payload ->> 'to_lane' AS to_lane, e.payload ->> 'to_actor' AS to_actor, e.payload ->> 'ref' AS ref,
        a.ms / 1000.0::float8 AS seconds,
-       -- All digits but the first three are rounded away.
+       -- Rounded to three significant digits.
        round(a.ms::numeric, least(0, 3 - length(a.ms::text))) / 1000.0::float8 AS rounded
 FROM event e LEFT JOIN (
     SELECT p.seq, (1000 * extract(epoch FROM min(k.at) - p.at))::bigint AS ms
@@ -47,7 +47,7 @@ WHERE e.project_id = %(project)s
 """
 _BIN = "floor(extract(epoch FROM l.at - %(start)s::timestamptz) / %(width)s)::integer"
 _EVENTS_BY_BIN = f"SELECT {_BIN}, l.type, count(*) FROM ledger l WHERE l.at >= %(start)s GROUP BY 1, 2"
-_HANDOFFS = """
+_POST_STATS = """
 SELECT {bin}, count(*), count(l.ref), count(l.seconds),
        percentile_cont(0.5) WITHIN GROUP (ORDER BY l.rounded), percentile_cont(0.9) WITHIN GROUP (ORDER BY l.rounded),
        percentile_cont(0.5) WITHIN GROUP (ORDER BY l.seconds)
@@ -57,7 +57,7 @@ _SURFACES = """
 SELECT l.surface, count(*), count(*) FILTER (WHERE l.contended > 0) FROM ledger l
 WHERE l.at >= %(start)s AND l.type = 'lease' GROUP BY 1 ORDER BY 2 DESC, l.surface COLLATE "C"
 """
-_TALK = """
+_MESSAGES = """
 SELECT l.actor, 'lane', l.to_lane, count(*) FROM ledger l
 WHERE l.at >= %(start)s AND l.type = 'post' AND l.to_lane IS NOT NULL GROUP BY 1, 3
 UNION ALL
@@ -66,13 +66,12 @@ WHERE l.at >= %(start)s AND l.type = 'post' AND l.to_actor IS NOT NULL GROUP BY 
 """
 
 
-def test_every_figure_of_every_picture_is_what_the_ledger_says(db: Database) -> None:
+def test_every_metric_equals_the_one_computed_from_the_ledger(db: Database) -> None:
     with db.transaction() as conn:
         project = make_project(conn)
         agents = [make_agent(conn, project, f"agent-{number}") for number in range(6)]
         synthetic_history.write(conn, project, agents, _EVENTS)
-    lost = _count(db, project)
-    assert lost == _LOST
+    assert _roll_up_with_crashes(db, project) == _KILLED_CONNECTIONS
     with db.transaction() as conn:
         conn.raw.execute("SET LOCAL statement_timeout = 0")
         conn.raw.execute("SET LOCAL work_mem = '256MB'")
@@ -81,94 +80,103 @@ def test_every_figure_of_every_picture_is_what_the_ledger_says(db: Database) -> 
     for period in PERIODS.values():
         with db.transaction() as conn:
             project_metrics.begin_snapshot(conn)
-            shown = project_metrics.get_project_metrics(conn, project.id, period)
-            assert shown.rollup_progress == rollups.RollupProgress(_EVENTS, 0, None)
+            metrics = project_metrics.get_project_metrics(conn, project.id, period)
+            assert metrics.rollup_progress == rollups.RollupProgress(_EVENTS, 0, None)
             conn.raw.execute("SET LOCAL statement_timeout = 0")
-            _check_activity(conn, shown)
-            _check_handoffs(conn, shown)
-            _check_surfaces(conn, shown)
-            _check_talk(conn, shown)
-    # The last is of ninety days, so these are figures of most of the ledger.
-    assert shown.event_activity.event_count > 0.9 * _EVENTS
-    assert 0 < shown.post_stats.acked < shown.post_stats.posts < shown.event_activity.event_count
+            _check_activity(conn, metrics)
+            _check_post_stats(conn, metrics)
+            _check_surfaces(conn, metrics)
+            _check_messages(conn, metrics)
+    # The last period has ninety days and covers most of the ledger.
+    assert metrics.event_activity.event_count > 0.9 * _EVENTS
+    assert 0 < metrics.post_stats.acked < metrics.post_stats.posts < metrics.event_activity.event_count
 
 
-def _count(db: Database, project: Project) -> int:
-    """Count by three workers at once, of which some lose their connection when they have counted, and how many did."""
-    left, guard = [_LOST], threading.Lock()
+def _roll_up_with_crashes(db: Database, project: Project) -> int:
+    """Roll up with three concurrent workers; kill some connections after they counted, and return how many."""
+    remaining, guard = [_KILLED_CONNECTIONS], threading.Lock()
 
     def work(number: int) -> None:
-        chance, done = random.Random(number), rollups.BATCH_SIZE
-        with closing(Database(db.url, pool_size=1)) as mine:
-            while done == rollups.BATCH_SIZE:
+        randomness, count = random.Random(number), rollups.BATCH_SIZE
+        with closing(Database(db.url, pool_size=1)) as own_pool:
+            while count == rollups.BATCH_SIZE:
                 try:
-                    with mine.transaction() as conn:
-                        done = rollups.roll_up_batch(conn, project.id)
-                        if chance.random() < 0.3:
+                    with own_pool.transaction() as conn:
+                        count = rollups.roll_up_batch(conn, project.id)
+                        if randomness.random() < 0.3:
                             with guard:
-                                dies, left[0] = left[0] > 0, max(0, left[0] - 1)
-                            if dies:
+                                is_killed, remaining[0] = remaining[0] > 0, max(0, remaining[0] - 1)
+                            if is_killed:
                                 conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
                 except Unavailable:
-                    done = rollups.BATCH_SIZE
+                    count = rollups.BATCH_SIZE
 
     outcomes = run_jobs_concurrently(*(lambda number=number: work(number) for number in range(3)))
     assert outcomes == [None] * 3
-    return _LOST - left[0]
+    return _KILLED_CONNECTIONS - remaining[0]
 
 
-def _asked(shown: ProjectMetrics, width: float = 1.0) -> dict[str, Any]:
-    return {"start": shown.start, "width": width}
+def _params(metrics: ProjectMetrics, width: float = 1.0) -> dict[str, Any]:
+    return {"start": metrics.start, "width": width}
 
 
-def _check_activity(conn: Connection, shown: ProjectMetrics) -> None:
-    activity = shown.event_activity
-    found: dict[str, list[int]] = {}
-    for place, kind, n in conn.fetch_all(_EVENTS_BY_BIN, _asked(shown, shown.period.fine_bin_width.total_seconds())):
-        found.setdefault(kind, [0] * shown.period.fine_bin_count)[place] = n
-    assert {kind: list(counts) for kind, counts in activity.bin_counts_by_type.items()} == found
-    assert activity.counts_by_type == {kind: sum(counts) for kind, counts in found.items()}
+def _check_activity(conn: Connection, metrics: ProjectMetrics) -> None:
+    activity = metrics.event_activity
+    expected: dict[str, list[int]] = {}
+    for index, event_type, n in conn.fetch_all(
+        _EVENTS_BY_BIN, _params(metrics, metrics.period.fine_bin_width.total_seconds())
+    ):
+        expected.setdefault(event_type, [0] * metrics.period.fine_bin_count)[index] = n
+    assert {event_type: list(counts) for event_type, counts in activity.bin_counts_by_type.items()} == expected
+    assert activity.counts_by_type == {event_type: sum(counts) for event_type, counts in expected.items()}
     assert activity.event_count == sum(activity.counts_by_type.values())
     assert list(activity.counts_by_type.values()) == sorted(activity.counts_by_type.values(), reverse=True)
-    assert activity.bin_starts[0] == shown.start
-    assert activity.bin_starts[-1] + shown.period.fine_bin_width == shown.end
+    assert activity.bin_starts[0] == metrics.start
+    assert activity.bin_starts[-1] + metrics.period.fine_bin_width == metrics.end
 
 
-def _check_handoffs(conn: Connection, shown: ProjectMetrics) -> None:
-    width = shown.period.coarse_bin_width.total_seconds()
-    found = {row[0]: row[1:] for row in conn.fetch_all(_HANDOFFS.format(bin=_BIN), _asked(shown, width))}
-    for place, one in enumerate(shown.post_stats_by_bin):
-        _check_one(one, found.get(place, (*(0,) * 3, None, None, None)))
-    _check_one(shown.post_stats, conn.fetch_one(_HANDOFFS.format(bin="1"), _asked(shown))[1:])
+def _check_post_stats(conn: Connection, metrics: ProjectMetrics) -> None:
+    width = metrics.period.coarse_bin_width.total_seconds()
+    expected = {row[0]: row[1:] for row in conn.fetch_all(_POST_STATS.format(bin=_BIN), _params(metrics, width))}
+    for index, stats in enumerate(metrics.post_stats_by_bin):
+        _check_stats(stats, expected.get(index, (*(0,) * 3, None, None, None)))
+    _check_stats(metrics.post_stats, conn.fetch_one(_POST_STATS.format(bin="1"), _params(metrics))[1:])
 
 
-def _check_one(one: PostStats, ledger: tuple[Any, ...]) -> None:
-    *counts, median, p90, exact = ledger
-    assert [one.posts, one.with_ref, one.acked] == counts
-    assert one.median_ack_seconds == pytest.approx(median)
-    assert one.p90_ack_seconds == pytest.approx(p90)
-    # Three digits are kept of every time, which moves no median by more.
-    assert one.median_ack_seconds == pytest.approx(exact, rel=0.005)
+def _check_stats(stats: PostStats, expected: tuple[Any, ...]) -> None:
+    *counts, median, p90, exact_median = expected
+    assert [stats.posts, stats.with_ref, stats.acked] == counts
+    assert stats.median_ack_seconds == pytest.approx(median)
+    assert stats.p90_ack_seconds == pytest.approx(p90)
+    # Rounding to three digits changes a median by less than this.
+    assert stats.median_ack_seconds == pytest.approx(exact_median, rel=0.005)
 
 
-def _check_surfaces(conn: Connection, shown: ProjectMetrics) -> None:
-    rows = [SurfaceStats(*row) for row in conn.fetch_all(_SURFACES, _asked(shown))]
-    found = shown.lease_stats
-    assert list(found.top_surfaces) == rows[:MAX_SURFACES]
-    assert (found.leases, found.contended) == (sum(one.leases for one in rows), sum(one.contended for one in rows))
+def _check_surfaces(conn: Connection, metrics: ProjectMetrics) -> None:
+    rows = [SurfaceStats(*row) for row in conn.fetch_all(_SURFACES, _params(metrics))]
+    lease_stats = metrics.lease_stats
+    assert list(lease_stats.top_surfaces) == rows[:MAX_SURFACES]
+    assert (lease_stats.leases, lease_stats.contended) == (
+        sum(row.leases for row in rows),
+        sum(row.contended for row in rows),
+    )
     rest = rows[MAX_SURFACES:]
-    assert found.other_surfaces == SurfaceStats("", sum(one.leases for one in rest), sum(one.contended for one in rest))
+    assert lease_stats.other_surfaces == SurfaceStats(
+        "", sum(row.leases for row in rest), sum(row.contended for row in rest)
+    )
     assert len(rows) > MAX_SURFACES
 
 
-def _check_talk(conn: Connection, shown: ProjectMetrics) -> None:
-    talk = shown.message_matrix
-    ledger = {(sender, Recipient(kind, name)): n for sender, kind, name, n in conn.fetch_all(_TALK, _asked(shown))}
-    found = {(talk.senders[row], talk.recipients[column]): n for (row, column), n in talk.counts.items()}
-    assert found == ledger
-    for names, side in ((talk.senders, 0), (talk.recipients, 1)):
-        sums: Counter[Any] = Counter()
-        for pair, n in ledger.items():
-            sums[pair[side]] += n
-        assert [sums[name] for name in names] == sorted(sums.values(), reverse=True)
-    assert len(talk.recipients) <= MAX_PARTICIPANTS
+def _check_messages(conn: Connection, metrics: ProjectMetrics) -> None:
+    matrix = metrics.message_matrix
+    expected = {
+        (sender, Recipient(kind, name)): n for sender, kind, name, n in conn.fetch_all(_MESSAGES, _params(metrics))
+    }
+    counts = {(matrix.senders[row], matrix.recipients[column]): n for (row, column), n in matrix.counts.items()}
+    assert counts == expected
+    for names, side in ((matrix.senders, 0), (matrix.recipients, 1)):
+        totals: Counter[Any] = Counter()
+        for pair, n in expected.items():
+            totals[pair[side]] += n
+        assert [totals[name] for name in names] == sorted(totals.values(), reverse=True)
+    assert len(matrix.recipients) <= MAX_PARTICIPANTS

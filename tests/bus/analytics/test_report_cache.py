@@ -1,4 +1,4 @@
-"""The kept report: made once for many who ask, made anew when there is something new, and gone with its project."""
+"""The report cache: one build for concurrent callers, a new build after new events, deleted with its project."""
 
 import threading
 from datetime import timedelta
@@ -16,7 +16,7 @@ from tests.concurrency import BARRIER_TIMEOUT_SECONDS, run_jobs_concurrently
 from tests.factories import Agent, make_agent, make_project
 
 
-def test_a_report_is_kept_as_it_was_made_and_made_anew_when_it_is_old(
+def test_a_report_is_cached_unchanged_and_rebuilt_when_it_is_too_old(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     post = posts.create(conn, ada.ctx, "x", to_actor="bob", ref="PR 1").post_id
@@ -26,23 +26,23 @@ def test_a_report_is_kept_as_it_was_made_and_made_anew_when_it_is_old(
     assert first.report == reports.build_report(conn, project.id)
     assert (first.last_seq, first.is_refreshing) == (3, False)
     sequences.claim(conn, ada.ctx, "adr")
-    # Read back it is what it was, to the last digit.
+    # The cached report equals the built one, to the last digit.
     assert report_cache.get_report(conn, project.id) == first
-    _age(conn, project, timedelta(minutes=2))
+    _make_older(conn, project, timedelta(minutes=2))
     second = report_cache.get_report(conn, project.id)
     assert second.report is not None
     assert (second.last_seq, second.report.events, second.report.claims) == (4, 4, 2)
-    # Nothing happened since: it stays good for longer. One that took long stays good for longer too.
-    _age(conn, project, timedelta(minutes=2))
+    # Without new events a report stays fresh for longer, and so does one that took long to build.
+    _make_older(conn, project, timedelta(minutes=2))
     assert report_cache.get_report(conn, project.id).generated_at != second.generated_at
     sequences.claim(conn, ada.ctx, "adr")
     conn.execute("UPDATE report SET took_seconds = 10")
     assert report_cache.get_report(conn, project.id).last_seq == 4
-    _age(conn, project, timedelta(minutes=6))
+    _make_older(conn, project, timedelta(minutes=6))
     assert report_cache.get_report(conn, project.id).last_seq == 5
 
 
-def test_who_dies_making_a_report_is_not_waited_for_for_ever(conn: Connection, project: Project, ada: Agent) -> None:
+def test_the_lock_of_a_caller_that_died_expires(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
     conn.execute(
         "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute')",
@@ -50,51 +50,54 @@ def test_who_dies_making_a_report_is_not_waited_for_for_ever(conn: Connection, p
     )
     assert report_cache.get_report(conn, project.id) == report_cache.CachedReport(None, 0, None, True)
     conn.execute("UPDATE report SET busy_until = clock_timestamp()")
-    found = report_cache.get_report(conn, project.id)
-    assert found.report is not None
-    assert not found.is_refreshing
+    rebuilt = report_cache.get_report(conn, project.id)
+    assert rebuilt.report is not None
+    assert not rebuilt.is_refreshing
 
 
-def test_there_is_no_report_of_what_is_not_there(conn: Connection, project: Project) -> None:
-    for gone in (2**40, project.id):
-        if gone == project.id:
+def test_a_missing_or_purged_project_has_no_report(conn: Connection, project: Project) -> None:
+    for project_id in (2**40, project.id):
+        if project_id == project.id:
             project_purge.begin_purge(conn, project.id, actor="test")
         with pytest.raises(BusError) as caught:
-            report_cache.get_report(conn, gone)
+            report_cache.get_report(conn, project_id)
         assert caught.value.code == "not_found"
     assert conn.fetch_one("SELECT count(*) FROM report") == (0,)
 
 
-def test_of_many_who_ask_at_one_moment_one_makes_the_report(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_concurrent_callers_builds_the_report(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with db.transaction() as conn:
         project = make_project(conn)
         sequences.claim(conn, make_agent(conn, project).ctx, "adr")
-    made: list[int] = []
+    built: list[int] = []
     others_are_done = threading.Event()
-    make = reports.build_report
+    build_report = reports.build_report
 
-    def noted(conn: Connection, project_id: int) -> ProjectReport:
-        made.append(project_id)
-        # It takes until all others have their answer.
+    def build_slowly(conn: Connection, project_id: int) -> ProjectReport:
+        built.append(project_id)
+        # The build lasts until all other callers have their answer.
         assert others_are_done.wait(BARRIER_TIMEOUT_SECONDS)
-        return make(conn, project_id)
+        return build_report(conn, project_id)
 
-    monkeypatch.setattr(reports, "project_report", noted)
+    monkeypatch.setattr(reports, "build_report", build_slowly)
     answers: list[report_cache.CachedReport] = []
 
-    def ask() -> report_cache.CachedReport:
+    def get() -> report_cache.CachedReport:
         with db.connection() as conn:
-            found = report_cache.get_report(conn, project.id)
-        answers.append(found)
+            cached = report_cache.get_report(conn, project.id)
+        answers.append(cached)
         if len(answers) == 7:
             others_are_done.set()
-        return found
+        return cached
 
-    outcomes = run_jobs_concurrently(*[ask] * 8)
-    assert made == [project.id]
-    assert sorted((one.report is None, one.being_made) for one in outcomes) == [(False, False), *[(True, True)] * 7]
+    outcomes = run_jobs_concurrently(*[get] * 8)
+    assert built == [project.id]
+    assert sorted((cached.report is None, cached.is_refreshing) for cached in outcomes) == [
+        (False, False),
+        *[(True, True)] * 7,
+    ]
 
 
-def _age(conn: Connection, project: Project, by: timedelta) -> None:
-    """Make the kept report older: no test can sleep for minutes."""
+def _make_older(conn: Connection, project: Project, by: timedelta) -> None:
+    """Make the cached report older, instead of sleeping for minutes."""
     conn.execute("UPDATE report SET made_at = made_at - %s::interval WHERE project_id = %s", (by, project.id))

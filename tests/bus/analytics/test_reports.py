@@ -1,4 +1,4 @@
-"""Reports, against figures computed by hand on small ledgers."""
+"""Project reports, compared with values computed by hand for small ledgers."""
 
 from datetime import datetime, timedelta
 
@@ -31,7 +31,7 @@ def test_a_project_that_does_not_exist_has_no_report(conn: Connection) -> None:
     assert caught.value.code == "not_found"
 
 
-def test_a_project_in_which_nothing_was_handed_over_has_no_share_of_it(conn: Connection, ada: Agent) -> None:
+def test_a_project_without_posts_has_no_share_of_acked_posts(conn: Connection, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
     report = reports.build_report(conn, ada.ctx.project_id)
     assert (report.events, report.claims, report.handoff_and_ack_share) == (1, 1, 0.0)
@@ -58,9 +58,7 @@ def test_the_mix_counts_every_type_most_frequent_first(conn: Connection, ada: Ag
     assert report.agents == 2
 
 
-def test_handoffs_are_acked_by_somebody_other_than_their_sender(
-    conn: Connection, ada: Agent, bob: Agent, root: Agent
-) -> None:
+def test_only_acks_by_other_participants_count(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
     sent = [
         posts.create(conn, ada.ctx, "hello", to_actor="bob", ref=ref).post_id for ref in ("PR-1", "PR-2", None, "PR-4")
     ]
@@ -73,19 +71,19 @@ def test_handoffs_are_acked_by_somebody_other_than_their_sender(
 
 
 def test_the_time_to_ack_is_from_the_post_to_its_first_ack_by_another(conn: Connection, ada: Agent, bob: Agent) -> None:
-    waits = (0.25, 2.0, 4.0, 30.0, 250.0)
-    for seconds in waits:
+    ack_seconds = (0.25, 2.0, 4.0, 30.0, 250.0)
+    for seconds in ack_seconds:
         post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
         posts.ack(conn, bob.ctx, [post])
-        _let_wait(conn, ada.ctx.project_id, post, seconds)
+        _set_ack_time(conn, ada.ctx.project_id, post, seconds)
     posts.create(conn, ada.ctx, "never acked", to_actor="bob")
     report = reports.build_report(conn, ada.ctx.project_id)
-    # Of five the median is the third; the 90th percentile lies 0.6 of the way from the fourth to the fifth.
+    # The median of five values is the third; the 90th percentile is at 0.6 between the fourth and the fifth.
     assert report.ack_median_seconds == 4.0
     assert report.ack_p90_seconds == pytest.approx(30.0 + 0.6 * 220.0)
 
 
-def test_the_time_to_be_shown_is_from_the_post_to_each_recipients_first_sight(
+def test_the_time_to_surface_is_from_the_post_until_each_recipient_first_sees_it(
     conn: Connection, ada: Agent, bob: Agent
 ) -> None:
     for seconds in (1.0, 3.0, 5.0):
@@ -101,7 +99,7 @@ def test_the_time_to_be_shown_is_from_the_post_to_each_recipients_first_sight(
     assert (report.surface_median_seconds, report.surface_p90_seconds) == (3.0, pytest.approx(4.6))
 
 
-def test_leases_that_met_another_are_collisions(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_leases_that_overlap_another_are_collisions(conn: Connection, ada: Agent, bob: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src/api")
     leases.acquire(conn, ada.ctx, "src/api")
     leases.acquire(conn, bob.ctx, "docs")
@@ -109,7 +107,7 @@ def test_leases_that_met_another_are_collisions(conn: Connection, ada: Agent, bo
     leases.release(conn, ada.ctx, "*")
     leases.acquire(conn, bob.ctx, "src")
     report = reports.build_report(conn, ada.ctx.project_id)
-    # A renewal takes no new lease; bob's last one met nobody any more.
+    # A renewal is no new lease; bob's last lease overlapped none.
     assert (report.leases, report.collisions) == (4, 1)
 
 
@@ -121,30 +119,30 @@ def test_shipped_tasks_are_counted(conn: Connection, ada: Agent) -> None:
     assert reports.build_report(conn, ada.ctx.project_id).tasks_shipped == 1
 
 
-def test_agents_are_those_who_acted(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
+def test_only_participants_with_events_count_as_agents(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
     presence.register(conn, ada.ctx, "core")
     presence.register(conn, bob.ctx, "core")
     assert reports.build_report(conn, ada.ctx.project_id).agents == 2
 
 
-def test_several_projects_are_counted_as_one(conn: Connection) -> None:
+def test_a_combined_report_counts_several_projects_as_one(conn: Connection) -> None:
     owner = factories.make_owner(conn)
     both = [factories.make_project(conn, owner=owner) for _ in range(2)]
-    waits = [(1.0, 2.0, 3.0), (100.0,)]
-    for project, seconds in zip(both, waits, strict=True):
+    ack_seconds = [(1.0, 2.0, 3.0), (100.0,)]
+    for project, delays in zip(both, ack_seconds, strict=True):
         sender = factories.make_agent(conn, project, "everywhere")
         reader = factories.make_agent(conn, project)
         sequences.claim(conn, sender.ctx, "adr")
-        for wait in seconds:
+        for seconds in delays:
             post = posts.create(conn, sender.ctx, "hello", to_actor=reader.label, ref="PR-1").post_id
             posts.ack(conn, reader.ctx, [post])
-            _let_wait(conn, project.id, post, wait)
+            _set_ack_time(conn, project.id, post, seconds)
     whole = reports.build_combined_report(conn, [project.id for project in both])
     parts = [reports.build_report(conn, project.id) for project in both]
     assert whole.projects == tuple(f"{owner.handle}/{project.name}" for project in both)
     assert (whole.events, whole.handoffs, whole.claims) == (10, 4, 2)
     assert whole.claimed == {"adr": 2}
-    # One of the agents works in both.
+    # One agent works in both projects.
     assert (whole.agents, [part.agents for part in parts]) == (3, [2, 2])
     assert (whole.ack_median_seconds, [part.ack_median_seconds for part in parts]) == (2.5, [2.0, 100.0])
     assert whole.first_event_at == parts[0].first_event_at
@@ -172,19 +170,19 @@ def test_a_long_ledger_is_read_in_windows(
         sequences.claim(conn, ada.ctx, f"sequence-{number % 2}")
         post = posts.create(conn, ada.ctx, "hello", to_actor="bob", ref="PR-1" if number % 2 else None).post_id
         posts.ack(conn, bob.ctx, [post])
-        _let_wait(conn, ada.ctx.project_id, post, float(number))
+        _set_ack_time(conn, ada.ctx.project_id, post, float(number))
     at_once = reports.build_report(conn, ada.ctx.project_id)
     for window in (1, 2, 5, 20, 21):
-        monkeypatch.setattr(reports, "_WINDOW", window)
+        monkeypatch.setattr(reports, "_WINDOW_SIZE", window)
         assert reports.build_report(conn, ada.ctx.project_id) == at_once
     assert (at_once.events, at_once.acked, at_once.anchored, at_once.claims) == (21, 7, 3, 7)
     assert at_once.ack_median_seconds == 3.0
 
 
-def test_only_the_sequences_with_the_most_claims_are_named(
+def test_only_the_sequences_with_the_most_claims_are_listed(
     conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "SEQUENCES", 2)
+    monkeypatch.setattr(reports, "MAX_SEQUENCES", 2)
     for name in ("a", "b", "b", "c", "c", "c"):
         sequences.claim(conn, ada.ctx, name)
     report = reports.build_report(conn, ada.ctx.project_id)
@@ -192,11 +190,11 @@ def test_only_the_sequences_with_the_most_claims_are_named(
     assert report.claims == 6
 
 
-def _let_wait(conn: Connection, project_id: int, post: int, seconds: float) -> None:
-    """Set how long a post waited: no test can sleep for minutes."""
+def _set_ack_time(conn: Connection, project_id: int, post: int, seconds: float) -> None:
+    """Set the time from a post to its ack, instead of sleeping for minutes."""
     (at,) = conn.fetch_one("SELECT created_at FROM post WHERE project_id = %s AND id = %s", (project_id, post))
     assert isinstance(at, datetime)
     conn.execute(
-        "UPDATE post SET acked_at = %s WHERE project_id = %s AND id = %s RETURNING id",
+        "UPDATE post SET acked_at = %s WHERE project_id = %s AND id = %s",
         (at + timedelta(seconds=seconds), project_id, post),
     )

@@ -1,4 +1,4 @@
-"""Counts of the whole service: right, counted once, and in proportion to what is new."""
+"""Service totals: correct, refreshed by one caller, incremental."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -35,18 +35,18 @@ def _fill(db: Database) -> projects.Project:
     return project
 
 
-def _read(db: Database, fresh: timedelta = NOW) -> dict[str, object]:
+def _read(db: Database, max_age: timedelta = NOW) -> dict[str, object]:
     with db.transaction() as conn:
-        return service_totals.get_stats(conn, max_age=fresh)
+        return service_totals.get_stats(conn, max_age=max_age)
 
 
-def test_an_empty_service_has_seen_nothing(db: Database) -> None:
+def test_the_totals_of_an_empty_service_are_zero(db: Database) -> None:
     counts = _read(db)
     assert counts.pop("at")
     assert set(counts.values()) == {0}
 
 
-def test_counts_are_right_and_go_on_from_where_they_were(db: Database) -> None:
+def test_totals_are_updated_incrementally_and_keep_purged_events(db: Database) -> None:
     _fill(db)
     first = _read(db)
     expected = {"owners": 1, "projects": 1, "participants": 2, "events": 5, "posts": 1, "acks": 1, "claims": 3}
@@ -54,7 +54,7 @@ def test_counts_are_right_and_go_on_from_where_they_were(db: Database) -> None:
     project = _fill(db)
     second = _read(db)
     assert (second["events"], second["claims"], second["owners"]) == (10, 6, 2)
-    # What is deleted has happened all the same.
+    # Events of a purged project still count.
     with db.transaction() as conn:
         project_purge.begin_purge(conn, project.id, actor="test")
     with db.transaction() as conn:
@@ -63,7 +63,7 @@ def test_counts_are_right_and_go_on_from_where_they_were(db: Database) -> None:
     assert (third["events"], third["projects"]) == (10, 1)
 
 
-def test_fresh_counts_are_not_counted_again(db: Database) -> None:
+def test_fresh_totals_are_not_refreshed(db: Database) -> None:
     _fill(db)
     first = _read(db)
     _fill(db)
@@ -71,26 +71,26 @@ def test_fresh_counts_are_not_counted_again(db: Database) -> None:
     assert _read(db)["events"] == 10
 
 
-def test_of_many_who_ask_at_once_one_counts(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_concurrent_callers_counts(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(db)
-    counted: list[int] = []
-    count = service_totals._count_new_events
+    calls: list[int] = []
+    count_new_events = service_totals._count_new_events
 
-    def noted(conn: Connection) -> None:
-        counted.append(1)
-        count(conn)
+    def count_and_record(conn: Connection) -> None:
+        calls.append(1)
+        count_new_events(conn)
 
-    monkeypatch.setattr(service_totals, "_count", noted)
+    monkeypatch.setattr(service_totals, "_count_new_events", count_and_record)
     answers = run_numbered_concurrently(
         db, 10, lambda conn, _: service_totals.get_stats(conn, max_age=timedelta(minutes=1))
     )
     assert {answer["events"] for answer in answers} == {5}
-    assert counted == [1]
+    assert calls == [1]
 
 
-def test_more_than_fits_is_counted_in_several_goes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refresh_counts_a_bounded_number_of_events(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(db)
     _fill(db)
-    monkeypatch.setattr(service_totals, "_EVENTS_AT_ONCE", 3)
+    monkeypatch.setattr(service_totals, "_MAX_EVENTS_PER_CALL", 3)
     assert [_read(db)["events"] for _ in range(5)] == [3, 6, 9, 10, 10]
     assert _read(db)["claims"] == 6

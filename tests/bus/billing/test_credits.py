@@ -1,4 +1,4 @@
-"""Credits: entered once, added up exactly, told once, and no reason to refuse anybody who paid."""
+"""Credits: one entry per reference, exact balances, one notification per crossing, and suspension at zero."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,9 +17,9 @@ from tests.factories import Agent, make_agent, make_owner, make_project
 
 
 def _account(conn: Connection, owner_id: int) -> credits.CreditAccount:
-    found = credits.find_account(conn, owner_id)
-    assert found is not None
-    return found
+    account = credits.find_account(conn, owner_id)
+    assert account is not None
+    return account
 
 
 def _use_up(conn: Connection, agent: Agent, calls: int = 5) -> None:
@@ -38,7 +38,7 @@ def test_an_account_opens_with_its_trial_once(conn: Connection) -> None:
     assert (entry.kind, entry.amount, entry.balance, entry.reference) == ("trial", 500, 500, "trial")
 
 
-def test_a_reference_is_entered_once(conn: Connection) -> None:
+def test_a_repeated_reference_adds_one_entry(conn: Connection) -> None:
     owner = make_owner(conn)
     first = credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli")
     assert credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli") == first
@@ -48,30 +48,30 @@ def test_a_reference_is_entered_once(conn: Connection) -> None:
     assert refused.value.code == "conflict"
     with pytest.raises(BusError, match="use a new one"):
         credits.add_credits(conn, owner.id, 100, reference="pay 1", kind="grant", actor="cli")
-    # Another owner's references are its own.
+    # References are unique per owner.
     credits.add_credits(conn, make_owner(conn).id, 1, reference="pay 1", actor="cli")
     assert _account(conn, owner.id).balance == 100
 
 
 @pytest.mark.parametrize("amount", [0, -5, 10**12 + 1])
-def test_an_amount_is_a_number_of_credits(conn: Connection, amount: int) -> None:
+def test_an_amount_out_of_range_is_refused(conn: Connection, amount: int) -> None:
     owner = make_owner(conn)
     with pytest.raises(InvalidArgument, match="amount"):
         credits.add_credits(conn, owner.id, amount, reference="x", actor="cli")
     assert credits.find_account(conn, owner.id) is None
 
 
-def test_the_same_payment_told_by_many_at_once_is_one(db: Database) -> None:
+def test_concurrent_requests_for_one_payment_add_one_entry(db: Database) -> None:
     with db.transaction() as conn:
         owner = make_owner(conn)
-    found = run_numbered_concurrently(
+    entries = run_numbered_concurrently(
         db, 20, lambda conn, _: credits.add_credits(conn, owner.id, 100, reference="pay 1", actor="cli")
     )
-    assert len({entry.id for entry in found}) == 1
-    found = run_numbered_concurrently(
+    assert len({entry.id for entry in entries}) == 1
+    outcomes = run_numbered_concurrently(
         db, 20, lambda conn, number: credits.add_credits(conn, owner.id, 1, reference=f"pay 2.{number}", actor="cli")
     )
-    assert successes(found) == found
+    assert successes(outcomes) == outcomes
     with db.transaction() as conn:
         assert _account(conn, owner.id).balance == 120
         entries = credits.list_entries(conn, owner.id)
@@ -89,28 +89,29 @@ def test_entries_are_append_only(conn: Connection) -> None:
             conn.raw.execute(statement)
 
 
-def test_below_the_threshold_the_owner_is_told_once_for_each_time(
+def test_the_owner_is_notified_each_time_the_balance_falls_below_the_threshold(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     outbox.add_webhook(conn, project.owner_id, "https://example.org/x", actor="cli")
     credits.add_credits(conn, project.owner_id, 12, reference="1", actor="cli")
     credits.set_low_balance(conn, project.owner_id, 10, actor="cli")
 
-    def told() -> list[str]:
-        return [one.channel for one in outbox.list_log_entries(conn, project.owner_id) if one.kind == "low_balance"]
+    def channels() -> list[str]:
+        entries = outbox.list_log_entries(conn, project.owner_id)
+        return [entry.channel for entry in entries if entry.kind == "low_balance"]
 
     _use_up(conn, ada, 2)
-    assert told() == []
+    assert channels() == []
     _use_up(conn, ada, 1)
-    assert sorted(told()) == ["email", "webhook"]
+    assert sorted(channels()) == ["email", "webhook"]
     _use_up(conn, ada, 2)
-    assert len(told()) == 2
+    assert len(channels()) == 2
     credits.add_credits(conn, project.owner_id, 5, reference="2", actor="cli")
     _use_up(conn, ada, 3)
-    assert len(told()) == 4
+    assert len(channels()) == 4
 
 
-def test_at_zero_there_is_a_grace_and_then_a_suspension_that_a_credit_lifts_at_once(
+def test_a_suspension_follows_the_grace_period_and_credits_lift_it_at_once(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     credits.add_credits(conn, project.owner_id, 5, reference="1", actor="cli")
@@ -125,21 +126,19 @@ def test_at_zero_there_is_a_grace_and_then_a_suspension_that_a_credit_lifts_at_o
     assert not credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
-    assert {one.kind for one in outbox.list_log_entries(conn, project.owner_id)} >= {"suspended", "delinquent"}
+    assert {entry.kind for entry in outbox.list_log_entries(conn, project.owner_id)} >= {"suspended", "delinquent"}
     credits.add_credits(conn, project.owner_id, 1, reference="2", actor="cli")
     assert sequences.claim(conn, ada.ctx, "adr").number == 7
 
 
-def test_a_credit_does_not_lift_what_an_operator_did(conn: Connection, project: Project, ada: Agent) -> None:
+def test_credits_do_not_lift_an_operators_suspension(conn: Connection, project: Project, ada: Agent) -> None:
     owners.suspend(conn, project.owner_id, reason="abuse", actor="operator")
     credits.add_credits(conn, project.owner_id, 100, reference="1", actor="cli")
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
         sequences.claim(conn, ada.ctx, "adr")
 
 
-def test_what_an_operator_says_after_a_suspension_for_credits_stands(
-    conn: Connection, project: Project, ada: Agent
-) -> None:
+def test_an_operators_suspension_replaces_one_for_credits(conn: Connection, project: Project, ada: Agent) -> None:
     _use_up(conn, ada, 2)
     conn.execute("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours'")
     assert credits.suspend_delinquent_owner(conn, project.owner_id, 1)
@@ -150,7 +149,7 @@ def test_what_an_operator_says_after_a_suspension_for_credits_stands(
         sequences.claim(conn, ada.ctx, "adr")
 
 
-def test_who_is_comped_is_metered_and_never_suspended(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_comped_owner_is_metered_and_never_suspended(conn: Connection, project: Project, ada: Agent) -> None:
     _use_up(conn, ada, 3)
     assert _account(conn, project.owner_id).delinquent_at is not None
     conn.execute("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '9 hours'")
@@ -161,11 +160,11 @@ def test_who_is_comped_is_metered_and_never_suspended(conn: Connection, project:
     _use_up(conn, ada, 2)
     assert _account(conn, project.owner_id).balance == -6
     assert credits.list_delinquent_owners(conn, 0) == []
-    # Back on a plan that pays, the debt counts again.
+    # On a paying plan the negative balance counts again.
     assert credits.set_plan(conn, project.owner_id, "free", actor="cli").delinquent_at is not None
 
 
-def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Database) -> None:
+def test_a_payment_concurrent_with_a_suspension_leaves_the_owner_active(db: Database) -> None:
     for number in range(15):
         with db.transaction() as conn:
             project = make_project(conn)
@@ -175,7 +174,7 @@ def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Dat
                 "UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '2 hours' WHERE owner_id = %s",
                 (project.owner_id,),
             )
-        found = run_concurrently(
+        outcomes = run_concurrently(
             db,
             lambda conn, owner=project.owner_id: credits.suspend_delinquent_owner(conn, owner, 1),
             lambda conn, owner=project.owner_id, ref=str(number): credits.add_credits(
@@ -183,12 +182,12 @@ def test_a_payment_and_a_suspension_at_one_moment_leave_nobody_suspended(db: Dat
             ),
             lambda conn, owner=project.owner_id: credits.suspend_delinquent_owner(conn, owner, 1),
         )
-        assert successes(found) == found
+        assert successes(outcomes) == outcomes
         with db.connection() as conn:
             sequences.claim(conn, ada.ctx, "adr")
 
 
-def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_price_applies_from_its_time_on(conn: Connection, project: Project, ada: Agent) -> None:
     metering.set_metering_enabled(conn, True)
     sequences.claim(conn, ada.ctx, "adr")
     credits.set_price(conn, "claim", 10, actor="cli")
@@ -198,7 +197,9 @@ def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: 
     sequences.claim(conn, ada.ctx, "adr")
     assert metering.bill_batch(conn, project.id).credits == 1 + 10 + 10
     assert [
-        (one.credits, one.effective_from == later) for one in credits.list_prices(conn) if one.event_type == "claim"
+        (price.credits, price.effective_from == later)
+        for price in credits.list_prices(conn)
+        if price.event_type == "claim"
     ] == [
         (10, False),
         (100, True),
@@ -209,18 +210,18 @@ def test_a_price_holds_from_its_moment(conn: Connection, project: Project, ada: 
         credits.set_price(conn, "nonsense", 1, actor="cli")
 
 
-@pytest.mark.parametrize("running", [False, True])
-def test_who_used_nothing_owes_nothing(conn: Connection, running: bool) -> None:
+@pytest.mark.parametrize("enabled", [False, True])
+def test_an_owner_without_usage_is_not_delinquent(conn: Connection, enabled: bool) -> None:
     owner = make_owner(conn)
-    metering.set_metering_enabled(conn, running)
+    metering.set_metering_enabled(conn, enabled)
     assert credits.set_plan(conn, owner.id, "team", actor="cli").delinquent_at is None
     credits.set_low_balance(conn, owner.id, 5, actor="cli")
     assert credits.set_plan(conn, owner.id, "free", actor="cli").delinquent_at is None
     assert outbox.list_log_entries(conn, owner.id) == []
 
 
-def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, project: Project, ada: Agent) -> None:
-    """Else switching it on again would suspend at once who never had a time of grace."""
+def test_no_account_becomes_delinquent_while_metering_is_off(conn: Connection, project: Project, ada: Agent) -> None:
+    """Otherwise switching metering on again would suspend owners without a grace period."""
     _use_up(conn, ada)
     metering.set_metering_enabled(conn, False)
     for plan in ("comped", "free"):
@@ -230,7 +231,7 @@ def test_while_metering_is_off_nobody_becomes_delinquent(conn: Connection, proje
 
 
 @pytest.mark.parametrize("first", ["paid", "plan", "low_balance", "purge"])
-def test_the_trial_is_given_whatever_opened_the_account(
+def test_the_trial_is_granted_however_the_account_was_opened(
     conn: Connection, project: Project, ada: Agent, first: str
 ) -> None:
     metering.set_metering_enabled(conn, True)

@@ -1,4 +1,4 @@
-"""Metering: each event once, at the price of its own time, and nothing of what came before it began."""
+"""Metering: each event is billed once, at the price of its own time; earlier events are never billed."""
 
 import random
 import threading
@@ -17,18 +17,18 @@ from tests.factories import Agent, make_agent, make_owner, make_project
 
 
 def _balance(conn: Connection, project: Project) -> int:
-    found = credits.find_account(conn, project.owner_id)
-    return 0 if found is None else found.balance
+    account = credits.find_account(conn, project.owner_id)
+    return 0 if account is None else account.balance
 
 
-def test_off_nothing_is_billed(conn: Connection, project: Project, ada: Agent) -> None:
+def test_nothing_is_billed_while_metering_is_off(conn: Connection, project: Project, ada: Agent) -> None:
     sequences.claim(conn, ada.ctx, "adr")
     assert not metering.is_metering_enabled(conn)
     assert metering.bill_batch(conn, project.id) == metering.BilledBatch(0, 0, False)
     assert credits.find_account(conn, project.owner_id) is None
 
 
-def test_the_past_is_never_billed(conn: Connection, project: Project, ada: Agent) -> None:
+def test_events_before_metering_began_are_never_billed(conn: Connection, project: Project, ada: Agent) -> None:
     for _ in range(3):
         sequences.claim(conn, ada.ctx, "adr")
     assert metering.set_metering_enabled(conn, True)
@@ -37,19 +37,19 @@ def test_the_past_is_never_billed(conn: Connection, project: Project, ada: Agent
     sequences.claim(conn, ada.ctx, "adr")
     assert metering.list_unmetered_projects(conn) == [project.id]
     assert metering.bill_batch(conn, project.id) == metering.BilledBatch(1, 1, False)
-    # Nor what happened while it was off.
+    # Events while metering is off are not billed either.
     assert metering.set_metering_enabled(conn, False)
     sequences.claim(conn, ada.ctx, "adr")
     assert metering.set_metering_enabled(conn, True)
     assert metering.bill_batch(conn, project.id).events == 0
-    # A project that is younger than the switch is billed from its first event.
+    # A project created while metering is on is billed from its first event.
     other = make_project(conn)
     sequences.claim(conn, make_agent(conn, other).ctx, "adr")
     assert metering.bill_batch(conn, other.id).events == 1
     assert integrity_checks.check_project(conn, project.id) == []
 
 
-def test_what_writes_to_the_shared_record_costs_a_credit(
+def test_each_ledger_event_except_register_costs_a_credit(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     metering.set_metering_enabled(conn, True)
@@ -89,7 +89,7 @@ def test_a_debit_takes_a_bounded_number_of_events(conn: Connection, project: Pro
     assert _balance(conn, project) == -5
 
 
-def test_what_is_deleted_is_billed_first(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_purge_bills_the_project_first(conn: Connection, project: Project, ada: Agent) -> None:
     metering.set_metering_enabled(conn, True)
     for _ in range(3):
         sequences.claim(conn, ada.ctx, "adr")
@@ -101,28 +101,28 @@ def test_what_is_deleted_is_billed_first(conn: Connection, project: Project, ada
 
 
 @pytest.mark.parametrize("meters", [3])
-def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, meters: int) -> None:
-    """Writers commit late and roll back; what one meter sees another may not; the sum is exact."""
+def test_concurrent_meters_bill_each_event_once_beside_writers(db: Database, meters: int) -> None:
+    """Writers commit late or roll back, so meters see different ends of the ledger; the sum is exact."""
     with db.transaction() as conn:
         owner = make_owner(conn)
         teams = [make_agent(conn, make_project(conn, owner=owner)) for _ in range(3)]
         metering.set_metering_enabled(conn, True)
-    kept = [0] * 8
+    committed = [0] * 8
     stop = threading.Event()
 
     def write(number: int) -> None:
-        chance = random.Random(number)
+        randomness = random.Random(number)
         for _ in range(40):
-            agent = teams[chance.randrange(3)]
+            agent = teams[randomness.randrange(3)]
             try:
                 with db.transaction() as conn:
                     sequences.claim(conn, agent.ctx, "adr")
-                    time.sleep(chance.random() * 0.01)
-                    if chance.random() < 0.1:
+                    time.sleep(randomness.random() * 0.01)
+                    if randomness.random() < 0.1:
                         raise LookupError
             except LookupError:
                 continue
-            kept[number] += 1
+            committed[number] += 1
 
     def meter() -> None:
         while not stop.is_set():
@@ -146,14 +146,14 @@ def test_each_event_is_billed_once_by_many_meters_beside_writers(db: Database, m
     with db.transaction() as conn:
         account = credits.find_account(conn, owner.id)
         assert account is not None
-        assert account.balance == -sum(kept)
-        assert sum(kept) > 200
+        assert account.balance == -sum(committed)
+        assert sum(committed) > 200
         assert integrity_checks.check_accounts(conn) == []
         for agent in teams:
             assert integrity_checks.check_project(conn, agent.ctx.project_id) == []
 
 
-def test_switching_and_billing_at_one_moment_bill_nothing_of_the_past(db: Database) -> None:
+def test_switching_on_during_billing_bills_no_earlier_event(db: Database) -> None:
     for _ in range(10):
         with db.transaction() as conn:
             metering.set_metering_enabled(conn, False)
@@ -162,10 +162,10 @@ def test_switching_and_billing_at_one_moment_bill_nothing_of_the_past(db: Databa
             for _ in range(3):
                 sequences.claim(conn, ada.ctx, "adr")
 
-        def act(conn: Connection, number: int, project: Project = project) -> object:
+        def switch_or_bill(conn: Connection, number: int, project: Project = project) -> object:
             return metering.set_metering_enabled(conn, True) if number % 2 else metering.bill_batch(conn, project.id)
 
-        run_numbered_concurrently(db, 8, act)
+        run_numbered_concurrently(db, 8, switch_or_bill)
         with db.transaction() as conn:
             metering.bill_batch(conn, project.id)
             assert _balance(conn, project) == 0

@@ -1,4 +1,4 @@
-"""Usage: it is what was billed, by whom and on which day, and it outlives what it speaks of."""
+"""Usage: agrees with the ledger and the entries by day and participant, and outlives purged projects."""
 
 import random
 import re
@@ -23,7 +23,7 @@ from tests.factories import Agent, make_agent, make_owner, make_project
 _ROWS = (
     "SELECT day, participant_id, event_type, events, credits FROM credit_usage WHERE project_id = %s ORDER BY 1, 2, 3"
 )
-# Priced event by event, and not as the meter does it.
+# Prices each event on its own, unlike the meter.
 _LEDGER = """
     SELECT (e.at AT TIME ZONE 'UTC')::date, p.participant_id, e.type, count(*), sum(c.credits)::bigint
     FROM event e JOIN participation p ON p.id = e.participation_id CROSS JOIN LATERAL (
@@ -34,44 +34,46 @@ _LEDGER = """
 
 
 def _today(conn: Connection) -> date:
-    found: date = conn.fetch_one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")[0]
-    return found
+    today: date = conn.fetch_one("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")[0]
+    return today
 
 
-def _used(conn: Connection, owner_id: int, project_id: int, back: int, amount: int, participant_id: int = 0) -> None:
-    """Write down usage of a day that is over; the trigger does what the meter of the version before left undone."""
+def _add_usage(
+    conn: Connection, owner_id: int, project_id: int, days_ago: int, amount: int, participant_id: int = 0
+) -> None:
+    """Record usage of a past day; without a participant the trigger itemises it, as for the previous version."""
     conn.execute(
         "INSERT INTO credit_entry AS e (owner_id, at, kind, amount, balance, reference, project_id, detail, itemised)"
         " VALUES (%(owner)s, clock_timestamp() - %(back)s * interval '1 day', 'usage', -%(n)s::bigint, 0,"
         "  gen_random_uuid()::text, %(project)s, jsonb_build_object('claim', jsonb_build_array(%(n)s::bigint, %(n)s)),"
-        "  %(who)s > 0)",
-        {"owner": owner_id, "back": back, "n": amount, "project": project_id, "who": participant_id},
+        "  %(participant)s > 0)",
+        {"owner": owner_id, "back": days_ago, "n": amount, "project": project_id, "participant": participant_id},
     )
     if participant_id:
         conn.execute(
             "INSERT INTO credit_usage VALUES (%s, (clock_timestamp() AT TIME ZONE 'UTC')::date - %s::integer, %s, %s,"
             " 'claim', %s, %s)",
-            (owner_id, back, project_id, participant_id, amount, amount),
+            (owner_id, days_ago, project_id, participant_id, amount, amount),
         )
 
 
-def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_prices(db: Database) -> None:
-    """Eight writers, three meters and somebody who sets prices, from one barrier on."""
+def test_usage_equals_entries_and_ledger_beside_writers_meters_and_price_changes(db: Database) -> None:
+    """Eight writers, three meters and one price setter start at one barrier."""
     with db.transaction() as conn:
         owner = make_owner(conn)
-        made = [make_project(conn, owner=owner) for _ in range(2)]
-        agents = [make_agent(conn, made[number % 2]) for number in range(8)]
+        metered_projects = [make_project(conn, owner=owner) for _ in range(2)]
+        agents = [make_agent(conn, metered_projects[number % 2]) for number in range(8)]
         metering.set_metering_enabled(conn, True)
     barrier, stop = threading.Barrier(12), threading.Event()
 
     def write(number: int) -> None:
-        chance = random.Random(number)
+        randomness = random.Random(number)
         barrier.wait(BARRIER_TIMEOUT_SECONDS)
         for _ in range(30):
             try:
                 with db.transaction() as conn:
                     sequences.claim(conn, agents[number].ctx, "adr")
-                    if chance.random() < 0.1:
+                    if randomness.random() < 0.1:
                         raise LookupError
             except LookupError:
                 continue
@@ -79,7 +81,7 @@ def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_price
     def meter() -> None:
         barrier.wait(BARRIER_TIMEOUT_SECONDS)
         while not stop.is_set():
-            for project in made:
+            for project in metered_projects:
                 with db.transaction() as conn:
                     metering.bill_batch(conn, project.id, limit=7)
 
@@ -97,22 +99,22 @@ def test_usage_is_the_entries_and_the_ledger_beside_writers_meters_and_new_price
     outcomes = run_jobs_concurrently(work, meter, meter, meter)
     assert outcomes == [None] * 4
     with db.transaction() as conn:
-        for project in made:
+        for project in metered_projects:
             while metering.bill_batch(conn, project.id).has_more:
                 pass
     with db.transaction() as conn:
-        rows = {project.id: conn.fetch_all(_ROWS, (project.id,)) for project in made}
-        assert rows == {project.id: conn.fetch_all(_LEDGER, (project.id,)) for project in made}
-        assert {participant for found in rows.values() for _, participant, *_ in found} <= {
+        rows = {project.id: conn.fetch_all(_ROWS, (project.id,)) for project in metered_projects}
+        assert rows == {project.id: conn.fetch_all(_LEDGER, (project.id,)) for project in metered_projects}
+        assert {participant for usage_rows in rows.values() for _, participant, *_ in usage_rows} <= {
             agent.ctx.participant_id for agent in agents
         }
-        billed = sum(-one.amount for one in credits.list_entries(conn, owner.id, limit=1000))
-        assert sum(row[4] for found in rows.values() for row in found) == billed > 0
-        assert [one for project in made for one in integrity_checks.check_project(conn, project.id)] == []
+        billed = sum(-entry.amount for entry in credits.list_entries(conn, owner.id, limit=1000))
+        assert sum(row[4] for usage_rows in rows.values() for row in usage_rows) == billed > 0
+        assert not any(integrity_checks.check_project(conn, project.id) for project in metered_projects)
         assert integrity_checks.check_accounts(conn) == []
 
 
-def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
+def test_an_event_counts_on_its_day_at_the_price_of_its_time(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     metering.set_metering_enabled(conn, True)
@@ -124,7 +126,7 @@ def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
     credits.set_price(conn, "claim", 0, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     sequences.seed(conn, ada.ctx, "rfc", 7)
-    # The ledger's time never runs backwards: from here on it is tomorrow.
+    # Event times never decrease: from here on they are tomorrow's.
     conn.execute(
         "UPDATE project_clock SET last_at = (%s::date + 1)::timestamp AT TIME ZONE 'UTC' WHERE project_id = %s",
         (today, project.id),
@@ -132,19 +134,19 @@ def test_an_event_counts_on_its_own_day_and_at_the_price_of_its_time(
     sequences.seed(conn, bob.ctx, "migration", 8)
     for _ in range(3):
         metering.bill_batch(conn, project.id, limit=3)
-    one, two = ada.ctx.participant_id, bob.ctx.participant_id
+    ada_id, bob_id = ada.ctx.participant_id, bob.ctx.participant_id
     assert conn.fetch_all(_ROWS, (project.id,)) == [
-        # What cost nothing is no usage.
-        (today, one, "claim", 2, 6),
-        (today, one, "seed", 1, 1),
-        (today, two, "claim", 1, 5),
-        (today + timedelta(days=1), two, "seed", 1, 1),
+        # Free events are no usage.
+        (today, ada_id, "claim", 2, 6),
+        (today, ada_id, "seed", 1, 1),
+        (today, bob_id, "claim", 1, 5),
+        (today + timedelta(days=1), bob_id, "seed", 1, 1),
     ]
     assert conn.fetch_all(_ROWS, (project.id,)) == conn.fetch_all(_LEDGER, (project.id,))
     assert (integrity_checks.check_project(conn, project.id), integrity_checks.check_accounts(conn)) == ([], [])
 
 
-def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Database) -> None:
+def test_a_purge_bills_in_steps_beside_writers_and_usage_stays(db: Database) -> None:
     with db.transaction() as conn:
         project = make_project(conn, "apollo")
         agents = [make_agent(conn, project) for _ in range(4)]
@@ -156,7 +158,7 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
     steps: list[int] = []
 
     def write(agent: Agent) -> None:
-        # Bounded, because so small batches might never catch up with them.
+        # Bounded, because such small batches might never catch up.
         for _ in range(40):
             with db.transaction() as conn:
                 sequences.claim(conn, agent.ctx, "adr")
@@ -180,11 +182,11 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
     with db.transaction() as conn:
         participants.remove(conn, project.owner_id, agents[0].ctx.participant_id, actor="ada")
         ((events,),) = conn.fetch_all("SELECT (detail ->> 'events')::bigint FROM audit WHERE action = 'project.purge'")
-        found = usage.get_usage(conn, project.owner_id, 7)
-        assert found.credits == found.event_count == events > 40
-        assert [(one.id, one.name, one.is_removed) for one in found.projects] == [(project.id, "apollo", True)]
-        assert sum(one.credits for one in found.participants) == events
-        assert {one.name: one.is_removed for one in found.participants} == {
+        week = usage.get_usage(conn, project.owner_id, 7)
+        assert week.credits == week.event_count == events > 40
+        assert [(share.id, share.name, share.is_removed) for share in week.projects] == [(project.id, "apollo", True)]
+        assert sum(share.credits for share in week.participants) == events
+        assert {share.name: share.is_removed for share in week.participants} == {
             agent.actor: agent is agents[0] for agent in agents
         }
         assert integrity_checks.check_accounts(conn) == []
@@ -193,16 +195,16 @@ def test_a_deletion_bills_in_steps_beside_writers_and_usage_outlives_it(db: Data
 
 
 def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, project: Project, ada: Agent) -> None:
-    owner_id, who = project.owner_id, ada.ctx.participant_id
+    owner_id, ada_id = project.owner_id, ada.ctx.participant_id
     credits.add_credits(conn, owner_id, 1000, reference="1", actor="cli")
     others = [projects.add(conn, owner_id, f"p{number}", actor="cli") for number in range(24)]
     for number, other in enumerate(others):
-        _used(conn, owner_id, other.id, 2, number + 1, who)
-    _used(conn, owner_id, project.id, 0, 40, who)
-    _used(conn, owner_id, project.id, 6, 50)
-    _used(conn, owner_id, project.id, 7, 60)
-    _used(conn, owner_id, project.id, 91, 70)
-    _used(conn, make_project(conn).owner_id, project.id, 1, 999)
+        _add_usage(conn, owner_id, other.id, 2, number + 1, ada_id)
+    _add_usage(conn, owner_id, project.id, 0, 40, ada_id)
+    _add_usage(conn, owner_id, project.id, 6, 50)
+    _add_usage(conn, owner_id, project.id, 7, 60)
+    _add_usage(conn, owner_id, project.id, 91, 70)
+    _add_usage(conn, make_project(conn).owner_id, project.id, 1, 999)
     conn.execute("UPDATE credit_account SET balance = 1000 - 520 WHERE owner_id = %s", (owner_id,))
     week, month = usage.get_usage(conn, owner_id, 7), usage.get_usage(conn, owner_id, 30)
     assert (week.credits, week.event_count, month.credits) == (390, 390, 450)
@@ -210,11 +212,14 @@ def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, 
     assert [day.day for day in week.days] == [_today(conn) - timedelta(days=back) for back in range(6, -1, -1)]
     assert all(sum(day.credits_by_project) == day.credits for day in (*week.days, *month.days))
     assert (week.projects[0].name, week.projects[0].credits) == (project.name, 90)
-    # The smallest five of 25 are put together.
+    # The smallest five of 25 are combined.
     assert (len(week.projects), week.projects[-1].name, week.projects[-1].credits) == (21, "", 1 + 2 + 3 + 4 + 5)
-    assert [(one.id, one.name, one.credits) for one in week.participants] == [(who, ada.actor, 340), (0, None, 50)]
-    assert [(one.name, one.credits) for one in week.event_types] == [("claim", 390)]
-    # Backwards from now: 1000 were added today, and what was used before today stands against them.
+    assert [(share.id, share.name, share.credits) for share in week.participants] == [
+        (ada_id, ada.actor, 340),
+        (0, None, 50),
+    ]
+    assert [(share.name, share.credits) for share in week.event_types] == [("claim", 390)]
+    # Backwards from now: 1000 were added today, so earlier balances are negative.
     assert [day.balance for day in week.days] == [-180, -180, -180, -180, -480, -480, 480]
     assert usage.get_usage(conn, make_owner(conn).id, 90).credits == 0
 
@@ -222,21 +227,21 @@ def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, 
 def test_a_forecast_takes_the_last_seven_whole_days(conn: Connection, project: Project) -> None:
     owner_id, today = project.owner_id, _today(conn)
     assert usage.forecast_balance(conn, owner_id, 100) is None
-    _used(conn, owner_id, project.id, 0, 500)
-    # Today is not over, and says nothing of a day.
+    _add_usage(conn, owner_id, project.id, 0, 500)
+    # Today is not a whole day.
     assert usage.forecast_balance(conn, owner_id, 100) is None
-    _used(conn, owner_id, project.id, 2, 30)
+    _add_usage(conn, owner_id, project.id, 2, 30)
     assert usage.forecast_balance(conn, owner_id, 100) == usage.BalanceForecast(2, 30, today, today + timedelta(days=6))
-    _used(conn, owner_id, project.id, 9, 1000)
-    _used(conn, owner_id, project.id, 7, 40)
-    found = usage.forecast_balance(conn, owner_id, 100)
-    assert found == usage.BalanceForecast(7, 70, today, today + timedelta(days=10))
-    assert found.credits_per_day == 10
+    _add_usage(conn, owner_id, project.id, 9, 1000)
+    _add_usage(conn, owner_id, project.id, 7, 40)
+    forecast = usage.forecast_balance(conn, owner_id, 100)
+    assert forecast == usage.BalanceForecast(7, 70, today, today + timedelta(days=10))
+    assert forecast.credits_per_day == 10
     assert usage.forecast_balance(conn, owner_id, 0) == usage.BalanceForecast(7, 70, today, None)
 
 
-def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Database) -> None:
-    """By the migration, and while it is deployed by the trigger."""
+def test_usage_billed_by_the_previous_version_has_no_participant(database_url: str, db: Database) -> None:
+    """The migration itemises earlier entries; the trigger itemises entries written during the deployment."""
     with db.transaction() as conn:
         project = make_project(conn)
     (before,) = re.findall(
@@ -262,9 +267,7 @@ def test_what_was_billed_before_is_usage_of_nobody(database_url: str, db: Databa
         ]
 
 
-def test_prices_and_the_switch_are_acts_of_the_service_and_in_nobodys_affairs(
-    conn: Connection, project: Project
-) -> None:
+def test_price_and_metering_changes_are_audited_without_an_owner(conn: Connection, project: Project) -> None:
     metering.set_metering_enabled(conn, True, actor="clock")
     credits.set_price(conn, "claim", 3, actor="operator")
     rows: list[Any] = conn.fetch_all(
@@ -272,14 +275,14 @@ def test_prices_and_the_switch_are_acts_of_the_service_and_in_nobodys_affairs(
     )
     assert [row[:3] for row in rows] == [("clock", "metering.on", "metering"), ("operator", "credit.price", "claim")]
     assert rows[1][3]["credits"] == 3
-    assert "credit.price" not in {act.action for act in audit.list_for_owner(conn, project.owner_id)}
-    # Whoever runs the service sees them among everybody's.
-    assert [(act.owner_id, act.owner) for act in audit.list_for_operator(conn) if act.action == "credit.price"] == [
-        (None, None)
-    ]
+    assert "credit.price" not in {entry.action for entry in audit.list_for_owner(conn, project.owner_id)}
+    # An operator sees them among the entries of all owners.
+    assert [
+        (entry.owner_id, entry.owner) for entry in audit.list_for_operator(conn) if entry.action == "credit.price"
+    ] == [(None, None)]
 
 
-def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -> None:
+def test_the_billing_state_follows_balance_and_suspension(conn: Connection, project: Project, ada: Agent) -> None:
     owner_id = project.owner_id
 
     def state() -> str:
@@ -299,11 +302,11 @@ def test_where_an_owner_stands(conn: Connection, project: Project, ada: Agent) -
     credits.set_price(conn, "claim", 200, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     metering.bill_batch(conn, project.id)
-    found = status.get_billing_status(conn, owner_id)
-    assert (found.state, found.suspended_at) == ("delinquent", None)
-    assert found.account is not None
-    assert found.account.delinquent_at is not None
-    assert found.suspends_at == found.account.delinquent_at + timedelta(hours=5)
+    delinquent = status.get_billing_status(conn, owner_id)
+    assert (delinquent.state, delinquent.suspended_at) == ("delinquent", None)
+    assert delinquent.account is not None
+    assert delinquent.account.delinquent_at is not None
+    assert delinquent.suspends_at == delinquent.account.delinquent_at + timedelta(hours=5)
     assert credits.suspend_delinquent_owner(conn, owner_id, 0)
     assert state() == "suspended"
     credits.set_plan(conn, owner_id, "comped", actor="cli")

@@ -1,4 +1,4 @@
-"""Settings as they may be shown: nothing secret, whatever it is called and wherever it hides."""
+"""Redaction of settings: secrets are masked by name and inside URLs."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from bus.config.settings import Settings
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "shown"),
+    ("name", "value", "expected"),
     [
         ("HOST", "0.0.0.0", "0.0.0.0"),
         ("SECRET_KEY", "abc", MASK),
@@ -28,22 +28,22 @@ from bus.config.settings import Settings
         ("SMTP_URL", "smtp://ann%40x:abc@mail:587", f"smtp://ann%40x:{MASK}@mail:587"),
     ],
 )
-def test_what_is_secret_is_masked(name: str, value: str, shown: str) -> None:
-    assert mask(name, value) == shown
+def test_secrets_are_masked(name: str, value: str, expected: str) -> None:
+    assert mask(name, value) == expected
 
 
-def test_what_is_in_force_is_what_was_asked_for() -> None:
+def test_all_settings_that_were_read_are_recorded_masked() -> None:
     env = RecordingEnvironment(
-        {"DATABASE_URL": "postgres://bus:abc@db/bus", "PORT": "80", "GATEWAY_THREADS": " ", "UNASKED": "x"}
+        {"DATABASE_URL": "postgres://bus:abc@db/bus", "PORT": "80", "GATEWAY_THREADS": " ", "UNREAD": "x"}
     )
     settings = Settings.from_env(env)
     assert (settings.port, settings.threads, settings.fast_path) == (80, 4, True)
-    shown = env.masked_settings()
-    assert shown["PORT"] == MaskedSetting("80", False)
-    assert shown["GATEWAY_THREADS"] == MaskedSetting("4", True)
-    assert shown["GATEWAY_FAST_PATH"] == MaskedSetting("1", True)
-    assert shown["DATABASE_URL"] == MaskedSetting(f"postgres://bus:{MASK}@db/bus", False)
-    assert shown["MCP_URL"].value == settings.mcp_url
-    assert "UNASKED" not in shown
-    # What decides about a setting is asked for, so nothing of it is missing here.
-    assert len(shown) == 16
+    recorded = env.masked_settings()
+    assert recorded["PORT"] == MaskedSetting("80", False)
+    assert recorded["GATEWAY_THREADS"] == MaskedSetting("4", True)
+    assert recorded["GATEWAY_FAST_PATH"] == MaskedSetting("1", True)
+    assert recorded["DATABASE_URL"] == MaskedSetting(f"postgres://bus:{MASK}@db/bus", False)
+    assert recorded["MCP_URL"].value == settings.mcp_url
+    assert "UNREAD" not in recorded
+    # Every setting is read through the environment, so none is missing.
+    assert len(recorded) == 16

@@ -1,4 +1,4 @@
-"""What takes rights away is felt by the first call that starts after its commit, on every warm connection."""
+"""A revocation of rights takes effect for the first call that starts after its commit, on every warm connection."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +16,8 @@ from tests import factories
 from tests.factories import Agent
 
 _ROUNDS = 100
-_WARM = 3
-# psycopg prepares a statement when it is executed for the sixth time, PostgreSQL keeps its plan from then on.
+_WARM_CONNECTIONS = 3
+# psycopg prepares a statement at its sixth execution; PostgreSQL keeps its plan from then on.
 _CALLS_UNTIL_PREPARED = 6
 
 Call = Callable[[Connection, Ctx], Any]
@@ -33,8 +33,8 @@ _WRITES: dict[str, Call] = {
 }
 
 
-class _Place:
-    """A project, the agent whose rights change, and warm connections that it calls on."""
+class _WarmProject:
+    """A project, the agent whose rights change, and the warm connections of its calls."""
 
     def __init__(self, db: Database, connections: list[Connection]) -> None:
         self.db = db
@@ -56,129 +56,129 @@ class _Place:
         with self.db.transaction() as conn:
             return act(conn)
 
-    def written(self) -> Any:
-        """How much was written so far, in the ledger and in the audit log."""
+    def count_written(self) -> Any:
+        """Count the events of the ledger and the entries of the audit log."""
         with self.db.connection() as conn:
             return conn.fetch_one(
                 "SELECT last_seq, (SELECT count(*) FROM audit) FROM project_clock WHERE project_id = %s",
                 (self.project.id,),
             )
 
-    def each_refuses(self, calls: dict[str, Call], error: type[BaseException], agent: Agent | None = None) -> None:
-        before = self.written()
+    def assert_each_refuses(
+        self, calls: dict[str, Call], error: type[BaseException], agent: Agent | None = None
+    ) -> None:
+        before = self.count_written()
         for conn in self.connections:
             for call in calls.values():
                 with pytest.raises(error):
                     self.run(conn, call, agent)
-        assert self.written() == before
+        assert self.count_written() == before
 
-    def each_answers(self, calls: dict[str, Call]) -> None:
+    def assert_each_succeeds(self, calls: dict[str, Call]) -> None:
         for conn in self.connections:
             for call in calls.values():
                 self.run(conn, call)
 
 
 @pytest.fixture
-def place(db: Database) -> Iterator[_Place]:
+def warm(db: Database) -> Iterator[_WarmProject]:
     with ExitStack() as stack:
-        yield _Place(db, [stack.enter_context(db.connection()) for _ in range(_WARM)])
+        yield _WarmProject(db, [stack.enter_context(db.connection()) for _ in range(_WARM_CONNECTIONS)])
 
 
-def _some(round_: int) -> dict[str, Call]:
-    """One read and one write, another pair each round: the first call on each connection counts."""
+def _read_and_write(round_: int) -> dict[str, Call]:
+    """One read and one write, a different pair each round, since only the first call on a connection is decisive."""
     reads, writes = list(_READS.items()), list(_WRITES.items())
     chosen = [writes[round_ % len(writes)], reads[round_ % len(reads)]]
     return dict(chosen if round_ % 2 else chosen[::-1])
 
 
-def test_a_revoked_token_stops_working_at_once(place: _Place) -> None:
+def test_a_revoked_token_stops_working_at_once(warm: _WarmProject) -> None:
     for round_ in range(_ROUNDS):
-        calls = _some(round_)
-        place.each_answers(calls)
-        place.change(lambda conn: tokens.revoke_all(conn, place.project.id, "bob", actor="cli"))
-        place.each_refuses(calls, NotAuthenticated)
-        fresh = place.change(lambda conn: tokens.rotate(conn, place.project.id, "bob", actor="cli"))
-        place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
+        calls = _read_and_write(round_)
+        warm.assert_each_succeeds(calls)
+        warm.change(lambda conn: tokens.revoke_all(conn, warm.project.id, "bob", actor="cli"))
+        warm.assert_each_refuses(calls, NotAuthenticated)
+        fresh = warm.change(lambda conn: tokens.rotate(conn, warm.project.id, "bob", actor="cli"))
+        warm.agent = warm.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
-def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(place: _Place) -> None:
+def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(warm: _WarmProject) -> None:
     for round_ in range(_ROUNDS):
-        calls, old = _some(round_), place.agent
-        place.each_answers(calls)
-        fresh = place.change(lambda conn: tokens.rotate(conn, place.project.id, "bob", actor="cli"))
-        place.each_refuses(calls, NotAuthenticated, old)
-        place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
-        place.each_answers(calls)
+        calls, old = _read_and_write(round_), warm.agent
+        warm.assert_each_succeeds(calls)
+        fresh = warm.change(lambda conn: tokens.rotate(conn, warm.project.id, "bob", actor="cli"))
+        warm.assert_each_refuses(calls, NotAuthenticated, old)
+        warm.agent = warm.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
+        warm.assert_each_succeeds(calls)
 
 
-def test_an_expired_token_stops_working_at_once(place: _Place) -> None:
+def test_an_expired_token_stops_working_at_once(warm: _WarmProject) -> None:
     set_expiry = "UPDATE token SET expires_at = {} WHERE id = %s RETURNING 1"
     for round_ in range(_ROUNDS):
-        calls, me = _some(round_), (place.agent.ctx.token_id,)
-        place.each_answers(calls)
-        place.change(lambda conn: conn.fetch_one(set_expiry.format("clock_timestamp()"), me))  # noqa: B023
-        place.each_refuses(calls, NotAuthenticated)
-        place.change(lambda conn: conn.fetch_one(set_expiry.format("NULL"), me))  # noqa: B023
+        calls, me = _read_and_write(round_), (warm.agent.ctx.token_id,)
+        warm.assert_each_succeeds(calls)
+        warm.change(lambda conn: conn.fetch_one(set_expiry.format("clock_timestamp()"), me))  # noqa: B023
+        warm.assert_each_refuses(calls, NotAuthenticated)
+        warm.change(lambda conn: conn.fetch_one(set_expiry.format("NULL"), me))  # noqa: B023
 
 
-def test_a_removed_participant_stops_working_at_once(place: _Place) -> None:
+def test_a_removed_participant_stops_working_at_once(warm: _WarmProject) -> None:
     for round_ in range(_ROUNDS):
-        calls = _some(round_)
-        place.each_answers(calls)
-        place.change(lambda conn: participations.remove(conn, place.project.id, "bob", actor="cli"))
-        place.each_refuses(calls, NotAuthenticated)
-        fresh = place.change(
-            lambda conn: participations.join(conn, place.project.id, "bob", is_admin=True, actor="cli")
-        )
-        place.agent = place.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
+        calls = _read_and_write(round_)
+        warm.assert_each_succeeds(calls)
+        warm.change(lambda conn: participations.remove(conn, warm.project.id, "bob", actor="cli"))
+        warm.assert_each_refuses(calls, NotAuthenticated)
+        fresh = warm.change(lambda conn: participations.join(conn, warm.project.id, "bob", is_admin=True, actor="cli"))
+        warm.agent = warm.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
-def test_a_suspended_owner_is_refused_at_once_and_taken_back_at_once(place: _Place) -> None:
-    owner = place.project.owner_id
+def test_a_suspension_takes_effect_at_once_and_so_does_its_end(warm: _WarmProject) -> None:
+    owner = warm.project.owner_id
     for round_ in range(_ROUNDS):
-        calls = _some(round_)
-        place.each_answers(calls)
-        place.change(lambda conn: owners.suspend(conn, owner, reason="unpaid", actor="operator"))
-        place.each_refuses(calls, OwnerSuspended)
-        place.change(lambda conn: owners.lift_suspension(conn, owner, actor="operator"))
+        calls = _read_and_write(round_)
+        warm.assert_each_succeeds(calls)
+        warm.change(lambda conn: owners.suspend(conn, owner, reason="unpaid", actor="operator"))
+        warm.assert_each_refuses(calls, OwnerSuspended)
+        warm.change(lambda conn: owners.lift_suspension(conn, owner, actor="operator"))
 
 
-def test_an_archived_project_refuses_writes_at_once_and_goes_on_reading(place: _Place) -> None:
+def test_an_archived_project_refuses_writes_at_once_and_still_reads(warm: _WarmProject) -> None:
     for _ in range(_ROUNDS):
-        place.each_answers(_WRITES)
-        place.change(lambda conn: projects.archive(conn, place.project.id, actor="cli"))
-        place.each_refuses(_WRITES, BusError)
-        place.each_answers(_READS)
-        place.change(lambda conn: projects.reopen(conn, place.project.id, actor="cli"))
+        warm.assert_each_succeeds(_WRITES)
+        warm.change(lambda conn: projects.archive(conn, warm.project.id, actor="cli"))
+        warm.assert_each_refuses(_WRITES, BusError)
+        warm.assert_each_succeeds(_READS)
+        warm.change(lambda conn: projects.reopen(conn, warm.project.id, actor="cli"))
 
 
-def test_a_demoted_admin_is_refused_at_once(place: _Place) -> None:
-    place.change(lambda conn: factories.make_agent(conn, place.project, "mate"))
+def test_a_demoted_admin_is_refused_at_once(warm: _WarmProject) -> None:
+    warm.change(lambda conn: factories.make_agent(conn, warm.project, "mate"))
 
     @contextmanager
-    def undone(conn: Connection) -> Iterator[None]:
+    def rolled_back(conn: Connection) -> Iterator[None]:
         with conn.raw.transaction(force_rollback=True):
             yield
 
     for round_ in range(_ROUNDS):
-        verb = (tokens.rotate_as_admin, tokens.revoke_as_admin)[round_ % 2]
-        for conn in place.connections:
-            with undone(conn):
-                verb(conn, place.agent.ctx, "mate")
-        place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", False, actor="cli"))
-        before = place.written()
-        for conn in place.connections:
+        call = (tokens.rotate_as_admin, tokens.revoke_as_admin)[round_ % 2]
+        for conn in warm.connections:
+            with rolled_back(conn):
+                call(conn, warm.agent.ctx, "mate")
+        warm.change(lambda conn: participations.set_admin(conn, warm.project.id, "bob", False, actor="cli"))
+        before = warm.count_written()
+        for conn in warm.connections:
             with pytest.raises(BusError, match="project-admin"), conn.raw.transaction():
-                verb(conn, place.agent.ctx, "mate")
-            assert not place.run(conn, participant_queries.whoami).is_admin
-        assert place.written() == before
-        place.change(lambda conn: participations.set_admin(conn, place.project.id, "bob", True, actor="cli"))
+                call(conn, warm.agent.ctx, "mate")
+            assert not warm.run(conn, participant_queries.whoami).is_admin
+        assert warm.count_written() == before
+        warm.change(lambda conn: participations.set_admin(conn, warm.project.id, "bob", True, actor="cli"))
 
 
-def test_a_purge_that_began_answers_nobody_at_once(db: Database) -> None:
+def test_a_project_being_purged_refuses_every_call_at_once(db: Database) -> None:
     with ExitStack() as stack:
-        warm = [stack.enter_context(db.connection()) for _ in range(_WARM)]
+        connections = [stack.enter_context(db.connection()) for _ in range(_WARM_CONNECTIONS)]
         for round_ in range(10):
-            place = _Place(db, warm)
-            place.change(lambda conn: project_purge.begin_purge(conn, place.project.id, actor="cli"))  # noqa: B023
-            place.each_refuses(_some(round_), NotAuthenticated)
+            warm = _WarmProject(db, connections)
+            warm.change(lambda conn: project_purge.begin_purge(conn, warm.project.id, actor="cli"))  # noqa: B023
+            warm.assert_each_refuses(_read_and_write(round_), NotAuthenticated)

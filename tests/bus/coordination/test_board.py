@@ -1,4 +1,4 @@
-"""The live board: what is on it, how little it reads, and when its mark moves."""
+"""The live board: its content, its limits, and the changes of its version."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from tests import factories
 from tests.factories import Agent
 
 
-def test_the_board_shows_who_is_here_and_what_they_do(
+def test_the_board_shows_participants_leases_claims_and_tasks(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     presence.register(conn, ada.ctx, "core", status="moving prices")
@@ -21,37 +21,35 @@ def test_the_board_shows_who_is_here_and_what_they_do(
     leases.release(conn, bob.ctx, "docs")
     sequences.claim(conn, ada.ctx, "adr")
     sequences.seed(conn, ada.ctx, "migration", 7)
-    held = tasks.create(conn, ada.ctx, "waits").task_id
-    tasks.start(conn, ada.ctx, held)
-    tasks.block(conn, ada.ctx, held, "the vendor sleeps")
+    blocked = tasks.create(conn, ada.ctx, "waits").task_id
+    tasks.start(conn, ada.ctx, blocked)
+    tasks.block(conn, ada.ctx, blocked, "the vendor sleeps")
     for title in ("first", "second"):
         done = tasks.create(conn, ada.ctx, title).task_id
         tasks.start(conn, ada.ctx, done)
         tasks.ship(conn, ada.ctx, done)
 
-    found = board.get_board(conn, project.id)
+    shown = board.get_board(conn, project.id)
 
-    assert [lane for lane, _ in found.participants_by_lane] == ["core", "docs", ""]
-    ((_, (here,)), (_, (absent,)), (_, (other,))) = found.participants_by_lane
-    assert (here.actor, here.status, here.is_active) == (ada.actor, "moving prices", True)
-    assert (other.actor, other.is_active, absent.last_seen, found.participant_count) == (bob.actor, False, None, 3)
-    assert [(one.surface, one.contending_actors) for one in found.leases] == [
+    assert [lane for lane, _ in shown.participants_by_lane] == ["core", "docs", ""]
+    ((_, (active,)), (_, (absent,)), (_, (other,))) = shown.participants_by_lane
+    assert (active.actor, active.status, active.is_active) == (ada.actor, "moving prices", True)
+    assert (other.actor, other.is_active, absent.last_seen, shown.participant_count) == (bob.actor, False, None, 3)
+    assert [(one.surface, one.contending_actors) for one in shown.leases] == [
         ("src/a.py", (ada.actor,)),
         ("src/**", (bob.actor,)),
     ]
-    assert found.leases[1].fence == first
-    assert round((found.leases[0].expires_at - found.leases[0].acquired_at).total_seconds()) == 300
-    # A sequence that was only seeded has no latest number.
-    assert [(one.sequence, one.formatted, one.claimed_by) for one in found.latest_claims] == [("adr", "1", ada.actor)]
-    columns = {one.status: one for one in found.task_columns}
+    assert shown.leases[1].fence == first
+    assert round((shown.leases[0].expires_at - shown.leases[0].acquired_at).total_seconds()) == 300
+    # A sequence that was only seeded has no latest claim.
+    assert [(one.sequence, one.formatted, one.claimed_by) for one in shown.latest_claims] == [("adr", "1", ada.actor)]
+    columns = {one.status: one for one in shown.task_columns}
     assert [one.title for one in columns["done"].tasks] == ["second", "first"]
     assert [(one.title, one.blocker_summary) for one in columns["blocked"].tasks] == [("waits", "the vendor sleeps")]
     assert [columns[status].count for status in columns] == [0, 0, 0, 1, 2]
 
 
-def test_a_handoff_is_followed_from_the_post_to_its_ack(
-    conn: Connection, project: Project, ada: Agent, bob: Agent
-) -> None:
+def test_the_board_shows_the_progress_of_a_post(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     carol = factories.make_agent(conn, project, "carol", lane="core")
     presence.register(conn, bob.ctx, "core")
     sent = posts.create(conn, ada.ctx, "Look at this.", to_lane="core", subject="Review", ref="PR 7").post_id
@@ -75,9 +73,9 @@ def test_a_handoff_is_followed_from_the_post_to_its_ack(
     assert board.get_board(conn, project.id).posts[0].is_overdue
     posts.ack(conn, carol.ctx, [sent])
     posts.ack(conn, bob.ctx, [sent])
-    found = board.get_board(conn, project.id)
-    (one,) = found.posts
-    assert (one.acked_by, one.acked_count, one.surfaced_count, one.is_overdue, found.unacked_count) == (
+    shown = board.get_board(conn, project.id)
+    (one,) = shown.posts
+    assert (one.acked_by, one.acked_count, one.surfaced_count, one.is_overdue, shown.unacked_count) == (
         carol.actor,
         2,
         2,
@@ -88,26 +86,26 @@ def test_a_handoff_is_followed_from_the_post_to_its_ack(
     assert timedelta() < one.time_to_ack < timedelta(minutes=1)
 
 
-def test_the_mark_moves_with_every_event_and_with_whoever_is_seen(
+def test_the_version_changes_with_every_event_and_every_sighting(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
-    def mark() -> str:
-        # Without its turn, which moves by the clock.
+    def version() -> str:
+        # Without the last part, which changes with time.
         return board.get_version(conn, project.id).rpartition(".")[0]
 
     presence.register(conn, ada.ctx, "core")
-    before = mark()
-    assert mark() == before
+    before = version()
+    assert version() == before
     sequences.claim(conn, bob.ctx, "adr")
-    claimed = mark()
+    claimed = version()
     assert claimed != before
     conn.execute("UPDATE presence SET last_seen = last_seen + interval '15 s' WHERE project_id = %s", (project.id,))
-    assert mark() != claimed
-    # The board bears the mark of before it was read.
-    assert board.get_board(conn, project.id).version.rpartition(".")[0] == mark()
+    assert version() != claimed
+    # The board has the version from before it was read.
+    assert board.get_board(conn, project.id).version.rpartition(".")[0] == version()
 
 
-def test_the_board_of_another_project_and_of_the_removed_is_empty(
+def test_a_board_shows_neither_other_projects_nor_removed_participants(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     other = factories.make_project(conn, "other")
@@ -115,23 +113,27 @@ def test_the_board_of_another_project_and_of_the_removed_is_empty(
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     participations.remove(conn, project.id, "bob", actor="cli")
     assert [one.actor for one in board.get_board(conn, project.id).participants] == [ada.actor]
-    found = board.get_board(conn, other.id)
-    assert (found.participants, found.posts, found.leases, found.latest_claims, found.last_seq) == ([], [], [], [], 0)
-    assert all(not one.tasks for one in found.task_columns)
+    shown = board.get_board(conn, other.id)
+    assert (
+        shown.participants,
+        shown.posts,
+        shown.leases,
+        shown.latest_claims,
+        shown.last_seq,
+    ) == ([], [], [], [], 0)
+    assert all(not one.tasks for one in shown.task_columns)
 
 
-def test_the_board_is_cut_and_says_how_much_there_is(
-    conn: Connection, project: Project, ada: Agent, bob: Agent
-) -> None:
+def test_long_lists_are_cut_and_counted(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     for number in range(board.MAX_LEASES + 2):
         leases.acquire(conn, ada.ctx, f"src/{number}.py")
     for number in range(board.MAX_POSTS + 3):
         posts.create(conn, ada.ctx, f"note {number}", to_actor="bob")
     for number in range(board.MAX_TASKS_PER_COLUMN + 1):
         tasks.create(conn, ada.ctx, f"task {number}")
-    found = board.get_board(conn, project.id)
-    assert (len(found.leases), found.lease_count) == (board.MAX_LEASES, board.MAX_LEASES + 2)
-    assert (len(found.posts), found.unacked_count) == (board.MAX_POSTS, board.MAX_POSTS + 3)
-    assert found.posts[0].title == f"note {board.MAX_POSTS + 2}"
-    (column,) = [one for one in found.task_columns if one.status == "open"]
+    shown = board.get_board(conn, project.id)
+    assert (len(shown.leases), shown.lease_count) == (board.MAX_LEASES, board.MAX_LEASES + 2)
+    assert (len(shown.posts), shown.unacked_count) == (board.MAX_POSTS, board.MAX_POSTS + 3)
+    assert shown.posts[0].title == f"note {board.MAX_POSTS + 2}"
+    (column,) = [one for one in shown.task_columns if one.status == "open"]
     assert (len(column.tasks), column.count) == (board.MAX_TASKS_PER_COLUMN, board.MAX_TASKS_PER_COLUMN + 1)

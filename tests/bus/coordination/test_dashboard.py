@@ -1,4 +1,4 @@
-"""What an owner sees first, and the rest of what the admin reads."""
+"""The dashboard, conversations, task details, project settings and the audit log, as the web reads them."""
 
 from datetime import timedelta
 
@@ -13,18 +13,34 @@ from tests.assertions import assert_refused, database_checksum
 from tests.factories import Agent
 
 
-def test_a_project_at_a_glance(conn: Connection, project: Project) -> None:
+def test_a_project_overview_counts_participants_tasks_and_leases(conn: Connection, project: Project) -> None:
     scene = scenarios.create_scenario(conn, project)
     participations.get_or_create_owner_context(conn, project.owner_id, project.id)
-    (card,) = dashboard.list_recently_active(conn, project.owner_id)
+    (overview,) = dashboard.list_recently_active(conn, project.owner_id)
     (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
-    assert (card.id, card.name, card.is_archived, card.event_count) == (project.id, project.name, False, last_seq)
-    assert (card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (2, 1, 5, 2)
+    assert (overview.id, overview.name, overview.is_archived, overview.event_count) == (
+        project.id,
+        project.name,
+        False,
+        last_seq,
+    )
+    assert (overview.participant_count, overview.active_count, overview.open_task_count, overview.lease_count) == (
+        2,
+        1,
+        5,
+        2,
+    )
     tasks.ship(conn, scene.caller.ctx, scene.running_task_id)
     leases.release(conn, scene.caller.ctx, "*")
     participations.remove(conn, project.id, "mate", actor="cli")
-    ((key, card),) = dashboard.list_projects(conn, project.owner_id)
-    assert (key, card.participant_count, card.active_count, card.open_task_count, card.lease_count) == (
+    (overview,) = dashboard.list_projects(conn, project.owner_id)
+    assert (
+        overview.name_key,
+        overview.participant_count,
+        overview.active_count,
+        overview.open_task_count,
+        overview.lease_count,
+    ) == (
         project.name,
         1,
         0,
@@ -33,20 +49,22 @@ def test_a_project_at_a_glance(conn: Connection, project: Project) -> None:
     )
 
 
-def test_projects_are_listed_by_last_use_and_by_name(conn: Connection) -> None:
+def test_projects_are_listed_by_last_activity_and_by_name(conn: Connection) -> None:
     owner = factories.make_owner(conn)
     made = {name: projects.add(conn, owner.id, name, actor="cli") for name in ("a", "b", "c", "d")}
     factories.make_project(conn, "foreign")
     projects.archive(conn, made["c"].id, actor="x")
     presence.register(conn, factories.make_agent(conn, made["b"]).ctx, "core")
-    assert [card.name for card in dashboard.list_recently_active(conn, owner.id)] == ["b", "d", "a"]
-    assert [card.name for card in dashboard.list_recently_active(conn, owner.id, limit=1)] == ["b"]
+    assert [overview.name for overview in dashboard.list_recently_active(conn, owner.id)] == ["b", "d", "a"]
+    assert [overview.name for overview in dashboard.list_recently_active(conn, owner.id, limit=1)] == ["b"]
     listed = dashboard.list_projects(conn, owner.id, limit=3)
-    assert [(card.name, card.is_archived) for _, card in listed] == [("a", False), ("b", False), ("c", True)]
-    assert [card.name for _, card in dashboard.list_projects(conn, owner.id, after=listed[-1][0])] == ["d"]
+    assert [(overview.name, overview.is_archived) for overview in listed] == [("a", False), ("b", False), ("c", True)]
+    assert [overview.name for overview in dashboard.list_projects(conn, owner.id, after=listed[-1].name_key)] == ["d"]
 
 
-def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
+def test_overdue_posts_contention_blocked_tasks_and_expiring_tokens_need_attention(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
     assert not dashboard.list_attention_items(conn, project.owner_id)
     late = posts.create(conn, ada.ctx, "look at this", to_actor="bob", ack_within_seconds=60).post_id
     posts.create(conn, ada.ctx, "in time", to_actor="bob", ack_within_seconds=60)
@@ -64,26 +82,28 @@ def test_what_needs_attention(conn: Connection, project: Project, ada: Agent, bo
     tasks.block(conn, ada.ctx, task, "the vendor sleeps")
     soon = tokens.add(conn, project.id, "bob", ttl=timedelta(days=2), actor="x")
     tokens.add(conn, project.id, "bob", ttl=timedelta(days=30), actor="x")
-    found = dashboard.list_attention_items(conn, project.owner_id)
-    assert [(one.post_id, one.addressed_to, one.subject) for one in found.overdue_posts] == [
+    items = dashboard.list_attention_items(conn, project.owner_id)
+    assert [(one.post_id, one.addressed_to, one.subject) for one in items.overdue_posts] == [
         (late, bob.actor, "look at this")
     ]
-    assert [(one.surface, set(one.actors)) for one in found.contended_surfaces] == [
+    assert [(one.surface, set(one.actors)) for one in items.contended_surfaces] == [
         ("src/api/users.py", {ada.actor, bob.actor})
     ]
-    assert [(one.task_id, one.reason, one.task_owner) for one in found.blocked_tasks] == [
+    assert [(one.task_id, one.reason, one.task_owner) for one in items.blocked_tasks] == [
         (task, "the vendor sleeps", ada.actor)
     ]
-    assert [(one.actor, one.participation_id) for one in found.expiring_tokens] == [
+    assert [(one.actor, one.participation_id) for one in items.expiring_tokens] == [
         (bob.actor, bob.ctx.participation_id)
     ]
-    assert soon.token.endswith(found.expiring_tokens[0].token_hint[-4:])
+    assert soon.token.endswith(items.expiring_tokens[0].token_hint[-4:])
     assert not dashboard.list_attention_items(conn, factories.make_owner(conn).id)
     projects.archive(conn, project.id, actor="x")
     assert not dashboard.list_attention_items(conn, project.owner_id)
 
 
-def test_a_thread_is_its_answers_and_theirs_oldest_first(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_conversation_contains_replies_to_replies_oldest_first(
+    conn: Connection, project: Project, ada: Agent
+) -> None:
     bob = factories.make_agent(conn, project, "bob")
     owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     first = posts.create(conn, ada.ctx, "1", to_actor="bob").post_id
@@ -104,7 +124,7 @@ def test_a_thread_is_its_answers_and_theirs_oldest_first(conn: Connection, proje
     assert conversations.get_delivery_progress(conn, stranger.ctx, [first]) == {}
 
 
-def test_a_long_thread_is_bounded_and_keeps_its_newest(conn: Connection, project: Project, ada: Agent) -> None:
+def test_a_long_conversation_is_cut_at_its_newest_posts(conn: Connection, project: Project, ada: Agent) -> None:
     factories.make_agent(conn, project, "bob")
     last = posts.create(conn, ada.ctx, "root", to_actor="bob").post_id
     made = [last]
@@ -114,29 +134,34 @@ def test_a_long_thread_is_bounded_and_keeps_its_newest(conn: Connection, project
     assert [post.post_id for post in conversations.list_conversation(conn, ada.ctx, last)] == made
     for _ in range(conversations.MAX_POSTS):
         posts.create(conn, ada.ctx, "y", to_actor="bob", reply_to=made[0])
-    found = conversations.list_conversation(conn, ada.ctx, made[0])
-    assert len(found) == conversations.MAX_POSTS
-    assert found[-1].body == "y"
+    conversation = conversations.list_conversation(conn, ada.ctx, made[0])
+    assert len(conversation) == conversations.MAX_POSTS
+    assert conversation[-1].body == "y"
 
 
-def test_progress_says_how_far_each_recipient_has_come(conn: Connection, project: Project, ada: Agent) -> None:
+def test_delivery_progress_shows_the_state_of_each_recipient(conn: Connection, project: Project, ada: Agent) -> None:
     b, c, d = (factories.make_agent(conn, project, name, lane="core") for name in "bcd")
     post = posts.create(conn, ada.ctx, "all", to_lane="core", ack_within_seconds=60).post_id
     posts.mark_surfaced(conn, {(project.id, c.ctx.participation_id, post): 0.0})
     posts.ack(conn, d.ctx, [post])
     posts.create(conn, b.ctx, "answer", to_actor="ada", reply_to=post)
-    found = conversations.get_delivery_progress(conn, ada.ctx, [post])[post]
-    assert [(one.actor, one.state) for one in found.recipients] == [
+    progress = conversations.get_delivery_progress(conn, ada.ctx, [post])[post]
+    assert [(one.actor, one.state) for one in progress.recipients] == [
         (b.actor, "queued"),
         (c.actor, "surfaced"),
         (d.actor, "acked"),
     ]
-    assert (found.recipient_count, found.unacked_count, found.reply_count, found.is_overdue) == (3, 2, 1, False)
-    assert [one.since is None for one in found.recipients] == [True, False, False]
-    assert found.ack_due_at is not None
+    assert (progress.recipient_count, progress.unacked_count, progress.reply_count, progress.is_overdue) == (
+        3,
+        2,
+        1,
+        False,
+    )
+    assert [one.since is None for one in progress.recipients] == [True, False, False]
+    assert progress.ack_due_at is not None
 
 
-def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, project: Project) -> None:
+def test_tasks_are_counted_by_status_and_read_by_id(conn: Connection, project: Project) -> None:
     scene = scenarios.create_scenario(conn, project)
     owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
     assert task_queries.count_by_status(conn, owner) == {
@@ -153,7 +178,7 @@ def test_tasks_are_counted_by_state_and_read_one_by_one(conn: Connection, projec
         task_queries.get_task(conn, factories.make_agent(conn).ctx, scene.blocked_task_id)
 
 
-def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> None:
+def test_a_project_is_renamed_and_its_settings_are_changed(conn: Connection, project: Project) -> None:
     other = projects.add(conn, project.owner_id, "other", actor="cli")
     assert projects.rename(conn, project.id, "better", actor=project.owner)
     assert not projects.rename(conn, project.id, "better", actor=project.owner)
@@ -177,15 +202,20 @@ def test_a_project_is_renamed_and_set(conn: Connection, project: Project) -> Non
             call()
 
 
-def test_what_would_be_lost_is_counted(conn: Connection, project: Project) -> None:
+def test_the_contents_that_a_purge_would_delete_are_counted(conn: Connection, project: Project) -> None:
     scenarios.create_scenario(conn, project)
-    found = project_purge.get_contents(conn, project.id)
+    contents = project_purge.get_contents(conn, project.id)
     (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
-    assert (found.event_count, found.post_count, found.task_count, found.sequence_count) == (last_seq, 1, 5, 1)
-    assert (found.participant_count, found.live_token_count, found.open_invite_count) == (2, 2, 0)
+    assert (contents.event_count, contents.post_count, contents.task_count, contents.sequence_count) == (
+        last_seq,
+        1,
+        5,
+        1,
+    )
+    assert (contents.participant_count, contents.live_token_count, contents.open_invite_count) == (2, 2, 0)
 
 
-def test_the_audit_pages_and_stays_with_its_owner(conn: Connection, project: Project) -> None:
+def test_the_audit_log_is_paged_and_limited_to_its_owner(conn: Connection, project: Project) -> None:
     second = projects.add(conn, project.owner_id, "second", actor="cli")
     factories.make_agent(conn, second, "x")
     stranger = factories.make_agent(conn)

@@ -1,4 +1,4 @@
-"""whats_new: the cursor moves forward past what was returned, and only then."""
+"""whats_new: the cursor advances past the returned events, and never otherwise."""
 
 from datetime import timedelta
 
@@ -16,43 +16,43 @@ def _claims(conn: Connection, agent: Agent, count: int) -> None:
         sequences.claim(conn, agent.ctx, "s")
 
 
-def _ids(found: digest.Digest) -> list[int]:
-    return [event.id for event in found.events]
+def _ids(result: digest.Digest) -> list[int]:
+    return [event.id for event in result.events]
 
 
-def test_events_come_oldest_first_and_once(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_events_are_returned_once_oldest_first(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 5)
     first = digest.read_digest(conn, bob.ctx, limit=3)
     assert (_ids(first), first.since_event_id, first.cursor, first.more) == ([1, 2, 3], 0, 3, True)
     second = digest.read_digest(conn, bob.ctx, limit=3)
     assert (_ids(second), second.since_event_id, second.cursor, second.more) == ([4, 5], 3, 5, False)
-    nothing = digest.read_digest(conn, bob.ctx)
-    assert (_ids(nothing), nothing.since_event_id, nothing.cursor, nothing.more) == ([], 5, 5, False)
+    empty = digest.read_digest(conn, bob.ctx)
+    assert (_ids(empty), empty.since_event_id, empty.cursor, empty.more) == ([], 5, 5, False)
     _claims(conn, ada, 1)
     assert _ids(digest.read_digest(conn, bob.ctx)) == [6]
 
 
-def test_an_event_is_the_one_that_the_ledger_shows(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_an_event_equals_that_of_query_events(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob", ref="PR-1")
     _claims(conn, bob, 1)
     assert digest.read_digest(conn, bob.ctx).events == ledger.query_events(conn, bob.ctx).events[::-1]
 
 
-def test_looking_moves_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_reading_without_advancing_changes_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 3)
     before = database_checksum(conn)
     for _ in range(2):
-        look = digest.read_digest(conn, bob.ctx, advance_cursor=False)
-        assert (_ids(look), look.cursor) == ([1, 2, 3], 0)
+        peek = digest.read_digest(conn, bob.ctx, advance_cursor=False)
+        assert (_ids(peek), peek.cursor) == ([1, 2, 3], 0)
     assert database_checksum(conn) == before
     digest.read_digest(conn, bob.ctx, limit=1)
     before = database_checksum(conn)
-    look = digest.read_digest(conn, bob.ctx, advance_cursor=False)
-    assert (_ids(look), look.since_event_id, look.cursor) == ([2, 3], 1, 1)
+    peek = digest.read_digest(conn, bob.ctx, advance_cursor=False)
+    assert (_ids(peek), peek.since_event_id, peek.cursor) == ([2, 3], 1, 1)
     assert database_checksum(conn) == before
 
 
-def test_since_reads_again_and_moves_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_since_rereads_and_changes_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 5)
     digest.read_digest(conn, bob.ctx, limit=4)
     before = database_checksum(conn)
@@ -67,7 +67,7 @@ def test_since_reads_again_and_moves_nothing(conn: Connection, ada: Agent, bob: 
     assert _ids(digest.read_digest(conn, bob.ctx)) == [5]
 
 
-def test_since_makes_no_cursor_for_who_has_none(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_since_does_not_create_a_cursor(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 3)
     assert _ids(digest.read_digest(conn, bob.ctx, since=0)) == [1, 2, 3]
     assert _ids(digest.read_digest(conn, bob.ctx)) == [1, 2, 3]
@@ -75,11 +75,11 @@ def test_since_makes_no_cursor_for_who_has_none(conn: Connection, ada: Agent, bo
 
 def test_a_new_participation_starts_a_hundred_events_before_the_end(conn: Connection, ada: Agent, bob: Agent) -> None:
     _claims(conn, ada, 105)
-    look = digest.read_digest(conn, bob.ctx, advance_cursor=False, limit=500)
-    assert (look.since_event_id, _ids(look)) == (5, list(range(6, 106)))
+    peek = digest.read_digest(conn, bob.ctx, advance_cursor=False, limit=500)
+    assert (peek.since_event_id, _ids(peek)) == (5, list(range(6, 106)))
     first = digest.read_digest(conn, bob.ctx, limit=10)
     assert (first.since_event_id, _ids(first), first.cursor) == (5, list(range(6, 16)), 15)
-    # From then on the cursor is its own, however far the ledger runs ahead.
+    # Once it exists, the cursor does not depend on the length of the ledger.
     _claims(conn, ada, 100)
     second = digest.read_digest(conn, bob.ctx, limit=500)
     assert (second.since_event_id, len(second.events), second.more) == (15, 190, False)
@@ -100,7 +100,7 @@ def test_a_cursor_survives_a_new_token(conn: Connection, ada: Agent, bob: Agent,
     assert _ids(digest.read_digest(conn, again.ctx)) == [4]
 
 
-def test_a_run_of_five_hundred_comes_in_one_piece(conn: Connection, ada: Agent) -> None:
+def test_five_hundred_events_are_returned_in_one_run(conn: Connection, ada: Agent) -> None:
     conn.execute("SELECT bus_append_all(%s, %s, 'x', array_fill('escalate'::text, ARRAY[600]),"
              " array_fill('{}'::jsonb, ARRAY[600]))", (ada.ctx.project_id, ada.ctx.participation_id))  # fmt: skip
     assert assert_ledger_consistent(conn, ada.ctx.project_id) == 600
@@ -112,22 +112,22 @@ def test_a_run_of_five_hundred_comes_in_one_piece(conn: Connection, ada: Agent) 
     assert (len(exact.events), exact.more) == (500, False)
 
 
-def test_the_digest_counts_what_waits_and_what_is_held(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_the_digest_counts_unacked_posts_and_live_leases(conn: Connection, ada: Agent, bob: Agent) -> None:
     for number in range(3):
         posts.create(conn, ada.ctx, "hello", to_actor="bob")
         leases.acquire(conn, ada.ctx, f"src/{number}.py", ttl=timedelta(seconds=100))
     leases.acquire(conn, bob.ctx, "docs")
-    found = digest.read_digest(conn, bob.ctx)
-    assert (found.unacked_posts, found.active_leases) == (3, 4)
-    posts.ack(conn, bob.ctx, [found.events[0].id])
+    result = digest.read_digest(conn, bob.ctx)
+    assert (result.unacked_posts, result.active_leases) == (3, 4)
+    posts.ack(conn, bob.ctx, [result.events[0].id])
     leases.release(conn, bob.ctx, "docs")
     conn.raw.execute("UPDATE lease SET expires_at = clock_timestamp() WHERE surface = 'src/0.py'")
-    found = digest.read_digest(conn, bob.ctx)
-    assert (found.unacked_posts, found.active_leases) == (2, 2)
+    result = digest.read_digest(conn, bob.ctx)
+    assert (result.unacked_posts, result.active_leases) == (2, 2)
     assert digest.read_digest(conn, ada.ctx).unacked_posts == 0
 
 
-def test_the_counts_end_at_a_thousand(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_the_counts_are_capped_at_a_thousand(conn: Connection, ada: Agent, bob: Agent) -> None:
     project, me = ada.ctx.project_id, bob.ctx.participation_id
     conn.raw.execute(
         "INSERT INTO delivery (project_id, participation_id, post_id) SELECT %s, %s, generate_series(1, 1001)",
@@ -139,11 +139,11 @@ def test_the_counts_end_at_a_thousand(conn: Connection, ada: Agent, bob: Agent) 
         " FROM generate_series(1, 1001) AS n",
         (project, me),
     )
-    found = digest.read_digest(conn, bob.ctx)
-    assert (found.unacked_posts, found.active_leases) == (1000, 1000)
+    result = digest.read_digest(conn, bob.ctx)
+    assert (result.unacked_posts, result.active_leases) == (1000, 1000)
 
 
-def test_the_latest_claims_are_those_of_the_fifty_sequences_used_last(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_the_latest_claims_cover_the_fifty_most_recent_sequences(conn: Connection, ada: Agent, bob: Agent) -> None:
     sequences.seed(conn, ada.ctx, "adr", 9, prefix="ADR-", pad=4)
     sequences.seed(conn, ada.ctx, "unclaimed", 9)
     sequences.claim(conn, ada.ctx, "adr")
@@ -152,11 +152,11 @@ def test_the_latest_claims_are_those_of_the_fifty_sequences_used_last(conn: Conn
         sequences.claim(conn, ada.ctx, f"s{number}")
     assert digest.read_digest(conn, bob.ctx).latest_claims == {f"s{number}": "1" for number in range(50)}
     sequences.claim(conn, ada.ctx, "adr")
-    found = digest.read_digest(conn, bob.ctx).latest_claims
-    assert (len(found), found["adr"], "s0" in found) == (50, "ADR-0011", False)
+    result = digest.read_digest(conn, bob.ctx).latest_claims
+    assert (len(result), result["adr"], "s0" in result) == (50, "ADR-0011", False)
 
 
-def test_an_empty_project_has_nothing_new(conn: Connection, ada: Agent) -> None:
-    found = digest.read_digest(conn, ada.ctx)
-    assert (found.since_event_id, found.events, found.cursor, found.more) == (0, [], 0, False)
-    assert (found.unacked_posts, found.active_leases, found.latest_claims) == (0, 0, {})
+def test_an_empty_project_has_an_empty_digest(conn: Connection, ada: Agent) -> None:
+    result = digest.read_digest(conn, ada.ctx)
+    assert (result.since_event_id, result.events, result.cursor, result.more) == (0, [], 0, False)
+    assert (result.unacked_posts, result.active_leases, result.latest_claims) == (0, 0, {})

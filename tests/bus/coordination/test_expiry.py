@@ -1,4 +1,4 @@
-"""What lapses when nobody calls: written down once, by whoever looks first, and never for who is still here."""
+"""Time-based expiry: recorded once under concurrency, and never for a participant that is present."""
 
 import pytest
 
@@ -14,14 +14,14 @@ def _events(conn: Connection, agent: Agent, kind: str) -> list[ledger.Event]:
     return ledger.query_events(conn, agent.ctx, type=kind).events
 
 
-def _end_leases_now(conn: Connection, project_id: int) -> None:
+def _expire_all_leases(conn: Connection, project_id: int) -> None:
     conn.execute(
         "UPDATE lease SET expires_at = clock_timestamp() - interval '1 second' WHERE project_id = %s",
         (project_id,),
     )
 
 
-def _seen_long_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
+def _set_last_seen_hours_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
     presence.record_seen(conn, {agent.ctx.participation_id: 0})
     conn.execute(
         "UPDATE presence SET last_seen = clock_timestamp() - make_interval(secs => %s * 3600)"
@@ -30,11 +30,11 @@ def _seen_long_ago(conn: Connection, agent: Agent, hours: float = 5) -> None:
     )
 
 
-def test_a_lease_that_is_over_is_written_down_once(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
+def test_an_expired_lease_is_recorded_once(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     held = leases.acquire(conn, ada.ctx, "src/a.py")
     leases.acquire(conn, bob.ctx, "src/b.py")
     assert expiry.list_projects_with_expired_leases(conn) == []
-    _end_leases_now(conn, project.id)
+    _expire_all_leases(conn, project.id)
     leases.acquire(conn, bob.ctx, "src/c.py")
     assert expiry.list_projects_with_expired_leases(conn) == [project.id]
     assert expiry.expire_leases(conn, project.id) == 2
@@ -55,20 +55,20 @@ def test_leases_of_an_archived_project_end_without_an_event(conn: Connection, pr
     leases.acquire(conn, ada.ctx, "src/a.py")
     before = len(ledger.query_events(conn, ada.ctx).events)
     projects.archive(conn, project.id, actor="test")
-    _end_leases_now(conn, project.id)
+    _expire_all_leases(conn, project.id)
     assert expiry.expire_leases(conn, project.id) == 1
     assert expiry.list_projects_with_expired_leases(conn) == []
     assert len(ledger.query_events(conn, ada.ctx).events) == before
 
 
-def test_leases_end_once_though_many_look_at_once_and_their_holders_come_back(db: Database) -> None:
+def test_concurrent_expiry_and_renewal_end_each_lease_once(db: Database) -> None:
     for _ in range(10):
         with db.transaction() as conn:
             project = make_project(conn)
             holders = [make_agent(conn, project) for _ in range(4)]
             for number, holder in enumerate(holders):
                 leases.acquire(conn, holder.ctx, f"src/{number}.py")
-            _end_leases_now(conn, project.id)
+            _expire_all_leases(conn, project.id)
 
         def renew(conn: Connection, number: int, holders: list[Agent] = holders) -> object:
             return leases.acquire(conn, holders[number].ctx, f"src/{number}.py")
@@ -76,17 +76,17 @@ def test_leases_end_once_though_many_look_at_once_and_their_holders_come_back(db
         def end(conn: Connection, project: Project = project) -> object:
             return expiry.expire_leases(conn, project.id)
 
-        found = run_concurrently(db, *([end] * 4), *(lambda conn, n=n: renew(conn, n) for n in range(4)))
-        assert successes(found) == found
+        outcomes = run_concurrently(db, *([end] * 4), *(lambda conn, n=n: renew(conn, n) for n in range(4)))
+        assert successes(outcomes) == outcomes
         with db.transaction() as conn:
             assert len(_events(conn, holders[0], "lease_expire")) == 4
             assert len(leases.list_leases(conn, holders[0].ctx).leases) == 4
 
 
-def test_who_is_gone_is_written_down_once_until_seen_again(conn: Connection, project: Project, ada: Agent) -> None:
+def test_an_absence_is_recorded_once_until_the_next_sighting(conn: Connection, project: Project, ada: Agent) -> None:
     presence.register(conn, ada.ctx, "api")
     assert expiry.list_projects_with_absent_participants(conn) == []
-    _seen_long_ago(conn, ada)
+    _set_last_seen_hours_ago(conn, ada)
     assert expiry.list_projects_with_absent_participants(conn) == [project.id]
     assert expiry.record_absent_participants(conn, project.id) == 1
     assert expiry.record_absent_participants(conn, project.id) == 0
@@ -94,14 +94,16 @@ def test_who_is_gone_is_written_down_once_until_seen_again(conn: Connection, pro
     (event,) = _events(conn, ada, "presence_lapse")
     assert (event.actor, event.payload["lane"]) == (ada.actor, "api")
     presence.record_seen(conn, {ada.ctx.participation_id: 1.0})
-    _seen_long_ago(conn, ada)
+    _set_last_seen_hours_ago(conn, ada)
     assert expiry.record_absent_participants(conn, project.id) == 1
     assert len(_events(conn, ada, "presence_lapse")) == 2
 
 
-@pytest.mark.parametrize("back", ["register", "touch"])
-def test_whoever_comes_back_can_lapse_again(conn: Connection, project: Project, ada: Agent, back: str) -> None:
-    _seen_long_ago(conn, ada)
+@pytest.mark.parametrize("back", ["register", "sighting"])
+def test_a_participant_that_returns_can_become_absent_again(
+    conn: Connection, project: Project, ada: Agent, back: str
+) -> None:
+    _set_last_seen_hours_ago(conn, ada)
     expiry.record_absent_participants(conn, project.id)
     if back == "register":
         presence.register(conn, ada.ctx, "web")
@@ -112,8 +114,8 @@ def test_whoever_comes_back_can_lapse_again(conn: Connection, project: Project, 
     ) == (None,)
 
 
-def test_a_sighting_that_is_written_late_brings_nobody_back(conn: Connection, project: Project, ada: Agent) -> None:
-    _seen_long_ago(conn, ada, hours=2)
+def test_a_late_sighting_does_not_end_an_absence(conn: Connection, project: Project, ada: Agent) -> None:
+    _set_last_seen_hours_ago(conn, ada, hours=2)
     expiry.record_absent_participants(conn, project.id)
     presence.record_seen(conn, {ada.ctx.participation_id: 4 * 3600.0})
     (lapsed,) = conn.fetch_one(
@@ -122,8 +124,8 @@ def test_a_sighting_that_is_written_late_brings_nobody_back(conn: Connection, pr
     assert lapsed is not None
 
 
-def test_nobody_lapses_who_is_seen_at_the_same_moment(db: Database) -> None:
-    """The flush of a gateway and the job meet: whichever comes first, who was seen is not left as gone."""
+def test_a_concurrent_sighting_prevents_a_recorded_absence(db: Database) -> None:
+    """A flush of the gateway and the job run concurrently; in either order a participant that was seen is present."""
     with db.transaction() as conn:
         project = make_project(conn)
         agents = [make_agent(conn, project) for _ in range(20)]
@@ -131,26 +133,26 @@ def test_nobody_lapses_who_is_seen_at_the_same_moment(db: Database) -> None:
     for _ in range(20):
         with db.transaction() as conn:
             for agent in agents:
-                _seen_long_ago(conn, agent)
-        found = run_concurrently(
+                _set_last_seen_hours_ago(conn, agent)
+        outcomes = run_concurrently(
             db,
             lambda conn: expiry.record_absent_participants(conn, project.id),
             lambda conn: expiry.record_absent_participants(conn, project.id),
             lambda conn: presence.record_seen(conn, dict.fromkeys(ids, 0.0)),
         )
-        assert successes(found) == found
+        assert successes(outcomes) == outcomes
         with db.connection() as conn:
             assert conn.fetch_one("SELECT count(*) FROM presence WHERE lapsed_at IS NOT NULL") == (0,)
             (written,) = conn.fetch_one("SELECT count(*) FROM event WHERE type = 'presence_lapse'")
-        assert written % 20 == 0, "some were gone and some were not, in one flush"
+        assert written % 20 == 0, "one flush was recorded for some of the participants only"
 
 
-def test_a_stalled_task_goes_back_to_who_is_here(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
+def test_a_stalled_task_is_reopened_for_others(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
     task = tasks.create(conn, ada.ctx, "one").task_id
     tasks.start(conn, ada.ctx, task)
-    _seen_long_ago(conn, ada)
+    _set_last_seen_hours_ago(conn, ada)
     conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
-    # Off unless the project says so.
+    # Off unless the project has a stall window.
     assert expiry.list_projects_with_stalled_tasks(conn) == []
     assert expiry.requeue_stalled_tasks(conn, project.id) == 0
     conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
@@ -167,13 +169,13 @@ def test_a_stalled_task_goes_back_to_who_is_here(conn: Connection, project: Proj
 
 
 @pytest.mark.parametrize("why", ["seen", "blocked", "just started"])
-def test_a_task_that_is_not_stalled_stays(conn: Connection, project: Project, ada: Agent, why: str) -> None:
+def test_a_task_that_is_not_stalled_is_kept(conn: Connection, project: Project, ada: Agent, why: str) -> None:
     conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
     task = tasks.create(conn, ada.ctx, "one").task_id
     tasks.start(conn, ada.ctx, task)
     if why == "blocked":
         tasks.block(conn, ada.ctx, task, "waits for people")
-    _seen_long_ago(conn, ada)
+    _set_last_seen_hours_ago(conn, ada)
     if why != "just started":
         conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
     if why == "seen":
@@ -182,7 +184,7 @@ def test_a_task_that_is_not_stalled_stays(conn: Connection, project: Project, ad
     assert expiry.requeue_stalled_tasks(conn, project.id) == 0
 
 
-def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
+def test_a_task_is_either_shipped_or_requeued(db: Database) -> None:
     for _ in range(10):
         with db.transaction() as conn:
             project = make_project(conn)
@@ -190,7 +192,7 @@ def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
             conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
             task = tasks.create(conn, ada.ctx, "one").task_id
             tasks.start(conn, ada.ctx, task)
-            _seen_long_ago(conn, ada)
+            _set_last_seen_hours_ago(conn, ada)
             conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
         shipped, *requeued = run_concurrently(
             db,
@@ -201,7 +203,7 @@ def test_a_task_is_shipped_or_requeued_and_never_both(db: Database) -> None:
         assert sum(requeued) + (not isinstance(shipped, BaseException)) == 1, (shipped, requeued)
 
 
-def test_an_invite_that_ended_is_in_the_audit_log_once(db: Database) -> None:
+def test_an_expired_invite_is_audited_once(db: Database) -> None:
     with db.transaction() as conn:
         project = make_project(conn)
         for _ in range(3):
@@ -213,7 +215,7 @@ def test_an_invite_that_ended_is_in_the_audit_log_once(db: Database) -> None:
             "UPDATE invite SET expires_at = clock_timestamp() - interval '1 minute'"
             " WHERE expires_at < clock_timestamp() + interval '50 hours'"
         )
-    found = run_numbered_concurrently(db, 6, lambda conn, _: expiry.expire_invites(conn))
-    assert sum(found) == 3
+    outcomes = run_numbered_concurrently(db, 6, lambda conn, _: expiry.expire_invites(conn))
+    assert sum(outcomes) == 3
     with db.connection() as conn:
         assert conn.fetch_one("SELECT count(*) FROM audit WHERE action = 'invite.expire'") == (3,)

@@ -1,4 +1,4 @@
-"""Idempotency keys: one effect, the first answer again, and an error for the same key with other arguments."""
+"""Idempotency keys: one effect, the first result again, and an error for the same key with other arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ CALLS = pytest.mark.parametrize("call", [_claim, _post, _task])
 
 
 @CALLS
-def test_the_same_call_again_has_one_effect_and_the_same_answer(
+def test_a_repeated_call_has_one_effect_and_the_same_result(
     conn: Connection, ada: Agent, bob: Agent, call: Call
 ) -> None:
     first = call(conn, ada.ctx)
@@ -45,11 +45,11 @@ def test_the_same_call_again_has_one_effect_and_the_same_answer(
 
 
 @CALLS
-def test_the_answer_is_the_first_one_though_the_world_has_moved_on(
+def test_the_first_result_is_returned_after_later_changes(
     conn: Connection, ada: Agent, bob: Agent, root: Agent, call: Call
 ) -> None:
     first = call(conn, ada.ctx)
-    # Each of these would change what the same call would answer now.
+    # Each of these changes the result of a new call with the same arguments.
     sequences.seed(conn, root.ctx, "adr", 100, prefix="ADR-", pad=4)
     factories.make_agent(conn, None, "elsewhere")
     for name in ("one", "two"):
@@ -61,7 +61,7 @@ def test_the_answer_is_the_first_one_though_the_world_has_moved_on(
 
 
 @CALLS
-def test_the_same_key_with_other_arguments_is_an_error_that_changes_nothing(
+def test_the_same_key_with_other_arguments_is_refused_without_effect(
     conn: Connection, ada: Agent, bob: Agent, call: Call
 ) -> None:
     first = call(conn, ada.ctx)
@@ -74,7 +74,7 @@ def test_the_same_key_with_other_arguments_is_an_error_that_changes_nothing(
 
 @CALLS
 @pytest.mark.parametrize("other", [_claim, _post, _task])
-def test_one_key_cannot_serve_two_tools(conn: Connection, ada: Agent, bob: Agent, call: Call, other: Call) -> None:
+def test_a_key_is_refused_for_a_second_tool(conn: Connection, ada: Agent, bob: Agent, call: Call, other: Call) -> None:
     if call is other:
         return
     call(conn, ada.ctx)
@@ -85,21 +85,21 @@ def test_one_key_cannot_serve_two_tools(conn: Connection, ada: Agent, bob: Agent
 
 
 @CALLS
-def test_a_key_belongs_to_its_participation(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
+def test_keys_of_different_participations_are_independent(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
     mine, theirs = call(conn, ada.ctx), call(conn, bob.ctx)
     assert mine != theirs
     assert assert_ledger_consistent(conn, ada.ctx.project_id) == 2
 
 
 @CALLS
-def test_without_a_key_each_call_has_its_own_effect(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
+def test_each_call_without_a_key_has_its_own_effect(conn: Connection, ada: Agent, bob: Agent, call: Call) -> None:
     assert call(conn, ada.ctx, None) != call(conn, ada.ctx, None)
     assert call(conn, ada.ctx, "one") != call(conn, ada.ctx, "two")
     assert assert_ledger_consistent(conn, ada.ctx.project_id) == 4
 
 
 def test_an_error_is_not_stored(conn: Connection, root: Agent) -> None:
-    """The same key works once the reason for the error is gone."""
+    """The key works after the cause of the error has been removed."""
     failing: list[tuple[str, Call]] = [
         (
             "unknown_recipient",
@@ -125,19 +125,19 @@ def test_an_error_is_not_stored(conn: Connection, root: Agent) -> None:
     assert assert_ledger_consistent(conn, project) == 6
 
 
-def test_an_exhausted_sequence_does_not_use_up_the_key(conn: Connection, root: Agent) -> None:
+def test_a_refused_claim_does_not_consume_the_key(conn: Connection, root: Agent) -> None:
     sequences.seed(conn, root.ctx, "adr", 2**53 - 1)
     with assert_refused(conn, "conflict"):
         _claim(conn, root.ctx)
     assert sequences.claim(conn, root.ctx, "other", idempotency_key="k").number == 1
 
 
-def test_a_lane_is_one_lane_however_it_is_spelt(conn: Connection, ada: Agent) -> None:
+def test_spellings_of_one_lane_have_one_fingerprint(conn: Connection, ada: Agent) -> None:
     first = tasks.create(conn, ada.ctx, "x", lane="caf\u00e9", idempotency_key="k")
     assert tasks.create(conn, ada.ctx, "x", lane="cafe\u0301", idempotency_key="k") == first
 
 
-def test_the_answer_counts_what_is_unread_now(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_repeated_result_has_the_present_unread_count(conn: Connection, ada: Agent, bob: Agent) -> None:
     for call in (_claim, _post, _task):
         key = call.__name__
         assert call(conn, ada.ctx, key).unread == 0
@@ -146,12 +146,12 @@ def test_the_answer_counts_what_is_unread_now(conn: Connection, ada: Agent, bob:
         assert call(conn, ada.ctx, call.__name__).unread == 1
 
 
-def test_the_longest_key_and_any_visible_character_are_kept(conn: Connection, ada: Agent) -> None:
+def test_long_keys_and_visible_characters_are_accepted(conn: Connection, ada: Agent) -> None:
     for key in ("x" * 64, "ключ", "a b", "\u00e9"):
         assert _claim(conn, ada.ctx, key) == _claim(conn, ada.ctx, key)
 
 
-def test_a_fingerprint_is_of_the_tool_and_of_every_argument() -> None:
+def test_a_fingerprint_covers_the_tool_and_every_argument() -> None:
     first = validate_and_fingerprint("claim", "k", sequence="adr", note=None)
     assert validate_and_fingerprint("claim", "k", note=None, sequence="adr") == first
     others = [

@@ -1,4 +1,4 @@
-"""Lane posts: delivered to the members, to whoever joins, and taken back from whoever leaves."""
+"""Lane posts: delivered to present and joining members, and withdrawn from leaving ones."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_a_lane_post_goes_to_its_members_but_not_to_the_sender(conn: Connection,
     assert [_inbox(conn, agent) for agent in outside] == [[], []]
 
 
-def test_the_lane_registered_last_counts_and_not_the_granted_one(conn: Connection, project: Project) -> None:
+def test_the_registered_lane_takes_precedence_over_the_granted_one(conn: Connection, project: Project) -> None:
     sender = factories.make_agent(conn, project)
     moved = factories.make_agent(conn, project, lane="core")
     came = factories.make_agent(conn, project, lane="docs")
@@ -38,15 +38,15 @@ def test_the_lane_registered_last_counts_and_not_the_granted_one(conn: Connectio
     assert (posted.recipients, _inbox(conn, moved), _inbox(conn, came)) == (1, [], [posted.post_id])
 
 
-def test_being_seen_is_not_being_in_a_lane(conn: Connection, project: Project) -> None:
-    """A presence row without a lane leaves the granted lane in force."""
+def test_a_sighting_does_not_change_the_lane(conn: Connection, project: Project) -> None:
+    """With a presence row without a lane the granted lane applies."""
     sender = factories.make_agent(conn, project)
     granted = factories.make_agent(conn, project, lane="core")
     presence.record_seen(conn, {granted.ctx.participation_id: 0.0})
     assert _to_lane(conn, sender).recipients == 1
 
 
-def test_a_post_addressed_both_ways_is_delivered_once(conn: Connection, project: Project) -> None:
+def test_a_post_to_a_lane_and_its_member_is_delivered_once(conn: Connection, project: Project) -> None:
     sender = factories.make_agent(conn, project)
     member = factories.make_agent(conn, project, "member", lane="core")
     other = factories.make_agent(conn, project, "other", lane="docs")
@@ -60,24 +60,24 @@ def test_a_post_addressed_both_ways_is_delivered_once(conn: Connection, project:
     )
 
 
-def test_a_post_to_an_empty_lane_waits_for_whoever_joins(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_post_to_an_empty_lane_is_delivered_to_a_joining_member(conn: Connection, ada: Agent, bob: Agent) -> None:
     posted = _to_lane(conn, ada, "empty")
     assert posted.recipients == 0
     assert _inbox(conn, bob) == []
     registered = presence.register(conn, bob.ctx, "empty")
     assert registered.unread == 1
     assert _inbox(conn, bob) == [posted.post_id]
-    # The record says how many it was delivered to when it was sent.
+    # The event has the number of deliveries at the time of the post.
     assert conn.fetch_one("SELECT recipients FROM post WHERE project_id = %s", (ada.ctx.project_id,)) == (0,)
 
 
-def test_a_granted_lane_is_joined_with_the_grant(conn: Connection, ada: Agent, project: Project) -> None:
+def test_a_granted_lane_is_joined_at_once(conn: Connection, ada: Agent, project: Project) -> None:
     posted = _to_lane(conn, ada, "docs")
     assert _inbox(conn, factories.make_agent(conn, project, lane="docs")) == [posted.post_id]
     assert _inbox(conn, factories.make_agent(conn, project)) == []
 
 
-def test_a_joiner_receives_only_what_nobody_has_acked(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
+def test_a_joining_member_receives_only_unacked_posts(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
     presence.register(conn, bob.ctx, "core")
     done, waiting = _to_lane(conn, ada), _to_lane(conn, ada)
     posts.ack(conn, bob.ctx, [done.post_id])
@@ -85,20 +85,20 @@ def test_a_joiner_receives_only_what_nobody_has_acked(conn: Connection, ada: Age
     assert _inbox(conn, root) == [waiting.post_id]
 
 
-def test_a_joiner_does_not_receive_its_own_posts(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_joining_member_does_not_receive_its_own_posts(conn: Connection, ada: Agent, bob: Agent) -> None:
     _to_lane(conn, bob)
     theirs = _to_lane(conn, ada)
     presence.register(conn, bob.ctx, "core")
     assert _inbox(conn, bob) == [theirs.post_id]
 
 
-def test_a_joiner_receives_the_newest_hundred(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_joining_member_receives_the_newest_hundred(conn: Connection, ada: Agent, bob: Agent) -> None:
     sent = [_to_lane(conn, ada).post_id for _ in range(103)]
     presence.register(conn, bob.ctx, "core")
     assert _inbox(conn, bob) == sent[:2:-1]
 
 
-def test_leaving_a_lane_takes_back_what_was_not_acked(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_leaving_a_lane_withdraws_unacked_posts(conn: Connection, ada: Agent, bob: Agent) -> None:
     presence.register(conn, bob.ctx, "core")
     acked, waiting = _to_lane(conn, ada), _to_lane(conn, ada)
     named = _to_lane(conn, ada, to_actor="bob")
@@ -106,18 +106,18 @@ def test_leaving_a_lane_takes_back_what_was_not_acked(conn: Connection, ada: Age
     docs = _to_lane(conn, ada, "docs")
     posts.ack(conn, bob.ctx, [acked.post_id])
     registered = presence.register(conn, bob.ctx, "docs")
-    # What was addressed to bob by name stays, also where the lane was named too; the new lane's comes.
+    # Posts addressed to bob by name stay, also with a lane; those of the new lane are delivered.
     assert _inbox(conn, bob) == [docs.post_id, direct.post_id, named.post_id]
     assert registered.unread == 3
     assert [p.post_id for p in posts.list_posts(conn, bob.ctx, to_me=True).posts] == [
         docs.post_id, direct.post_id, named.post_id, acked.post_id,
     ]  # fmt: skip
-    # Coming back brings back what still waits.
+    # Rejoining delivers the posts that are still unacked.
     presence.register(conn, bob.ctx, "core")
     assert _inbox(conn, bob) == [direct.post_id, named.post_id, waiting.post_id]
 
 
-def test_leaving_the_granted_lane_takes_back_too(conn: Connection, ada: Agent, project: Project) -> None:
+def test_leaving_the_granted_lane_withdraws_posts_too(conn: Connection, ada: Agent, project: Project) -> None:
     member = factories.make_agent(conn, project, lane="core")
     _to_lane(conn, ada)
     assert len(_inbox(conn, member)) == 1
@@ -125,7 +125,7 @@ def test_leaving_the_granted_lane_takes_back_too(conn: Connection, ada: Agent, p
     assert _inbox(conn, member) == []
 
 
-def test_a_change_of_status_moves_no_post(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_change_of_status_moves_no_posts(conn: Connection, ada: Agent, bob: Agent) -> None:
     presence.register(conn, bob.ctx, "core")
     posted = _to_lane(conn, ada)
     presence.register(conn, bob.ctx, "core", status="busy")
@@ -142,7 +142,7 @@ def test_registering_the_granted_lane_delivers_nothing_twice(conn: Connection, a
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "removed", "participant removed"])
-def test_who_cannot_act_is_in_no_lane(conn: Connection, ada: Agent, project: Project, how: str) -> None:
+def test_a_participant_without_access_is_in_no_lane(conn: Connection, ada: Agent, project: Project, how: str) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
     if how == "revoked":
         tokens.revoke_all(conn, project.id, "member", actor="cli")
@@ -158,7 +158,7 @@ def test_who_cannot_act_is_in_no_lane(conn: Connection, ada: Agent, project: Pro
     assert _to_lane(conn, ada).recipients == 0
 
 
-def test_a_new_token_brings_a_member_back_into_its_lane(conn: Connection, ada: Agent, project: Project) -> None:
+def test_a_new_token_restores_membership_of_the_lane(conn: Connection, ada: Agent, project: Project) -> None:
     member = factories.make_agent(conn, project, "member", lane="docs")
     presence.register(conn, member.ctx, "core")
     before = _to_lane(conn, ada)
@@ -171,14 +171,14 @@ def test_a_new_token_brings_a_member_back_into_its_lane(conn: Connection, ada: A
     assert _to_lane(conn, ada).recipients == 1
 
 
-def test_one_of_two_tokens_keeps_a_member_in_its_lane(conn: Connection, ada: Agent, project: Project) -> None:
+def test_one_live_token_of_two_keeps_a_member_in_its_lane(conn: Connection, ada: Agent, project: Project) -> None:
     member = factories.make_agent(conn, project, "member", lane="core")
     second = token_store.generate(conn, member.ctx.participation_id)
     token_store.revoke_all(conn, [member.ctx.participation_id], except_token_id=second.id)
     assert _to_lane(conn, ada).recipients == 1
 
 
-def test_a_lane_post_is_confirmed_by_its_first_ack_and_waits_on_for_the_others(
+def test_the_first_ack_confirms_a_lane_post_and_others_can_still_ack(
     conn: Connection, ada: Agent, project: Project
 ) -> None:
     one = factories.make_agent(conn, project, lane="core")
@@ -196,6 +196,6 @@ def test_a_lane_post_is_confirmed_by_its_first_ack_and_waits_on_for_the_others(
     assert assert_ledger_consistent(conn, project.id) == 3
 
 
-def test_a_lane_is_one_lane_however_it_is_composed(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_lanes_are_compared_in_nfc(conn: Connection, ada: Agent, bob: Agent) -> None:
     presence.register(conn, bob.ctx, "cafe\u0301")
     assert _to_lane(conn, ada, "caf\u00e9").recipients == 1

@@ -1,4 +1,4 @@
-"""Leases: contention is reported, renewal is silent, an end is an end."""
+"""Leases: reported contention, renewal without an event, release and expiry."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ def _seconds(count: float) -> timedelta:
 
 
 def _expire(conn: Connection, fence: int, project_id: int) -> None:
-    """Let a lease run out, without waiting for it."""
+    """Expire a lease without waiting."""
     conn.execute(
         "UPDATE lease SET expires_at = clock_timestamp() - interval '1 millisecond'"
         " WHERE project_id = %s AND fence = %s RETURNING id",
@@ -54,20 +54,20 @@ def test_a_lease_is_recorded_with_its_fence(conn: Connection, ada: Agent) -> Non
     assert 88 <= held.expires_in_seconds <= 90
 
 
-def test_a_lease_lasts_half_an_hour_where_nothing_is_said(conn: Connection, ada: Agent) -> None:
+def test_a_lease_lasts_half_an_hour_by_default(conn: Connection, ada: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src")
     (held,) = leases.list_leases(conn, ada.ctx).leases
     assert 1798 <= held.expires_in_seconds <= 1800
 
 
 @pytest.mark.parametrize("seconds", [1, 86_400])
-def test_the_shortest_and_the_longest_lease(conn: Connection, ada: Agent, seconds: int) -> None:
+def test_the_shortest_and_the_longest_ttl_are_accepted(conn: Connection, ada: Agent, seconds: int) -> None:
     leases.acquire(conn, ada.ctx, "src", ttl=_seconds(seconds))
     (held,) = leases.list_leases(conn, ada.ctx).leases
     assert seconds - 1 <= held.expires_in_seconds <= seconds
 
 
-def test_a_lease_that_overlaps_names_the_others_and_is_granted_all_the_same(
+def test_an_overlapping_lease_is_granted_and_names_the_others(
     conn: Connection, ada: Agent, bob: Agent, root: Agent
 ) -> None:
     first = leases.acquire(conn, ada.ctx, "src/api/routes.py", ttl=_seconds(60), note="mine")
@@ -114,7 +114,7 @@ def test_a_lease_that_overlaps_names_the_others_and_is_granted_all_the_same(
         ("A/b", "a/b", False),
     ],
 )
-def test_overlap_is_the_same_from_both_sides_and_in_who_holds(
+def test_overlap_is_symmetric_and_the_same_in_who_holds(
     conn: Connection, ada: Agent, bob: Agent, held: str, wanted: str, overlap: bool
 ) -> None:
     for first, second in ((held, wanted), (wanted, held)):
@@ -124,7 +124,7 @@ def test_overlap_is_the_same_from_both_sides_and_in_who_holds(
             assert len(leases.acquire(conn, bob.ctx, second).others) == int(overlap)
 
 
-def test_ones_own_leases_do_not_contend(conn: Connection, ada: Agent) -> None:
+def test_leases_of_one_participant_do_not_contend(conn: Connection, ada: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src")
     assert leases.acquire(conn, ada.ctx, "src/a.py").others == []
 
@@ -139,7 +139,7 @@ def test_ones_own_leases_do_not_contend(conn: Connection, ada: Agent) -> None:
     ],
 )
 @pytest.mark.parametrize("surfaces", [("src", "src/a.py"), ("src/*.py", "src/a.py")])
-def test_shared_leases_contend_with_exclusive_ones_only(
+def test_shared_leases_contend_only_with_exclusive_ones(
     conn: Connection,
     ada: Agent,
     bob: Agent,
@@ -153,7 +153,7 @@ def test_shared_leases_contend_with_exclusive_ones_only(
     assert {held.mode for held in leases.list_leases(conn, ada.ctx).leases} == {first, second}
 
 
-def test_twenty_others_are_named_and_all_are_counted(conn: Connection, ada: Agent, project: Project) -> None:
+def test_at_most_twenty_others_are_named_and_all_are_counted(conn: Connection, ada: Agent, project: Project) -> None:
     names = [factories.make_agent(conn, project) for _ in range(23)]
     for number, agent in enumerate(names):
         leases.acquire(conn, agent.ctx, f"src/{number}.py" if number % 2 else f"src/{number}*")
@@ -168,7 +168,7 @@ def test_renewing_keeps_the_fence_and_adds_no_event(conn: Connection, ada: Agent
     again = leases.acquire(conn, ada.ctx, "src/", ttl=_seconds(600))
     assert (again.renewed, again.fence, again.lease_id) == (True, first.fence, first.lease_id)
     assert again.expires_at > first.expires_at
-    # The one who renews learns who came meanwhile.
+    # A renewal names leases that were acquired in the meantime.
     assert [other.actor for other in again.others] == [bob.actor]
     assert list_event_types(conn, ada.ctx.project_id) == ["lease", "lease"]
     held = leases.list_leases(conn, ada.ctx).leases[-1]
@@ -179,9 +179,7 @@ def test_renewing_keeps_the_fence_and_adds_no_event(conn: Connection, ada: Agent
     assert len(_live(conn, ada)) == 2
 
 
-def test_changing_the_mode_is_a_new_lease_so_that_others_can_see_it_come(
-    conn: Connection, ada: Agent, bob: Agent
-) -> None:
+def test_a_change_of_mode_is_a_new_lease(conn: Connection, ada: Agent, bob: Agent) -> None:
     first = leases.acquire(conn, ada.ctx, "src", mode="shared")
     second = leases.acquire(conn, bob.ctx, "src", mode="shared")
     assert second.others == []
@@ -208,9 +206,7 @@ def test_an_expired_lease_is_gone_at_once(conn: Connection, ada: Agent, bob: Age
     assert list_event_types(conn, ada.ctx.project_id) == ["lease", "lease"]
 
 
-def test_leasing_an_expired_surface_again_is_a_new_lease_and_records_the_end_of_the_old_once(
-    conn: Connection, ada: Agent
-) -> None:
+def test_leasing_an_expired_surface_again_is_a_new_lease_and_records_the_expiry(conn: Connection, ada: Agent) -> None:
     old = leases.acquire(conn, ada.ctx, "src", note="old")
     _expire(conn, old.fence, ada.ctx.project_id)
     new = leases.acquire(conn, ada.ctx, "src")
@@ -239,7 +235,7 @@ def test_the_fence_rises_with_every_lease(conn: Connection, ada: Agent, bob: Age
     assert fences == sorted(set(fences))
 
 
-def test_releasing_ends_the_lease_and_repeating_it_adds_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_release_ends_the_lease_and_repeating_it_adds_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     leases.acquire(conn, ada.ctx, "src/a.py")
     leases.acquire(conn, ada.ctx, "src/b.py")
     leases.acquire(conn, bob.ctx, "src/a.py")
@@ -256,7 +252,7 @@ def test_releasing_ends_the_lease_and_repeating_it_adds_nothing(conn: Connection
     assert database_checksum(conn) == before
 
 
-def test_a_star_releases_all_of_ones_own_with_an_event_for_each(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_star_releases_all_leases_of_the_caller_with_one_event_each(conn: Connection, ada: Agent, bob: Agent) -> None:
     for surface in ("a", "b/*", "c"):
         leases.acquire(conn, ada.ctx, surface)
     leases.acquire(conn, bob.ctx, "a")
@@ -296,7 +292,7 @@ def test_a_surface_outside_the_repository_or_malformed_is_refused(conn: Connecti
     assert database_checksum(conn) == before
 
 
-def test_who_holds_pages_through_more_than_two_hundred_leases(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_who_holds_pages_over_more_than_two_hundred_leases(conn: Connection, ada: Agent, bob: Agent) -> None:
     conn.raw.execute(
         "INSERT INTO lease (project_id, id, surface, prefix, mode, participation_id, actor, fence, acquired_at,"
         " expires_at) SELECT %s, n, s, s, 'exclusive', %s, 'x', n, now(), now() + interval '1 hour'"
@@ -325,7 +321,7 @@ def test_who_holds_pages_through_more_than_two_hundred_leases(conn: Connection, 
             assert seen == sorted(fences, reverse=True), (surface, limit)
 
 
-def test_who_holds_counts_the_unread(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_lease_results_have_the_unread_count(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     assert leases.list_leases(conn, bob.ctx).unread == 1
     assert leases.list_leases(conn, bob.ctx, surface="none").unread == 1

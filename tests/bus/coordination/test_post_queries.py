@@ -1,4 +1,4 @@
-"""read_posts: each filter, each combination, every page, against a model in Python."""
+"""read_posts: filters, their combinations and pages, compared with a model in Python."""
 
 import itertools
 from typing import Any
@@ -13,8 +13,8 @@ from tests import factories
 from tests.factories import Agent
 
 
-class _World:
-    """Forty posts of every kind between three participants, some acked."""
+class _SamplePosts:
+    """Forty posts of every kind between three participants, some of them acked."""
 
     def __init__(self, conn: Connection, project: Project) -> None:
         self.ada = factories.make_agent(conn, project, "ada", lane="core")
@@ -39,7 +39,7 @@ class _World:
             posts.ack(conn, agent.ctx, self.sent[::every])
 
 
-def _all(conn: Connection, agent: Agent, **filters: Any) -> list[posts.Post]:
+def _list_all(conn: Connection, agent: Agent, **filters: Any) -> list[posts.Post]:
     page = posts.list_posts(conn, agent.ctx, limit=200, **filters)
     assert page.next_before is None
     return page.posts
@@ -61,13 +61,13 @@ _SCOPES = [(False, False), (True, False), (False, True), (True, True)]
 
 
 @pytest.mark.parametrize(("to_me", "unacked_only"), _SCOPES)
-def test_every_combination_of_filters_finds_what_it_says(
+def test_every_combination_of_filters_returns_exactly_its_posts(
     conn: Connection, project: Project, to_me: bool, unacked_only: bool
 ) -> None:
-    world = _World(conn, project)
-    for agent in (world.ada, world.bob, world.eve):
-        everything = _all(conn, agent)
-        assert [post.post_id for post in everything] == world.sent[::-1]
+    sample = _SamplePosts(conn, project)
+    for agent in (sample.ada, sample.bob, sample.eve):
+        all_posts = _list_all(conn, agent)
+        assert [post.post_id for post in all_posts] == sample.sent[::-1]
         inbox = {
             post_id
             for (post_id,) in conn.fetch_all(
@@ -78,30 +78,30 @@ def test_every_combination_of_filters_finds_what_it_says(
         for filters in _FILTERS:
             expected = [
                 post
-                for post in everything
+                for post in all_posts
                 if all(getattr(post, name) == value for name, value in filters.items())
                 and (not to_me or post.post_id in inbox)
                 and (not unacked_only or not post.acked)
             ]
-            found = _all(conn, agent, to_me=to_me, unacked_only=unacked_only, **filters)
-            assert found == expected, (agent.label, filters)
+            listed = _list_all(conn, agent, to_me=to_me, unacked_only=unacked_only, **filters)
+            assert listed == expected, (agent.label, filters)
 
 
 @pytest.mark.parametrize(("to_me", "unacked_only"), _SCOPES)
 @pytest.mark.parametrize("filters", [{}, {"to_lane": "core"}, {"tag": "red"}, {"ref": "PR-1"}])
-def test_pages_lose_and_double_nothing(
+def test_pages_contain_every_post_once(
     conn: Connection, project: Project, to_me: bool, unacked_only: bool, filters: dict[str, Any]
 ) -> None:
-    world = _World(conn, project)
-    whole = _all(conn, world.bob, to_me=to_me, unacked_only=unacked_only, **filters)
-    assert whole
-    for limit in (1, 3, len(whole), len(whole) + 1):
+    sample = _SamplePosts(conn, project)
+    expected = _list_all(conn, sample.bob, to_me=to_me, unacked_only=unacked_only, **filters)
+    assert expected
+    for limit in (1, 3, len(expected), len(expected) + 1):
         paged: list[posts.Post] = []
         before = None
         while True:
             page = posts.list_posts(
                 conn,
-                world.bob.ctx,
+                sample.bob.ctx,
                 to_me=to_me,
                 unacked_only=unacked_only,
                 before=before,
@@ -114,10 +114,10 @@ def test_pages_lose_and_double_nothing(
             if before is None:
                 break
             assert before == page.posts[-1].post_id
-        assert paged == whole
+        assert paged == expected
 
 
-def test_posts_that_arrive_meanwhile_do_not_disturb_the_pages(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_new_posts_do_not_shift_the_pages(conn: Connection, ada: Agent, bob: Agent) -> None:
     sent = [posts.create(conn, ada.ctx, str(n), to_actor="bob").post_id for n in range(6)]
     first = posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True, limit=3)
     posts.create(conn, ada.ctx, "new", to_actor="bob")
@@ -127,21 +127,21 @@ def test_posts_that_arrive_meanwhile_do_not_disturb_the_pages(conn: Connection, 
     assert second.next_before is None
 
 
-def test_reading_consumes_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_reading_changes_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     first = posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True)
     assert posts.list_posts(conn, bob.ctx, to_me=True, unacked_only=True) == first
     assert first.unread == 1
 
 
-def test_fifty_posts_come_where_no_limit_is_given(conn: Connection, ada: Agent) -> None:
+def test_the_default_limit_is_fifty(conn: Connection, ada: Agent) -> None:
     sent = [posts.create(conn, ada.ctx, str(n), to_lane="core").post_id for n in range(51)]
     page = posts.list_posts(conn, ada.ctx)
     assert [post.post_id for post in page.posts] == sent[:0:-1]
     assert page.next_before == sent[1]
 
 
-def test_the_first_fifty_who_acked_are_named(conn: Connection, project: Project, ada: Agent) -> None:
+def test_acked_by_names_the_first_fifty(conn: Connection, project: Project, ada: Agent) -> None:
     members = [factories.make_agent(conn, project, lane="core") for _ in range(51)]
     posted = posts.create(conn, ada.ctx, "all hands", to_lane="core")
     assert posted.recipients == 51
@@ -150,9 +150,7 @@ def test_the_first_fifty_who_acked_are_named(conn: Connection, project: Project,
     assert posts.list_posts(conn, ada.ctx).posts[0].acked_by == [member.actor for member in members[:50]]
 
 
-def test_a_withdrawn_post_is_no_longer_in_the_inbox_but_still_in_the_project(
-    conn: Connection, ada: Agent, bob: Agent
-) -> None:
+def test_a_withdrawn_post_leaves_the_inbox_and_stays_in_the_project(conn: Connection, ada: Agent, bob: Agent) -> None:
     presence.register(conn, bob.ctx, "core")
     posted = posts.create(conn, ada.ctx, "hello", to_lane="core")
     presence.register(conn, bob.ctx, "docs")
@@ -160,29 +158,27 @@ def test_a_withdrawn_post_is_no_longer_in_the_inbox_but_still_in_the_project(
     assert [post.post_id for post in posts.list_posts(conn, bob.ctx).posts] == [posted.post_id]
 
 
-def test_a_page_ends_where_its_bodies_are_more_than_an_agent_wants_to_hold(
-    conn: Connection, ada: Agent, bob: Agent
-) -> None:
+def test_a_page_is_bounded_by_the_bytes_of_its_bodies(conn: Connection, ada: Agent, bob: Agent) -> None:
     bodies = ["x" * 8000, "é" * 8000, "short", "y" * 8000, "😀" * 8000] * 8
     sent = [posts.create(conn, ada.ctx, body, to_actor="bob").post_id for body in bodies]
-    found: list[int] = []
+    listed: list[int] = []
     before = None
     while True:
         page = posts.list_posts(conn, bob.ctx, to_me=True, limit=200, before=before)
         sizes = [len(post.body.encode()) for post in page.posts]
         assert sum(sizes) <= limits.MAX_PAGE_BYTES
-        found += [post.post_id for post in page.posts]
+        listed += [post.post_id for post in page.posts]
         if page.next_before is None:
             break
-        # Nothing more would have fitted.
+        # The next post would not have fitted.
         following = posts.list_posts(conn, bob.ctx, to_me=True, limit=1, before=page.next_before).posts[0]
         assert sum(sizes) + len(following.body.encode()) > limits.MAX_PAGE_BYTES
         before = page.next_before
-    assert found == sent[::-1]
+    assert listed == sent[::-1]
 
 
-def test_a_single_post_is_always_shown_whole(conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PAGE_BYTES", 10)
+def test_a_single_post_is_never_cut(conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_PAGE_BYTES", 10)
     for _ in range(3):
         posts.create(conn, ada.ctx, "x" * 8000, to_lane="docs")
     page = posts.list_posts(conn, ada.ctx)
@@ -190,7 +186,9 @@ def test_a_single_post_is_always_shown_whole(conn: Connection, ada: Agent, monke
     assert page.next_before == page.posts[0].post_id
 
 
-def test_a_sender_sees_how_far_its_post_has_come(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
+def test_the_sender_sees_the_delivery_counts_of_its_post(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
     eve = factories.make_agent(conn, project, "eve", lane="docs")
     zoe = factories.make_agent(conn, project, "zoe", lane="docs")
     post_id = posts.create(conn, ada.ctx, "hello", to_lane="docs", to_actor="bob").post_id
@@ -206,20 +204,20 @@ def test_a_sender_sees_how_far_its_post_has_come(conn: Connection, project: Proj
     assert seen() == posts.DeliveryCounts(queued=3, surfaced=0, acked=0)
     show(bob)
     assert seen() == posts.DeliveryCounts(queued=2, surfaced=1, acked=0)
-    # Shown once is enough, and an ack without a look counts as what it is.
+    # A post is surfacing once only, and an ack counts without a prior sighting.
     assert posts.list_posts(conn, bob.ctx, to_me=True).surfacing == []
     posts.ack(conn, eve.ctx, [post_id])
     assert seen() == posts.DeliveryCounts(queued=1, surfaced=1, acked=1)
     posts.ack(conn, bob.ctx, [post_id])
     show(zoe)
     assert seen() == posts.DeliveryCounts(queued=0, surfaced=1, acked=2)
-    # It is the sender's to know, and nobody else's look changes it.
+    # Only the sender sees the counts, and its own reads do not change them.
     (others,) = posts.list_posts(conn, bob.ctx).posts
     assert others.deliveries is None
     assert posts.list_posts(conn, ada.ctx).surfacing == []
 
 
-def test_the_first_sight_stands(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_the_first_surfacing_stands(conn: Connection, ada: Agent, bob: Agent) -> None:
     post_id = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
     key = (bob.ctx.project_id, bob.ctx.participation_id, post_id)
     posts.mark_surfaced(conn, {key: 5.0})

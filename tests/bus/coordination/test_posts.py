@@ -1,4 +1,4 @@
-"""Posts and acks: addressed, delivered once, confirmed once."""
+"""Posts and acks: addressing, one delivery per recipient, one ack per recipient."""
 
 import pytest
 
@@ -61,16 +61,14 @@ def test_the_id_of_a_post_is_the_number_of_its_event(conn: Connection, ada: Agen
 
 
 @pytest.mark.parametrize("spelling", ["bob", "BOB", "Bob", "{handle}/bob", "{handle}/BOB", "ｂｏｂ"])
-def test_an_actor_is_named_by_label_or_by_handle_and_label(
+def test_a_recipient_is_named_by_label_or_qualified_name(
     conn: Connection, ada: Agent, bob: Agent, spelling: str
 ) -> None:
     posted = posts.create(conn, ada.ctx, "hello", to_actor=spelling.format(handle=bob.handle))
     assert _inbox(conn, bob) == [posted.post_id]
 
 
-def test_an_unknown_actor_is_refused_with_near_names_and_nothing_is_written(
-    conn: Connection, ada: Agent, project: Project
-) -> None:
+def test_an_unknown_recipient_is_refused_with_similar_names(conn: Connection, ada: Agent, project: Project) -> None:
     for name in ("builder-1", "builder-2", "builder-3", "builder-4", "builder-5", "builder-6", "unlike"):
         factories.make_agent(conn, project, name)
     before = database_checksum(conn)
@@ -86,9 +84,7 @@ def test_an_unknown_actor_is_refused_with_near_names_and_nothing_is_written(
     assert database_checksum(conn) == before
 
 
-def test_a_handle_that_does_not_match_is_nobody_and_never_somebody_else(
-    conn: Connection, ada: Agent, bob: Agent
-) -> None:
+def test_a_wrong_handle_is_an_unknown_recipient(conn: Connection, ada: Agent, bob: Agent) -> None:
     other = factories.make_agent(conn, None, "bob")
     for name in (f"{other.handle}/bob", "no-such-handle/bob", "root/bob"):
         with assert_refused(conn, "unknown_recipient"):
@@ -108,7 +104,7 @@ def test_a_post_needs_an_address(conn: Connection, ada: Agent) -> None:
         posts.create(conn, ada.ctx, "hello")
 
 
-def test_a_reply_names_a_post_of_the_project(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_reply_refers_to_a_post_of_the_project(conn: Connection, ada: Agent, bob: Agent) -> None:
     first = posts.create(conn, ada.ctx, "question", to_actor="bob").post_id
     reply = posts.create(conn, bob.ctx, "answer", to_actor="ada", reply_to=first).post_id
     assert [(p.post_id, p.reply_to) for p in posts.list_posts(conn, ada.ctx, reply_to=first).posts] == [(reply, first)]
@@ -120,7 +116,7 @@ def test_a_reply_names_a_post_of_the_project(conn: Connection, ada: Agent, bob: 
     assert database_checksum(conn) == before
 
 
-def test_the_number_of_an_event_that_is_no_post_is_no_post(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_the_number_of_another_event_is_not_a_post(conn: Connection, ada: Agent, bob: Agent) -> None:
     post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
     posts.ack(conn, bob.ctx, [post])
     with assert_refused(conn, "not_found"):
@@ -144,7 +140,7 @@ def test_the_first_ack_stands_and_a_repeated_one_adds_nothing(conn: Connection, 
                     (ada.ctx.project_id, post)) == (first.acked_at,)  # fmt: skip
 
 
-def test_several_posts_are_acked_in_one_call_with_one_event_each(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_one_call_acks_several_posts_with_one_event_each(conn: Connection, ada: Agent, bob: Agent) -> None:
     sent = [posts.create(conn, ada.ctx, str(n), to_actor="bob").post_id for n in range(4)]
     posts.ack(conn, bob.ctx, [sent[1]])
     acked = posts.ack(conn, bob.ctx, [sent[3], sent[0], sent[1], sent[3]])
@@ -166,7 +162,7 @@ def test_acks_are_all_or_none(conn: Connection, ada: Agent, bob: Agent) -> None:
     assert database_checksum(conn) == before
 
 
-def test_a_hundred_posts_can_be_acked_at_once_and_no_more(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_at_most_a_hundred_posts_are_acked_at_once(conn: Connection, ada: Agent, bob: Agent) -> None:
     sent = [posts.create(conn, ada.ctx, str(n), to_actor="bob").post_id for n in range(101)]
     with assert_refused(conn, "invalid_argument"):
         posts.ack(conn, bob.ctx, sent)
@@ -177,12 +173,12 @@ def test_a_hundred_posts_can_be_acked_at_once_and_no_more(conn: Connection, ada:
     assert assert_ledger_consistent(conn, ada.ctx.project_id) == 201
 
 
-def test_a_post_to_others_may_be_acked_and_shows_who_did(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
+def test_a_post_to_others_can_be_acked(conn: Connection, ada: Agent, bob: Agent, root: Agent) -> None:
     post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
     posts.ack(conn, root.ctx, [post])
     (seen,) = posts.list_posts(conn, ada.ctx).posts
     assert (seen.acked, seen.acked_by) == (True, [root.actor])
-    # It was not delivered to root, so it never was in root's inbox; bob's waits still.
+    # It was not delivered to root, so it is not in root's inbox; it is still in bob's.
     assert posts.list_posts(conn, root.ctx, to_me=True).posts == []
     assert _inbox(conn, bob) == [post]
     (his,) = posts.list_posts(conn, bob.ctx).posts
@@ -191,19 +187,19 @@ def test_a_post_to_others_may_be_acked_and_shows_who_did(conn: Connection, ada: 
     assert posts.list_posts(conn, ada.ctx).posts[0].acked_by == [root.actor, bob.actor]
 
 
-def test_a_sender_who_acks_its_own_post_confirms_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_an_ack_by_the_sender_confirms_nothing(conn: Connection, ada: Agent, bob: Agent) -> None:
     post = posts.create(conn, ada.ctx, "hello", to_lane="core").post_id
     posts.ack(conn, ada.ctx, [post])
     assert not posts.list_posts(conn, bob.ctx).posts[0].acked
     assert conn.fetch_one("SELECT acked_at FROM post WHERE project_id = %s", (ada.ctx.project_id,)) == (None,)
-    # The sender sees its ack, in every form of the question.
+    # The sender sees its ack with every filter.
     assert posts.list_posts(conn, ada.ctx).posts[0].acked
     assert posts.list_posts(conn, ada.ctx, unacked_only=True).posts == []
     assert [p.post_id for p in posts.list_posts(conn, bob.ctx, unacked_only=True).posts] == [post]
 
 
-def test_a_note_to_oneself_is_delivered_and_confirmed_by_oneself(conn: Connection, ada: Agent) -> None:
-    """Sub-agents share an identity, so a handoff between two of them is a post to oneself."""
+def test_a_post_to_its_sender_is_delivered_and_confirmed_by_its_ack(conn: Connection, ada: Agent) -> None:
+    """Sub-agents share an identity, so a post between two of them is addressed to its sender."""
     post = posts.create(conn, ada.ctx, "for my next session", to_actor="ada", ack_within_seconds=60)
     assert post.recipients == 1
     assert _inbox(conn, ada) == [post.post_id]
@@ -214,7 +210,7 @@ def test_a_note_to_oneself_is_delivered_and_confirmed_by_oneself(conn: Connectio
     assert conn.fetch_one("SELECT acked_at FROM post WHERE project_id = %s", (ada.ctx.project_id,)) == (ack.acked_at,)
 
 
-def test_what_is_unread_rides_along_and_is_counted_up_to_a_hundred(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_results_have_the_unread_count_up_to_a_hundred(conn: Connection, ada: Agent, bob: Agent) -> None:
     for number in range(1, 103):
         posted = posts.create(conn, ada.ctx, str(number), to_actor="bob")
         assert posted.unread == 0
@@ -224,7 +220,7 @@ def test_what_is_unread_rides_along_and_is_counted_up_to_a_hundred(conn: Connect
 
 
 @pytest.mark.parametrize("body", ["x", "x" * 8000, "𝕏" * 8000, "a\nb\tc\r\n", "\u202eעברית", "{}", "%s %(x)s", "'; --"])
-def test_a_body_comes_back_as_it_was_sent(conn: Connection, ada: Agent, body: str) -> None:
+def test_a_body_is_returned_unchanged(conn: Connection, ada: Agent, body: str) -> None:
     posts.create(conn, ada.ctx, body, to_lane="core", subject=body[:200])
     (post,) = posts.list_posts(conn, ada.ctx).posts
     assert (post.body, post.subject) == (body, body[:200])

@@ -1,4 +1,4 @@
-"""Presence: registering is recorded, being seen is not, and nobody is moved back."""
+"""Presence: a registration is an event, a sighting is not, and last_seen never goes back."""
 
 from datetime import timedelta
 
@@ -24,7 +24,7 @@ def _active(conn: Connection, agent: Agent, **more: object) -> list[str]:
     return [one.actor for one in presence.list_active(conn, agent.ctx, **more).active]  # type: ignore[arg-type]
 
 
-def test_registering_says_where_one_is_and_what_one_does(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_registration_sets_lane_and_status(conn: Connection, ada: Agent, bob: Agent) -> None:
     registered = presence.register(conn, ada.ctx, "core", status="fixing leases")
     assert (registered.actor, registered.lane, registered.status) == (ada.actor, "core", "fixing leases")
     assert list_events(conn, ada.ctx.project_id) == [(1, "register", {"lane": "core", "status": "fixing leases"})]
@@ -33,7 +33,7 @@ def test_registering_says_where_one_is_and_what_one_does(conn: Connection, ada: 
     assert seen.last_seen == registered.registered_at
 
 
-def test_an_identical_register_adds_no_event_and_refreshes(conn: Connection, ada: Agent) -> None:
+def test_an_identical_registration_adds_no_event_and_refreshes(conn: Connection, ada: Agent) -> None:
     first = presence.register(conn, ada.ctx, "core", status="x")
     _age(conn, ada, 1000)
     assert _active(conn, ada) == []
@@ -47,13 +47,13 @@ def test_an_identical_register_adds_no_event_and_refreshes(conn: Connection, ada
     assert list_event_types(conn, ada.ctx.project_id) == ["register"] * 3
 
 
-def test_registering_the_granted_lane_for_the_first_time_is_an_event(conn: Connection, project: Project) -> None:
+def test_the_first_registration_of_the_granted_lane_is_an_event(conn: Connection, project: Project) -> None:
     agent = factories.make_agent(conn, project, lane="core")
     presence.register(conn, agent.ctx, "core")
     assert list_event_types(conn, project.id) == ["register"]
 
 
-def test_a_touch_refreshes_and_never_moves_anyone_back_or_elsewhere(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_sighting_advances_last_seen_and_keeps_the_lane(conn: Connection, ada: Agent, bob: Agent) -> None:
     registered = presence.register(conn, ada.ctx, "core", status="x")
     me = ada.ctx.participation_id
     presence.record_seen(conn, {me: 500.0})
@@ -66,7 +66,7 @@ def test_a_touch_refreshes_and_never_moves_anyone_back_or_elsewhere(conn: Connec
     assert list_event_types(conn, ada.ctx.project_id) == ["register"]
 
 
-def test_a_touch_says_how_long_ago_somebody_was_seen(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_a_sighting_is_recorded_by_its_age(conn: Connection, ada: Agent, bob: Agent) -> None:
     presence.record_seen(conn, {ada.ctx.participation_id: 100.0, bob.ctx.participation_id: 5.0})
     seen = {one.actor: one for one in presence.list_active(conn, ada.ctx).active}
     apart = seen[bob.actor].last_seen - seen[ada.actor].last_seen
@@ -75,7 +75,7 @@ def test_a_touch_says_how_long_ago_somebody_was_seen(conn: Connection, ada: Agen
     assert _active(conn, ada, within_seconds=60) == [bob.actor]
 
 
-def test_a_touch_of_nobody_or_of_who_is_gone_does_nothing(conn: Connection, ada: Agent, project: Project) -> None:
+def test_sightings_of_removed_participants_are_ignored(conn: Connection, ada: Agent, project: Project) -> None:
     participations.remove(conn, project.id, "ada", actor="cli")
     before = database_checksum(conn)
     presence.record_seen(conn, {})
@@ -90,20 +90,22 @@ def test_a_touch_of_nobody_or_of_who_is_gone_does_nothing(conn: Connection, ada:
         (None, 901, False),
         (60, 55, True),
         (60, 61, False),
-        # A shorter window would show the two seconds by which presence may lag.
+        # In a shorter window the lag of up to two seconds would show.
         (1, 55, True),
         (1, 61, False),
         (86_400, 86_300, True),
         (86_400, 86_500, False),
     ],
 )
-def test_windows(conn: Connection, ada: Agent, within: int | None, seconds_ago: int, active: bool) -> None:
+def test_the_window_decides_who_is_active(
+    conn: Connection, ada: Agent, within: int | None, seconds_ago: int, active: bool
+) -> None:
     presence.register(conn, ada.ctx, "core")
     _age(conn, ada, seconds_ago)
     assert _active(conn, ada, within_seconds=within) == ([ada.actor] if active else [])
 
 
-def test_the_window_of_the_project_is_its_own(conn: Connection, ada: Agent, project: Project) -> None:
+def test_the_default_window_is_that_of_the_project(conn: Connection, ada: Agent, project: Project) -> None:
     presence.register(conn, ada.ctx, "core")
     _age(conn, ada, 100)
     conn.execute("UPDATE project SET presence_window_seconds = 90 WHERE id = %s", (project.id,))
@@ -111,7 +113,7 @@ def test_the_window_of_the_project_is_its_own(conn: Connection, ada: Agent, proj
     assert _active(conn, ada, within_seconds=120) == [ada.actor]
 
 
-def test_a_lane_shows_its_own_by_registered_and_else_by_granted_lane(conn: Connection, project: Project) -> None:
+def test_participants_are_filtered_by_registered_else_granted_lane(conn: Connection, project: Project) -> None:
     granted = factories.make_agent(conn, project, "granted", lane="core")
     moved = factories.make_agent(conn, project, "moved", lane="core")
     none = factories.make_agent(conn, project, "none")
@@ -123,13 +125,13 @@ def test_a_lane_shows_its_own_by_registered_and_else_by_granted_lane(conn: Conne
     assert _active(conn, none, lane="nowhere") == []
 
 
-def test_who_was_removed_is_not_here(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
+def test_a_removed_participant_is_not_active(conn: Connection, ada: Agent, bob: Agent, project: Project) -> None:
     presence.register(conn, bob.ctx, "core")
     participations.remove(conn, project.id, "bob", actor="cli")
     assert _active(conn, ada) == []
 
 
-def test_the_active_page_by_name(conn: Connection, ada: Agent, project: Project) -> None:
+def test_active_participants_are_paged_by_name(conn: Connection, ada: Agent, project: Project) -> None:
     agents = [factories.make_agent(conn, project, f"a{number}") for number in range(7)]
     presence.record_seen(conn, {agent.ctx.participation_id: 0.0 for agent in agents})
     seen: list[str] = []
@@ -144,7 +146,7 @@ def test_the_active_page_by_name(conn: Connection, ada: Agent, project: Project)
     assert seen == [agent.actor for agent in agents]
 
 
-def test_presence_counts_the_unread(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_presence_results_have_the_unread_count(conn: Connection, ada: Agent, bob: Agent) -> None:
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     assert presence.list_active(conn, bob.ctx).unread == 1
     assert presence.register(conn, bob.ctx, "core").unread == 1

@@ -1,4 +1,4 @@
-"""Claims, seeds and idempotency keys at one moment."""
+"""Concurrent claims, seeds and idempotency keys."""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.assertions import assert_ledger_consistent, list_event_types, list_ev
 from tests.concurrency import run_concurrently, run_jobs_concurrently, successes
 
 
-class _Undone(Exception):
+class _RollbackError(Exception):
     """Raised to roll a transaction back."""
 
 
@@ -23,48 +23,48 @@ def test_five_hundred_concurrent_claims_give_five_hundred_numbers_without_a_gap(
     with db.transaction() as conn:
         project = factories.make_project(conn)
         agents = [factories.make_agent(conn, project) for _ in range(4)]
-    todo = iter(range(500))
-    got: list[sequences.Claim] = []
+    remaining = iter(range(500))
+    claims: list[sequences.Claim] = []
 
     def work(ctx: Ctx) -> None:
-        for _ in todo:
+        for _ in remaining:
             with db.connection() as conn:
-                got.append(sequences.claim(conn, ctx, "adr"))
+                claims.append(sequences.claim(conn, ctx, "adr"))
 
     run_jobs_concurrently(*(lambda ctx=agents[n % 4].ctx: work(ctx) for n in range(32)))
-    assert sorted(claim.number for claim in got) == list(range(1, 501))
+    assert sorted(claim.number for claim in claims) == list(range(1, 501))
     with db.connection() as conn:
         assert assert_ledger_consistent(conn, project.id) == 500
         recorded = [payload["number"] for _, _, payload in list_events(conn, project.id)]
-        # The numbers were handed out in the order of the ledger.
+        # The order of the numbers is the order of the ledger.
         assert recorded == list(range(1, 501))
 
 
 def test_claims_that_do_not_commit_consume_nothing(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
-    todo = iter(range(300))
-    got: list[int] = []
+    remaining = iter(range(300))
+    claims: list[int] = []
 
     def work() -> None:
-        for number in todo:
+        for number in remaining:
             try:
                 with db.transaction() as conn:
                     claimed = sequences.claim(conn, agent.ctx, "adr").number
                     if number % 10 == 0:
-                        raise _Undone
-            except _Undone:
+                        raise _RollbackError
+            except _RollbackError:
                 continue
-            got.append(claimed)
+            claims.append(claimed)
 
     outcomes = run_jobs_concurrently(*[work] * 16)
     assert outcomes == [None] * 16
-    assert sorted(got) == list(range(1, 271))
+    assert sorted(claims) == list(range(1, 271))
     with db.connection() as conn:
         assert assert_ledger_consistent(conn, agent.ctx.project_id) == 270
 
 
-def test_claims_of_different_sequences_keep_one_ledger(db: Database) -> None:
+def test_concurrent_claims_of_different_sequences_keep_the_ledger_consistent(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
@@ -82,8 +82,8 @@ def test_claims_of_different_sequences_keep_one_ledger(db: Database) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Database, exists: bool) -> None:
-    """Also where the seed and the claims all create the sequence."""
+def test_concurrent_seeds_neither_repeat_nor_rewind_numbers(db: Database, exists: bool) -> None:
+    """Also when the seed and the claims all create the sequence."""
     with db.transaction() as conn:
         admin = factories.make_agent(conn, is_admin=True)
     for round_ in range(40):
@@ -97,11 +97,11 @@ def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Da
             lambda conn: ("seed", sequences.seed(conn, admin.ctx, name, 3).current),  # noqa: B023
             lambda conn: ("seed", sequences.seed(conn, admin.ctx, name, 50, prefix="N-").current),  # noqa: B023
         )
-        for lost in outcomes:
-            if isinstance(lost, BaseException):
-                # Only the low seed can come too late, and then it says so.
-                assert isinstance(lost, BusError)
-                assert lost.code == "conflict"
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                # Only the low seed can come too late; it is a conflict then.
+                assert isinstance(outcome, BusError)
+                assert outcome.code == "conflict"
         claimed = [value for kind, value in successes(outcomes) if kind == "claim"]
         assert len(set(claimed)) == 4
         with db.connection() as conn:
@@ -113,7 +113,7 @@ def test_a_seed_between_claims_hands_no_number_out_twice_and_rewinds_none(db: Da
             (current,) = conn.fetch_one(
                 "SELECT current FROM sequence WHERE project_id = %s AND name = %s", (admin.ctx.project_id, name)
             )
-        # The ledger tells the story in order: each claim is one more than what stood, no seed goes back.
+        # In ledger order each claim adds one, and no seed goes back.
         counter = 0
         for kind, value in steps:
             assert value == counter + 1 if kind == "claim" else value >= counter, steps
@@ -136,7 +136,7 @@ def _task(conn: Connection, ctx: Ctx, key: str) -> Any:
 
 
 @pytest.mark.parametrize("call", [_claim, _post, _task])
-def test_the_same_key_at_one_moment_has_one_effect_and_one_answer(
+def test_concurrent_calls_with_one_key_have_one_effect_and_one_result(
     db: Database, call: Callable[[Connection, Ctx, str], Any]
 ) -> None:
     with db.transaction() as conn:
@@ -150,28 +150,28 @@ def test_the_same_key_at_one_moment_has_one_effect_and_one_answer(
             assert assert_ledger_consistent(conn, agent.ctx.project_id) == round_ + 1
 
 
-def test_a_key_whose_first_user_rolls_back_is_free_for_the_second(db: Database) -> None:
+def test_a_key_is_free_again_after_a_rollback(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
     def undo(conn: Connection, key: str) -> None:
         _claim(conn, agent.ctx, key)
-        raise _Undone
+        raise _RollbackError
 
     for round_ in range(40):
         key = f"k{round_}"
-        undone, kept = run_concurrently(
+        rolled_back, kept = run_concurrently(
             db,
             lambda conn: undo(conn, key),  # noqa: B023
             lambda conn: _claim(conn, agent.ctx, key),  # noqa: B023
         )
-        assert isinstance(undone, _Undone)
+        assert isinstance(rolled_back, _RollbackError)
         assert kept.number == round_ + 1
     with db.connection() as conn:
         assert assert_ledger_consistent(conn, agent.ctx.project_id) == 40
 
 
-def test_one_key_for_two_calls_at_one_moment_serves_one_of_them(db: Database) -> None:
+def test_one_key_for_two_concurrent_tools_serves_one_of_them(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
         factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob")
@@ -183,7 +183,7 @@ def test_one_key_for_two_calls_at_one_moment_serves_one_of_them(db: Database) ->
             lambda conn: second(conn, agent.ctx, f"k{round_}"),  # noqa: B023
         )
         assert len(successes(outcomes)) == 1
-        (lost,) = [one for one in outcomes if isinstance(one, BusError)]
-        assert lost.code == "key_reuse"
+        (refused,) = [one for one in outcomes if isinstance(one, BusError)]
+        assert refused.code == "key_reuse"
     with db.connection() as conn:
         assert len(list_event_types(conn, agent.ctx.project_id)) == 36

@@ -1,4 +1,4 @@
-"""whats_new while everybody writes: nothing missed, nothing doubled, time never backwards."""
+"""whats_new during concurrent writes: every event once, in order, with rising times."""
 
 import threading
 from itertools import pairwise
@@ -15,8 +15,8 @@ _WRITERS = 16
 _EVENTS = 20_000
 
 
-def test_no_reader_misses_or_doubles_any_of_twenty_thousand_events(db: Database) -> None:
-    """Sixteen writers; two sub-agents who share a cursor, and a third reader with its own."""
+def test_readers_receive_each_of_twenty_thousand_events_once(db: Database) -> None:
+    """Sixteen writers, two sub-agents that share a cursor, and a third reader with its own cursor."""
     with db.transaction() as conn:
         project = factories.make_project(conn)
         writers = [factories.make_agent(conn, project) for _ in range(4)]
@@ -37,14 +37,14 @@ def test_no_reader_misses_or_doubles_any_of_twenty_thousand_events(db: Database)
         written.release()
 
     def read(ctx: Ctx, limit: int) -> list[digest.Digest]:
-        """Follow until everything that was written before `finished` was returned."""
+        """Read until all events written before `finished` have been returned."""
         runs: list[digest.Digest] = []
         while True:
             last = finished.is_set()
             with db.connection() as conn:
-                found = digest.read_digest(conn, ctx, limit=limit)
-            if found.events:
-                runs.append(found)
+                result = digest.read_digest(conn, ctx, limit=limit)
+            if result.events:
+                runs.append(result)
             elif last:
                 return runs
 
@@ -74,8 +74,8 @@ def test_no_reader_misses_or_doubles_any_of_twenty_thousand_events(db: Database)
     assert [event.id for event in own] == expected
     assert [event.id for event in shared] == expected
     assert _payloads(shared) == _payloads(own)
-    assert all(one.ts <= two.ts for one, two in pairwise(own))
-    # Both of the pair were served, or the test has shown nothing.
+    assert all(earlier.ts <= later.ts for earlier, later in pairwise(own))
+    # The test is meaningful only if both sub-agents received events.
     assert first
     assert second
     with db.connection() as conn:
@@ -86,7 +86,7 @@ def _payloads(events: list[Event]) -> list[tuple[int, str, str]]:
     return [(event.id, event.type, repr(event.payload)) for event in events]
 
 
-def test_two_sub_agents_who_ask_at_one_moment_share_the_events_out(db: Database) -> None:
+def test_concurrent_sub_agents_receive_disjoint_contiguous_runs(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
         digest.read_digest(conn, agent.ctx)
@@ -101,7 +101,7 @@ def test_two_sub_agents_who_ask_at_one_moment_share_the_events_out(db: Database)
         assert [run.more for run in runs] == [True, False, False]
 
 
-def test_the_first_calls_of_a_new_identity_make_one_cursor(db: Database) -> None:
+def test_concurrent_first_calls_create_one_cursor(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         writer = factories.make_agent(conn, project)
@@ -114,7 +114,7 @@ def test_the_first_calls_of_a_new_identity_make_one_cursor(db: Database) -> None
         assert sorted(event.id for run in runs for event in run.events) == list(range(1, 13))
 
 
-def test_looking_back_and_looking_ahead_disturb_no_cursor(db: Database) -> None:
+def test_reads_without_advancing_do_not_disturb_the_cursor(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
         for _ in range(8):
@@ -122,12 +122,12 @@ def test_looking_back_and_looking_ahead_disturb_no_cursor(db: Database) -> None:
     for round_ in range(20):
         with db.transaction() as conn:
             sequences.claim(conn, agent.ctx, "s")
-        moved, look, back = run_concurrently(
+        advanced, peek, reread = run_concurrently(
             db,
             lambda conn: digest.read_digest(conn, agent.ctx),
             lambda conn: digest.read_digest(conn, agent.ctx, advance_cursor=False),
             lambda conn: digest.read_digest(conn, agent.ctx, since=0),
         )
-        assert moved.cursor == 9 + round_
-        assert look.cursor in (moved.since_event_id, moved.cursor)
-        assert len(back.events) == 9 + round_
+        assert advanced.cursor == 9 + round_
+        assert peek.cursor in (advanced.since_event_id, advanced.cursor)
+        assert len(reread.events) == 9 + round_

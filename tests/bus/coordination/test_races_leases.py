@@ -1,4 +1,4 @@
-"""Leases at one moment: whoever comes second names the first."""
+"""Concurrent leases: the lease with the higher fence names the other."""
 
 import itertools
 
@@ -25,7 +25,7 @@ _GLOBS = ["src/{round}/**/*.py", "src/{round}/api", "src/{round}/*/x*.py", "**/x
 
 
 @pytest.mark.parametrize("surfaces", [_LITERAL, _NESTED, _GLOBS])
-def test_of_twenty_overlapping_leases_each_names_exactly_the_earlier_ones(db: Database, surfaces: list[str]) -> None:
+def test_each_of_twenty_overlapping_leases_names_exactly_the_earlier_ones(db: Database, surfaces: list[str]) -> None:
     agents = _agents(db, 20)
     names = {agent.actor: number for number, agent in enumerate(agents)}
     for round_ in range(6):
@@ -36,11 +36,11 @@ def test_of_twenty_overlapping_leases_each_names_exactly_the_earlier_ones(db: Da
         assert all(isinstance(one, leases.Lease) for one in taken), taken
         order = sorted(range(20), key=lambda number: taken[number].fence)
         assert len({one.fence for one in taken}) == 20
-        for place, number in enumerate(order):
-            earlier = [other for other in order[:place] if overlaps(wanted[number], wanted[other])]
+        for position, number in enumerate(order):
+            earlier = [other for other in order[:position] if overlaps(wanted[number], wanted[other])]
             assert [names[other.actor] for other in taken[number].others] == earlier
             if surfaces is _LITERAL:
-                assert len(earlier) == place
+                assert len(earlier) == position
         with db.connection() as conn:
             held = leases.list_leases(conn, agents[0].ctx).leases
             assert [(names[one.actor], one.fence) for one in held] == [
@@ -53,17 +53,17 @@ def test_of_twenty_overlapping_leases_each_names_exactly_the_earlier_ones(db: Da
         assert assert_ledger_consistent(conn, agents[0].ctx.project_id) == 6 * 40
 
 
-def test_of_two_overlapping_leases_one_names_the_other_many_times(db: Database) -> None:
+def test_exactly_one_of_two_overlapping_leases_names_the_other(db: Database) -> None:
     ada, bob = _agents(db, 2)
     pairs = itertools.cycle([("src", "src/a.py"), ("src/*.py", "src/a.py"), ("**", "docs"), ("x", "x")])
     for round_, (first, second) in zip(range(100), pairs, strict=False):
         folder = f"r{round_}/" if first != "**" else ""
-        one, two = run_concurrently(
+        ada_lease, bob_lease = run_concurrently(
             db,
             lambda conn: leases.acquire(conn, ada.ctx, folder + first),  # noqa: B023
             lambda conn: leases.acquire(conn, bob.ctx, folder + second),  # noqa: B023
         )
-        late, early = (one, two) if one.fence > two.fence else (two, one)
+        early, late = sorted((ada_lease, bob_lease), key=lambda lease: lease.fence)
         assert len(late.others) == 1, (first, second)
         assert late.others[0].surface == early.surface
         assert early.others == []
@@ -72,7 +72,7 @@ def test_of_two_overlapping_leases_one_names_the_other_many_times(db: Database) 
                 leases.release(conn, agent.ctx, "*")
 
 
-def test_sub_agents_who_lease_one_surface_at_once_hold_one_lease(db: Database) -> None:
+def test_concurrent_leases_of_one_identity_are_one_lease(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for round_ in range(30):
         taken = run_numbered_concurrently(db, 5, lambda conn, _: leases.acquire(conn, ada.ctx, f"src/{round_}"))  # noqa: B023
@@ -82,7 +82,7 @@ def test_sub_agents_who_lease_one_surface_at_once_hold_one_lease(db: Database) -
         assert list_event_types(conn, ada.ctx.project_id) == ["lease"] * 30
 
 
-def test_releases_at_once_end_each_lease_once(db: Database) -> None:
+def test_concurrent_releases_end_each_lease_once(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(30):
         with db.transaction() as conn:
@@ -98,7 +98,7 @@ def test_releases_at_once_end_each_lease_once(db: Database) -> None:
         assert assert_ledger_consistent(conn, ada.ctx.project_id) == 30 * 6
 
 
-def test_an_expired_lease_is_leased_anew_once_with_one_end(db: Database) -> None:
+def test_concurrent_leases_of_an_expired_surface_record_one_expiry(db: Database) -> None:
     (ada,) = _agents(db, 1)
 
     def expire(conn: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Acks, lane posts, joins and leaves at one moment: delivered once, confirmed once."""
+"""Concurrent acks, lane posts, joins and leaves: one delivery and one ack per recipient."""
 
 from bus.coordination import posts, presence
 from bus.db import Connection, Database
@@ -17,12 +17,12 @@ def _pair(db: Database) -> tuple[Project, Agent, Agent]:
 
 
 def _deliveries(conn: Connection, agent: Agent, post_id: int) -> int:
-    """How often the post waits for the agent, as the agent sees it."""
+    """Count the post in the agent's inbox."""
     inbox = posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True, limit=200).posts
     return [post.post_id for post in inbox].count(post_id)
 
 
-def test_an_ack_by_twenty_threads_of_one_identity_is_one_event(db: Database) -> None:
+def test_twenty_concurrent_acks_of_one_identity_are_one_event(db: Database) -> None:
     project, ada, bob = _pair(db)
     for _ in range(20):
         with db.transaction() as conn:
@@ -35,7 +35,7 @@ def test_an_ack_by_twenty_threads_of_one_identity_is_one_event(db: Database) -> 
         assert_ledger_consistent(conn, project.id)
 
 
-def test_acks_of_overlapping_lists_add_one_event_for_each_post(db: Database) -> None:
+def test_concurrent_acks_of_overlapping_lists_add_one_event_per_post(db: Database) -> None:
     project, ada, bob = _pair(db)
     for _ in range(15):
         with db.transaction() as conn:
@@ -50,7 +50,7 @@ def test_acks_of_overlapping_lists_add_one_event_for_each_post(db: Database) -> 
         assert_ledger_consistent(conn, project.id)
 
 
-def test_a_lane_post_reaches_whoever_joins_at_that_moment_exactly_once(db: Database) -> None:
+def test_a_lane_post_is_delivered_once_to_a_concurrently_joining_member(db: Database) -> None:
     project, ada, bob = _pair(db)
     orders = set()
     for round_ in range(150):
@@ -64,12 +64,12 @@ def test_a_lane_post_reaches_whoever_joins_at_that_moment_exactly_once(db: Datab
         orders.add(posted.recipients)
         with db.connection() as conn:
             assert _deliveries(conn, bob, posted.post_id) == 1
-    assert orders == {0, 1}, "the race went one way only, so it showed nothing"
+    assert orders == {0, 1}, "only one order occurred, so the test is not meaningful"
     with db.connection() as conn:
         assert assert_ledger_consistent(conn, project.id) == 300
 
 
-def test_a_lane_post_never_stays_with_who_leaves_at_that_moment(db: Database) -> None:
+def test_a_lane_post_is_withdrawn_from_a_concurrently_leaving_member(db: Database) -> None:
     project, ada, bob = _pair(db)
     orders = set()
     for round_ in range(150):
@@ -85,12 +85,12 @@ def test_a_lane_post_never_stays_with_who_leaves_at_that_moment(db: Database) ->
         orders.add(posted.recipients)
         with db.connection() as conn:
             assert _deliveries(conn, bob, posted.post_id) == 0
-    assert orders == {0, 1}, "the race went one way only, so it showed nothing"
+    assert orders == {0, 1}, "only one order occurred, so the test is not meaningful"
     with db.connection() as conn:
         assert_ledger_consistent(conn, project.id)
 
 
-def test_a_lane_post_reaches_whoever_is_granted_the_lane_at_that_moment(db: Database) -> None:
+def test_a_lane_post_is_delivered_to_a_concurrently_granted_member(db: Database) -> None:
     project, ada, _ = _pair(db)
     for round_ in range(60):
         lane = f"lane-{round_}"
@@ -103,14 +103,12 @@ def test_a_lane_post_reaches_whoever_is_granted_the_lane_at_that_moment(db: Data
             assert _deliveries(conn, factories.authenticate_agent(conn, granted), posted.post_id) == 1
 
 
-def test_a_lane_post_reaches_whoever_gets_a_new_token_at_that_moment(db: Database) -> None:
+def test_a_lane_post_is_delivered_to_a_member_with_a_concurrent_new_token(db: Database) -> None:
     project, ada, bob = _pair(db)
     for round_ in range(60):
         lane = f"lane-{round_}"
         with db.transaction() as conn:
-            back = factories.authenticate_agent(
-                conn, tokens.rotate(conn, project.id, "bob", actor="cli")
-            )
+            back = factories.authenticate_agent(conn, tokens.rotate(conn, project.id, "bob", actor="cli"))
             presence.register(conn, back.ctx, lane)
             tokens.revoke_all(conn, project.id, "bob", actor="cli")
         posted, rotated = run_concurrently(
@@ -123,8 +121,8 @@ def test_a_lane_post_reaches_whoever_gets_a_new_token_at_that_moment(db: Databas
     assert bob.ctx.participation_id
 
 
-def test_an_ack_at_the_moment_of_a_join_leaves_the_post_either_confirmed_or_delivered(db: Database) -> None:
-    """Whoever joins before the ack receives the post; whoever joins after it does not."""
+def test_a_post_is_delivered_to_a_joining_member_unless_acked_before(db: Database) -> None:
+    """A member that joins before the ack receives the post; one that joins afterwards does not."""
     project, ada, bob = _pair(db)
     with db.transaction() as conn:
         eve = factories.make_agent(conn, project, "eve")
@@ -143,7 +141,7 @@ def test_an_ack_at_the_moment_of_a_join_leaves_the_post_either_confirmed_or_deli
             assert _deliveries(conn, eve, post) == (1 if order == ["register", "ack"] else 0)
 
 
-def test_posts_both_ways_and_acks_at_once_keep_the_count_of_the_unread(db: Database) -> None:
+def test_concurrent_posts_and_acks_keep_the_unread_count(db: Database) -> None:
     project, ada, bob = _pair(db)
     with db.transaction() as conn:
         for agent in (ada, bob):
@@ -167,7 +165,7 @@ def test_posts_both_ways_and_acks_at_once_keep_the_count_of_the_unread(db: Datab
         assert_ledger_consistent(conn, project.id)
 
 
-def test_sub_agents_who_register_the_same_at_once_are_one_event(db: Database) -> None:
+def test_concurrent_identical_registrations_are_one_event(db: Database) -> None:
     project, _, _ = _pair(db)
     for round_ in range(40):
         with db.transaction() as conn:
@@ -178,7 +176,7 @@ def test_sub_agents_who_register_the_same_at_once_are_one_event(db: Database) ->
             assert list_event_types(conn, project.id) == ["register"] * (round_ + 1)
 
 
-def test_sub_agents_who_register_different_lanes_at_once_end_in_one_with_its_posts(db: Database) -> None:
+def test_concurrent_registrations_of_two_lanes_end_in_one_with_its_posts(db: Database) -> None:
     project, ada, _ = _pair(db)
     with db.transaction() as conn:
         sent = {lane: posts.create(conn, ada.ctx, "hello", to_lane=lane).post_id for lane in ("core", "docs")}

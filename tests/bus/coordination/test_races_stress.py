@@ -1,4 +1,4 @@
-"""Every verb from thirty-two threads: no deadlock, no error but those of the bus, and books that balance."""
+"""Every call from thirty-two threads: no deadlock, only errors of the bus, and tables that agree with the ledger."""
 
 import os
 import random
@@ -32,16 +32,16 @@ _SURFACES = ["src", "src/a.py", "src/*.py", "docs/**", "docs/a.md", "{src,docs}/
 Verb = Callable[[Connection, Ctx, random.Random], Any]
 
 
-def _task(dice: random.Random) -> int:
-    return dice.randint(1, 60)
+def _task(rng: random.Random) -> int:
+    return rng.randint(1, 60)
 
 
-def _redeem(conn: Connection, ctx: Ctx, dice: random.Random) -> None:
+def _redeem(conn: Connection, ctx: Ctx, rng: random.Random) -> None:
     created = invites.create(conn, ctx)
-    invite_redemption.redeem(conn, created.code, name=f"guest-{dice.getrandbits(60)}")
+    invite_redemption.redeem(conn, created.code, name=f"guest-{rng.getrandbits(60)}")
 
 
-_VERBS: dict[str, Verb] = {
+_CALLS: dict[str, Verb] = {
     "claim": lambda c, x, d: sequences.claim(c, x, d.choice("abc")),
     "claim with a key": lambda c, x, d: sequences.claim(c, x, "k", idempotency_key=f"c{d.randint(1, 200)}"),
     "seed": lambda c, x, d: sequences.seed(c, x, d.choice("abcd"), d.randint(0, 4000)),
@@ -76,8 +76,8 @@ _VERBS: dict[str, Verb] = {
     "who_holds": lambda c, x, d: leases.list_leases(c, x, surface=d.choice([None, "src"])),
     "list_tasks": lambda c, x, d: task_queries.list_tasks(c, x),
     "who_is_active": lambda c, x, d: presence.list_active(c, x),
-    "touch": lambda c, x, d: presence.record_seen(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
-    "touch tokens": lambda c, x, d: tokens.record_use(c, list(range(1, 9))),
+    "record_seen": lambda c, x, d: presence.record_seen(c, {x.participation_id + n: 0.1 for n in range(-4, 5)}),
+    "record_use": lambda c, x, d: tokens.record_use(c, list(range(1, 9))),
     "admin_provision": lambda c, x, d: participations.provision(c, x, f"new-{d.getrandbits(60)}", lane="core"),
     "admin_rotate": lambda c, x, d: tokens.rotate_as_admin(c, x, "spare"),
     "admin_revoke": lambda c, x, d: tokens.revoke_as_admin(c, x, "spare"),
@@ -87,9 +87,7 @@ _VERBS: dict[str, Verb] = {
 _RARE = {"admin_provision", "invite and redeem", "admin_rotate", "admin_revoke", "set_admin"}
 
 
-def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
-    database_url: str, postgres_log: Path
-) -> None:
+def test_every_concurrent_call_succeeds_or_raises_an_error_of_the_bus(database_url: str, postgres_log: Path) -> None:
     log_start = postgres_log.stat().st_size
     with closing(Database(database_url, pool_size=_THREADS)) as db:
         with db.transaction() as conn:
@@ -100,16 +98,16 @@ def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
                 agents += [factories.make_agent(conn, project, f"agent-{n}", is_admin=n < 2) for n in range(4)]
                 factories.make_agent(conn, project, "spare", lane="core")
         deadline = time.monotonic() + _SECONDS
-        weights = [0.1 if name in _RARE else 1.0 for name in _VERBS]
+        weights = [0.1 if name in _RARE else 1.0 for name in _CALLS]
 
         def work(number: int) -> Counter[tuple[str, str]]:
-            dice = random.Random(number)
+            rng = random.Random(number)
             seen: Counter[tuple[str, str]] = Counter()
             while time.monotonic() < deadline:
-                (name,) = dice.choices(list(_VERBS), weights)
+                (name,) = rng.choices(list(_CALLS), weights)
                 try:
                     with db.transaction() as conn:
-                        _VERBS[name](conn, agents[number % len(agents)].ctx, dice)
+                        _CALLS[name](conn, agents[number % len(agents)].ctx, rng)
                 except BusError as error:
                     seen[name, error.code] += 1
                 else:
@@ -117,16 +115,16 @@ def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
             return seen
 
         outcomes = run_jobs_concurrently(*(lambda n=n: work(n) for n in range(_THREADS)))
-        failures = [one for one in outcomes if isinstance(one, BaseException)]
-        assert failures == []
+        unexpected = [one for one in outcomes if isinstance(one, BaseException)]
+        assert unexpected == []
         total: Counter[tuple[str, str]] = sum(outcomes, Counter())
         assert {code for _, code in total} <= _EXPECTED | {"ok"}, total
-        assert {name for name, code in total if code == "ok"} == set(_VERBS)
+        assert {name for name, code in total if code == "ok"} == set(_CALLS)
         with db.connection() as conn:
             for project_id in {agent.ctx.project_id for agent in agents}:
                 assert assert_ledger_consistent(conn, project_id) > 0
-                _check_books(conn, project_id)
-    # Statistics of a connection are complete when it is closed.
+                _assert_tables_agree(conn, project_id)
+    # The statistics of a connection are complete after it is closed.
     with psycopg.connect(database_url) as raw:
         query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         assert raw.execute(query).fetchone() == (0,)
@@ -135,8 +133,8 @@ def test_every_verb_from_every_thread_ends_well_or_in_an_error_of_the_bus(
         assert b" 40P01 " not in log.read()
 
 
-def _check_books(conn: Connection, project_id: int) -> None:
-    """What is stored twice says the same twice."""
+def _assert_tables_agree(conn: Connection, project_id: int) -> None:
+    """Assert that redundant columns agree with their source."""
     mine = {"p": project_id}
     assert (
         conn.fetch_all(
@@ -155,28 +153,28 @@ def _check_books(conn: Connection, project_id: int) -> None:
         )
         == []
     )
-    # Every post, lease and ack has its event, and the other way round.
+    # Posts, leases, tasks and acks correspond to their events one to one.
     for table, column, kind, value in (
         ("post", "id", "post", "seq"),
         ("lease", "fence", "lease", "seq"),
         ("task", "id", "task_create", "(payload ->> 'task_id')::bigint"),
     ):
         stored = conn.fetch_all(f"SELECT {column} FROM {table} WHERE project_id = %(p)s ORDER BY 1", mine)
-        told = conn.fetch_all(
+        recorded = conn.fetch_all(
             f"SELECT {value} FROM event WHERE project_id = %(p)s AND type = '{kind}' ORDER BY 1", mine
         )
-        assert stored == told, table
+        assert stored == recorded, table
     acked = conn.fetch_all(
         "SELECT participation_id, post_id FROM delivery"
         " WHERE project_id = %(p)s AND acked_at IS NOT NULL ORDER BY 1, 2",
         mine,
     )
-    told = conn.fetch_all(
+    recorded = conn.fetch_all(
         "SELECT participation_id, (payload ->> 'post_id')::bigint FROM event"
         " WHERE project_id = %(p)s AND type = 'ack' ORDER BY 1, 2",
         mine,
     )
-    assert acked == told
+    assert acked == recorded
     for name, current in conn.fetch_all("SELECT name, current FROM sequence WHERE project_id = %(p)s", mine):
         steps = conn.fetch_all(
             "SELECT coalesce(payload ->> 'number', payload ->> 'current')::bigint FROM event"

@@ -1,4 +1,4 @@
-"""Tasks at one moment: started once, never in a circle, never stuck behind what is done."""
+"""Concurrent writes of tasks: one start, no cycle, no blocker that is done."""
 
 from bus.coordination import task_queries, tasks
 from bus.db import Database
@@ -16,12 +16,12 @@ def _agents(db: Database, count: int) -> list[Agent]:
 
 
 def _codes(outcomes: list[object]) -> set[str]:
-    lost = failures(outcomes)
-    assert all(isinstance(one, BusError) for one in lost), lost
-    return {one.code for one in lost}
+    refused = failures(outcomes)
+    assert all(isinstance(one, BusError) for one in refused), refused
+    return {one.code for one in refused}
 
 
-def test_a_task_that_twenty_start_is_started_once(db: Database) -> None:
+def test_of_twenty_concurrent_starts_one_succeeds(db: Database) -> None:
     agents = _agents(db, 20)
     for _ in range(15):
         with db.transaction() as conn:
@@ -30,13 +30,13 @@ def test_a_task_that_twenty_start_is_started_once(db: Database) -> None:
         assert len(successes(outcomes)) == 1
         assert _codes(outcomes) == {"wrong_state"}
         with db.connection() as conn:
-            (found,) = task_queries.list_tasks(conn, agents[0].ctx, limit=1).tasks
-        assert found.owner == agents[outcomes.index(successes(outcomes)[0])].actor
+            (listed,) = task_queries.list_tasks(conn, agents[0].ctx, limit=1).tasks
+        assert listed.owner == agents[outcomes.index(successes(outcomes)[0])].actor
     with db.connection() as conn:
         assert list_event_types(conn, agents[0].ctx.project_id) == ["task_create", "task_start"] * 15
 
 
-def test_twenty_who_take_the_next_task_take_twenty_tasks(db: Database) -> None:
+def test_twenty_concurrent_calls_of_next_take_different_tasks(db: Database) -> None:
     agents = _agents(db, 20)
     for _ in range(5):
         with db.transaction() as conn:
@@ -49,7 +49,7 @@ def test_twenty_who_take_the_next_task_take_twenty_tasks(db: Database) -> None:
         assert set(taken) == made
 
 
-def test_a_task_is_shipped_once(db: Database) -> None:
+def test_of_five_concurrent_ships_one_succeeds(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(20):
         with db.transaction() as conn:
@@ -60,7 +60,7 @@ def test_a_task_is_shipped_once(db: Database) -> None:
         assert _codes(outcomes) == {"wrong_state"}
 
 
-def test_blocking_on_a_task_while_it_ships_leaves_the_other_free(db: Database) -> None:
+def test_blocking_on_a_task_while_it_ships_leaves_no_open_blocker(db: Database) -> None:
     (ada,) = _agents(db, 1)
     seen = set()
     for _ in range(120):
@@ -81,14 +81,14 @@ def test_blocking_on_a_task_while_it_ships_leaves_the_other_free(db: Database) -
             assert shipped.unblocked == [second]
         seen.add(type(blocked))
         with db.connection() as conn:
-            (found, _) = task_queries.list_tasks(conn, ada.ctx, limit=2).tasks
-        assert (found.task_id, found.status, found.blockers) == (second, "in_progress", [])
+            (listed, _) = task_queries.list_tasks(conn, ada.ctx, limit=2).tasks
+        assert (listed.task_id, listed.status, listed.blockers) == (second, "in_progress", [])
     with db.connection() as conn:
         assert_ledger_consistent(conn, ada.ctx.project_id)
-    assert seen == {tasks.TaskStatus, BusError}, "the race went one way only, so it showed nothing"
+    assert seen == {tasks.TaskStatus, BusError}, "only one order occurred, so the test is not meaningful"
 
 
-def test_creating_a_task_that_waits_for_one_that_ships_leaves_it_ready(db: Database) -> None:
+def test_a_task_created_on_a_shipping_blocker_becomes_ready(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(60):
         with db.transaction() as conn:
@@ -101,13 +101,13 @@ def test_creating_a_task_that_waits_for_one_that_ships_leaves_it_ready(db: Datab
         )
         assert shipped.unblocked in ([], [created.task_id])
         with db.connection() as conn:
-            (found,) = task_queries.list_tasks(conn, ada.ctx, ready=True).tasks
-            assert found.task_id == created.task_id
+            (listed,) = task_queries.list_tasks(conn, ada.ctx, ready=True).tasks
+            assert listed.task_id == created.task_id
         with db.transaction() as conn:
             tasks.start(conn, ada.ctx, created.task_id)
 
 
-def test_of_two_tasks_that_block_on_each_other_one_is_refused(db: Database) -> None:
+def test_of_two_tasks_that_block_each_other_one_is_refused(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(120):
         with db.transaction() as conn:
@@ -123,7 +123,7 @@ def test_of_two_tasks_that_block_on_each_other_one_is_refused(db: Database) -> N
         assert _codes(outcomes) == {"conflict"}
 
 
-def test_a_circle_of_five_never_closes(db: Database) -> None:
+def test_a_cycle_of_five_tasks_is_refused(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(20):
         with db.transaction() as conn:
@@ -137,7 +137,7 @@ def test_a_circle_of_five_never_closes(db: Database) -> None:
         assert _codes(outcomes) == {"conflict"}
 
 
-def test_tasks_created_at_once_have_numbers_of_their_own(db: Database) -> None:
+def test_tasks_created_concurrently_have_distinct_numbers(db: Database) -> None:
     agents = _agents(db, 16)
     for round_ in range(5):
         outcomes = run_numbered_concurrently(
@@ -148,7 +148,7 @@ def test_tasks_created_at_once_have_numbers_of_their_own(db: Database) -> None:
         assert assert_ledger_consistent(conn, agents[0].ctx.project_id) == 80
 
 
-def test_resolving_two_blockers_at_once_frees_the_task(db: Database) -> None:
+def test_resolving_two_blockers_concurrently_makes_the_task_ready(db: Database) -> None:
     (ada,) = _agents(db, 1)
     for _ in range(40):
         with db.transaction() as conn:

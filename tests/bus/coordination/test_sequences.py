@@ -1,4 +1,4 @@
-"""Claims and seeds: numbers without gaps that never go back."""
+"""Claims and seeds: gap-free numbers that never go back."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.assertions import assert_ledger_consistent, assert_refused, database_
 from tests.factories import Agent
 
 
-def test_the_first_claim_of_a_sequence_is_one_and_the_next_follow(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_claims_of_a_sequence_start_at_one_without_gaps(conn: Connection, ada: Agent, bob: Agent) -> None:
     first = sequences.claim(conn, ada.ctx, "adr", note="leases")
     assert (first.sequence, first.number, first.formatted, first.note, first.unread) == (
         "adr",
@@ -29,7 +29,7 @@ def test_the_first_claim_of_a_sequence_is_one_and_the_next_follow(conn: Connecti
     assert assert_ledger_consistent(conn, ada.ctx.project_id) == 4
 
 
-def test_a_claim_that_was_rolled_back_consumed_nothing(conn: Connection, ada: Agent) -> None:
+def test_a_claim_that_is_rolled_back_consumes_nothing(conn: Connection, ada: Agent) -> None:
     with conn.raw.transaction(force_rollback=True):
         assert sequences.claim(conn, ada.ctx, "adr").number == 1
     assert sequences.claim(conn, ada.ctx, "adr").number == 1
@@ -67,7 +67,7 @@ def test_seeding_a_new_sequence_is_open_to_all_and_starts_it(conn: Connection, a
     )
 
 
-def test_seeding_below_what_is_stored_is_a_conflict_that_names_it(conn: Connection, root: Agent) -> None:
+def test_seeding_below_the_stored_value_is_a_conflict_that_names_it(conn: Connection, root: Agent) -> None:
     sequences.seed(conn, root.ctx, "adr", 41)
     before = database_checksum(conn)
     with assert_refused(conn, "conflict") as caught:
@@ -77,7 +77,7 @@ def test_seeding_below_what_is_stored_is_a_conflict_that_names_it(conn: Connecti
     assert database_checksum(conn) == before
 
 
-def test_seeding_what_is_set_already_is_accepted_and_adds_no_event(conn: Connection, ada: Agent) -> None:
+def test_seeding_unchanged_values_adds_no_event(conn: Connection, ada: Agent) -> None:
     sequences.seed(conn, ada.ctx, "adr", 41, prefix="ADR-", pad=4)
     before = database_checksum(conn)
     for prefix, pad in (("ADR-", 4), (None, 4), ("ADR-", None), (None, None)):
@@ -113,7 +113,7 @@ def test_changing_a_sequence_needs_a_project_admin(conn: Connection, ada: Agent,
     ]
 
 
-def test_a_claimed_sequence_keeps_its_place_when_it_is_seeded(conn: Connection, root: Agent) -> None:
+def test_seeding_does_not_rewind_a_claimed_sequence(conn: Connection, root: Agent) -> None:
     for _ in range(3):
         sequences.claim(conn, root.ctx, "adr")
     with assert_refused(conn, "conflict"):
@@ -122,14 +122,14 @@ def test_a_claimed_sequence_keeps_its_place_when_it_is_seeded(conn: Connection, 
     assert sequences.claim(conn, root.ctx, "adr").formatted == "ADR-4"
 
 
-def test_a_prefix_is_kept_in_its_composed_form(conn: Connection, ada: Agent) -> None:
-    """32 code points as sent, 16 as stored: the limit is about what is stored."""
+def test_a_prefix_is_stored_in_nfc(conn: Connection, ada: Agent) -> None:
+    """32 code points as sent, 16 as stored: the limit applies to the stored prefix."""
     seeded = sequences.seed(conn, ada.ctx, "adr", 1, prefix="e\u0301" * 16)
     assert seeded.prefix == "\u00e9" * 16
     assert sequences.claim(conn, ada.ctx, "adr").formatted == "\u00e9" * 16 + "2"
 
 
-def test_the_last_number_can_be_claimed_and_none_behind_it(conn: Connection, ada: Agent) -> None:
+def test_no_number_can_be_claimed_after_the_last_one(conn: Connection, ada: Agent) -> None:
     sequences.seed(conn, ada.ctx, "adr", limits.MAX_INTEGER - 1)
     assert sequences.claim(conn, ada.ctx, "adr").number == limits.MAX_INTEGER
     before = database_checksum(conn)
@@ -139,23 +139,23 @@ def test_the_last_number_can_be_claimed_and_none_behind_it(conn: Connection, ada
     assert database_checksum(conn) == before
 
 
-def test_the_latest_claims_name_who_and_when_and_leave_out_what_was_only_seeded(
+def test_latest_claims_have_actor_and_time_and_omit_unclaimed_sequences(
     conn: Connection, ada: Agent, bob: Agent
 ) -> None:
     sequences.seed(conn, ada.ctx, "unclaimed", 5)
     sequences.claim(conn, ada.ctx, "adr")
     sequences.claim(conn, bob.ctx, "adr")
     sequences.claim(conn, ada.ctx, "migration")
-    found = sequences.list_latest_claims(conn, ada.ctx)
-    assert [(one.sequence, one.number, one.formatted, one.by) for one in found.sequences] == [
+    page = sequences.list_latest_claims(conn, ada.ctx)
+    assert [(one.sequence, one.number, one.formatted, one.by) for one in page.sequences] == [
         ("adr", 2, "2", bob.actor),
         ("migration", 1, "1", ada.actor),
     ]
-    assert found.sequences[0].at <= found.sequences[1].at
-    assert found.next_before is None
+    assert page.sequences[0].at <= page.sequences[1].at
+    assert page.next_before is None
 
 
-def test_a_seed_behind_a_claim_leaves_the_latest_claim(conn: Connection, root: Agent) -> None:
+def test_a_seed_after_a_claim_keeps_the_latest_claim(conn: Connection, root: Agent) -> None:
     sequences.claim(conn, root.ctx, "adr")
     sequences.seed(conn, root.ctx, "adr", 100, prefix="ADR-")
     (latest,) = sequences.list_latest_claims(conn, root.ctx).sequences
@@ -164,8 +164,8 @@ def test_a_seed_behind_a_claim_leaves_the_latest_claim(conn: Connection, root: A
     assert (listed.last_used, listed.next_formatted) == (100, "ADR-101")
 
 
-@pytest.mark.parametrize("lister", ["list_", "list_latest_claims"])
-def test_sequences_page_by_name_with_none_lost_or_doubled(conn: Connection, ada: Agent, lister: str) -> None:
+@pytest.mark.parametrize("lister", ["list_sequences", "list_latest_claims"])
+def test_pages_contain_every_sequence_once(conn: Connection, ada: Agent, lister: str) -> None:
     names = sorted(["a", "a-b", "a_b", "a1", "ab", "b", "_", "-", "0", "z" * 64])
     for name in names:
         sequences.claim(conn, ada.ctx, name)
@@ -183,7 +183,7 @@ def test_sequences_page_by_name_with_none_lost_or_doubled(conn: Connection, ada:
 
 
 @pytest.mark.parametrize("limit", [0, -1, 501, 2**53])
-def test_the_length_of_a_page_is_bounded(conn: Connection, ada: Agent, limit: int) -> None:
+def test_the_limit_of_a_page_is_bounded(conn: Connection, ada: Agent, limit: int) -> None:
     for lister in (sequences.list_sequences, sequences.list_latest_claims):
         with assert_refused(conn, "invalid_argument"):
             lister(conn, ada.ctx, limit=limit)

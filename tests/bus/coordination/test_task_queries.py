@@ -1,4 +1,4 @@
-"""list_tasks: each filter, their combinations and the pages."""
+"""list_tasks: filters, their combinations and pages."""
 
 import itertools
 from typing import Any
@@ -15,7 +15,7 @@ _STATUSES = ["open", "assigned", "in_progress", "blocked", "done"]
 
 @pytest.fixture
 def made(conn: Connection, ada: Agent, bob: Agent) -> list[task_queries.Task]:
-    """Thirty tasks of every status, lane and owner, some of which wait; newest first."""
+    """Thirty tasks of every status, lane and owner, some of them with blockers; newest first."""
     first = tasks.create(conn, ada.ctx, "the first").task_id
     for number, status in zip(range(29), itertools.cycle(_STATUSES), strict=False):
         agent, name = ((ada, "ada"), (bob, "bob"))[number % 2]
@@ -42,7 +42,7 @@ def _matches(task: task_queries.Task, filters: dict[str, Any], handle: str) -> b
     )
 
 
-def test_every_combination_of_filters_finds_what_it_says(
+def test_every_combination_of_filters_returns_exactly_its_tasks(
     conn: Connection, ada: Agent, made: list[task_queries.Task]
 ) -> None:
     assert [task.task_id for task in made] == list(range(30, 0, -1))
@@ -61,7 +61,7 @@ def test_every_combination_of_filters_finds_what_it_says(
 
 @pytest.mark.parametrize("filters", [{}, {"status": "open"}, {"owner": "bob"}, {"lane": "core"}, {"ready": False}])
 @pytest.mark.parametrize("limit", [1, 4, 200])
-def test_pages_lose_and_double_nothing(
+def test_pages_contain_every_task_once(
     conn: Connection, ada: Agent, made: list[task_queries.Task], filters: dict[str, Any], limit: int
 ) -> None:
     paged: list[task_queries.Task] = []
@@ -76,7 +76,7 @@ def test_pages_lose_and_double_nothing(
     assert paged == [task for task in made if _matches(task, filters, ada.handle)]
 
 
-def test_blockers_show_what_a_task_waits_for_and_why(conn: Connection, ada: Agent) -> None:
+def test_blockers_have_their_task_and_reason(conn: Connection, ada: Agent) -> None:
     first = tasks.create(conn, ada.ctx, "first").task_id
     second = tasks.create(conn, ada.ctx, "second", blocked_on=[first]).task_id
     third = tasks.create(conn, ada.ctx, "third").task_id
@@ -89,7 +89,7 @@ def test_blockers_show_what_a_task_waits_for_and_why(conn: Connection, ada: Agen
     assert task_queries.list_tasks(conn, ada.ctx, limit=1).tasks[0].blockers == []
 
 
-def test_a_list_does_not_carry_details(conn: Connection, ada: Agent) -> None:
+def test_a_list_omits_details(conn: Connection, ada: Agent) -> None:
     tasks.create(conn, ada.ctx, "x", detail="long " * 100)
     assert not hasattr(task_queries.list_tasks(conn, ada.ctx).tasks[0], "detail")
     taken = tasks.start_next(conn, ada.ctx).task
@@ -97,6 +97,6 @@ def test_a_list_does_not_carry_details(conn: Connection, ada: Agent) -> None:
     assert taken.detail == "long " * 100
 
 
-def test_an_unknown_owner_is_said_to_be_unknown(conn: Connection, ada: Agent) -> None:
+def test_an_unknown_owner_is_refused(conn: Connection, ada: Agent) -> None:
     with assert_refused(conn, "unknown_recipient"):
-        task_queries.list_tasks(conn, ada.ctx, owner="nobody")
+        task_queries.list_tasks(conn, ada.ctx, owner="unknown")

@@ -1,4 +1,4 @@
-"""The life of a task: who may move it, from where to where, and what each move records."""
+"""Writes of tasks: the transitions, who may make them, and their events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from tests.factories import Agent
 
 
 @dataclass(frozen=True)
-class _Tasks:
-    """One task in each state, all ada's (or nobody's), and one in each state that waits."""
+class _SampleTasks:
+    """One task in each status, ada's or unassigned, and an assigned one with an open blocker."""
 
     open: int
     assigned: int
@@ -30,7 +30,7 @@ class _Tasks:
 
 
 @pytest.fixture
-def each(conn: Connection, ada: Agent) -> _Tasks:
+def samples(conn: Connection, ada: Agent) -> _SampleTasks:
     made = [
         tasks.create(conn, ada.ctx, name).task_id for name in ("open", "assigned", "in_progress", "blocked", "done")
     ]
@@ -40,7 +40,7 @@ def each(conn: Connection, ada: Agent) -> _Tasks:
     tasks.block(conn, ada.ctx, made[3], "stuck")
     tasks.ship(conn, ada.ctx, made[4])
     waiting = tasks.create(conn, ada.ctx, "waiting", owner="ada", blocked_on=[made[0]]).task_id
-    return _Tasks(*made, waiting)
+    return _SampleTasks(*made, waiting)
 
 
 def _status(conn: Connection, ctx: Ctx, task_id: int) -> str:
@@ -52,7 +52,7 @@ def _status(conn: Connection, ctx: Ctx, task_id: int) -> str:
     return task.status
 
 
-_VERBS: dict[str, Callable[[Connection, Ctx, int], Any]] = {
+_ACTIONS: dict[str, Callable[[Connection, Ctx, int], Any]] = {
     "assign": lambda conn, ctx, task: tasks.assign(conn, ctx, task, "ada"),
     "start": tasks.start,
     "block": lambda conn, ctx, task: tasks.block(conn, ctx, task, "stuck"),
@@ -73,38 +73,40 @@ _ALLOWED = {
 
 
 @pytest.mark.parametrize("state", ["open", "assigned", "in_progress", "blocked", "done", "waiting"])
-@pytest.mark.parametrize("verb", _VERBS)
-def test_every_verb_in_every_state(conn: Connection, ada: Agent, each: _Tasks, verb: str, state: str) -> None:
-    task = getattr(each, state)
-    expected = _ALLOWED.get((verb, state))
+@pytest.mark.parametrize("action", _ACTIONS)
+def test_every_action_in_every_status(
+    conn: Connection, ada: Agent, samples: _SampleTasks, action: str, state: str
+) -> None:
+    task = getattr(samples, state)
+    expected = _ALLOWED.get((action, state))
     before = database_checksum(conn)
     if expected is None:
         with assert_refused(conn, "wrong_state") as caught:
-            _VERBS[verb](conn, ada.ctx, task)
+            _ACTIONS[action](conn, ada.ctx, task)
         assert caught.value.data["status"] == ("assigned" if state == "waiting" else state)
         assert database_checksum(conn) == before
         return
-    assert _VERBS[verb](conn, ada.ctx, task).status == expected
+    assert _ACTIONS[action](conn, ada.ctx, task).status == expected
     assert _status(conn, ada.ctx, task) == expected
-    if (verb, state) in (("assign", "assigned"), ("assign", "waiting")):
+    if (action, state) in (("assign", "assigned"), ("assign", "waiting")):
         assert database_checksum(conn) == before
     else:
-        assert list_event_types(conn, ada.ctx.project_id)[-1] == f"task_{verb}"
+        assert list_event_types(conn, ada.ctx.project_id)[-1] == f"task_{action}"
     assert_ledger_consistent(conn, ada.ctx.project_id)
 
 
-@pytest.mark.parametrize("verb", _VERBS)
-def test_a_task_that_does_not_exist_is_not_found(conn: Connection, ada: Agent, verb: str) -> None:
+@pytest.mark.parametrize("action", _ACTIONS)
+def test_a_task_that_does_not_exist_is_not_found(conn: Connection, ada: Agent, action: str) -> None:
     for task in (1, 2**53 - 1):
         with assert_refused(conn, "not_found") as caught:
-            _VERBS[verb](conn, ada.ctx, task)
+            _ACTIONS[action](conn, ada.ctx, task)
         assert str(task) in caught.value.message
 
 
-def test_tasks_are_numbered_from_one_and_a_refused_one_takes_no_number(conn: Connection, ada: Agent) -> None:
+def test_tasks_are_numbered_from_one_and_refused_ones_take_no_number(conn: Connection, ada: Agent) -> None:
     assert tasks.create(conn, ada.ctx, "one").task_id == 1
     with assert_refused(conn, "unknown_recipient"):
-        tasks.create(conn, ada.ctx, "never", owner="nobody")
+        tasks.create(conn, ada.ctx, "never", owner="unknown")
     with assert_refused(conn, "not_found"):
         tasks.create(conn, ada.ctx, "never", blocked_on=[7])
     created = tasks.create(conn, ada.ctx, "two", detail="d", lane="core", owner="ada", priority=0, blocked_on=[1, 1])
@@ -121,52 +123,55 @@ def test_tasks_are_numbered_from_one_and_a_refused_one_takes_no_number(conn: Con
     assert task.blockers == [task_queries.Blocker(1, None)]
 
 
-def test_only_the_assignee_or_an_admin_works_on_a_task(
-    conn: Connection, ada: Agent, bob: Agent, root: Agent, each: _Tasks
+def test_only_the_assignee_or_an_admin_starts_blocks_and_ships(
+    conn: Connection, ada: Agent, bob: Agent, root: Agent, samples: _SampleTasks
 ) -> None:
     working = [
-        ("start", each.assigned),
-        ("block", each.in_progress),
-        ("ship", each.in_progress),
+        ("start", samples.assigned),
+        ("block", samples.in_progress),
+        ("ship", samples.in_progress),
     ]
     before = database_checksum(conn)
-    for verb, task in working:
+    for action, task in working:
         with assert_refused(conn, "forbidden") as caught:
-            _VERBS[verb](conn, bob.ctx, task)
+            _ACTIONS[action](conn, bob.ctx, task)
         assert ada.actor in caught.value.message
     assert database_checksum(conn) == before
-    for verb, task in working:
+    for action, task in working:
         with conn.raw.transaction(force_rollback=True):
-            _VERBS[verb](conn, root.ctx, task)
-            # An admin who starts another's task leaves it to the assignee.
+            _ACTIONS[action](conn, root.ctx, task)
+            # A task that an admin starts stays with its assignee.
             (owner,) = conn.fetch_one(
                 "SELECT owner FROM task WHERE project_id = %s AND id = %s", (ada.ctx.project_id, task)
             )
             assert owner == ada.actor
 
 
-def test_anyone_assigns_and_resolves(conn: Connection, ada: Agent, bob: Agent, each: _Tasks) -> None:
-    assigned = tasks.assign(conn, bob.ctx, each.assigned, "bob")
+def test_anyone_may_assign_and_resolve(conn: Connection, ada: Agent, bob: Agent, samples: _SampleTasks) -> None:
+    assigned = tasks.assign(conn, bob.ctx, samples.assigned, "bob")
     assert (assigned.owner, assigned.status) == (bob.actor, "assigned")
     assert list_events(conn, bob.ctx.project_id)[-1][1:] == (
         "task_assign",
-        {"task_id": each.assigned, "owner": bob.actor},
+        {"task_id": samples.assigned, "owner": bob.actor},
     )
-    assert tasks.start(conn, bob.ctx, each.assigned).status == "in_progress"
-    assert tasks.resolve(conn, bob.ctx, each.blocked).status == "in_progress"
+    assert tasks.start(conn, bob.ctx, samples.assigned).status == "in_progress"
+    assert tasks.resolve(conn, bob.ctx, samples.blocked).status == "in_progress"
     with assert_refused(conn, "unknown_recipient"):
-        tasks.assign(conn, bob.ctx, each.open, "nobody")
+        tasks.assign(conn, bob.ctx, samples.open, "unknown")
 
 
-def test_starting_an_open_task_takes_it(conn: Connection, bob: Agent, each: _Tasks) -> None:
-    tasks.start(conn, bob.ctx, each.open)
+def test_starting_an_open_task_assigns_it(conn: Connection, bob: Agent, samples: _SampleTasks) -> None:
+    tasks.start(conn, bob.ctx, samples.open)
     assert conn.fetch_one(
-        "SELECT owner FROM task WHERE project_id = %s AND id = %s", (bob.ctx.project_id, each.open)
+        "SELECT owner FROM task WHERE project_id = %s AND id = %s", (bob.ctx.project_id, samples.open)
     ) == (bob.actor,)
-    assert list_events(conn, bob.ctx.project_id)[-1][1:] == ("task_start", {"task_id": each.open, "owner": bob.actor})
+    assert list_events(conn, bob.ctx.project_id)[-1][1:] == (
+        "task_start",
+        {"task_id": samples.open, "owner": bob.actor},
+    )
 
 
-def test_blocking_on_another_task_and_shipping_that_frees_it(conn: Connection, ada: Agent, bob: Agent) -> None:
+def test_shipping_a_task_frees_the_tasks_that_it_blocks(conn: Connection, ada: Agent, bob: Agent) -> None:
     first, second, third = (tasks.create(conn, ada.ctx, str(n)).task_id for n in range(3))
     waiting = tasks.create(conn, ada.ctx, "waiting", blocked_on=[first, second]).task_id
     for task in (first, third):
@@ -182,14 +187,14 @@ def test_blocking_on_another_task_and_shipping_that_frees_it(conn: Connection, a
         (start + 2, "task_resolve", {"task_id": second, "blocker": first, "status": "in_progress"}),
         (start + 3, "task_resolve", {"task_id": third, "blocker": first, "status": "in_progress"}),
     ]
-    # The last one becomes ready when its last blocker ships, without an event of its own: it was never blocked.
+    # A task that was never blocked becomes ready with its last blocker, without an event of its own.
     shipped = tasks.ship(conn, bob.ctx, second)
     assert shipped.unblocked == [waiting]
     assert list_event_types(conn, ada.ctx.project_id)[-1] == "task_ship"
     assert tasks.start(conn, ada.ctx, waiting).status == "in_progress"
 
 
-def test_a_task_goes_on_when_its_last_blocker_goes(conn: Connection, ada: Agent) -> None:
+def test_a_task_can_start_after_its_last_blocker_is_resolved(conn: Connection, ada: Agent) -> None:
     first, second, third = (tasks.create(conn, ada.ctx, str(n)).task_id for n in range(3))
     waiting = tasks.create(conn, ada.ctx, "waiting", blocked_on=[first, second, third]).task_id
     with assert_refused(conn, "wrong_state") as caught:
@@ -210,27 +215,27 @@ def test_a_task_goes_on_when_its_last_blocker_goes(conn: Connection, ada: Agent)
         tasks.resolve(conn, ada.ctx, waiting)
 
 
-def test_a_blocker_that_is_done_already_does_not_count(conn: Connection, ada: Agent, each: _Tasks) -> None:
-    created = tasks.create(conn, ada.ctx, "next", blocked_on=[each.done, each.open])
-    assert list_events(conn, ada.ctx.project_id)[-1][2]["blocked_on"] == [each.open]
-    assert tasks.resolve(conn, ada.ctx, created.task_id, blocker=each.open).status == "open"
+def test_a_blocker_that_is_done_is_ignored(conn: Connection, ada: Agent, samples: _SampleTasks) -> None:
+    created = tasks.create(conn, ada.ctx, "next", blocked_on=[samples.done, samples.open])
+    assert list_events(conn, ada.ctx.project_id)[-1][2]["blocked_on"] == [samples.open]
+    assert tasks.resolve(conn, ada.ctx, created.task_id, blocker=samples.open).status == "open"
     before = database_checksum(conn)
     with assert_refused(conn, "wrong_state") as caught:
-        tasks.block(conn, ada.ctx, each.in_progress, "waits", on=each.done)
+        tasks.block(conn, ada.ctx, samples.in_progress, "waits", on=samples.done)
     assert caught.value.data == {"status": "done"}
     assert database_checksum(conn) == before
 
 
-def test_a_blocked_task_can_be_blocked_again_later(conn: Connection, ada: Agent, each: _Tasks) -> None:
-    tasks.resolve(conn, ada.ctx, each.blocked)
-    tasks.block(conn, ada.ctx, each.blocked, "again", on=each.open)
-    (task,) = [task for task in task_queries.list_tasks(conn, ada.ctx).tasks if task.task_id == each.blocked]
-    assert task.blockers == [task_queries.Blocker(each.open, "again")]
-    tasks.start(conn, ada.ctx, each.open)
-    assert tasks.ship(conn, ada.ctx, each.open).unblocked == [each.blocked, each.waiting]
+def test_a_blocked_task_can_be_blocked_again_later(conn: Connection, ada: Agent, samples: _SampleTasks) -> None:
+    tasks.resolve(conn, ada.ctx, samples.blocked)
+    tasks.block(conn, ada.ctx, samples.blocked, "again", on=samples.open)
+    (task,) = [task for task in task_queries.list_tasks(conn, ada.ctx).tasks if task.task_id == samples.blocked]
+    assert task.blockers == [task_queries.Blocker(samples.open, "again")]
+    tasks.start(conn, ada.ctx, samples.open)
+    assert tasks.ship(conn, ada.ctx, samples.open).unblocked == [samples.blocked, samples.waiting]
 
 
-def test_no_task_waits_for_itself_directly_or_in_a_circle(conn: Connection, ada: Agent) -> None:
+def test_no_task_waits_for_itself_directly_or_in_a_cycle(conn: Connection, ada: Agent) -> None:
     chain = [tasks.create(conn, ada.ctx, str(n)).task_id for n in range(5)]
     for task in chain:
         tasks.start(conn, ada.ctx, task)
@@ -241,21 +246,23 @@ def test_no_task_waits_for_itself_directly_or_in_a_circle(conn: Connection, ada:
         with assert_refused(conn, "conflict"):
             tasks.block(conn, ada.ctx, chain[-1], "waits", on=on)
     assert database_checksum(conn) == before
-    # A resolved link is a link no more.
+    # A resolved blocker does not count.
     tasks.resolve(conn, ada.ctx, chain[2])
     tasks.block(conn, ada.ctx, chain[-1], "waits", on=chain[2])
     with assert_refused(conn, "conflict"):
         tasks.block(conn, ada.ctx, chain[2], "waits", on=chain[3])
 
 
-def test_blocking_on_a_task_that_does_not_exist_is_not_found(conn: Connection, ada: Agent, each: _Tasks) -> None:
+def test_blocking_on_a_task_that_does_not_exist_is_not_found(
+    conn: Connection, ada: Agent, samples: _SampleTasks
+) -> None:
     before = database_checksum(conn)
     with assert_refused(conn, "not_found"):
-        tasks.block(conn, ada.ctx, each.in_progress, "waits", on=99)
+        tasks.block(conn, ada.ctx, samples.in_progress, "waits", on=99)
     assert database_checksum(conn) == before
 
 
-def test_fifty_blockers_are_the_most(conn: Connection, ada: Agent) -> None:
+def test_a_task_has_at_most_fifty_blockers(conn: Connection, ada: Agent) -> None:
     made = [tasks.create(conn, ada.ctx, str(n)).task_id for n in range(51)]
     with assert_refused(conn, "invalid_argument"):
         tasks.create(conn, ada.ctx, "x", blocked_on=made)
@@ -285,9 +292,9 @@ def test_next_takes_the_first_ready_task_by_priority_and_then_age(
     )  # fmt: skip
     assert list_events(conn, project.id)[-1][1:] == ("task_start", {"task_id": usual, "owner": ada.actor})
     order = []
-    while (following := tasks.start_next(conn, ada.ctx).task) is not None:
-        order.append(following.task_id)
-        if following.task_id == late:
+    while (next_task := tasks.start_next(conn, ada.ctx).task) is not None:
+        order.append(next_task.task_id)
+        if next_task.task_id == late:
             tasks.ship(conn, ada.ctx, late)
     assert order == [second, late, urgent_but_waiting]
     before = database_checksum(conn)
@@ -298,7 +305,7 @@ def test_next_takes_the_first_ready_task_by_priority_and_then_age(
     assert his.title == "urgent but bob's"
 
 
-def test_next_keeps_to_the_lane_that_it_is_given(conn: Connection, ada: Agent) -> None:
+def test_next_takes_only_tasks_of_the_given_lane(conn: Connection, ada: Agent) -> None:
     for lane in (None, "docs", "core"):
         tasks.create(conn, ada.ctx, str(lane), lane=lane)
     taken = tasks.start_next(conn, ada.ctx, lane="core").task
@@ -310,25 +317,25 @@ def test_next_keeps_to_the_lane_that_it_is_given(conn: Connection, ada: Agent) -
     assert taken.title == "None"
 
 
-def test_every_verb_counts_the_unread(conn: Connection, ada: Agent, bob: Agent, each: _Tasks) -> None:
+def test_task_results_have_the_unread_count(conn: Connection, ada: Agent, bob: Agent, samples: _SampleTasks) -> None:
     posts.create(conn, bob.ctx, "hello", to_actor="ada")
     assert tasks.create(conn, ada.ctx, "x").unread == 1
-    assert tasks.assign(conn, ada.ctx, each.open, "ada").unread == 1
-    assert tasks.start(conn, ada.ctx, each.assigned).unread == 1
-    assert tasks.block(conn, ada.ctx, each.assigned, "x").unread == 1
-    assert tasks.resolve(conn, ada.ctx, each.assigned).unread == 1
-    assert tasks.ship(conn, ada.ctx, each.assigned).unread == 1
+    assert tasks.assign(conn, ada.ctx, samples.open, "ada").unread == 1
+    assert tasks.start(conn, ada.ctx, samples.assigned).unread == 1
+    assert tasks.block(conn, ada.ctx, samples.assigned, "x").unread == 1
+    assert tasks.resolve(conn, ada.ctx, samples.assigned).unread == 1
+    assert tasks.ship(conn, ada.ctx, samples.assigned).unread == 1
     assert tasks.start_next(conn, ada.ctx).unread == 1
     assert task_queries.list_tasks(conn, ada.ctx).unread == 1
 
 
-def test_the_assignee_of_a_removed_participant_can_be_replaced(
-    conn: Connection, ada: Agent, each: _Tasks, project: Project
+def test_a_removed_assignee_can_be_replaced(
+    conn: Connection, ada: Agent, samples: _SampleTasks, project: Project
 ) -> None:
     gone = factories.make_agent(conn, project, "gone")
-    tasks.assign(conn, ada.ctx, each.open, "gone")
+    tasks.assign(conn, ada.ctx, samples.open, "gone")
     participations.remove(conn, project.id, "gone", actor="cli")
     assert gone.actor in [task.owner for task in task_queries.list_tasks(conn, ada.ctx, owner="gone").tasks]
     with assert_refused(conn, "forbidden"):
-        tasks.start(conn, ada.ctx, each.open)
-    assert tasks.assign(conn, ada.ctx, each.open, "ada").owner == ada.actor
+        tasks.start(conn, ada.ctx, samples.open)
+    assert tasks.assign(conn, ada.ctx, samples.open, "ada").owner == ada.actor

@@ -1,4 +1,4 @@
-"""Connections: what a door sees when PostgreSQL is busy, slow, away, or right to refuse."""
+"""Connections: transactions, and the errors of a busy, slow, unavailable or refusing PostgreSQL."""
 
 import threading
 from contextlib import closing
@@ -15,7 +15,7 @@ from tests import factories
 from tests.assertions import assert_ledger_consistent
 
 
-def test_a_write_commits_as_a_whole_or_not_at_all(db: Database) -> None:
+def test_a_transaction_commits_completely_or_not_at_all(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
 
@@ -62,7 +62,7 @@ def test_both_idioms_are_one_transaction(db: Database) -> None:
         assert conn.fetch_all("SELECT 1 FROM owner") == []
 
 
-def test_a_connection_that_failed_in_a_transaction_is_given_back_clean(database_url: str) -> None:
+def test_a_connection_is_clean_after_a_failed_transaction(database_url: str) -> None:
     with closing(Database(database_url, pool_size=1)) as db:
         for _ in range(3):
             with pytest.raises(psycopg.errors.DivisionByZero), db.transaction() as conn:
@@ -80,7 +80,7 @@ def test_a_statement_that_takes_too_long_is_cut_off_with_advice(conn: Connection
     assert "Narrow it" in caught.value.message
 
 
-def test_who_waits_too_long_for_a_lock_is_told_that_the_bus_is_busy(db: Database) -> None:
+def test_a_lock_timeout_is_reported_as_busy(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
     with db.transaction() as holder:
@@ -93,24 +93,24 @@ def test_who_waits_too_long_for_a_lock_is_told_that_the_bus_is_busy(db: Database
         assert sequences.claim(conn, agent.ctx, "s").number == 1
 
 
-def test_who_finds_no_free_connection_is_told_that_the_bus_is_busy(database_url: str) -> None:
+def test_an_exhausted_pool_is_reported_as_busy(database_url: str) -> None:
     with closing(Database(database_url, pool_size=1, pool_timeout=0.05)) as db, db.connection():
-        found: list[BaseException] = []
+        errors: list[BaseException] = []
 
-        def other() -> None:
+        def connect_too() -> None:
             try:
                 with db.connection():
                     pass
             except Unavailable as error:
-                found.append(error)
+                errors.append(error)
 
-        thread = threading.Thread(target=other)
+        thread = threading.Thread(target=connect_too)
         thread.start()
         thread.join()
-        assert "busy" in str(found[0])
+        assert "busy" in str(errors[0])
 
 
-def test_a_database_that_is_away_is_unavailable_and_found_again(database_url: str) -> None:
+def test_a_database_that_was_away_is_used_again(database_url: str) -> None:
     with closing(Database("postgresql://x@127.0.0.1:1/none")) as away, pytest.raises(Unavailable), away.connection():
         pass
     with closing(Database(database_url, pool_size=3)) as db:
@@ -120,7 +120,7 @@ def test_a_database_that_is_away_is_unavailable_and_found_again(database_url: st
                 " AND datname = current_database()"
             )
         assert len(victims) == 2
-        # The server ends every connection that the pool holds, as a restart does.
+        # Terminate every connection of the pool, as a restart of the server does.
         with psycopg.connect(database_url, autocommit=True) as killer:
             for pid in victims:
                 killer.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
@@ -146,10 +146,10 @@ def test_a_connection_that_dies_inside_a_transaction_is_unavailable(database_url
             assert conn.fetch_one("SELECT 1") == (1,)
 
 
-def test_who_dawdles_inside_a_transaction_is_cut_off_and_told_so(database_url: str) -> None:
+def test_an_idle_transaction_is_ended_and_reported_as_unavailable(database_url: str) -> None:
     with closing(Database(database_url, pool_size=1)) as db:
 
-        def dawdle() -> None:
+        def idle() -> None:
             with db.transaction() as conn:
                 conn.raw.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
                 with closing(connect(database_url)) as other:
@@ -159,12 +159,12 @@ def test_who_dawdles_inside_a_transaction_is_cut_off_and_told_so(database_url: s
                 conn.execute("SELECT 1")
 
         with pytest.raises(Unavailable):
-            dawdle()
+            idle()
         with db.transaction() as conn:
             assert conn.fetch_one("SELECT 1") == (1,)
 
 
-def test_refusals_of_the_functions_come_with_their_code_and_facts(conn: Connection) -> None:
+def test_errors_of_sql_functions_carry_code_and_facts(conn: Connection) -> None:
     with pytest.raises(BusError) as caught, conn.raw.transaction():
         conn.execute("SELECT bus_refuse('conflict', 'Say %%s and \"no\".', '{\"current\": 4}')")
     assert (caught.value.code, caught.value.message, caught.value.data) == (
@@ -174,7 +174,7 @@ def test_refusals_of_the_functions_come_with_their_code_and_facts(conn: Connecti
         conn.execute("SELECT bus_authenticate(1, 1, true)")
 
 
-def test_a_defect_of_ours_is_not_dressed_up(conn: Connection) -> None:
+def test_a_programming_error_is_raised_unchanged(conn: Connection) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable), conn.raw.transaction():
         conn.execute("SELECT * FROM no_such_table")
     with pytest.raises(psycopg.errors.UndefinedTable), conn.raw.transaction():

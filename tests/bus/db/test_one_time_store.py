@@ -1,4 +1,4 @@
-"""Answers that are kept under a key which the database does not hold."""
+"""The one-time store: values encrypted with keys that the database does not hold."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from tests.concurrency import run_numbered_concurrently
 MINUTE = timedelta(minutes=1)
 
 
-def test_an_answer_is_found_by_whoever_knows_its_secret_and_by_nobody_else(conn: Connection) -> None:
+def test_only_the_secret_and_the_purpose_of_a_value_find_it(conn: Connection) -> None:
     one_time_store.store(conn, "join", b"secret", b"the answer", ttl=MINUTE)
     assert one_time_store.find(conn, "join", b"secret") == b"the answer"
     assert one_time_store.find(conn, "join", b"another") is None
@@ -17,20 +17,20 @@ def test_an_answer_is_found_by_whoever_knows_its_secret_and_by_nobody_else(conn:
     assert one_time_store.find(conn, "join", b"secret") == b"a newer one"
 
 
-def test_the_database_holds_neither_answer_nor_secret_nor_key(conn: Connection) -> None:
+def test_the_database_holds_neither_value_nor_secret_nor_key(conn: Connection) -> None:
     one_time_store.store(conn, "join", b"a-rather-long-secret", b"the answer in clear", ttl=MINUTE)
-    ((lookup, box),) = conn.fetch_all("SELECT lookup, box FROM sealed")
-    for known in (
+    ((lookup, ciphertext),) = conn.fetch_all("SELECT lookup, box FROM sealed")
+    for plain in (
         b"a-rather-long-secret",
         b"the answer",
         one_time_store._derive_lookup_and_key("join", b"a-rather-long-secret")[1],
     ):
-        assert known not in lookup + box
+        assert plain not in lookup + ciphertext
     conn.execute("UPDATE sealed SET box = set_byte(box, 20, 255 - get_byte(box, 20))")
     assert one_time_store.find(conn, "join", b"a-rather-long-secret") is None
 
 
-def test_an_answer_ends_with_its_time_and_is_swept(conn: Connection) -> None:
+def test_a_value_expires_and_is_deleted(conn: Connection) -> None:
     one_time_store.store(conn, "join", b"old", b"x", ttl=timedelta(0))
     assert one_time_store.find(conn, "join", b"old") is None
     one_time_store.store(conn, "join", b"old", b"y", ttl=timedelta(0))
@@ -41,7 +41,7 @@ def test_an_answer_ends_with_its_time_and_is_swept(conn: Connection) -> None:
     assert one_time_store.delete_expired(conn) == 0
 
 
-def test_of_many_who_take_an_answer_at_once_one_gets_it(db: Database) -> None:
+def test_one_of_several_concurrent_callers_pops_a_value(db: Database) -> None:
     for _ in range(10):
         with db.transaction() as conn:
             one_time_store.store(conn, "card", b"secret", b"token", ttl=MINUTE)

@@ -1,4 +1,4 @@
-"""The schema: migrations, metadata and bus/sql say the same, and what they say can be distributed."""
+"""The schema: migrations agree with the metadata and the SQL files, and coordination tables can be distributed."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from bus.db import Database, migrate, schema_version, sql_functions
 from bus.tables import COORDINATION_TABLES, TENANCY_TABLES, metadata
 
+# Comments on tables are left out: tables.py may explain a table better than the migration that created it.
 _CATALOGS = {
     "columns": """
         SELECT c.relname, a.attname, row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
@@ -32,7 +33,7 @@ _CATALOGS = {
         SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
         WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1""",
     "options": """
-        SELECT c.relname, c.relkind, c.relpersistence, c.reloptions, obj_description(c.oid, 'pg_class')
+        SELECT c.relname, c.relkind, c.relpersistence, c.reloptions
         FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace ORDER BY c.relname""",
 }
 _FUNCTIONS = """
@@ -43,10 +44,10 @@ _FUNCTIONS = """
 
 def _catalogs(url: str) -> dict[str, list[tuple[Any, ...]]]:
     with psycopg.connect(url) as conn:
-        found = {name: conn.execute(query).fetchall() for name, query in _CATALOGS.items()}
+        catalogs = {name: conn.execute(query).fetchall() for name, query in _CATALOGS.items()}
     return {
         name: [row for row in rows if not any(isinstance(cell, str) and "alembic_version" in cell for cell in row)]
-        for name, rows in found.items()
+        for name, rows in catalogs.items()
     }
 
 
@@ -56,7 +57,7 @@ def _functions(url: str) -> list[tuple[Any, ...]]:
 
 
 def _objects(url: str) -> set[str]:
-    """Every table, sequence, index and function in public."""
+    """Return the names of all tables, sequences, indexes and functions in public."""
     query = (
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
@@ -65,7 +66,7 @@ def _objects(url: str) -> set[str]:
         return {name for (name,) in conn.execute(query)}
 
 
-def test_migrating_an_empty_database_gives_exactly_the_metadata(database_url: str, empty_database_url: str) -> None:
+def test_migrating_an_empty_database_creates_exactly_the_metadata(database_url: str, empty_database_url: str) -> None:
     engine = sa.create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(empty_database_url),
@@ -78,7 +79,7 @@ def test_migrating_an_empty_database_gives_exactly_the_metadata(database_url: st
     assert len(migrated["columns"]) == sum(len(table.columns) for table in metadata.tables.values())
 
 
-def test_downgrading_leaves_nothing_and_upgrading_again_gives_the_same(database_url: str) -> None:
+def test_a_downgrade_removes_everything_and_an_upgrade_restores_it(database_url: str) -> None:
     before, functions = _catalogs(database_url), _functions(database_url)
     migrate.downgrade(database_url, "base")
     assert _objects(database_url) <= {"alembic_version", "alembic_version_pkc"}
@@ -114,7 +115,7 @@ def test_every_file_of_functions_is_installed() -> None:
     assert {path.relative_to(engine).as_posix() for path in engine.rglob("*.sql")} == set(sql_functions.SQL_FILES)
 
 
-def test_migrating_again_changes_nothing_and_a_new_text_of_the_functions_is_installed(
+def test_migrating_again_changes_only_functions_whose_text_has_changed(
     database_url: str,
 ) -> None:
     query = "SELECT oid FROM pg_proc WHERE proname = 'bus_claim'"
@@ -131,14 +132,14 @@ def test_migrating_again_changes_nothing_and_a_new_text_of_the_functions_is_inst
         )
 
 
-def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
-    """Both processes wait for the advisory lock, held here, before either goes on."""
+def test_two_concurrent_migrations_both_succeed(empty_database_url: str) -> None:
+    """Both processes wait for the advisory lock, which this test holds."""
     program = "import sys; from bus.db.migrate import migrate; migrate(sys.argv[1])"
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"  # noqa: E501
     with psycopg.connect(empty_database_url, autocommit=True) as conn:
         with conn.transaction():
             conn.execute("SELECT pg_advisory_xact_lock(%s)", (0x11B5_0001,))
-            both = [
+            processes = [
                 subprocess.Popen(
                     [sys.executable, "-c", program, empty_database_url],
                     stderr=subprocess.PIPE,
@@ -150,10 +151,10 @@ def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
             deadline = time.monotonic() + 60
             while conn.execute(waiting).fetchone() != (2,):
                 assert time.monotonic() < deadline
-                assert all(one.poll() is None for one in both)
+                assert all(process.poll() is None for process in processes)
                 time.sleep(0.01)
-        errors = [one.communicate(timeout=60)[1] for one in both]
-        assert [one.returncode for one in both] == [0, 0], errors
+        errors = [process.communicate(timeout=60)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], errors
         assert schema_version.find_schema_version(conn) == migrate.head_revision()
         assert conn.execute(sql_functions.INSTALLED_FINGERPRINT_SQL).fetchone() == (
             sql_functions.functions_fingerprint(),
@@ -184,11 +185,11 @@ def test_a_coordination_table_can_be_distributed_by_project(shared_database_url:
         ).fetchall()
     assert any(unique for _, _, unique in leading)
     assert {column for _, column, _ in leading} == {"project_id"}
-    # No foreign key starts or ends here: none from the ledger to hot rows, none that crosses shards.
+    # No foreign keys: none from the ledger to hot rows, none across shards.
     assert keys == []
 
 
-def test_every_hot_row_has_room_to_be_updated_in_place(shared_database_url: str) -> None:
+def test_the_project_clock_has_free_space_for_updates_in_place(shared_database_url: str) -> None:
     with psycopg.connect(shared_database_url) as conn:
         (options,) = conn.execute("SELECT reloptions FROM pg_class WHERE relname = 'project_clock'").fetchone() or ()
     assert options == ["fillfactor=10"]
@@ -207,7 +208,7 @@ def test_every_connection_has_bounded_waits_and_utc(db: Database) -> None:
 
 
 def test_a_migration_waits_no_longer_than_its_lock_timeout(database_url: str) -> None:
-    """DDL that would queue behind a long reader gives up, so that nobody queues behind it."""
+    """DDL that waits for a long reader gives up, so that other statements do not queue behind it."""
     with psycopg.connect(database_url) as reader:
         reader.execute("SELECT FROM event")
         started = time.monotonic()
