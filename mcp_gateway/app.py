@@ -227,20 +227,21 @@ class Gateway:
             }
             await response.send_response(json_response(413, error, [(b"connection", b"close")]))
             return
+        call = None
         try:
             ctx = None if fingerprint is None else await self.service.find_caller(fingerprint)
             if ctx is None:
                 raise RequestDenied(401, "unauthenticated")
+            assert body is not None
+            call = None if head.protocol is None else self._codec.parse_call(head.protocol, body)
             if not self._rate_limit.allow(ctx):
                 raise RequestDenied(429, "rate_limited")
         except RequestDenied as denied:
-            # The body names the tool, and the body of a denied request is not parsed.
-            self.service.call_counts.increment("unknown", denied.outcome)
+            # The tool is unknown where the body was not parsed.
+            self.service.call_counts.increment("unknown" if call is None else call.tool.name, denied.outcome)
             await response.send_response(denial_response(denied.status, close_connection=body is None))
             return
-        assert body is not None
         caller = Caller(ctx)
-        call = None if head.protocol is None else self._codec.parse_call(head.protocol, body)
         if call is None:
             await self._call_sdk(scope, body, receive, response, caller)
         elif call.tool.is_long_poll:

@@ -15,12 +15,10 @@ import sys
 from contextlib import closing
 from typing import Any
 
-from hypercorn.asyncio import serve
-
 from bus.config.settings import Settings
 from bus.db import Database
 from bus.operations import logs
-from mcp_gateway.__main__ import build_hypercorn_config
+from mcp_gateway import http_server
 from mcp_gateway.app import Gateway
 from mcp_gateway.resources import RESOURCES, Resource
 from tests import factories, servers
@@ -90,10 +88,7 @@ async def _run_suite(command: list[str], database_url: str) -> int:
             scope = {**scope, "headers": [*scope["headers"], authorization]}
         await gateway(scope, receive, send)
 
-    shutdown = asyncio.Event()
-    serving = asyncio.create_task(
-        serve(app, build_hypercorn_config(settings), mode="asgi", shutdown_trigger=shutdown.wait)  # type: ignore[arg-type]
-    )
+    serving = asyncio.create_task(http_server.serve(app, settings, gateway.service.drain))
     try:
         await _wait_for_port(settings.port, serving)
         url = f"http://localhost:{settings.port}/mcp"
@@ -104,8 +99,8 @@ async def _run_suite(command: list[str], database_url: str) -> int:
                 failed += not await _run_scenario([*command, *arguments], f"{version}  {scenario}")
         return failed
     finally:
-        shutdown.set()
-        await serving
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
 
 
 async def _run_scenario(command: list[str], name: str) -> bool:

@@ -124,9 +124,7 @@ def test_every_state_is_said_as_it_is(
     says("includes 250 credits", "Agents keep working for another 2 days")
     with db.transaction() as conn:
         credits.add_credits(conn, sample.owner.id, 500, reference="1", actor="cli")
-    says(
-        "500 credits", "How long it lasts shows after the first whole day of use.", "No usage in the last 30 days"
-    )
+    says("500 credits", "How long it lasts shows after the first whole day of use.", "No usage in the last 30 days")
     stands(balance=-3, delinquent_at="now")
     says(
         "Credits ran out at", "Agents keep working until", "in 2 days", "4 credits or more end this", "Nothing is left."
@@ -135,7 +133,9 @@ def test_every_state_is_said_as_it_is(
     says("agent calls are refused from now on")
     with db.transaction() as conn:
         assert credits.suspend_delinquent_owner(conn, sample.owner.id, 48)
-    says("Agent calls have been refused since", "because the credits ran out", "4 credits or more restore access at once")
+    says(
+        "Agent calls have been refused since", "because the credits ran out", "4 credits or more restore access at once"
+    )
     says("This account is suspended", "See why and what to do", path="/admin/")
     with db.transaction() as conn:
         credits.set_plan(conn, sample.owner.id, "comped", actor="cli")

@@ -1,5 +1,6 @@
-"""Direct calls and hypercorn give identical responses on one connection, however the bytes are split."""
+"""The HTTP server at a raw socket: accepted and refused requests, order of answers, timeouts and shutdown."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-import h11
 import pytest
 
 from bus.config.settings import Settings
@@ -21,7 +21,7 @@ from bus.ctx import Ctx
 from bus.db import Database
 from bus.rules.token_format import fingerprint, generate_token
 from mcp_gateway.app import Gateway
-from mcp_gateway.raw_http_server import RequestHeadParser
+from mcp_gateway.request_head import RequestHead
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import MODERN
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
@@ -36,41 +36,143 @@ from tests.mcp_gateway.raw_http import (
 _TIMEOUT_SECONDS = 20.0
 
 
-@pytest.fixture(scope="module")
-def both(shared_database_url: str) -> Iterator[tuple[GatewayProcess, GatewayProcess]]:
-    """A gateway that answers direct calls, and one that passes all requests to hypercorn and the SDK."""
-    with (
-        running_gateways(shared_database_url) as (direct,),
-        running_gateways(shared_database_url, GATEWAY_FAST_PATH="0") as (sdk,),
-    ):
-        yield direct, sdk
+# What the server answers to each form of a request: the statuses, and whether the connection stays open.
+_EXPECTED: dict[str, tuple[list[int], bool]] = {
+    "usual": ([200], True),
+    "body after its head": ([200], True),
+    "cut in the head": ([200], True),
+    "cut in the line ends": ([200], True),
+    "cut in the body": ([200], True),
+    "byte after byte at the end": ([200], True),
+    "three at once": ([200, 200, 200], True),
+    "three, cut in the second": ([200, 200, 200], True),
+    "direct, other, direct": ([200, 400, 200], True),
+    "an empty line before": ([200], True),
+    "bare line feeds": ([400], False),
+    "a folded header": ([400], False),
+    "names in capitals": ([200], True),
+    "no blank after a colon": ([200], True),
+    "blanks around a value": ([200], True),
+    "a blank before a colon": ([400], False),
+    "an empty value": ([200], True),
+    "a value in Latin-1": ([200], True),
+    "a control character": ([400], False),
+    "a nul": ([400], False),
+    "HTTP/1.0": ([200], False),
+    "HTTP/1.2": ([400], False),
+    "not HTTP": ([400], False),
+    "a method in small letters": ([400], False),
+    "a whole address": ([400], False),
+    "a slash at the end": ([200], True),
+    "a query": ([200], True),
+    "an escaped path": ([200], True),
+    "another path": ([404], True),
+    "close": ([200], False),
+    "keep-alive": ([200], True),
+    "Keep-Alive, close": ([200], False),
+    "upgrade to h2c": ([400], True),
+    "expect": ([200], True),
+    "chunked": ([200], True),
+    "chunked and a length": ([400], False),
+    "chunked, but with a correct length": ([400], False),
+    "a request in a header of another": ([404], True),
+    "two equal lengths": ([400], False),
+    "two lengths": ([400], False),
+    "two lengths in one": ([400], False),
+    "a length with a sign": ([400], False),
+    "a length with a leading zero": ([200], True),
+    "no length": ([400], True),
+    "an empty body": ([400], True),
+    "a body that is too short": ([400], True),
+    "no host": ([421], False),
+    "two hosts": ([421], False),
+    "another host": ([421], False),
+    "another origin": ([403], False),
+    "two tokens": ([400], False),
+    "another token": ([401], False),
+    "another scheme": ([401], False),
+    "a scheme in small letters": ([200], True),
+    "not UTF-8": ([400], False),
+    "not UTF-8 in the envelope": ([400], True),
+    "an encoded body": ([200], True),
+    "a large head": ([200], True),
+    "a head that is too large": ([400], False),
+}
+# Requests that a proxy in front could understand differently. None of them reaches the application.
+_AMBIGUOUS = (
+    "bare line feeds",
+    "a folded header",
+    "a blank before a colon",
+    "a nul",
+    "a whole address",
+    "chunked and a length",
+    "chunked, but with a correct length",
+    "two equal lengths",
+    "two lengths",
+    "two lengths in one",
+    "a length with a sign",
+    "two hosts",
+    "a head that is too large",
+)
 
 
-_NAMES = sorted(build_unusual_requests("lbus_", MODERN))
-
-
-@pytest.mark.parametrize("version", [MODERN, "2025-06-18", None])
-@pytest.mark.parametrize("name", _NAMES)
-def test_unusual_requests_get_identical_responses(
-    both: tuple[GatewayProcess, GatewayProcess], team: Team, name: str, version: str | None
-) -> None:
+@pytest.mark.parametrize("name", sorted(_EXPECTED))
+def test_each_form_of_a_request_gets_its_answer(gateways: list[GatewayProcess], team: Team, name: str) -> None:
     token = team.alice.token
-    pieces, response_count = build_unusual_requests(token, version)[name]
-    seen = []
-    for process in both:
-        with open_raw_connection(process) as connection:
-            # The gateway caches the token, so that the request that follows can be a direct call.
-            assert connection.exchange(build_tool_call(token))[0][0] == 200
-            try:
-                responses = connection.exchange(*pieces, response_count=response_count)
-            except (ConnectionError, h11.RemoteProtocolError):
-                responses = ["no HTTP"]
-            seen.append((responses, connection.is_open(token)))
-    assert seen[0] == seen[1]
-    if name == "usual":
-        ((status, _, body),), is_open = seen[0]
-        assert (status, is_open) == (200, True)
-        assert b'"label":"alice"' in body
+    pieces, response_count = build_unusual_requests(token, MODERN)[name]
+    with open_raw_connection(gateways[0]) as connection:
+        assert connection.exchange(build_tool_call(token))[0][0] == 200
+        statuses = [response[0] for response in connection.exchange(*pieces, response_count=response_count)]
+        assert (statuses, connection.is_open(token)) == _EXPECTED[name]
+
+
+def test_every_form_has_an_expected_answer() -> None:
+    assert set(_EXPECTED) == set(build_unusual_requests("lbus_", MODERN))
+    for name in _AMBIGUOUS:
+        (status,), is_open = _EXPECTED[name]
+        assert status >= 400, name
+        assert not is_open, name
+
+
+def test_a_claim_in_an_ambiguous_request_is_not_executed(gateways: list[GatewayProcess], team: Team) -> None:
+    body = build_body(tool="claim", sequence="smuggled")
+    head = build_head(team.alice.token, len(body), tool="claim")
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    for request in (
+        build_head(team.alice.token, len(body), MODERN, "Transfer-Encoding: chunked", tool="claim") + chunked,
+        build_head(team.alice.token, len(body), MODERN, "Content-Length: 3", tool="claim") + body,
+        build_head(team.alice.token, len(body), MODERN, "Host: localhost", tool="claim") + body,
+        head.replace(b" /mcp ", b" http://evil.example/mcp ") + body,
+        head.replace(b"\r\n", b"\n") + body,
+        build_head(team.alice.token, len(body), MODERN, "X-A: a\r\n b", tool="claim") + body,
+    ):
+        with open_raw_connection(gateways[0]) as connection:
+            responses = connection.exchange(request)
+            assert not responses or responses[0][0] >= 400
+    with open_raw_connection(gateways[0]) as connection:
+        (response,) = connection.exchange(build_tool_call(team.alice.token, tool="claim", sequence="smuggled"))
+        assert json.loads(response[2])["result"]["structuredContent"]["number"] == 1
+
+
+def test_a_head_that_never_ends_is_refused(gateways: list[GatewayProcess]) -> None:
+    with open_raw_connection(gateways[0]) as connection:
+        connection.socket.sendall(b"POST /mcp HTTP/1.1\r\nX-Long: ")
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                connection.socket.sendall(b"x" * 4096)
+            received = connection.socket.recv(65536)
+        assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
+        with contextlib.suppress(ConnectionError):
+            assert connection.socket.recv(65536) == b""
+
+
+def test_too_many_headers_are_refused(gateways: list[GatewayProcess], team: Team) -> None:
+    body = build_body()
+    headers = [f"X-{number}: x" for number in range(120)]
+    with open_raw_connection(gateways[0]) as connection:
+        ((status, _, _),) = connection.exchange(build_head(team.alice.token, len(body), MODERN, *headers) + body)
+        assert status == 400
 
 
 @pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
@@ -103,8 +205,8 @@ def test_a_client_that_disconnects_mid_request_affects_no_other(gateways: list[G
     with open_raw_connection(gateways[0]) as connection:
         connection.socket.sendall(whole[:-1])
         connection.socket.shutdown(socket.SHUT_WR)
-        # An incomplete claim is not executed.
-        assert connection.exchange()[0][0] == 413
+        # An incomplete claim is not executed, and a half-closed connection is closed.
+        assert connection.socket.recv(1) == b""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     with open_raw_connection(gateways[0]) as connection:
         while time.monotonic() < deadline:
@@ -116,9 +218,14 @@ def test_a_client_that_disconnects_mid_request_affects_no_other(gateways: list[G
         assert number >= 2
 
 
-def test_the_heads_of_common_clients_are_parsed_directly() -> None:
-    """Otherwise the tests above would compare hypercorn with itself."""
-    parser = RequestHeadParser(Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"})))
+def _read_head(gateway: Gateway, head: bytes) -> RequestHead:
+    lines = head.decode().split("\r\n")[1:-2]
+    headers = [(name.lower().encode(), value.strip().encode()) for name, _, value in (x.partition(":") for x in lines)]
+    return gateway._heads.read("POST", headers)
+
+
+def test_the_calls_of_common_clients_are_answered_directly() -> None:
+    gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"}))
     token = generate_token()
     extras = {
         "httpx": ("User-Agent: python-httpx2/2.9", "Accept-Encoding: gzip, deflate, br", "Connection: keep-alive"),
@@ -128,33 +235,16 @@ def test_the_heads_of_common_clients_are_parsed_directly() -> None:
     }
     for version in (MODERN, "2025-11-25", None):
         for lines in extras.values():
-            head = build_head(token, 300, version, *lines)
-            first = parser.parse(head)
-            assert first is not None, head
-            assert first[0] == 300
-            second = parser.parse(head)
-            assert second is not None
-            # Equal except for the id, which is new unless the request has one; an id does not change the cache key.
-            assert second[:2] == first[:2]
-            assert (second[2] == first[2] == "7f-3") is ("X-Request-Id: 7f-3" in lines)
-    for head in (
-        build_head(token, 300, MODERN, "Connection: close"),
-        build_head(token, 0),
-        build_head("lbus_x", 300),
-        b"\r\n\r\n",
-    ):
-        assert parser.parse(head) is None
+            head = _read_head(gateway, build_head(token, 300, version, *lines))
+            assert head.rejection is None
+            assert head.protocol is not None
+    assert _read_head(gateway, build_head("lbus_x", 300)).token_fingerprint is None
 
 
 _SHORT_IDLE_PROGRAM = """
-import uvloop
-from mcp_gateway import __main__ as gateway
-build_config = gateway.build_hypercorn_config
-def build_short_config(settings):
-    config = build_config(settings)
-    config.keep_alive_timeout = 1.5
-    return config
-gateway.build_hypercorn_config = build_short_config
+from mcp_gateway import __main__ as gateway, http_server
+http_server._KEEP_ALIVE_SECONDS = 1.5
+http_server._HEAD_TIMEOUT_SECONDS = 1.5
 gateway.main()
 """
 
@@ -174,17 +264,27 @@ def gateway_with_short_idle_timeout(shared_database_url: str) -> Iterator[Gatewa
             yield process
 
 
-@pytest.mark.parametrize("path", [b" /mcp ", b" /mcp/ "])
 def test_a_connection_is_closed_when_idle_and_not_while_in_use(
-    gateway_with_short_idle_timeout: GatewayProcess, team: Team, path: bytes
+    gateway_with_short_idle_timeout: GatewayProcess, team: Team
 ) -> None:
-    """The second path is answered by hypercorn."""
     with open_raw_connection(gateway_with_short_idle_timeout) as connection:
         for _ in range(8):
-            assert connection.exchange(build_tool_call(team.alice.token).replace(b" /mcp ", path))[0][0] == 200
+            assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
             time.sleep(0.5)
         connection.socket.settimeout(_TIMEOUT_SECONDS)
         assert connection.socket.recv(1) == b""
+
+
+def test_a_head_that_is_sent_slowly_is_not_waited_for(gateway_with_short_idle_timeout: GatewayProcess) -> None:
+    with open_raw_connection(gateway_with_short_idle_timeout) as connection:
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for byte in b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n" * 2:
+                connection.socket.sendall(bytes([byte]))
+                time.sleep(0.1)
+                if time.monotonic() - started > 3:
+                    break
+            assert connection.socket.recv(1) == b""
 
 
 def test_calls_longer_than_the_idle_timeout_are_answered(
@@ -254,17 +354,15 @@ def test_a_partially_received_request_is_answered_before_the_process_stops(datab
 def test_requests_without_a_known_token_are_not_cached() -> None:
     """The size of the caches depends on the tokens of the service, not on the requests."""
     gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"}))
-    parser = RequestHeadParser(gateway)
-    assert all(parser.parse(build_head(generate_token(), length)) is not None for length in range(1, 50))
-    assert not parser._cache
+    for _ in range(50):
+        _read_head(gateway, build_head(generate_token(), 10))
+    assert not gateway._heads._cache
     token = generate_token()
     gateway.service.caller_cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
-    assert parser.parse(build_head(token, 10)) is not None
-    assert len(parser._cache) == 1
-    # An unknown tool with a long name, and a head that is too long.
-    assert parser.parse(build_head(token, 10, tool="x" * 2000)) is None
-    assert parser.parse(build_head(token, 10, MODERN, f"X-Long: {'x' * 5000}")) is None
-    assert gateway._direct_codec is not None
+    for length in range(1, 50):
+        _read_head(gateway, build_head(token, length, MODERN, f"X-Request-Id: {length}"))
+    # Length and request id are not part of the cache key.
+    assert len(gateway._heads._cache) == 1
     for padding in (100, 3000):
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -273,10 +371,10 @@ def test_requests_without_a_known_token_are_not_cached() -> None:
         }
         params = {"name": "whoami", "arguments": {}, "_meta": meta}
         body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
-        assert (
-            gateway._direct_codec.parse_call(parser.parse(build_head(token, len(body)))[1].protocol, body) is not None
-        )
-    assert len(gateway._direct_codec._valid_envelopes) == 1
+        protocol = _read_head(gateway, build_head(token, len(body))).protocol
+        assert protocol is not None
+        assert gateway._codec.parse_call(protocol, body) is not None
+    assert len(gateway._codec._valid_envelopes) == 1
 
 
 def test_a_call_in_progress_is_answered_before_the_process_stops(database_url: str) -> None:
@@ -311,7 +409,7 @@ def test_a_call_in_progress_is_answered_before_the_process_stops(database_url: s
 
 
 def test_responses_keep_the_order_of_their_requests(database_url: str) -> None:
-    """A direct call that arrives while hypercorn still answers another request waits for its turn."""
+    """A call that arrives while another one is answered waits for its turn."""
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     body = build_body(tool="claim", sequence="adr")
