@@ -26,7 +26,7 @@ CREATE TABLE tally (
     CONSTRAINT tally_n_check CHECK (n > 0)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE tally IS
-    'Counts by hour and by day; what `key` and `other` are depends on `figure` (bus/analytics/rollups.py).';
+    'Counts by hour and by day; what `key` and `other` are depends on `figure` (bus/tallies.py).';
 
 CREATE TABLE tally_mark (
     project_id BIGINT NOT NULL,
