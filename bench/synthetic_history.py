@@ -58,7 +58,7 @@ SELECT %(project)s, p.seq, p.at, p.author, w.actor, p.type, CASE p.type
         'owner', NULL, 'priority', 2, 'status', 'open')
     WHEN 'task_start' THEN jsonb_build_object('task_id', p.nth, 'owner', w.actor)
     ELSE jsonb_build_object('task_id', p.nth, 'ref', 'PR ' || p.seq / 10, 'unblocked', '[]'::jsonb) END
-FROM plan p JOIN who w ON w.id = p.author JOIN who m ON m.id = p.mate
+FROM plan p JOIN agent w ON w.id = p.author JOIN agent m ON m.id = p.mate
 ORDER BY p.seq
 """
 
@@ -70,14 +70,14 @@ SELECT %(project)s, p.seq, p.author, w.actor, CASE WHEN p.seq %% 4 = 0 THEN p.la
        'Part ' || p.seq || ' is done; ' || repeat('please look at the error recovery before you go on. ', 4),
        'PR ' || p.seq / 10, CASE WHEN p.seq %% 5 = 0 THEN 'tag-' || p.seq %% 50 END, 1, p.at,
        CASE WHEN p.acked THEN p.at + interval '10 minutes' END
-FROM mail p JOIN who w ON w.id = p.author JOIN who m ON m.id = p.mate
+FROM planned_post p JOIN agent w ON w.id = p.author JOIN agent m ON m.id = p.mate
 ORDER BY p.seq
 """
 
 # A post is acked unless it is among the newest of its recipient. The first agent has the same number of unacknowledged
 # posts in every history, so that its responses have the same size.
 _PLAN_DELIVERIES_SQL = """
-CREATE TEMP TABLE mail AS
+CREATE TEMP TABLE planned_post AS
 SELECT p.*, p.age > CASE WHEN p.mate = %(me)s THEN %(unread)s ELSE %(waiting)s END AS acked
 FROM (SELECT plan.*, row_number() OVER (PARTITION BY mate = %(me)s ORDER BY seq DESC) AS age
       FROM plan WHERE type = 'post') AS p
@@ -85,24 +85,24 @@ FROM (SELECT plan.*, row_number() OVER (PARTITION BY mate = %(me)s ORDER BY seq 
 
 _INSERT_REMAINING_SQL = (
     "INSERT INTO delivery (project_id, participation_id, post_id, surfaced_at, acked_at)"
-    " SELECT %(project)s, mate, seq, at, CASE WHEN acked THEN at + interval '10 minutes' END FROM mail"
+    " SELECT %(project)s, mate, seq, at, CASE WHEN acked THEN at + interval '10 minutes' END FROM planned_post"
     " ORDER BY mate, seq",
     "INSERT INTO sequence (project_id, name, current, prefix, claimed, claimed_as, claimed_by, claimed_at)"
     " SELECT DISTINCT ON (p.choice) %(project)s, 'seq-' || p.choice, p.number, 'S' || p.choice || '-', p.number,"
-    " 'S' || p.choice || '-' || p.number, w.actor, p.at FROM plan p JOIN who w ON w.id = p.author"
+    " 'S' || p.choice || '-' || p.number, w.actor, p.at FROM plan p JOIN agent w ON w.id = p.author"
     " WHERE p.type = 'claim' ORDER BY p.choice, p.number DESC",
     "INSERT INTO task (project_id, id, title, status, priority, participation_id, owner, created_by, created_at,"
     " updated_at) SELECT %(project)s, p.nth, 'Part ' || p.nth, CASE WHEN p.old THEN 'done' ELSE 'open' END, 2,"
     " CASE WHEN p.old THEN p.author END, CASE WHEN p.old THEN w.actor END, w.actor, p.at, p.at"
     " FROM (SELECT *, nth <= max(nth) OVER () - %(open)s AS old FROM plan WHERE type = 'task_create') AS p"
-    " JOIN who w ON w.id = p.author ORDER BY p.nth",
+    " JOIN agent w ON w.id = p.author ORDER BY p.nth",
     "INSERT INTO lease (project_id, id, surface, prefix, mode, participation_id, actor, fence, acquired_at, expires_at,"
     " ended_at, ended_by) SELECT %(project)s, p.seq, 'src/part_' || p.nth || '.py', 'src/part_' || p.nth || '.py',"
     " 'exclusive', p.author, w.actor, p.seq, p.at, CASE WHEN p.old THEN p.at + interval '30 minutes'"
     " ELSE clock_timestamp() + interval '6 hours' END, CASE WHEN p.old THEN p.at + interval '10 minutes' END,"
     " CASE WHEN p.old THEN 'release' END"
     " FROM (SELECT *, nth <= max(nth) OVER () - %(live)s AS old FROM plan WHERE type = 'lease') AS p"
-    " JOIN who w ON w.id = p.author ORDER BY p.seq",
+    " JOIN agent w ON w.id = p.author ORDER BY p.seq",
     "UPDATE project_clock SET last_seq = %(events)s, last_at = (SELECT max(at) FROM plan),"
     " last_task = (SELECT count(*) FROM plan WHERE type = 'task_create') WHERE project_id = %(project)s",
 )
@@ -142,10 +142,10 @@ def write(database: Database, team: Team, events: int) -> History:
         conn.raw.execute("SET LOCAL synchronous_commit = off")
         conn.raw.execute("SET LOCAL work_mem = '256MB'")
         conn.raw.execute("SET LOCAL maintenance_work_mem = '256MB'")
-        conn.raw.execute("DROP TABLE IF EXISTS plan, mail, who")
+        conn.raw.execute("DROP TABLE IF EXISTS plan, planned_post, agent")
         for statement in (
             _PLAN_EVENTS_SQL,
-            "CREATE TEMP TABLE who AS SELECT id, bus_participation_name(id) AS actor, lane FROM participation"
+            "CREATE TEMP TABLE agent AS SELECT id, bus_participation_name(id) AS actor, lane FROM participation"
             " WHERE project_id = %(project)s",
             _INSERT_EVENTS_SQL,
             _PLAN_DELIVERIES_SQL,
@@ -153,7 +153,7 @@ def write(database: Database, team: Team, events: int) -> History:
             *_INSERT_REMAINING_SQL,
         ):
             cursor.execute(statement.encode(), values)
-        conn.raw.execute("DROP TABLE plan, mail, who")
+        conn.raw.execute("DROP TABLE plan, planned_post, agent")
     with database.connection() as conn:
         conn.raw.execute("SET statement_timeout = 0")
         conn.raw.execute("VACUUM ANALYZE")

@@ -145,7 +145,10 @@ def who_holds(bus: "Client", surface: str | None) -> CommandResult:
 @click.option("--timeout", type=click.IntRange(1), default=600, show_default=True, help="Seconds to wait.")
 @_agent_command
 def wait(bus: "Client", kind: str, surface: str | None, take: bool, timeout: int) -> CommandResult:
-    """Wait for a post, an ack, a free surface or a ready task, and print it. Exit code 7: timed out."""
+    """Wait for a post, an ack, a surface or a task.
+
+    Prints what arrived first. Exit code 7: nothing arrived in time.
+    """
     end = time.monotonic() + timeout
     while (left := end - time.monotonic()) > 0:
         seconds = max(1, min(_LONG_POLL_SECONDS, int(left)))

@@ -53,12 +53,12 @@ class _CommandGroup(click.Group):
 @click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="llm-bus")
 def main() -> None:
-    r"""LLM Bus: the live coordination layer for AI agents.
+    """LLM Bus: the live coordination layer for AI agents.
 
     \b
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 already running,
     4 not found, 5 the bus cannot be reached, 6 contention, 7 timed out.
-    """
+    """  # noqa: D301 - click reads the backspace character
 
 
 # Commands for the hints of the engine's errors, which name no command themselves.

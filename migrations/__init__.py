@@ -1,1 +1,1 @@
-"""Alembic: what the database is, step by step."""
+"""Alembic migrations of the database."""

@@ -1,4 +1,4 @@
-"""How migrations run: one at a time, with bounded waits, and with the functions of bus/sql at the end."""
+"""Migration environment: one run at a time, bounded waits, and installation of the SQL functions at the end."""
 
 import psycopg
 import sqlalchemy as sa
@@ -14,11 +14,12 @@ from bus.db.sql_functions import (
 )
 from bus.tables import metadata
 
-# Any constant; it only has to be the same in every process that migrates.
+# Any constant that is the same in every migrating process.
 _ADVISORY_KEY = 0x11B5_0001
 
 
 def run() -> None:
+    """Migrate the configured database and install the SQL functions if their text has changed."""
     url = context.config.get_main_option("sqlalchemy.url")
     assert url is not None
     url = normalise_database_url(url)
@@ -28,11 +29,11 @@ def run() -> None:
         poolclass=sa.pool.NullPool,
     )
     with engine.connect() as connection:
-        # A second migration waits here and then finds nothing left to do. The lock belongs to the transaction, so
-        # it works through a transaction-pooling proxy too.
+        # A concurrent migration waits here and then finds nothing left to do. The lock belongs to the transaction, so
+        # it also works through a transaction-pooling proxy.
         connection.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
-        # DDL must not queue behind a long reader and stop everyone who comes after it.
+        # DDL must not wait for a long reader, as all later statements would queue behind it.
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
         connection.execute(sa.text("SET LOCAL statement_timeout = '60s'"))
         context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)
@@ -45,7 +46,7 @@ def run() -> None:
                 head_revision(),
                 (functions_fingerprint(),),
             ) or context.get_revision_argument() != head_revision():
-                # Functions name columns and row types, so they go before a table changes and come back after.
+                # Functions refer to columns and row types, so they are dropped before and installed after the changes.
                 driver.execute(DROP_FUNCTIONS_SQL)
                 context.run_migrations()
                 if context.get_context().get_current_revision() == head_revision():

@@ -23,7 +23,7 @@ FROM (
                WHEN k < 90 THEN 'claim' WHEN k < 93 THEN 'task_create' WHEN k < 95 THEN 'task_start'
                WHEN k < 97 THEN 'task_ship' WHEN k < 98 THEN 'lease_expire' WHEN k < 99 THEN 'register'
                ELSE 'escalate' END AS type,
-           chance, 1 + (chance / 1000) %% %(agents)s AS who, 1 + (chance / 7000) %% %(agents)s AS mate,
+           chance, 1 + (chance / 1000) %% %(agents)s AS author, 1 + (chance / 7000) %% %(agents)s AS recipient,
            date_trunc('milliseconds', now - interval '{HISTORY_DAYS} days'
                * power((%(events)s - s) / %(events)s::float8, 1.6)) AS at
     FROM (SELECT s, clock_timestamp() AS now FROM generate_series(1, %(events)s::bigint) AS s) AS numbers
@@ -35,7 +35,7 @@ FROM (
 # Most acks are for one of the newest posts, some for a post that is hours old, a few for one that is days old.
 _PLAN_ACKS_SQL = """
 CREATE TEMP TABLE acking AS
-SELECT a.seq, a.at, a.who, o.seq AS post_id
+SELECT a.seq, a.at, a.author, o.seq AS post_id
 FROM plan a
 JOIN plan o ON o.type = 'post' AND o.posts = a.posts - CASE
     WHEN a.chance / 11 %% 50 = 0 THEN 20000 + a.chance / 13 %% 9000
@@ -46,11 +46,11 @@ WHERE a.type = 'ack'
 
 _INSERT_EVENTS_SQL = f"""
 INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-SELECT %(project)s, p.seq, p.at, (%(ids)s::bigint[])[p.who], (%(actors)s::text[])[p.who],
+SELECT %(project)s, p.seq, p.at, (%(ids)s::bigint[])[p.author], (%(actors)s::text[])[p.author],
        CASE WHEN p.type = 'ack' AND a.post_id IS NULL THEN 'register' ELSE p.type END, CASE p.type
     WHEN 'post' THEN jsonb_build_object(
         'to_lane', CASE WHEN p.chance / 17 %% 3 < 2 THEN 'lane-' || p.chance / 19 %% 5 END,
-        'to_actor', CASE WHEN p.chance / 17 %% 3 > 0 THEN (%(actors)s::text[])[p.mate] END,
+        'to_actor', CASE WHEN p.chance / 17 %% 3 > 0 THEN (%(actors)s::text[])[p.recipient] END,
         'ref', CASE WHEN p.chance / 23 %% 5 < 3 THEN 'PR ' || p.seq / 10 END)
     WHEN 'ack' THEN jsonb_build_object('post_id', a.post_id)
     WHEN 'lease' THEN jsonb_build_object(
@@ -64,14 +64,14 @@ FROM plan p LEFT JOIN acking a ON a.seq = p.seq ORDER BY p.seq
 _INSERT_POSTS_SQL = """
 INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, body, ref,
                   recipients, created_at, acked_at)
-SELECT %(project)s, p.seq, (%(ids)s::bigint[])[p.who], (%(actors)s::text[])[p.who],
+SELECT %(project)s, p.seq, (%(ids)s::bigint[])[p.author], (%(actors)s::text[])[p.author],
        CASE WHEN p.chance / 17 %% 3 < 2 THEN 'lane-' || p.chance / 19 %% 5 END,
-       CASE WHEN p.chance / 17 %% 3 > 0 THEN (%(ids)s::bigint[])[p.mate] END,
-       CASE WHEN p.chance / 17 %% 3 > 0 THEN (%(actors)s::text[])[p.mate] END,
+       CASE WHEN p.chance / 17 %% 3 > 0 THEN (%(ids)s::bigint[])[p.recipient] END,
+       CASE WHEN p.chance / 17 %% 3 > 0 THEN (%(actors)s::text[])[p.recipient] END,
        'x', CASE WHEN p.chance / 23 %% 5 < 3 THEN 'PR ' || p.seq / 10 END, 1, p.at, a.at
 FROM plan p LEFT JOIN (
     SELECT k.post_id, min(k.at) AS at FROM acking k JOIN plan o ON o.seq = k.post_id
-    WHERE k.who <> o.who OR (o.mate = k.who AND o.chance / 17 %% 3 = 2) GROUP BY k.post_id
+    WHERE k.author <> o.author OR (o.recipient = k.author AND o.chance / 17 %% 3 = 2) GROUP BY k.post_id
 ) AS a ON a.post_id = p.seq
 WHERE p.type = 'post' ORDER BY p.seq
 """

@@ -163,7 +163,7 @@ delivery = sa.Table(
     sa.Column("addressed", sa.Boolean, nullable=False, server_default=sa.text("true")),
     sa.Column("surfaced_at", TIMESTAMPTZ),
     sa.Column("acked_at", TIMESTAMPTZ),
-    comment="One row per recipient; `addressed` is false where somebody acked a post meant for others.",
+    comment="One row per recipient; `addressed` is false for an ack of a post that was addressed to others.",
 )
 sa.Index("delivery_post_idx", delivery.c.project_id, delivery.c.post_id)
 sa.Index(
@@ -318,7 +318,7 @@ ack_cursor = sa.Table(
     primary_key_column("participation_id"),
     sa.Column("seq", sa.BigInteger, nullable=False),
     postgresql_with={"fillfactor": 50},
-    comment="Up to which event an identity was told who acked its posts.",
+    comment="Last ack event that a participation has received through a long poll.",
 )
 
 waiter = sa.Table(
@@ -331,7 +331,7 @@ waiter = sa.Table(
     sa.Column("alive_until", TIMESTAMPTZ, nullable=False),
     sa.Column("told_at", TIMESTAMPTZ),
     sa.CheckConstraint(length_check("surface", 200), "surface"),
-    comment="The line in front of surfaces that others hold: who came first is told first.",
+    comment="Queue of callers that wait for a leased surface; the first one is answered first.",
 )
 
 idempotency = sa.Table(

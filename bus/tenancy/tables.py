@@ -89,7 +89,7 @@ participant_name = sa.Table(
     sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True),
     sa.Column("label_key", sa.Text, primary_key=True),
     sa.Column("participant_id", sa.ForeignKey("participant.id"), nullable=False, index=True),
-    comment="Every name that a participant of the owner bears or bore, so that none is handed out again.",
+    comment="Every name that a participant of the owner has or had; a name is never given out again.",
 )
 
 participation = sa.Table(

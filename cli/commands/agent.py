@@ -44,7 +44,7 @@ def add_agent(
     data: Path | None,
     as_json: bool,
 ) -> None:
-    """Add an agent to a project and show its token, which is shown only once."""
+    """Add an agent to a project and show its token, once."""
     from bus.tenancy import participations, projects
     from cli.database import transaction
 
@@ -60,7 +60,10 @@ def add_agent(
 @data_option
 @json_option
 def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> None:
-    """Issue a new token for an agent and show it once; its older tokens stop working at once."""
+    """Issue a new token for an agent and show it, once.
+
+    The older tokens of the agent stop working immediately.
+    """
     from bus.tenancy import projects, tokens
     from cli.database import transaction
 

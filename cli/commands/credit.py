@@ -54,7 +54,7 @@ def add_credits(
 @data_option
 @json_option
 def show_account(owner: str, before: int | None, limit: int, data: Path | None, as_json: bool) -> None:
-    """Show the balance of OWNER and the entries of its account, newest first."""
+    """Show the balance and the entries of OWNER."""
     from bus.billing import credits
     from bus.tenancy import owners
     from cli.database import transaction
@@ -92,7 +92,10 @@ def show_account(owner: str, before: int | None, limit: int, data: Path | None, 
 @data_option
 @json_option
 def set_plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
-    """Set the plan of OWNER; a comped owner is metered but never suspended."""
+    """Set the plan of OWNER.
+
+    A comped owner is metered but never suspended.
+    """
     from bus.billing import credits
     from bus.tenancy import owners
     from cli.database import transaction
@@ -107,7 +110,7 @@ def set_plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
 @data_option
 @json_option
 def list_prices(data: Path | None, as_json: bool) -> None:
-    """List the price of each event type, now and in the future."""
+    """List present and future prices of event types."""
     from bus.billing import credits
     from cli.database import transaction
 
@@ -128,7 +131,10 @@ def list_prices(data: Path | None, as_json: bool) -> None:
 @data_option
 @json_option
 def set_price(event: str, amount: int, start: datetime | None, data: Path | None, as_json: bool) -> None:
-    """Set the price of an EVENT type; earlier events keep their price."""
+    """Set the price of an EVENT type.
+
+    Earlier events keep their price.
+    """
     from datetime import UTC
 
     from bus.billing import credits

@@ -66,7 +66,10 @@ def list_owners(after: int, limit: int, data: Path | None, as_json: bool) -> Non
 @data_option
 @json_option
 def set_operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> None:
-    """Allow OWNER (handle or e-mail) to use the operator console, from the next request on."""
+    """Allow OWNER (handle or e-mail) the operator console.
+
+    The change takes effect with the next request.
+    """
     from bus.tenancy import owners
     from cli.database import transaction
 

@@ -48,7 +48,7 @@ def add_webhook(url: str, owner: str | None, project: str | None, data: Path | N
 @data_option
 @json_option
 def list_webhooks(owner: str | None, project: str | None, data: Path | None, as_json: bool) -> None:
-    """List the webhooks of a project or an owner, and the results of their last notices."""
+    """List webhooks and the results of their last notices."""
     from bus.notifications import outbox
     from cli.database import transaction
 
@@ -107,7 +107,10 @@ def remove_webhook(webhook_id: int, owner: str | None, project: str | None, data
 def send_test_notice(
     owner: str | None, project: str | None, email: str | None, data: Path | None, as_json: bool
 ) -> None:
-    """Send a test notice; a worker delivers it within seconds, and `llm-bus webhook list` shows the result."""
+    """Send a test notice.
+
+    A worker delivers it within seconds; `llm-bus webhook list` shows the result.
+    """
     from bus.notifications import outbox
     from bus.rules import validation
     from cli.database import transaction

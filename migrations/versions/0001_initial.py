@@ -1,4 +1,4 @@
-"""The first schema: tenancy, coordination, and the guards that keep the ledger append-only.
+"""The first schema: tenancy, coordination, and the triggers that keep the ledger append-only.
 
 Deploy order: before the code that uses it.
 """
@@ -59,7 +59,7 @@ def downgrade() -> None:
 
 
 def _run(script: str) -> None:
-    # Through the driver: SQLAlchemy would read the colons of casts as parameters.
+    # Executed by the driver, since SQLAlchemy would read the colons of casts as parameters.
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     driver.execute(script.encode())

@@ -1,6 +1,6 @@
-"""Waiting: who was told of which acks, the line in front of surfaces, tasks that are offered.
+"""Long polls: reported acks, queues for leased surfaces, offered tasks.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""Time: what is due, credits and their metering, runs of jobs, notices to people outside.
+"""Time-driven work: expiry and escalation, credits and metering, job runs, webhooks and e-mails.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ def downgrade() -> None:
 
 
 def _run(script: str) -> None:
-    # Through the driver: SQLAlchemy would read the colons of casts as parameters.
+    # Executed by the driver, since SQLAlchemy would read the colons of casts as parameters.
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     driver.execute(script.encode())

@@ -1,7 +1,6 @@
-"""How people get in: identities, sessions, one-time links, sign-ups under way, the service's own keys,
-and what it has counted.
+"""Sign-in: identities, sessions, login links and pending sign-ups; also shared keys and service totals.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 from alembic import op

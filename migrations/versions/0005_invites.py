@@ -1,6 +1,6 @@
-"""Invites for one person or for a participant that is there already; answers that can be fetched again.
+"""Invites for one person or for an existing participant; the encrypted one-time store.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 from alembic import op

@@ -1,6 +1,6 @@
-"""Processes report themselves; how fast the ledgers grow is sampled.
+"""The process registry and samples of ledger growth.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 from alembic import op

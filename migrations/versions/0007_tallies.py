@@ -1,6 +1,6 @@
-"""The rollup: counts by hour and by day, how far they are, and the last report of each project.
+"""Rollups: hourly and daily counts with their watermark, and the cached report of each project.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 from alembic import op
@@ -26,7 +26,7 @@ CREATE TABLE tally (
     CONSTRAINT tally_n_check CHECK (n > 0)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE tally IS
-    'Counts by hour and by day; what `key` and `other` are depends on `figure` (bus/analytics/rollups.py).';
+    'Counts by hour and by day; what `key` and `other` are depends on `figure` (bus/tallies.py).';
 
 CREATE TABLE tally_mark (
     project_id BIGINT NOT NULL,

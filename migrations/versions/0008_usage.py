@@ -1,6 +1,6 @@
-"""Usage: what owners used by day, project, participant and type; a place in the audit log for the service's own acts.
+"""Usage of owners by day, project, participant and event type; audit rows of the service itself.
 
-Deploy order: before the code that uses it. The code before it goes on billing: what it bills is itemised by a trigger.
+Deploy order: before the code that uses it. The previous version continues to bill; a trigger itemises its entries.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def downgrade() -> None:
         DROP INDEX credit_entry_usage_idx, credit_entry_added_idx;
         ALTER TABLE credit_entry DROP COLUMN itemised;
         ALTER TABLE metering DROP COLUMN grace_hours, DROP COLUMN trial_credits;
-        -- The log is kept whole: what was nobody's affair is that of an owner who does not exist.
+        -- The audit log stays complete: rows without an owner get the id of an owner that does not exist.
         ALTER TABLE audit DISABLE TRIGGER USER;
         UPDATE audit SET owner_id = 0 WHERE owner_id IS NULL;
         ALTER TABLE audit ENABLE TRIGGER USER;
@@ -36,7 +36,7 @@ def downgrade() -> None:
 
 
 def _run(script: str) -> None:
-    # Through the driver: SQLAlchemy would read the colons of casts as parameters.
+    # Executed by the driver, since SQLAlchemy would read the colons of casts as parameters.
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     driver.execute(script.encode())

@@ -1,5 +1,5 @@
--- Whether the transaction that wrote a usage entry wrote its usage too. Taken first, because it keeps every meter away
--- until what it billed so far is itemised below.
+-- Whether the transaction that wrote a usage entry also wrote its usage. First, because the lock blocks all meters until
+-- the existing entries are itemised below.
 ALTER TABLE credit_entry ADD COLUMN itemised BOOLEAN DEFAULT false NOT NULL;
 
 CREATE TABLE credit_usage (
@@ -25,7 +25,7 @@ CREATE INDEX credit_entry_usage_idx ON credit_entry (project_id, last_seq) WHERE
 
 CREATE INDEX credit_entry_added_idx ON credit_entry (owner_id, id) WHERE kind <> 'usage';
 
--- What was billed before this table was there: by the day of the entry, with nobody's name.
+-- Existing usage entries: by the day of the entry, without a participant.
 SET LOCAL statement_timeout = '10min';
 INSERT INTO credit_usage (owner_id, day, project_id, participant_id, event_type, events, credits)
 SELECT e.owner_id, (e.at AT TIME ZONE 'UTC')::date, e.project_id, 0, kind.key,
@@ -35,7 +35,7 @@ WHERE e.kind = 'usage' AND (kind.value ->> 1)::bigint > 0
 GROUP BY 1, 2, 3, 5;
 SET LOCAL statement_timeout = '60s';
 
--- While a deploy is under way a worker of the version before may bill: it knows nothing of this table.
+-- During a deployment a worker of the previous version may bill; it does not write to this table.
 CREATE FUNCTION itemise_usage() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -51,9 +51,9 @@ END $$;
 CREATE TRIGGER credit_entry_itemise AFTER INSERT ON credit_entry
     FOR EACH ROW WHEN (NEW.kind = 'usage' AND NOT NEW.itemised) EXECUTE FUNCTION itemise_usage();
 
--- What the workers were told, for those who tell owners what happens at zero.
+-- Settings of the workers, which the web shows to owners.
 ALTER TABLE metering ADD COLUMN grace_hours INTEGER;
 ALTER TABLE metering ADD COLUMN trial_credits BIGINT;
 
--- Null: an act of the service itself, such as a new price, and in nobody's affairs.
+-- Null for an act of the service itself, such as a new price.
 ALTER TABLE audit ALTER COLUMN owner_id DROP NOT NULL;

@@ -1,7 +1,6 @@
-"""What the operator console needs: when a session was authenticated, what jobs there are, which runs were asked for,
-and the audit log of all owners in the order of its filters.
+"""Operator console: authentication time of sessions, job definitions, requested runs, indexes of the audit log.
 
-Deploy order: before the code that uses it; the code before it does not look at any of this.
+Deploy order: before the code that uses it; the previous version does not use any of it.
 """
 
 from alembic import op

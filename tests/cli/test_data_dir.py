@@ -1,4 +1,4 @@
-"""Ports, small files, the Procfile and the lock: each alone."""
+"""Unit tests of ports, private files, the Procfile, the data folder and its lock."""
 
 import multiprocessing
 import os
@@ -11,33 +11,43 @@ from cli import data_dir, procfile
 from cli.exit_codes import CliError
 from cli.files import read_or_create_secret, start_new_log, truncate_oversized_log, write_private
 from cli.ports import PortAllocator, is_free
+from tests.servers import make_traversable_folder
 
 
 def test_a_port_is_kept_while_it_is_free(tmp_path: Path) -> None:
-    memory = tmp_path / "ports.json"
-    memory.write_text('{"web": 50123}')
-    assert PortAllocator(memory).assign("web") == 50123
+    ports_file = tmp_path / "ports.json"
+    ports_file.write_text('{"web": 50123}')
+    assert PortAllocator(ports_file).assign("web") == 50123
     with socket.create_server(("127.0.0.1", 50123)):
-        other = PortAllocator(memory).assign("web")
-        assert other != 50123
-    assert PortAllocator(memory).assign("web") == other
+        other_port = PortAllocator(ports_file).assign("web")
+        assert other_port != 50123
+    assert PortAllocator(ports_file).assign("web") == other_port
 
 
-def test_two_names_never_get_one_port(tmp_path: Path) -> None:
-    ports = PortAllocator(tmp_path / "ports.json")
-    chosen = {ports.assign(name) for name in ("web", "gateway", "postgres", "redis", "more", "still more")}
-    assert len(chosen) == 6
-    assert all(is_free(port) for port in chosen)
+def test_different_names_get_different_free_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_ports: set[int] = set()
+
+    def recording_is_free(port: int) -> bool:
+        if is_free(port):
+            free_ports.add(port)
+        return port in free_ports
+
+    # Recorded during the call: another test may take the port afterwards.
+    monkeypatch.setattr("cli.ports.is_free", recording_is_free)
+    allocator = PortAllocator(tmp_path / "ports.json")
+    ports = {allocator.assign(name) for name in ("web", "gateway", "postgres", "redis", "more", "still more")}
+    assert len(ports) == 6
+    assert ports <= free_ports
 
 
-def test_a_spoiled_memory_of_ports_is_forgotten(tmp_path: Path) -> None:
-    memory = tmp_path / "ports.json"
+def test_an_invalid_ports_file_is_ignored(tmp_path: Path) -> None:
+    ports_file = tmp_path / "ports.json"
     for text in ("", "[]", '{"web": "x"}', '{"web": 99999999}'):
-        memory.write_text(text)
-        assert 0 < PortAllocator(memory).assign("web") < 65536
+        ports_file.write_text(text)
+        assert 0 < PortAllocator(ports_file).assign("web") < 65536
 
 
-def test_a_secret_is_made_once_and_kept_private(tmp_path: Path) -> None:
+def test_a_secret_is_created_once_with_a_private_mode(tmp_path: Path) -> None:
     secret = read_or_create_secret(tmp_path / "secret")
     assert len(secret) == 32
     assert read_or_create_secret(tmp_path / "secret") == secret
@@ -51,14 +61,14 @@ def test_a_private_file_leaves_no_draft(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "two"
 
 
-def test_old_logs_are_kept_up_to_a_number(tmp_path: Path) -> None:
+def test_a_limited_number_of_old_logs_is_kept(tmp_path: Path) -> None:
     for run in range(6):
         start_new_log(tmp_path, "web").write_text(f"run {run}")
-    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert kept == {"web.log": "run 5", "web.log.1": "run 4", "web.log.2": "run 3", "web.log.3": "run 2"}
+    logs = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert logs == {"web.log": "run 5", "web.log.1": "run 4", "web.log.2": "run 3", "web.log.3": "run 2"}
 
 
-def test_a_log_is_cut_while_its_writer_goes_on(tmp_path: Path) -> None:
+def test_a_log_is_truncated_while_its_process_writes(tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"x" * 2000)
@@ -68,30 +78,31 @@ def test_a_log_is_cut_while_its_writer_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "web.log.1").stat().st_size == 2000
 
 
-def test_the_procfile_of_this_bus_is_understood() -> None:
-    _, kinds = procfile.read()
-    assert "gateway" in [kind.name for kind in kinds]
-    assert "release" not in [kind.name for kind in kinds]
+def test_the_procfile_of_the_bus_is_read_without_release() -> None:
+    _, process_types = procfile.read()
+    names = [process_type.name for process_type in process_types]
+    assert "gateway" in names
+    assert "release" not in names
 
 
 @pytest.mark.parametrize("text", ["web", "web:", ": python", "web: a\nweb: b"])
-def test_a_line_that_makes_no_sense_is_refused(text: str) -> None:
+def test_an_invalid_procfile_line_is_refused(text: str) -> None:
     with pytest.raises(CliError):
         procfile.parse(text)
 
 
-def test_comments_and_quotes_in_a_procfile() -> None:
-    (kind,) = procfile.parse("# a comment\n\nweb: python -m webapp 'a b'\n")
-    assert kind.command == ("python", "-m", "webapp", "a b")
+def test_a_procfile_may_contain_comments_and_quotes() -> None:
+    (process_type,) = procfile.parse("# a comment\n\nweb: python -m webapp 'a b'\n")
+    assert process_type.command == ("python", "-m", "webapp", "a b")
 
 
-def _hold_and_die(place: Path) -> None:
-    assert data_dir.DataDirLock(place).acquire()
+def _acquire_lock_and_die(folder: Path) -> None:
+    assert data_dir.DataDirLock(folder).acquire()
     os._exit(9)
 
 
-def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:
-    holder = multiprocessing.get_context("spawn").Process(target=_hold_and_die, args=(tmp_path,))
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    holder = multiprocessing.get_context("spawn").Process(target=_acquire_lock_and_die, args=(tmp_path,))
     holder.start()
     holder.join()
     lock = data_dir.DataDirLock(tmp_path)
@@ -102,35 +113,31 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:
     assert not data_dir.is_locked(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="Only root has to find a folder that others can enter.")
-def test_a_default_folder_out_of_reach_moves_always_to_the_same_place(
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root needs a folder that another account can enter.")
+def test_an_inaccessible_default_folder_moves_always_to_the_same_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LLM_BUS_DATA", raising=False)
     tmp_path.chmod(0o700)
-    monkeypatch.setattr(data_dir, "_default", lambda: tmp_path / "deep" / ".data")
+    monkeypatch.setattr(data_dir, "_default_path", lambda: tmp_path / "deep" / ".data")
     moved = data_dir.locate(None)
     assert moved.parent == Path("/var/lib/llm-bus")
     assert moved == data_dir.locate(None)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="Only root has to find a folder that others can enter.")
-def test_an_empty_folder_that_is_given_to_us_is_opened_but_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from tests.servers import make_traversable_folder
-
-    place = make_traversable_folder()
-    place.chmod(0o700)
-    assert data_dir.locate(place) == place
-    data_dir.create(place)
-    assert place.stat().st_mode & 0o777 == 0o711
-    place.chmod(0o700)
-    with pytest.raises(CliError, match=str(place)):
-        data_dir.locate(place)
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root needs a folder that another account can enter.")
+def test_only_an_empty_private_folder_is_made_accessible() -> None:
+    folder = make_traversable_folder()
+    folder.chmod(0o700)
+    assert data_dir.locate(folder) == folder
+    data_dir.create(folder)
+    assert folder.stat().st_mode & 0o777 == 0o711
+    folder.chmod(0o700)
+    with pytest.raises(CliError, match=str(folder)):
+        data_dir.locate(folder)
 
 
-def test_the_lock_file_names_packages_and_nothing_else() -> None:
+def test_the_requirements_lock_contains_only_packages_with_hashes() -> None:
     text = (Path(__file__).resolve().parents[2] / "requirements.lock").read_text()
     for foreign in ("://", "file:", "--index", "--extra", "--find", "@ /", "--trusted"):
         assert foreign not in text

@@ -1,4 +1,4 @@
-"""`llm-bus demo`, played for real: against a gateway process, and against a bus of its own."""
+"""`llm-bus demo` against a gateway process, and with a temporary bus."""
 
 import json
 import signal
@@ -37,38 +37,38 @@ def gateway(database_url: str) -> Iterator[str]:
 
 
 def _demo(database_url: str, gateway: str, *words: str) -> dict[str, Any]:
-    done = bus_process.run_command("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
-    assert done.returncode == ExitCode.OK, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+    result = bus_process.run_command("demo", *_SMALL, *words, DATABASE_URL=database_url, MCP_URL=gateway)
+    assert result.returncode == ExitCode.OK, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
-def _ledgers(db: Database, said: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
+def _ledgers(db: Database, report: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
     with db.connection() as conn:
         return [
             [
-                (seq, actor.partition("/")[2], kind, payload)
-                for seq, actor, kind, payload in conn.fetch_all(
+                (seq, actor.partition("/")[2], event_type, payload)
+                for seq, actor, event_type, payload in conn.fetch_all(
                     "SELECT seq, actor, type, payload FROM event WHERE project_id = %s ORDER BY seq",
                     (projects.get_by_name(conn, project["projects"][0]).id,),
                 )
             ]
-            for project in said["projects"]
+            for project in report["projects"]
         ]
 
 
-def test_a_demo_leaves_what_was_planned_and_with_the_same_seed_the_same_again(
+def test_a_demo_matches_its_plan_and_is_reproducible_with_the_same_seed(
     db: Database, database_url: str, gateway: str
 ) -> None:
     first, second = (_demo(database_url, gateway, "--seed", "7") for _ in range(2))
-    shares, total = split_events(_EVENTS), first["total"]
+    budget, total = split_events(_EVENTS), first["total"]
     assert (first["ok"], total["agents"], total["events"], len(first["projects"])) == (True, 4, _EVENTS, 2)
     assert (total["handoffs"], total["acked"], total["anchored"]) == (
-        shares.posts,
-        shares.acked_posts,
-        shares.anchored_posts,
+        budget.posts,
+        budget.acked_posts,
+        budget.anchored_posts,
     )
-    assert total["claims"] == shares.claims
+    assert total["claims"] == budget.claims
     assert total["collisions"] >= 1
     assert total["tasks_shipped"] >= 2
     assert total["ack_median_seconds"] > 0
@@ -77,90 +77,90 @@ def test_a_demo_leaves_what_was_planned_and_with_the_same_seed_the_same_again(
     assert _ledgers(db, second) == ledgers
     assert not set(first["total"]["projects"]) & set(second["total"]["projects"])
     with db.connection() as conn:
-        # Nobody could use the tokens again, so none of them is left live.
+        # The demo revokes all of its tokens.
         assert conn.fetch_one("SELECT count(*), count(revoked_at) FROM token") == (12, 12)
 
 
-def test_a_demo_works_for_the_owner_that_is_named_and_takes_nothing_from_the_agents_that_are_there(
+def test_a_demo_uses_the_named_owner_and_leaves_existing_agents_alone(
     db: Database, database_url: str, gateway: str
 ) -> None:
     with db.transaction() as conn:
         factories.make_owner(conn, "other")
-        owner = factories.make_owner(conn, "somebody")
-        mine = projects.add(conn, owner.id, "demo-payments", actor="cli")
-        removed = projects.add(conn, owner.id, "old", actor="cli")
-        participations.join(conn, mine.id, "demo-frontend-1", actor="cli")
-        participations.join(conn, removed.id, "demo-backend-1", actor="cli")
+        owner = factories.make_owner(conn, "named")
+        existing = projects.add(conn, owner.id, "demo-payments", actor="cli")
+        old = projects.add(conn, owner.id, "old", actor="cli")
+        participations.join(conn, existing.id, "demo-frontend-1", actor="cli")
+        participations.join(conn, old.id, "demo-backend-1", actor="cli")
         conn.execute("UPDATE participant SET removed_at = now() WHERE label = 'demo-backend-1' RETURNING id")
     unknown = bus_process.run_command("demo", "--owner", "third", DATABASE_URL=database_url, MCP_URL=gateway)
     assert unknown.returncode == ExitCode.NOT_FOUND
-    said = _demo(database_url, gateway, "--owner", "somebody")
-    assert said["total"]["projects"][0] == "somebody/demo-storefront-2"
-    actors = {actor for ledger in _ledgers(db, said) for _, actor, _, _ in ledger}
-    # The removed name is not handed out again; the live one is an agent of an earlier demo.
+    report = _demo(database_url, gateway, "--owner", "named")
+    assert report["total"]["projects"][0] == "named/demo-storefront-2"
+    actors = {actor for ledger in _ledgers(db, report) for _, actor, _, _ in ledger}
+    # A removed label is not reused; an existing agent of an earlier demo is.
     assert {"demo-backend-1-2", "demo-frontend-1"} <= actors
     with db.connection() as conn:
-        live = conn.fetch_one(
+        live_tokens = conn.fetch_one(
             "SELECT count(*) FROM token t JOIN participation p ON p.id = t.participation_id"
             " WHERE p.project_id = %s AND t.revoked_at IS NULL",
-            (mine.id,),
+            (existing.id,),
         )
-        assert live == (1,)
+        assert live_tokens == (1,)
 
 
-def test_a_call_that_fails_ends_the_demo(db: Database, database_url: str, empty_database_url: str) -> None:
+def test_a_failed_call_ends_the_demo(db: Database, database_url: str, empty_database_url: str) -> None:
     # The gateway of another bus knows none of the tokens.
     with processes.running_gateways(empty_database_url) as (process,):
-        done = bus_process.run_command("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
-    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
-    assert "llm-bus: The demo stopped at a call that failed" in done.stderr
-    assert "Traceback" not in done.stderr
+        result = bus_process.run_command("demo", *_SMALL, DATABASE_URL=database_url, MCP_URL=process.url)
+    assert (result.returncode, result.stdout) == (ExitCode.FAILED, "")
+    assert "llm-bus: The demo stopped at a call that failed" in result.stderr
+    assert "Traceback" not in result.stderr
     with db.connection() as conn:
         assert conn.fetch_one("SELECT count(*) FROM token WHERE revoked_at IS NULL") == (0,)
 
 
-def test_without_a_gateway_nothing_is_made(db: Database, database_url: str) -> None:
-    done = bus_process.run_command("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
-    assert done.returncode == ExitCode.UNAVAILABLE
-    assert "MCP_URL" in done.stderr
+def test_without_a_gateway_the_demo_creates_nothing(db: Database, database_url: str) -> None:
+    result = bus_process.run_command("demo", DATABASE_URL=database_url, MCP_URL="http://127.0.0.1:1/mcp")
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert "MCP_URL" in result.stderr
     with db.connection() as conn:
         assert conn.fetch_one("SELECT count(*) FROM project") == (0,)
 
 
-def test_too_few_events_are_a_wrong_use(database_url: str) -> None:
-    done = bus_process.run_command("demo", "--events", "100", DATABASE_URL=database_url)
-    assert done.returncode == ExitCode.USAGE
-    assert "at least 207" in done.stderr
+def test_too_few_events_are_a_usage_error(database_url: str) -> None:
+    result = bus_process.run_command("demo", "--events", "100", DATABASE_URL=database_url)
+    assert result.returncode == ExitCode.USAGE
+    assert "at least 207" in result.stderr
 
 
-def test_where_nothing_runs_a_temporary_bus_is_started_and_removed() -> None:
+def test_without_a_running_bus_a_temporary_one_is_started_and_removed() -> None:
     folder = make_traversable_folder()
-    process = _start_where_nothing_runs(folder)
+    process = _start_demo_without_a_bus(folder)
     output, errors = process.communicate(timeout=180)
     assert process.returncode == ExitCode.OK, errors
     assert "starting a temporary bus" in errors
     assert "demo-platform" in output
     assert max(len(line) for line in output.splitlines()) <= 80
-    _expect_nothing_left(folder)
+    _assert_nothing_left(folder)
 
 
-def test_a_demo_that_is_broken_off_removes_its_temporary_bus() -> None:
+def test_an_interrupted_demo_removes_its_temporary_bus() -> None:
     folder = make_traversable_folder()
-    process = _start_where_nothing_runs(folder)
+    process = _start_demo_without_a_bus(folder)
     assert process.stderr is not None
-    # The bar's label comes when the bus is up and the agents are about to connect.
+    # The progress bar appears when the bus is up and the agents are about to connect.
     while "at work" not in (line := process.stderr.readline()):
         assert line, process.communicate()
-    # It takes the way of Ctrl-C from here.
+    # SIGTERM is handled like Ctrl-C.
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (ExitCode.FAILED, "")
-    # Python itself mentions an event loop that was interrupted while it was being made.
+    # Python itself reports an event loop that was interrupted during its creation.
     assert "Traceback" not in errors.partition("Exception ignored in")[0]
-    _expect_nothing_left(folder)
+    _assert_nothing_left(folder)
 
 
-def _start_where_nothing_runs(folder: Path) -> "subprocess.Popen[str]":
+def _start_demo_without_a_bus(folder: Path) -> "subprocess.Popen[str]":
     env = bus_process.clean_environ({"LLM_BUS_DATA": str(folder / "none"), "TMPDIR": str(folder)})
     return subprocess.Popen(
         [bus_process.LLM_BUS_COMMAND, "demo", "--events", "207"],
@@ -171,13 +171,13 @@ def _start_where_nothing_runs(folder: Path) -> "subprocess.Popen[str]":
     )
 
 
-def _expect_nothing_left(folder: Path) -> None:
-    assert [process for process in psutil.process_iter() if _works_below(process, str(folder))] == []
+def _assert_nothing_left(folder: Path) -> None:
+    assert [process for process in psutil.process_iter() if _uses_folder(process, str(folder))] == []
     assert list(folder.iterdir()) == []
     folder.rmdir()
 
 
-def _works_below(process: psutil.Process, folder: str) -> bool:
+def _uses_folder(process: psutil.Process, folder: str) -> bool:
     try:
         return process.cwd().startswith(folder) or any(folder in word for word in process.cmdline())
     except psutil.Error:

@@ -13,36 +13,36 @@ from tests.factories import make_agent, make_project
 
 @pytest.fixture
 def cli(database_url: str) -> Cli:
-    made = Cli(database_url)
-    made.json("owner", "add", "ann@example.org", "--handle", "ann")
-    made.json("project", "add", "site")
-    return made
+    llm_bus = Cli(database_url)
+    llm_bus.json("owner", "add", "ann@example.org", "--handle", "ann")
+    llm_bus.json("project", "add", "site")
+    return llm_bus
 
 
-def test_a_job_is_run_by_hand_and_remembered(cli: Cli, database_url: str) -> None:
+def test_a_manual_run_of_a_job_is_recorded(cli: Cli, database_url: str) -> None:
     db = Database(database_url, pool_size=1)
     with db.transaction() as conn:
         ada = make_agent(conn, make_project(conn))
         leases.acquire(conn, ada.ctx, "a.py")
         conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
     db.close()
-    done = cli.json("job", "run", "expire_leases")
-    assert (done["outcome"], done["counts"]) == ("ok", {"ended": 1})
+    result = cli.json("job", "run", "expire_leases")
+    assert (result["outcome"], result["counts"]) == ("ok", {"ended": 1})
     assert cli.run("job", "run", "expire_leases").output.startswith("expire_leases: ok in ")
-    found = {job["name"]: job for job in cli.json("job", "list")["jobs"]}
-    assert found["expire_leases"]["last"]["outcome"] == "ok"
-    assert found["prune"]["last"] is None
+    listed = {job["name"]: job for job in cli.json("job", "list")["jobs"]}
+    assert listed["expire_leases"]["last"]["outcome"] == "ok"
+    assert listed["prune"]["last"] is None
     assert [run["counts"] for run in cli.json("job", "history", "expire_leases")["runs"]] == [{}, {"ended": 1}]
     assert "ended 1" in cli.run("job", "history").output
 
 
-def test_a_job_that_does_not_exist_is_named(cli: Cli) -> None:
+def test_an_unknown_job_is_refused_with_a_hint(cli: Cli) -> None:
     refused = cli.run("job", "run", "nonsense")
     assert refused.exit_code == ExitCode.USAGE
     assert "llm-bus job list" in refused.stderr
 
 
-def test_an_alarm_is_a_failure_for_scripts(cli: Cli, database_url: str) -> None:
+def test_an_alarm_exits_with_code_1(cli: Cli, database_url: str) -> None:
     cli.json("credit", "add", "ann", "5", "--ref", "1")
     db = Database(database_url, pool_size=1)
     with db.transaction() as conn:
@@ -56,14 +56,14 @@ def test_an_alarm_is_a_failure_for_scripts(cli: Cli, database_url: str) -> None:
     assert "job reconcile" in doctor.output
 
 
-def test_doctor_says_when_the_clock_stands_still(cli: Cli, database_url: str) -> None:
+def test_doctor_reports_that_no_jobs_run(cli: Cli, database_url: str) -> None:
     assert "none yet" in cli.run("doctor").output
     db = Database(database_url, pool_size=1)
     with db.transaction() as conn:
         conn.execute("UPDATE owner SET created_at = clock_timestamp() - interval '1 hour'")
     assert "never ran" in cli.run("doctor").output
     cli.json("job", "run", "heartbeat")
-    assert "1 kinds, the last 0 s ago" in cli.run("doctor").output
+    assert "1 job ran, the last 0 s ago" in cli.run("doctor").output
     with db.transaction() as conn:
         conn.execute("UPDATE job_run SET started_at = clock_timestamp() - interval '20 minutes'")
         assert jobs.list_latest_runs(conn)
@@ -83,11 +83,11 @@ def test_credits_are_added_once_for_each_reference(cli: Cli) -> None:
     assert [entry["reference"] for entry in shown["entries"]] == ["gift", "invoice 1"]
     assert "ann: 550 credits, plan free" in cli.run("credit", "show", "ann").output
     assert cli.json("credit", "plan", "ann", "comped")["plan"] == "comped"
-    assert cli.run("credit", "add", "nobody", "5", "--ref", "x").exit_code == ExitCode.NOT_FOUND
+    assert cli.run("credit", "add", "unknown", "5", "--ref", "x").exit_code == ExitCode.NOT_FOUND
     assert cli.run("credit", "add", "ann", "5").exit_code == ExitCode.USAGE
 
 
-def test_prices_are_shown_and_set(cli: Cli) -> None:
+def test_prices_are_listed_and_set(cli: Cli) -> None:
     prices = {price["event_type"]: price["credits"] for price in cli.json("credit", "prices")["prices"]}
     assert (prices["claim"], prices["register"], prices["task_ship"]) == (1, 0, 1)
     assert cli.json("credit", "price", "claim", "3")["credits"] == 3
@@ -97,7 +97,7 @@ def test_prices_are_shown_and_set(cli: Cli) -> None:
     assert "claim costs 9 from 2999-01-01 00:00 UTC." in later.output
 
 
-def test_a_worker_writes_down_under_which_terms_it_bills(cli: Cli, database_url: str) -> None:
+def test_metering_records_its_billing_terms(cli: Cli, database_url: str) -> None:
     cli.json("job", "run", "meter_credits")
     db = Database(database_url, pool_size=1)
     with db.connection() as conn:
@@ -106,16 +106,16 @@ def test_a_worker_writes_down_under_which_terms_it_bills(cli: Cli, database_url:
 
 
 def test_a_webhook_is_added_tested_listed_and_removed(cli: Cli) -> None:
-    made = cli.json("webhook", "add", "https://example.org/x", "--project", "site")
-    assert made["secret"].startswith("whsec_")
+    webhook = cli.json("webhook", "add", "https://example.org/x", "--project", "site")
+    assert webhook["secret"].startswith("whsec_")
     assert cli.json("webhook", "test", "--project", "site", "--email", "a@example.org") == {"notices": 2}
     listed = cli.json("webhook", "list", "--project", "site")
-    assert [hook["url"] for hook in listed["webhooks"]] == ["https://example.org/x"]
+    assert [listed_webhook["url"] for listed_webhook in listed["webhooks"]] == ["https://example.org/x"]
     assert "secret" not in listed["webhooks"][0]
     assert {notice["state"] for notice in listed["notices"]} == {"waiting"}
     assert cli.json("webhook", "list", "--owner", "ann")["webhooks"] == []
-    cli.json("webhook", "remove", str(made["id"]), "--project", "site")
-    assert cli.run("webhook", "remove", str(made["id"]), "--project", "site").exit_code == ExitCode.NOT_FOUND
+    cli.json("webhook", "remove", str(webhook["id"]), "--project", "site")
+    assert cli.run("webhook", "remove", str(webhook["id"]), "--project", "site").exit_code == ExitCode.NOT_FOUND
     assert cli.run("webhook", "list").exit_code == ExitCode.USAGE
     assert cli.run("webhook", "add", "nonsense", "--owner", "ann").exit_code == ExitCode.FAILED
     assert cli.run("webhook", "test", "--project", "site", "--email", "nonsense").exit_code == ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""`llm-bus report`, and how a report looks."""
+"""`llm-bus report`, and the format of reports."""
 
 import json
 from contextlib import closing
@@ -20,38 +20,38 @@ from tests.cli import bus_process
 def project(database_url: str) -> str:
     """A project with five events: two posts, one acked and anchored, and two claims."""
     with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
-        made = factories.make_project(conn, "storefront")
-        ada, bob = (factories.make_agent(conn, made, name) for name in ("ada", "bob"))
+        storefront = factories.make_project(conn, "storefront")
+        ada, bob = (factories.make_agent(conn, storefront, name) for name in ("ada", "bob"))
         post = posts.create(conn, ada.ctx, "please look", to_actor="bob", ref="PR-1").post_id
         posts.ack(conn, bob.ctx, [post])
         posts.create(conn, ada.ctx, "hello", to_actor="bob")
         for _ in range(2):
             sequences.claim(conn, ada.ctx, "adr")
-    return f"{made.owner}/{made.name}"
+    return f"{storefront.owner}/{storefront.name}"
 
 
-def test_a_project_is_reported_as_a_table(database_url: str, project: str) -> None:
-    done = bus_process.run_command("report", project, DATABASE_URL=database_url)
-    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
-    table = [" ".join(line.split()) for line in done.stdout.splitlines()]
+def test_the_report_of_a_project_is_a_table(database_url: str, project: str) -> None:
+    result = bus_process.run_command("report", project, DATABASE_URL=database_url)
+    assert (result.returncode, result.stderr) == (ExitCode.OK, "")
+    table = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert table[0] == f"LLM Bus report: {project}"
     for line in ("agents 2", "events 5", "post 2 40.0%", "handoffs and acks together 60.0%", "acknowledged 1 50.0%"):
         assert line in table
     assert table[-3:] == ["numbers claimed 2", "adr 2", "tasks shipped 0"]
 
 
-def test_a_project_goes_by_its_name_alone(database_url: str, project: str) -> None:
-    done = bus_process.run_command("report", "storefront", "--json", DATABASE_URL=database_url)
-    said = json.loads(done.stdout)
-    assert said["projects"] == [project]
-    assert (said["events"], said["acked_share"], said["claimed"]) == (5, 0.5, {"adr": 2})
-    assert datetime.fromisoformat(said["first_event_at"]) <= datetime.fromisoformat(said["last_event_at"])
+def test_a_short_project_name_is_accepted(database_url: str, project: str) -> None:
+    result = bus_process.run_command("report", "storefront", "--json", DATABASE_URL=database_url)
+    report = json.loads(result.stdout)
+    assert report["projects"] == [project]
+    assert (report["events"], report["acked_share"], report["claimed"]) == (5, 0.5, {"adr": 2})
+    assert datetime.fromisoformat(report["first_event_at"]) <= datetime.fromisoformat(report["last_event_at"])
 
 
-def test_a_project_that_is_not_there_is_said_so(database_url: str) -> None:
-    done = bus_process.run_command("report", "nowhere", DATABASE_URL=database_url)
-    assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
-    assert "no project nowhere" in done.stderr
+def test_an_unknown_project_is_an_error(database_url: str) -> None:
+    result = bus_process.run_command("report", "nowhere", DATABASE_URL=database_url)
+    assert (result.returncode, result.stdout) == (ExitCode.NOT_FOUND, "")
+    assert "no project nowhere" in result.stderr
 
 
 _EMPTY = ProjectReport(
@@ -94,17 +94,17 @@ _HUGE = replace(
 
 
 @pytest.mark.parametrize("report", [_EMPTY, _HUGE])
-def test_a_report_fits_into_eighty_columns(report: ProjectReport) -> None:
+def test_a_report_is_at_most_eighty_columns_wide(report: ProjectReport) -> None:
     text = f"{format_report(report, f'LLM Bus report: {report.projects[0]}')}\n{format_summary_table([report, _EMPTY])}"
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_an_empty_report_has_dashes_where_there_is_nothing_to_share() -> None:
+def test_an_empty_report_has_dashes_for_shares_and_medians() -> None:
     text = format_report(_EMPTY, "LLM Bus report: owner/demo")
     assert "No events yet." in text
     assert [line.split()[-1] for line in text.splitlines() if "median" in line or "together" in line] == ["–"] * 3
 
 
-def test_sequences_beyond_the_first_ten_are_summed_up() -> None:
+def test_claims_of_sequences_after_the_first_ten_are_added_up() -> None:
     assert "in other sequences" in format_report(_HUGE, "x")
     assert f" {3 * 10**9}\n" in format_report(_HUGE, "x")

@@ -1,4 +1,4 @@
-"""`llm-bus serve`: people and agents at one port, each served as by the process that is theirs alone."""
+"""`llm-bus serve`: web and gateway on one port behave like the separate processes."""
 
 import json
 import os
@@ -38,8 +38,8 @@ def db(database_url: str) -> Iterator[Database]:
 def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    clean = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "HOST")}
-    env = {**clean, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
+    clean_env = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "HOST")}
+    env = {**clean_env, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
     env["METRICS_TOKEN"] = METRICS_TOKEN
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -68,19 +68,19 @@ def _call(client: httpx2.Client, base: str, token: str, tool: str, arguments: di
     return client.post(f"{base}/mcp", json=body, headers=headers)
 
 
-def _result(answer: httpx2.Response) -> dict[str, object]:
-    text = answer.text if answer.text.startswith("{") else answer.text.partition("data: ")[2]
-    found: dict[str, object] = json.loads(text)["result"]["structuredContent"]
-    return found
+def _result(response: httpx2.Response) -> dict[str, object]:
+    text = response.text if response.text.startswith("{") else response.text.partition("data: ")[2]
+    content: dict[str, object] = json.loads(text)["result"]["structuredContent"]
+    return content
 
 
-def test_people_and_agents_meet_at_one_port(base: str, db: Database) -> None:
+def test_web_and_gateway_share_one_port(base: str, db: Database) -> None:
     with db.transaction() as conn:
         owner = make_owner(conn, "ada")
         agent = make_agent(conn, make_project(conn, "apollo", owner), "alice")
     with httpx2.Client(timeout=30) as client:
         for number in (1, 2, 3):
-            # In turns over one connection, so that each kind of request follows the other.
+            # Alternating over one connection, so that each kind of request follows the other.
             assert "LLM Bus" in client.get(f"{base}/").text
             assert _result(_call(client, base, agent.token, "claim", {"sequence": "adr"}))["number"] == number
         with db.connection() as conn:
@@ -99,28 +99,27 @@ def test_people_and_agents_meet_at_one_port(base: str, db: Database) -> None:
         assert client.head(f"{base}/static/bus.css").status_code == 200
 
 
-def test_what_waits_is_told_by_what_a_person_does(base: str, db: Database) -> None:
-    """The SDK's way, and waiting, work behind this listener as behind the gateway's own."""
+def test_long_polls_and_listing_work_as_in_the_gateway(base: str, db: Database) -> None:
     with db.transaction() as conn:
         agent = make_agent(conn)
     with httpx2.Client(timeout=30) as client:
         assert _result(_call(client, base, agent.token, "wait_for", {"timeout_seconds": 1})) == {"timed_out": True}
-        listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         headers = {
             "Authorization": f"Bearer {agent.token}",
             "Accept": "application/json, text/event-stream",
             "MCP-Protocol-Version": "2025-11-25",
         }
-        answer = client.post(f"{base}/mcp", json=listed, headers=headers)
-        assert "whats_new" in answer.text
+        response = client.post(f"{base}/mcp", json=request, headers=headers)
+        assert "whats_new" in response.text
 
 
 _NAME = re.compile(r"\b(?:llm_bus|process)_[a-z0-9_]+")
 _DOCS = Path(__file__).parents[2] / "docs" / "observability"
 
 
-def test_dashboard_and_alerts_name_only_what_is_shown(base: str, db: Database) -> None:
-    """And one scrape of one port holds the gateway's, the web's and the service's."""
+def test_dashboard_and_alerts_use_only_existing_metrics(base: str, db: Database) -> None:
+    """One scrape contains the metrics of the gateway, the web and the service."""
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)
         agent = make_agent(conn)
@@ -129,32 +128,36 @@ def test_dashboard_and_alerts_name_only_what_is_shown(base: str, db: Database) -
         _call(client, base, agent.token, "claim", {"sequence": "adr"})
         client.get(f"{base}/nowhere")
         assert client.get(f"{base}/metrics").status_code == 401
-        said = client.get(f"{base}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).text
-    found = parse(said)
-    assert found.value("llm_bus_tool_calls_total", tool="claim", outcome="ok") == 1
-    assert found.value("llm_bus_web_requests_total", route="none", status="404") == 1
-    assert found.group_by("llm_bus_db_connections_max", "door") == {("gateway",): 4, ("web",): 4}
-    assert found.value("llm_bus_job_last_run_outcome", job="reconcile", outcome="alarm") == 1
+        text = client.get(f"{base}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).text
+    metrics = parse(text)
+    assert metrics.value("llm_bus_tool_calls_total", tool="claim", outcome="ok") == 1
+    assert metrics.value("llm_bus_web_requests_total", route="none", status="404") == 1
+    assert metrics.group_by("llm_bus_db_connections_max", "door") == {("gateway",): 4, ("web",): 4}
+    assert metrics.value("llm_bus_job_last_run_outcome", job="reconcile", outcome="alarm") == 1
     for name in ("postgres_up", "schema_current", "redis_up", "metering_running"):
-        assert found.value(f"llm_bus_{name}") == 1
-    # What a worker shows, by the code that shows it.
+        assert metrics.value(f"llm_bus_{name}") == 1
+    # The metrics of a worker, from the code that serves them.
     worker = MetricsEndpoint("worker", METRICS_TOKEN)
     metrics_server.add_job_metrics(worker, db, {})
-    shown = _shown(said) | _shown(worker.render().decode())
+    exported = _sample_names(text) | _sample_names(worker.render().decode())
     dashboard = json.loads((_DOCS / "dashboard.json").read_text())
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
-    asked += [line for line in (_DOCS / "alerts.yml").read_text().splitlines() if "llm_bus_" in line]
-    named = {name for expression in asked for name in _NAME.findall(expression)}
-    assert len(named) > 30
-    assert named - shown == set()
-    # What nobody would see is not worth its place in a scrape.
-    families = {name for name in shown if name.startswith("llm_bus_") and not name.endswith(("_bucket", "_sum"))}
-    unseen = {name for name in families if not any(one.startswith(name.removesuffix("_count")) for one in named)}
-    assert unseen == {"llm_bus_job_interval_seconds"}
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    expressions += [line for line in (_DOCS / "alerts.yml").read_text().splitlines() if "llm_bus_" in line]
+    used = {name for expression in expressions for name in _NAME.findall(expression)}
+    assert len(used) > 30
+    assert used - exported == set()
+    # A metric that no dashboard or alert uses is not worth its place in a scrape.
+    families = {name for name in exported if name.startswith("llm_bus_") and not name.endswith(("_bucket", "_sum"))}
+    unused = {
+        family
+        for family in families
+        if not any(used_name.startswith(family.removesuffix("_count")) for used_name in used)
+    }
+    assert unused == {"llm_bus_job_interval_seconds"}
 
 
-def _shown(text: str) -> set[str]:
-    """The names of all samples that there may be, also of those that nothing has happened for."""
+def _sample_names(text: str) -> set[str]:
+    """Return the names of all possible samples, including those without a value yet."""
     names = set()
     for line in text.splitlines():
         if line.startswith("# TYPE "):
@@ -163,10 +166,10 @@ def _shown(text: str) -> set[str]:
     return names
 
 
-def test_a_setting_that_makes_no_sense_is_one_line(database_url: str) -> None:
+def test_an_invalid_setting_is_one_line(database_url: str) -> None:
     env = {**os.environ, "DATABASE_URL": database_url, "SIGN_UP": "maybe"}
     command = [str(Path(sys.executable).with_name("llm-bus")), "serve"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode != 0
-    assert "SIGN_UP" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode != 0
+    assert "SIGN_UP" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""`llm-bus stdio`, with the SDK's own client at the other end."""
+"""`llm-bus stdio` with the client of the MCP SDK."""
 
 import asyncio
 import sys
@@ -39,22 +39,22 @@ def _text(result: CallToolResult) -> str:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_client_works_with_its_token(database_url: str, ada: Agent, mode: str) -> None:
-    async def talk() -> None:
+    async def run() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token), mode=mode) as client:
             assert "claim" in {tool.name for tool in (await client.list_tools()).tools}
-            me = await client.call_tool("whoami")
-            assert (me.structured_content or {})["actor"] == ada.actor
+            caller = await client.call_tool("whoami")
+            assert (caller.structured_content or {})["actor"] == ada.actor
             claimed = await client.call_tool("claim", {"sequence": "adr"})
             assert (claimed.structured_content or {})["number"] == 1
             refused = await client.call_tool("claim", {"sequence": "Not a name"})
             assert refused.is_error
 
-    asyncio.run(talk())
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("token", ["", "lbus_nonsense"])
-def test_without_a_good_token_tools_are_listed_and_calls_refused(database_url: str, token: str) -> None:
-    async def talk() -> None:
+def test_without_a_valid_token_tools_are_listed_and_calls_refused(database_url: str, token: str) -> None:
+    async def run() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=token)) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
             assert {"claim", "post", "lease"} <= names
@@ -63,13 +63,13 @@ def test_without_a_good_token_tools_are_listed_and_calls_refused(database_url: s
             assert refused.is_error
             assert "LLM_BUS_TOKEN" in _text(refused)
 
-    asyncio.run(talk())
+    asyncio.run(run())
 
 
-def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Agent) -> None:
+def test_a_token_revoked_during_the_connection_is_refused(database_url: str, ada: Agent) -> None:
     from bus.tenancy import tokens
 
-    async def talk() -> None:
+    async def run() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token)) as client:
             assert not (await client.call_tool("whoami")).is_error
             with closing(Database(database_url, pool_size=1)) as database, database.transaction() as conn:
@@ -77,10 +77,10 @@ def test_a_token_that_is_revoked_meanwhile_is_refused(database_url: str, ada: Ag
             with pytest.raises(Exception, match="Not authenticated"):
                 await client.call_tool("whoami")
 
-    asyncio.run(talk())
+    asyncio.run(run())
 
 
-def test_where_nothing_is_running_it_says_what_to_do(data: Path) -> None:
-    done = bus_process.run_command("stdio", LLM_BUS_DATA=str(data))
-    assert (done.returncode, done.stdout) == (ExitCode.UNAVAILABLE, "")
-    assert "llm-bus up" in done.stderr
+def test_without_a_running_bus_the_error_names_the_next_step(data: Path) -> None:
+    result = bus_process.run_command("stdio", LLM_BUS_DATA=str(data))
+    assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
+    assert "llm-bus up" in result.stderr

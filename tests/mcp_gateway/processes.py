@@ -1,4 +1,4 @@
-"""Gateway processes for tests: the real entry point under hypercorn, on a free port."""
+"""Gateway processes for tests: the real entry point on a free port."""
 
 import os
 import signal

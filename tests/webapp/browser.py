@@ -1,7 +1,4 @@
-"""A real browser for tests: Debian's Chromium or any other, driven by Playwright.
-
-Without one these tests are left out, and the end of the run says so in so many words.
-"""
+"""A real browser for tests: an installed Chromium, driven by Playwright. Without one these tests are skipped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +16,15 @@ LAPTOP_VIEWPORT = {"width": 1280, "height": 800}
 
 @contextmanager
 def launch_chromium() -> Iterator[Browser]:
-    """A running Chromium without a window.
+    """Run a headless Chromium.
 
     Raises:
-        LookupError: there is none here.
+        LookupError: none is installed.
     """
     executable = find_chromium()
     if executable is None:
         raise LookupError(SKIP_REASON)
-    # The sandbox of Chromium does not work for root, and nothing but our own pages is opened.
+    # Chromium's sandbox does not work for root, and only pages of the test are opened.
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
@@ -39,7 +36,7 @@ def launch_chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for the tests of a file; its loop ends with it, so that other files may have loops of their own."""
+    """One browser for the tests of a file; its event loop ends with it."""
     if find_chromium() is None:
         pytest.skip(SKIP_REASON)
     with launch_chromium() as browser:
@@ -48,15 +45,15 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, **options: Any) -> Iterator[Page]:
-    """A page in a fresh profile. What its console calls an error fails the test: the policy reports there."""
+    """A page in a fresh profile. Console errors fail the test; CSP violations are reported there."""
     context: BrowserContext = browser.new_context(**{"viewport": LAPTOP_VIEWPORT, **options})
     context.set_default_timeout(10_000)
     try:
         page = context.new_page()
-        wrong: list[str] = []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        console_errors: list[str] = []
+        page.on("console", lambda message: console_errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: console_errors.append(str(error)))
         yield page
-        assert [text for text in wrong if "Failed to load resource" not in text] == []
+        assert [text for text in console_errors if "Failed to load resource" not in text] == []
     finally:
         context.close()

@@ -1,4 +1,4 @@
-"""The web over a database of the test's own, and browsers in it."""
+"""The web application over a database of the test, and its browsers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,7 +13,7 @@ from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider, running_provide
 from tests.webapp.sample_data import SampleData, create_sample_data
 from tests.webapp.web_client import Browser, WebApp
 
-# One fixture for all files: a second Chromium at one time would need a second loop in the same thread.
+# One fixture for all files: a second Chromium at the same time would need a second event loop in the thread.
 __all__ = ["chromium"]
 
 
@@ -25,7 +25,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def make_web(database_url: str) -> Iterator[Callable[..., WebApp]]:
-    """Makes the web with settings as environment variables."""
+    """Create web applications with settings as environment variables."""
     made: list[WebApp] = []
 
     def make(**env: str) -> WebApp:
@@ -39,13 +39,13 @@ def make_web(database_url: str) -> Iterator[Callable[..., WebApp]]:
 
 @pytest.fixture
 def site(make_web: Callable[..., WebApp]) -> WebApp:
-    """The web as it is without settings, reached over TLS."""
+    """The web application with default settings, reached over TLS."""
     return make_web()
 
 
 @pytest.fixture
 def stranger(site: WebApp) -> Browser:
-    """A browser in which nobody is signed in."""
+    """A browser that is not signed in."""
     return site.new_browser()
 
 

@@ -33,7 +33,7 @@ class FakeOidcProvider:
         person: the claims about who is at the browser.
         spoilt: claims of the ID token that are replaced; None removes one.
         algorithm: with which ID tokens are signed.
-        in_userinfo: claims that only userinfo tells.
+        userinfo_only_claims: claims that only userinfo returns.
         broken: paths that answer 500.
         asked: how often each path was asked.
     """
@@ -67,7 +67,7 @@ class FakeOidcProvider:
         self.app.add_url_rule("/token", "token", self._token, methods=["POST"])
 
     def env(self) -> dict[str, str]:
-        """The settings of a web that trusts this issuer."""
+        """The settings of a web application that uses this issuer."""
         return {
             "OIDC_ISSUER": self.url,
             "OIDC_CLIENT_ID": CLIENT_ID,
@@ -77,7 +77,7 @@ class FakeOidcProvider:
         }
 
     def rotate_key(self) -> None:
-        """Sign with another key from now on; the one before is forgotten."""
+        """Replace the signing key."""
         self.key = RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4)})
 
     def _count_request(self) -> None:
@@ -147,7 +147,7 @@ class FakeOidcProvider:
     def _sign_id_token(self, claims: dict[str, Any]) -> str:
         header = {"alg": self.algorithm, "kid": self.key.kid}
         if self.algorithm in ("none", "HS256"):
-            # By hand: no library signs with a public key, or not at all.
+            # Assembled manually: libraries refuse to sign with a public key or without a key.
             parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
             public = self.key.as_pem(private=False)
             mark = b"" if self.algorithm == "none" else hmac.digest(public, b".".join(parts), "sha256")
@@ -161,7 +161,7 @@ class FakeOidcProvider:
 
 
 class FakeGitHub:
-    """GitHub's two addresses of sign-in and the two of its interface that say who is there."""
+    """The two OAuth endpoints and the two user endpoints of GitHub."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -179,7 +179,7 @@ class FakeGitHub:
         self.app.add_url_rule("/api/user/emails", "emails", lambda: self._respond_to_token_holder(self.emails))
 
     def env(self) -> dict[str, str]:
-        """The settings of a web that trusts this GitHub."""
+        """The settings of a web application that uses this GitHub."""
         return {
             "GITHUB_CLIENT_ID": CLIENT_ID,
             "GITHUB_CLIENT_SECRET": CLIENT_SECRET,
@@ -204,7 +204,7 @@ class FakeGitHub:
         challenge = base64.urlsafe_b64encode(hashlib.sha256(request.form.get("code_verifier", "").encode()).digest())
         if request.form.get("client_id") != CLIENT_ID or request.form.get("client_secret") != CLIENT_SECRET:
             return jsonify(error="incorrect_client_credentials")
-        # GitHub answers 200 to a bad code.
+        # GitHub answers a bad code with 200.
         if kept is None or challenge.rstrip(b"=").decode() != kept["code_challenge"]:
             return jsonify(error="bad_verification_code", error_description="The code is incorrect or expired.")
         token = f"gho_{secrets.token_hex(12)}"
@@ -219,12 +219,12 @@ class FakeGitHub:
 
 class _SilentRequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the name it has in Werkzeug
-        """Say nothing: the tests say what matters."""
+        """Suppress the access log."""
 
 
 @contextmanager
 def running_provider(provider: FakeOidcProvider | FakeGitHub) -> Iterator[None]:
-    """Serve a provider on a port of its own; `url` says where."""
+    """Serve a provider on a free port; its address is `url`."""
     server = make_server("127.0.0.1", 0, provider.app, threaded=True, request_handler=_SilentRequestHandler)
     provider.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="provider")

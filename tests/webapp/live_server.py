@@ -1,4 +1,4 @@
-"""The web as it runs: behind hypercorn, on a port of its own."""
+"""The web application served by hypercorn on a free port."""
 
 import asyncio
 import socket
@@ -20,11 +20,11 @@ _START_SECONDS = 30
 def running_live_server(
     database_url: str, *, prepare: Callable[[WebApp], None] | None = None, **env: str
 ) -> Iterator[str]:
-    """Serve the web; yields its address.
+    """Serve the web application; yields its address.
 
     Args:
-        prepare: does something to the web before it serves.
-        env: more settings, as environment variables.
+        prepare: modifies the application before it is served.
+        env: additional settings, as environment variables.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -34,13 +34,13 @@ def running_live_server(
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
-    started, told = threading.Event(), asyncio.Event()
+    started, shutdown = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
         app = asgi.WebApplication(web.app, web.settings)
-        serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=told.wait)  # type: ignore[arg-type]
+        serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=shutdown.wait)  # type: ignore[arg-type]
         task = asyncio.ensure_future(serving)
         while not _is_listening(port) and not task.done():
             await asyncio.sleep(0.01)
@@ -53,7 +53,7 @@ def running_live_server(
         assert started.wait(_START_SECONDS)
         yield url
     finally:
-        loops[0].call_soon_threadsafe(told.set)
+        loops[0].call_soon_threadsafe(shutdown.set)
         thread.join()
         web.close()
 

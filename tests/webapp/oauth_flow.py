@@ -1,4 +1,4 @@
-"""The way to a provider and back, as a browser goes it."""
+"""The redirects to a provider and back, as a browser follows them."""
 
 import html
 import re
@@ -16,17 +16,17 @@ from tests.webapp.web_client import BASE_URL, Browser
 def start_provider_sign_in(
     browser: Browser, slug: str = "oidc", page: str = "/sign-in", action: str = "/sign-in/{}"
 ) -> str:
-    """Press the button of a provider; the address that the browser is sent to."""
+    """Submit the form of a provider; returns the address to which the browser is redirected."""
     browser.get(page)
     leaving = browser.submit(action.format(slug))
     assert leaving.status_code == 200, leaving.text
-    found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', leaving.text)
-    assert found is not None
-    return html.unescape(found[1])
+    refresh = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', leaving.text)
+    assert refresh is not None
+    return html.unescape(refresh[1])
 
 
 def follow_provider_redirect(address: str) -> str:
-    """What the provider sends the browser back with: a path of ours."""
+    """Request the provider's address; returns the callback path to which it redirects."""
     answer = httpx2.get(address)
     assert answer.status_code == 302, answer.text
     back = answer.headers["Location"]
@@ -39,7 +39,7 @@ def sign_in(browser: Browser, slug: str = "oidc") -> TestResponse:
 
 
 def sign_up(browser: Browser, slug: str = "oidc", **fields: str) -> TestResponse:
-    """All the way to an account."""
+    """Sign up with a provider."""
     answer = sign_in(browser, slug)
     assert (answer.status_code, answer.location) == (303, "/welcome"), answer.text
     browser.get("/welcome")
@@ -57,5 +57,5 @@ def assert_nothing_written(db: Database) -> Iterator[None]:
     yield
     with db.connection() as conn:
         after = database_checksum(conn)
-    # The key of the visitors' cookies is made when the first of them comes.
+    # The key of the visitors' cookie is created at the first request.
     assert {name for name in before if before[name] != after[name]} <= {"secret"}

@@ -1,4 +1,4 @@
-"""An owner with something of everything, and the address of every page there is, for those who look at all of them."""
+"""A sample site and the address of every page, for tests that open all pages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tests.webapp.web_client import WebApp
 from webapp.blueprints import OperatorBlueprint, OwnerBlueprint
 from workers.jobs import all_jobs
 
-# They are asked by machines, or are files; what is shown once is come by with `cards`.
+# Not pages: requested by programs, or downloads. Pages that are shown once are opened by `show_one_time_cards`.
 _SKIPPED_ENDPOINTS = {
     "static",
     "health.healthz",
@@ -38,7 +38,7 @@ _SKIPPED_ENDPOINTS = {
     "credentials.show",
     "board.stream",
 }
-# What turns features on that have pages or parts of pages.
+# Settings that enable features with pages or parts of pages.
 FEATURE_ENV = {
     "TERMS_URL": "https://example.org/terms",
     "PRIVACY_URL": "https://example.org/privacy",
@@ -53,7 +53,7 @@ FEATURE_ENV = {
 
 @dataclass(frozen=True)
 class SampleSite:
-    """What `fill` made."""
+    """The content that `create_sample_site` created."""
 
     owner: owners.Owner
     project: projects.Project
@@ -62,7 +62,7 @@ class SampleSite:
 
 @dataclass(frozen=True)
 class PageCase:
-    """A page: what to call its picture, where it is, and whether one has to be signed in."""
+    """A page: the name of its screenshot, its path, and whether it requires signing in."""
 
     name: str
     path: str
@@ -70,7 +70,7 @@ class PageCase:
 
 
 def create_sample_site(db: Database) -> SampleSite:
-    """Make an owner with projects, one of them at work, and two linked sign-ins."""
+    """Create an owner with projects, one of them in use, and two linked sign-ins."""
     with db.transaction() as conn:
         sample = sample_data.create_sample_data(conn)
         sample_data.add_credit_usage(conn, sample)
@@ -86,7 +86,7 @@ def create_sample_site(db: Database) -> SampleSite:
 
 
 def add_operator_data(conn: Connection, sample: SampleData) -> None:
-    """What an operator looks at: processes that report themselves, jobs and their runs, credits, a suspended owner."""
+    """Add data for the operator console: processes, jobs and their runs, credits, a suspended owner."""
     owner = sample.owner
     credits.add_credits(conn, owner.id, 5_000, reference="invoice-17", actor="cli")
     credits.add_credits(
@@ -120,14 +120,14 @@ def add_operator_data(conn: Connection, sample: SampleData) -> None:
 
 
 def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
-    """Every page that answers a GET, found in the application itself, and the page of an error.
+    """Yield every page with a GET route, and an error page.
 
     Raises:
-        LookupError: an address needs something that `_values` does not know yet.
+        LookupError: `route_values` of the sample data lacks a value of an address.
     """
     with web.app.test_request_context():
         for rule in web.app.url_map.iter_rules():
-            # The kit is files for programs.
+            # The kit consists of files; former addresses redirect.
             if (
                 rule.endpoint in _SKIPPED_ENDPOINTS
                 or rule.endpoint.startswith(("kit.", "moved_addresses."))
@@ -136,7 +136,7 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
                 continue
             built = rule.build(_get_route_values(rule, site))
             if built is None:
-                raise LookupError(f"{rule.rule}: say in tests/webapp/page_catalog.py what its address needs")
+                raise LookupError(f"{rule.rule}: add the values of its address to tests/webapp/sample_data.py")
             pages = web.app.blueprints.get(rule.endpoint.partition(".")[0])
             private = isinstance(pages, OwnerBlueprint | OperatorBlueprint)
             name = rule.endpoint.replace(".", "-").replace("_", "-")
@@ -152,12 +152,12 @@ def _get_route_values(rule: Rule, site: SampleSite) -> dict[str, Any]:
     known = site.sample.route_values
     missing = rule.arguments - set(known)
     if missing:
-        raise LookupError(f"{rule.rule}: say in tests/webapp/page_catalog.py what {', '.join(sorted(missing))} may be")
+        raise LookupError(f"{rule.rule}: add {', '.join(sorted(missing))} to tests/webapp/sample_data.py")
     return {name: known[name] for name in rule.arguments}
 
 
 def show_one_time_cards(page: Page, address: str, site: SampleSite) -> Iterator[str]:
-    """Make each card that is shown once, signed in; yields its name while the page shows it."""
+    """Open each page that is shown once; yields its name while it is open."""
     inside = f"{address}/admin/projects/{site.project.id}"
     page.goto(f"{inside}/participants/{site.sample.route_values['participation_id']}")
     page.get_by_text("Rotate…").click()

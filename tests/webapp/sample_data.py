@@ -1,4 +1,4 @@
-"""An owner with something of everything: what pages are looked at with."""
+"""Sample data: an owner with content of every kind."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,11 @@ If you agree, merge it; I hold migrations/0042 until then."""
 
 @dataclass(frozen=True)
 class SampleData:
-    """Two projects of one owner: `apollo` is full, `website` is empty. What addresses need, by its name there."""
+    """Two projects of one owner: `apollo` with content, `website` without.
+
+    Attributes:
+        route_values: values for the variables of routes, by name.
+    """
 
     owner: owners.Owner
     full_project: projects.Project
@@ -29,7 +33,7 @@ class SampleData:
 
 
 def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
-    """Make it. The connection is in a transaction."""
+    """Create the sample data, in the caller's transaction."""
     owner = make_owner(conn, handle)
     full, empty = make_project(conn, "apollo", owner), make_project(conn, "website", owner)
     old = make_project(conn, "an older one with a rather long name, which wraps on phones", owner)
@@ -118,14 +122,14 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
 
 
 def project_path(sample: SampleData, suffix: str = "") -> str:
-    """An address of the project that has something of everything."""
+    """An address of the project with content."""
     return f"/admin/projects/{sample.full_project.id}/{suffix}"
 
 
 def add_credit_usage(conn: Connection, sample: SampleData, *, days: int = 40) -> None:
-    """Let the owner of a world use credits for some days: a trial, a payment, and usage each day but Sundays' little.
+    """Add credit usage of several days: a trial, a payment, and daily usage.
 
-    Days that are over can be made only by writing down what was billed then; it adds up as what the engine writes does.
+    Past days can only be created by inserting their rows; the totals agree as those written by the engine.
     """
     metering.set_metering_enabled(conn, True)
     metering.record_terms(conn, grace_hours=72, trial_credits=1000)

@@ -1,4 +1,4 @@
-"""Steps that people and agents take in the tests of whole ways: a person signs in, an agent makes a call."""
+"""Steps of end-to-end tests: signing in, calling a tool."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,9 +23,9 @@ def sign_in(page: Page, url: str, db: Database, owner: Owner) -> None:
 
 
 def call_tool(url: str, token: str, tool: str, **arguments: Any) -> dict[str, Any]:
-    """One call of a tool through the SDK's own client."""
+    """Call a tool through the client of the MCP SDK."""
 
-    async def one() -> dict[str, Any]:
+    async def call() -> dict[str, Any]:
         async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
             async with Client(streamable_http_client(url, http_client=http), mode="auto") as client:
                 result = await client.call_tool(tool, arguments)
@@ -33,6 +33,6 @@ def call_tool(url: str, token: str, tool: str, **arguments: Any) -> dict[str, An
                 content: dict[str, Any] = result.structured_content
                 return content
 
-    # Playwright runs a loop of its own in this thread.
+    # Playwright runs its own event loop in this thread.
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(anyio.run, one).result()
+        return pool.submit(anyio.run, call).result()

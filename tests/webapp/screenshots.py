@@ -1,7 +1,7 @@
-"""`make screens`: a picture of every page, at the widths of a laptop and of a phone, light and dark.
+"""`make screens`: a screenshot of every page, at laptop and phone width, light and dark.
 
-A new page is among them by being there; what its address needs is said in examples.py. A word after the folder takes
-those pages only whose name has it: `make screens ARGS="screens board"`.
+New pages are included automatically; page_catalog.py has the values of their addresses. A word after the folder selects
+pages by name: `make screens ARGS="screens board"`.
 """
 
 import sys
@@ -23,7 +23,7 @@ from tests.webapp.web_client import WebApp
 
 
 def capture_screenshots(folder: Path, only: str = "") -> None:
-    """Write the pictures of the pages that have `only` in their name into `folder`, and say how many."""
+    """Write screenshots of the pages with `only` in their name to `folder`, and print their number."""
     started = servers.Servers()
     count = 0
     try:
@@ -53,7 +53,7 @@ def capture_screenshots(folder: Path, only: str = "") -> None:
 
 
 def sign_in(page: Page, address: str, db: Database, site: page_catalog.SampleSite) -> None:
-    """Sign the example's owner in, as people do."""
+    """Sign the sample owner in with a one-time link."""
     with db.connection() as conn:
         page.goto(login_link_url(address, login_links.create_login_link(conn, site.owner, actor="cli")))
     page.get_by_role("button", name="Sign in").click()
@@ -61,7 +61,7 @@ def sign_in(page: Page, address: str, db: Database, site: page_catalog.SampleSit
 
 
 def _capture_sign_up(browser: Browser, address: str, folder: Path, **options: Any) -> int:
-    """Take what only somebody sees who comes for the first time."""
+    """Capture the sign-up page, empty and refused."""
     with open_page(browser, **options) as page:
         page.goto(f"{address}/sign-in")
         page.get_by_role("button", name="Continue with Example Inc.").click()
@@ -97,7 +97,7 @@ def _capture_pages(
 def _capture_one_time_cards(
     browser: Browser, address: str, db: Database, site: page_catalog.SampleSite, folder: Path, **options: Any
 ) -> int:
-    """Take what is shown once."""
+    """Capture the pages that are shown once."""
     count = 0
     with open_page(browser, **options) as page:
         sign_in(page, address, db, site)

@@ -1,4 +1,4 @@
-"""The live board: what its script is answered, and what people in two browsers see of agents at work."""
+"""The live board: responses to its script, and updates in two browsers while agents work."""
 
 import time
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.webapp.web_client import Browser, WebApp
 _PART = {"X-Part": "1"}
 
 
-def test_a_board_that_has_not_changed_is_an_empty_answer(
+def test_an_unchanged_board_is_an_empty_304(
     ada: Browser, sample: SampleData, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = project_path(sample, "board/")
@@ -32,7 +32,7 @@ def test_a_board_that_has_not_changed_is_an_empty_answer(
     assert "Migration 42 is ready" in first.text
     assert "<html" not in first.text
     again = ada.get(address, headers={**_PART, "If-None-Match": first.headers["ETag"]})
-    # The mark turns every 30 s; the one after that is of the same turn.
+    # The version changes every 30 s by itself; the second response belongs to the same period.
     if again.status_code == 200:
         again = ada.get(address, headers={**_PART, "If-None-Match": again.headers["ETag"]})
     with caplog.at_level("INFO", "webapp.request"):
@@ -44,13 +44,11 @@ def test_a_board_that_has_not_changed_is_an_empty_answer(
     changed = ada.get(address, headers={**_PART, "If-None-Match": again.headers["ETag"]})
     assert changed.status_code == 200
     assert "Brand new" in changed.text
-    # The page itself bears the mark from which its script goes on.
+    # The page contains the version from which its script continues.
     assert f'data-mark="{changed.headers["ETag"].strip(chr(34))}"' in ada.get(address).text
 
 
-def test_a_board_that_was_made_for_one_is_not_shown_to_another(
-    site: WebApp, ada: Browser, sample: SampleData, db: Database
-) -> None:
+def test_a_board_is_not_shown_to_another_owner(site: WebApp, ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
         other = make_owner(conn, "eve")
         mine = make_project(conn, "apollo", other)
@@ -69,7 +67,7 @@ def mcp(database_url: str) -> Iterator[str]:
         yield process.url
 
 
-def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
+def test_two_browsers_show_a_handoff_and_its_ack_live(
     database_url: str, db: Database, mcp: str, chromium: Chromium
 ) -> None:
     with db.transaction() as conn:
@@ -86,7 +84,7 @@ def test_a_handoff_and_its_ack_show_up_in_two_browsers_while_they_happen(
                 expect(page.locator("#live-state")).to_have_text("live")
                 page.evaluate("document.documentElement.dataset.kept = 'yes'")
                 assert float(page.locator("#live-board").get_attribute("data-every") or 9) <= 1.5
-            # Whoever reads with the keyboard keeps their place.
+            # Updates keep the keyboard focus.
             operator_browser.get_by_role("link", name="reader").focus()
             operator_browser.get_by_label("Announce to screen readers").check()
             operator_browser.get_by_role("link", name="reader").focus()
@@ -124,7 +122,7 @@ def _leases_run_down(page: Page, mcp: str, agent: Agent) -> None:
     call_tool(mcp, agent.token, "lease", surface="src/**", ttl_seconds=5)
     left = page.locator(".lease [data-left]")
     expect(left).to_contain_text("s left")
-    # Over by the clock alone, though nobody wrote anything; soon after it is gone.
+    # The countdown ends without an event; the lease disappears soon after.
     expect(left.filter(has_text="s left")).to_have_count(0, timeout=20_000)
 
 
@@ -137,12 +135,12 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
     page.wait_for_timeout(2_000)
     assert asked == []
     expect(page.locator(".numbers")).to_contain_text("No claims yet.")
-    # Going on shows what happened meanwhile.
+    # Resuming shows the changes made while it was paused.
     page.get_by_role("button", name="Pause").press("Enter")
     expect(page.locator(".numbers")).to_contain_text("ada/writer")
 
 
-def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str, db: Database) -> None:
+def test_a_stream_sends_changes_and_ends_with_the_session(database_url: str, db: Database) -> None:
     with db.transaction() as conn:
         sample = create_sample_data(conn)
         eve = make_owner(conn, "eve")
@@ -151,21 +149,23 @@ def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str
         address = f"{url}{project_path(sample, 'board/stream')}"
         with db.connection() as conn:
             token, other = (
-                sessions.open_session(conn, one.id, method="link", ttl=timedelta(hours=1))
-                for one in (sample.owner, eve)
+                sessions.open_session(conn, owner.id, method="link", ttl=timedelta(hours=1))
+                for owner in (sample.owner, eve)
             )
 
         def refused(cookie: str, **headers: str) -> int:
             return httpx2.get(address, headers={"Cookie": cookie, **headers}).status_code
 
-        assert refused("llm-bus=nobody") == 303
+        assert refused("llm-bus=unknown") == 303
         assert refused(f"llm-bus={other}") == 404
         assert refused(f"llm-bus={token}", Host="evil.example") == 421
-        with httpx2.stream("GET", f"{address}?mark=1.2.3", headers={"Cookie": f"llm-bus={token}"}, timeout=15) as told:
-            lines = told.iter_lines()
-            assert told.headers["content-type"].startswith("text/event-stream")
+        with httpx2.stream(
+            "GET", f"{address}?mark=1.2.3", headers={"Cookie": f"llm-bus={token}"}, timeout=15
+        ) as response:
+            lines = response.iter_lines()
+            assert response.headers["content-type"].startswith("text/event-stream")
             assert next(lines) == "retry: 500"
-            # What it has missed comes without being asked for.
+            # The first event contains the changes since the requested version.
             assert "Migration 42 is ready" in _next_board(lines)
             with db.transaction() as conn:
                 posts.create(conn, agent.ctx, "just now", to_lane="review", subject="Brand new")
@@ -178,24 +178,24 @@ def test_a_stream_sends_what_changed_and_ends_with_the_session(database_url: str
 
 
 def _next_board(lines: Iterator[str]) -> str:
-    """The content of the next message of a stream that has an id; its blank line ends it."""
-    found: list[str] = []
+    """The content of the next event with an id, up to its blank line."""
+    event: list[str] = []
     for line in lines:
         if line.startswith("id: "):
-            found = [line]
-        elif found and not line:
-            return "".join(found)
-        elif found:
-            found.append(line)
+            event = [line]
+        elif event and not line:
+            return "".join(event)
+        elif event:
+            event.append(line)
     raise AssertionError("the stream ended")
 
 
-def test_a_board_without_a_stream_asks_instead(
+def test_a_board_without_a_stream_polls(
     database_url: str, db: Database, chromium: Chromium, sample: SampleData
 ) -> None:
     with running_live_server(database_url) as url, open_page(chromium) as page:
         sign_in(page, url, db, sample.owner)
-        # A proxy that knows no streams.
+        # A proxy that does not support streams.
         page.route("**/board/stream*", lambda route: route.fulfill(status=502))
         page.goto(f"{url}{project_path(sample, 'board/')}")
         expect(page.locator("#live-state")).to_have_text("live")

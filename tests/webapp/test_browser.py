@@ -1,4 +1,4 @@
-"""The pages in a real browser: every one of them looked at, and the ways that people go."""
+"""The pages in a real browser: accessibility of every page, and common interactions."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ from tests.webapp.screenshots import sign_in
 from tests.webapp.web_client import WebApp
 from webapp.blueprints import PublicBlueprint, render_page
 
-# What WCAG 2.2 AA asks for, and axe can decide.
+# The WCAG 2.2 AA rules that axe can check.
 _RULES = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 }
 
 
-# Dark and light differ in their colours alone.
+# The dark scheme differs from the light one only in its colours.
 _COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 
@@ -64,28 +64,28 @@ def _look_at_all(
                     yield page, shown
 
 
-def test_every_page_can_be_read_and_pressed_by_everybody(
+def test_every_page_is_accessible_and_fits_a_narrow_screen(
     chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite, pages: list[page_catalog.PageCase]
 ) -> None:
-    """Each page is opened once and looked at four times: by axe, light and dark; narrow; and with a finger."""
-    found: list[Any] = []
-    # Without motion, so that no colour is caught on its way from light to dark.
+    """Open each page once; check it with axe in light and dark, at narrow width, and for target sizes."""
+    problems: list[Any] = []
+    # Reduced motion, so that no colour is measured during a transition.
     for page, shown in _look_at_all(chromium, url, db, example, pages, reduced_motion="reduce"):
-        # Closed confirmations have texts too.
+        # Check the texts of closed confirmations as well.
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        found += [("light", shown.name, *one) for one in _axe(page, _RULES)]
+        problems += [("light", shown.name, *one) for one in _axe(page, _RULES)]
         page.emulate_media(color_scheme="dark")
-        found += [("dark", shown.name, *one) for one in _axe(page, _COLOURS)]
+        problems += [("dark", shown.name, *one) for one in _axe(page, _COLOURS)]
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(NARROW_VIEWPORT)
         for opens in (True, False):
             page.evaluate(f"for (const one of document.querySelectorAll('details')) one.open = {str(opens).lower()}")
             width = page.evaluate("document.scrollingElement.scrollWidth")
             if width > NARROW_VIEWPORT["width"]:
-                found.append(("narrow", shown.name, opens, width))
-        found += [("small", shown.name, one) for one in page.evaluate(_SMALL)]
+                problems.append(("narrow", shown.name, opens, width))
+        problems += [("small", shown.name, one) for one in page.evaluate(_SMALL)]
         page.set_viewport_size(LAPTOP_VIEWPORT)
-    assert found == []
+    assert problems == []
 
 
 def _axe(page: Page, options: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
@@ -95,8 +95,7 @@ def _axe(page: Page, options: dict[str, Any]) -> list[tuple[str, str, list[str]]
     ]
 
 
-# WCAG 2.2, target size: 24 by 24 pixels, but for links within a text. A box of 18 pixels with its label beside it is
-# pressed by the label.
+# WCAG 2.2, target size: 24 by 24 pixels, except links within text. The label of a check box enlarges its target.
 _SMALL = """() => [...document.querySelectorAll('button, summary, a.button, nav a, input, select, textarea')]
     .filter(one => one.offsetParent !== null && !['hidden', 'checkbox', 'radio'].includes(one.type))
     .map(one => [one.outerHTML.slice(0, 120), one.getBoundingClientRect()])
@@ -104,7 +103,7 @@ _SMALL = """() => [...document.querySelectorAll('button, summary, a.button, nav 
     .map(([html, box]) => `${html} ${box.width}x${box.height}`)"""
 
 
-def test_dark_is_dark(chromium: Browser, url: str) -> None:
+def test_the_dark_scheme_has_a_dark_background(chromium: Browser, url: str) -> None:
     shades = []
     for scheme in ("light", "dark"):
         with open_page(chromium, color_scheme=scheme) as page:
@@ -116,7 +115,7 @@ def test_dark_is_dark(chromium: Browser, url: str) -> None:
     assert dark < 150
 
 
-def test_somebody_signs_in_by_keyboard_alone(
+def test_the_menu_works_with_the_keyboard_alone(
     chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite
 ) -> None:
     with open_page(chromium) as page:
@@ -141,7 +140,7 @@ def test_somebody_signs_in_by_keyboard_alone(
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-def test_what_destroys_asks_first_and_can_be_cancelled(
+def test_destructive_actions_ask_first_and_can_be_cancelled(
     chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite, scripts: bool
 ) -> None:
     with open_page(chromium, java_script_enabled=scripts) as page:
@@ -162,12 +161,12 @@ def test_what_destroys_asks_first_and_can_be_cancelled(
             expect(button).to_be_hidden()
         asks.click()
         button.click()
-        expect(page.get_by_text("You are signed out everywhere.")).to_be_visible()
+        expect(page.get_by_text("Signed out everywhere.")).to_be_visible()
         page.goto(f"{url}/account/")
         expect(page).to_have_url(re.compile("/sign-in"))
 
 
-def test_the_endpoint_is_copied(chromium: Browser, url: str) -> None:
+def test_the_copy_button_copies_the_endpoint(chromium: Browser, url: str) -> None:
     with open_page(chromium, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.goto(url)
         page.get_by_role("button", name="Copy the MCP endpoint").click()
@@ -176,8 +175,8 @@ def test_the_endpoint_is_copied(chromium: Browser, url: str) -> None:
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-def test_a_stranger_becomes_an_owner_with_a_provider(chromium: Browser, database_url: str, scripts: bool) -> None:
-    """Through the policy of a real browser: forms may go to us alone, and yet people get to the provider."""
+def test_a_visitor_signs_up_with_a_provider(chromium: Browser, database_url: str, scripts: bool) -> None:
+    """The CSP of a real browser allows forms only to this site, and the redirect to the provider still works."""
     issuer = FakeOidcProvider()
     with running_provider(issuer):
         with (
@@ -199,7 +198,7 @@ def test_a_stranger_becomes_an_owner_with_a_provider(chromium: Browser, database
 
 
 class _Board:
-    """A page with a living part, as any page makes one."""
+    """A page with a live part, built like any other page."""
 
     def __init__(self) -> None:
         self.text = "one"
@@ -227,7 +226,7 @@ class _Board:
         web.app.register_blueprint(self.pages)
 
 
-def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callable[..., WebApp]) -> None:
+def test_the_live_part_of_a_page_is_sent_only_if_it_changed(make_web: Callable[..., WebApp]) -> None:
     board, web = _Board(), make_web()
     board.put_into(web)
     browser = web.new_browser()
@@ -236,7 +235,7 @@ def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callabl
     assert "<h1>" not in part.text
     assert "now one" in part.text
     tag = part.headers["ETag"]
-    # The tokens of its forms are others each time, and mean the same.
+    # CSRF tokens differ in each response; they do not count as a change.
     again = browser.get("/bulletin", headers={"X-Part": "1", "If-None-Match": tag})
     assert (again.status_code, again.data) == (304, b"")
     board.text = "two"
@@ -245,14 +244,14 @@ def test_a_living_part_is_asked_for_again_only_when_it_changed(make_web: Callabl
     assert "now two" in changed.text
 
 
-def test_a_living_part_shows_what_is_new(chromium: Browser, database_url: str) -> None:
+def test_the_live_part_of_a_page_updates_itself(chromium: Browser, database_url: str) -> None:
     board = _Board()
     with running_live_server(database_url, prepare=board.put_into) as url, open_page(chromium) as page:
         page.goto(f"{url}/bulletin")
         expect(page.get_by_text("now one")).to_be_visible()
         board.text = "two"
         expect(page.get_by_text("now two")).to_be_visible()
-        # Not under somebody's hands.
+        # A part with the keyboard focus is not replaced.
         page.get_by_role("button", name="Do").focus()
         board.text = "three"
         page.wait_for_timeout(600)

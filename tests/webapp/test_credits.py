@@ -1,4 +1,4 @@
-"""The pages of credits: what is left, what it went to, and what happens at zero."""
+"""The credits pages: balance, usage, entries, and the messages of every billing state."""
 
 import csv
 import io
@@ -23,13 +23,13 @@ def _text(page: str) -> str:
 
 @pytest.fixture
 def spent(db: Database, sample: SampleData) -> SampleData:
-    """The owner of the world has used credits for forty days."""
+    """The sample owner has used credits for forty days."""
     with db.transaction() as conn:
         add_credit_usage(conn, sample)
     return sample
 
 
-def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent: SampleData, db: Database) -> None:
+def test_the_overview_shows_balance_forecast_and_usage(ada: Browser, spent: SampleData, db: Database) -> None:
     page = ada.get("/admin/credits/").text
     text = _text(page)
     with db.connection() as conn:
@@ -40,7 +40,7 @@ def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent:
         by_project = conn.fetch_all(f"SELECT project_id, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
         by_day = conn.fetch_all(f"SELECT day, sum(credits) FROM credit_usage WHERE {month} GROUP BY 1")
     assert f"{account.balance:,} credits" in text
-    assert re.search(r"Lasts until about \d+ [A-Z]\w+( \d{4})? at the pace of the last 7 days\.", text)
+    assert re.search(r"Lasts until about \d+ [A-Z]\w+( \d{4})? at the rate of the last 7 days\.", text)
     assert f"{used:,} credits for {used:,} events" in text
     assert f": {max(amount for _, amount in by_day)} " in text
     for day, amount in by_day:
@@ -55,7 +55,7 @@ def test_the_overview_says_what_is_left_and_what_it_went_to(ada: Browser, spent:
     assert ada.get("/admin/credits/?days=13").text.count("<tr") == page.count("<tr")
 
 
-def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: SampleData, db: Database) -> None:
+def test_entries_are_paged_by_key_and_exported_completely(ada: Browser, spent: SampleData, db: Database) -> None:
     with db.transaction() as conn:
         credits.add_credits(conn, spent.owner.id, 5, reference="=cmd()", reason="a test", actor="cli")
     seen, path = [], "/admin/credits/entries"
@@ -78,12 +78,12 @@ def test_entries_page_by_key_and_are_exported_whole(ada: Browser, spent: SampleD
     rows = list(csv.DictReader(io.StringIO(export.text)))
     assert [row["id"] for row in rows] == known
     assert sum(int(row["amount"]) for row in rows) == int(rows[0]["balance"])
-    # What a spreadsheet would take for a formula is a text.
+    # A spreadsheet does not evaluate the reference as a formula.
     assert rows[0]["reference"] == "'=cmd()"
     assert "attachment" in export.headers["Content-Disposition"]
 
 
-def test_the_threshold_is_set_and_refused_in_words(ada: Browser, spent: SampleData, db: Database) -> None:
+def test_the_threshold_is_validated_and_set(ada: Browser, spent: SampleData, db: Database) -> None:
     ada.get("/admin/credits/")
     refused = ada.submit("/admin/credits/threshold", low_balance="-1")
     assert refused.status_code == 400
@@ -98,57 +98,57 @@ def test_the_threshold_is_set_and_refused_in_words(ada: Browser, spent: SampleDa
     assert "The balance is below 777 credits." in _text(ada.get("/admin/credits/").text)
 
 
-def test_every_state_is_said_as_it_is(
+def test_every_billing_state_has_its_message(
     make_web: Callable[..., WebApp], site: WebApp, ada: Browser, sample: SampleData, db: Database
 ) -> None:
-    """In the order in which an owner may meet them."""
+    """The states in the order in which an owner may reach them."""
 
-    def says(*wanted: str, path: str = "/admin/credits/") -> None:
+    def assert_shown(*messages: str, path: str = "/admin/credits/") -> None:
         text = _text(ada.get(path).text)
-        for one in wanted:
-            assert one in text, (one, text)
+        for message in messages:
+            assert message in text, (message, text)
 
-    def stands(**columns: object) -> None:
+    def set_account(**columns: object) -> None:
         with db.transaction() as conn:
             for name, value in columns.items():
                 conn.raw.execute(f"UPDATE credit_account SET {name} = %s".encode(), (value,))
 
-    says("Billing is off.")
+    assert_shown("Billing is off.")
     assert "Credits" not in ada.get("/admin/").text
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)
-    says("No account yet", "Your account opens with the first billed event.", "Agents keep working for a while")
+    assert_shown("No account yet", "Your account opens with the first billed event.", "Agents keep working for a while")
     assert ">Credits<" in ada.get("/admin/").text
     with db.transaction() as conn:
         metering.record_terms(conn, grace_hours=48, trial_credits=250)
-    says("includes 250 credits", "Agents keep working for another 2 days")
+    assert_shown("includes 250 credits", "Agents keep working for another 2 days")
     with db.transaction() as conn:
         credits.add_credits(conn, sample.owner.id, 500, reference="1", actor="cli")
-    says("500 credits", "How long it lasts shows after the first whole day of use.", "No usage in the last 30 days")
-    stands(balance=-3, delinquent_at="now")
-    says(
-        "Credits ran out at", "Agents keep working until", "in 2 days", "4 credits or more end this", "Nothing is left."
+    assert_shown("500 credits", "A forecast appears after the first full day of usage.", "No usage in the last 30 days")
+    set_account(balance=-3, delinquent_at="now")
+    assert_shown(
+        "Credits ran out at", "Agents keep working until", "in 2 days", "Add 4 credits or more to keep agents working", "No credits left."
     )
-    stands(delinquent_at="2026-01-01")
-    says("agent calls are refused from now on")
+    set_account(delinquent_at="2026-01-01")
+    assert_shown("agent calls are refused from now on")
     with db.transaction() as conn:
         assert credits.suspend_delinquent_owner(conn, sample.owner.id, 48)
-    says(
-        "Agent calls have been refused since", "because the credits ran out", "4 credits or more restore access at once"
+    assert_shown(
+        "Agent calls have been refused since", "because the credits ran out", "Add 4 credits or more to restore access at once"
     )
-    says("This account is suspended", "See why and what to do", path="/admin/")
+    assert_shown("This account is suspended", "See why and what to do", path="/admin/")
     with db.transaction() as conn:
         credits.set_plan(conn, sample.owner.id, "comped", actor="cli")
-    says("comped", "agent calls are never refused for lack of credits")
+    assert_shown("comped", "agent calls are never refused for lack of credits")
     with db.transaction() as conn:
         owners.suspend(conn, sample.owner.id, reason="abuse", actor="operator")
-    says("The operator suspended this account", "Adding credits does not lift the suspension")
+    assert_shown("The operator suspended this account", "Adding credits does not lift the suspension")
     with db.transaction() as conn:
         owners.lift_suspension(conn, sample.owner.id, actor="operator")
         metering.set_metering_enabled(conn, False)
-    says("Billing is off.", "The account is kept")
-    says("These prices apply once it is turned on", path="/admin/credits/prices")
-    # A service that says where credits come from.
+    assert_shown("Billing is off.", "The account is kept")
+    assert_shown("These prices apply once it is turned on", path="/admin/credits/prices")
+    # A service with a top-up address.
     with db.transaction() as conn:
         metering.set_metering_enabled(conn, True)
         credits.set_plan(conn, sample.owner.id, "free", actor="cli")
@@ -159,7 +159,7 @@ def test_every_state_is_said_as_it_is(
     assert "llm-bus credit add" not in page
 
 
-def test_another_owner_sees_nothing_of_it(site: WebApp, spent: SampleData, db: Database) -> None:
+def test_another_owner_sees_none_of_the_credits(site: WebApp, spent: SampleData, db: Database) -> None:
     with db.transaction() as conn:
         eve = make_owner(conn, "eve")
     with db.connection() as conn:

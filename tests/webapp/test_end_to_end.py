@@ -1,4 +1,4 @@
-"""The ways that people and agents go, from the first start to work: real browser, real gateway, real MCP client."""
+"""Journeys of people and agents from the first start to work: real browser, real gateway, real MCP client."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def ada(db: Database) -> Iterator[Owner]:
     with db.transaction() as conn:
         owner = make_owner(conn, "ada")
     yield owner
-    # Whoever was there makes room for the next journey, whose people have the same names.
+    # Free the handles for the next journey, which uses the same ones.
     with db.transaction() as conn:
         conn.fetch_all("UPDATE owner SET handle = 'gone-' || id, email = 'gone-' || id || '@example.org' RETURNING 1")
 
@@ -73,14 +73,14 @@ def _is_refused(url: str, token: str) -> bool:
     [{}, {"viewport": PHONE_VIEWPORT, "color_scheme": "dark", "has_touch": True}, {"java_script_enabled": False}],
     ids=["laptop", "dark phone", "no scripts"],
 )
-def test_from_the_first_start_to_a_connected_agent(
+def test_a_new_owner_connects_the_first_agent(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner, options: dict[str, Any]
 ) -> None:
     with _signed_in(chromium, url, db, ada, **options) as page:
         page.get_by_role("link", name="Create project").click()
         page.get_by_label("Name").fill("apollo")
         page.get_by_role("button", name="Create project").click()
-        page.get_by_role("link", name="Add agent…").click()
+        page.get_by_role("link", name="Add agent").click()
         page.get_by_label("Name").fill("api-agent")
         page.get_by_role("button", name="Create token").click()
         token = page.locator("#token").inner_text()
@@ -99,13 +99,13 @@ def test_from_the_first_start_to_a_connected_agent(
         call_tool(mcp, token, "register", lane="core", status="getting to know the code")
         if options.get("java_script_enabled") is False:
             page.reload()
-        # With a script the page hears of it by itself.
+        # With scripts the page updates itself.
         expect(page.get_by_text("getting to know the code").first).to_be_visible(timeout=20_000)
         expect(page.get_by_text("Waiting for the first agent")).to_be_hidden()
         assert page.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
 
 
-def test_an_agent_is_told_at_once_what_a_person_hands_over(
+def test_an_agent_receives_a_handoff_of_a_person_at_once(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner
 ) -> None:
     with db.transaction() as conn:
@@ -113,7 +113,7 @@ def test_an_agent_is_told_at_once_what_a_person_hands_over(
         agent = make_agent(conn, project, "api-agent")
     with _signed_in(chromium, url, db, ada) as page:
         page.goto(f"{url}/admin/projects/{project.id}/handoffs/new")
-        page.get_by_label("To a participant").fill("api-agent")
+        page.get_by_label("To", exact=True).fill("api-agent")
         page.get_by_label("Message").fill("Please look at the prices.")
         page.get_by_role("button", name="Send handoff").click()
         (post,) = call_tool(mcp, agent.token, "read_posts", to_me=True)["posts"]
@@ -138,14 +138,14 @@ def test_an_agent_joins_with_the_prompt_of_an_invite(
         project = make_project(conn, 'it\'s "apollo" $(touch x)', ada)
     with _signed_in(chromium, url, db, ada) as page:
         page.goto(f"{url}/admin/projects/{project.id}/")
-        page.get_by_role("link", name="Send invite…").click()
+        page.get_by_role("link", name="Send invite").click()
         page.get_by_label("Lane").fill("docs")
         page.get_by_role("button", name="Create invite").click()
         prompt = page.locator("#prompt").inner_text()
         line = next(part for part in prompt.split("\n\n") if part.startswith("curl "))
         refused = _shell(line.replace("CHOOSE-A-NAME", "a/b"))
         assert refused.returncode == 22
-        # --fail-with-body: the agent reads why.
+        # --fail-with-body prints the reason.
         assert json.loads(refused.stdout)["error"] == "invalid_argument"
         done = _shell(line.replace("CHOOSE-A-NAME", "docs-agent"))
         assert done.returncode == 0, done.stderr
@@ -183,19 +183,19 @@ def test_a_person_accepts_an_invite_in_the_browser(
             with db.connection() as conn:
                 other.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, eve, actor='cli')}")
             other.get_by_role("button", name="Sign in").click()
-            # The way back leads to where they were going.
+            # Signing in redirects to the requested page.
             expect(other.get_by_role("heading", level=1)).to_have_text("Join apollo")
             other.get_by_label("Name").fill("eve")
-            other.get_by_role("button", name="Join the project").click()
+            other.get_by_role("button", name="Join project").click()
             token = other.locator("#token").inner_text()
             assert call_tool(mcp, token, "whoami")["actor"] == "ada/eve"
-            # Joining gave a token, and no look at what is the other owner's.
+            # Joining gives a token, but no access to the other owner's pages.
             assert other.goto(f"{url}/admin/projects/{project.id}/").status == 404
         page.goto(f"{url}/admin/projects/{project.id}/invites/")
         expect(page.get_by_text("accepted by eve")).to_be_visible()
 
 
-def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
+def test_rotating_ends_the_old_token_and_a_reload_issues_none(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner
 ) -> None:
     with db.transaction() as conn:
@@ -212,7 +212,7 @@ def test_rotating_ends_the_old_token_and_a_reload_mints_nothing(
         assert _is_refused(mcp, agent.token)
         assert call_tool(mcp, token, "whoami")["actor"] == "ada/api-agent"
         assert page.reload().status == 404
-        expect(page.get_by_text("What stood here was shown once")).to_be_visible()
+        expect(page.get_by_text("This page could be viewed once")).to_be_visible()
         assert token not in page.content()
         with db.connection() as conn:
             mine = "SELECT count(*) FROM token WHERE participation_id = %s"
@@ -226,12 +226,12 @@ def test_two_owners_do_not_see_each_other(chromium: Browser, url: str, db: Datab
         eve = make_owner(conn, "eve")
     with _signed_in(chromium, url, db, eve) as page:
         expect(page.get_by_text("Start with a project")).to_be_visible()
-        for path in ("", "ledger/", "members/", "settings/", "ledger/export.jsonl"):
+        for path in ("", "ledger/", "participants/", "settings/", "ledger/export.jsonl"):
             assert page.goto(f"{url}/admin/projects/{project.id}/{path}").status == 404
             assert "apollo" not in page.content()
 
 
-def test_a_project_is_deleted_by_typing_its_name_and_cancelled_before(
+def test_deleting_a_project_can_be_cancelled_and_requires_its_name(
     chromium: Browser, url: str, db: Database, ada: Owner
 ) -> None:
     with db.transaction() as conn:
@@ -243,5 +243,5 @@ def test_a_project_is_deleted_by_typing_its_name_and_cancelled_before(
         page.get_by_text("Delete project…").click()
         page.get_by_label("Type apollo to confirm").fill("apollo")
         page.get_by_role("button", name="Delete project").click()
-        expect(page.get_by_text("apollo is deleted.")).to_be_visible()
+        expect(page.get_by_text("apollo deleted.")).to_be_visible()
         expect(page.get_by_text("No projects yet")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Signing in with GitHub's addresses, and more than one way into an account."""
+"""Signing in with GitHub, and linking several sign-ins to an account."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,14 @@ from tests.webapp.oauth_flow import (
 from tests.webapp.web_client import WebApp
 
 
-def test_the_addresses_of_github_sign_up_and_in(github_web: WebApp, github: FakeGitHub) -> None:
+def test_github_signs_a_user_up_and_in(github_web: WebApp, github: FakeGitHub) -> None:
     browser = github_web.new_browser()
     answer = sign_up(browser, "github")
     assert answer.location == "/admin/"
     page = browser.get("/account/").text
     assert "ada-lovelace" in page
     assert "ada@example.org" in page
-    # The number stays when the login and the address change.
+    # The numeric id remains when the login name and the email address change.
     github.user |= {"login": "countess"}
     github.emails = [{"email": "countess@example.org", "primary": True, "verified": True}]
     again = github_web.new_browser()
@@ -44,7 +44,7 @@ def test_the_addresses_of_github_sign_up_and_in(github_web: WebApp, github: Fake
     ],
     ids=str,
 )
-def test_github_needs_a_primary_and_verified_address(
+def test_github_requires_a_primary_verified_address(
     github_web: WebApp, github: FakeGitHub, db: Database, emails: object
 ) -> None:
     github.emails = emails
@@ -54,7 +54,7 @@ def test_github_needs_a_primary_and_verified_address(
     assert not is_signed_in(browser)
 
 
-def test_a_code_of_github_is_good_once(github_web: WebApp) -> None:
+def test_a_github_code_works_once(github_web: WebApp) -> None:
     browser = github_web.new_browser()
     back = follow_provider_redirect(start_provider_sign_in(browser, "github"))
     kept = browser.cookies()
@@ -64,7 +64,7 @@ def test_a_code_of_github_is_good_once(github_web: WebApp) -> None:
     assert browser.get(back).status_code == 400
 
 
-def test_a_second_provider_is_linked_from_within(
+def test_a_second_provider_is_linked_to_an_account(
     make_web: Callable[..., WebApp], issuer: FakeOidcProvider, github: FakeGitHub, db: Database
 ) -> None:
     web = make_web(**issuer.env(), **github.env())
@@ -73,9 +73,9 @@ def test_a_second_provider_is_linked_from_within(
     before = browser.cookies()["__Host-llm-bus"]
     back = follow_provider_redirect(start_provider_sign_in(browser, "github", "/account/", "/account/link/{}"))
     assert browser.get(back).location == "/account/#ways"
-    # There is a new way in, so the session has a new token and the old one is dead.
+    # Linking rotates the session token.
     assert browser.cookies()["__Host-llm-bus"] != before
-    assert "GitHub is linked" in browser.get("/account/").text
+    assert "GitHub linked." in browser.get("/account/").text
     other = web.new_browser()
     assert sign_in(other, "github").location == "/admin/"
     assert "ada-l" in other.get("/account/").text
@@ -83,7 +83,7 @@ def test_a_second_provider_is_linked_from_within(
         numbers = [number for (number,) in conn.fetch_all("SELECT id FROM identity ORDER BY id")]
     browser.get("/account/")
     assert browser.submit(f"/account/ways/{numbers[0]}/unlink").status_code == 303
-    # Browsers that may have come by it are signed out, and it lets nobody in.
+    # Other sessions end, and the unlinked identity no longer signs in.
     assert not is_signed_in(other)
     assert sign_in(web.new_browser()).location == "/sign-in"
     token = browser.get_csrf_token()
@@ -110,7 +110,7 @@ def test_an_identity_of_another_owner_is_not_linked(
         assert database_checksum(conn)["identity"] == before
 
 
-def test_linking_ends_with_the_session_that_began_it(web: WebApp, db: Database) -> None:
+def test_linking_is_bound_to_the_session_that_started_it(web: WebApp, db: Database) -> None:
     with db.transaction() as conn:
         ada, bob = make_owner(conn, "ada2"), make_owner(conn, "bob2")
     browser = web.new_browser()

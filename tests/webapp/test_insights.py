@@ -1,4 +1,4 @@
-"""The pages of pictures: what they say is what the ledger says, and the file needs nothing but itself."""
+"""The insights pages: charts that agree with the ledger, and the self-contained report."""
 
 import re
 from html.parser import HTMLParser
@@ -51,8 +51,8 @@ def _tables(page: str) -> dict[str, list[list[str]]]:
     return _Tables(page).tables
 
 
-def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample: SampleData, db: Database) -> None:
-    assert "Preparing insights" in ada.get(project_path(sample, "pictures/")).text
+def test_the_charts_agree_with_the_ledger(ada: Browser, sample: SampleData, db: Database) -> None:
+    assert "Preparing insights" in ada.get(project_path(sample, "insights/")).text
     _count(db, sample)
     with db.connection() as conn:
         types = dict(
@@ -72,7 +72,7 @@ def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample
         )
     events = sum(types.values())
     for period in PERIODS:
-        page = ada.get(project_path(sample, f"pictures/?period={period}"))
+        page = ada.get(project_path(sample, f"insights/?period={period}"))
         assert page.status_code == 200
         assert re.search(r"<a [^>]*period=" + period + r'"\s+aria-current="true"', page.text)
         assert f"{events} events" in page.text
@@ -95,11 +95,11 @@ def test_the_pictures_of_a_project_say_what_its_ledger_says(ada: Browser, sample
         cell = next(row for row in rows if row[0] == "api-agent")[head.index("lane review")]
         assert cell == "1"
     assert f"Includes all {events} events of the project." in page.text
-    # An unknown period is the usual one.
-    assert 'period=7d" aria-current="true"' in ada.get(project_path(sample, "pictures/?period=nonsense")).text
+    # An unknown period is replaced by the default.
+    assert 'period=7d" aria-current="true"' in ada.get(project_path(sample, "insights/?period=nonsense")).text
 
 
-def test_an_empty_picture_says_what_would_fill_it(ada: Browser, sample: SampleData, db: Database) -> None:
+def test_empty_insights_say_what_will_appear(ada: Browser, sample: SampleData, db: Database) -> None:
     page = ada.get(f"/admin/projects/{sample.empty_project.id}/insights/").text
     assert "No insights yet" in page
     assert f"/admin/projects/{sample.empty_project.id}/participants/new" in page
@@ -107,24 +107,22 @@ def test_an_empty_picture_says_what_would_fill_it(ada: Browser, sample: SampleDa
     with db.connection() as conn:
         conn.raw.execute("DELETE FROM tally WHERE figure <> 'events'")
         conn.raw.execute("DELETE FROM tally WHERE key = 'post'")
-    page = ada.get(project_path(sample, "pictures/")).text
+    page = ada.get(project_path(sample, "insights/")).text
     assert "No handoffs in the last 7 days" in page
     assert "No leases in the last 7 days" in page
     with db.connection() as conn:
         conn.raw.execute("UPDATE tally SET start = start - interval '40 days'")
-    assert "No events in the last 7 days" in ada.get(project_path(sample, "pictures/")).text
-    assert "No events in" not in ada.get(project_path(sample, "pictures/?period=90d")).text
+    assert "No events in the last 7 days" in ada.get(project_path(sample, "insights/")).text
+    assert "No events in" not in ada.get(project_path(sample, "insights/?period=90d")).text
 
 
-def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(
-    ada: Browser, sample: SampleData, db: Database
-) -> None:
+def test_the_report_is_a_page_and_a_self_contained_file(ada: Browser, sample: SampleData, db: Database) -> None:
     _count(db, sample)
-    page = ada.get(project_path(sample, "pictures/report"))
+    page = ada.get(project_path(sample, "insights/report"))
     tables = _tables(page.text)
-    assert ["post", "5", "17.9 %"] in tables["Events by type"]
-    assert ["acknowledged by another participant", "1", "20.0 %"] in tables["Handoffs"]
-    file = ada.get(project_path(sample, "pictures/report.html"))
+    assert ["post", "5", "17.9%"] in tables["Events by type"]
+    assert ["acknowledged by another participant", "1", "20.0%"] in tables["Handoffs"]
+    file = ada.get(project_path(sample, "insights/report.html"))
     assert re.fullmatch(
         rf'attachment; filename="llm-bus-report-{sample.full_project.id}-\d{{4}}-\d\d-\d\d\.html"',
         file.headers["Content-Disposition"],
@@ -132,30 +130,30 @@ def test_the_report_is_a_page_and_a_file_that_needs_nothing_else(
     text = file.text
     assert tables["Handoffs"] == _tables(text)["Handoffs"]
     assert text.count("<svg") > 5
-    # No script, nothing fetched, no link, and nobody's token.
+    # No scripts, no external resources, no links, no tokens.
     for forbidden in ("<script", "<link", "href=", "src=", "url(", "@import", "http://", "https://", "csrf"):
         assert forbidden not in text, forbidden
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
-    # What was written in handoffs is nobody else's.
+    # The content of handoffs is not part of it.
     assert "copy of production" not in text
     with db.transaction() as conn:
         projects.archive(conn, sample.full_project.id, actor="test")
-    for address in ("pictures/", "pictures/report", "pictures/report.html"):
+    for address in ("insights/", "insights/report", "insights/report.html"):
         assert ada.get(project_path(sample, address)).status_code == 200
 
 
-def test_a_report_that_is_being_made_shows_up_by_itself(ada: Browser, sample: SampleData, db: Database) -> None:
+def test_a_report_appears_when_it_is_ready(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.connection() as conn:
         conn.raw.execute(
             "INSERT INTO report (project_id, busy_until) VALUES (%s, clock_timestamp() + interval '1 minute')",
             (sample.full_project.id,),
         )
-    waiting = ada.get(project_path(sample, "pictures/report")).text
+    waiting = ada.get(project_path(sample, "insights/report")).text
     assert "Preparing report" in waiting
-    assert f'data-live="{project_path(sample, "pictures/report")}"' in waiting
-    assert ada.get(project_path(sample, "pictures/report.html")).status_code == 200
+    assert f'data-live="{project_path(sample, "insights/report")}"' in waiting
+    assert ada.get(project_path(sample, "insights/report.html")).status_code == 200
     with db.connection() as conn:
         conn.raw.execute("UPDATE report SET busy_until = NULL")
-    part = ada.get(project_path(sample, "pictures/report"), headers={"X-Part": "1"}).text
+    part = ada.get(project_path(sample, "insights/report"), headers={"X-Part": "1"}).text
     assert "Leases, claims, tasks" in part
     assert "<html" not in part

@@ -1,4 +1,4 @@
-"""Signing in with OpenID Connect, against a real server, and everything that may go wrong."""
+"""Signing in with OpenID Connect against a real server, and its failure cases."""
 
 import html
 import re
@@ -21,7 +21,7 @@ from tests.webapp.oauth_flow import (
 from tests.webapp.web_client import WebApp
 
 
-def test_a_stranger_signs_up_and_comes_back(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+def test_a_visitor_signs_up_and_signs_in_again(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
     browser = web.new_browser()
     assert "Example Inc." in browser.get("/sign-in").text
     answer = sign_up(browser)
@@ -39,7 +39,7 @@ def test_a_stranger_signs_up_and_comes_back(web: WebApp, issuer: FakeOidcProvide
     assert acts == ["owner.add", "identity.link", "session.open", "session.open"]
 
 
-def test_they_arrive_where_they_were_going(web: WebApp) -> None:
+def test_signing_in_redirects_to_the_requested_page(web: WebApp) -> None:
     browser = web.new_browser()
     browser.follow_redirects(browser.get("/account/"))
     assert "Sign in" in (browser.current_page.text if browser.current_page else "")
@@ -56,21 +56,21 @@ def test_they_arrive_where_they_were_going(web: WebApp) -> None:
 @pytest.mark.parametrize(
     "target", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)"]
 )
-def test_nobody_is_sent_to_another_site_afterwards(web: WebApp, target: str) -> None:
+def test_signing_in_never_redirects_to_another_site(web: WebApp, target: str) -> None:
     browser = web.new_browser()
     browser.get("/sign-in?" + urlencode({"next": target}))
     sign_up(browser)
     assert browser.get("/sign-in?" + urlencode({"next": target})).location == "/admin/"
 
 
-def test_a_changed_address_is_the_same_owner(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+def test_a_changed_email_address_identifies_the_same_owner(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
     sign_up(web.new_browser())
     issuer.user_claims |= {"email": "countess@example.org"}
     browser = web.new_browser()
     assert sign_in(browser).location == "/admin/"
     page = browser.get("/account/").text
     assert "ada-l" in page
-    # The account keeps its address until its owner says otherwise.
+    # The account keeps its address until the owner changes it.
     with db.connection() as conn:
         assert conn.fetch_one("SELECT email FROM owner") == ("ada@example.org",)
         (number,) = conn.fetch_one("SELECT id FROM identity")
@@ -79,11 +79,11 @@ def test_a_changed_address_is_the_same_owner(web: WebApp, issuer: FakeOidcProvid
         assert conn.fetch_one("SELECT email FROM owner") == ("countess@example.org",)
 
 
-def test_the_same_address_under_another_subject_gives_no_access(
+def test_the_same_email_address_with_another_subject_gives_no_access(
     web: WebApp, issuer: FakeOidcProvider, db: Database
 ) -> None:
     sign_up(web.new_browser())
-    issuer.user_claims |= {"sub": "somebody-else", "email": "ADA@example.org"}
+    issuer.user_claims |= {"sub": "another-subject", "email": "ADA@example.org"}
     browser = web.new_browser()
     with assert_nothing_written(db):
         answer = sign_in(browser)
@@ -92,7 +92,7 @@ def test_the_same_address_under_another_subject_gives_no_access(
     assert not is_signed_in(browser)
 
 
-def test_an_owner_from_the_command_line_is_not_taken_over_by_an_address(web: WebApp, db: Database) -> None:
+def test_an_owner_of_the_command_line_is_not_taken_over_by_email_address(web: WebApp, db: Database) -> None:
     with db.transaction() as conn:
         make_owner(conn, "ada")
     browser = web.new_browser()
@@ -102,7 +102,7 @@ def test_an_owner_from_the_command_line_is_not_taken_over_by_an_address(web: Web
 
 
 @pytest.mark.parametrize("verified", [False, None, "false", 0, "yes"])
-def test_an_unverified_address_opens_no_account(
+def test_an_unverified_email_address_cannot_sign_up(
     web: WebApp, issuer: FakeOidcProvider, db: Database, verified: object
 ) -> None:
     issuer.user_claims["email_verified"] = verified
@@ -113,20 +113,20 @@ def test_an_unverified_address_opens_no_account(
     assert not is_signed_in(browser)
 
 
-def test_an_owner_whose_address_is_unverified_by_now_still_comes_in(web: WebApp, issuer: FakeOidcProvider) -> None:
+def test_an_owner_signs_in_although_the_address_is_no_longer_verified(web: WebApp, issuer: FakeOidcProvider) -> None:
     sign_up(web.new_browser())
     issuer.user_claims["email_verified"] = False
     assert sign_in(web.new_browser()).location == "/admin/"
 
 
-def test_an_address_that_only_userinfo_tells_is_taken(web: WebApp, issuer: FakeOidcProvider) -> None:
+def test_the_email_address_is_read_from_userinfo(web: WebApp, issuer: FakeOidcProvider) -> None:
     issuer.userinfo_only_claims = {"email", "email_verified", "preferred_username"}
     browser = web.new_browser()
     sign_up(browser)
     assert "ada@example.org" in browser.get("/account/").text
 
 
-def test_userinfo_about_somebody_else_is_not_believed(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
+def test_userinfo_of_another_subject_is_ignored(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
     issuer.userinfo_only_claims = {"email", "email_verified"}
     issuer.claim_overrides = {"sub": "mallory"}
     with assert_nothing_written(db):
@@ -134,21 +134,21 @@ def test_userinfo_about_somebody_else_is_not_believed(web: WebApp, issuer: FakeO
 
 
 @pytest.mark.parametrize("state", ["", "wrong", None])
-def test_an_answer_with_a_wrong_state_is_refused(web: WebApp, db: Database, state: str | None) -> None:
+def test_a_callback_with_a_wrong_state_is_refused(web: WebApp, db: Database, state: str | None) -> None:
     browser = web.new_browser()
     back = urlsplit(follow_provider_redirect(start_provider_sign_in(browser)))
     answer = {name: values[0] for name, values in parse_qs(back.query).items()} | {"state": state}
     with assert_nothing_written(db):
         page = browser.get(f"{back.path}?{urlencode({k: v for k, v in answer.items() if v is not None})}")
     assert page.status_code == 400
-    assert "Begin again" in page.text
-    # The attempt is over: its right answer is worth nothing any more.
+    assert "Start again" in page.text
+    # The state is used up: the correct callback is refused as well.
     assert browser.get(f"{back.path}?{back.query}").status_code == 400
     assert not is_signed_in(browser)
 
 
-def test_an_answer_in_another_browser_signs_nobody_in(web: WebApp, db: Database) -> None:
-    """Whoever sends their own answer to somebody would otherwise have them work in a strange account."""
+def test_a_callback_in_another_browser_is_refused(web: WebApp, db: Database) -> None:
+    """Login CSRF: otherwise an attacker could sign a victim in to the attacker's account."""
     back = follow_provider_redirect(start_provider_sign_in(web.new_browser()))
     victim = web.new_browser()
     with assert_nothing_written(db):
@@ -158,13 +158,13 @@ def test_an_answer_in_another_browser_signs_nobody_in(web: WebApp, db: Database)
     assert not is_signed_in(victim)
 
 
-def test_an_answer_is_good_once(web: WebApp, issuer: FakeOidcProvider) -> None:
+def test_a_callback_works_once(web: WebApp, issuer: FakeOidcProvider) -> None:
     browser = web.new_browser()
     back = follow_provider_redirect(start_provider_sign_in(browser))
     kept = browser.cookies()
     assert browser.get(back).location == "/welcome"
     assert browser.get(back).status_code == 400
-    # Also with the cookie of then: the issuer takes a code once.
+    # With the earlier cookie as well: the issuer accepts a code once.
     thief = web.new_browser()
     for name, value in kept.items():
         thief.flask_client.set_cookie(name, value, domain="bus.example.org", secure=True)
@@ -192,7 +192,7 @@ def test_an_answer_is_good_once(web: WebApp, issuer: FakeOidcProvider) -> None:
     ],
     ids=str,
 )
-def test_an_identity_that_is_not_for_this_attempt_is_refused(
+def test_an_id_token_with_wrong_claims_is_refused(
     web: WebApp, issuer: FakeOidcProvider, db: Database, spoilt: dict[str, object]
 ) -> None:
     issuer.claim_overrides = spoilt
@@ -203,10 +203,8 @@ def test_an_identity_that_is_not_for_this_attempt_is_refused(
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256"])
-def test_a_signature_that_anybody_could_make_is_refused(
-    web: WebApp, issuer: FakeOidcProvider, db: Database, algorithm: str
-) -> None:
-    """`none` needs no key, and HS256 with the public key as the secret is the old trick."""
+def test_a_forgeable_signature_is_refused(web: WebApp, issuer: FakeOidcProvider, db: Database, algorithm: str) -> None:
+    """`none` needs no key; HS256 with the public key as its secret is a known attack."""
     issuer.algorithm = algorithm
     with assert_nothing_written(db):
         assert sign_in(web.new_browser()).status_code == 400
@@ -221,7 +219,7 @@ def test_a_signature_of_another_key_is_refused(web: WebApp, issuer: FakeOidcProv
         assert sign_in(web.new_browser()).status_code == 400
 
 
-def test_keys_that_the_issuer_changed_are_read_again(web: WebApp, issuer: FakeOidcProvider) -> None:
+def test_rotated_keys_of_the_issuer_are_fetched_again(web: WebApp, issuer: FakeOidcProvider) -> None:
     sign_up(web.new_browser())
     issuer.rotate_key()
     assert sign_in(web.new_browser()).location == "/admin/"
@@ -230,14 +228,14 @@ def test_keys_that_the_issuer_changed_are_read_again(web: WebApp, issuer: FakeOi
     assert issuer.request_counts["/.well-known/openid-configuration"] == 1
 
 
-def test_an_issuer_that_is_not_the_configured_one_is_refused(web: WebApp, issuer: FakeOidcProvider) -> None:
+def test_metadata_of_another_issuer_is_refused(web: WebApp, issuer: FakeOidcProvider) -> None:
     issuer.issuer_override = "https://evil.example"
     browser = web.new_browser()
     browser.get("/sign-in")
     assert browser.submit("/sign-in/oidc").status_code == 502
 
 
-def test_an_answer_of_another_issuer_is_refused(web: WebApp) -> None:
+def test_a_callback_of_another_issuer_is_refused(web: WebApp) -> None:
     browser = web.new_browser()
     back = follow_provider_redirect(start_provider_sign_in(browser))
     assert browser.get(re.sub(r"iss=[^&]*", "iss=https%3A%2F%2Fevil.example", back)).status_code == 400
@@ -246,19 +244,17 @@ def test_an_answer_of_another_issuer_is_refused(web: WebApp) -> None:
     assert browser.get(re.sub(r"&iss=[^&]*", "", back)).status_code == 400
 
 
-def test_somebody_who_says_no_at_the_provider_is_told_so(web: WebApp) -> None:
+def test_declining_at_the_provider_is_explained(web: WebApp) -> None:
     browser = web.new_browser()
     address = start_provider_sign_in(browser)
     state = parse_qs(urlsplit(address).query)["state"][0]
     page = browser.get("/sign-in/oidc/callback?" + urlencode({"error": "access_denied", "state": state}))
     assert page.status_code == 400
-    assert "You did not let" in page.text
+    assert "You declined to sign in" in page.text
 
 
 @pytest.mark.parametrize("broken", ["/.well-known/openid-configuration", "/token", "/keys"])
-def test_a_provider_that_fails_is_said_to_be_away(
-    web: WebApp, issuer: FakeOidcProvider, db: Database, broken: str
-) -> None:
+def test_a_failing_provider_is_reported(web: WebApp, issuer: FakeOidcProvider, db: Database, broken: str) -> None:
     issuer.failing_paths = {broken}
     browser = web.new_browser()
     browser.get("/sign-in")
@@ -273,7 +269,7 @@ def test_a_provider_that_fails_is_said_to_be_away(
     assert sign_in(browser).location == "/welcome"
 
 
-def test_a_provider_that_is_down_is_said_to_be_away(make_web: Callable[..., WebApp]) -> None:
+def test_an_unreachable_provider_is_reported(make_web: Callable[..., WebApp]) -> None:
     down = FakeOidcProvider()
     with running_provider(down):
         env = down.env()
@@ -284,7 +280,7 @@ def test_a_provider_that_is_down_is_said_to_be_away(make_web: Callable[..., WebA
     assert "does not answer" in answer.text
 
 
-def test_sign_up_can_be_closed_and_listed(
+def test_sign_up_can_be_closed_or_restricted(
     make_web: Callable[..., WebApp], issuer: FakeOidcProvider, db: Database
 ) -> None:
     closed = make_web(**issuer.env(), SIGN_UP="closed")
@@ -297,16 +293,16 @@ def test_sign_up_can_be_closed_and_listed(
         assert sign_in(others.new_browser()).status_code == 403
     listed = make_web(**issuer.env(), SIGN_UP_ALLOW="@Example.ORG")
     sign_up(listed.new_browser())
-    # Who is in stays in, whatever the list says.
+    # Existing accounts still sign in.
     assert sign_in(closed.new_browser()).location == "/admin/"
 
 
-def test_a_handle_that_is_taken_reserved_or_malformed_is_asked_again(web: WebApp, db: Database) -> None:
+def test_a_taken_reserved_or_malformed_handle_is_refused(web: WebApp, db: Database) -> None:
     with db.transaction() as conn:
         make_owner(conn, "taken")
     browser = web.new_browser()
     assert sign_in(browser).location == "/welcome"
-    for handle, said in (
+    for handle, message in (
         ("TAKEN", "That handle is taken"),
         ("admin", "reserved"),
         ("a/b", "Handle must be"),
@@ -316,11 +312,11 @@ def test_a_handle_that_is_taken_reserved_or_malformed_is_asked_again(web: WebApp
         browser.get("/welcome")
         page = browser.submit("", handle=handle)
         assert page.status_code == 422
-        assert said in html.unescape(page.text)
+        assert message in html.unescape(page.text)
     browser.get("/welcome")
     assert browser.submit("", handle=" Ada ").location == "/admin/"
     assert ">ada<" in browser.get("/account/").text
 
 
-def test_welcome_is_for_those_for_whom_somebody_vouched(web: WebApp) -> None:
+def test_sign_up_requires_a_provider(web: WebApp) -> None:
     assert web.new_browser().get("/welcome").location == "/sign-in"

@@ -1,4 +1,4 @@
-"""The operator console: what it shows, what it does in others' affairs, and what it never tells."""
+"""The operator console: its pages, its actions on other owners, and what it never shows."""
 
 import time
 from collections.abc import Callable
@@ -40,25 +40,25 @@ def _acts(conn: Connection, owner_id: int) -> list[tuple[str, str]]:
     return [(one.action, one.actor) for one in audit.list_for_owner(conn, owner_id)]
 
 
-def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
+def test_operator_actions_are_recorded_in_the_owners_audit_log(
     operator_browser: Browser, site: WebApp, db: Database, sample: SampleData
 ) -> None:
     ada = sample.owner
     with db.connection() as conn:
         theirs = site.new_browser().sign_in(conn, ada)
     page = f"/operator/owners/{ada.id}"
-    # What makes no sense is said on the form, and nothing is done.
+    # Invalid forms show an error and change nothing.
     operator_browser.get(page)
-    assert "Reason is needed" in operator_browser.submit(f"{page}/suspend").text
+    assert "Reason is required" in operator_browser.submit(f"{page}/suspend").text
     operator_browser.get(page)
-    assert "Say it in other words" in operator_browser.submit(f"{page}/suspend", suspend_reason="credits").text
+    assert "use another wording" in operator_browser.submit(f"{page}/suspend", suspend_reason="credits").text
     operator_browser.get(page)
     assert operator_browser.submit(f"{page}/grant", amount="0", grant_reason="x").status_code == 400
     operator_browser.get(page)
     assert (
         operator_browser.submit(f"{page}/grant", amount="7", grant_reason="x", reference="invoice-1").status_code == 400
     )
-    # A button that is pressed twice grants once; with another amount it is not the same grant.
+    # A repeated submission grants once; another amount under the same reference is refused.
     operator_browser.get(page)
     fields = {
         **FormParser(operator_browser.current_page.text).forms[f"{page}/grant"],
@@ -91,9 +91,9 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
             ("invite.revoke", "boss"), ("session.end_all", "boss"), ("owner.lift", "boss"), ("owner.suspend", "boss"),
             ("credit.plan", "boss"), ("credit.add", "boss"),
         ]  # fmt: skip
-        found = queries.get_owner(conn, ada.id)
-        assert (found.balance, found.plan, found.suspended_at) == (500, "comped", None)
-        # A race of the same grant is one grant too.
+        summary = queries.get_owner(conn, ada.id)
+        assert (summary.balance, summary.plan, summary.suspended_at) == (500, "comped", None)
+        # Concurrent submissions grant once as well.
         token = fields["csrf_token"]
     sent = {**fields, "csrf_token": token, "reference": "00112233445566aa"}
     cookies = operator_browser.cookies()
@@ -109,14 +109,14 @@ def test_an_operator_acts_in_an_owners_affairs_and_all_of_it_is_written_there(
         assert queries.get_owner(conn, ada.id).balance == 1000
 
 
-def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
+def test_after_an_hour_an_operator_signs_in_again_and_the_form_is_kept(
     operator_browser: Browser, site: WebApp, db: Database, boss: Owner, sample: SampleData
 ) -> None:
     page = f"/operator/owners/{sample.owner.id}"
     operator_browser.get(page)
     form = FormParser(operator_browser.current_page.text).forms[f"{page}/grant"]
     _age(db, boss)
-    # Looking goes on, and says what will happen.
+    # Pages remain readable and announce the sign-in.
     assert "sign in again" in operator_browser.get(page).text
     answer = operator_browser.submit(
         f"{page}/grant", amount="75", grant_reason="<b>for</b> patience", reference=form["reference"]
@@ -126,7 +126,7 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
     assert back.startswith(f"{page}?typed=")
     asks = operator_browser.get(answer.location)
     assert "llm-bus login-link boss" in asks.text
-    # Somebody else's link does not do, is not used up, and changes nothing.
+    # A link of another owner is refused, is not used up, and changes nothing.
     with db.connection() as conn:
         stranger = make_owner(conn, "eve")
         theirs = login_links.create_login_link(conn, stranger, actor="cli")
@@ -134,7 +134,7 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
     operator_browser.get(f"/sign-in/link/{theirs}")
     refused = operator_browser.submit(f"/sign-in/link/{theirs}")
     assert refused.location.startswith("/operator/again")
-    assert "That is not who is signed in here" in operator_browser.get(refused.location).text
+    assert "That is not the account that is signed in here" in operator_browser.get(refused.location).text
     operator_browser.get(f"/sign-in/link/{mine}")
     done = operator_browser.submit(f"/sign-in/link/{mine}")
     assert done.location == back
@@ -142,7 +142,7 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
     assert shown["reference"] == form["reference"]
     assert 'value="75"' in operator_browser.current_page.text
     assert "&lt;b&gt;for&lt;/b&gt; patience" in operator_browser.current_page.text
-    # Into the other forms of the page nothing of it goes.
+    # The other forms of the page stay empty.
     assert operator_browser.current_page.text.count("patience") == 1
     with db.connection() as conn:
         assert credits.find_account(conn, sample.owner.id) is None
@@ -150,16 +150,16 @@ def test_after_an_hour_an_operator_signs_in_again_and_what_was_typed_is_kept(
     with db.connection() as conn:
         assert queries.get_owner(conn, sample.owner.id).balance == 75
         assert conn.fetch_one("SELECT used_at IS NULL FROM login_link WHERE owner_id = %s", (stranger.id,)) == (True,)
-        # What another operator typed is theirs, whoever has its address.
+        # Another operator does not see the saved form.
         other = owners.add(conn, "other@example.org", handle="other", operator=True, actor="cli")
         assert 'value="75"' not in site.new_browser().sign_in(conn, other).get(back).text
         held = site.new_browser()
-    # With that done, whoever has a link of eve's may sign in as eve again.
+    # Afterwards eve's link works again.
     held.get(f"/sign-in/link/{theirs}")
     assert held.submit(f"/sign-in/link/{theirs}").status_code == 303
 
 
-def test_every_act_asks_and_does_nothing_before(
+def test_every_operator_action_requires_a_recent_sign_in(
     operator_browser: Browser, site: WebApp, db: Database, boss: Owner, sample: SampleData
 ) -> None:
     token = operator_browser.get_csrf_token()
@@ -190,7 +190,9 @@ def test_every_act_asks_and_does_nothing_before(
     assert {name for name in before if before[name] != after[name]} <= set(_WORK)
 
 
-def test_the_word_of_a_proxy_is_not_enough(make_web: Callable[..., WebApp], db: Database, boss: Owner) -> None:
+def test_a_proxy_session_is_not_enough_for_operator_actions(
+    make_web: Callable[..., WebApp], db: Database, boss: Owner
+) -> None:
     secret = "a proxy's secret, long enough"
     web = make_web(SSO_HEADER="X-Email", SSO_PROXY_SECRET=secret)
     with db.transaction() as conn:
@@ -204,7 +206,7 @@ def test_the_word_of_a_proxy_is_not_enough(make_web: Callable[..., WebApp], db: 
         assert jobs.list_run_requests(conn) == []
 
 
-def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
+def test_a_provider_must_authenticate_the_operator_again(
     web: WebApp, issuer: FakeOidcProvider, db: Database, boss: Owner
 ) -> None:
     with db.transaction() as conn:
@@ -215,7 +217,7 @@ def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
     def come_in(page: str) -> TestResponse:
         return operator_browser.get(follow_provider_redirect(start_provider_sign_in(operator_browser, page=page)))
 
-    # The provider let them in without a question: it asked two hours ago, and that is what counts.
+    # The provider authenticated the operator two hours ago, and that time counts.
     issuer.claim_overrides = {"auth_time": int(time.time()) - 7200}
     assert come_in("/sign-in").status_code == 303
     operator_browser.get("/operator/jobs/")
@@ -224,8 +226,8 @@ def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
     sent = parse_qs(urlsplit(address).query)
     assert (sent["prompt"], sent["max_age"]) == (["login"], ["0"])
     stale = operator_browser.get(follow_provider_redirect(address))
-    assert (stale.status_code, "did not ask you again" in stale.text) == (400, True)
-    # Somebody else at the provider is somebody else here.
+    assert (stale.status_code, "did not ask you to sign in again" in stale.text) == (400, True)
+    # Another subject of the provider is another owner.
     issuer.claim_overrides = {"auth_time": int(time.time()), "sub": "another"}
     refused = come_in(asks)
     assert refused.location.startswith("/operator/again")
@@ -235,20 +237,21 @@ def test_a_provider_is_told_to_ask_again_and_has_to_have_done_so(
     assert come_in(asks).location == "/operator/jobs/"
     operator_browser.get("/operator/jobs/")
     assert operator_browser.submit("/operator/jobs/prune/run").location == "/operator/jobs/"
-    # Without a word about it, somebody who was sent there and came back counts as having been asked.
+    # Without auth_time, returning from the provider counts as authentication.
     _age(db, boss)
     issuer.claim_overrides = {}
     assert come_in(asks).location == "/operator/jobs/"
     with db.connection() as conn:
         assert [one.name for one in jobs.list_run_requests(conn)] == ["prune"]
-        (mine,) = sessions.list_sessions(conn, boss.id, idle_timeout=web.app.extensions["bus.options"].session_idle)
+        idle_timeout = web.app.extensions["bus.options"].session_idle_timeout
+        (mine,) = sessions.list_sessions(conn, boss.id, idle_timeout=idle_timeout)
         assert mine.time_since_authentication is not None
         assert mine.time_since_authentication.total_seconds() < 60
-    # Signing in in the usual way asks nobody for a password.
+    # An ordinary sign-in does not force a prompt.
     assert "prompt" not in parse_qs(urlsplit(start_provider_sign_in(web.new_browser())).query)
 
 
-def test_no_operator_ever_reads_what_tenants_write(operator_browser: Browser, site: WebApp, db: Database) -> None:
+def test_operators_never_see_content_of_owners(operator_browser: Browser, site: WebApp, db: Database) -> None:
     with db.transaction() as conn:
         owner = make_owner(conn, "tenant")
         project = make_project(conn, "apollo", owner)
@@ -263,13 +266,13 @@ def test_no_operator_ever_reads_what_tenants_write(operator_browser: Browser, si
         task = tasks.create(conn, agent.ctx, title, detail=detail).task_id
         tasks.start(conn, agent.ctx, task)
         tasks.block(conn, agent.ctx, task, reason)
-        # What its owner did about it is in the owner's audit log, by name.
+        # The owner's audit log names the affected resources.
         audit.record(conn, owner.id, "tenant", "lease.release", f"src/{surface}.py", project_id=project.id, held_by="a")
         audit.record(conn, owner.id, "tenant", "webhook.add", f"https://hooks.example.org/{url}", project_id=project.id)
         invites.create_for_owner(conn, project.id, actor="tenant")
         run = jobs.begin_run(conn, "expire_leases")
-        said = f"JobFailed: project 1: CheckViolation: the row is bad\nDETAIL:  Failing row contains (1, {ended})."
-        jobs.finish_run(conn, run, "failed", {}, said)
+        message = f"JobFailed: project 1: CheckViolation: the row is bad\nDETAIL:  Failing row contains (1, {ended})."
+        jobs.finish_run(conn, run, "failed", {}, message)
         jobs.register_jobs(conn, [jobs.JobDefinition("expire_leases", "Ends leases.", 10, 0)])
     values = {"owner_id": owner.id}
     looked = set()
@@ -288,13 +291,13 @@ def test_no_operator_ever_reads_what_tenants_write(operator_browser: Browser, si
             assert [mark for mark in marks if mark in answer.text] == [], path
             looked.add(endpoint)
     assert len(looked) == 10
-    # And what they did look at was this tenant.
+    # The pages did show this owner.
     assert "the row is bad" in operator_browser.get("/operator/jobs/").text
     assert "lease.release" in operator_browser.get("/operator/audit/").text
     assert "apollo" in operator_browser.get("/operator/projects/").text
 
 
-def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
+def test_the_overview_reports_problems_while_redis_is_down(
     make_web: Callable[..., WebApp], db: Database, boss: Owner
 ) -> None:
     web = make_web(REDIS_URL="redis://127.0.0.1:1/0")
@@ -313,21 +316,19 @@ def test_the_overview_says_what_is_wrong_also_while_redis_is_away(
         started = time.perf_counter()
         assert operator_browser.get("/operator/", headers={"X-Part": "1"}).status_code == 200
         taken.append(time.perf_counter() - started)
-    # Well under a tenth of a second when the machine is free; a machine at work takes a little longer.
+    # Far less on an idle machine; a busy one takes a little longer.
     assert min(taken) < 0.1
     with db.transaction() as conn:
         for kind in ("gateway", "worker", "beat"):
             process_registry.record_heartbeat(conn, kind, kind, pid=2, uptime_seconds=9, settings={}, metrics={})
     assert "Problem: Redis does not answer." in operator_browser.get("/operator/").text
-    # With no Redis to run jobs through, somebody else runs them, and did not.
+    # Without Redis another scheduler runs the jobs; here none did.
     with db.connection() as conn:
         alone = make_web().new_browser().sign_in(conn, boss).get("/operator/").text
     assert "Problem: the job prune is late." in alone
 
 
-def test_everything_is_well_and_the_settings_are_those_that_were_reported(
-    operator_browser: Browser, db: Database
-) -> None:
+def test_a_healthy_service_and_its_reported_settings_are_shown(operator_browser: Browser, db: Database) -> None:
     shown = {
         "DATABASE_URL": MaskedSetting("postgresql://bus:•••@db/bus", False),
         "HOST": MaskedSetting("127.0.0.1", True),
@@ -344,7 +345,7 @@ def test_everything_is_well_and_the_settings_are_those_that_were_reported(
     assert "default" in page
 
 
-def test_lists_page_and_keep_their_search(operator_browser: Browser, db: Database) -> None:
+def test_lists_are_paged_and_keep_their_search(operator_browser: Browser, db: Database) -> None:
     with db.transaction() as conn:
         made = [make_owner(conn, f"many-{number}") for number in range(52)]
         for number in range(12):
@@ -356,6 +357,6 @@ def test_lists_page_and_keep_their_search(operator_browser: Browser, db: Databas
     assert ("many-1<" in older, "many-51" in older) == (True, False)
     first = operator_browser.get(f"/operator/owners/{made[0].id}").text
     assert ("p11<" in first, "p1<" in first, "Older projects" in first) == (True, False, True)
-    assert "No owners match" in operator_browser.get("/operator/owners/?search=nobody-at-all").text
+    assert "No owners match" in operator_browser.get("/operator/owners/?search=no-such-owner").text
     assert "p11" in operator_browser.get("/operator/projects/?search=many-0/&state=open").text
     assert "No projects match" in operator_browser.get("/operator/projects/?state=archived").text

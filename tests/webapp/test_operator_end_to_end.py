@@ -1,4 +1,4 @@
-"""An operator's day, with everything real: browser, web, gateway, worker, and an agent that works meanwhile."""
+"""Operator actions with real processes: browser, web, gateway, worker, and an agent that keeps calling."""
 
 import threading
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ _STABLE = {"error": "suspended due to non-payment"}
 
 
 class _Agent:
-    """Calls again and again; `said` holds each answer that was another than the one before."""
+    """An agent that calls continuously; `responses` holds each response that differs from the previous one."""
 
     def __init__(self, url: str, token: str) -> None:
-        self.said: list[tuple[int, object]] = []
+        self.responses: list[tuple[int, object]] = []
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
         self._over = threading.Event()
@@ -46,8 +46,8 @@ class _Agent:
             while not self._over.is_set():
                 answer = client.post(self._url, json=_BODY)
                 now = (answer.status_code, answer.json() if answer.status_code != 200 else None)
-                if not self.said or self.said[-1] != now:
-                    self.said.append(now)
+                if not self.responses or self.responses[-1] != now:
+                    self.responses.append(now)
                 self._over.wait(0.02)
 
 
@@ -56,7 +56,7 @@ def _known(db: Database) -> list[jobs.JobDefinition]:
         return jobs.list_definitions(conn)
 
 
-def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
+def test_an_operator_suspends_an_owner_and_runs_a_job_while_an_agent_works(
     chromium: Browser, database_url: str, redis_url: str, db: Database
 ) -> None:
     with db.transaction() as conn:
@@ -73,33 +73,33 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
         assert scenario_steps.call_tool(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
         scenario_steps.sign_in(page, url, db, boss)
         page.get_by_role("link", name="Operator", exact=True).click()
-        wait_until(lambda: busy.said == [(200, None)])
+        wait_until(lambda: busy.responses == [(200, None)])
         page.get_by_role("navigation", name="Operator").get_by_role("link", name="Owners").click()
-        page.get_by_label("Handle or e-mail").fill("ADA@")
+        page.get_by_label("Handle or email").fill("ADA@")
         page.get_by_role("button", name="Search").click()
         page.get_by_role("link", name="ada", exact=True).click()
         page.locator("#suspend_reason").fill("a token is on a public page")
         page.get_by_role("button", name="Suspend ada").click()
-        expect(page.get_by_text("ada is suspended: the next call of each agent is refused.")).to_be_visible()
-        # It was said after the commit, so the very next call is refused.
+        expect(page.get_by_text("ada suspended: the next call of each agent is refused.")).to_be_visible()
+        # The message appears after the commit, so the next call is refused.
         answer = httpx2.post(gateway.url, json=_BODY, headers={"Authorization": f"Bearer {agent.token}"})
         assert (answer.status_code, answer.json()) == (403, _STABLE)
         page.locator("#lift_reason").fill("it is revoked")
         page.get_by_role("button", name="Lift suspension").click()
-        expect(page.get_by_text("ada is not suspended any more.")).to_be_visible()
+        expect(page.get_by_text("Suspension of ada lifted.")).to_be_visible()
         assert scenario_steps.call_tool(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
-        wait_until(lambda: busy.said == [(200, None), (403, _STABLE), (200, None)])
+        wait_until(lambda: busy.responses == [(200, None), (403, _STABLE), (200, None)])
         page.locator("#amount").fill("1200")
         page.locator("#grant_reason").fill("for the trouble")
         page.get_by_role("button", name="Grant").dblclick()
-        expect(page.get_by_text("ada was granted 1,200 credits.")).to_be_visible()
+        expect(page.get_by_text("1,200 credits granted to ada.")).to_be_visible()
         with db.connection() as conn:
             assert queries.get_owner(conn, ada.id).balance == 1200
-        # No scheduler runs: what the worker begins, it begins because it was asked.
+        # No scheduler runs, so the worker only starts requested jobs.
         wait_until(lambda: _known(db), worker)
         page.goto(f"{url}/operator/jobs/")
         page.get_by_role("button", name="Run prune now").click()
-        expect(page.get_by_text("prune was asked for")).to_be_visible()
+        expect(page.get_by_text("prune queued.")).to_be_visible()
         expect(page.get_by_text("requested by boss")).to_be_visible(timeout=30_000)
         row = page.get_by_role("row").filter(has_text="prune").filter(has_text="requested by boss")
         expect(row.get_by_text("ok", exact=True)).to_be_visible(timeout=30_000)
@@ -112,7 +112,7 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
         for action in ("job.run", "credit.add", "owner.lift", "owner.suspend"):
             expect(page.get_by_text(action)).to_be_visible()
         assert worker.popen.poll() is None
-    # Whoever is no operator finds nothing, signed in or not.
+    # Others get 404, signed in or not.
     with running_live_server(database_url) as url, open_page(chromium) as page:
         for path in ("/operator", "/operator/", f"/operator/owners/{ada.id}", "/operator/audit/export.csv"):
             answer = page.goto(url + path)
@@ -123,4 +123,4 @@ def test_an_operator_suspends_lifts_grants_and_runs_a_job_while_an_agent_works(
         answer = page.goto(f"{url}/operator/")
         assert answer is not None
         assert answer.status == 404
-        expect(page.get_by_role("heading", name="There is nothing here")).to_be_visible()
+        expect(page.get_by_role("heading", name="Page not found")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The owner at work in a project: handoffs, tasks, leases and the ledger, from the pages of the admin."""
+"""Handoffs, tasks, leases and the ledger in the admin pages."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import Browser
 
 
-def test_the_owner_hands_over_answers_and_acks(ada: Browser, sample: SampleData, db: Database) -> None:
+def test_the_owner_posts_replies_and_acknowledges(ada: Browser, sample: SampleData, db: Database) -> None:
     post_id = sample.route_values["post_id"]
     thread = ada.get(project_path(sample, f"handoffs/{post_id}"))
     assert "Leave the index in until Monday" in thread.text
@@ -56,7 +56,7 @@ def test_handoffs_are_filtered(ada: Browser, sample: SampleData) -> None:
     assert (bad.status_code, "invisible" in bad.text) == (200, True)
 
 
-def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, sample: SampleData, db: Database) -> None:
+def test_posts_shown_to_the_owner_are_surfaced(ada: Browser, sample: SampleData, db: Database) -> None:
     question = (
         "SELECT d.surfaced_at IS NOT NULL FROM delivery d JOIN participation p ON p.id = d.participation_id"
         " JOIN participant pt ON pt.id = p.participant_id WHERE d.project_id = %s AND d.post_id = %s AND pt.label = ''"
@@ -69,7 +69,7 @@ def test_what_the_owner_is_shown_counts_as_surfaced(ada: Browser, sample: Sample
         assert conn.fetch_one(question, params) == (True,)
 
 
-def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, sample: SampleData, db: Database) -> None:
+def test_the_owner_creates_assigns_and_unblocks_tasks(ada: Browser, sample: SampleData, db: Database) -> None:
     ada.get(project_path(sample, "tasks/new"))
     assert ada.submit("", title="").status_code == 400
     ada.get(project_path(sample, "tasks/new"))
@@ -81,7 +81,7 @@ def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, sample: Sample
     assert "Approve it" in shown
     ada.submit(f"{made.location}/resolve")
     ada.get(made.location)
-    assert ada.submit(f"{made.location}/assign", owner="nobody-here").status_code == 400
+    assert ada.submit(f"{made.location}/assign", owner="no-such-agent").status_code == 400
     ada.get(made.location)
     ada.submit(f"{made.location}/assign", owner="carol")
     with db.connection() as conn:
@@ -95,7 +95,7 @@ def test_the_owner_makes_assigns_and_resolves_tasks(ada: Browser, sample: Sample
 def _owner_ctx(conn, sample):  # type: ignore[no-untyped-def]
     from bus.tenancy import participations
 
-    return participations.get_or_create_owner_context(conn, sample.owner.id, sample.full.id)
+    return participations.get_or_create_owner_context(conn, sample.owner.id, sample.full_project.id)
 
 
 def test_a_stuck_lease_is_released_from_the_page(ada: Browser, sample: SampleData, db: Database) -> None:
@@ -109,7 +109,7 @@ def test_a_stuck_lease_is_released_from_the_page(ada: Browser, sample: SampleDat
     again = ada.follow_redirects(
         ada.post(project_path(sample, f"leases/{fence}/release"), data={"csrf_token": ada.get_csrf_token()})
     )
-    assert "had ended already" in again.text
+    assert "had already ended" in again.text
     overlapping = ada.get(project_path(sample, "leases/?surface=src")).text
     assert "src/orders/**" in overlapping
     assert 'role="alert"' in ada.get(project_path(sample, "leases/?surface=../x")).text
@@ -123,7 +123,7 @@ def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, sample: Sample
     claims = ada.get(project_path(sample, "ledger/?type=claim&sequence=adr")).text
     assert "ADR-0042" in claims
     assert "shipped" not in claims
-    for query in ("actor=nobody-here", "number=x", "since=yesterday"):
+    for query in ("actor=no-such-agent", "number=x", "since=yesterday"):
         answer = ada.get(project_path(sample, f"ledger/?{query}"))
         assert answer.status_code == 200
         assert 'role="alert"' in answer.text
@@ -134,7 +134,7 @@ def test_the_ledger_is_filtered_linked_to_and_paged(ada: Browser, sample: Sample
     assert ada.get(project_path(sample, f"ledger/?before={2**60}")).status_code == 200
 
 
-def test_the_ledger_is_exported_whole_and_filtered(ada: Browser, sample: SampleData, db: Database) -> None:
+def test_the_ledger_is_exported_completely_and_filtered(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
         agent = make_agent(conn, sample.full_project, "=cmd")
         posts.create(conn, agent.ctx, "hello", to_lane="core", subject='a "quoted", thing\nand a line')

@@ -1,4 +1,4 @@
-"""Every route there is, asked by those who should not get far. A new page is in here by being there."""
+"""Access control of every route; new pages are covered automatically."""
 
 from collections.abc import Iterator
 
@@ -12,15 +12,15 @@ from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.web_client import Browser, WebApp, normalize_page
 from webapp.blueprints import OperatorBlueprint, OwnerBlueprint
 
-_NOBODYS = 987_654_321
+_UNKNOWN_ID = 987_654_321
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-# Another in every answer.
-_OWN = {"Content-Security-Policy", "Content-Length", "Set-Cookie", "X-Request-Id"}
+# Differ in every response.
+_VARYING_HEADERS = {"Content-Security-Policy", "Content-Length", "Set-Cookie", "X-Request-Id"}
 
 
 @pytest.fixture
 def ada(site: WebApp, db: Database) -> Browser:
-    """Signed in as an owner who has nothing."""
+    """Signed in as an owner without projects."""
     with db.transaction() as conn:
         owner = make_owner(conn, "ada")
     with db.connection() as conn:
@@ -37,7 +37,7 @@ def operator(site: WebApp, db: Database) -> Browser:
 
 
 def _rules(site: WebApp) -> Iterator[tuple[Rule, str]]:
-    """Each rule with the verbs of its own, without those that the framework adds."""
+    """Each rule with its own methods, without those that the framework adds."""
     for rule in site.app.url_map.iter_rules():
         if rule.endpoint == "static":
             continue
@@ -46,8 +46,8 @@ def _rules(site: WebApp) -> Iterator[tuple[Rule, str]]:
 
 
 def _path(site: WebApp, rule: Rule, **values: object) -> str:
-    """An address that the rule answers to; what is not given is something that nobody has."""
-    filled = {name: values.get(name, "csv" if name == "ending" else _NOBODYS) for name in rule.arguments}
+    """An address of the rule; missing values are ids that do not exist."""
+    filled = {name: values.get(name, "csv" if name == "ending" else _UNKNOWN_ID) for name in rule.arguments}
     with site.app.test_request_context():
         built = rule.build(filled)
     assert built is not None
@@ -66,7 +66,7 @@ def _is_machine(site: WebApp, rule: Rule) -> bool:
     return bool(getattr(site.app.view_functions[rule.endpoint], "bus_machine", False))
 
 
-def test_nobody_who_is_not_signed_in_sees_a_page_of_an_owner(site: WebApp, stranger: Browser) -> None:
+def test_pages_of_owners_redirect_visitors_to_sign_in(site: WebApp, stranger: Browser) -> None:
     seen = 0
     for rule, method in _rules(site):
         if _is_private(site, rule) and method == "GET":
@@ -76,10 +76,10 @@ def test_nobody_who_is_not_signed_in_sees_a_page_of_an_owner(site: WebApp, stran
     assert seen > 1
 
 
-def test_the_operator_console_is_nothing_to_anybody_else(
+def test_the_operator_console_does_not_exist_for_others(
     site: WebApp, ada: Browser, stranger: Browser, operator: Browser
 ) -> None:
-    """Whatever the verb, with or without a token: the answer for an address that never was, byte for byte."""
+    """For every method, with or without a CSRF token: the response of an unknown address, byte for byte."""
     seen = 0
     for browser in (ada, stranger):
         data = {"csrf_token": browser.get_csrf_token()} if browser is ada else None
@@ -90,7 +90,7 @@ def test_the_operator_console_is_nothing_to_anybody_else(
             for path in (*sorted(paths), "/operator", "/operator/nothing", "/operator/owners"):
                 answer = browser._open(method, path, data=data)
                 assert (answer.status_code, normalize_page(answer)) == (404, normalize_page(expected)), (method, path)
-                kept = [{k: v for k, v in one.headers if k not in _OWN} for one in (answer, expected)]
+                kept = [{k: v for k, v in one.headers if k not in _VARYING_HEADERS} for one in (answer, expected)]
                 assert kept[0] == kept[1], (method, path)
                 seen += 1
     assert seen > 150
@@ -101,7 +101,7 @@ def test_the_operator_console_is_nothing_to_anybody_else(
             assert operator.get(_path(site, rule)).status_code == 200, rule
 
 
-def test_no_form_is_taken_without_its_token(
+def test_no_form_is_accepted_without_a_csrf_token(
     site: WebApp, ada: Browser, stranger: Browser, operator: Browser, db: Database
 ) -> None:
     with db.connection() as conn:
@@ -118,11 +118,11 @@ def test_no_form_is_taken_without_its_token(
     assert seen > 8
     with db.connection() as conn:
         after = database_checksum(conn)
-    # Sessions note when they were used.
+    # Sessions record their last use.
     assert {name for name in before if before[name] != after[name]} <= {"session"}
 
 
-def test_a_token_of_one_browser_is_nothing_in_another(site: WebApp, ada: Browser, db: Database) -> None:
+def test_a_csrf_token_works_only_in_its_browser(site: WebApp, ada: Browser, db: Database) -> None:
     with db.transaction() as conn:
         bob = make_owner(conn, "bob")
     with db.connection() as conn:
@@ -131,7 +131,7 @@ def test_a_token_of_one_browser_is_nothing_in_another(site: WebApp, ada: Browser
     assert other.post("/sign-out", data={"csrf_token": other.get_csrf_token()}).status_code == 303
 
 
-def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: WebApp, operator: Browser) -> None:
+def test_every_address_refuses_other_methods_with_an_allow_header(site: WebApp, operator: Browser) -> None:
     taken: dict[str, set[str]] = {}
     for rule, method in _rules(site):
         taken.setdefault(_path(site, rule), set()).add(method)
@@ -142,8 +142,8 @@ def test_every_address_refuses_other_verbs_and_says_which_it_takes(site: WebApp,
             assert methods <= set(answer.headers["Allow"].split(", "))
 
 
-def test_what_is_another_owners_is_what_does_not_exist(site: WebApp, ada: Browser, db: Database) -> None:
-    """Each address about a project, with the project of somebody else: the answer for a project that never was."""
+def test_resources_of_another_owner_do_not_exist(site: WebApp, ada: Browser, db: Database) -> None:
+    """Each project address with another owner's project: the response of a project that does not exist."""
     with db.transaction() as conn:
         theirs = make_project(conn)
         agent = make_agent(conn, theirs)
@@ -163,7 +163,7 @@ def test_what_is_another_owners_is_what_does_not_exist(site: WebApp, ada: Browse
         assert len({normalize_page(answer) for answer in answers}) == 1, rule
 
 
-def test_every_answer_carries_its_headers(site: WebApp, ada: Browser, stranger: Browser, operator: Browser) -> None:
+def test_every_response_has_security_headers(site: WebApp, ada: Browser, stranger: Browser, operator: Browser) -> None:
     asked = [(_path(site, rule), method) for rule, method in _rules(site)]
     asked += [("/nope", "GET"), ("/static/bus.css", "GET"), ("/static/nope", "GET"), ("/", "PUT")]
     for path, method in asked:
@@ -178,7 +178,7 @@ def test_every_answer_carries_its_headers(site: WebApp, ada: Browser, stranger: 
             assert headers["Referrer-Policy"] in ("same-origin", "no-referrer")
             assert "max-age=" in headers["Strict-Transport-Security"]
             assert "Server" not in headers
-            # Files are kept by whoever fetches them; pages are made for one person at one moment.
+            # Files may be cached; pages are personal.
             if path != "/static/bus.css" and not path.startswith("/kit"):
                 assert "no-store" in headers["Cache-Control"] or "no-cache" in headers["Cache-Control"], path
             for cookie in headers.getlist("Set-Cookie"):
@@ -188,8 +188,8 @@ def test_every_answer_carries_its_headers(site: WebApp, ada: Browser, stranger: 
                 assert "Domain" not in cookie
 
 
-def test_no_page_has_a_script_or_a_style_of_its_own(site: WebApp, operator: Browser) -> None:
-    """The policy would refuse them in the browser, where nobody notices."""
+def test_no_page_has_inline_scripts_or_styles(site: WebApp, operator: Browser) -> None:
+    """The CSP would block them in the browser, without an error on the server."""
     for rule, method in _rules(site):
         if method != "GET" or rule.rule.startswith("/kit"):
             continue

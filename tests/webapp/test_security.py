@@ -1,4 +1,4 @@
-"""What stands between the pages and those who mean no good, or run too fast."""
+"""Proxy identities, rate limits, host names, error pages, metrics and logs."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def _as(browser: Browser, email: str, path: str = "/sign-in", secret: str = SECR
     return browser._open(method, path, headers=headers, **options)
 
 
-def test_the_word_of_a_proxy_opens_an_account_and_a_session(make_web: Callable[..., WebApp]) -> None:
+def test_a_proxy_identity_signs_up_and_in(make_web: Callable[..., WebApp]) -> None:
     browser = make_web(**_sso()).new_browser()
     assert _as(browser, "Ada@example.org").location == "/welcome"
     page = _as(browser, "Ada@example.org", "/welcome")
@@ -41,7 +41,7 @@ def test_the_word_of_a_proxy_opens_an_account_and_a_session(make_web: Callable[.
     sent = {"csrf_token": token, "handle": "ada"}
     assert _as(browser, "Ada@example.org", "/welcome", method="POST", data=sent).location == "/admin/"
     assert ">ada<" in _as(browser, "ada@example.org", "/account/").text
-    # Without the proxy, or with another person behind it, the session is nobody's.
+    # Without the proxy, or with another user, the session is not valid.
     assert browser.get("/account/").status_code == 303
     assert _as(browser, "bob@example.org", "/account/").status_code == 303
     assert _as(browser, "ada@example.org", "/account/", secret="wrong").status_code == 303
@@ -49,7 +49,9 @@ def test_the_word_of_a_proxy_opens_an_account_and_a_session(make_web: Callable[.
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "\u00e4"])
-def test_the_header_alone_is_nobody(make_web: Callable[..., WebApp], db: Database, secret: str) -> None:
+def test_the_proxy_header_without_its_secret_is_ignored(
+    make_web: Callable[..., WebApp], db: Database, secret: str
+) -> None:
     browser = make_web(**_sso()).new_browser()
     secret = secret.encode().decode("latin-1")
     assert _as(browser, "ada@example.org", secret=secret).status_code == 200
@@ -58,8 +60,8 @@ def test_the_header_alone_is_nobody(make_web: Callable[..., WebApp], db: Databas
         assert conn.fetch_one("SELECT count(*) FROM sign_up") == (0,)
 
 
-def test_a_header_that_only_looks_like_the_proxys_is_nobody(database_url: str) -> None:
-    """WSGI writes X_Email and X-Email alike, and joins what comes twice; a proxy may know only one of them."""
+def test_lookalikes_of_the_proxy_header_are_ignored(database_url: str) -> None:
+    """WSGI does not distinguish X_Email from X-Email, and joins repeated headers; a proxy may strip only one."""
     proved = ("X-LLM-Bus-Proxy-Secret", SECRET)
     with running_live_server(database_url, **_sso()) as url:
         for headers in (
@@ -72,25 +74,25 @@ def test_a_header_that_only_looks_like_the_proxys_is_nobody(database_url: str) -
         assert httpx2.get(f"{url}/sign-in", headers=[proved, ("X-Email", "ada@example.org")]).status_code == 303
 
 
-def test_the_header_is_nothing_where_it_is_not_set_up(site: WebApp, db: Database) -> None:
+def test_the_proxy_header_is_ignored_unless_configured(site: WebApp, db: Database) -> None:
     assert _as(site.new_browser(), "ada@example.org").status_code == 200
     with db.connection() as conn:
         assert conn.fetch_one("SELECT count(*) FROM sign_up") == (0,)
 
 
-def test_the_word_of_a_proxy_takes_no_account_over(make_web: Callable[..., WebApp], db: Database) -> None:
+def test_a_proxy_identity_takes_over_no_account(make_web: Callable[..., WebApp], db: Database) -> None:
     with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     web = make_web(**_sso())
     refused = _as(web.new_browser(), "ada@example.org")
     assert refused.status_code == 409
     assert "already" in refused.text
-    # From within it is linked, and good from then on.
+    # The owner links it, and it works from then on.
     browser = web.new_browser()
     with db.connection() as conn:
         browser.sign_in(conn, ada)
     page = _as(browser, "ada@example.org", "/account/").text
-    assert "Link ada@example.org of the proxy" in page
+    assert "Link ada@example.org of the single sign-on proxy" in page
     sent = {"csrf_token": browser.get_csrf_token()}
     assert _as(browser, "ada@example.org", "/account/ways/proxy", method="POST", data=sent).status_code == 303
     assert _as(web.new_browser(), "ada@example.org").location == "/admin/"
@@ -106,14 +108,12 @@ def _tries(browser: Browser, count: int) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
-def test_one_address_may_try_so_often_and_others_are_not_in_its_way(
-    make_web: Callable[..., WebApp], redis_url: str
-) -> None:
+def test_attempts_are_limited_for_each_address(make_web: Callable[..., WebApp], redis_url: str) -> None:
     env = {"SIGN_IN_PER_MINUTE": "5", "REDIS_URL": redis_url}
     # Two processes count together.
     one, two = make_web(**env), make_web(**env)
     statuses = _tries(one.new_browser(), 3) + _tries(two.new_browser(), 5)
-    # A minute may have begun in between; then there are ten at most.
+    # A new minute may have begun in between; then there are ten at most.
     assert statuses.count(303) in range(5, 8)
     assert statuses[-1] == 429
     assert _tries(one.new_browser(REMOTE_ADDR="192.0.2.7"), 1) == [303]
@@ -124,14 +124,14 @@ def test_one_address_may_try_so_often_and_others_are_not_in_its_way(
 
 
 @pytest.mark.parametrize("url", [None, "redis://127.0.0.1:1/0"])
-def test_without_redis_each_process_counts_alone(make_web: Callable[..., WebApp], url: str | None) -> None:
+def test_without_redis_each_process_counts_by_itself(make_web: Callable[..., WebApp], url: str | None) -> None:
     env = {"SIGN_IN_PER_MINUTE": "5"} | ({"REDIS_URL": url} if url else {})
     statuses = _tries(make_web(**env).new_browser(), 11)
     assert 429 in statuses
     assert statuses.count(303) >= 5
 
 
-def test_neighbours_in_one_ipv6_network_count_as_one(make_web: Callable[..., WebApp]) -> None:
+def test_addresses_of_one_ipv6_network_share_a_limit(make_web: Callable[..., WebApp]) -> None:
     web = make_web(SIGN_IN_PER_MINUTE="2")
     statuses = [
         status
@@ -142,7 +142,7 @@ def test_neighbours_in_one_ipv6_network_count_as_one(make_web: Callable[..., Web
     assert _tries(web.new_browser(REMOTE_ADDR="2001:db8:1::1"), 1) == [303]
 
 
-def test_nobody_escapes_a_limit_by_a_header(make_web: Callable[..., WebApp]) -> None:
+def test_forwarded_headers_do_not_bypass_a_limit(make_web: Callable[..., WebApp]) -> None:
     web = make_web(SIGN_IN_PER_MINUTE="3")
     path = "/sign-in/link/" + "x" * 43
     browser = web.new_browser()
@@ -159,8 +159,8 @@ def test_nobody_escapes_a_limit_by_a_header(make_web: Callable[..., WebApp]) -> 
     assert statuses[-1] == 429
 
 
-def test_believed_proxies_say_who_asks(make_web: Callable[..., WebApp], db: Database) -> None:
-    """With one hop believed, what the last proxy added counts, and what a client wrote before it does not."""
+def test_trusted_proxies_report_the_client_address(make_web: Callable[..., WebApp], db: Database) -> None:
+    """With one trusted hop, the address added by the last proxy counts; those before it are ignored."""
     with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     web = make_web(PROXY_HOPS="1")
@@ -179,7 +179,7 @@ def test_believed_proxies_say_who_asks(make_web: Callable[..., WebApp], db: Data
         assert conn.fetch_one("SELECT address FROM session") == ("203.0.113.9",)
 
 
-def test_a_host_that_is_not_served_gets_nothing(site: WebApp) -> None:
+def test_an_unknown_host_name_is_refused(site: WebApp) -> None:
     client = site.app.test_client()
     answer = client.get("/", base_url="https://evil.example")
     assert answer.status_code == 421
@@ -188,7 +188,7 @@ def test_a_host_that_is_not_served_gets_nothing(site: WebApp) -> None:
 
 
 @pytest.mark.parametrize("site_said", ["cross-site", "same-site"])
-def test_a_form_of_another_site_is_refused_even_with_a_token(site: WebApp, db: Database, site_said: str) -> None:
+def test_a_form_from_another_site_is_refused_despite_its_csrf_token(site: WebApp, db: Database, site_said: str) -> None:
     with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     browser = site.new_browser()
@@ -201,17 +201,19 @@ def test_a_form_of_another_site_is_refused_even_with_a_token(site: WebApp, db: D
     assert browser.post("/sign-out", data=data, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
 
 
-def test_a_body_that_is_too_large_is_refused_in_our_look(make_web: Callable[..., WebApp]) -> None:
+def test_an_oversized_body_gets_an_error_page(make_web: Callable[..., WebApp]) -> None:
     web = make_web(MAX_BODY_BYTES="2048")
     browser = web.new_browser()
     answer = browser.post("/sign-out", data={"csrf_token": "x" * 4096})
     assert answer.status_code == 413
-    assert "too much" in answer.text
+    assert "too large" in answer.text
     answer = browser.post("/join", data=b"x" * 4096)
     assert (answer.status_code, answer.get_json()["ok"]) == (413, False)
 
 
-def test_the_database_away_is_said_and_passes(make_web: Callable[..., WebApp], database_url: str, db: Database) -> None:
+def test_a_database_outage_gets_an_error_page_and_ends(
+    make_web: Callable[..., WebApp], database_url: str, db: Database
+) -> None:
     with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     web = make_web()
@@ -235,7 +237,7 @@ def test_the_database_away_is_said_and_passes(make_web: Callable[..., WebApp], d
             assert browser.get("/readyz").status_code == 503
             answer = browser.post("/join", json={"code": "inv_x"})
             assert (answer.status_code, answer.get_json()["error"]) == (503, "unavailable")
-            # A process that never saw the database says so too.
+            # A process that has never reached the database answers the same.
             fresh = make_web().new_browser()
             assert fresh.get("/sign-in").status_code == 503
             assert fresh.get("/static/bus.css").status_code == 200
@@ -245,7 +247,7 @@ def test_the_database_away_is_said_and_passes(make_web: Callable[..., WebApp], d
     assert fresh.get("/sign-in").status_code == 200
 
 
-def test_a_defect_shows_no_traceback_and_is_logged(site: WebApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_logged_and_shows_no_traceback(site: WebApp, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> str:
         raise RuntimeError("the secret of the defect")
 
@@ -258,14 +260,14 @@ def test_a_defect_shows_no_traceback_and_is_logged(site: WebApp, caplog: pytest.
     assert "secret of the defect" in str(caplog.records[0].exc_info)
 
 
-def test_a_request_is_found_by_the_id_that_its_page_shows(site: WebApp) -> None:
+def test_the_request_id_of_an_error_page_finds_its_log_entry(site: WebApp) -> None:
     def broken() -> str:
         raise RuntimeError("a defect")
 
     site.app.view_functions["landing.index"] = broken
     with capture_logs() as lines:
         answer = site.new_browser().get("/", headers={"X-Request-Id": "mine-1"})
-        fine = site.new_browser().get("/sign-in", headers={"X-Request-Id": "not <one> of ours"})
+        fine = site.new_browser().get("/sign-in", headers={"X-Request-Id": "not <a> valid id"})
     assert answer.headers["X-Request-Id"] == "mine-1"
     assert "mine-1" in answer.text
     assert [(line["message"], line["request_id"]) for line in lines if line["logger"].startswith("webapp.")] == [
@@ -275,14 +277,14 @@ def test_a_request_is_found_by_the_id_that_its_page_shows(site: WebApp) -> None:
     ]
     made = fine.headers["X-Request-Id"]
     assert "<" not in made
-    # Where nothing failed there is nothing to look for.
+    # Errors of the client show no request id.
     assert made not in fine.text
     assert log_context.get() is None
 
 
-def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., WebApp], site: WebApp) -> None:
-    nobody, there_is_none = site.new_browser().get("/metrics"), site.new_browser().get("/nowhere")
-    assert nobody.status_code == there_is_none.status_code == 404
+def test_metrics_require_the_token(make_web: Callable[..., WebApp], site: WebApp) -> None:
+    without_token, unknown = site.new_browser().get("/metrics"), site.new_browser().get("/nowhere")
+    assert without_token.status_code == unknown.status_code == 404
     web = make_web(METRICS_TOKEN=METRICS_TOKEN)
     browser = web.new_browser()
     for sent in (None, "Bearer wrong", f"Basic {METRICS_TOKEN}"):
@@ -291,7 +293,7 @@ def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., Web
         assert "llm_bus" not in refused.text
     for path in ("/sign-in", "/sign-in", "/nowhere"):
         browser.get(path)
-    # Prometheus comes by whatever address the platform knows.
+    # Prometheus may use any host name.
     answer = web.app.test_client().get(
         "/metrics", base_url="http://10.0.0.7:8787", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}
     )
@@ -309,7 +311,7 @@ def test_metrics_are_there_for_whoever_has_the_token(make_web: Callable[..., Web
         make_web(METRICS_TOKEN="short")
 
 
-def test_the_log_has_a_line_for_each_request_and_no_secret(
+def test_the_log_has_an_entry_for_each_request_and_no_secret(
     site: WebApp, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with db.transaction() as conn:
@@ -330,8 +332,8 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(
     assert not any(value in everything for value in browser.cookies().values())
 
 
-def test_two_processes_read_each_others_cookies(make_web: Callable[..., WebApp], db: Database) -> None:
-    """The key is made once and shared through the database, however many begin at once."""
+def test_two_processes_read_the_same_cookies(make_web: Callable[..., WebApp], db: Database) -> None:
+    """The key is created once and shared through the database, even if processes start concurrently."""
     with db.transaction() as conn:
         ada = make_owner(conn, "ada")
     one, two = make_web(), make_web()
@@ -356,7 +358,7 @@ def test_a_first_load_is_small(site: WebApp) -> None:
     assert BASE_URL not in page.headers["Content-Security-Policy"]
 
 
-def test_counts_are_for_everybody_or_for_nobody(make_web: Callable[..., WebApp], site: WebApp, db: Database) -> None:
+def test_public_stats_are_disabled_by_default(make_web: Callable[..., WebApp], site: WebApp, db: Database) -> None:
     answer = site.new_browser().get("/api/stats")
     assert (answer.status_code, answer.get_json()["ok"]) == (404, False)
     with db.transaction() as conn:
@@ -367,10 +369,8 @@ def test_counts_are_for_everybody_or_for_nobody(make_web: Callable[..., WebApp],
     assert "ada" not in counts.text
 
 
-def test_prices_are_shown_while_the_database_says_that_events_are_billed(
-    make_web: Callable[..., WebApp], db: Database
-) -> None:
-    # What this process is told of METERING is the workers' affair.
+def test_prices_are_public_while_events_are_billed(make_web: Callable[..., WebApp], db: Database) -> None:
+    # The METERING setting of this process does not matter.
     web = make_web(METERING="1", TERMS_URL="https://example.org/terms", PRIVACY_URL="https://example.org/privacy")
     assert web.new_browser().get("/pricing").status_code == 404
     assert "/pricing" not in web.new_browser().get("/").text

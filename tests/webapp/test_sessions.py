@@ -1,4 +1,4 @@
-"""Sessions: opened, renewed, idle, over, revoked; and the links that open them."""
+"""Sessions: creation, rotation, timeouts, revocation; login links; concurrent sign-ups."""
 
 import threading
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def _put(browser: Browser, token: str) -> None:
     browser.flask_client.set_cookie(COOKIE, token, domain="bus.example.org", secure=True, httponly=True)
 
 
-def test_the_database_holds_no_token(site: WebApp, db: Database, ada: owners.Owner) -> None:
+def test_the_database_stores_no_session_token(site: WebApp, db: Database, ada: owners.Owner) -> None:
     token = _in(site, db, ada).cookies()[COOKIE]
     assert len(token) == 43
     with db.connection() as conn:
@@ -54,8 +54,8 @@ def test_the_database_holds_no_token(site: WebApp, db: Database, ada: owners.Own
     assert token not in stored
 
 
-def test_a_cookie_that_somebody_planted_is_not_signed_in(site: WebApp, db: Database, ada: owners.Owner) -> None:
-    """Session fixation: what the browser had before is nothing afterwards."""
+def test_a_planted_session_cookie_is_not_signed_in(site: WebApp, db: Database, ada: owners.Owner) -> None:
+    """Session fixation: signing in replaces the cookie that the browser had before."""
     browser = site.new_browser()
     planted = "planted" + "x" * 36
     _put(browser, planted)
@@ -68,7 +68,7 @@ def test_a_cookie_that_somebody_planted_is_not_signed_in(site: WebApp, db: Datab
     assert not _is_in(thief)
 
 
-def test_signing_in_again_ends_the_session_before_and_changes_the_csrf_token(
+def test_signing_in_again_ends_the_previous_session_and_its_csrf_token(
     site: WebApp, db: Database, ada: owners.Owner
 ) -> None:
     browser = _in(site, db, ada)
@@ -84,8 +84,8 @@ def test_signing_in_again_ends_the_session_before_and_changes_the_csrf_token(
         assert conn.fetch_one("SELECT count(*) FROM session") == (1,)
 
 
-def test_what_the_visitors_cookie_holds_lets_nobody_in(site: WebApp, db: Database, ada: owners.Owner) -> None:
-    """Flask-Login would believe a user id in Flask's session; here nothing in it names an owner."""
+def test_the_visitors_cookie_grants_no_access(site: WebApp, db: Database, ada: owners.Owner) -> None:
+    """Flask-Login would accept a user id in Flask's session; here it is ignored."""
     browser = _in(site, db, ada)
     del browser.flask_client._cookies["bus.example.org", "/", COOKIE]
     assert not _is_in(browser)
@@ -98,7 +98,7 @@ def test_what_the_visitors_cookie_holds_lets_nobody_in(site: WebApp, db: Databas
 
 
 @pytest.mark.parametrize("token", ["", "x", "x" * 43, "x" * 10_000, "\u00e4\u00e4", "lbus_" + "0" * 49, "' OR true --"])
-def test_nonsense_in_the_cookie_is_nobody(site: WebApp, token: str) -> None:
+def test_a_malformed_session_cookie_is_ignored(site: WebApp, token: str) -> None:
     browser = site.new_browser()
     answer = browser.flask_client.get(
         "/account/", base_url=BASE_URL, headers={"Cookie": f"{COOKIE}={token}".encode().decode("latin-1")}
@@ -114,16 +114,14 @@ def test_a_session_ends_when_it_is_idle_for_too_long(
         conn.execute("UPDATE session SET last_used_at = clock_timestamp() - interval '29 min'")
     assert _is_in(browser)
     with db.connection() as conn:
-        # Using it has set it back.
+        # The request has updated it.
         assert conn.fetch_one("SELECT clock_timestamp() - last_used_at < interval '1 min' FROM session") == (True,)
     with db.transaction() as conn:
         conn.execute("UPDATE session SET last_used_at = clock_timestamp() - interval '31 min'")
     assert not _is_in(browser)
 
 
-def test_a_session_ends_for_good_however_much_it_is_used(
-    make_web: Callable[..., WebApp], db: Database, ada: owners.Owner
-) -> None:
+def test_a_session_ends_at_its_maximum_age(make_web: Callable[..., WebApp], db: Database, ada: owners.Owner) -> None:
     browser = _in(make_web(SESSION_HOURS="1"), db, ada)
     with db.connection() as conn:
         assert conn.fetch_one("SELECT expires_at - created_at BETWEEN '59 min' AND '61 min' FROM session") == (True,)
@@ -138,7 +136,7 @@ def test_a_session_ends_for_good_however_much_it_is_used(
         assert retention.prune_batch(conn, "sessions") == 1
 
 
-def test_what_nobody_finished_is_pruned(db: Database, ada: owners.Owner) -> None:
+def test_expired_links_and_sign_ups_are_pruned(db: Database, ada: owners.Owner) -> None:
     with db.transaction() as conn:
         login_links.create_login_link(conn, ada, actor="cli")
         identities.begin_sign_up(conn, IdentityClaims("https://issuer.example", "bob", "bob@example.org"))
@@ -149,7 +147,7 @@ def test_what_nobody_finished_is_pruned(db: Database, ada: owners.Owner) -> None
         assert [retention.prune_batch(conn, kind) for kind in ("login_links", "sign_ups")] == [1, 1]
 
 
-def test_a_look_writes_at_most_once_a_minute(site: WebApp, db: Database, ada: owners.Owner) -> None:
+def test_a_request_updates_the_session_at_most_once_a_minute(site: WebApp, db: Database, ada: owners.Owner) -> None:
     browser = _in(site, db, ada)
     query = "SELECT xmin::text, last_used_at FROM session"
     with db.connection() as conn:
@@ -159,7 +157,7 @@ def test_a_look_writes_at_most_once_a_minute(site: WebApp, db: Database, ada: ow
         assert conn.fetch_one(query) == before
 
 
-def test_sessions_are_listed_and_ended_by_their_owner_alone(site: WebApp, db: Database, ada: owners.Owner) -> None:
+def test_only_the_owner_lists_and_ends_sessions(site: WebApp, db: Database, ada: owners.Owner) -> None:
     laptop, phone = _in(site, db, ada), _in(site, db, ada)
     with db.transaction() as conn:
         bob = make_owner(conn, "bob")
@@ -174,7 +172,7 @@ def test_sessions_are_listed_and_ended_by_their_owner_alone(site: WebApp, db: Da
         answer = stranger.post(f"/account/sessions/{one.id}/end", data={"csrf_token": token})
         assert answer.status_code == 404
     assert _is_in(laptop)
-    # The one used last comes first.
+    # End the phone's session, the newer one.
     here = max(mine, key=lambda one: one.id)
     laptop.get("/account/")
     laptop.submit(f"/account/sessions/{here.id}/end")
@@ -187,9 +185,7 @@ def test_sessions_are_listed_and_ended_by_their_owner_alone(site: WebApp, db: Da
     assert not _is_in(laptop)
 
 
-def test_signing_out_everywhere_ends_every_session_and_no_strangers(
-    site: WebApp, db: Database, ada: owners.Owner
-) -> None:
+def test_signing_out_everywhere_ends_the_owners_sessions_only(site: WebApp, db: Database, ada: owners.Owner) -> None:
     browsers = [_in(site, db, ada) for _ in range(3)]
     with db.transaction() as conn:
         bob = make_owner(conn, "bob")
@@ -219,7 +215,7 @@ def test_signing_out_ends_the_session_in_the_database(site: WebApp, db: Database
     assert not _is_in(browser)
 
 
-def test_a_rotated_session_has_one_token(db: Database, ada: owners.Owner) -> None:
+def test_rotating_a_session_replaces_its_token(db: Database, ada: owners.Owner) -> None:
     with db.transaction() as conn:
         old = sessions.open_session(conn, ada.id, method="link", ttl=WEEK)
         found = sessions.find_session(conn, old, idle_timeout=WEEK)
@@ -234,16 +230,14 @@ def test_a_rotated_session_has_one_token(db: Database, ada: owners.Owner) -> Non
         assert sessions.rotate_token(conn, found.id) is None
 
 
-def test_a_suspended_owner_comes_in_and_is_told(site: WebApp, db: Database, ada: owners.Owner) -> None:
+def test_a_suspended_owner_signs_in_and_sees_a_notice(site: WebApp, db: Database, ada: owners.Owner) -> None:
     browser = _in(site, db, ada)
     with db.transaction() as conn:
         owners.suspend(conn, ada.id, reason="test", actor="test")
     assert "suspended" in browser.get("/account/").text
 
 
-def test_cookies_without_tls_are_not_bound_to_it(
-    make_web: Callable[..., WebApp], db: Database, ada: owners.Owner
-) -> None:
+def test_cookies_without_tls_are_not_secure(make_web: Callable[..., WebApp], db: Database, ada: owners.Owner) -> None:
     web = make_web(PUBLIC_URL="http://127.0.0.1:8787")
     with db.connection() as conn:
         path = f"/sign-in/link/{login_links.create_login_link(conn, ada, actor='cli')}"
@@ -256,7 +250,7 @@ def test_cookies_without_tls_are_not_bound_to_it(
     assert "HttpOnly" in set_cookie
 
 
-def test_a_link_is_used_once_of_twenty_tries_at_one_moment(
+def test_a_login_link_works_for_one_of_twenty_concurrent_attempts(
     make_web: Callable[..., WebApp], db: Database, ada: owners.Owner
 ) -> None:
     site = make_web(SIGN_IN_PER_MINUTE="0", GATEWAY_THREADS="20")
@@ -274,7 +268,9 @@ def test_a_link_is_used_once_of_twenty_tries_at_one_moment(
         assert conn.fetch_one("SELECT count(*) FROM audit WHERE action = 'session.open'") == (1,)
 
 
-def test_looking_at_a_link_does_not_use_it_and_tells_nothing(site: WebApp, db: Database, ada: owners.Owner) -> None:
+def test_opening_a_login_link_neither_uses_it_nor_reveals_its_owner(
+    site: WebApp, db: Database, ada: owners.Owner
+) -> None:
     with db.connection() as conn:
         token = login_links.create_login_link(conn, ada, actor="cli")
     for _ in range(3):
@@ -287,9 +283,7 @@ def test_looking_at_a_link_does_not_use_it_and_tells_nothing(site: WebApp, db: D
         site.new_browser().sign_in(conn, ada)
 
 
-def test_a_link_that_is_over_or_never_was_is_refused_with_the_same_words(
-    site: WebApp, db: Database, ada: owners.Owner
-) -> None:
+def test_expired_used_and_unknown_links_get_the_same_message(site: WebApp, db: Database, ada: owners.Owner) -> None:
     with db.connection() as conn:
         late, used = (
             login_links.create_login_link(conn, ada, actor="cli"),
@@ -301,7 +295,7 @@ def test_a_link_that_is_over_or_never_was_is_refused_with_the_same_words(
             "UPDATE login_link SET expires_at = clock_timestamp() - interval '1 s' WHERE sha256 = %s RETURNING 1",
             (fingerprint(late),),
         )
-    said = set()
+    messages = set()
     for token in (late, used, "x" * 43, "\u00e4"):
         browser = site.new_browser()
         path = f"/sign-in/link/{token}"
@@ -310,9 +304,9 @@ def test_a_link_that_is_over_or_never_was_is_refused_with_the_same_words(
         assert answer.location == "/sign-in"
         page = browser.get("/sign-in").text
         assert "used already" in page
-        said.add(page[page.index('class="alert') : page.index("</main>")])
+        messages.add(page[page.index('class="alert') : page.index("</main>")])
         assert not _is_in(browser)
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 def _csrf(browser: Browser) -> str:
@@ -320,7 +314,7 @@ def _csrf(browser: Browser) -> str:
     return browser.current_page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
 
 
-def test_a_handle_is_won_once_of_ten_sign_ups_at_one_moment(db: Database) -> None:
+def test_a_handle_goes_to_one_of_ten_concurrent_sign_ups(db: Database) -> None:
     with db.transaction() as conn:
         tokens = [
             identities.begin_sign_up(conn, IdentityClaims("https://issuer.example", f"s{n}", f"ada{n}@example.org"))
@@ -332,13 +326,13 @@ def test_a_handle_is_won_once_of_ten_sign_ups_at_one_moment(db: Database) -> Non
     assert [made.handle for made in successes(outcomes)] == ["ada"]
     assert {error.code for error in failures(outcomes)} == {"conflict"}
     with db.transaction() as conn:
-        # The losers may choose another one.
+        # The others may choose another handle.
         lost = next(number for number, outcome in enumerate(outcomes) if isinstance(outcome, Exception))
         assert identities.finish_sign_up(conn, tokens[lost], "ada-2").handle == "ada-2"
 
 
-def test_a_person_signs_up_once_of_ten_tries_at_one_moment(db: Database) -> None:
-    """The same person in ten windows: one account, and no second by the same address or identity."""
+def test_ten_concurrent_sign_ups_of_a_person_create_one_account(db: Database) -> None:
+    """The same person in ten windows gets one account and one identity."""
     claim = IdentityClaims("https://issuer.example", "ada", "ada@example.org")
     with db.transaction() as conn:
         tokens = [identities.begin_sign_up(conn, claim) for _ in range(10)]
@@ -350,7 +344,7 @@ def test_a_person_signs_up_once_of_ten_tries_at_one_moment(db: Database) -> None
         assert conn.fetch_one("SELECT count(*) FROM identity") == (1,)
 
 
-def test_of_two_ways_in_that_are_closed_at_one_moment_one_stays(db: Database, ada: owners.Owner) -> None:
+def test_concurrent_unlinking_keeps_one_identity(db: Database, ada: owners.Owner) -> None:
     with db.transaction() as conn:
         for subject in ("one", "two"):
             identities.link_identity(conn, ada, IdentityClaims("https://issuer.example", subject, None))
@@ -362,7 +356,7 @@ def test_of_two_ways_in_that_are_closed_at_one_moment_one_stays(db: Database, ad
         assert len(identities.list_identities(conn, ada.id)) == 1
 
 
-def test_an_identity_is_linked_to_one_owner_of_two_at_one_moment(db: Database, ada: owners.Owner) -> None:
+def test_concurrent_linking_gives_an_identity_to_one_owner(db: Database, ada: owners.Owner) -> None:
     with db.transaction() as conn:
         bob = make_owner(conn, "bob")
     claim = IdentityClaims("https://issuer.example", "shared", None)
@@ -371,10 +365,10 @@ def test_an_identity_is_linked_to_one_owner_of_two_at_one_moment(db: Database, a
     assert failures(outcomes)[0].code == "conflict"
 
 
-def test_many_requests_of_one_browser_at_once_all_pass(
+def test_concurrent_requests_of_one_browser_all_succeed(
     make_web: Callable[..., WebApp], db: Database, ada: owners.Owner
 ) -> None:
-    """Touching the session must not make its requests wait for each other, or fail."""
+    """Updating the last use of a session must neither block concurrent requests nor fail."""
     site = make_web(GATEWAY_THREADS="8")
     browser = _in(site, db, ada)
     token = browser.cookies()[COOKIE]

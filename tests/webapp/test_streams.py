@@ -1,4 +1,4 @@
-"""Streams of live boards as an ASGI server drives them: their limits, their end, slow readers, an outage."""
+"""Board streams driven like an ASGI server does: limits, shutdown, slow clients, outages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ _SECONDS = 20
 
 
 class Reader:
-    """Somebody who watches: what was sent so far. `hold` keeps them from reading on."""
+    """A client and what it has received; clear `hold` to stop it from reading."""
 
     def __init__(self, streams: BoardStreams, scope: dict[str, Any]) -> None:
         self.got: list[bytes] = []
@@ -37,7 +37,7 @@ class Reader:
         self._gone.set()
 
     async def until(self, text: bytes) -> None:
-        """Wait until this was sent."""
+        """Wait until this text has been received."""
         async with asyncio.timeout(_SECONDS):
             while not any(text in one for one in self.got):
                 await asyncio.sleep(0.02)
@@ -58,7 +58,7 @@ def plain(make_web: Callable[..., WebApp]) -> WebApp:
 
 @pytest.fixture
 def scope(db: Database, sample: SampleData) -> dict[str, Any]:
-    """The request of the owner who opens the board."""
+    """The owner's request for the stream of a board."""
     with db.transaction() as conn:
         token = sessions.open_session(conn, sample.owner.id, method="link", ttl=timedelta(hours=1))
     return {
@@ -73,12 +73,12 @@ def scope(db: Database, sample: SampleData) -> dict[str, Any]:
 @pytest.fixture
 def watch(plain: WebApp, scope: dict[str, Any]) -> Callable[[Callable[..., Awaitable[None]]], None]:
     def run(story: Callable[..., Awaitable[None]]) -> None:
-        async def told() -> None:
+        async def run_story() -> None:
             streams = BoardStreams(plain.app, plain.settings)
             await story(streams, lambda: Reader(streams, scope))
             streams.close_all()
 
-        asyncio.run(told())
+        asyncio.run(run_story())
 
     return run
 
@@ -86,7 +86,7 @@ def watch(plain: WebApp, scope: dict[str, Any]) -> Callable[[Callable[..., Await
 Watch = Callable[[Callable[..., Awaitable[None]]], None]
 
 
-def test_a_session_holds_so_many_streams_and_no_more(watch: Watch) -> None:
+def test_the_streams_of_a_session_are_limited(watch: Watch) -> None:
     async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
         readers = [read() for _ in range(MAX_STREAMS_PER_SESSION)]
         for one in readers:
@@ -94,10 +94,10 @@ def test_a_session_holds_so_many_streams_and_no_more(watch: Watch) -> None:
         assert await read().task is False
         readers[0].leave()
         assert await readers[0].task is True
-        # Another may come in its place.
+        # Its place is free again.
         again = read()
         await again.until(b"retry")
-        # A process that is about to stop lets them all go, and takes no more.
+        # Before a shutdown all streams are closed and no more are accepted.
         streams.close_all()
         async with asyncio.timeout(_SECONDS):
             assert (
@@ -108,7 +108,7 @@ def test_a_session_holds_so_many_streams_and_no_more(watch: Watch) -> None:
     watch(story)
 
 
-def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, sample: SampleData) -> None:
+def test_a_slow_client_skips_to_the_newest_board(watch: Watch, db: Database, sample: SampleData) -> None:
     async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
         slow, quick = read(), read()
         await slow.until(b"Migration 42")
@@ -123,14 +123,14 @@ def test_a_slow_reader_skips_to_the_present(watch: Watch, db: Database, sample: 
         slow.hold.set()
         await slow.until(b"Number 2")
         boards = [one for one in slow.got if one.startswith(b"id: ")]
-        # One that was on its way when it stopped to read, and the newest.
+        # The one being sent when it stopped reading, and the newest.
         assert len(boards) <= 2
         assert boards[-1].count(b"Number ") >= 3
 
     watch(story)
 
 
-def test_an_outage_is_said_and_afterwards_the_board_goes_on(
+def test_streams_report_an_outage_and_recover(
     watch: Watch, database_url: str, db: Database, sample: SampleData
 ) -> None:
     name = sql.Identifier(urlsplit(database_url).path.removeprefix("/"))
@@ -150,11 +150,11 @@ def test_an_outage_is_said_and_afterwards_the_board_goes_on(
         allow(False)
         try:
             await reader.until(b"event: away")
-            # Nobody comes in meanwhile: nothing says who they are.
+            # New streams are declined: sessions cannot be checked.
             assert await read().task is False
         finally:
             allow(True)
-        # Its connections were cut as well.
+        # The connections of the test were terminated as well.
         db.close()
         with db.transaction() as conn:
             agent = make_agent(conn, sample.full_project, "late-one", lane="core")

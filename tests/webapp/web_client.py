@@ -1,4 +1,4 @@
-"""Browsers for tests: Flask's client, with what a browser does of itself: send the form that it was shown."""
+"""Browsers for tests: Flask's client, which also submits the forms of the page that it shows."""
 
 import re
 from html.parser import HTMLParser
@@ -19,7 +19,7 @@ BASE_URL = "https://bus.example.org"
 
 
 class WebApp:
-    """The application, made with settings as environment variables."""
+    """The application, created with settings as environment variables."""
 
     def __init__(self, database_url: str, **env: str) -> None:
         whole = {"DATABASE_URL": database_url, "PUBLIC_URL": BASE_URL, **env}
@@ -27,7 +27,7 @@ class WebApp:
         self.app = create_app(self.settings, WebOptions.from_env(whole))
 
     def new_browser(self, **environ: Any) -> "Browser":
-        """A browser with no cookies yet."""
+        """A browser without cookies."""
         return Browser(self, environ)
 
     def close(self) -> None:
@@ -35,7 +35,7 @@ class WebApp:
 
 
 class FormParser(HTMLParser):
-    """The fields of the forms of a page, by the address that they are sent to."""
+    """The fields of the forms of a page, by their action."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -46,28 +46,28 @@ class FormParser(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = {name: value or "" for name, value in attrs}
-        if tag == "form" and said.get("method", "").lower() == "post":
-            self._current_form = self.forms.setdefault(said.get("action", ""), {})
+        attributes = {name: value or "" for name, value in attrs}
+        if tag == "form" and attributes.get("method", "").lower() == "post":
+            self._current_form = self.forms.setdefault(attributes.get("action", ""), {})
         elif self._current_form is None:
             return
-        elif tag == "input" and "name" in said and _is_submitted(said):
-            self._current_form[said["name"]] = said.get("value", "")
+        elif tag == "input" and "name" in attributes and _is_submitted(attributes):
+            self._current_form[attributes["name"]] = attributes.get("value", "")
         elif tag == "textarea":
-            self._current_form[said["name"]] = ""
-            self._current_textarea = said["name"]
+            self._current_form[attributes["name"]] = ""
+            self._current_textarea = attributes["name"]
         elif tag == "select":
-            self._current_select = said["name"]
+            self._current_select = attributes["name"]
         elif (
             tag == "option"
             and self._current_select
-            and ("selected" in said or self._current_select not in self._current_form)
+            and ("selected" in attributes or self._current_select not in self._current_form)
         ):
-            self._current_form[self._current_select] = said["value"]
+            self._current_form[self._current_select] = attributes["value"]
 
     def handle_data(self, data: str) -> None:
         if self._current_textarea and self._current_form is not None:
-            # A browser drops the line end that follows the tag.
+            # Browsers drop a line end right after the tag.
             self._current_form[self._current_textarea] += data.removeprefix("\r\n").removeprefix("\n")
 
     def handle_endtag(self, tag: str) -> None:
@@ -84,7 +84,7 @@ def _is_submitted(attributes: dict[str, str]) -> bool:
 
 
 class Browser:
-    """One browser: its cookies, and the page that it shows."""
+    """A browser with its cookies and its current page."""
 
     def __init__(self, web: WebApp, environ: dict[str, Any]) -> None:
         self.web_app = web
@@ -96,11 +96,11 @@ class Browser:
         return self._open("GET", path, **options)
 
     def post(self, path: str, **options: Any) -> TestResponse:
-        """Send something as it is, without a token."""
+        """Send a POST request without adding a CSRF token."""
         return self._open("POST", path, **options)
 
     def follow_redirects(self, response: TestResponse) -> TestResponse:
-        """Follow redirects within the site to their end."""
+        """Follow redirects within the site."""
         for _ in range(5):
             if response.status_code not in (302, 303):
                 return response
@@ -108,14 +108,14 @@ class Browser:
         raise AssertionError("too many redirects")
 
     def submit(self, action: str, **fields: str) -> TestResponse:
-        """Send the form of the page at hand that goes to `action`, with these fields changed."""
+        """Submit the form of the current page with this action, with some fields changed."""
         assert self.current_page is not None
         forms = FormParser(self.current_page.text).forms
         assert action in forms, f"{action} is not among {sorted(forms)}"
         return self._open("POST", action or self.current_page.request.path, data={**forms[action], **fields})
 
     def sign_in(self, conn: Connection, owner: Owner) -> "Browser":
-        """Sign in with a one-time link; `conn` is in no transaction, so that the link is there at once."""
+        """Sign in with a one-time link; `conn` must not be in a transaction, so that the link is committed."""
         path = f"/sign-in/link/{login_links.create_login_link(conn, owner, actor='cli')}"
         assert self.get(path).status_code == 200
         answer = self.submit(path)
@@ -123,7 +123,7 @@ class Browser:
         return self
 
     def get_csrf_token(self) -> str:
-        """A CSRF token that is good in this browser."""
+        """A CSRF token that is valid in this browser."""
         found = re.search(r'name="csrf_token" value="([^"]+)"', self.get("/account/").text)
         assert found is not None
         return found[1]
@@ -141,7 +141,7 @@ class Browser:
 
 
 def normalize_page(response: TestResponse, *own: str) -> str:
-    """A page without what is another in every answer: its nonce, its CSRF token, and what `own` names."""
+    """The text of a page without what differs in every response: nonce, CSRF token, and the texts in `own`."""
     text = re.sub(r'nonce="[^"]*"|name="csrf_token" value="[^"]*"', "", response.text)
     for one in own:
         text = text.replace(one, "")
