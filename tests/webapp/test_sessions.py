@@ -303,7 +303,7 @@ def test_expired_used_and_unknown_links_get_the_same_message(site: WebApp, db: D
         answer = browser.flask_client.post(path, base_url=BASE_URL, data={"csrf_token": _csrf(browser)})
         assert answer.location == "/sign-in"
         page = browser.get("/sign-in").text
-        assert "used already" in page
+        assert "already used" in page
         messages.add(page[page.index('class="alert') : page.index("</main>")])
         assert not _is_in(browser)
     assert len(messages) == 1
