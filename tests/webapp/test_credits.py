@@ -127,14 +127,20 @@ def test_every_billing_state_has_its_message(
     assert_shown("500 credits", "A forecast appears after the first full day of usage.", "No usage in the last 30 days")
     set_account(balance=-3, delinquent_at="now")
     assert_shown(
-        "Credits ran out at", "Agents keep working until", "in 2 days", "Add 4 credits or more to keep agents working", "No credits left."
+        "Credits ran out at",
+        "Agents keep working until",
+        "in 2 days",
+        "Add 4 credits or more to keep agents working",
+        "No credits left.",
     )
     set_account(delinquent_at="2026-01-01")
     assert_shown("agent calls are refused from now on")
     with db.transaction() as conn:
         assert credits.suspend_delinquent_owner(conn, sample.owner.id, 48)
     assert_shown(
-        "Agent calls have been refused since", "because the credits ran out", "Add 4 credits or more to restore access at once"
+        "Agent calls have been refused since",
+        "because the credits ran out",
+        "Add 4 credits or more to restore access at once",
     )
     assert_shown("This account is suspended", "See why and what to do", path="/admin/")
     with db.transaction() as conn:
