@@ -9,7 +9,7 @@ class Ctx:
 
     Holds only facts that never change for a token, so a process may cache it. Each call's own statement checks
     whether the token, its participation and its owner are valid at that moment (`bus_authenticate` in
-    bus/tenancy/sql/authentication.sql).
+    bus/tenancy/sql/token_validity.sql).
 
     Attributes:
         project_id, participation_id, participant_id, owner_id: row ids, never shown to a client.

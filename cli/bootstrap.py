@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 
 from bus.db import Database, migrate, sql_functions
-from cli import readiness, seed
+from cli import database_prepared, seed
 from cli.exit_codes import CliError, ExitCode
 from cli.runtime import NewAgent
 
@@ -29,7 +29,7 @@ def prepare_database(data: Path, database_url: str, on_poll: Callable[[], None])
             agents = seed.seed_if_empty(conn)
     finally:
         database.close()
-    readiness.record_prepared(
+    database_prepared.record_prepared(
         data, mark=sql_functions.functions_fingerprint(), mark_sql=sql_functions.INSTALLED_FINGERPRINT_SQL
     )
     return agents

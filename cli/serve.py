@@ -17,7 +17,7 @@ from mcp_gateway.__main__ import configure_logging, run_in_event_loop
 from mcp_gateway.app import Gateway
 from webapp.app import create_app
 from webapp.asgi import WebApplication
-from webapp.options import WebOptions
+from webapp.settings import WebOptions
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.config.settings import normalise_database_url
-from cli import banner, data_dir, orphans, procfile, readiness, runtime, supervisor
+from cli import banner, data_dir, database_prepared, orphans, procfile, runtime, supervisor
 from cli.embedded import child, postgres, redis
 from cli.exit_codes import CliError, ExitCode
 from cli.files import start_new_log, truncate_oversized_log
@@ -79,7 +79,7 @@ def _start_and_supervise(running: RunningBus, signals: ShutdownSignals, *, as_js
     _launch_servers(running)
     database_url, redis_url = _wait_for_servers(running, signals)
     agents: list[runtime.NewAgent] = []
-    if not readiness.is_ready(running.data, database_url):
+    if not database_prepared.is_ready(running.data, database_url):
         # Imported here, since the imports take longer than the whole start of a prepared bus.
         from cli import bootstrap
 

@@ -15,7 +15,7 @@ from bus.operations import logs, telemetry
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from webapp.app import create_app
 from webapp.asgi import WebApplication
-from webapp.options import WebOptions
+from webapp.settings import WebOptions
 
 
 def main() -> None:

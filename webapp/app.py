@@ -26,8 +26,8 @@ from bus.operations.metrics import MetricsEndpoint, counter_metric, histogram, p
 from bus.operations.status import CachedStatus, RedisProbe
 from webapp import auth, errors, headers, providers, templating
 from webapp.blueprints import hide_operator_pages, is_api_request
-from webapp.options import WebOptions
 from webapp.ratelimit import RateLimiter
+from webapp.settings import WebOptions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

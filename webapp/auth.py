@@ -20,7 +20,7 @@ from werkzeug.exceptions import Unauthorized
 from bus.auth import sessions
 from bus.auth.identities import IdentityClaims
 from bus.auth.sessions import Session
-from bus.db import Connection, shared_keys
+from bus.db import Connection, shared_secret_keys
 from bus.errors import BusError, InvalidArgument, Unavailable
 from bus.rules import validation
 from bus.tenancy.owners import Owner
@@ -211,7 +211,7 @@ class _SharedKeySessionInterface(SecureCookieSessionInterface):
         if not app.secret_key:
             try:
                 with app.extensions["bus.db"].transaction() as conn:
-                    app.secret_key = shared_keys.get_or_create_key(conn, "web").hex()
+                    app.secret_key = shared_secret_keys.get_or_create_key(conn, "web").hex()
             except (BusError, psycopg.Error):
                 # Flask then uses a session that cannot be written; see `require_signing_key`.
                 return None

@@ -10,8 +10,8 @@ from bus.client_setup import Endpoints
 from bus.config.settings import Settings
 from bus.db import Connection, Database
 from bus.errors import BusError
-from webapp.options import WebOptions
 from webapp.providers import Provider
+from webapp.settings import WebOptions
 
 
 def database() -> Database:

@@ -21,7 +21,7 @@ from joserfc.jws import JWSRegistry
 
 from bus.auth.identities import IdentityClaims
 from webapp.oauth_state import OAuthState, ProviderError
-from webapp.options import OAuthClientSettings, WebOptions
+from webapp.settings import OAuthClientSettings, WebOptions
 
 # Asymmetric signatures only: neither `none` nor shared secrets.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]

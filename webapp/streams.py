@@ -27,7 +27,7 @@ from bus.errors import BusError
 from bus.operations.logs import accept_correlation_id
 from bus.operations.metrics import gauge
 from bus.tenancy import projects
-from webapp.options import WebOptions
+from webapp.settings import WebOptions
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

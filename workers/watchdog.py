@@ -1,4 +1,4 @@
-"""Restart of a stuck worker: end the process when it takes no message although messages wait in Redis.
+"""Watchdog of a worker: end the process, for its supervisor to restart, when it takes no message although some wait.
 
 After a restart of Redis, Celery workers have stayed connected without receiving anything. The supervisor of the process
 (`llm-bus up`, a platform) starts it again.

@@ -25,7 +25,7 @@ from bus.db import Database
 from bus.tenancy import invites, participations
 from webapp.app import create_app
 from webapp.blueprints import OwnerBlueprint
-from webapp.options import WebOptions
+from webapp.settings import WebOptions
 
 _HOST = "http://127.0.0.1:8787"
 _TEAM_SIZE = 5

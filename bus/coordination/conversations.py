@@ -9,7 +9,7 @@ from bus.coordination import posts
 from bus.coordination.posts import Post
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.db.timestamps import from_epoch_milliseconds
 
 # A longer conversation is cut at its newest posts.

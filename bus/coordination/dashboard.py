@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bus.db import Connection, Row
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.rules.enums import TASK_STATUSES
 from bus.rules.lease_contention import find_contention
 

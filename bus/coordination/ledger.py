@@ -1,4 +1,7 @@
-"""The ledger: one append-only record of events per project."""
+"""The ledger: one append-only record of events per project. This module searches it.
+
+Events are numbered and appended by bus/coordination/sql/event_numbering.sql.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -6,7 +6,7 @@ from datetime import datetime
 from bus import limits
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.db.pagination import paginate
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation

@@ -11,8 +11,10 @@ from importlib.resources.abc import Traversable
 # In order of dependency: PostgreSQL checks the calls inside a function of language SQL when it creates the function.
 SQL_FILES = (
     "db/sql/errors.sql",
-    "tenancy/sql/names.sql",
+    "tenancy/sql/participant_names.sql",
+    "tenancy/sql/token_validity.sql",
     "tenancy/sql/authentication.sql",
+    "coordination/sql/event_numbering.sql",
     "coordination/sql/ledger.sql",
     "coordination/sql/idempotency.sql",
     "coordination/sql/sequences.sql",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bus.billing import metering
 from bus.db import Connection
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.errors import NotFound
 from bus.tenancy import projects
 

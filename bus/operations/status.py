@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from bus.db import Connection, Database, schema_version
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.errors import BusError
 from bus.operations import jobs, process_registry
 from bus.operations.process_registry import Process

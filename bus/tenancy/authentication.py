@@ -1,4 +1,7 @@
-"""The check of the caller. Every call of a tool makes it in the database, so that a revoked token stops at once."""
+"""The check of the caller. Every call of a tool makes it in the database, so that a revoked token stops at once.
+
+The checks are SQL: bus/tenancy/sql/token_validity.sql and bus/tenancy/sql/authentication.sql.
+"""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.db.pagination import paginate
 from bus.errors import NotFound
 from bus.limits import MAX_INTEGER

@@ -12,7 +12,7 @@ from bus.billing import credits
 from bus.config.redaction import MaskedSetting
 from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection, Database
-from bus.operations import jobs, process_registry, queries
+from bus.operations import console_queries, jobs, process_registry
 from bus.tenancy import audit, invites, owners
 from bus.tenancy.owners import Owner
 from tests.assertions import database_checksum
@@ -91,7 +91,7 @@ def test_operator_actions_are_recorded_in_the_owners_audit_log(
             ("invite.revoke", "boss"), ("session.end_all", "boss"), ("owner.lift", "boss"), ("owner.suspend", "boss"),
             ("credit.plan", "boss"), ("credit.add", "boss"),
         ]  # fmt: skip
-        summary = queries.get_owner(conn, ada.id)
+        summary = console_queries.get_owner(conn, ada.id)
         assert (summary.balance, summary.plan, summary.suspended_at) == (500, "comped", None)
         # Concurrent submissions grant once as well.
         token = fields["csrf_token"]
@@ -106,7 +106,7 @@ def test_operator_actions_are_recorded_in_the_owners_audit_log(
 
     assert run_jobs_concurrently(*[press] * 6) == [303] * 6
     with db.connection() as conn:
-        assert queries.get_owner(conn, ada.id).balance == 1000
+        assert console_queries.get_owner(conn, ada.id).balance == 1000
 
 
 def test_after_an_hour_an_operator_signs_in_again_and_the_form_is_kept(
@@ -148,7 +148,7 @@ def test_after_an_hour_an_operator_signs_in_again_and_the_form_is_kept(
         assert credits.find_account(conn, sample.owner.id) is None
     assert operator_browser.submit(f"{page}/grant").status_code == 303
     with db.connection() as conn:
-        assert queries.get_owner(conn, sample.owner.id).balance == 75
+        assert console_queries.get_owner(conn, sample.owner.id).balance == 75
         assert conn.fetch_one("SELECT used_at IS NULL FROM login_link WHERE owner_id = %s", (stranger.id,)) == (True,)
         # Another operator does not see the saved form.
         other = owners.add(conn, "other@example.org", handle="other", operator=True, actor="cli")

@@ -8,7 +8,7 @@ import httpx2
 from playwright.sync_api import Browser, expect
 
 from bus.db import Database
-from bus.operations import jobs, queries
+from bus.operations import console_queries, jobs
 from bus.tenancy import owners
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.processes import running_gateways as gateways
@@ -94,7 +94,7 @@ def test_an_operator_suspends_an_owner_and_runs_a_job_while_an_agent_works(
         page.get_by_role("button", name="Grant").dblclick()
         expect(page.get_by_text("1,200 credits granted to ada.")).to_be_visible()
         with db.connection() as conn:
-            assert queries.get_owner(conn, ada.id).balance == 1200
+            assert console_queries.get_owner(conn, ada.id).balance == 1200
         # No scheduler runs, so the worker only starts requested jobs.
         wait_until(lambda: _known(db), worker)
         page.goto(f"{url}/operator/jobs/")

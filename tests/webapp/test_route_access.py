@@ -122,6 +122,15 @@ def test_no_form_is_accepted_without_a_csrf_token(
     assert {name for name in before if before[name] != after[name]} <= {"session"}
 
 
+def test_views_without_csrf_protection_are_the_listed_ones(site: WebApp) -> None:
+    """None of them reads a cookie: the caller proves itself with an invite code or the metrics token, if at all."""
+    assert {(method, rule.rule) for rule, method in _rules(site) if _is_machine(site, rule)} == {
+        ("POST", "/join"),
+        ("GET", "/api/stats"),
+        ("GET", "/metrics"),
+    }
+
+
 def test_a_csrf_token_works_only_in_its_browser(site: WebApp, ada: Browser, db: Database) -> None:
     with db.transaction() as conn:
         bob = make_owner(conn, "bob")

@@ -13,7 +13,7 @@ from bus.config.settings import Settings
 from bus.db import Connection
 from bus.tenancy.owners import Owner
 from webapp.app import create_app
-from webapp.options import WebOptions
+from webapp.settings import WebOptions
 
 BASE_URL = "https://bus.example.org"
 

@@ -1,12 +1,6 @@
 -- Authentication, part of the statement of every call: a token that was revoked, a participation that was removed or an
 -- owner who was suspended before the statement began is refused, in every process, without a cache.
 
--- Whether a token is valid now. Plain SQL, so that the planner inlines it.
-CREATE FUNCTION bus_token_is_live(p_revoked_at timestamptz, p_expires_at timestamptz) RETURNS boolean
-LANGUAGE sql VOLATILE AS $$
-    SELECT p_revoked_at IS NULL AND (p_expires_at IS NULL OR p_expires_at > clock_timestamp())
-$$;
-
 -- The caller's present identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
 -- project. Raises LBUS1 (not authenticated), LBUS2 (the owner is suspended), LBUS0 (forbidden).
 CREATE FUNCTION bus_authenticate(

@@ -3,7 +3,7 @@
 import pytest
 
 from bus.db import Connection, Database
-from bus.operations import queries
+from bus.operations import console_queries
 from bus.rules import validation
 from bus.tenancy import audit, owners
 from tests.assertions import assert_refused
@@ -125,7 +125,7 @@ def test_the_audit_log_explains_the_state_after_concurrent_suspensions_and_lifts
         *[lambda conn: owners.lift_suspension(conn, owner.id, actor="op", note="fine")] * 4,
     )
     with db.connection() as conn:
-        summary = queries.get_owner(conn, owner.id)
+        summary = console_queries.get_owner(conn, owner.id)
         actions = [entry.action for entry in reversed(audit.list_for_owner(conn, owner.id))][1:]
     # Each change is recorded, suspensions and lifts alternate, and the last one stands.
     assert len(actions) == sum(outcomes)

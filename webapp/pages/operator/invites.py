@@ -4,7 +4,7 @@ from flask import flash, render_template, url_for
 from werkzeug.wrappers import Response
 
 from bus.db.pagination import paginate
-from bus.operations import queries
+from bus.operations import console_queries
 from bus.tenancy import invites
 from webapp.auth import current_owner
 from webapp.blueprints import ID_CONVERTER, NavItem, OperatorBlueprint, see_other
@@ -19,7 +19,7 @@ def index() -> str:
     """List the open invites, newest first."""
     before = query_int("before")
     with connection() as conn:
-        rows = queries.list_open_invites(conn, before=before, limit=PAGE_SIZE + 1)
+        rows = console_queries.list_open_invites(conn, before=before, limit=PAGE_SIZE + 1)
     page, has_more = paginate(rows, PAGE_SIZE)
     return render_template(
         "operator/invites.html",
@@ -33,7 +33,7 @@ def index() -> str:
 def revoke(invite_id: int) -> Response:
     """Revoke an invite."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
-        invite = queries.get_open_invite(conn, invite_id)
+        invite = console_queries.get_open_invite(conn, invite_id)
         invites.revoke(conn, invite.project_id, invite.id, actor=current_owner().handle)
     flash(f"Invite {invite.hint} to {invite.owner}/{invite.project} revoked.", "success")
     return see_other(".index")

@@ -5,7 +5,7 @@ import socket
 
 from flask import Response, current_app, render_template, request, url_for
 
-from bus.operations import diagnostics, status
+from bus.operations import health_summary, status
 from bus.operations.status import RedisProbe, ServiceStatus
 from webapp import login, reauth
 from webapp.auth import current_owner
@@ -30,7 +30,7 @@ def index() -> str | Response:
         part="operator/_overview.html",
         state=state,
         contents=details,
-        findings=diagnostics.diagnose(state),
+        findings=health_summary.diagnose(state),
         missing_processes=_list_missing_processes(state),
         unread_cap=status.MAX_UNREAD_COUNT,
         requests=sum(int(process.metrics.get("requests_last_minute", 0)) for process in live_processes),

@@ -17,7 +17,7 @@ from bus.billing import credits
 from bus.billing.tables import CREDIT_PLANS
 from bus.db.pagination import paginate
 from bus.errors import BusError
-from bus.operations import queries
+from bus.operations import console_queries
 from bus.rules.text_format import pluralize
 from bus.tenancy import owners, participant_queries
 from webapp import auth, reauth
@@ -92,7 +92,7 @@ def index() -> str:
     has_more = False
     try:
         with connection() as conn:
-            rows = queries.list_owners(
+            rows = console_queries.list_owners(
                 conn, form.search.data, suspended_only=form.suspended.data, before=before, limit=PAGE_SIZE + 1
             )
         page, has_more = paginate(rows, PAGE_SIZE)
@@ -193,9 +193,9 @@ def sign_out(owner_id: int) -> Response:
     return see_other(".show", owner_id=owner_id, _anchor="sessions")
 
 
-def _get_owner(owner_id: int) -> queries.OwnerSummary:
+def _get_owner(owner_id: int) -> console_queries.OwnerSummary:
     with connection() as conn:
-        return queries.get_owner(conn, owner_id)
+        return console_queries.get_owner(conn, owner_id)
 
 
 def _render_owner(owner_id: int, **rejected_forms: FlaskForm) -> str:
@@ -208,9 +208,9 @@ def _render_owner(owner_id: int, **rejected_forms: FlaskForm) -> str:
     cursors = {name: query_int(name) for name in ("projects", "participants", "entries")}
     limit = _ROWS_PER_LIST + 1
     with connection() as conn:
-        owner = queries.get_owner(conn, owner_id)
+        owner = console_queries.get_owner(conn, owner_id)
         rows: dict[str, Any] = {
-            "projects": queries.list_projects(conn, owner_id=owner_id, before=cursors["projects"], limit=limit),
+            "projects": console_queries.list_projects(conn, owner_id=owner_id, before=cursors["projects"], limit=limit),
             "participants": participant_queries.list_participant_summaries(
                 conn, owner_id, before=cursors["participants"], limit=limit
             ),

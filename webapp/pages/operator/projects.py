@@ -8,7 +8,7 @@ from wtforms import SelectField
 
 from bus.db.pagination import paginate
 from bus.errors import BusError
-from bus.operations import queries
+from bus.operations import console_queries
 from webapp.blueprints import NavItem, OperatorBlueprint
 from webapp.context import connection
 from webapp.forms import optional_text_field, select_choices
@@ -39,7 +39,7 @@ def index() -> str:
     has_more = False
     try:
         with connection() as conn:
-            rows = queries.list_projects(
+            rows = console_queries.list_projects(
                 conn, form.search.data, state=form.state.data or None, before=before, limit=PAGE_SIZE + 1
             )
         page, has_more = paginate(rows, PAGE_SIZE)

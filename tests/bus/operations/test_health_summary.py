@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bus.db.schema_version import EXPECTED_SCHEMA_VERSION
-from bus.operations import diagnostics
+from bus.operations import health_summary
 from bus.operations.process_registry import Process
 from bus.operations.status import DatabaseStatus, JobStatus, LedgerGrowth, QueueStatus, ServiceDetails, ServiceStatus
 
@@ -96,21 +96,21 @@ def _and(*more: Process) -> ServiceStatus:
     ],
 )
 def test_each_problem_has_its_finding(status: ServiceStatus, expected: list[tuple[str, str]]) -> None:
-    findings = diagnostics.diagnose(status)
+    findings = health_summary.diagnose(status)
     assert [(finding.severity, finding.name) for finding in findings] == expected
     assert all(finding.summary and finding.remedy.endswith(".") for finding in findings)
 
 
 def test_critical_findings_come_first_and_long_lists_of_names_are_cut() -> None:
     late = tuple(JobStatus(f"job_{number}", "ok", 9999, 10, True) for number in range(5))
-    findings = diagnostics.diagnose(dataclasses.replace(_with(jobs=late), queue=QueueStatus(0.001, 1000)))
+    findings = health_summary.diagnose(dataclasses.replace(_with(jobs=late), queue=QueueStatus(0.001, 1000)))
     assert [finding.severity for finding in findings] == ["bad", "warn"]
     assert findings[0].summary == "the jobs job_0, job_1, job_2 and 2 more are late"
 
 
 def test_the_operators_guide_has_a_heading_for_every_finding() -> None:
     finding = r'Finding\(\s*(?:CRITICAL|WARNING|CRITICAL if [^,]+ else WARNING),\s*"([a-z]+)"'
-    names = set(re.findall(finding, Path(diagnostics.__file__).read_text()))
-    guide = (Path(diagnostics.__file__).parents[2] / "docs/howto/operate.md").read_text()
+    names = set(re.findall(finding, Path(health_summary.__file__).read_text()))
+    guide = (Path(health_summary.__file__).parents[2] / "docs/howto/operate.md").read_text()
     assert len(names) >= 13
     assert {name for name in names if f"\n### {name}\n" not in guide} == set()

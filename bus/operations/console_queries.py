@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bus.db import Connection
-from bus.db.fragments import capped_count
+from bus.db.capped_count import capped_count
 from bus.errors import NotFound
 from bus.limits import MAX_INTEGER
 from bus.rules import validation

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from bus.config.settings import SettingError
-from webapp.options import OAuthClientSettings, OidcSettings, WebOptions
+from webapp.settings import OAuthClientSettings, OidcSettings, WebOptions
 
 _OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}
 
