@@ -4,20 +4,18 @@ The host name is resolved here and the connection goes to the address that was c
 its address in between (DNS rebinding) gains nothing. Redirects are not followed.
 """
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import ipaddress
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+from standardwebhooks import Webhook
 
 from bus import __version__
 from bus.notifications.outbox import OutboxMessage
@@ -64,7 +62,7 @@ def send(notice: OutboxMessage, *, allow_private: bool) -> DeliveryResult:
         "Host": parts.netloc,
         "Content-Type": "application/json",
         "User-Agent": f"llm-bus/{__version__}",
-        **build_signature_headers(notice.id, int(time.time()), body, notice.secret),
+        **build_signature_headers(notice.id, datetime.now(UTC), body, notice.secret),
     }
     try:
         with (
@@ -120,18 +118,20 @@ def _connection_deadline(seconds: float) -> Iterator[Callable[[str, dict[str, An
         timer.cancel()
 
 
-def build_signature_headers(notice_id: int, timestamp: int, body: bytes, secret: str) -> dict[str, str]:
+def build_signature_headers(notice_id: int, sent_at: datetime, body: bytes, secret: str) -> dict[str, str]:
     """Sign a message as Standard Webhooks describes: its id, time and signature as headers.
 
     Args:
         notice_id: the same in each attempt, so that a receiver can discard duplicates.
+        sent_at: in UTC, since the library ignores other offsets.
         secret: as shown to the owner: `whsec_` and base64.
     """
     message_id = f"notice_{notice_id}"
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    digest = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-    return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": f"v1,{digest}"}
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(sent_at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message_id, sent_at, body.decode()),
+    }
 
 
 def resolve_address(host: str, port: int, *, allow_private: bool) -> str | None:

@@ -10,10 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from bus.notifications.outbox import OutboxMessage
 from workers import webhooks
@@ -65,6 +68,11 @@ def _notice(target: str, **content: Any) -> OutboxMessage:
     return OutboxMessage(7, "escalation", "webhook", target, content, datetime(2026, 1, 2, tzinfo=UTC), 1, _SECRET)
 
 
+def _compute_signature(headers: dict[str, str], body: bytes, key: bytes) -> str:
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+
+
 def test_a_receiver_can_verify_the_signature_and_the_time(receiver: Receiver) -> None:
     result = webhooks.send(_notice(f"http://127.0.0.1:{receiver.port}/hook?a=b", subject="Grüße\n"), allow_private=True)
     assert (result.delivered, result.detail) == (True, "200 thank you")
@@ -76,12 +84,26 @@ def test_a_receiver_can_verify_the_signature_and_the_time(receiver: Receiver) ->
         "timestamp": "2026-01-02T00:00:00+00:00",
         "data": {"subject": "Grüße\n"},
     }
-    # The signature of Standard Webhooks, computed from the received headers and body.
-    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    expected = base64.b64encode(hmac.digest(b"k" * 24, signed, hashlib.sha256)).decode()
-    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert headers["webhook-signature"] == _compute_signature(headers, body, b"k" * 24)
     assert headers["webhook-id"] == "notice_7"
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+    # A receiver that uses the library of Standard Webhooks.
+    assert Webhook(_SECRET).verify(body, headers) == json.loads(body)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(_SECRET).verify(body + b" ", headers)
+
+
+@given(st.integers(1), st.timedeltas(timedelta(0), timedelta(days=30_000)), st.text(), st.binary(min_size=1))
+def test_the_signature_is_the_hmac_over_id_time_and_body(notice_id: int, age: timedelta, text: str, key: bytes) -> None:
+    """Receivers that compute it themselves get the headers and bytes of earlier versions."""
+    sent_at = datetime(2020, 1, 1, tzinfo=UTC) + age
+    body = json.dumps({"data": text}, ensure_ascii=False).encode()
+    secret = "whsec_" + base64.b64encode(key).decode()
+    headers = webhooks.build_signature_headers(notice_id, sent_at, body, secret)
+    assert list(headers) == ["webhook-id", "webhook-timestamp", "webhook-signature"]
+    assert headers["webhook-id"] == f"notice_{notice_id}"
+    assert headers["webhook-timestamp"] == str(int(sent_at.timestamp()))
+    assert headers["webhook-signature"] == _compute_signature(headers, body, key)
 
 
 @pytest.mark.parametrize(
