@@ -19,6 +19,7 @@ RESERVED_HANDLES = frozenset(
 _FORBIDDEN_CONTROL_BYTES = bytes(byte for byte in range(32) if byte not in b"\t\n\r")
 _HANDLE_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 _SEQUENCE_NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
+# Not email-validator: it refuses localhost, .local, .test and 'a..b@', which stored accounts may have (decision 27).
 _EMAIL_LOCAL_PATTERN = re.compile(r'[^\s@<>()\[\],;:\\"]+')
 _EMAIL_DOMAIN_PATTERN = re.compile(r"localhost|(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W_](?:[\w-]*[^\W_])?")
 
