@@ -20,6 +20,7 @@ from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
 from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint
 from mcp_gateway.caller import Caller
+from mcp_gateway.denials import RequestDenied
 from mcp_gateway.direct_call import SSE_HEADERS, DirectCallCodec, ToolCall
 from mcp_gateway.health import check_readiness
 from mcp_gateway.host_origin_policy import HostOriginPolicy
@@ -34,11 +35,12 @@ from mcp_gateway.http_responses import (
     replay_body,
 )
 from mcp_gateway.jsonrpc import find_message_error
-from mcp_gateway.mcp_server import RequestContext, build_server
+from mcp_gateway.mcp_handlers import RequestContext
+from mcp_gateway.mcp_server import build_server
 from mcp_gateway.metrics import build_collector
 from mcp_gateway.rate_limit import RateLimit
 from mcp_gateway.request_head import RequestHeadReader
-from mcp_gateway.service import RequestDenied, Service
+from mcp_gateway.service import Service
 from mcp_gateway.tools import all_tools
 
 Scope = MutableMapping[str, Any]
@@ -77,7 +79,7 @@ class Gateway:
         self._codec = DirectCallCodec(all_tools(), self._mcp_server)
         self._heads = RequestHeadReader(
             HostOriginPolicy(settings),
-            self.service.caller_cache,
+            self.service.authenticator.cache,
             self._codec.parse_headers if settings.fast_path else lambda _: None,
         )
         # Labelled by HTTP status.
@@ -96,14 +98,14 @@ class Gateway:
             other_request_counts: requests that other applications in the same process answer.
         """
         self._heartbeat = HeartbeatReporter(
-            self.service.db,
+            self.service.engine.db,
             kind,
             redacted_settings,
             counters=lambda: request_counts(self.request_counts, *other_request_counts),
             gauges=lambda: {
                 "waiting": self.service.long_polls.count,
                 "streams": self.service.streams.count,
-                "queued": self.service.queued_calls,
+                "queued": self.service.engine.queued_calls,
             },
         )
 
@@ -158,7 +160,7 @@ class Gateway:
         if path == "/healthz":
             await response.send_response(json_response(200, {"ok": True, "service": "llm-bus", "version": __version__}))
         elif path == "/readyz":
-            is_ready, report = await check_readiness(self.service)
+            is_ready, report = await check_readiness(self.service.engine)
             await response.send_response(json_response(200 if is_ready else 503, report))
         elif path == "/metrics" and self.settings.metrics_token is not None:
             await response.send_response(await self._metrics_response(scope["headers"]))
@@ -229,7 +231,7 @@ class Gateway:
             return
         call = None
         try:
-            ctx = None if fingerprint is None else await self.service.find_caller(fingerprint)
+            ctx = None if fingerprint is None else await self.service.authenticator.find_caller(fingerprint)
             if ctx is None:
                 raise RequestDenied(401, "unauthenticated")
             assert body is not None
@@ -238,7 +240,9 @@ class Gateway:
                 raise RequestDenied(429, "rate_limited")
         except RequestDenied as denied:
             # The tool is unknown where the body was not parsed.
-            self.service.call_counts.increment("unknown" if call is None else call.tool.name, denied.outcome)
+            self.service.tool_runner.call_counts.increment(
+                "unknown" if call is None else call.tool.name, denied.outcome
+            )
             await response.send_response(denial_response(denied.status, close_connection=body is None))
             return
         caller = Caller(ctx)
@@ -256,7 +260,7 @@ class Gateway:
         response.caller = caller
         try:
             # Checked before the SDK validates the request: an unauthorized caller learns nothing else.
-            await self.service.authorize(caller)
+            await self.service.authenticator.authorize(caller.ctx)
         except RequestDenied as denied:
             await response.send_response(denial_response(denied.status))
             return
@@ -271,7 +275,7 @@ class Gateway:
     async def _answer_directly(self, call: ToolCall, caller: Caller) -> HttpResponse:
         """Answer a tool call without the SDK."""
         try:
-            result = await self.service.call_tool(caller, call.tool, call.arguments)
+            result = await self.service.tool_runner.call_tool(caller.ctx, call.tool, call.arguments)
             headers, body = self._codec.encode_result(call, result)
         except RequestDenied as denied:
             return denial_response(denied.status)

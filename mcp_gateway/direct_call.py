@@ -19,9 +19,9 @@ from mcp_types.methods import validate_client_request
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
-from mcp_gateway.mcp_server import DENIAL_MESSAGES, INTERNAL_MESSAGE, SERVER_ERROR
-from mcp_gateway.service import ToolResult
+from mcp_gateway.mcp_handlers import DENIAL_MESSAGES, INTERNAL_MESSAGE, SERVER_ERROR
 from mcp_gateway.tool_registry import Tool
+from mcp_gateway.tool_runner import ToolResult
 
 _log = logging.getLogger(__name__)
 

@@ -3,18 +3,19 @@
 from typing import Any
 
 from bus.db import schema_version
-from mcp_gateway.service import RequestDenied, Service
+from mcp_gateway.denials import RequestDenied
+from mcp_gateway.engine_runner import EngineRunner
 
 
-async def check_readiness(service: Service) -> tuple[bool, dict[str, Any]]:
+async def check_readiness(engine: EngineRunner) -> tuple[bool, dict[str, Any]]:
     """Check the database and its schema. Redis is not checked: the gateway works without it."""
 
     def find_version() -> str | None:
-        with service.db.connection() as conn:
+        with engine.db.connection() as conn:
             return schema_version.find_schema_version(conn.raw)
 
     try:
-        version = await service.run_in_thread(find_version)
+        version = await engine.run_in_thread(find_version)
     except RequestDenied:
         return False, {"ok": False, "database": "away"}
     is_migrated = version == schema_version.EXPECTED_SCHEMA_VERSION

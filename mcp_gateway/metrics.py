@@ -18,15 +18,14 @@ def build_collector(service: Service, request_counts: Counter) -> Callable[[], I
     """
 
     def collect() -> Iterable[Metric]:
-        yield counter_metric("tool_calls", "Tool calls by tool and outcome.", service.call_counts, ("tool", "outcome"))
-        yield histogram("tool_call_seconds", "Duration of tool calls, all outcomes.", service.call_durations, ("tool",))
+        engine, calls, durations = service.engine, service.tool_runner.call_counts, service.tool_runner.call_durations
+        yield counter_metric("tool_calls", "Tool calls by tool and outcome.", calls, ("tool", "outcome"))
+        yield histogram("tool_call_seconds", "Duration of tool calls, all outcomes.", durations, ("tool",))
         yield counter_metric("gateway_requests", "HTTP requests to the gateway.", request_counts, ("status",))
-        yield gauge("gateway_threads", "Threads that run engine calls.", service.settings.threads)
-        yield gauge(
-            "gateway_busy_threads", "Threads that run a call.", min(service.pending_calls, service.settings.threads)
-        )
-        yield gauge("gateway_queued_calls", "Calls that wait for a thread.", service.queued_calls)
-        yield gauge("gateway_queue_limit", "Calls that may wait for a thread.", service.settings.queue_limit)
+        yield gauge("gateway_threads", "Threads that run engine calls.", engine.thread_count)
+        yield gauge("gateway_busy_threads", "Threads that run a call.", min(engine.pending_calls, engine.thread_count))
+        yield gauge("gateway_queued_calls", "Calls that wait for a thread.", engine.queued_calls)
+        yield gauge("gateway_queue_limit", "Calls that may wait for a thread.", engine.queue_limit)
         yield gauge("gateway_waiting_calls", "Open wait_for calls.", service.long_polls.count)
         yield gauge("gateway_open_streams", "Open streams.", service.streams.count)
         notifier = service.change_notifier
@@ -37,6 +36,6 @@ def build_collector(service: Service, request_counts: Counter) -> Callable[[], I
         yield counter(
             "hints_heard", "Messages with change notifications received from other processes.", notifier.received_count
         )
-        yield from pool_metrics(service.db, "gateway")
+        yield from pool_metrics(engine.db, "gateway")
 
     return collect

@@ -9,8 +9,9 @@ from mcp.server.stdio import stdio_server
 from bus.config.settings import Settings
 from bus.operations import logs
 from mcp_gateway.caller import Caller, bearer_token_fingerprint
+from mcp_gateway.denials import RequestDenied
 from mcp_gateway.mcp_server import build_server
-from mcp_gateway.service import RequestDenied, Service
+from mcp_gateway.service import Service
 
 
 def run(settings: Settings, token: str | None) -> None:
@@ -32,7 +33,7 @@ async def _serve(settings: Settings, token: str | None) -> None:
     try:
         fingerprint = None if token is None else bearer_token_fingerprint(f"Bearer {token}")
         try:
-            ctx = None if fingerprint is None else await service.find_caller(fingerprint)
+            ctx = None if fingerprint is None else await service.authenticator.find_caller(fingerprint)
         except RequestDenied:
             ctx = None
         caller = Caller(ctx)

@@ -358,7 +358,7 @@ def test_requests_without_a_known_token_are_not_cached() -> None:
         _read_head(gateway, build_head(generate_token(), 10))
     assert not gateway._heads._cache
     token = generate_token()
-    gateway.service.caller_cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
+    gateway.service.authenticator.cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
     for length in range(1, 50):
         _read_head(gateway, build_head(token, length, MODERN, f"X-Request-Id: {length}"))
     # Length and request id are not part of the cache key.

@@ -1,0 +1,81 @@
+"""Execution of engine calls: connections to the database, threads, and a bound on the calls that wait for one."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from bus.config.settings import Settings
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from mcp_gateway.activity_buffer import ActivityBuffer
+from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
+from mcp_gateway.fair_executor import FairExecutor
+
+_T = TypeVar("_T")
+
+
+class EngineRunner:
+    """Runs the engine of one process in threads. Its methods are called on the event loop.
+
+    Args:
+        settings: the database, the number of threads and the bound on waiting calls.
+        activity: records when a caller was seen.
+    Attributes:
+        db: the connections; work that runs in a thread takes one of them.
+        executor: the threads.
+        thread_count: how many there are.
+        queue_limit: how many calls may run or wait for a thread.
+    """
+
+    def __init__(self, settings: Settings, activity: ActivityBuffer) -> None:
+        self.thread_count = settings.threads
+        self.queue_limit = settings.queue_limit
+        self.db = Database(settings.database_url, pool_size=settings.threads, application_name="llm-bus gateway")
+        self.executor = FairExecutor(settings.threads, "engine")
+        self._activity = activity
+        self._pending_calls = 0
+
+    def close(self) -> None:
+        """Finish the submitted work, end the threads and close the connections."""
+        self.executor.close()
+        self.db.close()
+
+    @property
+    def pending_calls(self) -> int:
+        """The number of calls that run in a thread or wait for one; safe to read from any thread."""
+        return self._pending_calls
+
+    @property
+    def queued_calls(self) -> int:
+        """The number of calls that wait for a thread; safe to read from any thread."""
+        return max(0, self._pending_calls - self.thread_count)
+
+    async def run_in_thread(self, work: Callable[[], _T], ctx: Ctx | None = None) -> _T:
+        """Run engine work in a thread; the tokens of queued calls are served in turn.
+
+        Raises:
+            RequestDenied: the caller may not call, too many calls are queued, or the database is unavailable.
+        """
+        if self._pending_calls >= self.queue_limit:
+            raise RequestDenied(503, "overloaded")
+        self._pending_calls += 1
+        try:
+            return await self.executor.submit(work, ctx and ctx.token_id)
+        except DENYING_ERRORS as error:
+            raise RequestDenied.from_error(error) from None
+        finally:
+            self._pending_calls -= 1
+
+    async def run_as_caller(self, ctx: Ctx, work: Callable[[Connection], _T]) -> _T:
+        """Run one engine call of a caller, which counts as its activity.
+
+        Raises:
+            RequestDenied: the caller may not call, or the call cannot run at present.
+        """
+
+        def call() -> _T:
+            with self.db.connection() as conn:
+                return work(conn)
+
+        result = await self.run_in_thread(call, ctx)
+        self._activity.record_activity(ctx)
+        return result

@@ -1,0 +1,215 @@
+"""The answers to MCP requests; the official SDK translates them for each revision of the protocol."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    GetPromptRequestParams,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    PromptArgument,
+    PromptMessage,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    TextContent,
+    TextResourceContents,
+    ToolAnnotations,
+)
+from mcp_types import Prompt as WirePrompt
+from mcp_types import Resource as WireResource
+from mcp_types import Tool as WireTool
+from pydantic import ValidationError
+
+from bus.errors import BusError
+from mcp_gateway.caller import Caller
+from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
+from mcp_gateway.error_hints import message_with_hint
+from mcp_gateway.prompts import PROMPTS
+from mcp_gateway.resources import RESOURCES
+from mcp_gateway.service import Service
+from mcp_gateway.tool_registry import Tool
+from mcp_gateway.tools import all_tools
+
+RequestContext = ServerRequestContext[Any, Any]
+_log = logging.getLogger(__name__)
+DENIAL_MESSAGES = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
+SERVER_ERROR = -32000
+INTERNAL_MESSAGE = "Internal error; the bus has logged it."
+
+
+class McpHandlers:
+    """The answers to MCP requests: one method per request, named after it.
+
+    A handler that raises RequestDenied denies the request; `guard` records the denial on the caller.
+    """
+
+    def __init__(self, service: Service, get_caller: Callable[[RequestContext], Caller]) -> None:
+        self._service = service
+        self._get_caller = get_caller
+        self._tools = all_tools()
+        self._wire_tools = {name: _to_mcp_tool(tool) for name, tool in self._tools.items()}
+        self._tool_list_for_admins = ListToolsResult(tools=list(self._wire_tools.values()))
+        self._tool_list = ListToolsResult(
+            tools=[self._wire_tools[name] for name, tool in self._tools.items() if not tool.admin_only]
+        )
+
+    async def guard(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        """Deny every request whose token is no longer valid, and hide the text of unexpected exceptions."""
+        caller = self._get_caller(ctx)
+        try:
+            # The statements of tool calls and of tools/list authenticate the caller themselves.
+            if ctx.method not in ("tools/call", "tools/list") and ctx.request_id is not None:
+                await self._service.authenticator.authorize(caller.ctx)
+            return await call_next(ctx)
+        except RequestDenied as denied:
+            caller.denied_status = denied.status
+            raise MCPError(SERVER_ERROR, DENIAL_MESSAGES[denied.status]) from None
+        except (MCPError, ValidationError):
+            raise
+        except Exception:  # noqa: BLE001
+            # The SDK would send the text of the exception to clients of the older revisions.
+            _log.exception("%s failed", ctx.method)
+            raise MCPError(INTERNAL_ERROR, INTERNAL_MESSAGE) from None
+
+    def find_input_schema(self, tool_name: str) -> dict[str, Any] | None:
+        """Return the JSON Schema of a tool's arguments; None if there is no such tool."""
+        tool = self._wire_tools.get(tool_name)
+        return None if tool is None else tool.input_schema
+
+    async def list_tools(self, context: RequestContext, params: PaginatedRequestParams | None) -> ListToolsResult:
+        """Answer tools/list; project-admins see more tools."""
+        _reject_cursor(params)
+        status = await self._service.authenticator.authorize(self._get_caller(context).ctx)
+        return self._tool_list_for_admins if status is not None and status.is_admin else self._tool_list
+
+    async def call_tool(self, context: RequestContext, params: CallToolRequestParams) -> CallToolResult:
+        """Answer tools/call."""
+        ctx = self._get_caller(context).ctx
+        tool = self._tools.get(params.name)
+        if tool is None:
+            await self._service.authenticator.authorize(ctx)
+            raise MCPError(INVALID_PARAMS, f"Unknown tool: {_printable(params.name)}")
+        report_progress = context.session.report_progress if tool.is_long_poll else None
+        result = await self._service.tool_runner.call_tool(ctx, tool, params.arguments, report_progress)
+        return CallToolResult(
+            content=[TextContent(type="text", text=result.text)],
+            structured_content=result.content,
+            is_error=result.is_error,
+        )
+
+    async def list_resources(
+        self, context: RequestContext, params: PaginatedRequestParams | None
+    ) -> ListResourcesResult:
+        """Answer resources/list."""
+        _reject_cursor(params)
+        return ListResourcesResult(
+            resources=[
+                WireResource(
+                    uri=resource.uri,
+                    name=resource.name,
+                    description=resource.description,
+                    mime_type=resource.mime_type,
+                )
+                for resource in RESOURCES.values()
+            ]
+        )
+
+    async def list_resource_templates(
+        self, context: RequestContext, params: PaginatedRequestParams | None
+    ) -> ListResourceTemplatesResult:
+        """Answer resources/templates/list; there are none."""
+        _reject_cursor(params)
+        return ListResourceTemplatesResult(resource_templates=[])
+
+    async def read_resource(self, context: RequestContext, params: ReadResourceRequestParams) -> ReadResourceResult:
+        """Answer resources/read."""
+        ctx = self._get_caller(context).ctx
+        resource = RESOURCES.get(params.uri)
+        if resource is None:
+            await self._service.authenticator.authorize(ctx)
+            raise MCPError(INVALID_PARAMS, "Resource not found", {"uri": _printable(params.uri)})
+        if resource.query is None or ctx is None:
+            text = resource.text
+        else:
+            text, post_ids = await self._service.engine.run_as_caller(
+                ctx, lambda conn: resource.read_content(conn, ctx)
+            )
+            self._service.activity.record_shown_posts(ctx, post_ids)
+        return ReadResourceResult(
+            contents=[TextResourceContents(uri=resource.uri, mime_type=resource.mime_type, text=text)]
+        )
+
+    async def list_prompts(self, context: RequestContext, params: PaginatedRequestParams | None) -> ListPromptsResult:
+        """Answer prompts/list."""
+        _reject_cursor(params)
+        return ListPromptsResult(
+            prompts=[
+                WirePrompt(
+                    name=prompt.name,
+                    description=prompt.description,
+                    arguments=[
+                        PromptArgument(name=name, description=description, required=required)
+                        for name, description, required in prompt.arguments
+                    ],
+                )
+                for prompt in PROMPTS.values()
+            ]
+        )
+
+    async def get_prompt(self, context: RequestContext, params: GetPromptRequestParams) -> GetPromptResult:
+        """Answer prompts/get."""
+        prompt = PROMPTS.get(params.name)
+        if prompt is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {_printable(params.name)}")
+        try:
+            text = prompt.render(params.arguments or {})
+        except BusError as error:
+            raise MCPError(INVALID_PARAMS, message_with_hint(error)) from None
+        return GetPromptResult(
+            description=prompt.description,
+            messages=[PromptMessage(role="user", content=TextContent(type="text", text=text))],
+        )
+
+    async def listen(
+        self, context: RequestContext, params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        """Answer subscriptions/listen: the answer ends when the stream does."""
+        ctx = self._get_caller(context).ctx
+        if ctx is None:
+            raise RequestDenied(401, "unauthenticated")
+        try:
+            return await self._service.streams.listen(ctx, context, params)
+        except DENYING_ERRORS as error:
+            raise RequestDenied.from_error(error) from None
+
+
+def _to_mcp_tool(tool: Tool) -> WireTool:
+    return WireTool(
+        name=tool.name,
+        description=tool.description,
+        input_schema=tool.input_schema,
+        annotations=ToolAnnotations.model_validate(tool.annotations),
+    )
+
+
+def _reject_cursor(params: PaginatedRequestParams | None) -> None:
+    if params is not None and params.cursor is not None:
+        raise MCPError(INVALID_PARAMS, "Invalid cursor: this list has one page; leave cursor out.")
+
+
+def _printable(text: str) -> str:
+    """Make a name from a client printable: bounded, and without characters that JSON cannot carry."""
+    return text[:80].encode("utf-8", "replace").decode()
