@@ -3,61 +3,73 @@
 import hashlib
 import ipaddress
 import logging
+import math
 import threading
 import time
 
 from flask import current_app, request
-from redis import Redis, RedisError
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
 _log = logging.getLogger("webapp.ratelimit")
-_WINDOW_SECONDS = 60
+_KEY_PREFIX = "llm-bus:tries"
 # While Redis is down, requests do not wait for it; it is tried again after this pause.
 _REDIS_RETRY_SECONDS = 5.0
 _REDIS_TIMEOUT_SECONDS = 0.25
-_MAX_KEYS = 50_000
+_MAX_LOCAL_KEYS = 50_000
 
 
 class RateLimiter:
-    """Counters by bucket for the current minute."""
+    """Counters by bucket. The window of a bucket begins with its first attempt and lasts one minute."""
 
     def __init__(self, redis_url: str | None) -> None:
-        self._redis = (
+        self._shared = (
             None
             if redis_url is None
-            else Redis.from_url(
-                redis_url, socket_connect_timeout=_REDIS_TIMEOUT_SECONDS, socket_timeout=_REDIS_TIMEOUT_SECONDS
+            else FixedWindowRateLimiter(
+                RedisStorage(
+                    redis_url,
+                    key_prefix=_KEY_PREFIX,
+                    wrap_exceptions=True,
+                    socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
+                    socket_timeout=_REDIS_TIMEOUT_SECONDS,
+                )
             )
         )
         self._redis_down_until = 0.0
         self._lock = threading.Lock()
-        self._window = 0
-        self._counts: dict[str, int] = {}
+        self._local_storage = MemoryStorage()
 
-    def increment(self, bucket: str) -> int:
-        """Count one attempt; returns the number of attempts in this minute, including this one."""
-        window = int(time.time()) // _WINDOW_SECONDS
-        if self._redis is not None and time.monotonic() >= self._redis_down_until:
-            # Buckets contain client addresses; a hash keeps them out of Redis.
-            key = f"llm-bus:tries:{hashlib.sha256(bucket.encode()).hexdigest()[:32]}:{window}"
+    def count_attempt(self, bucket: str, per_minute: int) -> int:
+        """Count one attempt.
+
+        Returns:
+            0 if the attempt is within the limit, else the seconds until the window ends, at least 1.
+        """
+        limit = RateLimitItemPerMinute(per_minute)
+        # Buckets contain client addresses; a hash keeps them out of Redis.
+        key = hashlib.sha256(bucket.encode()).hexdigest()[:32]
+        if self._shared is not None and time.monotonic() >= self._redis_down_until:
             try:
-                with self._redis.pipeline(transaction=False) as pipe:
-                    pipe.incr(key)
-                    pipe.expire(key, 2 * _WINDOW_SECONDS)
-                    return int(pipe.execute()[0])
-            except (RedisError, ValueError) as error:
+                return _hit(self._shared, limit, key)
+            # ValueError: an answer that is not of Redis's protocol.
+            except (StorageError, ValueError) as error:
                 self._redis_down_until = time.monotonic() + _REDIS_RETRY_SECONDS
                 _log.warning("Redis does not answer; this process counts by itself: %s", error)
+        # The library's storage loses counts when several threads begin a window together.
         with self._lock:
-            if window != self._window or len(self._counts) >= _MAX_KEYS:
-                self._window, self._counts = window, {}
-            self._counts[bucket] = self._counts.get(bucket, 0) + 1
-            return self._counts[bucket]
+            if len(self._local_storage.storage) >= _MAX_LOCAL_KEYS:
+                self._local_storage = MemoryStorage()
+            return _hit(FixedWindowRateLimiter(self._local_storage), limit, key)
 
-    def close(self) -> None:
-        """Close the connections to Redis."""
-        if self._redis is not None:
-            self._redis.close()
+
+def _hit(limiter: FixedWindowRateLimiter, limit: RateLimitItem, key: str) -> int:
+    if limiter.hit(limit, key):
+        return 0
+    return max(1, math.ceil(limiter.get_window_stats(limit, key).reset_time - time.time()))
 
 
 def enforce_rate_limit(action: str, client: str, per_minute: int) -> None:
@@ -73,8 +85,9 @@ def enforce_rate_limit(action: str, client: str, per_minute: int) -> None:
     if per_minute == 0:
         return
     limiter: RateLimiter = current_app.extensions["bus.rate_limiter"]
-    if limiter.increment(f"{action}:{client}") > per_minute:
-        raise TooManyRequests(retry_after=_WINDOW_SECONDS - int(time.time()) % _WINDOW_SECONDS)
+    retry_after = limiter.count_attempt(f"{action}:{client}", per_minute)
+    if retry_after:
+        raise TooManyRequests(retry_after=retry_after)
 
 
 def client_address() -> str:
