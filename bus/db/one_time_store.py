@@ -4,18 +4,16 @@ A client presents a secret to fetch a value. Two values are derived from the sec
 encryption key. The database holds the lookup key and the ciphertext, so neither it nor a copy of it reveals the value.
 """
 
-import secrets
+from base64 import urlsafe_b64encode
 from datetime import timedelta
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bus.db import Connection
 
 _KEY_BYTES = 32
-_NONCE_BYTES = 12
 _EXPIRED_BATCH_SIZE = 100
 
 
@@ -25,11 +23,10 @@ def store(conn: Connection, purpose: str, secret: bytes, value: bytes, *, ttl: t
     Args:
         purpose: namespace: a secret opens only values that were stored for the same purpose.
         secret: hard to guess; known to the client that may fetch the value.
-        value: at most 16,000 bytes.
+        value: at most 12,000 bytes.
     """
     lookup, key = _derive_lookup_and_key(purpose, secret)
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    ciphertext = nonce + AESGCM(key).encrypt(nonce, value, lookup)
+    ciphertext = _fernet(key).encrypt(value)
     delete_expired(conn)
     conn.execute(
         "INSERT INTO sealed (lookup, box, expires_at) VALUES (%s, %s, clock_timestamp() + %s)"
@@ -44,7 +41,7 @@ def find(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
     row = conn.fetch_one_or_none(
         "SELECT box FROM sealed WHERE lookup = %s AND expires_at > clock_timestamp()", (lookup,)
     )
-    return None if row is None else _decrypt(lookup, key, row[0])
+    return None if row is None else _decrypt(key, row[0])
 
 
 def pop(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
@@ -53,7 +50,7 @@ def pop(conn: Connection, purpose: str, secret: bytes) -> bytes | None:
     row = conn.fetch_one_or_none(
         "DELETE FROM sealed WHERE lookup = %s RETURNING box, expires_at > clock_timestamp()", (lookup,)
     )
-    return None if row is None or not row[1] else _decrypt(lookup, key, row[0])
+    return None if row is None or not row[1] else _decrypt(key, row[0])
 
 
 def delete_expired(conn: Connection, *, limit: int = _EXPIRED_BATCH_SIZE) -> int:
@@ -71,8 +68,13 @@ def _derive_lookup_and_key(purpose: str, secret: bytes) -> tuple[bytes, bytes]:
     return material[:_KEY_BYTES], material[_KEY_BYTES:]
 
 
-def _decrypt(lookup: bytes, key: bytes, ciphertext: bytes) -> bytes | None:
+def _fernet(key: bytes) -> Fernet:
+    return Fernet(urlsafe_b64encode(key))
+
+
+def _decrypt(key: bytes, ciphertext: bytes) -> bytes | None:
+    """Decrypt a value. One that was changed, or stored by another version, counts as absent."""
     try:
-        return AESGCM(key).decrypt(ciphertext[:_NONCE_BYTES], ciphertext[_NONCE_BYTES:], lookup)
-    except InvalidTag:
+        return _fernet(key).decrypt(ciphertext)
+    except InvalidToken:
         return None
