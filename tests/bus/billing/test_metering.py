@@ -76,6 +76,24 @@ def test_every_type_of_event_has_a_price(conn: Connection) -> None:
     assert {price.event_type for price in credits.list_prices(conn)} == set(EVENT_TYPES)
 
 
+def test_an_event_at_the_first_moment_of_a_price_costs_the_new_price(
+    conn: Connection, project: Project, ada: Agent
+) -> None:
+    metering.set_metering_enabled(conn, True)
+    for _ in range(3):
+        sequences.claim(conn, ada.ctx, "adr")
+    # The new price begins at the very time of the second event.
+    conn.execute(
+        "INSERT INTO price (event_type, effective_from, credits)"
+        " SELECT 'claim', e.at, 70 FROM event e WHERE e.project_id = %s AND e.seq = 2",
+        (project.id,),
+    )
+    times = [at for (at,) in conn.fetch_all("SELECT at FROM event WHERE project_id = %s ORDER BY seq", (project.id,))]
+    billed = [metering.bill_batch(conn, project.id, limit=1).credits for _ in times]
+    assert billed == [70 if at >= times[1] else 1 for at in times]
+    assert billed[1:] == [70, 70]
+
+
 def test_a_debit_takes_a_bounded_number_of_events(conn: Connection, project: Project, ada: Agent) -> None:
     metering.set_metering_enabled(conn, True)
     for _ in range(5):

@@ -117,13 +117,18 @@ def test_usage_equals_entries_and_ledger_beside_writers_meters_and_price_changes
 def test_an_event_counts_on_its_day_at_the_price_of_its_time(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
+    def set_price(price: int) -> None:
+        credits.set_price(conn, "claim", price, actor="cli")
+        # Times of events are whole milliseconds: an event of the same millisecond has the price before.
+        conn.execute("SELECT pg_sleep(0.002)")
+
     metering.set_metering_enabled(conn, True)
     today = _today(conn)
     sequences.claim(conn, ada.ctx, "adr")
-    credits.set_price(conn, "claim", 5, actor="cli")
+    set_price(5)
     sequences.claim(conn, ada.ctx, "adr")
     sequences.claim(conn, bob.ctx, "adr")
-    credits.set_price(conn, "claim", 0, actor="cli")
+    set_price(0)
     sequences.claim(conn, ada.ctx, "adr")
     sequences.seed(conn, ada.ctx, "rfc", 7)
     # Event times never decrease: from here on they are tomorrow's.
@@ -156,14 +161,20 @@ def test_a_purge_bills_in_steps_beside_writers_and_usage_stays(db: Database) -> 
             for _ in range(10):
                 sequences.claim(conn, agent.ctx, "adr")
     steps: list[int] = []
+    # The purge could otherwise begin before a writer has written.
+    all_have_written = threading.Barrier(len(agents) + 1)
 
     def write(agent: Agent) -> None:
+        with db.transaction() as conn:
+            sequences.claim(conn, agent.ctx, "adr")
+        all_have_written.wait(BARRIER_TIMEOUT_SECONDS)
         # Bounded, because such small batches might never catch up.
         for _ in range(40):
             with db.transaction() as conn:
                 sequences.claim(conn, agent.ctx, "adr")
 
     def delete() -> None:
+        all_have_written.wait(BARRIER_TIMEOUT_SECONDS)
         begun = False
         while not begun:
             with db.transaction() as conn:

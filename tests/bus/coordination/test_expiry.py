@@ -184,6 +184,23 @@ def test_a_task_that_is_not_stalled_is_kept(conn: Connection, project: Project, 
     assert expiry.requeue_stalled_tasks(conn, project.id) == 0
 
 
+def test_a_stalled_task_of_an_archived_project_is_kept(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
+    task = tasks.create(conn, ada.ctx, "one").task_id
+    tasks.start(conn, ada.ctx, task)
+    _set_last_seen_hours_ago(conn, ada)
+    conn.execute("UPDATE task SET updated_at = clock_timestamp() - interval '5 hours'")
+    assert expiry.list_projects_with_stalled_tasks(conn) == [project.id]
+    projects.archive(conn, project.id, actor="test")
+    assert expiry.list_projects_with_stalled_tasks(conn) == []
+    # The project may have been archived after it was listed.
+    assert expiry.requeue_stalled_tasks(conn, project.id) == 0
+    (row,) = task_queries.list_tasks(conn, bob.ctx).tasks
+    assert (row.task_id, row.status, row.owner) == (task, "in_progress", ada.actor)
+
+
 def test_a_task_is_either_shipped_or_requeued(db: Database) -> None:
     for _ in range(10):
         with db.transaction() as conn:

@@ -1,5 +1,6 @@
 """Idempotency keys: one effect, the first result again, and an error for the same key with other arguments."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -162,3 +163,43 @@ def test_a_fingerprint_covers_the_tool_and_every_argument() -> None:
     ]
     assert len({fingerprinted for _, fingerprinted in [first, *others]}) == 5
     assert validate_and_fingerprint("claim", None, sequence="adr") == (None, None)
+
+
+# Two values of an argument; other arguments get those of their type, so that a new one is covered by itself.
+_VALUES: dict[str, tuple[Any, Any]] = {
+    "to_actor": ("ada", "bob"),
+    "owner": ("ada", "bob"),
+    "reply_to": (1, 2),
+    "priority": (1, 3),
+    "blocked_on": ([1], [2]),
+}
+_VALUES_BY_TYPE: dict[str, tuple[Any, Any]] = {"str": ("some", "other"), "int": (60, 61), "bool": (False, True)}
+_VERBS: dict[str, Call] = {"post": posts.create, "claim": sequences.claim, "task_create": tasks.create}
+
+
+def _list_values(verb: Call) -> dict[str, tuple[Any, Any]]:
+    """Two values for each argument of a verb, by name."""
+    return {
+        name: _VALUES.get(name) or _VALUES_BY_TYPE[inspect.formatannotation(parameter.annotation).split(" | ")[0]]
+        for name, parameter in inspect.signature(verb).parameters.items()
+        if name not in ("conn", "ctx", "idempotency_key")
+    }
+
+
+@pytest.mark.parametrize(
+    ("tool", "argument"), [(tool, name) for tool, verb in _VERBS.items() for name in _list_values(verb)]
+)
+def test_a_key_is_refused_when_one_argument_differs(
+    conn: Connection, root: Agent, ada: Agent, bob: Agent, tool: str, argument: str
+) -> None:
+    for body in ("a question", "another question"):
+        posts.create(conn, root.ctx, body, to_lane="core")
+    for title in ("a blocker", "another blocker"):
+        tasks.create(conn, root.ctx, title)
+    verb = _VERBS[tool]
+    values = _list_values(verb)
+    arguments = {name: value for name, (value, _) in values.items()}
+    first = verb(conn, root.ctx, **arguments, idempotency_key="k")
+    with assert_refused(conn, "key_reuse"):
+        verb(conn, root.ctx, **{**arguments, argument: values[argument][1]}, idempotency_key="k")
+    assert verb(conn, root.ctx, **arguments, idempotency_key="k") == first

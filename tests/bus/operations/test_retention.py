@@ -1,5 +1,7 @@
 """Retention: expired rows are deleted, all others stay."""
 
+import pytest
+
 from bus.coordination import long_poll, sequences
 from bus.db import Connection
 from bus.operations import jobs, retention
@@ -36,3 +38,14 @@ def test_only_expired_rows_are_pruned(conn: Connection, project: Project, ada: A
     assert {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS} == dict.fromkeys(
         retention.PRUNE_KINDS, 0
     )
+
+
+@pytest.mark.parametrize(("hours", "is_kept"), [(23, True), (49, False)])
+def test_an_idempotency_key_is_kept_for_at_least_a_day(
+    conn: Connection, project: Project, ada: Agent, hours: int, is_kept: bool
+) -> None:
+    first = sequences.claim(conn, ada.ctx, "adr", idempotency_key="k")
+    conn.execute("UPDATE idempotency SET created_at = clock_timestamp() - make_interval(hours => %s)", (hours,))
+    assert retention.prune_batch(conn, "idempotency_keys") == (0 if is_kept else 1)
+    # A retry after that has the first result, or an effect of its own.
+    assert (sequences.claim(conn, ada.ctx, "adr", idempotency_key="k") == first) is is_kept
