@@ -251,6 +251,36 @@ def test_a_commit_proceeds_if_the_hook_itself_is_broken(plain: GitRepo) -> None:
     assert plain.commit().returncode == 0
 
 
+@pytest.mark.parametrize("defect", ["this is not Python\n", "raise RuntimeError('a defect of the kit')\n"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pre-commit",),
+        ("reconcile", "--staged"),
+        ("reconcile", "--file", "docs/adr/0001-a.md"),
+        ("reconcile", "--claude"),
+        ("wake", "start", "claude"),
+        ("wake", "stop", "claude"),
+        ("wake", "wait", "claude"),
+    ],
+    ids=" ".join,
+)
+def test_a_kit_with_broken_code_blocks_nothing(plain: GitRepo, arguments: tuple[str, ...], defect: str) -> None:
+    plain.install("http://127.0.0.1:1/mcp", "--client", "none")
+    plain.add("docs/adr/0001-a.md")
+    plain.extra_env = {"LLM_BUS_TOKEN": TOKEN}
+    hook_input = json.dumps({"tool_input": {"file_path": "docs/adr/0001-a.md"}, "session_id": "s"})
+    used_module = "session_hooks" if arguments[0] == "wake" else "precommit"
+    for name in ("__init__", "main", "activity_log", "config", used_module):
+        module = plain.root / ".llm-bus" / "kit" / f"{name}.py"
+        code = module.read_text("utf-8")
+        module.write_text(defect, "utf-8")
+        done = plain.run_kit(*arguments, stdin=hook_input)
+        module.write_text(code, "utf-8")
+        assert (done.returncode, done.stdout) == (0, ""), (name, done)
+        assert "Continuing without the bus" in done.stderr, (name, done)
+
+
 def test_a_hook_does_not_wait_for_a_client_that_keeps_standard_input_open(plain: GitRepo) -> None:
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     read_fd, write_fd = os.pipe()
