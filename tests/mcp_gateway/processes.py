@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from tests.process_pool import ForkedProcess
 
 # Generous: the first import in a fresh environment compiles all modules.
 _START_TIMEOUT_SECONDS = 180
+_MAIN_WITHOUT_TICKS = """
+from mcp_gateway import __main__, subscriptions
+
+subscriptions._TICK_SECONDS = 1e6
+__main__.main()
+"""
 
 
 @dataclass
@@ -35,9 +42,15 @@ class GatewayProcess:
 
 
 @contextmanager
-def running_gateways(database_url: str, count: int = 1, **env: str) -> Iterator[list[GatewayProcess]]:
-    """Run `count` gateways over one database, and end them afterwards."""
-    started = [_start_gateway(database_url, env) for _ in range(count)]
+def running_gateways(
+    database_url: str, count: int = 1, *, ticks: bool = True, **env: str
+) -> Iterator[list[GatewayProcess]]:
+    """Run `count` gateways over one database, and end them afterwards.
+
+    Args:
+        ticks: whether they poll at intervals; without, only notifications end a wait.
+    """
+    started = [_start_gateway(database_url, env, ticks) for _ in range(count)]
     try:
         for process in started:
             _wait_until_healthy(process)
@@ -55,7 +68,7 @@ def running_gateways(database_url: str, count: int = 1, **env: str) -> Iterator[
             process.log.unlink()
 
 
-def _start_gateway(database_url: str, env: dict[str, str]) -> GatewayProcess:
+def _start_gateway(database_url: str, env: dict[str, str], ticks: bool) -> GatewayProcess:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,7 +76,11 @@ def _start_gateway(database_url: str, env: dict[str, str]) -> GatewayProcess:
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
         environ = {**_clean_environ(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
-        popen = process_pool.start_module("mcp_gateway", env=environ, output=output)
+        if ticks:
+            popen = process_pool.start_module("mcp_gateway", env=environ, output=output)
+        else:
+            command = [sys.executable, "-c", _MAIN_WITHOUT_TICKS]
+            popen = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
     return GatewayProcess(f"http://127.0.0.1:{port}/mcp", popen, log)
 
 

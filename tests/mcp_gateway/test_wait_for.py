@@ -87,6 +87,42 @@ def test_a_post_ends_a_wait_in_another_process(
     assert response.structured_content == {"kind": "inbox", **inbox}
 
 
+@pytest.fixture
+def without_ticks(
+    gateways_with_redis: list[GatewayProcess], shared_database_url: str, team: Team
+) -> Iterator[tuple[McpClient, McpClient]]:
+    """Alice on a process that polls at no interval, and Bob on another one; notifications arrive."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    url = servers.redis_url(int(worker.removeprefix("gw")))
+    with running_gateways(shared_database_url, ticks=False, REDIS_URL=url) as (process,):
+        alice, bob = McpClient(process.url, team.alice.token), McpClient(gateways_with_redis[0].url, team.bob.token)
+        waiting = _call_in_thread(alice.call, "wait_for", kind="inbox")
+        post_id = bob.call("post", body="hello", to_actor="alice").structured_content["post_id"]
+        assert waiting.result(_TIMEOUT_SECONDS)[0].structured_content["kind"] == "inbox"
+        alice.call("ack", post_id=post_id)
+        yield alice, bob
+        alice.close()
+        bob.close()
+
+
+def test_a_release_and_an_ack_notify_waits_in_other_processes(without_ticks: tuple[McpClient, McpClient]) -> None:
+    alice, bob = without_ticks
+    post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
+    bob.call("lease", surface="src/a.py")
+    for wait, change, arguments in (
+        ({"kind": "lease", "surface": "src/a.py"}, "release", {"surface": "src/a.py"}),
+        ({"kind": "acks"}, "ack", {"post_id": post_id}),
+    ):
+        waiting = _call_in_thread(alice.call, "wait_for", timeout_seconds=10, **wait)
+        _let_calls_begin()
+        assert not waiting.done()
+        changed_at = time.monotonic()
+        assert bob.call(change, **arguments).status == 200
+        response, arrived_at = waiting.result(_TIMEOUT_SECONDS)
+        assert response.structured_content.get("kind") == wait["kind"], response
+        assert arrived_at - changed_at < 1.5, change
+
+
 def test_an_existing_result_is_returned_at_once(clients: tuple[McpClient, McpClient]) -> None:
     alice, bob = clients
     post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
