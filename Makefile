@@ -75,7 +75,7 @@ demo: $(STAMP) ## Let simulated agents work through the running bus, and report
 	@$(BIN)/llm-bus demo $(ARGS)
 
 .PHONY: conformance
-conformance: $(STAMP) ## Run the official MCP conformance suite (needs Node 22, or CONFORMANCE)
+conformance: $(STAMP) ## Run the official MCP conformance suite (fetches it, and Node if there is none)
 	@$(BIN)/python -m tests.conformance.run
 
 .PHONY: screens
@@ -83,7 +83,7 @@ screens: $(STAMP) ## Take a picture of every page, into screens/ (needs a Chromi
 	@$(BIN)/python -m tests.webapp.screenshots $(ARGS)
 
 .PHONY: clients
-clients: $(STAMP) ## Run the real clients' command lines against the gateway (installs them with npm, in a temporary folder)
+clients: $(STAMP) ## Run the newest real clients against the gateway (fetches them, and Node if there is none)
 	@$(BIN)/python -m tests.kit.real_clients
 
 .PHONY: bench

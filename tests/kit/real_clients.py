@@ -1,7 +1,8 @@
 """`make clients`: real clients read the configuration of the installer and connect to a gateway with it.
 
-npm installs them into a temporary folder, or LLM_BUS_CLIENTS names a folder that has them. None needs an account: each
-only lists its MCP servers, so it reads its configuration and, except for Codex, connects.
+npm installs them into a temporary folder, with a downloaded Node where the machine has none that is recent enough, or
+LLM_BUS_CLIENTS names a folder that has them. None needs an account: each only lists its MCP servers, so it reads its
+configuration and, except for Codex, connects.
 """
 
 import json
@@ -19,6 +20,7 @@ from tests import servers
 from tests.kit import git_repo
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import running_gateways
+from tests.node import Node, find_or_install_node
 
 PACKAGES = ("@anthropic-ai/claude-code", "@openai/codex", "@google/gemini-cli", "opencode-ai")
 CLIENTS = ("claude", "codex", "gemini", "opencode")
@@ -33,14 +35,16 @@ _ANSI_ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @contextmanager
-def installed_clients() -> Iterator[Path]:
+def installed_clients(node: Node) -> Iterator[Path]:
     """Yield the folder of the clients' programs."""
     if folder_name := os.environ.get("LLM_BUS_CLIENTS"):
         yield Path(folder_name) / "node_modules" / ".bin"
         return
     with tempfile.TemporaryDirectory(prefix="clients-") as folder:
-        subprocess.run(["npm", "init", "-y"], cwd=folder, check=True, capture_output=True)
-        subprocess.run(["npm", "install", "--no-audit", "--no-fund", *PACKAGES], cwd=folder, check=True)
+        # Without a package.json npm would look for one in the folders above.
+        Path(folder, "package.json").write_text("{}")
+        command = [*node.npm, "install", "--no-audit", "--no-fund", *PACKAGES]
+        subprocess.run(command, cwd=folder, env={**os.environ, "PATH": node.path}, check=True)
         yield Path(folder) / "node_modules" / ".bin"
 
 
@@ -58,10 +62,10 @@ def trust_repository(repo: git_repo.GitRepo) -> None:
     (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({root: "TRUST_FOLDER"}))
 
 
-def check_clients(repo: git_repo.GitRepo, programs: Path, team: Team) -> list[str]:
+def check_clients(repo: git_repo.GitRepo, programs: Path, node: Node, team: Team) -> list[str]:
     """List the MCP servers of each client. Returns the clients that did not connect to the bus."""
     failed = []
-    path = os.pathsep.join([str(programs), repo.env["PATH"], os.environ["PATH"]])
+    path = os.pathsep.join([str(programs), node.path, repo.env["PATH"]])
     for client in CLIENTS:
         version = repo.run(client, "--version", PATH=path).stdout.strip().splitlines()
         done = repo.run(client, "mcp", "list", PATH=path, LLM_BUS_TOKEN=team.alice.token)
@@ -76,12 +80,13 @@ def check_clients(repo: git_repo.GitRepo, programs: Path, team: Team) -> list[st
 
 def main() -> int:
     """Check all clients. Returns 1 if one did not connect to the bus."""
+    node = find_or_install_node()
     running_servers = servers.Servers()
     try:
         with (
             servers.cloned_database() as url,
             running_gateways(url) as (gateway,),
-            installed_clients() as programs,
+            installed_clients(node) as programs,
             tempfile.TemporaryDirectory(prefix="kit-") as folder,
         ):
             database = Database(url, pool_size=2)
@@ -90,7 +95,7 @@ def main() -> int:
             repo = git_repo.make_repo(Path(folder), sys.executable)
             repo.install(gateway.url, "--client", ",".join(CLIENTS))
             trust_repository(repo)
-            return 1 if check_clients(repo, programs, team) else 0
+            return 1 if check_clients(repo, programs, node, team) else 0
     finally:
         running_servers.stop()
 
