@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bus.config.settings import Settings
 from bus.config.shutdown import wait_for_shutdown_signal
@@ -26,12 +26,17 @@ _HEAD_TIMEOUT_SECONDS = 30
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on the head of a request, which uvicorn itself does not have.
 
-    A callback of the parser that raises makes uvicorn answer 400 and close the connection.
+    It also closes gaps that uvicorn has with trailers, pipelined requests and idle connections. A callback of the
+    parser that raises makes uvicorn answer 400 and close the connection.
     """
 
-    _head_bytes = 0
     _is_head_complete = False
+    _field_bytes = 0
+    # The data since the last head, body or part of a body.
+    _unfinished_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    # The request that the application handles; `self.cycle` is the one that was received last.
+    _handled_cycle: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first head."""
@@ -39,24 +44,40 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer, and report the disconnect to the request that is handled."""
         self._stop_head_timer()
         super().connection_lost(exc)
+        if self._handled_cycle is not None and not self._handled_cycle.response_complete:
+            self._handled_cycle.disconnected = True
+            self._handled_cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Pass data to the parser, unless an incomplete head has become too large."""
+        """Pass data to the parser, unless an incomplete field has become too large."""
+        # The parser holds back an incomplete field, so its size is known only from the data.
+        self._unfinished_bytes += len(data)
         super().data_received(data)
-        if not self._is_head_complete and not self.transport.is_closing():
-            # The parser holds back an incomplete header, so its size is known only from the data.
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self.send_400_response("The head of the request is too large.")
+        if self.transport.is_closing():
+            return
+        if self._unfinished_bytes > _MAX_HEAD_BYTES:
+            self.send_400_response("The request is not acceptable.")
+        elif self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+            # The data, such as an empty line, stopped the timer of an idle connection and began no request.
+            self._start_head_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what was received, and close the connection."""
+        cycle = self._handled_cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            # A second response inside the one that is being sent would corrupt it.
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
         self._is_head_complete = False
-        self._head_bytes = 0
+        self._field_bytes = 0
         if self._head_timer is None:
             self._start_head_timer()
 
@@ -69,28 +90,45 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url and url[:1] not in (b"/", b"*"):
             raise ValueError("the request target is not a path")
         super().on_url(url)
-        self._count_head_bytes(len(url))
+        self._count_field(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header.
+        """Take a header, or drop a trailer.
 
         Raises:
             ValueError: there are too many headers, they are too large, or a value continues on the next line.
         """
+        self._count_field(len(name) + len(value))
         if len(self.headers) >= _MAX_HEADER_COUNT or b"\n" in value or b"\r" in value:
             raise ValueError("the headers are not acceptable")
-        super().on_header(name, value)
-        self._count_head_bytes(len(name) + len(value))
+        # uvicorn would add a trailer to the headers, after a proxy and perhaps the application have read them.
+        if not self._is_head_complete:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""
         self._is_head_complete = True
+        self._unfinished_bytes = 0
         self._stop_head_timer()
         super().on_headers_complete()
 
-    def _count_head_bytes(self, count: int) -> None:
-        self._head_bytes += count
-        if self._head_bytes > _MAX_HEAD_BYTES:
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._unfinished_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._unfinished_bytes = 0
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._handled_cycle = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _count_field(self, byte_count: int) -> None:
+        self._field_bytes += byte_count
+        if self._field_bytes > _MAX_HEAD_BYTES:
             raise ValueError("the head of the request is too large")
 
     def _start_head_timer(self) -> None:
@@ -102,7 +140,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _close_slow_connection(self) -> None:
-        if not self.transport.is_closing():
+        if self._handled_cycle is not None and not self._handled_cycle.response_complete:
+            # Nothing is read while a pipelined request waits for its turn.
+            self._start_head_timer()
+        elif not self.transport.is_closing():
             self.transport.close()
 
 

@@ -15,7 +15,7 @@ from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResul
 
 from bus.coordination import long_poll
 from bus.ctx import Ctx
-from bus.errors import NotAuthenticated
+from bus.errors import NotAuthenticated, Unavailable
 from bus.rules.enums import EventType
 from mcp_gateway.subscriptions import SubscriptionRegistry
 
@@ -86,6 +86,7 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
         Raises:
             ConcurrencyLimitExceeded: the token has too many open streams.
             NotAuthenticated: the caller may not subscribe.
+            Unavailable: the process is about to stop.
         """
         # The stream reports commits from here on; the client reads earlier ones itself.
         state = await self._run_in_thread(
@@ -93,6 +94,8 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
         )
         if state is None:
             raise NotAuthenticated
+        if self.is_draining:
+            raise Unavailable("The bus is restarting; subscribe again.")
         stream = Stream(state)
         self._add(stream)
         try:

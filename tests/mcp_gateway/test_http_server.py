@@ -221,7 +221,7 @@ def test_a_client_that_disconnects_mid_request_affects_no_other(gateways: list[G
 def _read_head(gateway: Gateway, head: bytes) -> RequestHead:
     lines = head.decode().split("\r\n")[1:-2]
     headers = [(name.lower().encode(), value.strip().encode()) for name, _, value in (x.partition(":") for x in lines)]
-    return gateway._heads.read("POST", headers)
+    return gateway._mcp_endpoint._heads.read("POST", headers)
 
 
 def test_the_calls_of_common_clients_are_answered_directly() -> None:
@@ -356,13 +356,13 @@ def test_requests_without_a_known_token_are_not_cached() -> None:
     gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"}))
     for _ in range(50):
         _read_head(gateway, build_head(generate_token(), 10))
-    assert not gateway._heads._cache
+    assert not gateway._mcp_endpoint._heads._cache
     token = generate_token()
     gateway.service.authenticator.cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
     for length in range(1, 50):
         _read_head(gateway, build_head(token, length, MODERN, f"X-Request-Id: {length}"))
     # Length and request id are not part of the cache key.
-    assert len(gateway._heads._cache) == 1
+    assert len(gateway._mcp_endpoint._heads._cache) == 1
     for padding in (100, 3000):
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -373,8 +373,8 @@ def test_requests_without_a_known_token_are_not_cached() -> None:
         body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
         protocol = _read_head(gateway, build_head(token, len(body))).protocol
         assert protocol is not None
-        assert gateway._codec.parse_call(protocol, body) is not None
-    assert len(gateway._codec._valid_envelopes) == 1
+        assert gateway._mcp_endpoint._codec.parse_call(protocol, body) is not None
+    assert len(gateway._mcp_endpoint._codec._valid_envelopes) == 1
 
 
 def test_a_call_in_progress_is_answered_before_the_process_stops(database_url: str) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import httpx2
 import pytest
@@ -12,8 +13,11 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import listen
 
+from bus.config.settings import Settings
 from bus.db import Database
+from bus.errors import Unavailable
 from bus.tenancy import participations
+from mcp_gateway.service import Service
 from tests import servers
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
@@ -193,3 +197,16 @@ def test_a_stopping_process_ends_its_streams(database_url: str) -> None:
 
 async def _collect(subscription: Any) -> list[Any]:
     return [event async for event in subscription]
+
+
+def test_a_process_that_is_about_to_stop_begins_no_stream(shared_database_url: str, team: Team) -> None:
+    async def listen_while_draining() -> None:
+        service = Service(Settings.from_env({"DATABASE_URL": shared_database_url}))
+        service.drain()
+        try:
+            with pytest.raises(Unavailable):
+                await service.streams.listen(team.alice.ctx, Mock(), Mock())
+        finally:
+            await service.stop()
+
+    asyncio.run(listen_while_draining())

@@ -1,0 +1,52 @@
+"""Reading the body of a request within bounds of size and time."""
+
+import asyncio
+
+from mcp_gateway.http_responses import Receive
+
+# Agents send small bodies in one piece; a slower client is not an agent.
+_TIMEOUT_SECONDS = 30
+# A body up to this many times the limit is read and discarded before it is refused.
+_MAX_DISCARDED_FACTOR = 8
+
+
+class BodyReader:
+    """Reads bodies up to a size.
+
+    Args:
+        max_bytes: the size; larger bodies are discarded.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+
+    async def read(self, receive: Receive) -> bytes | None:
+        """Return a body; None if it is too large, too slow, or the client disconnected."""
+        return await self._read(receive, self.max_bytes)
+
+    async def discard(self, receive: Receive) -> bool:
+        """Discard a body, and return whether there was none.
+
+        It is read to its end, up to a bound: a client that is still sending does not see a response that closes the
+        connection.
+        """
+        return await self._read(receive, 0) is not None
+
+    async def _read(self, receive: Receive, limit: int) -> bytes | None:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                while size <= _MAX_DISCARDED_FACTOR * self.max_bytes:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size <= limit:
+                        chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return b"".join(chunks) if size <= limit else None
+        except TimeoutError:
+            return None
+        return None
