@@ -38,8 +38,12 @@ run: $(STAMP) ## Start everything here: database, queue, gateway, web (Ctrl-C st
 	@exec $(BIN)/llm-bus up $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run every test against servers that the run starts itself
+test: $(STAMP) ## Run the tests against servers that the run starts itself
 	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-all
+test-all: $(STAMP) ## Run the exhaustive tests too, and the kit's under every Python here
+	KIT_PYTHONS=all $(BIN)/python -m pytest -m "" $(ARGS)
 
 .PHONY: test-kit
 test-kit: $(STAMP) ## Run every test of the kit under the oldest and the newest Python here

@@ -155,6 +155,7 @@ def test_configured_servers_are_used_and_none_is_started(data: Path, empty_datab
     assert list((data / "redis").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_and_servers_that_die_are_restarted(data: Path) -> None:
     with running_bus(data) as started:
         victims = [

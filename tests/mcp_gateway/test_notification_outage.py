@@ -80,6 +80,7 @@ def _wait_for(reader: Reader, sent: list[int]) -> None:
     assert sorted(set(reader.received)) == sorted(sent)
 
 
+@pytest.mark.slow
 def test_without_redis_posts_arrive_by_polling(database_url: str, redis_server: RedisServer) -> None:
     with _gateways_and_team(database_url, redis_server.start()) as (processes, team):
         alice, bob = McpClient(processes[0].url, team.alice.token), McpClient(processes[1].url, team.bob.token)
@@ -104,6 +105,7 @@ def test_without_redis_posts_arrive_by_polling(database_url: str, redis_server: 
         bob.close()
 
 
+@pytest.mark.slow
 def test_killing_and_restarting_redis_loses_nothing(database_url: str, redis_server: RedisServer) -> None:
     with _gateways_and_team(database_url, redis_server.start()) as (processes, team):
         reader = Reader([processes[1]], team.bob)
@@ -165,6 +167,7 @@ def test_killing_a_gateway_with_long_polls_loses_and_duplicates_nothing(
         alice.close()
 
 
+@pytest.mark.slow
 def test_the_rate_limit_counts_the_calls_of_all_processes(database_url: str, redis_server: RedisServer) -> None:
     """120 a minute is 2 a second. After a burst of 20 in each process, both together admit 2 a second."""
     db = Database(database_url, pool_size=2)

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from bus.billing import credits, metering
 from bus.coordination import sequences
 from bus.db import Connection, Database
@@ -72,6 +74,7 @@ class _RolledBack(Exception):
     pass
 
 
+@pytest.mark.exhaustive
 def test_every_event_is_billed_once_although_workers_are_killed(
     database_url: str, db: Database, queue: RedisServer
 ) -> None:

@@ -137,6 +137,7 @@ def _ran(db: Database, name: str, after: int = 0) -> int:
     return max(ids, default=0)
 
 
+@pytest.mark.slow
 def test_tools_work_while_redis_is_down_and_jobs_resume_afterwards(
     database_url: str, db: Database, team: Team, queue: RedisServer
 ) -> None:

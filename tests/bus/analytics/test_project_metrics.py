@@ -66,6 +66,7 @@ WHERE l.at >= %(start)s AND l.type = 'post' AND l.to_actor IS NOT NULL GROUP BY 
 """
 
 
+@pytest.mark.slow
 def test_every_metric_equals_the_one_computed_from_the_ledger(db: Database) -> None:
     with db.transaction() as conn:
         project = make_project(conn)

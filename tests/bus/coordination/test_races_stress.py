@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from bus.coordination import digest, leases, ledger, posts, presence, sequences, task_queries, tasks
 from bus.ctx import Ctx
@@ -87,6 +88,7 @@ _CALLS: dict[str, Verb] = {
 _RARE = {"admin_provision", "invite and redeem", "admin_rotate", "admin_revoke", "set_admin"}
 
 
+@pytest.mark.slow
 def test_every_concurrent_call_succeeds_or_raises_an_error_of_the_bus(database_url: str, postgres_log: Path) -> None:
     log_start = postgres_log.stat().st_size
     with closing(Database(database_url, pool_size=_THREADS)) as db:

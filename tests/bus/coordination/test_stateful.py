@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -348,6 +349,7 @@ def _check(conn: Connection, model: _ProjectModel) -> None:
     assert result == {number: (task.status, task.blockers) for number, task in model.tasks.items()}
 
 
+@pytest.mark.slow
 def test_the_engine_agrees_with_the_model(db: Database) -> None:
     """The same histories in every run; LLM_BUS_EXPLORE=300 runs 300 new ones."""
     explore = int(os.environ.get("LLM_BUS_EXPLORE", "0"))
