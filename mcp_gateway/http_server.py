@@ -103,7 +103,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise ValueError("the headers are not acceptable")
         # uvicorn would add a trailer to the headers, after a proxy and perhaps the application have read them.
         if not self._is_head_complete:
-            super().on_header(name, value)
+            # The parser keeps blanks after a value, which are not part of it (RFC 9112, 5.1).
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""

@@ -158,13 +158,13 @@ def test_a_head_that_never_ends_is_refused(gateways: list[GatewayProcess]) -> No
     with open_raw_connection(gateways[0]) as connection:
         connection.socket.sendall(b"POST /mcp HTTP/1.1\r\nX-Long: ")
         received = b""
+        # The server closes its side while the client still sends, so a reset may take the place of the answer.
         with contextlib.suppress(ConnectionError):
             for _ in range(20):
                 connection.socket.sendall(b"x" * 4096)
-            received = connection.socket.recv(65536)
+            while chunk := connection.socket.recv(65536):
+                received += chunk
         assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
-        with contextlib.suppress(ConnectionError):
-            assert connection.socket.recv(65536) == b""
 
 
 def test_too_many_headers_are_refused(gateways: list[GatewayProcess], team: Team) -> None:

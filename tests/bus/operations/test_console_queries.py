@@ -12,13 +12,17 @@ def test_owners_match_any_part_of_handle_or_address_and_page(conn: Connection) -
     added = [make_owner(conn, f"finder-{number}") for number in range(3)]
     project = make_project(conn, "apollo", added[0])
     make_agent(conn, project)
-    assert [owner.id for owner in console_queries.list_owners(conn, "INDER-")] == [owner.id for owner in reversed(added)]
+    assert [owner.id for owner in console_queries.list_owners(conn, "INDER-")] == [
+        owner.id for owner in reversed(added)
+    ]
     assert [owner.handle for owner in console_queries.list_owners(conn, "inder-1@EXAMPLE")] == ["finder-1"]
     # The search text is not a LIKE pattern.
     assert console_queries.list_owners(conn, "finder%") == []
     first_page = console_queries.list_owners(conn, "finder-", limit=2)
     assert [owner.handle for owner in first_page] == ["finder-2", "finder-1"]
-    assert [owner.handle for owner in console_queries.list_owners(conn, "finder-", before=first_page[-1].id)] == ["finder-0"]
+    assert [owner.handle for owner in console_queries.list_owners(conn, "finder-", before=first_page[-1].id)] == [
+        "finder-0"
+    ]
     owners.suspend(conn, added[1].id, reason="abuse", actor="op")
     (only,) = console_queries.list_owners(conn, "finder-", suspended_only=True)
     assert (only.handle, only.suspended_reason, only.plan, only.balance) == ("finder-1", "abuse", None, None)
@@ -49,10 +53,12 @@ def test_projects_of_all_owners_are_listed_with_their_counts(conn: Connection) -
     ) == (1, 1, 0, 0)
     assert summaries["full"].last_event_at is not None
     assert summaries["empty"].last_event_at is None
-    assert [summary.name for summary in console_queries.list_projects(conn, owner_id=owner.id, state="purging")] == ["ending"]
-    assert [summary.name for summary in console_queries.list_projects(conn, owner_id=owner.id, before=ending.id, limit=1)] == [
-        "empty"
+    assert [summary.name for summary in console_queries.list_projects(conn, owner_id=owner.id, state="purging")] == [
+        "ending"
     ]
+    assert [
+        summary.name for summary in console_queries.list_projects(conn, owner_id=owner.id, before=ending.id, limit=1)
+    ] == ["empty"]
 
 
 def test_only_open_invites_are_listed(conn: Connection) -> None:
