@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from bus.errors import InvalidArgument
-from bus.rules import glob_automaton, surfaces
+from bus.rules import surfaces
 from bus.rules.surfaces import literal_prefix, modes_contend, normalise, overlaps
 
 
@@ -396,7 +396,7 @@ def test_overlap_is_reflexive_and_symmetric_and_implies_related_prefixes(a: str,
     assert overlaps(a, a)
     assert overlaps(a, b) == overlaps(b, a)
     # Checked on the automata directly, since overlaps() relies on the property.
-    intersects = glob_automaton.intersects(surfaces._build_automaton(a), surfaces._build_automaton(b))
+    intersects = surfaces._intersects(surfaces._build_token_graph(a), surfaces._build_position_masks(b))
     assert intersects == overlaps(a, b)
     if intersects:
         above, below = sorted((literal_prefix(a), literal_prefix(b)), key=len)
@@ -441,30 +441,13 @@ _SLOW_SECONDS = 5.0
     ],
 )
 def test_no_pair_of_surfaces_is_slow(a: str, b: str) -> None:
-    surfaces._build_automaton.cache_clear()
+    surfaces._build_token_graph.cache_clear()
+    surfaces._build_position_masks.cache_clear()
     started = time.process_time()
     a, b = normalise(a), normalise(b)
     assert overlaps(a, b) == overlaps(b, a)
     # It takes milliseconds; a backtracking search would take days.
     assert time.process_time() - started < _SLOW_SECONDS
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("*a" * 85 + CHOICES, "*b" * 84 + "c" + "{b,d}" * 6),
-        ("*[a]" + "*[b]" * 48, "*[c]" * 49),
-        ("*a" * 60 + "{" + ",".join(f"{chr(0x100 + n)}/{n % 10}" for n in range(19)) + "}", "*b" * 100),
-    ],
-)
-def test_the_largest_searches_of_disjoint_surfaces_end_before_their_cap(a: str, b: str) -> None:
-    assert not overlaps(normalise(a), normalise(b))
-
-
-def test_a_search_that_its_cap_stops_counts_as_an_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not overlaps("src/*a*.py", "src/*b*.js")
-    monkeypatch.setattr(glob_automaton, "MAX_VISITED_PAIRS", 5)
-    assert overlaps("src/*a*.py", "src/*b*.js")
 
 
 def test_too_many_alternatives_are_refused_quickly() -> None:
