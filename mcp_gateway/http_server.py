@@ -60,8 +60,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._unfinished_bytes > _MAX_HEAD_BYTES:
             self.send_400_response("The request is not acceptable.")
-        elif self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+        elif self._head_timer is None and (
+            # A head that arrives in one piece, as those of agents do, needs no timer.
+            not self._is_head_complete
             # The data, such as an empty line, stopped the timer of an idle connection and began no request.
+            or (self.cycle is not None and self.cycle.response_complete)
+        ):
             self._start_head_timer()
 
     def send_400_response(self, msg: str) -> None:
@@ -78,8 +82,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_head_complete = False
         self._field_bytes = 0
-        if self._head_timer is None:
-            self._start_head_timer()
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request target, which must be a path.
@@ -90,7 +92,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url and url[:1] not in (b"/", b"*"):
             raise ValueError("the request target is not a path")
         super().on_url(url)
-        self._count_field(len(url))
+        self._field_bytes += len(url)
+        if self._field_bytes > _MAX_HEAD_BYTES:
+            raise ValueError("the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or drop a trailer.
@@ -98,13 +102,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         Raises:
             ValueError: there are too many headers, they are too large, or a value continues on the next line.
         """
-        self._count_field(len(name) + len(value))
-        if len(self.headers) >= _MAX_HEADER_COUNT or b"\n" in value or b"\r" in value:
+        # One call per header of every request, so uvicorn's method is written out here.
+        self._field_bytes += len(name) + len(value)
+        headers = self.headers
+        if self._field_bytes > _MAX_HEAD_BYTES or len(headers) >= _MAX_HEADER_COUNT or b"\n" in value or b"\r" in value:
             raise ValueError("the headers are not acceptable")
         # uvicorn would add a trailer to the headers, after a proxy and perhaps the application have read them.
         if not self._is_head_complete:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
             # The parser keeps blanks after a value, which are not part of it (RFC 9112, 5.1).
-            super().on_header(name, value.rstrip(b" \t"))
+            headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""
@@ -126,11 +135,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._handled_cycle = cycle
         super()._start_asgi_task(cycle, app)
-
-    def _count_field(self, byte_count: int) -> None:
-        self._field_bytes += byte_count
-        if self._field_bytes > _MAX_HEAD_BYTES:
-            raise ValueError("the head of the request is too large")
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, self._close_slow_connection)
