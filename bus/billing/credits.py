@@ -307,9 +307,7 @@ def set_price(
     price = conn.fetch_one_or_none_as(
         Price,
         "INSERT INTO price (event_type, effective_from, credits)"
-        " SELECT %(type)s, t.at, %(credits)s FROM ("
-        # Events are timed in whole milliseconds. A finer start would leave the old price to the next event.
-        "  SELECT coalesce(%(at)s::timestamptz, date_trunc('milliseconds', clock_timestamp())) AS at) AS t"
+        " SELECT %(type)s, t.at, %(credits)s FROM (SELECT coalesce(%(at)s::timestamptz, clock_timestamp()) AS at) AS t"
         " WHERE %(at)s::timestamptz IS NULL OR t.at > clock_timestamp()"
         " ON CONFLICT ON CONSTRAINT price_pkey DO UPDATE SET credits = excluded.credits"
         " RETURNING event_type, credits, effective_from",
