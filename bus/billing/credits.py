@@ -293,6 +293,8 @@ def set_price(
 ) -> Price:
     """Set the price of an event type from now or from a future time on. Past events keep their prices.
 
+    Events are timed in whole milliseconds, so one right after the change may still have the previous price.
+
     The audit log records it without an owner, as an act of the service.
 
     Args:

@@ -191,6 +191,8 @@ def test_a_price_applies_from_its_time_on(conn: Connection, project: Project, ad
     metering.set_metering_enabled(conn, True)
     sequences.claim(conn, ada.ctx, "adr")
     credits.set_price(conn, "claim", 10, actor="cli")
+    # Times of events are whole milliseconds: an event of the same millisecond has the price before.
+    conn.execute("SELECT pg_sleep(0.002)")
     sequences.claim(conn, ada.ctx, "adr")
     later = datetime.now(UTC) + timedelta(hours=1)
     credits.set_price(conn, "claim", 100, effective_from=later, actor="cli")
