@@ -1,12 +1,13 @@
 """Connections to PostgreSQL: a pool, transactions, and statements in two idioms."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.rows import class_row
 from sqlalchemy.pool import QueuePool
 
 from bus.db.error_mapping import DATABASE_AWAY, DATABASE_BUSY, raise_as_bus_error
@@ -86,13 +87,21 @@ class Connection:
         except psycopg.Error as error:
             raise_as_bus_error(error)
 
-    def fetch_one_or_none_as(self, cls: type[T], sql: str, params: Params = ()) -> T | None:
-        """Run one statement and return its first row as `cls`, or None. Columns are matched to fields by name."""
+    def fetch_all_with_names(self, sql: str, params: Params = ()) -> tuple[tuple[str, ...], list[Row]]:
+        """Run one statement and return the names of its columns and its rows."""
         try:
-            with self.raw.cursor(row_factory=class_row(cls)) as cursor:
-                return cursor.execute(sql.encode(), params).fetchone()
+            cursor = self.raw.execute(sql.encode(), params)
+            result = cursor.pgresult
+            assert result is not None
+            names = tuple((result.fname(number) or b"").decode() for number in range(result.nfields))
+            return names, cursor.fetchall()
         except psycopg.Error as error:
             raise_as_bus_error(error)
+
+    def fetch_one_or_none_as(self, cls: type[T], sql: str, params: Params = ()) -> T | None:
+        """Run one statement and return its first row as `cls`, or None. Columns are matched to fields by name."""
+        records = self.fetch_all_as(cls, sql, params)
+        return records[0] if records else None
 
     def fetch_one_as(self, cls: type[T], sql: str, params: Params = ()) -> T:
         """Run one statement that always returns a row, and return that row as `cls`."""
@@ -102,11 +111,27 @@ class Connection:
 
     def fetch_all_as(self, cls: type[T], sql: str, params: Params = ()) -> list[T]:
         """Run one statement and return its rows as `cls`. Columns are matched to fields by name."""
-        try:
-            with self.raw.cursor(row_factory=class_row(cls)) as cursor:
-                return cursor.execute(sql.encode(), params).fetchall()
-        except psycopg.Error as error:
-            raise_as_bus_error(error)
+        names, rows = self.fetch_all_with_names(sql, params)
+        build = row_builder(cls, names)
+        return [build(row) for row in rows]
+
+
+def row_builder(cls: type[T], names: tuple[str, ...]) -> Callable[[Row], T]:
+    """Return a function that builds a dataclass from rows whose columns have these names.
+
+    Names are matched once. Where the columns are in the order of the fields, rows are then built by position, which
+    takes half the time of keywords.
+    """
+    builder: Callable[[Row], T] = _match_names(cast(Any, cls), names)
+    return builder
+
+
+@functools.lru_cache(maxsize=1024)
+def _match_names(cls: Any, names: tuple[str, ...]) -> Callable[[Row], Any]:
+    fields = tuple(field.name for field in dataclasses.fields(cls) if field.init)
+    if fields[: len(names)] == names:
+        return lambda row: cls(*row)
+    return lambda row: cls(**dict(zip(names, row, strict=True)))
 
 
 def from_row(cls: type[T], row: sa.Row[*tuple[Any, ...]]) -> T:

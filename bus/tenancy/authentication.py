@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bus.ctx import Ctx
-from bus.db import Connection, Row
+from bus.db import Connection, Row, row_builder
 from bus.errors import BusError
 
 T = TypeVar("T")
@@ -67,13 +67,13 @@ def fetch_all_as_caller(
     Returns:
         How many unread posts the caller has (capped at 100), and the rows.
     """
-    rows = conn.fetch_all_as(dict[str, Any], _as_caller(query, order_by), _caller_params(ctx, params))
-    unread = int(rows[0].pop("caller_unread"))
-    if len(rows) == 1 and next(iter(rows[0].values())) is None:
+    names, rows = conn.fetch_all_with_names(_as_caller(query, order_by), _caller_params(ctx, params))
+    # The first column is the caller's unread count; the rest is null where the query has no row.
+    unread = int(rows[0][0])
+    if len(rows) == 1 and rows[0][1] is None:
         return unread, []
-    for row in rows[1:]:
-        del row["caller_unread"]
-    return unread, [cls(**row) for row in rows]
+    build = row_builder(cls, names[1:])
+    return unread, [build(row[1:]) for row in rows]
 
 
 def fetch_as_caller(conn: Connection, ctx: Ctx, query: str, order_by: str, **params: Any) -> tuple[int, list[Row]]:

@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import closing
+from dataclasses import dataclass
 
 import psycopg
 import pytest
@@ -162,6 +163,34 @@ def test_an_idle_transaction_is_ended_and_reported_as_unavailable(database_url: 
             idle()
         with db.transaction() as conn:
             assert conn.fetch_one("SELECT 1") == (1,)
+
+
+@dataclass(frozen=True)
+class _Point:
+    x: int
+    y: int
+    label: str = "none"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1 AS x, 2 AS y, 'a' AS label", _Point(1, 2, "a")),
+        ("SELECT 2 AS y, 'a' AS label, 1 AS x", _Point(1, 2, "a")),
+        ("SELECT 1 AS x, 2 AS y", _Point(1, 2)),
+    ],
+)
+def test_columns_are_matched_to_fields_by_name(conn: Connection, sql: str, expected: _Point) -> None:
+    assert conn.fetch_one_as(_Point, sql) == expected
+    assert conn.fetch_all_as(_Point, sql) == [expected]
+    assert conn.fetch_one_or_none_as(_Point, f"{sql} WHERE false") is None
+
+
+def test_a_column_without_a_field_is_an_error(conn: Connection) -> None:
+    with pytest.raises(TypeError, match="z"):
+        conn.fetch_all_as(_Point, "SELECT 1 AS x, 2 AS y, 3 AS z")
+    with pytest.raises(TypeError, match="y"):
+        conn.fetch_all_as(_Point, "SELECT 1 AS x, 'a' AS label")
 
 
 def test_errors_of_sql_functions_carry_code_and_facts(conn: Connection) -> None:
