@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from bus import limits
 from bus.errors import InvalidArgument
+from mcp_gateway.argument_coercion import coerce_value, describe_right_form, describe_sent, parse_object_text
 
 _CONTEXT_PARAMETERS = ("conn", "ctx")
 _ERROR_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -82,35 +83,65 @@ class Tool:
     def decode(self, arguments: Any) -> dict[str, Any]:
         """Validate the arguments of a call and return them by name, without those that are absent or null.
 
+        Numbers, booleans and lists may also be unambiguous text, and the arguments one JSON text.
+
         Raises:
-            InvalidArgument: one sentence that names the valid argument or value.
+            InvalidArgument: sentences that name the argument, what was sent and what to send.
         """
         try:
-            decoded: Any = msgspec.convert({} if arguments is None else arguments, self.arguments_type)
-        except msgspec.ValidationError as error:
-            raise InvalidArgument(self._explain_validation_error(str(error))) from None
-        except UnicodeEncodeError:
-            raise InvalidArgument("The arguments contain half of a surrogate pair; send valid Unicode.") from None
+            decoded = self._decode_strictly(arguments)
+        except msgspec.ValidationError:
+            decoded = self._decode_leniently(arguments)
         return {
             argument.name: value
             for argument in self.arguments
             if (value := getattr(decoded, argument.name)) is not None
         }
 
-    def _explain_validation_error(self, message: str) -> str:
+    def _decode_strictly(self, arguments: Any) -> Any:
+        try:
+            return msgspec.convert({} if arguments is None else arguments, self.arguments_type)
+        except UnicodeEncodeError:
+            raise InvalidArgument("The arguments contain half of a surrogate pair; send valid Unicode.") from None
+
+    def _decode_leniently(self, arguments: Any) -> Any:
+        arguments = parse_object_text(arguments)
+        if not isinstance(arguments, dict):
+            raise InvalidArgument(
+                f"{self.name} takes its arguments as one JSON object, and {describe_sent(arguments)} was sent;"
+                f" it takes: {self._argument_names}."
+            )
+        by_name = {argument.name: argument for argument in self.arguments}
+        coerced = {
+            name: coerce_value(value, by_name[name].schema) if name in by_name else value
+            for name, value in arguments.items()
+        }
+        # A required argument that is null is missing, like one that was left out.
+        coerced = {name: value for name, value in coerced.items() if value is not None or name not in by_name}
+        try:
+            return self._decode_strictly(coerced)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(self._explain_validation_error(str(error), arguments)) from None
+
+    @property
+    def _argument_names(self) -> str:
+        return ", ".join(argument.name for argument in self.arguments) or "none"
+
+    def _explain_validation_error(self, message: str, arguments: dict[str, Any]) -> str:
         field = _ERROR_FIELD.search(message)
         field_name = field.group(1).encode("ascii", "replace").decode()[:40] if field else ""
-        argument_names = ", ".join(argument.name for argument in self.arguments) or "none"
         if "unknown field" in message:
-            return f"{self.name} takes no argument {field_name}; it takes: {argument_names}."
+            return f"{self.name} takes no argument {field_name}; it takes: {self._argument_names}."
         by_name = {argument.name: argument for argument in self.arguments}
         if "missing required" in message and field_name in by_name:
             return f"{self.name} needs {field_name}: {by_name[field_name].expected}."
         path = _ERROR_PATH.search(message)
         invalid_name = re.split(r"[.\[]", path.group(1))[0] if path else ""
-        if invalid_name in by_name:
-            return f"{invalid_name} must be {by_name[invalid_name].expected}."
-        return f"{self.name} takes its arguments as one JSON object; it takes: {argument_names}."
+        if invalid_name not in by_name:
+            return f"{self.name} takes its arguments as one JSON object; it takes: {self._argument_names}."
+        argument, value = by_name[invalid_name], arguments[invalid_name]
+        sentence = f"{invalid_name} must be {argument.expected}; {describe_sent(value)} was sent."
+        return f"{sentence} {describe_right_form(invalid_name, value, argument.schema)}".strip()
 
 
 _registry: dict[str, Tool] = {}
@@ -199,7 +230,7 @@ def _describe_type(annotation: Any) -> tuple[dict[str, Any], str]:
     elif get_origin(annotation) is list:
         item_schema, item_description = _describe_type(get_args(annotation)[0])
         schema = {"type": "array", "items": item_schema}
-        description = f"a list, each entry {item_description}"
+        description = f"a list, each {item_description}"
     else:
         json_type, description = _SCALAR_TYPES[annotation]
         schema = {"type": json_type}
@@ -228,6 +259,8 @@ def _apply_constraints(schema: dict[str, Any], meta: Meta, description: str) -> 
     if meta.pattern is not None:
         return f"{description} that matches {meta.pattern}"
     if meta.max_length is not None:
-        unit = "entries" if schema["type"] == "array" else "characters"
-        return f"{description} of {meta.min_length or 0} to {meta.max_length} {unit}"
+        bounds = f"of {meta.min_length or 0} to {meta.max_length}"
+        if schema["type"] == "array":
+            return description.replace("a list", f"a list {bounds} entries", 1)
+        return f"{description} {bounds} characters"
     return description
