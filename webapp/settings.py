@@ -1,5 +1,6 @@
 """Settings of the web process, read once from the environment."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ def _read_oidc(env: Mapping[str, str]) -> OidcSettings | None:
         raise SettingError("OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET belong together; set all, or none.")
     if issuer is None or client is None:
         return None
-    _require_web_url("OIDC_ISSUER", issuer)
+    _require_secure_url("OIDC_ISSUER", issuer)
     return OidcSettings(
         issuer, client.client_id, client.client_secret, _read_text(env, "OIDC_NAME") or OidcSettings.name
     )
@@ -188,10 +189,42 @@ def _read_top_up_url(env: Mapping[str, str]) -> str | None:
 
 
 def _read_base_url(env: Mapping[str, str], name: str, default: str) -> str:
-    return (_read_url(env, name) or default).rstrip("/")
+    url = _read_url(env, name) or default
+    _require_secure_url(name, url)
+    return url.rstrip("/")
 
 
 def _require_web_url(name: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.netloc:
         raise SettingError(f"{name} must be a web address such as https://example.org; it is {url!r}.")
+
+
+def _require_secure_url(name: str, url: str) -> None:
+    _require_web_url(name, url)
+    if not is_secure_url(url):
+        raise SettingError(
+            f"{name} must begin with https://, since secrets are sent there. Only this machine may use http://,"
+            f" such as http://localhost:8080. It is {url!r}."
+        )
+
+
+def is_secure_url(url: object) -> bool:
+    """Whether secrets may be sent to an address: it uses TLS, or does not leave this machine."""
+    if not isinstance(url, str):
+        return False
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme == "https":
+        return bool(host)
+    return parts.scheme == "http" and _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

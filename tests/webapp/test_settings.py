@@ -88,6 +88,24 @@ def test_a_malformed_setting_is_named(env: dict[str, str], named: str) -> None:
         WebOptions.from_env(env)
 
 
+_PROVIDER_ADDRESSES = ["OIDC_ISSUER", "GOOGLE_ISSUER", "GITHUB_URL", "GITHUB_API_URL"]
+
+
+@pytest.mark.parametrize("name", _PROVIDER_ADDRESSES)
+@pytest.mark.parametrize("host", ["id.example.org", "10.0.0.7", "localhost.example.org", "128.0.0.1", "[fd00::1]"])
+def test_a_provider_of_another_machine_is_reached_over_tls(name: str, host: str) -> None:
+    env = _OIDC | {name: f"http://{host}:8080/path"}
+    with pytest.raises(SettingError, match=f"{name} must begin with https://"):
+        WebOptions.from_env(env)
+    WebOptions.from_env(env | {name: f"https://{host}:8080/path"})
+
+
+@pytest.mark.parametrize("name", _PROVIDER_ADDRESSES)
+@pytest.mark.parametrize("host", ["localhost", "id.localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
+def test_a_provider_of_this_machine_may_use_http(name: str, host: str) -> None:
+    WebOptions.from_env(_OIDC | {name: f"http://{host}:8080/path"})
+
+
 @pytest.mark.parametrize(
     ("allow", "email", "may"),
     [
