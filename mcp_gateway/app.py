@@ -109,7 +109,11 @@ class Gateway:
 
     async def _handle_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        sent_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
+        sent_id = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                sent_id = value.decode("latin-1")
+                break
         request_id = accept_correlation_id(sent_id)
         log_context.set((REQUEST_ID, request_id))
         response = ResponseSender(send, request_id)

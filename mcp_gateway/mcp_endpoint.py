@@ -83,7 +83,7 @@ class McpEndpoint:
             is_empty = await self._bodies.discard(receive)
             await self._deny(RequestDenied(401, "unauthenticated"), None, response, close_connection=not is_empty)
             return
-        body = await self._bodies.read(receive)
+        body = await self._bodies.read(scope, receive)
         if body is None:
             # A client that disconnected gets the same answer and does not read it.
             error = {"error": "too large", "message": f"Send at most {self._bodies.max_bytes} bytes, without pauses."}

@@ -1,8 +1,13 @@
 """Reading the body of a request within bounds of size and time."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from mcp_gateway.http_responses import Receive
+
+# The server's ASGI extension with a body that arrived together with its head: {"body": bytes}.
+COMPLETE_BODY_EXTENSION = "llm_bus.complete_body"
 
 # Agents send small bodies in one piece; a slower client is not an agent.
 _TIMEOUT_SECONDS = 30
@@ -20,8 +25,13 @@ class BodyReader:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
 
-    async def read(self, receive: Receive) -> bytes | None:
+    async def read(self, scope: Mapping[str, Any], receive: Receive) -> bytes | None:
         """Return a body; None if it is too large, too slow, or the client disconnected."""
+        # A body that is there already needs no timeout, which would cost as much as the rest of reading it.
+        extensions = scope.get("extensions")
+        if extensions and COMPLETE_BODY_EXTENSION in extensions:
+            body: bytes = extensions[COMPLETE_BODY_EXTENSION]["body"]
+            return body if len(body) <= self.max_bytes else None
         return await self._read(receive, self.max_bytes)
 
     async def discard(self, receive: Receive) -> bool:

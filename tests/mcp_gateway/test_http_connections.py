@@ -2,17 +2,14 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
-import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from mcp_gateway import http_server
-from mcp_gateway.http_server import BoundedHttpProtocol
+from mcp_gateway.http_protocol import HEAD_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, BoundedHttpProtocol
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import MODERN
 from tests.mcp_gateway.processes import GatewayProcess
@@ -50,11 +47,8 @@ def test_a_trailer_that_never_ends_is_refused(gateways: list[GatewayProcess], te
 Received = list[str]
 
 
-def _serve_on_fake_transport(
-    use: Callable[[BoundedHttpProtocol, Mock, Received], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _serve_on_fake_transport(use: Callable[[BoundedHttpProtocol, Mock, Received], Any]) -> None:
     """Run a protocol whose application waits until its client disconnects, and records what it receives."""
-    monkeypatch.setattr(http_server, "_HEAD_TIMEOUT_SECONDS", 0.05)
     received: Received = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -78,7 +72,7 @@ def _serve_on_fake_transport(
     asyncio.run(run())
 
 
-def test_a_disconnect_reaches_the_request_in_front_of_a_pipelined_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disconnect_reaches_the_request_in_front_of_a_pipelined_one() -> None:
     async def use(protocol: BoundedHttpProtocol, _transport: Mock, received: Received) -> None:
         protocol.data_received(_REQUEST * 2)
         await asyncio.sleep(0)
@@ -88,10 +82,10 @@ def test_a_disconnect_reaches_the_request_in_front_of_a_pipelined_one(monkeypatc
             while received[-1] != "http.disconnect":
                 await asyncio.sleep(0)
 
-    _serve_on_fake_transport(use, monkeypatch)
+    _serve_on_fake_transport(use)
 
 
-def test_a_malformed_pipelined_request_does_not_corrupt_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_pipelined_request_does_not_corrupt_a_response() -> None:
     async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
         protocol.data_received(_REQUEST)
         await asyncio.sleep(0)
@@ -100,40 +94,57 @@ def test_a_malformed_pipelined_request_does_not_corrupt_a_response(monkeypatch: 
         transport.write.assert_not_called()
         transport.close.assert_called_once()
 
-    _serve_on_fake_transport(use, monkeypatch)
+    _serve_on_fake_transport(use)
 
 
-def test_a_pipelined_head_is_not_late_while_a_request_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipelined_head_is_not_late_while_a_request_is_handled() -> None:
     async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
         protocol.data_received(_REQUEST + _REQUEST[:20])
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0)
+        protocol.close_if_overdue(protocol.loop.time() + 2 * KEEP_ALIVE_SECONDS)
         transport.close.assert_not_called()
 
-    _serve_on_fake_transport(use, monkeypatch)
+    _serve_on_fake_transport(use)
 
 
-def test_an_empty_line_does_not_keep_an_idle_connection_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_empty_line_does_not_keep_an_idle_connection_open() -> None:
     async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
         protocol.data_received(_REQUEST)
         await asyncio.sleep(0)
         protocol.cycle.response_complete = True
+        protocol.on_response_complete()
         protocol.data_received(b"\r\n")
-        deadline = time.monotonic() + 5
-        while not transport.close.called and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        now = protocol.loop.time()
+        protocol.close_if_overdue(now + KEEP_ALIVE_SECONDS - 1)
+        transport.close.assert_not_called()
+        protocol.close_if_overdue(now + KEEP_ALIVE_SECONDS)
         transport.close.assert_called_once()
         protocol.cycle.response_complete = False
 
-    _serve_on_fake_transport(use, monkeypatch)
+    _serve_on_fake_transport(use)
 
 
-def test_a_head_that_is_cut_after_a_large_body_is_not_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_begins_while_a_request_is_handled_has_its_own_time() -> None:
+    async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
+        protocol.data_received(_REQUEST + _REQUEST[:20])
+        await asyncio.sleep(0)
+        protocol.cycle.response_complete = True
+        protocol.on_response_complete()
+        now = protocol.loop.time()
+        protocol.close_if_overdue(now + HEAD_TIMEOUT_SECONDS - 1)
+        transport.close.assert_not_called()
+        protocol.close_if_overdue(now + HEAD_TIMEOUT_SECONDS)
+        transport.close.assert_called_once()
+        protocol.cycle.response_complete = False
+
+    _serve_on_fake_transport(use)
+
+
+def test_a_head_that_is_cut_after_a_large_body_is_not_too_large() -> None:
     async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
         large = _REQUEST.replace(b"Content-Length: 0", b"Content-Length: 40000") + b"x" * 40_000
         protocol.data_received(large + _REQUEST[:20])
         transport.write.assert_not_called()
         transport.close.assert_not_called()
 
-    _serve_on_fake_transport(use, monkeypatch)
+    _serve_on_fake_transport(use)

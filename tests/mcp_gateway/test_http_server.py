@@ -242,9 +242,9 @@ def test_the_calls_of_common_clients_are_answered_directly() -> None:
 
 
 _SHORT_IDLE_PROGRAM = """
-from mcp_gateway import __main__ as gateway, http_server
-http_server._KEEP_ALIVE_SECONDS = 1.5
-http_server._HEAD_TIMEOUT_SECONDS = 1.5
+from mcp_gateway import __main__ as gateway, http_protocol, http_server
+http_protocol.KEEP_ALIVE_SECONDS = http_protocol.HEAD_TIMEOUT_SECONDS = 1.5
+http_server._CONNECTION_CHECK_SECONDS = 0.1
 gateway.main()
 """
 

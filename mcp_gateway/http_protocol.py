@@ -1,0 +1,266 @@
+"""One HTTP connection of the gateway: uvicorn's protocol for httptools, with bounds and without its costs.
+
+uvicorn bounds neither the head of a request nor an idle connection that sends empty lines, and it has gaps with
+trailers and pipelined requests; the methods below close them. It also writes the head and the body of a response one
+after the other, searches every header for forbidden characters and sets a timer after every response. Here a response
+is one write, and the server looks through its connections once a second.
+"""
+
+import asyncio
+import math
+import urllib.parse
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from mcp_gateway.request_body import COMPLETE_BODY_EXTENSION
+
+KEEP_ALIVE_SECONDS = 120
+HEAD_TIMEOUT_SECONDS = 30
+# The head of an agent's request has some hundred bytes.
+_MAX_HEAD_BYTES = 32 * 1024
+_MAX_HEADER_COUNT = 100
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection. A callback of the parser that raises makes uvicorn answer 400 and close the connection."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._is_head_complete = False
+        self._field_bytes = 0
+        # The data since the last head, body or part of a body.
+        self._unfinished_bytes = 0
+        # When the connection is closed, by the clock of the loop, unless a request is handled then.
+        self._deadline = math.inf
+        # The request that the application handles; `self.cycle` is the one that was received last.
+        self._handled_cycle: _Cycle | None = None
+
+    def close_if_overdue(self, now: float) -> None:
+        """Close the connection if it was idle, or began to send a head, too long ago.
+
+        Args:
+            now: the time of the loop's clock.
+        """
+        # Nothing is read while a pipelined request waits for its turn.
+        if now >= self._deadline and not self._is_handling_request() and not self.transport.is_closing():
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect the first head."""
+        super().connection_made(transport)
+        self._deadline = self.loop.time() + HEAD_TIMEOUT_SECONDS
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Report the disconnect to the request that is handled."""
+        super().connection_lost(exc)
+        if self._handled_cycle is not None and not self._handled_cycle.response_complete:
+            self._handled_cycle.disconnected = True
+            self._handled_cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data to the parser, unless an incomplete field has become too large."""
+        # The parser holds back an incomplete field, so its size is known only from the data.
+        self._unfinished_bytes += len(data)
+        super().data_received(data)
+        if self._unfinished_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request is not acceptable.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what was received, and close the connection."""
+        cycle = self._handled_cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            # A second response inside the one that is being sent would corrupt it.
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._is_head_complete = False
+        self._field_bytes = 0
+        if not self._is_handling_request():
+            self._deadline = self.loop.time() + HEAD_TIMEOUT_SECONDS
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request target, which must be a path.
+
+        Raises:
+            ValueError: the target names a host, which could differ from the Host header, or it is too long.
+        """
+        if not self.url and url[:1] != b"/":
+            raise ValueError("the request target is not a path")
+        self.url += url
+        self._field_bytes += len(url)
+        if self._field_bytes > _MAX_HEAD_BYTES:
+            raise ValueError("the request target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or drop a trailer.
+
+        Raises:
+            ValueError: there are too many headers, they are too large, or a value continues on the next line.
+        """
+        self._field_bytes += len(name) + len(value)
+        headers = self.headers
+        if self._field_bytes > _MAX_HEAD_BYTES or len(headers) >= _MAX_HEADER_COUNT or b"\n" in value or b"\r" in value:
+            raise ValueError("the headers are not acceptable")
+        # uvicorn would add a trailer to the headers, after a proxy and perhaps the application have read them.
+        if not self._is_head_complete:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            # The parser keeps blanks after a value, which are not part of it (RFC 9112, 5.1).
+            headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application, or let it wait for the one before it."""
+        self._is_head_complete = True
+        self._unfinished_bytes = 0
+        http_version = self.parser.get_http_version()
+        raw_path, _, query = self.url.partition(b"#")[0].partition(b"?")
+        path = raw_path.decode("ascii")
+        scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": http_version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "method": self.parser.get_method().decode("ascii"),
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        cycle = _Cycle(
+            scope=cast(Any, scope),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self.cycle = cycle
+        if self._is_handling_request():
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._unfinished_bytes = 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._unfinished_bytes = 0
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """Handle the next pipelined request, or wait for another one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            # The head of the next request may have begun.
+            seconds = KEEP_ALIVE_SECONDS if self._is_head_complete else HEAD_TIMEOUT_SECONDS
+            self._deadline = self.loop.time() + seconds
+
+    def _is_handling_request(self) -> bool:
+        return self._handled_cycle is not None and not self._handled_cycle.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._handled_cycle = cast(_Cycle, cycle)
+        super()._start_asgi_task(cycle, app)
+
+
+class _Cycle(RequestResponseCycle):
+    """One request and its response, which is sent without a check of what the application itself sends."""
+
+    _start: dict[str, Any] | None = None
+
+    async def run_asgi(self, app: Any) -> None:
+        """Run the application; it gets the body at once if the body arrived together with the head."""
+        if not self.more_body:
+            self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: {"body": bytes(self.body)}}
+        await super().run_asgi(app)
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the response. The head is sent with the first part of the body, as ASGI demands."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        body = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        parts = [] if self._start is None else self._encode_head(self._start)
+        if self.scope["method"] == "HEAD":
+            pass
+        elif not self.chunked_encoding:
+            parts.append(body)
+        else:
+            if body:
+                parts += (b"%x\r\n" % len(body), body, b"\r\n")
+            if is_last:
+                parts.append(b"0\r\n\r\n")
+        self.transport.write(b"".join(parts))
+        if is_last:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+    def _encode_head(self, start: dict[str, Any]) -> list[bytes]:
+        self._start = None
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        status = start["status"]
+        parts = [STATUS_LINE[status]]
+        has_length = status in (204, 304)
+        for name, value in (*self.default_headers, *start["headers"]):
+            if name == b"content-length":
+                has_length = True
+            elif name == b"connection" and value == b"close":
+                self.keep_alive = False
+                continue
+            parts += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        self.chunked_encoding = not has_length
+        parts.append(b"\r\n" if has_length else b"transfer-encoding: chunked\r\n\r\n")
+        return parts
