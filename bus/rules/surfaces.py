@@ -28,6 +28,7 @@ from itertools import pairwise
 from operator import or_
 
 from bus.errors import InvalidArgument
+from bus.rules import surface_text
 
 MAX_LENGTH = 200
 MAX_ALTERNATIVES = 64
@@ -54,31 +55,38 @@ _TOKEN_WITHOUT_CLASSES = re.compile(r"\*+|.")
 
 
 def normalise(surface: str) -> str:
-    """Normalise a surface to its only spelling: `./src//api/` is `src/api`, `.` is `**`.
+    """Normalise a surface to its only spelling: `./src//api/` is `src/api`, `.` is `**`, `"a.py":10` is `a.py`.
 
     Args:
         surface: as a client sent it.
     Returns:
         1 to 200 characters in NFC, without empty and '.' segments. Idempotent.
     Raises:
-        InvalidArgument: empty, too long, absolute, outside the repository, contains a backslash or a character
-            that cannot occur in a name, or has braces that are unbalanced, too deep or expand to too many paths.
+        InvalidArgument: empty, too long, absolute, outside the repository, not one path or glob
+            (bus/rules/surface_text.py), contains a character that cannot occur in a name, or has braces that are
+            unbalanced, too deep or expand to too many paths.
     """
     if len(surface) > 4 * MAX_LENGTH:
         raise _too_long_error()
     if forbidden := _FORBIDDEN_CHARACTER.search(surface):
-        raise InvalidArgument(f"surface contains a character that is refused (U+{ord(forbidden[0]):04X}); remove it.")
-    if "\\" in surface:
-        raise InvalidArgument("surface contains a backslash; use '/' between segments.")
+        advice = "send one path in each call" if forbidden[0] in "\t\n\r" else "remove it"
+        raise InvalidArgument(f"surface contains a character that is refused (U+{ord(forbidden[0]):04X}); {advice}.")
     if not surface:
         raise InvalidArgument("surface is empty; send a path such as 'src/api', or '.' for the whole repository.")
-    # The checks below apply to the normalised text, so that it passes again: './~/a' is refused like '~/a'.
-    surface = _normalise_path(surface)
+    # The checks apply to the normalised text, so that it passes again: './~/a' is refused like '~/a'.
+    if surface_text.is_plain(surface):
+        surface = _normalise_path(surface)
+    else:
+        surface_text.check_raw(surface)
+        surface = _clean_path(surface)
     if surface != surface.strip():
         raise InvalidArgument("surface begins or ends with white space; remove it.")
     if len(surface) > MAX_LENGTH:
         raise _too_long_error()
-    _expand_alternatives(surface)
+    for path in _expand_alternatives(surface):
+        if path != path.strip():
+            raise InvalidArgument("surface has white space beside a brace or a comma; remove it.")
+        surface_text.check(path)
     return surface
 
 
@@ -132,6 +140,15 @@ def _normalise_path(text: str) -> str:
     if ".." in segments:
         raise InvalidArgument("surface contains '..'; send a path relative to the root of the repository.")
     return path
+
+
+def _clean_path(text: str) -> str:
+    """Clean and normalise a text until neither changes it: './"a"' is 'a'."""
+    while True:
+        path = _normalise_path(surface_text.clean(text))
+        if path == text:
+            return path
+        text = path
 
 
 def _expand_alternatives(surface: str) -> list[str]:

@@ -71,15 +71,23 @@ def name(value: str, argument: str, max_length: int = 64) -> str:
         _check_length(value, argument, max_length)
     if not (value.isascii() and value.isprintable()):
         value = unicodedata.normalize("NFC", value)
-        for char in value:
-            if unicodedata.category(char) in _INVISIBLE_CATEGORIES or char in _INVISIBLE_CHARACTERS:
-                raise InvalidArgument(f"{argument} contains an invisible character (U+{ord(char):04X}); remove it.")
+        char = find_invisible_character(value)
+        if char is not None:
+            raise InvalidArgument(f"{argument} contains an invisible character (U+{ord(char):04X}); remove it.")
         if value and not value.translate(_VARIATION_SELECTORS):
             raise InvalidArgument(f"{argument} has no visible character; send a name.")
     _check_length(value, argument, max_length)
     if value != value.strip():
         raise InvalidArgument(f"{argument} begins or ends with white space; remove it.")
     return value
+
+
+def find_invisible_character(value: str) -> str | None:
+    """Return the first character that is displayed as nothing or changes the display of others; None without one."""
+    for char in value:
+        if unicodedata.category(char) in _INVISIBLE_CATEGORIES or char in _INVISIBLE_CHARACTERS:
+            return char
+    return None
 
 
 def label(value: str, argument: str) -> str:
