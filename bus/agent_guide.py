@@ -129,6 +129,6 @@ def repository_instructions(variant: GuideVariant) -> str:
         "",
         "`llm-bus.config.json` lists the numbered files. A commit whose new number another participant",
         "has claimed is blocked and names the `git mv` to run: run it, and change the number inside the file too.",
-        "If the server `llm-bus` is missing, tell your user to run `python3 .llm-bus/kit doctor`.",
+        "If the server `llm-bus` is missing, tell your user to run `python3 .git/llm-bus/kit doctor`.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""`python3 .llm-bus/kit COMMAND`: the entry point for git and the clients.
+"""`python3 .git/llm-bus/kit COMMAND`: the entry point for git and the clients.
 
 Every Python version can parse this file, so that an old interpreter prints a clear message.
 """

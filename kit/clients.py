@@ -16,12 +16,15 @@ from kit.file_edits import FileEdits
 from kit.repo import Repo
 
 SERVER_NAME = "llm-bus"
-# Works in every shell and without one: no other quotes, no variable, no path. It searches for the kit in the folder in
-# which it starts and those above, and ends with 0 if there is none.
+# Works in every shell and without one: no other quotes, no variable, no path. It asks git for the folder that all
+# worktrees share, runs the kit that is installed there, and ends with 0 if there is none. No file of the checked-out
+# branch is run: Python imports nothing from the current folder (-I), and git uses no folder that only looks like one.
 HOOK_LAUNCHER = (
-    "import os,pathlib as p,runpy;d=p.Path(os.environ.get('CLAUDE_PROJECT_DIR')or os.getcwd());"
-    "k=[a/'.llm-bus'/'kit' for a in [d,*d.parents] if (a/'.llm-bus'/'kit'/'__main__.py').is_file()];"
-    "k and runpy.run_path(str(k[0]),run_name='__main__')"
+    "import os,runpy,shutil as u,subprocess as s;d=os.environ.get('CLAUDE_PROJECT_DIR')or'.';"
+    "r=os.path.isdir(d)and u.which('git')and s.run(['git','-c','safe.bareRepository=explicit','rev-parse',"
+    "'--git-common-dir'],cwd=d,stdin=s.DEVNULL,stdout=s.PIPE,stderr=s.DEVNULL);"
+    "k=r and r.returncode==0 and os.path.join(d,os.fsdecode(r.stdout)[:-1],'llm-bus','kit');"
+    "k and os.path.isfile(os.path.join(k,'__main__.py'))and runpy.run_path(k,run_name='__main__')"
 )
 TOML_BEGIN, TOML_END = "# >>> llm-bus >>>", "# <<< llm-bus <<<"
 _TOML_BLOCK = re.compile(rf"\n?{re.escape(TOML_BEGIN)}.*?{re.escape(TOML_END)}\r?\n", re.DOTALL)
@@ -72,7 +75,7 @@ class Client:
 def hook_command(arguments: str) -> str:
     """Build the command line that runs the kit from a client's hook."""
     python = "python" if sys.platform == "win32" else "python3"
-    return f'{python} -c "{HOOK_LAUNCHER}" {arguments}'
+    return f'{python} -I -c "{HOOK_LAUNCHER}" {arguments}'
 
 
 def _auth_headers(reference: str) -> dict[str, str]:
@@ -281,7 +284,8 @@ def _remove_our_hooks(text: str, path: tuple[str, ...]) -> str:
 
 
 def _is_our_hook(item: Any) -> bool:
-    return ".llm-bus" in repr(item) and "runpy" in repr(item)
+    # The commands of earlier versions name .llm-bus in place of llm-bus.
+    return "llm-bus" in repr(item) and "runpy" in repr(item)
 
 
 def _is_our_input(entry: Any) -> bool:

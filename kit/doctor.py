@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from kit import VERSION, clients, config, exit_codes, githooks, jsonc, mcp_clien
 from kit.config import Config, ConfigError
 from kit.file_edits import FileEdits
 from kit.repo import NoRepositoryError, Repo
+from kit.token_format import is_well_formed
 
 _TIMEOUT_SECONDS = 5.0
-_REINSTALL_COMMAND = "python3 .llm-bus/kit install"
-_BASE62_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_REINSTALL_COMMAND = "python3 .git/llm-bus/kit install"
 
 
 @dataclass(frozen=True)
@@ -87,31 +86,22 @@ def run_checks() -> list[Finding]:
     return findings
 
 
-def is_well_formed(token: str) -> bool:
-    """Whether a string has the length and the checksum of a token."""
-    if len(token) != 54 or not token.startswith("lbus_") or not token.isascii() or not token[5:].isalnum():
-        return False
-    number, digits = zlib.crc32(token[:-6].encode("ascii")), ""
-    for _ in range(6):
-        number, digit = divmod(number, 62)
-        digits = _BASE62_ALPHABET[digit] + digits
-    return token[-6:] == digits
-
-
 def _check_token(work_tree: Repo, settings: Config) -> Finding:
     variable, token = settings.token_variable, settings.token
+    saved_files = config.list_token_files(work_tree)
+    value = os.environ.get(variable, "").strip()
+    if (value and not is_well_formed(value)) or (token is None and any(map(Path.exists, saved_files))):
+        fix = "Paste the token again: a part is missing or changed."
+        return Finding("token", f"{variable if value else saved_files[0]}: this is not a token of a bus", fix)
     if token is None:
         fix = f"Set {variable} where you start your client, or run: {_REINSTALL_COMMAND} --ask-token"
         return Finding("token", f"{variable} is not set, and no token is saved", fix)
-    source = variable if os.environ.get(variable, "").strip() else "saved inside .git"
-    if not is_well_formed(token):
-        fix = "Paste the token again: a part is missing or changed."
-        return Finding("token", f"{source}: this is not a token of a bus", fix)
+    source = variable if value else "saved inside .git"
     masked = f"lbus_…{token[-4:]} ({source})"
     if source != variable:
         detail = f"{masked}; the hooks use it, but clients read {variable}, which is not set here"
         return Finding("token", detail, f"Run where you start your client: export {variable}=…")
-    for path in config.list_token_files(work_tree):
+    for path in saved_files:
         if path.exists() and path.read_text("ascii", "replace").strip() != token:
             fix = f"Unset {variable} or delete {path}, whichever is outdated."
             return Finding("token", f"{masked}; another one is saved inside .git", fix)
@@ -218,7 +208,7 @@ def _check_client_file(work_tree: Repo, settings: Config, client_file: ClientFil
         return [Finding(name, f"{clients.SERVER_NAME} has the address {url}", f"{_REINSTALL_COMMAND} --force")]
     client = client_file.hooks_client
     if client is not None and FileEdits(_edits_record_path(work_tree), dry_run=True).is_ours(path):
-        started = work_tree.top / ".llm-bus" / "state" / f"started-{client}"
+        started = work_tree.git_dir / "llm-bus" / "state" / f"started-{client}"
         if not started.exists() or started.stat().st_mtime < path.stat().st_mtime:
             configured_at = time.strftime("%H:%M", time.localtime(path.stat().st_mtime))
             return [Finding(name, f"not restarted since it was configured at {configured_at}", f"Restart {client}.")]

@@ -17,22 +17,26 @@ _BLOCK_PATTERN = re.compile(
 )
 _SHELL_SHEBANG = re.compile(rb"#!\s*(?:\S*/)?(?:env\s+)?(?:\S*/)?(?:sh|bash|dash|ksh|zsh)\b")
 
-# POSIX sh, which comes with every git. Only the reserved exit code blocks: without Python, with a broken Python or on a
-# branch without the kit the commit proceeds.
+# POSIX sh, which comes with every git. It runs the kit inside .git, not a file of the checked-out branch. Only the
+# reserved exit code blocks: without Python, with a broken Python or without the kit the commit proceeds.
 _HOOK_BLOCK = f"""\
 {BLOCK_BEGIN}
-# Checks numbers and leases of the staged files. Fail-open; to remove: python3 .llm-bus/kit uninstall
-if [ -f .llm-bus/kit/__main__.py ]; then
+# Checks numbers and leases of the staged files. Fail-open; to remove: python3 .git/llm-bus/kit uninstall
+llm_bus_kit="$(git rev-parse --git-common-dir 2>/dev/null || echo .git)/llm-bus/kit"
+if [ -f "$llm_bus_kit/__main__.py" ]; then
   for llm_bus_python in python3 python; do
     if command -v "$llm_bus_python" >/dev/null 2>&1; then
       # On Windows python3 may be a stub that only opens the Microsoft Store.
       if [ -n "${{WINDIR:-}}" ]; then "$llm_bus_python" -c "" >/dev/null 2>&1 || continue; fi
       llm_bus_code=0
-      "$llm_bus_python" .llm-bus/kit pre-commit </dev/null || llm_bus_code=$?
+      # -I: no module of the work tree is imported.
+      "$llm_bus_python" -I "$llm_bus_kit" pre-commit </dev/null || llm_bus_code=$?
       if [ "$llm_bus_code" -eq {exit_codes.BLOCKED_COMMIT} ]; then exit 1; fi
       break
     fi
   done
+else
+  echo "llm-bus: not checked: the kit is not in $llm_bus_kit; install it again." >&2
 fi
 {BLOCK_END}
 """

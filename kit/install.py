@@ -18,8 +18,20 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "kit"
 
-from kit import VERSION, bundle, clients, config, exit_codes, githooks, instructions, jsonc, repo
-from kit.activity_log import FOLDER_NAME, GITIGNORE_TEXT
+from kit import (
+    VERSION,
+    bundle,
+    clients,
+    config,
+    confirmation,
+    connection,
+    exit_codes,
+    githooks,
+    instructions,
+    jsonc,
+    local_code,
+    repo,
+)
 from kit.file_edits import FileEdits, Remover
 from kit.repo import NoRepositoryError, Repo
 
@@ -57,7 +69,7 @@ def main(
             _uninstall(work_tree, edits)
         else:
             _install(work_tree, edits, options, files if files is not None else bundle.read_files())
-    except (NoRepositoryError, InstallError, OSError) as error:
+    except (NoRepositoryError, InstallError, confirmation.NotConfirmedError, OSError) as error:
         print(f"llm-bus: {error}", file=sys.stderr)
         return exit_codes.FAILED
     return exit_codes.OK
@@ -73,7 +85,12 @@ def _parse_arguments(arguments: list[str], defaults: Mapping[str, str]) -> argpa
     add("--endpoint", default=defaults.get("endpoint"), help="the MCP address, such as https://bus.example.org/mcp")
     add("--home", default=defaults.get("home"), help="the web address of the bus, for updates of the kit")
     add("--client", default="auto", help="auto (those in use here), all, none, or names: claude,codex,gemini,cursor,…")
-    add("--token-env", default=config.TOKEN_VARIABLE, help="the environment variable of the token (%(default)s)")
+    add("--token-env", help=f"the environment variable of the token ({config.TOKEN_VARIABLE})")
+    add(
+        connection.ALLOW_HTTP_OPTION,
+        action="store_true",
+        help="send the token without encryption, to a bus in a private network",
+    )
     add("--save-token", action="store_true", help="save the token of the environment inside .git, for the hooks")
     add("--ask-token", action="store_true", help="prompt for the token, and save it inside .git")
     add("--invite", metavar="CODE", help="redeem an invite (its code or address), and save the token inside .git")
@@ -95,15 +112,18 @@ def _parse_arguments(arguments: list[str], defaults: Mapping[str, str]) -> argpa
 
 
 def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, files: Mapping[str, str]) -> None:
+    options.token_env = confirmation.confirm_token_variable(work_tree, options.token_env)
     token, endpoint = _obtain_token(work_tree, options)
-    endpoint = endpoint or options.endpoint or _find_configured_endpoint(work_tree)
-    if not endpoint or not endpoint.startswith(("https://", "http://")):
-        raise InstallError("the address of the bus is missing: --endpoint https://BUS/mcp")
+    confirmed = confirmation.confirm_connection(work_tree, options, endpoint)
+    endpoint, options.home = confirmed.endpoint, confirmed.web_url
+    identity = confirmation.identify(work_tree, confirmed, token)
     client_options = clients.InstallOptions(
         work_tree, Path.home(), endpoint, options.token_env, options.wake, options.force
     )
     selected = _select_clients(options.client, client_options)
-    _write_kit(work_tree, edits, files)
+    local_code.install(work_tree, edits, files)
+    if not options.dry_run:
+        connection.save_connection(work_tree, confirmed)
     _write_config(work_tree, edits, options, endpoint)
     for client in selected:
         client.configure(client_options, edits)
@@ -118,7 +138,9 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
         _save_token(work_tree, token)
     print(f"LLM Bus kit {VERSION} in {work_tree.top}{_dry_run_note(options.dry_run)}")
     print("\n".join(f"  {line}" for line in edits.messages))
-    print(_format_next_steps(client_options, selected, config.find_token(work_tree, options.token_env) is not None))
+    print(identity)
+    has_token = config.find_token(work_tree, options.token_env)[0] is not None
+    print(_format_next_steps(client_options, selected, has_token))
 
 
 def _uninstall(work_tree: Repo, edits: FileEdits) -> None:
@@ -129,17 +151,11 @@ def _uninstall(work_tree: Repo, edits: FileEdits) -> None:
         if not edits.dry_run:
             hook.unlink() if content is None else hook.write_bytes(content)
         edits.messages.append(f"~ {hook.name}")
-    _delete_local_state(work_tree, edits)
     edits.undo(_get_remover)
     if not edits.dry_run:
         for path in config.list_token_files(work_tree)[:1]:
             path.unlink(missing_ok=True)
-        folder = work_tree.top / FOLDER_NAME
-        for empty_folder in (folder / "kit", folder, work_tree.git_dir / "llm-bus"):
-            try:
-                empty_folder.rmdir()
-            except OSError:
-                continue
+        local_code.remove(work_tree)
     print(f"LLM Bus kit in {work_tree.top}: uninstalled{_dry_run_note(edits.dry_run)}")
     print("\n".join(f"  {line}" for line in edits.messages))
 
@@ -152,9 +168,11 @@ def _get_remover(path: Path) -> Remover:
     """Return the function that removes the kit's part from a file that the user has changed."""
     if path.name == "pre-commit":
         return githooks.remove_block
-    if path.suffix == ".md" and FOLDER_NAME not in path.parts and "wiki" not in path.parts:
+    if local_code.OLD_FOLDER_NAME in path.parts:
+        return lambda content: None
+    if path.suffix == ".md" and "wiki" not in path.parts:
         return instructions.remove_block
-    if path.suffix in (".json", ".jsonc", ".toml") and path.name != config.FILE_NAME and FOLDER_NAME not in path.parts:
+    if path.suffix in (".json", ".jsonc", ".toml") and path.name != config.FILE_NAME:
         return _remove_our_entries_if_valid
     if path.name == config.FILE_NAME or "wiki" in path.parts:
         # The user's changes stay.
@@ -169,21 +187,6 @@ def _remove_our_entries_if_valid(content: bytes) -> bytes | None:
         return content
 
 
-def _delete_local_state(work_tree: Repo, edits: FileEdits) -> None:
-    """Delete the files that the hooks wrote in this work tree."""
-    if edits.dry_run:
-        return
-    folder = work_tree.top / FOLDER_NAME
-    for pattern in ("journal.jsonl*", "state/*", "kit/__pycache__/*"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-    for name in ("state", "kit/__pycache__"):
-        try:
-            (folder / name).rmdir()
-        except OSError:
-            continue
-
-
 def _select_clients(client_option: str, options: clients.InstallOptions) -> list[clients.Client]:
     if client_option == "auto":
         return [client for client in clients.CLIENTS if client.is_present(options)]
@@ -195,24 +198,6 @@ def _select_clients(client_option: str, options: clients.InstallOptions) -> list
     if unknown:
         raise InstallError(f"unknown client {', '.join(unknown)}; the known clients are {', '.join(known)}")
     return [known[name] for name in names]
-
-
-def _write_kit(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> None:
-    folder = work_tree.top / FOLDER_NAME
-    first_message = len(edits.messages)
-    for name, text in sorted(files.items()):
-        edits.write(folder / name, text.encode("utf-8"), lambda content: None)
-    edits.write(folder / ".gitignore", GITIGNORE_TEXT.encode(), lambda content: None)
-    # The folder belongs to the kit: other modules and texts in it are of an earlier version.
-    for path in bundle.list_paths(folder / "kit"):
-        if path.relative_to(folder).as_posix() not in files:
-            edits.delete(path)
-    # One message for all files.
-    messages = edits.messages[first_message:]
-    written = [message for message in messages if message.startswith(("+", "~"))]
-    deleted = [message for message in messages if message.startswith("-")]
-    summary = f"{len(written)} of {len(files) + 1} files" + (f", {len(deleted)} deleted" if deleted else "")
-    edits.messages[first_message:] = [f"{'~' if written or deleted else '='} {FOLDER_NAME}/kit ({summary})"]
 
 
 def _write_config(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, endpoint: str) -> None:
@@ -230,20 +215,11 @@ def _write_config(work_tree: Repo, edits: FileEdits, options: argparse.Namespace
         text = jsonc.set_value(text, ("endpoint",), endpoint)
         if options.home:
             text = jsonc.set_value(text, ("home",), options.home.rstrip("/"))
-        if options.token_env != config.TOKEN_VARIABLE:
+        if options.token_env != config.TOKEN_VARIABLE or jsonc.read_value(text, ("tokenEnv",)) is not None:
             text = jsonc.set_value(text, ("tokenEnv",), options.token_env)
     except jsonc.NotJsonError as error:
         raise InstallError(f"{path} is not JSON ({error}); correct it first") from None
     edits.write(path, text.encode("utf-8"), lambda content: content)
-
-
-def _find_configured_endpoint(work_tree: Repo) -> str | None:
-    path = work_tree.top / config.FILE_NAME
-    try:
-        endpoint = jsonc.read_value(path.read_bytes().decode("utf-8"), ("endpoint",))
-    except (OSError, ValueError):
-        return None
-    return endpoint if isinstance(endpoint, str) else None
 
 
 def _write_instructions(path: Path, edits: FileEdits, variant: str, files: Mapping[str, str]) -> None:
@@ -276,7 +252,7 @@ def _obtain_token(work_tree: Repo, options: argparse.Namespace) -> tuple[str | N
         from kit import join
 
         try:
-            redeemed = join.redeem(invite, options.home, options.name)
+            redeemed = join.redeem(work_tree, invite, options.home, options.name, allow_http=options.allow_http)
         except join.JoinError as error:
             raise InstallError(str(error)) from None
         options.home = options.home or redeemed.web_url
@@ -289,7 +265,7 @@ def _obtain_token(work_tree: Repo, options: argparse.Namespace) -> tuple[str | N
     if options.save_token:
         token = os.environ.get(options.token_env, "").strip()
         if not token:
-            raise InstallError(f"--save-token saves the token of ${options.token_env}, which is not set")
+            raise InstallError(f"--save-token saves the token of {options.token_env}, which is not set")
         return token, None
     return None, None
 
@@ -319,7 +295,7 @@ def _format_next_steps(options: clients.InstallOptions, selected: list[clients.C
         lines.append("Codex reads .codex/ once you trust this folder, and asks before it runs the hooks.")
     if any(client.name == "vscode" for client in selected):
         lines.append("VS Code asks for the token and stores it.")
-    lines.append("If something does not connect: python3 .llm-bus/kit doctor")
+    lines.append(f"If something does not connect: {local_code.command(options.repo, 'doctor')}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The commands of `python3 .llm-bus/kit`. A hook ends with 0, also when it fails, unless a check blocks."""
+"""The commands of `python3 .git/llm-bus/kit`. A hook ends with 0, also when it fails, unless a check blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kit import VERSION, activity_log, exit_codes
 
 _STDIN_TIMEOUT_SECONDS = 1.0
 _USAGE = """\
-python3 .llm-bus/kit COMMAND
+python3 .git/llm-bus/kit COMMAND
 
   doctor                     find out why an agent is not connected, and how to fix it
   install, uninstall         see install --help

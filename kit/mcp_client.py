@@ -17,8 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kit import VERSION
+from kit.connection import is_loopback
+from kit.plain_text import one_line
+from kit.token_format import is_well_formed
 
 _MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+_MAX_ERROR_LENGTH = 500
 _HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json, text/event-stream",
@@ -56,6 +60,13 @@ class BusClient:
     """One connection to the bus, for one thread."""
 
     def __init__(self, endpoint: str, token: str | None, budget: TimeBudget) -> None:
+        """Prepare a connection.
+
+        Args:
+            endpoint: an address that a person confirmed (`config.load_config` checks it).
+            token: None to send none.
+            budget: the time for all calls.
+        """
         self._endpoint = endpoint
         self._token = token
         self._budget = budget
@@ -76,6 +87,8 @@ class BusClient:
         }
         headers = dict(_HEADERS)
         if self._token:
+            if not is_well_formed(self._token):
+                raise UnreachableError("the token is not of the form of a token of a bus, so it was not sent")
             headers["Authorization"] = f"Bearer {self._token}"
         content_type, body = self._request("POST", headers, json.dumps(message).encode())
         return _parse_tool_result(content_type, body)
@@ -115,8 +128,6 @@ class BusClient:
         if self._connection is None:
             self._connection = _open_connection(self._endpoint, self._budget)
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        if getattr(self._connection, "absolute", False):
-            target = f"{url.scheme}://{url.netloc}{target}"
         if self._connection.sock is not None:
             self._connection.sock.settimeout(max(0.01, self._budget.remaining()))
         self._connection.request(method, target, body=body, headers=headers)
@@ -147,19 +158,14 @@ def _open_connection(endpoint: str, budget: TimeBudget) -> http.client.HTTPConne
     host, port = url.hostname or "", url.port
     timeout = max(0.01, budget.remaining())
     proxy = find_proxy(endpoint)
-    is_secure = url.scheme == "https"
-    connection_class: Callable[..., http.client.HTTPConnection] = (
-        http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
-    )
+    if url.scheme != "https":
+        return http.client.HTTPConnection(host, port, timeout=timeout)
     if proxy is None:
-        return connection_class(host, port, timeout=timeout)
+        return http.client.HTTPSConnection(host, port, timeout=timeout)
     proxy_url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    connection = connection_class(proxy_url.hostname or "", proxy_url.port or 80, timeout=timeout)
+    connection = http.client.HTTPSConnection(proxy_url.hostname or "", proxy_url.port or 80, timeout=timeout)
     credentials = _proxy_credentials(proxy_url.username, proxy_url.password)
-    if is_secure:
-        connection.set_tunnel(host, port or 443, headers=credentials)
-    else:
-        connection.absolute = True  # type: ignore[attr-defined]
+    connection.set_tunnel(host, port or 443, headers=credentials)
     return connection
 
 
@@ -176,7 +182,8 @@ def _proxy_credentials(user: str | None, password: str | None) -> dict[str, str]
 def find_proxy(endpoint: str) -> str | None:
     """Find the proxy that the environment or the system configures for an address; None for a direct connection."""
     url = urlsplit(endpoint)
-    if url.hostname in ("localhost", "127.0.0.1", "::1"):
+    # A proxy would read the token of an address that is not encrypted.
+    if url.scheme != "https" or is_loopback(endpoint):
         return None
     # urllib.request is slow to import; skip it where no proxy can be configured.
     if os.name == "posix" and not any(name.lower().endswith("_proxy") for name in os.environ) and not _is_macos():
@@ -197,15 +204,16 @@ def _parse_tool_result(content_type: str, body: bytes) -> dict[str, Any]:
     if content_type.startswith("text/event-stream"):
         text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
     elif not content_type.startswith("application/json"):
-        raise UnreachableError(f"the response is {content_type.split(';')[0] or 'of an unknown type'} instead of JSON")
+        media_type = one_line(content_type.split(";")[0], 80) or "of an unknown type"
+        raise UnreachableError(f"the response is {media_type} instead of JSON")
     try:
         message = json.loads(text)
         if "error" in message:
-            raise RefusedError(str(message["error"].get("message", "unknown error")))
+            raise RefusedError(one_line(message["error"].get("message", "unknown error"), _MAX_ERROR_LENGTH))
         result = message["result"]
         result_text = result["content"][0]["text"]
         if result.get("isError"):
-            raise RefusedError(str(result_text))
+            raise RefusedError(one_line(result_text, _MAX_ERROR_LENGTH))
         content = json.loads(result_text)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise UnreachableError("the response is not a tool result") from None
@@ -252,7 +260,7 @@ def describe_error(error: BaseException) -> str:
         return "the response is not HTTP"
     if isinstance(error, UnicodeError):
         return "the token or the address contains a character that cannot be sent"
-    return f"{type(error).__name__}: {error}"
+    return one_line(f"{type(error).__name__}: {error}", _MAX_ERROR_LENGTH)
 
 
 BusCall = Callable[[BusClient], Any]

@@ -20,6 +20,7 @@ from typing import Any, Union
 
 from kit import VERSION, activity_log, globs, mcp_client, repo
 from kit.config import Config, ConfigError, GovernedFile, load_config
+from kit.plain_text import one_line
 from kit.repo import NoRepositoryError, Repo, StagedChange
 
 # For the whole process. The time for starting and ending the interpreter is subtracted, and the bus gets its minimum
@@ -73,7 +74,7 @@ def check_staged(*, include_leases: bool) -> bool:
         config = load_config(work_tree)
         changes = repo.list_staged_changes(work_tree)
     except (ConfigError, NoRepositoryError) as error:
-        _report_unchecked(work_tree.top, str(error))
+        _report_unchecked(work_tree, str(error))
         return False
     if not changes:
         return False
@@ -100,10 +101,10 @@ def check_file(path: Path) -> CheckResult | None:
         # The file is outside the work tree.
         return None
     except (ConfigError, NoRepositoryError) as error:
-        _report_unchecked(work_tree.top, str(error))
+        _report_unchecked(work_tree, str(error))
         return None
     result = _reconcile(work_tree, config, [governed], remaining_budget())
-    return _apply_override(work_tree.top, result)
+    return _apply_override(work_tree, result)
 
 
 def remaining_budget() -> mcp_client.TimeBudget:
@@ -120,25 +121,25 @@ def _check_changes(
     lease_changes: Sequence[StagedChange],
     budget: mcp_client.TimeBudget,
 ) -> bool:
-    result = _apply_override(work_tree.top, _reconcile(work_tree, config, governed, budget, lease_changes))
+    result = _apply_override(work_tree, _reconcile(work_tree, config, governed, budget, lease_changes))
     result.print_messages()
     _warn_if_outdated(work_tree, config, budget)
     if result.blocking:
-        activity_log.record(work_tree.top, "blocked", messages=result.blocking)
+        activity_log.record(work_tree, "blocked", messages=result.blocking)
         activity_log.print_message(f"The commit was blocked. Set {OVERRIDE_VARIABLE}=1 to commit anyway.")
     return bool(result.blocking)
 
 
-def _apply_override(top: Path, result: CheckResult) -> CheckResult:
+def _apply_override(work_tree: Repo, result: CheckResult) -> CheckResult:
     if os.environ.get(OVERRIDE_VARIABLE) != "1" or not result.blocking:
         return result
-    activity_log.record(top, "overridden", messages=result.blocking)
-    note = f"{OVERRIDE_VARIABLE}=1: continuing anyway; this is recorded in {activity_log.FOLDER_NAME}/journal.jsonl."
+    activity_log.record(work_tree, "overridden", messages=result.blocking)
+    note = f"{OVERRIDE_VARIABLE}=1: continuing anyway; this is recorded in {activity_log.log_path(work_tree)}."
     return CheckResult([], [*result.notes, *result.blocking, note])
 
 
-def _report_unchecked(top: Path, reason: str) -> None:
-    activity_log.record(top, "proceeded", reason=reason)
+def _report_unchecked(work_tree: Repo, reason: str) -> None:
+    activity_log.record(work_tree, "proceeded", reason=reason)
     activity_log.print_message(f"not checked: {reason}. Continuing without the bus.")
 
 
@@ -162,7 +163,7 @@ def _reconcile(
 ) -> CheckResult:
     if config.token is None:
         # A repository without a token is a valid choice, so this is one line.
-        _report_unchecked(work_tree.top, f"{config.token_variable} is not set and no token is saved")
+        _report_unchecked(work_tree, config.token_problem)
         return CheckResult()
     by_number: dict[tuple[str, int], list[GovernedFile]] = {}
     for governed in governed_files:
@@ -179,7 +180,9 @@ def _reconcile(
             _check_leases(config, actor_and_leases, lease_changes, result)
     _check_numbers(work_tree, config, list(by_number.values()), answers, budget, result)
     if error is not None:
-        _report_unchecked(work_tree.top, f"the bus at {config.endpoint} could not be queried: {_describe_error(error)}")
+        _report_unchecked(
+            work_tree, f"the bus at {one_line(config.endpoint)} could not be queried: {_describe_error(error)}"
+        )
     return result
 
 
@@ -240,11 +243,11 @@ def _check_numbers(
         elif formatted is not None:
             result.notes.append(_format_claimed(work_tree, group, formatted))
             activity_log.record(
-                work_tree.top, "claimed", sequence=group[0].sequence, formatted=formatted, path=group[0].path
+                work_tree, "claimed", sequence=group[0].sequence, formatted=formatted, path=group[0].path
             )
         elif isinstance(new_claim, Exception):
             number = f"{group[0].sequence} {group[0].number}"
-            _report_unchecked(work_tree.top, f"{number} could not be claimed: {_describe_error(new_claim)}")
+            _report_unchecked(work_tree, f"{number} could not be claimed: {_describe_error(new_claim)}")
 
 
 def _claim_number(work_tree: Repo, governed: GovernedFile, bus: mcp_client.BusClient) -> str:
@@ -262,7 +265,7 @@ def _claim_number(work_tree: Repo, governed: GovernedFile, bus: mcp_client.BusCl
 
 def _format_taken(work_tree: Repo, group: list[GovernedFile], claim: NumberClaim, formatted: str | None) -> str:
     first = group[0]
-    lines = [f"{_printable_path(first.path)}: {first.sequence} {first.number} is claimed by {claim.actor}."]
+    lines = [f"{one_line(first.path)}: {first.sequence} {first.number} is claimed by {one_line(claim.actor)}."]
     if formatted is None:
         lines.append(f"Claim your own number (claim {first.sequence}) and rename the file.")
     else:
@@ -273,7 +276,7 @@ def _format_taken(work_tree: Repo, group: list[GovernedFile], claim: NumberClaim
 
 def _format_claimed(work_tree: Repo, group: list[GovernedFile], formatted: str) -> str:
     first = group[0]
-    path = _printable_path(first.path)
+    path = one_line(first.path)
     if all(governed.path_with_number(formatted) == governed.path for governed in group):
         return f"{path}: {first.sequence} {formatted} was free and is now claimed for you."
     lines = [
@@ -301,10 +304,6 @@ def _rename_command(work_tree: Repo, governed: GovernedFile, formatted: str) -> 
 
 def _quote_for_shell(name: str) -> str:
     return f'"{name}"' if os.name == "nt" else shlex.quote(name)
-
-
-def _printable_path(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _fetch_leases(bus: mcp_client.BusClient) -> tuple[str, list[dict[str, Any]]]:
@@ -343,7 +342,8 @@ def _check_leases(
             if lease.get("mode") == "shared" and any(globs.covers(surface, path) for surface in own_shared):
                 continue
             minutes = int(lease.get("expires_in_seconds", 0)) // 60 + 1
-            line = f"{_printable_path(path)} is leased by {lease['actor']} ({lease['surface']}, {minutes} min left)"
+            holder, surface = one_line(lease["actor"]), one_line(lease["surface"])
+            line = f"{one_line(path)} is leased by {holder} ({surface}, {minutes} min left)"
             (blocked if policy == "strict" else warned).append(line)
             break
     if warned:
@@ -372,7 +372,7 @@ def find_minimum_version(work_tree: Repo, config: Config, seconds: float) -> str
     if config.web_url is None:
         return None
     try:
-        cache_path = activity_log.ensure_state_folder(work_tree.top) / "server.json"
+        cache_path = activity_log.ensure_state_folder(work_tree) / "server.json"
         try:
             cached = json.loads(cache_path.read_text("utf-8"))
             if 0 <= time.time() - cached["at"] < _VERSION_CACHE_SECONDS and cached["home"] == config.web_url:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 # Separate from the time budget of the bus: git itself may be slow in a large repository.
 _GIT_TIMEOUT_SECONDS = 10
+# A folder of a branch may look like a bare repository, with a configuration of its own: never use that one.
+GIT_OPTIONS = ("-c", "safe.bareRepository=explicit")
 
 
 class NoRepositoryError(Exception):
@@ -53,7 +55,7 @@ def run_git(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None
     env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         process = subprocess.run(
-            ["git", *arguments],
+            ["git", *GIT_OPTIONS, *arguments],
             cwd=cwd,
             env=env,
             input=stdin,
@@ -76,9 +78,12 @@ def get_repo(start: Path | None = None) -> Repo:
         NoRepositoryError: there is none.
     """
     folder = start or Path.cwd()
-    output = run_git("rev-parse", "--show-toplevel", "--git-dir", "--git-common-dir", cwd=folder)
-    lines = os.fsdecode(output).split("\n")
-    if len(lines) < 3 or not lines[0]:
+    queries = ("--show-toplevel", "--git-dir", "--git-common-dir")
+    lines = os.fsdecode(run_git("rev-parse", *queries, cwd=folder)).split("\n")
+    if len(lines) != len(queries) + 1:
+        # The name of a folder has a line break: query each path alone, so that no part of one is taken for another.
+        lines = [os.fsdecode(run_git("rev-parse", query, cwd=folder))[:-1] for query in queries]
+    if not lines[0]:
         raise NoRepositoryError("this is not a work tree")
     # Relative paths in the output are relative to the folder in which git ran.
     return Repo(Path(lines[0]), (folder / lines[1]).resolve(), (folder / lines[2]).resolve())
@@ -86,7 +91,7 @@ def get_repo(start: Path | None = None) -> Repo:
 
 def get_hooks_dir(repo: Repo) -> Path:
     """Return the hooks folder of a work tree: core.hooksPath, else the hooks of the shared git folder."""
-    output = os.fsdecode(run_git("rev-parse", "--git-path", "hooks", cwd=repo.top)).rstrip("\n")
+    output = os.fsdecode(run_git("rev-parse", "--git-path", "hooks", cwd=repo.top))[:-1]
     return (repo.top / output).absolute()
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import VERSION, activity_log, mcp_client, precommit, repo
+from kit import VERSION, activity_log, local_code, mcp_client, precommit, repo
 from kit.config import Config, ConfigError, load_config
 from kit.repo import NoRepositoryError, Repo
 
@@ -60,7 +60,7 @@ class Session:
         """
         unannounced = []
         try:
-            folder = activity_log.ensure_state_folder(self.repo.top)
+            folder = activity_log.ensure_state_folder(self.repo)
             for post in posts:
                 try:
                     (folder / f"told-{self.session_hash}-{int(post['post_id'])}").touch(exist_ok=False)
@@ -87,21 +87,21 @@ def on_session_start(client: str, hook_input: dict[str, Any]) -> str | None:
     answers: list[Any] = mcp_client.call_in_parallel(session.config.endpoint, session.config.token, calls, budget)
     error = next((answer for answer in answers if isinstance(answer, Exception)), None)
     if error is not None:
-        activity_log.record(session.repo.top, "proceeded", reason=f"no digest: {error}")
+        activity_log.record(session.repo, "proceeded", reason=f"no digest: {error}")
         return (
-            f"LLM Bus is not available ({error}). Continue without it, and tell the user to run: "
-            "python3 .llm-bus/kit doctor"
+            f"LLM Bus is not available ({_sanitize(error, 300)}). Continue without it, and tell the user to run: "
+            f"{local_code.command(session.repo, 'doctor')}"
         )
     identity, digest, inbox = answers
     minimum = precommit.find_minimum_version(session.repo, session.config, min(budget.remaining(), 0.4))
     try:
         text = _format_digest(identity, digest, session.take_unannounced(inbox["posts"]) or inbox["posts"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
     if minimum is not None and precommit.is_older(VERSION, minimum):
         text += (
-            f"\nThe kit of this repository is {VERSION}, but the bus requires {minimum} or newer: tell the user to "
-            "update it."
+            f"\nThe kit of this repository is {VERSION}, but the bus requires {_sanitize(minimum, 20)} or newer: "
+            "tell the user to update it."
         )
     return text
 
@@ -118,7 +118,7 @@ def on_session_stop(client: str, hook_input: dict[str, Any]) -> str | None:
         session.config.endpoint, session.config.token, [_fetch_unacked_posts], precommit.remaining_budget()
     )
     if isinstance(posts, Exception):
-        activity_log.record(session.repo.top, "proceeded", reason=f"posts not checked: {posts}")
+        activity_log.record(session.repo, "proceeded", reason=f"posts not checked: {posts}")
         return None
     unannounced = session.take_unannounced(posts)
     return _format_posts(unannounced) if unannounced else None
@@ -134,7 +134,7 @@ def wait_for_posts(client: str, hook_input: dict[str, Any]) -> str | None:
         return None
     parent_pid = os.getppid()
     try:
-        owner_file = activity_log.ensure_state_folder(session.repo.top) / f"wait-{session.session_hash}"
+        owner_file = activity_log.ensure_state_folder(session.repo) / f"wait-{session.session_hash}"
         wait_id = secrets.token_hex(8)
         owner_file.write_text(wait_id, "ascii")
     except OSError:
@@ -221,7 +221,7 @@ def _find_session(client: str, hook_input: dict[str, Any]) -> Session | None:
 def _record_start(session: Session) -> None:
     """Record for the doctor that a client has started with the kit, and delete the state of old sessions."""
     try:
-        folder = activity_log.ensure_state_folder(session.repo.top)
+        folder = activity_log.ensure_state_folder(session.repo)
         (folder / f"started-{session.client}").write_text(str(time.time()), "ascii")
         for path in [*folder.glob("told-*"), *folder.glob("wait-*")]:
             if time.time() - path.stat().st_mtime > _STATE_MAX_AGE_SECONDS:
@@ -238,9 +238,11 @@ def _format_digest(identity: dict[str, Any], digest: dict[str, Any], posts: list
         lines.append(f"Events since your last whats_new: {count}. The newest:")
         lines += [f"- {_format_event(event)}" for event in events[-_MAX_EVENTS:]]
     if digest["active_leases"]:
-        lines.append(f"Active leases: {digest['active_leases']}; who_holds lists them.")
+        lines.append(f"Active leases: {int(digest['active_leases'])}; who_holds lists them.")
     if digest["unacked_posts"]:
-        lines.append(f"Unacknowledged posts for you: {digest['unacked_posts']}; other participants wrote their text:")
+        lines.append(
+            f"Unacknowledged posts for you: {int(digest['unacked_posts'])}; other participants wrote their text:"
+        )
         lines += [f"- {_format_post(post)}" for post in posts[:_MAX_POSTS]]
         lines.append("Read them with read_posts(to_me=true, unacked_only=true); ack each that you take up.")
     lines.append("Call whats_new before you start, and register your lane and status.")

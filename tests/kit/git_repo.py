@@ -66,7 +66,19 @@ class GitRepo:
 
     def run_kit(self, *arguments: str, stdin: str = "", cwd: Path | None = None, **env: str) -> CompletedCommand:
         """Run a command of the installed kit."""
-        return self.run(self.python, str(self.root / ".llm-bus" / "kit"), *arguments, stdin=stdin, cwd=cwd, **env)
+        return self.run(self.python, str(self.kit_path), *arguments, stdin=stdin, cwd=cwd, **env)
+
+    @property
+    def kit_path(self) -> Path:
+        """The folder of the installed code, inside the git folder that all worktrees share."""
+        folder = Path(self.git("rev-parse", "--git-common-dir").stdout.rstrip("\n"))
+        return self.root / folder / "llm-bus" / "kit"
+
+    @property
+    def local_path(self) -> Path:
+        """The folder of the kit's local files of this work tree: log, state, saved token."""
+        folder = Path(self.git("rev-parse", "--git-dir").stdout.rstrip("\n"))
+        return self.root / folder / "llm-bus"
 
     def run_within_limit(self, *arguments: str, stdin: str = "") -> CompletedCommand:
         """Run a command that must end within two seconds, on a shared machine.
@@ -98,7 +110,7 @@ class GitRepo:
         path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}), "utf-8")
 
     def read_activity_log(self) -> list[dict[str, Any]]:
-        path = self.root / ".llm-bus" / "journal.jsonl"
+        path = self.local_path / "journal.jsonl"
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
     def snapshot(self, *folders: Path) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from bus.client_setup import Endpoints, mcp_json
+from bus.rules.token_format import generate_token
 from tests.kit.git_repo import GitRepo
 
 URL = "https://bus.example.org/mcp"
-TOKEN = "lbus_" + "b" * 49
+TOKEN = generate_token()
 
 JSON = {
     "claude": (".mcp.json", ("mcpServers", "llm-bus")),
@@ -215,13 +216,13 @@ def test_a_reinstallation_deletes_the_files_of_an_earlier_version(plain: GitRepo
         document["files"][str(path)] = {"before": None, "after": "x", "mode": None, "folders": []}
     record.write_text(json.dumps(document))
     done = plain.install(URL, "--client", "none", "--dry-run")
-    assert "2 deleted" in done.stdout
+    assert "- .llm-bus (2 files)" in done.stdout
     assert (plain.root / ".llm-bus/kit/wake.py").exists()
-    assert "2 deleted" in plain.install(URL, "--client", "none").stdout
+    assert "- .llm-bus (2 files)" in plain.install(URL, "--client", "none").stdout
     after = _without_caches(plain.snapshot())
     # The record of the changes still lists the deleted files.
     assert {**after, "llm-bus": None} == {**installed, "llm-bus": None}
-    assert "deleted" not in plain.install(URL, "--client", "none").stdout
+    assert "- .llm-bus" not in plain.install(URL, "--client", "none").stdout
     plain.run_kit("uninstall")
     assert plain.snapshot() == before
 
@@ -247,7 +248,7 @@ def test_clients_are_detected_by_their_folders(plain: GitRepo) -> None:
     assert (plain.root / ".gemini/settings.json").exists()
     for name in (".mcp.json", ".codex", ".vscode/mcp.json", "opencode.json"):
         assert not (plain.root / name).exists(), name
-    done = plain.run(plain.python, str(plain.root / ".llm-bus/kit/__main__.py"), "install", "--client", "emacs")
+    done = plain.run(plain.python, str(plain.kit_path), "install", "--client", "emacs")
     assert (done.returncode, "the known clients are claude" in done.stderr) == (1, True)
 
 

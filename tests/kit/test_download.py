@@ -148,6 +148,7 @@ def test_an_outdated_kit_prints_a_warning_and_queries_the_version_once_a_day(
         ("revoked", "belongs to another bus"),
         ("wrong path", "usually ends in /mcp"),
         ("wrong port", "the connection was refused"),
+        ("not confirmed", "was confirmed in this clone"),
         ("proxy", "through the proxy 127.0.0.1:1"),
         ("other address", "llm-bus has the address http://elsewhere/mcp"),
         ("not restarted", "not restarted since it was configured"),
@@ -171,10 +172,12 @@ def test_the_doctor_says_why_an_agent_is_not_connected(
     elif problem == "wrong path":
         plain.update_config(endpoint=gateway.url.removesuffix("/mcp") + "/nothing")
     elif problem == "wrong port":
+        plain.install("http://127.0.0.1:1/mcp", "--client", "claude")
+    elif problem == "not confirmed":
         plain.update_config(endpoint="http://127.0.0.1:1/mcp")
     elif problem == "proxy":
-        plain.update_config(endpoint="http://bus.invalid/mcp")
-        env |= {"http_proxy": "http://127.0.0.1:1"}
+        plain.install("https://bus.invalid/mcp", "--client", "claude")
+        env |= {"https_proxy": "http://127.0.0.1:1"}
     elif problem == "other address":
         path = plain.root / ".mcp.json"
         path.write_text(path.read_text().replace(gateway.url, "http://elsewhere/mcp"))

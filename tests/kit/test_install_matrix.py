@@ -177,12 +177,15 @@ def test_an_existing_hook_still_blocks(plain_repo: GitRepo, gateway: GatewayProc
         assert hook.read_text() == text
 
 
-def test_the_shared_hook_skips_a_work_tree_without_the_kit(plain_repo: GitRepo, gateway: GatewayProcess) -> None:
+def test_the_shared_hook_checks_a_work_tree_of_a_branch_without_the_configuration(
+    plain_repo: GitRepo, gateway: GatewayProcess, team: Team, bob: McpClient
+) -> None:
     plain_repo.install(gateway.url, "--client", "none")
+    bob.call("claim", sequence="adr")
     tree = worktree(plain_repo)
     tree.add("docs/adr/0001-a.md")
-    done = tree.commit()
-    assert (done.returncode, done.stderr) == (0, "")
+    done = tree.commit(LLM_BUS_TOKEN=team.alice.token)
+    assert (done.returncode, "adr 1 is claimed by" in done.stderr) == (1, True), done
 
 
 @pytest.fixture

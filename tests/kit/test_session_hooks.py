@@ -81,7 +81,7 @@ def test_each_client_gets_the_output_format_that_it_expects(
 
 def test_without_a_state_folder_no_post_is_announced(connected: GitRepo, bob: McpClient) -> None:
     bob.call("post", body="hello", to_actor="alice")
-    state = connected.root / ".llm-bus" / "state"
+    state = connected.local_path / "state"
     if state.exists():
         connected.run("rm", "-r", str(state))
     state.write_text("in the way")
@@ -99,7 +99,7 @@ def test_a_new_post_wakes_a_waiting_session_and_a_newer_wait_ends_the_older_one(
 ) -> None:
     bob.call("post", body="old", to_actor="alice")
     assert wake(connected, "stop") is not None
-    kit = str(connected.root / ".llm-bus" / "kit")
+    kit = str(connected.kit_path)
 
     def start_wait() -> "subprocess.Popen[str]":
         process = subprocess.Popen(
@@ -118,7 +118,7 @@ def test_a_new_post_wakes_a_waiting_session_and_a_newer_wait_ends_the_older_one(
         return process
 
     def current_wait_id() -> str:
-        paths = list((connected.root / ".llm-bus" / "state").glob("wait-*"))
+        paths = list((connected.local_path / "state").glob("wait-*"))
         return paths[0].read_text() if paths else ""
 
     older = start_wait()
