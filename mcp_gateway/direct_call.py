@@ -19,6 +19,7 @@ from mcp_types.methods import validate_client_request
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
+from mcp_gateway.content_negotiation import BOTH_FORMS, JSON, SSE, AcceptedForms, parse_accept
 from mcp_gateway.mcp_handlers import DENIAL_MESSAGES, INTERNAL_MESSAGE, SERVER_ERROR
 from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tool_runner import ToolResult
@@ -28,8 +29,6 @@ _log = logging.getLogger(__name__)
 # Assumed for older clients that send no version.
 _DEFAULT_PROTOCOL_VERSION = "2025-03-26"
 _TOOLS_CALL = "tools/call"
-_JSON_CONTENT_TYPE = b"application/json"
-_SSE_CONTENT_TYPE = b"text/event-stream"
 # Envelopes differ by client and not by call. A full cache is unexpected: it is cleared and all are checked again.
 _MAX_CACHED_ENVELOPES = 4096
 _MAX_CACHED_ENVELOPE_BYTES = 2048
@@ -38,17 +37,13 @@ _RELEVANT_HEADERS = frozenset(
     {b"accept", b"content-type", b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"content-encoding"}
 )
 
-# The usual spellings of an Accept header that allows both forms of an answer; the SDK parses all others.
-_ACCEPT_JSON_AND_SSE = frozenset(
-    separator.join(order)
-    for separator in (b", ", b",")
-    for order in ((_JSON_CONTENT_TYPE, _SSE_CONTENT_TYPE), (_SSE_CONTENT_TYPE, _JSON_CONTENT_TYPE))
-)
-_JSON_HEADERS = [(b"content-type", _JSON_CONTENT_TYPE)]
+# The usual spellings; other content types and their charsets are judged together with the body.
+_JSON_CONTENT_TYPES = frozenset({JSON, JSON + b"; charset=utf-8", JSON + b";charset=utf-8"})
+_JSON_HEADERS = [(b"content-type", JSON)]
 SSE_HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"connection", b"keep-alive"),
-    (b"content-type", _SSE_CONTENT_TYPE),
+    (b"content-type", SSE),
     (b"x-accel-buffering", b"no"),
 ]
 
@@ -79,10 +74,12 @@ class ProtocolInfo:
     Attributes:
         version: the protocol version.
         tool_name: the tool in `Mcp-Name`; None before revision 2026-07-28, which introduced the header.
+        accepted: the forms of an answer that the client accepts.
     """
 
     version: str
     tool_name: str | None
+    accepted: AcceptedForms = BOTH_FORMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +90,17 @@ class ToolCall:
         tool: the tool to call.
         arguments: its arguments, not validated yet.
         id_json: the request's id as JSON.
-        is_modern: whether the answer is a JSON document (2026-07-28) or a stream of one event.
+        is_modern: whether the revision is 2026-07-28.
+        is_json: whether the answer is a JSON document or a stream of one event.
+        may_stream: whether the answer may become a stream while it is awaited.
     """
 
     tool: Tool
     arguments: dict[str, Any] | None
     id_json: bytes
     is_modern: bool
+    is_json: bool
+    may_stream: bool
 
 
 class DirectCallCodec:
@@ -118,19 +119,19 @@ class DirectCallCodec:
                 if name in sent:
                     return None
                 sent[name] = value
-        content_type = sent.get(b"content-type", b"")
-        if content_type != _JSON_CONTENT_TYPE and not content_type.startswith(b"application/json;"):
+        if b"content-encoding" in sent or sent.get(b"content-type", b"").lower() not in _JSON_CONTENT_TYPES:
             return None
-        if b"content-encoding" in sent or sent.get(b"accept") not in _ACCEPT_JSON_AND_SSE:
+        accepted = parse_accept([sent.get(b"accept", b"")])
+        if not accepted.json and not accepted.sse:
             return None
         version = sent.get(b"mcp-protocol-version")
         if version == LATEST_MODERN_VERSION.encode():
             tool = self._tools.get(sent.get(b"mcp-name", b"").decode("latin-1"))
             if tool is None or sent.get(b"mcp-method") != _TOOLS_CALL.encode():
                 return None
-            return ProtocolInfo(LATEST_MODERN_VERSION, tool.name)
-        version_name = _DEFAULT_PROTOCOL_VERSION if version is None else version.decode("latin-1")
-        return ProtocolInfo(version_name, None) if version_name in HANDSHAKE_PROTOCOL_VERSIONS else None
+            return ProtocolInfo(LATEST_MODERN_VERSION, tool.name, accepted)
+        version_name = version.decode("latin-1") if version else _DEFAULT_PROTOCOL_VERSION
+        return ProtocolInfo(version_name, None, accepted) if version_name in HANDSHAKE_PROTOCOL_VERSIONS else None
 
     def parse_call(self, protocol: ProtocolInfo, body: bytes) -> ToolCall | None:
         """Decode the call in a request's body; None if the SDK must handle it."""
@@ -147,7 +148,15 @@ class DirectCallCodec:
             return None
         if tool.is_long_poll and _wants_progress(params.meta):
             return None
-        return ToolCall(tool, params.arguments, msgspec.json.encode(request.id), is_modern)
+        accepted = protocol.accepted
+        return ToolCall(
+            tool,
+            params.arguments,
+            msgspec.json.encode(request.id),
+            is_modern,
+            is_json=accepted.answer_is_json(is_modern),
+            may_stream=accepted.sse,
+        )
 
     def encode_result(self, call: ToolCall, result: ToolResult) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Encode a tool's result as headers and body."""
@@ -180,14 +189,14 @@ class DirectCallCodec:
         """
         if status != 200:
             error = msgspec.json.encode({"code": SERVER_ERROR, "message": DENIAL_MESSAGES[status]})
-            return _encode_sse_event(self._encode_message(call, b'"error":' + error))
-        return _encode_sse_event(body) if call.is_modern else body
+            return encode_sse_event(self._encode_message(call, b'"error":' + error))
+        return encode_sse_event(body) if call.is_json else body
 
     def _encode_response(self, call: ToolCall, member: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
         message = self._encode_message(call, member)
-        if call.is_modern:
+        if call.is_json:
             return [(b"content-length", str(len(message)).encode()), *_JSON_HEADERS], message
-        return SSE_HEADERS, _encode_sse_event(message)
+        return SSE_HEADERS, encode_sse_event(message)
 
     def _encode_message(self, call: ToolCall, member: bytes) -> bytes:
         return b'{"jsonrpc":"2.0","id":' + call.id_json + b"," + member + b"}"
@@ -222,5 +231,6 @@ def _wants_progress(meta: msgspec.Raw | msgspec.UnsetType) -> bool:
     return not isinstance(meta, msgspec.UnsetType) and b"progressToken" in bytes(meta)
 
 
-def _encode_sse_event(message: bytes) -> bytes:
+def encode_sse_event(message: bytes) -> bytes:
+    """Encode a JSON-RPC message as an event of a stream."""
     return b"event: message\r\ndata: " + message + b"\r\n\r\n"

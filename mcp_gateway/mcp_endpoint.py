@@ -23,12 +23,12 @@ from mcp_gateway.http_responses import (
     json_response,
     replay_body,
 )
-from mcp_gateway.jsonrpc import find_message_error
 from mcp_gateway.mcp_handlers import RequestContext
 from mcp_gateway.mcp_server import build_server
 from mcp_gateway.rate_limit import RateLimit
 from mcp_gateway.request_body import BodyReader
 from mcp_gateway.request_head import RequestHeadReader
+from mcp_gateway.sdk_adapter import AnswerConverter, adapt_request
 from mcp_gateway.service import Service
 from mcp_gateway.tools import all_tools
 
@@ -134,13 +134,13 @@ class McpEndpoint:
         except RequestDenied as denied:
             await response.send_response(denial_response(denied.status))
             return
-        message_error = find_message_error(body)
-        if message_error is not None:
-            await response.send_response(json_response(400, message_error))
+        request = adapt_request(scope["headers"], body)
+        if isinstance(request, HttpResponse):
+            await response.send_response(request)
         else:
             state = {**scope.get("state", {}), "caller": caller}
-            sdk_scope = {**scope, "path": "/mcp", "raw_path": b"/mcp", "state": state}
-            await self._sdk_app(sdk_scope, replay_body(body, receive), response)
+            sdk_scope = {**scope, "path": "/mcp", "raw_path": b"/mcp", "headers": request.headers, "state": state}
+            await self._sdk_app(sdk_scope, replay_body(request.body, receive), AnswerConverter(request, response))
 
     async def _answer_directly(self, call: ToolCall, caller: Caller) -> HttpResponse:
         """Answer a tool call without the SDK."""
@@ -168,7 +168,7 @@ class McpEndpoint:
                 )
                 if disconnect in done and not answering.done():
                     return
-                if not done:
+                if not done and call.may_stream:
                     if not is_streaming:
                         await response.start_stream(SSE_HEADERS)
                         is_streaming = True

@@ -1,7 +1,9 @@
 """The answers to MCP requests; the official SDK translates them for each revision of the protocol."""
 
+import dataclasses
+import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -34,9 +36,11 @@ from mcp_types import Tool as WireTool
 from pydantic import ValidationError
 
 from bus.errors import BusError
+from mcp_gateway.argument_coercion import describe_sent, parse_object_text
 from mcp_gateway.caller import Caller
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
 from mcp_gateway.error_hints import message_with_hint
+from mcp_gateway.invalid_params import explain_invalid_params
 from mcp_gateway.prompts import PROMPTS
 from mcp_gateway.resources import RESOURCES
 from mcp_gateway.service import Service
@@ -73,16 +77,26 @@ class McpHandlers:
             # The statements of tool calls and of tools/list authenticate the caller themselves.
             if ctx.method not in ("tools/call", "tools/list") and ctx.request_id is not None:
                 await self._service.authenticator.authorize(caller.ctx)
-            return await call_next(ctx)
+            return await call_next(_parse_arguments_text(ctx))
         except RequestDenied as denied:
             caller.denied_status = denied.status
             raise MCPError(SERVER_ERROR, DENIAL_MESSAGES[denied.status]) from None
-        except (MCPError, ValidationError):
+        except MCPError:
             raise
+        except ValidationError as error:
+            raise MCPError(INVALID_PARAMS, self._explain_invalid_params(ctx, error)) from None
         except Exception:  # noqa: BLE001
             # The SDK would send the text of the exception to clients of the older revisions.
             _log.exception("%s failed", ctx.method)
             raise MCPError(INTERNAL_ERROR, INTERNAL_MESSAGE) from None
+
+    def _explain_invalid_params(self, ctx: RequestContext, error: ValidationError) -> str:
+        sentence = explain_invalid_params(ctx.method, error)
+        name = (ctx.params or {}).get("name")
+        tool = self._tools.get(name) if ctx.method == "tools/call" and isinstance(name, str) else None
+        if tool is not None and sentence.startswith("arguments must"):
+            return f"{sentence} {tool.name} takes: {tool.argument_names}."
+        return sentence
 
     def find_input_schema(self, tool_name: str) -> dict[str, Any] | None:
         """Return the JSON Schema of a tool's arguments; None if there is no such tool."""
@@ -101,7 +115,7 @@ class McpHandlers:
         tool = self._tools.get(params.name)
         if tool is None:
             await self._service.authenticator.authorize(ctx)
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {_printable(params.name)}")
+            raise MCPError(INVALID_PARAMS, _unknown_name("tool", params.name, self._tools, "tools/list"))
         report_progress = context.session.report_progress if tool.is_long_poll else None
         result = await self._service.tool_runner.call_tool(ctx, tool, params.arguments, report_progress)
         return CallToolResult(
@@ -140,7 +154,8 @@ class McpHandlers:
         resource = RESOURCES.get(params.uri)
         if resource is None:
             await self._service.authenticator.authorize(ctx)
-            raise MCPError(INVALID_PARAMS, "Resource not found", {"uri": _printable(params.uri)})
+            message = _unknown_name("resource", params.uri, RESOURCES, "resources/list")
+            raise MCPError(INVALID_PARAMS, f"Resource not found. {message}", {"uri": _printable(params.uri)})
         if resource.query is None or ctx is None:
             text = resource.text
         else:
@@ -173,7 +188,7 @@ class McpHandlers:
         """Answer prompts/get."""
         prompt = PROMPTS.get(params.name)
         if prompt is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {_printable(params.name)}")
+            raise MCPError(INVALID_PARAMS, _unknown_name("prompt", params.name, PROMPTS, "prompts/list"))
         try:
             text = prompt.render(params.arguments or {})
         except BusError as error:
@@ -206,8 +221,27 @@ def _to_mcp_tool(tool: Tool) -> WireTool:
 
 
 def _reject_cursor(params: PaginatedRequestParams | None) -> None:
-    if params is not None and params.cursor is not None:
-        raise MCPError(INVALID_PARAMS, "Invalid cursor: this list has one page; leave cursor out.")
+    if params is not None and params.cursor:
+        raise MCPError(
+            INVALID_PARAMS,
+            f"Invalid cursor: {describe_sent(params.cursor)} was sent; this list has one page, leave cursor out.",
+        )
+
+
+def _parse_arguments_text(ctx: RequestContext) -> RequestContext:
+    """Replace arguments that were sent as JSON text, or as an empty list, with the object."""
+    if ctx.method not in ("tools/call", "prompts/get") or not ctx.params or "arguments" not in ctx.params:
+        return ctx
+    arguments = ctx.params["arguments"]
+    if arguments is None or isinstance(arguments, dict):
+        return ctx
+    return dataclasses.replace(ctx, params={**ctx.params, "arguments": parse_object_text(arguments)})
+
+
+def _unknown_name(noun: str, name: str, names: Iterable[str], listing_method: str) -> str:
+    near_names = difflib.get_close_matches(name[:80].lower(), list(names), n=3, cutoff=0.6)
+    examples = f", such as {', '.join(near_names)}" if near_names else ""
+    return f"Unknown {noun}: {_printable(name)}; send a name of {listing_method}{examples}."
 
 
 def _printable(text: str) -> str:

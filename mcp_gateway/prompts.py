@@ -32,12 +32,14 @@ class Prompt:
         known_names = {name for name, _, _ in self.arguments}
         for name in arguments:
             if name not in known_names:
-                raise InvalidArgument(f"{self.name} takes: {', '.join(sorted(known_names)) or 'no arguments'}.")
-        for name, _, required in self.arguments:
+                shown = name[:40].encode("utf-8", "replace").decode()
+                names = ", ".join(sorted(known_names)) or "none"
+                raise InvalidArgument(f"{self.name} takes no argument {shown}; it takes: {names}.")
+        for name, description, required in self.arguments:
             if name in arguments:
                 validation.free_text(arguments[name], name, 500)
             elif required:
-                raise InvalidArgument(f"{self.name} needs {name}.")
+                raise InvalidArgument(f"{self.name} needs {name}: {description.lower()}.")
         return self.build_text(arguments)
 
 

@@ -109,7 +109,7 @@ class Tool:
         if not isinstance(arguments, dict):
             raise InvalidArgument(
                 f"{self.name} takes its arguments as one JSON object, and {describe_sent(arguments)} was sent;"
-                f" it takes: {self._argument_names}."
+                f" it takes: {self.argument_names}."
             )
         by_name = {argument.name: argument for argument in self.arguments}
         coerced = {
@@ -124,21 +124,22 @@ class Tool:
             raise InvalidArgument(self._explain_validation_error(str(error), arguments)) from None
 
     @property
-    def _argument_names(self) -> str:
+    def argument_names(self) -> str:
+        """The names of the arguments, for a sentence."""
         return ", ".join(argument.name for argument in self.arguments) or "none"
 
     def _explain_validation_error(self, message: str, arguments: dict[str, Any]) -> str:
         field = _ERROR_FIELD.search(message)
         field_name = field.group(1).encode("ascii", "replace").decode()[:40] if field else ""
         if "unknown field" in message:
-            return f"{self.name} takes no argument {field_name}; it takes: {self._argument_names}."
+            return f"{self.name} takes no argument {field_name}; it takes: {self.argument_names}."
         by_name = {argument.name: argument for argument in self.arguments}
         if "missing required" in message and field_name in by_name:
             return f"{self.name} needs {field_name}: {by_name[field_name].expected}."
         path = _ERROR_PATH.search(message)
         invalid_name = re.split(r"[.\[]", path.group(1))[0] if path else ""
         if invalid_name not in by_name:
-            return f"{self.name} takes its arguments as one JSON object; it takes: {self._argument_names}."
+            return f"{self.name} takes its arguments as one JSON object; it takes: {self.argument_names}."
         argument, value = by_name[invalid_name], arguments[invalid_name]
         sentence = f"{invalid_name} must be {argument.expected}; {describe_sent(value)} was sent."
         return f"{sentence} {describe_right_form(invalid_name, value, argument.schema)}".strip()

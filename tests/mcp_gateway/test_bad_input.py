@@ -49,7 +49,8 @@ _HOSTILE_NUMBERS = [
     1.5,
     1e400,
     float("nan"),
-    "7",
+    "seven",
+    "1,000",
     True,
     None.__class__.__name__,
     [],
@@ -107,13 +108,10 @@ def hostile_arguments(tool: Tool) -> list[dict[str, Any]]:
                 values.remove("")
             if argument.name not in _FREE_TEXT_ARGUMENTS:
                 values += _HOSTILE_NAMES
-            if argument.name == "surface":
-                # A valid file name.
-                values.remove("zero\u200bwidth")
         elif kind == "integer":
             values = list(_HOSTILE_NUMBERS)
         elif kind == "boolean":
-            values = ["true", 1, 0, "", []]
+            values = ["yes", 1, 0, "", []]
         else:
             values = [{}, "x", [[]], [-1], ["x"], [2**53], [1] * 101]
         calls += [{argument.name: value} for value in values]
@@ -133,28 +131,40 @@ def test_hostile_arguments_get_a_clear_error_and_change_nothing(
         if argument.required:
             without = {name: value for name, value in required_arguments(tool).items() if name != argument.name}
             assert f"needs {argument.name}" in _call(client, tool.name, without).error["message"]
-    for arguments in ([], "text", 7):
+    for arguments in (["x"], "text", 7):
         response = _call(client, tool.name, arguments)  # type: ignore[arg-type]
         assert response.status in (200, 400)
         assert response.message["error"]["code"] == -32602
+        assert "arguments must be an object" in response.message["error"]["message"]
     assert _fingerprint(gateway_db, team) == before
 
 
 def test_an_error_names_the_argument_and_says_what_to_send(connect: Callable[..., McpClient], team: Team) -> None:
     client = connect(team.alice)
     for arguments, sentence in (
-        ({"sequence": "ADR"}, "sequence must be text that matches ^[a-z0-9_-]{1,64}$."),
-        ({"sequence": 7}, "sequence must be text that matches ^[a-z0-9_-]{1,64}$."),
+        ({"sequence": "ADR"}, 'sequence must be text that matches ^[a-z0-9_-]{1,64}$; the text "ADR" was sent.'),
+        (
+            {"sequence": 7},
+            'sequence must be text that matches ^[a-z0-9_-]{1,64}$; the number 7 was sent. Send "sequence": "7".',
+        ),
         ({}, "claim needs sequence: text that matches ^[a-z0-9_-]{1,64}$."),
+        ({"sequence": None}, "claim needs sequence: text that matches ^[a-z0-9_-]{1,64}$."),
         (
             {"sequence": "adr", "nope": 1},
             "claim takes no argument nope; it takes: sequence, note, idempotency_key.",
         ),
-        ({"sequence": "adr", "note": "x" * 501}, "note must be text of 1 to 500 characters."),
+        (
+            {"sequence": "adr", "note": "x" * 501},
+            "note must be text of 1 to 500 characters; text of 501 characters was sent.",
+        ),
     ):
         assert client.call("claim", **arguments).error["message"] == sentence
-    assert client.call("whats_new", limit=0).error["message"] == "limit must be a whole number from 1 to 500."
-    assert client.call("lease", surface="a", mode="x").error["message"] == "mode must be one of: exclusive, shared."
+    assert client.call("whats_new", limit=0).error["message"] == (
+        'limit must be a whole number from 1 to 500; the number 0 was sent. Send "limit": 100.'
+    )
+    assert client.call("lease", surface="a", mode="x").error["message"] == (
+        'mode must be one of: exclusive, shared; the text "x" was sent.'
+    )
     assert ".." in client.call("lease", surface="../etc").error["message"]
 
 
