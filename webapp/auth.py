@@ -25,6 +25,7 @@ from bus.errors import BusError, InvalidArgument, Unavailable
 from bus.rules import validation
 from bus.tenancy.owners import Owner
 from webapp.context import database, options
+from webapp.oauth_client import attempts_in
 
 SSO_ISSUER = "sso-header"
 _PROXY_SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's name
@@ -145,7 +146,14 @@ def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: date
         authenticated=not method.startswith(sessions.PROXY_METHOD),
         authenticated_at=authenticated_at,
     )
+    clear_visit()
+
+
+def clear_visit() -> None:
+    """Empty the visitor's cookie, except for the sign-ins with a provider, which other tabs may have started."""
+    attempts = attempts_in(session)
     session.clear()
+    session.update(attempts)
 
 
 def rotate_session(conn: Connection) -> None:

@@ -10,7 +10,7 @@ from bus.client_setup import Endpoints
 from bus.config.settings import Settings
 from bus.db import Connection, Database
 from bus.errors import BusError
-from webapp.providers import Provider
+from webapp.oauth_client import Provider
 from webapp.settings import WebOptions
 
 

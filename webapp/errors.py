@@ -41,7 +41,7 @@ _ERROR_TEXTS = {
         "It has been logged. If it keeps happening, send the request ID to your administrator.",
     ),
     502: (
-        "The sign-in provider does not answer",
+        "The sign-in provider cannot be used now",
         "Nothing was changed. Try again in a minute, or sign in another way.",
     ),
     503: ("Temporarily unavailable", "The database does not answer. Nothing was lost; try again in a few seconds."),

@@ -49,7 +49,7 @@ def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
         if claims.email is not None and not options().allows_sign_up(claims.email):
             raise Forbidden(_SIGN_UP_CLOSED_MESSAGE)
         token = identities.begin_sign_up(conn, claims)
-    session.clear()
+    auth.clear_visit()
     session[_SIGN_UP_KEY] = {"token": token, "method": method}
     remember_redirect_target(after)
     return redirect(url_for("sign_up.index"), 303)

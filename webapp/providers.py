@@ -1,58 +1,25 @@
-"""Sign-in providers: OpenID Connect issuers and GitHub, through Authlib.
+"""Sign-in providers: OpenID Connect issuers and GitHub, as clients of Authlib.
 
-A provider builds the address to which the browser is redirected, and exchanges the parameters of the callback for
-identity claims. Nothing here uses the database.
+Authlib makes state, nonce and PKCE, exchanges the code, and verifies the ID token. Nothing here uses the database.
 """
 
-import threading
+import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-import httpx2
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.httpx_client import OAuth2Client
-from authlib.oidc.core import CodeIDToken
-from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
-from joserfc.jws import JWSRegistry
+from joserfc.errors import ClaimError, InvalidKeyIdError, JoseError
 
 from bus.auth.identities import IdentityClaims
-from webapp.oauth_state import OAuthState, ProviderError
-from webapp.settings import OAuthClientSettings, WebOptions
+from webapp.oauth_client import MALFORMED, Attempt, Provider, ProviderError
+from webapp.settings import OAuthClientSettings, WebOptions, is_secure_url
 
 # Asymmetric signatures only: neither `none` nor shared secrets.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _METADATA_TTL_SECONDS = 3600.0
-_LEEWAY_SECONDS = 60
-
-
-class Provider(Protocol):
-    """A sign-in provider.
-
-    Attributes:
-        slug: its name in URLs.
-        name: its name in the interface.
-        issuer: the issuer under which its identities are stored.
-    """
-
-    slug: str
-    name: str
-    issuer: str
-
-    def authorization_url(self, oauth_state: OAuthState, redirect_uri: str) -> str:
-        """The address to which to redirect the browser."""
-
-    def fetch_identity_claims(
-        self, oauth_state: OAuthState, callback_params: Mapping[str, str], redirect_uri: str
-    ) -> IdentityClaims:
-        """Exchange the parameters of the callback, whose state is verified, for the claims about the user.
-
-        Raises:
-            ProviderError: the provider rejected the sign-in, did not answer, or its answer cannot be trusted.
-        """
+_CLOCK_SKEW_SECONDS = 120
+_log = logging.getLogger("webapp.oauth")
 
 
 def create_providers(options: WebOptions) -> dict[str, Provider]:
@@ -73,8 +40,8 @@ def create_providers(options: WebOptions) -> dict[str, Provider]:
     return {provider.slug: provider for provider in providers}
 
 
-class OpenIdProvider:
-    """An OpenID Connect issuer, configured by discovery: authorization code flow with PKCE and nonce.
+class OpenIdProvider(Provider):
+    """An OpenID Connect issuer, configured by discovery.
 
     Args:
         slug: its name in URLs.
@@ -95,154 +62,147 @@ class OpenIdProvider:
         *,
         reauth_prompt: str = "login",
     ) -> None:
+        client_options = {"scope": "openid email profile", "timeout": timeout_seconds}
+        super().__init__(slug, name, issuer, client_settings, client_options)
         self._reauth_prompt = reauth_prompt
-        self.slug = slug
-        self.name = name
-        self.issuer = issuer
-        self._client_settings = client_settings
-        self._timeout_seconds = timeout_seconds
-        self._lock = threading.Lock()
-        self._metadata: dict[str, Any] = {}
-        self._metadata_fetched_at = 0.0
-        self._cached_key_set: KeySet | None = None
+        self._metadata_expires_at = 0.0
 
-    def authorization_url(self, oauth_state: OAuthState, redirect_uri: str) -> str:
-        """See `Provider`."""
-        endpoint = self._get_endpoint("authorization_endpoint")
-        # With max_age the issuer must return auth_time.
-        reauth_params = {"prompt": self._reauth_prompt, "max_age": "0"} if oauth_state.reauthenticate else {}
-        with self._create_client() as client:
-            url, _ = client.create_authorization_url(
-                endpoint,
-                state=oauth_state.state,
-                code_verifier=oauth_state.code_verifier,
-                nonce=oauth_state.nonce,
-                redirect_uri=redirect_uri,
-                **reauth_params,
-            )
-        return str(url)
+    def reauth_params(self) -> dict[str, str]:
+        """See `Provider`; with max_age the issuer must return auth_time."""
+        return {"prompt": self._reauth_prompt, "max_age": "0"}
 
-    def fetch_identity_claims(
-        self, oauth_state: OAuthState, callback_params: Mapping[str, str], redirect_uri: str
-    ) -> IdentityClaims:
+    def fetch_identity_claims(self, attempt: Attempt, callback_params: Mapping[str, str]) -> IdentityClaims:
         """See `Provider`."""
-        code = _get_authorization_code(callback_params, self.name)
         # RFC 9207: `iss` prevents mix-up attacks, and is required from issuers that announce it.
         iss = callback_params.get("iss")
-        is_required = self._get_metadata().get("authorization_response_iss_parameter_supported") is True
-        if (iss is not None or is_required) and iss != self.issuer:
+        is_required = self.load_server_metadata().get("authorization_response_iss_parameter_supported") is True
+        if "error" not in callback_params and (iss is not None or is_required) and iss != self.issuer:
             raise ProviderError(f"That response does not come from {self.name}. Start again.")
-        with self._create_client() as client:
-            token = _call_provider(
-                self.name,
-                lambda: client.fetch_token(
-                    self._get_endpoint("token_endpoint"),
-                    grant_type="authorization_code",
-                    code=code,
-                    code_verifier=oauth_state.code_verifier,
-                    redirect_uri=redirect_uri,
-                ),
-            )
-            claims = self._verify_id_token(token, oauth_state)
-            auth_time = _parse_auth_time(claims.get("auth_time"))
-            earliest = oauth_state.started_at - _LEEWAY_SECONDS
-            if oauth_state.reauthenticate and auth_time is not None and auth_time < earliest:
-                raise ProviderError(f"{self.name} did not ask you to sign in again. Sign out there, then try again.")
-            if "email" not in claims and self._get_metadata().get("userinfo_endpoint"):
-                user_info = _fetch_json_object(self.name, lambda: client.get(self._get_endpoint("userinfo_endpoint")))
-                # OpenID Connect Core 5.3.2: the subject must match, else it could be another user's profile.
-                if user_info.get("sub") == claims["sub"]:
-                    claims = {**user_info, **claims}
+        tokens = self.exchange_code(attempt, callback_params)
+        claims = self._verify_id_token(tokens, attempt["nonce"])
+        auth_time = _parse_auth_time(claims.get("auth_time"))
+        earliest = attempt["started_at"] - _CLOCK_SKEW_SECONDS
+        if attempt["reauthenticate"] and auth_time is not None and auth_time < earliest:
+            raise ProviderError(f"{self.name} did not ask you to sign in again. Sign out there, then try again.")
+        claims = self._add_user_info(claims, tokens)
         is_verified = claims.get("email_verified") in (True, "true")
         email = claims.get("email")
         return IdentityClaims(
             issuer=self.issuer,
-            subject=str(claims["sub"]),
+            subject=claims["sub"],
             email=email if is_verified and isinstance(email, str) else None,
             login=_first_non_empty(claims, "preferred_username", "nickname", "given_name"),
             authenticated_at=None if auth_time is None else datetime.fromtimestamp(auth_time, UTC),
         )
 
-    def _verify_id_token(self, token: Any, oauth_state: OAuthState) -> dict[str, Any]:
+    def load_server_metadata(self) -> dict[str, Any]:
+        """The metadata of the issuer, which Authlib reads in each step; at most an hour old."""
+        if time.monotonic() >= self._metadata_expires_at or not self.server_metadata:
+            self.server_metadata = self._fetch_metadata()
+            self._metadata_expires_at = time.monotonic() + _METADATA_TTL_SECONDS
+        return self.server_metadata
+
+    def fetch_jwk_set(self, force: bool = False) -> dict[str, Any]:
+        """The keys of the issuer, which Authlib keeps in the metadata."""
+        with self.translated_errors():
+            keys: dict[str, Any] = super().fetch_jwk_set(force)
+            return keys
+
+    def _fetch_metadata(self) -> dict[str, Any]:
+        url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+        with self.translated_errors(), self._get_session() as client:
+            response = client.request("GET", url, withhold_token=True)
+            if response.status_code >= 500:
+                response.raise_for_status()
+        try:
+            document = response.json() if response.is_success else None
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ProviderError(
+                f"There is no discovery document of {self.name} at {url}. The operator of this server must check"
+                f" {self.slug.upper()}_ISSUER.",
+                unavailable=True,
+            )
+        if document.get("issuer") != self.issuer:
+            raise ProviderError(f"{self.name} is misconfigured: its issuer differs from the setting.", unavailable=True)
+        # Authlib passes metadata on as options of the HTTP client, such as `verify`, so only these are kept.
+        metadata = {}
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
+            metadata[name] = document.get(name)
+            is_optional = name == "userinfo_endpoint" and not metadata[name]
+            if not is_optional and not is_secure_url(metadata[name]):
+                raise ProviderError(f"The metadata of {self.name} has no https address as {name}.", unavailable=True)
+        name = "authorization_response_iss_parameter_supported"
+        metadata[name] = document.get(name)
+        supported = document.get("id_token_signing_alg_values_supported")
+        algorithms = [name for name in _ALGORITHMS if not isinstance(supported, list) or name in supported]
+        # An empty list would allow the defaults of the library, with shared secrets among them.
+        metadata["id_token_signing_alg_values_supported"] = algorithms or _ALGORITHMS
+        methods = document.get("token_endpoint_auth_methods_supported")
+        if isinstance(methods, list) and "client_secret_basic" not in methods and "client_secret_post" in methods:
+            metadata["token_endpoint_auth_method"] = "client_secret_post"  # noqa: S105 - a method
+        return metadata
+
+    def _verify_id_token(self, tokens: dict[str, str], nonce: str) -> dict[str, Any]:
         """Verify signature, issuer, audience, times and nonce of the ID token; returns its claims."""
-        id_token = token.get("id_token") if isinstance(token, dict) else None
-        if not isinstance(id_token, str):
+        if "id_token" not in tokens:
             raise ProviderError(f"{self.name} did not identify you. Start again.")
+        cached_keys = self.load_server_metadata().get("jwks")
         try:
             try:
-                decoded = self._decode_id_token(id_token, self._get_key_set())
-            except InvalidKeyIdError:
-                # The issuer has rotated its keys since they were cached.
-                decoded = self._decode_id_token(id_token, self._get_key_set(force_refresh=True))
-            claim_rules = {
-                "iss": {"essential": True, "value": self.issuer},
-                "aud": {"essential": True, "value": self._client_settings.client_id},
-                "sub": {"essential": True},
-                "nonce": {"essential": True, "value": oauth_state.nonce},
-            }
-            params = {"nonce": oauth_state.nonce, "client_id": self._client_settings.client_id}
-            if isinstance(token.get("access_token"), str):
-                params["access_token"] = token["access_token"]
-            claims = CodeIDToken(decoded.claims, decoded.header, claim_rules, params)
-            claims.validate(leeway=_LEEWAY_SECONDS)
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+                claims = self._parse_id_token(tokens, nonce)
+            except (ClaimError, InvalidKeyIdError):
+                # Authlib has requested unknown keys again itself.
+                raise
+            except (JoseError, *MALFORMED):
+                if self.load_server_metadata().get("jwks") is not cached_keys:
+                    raise
+                # The issuer may have replaced a key and kept its id.
+                self.fetch_jwk_set(force=True)
+                claims = self._parse_id_token(tokens, nonce)
+        except (JoseError, *MALFORMED) as error:
             raise ProviderError(f"The response of {self.name} cannot be trusted. Start again.") from error
         subject = claims["sub"]
         if not isinstance(subject, str) or not 1 <= len(subject) <= 255:
             raise ProviderError(f"{self.name} did not identify you. Start again.")
-        return dict(claims)
+        return claims
 
-    def _decode_id_token(self, id_token: str, key_set: KeySet) -> jwt.Token:
-        supported = self._get_metadata().get("id_token_signing_alg_values_supported")
-        allowed = [name for name in _ALGORITHMS if not isinstance(supported, list) or name in supported]
-        return jwt.decode(id_token, key_set, registry=JWSRegistry(algorithms=allowed, strict_check_header=False))
+    def _parse_id_token(self, tokens: dict[str, str], nonce: str) -> dict[str, Any]:
+        claims_options = {
+            "iss": {"essential": True, "value": self.issuer},
+            "aud": {"essential": True, "value": self.client_id},
+            "sub": {"essential": True},
+            "nonce": {"essential": True, "value": nonce},
+        }
+        return dict(self.parse_id_token(tokens, nonce, claims_options, leeway=_CLOCK_SKEW_SECONDS))
 
-    def _get_metadata(self) -> dict[str, Any]:
-        """The issuer's metadata document; cached for an hour."""
-        with self._lock:
-            if self._metadata and time.monotonic() - self._metadata_fetched_at < _METADATA_TTL_SECONDS:
-                return self._metadata
-        url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
-        with self._create_client() as client:
-            metadata = _fetch_json_object(self.name, lambda: client.request("GET", url, withhold_token=True))
-        if metadata.get("issuer") != self.issuer:
-            raise ProviderError(f"{self.name} is misconfigured: its issuer differs from the setting.", unavailable=True)
-        with self._lock:
-            self._metadata, self._metadata_fetched_at, self._cached_key_set = metadata, time.monotonic(), None
-        return metadata
-
-    def _get_key_set(self, *, force_refresh: bool = False) -> KeySet:
-        with self._lock:
-            if self._cached_key_set is not None and not force_refresh:
-                return self._cached_key_set
-        with self._create_client() as client:
-            document = _fetch_json_object(
-                self.name, lambda: client.request("GET", self._get_endpoint("jwks_uri"), withhold_token=True)
-            )
-        key_set = KeySet.import_key_set(document)  # type: ignore[arg-type]
-        with self._lock:
-            self._cached_key_set = key_set
-        return key_set
-
-    def _get_endpoint(self, name: str) -> str:
-        endpoint = self._get_metadata().get(name)
-        if not isinstance(endpoint, str) or not endpoint.startswith(("https://", "http://")):
-            raise ProviderError(f"The metadata of {self.name} has no {name}.", unavailable=True)
-        return endpoint
-
-    def _create_client(self) -> OAuth2Client:
-        methods = self._metadata.get("token_endpoint_auth_methods_supported")
-        post = isinstance(methods, list) and "client_secret_basic" not in methods and "client_secret_post" in methods
-        return _create_oauth_client(
-            self._client_settings,
-            self._timeout_seconds,
-            scope="openid email profile",
-            token_endpoint_auth_method="client_secret_post" if post else "client_secret_basic",
-        )
+    def _add_user_info(self, claims: dict[str, Any], tokens: dict[str, str]) -> dict[str, Any]:
+        """Complete the claims from userinfo if they do not have an e-mail address and whether it is verified."""
+        endpoint = self.load_server_metadata().get("userinfo_endpoint")
+        if not endpoint or ("email" in claims and claims.get("email_verified") is not None):
+            return claims
+        try:
+            user_info = self.fetch_json(endpoint, tokens.get("access_token", ""))
+            if not isinstance(user_info, dict):
+                raise self.invalid_response()
+        except ProviderError as error:
+            if "email" not in claims:
+                raise
+            # Known owners sign in without an address.
+            _log.warning("the verification of an e-mail address is unknown: %s", error.message, exc_info=error)
+            return claims
+        # OpenID Connect Core 5.3.2: the subject must match, else it could be another user's profile.
+        if user_info.get("sub") != claims["sub"]:
+            return claims
+        # An address counts as verified only by the document that names it.
+        source = user_info if "email" in user_info else claims
+        email = {name: source.get(name) for name in ("email", "email_verified")}
+        return {**user_info, **claims, **email}
 
 
-class GitHubProvider:
-    """GitHub: OAuth 2 with PKCE, and the user's profile from its API.
+class GitHubProvider(Provider):
+    """GitHub: OAuth 2, and the user's profile from its API.
 
     Args:
         client_settings: the OAuth app.
@@ -251,53 +211,37 @@ class GitHubProvider:
         timeout_seconds: how long GitHub may take for a response.
     """
 
-    slug = "github"
-    name = "GitHub"
-
     def __init__(
         self, client_settings: OAuthClientSettings, web_url: str, api_url: str, timeout_seconds: float
     ) -> None:
-        self.issuer = web_url
-        self._client_settings = client_settings
+        client_options = {
+            "scope": "read:user user:email",
+            "timeout": timeout_seconds,
+            "token_endpoint_auth_method": "client_secret_post",
+        }
+        super().__init__(
+            "github",
+            "GitHub",
+            web_url,
+            client_settings,
+            client_options,
+            authorization_endpoint=f"{web_url}/login/oauth/authorize",
+            token_endpoint=f"{web_url}/login/oauth/access_token",
+        )
         self._api_url = api_url
-        self._timeout_seconds = timeout_seconds
 
-    def authorization_url(self, oauth_state: OAuthState, redirect_uri: str) -> str:
+    def fetch_identity_claims(self, attempt: Attempt, callback_params: Mapping[str, str]) -> IdentityClaims:
         """See `Provider`."""
-        with self._create_client() as client:
-            url, _ = client.create_authorization_url(
-                f"{self.issuer}/login/oauth/authorize",
-                state=oauth_state.state,
-                code_verifier=oauth_state.code_verifier,
-                redirect_uri=redirect_uri,
-            )
-        return str(url)
-
-    def fetch_identity_claims(
-        self, oauth_state: OAuthState, callback_params: Mapping[str, str], redirect_uri: str
-    ) -> IdentityClaims:
-        """See `Provider`."""
-        code = _get_authorization_code(callback_params, self.name)
-        with self._create_client() as client:
-            _call_provider(
-                self.name,
-                lambda: client.fetch_token(
-                    f"{self.issuer}/login/oauth/access_token",
-                    grant_type="authorization_code",
-                    code=code,
-                    code_verifier=oauth_state.code_verifier,
-                    redirect_uri=redirect_uri,
-                ),
-            )
-            headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-            user = _fetch_json_object(self.name, lambda: client.get(f"{self._api_url}/user", headers=headers))
-            emails = _fetch_json_list(self.name, lambda: client.get(f"{self._api_url}/user/emails", headers=headers))
-        if not isinstance(user.get("id"), int):
+        token = self.exchange_code(attempt, callback_params).get("access_token", "")
+        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+        user = self.fetch_json(f"{self._api_url}/user", token, headers=headers)
+        emails = self.fetch_json(f"{self._api_url}/user/emails", token, headers=headers)
+        if not isinstance(user, dict) or not isinstance(user.get("id"), int):
             raise ProviderError("GitHub did not identify you. Start again.")
         email = next(
             (
                 entry["email"]
-                for entry in emails
+                for entry in (emails if isinstance(emails, list) else [])
                 if isinstance(entry, dict)
                 and entry.get("primary") is True
                 and entry.get("verified") is True
@@ -307,74 +251,6 @@ class GitHubProvider:
         )
         # The numeric id remains when the user changes the login name.
         return IdentityClaims(self.issuer, str(user["id"]), email, _first_non_empty(user, "login"))
-
-    def _create_client(self) -> OAuth2Client:
-        return _create_oauth_client(
-            self._client_settings,
-            self._timeout_seconds,
-            scope="read:user user:email",
-            token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
-        )
-
-
-def _create_oauth_client(settings: OAuthClientSettings, timeout_seconds: float, **options: Any) -> OAuth2Client:
-    return OAuth2Client(
-        settings.client_id,
-        settings.client_secret,
-        code_challenge_method="S256",
-        timeout=httpx2.Timeout(timeout_seconds),
-        follow_redirects=False,
-        **options,
-    )
-
-
-def _get_authorization_code(callback_params: Mapping[str, str], provider_name: str) -> str:
-    """The authorization code of a callback.
-
-    Raises:
-        ProviderError: the user or the provider declined.
-    """
-    if callback_params.get("error") == "access_denied":
-        raise ProviderError(f"You declined to sign in with {provider_name}.")
-    code = callback_params.get("code", "")
-    if callback_params.get("error") or not code:
-        raise ProviderError(f"{provider_name} did not sign you in. Start again.")
-    return code
-
-
-def _call_provider(provider_name: str, call: Any) -> Any:
-    """Call a provider, and translate every failure into a `ProviderError`."""
-    try:
-        return call()
-    except AuthlibBaseError as error:
-        raise ProviderError(
-            f"{provider_name} rejected that response; it may have been used already. Start again."
-        ) from error
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise ProviderError(f"{provider_name} does not answer.", unavailable=True) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ProviderError(f"{provider_name} sent an invalid response.", unavailable=True) from error
-
-
-def _fetch_json_object(provider_name: str, call: Any) -> dict[str, Any]:
-    document = _fetch_json(provider_name, call)
-    if not isinstance(document, dict):
-        raise ProviderError(f"{provider_name} sent an invalid response.", unavailable=True)
-    return document
-
-
-def _fetch_json_list(provider_name: str, call: Any) -> list[Any]:
-    document = _fetch_json(provider_name, call)
-    return document if isinstance(document, list) else []
-
-
-def _fetch_json(provider_name: str, call: Any) -> Any:
-    def fetch() -> Any:
-        response = call()
-        response.raise_for_status()
-        return response.json()
-
-    return _call_provider(provider_name, fetch)
 
 
 def _parse_auth_time(value: object) -> float | None:

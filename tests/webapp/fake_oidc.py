@@ -11,10 +11,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from flask import Flask, Response, jsonify, redirect, request
 from joserfc import jwt
@@ -30,12 +30,18 @@ class FakeOidcProvider:
     """An OpenID Connect issuer: discovery, keys, the code flow with PKCE and nonce, userinfo.
 
     Attributes:
-        person: the claims about who is at the browser.
-        spoilt: claims of the ID token that are replaced; None removes one.
-        algorithm: with which ID tokens are signed.
+        user_claims: the claims about the user at the browser.
+        claim_overrides: claims of the ID token that are replaced; None removes one.
         userinfo_only_claims: claims that only userinfo returns.
-        broken: paths that answer 500.
-        asked: how often each path was asked.
+        userinfo_overrides: claims of userinfo that are replaced; None removes one.
+        algorithm: with which ID tokens are signed.
+        published_key: the key that the issuer publishes; `key` signs.
+        clock_offset_seconds: by how much its clock is ahead.
+        access_token_seconds: lifetime of access tokens.
+        metadata_overrides: members of the metadata that are replaced; None removes one.
+        replies: views that answer in place of a path's own.
+        failing_paths: paths that answer 500.
+        request_counts: how often each path was requested.
     """
 
     def __init__(self) -> None:
@@ -48,9 +54,13 @@ class FakeOidcProvider:
         }
         self.claim_overrides: dict[str, Any] = {}
         self.userinfo_only_claims: set[str] = set()
+        self.userinfo_overrides: dict[str, Any] = {}
         self.algorithm = "RS256"
+        self.clock_offset_seconds = 0
+        self.access_token_seconds = 300
+        self.metadata_overrides: dict[str, Any] = {}
+        self.replies: dict[str, Callable[[], Any]] = {}
         self.failing_paths: set[str] = set()
-        self.issuer_override: str | None = None
         self.request_counts: dict[str, int] = {}
         self.pending_codes: dict[str, dict[str, str]] = {}
         self.access_tokens: set[str] = set()
@@ -79,28 +89,37 @@ class FakeOidcProvider:
     def rotate_key(self) -> None:
         """Replace the signing key."""
         self.key = RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4)})
+        self.published_key = self.key
 
-    def _count_request(self) -> None:
+    def replace_key_and_keep_its_id(self) -> None:
+        """Replace the signing key by another one with the same id; the old one stays published."""
+        new = RSAKey.generate_key(2048)
+        self.key = RSAKey.import_key(new.as_dict(private=True) | {"kid": self.key.kid})
+
+    def _count_request(self) -> Any:
         self.request_counts[request.path] = self.request_counts.get(request.path, 0) + 1
         if request.path in self.failing_paths:
             raise RuntimeError("broken on purpose")
+        reply = self.replies.get(request.path)
+        return None if reply is None else reply()
 
     def _configuration(self) -> Response:
-        return jsonify(
-            issuer=self.issuer_override or self.url,
-            authorization_endpoint=f"{self.url}/authorize",
-            token_endpoint=f"{self.url}/token",
-            userinfo_endpoint=f"{self.url}/userinfo",
-            jwks_uri=f"{self.url}/keys",
-            response_types_supported=["code"],
-            subject_types_supported=["public"],
-            id_token_signing_alg_values_supported=["RS256", "HS256", "none"],
-            code_challenge_methods_supported=["S256"],
-            authorization_response_iss_parameter_supported=True,
-        )
+        metadata = {
+            "issuer": self.url,
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+            "userinfo_endpoint": f"{self.url}/userinfo",
+            "jwks_uri": f"{self.url}/keys",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256", "HS256", "none"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+        }
+        return jsonify(_replace_members(metadata, self.metadata_overrides))
 
     def _keys(self) -> Response:
-        return jsonify(keys=[self.key.as_dict(private=False)])
+        return jsonify(keys=[self.published_key.as_dict(private=False)])
 
     def _authorize(self) -> BaseResponse:
         sent = request.args
@@ -116,8 +135,7 @@ class FakeOidcProvider:
         return redirect(f"{sent['redirect_uri']}?{query}")
 
     def _token(self) -> Response | tuple[Response, int]:
-        expected = f"{CLIENT_ID}:{CLIENT_SECRET}"
-        if request.headers.get("Authorization") != f"Basic {base64.b64encode(expected.encode()).decode()}":
+        if not self._is_client_authenticated():
             return jsonify(error="invalid_client"), 401
         kept = self.pending_codes.pop(request.form.get("code", ""), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(request.form.get("code_verifier", "").encode()).digest())
@@ -131,18 +149,35 @@ class FakeOidcProvider:
         access = secrets.token_urlsafe(16)
         self.access_tokens.add(access)
         half = hashlib.sha256(access.encode()).digest()[:16]
+        now = int(time.time()) + self.clock_offset_seconds
         claims = {
             "iss": self.url,
             "aud": CLIENT_ID,
-            "iat": int(time.time()),
-            "exp": int(time.time()) + 300,
+            "iat": now,
+            "nbf": now,
+            "exp": now + 300,
             "nonce": kept["nonce"],
             "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
             **{name: value for name, value in self.user_claims.items() if name not in self.userinfo_only_claims},
-            **self.claim_overrides,
         }
-        claims = {name: value for name, value in claims.items() if value is not None}
-        return jsonify(access_token=access, token_type="Bearer", expires_in=300, id_token=self._sign_id_token(claims))
+        id_token = self._sign_id_token(_replace_members(claims, self.claim_overrides))
+        return jsonify(
+            access_token=access,
+            token_type="Bearer",
+            expires_in=self.access_token_seconds,
+            refresh_token=secrets.token_urlsafe(16),
+            id_token=id_token,
+        )
+
+    def _is_client_authenticated(self) -> bool:
+        methods = self.metadata_overrides.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        header = request.headers.get("Authorization")
+        if header is None:
+            sent = (request.form.get("client_id"), request.form.get("client_secret"))
+            return "client_secret_post" in methods and sent == (CLIENT_ID, CLIENT_SECRET)
+        # RFC 6749, 2.3.1: both are form-encoded first.
+        expected = f"{quote_plus(CLIENT_ID)}:{quote_plus(CLIENT_SECRET)}"
+        return "client_secret_basic" in methods and header == f"Basic {base64.b64encode(expected.encode()).decode()}"
 
     def _sign_id_token(self, claims: dict[str, Any]) -> str:
         header = {"alg": self.algorithm, "kid": self.key.kid}
@@ -157,7 +192,11 @@ class FakeOidcProvider:
     def _userinfo(self) -> Response:
         if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.access_tokens:
             raise Unauthorized
-        return jsonify(self.user_claims)
+        return jsonify(_replace_members(self.user_claims, self.userinfo_overrides))
+
+
+def _replace_members(document: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**document, **overrides}.items() if value is not None}
 
 
 class FakeGitHub:

@@ -212,9 +212,7 @@ def test_a_forgeable_signature_is_refused(web: WebApp, issuer: FakeOidcProvider,
 
 def test_a_signature_of_another_key_is_refused(web: WebApp, issuer: FakeOidcProvider, db: Database) -> None:
     sign_up(web.new_browser())
-    kid = issuer.key.kid
-    issuer.rotate_key()
-    issuer.key = type(issuer.key).import_key(issuer.key.as_dict(private=True) | {"kid": kid})
+    issuer.replace_key_and_keep_its_id()
     with assert_nothing_written(db):
         assert sign_in(web.new_browser()).status_code == 400
 
@@ -229,7 +227,7 @@ def test_rotated_keys_of_the_issuer_are_fetched_again(web: WebApp, issuer: FakeO
 
 
 def test_metadata_of_another_issuer_is_refused(web: WebApp, issuer: FakeOidcProvider) -> None:
-    issuer.issuer_override = "https://evil.example"
+    issuer.metadata_overrides = {"issuer": "https://evil.example"}
     browser = web.new_browser()
     browser.get("/sign-in")
     assert browser.submit("/sign-in/oidc").status_code == 502

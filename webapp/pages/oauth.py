@@ -10,14 +10,11 @@ from webapp import auth, login, reauth
 from webapp.blueprints import PublicBlueprint, no_store
 from webapp.context import addresses, options, providers, redirect_on_refusal
 from webapp.errors import render_error_page
-from webapp.oauth_state import OAuthState, ProviderError
-from webapp.providers import Provider
+from webapp.oauth_client import Provider, ProviderError
 from webapp.ratelimit import client_address, enforce_rate_limit
 
 blueprint = PublicBlueprint("oauth")
 
-# The values lie in visitors' cookies: renaming them would end sign-ins that are under way.
-_STATE_KEY, _LINKING_KEY = "attempt", "linking"
 _log = logging.getLogger("webapp.oauth")
 
 
@@ -41,14 +38,10 @@ def callback(slug: str) -> Response:
     """Finish a sign-in with the parameters from the provider; its state is used up whether it succeeds or not."""
     provider = _get_provider(slug)
     _enforce_sign_in_limit()
-    state = OAuthState.from_cookie(session.pop(_STATE_KEY, None))
-    linking_session_id = session.pop(_LINKING_KEY, None)
-    if state is None:
-        raise ProviderError("No sign-in is in progress in this browser. Start again.")
     params = request.args.to_dict()
-    state.verify_callback(slug, params)
-    claims = provider.fetch_identity_claims(state, params, _redirect_uri(slug))
-    if linking_session_id is None:
+    attempt = provider.attempts.take(session, params.get("state", ""))
+    claims = provider.fetch_identity_claims(attempt, params)
+    if attempt["linking_session_id"] is None:
         refusal_url = (
             url_for("operator.reauthenticate", next=login.pending_redirect_target())
             if reauth.is_reauthenticating()
@@ -56,7 +49,7 @@ def callback(slug: str) -> Response:
         )
         with redirect_on_refusal(refusal_url):
             return login.sign_in_identity(claims, slug)
-    if auth.viewer() is None or auth.current_session().id != linking_session_id:
+    if auth.viewer() is None or auth.current_session().id != attempt["linking_session_id"]:
         raise ProviderError("You were signed out in the meantime. Sign in, then link again.")
     with redirect_on_refusal(url_for("account.index")):
         is_new = login.link_identity(auth.current_owner(), claims)
@@ -69,17 +62,18 @@ def _handle_provider_error(error: ProviderError) -> Response:
     """Show why the sign-in failed, with a link to try again."""
     # The cause contains no secret: Authlib's errors name what was wrong, never a code or a token.
     _log.warning("a sign-in with a provider failed: %s", error.message, exc_info=error.__cause__)
-    session.pop(_STATE_KEY, None)
     return render_error_page(502 if error.unavailable else 400, error.message, retry_url=url_for("sign_in.index"))
 
 
 def _render_provider_redirect(provider: Provider, linking_session_id: int | None) -> str:
     """A page that redirects by itself: the CSP forbids that a form submission redirects to another site."""
     _enforce_sign_in_limit()
-    reauthenticate = linking_session_id is None and reauth.is_reauthenticating()
-    state = OAuthState.create(provider.slug, reauthenticate=reauthenticate)
-    url = provider.authorization_url(state, _redirect_uri(provider.slug))
-    session[_STATE_KEY], session[_LINKING_KEY] = state.to_cookie(), linking_session_id
+    url = provider.start(
+        session,
+        f"{addresses().web_url}{url_for('oauth.callback', slug=provider.slug)}",
+        reauthenticate=linking_session_id is None and reauth.is_reauthenticating(),
+        linking_session_id=linking_session_id,
+    )
     return render_template("oauth/redirect.html", provider=provider, address=url)
 
 
@@ -88,10 +82,6 @@ def _get_provider(slug: str) -> Provider:
     if provider is None:
         raise NotFound
     return provider
-
-
-def _redirect_uri(slug: str) -> str:
-    return f"{addresses().web_url}{url_for('oauth.callback', slug=slug)}"
 
 
 def _enforce_sign_in_limit() -> None:
