@@ -78,11 +78,15 @@ class ResponseSender:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id_header = (b"x-request-id", request_id.encode())
+        self._added_headers: Headers = [(b"x-request-id", request_id.encode())]
         self._pending_start: Message | None = None
         self._is_replaced = False
         self.caller: Caller | None = None
         self.status = 0
+
+    def add_headers(self, headers: Headers) -> None:
+        """Add headers to the response, whatever it will be."""
+        self._added_headers = [*self._added_headers, *headers]
 
     async def __call__(self, message: Message) -> None:
         """Send one ASGI message of the response."""
@@ -99,13 +103,13 @@ class ResponseSender:
         if self._pending_start is not None:
             start, self._pending_start = self._pending_start, None
             self.status = start["status"]
-            await self._send({**start, "headers": [*start["headers"], self._request_id_header]})
+            await self._send({**start, "headers": [*start["headers"], *self._added_headers]})
         await self._send(message)
 
     async def start_stream(self, headers: Headers) -> None:
         """Begin a response of status 200 that is sent in chunks."""
         self.status = 200
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, self._request_id_header]})
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, *self._added_headers]})
 
     async def send_chunk(self, chunk: bytes, *, is_last: bool = False) -> None:
         """Send a part of a stream."""
@@ -114,7 +118,7 @@ class ResponseSender:
     async def send_response(self, response: HttpResponse) -> None:
         """Send a complete response."""
         self.status = response.status
-        headers = [*response.headers, self._request_id_header]
+        headers = [*response.headers, *self._added_headers]
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.body})
 

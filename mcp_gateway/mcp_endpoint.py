@@ -76,6 +76,8 @@ class McpEndpoint:
     async def handle(self, scope: Scope, receive: Receive, response: ResponseSender) -> None:
         """Answer one request."""
         head = self._heads.read(scope["method"], scope["headers"])
+        if head.cors_headers is not None:
+            response.add_headers(head.cors_headers)
         if head.rejection is not None:
             await self._reject(receive, response, head.rejection)
             return

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcp_gateway.caller import CallerCache, bearer_token_fingerprint
+from mcp_gateway.cors import answer_preflight, cors_headers
 from mcp_gateway.direct_call import ProtocolInfo
 from mcp_gateway.host_origin_policy import HostOriginPolicy
 from mcp_gateway.http_responses import Headers, HttpResponse, json_response
@@ -23,11 +24,13 @@ class RequestHead:
         rejection: the response to a request whose headers are not acceptable, else None.
         token_fingerprint: the fingerprint of the bearer token; None without a well-formed token.
         protocol: the protocol of a call that may be answered directly; None if the SDK must handle the request.
+        cors_headers: what the response carries in addition, so that a browser shows it to a page of another origin.
     """
 
     rejection: HttpResponse | None
     token_fingerprint: bytes | None = None
     protocol: ProtocolInfo | None = None
+    cors_headers: Headers | None = None
 
 
 class RequestHeadReader:
@@ -75,6 +78,12 @@ class RequestHeadReader:
         violation = self._policy.find_violation(headers)
         if violation is not None:
             return RequestHead(violation)
+        preflight_response = answer_preflight(method, headers)
+        head = self._read_allowed(method, headers) if preflight_response is None else RequestHead(preflight_response)
+        return replace(head, cors_headers=cors_headers(headers) or None)
+
+    def _read_allowed(self, method: str, headers: Headers) -> RequestHead:
+        """Read the head of a request of an allowed host and origin."""
         if method != "POST":
             # Without sessions there is no stream to GET and nothing to DELETE.
             error = {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}
