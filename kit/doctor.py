@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kit import VERSION, clients, config, exit_codes, githooks, jsonc, mcp_client, precommit, repo
+from kit import (
+    VERSION,
+    client_files,
+    config,
+    exit_codes,
+    githooks,
+    jsonc,
+    mcp_client,
+    precommit,
+    repo,
+    text_files,
+    toml_reader,
+)
 from kit.config import Config, ConfigError
 from kit.file_edits import FileEdits
 from kit.repo import NoRepositoryError, Repo
@@ -38,11 +50,11 @@ class ClientFile:
 
 
 _CLIENT_FILES = (
-    ClientFile(".mcp.json", ("mcpServers", clients.SERVER_NAME), "url", "claude"),
-    ClientFile(".gemini/settings.json", ("mcpServers", clients.SERVER_NAME), "httpUrl", "gemini"),
-    ClientFile(".cursor/mcp.json", ("mcpServers", clients.SERVER_NAME), "url", "cursor"),
-    ClientFile(".vscode/mcp.json", ("servers", clients.SERVER_NAME), "url", None),
-    ClientFile("opencode.json", ("mcp", clients.SERVER_NAME), "url", None),
+    ClientFile(".mcp.json", ("mcpServers", client_files.SERVER_NAME), "url", "claude"),
+    ClientFile(".gemini/settings.json", ("mcpServers", client_files.SERVER_NAME), "httpUrl", "gemini"),
+    ClientFile(".cursor/mcp.json", ("mcpServers", client_files.SERVER_NAME), "url", "cursor"),
+    ClientFile(".vscode/mcp.json", ("servers", client_files.SERVER_NAME), "url", None),
+    ClientFile("opencode.json", ("mcp", client_files.SERVER_NAME), "url", None),
 )
 
 
@@ -171,12 +183,10 @@ def _suggest_fix(settings: Config, error: Exception) -> str:
 
 def _check_git_hook(work_tree: Repo) -> Finding:
     try:
-        if githooks.is_installed(work_tree):
-            return Finding("git hook", str(githooks.hook_path(work_tree)))
+        detail, fix = githooks.describe(work_tree)
     except (NoRepositoryError, OSError) as error:
         return Finding("git hook", str(error), _REINSTALL_COMMAND)
-    fix = f"{_REINSTALL_COMMAND} (reinstalling a hook manager may have removed the hook)"
-    return Finding("git hook", "not installed", fix)
+    return Finding("git hook", detail, fix)
 
 
 def _check_clients(work_tree: Repo, settings: Config) -> list[Finding]:
@@ -185,12 +195,24 @@ def _check_clients(work_tree: Repo, settings: Config) -> list[Finding]:
         if (work_tree.top / client_file.path).exists():
             findings += _check_client_file(work_tree, settings, client_file)
     codex_config = work_tree.top / ".codex" / "config.toml"
-    codex_text = codex_config.read_text("utf-8", "replace") if codex_config.exists() else ""
-    if clients.TOML_BEGIN in codex_text:
-        is_current = settings.endpoint in codex_text
-        detail, fix = ("ok", "") if is_current else ("another address", _REINSTALL_COMMAND)
-        findings.append(Finding(".codex/config.toml", detail, fix))
+    if codex_config.exists():
+        findings += _check_codex(codex_config, settings)
     return findings or [Finding("clients", "no client is configured here", _REINSTALL_COMMAND)]
+
+
+def _check_codex(path: Path, settings: Config) -> list[Finding]:
+    name = ".codex/config.toml"
+    try:
+        server = toml_reader.parse(text_files.decode(path.read_bytes())).find(client_files.TOML_TABLE)
+    except (ValueError, OSError) as error:
+        fix = "Correct the file: the client cannot read it either."
+        return [Finding(name, f"the file cannot be read ({error})", fix)]
+    if not isinstance(server, dict):
+        return []
+    url = server.get("url")
+    if url != settings.endpoint:
+        return [Finding(name, f"{client_files.SERVER_NAME} has the address {url}", f"{_REINSTALL_COMMAND} --force")]
+    return [Finding(name, "ok")]
 
 
 def _check_client_file(work_tree: Repo, settings: Config, client_file: ClientFile) -> list[Finding]:
@@ -205,15 +227,11 @@ def _check_client_file(work_tree: Repo, settings: Config, client_file: ClientFil
         return []
     url = server.get(client_file.url_key)
     if url != settings.endpoint:
-        return [Finding(name, f"{clients.SERVER_NAME} has the address {url}", f"{_REINSTALL_COMMAND} --force")]
+        return [Finding(name, f"{client_files.SERVER_NAME} has the address {url}", f"{_REINSTALL_COMMAND} --force")]
     client = client_file.hooks_client
-    if client is not None and FileEdits(_edits_record_path(work_tree), dry_run=True).is_ours(path):
+    if client is not None and FileEdits(work_tree, dry_run=True).is_ours(path):
         started = work_tree.git_dir / "llm-bus" / "state" / f"started-{client}"
         if not started.exists() or started.stat().st_mtime < path.stat().st_mtime:
             configured_at = time.strftime("%H:%M", time.localtime(path.stat().st_mtime))
             return [Finding(name, f"not restarted since it was configured at {configured_at}", f"Restart {client}.")]
     return [Finding(name, "ok")]
-
-
-def _edits_record_path(work_tree: Repo) -> Path:
-    return work_tree.git_dir / "llm-bus" / "installed.json"

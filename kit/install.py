@@ -21,6 +21,7 @@ if __package__ in (None, ""):
 from kit import (
     VERSION,
     bundle,
+    client_files,
     clients,
     config,
     confirmation,
@@ -31,16 +32,12 @@ from kit import (
     jsonc,
     local_code,
     repo,
+    text_files,
+    uninstall,
 )
-from kit.file_edits import FileEdits, Remover
+from kit.file_edits import FileEdits
 from kit.repo import NoRepositoryError, Repo
 
-_SUGGESTED_SEQUENCES = (
-    ("docs/decisions", "docs/decisions/*.md", "adr"),
-    ("docs/adr", "docs/adr/*.md", "adr"),
-    ("migrations", "**/migrations/*.sql", "migration"),
-    ("db/migrations", "**/migrations/*.sql", "migration"),
-)
 _OKF_DIR = "docs/wiki"
 
 
@@ -59,20 +56,21 @@ def main(
         defaults: the addresses of the bus that served the bundle.
 
     Returns:
-        The exit code: 0, or 1 after an error.
+        The exit code: 0, 1 after an error, or 3 if a place was left as it is.
     """
     options = _parse_arguments(arguments, defaults or {})
     try:
         work_tree = repo.get_repo()
-        edits = FileEdits(work_tree.git_dir / "llm-bus" / "installed.json", dry_run=options.dry_run)
+        edits = FileEdits(work_tree, dry_run=options.dry_run)
+        kit_files = files if files is not None else bundle.read_files()
         if options.uninstall:
-            _uninstall(work_tree, edits)
+            _uninstall(work_tree, edits, kit_files)
         else:
-            _install(work_tree, edits, options, files if files is not None else bundle.read_files())
+            _install(work_tree, edits, options, kit_files)
     except (NoRepositoryError, InstallError, confirmation.NotConfirmedError, OSError) as error:
         print(f"llm-bus: {error}", file=sys.stderr)
         return exit_codes.FAILED
-    return exit_codes.OK
+    return exit_codes.PARTLY if edits.left else exit_codes.OK
 
 
 def _parse_arguments(arguments: list[str], defaults: Mapping[str, str]) -> argparse.Namespace:
@@ -117,8 +115,9 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
     confirmed = confirmation.confirm_connection(work_tree, options, endpoint)
     endpoint, options.home = confirmed.endpoint, confirmed.web_url
     identity = confirmation.identify(work_tree, confirmed, token)
-    client_options = clients.InstallOptions(
-        work_tree, Path.home(), endpoint, options.token_env, options.wake, options.force
+    remover = client_files.make_remover(uninstall.known_endpoints(work_tree) | {endpoint})
+    client_options = client_files.InstallOptions(
+        work_tree, Path.home(), endpoint, options.token_env, options.wake, options.force, remover
     )
     selected = _select_clients(options.client, client_options)
     local_code.install(work_tree, edits, files)
@@ -138,56 +137,30 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
         _save_token(work_tree, token)
     print(f"LLM Bus kit {VERSION} in {work_tree.top}{_dry_run_note(options.dry_run)}")
     print("\n".join(f"  {line}" for line in edits.messages))
+    _print_left(edits)
     print(identity)
     has_token = config.find_token(work_tree, options.token_env)[0] is not None
     print(_format_next_steps(client_options, selected, has_token))
 
 
-def _uninstall(work_tree: Repo, edits: FileEdits) -> None:
-    hook = githooks.hook_path(work_tree)
-    if not edits.is_ours(hook) and hook.exists() and githooks.BLOCK_BEGIN.encode() in hook.read_bytes():
-        # Installed from another work tree that shares the hooks.
-        content = githooks.remove_block(hook.read_bytes())
-        if not edits.dry_run:
-            hook.unlink() if content is None else hook.write_bytes(content)
-        edits.messages.append(f"~ {hook.name}")
-    edits.undo(_get_remover)
-    if not edits.dry_run:
-        for path in config.list_token_files(work_tree)[:1]:
-            path.unlink(missing_ok=True)
-        local_code.remove(work_tree)
+def _uninstall(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> None:
+    uninstall.uninstall(work_tree, edits, files)
     print(f"LLM Bus kit in {work_tree.top}: uninstalled{_dry_run_note(edits.dry_run)}")
     print("\n".join(f"  {line}" for line in edits.messages))
+    _print_left(edits)
+
+
+def _print_left(edits: FileEdits) -> None:
+    if edits.left:
+        places = "1 place was" if len(edits.left) == 1 else f"{len(edits.left)} places were"
+        print(f"Partly done: {places} left as it is; see the lines with '!'. Correct them, and run this again.")
 
 
 def _dry_run_note(dry_run: bool) -> str:
     return " (dry run: nothing was changed)" if dry_run else ""
 
 
-def _get_remover(path: Path) -> Remover:
-    """Return the function that removes the kit's part from a file that the user has changed."""
-    if path.name == "pre-commit":
-        return githooks.remove_block
-    if local_code.OLD_FOLDER_NAME in path.parts:
-        return lambda content: None
-    if path.suffix == ".md" and "wiki" not in path.parts:
-        return instructions.remove_block
-    if path.suffix in (".json", ".jsonc", ".toml") and path.name != config.FILE_NAME:
-        return _remove_our_entries_if_valid
-    if path.name == config.FILE_NAME or "wiki" in path.parts:
-        # The user's changes stay.
-        return lambda content: content
-    return lambda content: None
-
-
-def _remove_our_entries_if_valid(content: bytes) -> bytes | None:
-    try:
-        return clients.remove_our_entries(content)
-    except (jsonc.NotJsonError, UnicodeDecodeError):
-        return content
-
-
-def _select_clients(client_option: str, options: clients.InstallOptions) -> list[clients.Client]:
+def _select_clients(client_option: str, options: client_files.InstallOptions) -> list[clients.Client]:
     if client_option == "auto":
         return [client for client in clients.CLIENTS if client.is_present(options)]
     if client_option in ("all", "none"):
@@ -202,34 +175,37 @@ def _select_clients(client_option: str, options: clients.InstallOptions) -> list
 
 def _write_config(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, endpoint: str) -> None:
     path = work_tree.top / config.FILE_NAME
-    if path.exists():
-        text = path.read_bytes().decode("utf-8")
-    else:
-        sequences = {
-            glob: sequence for folder, glob, sequence in _SUGGESTED_SEQUENCES if (work_tree.top / folder).is_dir()
-        }
-        text = jsonc.set_value("", ("endpoint",), endpoint)
-        text = jsonc.set_value(text, ("tokenEnv",), options.token_env)
-        text = jsonc.set_value(text, ("sequences",), sequences)
-    try:
+    with edits.place(path):
+        content = edits.read(path)
+        if content is not None:
+            text = text_files.decode(content)
+        else:
+            sequences = {
+                glob: sequence
+                for folder, glob, sequence in uninstall.SUGGESTED_SEQUENCES
+                if (work_tree.top / folder).is_dir()
+            }
+            text = jsonc.set_value("", ("endpoint",), endpoint)
+            text = jsonc.set_value(text, ("tokenEnv",), options.token_env)
+            text = jsonc.set_value(text, ("sequences",), sequences)
         text = jsonc.set_value(text, ("endpoint",), endpoint)
         if options.home:
             text = jsonc.set_value(text, ("home",), options.home.rstrip("/"))
         if options.token_env != config.TOKEN_VARIABLE or jsonc.read_value(text, ("tokenEnv",)) is not None:
             text = jsonc.set_value(text, ("tokenEnv",), options.token_env)
-    except jsonc.NotJsonError as error:
-        raise InstallError(f"{path} is not JSON ({error}); correct it first") from None
-    edits.write(path, text.encode("utf-8"), lambda content: content)
+        edits.write(path, text.encode("utf-8"), uninstall.keep_all)
 
 
 def _write_instructions(path: Path, edits: FileEdits, variant: str, files: Mapping[str, str]) -> None:
-    text = path.read_bytes().decode("utf-8") if path.exists() else ""
-    if path.name == "CLAUDE.md" and "@AGENTS.md" in text:
-        # CLAUDE.md imports AGENTS.md, and the block is needed once.
-        path = path.with_name("AGENTS.md")
-        text = path.read_bytes().decode("utf-8") if path.exists() else ""
-    block = files[f"kit/blocks/{variant}.md"]
-    edits.write(path, instructions.insert_block(text, block).encode("utf-8"), instructions.remove_block)
+    with edits.place(path):
+        content = edits.read(path) or b""
+        if path.name == "CLAUDE.md" and b"@AGENTS.md" in content:
+            # CLAUDE.md imports AGENTS.md, and the block is needed once.
+            path = path.with_name("AGENTS.md")
+            content = edits.read(path) or b""
+        block = files[f"kit/blocks/{variant}.md"]
+        changed = instructions.insert_into(content, block, uninstall.block_texts(files))
+        edits.write(path, changed, uninstall.remove_instructions(files))
 
 
 def _write_okf(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> None:
@@ -237,10 +213,12 @@ def _write_okf(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> N
         if not name.startswith("kit/okf/"):
             continue
         path = work_tree.top / _OKF_DIR / Path(name).name
-        if path.exists() and not edits.is_ours(path):
-            edits.messages.append(f"= {_OKF_DIR}/{path.name} already exists")
-        elif not path.exists():
-            edits.write(path, text.encode("utf-8"), lambda content: content)
+        with edits.place(path):
+            content = edits.read(path)
+            if content is not None and not edits.is_ours(path):
+                edits.messages.append(f"= {_OKF_DIR}/{path.name} already exists")
+            elif content is None:
+                edits.write(path, text.encode("utf-8"), uninstall.keep_all)
 
 
 def _obtain_token(work_tree: Repo, options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -280,7 +258,7 @@ def _save_token(work_tree: Repo, token: str) -> None:
         token_file.write(token + "\n")
 
 
-def _format_next_steps(options: clients.InstallOptions, selected: list[clients.Client], has_token: bool) -> str:
+def _format_next_steps(options: client_files.InstallOptions, selected: list[clients.Client], has_token: bool) -> str:
     variable = options.token_variable
     lines = []
     if os.environ.get(variable):

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
+
+from kit import marks, text_files
 
 BLOCK_BEGIN, BLOCK_END = "<!-- llm-bus:begin -->", "<!-- llm-bus:end -->"
-_BLOCK_PATTERN = re.compile(rf"(?:\r?\n)?{re.escape(BLOCK_BEGIN)}.*?{re.escape(BLOCK_END)}\r?\n?", re.DOTALL)
 
 
-def insert_block(text: str, block: str) -> str:
-    """Return the text with the block in the place of an earlier one, or at the end."""
-    newline = "\r\n" if "\r\n" in text else "\n"
-    marked_block = f"{BLOCK_BEGIN}\n{block.strip()}\n{BLOCK_END}\n".replace("\n", newline)
-    match = _BLOCK_PATTERN.search(text)
-    if match:
-        lead = newline if match.start() else ""
-        return text[: match.start()] + lead + marked_block + text[match.end() :]
-    gap = "" if not text else newline if text.endswith("\n") else newline * 2
-    return text + gap + marked_block
+def insert_block(text: str, block: str, known: Iterable[str] = ()) -> str:
+    """Return the text with the block in the place of an earlier one, or at the end.
+
+    Args:
+        known: other texts that an earlier block may have; further lines between its marks are the user's, and stay.
+    """
+    return marks.insert_block(text, block, BLOCK_BEGIN, BLOCK_END, known)
 
 
-def remove_block(content: bytes) -> bytes | None:
+def insert_into(content: bytes, block: str, known: Iterable[str] = ()) -> bytes:
+    """Return the content of a file with the block.
+
+    A block in ASCII is right in every encoding that extends ASCII, so the rest needs not be UTF-8.
+
+    Raises:
+        UnreadableTextError: the content is in an encoding that does not extend ASCII.
+    """
+    if not block.isascii():
+        text_files.decode(content)
+    return text_files.encode_any(insert_block(text_files.decode_any(content), block, known))
+
+
+def remove_block(content: bytes, known: Iterable[str] = ()) -> bytes:
     """Return the content of a file without the block."""
-    return _BLOCK_PATTERN.sub("", content.decode("utf-8")).encode("utf-8")
+    if BLOCK_BEGIN.encode() not in content and BLOCK_END.encode() not in content:
+        return content
+    text = marks.remove_blocks(text_files.decode_any(content), BLOCK_BEGIN, BLOCK_END, known)
+    return text_files.encode_any(text)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
-KeyPath = tuple[str, ...]
+from kit.text_files import detect_newline, is_blank
+
+# The keys of objects, and the positions in arrays.
+KeyPath = tuple[Union[str, int], ...]
 _BLANKS_AND_COMMENTS = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ATOM = re.compile(r"[^\s,\]}/]+")
 
@@ -32,9 +37,11 @@ class Node:
     members: list[tuple[str, int, Node]] = field(default_factory=list)
     items: list[Node] = field(default_factory=list)
 
-    def find_member(self, key: str) -> Node | None:
-        """Find a member of an object."""
-        return next((node for name, _, node in self.members if name == key), None)
+    def find_child(self, key: str | int) -> Node | None:
+        """Find a member of an object, or an item of an array; of several with one name the last, as clients do."""
+        if isinstance(key, int):
+            return self.items[key] if key < len(self.items) else None
+        return next((node for name, _, node in reversed(self.members) if name == key), None)
 
 
 def parse(text: str) -> Node:
@@ -43,7 +50,10 @@ def parse(text: str) -> Node:
     Raises:
         NotJsonError: the text is not JSON.
     """
-    node, position = _parse_value(text, _skip_blanks(text, 1 if text.startswith("\ufeff") else 0))
+    try:
+        node, position = _parse_value(text, _skip_blanks(text, 1 if text.startswith("\ufeff") else 0))
+    except RecursionError:
+        raise NotJsonError("too many levels") from None
     if _skip_blanks(text, position) != len(text):
         raise NotJsonError(f"unexpected text at character {position}")
     return node
@@ -53,7 +63,7 @@ def read_value(text: str, path: KeyPath = ()) -> Any:
     """Read the value at a path; None if there is none."""
     node: Node | None = parse(text)
     for key in path:
-        node = node.find_member(key) if node is not None else None
+        node = node.find_child(key) if node is not None else None
     return None if node is None else _to_python(node)
 
 
@@ -61,68 +71,103 @@ def set_value(text: str, path: KeyPath, value: Any) -> str:
     """Return the text with `value` at the path; missing objects on the path are created.
 
     Raises:
-        NotJsonError: the text is not JSON, or a value on the path is not an object.
+        NotJsonError: the text is not JSON, has a key twice, or a value on the path is not an object.
     """
-    if not text.strip("\ufeff \t\r\n"):
-        text += "{}" + _detect_newline(text)
-    node = parse(text)
+    if is_blank(text):
+        text += "{}" + detect_newline(text)
+    root = node = _parse_for_edit(text)
+    expected = _with_value(_to_python(root), path, value)
     for depth, key in enumerate(path):
-        if node.kind != "object":
-            raise NotJsonError(f"{'.'.join(path[:depth]) or 'the document'} is not an object")
-        member = node.find_member(key)
+        member = node.find_child(key)
         if member is None:
             for inner in reversed(path[depth + 1 :]):
                 value = {inner: value}
-            return _insert_child(text, node, depth, f"{json.dumps(key)}: ", value)
+            return _require(_insert_child(text, node, depth, f"{json.dumps(key)}: ", value), expected)
         node = member
     if _to_python(node) == value:
         return text
-    return text[: node.start] + _serialize(text, value, len(path)) + text[node.end :]
+    return _require(text[: node.start] + _serialize(text, value, len(path)) + text[node.end :], expected)
 
 
 def append_item(text: str, path: KeyPath, value: Any) -> str:
     """Return the text with `value` appended to the array at the path; a missing array is created.
 
     Raises:
-        NotJsonError: the text is not JSON, or the value at the path is not an array.
+        NotJsonError: the text is not JSON, has a key twice, or the value at the path is not an array.
     """
-    if not text.strip("\ufeff \t\r\n") or read_value(text, path) is None:
+    items = None if is_blank(text) else read_value(text, path)
+    if items is None:
         return set_value(text, path, [value])
-    node = parse(text)
+    if not isinstance(items, list):
+        raise NotJsonError(f"{'.'.join(map(str, path))} is not an array")
+    root = node = _parse_for_edit(text)
     for key in path:
-        member = node.find_member(key)
-        if member is None:
-            raise NotJsonError(f"{'.'.join(path)} is missing")
-        node = member
-    if node.kind != "array":
-        raise NotJsonError(f"{'.'.join(path)} is not an array")
-    return _insert_child(text, node, len(path), "", value)
+        node = node.find_child(key) or node
+    expected = _with_value(_to_python(root), path, [*items, value])
+    return _require(_insert_child(text, node, len(path), "", value), expected)
 
 
-def remove_value(text: str, path: KeyPath, index: int | None = None) -> str:
+def remove_value(
+    text: str,
+    path: KeyPath,
+    index: int | None = None,
+    *,
+    keep_empty: Callable[[KeyPath], bool] = lambda path: False,
+) -> str:
     """Return the text without the member at the path, or without one item of the array there.
 
     Objects and arrays that become empty are removed too, except the document itself. A missing member changes nothing.
+
+    Args:
+        index: the item of the array; None removes the member.
+        keep_empty: whether the object or array at a path stays when it becomes empty.
+
+    Raises:
+        NotJsonError: the text is not JSON, or has a key twice.
     """
-    trail = [parse(text)]
-    for key in path:
-        member = trail[-1].find_member(key)
-        if member is None:
+    keys = path if index is None else (*path, index)
+    trail = [_parse_for_edit(text)]
+    for key in keys:
+        child = trail[-1].find_child(key)
+        if child is None:
             return text
-        trail.append(member)
-    if index is not None:
-        array = trail[-1]
-        if array.kind != "array" or index >= len(array.items):
-            return text
-        if len(array.items) > 1:
-            return _remove_child(text, array, index)
-    keys = list(path)
-    while keys:
-        parent = trail[len(keys) - 1]
-        if len(parent.members) > 1 or len(keys) == 1:
-            position = next(index for index, (name, _, _) in enumerate(parent.members) if name == keys[-1])
-            return _remove_child(text, parent, position)
-        keys.pop()
+        trail.append(child)
+    depth = len(keys) - 1
+    while depth > 0 and len(_child_spans(trail[depth])) == 1 and not keep_empty(keys[:depth]):
+        depth -= 1
+    key, parent = keys[depth], trail[depth]
+    position = key if isinstance(key, int) else [name for name, _, _ in parent.members].index(key)
+    changed = _remove_child(text, parent, position)
+    parse(changed)
+    return changed
+
+
+def _parse_for_edit(text: str) -> Node:
+    """Parse a text that can be edited: with a key twice it is unclear which of them a client reads."""
+    root = parse(text)
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        names = [name for name, _, _ in node.members]
+        for name in names:
+            if names.count(name) > 1:
+                raise NotJsonError(f"the key {json.dumps(name)} is there twice")
+        nodes += [*node.items, *(child for _, _, child in node.members)]
+    return root
+
+
+def _with_value(document: Any, path: KeyPath, value: Any, name: object = "the document") -> Any:
+    if not path:
+        return value
+    if not isinstance(document, dict):
+        raise NotJsonError(f"{name} is not an object")
+    return {**document, path[0]: _with_value(document.get(path[0], {}), path[1:], value, path[0])}
+
+
+def _require(text: str, expected: Any) -> str:
+    """Check that an edit changed what it should and nothing else."""
+    if read_value(text) != expected:
+        raise NotJsonError("the edit would change more than the kit's entry")
     return text
 
 
@@ -190,54 +235,62 @@ def _child_spans(node: Node) -> list[tuple[int, int]]:
 
 
 def _insert_child(text: str, node: Node, depth: int, key_prefix: str, value: Any) -> str:
-    """Insert a value behind the last child of an object or array, in the format of the file."""
-    newline, indent = _detect_newline(text), _detect_indent(text)
+    """Insert a value behind the last child of an object or array and the comments behind it, in the file's format."""
+    newline, indent = detect_newline(text), _detect_indent(text)
     children = _child_spans(node)
-    inner = newline + indent * (depth + 1)
-    if children:
-        # Indent it like the last child, if that starts a line.
-        line_start = text.rfind("\n", 0, children[-1][0]) + 1
-        lead = text[line_start : children[-1][0]]
-        if not lead.strip() and line_start > 0:
-            inner = newline + lead
-    child = key_prefix + _serialize(text, value, depth + 1, inner)
-    if not children:
-        # Keep the text between the brackets, such as a comment.
-        comment = text[node.start + 1 : node.end - 1].rstrip()
-        return text[: node.start + 1] + comment + inner + child + newline + indent * depth + text[node.end - 1 :]
-    end = children[-1][1]
-    rest = text[end : node.end - 1]
-    comma = _skip_blanks(text, end)
-    if text[comma : comma + 1] == ",":
-        return text[: comma + 1] + inner + child + text[comma + 1 :]
-    if "\n" not in text[node.start : node.end]:
-        return text[:end] + ", " + key_prefix + json.dumps(value, ensure_ascii=False) + rest + text[node.end - 1 :]
-    return text[:end] + "," + inner + child + rest + text[node.end - 1 :]
+    last_end = children[-1][1] if children else node.start + 1
+    rest = text[last_end : node.end - 1]
+    blanks = rest[len(rest.rstrip()) :]
+    kept = rest[: len(rest) - len(blanks)]
+    if children and "\n" not in text[node.start : node.end]:
+        child = key_prefix + json.dumps(value, ensure_ascii=False)
+        lead = " "
+    else:
+        lead = newline + indent * (depth + 1)
+        if children:
+            # Indent it like the last child, if that starts a line.
+            line_start = text.rfind("\n", 0, children[-1][0]) + 1
+            line_lead = text[line_start : children[-1][0]]
+            if not line_lead.strip() and line_start > 0:
+                lead = newline + line_lead
+        child = key_prefix + _serialize(text, value, depth + 1, lead)
+        if not children or "\n" not in blanks:
+            blanks = newline + indent * depth
+    # A file with a comma behind the last child gets one behind the new one.
+    comma = _skip_blanks(text, last_end)
+    has_comma = text[comma : comma + 1] == ","
+    before = "," + kept if children and not has_comma else kept
+    return text[:last_end] + before + lead + child + ("," if has_comma else "") + blanks + text[node.end - 1 :]
 
 
 def _serialize(text: str, value: Any, depth: int, lead: str | None = None) -> str:
-    newline, indent = _detect_newline(text), _detect_indent(text)
+    newline, indent = detect_newline(text), _detect_indent(text)
     prefix = lead if lead is not None else newline + indent * depth
     return json.dumps(value, indent=indent, ensure_ascii=False).replace("\n", prefix)
 
 
 def _remove_child(text: str, parent: Node, index: int) -> str:
-    """Return the text without one child and its comma."""
+    """Return the text without one child and its comma; the comments around it stay."""
     children = _child_spans(parent)
     start, end = children[index]
-    if index + 1 < len(children):
-        return text[:start] + text[children[index + 1][0] :]
+    last_end = children[index - 1][1] if index else parent.start + 1
+    between = text[last_end:start]
+    kept = between.rstrip()
+    blanks = between[len(kept) :]
     comma = _skip_blanks(text, end)
-    if text[comma : comma + 1] == ",":
-        end = comma + 1
-    if index:
-        return text[: children[index - 1][1]] + text[end:]
-    inside = text[parent.start + 1 : start].rstrip()
-    return text[: parent.start + 1] + inside + text[end:].lstrip(" \t\r\n")
-
-
-def _detect_newline(text: str) -> str:
-    return "\r\n" if "\r\n" in text else "\n"
+    has_comma = text[comma : comma + 1] == ","
+    after = text[end:comma] + text[comma + 1 :] if has_comma else text[end:]
+    if index and index + 1 == len(children) and not has_comma:
+        # The comma before it would be left over.
+        last_comma = _skip_blanks(text, last_end) - last_end
+        kept = kept[:last_comma] + kept[last_comma + 1 :]
+    if len(children) == 1 and not kept and not after[: after.index(text[parent.end - 1])].strip():
+        after = after.lstrip()
+    comments = list(_COMMENT.finditer(kept))
+    if comments and comments[-1].group().startswith("//") and not re.match(r"[ \t]*\r?\n", after):
+        # The line end of the removed child ends this comment.
+        return text[:last_end] + kept + blanks + after.lstrip(" \t")
+    return text[:last_end] + kept + after
 
 
 def _detect_indent(text: str) -> str:

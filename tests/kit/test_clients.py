@@ -9,7 +9,8 @@ import pytest
 
 from bus.client_setup import Endpoints, mcp_json
 from bus.rules.token_format import generate_token
-from tests.kit.git_repo import GitRepo
+from kit import exit_codes
+from tests.kit.git_repo import INSTALLER_PATH, GitRepo
 
 URL = "https://bus.example.org/mcp"
 TOKEN = generate_token()
@@ -182,8 +183,10 @@ def test_a_server_of_the_same_name_that_the_user_wrote_stays(plain: GitRepo) -> 
 
 def test_a_file_that_is_not_json_is_left_unchanged_and_the_installation_continues(plain: GitRepo) -> None:
     plain.write(".mcp.json", "{ broken")
-    done = plain.install(URL, "--client", "claude,cursor")
-    assert "left unchanged" in done.stdout
+    done = plain.run(plain.python, str(INSTALLER_PATH), "--endpoint", URL, "--client", "claude,cursor")
+    assert done.returncode == exit_codes.PARTLY
+    assert "! .mcp.json" in done.stdout
+    assert "left as it is" in done.stdout
     assert (plain.root / ".mcp.json").read_text() == "{ broken"
     assert (plain.root / ".cursor/mcp.json").exists()
 
