@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit import connection, globs
+from kit import connection, globs, numbering
 from kit.connection import AddressError, Connection
+from kit.numbering import GovernedFile, NumberingRule
 from kit.plain_text import one_line
 from kit.repo import NoRepositoryError, Repo, run_git
 from kit.token_format import is_well_formed
@@ -24,45 +25,10 @@ PATH_VARIABLE = "LLM_BUS_CONFIG"
 TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name
 LEASE_POLICIES = ("strict", "warn", "off")
 _SEQUENCE_NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
-_DIGITS = re.compile(r"[0-9]+")
-_WILDCARD = re.compile(r"[*?\[{]")
-# The service accepts no higher number.
-_MAX_NUMBER = 2**53 - 1
 
 
 class ConfigError(Exception):
     """The configuration is missing or invalid; the message names the problem."""
-
-
-@dataclass(frozen=True)
-class NumberingRule:
-    """A rule: `sequence` numbers the files that match `glob`.
-
-    Attributes:
-        pattern: captures the number of a path in its first group; None for the default place.
-    """
-
-    glob: str
-    sequence: str
-    pattern: re.Pattern[str] | None = None
-
-
-@dataclass(frozen=True)
-class GovernedFile:
-    """A file that is numbered by a sequence; its number is `path[number_start:number_end]`."""
-
-    path: str
-    sequence: str
-    number: int
-    number_start: int
-    number_end: int
-
-    def path_with_number(self, formatted: str) -> str:
-        """Return the path with the number of `formatted`, padded to the width of this file's number."""
-        digits: str = _DIGITS.findall(formatted)[-1]
-        if self.path[self.number_start] == "0":
-            digits = digits.lstrip("0").zfill(self.number_end - self.number_start) if digits.strip("0") else digits
-        return self.path[: self.number_start] + digits + self.path[self.number_end :]
 
 
 @dataclass(frozen=True)
@@ -89,10 +55,7 @@ class Config:
 
     def find_governed(self, path: str) -> GovernedFile | None:
         """Find the number in a path; None if no rule matches the path or it has no number."""
-        for rule in self.rules:
-            if globs.covers(rule.glob, path):
-                return _match_rule(rule, path)
-        return None
+        return numbering.find_governed(self.rules, path)
 
     def lease_policy(self, path: str) -> str:
         """Return the policy for committing a path that another participant has leased."""
@@ -234,36 +197,3 @@ def _parse_lease_policies(policies: Any, name: str) -> tuple[tuple[str, str], ..
     if not isinstance(policies, dict) or any(policy not in LEASE_POLICIES for policy in policies.values()):
         raise ConfigError(f'"leases" in {name} must map each glob to one of: {", ".join(LEASE_POLICIES)}')
     return tuple(policies.items())
-
-
-def _match_rule(rule: NumberingRule, path: str) -> GovernedFile | None:
-    """Find the number of a path: the group of the rule's pattern, else the first digits of the file name.
-
-    If the name has no digits, those of the nearest folder above that matches a wildcard of the glob:
-    `docs/adr/*/README.md` governs `docs/adr/0042-queue/README.md`.
-    """
-    if rule.pattern:
-        match = rule.pattern.search(path)
-        span = match.span(1) if match and match.group(1) and match.group(1).isdigit() else None
-    else:
-        span = _find_number_span(rule.glob, path)
-    if span is None or not path[span[0] : span[1]].isascii():
-        return None
-    number = int(path[span[0] : span[1]])
-    return GovernedFile(path, rule.sequence, number, span[0], span[1]) if 0 < number <= _MAX_NUMBER else None
-
-
-def _find_number_span(glob: str, path: str) -> tuple[int, int] | None:
-    segments, patterns = path.split("/"), glob.rstrip("/").split("/")
-    end = len(path)
-    for depth, segment in enumerate(reversed(segments)):
-        start = end - len(segment)
-        # Without the suffix: 'notes.md5' has no number.
-        stem = segment.rsplit(".", 1)[0] if depth == 0 and not segment.startswith(".") else segment
-        pattern = patterns[-1 - depth] if depth < len(patterns) else "**"
-        if depth == 0 or _WILDCARD.search(pattern):
-            match = _DIGITS.search(stem)
-            if match:
-                return start + match.start(), start + match.end()
-        end = start - 1
-    return None

@@ -23,7 +23,7 @@ def covers(pattern: str, path: str) -> bool:
 @lru_cache(maxsize=1024)
 def _compile(pattern: str) -> tuple[re.Pattern[str], ...]:
     expressions = []
-    for alternative in _expand_alternatives(pattern):
+    for alternative in expand_alternatives(pattern):
         segments = [segment for segment in alternative.split("/") if segment not in ("", ".")] or ["**"]
         has_wildcard = any("*" in segment or "?" in segment for segment in segments)
         has_class = any(_CHARACTER_CLASS.search(segment) for segment in segments)
@@ -68,7 +68,7 @@ def _build_segment(segment: str, use_classes: bool) -> str:
     return expression
 
 
-def _expand_alternatives(pattern: str) -> list[str]:
+def expand_alternatives(pattern: str) -> list[str]:
     """Expand the pattern for each choice of its alternatives; braces without a comma are literal characters."""
     for start, char in enumerate(pattern):
         if char != "{":
@@ -85,11 +85,11 @@ def _expand_alternatives(pattern: str) -> list[str]:
                 break
         if depth or len(cuts) < 3:
             continue
-        tails = _expand_alternatives(pattern[cuts[-1] + 1 :])
+        tails = expand_alternatives(pattern[cuts[-1] + 1 :])
         expanded = [
             pattern[:start] + inner + tail
             for left, right in zip(cuts, cuts[1:])
-            for inner in _expand_alternatives(pattern[left + 1 : right])
+            for inner in expand_alternatives(pattern[left + 1 : right])
             for tail in tails
         ]
         return expanded[:_MAX_ALTERNATIVES]

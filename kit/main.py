@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from kit import VERSION, activity_log, exit_codes
+from kit import VERSION, activity_log, exit_codes, watchdog
 
 _STDIN_TIMEOUT_SECONDS = 1.0
 _USAGE = """\
@@ -17,6 +17,7 @@ python3 .git/llm-bus/kit COMMAND
 
   doctor                     find out why an agent is not connected, and how to fix it
   install, uninstall         see install --help
+  seed [--dry-run]           tell the bus the highest number that each sequence has here
   reconcile --staged         check the numbers of the staged files; exit code 1 blocks
   reconcile --file PATH      check one file; exit code 1 blocks
   reconcile --claude         the PostToolUse hook of Claude Code; exit code 2 is shown to the model
@@ -30,7 +31,9 @@ def run(arguments: list[str]) -> None:
     """Run a command and end the process, without waiting for calls in progress."""
     code = exit_codes.OK
     try:
-        code = _run_command(arguments)
+        code = _run_within_limit(arguments) if _is_limited(arguments) else _run_command(arguments)
+    except watchdog.HookTimeoutError as error:
+        activity_log.print_message(f"not checked: {error}. Continuing without the bus.")
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except SystemExit as error:
@@ -44,6 +47,17 @@ def run(arguments: list[str]) -> None:
     except (OSError, ValueError):
         pass
     os._exit(code)
+
+
+def _is_limited(arguments: list[str]) -> bool:
+    """Whether a command is a hook, except the one that waits."""
+    return arguments[:1] in (["pre-commit"], ["reconcile"]) or (arguments[:1] == ["wake"] and "wait" not in arguments)
+
+
+def _run_within_limit(arguments: list[str]) -> int:
+    watchdog.start()
+    code = watchdog.run_in_child(arguments)
+    return _run_command(arguments) if code is None else code
 
 
 def _run_command(arguments: list[str]) -> int:
@@ -64,6 +78,10 @@ def _run_command(arguments: list[str]) -> int:
         from kit import install
 
         return install.main([*(["--uninstall"] if name == "uninstall" else []), *rest])
+    if name == "seed":
+        from kit import seeding
+
+        return seeding.main(rest)
     if name == "version":
         print(VERSION)
         return exit_codes.OK
