@@ -32,6 +32,7 @@ from kit import (
     jsonc,
     local_code,
     repo,
+    seeding,
     text_files,
     uninstall,
 )
@@ -100,6 +101,7 @@ def _parse_arguments(arguments: list[str], defaults: Mapping[str, str]) -> argpa
     )
     add("--no-instructions", action="store_true", help="do not change CLAUDE.md, AGENTS.md and GEMINI.md")
     add("--no-git-hook", action="store_true", help="do not change the pre-commit hook")
+    add("--no-seed", action="store_true", help="do not tell the bus the highest numbers of this repository")
     add("--wake", action="store_true", help="let Claude Code wait in the background and continue when a post arrives")
     add("--with-okf", action="store_true", help=f"create pages for durable knowledge in {_OKF_DIR}; never overwrites")
     add("--force", action="store_true", help="replace a server named llm-bus that the kit did not write")
@@ -139,6 +141,9 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
     print("\n".join(f"  {line}" for line in edits.messages))
     _print_left(edits)
     print(identity)
+    if not options.dry_run:
+        for line in seeding.seed_at_installation(work_tree, is_wanted=not options.no_seed):
+            print(line)
     has_token = config.find_token(work_tree, options.token_env)[0] is not None
     print(_format_next_steps(client_options, selected, has_token))
 
@@ -180,14 +185,9 @@ def _write_config(work_tree: Repo, edits: FileEdits, options: argparse.Namespace
         if content is not None:
             text = text_files.decode(content)
         else:
-            sequences = {
-                glob: sequence
-                for folder, glob, sequence in uninstall.SUGGESTED_SEQUENCES
-                if (work_tree.top / folder).is_dir()
-            }
             text = jsonc.set_value("", ("endpoint",), endpoint)
             text = jsonc.set_value(text, ("tokenEnv",), options.token_env)
-            text = jsonc.set_value(text, ("sequences",), sequences)
+            text = jsonc.set_value(text, ("sequences",), seeding.suggest_sequences(work_tree))
         text = jsonc.set_value(text, ("endpoint",), endpoint)
         if options.home:
             text = jsonc.set_value(text, ("home",), options.home.rstrip("/"))

@@ -160,6 +160,15 @@ def suggest_sequences(work_tree: Repo) -> dict[str, str]:
     return suggestions
 
 
+def is_suggested(glob: str, sequence: object) -> bool:
+    """Whether this version or an earlier one suggests such a rule, for some repository."""
+    folder, _, pattern = glob.rpartition("/")
+    kind = _FOLDER_SEQUENCES.get(folder.rpartition("/")[2].lower())
+    if kind is None or not isinstance(sequence, str) or not pattern.startswith("*."):
+        return False
+    return sequence == kind or sequence.endswith(f"-{kind}") or re.fullmatch(rf"{kind}-[0-9]+", sequence) is not None
+
+
 def _find_numbered_extension(names: Iterable[str], kind: str) -> str | None:
     """Find the extension of the numbered files of a folder; None if they are not numbered."""
     rule = NumberingRule("*", kind)

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kit import bundle, client_files, clients, config, connection, githooks, instructions, jsonc, local_code, text_files
+from kit import (
+    bundle,
+    client_files,
+    clients,
+    config,
+    connection,
+    githooks,
+    instructions,
+    jsonc,
+    local_code,
+    seeding,
+    text_files,
+)
 from kit.file_edits import FileEdits, Remover
 from kit.repo import Repo
 
-# Folders in which the kit suggests to number files, with glob and sequence.
-SUGGESTED_SEQUENCES = (
-    ("docs/decisions", "docs/decisions/*.md", "adr"),
-    ("docs/adr", "docs/adr/*.md", "adr"),
-    ("migrations", "**/migrations/*.sql", "migration"),
-    ("db/migrations", "**/migrations/*.sql", "migration"),
-)
 _WRITTEN_KEYS = {"endpoint", "home", "tokenEnv", "sequences"}
 
 
@@ -81,10 +86,9 @@ def _remove_config(content: bytes, original: bytes | None) -> bytes | None:
     document = jsonc.read_value(text_files.decode(content))
     if original is not None or not isinstance(document, dict):
         return content
-    suggested = {glob: sequence for _, glob, sequence in SUGGESTED_SEQUENCES}
     sequences = document.get("sequences", {})
     is_written = set(document) <= _WRITTEN_KEYS and isinstance(sequences, dict)
-    return None if is_written and sequences.items() <= suggested.items() else content
+    return None if is_written and all(seeding.is_suggested(*rule) for rule in sequences.items()) else content
 
 
 def _get_remover(path: Path, client_remover: Remover, files: Mapping[str, str]) -> Remover:
