@@ -87,8 +87,8 @@ screens: $(STAMP) ## Take a picture of every page, into screens/ (needs a Chromi
 	@$(BIN)/python -m tests.webapp.screenshots $(ARGS)
 
 .PHONY: clients
-clients: $(STAMP) ## Run the newest real clients against the gateway (fetches them, and Node if there is none)
-	@$(BIN)/python -m tests.kit.real_clients
+clients: $(STAMP) ## Drive real clients through scripted sessions (fetches them, and Node if there is none)
+	@$(BIN)/python -m tests.clients $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure the gateway under load, with a report (a quarter of an hour)

@@ -1,0 +1,155 @@
+"""The bench of one client: a repository, the kit from the running bus, three sessions, and the checks."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.clients.bus import Bus
+from tests.clients.drivers.driver import Driver
+from tests.clients.stub_model.scripts import Script, Step
+from tests.clients.stub_model.server import StubModel
+from tests.kit import git_repo
+from tests.kit.git_repo import CompletedCommand
+from tests.mcp_gateway.conftest import Team
+
+_ANSI_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+GOVERNED_FILE = "docs/adr/0001-queue.md"
+LEASED_FILE = "src/new.py"
+_LEASED_SURFACE = "src/**"
+MAIL = "Please review the queue"
+_CLIENT_TIMEOUT_SECONDS = 180
+# Connections to other machines fail at once.
+_NO_NETWORK = {
+    **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+}
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The recorded sessions of a client.
+
+    Attributes:
+        version: what `--version` prints.
+        listing: what `mcp list` prints.
+        before: a session without the kit.
+        first: the first session after the installation.
+        unattended: a session without a terminal and without approval.
+        work: a session that uses the bus and edits files, after the kit was committed.
+        seconds_to_first_result: from the start of the installation to the request with the first result of a tool.
+        blocked_commit: whether the commit of the session was refused.
+    """
+
+    team: Team
+    version: str
+    listing: str
+    before: Script
+    first: Script
+    unattended: Script
+    work: Script
+    seconds_to_first_result: float | None
+    blocked_commit: bool
+
+
+class ClientBench:
+    """A client in a repository of its own.
+
+    Args:
+        program: the command that starts the client.
+        log: receives each command with its output.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        program: list[str],
+        bus: Bus,
+        stub: StubModel,
+        folder: Path,
+        log: Callable[[str], object],
+    ) -> None:
+        self._driver, self._bus, self._stub, self._log = driver, bus, stub, log
+        self._team = bus.make_team()
+        self._repo = git_repo.make_repo(folder, sys.executable)
+        # Only this client is on the PATH, so the installer detects it.
+        self._launcher = folder / "bin" / driver.name
+        self._launcher.write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
+        self._launcher.chmod(0o755)
+        env = driver.configure(Path(self._repo.env["HOME"]), self._repo.root, stub.url)
+        self._repo.extra_env = {**env, **_NO_NETWORK, "LLM_BUS_TOKEN": self._team.alice.token}
+
+    def run(self) -> Sessions:
+        """Run all sessions."""
+        driver, repo, team = self._driver, self._repo, self._team
+        version = self._run_client("--version").stdout.strip().splitlines()
+        before = self._run_session(driver.session_arguments, [Step("start", text="Done")])
+
+        call_steps = [Step("start", "whats_new"), Step("end", text="Done")]
+        started_at = time.monotonic()
+        install = f"curl -fsSL {self._bus.web_url}/kit/install.py | python3 -"
+        self._check(repo.run("sh", "-c", install), install)
+        first = self._run_session(driver.session_arguments, call_steps)
+        result = first.find_request_after("start")
+
+        unattended = self._run_session(driver.default_session_arguments, call_steps)
+        listing = self._run_client("mcp", "list")
+        repo.git("add", "-A")
+        self._check(repo.commit("kit"), "git commit")
+        head = repo.git("rev-parse", "HEAD").stdout
+        with self._bus.connect(team.bob.token) as bob:
+            assert bob.call("claim", sequence="adr").structured_content["number"] == 1
+            assert bob.call("lease", surface=_LEASED_SURFACE, note="routes").structured_content["others"] == []
+            work = self._run_session(
+                driver.session_arguments,
+                [
+                    Step("start", "whats_new"),
+                    driver.write_step("edit", repo.root / LEASED_FILE, "value = 1\n"),
+                    driver.write_step("number", repo.root / GOVERNED_FILE, "# A queue\n"),
+                    driver.shell_step("commit", "git add -A && git commit -m work"),
+                    Step("stop", text="Done", before=lambda: bob.call("post", body=MAIL, to_actor=team.alice.actor)),
+                    Step("end", text="Done"),
+                ],
+            )
+        return Sessions(
+            team,
+            version[-1] if version else "",
+            _ANSI_ESCAPE.sub("", listing.stdout + listing.stderr),
+            before,
+            first,
+            unattended,
+            work,
+            result.received_at - started_at if result else None,
+            repo.git("rev-parse", "HEAD").stdout == head,
+        )
+
+    def _run_session(self, make_arguments: Callable[[str], list[str]], steps: list[Step]) -> Script:
+        script = self._stub.book.add(steps)
+        self._run_client(*make_arguments(f"{script.marker} Go."))
+        for number, exchange in enumerate(script.exchanges):
+            request = json.dumps(exchange.request.body, indent=1, ensure_ascii=False)
+            self._log(f"request {number} of {script.name}: {request}\nanswer ({exchange.label}): {exchange.answer}\n")
+        return script
+
+    def _run_client(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [str(self._launcher), *arguments],
+            cwd=self._repo.root,
+            env={**self._repo.env, **self._repo.extra_env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_CLIENT_TIMEOUT_SECONDS,
+            check=False,
+        )
+        self._log(f"$ {self._driver.name} {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
+        return done
+
+    def _check(self, done: CompletedCommand, command: str) -> None:
+        self._log(f"$ {command}\n{done.stdout}{done.stderr}\n")
+        assert done.returncode == 0, (command, done)

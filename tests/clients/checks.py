@@ -1,0 +1,185 @@
+"""The rows of the matrix: each reads from the recorded sessions what reached the model."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bus.agent_guide import INSTRUCTIONS, repository_instructions
+from tests.clients.bench import GOVERNED_FILE, LEASED_FILE, MAIL, Sessions
+from tests.clients.drivers.driver import Driver
+from tests.clients.matrix import NO, SECONDS_ROW, YES, Cell, format_size
+from tests.clients.stub_model.model_api import ModelRequest, iterate_texts
+from tests.clients.stub_model.scripts import Script
+
+_AFTER_SEARCH = "after a search"
+# What the kit does in no client.
+_SHARED_NOTES = {
+    "lease_before_edit": "The kit installs no hook that runs before an edit; the commit hook names the holder.",
+    "number_at_write": "The kit installs this hook in Claude Code only.",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row of the matrix.
+
+    Attributes:
+        key: names the check in `Driver.notes`.
+        evaluate: returns the cell's value.
+    """
+
+    key: str
+    row: str
+    evaluate: Callable[[Driver, Sessions], str]
+
+
+def evaluate_all(driver: Driver, sessions: Sessions) -> dict[str, Cell]:
+    """Return the cells of a client by row."""
+    cells = {}
+    for check in CHECKS:
+        value = check.evaluate(driver, sessions)
+        note = driver.notes.get(check.key) or _SHARED_NOTES.get(check.key)
+        cells[check.row] = Cell(value, None if value == YES else note)
+    return cells
+
+
+def find_unexplained(cells: dict[str, Cell]) -> list[str]:
+    """Return the rows with a "no" for which no reason is known."""
+    return [row for row, cell in cells.items() if cell.value == NO and cell.note is None]
+
+
+def _version(driver: Driver, sessions: Sessions) -> str:
+    match = re.search(r"\d+\.\d+\.\d+", sessions.version)
+    return match[0] if match else NO
+
+
+def _server_is_listed(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(re.search(driver.listed_pattern, sessions.listing) is not None)
+
+
+def _tools_reach_the_model(driver: Driver, sessions: Sessions) -> str:
+    requests = sessions.work.list_requests_before("start")
+    if requests and requests[0].find_tool("whats_new"):
+        return YES
+    return _AFTER_SEARCH if requests and requests[-1].find_tool("whats_new") else NO
+
+
+def _tool_is_called(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(any("latest_claims" in text for text in _new_texts(sessions.work, "start")))
+
+
+def _instructions_reach_the_model(driver: Driver, sessions: Sessions) -> str:
+    if _contains_lines(_first_request(sessions.work), INSTRUCTIONS):
+        return YES
+    requests = sessions.work.list_requests_before("start")
+    return _AFTER_SEARCH if requests and _contains_lines(requests[-1], INSTRUCTIONS) else NO
+
+
+def _rules_reach_the_model(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(_contains_lines(_first_request(sessions.work), repository_instructions("participant")))
+
+
+def _greeting_reaches_the_model(driver: Driver, sessions: Sessions) -> str:
+    request = _first_request(sessions.work)
+    return _yes_if(request is not None and request.contains(f"you are {sessions.team.alice.actor}"))
+
+
+def _lease_is_shown_before_the_edit(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(_mentions_bob(sessions, "edit"))
+
+
+def _number_is_checked_at_the_write(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(_mentions_bob(sessions, "number"))
+
+
+def _commit_is_blocked(driver: Driver, sessions: Sessions) -> str:
+    texts = _new_texts(sessions.work, "commit")
+    return _yes_if(sessions.blocked_commit and any("git mv" in text and GOVERNED_FILE in text for text in texts))
+
+
+def _commit_shows_the_lease(driver: Driver, sessions: Sessions) -> str:
+    texts = _new_texts(sessions.work, "commit")
+    return _yes_if(any(f"{LEASED_FILE} is leased by {sessions.team.bob.actor}" in text for text in texts))
+
+
+def _mail_stops_a_stop(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(any(MAIL in text for text in _new_texts(sessions.work, "stop")))
+
+
+def _tool_is_called_unattended(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(any("latest_claims" in text for text in _new_texts(sessions.unattended, "start")))
+
+
+def _added_to_the_first_request(driver: Driver, sessions: Sessions) -> str:
+    return _format_added(_first_request(sessions.before), _first_request(sessions.work))
+
+
+def _added_after_the_first_tool(driver: Driver, sessions: Sessions) -> str:
+    requests = sessions.work.list_requests_before("start")
+    if len(requests) == 1:
+        return "the same"
+    return _format_added(_first_request(sessions.before), requests[-1] if requests else None)
+
+
+def _seconds(driver: Driver, sessions: Sessions) -> str:
+    seconds = sessions.seconds_to_first_result
+    return NO if seconds is None else f"{seconds:.1f}"
+
+
+CHECKS = (
+    Check("version", "Version", _version),
+    Check("listed", "`mcp list` shows the server", _server_is_listed),
+    Check("tools", "The tools reach the model", _tools_reach_the_model),
+    Check("call", "A call of a tool returns its result", _tool_is_called),
+    Check("unattended", "The same in a session without a terminal and without approval", _tool_is_called_unattended),
+    Check("instructions", "The server's instructions reach the model", _instructions_reach_the_model),
+    Check("rules", "The rules in CLAUDE.md, AGENTS.md or GEMINI.md reach the model", _rules_reach_the_model),
+    Check("greeting", "The greeting (identity, news, handoffs) reaches the model", _greeting_reaches_the_model),
+    Check("lease_before_edit", "An edit of a leased file shows the holder", _lease_is_shown_before_the_edit),
+    Check("number_at_write", "Writing a file with another's number shows its owner", _number_is_checked_at_the_write),
+    Check("commit_number", "The commit hook blocks another's number", _commit_is_blocked),
+    Check("commit_lease", "The commit hook names the holder of a lease", _commit_shows_the_lease),
+    Check("stop", "An unread handoff stops a stop", _mail_stops_a_stop),
+    Check("bytes", "Added to the first request: tools + prompt", _added_to_the_first_request),
+    Check("loaded_bytes", "Added once the model has searched for a tool", _added_after_the_first_tool),
+    Check("seconds", SECONDS_ROW, _seconds),
+)
+
+
+def _yes_if(passed: bool) -> str:
+    return YES if passed else NO
+
+
+def _first_request(script: Script) -> ModelRequest | None:
+    return script.exchanges[0].request if script.exchanges else None
+
+
+def _contains_lines(request: ModelRequest | None, text: str) -> bool:
+    """Whether every line of a text is in the request, also where the client puts it into a tool's definition."""
+    if request is None:
+        return False
+    lines = [line for line in text.splitlines() if line.strip()]
+    sent = "\n".join(iterate_texts(request.body))
+    return all(line in sent for line in lines)
+
+
+def _new_texts(script: Script, label: str) -> list[str]:
+    """The texts of the request after a step that were not in the request before it, nor in the step's answer."""
+    before = [exchange for exchange in script.exchanges if exchange.label == label]
+    after = script.find_request_after(label)
+    if not before or after is None:
+        return []
+    known = {*before[0].request.texts}
+    return [text for text in after.texts if text not in known]
+
+
+def _mentions_bob(sessions: Sessions, label: str) -> bool:
+    return any(sessions.team.bob.actor in text for text in _new_texts(sessions.work, label))
+
+
+def _format_added(before: ModelRequest | None, after: ModelRequest | None) -> str:
+    if before is None or after is None:
+        return NO
+    tools = sum(after.tools.values()) - sum(before.tools.values())
+    prompt = after.prompt_size - before.prompt_size
+    return f"{format_size(tools)} + {format_size(prompt)}"

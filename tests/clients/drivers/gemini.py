@@ -1,0 +1,56 @@
+"""Gemini CLI: GOOGLE_GEMINI_BASE_URL names the model."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from tests.clients.drivers.driver import Driver
+from tests.clients.install import Programs
+from tests.clients.stub_model.scripts import Step
+
+# Without a name, Gemini CLI asks a model which model to use.
+_MODEL = "gemini-2.5-flash"
+_NO_GIT_HOOKS = (
+    "Gemini CLI runs git in its shell tool with an empty core.hooksPath, so no hook of any kind runs, and without "
+    "variables whose names contain TOKEN. A commit from the user's own shell is checked."
+)
+
+
+class GeminiDriver(Driver):
+    """Gemini CLI."""
+
+    name = "gemini"
+    title = "Gemini CLI"
+    npm_package = "@google/gemini-cli"
+    listed_pattern = r"✓ llm-bus: \S+ \(http\) - Connected"
+    shell_tool = "run_shell_command"
+
+    notes: ClassVar[Mapping[str, str]] = {
+        "commit_number": _NO_GIT_HOOKS,
+        "commit_lease": _NO_GIT_HOOKS,
+        "unattended": "`gemini --prompt` offers no tools that ask for approval; `--approval-mode yolo` approves all.",
+    }
+
+    def find_program(self, programs: Programs) -> list[str] | None:
+        return programs.find_script("@google/gemini-cli/bundle/gemini.js")
+
+    def configure(self, home: Path, root: Path, model_url: str) -> Mapping[str, str]:
+        settings = {
+            "security": {"auth": {"selectedType": "gemini-api-key"}},
+            "privacy": {"usageStatisticsEnabled": False},
+            "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+        }
+        (home / ".gemini").mkdir()
+        (home / ".gemini" / "settings.json").write_text(json.dumps(settings))
+        (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({str(root): "TRUST_FOLDER"}))
+        return {"GOOGLE_GEMINI_BASE_URL": model_url, "GEMINI_API_KEY": "any"}
+
+    def session_arguments(self, prompt: str) -> list[str]:
+        return ["--model", _MODEL, "--approval-mode", "yolo", "--prompt", prompt]
+
+    def default_session_arguments(self, prompt: str) -> list[str]:
+        return ["--model", _MODEL, "--prompt", prompt]
+
+    def write_step(self, label: str, path: Path, text: str) -> Step:
+        return Step(label, "write_file", {"file_path": str(path), "content": text})

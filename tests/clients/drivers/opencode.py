@@ -1,0 +1,57 @@
+"""OpenCode: a provider in the user's opencode.json names the model."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from tests.clients.drivers.driver import Driver
+from tests.clients.install import Programs
+from tests.clients.stub_model.scripts import Step
+
+_NO_HOOKS = "OpenCode runs no commands as hooks; it would need a plugin, which the kit does not install."
+
+
+class OpenCodeDriver(Driver):
+    """OpenCode."""
+
+    name = "opencode"
+    title = "OpenCode"
+    npm_package = "opencode-linux-x64-baseline"
+    listed_pattern = r"✓ llm-bus .*connected"
+    shell_tool = "bash"
+
+    notes: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("greeting", "lease_before_edit", "number_at_write", "stop"), _NO_HOOKS
+    )
+
+    def find_program(self, programs: Programs) -> list[str] | None:
+        return programs.find_native("opencode-{platform}-baseline", "bin/opencode")
+
+    def configure(self, home: Path, root: Path, model_url: str) -> Mapping[str, str]:
+        provider = {
+            "npm": "@ai-sdk/openai-compatible",
+            "name": "stub",
+            "options": {"baseURL": f"{model_url}/v1", "apiKey": "any"},
+            "models": {"stub": {"name": "stub"}},
+        }
+        settings = {
+            "$schema": "https://opencode.ai/config.json",
+            "model": "stub/stub",
+            "autoupdate": False,
+            "share": "disabled",
+            "provider": {"stub": provider},
+        }
+        folder = home / ".config" / "opencode"
+        folder.mkdir(parents=True)
+        (folder / "opencode.json").write_text(json.dumps(settings))
+        return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+
+    def session_arguments(self, prompt: str) -> list[str]:
+        return ["run", prompt]
+
+    def default_session_arguments(self, prompt: str) -> list[str]:
+        return ["run", prompt]
+
+    def write_step(self, label: str, path: Path, text: str) -> Step:
+        return Step(label, "write", {"filePath": str(path), "content": text})
