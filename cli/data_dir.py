@@ -10,6 +10,7 @@ from pathlib import Path
 from cli.embedded import account as accounts
 from cli.exit_codes import CliError
 from cli.files import chown_to_parent_owner
+from cli.settings import DATA_FOLDER, read_variable
 
 _SYSTEM_DATA_ROOT = Path("/var/lib/llm-bus")
 
@@ -28,7 +29,7 @@ def locate(explicit: Path | None) -> Path:
     Raises:
         CliError: the process runs as root, and the account that will run PostgreSQL cannot enter the requested folder.
     """
-    requested = explicit or (Path(text) if (text := os.environ.get("LLM_BUS_DATA", "").strip()) else None)
+    requested = explicit or (Path(text) if (text := read_variable(DATA_FOLDER)) else None)
     folder = (requested or _default_path()).expanduser().absolute()
     account = server_account(folder)
     if account is None:

@@ -8,9 +8,9 @@ from typing import Any
 import hypercorn.asyncio
 from hypercorn.config import Config
 
-from bus.config.redaction import RecordingEnvironment
 from bus.config.settings import Settings
 from bus.config.shutdown import wait_for_shutdown_signal
+from bus.config.variables import Environment
 from bus.operations import telemetry
 from bus.operations.metrics import MetricsEndpoint
 from mcp_gateway.__main__ import configure_logging, run_in_event_loop
@@ -48,9 +48,9 @@ def run() -> None:
         SettingError: a setting is missing or malformed.
     """
     configure_logging()
-    env = RecordingEnvironment(os.environ)
-    settings, options = Settings.from_env(env, port=8787), WebOptions.from_env(env)
-    telemetry.start_telemetry("serve", env)
+    with Environment(os.environ) as env:
+        settings, options = Settings.from_env(env, port=8787), WebOptions.from_env(env)
+        telemetry.start_telemetry("serve", env)
     metrics = MetricsEndpoint("serve", settings.metrics_token)
     app = create_app(settings, options, metrics)
     gateway = Gateway(settings, metrics)

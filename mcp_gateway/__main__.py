@@ -7,8 +7,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from bus.config.redaction import RecordingEnvironment
-from bus.config.settings import SettingError, Settings
+from bus.config.settings import Settings
+from bus.config.variables import Environment, SettingError
 from bus.operations import logs, telemetry
 from mcp_gateway import http_server
 from mcp_gateway.app import Gateway
@@ -18,9 +18,9 @@ def main() -> None:
     """Read the settings, serve, and drain on SIGTERM."""
     configure_logging()
     try:
-        env = RecordingEnvironment(os.environ)
-        settings = Settings.from_env(env)
-        telemetry.start_telemetry("gateway", env)
+        with Environment(os.environ) as env:
+            settings = Settings.from_env(env)
+            telemetry.start_telemetry("gateway", env)
     except SettingError as error:
         sys.exit(f"llm-bus gateway: {error}")
     gateway = Gateway(settings)

@@ -58,7 +58,8 @@ def init_app(app: Flask, *, secure: bool) -> None:
         SESSION_COOKIE_PATH="/",
         BUS_COOKIE_NAME=f"{prefix}llm-bus",
     )
-    app.secret_key = app.extensions["bus.options"].secret_key
+    secret_key = app.extensions["bus.options"].secret_key
+    app.secret_key = None if secret_key is None else secret_key.get_secret_value()
     app.session_interface = _SharedKeySessionInterface()
     manager = LoginManager()
     manager.session_protection = None
@@ -83,7 +84,7 @@ def proxy_identity() -> IdentityClaims | None:
     if header is None or secret is None:
         return None
     shown = request.headers.get(_PROXY_SECRET_HEADER, "")
-    if not hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode()):
+    if not hmac.compare_digest(shown.encode("utf-8", "replace"), secret.get_secret_value().encode()):
         return None
     try:
         # Two headers of that name arrive as one joined by a comma, which is not an email address.

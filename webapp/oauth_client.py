@@ -165,7 +165,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
             self.attempts,
             name,
             client_id=client_settings.client_id,
-            client_secret=client_settings.client_secret,
+            client_secret=client_settings.client_secret.get_secret_value(),
             client_kwargs={"code_challenge_method": "S256", **client_options},
             client_auth_methods=[("client_secret_basic", encode_basic_credentials)],
             **metadata,

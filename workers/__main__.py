@@ -9,8 +9,7 @@ from celery import Celery
 from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
-from bus.config.redaction import RecordingEnvironment
-from bus.config.settings import SettingError
+from bus.config.variables import Environment, SettingError
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
@@ -19,7 +18,7 @@ from bus.operations.heartbeat import HeartbeatReporter
 from bus.operations.jobs import QUEUE_NAME
 from bus.operations.metrics import MetricsEndpoint
 from workers import metrics_server
-from workers.app import create_app, create_database
+from workers.app import create_app, create_database, list_problems
 from workers.job_runner import register_jobs, run_counts, shutdown_requested
 from workers.jobs import all_jobs
 from workers.manual_runs import ManualRunPoller
@@ -41,9 +40,10 @@ def main() -> None:
     if role not in ("worker", "beat") or len(sys.argv) > 2:
         sys.exit(_USAGE)
     try:
-        env = RecordingEnvironment(os.environ)
-        settings = WorkerSettings.from_env(env)
-        telemetry.start_telemetry(role, env)
+        with Environment(os.environ) as env:
+            settings = WorkerSettings.from_env(env)
+            env.add_problems(list_problems(settings))
+            telemetry.start_telemetry(role, env)
         db = create_database(settings)
         app = create_app(settings, db)
     except SettingError as error:

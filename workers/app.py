@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.signals import setup_logging
 
-from bus.config.settings import SettingError
+from bus.config.variables import SettingError
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
@@ -40,6 +40,21 @@ def create_database(settings: WorkerSettings) -> Database:
     )
 
 
+def list_problems(settings: WorkerSettings) -> list[str]:
+    """Return what is wrong with the settings for a process of Celery: no REDIS_URL, unknown jobs in JOB_EVERY."""
+    problems = []
+    if settings.bus.redis_url is None:
+        problems.append(
+            "REDIS_URL is not set, and Celery needs it. Without Redis, run the jobs from a scheduler of your own: "
+            "`llm-bus job list` lists them, `llm-bus job run NAME` runs one."
+        )
+    jobs = all_jobs()
+    unknown_jobs = [repr(name) for name in settings.job_intervals if name not in jobs]
+    if unknown_jobs:
+        problems.append(f"JOB_EVERY names {', '.join(unknown_jobs)}; the jobs are {', '.join(jobs)}.")
+    return problems
+
+
 def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
     """Create the application over one database and one Redis.
 
@@ -49,15 +64,9 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
     Raises:
         SettingError: REDIS_URL is not set, or JOB_EVERY names a job that does not exist.
     """
-    if settings.bus.redis_url is None:
-        raise SettingError(
-            "REDIS_URL is not set, and Celery needs it. Without Redis, run the jobs from a scheduler of your own: "
-            "`llm-bus job list` lists them, `llm-bus job run NAME` runs one."
-        )
+    if problems := list_problems(settings):
+        raise SettingError(*problems)
     jobs = all_jobs()
-    for name in settings.job_intervals:
-        if name not in jobs:
-            raise SettingError(f"JOB_EVERY names {name!r}; the jobs are {', '.join(jobs)}.")
     app = Celery("llm-bus", broker=settings.bus.redis_url)
     app.conf.update(
         task_default_queue=QUEUE_NAME,

@@ -1,76 +1,36 @@
 """Settings of the workers, in addition to those that every process shares."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from bus.config.settings import SettingError, Settings, read_bool, read_int
+from bus.config.settings import Settings
+from bus.config.variables import (
+    Environment,
+    EnvironmentSettings,
+    Kind,
+    Variable,
+    quote,
+    reading,
+    switch,
+    text,
+    whole_number,
+)
+
+PROCESSES = ("worker",)
+_MIN_INTERVAL_SECONDS, _MAX_INTERVAL_SECONDS = 0.1, 604_800
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Settings of jobs, billing, e-mail and webhooks.
-
-    Attributes:
-        bus: the settings of every process.
-        threads: jobs that run at once in one worker.
-        job_intervals: seconds between runs, by job, where they differ from the job's own schedule.
-        metering: whether events are billed; None keeps the present state. While it is off, as it is initially,
-            no call is refused for lack of credits.
-        trial_credits: the opening balance of an owner's account.
-        grace_hours: how long after its credits are used up an owner is suspended.
-        smtp_url: the mail server as smtp://USER:PASSWORD@HOST:PORT (STARTTLS where offered) or smtps://…; None
-            sends no mail.
-        mail_from: the sender of e-mails.
-        allow_private_webhooks: whether webhooks may connect to private networks.
-        metrics_port: the port of a worker's /metrics, which requires the token; 0 serves none.
-    """
-
-    bus: Settings
-    threads: int = 4
-    job_intervals: Mapping[str, float] = field(default_factory=dict)
-    metering: bool | None = None
-    trial_credits: int = 1000
-    grace_hours: int = 72
-    smtp_url: str | None = None
-    mail_from: str = "llm-bus@localhost"
-    allow_private_webhooks: bool = False
-    metrics_port: int = 0
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, *, bus: Settings | None = None) -> "WorkerSettings":
-        """Read the settings from `env` (default: the process environment).
-
-        Args:
-            bus: the settings that every process shares, if they have been read already.
-
-        Raises:
-            SettingError: a value is missing or has the wrong form.
-        """
-        env = os.environ if env is None else env
-        smtp_url = env.get("SMTP_URL", "").strip() or None
-        if smtp_url is not None and not _is_smtp_url(smtp_url):
-            raise SettingError(
-                "SMTP_URL must look like smtp://user:password@host:587 or smtps://host:465; "
-                "write / ? # @ in the password as %2F %3F %23 %40."
-            )
-        shared = bus or Settings.from_env(env)
-        metrics_port = read_int(env, "METRICS_PORT", 0, 0, 65535)
-        if metrics_port and shared.metrics_token is None:
-            raise SettingError("METRICS_PORT is set and METRICS_TOKEN is not; set both, or neither.")
-        return cls(
-            bus=shared,
-            metrics_port=metrics_port,
-            threads=read_int(env, "WORKER_THREADS", 4, 1, 64),
-            job_intervals=_parse_job_intervals(env.get("JOB_EVERY", "")),
-            metering=read_bool(env, "METERING") if env.get("METERING", "").strip() else None,
-            trial_credits=read_int(env, "TRIAL_CREDITS", 1000, 0, 10**12),
-            grace_hours=read_int(env, "GRACE_HOURS", 72, 0, 24 * 365),
-            smtp_url=smtp_url,
-            mail_from=env.get("MAIL_FROM", "").strip() or "llm-bus@localhost",
-            allow_private_webhooks=read_bool(env, "WEBHOOKS_TO_PRIVATE"),
+def _parse_smtp_url(url: str) -> str:
+    if not _is_smtp_url(url):
+        # The value is not shown: with an unescaped character in the password it is unclear where the password ends.
+        raise ValueError(
+            "must look like smtp://user:password@host:587 or smtps://host:465; "
+            "write / ? # @ in the password as %2F %3F %23 %40."
         )
+    return url
 
 
 def _is_smtp_url(url: str) -> bool:
@@ -83,7 +43,7 @@ def _is_smtp_url(url: str) -> bool:
     return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.path in ("", "/") and not parts.fragment
 
 
-def _parse_job_intervals(text: str) -> dict[str, float]:
+def _parse_job_intervals(text: str) -> Mapping[str, float]:
     """Parse `expire_leases=1,meter_credits=0.5` into seconds by job."""
     intervals = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -92,6 +52,100 @@ def _parse_job_intervals(text: str) -> dict[str, float]:
             intervals[name.strip()] = float(seconds)
         except ValueError:
             intervals[name.strip()] = 0.0
-        if not 0.1 <= intervals[name.strip()] <= 604_800:
-            raise SettingError(f"JOB_EVERY must look like expire_leases=10,meter_credits=60; {part!r} does not.")
-    return intervals
+        if not _MIN_INTERVAL_SECONDS <= intervals[name.strip()] <= _MAX_INTERVAL_SECONDS:
+            raise ValueError(
+                f"must look like expire_leases=10,meter_credits=60, with {_MIN_INTERVAL_SECONDS} to"
+                f" {_MAX_INTERVAL_SECONDS} seconds; {quote(part)} does not."
+            )
+    return MappingProxyType(intervals)
+
+
+@dataclass(frozen=True, repr=False)
+class WorkerSettings(EnvironmentSettings):
+    """Settings of jobs, billing, e-mail and webhooks.
+
+    docs/reference/settings.md has the meaning of each; it is generated from these declarations. `bus` holds those that
+    every process shares. `metering` is None where the present state is kept.
+    """
+
+    bus: Settings
+    threads: Annotated[
+        int,
+        Variable("WORKER_THREADS", whole_number(1, 64), "jobs that run at once in one worker, and so its connections"),
+    ] = 4
+    job_intervals: Annotated[
+        Mapping[str, float],
+        Variable(
+            "JOB_EVERY",
+            Kind(
+                "list",
+                f"`job=seconds`, separated by commas; {_MIN_INTERVAL_SECONDS} to {_MAX_INTERVAL_SECONDS} seconds",
+                _parse_job_intervals,
+                lambda intervals: ",".join(f"{name}={seconds:g}" for name, seconds in intervals.items()),
+            ),
+            "seconds between runs, by job",
+            default_text="each job's own",
+            processes=("worker", "beat"),
+        ),
+    ] = field(default_factory=dict)
+    metering: Annotated[
+        bool | None,
+        Variable(
+            "METERING",
+            switch(),
+            "whether events are billed from now on",
+            default_text="as it is; off at first",
+        ),
+    ] = None
+    trial_credits: Annotated[
+        int, Variable("TRIAL_CREDITS", whole_number(0, 10**12), "opening balance of a new account")
+    ] = 1000
+    grace_hours: Annotated[
+        int,
+        Variable(
+            "GRACE_HOURS", whole_number(0, 24 * 365), "how long an owner may continue after its credits are used up"
+        ),
+    ] = 72
+    smtp_url: Annotated[
+        str | None,
+        Variable(
+            "SMTP_URL",
+            Kind("URL", "smtp:// (STARTTLS where offered) or smtps://", _parse_smtp_url),
+            "mail server, as `smtp://user:password@host:587`",
+            default_text="no mail is sent",
+        ),
+    ] = None
+    mail_from: Annotated[str, Variable("MAIL_FROM", text("an e-mail address"), "sender of e-mails")] = (
+        "llm-bus@localhost"
+    )
+    allow_private_webhooks: Annotated[
+        bool, Variable("WEBHOOKS_TO_PRIVATE", switch(), "whether webhooks may connect to private networks")
+    ] = False
+    metrics_port: Annotated[
+        int,
+        Variable(
+            "METRICS_PORT",
+            whole_number(0, 65535),
+            "port on which a worker answers `/metrics`; requires `METRICS_TOKEN`; 0: none",
+        ),
+    ] = 0
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] | Environment | None = None, *, bus: Settings | None = None
+    ) -> "WorkerSettings":
+        """Read the settings from `env` (default: the process environment).
+
+        Args:
+            bus: the settings that every process shares, if they have been read already.
+
+        Raises:
+            SettingError: values are missing or have the wrong form.
+        """
+        with reading(env) as reader:
+            shared = bus or Settings.from_env(reader)
+            values = reader.read_fields(cls)
+            # A token of the wrong form is a problem of its own.
+            if values["metrics_port"] and shared.metrics_token is None and not reader.is_given("METRICS_TOKEN"):
+                reader.add_problems(["METRICS_PORT is set and METRICS_TOKEN is not; set both, or neither."])
+            return cls(bus=shared, **values)

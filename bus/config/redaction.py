@@ -1,16 +1,41 @@
-"""Redaction of settings: the variables that were read from the environment, with secrets masked."""
+"""Secrets that no repr, log line or error shows, and URLs with their credentials masked."""
 
+import hmac
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 MASK = "•••"
-_MAX_VALUE_LENGTH = 500
-# A setting or URL parameter whose name contains one of these words is secret.
-_SECRET_WORDS = frozenset({"SECRET", "PASSWORD", "PASSWD", "PASS", "KEY", "DSN", "HEADERS", "TOKEN", "CREDENTIALS"})
-# Limits per token are not secret.
-_PER_TOKEN_SUFFIX = "_PER_TOKEN"  # noqa: S105 - the suffix of a setting's name
+# A URL parameter whose name contains one of these words is secret.
+_SECRET_WORDS = frozenset({"SECRET", "PASSWORD", "PASSWD", "PASS", "KEY", "DSN", "TOKEN", "CREDENTIALS"})
 _QUERY_PARAMETER = re.compile(r"(?<=[?&])([^=&#]*)=([^&#]*)")
+
+
+class Secret:
+    """A text that is shown masked; `get_secret_value` returns it.
+
+    It is no `str`, so code that sends it without asking for its value fails instead of sending the mask.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        """Return the secret."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret('{MASK}')"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,55 +51,11 @@ class MaskedSetting:
     is_default: bool
 
 
-class RecordingEnvironment(Mapping[str, str]):
-    """An environment that records the variables read from it, so that the settings in force need no separate list."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = env
-        self._settings: dict[str, MaskedSetting] = {}
-
-    def __getitem__(self, name: str) -> str:
-        return self._env[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._env)
-
-    def __len__(self) -> int:
-        return len(self._env)
-
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        """Return the value of a variable or its default, and record it."""
-        value = self._env.get(name)
-        is_default = value is None or not value.strip()
-        self._settings[name] = MaskedSetting(mask(name, (default or "") if is_default else value or ""), is_default)
-        return default if value is None else value
-
-    def masked_settings(self) -> dict[str, MaskedSetting]:
-        """Return all variables read so far, masked, sorted by name."""
-        return dict(sorted(self._settings.items()))
-
-
-def mask(name: str, value: str) -> str:
-    """Return a value that is safe to show: secrets are masked, and so are credentials inside a URL.
-
-    Args:
-        name: name of the variable; decides whether the whole value is secret.
-    """
-    if not value:
+def mask_url(value: str) -> str:
+    """Return a text without the credentials of the URL that it contains; a text without a URL is returned as it is."""
+    scheme, separator, rest = value.partition("://")
+    if not separator:
         return value
-    if is_secret(name):
-        return MASK
-    return (_mask_url(value) if "://" in value else value)[:_MAX_VALUE_LENGTH]
-
-
-def is_secret(name: str) -> bool:
-    """Return whether a variable or URL parameter of this name holds a secret."""
-    upper = name.upper()
-    return not upper.endswith(_PER_TOKEN_SUFFIX) and not _SECRET_WORDS.isdisjoint(re.split(r"[^A-Z0-9]+", upper))
-
-
-def _mask_url(value: str) -> str:
-    scheme, _, rest = value.partition("://")
     # Split at the last @: a password may contain an unescaped slash or question mark.
     userinfo, separator, host_and_path = rest.rpartition("@")
     if separator:
@@ -86,5 +67,7 @@ def _mask_url(value: str) -> str:
 
 def _mask_query_parameter(match: re.Match[str]) -> str:
     name, value = match.groups()
+    words = re.split(r"[^A-Z0-9]+", name.upper())
     # libpq has parameters without a word break, such as sslpassword.
-    return f"{name}={MASK if is_secret(name) or 'password' in name.lower() else value}"
+    is_secret = not _SECRET_WORDS.isdisjoint(words) or "password" in name.lower()
+    return f"{name}={MASK if is_secret else value}"

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bus import __version__
+from bus.config.redaction import Secret
 from bus.db import Database
 from bus.operations.counters import Counter, Histogram
 from bus.operations.status import CachedStatus, ServiceDetails, ServiceStatus
@@ -32,7 +33,7 @@ class MetricsEndpoint:
         token: bearer token that readers must send; None disables the endpoint.
     """
 
-    def __init__(self, process_kind: str, token: str | None) -> None:
+    def __init__(self, process_kind: str, token: Secret | None) -> None:
         self._token = token
         self._sources: list[MetricSource] = []
         self._registry = CollectorRegistry(auto_describe=False)
@@ -55,7 +56,8 @@ class MetricsEndpoint:
         header = authorization or ""
         is_bearer = header[: len(_BEARER_PREFIX)].lower() == _BEARER_PREFIX
         token = header[len(_BEARER_PREFIX) :].strip() if is_bearer else ""
-        return 200 if hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode()) else 401
+        expected = self._token.get_secret_value().encode()
+        return 200 if hmac.compare_digest(token.encode("utf-8", "replace"), expected) else 401
 
     def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

@@ -8,10 +8,20 @@ messages are removed, since they may contain a body, a token or an address.
 import atexit
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bus import __version__
-from bus.config.settings import SettingError
+from bus.config.redaction import Secret
+from bus.config.variables import (
+    Environment,
+    EnvironmentSettings,
+    SettingError,
+    Variable,
+    reading,
+    secret,
+    text,
+)
 from bus.operations.logs import log_context
 
 if TYPE_CHECKING:
@@ -31,7 +41,24 @@ _ALLOWED_FRAME_FIELDS = frozenset(
 _tracer: "Tracer | None" = None
 
 
-def start_telemetry(process_kind: str, env: Mapping[str, str]) -> None:
+@dataclass(frozen=True, repr=False)
+class TelemetrySettings(EnvironmentSettings):
+    """Where errors and traces are sent."""
+
+    sentry_dsn: Annotated[
+        Secret | None, Variable("SENTRY_DSN", secret(), "where errors are sent, as `https://KEY@HOST/PROJECT`")
+    ] = None
+    otlp_endpoint: Annotated[
+        str | None,
+        Variable(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            text("a web address"),
+            "where traces are sent; the other variables of the OpenTelemetry standard apply too",
+        ),
+    ] = None
+
+
+def start_telemetry(process_kind: str, env: Mapping[str, str] | Environment) -> None:
     """Start the exporters that are configured by SENTRY_DSN and OTEL_EXPORTER_OTLP_ENDPOINT; call it once at start-up.
 
     Args:
@@ -40,11 +67,15 @@ def start_telemetry(process_kind: str, env: Mapping[str, str]) -> None:
     Raises:
         SettingError: the package of a setting is not installed, or the setting is malformed.
     """
-    dsn = env.get("SENTRY_DSN", "").strip()
-    if dsn:
-        _start_sentry(process_kind, dsn)
-    if env.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
-        _start_tracing(process_kind)
+    with reading(env) as reader:
+        settings = TelemetrySettings(**reader.read_fields(TelemetrySettings))
+        try:
+            if settings.sentry_dsn is not None:
+                _start_sentry(process_kind, settings.sentry_dsn.get_secret_value())
+        except SettingError as error:
+            reader.add_problems(error.problems)
+        if settings.otlp_endpoint is not None:
+            _start_tracing(process_kind)
 
 
 def is_tracing() -> bool:

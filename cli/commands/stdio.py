@@ -1,6 +1,5 @@
 """`llm-bus stdio`: the gateway for a client that starts its servers as processes."""
 
-import os
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ def command(data: Path | None) -> None:
     Without a token, tools are listed and calls are refused.
     """
     from cli.runtime import settings_for_cli
+    from cli.settings import AGENT_TOKEN, read_variable
     from mcp_gateway import stdio
 
-    stdio.run(settings_for_cli(data), os.environ.get("LLM_BUS_TOKEN", "").strip() or None)
+    stdio.run(settings_for_cli(data), read_variable(AGENT_TOKEN) or None)

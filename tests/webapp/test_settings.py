@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from bus.config.settings import SettingError
+from bus.config.redaction import Secret
+from bus.config.variables import SettingError
 from webapp.settings import OAuthClientSettings, OidcSettings, WebOptions
 
 _OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}
@@ -41,15 +42,16 @@ def test_all_settings_are_read() -> None:
     )
     assert options.session_idle_timeout == timedelta(minutes=30)
     assert options.session_max_age == timedelta(hours=8)
-    assert options.google == OAuthClientSettings("g", "google-secret")
-    assert options.oidc == OidcSettings("https://id.example.org", "bus", "s", "Example Inc.")
+    assert options.google == OAuthClientSettings("g", Secret("google-secret"))
+    assert options.oidc == OidcSettings("https://id.example.org", "bus", Secret("s"), "Example Inc.")
     assert options.sign_up_allowlist == ("@example.org", "ada@other.example")
     assert (options.public_stats, options.proxy_hops) == (True, 1)
     assert options.top_up_url == "https://pay.example.org/?for={handle}"
     assert WebOptions.from_env({"TOP_UP_URL": "mailto:credits@example.org"}).top_up_url is not None
     assert options.github_url == "https://github.example.org"
     # Secrets are not part of the repr, which may be logged.
-    assert not any(secret in repr(options) for secret in ("google-secret", "k" * 32, "p" * 16, "'s'"))
+    text = f"{options!r} {options} {options.secret_key} {options.oidc} {options.sso_proxy_secret}"
+    assert not any(secret in text for secret in ("google-secret", "k" * 32, "p" * 16, "'s'"))
 
 
 def test_the_idle_timeout_is_at_most_the_maximum_age() -> None:
