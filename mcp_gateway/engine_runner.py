@@ -1,5 +1,6 @@
 """Execution of engine calls: connections to the database, threads, and a bound on the calls that wait for one."""
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -7,6 +8,7 @@ from bus.config.settings import Settings
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from mcp_gateway.activity_buffer import ActivityBuffer
+from mcp_gateway.batches import BatchScheduler
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
 from mcp_gateway.fair_executor import FairExecutor
 
@@ -31,6 +33,7 @@ class EngineRunner:
         self.queue_limit = settings.queue_limit
         self.db = Database(settings.database_url, pool_size=settings.threads, application_name="llm-bus gateway")
         self.executor = FairExecutor(settings.threads, "engine")
+        self._batches = BatchScheduler(self.db, self.executor, read_lane_count=max(1, settings.threads // 2))
         self._activity = activity
         self._pending_calls = 0
 
@@ -55,11 +58,27 @@ class EngineRunner:
         Raises:
             RequestDenied: the caller may not call, too many calls are queued, or the database is unavailable.
         """
+        return await self._wait(lambda: self.executor.submit(work, ctx and ctx.token_id))
+
+    async def run_batched(self, ctx: Ctx, work: Callable[[Connection], _T], *, is_write: bool) -> _T:
+        """Run one engine call of a caller on a connection that it may share with other calls.
+
+        Args:
+            ctx: the caller.
+            work: uses neither transactions nor SQLAlchemy statements.
+            is_write: whether the work locks the clock of the caller's project.
+        Raises:
+            RequestDenied: as for run_in_thread.
+        """
+        submit = self._batches.submit_write if is_write else self._batches.submit_read
+        return await self._wait(lambda: submit(ctx, work))
+
+    async def _wait(self, submit: "Callable[[], asyncio.Future[_T]]") -> _T:
         if self._pending_calls >= self.queue_limit:
             raise RequestDenied(503, "overloaded")
         self._pending_calls += 1
         try:
-            return await self.executor.submit(work, ctx and ctx.token_id)
+            return await submit()
         except DENYING_ERRORS as error:
             raise RequestDenied.from_error(error) from None
         finally:

@@ -53,6 +53,8 @@ class Tool:
         reports_unread: whether its results carry `_unread_posts`.
         notifies: topics of the change notification after a successful call.
         is_long_poll: whether the function only begins a wait, which the gateway then keeps open.
+        batch: whether calls may share a connection with other calls ("read"), or with other writes of the project
+            ("write"); None if the function needs a connection of its own.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Tool:
     reports_unread: bool
     notifies: frozenset[str]
     is_long_poll: bool
+    batch: Literal["read", "write"] | None
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -158,6 +161,7 @@ def tool(
     reports_unread: bool = True,
     notifies: str = "",
     is_long_poll: bool = False,
+    batch: Literal["read", "write"] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function `(conn, ctx, …)` as the MCP tool of the same name, with its docstring as the description.
 
@@ -193,6 +197,7 @@ def tool(
             reports_unread=reports_unread,
             notifies=frozenset(notifies.split()),
             is_long_poll=is_long_poll,
+            batch="read" if read_only else batch,
         )
         return function
 

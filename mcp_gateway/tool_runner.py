@@ -11,7 +11,8 @@ from bus.client_setup import Endpoints
 from bus.coordination.long_poll import WaitRequest
 from bus.coordination.posts import PostPage
 from bus.ctx import Ctx
-from bus.errors import BusError, Unavailable
+from bus.db import Connection
+from bus.errors import BusError
 from bus.operations import telemetry
 from bus.operations.counters import Counter, Histogram
 from bus.tenancy import authentication
@@ -93,8 +94,12 @@ class ToolRunner:
         try:
             if tool.is_long_poll:
                 result = await self._run_long_poll(ctx, tool, arguments, report_progress)
+            elif tool.batch is None or _has_idempotency_key(arguments):
+                result = await self._engine.run_in_thread(lambda: self._run_alone(ctx, tool, arguments), ctx)
             else:
-                result = await self._engine.run_in_thread(lambda: self._run_in_this_thread(ctx, tool, arguments), ctx)
+                result = await self._engine.run_batched(
+                    ctx, lambda conn: self._run_on(conn, ctx, tool, arguments), is_write=tool.batch == "write"
+                )
             outcome = result.content["error"]["code"] if result.is_error else "ok"
         except RequestDenied as denied:
             outcome = denied.outcome
@@ -113,30 +118,35 @@ class ToolRunner:
             self._change_notifier.publish(ctx.project_id, tool.notifies)
         return result
 
-    def _run_in_this_thread(self, ctx: Ctx, tool: Tool, arguments: Any) -> ToolResult:
-        """Run a tool that does not wait. Called in a thread of the engine."""
+    def _run_alone(self, ctx: Ctx, tool: Tool, arguments: Any) -> ToolResult:
+        """Run a tool on a connection of its own. Called in a thread of the engine."""
+        if not tool.transaction:
+            with self._engine.db.connection() as conn:
+                return self._run_on(conn, ctx, tool, arguments)
         try:
-            decoded = tool.decode(arguments)
-        except BusError as error:
-            # An unauthorized caller is denied before it learns which arguments are valid.
-            self._check_access(ctx)
-            return _error_result(error)
-        try:
-            with self._engine.db.transaction() if tool.transaction else self._engine.db.connection() as conn:
-                result = tool.function(conn, ctx, **decoded)
-                unread: int | None = 0
-                if tool.reports_unread:
-                    unread = (
-                        result.get(UNREAD_FIELD) if isinstance(result, dict) else getattr(result, UNREAD_FIELD, None)
-                    )
-                    if unread is None:
-                        unread = authentication.authenticate(conn, ctx).unread
-        except Unavailable:
+            with self._engine.db.transaction() as conn:
+                result, unread = _call_engine(conn, ctx, tool, arguments)
+        except DENYING_ERRORS:
             raise
         except BusError as error:
-            # The engine may have refused before its first statement authenticated the caller.
             self._check_access(ctx)
             return _error_result(error)
+        return self._render(ctx, result, unread)
+
+    def _run_on(self, conn: Connection, ctx: Ctx, tool: Tool, arguments: Any) -> ToolResult:
+        """Run a tool whose statements commit alone. Called in a thread of the engine."""
+        try:
+            result, unread = _call_engine(conn, ctx, tool, arguments)
+        except DENYING_ERRORS:
+            raise
+        except BusError as error:
+            # The arguments were refused before a statement authenticated the caller. An unauthorized caller is denied
+            # before it learns which arguments are valid.
+            authentication.authenticate(conn, ctx)
+            return _error_result(error)
+        return self._render(ctx, result, unread)
+
+    def _render(self, ctx: Ctx, result: Any, unread: int) -> ToolResult:
         self._record_shown_posts(ctx, result)
         render_with_endpoints = RESULT_RENDERERS.get(type(result))
         content = render(result) if render_with_endpoints is None else render_with_endpoints(self._endpoints, result)
@@ -186,6 +196,24 @@ class ToolRunner:
     def _record_shown_posts(self, ctx: Ctx, result: Any) -> None:
         if isinstance(result, PostPage) and result.surfacing:
             self._activity.record_shown_posts(ctx, result.surfacing)
+
+
+def _call_engine(conn: Connection, ctx: Ctx, tool: Tool, arguments: Any) -> tuple[Any, int]:
+    """Validate the arguments and call the tool's function; return its result and the caller's unread posts to report.
+
+    Raises:
+        BusError: the arguments are not valid, or the engine refused.
+    """
+    result = tool.function(conn, ctx, **tool.decode(arguments))
+    if not tool.reports_unread:
+        return result, 0
+    unread = result.get(UNREAD_FIELD) if isinstance(result, dict) else getattr(result, UNREAD_FIELD, None)
+    return result, authentication.authenticate(conn, ctx).unread if unread is None else unread
+
+
+def _has_idempotency_key(arguments: Any) -> bool:
+    # In a batch, which holds the clock, the lock of the key would be taken after the clock.
+    return isinstance(arguments, str) or (isinstance(arguments, dict) and arguments.get("idempotency_key") is not None)
 
 
 def _success_result(content: dict[str, Any]) -> ToolResult:

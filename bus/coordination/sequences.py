@@ -90,7 +90,7 @@ def claim(
 
     Raises:
         BusError: `invalid_argument`, `key_reuse`, `forbidden` (archived project), `conflict` at 2^53 - 1.
-    Locks: the idempotency key, the sequence, the project clock (bus_claim in sql/sequences.sql).
+    Locks: the idempotency key, the project clock, the sequence (bus_claim in sql/sequences.sql).
     Source: docs/decisions/0003-locks.md
     """
     validation.sequence_name(sequence)
@@ -122,7 +122,7 @@ def seed(
     Raises:
         BusError: `conflict` below the stored value, which the message names; `forbidden` when the sequence exists,
             would change and the caller is not project-admin.
-    Locks: the sequence, then the project clock (bus_seed in sql/sequences.sql).
+    Locks: the project clock, then the sequence (bus_seed in sql/sequences.sql).
     """
     validation.sequence_name(sequence)
     validation.integer(current, "current", 0, limits.MAX_INTEGER)

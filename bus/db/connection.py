@@ -40,6 +40,10 @@ class Connection:
         self.raw: psycopg.Connection[Row] = raw
         self.pending_topics: dict[int, set[str]] = {}
 
+    def _send(self, sql: str, params: Params) -> Any:
+        """Run a statement and return its cursor."""
+        return self.raw.execute(sql.encode(), params)
+
     def notify_on_commit(self, project_id: int, *topics: str) -> None:
         """Publish that these topics of a project changed, once the transaction has committed."""
         self.pending_topics.setdefault(project_id, set()).update(topics)
@@ -58,7 +62,8 @@ class Connection:
         """
         try:
             if isinstance(statement, str):
-                return self.raw.execute(statement.encode(), params).rowcount
+                affected: int = self._send(statement, params).rowcount
+                return affected
             return self.core.execute(statement)
         except psycopg.Error as error:
             raise_as_bus_error(error)
@@ -70,7 +75,8 @@ class Connection:
     def fetch_one_or_none(self, sql: str, params: Params = ()) -> Row | None:
         """Run one statement and return its first row, or None."""
         try:
-            return self.raw.execute(sql.encode(), params).fetchone()
+            row: Row | None = self._send(sql, params).fetchone()
+            return row
         except psycopg.Error as error:
             raise_as_bus_error(error)
 
@@ -83,14 +89,15 @@ class Connection:
     def fetch_all(self, sql: str, params: Params = ()) -> list[Row]:
         """Run one statement and return its rows."""
         try:
-            return self.raw.execute(sql.encode(), params).fetchall()
+            rows: list[Row] = self._send(sql, params).fetchall()
+            return rows
         except psycopg.Error as error:
             raise_as_bus_error(error)
 
     def fetch_all_with_names(self, sql: str, params: Params = ()) -> tuple[tuple[str, ...], list[Row]]:
         """Run one statement and return the names of its columns and its rows."""
         try:
-            cursor = self.raw.execute(sql.encode(), params)
+            cursor = self._send(sql, params)
             result = cursor.pgresult
             assert result is not None
             names = tuple((result.fname(number) or b"").decode() for number in range(result.nfields))

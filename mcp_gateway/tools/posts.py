@@ -14,7 +14,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref, Seconds, Tag
 
 
-@tool(notifies="inbox ledger")
+@tool(notifies="inbox ledger", batch="write")
 def post(
     conn: Connection,
     ctx: Ctx,
@@ -80,7 +80,7 @@ def read_posts(
     )
 
 
-@tool(idempotent=True, reports_unread=False, notifies="acks ledger")
+@tool(idempotent=True, reports_unread=False, notifies="acks ledger", batch="write")
 def ack(
     conn: Connection,
     ctx: Ctx,

@@ -12,7 +12,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeName, IdempotencyKey, Note, SequenceName
 
 
-@tool(notifies="ledger")
+@tool(notifies="ledger", batch="write")
 def claim(
     conn: Connection,
     ctx: Ctx,

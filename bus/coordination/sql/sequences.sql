@@ -1,4 +1,5 @@
--- Claims: atomic, gap-free numbers, in one statement with its own lock. The clock is taken last.
+-- Claims: atomic, gap-free numbers, in one statement with its own lock. The clock is taken before the sequence, as in a
+-- batch of several callers, which holds the clock when it begins (docs/decisions/0030-batches.md).
 
 -- Format a claimed number; bus/rules/sequence_format.py does the same.
 CREATE FUNCTION bus_formatted(p_prefix text, p_pad integer, p_number bigint) RETURNS text
@@ -6,8 +7,8 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT p_prefix || repeat('0', greatest(p_pad - length(p_number::text), 0)) || p_number::text
 $$;
 
--- Claim the next number. Lock order: idempotency key, then the sequence row (by the upsert), then the clock (by the
--- append).
+-- Claim the next number. Lock order: idempotency key, then the clock (by advancing it), then the sequence row (by the
+-- upsert).
 CREATE FUNCTION bus_claim(
     p_participation bigint, p_token bigint, p_sequence text, p_note text, p_key text, p_fingerprint bytea,
     OUT number bigint, OUT formatted text, OUT note text, OUT unread integer
@@ -15,6 +16,8 @@ CREATE FUNCTION bus_claim(
 DECLARE
     v_caller record;
     v_stored jsonb;
+    v_seq bigint;
+    v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     unread := bus_unread(v_caller.project_id, p_participation);
@@ -27,18 +30,20 @@ BEGIN
             RETURN;
         END IF;
     END IF;
+    SELECT t.last_seq, t.at INTO v_seq, v_at FROM bus_advance_clock(v_caller.project_id, 1) t;
     INSERT INTO sequence AS s (project_id, name, current, claimed, claimed_as, claimed_by, claimed_at)
-    VALUES (v_caller.project_id, p_sequence, 1, 1, '1', v_caller.actor, clock_timestamp())
+    VALUES (v_caller.project_id, p_sequence, 1, 1, '1', v_caller.actor, v_at)
     ON CONFLICT ON CONSTRAINT sequence_pkey DO UPDATE
     SET current = s.current + 1, claimed = s.current + 1,
         claimed_as = bus_formatted(s.prefix, s.pad, s.current + 1),
-        claimed_by = excluded.claimed_by, claimed_at = clock_timestamp()
+        claimed_by = excluded.claimed_by, claimed_at = excluded.claimed_at
     WHERE s.current < 9007199254740991
     RETURNING s.claimed, s.claimed_as INTO number, formatted;
     IF NOT FOUND THEN
         PERFORM bus_refuse('conflict', format('Sequence %s has reached its last number.', p_sequence));
     END IF;
-    PERFORM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'claim', jsonb_build_object(
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    VALUES (v_caller.project_id, v_seq, v_at, p_participation, v_caller.actor, 'claim', jsonb_build_object(
         'sequence', p_sequence, 'number', number, 'formatted', formatted, 'note', p_note));
     IF p_key IS NOT NULL THEN
         PERFORM bus_store_result(v_caller.project_id, p_participation, p_key,
@@ -59,6 +64,7 @@ DECLARE
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     unread := bus_unread(v_caller.project_id, p_participation);
+    PERFORM bus_lock_open_clock(v_caller.project_id);
     INSERT INTO sequence (project_id, name, current, prefix, pad)
     VALUES (v_caller.project_id, p_sequence, p_current, coalesce(p_prefix, ''), coalesce(p_pad, 0))
     ON CONFLICT DO NOTHING;

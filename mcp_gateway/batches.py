@@ -1,0 +1,166 @@
+"""Batches: calls that wait for a thread at the same time share a connection, a round trip and a commit.
+
+Calls are collected in lanes. A lane has at most one batch in progress; what arrives meanwhile forms the next one. So a
+batch is as large as the bus is busy, and a call that finds its lane idle starts at once and alone, as if there were no
+batches. See docs/decisions/0030-batches.md.
+"""
+
+import asyncio
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from bus.db.pipeline import Outcome, run_pipelined
+from bus.errors import Unavailable
+from bus.operations.logs import log_context
+from mcp_gateway.fair_executor import FairExecutor
+
+MAX_BATCH_SIZE = 16
+
+Work = Callable[[Connection], Any]
+_Answers = Sequence[tuple["asyncio.Future[Any]", Outcome[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A group of calls that may run in one batch.
+
+    Attributes:
+        project_id: the project that the calls write to; None if they only read.
+        number: distinguishes the lanes of reads, which may run at the same time.
+    """
+
+    project_id: int | None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _QueuedCall:
+    work: Work
+    future: "asyncio.Future[Any]"
+    participation_id: int
+    log_context: tuple[str, str] | None
+
+
+class BatchScheduler:
+    """Runs calls in batches, in the threads of an executor. Its methods are called on the event loop.
+
+    The work of a call is a function of a connection that uses neither transactions nor SQLAlchemy statements. The
+    tokens of a lane are served in turn.
+
+    Args:
+        db: the connections.
+        executor: the threads. A lane is one of its keys, so lanes are served in turn with other work.
+        read_lane_count: how many batches of reads may run at the same time.
+    """
+
+    def __init__(self, db: Database, executor: FairExecutor, read_lane_count: int) -> None:
+        self._db = db
+        self._executor = executor
+        self._read_lane_count = read_lane_count
+        # Calls are queued on the event loop and taken in a thread.
+        self._lock = threading.Lock()
+        self._queued_by_lane: dict[Lane, dict[int | None, deque[_QueuedCall]]] = {}
+        self._busy_lanes: set[Lane] = set()
+
+    def submit_read(self, ctx: Ctx, work: Work) -> "asyncio.Future[Any]":
+        """Run work that takes no lock but that of the caller's cursor, together with reads of any project."""
+        return self._submit(Lane(None, (ctx.token_id or 0) % self._read_lane_count), ctx, work)
+
+    def submit_write(self, ctx: Ctx, work: Work) -> "asyncio.Future[Any]":
+        """Run work that locks the clock of the caller's project first, together with other writes of the project."""
+        return self._submit(Lane(ctx.project_id), ctx, work)
+
+    def _submit(self, lane: Lane, ctx: Ctx, work: Work) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            queues = self._queued_by_lane.setdefault(lane, {})
+            call = _QueuedCall(work, future, ctx.participation_id, log_context.get())
+            queues.setdefault(ctx.token_id, deque()).append(call)
+        if lane not in self._busy_lanes:
+            self._start_batch(lane)
+        return future
+
+    def _start_batch(self, lane: Lane) -> None:
+        try:
+            batch = self._executor.submit(lambda: self._run_batch(lane), lane)
+        except RuntimeError:
+            for call in self._take_calls(lane, limit=sys.maxsize):
+                call.future.set_exception(Unavailable("The bus is stopping. Try again in a few seconds."))
+            return
+        self._busy_lanes.add(lane)
+        batch.add_done_callback(lambda done: self._finish_batch(lane, done))
+
+    def _run_batch(self, lane: Lane) -> _Answers:
+        """Run the calls that are queued now. Called in a thread."""
+        calls = self._take_calls(lane, limit=MAX_BATCH_SIZE)
+        if lane.project_id is None:
+            # whats_new locks the cursor of its caller; locks are taken in the order of participations.
+            calls.sort(key=lambda call: call.participation_id)
+        if not calls:
+            return []
+        futures = [call.future for call in calls]
+        works = [_with_log_context(call) for call in calls]
+        if len(works) == 1:
+            # Alone in autocommit mode: no pipeline, and the verb takes its own locks.
+            return [(futures[0], _run_alone(self._db, works[0]))]
+        try:
+            outcomes = run_pipelined(self._db, works, lock_clock_of=lane.project_id)
+        except Exception as error:  # noqa: BLE001 - raised to the caller of each call
+            outcomes = [Outcome(None, error) for _ in works]
+        return list(zip(futures, outcomes, strict=True))
+
+    def _take_calls(self, lane: Lane, limit: int) -> list[_QueuedCall]:
+        """Take up to `limit` queued calls, one of each token per round."""
+        taken: list[_QueuedCall] = []
+        with self._lock:
+            queues = self._queued_by_lane.get(lane, {})
+            while queues and len(taken) < limit:
+                # The next token in turn; one with more calls goes to the end of the order.
+                token_id = next(iter(queues))
+                queue = queues.pop(token_id)
+                call = queue.popleft()
+                if queue:
+                    queues[token_id] = queue
+                if not call.future.cancelled():
+                    taken.append(call)
+            if not queues:
+                self._queued_by_lane.pop(lane, None)
+        return taken
+
+    def _finish_batch(
+        self, lane: Lane, batch: "asyncio.Future[Sequence[tuple[asyncio.Future[Any], Outcome[Any]]]]"
+    ) -> None:
+        self._busy_lanes.discard(lane)
+        if lane in self._queued_by_lane:
+            self._start_batch(lane)
+        for future, outcome in batch.result():
+            if future.cancelled():
+                continue
+            if outcome.error is None:
+                future.set_result(outcome.get())
+            else:
+                future.set_exception(outcome.error)
+
+
+def _with_log_context(call: _QueuedCall) -> Work:
+    """Return the work of a call, which logs under the request id of its own request."""
+
+    def run(conn: Connection) -> Any:
+        log_context.set(call.log_context)
+        return call.work(conn)
+
+    return run
+
+
+def _run_alone(db: Database, work: Work) -> Outcome[Any]:
+    try:
+        with db.connection() as conn:
+            return Outcome(work(conn), None)
+    except Exception as error:  # noqa: BLE001 - raised to the caller of the call
+        return Outcome(None, error)

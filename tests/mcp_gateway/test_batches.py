@@ -1,0 +1,263 @@
+"""Calls that wait together run together: what shares a transaction, whose turn it is, and what an error touches."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Any
+
+import h11
+import pytest
+
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from bus.errors import Unavailable
+from mcp_gateway.batches import MAX_BATCH_SIZE, BatchScheduler
+from mcp_gateway.fair_executor import FairExecutor
+from tests.assertions import assert_ledger_consistent
+from tests.concurrency import BARRIER_TIMEOUT_SECONDS
+from tests.factories import Agent, make_agent, make_project
+from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.raw_http import RawConnection, build_tool_call, open_raw_connection
+
+_PROJECT, _OTHER_PROJECT = 1, 2
+
+
+def _caller(token_id: int, project_id: int = _PROJECT) -> Ctx:
+    return Ctx(project_id, participation_id=token_id, participant_id=1, owner_id=1, token_id=token_id)
+
+
+def _transaction_id(conn: Connection) -> str:
+    return str(conn.fetch_one("SELECT pg_current_xact_id()::text")[0])
+
+
+@pytest.fixture
+def executor() -> Iterator[FairExecutor]:
+    executor = FairExecutor(4, "batches")
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def scheduler(shared_database_url: str, executor: FairExecutor) -> Iterator[BatchScheduler]:
+    with closing(Database(shared_database_url, pool_size=4)) as db:
+        yield BatchScheduler(db, executor, read_lane_count=1)
+
+
+async def _while_busy(
+    submit: Callable[[Ctx, Any], "asyncio.Future[Any]"], ctx: Ctx, submit_more: Callable[[], list[Awaitable[Any]]]
+) -> list[Any]:
+    """Submit more calls while one occupies the lane; return the results or exceptions of those."""
+    is_running, may_end = threading.Event(), threading.Event()
+
+    def occupy(_conn: Connection) -> None:
+        is_running.set()
+        assert may_end.wait(BARRIER_TIMEOUT_SECONDS)
+
+    occupying = submit(ctx, occupy)
+    await asyncio.to_thread(is_running.wait, BARRIER_TIMEOUT_SECONDS)
+    more = submit_more()
+    may_end.set()
+    await occupying
+    return await asyncio.gather(*more, return_exceptions=True)
+
+
+def test_writes_of_a_project_that_wait_together_share_a_transaction(scheduler: BatchScheduler) -> None:
+    async def main() -> list[Any]:
+        def submit_more() -> list[Awaitable[Any]]:
+            callers = [_caller(1), _caller(2), _caller(3), _caller(4, _OTHER_PROJECT), _caller(5, _OTHER_PROJECT)]
+            return [scheduler.submit_write(caller, _transaction_id) for caller in callers]
+
+        return await _while_busy(scheduler.submit_write, _caller(1), submit_more)
+
+    *own, elsewhere, elsewhere_too = asyncio.run(main())
+    assert len(set(own)) == 1
+    assert not set(own) & {elsewhere, elsewhere_too}
+
+
+def test_reads_of_all_projects_share_a_connection_in_the_order_of_participations(scheduler: BatchScheduler) -> None:
+    order: list[int] = []
+
+    def read(caller: Ctx) -> Callable[[Connection], Any]:
+        def run(conn: Connection) -> Any:
+            order.append(caller.participation_id)
+            return conn.fetch_one("SELECT pg_backend_pid(), now()")
+
+        return run
+
+    async def main() -> list[Any]:
+        callers = [_caller(9), _caller(3, _OTHER_PROJECT), _caller(7), _caller(5, _OTHER_PROJECT)]
+        return await _while_busy(
+            scheduler.submit_read,
+            _caller(1),
+            lambda: [scheduler.submit_read(caller, read(caller)) for caller in callers],
+        )
+
+    results = asyncio.run(main())
+    assert len(set(results)) == 1
+    # whats_new locks the caller's cursor; two batches that lock in different orders would be a deadlock.
+    assert order == [3, 5, 7, 9]
+
+
+def test_a_busy_token_does_not_fill_a_batch(scheduler: BatchScheduler) -> None:
+    async def main() -> list[Any]:
+        callers = [_caller(1)] * (3 * MAX_BATCH_SIZE) + [_caller(2)]
+        return await _while_busy(
+            scheduler.submit_write,
+            _caller(1),
+            lambda: [scheduler.submit_write(caller, _transaction_id) for caller in callers],
+        )
+
+    *busy, quiet = asyncio.run(main())
+    assert quiet == busy[0]
+    sizes = sorted(busy.count(transaction) for transaction in set(busy))
+    assert sizes == [1, MAX_BATCH_SIZE - 1, MAX_BATCH_SIZE, MAX_BATCH_SIZE]
+    assert sum(sizes) == 3 * MAX_BATCH_SIZE
+
+
+def test_a_cancelled_call_is_not_run(scheduler: BatchScheduler) -> None:
+    ran: list[int] = []
+
+    async def main() -> list[Any]:
+        def submit_more() -> list[Awaitable[Any]]:
+            calls = [scheduler.submit_write(_caller(n), lambda _conn, n=n: ran.append(n)) for n in range(3)]
+            calls[1].cancel()
+            return list(calls)
+
+        return await _while_busy(scheduler.submit_write, _caller(1), submit_more)
+
+    results = asyncio.run(main())
+    assert ran == [0, 2]
+    assert isinstance(results[1], asyncio.CancelledError)
+
+
+def test_without_a_connection_every_call_is_told_so(executor: FairExecutor) -> None:
+    unreachable = Database("postgresql://nobody@127.0.0.1:1/nothing", pool_size=1)
+    scheduler = BatchScheduler(unreachable, executor, read_lane_count=1)
+
+    async def main() -> list[Any]:
+        calls = [scheduler.submit_write(_caller(n), _transaction_id) for n in range(5)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [type(result) for result in asyncio.run(main())] == [Unavailable] * 5
+
+
+def test_a_call_after_the_stop_is_told_so(scheduler: BatchScheduler) -> None:
+    closed = FairExecutor(1, "closed")
+    closed.close()
+    stopped = BatchScheduler(scheduler._db, closed, read_lane_count=1)
+
+    async def main() -> Any:
+        return await stopped.submit_read(_caller(1), _transaction_id)
+
+    with pytest.raises(Unavailable, match="stopping"):
+        asyncio.run(main())
+
+
+def _wait_for_clock_waiters(db: Database, count: int) -> None:
+    """Wait until statements of the gateways wait for a lock."""
+    with db.connection() as conn:
+        for _ in range(2_000):
+            (waiting,) = conn.fetch_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            if waiting >= count:
+                return
+            conn.execute("SELECT pg_sleep(0.005)")
+    raise AssertionError(f"{count} statements did not begin to wait")
+
+
+def _error_code(body: bytes) -> Any:
+    result = json.loads(body)["result"]
+    return result["structuredContent"]["error"]["code"] if result["isError"] else None
+
+
+def test_a_revocation_and_refusals_in_the_middle_of_a_batch_touch_nobody_else(
+    gateways: list[GatewayProcess], team: Team, gateway_db: Database
+) -> None:
+    alice, bob, project_id = team.alice, team.bob, team.project_id
+    calls = [
+        (alice, "claim", {"sequence": "adr"}),
+        (bob, "claim", {"sequence": "adr"}),
+        (alice, "post", {"body": "look", "to_actor": "nobody-of-that-name"}),
+        (alice, "claim", {"sequence": "not a name"}),
+        (alice, "claim", {"sequence": "adr", "idempotency_key": "k"}),
+        (alice, "ack", {"post_id": 999}),
+        (alice, "lease", {"surface": "src/*.py"}),
+        (bob, "lease", {"surface": "src/*.py"}),
+        (alice, "claim", {"sequence": "adr"}),
+    ]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(open_raw_connection(gateways[0])) for _ in calls]
+        with gateway_db.transaction() as holder:
+            holder.execute("SELECT bus_lock_clock(%s)", (project_id,))
+            # The first call waits alone for the clock; the others form the next batch.
+            _send(connections[0], *calls[0])
+            _wait_for_clock_waiters(gateway_db, 1)
+            for connection, call in list(zip(connections, calls, strict=True))[1:]:
+                _send(connection, *call)
+            # The call with a key does not join the batch and waits on its own.
+            _wait_for_clock_waiters(gateway_db, 2)
+            with gateway_db.transaction() as conn:
+                assert bob.ctx.token_id is not None
+                conn.execute("UPDATE token SET revoked_at = clock_timestamp() WHERE id = %s", (bob.ctx.token_id,))
+        responses = [connection.exchange()[0] for connection in connections]
+    assert [status for status, _, _ in responses] == [200, 401, 200, 200, 200, 200, 200, 401, 200]
+    codes = [_error_code(body) for status, _, body in responses if status == 200]
+    assert codes == [None, "unknown_recipient", "invalid_argument", None, "not_found", None, None]
+    numbers = [json.loads(responses[index][2])["result"]["structuredContent"]["number"] for index in (0, 4, 8)]
+    assert sorted(numbers) == [1, 2, 3]
+    with gateway_db.connection() as conn:
+        assert_ledger_consistent(conn, project_id)
+        types = conn.fetch_all("SELECT type FROM event WHERE project_id = %s ORDER BY seq", (project_id,))
+    assert sorted(event_type for (event_type,) in types) == ["claim", "claim", "claim", "lease"]
+
+
+def _send(connection: RawConnection, agent: Agent, tool: str, arguments: dict[str, Any]) -> None:
+    connection.socket.sendall(build_tool_call(agent.token, tool=tool, **arguments))
+
+
+def test_a_gateway_killed_under_load_answered_only_what_is_committed_once(
+    shared_database_url: str, gateway_db: Database
+) -> None:
+    with gateway_db.transaction() as conn:
+        project = make_project(conn)
+        agents = [make_agent(conn, project) for _ in range(16)]
+    has_started = threading.Barrier(len(agents) + 1)
+
+    def claim_until_killed(agent: Agent) -> list[int]:
+        numbers = []
+        with open_raw_connection(process) as connection:
+            while True:
+                try:
+                    connection.socket.sendall(build_tool_call(agent.token, tool="claim", sequence="adr"))
+                    responses = connection.exchange()
+                except (ConnectionError, h11.RemoteProtocolError):
+                    return numbers
+                if not responses:
+                    return numbers
+                status, _, body = responses[0]
+                assert status == 200
+                numbers.append(json.loads(body)["result"]["structuredContent"]["number"])
+                if len(numbers) == 10:
+                    has_started.wait(BARRIER_TIMEOUT_SECONDS)
+
+    with running_gateways(shared_database_url) as (process,), ThreadPoolExecutor(len(agents)) as pool:
+        clients = [pool.submit(claim_until_killed, agent) for agent in agents]
+        has_started.wait(BARRIER_TIMEOUT_SECONDS)
+        process.popen.kill()
+        answered = [number for client in clients for number in client.result(BARRIER_TIMEOUT_SECONDS)]
+    with gateway_db.connection() as conn:
+        rows = conn.fetch_all(
+            "SELECT (payload ->> 'number')::integer FROM event WHERE project_id = %s AND type = 'claim'", (project.id,)
+        )
+        assert_ledger_consistent(conn, project.id)
+    committed = sorted(number for (number,) in rows)
+    assert committed == list(range(1, len(committed) + 1))
+    assert len(set(answered)) == len(answered)
+    assert set(answered) <= set(committed)
+    # A batch may have been committed and not answered, as a single call may be.
+    assert len(committed) - len(answered) <= len(agents)
