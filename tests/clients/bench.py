@@ -43,6 +43,7 @@ class Sessions:
         unattended: a session without a terminal and without approval.
         work: a session that uses the bus and edits files, after the kit was committed.
         seconds_to_first_result: from the start of the installation to the request with the first result of a tool.
+        doctor_passed: whether the kit's doctor reported no problem after the first session.
         blocked_commit: whether the commit of the session was refused.
     """
 
@@ -54,6 +55,7 @@ class Sessions:
     unattended: Script
     work: Script
     seconds_to_first_result: float | None
+    doctor_passed: bool
     blocked_commit: bool
 
 
@@ -97,6 +99,8 @@ class ClientBench:
         first = self._run_session(driver.session_arguments, call_steps)
         result = first.find_request_after("start")
 
+        doctor = repo.run("python3", ".git/llm-bus/kit", "doctor")
+        self._log(f"$ doctor\n{doctor.stdout}{doctor.stderr}\n")
         unattended = self._run_session(driver.default_session_arguments, call_steps)
         listing = self._run_client("mcp", "list")
         repo.git("add", "-A")
@@ -125,6 +129,7 @@ class ClientBench:
             unattended,
             work,
             result.received_at - started_at if result else None,
+            doctor.returncode == 0,
             repo.git("rev-parse", "HEAD").stdout == head,
         )
 

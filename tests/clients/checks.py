@@ -102,6 +102,10 @@ def _commit_shows_the_lease(driver: Driver, sessions: Sessions) -> str:
     return _yes_if(any(f"{LEASED_FILE} is leased by {sessions.team.bob.actor}" in text for text in texts))
 
 
+def _doctor_reports_no_problem(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(sessions.doctor_passed)
+
+
 def _mail_stops_a_stop(driver: Driver, sessions: Sessions) -> str:
     return _yes_if(any(MAIL in text for text in _new_texts(sessions.work, "stop")))
 
@@ -140,6 +144,7 @@ CHECKS = (
     Check("commit_number", "The commit hook blocks another's number", _commit_is_blocked),
     Check("commit_lease", "The commit hook names the holder of a lease", _commit_shows_the_lease),
     Check("stop", "An unread handoff stops a stop", _mail_stops_a_stop),
+    Check("doctor", "The kit's doctor reports no problem after a session", _doctor_reports_no_problem),
     Check("bytes", "Added to the first request: tools + prompt", _added_to_the_first_request),
     Check("loaded_bytes", "Added once the model has searched for a tool", _added_after_the_first_tool),
     Check("seconds", SECONDS_ROW, _seconds),

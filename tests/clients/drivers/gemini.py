@@ -12,8 +12,8 @@ from tests.clients.stub_model.scripts import Step
 # Without a name, Gemini CLI asks a model which model to use.
 _MODEL = "gemini-2.5-flash"
 _NO_GIT_HOOKS = (
-    "Gemini CLI runs git in its shell tool with an empty core.hooksPath, so no hook of any kind runs, and without "
-    "variables whose names contain TOKEN. A commit from the user's own shell is checked."
+    "Gemini CLI runs git in its shell tool with an empty core.hooksPath, so no git hook runs. A commit from the user's "
+    "own shell is checked."
 )
 
 
