@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mcp.server.lowlevel import Server
 
 from bus.db import Database
+from mcp_gateway.content_negotiation import parse_accept
 from mcp_gateway.direct_call import DirectCallCodec
 from mcp_gateway.tools import all_tools
 from tests.factories import make_agent, make_owner, make_project
@@ -98,6 +101,33 @@ def _body(version: str | None, tool: str, arguments: Any) -> dict[str, Any]:
 
 
 _VERSIONS = [MODERN, None, "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+_ACCEPTS = [
+    "*/*",
+    "",
+    ACCEPT,
+    ACCEPT.upper(),
+    "text/event-stream, application/json",
+    "application/json",
+    "Application/JSON;charset=utf-8",
+    "text/event-stream",
+    "TEXT/*",
+    "application/json;q=1, text/*",
+    "application/json;q=0.9, text/event-stream;q=0.1",
+    "application/json;q=0.1, text/event-stream",
+    "application/json;q=0, text/event-stream",
+    "text/html",
+    "*/*;q=0",
+]
+_CONTENT_TYPES = [
+    "application/json",
+    "application/json; charset=utf-8",
+    'APPLICATION/JSON;Charset="UTF-8"',
+    "application/json; charset=latin-1",
+    "application/json-rpc",
+    "text/plain",
+    "application/jsonx",
+    "",
+]
 # A day's work in an order that reaches most kinds of results; both projects run it.
 _WORKDAY: list[tuple[str, dict[str, Any]]] = [
     ("whoami", {}),
@@ -158,7 +188,7 @@ def _unusual(version: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]
         yield {**body, **change}, headers
     for name in ("nope", "", 7, None, "WHOAMI"):
         yield {**body, "params": {**body["params"], "name": name}}, headers
-    for arguments in (None, [], "x", 7, {"a": 2**70}, {"a": 1e300}):
+    for arguments in (None, [], "", "{}", "x", "[1]", 7, True, ["x"], {"a": 2**70}, {"a": 1e300}):
         yield {**body, "params": {**body["params"], "arguments": arguments}}, headers
     yield {**body, "params": {**body["params"], "task": {"ttl": 1}}}, headers
     for meta in (None, [], {}, {"progressToken": 1}, {"progressToken": []}, {"io.modelcontextprotocol/x": 1}):
@@ -168,9 +198,9 @@ def _unusual(version: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]
         for value in (None, 7, "2099-01-01", [], {"roots": 7}):
             yield {**body, "params": {**body["params"], "_meta": {**known, key: value}}}, headers
         yield {**body, "params": {**body["params"], "_meta": {k: v for k, v in known.items() if k != key}}}, headers
-    for accept in ("*/*", "application/json", "text/event-stream", "application/json;q=1, text/*", "text/html", ""):
+    for accept in _ACCEPTS:
         yield body, [("Accept", accept), *headers[1:]]
-    for kind in ("application/json; charset=utf-8", "APPLICATION/JSON", "text/plain", "application/jsonx", ""):
+    for kind in _CONTENT_TYPES:
         yield body, [headers[0], ("Content-Type", kind), *headers[2:]]
     for name, value in headers:
         yield body, [*headers, (name, value)]
@@ -194,6 +224,68 @@ def test_unusual_requests_get_identical_responses(pair: Pair, version: str | Non
     for body, headers in _unusual(version):
         direct, sdk = pair.send(body, headers)
         assert direct == sdk, (body, headers)
+
+
+_JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**54), 2**54)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["600", "true", "null", "[1,2]", "1,2", "1.0", "src/a.py:10", "a.py b.py", '"7"', " 7 "]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@st.composite
+def _requests(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, str]]]:
+    """A call whose arguments, envelope and headers are spelled as clients and models spell them."""
+    version = draw(st.sampled_from(_VERSIONS))
+    tool = draw(st.sampled_from([tool for tool in all_tools().values() if not tool.is_long_poll]))
+    arguments: Any = required_arguments(tool)
+    for argument in draw(st.lists(st.sampled_from(tool.arguments), max_size=3) if tool.arguments else st.just([])):
+        value = draw(_JSON_VALUES)
+        arguments[argument.name] = draw(st.sampled_from([value, str(value), json.dumps(value)]))
+    arguments = draw(st.sampled_from([arguments, json.dumps(arguments), json.dumps(json.dumps(arguments)), [], None]))
+    body = _body(version, tool.name, arguments)
+    if draw(st.booleans()):
+        del body["params"]["arguments"]
+    if draw(st.integers(0, 9)) == 0:
+        body["params"] = draw(st.sampled_from([None, [], {}, "x", 7]))
+    if draw(st.integers(0, 9)) == 0:
+        body["id"] = draw(_JSON_VALUES)
+    headers = dict(_headers(version, tool.name))
+    headers["Accept"] = draw(st.sampled_from(_ACCEPTS))
+    headers["Content-Type"] = draw(st.sampled_from(_CONTENT_TYPES))
+    if draw(st.integers(0, 4)) == 0:
+        headers["MCP-Protocol-Version"] = draw(st.sampled_from(["", "1999-01-01", "draft", MODERN, "2025-06-18"]))
+    if draw(st.integers(0, 4)) == 0:
+        headers["Origin"] = "http://localhost:5173"
+    for name in draw(st.sets(st.sampled_from(["Accept", "Content-Type", "MCP-Protocol-Version"]), max_size=1)):
+        headers.pop(name, None)
+    return json.dumps(body).encode(), list(headers.items())
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_requests())
+def test_generated_requests_get_identical_responses(pair: Pair, request_: tuple[bytes, list[tuple[str, str]]]) -> None:
+    body, headers = request_
+    direct, sdk = pair.send(body, headers)
+    assert direct == sdk
+
+
+def test_usual_spellings_are_answered_directly() -> None:
+    """Otherwise the test above would compare the SDK with itself."""
+    codec = DirectCallCodec(all_tools(), Server("llm-bus", version="1"))
+    for accept in _ACCEPTS:
+        headers = [(b"content-type", b"APPLICATION/json; charset=UTF-8"), (b"accept", accept.encode())]
+        protocol = codec.parse_headers(headers)
+        assert (protocol is None) == (accept in ("text/html", "*/*;q=0")), accept
+        if protocol is not None:
+            call = codec.parse_call(protocol, json.dumps(_body(None, "ack", {"post_id": "7"})).encode())
+            assert call is not None
+            assert call.is_json == (parse_accept([accept.encode()]).answer_is_json(False))
 
 
 def test_a_usual_call_is_answered_directly() -> None:
