@@ -240,19 +240,6 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         names = ("access_token", "id_token")
         return {name: answer[name] for name in names if isinstance(answer.get(name), str)}
 
-    def fetch_json(self, url: str, access_token: str, **options: Any) -> Any:
-        """Request a document about the user.
-
-        Raises:
-            ProviderError: the provider did not answer, or sent something else.
-        """
-        with self.translated_errors():
-            # Without the token's lifetime, which may be shorter than Authlib's leeway.
-            token = {"access_token": access_token, "token_type": "Bearer"}
-            response = self.get(url, token=token, **options)
-            response.raise_for_status()
-            return response.json()
-
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
         """Turn every failure of a request to the provider into a `ProviderError`."""
@@ -266,11 +253,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ProviderError(f"{self.name} does not answer.", unavailable=True) from error
         except MALFORMED as error:
-            raise self.invalid_response() from error
-
-    def invalid_response(self) -> ProviderError:
-        """The error that the provider sent something else than its documentation describes."""
-        return ProviderError(f"{self.name} sent an invalid response.", unavailable=True)
+            raise ProviderError(f"{self.name} sent an invalid response.", unavailable=True) from error
 
     def _client_refused(self) -> ProviderError:
         prefix = self.slug.upper()
@@ -279,6 +262,15 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
             f" {prefix}_CLIENT_ID and {prefix}_CLIENT_SECRET.",
             unavailable=True,
         )
+
+
+def bearer_token(tokens: dict[str, str]) -> dict[str, str]:
+    """The access token without its lifetime, which may be shorter than Authlib's leeway.
+
+    Raises:
+        KeyError: the provider sent none.
+    """
+    return {"access_token": tokens["access_token"], "token_type": "Bearer"}
 
 
 def encode_basic_credentials(client: Any, _method: str, uri: str, headers: Any, body: Any) -> tuple[str, Any, Any]:

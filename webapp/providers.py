@@ -12,7 +12,7 @@ from typing import Any
 from joserfc.errors import ClaimError, InvalidKeyIdError, JoseError
 
 from bus.auth.identities import IdentityClaims
-from webapp.oauth_client import MALFORMED, Attempt, Provider, ProviderError
+from webapp.oauth_client import MALFORMED, Attempt, Provider, ProviderError, bearer_token
 from webapp.settings import OAuthClientSettings, WebOptions, is_secure_url
 
 # Asymmetric signatures only: neither `none` nor shared secrets.
@@ -179,13 +179,12 @@ class OpenIdProvider(Provider):
 
     def _add_user_info(self, claims: dict[str, Any], tokens: dict[str, str]) -> dict[str, Any]:
         """Complete the claims from userinfo if they do not have an e-mail address and whether it is verified."""
-        endpoint = self.load_server_metadata().get("userinfo_endpoint")
-        if not endpoint or ("email" in claims and claims.get("email_verified") is not None):
+        has_endpoint = bool(self.load_server_metadata().get("userinfo_endpoint"))
+        if not has_endpoint or ("email" in claims and claims.get("email_verified") is not None):
             return claims
         try:
-            user_info = self.fetch_json(endpoint, tokens.get("access_token", ""))
-            if not isinstance(user_info, dict):
-                raise self.invalid_response()
+            with self.translated_errors():
+                user_info = self.userinfo(token=bearer_token(tokens))
         except ProviderError as error:
             if "email" not in claims:
                 raise
@@ -232,10 +231,8 @@ class GitHubProvider(Provider):
 
     def fetch_identity_claims(self, attempt: Attempt, callback_params: Mapping[str, str]) -> IdentityClaims:
         """See `Provider`."""
-        token = self.exchange_code(attempt, callback_params).get("access_token", "")
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-        user = self.fetch_json(f"{self._api_url}/user", token, headers=headers)
-        emails = self.fetch_json(f"{self._api_url}/user/emails", token, headers=headers)
+        tokens = self.exchange_code(attempt, callback_params)
+        user, emails = self._fetch_json("/user", tokens), self._fetch_json("/user/emails", tokens)
         if not isinstance(user, dict) or not isinstance(user.get("id"), int):
             raise ProviderError("GitHub did not identify you. Start again.")
         email = next(
@@ -251,6 +248,13 @@ class GitHubProvider(Provider):
         )
         # The numeric id remains when the user changes the login name.
         return IdentityClaims(self.issuer, str(user["id"]), email, _first_non_empty(user, "login"))
+
+    def _fetch_json(self, path: str, tokens: dict[str, str]) -> Any:
+        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+        with self.translated_errors():
+            response = self.get(f"{self._api_url}{path}", token=bearer_token(tokens), headers=headers)
+            response.raise_for_status()
+            return response.json()
 
 
 def _parse_auth_time(value: object) -> float | None:

@@ -35,6 +35,7 @@ class FakeOidcProvider:
         userinfo_only_claims: claims that only userinfo returns.
         userinfo_overrides: claims of userinfo that are replaced; None removes one.
         algorithm: with which ID tokens are signed.
+        shared_secret: signs with HS256; the public key if empty.
         published_key: the key that the issuer publishes; `key` signs.
         clock_offset_seconds: by how much its clock is ahead.
         access_token_seconds: lifetime of access tokens.
@@ -56,6 +57,7 @@ class FakeOidcProvider:
         self.userinfo_only_claims: set[str] = set()
         self.userinfo_overrides: dict[str, Any] = {}
         self.algorithm = "RS256"
+        self.shared_secret = b""
         self.clock_offset_seconds = 0
         self.access_token_seconds = 300
         self.metadata_overrides: dict[str, Any] = {}
@@ -184,8 +186,8 @@ class FakeOidcProvider:
         if self.algorithm in ("none", "HS256"):
             # Assembled manually: libraries refuse to sign with a public key or without a key.
             parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
-            public = self.key.as_pem(private=False)
-            mark = b"" if self.algorithm == "none" else hmac.digest(public, b".".join(parts), "sha256")
+            secret = self.shared_secret or self.key.as_pem(private=False)
+            mark = b"" if self.algorithm == "none" else hmac.digest(secret, b".".join(parts), "sha256")
             return b".".join([*parts, base64.urlsafe_b64encode(mark).rstrip(b"=")]).decode()
         return jwt.encode(header, claims, self.key)
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from flask import redirect
+from flask import jsonify, redirect
 
 from bus.db import Database
 from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider
@@ -111,6 +111,16 @@ def test_a_wrong_secret_of_github_is_explained(make_web: Callable[..., WebApp], 
     assert page.status_code == 502
     assert "GitHub does not accept the client id and secret of this server" in page.text
     assert "GITHUB_CLIENT_SECRET" in page.text
+
+
+@pytest.mark.parametrize("answer", [{}, {"access_token": 7}, []], ids=str)
+def test_an_answer_of_github_without_a_token_is_explained(
+    github_web: WebApp, github: FakeGitHub, answer: object
+) -> None:
+    github.app.view_functions["token"] = lambda: jsonify(answer)
+    page = sign_in(github_web.new_browser(), "github")
+    assert page.status_code == 502
+    assert "GitHub sent an invalid response" in page.text
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """OpenID Connect and OAuth as the web speaks them: client authentication, clocks, keys, userinfo, bounds."""
 
 import base64
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -65,6 +67,12 @@ def test_keys_are_fetched_again_once_per_sign_in(web: WebApp, issuer: FakeOidcPr
     assert issuer.request_counts["/keys"] == 2
 
 
+def test_keys_that_were_just_fetched_are_not_fetched_again(web: WebApp, issuer: FakeOidcProvider) -> None:
+    issuer.replace_key_and_keep_its_id()
+    assert sign_in(web.new_browser()).status_code == 400
+    assert issuer.request_counts["/keys"] == 1
+
+
 def test_malformed_keys_are_not_kept(web: WebApp, issuer: FakeOidcProvider) -> None:
     issuer.replies["/keys"] = lambda: jsonify(keys=["no key"])
     assert sign_in(web.new_browser()).status_code == 400
@@ -75,12 +83,25 @@ def test_malformed_keys_are_not_kept(web: WebApp, issuer: FakeOidcProvider) -> N
 def test_a_shared_secret_signs_nothing_although_the_issuer_announces_only_that(
     web: WebApp, issuer: FakeOidcProvider, db: Database
 ) -> None:
-    issuer.algorithm = "HS256"
+    issuer.algorithm, issuer.shared_secret = "HS256", secrets.token_bytes(32)
     issuer.metadata_overrides = {"id_token_signing_alg_values_supported": ["HS256"]}
-    secret = base64.urlsafe_b64encode(issuer.key.as_pem(private=False)).rstrip(b"=").decode()
+    secret = base64.urlsafe_b64encode(issuer.shared_secret).rstrip(b"=").decode()
     issuer.replies["/keys"] = lambda: jsonify(keys=[{"kty": "oct", "kid": issuer.key.kid, "k": secret}])
     with assert_nothing_written(db):
         assert sign_in(web.new_browser()).status_code == 400
+
+
+def test_metadata_and_keys_are_fetched_again_after_a_while(
+    web: WebApp, issuer: FakeOidcProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_up(web.new_browser())
+    paths = ("/.well-known/openid-configuration", "/keys")
+    assert [issuer.request_counts[path] for path in paths] == [1, 1]
+    provider = web.app.extensions["bus.providers"]["oidc"]
+    assert 3590 < provider._metadata_expires_at - time.monotonic() <= 3600
+    monkeypatch.setattr(provider, "_metadata_expires_at", time.monotonic())
+    assert sign_in(web.new_browser()).location == "/admin/"
+    assert [issuer.request_counts[path] for path in paths] == [2, 2]
 
 
 def test_userinfo_is_requested_only_for_what_the_id_token_lacks(web: WebApp, issuer: FakeOidcProvider) -> None:
