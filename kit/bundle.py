@@ -22,6 +22,11 @@ import sys
 if sys.version_info < (3, 9):
     sys.exit("llm-bus: the kit needs Python 3.9 or newer; this is %d.%d." % sys.version_info[:2])
 
+import os
+
+# The kit uses the standard library alone, and not modules of the repository that have the same names.
+sys.path[:] = [folder for folder in sys.path if folder and os.path.abspath(folder) != os.getcwd()]
+
 import importlib.abc
 import importlib.util
 

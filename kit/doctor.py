@@ -26,6 +26,7 @@ from kit import (
 )
 from kit.config import Config, ConfigError
 from kit.file_edits import FileEdits
+from kit.plain_text import one_line
 from kit.repo import NoRepositoryError, Repo
 from kit.token_format import is_well_formed
 
@@ -71,9 +72,9 @@ def main() -> int:
     """Run all checks and print the findings. Returns 1 if a check failed, else 0."""
     findings = run_checks()
     for finding in findings:
-        print(f"{'BAD ' if finding.fix else 'ok  '} {finding.check}: {finding.detail}")
-        if finding.fix:
-            print(f"     {finding.fix}")
+        print(f"{'BAD ' if finding.fix else 'ok  '} {finding.check}: {one_line(finding.detail)}")
+        for line in finding.fix.split("\n") if finding.fix else ():
+            print(f"     {one_line(line)}")
     return exit_codes.FAILED if any(finding.fix for finding in findings) else exit_codes.OK
 
 

@@ -37,6 +37,7 @@ from kit import (
     uninstall,
 )
 from kit.file_edits import FileEdits
+from kit.plain_text import one_line
 from kit.repo import NoRepositoryError, Repo
 
 _OKF_DIR = "docs/wiki"
@@ -137,7 +138,7 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
         _write_okf(work_tree, edits, files)
     if token is not None and not options.dry_run:
         _save_token(work_tree, token)
-    print(f"LLM Bus kit {VERSION} in {work_tree.top}{_dry_run_note(options.dry_run)}")
+    print(f"LLM Bus kit {VERSION} in {one_line(work_tree.top)}{_dry_run_note(options.dry_run)}")
     print("\n".join(f"  {line}" for line in edits.messages))
     _print_left(edits)
     print(identity)
@@ -150,7 +151,7 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
 
 def _uninstall(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> None:
     uninstall.uninstall(work_tree, edits, files)
-    print(f"LLM Bus kit in {work_tree.top}: uninstalled{_dry_run_note(edits.dry_run)}")
+    print(f"LLM Bus kit in {one_line(work_tree.top)}: uninstalled{_dry_run_note(edits.dry_run)}")
     print("\n".join(f"  {line}" for line in edits.messages))
     _print_left(edits)
 

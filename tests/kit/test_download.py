@@ -3,48 +3,25 @@
 import hashlib
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
 
 import kit
-from bus.config.settings import Settings
 from bus.db import Database
 from bus.tenancy import invites
 from tests.kit import faulty_servers
 from tests.kit.git_repo import GitRepo
+from tests.kit.web_server import running_web
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.processes import GatewayProcess
-from webapp.app import create_app
-
-
-@contextmanager
-def _web(database_url: str, mcp: str) -> Iterator[tuple[Flask, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = f"http://127.0.0.1:{port}"
-    app = create_app(Settings.from_env({"DATABASE_URL": database_url, "PUBLIC_URL": home, "MCP_URL": mcp}))
-    server = make_server("127.0.0.1", port, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield app, home
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        app.extensions["bus.db"].close()
 
 
 @pytest.fixture
 def web(kit_database_url: str, gateway: GatewayProcess) -> Iterator[tuple[Flask, str]]:
-    with _web(kit_database_url, gateway.url) as served:
+    with running_web(kit_database_url, gateway.url) as served:
         yield served
 
 
