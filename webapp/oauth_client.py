@@ -91,7 +91,7 @@ class SignInAttempts(FrameworkIntegration):  # type: ignore[misc]
         self.clear_state_data(session, state)
         session[key] = {"exp": expires_at}
         if attempt is None:
-            raise ProviderError("That sign-in is already over; its address works once. If you are not in, start again.")
+            raise ProviderError("That sign-in is already over; its address works once. Start again if it failed.")
         if expires_at < time.time():
             raise ProviderError("That took too long. Start again.")
         return attempt

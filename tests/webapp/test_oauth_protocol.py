@@ -12,7 +12,7 @@ import pytest
 from flask import Response, jsonify, redirect
 
 from bus.db import Database
-from tests.webapp.fake_oidc import FakeOidcProvider
+from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider
 from tests.webapp.oauth_flow import (
     assert_nothing_written,
     follow_provider_redirect,
@@ -255,6 +255,22 @@ def test_two_tabs_sign_in_at_once(web: WebApp, order: tuple[int, int]) -> None:
     for tab in order:
         assert browser.get(tabs[tab]).location == "/admin/"
     assert is_signed_in(browser)
+
+
+def test_two_tabs_sign_in_with_two_providers(
+    make_web: Callable[..., WebApp], issuer: FakeOidcProvider, github: FakeGitHub, db: Database
+) -> None:
+    browser = make_web(**issuer.env(), **github.env()).new_browser()
+    sign_up(browser, "github")
+    issuer.user_claims["email"] = "countess@example.org"
+    sign_up(browser.web_app.new_browser())
+    browser = browser.web_app.new_browser()
+    tabs = [follow_provider_redirect(start_provider_sign_in(browser, slug)) for slug in ("oidc", "github")]
+    assert [browser.get(tab).location for tab in tabs] == ["/admin/", "/admin/"]
+    # The response of one provider is none of the other.
+    back = follow_provider_redirect(start_provider_sign_in(browser, "oidc", "/account/", "/account/link/{}"))
+    with assert_nothing_written(db):
+        assert browser.get(back.replace("/oidc/", "/github/")).status_code == 400
 
 
 def test_two_tabs_sign_up_at_once(web: WebApp, db: Database) -> None:
