@@ -103,8 +103,11 @@ class FileEdits:
         """Report a place that is left as it is."""
         if isinstance(reason, OSError) and reason.strerror:
             reason = reason.strerror
-        self.left.append(str(path))
-        self.messages.append(f"! {_display_path(path)}: {reason}; left as it is")
+        message = f"! {_display_path(path)}: {reason}; left as it is"
+        # A file with several entries of the kit is one place.
+        if message not in self.messages:
+            self.left.append(str(path))
+            self.messages.append(message)
 
     def is_ours(self, path: Path) -> bool:
         """Whether the kit changed this file before."""

