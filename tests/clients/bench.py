@@ -96,6 +96,8 @@ class ClientBench:
         started_at = time.monotonic()
         install = f"curl -fsSL {self._bus.web_url}/kit/install.py | python3 -"
         self._check(repo.run("sh", "-c", install), install)
+        # Without curl the pipe ends with 0 too.
+        assert (repo.root / "llm-bus.config.json").exists(), f"{install} installed nothing; is there a curl?"
         first = self._run_session(driver.session_arguments, call_steps)
         result = first.find_request_after("start")
 

@@ -57,6 +57,15 @@ class Matrix:
                     differences.append(f"{client}, {row}: {_describe(here)}; the page says {_describe(there)}")
         return differences
 
+    def find_losses(self, page: "Matrix") -> list[str]:
+        """Describe what the page says a client can do and this matrix denies."""
+        return [
+            f"{client}: {row}"
+            for row, cells in self.rows.items()
+            for client, cell in cells.items()
+            if cell.value == NO and page.rows.get(row, {}).get(client, cell).value != NO
+        ]
+
 
 def parse_matrix(text: str) -> Matrix:
     """Read what `Matrix.format` wrote."""

@@ -77,6 +77,20 @@ def test_what_differs_from_the_page_is_reported(changes: dict[str, Cell], is_rep
     assert bool(make_matrix(**changes).find_differences(make_matrix())) is is_reported
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "is_loss"),
+    [
+        (Cell("no", "It has no hooks."), Cell("yes"), True),
+        (Cell("no", "It has no hooks."), Cell("after a search", "It searches."), True),
+        (Cell("no", "It has no hooks."), Cell("no", "Another reason."), False),
+        (Cell("yes"), Cell("no", "It has no hooks."), False),
+    ],
+)
+def test_what_the_page_promises_and_the_run_denies_is_a_loss(here: Cell, there: Cell, is_loss: bool) -> None:
+    losses = make_matrix(greeting=here).find_losses(make_matrix(greeting=there))
+    assert losses == (["Codex: Greeting"] if is_loss else [])
+
+
 def test_a_no_without_a_reason_is_a_failure() -> None:
     cells = {"a": Cell("yes"), "b": Cell("no", "It has no hooks."), "c": Cell("no")}
     assert checks.find_unexplained(cells) == ["c"]
