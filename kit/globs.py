@@ -9,19 +9,20 @@ _CHARACTER_CLASS = re.compile(r"\[!?[^/][^\]/]*\]")
 _MAX_ALTERNATIVES = 256
 
 
-def covers(pattern: str, path: str) -> bool:
+def covers(pattern: str, path: str, ignore_case: bool = False) -> bool:
     """Whether `pattern` names `path`, matches it, or names a folder that contains it.
 
     Args:
         pattern: a path, a directory or a glob: `*` and `?` stay within a segment, `**` takes whole segments,
             `[a-z]` is a class, `{a,b}` are alternatives. A literal path covers everything below it.
         path: a relative path with `/`.
+        ignore_case: whether the paths of the project ignore case.
     """
-    return any(expression.match(path) is not None for expression in _compile(pattern))
+    return any(expression.match(path) is not None for expression in _compile(pattern, ignore_case))
 
 
 @lru_cache(maxsize=1024)
-def _compile(pattern: str) -> tuple[re.Pattern[str], ...]:
+def _compile(pattern: str, ignore_case: bool) -> tuple[re.Pattern[str], ...]:
     expressions = []
     for alternative in expand_alternatives(pattern):
         segments = [segment for segment in alternative.split("/") if segment not in ("", ".")] or ["**"]
@@ -31,7 +32,8 @@ def _compile(pattern: str) -> tuple[re.Pattern[str], ...]:
         expressions.append(_build_expression(segments, False) + children)
         if has_class:
             expressions.append(_build_expression(segments, True))
-    return tuple(re.compile(expression + r"\Z", re.DOTALL) for expression in expressions)
+    flags = re.DOTALL | re.IGNORECASE if ignore_case else re.DOTALL
+    return tuple(re.compile(expression + r"\Z", flags) for expression in expressions)
 
 
 def _build_expression(segments: list[str], use_classes: bool) -> str:

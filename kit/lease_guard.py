@@ -14,12 +14,12 @@ from kit.plain_text import one_line
 _MAX_LISTED_FILES = 10
 _MAX_LEASE_PAGES = 5
 
-ActorAndLeases = tuple[str, list[dict[str, Any]]]
+ActorAndLeases = tuple[str, list[dict[str, Any]], bool]
 
 
 def fetch_leases(bus: mcp_client.BusClient) -> ActorAndLeases:
-    """Fetch the caller's qualified name and the active leases of the project."""
-    actor = str(bus.call("whoami")["actor"])
+    """Fetch the caller's qualified name, the active leases of the project, and whether its paths ignore case."""
+    identity = bus.call("whoami")
     leases: list[dict[str, Any]] = []
     before: Any = None
     for _ in range(_MAX_LEASE_PAGES):
@@ -28,14 +28,14 @@ def fetch_leases(bus: mcp_client.BusClient) -> ActorAndLeases:
         before = page.get("next_before")
         if before is None:
             break
-    return actor, leases
+    return str(identity["actor"]), leases, bool(identity.get("case_insensitive_paths"))
 
 
 def check_leases(
     config: Config, actor_and_leases: ActorAndLeases, changes: Sequence[StagedChange], result: CheckResult
 ) -> None:
     """List the changed files that other participants have leased; those under the policy "strict" block."""
-    actor, leases = actor_and_leases
+    actor, leases, ignore_case = actor_and_leases
     own_shared = [
         str(lease["surface"]) for lease in leases if lease["actor"] == actor and lease.get("mode") == "shared"
     ]
@@ -45,9 +45,11 @@ def check_leases(
     for path in dict.fromkeys(path for change in changes for path in (change.path, change.old_path) if path):
         policy = config.lease_policy(path)
         for lease in others if policy != "off" else ():
-            if not globs.covers(str(lease["surface"]), path):
+            if not globs.covers(str(lease["surface"]), path, ignore_case):
                 continue
-            if lease.get("mode") == "shared" and any(globs.covers(surface, path) for surface in own_shared):
+            if lease.get("mode") == "shared" and any(
+                globs.covers(surface, path, ignore_case) for surface in own_shared
+            ):
                 continue
             minutes = int(lease.get("expires_in_seconds", 0)) // 60 + 1
             holder, surface = one_line(lease["actor"]), one_line(lease["surface"])

@@ -112,11 +112,12 @@ def acquire(
     if mode not in LEASE_MODES:
         raise InvalidArgument(f"mode must be one of: {', '.join(LEASE_MODES)}.")
     prefix = surfaces.literal_prefix(surface)
+    folded = surfaces.fold_case(surface)
     overlapping: list[str] = []
     disjoint: list[str] = []
     for _ in range(_MAX_OVERLAP_ROUNDS):
-        undecided, fence, expires_at, renewed, others, unread = conn.fetch_one(
-            "SELECT * FROM bus_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[])",
+        must_fold, undecided, fence, expires_at, renewed, others, unread = conn.fetch_one(
+            "SELECT * FROM bus_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s)",
             (
                 ctx.participation_id,
                 ctx.token_id,
@@ -128,8 +129,12 @@ def acquire(
                 mode,
                 overlapping,
                 disjoint,
+                surface == folded,
             ),
         )
+        if must_fold:
+            surface, prefix = folded, surfaces.literal_prefix(folded)
+            continue
         if undecided is None:
             # The moment of the answer by the database's clock, not the host's.
             now = expires_at - timedelta(seconds=ttl_seconds)
@@ -152,11 +157,44 @@ def release(conn: Connection, ctx: Ctx, surface: str) -> ReleaseResult:
 
     Locks: the project clock, then the leases (bus_release in sql/leases.sql).
     """
-    normalised = None if surface == ALL_SURFACES else surfaces.normalise(surface)
+    normalised = None if surface == ALL_SURFACES else normalise_for_project(conn, ctx, surface)
     released, unread = conn.fetch_one(
         "SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, normalised)
     )
     return ReleaseResult(released=released, unread=unread)
+
+
+def normalise_for_project(conn: Connection, ctx: Ctx, surface: str) -> str:
+    """Normalise a surface as the caller's project keeps it: in lower case if its paths ignore case."""
+    normalised = surfaces.normalise(surface)
+    folded = surfaces.fold_case(normalised)
+    if folded == normalised:
+        return normalised
+    row = conn.fetch_one_or_none("SELECT case_insensitive_paths FROM project WHERE id = %s", (ctx.project_id,))
+    return folded if row is not None and row[0] else normalised
+
+
+def fold_live_leases(conn: Connection, project_id: int) -> None:
+    """Put the live leases of a project into lower case, when its paths begin to ignore case.
+
+    A holder of both spellings keeps both: the one in lower case covers the other until it expires.
+
+    Locks: the project clock, then the leases.
+    """
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
+    rows = conn.fetch_all(
+        "SELECT id, participation_id, surface FROM lease WHERE project_id = %s AND ended_at IS NULL ORDER BY id",
+        (project_id,),
+    )
+    held = {(participation_id, surface) for _, participation_id, surface in rows}
+    for lease_id, participation_id, surface in rows:
+        folded = surfaces.fold_case(surface)
+        if (participation_id, folded) not in held:
+            held.add((participation_id, folded))
+            conn.execute(
+                "UPDATE lease SET surface = %s, prefix = %s WHERE project_id = %s AND id = %s",
+                (folded, surfaces.literal_prefix(folded), project_id, lease_id),
+            )
 
 
 def force_release(conn: Connection, ctx: Ctx, fence: int) -> bool:
@@ -211,7 +249,7 @@ def list_leases(
         before: a fence; only older leases.
         limit: 1 to 200.
     """
-    normalised = None if surface is None else surfaces.normalise(surface)
+    normalised = None if surface is None else normalise_for_project(conn, ctx, surface)
     if before is not None:
         validation.integer(before, "before", 1, limits.MAX_INTEGER)
     validation.integer(limit, "limit", 1, 200)

@@ -74,7 +74,7 @@ def begin_wait(
     kinds = {"inbox", "acks", "task"} if kind == "any" else {kind}
     if surface is None:
         return WaitRequest(ctx, frozenset(kinds), take=take)
-    surface = surfaces.normalise(surface)
+    surface = leases.normalise_for_project(conn, ctx, surface)
     # Notified and abandoned positions remain in the table until the next wait deletes them.
     conn.execute(
         "DELETE FROM waiter WHERE project_id = %s AND alive_until < clock_timestamp() - interval '1 minute'",

@@ -50,6 +50,8 @@ _BRACE = re.compile(r"[{}]")
 # A ']' in first place is a member; a '[' without its ']' is a literal character, as in '[]' and '[!]'.
 _CLASS_PATTERN = r"\[!?+[^/][^\]/]*\]"
 _WILDCARD_OR_CLASS = re.compile(rf"[*?]|{_CLASS_PATTERN}")
+_CLASS = re.compile(_CLASS_PATTERN)
+_RANGE = re.compile("(.)-(.)")
 _TOKEN_WITH_CLASSES = re.compile(rf"{_CLASS_PATTERN}|\*+|.")
 _TOKEN_WITHOUT_CLASSES = re.compile(r"\*+|.")
 
@@ -116,6 +118,26 @@ def overlaps(a: str, b: str) -> bool:
     if prefix_a == a and prefix_b == b:
         return True
     return _intersects(_build_token_graph(a), _build_position_masks(b))
+
+
+def fold_case(surface: str) -> str:
+    """Return the only spelling of a normalised surface in a project whose paths ignore case: lower case. Idempotent.
+
+    No character becomes several, so the length and the meaning of wildcards stay. A class with a range from one case
+    into the other, such as [A-z], becomes '?', since its lower case would match less.
+    """
+    if "[" in surface:
+        surface = _CLASS.sub(lambda match: "?" if _has_mixed_range(match[0]) else match[0], surface)
+    lower = surface.lower()
+    if len(lower) == len(surface):
+        return lower
+    return "".join(char.lower() if len(char.lower()) == 1 else char for char in surface)
+
+
+def _has_mixed_range(character_class: str) -> bool:
+    members = character_class[1:-1].removeprefix("!")
+    ranges = _RANGE.findall(members)
+    return any(low.islower() != high.islower() or low.isupper() != high.isupper() for low, high in ranges)
 
 
 def modes_contend(mode_a: str, mode_b: str) -> bool:

@@ -18,7 +18,11 @@ _LIVE_TOKENS = "FROM token t WHERE t.participation_id = p.id AND bus_token_is_li
 
 @dataclass(frozen=True, slots=True)
 class CallerIdentity:
-    """The caller, its project and its current lane."""
+    """The caller, its project and its current lane.
+
+    Attributes:
+        case_insensitive_paths: whether the paths of the project ignore case.
+    """
 
     actor: str
     handle: str
@@ -27,6 +31,7 @@ class CallerIdentity:
     is_admin: bool
     lane: str | None
     unread: int
+    case_insensitive_paths: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ def whoami(conn: Connection, ctx: Ctx) -> CallerIdentity:
     return conn.fetch_one_as(
         CallerIdentity,
         "SELECT c.actor, o.handle, pt.label, pj.name AS project, c.is_admin, coalesce(pr.lane, c.lane) AS lane,"
-        " bus_unread(c.project_id, %(me)s) AS unread FROM bus_authenticate(%(me)s, %(token)s, false) c"
+        " pj.case_insensitive_paths, bus_unread(c.project_id, %(me)s) AS unread"
+        " FROM bus_authenticate(%(me)s, %(token)s, false) c"
         " JOIN project pj ON pj.id = c.project_id JOIN owner o ON o.id = c.owner_id"
         " JOIN participant pt ON pt.id = c.participant_id"
         " LEFT JOIN presence pr ON pr.project_id = c.project_id AND pr.participation_id = %(me)s",

@@ -171,6 +171,8 @@ class ProjectSettings:
         gone_window_seconds: a participant not seen for this long is recorded as gone; 60 to 2,592,000.
         escalation_pause_seconds: the pause between two escalation steps of an overdue post; 10 to 86,400.
         escalation_email: the address of the last escalation step, or None.
+        case_insensitive_paths: `Src/A.py` and `src/a.py` are the same file, as on macOS and Windows; surfaces are kept
+            in lower case.
     """
 
     presence_window_seconds: int
@@ -178,6 +180,7 @@ class ProjectSettings:
     gone_window_seconds: int = 3600
     escalation_pause_seconds: int = 300
     escalation_email: str | None = None
+    case_insensitive_paths: bool = False
 
 
 def get_settings(conn: Connection, project_id: int) -> ProjectSettings:

@@ -48,6 +48,7 @@ project = sa.Table(
     sa.Column("gone_window_seconds", sa.Integer, nullable=False, server_default=sa.text("3600")),
     sa.Column("escalation_pause_seconds", sa.Integer, nullable=False, server_default=sa.text("300")),
     sa.Column("escalation_email", sa.Text),
+    sa.Column("case_insensitive_paths", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.CheckConstraint(length_check("name", 64), "name"),
     sa.CheckConstraint("presence_window_seconds BETWEEN 60 AND 86400", "presence_window"),
     sa.CheckConstraint("gone_window_seconds BETWEEN 60 AND 2592000", "gone_window"),

@@ -16,7 +16,11 @@ from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane
 def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
     """Your name, project, lane and number of unread posts."""
     me = participant_queries.whoami(conn, ctx)
-    return {**render(me), "unread": me.unread}
+    identity = {**render(me), "unread": me.unread}
+    if not me.case_insensitive_paths:
+        # Left out where it says nothing: every byte is context.
+        del identity["case_insensitive_paths"]
+    return identity
 
 
 @tool(read_only=True)

@@ -1,6 +1,12 @@
 """The lease guard: leases of other participants on the files of a commit."""
 
+from dataclasses import replace
+
+from bus.coordination import leases
+from bus.db import Database
+from bus.tenancy import projects
 from tests.kit.git_repo import GitRepo
+from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 
 
@@ -52,3 +58,22 @@ def test_holders_of_shared_leases_do_not_warn_each_other(connected: GitRepo, bob
     alice.call("lease", surface="docs/**", mode="shared")
     connected.add("docs/b.md")
     assert connected.commit().stderr == ""
+
+
+def test_a_project_whose_paths_ignore_case_warns_in_any_case(
+    connected: GitRepo, bob: McpClient, kit_db: Database, team: Team
+) -> None:
+    bob.call("lease", surface="Src/A.py")
+    connected.add("src/a.py")
+    assert connected.commit().stderr == ""
+    with kit_db.transaction() as conn:
+        settings = replace(projects.get_settings(conn, team.project_id), case_insensitive_paths=True)
+        projects.set_settings(conn, team.project_id, settings, actor="test")
+        leases.fold_live_leases(conn, team.project_id)
+    bob.call("lease", surface="SRC/B*.py")
+    connected.add("Src/A.txt", "SRC/A.py", "src/bx.py", "Src/C.py")
+    done = connected.commit()
+    assert "SRC/A.py is leased by" in done.stderr
+    assert "src/bx.py is leased by" in done.stderr
+    assert "C.py" not in done.stderr
+    assert "A.txt" not in done.stderr

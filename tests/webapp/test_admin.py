@@ -112,12 +112,13 @@ def test_projects_are_renamed_configured_archived_and_reopened(ada: Browser, sam
     assert ada.submit(settings, presence_minutes="0").status_code == 400
     ada.get(settings)
     wanted = {"presence_minutes": "5", "stall_minutes": "60", "gone_minutes": "120", "pause_minutes": "10"}
-    ada.submit(settings, **wanted, escalation_email="oncall@example.org")
+    ada.submit(settings, **wanted, escalation_email="oncall@example.org", case_insensitive_paths="y")
     with db.connection() as conn:
         assert projects.get(conn, sample.full_project.id).name == "artemis"
         assert projects.get_settings(conn, sample.full_project.id) == ProjectSettings(
-            300, 3600, 7200, 600, "oncall@example.org"
+            300, 3600, 7200, 600, "oncall@example.org", case_insensitive_paths=True
         )
+    assert "checked" in ada.get(settings).text
     ada.get(settings)
     ada.submit(f"{settings}archive")
     assert "This project is archived" in ada.get(project_path(sample)).text
@@ -350,7 +351,9 @@ def test_names_and_texts_are_escaped_on_every_page(ada: Browser, sample: SampleD
     with db.transaction() as conn:
         agent = make_agent(conn, sample.full_project, nasty, lane=nasty)
         posts.create(conn, agent.ctx, nasty, to_lane=nasty, subject=nasty, ref=nasty, tag=nasty)
-        leases.acquire(conn, agent.ctx, "src/<b>")
+        leases.acquire(conn, agent.ctx, "src/b", note=nasty)
+        # Surfaces with markup are refused now; the ledger of an older project may have them.
+        conn.execute("UPDATE lease SET surface = 'src/<b>', prefix = 'src/<b>' WHERE surface = 'src/b'")
         projects.rename(conn, sample.full_project.id, nasty, actor="ada")
     for rest in ("", "participants/", "handoffs/", "leases/", "ledger/", "settings/", "audit/", "participants/new"):
         page = ada.get(project_path(sample, rest)).text

@@ -6,10 +6,11 @@ from flask import flash, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
-from wtforms import IntegerField
+from wtforms import BooleanField, IntegerField
 from wtforms.validators import NumberRange, Optional
 
 from bus import limits
+from bus.coordination import leases
 from bus.notifications import outbox
 from bus.operations import project_purge
 from bus.tenancy import projects
@@ -35,7 +36,7 @@ class RenameForm(FlaskForm):  # type: ignore[misc]
 
 
 class SettingsForm(FlaskForm):  # type: ignore[misc]
-    """Presence and escalation."""
+    """Presence, escalation and paths."""
 
     presence_minutes = IntegerField(
         "Active if seen within (min)",
@@ -59,6 +60,11 @@ class SettingsForm(FlaskForm):  # type: ignore[misc]
         validators=[NumberRange(1, 1440, "1 to 1440 minutes.")],
     )
     escalation_email = optional_text_field("Email for overdue handoffs", 254)
+    case_insensitive_paths = BooleanField(
+        "Paths ignore case",
+        description="For repositories on macOS or Windows: a lease on README.md also covers readme.md. Leases are then"
+        " shown in lower case.",
+    )
 
 
 class WebhookForm(FlaskForm):  # type: ignore[misc]
@@ -90,7 +96,7 @@ def rename() -> BaseResponse | tuple[str, int]:
 
 @blueprint.post("/")
 def save() -> BaseResponse | tuple[str, int]:
-    """Save presence and escalation settings."""
+    """Save the settings of presence, escalation and paths."""
     form = SettingsForm()
     if form.validate():
         stall_minutes = form.stall_minutes.data
@@ -100,9 +106,12 @@ def save() -> BaseResponse | tuple[str, int]:
             gone_window_seconds=60 * form.gone_minutes.data,
             escalation_pause_seconds=60 * form.pause_minutes.data,
             escalation_email=form.escalation_email.data,
+            case_insensitive_paths=form.case_insensitive_paths.data,
         )
         with show_refusal_on_form(form), transaction() as conn:
-            projects.set_settings(conn, current_project().id, settings, actor=current_owner().handle)
+            changed = projects.set_settings(conn, current_project().id, settings, actor=current_owner().handle)
+            if changed and settings.case_insensitive_paths:
+                leases.fold_live_leases(conn, current_project().id)
     if form.errors:
         return _render_index(settings_form=form), 400
     flash("Saved.", "success")
@@ -212,5 +221,6 @@ def _render_index(
             gone_minutes=max(1, settings.gone_window_seconds // 60),
             pause_minutes=max(1, settings.escalation_pause_seconds // 60),
             escalation_email=settings.escalation_email,
+            case_insensitive_paths=settings.case_insensitive_paths,
         ),
     )

@@ -6,10 +6,13 @@
 -- for globs the caller passes the surfaces that it has compared in p_overlapping and p_disjoint. The remaining ones are
 -- returned in `undecided`, nothing is written, and the caller compares them and calls again. The comparison of two
 -- surfaces never changes, so no lock is needed between the calls.
+--
+-- In a project whose paths ignore case, surfaces are kept in lower case, which only Python can compute for all of
+-- Unicode. Where p_is_folded is false in such a project, nothing is written either, and `must_fold` is returned.
 CREATE FUNCTION bus_lease(
     p_participation bigint, p_token bigint, p_surface text, p_prefix text, p_ancestors text[], p_ttl_seconds integer,
-    p_note text, p_mode text, p_overlapping text[], p_disjoint text[],
-    OUT undecided text[], OUT fence bigint, OUT expires_at timestamptz, OUT renewed boolean, OUT others jsonb,
+    p_note text, p_mode text, p_overlapping text[], p_disjoint text[], p_is_folded boolean,
+    OUT must_fold boolean, OUT undecided text[], OUT fence bigint, OUT expires_at timestamptz, OUT renewed boolean, OUT others jsonb,
     OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -23,6 +26,13 @@ DECLARE
     v_at timestamptz;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
+    must_fold := false;
+    IF NOT p_is_folded THEN
+        SELECT pj.case_insensitive_paths INTO must_fold FROM project pj WHERE pj.id = v_caller.project_id;
+        IF must_fold THEN
+            RETURN;
+        END IF;
+    END IF;
     PERFORM bus_lock_open_clock(v_caller.project_id);
     v_now := date_trunc('milliseconds', clock_timestamp());
     WITH candidate AS MATERIALIZED (

@@ -118,6 +118,34 @@ def test_any_text_is_normalised_or_refused(sent: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("surface", "folded"),
+    [
+        ("Src/A.PY", "src/a.py"),
+        ("ÄÖ/Σ.md", "äö/σ.md"),
+        ("İx/A", "İx/a"),
+        ("[A-Z][!A-C]/[Id]", "[a-z][!a-c]/[id]"),
+        ("[A-z]/[Z-a]/[0-A]", "?/?/?"),
+        ("{A,B}/**", "{a,b}/**"),
+    ],
+)
+def test_a_surface_has_one_spelling_where_case_is_ignored(surface: str, folded: str) -> None:
+    assert surfaces.fold_case(surface) == folded
+    assert surfaces.fold_case(folded) == folded
+    assert normalise(folded) == folded
+
+
+@settings(deadline=None)
+@given(st.text("aAbBzZ_./*?{,}[]!-ÄäİßΣ", max_size=12), st.text("aAbBzZ_.-ÄäİΣ/", min_size=1, max_size=8))
+def test_the_folded_surface_covers_the_folded_paths(sent: str, path: str) -> None:
+    try:
+        surface, path = normalise(sent), normalise(path)
+    except InvalidArgument:
+        return
+    if overlaps(surface, path):
+        assert overlaps(surfaces.fold_case(surface), surfaces.fold_case(path))
+
+
+@pytest.mark.parametrize(
     ("surface", "prefix"),
     [
         ("src/api/x.py", "src/api/x.py"),
