@@ -43,18 +43,25 @@ class ClientSetup:
 
 
 def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
-    """Return the set-up of each supported client for a token that was just issued."""
+    """Return the set-up of each supported client for a token that was just issued.
+
+    No command has the token among its arguments, which all users of a machine can list: the client reads it from the
+    environment, from its configuration file, or asks for it.
+    """
     url = shlex.quote(endpoints.mcp_url)
-    header = shlex.quote(f"Authorization: Bearer {token}")
+    # The client replaces the variable when it connects, not the shell.
+    header = shlex.quote(f"Authorization: Bearer ${{{TOKEN_VARIABLE}}}")
     export = f"export {TOKEN_VARIABLE}={shlex.quote(token)}"
     headers = {"Authorization": f"Bearer {token}"}
-    vscode = {"name": SERVER_NAME, "type": "http", "url": endpoints.mcp_url, "headers": headers}
+    prompt_id = f"{SERVER_NAME}-token"
+    vscode = {"type": "http", "url": endpoints.mcp_url, "headers": {"Authorization": f"Bearer ${{input:{prompt_id}}}"}}
+    prompt = {"type": "promptString", "id": prompt_id, "description": "LLM Bus token", "password": True}
     return [
         ClientSetup(
             "claude_code",
             "Claude Code",
             None,
-            f"claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
+            f"{export} && claude mcp add --transport http {SERVER_NAME} {url} --header {header}",
         ),
         ClientSetup(
             "codex",
@@ -72,9 +79,14 @@ def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
             "gemini",
             "Gemini CLI",
             None,
-            f"gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
+            f"{export} && gemini mcp add --transport http {SERVER_NAME} {url} --header {header}",
         ),
-        ClientSetup("vscode", "VS Code", None, f"code --add-mcp {shlex.quote(_one_line_json(vscode))}"),
+        ClientSetup(
+            "vscode",
+            "VS Code",
+            ".vscode/mcp.json",
+            _one_line_json({"servers": {SERVER_NAME: vscode}, "inputs": [prompt]}),
+        ),
         ClientSetup(
             "opencode",
             "OpenCode",
@@ -129,7 +141,8 @@ def connect_prompt(endpoints: Endpoints, token: str, project_name: str, actor: s
         f" where agents and people coordinate over MCP."
         f" The endpoint is {endpoints.mcp_url} (streamable HTTP) with the header"
         f" Authorization: Bearer {token}\n\n"
-        f"This command connects Claude Code:\n\n{command}\n\n"
+        f"This command connects Claude Code, which reads {TOKEN_VARIABLE} from the environment each time it starts:\n\n"
+        f"{command}\n\n"
         "For another client, write the same endpoint and header into its MCP configuration. Then call whats_new and"
         " follow the instructions of the server. Keep the token out of git, logs and posts."
     )

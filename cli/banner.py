@@ -29,7 +29,8 @@ def render(runtime: RuntimeInfo, agents: list[NewAgent], login_url: str | None =
     lines += [
         "",
         "Connect Claude Code:",
-        f'  claude mcp add --transport http llm-bus {url} --header "Authorization: Bearer {token}"',
+        f"  export LLM_BUS_TOKEN={token}",
+        f"  claude mcp add --transport http llm-bus {url} --header 'Authorization: Bearer ${{LLM_BUS_TOKEN}}'",
         "Connect Codex:",
         f"  export LLM_BUS_TOKEN={agents[1].token if len(agents) > 1 else token}",
         f"  codex mcp add llm-bus --url {url} --bearer-token-env-var LLM_BUS_TOKEN",

@@ -14,7 +14,7 @@ from bus.errors import InvalidArgument
 from bus.rules import validation
 from bus.rules.token_format import generate_invite_code, generate_token
 
-_FILES = {"cursor", "opencode", "windsurf"}
+_FILES = {"cursor", "opencode", "windsurf", "vscode"}
 # More than a token or address may contain: all printable characters, with quotes and line breaks.
 _NASTY = st.text(alphabet=string.printable.replace("\0", "") + "é§ß✓", min_size=1, max_size=60)
 
@@ -33,12 +33,12 @@ _NAMES = st.text(alphabet="'\"`$\\;&|<>(){}[]!*?~# \n\tabcé✓\u202e", min_size
 def _words(script: str) -> list[list[str]]:
     """Return the arguments of each command that a real sh would run; the programs are replaced by functions."""
     programs = ("claude", "codex", "gemini", "code", "curl")
-    stubs = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; printf '\\n\\0'; }}\n" for name in programs)
+    stubs = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\"; printf '\\036\\0'; }}\n" for name in programs)
     completed = subprocess.run(["sh", "-c", f"{stubs}{script}"], capture_output=True, check=True)
     assert completed.stderr == b""
     commands: list[list[str]] = [[]]
     for word in completed.stdout.decode().split("\0")[:-1]:
-        commands.append([]) if word == "\n" else commands[-1].append(word)
+        commands.append([]) if word == "\x1e" else commands[-1].append(word)
     return commands[:-1]
 
 
@@ -49,16 +49,11 @@ def test_every_shell_command_passes_token_and_address_unchanged(address: str, to
         if client.key in _FILES:
             continue
         (command,) = _words(client.snippet)
-        if client.key == "vscode":
-            config = json.loads(command[2])
-            assert (config["url"], config["headers"]) == (address, {"Authorization": f"Bearer {token}"})
-        else:
-            assert address in command
-            assert client.key == "codex" or f"Authorization: Bearer {token}" in command
-            # The token is exported for the next command.
-            if client.key == "codex":
-                export = client.snippet.partition(" && ")[0] if "&&" not in token else ""
-                assert not export or shlex.split(export)[1] == f"LLM_BUS_TOKEN={token}"
+        assert address in command
+        assert client.key == "codex" or command[-1] == "Authorization: Bearer ${LLM_BUS_TOKEN}"
+        # The token is exported for the next command.
+        export = client.snippet.partition(" && ")[0] if "&&" not in token else ""
+        assert not export or shlex.split(export)[1] == f"LLM_BUS_TOKEN={token}"
 
 
 @given(_NASTY, _NASTY)
@@ -69,7 +64,11 @@ def test_every_config_file_snippet_is_json_on_one_line(address: str, token: str)
             assert "\n" not in client.snippet
             parsed = json.dumps(json.loads(client.snippet), ensure_ascii=False)
             assert json.dumps(address, ensure_ascii=False) in parsed
-            assert json.dumps(f"Bearer {token}", ensure_ascii=False) in parsed
+            if client.key == "vscode":
+                # VS Code asks for the token and stores it.
+                assert "Bearer ${input:llm-bus-token}" in parsed
+            else:
+                assert json.dumps(f"Bearer {token}", ensure_ascii=False) in parsed
 
 
 @settings(max_examples=60, deadline=None)
@@ -97,7 +96,19 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
     assert json.dumps(f"ada/{label}") in paragraphs[0]
     assert json.dumps(project) in paragraphs[0]
     (command,) = _words(paragraphs[2])
-    assert command[-1] == f"Authorization: Bearer {token}"
+    assert command[-1] == "Authorization: Bearer ${LLM_BUS_TOKEN}"
+
+
+def test_no_program_gets_the_token_as_an_argument() -> None:
+    """All users of a machine can list the arguments of its processes."""
+    token = generate_token()
+    addresses = Endpoints("https://b", "https://b/mcp")
+    commands = [setup.snippet for setup in client_setup.build_client_setups(addresses, token) if not setup.config_file]
+    assert len(commands) == 3
+    commands.append(client_setup.connect_prompt(addresses, token, "demo", "ada/builder").split("\n\n")[2])
+    assert token not in client_setup.kit_install_command(addresses)
+    for command in commands:
+        assert all(token not in word for words in _words(command) for word in words), command
 
 
 def test_seven_clients_are_supported_and_agents_get_three_of_them() -> None:

@@ -214,6 +214,9 @@ def test_the_banner_of_a_first_start_signs_the_owner_in(empty_database_url: str)
             lines = list(iter(process.stdout.readline, "Press Ctrl-C to stop.\n"))
             link = next(line.split()[-1] for line in lines if line.split()[:2] == ["sign", "in"])
             assert any("login-link owner@localhost" in line for line in lines)
+            # The token is in the environment, and not among the arguments of a program.
+            assert all("lbus_" not in line for line in lines if " mcp add " in line)
+            assert any(line.startswith("  export LLM_BUS_TOKEN=lbus_") for line in lines)
             assert not [port for port in taken_ports.values() for line in lines if f":{port}/" in line]
             with httpx2.Client(timeout=30) as client:
                 page = client.get(link)

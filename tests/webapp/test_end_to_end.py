@@ -86,7 +86,9 @@ def test_a_new_owner_connects_the_first_agent(
         token = page.locator("#token").inner_text()
         assert _TOKEN.fullmatch(token)
         assert token in page.locator("#prompt").inner_text()
-        assert shlex.split(page.locator("#client-claude_code").inner_text())[-1] == f"Authorization: Bearer {token}"
+        words = shlex.split(page.locator("#client-claude_code").inner_text())
+        assert words[:2] == ["export", f"LLM_BUS_TOKEN={token}"]
+        assert words[-1] == "Authorization: Bearer ${LLM_BUS_TOKEN}"
         with page.expect_download() as download:
             page.get_by_role("link", name="Download mcp.json").click()
         config = json.loads(download.value.path().read_text())
@@ -151,7 +153,9 @@ def test_an_agent_joins_with_the_prompt_of_an_invite(
         assert done.returncode == 0, done.stderr
         joined = json.loads(done.stdout)
         assert call_tool(mcp, joined["token"], "whoami")["lane"] == "docs"
-        assert shlex.split(joined["connect_command"])[-1] == f"Authorization: Bearer {joined['token']}"
+        words = shlex.split(joined["connect_command"])
+        assert words[:2] == ["export", f"LLM_BUS_TOKEN={joined['token']}"]
+        assert words[-1] == "Authorization: Bearer ${LLM_BUS_TOKEN}"
         over = _shell(line.replace("CHOOSE-A-NAME", "another"))
         assert (over.returncode, json.loads(over.stdout)["error"]) == (22, "exhausted")
         page.get_by_role("link", name="Done").click()
