@@ -8,6 +8,7 @@ batches. See docs/decisions/0030-batches.md.
 import asyncio
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from typing import Any
 
 from bus.ctx import Ctx
 from bus.db import Connection, Database
+from bus.db.error_mapping import DATABASE_BUSY
 from bus.db.pipeline import Outcome, run_pipelined
 from bus.errors import Unavailable
 from bus.operations.logs import log_context
 from mcp_gateway.fair_executor import FairExecutor
 
 MAX_BATCH_SIZE = 16
+# A call that waited longer is not begun: most clients have given up by then, and would repeat it.
+QUEUE_TIMEOUT_SECONDS = 10.0
 
 Work = Callable[[Connection], Any]
 _Answers = Sequence[tuple["asyncio.Future[Any]", Outcome[Any]]]
@@ -44,14 +48,18 @@ class _QueuedCall:
     work: Work
     future: "asyncio.Future[Any]"
     participation_id: int
+    queued_at: float
     log_context: tuple[str, str] | None
+
+
+_LaneQueue = dict[int, dict[int | None, deque[_QueuedCall]]]
 
 
 class BatchScheduler:
     """Runs calls in batches, in the threads of an executor. Its methods are called on the event loop.
 
     The work of a call is a function of a connection that uses neither transactions nor SQLAlchemy statements. The
-    tokens of a lane are served in turn.
+    projects of a lane are served in turn, and in each of them the tokens.
 
     Args:
         db: the connections.
@@ -65,7 +73,7 @@ class BatchScheduler:
         self._read_lane_count = read_lane_count
         # Calls are queued on the event loop and taken in a thread.
         self._lock = threading.Lock()
-        self._queued_by_lane: dict[Lane, dict[int | None, deque[_QueuedCall]]] = {}
+        self._queues: dict[Lane, _LaneQueue] = {}
         self._busy_lanes: set[Lane] = set()
 
     def submit_read(self, ctx: Ctx, work: Work) -> "asyncio.Future[Any]":
@@ -78,10 +86,10 @@ class BatchScheduler:
 
     def _submit(self, lane: Lane, ctx: Ctx, work: Work) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call = _QueuedCall(work, future, ctx.participation_id, time.monotonic(), log_context.get())
         with self._lock:
-            queues = self._queued_by_lane.setdefault(lane, {})
-            call = _QueuedCall(work, future, ctx.participation_id, log_context.get())
-            queues.setdefault(ctx.token_id, deque()).append(call)
+            queue = self._queues.setdefault(lane, {})
+            queue.setdefault(ctx.project_id, {}).setdefault(ctx.token_id, deque()).append(call)
         if lane not in self._busy_lanes:
             self._start_batch(lane)
         return future
@@ -98,12 +106,21 @@ class BatchScheduler:
 
     def _run_batch(self, lane: Lane) -> _Answers:
         """Run the calls that are queued now. Called in a thread."""
-        calls = self._take_calls(lane, limit=MAX_BATCH_SIZE)
+        oldest = time.monotonic() - QUEUE_TIMEOUT_SECONDS
+        taken = self._take_calls(lane, limit=MAX_BATCH_SIZE)
+        calls = [call for call in taken if call.queued_at >= oldest]
+        answers = list(self._run_calls(lane, calls))
+        for call in taken:
+            if call.queued_at < oldest:
+                answers.append((call.future, Outcome(None, Unavailable(DATABASE_BUSY))))
+        return answers
+
+    def _run_calls(self, lane: Lane, calls: list[_QueuedCall]) -> _Answers:
+        if not calls:
+            return []
         if lane.project_id is None:
             # whats_new locks the cursor of its caller; locks are taken in the order of participations.
             calls.sort(key=lambda call: call.participation_id)
-        if not calls:
-            return []
         futures = [call.future for call in calls]
         works = [_with_log_context(call) for call in calls]
         if len(works) == 1:
@@ -116,28 +133,23 @@ class BatchScheduler:
         return list(zip(futures, outcomes, strict=True))
 
     def _take_calls(self, lane: Lane, limit: int) -> list[_QueuedCall]:
-        """Take up to `limit` queued calls, one of each token per round."""
+        """Take up to `limit` queued calls, of projects and tokens in turn."""
         taken: list[_QueuedCall] = []
         with self._lock:
-            queues = self._queued_by_lane.get(lane, {})
-            while queues and len(taken) < limit:
-                # The next token in turn; one with more calls goes to the end of the order.
-                token_id = next(iter(queues))
-                queue = queues.pop(token_id)
-                call = queue.popleft()
-                if queue:
-                    queues[token_id] = queue
+            queue = self._queues.get(lane, {})
+            while queue and len(taken) < limit:
+                call = _take_next(queue)
                 if not call.future.cancelled():
                     taken.append(call)
-            if not queues:
-                self._queued_by_lane.pop(lane, None)
+            if not queue:
+                self._queues.pop(lane, None)
         return taken
 
     def _finish_batch(
         self, lane: Lane, batch: "asyncio.Future[Sequence[tuple[asyncio.Future[Any], Outcome[Any]]]]"
     ) -> None:
         self._busy_lanes.discard(lane)
-        if lane in self._queued_by_lane:
+        if lane in self._queues:
             self._start_batch(lane)
         for future, outcome in batch.result():
             if future.cancelled():
@@ -146,6 +158,20 @@ class BatchScheduler:
                 future.set_result(outcome.get())
             else:
                 future.set_exception(outcome.error)
+
+
+def _take_next(queue: _LaneQueue) -> _QueuedCall:
+    """Take the next call; its project and its token go to the end of the order if they have more."""
+    project_id = next(iter(queue))
+    by_token = queue.pop(project_id)
+    token_id = next(iter(by_token))
+    calls = by_token.pop(token_id)
+    call = calls.popleft()
+    if calls:
+        by_token[token_id] = calls
+    if by_token:
+        queue[project_id] = by_token
+    return call
 
 
 def _with_log_context(call: _QueuedCall) -> Work:

@@ -53,12 +53,12 @@ class EngineRunner:
         return max(0, self._pending_calls - self.thread_count)
 
     async def run_in_thread(self, work: Callable[[], _T], ctx: Ctx | None = None) -> _T:
-        """Run engine work in a thread; the tokens of queued calls are served in turn.
+        """Run engine work in a thread; the projects of queued calls are served in turn.
 
         Raises:
             RequestDenied: the caller may not call, too many calls are queued, or the database is unavailable.
         """
-        return await self._wait(lambda: self.executor.submit(work, ctx and ctx.token_id))
+        return await self._wait(lambda: self.executor.submit(work, ctx and ctx.project_id))
 
     async def run_batched(self, ctx: Ctx, work: Callable[[Connection], _T], *, is_write: bool) -> _T:
         """Run one engine call of a caller on a connection that it may share with other calls.

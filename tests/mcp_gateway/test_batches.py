@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,16 @@ from typing import Any
 import h11
 import pytest
 
+from bus.coordination import leases, posts, presence, sequences
 from bus.ctx import Ctx
 from bus.db import Connection, Database
+from bus.db.pipeline import run_pipelined
 from bus.errors import Unavailable
+from mcp_gateway import batches
 from mcp_gateway.batches import MAX_BATCH_SIZE, BatchScheduler
 from mcp_gateway.fair_executor import FairExecutor
+from mcp_gateway.render import render
+from mcp_gateway.tools import all_tools
 from tests.assertions import assert_ledger_consistent
 from tests.concurrency import BARRIER_TIMEOUT_SECONDS
 from tests.factories import Agent, make_agent, make_project
@@ -118,6 +124,39 @@ def test_a_busy_token_does_not_fill_a_batch(scheduler: BatchScheduler) -> None:
     assert sum(sizes) == 3 * MAX_BATCH_SIZE
 
 
+def test_a_project_with_many_tokens_does_not_fill_a_batch_of_reads(scheduler: BatchScheduler) -> None:
+    order: list[int] = []
+
+    async def main() -> None:
+        def submit(token_id: int, project_id: int) -> "asyncio.Future[Any]":
+            return scheduler.submit_read(_caller(token_id, project_id), lambda _conn: order.append(token_id))
+
+        await _while_busy(
+            scheduler.submit_read,
+            _caller(1),
+            lambda: [*(submit(token, _PROJECT) for token in range(100, 150)), submit(1, _OTHER_PROJECT)],
+        )
+
+    asyncio.run(main())
+    assert len(order) == 51
+    # A batch runs in the order of participations, so the quiet project is the first of the first batch.
+    assert order[0] == 1
+
+
+def test_a_call_that_waited_too_long_is_not_run(scheduler: BatchScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+
+    async def main() -> list[Any]:
+        monkeypatch.setattr(batches, "QUEUE_TIMEOUT_SECONDS", -1.0)
+        return await asyncio.gather(
+            *(scheduler.submit_write(_caller(n), lambda _conn, n=n: ran.append(n)) for n in range(5)),
+            return_exceptions=True,
+        )
+
+    assert [type(result) for result in asyncio.run(main())] == [Unavailable] * 5
+    assert ran == []
+
+
 def test_a_cancelled_call_is_not_run(scheduler: BatchScheduler) -> None:
     ran: list[int] = []
 
@@ -155,6 +194,44 @@ def test_a_call_after_the_stop_is_told_so(scheduler: BatchScheduler) -> None:
 
     with pytest.raises(Unavailable, match="stopping"):
         asyncio.run(main())
+
+
+_BATCHED_READS = [tool.name for tool in all_tools().values() if tool.batch == "read"]
+
+
+@pytest.mark.parametrize("name", _BATCHED_READS)
+def test_a_read_returns_the_same_in_a_batch(name: str, gateway_db: Database, team: Team) -> None:
+    ctx = team.alice.ctx
+    with gateway_db.connection() as conn:
+        sequences.claim(conn, ctx, "adr")
+        posts.create(conn, team.bob.ctx, "look", to_actor=team.alice.label)
+        leases.acquire(conn, ctx, "src/*.py")
+        presence.register(conn, ctx, "web")
+    tool = all_tools()[name]
+    arguments = {"advance_cursor": False} if name == "whats_new" else {}
+
+    def call(conn: Connection) -> Any:
+        return render(tool.function(conn, ctx, **tool.decode(arguments)))
+
+    with gateway_db.connection() as conn:
+        alone = call(conn)
+    assert alone
+    together = [outcome.get() for outcome in run_pipelined(gateway_db, [call] * 3)]
+    for result in together:
+        assert _without_ages(result) == _without_ages(alone)
+
+
+def _without_ages(result: Any) -> Any:
+    return re.sub(r"'expires_in_seconds': \d+", "", repr(result))
+
+
+def test_every_quick_tool_is_batched() -> None:
+    alone = {tool.name for tool in all_tools().values() if tool.batch is None}
+    assert alone == {
+        "wait_for", "register", "seed_sequence",
+        "task_create", "task_assign", "task_start", "task_block", "task_resolve", "task_ship", "task_next",
+        "create_invite", "admin_provision", "admin_rotate", "admin_revoke",
+    }  # fmt: skip
 
 
 def _wait_for_clock_waiters(db: Database, count: int) -> None:
