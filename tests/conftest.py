@@ -1,6 +1,7 @@
 """Real servers for every test, started and stopped by the test run."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the servers in the main process, not in the xdist workers."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    config.stash[_SERVERS] = servers.Servers()
+    config.stash[_SERVERS] = started = servers.Servers()
+    # Temporary files of tests and of their processes are beside the databases; `--basetemp` keeps those of pytest.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(started.make_temporary_folder())
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -205,7 +205,7 @@ def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephem
     }
     if ephemeral:
         # Tests clone many databases; without this every few clones force a checkpoint.
-        settings |= {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
+        settings |= {"max_wal_size": "1GB", "checkpoint_timeout": "1h"}
     lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
     path = data / _SETTINGS_FILE
     path.unlink(missing_ok=True)

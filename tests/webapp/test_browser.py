@@ -1,113 +1,33 @@
-"""The pages in a real browser: accessibility of every page, and common interactions."""
+"""Common interactions in a real browser: menu, confirmations, sign-up, live regions, dark scheme."""
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from jinja2 import ChoiceLoader, DictLoader
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
-from bus.db import Database
-from tests.webapp import page_catalog
-from tests.webapp.browser import LAPTOP_VIEWPORT, NARROW_VIEWPORT, open_page
+from tests.webapp.browser import LAPTOP_VIEWPORT, open_page
 from tests.webapp.fake_oidc import FakeOidcProvider, running_provider
 from tests.webapp.live_server import running_live_server
 from tests.webapp.screenshots import sign_in
+from tests.webapp.served_site import ServedSite, serve_sample_site
 from tests.webapp.web_client import WebApp
 from webapp.blueprints import PublicBlueprint, render_page
 
-# The WCAG 2.2 AA rules that axe can check.
-_RULES = {
-    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-}
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[ServedSite]:
+    """One site for all tests of this file, which change nothing but sessions."""
+    with serve_sample_site() as site:
+        yield site
 
 
-# The dark scheme differs from the light one only in its colours.
-_COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
-
-
-@pytest.fixture
-def example(db: Database) -> page_catalog.SampleSite:
-    return page_catalog.create_sample_site(db)
-
-
-@pytest.fixture
-def pages(database_url: str, example: page_catalog.SampleSite) -> list[page_catalog.PageCase]:
-    with closing(WebApp(database_url, **page_catalog.FEATURE_ENV)) as web:
-        return list(page_catalog.iter_pages(web, example))
-
-
-@pytest.fixture
-def url(database_url: str) -> Iterator[str]:
-    with running_live_server(database_url, **page_catalog.FEATURE_ENV) as address:
-        yield address
-
-
-def _look_at_all(
-    chromium: Browser,
-    url: str,
-    db: Database,
-    example: page_catalog.SampleSite,
-    pages: list[page_catalog.PageCase],
-    **options: object,
-) -> Iterator[tuple[Page, page_catalog.PageCase]]:
-    for private in (False, True):
-        with open_page(chromium, **options) as page:
-            if private:
-                sign_in(page, url, db, example)
-            for shown in pages:
-                if shown.requires_sign_in == private:
-                    page.goto(url + shown.path)
-                    yield page, shown
-
-
-def test_every_page_is_accessible_and_fits_a_narrow_screen(
-    chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite, pages: list[page_catalog.PageCase]
-) -> None:
-    """Open each page once; check it with axe in light and dark, at narrow width, and for target sizes."""
-    problems: list[Any] = []
-    # Reduced motion, so that no colour is measured during a transition.
-    for page, shown in _look_at_all(chromium, url, db, example, pages, reduced_motion="reduce"):
-        # Check the texts of closed confirmations as well.
-        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        problems += [("light", shown.name, *one) for one in _axe(page, _RULES)]
-        page.emulate_media(color_scheme="dark")
-        problems += [("dark", shown.name, *one) for one in _axe(page, _COLOURS)]
-        page.emulate_media(color_scheme="light")
-        page.set_viewport_size(NARROW_VIEWPORT)
-        for opens in (True, False):
-            page.evaluate(f"for (const one of document.querySelectorAll('details')) one.open = {str(opens).lower()}")
-            width = page.evaluate("document.scrollingElement.scrollWidth")
-            if width > NARROW_VIEWPORT["width"]:
-                problems.append(("narrow", shown.name, opens, width))
-        problems += [("small", shown.name, one) for one in page.evaluate(_SMALL)]
-        page.set_viewport_size(LAPTOP_VIEWPORT)
-    assert problems == []
-
-
-def _axe(page: Page, options: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    return [
-        (one["id"], one["impact"], [node["html"][:200] + " " + node["failureSummary"] for node in one["nodes"]])
-        for one in Axe().run(page, options=options).response["violations"]
-    ]
-
-
-# WCAG 2.2, target size: 24 by 24 pixels, except links within text. The label of a check box enlarges its target.
-_SMALL = """() => [...document.querySelectorAll('button, summary, a.button, nav a, input, select, textarea')]
-    .filter(one => one.offsetParent !== null && !['hidden', 'checkbox', 'radio'].includes(one.type))
-    .map(one => [one.outerHTML.slice(0, 120), one.getBoundingClientRect()])
-    .filter(([_, box]) => box.width < 24 || box.height < 24)
-    .map(([html, box]) => `${html} ${box.width}x${box.height}`)"""
-
-
-def test_the_dark_scheme_has_a_dark_background(chromium: Browser, url: str) -> None:
+def test_the_dark_scheme_has_a_dark_background(chromium: Browser, served: ServedSite) -> None:
     shades = []
     for scheme in ("light", "dark"):
         with open_page(chromium, color_scheme=scheme) as page:
-            page.goto(url)
+            page.goto(served.url)
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             shades.append(sum(int(part) for part in re.findall(r"\d+", colour)))
     light, dark = shades
@@ -115,11 +35,10 @@ def test_the_dark_scheme_has_a_dark_background(chromium: Browser, url: str) -> N
     assert dark < 150
 
 
-def test_the_menu_works_with_the_keyboard_alone(
-    chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite
-) -> None:
+def test_the_menu_works_with_the_keyboard_alone(chromium: Browser, served: ServedSite) -> None:
+    url = served.url
     with open_page(chromium) as page:
-        sign_in(page, url, db, example)
+        sign_in(page, url, served.db, served.sample_site)
         page.goto(f"{url}/account/")
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
@@ -141,10 +60,11 @@ def test_the_menu_works_with_the_keyboard_alone(
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_destructive_actions_ask_first_and_can_be_cancelled(
-    chromium: Browser, url: str, db: Database, example: page_catalog.SampleSite, scripts: bool
+    chromium: Browser, served: ServedSite, scripts: bool
 ) -> None:
+    url = served.url
     with open_page(chromium, java_script_enabled=scripts) as page:
-        sign_in(page, url, db, example)
+        sign_in(page, url, served.db, served.sample_site)
         page.goto(f"{url}/account/")
         asks = page.locator("summary", has_text="Sign out everywhere")
         button = page.get_by_role("button", name="Sign out everywhere")
@@ -166,12 +86,12 @@ def test_destructive_actions_ask_first_and_can_be_cancelled(
         expect(page).to_have_url(re.compile("/sign-in"))
 
 
-def test_the_copy_button_copies_the_endpoint(chromium: Browser, url: str) -> None:
+def test_the_copy_button_copies_the_endpoint(chromium: Browser, served: ServedSite) -> None:
     with open_page(chromium, permissions=["clipboard-read", "clipboard-write"]) as page:
-        page.goto(url)
+        page.goto(served.url)
         page.get_by_role("button", name="Copy the MCP endpoint").click()
         expect(page.get_by_role("status").filter(has_text="Copied")).to_be_attached()
-        assert page.evaluate("navigator.clipboard.readText()") == f"{url}/mcp"
+        assert page.evaluate("navigator.clipboard.readText()") == f"{served.url}/mcp"
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
