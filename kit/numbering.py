@@ -35,6 +35,8 @@ _DATE = re.compile(
     rf"|[0-9]{{1,2}}[-_.][0-9]{{1,2}}[-_.]{_YEAR}(?![0-9])"
     rf"|[0-9]{{2}}[-_.]{_MONTH}[-_.]{_DAY}(?![0-9])"
     rf"|[1-9][0-9]{_MONTH}{_DAY}(?![0-9])"
+    # Laravel: the migrations of the framework have the year 1.
+    rf"|[0-9]{{4}}_{_MONTH}_{_DAY}_[0-9]{{6}}(?![0-9])"
 )
 # Django: the file replaces those that it names, and begins with the number of the first.
 _SQUASHED = re.compile(r"_squashed_[0-9]")

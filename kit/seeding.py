@@ -151,12 +151,17 @@ def suggest_sequences(work_tree: Repo) -> dict[str, str]:
         folder, _, name = path.rpartition("/")
         if folder.rpartition("/")[2].lower() in _FOLDER_SEQUENCES:
             names_by_folder[folder].append(name)
-    suggestions: dict[str, str] = {}
+    numbered: list[tuple[str, str, str]] = []
     for folder, names in sorted(names_by_folder.items(), key=lambda item: (item[0].count("/"), item[0])):
         kind = _FOLDER_SEQUENCES[folder.rpartition("/")[2].lower()]
         extension = _find_numbered_extension(names, kind)
-        if extension and len(suggestions) < _MAX_SUGGESTIONS:
-            suggestions[f"{folder}/*.{extension}"] = _name_sequence(folder, kind, set(suggestions.values()))
+        if extension:
+            numbered.append((folder, kind, extension))
+    counts = Counter(kind for _, kind, _ in numbered)
+    suggestions: dict[str, str] = {}
+    for folder, kind, extension in numbered[:_MAX_SUGGESTIONS]:
+        name = _name_sequence(folder, kind, counts[kind] == 1, set(suggestions.values()))
+        suggestions[f"{folder}/*.{extension}"] = name
     return suggestions
 
 
@@ -187,12 +192,13 @@ def _find_numbered_extension(names: Iterable[str], kind: str) -> str | None:
     return _DECISION_EXTENSION if kind == "adr" and not versioned_count else None
 
 
-def _name_sequence(folder: str, kind: str, used_names: set[str]) -> str:
-    """Name the sequence of a folder: by its kind, or also by the nearest folder above with a name of its own."""
+def _name_sequence(folder: str, kind: str, is_only: bool, used_names: set[str]) -> str:
+    """Name the sequence of a folder: by its kind, among several also by the nearest folder above with its own name."""
     owners = [part.lower() for part in folder.split("/")[:-1] if part.lower() not in _PLAIN_FOLDERS]
     owner = re.sub(r"[^a-z0-9_-]+", "-", owners[-1]).strip("-") if owners else ""
-    candidates = [kind, f"{owner}-{kind}" if owner else "", *(f"{kind}-{number}" for number in range(2, 100))]
-    return next(name[-_MAX_SEQUENCE_NAME:] for name in candidates if name and name not in used_names)
+    candidates = [f"{owner}-{kind}"] if owner and not is_only else []
+    candidates += [kind, *(f"{kind}-{number}" for number in range(2, 100))]
+    return next(name[-_MAX_SEQUENCE_NAME:] for name in candidates if name not in used_names)
 
 
 def _seed(history: History, dry_run: bool, bus: mcp_client.BusClient) -> str | None:

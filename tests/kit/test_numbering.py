@@ -62,6 +62,7 @@ def find(path: str, glob: str = "**", sequence: str = "seq", pattern: str | None
         ("2024.01.15.md", None),
         ("2024-01.md", None),
         ("2024_01_15_000000_create_users_table.php", None),
+        ("0001_01_01_000000_create_users_table.php", None),
         ("2024-Q1-review.md", None),
         ("2024-w05.md", None),
         ("2024q1.md", None),
