@@ -198,6 +198,9 @@ class FileEdits:
         if not self.dry_run:
             if is_obsolete:
                 target.unlink()
+                if target.parent not in (self._top, *self._git_dirs) and not _is_in(target, self._git_dirs):
+                    # git keeps no empty folder either.
+                    remove_empty_folders([str(target.parent)])
             else:
                 assert rest is not None
                 replace_file(target, rest, False)

@@ -71,6 +71,9 @@ def install(repo: Repo, edits: FileEdits) -> None:
         edits.leave(place.folder, place.problem)
         return
     script = place.folder / "pre-commit"
+    if outdated := hook_managers.find_outdated_line(repo):
+        reason = f"it runs .llm-bus/kit, which is no longer there; replace that by: {hook_managers.SHARED_COMMAND}"
+        edits.leave(outdated, reason)
     if place.is_configured:
         edits.messages.append(f"= {place.manager} runs the check, by {place.configuration}")
     if place.manager in ("pre-commit", "lefthook") and place.is_active and has_block(script):

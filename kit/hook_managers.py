@@ -25,6 +25,14 @@ _TOP_LEVEL_KEY = re.compile(r"""["']?([A-Za-z0-9_.-]+)["']?[ \t]*:(?:[ \t]|$)"""
 _PRE_COMMIT_ID = re.compile(rb"^# ID: [0-9a-f]{32}$", re.MULTILINE)
 _NOWHERE = ("", "/dev/null", "nul")
 _INSTALL = "python3 .git/llm-bus/kit install"
+# For a manager's own file, which the team shares: it passes in a clone without the kit.
+SHARED_COMMAND = (
+    'k=$(git rev-parse --git-common-dir)/llm-bus/kit; [ ! -f "$k/__main__.py" ] || '
+    '! command -v python3 >/dev/null || python3 -I "$k" reconcile --staged'
+)
+# The path in a line of versions before 1.1, where the kit no longer is: Python ends with 2, and the manager blocks.
+_OLD_PATH = b".llm-bus/kit"
+_BLOCK = re.compile(rb"# >>> llm-bus >>>.*?# <<< llm-bus <<<", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ def describe(repo: Repo, has_block: Callable[[Path], bool]) -> tuple[str, str]:
     script = place.folder / "pre-commit"
     if place.problem:
         return f"{place.folder}: {place.problem}", place.fix
+    if outdated := find_outdated_line(repo):
+        return f"{outdated.name} runs .llm-bus/kit, which is no longer there", f"Replace it by:\n{SHARED_COMMAND}"
     if place.is_configured:
         return f"{place.manager} runs it, by {place.configuration}", ""
     if place.manager == "pre-commit":
@@ -140,6 +150,17 @@ def find_other_lefthook_local(repo: Repo) -> Path | None:
     return None
 
 
+def find_outdated_line(repo: Repo) -> Path | None:
+    """Find a manager's file that runs the kit where versions before 1.1 kept it."""
+    for name in (".pre-commit-config.yaml", ".husky/pre-commit", *_lefthook_names("lefthook", "lefthook-local")):
+        path = repo.top / name
+        if _OLD_PATH in _without_comments(_BLOCK.sub(b"", _read(path))) and not os.path.lexists(
+            repo.top / ".llm-bus" / "kit"
+        ):
+            return path
+    return None
+
+
 def can_append_hook(text: str, begin: str) -> bool:
     """Whether a key `pre-commit` can be appended to a YAML text: it has plain keys only, and not this one."""
     if begin in text:
@@ -169,9 +190,13 @@ def _find_mention(repo: Repo, names: list[str]) -> str | None:
 
 
 def _mentions(path: Path) -> bool:
-    """Whether a manager's configuration has the kit's check in a line that is no comment."""
-    lines = _read(path).splitlines()
-    return any(b"llm-bus" in line and b"reconcile" in line and not line.lstrip().startswith(b"#") for line in lines)
+    """Whether a manager's configuration runs the kit's check."""
+    text = _without_comments(_read(path))
+    return b"llm-bus" in text and b"reconcile" in text and _OLD_PATH not in text
+
+
+def _without_comments(content: bytes) -> bytes:
+    return b"\n".join(line for line in content.splitlines() if not line.lstrip().startswith(b"#"))
 
 
 def _is_marked(path: Path) -> bool:

@@ -18,7 +18,7 @@ python3 .git/llm-bus/kit COMMAND
   doctor                     find out why an agent is not connected, and how to fix it
   install, uninstall         see install --help
   seed [--dry-run]           tell the bus the highest number that each sequence has here
-  reconcile --staged         check the numbers of the staged files; exit code 1 blocks
+  reconcile --staged         check numbers and leases of the staged files; exit code 1 blocks
   reconcile --file PATH      check one file; exit code 1 blocks
   reconcile --claude         the PostToolUse hook of Claude Code; exit code 2 is shown to the model
   pre-commit                 check numbers and leases of the staged files; exit code 77 blocks
@@ -93,7 +93,7 @@ def _run_reconcile(arguments: list[str]) -> int:
     from kit import precommit
 
     if arguments[:1] == ["--staged"]:
-        return exit_codes.FAILED if precommit.check_staged(include_leases=False) else exit_codes.OK
+        return exit_codes.FAILED if precommit.check_staged(include_leases=True) else exit_codes.OK
     if arguments[:1] == ["--file"] and len(arguments) == 2:
         result = precommit.check_file(Path(arguments[1]).absolute())
         if result is not None:

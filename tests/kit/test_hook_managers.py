@@ -9,7 +9,7 @@ import pytest
 
 from kit import exit_codes
 from kit.hook_managers import lefthook_command
-from tests.kit.git_repo import INSTALLER_PATH, CompletedCommand, GitRepo
+from tests.kit.git_repo import INSTALLER_PATH, PROJECT_ROOT, CompletedCommand, GitRepo
 from tests.kit.hook_manager_programs import HookManagers, installed_hook_managers
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
@@ -25,11 +25,6 @@ repos:
   - {{id: team, name: team, language: system, always_run: true, pass_filenames: false, entry: sh -c '{HOOK_RUN}'}}
 """
 LEFTHOOK_CONFIG = f"pre-commit:\n  commands:\n    team:\n      run: {HOOK_RUN}\n"
-# The lines that docs/howto/kit.md shows.
-DOCUMENTED_COMMAND = (
-    "sh -c 'k=$(git rev-parse --git-common-dir)/llm-bus/kit; "
-    '[ ! -f "$k/__main__.py" ] || exec python3 -I "$k" reconcile --staged\''
-)
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +137,32 @@ def test_the_documented_line_of_pre_commit_checks_numbers_and_leases_once(
     checkout: Checkout, managers: HookManagers
 ) -> None:
     repo = checkout.repo
-    entry = DOCUMENTED_COMMAND.replace("'", "''")
-    line = f"  - {{id: llm-bus, name: LLM Bus, language: system, verbose: true, entry: '{entry}', "
-    repo.write(".pre-commit-config.yaml", PRE_COMMIT_CONFIG + line + "pass_filenames: false, always_run: true}\n")
+    page = (PROJECT_ROOT / "docs" / "howto" / "kit.md").read_text()
+    lines = page.partition("# .pre-commit-config.yaml\n")[2].partition("# lefthook.yml\n")[0]
+    hook = lines.partition("  hooks:\n")[2].replace("\n    ", "\n  ").replace("    - id", "  - id", 1)
+    repo.write(".pre-commit-config.yaml", PRE_COMMIT_CONFIG + hook)
     repo.git("add", "-A")
     managers.run(repo, "pre-commit", "install")
     checkout.install_kit()
     checkout.assert_both_run()
     assert "pre-commit runs it, by .pre-commit-config.yaml" in checkout.doctor()
     # Without the kit, as in a clone in which it was not installed, the line passes.
+    repo.run_kit("uninstall")
+    checkout.assert_only_the_team_hook_runs()
+
+
+def test_the_documented_line_of_lefthook_checks_numbers_and_leases_once(
+    checkout: Checkout, managers: HookManagers
+) -> None:
+    repo = checkout.repo
+    page = (PROJECT_ROOT / "docs" / "howto" / "kit.md").read_text()
+    line = page.partition("# lefthook.yml\n")[2].partition("```")[0].partition("  commands:\n")[2]
+    repo.write("lefthook.yml", LEFTHOOK_CONFIG + line)
+    managers.run(repo, "lefthook", "install")
+    checkout.install_kit()
+    checkout.assert_both_run()
+    assert not (repo.root / "lefthook-local.yml").exists()
+    assert "lefthook runs it, by lefthook.yml" in checkout.doctor()
     repo.run_kit("uninstall")
     checkout.assert_only_the_team_hook_runs()
 
