@@ -1,6 +1,7 @@
 """The ASGI application: its paths, its start and stop, and the count and log line of each request."""
 
 import asyncio
+import functools
 import gc
 import logging
 import time
@@ -10,7 +11,7 @@ from contextlib import AsyncExitStack
 from bus import __version__
 from bus.config.redaction import MaskedSetting
 from bus.config.settings import Settings
-from bus.operations.counters import Counter
+from bus.operations.counters import Counter, make_counter
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
 from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint
@@ -47,7 +48,8 @@ class Gateway:
         self._rate_limit = RateLimit(settings.rate_per_minute, settings.redis_url)
         self._mcp_endpoint = McpEndpoint(settings, self.service, self._rate_limit)
         # Labelled by HTTP status.
-        self.request_counts = Counter()
+        self.request_counts = make_counter("gateway_requests", "HTTP requests to the gateway.", ("status",))
+        self._requests_by_status = functools.cache(self.request_counts.labels)
         self._metrics = metrics or MetricsEndpoint("gateway", settings.metrics_token)
         self._metrics.add_source(build_collector(self.service, self.request_counts))
         self._heartbeat: HeartbeatReporter | None = None
@@ -154,7 +156,7 @@ class Gateway:
 
     def _record_request(self, method: str, path: str, status: int, started: float) -> None:
         """Count an answered request and log it in one line."""
-        self.request_counts.increment(str(status))
+        self._requests_by_status(str(status)).inc()
         elapsed_ms = round((time.perf_counter() - started) * 1000, 1)
         fields = {"method": method, "path": path[:100], "status": status, "ms": elapsed_ms}
         _log.info("request", extra={"fields": fields})

@@ -122,7 +122,7 @@ class McpEndpoint:
         """Deny a request before its call began."""
         # The tool is unknown where the body was not parsed.
         tool_name = "unknown" if call is None else call.tool.name
-        self._service.tool_runner.call_counts.increment(tool_name, denied.outcome)
+        self._service.tool_runner.count_call(tool_name, denied.outcome)
         await response.send_response(denial_response(denied.status, close_connection=close_connection))
 
     async def _call_sdk(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client.metrics_core import Metric
 
 from bus.operations.counters import Counter
-from bus.operations.metrics import counter, counter_metric, gauge, histogram, pool_metrics
+from bus.operations.metrics import counter, gauge, pool_metrics
 from mcp_gateway.service import Service
 
 
@@ -18,10 +18,10 @@ def build_collector(service: Service, request_counts: Counter) -> Callable[[], I
     """
 
     def collect() -> Iterable[Metric]:
-        engine, calls, durations = service.engine, service.tool_runner.call_counts, service.tool_runner.call_durations
-        yield counter_metric("tool_calls", "Tool calls by tool and outcome.", calls, ("tool", "outcome"))
-        yield histogram("tool_call_seconds", "Duration of tool calls, all outcomes.", durations, ("tool",))
-        yield counter_metric("gateway_requests", "HTTP requests to the gateway.", request_counts, ("status",))
+        engine = service.engine
+        yield from service.tool_runner.calls.collect()
+        yield from service.tool_runner.durations.collect()
+        yield from request_counts.collect()
         yield gauge("gateway_threads", "Threads that run engine calls.", engine.thread_count)
         yield gauge("gateway_busy_threads", "Threads that run a call.", min(engine.pending_calls, engine.thread_count))
         yield gauge("gateway_queued_calls", "Calls that wait for a thread.", engine.queued_calls)

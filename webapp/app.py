@@ -20,9 +20,9 @@ from bus.config.settings import Settings
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.operations import telemetry
-from bus.operations.counters import SharedCounter, SharedHistogram
+from bus.operations.counters import make_counter, make_histogram
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
-from bus.operations.metrics import MetricsEndpoint, counter_metric, histogram, pool_metrics, service_metrics
+from bus.operations.metrics import MetricsEndpoint, pool_metrics, service_metrics
 from bus.operations.status import CachedStatus, RedisProbe
 from webapp import auth, errors, headers, providers, templating
 from webapp.blueprints import hide_operator_pages, is_api_request
@@ -66,8 +66,8 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
         on_commit=NotificationPublisher(settings.redis_url).publish,
     )
     app.extensions["bus.providers"] = providers.create_providers(options)
-    app.extensions["bus.requests"] = SharedCounter()
-    app.extensions["bus.timings"] = SharedHistogram()
+    app.extensions["bus.requests"] = make_counter("web_requests", "Requests to the web by route.", ("route", "status"))
+    app.extensions["bus.timings"] = make_histogram("web_request_seconds", "How long the web took.", ("route",))
     app.extensions["bus.status"] = CachedStatus(app.extensions["bus.db"], RedisProbe(settings.redis_url))
     app.extensions["bus.metrics"] = metrics or MetricsEndpoint("web", settings.metrics_token)
     _register_metrics(app)
@@ -132,10 +132,8 @@ def _register_metrics(app: Flask) -> None:
     extensions = app.extensions
 
     def read() -> Iterator[Metric]:
-        yield counter_metric(
-            "web_requests", "Requests to the web by route.", extensions["bus.requests"], ("route", "status")
-        )
-        yield histogram("web_request_seconds", "How long the web took.", extensions["bus.timings"], ("route",))
+        yield from extensions["bus.requests"].collect()
+        yield from extensions["bus.timings"].collect()
         yield from pool_metrics(extensions["bus.db"], "web")
         yield from service_metrics(extensions["bus.status"])
 
@@ -148,8 +146,8 @@ def _log_request(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("bus_request_id", "")
     if request.endpoint not in ("static", "health.healthz"):
         elapsed = time.perf_counter() - g.get("bus_started", time.perf_counter())
-        current_app.extensions["bus.requests"].increment(route or "none", str(response.status_code))
-        current_app.extensions["bus.timings"].observe(elapsed, route or "none")
+        current_app.extensions["bus.requests"].labels(route or "none", str(response.status_code)).inc()
+        current_app.extensions["bus.timings"].labels(route or "none").observe(elapsed)
         # Polls of an unchanged board are frequent and would drown the rest of the log.
         if not g.get("bus_quiet"):
             telemetry.record_span(route or "none", elapsed, status=response.status_code)

@@ -14,6 +14,7 @@ from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
 from bus.operations import logs, telemetry
+from bus.operations.counters import read_counts
 from bus.operations.heartbeat import HeartbeatReporter
 from bus.operations.jobs import QUEUE_NAME
 from bus.operations.metrics import MetricsEndpoint
@@ -74,7 +75,7 @@ def main() -> None:
 
 def _read_job_counts() -> dict[str, int]:
     """Return the counters of this worker's heartbeat: runs and failed runs."""
-    counts = run_counts.snapshot()
+    counts = read_counts(run_counts)
     return {
         "jobs": sum(counts.values()),
         "failures": sum(count for (_, outcome), count in counts.items() if outcome != "ok"),

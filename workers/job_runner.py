@@ -19,7 +19,7 @@ from bus.db import Connection, Database
 from bus.errors import Unavailable
 from bus.operations import jobs as job_records
 from bus.operations import telemetry
-from bus.operations.counters import SharedCounter, SharedHistogram
+from bus.operations.counters import make_counter, make_histogram
 from bus.operations.logs import log_context
 from workers.settings import WorkerSettings
 
@@ -30,7 +30,8 @@ _DEFAULT_TIME_BUDGET_SECONDS = 20.0
 # Set when the process has to stop: runs end after their present batch.
 shutdown_requested = threading.Event()
 # The runs of this process by job and outcome, and their durations by job.
-run_counts, run_durations = SharedCounter(), SharedHistogram()
+run_counts = make_counter("job_runs", "Runs of jobs in this process.", ("job", "outcome"))
+run_durations = make_histogram("job_run_seconds", "Durations of job runs.", ("job",))
 
 ProcessProject = Callable[[Connection, int], int]
 FindProjects = Callable[[Connection, int], list[int]]
@@ -271,8 +272,8 @@ def _record_result(
     if error is not None:
         fields["error"] = error
     _log.log(level, "job", extra={"fields": fields})
-    run_counts.increment(name, outcome)
-    run_durations.observe(seconds, name)
+    run_counts.labels(name, outcome).inc()
+    run_durations.labels(name).observe(seconds)
     telemetry.record_span(name, seconds, outcome=outcome)
     try:
         with db.connection() as conn:

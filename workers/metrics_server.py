@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client.metrics_core import Metric
 
 from bus.db import Database
-from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint, counter_metric, gauge, histogram, pool_metrics
+from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint, gauge, pool_metrics
 from workers.job_runner import run_counts, run_durations
 
 _log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ def add_job_metrics(metrics: MetricsEndpoint, db: Database, interval_by_job: Map
     """
 
     def read() -> Iterable[Metric]:
-        yield counter_metric("job_runs", "Runs of jobs in this process.", run_counts, ("job", "outcome"))
-        yield histogram("job_run_seconds", "Durations of job runs.", run_durations, ("job",))
+        yield from run_counts.collect()
+        yield from run_durations.collect()
         intervals = {(name,): seconds for name, seconds in interval_by_job.items()}
         yield gauge("job_interval_seconds", "Interval between two runs of a job.", intervals, ("job",))
         yield from pool_metrics(db, "worker")

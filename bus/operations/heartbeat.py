@@ -14,7 +14,7 @@ import psutil
 from bus.config.redaction import MaskedSetting
 from bus.db import Database
 from bus.operations import process_registry, status
-from bus.operations.counters import Counter
+from bus.operations.counters import Counter, read_counts
 from bus.rules.enums import PROCESS_KINDS
 
 HEARTBEAT_INTERVAL_SECONDS = 10.0
@@ -113,7 +113,7 @@ def request_counts(*counters: Counter) -> dict[str, int]:
     """Sum up the `requests` and `errors` of counters whose last label is the HTTP status."""
     totals = {"requests": 0, "errors": 0}
     for counter in counters:
-        for labels, count in counter.snapshot().items():
+        for labels, count in read_counts(counter).items():
             totals["requests"] += count
             totals["errors"] += count if labels[-1][:1] == "5" else 0
     return totals

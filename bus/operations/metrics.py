@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bus import __version__
 from bus.config.redaction import Secret
 from bus.db import Database
-from bus.operations.counters import Counter, Histogram
 from bus.operations.status import CachedStatus, ServiceDetails, ServiceStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -103,25 +102,6 @@ def counter(name: str, description: str, values: MetricValue | LabeledValues, la
     for label_values, value in values.items() if isinstance(values, Mapping) else [((), values)]:
         family.add_metric(label_values, float(value))
     return family
-
-
-def histogram(name: str, description: str, durations: Histogram, labels: Sequence[str]) -> Metric:
-    """Build a histogram of durations in seconds."""
-    family = HistogramMetricFamily(f"llm_bus_{name}", description, labels=labels)
-    upper_bounds = [*(str(bound) for bound in durations.bounds), "+Inf"]
-    for label_values, (counts, total_seconds) in durations.snapshot().items():
-        cumulative = 0
-        buckets = []
-        for upper_bound, count in zip(upper_bounds, counts, strict=True):
-            cumulative += count
-            buckets.append((upper_bound, float(cumulative)))
-        family.add_metric(label_values, buckets, total_seconds)
-    return family
-
-
-def counter_metric(name: str, description: str, counts: Counter, labels: Sequence[str]) -> Metric:
-    """Build a counter from an in-process counter."""
-    return counter(name, description, counts.snapshot(), labels)
 
 
 def pool_metrics(db: Database, pool_name: str) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ from contextlib import closing
 from bus.config.redaction import MaskedSetting
 from bus.db import Connection, Database
 from bus.operations import process_registry
-from bus.operations.counters import Counter
+from bus.operations.counters import make_counter
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from tests.servers import free_port
 
@@ -46,7 +46,7 @@ def test_a_process_without_a_heartbeat_for_a_minute_is_stale(conn: Connection) -
 
 
 def test_a_process_is_registered_at_once_and_removed_at_shutdown(db: Database) -> None:
-    served = Counter()
+    served = make_counter("requests", "Requests.", ("route", "status"))
     reporter = HeartbeatReporter(
         db,
         "web",
@@ -56,7 +56,7 @@ def test_a_process_is_registered_at_once_and_removed_at_shutdown(db: Database) -
     )
     for code, times in (("200", 5), ("404", 2), ("500", 1)):
         for _ in range(times):
-            served.increment("/", code)
+            served.labels("/", code).inc()
     reporter.start()
     deadline = time.monotonic() + 20
     while not (processes := _listed(db)):
