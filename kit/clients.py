@@ -133,7 +133,7 @@ def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
 
 def _configure_windsurf(options: InstallOptions, edits: FileEdits) -> None:
     # Windsurf reads no file of a project.
-    path = options.home_dir / ".codeium" / "windsurf" / "mcp_config.json"
+    path = options.home_dir / WINDSURF_FILE
     server = {"serverUrl": options.endpoint, "headers": _auth_headers(f"${{env:{options.token_variable}}}")}
     write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "serverUrl")
 
@@ -167,6 +167,8 @@ CLIENTS = (
 )
 
 
+# In the home folder.
+WINDSURF_FILE = ".codeium/windsurf/mcp_config.json"
 # The files of a work tree that are configured, for an uninstallation without a record.
 CONFIGURED_FILES = (
     ".mcp.json",

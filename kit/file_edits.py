@@ -184,10 +184,18 @@ class FileEdits:
         record.written_hash = _DELETED
         self.save()
 
-    def remove_part(self, path: Path, remover: Remover) -> None:
-        """Remove the kit's part from a file of which there is no record, as in another clone or worktree."""
-        content = self.read(path)
-        if content is None:
+    def remove_part(self, path: Path, remover: Remover, mark: bytes = b"llm-bus") -> None:
+        """Remove the kit's part from a file of which there is no record, as in another clone or worktree.
+
+        Args:
+            mark: what the kit's part contains.
+        """
+        try:
+            content = self.read(path)
+        except (EditRefusedError, OSError):
+            # Where the kit does not write, there is nothing of it.
+            return
+        if content is None or mark not in content:
             return
         rest = remover(content, None)
         if rest == content:
@@ -226,6 +234,9 @@ class FileEdits:
             path = Path(name)
             with self.place(path):
                 self._restore(path, record, get_remover(path))
+                if not self.dry_run:
+                    # A place that is left keeps its record, for the next attempt.
+                    del self._records[name]
         for name, new_name in self._moved_files.items():
             path, new_path = Path(name), Path(new_name)
             if os.path.lexists(new_path) and not os.path.lexists(path):
@@ -233,7 +244,9 @@ class FileEdits:
                     if not self.dry_run:
                         os.rename(new_path, path)
                     self.messages.append(f"~ {_display_path(new_path)} -> {_display_path(path)}")
-        if not self.dry_run:
+        if self._records:
+            self.save()
+        elif not self.dry_run:
             self._record_path.unlink(missing_ok=True)
 
     def save(self) -> None:

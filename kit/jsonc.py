@@ -149,9 +149,9 @@ def _parse_for_edit(text: str) -> Node:
     while nodes:
         node = nodes.pop()
         names = [name for name, _, _ in node.members]
-        for name in names:
-            if names.count(name) > 1:
-                raise NotJsonError(f"the key {json.dumps(name)} is there twice")
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise NotJsonError(f"the key {json.dumps(name)} is there twice")
         nodes += [*node.items, *(child for _, _, child in node.members)]
     return root
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def uninstall(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> No
     for path in _list_candidates(work_tree):
         if str(path) not in recorded:
             with edits.place(path):
-                edits.remove_part(path, get_remover(path))
+                is_whole_file = local_code.OLD_FOLDER_NAME in path.parts or path.name == config.FILE_NAME
+                edits.remove_part(path, get_remover(path), b"" if is_whole_file else b"llm-bus")
+    _remove_old_folders(work_tree, edits)
     _report_other_servers(work_tree, edits)
     if not edits.dry_run:
         for path in config.list_token_files(work_tree)[:1]:
@@ -81,6 +84,10 @@ def _delete(content: bytes, original: bytes | None) -> bytes | None:
     return None
 
 
+def _delete_gitignore(content: bytes, original: bytes | None) -> bytes | None:
+    return None if content.startswith(b"# Written by the LLM Bus kit") else content
+
+
 def _remove_config(content: bytes, original: bytes | None) -> bytes | None:
     """Remove the configuration, unless it has settings of the user."""
     document = jsonc.read_value(text_files.decode(content))
@@ -98,7 +105,7 @@ def _get_remover(path: Path, client_remover: Remover, files: Mapping[str, str]) 
     if path.name.startswith("lefthook-local"):
         return githooks.remove_lefthook_part
     if local_code.OLD_FOLDER_NAME in path.parts:
-        return _delete
+        return _delete_gitignore if path.name == ".gitignore" else _delete
     if path.name == config.FILE_NAME:
         return _remove_config
     if "wiki" in path.parts:
@@ -113,10 +120,21 @@ def _list_candidates(work_tree: Repo) -> list[Path]:
     names = dict.fromkeys([*clients.CONFIGURED_FILES, *(client.instructions_file for client in clients.CLIENTS)])
     old_folder = top / local_code.OLD_FOLDER_NAME
     old_code = [] if (old_folder / "kit").is_symlink() else bundle.list_paths(old_folder / "kit")
-    return [*(top / name for name in names), *old_code, top / config.FILE_NAME]
+    return [*(top / name for name in names), *old_code, old_folder / ".gitignore", top / config.FILE_NAME]
+
+
+def _remove_old_folders(work_tree: Repo, edits: FileEdits) -> None:
+    """Remove the folders of an earlier version, unless something else is in them."""
+    folder = work_tree.top / local_code.OLD_FOLDER_NAME
+    if not edits.dry_run and folder.is_dir() and not folder.is_symlink():
+        for name in ("kit/blocks", "kit/okf", "kit", "."):
+            with contextlib.suppress(OSError):
+                (folder / name).rmdir()
 
 
 def _report_other_servers(work_tree: Repo, edits: FileEdits) -> None:
+    if client_files.has_server(edits, Path.home() / clients.WINDSURF_FILE):
+        edits.messages.append(f"= ~/{clients.WINDSURF_FILE}: the server is for all repositories, and stays")
     for name in clients.CONFIGURED_FILES:
         if not edits.dry_run and client_files.has_server(edits, work_tree.top / name):
             edits.messages.append(f"= {name}: a server {client_files.SERVER_NAME} that the kit did not write stays")

@@ -214,7 +214,8 @@ def _build_annotations(read_only: bool, idempotent: bool, destructive: bool) -> 
     if read_only:
         return {"readOnlyHint": True}
     annotations = {"idempotentHint": True} if idempotent else {}
-    return annotations if destructive else {**annotations, "destructiveHint": False}
+    # Codex asks a person before a call that might reach beyond the bus, so an unattended one could not write at all.
+    return annotations if destructive else {**annotations, "destructiveHint": False, "openWorldHint": False}
 
 
 _SCALAR_TYPES = {str: ("string", "text"), int: ("integer", "a whole number"), bool: ("boolean", "true or false")}

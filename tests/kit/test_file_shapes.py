@@ -116,6 +116,21 @@ def test_without_a_record_the_marks_are_enough(place: Workplace, form: str) -> N
             assert {key: value for key, value in _parse(name, after[name][1]).items() if value != {}} == expected, name
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b" \r\n", b"\xef\xbb\xbf"], ids=["empty", "newline", "blank crlf", "bom"]
+)
+def test_a_file_without_content_is_filled_and_emptied(place: Workplace, content: bytes) -> None:
+    for name in CLIENT_FILES:
+        place.write(name, content)
+    before = place.listing()
+    assert place.install("all")[0] == exit_codes.OK
+    for name in CLIENT_FILES:
+        assert place.read(name).startswith(content[:3] if content.startswith(b"\xef") else b""), name
+        _parse(name, place.read(name))
+    assert place.uninstall()[0] == exit_codes.OK
+    assert place.listing() == before
+
+
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "utf-16 json": (".mcp.json", '{"mcpServers": {}}'.encode("utf-16"), "UTF-16"),
     "utf-16 without a mark": (".mcp.json", '{"mcpServers": {}}'.encode("utf-16-le"), "UTF-16"),
@@ -264,8 +279,34 @@ def test_an_obstacle_is_named_and_nothing_outside_changes(
     assert (place.top / ".git/hooks/pre-commit").is_file()
     assert {path.name: path.read_bytes() for path in place.home.iterdir()} == home
     assert place.read(".git/config") == config
-    place.uninstall()
+    code, output = place.uninstall()
+    assert code == exit_codes.OK, output
     assert place.listing() == before
+
+
+def test_a_place_that_an_uninstallation_left_is_restored_by_the_next_one(place: Workplace) -> None:
+    place.write(".mcp.json", '{ "a": 1 }')
+    before = place.listing()
+    place.install("claude")
+    (place.top / ".mcp.json").chmod(0o444)
+    code, output = place.uninstall()
+    assert code == exit_codes.PARTLY
+    assert "! .mcp.json: the file is read-only" in output
+    assert not (place.top / "CLAUDE.md").exists()
+    (place.top / ".mcp.json").chmod(0o644)
+    assert place.uninstall()[0] == exit_codes.OK
+    assert place.listing() == before
+
+
+def test_code_of_an_earlier_version_in_a_clone_is_removed(place: Workplace) -> None:
+    place.write("README.md", "text\n")
+    before = place.listing()
+    place.write(".llm-bus/kit/main.py", "# of version 1.0.0\n")
+    place.write(".llm-bus/kit/blocks/lead.md", "text\n")
+    place.write(".llm-bus/.gitignore", "# Written by the LLM Bus kit: local files of this machine.\n/state/\n")
+    assert place.uninstall()[0] == exit_codes.OK
+    assert place.listing() == before
+    assert not (place.top / ".llm-bus").exists()
 
 
 @pytest.mark.parametrize("link", ["file", "folder", "dangling file", "dangling folder", "chain"])
