@@ -105,7 +105,10 @@ class Tool:
         try:
             return msgspec.convert({} if arguments is None else arguments, self.arguments_type)
         except UnicodeEncodeError:
-            raise InvalidArgument("The arguments contain half of a surrogate pair; send valid Unicode.") from None
+            # In a value, the engine names the argument.
+            raise InvalidArgument(
+                f"The name of an argument contains half of a surrogate pair; {self.name} takes: {self.argument_names}."
+            ) from None
 
     def _decode_leniently(self, arguments: Any) -> Any:
         arguments = parse_object_text(arguments)

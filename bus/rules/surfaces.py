@@ -77,10 +77,13 @@ def normalise(surface: str) -> str:
         raise InvalidArgument("surface is empty; send a path such as 'src/api', or '.' for the whole repository.")
     # The checks apply to the normalised text, so that it passes again: './~/a' is refused like '~/a'.
     if surface_text.is_plain(surface):
+        # No blank, brace or quote: only its length is left to check.
         surface = _normalise_path(surface)
-    else:
-        surface_text.check_raw(surface)
-        surface = _clean_path(surface)
+        if len(surface) > MAX_LENGTH:
+            raise _too_long_error()
+        return surface
+    surface_text.check_raw(surface)
+    surface = _clean_path(surface)
     if surface != surface.strip():
         raise InvalidArgument("surface begins or ends with white space; remove it.")
     if len(surface) > MAX_LENGTH:

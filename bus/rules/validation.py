@@ -97,7 +97,9 @@ def label(value: str, argument: str) -> str:
         InvalidArgument: as for name(), or it contains a '/'.
     """
     if "/" in value:
-        raise InvalidArgument(f"{argument} must not contain '/'; send a label such as 'api-agent'.")
+        raise InvalidArgument(
+            f"{argument} must not contain '/', and {_shorten(value)} was sent; send a label such as 'api-agent'."
+        )
     return name(value, argument)
 
 
@@ -114,7 +116,9 @@ def qualified_name(value: str, argument: str) -> tuple[str | None, str]:
     if not slash:
         return None, label(value, argument)
     if "/" in label_part or not label_part or not _is_well_formed_handle(handle_part):
-        raise InvalidArgument(f"{argument} must be 'label' or 'handle/label', with the handle in lower case.")
+        raise InvalidArgument(
+            f"{argument} must be 'label' or 'handle/label', with the handle in lower case; {_shorten(value)} was sent."
+        )
     return handle_part, label(label_part, argument)
 
 
@@ -169,7 +173,9 @@ def sequence_name(value: str, argument: str = "sequence") -> str:
         InvalidArgument: anything else.
     """
     if not _SEQUENCE_NAME_PATTERN.fullmatch(value):
-        raise InvalidArgument(f"{argument} must be 1 to 64 of a-z, 0-9, '_' and '-', such as 'adr'.")
+        raise InvalidArgument(
+            f"{argument} must be 1 to 64 of a-z, 0-9, '_' and '-', such as 'adr'; {_shorten(value)} was sent."
+        )
     return value
 
 
@@ -180,7 +186,8 @@ def integer(value: int, argument: str, minimum: int, maximum: int) -> int:
         InvalidArgument: it does not.
     """
     if not minimum <= value <= maximum:
-        raise InvalidArgument(f"{argument} must be a whole number from {minimum} to {maximum}.")
+        shown = str(value) if abs(value) < 10**20 else "a larger number"
+        raise InvalidArgument(f"{argument} must be a whole number from {minimum} to {maximum}; {shown} was sent.")
     return value
 
 
@@ -203,11 +210,16 @@ def timestamp(value: str | None, argument: str) -> datetime | None:
     try:
         return parsed.astimezone(UTC)
     except OverflowError:
-        raise InvalidArgument(f"{argument} is out of range; send a time from this era.") from None
+        raise InvalidArgument(f"{argument} is out of range: {_shorten(value)}; send a time from this era.") from None
 
 
 def _is_well_formed_handle(value: str) -> bool:
     return len(value) <= 64 and _HANDLE_PATTERN.fullmatch(value) is not None
+
+
+def _shorten(value: str) -> str:
+    """Show a refused value in a message: quoted, shortened, and without characters that JSON cannot carry."""
+    return ascii(value[:40]) if not value.isprintable() else repr(value[:40])
 
 
 def _check_length(value: str, argument: str, max_length: int, min_length: int = 1) -> None:

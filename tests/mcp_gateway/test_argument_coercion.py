@@ -186,6 +186,13 @@ def test_arguments_that_are_no_object_are_refused(arguments: Any) -> None:
     )
 
 
+def test_half_of_a_surrogate_pair_in_a_name_is_refused() -> None:
+    with pytest.raises(
+        InvalidArgument, match="name of an argument contains half of a surrogate pair; post takes: body"
+    ):
+        all_tools()["post"].decode({"body": "x", "\ud800": 1})
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(st.characters(exclude_categories=())),

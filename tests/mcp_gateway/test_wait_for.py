@@ -323,9 +323,15 @@ def test_changes_of_another_project_end_no_wait(
         ({"kind": "lease"}, 'kind "lease" needs surface: the file or glob to wait for.'),
         ({"kind": "inbox", "surface": "a"}, 'surface goes with kind "lease" or "any", not with "inbox"; leave it out.'),
         ({"kind": "acks", "take": True}, 'take goes with kind "task" or "any", not with "acks"; leave it out.'),
-        ({"kind": "mail"}, "kind must be one of: inbox, acks, lease, task, any."),
-        ({"timeout_seconds": 51}, "timeout_seconds must be a whole number from 1 to 50."),
-        ({"timeout_seconds": 0}, "timeout_seconds must be a whole number from 1 to 50."),
+        ({"kind": "mail"}, 'kind must be one of: inbox, acks, lease, task, any; the text "mail" was sent.'),
+        (
+            {"timeout_seconds": 51},
+            'timeout_seconds must be a whole number from 1 to 50; the number 51 was sent. Send "timeout_seconds": 25.',
+        ),
+        (
+            {"timeout_seconds": 0},
+            'timeout_seconds must be a whole number from 1 to 50; the number 0 was sent. Send "timeout_seconds": 25.',
+        ),
         ({"kind": "lease", "surface": "../x"}, None),
     ],
 )
