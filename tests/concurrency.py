@@ -1,14 +1,43 @@
-"""Concurrent calls: real threads and connections that start together at a barrier, without sleeps."""
+"""Concurrent calls that start together at a barrier, and the only polling loop of the tests."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from bus.db import Connection, Database
 
 # A barrier that a thread never reaches breaks for all threads, so that a test fails instead of hanging.
 BARRIER_TIMEOUT_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+
+_Value = TypeVar("_Value")
+
+
+def wait_until(
+    condition: Callable[[], _Value], seconds: float = 60, *, describe: Callable[[], str] | None = None
+) -> _Value:
+    """Poll the condition until its value is true, and return the value.
+
+    Args:
+        seconds: the longest wait; generous, since it passes only if the test fails.
+        describe: returns what a failure shows, such as the output of a process.
+    """
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"timed out after {seconds:g} s. {describe() if describe else ''}")
+        time.sleep(_POLL_SECONDS)
+    return value
+
+
+def hold_for(condition: Callable[[], object], seconds: float) -> None:
+    """Require that the condition holds for so long, for tests of what must not happen."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert condition()
+        time.sleep(_POLL_SECONDS)
 
 
 def run_concurrently(db: Database, *calls: Callable[[Connection], Any]) -> list[Any]:

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from tests import process_pool
+from tests import concurrency, process_pool
 from tests.process_pool import ForkedProcess
 
 TIMEOUT_SECONDS = 60.0
@@ -18,6 +18,9 @@ TIMEOUT_SECONDS = 60.0
 JOB_INTERVALS = (
     "expire_leases=0.5,escalate_overdue_posts=0.5,decay_presence=0.5,requeue_stalled_tasks=0.5,heartbeat=0.5"
 )
+
+
+_Value = TypeVar("_Value")
 
 
 @dataclass
@@ -71,11 +74,10 @@ def stop_processes(started: list[WorkerProcess]) -> None:
         process.log.unlink(missing_ok=True)
 
 
-def wait_until(condition: Callable[[], object], *processes: WorkerProcess, timeout: float = TIMEOUT_SECONDS) -> object:
+def wait_until(condition: Callable[[], _Value], *processes: WorkerProcess) -> _Value:
     """Poll the condition until it is true and return its value; fail with the output of the processes."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        output = "\n".join(f"{process.role}: {process.output[-2000:]}" for process in processes)
-        assert time.monotonic() < deadline, f"timed out\n{output}"
-        time.sleep(0.1)
-    return value
+
+    def show_output() -> str:
+        return "\n".join(f"{process.role}: {process.output[-2000:]}" for process in processes)
+
+    return concurrency.wait_until(condition, TIMEOUT_SECONDS, describe=show_output)

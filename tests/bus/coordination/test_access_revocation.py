@@ -15,7 +15,8 @@ from bus.tenancy import owners, participant_queries, participations, projects, t
 from tests import factories
 from tests.factories import Agent
 
-_ROUNDS = 100
+# A multiple of every pair of a read and a write.
+_ROUNDS, _EXHAUSTIVE_ROUNDS = 18, 100
 _WARM_CONNECTIONS = 3
 # psycopg prepares a statement at its sixth execution; PostgreSQL keeps its plan from then on.
 _CALLS_UNTIL_PREPARED = 6
@@ -80,6 +81,12 @@ class _WarmProject:
                 self.run(conn, call)
 
 
+@pytest.fixture(params=[_ROUNDS, pytest.param(_EXHAUSTIVE_ROUNDS, marks=pytest.mark.exhaustive)])
+def rounds(request: pytest.FixtureRequest) -> range:
+    count: int = request.param
+    return range(count)
+
+
 @pytest.fixture
 def warm(db: Database) -> Iterator[_WarmProject]:
     with ExitStack() as stack:
@@ -93,8 +100,8 @@ def _read_and_write(round_: int) -> dict[str, Call]:
     return dict(chosen if round_ % 2 else chosen[::-1])
 
 
-def test_a_revoked_token_stops_working_at_once(warm: _WarmProject) -> None:
-    for round_ in range(_ROUNDS):
+def test_a_revoked_token_stops_working_at_once(warm: _WarmProject, rounds: range) -> None:
+    for round_ in rounds:
         calls = _read_and_write(round_)
         warm.assert_each_succeeds(calls)
         warm.change(lambda conn: tokens.revoke_all(conn, warm.project.id, "bob", actor="cli"))
@@ -103,8 +110,8 @@ def test_a_revoked_token_stops_working_at_once(warm: _WarmProject) -> None:
         warm.agent = warm.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
-def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(warm: _WarmProject) -> None:
-    for round_ in range(_ROUNDS):
+def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(warm: _WarmProject, rounds: range) -> None:
+    for round_ in rounds:
         calls, old = _read_and_write(round_), warm.agent
         warm.assert_each_succeeds(calls)
         fresh = warm.change(lambda conn: tokens.rotate(conn, warm.project.id, "bob", actor="cli"))
@@ -113,9 +120,9 @@ def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(warm: _Warm
         warm.assert_each_succeeds(calls)
 
 
-def test_an_expired_token_stops_working_at_once(warm: _WarmProject) -> None:
+def test_an_expired_token_stops_working_at_once(warm: _WarmProject, rounds: range) -> None:
     set_expiry = "UPDATE token SET expires_at = {} WHERE id = %s RETURNING 1"
-    for round_ in range(_ROUNDS):
+    for round_ in rounds:
         calls, me = _read_and_write(round_), (warm.agent.ctx.token_id,)
         warm.assert_each_succeeds(calls)
         warm.change(lambda conn: conn.fetch_one(set_expiry.format("clock_timestamp()"), me))  # noqa: B023
@@ -123,8 +130,8 @@ def test_an_expired_token_stops_working_at_once(warm: _WarmProject) -> None:
         warm.change(lambda conn: conn.fetch_one(set_expiry.format("NULL"), me))  # noqa: B023
 
 
-def test_a_removed_participant_stops_working_at_once(warm: _WarmProject) -> None:
-    for round_ in range(_ROUNDS):
+def test_a_removed_participant_stops_working_at_once(warm: _WarmProject, rounds: range) -> None:
+    for round_ in rounds:
         calls = _read_and_write(round_)
         warm.assert_each_succeeds(calls)
         warm.change(lambda conn: participations.remove(conn, warm.project.id, "bob", actor="cli"))
@@ -133,9 +140,9 @@ def test_a_removed_participant_stops_working_at_once(warm: _WarmProject) -> None
         warm.agent = warm.change(lambda conn: factories.authenticate_agent(conn, fresh))  # noqa: B023
 
 
-def test_a_suspension_takes_effect_at_once_and_so_does_its_end(warm: _WarmProject) -> None:
+def test_a_suspension_takes_effect_at_once_and_so_does_its_end(warm: _WarmProject, rounds: range) -> None:
     owner = warm.project.owner_id
-    for round_ in range(_ROUNDS):
+    for round_ in rounds:
         calls = _read_and_write(round_)
         warm.assert_each_succeeds(calls)
         warm.change(lambda conn: owners.suspend(conn, owner, reason="unpaid", actor="operator"))
@@ -143,8 +150,8 @@ def test_a_suspension_takes_effect_at_once_and_so_does_its_end(warm: _WarmProjec
         warm.change(lambda conn: owners.lift_suspension(conn, owner, actor="operator"))
 
 
-def test_an_archived_project_refuses_writes_at_once_and_still_reads(warm: _WarmProject) -> None:
-    for _ in range(_ROUNDS):
+def test_an_archived_project_refuses_writes_at_once_and_still_reads(warm: _WarmProject, rounds: range) -> None:
+    for _ in rounds:
         warm.assert_each_succeeds(_WRITES)
         warm.change(lambda conn: projects.archive(conn, warm.project.id, actor="cli"))
         warm.assert_each_refuses(_WRITES, BusError)
@@ -152,7 +159,7 @@ def test_an_archived_project_refuses_writes_at_once_and_still_reads(warm: _WarmP
         warm.change(lambda conn: projects.reopen(conn, warm.project.id, actor="cli"))
 
 
-def test_a_demoted_admin_is_refused_at_once(warm: _WarmProject) -> None:
+def test_a_demoted_admin_is_refused_at_once(warm: _WarmProject, rounds: range) -> None:
     warm.change(lambda conn: factories.make_agent(conn, warm.project, "mate"))
 
     @contextmanager
@@ -160,7 +167,7 @@ def test_a_demoted_admin_is_refused_at_once(warm: _WarmProject) -> None:
         with conn.raw.transaction(force_rollback=True):
             yield
 
-    for round_ in range(_ROUNDS):
+    for round_ in rounds:
         call = (tokens.rotate_as_admin, tokens.revoke_as_admin)[round_ % 2]
         for conn in warm.connections:
             with rolled_back(conn):

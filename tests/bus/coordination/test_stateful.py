@@ -1,7 +1,6 @@
 """Random calls of two agents in each of two projects, compared with a model of lists and dictionaries."""
 
 import itertools
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -349,15 +348,17 @@ def _check(conn: Connection, model: _ProjectModel) -> None:
     assert result == {number: (task.status, task.blockers) for number, task in model.tasks.items()}
 
 
-@pytest.mark.slow
-def test_the_engine_agrees_with_the_model(db: Database) -> None:
-    """The same histories in every run; LLM_BUS_EXPLORE=300 runs 300 new ones."""
-    explore = int(os.environ.get("LLM_BUS_EXPLORE", "0"))
+@pytest.mark.parametrize(
+    ("histories", "are_new"),
+    [pytest.param(8, False, id="fixed histories"), pytest.param(200, True, marks=pytest.mark.exhaustive, id="random")],
+)
+def test_the_engine_agrees_with_the_model(db: Database, histories: int, are_new: bool) -> None:
+    """The short run has the same histories each time; the exhaustive one draws new ones."""
     run_state_machine_as_test(
         lambda: _Bus(db),
         settings=settings(
-            max_examples=explore or 15,
-            derandomize=not explore,
+            max_examples=histories,
+            derandomize=not are_new,
             stateful_step_count=40,
             deadline=None,
             database=None,
