@@ -160,7 +160,9 @@ class FileEdits:
             record = FileRecord(original, "", file_mode(target), [])
         elif content is not None and _sha256(content) != record.written_hash:
             # The user has changed the file since: without the kit's part it is what an uninstall restores.
-            record.original = remover(content, record.original or b"")
+            rest = remover(content, record.original or b"")
+            was_created = record.original is None and (rest is None or _is_empty(rest))
+            record.original = None if was_created else rest
         folders = create_folders(target.parent)
         record.created_folders = folders or record.created_folders
         try:

@@ -158,8 +158,9 @@ def _uninstall(work_tree: Repo, edits: FileEdits, files: Mapping[str, str]) -> N
 
 def _print_left(edits: FileEdits) -> None:
     if edits.left:
-        places = "1 place was" if len(edits.left) == 1 else f"{len(edits.left)} places were"
-        print(f"Partly done: {places} left as it is; see the lines with '!'. Correct them, and run this again.")
+        count = len(edits.left)
+        places = "1 place was left as it is" if count == 1 else f"{count} places were left as they are"
+        print(f"Partly done: {places}; see the lines with '!'. Correct what they name, and run this again.")
 
 
 def _dry_run_note(dry_run: bool) -> str:

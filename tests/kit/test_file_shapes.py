@@ -349,6 +349,16 @@ def test_one_file_behind_two_names_gets_one_block(place: Workplace) -> None:
     assert place.listing() == before
 
 
+def test_a_block_that_a_merge_doubled_is_one_again(place: Workplace) -> None:
+    before = place.listing()
+    place.install("codex")
+    place.write("AGENTS.md", place.read("AGENTS.md") * 2)
+    place.install("codex")
+    assert place.read("AGENTS.md").count(b"llm-bus:begin") == 1
+    place.uninstall()
+    assert place.listing() == before
+
+
 def test_a_copy_of_a_repository_never_changes_the_one_that_it_came_from(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,57 @@ def test_items_are_appended_and_removed_again(
     assert restored == (document if items else {name: child for name, child in document.items() if name != "list"})
 
 
+@given(
+    OBJECT.filter(bool),
+    st.sampled_from([None, 1, 4, "\t"]),
+    st.sampled_from(["", ",", " // why", ", // why", " /* } */", " /* a\nb */,"]),
+    st.sampled_from(["", "\n", " // end\n", "\n/* end */"]),
+    st.booleans(),
+    VALUE,
+)
+def test_a_removal_gives_back_the_same_text(
+    document: dict[str, Any], indent: Any, behind: str, end: str, with_crlf: bool, value: Any
+) -> None:
+    text = json.dumps(document, indent=indent)
+    text = text[:-1].rstrip() + behind + "\n}" + end
+    text = text.replace("\n", "\r\n") if with_crlf else text
+    key = max(document, key=len) + "x"
+    changed = jsonc.set_value(text, (key, "inner"), value)
+    assert jsonc.read_value(changed) == {**document, key: {"inner": value}}
+    assert ("\n" in changed.replace("\r\n", "")) is not with_crlf
+    assert jsonc.remove_value(changed, (key, "inner")) == text
+    changed = jsonc.append_item(text, (key,), value)
+    assert jsonc.remove_value(changed, (key,), 0) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ('{ // c\n "m": 1, "b": 2}', '{ // c\n "b": 2}'),
+        ('{\n  "m": 1, // mine\n  "b": 2\n}', '{ // mine\n  "b": 2\n}'),
+        ('{\n  // x\n  "m": 1,\n  // y\n  "b": 2\n}', '{\n  // x\n  // y\n  "b": 2\n}'),
+        ('{"a":1, /* q */ "m": 1 /* r */, /* s */ "b": 2}', '{"a":1, /* q */ /* r */ /* s */ "b": 2}'),
+        ('{"a":1, // q\n "m": 1 /* } */ }', '{"a":1 // q\n /* } */ }'),
+        ('{\n  "a": 1, // q\n  "m": 1 // r\n}\n', '{\n  "a": 1 // q\n  // r\n}\n'),
+    ],
+)
+def test_comments_around_a_removed_member_stay(text: str, rest: str) -> None:
+    assert jsonc.remove_value(text, ("m",)) == rest
+    assert jsonc.read_value(rest) == {key: value for key, value in jsonc.read_value(text).items() if key != "m"}
+
+
+def test_a_key_that_is_there_twice_is_read_as_clients_do_and_never_edited() -> None:
+    text = '{"a": {"b": 1, "b": 2}}'
+    assert jsonc.read_value(text, ("a", "b")) == 2
+    for edit in (
+        lambda: jsonc.set_value(text, ("c",), 1),
+        lambda: jsonc.append_item(text, ("c",), 1),
+        lambda: jsonc.remove_value(text, ("a",)),
+    ):
+        with pytest.raises(jsonc.NotJsonError, match="twice"):
+            edit()
+
+
 def test_comments_and_trailing_commas_are_accepted_and_kept() -> None:
     text = '// top\n{\n  "a": 1, // one\n  /* two */\n  "b": [1, 2,],\n}\n'
     assert jsonc.read_value(text) == {"a": 1, "b": [1, 2]}
