@@ -1,6 +1,8 @@
 """`llm-bus stdio` with the client of the MCP SDK."""
 
 import asyncio
+import json
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -84,3 +86,45 @@ def test_without_a_running_bus_the_error_names_the_next_step(data: Path) -> None
     result = bus_process.run_command("stdio", LLM_BUS_DATA=str(data))
     assert (result.returncode, result.stdout) == (ExitCode.UNAVAILABLE, "")
     assert "llm-bus up" in result.stderr
+
+
+def test_messages_in_other_forms_are_served(database_url: str, ada: Agent) -> None:
+    """Arguments as JSON text and null parameters, as over HTTP."""
+    client = {"protocolVersion": "2099-01-01", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    messages = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client},
+        {"jsonrpc": "2.0", "method": "notifications/initialized", "params": None},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": None},
+        *(
+            {
+                "jsonrpc": "2.0",
+                "id": 3 + index,
+                "method": "tools/call",
+                "params": {"name": name, "arguments": arguments},
+            }
+            for index, (name, arguments) in enumerate(
+                [("seed_sequence", '{"sequence": "adr", "current": "41"}'), ("whoami", []), ("claim", "adr")]
+            )
+        ),
+    ]
+    server = _server(database_url, LLM_BUS_TOKEN=ada.token)
+    with subprocess.Popen(
+        [server.command, *server.args], env=server.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = {}
+        for message in messages:
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            if "id" in message:
+                answer = json.loads(process.stdout.readline())
+                answers[answer["id"]] = answer
+        process.stdin.close()
+    assert answers[1]["result"]["protocolVersion"] == "2025-11-25"
+    assert len(answers[2]["result"]["tools"]) > 20
+    assert answers[3]["result"]["structuredContent"]["current"] == 41
+    assert answers[4]["result"]["structuredContent"]["actor"] == ada.actor
+    assert answers[5]["error"]["message"] == (
+        'arguments must be an object; the text "adr" was sent. claim takes: sequence, note, idempotency_key.'
+    )
