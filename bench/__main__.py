@@ -13,7 +13,19 @@ import click
 from bench import client_baseline, environment, machine, plot, profile, report, targets
 from bench.checks import IncorrectResponseError
 from bench.scenario import FULL, QUICK, Effort, Harness, Result
-from bench.scenarios import boards, claims, context_size, fairness, growth, idle_and_soak, limit, mixed, pages, push
+from bench.scenarios import (
+    boards,
+    claims,
+    commit,
+    context_size,
+    fairness,
+    growth,
+    idle_and_soak,
+    limit,
+    mixed,
+    pages,
+    push,
+)
 
 SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "limit": limit.run,
@@ -29,6 +41,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "growth": growth.run,
     "pages": pages.run,
     "boards": boards.run,
+    "commit": commit.run,
     "old-snapshot": idle_and_soak.run_old_snapshot,
     "soak": idle_and_soak.run_soak,
 }

@@ -46,6 +46,7 @@ def evaluate(figures: Figures) -> list[Target]:
         *_fairness_targets(figures),
         *_page_targets(figures),
         *_board_targets(figures),
+        *_commit_targets(figures),
     ]
 
 
@@ -166,3 +167,14 @@ def _board_targets(figures: Figures) -> list[Target]:
     boards = figures["boards"]
     detail = f"p50 {boards['late_p50']:.0f} ms, at most {boards['late_max']:.0f}"
     return [Target("a post on a live board: p99 in s", True, 2.0, boards["late_p99"] / 1000, detail)]
+
+
+def _commit_targets(figures: Figures) -> list[Target]:
+    if "commit" not in figures:
+        return []
+    commit = figures["commit"]
+    detail = f"a commit without the hook takes {commit['base_ms']:.0f} ms"
+    return [
+        Target("commit with the bus away: added ms", True, 300.0, commit["away_ms"], detail),
+        Target("commit with the bus there: added ms", True, 150.0, commit["there_ms"], detail),
+    ]

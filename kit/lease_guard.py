@@ -14,12 +14,15 @@ from kit.plain_text import one_line
 _MAX_LISTED_FILES = 10
 _MAX_LEASE_PAGES = 5
 
-ActorAndLeases = tuple[str, list[dict[str, Any]], bool]
 
-
-def fetch_leases(bus: mcp_client.BusClient) -> ActorAndLeases:
-    """Fetch the caller's qualified name, the active leases of the project, and whether its paths ignore case."""
+def fetch_identity(bus: mcp_client.BusClient) -> tuple[str, bool]:
+    """Fetch the caller's qualified name, and whether the paths of its project ignore case."""
     identity = bus.call("whoami")
+    return str(identity["actor"]), bool(identity.get("case_insensitive_paths"))
+
+
+def fetch_leases(bus: mcp_client.BusClient) -> list[dict[str, Any]]:
+    """Fetch the active leases of the project."""
     leases: list[dict[str, Any]] = []
     before: Any = None
     for _ in range(_MAX_LEASE_PAGES):
@@ -28,14 +31,18 @@ def fetch_leases(bus: mcp_client.BusClient) -> ActorAndLeases:
         before = page.get("next_before")
         if before is None:
             break
-    return str(identity["actor"]), leases, bool(identity.get("case_insensitive_paths"))
+    return leases
 
 
 def check_leases(
-    config: Config, actor_and_leases: ActorAndLeases, changes: Sequence[StagedChange], result: CheckResult
+    config: Config,
+    identity: tuple[str, bool],
+    leases: Sequence[dict[str, Any]],
+    changes: Sequence[StagedChange],
+    result: CheckResult,
 ) -> None:
     """List the changed files that other participants have leased; those under the policy "strict" block."""
-    actor, leases, ignore_case = actor_and_leases
+    actor, ignore_case = identity
     own_shared = [
         str(lease["surface"]) for lease in leases if lease["actor"] == actor and lease.get("mode") == "shared"
     ]

@@ -111,13 +111,13 @@ def _check(
         return result
     calls = numbers.list_lookups() if numbers else []
     if lease_changes:
-        calls.append(lease_guard.fetch_leases)
+        calls += [lease_guard.fetch_identity, lease_guard.fetch_leases]
     answers = mcp_client.call_in_parallel(config.endpoint, config.token, calls, budget)
     error = next((answer for answer in answers if isinstance(answer, Exception)), None)
     if lease_changes:
-        actor_and_leases = answers.pop()
-        if not isinstance(actor_and_leases, Exception):
-            lease_guard.check_leases(config, actor_and_leases, lease_changes, result)
+        identity, leases = answers[-2:]
+        if not isinstance(identity, Exception) and not isinstance(leases, Exception):
+            lease_guard.check_leases(config, identity, leases, lease_changes, result)
     if numbers:
         may_reserve = not result.blocking or os.environ.get(OVERRIDE_VARIABLE) == "1"
         numbers.decide(answers, result, may_reserve=may_reserve)

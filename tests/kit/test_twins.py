@@ -1,4 +1,4 @@
-"""Two files with one number are named, whoever claimed it, and a proposal is a number that the tree does not have."""
+"""Two files with one number are named, even if the caller claimed it; a proposed number is in no file of the tree."""
 
 from tests.kit.git_repo import GitRepo
 from tests.kit.test_reconcile_hook import rename_commands, run_post_tool_use_hook
