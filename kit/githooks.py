@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from kit import exit_codes, hook_managers, marks, text_files
@@ -244,6 +245,9 @@ def _bears_lines(path: Path, content: bytes) -> bool:
     """Whether further lines behind the first one leave the meaning of a hook as it is."""
     if os.name == "posix" and not os.access(path, os.X_OK):
         # git ignores a hook that is not executable; with the kit's lines it would run.
+        return False
+    if not path.stat().st_mode & stat.S_IWUSR:
+        # Moving leaves a protected file as it is.
         return False
     is_shell = bool(_SHELL_SHEBANG.match(content)) or not content.startswith(b"#!")
     return is_shell and b"\0" not in content and not _OWN_TEXT.search(_OWN_FOLDER.sub(b"", content))

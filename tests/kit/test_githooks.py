@@ -63,6 +63,10 @@ def _shell(place: Workplace) -> None:
     place.write(HOOK, '#!/bin/bash -eu\necho "$(basename "$0")" "$@" "$TEAM"; cat\n', 0o755)
 
 
+def _read_only(place: Workplace) -> None:
+    place.write(HOOK, '#!/bin/sh\necho "$(basename "$0")" "$@" "$TEAM"; cat\n', 0o555)
+
+
 def _relative_link(place: Workplace) -> None:
     place.write("scripts/check.sh", '#!/bin/sh\necho "$(basename "$0")" "$@" "$TEAM"; cat\n', 0o755)
     (place.top / HOOK).symlink_to("../../scripts/check.sh")
@@ -80,6 +84,7 @@ HOOKS = (
     _shell_that_reads_itself,
     _shell_that_runs_a_file_beside_it,
     _shell,
+    _read_only,
     _relative_link,
     _crlf,
 )
