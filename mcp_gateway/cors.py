@@ -43,7 +43,6 @@ def answer_preflight(method: str, headers: Headers) -> HttpResponse | None:
         (b"access-control-allow-methods", ALLOWED_METHODS.encode()),
         (b"access-control-allow-headers", allowed.encode()),
         (b"access-control-max-age", str(_PREFLIGHT_SECONDS).encode()),
-        (b"content-length", b"0"),
     ]
     # A page of the Internet that calls a bus on this machine or in this network.
     if _find(headers, b"access-control-request-private-network") == b"true":

@@ -43,8 +43,10 @@ class SdkRequest:
 
 def adapt_request(headers: Headers, body: bytes) -> SdkRequest | HttpResponse:
     """Rewrite a request for the SDK, or return the response that refuses it."""
-    if not is_json_body(_values(headers, b"content-type"), body):
-        advice = "Send JSON in UTF-8 as Content-Type: application/json."
+    content_types = _values(headers, b"content-type")
+    if not is_json_body(content_types, body):
+        shown = b", ".join(content_types).decode("ascii", "replace")[:80]
+        advice = f"Send JSON in UTF-8 as Content-Type: application/json; {shown} was sent."
         return json_response(415, {"error": "unsupported media type", "message": advice})
     accepted = parse_accept(_values(headers, b"accept"))
     if not accepted.json and not accepted.sse:

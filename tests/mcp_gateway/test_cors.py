@@ -23,6 +23,8 @@ def test_a_preflight_of_an_allowed_origin_needs_no_token(connect: Connect, origi
     requested = "authorization,content-type,mcp-protocol-version,mcp-param-sequence"
     response = _preflight(connect(None), origin, Access_Control_Request_Headers=requested)
     assert (response.status, response.body) == (204, "")
+    assert "content-length" not in response.headers
+    assert "transfer-encoding" not in response.headers
     assert response.headers["access-control-allow-origin"] == origin
     assert response.headers["access-control-allow-methods"] == "POST"
     allowed = {name.strip().lower() for name in response.headers["access-control-allow-headers"].split(",")}

@@ -177,7 +177,9 @@ def test_bodies_are_json_in_utf_8(connect: Connect, team: Team, modern: bool) ->
     for content_type in ("text/plain", "application/x-www-form-urlencoded"):
         response = _send(client, message, Content_Type=content_type)
         assert response.status == 415, content_type
-        assert "application/json" in json.loads(response.body)["message"]
+        assert json.loads(response.body)["message"] == (
+            f"Send JSON in UTF-8 as Content-Type: application/json; {content_type} was sent."
+        )
 
 
 @both_protocols
