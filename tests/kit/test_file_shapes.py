@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit import exit_codes, jsonc
+from tests.kit.git_repo import GitRepo
 from tests.kit.workplace import URL, Workplace, make_workplace
 
 CLIENT_FILES = {
@@ -89,6 +90,26 @@ def test_each_form_of_text_is_kept_and_restored(place: Workplace, form: str) -> 
     assert place.listing() == installed
     assert place.uninstall()[0] == exit_codes.OK
     assert place.listing() == before
+
+
+def test_every_python_edits_them_alike(repo: GitRepo) -> None:
+    """Also one without `tomllib`."""
+    for name, text in TEXTS.items():
+        path = repo.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(FORMS["bom crlf"](text))
+    before = repo.snapshot()
+    repo.install(URL, "--client", "all")
+    for name in TEXTS:
+        content = (repo.root / name).read_bytes()
+        assert b"\n" not in content.replace(b"\r\n", b""), name
+        _parse(name, content)
+    assert _parse(".codex/config.toml", (repo.root / ".codex/config.toml").read_bytes())["mcp_servers"]["llm-bus"]
+    installed = repo.snapshot()
+    repo.install(URL, "--client", "all")
+    assert repo.snapshot() == installed
+    assert repo.run_kit("uninstall").returncode == exit_codes.OK
+    assert repo.snapshot() == before
 
 
 @pytest.mark.parametrize("form", FORMS)
