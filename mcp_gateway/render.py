@@ -4,7 +4,8 @@ import dataclasses
 import typing
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any, get_args, get_origin
 
 # `from` is the name of the field on the wire and a keyword of Python.
@@ -14,6 +15,8 @@ UNREAD_FIELD = "unread"
 _INTERNAL_FIELDS = frozenset({UNREAD_FIELD, "surfacing"})
 
 
+# Agents read the same posts, leases and events again and again.
+@lru_cache(maxsize=8192)
 def format_time(time: datetime) -> str:
     """Format a time for clients: ISO 8601, UTC, milliseconds, `Z`."""
     return f"{time.isoformat(timespec='milliseconds')[:-6]}Z"
@@ -33,17 +36,21 @@ def render(value: Any) -> Any:
 def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
     """Build the render function of a dataclass from its type hints, once per class."""
     hints = typing.get_type_hints(dataclass_type)
-    steps = [
-        (field.name, _JSON_NAMES.get(field.name, field.name), _find_converter(hints[field.name]))
-        for field in dataclasses.fields(dataclass_type)
-        if field.name not in _INTERNAL_FIELDS
+    fields = [field.name for field in dataclasses.fields(dataclass_type) if field.name not in _INTERNAL_FIELDS]
+    json_names = [_JSON_NAMES.get(name, name) for name in fields]
+    converters = [
+        (json_name, convert)
+        for name, json_name in zip(fields, json_names, strict=True)
+        if (convert := _find_converter(hints[name])) is not None
     ]
+    # Reads all fields in one call; of a single one it would return no tuple.
+    read_fields = attrgetter(*fields) if len(fields) > 1 else lambda value: (getattr(value, fields[0]),)
 
     def render_dataclass(value: Any) -> dict[str, Any]:
-        return {
-            json_name: getattr(value, name) if convert is None else convert(getattr(value, name))
-            for name, json_name, convert in steps
-        }
+        rendered = dict(zip(json_names, read_fields(value), strict=True))
+        for json_name, convert in converters:
+            rendered[json_name] = convert(rendered[json_name])
+        return rendered
 
     return render_dataclass
 
