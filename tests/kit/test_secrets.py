@@ -156,13 +156,17 @@ def shadowed_modules(repo: GitRepo, marker: Path) -> None:
 
 
 def bare_repository(repo: GitRepo, marker: Path) -> None:
-    """A folder that git takes for a bare repository, with a kit inside."""
-    repo.write("HEAD", "ref: refs/heads/main\n")
-    repo.write("config", f"[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = touch {marker}\n")
-    repo.write("objects/.keep")
-    repo.write("refs/.keep")
-    repo.write("llm-bus/kit/__main__.py", f"open({str(marker)!r}, 'a').write('bare repository\\n')\n")
-    repo.extra_env["CLAUDE_PROJECT_DIR"] = str(repo.root)
+    """A folder that git takes for a repository of its own, with a kit inside."""
+    write_git_folder(repo)
+    repo.write("docs/llm-bus/kit/__main__.py", f"open({str(marker)!r}, 'a').write('bare repository\\n')\n")
+
+
+def write_git_folder(repo: GitRepo) -> None:
+    """Make docs/ look like a git folder, with itself as its work tree."""
+    repo.write("docs/HEAD", "ref: refs/heads/main\n")
+    repo.write("docs/config", "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n")
+    repo.write("docs/objects/.keep")
+    repo.write("docs/refs/.keep")
 
 
 def folder_in_place_of_git(repo: GitRepo, marker: Path) -> None:
@@ -196,6 +200,23 @@ def test_a_hook_runs_no_code_of_the_checked_out_branch(
             assert (done.returncode, done.stderr) == (0, ""), (command, done)
             assert not marker.exists(), (command, marker.read_text())
     assert not marker.exists(), marker.read_text()
+
+
+def test_a_folder_that_looks_like_a_git_folder_confirms_no_bus(plain: GitRepo) -> None:
+    with running_recorder() as confirmed, running_recorder() as other:
+        plain.install(confirmed.url, "--client", "none")
+        write_git_folder(plain)
+        folder = plain.root / "docs"
+        document = {"endpoint": other.url, "web_url": None, "token_variable": "LLM_BUS_TOKEN"}
+        plain.write("docs/llm-bus/connection.json", json.dumps(document))
+        plain.write("docs/llm-bus.config.json", json.dumps({"endpoint": other.url, "sequences": {"*.md": "adr"}}))
+        plain.extra_env = {"LLM_BUS_TOKEN": TOKEN}
+        # The folder is a repository for git, unless it is asked not to take it for one.
+        assert plain.git("rev-parse", "--git-common-dir", cwd=folder).stdout.strip() in (".", str(folder))
+        hook_input = json.dumps({"session_id": "s", "cwd": str(folder)})
+        for arguments in (("wake", "start", "claude"), ("wake", "stop", "claude"), ("pre-commit",), ("doctor",)):
+            plain.run(plain.python, str(plain.root / ".git/llm-bus/kit"), *arguments, cwd=folder, stdin=hook_input)
+        assert other.requests == []
 
 
 def hook_commands(repo: GitRepo) -> list[str]:
@@ -306,15 +327,17 @@ def test_the_code_and_the_state_of_an_earlier_version_leave_the_work_tree(
 def test_a_link_in_place_of_a_folder_of_the_kit_leads_nowhere(plain: GitRepo, name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    for file in ("main.py", "journal.jsonl", "started"):
+    for file in ("main.py", "journal.jsonl", "started", "kit/main.py", "state/started"):
+        (outside / file).parent.mkdir(exist_ok=True)
         (outside / file).write_text("mine\n")
     (plain.root / name).parent.mkdir(exist_ok=True)
     (plain.root / name).symlink_to(outside)
     plain.install("http://127.0.0.1:1/mcp", "--client", "none")
     plain.extra_env = {"LLM_BUS_TOKEN": TOKEN}
     run_all_hooks(plain)
-    assert sorted(path.name for path in outside.iterdir()) == ["journal.jsonl", "main.py", "started"]
-    assert {path.read_text() for path in outside.iterdir()} == {"mine\n"}
+    files = [path for path in outside.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert {path.read_text() for path in files} == {"mine\n"}
 
 
 def install_command(repo: GitRepo, *arguments: str, **env: str) -> CompletedCommand:
