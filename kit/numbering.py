@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kit import globs
 
@@ -27,7 +28,7 @@ _FLYWAY_BASELINE = "B"
 _TIMESTAMP_WIDTH = 10
 _MAX_UNPADDED_WIDTH = 7
 _YEAR, _MONTH, _DAY = "(?:19|20)[0-9]{2}", "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])"
-_DATE = re.compile(
+_DATE_EXPRESSION = (
     rf"{_YEAR}[-_. ]?{_MONTH}(?![0-9])"
     rf"|{_YEAR}[-_. ]?{_MONTH}[-_. ]?{_DAY}"
     rf"|{_YEAR}[-_. ][0-9]{{1,2}}[-_. ][0-9]{{1,2}}(?![0-9])"
@@ -45,6 +46,12 @@ _DIRECTION = re.compile(r"(?:\A|[-_ ])(?:up|down|do|undo|revert|rollback|deploy|
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100
 # Numbers this far from every other one are no part of the sequence: `404-page.md` among 1 to 19.
 _MAX_GAP = 100
+
+
+@lru_cache(maxsize=1)
+def _date_pattern() -> re.Pattern[str]:
+    # Compiled for the first number: that takes longer than most other parts of a hook.
+    return re.compile(_DATE_EXPRESSION)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def find_version_scheme(name: str) -> str | None:
         "timestamp" for a timestamp or a date, "version" for a dotted version, "hash" for a hash; None for none of them.
     """
     match = _NAME.match(name)
-    if match and (len(match["digits"]) >= _TIMESTAMP_WIDTH or _DATE.match(name, match.start("digits"))):
+    if match and (len(match["digits"]) >= _TIMESTAMP_WIDTH or _date_pattern().match(name, match.start("digits"))):
         return "timestamp"
     if match and not match["words"].strip("Vv") and re.match(r"[._][0-9]", match["rest"]):
         return "version"
@@ -168,7 +175,7 @@ def _match_segment(segment: str, sequence: str) -> re.Match[str] | None:
         is_number = rest.startswith("__")
     else:
         is_number = _END_OF_NUMBER.match(rest) is not None and _may_precede_number(words, digits, rest, sequence)
-    if not is_number or len(digits) >= _TIMESTAMP_WIDTH or _DATE.match(segment, match.start("digits")):
+    if not is_number or len(digits) >= _TIMESTAMP_WIDTH or _date_pattern().match(segment, match.start("digits")):
         return None
     if len(digits) > _MAX_UNPADDED_WIDTH and not digits.startswith("0"):
         return None

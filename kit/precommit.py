@@ -11,15 +11,18 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kit import VERSION, activity_log, git_history, lease_guard, mcp_client, numbers_in_use, repo
+from kit import VERSION, activity_log, git_history, lease_guard, mcp_client, repo
 from kit.check_result import CheckResult, describe_error, report_unchecked
 from kit.config import Config, ConfigError, load_config
 from kit.git_history import StagedChange
-from kit.number_check import NumberCheck
-from kit.numbers_in_use import AddedFile, NumbersInUse
 from kit.plain_text import one_line
 from kit.repo import NoRepositoryError, Repo
+
+if TYPE_CHECKING:
+    # Imported where a commit adds numbered files: most commits need none of it.
+    from kit.numbers_in_use import NumbersInUse
 
 # For the whole process. The time for starting and ending the interpreter is subtracted, and the bus gets its minimum
 # also if git was slow.
@@ -42,10 +45,9 @@ def check_staged(*, include_leases: bool) -> bool:
     try:
         config = load_config(work_tree)
         changes = git_history.list_staged_changes(work_tree)
-        added = numbers_in_use.find_added_files(config, changes)
-        if not changes or not (added or include_leases):
+        in_use = _find_numbers(work_tree, config, changes)
+        if not changes or (in_use is None and not include_leases):
             return False
-        in_use = NumbersInUse(work_tree, config, added) if added else None
     except (ConfigError, NoRepositoryError) as error:
         report_unchecked(work_tree, str(error))
         return False
@@ -73,8 +75,8 @@ def check_file(path: Path) -> CheckResult | None:
         governed = config.find_governed(relative_path)
         if governed is None or git_history.is_in_head(work_tree, relative_path):
             return None
-        added = AddedFile(governed, git_history.hash_file(work_tree, relative_path))
-        in_use = NumbersInUse(work_tree, config, [added])
+        change = StagedChange(relative_path, True, blob=git_history.hash_file(work_tree, relative_path))
+        in_use = _find_numbers(work_tree, config, [change])
     except ValueError:
         # The file is outside the work tree.
         return None
@@ -92,6 +94,15 @@ def remaining_budget() -> mcp_client.TimeBudget:
     )
 
 
+def _find_numbers(work_tree: Repo, config: Config, changes: Sequence[StagedChange]) -> NumbersInUse | None:
+    """Find the numbers that changes add, and those in use; None if no new file has a number."""
+    if not any(change.is_new and config.find_governed(change.path) for change in changes):
+        return None
+    from kit import numbers_in_use
+
+    return numbers_in_use.NumbersInUse(work_tree, config, numbers_in_use.find_added_files(config, changes))
+
+
 def _check(
     work_tree: Repo,
     config: Config,
@@ -102,7 +113,11 @@ def _check(
     in_commit: bool,
 ) -> CheckResult:
     result = CheckResult()
-    numbers = NumberCheck(work_tree, config, in_use, budget, in_commit) if in_use else None
+    numbers = None
+    if in_use is not None:
+        from kit.number_check import NumberCheck
+
+        numbers = NumberCheck(work_tree, config, in_use, budget, in_commit)
     if config.token is None:
         if numbers:
             numbers.report_locally(result)
