@@ -384,6 +384,8 @@ def test_a_copy_of_a_repository_never_changes_the_one_that_it_came_from(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.write("CLAUDE.md", "mine\n")
+    # Only the record, which the copy has too, knows that this was there.
+    place.write(".mcp.json", "{ }")
     before = place.listing()
     place.install("claude")
     installed = place.listing()
