@@ -34,6 +34,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "claim_hot": claims.run_hot,
     "claim500": claims.run_burst,
     "read": mixed.run_read,
+    "refusals": claims.run_refusals,
     "context": context_size.run,
     "idle": idle_and_soak.run_idle,
     "push": push.run,

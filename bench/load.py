@@ -15,7 +15,10 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from bench import cpu
-from bench.requests import Address, is_complete_response, is_successful_response
+from bench.requests import Address, is_complete_response, is_refusal, is_successful_response
+
+# The kind of a call that the engine is to refuse; any other call has to succeed.
+REFUSED_CALL = "refused"
 
 _CONNECT_SECONDS = 30.0
 _RESPONSE_SECONDS = 60.0
@@ -254,7 +257,8 @@ class _Connection(asyncio.Protocol):
             return
         latency = time.perf_counter() - self._sent_at
         self._awaiting_response = False
-        if not is_successful_response(self._received):
+        is_expected = is_refusal if self._kind == REFUSED_CALL else is_successful_response
+        if not is_expected(self._received):
             self._fail(f"{self._kind}: {self._received[:_MAX_SHOWN_BYTES].decode('utf-8', 'replace')}")
             return
         self._runner.window.latencies.setdefault(self._kind, []).append(latency)

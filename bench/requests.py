@@ -88,6 +88,11 @@ def is_successful_response(response: bytes) -> bool:
     )
 
 
+def is_refusal(response: bytes) -> bool:
+    """Whether a whole response is a tool error: the engine refused the call."""
+    return response.startswith(b"HTTP/1.1 200") and b'"isError":true' in response
+
+
 def parse_response(response: bytes) -> tuple[int, bytes]:
     """Parse a whole response into its status and its body, with chunks joined."""
     head, _, rest = response.partition(b"\r\n\r\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.checks import ClaimedNumbers
 from bench.fixtures import Agent
-from bench.load import RequestSource
+from bench.load import REFUSED_CALL, RequestSource
 from bench.requests import MODERN, Address, build_tool_call
 
 # Quotes are escaped in the text of a response, but not in its structured content.
@@ -70,6 +70,30 @@ class _ClaimRequestSource:
 
     def record_response(self, kind: str, response: bytes) -> None:
         self._claimed_numbers.append(extract_int(_CLAIMED_NUMBER_PATTERN, response))
+
+
+@dataclass
+class RefusalWorkload:
+    """Each connection claims; every fifth call is a post to an unknown participant, which is refused."""
+
+    agents: list[Agent]
+
+    def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
+        """See Workload."""
+        sources: list[RequestSource] = []
+        for index in range(count):
+            agent = self.agents[index % len(self.agents)]
+            target = targets[index % len(targets)]
+            claim = build_tool_call(target, agent.token, "claim", MODERN, sequence=f"seq-{index % 20}")
+            post = build_tool_call(target, agent.token, "post", MODERN, body="Look", to_actor="unknown-participant")
+            calls = [("claim", claim)] * 4 + [(REFUSED_CALL, post)]
+            first = index % len(calls)
+            sources.append(_RotatingRequestSource(calls[first:] + calls[:first]))
+        return sources
+
+    def collect_results(self) -> dict[str, Any]:
+        """See Workload."""
+        return {}
 
 
 READ_CALLS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -3,12 +3,12 @@
 from bench.checks import ClaimedNumbers, verify_claims, verify_ledgers
 from bench.environment import checkpoint_and_pause
 from bench.fixtures import Team, assign_round_robin, make_teams
-from bench.load import LoadResult
+from bench.load import LoadResult, Workload
 from bench.requests import ERAS, MODERN
 from bench.scenario import Harness, Result, make_row
 from bench.scenarios import limit
 from bench.stats import lower_median
-from bench.workloads import ClaimWorkload, ReadWorkload
+from bench.workloads import ClaimWorkload, ReadWorkload, RefusalWorkload
 
 SPREAD_TEAM_COUNT, SPREAD_SEQUENCE_COUNT = 5, 20
 BURST_SIZE = 500
@@ -60,6 +60,22 @@ def run_hot(harness: Harness) -> Result:
     return result
 
 
+def run_refusals(harness: Harness) -> Result:
+    """Claims of 32 connections, and the same with every fifth call refused: a batch with a refusal is sent again."""
+    result = Result()
+    for variant in ("none refused", "every fifth refused"):
+        teams = make_teams(harness.environment.database, SPREAD_TEAM_COUNT, 8)
+        agents = assign_round_robin(teams, 32)
+        sequences = [f"seq-{number}" for number in range(SPREAD_SEQUENCE_COUNT)]
+        workload = RefusalWorkload(agents) if "fifth" in variant else ClaimWorkload(agents, sequences)
+        _measure(harness, result, "refusals", variant, workload, 32)
+        event_count = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
+        result.checked.append(f"{event_count} events contiguous ({variant})")
+    costs = [result.figures[f"cost_{variant}"] for variant in ("none refused", "every fifth refused")]
+    result.lines.append(f"with every fifth call refused a call costs {costs[1] / costs[0]:.2f} times as much CPU")
+    return result
+
+
 def run_burst(harness: Harness) -> Result:
     """500 open connections claim from one sequence at the same moment, in several rounds."""
     result = Result()
@@ -86,7 +102,7 @@ def run_burst(harness: Harness) -> Result:
 
 
 def _measure(
-    harness: Harness, result: Result, name: str, variant: str, workload: ClaimWorkload, connections: int
+    harness: Harness, result: Result, name: str, variant: str, workload: Workload, connections: int
 ) -> LoadResult:
     checkpoint_and_pause(harness.environment)
     with harness.record_profile(f"{name}-{variant}"):

@@ -1,4 +1,4 @@
-"""`fair`: the effect of a noisy agent on the latency of a quiet one."""
+"""`fair`: the effect of noisy agents on the latency of a quiet one."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from bench.fixtures import Agent, make_teams
 from bench.load import LoadResult, LoadSpec, run_load
 from bench.scenario import Harness, Result, Row
 from bench.stats import summarize_latencies
-from bench.workloads import ReadWorkload
+from bench.workloads import MixedWorkload, ReadWorkload
 
 _NOISY_CONNECTION_COUNT = 200
 _ROUND_COUNT = 400
@@ -17,9 +17,9 @@ _PAUSE_SECONDS = 0.005
 
 
 def run(harness: Harness) -> Result:
-    """A quiet agent makes single calls, alone and beside 200 connections of one token of another project."""
+    """A quiet agent reads beside 200 connections of one token, and claims beside those of eight tokens of a project."""
     result = Result()
-    quiet, noisy = make_teams(harness.environment.database, 2, 2)
+    quiet, noisy = make_teams(harness.environment.database, 2, 8)
     checkpoint_and_pause(harness.environment)
     _measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT // 4)
     alone = summarize_latencies(_measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT))
@@ -51,19 +51,52 @@ def run(harness: Harness) -> Result:
         f"a quiet agent's p99 is {alone.p99:.1f} ms alone and {beside.p99:.1f} beside {_NOISY_CONNECTION_COUNT}"
         f" connections of another token, which make {noisy_rate:.0f} calls per second"
     )
+    _measure_claims_beside_a_project(harness, result)
     return result
 
 
+def _measure_claims_beside_a_project(harness: Harness, result: Result) -> None:
+    (quiet,) = make_teams(harness.environment.database, 1, 2)
+    (noisy,) = make_teams(harness.environment.database, 1, 8)
+    spec = LoadSpec(
+        MixedWorkload(noisy.agents * (_NOISY_CONNECTION_COUNT // 8)),
+        harness.environment.addresses,
+        _NOISY_CONNECTION_COUNT,
+        warmup=0.5,
+        windows=1,
+        seconds=2 * harness.effort.seconds + 4,
+    )
+    load_results: list[LoadResult] = []
+    load_thread = threading.Thread(target=lambda: load_results.append(run_load(spec)))
+    load_thread.start()
+    time.sleep(1.5)
+    beside = summarize_latencies(
+        _measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT, load_thread=load_thread, tool="claim")
+    )
+    load_thread.join()
+    result.rows.append(Row("fair", "claim beside 8", 1, 0.0, [0.0], beside, {}, 0.0))
+    result.figures |= {"project_p99": beside.p99, "project_p50": beside.p50}
+    result.lines.append(
+        f"a claim's p99 is {beside.p99:.1f} ms beside {_NOISY_CONNECTION_COUNT} connections of eight tokens of another"
+        f" owner's project, which make {load_results[0].best_window.rate:.0f} calls per second"
+    )
+
+
 def _measure_quiet_agent(
-    harness: Harness, agent: Agent, round_count: int, load_thread: threading.Thread | None = None
+    harness: Harness,
+    agent: Agent,
+    round_count: int,
+    load_thread: threading.Thread | None = None,
+    tool: str = "whats_new",
 ) -> list[float]:
+    arguments = {"sequence": "adr"} if tool == "claim" else {"advance_cursor": False}
     latencies = []
     with Client(harness.environment.addresses[0], agent.token) as client:
         client.call("whoami")
         for _ in range(round_count):
             if load_thread is not None and not load_thread.is_alive():
                 break
-            response = client.call("whats_new", advance_cursor=False)
+            response = client.call(tool, **arguments)
             response.structured_content  # noqa: B018 - checks the response
             latencies.append(response.seconds)
             time.sleep(_PAUSE_SECONDS)
