@@ -21,6 +21,8 @@ MAX_POSTS_PER_ACK = 100
 MAX_PAGE_BYTES = 64_000
 """Total size of the bodies in one page of posts: agents keep everything they read in their context."""
 MAX_BLOCKERS = 50
+MAX_BLOCKER_CHAIN = 5_000
+"""Open blockers that task_block follows, under the lock that every write of the project waits for."""
 MAX_INVITE_USES = 50
 MAX_INVITE_HOURS = 168
 MAX_NONCE_LENGTH = 128

@@ -1,5 +1,6 @@
 """Blockers of tasks. Used by the writes of bus/coordination/tasks.py, under the project clock."""
 
+from bus import limits
 from bus.coordination.transactions import CallerTransaction
 from bus.errors import BusError
 
@@ -62,16 +63,26 @@ def resolve_blocked_by(transaction: CallerTransaction, task_id: int) -> list[tup
 
 
 def fetch_open_edges(transaction: CallerTransaction, on: int) -> dict[int, list[int]]:
-    """Fetch the tasks that the task `on` waits for, directly and indirectly, by the task that waits for them."""
+    """Fetch the tasks that the task `on` waits for, directly and indirectly, by the task that waits for them.
+
+    Raises:
+        BusError: `conflict` when there are more than limits.MAX_BLOCKER_CHAIN blockers.
+    """
     rows = transaction.conn.fetch_all(
         "WITH RECURSIVE chain (task_id, on_task_id) AS ("
         "  SELECT b.task_id, b.on_task_id FROM task_blocker b WHERE b.project_id = %(project)s"
         "    AND b.task_id = %(on)s AND b.resolved_at IS NULL AND b.on_task_id IS NOT NULL"
         "  UNION SELECT b.task_id, b.on_task_id FROM chain c JOIN task_blocker b ON b.task_id = c.on_task_id"
         "    AND b.project_id = %(project)s AND b.resolved_at IS NULL AND b.on_task_id IS NOT NULL)"
-        " SELECT task_id, on_task_id FROM chain",
-        {"project": transaction.project_id, "on": on},
+        " SELECT task_id, on_task_id FROM chain LIMIT %(limit)s",
+        {"project": transaction.project_id, "on": on, "limit": limits.MAX_BLOCKER_CHAIN + 1},
     )
+    if len(rows) > limits.MAX_BLOCKER_CHAIN:
+        raise BusError(
+            "conflict",
+            f"Task {on} waits for more than {limits.MAX_BLOCKER_CHAIN:,} tasks, directly and indirectly;"
+            " resolve blockers that are out of date first, or give a reason without a task.",
+        )
     edges: dict[int, list[int]] = {}
     for task_id, on_task_id in rows:
         edges.setdefault(task_id, []).append(on_task_id)

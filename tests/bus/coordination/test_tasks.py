@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bus import limits
 from bus.coordination import posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
@@ -40,7 +41,7 @@ def samples(conn: Connection, ada: Agent) -> _SampleTasks:
     tasks.block(conn, ada.ctx, made[3], "stuck")
     tasks.ship(conn, ada.ctx, made[4])
     waiting = tasks.create(conn, ada.ctx, "waiting", owner="ada", blocked_on=[made[0]]).task_id
-    return _SampleTasks(*made, waiting)
+    return _SampleTasks(made[0], made[1], made[2], made[3], made[4], waiting)
 
 
 def _status(conn: Connection, ctx: Ctx, task_id: int) -> str:
@@ -251,6 +252,23 @@ def test_no_task_waits_for_itself_directly_or_in_a_cycle(conn: Connection, ada: 
     tasks.block(conn, ada.ctx, chain[-1], "waits", on=chain[2])
     with assert_refused(conn, "conflict"):
         tasks.block(conn, ada.ctx, chain[2], "waits", on=chain[3])
+
+
+def test_a_chain_of_blockers_is_followed_up_to_a_bound(
+    conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_BLOCKER_CHAIN", 3)
+    chain = [tasks.create(conn, ada.ctx, str(n)).task_id for n in range(6)]
+    for task in chain:
+        tasks.start(conn, ada.ctx, task)
+    # From its end to its beginning: the new task waits for 0, 1, 2 and 3 others.
+    for task, on in reversed(list(pairwise(chain[:5]))):
+        tasks.block(conn, ada.ctx, task, "waits", on=on)
+    before = database_checksum(conn)
+    with assert_refused(conn, "conflict"):
+        tasks.block(conn, ada.ctx, chain[5], "waits", on=chain[0])
+    assert database_checksum(conn) == before
+    tasks.block(conn, ada.ctx, chain[5], "waits", on=chain[1])
 
 
 def test_blocking_on_a_task_that_does_not_exist_is_not_found(
