@@ -43,6 +43,8 @@ ALLOWED = {
     ("migrations/versions/0004_access.py", "somebody"): "comment on a table, part of a frozen migration",
     ("migrations/versions/0005_invites.py", "whoever"): "comment on a table, part of a frozen migration",
 }
+# The only file of the tests that may sleep.
+WAITING_HELPERS = "tests/concurrency.py"
 VAGUE_NAMES = {"found", "one", "said", "what", "who"}
 
 
@@ -100,6 +102,8 @@ def check(path: str, pattern: re.Pattern[str]) -> Iterator[str]:
                     yield f"{path}:{number}: broken link {match.group(1)}"
     if path.endswith(".py") and path.startswith(PRODUCTION):
         yield from check_names(path, ast.parse(text))
+    if path.endswith(".py") and path.startswith("tests/") and path != WAITING_HELPERS:
+        yield from check_sleeps(path, ast.parse(text))
 
 
 def is_comment(line: str) -> bool:
@@ -128,6 +132,17 @@ def check_names(path: str, tree: ast.Module) -> Iterator[str]:
             continue
         if name in VAGUE_NAMES:
             yield f"{path}:{node.lineno}: vague name “{name}”: say what it holds"
+
+
+def check_sleeps(path: str, tree: ast.Module) -> Iterator[str]:
+    """Find sleeps in tests, too short for a busy machine and too long for every other; `sleep(0)` only yields."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        function, delay = node.func, node.args[0]
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if name == "sleep" and not (isinstance(delay, ast.Constant) and delay.value == 0):
+            yield f"{path}:{node.lineno}: a sleep; wait for a condition with the functions of {WAITING_HELPERS}"
 
 
 if __name__ == "__main__":

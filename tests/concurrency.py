@@ -1,5 +1,7 @@
 """Concurrent calls that start together at a barrier, and the only polling loop of the tests."""
 
+import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +32,18 @@ def wait_until(
             raise AssertionError(f"timed out after {seconds:g} s. {describe() if describe else ''}")
         time.sleep(_POLL_SECONDS)
     return value
+
+
+async def wait_until_async(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Poll the condition as `wait_until` does, beside the other tasks of the event loop."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(_POLL_SECONDS / 5)
+
+
+def vary_timing(randomness: random.Random, max_seconds: float) -> None:
+    """Pause at random, so that concurrent transactions interleave in another way each time."""
+    time.sleep(randomness.random() * max_seconds)
 
 
 def hold_for(condition: Callable[[], object], seconds: float) -> None:

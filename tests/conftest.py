@@ -28,6 +28,22 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 2) * 3 // 2
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the slow tests, spread over the workers: one that begins last prolongs the run by its whole length."""
+    worker_count = getattr(config, "workerinput", {}).get("workercount", 1)
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    ordered: list[pytest.Item] = []
+    for worker in range(worker_count):
+        # xdist first gives each worker its part of the list, of this size.
+        size = (len(items) - len(ordered)) // (worker_count - worker)
+        share = slow[worker::worker_count]
+        ordered += share + others[: size - len(share)]
+        del others[: size - len(share)]
+    items[:] = ordered
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers, also after an aborted run."""
     if started := config.stash.get(_SERVERS, None):

@@ -7,6 +7,7 @@ Each fork runs the entry point of `python -m`, with its own environment, output 
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -69,17 +70,26 @@ class ForkedProcess:
 
 
 def start_module(
-    module: str, *arguments: str, env: Mapping[str, str], output: IO[bytes]
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    output: IO[bytes],
+    constants: Mapping[str, float] | None = None,
 ) -> "subprocess.Popen[bytes] | ForkedProcess":
-    """Start `python -m module arguments` with this environment; the output goes to `output`."""
+    """Start `python -m module arguments` with this environment; the output goes to `output`.
+
+    Args:
+        constants: other values for constants of modules, such as `mcp_gateway.mcp_endpoint._PING_INTERVAL_SECONDS`.
+    """
     if sys.platform != "linux":
-        command = [sys.executable, "-m", module, *arguments]
+        request = {"module": module, "arguments": arguments, "constants": dict(constants or {})}
+        command = [sys.executable, "-m", "tests.process_pool", json.dumps(request)]
         return subprocess.Popen(command, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
     status_fd, child_status_fd = os.pipe()
     with _lock:
         control = _get_fork_server()
-        request = json.dumps({"module": module, "arguments": arguments, "env": dict(env)}).encode()
-        socket.send_fds(control, [request], [output.fileno(), child_status_fd])
+        request = {"module": module, "arguments": arguments, "constants": dict(constants or {}), "env": dict(env)}
+        socket.send_fds(control, [json.dumps(request).encode()], [output.fileno(), child_status_fd])
         os.close(child_status_fd)
         pid = control.recv(32)
     assert pid, "the fork server has ended; its error is above"
@@ -119,12 +129,12 @@ def _run_fork_server(control: socket.socket) -> None:
     # Ctrl-C in a terminal reaches the whole process group; this process ends with the socket instead.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([control, wakeup_read], [], [])
+        ready, _, _ = select.select([control.fileno(), wakeup_read], [], [])
         if wakeup_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wakeup_read, 4096)
             _reap_children(running)
-        if control in ready:
+        if control.fileno() in ready:
             request, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)
             if not request:
                 break
@@ -168,10 +178,9 @@ def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int
     os.close(output_fd)
     os.environ.clear()
     os.environ.update(request["env"])
-    sys.argv = [request["module"], *request["arguments"]]
     code = 1
     try:
-        mains[request["module"]].main()
+        _run_main(mains[request["module"]], request)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -188,5 +197,19 @@ def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int
         os._exit(code)
 
 
+def _run_main(main_module: Any, request: dict[str, Any]) -> None:
+    for name, value in request["constants"].items():
+        module_name, _, constant = name.rpartition(".")
+        module = importlib.import_module(module_name)
+        assert hasattr(module, constant), name
+        setattr(module, constant, value)
+    sys.argv = [request["module"], *request["arguments"]]
+    main_module.main()
+
+
 if __name__ == "__main__":
-    _run_fork_server(socket.socket(fileno=int(sys.argv[1])))
+    if sys.argv[1].isdigit():
+        _run_fork_server(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        alone = json.loads(sys.argv[1])
+        _run_main(importlib.import_module(f"{alone['module']}.__main__"), alone)

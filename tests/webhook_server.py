@@ -2,12 +2,13 @@
 
 import gzip
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.concurrency import wait_until
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -23,10 +24,7 @@ class WebhookServer:
         return [body for head, body in list(self.requests) if head.startswith(path)]
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, self.requests
-            time.sleep(0.05)
+        wait_until(condition, _TIMEOUT_SECONDS, describe=lambda: str(self.requests))
 
 
 @contextmanager

@@ -133,6 +133,7 @@ def test_too_few_events_are_a_usage_error(database_url: str) -> None:
     assert "at least 207" in result.stderr
 
 
+@pytest.mark.slow
 def test_without_a_running_bus_a_temporary_one_is_started_and_removed() -> None:
     folder = make_traversable_folder()
     process = _start_demo_without_a_bus(folder)
@@ -144,6 +145,7 @@ def test_without_a_running_bus_a_temporary_one_is_started_and_removed() -> None:
     _assert_nothing_left(folder)
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_removes_its_temporary_bus() -> None:
     folder = make_traversable_folder()
     process = _start_demo_without_a_bus(folder)

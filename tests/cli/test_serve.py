@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from bus.config.redaction import Secret
 from bus.db import Database
 from bus.operations import jobs
 from bus.operations.metrics import MetricsEndpoint
+from tests.concurrency import wait_until
 from tests.factories import make_agent, make_owner, make_project
 from tests.metrics_scrape import METRICS_TOKEN, parse
 from tests.servers import free_port
@@ -33,6 +33,13 @@ _START_SECONDS = 60
 def db(database_url: str) -> Iterator[Database]:
     with closing(Database(database_url, pool_size=2)) as database:
         yield database
+
+
+def _responds(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/healthz", timeout=2).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 @pytest.fixture
@@ -48,15 +55,8 @@ def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
             [str(Path(sys.executable).with_name("llm-bus")), "serve"], env=env, stdout=output, stderr=output
         )
     try:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            assert process.poll() is None, log.read_text()
-            try:
-                assert httpx2.get(f"{url}/healthz", timeout=2).status_code == 200
-                break
-            except httpx2.TransportError:
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+        wait_until(lambda: process.poll() is not None or _responds(url), _START_SECONDS, describe=log.read_text)
+        assert process.poll() is None, log.read_text()
         yield url
     finally:
         process.send_signal(signal.SIGTERM)

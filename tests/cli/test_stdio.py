@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp.client import Client
@@ -91,7 +92,7 @@ def test_without_a_running_bus_the_error_names_the_next_step(data: Path) -> None
 def test_messages_in_other_forms_are_served(database_url: str, ada: Agent) -> None:
     """Arguments as JSON text and null parameters, as over HTTP."""
     client = {"protocolVersion": "2099-01-01", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client},
         {"jsonrpc": "2.0", "method": "notifications/initialized", "params": None},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": None},
@@ -113,7 +114,7 @@ def test_messages_in_other_forms_are_served(database_url: str, ada: Agent) -> No
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        answers = {}
+        answers: dict[int, Any] = {}
         for message in messages:
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()

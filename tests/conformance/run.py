@@ -22,6 +22,7 @@ from mcp_gateway import http_server
 from mcp_gateway.app import Gateway
 from mcp_gateway.resources import RESOURCES, Resource
 from tests import factories, servers
+from tests.concurrency import wait_until_async
 from tests.node import find_or_install_node
 
 _PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
@@ -121,18 +122,13 @@ async def _run_scenario(command: list[str], path: str, name: str) -> bool:
 
 
 async def _wait_for_port(port: int, serving: "asyncio.Task[None]") -> None:
-    for _ in range(300):
-        if serving.done():
-            serving.result()
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.1)
-        else:
-            writer.close()
-            await writer.wait_closed()
-            return
-    raise TimeoutError("the gateway did not start within 30 s")
+    def is_listening() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    await wait_until_async(lambda: serving.done() or is_listening(), 30)
+    if serving.done():
+        serving.result()
 
 
 def _find_suite_command() -> tuple[list[str], str]:

@@ -1,11 +1,11 @@
 """Servers on the loopback interface that fail in every way in which a network can."""
 
 import contextlib
+import select
 import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,7 +93,8 @@ def respond_slowly(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         for _ in range(200):
             connection.sendall(b" ")
-            time.sleep(0.1)
+            if select.select([connection], [], [], 0.1)[0]:
+                break
 
 
 def close_after_request(connection: socket.socket) -> None:

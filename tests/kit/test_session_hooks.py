@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import time
 from typing import Any
 
 import pytest
 
+from tests.concurrency import wait_until
 from tests.kit.git_repo import GitRepo
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
@@ -123,15 +123,10 @@ def test_a_new_post_wakes_a_waiting_session_and_a_newer_wait_ends_the_older_one(
 
     older = start_wait()
     try:
-        deadline = time.monotonic() + 30
-        while not (first := current_wait_id()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        first = wait_until(current_wait_id)
         newer = start_wait()
         try:
-            while current_wait_id() == first:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: current_wait_id() != first)
             assert older.wait(30) == 0
             assert newer.poll() is None
             post = bob.call("post", body="new", to_actor="alice").structured_content["post_id"]

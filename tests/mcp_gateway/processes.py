@@ -4,10 +4,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +13,13 @@ from pathlib import Path
 import httpx2
 
 from tests import process_pool
+from tests.concurrency import wait_until
+from tests.metrics_scrape import scrape
 from tests.process_pool import ForkedProcess
 
 # Generous: the first import in a fresh environment compiles all modules.
 _START_TIMEOUT_SECONDS = 180
-_MAIN_WITHOUT_TICKS = """
-from mcp_gateway import __main__, subscriptions
-
-subscriptions._TICK_SECONDS = 1e6
-__main__.main()
-"""
+NO_TICKS = {"mcp_gateway.subscriptions._TICK_SECONDS": 1e6}
 
 
 @dataclass
@@ -35,6 +30,10 @@ class GatewayProcess:
     popen: "subprocess.Popen[bytes] | ForkedProcess"
     log: Path
 
+    def wait_for_waiting_calls(self, count: int) -> None:
+        """Wait until so many `wait_for` calls are open in this process, which needs METRICS_TOKEN."""
+        wait_until(lambda: scrape(self.url.removesuffix("/mcp")).value("llm_bus_gateway_waiting_calls") == count)
+
     def stop(self) -> None:
         """Stop it with SIGTERM, as a deploy does."""
         self.popen.send_signal(signal.SIGTERM)
@@ -43,14 +42,15 @@ class GatewayProcess:
 
 @contextmanager
 def running_gateways(
-    database_url: str, count: int = 1, *, ticks: bool = True, **env: str
+    database_url: str, count: int = 1, *, constants: Mapping[str, float] | None = None, **env: str
 ) -> Iterator[list[GatewayProcess]]:
     """Run `count` gateways over one database, and end them afterwards.
 
     Args:
-        ticks: whether they poll at intervals; without, only notifications end a wait.
+        constants: other values for constants of modules, such as shorter intervals. With `NO_TICKS` only notifications
+            end a wait.
     """
-    started = [_start_gateway(database_url, env, ticks) for _ in range(count)]
+    started = [_start_gateway(database_url, env, constants) for _ in range(count)]
     try:
         for process in started:
             _wait_until_healthy(process)
@@ -68,7 +68,7 @@ def running_gateways(
             process.log.unlink()
 
 
-def _start_gateway(database_url: str, env: dict[str, str], ticks: bool) -> GatewayProcess:
+def _start_gateway(database_url: str, env: dict[str, str], constants: Mapping[str, float] | None) -> GatewayProcess:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -76,11 +76,7 @@ def _start_gateway(database_url: str, env: dict[str, str], ticks: bool) -> Gatew
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
         environ = {**_clean_environ(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
-        if ticks:
-            popen = process_pool.start_module("mcp_gateway", env=environ, output=output)
-        else:
-            command = [sys.executable, "-c", _MAIN_WITHOUT_TICKS]
-            popen = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
+        popen = process_pool.start_module("mcp_gateway", env=environ, output=output, constants=constants)
     return GatewayProcess(f"http://127.0.0.1:{port}/mcp", popen, log)
 
 
@@ -92,13 +88,12 @@ def _clean_environ(env: "os._Environ[str]") -> dict[str, str]:
 
 def _wait_until_healthy(process: GatewayProcess) -> None:
     health = process.url.removesuffix("/mcp") + "/healthz"
-    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        if process.popen.poll() is not None:
-            break
+
+    def has_ended_or_responds() -> bool:
         try:
-            if httpx2.get(health, timeout=1).status_code == 200:
-                return
+            return process.popen.poll() is not None or httpx2.get(health, timeout=1).status_code == 200
         except httpx2.HTTPError:
-            time.sleep(0.05)
-    raise AssertionError(f"the gateway did not start:\n{process.log.read_text()}")
+            return False
+
+    wait_until(has_ended_or_responds, _START_TIMEOUT_SECONDS, describe=process.log.read_text)
+    assert process.popen.poll() is None, f"the gateway did not start:\n{process.log.read_text()}"

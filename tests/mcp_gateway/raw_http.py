@@ -1,8 +1,8 @@
 """Raw requests, in the form that clients send and in unusual forms, and a connection to send them on."""
 
 import json
+import select
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,9 +62,15 @@ class RawConnection:
         """Send bytes piece by piece and return `response_count` responses, or fewer if the server closed."""
         for number, piece in enumerate(pieces):
             if number:
-                time.sleep(0.03)
+                # A refusal may come before the last piece.
+                select.select([self.socket], [], [], 0.03)
             self.socket.sendall(piece)
         return [response for _ in range(response_count) if (response := self._read_response(method)) is not None]
+
+    def assert_silent(self, seconds: float) -> None:
+        """Require that the server sends nothing and keeps the connection open for so long."""
+        readable, _, _ = select.select([self.socket], [], [], seconds)
+        assert not readable, self.socket.recv(4096, socket.MSG_PEEK)
 
     def _read_response(self, method: str) -> Any:
         http = self.parser

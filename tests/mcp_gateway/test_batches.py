@@ -256,7 +256,7 @@ def test_a_revocation_and_refusals_in_the_middle_of_a_batch_touch_nobody_else(
     gateways: list[GatewayProcess], team: Team, gateway_db: Database
 ) -> None:
     alice, bob, project_id = team.alice, team.bob, team.project_id
-    calls = [
+    calls: list[tuple[Agent, str, dict[str, Any]]] = [
         (alice, "claim", {"sequence": "adr"}),
         (bob, "claim", {"sequence": "adr"}),
         (alice, "post", {"body": "look", "to_actor": "nobody-of-that-name"}),
@@ -306,7 +306,7 @@ def test_a_gateway_killed_under_load_answered_only_what_is_committed_once(
     has_started = threading.Barrier(len(agents) + 1)
 
     def claim_until_killed(agent: Agent) -> list[int]:
-        numbers = []
+        numbers: list[int] = []
         with open_raw_connection(process) as connection:
             while True:
                 try:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import redis
 
 from mcp_gateway.change_notifications import ChangeNotifier
+from tests.concurrency import wait_until_async
 
 _MALFORMED_MESSAGES = (
     "",
@@ -28,12 +29,6 @@ def _run(url: str | None, scenario: Callable[[str | None], Awaitable[None]]) -> 
     asyncio.run(main())
 
 
-async def _wait_until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not check():
-            await asyncio.sleep(0.01)
-
-
 def test_a_notification_reaches_other_processes_once_and_its_own_at_once(redis_url: str) -> None:
     async def scenario(url: str | None) -> None:
         received: dict[str, list[tuple[int, frozenset[str]]]] = {"first": [], "second": []}
@@ -48,24 +43,28 @@ def test_a_notification_reaches_other_processes_once_and_its_own_at_once(redis_u
         ]
         for notifier in notifiers:
             notifier.start()
-        await _wait_until(lambda: len(reconnected) == 2)
+        await wait_until_async(lambda: len(reconnected) == 2)
         topics = frozenset({"inbox", "ledger"})
         # Tests of other workers share the channel and use other projects.
         notifiers[0].publish(900_001, topics)
         assert (900_001, topics) in received["first"]
-        await _wait_until(lambda: (900_001, topics) in received["second"])
+        await wait_until_async(lambda: (900_001, topics) in received["second"])
         for number in range(500):
             notifiers[0].publish(900_002 + number % 3, frozenset({"ledger"}))
-        await _wait_until(lambda: {900_002, 900_003, 900_004} <= {project_id for project_id, _ in received["second"]})
-        await asyncio.sleep(0.1)
+        await wait_until_async(
+            lambda: {900_002, 900_003, 900_004} <= {project_id for project_id, _ in received["second"]}
+        )
+        notifiers[0].publish(900_008, topics)
+        await wait_until_async(lambda: (900_008, topics) in received["second"])
         # They were sent together.
         assert len([project_id for project_id, _ in received["second"] if project_id >= 900_002]) < 50
         assert [change for change in received["first"] if change[0] == 900_001] == [(900_001, topics)]
+        assert url is not None
         with redis.Redis.from_url(url) as client:
             for message in _MALFORMED_MESSAGES:
                 client.publish("llm-bus:hints", message)
         notifiers[0].publish(900_009, topics)
-        await _wait_until(lambda: (900_009, topics) in received["second"])
+        await wait_until_async(lambda: (900_009, topics) in received["second"])
         for notifier in notifiers:
             await notifier.stop()
 
@@ -95,7 +94,9 @@ def test_an_unreachable_redis_blocks_no_publisher() -> None:
         notifier.start()
         for number in range(100):
             notifier.publish(number, frozenset({"ledger"}))
-        await asyncio.sleep(0.5)
+        # Its tasks outlive refused connections.
+        ended, _ = await asyncio.wait(notifier._tasks, timeout=0.5)
+        assert not ended
         assert (received, notifier.is_connected) == (list(range(100)), False)
         await notifier.stop()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -67,11 +66,13 @@ def test_all_threads_run_work_at_the_same_time() -> None:
 
 def test_a_cancelled_call_does_not_stop_the_others() -> None:
     async def main() -> int:
-        cancelled = executor.submit(lambda: time.sleep(0.2))
+        cancelled = executor.submit(lambda: released.wait(20))
         kept = executor.submit(lambda: 7)
         cancelled.cancel()
+        released.set()
         return await asyncio.wait_for(kept, 20)
 
+    released = threading.Event()
     executor = FairExecutor(1, "test")
     assert asyncio.run(main()) == 7
     executor.close()
@@ -97,12 +98,15 @@ def test_queued_keys_are_served_in_turn() -> None:
     async def main() -> None:
         many = [executor.submit(lambda n=n: work(f"a{n}"), "a") for n in range(40)]
         few = [executor.submit(lambda n=n: work(f"b{n}"), "b") for n in range(2)]
+        submitted.set()
         await asyncio.gather(*many, *few)
 
     def work(name: str) -> None:
-        time.sleep(0.002)
+        # Nothing runs before everything is submitted.
+        submitted.wait(20)
         done.append(name)
 
+    submitted = threading.Event()
     done: list[str] = []
     executor = FairExecutor(1, "test")
     asyncio.run(main())
@@ -114,13 +118,15 @@ def test_queued_keys_are_served_in_turn() -> None:
 
 def test_a_cancelled_queued_call_uses_no_thread() -> None:
     async def main() -> None:
-        running = [executor.submit(lambda: time.sleep(0.05)) for _ in range(2)]
+        running = [executor.submit(lambda: released.wait(20)) for _ in range(2)]
         cancelled = [executor.submit(lambda: done.append("gone"), "a") for _ in range(5)]
         kept = executor.submit(lambda: done.append("stays"), "b")
         for future in cancelled:
             future.cancel()
+        released.set()
         await asyncio.gather(*running, kept)
 
+    released = threading.Event()
     done: list[str] = []
     executor = FairExecutor(1, "test")
     asyncio.run(main())

@@ -2,16 +2,15 @@
 
 import contextlib
 import json
+import select
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +21,7 @@ from bus.db import Database
 from bus.rules.token_format import fingerprint, generate_token
 from mcp_gateway.app import Gateway
 from mcp_gateway.request_head import RequestHead
+from tests.concurrency import wait_until
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import MODERN
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
@@ -191,7 +191,7 @@ def test_a_slow_body_is_waited_for(gateways: list[GatewayProcess], team: Team) -
     with open_raw_connection(gateways[0]) as connection:
         connection.exchange(build_tool_call(team.alice.token))
         connection.socket.sendall(build_head(team.alice.token, len(body)) + body[:10])
-        time.sleep(1.5)
+        connection.assert_silent(1.5)
         assert connection.exchange(body[10:])[0][0] == 200
         assert connection.is_open(team.alice.token)
 
@@ -241,27 +241,18 @@ def test_the_calls_of_common_clients_are_answered_directly() -> None:
     assert _read_head(gateway, build_head("lbus_x", 300)).token_fingerprint is None
 
 
-_SHORT_IDLE_PROGRAM = """
-from mcp_gateway import __main__ as gateway, http_protocol, http_server
-http_protocol.KEEP_ALIVE_SECONDS = http_protocol.HEAD_TIMEOUT_SECONDS = 1.5
-http_server._CONNECTION_CHECK_SECONDS = 0.1
-gateway.main()
-"""
+_SHORT_INTERVALS = {
+    "mcp_gateway.http_protocol.KEEP_ALIVE_SECONDS": 1.5,
+    "mcp_gateway.http_protocol.HEAD_TIMEOUT_SECONDS": 1.5,
+    "mcp_gateway.http_server._CONNECTION_CHECK_SECONDS": 0.1,
+}
 
 
 @pytest.fixture(scope="module")
 def gateway_with_short_idle_timeout(shared_database_url: str) -> Iterator[GatewayProcess]:
     """A gateway that closes connections after 1.5 idle seconds."""
-
-    def start(_module: str, *, env: dict[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-c", _SHORT_IDLE_PROGRAM], env=env, stdout=output, stderr=subprocess.STDOUT
-        )
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tests.mcp_gateway.processes.process_pool.start_module", start)
-        with running_gateways(shared_database_url) as (process,):
-            yield process
+    with running_gateways(shared_database_url, constants=_SHORT_INTERVALS) as (process,):
+        yield process
 
 
 def test_a_connection_is_closed_when_idle_and_not_while_in_use(
@@ -270,19 +261,18 @@ def test_a_connection_is_closed_when_idle_and_not_while_in_use(
     with open_raw_connection(gateway_with_short_idle_timeout) as connection:
         for _ in range(8):
             assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
-            time.sleep(0.5)
+            connection.assert_silent(0.5)
         connection.socket.settimeout(_TIMEOUT_SECONDS)
         assert connection.socket.recv(1) == b""
 
 
 def test_a_head_that_is_sent_slowly_is_not_waited_for(gateway_with_short_idle_timeout: GatewayProcess) -> None:
     with open_raw_connection(gateway_with_short_idle_timeout) as connection:
-        started = time.monotonic()
         with contextlib.suppress(ConnectionError):
-            for byte in b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n" * 2:
+            for byte in b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n":
                 connection.socket.sendall(bytes([byte]))
-                time.sleep(0.1)
-                if time.monotonic() - started > 3:
+                # The server closes the connection before the end of the head.
+                if select.select([connection.socket], [], [], 0.1)[0]:
                     break
             assert connection.socket.recv(1) == b""
 
@@ -295,7 +285,7 @@ def test_calls_longer_than_the_idle_timeout_are_answered(
         with gateway_db.transaction() as conn:
             conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
             connection.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
-            time.sleep(2)
+            connection.assert_silent(2)
         responses = connection.exchange(response_count=3)
         assert [json.loads(body)["result"]["structuredContent"]["number"] for _, _, body in responses] == [1, 2, 3]
         assert connection.is_open(team.alice.token)
@@ -315,7 +305,6 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: s
                     # Zero seconds to linger: closing sends a reset.
                     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     connection.socket.close()
-                    time.sleep(0.2)
             with open_raw_connection(process) as connection:
                 assert connection.is_open(team.alice.token)
             # The server closes its side after the client has closed.
@@ -327,9 +316,8 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: s
                 client_socket.sendall(build_tool_call(team.alice.token))
                 assert client_socket.recv(10)
                 client_socket.close()
-            time.sleep(1)
             if descriptors.exists():
-                assert len(list(descriptors.iterdir())) < 40
+                wait_until(lambda: len(list(descriptors.iterdir())) < 40)
             process.stop()
             assert "Traceback" not in process.log.read_text()
     finally:
@@ -344,9 +332,9 @@ def test_a_partially_received_request_is_answered_before_the_process_stops(datab
     with running_gateways(database_url) as (process,), open_raw_connection(process) as connection:
         assert connection.exchange(whole)[0][0] == 200
         connection.socket.sendall(whole[:-20])
-        time.sleep(0.3)
+        connection.assert_silent(0.3)
         process.popen.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        connection.assert_silent(0.3)
         assert connection.exchange(whole[-20:])[0][0] == 200
         assert process.popen.wait(_TIMEOUT_SECONDS) == 0
 
@@ -422,7 +410,7 @@ def test_responses_keep_the_order_of_their_requests(database_url: str) -> None:
                 connection.socket.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
                 _wait_until_locked(db)
                 connection.socket.sendall(build_tool_call(team.alice.token))
-                time.sleep(0.3)
+                connection.assert_silent(0.3)
             first, second = connection.exchange(response_count=2)
         assert json.loads(first[2])["result"]["structuredContent"]["number"] == 1
         assert json.loads(second[2])["result"]["structuredContent"]["label"] == "alice"
@@ -431,13 +419,11 @@ def test_responses_keep_the_order_of_their_requests(database_url: str) -> None:
 
 
 def _wait_until_locked(db: Database) -> None:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
+    def count_waiting() -> int:
         with db.connection() as conn:
-            waiting = conn.fetch_one(
+            row = conn.fetch_one(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )[0]
-        if waiting:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the call never waited for the lock")
+            )
+        return int(row[0])
+
+    wait_until(count_waiting)

@@ -38,7 +38,7 @@ class Hook:
 
     def _post(self, method: str, params: dict[str, Any], notification: bool = False) -> Any:
         self._id += 1
-        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notification:
             message["id"] = self._id
         response = httpx2.post(self._url, json=message, headers=self._headers, timeout=10)

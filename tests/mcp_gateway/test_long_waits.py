@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -17,15 +18,24 @@ from bus.coordination import posts
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.tenancy import tokens
+from mcp_gateway import mcp_endpoint
 from tests import servers
+from tests.concurrency import wait_until
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
-from tests.mcp_gateway.mcp_client import MODERN, McpClient
+from tests.mcp_gateway.mcp_client import MODERN, McpClient, McpResponse
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
+from tests.metrics_scrape import METRICS_TOKEN
 
 _TIMEOUT_SECONDS = 20.0
 _WAITS_PER_TOKEN = 12
+_SHORT_INTERVALS = {
+    "mcp_gateway.mcp_endpoint._PING_INTERVAL_SECONDS": 1.0,
+    "mcp_gateway.long_poll._PROGRESS_INTERVAL_SECONDS": 1.0,
+    "mcp_gateway.concurrency_limit._SHARE_INTERVAL_SECONDS": 0.3,
+    "mcp_gateway.concurrency_limit._EXPIRE_SECONDS": 2,
+}
 
 
 def _redis_url() -> str:
@@ -37,12 +47,17 @@ def _redis_url() -> str:
 def gateways_with_redis(shared_database_url: str) -> Iterator[list[GatewayProcess]]:
     """Two gateways that share a Redis."""
     with running_gateways(
-        shared_database_url, 2, REDIS_URL=_redis_url(), WAITS_PER_TOKEN=str(_WAITS_PER_TOKEN)
+        shared_database_url,
+        2,
+        constants=_SHORT_INTERVALS,
+        REDIS_URL=_redis_url(),
+        METRICS_TOKEN=METRICS_TOKEN,
+        WAITS_PER_TOKEN=str(_WAITS_PER_TOKEN),
     ) as processes:
         yield processes
 
 
-def _call(process: GatewayProcess, agent: Agent, tool: str, **arguments: object) -> object:
+def _call(process: GatewayProcess, agent: Agent, tool: str, **arguments: object) -> Any:
     client = McpClient(process.url, agent.token)
     try:
         return client.call(tool, **arguments).structured_content
@@ -51,10 +66,9 @@ def _call(process: GatewayProcess, agent: Agent, tool: str, **arguments: object)
 
 
 @pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
-def test_a_silent_long_poll_sends_pings_after_fifteen_seconds(
-    gateways_with_redis: list[GatewayProcess], team: Team, version: str
-) -> None:
-    """The response then is a stream that ends with the result."""
+def test_a_silent_long_poll_sends_pings(gateways_with_redis: list[GatewayProcess], team: Team, version: str) -> None:
+    """The response then is a stream that ends with the result. Proxies close connections silent for 30 to 60 s."""
+    assert mcp_endpoint._PING_INTERVAL_SECONDS <= 15
     _call(gateways_with_redis[0], team.bob, "whoami")
     with open_raw_connection(gateways_with_redis[0]) as connection:
         connection.socket.settimeout(_TIMEOUT_SECONDS)
@@ -63,7 +77,7 @@ def test_a_silent_long_poll_sends_pings_after_fifteen_seconds(
         first = b""
         while b": ping\r\n\r\n" not in first:
             first += connection.socket.recv(65536)
-        assert 10 < time.monotonic() - started < _TIMEOUT_SECONDS
+        assert 0.8 < time.monotonic() - started < _TIMEOUT_SECONDS
         assert b"content-type: text/event-stream" in first
         connection.parser.receive_data(first)
         _call(gateways_with_redis[1], team.alice, "post", body="late", to_actor="bob")
@@ -77,7 +91,8 @@ def test_a_silent_long_poll_sends_pings_after_fifteen_seconds(
 def test_a_token_revoked_during_a_long_poll_gets_an_error_event(database_url: str) -> None:
     db = Database(database_url, pool_size=2)
     team = make_team(db)
-    with running_gateways(database_url) as (process,), open_raw_connection(process) as connection:
+    gateway = running_gateways(database_url, constants=_SHORT_INTERVALS)
+    with gateway as (process,), open_raw_connection(process) as connection:
         _call(process, team.bob, "whoami")
         connection.socket.settimeout(_TIMEOUT_SECONDS)
         connection.socket.sendall(build_tool_call(team.bob.token, MODERN, "wait_for", timeout_seconds=50))
@@ -96,7 +111,7 @@ def test_a_request_sent_during_a_long_poll_is_answered_after_it(
     _call(gateways_with_redis[0], team.bob, "whoami")
     with open_raw_connection(gateways_with_redis[0]) as connection:
         connection.socket.sendall(build_tool_call(team.bob.token, MODERN, "wait_for", timeout_seconds=2))
-        time.sleep(0.3)
+        connection.assert_silent(0.3)
         answers = connection.exchange(build_tool_call(team.bob.token, MODERN, "whoami"), response_count=2)
         assert b'"timed_out":true' in answers[0][2]
         assert b'"label":"bob"' in answers[1][2]
@@ -105,8 +120,8 @@ def test_a_request_sent_during_a_long_poll_is_answered_after_it(
 def test_a_client_that_requests_progress_receives_it(gateways_with_redis: list[GatewayProcess], team: Team) -> None:
     reported: list[tuple[float, float | None]] = []
 
-    async def progress(value: float, total: float | None, message: str | None) -> None:
-        reported.append((value, total))
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.append((progress, total))
 
     async def main() -> None:
         headers = {"Authorization": f"Bearer {team.bob.token}"}
@@ -114,11 +129,21 @@ def test_a_client_that_requests_progress_receives_it(gateways_with_redis: list[G
             httpx2.AsyncClient(headers=headers, timeout=60) as http,
             Client(streamable_http_client(gateways_with_redis[0].url, http_client=http)) as client,
         ):
-            result = await client.call_tool("wait_for", {"timeout_seconds": 13}, progress_callback=progress)
+            result = await client.call_tool("wait_for", {"timeout_seconds": 2}, progress_callback=report)
             assert result.structured_content == {"timed_out": True}
 
     asyncio.run(main())
-    assert reported == [(10, 13)]
+    assert reported == [(1, 2)]
+
+
+def _wait_for_status(client: McpClient, status: int) -> McpResponse:
+    """Call until the response has this status, and return it."""
+
+    def call() -> McpResponse | None:
+        response = client.call("wait_for", timeout_seconds=1)
+        return response if response.status == status else None
+
+    return cast(McpResponse, wait_until(call, _TIMEOUT_SECONDS))
 
 
 def test_the_limit_of_waiting_calls_counts_all_processes(gateways_with_redis: list[GatewayProcess], team: Team) -> None:
@@ -132,15 +157,11 @@ def test_the_limit_of_waiting_calls_counts_all_processes(gateways_with_redis: li
     for _ in range(_WAITS_PER_TOKEN):
         wait(gateways_with_redis[0])
     client = McpClient(gateways_with_redis[1].url, team.bob.token)
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while (response := client.call("wait_for", timeout_seconds=1)).status != 429:
-        assert time.monotonic() < deadline, "the other process never received the counts"
+    response = _wait_for_status(client, 429)
     assert response.headers["retry-after"] == "1"
     # All long polls end, so this process accepts new ones again.
     _call(gateways_with_redis[0], team.alice, "post", body="x", to_actor="bob")
-    while (response := client.call("wait_for", timeout_seconds=1)).status != 200:
-        assert time.monotonic() < deadline, "ended calls are still counted"
-        time.sleep(0.2)
+    _wait_for_status(client, 200)
     for opened_client in (*waiting_clients, client):
         opened_client.close()
 
@@ -149,19 +170,17 @@ def test_the_counts_of_a_killed_process_expire(database_url: str) -> None:
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    env = {"REDIS_URL": _redis_url(), "WAITS_PER_TOKEN": "2"}
-    with running_gateways(database_url, **env) as (first,), running_gateways(database_url, **env) as (second,):
+    with running_gateways(database_url, 2, constants=_SHORT_INTERVALS, REDIS_URL=_redis_url(), WAITS_PER_TOKEN="2") as (
+        first,
+        second,
+    ):
         for _ in range(2):
             client = McpClient(first.url, team.bob.token)
             threading.Thread(target=_wait_ignoring_errors, args=(client,), daemon=True).start()
         client = McpClient(second.url, team.bob.token)
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        while client.call("wait_for", timeout_seconds=1).status != 429:
-            assert time.monotonic() < deadline
+        _wait_for_status(client, 429)
         first.popen.kill()
-        while client.call("wait_for", timeout_seconds=1).status != 200:
-            assert time.monotonic() < deadline, "the killed process is still counted"
-            time.sleep(0.2)
+        _wait_for_status(client, 200)
         client.close()
 
 
@@ -177,16 +196,15 @@ def test_posts_read_as_a_resource_are_surfaced(
     client = McpClient(gateways_with_redis[0].url, team.bob.token)
     assert client.request("resources/read", "bus://inbox", uri="bus://inbox").status == 200
     client.close()
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while True:
+
+    def is_surfaced() -> bool:
         with gateway_db.connection() as conn:
             (post,) = posts.list_posts(conn, team.alice.ctx, tag=None, limit=1).posts
         assert post.post_id == post_id
         assert post.deliveries is not None
-        if post.deliveries.surfaced == 1:
-            break
-        assert time.monotonic() < deadline, "the post was never marked as surfaced"
-        time.sleep(0.1)
+        return post.deliveries.surfaced == 1
+
+    wait_until(is_surfaced)
 
 
 def test_a_change_outside_the_gateways_wakes_long_polls(
@@ -205,7 +223,7 @@ def test_a_change_outside_the_gateways_wakes_long_polls(
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.5)
+    gateways_with_redis[0].wait_for_waiting_calls(1)
     started = time.monotonic()
     with db.transaction() as conn:
         tokens.revoke_all(conn, team.project_id, "bob", actor="cli")

@@ -11,10 +11,12 @@ import httpx2
 import pytest
 
 from bus.db import Database
+from tests.concurrency import hold_for, wait_until
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.metrics_scrape import METRICS_TOKEN
 from tests.redis_server import RedisServer
 
 _TIMEOUT_SECONDS = 30.0
@@ -32,7 +34,7 @@ def _gateways_and_team(database_url: str, redis_url: str) -> Iterator[tuple[list
     db = Database(database_url, pool_size=2)
     team = make_team(db)
     db.close()
-    with running_gateways(database_url, 2, REDIS_URL=redis_url) as processes:
+    with running_gateways(database_url, 2, REDIS_URL=redis_url, METRICS_TOKEN=METRICS_TOKEN) as processes:
         yield processes, team
 
 
@@ -65,15 +67,12 @@ class Reader(threading.Thread):
                     self.received += post_ids
         except httpx2.HTTPError:
             self._urls = self._urls[1:] + self._urls[:1]
-            time.sleep(0.05)
         finally:
             client.close()
 
 
 def _wait_for(reader: Reader, sent: list[int]) -> None:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while set(reader.received) != set(sent) and time.monotonic() < deadline and reader.failure is None:
-        time.sleep(0.05)
+    wait_until(lambda: set(reader.received) == set(sent) or reader.failure is not None)
     reader.is_stopping = True
     reader.join(_TIMEOUT_SECONDS)
     assert reader.failure is None
@@ -93,7 +92,7 @@ def test_without_redis_posts_arrive_by_polling(database_url: str, redis_server: 
                 target=lambda results=results: results.append(bob.call("wait_for").structured_content)
             )
             waiting.start()
-            time.sleep(0.5)
+            processes[1].wait_for_waiting_calls(1)
             post_id = alice.call("post", body="x", to_actor="bob").structured_content["post_id"]
             sent = time.monotonic()
             waiting.join(_TIMEOUT_SECONDS)
@@ -111,32 +110,37 @@ def test_killing_and_restarting_redis_loses_nothing(database_url: str, redis_ser
         reader = Reader([processes[1]], team.bob)
         reader.start()
         alice = McpClient(processes[0].url, team.alice.token)
-        sent = []
-        for number in range(80):
-            sent.append(alice.call("post", body=str(number), to_actor="bob").structured_content["post_id"])
-            if number == 20:
-                redis_server.kill()
-            if number == 55:
-                redis_server.start()
-            time.sleep(0.05)
+        sent: list[int] = []
+
+        def send() -> bool:
+            post = alice.call("post", body=str(len(sent)), to_actor="bob").structured_content
+            sent.append(post["post_id"])
+            return True
+
+        hold_for(send, seconds=1)
+        redis_server.kill()
+        hold_for(send, seconds=2)
+        redis_server.start()
+        hold_for(send, seconds=1)
         _wait_for(reader, sent)
         # Notifications work again: a post arrives before the next poll.
-        time.sleep(3)
         delays = []
-        for _ in range(5):
+        for _ in range(8):
             results: list[Any] = []
             bob = McpClient(processes[1].url, team.bob.token)
             waiting = threading.Thread(
                 target=lambda results=results, bob=bob: results.append(bob.call("wait_for").structured_content)
             )
             waiting.start()
-            time.sleep(0.3)
+            processes[1].wait_for_waiting_calls(1)
             post_id = alice.call("post", body="x", to_actor="bob").structured_content["post_id"]
             sent_at = time.monotonic()
             waiting.join(_TIMEOUT_SECONDS)
             delays.append(time.monotonic() - sent_at)
             bob.call("ack", post_id=post_id)
             bob.close()
+            if delays[-1] < 1:
+                break
         assert min(delays) < 1
         alice.close()
 
@@ -148,12 +152,16 @@ def test_killing_a_gateway_with_long_polls_loses_and_duplicates_nothing(
         reader = Reader(processes[::-1], team.bob)
         reader.start()
         alice = McpClient(processes[0].url, team.alice.token)
-        sent = []
-        for number in range(60):
-            sent.append(alice.call("post", body=str(number), to_actor="bob").structured_content["post_id"])
-            if number == 30:
-                processes[1].popen.kill()
-            time.sleep(0.03)
+        sent: list[int] = []
+
+        def send() -> bool:
+            post = alice.call("post", body=str(len(sent)), to_actor="bob").structured_content
+            sent.append(post["post_id"])
+            return True
+
+        hold_for(send, seconds=1)
+        processes[1].popen.kill()
+        hold_for(send, seconds=1)
         _wait_for(reader, sent)
         acks = []
         before = None
@@ -177,12 +185,16 @@ def test_the_rate_limit_counts_the_calls_of_all_processes(database_url: str, red
         clients = [McpClient(process.url, team.alice.token) for process in processes]
         started = time.monotonic()
         admitted, late = 0, 0
-        while (elapsed := time.monotonic() - started) < 14:
+
+        def call_each() -> bool:
+            nonlocal admitted, late
             for client in clients:
                 if client.call("whoami").status == 200:
                     admitted += 1
-                    late += elapsed > 6
-            time.sleep(0.1)
+                    late += time.monotonic() - started > 6
+            return True
+
+        hold_for(call_each, seconds=14)
         for client in clients:
             client.close()
         # Without sharing they would admit 4 a second: 96 in all, 32 of them late.

@@ -1,22 +1,13 @@
 """Every call refreshes presence, within two seconds and at drain."""
 
-import time
 from collections.abc import Callable
 
 from bus.coordination import presence
 from bus.db import Database
+from tests.concurrency import wait_until
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import running_gateways
-
-
-def _wait_for(check: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if check():
-            return True
-        time.sleep(0.05)
-    return check()
 
 
 def test_a_call_updates_presence_and_last_use_of_the_token_within_two_seconds(
@@ -36,8 +27,8 @@ def test_a_call_updates_presence_and_last_use_of_the_token_within_two_seconds(
             return bool(conn.fetch_one(sql, (team.bob.ctx.token_id,))[0])
 
     # Two seconds, plus time for a slow machine; the same flush then writes the token's use.
-    assert _wait_for(seen, 15)
-    assert _wait_for(used, 15)
+    wait_until(seen, 15)
+    wait_until(used, 15)
     active = alice.call("who_is_active").structured_content["active"]
     (bob_presence,) = [presence for presence in active if presence["actor"] == team.bob.actor]
     assert (bob_presence["lane"], bob_presence["status"]) == ("web", "")
@@ -54,7 +45,7 @@ def test_a_refused_call_refreshes_presence_but_a_denied_one_does_not(
         with gateway_db.connection() as conn:
             return int(conn.fetch_one("SELECT count(*) FROM presence WHERE project_id = %s", (team.project_id,))[0])
 
-    assert _wait_for(lambda: rows() == 1, 15)
+    assert wait_until(lambda: rows() == 1, 15)
 
 
 def test_buffered_presence_is_written_at_drain(database_url: str) -> None:

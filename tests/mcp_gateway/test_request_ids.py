@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import pytest
@@ -39,7 +40,7 @@ def reporting_gateway() -> Iterator[ReportingGateway]:
         with db.connection() as conn:
             # PostgreSQL's message for this error quotes the refused row.
             conn.raw.execute("ALTER TABLE event ADD CONSTRAINT planted CHECK (type <> 'claim')")
-        env = {
+        env: dict[str, Any] = {
             "SENTRY_DSN": receiver.url.replace("http://", f"http://{_KEY}@") + "/7",
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
@@ -48,7 +49,7 @@ def reporting_gateway() -> Iterator[ReportingGateway]:
             yield ReportingGateway(process, team, receiver)
 
 
-def _lines(process: GatewayProcess) -> list[dict[str, object]]:
+def _lines(process: GatewayProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
 
 
@@ -86,7 +87,7 @@ def test_a_request_is_found_in_the_log_by_its_id(reporting_gateway: ReportingGat
     assert len(set(new_ids)) == 3
     assert all(3 < len(new_id) <= 64 and new_id.isprintable() and " " not in new_id for new_id in new_ids)
 
-    def logged_ids() -> list[object]:
+    def logged_ids() -> list[str]:
         # The log also contains the requests of the other tests of this module.
         all_ids = [line["request_id"] for line in _lines(process) if line["message"] == "request"]
         return [request_id for request_id in all_ids if request_id in returned_ids.values()]
@@ -138,7 +139,7 @@ def test_error_reports_and_traces_contain_no_text_of_users(reporting_gateway: Re
     assert spans["outside-post"] == ("post", "ok")
 
 
-def _event(envelope: bytes) -> dict[str, object]:
+def _event(envelope: bytes) -> dict[str, Any]:
     _, _, event = envelope.split(b"\n")[:3]
     return json.loads(event)
 

@@ -12,10 +12,11 @@ import pytest
 from bus.coordination import posts
 from bus.db import Database
 from tests import servers
+from tests.concurrency import hold_for, wait_until
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient, McpResponse
-from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.processes import NO_TICKS, GatewayProcess, running_gateways
 
 _TIMEOUT_SECONDS = 20.0
 
@@ -57,9 +58,9 @@ def _call_in_thread(work: Any, *args: Any, **kwargs: Any) -> "Future[tuple[McpRe
     return future
 
 
-def _let_calls_begin() -> None:
-    """Let the calls just sent begin to wait; a call that begins later only returns sooner."""
-    time.sleep(0.4)
+def _require_waiting(*calls: "Future[Any]") -> None:
+    """Let the calls just sent begin to wait, and require that none of them has ended."""
+    hold_for(lambda: not any(call.done() for call in calls), seconds=0.4)
 
 
 @pytest.mark.parametrize("modern", [True, False])
@@ -70,7 +71,7 @@ def test_a_post_ends_a_wait_in_another_process(
     alice, bob = clients
     bob.modern = modern
     waiting = _call_in_thread(bob.call, "wait_for", kind=kind)
-    _let_calls_begin()
+    _require_waiting(waiting)
     post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
     sent = time.monotonic()
     response, arrived_at = waiting.result(_TIMEOUT_SECONDS)
@@ -94,7 +95,7 @@ def without_ticks(
     """Alice on a process that polls at no interval, and Bob on another one; notifications arrive."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     url = servers.redis_url(int(worker.removeprefix("gw")))
-    with running_gateways(shared_database_url, ticks=False, REDIS_URL=url) as (process,):
+    with running_gateways(shared_database_url, constants=NO_TICKS, REDIS_URL=url) as (process,):
         alice, bob = McpClient(process.url, team.alice.token), McpClient(gateways_with_redis[0].url, team.bob.token)
         waiting = _call_in_thread(alice.call, "wait_for", kind="inbox")
         post_id = bob.call("post", body="hello", to_actor="alice").structured_content["post_id"]
@@ -114,7 +115,7 @@ def test_a_release_and_an_ack_notify_waits_in_other_processes(without_ticks: tup
         ({"kind": "acks"}, "ack", {"post_id": post_id}),
     ):
         waiting = _call_in_thread(alice.call, "wait_for", timeout_seconds=10, **wait)
-        _let_calls_begin()
+        _require_waiting(waiting)
         assert not waiting.done()
         changed_at = time.monotonic()
         assert bob.call(change, **arguments).status == 200
@@ -142,7 +143,7 @@ def test_an_ack_of_the_callers_post_is_returned_once(clients: tuple[McpClient, M
     first = alice.call("post", body="one", to_actor="bob").structured_content["post_id"]
     second = alice.call("post", body="two", to_actor="bob").structured_content["post_id"]
     waiting = _call_in_thread(alice.call, "wait_for", kind="acks")
-    _let_calls_begin()
+    _require_waiting(waiting)
     bob.call("ack", post_id=second)
     result = waiting.result(_TIMEOUT_SECONDS)[0].structured_content
     assert (result["kind"], [(post["post_id"], post["acked"]) for post in result["posts"]]) == (
@@ -162,10 +163,10 @@ def test_the_release_of_a_lease_ends_a_wait_for_the_surface(clients: tuple[McpCl
     alice, bob = clients
     alice.call("lease", surface="src/a.py")
     waiting = _call_in_thread(bob.call, "wait_for", kind="lease", surface="src/*.py")
-    _let_calls_begin()
+    _require_waiting(waiting)
     alice.call("lease", surface="docs/x.md")
     alice.call("release", surface="docs/x.md")
-    _let_calls_begin()
+    _require_waiting(waiting)
     assert not waiting.done()
     alice.call("release", surface="src/a.py")
     assert waiting.result(_TIMEOUT_SECONDS)[0].structured_content == {
@@ -206,13 +207,14 @@ def test_waits_for_a_surface_end_in_order_of_arrival(
         response = clients[number].call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
         order.append(number)
         clients[number].call("lease", surface="src/a.py")
-        time.sleep(0.3)
+        served = len(order)
+        hold_for(lambda: len(order) == served, seconds=0.3)
         clients[number].call("release", surface="src/a.py")
         return response
 
     for number in range(len(others)):
         waiting.append(_call_in_thread(queue, number))
-        _let_calls_begin()
+        _require_waiting(*waiting)
     client.call("release", surface="src/a.py")
     for future in waiting:
         assert future.result(40)[0].structured_content["kind"] == "lease"
@@ -230,9 +232,9 @@ def test_an_agent_that_does_not_lease_in_time_loses_its_turn(
     clients = [McpClient(gateways_with_redis[0].url, agent.token) for agent in agents]
     clients[0].call("lease", surface="src/a.py")
     first = _call_in_thread(clients[1].call, "wait_for", kind="lease", surface="src/a.py")
-    _let_calls_begin()
+    _require_waiting(first)
     second = _call_in_thread(clients[2].call, "wait_for", kind="lease", surface="src/a.py")
-    _let_calls_begin()
+    _require_waiting(second)
     clients[0].call("release", surface="src/a.py")
     _, first_arrived_at = first.result(_TIMEOUT_SECONDS)
     _, second_arrived_at = second.result(_TIMEOUT_SECONDS)
@@ -251,7 +253,7 @@ def test_a_ready_task_is_offered_to_one_waiting_agent(
     clients = [McpClient(gateways_with_redis[number % 2].url, agent.token) for number, agent in enumerate(others)]
     client = McpClient(gateways_with_redis[0].url, lead.token)
     waiting = [_call_in_thread(waiter.call, "wait_for", kind="task", timeout_seconds=4) for waiter in clients]
-    _let_calls_begin()
+    _require_waiting(*waiting)
     task = client.call("task_create", title="the only one").structured_content["task_id"]
     results = [future.result(_TIMEOUT_SECONDS)[0].structured_content for future in waiting]
     assert sorted(result.get("kind", "nothing") for result in results) == ["nothing", "nothing", "nothing", "task"]
@@ -272,7 +274,7 @@ def test_waits_with_take_start_each_task_once(gateways_with_redis: list[GatewayP
     waiting = [
         _call_in_thread(waiter.call, "wait_for", kind="task", take=True, timeout_seconds=10) for waiter in clients
     ]
-    _let_calls_begin()
+    _require_waiting(*waiting)
     created = {client.call("task_create", title=f"task {n}").structured_content["task_id"] for n in range(len(others))}
     taken = [future.result(_TIMEOUT_SECONDS)[0].structured_content["task"] for future in waiting]
     assert {task["task_id"] for task in taken} == created
@@ -288,7 +290,7 @@ def test_changes_without_a_notification_are_found_by_polling(
 ) -> None:
     """Without a notification the wait ends with the next periodic refresh."""
     waiting = _call_in_thread(clients[1].call, "wait_for", kind="inbox", timeout_seconds=30)
-    _let_calls_begin()
+    _require_waiting(waiting)
     with gateway_db.connection() as conn:
         posts.create(conn, team.alice.ctx, "by itself", to_actor="bob")
     assert waiting.result(25)[0].structured_content["posts"][0]["body"] == "by itself"
@@ -297,7 +299,7 @@ def test_changes_without_a_notification_are_found_by_polling(
 def test_the_wait_of_a_revoked_token_ends_with_401(clients: tuple[McpClient, McpClient], team: Team) -> None:
     alice, bob = clients
     waiting = _call_in_thread(bob.call, "wait_for", timeout_seconds=30)
-    _let_calls_begin()
+    _require_waiting(waiting)
     alice.call("admin_revoke", participant_name="bob")
     response, _ = waiting.result(_TIMEOUT_SECONDS)
     assert response.status == 401, response
@@ -309,7 +311,7 @@ def test_changes_of_another_project_end_no_wait(
     other = make_team(gateway_db)
     stranger = McpClient(gateways_with_redis[0].url, other.alice.token)
     waiting = _call_in_thread(clients[1].call, "wait_for", timeout_seconds=2)
-    _let_calls_begin()
+    _require_waiting(waiting)
     stranger.call("post", body="not yours", to_actor="bob")
     stranger.call("post", body="not yours", to_lane="web")
     stranger.call("task_create", title="not yours")
@@ -353,7 +355,7 @@ def test_a_client_that_disconnects_frees_its_queue_position(
     client = McpClient(gateways_with_redis[0].url, holder.token)
     client.call("lease", surface="src/a.py")
     leaving = McpClient(gateways_with_redis[0].url, waiter.token)
-    leaving.http_client.timeout = 1.0  # type: ignore[assignment]
+    leaving.http_client.timeout = 1.0
     with pytest.raises(Exception, match="timed out"):
         leaving.call("wait_for", kind="lease", surface="src/a.py", timeout_seconds=40)
     leaving.close()
@@ -367,12 +369,7 @@ def _count_queue_positions(db: Database, project_id: int) -> int:
 
 
 def _eventually(check: Any) -> bool:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        if check():
-            return True
-        time.sleep(0.1)
-    return False
+    return bool(wait_until(check))
 
 
 def test_the_number_of_waiting_calls_per_token_is_limited(database_url: str) -> None:
@@ -383,7 +380,7 @@ def test_the_number_of_waiting_calls_per_token_is_limited(database_url: str) -> 
         clients = [McpClient(process.url, team.bob.token) for _ in range(4)]
         assert clients[0].call("whoami").status == 200
         waiting = [_call_in_thread(client.call, "wait_for", timeout_seconds=10) for client in clients[:3]]
-        _let_calls_begin()
+        _require_waiting(*waiting)
         refused = clients[3].call("wait_for")
         assert (refused.status, refused.headers["retry-after"]) == (429, "1")
         # Other tokens and other tools are not affected.
@@ -407,7 +404,7 @@ def test_a_stopping_process_ends_waits_with_a_message(database_url: str, modern:
         client = McpClient(process.url, team.bob.token, modern)
         assert client.call("whoami").status == 200
         waiting = _call_in_thread(client.call, "wait_for", timeout_seconds=50)
-        _let_calls_begin()
+        _require_waiting(waiting)
         started = time.monotonic()
         process.stop()
         result = waiting.result(_TIMEOUT_SECONDS)[0].structured_content

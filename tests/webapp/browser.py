@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
 from tests.chromium import SKIP_REASON, find_chromium
 
-PHONE_VIEWPORT = {"width": 390, "height": 844}
-NARROW_VIEWPORT = {"width": 360, "height": 740}
-LAPTOP_VIEWPORT = {"width": 1280, "height": 800}
+PHONE_VIEWPORT: ViewportSize = {"width": 390, "height": 844}
+NARROW_VIEWPORT: ViewportSize = {"width": 360, "height": 740}
+LAPTOP_VIEWPORT: ViewportSize = {"width": 1280, "height": 800}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import hypercorn.asyncio
 from hypercorn.config import Config
 
+from tests.concurrency import wait_until_async
 from tests.servers import free_port
 from tests.webapp.web_client import WebApp
 from webapp import asgi
@@ -18,7 +19,7 @@ _START_SECONDS = 30
 
 @contextmanager
 def running_live_server(
-    database_url: str, *, prepare: Callable[[WebApp], None] | None = None, **env: str
+    database_url: str, prepare: Callable[[WebApp], None] | None = None, /, **env: str
 ) -> Iterator[str]:
     """Serve the web application; yields its address.
 
@@ -42,8 +43,7 @@ def running_live_server(
         app = asgi.WebApplication(web.app, web.settings)
         serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=shutdown.wait)  # type: ignore[arg-type]
         task = asyncio.ensure_future(serving)
-        while not _is_listening(port) and not task.done():
-            await asyncio.sleep(0.01)
+        await wait_until_async(lambda: _is_listening(port) or task.done())
         started.set()
         await task
 

@@ -67,6 +67,7 @@ def mcp(database_url: str) -> Iterator[str]:
         yield process.url
 
 
+@pytest.mark.slow
 def test_two_browsers_show_a_handoff_and_its_ack_live(
     database_url: str, db: Database, mcp: str, chromium: Chromium
 ) -> None:

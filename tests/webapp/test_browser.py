@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from flask import Response
 from jinja2 import ChoiceLoader, DictLoader
 from playwright.sync_api import Browser, expect
 
@@ -125,7 +126,7 @@ class _Board:
         self.pages = PublicBlueprint("bulletin")
         self.pages.get("/bulletin")(self.index)
 
-    def index(self) -> object:
+    def index(self) -> str | Response:
         return render_page("board.html", part="board_part.html", text=self.text)
 
     def put_into(self, web: WebApp) -> None:
@@ -166,7 +167,7 @@ def test_the_live_part_of_a_page_is_sent_only_if_it_changed(make_web: Callable[.
 
 def test_the_live_part_of_a_page_updates_itself(chromium: Browser, database_url: str) -> None:
     board = _Board()
-    with running_live_server(database_url, prepare=board.put_into) as url, open_page(chromium) as page:
+    with running_live_server(database_url, board.put_into) as url, open_page(chromium) as page:
         page.goto(f"{url}/bulletin")
         expect(page.get_by_text("now one")).to_be_visible()
         board.text = "two"

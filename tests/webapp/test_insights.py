@@ -55,7 +55,7 @@ def test_the_charts_agree_with_the_ledger(ada: Browser, sample: SampleData, db: 
     assert "Preparing insights" in ada.get(project_path(sample, "insights/")).text
     _count(db, sample)
     with db.connection() as conn:
-        types = dict(
+        types: dict[str, int] = dict(
             conn.fetch_all(
                 "SELECT type, count(*) FROM event WHERE project_id = %s GROUP BY 1", (sample.full_project.id,)
             )
@@ -63,7 +63,7 @@ def test_the_charts_agree_with_the_ledger(ada: Browser, sample: SampleData, db: 
         posts, refs, acked = conn.fetch_one(
             "SELECT count(*), count(ref), count(acked_at) FROM post WHERE project_id = %s", (sample.full_project.id,)
         )
-        leases = dict(
+        leases: dict[str, str] = dict(
             conn.fetch_all(
                 "SELECT payload ->> 'surface', payload ->> 'contended' FROM event"
                 " WHERE project_id = %s AND type = 'lease'",

@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import httpx2
@@ -18,6 +17,7 @@ from bus.config.settings import Settings
 from bus.db import Database
 from bus.rules.token_format import fingerprint, generate_invite_code
 from bus.tenancy import invites, owners, participant_queries, projects, tokens
+from tests.concurrency import wait_until
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.web_client import Browser, FormParser, WebApp, normalize_page
 from webapp.app import create_app
@@ -245,14 +245,14 @@ def test_the_real_server_answers_head_and_options(database_url: str) -> None:
     process = subprocess.Popen([sys.executable, "-m", "webapp"], env=env, stdout=subprocess.DEVNULL)
     try:
         base = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 180
-        while True:
+
+        def responds() -> bool:
             try:
-                assert httpx2.get(f"{base}/healthz").status_code == 200
-                break
+                return httpx2.get(f"{base}/healthz").status_code == 200
             except httpx2.TransportError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+                return False
+
+        wait_until(responds, 180)
         for path, status in (("/healthz", 200), ("/", 200), ("/nope", 404), ("/static/bus.css", 200)):
             assert httpx2.head(base + path).status_code == status
         assert httpx2.options(f"{base}/join").status_code == 200

@@ -115,12 +115,12 @@ def test_an_operator_suspends_an_owner_and_runs_a_job_while_an_agent_works(
     # Others get 404, signed in or not.
     with running_live_server(database_url) as url, open_page(chromium) as page:
         for path in ("/operator", "/operator/", f"/operator/owners/{ada.id}", "/operator/audit/export.csv"):
-            answer = page.goto(url + path)
-            assert answer is not None
-            assert answer.status == 404
+            shown = page.goto(url + path)
+            assert shown is not None
+            assert shown.status == 404
         scenario_steps.sign_in(page, url, db, ada)
         expect(page.get_by_role("link", name="Operator", exact=True)).to_have_count(0)
-        answer = page.goto(f"{url}/operator/")
-        assert answer is not None
-        assert answer.status == 404
+        shown = page.goto(f"{url}/operator/")
+        assert shown is not None
+        assert shown.status == 404
         expect(page.get_by_role("heading", name="Page not found")).to_be_visible()

@@ -5,7 +5,8 @@ import io
 import json
 
 from bus.coordination import leases, posts, task_queries
-from bus.db import Database
+from bus.ctx import Ctx
+from bus.db import Connection, Database
 from bus.tenancy import participations
 from tests.assertions import assert_ledger_consistent
 from tests.factories import make_agent
@@ -92,9 +93,7 @@ def test_the_owner_creates_assigns_and_unblocks_tasks(ada: Browser, sample: Samp
     assert ada.get(project_path(sample, "tasks/424242")).status_code == 404
 
 
-def _owner_ctx(conn, sample):  # type: ignore[no-untyped-def]
-    from bus.tenancy import participations
-
+def _owner_ctx(conn: Connection, sample: SampleData) -> Ctx:
     return participations.get_or_create_owner_context(conn, sample.owner.id, sample.full_project.id)
 
 

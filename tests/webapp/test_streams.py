@@ -15,6 +15,7 @@ from bus.auth import sessions
 from bus.coordination import posts
 from bus.db import Database
 from tests import servers
+from tests.concurrency import wait_until_async
 from tests.factories import make_agent
 from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import WebApp
@@ -38,9 +39,7 @@ class Reader:
 
     async def until(self, text: bytes) -> None:
         """Wait until this text has been received."""
-        async with asyncio.timeout(_SECONDS):
-            while not any(text in one for one in self.got):
-                await asyncio.sleep(0.02)
+        await wait_until_async(lambda: any(text in part for part in self.got), _SECONDS)
 
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()

@@ -80,7 +80,7 @@ def _notice(kind: str = "low_balance", target: str = "ada@example.org", **conten
     return OutboxMessage(3, kind, "email", target, {"balance": 9, **content}, datetime.now(UTC), 1, "")
 
 
-_ESCALATION = {
+_ESCALATION: dict[str, Any] = {
     "project": "demo", "post_id": 4, "sender": "ada/bot", "to_lane": "web", "to_actor": None, "subject": "Look at this",
     "ref": "PR 1", "ack_due_at": "2026-01-01T00:00:00+00:00",
 }  # fmt: skip

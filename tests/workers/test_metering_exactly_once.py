@@ -16,6 +16,7 @@ from bus.billing import credits, metering
 from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.operations import integrity_checks
+from tests.concurrency import vary_timing
 from tests.factories import make_agent, make_owner, make_project
 from tests.redis_server import RedisServer
 from tests.workers.processes import WorkerProcess, start_process, stop_processes, wait_until
@@ -59,13 +60,13 @@ class _Writers:
                 try:
                     with self._db.transaction() as conn:
                         self._write(conn, chance)
-                        time.sleep(chance.random() * 0.02)
+                        vary_timing(chance, 0.02)
                         if chance.random() < 0.1:
                             raise _RolledBack
                 except _RolledBack:
                     continue
                 self._committed[number] += 1
-                time.sleep(chance.random() * 0.01)
+                vary_timing(chance, 0.01)
         except BaseException as failure:  # noqa: BLE001 - raised again in the main thread
             self._failures.append(failure)
 
@@ -103,7 +104,7 @@ def test_every_event_is_billed_once_although_workers_are_killed(
                 started[number] = begin("worker")
                 # The killed worker may have been in the middle of a run; the others continue to bill.
                 wait_until(lambda before=before: _billed(db, owner.id) > before, *started)
-                time.sleep(chance.random() * 0.5)
+                vary_timing(chance, 0.5)
         written = writers.committed
         wait_until(lambda: _billed(db, owner.id) >= written, *started)
     finally:
@@ -149,10 +150,10 @@ def test_a_meter_over_an_identity_column_loses_events_of_the_same_writers(db: Da
             conn.raw.execute("UPDATE copy_mark SET last = %s, billed = billed + %s", (newest, count))
 
     with _Writers(db, write) as writers:
-        deadline = time.monotonic() + 5
+        randomness, deadline = random.Random(1), time.monotonic() + 5
         while time.monotonic() < deadline:
             meter()
-            time.sleep(0.01)
+            vary_timing(randomness, 0.02)
     meter()
     with db.connection() as conn:
         (billed,) = conn.fetch_one("SELECT billed FROM copy_mark")

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import httpx2
 import pytest
@@ -75,7 +76,8 @@ def _assert_metrics_match_runs(db: Database, port: int) -> None:
     base = f"http://127.0.0.1:{port}"
     before = scrape(base)
     with db.connection() as conn:
-        written = dict(conn.fetch_all("SELECT name, count(*) FROM job_run WHERE outcome = 'ok' GROUP BY name"))
+        rows = conn.fetch_all("SELECT name, count(*) FROM job_run WHERE outcome = 'ok' GROUP BY name")
+    written: dict[str, int] = dict(rows)
     after = scrape(base)
     name = "llm_bus_job_runs_total"
     for job, count in written.items():
@@ -168,7 +170,7 @@ def test_jobs_resume_when_postgres_comes_back(queue: RedisServer) -> None:
     url = queue.start()
     folder = servers.make_traversable_folder()
     port = servers.free_port()
-    options = {
+    options: dict[str, Any] = {
         "port": port,
         "log_path": folder / "log",
         "account": account.choose_account(folder),

@@ -32,6 +32,7 @@ class Receiver:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b"thank you"
     pause: float = 0.0
+    closing: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     port: int = 0
 
@@ -44,7 +45,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             receiver.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-            time.sleep(receiver.pause)
+            receiver.closing.wait(receiver.pause)
             self.send_response(receiver.status)
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
@@ -59,6 +60,7 @@ def receiver() -> Iterator[Receiver]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield receiver
+    receiver.closing.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -201,7 +203,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
 ) -> None:
     """A second resolution of the name could return another address, so there is only one."""
     resolved: list[str] = []
-    getaddrinfo = webhooks.socket.getaddrinfo
+    getaddrinfo = socket.getaddrinfo
 
     def rebinding_getaddrinfo(host: str, *args: Any, **kwargs: Any) -> list[Any]:
         if host != "rebinding.example":
@@ -209,7 +211,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
         resolved.append(host)
         return getaddrinfo("127.0.0.1" if len(resolved) == 1 else "127.0.0.2", *args, **kwargs)
 
-    monkeypatch.setattr(webhooks.socket, "getaddrinfo", rebinding_getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding_getaddrinfo)
     result = webhooks.send(_notice(f"http://rebinding.example:{receiver.port}/"), allow_private=True)
     assert result.delivered, result
     assert resolved == ["rebinding.example"]

@@ -1,5 +1,7 @@
 """Overdue posts are escalated step by step, each step once, until the first ack."""
 
+from typing import Any
+
 from bus.coordination import escalation, ledger, posts
 from bus.db import Connection, Database
 from bus.notifications import outbox
@@ -13,7 +15,7 @@ def _make_steps_due(conn: Connection) -> None:
     conn.execute("UPDATE post SET escalate_at = clock_timestamp() WHERE escalate_at IS NOT NULL")
 
 
-def _overdue(conn: Connection, sender: Agent, **to: str) -> int:
+def _overdue(conn: Connection, sender: Agent, **to: Any) -> int:
     post_id = posts.create(conn, sender.ctx, "please", ack_within_seconds=60, ref="PR 7", subject="Look", **to).post_id
     _make_steps_due(conn)
     return post_id

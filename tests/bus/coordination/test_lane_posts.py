@@ -1,5 +1,7 @@
 """Lane posts: delivered to present and joining members, and withdrawn from leaving ones."""
 
+from typing import Any
+
 import pytest
 
 from bus.coordination import posts, presence
@@ -15,7 +17,7 @@ def _inbox(conn: Connection, agent: Agent) -> list[int]:
     return [post.post_id for post in posts.list_posts(conn, agent.ctx, to_me=True, unacked_only=True, limit=200).posts]
 
 
-def _to_lane(conn: Connection, agent: Agent, lane: str = "core", **more: str) -> posts.CreatedPost:
+def _to_lane(conn: Connection, agent: Agent, lane: str = "core", **more: Any) -> posts.CreatedPost:
     return posts.create(conn, agent.ctx, "hello", to_lane=lane, **more)
 
 

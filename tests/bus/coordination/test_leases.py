@@ -300,7 +300,7 @@ def test_who_holds_pages_over_more_than_two_hundred_leases(conn: Connection, ada
         (ada.ctx.project_id, ada.ctx.participation_id),
     )
     held = {n: f"{('src/', 'docs/', 'src')[n % 3]}{n}" for n in range(1, 902)}
-    expected = {
+    expected: dict[str | None, set[int]] = {
         surface: {n for n, other in held.items() if overlaps(surface, other)}
         for surface in ("src", "src/*", "docs/*7", "src/9000", "{src/3,docs/*1}", "src2", "{src,docs}/*")
     }

@@ -1,6 +1,7 @@
 """Long polls: results, the queue for a surface, readiness, subscriptions, and concurrent polls."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from tests import concurrency, factories
 from tests.factories import Agent
 
 
-def _poll_once(conn: Connection, agent: Agent, kind: str = "any", **options: object) -> tuple[str, object] | None:
-    wait = long_poll.begin_wait(conn, agent.ctx, kind, **options)  # type: ignore[arg-type]
+def _poll_once(conn: Connection, agent: Agent, kind: str = "any", **options: Any) -> tuple[str, Any] | None:
+    wait = long_poll.begin_wait(conn, agent.ctx, kind, **options)
     result = long_poll.poll(conn, wait)
     long_poll.end_waits(conn, [wait])
     return result
@@ -70,7 +71,7 @@ def test_each_ack_is_returned_once(conn: Connection, project: Project, ada: Agen
 def test_a_task_is_offered_once_and_stays_available(conn: Connection, ada: Agent, bob: Agent) -> None:
     first, second = (tasks.create(conn, ada.ctx, title, priority=2).task_id for title in ("one", "two"))
     offered = [_poll_once(conn, agent, "task") for agent in (ada, bob, ada)]
-    assert [one and one[1].task.task_id for one in offered] == [first, second, None]  # type: ignore[union-attr]
+    assert [result and result[1].task.task_id for result in offered] == [first, second, None]
     assert tasks.start_next(conn, bob.ctx).task is not None
     assert tasks.start(conn, bob.ctx, second).status == "in_progress"
 

@@ -10,6 +10,7 @@ from bus.coordination import posts, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
+from bus.tenancy import projects
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types, list_events
 from tests.concurrency import run_concurrently, run_jobs_concurrently, successes
@@ -106,7 +107,7 @@ def test_concurrent_seeds_neither_repeat_nor_rewind_numbers(db: Database, exists
         assert len(set(claimed)) == 4
         with db.connection() as conn:
             steps = [
-                (kind, payload.get("number", payload.get("current")))
+                (kind, int(payload.get("number", payload.get("current", 0))))
                 for _, kind, payload in list_events(conn, admin.ctx.project_id)
                 if payload["sequence"] == name
             ]
@@ -141,7 +142,7 @@ def test_concurrent_calls_with_one_key_have_one_effect_and_one_result(
 ) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
-        factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob", lane="core")
+        factories.make_agent(conn, projects.get(conn, agent.ctx.project_id), "bob", lane="core")
     for round_ in range(60):
         answers = run_concurrently(db, *[lambda conn: call(conn, agent.ctx, f"k{round_}")] * 3)  # noqa: B023
         assert answers == [answers[0]] * 3
@@ -174,7 +175,7 @@ def test_a_key_is_free_again_after_a_rollback(db: Database) -> None:
 def test_one_key_for_two_concurrent_tools_serves_one_of_them(db: Database) -> None:
     with db.transaction() as conn:
         agent = factories.make_agent(conn)
-        factories.make_agent(conn, factories.projects.get(conn, agent.ctx.project_id), "bob")
+        factories.make_agent(conn, projects.get(conn, agent.ctx.project_id), "bob")
     pairs = itertools.cycle(itertools.permutations((_claim, _post, _task), 2))
     for round_, (first, second) in zip(range(36), pairs, strict=False):
         outcomes = run_concurrently(

@@ -355,7 +355,7 @@ def _check(conn: Connection, model: _ProjectModel) -> None:
 def test_the_engine_agrees_with_the_model(db: Database, histories: int, are_new: bool) -> None:
     """The short run has the same histories each time; the exhaustive one draws new ones."""
     run_state_machine_as_test(
-        lambda: _Bus(db),
+        lambda: _Bus(db),  # type: ignore[arg-type] # any callable that returns a machine
         settings=settings(
             max_examples=histories,
             derandomize=not are_new,

@@ -52,7 +52,7 @@ def test_every_combination_of_filters_returns_exactly_its_tasks(
         (None, *_STATUSES), (None, "core", "nowhere"), (None, "ada", "bob"), (None, True, False)
     ):
         wanted = {"status": status, "lane": lane, "owner": owner, "ready": ready}
-        filters = {name: value for name, value in wanted.items() if value is not None}
+        filters: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         expected = [task for task in made if _matches(task, filters, ada.handle)]
         found_any += bool(expected)
         assert task_queries.list_tasks(conn, ada.ctx, limit=200, **filters).tasks == expected, filters

@@ -64,6 +64,7 @@ def test_a_call_continues_only_after_the_commit_of_its_statement(db: Database, a
 
 def test_an_error_of_one_call_leaves_its_neighbours_alone(db: Database, agents: list[Agent]) -> None:
     ada, bob, revoked = agents
+    assert revoked.ctx.token_id is not None
     with db.transaction() as conn:
         tokens.revoke(conn, revoked.ctx.project_id, revoked.ctx.token_id, actor="cli")
     calls = [

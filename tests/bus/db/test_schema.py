@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from bus.db import Database, migrate, schema_version, sql_functions
 from bus.tables import COORDINATION_TABLES, TENANCY_TABLES, metadata
+from tests.concurrency import wait_until
 
 # Comments on tables are left out: tables.py may explain a table better than the migration that created it.
 _CATALOGS = {
@@ -148,11 +149,12 @@ def test_two_concurrent_migrations_both_succeed(empty_database_url: str) -> None
                 )
                 for _ in range(2)
             ]
-            deadline = time.monotonic() + 60
-            while conn.execute(waiting).fetchone() != (2,):
-                assert time.monotonic() < deadline
+
+            def are_waiting() -> bool:
                 assert all(process.poll() is None for process in processes)
-                time.sleep(0.01)
+                return conn.execute(waiting).fetchone() == (2,)
+
+            wait_until(are_waiting)
         errors = [process.communicate(timeout=60)[1] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], errors
         assert schema_version.find_schema_version(conn) == migrate.head_revision()

@@ -186,7 +186,7 @@ def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
         assert caught.value.message == "There is no such participant."
     for options in ({"uses": 2}, {"participant_name": "ada"}):
         with assert_refused(conn, "invalid_argument"):
-            invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli", **options)  # type: ignore[arg-type]
+            invites.create_for_owner(conn, project.id, participant_id=ada.ctx.participant_id, actor="cli", **options)
     assert database_checksum(conn) == before
 
 

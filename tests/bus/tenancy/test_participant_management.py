@@ -200,6 +200,7 @@ def test_a_token_has_a_label_and_an_expiry_and_is_revoked_alone(conn: Connection
 def test_a_token_of_another_project_is_not_found(conn: Connection, project: Project, ada: Agent) -> None:
     other = factories.make_agent(conn)
     before = database_checksum(conn)
+    assert other.ctx.token_id is not None
     for token_id in (other.ctx.token_id, 10**15):
         with assert_refused(conn, "not_found"):
             tokens.revoke(conn, project.id, token_id, actor="x")

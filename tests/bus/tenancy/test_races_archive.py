@@ -1,16 +1,18 @@
 """Races of archiving with writes that wait for the project clock: none is written after the archive."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from bus.coordination import leases, posts, presence, sequences, tasks
+from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.tenancy import invites, participations, projects
 from tests.factories import Agent, make_agent, make_project
 
-_WRITES = {
+_WRITES: dict[str, Callable[[Connection, Ctx], object]] = {
     "claim": lambda conn, ctx: sequences.claim(conn, ctx, "adr"),
     "post": lambda conn, ctx: posts.create(conn, ctx, "body", to_lane="web"),
     "lease": lambda conn, ctx: leases.acquire(conn, ctx, "src/a.py"),
