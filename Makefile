@@ -45,6 +45,11 @@ test: $(STAMP) ## Run the tests against servers that the run starts itself
 test-all: $(STAMP) ## Run the exhaustive tests too, and the kit's under every Python here
 	KIT_PYTHONS=all $(BIN)/python -m pytest -m "" $(ARGS)
 
+.PHONY: coverage
+coverage: $(STAMP) ## Print the branch coverage of the engine, with the lines that no test reaches
+	$(BIN)/python -m pytest tests/bus tests/workers tests/webapp tests/mcp_gateway --cov=bus --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
+
 .PHONY: test-kit
 test-kit: $(STAMP) ## Run every test of the kit under the oldest and the newest Python here
 	KIT_PYTHONS=all $(BIN)/python -m pytest tests/kit -m "" $(ARGS)

@@ -3,6 +3,8 @@
 import threading
 from itertools import pairwise
 
+import pytest
+
 from bus.coordination import digest, posts, sequences
 from bus.coordination.ledger import Event
 from bus.ctx import Ctx
@@ -12,10 +14,10 @@ from tests.assertions import assert_ledger_consistent
 from tests.concurrency import failures, run_concurrently, run_jobs_concurrently
 
 _WRITERS = 16
-_EVENTS = 20_000
 
 
-def test_readers_receive_each_of_twenty_thousand_events_once(db: Database) -> None:
+@pytest.mark.parametrize("event_count", [4_000, pytest.param(20_000, marks=pytest.mark.exhaustive)])
+def test_readers_receive_each_event_once(db: Database, event_count: int) -> None:
     """Sixteen writers, two sub-agents that share a cursor, and a third reader with its own cursor."""
     with db.transaction() as conn:
         project = factories.make_project(conn)
@@ -27,7 +29,7 @@ def test_readers_receive_each_of_twenty_thousand_events_once(db: Database) -> No
     finished = threading.Event()
 
     def write(ctx: Ctx, number: int) -> None:
-        for step in range(_EVENTS // _WRITERS):
+        for step in range(event_count // _WRITERS):
             if step % 50 == 49:
                 with db.transaction() as conn:
                     posts.create(conn, ctx, "hello", to_actor="alone")
@@ -70,7 +72,7 @@ def test_readers_receive_each_of_twenty_thousand_events_once(db: Database) -> No
             assert run.cursor == ids[-1]
     shared = sorted((event for run in first + second for event in run.events), key=lambda event: event.id)
     own = [event for run in third for event in run.events]
-    expected = list(range(1, _EVENTS + 1))
+    expected = list(range(1, event_count + 1))
     assert [event.id for event in own] == expected
     assert [event.id for event in shared] == expected
     assert _payloads(shared) == _payloads(own)
@@ -79,7 +81,7 @@ def test_readers_receive_each_of_twenty_thousand_events_once(db: Database) -> No
     assert first
     assert second
     with db.connection() as conn:
-        assert assert_ledger_consistent(conn, project.id) == _EVENTS
+        assert assert_ledger_consistent(conn, project.id) == event_count
 
 
 def _payloads(events: list[Event]) -> list[tuple[int, str, str]]:
