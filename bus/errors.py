@@ -69,6 +69,10 @@ class Unavailable(BusError):
         super().__init__("unavailable", message)
 
 
+class LockNotGranted(Unavailable):
+    """Another transaction held a lock for too long. Nothing was changed, so the call may be made again."""
+
+
 class NotAuthenticated(Exception):
     """The token is unknown, malformed, revoked or expired, or its participation has ended."""
 

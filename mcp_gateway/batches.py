@@ -25,6 +25,8 @@ from mcp_gateway.fair_executor import FairExecutor
 MAX_BATCH_SIZE = 16
 # A call that waited longer is not begun: most clients have given up by then, and would repeat it.
 QUEUE_TIMEOUT_SECONDS = 10.0
+# A write waits for a lock this long in a thread. Then the thread serves other projects, and the write is tried again.
+LOCK_TIMEOUT_MS = 200
 
 Work = Callable[[Connection], Any]
 _Answers = Sequence[tuple["asyncio.Future[Any]", Outcome[Any]]]
@@ -41,6 +43,11 @@ class Lane:
 
     project_id: int | None
     number: int = 0
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the calls write."""
+        return self.project_id is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +125,29 @@ class BatchScheduler:
     def _run_calls(self, lane: Lane, calls: list[_QueuedCall]) -> _Answers:
         if not calls:
             return []
-        if lane.project_id is None:
+        if not lane.is_write:
             # whats_new locks the cursor of its caller; locks are taken in the order of participations.
             calls.sort(key=lambda call: call.participation_id)
         futures = [call.future for call in calls]
         works = [_with_log_context(call) for call in calls]
         if len(works) == 1:
-            # Alone in autocommit mode: no pipeline, and the verb takes its own locks.
-            return [(futures[0], _run_alone(self._db, works[0]))]
+            return [(futures[0], self._run_alone(lane, works[0]))]
         try:
-            outcomes = run_pipelined(self._db, works, lock_clock_of=lane.project_id)
+            timeout = LOCK_TIMEOUT_MS if lane.is_write else None
+            outcomes = run_pipelined(self._db, works, lock_clock_of=lane.project_id, lock_timeout_ms=timeout)
         except Exception as error:  # noqa: BLE001 - raised to the caller of each call
             outcomes = [Outcome(None, error) for _ in works]
         return list(zip(futures, outcomes, strict=True))
+
+    def _run_alone(self, lane: Lane, work: Work) -> Outcome[Any]:
+        """Run one call, whose verb takes its own locks."""
+        try:
+            if lane.is_write:
+                return run_pipelined(self._db, [work], lock_timeout_ms=LOCK_TIMEOUT_MS)[0]
+            with self._db.connection() as conn:
+                return Outcome(work(conn), None)
+        except Exception as error:  # noqa: BLE001 - raised to the caller of the call
+            return Outcome(None, error)
 
     def _take_calls(self, lane: Lane, limit: int) -> list[_QueuedCall]:
         """Take up to `limit` queued calls, of projects and tokens in turn."""
@@ -182,11 +199,3 @@ def _with_log_context(call: _QueuedCall) -> Work:
         return call.work(conn)
 
     return run
-
-
-def _run_alone(db: Database, work: Work) -> Outcome[Any]:
-    try:
-        with db.connection() as conn:
-            return Outcome(work(conn), None)
-    except Exception as error:  # noqa: BLE001 - raised to the caller of the call
-        return Outcome(None, error)

@@ -1,18 +1,23 @@
 """Execution of engine calls: connections to the database, threads, and a bound on the calls that wait for one."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from bus.config.settings import Settings
 from bus.ctx import Ctx
 from bus.db import Connection, Database
+from bus.errors import LockNotGranted
 from mcp_gateway.activity_buffer import ActivityBuffer
 from mcp_gateway.batches import BatchScheduler
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
 from mcp_gateway.fair_executor import FairExecutor
 
 _T = TypeVar("_T")
+# How long a call waits for a lock altogether, before it is answered with 503.
+LOCK_WAIT_SECONDS = 4.0
+_LOCK_RETRY_SECONDS = 0.05
 
 
 class EngineRunner:
@@ -60,6 +65,17 @@ class EngineRunner:
         """
         return await self._wait(lambda: self.executor.submit(work, ctx and ctx.project_id))
 
+    async def run_call(self, ctx: Ctx, work: Callable[[], _T]) -> _T:
+        """Run one engine call of a caller that needs a connection of its own, as run_batched does.
+
+        Args:
+            ctx: the caller.
+            work: opens its connection; waits for locks no longer than batches.LOCK_TIMEOUT_MS.
+        Raises:
+            RequestDenied: as for run_in_thread.
+        """
+        return await self._wait(lambda: self.executor.submit(work, ctx.project_id))
+
     async def run_batched(self, ctx: Ctx, work: Callable[[Connection], _T], *, is_write: bool) -> _T:
         """Run one engine call of a caller on a connection that it may share with other calls.
 
@@ -77,8 +93,16 @@ class EngineRunner:
         if self._pending_calls >= self.queue_limit:
             raise RequestDenied(503, "overloaded")
         self._pending_calls += 1
+        give_up_at = time.monotonic() + LOCK_WAIT_SECONDS
         try:
-            return await submit()
+            while True:
+                try:
+                    return await submit()
+                except LockNotGranted:
+                    # Nothing was changed. The thread has served others meanwhile.
+                    if time.monotonic() > give_up_at:
+                        raise
+                await asyncio.sleep(_LOCK_RETRY_SECONDS)
         except DENYING_ERRORS as error:
             raise RequestDenied.from_error(error) from None
         finally:

@@ -13,11 +13,13 @@ from bus.coordination.long_poll import WaitRequest
 from bus.coordination.posts import PostPage
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.pipeline import run_pipelined
 from bus.errors import BusError
 from bus.operations import telemetry
 from bus.operations.counters import make_counter, make_histogram
 from bus.tenancy import authentication
 from mcp_gateway.activity_buffer import ActivityBuffer
+from mcp_gateway.batches import LOCK_TIMEOUT_MS
 from mcp_gateway.change_notifications import ChangeNotifier
 from mcp_gateway.client_setup import RESULT_RENDERERS
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
@@ -100,7 +102,7 @@ class ToolRunner:
             if tool.is_long_poll:
                 result = await self._run_long_poll(ctx, tool, arguments, report_progress)
             elif tool.batch is None or _has_idempotency_key(arguments):
-                result = await self._engine.run_in_thread(lambda: self._run_alone(ctx, tool, arguments), ctx)
+                result = await self._engine.run_call(ctx, lambda: self._run_alone(ctx, tool, arguments))
             else:
                 result = await self._engine.run_batched(
                     ctx, lambda conn: self._run_on(conn, ctx, tool, arguments), is_write=tool.batch == "write"
@@ -130,10 +132,14 @@ class ToolRunner:
     def _run_alone(self, ctx: Ctx, tool: Tool, arguments: Any) -> ToolResult:
         """Run a tool on a connection of its own. Called in a thread of the engine."""
         if not tool.transaction:
-            with self._engine.db.connection() as conn:
-                return self._run_on(conn, ctx, tool, arguments)
+            (outcome,) = run_pipelined(
+                self._engine.db,
+                [lambda conn: self._run_on(conn, ctx, tool, arguments)],
+                lock_timeout_ms=LOCK_TIMEOUT_MS,
+            )
+            return outcome.get()
         try:
-            with self._engine.db.transaction() as conn:
+            with self._engine.db.transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as conn:
                 result, unread = _call_engine(conn, ctx, tool, arguments)
         except DENYING_ERRORS:
             raise

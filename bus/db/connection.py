@@ -217,11 +217,17 @@ class Database:
             self._on_commit(conn.pending_topics)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Lend a connection inside a transaction, which commits when the block ends and rolls back when it raises."""
+    def transaction(self, *, lock_timeout_ms: int | None = None) -> Iterator[Connection]:
+        """Lend a connection inside a transaction, which commits when the block ends and rolls back when it raises.
+
+        Args:
+            lock_timeout_ms: how long a statement waits for a lock; None is LOCK_TIMEOUT_MS.
+        """
         with self.connection() as conn:
             try:
                 with conn.raw.transaction():
+                    if lock_timeout_ms is not None:
+                        conn.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms}")
                     yield conn
             except psycopg.Error as error:
                 raise_as_bus_error(error)

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import psycopg
 
-from bus.errors import BusError, NotAuthenticated, OwnerSuspended, Unavailable
+from bus.errors import BusError, LockNotGranted, NotAuthenticated, OwnerSuspended, Unavailable
 
 # Raised by the SQL functions. Neither the SQL standard nor PostgreSQL uses class LB.
 _SQLSTATE_BUS_ERROR = "LBUS0"
@@ -40,7 +40,8 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
     Raises:
         BusError: an SQL function refused the call, or a statement was cancelled.
         NotAuthenticated, OwnerSuspended: raised by an SQL function.
-        Unavailable: the database is away, or a lock was not granted in time.
+        LockNotGranted: a lock was not granted in time.
+        Unavailable: the database is away.
         psycopg.Error: any other error, unchanged.
     """
     state = error.sqlstate
@@ -57,7 +58,7 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
     if state == _SQLSTATE_QUERY_CANCELED:
         raise BusError("unavailable", _STATEMENT_TIMEOUT_MESSAGE) from error
     if state in _SQLSTATES_LOCK_WAIT_FAILED:
-        raise Unavailable(DATABASE_BUSY) from error
+        raise LockNotGranted(DATABASE_BUSY) from error
     if diagnosis.constraint_name in _UNIQUE_CONSTRAINT_MESSAGES and state == _SQLSTATE_UNIQUE_VIOLATION:
         raise BusError("conflict", _UNIQUE_CONSTRAINT_MESSAGES[diagnosis.constraint_name]) from None
     if isinstance(error, psycopg.OperationalError) or (state or "").startswith(_SQLSTATE_PREFIXES_DATABASE_AWAY):

@@ -9,6 +9,7 @@ An error rolls the round back, for all of its statements. The call whose stateme
 have not been answered, and their statements are sent again without it. See docs/decisions/0030-batches.md.
 """
 
+import contextvars
 import functools
 import itertools
 import re
@@ -63,7 +64,11 @@ class Outcome(Generic[T]):
 
 
 def run_pipelined(
-    db: Database, calls: Sequence[Callable[[Connection], T]], *, lock_clock_of: int | None = None
+    db: Database,
+    calls: Sequence[Callable[[Connection], T]],
+    *,
+    lock_clock_of: int | None = None,
+    lock_timeout_ms: int | None = None,
 ) -> list[Outcome[T]]:
     """Run calls together on one connection, and return their outcomes in order.
 
@@ -72,11 +77,12 @@ def run_pipelined(
         calls: functions of a connection whose `core` and `raw` they do not use.
         lock_clock_of: a project whose clock each round locks first. Needed if the calls write: a lock that is taken
             after the clock by one call and before it by another would be a deadlock.
+        lock_timeout_ms: how long a statement waits for a lock; None is LOCK_TIMEOUT_MS.
     Raises:
         Unavailable: no connection became free in time, or the database does not answer.
     """
     with db.connection() as conn:
-        return _Batch(conn, lock_clock_of).run(calls)
+        return _Batch(conn, lock_clock_of, lock_timeout_ms).run(calls)
 
 
 class PipelinedConnection(Connection):
@@ -170,15 +176,19 @@ class _Call(Generic[T]):
 
 
 class _Batch:
-    def __init__(self, conn: Connection, lock_clock_of: int | None) -> None:
+    def __init__(self, conn: Connection, lock_clock_of: int | None, lock_timeout_ms: int | None) -> None:
         self._raw = conn.raw
         self._pgconn = conn.raw.pgconn
         self._transformer = PsycopgTransformer(conn.raw)
         info = conn.core.connection.info
         self._prepared: _PreparedStatements = info.setdefault(_PREPARED_STATEMENTS, _PreparedStatements())
-        self._lock: list[_Statement] = []
+        # The statements with which each round begins.
+        self._opening: list[_Statement] = []
+        if lock_timeout_ms is not None:
+            sql = "SELECT set_config('lock_timeout', %s, true)"
+            self._opening.append(_build_statement(sql, (str(lock_timeout_ms),), self._transformer))
         if lock_clock_of is not None:
-            self._lock.append(_build_statement("SELECT bus_lock_clock(%s)", (lock_clock_of,), self._transformer))
+            self._opening.append(_build_statement("SELECT bus_lock_clock(%s)", (lock_clock_of,), self._transformer))
 
     def run(self, calls: Sequence[Callable[[Connection], T]]) -> list[Outcome[T]]:
         """Run the calls in rounds until all have finished."""
@@ -200,7 +210,7 @@ class _Batch:
 
     def _run_round(self, waiting: list[_Call[Any]]) -> None:
         """Send the statement of each call; continue all calls if all succeeded, else the first that failed."""
-        statements = [*self._lock, *(call.statement for call in waiting if call.statement is not None)]
+        statements = [*self._opening, *(call.statement for call in waiting if call.statement is not None)]
         try:
             results = self._exchange(statements)
         except psycopg.OperationalError as error:
@@ -211,12 +221,12 @@ class _Batch:
             return
         first_failure = next((number for number, result in enumerate(results) if isinstance(result, Exception)), None)
         if first_failure is None:
-            for call, result in zip(waiting, results[len(self._lock) :], strict=True):
+            for call, result in zip(waiting, results[len(self._opening) :], strict=True):
                 call.resume(result)
         elif isinstance(results[first_failure], _STALE_STATEMENT_ERRORS) and self._prepared.names:
             self._prepared.names.clear()
-        elif len(self._lock) <= first_failure < len(statements):
-            waiting[first_failure - len(self._lock)].resume(results[first_failure])
+        elif len(self._opening) <= first_failure < len(statements):
+            waiting[first_failure - len(self._opening)].resume(results[first_failure])
         else:
             # The clock was not granted, or the commit failed.
             for call in waiting:
@@ -353,6 +363,8 @@ def _take_greenlet() -> greenlet:
     idle = _idle_greenlets()
     taken = idle.pop() if idle else greenlet(_run_calls)
     taken.parent = getcurrent()
+    # Otherwise the call would run in the context of the greenlet's last one.
+    taken.gr_context = contextvars.copy_context()
     return taken
 
 

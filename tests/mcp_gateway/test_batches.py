@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import select
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +175,7 @@ def test_a_cancelled_call_is_not_run(scheduler: BatchScheduler) -> None:
 
 
 def test_without_a_connection_every_call_is_told_so(executor: FairExecutor) -> None:
-    unreachable = Database("postgresql://nobody@127.0.0.1:1/nothing", pool_size=1)
+    unreachable = Database("postgresql://unknown@127.0.0.1:1/nothing", pool_size=1)
     scheduler = BatchScheduler(unreachable, executor, read_lane_count=1)
 
     async def main() -> list[Any]:
@@ -252,14 +253,14 @@ def _error_code(body: bytes) -> Any:
     return result["structuredContent"]["error"]["code"] if result["isError"] else None
 
 
-def test_a_revocation_and_refusals_in_the_middle_of_a_batch_touch_nobody_else(
+def test_a_revocation_and_refusals_in_the_middle_of_a_batch_leave_the_others_alone(
     gateways: list[GatewayProcess], team: Team, gateway_db: Database
 ) -> None:
     alice, bob, project_id = team.alice, team.bob, team.project_id
     calls: list[tuple[Agent, str, dict[str, Any]]] = [
         (alice, "claim", {"sequence": "adr"}),
         (bob, "claim", {"sequence": "adr"}),
-        (alice, "post", {"body": "look", "to_actor": "nobody-of-that-name"}),
+        (alice, "post", {"body": "look", "to_actor": "unknown-participant"}),
         (alice, "claim", {"sequence": "not a name"}),
         (alice, "claim", {"sequence": "adr", "idempotency_key": "k"}),
         (alice, "ack", {"post_id": 999}),
@@ -295,6 +296,33 @@ def test_a_revocation_and_refusals_in_the_middle_of_a_batch_touch_nobody_else(
 
 def _send(connection: RawConnection, agent: Agent, tool: str, arguments: dict[str, Any]) -> None:
     connection.socket.sendall(build_tool_call(agent.token, tool=tool, **arguments))
+
+
+def test_projects_whose_clocks_are_held_hold_up_nobody_else(
+    gateways: list[GatewayProcess], gateway_db: Database
+) -> None:
+    """Even where they outnumber the threads; when the clocks are free again, every call succeeds."""
+    with gateway_db.transaction() as conn:
+        blocked = [make_agent(conn, make_project(conn)) for _ in range(6)]
+        free = make_agent(conn, make_project(conn))
+    calls = [("claim", {"sequence": "adr"}), ("task_create", {"title": "Look"}), ("register", {"lane": "web"})]
+    with ExitStack() as stack:
+        with gateway_db.transaction() as holder:
+            for agent in blocked:
+                holder.execute("SELECT bus_lock_clock(%s)", (agent.ctx.project_id,))
+            waiting = []
+            for agent in blocked:
+                for tool, arguments in calls:
+                    connection = stack.enter_context(open_raw_connection(gateways[0]))
+                    _send(connection, agent, tool, arguments)
+                    waiting.append(connection)
+            with open_raw_connection(gateways[0]) as connection:
+                for tool, arguments in calls:
+                    ((status, _, _),) = connection.exchange(build_tool_call(free.token, tool=tool, **arguments))
+                    assert status == 200
+            readable, _, _ = select.select([connection.socket for connection in waiting], [], [], 0)
+            assert readable == []
+        assert [connection.exchange()[0][0] for connection in waiting] == [200] * len(waiting)
 
 
 def test_a_gateway_killed_under_load_answered_only_what_is_committed_once(

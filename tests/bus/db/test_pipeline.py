@@ -1,5 +1,6 @@
 """Calls of several callers on one connection: results, failures of one of them, and loss of the connection."""
 
+import contextvars
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from bus.coordination import leases, ledger, posts, sequences
 from bus.db import Connection, Database
 from bus.db.pipeline import Outcome, run_pipelined
-from bus.errors import BusError, InvalidArgument, NotAuthenticated, Unavailable
+from bus.errors import BusError, InvalidArgument, LockNotGranted, NotAuthenticated, Unavailable
 from bus.tenancy import tokens
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types
@@ -69,7 +70,7 @@ def test_an_error_of_one_call_leaves_its_neighbours_alone(db: Database, agents: 
         tokens.revoke(conn, revoked.ctx.project_id, revoked.ctx.token_id, actor="cli")
     calls = [
         _claim(ada),
-        lambda conn: posts.create(conn, bob.ctx, "look", to_actor="nobody"),
+        lambda conn: posts.create(conn, bob.ctx, "look", to_actor="unknown"),
         _claim(revoked),
         lambda conn: posts.create(conn, bob.ctx, "look \0", to_actor=ada.label),
         lambda conn: conn.fetch_one("SELECT %s::text", ("a\0b",)),
@@ -91,7 +92,7 @@ def test_an_error_of_one_call_leaves_its_neighbours_alone(db: Database, agents: 
 def test_a_call_may_go_on_after_its_error(db: Database, agents: list[Agent]) -> None:
     def post_to_the_second_name(conn: Connection) -> int:
         try:
-            posts.create(conn, agents[0].ctx, "look", to_actor="nobody")
+            posts.create(conn, agents[0].ctx, "look", to_actor="unknown")
         except BusError:
             return posts.create(conn, agents[0].ctx, "look", to_actor=agents[1].label).recipients
         raise AssertionError
@@ -156,8 +157,36 @@ def test_a_clock_that_is_not_granted_is_an_error_of_every_call(db: Database, age
     with db.transaction() as holder:
         holder.execute("SELECT bus_lock_clock(%s)", (project_id,))
         outcomes = run_pipelined(db, [_claim(agents[0]), _claim(agents[1])], lock_clock_of=project_id)
-    assert [type(outcome.error) for outcome in outcomes] == [Unavailable, Unavailable]
+    assert [type(outcome.error) for outcome in outcomes] == [LockNotGranted, LockNotGranted]
     assert _values(run_pipelined(db, [_claim(agents[0])], lock_clock_of=project_id)) == [1]
+
+
+def test_a_call_runs_in_the_context_of_its_batch(db: Database) -> None:
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="none")
+
+    def run(conn: Connection) -> str:
+        before = name.get()
+        conn.fetch_one("SELECT 1")
+        name.set("changed by a call")
+        return before
+
+    for value in ("first", "second"):
+        name.set(value)
+        assert _values(run_pipelined(db, [run, run])) == [value, value]
+    assert name.get() == "second"
+
+
+def test_a_short_wait_for_a_lock_ends_with_an_error_of_its_own(db: Database, agents: list[Agent]) -> None:
+    with db.transaction() as holder:
+        holder.execute("SELECT bus_lock_clock(%s)", (agents[0].ctx.project_id,))
+        for calls in ([_claim(agents[0])], [_claim(agents[0]), _claim(agents[1])]):
+            outcomes = run_pipelined(db, calls, lock_timeout_ms=10)
+            assert [type(outcome.error) for outcome in outcomes] == [LockNotGranted] * len(calls)
+        with pytest.raises(LockNotGranted), db.transaction(lock_timeout_ms=10) as conn:
+            conn.execute("SELECT bus_lock_clock(%s)", (agents[0].ctx.project_id,))
+    # The timeout was that of the transaction, and not of the connection.
+    with db.connection() as conn:
+        assert conn.fetch_one("SHOW lock_timeout") == ("4s",)
 
 
 def test_a_call_cannot_leave_the_pipeline(db: Database) -> None:
