@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from bus.config.settings import SettingError
+from bus.config.errors import SettingError
 from bus.db import schema_version
 from bus.errors import BusError
 from cli import data_dir, runtime

@@ -75,7 +75,7 @@ def _to_command_error(error: Exception) -> _CommandError | None:
     if isinstance(error, CliError):
         return _CommandError(str(error), error.code)
     # Imported late, since a command that needs no engine should not wait for it.
-    from bus.config.settings import SettingError
+    from bus.config.errors import SettingError
     from bus.errors import BusError
 
     if isinstance(error, BusError):

@@ -4,11 +4,14 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bus.config.settings import Settings
 from cli import data_dir
 from cli.exit_codes import CliError, ExitCode
 from cli.files import write_private
+
+if TYPE_CHECKING:
+    from bus.config.settings import Settings
 
 _RUNTIME_FILE = "runtime.json"
 # The owner of a fresh bus.
@@ -73,13 +76,16 @@ def find_running(data: Path) -> RuntimeInfo | None:
         return None
 
 
-def settings_for_cli(data: Path | None = None) -> Settings:
+def settings_for_cli(data: Path | None = None) -> "Settings":
     """Return the settings of the bus of DATABASE_URL, or else of the bus that runs in the data folder.
 
     Raises:
         CliError: DATABASE_URL is not set and no bus runs here.
         SettingError: a variable has the wrong form.
     """
+    # Imported late, since pydantic takes longer to import than a command that only asks whether a bus runs.
+    from bus.config.settings import Settings
+
     if os.environ.get("DATABASE_URL", "").strip():
         return Settings.from_env()
     folder = data_dir.locate(data)

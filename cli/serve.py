@@ -10,7 +10,7 @@ from hypercorn.config import Config
 
 from bus.config.settings import Settings
 from bus.config.shutdown import wait_for_shutdown_signal
-from bus.config.variables import Environment
+from bus.config.variables import reading
 from bus.operations import telemetry
 from bus.operations.metrics import MetricsEndpoint
 from mcp_gateway.__main__ import configure_logging, run_in_event_loop
@@ -48,7 +48,7 @@ def run() -> None:
         SettingError: a setting is missing or malformed.
     """
     configure_logging()
-    with Environment(os.environ) as env:
+    with reading(os.environ) as env:
         settings, options = Settings.from_env(env, port=8787), WebOptions.from_env(env)
         telemetry.start_telemetry("serve", env)
     metrics = MetricsEndpoint("serve", settings.metrics_token)

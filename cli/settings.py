@@ -1,27 +1,37 @@
-"""Variables of the command line, in addition to the settings that it shares with the processes."""
+"""Variables of the command line, in addition to the settings that it shares with the processes.
+
+They are plain texts, and most commands read one, so they are no settings class: importing pydantic takes longer than
+such a command.
+"""
 
 import os
-from typing import Any
+from dataclasses import dataclass
 
-from bus.config.variables import Variable, secret, text
 
-DATA_FOLDER = Variable(
+@dataclass(frozen=True)
+class CliVariable:
+    """A variable that holds a text of any form."""
+
+    name: str
+    form: str
+    meaning: str
+    default_text: str = "none"
+
+
+DATA_FOLDER = CliVariable(
     "LLM_BUS_DATA",
-    text("a folder"),
+    "text: a folder",
     "data folder of `llm-bus up`",
-    default_text="`.data` in a checkout, else a folder of the user",
+    "`.data` in a checkout, else a folder of the user",
 )
-POSTGRES_PROGRAMS = Variable(
-    "LLM_BUS_PG_BIN",
-    text("a folder"),
-    "programs of the PostgreSQL that `llm-bus up` runs",
-    default_text="those installed with it",
+POSTGRES_PROGRAMS = CliVariable(
+    "LLM_BUS_PG_BIN", "text: a folder", "programs of the PostgreSQL that `llm-bus up` runs", "those installed with it"
 )
-GATEWAY_URL = Variable("LLM_BUS_URL", text("a web address"), "gateway that commands of agents call")
-AGENT_TOKEN = Variable("LLM_BUS_TOKEN", secret(), "token of the agent that they act as")
+GATEWAY_URL = CliVariable("LLM_BUS_URL", "text: a web address", "gateway that commands of agents call")
+AGENT_TOKEN = CliVariable("LLM_BUS_TOKEN", "text", "token of the agent that they act as. **Secret**")
 CLI_VARIABLES = (DATA_FOLDER, POSTGRES_PROGRAMS, GATEWAY_URL, AGENT_TOKEN)
 
 
-def read_variable(variable: Variable[Any]) -> str:
+def read_variable(variable: CliVariable) -> str:
     """Return the value of a variable; empty if it is not set."""
     return os.environ.get(variable.name, "").strip()

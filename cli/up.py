@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.config.settings import normalise_database_url
+from bus.config.database_url import normalise_database_url
 from cli import banner, data_dir, database_prepared, orphans, procfile, runtime, supervisor
 from cli.embedded import child, postgres, redis
 from cli.exit_codes import CliError, ExitCode

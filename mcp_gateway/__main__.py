@@ -7,8 +7,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from bus.config.settings import Settings
-from bus.config.variables import Environment, SettingError
+from bus.config.settings import SettingError, Settings
+from bus.config.variables import reading
 from bus.operations import logs, telemetry
 from mcp_gateway import http_server
 from mcp_gateway.app import Gateway
@@ -18,7 +18,7 @@ def main() -> None:
     """Read the settings, serve, and drain on SIGTERM."""
     configure_logging()
     try:
-        with Environment(os.environ) as env:
+        with reading(os.environ) as env:
             settings = Settings.from_env(env)
             telemetry.start_telemetry("gateway", env)
     except SettingError as error:

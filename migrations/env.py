@@ -4,7 +4,7 @@ import psycopg
 import sqlalchemy as sa
 from alembic import context
 
-from bus.config.settings import normalise_database_url
+from bus.config.database_url import normalise_database_url
 from bus.db.migrate import head_revision
 from bus.db.sql_functions import (
     DROP_FUNCTIONS_SQL,

@@ -8,9 +8,9 @@ import sys
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from bus.config.settings import Settings
+from bus.config.settings import SettingError, Settings
 from bus.config.shutdown import wait_for_shutdown_signal
-from bus.config.variables import Environment, SettingError
+from bus.config.variables import reading
 from bus.operations import logs, telemetry
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from webapp.app import create_app
@@ -22,7 +22,7 @@ def main() -> None:
     """Read the settings and serve."""
     logs.configure_logging()
     try:
-        with Environment(os.environ) as env:
+        with reading(os.environ) as env:
             settings = Settings.from_env(env, port=8787)
             options = WebOptions.from_env(env)
             telemetry.start_telemetry("web", env)

@@ -9,7 +9,8 @@ from celery import Celery
 from celery.signals import task_received, task_revoked, worker_shutting_down
 from celery.worker import state
 
-from bus.config.variables import Environment, SettingError
+from bus.config.errors import SettingError
+from bus.config.variables import reading
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
@@ -41,7 +42,7 @@ def main() -> None:
     if role not in ("worker", "beat") or len(sys.argv) > 2:
         sys.exit(_USAGE)
     try:
-        with Environment(os.environ) as env:
+        with reading(os.environ) as env:
             settings = WorkerSettings.from_env(env)
             env.add_problems(list_problems(settings))
             telemetry.start_telemetry(role, env)

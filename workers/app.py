@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.signals import setup_logging
 
-from bus.config.variables import SettingError
+from bus.config.errors import SettingError
 from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable

@@ -1,29 +1,21 @@
 """Settings of the workers, in addition to those that every process shares."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from bus.config.redaction import quote
 from bus.config.settings import Settings
-from bus.config.variables import (
-    Environment,
-    EnvironmentSettings,
-    Kind,
-    Variable,
-    quote,
-    reading,
-    switch,
-    text,
-    whole_number,
-)
+from bus.config.variables import Environment, EnvironmentSettings, reading
 
 PROCESSES = ("worker",)
 _MIN_INTERVAL_SECONDS, _MAX_INTERVAL_SECONDS = 0.1, 604_800
 
 
-def _parse_smtp_url(url: str) -> str:
+def _require_smtp_url(url: str) -> str:
     if not _is_smtp_url(url):
         # The value is not shown: with an unescaped character in the password it is unclear where the password ends.
         raise ValueError(
@@ -43,8 +35,10 @@ def _is_smtp_url(url: str) -> bool:
     return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.path in ("", "/") and not parts.fragment
 
 
-def _parse_job_intervals(text: str) -> Mapping[str, float]:
-    """Parse `expire_leases=1,meter_credits=0.5` into seconds by job."""
+def _parse_job_intervals(text: str | Mapping[str, float]) -> Mapping[str, float]:
+    """Parse `expire_leases=1,meter_credits=0.5` into seconds by job; seconds by job are returned as they are."""
+    if not isinstance(text, str):
+        return text
     intervals = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, seconds = part.partition("=")
@@ -57,10 +51,9 @@ def _parse_job_intervals(text: str) -> Mapping[str, float]:
                 f"must look like expire_leases=10,meter_credits=60, with {_MIN_INTERVAL_SECONDS} to"
                 f" {_MAX_INTERVAL_SECONDS} seconds; {quote(part)} does not."
             )
-    return MappingProxyType(intervals)
+    return intervals
 
 
-@dataclass(frozen=True, repr=False)
 class WorkerSettings(EnvironmentSettings):
     """Settings of jobs, billing, e-mail and webhooks.
 
@@ -71,62 +64,65 @@ class WorkerSettings(EnvironmentSettings):
     bus: Settings
     threads: Annotated[
         int,
-        Variable("WORKER_THREADS", whole_number(1, 64), "jobs that run at once in one worker, and so its connections"),
+        Field(
+            validation_alias="WORKER_THREADS",
+            ge=1,
+            le=64,
+            description="jobs that run at once in one worker, and so its connections",
+        ),
     ] = 4
     job_intervals: Annotated[
-        Mapping[str, float],
-        Variable(
-            "JOB_EVERY",
-            Kind(
-                "list",
-                f"`job=seconds`, separated by commas; {_MIN_INTERVAL_SECONDS} to {_MAX_INTERVAL_SECONDS} seconds",
-                _parse_job_intervals,
-                lambda intervals: ",".join(f"{name}={seconds:g}" for name, seconds in intervals.items()),
-            ),
-            "seconds between runs, by job",
-            default_text="each job's own",
-            processes=("worker", "beat"),
-        ),
-    ] = field(default_factory=dict)
+        Mapping[str, float], BeforeValidator(_parse_job_intervals), AfterValidator(MappingProxyType)
+    ] = Field(
+        validation_alias="JOB_EVERY",
+        default_factory=dict,
+        title=f"list: `job=seconds`, separated by commas; {_MIN_INTERVAL_SECONDS} to {_MAX_INTERVAL_SECONDS} seconds",
+        description="seconds between runs, by job",
+        json_schema_extra={"default_text": "each job's own", "processes": ["worker", "beat"]},
+    )
     metering: Annotated[
         bool | None,
-        Variable(
-            "METERING",
-            switch(),
-            "whether events are billed from now on",
-            default_text="as it is; off at first",
+        Field(
+            validation_alias="METERING",
+            description="whether events are billed from now on",
+            json_schema_extra={"default_text": "as it is; off at first"},
         ),
     ] = None
     trial_credits: Annotated[
-        int, Variable("TRIAL_CREDITS", whole_number(0, 10**12), "opening balance of a new account")
+        int, Field(validation_alias="TRIAL_CREDITS", ge=0, le=10**12, description="opening balance of a new account")
     ] = 1000
     grace_hours: Annotated[
         int,
-        Variable(
-            "GRACE_HOURS", whole_number(0, 24 * 365), "how long an owner may continue after its credits are used up"
+        Field(
+            validation_alias="GRACE_HOURS",
+            ge=0,
+            le=24 * 365,
+            description="how long an owner may continue after its credits are used up",
         ),
     ] = 72
     smtp_url: Annotated[
-        str | None,
-        Variable(
-            "SMTP_URL",
-            Kind("URL", "smtp:// (STARTTLS where offered) or smtps://", _parse_smtp_url),
-            "mail server, as `smtp://user:password@host:587`",
-            default_text="no mail is sent",
+        Annotated[str, AfterValidator(_require_smtp_url)] | None,
+        Field(
+            validation_alias="SMTP_URL",
+            title="URL: smtp:// (STARTTLS where offered) or smtps://",
+            description="mail server, as `smtp://user:password@host:587`",
+            json_schema_extra={"default_text": "no mail is sent"},
         ),
     ] = None
-    mail_from: Annotated[str, Variable("MAIL_FROM", text("an e-mail address"), "sender of e-mails")] = (
-        "llm-bus@localhost"
-    )
+    mail_from: Annotated[
+        str, Field(validation_alias="MAIL_FROM", title="text: an e-mail address", description="sender of e-mails")
+    ] = "llm-bus@localhost"
     allow_private_webhooks: Annotated[
-        bool, Variable("WEBHOOKS_TO_PRIVATE", switch(), "whether webhooks may connect to private networks")
+        bool,
+        Field(validation_alias="WEBHOOKS_TO_PRIVATE", description="whether webhooks may connect to private networks"),
     ] = False
     metrics_port: Annotated[
         int,
-        Variable(
-            "METRICS_PORT",
-            whole_number(0, 65535),
-            "port on which a worker answers `/metrics`; requires `METRICS_TOKEN`; 0: none",
+        Field(
+            validation_alias="METRICS_PORT",
+            ge=0,
+            le=65535,
+            description="port on which a worker answers `/metrics`; requires `METRICS_TOKEN`; 0: none",
         ),
     ] = 0
 
@@ -144,8 +140,8 @@ class WorkerSettings(EnvironmentSettings):
         """
         with reading(env) as reader:
             shared = bus or Settings.from_env(reader)
-            values = reader.read_fields(cls)
+            settings = reader.read(cls, bus=shared)
             # A token of the wrong form is a problem of its own.
-            if values["metrics_port"] and shared.metrics_token is None and not reader.is_given("METRICS_TOKEN"):
+            if settings.metrics_port and shared.metrics_token is None and not reader.is_given("METRICS_TOKEN"):
                 reader.add_problems(["METRICS_PORT is set and METRICS_TOKEN is not; set both, or neither."])
-            return cls(bus=shared, **values)
+            return settings

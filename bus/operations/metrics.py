@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from pydantic import SecretStr
 
 from bus import __version__
-from bus.config.redaction import Secret
 from bus.db import Database
 from bus.operations.status import CachedStatus, ServiceDetails, ServiceStatus
 
@@ -32,7 +32,7 @@ class MetricsEndpoint:
         token: bearer token that readers must send; None disables the endpoint.
     """
 
-    def __init__(self, process_kind: str, token: Secret | None) -> None:
+    def __init__(self, process_kind: str, token: SecretStr | None) -> None:
         self._token = token
         self._sources: list[MetricSource] = []
         self._registry = CollectorRegistry(auto_describe=False)

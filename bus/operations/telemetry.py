@@ -8,20 +8,13 @@ messages are removed, since they may contain a body, a token or an address.
 import atexit
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, SecretStr
+
 from bus import __version__
-from bus.config.redaction import Secret
-from bus.config.variables import (
-    Environment,
-    EnvironmentSettings,
-    SettingError,
-    Variable,
-    reading,
-    secret,
-    text,
-)
+from bus.config.errors import SettingError
+from bus.config.variables import Environment, EnvironmentSettings, reading
 from bus.operations.logs import log_context
 
 if TYPE_CHECKING:
@@ -41,19 +34,19 @@ _ALLOWED_FRAME_FIELDS = frozenset(
 _tracer: "Tracer | None" = None
 
 
-@dataclass(frozen=True, repr=False)
 class TelemetrySettings(EnvironmentSettings):
     """Where errors and traces are sent."""
 
     sentry_dsn: Annotated[
-        Secret | None, Variable("SENTRY_DSN", secret(), "where errors are sent, as `https://KEY@HOST/PROJECT`")
+        SecretStr | None,
+        Field(validation_alias="SENTRY_DSN", description="where errors are sent, as `https://KEY@HOST/PROJECT`"),
     ] = None
     otlp_endpoint: Annotated[
         str | None,
-        Variable(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            text("a web address"),
-            "where traces are sent; the other variables of the OpenTelemetry standard apply too",
+        Field(
+            validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+            title="text: a web address",
+            description="where traces are sent; the other variables of the OpenTelemetry standard apply too",
         ),
     ] = None
 
@@ -68,7 +61,7 @@ def start_telemetry(process_kind: str, env: Mapping[str, str] | Environment) -> 
         SettingError: the package of a setting is not installed, or the setting is malformed.
     """
     with reading(env) as reader:
-        settings = TelemetrySettings(**reader.read_fields(TelemetrySettings))
+        settings = reader.read(TelemetrySettings)
         try:
             if settings.sentry_dsn is not None:
                 _start_sentry(process_kind, settings.sentry_dsn.get_secret_value())

@@ -72,7 +72,7 @@ def run_job(name: str, data: Path | None, as_json: bool) -> None:
     job = jobs.get(name)
     if job is None:
         raise CliError(f"There is no job {name!r}; `llm-bus job list` lists all jobs.", ExitCode.USAGE)
-    settings = dataclasses.replace(WorkerSettings.from_env(bus=settings_for_cli(data)), threads=1)
+    settings = WorkerSettings.from_env(bus=settings_for_cli(data)).model_copy(update={"threads": 1})
     publisher = NotificationPublisher(settings.bus.redis_url)
     database = Database(
         settings.bus.database_url, pool_size=2, application_name="llm-bus job", on_commit=publisher.publish

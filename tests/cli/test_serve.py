@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from bus.auth import login_links
 from bus.billing import metering
 from bus.client_setup import login_link_url
-from bus.config.redaction import Secret
 from bus.db import Database
 from bus.operations import jobs
 from bus.operations.metrics import MetricsEndpoint
@@ -138,7 +138,7 @@ def test_dashboard_and_alerts_use_only_existing_metrics(base: str, db: Database)
     for name in ("postgres_up", "schema_current", "redis_up", "metering_running"):
         assert metrics.value(f"llm_bus_{name}") == 1
     # The metrics of a worker, from the code that serves them.
-    worker = MetricsEndpoint("worker", Secret(METRICS_TOKEN))
+    worker = MetricsEndpoint("worker", SecretStr(METRICS_TOKEN))
     metrics_server.add_job_metrics(worker, db, {})
     exported = _sample_names(text) | _sample_names(worker.render().decode())
     dashboard = json.loads((_DOCS / "dashboard.json").read_text())

@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
-from bus.config.redaction import Secret
-from bus.config.variables import SettingError
+from bus.config.errors import SettingError
 from webapp.settings import OAuthClientSettings, OidcSettings, WebOptions
 
 _OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}
@@ -42,8 +42,8 @@ def test_all_settings_are_read() -> None:
     )
     assert options.session_idle_timeout == timedelta(minutes=30)
     assert options.session_max_age == timedelta(hours=8)
-    assert options.google == OAuthClientSettings("g", Secret("google-secret"))
-    assert options.oidc == OidcSettings("https://id.example.org", "bus", Secret("s"), "Example Inc.")
+    assert options.google == OAuthClientSettings("g", SecretStr("google-secret"))
+    assert options.oidc == OidcSettings("https://id.example.org", "bus", SecretStr("s"), "Example Inc.")
     assert options.sign_up_allowlist == ("@example.org", "ada@other.example")
     assert (options.public_stats, options.proxy_hops) == (True, 1)
     assert options.top_up_url == "https://pay.example.org/?for={handle}"

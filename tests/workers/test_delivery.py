@@ -16,7 +16,9 @@ _SEND = all_jobs()["send_notices"]
 
 @pytest.fixture
 def settings(database_url: str) -> WorkerSettings:
-    return WorkerSettings(bus=Settings(database_url), smtp_url="smtp://127.0.0.1:9", allow_private_webhooks=True)
+    return WorkerSettings(
+        bus=Settings(database_url=database_url), smtp_url="smtp://127.0.0.1:9", allow_private_webhooks=True
+    )
 
 
 @pytest.mark.parametrize(("url", "address"), [("http://a..b/", None), (None, "a@["), (None, '"')])

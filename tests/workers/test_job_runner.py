@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -23,7 +22,7 @@ from workers.settings import WorkerSettings
 
 @pytest.fixture
 def settings(database_url: str) -> WorkerSettings:
-    return WorkerSettings(bus=Settings(database_url))
+    return WorkerSettings(bus=Settings(database_url=database_url))
 
 
 def test_every_job_has_a_name_a_schedule_and_a_summary() -> None:
@@ -155,12 +154,12 @@ def test_concurrent_starts_of_a_daily_job_run_it_once(db: Database, settings: Wo
 
 def test_a_worker_without_a_metering_setting_keeps_the_present_state(db: Database, settings: WorkerSettings) -> None:
     job = all_jobs()["meter_credits"]
-    execute_job(job, db, replace(settings, metering=True))
+    execute_job(job, db, settings.model_copy(update={"metering": True}))
     with db.transaction() as conn:
         ada = make_agent(conn, make_project(conn))
         sequences.claim(conn, ada.ctx, "adr")
     assert execute_job(job, db, settings).counts["events"] == 1
-    assert execute_job(job, db, replace(settings, metering=False)).counts == {"switched": 1}
+    assert execute_job(job, db, settings.model_copy(update={"metering": False})).counts == {"switched": 1}
 
 
 def test_an_alarm_is_an_outcome_of_its_own(

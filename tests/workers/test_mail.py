@@ -3,7 +3,6 @@
 import email
 import email.policy
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,7 +69,7 @@ def server() -> Iterator[tuple[Inbox, str]]:
 
 def _settings(url: str | None) -> WorkerSettings:
     return WorkerSettings(
-        bus=Settings("postgresql://x", public_url="https://bus.example"),
+        bus=Settings(database_url="postgresql://x", public_url="https://bus.example"),
         smtp_url=url,
         mail_from="LLM Bus <bus@bus.example>",
     )
@@ -138,7 +137,7 @@ def test_without_a_mail_server_the_notice_is_given_up() -> None:
 
 
 def test_an_unreachable_mail_server_is_retried() -> None:
-    result = mail.send(_notice(), replace(_settings(f"smtp://127.0.0.1:{free_port()}")))
+    result = mail.send(_notice(), _settings(f"smtp://127.0.0.1:{free_port()}"))
     assert (result.delivered, result.permanent) == (False, False)
 
 
@@ -148,6 +147,6 @@ def test_a_misconfigured_account_is_retried_and_its_details_stay_hidden(server: 
     refused = mail.send(_notice(), _settings(url.replace("user:", "stranger:")))
     assert (refused.delivered, refused.permanent) == (False, False)
     assert refused.detail == "535: the mail server refuses this service"
-    refused = mail.send(_notice(), replace(_settings(url), mail_from="refused@bus.example"))
+    refused = mail.send(_notice(), _settings(url).model_copy(update={"mail_from": "refused@bus.example"}))
     assert (refused.delivered, refused.permanent) == (False, False)
     assert refused.detail == "550: the mail server refuses this service"

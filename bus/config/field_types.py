@@ -1,0 +1,46 @@
+"""Types of the fields of settings classes."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from bus.config.redaction import quote
+
+
+def _split_names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(name for name in (name.strip().lower() for name in names) if name)
+
+
+def _require_readable_url(url: str) -> str:
+    try:
+        urlsplit(url)
+    except ValueError:
+        raise ValueError(f"must be a web address such as https://example.org; it is {quote(url)}.") from None
+    return url.rstrip("/")
+
+
+def require_web_url(url: str) -> str:
+    """Return what is a web address.
+
+    Raises:
+        ValueError: the scheme is another, or the host is missing.
+    """
+    try:
+        parts = urlsplit(url)
+        is_web_url = parts.scheme in ("https", "http") and bool(parts.netloc)
+    except ValueError:
+        is_web_url = False
+    if not is_web_url:
+        raise ValueError(f"must be a web address such as https://example.org; it is {quote(url)}.")
+    return url
+
+
+# Names in lower case, separated by commas.
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+# An address to which paths are added; slashes at its end are dropped.
+BaseUrl = Annotated[str, AfterValidator(_require_readable_url), Field(title="URL: a web address")]
+WebUrl = Annotated[str, AfterValidator(require_web_url), Field(title="URL: http:// or https://")]
+# A text that is never shown, and too long to guess.
+LongSecret = Annotated[SecretStr, Field(min_length=16)]
