@@ -7,7 +7,7 @@ import pytest
 
 from bus.coordination import leases, long_poll, posts, tasks
 from bus.db import Connection, Database
-from bus.errors import NotAuthenticated
+from bus.errors import InvalidArgument, NotAuthenticated
 from bus.tenancy import participations, tokens
 from bus.tenancy.projects import Project
 from tests import concurrency, factories
@@ -25,6 +25,22 @@ def test_a_poll_without_a_result_is_none_and_not_ready(conn: Connection, ada: Ag
     waits = [long_poll.begin_wait(conn, agent.ctx) for agent in (ada, bob)]
     assert long_poll.find_ready(conn, waits) == []
     assert [long_poll.poll(conn, wait) for wait in waits] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("nothing", {}, "kind must be one of: "),
+        ("lease", {}, 'kind "lease" needs surface'),
+        ("inbox", {"surface": "src"}, 'surface goes with kind "lease" or "any", not with "inbox"'),
+        ("acks", {"take": True}, 'take goes with kind "task" or "any", not with "acks"'),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    conn: Connection, ada: Agent, kind: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        long_poll.begin_wait(conn, ada.ctx, kind, **options)
 
 
 def test_only_requests_that_may_have_a_result_are_ready(conn: Connection, ada: Agent, bob: Agent) -> None:

@@ -223,3 +223,13 @@ def test_granting_a_lane_moves_posts_unless_another_lane_is_registered(
     assert [post.post_id for post in inbox] == [waiting.post_id]
     participations.set_lane(conn, project.id, "member", None, actor="x")
     assert participant_queries.whoami(conn, member.ctx).lane == "new"
+
+
+def test_tokens_are_listed_newest_first_and_paged_by_id(conn: Connection, project: Project, ada: Agent) -> None:
+    for _ in range(3):
+        tokens.rotate(conn, project.id, "ada", actor="x")
+    whole = tokens.list_tokens(conn, ada.ctx.participation_id)
+    assert [token.state for token in whole] == ["live", "revoked", "revoked", "revoked"]
+    first = tokens.list_tokens(conn, ada.ctx.participation_id, limit=3)
+    second = tokens.list_tokens(conn, ada.ctx.participation_id, before=first[-1].id, limit=3)
+    assert first + second == whole
