@@ -140,6 +140,21 @@ def test_statements_that_the_server_forgot_are_prepared_again(db: Database, agen
     assert _values(run_pipelined(db, calls)) == [3, 4]
 
 
+def test_statements_behind_an_error_are_prepared_in_the_next_round(db: Database) -> None:
+    with db.connection() as conn:
+        conn.execute("CREATE SEQUENCE rounds")
+
+    def count_rounds(conn: Connection) -> int:
+        # Not undone by a rollback, so it counts how often the statement was sent.
+        return int(conn.fetch_one("SELECT nextval('rounds')")[0])
+
+    assert _values(run_pipelined(db, [count_rounds])) == [1]
+    calls = [count_rounds, lambda conn: conn.fetch_one("SELECT 1 / 0"), lambda conn: conn.fetch_one("SELECT 'new'")]
+    rounds, failure, behind = run_pipelined(db, calls)
+    assert (rounds.get(), behind.get()) == (3, ("new",))
+    assert failure.error is not None
+
+
 def test_a_result_whose_columns_changed_is_read_with_the_new_ones(db: Database) -> None:
     def read(conn: Connection) -> Any:
         return conn.fetch_one("SELECT * FROM changing")
