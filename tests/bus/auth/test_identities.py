@@ -12,7 +12,7 @@ _MAX_IDENTITIES = 20
 
 
 def _claims(subject: str) -> IdentityClaims:
-    return IdentityClaims("https://github.com", subject, None, None)
+    return IdentityClaims("https://github.com", subject, None, "ada")
 
 
 def test_an_identity_is_linked_once_and_to_one_owner(conn: Connection) -> None:
