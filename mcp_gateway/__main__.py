@@ -10,8 +10,7 @@ from typing import Any
 from bus.config.settings import SettingError, Settings
 from bus.config.variables import reading
 from bus.operations import logs, telemetry
-from mcp_gateway import http_server
-from mcp_gateway.app import Gateway
+from mcp_gateway import http_server, process_group
 
 
 def main() -> None:
@@ -23,9 +22,17 @@ def main() -> None:
             telemetry.start_telemetry("gateway", env)
     except SettingError as error:
         sys.exit(f"llm-bus gateway: {error}")
+    listener = process_group.take_listener(os.environ)
+    if listener is None and settings.process_count > 1:
+        group = process_group.ProcessGroup(settings.process_count, settings.host, settings.port, os.environ)
+        sys.exit(group.run())
+    # Imported here, so that the parent of several processes stays small.
+    from mcp_gateway.app import Gateway
+
     gateway = Gateway(settings)
     gateway.configure_heartbeat("gateway", env.masked_settings())
-    run_in_event_loop(http_server.serve(gateway, settings, gateway.service.drain))
+    parent = process_group.ParentConnection(os.environ)
+    run_in_event_loop(http_server.serve(gateway, settings, gateway.service.drain, listener, parent))
 
 
 def configure_logging() -> None:

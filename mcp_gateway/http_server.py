@@ -5,6 +5,7 @@ See docs/decisions/0026-gateway-http-server.md.
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import uvicorn
 from bus.config.settings import Settings
 from bus.config.shutdown import wait_for_shutdown_signal
 from mcp_gateway.http_protocol import BoundedHttpProtocol
+from mcp_gateway.process_group import ParentConnection
 
 _GRACEFUL_SHUTDOWN_SECONDS = 10
 _CONNECTION_CHECK_SECONDS = 1.0
@@ -22,19 +24,35 @@ _CONNECTION_CHECK_SECONDS = 1.0
 class _Server(uvicorn.Server):
     """A server whose shutdown this module controls."""
 
+    on_start: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and report it."""
+        await super().startup(sockets)
+        if self.started:
+            self.on_start()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to wait_for_shutdown_signal, so that the process exits with 0."""
         yield
 
 
-async def serve(app: Any, settings: Settings, on_shutdown: Callable[[], None]) -> None:
+async def serve(
+    app: Any,
+    settings: Settings,
+    on_shutdown: Callable[[], None],
+    listener: socket.socket | None = None,
+    parent: ParentConnection | None = None,
+) -> None:
     """Serve an ASGI application until a shutdown signal arrives; requests in progress are answered first.
 
     Args:
         app: the ASGI application.
         settings: where to listen.
         on_shutdown: called at the signal, to end long polls and streams.
+        listener: a listening socket to accept from, in place of the one that the settings name.
+        parent: the parent of a group of processes; its end is a shutdown signal.
     Raises:
         SystemExit: the application did not start, or the port is taken; with status 3 as uvicorn has it.
     """
@@ -54,15 +72,22 @@ async def serve(app: Any, settings: Settings, on_shutdown: Callable[[], None]) -
         timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECONDS,
     )
     server = _Server(config)
+    if parent is not None:
+        server.on_start = parent.report_ready
 
     async def stop_at_signal() -> None:
-        await wait_for_shutdown_signal()
+        waits = {asyncio.ensure_future(wait_for_shutdown_signal())}
+        if parent is not None:
+            waits.add(asyncio.ensure_future(parent.wait_until_closed()))
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         on_shutdown()
         server.should_exit = True
 
     background = [asyncio.create_task(stop_at_signal()), asyncio.create_task(_close_overdue_connections(server))]
     try:
-        await server.serve()
+        await server.serve(None if listener is None else [listener])
     finally:
         for task in background:
             task.cancel()

@@ -100,6 +100,16 @@ class Settings(EnvironmentSettings):
             json_schema_extra=_GATEWAY,
         ),
     ] = 1024
+    process_count: Annotated[
+        int,
+        Field(
+            validation_alias="WEB_CONCURRENCY",
+            ge=1,
+            le=64,
+            description="gateway processes behind the port of `python -m mcp_gateway`; one for each two cores",
+            json_schema_extra=_GATEWAY,
+        ),
+    ] = 1
     max_body_bytes: Annotated[
         int,
         Field(

@@ -1,0 +1,132 @@
+"""Several gateway processes behind one socket: a killed one, a restart in turn, a start that fails."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import h11
+import psutil
+import pytest
+
+from tests.concurrency import wait_until
+from tests.factories import Agent
+from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a group of processes needs POSIX signals")
+
+
+@pytest.fixture(scope="module")
+def group(shared_database_url: str) -> Iterator[GatewayProcess]:
+    """Two gateway processes behind one port; `popen` is their parent."""
+    with _running_group(shared_database_url) as process:
+        yield process
+
+
+@contextmanager
+def _running_group(database_url: str) -> Iterator[GatewayProcess]:
+    with running_gateways(database_url, WEB_CONCURRENCY="2") as (process,):
+        wait_until(lambda: len(_serving(process)) == 2)
+        yield process
+
+
+def _serving(process: GatewayProcess) -> list[psutil.Process]:
+    return [child for child in psutil.Process(process.popen.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextmanager
+def _claiming(process: GatewayProcess, agent: Agent) -> Iterator[list[int]]:
+    """Claim without pause, each time on a new connection, until the block ends; yield the numbers so far.
+
+    A connection that is refused, or a call that is not answered with 200, ends the block with an error. A connection
+    that was accepted by a process that is killed is not answered at all; its call is made again.
+    """
+    numbers: list[int] = []
+    has_ended = threading.Event()
+
+    def claim() -> None:
+        while not has_ended.is_set():
+            with open_raw_connection(process) as connection:
+                try:
+                    responses = connection.exchange(build_tool_call(agent.token, tool="claim", sequence="adr"))
+                except (ConnectionError, h11.RemoteProtocolError):
+                    continue
+            if responses:
+                status, _, body = responses[0]
+                assert status == 200, body
+                numbers.append(json.loads(body)["result"]["structuredContent"]["number"])
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(claim) for _ in range(4)]
+        try:
+            yield numbers
+        finally:
+            has_ended.set()
+        for client in clients:
+            client.result()
+
+
+def test_a_killed_process_is_replaced_and_no_connection_refused(group: GatewayProcess, team: Team) -> None:
+    killed = _serving(group)[0]
+    with _claiming(group, team.alice) as numbers:
+        wait_until(lambda: len(numbers) > 20)
+        killed.kill()
+        wait_until(lambda: len(_serving(group)) == 2 and killed.pid not in {child.pid for child in _serving(group)})
+        count = len(numbers)
+        wait_until(lambda: len(numbers) > count + 20)
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_hangup_replaces_the_processes_in_turn_without_a_failed_call(group: GatewayProcess, team: Team) -> None:
+    before = {child.pid for child in _serving(group)}
+    with _claiming(group, team.alice) as numbers:
+        wait_until(lambda: len(numbers) > 20)
+        group.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: not before & {child.pid for child in _serving(group)}, seconds=60)
+        count = len(numbers)
+        wait_until(lambda: len(numbers) > count + 20)
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+
+
+def test_the_processes_end_when_their_parent_is_killed(shared_database_url: str) -> None:
+    with _running_group(shared_database_url) as group:
+        children = _serving(group)
+        group.popen.kill()
+        wait_until(lambda: not any(_is_running(child) for child in children))
+
+
+def test_a_stop_ends_all_processes(shared_database_url: str) -> None:
+    with _running_group(shared_database_url) as group:
+        children = _serving(group)
+        group.stop()
+        assert not any(_is_running(child) for child in children)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_port_in_use_ends_the_start_with_a_sentence(shared_database_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = {
+            **os.environ,
+            "DATABASE_URL": shared_database_url,
+            "WEB_CONCURRENCY": "2",
+            "HOST": "127.0.0.1",
+            "PORT": str(taken.getsockname()[1]),
+        }
+        result = subprocess.run(
+            [sys.executable, "-m", "mcp_gateway"], env=env, capture_output=True, text=True, timeout=60
+        )
+    assert result.returncode == 1
+    assert "cannot listen on 127.0.0.1:" in result.stderr
+    assert "Traceback" not in result.stderr
