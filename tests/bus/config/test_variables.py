@@ -187,6 +187,13 @@ def test_credentials_in_a_list_are_masked() -> None:
     assert "hunter2" not in f"{settings!r} {format_value(settings.allowed_origins)} {env.masked_settings()}"
 
 
+def test_spaces_around_a_value_are_dropped() -> None:
+    settings = Settings.from_env(
+        {"DATABASE_URL": f" {_URL} ", "PUBLIC_URL": "\thttps://bus.example.org/ ", "HOST": " h "}
+    )
+    assert (settings.database_url, settings.public_url, settings.host) == (_URL, "https://bus.example.org", "h")
+
+
 def test_a_list_without_a_name_counts_as_not_set() -> None:
     with reading({"DATABASE_URL": _URL, "ALLOWED_HOSTS": " , ", "ALLOWED_ORIGINS": ","}) as env:
         assert Settings.from_env(env) == Settings.from_env({"DATABASE_URL": _URL})
