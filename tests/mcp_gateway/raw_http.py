@@ -178,6 +178,14 @@ def build_unusual_requests(token: str, version: str | None) -> dict[str, tuple[l
         ),
         "expect": ([build_head(token, len(body), version, "Expect: 100-continue"), body], 1),
         "chunked": ([chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)], 1),
+        "trailers": (
+            [
+                chunked
+                + b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+                + b"Host: evil.example\r\nAuthorization: Bearer x\r\nMcp-Name: claim\r\nContent-Type: x\r\n\r\n"
+            ],
+            1,
+        ),
         "chunked and a length": (
             [
                 build_head(token, len(body), version, "Transfer-Encoding: chunked")
@@ -214,4 +222,11 @@ def build_unusual_requests(token: str, version: str | None) -> dict[str, tuple[l
         "an encoded body": ([build_head(token, len(body), version, "Content-Encoding: gzip") + body], 1),
         "a large head": ([build_head(token, len(body), version, f"X-Large: {'x' * 12_000}") + body], 1),
         "a head that is too large": ([build_head(token, len(body), version, f"X-Large: {'x' * 200_000}") + body], 1),
+        # These arrive whole, so only their parts can be counted.
+        "a head a little too large": ([build_head(token, len(body), version, f"X-Large: {'x' * 32_800}") + body], 1),
+        "many headers, together too large": (
+            [build_head(token, len(body), version, *(f"X-{number}: {'x' * 410}" for number in range(80))) + body],
+            1,
+        ),
+        "an address that is too long": ([head.replace(b" /mcp ", b" /mcp?%b " % (b"x" * 32_800)) + body], 1),
     }

@@ -73,6 +73,7 @@ _EXPECTED: dict[str, tuple[list[int], bool]] = {
     "upgrade to h2c": ([400], True),
     "expect": ([200], True),
     "chunked": ([200], True),
+    "trailers": ([200], True),
     "chunked and a length": ([400], False),
     "chunked, but with a correct length": ([400], False),
     "a request in a header of another": ([404], True),
@@ -97,6 +98,9 @@ _EXPECTED: dict[str, tuple[list[int], bool]] = {
     "an encoded body": ([200], True),
     "a large head": ([200], True),
     "a head that is too large": ([400], False),
+    "a head a little too large": ([400], False),
+    "many headers, together too large": ([400], False),
+    "an address that is too long": ([400], False),
 }
 # Requests that a proxy in front could understand differently. None of them reaches the application.
 _AMBIGUOUS = (
@@ -113,6 +117,9 @@ _AMBIGUOUS = (
     "a length with a sign",
     "two hosts",
     "a head that is too large",
+    "a head a little too large",
+    "many headers, together too large",
+    "an address that is too long",
 )
 
 
