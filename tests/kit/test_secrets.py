@@ -386,6 +386,19 @@ def test_a_bus_in_a_private_network_is_an_explicit_choice_that_is_kept_inside_gi
     assert "cannot be resolved" in done.stderr or "timed out" in done.stderr
 
 
+def test_an_address_without_encryption_is_refused_where_the_choice_was_not_recorded(plain: GitRepo) -> None:
+    assert install_command(plain, "--endpoint", "http://bus.invalid/mcp", "--allow-http").returncode == 0
+    # As an earlier version recorded it.
+    path = plain.root / ".git/llm-bus/connection.json"
+    recorded = json.loads(path.read_text())
+    del recorded["allow_http"]
+    path.write_text(json.dumps(recorded))
+    plain.extra_env = {"LLM_BUS_TOKEN": TOKEN}
+    plain.add("docs/adr/0001-a.md")
+    done = plain.commit()
+    assert (done.returncode, "is not encrypted" in done.stderr) == (0, True)
+
+
 def test_the_installer_takes_no_address_from_the_repository(plain: GitRepo, gateway: GatewayProcess) -> None:
     plain.install(gateway.url, "--client", "none")
     plain.git("add", "-A")
