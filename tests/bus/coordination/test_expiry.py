@@ -1,8 +1,12 @@
-"""Time-based expiry: recorded once under concurrency, and never for a participant that is present."""
+"""Time-based expiry: at its time, recorded once under concurrency, and never for a participant that is present."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
-from bus.coordination import expiry, leases, ledger, presence, task_queries, tasks
+from bus.coordination import escalation, expiry, leases, ledger, posts, presence, task_queries, tasks
 from bus.db import Connection, Database
 from bus.tenancy import invite_redemption, invites, projects
 from bus.tenancy.projects import Project
@@ -28,6 +32,71 @@ def _set_last_seen_hours_ago(conn: Connection, agent: Agent, hours: float = 5) -
         " WHERE participation_id = %s",
         (hours, agent.ctx.participation_id),
     )
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """What ends by time.
+
+    Attributes:
+        sql: makes the deadline the time `%s` from now.
+        list_projects: lists the projects in which it is due; None if the job has no projects.
+        end: ends what is due in a project; returns its number.
+    """
+
+    sql: str
+    list_projects: Callable[[Connection], list[int]] | None
+    end: Callable[[Connection, int], int]
+
+
+_DEADLINES = {
+    "lease": Deadline(
+        "UPDATE lease SET expires_at = clock_timestamp() + %s",
+        expiry.list_projects_with_expired_leases,
+        expiry.expire_leases,
+    ),
+    "presence": Deadline(
+        "UPDATE presence pr SET last_seen = clock_timestamp() + %s - make_interval(secs => pj.gone_window_seconds)"
+        " FROM project pj WHERE pj.id = pr.project_id",
+        expiry.list_projects_with_absent_participants,
+        expiry.record_absent_participants,
+    ),
+    "task": Deadline(
+        "UPDATE task SET updated_at = clock_timestamp() + %s - interval '1 hour'",
+        expiry.list_projects_with_stalled_tasks,
+        expiry.requeue_stalled_tasks,
+    ),
+    "unacked post": Deadline(
+        "UPDATE post SET escalate_at = clock_timestamp() + %s",
+        escalation.list_projects_with_overdue_posts,
+        escalation.escalate_overdue_posts,
+    ),
+    "invite": Deadline(
+        "UPDATE invite SET expires_at = clock_timestamp() + %s", None, lambda conn, _: expiry.expire_invites(conn)
+    ),
+}
+
+
+@pytest.mark.parametrize("deadline", _DEADLINES.values(), ids=_DEADLINES)
+def test_nothing_ends_before_its_time(
+    conn: Connection, project: Project, ada: Agent, bob: Agent, deadline: Deadline
+) -> None:
+    conn.execute("UPDATE project SET stall_window_seconds = 3600 WHERE id = %s", (project.id,))
+    leases.acquire(conn, ada.ctx, "src/a.py")
+    presence.register(conn, bob.ctx, "api")
+    tasks.start(conn, ada.ctx, tasks.create(conn, ada.ctx, "one").task_id)
+    posts.create(conn, ada.ctx, "look", to_actor=bob.label, ack_within_seconds=60)
+    invites.create_for_owner(conn, project.id, actor="cli")
+
+    def list_due_projects() -> list[int] | None:
+        return deadline.list_projects(conn) if deadline.list_projects else None
+
+    conn.execute(deadline.sql, (timedelta(seconds=20),))
+    assert list_due_projects() in ([], None)
+    assert deadline.end(conn, project.id) == 0
+    conn.execute(deadline.sql, (timedelta(seconds=-1),))
+    assert list_due_projects() in ([project.id], None)
+    assert deadline.end(conn, project.id) == 1
 
 
 def test_an_expired_lease_is_recorded_once(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
