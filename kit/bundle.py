@@ -61,7 +61,8 @@ sys.exit(main(sys.argv[1:], FILES, DEFAULTS))
 
 def list_paths(kit_dir: Path) -> list[Path]:
     """List the files of the kit in a folder, sorted: its modules and the texts that the installer copies."""
-    return sorted([*kit_dir.glob("*.py"), *kit_dir.glob("blocks/*.md"), *kit_dir.glob("okf/*.md")])
+    patterns = ("*.py", "blocks/*.md", "okf/*.md", "plugins/*.js")
+    return sorted(path for pattern in patterns for path in kit_dir.glob(pattern))
 
 
 def read_files() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class InstallOptions:
         wake_in_background: whether Claude Code waits for posts in the background.
         force: whether to replace a server entry of the same name that the kit did not write.
         remover: removes the kit's part from a client's file.
+        files: the files of the kit by path, with its plugins.
     """
 
     repo: Repo
@@ -51,6 +53,7 @@ class InstallOptions:
     wake_in_background: bool
     force: bool
     remover: Remover
+    files: Mapping[str, str]
 
 
 def make_remover(endpoints: frozenset[str]) -> Remover:

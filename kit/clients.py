@@ -18,6 +18,7 @@ from kit.client_files import (
     write_server,
     write_toml_server,
 )
+from kit.client_plugins import OPENCODE_PLUGIN, write_opencode_plugin
 from kit.file_edits import FileEdits
 
 
@@ -53,6 +54,10 @@ def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
     hooks: list[tuple[str, dict[str, Any]]] = [
         ("SessionStart", {"hooks": [_make_hook("wake start claude", 10)]}),
         ("Stop", {"hooks": [_make_hook("wake stop claude", 10)]}),
+        (
+            "PreToolUse",
+            {"matcher": "Edit|Write|MultiEdit|NotebookEdit", "hooks": [_make_hook("tool before claude", 10)]},
+        ),
         ("PostToolUse", {"matcher": "Write|Edit|MultiEdit", "hooks": [_make_hook("reconcile --claude", 10)]}),
     ]
     if options.wake_in_background:
@@ -71,6 +76,8 @@ def _configure_codex(options: InstallOptions, edits: FileEdits) -> None:
         [
             ("SessionStart", {"hooks": [_make_hook("wake start codex", 10)]}),
             ("Stop", {"hooks": [_make_hook("wake stop codex", 10)]}),
+            ("PreToolUse", {"matcher": "apply_patch", "hooks": [_make_hook("tool before codex", 10)]}),
+            ("PostToolUse", {"matcher": "apply_patch", "hooks": [_make_hook("tool after codex", 10)]}),
         ],
     )
 
@@ -79,6 +86,8 @@ def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
     path = options.repo.top / ".gemini" / "settings.json"
     server = {"httpUrl": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
     write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "httpUrl")
+    # Its shell runs no hooks of git, so the hook before it checks commits.
+    tools = "write_file|replace|run_shell_command"
     # Gemini CLI counts timeouts in milliseconds.
     write_hooks(
         options,
@@ -87,6 +96,8 @@ def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
         [
             ("SessionStart", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake start gemini", 10_000)}]}),
             ("AfterAgent", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake stop gemini", 10_000)}]}),
+            ("BeforeTool", _make_gemini_tool_hook("tool before gemini", tools)),
+            ("AfterTool", _make_gemini_tool_hook("tool after gemini", tools)),
         ],
     )
 
@@ -129,6 +140,7 @@ def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
     else:
         server = {**server, "enabled": True, **headers}
         write_server(options, edits, path, ("mcp", SERVER_NAME), server, "url", new_file)
+    write_opencode_plugin(options, edits)
 
 
 def _configure_windsurf(options: InstallOptions, edits: FileEdits) -> None:
@@ -181,11 +193,16 @@ CONFIGURED_FILES = (
     ".vscode/mcp.json",
     "opencode.json",
     "opencode.jsonc",
+    OPENCODE_PLUGIN,
 )
 
 
 def _make_hook(arguments: str, timeout: int) -> dict[str, Any]:
     return {"type": "command", "command": hook_command(arguments), "timeout": timeout}
+
+
+def _make_gemini_tool_hook(arguments: str, matcher: str) -> dict[str, Any]:
+    return {"matcher": matcher, "hooks": [{"name": SERVER_NAME, **_make_hook(arguments, 10_000)}]}
 
 
 def is_windows() -> bool:

@@ -55,7 +55,7 @@ _CLIENT_FILES = (
     ClientFile(".gemini/settings.json", ("mcpServers", client_files.SERVER_NAME), "httpUrl", "gemini"),
     ClientFile(".cursor/mcp.json", ("mcpServers", client_files.SERVER_NAME), "url", "cursor"),
     ClientFile(".vscode/mcp.json", ("servers", client_files.SERVER_NAME), "url", None),
-    ClientFile("opencode.json", ("mcp", client_files.SERVER_NAME), "url", None),
+    ClientFile("opencode.json", ("mcp", client_files.SERVER_NAME), "url", "opencode"),
 )
 
 

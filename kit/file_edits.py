@@ -210,7 +210,8 @@ class FileEdits:
                 target.unlink()
                 if target.parent not in (self._top, *self._git_dirs) and not _is_in(target, self._git_dirs):
                     # git keeps no empty folder either.
-                    remove_empty_folders([str(target.parent)])
+                    folders = [str(parent) for parent in target.parents if self._top in parent.parents]
+                    remove_empty_folders(list(reversed(folders)))
             else:
                 assert rest is not None
                 replace_file(target, rest, False)

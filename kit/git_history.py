@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from kit import globs
 from kit.repo import NoRepositoryError, Repo, run_git
@@ -32,6 +33,7 @@ _OTHER_SIDES = (
     "rebase-merge/orig-head",
     "rebase-apply/orig-head",
 )
+_RAW_OPTIONS = ("--raw", "--no-abbrev", "-z", "--no-ext-diff", "--ignore-submodules")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 
 
@@ -67,9 +69,22 @@ class KnownFile:
 
 def list_staged_changes(repo: Repo) -> list[StagedChange]:
     """List the staged changes, with paths as the repository spells them."""
-    output = run_git(
-        "diff", "--cached", "--raw", "--no-abbrev", "-z", "-M", "--no-ext-diff", "--ignore-submodules", cwd=repo.top
-    )
+    output = run_git("diff", "--cached", "-M", *_RAW_OPTIONS, cwd=repo.top)
+    return _parse_changes(output)
+
+
+def list_unstaged_changes(repo: Repo, folder: Path, pathspecs: Iterable[str]) -> list[StagedChange]:
+    """List the changes of tracked files that are not staged.
+
+    Args:
+        folder: the folder to which the pathspecs are relative.
+    """
+    # Paths are relative to the root of the work tree, also if the user's configuration says otherwise.
+    options = ("-c", "diff.relative=false", "diff", "--no-renames", *_RAW_OPTIONS)
+    return _parse_changes(run_git(*options, "--", *pathspecs, cwd=folder))
+
+
+def _parse_changes(output: bytes) -> list[StagedChange]:
     fields = iter(os.fsdecode(output).split("\0"))
     changes: list[StagedChange] = []
     for header in fields:

@@ -120,7 +120,7 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
     identity = confirmation.identify(work_tree, confirmed, token)
     remover = client_files.make_remover(uninstall.known_endpoints(work_tree) | {endpoint})
     client_options = client_files.InstallOptions(
-        work_tree, Path.home(), endpoint, options.token_env, options.wake, options.force, remover
+        work_tree, Path.home(), endpoint, options.token_env, options.wake, options.force, remover, files
     )
     selected = _select_clients(options.client, client_options)
     local_code.install(work_tree, edits, files)

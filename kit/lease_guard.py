@@ -1,15 +1,19 @@
-"""The lease guard: the files of a commit that other participants have leased."""
+"""The lease guard: the files of a commit, or of an edit, that other participants have leased."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kit import globs, mcp_client
+from kit import globs
 from kit.check_result import CheckResult
 from kit.config import Config
-from kit.git_history import StagedChange
 from kit.plain_text import one_line
+
+if TYPE_CHECKING:
+    # Slow to import, and the notice before an edit mostly needs no call.
+    from kit import mcp_client
+    from kit.git_history import StagedChange
 
 _MAX_LISTED_FILES = 10
 _MAX_LEASE_PAGES = 5
@@ -42,32 +46,33 @@ def check_leases(
     result: CheckResult,
 ) -> None:
     """List the changed files that other participants have leased; those under the policy "strict" block."""
-    actor, ignore_case = identity
-    own_shared = [
-        str(lease["surface"]) for lease in leases if lease["actor"] == actor and lease.get("mode") == "shared"
-    ]
-    others = [lease for lease in leases if lease["actor"] != actor]
     warned: list[str] = []
     blocked: list[str] = []
     for path in dict.fromkeys(path for change in changes for path in (change.path, change.old_path) if path):
         policy = config.lease_policy(path)
-        for lease in others if policy != "off" else ():
-            if not globs.covers(str(lease["surface"]), path, ignore_case):
-                continue
-            if lease.get("mode") == "shared" and any(
-                globs.covers(surface, path, ignore_case) for surface in own_shared
-            ):
-                continue
-            minutes = int(lease.get("expires_in_seconds", 0)) // 60 + 1
-            holder, surface = one_line(lease["actor"]), one_line(lease["surface"])
-            line = f"{one_line(path)} is leased by {holder} ({surface}, {minutes} min left)"
+        others = list_others(identity, leases, path) if policy != "off" else []
+        if others:
+            holder, surface = one_line(others[0]["actor"]), one_line(others[0]["surface"])
+            line = f"{one_line(path)} is leased by {holder} ({surface}, {minutes_left(others[0])} min left)"
             (blocked if policy == "strict" else warned).append(line)
-            break
     if warned:
         result.notes.append(_format_list(warned, "Coordinate with the lease holders before you push: post on the bus."))
     if blocked:
         advice = "This repository blocks commits to these files: wait until they are released, or coordinate by post."
         result.blocking.append(_format_list(blocked, advice))
+
+
+def list_others(identity: tuple[str, bool], leases: Sequence[dict[str, Any]], path: str) -> list[dict[str, Any]]:
+    """List the leases of other participants that cover a path, without those that the caller shares."""
+    actor, ignore_case = identity
+    covering = [lease for lease in leases if globs.covers(str(lease["surface"]), path, ignore_case)]
+    shares = any(lease["actor"] == actor and lease.get("mode") == "shared" for lease in covering)
+    return [lease for lease in covering if lease["actor"] != actor and not (shares and lease.get("mode") == "shared")]
+
+
+def minutes_left(lease: dict[str, Any]) -> int:
+    """Return how long a lease runs, rounded up."""
+    return int(lease.get("expires_in_seconds", 0)) // 60 + 1
 
 
 def _format_list(lines: list[str], advice: str) -> str:

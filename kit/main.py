@@ -22,7 +22,8 @@ python3 .git/llm-bus/kit COMMAND
   reconcile --file PATH      check one file; exit code 1 blocks
   reconcile --claude         the PostToolUse hook of Claude Code; exit code 2 is shown to the model
   pre-commit                 check numbers and leases of the staged files; exit code 77 blocks
-  wake start|stop|wait CLIENT  session hooks; CLIENT is claude, codex, gemini or cursor
+  wake start|stop|wait CLIENT  session hooks; CLIENT is claude, codex, gemini, cursor or opencode
+  tool before|after CLIENT   the hooks around a tool of claude, codex, gemini or opencode
   version                    print the version of the kit
 """
 
@@ -51,7 +52,9 @@ def run(arguments: list[str]) -> None:
 
 def _is_limited(arguments: list[str]) -> bool:
     """Whether a command is a hook, except the one that waits."""
-    return arguments[:1] in (["pre-commit"], ["reconcile"]) or (arguments[:1] == ["wake"] and "wait" not in arguments)
+    return arguments[:1] in (["pre-commit"], ["reconcile"], ["tool"]) or (
+        arguments[:1] == ["wake"] and "wait" not in arguments
+    )
 
 
 def _run_within_limit(arguments: list[str]) -> int:
@@ -70,6 +73,8 @@ def _run_command(arguments: list[str]) -> int:
         return _run_reconcile(rest)
     if name == "wake":
         return _run_session_hook(rest)
+    if name == "tool":
+        return _run_tool_hook(rest)
     if name == "doctor":
         from kit import doctor
 
@@ -151,6 +156,19 @@ def _run_session_hook(arguments: list[str]) -> int:
     elif client != "claude":
         # These clients parse the output as JSON, and some of them do not accept an empty one.
         print("{}")
+    return exit_codes.OK
+
+
+def _run_tool_hook(arguments: list[str]) -> int:
+    from kit import tool_hooks
+
+    if len(arguments) != 2 or arguments[0] not in tool_hooks.EVENTS or arguments[1] not in tool_hooks.CLIENTS:
+        print(_USAGE, end="")
+        return exit_codes.OK
+    event, client = arguments
+    output = tool_hooks.run(event, client, _read_hook_input())
+    if output or client != "claude":
+        print(output or "{}")
     return exit_codes.OK
 
 

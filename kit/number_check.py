@@ -201,7 +201,7 @@ class NumberCheck:
 
     def _list_renames(self, group: NumberedGroup, formatted: str) -> list[str]:
         governed_files = [file.governed for file in group.files]
-        return [_format_rename(self.work_tree, governed, formatted, self.in_commit) for governed in governed_files]
+        return [_format_rename(self.work_tree, governed, formatted) for governed in governed_files]
 
 
 def _is_taken(lookup: ClaimLookup) -> bool:
@@ -232,7 +232,7 @@ def _run_prefix(group: NumberedGroup) -> str:
     return " Run:" if all(file.governed.path.isprintable() for file in group.files) else ""
 
 
-def _format_rename(work_tree: Repo, governed: GovernedFile, formatted: str, is_staged: bool) -> str:
+def _format_rename(work_tree: Repo, governed: GovernedFile, formatted: str) -> str:
     """Format the command that renames the file, relative to the user's current folder."""
     new_path = governed.path_with_number(formatted)
     if not new_path.isprintable():
@@ -245,7 +245,7 @@ def _format_rename(work_tree: Repo, governed: GovernedFile, formatted: str, is_s
         _quote_for_shell(os.path.relpath(path, folder).replace(os.sep, "/")) for path in (governed.path, new_path)
     )
     # git mv does not move untracked files.
-    add = "" if is_staged or git_history.is_staged(work_tree, governed.path) else f"git add -- {old} && "
+    add = "" if git_history.is_staged(work_tree, governed.path) else f"git add -- {old} && "
     return f"  {add}git mv -- {old} {new}"
 
 

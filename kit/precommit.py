@@ -10,10 +10,11 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit import VERSION, activity_log, git_history, lease_guard, mcp_client, repo
+from kit import VERSION, activity_log, commit_command, git_history, lease_guard, mcp_client, repo
 from kit.check_result import CheckResult, describe_error, report_unchecked
 from kit.config import Config, ConfigError, load_config
 from kit.git_history import StagedChange
@@ -33,6 +34,8 @@ _PROCESS_STARTED_AT = time.monotonic()
 OVERRIDE_VARIABLE = "LLM_BUS_OVERRIDE"
 _VERSION_CACHE_SECONDS = 86400
 _VERSION_TIMEOUT_SECONDS = 0.4
+# Of one commit that a command is about to make; a larger one is an import, of which no content is compared.
+_MAX_HASHED_FILES = 20
 
 
 def check_staged(*, include_leases: bool) -> bool:
@@ -60,6 +63,39 @@ def check_staged(*, include_leases: bool) -> bool:
         activity_log.record(work_tree, "blocked", messages=result.blocking)
         activity_log.print_message(f"The commit was blocked. Set {OVERRIDE_VARIABLE}=1 to commit anyway.")
     return bool(result.blocking)
+
+
+def check_command(command: str, folder: Path) -> CheckResult | None:
+    """Check the commit that a shell command is about to make. Returns None if it makes none, or the check failed.
+
+    For clients whose shell runs no hooks of git.
+    """
+    planned = commit_command.find_commit(command, folder)
+    if planned is None:
+        return None
+    try:
+        work_tree = repo.get_repo(planned.folder)
+    except (NoRepositoryError, OSError):
+        return None
+    try:
+        config = load_config(work_tree)
+        changes = commit_command.list_changes(work_tree, planned)
+        is_governed = [change.is_new and config.find_governed(change.path) is not None for change in changes]
+        if sum(is_governed) <= _MAX_HASHED_FILES:
+            changes = [
+                replace(change, blob=git_history.hash_file(work_tree, change.path)) if needs_blob else change
+                for change, needs_blob in zip(changes, is_governed)
+            ]
+        in_use = _find_numbers(work_tree, config, changes)
+    except (ConfigError, NoRepositoryError) as error:
+        report_unchecked(work_tree, str(error))
+        return None
+    if not changes:
+        return None
+    result = _check(work_tree, config, in_use, remaining_budget(), changes, in_commit=True)
+    if planned.variables.get(OVERRIDE_VARIABLE) == "1":
+        os.environ[OVERRIDE_VARIABLE] = "1"
+    return _apply_override(work_tree, result)
 
 
 def check_file(path: Path) -> CheckResult | None:

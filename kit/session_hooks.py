@@ -20,7 +20,7 @@ from kit import VERSION, activity_log, local_code, mcp_client, precommit, repo
 from kit.config import Config, ConfigError, load_config
 from kit.repo import NoRepositoryError, Repo
 
-CLIENTS = ("claude", "codex", "gemini", "cursor")
+CLIENTS = ("claude", "codex", "gemini", "cursor", "opencode")
 _MAX_POSTS = 5
 _MAX_EVENTS = 10
 # Shorter than the timeout of the hook in the client's configuration.
@@ -29,6 +29,8 @@ _POLL_PAUSE_SECONDS = 15
 _LONG_POLL_SECONDS = 50
 _STOP_HOOK_HEAD_START_SECONDS = 3
 _STATE_MAX_AGE_SECONDS = 7 * 86400
+# Announced posts and leases, waits, and notes between two hooks.
+_STATE_FILES = ("told-*", "leased-*", "wait-*", "note-*")
 _EVENT_DETAILS = (
     "formatted",
     "surface",
@@ -183,6 +185,8 @@ def format_output(client: str, event: str, message: str) -> str:
     """
     if client == "cursor":
         output: dict[str, Any] = {"additional_context" if event == "start" else "followup_message": message}
+    elif client == "opencode":
+        output = {"context": message}
     elif event == "start":
         output = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": message}}
     else:
@@ -223,7 +227,7 @@ def _record_start(session: Session) -> None:
     try:
         folder = activity_log.ensure_state_folder(session.repo)
         (folder / f"started-{session.client}").write_text(str(time.time()), "ascii")
-        for path in [*folder.glob("told-*"), *folder.glob("wait-*")]:
+        for path in [path for pattern in _STATE_FILES for path in folder.glob(pattern)]:
             if time.time() - path.stat().st_mtime > _STATE_MAX_AGE_SECONDS:
                 path.unlink()
     except OSError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kit import (
     bundle,
     client_files,
+    client_plugins,
     clients,
     config,
     connection,
@@ -108,6 +109,8 @@ def _get_remover(path: Path, client_remover: Remover, files: Mapping[str, str]) 
         return _delete_gitignore if path.name == ".gitignore" else _delete
     if path.name == config.FILE_NAME:
         return _remove_config
+    if path.suffix == ".js":
+        return client_plugins.remove_plugin
     if "wiki" in path.parts:
         # The user's changes stay.
         return keep_all

@@ -59,10 +59,19 @@ def test_each_client_gets_the_entry_that_the_set_up_instructions_show(plain: Git
 
 # The documented form of a hook, as far as the installer writes it: the keys of an entry and their types.
 COMMAND = {"type": str, "command": str, "timeout": int}
-HOOKS = {
-    ".claude/settings.json": {"SessionStart": COMMAND, "Stop": COMMAND, "PostToolUse": COMMAND},
-    ".codex/hooks.json": {"SessionStart": COMMAND, "Stop": COMMAND},
-    ".gemini/settings.json": {"SessionStart": {"name": str, **COMMAND}, "AfterAgent": {"name": str, **COMMAND}},
+NAMED_COMMAND = {"name": str, **COMMAND}
+HOOKS: dict[str, dict[str, dict[str, type]]] = {
+    ".claude/settings.json": dict.fromkeys(("SessionStart", "Stop", "PreToolUse", "PostToolUse"), COMMAND),
+    ".codex/hooks.json": dict.fromkeys(("SessionStart", "Stop", "PreToolUse", "PostToolUse"), COMMAND),
+    ".gemini/settings.json": dict.fromkeys(("SessionStart", "AfterAgent", "BeforeTool", "AfterTool"), NAMED_COMMAND),
+}
+MATCHERS = {
+    (".claude/settings.json", "PreToolUse"): "Edit|Write|MultiEdit|NotebookEdit",
+    (".claude/settings.json", "PostToolUse"): "Write|Edit|MultiEdit",
+    (".codex/hooks.json", "PreToolUse"): "apply_patch",
+    (".codex/hooks.json", "PostToolUse"): "apply_patch",
+    (".gemini/settings.json", "BeforeTool"): "write_file|replace|run_shell_command",
+    (".gemini/settings.json", "AfterTool"): "write_file|replace|run_shell_command",
 }
 
 
@@ -74,7 +83,7 @@ def test_hooks_have_the_documented_form(plain: GitRepo, file: str) -> None:
     for event, groups in hooks.items():
         (group,) = groups
         assert set(group) <= {"matcher", "hooks"}
-        assert group.get("matcher") == ("Write|Edit|MultiEdit" if event == "PostToolUse" else None)
+        assert group.get("matcher") == MATCHERS.get((file, event))
         (hook,) = group["hooks"]
         assert {name: type(value) for name, value in hook.items()} == HOOKS[file][event]
         assert hook["type"] == "command"

@@ -184,7 +184,7 @@ def test_a_hook_runs_no_code_of_the_checked_out_branch(
 ) -> None:
     repo.install(gateway.url, "--client", "claude,codex,gemini,cursor")
     commands = hook_commands(repo)
-    assert len(commands) == 9
+    assert len(commands) == 14
     repo.git("checkout", "-q", "-b", "pull-request")
     marker = tmp_path / "ran"
     repo.extra_env["LLM_BUS_TOKEN"] = team.alice.token

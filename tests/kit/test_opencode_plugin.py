@@ -1,0 +1,184 @@
+"""The plugin of OpenCode: what it shows the model, that it fails open, and how it is installed and removed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import exit_codes
+from tests.kit.git_repo import GitRepo
+from tests.kit.workplace import Workplace, make_workplace
+from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.mcp_client import McpClient
+from tests.node import find_or_install_node
+
+PLUGIN = ".opencode/plugin/llm-bus.js"
+# Calls the hooks of the plugin as OpenCode does, and prints what it added. The prompts go into a list.
+SESSION = """
+import { LLMBus } from "./plugin.mjs"
+const prompts = []
+const client = { session: { prompt: async (request) => prompts.push(request) } }
+const hooks = await LLMBus({ client, directory: process.argv[2] })
+const session = { sessionID: "ses_1", agent: "plan", model: { providerID: "p", modelID: "m" } }
+const user = () => [{ id: "prt_1", messageID: "msg_1", sessionID: "ses_1", type: "text", text: "Go." }]
+const edit = async (filePath) => {
+  const call = { tool: "edit", sessionID: "ses_1", callID: "c" }
+  const result = { title: "", output: "Edited.", metadata: {} }
+  try {
+    await hooks["tool.execute.before"](call, { args: { filePath } })
+  } catch (error) {
+    return `refused: ${error.message}`
+  }
+  await hooks["tool.execute.after"]({ ...call, args: { filePath } }, result)
+  return result.output
+}
+const created = { type: "session.created", properties: { info: { id: "ses_sub", parentID: "ses_1" } } }
+await hooks.event({ event: created })
+const [first, second, subagent] = [user(), user(), user()]
+await hooks["chat.message"]({ ...session, sessionID: "ses_sub" }, { message: {}, parts: subagent })
+await hooks["chat.message"](session, { message: {}, parts: first })
+await hooks["chat.message"](session, { message: {}, parts: second })
+const edits = [await edit("src/a.py"), await edit("src/strict/a.py"), await edit("README.md")]
+await hooks["experimental.text.complete"]({ sessionID: "ses_sub", messageID: "m", partID: "p" }, { text: "" })
+await hooks["experimental.text.complete"]({ sessionID: "ses_1", messageID: "m", partID: "p" }, { text: "" })
+await hooks.event({ event: { type: "session.idle", properties: { sessionID: "ses_1" } } })
+await hooks.event({ event: { type: "session.idle", properties: { sessionID: "ses_1" } } })
+console.log(JSON.stringify({ first, second, subagent, edits, prompts }))
+"""
+
+
+def run_session(
+    repo: GitRepo, folder: Path, script: str = SESSION, work_tree: Path | None = None, **env: str
+) -> dict[str, Any]:
+    """Run a script with the installed plugin under Node."""
+    shutil.copy(repo.root / PLUGIN, folder / "plugin.mjs")
+    (folder / "session.mjs").write_text(script)
+    node = shutil.which("node", path=find_or_install_node().path)
+    assert node is not None
+    done = repo.run(node, str(folder / "session.mjs"), str(work_tree or repo.root), **env)
+    assert done.returncode == 0, done
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture
+def connected_opencode(connected: GitRepo, team: Team) -> GitRepo:
+    endpoint = json.loads((connected.root / "llm-bus.config.json").read_text())["endpoint"]
+    connected.install(endpoint, "--client", "opencode", "--no-seed")
+    connected.update_config(leases={"src/strict/**": "strict"})
+    return connected
+
+
+def test_a_session_is_greeted_warned_and_reminded(
+    connected_opencode: GitRepo, bob: McpClient, team: Team, tmp_path: Path
+) -> None:
+    bob.call("lease", surface="src")
+    bob.call("post", body="hello", to_actor="alice")
+    seen = run_session(connected_opencode, tmp_path)
+    user, greeting = seen["first"]
+    assert user["text"] == "Go."
+    assert f"you are {team.alice.actor}" in greeting["text"]
+    assert (greeting["id"] > user["id"], greeting["synthetic"], greeting["type"]) == (True, True, "text")
+    # One greeting for a session, none for a subagent, and no reminder of what the greeting showed.
+    assert (len(seen["second"]), len(seen["subagent"]), seen["prompts"]) == (1, 1, [])
+    noticed, refused, other = seen["edits"]
+    assert noticed.startswith(f"Edited.\n\nLLM Bus: src/a.py is leased by {team.bob.actor}")
+    assert refused.startswith(f"refused: LLM Bus: src/strict/a.py is leased by {team.bob.actor}")
+    assert other == "Edited."
+
+
+def test_a_new_post_is_a_message_of_the_running_turn(
+    connected_opencode: GitRepo, bob: McpClient, tmp_path: Path
+) -> None:
+    bob.call("post", body="hello", to_actor="alice")
+    script = SESSION.replace('await hooks["chat.message"](session, { message: {}, parts: first })', "").replace(
+        'await hooks["chat.message"](session, { message: {}, parts: second })',
+        'await hooks["chat.message"](session, { message: {}, parts: [] })',
+    )
+    # A message without parts is not greeted, so the post is new at the end of the turn.
+    assert script.count("parts: []") == 1
+    (prompt,) = run_session(connected_opencode, tmp_path, script)["prompts"]
+    assert prompt["path"] == {"id": "ses_1"}
+    # Neither agent nor model of the session change, and no second turn starts beside the running one.
+    expected = {"agent": "plan", "model": {"providerID": "p", "modelID": "m"}, "noReply": True}
+    assert prompt["body"].items() >= expected.items()
+    assert "1 new post for you" in prompt["body"]["parts"][0]["text"]
+
+
+@pytest.mark.parametrize("fault", ["no kit", "no python", "broken kit", "no folder"])
+def test_without_a_working_kit_nothing_changes(connected_opencode: GitRepo, tmp_path: Path, fault: str) -> None:
+    work_tree, env = connected_opencode.root, {}
+    if fault == "no kit":
+        shutil.rmtree(connected_opencode.kit_path)
+    elif fault == "broken kit":
+        (connected_opencode.kit_path / "main.py").write_text("print('{\"context\": ')\nraise SystemExit(3)\n")
+    elif fault == "no python":
+        env = {"PATH": str(tmp_path)}
+    else:
+        work_tree = tmp_path / "missing"
+    seen = run_session(connected_opencode, tmp_path, work_tree=work_tree, **env)
+    assert [len(seen[name]) for name in ("first", "second", "subagent")] == [1, 1, 1]
+    assert (seen["edits"], seen["prompts"]) == (["Edited."] * 3, [])
+
+
+def test_the_plugin_has_no_secret_and_no_address(connected_opencode: GitRepo, team: Team) -> None:
+    text = (connected_opencode.root / PLUGIN).read_text()
+    endpoint = json.loads((connected_opencode.root / "llm-bus.config.json").read_text())["endpoint"]
+    assert team.alice.token not in text
+    assert "LLM_BUS_TOKEN" not in text
+    assert endpoint not in text
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workplace:
+    return make_workplace(tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_an_uninstallation_removes_the_plugin_and_its_folders(workplace: Workplace, has_record: bool) -> None:
+    before = workplace.listing()
+    workplace.install("opencode")
+    code, output = workplace.install("opencode")
+    assert code == exit_codes.OK
+    assert f"= {PLUGIN}" in output
+    if not has_record:
+        workplace.forget()
+    code, output = workplace.uninstall()
+    assert (code, workplace.listing()) == (exit_codes.OK, before)
+    assert not (workplace.top / ".opencode").exists()
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_lines_of_the_user_and_other_plugins_stay(workplace: Workplace, has_record: bool) -> None:
+    workplace.write(".opencode/plugin/own.js", "export const Own = async () => ({})\n")
+    workplace.install("opencode")
+    path = workplace.top / PLUGIN
+    path.write_text(path.read_text() + "export const Mine = async () => ({})\n")
+    workplace.install("opencode")
+    assert path.read_text().count("export const LLMBus") == 1
+    if not has_record:
+        workplace.forget()
+    assert workplace.uninstall()[0] == exit_codes.OK
+    assert path.read_text() == "export const Mine = async () => ({})\n"
+    assert (workplace.top / ".opencode/plugin/own.js").exists()
+
+
+def test_an_update_replaces_an_older_plugin(workplace: Workplace) -> None:
+    workplace.install("opencode")
+    path = workplace.top / PLUGIN
+    current = path.read_text()
+    begin, *_, end = current.splitlines()
+    path.write_text(f"{begin}\nexport const Old = 1\n{end}\n")
+    assert workplace.install("opencode")[0] == exit_codes.OK
+    assert path.read_text() == current
+
+
+def test_a_file_of_the_user_with_the_name_of_the_plugin_stays(workplace: Workplace) -> None:
+    path = workplace.write(PLUGIN, "export const Mine = async () => ({})\n")
+    code, output = workplace.install("opencode")
+    assert code == exit_codes.PARTLY
+    assert f"! {PLUGIN}: this is another plugin; left as it is" in output
+    workplace.uninstall()
+    assert path.read_text() == "export const Mine = async () => ({})\n"
