@@ -52,8 +52,9 @@ def receiver() -> Iterator[Receiver]:
             self.end_headers()
             self.wfile.write(receiver.body)
 
-        # A followed redirect may become a GET.
-        do_GET = do_POST
+        def do_GET(self) -> None:
+            # A followed redirect may become a GET.
+            self.do_POST()
 
         def log_message(self, *_: Any) -> None:
             pass
