@@ -12,11 +12,6 @@ from tests.clients.stub_model.model_api import ModelRequest, iterate_texts
 from tests.clients.stub_model.scripts import Script
 
 _AFTER_SEARCH = "after a search"
-# What the kit does in no client.
-_SHARED_NOTES = {
-    "lease_before_edit": "The kit installs no hook that runs before an edit; the commit hook names the holder.",
-    "number_at_write": "The kit installs this hook in Claude Code only.",
-}
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,7 @@ def evaluate_all(driver: Driver, sessions: Sessions) -> dict[str, Cell]:
     cells = {}
     for check in CHECKS:
         value = check.evaluate(driver, sessions)
-        note = driver.notes.get(check.key) or _SHARED_NOTES.get(check.key)
-        cells[check.row] = Cell(value, None if value == YES else note)
+        cells[check.row] = Cell(value, None if value == YES else driver.notes.get(check.key))
     return cells
 
 
@@ -141,8 +135,8 @@ CHECKS = (
     Check("greeting", "The greeting (identity, news, handoffs) reaches the model", _greeting_reaches_the_model),
     Check("lease_before_edit", "An edit of a leased file shows the holder", _lease_is_shown_before_the_edit),
     Check("number_at_write", "Writing a file with another's number shows its owner", _number_is_checked_at_the_write),
-    Check("commit_number", "The commit hook blocks another's number", _commit_is_blocked),
-    Check("commit_lease", "The commit hook names the holder of a lease", _commit_shows_the_lease),
+    Check("commit_number", "A commit with another's number is blocked", _commit_is_blocked),
+    Check("commit_lease", "A commit of a leased file names the holder", _commit_shows_the_lease),
     Check("stop", "An unread handoff stops a stop", _mail_stops_a_stop),
     Check("doctor", "The kit's doctor reports no problem after a session", _doctor_reports_no_problem),
     Check("bytes", "Added to the first request: tools + prompt", _added_to_the_first_request),

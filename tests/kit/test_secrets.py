@@ -10,6 +10,8 @@ import pytest
 
 from bus.rules.token_format import generate_token
 from kit import bundle
+from kit.client_commands import HOOK_LAUNCHER
+from kit.client_plugins import OPENCODE_PLUGIN
 from tests.kit import git_repo
 from tests.kit.git_repo import INSTALLER_PATH, CompletedCommand, GitRepo
 from tests.kit.recording_server import running_recorder
@@ -278,10 +280,14 @@ def test_the_served_installer_imports_no_module_of_the_repository(
     assert set(marker.read_text().split()) == {"sitecustomize"}
 
 
-def test_the_work_tree_gets_configuration_and_texts_and_no_code(plain: GitRepo, gateway: GatewayProcess) -> None:
+def test_the_work_tree_gets_configuration_and_texts_and_no_code_but_the_commands_that_start_it(plain: GitRepo, gateway: GatewayProcess) -> None:
     plain.install(gateway.url, "--client", "all")
     plain.git("add", "-A")
     names = plain.git("ls-files").stdout.split()
+    # The command that starts the kit, in the form that OpenCode reads.
+    names.remove(OPENCODE_PLUGIN)
+    plugin = (plain.root / OPENCODE_PLUGIN).read_text()
+    assert (plugin.count("spawn("), plugin.count(json.dumps(HOOK_LAUNCHER))) == (1, 1)
     assert not [
         name
         for name in names

@@ -28,7 +28,6 @@ class CodexDriver(Driver):
         "tools": "Codex sends no tools of servers; the model finds them with its tool tool_search, whose description "
         "names no server. The rules in AGENTS.md name the tools.",
         "instructions": "They are the description of the tools that a search returns.",
-        "unattended": "`codex exec` refuses tools that write and do not declare openWorldHint false.",
     }
 
     def find_program(self, programs: Programs) -> list[str] | None:

@@ -11,10 +11,6 @@ from tests.clients.stub_model.scripts import Step
 
 # Without a name, Gemini CLI asks a model which model to use.
 _MODEL = "gemini-2.5-flash"
-_NO_GIT_HOOKS = (
-    "Gemini CLI runs git in its shell tool with an empty core.hooksPath, so no git hook runs. A commit from the user's "
-    "own shell is checked."
-)
 
 
 class GeminiDriver(Driver):
@@ -27,8 +23,6 @@ class GeminiDriver(Driver):
     shell_tool = "run_shell_command"
 
     notes: ClassVar[Mapping[str, str]] = {
-        "commit_number": _NO_GIT_HOOKS,
-        "commit_lease": _NO_GIT_HOOKS,
         "unattended": "`gemini --prompt` offers no tools that ask for approval; `--approval-mode yolo` approves all.",
     }
 

@@ -3,13 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 from tests.clients.drivers.driver import Driver
 from tests.clients.install import Programs
 from tests.clients.stub_model.scripts import Step
-
-_NO_HOOKS = "OpenCode runs no commands as hooks; it would need a plugin, which the kit does not install."
 
 
 class OpenCodeDriver(Driver):
@@ -20,10 +17,6 @@ class OpenCodeDriver(Driver):
     npm_package = "opencode-linux-x64-baseline"
     listed_pattern = r"✓ llm-bus .*connected"
     shell_tool = "bash"
-
-    notes: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("greeting", "lease_before_edit", "number_at_write", "stop"), _NO_HOOKS
-    )
 
     def find_program(self, programs: Programs) -> list[str] | None:
         return programs.find_native("opencode-{platform}-baseline", "bin/opencode")
@@ -45,7 +38,12 @@ class OpenCodeDriver(Driver):
         folder = home / ".config" / "opencode"
         folder.mkdir(parents=True)
         (folder / "opencode.json").write_text(json.dumps(settings))
-        return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+        return {
+            "OPENCODE_DISABLE_AUTOUPDATE": "1",
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
+            # Before it loads a plugin, it installs its library for plugins, here in vain.
+            "npm_config_fetch_retries": "0",
+        }
 
     def session_arguments(self, prompt: str) -> list[str]:
         return ["run", prompt]
