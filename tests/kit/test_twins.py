@@ -126,6 +126,20 @@ def test_a_proposed_number_is_in_no_file_of_the_tree_a_branch_or_the_folder(
     assert claimed_numbers(alice) == [1, 2, 3, 4, 5]
 
 
+def test_a_proposed_number_is_in_no_other_folder_of_the_sequence(
+    connected: GitRepo, bob: McpClient, alice: McpClient
+) -> None:
+    connected.update_config(sequences={"docs/adr/*.md": "adr", "docs/accepted/*.md": "adr"})
+    bob.call("claim", sequence="adr")
+    connected.add("docs/accepted/0002-accepted.md")
+    connected.git("commit", "-q", "--no-verify", "-m", "accepted")
+    connected.add("docs/adr/0001-mine.md")
+    blocked = connected.commit()
+    assert blocked.returncode == 1
+    assert rename_commands(blocked) == ["git mv -- docs/adr/0001-mine.md docs/adr/0003-mine.md"]
+    assert claimed_numbers(alice) == [1, 2, 3]
+
+
 def test_each_new_file_gets_the_number_that_it_has_if_it_is_next(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     connected.add("docs/adr/0001-a.md", "docs/adr/0002-b.md")
