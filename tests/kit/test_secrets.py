@@ -280,7 +280,9 @@ def test_the_served_installer_imports_no_module_of_the_repository(
     assert set(marker.read_text().split()) == {"sitecustomize"}
 
 
-def test_the_work_tree_gets_configuration_and_texts_and_no_code_but_the_commands_that_start_it(plain: GitRepo, gateway: GatewayProcess) -> None:
+def test_the_work_tree_gets_configuration_and_texts_and_no_code_but_the_commands_that_start_it(
+    plain: GitRepo, gateway: GatewayProcess
+) -> None:
     plain.install(gateway.url, "--client", "all")
     plain.git("add", "-A")
     names = plain.git("ls-files").stdout.split()
