@@ -54,7 +54,17 @@ def test_signing_in_redirects_to_the_requested_page(web: WebApp) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)"]
+    "target",
+    [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "javascript:alert(1)",
+        # Browsers drop tabs and line ends.
+        "/\t/evil.example",
+        "/\n/evil.example",
+    ],
 )
 def test_signing_in_never_redirects_to_another_site(web: WebApp, target: str) -> None:
     browser = web.new_browser()
