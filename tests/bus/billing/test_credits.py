@@ -117,6 +117,8 @@ def test_a_suspension_follows_the_grace_period_and_credits_lift_it_at_once(
     credits.add_credits(conn, project.owner_id, 5, reference="1", actor="cli")
     _use_up(conn, ada, 5)
     assert _account(conn, project.owner_id).delinquent_at is not None
+    # Nothing happens up to the last seconds of the hour.
+    conn.execute("UPDATE credit_account SET delinquent_at = clock_timestamp() - interval '59 minutes 30 seconds'")
     assert credits.list_delinquent_owners(conn, 1) == []
     assert not credits.suspend_delinquent_owner(conn, project.owner_id, 1)
     sequences.claim(conn, ada.ctx, "adr")

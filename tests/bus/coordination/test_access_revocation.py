@@ -120,10 +120,13 @@ def test_a_rotated_token_stops_working_at_once_and_the_new_one_works(warm: _Warm
         warm.assert_each_succeeds(calls)
 
 
-def test_an_expired_token_stops_working_at_once(warm: _WarmProject, rounds: range) -> None:
+def test_a_token_works_until_it_expires_and_stops_at_once(warm: _WarmProject, rounds: range) -> None:
     set_expiry = "UPDATE token SET expires_at = {} WHERE id = %s RETURNING 1"
     for round_ in rounds:
         calls, me = _read_and_write(round_), (warm.agent.ctx.token_id,)
+        warm.assert_each_succeeds(calls)
+        soon = set_expiry.format("clock_timestamp() + interval '30 seconds'")
+        warm.change(lambda conn: conn.fetch_one(soon, me))  # noqa: B023
         warm.assert_each_succeeds(calls)
         warm.change(lambda conn: conn.fetch_one(set_expiry.format("clock_timestamp()"), me))  # noqa: B023
         warm.assert_each_refuses(calls, NotAuthenticated)
