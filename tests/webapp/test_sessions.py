@@ -237,6 +237,20 @@ def test_a_suspended_owner_signs_in_and_sees_a_notice(site: WebApp, db: Database
     assert "suspended" in browser.get("/account/").text
 
 
+def test_the_session_cookie_is_for_this_host_tls_and_no_script(site: WebApp, db: Database, ada: owners.Owner) -> None:
+    with db.connection() as conn:
+        path = f"/sign-in/link/{login_links.create_login_link(conn, ada, actor='cli')}"
+    browser = site.new_browser()
+    browser.get(path)
+    cookies = [
+        cookie for cookie in browser.submit(path).headers.getlist("Set-Cookie") if cookie.startswith(f"{COOKIE}=")
+    ]
+    assert len(cookies) == 1
+    attributes = set(cookies[0].split("; ")[1:])
+    assert attributes >= {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"}
+    assert not any(attribute.startswith("Domain=") for attribute in attributes)
+
+
 def test_cookies_without_tls_are_not_secure(make_web: Callable[..., WebApp], db: Database, ada: owners.Owner) -> None:
     web = make_web(PUBLIC_URL="http://127.0.0.1:8787")
     with db.connection() as conn:

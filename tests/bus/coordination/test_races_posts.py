@@ -1,12 +1,17 @@
 """Concurrent acks, lane posts, joins and leaves: one delivery and one ack per recipient."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
 from bus.coordination import posts, presence
 from bus.db import Connection, Database
+from bus.errors import BusError
 from bus.tenancy import participant_queries, participations, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types
-from tests.concurrency import failures, run_concurrently, run_numbered_concurrently
+from tests.concurrency import failures, run_concurrently, run_numbered_concurrently, wait_until
 from tests.factories import Agent
 
 
@@ -48,6 +53,32 @@ def test_concurrent_acks_of_overlapping_lists_add_one_event_per_post(db: Databas
             assert list_event_types(conn, project.id)[-12:] == ["post"] * 6 + ["ack"] * 6
     with db.connection() as conn:
         assert_ledger_consistent(conn, project.id)
+
+
+def test_a_post_that_waits_for_the_removal_of_its_recipient_is_refused(db: Database) -> None:
+    project, ada, _ = _pair(db)
+
+    def post() -> posts.CreatedPost:
+        with db.transaction() as conn:
+            return posts.create(conn, ada.ctx, "hello", to_actor="bob")
+
+    def is_post_waiting() -> bool:
+        with db.connection() as watcher:
+            (waiting,) = watcher.fetch_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(waiting)
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as conn:
+            participations.remove(conn, project.id, "bob", actor="cli")
+            # The post has found its recipient, and now waits for the clock.
+            posted = pool.submit(post)
+            wait_until(is_post_waiting)
+        with pytest.raises(BusError, match='called "bob"'):
+            posted.result()
+    with db.connection() as conn:
+        assert list_event_types(conn, project.id) == []
 
 
 def test_a_lane_post_is_delivered_once_to_a_concurrently_joining_member(db: Database) -> None:

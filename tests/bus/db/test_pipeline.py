@@ -167,6 +167,21 @@ def test_a_result_whose_columns_changed_is_read_with_the_new_ones(db: Database) 
     assert _values(run_pipelined(db, [read, read])) == [(1, "text"), (1, "text")]
 
 
+@pytest.mark.parametrize("writes", [True, False])
+def test_the_clock_is_locked_before_the_first_statement_of_writes(
+    db: Database, agents: list[Agent], writes: bool
+) -> None:
+    def holds_lock(conn: Connection) -> bool:
+        (held,) = conn.fetch_one(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid()"
+            " AND relation = 'project_clock'::regclass AND mode = 'RowShareLock')"
+        )
+        return bool(held)
+
+    clock = agents[0].ctx.project_id if writes else None
+    assert _values(run_pipelined(db, [holds_lock] * 2, lock_clock_of=clock)) == [writes] * 2
+
+
 def test_a_clock_that_is_not_granted_is_an_error_of_every_call(db: Database, agents: list[Agent]) -> None:
     project_id = agents[0].ctx.project_id
     with db.transaction() as holder:
