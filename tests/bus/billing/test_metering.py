@@ -2,6 +2,7 @@
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,7 +12,7 @@ from bus.db import Connection, Database
 from bus.operations import integrity_checks, project_purge
 from bus.rules.enums import EVENT_TYPES
 from bus.tenancy.projects import Project
-from tests.concurrency import run_numbered_concurrently, vary_timing
+from tests.concurrency import run_numbered_concurrently, vary_timing, wait_until
 from tests.factories import Agent, make_agent, make_owner, make_project
 
 
@@ -116,6 +117,33 @@ def test_a_purge_bills_the_project_first(conn: Connection, project: Project, ada
     while not project_purge.purge_step(conn, project.id):
         pass
     assert [entry.amount for entry in credits.list_entries(conn, project.owner_id)] == [-3]
+
+
+def test_a_purge_bills_an_event_that_commits_while_it_waits_for_the_clock(db: Database) -> None:
+    with db.transaction() as conn:
+        project = make_project(conn)
+        agent = make_agent(conn, project)
+        metering.set_metering_enabled(conn, True)
+
+    def begin_purge() -> bool:
+        with db.transaction() as conn:
+            return project_purge.begin_purge(conn, project.id, actor="test")
+
+    def is_purge_waiting() -> bool:
+        with db.connection() as watcher:
+            (waiting,) = watcher.fetch_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(waiting)
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as writer:
+            sequences.claim(writer, agent.ctx, "adr")
+            purge = pool.submit(begin_purge)
+            wait_until(is_purge_waiting)
+        assert purge.result()
+    with db.connection() as conn:
+        assert _balance(conn, project) == -1
 
 
 @pytest.mark.parametrize("meters", [3])
