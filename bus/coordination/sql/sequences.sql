@@ -31,8 +31,9 @@ BEGIN
         END IF;
     END IF;
     SELECT t.last_seq, t.at INTO v_seq, v_at FROM bus_advance_clock(v_caller.project_id, 1) t;
+    -- Not the time of the event, which has whole milliseconds: whats_new lists the sequences that were used last.
     INSERT INTO sequence AS s (project_id, name, current, claimed, claimed_as, claimed_by, claimed_at)
-    VALUES (v_caller.project_id, p_sequence, 1, 1, '1', v_caller.actor, v_at)
+    VALUES (v_caller.project_id, p_sequence, 1, 1, '1', v_caller.actor, clock_timestamp())
     ON CONFLICT ON CONSTRAINT sequence_pkey DO UPDATE
     SET current = s.current + 1, claimed = s.current + 1,
         claimed_as = bus_formatted(s.prefix, s.pad, s.current + 1),
