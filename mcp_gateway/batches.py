@@ -23,6 +23,8 @@ from bus.operations.logs import log_context
 from mcp_gateway.fair_executor import FairExecutor
 
 MAX_BATCH_SIZE = 16
+# Reads share no commit, so a larger batch saves little and keeps its first call waiting for its last.
+MAX_READ_BATCH_SIZE = 8
 # A call that waited longer is not begun: most clients have given up by then, and would repeat it.
 QUEUE_TIMEOUT_SECONDS = 10.0
 # A write waits for a lock this long in a thread. Then the thread serves other projects, and the write is tried again.
@@ -114,7 +116,7 @@ class BatchScheduler:
     def _run_batch(self, lane: Lane) -> _Answers:
         """Run the calls that are queued now. Called in a thread."""
         oldest = time.monotonic() - QUEUE_TIMEOUT_SECONDS
-        taken = self._take_calls(lane, limit=MAX_BATCH_SIZE)
+        taken = self._take_calls(lane, limit=MAX_BATCH_SIZE if lane.is_write else MAX_READ_BATCH_SIZE)
         calls = [call for call in taken if call.queued_at >= oldest]
         answers = list(self._run_calls(lane, calls))
         for call in taken:

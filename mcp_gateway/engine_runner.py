@@ -38,7 +38,8 @@ class EngineRunner:
         self.queue_limit = settings.queue_limit
         self.db = Database(settings.database_url, pool_size=settings.threads, application_name="llm-bus gateway")
         self.executor = FairExecutor(settings.threads, "engine")
-        self._batches = BatchScheduler(self.db, self.executor, read_lane_count=max(1, settings.threads // 2))
+        # One lane for four threads: with two, batches are half as large and a read costs a fifth more.
+        self._batches = BatchScheduler(self.db, self.executor, read_lane_count=max(1, settings.threads // 4))
         self._activity = activity
         self._pending_calls = 0
 
