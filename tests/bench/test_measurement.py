@@ -56,12 +56,12 @@ def test_percentiles_are_measured_latencies() -> None:
 def test_targets_are_evaluated_against_the_limit_of_the_same_scenario() -> None:
     limit = {"rate": 5000.0, "cost": 300.0}
     spread = {
-        "rate": 2000.0,
+        "rate": 3000.0,
         "cost_modern": 900.0,
-        "rate_modern": 2000.0,
-        "rate_legacy": 1500.0,
-        "tail_modern": 3.0,
-        "tail_legacy": 4.1,
+        "rate_modern": 3000.0,
+        "rate_legacy": 2500.0,
+        "tail_modern": 2.0,
+        "tail_legacy": 2.6,
         "limit_modern": limit,
         "limit_legacy": limit,
     }
@@ -83,8 +83,9 @@ def test_push_and_fairness_have_their_targets() -> None:
     latency = {"p50": 5.0, "p99": 201.0, "max": 300.0, "rounds": 10}
     push = {"idle": latency, "without Redis": {**latency, "p99": 2400.0}, "streams": 10, "kib_each_stream": 81.0}
     fair = {"alone_p99": 10.0, "beside_p99": 20.0, "alone_p50": 2.0, "beside_p50": 3.0}
+    fair |= {"project_p50": 6.0, "project_p99": 51.0}
     evaluated = targets.evaluate({"push": push, "fair": fair})
-    assert [target.reached for target in evaluated] == [False, True, False, True]
+    assert [target.reached for target in evaluated] == [False, True, False, True, False]
 
 
 def test_table_columns_are_aligned() -> None:
