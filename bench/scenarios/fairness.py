@@ -6,9 +6,9 @@ import time
 from bench.client import Client
 from bench.environment import checkpoint_and_pause
 from bench.fixtures import Agent, make_teams
-from bench.load import LoadResult, LoadSpec, run_load
+from bench.load import LoadResult, LoadSpec, Workload, run_load
 from bench.scenario import Harness, Result, Row
-from bench.stats import summarize_latencies
+from bench.stats import LatencySummary, summarize_latencies
 from bench.workloads import MixedWorkload, ReadWorkload
 
 _NOISY_CONNECTION_COUNT = 200
@@ -23,21 +23,7 @@ def run(harness: Harness) -> Result:
     checkpoint_and_pause(harness.environment)
     _measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT // 4)
     alone = summarize_latencies(_measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT))
-    spec = LoadSpec(
-        ReadWorkload([noisy.agents[0]]),
-        harness.environment.addresses,
-        _NOISY_CONNECTION_COUNT,
-        warmup=0.5,
-        windows=1,
-        seconds=2 * harness.effort.seconds + 4,
-    )
-    load_results: list[LoadResult] = []
-    load_thread = threading.Thread(target=lambda: load_results.append(run_load(spec)))
-    load_thread.start()
-    time.sleep(1.5)
-    beside = summarize_latencies(_measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT, load_thread=load_thread))
-    load_thread.join()
-    noisy_rate = load_results[0].best_window.rate
+    beside, noisy_rate = _measure_beside(harness, ReadWorkload([noisy.agents[0]]), quiet.agents[0], "whats_new")
     for variant, summary in (("alone", alone), ("beside 200", beside)):
         result.rows.append(Row("fair", variant, 1, 0.0, [0.0], summary, {}, 0.0))
     result.figures |= {
@@ -58,8 +44,20 @@ def run(harness: Harness) -> Result:
 def _measure_claims_beside_a_project(harness: Harness, result: Result) -> None:
     (quiet,) = make_teams(harness.environment.database, 1, 2)
     (noisy,) = make_teams(harness.environment.database, 1, 8)
+    workload = MixedWorkload(noisy.agents * (_NOISY_CONNECTION_COUNT // len(noisy.agents)))
+    beside, noisy_rate = _measure_beside(harness, workload, quiet.agents[0], "claim")
+    result.rows.append(Row("fair", "claim beside 8", 1, 0.0, [0.0], beside, {}, 0.0))
+    result.figures |= {"project_p99": beside.p99, "project_p50": beside.p50}
+    result.lines.append(
+        f"a claim's p99 is {beside.p99:.1f} ms beside {_NOISY_CONNECTION_COUNT} connections of eight tokens of another"
+        f" owner's project, which make {noisy_rate:.0f} calls per second"
+    )
+
+
+def _measure_beside(harness: Harness, workload: Workload, agent: Agent, tool: str) -> tuple[LatencySummary, float]:
+    """Measure the calls of a quiet agent beside a load; return their latencies and the load's calls per second."""
     spec = LoadSpec(
-        MixedWorkload(noisy.agents * (_NOISY_CONNECTION_COUNT // 8)),
+        workload,
         harness.environment.addresses,
         _NOISY_CONNECTION_COUNT,
         warmup=0.5,
@@ -70,16 +68,9 @@ def _measure_claims_beside_a_project(harness: Harness, result: Result) -> None:
     load_thread = threading.Thread(target=lambda: load_results.append(run_load(spec)))
     load_thread.start()
     time.sleep(1.5)
-    beside = summarize_latencies(
-        _measure_quiet_agent(harness, quiet.agents[0], _ROUND_COUNT, load_thread=load_thread, tool="claim")
-    )
+    latencies = _measure_quiet_agent(harness, agent, _ROUND_COUNT, load_thread=load_thread, tool=tool)
     load_thread.join()
-    result.rows.append(Row("fair", "claim beside 8", 1, 0.0, [0.0], beside, {}, 0.0))
-    result.figures |= {"project_p99": beside.p99, "project_p50": beside.p50}
-    result.lines.append(
-        f"a claim's p99 is {beside.p99:.1f} ms beside {_NOISY_CONNECTION_COUNT} connections of eight tokens of another"
-        f" owner's project, which make {load_results[0].best_window.rate:.0f} calls per second"
-    )
+    return summarize_latencies(latencies), load_results[0].best_window.rate
 
 
 def _measure_quiet_agent(
