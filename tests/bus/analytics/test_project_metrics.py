@@ -148,8 +148,9 @@ def _check_stats(stats: PostStats, expected: tuple[Any, ...]) -> None:
     assert [stats.posts, stats.with_ref, stats.acked] == counts
     assert stats.median_ack_seconds == pytest.approx(median)
     assert stats.p90_ack_seconds == pytest.approx(p90)
-    # Rounding to three digits changes a median by less than this.
-    assert stats.median_ack_seconds == pytest.approx(exact_median, rel=0.005)
+    if exact_median is not None:
+        # Rounding to three digits changes a median by less than this.
+        assert stats.median_ack_seconds == pytest.approx(exact_median, rel=0.005)
 
 
 def _check_surfaces(conn: Connection, metrics: ProjectMetrics) -> None:
