@@ -25,7 +25,10 @@ DATA_FOLDER = CliVariable(
     "`.data` in a checkout, else a folder of the user",
 )
 POSTGRES_PROGRAMS = CliVariable(
-    "LLM_BUS_PG_BIN", "text: a folder", "programs of the PostgreSQL that `llm-bus up` runs", "those installed with it"
+    "LLM_BUS_PG_BIN",
+    "text: a folder",
+    "programs of PostgreSQL, for `llm-bus up` and `llm-bus backup`",
+    "those installed with it",
 )
 GATEWAY_URL = CliVariable("LLM_BUS_URL", "text: a web address", "gateway that commands of agents call")
 AGENT_TOKEN = CliVariable("LLM_BUS_TOKEN", "text", "token of the agent that they act as. **Secret**")

