@@ -110,8 +110,12 @@ docs: $(STAMP) ## Regenerate the reference pages from the code
 	$(BIN)/python -m cli.kit_files
 
 .PHONY: lock
-lock: ## Resolve requirements.lock from pyproject.toml
-	PYTHON=$(PYTHON) ./.ci/lock $(LOCK)
+lock: ## Resolve the lock files from pyproject.toml
+	PYTHON=$(PYTHON) ./.ci/lock
+
+.PHONY: audit
+audit: $(STAMP) ## Check the packages for known vulnerabilities and write a list of them (asks a service)
+	@./.ci/audit
 
 .PHONY: clean
 clean: ## Remove .venv and caches; the data folder stays
