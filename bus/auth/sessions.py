@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from bus.auth.tables import session
+from bus.auth.tables import login_link, session
 from bus.db import Connection, from_row
 from bus.rules.token_format import fingerprint
 from bus.tenancy import audit
@@ -221,7 +221,12 @@ def end_session(conn: Connection, owner_id: int, session_id: int) -> bool:
 
 
 def end_all_sessions(conn: Connection, owner_id: int, *, except_session_id: int | None = None, actor: str) -> int:
-    """End all sessions of an owner, or all but one; returns how many ended."""
+    """End all sessions of an owner, or all but one, and void the login links not used yet; returns how many ended."""
+    conn.execute(
+        sa.update(login_link)
+        .where(login_link.c.owner_id == owner_id, login_link.c.used_at.is_(None))
+        .values(used_at=sa.func.clock_timestamp())
+    )
     kept = sa.true() if except_session_id is None else session.c.id != except_session_id
     return _delete_sessions(conn, owner_id, kept, "session.end_all", actor)
 

@@ -105,9 +105,14 @@ def _deliver_to_admins(conn: Connection, project_id: int, post: _OverduePost) ->
 
 
 def _enqueue_notification(conn: Connection, project_id: int, post: _OverduePost) -> None:
-    owner_id, name, email = conn.fetch_one(
-        "SELECT owner_id, name, escalation_email FROM project WHERE id = %s", (project_id,)
+    owner_id, name, email, is_suspended = conn.fetch_one(
+        "SELECT pj.owner_id, pj.name, pj.escalation_email, o.suspended_at IS NOT NULL"
+        " FROM project pj JOIN owner o ON o.id = pj.owner_id WHERE pj.id = %s",
+        (project_id,),
     )
+    if is_suspended:
+        # The step counts as taken; a message about it would be outdated when the suspension is lifted.
+        return
     outbox.enqueue(
         conn,
         "escalation",

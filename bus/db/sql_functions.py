@@ -14,6 +14,7 @@ SQL_FILES = (
     "tenancy/sql/participant_names.sql",
     "tenancy/sql/token_validity.sql",
     "tenancy/sql/authentication.sql",
+    "tenancy/sql/invites.sql",
     "coordination/sql/event_numbering.sql",
     "coordination/sql/ledger.sql",
     "coordination/sql/idempotency.sql",

@@ -143,6 +143,15 @@ def remove_webhook(conn: Connection, owner_id: int, webhook_id: int, *, actor: s
     audit.record(conn, owner_id, actor, "webhook.remove", url, project_id=project_id)
 
 
+def give_up_messages_of_project(conn: Connection, owner_id: int, project_id: int) -> None:
+    """Give up the undelivered messages of a project that is being deleted."""
+    conn.execute(
+        "UPDATE notice SET due_at = NULL, said = 'the project was deleted'"
+        " WHERE owner_id = %s AND project_id = %s AND due_at IS NOT NULL",
+        (owner_id, project_id),
+    )
+
+
 def list_webhooks(conn: Connection, owner_id: int, *, project_id: int | None = None) -> list[Webhook]:
     """Return a project's webhooks or, with no project, those for credit messages; oldest first, at most ten."""
     return conn.fetch_all_as(

@@ -180,7 +180,7 @@ _OPEN_INVITE_SQL = """
            i.email IS NOT NULL AS is_email_restricted, i.uses, i.used, i.created_at, i.expires_at
     FROM invite i JOIN project pj ON pj.id = i.project_id JOIN owner o ON o.id = pj.owner_id
     WHERE i.revoked_at IS NULL AND i.expired_at IS NULL AND i.used < i.uses AND i.expires_at > clock_timestamp()
-      AND pj.purging_at IS NULL
+      AND pj.purging_at IS NULL AND bus_may_still_invite(i.created_by_participation_id, i.created_by_token_id)
 """
 
 

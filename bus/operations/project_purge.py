@@ -6,6 +6,7 @@ from bus.billing import metering
 from bus.db import Connection
 from bus.db.capped_count import capped_count
 from bus.errors import NotFound
+from bus.notifications import outbox
 from bus.tenancy import projects
 
 
@@ -70,7 +71,7 @@ def begin_purge(
         BusError: `not_found`, also when a concurrent purge of the project has begun.
     Locks: what metering locks, then the project clock, then the project.
     """
-    projects.get(conn, project_id)
+    project = projects.get(conn, project_id)
     if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
         return False
     # From here on the ledger does not grow, and transactions that held the clock before have committed.
@@ -78,6 +79,7 @@ def begin_purge(
     if metering.bill_batch(conn, project_id, limit=batch_size).has_more:
         return False
     conn.execute("SELECT bus_purge_begin(%s, %s, jsonb_build_object('reason', %s::text))", (project_id, actor, reason))
+    outbox.give_up_messages_of_project(conn, project.owner_id, project_id)
     return True
 
 

@@ -46,9 +46,10 @@ def authorize_admin(conn: Connection, ctx: Ctx) -> str:
         BusError: `forbidden` unless the caller is project-admin, or when the project is archived.
     Locks: the project clock.
     """
-    _, actor, is_admin = conn.fetch_one(
-        "SELECT * FROM bus_authenticate_and_lock(%s, %s)", (ctx.participation_id, ctx.token_id)
-    )
+    caller = (ctx.participation_id, ctx.token_id)
+    conn.execute("SELECT FROM bus_authenticate_and_lock(%s, %s)", caller)
+    # The caller may have lost its rights while this transaction waited for the clock, so they are read under it.
+    actor, is_admin = conn.fetch_one("SELECT actor, is_admin FROM bus_authenticate(%s, %s, true)", caller)
     if not is_admin:
         raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
     return str(actor)

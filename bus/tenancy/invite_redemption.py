@@ -12,6 +12,7 @@ from bus.db import Connection, from_row, one_time_store
 from bus.errors import BusError, InvalidArgument
 from bus.rules import token_format, validation
 from bus.tenancy import participants, participations, tokens
+from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.invites import INVITE_STATE
 from bus.tenancy.participations import IssuedParticipation, LockedProject
 from bus.tenancy.tables import invite, invite_redemption, owner, project
@@ -192,7 +193,7 @@ class _Terms:
 
 
 def _count_use(conn: Connection, invite_id: int) -> _Terms:
-    """Count one use of an invite and return its terms.
+    """Count one use of an invite, if it is open and its creator may still invite, and return its terms.
 
     Locks: the invite.
     """
@@ -203,6 +204,7 @@ def _count_use(conn: Connection, invite_id: int) -> _Terms:
             invite.c.revoked_at.is_(None),
             invite.c.used < invite.c.uses,
             invite.c.expires_at > sa.func.clock_timestamp(),
+            may_still_invite(),
         )
         .values(used=invite.c.used + 1)
         .returning(invite.c.kind, invite.c.lane, invite.c.is_admin, invite.c.hint)
@@ -266,12 +268,16 @@ def _find_stored_grant(conn: Connection, invite_id: int, secret: bytes) -> Issue
     """Return the stored answer of an earlier redemption with this secret.
 
     Raises:
-        BusError: `not_found` when the invite was revoked since.
+        BusError: `not_found` when the invite was revoked since, or its creator may no longer invite.
     """
     answer = one_time_store.find(conn, _STORE_PURPOSE, secret)
     if answer is None:
         return None
-    if conn.fetch_one_or_none("SELECT 1 FROM invite WHERE id = %s AND revoked_at IS NULL", (invite_id,)) is None:
+    if not conn.fetch_one_or_none(
+        "SELECT 1 FROM invite WHERE id = %s AND revoked_at IS NULL"
+        " AND bus_may_still_invite(created_by_participation_id, created_by_token_id)",
+        (invite_id,),
+    ):
         raise _invalid_invite_error()
     return IssuedParticipation(**json.loads(answer))
 

@@ -11,6 +11,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
 from bus.tenancy import audit, authentication, participants
+from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.tables import invite, invite_redemption, owner, project
 
 
@@ -81,6 +82,8 @@ def create(
 ) -> CreatedInvite:
     """As project-admin, create an invite to the caller's project.
 
+    It is void once the caller is no longer project-admin, or the token of this call is no longer live.
+
     Raises:
         BusError: `forbidden`; `conflict` when `participant_name` is taken.
     Locks: the project clock.
@@ -96,6 +99,7 @@ def create(
         uses=uses,
         ttl_hours=ttl_hours,
         actor=actor,
+        creator=ctx,
     )
 
 
@@ -112,6 +116,7 @@ def create_for_owner(
     uses: int = 1,
     ttl_hours: int = 24,
     actor: str,
+    creator: Ctx | None = None,
 ) -> CreatedInvite:
     """As `create`, for the project's owner.
 
@@ -122,6 +127,7 @@ def create_for_owner(
         email: only an owner who is signed in with this verified address may accept; the code alone is not enough.
         uses: 1 to 50.
         ttl_hours: 1 to 168.
+        creator: the project-admin with whose rights the invite ends; None for the owner.
     Raises:
         BusError: `conflict` when the name is taken; `forbidden` when the project is archived; `not_found` when
             the owner has no such participant.
@@ -169,6 +175,8 @@ def create_for_owner(
             is_admin=is_admin,
             uses=uses,
             created_by=actor,
+            created_by_participation_id=creator and creator.participation_id,
+            created_by_token_id=creator and creator.token_id,
             expires_at=sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, ttl_hours),
         )
         .returning(invite.c.id, invite.c.expires_at, invite.c.hint)
@@ -200,6 +208,8 @@ INVITE_STATE = sa.case(
     (invite.c.revoked_at.is_not(None), "revoked"),
     (invite.c.used >= invite.c.uses, "exhausted"),
     (invite.c.expires_at <= sa.func.clock_timestamp(), "expired"),
+    # The token that created it has expired; other losses of rights revoke the invite itself.
+    (sa.not_(may_still_invite()), "revoked"),
     else_="open",
 ).label("state")
 

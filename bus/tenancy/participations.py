@@ -14,6 +14,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.tenancy import audit, authentication, participants, token_store
+from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participants import Participant
 from bus.tenancy.tables import owner, participant_name, participation, project
 
@@ -322,7 +323,7 @@ def _insert_or_restore(conn: Connection, project_id: int, participant_id: int, l
 
 
 def remove(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> Participation:
-    """Remove a participant from a project: revoke its tokens and leave its lane; its past events stay.
+    """Remove a participant from a project: revoke its tokens and invites and leave its lane; its past events stay.
 
     It leaves its lane, so that a participant that is added again is in the lane that is granted then.
 
@@ -334,11 +335,14 @@ def remove(conn: Connection, project_id: int, reference: str | int, *, actor: st
     _leave_current_lane(conn, project_id, removed.id)
     _update(conn, removed.id, removed_at=sa.func.clock_timestamp())
     audit.record(conn, locked_project.owner_id, actor, "participation.remove", removed.actor, project_id=project_id)
+    end_unauthorized_invites(conn, locked_project.owner_id, project_id, removed.id, actor=actor)
     return removed
 
 
 def set_admin(conn: Connection, project_id: int, reference: str | int, is_admin: bool, *, actor: str) -> Participation:
     """Grant or withdraw the rights of a project-admin; return the participation as it was before.
+
+    The open invites of a former project-admin are revoked.
 
     Locks: the project clock, then the owner.
     """
@@ -354,6 +358,7 @@ def set_admin(conn: Connection, project_id: int, reference: str | int, is_admin:
         project_id=project_id,
         is_admin=is_admin,
     )
+    end_unauthorized_invites(conn, locked_project.owner_id, project_id, changed.id, actor=actor)
     return changed
 
 

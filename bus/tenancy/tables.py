@@ -146,6 +146,9 @@ invite = sa.Table(
     sa.Column("participant_id", sa.ForeignKey("participant.id"), index=True),
     # The only verified address that may accept the invite.
     sa.Column("email", sa.Text),
+    # The project-admin that created it and the token of that call, without which it is void; null for the owner.
+    sa.Column("created_by_participation_id", sa.BigInteger),
+    sa.Column("created_by_token_id", sa.BigInteger),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
     sa.CheckConstraint(one_of_check("kind", PARTICIPANT_KINDS), "kind"),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),

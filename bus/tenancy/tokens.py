@@ -10,6 +10,7 @@ from bus.db import Connection, from_row
 from bus.errors import NotFound
 from bus.rules import validation
 from bus.tenancy import audit, authentication, participations, token_store
+from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import IssuedParticipation, LockedProject, Participation
 from bus.tenancy.tables import token
 from bus.tenancy.token_store import GeneratedToken
@@ -100,7 +101,7 @@ def add_to_participation(
 def rotate(
     conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str
 ) -> IssuedParticipation:
-    """Issue a new token of a participation and revoke the older ones.
+    """Issue a new token of a participation; revoke the older ones and the open invites that were created with them.
 
     Args:
         reference: as for `participations.get`.
@@ -139,6 +140,7 @@ def _rotate(
         token=generated.hint,
         revoked=revoked,
     )
+    end_unauthorized_invites(conn, locked_project.owner_id, locked_project.project_id, participation.id, actor=actor)
     return _build_issued(locked_project, participation, generated)
 
 
@@ -158,7 +160,7 @@ def _build_issued(
 
 
 def revoke_all(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> tuple[Participation, int]:
-    """Revoke all tokens of a participation, which stays in the project.
+    """Revoke all tokens of a participation, and the open invites that were created with them; it stays in the project.
 
     Returns:
         The participation, and how many tokens were revoked.
@@ -190,11 +192,14 @@ def _revoke_all(
             project_id=locked_project.project_id,
             revoked=revoked,
         )
+        end_unauthorized_invites(
+            conn, locked_project.owner_id, locked_project.project_id, participation.id, actor=actor
+        )
     return participation, revoked
 
 
 def revoke(conn: Connection, project_id: int, token_id: int, *, actor: str) -> bool:
-    """Revoke one token of a project; return whether anything changed.
+    """Revoke one token of a project, and the open invites that were created with it; return whether anything changed.
 
     Raises:
         BusError: `not_found` when the project has no such token.
@@ -202,18 +207,19 @@ def revoke(conn: Connection, project_id: int, token_id: int, *, actor: str) -> b
     """
     locked_project = participations.lock_project(conn, project_id, allow_archived=True)
     row = conn.fetch_one_or_none(
-        "SELECT t.hint, bus_participation_name(p.id) FROM token t JOIN participation p ON p.id = t.participation_id"
-        " WHERE t.id = %s AND p.project_id = %s",
+        "SELECT t.hint, bus_participation_name(p.id), p.id"
+        " FROM token t JOIN participation p ON p.id = t.participation_id WHERE t.id = %s AND p.project_id = %s",
         (token_id, project_id),
     )
     if row is None:
         raise NotFound("token")
-    hint, participant_name = row
+    hint, participant_name, participation_id = row
     if not token_store.revoke(conn, token_id):
         return False
     audit.record(
         conn, locked_project.owner_id, actor, "token.revoke", participant_name, project_id=project_id, token=hint
     )
+    end_unauthorized_invites(conn, locked_project.owner_id, project_id, participation_id, actor=actor)
     return True
 
 

@@ -1,5 +1,7 @@
 """Races for invites, names and tokens."""
 
+from collections.abc import Callable
+
 import pytest
 
 from bus.coordination import sequences
@@ -168,3 +170,40 @@ def test_archiving_during_writes_refuses_them_and_keeps_the_ledger_consistent(db
             assert assert_ledger_consistent(conn, project.id) == count
         with db.transaction() as conn:
             projects.reopen(conn, project.id, actor="cli")
+
+
+@pytest.mark.parametrize("loss", ["demote", "remove", "rotate", "revoke"])
+def test_an_invite_that_is_redeemed_beside_its_creators_loss_of_rights_is_redeemed_first_or_void(
+    db: Database, loss: str
+) -> None:
+    with db.transaction() as conn:
+        project = factories.make_project(conn)
+    losses: dict[str, Callable[[Connection, str], object]] = {
+        "demote": lambda conn, name: participations.set_admin(conn, project.id, name, False, actor="cli"),
+        "remove": lambda conn, name: participations.remove(conn, project.id, name, actor="cli"),
+        "rotate": lambda conn, name: tokens.rotate(conn, project.id, name, actor="cli"),
+        "revoke": lambda conn, name: tokens.revoke_all(conn, project.id, name, actor="cli"),
+    }
+    for round_ in range(25):
+        with db.transaction() as conn:
+            admin = factories.make_agent(conn, project, is_admin=True)
+            first = invites.create(conn, admin.ctx, is_admin=True, uses=3)
+        redeemed, created, lost, again = run_concurrently(
+            db,
+            lambda conn: invite_redemption.redeem(conn, first.code, name=f"a-{round_}"),  # noqa: B023
+            lambda conn: invites.create(conn, admin.ctx, is_admin=True),  # noqa: B023
+            lambda conn: losses[loss](conn, admin.label),  # noqa: B023
+            lambda conn: invite_redemption.redeem(conn, first.code, name=f"b-{round_}"),  # noqa: B023
+        )
+        assert not isinstance(lost, Exception), lost
+        for outcome in failures([redeemed, again]):
+            assert isinstance(outcome, BusError), outcome
+            assert outcome.data["reason"] == "invalid"
+        with db.connection() as conn:
+            listed = invites.list_invites(conn, project.id, limit=2)
+            assert {invite.state for invite in listed if invite.created_by == admin.actor} == {"revoked"}
+        # An invite that was created while the rights were withdrawn is void as well.
+        codes = [first.code] if isinstance(created, Exception) else [first.code, created.code]
+        for code in codes:
+            with db.transaction() as conn, pytest.raises(BusError, match="not valid"):
+                invite_redemption.redeem(conn, code, name=f"late-{round_}")
