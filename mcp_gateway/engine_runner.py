@@ -36,7 +36,12 @@ class EngineRunner:
     def __init__(self, settings: Settings, activity: ActivityBuffer) -> None:
         self.thread_count = settings.threads
         self.queue_limit = settings.queue_limit
-        self.db = Database(settings.database_url, pool_size=settings.threads, application_name="llm-bus gateway")
+        self.db = Database(
+            settings.database_url,
+            pool_size=settings.threads,
+            application_name="llm-bus gateway",
+            index_scans_only=True,
+        )
         self.executor = FairExecutor(settings.threads, "engine")
         # One lane for four threads: with two, batches are half as large and a read costs a fifth more.
         self._batches = BatchScheduler(self.db, self.executor, read_lane_count=max(1, settings.threads // 4))

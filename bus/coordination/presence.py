@@ -85,13 +85,15 @@ def list_active(
         conn,
         ctx,
         ActiveParticipant,
-        "SELECT * FROM ("
+        # Materialized: otherwise the planner may apply the filter by name to every participation of the service.
+        "WITH seen AS MATERIALIZED ("
         "  SELECT bus_participation_name(p.id) AS actor, coalesce(pr.lane, p.lane) AS lane, pr.status, pr.last_seen"
-        "  FROM presence pr JOIN participation p ON p.id = pr.participation_id"
+        "  FROM presence pr JOIN participation p ON p.id = pr.participation_id AND p.project_id = pr.project_id"
         "  JOIN participant pt ON pt.id = p.participant_id JOIN project pj ON pj.id = pr.project_id"
         "  WHERE pr.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
         "    AND pr.last_seen > clock_timestamp() - make_interval(secs =>"
-        "        greatest(coalesce(%(within)s::integer, pj.presence_window_seconds), 60))) AS seen"
+        "        greatest(coalesce(%(within)s::integer, pj.presence_window_seconds), 60)))"
+        " SELECT seen.* FROM seen"
         " WHERE (%(lane)s::text IS NULL OR seen.lane = %(lane)s) AND seen.actor > %(before)s"
         " ORDER BY seen.actor LIMIT %(limit)s",
         "r.actor",

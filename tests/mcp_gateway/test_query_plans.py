@@ -1,7 +1,8 @@
 """The plans of every tool in a project with a long history read rows in proportion to the result.
 
 PostgreSQL's auto_explain reports the plan of each statement, including those inside SQL functions. Each tool is called
-often enough to get a generic plan, which is independent of the arguments.
+often enough to get a generic plan, which is independent of the arguments. A call is also made in a project with half
+of the history, where it has to read as many pages: pages, unlike times, do not depend on other load of the machine.
 """
 
 import json
@@ -22,11 +23,16 @@ from mcp_gateway.tools import all_tools
 from tests import servers
 
 _EVENTS = 60_000
+# Long enough that every page of an answer is full, so that both projects give answers of the same size.
+_SHORTER_HISTORY = 30_000
+_OTHER_PROJECTS, _OTHER_PARTICIPANTS_EACH = 200, 5
 # PostgreSQL may choose a generic plan after five custom plans.
 _REPETITIONS = 7
 _LARGE_TABLES = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency"}
 # The default page is 100 rows, and some pages combine two ranges.
 _MAX_ROWS = 300
+# The rows of an answer are spread over slightly more pages in one project than in the other.
+_MAX_PAGE_GROWTH, _PAGE_TOLERANCE = 1.10, 20
 _numbers = count(1)
 
 
@@ -41,16 +47,22 @@ class Node:
 
 
 class Plans:
-    """A connection that collects the plan of every statement."""
+    """A connection that collects the plan of every statement.
+
+    Attributes:
+        pages: the pages that the last statement read, from memory or from disk.
+    """
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
         self._nodes: list[Node] = []
+        self.pages = 0
         conn.raw.execute("LOAD 'auto_explain'")
         for setting, value in {
             "log_min_duration": "0",
             "log_analyze": "on",
             "log_timing": "off",
+            "log_buffers": "on",
             "log_nested_statements": "on",
             "log_format": "json",
             "log_level": "notice",
@@ -62,7 +74,10 @@ class Plans:
         _, separator, plan = (diagnosis.message_primary or "").partition("plan:\n")
         if separator:
             explained = json.loads(plan)
-            self._walk(explained["Plan"], explained["Query Text"])
+            plan = explained["Plan"]
+            self._walk(plan, explained["Query Text"])
+            # Nested statements are reported before the one that contains them, whose count includes theirs.
+            self.pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
     def _walk(self, node: dict[str, Any], statement: str) -> None:
         if "Relation Name" in node:
@@ -90,33 +105,72 @@ class Plans:
 
 
 @dataclass(frozen=True)
-class Scenario:
-    plans: Plans
+class History:
+    """A project, and what exists in it for the arguments of calls."""
+
     team: Team
     unacked_post: int
     surface: str
+    last_task: int
+    last_seq: int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    plans: Plans
+    history: History
+    shorter_history: History
+
+    @property
+    def team(self) -> Team:
+        """The project with the long history."""
+        return self.history.team
 
 
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
     with servers.cloned_database() as url:
-        db = Database(url, pool_size=2)
-        # A second project of the same size, so that a plan has to select the rows of one project.
+        db = Database(url, pool_size=2, index_scans_only=True)
+        # A second project in the same tables, so that a plan has to select the rows of one project.
         team, other = make_teams(db, 2, 5)
-        for member_team in (other, team):
-            synthetic_history.write(db, member_team, _EVENTS)
+        synthetic_history.write(db, other, _SHORTER_HISTORY)
+        synthetic_history.write(db, team, _EVENTS)
         with db.transaction() as conn:
             _fill_small_tables(conn, team)
+            _add_participations(conn, other)
         with db.connection() as conn:
             conn.raw.execute("ANALYZE")
-            unacked_post = conn.fetch_one(
-                "SELECT max(post_id) FROM delivery"
-                " WHERE project_id = %s AND participation_id = %s AND acked_at IS NULL",
-                (team.project_id, team.agents[0].ctx.participation_id),
-            )[0]
-            surface = conn.fetch_one("SELECT max(surface) FROM lease WHERE project_id = %s", (team.project_id,))[0]
-            yield Scenario(Plans(conn), team, unacked_post, surface)
+            yield Scenario(Plans(conn), _find_history(conn, team), _find_history(conn, other))
         db.close()
+
+
+def _find_history(conn: Connection, team: Team) -> History:
+    project_id, participation_id = team.project_id, team.agents[0].ctx.participation_id
+    unacked_post, surface, last_task, last_seq = conn.fetch_one(
+        "SELECT (SELECT max(post_id) FROM delivery WHERE project_id = %(project)s AND participation_id = %(me)s"
+        "        AND acked_at IS NULL),"
+        " (SELECT max(surface) FROM lease WHERE project_id = %(project)s AND participation_id = %(me)s"
+        "  AND ended_at IS NULL),"
+        " (SELECT max(id) FROM task WHERE project_id = %(project)s),"
+        " (SELECT last_seq FROM project_clock WHERE project_id = %(project)s)",
+        {"project": project_id, "me": participation_id},
+    )
+    return History(team, unacked_post, surface, last_task, last_seq)
+
+
+def _add_participations(conn: Connection, team: Team) -> None:
+    """Add projects with participants, since a call should not read those of the whole service."""
+    conn.raw.execute(
+        "WITH other_project AS (INSERT INTO project (owner_id, name, name_key)"
+        "                       SELECT pj.owner_id, 'other-' || n, 'other-' || n"
+        "                       FROM project pj, generate_series(1, %s) AS n WHERE pj.id = %s RETURNING id, owner_id),"
+        " other_participant AS (INSERT INTO participant (owner_id, label, kind)"
+        "                      SELECT pj.owner_id, 'other-' || pj.id || '-' || n, 'agent'"
+        "                      FROM other_project pj, generate_series(1, %s) AS n RETURNING id)"
+        " INSERT INTO participation (project_id, participant_id)"
+        " SELECT pj.id, pt.id FROM other_project pj, other_participant pt WHERE pt.id %% %s = pj.id %% %s",
+        (_OTHER_PROJECTS, team.project_id, _OTHER_PARTICIPANTS_EACH, _OTHER_PROJECTS, _OTHER_PROJECTS),
+    )
 
 
 def _fill_small_tables(conn: Connection, team: Team) -> None:
@@ -147,10 +201,10 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("whats_new", {"since": 100, "limit": 500}),
     ("read_posts", {}),
     ("read_posts", {"limit": 200}),
-    ("read_posts", {"before": 30_000}),
+    ("read_posts", {"before": "{half}"}),
     ("read_posts", {"to_me": True}),
     ("read_posts", {"to_me": True, "unacked_only": True}),
-    ("read_posts", {"to_me": True, "before": 20_000}),
+    ("read_posts", {"to_me": True, "before": "{half}"}),
     ("read_posts", {"unacked_only": True}),
     ("read_posts", {"to_lane": "lane-1"}),
     ("read_posts", {"to_lane": "lane-1", "unacked_only": True}),
@@ -165,7 +219,7 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("ack", {"post_id": "{waiting}"}),
     ("query_events", {}),
     ("query_events", {"limit": 1000}),
-    ("query_events", {"before": 30_000}),
+    ("query_events", {"before": "{half}"}),
     *(("query_events", {"type": kind}) for kind in ("claim", "post", "ack", "escalate", "task_ship")),
     *(
         ("query_events", {**filter_, **type_})
@@ -242,35 +296,43 @@ def _bound(tool: str, arguments: dict[str, Any]) -> int:
     return max(_MAX_ROWS, arguments.get("limit", 0) + 1)
 
 
+def _build_calls(history: History, call: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return a call with its preparation, with existing things in place of placeholders."""
+    placeholders: dict[str, Any] = {
+        _ACTOR: history.team.agents[1].label,
+        "{waiting}": history.unacked_post,
+        "{surface}": history.surface,
+        "{task}": history.last_task,
+        "{other task}": history.last_task - 1,
+        "{half}": history.last_seq // 2,
+        "{key}": f"key-{next(_numbers)}",
+    }
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return placeholders.get(value, value) if isinstance(value, str) else value
+
+    return [
+        (name, {key: fill(value) for key, value in arguments.items()})
+        for name, arguments in [*_PREPARATION.get(call[0], []), call]
+    ]
+
+
 @pytest.mark.parametrize("call", _CALLS, ids=_name)
 def test_a_call_reads_in_proportion_to_its_answer(scenario: Scenario, call: tuple[str, dict[str, Any]]) -> None:
-    tool, _ = call
-    last_task = 3_600
+    plans = scenario.plans
     for _ in range(_REPETITIONS):
-        placeholders = {
-            _ACTOR: scenario.team.agents[1].label,
-            "{waiting}": scenario.unacked_post,
-            "{surface}": scenario.surface,
-            "{task}": last_task,
-            "{other task}": last_task - 1,
-            "{key}": f"key-{next(_numbers)}",
-        }
-
-        def fill(value: Any, placeholders: dict[str, Any] = placeholders) -> Any:
-            if isinstance(value, list):
-                return [fill(item) for item in value]
-            return placeholders.get(value, value) if isinstance(value, str) else value
-
-        calls = [
-            (name, {key: fill(value) for key, value in arguments.items()})
-            for name, arguments in [*_PREPARATION.get(tool, []), call]
-        ]
-        nodes = scenario.plans.nodes_of(scenario.team, calls)
+        nodes = plans.nodes_of(scenario.team, _build_calls(scenario.history, call))
         assert nodes, "no plan was collected"
         for node in nodes:
             if node.table in _LARGE_TABLES:
                 assert node.kind != "Seq Scan", node
             assert node.rows <= _bound(*call), node
+    pages = plans.pages
+    shorter_history = scenario.shorter_history
+    plans.nodes_of(shorter_history.team, _build_calls(shorter_history, call))
+    assert pages <= _MAX_PAGE_GROWTH * plans.pages + _PAGE_TOLERANCE
 
 
 def test_the_plans_of_every_tool_are_checked() -> None:

@@ -187,6 +187,30 @@ def test_since_and_until_are_inclusive(conn: Connection, sample: _SampleLedger) 
             assert events == [event for event in expected if matches(event)], (name, times)
 
 
+def test_the_first_event_at_a_time_is_found_wherever_it_is(conn: Connection, ada: Agent) -> None:
+    """Among hundreds of events, of which up to seven have the same time."""
+    conn.raw.execute(
+        "INSERT INTO event (project_id, seq, at, actor, type, payload)"
+        " SELECT %s, n, '2026-01-31T12:00:00Z'::timestamptz + n / 7 * interval '1 second', 'x', 'ack', '{}'"
+        " FROM generate_series(1, 700) AS n",
+        (ada.ctx.project_id,),
+    )
+    conn.execute(
+        "UPDATE project_clock SET last_seq = 700, last_at = (SELECT max(at) FROM event WHERE project_id = %(project)s)"
+        " WHERE project_id = %(project)s",
+        {"project": ada.ctx.project_id},
+    )
+    wrong = conn.fetch_all(
+        "SELECT moment.at FROM (SELECT '2026-01-31T11:59:59Z'::timestamptz + n * interval '500 ms' AS at"
+        "                       FROM generate_series(0, 206) AS n) AS moment"
+        " WHERE bus_seq_at(%(project)s, moment.at)"
+        "       <> (SELECT coalesce(min(e.seq), 701) FROM event e"
+        "           WHERE e.project_id = %(project)s AND e.at >= moment.at)",
+        {"project": ada.ctx.project_id},
+    )
+    assert wrong == []
+
+
 def test_until_is_exact_to_the_microsecond(conn: Connection, ada: Agent) -> None:
     """An event half a millisecond after `until` is excluded."""
     sequences.claim(conn, ada.ctx, "s")
