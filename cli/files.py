@@ -1,5 +1,6 @@
 """Files of the data folder: atomic private files, secrets and logs."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -27,6 +28,16 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
+def write_private_if_changed(path: Path, text: str) -> None:
+    """Like `write_private`, but do nothing if the file has this content, so that a restart needs no disk space."""
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, ValueError):
+        pass
+    write_private(path, text)
+
+
 def read_or_create_secret(path: Path) -> str:
     """Return the secret in `path`; the first call creates it from 32 random characters."""
     try:
@@ -45,16 +56,20 @@ def chown_to_parent_owner(path: Path) -> None:
 
 
 def start_new_log(log_dir: Path, name: str, *, keep: int = 3) -> Path:
-    """Begin a new log and keep the last `keep` ones as NAME.log.1 (the newest), NAME.log.2, ..."""
+    """Begin a new log and keep the last `keep` ones as NAME.log.1 (the newest), NAME.log.2, ...
+
+    On a full disk the program starts nevertheless, and its output is appended to the present log or lost.
+    """
     log = log_dir / f"{name}.log"
-    if log.exists() and log.stat().st_size:
-        for number in range(keep, 1, -1):
-            older = log_dir / f"{name}.log.{number - 1}"
-            if older.exists():
-                older.replace(log_dir / f"{name}.log.{number}")
-        log.replace(log_dir / f"{name}.log.1")
-    log.touch(mode=0o600)
-    chown_to_parent_owner(log)
+    with contextlib.suppress(OSError):
+        if log.exists() and log.stat().st_size:
+            for number in range(keep, 1, -1):
+                older = log_dir / f"{name}.log.{number - 1}"
+                if older.exists():
+                    older.replace(log_dir / f"{name}.log.{number}")
+            log.replace(log_dir / f"{name}.log.1")
+        log.touch(mode=0o600)
+        chown_to_parent_owner(log)
     return log
 
 
@@ -64,11 +79,14 @@ def truncate_oversized_log(log: Path, max_bytes: int = _MAX_LOG_BYTES) -> None:
     The writer keeps its file descriptor, opened for appending, so after the truncation it writes at the start
     again. Lines written between copy and truncation are lost, which is acceptable for a bound on disk space.
     """
-    try:
+    older = log.with_name(f"{log.name}.1")
+    # A full disk must not end the supervisor; the next check tries again.
+    with contextlib.suppress(OSError):
         if log.stat().st_size <= max_bytes:
             return
-        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        try:
+            shutil.copyfile(log, older)
+        except OSError:
+            # There is no room for a copy. Keeping the log would keep the disk full.
+            older.unlink(missing_ok=True)
         os.truncate(log, 0)
-    except OSError:
-        # A full disk must not end the supervisor; the next check tries again.
-        return

@@ -17,12 +17,22 @@ _CHILDREN_FILE = "children.json"
 
 
 def record_children(data: Path, children: Mapping[str, int]) -> None:
-    """Record the children by name and process id."""
+    """Record the children by name and process id.
+
+    Raises:
+        OSError: the record cannot be written, as on a full disk.
+    """
     records = []
     for name, pid in children.items():
         with contextlib.suppress(psutil.Error):
             records.append({"name": name, "pid": pid, "started": psutil.Process(pid).create_time()})
     write_private(data / _CHILDREN_FILE, json.dumps(records))
+
+
+def delete_record(data: Path) -> None:
+    """Delete the record when all children have ended; this needs no disk space."""
+    with contextlib.suppress(OSError):
+        (data / _CHILDREN_FILE).unlink(missing_ok=True)
 
 
 def terminate_all(data: Path) -> None:

@@ -1,5 +1,6 @@
 """Ports on the loopback interface, kept across restarts while they are free."""
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ class PortAllocator:
         port = next(port for port in self._candidates(name) if port not in others and is_free(port))
         if self._assigned.get(name) != port:
             self._assigned[name] = port
-            write_private(self._path, json.dumps(self._assigned))
+            # On a full disk the ports are kept for this run only.
+            with contextlib.suppress(OSError):
+                write_private(self._path, json.dumps(self._assigned))
         return port
 
     def _candidates(self, name: str) -> Iterator[int]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -17,14 +17,12 @@ from cli.embedded import child
 from cli.exit_codes import CliError
 from cli.files import start_new_log
 from cli.procfile import ProcessType
+from cli.restart_schedule import RestartSchedule
 
 # They serve HTTP, so they get a port and are ready when /healthz responds.
 HTTP_PROCESS_NAMES = ("web", "gateway")
 _STOP_TIMEOUT_SECONDS = 10.0
 _READY_TIMEOUT_SECONDS = 60.0
-_MAX_RESTART_DELAY_SECONDS = 30.0
-# After a process has run this long, its next restart is immediate again.
-_STABLE_AFTER_SECONDS = 60.0
 
 
 class PortConflictError(Exception):
@@ -45,9 +43,7 @@ class SupervisedProcess:
     log_path: Path
     port: int | None
     popen: subprocess.Popen[bytes]
-    started_at: float
-    restart_delay_seconds: float = 0.0
-    restart_at: float | None = field(default=None)
+    restarts: RestartSchedule
 
 
 def start(
@@ -61,7 +57,13 @@ def start(
         full_env["PORT"] = str(port)
     log = start_new_log(log_dir, process_type.name)
     return SupervisedProcess(
-        process_type, full_env, cwd, log, port, _spawn(process_type, cwd, log, full_env), time.monotonic()
+        process_type,
+        full_env,
+        cwd,
+        log,
+        port,
+        _spawn(process_type, cwd, log, full_env),
+        RestartSchedule(time.monotonic()),
     )
 
 
@@ -88,24 +90,30 @@ def wait_until_ready(process: SupervisedProcess, on_poll: Callable[[], None]) ->
 
 
 def restart_if_exited(process: SupervisedProcess, report: Callable[[str], None]) -> bool:
-    """Restart the process if it has ended and its restart delay has passed; return whether it was restarted."""
+    """Restart the process if it has ended and its restart delay has passed; return whether it was restarted.
+
+    A start that fails, as without memory or disk space, is reported and tried again after the next delay.
+    """
     code = process.popen.poll()
-    now = time.monotonic()
     if code is None:
         return False
-    if process.restart_at is None:
-        if now - process.started_at > _STABLE_AFTER_SECONDS:
-            process.restart_delay_seconds = 0.0
-        process.restart_at = now + process.restart_delay_seconds
-        delay = f" in {process.restart_delay_seconds:.0f} s" if process.restart_delay_seconds else ""
-        report(f"{process.process_type.name} ended with code {code}; restarting it{delay}. Log: {process.log_path}")
-        process.restart_delay_seconds = min(_MAX_RESTART_DELAY_SECONDS, max(1.0, process.restart_delay_seconds * 2))
-    if now < process.restart_at:
+    name, now = process.process_type.name, time.monotonic()
+    delay = process.restarts.plan_restart(now)
+    if delay is not None:
+        report(f"{name} ended with code {code}; restarting it{format_delay(delay)}. Log: {process.log_path}")
+    if not process.restarts.begin_attempt(now):
         return False
-    process.restart_at = None
-    process.started_at = now
-    process.popen = _spawn(process.process_type, process.cwd, process.log_path, process.env)
+    try:
+        process.popen = _spawn(process.process_type, process.cwd, process.log_path, process.env)
+    except OSError as error:
+        report(f"{name} cannot be started: {error}")
+        return False
     return True
+
+
+def format_delay(seconds: float) -> str:
+    """Return ` in 5 s`, or nothing for no delay."""
+    return f" in {seconds:.0f} s" if seconds else ""
 
 
 def stop_all(processes: list[SupervisedProcess]) -> None:

@@ -5,8 +5,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bus.config.database_url import normalise_database_url
 from cli import banner, data_dir, database_prepared, orphans, procfile, runtime, supervisor
@@ -14,10 +16,12 @@ from cli.embedded import child, postgres, redis
 from cli.exit_codes import CliError, ExitCode
 from cli.files import start_new_log, truncate_oversized_log
 from cli.ports import DEFAULT_PORTS, PortAllocator
+from cli.restart_schedule import RestartSchedule
 from cli.signals import ShutdownRequested, ShutdownSignals
 
 _MAX_PORT_ATTEMPTS = 4
 _LOG_CHECK_INTERVAL_SECONDS = 60.0
+_Server = TypeVar("_Server", postgres.PostgresServer, redis.RedisServer)
 
 
 @dataclass
@@ -29,13 +33,30 @@ class RunningBus:
     processes: list[supervisor.SupervisedProcess] = field(default_factory=list)
     postgres_server: postgres.PostgresServer | None = None
     redis_server: redis.RedisServer | None = None
+    postgres_restarts: RestartSchedule | None = None
+    redis_restarts: RestartSchedule | None = None
+    runtime_info: runtime.RuntimeInfo | None = None
+    records_are_current: bool = True
 
-    def record_children(self) -> None:
-        """Record the children for a start after kill -9; PostgreSQL has its own pid file."""
+    def write_records(self) -> None:
+        """Record the children for a start after kill -9, and the addresses for other commands.
+
+        PostgreSQL has its own pid file. The bus runs without these records, so a full disk does not end it: what could
+        not be written is written by a later call.
+        """
         children = {process.process_type.name: process.popen.pid for process in self.processes}
         if self.redis_server is not None:
             children["redis"] = self.redis_server.process.pid
-        orphans.record_children(self.data, children)
+        try:
+            orphans.record_children(self.data, children)
+            if self.runtime_info is not None:
+                runtime.save(self.runtime_info)
+        except OSError as error:
+            if self.records_are_current:
+                _print_status(f"The records of this run cannot be written to {self.data}: {error}. Trying again.")
+            self.records_are_current = False
+        else:
+            self.records_are_current = True
 
     def stop(self) -> None:
         """Stop the processes, then Redis, then PostgreSQL: each may need the next to finish its work."""
@@ -69,7 +90,7 @@ def up(data: Path, *, as_json: bool) -> int:
     finally:
         runtime.delete(data)
         running.stop()
-        orphans.record_children(data, {})
+        orphans.delete_record(data)
         lock.release()
     return ExitCode.OK
 
@@ -88,7 +109,8 @@ def _start_and_supervise(running: RunningBus, signals: ShutdownSignals, *, as_js
         _print_status("Redis (REDIS_URL) does not respond. The bus works without it, a little slower.")
     signals.raise_if_requested()
     runtime_info = _start_processes(running, signals, database_url, redis_url)
-    runtime.save(runtime_info)
+    running.runtime_info = runtime_info
+    running.write_records()
     if as_json:
         new_agents = [{"project": agent.project, "name": agent.name, "token": agent.token} for agent in agents]
         _print_result(json.dumps(runtime_info.addresses() | {"agents": new_agents}))
@@ -123,7 +145,7 @@ def _launch_servers(running: RunningBus, exclude: frozenset[int] = frozenset()) 
     """Start the servers that no variable names and that do not run yet, without waiting for them."""
     if not _get_env("REDIS_URL") and running.redis_server is None:
         running.redis_server = _launch_redis(running, running.ports.assign("redis", exclude=exclude))
-        running.record_children()
+        running.write_records()
     if not _get_env("DATABASE_URL") and running.postgres_server is None:
         running.postgres_server = _launch_postgres(running, running.ports.assign("postgres", exclude=exclude))
 
@@ -206,7 +228,7 @@ def _start_processes(
                     for process_type in group
                 ]
                 running.processes += started
-                running.record_children()
+                running.write_records()
                 for process in started:
                     supervisor.wait_until_ready(process, signals.raise_if_requested)
         except supervisor.PortConflictError as conflict:
@@ -240,10 +262,10 @@ def _supervise(running: RunningBus, signals: ShutdownSignals) -> None:
     next_check = time.monotonic() + _LOG_CHECK_INTERVAL_SECONDS
     while True:
         signals.raise_if_requested()
-        _restart_exited_servers(running, signals)
+        was_server_restarted = _restart_exited_servers(running)
         restarted = [process for process in running.processes if supervisor.restart_if_exited(process, _print_status)]
-        if restarted:
-            running.record_children()
+        if was_server_restarted or restarted or not running.records_are_current:
+            running.write_records()
         if time.monotonic() > next_check:
             for log in (running.data / "logs").glob("*.log"):
                 truncate_oversized_log(log)
@@ -251,24 +273,56 @@ def _supervise(running: RunningBus, signals: ShutdownSignals) -> None:
         signals.wait(1.0)
 
 
-def _restart_exited_servers(running: RunningBus, signals: ShutdownSignals) -> None:
-    """Restart an embedded server that ended, on its port.
+def _restart_exited_servers(running: RunningBus) -> bool:
+    """Restart the embedded servers that ended, each on its port; return whether one was restarted.
 
-    Raises:
-        StartFailedError: it does not start again; the bus cannot work without it.
+    A server that ends again, as PostgreSQL does on a full disk, is tried again with growing delays. This does not wait
+    until it is ready: the other processes are supervised meanwhile, and they reconnect by themselves.
     """
+    was_restarted = False
     postgres_server, redis_server = running.postgres_server, running.redis_server
-    if postgres_server is not None and (code := postgres_server.process.poll()) is not None:
-        _print_status(f"PostgreSQL ended with code {code}; restarting it. Log: {postgres_server.log_path}")
-        signals.wait(1.0)
-        running.postgres_server = _launch_postgres(running, postgres_server.port)
-        postgres.wait_until_ready(running.postgres_server, signals.raise_if_requested)
-    if redis_server is not None and (code := redis_server.process.poll()) is not None:
-        _print_status(f"Redis ended with code {code}; restarting it. Log: {redis_server.log_path}")
-        signals.wait(1.0)
-        running.redis_server = _launch_redis(running, redis_server.port)
-        running.record_children()
-        redis.wait_until_ready(running.redis_server, signals.raise_if_requested)
+    if postgres_server is not None:
+        running.postgres_restarts = running.postgres_restarts or _new_server_schedule()
+        replacement = _restart_server_if_exited(
+            "PostgreSQL",
+            postgres_server,
+            running.postgres_restarts,
+            lambda: _launch_postgres(running, postgres_server.port),
+        )
+        running.postgres_server = replacement or postgres_server
+        was_restarted |= replacement is not None
+    if redis_server is not None:
+        running.redis_restarts = running.redis_restarts or _new_server_schedule()
+        new_redis = _restart_server_if_exited(
+            "Redis", redis_server, running.redis_restarts, lambda: _launch_redis(running, redis_server.port)
+        )
+        running.redis_server = new_redis or redis_server
+        was_restarted |= new_redis is not None
+    return was_restarted
+
+
+def _new_server_schedule() -> RestartSchedule:
+    return RestartSchedule(time.monotonic(), first_delay_seconds=1.0)
+
+
+def _restart_server_if_exited(
+    name: str, server: _Server, restarts: RestartSchedule, launch: Callable[[], _Server]
+) -> _Server | None:
+    """Return a new server if the present one has ended and its restart is due; None otherwise."""
+    code, now = server.process.poll(), time.monotonic()
+    if code is None:
+        return None
+    delay = restarts.plan_restart(now)
+    if delay is not None:
+        delay_text = supervisor.format_delay(delay)
+        _print_status(f"{name} ended with code {code}; restarting it{delay_text}. Log: {server.log_path}")
+    if not restarts.begin_attempt(now):
+        return None
+    try:
+        return launch()
+    except (OSError, child.StartFailedError, CliError) as error:
+        _print_status(f"{name} cannot be started: {error}")
+        return None
 
 
 def _report_already_running(data: Path, *, as_json: bool) -> int:

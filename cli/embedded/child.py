@@ -1,5 +1,6 @@
 """Child processes that end with their parent: start, readiness and graduated shutdown."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from cli.embedded.account import UnixAccount
 from cli.ports import is_free
@@ -31,14 +33,17 @@ def spawn(
     cwd: Path,
     account: UnixAccount | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program, with its output appended to a log.
+    """Start a program, with its output appended to a log; a log that cannot be opened, as on a full disk, is left out.
 
     Call it from the main thread: on Linux the child gets `death_signal` when the starting thread dies.
     The child has its own session, so that the terminal's Ctrl-C does not reach it and children stop in order.
     """
     uid, gid = (account.uid, account.gid) if account else (-1, -1)
     exec_script = [sys.executable, "-I", "-S", str(_EXEC_SCRIPT)]
-    with log_path.open("ab") as output:
+    with contextlib.ExitStack() as stack:
+        output: IO[bytes] | int = subprocess.DEVNULL
+        with contextlib.suppress(OSError):
+            output = stack.enter_context(log_path.open("ab"))
         return subprocess.Popen(
             [*exec_script, str(os.getpid()), str(int(death_signal)), str(uid), str(gid), *command],
             stdin=subprocess.DEVNULL,

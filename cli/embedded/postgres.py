@@ -208,10 +208,15 @@ def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephem
         settings |= {"max_wal_size": "1GB", "checkpoint_timeout": "1h"}
     lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
     path = data / _SETTINGS_FILE
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    # A restart on a full disk needs no new file; without the settings PostgreSQL would listen on another port.
+    if path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8") == lines:
+        return
+    draft = data / f"{_SETTINGS_FILE}.new"
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(lines)
-    change_owner(path, account)
+    change_owner(draft, account)
+    draft.replace(path)
 
 
 def _is_ready(server: PostgresServer) -> bool:

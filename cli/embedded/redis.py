@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.embedded import child
 from cli.embedded.binaries import find_valkey
-from cli.files import read_or_create_secret, write_private
+from cli.files import read_or_create_secret, write_private_if_changed
 
 # On SIGTERM Valkey saves its data and exits.
 STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
@@ -61,7 +61,7 @@ def launch(base_dir: Path, *, port: int, log_path: Path, ephemeral: bool = False
         "logfile": '""',
     }
     # In a file, because every user of the machine can read the arguments of a process.
-    write_private(base_dir / "valkey.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
+    write_private_if_changed(base_dir / "valkey.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
     process = child.spawn(
         [str(find_valkey()), str(base_dir / "valkey.conf")],
         log_path=log_path,
