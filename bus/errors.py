@@ -78,4 +78,4 @@ class NotAuthenticated(Exception):
 
 
 class OwnerSuspended(Exception):
-    """The token is valid, but its owner is suspended."""
+    """The token or session is valid, but its owner is suspended, and the act would cost or grant something."""

@@ -76,7 +76,7 @@ def _to_command_error(error: Exception) -> _CommandError | None:
         return _CommandError(str(error), error.code)
     # Imported late, since a command that needs no engine should not wait for it.
     from bus.config.errors import SettingError
-    from bus.errors import BusError
+    from bus.errors import BusError, OwnerSuspended
 
     if isinstance(error, BusError):
         missing = error.code in ("not_found", "unknown_recipient")
@@ -84,6 +84,9 @@ def _to_command_error(error: Exception) -> _CommandError | None:
         hint = _HINTS.get(error.hint or "")
         message = error.message if hint is None else f"{error.message} {hint}"
         return _CommandError(message, ExitCode.NOT_FOUND if missing else other_code)
+    if isinstance(error, OwnerSuspended):
+        message = "The owner is suspended. Lift it with `llm-bus owner lift`, or add credits."
+        return _CommandError(message, ExitCode.FAILED)
     if isinstance(error, SettingError):
         return _CommandError(str(error), ExitCode.FAILED)
     import psycopg

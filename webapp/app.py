@@ -28,6 +28,7 @@ from webapp import auth, errors, headers, providers, templating
 from webapp.blueprints import hide_operator_pages, is_api_request
 from webapp.ratelimit import RateLimiter
 from webapp.settings import WebOptions
+from webapp.suspension import refuse_while_suspended
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -83,6 +84,7 @@ def create_app(settings: Settings, options: WebOptions | None = None, metrics: M
     # After the check of headers.py, and before the CSRF check, whose error would reveal that a page exists.
     app.before_request_funcs[None].insert(1, hide_operator_pages)
     app.before_request_funcs[None].insert(0, _begin_request)
+    app.before_request(refuse_while_suspended)
     app.after_request(_log_request)
     app.teardown_request(_end_request)
     app.wsgi_app = _NonEmptyBodyMiddleware(app.wsgi_app)  # type: ignore[method-assign]

@@ -74,7 +74,7 @@ class OwnerBlueprint(PublicBlueprint):
 
 
 class OperatorBlueprint(PublicBlueprint):
-    """Pages of the operator console under /operator; 404 for all other visitors.
+    """Pages of the operator console under /operator; 404 for all other visitors, and for suspended operators.
 
     Actions affect other owners, so each POST requires a recent sign-in; see webapp/reauth.py. Register views with `get`
     and `action`.
@@ -216,7 +216,7 @@ def see_other(endpoint: str, **values: Any) -> BaseResponse:
 
 def _require_operator() -> None:
     owner = viewer()
-    if owner is None or not owner.operator:
+    if owner is None or not owner.may_operate:
         raise NotFound
 
 

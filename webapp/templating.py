@@ -51,7 +51,7 @@ def init_app(app: Flask) -> None:
             (item.label, url_for(f"{name}.{item.endpoint}"), request.blueprint == name or _is_current_section(name))
             for name, item in nav_items
             if owner is not None
-            and (owner.operator or not item.operator_only)
+            and (owner.may_operate or not item.operator_only)
             and (item.is_visible is None or item.is_visible())
         ]
 

@@ -18,6 +18,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
+from bus.tenancy.suspension import require_active_owner
 
 # Delay after each failed attempt; after the last one the message is given up.
 RETRY_DELAYS_SECONDS = (10, 60, 300, 1800, 7200, 21_600, 86_400)
@@ -101,10 +102,12 @@ def add_webhook(conn: Connection, owner_id: int, url: str, *, project_id: int | 
     Raises:
         InvalidArgument: the URL is malformed.
         BusError: `conflict` if there are ten webhooks already.
+        OwnerSuspended: the owner is suspended.
     Locks: the owner.
     """
     valid_url = _validate_url(url)
     conn.execute("SELECT 1 FROM owner WHERE id = %s FOR NO KEY UPDATE", (owner_id,))
+    require_active_owner(conn, owner_id)
     (count,) = conn.fetch_one(
         "SELECT count(*) FROM webhook WHERE owner_id = %s AND project_id IS NOT DISTINCT FROM %s"
         " AND removed_at IS NULL",

@@ -12,6 +12,7 @@ from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
 from bus.tenancy import audit, authentication, participants
 from bus.tenancy.invite_authority import may_still_invite
+from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import invite, invite_redemption, owner, project
 
 
@@ -131,7 +132,8 @@ def create_for_owner(
     Raises:
         BusError: `conflict` when the name is taken; `forbidden` when the project is archived; `not_found` when
             the owner has no such participant.
-    Locks: the project clock.
+        OwnerSuspended: the project's owner is suspended.
+    Locks: the project clock, then the owner, shared.
     """
     validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
     validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
@@ -149,6 +151,7 @@ def create_for_owner(
         .join(owner, owner.c.id == project.c.owner_id)
         .where(project.c.id == project_id)
     ).one()
+    require_active_owner(conn, locked_project.owner_id)
     if label is not None:
         key = validation.label_key(label)
         if key == locked_project.handle or conn.fetch_one_or_none(

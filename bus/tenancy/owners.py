@@ -30,6 +30,11 @@ class Owner:
     created_at: datetime
     suspended_at: datetime | None
 
+    @property
+    def may_operate(self) -> bool:
+        """Whether the owner has access to the operator console, which a suspension takes away."""
+        return self.operator and self.suspended_at is None
+
 
 _COLUMNS = (
     owner.c.id,

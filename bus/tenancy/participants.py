@@ -14,6 +14,7 @@ from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.rules.enums import PARTICIPANT_KINDS
 from bus.tenancy import audit, token_store
+from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import owner, participant, participant_name
 
 
@@ -31,11 +32,13 @@ def create(conn: Connection, owner_id: int, name: str, *, kind: str | None = Non
 
     Raises:
         BusError: `conflict` when another participant bears or bore the name.
+        OwnerSuspended: the owner is suspended.
     Locks: the owner.
     """
     label = validation.label(name, "name")
     valid_kind = validate_kind(kind)
     handle = _lock_owner(conn, owner_id)
+    require_active_owner(conn, owner_id)
     new_participant, is_new = get_or_create(conn, owner_id, handle, label, valid_kind)
     if not is_new:
         raise BusError("conflict", f"You already have a participant {new_participant.label}.", reason="name_taken")

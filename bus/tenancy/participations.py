@@ -16,6 +16,7 @@ from bus.rules import validation
 from bus.tenancy import audit, authentication, participants, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participants import Participant
+from bus.tenancy.suspension import require_not_suspended
 from bus.tenancy.tables import owner, participant_name, participation, project
 
 
@@ -74,35 +75,38 @@ class LockedProject:
     owner_handle: str
 
 
-def lock_project(conn: Connection, project_id: int, *, allow_archived: bool = False) -> LockedProject:
+def lock_project(conn: Connection, project_id: int, *, grants: bool = True) -> LockedProject:
     """Lock the project clock and then the owner, which serialises changes of participations and names.
 
     Args:
-        allow_archived: for acts that take access away: tokens still read in an archived project, so that a leaked
-            one must be revocable there.
+        grants: False for acts that take access away. They work in an archived project, where tokens still read, and
+            for a suspended owner, so that a leaked token can be revoked there.
     Raises:
         BusError: `not_found`; `forbidden` when the project is archived.
+        OwnerSuspended: the owner is suspended.
     Locks: the project clock, then the owner.
     """
     conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
-    return lock_project_owner(conn, project_id, allow_archived=allow_archived)
+    return lock_project_owner(conn, project_id, grants=grants)
 
 
-def lock_project_owner(conn: Connection, project_id: int, *, allow_archived: bool = False) -> LockedProject:
+def lock_project_owner(conn: Connection, project_id: int, *, grants: bool = True) -> LockedProject:
     """As `lock_project`, where the transaction has locked the project clock already.
 
     Locks: the owner.
     """
     row = conn.execute(
-        sa.select(project.c.name, owner.c.id, owner.c.handle, project.c.archived_at)
+        sa.select(project.c.name, owner.c.id, owner.c.handle, owner.c.suspended_at, project.c.archived_at)
         .join(owner, owner.c.id == project.c.owner_id)
         .where(project.c.id == project_id, project.c.purging_at.is_(None))
         .with_for_update(of=owner, key_share=True)
     ).one_or_none()
     if row is None:
         raise NotFound("project")
-    if row.archived_at is not None and not allow_archived:
-        raise BusError("forbidden", "This project is archived: reading works, writing does not.")
+    if grants:
+        require_not_suspended(row.suspended_at)
+        if row.archived_at is not None:
+            raise BusError("forbidden", "This project is archived: reading works, writing does not.")
     return LockedProject(project_id=project_id, project_name=row.name, owner_id=row.id, owner_handle=row.handle)
 
 
@@ -329,7 +333,7 @@ def remove(conn: Connection, project_id: int, reference: str | int, *, actor: st
 
     Locks: the project clock, then the owner.
     """
-    locked_project = lock_project(conn, project_id, allow_archived=True)
+    locked_project = lock_project(conn, project_id, grants=False)
     removed = get_token_holder(conn, project_id, reference)
     token_store.revoke_all(conn, [removed.id])
     _leave_current_lane(conn, project_id, removed.id)
@@ -346,7 +350,7 @@ def set_admin(conn: Connection, project_id: int, reference: str | int, is_admin:
 
     Locks: the project clock, then the owner.
     """
-    locked_project = lock_project(conn, project_id, allow_archived=not is_admin)
+    locked_project = lock_project(conn, project_id, grants=is_admin)
     changed = get_token_holder(conn, project_id, reference)
     _update(conn, changed.id, is_admin=is_admin)
     audit.record(
@@ -473,7 +477,7 @@ def _create_owner_participation(conn: Connection, project_id: int) -> None:
 
     Locks: the project clock, then the owner.
     """
-    locked_project = lock_project(conn, project_id, allow_archived=True)
+    locked_project = lock_project(conn, project_id, grants=False)
     participant_id = conn.execute(
         sa.select(participant_name.c.participant_id).where(
             participant_name.c.owner_id == locked_project.owner_id, participant_name.c.label_key == ""

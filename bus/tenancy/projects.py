@@ -12,6 +12,7 @@ from bus.db import Connection, from_row
 from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
+from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import owner, project, project_clock
 
 
@@ -47,8 +48,10 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str) -> Project:
 
     Raises:
         BusError: `conflict` when the owner has a project of that name.
+        OwnerSuspended: the owner is suspended.
     """
     label = validation.label(name, "name")
+    require_active_owner(conn, owner_id)
     project_id = conn.execute(
         sa.insert(project)
         .values(owner_id=owner_id, name=label, name_key=validation.label_key(label))
@@ -115,8 +118,14 @@ def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
 def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
     """Reopen an archived project; return whether anything changed.
 
-    Locks: the project clock.
+    Raises:
+        OwnerSuspended: the owner is suspended.
+    Locks: the project clock, then the owner, shared.
     """
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
+    owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one_or_none()
+    if owner_id is not None:
+        require_active_owner(conn, owner_id)
     return _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
 
 

@@ -166,13 +166,13 @@ def revoke_all(conn: Connection, project_id: int, reference: str | int, *, actor
         The participation, and how many tokens were revoked.
     Locks: the project clock, then the owner, then the tokens.
     """
-    return _revoke_all(conn, participations.lock_project(conn, project_id, allow_archived=True), reference, actor=actor)
+    return _revoke_all(conn, participations.lock_project(conn, project_id, grants=False), reference, actor=actor)
 
 
 def revoke_as_admin(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
     """As `revoke_all`, in the caller's project and as its project-admin."""
     actor = authentication.authorize_admin(conn, ctx)
-    locked_project = participations.lock_project_owner(conn, ctx.project_id)
+    locked_project = participations.lock_project_owner(conn, ctx.project_id, grants=False)
     participation, revoked = _revoke_all(conn, locked_project, name, actor=actor)
     return RevokeResult(project=locked_project.project_name, participant=participation.label, revoked=revoked > 0)
 
@@ -205,7 +205,7 @@ def revoke(conn: Connection, project_id: int, token_id: int, *, actor: str) -> b
         BusError: `not_found` when the project has no such token.
     Locks: the project clock, then the owner, then the token.
     """
-    locked_project = participations.lock_project(conn, project_id, allow_archived=True)
+    locked_project = participations.lock_project(conn, project_id, grants=False)
     row = conn.fetch_one_or_none(
         "SELECT t.hint, bus_participation_name(p.id), p.id"
         " FROM token t JOIN participation p ON p.id = t.participation_id WHERE t.id = %s AND p.project_id = %s",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bus.tenancy.owners import Owner
 
 
-@click.group("owner", short_help="Owners: add, list, operator.")
+@click.group("owner", short_help="Owners: add, list, operator, lift.")
 def command() -> None:
     """The people who own projects and are billed."""
 
@@ -81,6 +81,27 @@ def set_operator(owner: str, remove: bool, data: Path | None, as_json: bool) -> 
         f"{changed.handle} is {'now' if changed.operator else 'no longer'} an operator.",
         as_json=as_json,
     )
+
+
+@command.command("lift")
+@click.argument("owner")
+@click.option("--reason", default="", help="Recorded in the owner's audit log.")
+@data_option
+@json_option
+def lift_suspension(owner: str, reason: str, data: Path | None, as_json: bool) -> None:
+    """Lift the suspension of OWNER (handle or e-mail).
+
+    For an operator who is suspended and therefore has no access to the operator console.
+    """
+    from bus.tenancy import owners
+    from cli.database import transaction
+
+    with transaction(data) as conn:
+        target = owners.get(conn, owner)
+        is_changed = owners.lift_suspension(conn, target.id, actor="cli", note=reason)
+        changed = owners.get(conn, owner)
+    text = f"The suspension of {changed.handle} is lifted." if is_changed else f"{changed.handle} was not suspended."
+    emit(_to_json(changed), text, as_json=as_json)
 
 
 def _to_json(owner: "Owner") -> dict[str, Any]:

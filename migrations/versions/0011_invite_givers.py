@@ -1,6 +1,6 @@
 """Invites record the participation and the token that created them, and end with the rights of either.
 
-Open invites whose creator cannot be found any more are revoked.
+Open invites whose creator cannot be found are revoked.
 
 Deploy order: before the code that uses it; the previous version does not use it.
 """

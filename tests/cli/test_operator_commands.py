@@ -6,6 +6,7 @@ from bus.billing import status
 from bus.coordination import leases
 from bus.db import Database
 from bus.operations import jobs
+from bus.tenancy import owners
 from cli.exit_codes import ExitCode
 from tests.cli.test_commands import Cli
 from tests.factories import make_agent, make_project
@@ -120,3 +121,16 @@ def test_a_webhook_is_added_tested_listed_and_removed(cli: Cli) -> None:
     assert cli.run("webhook", "add", "nonsense", "--owner", "ann").exit_code == ExitCode.FAILED
     assert cli.run("webhook", "test", "--project", "site", "--email", "nonsense").exit_code == ExitCode.FAILED
     assert len(cli.json("webhook", "list", "--project", "site")["notices"]) == 2
+
+
+def test_a_suspended_owner_is_refused_with_what_to_do_and_lifted(cli: Cli, database_url: str) -> None:
+    db = Database(database_url, pool_size=1)
+    with db.transaction() as conn:
+        owners.suspend(conn, owners.get(conn, "ann").id, reason="abuse", actor="boss")
+    db.close()
+    refused = cli.run("agent", "add", "site", "worker")
+    assert refused.exit_code == ExitCode.FAILED
+    assert "llm-bus owner lift" in refused.stderr
+    assert cli.json("owner", "lift", "ann", "--reason", "a mistake")["suspended_at"] is None
+    assert "was not suspended" in cli.run("owner", "lift", "ann").output
+    assert cli.run("agent", "add", "site", "worker").exit_code == 0

@@ -10,6 +10,7 @@ from bus import __version__
 from bus.db import Database
 from bus.rules.token_format import generate_token
 from bus.tenancy import owners
+from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
@@ -90,6 +91,16 @@ def test_a_suspended_owner_gets_the_stable_message(
     for response in (client.call("whoami"), client.request("tools/list"), client.request("resources/list")):
         assert response.status == 403
         assert json.loads(response.body) == {"error": "suspended due to non-payment"}
+
+
+@both_protocols
+def test_no_tool_answers_a_suspended_owner(connect: Connect, team: Team, gateway_db: Database, modern: bool) -> None:
+    """Whatever its arguments: a new tool is covered as it is registered."""
+    client = connect(team.alice, modern=modern)
+    assert client.call("whoami").status == 200
+    with gateway_db.transaction() as conn:
+        owners.suspend(conn, team.owner_id, reason="test", actor="test")
+    assert {name: client.call(name).status for name in all_tools()} == dict.fromkeys(all_tools(), 403)
 
 
 @both_protocols

@@ -13,6 +13,7 @@ from webapp import auth
 from webapp.blueprints import OwnerBlueprint, see_other
 from webapp.context import connection, options, providers, redirect_on_refusal, transaction
 from webapp.ratelimit import enforce_rate_limit
+from webapp.suspension import allowed_while_suspended
 
 blueprint = OwnerBlueprint("account", url_prefix="/account")
 
@@ -62,6 +63,7 @@ def index() -> str:
 
 
 @blueprint.post("/ways/<int:identity_id>/unlink")
+@allowed_while_suspended
 def unlink(identity_id: int) -> Response:
     """Unlink a sign-in, unless it is the last one, and end all other sessions: they may have been opened with it."""
     owner = auth.current_owner()
@@ -101,6 +103,7 @@ def link_proxy() -> Response:
 
 
 @blueprint.post("/sessions/<int:session_id>/end")
+@allowed_while_suspended
 def end_session(session_id: int) -> Response:
     """End one session."""
     with transaction() as conn:
@@ -114,6 +117,7 @@ def end_session(session_id: int) -> Response:
 
 
 @blueprint.post("/sessions/end-all")
+@allowed_while_suspended
 def end_all_sessions() -> Response:
     """End all sessions, including this one."""
     owner = auth.current_owner()

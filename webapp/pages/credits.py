@@ -22,6 +22,7 @@ from webapp.context import connection, database, show_refusal_on_form, transacti
 from webapp.csv_export import BATCH_SIZE, export_rows
 from webapp.event_labels import EVENT_PLURALS
 from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.suspension import allowed_while_suspended
 from webapp.svg_charts import Plot, Series
 
 blueprint = OwnerBlueprint(
@@ -81,6 +82,7 @@ def index() -> str:
 
 
 @blueprint.post("/threshold")
+@allowed_while_suspended
 def set_threshold() -> BaseResponse | tuple[str, int]:
     """Set the low-balance alert."""
     form = ThresholdForm()

@@ -17,6 +17,7 @@ from webapp.context import connection, redirect_on_refusal, show_refusal_on_form
 from webapp.forms import ADMIN_DESCRIPTION, kind_field, optional_text_field, select_choices
 from webapp.one_time_credentials import store_credentials
 from webapp.pagination import current_url, query_int
+from webapp.suspension import allowed_while_suspended
 
 blueprint = ProjectBlueprint("invites", tab=NavItem("Invites", 60))
 
@@ -101,6 +102,7 @@ def create() -> BaseResponse | tuple[str, int]:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:invite_id>/revoke")
+@allowed_while_suspended
 def revoke(invite_id: int) -> BaseResponse:
     """Revoke an invite."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:

@@ -12,6 +12,7 @@ from webapp.context import addresses, options, providers, redirect_on_refusal
 from webapp.errors import render_error_page
 from webapp.oauth_client import Provider, ProviderError
 from webapp.ratelimit import client_address, enforce_rate_limit
+from webapp.suspension import allowed_while_suspended
 
 blueprint = PublicBlueprint("oauth")
 
@@ -20,6 +21,7 @@ _log = logging.getLogger("webapp.oauth")
 
 @blueprint.post("/sign-in/<slug>")
 @no_store
+@allowed_while_suspended
 def start(slug: str) -> str:
     """Redirect to a provider to sign in."""
     return _render_provider_redirect(_get_provider(slug), linking_session_id=None)

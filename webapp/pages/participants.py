@@ -14,6 +14,7 @@ from webapp.blueprints import ID_CONVERTER, NavItem, OwnerBlueprint, see_other
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import kind_field, required_text_field
 from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.suspension import allowed_while_suspended
 
 blueprint = OwnerBlueprint("participants", url_prefix="/admin/participants", nav_item=NavItem("Participants", 30))
 
@@ -92,6 +93,7 @@ def rename(participant_id: int) -> BaseResponse | tuple[str, int]:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participant_id>/remove")
+@allowed_while_suspended
 def remove(participant_id: int) -> BaseResponse:
     """Remove a participant from all projects, if its name was typed to confirm."""
     owner = current_owner()

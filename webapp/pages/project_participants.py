@@ -18,6 +18,7 @@ from webapp.context import connection, redirect_on_refusal, show_refusal_on_form
 from webapp.forms import ADMIN_DESCRIPTION, kind_field, optional_text_field, required_text_field, token_lifetime_field
 from webapp.one_time_credentials import store_token
 from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.suspension import allowed_while_suspended
 
 blueprint = ProjectBlueprint("project_participants", path="participants", tab=NavItem("Participants", 15))
 
@@ -156,6 +157,7 @@ def rotate(participation_id: int) -> BaseResponse:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participation_id>/revoke")
+@allowed_while_suspended
 def revoke(participation_id: int) -> BaseResponse:
     """Revoke all tokens; the participant stays in the project."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
@@ -166,6 +168,7 @@ def revoke(participation_id: int) -> BaseResponse:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participation_id>/tokens/<{ID_CONVERTER}:token_id>/revoke")
+@allowed_while_suspended
 def revoke_token(participation_id: int, token_id: int) -> BaseResponse:
     """Revoke one token."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
@@ -176,6 +179,7 @@ def revoke_token(participation_id: int, token_id: int) -> BaseResponse:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participation_id>/remove")
+@allowed_while_suspended
 def remove(participation_id: int) -> BaseResponse:
     """Remove a participant from the project."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:

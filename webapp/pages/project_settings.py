@@ -20,6 +20,7 @@ from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_p
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import optional_text_field, required_text_field
 from webapp.one_time_credentials import store_credentials
+from webapp.suspension import allowed_while_suspended
 
 blueprint = ProjectBlueprint("project_settings", path="settings", tab=NavItem("Settings", 80))
 
@@ -141,6 +142,7 @@ def add_webhook() -> BaseResponse | tuple[str, int]:
 
 
 @blueprint.post(f"/webhooks/<{ID_CONVERTER}:webhook_id>/remove")
+@allowed_while_suspended
 def remove_webhook(webhook_id: int) -> BaseResponse:
     """Remove a webhook of this project."""
     project = current_project()
@@ -154,6 +156,7 @@ def remove_webhook(webhook_id: int) -> BaseResponse:
 
 
 @blueprint.post("/archive")
+@allowed_while_suspended
 def archive() -> BaseResponse:
     """Make the project read-only."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
@@ -172,6 +175,7 @@ def reopen() -> BaseResponse:
 
 
 @blueprint.post("/delete")
+@allowed_while_suspended
 def delete() -> BaseResponse:
     """Delete the project, if its name was typed to confirm."""
     project = current_project()

@@ -9,6 +9,7 @@ from webapp import auth, login, reauth
 from webapp.blueprints import PublicBlueprint, no_store, see_other
 from webapp.context import options, providers, redirect_on_refusal, transaction
 from webapp.ratelimit import client_address, enforce_rate_limit
+from webapp.suspension import allowed_while_suspended
 
 blueprint = PublicBlueprint("sign_in")
 
@@ -37,6 +38,7 @@ def link(token: str) -> str:
 
 @blueprint.post("/sign-in/link/<token>")
 @no_store
+@allowed_while_suspended
 def use_link(token: str) -> Response:
     """Use a one-time link and sign its owner in."""
     enforce_sign_in_limit()
@@ -51,6 +53,7 @@ def use_link(token: str) -> Response:
 
 
 @blueprint.post("/sign-out")
+@allowed_while_suspended
 def sign_out() -> Response:
     """End the session of this browser."""
     if auth.viewer() is not None:
