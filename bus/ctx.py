@@ -7,13 +7,14 @@ from dataclasses import dataclass
 class Ctx:
     """Identity and project of a caller.
 
-    Holds only facts that never change for a token, so a process may cache it. Each call's own statement checks
-    whether the token, its participation and its owner are valid at that moment (`bus_authenticate` in
-    bus/tenancy/sql/token_validity.sql).
+    Apart from the session, it holds only facts that never change for a token, so a process may cache it. Each call's
+    own statement checks whether the token, its participation and its owner are valid at that moment
+    (`bus_authenticate` in bus/tenancy/sql/token_validity.sql).
 
     Attributes:
         project_id, participation_id, participant_id, owner_id: row ids, never shown to a client.
         token_id: the presented token; None for an owner who acts in the web.
+        session: the key of the caller's session, of which its participation may have many; None if it names none.
     """
 
     project_id: int
@@ -21,3 +22,8 @@ class Ctx:
     participant_id: int
     owner_id: int
     token_id: int | None
+    session: str | None = None
+
+    def with_session(self, session: str | None) -> "Ctx":
+        """Return this context for a session of its participation."""
+        return Ctx(self.project_id, self.participation_id, self.participant_id, self.owner_id, self.token_id, session)

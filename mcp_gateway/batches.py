@@ -56,7 +56,7 @@ class Lane:
 class _QueuedCall:
     work: Work
     future: "asyncio.Future[Any]"
-    participation_id: int
+    cursor_key: tuple[int, str]
     queued_at: float
     log_context: tuple[str, str] | None
 
@@ -95,7 +95,7 @@ class BatchScheduler:
 
     def _submit(self, lane: Lane, ctx: Ctx, work: Work) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        call = _QueuedCall(work, future, ctx.participation_id, time.monotonic(), log_context.get())
+        call = _QueuedCall(work, future, (ctx.participation_id, ctx.session or ""), time.monotonic(), log_context.get())
         with self._lock:
             queue = self._queues.setdefault(lane, {})
             queue.setdefault(ctx.project_id, {}).setdefault(ctx.token_id, deque()).append(call)
@@ -128,8 +128,8 @@ class BatchScheduler:
         if not calls:
             return []
         if not lane.is_write:
-            # whats_new locks the cursor of its caller; locks are taken in the order of participations.
-            calls.sort(key=lambda call: call.participation_id)
+            # whats_new locks the cursor of its caller; locks are taken in the order of participations and sessions.
+            calls.sort(key=lambda call: call.cursor_key)
         futures = [call.future for call in calls]
         works = [_with_log_context(call) for call in calls]
         if len(works) == 1:

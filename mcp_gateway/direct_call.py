@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from mcp_gateway.content_negotiation import BOTH_FORMS, JSON, SSE, AcceptedForms, parse_accept
 from mcp_gateway.mcp_handlers import DENIAL_MESSAGES, INTERNAL_MESSAGE, SERVER_ERROR
+from mcp_gateway.session_key import InvalidSessionKey, find_in_meta
 from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tool_runner import ToolResult
 
@@ -64,6 +65,10 @@ class _ToolCallRequest(msgspec.Struct, forbid_unknown_fields=True):
     params: _ToolCallParams
 
 
+class _InvalidEnvelope(Exception):
+    """The `_meta` of a call that the SDK must handle."""
+
+
 _request_decoder = msgspec.json.Decoder(_ToolCallRequest)
 
 
@@ -93,6 +98,7 @@ class ToolCall:
         is_modern: whether the revision is 2026-07-28.
         is_json: whether the answer is a JSON document or a stream of one event.
         may_stream: whether the answer may become a stream while it is awaited.
+        session: the key of the caller's session in the body, if there is one.
     """
 
     tool: Tool
@@ -101,6 +107,7 @@ class ToolCall:
     is_modern: bool
     is_json: bool
     may_stream: bool
+    session: str | None
 
 
 class DirectCallCodec:
@@ -109,7 +116,8 @@ class DirectCallCodec:
     def __init__(self, tools: Mapping[str, Tool], server: Server[Any]) -> None:
         self._tools = tools
         self._server_info_json = msgspec.json.encode(server.server_info_stamp)
-        self._valid_envelopes: dict[tuple[str, bytes], None] = {}
+        # The session key in each envelope.
+        self._valid_envelopes: dict[tuple[str, bytes], str | None] = {}
 
     def parse_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> ProtocolInfo | None:
         """Parse the headers of a request; None if the SDK must handle it."""
@@ -144,7 +152,9 @@ class DirectCallCodec:
         is_modern = protocol.tool_name is not None
         if tool is None or (is_modern and protocol.tool_name != params.name):
             return None
-        if not self._is_valid_envelope(protocol.version, params.meta, is_modern):
+        try:
+            session = self._read_envelope(protocol.version, params.meta, is_modern)
+        except _InvalidEnvelope:
             return None
         if tool.is_long_poll and _wants_progress(params.meta):
             return None
@@ -156,6 +166,7 @@ class DirectCallCodec:
             is_modern,
             is_json=accepted.answer_is_json(is_modern),
             may_stream=accepted.sse,
+            session=session,
         )
 
     def encode_result(self, call: ToolCall, result: ToolResult) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -201,30 +212,38 @@ class DirectCallCodec:
     def _encode_message(self, call: ToolCall, member: bytes) -> bytes:
         return b'{"jsonrpc":"2.0","id":' + call.id_json + b"," + member + b"}"
 
-    def _is_valid_envelope(self, version: str, raw_meta: msgspec.Raw | msgspec.UnsetType, is_modern: bool) -> bool:
-        """Whether the SDK accepts this envelope; the SDK validates each distinct envelope once."""
+    def _read_envelope(self, version: str, raw_meta: msgspec.Raw | msgspec.UnsetType, is_modern: bool) -> str | None:
+        """Return the session key in an envelope. The SDK validates each distinct envelope once.
+
+        Raises:
+            _InvalidEnvelope: the SDK does not accept it, or its session key is malformed.
+        """
         if isinstance(raw_meta, msgspec.UnsetType):
-            return not is_modern
+            if is_modern:
+                raise _InvalidEnvelope
+            return None
         key = (version, bytes(raw_meta))
         if key in self._valid_envelopes:
-            return True
+            return self._valid_envelopes[key]
         try:
-            params = {"name": "x", "arguments": {}, "_meta": msgspec.json.decode(raw_meta)}
+            meta = msgspec.json.decode(raw_meta)
+            params = {"name": "x", "arguments": {}, "_meta": meta}
             validate_client_request(_TOOLS_CALL, version, params)
-        except (ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+            session = find_in_meta(meta)
+        except (ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidSessionKey):
+            raise _InvalidEnvelope from None
         if is_modern:
             # parse_headers and parse_call compared the headers that mirror the body; these are placeholders.
             mirrored = {"mcp-protocol-version": version, "mcp-method": _TOOLS_CALL, "mcp-name": "x"}
             classification = classify_inbound_request({"method": _TOOLS_CALL, "params": params}, headers=mirrored)
             if isinstance(classification, InboundLadderRejection):
-                return False
+                raise _InvalidEnvelope
         # A progress token is new in each call, so its envelope is not worth caching; long envelopes are not either.
         if not _wants_progress(raw_meta) and len(key[1]) <= _MAX_CACHED_ENVELOPE_BYTES:
             if len(self._valid_envelopes) >= _MAX_CACHED_ENVELOPES:
                 self._valid_envelopes.clear()
-            self._valid_envelopes[key] = None
-        return True
+            self._valid_envelopes[key] = session
+        return session
 
 
 def _wants_progress(meta: msgspec.Raw | msgspec.UnsetType) -> bool:

@@ -38,6 +38,10 @@ _log = logging.getLogger(__name__)
 # Proxies close a silent stream after some time; the SDK uses the same interval.
 _PING_INTERVAL_SECONDS = 15.0
 _PING_COMMENT = b": ping\r\n\r\n"
+# There is no stream to GET and no transport session to DELETE.
+_METHOD_NOT_ALLOWED = json_response(
+    405, {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}, [(b"allow", b"POST")]
+)
 
 
 class McpEndpoint:
@@ -96,13 +100,19 @@ class McpEndpoint:
             ctx = await self._service.authenticator.find_caller(head.token_fingerprint)
             if ctx is None:
                 raise RequestDenied(401, "unauthenticated")
+            if scope["method"] != "POST":
+                # Checked first: a client that asks with GET whether it must authenticate reads the answer as yes or no.
+                await self._service.authenticator.authorize(ctx)
+                await response.send_response(_METHOD_NOT_ALLOWED)
+                return
             call = None if head.protocol is None else self._codec.parse_call(head.protocol, body)
             if not self._rate_limit.allow(ctx):
                 raise RequestDenied(429, "rate_limited")
         except RequestDenied as denied:
             await self._deny(denied, call, response)
             return
-        caller = Caller(ctx)
+        session = head.session if head.session is not None or call is None else call.session
+        caller = Caller(ctx if session is None else ctx.with_session(session))
         if call is None:
             await self._call_sdk(scope, body, receive, response, caller)
         elif call.tool.is_long_poll:
@@ -140,6 +150,8 @@ class McpEndpoint:
         if isinstance(request, HttpResponse):
             await response.send_response(request)
         else:
+            if caller.ctx is not None and caller.ctx.session is None:
+                caller.ctx = caller.ctx.with_session(request.session)
             state = {**scope.get("state", {}), "caller": caller}
             sdk_scope = {**scope, "path": "/mcp", "raw_path": b"/mcp", "headers": request.headers, "state": state}
             await self._sdk_app(sdk_scope, replay_body(request.body, receive), AnswerConverter(request, response))

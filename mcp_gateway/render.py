@@ -25,7 +25,8 @@ def format_time(time: datetime) -> str:
 def render(value: Any) -> Any:
     """Convert an engine result to JSON-serialisable values, without its internal fields.
 
-    Absent optional fields are null, not missing.
+    Absent optional fields are null, not missing. Only those whose default in the dataclass is None are left out; the
+    original service does not have them.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _build_renderer(type(value))(value)
@@ -43,6 +44,9 @@ def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
         for name, json_name in zip(fields, json_names, strict=True)
         if (convert := _find_converter(hints[name])) is not None
     ]
+    omitted_names = [
+        _JSON_NAMES.get(field.name, field.name) for field in dataclasses.fields(dataclass_type) if field.default is None
+    ]
     # Reads all fields in one call; of a single one it would return no tuple.
     read_fields = attrgetter(*fields) if len(fields) > 1 else lambda value: (getattr(value, fields[0]),)
 
@@ -50,6 +54,9 @@ def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
         rendered = dict(zip(json_names, read_fields(value), strict=True))
         for json_name, convert in converters:
             rendered[json_name] = convert(rendered[json_name])
+        for json_name in omitted_names:
+            if rendered[json_name] is None:
+                del rendered[json_name]
         return rendered
 
     return render_dataclass

@@ -9,6 +9,7 @@ from mcp_gateway.cors import answer_preflight, cors_headers
 from mcp_gateway.direct_call import ProtocolInfo
 from mcp_gateway.host_origin_policy import HostOriginPolicy
 from mcp_gateway.http_responses import Headers, HttpResponse, json_response
+from mcp_gateway.session_key import InvalidSessionKey, find_in_headers, invalid_key_response
 
 # These differ from call to call and decide nothing here; all other headers of an agent repeat.
 _VARYING_HEADERS = frozenset({b"content-length", b"x-request-id"})
@@ -24,12 +25,14 @@ class RequestHead:
         rejection: the response to a request whose headers are not acceptable, else None.
         token_fingerprint: the fingerprint of the bearer token; None without a well-formed token.
         protocol: the protocol of a call that may be answered directly; None if the SDK must handle the request.
+        session: the key of the caller's session, if a header names it.
         cors_headers: what the response carries in addition, so that a browser shows it to a page of another origin.
     """
 
     rejection: HttpResponse | None
     token_fingerprint: bytes | None = None
     protocol: ProtocolInfo | None = None
+    session: str | None = None
     cors_headers: Headers | None = None
 
 
@@ -84,13 +87,15 @@ class RequestHeadReader:
 
     def _read_allowed(self, method: str, headers: Headers) -> RequestHead:
         """Read the head of a request of an allowed host and origin."""
-        if method != "POST":
-            # Without sessions there is no stream to GET and nothing to DELETE.
-            error = {"error": "method not allowed", "message": "POST JSON-RPC to /mcp."}
-            return RequestHead(json_response(405, error, [(b"allow", b"POST")]))
         authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
         if len(authorizations) > 1:
             error = {"error": "invalid request", "message": "Send one Authorization header."}
             return RequestHead(json_response(400, error))
         fingerprint = bearer_token_fingerprint(authorizations[0]) if authorizations else None
-        return RequestHead(None, fingerprint, None if fingerprint is None else self._parse_protocol(headers))
+        if fingerprint is None:
+            return RequestHead(None)
+        try:
+            session = find_in_headers(headers)
+        except InvalidSessionKey:
+            return RequestHead(invalid_key_response())
+        return RequestHead(None, fingerprint, self._parse_protocol(headers) if method == "POST" else None, session)

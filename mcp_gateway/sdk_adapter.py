@@ -13,6 +13,7 @@ from typing import Any
 from mcp_types import PROTOCOL_VERSION_META_KEY, UNSUPPORTED_PROTOCOL_VERSION
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS
 
+from mcp_gateway import session_key
 from mcp_gateway.content_negotiation import JSON, SSE, AcceptedForms, is_json_body, parse_accept
 from mcp_gateway.direct_call import SSE_HEADERS, encode_sse_event
 from mcp_gateway.http_responses import Headers, HttpResponse, Message, Send, json_response
@@ -33,12 +34,14 @@ class SdkRequest:
         body: its body.
         accepted: the forms of an answer that the client accepts.
         is_modern: whether its revision is 2026-07-28, whose answers are JSON unless they have several messages.
+        session: the key of the caller's session in the body, if no header names one.
     """
 
     headers: Headers
     body: bytes
     accepted: AcceptedForms
     is_modern: bool
+    session: str | None
 
 
 def adapt_request(headers: Headers, body: bytes) -> SdkRequest | HttpResponse:
@@ -57,6 +60,12 @@ def adapt_request(headers: Headers, body: bytes) -> SdkRequest | HttpResponse:
         return json_response(400, error.response)
     if not accepted.sse and message.get("method") == "subscriptions/listen":
         return _not_acceptable("subscriptions/listen is answered as a stream; accept text/event-stream.")
+    session = None
+    if not _values(headers, session_key.HEADER) and isinstance(message.get("params"), dict):
+        try:
+            session = session_key.find_in_meta(message["params"].get("_meta"))
+        except session_key.InvalidSessionKey:
+            return session_key.invalid_key_response()
     if "params" in message and message["params"] in (None, []):
         del message["params"]
         body = json.dumps(message).encode()
@@ -72,7 +81,7 @@ def adapt_request(headers: Headers, body: bytes) -> SdkRequest | HttpResponse:
     headers = [(name, value) for name, value in headers if name not in (b"accept", b"content-type", b"content-length")]
     headers += [(b"accept", _ACCEPT_BOTH), (b"content-type", JSON), (b"content-length", str(len(body)).encode())]
     is_modern = version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
-    return SdkRequest(headers, body, accepted, is_modern)
+    return SdkRequest(headers, body, accepted, is_modern, session)
 
 
 class AnswerConverter:

@@ -7,11 +7,14 @@ import anyio
 from mcp.server.stdio import stdio_server
 
 from bus.config.settings import Settings
+from bus.ctx import Ctx
 from bus.operations import logs
 from mcp_gateway.caller import Caller, bearer_token_fingerprint
 from mcp_gateway.denials import RequestDenied
+from mcp_gateway.mcp_handlers import RequestContext
 from mcp_gateway.mcp_server import build_server
 from mcp_gateway.service import Service
+from mcp_gateway.session_key import InvalidSessionKey, find_in_meta
 
 
 def run(settings: Settings, token: str | None) -> None:
@@ -27,6 +30,14 @@ def run(settings: Settings, token: str | None) -> None:
     anyio.run(_serve, settings, token)
 
 
+def _build_caller(ctx: Ctx | None, context: RequestContext) -> Caller:
+    try:
+        session = find_in_meta(context.meta)
+    except InvalidSessionKey:
+        session = None
+    return Caller(ctx if ctx is None or session is None else ctx.with_session(session))
+
+
 async def _serve(settings: Settings, token: str | None) -> None:
     service = Service(settings)
     await service.start()
@@ -36,8 +47,7 @@ async def _serve(settings: Settings, token: str | None) -> None:
             ctx = None if fingerprint is None else await service.authenticator.find_caller(fingerprint)
         except RequestDenied:
             ctx = None
-        caller = Caller(ctx)
-        server = build_server(service, lambda _: caller)
+        server = build_server(service, lambda context: _build_caller(ctx, context))
         async with stdio_server() as (reader, writer):
             await server.run(reader, writer, server.create_initialization_options())
     finally:

@@ -41,19 +41,25 @@ def read_digest(
         advance_cursor: False reads without advancing.
         limit: 1 to 500 events.
         since: read after this event instead, without advancing.
-    Locks: the cursor (bus_whats_new in sql/digest.sql). Concurrent calls of one identity are serialised and get
-        contiguous runs of events.
+    Locks: the cursor (bus_whats_new in sql/digest.sql). Concurrent calls of one session, or of one identity without
+        sessions, are serialised and get contiguous runs of events.
     """
     validation.integer(limit, "limit", 1, 500)
     if since is not None:
         validation.integer(since, "since", 0, limits.MAX_INTEGER)
     since_event_id, cursor, last_seq, rows, unacked_posts, active_leases, latest_claims = conn.fetch_one(
-        "SELECT * FROM bus_whats_new(%s, %s, %s, %s, %s)",
-        (ctx.participation_id, ctx.token_id, advance_cursor, limit, since),
+        "SELECT * FROM bus_whats_new(%s, %s, %s, %s, %s, %s)",
+        (ctx.participation_id, ctx.token_id, advance_cursor, limit, since, ctx.session),
     )
     events = [
         Event(
-            id=seq, ts=from_epoch_milliseconds(milliseconds), actor=actor, type=event_type, payload=payload, mine=mine
+            id=seq,
+            ts=from_epoch_milliseconds(milliseconds),
+            actor=actor,
+            type=event_type,
+            payload=payload,
+            mine=mine is True,
+            session=mine if isinstance(mine, str) else None,
         )
         for seq, milliseconds, actor, event_type, payload, mine in rows
     ]

@@ -23,13 +23,18 @@ _MAX_OVERLAP_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class OverlappingLease:
-    """A live lease of another participant that overlaps."""
+    """A live lease of another participant or session that overlaps.
+
+    Attributes:
+        session: the label of the session that holds it, if that is another session of the caller's participation.
+    """
 
     actor: str
     surface: str
     expires_at: datetime
     expires_in_seconds: int
     note: str | None
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Lease:
     Attributes:
         fence: rises with every lease of the project; of two overlapping leases the higher came second.
         renewed: whether the caller held the lease already; the fence is then unchanged.
-        others: live leases of other participants that overlap and contend, oldest first, at most 20.
+        others: live leases of other participants and sessions that overlap and contend, oldest first, at most 20.
     """
 
     lease_id: int
@@ -53,7 +58,13 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LiveLease:
-    """A live lease."""
+    """A live lease.
+
+    Attributes:
+        session: the label of the session that holds it; None without one.
+        mine: true for leases of the caller's session, its parent and its sub-agents; None otherwise, and for callers
+            that name no session.
+    """
 
     surface: str
     actor: str
@@ -62,6 +73,8 @@ class LiveLease:
     note: str | None
     mode: str
     fence: int
+    session: str | None = None
+    mine: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,7 @@ def acquire(
     disjoint: list[str] = []
     for _ in range(_MAX_OVERLAP_ROUNDS):
         must_fold, undecided, fence, expires_at, renewed, others, unread = conn.fetch_one(
-            "SELECT * FROM bus_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s)",
+            "SELECT * FROM bus_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s, %s)",
             (
                 ctx.participation_id,
                 ctx.token_id,
@@ -130,6 +143,7 @@ def acquire(
                 overlapping,
                 disjoint,
                 surface == folded,
+                ctx.session,
             ),
         )
         if must_fold:
@@ -153,13 +167,15 @@ def acquire(
 
 
 def release(conn: Connection, ctx: Ctx, surface: str) -> ReleaseResult:
-    """End the caller's lease on a surface; `*` ends all of its leases. Without a live lease it adds no event.
+    """End the lease of the caller's session on a surface; `*` ends all of its leases.
+
+    Without a live lease it adds no event.
 
     Locks: the project clock, then the leases (bus_release in sql/leases.sql).
     """
     normalised = None if surface == ALL_SURFACES else normalise_for_project(conn, ctx, surface)
     released, unread = conn.fetch_one(
-        "SELECT * FROM bus_release(%s, %s, %s)", (ctx.participation_id, ctx.token_id, normalised)
+        "SELECT * FROM bus_release(%s, %s, %s, %s)", (ctx.participation_id, ctx.token_id, normalised, ctx.session)
     )
     return ReleaseResult(released=released, unread=unread)
 
@@ -183,14 +199,15 @@ def fold_live_leases(conn: Connection, project_id: int) -> None:
     """
     conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
     rows = conn.fetch_all(
-        "SELECT id, participation_id, surface FROM lease WHERE project_id = %s AND ended_at IS NULL ORDER BY id",
+        "SELECT id, participation_id, session_key, surface FROM lease"
+        " WHERE project_id = %s AND ended_at IS NULL ORDER BY id",
         (project_id,),
     )
-    held = {(participation_id, surface) for _, participation_id, surface in rows}
-    for lease_id, participation_id, surface in rows:
+    held = {tuple(holder_and_surface) for _, *holder_and_surface in rows}
+    for lease_id, *holder, surface in rows:
         folded = surfaces.fold_case(surface)
-        if (participation_id, folded) not in held:
-            held.add((participation_id, folded))
+        if (*holder, folded) not in held:
+            held.add((*holder, folded))
             conn.execute(
                 "UPDATE lease SET surface = %s, prefix = %s WHERE project_id = %s AND id = %s",
                 (folded, surfaces.literal_prefix(folded), project_id, lease_id),
@@ -269,12 +286,13 @@ def list_leases(
 
 
 def is_free(conn: Connection, ctx: Ctx, surface: str) -> bool:
-    """Whether no other participant has a live lease that overlaps a normalised surface."""
+    """Whether no other participant or session has a live lease that overlaps a normalised surface."""
     prefix = surfaces.literal_prefix(surface)
     rows = conn.fetch_all(
         "SELECT DISTINCT l.surface FROM bus_authenticate(%s, %s, false) c,"
-        " LATERAL bus_lease_candidates(c.project_id, %s, %s, clock_timestamp()) l WHERE l.participation_id <> %s",
-        (ctx.participation_id, ctx.token_id, prefix, _list_ancestors(prefix), ctx.participation_id),
+        " LATERAL bus_lease_candidates(c.project_id, %s, %s, clock_timestamp()) l"
+        " WHERE l.participation_id <> %s OR NOT bus_is_same_session(l.session_key, %s)",
+        (ctx.participation_id, ctx.token_id, prefix, _list_ancestors(prefix), ctx.participation_id, ctx.session),
     )
     return not any(surfaces.overlaps(surface, leased) for (leased,) in rows)
 
@@ -287,13 +305,16 @@ def _fetch_live_leases(conn: Connection, ctx: Ctx, surface: str | None, before: 
         LiveLease,
         "SELECT l.surface, l.actor, l.expires_at,"
         " ceil(extract(epoch FROM l.expires_at - clock_timestamp()))::integer AS expires_in_seconds,"
-        " l.note, l.mode, l.fence"
+        " l.note, l.mode, l.fence, bus_session_label(l.session_key) AS session,"
+        " CASE WHEN %(session)s::text IS NOT NULL AND l.participation_id = %(me)s"
+        "  AND bus_is_same_session(l.session_key, %(session)s) THEN true END AS mine"
         " FROM bus_lease_candidates(%(project)s, %(prefix)s, %(ancestors)s, clock_timestamp()) l"
         " WHERE l.fence < %(before)s ORDER BY l.fence DESC LIMIT %(limit)s",
         "r.fence DESC",
         prefix=prefix,
         ancestors=_list_ancestors(prefix),
         before=before,
+        session=ctx.session,
         limit=_LIST_BATCH_SIZE + 1,
     )
 
@@ -311,7 +332,7 @@ def _iterate_ancestors(prefix: str) -> Iterator[str]:
 
 
 def _build_overlapping_lease(
-    actor: str, surface: str, expires_milliseconds: int, note: str | None, *, now: datetime
+    actor: str, surface: str, expires_milliseconds: int, note: str | None, session: str | None, *, now: datetime
 ) -> OverlappingLease:
     expires_at = from_epoch_milliseconds(expires_milliseconds)
     rounded_up_seconds = -(-(expires_at - now) // timedelta(seconds=1))
@@ -321,4 +342,5 @@ def _build_overlapping_lease(
         expires_at=expires_at,
         expires_in_seconds=max(0, rounded_up_seconds),
         note=note,
+        session=session,
     )

@@ -25,6 +25,7 @@ class Event:
     Attributes:
         id: its number in the project: 1, 2, 3… without gaps, in commit order.
         mine: whether the caller wrote it, also under a former name.
+        session: the label of the session that wrote it, if that is another session of the caller's participation.
     """
 
     id: int
@@ -33,6 +34,7 @@ class Event:
     type: str
     payload: dict[str, Any]
     mine: bool
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,10 @@ def query_events(
     unread, rows = fetch_as_caller(
         conn,
         ctx,
-        _build_query(filters, type),
+        _build_query(filters, type, _EVENT_COLUMNS_SQL + (_NO_SESSION_SQL if ctx.session is None else _SESSION_SQL)),
         "r.seq DESC",
         type=type,
+        session=ctx.session,
         **dict.fromkeys(_EVENT_TYPES_BY_FILTER) | filters,
         **times,
         before=before or limits.MAX_INTEGER,
@@ -113,9 +116,10 @@ def query_events(
             actor=event_actor,
             type=event_type,
             payload=payload,
-            mine=participation_id == ctx.participation_id,
+            mine=participation_id == ctx.participation_id and other_session is None,
+            session=other_session,
         )
-        for seq, at, event_actor, event_type, payload, participation_id in page
+        for seq, at, event_actor, event_type, payload, participation_id, other_session in page
     ]
     return EventPage(events=events, next_before=events[-1].id if has_more else None, unread=unread)
 
@@ -137,9 +141,14 @@ _FILTER_CONDITIONS = {
     "actor": "e.participation_id = %(actor)s",
 }
 _EVENT_COLUMNS_SQL = "e.seq, e.at, e.actor, e.type, e.payload, e.participation_id"
+_NO_SESSION_SQL = ", NULL::text"
+_SESSION_SQL = (
+    ", CASE WHEN e.participation_id = %(me)s AND e.session_key <> %(session)s"
+    " THEN bus_session_label(e.session_key) END AS other_session"
+)
 
 
-def _build_query(filters: dict[str, Any], event_type: str | None) -> str:
+def _build_query(filters: dict[str, Any], event_type: str | None, columns: str) -> str:
     """Build SQL that reads one index range per type that can match, newest first, and merges the ranges.
 
     The indexes end in (type, seq), so each serves its filter alone and together with `type`. Without a type the
@@ -157,13 +166,13 @@ def _build_query(filters: dict[str, Any], event_type: str | None) -> str:
     limit = "ORDER BY e.seq DESC LIMIT %(limit)s"
     if event_type is not None:
         where = " AND ".join([*conditions, "e.type = %(type)s"])
-        return f"SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} {limit}"
+        return f"SELECT {columns} FROM event e WHERE {where} {limit}"
     where = " AND ".join(conditions)
     if not filters:
-        return f"SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} {limit}"
+        return f"SELECT {columns} FROM event e WHERE {where} {limit}"
     narrowest = next(name for name in _EVENT_TYPES_BY_FILTER if name in filters)
     types = ", ".join(f"('{carrier}')" for carrier in _EVENT_TYPES_BY_FILTER[narrowest])
     return (
         f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"
-        f" (SELECT {_EVENT_COLUMNS_SQL} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
+        f" (SELECT {columns} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
     )

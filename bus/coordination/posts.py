@@ -147,7 +147,7 @@ def create(
     )
     try:
         post_id, created_at, recipients, unread = conn.fetch_one(
-            "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 ctx.participation_id,
                 ctx.token_id,
@@ -163,6 +163,7 @@ def create(
                 ack_within_seconds,
                 key,
                 fingerprint,
+                ctx.session,
             ),
         )
     except BusError as error:
@@ -184,7 +185,8 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
     for post_id in post_ids:
         validation.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
     rows = conn.fetch_all(
-        "SELECT * FROM bus_ack(%s, %s, %s::bigint[])", (ctx.participation_id, ctx.token_id, list(post_ids))
+        "SELECT * FROM bus_ack(%s, %s, %s::bigint[], %s)",
+        (ctx.participation_id, ctx.token_id, list(post_ids), ctx.session),
     )
     acked_at: dict[int, datetime] = dict(rows)
     return [Ack(post_id=post_id, acked_at=acked_at[post_id]) for post_id in dict.fromkeys(post_ids)]

@@ -53,7 +53,8 @@ def register(conn: Connection, ctx: Ctx, lane: str, *, status: str = "") -> Regi
     lane = validation.name(lane, "lane", limits.MAX_LABEL_LENGTH)
     validation.free_text(status, "status", limits.MAX_STATUS_LENGTH, 0)
     actor, registered_at, unread = conn.fetch_one(
-        "SELECT * FROM bus_register(%s, %s, %s, %s)", (ctx.participation_id, ctx.token_id, lane, status)
+        "SELECT * FROM bus_register(%s, %s, %s, %s, %s)",
+        (ctx.participation_id, ctx.token_id, lane, status, ctx.session),
     )
     return Registration(actor=actor, lane=lane, status=status, registered_at=registered_at, unread=unread)
 

@@ -98,8 +98,8 @@ def claim(
         validation.free_text(note, "note", limits.MAX_NOTE_LENGTH)
     key, fingerprint = validate_and_fingerprint("claim", idempotency_key, sequence=sequence, note=note)
     number, formatted, claim_note, unread = conn.fetch_one(
-        "SELECT * FROM bus_claim(%s, %s, %s, %s, %s, %s)",
-        (ctx.participation_id, ctx.token_id, sequence, note, key, fingerprint),
+        "SELECT * FROM bus_claim(%s, %s, %s, %s, %s, %s, %s)",
+        (ctx.participation_id, ctx.token_id, sequence, note, key, fingerprint, ctx.session),
     )
     return Claim(sequence=sequence, number=number, formatted=formatted, note=claim_note, unread=unread)
 
@@ -133,7 +133,7 @@ def seed(
     return conn.fetch_one_as(
         SeedResult,
         "SELECT %(sequence)s::text AS sequence, s.* FROM"
-        " bus_seed(%(me)s, %(token)s, %(sequence)s, %(current)s, %(prefix)s, %(pad)s) s",
+        " bus_seed(%(me)s, %(token)s, %(sequence)s, %(current)s, %(prefix)s, %(pad)s, %(session)s) s",
         {
             "me": ctx.participation_id,
             "token": ctx.token_id,
@@ -141,6 +141,7 @@ def seed(
             "current": current,
             "prefix": prefix,
             "pad": pad,
+            "session": ctx.session,
         },
     )
 

@@ -27,6 +27,8 @@ event = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("payload", JSONB, nullable=False),
+    # The session of the participation that wrote it; null where the caller named none.
+    sa.Column("session_key", sa.Text),
     sa.CheckConstraint(one_of_check("type", EVENT_TYPES), "type"),
     sa.CheckConstraint("seq > 0", "seq"),
 )
@@ -163,6 +165,11 @@ delivery = sa.Table(
     sa.Column("addressed", sa.Boolean, nullable=False, server_default=sa.text("true")),
     sa.Column("surfaced_at", TIMESTAMPTZ),
     sa.Column("acked_at", TIMESTAMPTZ),
+    # The session that acked first.
+    sa.Column("acked_session", sa.Text),
+    # Until then the post is not offered to other waiting sessions of its recipient; see sql/session_offers.sql.
+    sa.Column("offered_until", TIMESTAMPTZ),
+    sa.Column("offered_session", sa.Text),
     comment="One row per recipient; `addressed` is false for an ack of a post that was addressed to others.",
 )
 sa.Index("delivery_post_idx", delivery.c.project_id, delivery.c.post_id)
@@ -191,6 +198,7 @@ lease = sa.Table(
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
     sa.Column("ended_at", TIMESTAMPTZ),
     sa.Column("ended_by", sa.Text),
+    sa.Column("session_key", sa.Text),
     sa.CheckConstraint(length_check("surface", 200), "surface"),
     sa.CheckConstraint(one_of_check("mode", LEASE_MODES), "mode"),
     sa.CheckConstraint("ended_by IN ('release', 'expiry')", "ended_by"),
@@ -202,7 +210,9 @@ sa.Index(
     lease.c.project_id,
     lease.c.participation_id,
     lease.c.surface,
+    lease.c.session_key,
     unique=True,
+    postgresql_nulls_not_distinct=True,
     postgresql_where=lease.c.ended_at.is_(None),
 )
 sa.Index(
@@ -234,6 +244,8 @@ task = sa.Table(
     sa.Column("ref", sa.Text),
     # Until then the task is not offered to other waiting callers; an offer reserves nothing.
     sa.Column("offered_until", TIMESTAMPTZ),
+    # The session that started it, while it is in progress or blocked.
+    sa.Column("session_key", sa.Text),
     sa.CheckConstraint(length_check("title", 200), "title"),
     sa.CheckConstraint(length_check("detail", 4000), "detail"),
     sa.CheckConstraint(length_check("lane", 64), "lane"),
@@ -247,6 +259,13 @@ task = sa.Table(
 )
 sa.Index("task_status_idx", task.c.project_id, task.c.status, task.c.id)
 sa.Index("task_owner_idx", task.c.project_id, task.c.participation_id, task.c.id)
+sa.Index(
+    "task_session_idx",
+    task.c.project_id,
+    task.c.participation_id,
+    task.c.session_key,
+    postgresql_where=task.c.session_key.is_not(None),
+)
 sa.Index("task_lane_idx", task.c.project_id, task.c.lane, task.c.id)
 sa.Index(
     "task_ready_idx",
@@ -289,6 +308,9 @@ presence = sa.Table(
     sa.Column("last_seen", TIMESTAMPTZ, nullable=False),
     # When the absence was recorded; null again after the next sighting.
     sa.Column("lapsed_at", TIMESTAMPTZ),
+    # How calls without a session can be woken: the time until which the gateway's last report holds.
+    sa.Column("waiting_until", TIMESTAMPTZ),
+    sa.Column("listening_until", TIMESTAMPTZ),
     sa.CheckConstraint(length_check("lane", 64), "lane"),
     sa.CheckConstraint(length_check("status", 140, 0), "status"),
     postgresql_with={"fillfactor": 50},
@@ -330,8 +352,63 @@ waiter = sa.Table(
     sa.Column("surface", sa.Text, nullable=False),
     sa.Column("alive_until", TIMESTAMPTZ, nullable=False),
     sa.Column("told_at", TIMESTAMPTZ),
+    sa.Column("session_key", sa.Text),
     sa.CheckConstraint(length_check("surface", 200), "surface"),
     comment="Queue of callers that wait for a leased surface; the first one is answered first.",
+)
+
+agent_session = sa.Table(
+    "agent_session",
+    metadata,
+    primary_key_column("project_id"),
+    primary_key_column("participation_id"),
+    sa.Column("key", sa.Text, primary_key=True),
+    # The token of the last call: the session ends with it.
+    sa.Column("token_id", sa.BigInteger),
+    sa.Column("status", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
+    sa.Column("started_at", TIMESTAMPTZ, nullable=False),
+    sa.Column("last_seen", TIMESTAMPTZ, nullable=False),
+    # Null again after a later call.
+    sa.Column("ended_at", TIMESTAMPTZ),
+    sa.Column("waiting_since", TIMESTAMPTZ),
+    sa.Column("waiting_until", TIMESTAMPTZ),
+    sa.Column("listening_until", TIMESTAMPTZ),
+    sa.Column("hooks_until", TIMESTAMPTZ),
+    sa.CheckConstraint(length_check("key", 128), "key"),
+    sa.CheckConstraint(length_check("status", 140, 0), "status"),
+    postgresql_with={"fillfactor": 50},
+    comment="Sessions of participations that name them. Written in batches, like presence.",
+)
+# Without last_seen, so that a sighting remains a HOT update.
+sa.Index(
+    "agent_session_live_idx",
+    agent_session.c.project_id,
+    agent_session.c.participation_id,
+    agent_session.c.key,
+    postgresql_where=agent_session.c.ended_at.is_(None),
+)
+
+session_cursor = sa.Table(
+    "session_cursor",
+    metadata,
+    primary_key_column("project_id"),
+    primary_key_column("participation_id"),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("ack_seq", sa.BigInteger),
+    postgresql_with={"fillfactor": 50},
+    comment="Last event that a session has read (whats_new), and the last ack that a long poll has returned to it."
+    " The key '' holds the furthest event that an ended session has read.",
+)
+
+session_post = sa.Table(
+    "session_post",
+    metadata,
+    primary_key_column("project_id"),
+    primary_key_column("participation_id"),
+    sa.Column("key", sa.Text, primary_key=True),
+    primary_key_column("post_id"),
+    comment="Posts that a session has been shown.",
 )
 
 idempotency = sa.Table(

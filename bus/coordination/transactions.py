@@ -50,8 +50,15 @@ class CallerTransaction:
         """
         if self._event_types:
             self.conn.execute(
-                "SELECT bus_append_all(%s, %s, %s, %s::text[], %s::jsonb[])",
-                (self.project_id, self.ctx.participation_id, self.actor, self._event_types, self._event_payloads),
+                "SELECT bus_append_all(%s, %s, %s, %s::text[], %s::jsonb[], %s)",
+                (
+                    self.project_id,
+                    self.ctx.participation_id,
+                    self.actor,
+                    self._event_types,
+                    self._event_payloads,
+                    self.ctx.session,
+                ),
             )
         (unread,) = self.conn.fetch_one("SELECT bus_unread(%s, %s)", (self.project_id, self.ctx.participation_id))
         return int(unread)

@@ -18,6 +18,7 @@ SQL_FILES = (
     "coordination/sql/event_numbering.sql",
     "coordination/sql/ledger.sql",
     "coordination/sql/idempotency.sql",
+    "coordination/sql/sessions.sql",
     "coordination/sql/sequences.sql",
     "coordination/sql/posts.sql",
     "coordination/sql/leases.sql",

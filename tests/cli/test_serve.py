@@ -91,7 +91,7 @@ def test_web_and_gateway_share_one_port(base: str, db: Database) -> None:
         assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"
         assert "apollo" in client.get(f"{base}/admin/").text
         assert _call(client, base, "lbus_wrong", "claim", {"sequence": "adr"}).status_code == 401
-        assert client.get(f"{base}/mcp").status_code == 405
+        assert client.get(f"{base}/mcp").status_code == 401
         assert client.get(f"{base}/mcp/").headers["Content-Type"].startswith("application/json")
         assert client.get(f"{base}/mcpx").status_code == 404
         assert client.get(f"{base}/readyz").json()["ok"] is True

@@ -168,6 +168,20 @@ def test_a_days_work_gets_identical_responses(pair: Pair, version: str | None) -
         assert direct == sdk, (tool, arguments)
 
 
+@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
+def test_a_day_of_two_sessions_gets_identical_responses(pair: Pair, version: str) -> None:
+    # Labels differ in length only if the keys differ between the two projects.
+    by_header = [("X-Bus-Session", f"session-{version}")]
+    by_meta = {"llm-bus/session": f"other-{version}"}
+    for tool, arguments in [*_WORKDAY, ("lease", {"surface": "src/a.py"}), ("whats_new", {})]:
+        direct, sdk = pair.send(_body(version, tool, arguments), [*_headers(version, tool), *by_header])
+        assert direct == sdk, (tool, arguments)
+        body = _body(version, tool, arguments)
+        body["params"]["_meta"] = {**body["params"].get("_meta", {}), **by_meta}
+        direct, sdk = pair.send(body, _headers(version, tool))
+        assert direct == sdk, (tool, arguments)
+
+
 @pytest.mark.parametrize("version", [MODERN, None])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
 def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any, version: str | None) -> None:
@@ -209,6 +223,21 @@ def _unusual(version: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]
         yield body, [*[(n, v) for n, v in headers if n != "MCP-Protocol-Version"], ("MCP-Protocol-Version", value)]
     yield body, [*headers, ("Mcp-Param-Sequence", "adr")]
     yield body, [*headers, ("Mcp-Session-Id", "abc")]
+    for key in ("s1", "s1/a2", "x" * 128, "x" * 129, "", "a b", "\x7f"):
+        yield body, [*headers, ("X-Bus-Session", key)]
+    for meta in (
+        {"llm-bus/session": "s1"},
+        {"llm-bus/session": "a b"},
+        {"llm-bus/session": 7},
+        {"x-codex-turn-metadata": {"session_id": "s1"}},
+        {"x-codex-turn-metadata": {"session_id": ["s1"]}},
+        {"x-codex-turn-metadata": '{"session_id": "s1"}'},
+        {"x-codex-turn-metadata": "{"},
+        {"x-codex-turn-metadata": {}, "llm-bus/session": "s2"},
+    ):
+        with_meta = {**body, "params": {**body["params"], "_meta": {**known, **meta}}}
+        yield with_meta, headers
+        yield with_meta, [*headers, ("X-Bus-Session", "s9")]
     text = json.dumps(body)
     for content in (text + " ", "\ufeff" + text, text[:-1], text.replace("whoami", "whoam\\u0069"), f"[{text}]"):
         yield content.encode(), headers

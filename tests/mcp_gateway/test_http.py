@@ -43,6 +43,9 @@ def test_methods_other_than_post_get_405(connect: Connect, team: Team, method: s
     client = connect(team.alice)
     response = client.send(b"", {"Authorization": f"Bearer {team.alice.token}", "Accept": "text/event-stream"}, method)
     assert (response.status, response.headers["allow"]) == (405, "POST")
+    for authorization in ({}, {"Authorization": f"Bearer {generate_token()}"}, {"Authorization": "Bearer x"}):
+        response = client.send(b"", authorization, method)
+        assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer")
 
 
 def test_an_unknown_host_gets_421_and_an_unknown_origin_403(connect: Connect, team: Team) -> None:

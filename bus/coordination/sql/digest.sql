@@ -1,9 +1,11 @@
 -- The digest (whats_new): events after the caller's cursor, with the present counts.
 
--- The cursor belongs to the identity, which sub-agents share. Its row is locked first and everything is read
--- afterwards, so that concurrent calls are serialised and every event reaches the identity once.
+-- The cursor belongs to the caller's session, or to its identity where it names none. Its row is locked first and
+-- everything is read afterwards, so that concurrent calls are serialised and every event is returned once. An event of
+-- another session of the caller carries that session's label in place of `mine`.
 CREATE FUNCTION bus_whats_new(
     p_participation bigint, p_token bigint, p_advance boolean, p_limit integer, p_since bigint,
+    p_session text DEFAULT NULL,
     OUT since bigint, OUT cursor_seq bigint, OUT last_seq bigint, OUT events jsonb, OUT unacked_posts integer,
     OUT active_leases integer, OUT latest_claims jsonb
 ) LANGUAGE plpgsql AS $$
@@ -12,7 +14,9 @@ DECLARE
     v_last_read bigint;
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, false);
-    IF p_since IS NULL AND p_advance THEN
+    IF p_session IS NOT NULL THEN
+        since := bus_session_cursor(v_caller.project_id, p_participation, p_session, p_since IS NULL AND p_advance);
+    ELSIF p_since IS NULL AND p_advance THEN
         INSERT INTO cursor (project_id, participation_id, seq)
         SELECT v_caller.project_id, p_participation, greatest(c.last_seq - 100, 0)
         FROM project_clock c WHERE c.project_id = v_caller.project_id
@@ -29,18 +33,27 @@ BEGIN
     cursor_seq := since;
     since := coalesce(p_since, since);
     WITH batch AS MATERIALIZED (
-        SELECT e.seq, e.at, e.actor, e.type, e.payload, e.participation_id
+        SELECT e.seq, e.at, e.actor, e.type, e.payload, e.participation_id, e.session_key
         FROM event e WHERE e.project_id = v_caller.project_id AND e.seq > since
         ORDER BY e.seq LIMIT p_limit
     )
     SELECT coalesce(jsonb_agg(jsonb_build_array(b.seq, bus_epoch_milliseconds(b.at), b.actor, b.type, b.payload,
-                                                b.participation_id IS NOT DISTINCT FROM p_participation)
+                                                CASE WHEN b.participation_id IS DISTINCT FROM p_participation
+                                                     THEN jsonb 'false'
+                                                     WHEN p_session IS NULL OR coalesce(b.session_key = p_session, true)
+                                                     THEN jsonb 'true'
+                                                     ELSE to_jsonb(bus_session_label(b.session_key)) END)
                               ORDER BY b.seq), '[]'),
            coalesce(max(b.seq), since)
     INTO events, v_last_read FROM batch b;
     IF p_since IS NULL AND p_advance AND v_last_read > cursor_seq THEN
-        UPDATE cursor k SET seq = v_last_read
-        WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation;
+        IF p_session IS NULL THEN
+            UPDATE cursor k SET seq = v_last_read
+            WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation;
+        ELSE
+            UPDATE session_cursor k SET seq = v_last_read
+            WHERE k.project_id = v_caller.project_id AND k.participation_id = p_participation AND k.key = p_session;
+        END IF;
         cursor_seq := v_last_read;
     END IF;
     SELECT c.last_seq INTO last_seq FROM project_clock c WHERE c.project_id = v_caller.project_id;

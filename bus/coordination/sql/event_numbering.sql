@@ -50,26 +50,27 @@ END $$;
 -- Append one event and return its number and time.
 CREATE FUNCTION bus_append(
     p_project bigint, p_participation bigint, p_actor text, p_type text, p_payload jsonb,
-    OUT seq bigint, OUT at timestamptz
+    p_session text DEFAULT NULL, OUT seq bigint, OUT at timestamptz
 ) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT t.last_seq, t.at INTO seq, at FROM bus_advance_clock(p_project, 1) t;
-    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
-    VALUES (p_project, seq, at, p_participation, p_actor, p_type, p_payload);
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
+    VALUES (p_project, seq, at, p_participation, p_actor, p_type, p_payload, p_session);
 END $$;
 
 -- Append several events of one caller in order, advancing the clock once. Returns their common time.
 CREATE FUNCTION bus_append_all(
-    p_project bigint, p_participation bigint, p_actor text, p_types text[], p_payloads jsonb[]
+    p_project bigint, p_participation bigint, p_actor text, p_types text[], p_payloads jsonb[],
+    p_session text DEFAULT NULL
 ) RETURNS timestamptz LANGUAGE plpgsql AS $$
 DECLARE
     v_last_seq bigint;
     v_at timestamptz;
 BEGIN
     SELECT t.last_seq, t.at INTO v_last_seq, v_at FROM bus_advance_clock(p_project, cardinality(p_types)) t;
-    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
     SELECT p_project, v_last_seq - cardinality(p_types) + n.ordinality, v_at, p_participation, p_actor, n.type,
-           n.payload
+           n.payload, p_session
     FROM unnest(p_types, p_payloads) WITH ORDINALITY AS n (type, payload, ordinality);
     RETURN v_at;
 END $$;

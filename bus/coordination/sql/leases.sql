@@ -12,6 +12,7 @@
 CREATE FUNCTION bus_lease(
     p_participation bigint, p_token bigint, p_surface text, p_prefix text, p_ancestors text[], p_ttl_seconds integer,
     p_note text, p_mode text, p_overlapping text[], p_disjoint text[], p_is_folded boolean,
+    p_session text DEFAULT NULL,
     OUT must_fold boolean, OUT undecided text[], OUT fence bigint, OUT expires_at timestamptz, OUT renewed boolean, OUT others jsonb,
     OUT unread integer
 ) LANGUAGE plpgsql AS $$
@@ -38,7 +39,8 @@ BEGIN
     WITH candidate AS MATERIALIZED (
         SELECT c.*, c.prefix = c.surface AND p_prefix = p_surface AS literal
         FROM bus_lease_candidates(v_caller.project_id, p_prefix, p_ancestors, v_now) c
-        WHERE c.participation_id <> p_participation AND NOT (c.mode = 'shared' AND p_mode = 'shared')
+        WHERE (c.participation_id <> p_participation OR NOT bus_is_same_session(c.session_key, p_session))
+          AND NOT (c.mode = 'shared' AND p_mode = 'shared')
     ), contender AS (
         SELECT c.* FROM candidate c WHERE c.literal OR c.surface = ANY (p_overlapping)
     )
@@ -46,7 +48,9 @@ BEGIN
             WHERE NOT c.literal AND NOT c.surface = ANY (p_overlapping) AND NOT c.surface = ANY (p_disjoint)),
            (SELECT count(*) FROM contender),
            (SELECT coalesce(jsonb_agg(
-                jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note) ORDER BY n.fence), '[]')
+                jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note,
+                                  CASE WHEN n.participation_id = p_participation
+                                       THEN bus_session_label(n.session_key) END) ORDER BY n.fence), '[]')
             FROM (SELECT * FROM contender ORDER BY contender.fence LIMIT 20) AS n)
     INTO undecided, v_contender_count, others;
     IF undecided IS NOT NULL THEN
@@ -55,7 +59,7 @@ BEGIN
     expires_at := v_now + make_interval(secs => p_ttl_seconds);
     SELECT l.id, l.fence, l.expires_at, l.mode INTO v_existing FROM lease l
     WHERE l.project_id = v_caller.project_id AND l.participation_id = p_participation AND l.surface = p_surface
-      AND l.ended_at IS NULL;
+      AND l.session_key IS NOT DISTINCT FROM p_session AND l.ended_at IS NULL;
     v_exists := FOUND;
     -- A change of mode changes contention, which others must be able to see: it is a new lease with a new fence.
     renewed := v_exists AND v_existing.expires_at > v_now AND v_existing.mode = p_mode;
@@ -71,25 +75,25 @@ BEGIN
             -- Record the expiry of the old lease here, since the worker has not done so yet.
             UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry'
             WHERE l.project_id = v_caller.project_id AND l.id = v_existing.id;
-            INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+            INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
             VALUES (v_caller.project_id, v_last_seq - 1, v_at, p_participation, v_caller.actor, 'lease_expire',
-                    jsonb_build_object('surface', p_surface, 'fence', v_existing.fence));
+                    jsonb_build_object('surface', p_surface, 'fence', v_existing.fence), p_session);
         ELSIF v_replaces_existing THEN
             UPDATE lease l SET ended_at = v_at, ended_by = 'release'
             WHERE l.project_id = v_caller.project_id AND l.id = v_existing.id;
-            INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+            INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
             VALUES (v_caller.project_id, v_last_seq - 1, v_at, p_participation, v_caller.actor, 'release',
-                    jsonb_build_object('surface', p_surface));
+                    jsonb_build_object('surface', p_surface), p_session);
         END IF;
         fence := v_last_seq;
-        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
         VALUES (v_caller.project_id, v_last_seq, v_at, p_participation, v_caller.actor, 'lease', jsonb_build_object(
             'surface', p_surface, 'ttl_seconds', p_ttl_seconds, 'mode', p_mode, 'fence', v_last_seq,
-            'contended', v_contender_count));
+            'contended', v_contender_count), p_session);
         INSERT INTO lease (project_id, id, surface, prefix, mode, participation_id, actor, note, fence, acquired_at,
-                           expires_at)
+                           expires_at, session_key)
         VALUES (v_caller.project_id, v_last_seq, p_surface, p_prefix, p_mode, p_participation, v_caller.actor, p_note,
-                v_last_seq, v_at, bus_lease.expires_at);
+                v_last_seq, v_at, bus_lease.expires_at, p_session);
     END IF;
     unread := bus_unread(v_caller.project_id, p_participation);
 END $$;
@@ -114,9 +118,9 @@ BEGIN
     END IF;
 END $$;
 
--- End the caller's lease on a surface, or all of its leases if p_surface is null, with one event each.
+-- End the lease of the caller's session on a surface, or all of its leases if p_surface is null, with one event each.
 CREATE FUNCTION bus_release(
-    p_participation bigint, p_token bigint, p_surface text, OUT released integer, OUT unread integer
+    p_participation bigint, p_token bigint, p_surface text, p_session text DEFAULT NULL, OUT released integer, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
@@ -128,13 +132,14 @@ BEGIN
     PERFORM bus_lock_open_clock(v_caller.project_id);
     SELECT array_agg(l.id ORDER BY l.id) INTO v_ids FROM lease l
     WHERE l.project_id = v_caller.project_id AND l.participation_id = p_participation AND l.ended_at IS NULL
-      AND l.expires_at > clock_timestamp() AND (p_surface IS NULL OR l.surface = p_surface);
+      AND l.expires_at > clock_timestamp() AND (p_surface IS NULL OR l.surface = p_surface)
+      AND l.session_key IS NOT DISTINCT FROM p_session;
     released := coalesce(cardinality(v_ids), 0);
     IF released > 0 THEN
         SELECT t.last_seq, t.at INTO v_last_seq, v_at FROM bus_advance_clock(v_caller.project_id, released) t;
-        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
         SELECT v_caller.project_id, v_last_seq - released + n.ordinality, v_at, p_participation, v_caller.actor,
-               'release', jsonb_build_object('surface', l.surface)
+               'release', jsonb_build_object('surface', l.surface), p_session
         FROM unnest(v_ids) WITH ORDINALITY AS n (id, ordinality)
         JOIN lease l ON l.project_id = v_caller.project_id AND l.id = n.id;
         UPDATE lease l SET ended_at = v_at, ended_by = 'release'

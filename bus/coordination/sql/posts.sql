@@ -28,7 +28,7 @@ $$;
 CREATE FUNCTION bus_post(
     p_participation bigint, p_token bigint, p_body text, p_to_lane text, p_to_handle text, p_to_label_key text,
     p_to_actor text, p_subject text, p_ref text, p_tag text, p_reply_to bigint, p_ack_within_seconds integer,
-    p_key text, p_fingerprint bytea,
+    p_key text, p_fingerprint bytea, p_session text DEFAULT NULL,
     OUT post_id bigint, OUT created_at timestamptz, OUT recipients integer, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -77,7 +77,7 @@ BEGIN
     SELECT a.seq, a.at INTO post_id, created_at
     FROM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'post', jsonb_build_object(
         'to_lane', p_to_lane, 'to_actor', v_recipient_name, 'subject', p_subject, 'ref', p_ref, 'tag', p_tag,
-        'reply_to', p_reply_to, 'recipients', recipients)) a;
+        'reply_to', p_reply_to, 'recipients', recipients), p_session) a;
     IF v_recipient IS NOT NULL AND p_to_lane IS NULL THEN
         -- The clock is locked only now, so check again that the recipient was not removed in the meantime.
         PERFORM FROM participation p JOIN participant pt ON pt.id = p.participant_id
@@ -103,7 +103,7 @@ END $$;
 
 -- Acknowledge posts. The first ack stands: a repeated one changes nothing and adds no event. An id that is not a post
 -- of this project refuses the whole call.
-CREATE FUNCTION bus_ack(p_participation bigint, p_token bigint, p_posts bigint[])
+CREATE FUNCTION bus_ack(p_participation bigint, p_token bigint, p_posts bigint[], p_session text DEFAULT NULL)
 RETURNS TABLE (post_id bigint, acked_at timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
@@ -130,9 +130,9 @@ BEGIN
     IF v_unacked IS NOT NULL THEN
         SELECT t.last_seq, t.at INTO v_last_seq, v_at
         FROM bus_advance_clock(v_caller.project_id, cardinality(v_unacked)) t;
-        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+        INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
         SELECT v_caller.project_id, v_last_seq - cardinality(v_unacked) + n.ordinality, v_at, p_participation,
-               v_caller.actor, 'ack', jsonb_build_object('post_id', n.id)
+               v_caller.actor, 'ack', jsonb_build_object('post_id', n.id), p_session
         FROM unnest(v_unacked) WITH ORDINALITY AS n (id, ordinality);
         INSERT INTO delivery AS d (project_id, participation_id, post_id, addressed, acked_at)
         SELECT v_caller.project_id, p_participation, n.id, false, v_at FROM unnest(v_unacked) AS n (id)

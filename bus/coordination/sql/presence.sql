@@ -3,7 +3,7 @@
 -- Register the caller's lane and status. A change of lane withdraws the unacked deliveries of the old lane and delivers
 -- the unacked posts of the new one.
 CREATE FUNCTION bus_register(
-    p_participation bigint, p_token bigint, p_lane text, p_status text,
+    p_participation bigint, p_token bigint, p_lane text, p_status text, p_session text DEFAULT NULL,
     OUT actor text, OUT registered_at timestamptz, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -23,7 +23,7 @@ BEGIN
         WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation;
     ELSE
         SELECT a.at INTO registered_at FROM bus_append(v_caller.project_id, p_participation, v_caller.actor,
-            'register', jsonb_build_object('lane', p_lane, 'status', p_status)) a;
+            'register', jsonb_build_object('lane', p_lane, 'status', p_status), p_session) a;
         INSERT INTO presence AS pr (project_id, participation_id, lane, status, registered_at, last_seen)
         VALUES (v_caller.project_id, p_participation, p_lane, p_status, bus_register.registered_at,
                 bus_register.registered_at)

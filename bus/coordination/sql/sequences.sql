@@ -11,6 +11,7 @@ $$;
 -- upsert).
 CREATE FUNCTION bus_claim(
     p_participation bigint, p_token bigint, p_sequence text, p_note text, p_key text, p_fingerprint bytea,
+    p_session text DEFAULT NULL,
     OUT number bigint, OUT formatted text, OUT note text, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,9 +44,9 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM bus_refuse('conflict', format('Sequence %s has reached its last number.', p_sequence));
     END IF;
-    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)
+    INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload, session_key)
     VALUES (v_caller.project_id, v_seq, v_at, p_participation, v_caller.actor, 'claim', jsonb_build_object(
-        'sequence', p_sequence, 'number', number, 'formatted', formatted, 'note', p_note));
+        'sequence', p_sequence, 'number', number, 'formatted', formatted, 'note', p_note), p_session);
     IF p_key IS NOT NULL THEN
         PERFORM bus_store_result(v_caller.project_id, p_participation, p_key,
             jsonb_build_object('number', number, 'formatted', formatted));
@@ -56,6 +57,7 @@ END $$;
 -- event. The insert waits for a concurrent first claim, and the row is read under its lock before anything is decided.
 CREATE FUNCTION bus_seed(
     p_participation bigint, p_token bigint, p_sequence text, p_current bigint, p_prefix text, p_pad integer,
+    p_session text DEFAULT NULL,
     OUT current bigint, OUT prefix text, OUT pad integer, OUT unread integer
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -93,5 +95,5 @@ BEGIN
         WHERE s.project_id = v_caller.project_id AND s.name = p_sequence;
     END IF;
     PERFORM bus_append(v_caller.project_id, p_participation, v_caller.actor, 'seed', jsonb_build_object(
-        'sequence', p_sequence, 'current', current, 'prefix', prefix, 'pad', pad));
+        'sequence', p_sequence, 'current', current, 'prefix', prefix, 'pad', pad), p_session);
 END $$;

@@ -28,8 +28,9 @@ BEGIN
         RETURN true;
     END IF;
     FOREACH v_table IN ARRAY ARRAY['delivery', 'post', 'task_blocker', 'task', 'lease', 'event', 'idempotency',
-                                   'cursor', 'ack_cursor', 'waiter', 'presence', 'sequence', 'meter_mark',
-                                   'tally', 'tally_mark', 'report'] LOOP
+                                   'cursor', 'ack_cursor', 'waiter', 'presence',
+                                   'agent_session', 'session_cursor', 'session_post', 'sequence',
+                                   'meter_mark', 'tally', 'tally_mark', 'report'] LOOP
         EXECUTE format('DELETE FROM %I WHERE project_id = $1 AND ctid = ANY (ARRAY('
                        'SELECT ctid FROM %I WHERE project_id = $1 LIMIT $2))', v_table, v_table)
         USING p_project, p_limit;
