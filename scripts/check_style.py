@@ -34,6 +34,7 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[\w-]+)?\)")
 ALLOWED = {
     ("kit/session_hooks.py", "told"): "part of the names of state files in the repositories of users",
     ("bus/notifications/outbox.py", "said"): "column of the table notice",
+    ("bus/notifications/circuit_breaker.py", "said"): "column of the table notice",
     ("bus/notifications/tables.py", "said"): "column of the table notice",
     ("cli/commands/webhook.py", "said"): "key of --json, part of the command's interface",
     ("cli/embedded/account.py", "nobody"): "name of a system account",

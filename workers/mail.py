@@ -25,9 +25,18 @@ def send(notice: OutboxMessage, settings: WorkerSettings) -> DeliveryResult:
         return DeliveryResult(False, "no mail server is configured (SMTP_URL)", permanent=True)
     try:
         message = build_message(notice, settings)
-        with _connect(settings.smtp_url) as server:
+        server = _connect(settings.smtp_url)
+    except smtplib.SMTPAuthenticationError as error:
+        return DeliveryResult(False, f"{error.smtp_code}: the mail server refuses this service", unreachable=True)
+    except OSError as error:
+        return DeliveryResult(False, f"{type(error).__name__}: {error}", unreachable=True)
+    except ValueError as error:
+        return DeliveryResult(False, f"{type(error).__name__}: {error}")
+    # What follows may depend on this message alone, so it keeps no other from being sent.
+    try:
+        with server:
             server.send_message(message)
-    except (smtplib.SMTPAuthenticationError, smtplib.SMTPSenderRefused) as error:
+    except smtplib.SMTPSenderRefused as error:
         # The operator has to correct the account; the owner of the notice must not read details of it.
         return DeliveryResult(False, f"{error.smtp_code}: the mail server refuses this service")
     except smtplib.SMTPResponseException as error:
@@ -35,7 +44,7 @@ def send(notice: OutboxMessage, settings: WorkerSettings) -> DeliveryResult:
     except smtplib.SMTPRecipientsRefused as error:
         code, reply = next(iter(error.recipients.values()))
         return DeliveryResult(False, f"{code} {reply!r}", permanent=code // 100 == 5)
-    except (smtplib.SMTPException, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return DeliveryResult(False, f"{type(error).__name__}: {error}")
     return DeliveryResult(True, "accepted by the mail server")
 

@@ -53,7 +53,7 @@ def send(notice: OutboxMessage, *, allow_private: bool) -> DeliveryResult:
     try:
         address = resolve_address(host, port, allow_private=allow_private)
     except OSError as error:
-        return DeliveryResult(False, f"{host} has no address: {error.strerror or error}")
+        return DeliveryResult(False, f"{host} has no address: {error.strerror or error}", unreachable=True)
     if address is None:
         return DeliveryResult(False, f"{host} leads into a private network, which is not allowed here", permanent=True)
     url_host = f"[{address}]" if ":" in address else address
@@ -75,7 +75,7 @@ def send(notice: OutboxMessage, *, allow_private: bool) -> DeliveryResult:
             excerpt = _read_excerpt(response)
             status = response.status_code
     except (httpx2.HTTPError, OSError) as error:
-        return DeliveryResult(False, f"{type(error).__name__}: {error}")
+        return DeliveryResult(False, f"{type(error).__name__}: {error}", unreachable=True)
     return DeliveryResult(200 <= status < 300, f"{status} {excerpt}".strip(), permanent=status == _HTTP_GONE)
 
 

@@ -7,8 +7,10 @@ receiver may get it twice and recognises it by its id.
 
 import secrets
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ from psycopg.types.json import Jsonb
 
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
+from bus.notifications import circuit_breaker
+from bus.notifications.tables import MAIL_SERVER
 from bus.rules import validation
 from bus.tenancy import audit
 from bus.tenancy.suspension import require_active_owner
@@ -48,6 +52,8 @@ class OutboxMessage:
         target: the webhook's URL or the e-mail address.
         attempts: number of attempts, this one included.
         secret: signs the messages of the webhook; empty for e-mail and for a removed webhook.
+        destination: see `circuit_breaker`.
+        is_probe: the destination did not answer before; this message shows whether it does now.
     """
 
     id: int
@@ -58,6 +64,9 @@ class OutboxMessage:
     created_at: datetime
     attempts: int
     secret: str = field(repr=False)
+    owner_id: int = 0
+    destination: str = ""
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,46 +192,135 @@ def enqueue(
         The number of messages queued.
     """
     webhooks = list_webhooks(conn, owner_id, project_id=project_id)
-    targets: list[tuple[str, int | None, str]] = [("webhook", webhook.id, webhook.url) for webhook in webhooks]
+    targets: list[tuple[str, int | None, str, str]] = [
+        ("webhook", webhook.id, webhook.url, circuit_breaker.webhook_destination(webhook.url)) for webhook in webhooks
+    ]
     if email is not None:
-        targets.append(("email", None, email))
-    for channel, webhook_id, target in targets:
+        targets.append(("email", None, email, MAIL_SERVER))
+    for channel, webhook_id, target, destination in targets:
         conn.execute(
-            "INSERT INTO notice (owner_id, project_id, kind, channel, webhook_id, target, content)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            (owner_id, project_id, kind, channel, webhook_id, target, Jsonb(content)),
+            "INSERT INTO notice (owner_id, project_id, kind, channel, webhook_id, target, destination, content)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            (owner_id, project_id, kind, channel, webhook_id, target, destination, Jsonb(content)),
         )
     return len(targets)
 
 
-def take_due(conn: Connection, limit: int = 50) -> list[OutboxMessage]:
-    """Take due messages for delivery, by id; each counts as attempted and is due again after its retry delay.
+def take_due(
+    conn: Connection,
+    limit: int = 50,
+    *,
+    channel: str | None = None,
+    per_destination: int | None = None,
+    in_flight: Mapping[tuple[int, str], int] = MappingProxyType({}),
+    after_owner: int = 0,
+) -> list[OutboxMessage]:
+    """Take due messages for delivery; each counts as attempted and is due again after its retry delay.
 
+    Owners take turns: a first message of each owner goes before any second one. A destination whose circuit breaker is
+    open gets nothing, and one whose pause is over gets one message as a probe.
+
+    Args:
+        channel: take only webhooks or only e-mails.
+        per_destination: messages that may be under way to one destination of an owner; default: `limit`.
+        in_flight: messages that are under way, by owner and destination; their owners come later.
+        after_owner: the owner who had the last turn.
+    Returns:
+        The messages by id.
     Locks: the messages; skips those that another worker has locked.
     """
+    busy = sorted(in_flight.items())
     messages = conn.fetch_all_as(
         OutboxMessage,
-        "WITH due AS (SELECT n.id FROM notice n WHERE n.due_at <= clock_timestamp() ORDER BY n.due_at, n.id"
-        "  LIMIT %(limit)s FOR UPDATE SKIP LOCKED)"
-        " UPDATE notice n SET attempts = n.attempts + 1, due_at = clock_timestamp()"
-        "  + make_interval(secs => (%(delays)s::integer[])[least(n.attempts + 1, cardinality(%(delays)s::integer[]))])"
-        " FROM due WHERE n.id = due.id"
-        " RETURNING n.id, n.kind, n.channel, n.target, n.content, n.created_at, n.attempts,"
-        "  coalesce((SELECT w.secret FROM webhook w WHERE w.id = n.webhook_id"
-        "   AND w.removed_at IS NULL), '') AS secret",
-        {"limit": limit, "delays": list(RETRY_DELAYS_SECONDS)},
+        _TAKE_DUE_SQL,
+        {
+            "limit": limit,
+            "per_destination": limit if per_destination is None else per_destination,
+            "channel": channel,
+            "mail_server": MAIL_SERVER,
+            "busy_owners": [owner_id for (owner_id, _), _ in busy],
+            "busy_destinations": [destination for (_, destination), _ in busy],
+            "busy_counts": [count for _, count in busy],
+            "after": after_owner,
+            "delays": list(RETRY_DELAYS_SECONDS),
+        },
     )
+    probes = [message for message in messages if message.is_probe]
+    if probes:
+        conn.execute(
+            "UPDATE circuit_breaker b SET open_until = clock_timestamp() + make_interval(secs => %s)"
+            " FROM unnest(%s::bigint[], %s::text[]) AS probe (owner_id, destination)"
+            f" WHERE b.owner_id = {circuit_breaker.breaker_owner_sql('probe.owner_id', 'probe.destination')}"
+            "  AND b.destination = probe.destination",
+            (
+                circuit_breaker.PROBE_TIMEOUT_SECONDS,
+                [probe.owner_id for probe in probes],
+                [probe.destination for probe in probes],
+            ),
+        )
     return sorted(messages, key=lambda message: message.id)
 
 
+# `pair` steps through the index from one owner and destination to the next, so that the cost does not grow with the
+# number of messages that wait for one destination.
+_TAKE_DUE_SQL = f"""
+WITH RECURSIVE pair AS (
+  (SELECT n.owner_id, n.destination FROM notice n WHERE n.due_at IS NOT NULL
+   ORDER BY n.owner_id, n.destination LIMIT 1)
+  UNION ALL
+  SELECT following.owner_id, following.destination FROM pair p CROSS JOIN LATERAL (
+    SELECT n.owner_id, n.destination FROM notice n
+    WHERE n.due_at IS NOT NULL AND (n.owner_id, n.destination) > (p.owner_id, p.destination)
+    ORDER BY n.owner_id, n.destination LIMIT 1) AS following
+), busy AS (
+  SELECT * FROM unnest(%(busy_owners)s::bigint[], %(busy_destinations)s::text[], %(busy_counts)s::bigint[])
+    AS entry (owner_id, destination, count)
+), ready AS (
+  SELECT p.owner_id, p.destination, b.failures IS NOT NULL AS is_probe,
+    {circuit_breaker.breaker_owner_sql("p.owner_id", "p.destination")} AS breaker_owner,
+    %(per_destination)s - coalesce((SELECT sum(y.count) FROM busy y
+      WHERE y.owner_id = p.owner_id AND y.destination = p.destination), 0) AS allowance,
+    coalesce((SELECT sum(y.count) FROM busy y WHERE y.owner_id = p.owner_id), 0) AS owner_in_flight
+  FROM pair p LEFT JOIN circuit_breaker b ON b.destination = p.destination
+    AND b.owner_id = {circuit_breaker.breaker_owner_sql("p.owner_id", "p.destination")}
+  WHERE (b.open_until IS NULL OR b.open_until <= clock_timestamp())
+    AND (%(channel)s::text IS NULL OR (%(channel)s = 'email') = (p.destination = %(mail_server)s))
+), candidate AS (
+  SELECT r.owner_id, r.is_probe, m.id,
+    r.owner_in_flight + row_number() OVER (PARTITION BY r.owner_id ORDER BY m.due_at, m.id) AS turn,
+    row_number() OVER (PARTITION BY r.breaker_owner, r.destination ORDER BY m.due_at, m.id) AS destination_turn
+  FROM ready r CROSS JOIN LATERAL (
+    SELECT n.id, n.due_at FROM notice n
+    WHERE n.owner_id = r.owner_id AND n.destination = r.destination AND n.due_at <= clock_timestamp()
+    ORDER BY n.due_at, n.id LIMIT greatest(r.allowance, 0) FOR UPDATE SKIP LOCKED) AS m
+), chosen AS (
+  SELECT id, is_probe FROM candidate WHERE NOT is_probe OR destination_turn = 1
+  ORDER BY turn, owner_id <= %(after)s, owner_id LIMIT %(limit)s
+)
+UPDATE notice n SET attempts = n.attempts + 1, due_at = clock_timestamp()
+  + make_interval(secs => (%(delays)s::integer[])[least(n.attempts + 1, cardinality(%(delays)s::integer[]))])
+FROM chosen WHERE n.id = chosen.id
+RETURNING n.id, n.kind, n.channel, n.target, n.content, n.created_at, n.attempts, n.owner_id, n.destination,
+  chosen.is_probe,
+  coalesce((SELECT w.secret FROM webhook w WHERE w.id = n.webhook_id AND w.removed_at IS NULL), '') AS secret
+"""
+
+
 def record_attempt(
-    conn: Connection, message: OutboxMessage, *, delivered: bool, result: str, permanent: bool = False
+    conn: Connection,
+    message: OutboxMessage,
+    *,
+    delivered: bool,
+    result: str,
+    permanent: bool = False,
+    unreachable: bool = False,
 ) -> None:
-    """Record the result of a delivery attempt.
+    """Record the result of a delivery attempt, and open or close the circuit breaker of the destination.
 
     Args:
         result: the receiver's answer or the error; the first 500 characters are stored.
         permanent: the error is permanent, so the message is given up.
+        unreachable: the destination did not answer, so its other messages wait too.
     """
     is_finished = delivered or permanent or message.attempts > len(RETRY_DELAYS_SECONDS)
     conn.execute(
@@ -235,6 +333,10 @@ def record_attempt(
             "id": message.id,
         },
     )
+    if unreachable:
+        circuit_breaker.record_failure(conn, message.owner_id, message.destination, result, was_probe=message.is_probe)
+    else:
+        circuit_breaker.record_answer(conn, message.owner_id, message.destination)
 
 
 def list_log_entries(

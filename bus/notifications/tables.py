@@ -5,16 +5,19 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from bus.db.columns import (
     CLOCK_TIMESTAMP,
+    EMPTY_DEFAULT,
     TIMESTAMPTZ,
     created_at_column,
     id_column,
     length_check,
     metadata,
     one_of_check,
+    primary_key_column,
 )
 
 MESSAGE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test")
 MESSAGE_CHANNELS = ("webhook", "email")
+MAIL_SERVER = "mail server"
 
 webhook = sa.Table(
     "webhook",
@@ -51,11 +54,33 @@ outbox_message = sa.Table(
     sa.Column("delivered_at", TIMESTAMPTZ),
     # Result of the last attempt: the receiver's answer or the error.
     sa.Column("said", sa.Text),
+    # The server that is connected to: scheme, host and port of a webhook, or MAIL_SERVER.
+    sa.Column("destination", sa.Text, nullable=False, server_default=EMPTY_DEFAULT),
     sa.CheckConstraint(one_of_check("kind", MESSAGE_KINDS), "kind"),
     sa.CheckConstraint(one_of_check("channel", MESSAGE_CHANNELS), "channel"),
     sa.CheckConstraint("delivered_at IS NULL OR due_at IS NULL", "delivered"),
     comment="Outbox: webhooks and e-mails that wait for delivery, and the log of their attempts.",
 )
-sa.Index("notice_due_idx", outbox_message.c.due_at, postgresql_where=outbox_message.c.due_at.is_not(None))
+sa.Index(
+    "notice_due_idx",
+    outbox_message.c.owner_id,
+    outbox_message.c.destination,
+    outbox_message.c.due_at,
+    postgresql_where=outbox_message.c.due_at.is_not(None),
+)
 sa.Index(None, outbox_message.c.owner_id, outbox_message.c.id)
 sa.Index(None, outbox_message.c.webhook_id)
+
+circuit_breaker = sa.Table(
+    "circuit_breaker",
+    metadata,
+    # 0 for the mail server, which all owners share. Each owner has its own breaker for a host, so that a webhook of one
+    # owner cannot hold up another owner's webhook at the same host.
+    primary_key_column("owner_id"),
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("failed_since", TIMESTAMPTZ, nullable=False, server_default=CLOCK_TIMESTAMP),
+    sa.Column("open_until", TIMESTAMPTZ, nullable=False),
+    sa.Column("last_error", sa.Text, nullable=False),
+    comment="Destinations that did not answer; their messages wait until open_until, then one of them is a probe.",
+)

@@ -18,6 +18,7 @@ _UNMETERED_WARNING_SECONDS, _UNMETERED_CRITICAL_SECONDS = 600.0, 3600.0
 # Share of all requests within five minutes, and the least number of errors.
 _CRITICAL_ERROR_SHARE, _CRITICAL_MIN_ERRORS = 0.01, 5
 _RECENT_CRASH_SECONDS = 900.0
+_MANY_SILENT_WEBHOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def diagnose(status: ServiceStatus) -> list[Finding]:
             *_check_jobs(status.details, jobs_blocked),
             *_check_error_rate(live),
             *_check_metering(status.details),
+            *_check_delivery(status.details),
         ]
     return sorted(findings, key=lambda finding: finding.severity != CRITICAL)
 
@@ -162,6 +164,22 @@ def _check_metering(details: ServiceDetails) -> Iterator[Finding]:
             "metering",
             f"the oldest unbilled event is {_format_duration(age)} old",
             "No event is lost: it is billed later. See the runs of meter_credits under Jobs.",
+        )
+
+
+def _check_delivery(details: ServiceDetails) -> Iterator[Finding]:
+    if any(breaker.owner is None for breaker in details.open_breakers):
+        yield Finding(
+            CRITICAL, "mail", "the mail server does not answer", "No e-mail is sent; nothing is lost. See the log."
+        )
+    # One webhook that does not answer concerns its owner, who sees it in the log of deliveries.
+    waiting = [breaker for breaker in details.open_breakers if breaker.owner is not None]
+    if len(waiting) >= _MANY_SILENT_WEBHOOKS:
+        yield Finding(
+            WARNING,
+            "webhooks",
+            f"{len(waiting)} hosts of webhooks do not answer",
+            "With so many at once, check this machine's own network and DNS.",
         )
 
 

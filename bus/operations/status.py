@@ -18,6 +18,8 @@ from redis.retry import Retry
 from bus.db import Connection, Database, schema_version
 from bus.db.capped_count import capped_count
 from bus.errors import BusError
+from bus.notifications import circuit_breaker
+from bus.notifications.circuit_breaker import OpenBreaker
 from bus.operations import jobs, process_registry
 from bus.operations.process_registry import Process
 
@@ -122,6 +124,7 @@ class ServiceDetails:
         waiting_calls, open_streams: long polls and streams that all gateways hold open.
         heartbeat_age_seconds: since the last run of the job `heartbeat`, which proves that scheduler, queue and worker
             work together; None if it never ran.
+        open_breakers: destinations of webhooks and mail that do not answer, at most 20.
     """
 
     processes: tuple[Process, ...]
@@ -134,6 +137,7 @@ class ServiceDetails:
     waiting_calls: int
     open_streams: int
     heartbeat_age_seconds: float | None
+    open_breakers: tuple[OpenBreaker, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +257,7 @@ def get_details(conn: Connection) -> ServiceDetails:
         waiting_calls=sum(int(process.metrics.get("waiting", 0)) for process in live),
         open_streams=sum(int(process.metrics.get("streams", 0)) for process in live),
         heartbeat_age_seconds=next((job.age_seconds for job in job_statuses if job.name == "heartbeat"), None),
+        open_breakers=tuple(circuit_breaker.list_open_breakers(conn)),
     )
 
 

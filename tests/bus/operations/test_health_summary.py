@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bus.db.schema_version import EXPECTED_SCHEMA_VERSION
+from bus.notifications.circuit_breaker import OpenBreaker
 from bus.operations import health_summary
 from bus.operations.process_registry import Process
 from bus.operations.status import DatabaseStatus, JobStatus, LedgerGrowth, QueueStatus, ServiceDetails, ServiceStatus
@@ -56,6 +57,11 @@ def _and(*more: Process) -> ServiceStatus:
     return _with(processes=(*_HEALTHY.details.processes, *more))
 
 
+def _breaker(owner: str | None) -> OpenBreaker:
+    now = datetime.now(UTC)
+    return OpenBreaker(owner, "https://hooks.example.org", 3, now, now, "ReadTimeout", 7)
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -93,6 +99,9 @@ def _and(*more: Process) -> ServiceStatus:
         (_with(oldest_unmetered_seconds=1000.0), [("warn", "metering")]),
         (_with(oldest_unmetered_seconds=10_000.0), [("bad", "metering")]),
         (_with(oldest_unmetered_seconds=None), []),
+        (_with(open_breakers=(_breaker(None), _breaker("ada"))), [("bad", "mail")]),
+        (_with(open_breakers=(_breaker("ada"),) * 4), []),
+        (_with(open_breakers=(_breaker("ada"),) * 5), [("warn", "webhooks")]),
     ],
 )
 def test_each_problem_has_its_finding(status: ServiceStatus, expected: list[tuple[str, str]]) -> None:
