@@ -91,6 +91,11 @@ conformance: $(STAMP) ## Run the official MCP conformance suite (fetches it, and
 screens: $(STAMP) ## Take a picture of every page, into screens/ (needs a Chromium)
 	@$(BIN)/python -m tests.webapp.screenshots $(ARGS)
 
+.PHONY: proof
+proof: $(STAMP) ## Judge the history of 100,000 calls under kills, outages and restarts (a quarter of an hour)
+	$(BIN)/python -m tests.proof $(ARGS)
+	$(BIN)/python -m tests.proof --restarts 20 --operations 20000
+
 .PHONY: clients
 clients: $(STAMP) ## Drive real clients through scripted sessions (fetches them, and Node if there is none)
 	@$(BIN)/python -m tests.clients $(ARGS)

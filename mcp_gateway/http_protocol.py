@@ -23,6 +23,8 @@ HEAD_TIMEOUT_SECONDS = 30
 # The head of an agent's request has some hundred bytes.
 _MAX_HEAD_BYTES = 32 * 1024
 _MAX_HEADER_COUNT = 100
+# At a shutdown a request may be on its way on a connection that looks idle.
+_LAST_REQUEST_SECONDS = 0.5
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -42,6 +44,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unfinished_bytes = 0
         # When the connection is closed, by the clock of the loop, unless a request is handled then.
         self._deadline = math.inf
+        self._is_draining = False
         # The request that the application handles; `self.cycle` is the one that was received last.
         self._handled_cycle: _Cycle | None = None
 
@@ -54,6 +57,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Nothing is read while a pipelined request waits for its turn.
         if now >= self._deadline and not self._is_handling_request() and not self.transport.is_closing():
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Answer what is in progress, and a request that arrives within half a second; then close.
+
+        The answer says `Connection: close`, so that the client sends its next request on a new connection.
+        """
+        self._is_draining = True
+        if self._is_handling_request():
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(_LAST_REQUEST_SECONDS, self._close_if_idle)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first head."""
@@ -157,7 +171,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=http_version != "1.0" and self.parser.should_keep_alive() and not self._is_draining,
             on_response=self.on_response_complete,
         )
         self.cycle = cycle
@@ -196,6 +210,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # The head of the next request may have begun.
             seconds = KEEP_ALIVE_SECONDS if self._is_head_complete else HEAD_TIMEOUT_SECONDS
             self._deadline = self.loop.time() + seconds
+
+    def _close_if_idle(self) -> None:
+        if not self._is_handling_request() and not self.transport.is_closing():
+            self.transport.close()
 
     def _is_handling_request(self) -> bool:
         return self._handled_cycle is not None and not self._handled_cycle.response_complete

@@ -1,0 +1,1 @@
+"""Proof of the guarantees: clients record what they did, faults are injected, and a checker judges the history."""
