@@ -11,6 +11,7 @@ from bus.db import Connection, Database
 from bus.errors import LockNotGranted
 from mcp_gateway.activity_buffer import ActivityBuffer
 from mcp_gateway.batches import BatchScheduler
+from mcp_gateway.client_connection import is_client_gone
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
 from mcp_gateway.fair_executor import FairExecutor
 
@@ -43,8 +44,8 @@ class EngineRunner:
             index_scans_only=True,
         )
         self.executor = FairExecutor(settings.threads, "engine")
-        # One lane for four threads: with two, batches are half as large and a read costs a fifth more.
-        self._batches = BatchScheduler(self.db, self.executor, read_lane_count=max(1, settings.threads // 4))
+        # One batch for four threads: with two, batches are half as large and a read costs a fifth more.
+        self._batches = BatchScheduler(self.db, self.executor, reads_per_owner=max(1, settings.threads // 4))
         self._activity = activity
         self._pending_calls = 0
 
@@ -69,7 +70,7 @@ class EngineRunner:
         Raises:
             RequestDenied: the caller may not call, too many calls are queued, or the database is unavailable.
         """
-        return await self._wait(lambda: self.executor.submit(work, ctx and ctx.project_id))
+        return await self._wait(lambda: self.executor.submit(work, ctx and ctx.project_id, tenant=ctx and ctx.owner_id))
 
     async def run_call(self, ctx: Ctx, work: Callable[[], _T]) -> _T:
         """Run one engine call of a caller that needs a connection of its own, as run_batched does.
@@ -80,7 +81,14 @@ class EngineRunner:
         Raises:
             RequestDenied: as for run_in_thread.
         """
-        return await self._wait(lambda: self.executor.submit(work, ctx.project_id))
+        has_disconnected = is_client_gone.get()
+
+        def run_unless_gone() -> _T:
+            if has_disconnected():
+                raise RequestDenied(499, "gone")
+            return work()
+
+        return await self._wait(lambda: self.executor.submit(run_unless_gone, ctx.project_id, tenant=ctx.owner_id))
 
     async def run_batched(self, ctx: Ctx, work: Callable[[Connection], _T], *, is_write: bool) -> _T:
         """Run one engine call of a caller on a connection that it may share with other calls.

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from mcp_gateway.client_connection import is_client_gone
 from mcp_gateway.request_body import COMPLETE_BODY_EXTENSION
 
 KEEP_ALIVE_SECONDS = 120
@@ -230,6 +231,7 @@ class _Cycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:
         """Run the application; it gets the body at once if the body arrived together with the head."""
+        is_client_gone.set(lambda: self.disconnected)
         if not self.more_body:
             self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: {"body": bytes(self.body)}}
         await super().run_asgi(app)

@@ -20,6 +20,8 @@ _DENIAL_BODIES = {
     },
     403: {"error": "suspended due to non-payment"},
     429: {"error": "rate limited", "message": "Too many calls with this token; wait as Retry-After says."},
+    # For the log and the metrics: the client is not there to read it.
+    499: {"error": "disconnected"},
     503: {
         "error": "unavailable",
         "message": "The bus cannot answer just now; try again as Retry-After says.",
@@ -55,7 +57,7 @@ def json_response(status: int, body: dict[str, Any], headers: Headers | None = N
 
 
 def denial_response(status: int, *, close_connection: bool = False) -> HttpResponse:
-    """Build a 401, 403, 429 or 503 with its documented body.
+    """Build a 401, 403, 429, 499 or 503 with its documented body.
 
     Args:
         status: the HTTP status.

@@ -49,7 +49,13 @@ from mcp_gateway.tools import all_tools
 
 RequestContext = ServerRequestContext[Any, Any]
 _log = logging.getLogger(__name__)
-DENIAL_MESSAGES = {401: "Not authenticated", 403: "Suspended", 429: "Too many requests", 503: "Unavailable"}
+DENIAL_MESSAGES = {
+    401: "Not authenticated",
+    403: "Suspended",
+    429: "Too many requests",
+    499: "The client has disconnected",
+    503: "Unavailable",
+}
 SERVER_ERROR = -32000
 INTERNAL_MESSAGE = "Internal error; the bus has logged it."
 

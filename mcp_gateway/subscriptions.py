@@ -158,7 +158,7 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
             with self._db.connection() if single_statement else self._db.transaction() as conn:
                 return work(conn)
 
-        return await self._executor.submit(call, ctx and ctx.token_id)
+        return await self._executor.submit(call, ctx and ctx.token_id, tenant=ctx and ctx.owner_id)
 
     async def _refresh_loop(self) -> None:
         while True:

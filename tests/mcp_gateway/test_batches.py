@@ -6,11 +6,9 @@ import re
 import select
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 
-import h11
 import pytest
 
 from bus.coordination import leases, posts, presence, sequences
@@ -19,7 +17,8 @@ from bus.db import Connection, Database
 from bus.db.pipeline import run_pipelined
 from bus.errors import Unavailable
 from mcp_gateway import batches
-from mcp_gateway.batches import MAX_BATCH_SIZE, BatchScheduler
+from mcp_gateway.batches import MAX_BATCH_SIZE, MAX_READ_BATCH_SIZE, BatchScheduler
+from mcp_gateway.client_connection import is_client_gone
 from mcp_gateway.fair_executor import FairExecutor
 from mcp_gateway.render import render
 from mcp_gateway.tools import all_tools
@@ -27,18 +26,22 @@ from tests.assertions import assert_ledger_consistent
 from tests.concurrency import BARRIER_TIMEOUT_SECONDS
 from tests.factories import Agent, make_agent, make_project
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.processes import GatewayProcess
 from tests.mcp_gateway.raw_http import RawConnection, build_tool_call, open_raw_connection
 
 _PROJECT, _OTHER_PROJECT = 1, 2
 
 
-def _caller(token_id: int, project_id: int = _PROJECT) -> Ctx:
-    return Ctx(project_id, participation_id=token_id, participant_id=1, owner_id=1, token_id=token_id)
+def _caller(token_id: int, project_id: int = _PROJECT, owner_id: int = 1) -> Ctx:
+    return Ctx(project_id, participation_id=token_id, participant_id=1, owner_id=owner_id, token_id=token_id)
 
 
 def _transaction_id(conn: Connection) -> str:
     return str(conn.fetch_one("SELECT pg_current_xact_id()::text")[0])
+
+
+def _transaction_time(conn: Connection) -> Any:
+    return conn.fetch_one("SELECT pg_backend_pid(), now()")
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def executor() -> Iterator[FairExecutor]:
 @pytest.fixture
 def scheduler(shared_database_url: str, executor: FairExecutor) -> Iterator[BatchScheduler]:
     with closing(Database(shared_database_url, pool_size=4)) as db:
-        yield BatchScheduler(db, executor, read_lane_count=1)
+        yield BatchScheduler(db, executor, reads_per_owner=1)
 
 
 async def _while_busy(
@@ -144,6 +147,75 @@ def test_a_project_with_many_tokens_does_not_fill_a_batch_of_reads(scheduler: Ba
     assert order[0] == 1
 
 
+def test_an_owner_with_many_projects_takes_half_of_a_batch_of_reads(shared_database_url: str) -> None:
+    one_thread = FairExecutor(1, "batches")
+
+    async def main(reads: BatchScheduler) -> list[Any]:
+        may_begin = threading.Event()
+        one_thread.submit(lambda: may_begin.wait(BARRIER_TIMEOUT_SECONDS))
+        callers = [_caller(n, project_id=n) for n in range(20)] + [_caller(30, project_id=30, owner_id=2)]
+        calls = [reads.submit_read(caller, _transaction_time) for caller in callers]
+        may_begin.set()
+        return await asyncio.gather(*calls)
+
+    with closing(Database(shared_database_url, pool_size=1)) as db:
+        *many, other = asyncio.run(main(BatchScheduler(db, one_thread, reads_per_owner=1)))
+        one_thread.close()
+    assert many.count(other) == MAX_READ_BATCH_SIZE // 2
+
+
+def test_a_read_of_another_owner_does_not_wait_for_a_batch(scheduler: BatchScheduler) -> None:
+    async def main() -> None:
+        is_running, may_end = threading.Event(), threading.Event()
+
+        def occupy(_conn: Connection) -> None:
+            is_running.set()
+            assert may_end.wait(BARRIER_TIMEOUT_SECONDS)
+
+        occupying = scheduler.submit_read(_caller(1), occupy)
+        await asyncio.to_thread(is_running.wait, BARRIER_TIMEOUT_SECONDS)
+        own = scheduler.submit_read(_caller(2), lambda _conn: None)
+        other = scheduler.submit_read(_caller(3, owner_id=2), lambda _conn: None)
+        await asyncio.wait_for(other, BARRIER_TIMEOUT_SECONDS)
+        assert not own.done()
+        may_end.set()
+        await asyncio.gather(occupying, own)
+
+    asyncio.run(main())
+
+
+def test_projects_of_one_owner_do_not_hold_up_writes_of_another(scheduler: BatchScheduler) -> None:
+    async def main() -> None:
+        may_end = threading.Event()
+        blocked = [
+            scheduler.submit_write(_caller(n, project_id=n), lambda _conn: may_end.wait(BARRIER_TIMEOUT_SECONDS))
+            for n in range(20)
+        ]
+        other = scheduler.submit_write(_caller(30, project_id=30, owner_id=2), lambda _conn: 7)
+        assert await asyncio.wait_for(other, BARRIER_TIMEOUT_SECONDS) == 7
+        may_end.set()
+        assert await asyncio.gather(*blocked) == [True] * 20
+
+    asyncio.run(main())
+
+
+def test_a_call_whose_client_is_gone_is_not_run(scheduler: BatchScheduler) -> None:
+    ran: list[int] = []
+
+    async def main() -> list[Any]:
+        def submit(number: int, is_gone: bool) -> "asyncio.Future[Any]":
+            is_client_gone.set(lambda: is_gone)
+            return scheduler.submit_write(_caller(number), lambda _conn: ran.append(number))
+
+        return await _while_busy(
+            scheduler.submit_write, _caller(9), lambda: [submit(1, False), submit(2, True), submit(3, False)]
+        )
+
+    _, denied, _ = asyncio.run(main())
+    assert ran == [1, 3]
+    assert (denied.status, denied.outcome) == (499, "gone")
+
+
 def test_a_call_that_waited_too_long_is_not_run(scheduler: BatchScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 
@@ -176,7 +248,7 @@ def test_a_cancelled_call_is_not_run(scheduler: BatchScheduler) -> None:
 
 def test_without_a_connection_every_call_is_told_so(executor: FairExecutor) -> None:
     unreachable = Database("postgresql://unknown@127.0.0.1:1/nothing", pool_size=1)
-    scheduler = BatchScheduler(unreachable, executor, read_lane_count=1)
+    scheduler = BatchScheduler(unreachable, executor, reads_per_owner=1)
 
     async def main() -> list[Any]:
         calls = [scheduler.submit_write(_caller(n), _transaction_id) for n in range(5)]
@@ -188,7 +260,7 @@ def test_without_a_connection_every_call_is_told_so(executor: FairExecutor) -> N
 def test_a_call_after_the_stop_is_told_so(scheduler: BatchScheduler) -> None:
     closed = FairExecutor(1, "closed")
     closed.close()
-    stopped = BatchScheduler(scheduler._db, closed, read_lane_count=1)
+    stopped = BatchScheduler(scheduler._db, closed, reads_per_owner=1)
 
     async def main() -> Any:
         return await stopped.submit_read(_caller(1), _transaction_id)
@@ -323,46 +395,3 @@ def test_projects_whose_clocks_are_held_hold_up_nobody_else(
             readable, _, _ = select.select([connection.socket for connection in waiting], [], [], 0)
             assert readable == []
         assert [connection.exchange()[0][0] for connection in waiting] == [200] * len(waiting)
-
-
-def test_a_gateway_killed_under_load_answered_only_what_is_committed_once(
-    shared_database_url: str, gateway_db: Database
-) -> None:
-    with gateway_db.transaction() as conn:
-        project = make_project(conn)
-        agents = [make_agent(conn, project) for _ in range(16)]
-    has_started = threading.Barrier(len(agents) + 1)
-
-    def claim_until_killed(agent: Agent) -> list[int]:
-        numbers: list[int] = []
-        with open_raw_connection(process) as connection:
-            while True:
-                try:
-                    connection.socket.sendall(build_tool_call(agent.token, tool="claim", sequence="adr"))
-                    responses = connection.exchange()
-                except (ConnectionError, h11.RemoteProtocolError):
-                    return numbers
-                if not responses:
-                    return numbers
-                status, _, body = responses[0]
-                assert status == 200
-                numbers.append(json.loads(body)["result"]["structuredContent"]["number"])
-                if len(numbers) == 10:
-                    has_started.wait(BARRIER_TIMEOUT_SECONDS)
-
-    with running_gateways(shared_database_url) as (process,), ThreadPoolExecutor(len(agents)) as pool:
-        clients = [pool.submit(claim_until_killed, agent) for agent in agents]
-        has_started.wait(BARRIER_TIMEOUT_SECONDS)
-        process.popen.kill()
-        answered = [number for client in clients for number in client.result(BARRIER_TIMEOUT_SECONDS)]
-    with gateway_db.connection() as conn:
-        rows = conn.fetch_all(
-            "SELECT (payload ->> 'number')::integer FROM event WHERE project_id = %s AND type = 'claim'", (project.id,)
-        )
-        assert_ledger_consistent(conn, project.id)
-    committed = sorted(number for (number,) in rows)
-    assert committed == list(range(1, len(committed) + 1))
-    assert len(set(answered)) == len(answered)
-    assert set(answered) <= set(committed)
-    # A batch may have been committed and not answered, as a single call may be.
-    assert len(committed) - len(answered) <= len(agents)

@@ -147,3 +147,39 @@ def test_one_key_never_occupies_all_threads() -> None:
     executor = FairExecutor(3, "test")
     asyncio.run(main())
     executor.close()
+
+
+def test_a_tenant_with_many_keys_never_occupies_all_threads() -> None:
+    """While all keys of one tenant are busy, another tenant is served."""
+
+    async def main() -> None:
+        many = [executor.submit(lambda: gate.wait(20), key, tenant="a") for key in range(10)]
+        await asyncio.wait_for(executor.submit(lambda: None, "b", tenant="b"), 20)
+        gate.set()
+        await asyncio.gather(*many)
+
+    gate = threading.Event()
+    executor = FairExecutor(4, "test")
+    asyncio.run(main())
+    executor.close()
+
+
+def test_queued_tenants_are_served_in_turn() -> None:
+    """A tenant with one key waits no longer than one item of a tenant with many keys."""
+
+    async def main() -> None:
+        many = [executor.submit(lambda key=key: work(f"a{key}"), key, tenant="a") for key in range(20)]
+        few = [executor.submit(lambda n=n: work(f"b{n}"), "b", tenant="b") for n in range(2)]
+        submitted.set()
+        await asyncio.gather(*many, *few)
+
+    def work(name: str) -> None:
+        submitted.wait(20)
+        done.append(name)
+
+    submitted = threading.Event()
+    done: list[str] = []
+    executor = FairExecutor(1, "test")
+    asyncio.run(main())
+    executor.close()
+    assert [done.index("b0"), done.index("b1")] == [1, 3]
