@@ -44,8 +44,9 @@ ALLOWED = {
     ("migrations/versions/0004_access.py", "somebody"): "comment on a table, part of a frozen migration",
     ("migrations/versions/0005_invites.py", "whoever"): "comment on a table, part of a frozen migration",
 }
-# The only file of the tests that may sleep.
+# The only files of the tests that may sleep: the helpers, and the load and faults of `make proof`, which last for a time.
 WAITING_HELPERS = "tests/concurrency.py"
+TIMED_TESTS = "tests/proof/"
 VAGUE_NAMES = {"found", "one", "said", "what", "who"}
 
 
@@ -103,7 +104,7 @@ def check(path: str, pattern: re.Pattern[str]) -> Iterator[str]:
                     yield f"{path}:{number}: broken link {match.group(1)}"
     if path.endswith(".py") and path.startswith(PRODUCTION):
         yield from check_names(path, ast.parse(text))
-    if path.endswith(".py") and path.startswith("tests/") and path != WAITING_HELPERS:
+    if path.endswith(".py") and path.startswith("tests/") and not path.startswith((WAITING_HELPERS, TIMED_TESTS)):
         yield from check_sleeps(path, ast.parse(text))
 
 

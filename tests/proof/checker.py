@@ -1,6 +1,6 @@
 """The judgement of a history: what the guarantees of the bus forbid, and a run shows nevertheless.
 
-Every rule compares what clients were told with the final state. An operation whose answer was lost may or may not have
+Every rule compares what clients were answered with the final state. An operation whose answer was lost may or may not have
 been applied, but never twice; an answered one was applied exactly once; a refused one not at all.
 """
 
@@ -67,7 +67,7 @@ def _check_claims(operations: list[Operation], state: FinalState) -> Iterator[Vi
     for operation in _answered(claims):
         number = operation.result["number"]
         if numbers_by_note.get(operation.mark, number) != number:
-            yield Violation("claims", f"{operation.mark} was told {number}, the ledger has another number")
+            yield Violation("claims", f"{operation.mark} was answered {number}, the ledger has another number")
     for sequence in state.sequences:
         answered = [operation for operation in _answered(claims) if operation.arguments["sequence"] == sequence]
         # A retry is answered with the number of its first attempt, so only first attempts have a place in time.
@@ -86,7 +86,7 @@ def _check_posts(operations: list[Operation], state: FinalState) -> Iterator[Vio
         if post is None:
             continue
         if operation.outcome is Outcome.OK and operation.result["post_id"] != post.id:
-            yield Violation("posts", f"{operation.mark} was told {operation.result['post_id']}, it is {post.id}")
+            yield Violation("posts", f"{operation.mark} was answered {operation.result['post_id']}, it is {post.id}")
         to_lane, to_actor = operation.arguments.get("to_lane"), operation.arguments.get("to_actor")
         expected = {actor for actor, lane in state.lanes.items() if lane == to_lane and actor != operation.client}
         if to_actor is not None:

@@ -148,11 +148,11 @@ class Client(threading.Thread):
         """Send what is to be refused and to change nothing."""
         mark = self._recorder.new_mark(self._identity.project)
         bad_calls: list[tuple[str, dict[str, Any]]] = [
-            ("post", {"body": mark, "to_actor": "nobody-of-this-name"}),
+            ("post", {"body": mark, "to_actor": "no-such-agent"}),
             ("post", {"body": mark}),
             ("claim", {"sequence": "Not A Name", "note": mark}),
             ("claim", {"sequence": "adr", "note": mark, "unknown": 1}),
-            ("task_create", {"title": mark, "owner": "nobody-of-this-name"}),
+            ("task_create", {"title": mark, "owner": "no-such-agent"}),
             ("task_create", {"title": mark, "blocked_on": [999_999_999]}),
         ]
         tool, arguments = self._random.choice(bad_calls)
