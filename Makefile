@@ -104,6 +104,10 @@ clients: $(STAMP) ## Drive real clients through scripted sessions (fetches them,
 bench: $(STAMP) ## Measure the gateway under load, with a report (a quarter of an hour)
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: soak
+soak: $(STAMP) ## The mix of calls for an hour (MINUTES=60): rate, memory and tables at the start and at the end
+	@$(BIN)/python -m bench --only soak --minutes $(or $(MINUTES),60) $(ARGS)
+
 .PHONY: bench-quick
 bench-quick: $(STAMP) ## The same in two minutes, for every day
 	@$(BIN)/python -m bench --quick $(ARGS)

@@ -20,11 +20,13 @@ from bench.scenarios import (
     context_size,
     fairness,
     growth,
-    idle_and_soak,
+    idle,
     limit,
     mixed,
     pages,
     push,
+    soak,
+    solo,
 )
 
 SCENARIOS: dict[str, Callable[[Harness], Result]] = {
@@ -36,18 +38,19 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "read": mixed.run_read,
     "refusals": claims.run_refusals,
     "context": context_size.run,
-    "idle": idle_and_soak.run_idle,
+    "solo": solo.run,
+    "idle": idle.run_idle,
     "push": push.run,
     "fair": fairness.run,
     "growth": growth.run,
     "pages": pages.run,
     "boards": boards.run,
     "commit": commit.run,
-    "old-snapshot": idle_and_soak.run_old_snapshot,
-    "soak": idle_and_soak.run_soak,
+    "old-snapshot": idle.run_old_snapshot,
+    "soak": soak.run,
 }
 # Scenarios that cannot be shortened; only a full run includes them.
-_SLOW_SCENARIOS = ("boards", "push", "fair", "idle", "old-snapshot", "soak")
+_SLOW_SCENARIOS = ("boards", "push", "fair", "solo", "idle", "old-snapshot", "soak")
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()
 )
@@ -66,12 +69,22 @@ _SCENARIO_HELP = "\b\n" + "\n".join(
     help="The JSON report; the plot is written beside it.",
 )
 @click.option("--soak-calls", type=click.IntRange(1_000), help="The number of calls of `soak`, without a time limit.")
+@click.option("--minutes", type=click.FloatRange(0.1), help="How long `soak` runs, whatever the number of its calls.")
 @click.option("--profile", "with_profile", is_flag=True, help="Record flame graphs of one gateway with py-spy.")
-def main(quick: bool, only: tuple[str, ...], out: Path | None, soak_calls: int | None, with_profile: bool) -> None:
+def main(
+    quick: bool,
+    only: tuple[str, ...],
+    out: Path | None,
+    soak_calls: int | None,
+    minutes: float | None,
+    with_profile: bool,
+) -> None:
     """Run the chosen scenarios and report the results."""
     effort = QUICK if quick else FULL
     if soak_calls is not None:
         effort = dataclasses.replace(effort, soak_calls=soak_calls, soak_seconds=float("inf"))
+    if minutes is not None:
+        effort = dataclasses.replace(effort, soak_calls=sys.maxsize, soak_seconds=60 * minutes)
     names = only or tuple(name for name in SCENARIOS if not quick or name not in _SLOW_SCENARIOS)
     path = out or Path("bench/reports") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{effort.name}.json"
     program = profile.find_py_spy() if with_profile else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from bench import cpu
 from bench.requests import Address
 from bus.db import Database, migrate
 from cli.embedded import account, child, postgres, redis
@@ -58,6 +59,11 @@ class Environment:
     def gateway_pids(self) -> list[int]:
         """The process ids of the gateways."""
         return [gateway.pid for gateway in self.gateways]
+
+    @property
+    def gateway_memory(self) -> int:
+        """The private memory of all gateways, in bytes."""
+        return sum(cpu.private_memory(pid) for pid in self.gateway_pids)
 
     def stop_redis(self) -> None:
         """Stop Redis; the gateways keep running without it."""

@@ -25,6 +25,7 @@ class Effort:
         idle_agents: the connected agents in `idle`.
         snapshot_seconds: how long `old-snapshot` keeps its transaction open.
         soak_calls, soak_seconds: the calls of `soak`, and its time limit.
+        solo_windows, solo_seconds: the windows of each tool in `solo`, and their length.
         burst_rounds: the rounds of `claim500`.
         push_rounds, push_seconds: the posts in `push`, and the duration of the load beside them.
         push_waiters, push_streams: the concurrent waiting calls and subscriptions in `push`.
@@ -43,6 +44,8 @@ class Effort:
     snapshot_seconds: float
     soak_calls: int
     soak_seconds: float
+    solo_windows: int
+    solo_seconds: float
     burst_rounds: int
     push_rounds: int
     push_seconds: float
@@ -65,6 +68,8 @@ FULL = Effort(
     snapshot_seconds=60.0,
     soak_calls=100_000,
     soak_seconds=120.0,
+    solo_windows=5,
+    solo_seconds=2.0,
     burst_rounds=7,
     push_rounds=1_000,
     push_seconds=60.0,
@@ -86,6 +91,8 @@ QUICK = Effort(
     snapshot_seconds=5.0,
     soak_calls=3_000,
     soak_seconds=10.0,
+    solo_windows=5,
+    solo_seconds=0.4,
     burst_rounds=3,
     push_rounds=100,
     push_seconds=6.0,

@@ -6,6 +6,10 @@ from typing import Any
 
 BURST_SIZE = 500
 _MAX_GROWTH = 1.10
+# Milliseconds; whats_new returns 100 events.
+_SOLO_LIMITS = {"claim": 1.2, "post": 1.4, "lease": 1.6, "whats_new": 1.5}
+# Fewer windows are too short a time for a change of the rate.
+_MIN_SOAK_WINDOWS = 10
 Figures = Mapping[str, Mapping[str, Any]]
 
 
@@ -40,6 +44,7 @@ def evaluate(figures: Figures) -> list[Target]:
         *_claim_limit_targets(figures),
         *_burst_targets(figures),
         *_tail_latency_targets(figures),
+        *_solo_targets(figures),
         *_growth_targets(figures),
         *_memory_targets(figures),
         *_protocol_era_targets(figures),
@@ -126,7 +131,21 @@ def _memory_targets(figures: Figures) -> list[Target]:
         f" {soak['bare_mib']:.1f} for the imports alone"
     )
     # Memory is allocated in larger pieces than a call needs, so growth of one hundredth is tolerated.
-    return [Target("gateway memory, end / middle", True, 1.01, soak["end_mib"] / soak["middle_mib"], detail)]
+    targets = [Target("gateway memory, end / middle", True, 1.01, soak["end_mib"] / soak["middle_mib"], detail)]
+    if len(soak["rates"]) >= _MIN_SOAK_WINDOWS:
+        rates, costs = soak["rates"], soak["costs"]
+        rate_detail = f"{rates[0]:.0f} and {rates[-1]:.0f} per second; CPU {costs[0]:.0f} and {costs[-1]:.0f} us"
+        name = f"mixed: last {soak['window_seconds']:.0f} s / first"
+        targets.append(Target(name, False, 0.95, soak["last_to_first"], rate_detail))
+    return targets
+
+
+def _solo_targets(figures: Figures) -> list[Target]:
+    return [
+        Target(f"one agent alone: p50 of {tool} in ms", True, limit, figures["solo"][tool], "median window")
+        for tool, limit in _SOLO_LIMITS.items()
+        if "solo" in figures
+    ]
 
 
 def _protocol_era_targets(figures: Figures) -> list[Target]:

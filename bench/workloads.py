@@ -140,6 +140,32 @@ class ReadWorkload:
         return {}
 
 
+@dataclass
+class RotatingWorkload:
+    """Each connection makes the same calls in turn: kind of call, tool and arguments."""
+
+    agents: list[Agent]
+    calls: list[tuple[str, str, dict[str, Any]]]
+    era: str = MODERN
+
+    def make_request_sources(self, targets: list[Address], count: int) -> list[RequestSource]:
+        """See Workload."""
+        sources: list[RequestSource] = []
+        for index in range(count):
+            agent = self.agents[index % len(self.agents)]
+            target = targets[index % len(targets)]
+            requests = [
+                (kind, build_tool_call(target, agent.token, tool, self.era, **arguments))
+                for kind, tool, arguments in self.calls
+            ]
+            sources.append(_RotatingRequestSource(requests))
+        return sources
+
+    def collect_results(self) -> dict[str, Any]:
+        """See Workload."""
+        return {}
+
+
 class _RotatingRequestSource:
     def __init__(self, calls: list[tuple[str, bytes]]) -> None:
         self._requests = cycle(calls)
@@ -150,6 +176,9 @@ class _RotatingRequestSource:
     def record_response(self, kind: str, response: bytes) -> None:
         return
 
+
+MAX_UNACKED_POSTS = 10
+"""How many posts to an agent of MixedWorkload may be unacknowledged before it acks rather than posts."""
 
 _POST_BODY = (
     "The parser now keeps comments; please look at the error recovery in the second commit before you go on with the"
@@ -163,7 +192,8 @@ class MixedWorkload:
     """The calls of working agents: post 40%, ack 37%, lease and release 12%, claim 7%, register and others 4%.
 
     Two reads follow each write: whats_new, read_posts to_me unacked, who_holds and list_tasks in turn. An agent acks
-    the posts to it, and posts instead if there are none. Every fourth post goes to a lane.
+    the posts to it, and posts instead if there are none. Every fourth post goes to a lane, so there are more recipients
+    than posts; an agent with MAX_UNACKED_POSTS acks instead of posting, so that inboxes do not grow during a run.
     """
 
     agents: list[Agent]
@@ -221,14 +251,10 @@ class _AgentRequestSource:
         self._reads_left = 2
         self._step += 1
         chance = self._random.random() * 100
-        if chance < 40:
-            return self._next_post()
         if chance < 77:
-            return (
-                self._next_ack()
-                if self._workload.unacked_posts[self._agent.ctx.participation_id]
-                else self._next_post()
-            )
+            unacked_count = len(self._workload.unacked_posts[self._agent.ctx.participation_id])
+            is_ack = unacked_count > MAX_UNACKED_POSTS or (chance >= 40 and unacked_count > 0)
+            return self._next_ack() if is_ack else self._next_post()
         if chance < 89:
             return self._next_lease_or_release()
         if chance < 96:

@@ -30,8 +30,6 @@ MAX_BATCH_SIZE = 16
 MAX_READ_BATCH_SIZE = 8
 # A call that waited longer is not begun: most clients have given up by then, and would repeat it.
 QUEUE_TIMEOUT_SECONDS = 10.0
-# A write waits for a lock this long in a thread. Then the thread serves other projects, and the write is tried again.
-LOCK_TIMEOUT_MS = 200
 
 Work = Callable[[Connection], Any]
 _Answers = Sequence[tuple["asyncio.Future[Any]", Outcome[Any]]]
@@ -193,8 +191,7 @@ class BatchScheduler:
         if len(works) == 1:
             return [(futures[0], self._run_alone(lane, works[0]))]
         try:
-            timeout = LOCK_TIMEOUT_MS if lane.is_write else None
-            outcomes = run_pipelined(self._db, works, lock_clock_of=lane.project_id, lock_timeout_ms=timeout)
+            outcomes = run_pipelined(self._db, works, lock_clock_of=lane.project_id)
         except Exception as error:  # noqa: BLE001 - raised to the caller of each call
             outcomes = [Outcome(None, error) for _ in works]
         return list(zip(futures, outcomes, strict=True))
@@ -203,7 +200,7 @@ class BatchScheduler:
         """Run one call, whose verb takes its own locks."""
         try:
             if lane.is_write:
-                return run_pipelined(self._db, [work], lock_timeout_ms=LOCK_TIMEOUT_MS)[0]
+                return run_pipelined(self._db, [work])[0]
             with self._db.connection() as conn:
                 return Outcome(work(conn), None)
         except Exception as error:  # noqa: BLE001 - raised to the caller of the call

@@ -16,6 +16,9 @@ from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
 from mcp_gateway.fair_executor import FairExecutor
 
 _T = TypeVar("_T")
+# A statement waits for a lock this long in a thread. Then the thread serves others, and the call is tried again.
+# It is a setting of the connections: to set it for each batch would be one more statement for each.
+LOCK_TIMEOUT_MS = 200
 # How long a call waits for a lock altogether, before it is answered with 503.
 LOCK_WAIT_SECONDS = 4.0
 _LOCK_RETRY_SECONDS = 0.05
@@ -41,6 +44,7 @@ class EngineRunner:
             settings.database_url,
             pool_size=settings.threads,
             application_name="llm-bus gateway",
+            lock_timeout_ms=LOCK_TIMEOUT_MS,
             index_scans_only=True,
         )
         self.executor = FairExecutor(settings.threads, "engine")
@@ -77,7 +81,7 @@ class EngineRunner:
 
         Args:
             ctx: the caller.
-            work: opens its connection; waits for locks no longer than batches.LOCK_TIMEOUT_MS.
+            work: opens its connection; waits for locks no longer than its connection allows.
         Raises:
             RequestDenied: as for run_in_thread.
         """

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from bus.ctx import Ctx
 from bus.db import Connection, Database
+from bus.db.connection import LOCK_TIMEOUT_MS
 from mcp_gateway.concurrency_limit import SharedConcurrencyCounts
 from mcp_gateway.fair_executor import FairExecutor
 
@@ -155,7 +156,11 @@ class SubscriptionRegistry(ABC, Generic[SubscriptionT]):
         """Run engine work in a thread, in a transaction unless it is a single statement."""
 
         def call() -> _T:
-            with self._db.connection() if single_statement else self._db.transaction() as conn:
+            if single_statement:
+                with self._db.connection() as conn:
+                    return work(conn)
+            # Nothing tries this again, so it waits longer for a lock than the connections of the gateway do.
+            with self._db.transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as conn:
                 return work(conn)
 
         return await self._executor.submit(call, ctx and ctx.token_id, tenant=ctx and ctx.owner_id)

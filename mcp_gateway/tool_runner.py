@@ -19,7 +19,6 @@ from bus.operations import telemetry
 from bus.operations.counters import make_counter, make_histogram
 from bus.tenancy import authentication
 from mcp_gateway.activity_buffer import ActivityBuffer
-from mcp_gateway.batches import LOCK_TIMEOUT_MS
 from mcp_gateway.change_notifications import ChangeNotifier
 from mcp_gateway.client_setup import RESULT_RENDERERS
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
@@ -132,14 +131,10 @@ class ToolRunner:
     def _run_alone(self, ctx: Ctx, tool: Tool, arguments: Any) -> ToolResult:
         """Run a tool on a connection of its own. Called in a thread of the engine."""
         if not tool.transaction:
-            (outcome,) = run_pipelined(
-                self._engine.db,
-                [lambda conn: self._run_on(conn, ctx, tool, arguments)],
-                lock_timeout_ms=LOCK_TIMEOUT_MS,
-            )
+            (outcome,) = run_pipelined(self._engine.db, [lambda conn: self._run_on(conn, ctx, tool, arguments)])
             return outcome.get()
         try:
-            with self._engine.db.transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as conn:
+            with self._engine.db.transaction() as conn:
                 result, unread = _call_engine(conn, ctx, tool, arguments)
         except DENYING_ERRORS:
             raise

@@ -156,6 +156,7 @@ class Database:
         pool_size: most connections held.
         pool_timeout: seconds that a caller waits for a free connection before it gets `unavailable`.
         application_name: shown in pg_stat_activity.
+        lock_timeout_ms: how long a statement waits for a lock.
         index_scans_only: for calls that must not depend on the length of history; see `connect`.
         on_commit: called with the changed topics by project id after a connection has committed.
 
@@ -170,6 +171,7 @@ class Database:
         pool_size: int = 8,
         pool_timeout: float = 5.0,
         application_name: str = "llm-bus",
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
         index_scans_only: bool = False,
         on_commit: Callable[[Mapping[int, set[str]]], None] | None = None,
     ) -> None:
@@ -179,7 +181,12 @@ class Database:
         self.pool_timeouts = 0
         self.engine = sa.create_engine(
             "postgresql+psycopg://",
-            creator=lambda: connect(url, application_name=application_name, index_scans_only=index_scans_only),
+            creator=lambda: connect(
+                url,
+                application_name=application_name,
+                lock_timeout_ms=lock_timeout_ms,
+                index_scans_only=index_scans_only,
+            ),
             # psycopg manages transactions, so that an operation of one statement pays for no BEGIN and COMMIT.
             isolation_level="AUTOCOMMIT",
             poolclass=QueuePool,
@@ -223,7 +230,7 @@ class Database:
         """Lend a connection inside a transaction, which commits when the block ends and rolls back when it raises.
 
         Args:
-            lock_timeout_ms: how long a statement waits for a lock; None is LOCK_TIMEOUT_MS.
+            lock_timeout_ms: how long a statement waits for a lock; None is that of the connections.
         """
         with self.connection() as conn:
             try:
@@ -245,10 +252,17 @@ class Database:
         self.engine.dispose()
 
 
-def connect(url: str, *, application_name: str = "llm-bus", index_scans_only: bool = False) -> psycopg.Connection[Row]:
+def connect(
+    url: str,
+    *,
+    application_name: str = "llm-bus",
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    index_scans_only: bool = False,
+) -> psycopg.Connection[Row]:
     """Open one connection in autocommit mode, with the engine's timeouts and UTC.
 
     Args:
+        lock_timeout_ms: how long a statement waits for a lock.
         index_scans_only: for statements that read a page by an index that has its order. A prepared statement is
             planned without its arguments, so the planner guesses how many rows a range has; where it guesses few, it
             reads all of them by a bitmap, or the whole table, and sorts (docs/decisions/0032-stable-plans.md).
@@ -258,7 +272,7 @@ def connect(url: str, *, application_name: str = "llm-bus", index_scans_only: bo
         for setting in (
             *(("enable_seqscan=off", "enable_bitmapscan=off") if index_scans_only else ()),
             f"statement_timeout={STATEMENT_TIMEOUT_MS}",
-            f"lock_timeout={LOCK_TIMEOUT_MS}",
+            f"lock_timeout={lock_timeout_ms}",
             f"idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS}",
             "timezone=UTC",
             # The plans of the hot statements do not depend on their arguments; JIT only costs at this size.

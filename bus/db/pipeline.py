@@ -68,7 +68,6 @@ def run_pipelined(
     calls: Sequence[Callable[[Connection], T]],
     *,
     lock_clock_of: int | None = None,
-    lock_timeout_ms: int | None = None,
 ) -> list[Outcome[T]]:
     """Run calls together on one connection, and return their outcomes in order.
 
@@ -77,12 +76,11 @@ def run_pipelined(
         calls: functions of a connection whose `core` and `raw` they do not use.
         lock_clock_of: a project whose clock each round locks first. Needed if the calls write: a lock that is taken
             after the clock by one call and before it by another would be a deadlock.
-        lock_timeout_ms: how long a statement waits for a lock; None is LOCK_TIMEOUT_MS.
     Raises:
         Unavailable: no connection became free in time, or the database does not answer.
     """
     with db.connection() as conn:
-        return _Batch(conn, lock_clock_of, lock_timeout_ms).run(calls)
+        return _Batch(conn, lock_clock_of).run(calls)
 
 
 class PipelinedConnection(Connection):
@@ -176,7 +174,7 @@ class _Call(Generic[T]):
 
 
 class _Batch:
-    def __init__(self, conn: Connection, lock_clock_of: int | None, lock_timeout_ms: int | None) -> None:
+    def __init__(self, conn: Connection, lock_clock_of: int | None) -> None:
         self._raw = conn.raw
         self._pgconn = conn.raw.pgconn
         self._transformer = PsycopgTransformer(conn.raw)
@@ -184,9 +182,6 @@ class _Batch:
         self._prepared: _PreparedStatements = info.setdefault(_PREPARED_STATEMENTS, _PreparedStatements())
         # The statements with which each round begins.
         self._opening: list[_Statement] = []
-        if lock_timeout_ms is not None:
-            sql = "SELECT set_config('lock_timeout', %s, true)"
-            self._opening.append(_build_statement(sql, (str(lock_timeout_ms),), self._transformer))
         if lock_clock_of is not None:
             self._opening.append(_build_statement("SELECT bus_lock_clock(%s)", (lock_clock_of,), self._transformer))
 

@@ -18,7 +18,7 @@ from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
 from tests.metrics_scrape import METRICS_TOKEN, scrape
 
 # Locks that the test holds are waited for until the test releases them.
-_PATIENT = {"mcp_gateway.batches.LOCK_TIMEOUT_MS": 30_000, "mcp_gateway.tool_runner.LOCK_TIMEOUT_MS": 30_000}
+_PATIENT = {"mcp_gateway.engine_runner.LOCK_TIMEOUT_MS": 30_000}
 _CALL_COUNT = 8
 
 

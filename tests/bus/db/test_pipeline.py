@@ -1,6 +1,7 @@
 """Calls of several callers on one connection: results, failures of one of them, and loss of the connection."""
 
 import contextvars
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -207,10 +208,10 @@ def test_a_call_runs_in_the_context_of_its_batch(db: Database) -> None:
 
 
 def test_a_short_wait_for_a_lock_ends_with_an_error_of_its_own(db: Database, agents: list[Agent]) -> None:
-    with db.transaction() as holder:
+    with closing(Database(db.url, pool_size=1, lock_timeout_ms=10)) as impatient, db.transaction() as holder:
         holder.execute("SELECT bus_lock_clock(%s)", (agents[0].ctx.project_id,))
         for calls in ([_claim(agents[0])], [_claim(agents[0]), _claim(agents[1])]):
-            outcomes = run_pipelined(db, calls, lock_timeout_ms=10)
+            outcomes = run_pipelined(impatient, calls)
             assert [type(outcome.error) for outcome in outcomes] == [LockNotGranted] * len(calls)
         with pytest.raises(LockNotGranted), db.transaction(lock_timeout_ms=10) as conn:
             conn.execute("SELECT bus_lock_clock(%s)", (agents[0].ctx.project_id,))

@@ -1,22 +1,18 @@
-"""`idle`, `old-snapshot`, `soak`: idle connections, a long transaction, and many calls."""
+"""`idle`, `old-snapshot`: idle connections, and a long transaction."""
 
 import socket
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 
 import psycopg
 
-from bench import cpu
-from bench.checks import verify_claims, verify_ledgers, verify_posts
+from bench.checks import verify_claims, verify_ledgers
 from bench.client import Client
 from bench.environment import checkpoint_and_pause
 from bench.fixtures import assign_round_robin, make_teams
-from bench.load import Window
 from bench.requests import Address, build_request
 from bench.scenario import Harness, Result, make_row
-from bench.workloads import ClaimWorkload, MixedWorkload, ReadWorkload
+from bench.workloads import ClaimWorkload, ReadWorkload
 
 _TEAM_SIZE = 50
 _SETTLE_SECONDS = 3.0
@@ -33,16 +29,16 @@ def run_idle(harness: Harness) -> Result:
     warm_up_teams = make_teams(harness.environment.database, 1, 32)
     harness.run_workload(ReadWorkload(assign_round_robin(warm_up_teams, 32)), 32, warmup=0.0, windows=1, seconds=2.0)
     time.sleep(_SETTLE_SECONDS)
-    before = _gateway_memory(harness)
+    before = harness.environment.gateway_memory
     with ExitStack() as stack:
         for number, agent in enumerate(agents):
             address = harness.environment.addresses[number % len(harness.environment.addresses)]
             stack.enter_context(Client(address, agent.token)).call("whoami").structured_content  # noqa: B018 - checks the response
         time.sleep(_SETTLE_SECONDS)
-        connected = _gateway_memory(harness)
+        connected = harness.environment.gateway_memory
         subscription_count = _open_subscriptions(stack, harness, [agent.token for agent in agents])
         time.sleep(_SETTLE_SECONDS)
-        subscribed = _gateway_memory(harness)
+        subscribed = harness.environment.gateway_memory
     each = (connected - before) / len(agents)
     result.figures |= {"agents": len(agents), "bytes_each": round(each), "before_mib": round(before / _MIB, 1)}
     result.lines.append(f"{len(agents)} agents with one kept connection each: {each / 1024:.1f} KiB each")
@@ -53,10 +49,6 @@ def run_idle(harness: Harness) -> Result:
     else:
         result.lines.append("subscriptions/listen returns at once, so no stream stays open")
     return result
-
-
-def _gateway_memory(harness: Harness) -> int:
-    return sum(cpu.private_memory(pid) for pid in harness.environment.gateway_pids)
 
 
 def _open_subscriptions(stack: ExitStack, harness: Harness, tokens: list[str]) -> int:
@@ -124,48 +116,3 @@ def run_old_snapshot(harness: Harness) -> Result:
     events = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
     result.checked.append(f"{events} events contiguous")
     return result
-
-
-def run_soak(harness: Harness) -> Result:
-    """Memory of a gateway after the first and after the second half of many calls."""
-    result = Result()
-    teams = make_teams(harness.environment.database, 4, 8)
-    trial = harness.run_workload(MixedWorkload(assign_round_robin(teams, 32)), 32, windows=1)
-    posted, acked = dict(trial.workload_results["posted"]), set(trial.workload_results["acked"])
-    windows: list[Window] = []
-    memory_mib = []
-    # The expected duration of half of the calls.
-    seconds = min(harness.effort.soak_calls / 2 / trial.best_window.rate, harness.effort.soak_seconds / 2)
-    for seed in (2, 3):
-        load_result = harness.run_workload(
-            MixedWorkload(assign_round_robin(teams, 32), seed=seed), 32, warmup=0.0, windows=1, seconds=seconds
-        )
-        windows += load_result.windows
-        posted |= load_result.workload_results["posted"]
-        acked |= load_result.workload_results["acked"]
-        time.sleep(_SETTLE_SECONDS)
-        memory_mib.append(_gateway_memory(harness) / len(harness.environment.gateways) / _MIB)
-    result.rows.append(make_row("soak", "mixed", 32, windows))
-    result.figures |= {
-        "calls": sum(window.calls for window in windows),
-        "middle_mib": round(memory_mib[0], 2),
-        "end_mib": round(memory_mib[1], 2),
-        "bare_mib": round(_measure_baseline_memory() / _MIB, 2),
-    }
-    result.lines.append(
-        f"a gateway uses {memory_mib[0]:.1f} MiB after the first half of {result.figures['calls']:,} calls and"
-        f" {memory_mib[1]:.1f} after the second; a process with the same imports {result.figures['bare_mib']:.1f}"
-    )
-    post_count = verify_posts(harness.environment.database, posted, acked)
-    event_count = verify_ledgers(harness.environment.database, [team.project_id for team in teams])
-    result.checked.append(f"{post_count} posts stored, {event_count} events contiguous")
-    return result
-
-
-def _measure_baseline_memory() -> int:
-    """Measure the bytes of an idle process with the imports of a gateway."""
-    program = "import sys, uvloop, mcp_gateway.__main__; print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        return cpu.private_memory(process.pid)
