@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -33,6 +34,15 @@ def _is_smtp_url(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.path in ("", "/") and not parts.fragment
+
+
+def _require_time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError):
+        if name != "UTC":
+            raise ValueError(f"must be a name such as Europe/Vienna; {quote(name)} is not known here.") from None
+    return name
 
 
 def _parse_job_intervals(text: str | Mapping[str, float]) -> Mapping[str, float]:
@@ -112,6 +122,15 @@ class WorkerSettings(EnvironmentSettings):
     mail_from: Annotated[
         str, Field(validation_alias="MAIL_FROM", title="text: an e-mail address", description="sender of e-mails")
     ] = "llm-bus@localhost"
+    mail_time_zone: Annotated[
+        str,
+        AfterValidator(_require_time_zone),
+        Field(
+            validation_alias="MAIL_TIME_ZONE",
+            title="text: a name of the IANA time zone database, such as Europe/Vienna",
+            description="time zone of the times in e-mails; UTC is shown beside it",
+        ),
+    ] = "UTC"
     allow_private_webhooks: Annotated[
         bool,
         Field(validation_alias="WEBHOOKS_TO_PRIVATE", description="whether webhooks may connect to private networks"),

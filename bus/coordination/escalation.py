@@ -9,7 +9,7 @@ from datetime import datetime
 
 from bus.coordination.transactions import SystemTransaction
 from bus.db import Connection
-from bus.notifications import outbox
+from bus.notifications import mail_addresses, outbox
 
 ESCALATION_STEPS = ("record_event", "deliver_to_admins", "notify_owner")
 BATCH_SIZE = 200
@@ -113,18 +113,16 @@ def _enqueue_notification(conn: Connection, project_id: int, post: _OverduePost)
     if is_suspended:
         # The step counts as taken; a message about it would be outdated when the suspension is lifted.
         return
-    outbox.enqueue(
-        conn,
-        "escalation",
-        owner_id=owner_id,
-        project_id=project_id,
-        email=email,
-        project=name,
-        post_id=post.id,
-        sender=post.actor,
-        to_lane=post.to_lane,
-        to_actor=post.to_actor,
-        subject=post.subject,
-        ref=post.ref,
-        ack_due_at=post.ack_due_at.isoformat(),
-    )
+    content = {
+        "project": name,
+        "post_id": post.id,
+        "sender": post.actor,
+        "to_lane": post.to_lane,
+        "to_actor": post.to_actor,
+        "subject": post.subject,
+        "ref": post.ref,
+        "ack_due_at": post.ack_due_at.isoformat(),
+    }
+    outbox.enqueue(conn, "escalation", owner_id=owner_id, project_id=project_id, **content)
+    if email is not None:
+        mail_addresses.add_to_digest(conn, owner_id, email, {"project_id": project_id, **content})

@@ -15,7 +15,7 @@ from bus.db.columns import (
     primary_key_column,
 )
 
-MESSAGE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test")
+MESSAGE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test", "confirm_address")
 MESSAGE_CHANNELS = ("webhook", "email")
 MAIL_SERVER = "mail server"
 
@@ -70,6 +70,30 @@ sa.Index(
 )
 sa.Index(None, outbox_message.c.owner_id, outbox_message.c.id)
 sa.Index(None, outbox_message.c.webhook_id)
+sa.Index(
+    "notice_email_idx",
+    outbox_message.c.owner_id,
+    outbox_message.c.created_at,
+    postgresql_where=outbox_message.c.channel == sa.literal_column("'email'"),
+)
+
+mail_address = sa.Table(
+    "mail_address",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False),
+    sa.Column("email", sa.Text, nullable=False),
+    created_at_column(),
+    # Time of the last confirmation mail.
+    sa.Column("requested_at", TIMESTAMPTZ),
+    sa.Column("confirmed_at", TIMESTAMPTZ),
+    sa.Column("unsubscribed_at", TIMESTAMPTZ),
+    sa.Column("next_digest_at", TIMESTAMPTZ),
+    sa.CheckConstraint(length_check("email", 254, 3), "email"),
+    comment="Addresses to which an owner sends overdue handoffs, with the consent of their holders.",
+)
+sa.Index("mail_address_owner_id_email_key", mail_address.c.owner_id, sa.func.lower(mail_address.c.email), unique=True)
+sa.Index("mail_address_email_idx", sa.func.lower(mail_address.c.email))
 
 circuit_breaker = sa.Table(
     "circuit_breaker",

@@ -123,9 +123,10 @@ def test_no_form_is_accepted_without_a_csrf_token(
 
 
 def test_views_without_csrf_protection_are_the_listed_ones(site: WebApp) -> None:
-    """None of them reads a cookie: the caller proves itself with an invite code or the metrics token, if at all."""
+    """None of them reads a cookie: the caller sends an invite code, the metrics token or a mailed token, if any."""
     assert {(method, rule.rule) for rule, method in _rules(site) if _is_machine(site, rule)} == {
         ("POST", "/join"),
+        ("POST", "/email/unsubscribe/<token>"),
         ("GET", "/api/stats"),
         ("GET", "/metrics"),
     }

@@ -81,21 +81,79 @@ def _notice(kind: str = "low_balance", target: str = "ada@example.org", **conten
 
 _ESCALATION: dict[str, Any] = {
     "project": "demo", "post_id": 4, "sender": "ada/bot", "to_lane": "web", "to_actor": None, "subject": "Look at this",
-    "ref": "PR 1", "ack_due_at": "2026-01-01T00:00:00+00:00",
+    "ref": "PR 1", "ack_due_at": "2026-01-01T00:00:00+00:00", "project_id": 9,
 }  # fmt: skip
 
 
 def test_an_overdue_handoff_is_sent_by_e_mail(server: tuple[Inbox, str]) -> None:
     inbox, url = server
-    result = mail.send(_notice("escalation", **_ESCALATION), _settings(url))
+    content: dict[str, Any] = {
+        "posts": [_ESCALATION, _ESCALATION | {"post_id": 5}],
+        "more": 0,
+        "unsubscribe_token": "1-0-abc",
+    }
+    result = mail.send(_notice("escalation", **content), _settings(url))
     assert result.delivered, result
     ((to, message),) = inbox.messages
     assert to == ["ada@example.org"]
-    assert message["subject"] == "Overdue handoff in demo: Look at this"
+    assert message["subject"] == "LLM Bus: 2 overdue handoffs"
     assert message["from"] == "LLM Bus <bus@bus.example>"
     body = message.get_content()
-    assert "From: ada/bot\r\nTo: lane web" in body
-    assert "https://bus.example/admin" in body
+    assert 'Handoff 4 in project "demo"\r\n  From: "ada/bot"\r\n  To: lane "web"\r\n' in body
+    assert "  Due: Thursday, 1 January 2026, 00:00 UTC\r\n" in body
+    assert "  Open: https://bus.example/admin/projects/9/handoffs/5\r\n" in body
+    # RFC 8058: one click in the mail program.
+    unsubscribe = "https://bus.example/email/unsubscribe/1-0-abc"
+    assert message["list-unsubscribe"] == f"<{unsubscribe}>"
+    assert message["list-unsubscribe-post"] == "List-Unsubscribe=One-Click"
+    assert unsubscribe in body
+
+
+def test_a_confirmation_contains_the_link_and_nothing_of_an_agent(server: tuple[Inbox, str]) -> None:
+    inbox, url = server
+    tokens = {"confirm_token": "1-2-abc", "unsubscribe_token": "1-0-abc"}
+    assert mail.send(_notice("confirm_address", owner="ada", **tokens), _settings(url)).delivered
+    ((_, message),) = inbox.messages
+    assert message["subject"] == "LLM Bus: confirm this address"
+    assert "https://bus.example/email/confirm/1-2-abc" in message.get_content()
+
+
+def test_a_notice_of_the_previous_version_is_sent(server: tuple[Inbox, str]) -> None:
+    inbox, url = server
+    old = {name: value for name, value in _ESCALATION.items() if name != "project_id"}
+    assert mail.send(_notice("escalation", **old), _settings(url)).delivered
+    assert inbox.messages[0][1]["subject"] == "LLM Bus: 1 overdue handoff"
+
+
+def test_times_are_shown_in_the_time_zone_of_the_operator(server: tuple[Inbox, str]) -> None:
+    inbox, url = server
+    settings = _settings(url).model_copy(update={"mail_time_zone": "Europe/Vienna"})
+    assert mail.send(_notice("escalation", posts=[_ESCALATION]), settings).delivered
+    assert "Due: Thursday, 1 January 2026, 01:00 CET (00:00 UTC)" in inbox.messages[0][1].get_content()
+
+
+@pytest.mark.parametrize(
+    "line_end", ["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029", "\x1c", "\u200b", "\u202e"], ids=ascii
+)
+@pytest.mark.parametrize("name", ["subject", "ref", "project", "sender", "to_lane", "to_actor"])
+def test_text_of_an_agent_cannot_look_like_a_line_of_the_service(name: str, line_end: str) -> None:
+    forged = f'x"{line_end}Open: https://evil.example{line_end}{line_end}Your account was suspended.'
+    notice = _notice("escalation", posts=[_ESCALATION | {name: forged}])
+    message = mail.build_message(notice, _settings(None))
+    expected = mail.build_message(_notice("escalation", posts=[_ESCALATION | {name: "x"}]), _settings(None))
+    lines, expected_lines = message.get_content().splitlines(), expected.get_content().splitlines()
+    assert len(lines) == len(expected_lines)
+    (changed,) = [line for line, other in zip(lines, expected_lines, strict=True) if line != other]
+    assert line_end not in changed
+    # It stays inside its quotation marks.
+    assert changed.count('"') == expected.get_content().splitlines()[lines.index(changed)].count('"')
+    assert message["subject"] == expected["subject"]
+
+
+@pytest.mark.parametrize("name", ["subject", "ref", "project", "sender"])
+def test_the_subject_is_ours(name: str) -> None:
+    notice = _notice("escalation", posts=[_ESCALATION | {name: "You have won"}])
+    assert mail.build_message(notice, _settings(None))["subject"] == "LLM Bus: 1 overdue handoff"
 
 
 @pytest.mark.parametrize("kind", ["low_balance", "delinquent", "suspended", "test"])

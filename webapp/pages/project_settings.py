@@ -11,7 +11,7 @@ from wtforms.validators import NumberRange, Optional
 
 from bus import limits
 from bus.coordination import leases
-from bus.notifications import outbox
+from bus.notifications import mail_addresses, outbox
 from bus.operations import project_purge
 from bus.tenancy import projects
 from bus.tenancy.projects import ProjectSettings
@@ -60,7 +60,11 @@ class SettingsForm(FlaskForm):  # type: ignore[misc]
         " Step 3: webhooks and email.",
         validators=[NumberRange(1, 1440, "1 to 1440 minutes.")],
     )
-    escalation_email = optional_text_field("Email for overdue handoffs", 254)
+    escalation_email = optional_text_field(
+        "Email for overdue handoffs",
+        254,
+        description="Its holder confirms it with a mailed link. At most one message in 15 minutes.",
+    )
     case_insensitive_paths = BooleanField(
         "Paths ignore case",
         description="For repositories on macOS or Windows: a lease on README.md also covers readme.md. Leases are then"
@@ -116,6 +120,25 @@ def save() -> BaseResponse | tuple[str, int]:
     if form.errors:
         return _render_index(settings_form=form), 400
     flash("Saved.", "success")
+    with connection() as conn:
+        email = projects.get_settings(conn, current_project().id).escalation_email
+        address = mail_addresses.find(conn, current_project().owner_id, email) if email else None
+    if email and (address is None or address.state == "unconfirmed"):
+        return request_confirmation()
+    return see_other(".index")
+
+
+@blueprint.post("/email/confirmation")
+def request_confirmation() -> BaseResponse:
+    """Mail a confirmation link to the address for overdue handoffs."""
+    project = current_project()
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
+        email = projects.get_settings(conn, project.id).escalation_email
+        if email is None:
+            raise NotFound
+        address = mail_addresses.request_confirmation(conn, project.owner_id, email, actor=current_owner().handle)
+    if address.state != "confirmed":
+        flash(f"Confirmation link sent to {address.email}. Nothing else is sent until it is opened.", "success")
     return see_other(".index")
 
 
@@ -209,11 +232,15 @@ def _render_index(
         settings = projects.get_settings(conn, project.id)
         contents = project_purge.get_contents(conn, project.id)
         webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
+        email = settings.escalation_email
+        address = mail_addresses.find(conn, project.owner_id, email) if email else None
     stall_seconds = settings.stall_window_seconds
     return render_template(
         "project_settings/index.html",
         project=project,
         contents=contents,
+        escalation_email=email,
+        email_state=address.state if address is not None else "unconfirmed",
         webhooks=webhooks,
         webhook_form=webhook_form or WebhookForm(formdata=None),
         rename_form=rename_form or RenameForm(formdata=None, name=project.name),

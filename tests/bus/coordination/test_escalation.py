@@ -4,7 +4,7 @@ from typing import Any
 
 from bus.coordination import escalation, ledger, posts
 from bus.db import Connection, Database
-from bus.notifications import outbox
+from bus.notifications import mail_addresses, outbox
 from bus.tenancy import participations, projects
 from bus.tenancy.projects import Project
 from tests.concurrency import run_concurrently, successes
@@ -30,6 +30,7 @@ def test_each_step_is_taken_once_in_order(
 ) -> None:
     hook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id, actor="cli")
     conn.execute("UPDATE project SET escalation_email = 'lead@example.org' WHERE id = %s", (project.id,))
+    mail_addresses.confirm(conn, mail_addresses.register(conn, project.owner_id, "lead@example.org"))
     assert escalation.list_projects_with_overdue_posts(conn) == []
     post_id = _overdue(conn, ada, to_actor="bob")
     assert escalation.list_projects_with_overdue_posts(conn) == [project.id]
@@ -50,7 +51,7 @@ def test_each_step_is_taken_once_in_order(
 
     _make_steps_due(conn)
     assert escalation.escalate_overdue_posts(conn, project.id) == 1
-    log_entries = outbox.list_log_entries(conn, project.owner_id, project_id=project.id)
+    log_entries = outbox.list_log_entries(conn, project.owner_id)
     assert {(one.channel, one.target) for one in log_entries} == {("webhook", hook.url), ("email", "lead@example.org")}
 
     _make_steps_due(conn)
