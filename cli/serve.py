@@ -23,7 +23,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_MCP_PATHS = ("/mcp", "/mcp/")
+_MCP_PATHS = ("/mcp", "/mcp/", "/mcp/session")
 
 
 class CombinedApp:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from threading import Lock
 
-from bus.coordination import posts, presence
+from bus.coordination import posts, presence, sessions
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.tenancy import tokens
@@ -20,12 +20,18 @@ class ActivityBuffer:
         self._seen_participations: dict[int, float] = {}
         self._used_token_ids: set[int] = set()
         self._shown_posts: dict[tuple[int, int, int], float] = {}
+        # With the token of the last call.
+        self._seen_sessions: dict[tuple[int, str], tuple[float, int | None]] = {}
+        self._posts_shown_to_sessions: set[tuple[int, int, str, int]] = set()
         self._lock = Lock()
 
     def record_activity(self, ctx: Ctx) -> None:
         """Record that the caller was seen now."""
+        now = time.monotonic()
         with self._lock:
-            self._seen_participations[ctx.participation_id] = time.monotonic()
+            self._seen_participations[ctx.participation_id] = now
+            if ctx.session is not None:
+                self._seen_sessions[ctx.participation_id, ctx.session] = now, ctx.token_id
             if ctx.token_id is not None:
                 self._used_token_ids.add(ctx.token_id)
 
@@ -35,6 +41,9 @@ class ActivityBuffer:
         with self._lock:
             for post_id in post_ids:
                 self._shown_posts.setdefault((ctx.project_id, ctx.participation_id, post_id), now)
+                if ctx.session is not None:
+                    shown_to_session = (ctx.project_id, ctx.participation_id, ctx.session, post_id)
+                    self._posts_shown_to_sessions.add(shown_to_session)
 
     def flush(self, db: Database) -> None:
         """Write the buffered activity; if that fails, keep it for the next flush."""
@@ -42,6 +51,8 @@ class ActivityBuffer:
             participations, self._seen_participations = self._seen_participations, {}
             token_ids, self._used_token_ids = self._used_token_ids, set()
             shown, self._shown_posts = self._shown_posts, {}
+            seen_sessions, self._seen_sessions = self._seen_sessions, {}
+            shown_to_sessions, self._posts_shown_to_sessions = self._posts_shown_to_sessions, set()
         try:
             now = time.monotonic()
             ids = sorted(participations)
@@ -49,6 +60,18 @@ class ActivityBuffer:
                 batch = ids[start : start + _BATCH_SIZE]
                 with db.connection() as conn:
                     presence.record_seen(conn, {id_: now - participations[id_] for id_ in batch})
+            session_ids = sorted(seen_sessions)
+            for start in range(0, len(session_ids), _BATCH_SIZE):
+                ages = {
+                    id_: (now - seen_sessions[id_][0], seen_sessions[id_][1])
+                    for id_ in session_ids[start : start + _BATCH_SIZE]
+                }
+                with db.connection() as conn:
+                    sessions.record_seen(conn, ages)
+            session_posts = sorted(shown_to_sessions)
+            for start in range(0, len(session_posts), _BATCH_SIZE):
+                with db.connection() as conn:
+                    sessions.record_shown(conn, session_posts[start : start + _BATCH_SIZE])
             if token_ids:
                 with db.connection() as conn:
                     tokens.record_use(conn, sorted(token_ids))
@@ -63,4 +86,6 @@ class ActivityBuffer:
                     self._seen_participations.setdefault(participation_id, seen_at)
                 self._used_token_ids |= token_ids
                 self._shown_posts = shown | self._shown_posts
+                self._seen_sessions = seen_sessions | self._seen_sessions
+                self._posts_shown_to_sessions |= shown_to_sessions
             raise

@@ -29,12 +29,13 @@ from mcp_gateway.mcp_endpoint import McpEndpoint, Scope
 from mcp_gateway.metrics import build_collector
 from mcp_gateway.rate_limit import RateLimit
 from mcp_gateway.service import Service
+from mcp_gateway.session_endpoint import SessionEndpoint
 
 _log = logging.getLogger("mcp_gateway.request")
 
 
 class Gateway:
-    """The gateway as an ASGI application: /mcp, /healthz, /readyz and /metrics.
+    """The gateway as an ASGI application: /mcp, /mcp/session, /healthz, /readyz and /metrics.
 
     Keeps no state between requests except caches of immutable facts, so any request may reach any process.
 
@@ -47,6 +48,7 @@ class Gateway:
         self.service = Service(settings)
         self._rate_limit = RateLimit(settings.rate_per_minute, settings.redis_url)
         self._mcp_endpoint = McpEndpoint(settings, self.service, self._rate_limit)
+        self._session_endpoint = SessionEndpoint(self._mcp_endpoint, self.service, self._rate_limit)
         # Labelled by HTTP status.
         self.request_counts = make_counter("gateway_requests", "HTTP requests to the gateway.", ("status",))
         self._requests_by_status = functools.cache(self.request_counts.labels)
@@ -136,6 +138,8 @@ class Gateway:
             await response.send_response(await self._metrics_response(scope["headers"]))
         elif path in ("/mcp", "/mcp/"):
             await self._mcp_endpoint.handle(scope, receive, response)
+        elif path == "/mcp/session":
+            await self._session_endpoint.handle(scope, receive, response)
         else:
             await response.send_response(
                 json_response(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})

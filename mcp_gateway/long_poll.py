@@ -16,6 +16,8 @@ from mcp_gateway.subscriptions import SubscriptionRegistry
 
 _RENEW_INTERVAL_SECONDS = 10.0
 _PROGRESS_INTERVAL_SECONDS = 10.0
+# A wait that has ended is known as such to other sessions after the next flush of the gateway.
+_GONE_WAITER_SECONDS = 3.0
 _TOPIC_BY_WAIT_KIND = {"inbox": "inbox", "acks": "acks", "lease": "leases", "task": "tasks"}
 
 ReportProgress = Callable[[float, float], Awaitable[None]]
@@ -29,16 +31,24 @@ class PendingPoll:
         request: what the call waits for.
         topics: the topics of change notifications that may make it ready.
         wakeup: set when it may be ready.
+        recheck_at: times of the monotonic clock at which it may become ready without a notification.
     """
 
     request: long_poll.WaitRequest
     topics: frozenset[str]
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+    # When to look again for posts that another session was woken for.
+    recheck_at: list[float] = field(default_factory=list)
 
     @property
     def ctx(self) -> Ctx:
         """The caller."""
         return self.request.ctx
+
+    @property
+    def is_offered_posts(self) -> bool:
+        """Whether it waits for posts that are offered to one session after the other."""
+        return self.request.ctx.session is not None and "inbox" in self.request.kinds
 
 
 class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
@@ -61,6 +71,8 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
             NotAuthenticated, OwnerSuspended, BusError: the caller may no longer call.
         """
         pending_poll = PendingPoll(request, frozenset(_TOPIC_BY_WAIT_KIND[kind] for kind in request.kinds))
+        if pending_poll.is_offered_posts:
+            pending_poll.recheck_at = _list_recheck_times()
         try:
             # Added before the first poll, so that commits after that poll wake this call.
             self._add(pending_poll)
@@ -111,6 +123,8 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
                     continue
 
     def _is_affected(self, subscription: PendingPoll, topics: frozenset[str]) -> bool:
+        if subscription.is_offered_posts and "inbox" in topics:
+            subscription.recheck_at = _list_recheck_times()
         return not subscription.topics.isdisjoint(topics)
 
     async def _refresh(self, dirty: Sequence[PendingPoll]) -> None:
@@ -123,7 +137,13 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
                 pending_poll.wakeup.set()
 
     async def _on_tick(self, now: float) -> None:
-        # A lease expires by the clock, without an event or a notification at that moment.
+        # A lease expires by the clock, without an event or a notification at that moment; so does the offer of a post.
+        for pending in self.list_all():
+            if pending.recheck_at and pending.recheck_at[0] <= now:
+                del pending.recheck_at[0]
+                self._dirty.add(pending)
+        if self._dirty:
+            self._dirty_event.set()
         queued = [pending for pending in self.list_all() if pending.request.queue_position is not None]
         if not queued:
             return
@@ -135,6 +155,15 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
 
     def _close(self, subscription: PendingPoll) -> None:
         subscription.wakeup.set()
+
+
+def _list_recheck_times() -> list[float]:
+    """Return when a post that wakes another session first may wake this one.
+
+    Soon, if that session had just stopped waiting; else when its time to ack is over.
+    """
+    now = time.monotonic()
+    return [now + _GONE_WAITER_SECONDS, now + long_poll.POST_OFFER_SECONDS + 1]
 
 
 def _poll_if_ready(conn: Connection, request: long_poll.WaitRequest) -> long_poll.WaitResult | None:

@@ -51,12 +51,14 @@ class McpEndpoint:
         settings: limits, hosts and origins.
         service: runs the calls.
         rate_limit: admits calls.
+    Attributes:
+        heads, bodies: read requests.
     """
 
     def __init__(self, settings: Settings, service: Service, rate_limit: RateLimit) -> None:
         self._service = service
         self._rate_limit = rate_limit
-        self._bodies = BodyReader(settings.max_body_bytes)
+        self.bodies = BodyReader(settings.max_body_bytes)
         self._mcp_server = build_server(service, _get_caller)
         self._sdk_app = self._mcp_server.streamable_http_app(
             json_response=False,
@@ -66,7 +68,7 @@ class McpEndpoint:
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
         self._codec = DirectCallCodec(all_tools(), self._mcp_server)
-        self._heads = RequestHeadReader(
+        self.heads = RequestHeadReader(
             HostOriginPolicy(settings),
             service.authenticator.cache,
             self._codec.parse_headers if settings.fast_path else lambda _: None,
@@ -79,20 +81,20 @@ class McpEndpoint:
 
     async def handle(self, scope: Scope, receive: Receive, response: ResponseSender) -> None:
         """Answer one request."""
-        head = self._heads.read(scope["method"], scope["headers"])
+        head = self.heads.read(scope["method"], scope["headers"])
         if head.cors_headers is not None:
             response.add_headers(head.cors_headers)
         if head.rejection is not None:
             await self._reject(receive, response, head.rejection)
             return
         if head.token_fingerprint is None:
-            is_empty = await self._bodies.discard(receive)
+            is_empty = await self.bodies.discard(receive)
             await self._deny(RequestDenied(401, "unauthenticated"), None, response, close_connection=not is_empty)
             return
-        body = await self._bodies.read(scope, receive)
+        body = await self.bodies.read(scope, receive)
         if body is None:
             # A client that disconnected gets the same answer and does not read it.
-            error = {"error": "too large", "message": f"Send at most {self._bodies.max_bytes} bytes, without pauses."}
+            error = {"error": "too large", "message": f"Send at most {self.bodies.max_bytes} bytes, without pauses."}
             await response.send_response(json_response(413, error, [(b"connection", b"close")]))
             return
         call = None
@@ -122,7 +124,7 @@ class McpEndpoint:
 
     async def _reject(self, receive: Receive, response: ResponseSender, rejection: HttpResponse) -> None:
         """Refuse a request because of its headers."""
-        if not await self._bodies.discard(receive):
+        if not await self.bodies.discard(receive):
             rejection = replace(rejection, headers=[*rejection.headers, (b"connection", b"close")])
         await response.send_response(rejection)
 

@@ -5,6 +5,7 @@ import logging
 
 from bus.client_setup import Endpoints
 from bus.config.settings import Settings
+from bus.coordination.sessions import WakeReport
 from mcp_gateway.activity_buffer import FLUSH_INTERVAL_SECONDS, ActivityBuffer
 from mcp_gateway.authenticator import Authenticator
 from mcp_gateway.change_notifications import ChangeNotifier
@@ -13,6 +14,7 @@ from mcp_gateway.engine_runner import EngineRunner
 from mcp_gateway.long_poll import LongPollRegistry
 from mcp_gateway.streams import StreamRegistry
 from mcp_gateway.tool_runner import ToolRunner
+from mcp_gateway.wake_reporter import WakeReporter
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,10 @@ class Service:
             self.activity,
             Endpoints(settings.public_url, settings.mcp_url),
         )
+        self._wake_reporter = WakeReporter(
+            lambda: (pending.ctx for pending in self.long_polls.list_all() if "inbox" in pending.request.kinds),
+            lambda: (stream.ctx for stream in self.streams.list_all()),
+        )
         self._flush_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,8 +108,14 @@ class Service:
             await self._flush_activity()
 
     async def _flush_activity(self) -> None:
+        reports = self._wake_reporter.collect()
         try:
-            await self.engine.executor.submit(lambda: self.activity.flush(self.engine.db))
+            await self.engine.executor.submit(lambda: self._write_activity(reports))
         except Exception:  # noqa: BLE001
             # Presence is advisory; the next flush writes this activity too.
             _log.warning("activity was not flushed", exc_info=True)
+
+    def _write_activity(self, reports: list[WakeReport]) -> None:
+        self.activity.flush(self.engine.db)
+        if reports:
+            self._wake_reporter.write(self.engine.db, reports)

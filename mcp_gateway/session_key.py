@@ -12,6 +12,9 @@ HEADER: Final = b"x-bus-session"
 META_KEY: Final = "llm-bus/session"
 # Codex names its session here, as an object or as the JSON text of one.
 CODEX_META_KEY: Final = "x-codex-turn-metadata"
+# An argument of any tool. Hooks of clients can rewrite arguments, where all sub-agents share one connection.
+ARGUMENT: Final = "_session"
+KEY_FORM: Final = "1 to 128 printable ASCII characters without spaces"
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -25,7 +28,8 @@ def find_in_headers(headers: Headers) -> str | None:
     Raises:
         InvalidSessionKey: it is malformed, or there are several.
     """
-    values = [value for name, value in headers if name == HEADER]
+    # Some clients send an unset variable as an empty header.
+    values = [value for name, value in headers if name == HEADER and value]
     if not values:
         return None
     if len(values) > 1:
@@ -48,17 +52,28 @@ def find_in_meta(meta: Any) -> str | None:
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             codex_meta = None
     if isinstance(codex_meta, Mapping) and codex_meta.get("session_id") is not None:
-        return _validate(codex_meta["session_id"])
+        session_id, thread_id = codex_meta["session_id"], codex_meta.get("thread_id")
+        is_sub_agent = isinstance(session_id, str) and isinstance(thread_id, str) and thread_id != session_id
+        return _validate(f"{session_id}/{thread_id}" if is_sub_agent else session_id)
     key = meta.get(META_KEY)
     return None if key is None else _validate(key)
 
 
+def take_from_arguments(arguments: Any) -> tuple[Any, str | None]:
+    """Return a tool's arguments without the session key, and the key; None if there is none.
+
+    Raises:
+        InvalidSessionKey: it is malformed.
+    """
+    if not isinstance(arguments, dict) or ARGUMENT not in arguments:
+        return arguments, None
+    others = {name: value for name, value in arguments.items() if name != ARGUMENT}
+    return others, _validate(arguments[ARGUMENT])
+
+
 def invalid_key_response() -> HttpResponse:
     """Build the response to a request with a malformed session key."""
-    advice = (
-        f"Send X-Bus-Session, or {META_KEY} in _meta, once, as 1 to 128 printable ASCII characters without spaces;"
-        " or leave it out."
-    )
+    advice = f"Send X-Bus-Session, or {META_KEY} in _meta, once, as {KEY_FORM}; or leave it out."
     return json_response(400, {"error": "invalid session", "message": advice})
 
 

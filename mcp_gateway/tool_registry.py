@@ -76,7 +76,6 @@ class Tool:
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {argument.name: argument.schema for argument in self.arguments},
-            "additionalProperties": False,
         }
         required = [argument.name for argument in self.arguments if argument.required]
         if required:

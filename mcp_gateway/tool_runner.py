@@ -14,10 +14,11 @@ from bus.coordination.posts import PostPage
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.db.pipeline import run_pipelined
-from bus.errors import BusError
+from bus.errors import BusError, InvalidArgument
 from bus.operations import telemetry
 from bus.operations.counters import make_counter, make_histogram
 from bus.tenancy import authentication
+from mcp_gateway import session_key
 from mcp_gateway.activity_buffer import ActivityBuffer
 from mcp_gateway.change_notifications import ChangeNotifier
 from mcp_gateway.client_setup import RESULT_RENDERERS
@@ -94,6 +95,13 @@ class ToolRunner:
                     "No live token: set LLM_BUS_TOKEN to a token of this bus and start this server again.",
                 )
             )
+        try:
+            arguments, session = session_key.take_from_arguments(arguments)
+        except session_key.InvalidSessionKey:
+            await self._engine.run_in_thread(functools.partial(self._check_access, ctx), ctx)
+            return _error_result(InvalidArgument(f"{session_key.ARGUMENT} must be {session_key.KEY_FORM}."))
+        if session is not None:
+            ctx = ctx.with_session(session)
         started = time.perf_counter()
         # Exceptions that are not handled below are defects.
         outcome = "error"

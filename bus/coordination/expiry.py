@@ -126,8 +126,8 @@ def requeue_stalled_tasks(conn: Connection, project_id: int) -> int:
     )
     for task_id, participation_id, owner in rows:
         conn.execute(
-            "UPDATE task SET status = %s, participation_id = NULL, owner = NULL, offered_until = NULL,"
-            " updated_at = clock_timestamp() WHERE project_id = %s AND id = %s",
+            "UPDATE task SET status = %s, participation_id = NULL, owner = NULL, session_key = NULL,"
+            " offered_until = NULL, updated_at = clock_timestamp() WHERE project_id = %s AND id = %s",
             (task_transitions.next_status("requeue", "in_progress"), project_id, task_id),
         )
         transaction.record_event(participation_id, owner, "task_requeue", task_id=task_id, owner=owner)

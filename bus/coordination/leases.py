@@ -332,7 +332,7 @@ def _iterate_ancestors(prefix: str) -> Iterator[str]:
 
 
 def _build_overlapping_lease(
-    actor: str, surface: str, expires_milliseconds: int, note: str | None, session: str | None, *, now: datetime
+    actor: str, surface: str, expires_milliseconds: int, note: str | None, session: str | None = None, *, now: datetime
 ) -> OverlappingLease:
     expires_at = from_epoch_milliseconds(expires_milliseconds)
     rounded_up_seconds = -(-(expires_at - now) // timedelta(seconds=1))

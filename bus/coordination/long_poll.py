@@ -22,6 +22,8 @@ LEASE_GRACE_SECONDS = 2.0
 # A queue position expires this long after its gateway last renewed it.
 QUEUE_POSITION_TTL_SECONDS = 30.0
 TASK_OFFER_SECONDS = 60.0
+# The time in which a session acks a post that it was woken for, before another one is woken.
+POST_OFFER_SECONDS = 60.0
 _ACK_BATCH_SIZE = 500
 _INITIAL_ACK_WINDOW = 100
 
@@ -46,7 +48,7 @@ class WaitRequest:
     @property
     def is_single_statement(self) -> bool:
         """Whether polling needs no transaction, since it changes nothing."""
-        return self.kinds == {"inbox"}
+        return self.kinds == {"inbox"} and self.ctx.session is None
 
 
 WaitResult: TypeAlias = tuple[str, posts.PostPage | leases.LeasePage | tasks.NextTask]
@@ -81,10 +83,17 @@ def begin_wait(
         (ctx.project_id,),
     )
     (queue_position,) = conn.fetch_one(
-        "INSERT INTO waiter (project_id, participation_id, surface, alive_until)"
-        " SELECT c.project_id, %s, %s, clock_timestamp() + make_interval(secs => %s)"
+        "INSERT INTO waiter (project_id, participation_id, surface, alive_until, session_key)"
+        " SELECT c.project_id, %s, %s, clock_timestamp() + make_interval(secs => %s), %s"
         " FROM bus_authenticate(%s, %s, false) c RETURNING id",
-        (ctx.participation_id, surface, QUEUE_POSITION_TTL_SECONDS, ctx.participation_id, ctx.token_id),
+        (
+            ctx.participation_id,
+            surface,
+            QUEUE_POSITION_TTL_SECONDS,
+            ctx.session,
+            ctx.participation_id,
+            ctx.token_id,
+        ),
     )
     return WaitRequest(ctx, frozenset(kinds | {"lease"}), surface=surface, take=take, queue_position=queue_position)
 
@@ -127,9 +136,16 @@ def poll(conn: Connection, request: WaitRequest) -> WaitResult | None:
         NotAuthenticated, OwnerSuspended: the caller has lost its access.
     """
     ctx = request.ctx
+    if ctx.session is not None and "acks" in request.kinds:
+        # Offering posts locks the clock, and no cursor is locked after it.
+        conn.execute(
+            "SELECT bus_session_cursor(c.project_id, %(me)s, %(session)s, true)"
+            " FROM bus_authenticate(%(me)s, %(token)s, false) c",
+            {"me": ctx.participation_id, "session": ctx.session, "token": ctx.token_id},
+        )
     if "inbox" in request.kinds:
-        inbox = posts.list_posts(conn, ctx, to_me=True, unacked_only=True)
-        if inbox.posts:
+        inbox = _find_mail(conn, ctx)
+        if inbox is not None:
             return "inbox", inbox
     if "acks" in request.kinds:
         newly_acked = _find_newly_acked(conn, ctx)
@@ -144,30 +160,43 @@ def poll(conn: Connection, request: WaitRequest) -> WaitResult | None:
     return None
 
 
+def _find_mail(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
+    """Return the unacked posts that end the wait of a caller: of a session, those that it is to take up."""
+    if ctx.session is None:
+        inbox = posts.list_posts(conn, ctx, to_me=True, unacked_only=True)
+        return inbox if inbox.posts else None
+    (post_ids,) = conn.fetch_one(
+        "SELECT bus_offer_posts(%s, %s, %s, %s)",
+        (ctx.participation_id, ctx.token_id, ctx.session, POST_OFFER_SECONDS),
+    )
+    return None if post_ids is None else posts.list_by_id(conn, ctx, post_ids)
+
+
 def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
     """Return the caller's posts that others acked after the ack cursor, and advance the cursor past those acks."""
     # The cursor is locked first and everything else is read afterwards, as in whats_new.
-    conn.execute(
-        "INSERT INTO ack_cursor (project_id, participation_id, seq)"
-        " SELECT c.project_id, %s, greatest(k.last_seq - %s, 0) FROM bus_authenticate(%s, %s, false) c"
-        " JOIN project_clock k ON k.project_id = c.project_id ON CONFLICT DO NOTHING",
-        (ctx.participation_id, _INITIAL_ACK_WINDOW, ctx.participation_id, ctx.token_id),
-    )
-    (cursor,) = conn.fetch_one(
-        "SELECT seq FROM ack_cursor WHERE project_id = %s AND participation_id = %s FOR UPDATE",
-        (ctx.project_id, ctx.participation_id),
-    )
+    cursor = _lock_ack_cursor(conn, ctx)
     last_read, post_ids = cursor, set[int]()
+    # A session waits for acks of its own posts and of posts without a session, also by other sessions of its
+    # participation.
+    conditions = (
+        " AND a.participation_id <> %(me)s"
+        if ctx.session is None
+        else " AND (a.participation_id <> %(me)s OR a.session_key <> %(session)s) AND coalesce((SELECT"
+        " p.session_key FROM event p WHERE p.project_id = %(project)s AND p.seq = o.id) = %(session)s, true)"
+    )
     while True:
         rows = conn.fetch_all(
-            "SELECT a.seq, o.id FROM (SELECT e.seq, e.participation_id, (e.payload ->> 'post_id')::bigint AS post_id"
+            "SELECT a.seq, o.id FROM (SELECT e.seq, e.participation_id, e.session_key,"
+            " (e.payload ->> 'post_id')::bigint AS post_id"
             " FROM event e WHERE e.project_id = %(project)s AND e.type = 'ack' AND e.seq > %(last_read)s"
             " ORDER BY e.seq LIMIT %(limit)s) AS a LEFT JOIN post o ON o.project_id = %(project)s AND o.id = a.post_id"
-            " AND o.participation_id = %(me)s AND a.participation_id <> %(me)s ORDER BY a.seq",
+            f" AND o.participation_id = %(me)s{conditions} ORDER BY a.seq",
             {
                 "project": ctx.project_id,
                 "last_read": last_read,
                 "me": ctx.participation_id,
+                "session": ctx.session,
                 "limit": _ACK_BATCH_SIZE,
             },
         )
@@ -178,11 +207,49 @@ def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
         if len(rows) < _ACK_BATCH_SIZE or post_ids:
             break
     if last_read > cursor:
+        _advance_ack_cursor(conn, ctx, last_read)
+    return posts.list_by_id(conn, ctx, sorted(post_ids)) if post_ids else None
+
+
+def _lock_ack_cursor(conn: Connection, ctx: Ctx) -> int:
+    """Lock the ack cursor of the caller, which begins 100 events before the end of the ledger, and return it."""
+    if ctx.session is not None:
+        (cursor,) = conn.fetch_one(
+            "SELECT coalesce((SELECT k.ack_seq FROM session_cursor k WHERE k.project_id = %(project)s"
+            " AND k.participation_id = %(me)s AND k.key = %(session)s FOR UPDATE), c.last_seq - %(window)s)"
+            " FROM project_clock c WHERE c.project_id = %(project)s",
+            {
+                "project": ctx.project_id,
+                "me": ctx.participation_id,
+                "session": ctx.session,
+                "window": _INITIAL_ACK_WINDOW,
+            },
+        )
+        return max(int(cursor), 0)
+    conn.execute(
+        "INSERT INTO ack_cursor (project_id, participation_id, seq)"
+        " SELECT c.project_id, %s, greatest(k.last_seq - %s, 0) FROM bus_authenticate(%s, %s, false) c"
+        " JOIN project_clock k ON k.project_id = c.project_id ON CONFLICT DO NOTHING",
+        (ctx.participation_id, _INITIAL_ACK_WINDOW, ctx.participation_id, ctx.token_id),
+    )
+    (cursor,) = conn.fetch_one(
+        "SELECT seq FROM ack_cursor WHERE project_id = %s AND participation_id = %s FOR UPDATE",
+        (ctx.project_id, ctx.participation_id),
+    )
+    return int(cursor)
+
+
+def _advance_ack_cursor(conn: Connection, ctx: Ctx, seq: int) -> None:
+    if ctx.session is None:
         conn.execute(
             "UPDATE ack_cursor SET seq = %s WHERE project_id = %s AND participation_id = %s",
-            (last_read, ctx.project_id, ctx.participation_id),
+            (seq, ctx.project_id, ctx.participation_id),
         )
-    return posts.list_by_id(conn, ctx, sorted(post_ids)) if post_ids else None
+    else:
+        conn.execute(
+            "UPDATE session_cursor SET ack_seq = %s WHERE project_id = %s AND participation_id = %s AND key = %s",
+            (seq, ctx.project_id, ctx.participation_id, ctx.session),
+        )
 
 
 def _try_take_turn(conn: Connection, request: WaitRequest) -> bool:
@@ -191,10 +258,17 @@ def _try_take_turn(conn: Connection, request: WaitRequest) -> bool:
     if not leases.is_free(conn, request.ctx, request.surface):
         return False
     earlier = conn.fetch_all(
-        "SELECT surface FROM waiter WHERE project_id = %s AND id < %s AND participation_id <> %s AND CASE"
+        "SELECT surface FROM waiter WHERE project_id = %s AND id < %s"
+        " AND (participation_id <> %s OR NOT bus_is_same_session(session_key, %s)) AND CASE"
         " WHEN told_at IS NULL THEN alive_until > clock_timestamp()"
         " ELSE told_at > clock_timestamp() - make_interval(secs => %s) END",
-        (request.ctx.project_id, request.queue_position, request.ctx.participation_id, LEASE_GRACE_SECONDS),
+        (
+            request.ctx.project_id,
+            request.queue_position,
+            request.ctx.participation_id,
+            request.ctx.session,
+            LEASE_GRACE_SECONDS,
+        ),
     )
     if any(surfaces.overlaps(request.surface, surface) for (surface,) in earlier):
         return False
@@ -215,6 +289,7 @@ def find_ready(conn: Connection, requests: Sequence[WaitRequest]) -> list[WaitRe
             "projects": [request.ctx.project_id for request in requests],
             "participations": [request.ctx.participation_id for request in requests],
             "tokens": [request.ctx.token_id for request in requests],
+            "sessions": [request.ctx.session for request in requests],
             "inbox": ["inbox" in request.kinds for request in requests],
             "acks": ["acks" in request.kinds for request in requests],
             "task": ["task" in request.kinds for request in requests],
@@ -232,15 +307,22 @@ def find_ready(conn: Connection, requests: Sequence[WaitRequest]) -> list[WaitRe
 _READY_SQL = """
     SELECT w.n FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(tokens)s::bigint[],
                            %(inbox)s::boolean[], %(acks)s::boolean[], %(task)s::boolean[], %(surfaces)s::text[],
-                           %(prefixes)s::text[])
-           WITH ORDINALITY AS w (project_id, me, token_id, inbox, acks, task, surface, prefix, n)
+                           %(prefixes)s::text[], %(sessions)s::text[])
+           WITH ORDINALITY AS w (project_id, me, token_id, inbox, acks, task, surface, prefix, session, n)
     WHERE (w.inbox AND EXISTS (
             SELECT FROM delivery d WHERE d.project_id = w.project_id AND d.participation_id = w.me
-              AND d.acked_at IS NULL))
+              AND d.acked_at IS NULL AND (w.session IS NULL
+                OR coalesce(d.offered_until <= clock_timestamp() OR d.offered_session = w.session, true)
+                   AND NOT EXISTS (
+                    SELECT FROM session_post h WHERE h.project_id = d.project_id AND h.key = w.session
+                      AND h.participation_id = d.participation_id AND h.post_id = d.post_id))))
        OR (w.acks AND (
             SELECT e.seq FROM event e WHERE e.project_id = w.project_id AND e.type = 'ack' ORDER BY e.seq DESC LIMIT 1
-           ) > coalesce((SELECT k.seq FROM ack_cursor k
-                         WHERE k.project_id = w.project_id AND k.participation_id = w.me), 0))
+           ) > coalesce(CASE WHEN w.session IS NULL THEN (
+                SELECT k.seq FROM ack_cursor k WHERE k.project_id = w.project_id AND k.participation_id = w.me)
+           ELSE (
+                SELECT k.ack_seq FROM session_cursor k WHERE k.project_id = w.project_id
+                  AND k.participation_id = w.me AND k.key = w.session) END, 0))
        OR (w.task AND EXISTS (
             SELECT FROM task t
             WHERE t.project_id = w.project_id AND t.status IN ('open', 'assigned') AND t.open_blockers = 0
@@ -249,7 +331,8 @@ _READY_SQL = """
        OR (w.surface IS NOT NULL AND NOT EXISTS (
             SELECT FROM lease l
             WHERE l.project_id = w.project_id AND l.prefix = w.prefix AND l.surface = w.surface
-              AND l.participation_id <> w.me AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()))
+              AND (l.participation_id <> w.me OR NOT bus_is_same_session(l.session_key, w.session))
+              AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()))
        OR NOT EXISTS (
             SELECT FROM participation p JOIN participant pt ON pt.id = p.participant_id
             JOIN project pj ON pj.id = p.project_id JOIN owner o ON o.id = pt.owner_id

@@ -17,12 +17,20 @@ from bus.tenancy.authentication import fetch_as_caller
 
 @dataclass(frozen=True, slots=True)
 class CreatedPost:
-    """A delivered post; `post_id` is the number of its event, `recipients` the number of its deliveries."""
+    """A delivered post.
+
+    Attributes:
+        post_id: the number of its event.
+        recipients: the number of its deliveries.
+        reach: names of recipients that can be reached `now`, at their next tool call (`next_step`) and at their
+            `next_turn`; at most 20. None if all of them only at their next turn.
+    """
 
     post_id: int
     created_at: datetime
     recipients: int
     unread: int
+    reach: dict[str, list[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class Post:
         acked: whether the caller has acked it, if it was delivered to the caller; else whether anyone has.
         acked_by: the participants who have acked it, oldest ack first, at most 50.
         deliveries: for its sender; None for others.
+        taken_by: the label of the session of the caller's participation that acked it, if that is another one.
     """
 
     post_id: int
@@ -63,6 +72,7 @@ class Post:
     acked: bool
     acked_by: list[str]
     deliveries: DeliveryCounts | None
+    taken_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +80,8 @@ class PostPage:
     """A page of posts, newest first; `next_before` asks for the next page.
 
     Attributes:
-        surfacing: ids of those that were delivered to the caller and have not been shown to it before. A process that
-            shows them passes them to `mark_surfaced`.
+        surfacing: ids of those that were delivered to the caller and have not been shown to its session before. A
+            process that shows them passes them to `mark_surfaced`.
     """
 
     posts: list[Post]
@@ -82,10 +92,15 @@ class PostPage:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The caller's first ack of a post."""
+    """The caller's first ack of a post.
+
+    Attributes:
+        taken_by: the label of the session of the caller's participation that acked it, if that is another one.
+    """
 
     post_id: int
     acked_at: datetime
+    taken_by: str | None = None
 
 
 def create(
@@ -146,9 +161,11 @@ def create(
         ack_within_seconds=ack_within_seconds,
     )
     try:
-        post_id, created_at, recipients, unread = conn.fetch_one(
-            "SELECT * FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        post_id, created_at, recipients, unread, reach = conn.fetch_one(
+            "SELECT p.*, bus_reach(%s, p.post_id)"
+            " FROM bus_post(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) p",
             (
+                ctx.project_id,
                 ctx.participation_id,
                 ctx.token_id,
                 body,
@@ -168,7 +185,7 @@ def create(
         )
     except BusError as error:
         raise participants.with_suggestions(error) from None
-    return CreatedPost(post_id=post_id, created_at=created_at, recipients=recipients, unread=unread)
+    return CreatedPost(post_id=post_id, created_at=created_at, recipients=recipients, unread=unread, reach=reach)
 
 
 def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
@@ -185,11 +202,20 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
     for post_id in post_ids:
         validation.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
     rows = conn.fetch_all(
-        "SELECT * FROM bus_ack(%s, %s, %s::bigint[], %s)",
-        (ctx.participation_id, ctx.token_id, list(post_ids), ctx.session),
+        "SELECT a.*, NULL::text FROM bus_ack(%(me)s, %(token)s, %(posts)s::bigint[]) a"
+        if ctx.session is None
+        else "SELECT a.*, bus_taken_by(%(project)s, %(me)s, a.post_id, %(session)s)"
+        " FROM bus_ack(%(me)s, %(token)s, %(posts)s::bigint[], %(session)s) a",
+        {
+            "project": ctx.project_id,
+            "me": ctx.participation_id,
+            "token": ctx.token_id,
+            "posts": list(post_ids),
+            "session": ctx.session,
+        },
     )
-    acked_at: dict[int, datetime] = dict(rows)
-    return [Ack(post_id=post_id, acked_at=acked_at[post_id]) for post_id in dict.fromkeys(post_ids)]
+    acks = {post_id: Ack(post_id=post_id, acked_at=acked_at, taken_by=taken_by) for post_id, acked_at, taken_by in rows}
+    return [acks[post_id] for post_id in dict.fromkeys(post_ids)]
 
 
 _POSTS_SQL = """
@@ -204,12 +230,23 @@ _POSTS_SQL = """
                              count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NOT NULL),
                              count(*) FILTER (WHERE d.acked_at IS NOT NULL)]
                 FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) END,
-           mine.addressed AND mine.surfaced_at IS NULL AND mine.acked_at IS NULL
+           {session_columns}
     FROM ({page_ids}) AS page
     JOIN post o ON o.project_id = %(project)s AND o.id = page.id
     LEFT JOIN delivery mine ON mine.project_id = o.project_id AND mine.post_id = o.id
                            AND mine.participation_id = %(me)s
     ORDER BY o.id DESC
+"""
+
+
+_WITHOUT_SESSION_SQL = (
+    "mine.addressed AND mine.surfaced_at IS NULL AND mine.acked_at IS NULL AS is_surfacing, NULL::text AS taken_by"
+)
+_WITH_SESSION_SQL = """
+    mine.addressed AND mine.acked_at IS NULL AND NOT EXISTS (
+        SELECT FROM session_post h WHERE h.project_id = o.project_id AND h.participation_id = %(me)s
+          AND h.key = %(session)s AND h.post_id = o.id) AS is_surfacing,
+    CASE WHEN mine.acked_session <> %(session)s THEN bus_session_label(mine.acked_session) END AS taken_by
 """
 
 
@@ -254,8 +291,9 @@ def list_posts(
     unread, rows = fetch_as_caller(
         conn,
         ctx,
-        _POSTS_SQL.format(page_ids=_build_page_ids_sql(filters, to_me, unacked_only)),
+        _build_posts_sql(ctx, _build_page_ids_sql(filters, to_me, unacked_only)),
         "r.id DESC",
+        session=ctx.session,
         to_lane=to_lane,
         tag=tag,
         ref=ref,
@@ -275,12 +313,18 @@ def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> PostPage:
     unread, rows = fetch_as_caller(
         conn,
         ctx,
-        _POSTS_SQL.format(page_ids=page_ids),
+        _build_posts_sql(ctx, page_ids),
         "r.id DESC",
+        session=ctx.session,
         ids=list(post_ids),
         limit=limits.MAX_POSTS_PER_ACK + 1,
     )
     return _build_page(rows, limits.MAX_POSTS_PER_ACK, unread)
+
+
+def _build_posts_sql(ctx: Ctx, page_ids: str) -> str:
+    session_columns = _WITHOUT_SESSION_SQL if ctx.session is None else _WITH_SESSION_SQL
+    return _POSTS_SQL.format(page_ids=page_ids, session_columns=session_columns)
 
 
 def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, int, int], float]) -> None:
@@ -328,6 +372,7 @@ def _build_page(rows: list[Row], limit: int, unread: int) -> PostPage:
             acked_by,
             deliveries,
             is_surfacing,
+            taken_by,
         ) = row
         posts.append(
             Post(
@@ -344,6 +389,7 @@ def _build_page(rows: list[Row], limit: int, unread: int) -> PostPage:
                 acked=acked,
                 acked_by=acked_by,
                 deliveries=None if deliveries is None else _build_delivery_counts(*deliveries),
+                taken_by=taken_by,
             )
         )
         if is_surfacing:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from bus import limits
 from bus.ctx import Ctx
@@ -25,12 +26,19 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class ActiveParticipant:
-    """A participant that was seen within the window."""
+    """A participant that was seen within the window.
+
+    Attributes:
+        wake: how it can be woken now: `waiting`, `listening` or `hooks`; None if only at its next turn.
+        sessions: its sessions within the window, those seen last first, at most 10; None if it names none.
+    """
 
     actor: str
     lane: str | None
     status: str
     last_seen: datetime
+    wake: str | None = None
+    sessions: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +96,12 @@ def list_active(
         ActiveParticipant,
         # Materialized: otherwise the planner may apply the filter by name to every participation of the service.
         "WITH seen AS MATERIALIZED ("
-        "  SELECT bus_participation_name(p.id) AS actor, coalesce(pr.lane, p.lane) AS lane, pr.status, pr.last_seen"
+        "  SELECT bus_participation_name(p.id) AS actor, coalesce(pr.lane, p.lane) AS lane, pr.status, pr.last_seen,"
+        "   bus_wake(greatest(pr.waiting_until, s.waiting_until), greatest(pr.listening_until, s.listening_until),"
+        "    s.hooks_until) AS wake, s.sessions"
         "  FROM presence pr JOIN participation p ON p.id = pr.participation_id AND p.project_id = pr.project_id"
         "  JOIN participant pt ON pt.id = p.participant_id JOIN project pj ON pj.id = pr.project_id"
+        f"  CROSS JOIN LATERAL ({_SESSIONS_SQL}) AS s"
         "  WHERE pr.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
         "    AND pr.last_seen > clock_timestamp() - make_interval(secs =>"
         "        greatest(coalesce(%(within)s::integer, pj.presence_window_seconds), 60)))"
@@ -105,6 +116,21 @@ def list_active(
     )
     page, has_more = paginate(rows, limit)
     return ActiveParticipantPage(active=list(page), next_before=page[-1].actor if has_more else None, unread=unread)
+
+
+_SESSIONS_SQL = """
+    SELECT max(a.waiting_until) AS waiting_until, max(a.listening_until) AS listening_until,
+           max(a.hooks_until) AS hooks_until, jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+               'session', bus_session_label(a.key), 'status', nullif(a.status, ''),
+               'last_seen', to_char(a.last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+               'wake', bus_wake(a.waiting_until, a.listening_until, a.hooks_until)))
+           ORDER BY a.last_seen DESC) AS sessions
+    FROM (SELECT * FROM agent_session a
+          WHERE a.project_id = pr.project_id AND a.participation_id = pr.participation_id AND a.ended_at IS NULL
+            AND a.last_seen > clock_timestamp() - make_interval(secs =>
+                greatest(coalesce(%(within)s::integer, pj.presence_window_seconds), 60))
+          ORDER BY a.last_seen DESC LIMIT 10) AS a
+"""
 
 
 def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> None:

@@ -331,7 +331,7 @@ def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) ->
     task = _get_task(transaction, task_id)
     status = next_status("ship", task.status)
     _require_assignee_or_admin(transaction, task)
-    _update_task(transaction, task_id, status=status, ref=ref)
+    _update_task(transaction, task_id, status=status, ref=ref, session_key=None)
     waiting_tasks = sorted(task_blockers.resolve_blocked_by(transaction, task_id))
     unblocked = [waiting_id for waiting_id, _, open_blockers in waiting_tasks if open_blockers == 0]
     transaction.record_event("task_ship", task_id=task_id, ref=ref, unblocked=unblocked)
@@ -406,7 +406,8 @@ def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -
             status=status,
             participation_id=transaction.ctx.participation_id,
             owner=transaction.actor,
+            session_key=transaction.ctx.session,
         )
     else:
-        _update_task(transaction, task.id, status=status)
+        _update_task(transaction, task.id, status=status, session_key=transaction.ctx.session)
     transaction.record_event("task_start", task_id=task.id, owner=task.owner or transaction.actor)

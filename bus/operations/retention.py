@@ -44,6 +44,19 @@ _EXPIRED_ROWS = {
     "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
     "hours": ("tally", _expired_rollups_condition("hour")),
     "days": ("tally", _expired_rollups_condition("day")),
+    "ended_sessions": ("agent_session", "ended_at < clock_timestamp() - interval '30 days'"),
+    "session_cursors": (
+        "session_cursor",
+        "key <> '' AND NOT EXISTS (SELECT FROM agent_session s WHERE s.project_id = t.project_id"
+        " AND s.participation_id = t.participation_id AND s.key = t.key)"
+        # The row of a session that has just begun is written later than its cursor.
+        " AND NOT EXISTS (SELECT FROM project_clock c WHERE c.project_id = t.project_id AND c.last_seq - t.seq < 100)",
+    ),
+    "lost_session_posts": (
+        "session_post",
+        "NOT EXISTS (SELECT FROM agent_session s WHERE s.project_id = t.project_id"
+        " AND s.participation_id = t.participation_id AND s.key = t.key AND s.ended_at IS NULL)",
+    ),
     # Left by a gateway that still flushed when the project was purged.
     "lost_presence": ("presence", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),
     "lost_cursors": ("cursor", "NOT EXISTS (SELECT FROM project pj WHERE pj.id = t.project_id)"),

@@ -9,7 +9,7 @@ from bus.coordination import posts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument
-from mcp_gateway.render import format_time
+from mcp_gateway.render import render
 from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref, Seconds, Tag
 
@@ -91,9 +91,7 @@ def ack(
     requested_ids = [*([] if post_id is None else [post_id]), *(post_ids or [])]
     if not requested_ids:
         raise InvalidArgument("ack needs post_id or post_ids; take them from read_posts.")
-    acks = [
-        {"post_id": ack.post_id, "acked_at": format_time(ack.acked_at)} for ack in posts.ack(conn, ctx, requested_ids)
-    ]
+    acks = [render(ack) for ack in posts.ack(conn, ctx, requested_ids)]
     result: dict[str, Any] = {} if post_id is None else dict(acks[0])
     if post_ids is not None:
         result["acked"] = acks

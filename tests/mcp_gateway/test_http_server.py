@@ -228,7 +228,7 @@ def test_a_client_that_disconnects_mid_request_affects_no_other(gateways: list[G
 def _read_head(gateway: Gateway, head: bytes) -> RequestHead:
     lines = head.decode().split("\r\n")[1:-2]
     headers = [(name.lower().encode(), value.strip().encode()) for name, _, value in (x.partition(":") for x in lines)]
-    return gateway._mcp_endpoint._heads.read("POST", headers)
+    return gateway._mcp_endpoint.heads.read("POST", headers)
 
 
 def test_the_calls_of_common_clients_are_answered_directly() -> None:
@@ -351,13 +351,13 @@ def test_requests_without_a_known_token_are_not_cached() -> None:
     gateway = Gateway(Settings.from_env({"DATABASE_URL": "postgresql://user@127.0.0.1:1/none"}))
     for _ in range(50):
         _read_head(gateway, build_head(generate_token(), 10))
-    assert not gateway._mcp_endpoint._heads._cache
+    assert not gateway._mcp_endpoint.heads._cache
     token = generate_token()
     gateway.service.authenticator.cache._ctx_by_fingerprint[fingerprint(token)] = Ctx(1, 1, 1, 1, 1)
     for length in range(1, 50):
         _read_head(gateway, build_head(token, length, MODERN, f"X-Request-Id: {length}"))
     # Length and request id are not part of the cache key.
-    assert len(gateway._mcp_endpoint._heads._cache) == 1
+    assert len(gateway._mcp_endpoint.heads._cache) == 1
     for padding in (100, 3000):
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,

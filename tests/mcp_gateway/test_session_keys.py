@@ -44,7 +44,7 @@ def test_the_header_wins_over_the_meta_of_a_call(
 
 
 @pytest.mark.parametrize("method", ["tools/call", "tools/list"])
-@pytest.mark.parametrize("key", ["", "a b", "x" * 129, "a\tb"])
+@pytest.mark.parametrize("key", ["a b", "x" * 129, "a\tb"])
 def test_a_malformed_key_gets_400_that_says_what_to_send(connect: Connect, team: Team, method: str, key: str) -> None:
     client = connect(team.alice)
     params: dict[str, Any] = {"name": "whoami", "arguments": {}} if method == "tools/call" else {}
@@ -56,6 +56,25 @@ def test_a_malformed_key_gets_400_that_says_what_to_send(connect: Connect, team:
     for response in responses:
         assert response.status == 400
         assert "1 to 128 printable ASCII characters" in json.loads(response.body)["message"]
+
+
+def test_an_empty_header_names_no_session(connect: Connect, team: Team) -> None:
+    client = connect(team.bob)
+    connect(team.alice).call("claim", sequence="s")
+    assert _event_count(_call(client, "whats_new")) == 1
+    assert _event_count(_call(client, "whats_new", {"X-Bus-Session": ""})) == 0
+    assert _event_count(_call(client, "whats_new", {"X-Bus-Session": ""}, **{"llm-bus/session": "a"})) == 0
+
+
+def test_codex_names_its_sub_agents(connect: Connect, team: Team) -> None:
+    client = connect(team.bob)
+    for thread_id, expected in (("t1", "c1"), ("t2", "c1/t2"), (None, "c1")):
+        meta = {"session_id": "c1", "thread_id": "c1" if thread_id == "t1" else thread_id}
+        body = client.body("tools/call", {"name": "lease", "arguments": {"surface": f"{thread_id}.py"}})
+        body["params"]["_meta"]["x-codex-turn-metadata"] = meta
+        client.send(json.dumps(body).encode(), client.headers("tools/call", "lease"))
+        (held,) = client.call("who_holds", surface=f"{thread_id}.py").structured_content["leases"]
+        assert held["session"] == expected
 
 
 def test_sessions_of_both_processes_share_their_state(connect: Connect, team: Team) -> None:

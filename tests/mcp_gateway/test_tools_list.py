@@ -65,7 +65,8 @@ def test_each_tool_is_described_in_one_or_two_sentences_with_a_valid_schema(
         assert 20 <= len(tool["description"]) <= 300, tool["name"]
         assert "outputSchema" not in tool
         jsonschema.Draft202012Validator.check_schema(tool["inputSchema"])
-        assert tool["inputSchema"]["additionalProperties"] is False
+        # Hooks of clients add an argument that no tool declares.
+        assert "additionalProperties" not in tool["inputSchema"]
         for name, schema in tool["inputSchema"]["properties"].items():
             # No argument names a project or an identity: both come from the token.
             assert "project" not in name

@@ -1,7 +1,7 @@
 """Jobs that call one engine function for each project: expiry, escalation and rollups."""
 
 from bus.analytics import rollups
-from bus.coordination import escalation, expiry
+from bus.coordination import escalation, expiry, sessions
 from workers.job_runner import JobRun, job
 
 
@@ -10,6 +10,17 @@ def expire_leases(run: JobRun) -> None:
     """End leases whose time is over, with one lease_expire each; waiting calls are notified."""
     run.for_each_project(
         expiry.list_projects_with_expired_leases, expiry.expire_leases, "ended", batch_size=expiry.BATCH_SIZE
+    )
+
+
+@job(interval=10)
+def end_sessions(run: JobRun) -> None:
+    """End sessions that are silent or whose token has ended; their leases are released, their tasks returned."""
+    run.for_each_project(
+        sessions.list_projects_with_stale_sessions,
+        sessions.end_stale_sessions,
+        "ended",
+        batch_size=sessions.BATCH_SIZE,
     )
 
 

@@ -48,9 +48,10 @@ BEGIN
             WHERE NOT c.literal AND NOT c.surface = ANY (p_overlapping) AND NOT c.surface = ANY (p_disjoint)),
            (SELECT count(*) FROM contender),
            (SELECT coalesce(jsonb_agg(
-                jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note,
-                                  CASE WHEN n.participation_id = p_participation
-                                       THEN bus_session_label(n.session_key) END) ORDER BY n.fence), '[]')
+                CASE WHEN p_session IS NULL OR n.participation_id <> p_participation
+                     THEN jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note)
+                     ELSE jsonb_build_array(n.actor, n.surface, bus_epoch_milliseconds(n.expires_at), n.note,
+                                            bus_session_label(n.session_key)) END ORDER BY n.fence), '[]')
             FROM (SELECT * FROM contender ORDER BY contender.fence LIMIT 20) AS n)
     INTO undecided, v_contender_count, others;
     IF undecided IS NOT NULL THEN

@@ -94,6 +94,11 @@ BEGIN
             created_at + make_interval(secs => p_ack_within_seconds), created_at);
     INSERT INTO delivery (project_id, participation_id, post_id)
     SELECT v_caller.project_id, member, post_id FROM unnest(v_recipients) AS member;
+    IF p_session IS NOT NULL AND p_participation = ANY (v_recipients) THEN
+        -- For the other sessions of the sender.
+        INSERT INTO session_post (project_id, participation_id, key, post_id)
+        VALUES (v_caller.project_id, p_participation, p_session, post_id);
+    END IF;
     IF p_key IS NOT NULL THEN
         PERFORM bus_store_result(v_caller.project_id, p_participation, p_key,
             jsonb_build_object('post_id', post_id, 'recipients', recipients, 'created_at', created_at));
@@ -134,9 +139,10 @@ BEGIN
         SELECT v_caller.project_id, v_last_seq - cardinality(v_unacked) + n.ordinality, v_at, p_participation,
                v_caller.actor, 'ack', jsonb_build_object('post_id', n.id), p_session
         FROM unnest(v_unacked) WITH ORDINALITY AS n (id, ordinality);
-        INSERT INTO delivery AS d (project_id, participation_id, post_id, addressed, acked_at)
-        SELECT v_caller.project_id, p_participation, n.id, false, v_at FROM unnest(v_unacked) AS n (id)
-        ON CONFLICT ON CONSTRAINT delivery_pkey DO UPDATE SET acked_at = excluded.acked_at;
+        INSERT INTO delivery AS d (project_id, participation_id, post_id, addressed, acked_at, acked_session)
+        SELECT v_caller.project_id, p_participation, n.id, false, v_at, p_session FROM unnest(v_unacked) AS n (id)
+        ON CONFLICT ON CONSTRAINT delivery_pkey DO UPDATE
+        SET acked_at = excluded.acked_at, acked_session = excluded.acked_session;
         -- A sender's ack of its own post confirms nothing, unless the post was addressed to itself: sub-agents and the
         -- sessions of one agent share an identity.
         UPDATE post o SET acked_at = v_at

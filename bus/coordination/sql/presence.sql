@@ -14,6 +14,11 @@ BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
     actor := v_caller.actor;
+    IF p_session IS NOT NULL THEN
+        INSERT INTO agent_session AS s (project_id, participation_id, key, token_id, status, started_at, last_seen)
+        VALUES (v_caller.project_id, p_participation, p_session, p_token, p_status, clock_timestamp(), clock_timestamp())
+        ON CONFLICT ON CONSTRAINT agent_session_pkey DO UPDATE SET status = excluded.status;
+    END IF;
     SELECT pr.lane, pr.status, pr.registered_at INTO v_previous FROM presence pr
     WHERE pr.project_id = v_caller.project_id AND pr.participation_id = p_participation FOR UPDATE;
     v_old_lane := coalesce(v_previous.lane, v_caller.lane);

@@ -72,3 +72,190 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END LOOP;
 END $$;
+
+-- How a recipient can be woken at this moment: by a call that waits for posts, by an open stream, or by hooks of its
+-- client that show posts beside its next tool call; null if only at its next turn.
+CREATE FUNCTION bus_wake(p_waiting timestamptz, p_listening timestamptz, p_hooks timestamptz) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+    SELECT CASE WHEN p_waiting > clock_timestamp() THEN 'waiting' WHEN p_listening > clock_timestamp() THEN 'listening'
+                WHEN p_hooks > clock_timestamp() THEN 'hooks' END
+$$;
+
+-- Which recipients of a post can be reached now, at their next tool call, and at their next turn: their names, the first
+-- 20 of them. Null if all of them only at their next turn.
+CREATE FUNCTION bus_reach(p_project bigint, p_post bigint) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_recipients jsonb;
+BEGIN
+    SELECT jsonb_object_agg(r.participation_id, coalesce(
+               bus_wake(greatest(pr.waiting_until, s.waiting_until), greatest(pr.listening_until, s.listening_until),
+                        s.hooks_until), 'none'))
+    INTO v_recipients
+    FROM (SELECT d.participation_id FROM delivery d WHERE d.project_id = p_project AND d.post_id = p_post LIMIT 20) AS r
+    LEFT JOIN presence pr ON pr.project_id = p_project AND pr.participation_id = r.participation_id
+    CROSS JOIN LATERAL (
+        SELECT max(a.waiting_until) AS waiting_until, max(a.listening_until) AS listening_until,
+               max(a.hooks_until) AS hooks_until
+        FROM agent_session a
+        WHERE a.project_id = p_project AND a.participation_id = r.participation_id AND a.ended_at IS NULL) AS s
+    WHERE greatest(pr.waiting_until, pr.listening_until, s.waiting_until, s.listening_until, s.hooks_until)
+          > clock_timestamp();
+    IF v_recipients IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (
+        SELECT jsonb_object_agg(reach.moment, reach.names) FROM (
+            SELECT named.moment, jsonb_agg(named.name ORDER BY named.name) AS names FROM (
+                SELECT CASE v_recipients ->> d.participation_id::text WHEN 'waiting' THEN 'now' WHEN 'listening' THEN 'now'
+                            WHEN 'hooks' THEN 'next_step' ELSE 'next_turn' END AS moment,
+                       bus_participation_name(d.participation_id) AS name
+                FROM delivery d WHERE d.project_id = p_project AND d.post_id = p_post
+                ORDER BY d.participation_id LIMIT 20) AS named
+            GROUP BY named.moment) AS reach);
+END $$;
+
+-- The label of the session that acked a post before the caller's; null if it was the caller's own, or none was named.
+CREATE FUNCTION bus_taken_by(p_project bigint, p_participation bigint, p_post bigint, p_session text) RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT CASE WHEN d.acked_session <> p_session THEN bus_session_label(d.acked_session) END FROM delivery d
+            WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.post_id = p_post);
+END $$;
+
+-- The unacked posts that wake a waiting session, and their reservation for it: until p_seconds have passed without an
+-- ack, no other session is woken for them. A post wakes the session that has waited longest; one that a session has been
+-- shown does not wake it again. Decided under the project clock.
+CREATE FUNCTION bus_offer_posts(p_participation bigint, p_token bigint, p_session text, p_seconds double precision)
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_caller record;
+    v_since timestamptz;
+    v_posts bigint[];
+BEGIN
+    SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, false);
+    PERFORM bus_lock_clock(v_caller.project_id);
+    SELECT s.waiting_since INTO v_since FROM agent_session s
+    WHERE s.project_id = v_caller.project_id AND s.participation_id = p_participation AND s.key = p_session
+      AND s.waiting_until > clock_timestamp();
+    SELECT array_agg(offered.post_id ORDER BY offered.post_id) INTO v_posts FROM (
+        SELECT d.post_id FROM delivery d
+        WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation AND d.acked_at IS NULL
+          AND (d.offered_until IS NULL OR d.offered_until <= clock_timestamp() OR d.offered_session = p_session)
+          AND NOT EXISTS (
+            SELECT FROM session_post h WHERE h.project_id = d.project_id AND h.participation_id = d.participation_id
+              AND h.key = p_session AND h.post_id = d.post_id)
+          AND NOT EXISTS (
+            SELECT FROM agent_session s
+            WHERE s.project_id = d.project_id AND s.participation_id = d.participation_id AND s.ended_at IS NULL
+              AND s.key <> p_session AND s.waiting_until > clock_timestamp()
+              AND (s.waiting_since, s.key) < (coalesce(v_since, clock_timestamp()), p_session)
+              AND NOT EXISTS (
+                SELECT FROM session_post h
+                WHERE h.project_id = d.project_id AND h.participation_id = d.participation_id
+                  AND h.key = s.key AND h.post_id = d.post_id))
+        ORDER BY d.post_id DESC LIMIT 50) AS offered;
+    IF v_posts IS NULL THEN
+        RETURN NULL;
+    END IF;
+    UPDATE delivery d
+    SET offered_until = clock_timestamp() + make_interval(secs => p_seconds), offered_session = p_session
+    WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation AND d.post_id = ANY (v_posts);
+    INSERT INTO session_post (project_id, participation_id, key, post_id)
+    SELECT v_caller.project_id, p_participation, p_session, offered.id FROM unnest(v_posts) AS offered (id)
+    ON CONFLICT DO NOTHING;
+    -- It is busy from now on: the next post wakes another session.
+    UPDATE agent_session s SET waiting_until = NULL, waiting_since = NULL
+    WHERE s.project_id = v_caller.project_id AND s.participation_id = p_participation AND s.key = p_session;
+    RETURN v_posts;
+END $$;
+
+-- Record up to where sessions that are about to end have read, so that a new session begins there. Called before the
+-- clock is locked, since it locks a cursor.
+CREATE FUNCTION bus_fold_session_cursors(p_project bigint, p_participations bigint[], p_keys text[]) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO session_cursor AS f (project_id, participation_id, key, seq)
+    SELECT k.project_id, k.participation_id, '', max(k.seq)
+    FROM unnest(p_participations, p_keys) AS u (participation_id, key)
+    JOIN session_cursor k ON k.project_id = p_project AND k.participation_id = u.participation_id AND k.key = u.key
+    WHERE u.key <> '' AND position('/' IN u.key) = 0
+    GROUP BY k.project_id, k.participation_id ORDER BY k.participation_id
+    ON CONFLICT ON CONSTRAINT session_cursor_pkey DO UPDATE SET seq = greatest(f.seq, excluded.seq)
+$$;
+
+-- End a session and its sub-agents: release their leases, return their tasks in progress, and offer posts that they were
+-- woken for to other sessions. The caller has locked the clock. With p_silent_since it ends only if it has not been seen
+-- since. Lock order: the rows of the session and then its sub-agents, as in a flush of the gateway; leases; tasks; posts.
+CREATE FUNCTION bus_end_session(
+    p_project bigint, p_participation bigint, p_key text, p_reason text, p_silent_since timestamptz DEFAULT NULL,
+    OUT ended boolean, OUT released integer, OUT requeued integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_actor text := bus_participation_name(p_participation);
+    v_now timestamptz := clock_timestamp();
+    v_last_seen timestamptz;
+    v_events jsonb[];
+    v_tasks jsonb[];
+    v_count integer;
+BEGIN
+    released := 0;
+    requeued := 0;
+    IF p_silent_since IS NOT NULL THEN
+        SELECT s.last_seen INTO v_last_seen FROM agent_session s
+        WHERE s.project_id = p_project AND s.participation_id = p_participation AND s.key = p_key
+          AND s.ended_at IS NULL FOR NO KEY UPDATE;
+        IF v_last_seen > p_silent_since THEN
+            ended := false;
+            RETURN;
+        END IF;
+    END IF;
+    -- Also where the gateway has not written the session yet: a late flush does not revive it.
+    INSERT INTO agent_session AS s (project_id, participation_id, key, started_at, last_seen, ended_at)
+    VALUES (p_project, p_participation, p_key, v_now, v_now, v_now)
+    ON CONFLICT ON CONSTRAINT agent_session_pkey DO UPDATE
+    SET ended_at = v_now, waiting_since = NULL, waiting_until = NULL, listening_until = NULL, hooks_until = NULL
+    WHERE s.ended_at IS NULL;
+    ended := FOUND;
+    PERFORM FROM agent_session s
+    WHERE s.project_id = p_project AND s.participation_id = p_participation AND starts_with(s.key, p_key || '/')
+      AND s.ended_at IS NULL ORDER BY s.key FOR NO KEY UPDATE;
+    UPDATE agent_session s
+    SET ended_at = v_now, waiting_since = NULL, waiting_until = NULL, listening_until = NULL, hooks_until = NULL
+    WHERE s.project_id = p_project AND s.participation_id = p_participation AND starts_with(s.key, p_key || '/')
+      AND s.ended_at IS NULL;
+    WITH ended_lease AS (
+        UPDATE lease l SET ended_at = v_now, ended_by = 'release'
+        WHERE l.project_id = p_project AND l.participation_id = p_participation AND l.ended_at IS NULL
+          AND (l.session_key = p_key OR starts_with(l.session_key, p_key || '/'))
+        RETURNING l.id, l.surface
+    )
+    SELECT array_agg(jsonb_build_object('surface', e.surface, 'reason', p_reason) ORDER BY e.id) INTO v_events
+    FROM ended_lease e;
+    released := coalesce(cardinality(v_events), 0);
+    WITH returned_task AS (
+        UPDATE task t SET status = 'open', participation_id = NULL, owner = NULL, session_key = NULL,
+                          offered_until = NULL, updated_at = v_now
+        WHERE t.project_id = p_project AND t.participation_id = p_participation AND t.status = 'in_progress'
+          AND (t.session_key = p_key OR starts_with(t.session_key, p_key || '/'))
+        RETURNING t.id
+    )
+    SELECT array_agg(jsonb_build_object('task_id', r.id, 'owner', v_actor, 'reason', p_reason) ORDER BY r.id)
+    INTO v_tasks FROM returned_task r;
+    requeued := coalesce(cardinality(v_tasks), 0);
+    -- Any session of the participation may go on with a task that is still blocked.
+    UPDATE task t SET session_key = NULL
+    WHERE t.project_id = p_project AND t.participation_id = p_participation
+      AND (t.session_key = p_key OR starts_with(t.session_key, p_key || '/'));
+    IF released + requeued > 0 THEN
+        PERFORM bus_append_all(
+            p_project, p_participation, v_actor,
+            array_fill('release'::text, ARRAY[released]) || array_fill('task_requeue'::text, ARRAY[requeued]),
+            v_events || v_tasks, p_key);
+    END IF;
+    UPDATE delivery d SET offered_until = NULL, offered_session = NULL
+    WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.acked_at IS NULL
+      AND (d.offered_session = p_key OR starts_with(d.offered_session, p_key || '/'));
+    DELETE FROM session_post h
+    WHERE h.project_id = p_project AND h.participation_id = p_participation
+      AND (h.key = p_key OR starts_with(h.key, p_key || '/'));
+END $$;
