@@ -9,7 +9,7 @@ from typing import Final
 
 from mcp_gateway.http_responses import Headers, HttpResponse
 
-ALLOWED_METHODS: Final = "POST, DELETE"
+ALLOWED_METHODS: Final = "POST"
 ALLOWED_REQUEST_HEADERS: Final = (
     "Accept, Authorization, Content-Type, Last-Event-ID, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, "
     "traceparent, tracestate, X-Bus-Session, X-Request-Id"

@@ -99,6 +99,7 @@ class ToolCall:
         is_json: whether the answer is a JSON document or a stream of one event.
         may_stream: whether the answer may become a stream while it is awaited.
         session: the key of the caller's session in the body, if there is one.
+        progress_token_json: the token of the progress that the client requests, as JSON; None if it requests none.
     """
 
     tool: Tool
@@ -108,6 +109,7 @@ class ToolCall:
     is_json: bool
     may_stream: bool
     session: str | None
+    progress_token_json: bytes | None
 
 
 class DirectCallCodec:
@@ -156,8 +158,6 @@ class DirectCallCodec:
             session = self._read_envelope(protocol.version, params.meta, is_modern)
         except _InvalidEnvelope:
             return None
-        if tool.is_long_poll and _wants_progress(params.meta):
-            return None
         accepted = protocol.accepted
         return ToolCall(
             tool,
@@ -167,6 +167,8 @@ class DirectCallCodec:
             is_json=accepted.answer_is_json(is_modern),
             may_stream=accepted.sse,
             session=session,
+            # Only long polls last long enough to report progress.
+            progress_token_json=_find_progress_token(params.meta) if tool.is_long_poll else None,
         )
 
     def encode_result(self, call: ToolCall, result: ToolResult) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -248,6 +250,21 @@ class DirectCallCodec:
 
 def _wants_progress(meta: msgspec.Raw | msgspec.UnsetType) -> bool:
     return not isinstance(meta, msgspec.UnsetType) and b"progressToken" in bytes(meta)
+
+
+def _find_progress_token(meta: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
+    if isinstance(meta, msgspec.UnsetType) or not _wants_progress(meta):
+        return None
+    token = msgspec.json.decode(meta).get("progressToken")
+    return None if token is None else msgspec.json.encode(token)
+
+
+def encode_progress_event(call: ToolCall, progress: float, total: float) -> bytes:
+    """Encode a progress notification of a call that requests progress as an event of a stream."""
+    assert call.progress_token_json is not None
+    numbers = b',"progress":' + msgspec.json.encode(progress) + b',"total":' + msgspec.json.encode(total)
+    params = b'{"progressToken":' + call.progress_token_json + numbers + b"}"
+    return encode_sse_event(b'{"jsonrpc":"2.0","method":"notifications/progress","params":' + params + b"}")
 
 
 def encode_sse_event(message: bytes) -> bytes:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from bus.config.settings import Settings
 from mcp_gateway.caller import Caller
 from mcp_gateway.denials import RequestDenied
-from mcp_gateway.direct_call import SSE_HEADERS, DirectCallCodec, ToolCall
+from mcp_gateway.direct_call import SSE_HEADERS, DirectCallCodec, ToolCall, encode_progress_event
 from mcp_gateway.host_origin_policy import HostOriginPolicy
 from mcp_gateway.http_responses import (
     HttpResponse,
@@ -23,6 +23,7 @@ from mcp_gateway.http_responses import (
     json_response,
     replay_body,
 )
+from mcp_gateway.long_poll import ReportProgress
 from mcp_gateway.mcp_handlers import RequestContext
 from mcp_gateway.mcp_server import build_server
 from mcp_gateway.rate_limit import RateLimit
@@ -158,10 +159,12 @@ class McpEndpoint:
             sdk_scope = {**scope, "path": "/mcp", "raw_path": b"/mcp", "headers": request.headers, "state": state}
             await self._sdk_app(sdk_scope, replay_body(request.body, receive), AnswerConverter(request, response))
 
-    async def _answer_directly(self, call: ToolCall, caller: Caller) -> HttpResponse:
+    async def _answer_directly(
+        self, call: ToolCall, caller: Caller, report_progress: ReportProgress | None = None
+    ) -> HttpResponse:
         """Answer a tool call without the SDK."""
         try:
-            result = await self._service.tool_runner.call_tool(caller.ctx, call.tool, call.arguments)
+            result = await self._service.tool_runner.call_tool(caller.ctx, call.tool, call.arguments, report_progress)
             headers, body = self._codec.encode_result(call, result)
         except RequestDenied as denied:
             return denial_response(denied.status)
@@ -174,9 +177,26 @@ class McpEndpoint:
         self, call: ToolCall, caller: Caller, receive: Receive, response: ResponseSender
     ) -> None:
         """Answer a long poll; end it when its client disconnects, and keep its connection from falling silent."""
-        answering = asyncio.ensure_future(self._answer_directly(call, caller))
-        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         is_streaming = False
+        # A ping and a progress notification may be due at the same moment.
+        stream_lock = asyncio.Lock()
+
+        async def send_event(event: bytes) -> None:
+            nonlocal is_streaming
+            async with stream_lock:
+                if not is_streaming:
+                    is_streaming = True
+                    await response.start_stream(SSE_HEADERS)
+                await response.send_chunk(event)
+
+        async def report_progress(progress: float, total: float) -> None:
+            await send_event(encode_progress_event(call, progress, total))
+
+        reports_progress = call.may_stream and call.progress_token_json is not None
+        answering = asyncio.ensure_future(
+            self._answer_directly(call, caller, report_progress if reports_progress else None)
+        )
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
             while not answering.done():
                 done, _ = await asyncio.wait(
@@ -185,10 +205,7 @@ class McpEndpoint:
                 if disconnect in done and not answering.done():
                     return
                 if not done and call.may_stream:
-                    if not is_streaming:
-                        await response.start_stream(SSE_HEADERS)
-                        is_streaming = True
-                    await response.send_chunk(_PING_COMMENT)
+                    await send_event(_PING_COMMENT)
             answer = answering.result()
             if is_streaming:
                 event = self._codec.encode_stream_event(call, answer.status, answer.body)

@@ -223,6 +223,8 @@ def _to_mcp_tool(tool: Tool) -> WireTool:
         description=tool.description,
         input_schema=tool.input_schema,
         annotations=ToolAnnotations.model_validate(tool.annotations),
+        # Claude Code shows its model only the names of other tools until the model searches for one.
+        _meta={"anthropic/alwaysLoad": True} if tool.always_load else None,
     )
 
 

@@ -53,6 +53,7 @@ class Tool:
         reports_unread: whether its results carry `_unread_posts`.
         notifies: topics of the change notification after a successful call.
         is_long_poll: whether the function only begins a wait, which the gateway then keeps open.
+        always_load: whether clients that load tools on demand load it at once.
         batch: whether calls may share a connection with other calls ("read"), or with other writes of the project
             ("write"); None if the function needs a connection of its own.
     """
@@ -68,6 +69,7 @@ class Tool:
     reports_unread: bool
     notifies: frozenset[str]
     is_long_poll: bool
+    always_load: bool
     batch: Literal["read", "write"] | None
 
     @property
@@ -163,6 +165,7 @@ def tool(
     reports_unread: bool = True,
     notifies: str = "",
     is_long_poll: bool = False,
+    always_load: bool = False,
     batch: Literal["read", "write"] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function `(conn, ctx, …)` as the MCP tool of the same name, with its docstring as the description.
@@ -199,6 +202,7 @@ def tool(
             reports_unread=reports_unread,
             notifies=frozenset(notifies.split()),
             is_long_poll=is_long_poll,
+            always_load=always_load,
             batch="read" if read_only else batch,
         )
         return function
@@ -213,11 +217,13 @@ def registered_tools() -> dict[str, Tool]:
 
 def _build_annotations(read_only: bool, idempotent: bool, destructive: bool) -> dict[str, bool]:
     """Build the annotations, without those that equal the protocol's default: every byte is context."""
-    if read_only:
-        return {"readOnlyHint": True}
-    annotations = {"idempotentHint": True} if idempotent else {}
     # Codex asks a person before a call that might reach beyond the bus, so an unattended one could not write at all.
-    return annotations if destructive else {**annotations, "destructiveHint": False, "openWorldHint": False}
+    if read_only:
+        return {"readOnlyHint": True, "openWorldHint": False}
+    annotations = {"idempotentHint": True} if idempotent else {}
+    if not destructive:
+        annotations["destructiveHint"] = False
+    return {**annotations, "openWorldHint": False}
 
 
 _SCALAR_TYPES = {str: ("string", "text"), int: ("integer", "a whole number"), bool: ("boolean", "true or false")}

@@ -12,7 +12,7 @@ from mcp_gateway.tool_registry import tool
 
 
 # Not read-only: it moves the caller's cursor.
-@tool(reports_unread=False, batch="read")
+@tool(reports_unread=False, batch="read", always_load=True)
 def whats_new(
     conn: Connection,
     ctx: Ctx,

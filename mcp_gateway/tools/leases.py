@@ -10,7 +10,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
 
 
-@tool(idempotent=True, notifies="leases ledger", batch="write")
+@tool(idempotent=True, notifies="leases ledger", batch="write", always_load=True)
 def lease(
     conn: Connection,
     ctx: Ctx,
@@ -26,7 +26,7 @@ def lease(
     return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
 
 
-@tool(idempotent=True, notifies="leases ledger", batch="write")
+@tool(idempotent=True, notifies="leases ledger", batch="write", always_load=True)
 def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResult:
     """End your lease on a surface as soon as you are done; * ends all your leases."""
     return leases.release(conn, ctx, surface)

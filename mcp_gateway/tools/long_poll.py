@@ -14,7 +14,7 @@ WaitKind = Literal["inbox", "acks", "lease", "task", "any"]
 DEFAULT_TIMEOUT_SECONDS = 25
 
 
-@tool(is_long_poll=True)
+@tool(is_long_poll=True, always_load=True)
 def wait_for(
     conn: Connection,
     ctx: Ctx,

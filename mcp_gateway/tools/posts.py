@@ -14,7 +14,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref, Seconds, Tag
 
 
-@tool(notifies="inbox ledger", batch="write")
+@tool(notifies="inbox ledger", batch="write", always_load=True)
 def post(
     conn: Connection,
     ctx: Ctx,
@@ -48,7 +48,7 @@ def post(
     )
 
 
-@tool(read_only=True, reports_unread=False)
+@tool(read_only=True, reports_unread=False, always_load=True)
 def read_posts(
     conn: Connection,
     ctx: Ctx,
@@ -80,7 +80,7 @@ def read_posts(
     )
 
 
-@tool(idempotent=True, reports_unread=False, notifies="acks ledger", batch="write")
+@tool(idempotent=True, reports_unread=False, notifies="acks ledger", batch="write", always_load=True)
 def ack(
     conn: Connection,
     ctx: Ctx,

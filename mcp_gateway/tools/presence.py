@@ -12,7 +12,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeName, Lane, Seconds
 
 
-@tool(idempotent=True, notifies="presence inbox ledger")
+@tool(idempotent=True, notifies="presence inbox ledger", always_load=True)
 def register(
     conn: Connection,
     ctx: Ctx,

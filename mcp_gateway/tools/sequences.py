@@ -12,7 +12,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import BeforeName, IdempotencyKey, Note, SequenceName
 
 
-@tool(notifies="ledger", batch="write")
+@tool(notifies="ledger", batch="write", always_load=True)
 def claim(
     conn: Connection,
     ctx: Ctx,

@@ -317,6 +317,18 @@ def test_usual_spellings_are_answered_directly() -> None:
             assert call.is_json == (parse_accept([accept.encode()]).answer_is_json(False))
 
 
+def test_a_long_poll_with_progress_is_answered_directly() -> None:
+    codec = DirectCallCodec(all_tools(), Server("llm-bus", version="1"))
+    for token in ("p", 7):
+        body = _body(None, "wait_for", {})
+        body["params"]["_meta"] = {"progressToken": token}
+        protocol = codec.parse_headers([(b"content-type", b"application/json"), (b"accept", ACCEPT.encode())])
+        assert protocol is not None
+        call = codec.parse_call(protocol, json.dumps(body).encode())
+        assert call is not None
+        assert call.progress_token_json == json.dumps(token).encode()
+
+
 def test_a_usual_call_is_answered_directly() -> None:
     """Otherwise the tests above would compare the SDK with itself."""
     codec = DirectCallCodec(all_tools(), Server("llm-bus", version="1"))
