@@ -45,7 +45,7 @@ ALLOWED = {
     ("migrations/versions/0004_access.py", "somebody"): "comment on a table, part of a frozen migration",
     ("migrations/versions/0005_invites.py", "whoever"): "comment on a table, part of a frozen migration",
 }
-# The only files of the tests that may sleep: the helpers, and the load and faults of `make proof`, which last for a time.
+# The only tests that may sleep: the helpers, and the load and faults of `make proof`, which last for a time.
 WAITING_HELPERS = "tests/concurrency.py"
 TIMED_TESTS = "tests/proof/"
 VAGUE_NAMES = {"found", "one", "said", "what", "who"}

@@ -1,7 +1,7 @@
 """The judgement of a history: what the guarantees of the bus forbid, and a run shows nevertheless.
 
-Every rule compares what clients were answered with the final state. An operation whose answer was lost may or may not have
-been applied, but never twice; an answered one was applied exactly once; a refused one not at all.
+Every rule compares the answers with the final state. An operation whose answer was lost may or may not have been
+applied, but never twice; an answered one was applied exactly once; a refused one not at all.
 """
 
 from collections import Counter, defaultdict
