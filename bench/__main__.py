@@ -21,6 +21,7 @@ from bench.scenarios import (
     fairness,
     growth,
     idle,
+    layers,
     limit,
     mixed,
     pages,
@@ -38,6 +39,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "read": mixed.run_read,
     "refusals": claims.run_refusals,
     "context": context_size.run,
+    "layers": layers.run,
     "solo": solo.run,
     "idle": idle.run_idle,
     "push": push.run,
@@ -50,7 +52,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "soak": soak.run,
 }
 # Scenarios that cannot be shortened; only a full run includes them.
-_SLOW_SCENARIOS = ("boards", "push", "fair", "solo", "idle", "old-snapshot", "soak")
+_SLOW_SCENARIOS = ("boards", "push", "fair", "layers", "solo", "idle", "old-snapshot", "soak")
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()
 )

@@ -26,6 +26,7 @@ class Effort:
         snapshot_seconds: how long `old-snapshot` keeps its transaction open.
         soak_calls, soak_seconds: the calls of `soak`, and its time limit.
         solo_windows, solo_seconds: the windows of each tool in `solo`, and their length.
+        layer_calls: the calls of each layer in `layers`.
         burst_rounds: the rounds of `claim500`.
         push_rounds, push_seconds: the posts in `push`, and the duration of the load beside them.
         push_waiters, push_streams: the concurrent waiting calls and subscriptions in `push`.
@@ -46,6 +47,7 @@ class Effort:
     soak_seconds: float
     solo_windows: int
     solo_seconds: float
+    layer_calls: int
     burst_rounds: int
     push_rounds: int
     push_seconds: float
@@ -70,6 +72,7 @@ FULL = Effort(
     soak_seconds=120.0,
     solo_windows=5,
     solo_seconds=2.0,
+    layer_calls=20_000,
     burst_rounds=7,
     push_rounds=1_000,
     push_seconds=60.0,
@@ -93,6 +96,7 @@ QUICK = Effort(
     soak_seconds=10.0,
     solo_windows=5,
     solo_seconds=0.4,
+    layer_calls=5_000,
     burst_rounds=3,
     push_rounds=100,
     push_seconds=6.0,
