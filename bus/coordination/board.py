@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from bus.coordination.posts import TITLE_SQL
 from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
 from bus.rules.enums import TASK_STATUSES
@@ -17,6 +18,10 @@ from bus.rules.lease_contention import find_contention
 MAX_PARTICIPANTS = 60
 MAX_POSTS = 12
 MAX_LEASES = 30
+# Leases that are compared for contention; those that contend are shown first.
+_MAX_COMPARED_LEASES = 200
+# The newest posts among which those with an ack are looked for.
+_MAX_SCANNED_POSTS = 200
 MAX_TASKS_PER_COLUMN = 8
 MAX_LATEST_CLAIMS = 12
 _COUNT_CAP = 1_000
@@ -48,7 +53,7 @@ class Post:
 
     Attributes:
         addressed_to: its lane, its recipient, or both.
-        title: the subject, else the ref, else the beginning of the body.
+        title: the subject, else the beginning of the first line of the body.
         is_overdue: whether its deadline has passed without an ack.
         acked_at, acked_by: the first ack by a participant other than the sender.
         recipient_count, surfaced_count, acked_count: how many participants it is for, how many of them have been
@@ -77,7 +82,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A live lease; `contending_actors` hold leases on this board that contend with it."""
+    """A live lease; `contending_actors` hold leases that contend with it, among the newest ones."""
 
     fence: int
     surface: str
@@ -181,19 +186,29 @@ _PARTICIPANTS_SQL = """
     ORDER BY pr.last_seen DESC NULLS LAST, p.id LIMIT %(limit)s
 """
 
-_POSTS_SQL = """
+# By index: overdue posts by deadline, posts without an ack from the oldest on, and of the newest posts those with one.
+_POSTS_SQL = f"""
     SELECT o.id AS post_id, o.actor, concat_ws(' and ', o.to_actor, 'lane ' || o.to_lane) AS addressed_to,
-           coalesce(o.subject, o.ref, left(o.body, 80)) AS title, o.ref, o.created_at, o.ack_due_at,
-           coalesce(o.ack_due_at < clock_timestamp() AND o.acked_at IS NULL, false) AS is_overdue, o.acked_at,
+           {TITLE_SQL} AS title, o.ref, o.created_at, o.ack_due_at, o.is_overdue, o.acked_at,
            (SELECT bus_participation_name(d.participation_id) FROM delivery d
             WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at = o.acked_at LIMIT 1) AS acked_by,
            o.recipients AS recipient_count, progress.surfaced_count, progress.acked_count
-    FROM (SELECT * FROM post o WHERE o.project_id = %(project)s ORDER BY o.id DESC LIMIT %(limit)s) AS o
+    FROM (SELECT o.*, coalesce(o.ack_due_at < clock_timestamp() AND o.acked_at IS NULL, false) AS is_overdue
+          FROM (
+            (SELECT id FROM post WHERE project_id = %(project)s AND ack_due_at IS NOT NULL AND acked_at IS NULL
+                AND ack_due_at < clock_timestamp() ORDER BY ack_due_at LIMIT %(limit)s)
+            UNION (SELECT id FROM post WHERE project_id = %(project)s AND acked_at IS NULL ORDER BY id LIMIT %(limit)s)
+            UNION (SELECT id FROM (SELECT id, acked_at FROM post WHERE project_id = %(project)s
+                    ORDER BY id DESC LIMIT {_MAX_SCANNED_POSTS}) AS newest
+                   WHERE acked_at IS NOT NULL ORDER BY id DESC LIMIT %(limit)s)
+          ) AS listed JOIN post o ON o.project_id = %(project)s AND o.id = listed.id
+          ORDER BY o.acked_at IS NOT NULL, is_overdue DESC, CASE WHEN o.acked_at IS NULL THEN o.id ELSE -o.id END
+          LIMIT %(limit)s) AS o
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE d.surfaced_at IS NOT NULL OR d.acked_at IS NOT NULL) AS surfaced_count,
                count(*) FILTER (WHERE d.acked_at IS NOT NULL) AS acked_count
         FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) AS progress
-    ORDER BY o.id DESC
+    ORDER BY o.acked_at IS NOT NULL, o.is_overdue DESC, CASE WHEN o.acked_at IS NULL THEN o.id ELSE -o.id END
 """
 
 _UNACKED_COUNT_SQL = "SELECT " + capped_count(
@@ -270,7 +285,7 @@ def get_board(conn: Connection, project_id: int) -> Board:
     version, last_seq, as_of = _fetch_version(conn, project_id)
     project = {"project": project_id}
     participant_rows = conn.fetch_all(_PARTICIPANTS_SQL, {**project, "limit": MAX_PARTICIPANTS})
-    lease_rows = conn.fetch_all(_LEASES_SQL, {**project, "limit": MAX_LEASES})
+    lease_rows = conn.fetch_all(_LEASES_SQL, {**project, "limit": _MAX_COMPARED_LEASES})
     return Board(
         version=version,
         as_of=as_of,
@@ -342,7 +357,7 @@ def _build_leases(rows: list[Row]) -> list[Lease]:
     leases: list[tuple[int, str, str, int]] = [row[:4] for row in rows]
     contention = find_contention(leases)
     actor_by_fence = {fence: actor for fence, _, _, _, actor, *_ in rows}
-    return [
+    built = [
         Lease(
             fence=fence,
             surface=surface,
@@ -356,3 +371,5 @@ def _build_leases(rows: list[Row]) -> list[Lease]:
         )
         for fence, surface, mode, participation_id, actor, note, acquired_at, expires_at, _ in rows
     ]
+    built.sort(key=lambda lease: (not lease.contending_actors, lease.expires_at, lease.fence))
+    return built[:MAX_LEASES]

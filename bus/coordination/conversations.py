@@ -1,6 +1,6 @@
 """Conversations: a post with its replies, and the progress of each delivery."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -83,6 +83,17 @@ def get_delivery_progress(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -
         )
         for post_id, recipient_count, unacked_count, ack_due_at, is_overdue, reply_count, recipients in rows
     }
+
+
+def get_titles(conn: Connection, ctx: Ctx, post_ids: Collection[int]) -> dict[int, str]:
+    """Return the titles of posts of the caller's project, by post id; unknown ids are missing."""
+    if not post_ids:
+        return {}
+    rows = conn.fetch_all(
+        f"SELECT o.id, {posts.TITLE_SQL} FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)",
+        {"project": ctx.project_id, "ids": sorted(post_ids)},
+    )
+    return dict(rows)
 
 
 def list_conversation(conn: Connection, ctx: Ctx, post_id: int) -> list[Post]:

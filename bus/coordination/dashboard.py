@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from bus.coordination.posts import TITLE_SQL
 from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
 from bus.rules.enums import TASK_STATUSES
@@ -79,6 +80,7 @@ class BlockedTask:
     title: str
     task_owner: str | None
     reason: str | None
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ _OPEN_PROJECTS_SQL = (
 
 _OVERDUE_POSTS_SQL = f"""
     SELECT pj.id AS project_id, pj.name AS project_name, o.id AS post_id, o.actor,
-           coalesce(o.to_actor, o.to_lane) AS addressed_to, coalesce(o.subject, left(o.body, 80)) AS subject,
+           coalesce(o.to_actor, o.to_lane) AS addressed_to, {TITLE_SQL} AS subject,
            o.ack_due_at AS due_at
     FROM {_OPEN_PROJECTS_SQL}
     CROSS JOIN LATERAL (
@@ -191,12 +193,12 @@ _BLOCKED_TASKS_SQL = f"""
     SELECT pj.id AS project_id, pj.name AS project_name, t.id AS task_id, t.title, t.owner AS task_owner,
            (SELECT coalesce(b.reason, 'waits for task ' || b.on_task_id) FROM task_blocker b
             WHERE b.project_id = pj.id AND b.task_id = t.id AND b.resolved_at IS NULL ORDER BY b.id DESC LIMIT 1)
-           AS reason
+           AS reason, t.updated_at
     FROM {_OPEN_PROJECTS_SQL}
     CROSS JOIN LATERAL (
         SELECT * FROM task t WHERE t.project_id = pj.id AND t.status = 'blocked'
         ORDER BY t.id DESC LIMIT %(limit)s) AS t
-    ORDER BY t.updated_at DESC LIMIT %(limit)s
+    ORDER BY t.updated_at LIMIT %(limit)s
 """
 
 _EXPIRING_TOKENS_SQL = f"""
@@ -221,19 +223,39 @@ _LIVE_LEASES_SQL = f"""
 
 def list_attention_items(conn: Connection, owner_id: int, *, project_id: int | None = None) -> AttentionItems:
     """List the items that need attention in the owner's projects, or in one project; the most urgent first."""
-    scope = {"owner": owner_id, "project": project_id}
-    bounded = {**scope, "limit": MAX_LISTED}
+    bounded = {"owner": owner_id, "project": project_id, "limit": MAX_LISTED}
     return AttentionItems(
         overdue_posts=conn.fetch_all_as(OverduePost, _OVERDUE_POSTS_SQL, bounded),
-        contended_surfaces=_build_contended_surfaces(conn.fetch_all(_LIVE_LEASES_SQL, scope)),
-        blocked_tasks=conn.fetch_all_as(BlockedTask, _BLOCKED_TASKS_SQL, bounded),
-        expiring_tokens=conn.fetch_all_as(
-            ExpiringToken, _EXPIRING_TOKENS_SQL, {**bounded, "window": TOKEN_EXPIRY_WINDOW}
-        ),
+        contended_surfaces=list_contended_surfaces(conn, owner_id, project_id=project_id, limit=MAX_LISTED),
+        blocked_tasks=list_blocked_tasks(conn, owner_id, project_id=project_id, limit=MAX_LISTED),
+        expiring_tokens=list_expiring_tokens(conn, owner_id, project_id=project_id),
     )
 
 
-def _build_contended_surfaces(rows: list[Row]) -> list[ContendedSurface]:
+def list_blocked_tasks(
+    conn: Connection, owner_id: int, *, project_id: int | None = None, limit: int
+) -> list[BlockedTask]:
+    """List the blocked tasks in the owner's projects; of more than `limit` in a project, its newest tasks."""
+    return conn.fetch_all_as(
+        BlockedTask, _BLOCKED_TASKS_SQL, {"owner": owner_id, "project": project_id, "limit": limit}
+    )
+
+
+def list_contended_surfaces(
+    conn: Connection, owner_id: int, *, project_id: int | None = None, limit: int
+) -> list[ContendedSurface]:
+    """List the surfaces of contended live leases in the owner's projects."""
+    rows = conn.fetch_all(_LIVE_LEASES_SQL, {"owner": owner_id, "project": project_id})
+    return _build_contended_surfaces(rows, limit)
+
+
+def list_expiring_tokens(conn: Connection, owner_id: int, *, project_id: int | None = None) -> list[ExpiringToken]:
+    """List the tokens in the owner's projects that expire within TOKEN_EXPIRY_WINDOW; at most MAX_LISTED."""
+    params = {"owner": owner_id, "project": project_id, "limit": MAX_LISTED, "window": TOKEN_EXPIRY_WINDOW}
+    return conn.fetch_all_as(ExpiringToken, _EXPIRING_TOKENS_SQL, params)
+
+
+def _build_contended_surfaces(rows: list[Row], limit: int) -> list[ContendedSurface]:
     leases_by_project: dict[tuple[int, str], list[tuple[int, str, str, int]]] = {}
     actor_by_lease: dict[tuple[int, int], str] = {}
     for project_id, project_name, lease_id, surface, mode, participation_id, actor in rows:
@@ -252,6 +274,6 @@ def _build_contended_surfaces(rows: list[Row]) -> list[ContendedSurface]:
             contended.append(
                 ContendedSurface(project_id=project_id, project_name=project_name, surface=surface, actors=actors)
             )
-            if len(contended) == MAX_LISTED:
+            if len(contended) == limit:
                 return contended
     return contended

@@ -14,6 +14,10 @@ from bus.rules import validation
 from bus.tenancy import participants
 from bus.tenancy.authentication import fetch_as_caller
 
+_MAX_TITLE_LENGTH = 80
+TITLE_SQL = f"coalesce(o.subject, left(split_part(btrim(o.body, E' \\t\\r\\n'), E'\\n', 1), {_MAX_TITLE_LENGTH}))"
+"""SQL for the title of the post `o`, equal to `Post.title`."""
+
 
 @dataclass(frozen=True, slots=True)
 class CreatedPost:
@@ -73,6 +77,11 @@ class Post:
     acked_by: list[str]
     deliveries: DeliveryCounts | None
     taken_by: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The subject, else the beginning of the first line of the body."""
+        return self.subject or self.body.strip(" \t\r\n").partition("\n")[0][:_MAX_TITLE_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class LedgerGrowth:
 
     Attributes:
         events_total: events ever written, as of the last sample; never decreases.
-        events_last_minute, events_last_hour: estimated from samples; None before there are two.
+        events_last_minute, events_last_hour: estimated from samples; None before there are two. At most `events_total`.
     """
 
     events_total: int
@@ -288,9 +288,10 @@ def record_sample(conn: Connection) -> None:
 def _get_ledger_growth(conn: Connection) -> LedgerGrowth:
     rows = conn.fetch_all(
         # For 60 and 3600 seconds: the growth since the newest sample that is at least as old, else since the oldest.
+        # The growth of a shorter time is not scaled up: a burst within a minute is not a rate per hour.
         "WITH newest AS (SELECT at, written FROM service_sample ORDER BY at DESC LIMIT 1)"
-        " SELECT n.written, s.seconds * (n.written - b.written)"
-        "  / nullif(extract(epoch FROM n.at - b.at)::float8, 0)"
+        " SELECT n.written, CASE WHEN b.at < n.at THEN (n.written - b.written)"
+        "  * least(1, s.seconds / extract(epoch FROM n.at - b.at)::float8) END"
         " FROM newest n CROSS JOIN (VALUES (60), (3600)) AS s (seconds)"
         " LEFT JOIN LATERAL (SELECT * FROM ("
         "  (SELECT at, written FROM service_sample WHERE at <= n.at - make_interval(secs => s.seconds)"

@@ -134,6 +134,41 @@ def test_long_lists_are_cut_and_counted(conn: Connection, project: Project, ada:
     shown = board.get_board(conn, project.id)
     assert (len(shown.leases), shown.lease_count) == (board.MAX_LEASES, board.MAX_LEASES + 2)
     assert (len(shown.posts), shown.unacked_count) == (board.MAX_POSTS, board.MAX_POSTS + 3)
-    assert shown.posts[0].title == f"note {board.MAX_POSTS + 2}"
+    # What waits longest is not cut.
+    assert shown.posts[0].title == "note 0"
     (column,) = [one for one in shown.task_columns if one.status == "open"]
     assert (len(column.tasks), column.count) == (board.MAX_TASKS_PER_COLUMN, board.MAX_TASKS_PER_COLUMN + 1)
+
+
+def test_the_board_shows_what_waits_before_what_is_new(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    waiting = [posts.create(conn, ada.ctx, f"waiting {number}", to_actor="bob").post_id for number in range(2)]
+    late = posts.create(conn, ada.ctx, "late\nwith more", to_actor="bob", ack_within_seconds=60).post_id
+    conn.execute(
+        "UPDATE post SET ack_due_at = clock_timestamp() - interval '1 hour' WHERE project_id = %s AND id = %s",
+        (project.id, late),
+    )
+    acked = [
+        posts.create(conn, ada.ctx, f"acked {number}", to_actor="bob").post_id for number in range(board.MAX_POSTS)
+    ]
+    posts.ack(conn, bob.ctx, acked)
+
+    shown = board.get_board(conn, project.id).posts
+
+    assert [post.post_id for post in shown] == [late, *waiting, *acked[: -board.MAX_POSTS + 2 : -1]]
+    assert [post.title for post in shown[:2]] == ["late", "waiting 0"]
+
+
+def test_contended_leases_come_first_then_those_that_end_soonest(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    leases.acquire(conn, ada.ctx, "src/contended.py", ttl=timedelta(hours=5))
+    leases.acquire(conn, bob.ctx, "src/contended.py", ttl=timedelta(hours=6))
+    for number in range(board.MAX_LEASES):
+        leases.acquire(conn, ada.ctx, f"docs/{number}.md", ttl=timedelta(minutes=60 - number))
+
+    shown = board.get_board(conn, project.id).leases
+
+    assert [lease.surface for lease in shown[:3]] == ["src/contended.py", "src/contended.py", "docs/29.md"]
+    assert len(shown) == board.MAX_LEASES

@@ -161,6 +161,21 @@ def test_ledger_growth_comes_from_samples_and_never_decreases(db: Database) -> N
         assert status.get_details(conn).ledger_growth.events_total == 65
 
 
+def test_growth_within_a_minute_is_not_extrapolated_to_an_hour(db: Database) -> None:
+    with db.transaction() as conn:
+        ada = make_agent(conn)
+    for seconds_ago, events in ((20, 10), (0, 20)):
+        with db.transaction() as conn:
+            for _ in range(events):
+                sequences.claim(conn, ada.ctx, "adr")
+            status.record_sample(conn)
+            growth = status.get_details(conn).ledger_growth
+            conn.execute("UPDATE service_sample SET at = at - make_interval(secs => %s)", (seconds_ago,))
+        if seconds_ago:
+            assert (growth.events_last_minute, growth.events_last_hour) == (None, None)
+    assert (growth.events_total, growth.events_last_minute, growth.events_last_hour) == (30, 20, 20)
+
+
 def test_concurrent_samplers_record_one_sample(db: Database) -> None:
     with db.transaction() as conn:
         ada = make_agent(conn)
