@@ -7,17 +7,22 @@ list.
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import psycopg
 from flask import Blueprint, Response, current_app, g, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
+from bus.coordination import inbox
+from bus.errors import BusError
 from bus.tenancy import projects
 from bus.tenancy.projects import Project
 from webapp.auth import current_owner, viewer
 from webapp.context import connection
+from webapp.pagination import current_url
 from webapp.reauth import has_recent_login, redirect_to_reauthentication
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -38,11 +43,15 @@ class NavItem:
         endpoint: the view within the blueprint.
         operator_only: whether only operators see it.
         is_visible: called for each page to decide whether to show it; None means always.
+        icon: its symbol in static/icons.svg.
+        is_secondary: whether it is in a menu (account, gear) rather than in the row.
     """
 
     label: str
     order: int
+    icon: str = ""
     endpoint: str = "index"
+    is_secondary: bool = False
     operator_only: bool = False
     is_visible: Callable[[], bool] | None = None
 
@@ -71,6 +80,7 @@ class OwnerBlueprint(PublicBlueprint):
         super().__init__(name, url_prefix=url_prefix)
         self.nav_item = nav_item
         self.before_request(_require_owner)
+        self.before_request(_redirect_to_clean_address)
 
 
 class OperatorBlueprint(PublicBlueprint):
@@ -205,8 +215,24 @@ def render_page(template: str, part: str | None = None, **values: Any) -> str | 
     if part is not None and request.headers.get("X-Part"):
         response = make_response(render_template(part, **values))
         g.bus_part = True
+        unanswered, overdue = inbox_counts()
+        response.headers["X-Inbox"] = f"{unanswered} {overdue}"
         return response
     return render_template(template, part=part, **values)
+
+
+def inbox_counts() -> tuple[int, int]:
+    """The viewer's unanswered and overdue handoffs, which every page shows; zeros if they cannot be read."""
+    if "bus_inbox_counts" not in g:
+        owner = viewer()
+        counts = (0, 0)
+        if owner is not None and not g.get("bus_viewer_unknown"):
+            # The header must not turn a page into an error.
+            with suppress(BusError, psycopg.Error), connection() as conn:
+                counts = inbox.count_unanswered(conn, owner.id)
+        g.bus_inbox_counts = counts
+    counted: tuple[int, int] = g.bus_inbox_counts
+    return counted
 
 
 def see_other(endpoint: str, **values: Any) -> BaseResponse:
@@ -223,9 +249,16 @@ def _require_operator() -> None:
 def _require_owner() -> BaseResponse | None:
     if viewer() is not None:
         return None
-    # After a POST the page with its form is unknown, so signing in leads to the dashboard.
+    # After a POST the page with its form is unknown, so signing in leads to the inbox.
     return_url = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
     return redirect(url_for("sign_in.index", next=return_url), 303)
+
+
+def _redirect_to_clean_address() -> BaseResponse | None:
+    """Leave out empty query parameters, which a browser sends for each empty field of a filter."""
+    if request.method != "GET" or all(request.args.values()):
+        return None
+    return redirect(current_url(), 302)
 
 
 def _pop_project_id(_endpoint: str | None, values: dict[str, Any] | None) -> None:

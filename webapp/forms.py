@@ -23,7 +23,7 @@ def optional_text_field(label: str, max_length: int, *, description: str = "", *
 
 def required_text_field(label: str, max_length: int, *, description: str = "") -> StringField:
     """A text field that must not be empty; the engine validates its content."""
-    validators = [_Required(label), Length(max=max_length)]
+    validators = [RequiredText(label), Length(max=max_length)]
     return StringField(label, filters=[_strip_or_none], validators=validators, description=description)
 
 
@@ -43,7 +43,7 @@ def select_choices(*pairs: tuple[str, str]) -> list[SelectChoice]:
     return [SelectChoice(value, label) for value, label in pairs]
 
 
-class _Required:
+class RequiredText:
     """Refuse an empty field with a message that names its label."""
 
     field_flags = {"required": True}  # noqa: RUF012 (WTForms reads it from the class)
@@ -52,6 +52,7 @@ class _Required:
         self._label = label
 
     def __call__(self, _form: Any, field: Field) -> None:
+        """Refuse an empty field."""
         if not field.data:
             raise StopValidation(f"{self._label} is required.")
 

@@ -1,5 +1,7 @@
 """Security headers of every response, and the checks of every request that precede its view."""
 
+import functools
+import gzip
 import hashlib
 import secrets
 
@@ -10,6 +12,8 @@ from bus.config.settings import Settings, is_allowed
 from webapp.auth import require_signing_key
 from webapp.blueprints import is_api_request
 
+_COMPRESSED_TYPES = ("text/css", "text/javascript", "application/javascript", "image/svg+xml")
+_MIN_COMPRESSED_BYTES = 1_000
 _HSTS_VALUE = "max-age=31536000"
 # Requested by the platform, under any host name and without a cookie.
 _UNCHECKED_ENDPOINTS = ("health.healthz", "health.readyz", "metrics.index", "static")
@@ -39,6 +43,7 @@ def init_app(app: Flask, settings: Settings, *, secure: bool) -> None:
                 raise Forbidden("This request came from another site, so nothing was changed.")
 
     app.before_request_funcs.setdefault(None, []).insert(0, check_request)
+    app.after_request(_compress_asset)
     app.after_request(_make_conditional)
     app.after_request(_set_security_headers)
     if secure:
@@ -57,8 +62,8 @@ def _set_security_headers(response: Response) -> Response:
     headers = response.headers
     scripts = f"'nonce-{g.bus_nonce}'" if "bus_nonce" in g else "'none'"
     headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src {scripts}; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {scripts}; style-src 'self'; img-src 'self'; font-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Frame-Options"] = "DENY"
@@ -73,6 +78,30 @@ def _set_security_headers(response: Response) -> Response:
     if "Cache-Control" not in headers:
         # Pages are personal: no shared cache may keep them, and the back button requests them again.
         headers["Cache-Control"] = "no-store" if g.get("bus_no_store") else "private, no-cache"
+    return response
+
+
+@functools.cache
+def _compress(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def _compress_asset(response: Response) -> Response:
+    """Compress static text. Pages are not compressed: their length would reveal secrets beside reflected input."""
+    if (
+        request.endpoint == "static"
+        and response.status_code == 200
+        and response.mimetype in _COMPRESSED_TYPES
+        and (response.content_length or 0) > _MIN_COMPRESSED_BYTES
+    ):
+        response.headers["Vary"] = "Accept-Encoding"
+        if request.accept_encodings["gzip"]:
+            response.direct_passthrough = False
+            etag, _ = response.get_etag()
+            response.set_data(_compress(response.get_data()))
+            response.headers["Content-Encoding"] = "gzip"
+            if etag:
+                response.set_etag(f"{etag}-gzip")
     return response
 
 

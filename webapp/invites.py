@@ -1,7 +1,7 @@
 """Invites as their recipients open them: the offer behind a code, and the limit on guessing codes."""
 
 from flask import make_response, render_template
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException
 
 from bus.errors import BusError
 from bus.rules.token_format import fingerprint, is_well_formed_invite_code
@@ -13,18 +13,19 @@ from webapp.ratelimit import client_address, enforce_rate_limit
 HTTP_GONE = 410
 """The status where the engine reports `wrong_state`: the invite existed and is no longer valid."""
 
+_MISTYPED_MESSAGE = "That code is not complete or has a typing error; open the link of the invite again."
+
 
 def get_offer(code: str) -> InviteOffer:
     """Return what an invite offers.
 
     Raises:
-        NotFound: the code is malformed.
         HTTPException: with the page that says why the invite cannot be used.
     """
     enforce_rate_limit("join", client_address(), options().join_per_minute)
-    if not is_well_formed_invite_code(code):
-        raise NotFound
     try:
+        if not is_well_formed_invite_code(code):
+            raise BusError("not_found", _MISTYPED_MESSAGE, reason="invalid")
         with connection() as conn:
             return invite_redemption.get_offer(conn, code)
     except BusError as error:

@@ -24,7 +24,7 @@ def remember_redirect_target(target: str) -> None:
 
 def pending_redirect_target() -> str:
     """The address to redirect to after signing in; read it first, because signing in clears it."""
-    return safe_redirect_target(session.get(_NEXT_KEY, "")) or url_for("dashboard.index")
+    return safe_redirect_target(session.get(_NEXT_KEY, "")) or url_for("inbox.index")
 
 
 def safe_redirect_target(target: str) -> str | None:

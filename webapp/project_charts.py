@@ -254,6 +254,7 @@ def _percent_line_chart(series: Sequence[Series], bin_labels: Sequence[str], **o
         series,
         bin_labels,
         format_value=lambda percent: f"{percent:.0f}%",
+        maximum=100.0,
         **options,  # type: ignore[arg-type]
     )
 

@@ -22,11 +22,12 @@ from flask import Flask, render_template
 from bus.auth import sessions
 from bus.config.settings import Settings, is_allowed
 from bus.coordination import board
-from bus.db import Database
+from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.operations.logs import accept_correlation_id
 from bus.operations.metrics import gauge
-from bus.tenancy import projects
+from bus.tenancy import participant_queries, projects
+from webapp import identity
 from webapp.settings import WebOptions
 
 Scope = MutableMapping[str, Any]
@@ -207,14 +208,17 @@ class BoardStreams:
                 rendered = self._rendered.get(project_id)
                 if rendered is None or rendered[0] != version:
                     # The board is read after its version: a change in between is sent again with the next version.
-                    event = self._render_event(board.get_board(conn, project_id), project_id, version)
+                    event = self._render_event(conn, project_id, version)
                     self._rendered[project_id] = (version, event)
         for project_id in self._rendered.keys() - versions.keys():
             del self._rendered[project_id]
         return valid_sessions, versions
 
-    def _render_event(self, snapshot: board.Board, project_id: int, version: str) -> bytes:
+    def _render_event(self, conn: Connection, project_id: int, version: str) -> bytes:
+        snapshot = board.get_board(conn, project_id)
+        people = frozenset(participant_queries.list_people(conn, project_id))
         with self._app.test_request_context():
+            identity.set_page_context(projects.get(conn, project_id).owner, people)
             content = render_template("board/_live.html", board=snapshot, project={"id": project_id})
         lines = "".join(f"data: {line}\n" for line in content.splitlines())
         return f"id: {version}\n{lines}\n".encode()

@@ -30,10 +30,17 @@ _NO_VALUE = Markup("")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A name and a value for each bin; None is a gap in a line and zero in a stack."""
+    """A name and a value for each bin; None is a gap in a line and zero in a stack.
+
+    Attributes:
+        is_forecast: draw the line dashed.
+        is_stepped: keep each value until the next bin, as a balance does, rather than join the values.
+    """
 
     name: str
     values: Sequence[float | None]
+    is_forecast: bool = False
+    is_stepped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +110,18 @@ def line_chart(
     bin_titles: Sequence[str] = (),
     label_count: int = 6,
     is_duration: bool = False,
+    maximum: float | None = None,
 ) -> Plot:
     """Draw lines over bins, broken where a value is missing; a value between two gaps is a dot.
 
     Args:
         series, bin_labels, aria_label, format_value, bin_titles, label_count: as for `column_chart`.
         is_duration: whether the values are seconds; the steps of the axis are then whole units of time.
+        maximum: the top of the axis, such as 100 for shares; that of the values if left out.
     """
     _check_series(series, bin_labels)
     values = [value for item in series for value in item.values if value is not None]
-    top, ticks = axis_scale(max(values, default=0.0), is_duration=is_duration)
+    top, ticks = axis_scale(max(values, default=0.0) if maximum is None else maximum, is_duration=is_duration)
     paths = []
     for colour, item in enumerate(series):
         lines, dots = [], []
@@ -122,11 +131,12 @@ def line_chart(
             point = _xy((index + 0.5) * _BIN_WIDTH, _PLOT_HEIGHT - value / top * _PLOT_HEIGHT)
             continues = index > 0 and item.values[index - 1] is not None
             if continues or (index + 1 < len(item.values) and item.values[index + 1] is not None):
-                lines.append(f"L{point}" if continues else f"M{point}")
+                step = f"H{_coordinate((index + 0.5) * _BIN_WIDTH)}" if item.is_stepped else ""
+                lines.append(f"{step}L{point}" if continues else f"M{point}")
             else:
                 # A line of length zero has round ends, so it is a dot.
                 dots.append(f"M{point}h0")
-        for kind, segments in (("line", lines), ("line dot", dots)):
+        for kind, segments in (("line forecast" if item.is_forecast else "line", lines), ("line dot", dots)):
             if segments:
                 paths.append(Markup('<path class="{} series-{}" d="{}"/>').format(kind, colour, "".join(segments)))
     return _plot(series, bin_labels, paths, ticks, aria_label, format_value, bin_titles, label_count, not values)

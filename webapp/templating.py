@@ -2,22 +2,37 @@
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 from flask import Flask, current_app, g, request, url_for
 from markupsafe import Markup
 
+from bus.coordination import dashboard
+from bus.coordination.inbox import COUNT_CAP
+from bus.errors import BusError
 from bus.rules import text_format
-from webapp import billing, svg_charts
+from webapp import billing, identity, svg_charts
 from webapp.auth import viewer
-from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint
-from webapp.context import addresses, options
+from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint, inbox_counts
+from webapp.context import addresses, connection, options
+from webapp.event_runs import day_name, event_runs
 from webapp.headers import csp_nonce
 from webapp.reauth import has_recent_login
 
-NavLink = tuple[str, str, bool]
-"""Label, address and whether the current page belongs to it."""
+
+@dataclass(frozen=True, slots=True)
+class NavLink:
+    """A link of a navigation, whether the current page belongs to it, and the number beside it."""
+
+    item: NavItem
+    url: str
+    is_current: bool
+    count: int = 0
+
 
 # The first marker in a User-Agent header names the browser and the system: Chrome's contains "Safari" too.
 _BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"), ("Safari", "Safari"))
@@ -44,27 +59,36 @@ def init_app(app: Flask) -> None:
     project_items = _collect_nav_items(blueprints, "tab")
     operator_items = _collect_nav_items(blueprints, "operator_tab")
 
-    def navigation() -> list[NavLink]:
-        """The links of the main navigation that the viewer may follow."""
+    def navigation(secondary: bool = False) -> list[NavLink]:
+        """The links of the main navigation that the viewer may follow, or those of the account menu."""
         owner = viewer()
         return [
-            (item.label, url_for(f"{name}.{item.endpoint}"), request.blueprint == name or _is_current_section(name))
+            NavLink(item, url_for(f"{name}.{item.endpoint}"), request.blueprint == name or _is_current_section(name))
             for name, item in nav_items
-            if owner is not None
+            if item.is_secondary == secondary
+            and owner is not None
             and (owner.may_operate or not item.operator_only)
             and (item.is_visible is None or item.is_visible())
         ]
 
     def operator_tabs() -> list[NavLink]:
         return [
-            (item.label, url_for(f"{name}.{item.endpoint}"), request.blueprint == name) for name, item in operator_items
+            NavLink(item, url_for(f"{name}.{item.endpoint}"), request.blueprint == name)
+            for name, item in operator_items
         ]
 
-    def project_tabs() -> list[NavLink]:
-        project = g.bus_project
+    def project_tabs(secondary: bool = False) -> list[NavLink]:
+        """The tabs of the current project, or the links of its gear menu."""
+        project, counts = g.bus_project, {} if secondary else _project_counts()
         return [
-            (item.label, url_for(f"{name}.{item.endpoint}", project_id=project.id), request.blueprint == name)
+            NavLink(
+                item,
+                url_for(f"{name}.{item.endpoint}", project_id=project.id),
+                request.blueprint == name,
+                counts.get(name, 0),
+            )
             for name, item in project_items
+            if item.is_secondary == secondary
         ]
 
     app.jinja_env.globals.update(
@@ -84,6 +108,10 @@ def init_app(app: Flask) -> None:
         format_seconds=text_format.format_seconds,
         has_recent_login=has_recent_login,
         now=lambda: datetime.now(UTC),
+        identity=identity.describe,
+        inbox_counts=inbox_counts,
+        switchable_projects=_switchable_projects,
+        viewed_project=lambda: g.get("bus_project"),
     )
     app.jinja_env.filters.update(
         relative_time=relative_time,
@@ -91,6 +119,13 @@ def init_app(app: Flask) -> None:
         duration=text_format.format_duration,
         pluralize=text_format.pluralize,
         browser_name=browser_name,
+        age=age,
+        excerpt=text_format.excerpt,
+        clock_time=clock_time,
+        short_ref=text_format.shorten_ref,
+        capped=format_capped,
+        event_runs=event_runs,
+        day_name=day_name,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
@@ -100,12 +135,30 @@ def relative_time(at: datetime | None, default: str = "never") -> Markup | str:
     """A `<time>` element such as `5 minutes ago`, which the script keeps current; its tooltip is the exact time."""
     if at is None:
         return default
-    return _time_element(at, text_format.format_relative_time(at, datetime.now(UTC)), live=True)
+    return _time_element(at, text_format.format_relative_time(at, datetime.now(UTC)), live="long")
+
+
+def age(at: datetime) -> Markup:
+    """A `<time>` element in the fewest characters, such as `18 min`, which the script keeps current."""
+    return _time_element(at, text_format.format_age(at, datetime.now(UTC)), live="short")
 
 
 def absolute_time(at: datetime) -> Markup:
     """A `<time>` element with the time to the second, in UTC."""
     return _time_element(at, f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+
+
+def clock_time(at: datetime) -> Markup:
+    """A `<time>` element with the time of day; the script shows it in the viewer's time zone."""
+    exact = at.astimezone(UTC)
+    return Markup('<time datetime="{}" data-clock>{:%H:%M:%S} UTC</time>').format(
+        exact.isoformat(timespec="seconds"), exact
+    )
+
+
+def format_capped(count: int) -> str:
+    """A count of the inbox, which stops at its cap: `99+`."""
+    return f"{COUNT_CAP - 1}+" if count >= COUNT_CAP else str(count)
 
 
 def browser_name(user_agent: str) -> str:
@@ -117,14 +170,36 @@ def browser_name(user_agent: str) -> str:
     return f"{browser} on {system}" if system else browser
 
 
-def _time_element(at: datetime, text: str, *, live: bool = False) -> Markup:
+def _time_element(at: datetime, text: str, *, live: str = "") -> Markup:
     exact = at.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{} UTC"{}>{}</time>').format(
-        exact.isoformat(timespec="seconds"),
-        f"{exact:%Y-%m-%d %H:%M:%S}",
-        Markup(" data-ago") if live else "",
-        text,
+    # Rows are many; the script adds their tooltips.
+    title = "" if live == "short" else Markup(' title="{:%Y-%m-%d %H:%M:%S} UTC"').format(exact)
+    return Markup('<time datetime="{:%Y-%m-%dT%H:%M:%SZ}"{}{}>{}</time>').format(
+        exact, title, Markup(' data-ago="{}"').format(live) if live else "", text
     )
+
+
+def _project_counts() -> dict[str, int]:
+    """The numbers on the tabs of the current project: unanswered handoffs and open tasks."""
+    if "bus_project_counts" not in g:
+        counts = {}
+        # The header must not turn a page into an error.
+        with suppress(BusError, psycopg.Error), connection() as conn:
+            handoffs, tasks = dashboard.count_open_work(conn, g.bus_project.id)
+            counts = {"handoffs": handoffs, "tasks": tasks}
+        g.bus_project_counts = counts
+    counted: dict[str, int] = g.bus_project_counts
+    return counted
+
+
+def _switchable_projects() -> list[tuple[int, str]]:
+    """The projects of the viewer that were active last, for the project switcher."""
+    owner = viewer()
+    if owner is None:
+        return []
+    with suppress(BusError, psycopg.Error), connection() as conn:
+        return dashboard.list_recent_names(conn, owner.id)
+    return []
 
 
 def _is_current_section(blueprint_name: str) -> bool:

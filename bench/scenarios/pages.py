@@ -31,7 +31,7 @@ _HOST = "http://127.0.0.1:8787"
 _TEAM_SIZE = 5
 _SMALL_PROJECT_EVENTS = 200
 _TARGET_MS = 50.0
-_MAX_FIRST_LOAD_BYTES = 60_000
+_MAX_FIRST_LOAD_BYTES = 120_000
 # Filters of pages, each alone and some with a type.
 _PAGE_FILTERS = {
     "ledger.index": (
@@ -161,10 +161,11 @@ def _list_page_urls(app: Flask, harness: Harness, team: Team) -> Iterator[tuple[
 
 
 def _measure_first_load(client: FlaskClient) -> int:
-    """Measure the bytes of the dashboard and its assets without compression."""
+    """Measure the bytes of the inbox and its assets, as a browser transfers them."""
     page = client.get("/admin/", base_url=_HOST).data
     return len(page) + sum(
-        len(client.get(f"/static/{name}", base_url=_HOST).data) for name in ("bus.css", "bus.js", "bus.svg")
+        len(client.get(f"/static/{name}", base_url=_HOST, headers={"Accept-Encoding": "gzip"}).data)
+        for name in ("bus.css", "bus.js", "bus.svg", "icons.svg", "idiomorph.js", "inter.woff2")
     )
 
 
@@ -180,7 +181,7 @@ def _report(result: Result, summaries: dict[str, LatencySummary], sizes: dict[st
     }
     result.lines.append(
         f"{len(summaries)} pages; the slowest is {slowest} with {summaries[slowest].p50:.1f} ms;"
-        f" {len(over_target)} over {_TARGET_MS:.0f} ms; the dashboard and its assets are {first_load_bytes:,} bytes"
+        f" {len(over_target)} over {_TARGET_MS:.0f} ms; the inbox and its assets are {first_load_bytes:,} bytes"
     )
     result.tables.append(
         (

@@ -16,6 +16,7 @@ from bus.rules.lease_contention import find_contention
 MAX_LISTED = 10
 TOKEN_EXPIRY_WINDOW = timedelta(days=7)
 _COUNT_CAP = 1_000
+_TAB_COUNT_CAP = 100
 # Leases that are compared for contention, per project and in total.
 _MAX_LEASES_PER_PROJECT = 200
 _MAX_LEASES = 5 * _MAX_LEASES_PER_PROJECT
@@ -170,6 +171,31 @@ def list_by_id(conn: Connection, owner_id: int, project_ids: Sequence[int]) -> l
         ProjectOverview,
         f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY pj.id",
         {"owner": owner_id, "ids": list(project_ids)},
+    )
+
+
+_OPEN_WORK_SQL = (
+    "SELECT "
+    + capped_count("FROM post o WHERE o.project_id = pj.id AND o.acked_at IS NULL", _TAB_COUNT_CAP)
+    + ", "
+    + capped_count(f"FROM ({_OPEN_TASKS_SQL}) AS open_task", _TAB_COUNT_CAP)
+    + " FROM project pj WHERE pj.id = %(project)s"
+)
+
+
+def count_open_work(conn: Connection, project_id: int) -> tuple[int, int]:
+    """Count the posts without an ack and the tasks that are not done in a project, each up to 100."""
+    posts, tasks = conn.fetch_one(_OPEN_WORK_SQL, {"project": project_id})
+    return posts, tasks
+
+
+def list_recent_names(conn: Connection, owner_id: int, *, limit: int = 10) -> list[tuple[int, str]]:
+    """List the ids and names of the owner's projects that are not archived, the most recently active first."""
+    return conn.fetch_all(
+        "SELECT p.id, p.name FROM project p JOIN project_clock k ON k.project_id = p.id"
+        " WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.archived_at IS NULL"
+        " ORDER BY k.last_at DESC, p.id DESC LIMIT %(limit)s",
+        {"owner": owner_id, "limit": limit},
     )
 
 

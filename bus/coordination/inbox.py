@@ -1,7 +1,8 @@
 """The inbox of an owner: handoffs without an ack, blocked tasks and contended leases in all of the owner's projects.
 
-Each list holds at most MAX_ITEMS, and each count stops at COUNT_CAP, so reading costs in proportion to what is shown and
-to the number of projects, at any length of the ledgers. Archived projects are left out: nothing in them can be answered.
+Each list holds at most MAX_ITEMS, and each count stops at COUNT_CAP, so reading costs in proportion to what is shown
+and to the number of projects, at any length of the ledgers. Archived projects are left out: nothing in them can be
+answered.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from bus.db import Connection
 
 MAX_ITEMS = 50
 COUNT_CAP = 100
-_MAX_EXCERPT_LENGTH = 160
+_MAX_EXCERPT_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,20 @@ def _count_sql(source: str) -> str:
         f"(SELECT count(*) FROM (SELECT 1 FROM {_PROJECTS_SQL} {joins}"
         f" CROSS JOIN LATERAL ({source} LIMIT {COUNT_CAP}) AS item LIMIT {COUNT_CAP}) AS counted)"
     )
+
+
+_LAST_ACK_SQL = f"""
+    SELECT max(last.at) FROM {_PROJECTS_SQL}
+    CROSS JOIN LATERAL (SELECT e.at FROM event e WHERE e.project_id = pj.id AND e.type = 'ack'
+                        ORDER BY e.seq DESC LIMIT 1) AS last
+"""
+
+
+def find_last_ack(conn: Connection, owner_id: int) -> datetime | None:
+    """Return the time of the last ack in the owner's projects, or None if there is none."""
+    (at,) = conn.fetch_one(_LAST_ACK_SQL, {"owner": owner_id, "project": None})
+    last_ack: datetime | None = at
+    return last_ack
 
 
 _BLOCKED_SQL = "SELECT t.id FROM task t WHERE t.project_id = pj.id AND t.status = 'blocked'"

@@ -1,5 +1,6 @@
 """Counts, percentages, durations and relative times as people read them."""
 
+import re
 from datetime import datetime, timedelta
 
 MISSING = "–"
@@ -75,3 +76,38 @@ def _in_largest_unit(seconds: float) -> str:
         if seconds >= size * 0.99:
             return pluralize(max(1, round(seconds / size)), unit)
     return "1 minute"
+
+
+_MAX_REF_LENGTH = 40
+_HOSTED_ITEM = re.compile(
+    r"https?://[^/\s]+/(?P<repository>[^/\s]+/[^/\s]+)/(?:-/)?(?P<kind>pull|pulls|issues|merge_requests|commit)"
+    r"/(?P<item>[0-9a-f]+)(?:[/?#]\S*)?"
+)
+
+
+def shorten_ref(ref: str) -> str:
+    """Shorten the address of a pull request, an issue or a commit: `acme/storefront#142`; cut other long texts."""
+    item = _HOSTED_ITEM.fullmatch(ref)
+    if item is not None:
+        separator = "@" if item["kind"] == "commit" else "!" if item["kind"] == "merge_requests" else "#"
+        return f"{item['repository']}{separator}{item['item'][:7] if separator == '@' else item['item']}"
+    short = re.sub(r"^https?://(?:www\.)?", "", ref).rstrip("/")
+    return short if len(short) <= _MAX_REF_LENGTH else f"{short[: _MAX_REF_LENGTH - 1]}…"
+
+
+def format_age(at: datetime, now: datetime) -> str:
+    """Format the distance of a time in the fewest characters: `18 min`, `3 d`, and `in 2 h` for the future."""
+    seconds = (now - at).total_seconds()
+    size = abs(seconds)
+    for length, unit in _SHORT_UNITS:
+        if size >= length:
+            text = f"{int(size // length)} {unit}"
+            break
+    else:
+        text = "now" if seconds >= 0 else "1 min"
+    return f"in {text}" if seconds < 0 else text
+
+
+def excerpt(text: str, length: int = 100) -> str:
+    """The beginning of a text on one line."""
+    return " ".join(text[: 4 * length].split())[:length]

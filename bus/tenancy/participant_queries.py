@@ -15,6 +15,8 @@ from bus.tenancy.participations import Participation
 
 _LIVE_TOKENS = "FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at)"
 
+MAX_PEOPLE = 200
+
 
 @dataclass(frozen=True, slots=True)
 class CallerIdentity:
@@ -267,3 +269,13 @@ def get_participation_detail(
     if detail is None:
         raise NotFound("participant in the project")
     return detail
+
+
+def list_people(conn: Connection, project_id: int) -> list[str]:
+    """List the qualified names of the participants of a project that are people; at most MAX_PEOPLE."""
+    rows = conn.fetch_all(
+        "SELECT bus_participation_name(p.id) FROM participation p JOIN participant pt ON pt.id = p.participant_id"
+        " WHERE p.project_id = %s AND pt.kind = 'human' ORDER BY p.id LIMIT %s",
+        (project_id, MAX_PEOPLE),
+    )
+    return [name for (name,) in rows]

@@ -130,7 +130,7 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
             # The kit consists of files; former addresses redirect.
             if (
                 rule.endpoint in _SKIPPED_ENDPOINTS
-                or rule.endpoint.startswith(("kit.", "moved_addresses."))
+                or rule.endpoint.startswith(("kit.", "moved_addresses.", "site_files."))
                 or "GET" not in (rule.methods or ())
             ):
                 continue

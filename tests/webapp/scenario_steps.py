@@ -15,11 +15,11 @@ from bus.tenancy.owners import Owner
 
 
 def sign_in(page: Page, url: str, db: Database, owner: Owner) -> None:
-    """Sign in with a one-time link, up to the dashboard."""
+    """Sign in with a one-time link, up to the inbox."""
     with db.connection() as conn:
         page.goto(f"{url}/sign-in/link/{login_links.create_login_link(conn, owner, actor='cli')}")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Inbox")
 
 
 def call_tool(url: str, token: str, tool: str, **arguments: Any) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def _projects(db: Database, owner_id: int) -> list[projects.Project]:
         return projects.list_projects(conn, owner_id=owner_id)
 
 
-def test_the_dashboard_names_what_needs_attention(ada: Browser, sample: SampleData) -> None:
-    page = ada.get("/admin/").text
+def test_the_inbox_names_what_needs_attention(ada: Browser, sample: SampleData) -> None:
+    page = "".join(ada.get(f"/admin/?state={state}").text for state in ("overdue", "blocked", "conflicts"))
     for text in ("Who owns the invoices now?", "Review the migration", "src/orders/total.py", "expires in 2 days"):
         assert text.replace("'", "&#39;") in re.sub(r"<time[^>]*>|</time>", "", page)
     assert "apollo" in page

@@ -115,7 +115,7 @@ def _appears(operator_browser: Page, phone: Page, state: str) -> float:
     started = time.monotonic()
     for page in (operator_browser, phone):
         handoff = page.locator(".handoff", has_text="Index 42 is ready")
-        expect(handoff.locator(".state")).to_contain_text(state)
+        expect(handoff.locator(".handoff-state")).to_contain_text(state)
     return time.monotonic() - started
 
 

@@ -125,7 +125,7 @@ def test_an_agent_receives_a_handoff_of_a_person_at_once(
             mcp, agent.token, "post", body="They are right.", to_actor=post["from"], reply_to=post["post_id"]
         )
         page.reload()
-        expect(page.get_by_text("They are right.")).to_be_visible()
+        expect(page.locator("#thread").get_by_text("They are right.")).to_be_visible()
         expect(page.locator(f"#post-{post['post_id']}").get_by_text("acknowledged").first).to_be_visible()
         page.get_by_role("button", name=f"Acknowledge post #{answer['post_id']}").click()
         expect(page.get_by_text("acknowledged by you")).to_be_visible()

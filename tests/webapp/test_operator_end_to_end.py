@@ -72,6 +72,7 @@ def test_an_operator_suspends_an_owner_and_runs_a_job_while_an_agent_works(
     ):
         assert scenario_steps.call_tool(gateway.url, agent.token, "whoami")["actor"] == "ada/api-agent"
         scenario_steps.sign_in(page, url, db, boss)
+        page.locator("header .account summary").click()
         page.get_by_role("link", name="Operator", exact=True).click()
         wait_until(lambda: busy.responses == [(200, None)])
         page.get_by_role("navigation", name="Operator").get_by_role("link", name="Owners").click()

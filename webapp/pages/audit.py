@@ -14,7 +14,9 @@ from webapp.blueprints import NavItem, OwnerBlueprint
 from webapp.context import connection
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 
-blueprint = OwnerBlueprint("audit", url_prefix="/admin/audit", nav_item=NavItem("Audit", 40))
+blueprint = OwnerBlueprint(
+    "audit", url_prefix="/admin/audit", nav_item=NavItem("Audit", 40, "shield", is_secondary=True)
+)
 
 
 @blueprint.get("/")

@@ -11,7 +11,7 @@ from bus.coordination import board
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project
 from webapp.context import connection
 
-blueprint = ProjectBlueprint("board", tab=NavItem("Board", 7))
+blueprint = ProjectBlueprint("board", tab=NavItem("Live", 7, "radio"))
 
 POLL_SECONDS = 1.5
 

@@ -26,7 +26,9 @@ from webapp.suspension import allowed_while_suspended
 from webapp.svg_charts import Plot, Series
 
 blueprint = OwnerBlueprint(
-    "credits", url_prefix="/admin/credits", nav_item=NavItem("Credits", 35, is_visible=billing.viewer_has_billing)
+    "credits",
+    url_prefix="/admin/credits",
+    nav_item=NavItem("Credits", 35, "receipt", is_secondary=True, is_visible=billing.viewer_has_billing),
 )
 
 _DEFAULT_DAYS = 30
@@ -232,16 +234,17 @@ def _build_usage_chart(period_usage: Usage) -> Plot:
 def _build_balance_chart(period_usage: Usage, projection: list[tuple[date, float]]) -> Plot:
     """The balance and its projection; a negative balance is drawn as zero."""
     balances = [float(max(0, day.balance)) for day in period_usage.days]
-    days, series = [day.day for day in period_usage.days], [Series("balance", balances)]
+    days, series = [day.day for day in period_usage.days], [Series("balance", balances, is_stepped=True)]
     if projection:
         # All possible forecast days have a place, so that the labels below the chart stay evenly spaced.
         future_count = min(len(days), _MAX_FORECAST_DAYS)
         projected = [balance for _, balance in projection]
         series = [
-            Series("balance", [*balances, *[None] * future_count]),
+            Series("balance", [*balances, *[None] * future_count], is_stepped=True),
             Series(
                 "at the current rate",
                 [*[None] * (len(balances) - 1), balances[-1], *projected, *[None] * (future_count - len(projected))],
+                is_forecast=True,
             ),
         ]
         days += [days[-1] + timedelta(days=count) for count in range(1, future_count + 1)]

@@ -1,6 +1,9 @@
 """Handoffs: posts with their delivery state, conversations, and posts by the owner."""
 
-from flask import Response, flash, render_template, request, url_for
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, flash, make_response, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
@@ -9,7 +12,8 @@ from wtforms.validators import Length
 
 from bus import limits
 from bus.coordination import conversations, posts
-from bus.coordination.posts import PostPage
+from bus.coordination.conversations import DeliveryProgress
+from bus.coordination.posts import Post, PostPage
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
@@ -17,10 +21,11 @@ from bus.rules.text_format import pluralize
 from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
 from webapp.caller import current_caller, record_activity
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
-from webapp.forms import optional_text_field, select_choices
+from webapp.forms import RequiredText, optional_text_field, select_choices
+from webapp.login import safe_redirect_target
 from webapp.pagination import current_url, query_int
 
-blueprint = ProjectBlueprint("handoffs", tab=NavItem("Handoffs", 10))
+blueprint = ProjectBlueprint("handoffs", tab=NavItem("Handoffs", 10, "send"))
 
 _PAGE_SIZE = 30
 _ACK_DEADLINE_CHOICES = select_choices(
@@ -38,7 +43,7 @@ class PostForm(FlaskForm):  # type: ignore[misc]
         description="All members of the lane, including anyone who joins before it's acknowledged.",
     )
     subject = optional_text_field("Subject", limits.MAX_SUBJECT_LENGTH)
-    body = TextAreaField("Message", validators=[Length(max=limits.MAX_BODY_LENGTH)])
+    body = TextAreaField("Message", validators=[RequiredText("Message"), Length(max=limits.MAX_BODY_LENGTH)])
     ref = optional_text_field("Reference", limits.MAX_REF_LENGTH, description="A PR, a commit, an ADR.")
     tag = optional_text_field("Tag", limits.MAX_LABEL_LENGTH)
     ack_within = SelectField("Acknowledge within", choices=_ACK_DEADLINE_CHOICES, default="")
@@ -59,42 +64,90 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     unacked = BooleanField("Unacknowledged")
 
 
+@dataclass(frozen=True, slots=True)
+class HandoffList:
+    """A page of the list, as the list and the thread beside it show it.
+
+    Attributes:
+        filters: the active filters: label, value, and the address without it.
+        chips: the quick filters: label, address, and whether it is current.
+    """
+
+    posts: list[Post]
+    progress: dict[int, DeliveryProgress]
+    form: FilterForm
+    error: str | None
+    filters: list[tuple[str, str, str]]
+    chips: list[tuple[str, str, bool]]
+    query: dict[str, str]
+    older: str | None
+    newest: str | None
+
+
 @blueprint.get("/")
 def index() -> str | Response:
     """List posts, newest first."""
-    ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
-    filter_error = None
-    page = PostPage([], None, 0)
-    try:
-        with connection() as conn:
-            page = posts.list_posts(
-                conn,
-                ctx,
-                to_lane=form.to_lane.data,
-                to_me=form.to_me.data,
-                tag=form.tag.data,
-                ref=form.ref.data,
-                unacked_only=form.unacked.data,
-                before=before,
-                limit=_PAGE_SIZE,
-            )
-            progress = conversations.get_delivery_progress(conn, ctx, [post.post_id for post in page.posts])
-            _mark_surfaced(conn, ctx, page)
-    except BusError as error:
-        filter_error, progress = error.message, {}
+    with connection() as conn:
+        listed, surfacing = _list_handoffs(conn)
+        _mark_surfaced(conn, current_caller(), surfacing)
     return render_page(
         "handoffs/index.html",
-        part="handoffs/_list.html",
+        part="handoffs/_index.html",
         project=current_project(),
-        form=form,
-        filtered=any(field.data for field in form),
-        filter_error=filter_error,
+        handoffs=listed,
+        current_url=current_url(),
+    )
+
+
+def _list_handoffs(conn: Connection) -> tuple[HandoffList, list[int]]:
+    """The page of the list that the address asks for, and the ids of posts that it shows to the owner first."""
+    ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
+    error, page, progress = None, PostPage([], None, 0), {}
+    try:
+        page = posts.list_posts(
+            conn,
+            ctx,
+            to_lane=form.to_lane.data,
+            to_me=form.to_me.data,
+            tag=form.tag.data,
+            ref=form.ref.data,
+            unacked_only=form.unacked.data,
+            before=before,
+            limit=_PAGE_SIZE,
+        )
+        progress = conversations.get_delivery_progress(conn, ctx, [post.post_id for post in page.posts])
+    except BusError as refusal:
+        error = refusal.message
+    query = {name: value for name, value in request.args.items() if value and name in (*form.data, "before")}
+
+    def list_url(**changes: str | None) -> str:
+        changed = {**query, "before": None, **changes}
+        kept: dict[str, Any] = {name: value for name, value in changed.items() if value}
+        return url_for(".index", **kept)
+
+    is_all = not (form.unacked.data or form.to_me.data)
+    chips = [
+        ("All", list_url(unacked=None, to_me=None), is_all),
+        ("Unacknowledged", list_url(unacked="y", to_me=None), bool(form.unacked.data) and not form.to_me.data),
+        ("To me", list_url(unacked=None, to_me="y"), bool(form.to_me.data)),
+    ]
+    filters = [
+        (form[name].label.text, form[name].data, list_url(**{name: None}))
+        for name in ("to_lane", "ref", "tag")
+        if form[name].data
+    ]
+    listed = HandoffList(
         posts=page.posts,
         progress=progress,
-        current_url=current_url(),
-        older=current_url(before=str(page.next_before)) if page.next_before else None,
-        newest=current_url(before=None) if before else None,
+        form=form,
+        error=error,
+        filters=filters,
+        chips=chips,
+        query=query,
+        older=list_url(before=str(page.next_before)) if page.next_before else None,
+        newest=list_url() if before else None,
     )
+    return listed, page.surfacing
 
 
 @blueprint.get("/new")
@@ -127,7 +180,7 @@ def reply(post_id: int) -> BaseResponse | tuple[str, int]:
     reply_id = _create_post(form, post_id) if form.validate() else None
     if reply_id is None:
         return _render_thread(post_id, form), 400
-    return see_other(".show", post_id=reply_id, _anchor=f"post-{reply_id}")
+    return _return_to_list("") or see_other(".show", post_id=reply_id, _anchor=f"post-{reply_id}")
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:post_id>/ack")
@@ -136,13 +189,23 @@ def ack(post_id: int) -> BaseResponse:
     with redirect_on_refusal(url_for(".show", post_id=post_id)), transaction() as conn:
         posts.ack(conn, current_caller(), [post_id])
     record_activity("acks")
-    flash("Acknowledged.", "success")
-    return see_other(".show", post_id=post_id)
+    return _return_to_list("Acknowledged.") or see_other(".show", post_id=post_id)
+
+
+def _return_to_list(message: str) -> BaseResponse | None:
+    """Redirect to the list in which the button was pressed, or return None if the form names no address."""
+    target = safe_redirect_target(request.form.get("next", ""))
+    if request.headers.get("X-Part"):
+        # The script of the list updates the row.
+        return make_response("", 204)
+    if message:
+        flash(message, "success")
+    return redirect(target, 303) if target else None
 
 
 def _create_post(form: PostForm, reply_to: int | None) -> int | None:
     """Create a post from the form; returns its id, or None if the form has errors to show."""
-    with show_refusal_on_form(form), transaction() as conn:
+    with show_refusal_on_form(form, default_field="to_actor"), transaction() as conn:
         post = posts.create(
             conn,
             current_caller(),
@@ -175,17 +238,24 @@ def _render_thread(post_id: int, form: PostForm | None) -> str:
                 raise NotFound
             post = thread[0]
             progress = conversations.get_delivery_progress(conn, ctx, [post_id])
-        _mark_surfaced(conn, ctx, posts.list_by_id(conn, ctx, [post_id]))
+        listed, _ = _list_handoffs(conn)
+        _mark_surfaced(conn, ctx, posts.list_by_id(conn, ctx, [post_id]).surfacing)
     if form is None:
         to_actor = post.sender if post.sender != current_project().owner else post.to_actor
         to_lane = None if to_actor else post.to_lane
         form = PostForm(formdata=None, to_actor=to_actor, to_lane=to_lane, ref=post.ref)
     return render_template(
-        "handoffs/show.html", project=current_project(), post=post, thread=thread, progress=progress, form=form
+        "handoffs/show.html",
+        project=current_project(),
+        post=post,
+        thread=thread,
+        progress=progress,
+        form=form,
+        handoffs=listed,
     )
 
 
-def _mark_surfaced(conn: Connection, ctx: Ctx, page: PostPage) -> None:
+def _mark_surfaced(conn: Connection, ctx: Ctx, surfacing: list[int]) -> None:
     """Record that the owner was shown the posts addressed to them, as the gateway does for agents."""
-    if page.surfacing:
-        posts.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, post_id): 0.0 for post_id in page.surfacing})
+    if surfacing:
+        posts.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, post_id): 0.0 for post_id in surfacing})

@@ -15,7 +15,7 @@ from webapp.context import connection, redirect_on_refusal, transaction
 from webapp.forms import optional_text_field
 from webapp.pagination import current_url, query_int
 
-blueprint = ProjectBlueprint("leases", tab=NavItem("Leases", 30))
+blueprint = ProjectBlueprint("leases", tab=NavItem("Leases", 62, "lock", is_secondary=True))
 
 _PAGE_SIZE = 40
 # The leases of a page are compared with this many of the newest ones.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from flask import Response, abort, render_template, request
@@ -10,7 +11,7 @@ from werkzeug.exceptions import NotFound
 from wtforms import SelectField
 
 from bus import limits
-from bus.coordination import ledger
+from bus.coordination import conversations, ledger
 from bus.coordination.ledger import Event, EventPage
 from bus.errors import BusError, InvalidArgument
 from bus.rules.enums import EVENT_TYPES
@@ -18,11 +19,13 @@ from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_p
 from webapp.caller import current_caller
 from webapp.context import connection, database
 from webapp.csv_export import BATCH_SIZE, export_rows
+from webapp.event_runs import find_titled_posts
 from webapp.forms import optional_text_field, select_choices
-from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.pagination import current_url, query_int
 
-blueprint = ProjectBlueprint("ledger", tab=NavItem("Ledger", 50))
+blueprint = ProjectBlueprint("ledger", tab=NavItem("Ledger", 30, "scroll-text"))
 
+_PAGE_SIZE = 40
 _EXPORT_COLUMNS = ("id", "ts", "actor", "type", "payload")
 
 
@@ -40,8 +43,8 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
     number = optional_text_field("Number", 16)
     ref = optional_text_field("Reference", limits.MAX_REF_LENGTH)
     tag = optional_text_field("Tag", limits.MAX_LABEL_LENGTH)
-    since = optional_text_field("Since (UTC)", 64, description="2026-01-31 or 2026-01-31T12:00")
-    until = optional_text_field("Until (UTC)", 64)
+    since = optional_text_field("From (UTC)", 64)
+    until = optional_text_field("To (UTC)", 64)
 
     def to_query(self) -> dict[str, Any]:
         """The filters as arguments of `query_events`."""
@@ -49,8 +52,14 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
         if "number" in query:
             text = query["number"]
             if not (text.isascii() and text.isdecimal()):
-                raise InvalidArgument("number must be a whole number.")
+                raise InvalidArgument("Number: enter a whole number such as 42.")
             query["number"] = int(text)
+        for name in ("since", "until"):
+            if name in query and not _is_time(query[name]):
+                raise InvalidArgument(f"{self[name].label.text}: enter a date such as 2026-01-31.")
+        if len(query.get("until", "")) == len("2026-01-31"):
+            # A date field means the whole day.
+            query["until"] += "T23:59:59.999999"
         return query
 
 
@@ -58,18 +67,26 @@ class FilterForm(FlaskForm):  # type: ignore[misc]
 def index() -> str | Response:
     """List events, newest first."""
     ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
-    filter_error, page = None, EventPage([], None, 0)
+    filter_error, page, titles = None, EventPage([], None, 0), {}
     try:
         with connection() as conn:
-            page = ledger.query_events(conn, ctx, before=before, limit=PAGE_SIZE, **form.to_query())
+            page = ledger.query_events(conn, ctx, before=before, limit=_PAGE_SIZE, **form.to_query())
+            titles = conversations.get_titles(conn, ctx, find_titled_posts(page.events))
     except BusError as error:
         filter_error = error.message
+    filters = {name: value for name, value in request.args.items() if name != "before" and value}
     return render_page(
         "ledger/index.html",
         part="ledger/_list.html",
         project=current_project(),
         form=form,
-        filters={name: value for name, value in request.args.items() if name != "before" and value},
+        filters=filters,
+        titles=titles,
+        active_filters=[
+            (form[name].label.text, value, current_url(**{name: None}, before=None))
+            for name, value in filters.items()
+            if name in form
+        ],
         filter_error=filter_error,
         events=page.events,
         current_url=current_url(),
@@ -85,6 +102,7 @@ def show(seq: int) -> str:
         raise NotFound
     with connection() as conn:
         nearby = ledger.query_events(conn, current_caller(), before=seq + 2, limit=3).events
+        titles = conversations.get_titles(conn, current_caller(), find_titled_posts(nearby))
     event = next((event for event in nearby if event.id == seq), None)
     if event is None:
         raise NotFound
@@ -92,6 +110,7 @@ def show(seq: int) -> str:
         "ledger/show.html",
         project=current_project(),
         event=event,
+        titles=titles,
         payload=json.dumps(event.payload, indent=2, ensure_ascii=False),
         later=any(event.id == seq + 1 for event in nearby),
         earlier=seq > 1,
@@ -108,6 +127,14 @@ def export_jsonl() -> Response:
 def export_csv() -> Response:
     """Export the filtered events as CSV, newest first, with the payload as JSON."""
     return _export("csv")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _export(file_format: str) -> Response:

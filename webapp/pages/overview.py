@@ -2,16 +2,17 @@
 
 from flask import Response
 
-from bus.coordination import dashboard, ledger
+from bus.coordination import conversations, dashboard, ledger
 from bus.tenancy import participant_queries
 from bus.tenancy.participant_queries import ParticipationDetail
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
 from webapp.caller import current_caller
 from webapp.context import connection
+from webapp.event_runs import find_titled_posts
 from webapp.pagination import PAGE_SIZE
 
-blueprint = ProjectBlueprint("overview", path="", tab=NavItem("Overview", 5))
+blueprint = ProjectBlueprint("overview", path="", tab=NavItem("Overview", 55, "layout-grid", is_secondary=True))
 
 _MAX_ITEMS = 12
 
@@ -25,6 +26,7 @@ def index() -> str | Response:
         details = participant_queries.list_participation_details(conn, project.owner_id, project.id, limit=PAGE_SIZE)
         attention = dashboard.list_attention_items(conn, current_owner().id, project_id=project.id)
         events = ledger.query_events(conn, ctx, limit=_MAX_ITEMS).events
+        titles = conversations.get_titles(conn, ctx, find_titled_posts(events))
     participations = sorted((detail for detail in details if not detail.is_owner), key=_presence_sort_key)
     return render_page(
         "overview/index.html",
@@ -34,6 +36,7 @@ def index() -> str | Response:
         participations=participations[:_MAX_ITEMS],
         attention=attention,
         events=events,
+        titles=titles,
     )
 
 

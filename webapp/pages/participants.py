@@ -16,7 +16,9 @@ from webapp.forms import kind_field, required_text_field
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 from webapp.suspension import allowed_while_suspended
 
-blueprint = OwnerBlueprint("participants", url_prefix="/admin/participants", nav_item=NavItem("Participants", 30))
+blueprint = OwnerBlueprint(
+    "participants", url_prefix="/admin/participants", nav_item=NavItem("Participants", 30, "users", is_secondary=True)
+)
 
 
 class ParticipantForm(FlaskForm):  # type: ignore[misc]

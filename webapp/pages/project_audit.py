@@ -15,7 +15,7 @@ from webapp.blueprints import NavItem, ProjectBlueprint, current_project
 from webapp.context import connection
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 
-blueprint = ProjectBlueprint("project_audit", path="audit", tab=NavItem("Audit", 70))
+blueprint = ProjectBlueprint("project_audit", path="audit", tab=NavItem("Audit", 70, "shield", is_secondary=True))
 
 
 @blueprint.get("/")

@@ -20,7 +20,9 @@ from webapp.one_time_credentials import store_token
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 from webapp.suspension import allowed_while_suspended
 
-blueprint = ProjectBlueprint("project_participants", path="participants", tab=NavItem("Participants", 15))
+blueprint = ProjectBlueprint(
+    "project_participants", path="participants", tab=NavItem("Participants", 60, "users", is_secondary=True)
+)
 
 
 class AddParticipantForm(FlaskForm):  # type: ignore[misc]

@@ -22,7 +22,9 @@ from webapp.forms import optional_text_field, required_text_field
 from webapp.one_time_credentials import store_credentials
 from webapp.suspension import allowed_while_suspended
 
-blueprint = ProjectBlueprint("project_settings", path="settings", tab=NavItem("Settings", 80))
+blueprint = ProjectBlueprint(
+    "project_settings", path="settings", tab=NavItem("Settings", 80, "settings", is_secondary=True)
+)
 
 # The owner waits for it; workers delete the rest of a large project.
 _PURGE_TIME_BUDGET_SECONDS = 1.5

@@ -15,7 +15,7 @@ from webapp.context import connection, show_refusal_on_form, transaction
 from webapp.forms import required_text_field
 from webapp.pagination import PAGE_SIZE, current_url
 
-blueprint = OwnerBlueprint("projects", url_prefix="/admin/projects", nav_item=NavItem("Projects", 20))
+blueprint = OwnerBlueprint("projects", url_prefix="/admin/projects", nav_item=NavItem("Projects", 20, "folder"))
 
 
 class ProjectForm(FlaskForm):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from webapp.caller import current_caller
 from webapp.context import connection
 from webapp.pagination import current_url
 
-blueprint = ProjectBlueprint("sequences", tab=NavItem("Sequences", 40))
+blueprint = ProjectBlueprint("sequences", tab=NavItem("Sequences", 63, "hash", is_secondary=True))
 
 _PAGE_SIZE = 100
 

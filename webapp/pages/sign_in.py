@@ -19,7 +19,7 @@ def index() -> str | Response:
     """Show the ways to sign in; `next` is the address to redirect to afterwards."""
     target = request.args.get("next", "")
     if auth.viewer() is not None:
-        return redirect(login.safe_redirect_target(target) or url_for("dashboard.index"), 303)
+        return redirect(login.safe_redirect_target(target) or url_for("inbox.index"), 303)
     login.remember_redirect_target(target)
     claims = auth.proxy_identity()
     if claims is not None:

@@ -17,8 +17,15 @@ from webapp.context import connection, redirect_on_refusal, show_refusal_on_form
 from webapp.forms import optional_text_field, required_text_field, select_choices
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 
-blueprint = ProjectBlueprint("tasks", tab=NavItem("Tasks", 20))
+blueprint = ProjectBlueprint("tasks", tab=NavItem("Tasks", 20, "list-checks"))
 
+_STATUS_LABELS = {
+    "open": "Open",
+    "assigned": "Assigned",
+    "in_progress": "In progress",
+    "blocked": "Blocked",
+    "done": "Done",
+}
 # The page of all tasks shows this many of each status, and links to the others.
 _MAX_TASKS_PER_COLUMN = 15
 _PRIORITY_CHOICES = select_choices(("0", "Urgent"), ("1", "High"), ("2", "Normal"), ("3", "Low"), ("4", "Lowest"))
@@ -93,6 +100,18 @@ def index() -> str | Response:
         tasks_by_status=tasks_by_status,
         counts=counts,
         current_url=current_url(),
+        chips=[
+            ("All", current_url(status=None, before=None), selected_status is None),
+            *(
+                (_STATUS_LABELS[status], current_url(status=status, before=None), status == selected_status)
+                for status in TASK_STATUSES
+            ),
+        ],
+        active_filters=[
+            (form[name].label.text, form[name].data, current_url(**{name: None}, before=None))
+            for name in ("lane", "owner")
+            if form[name].data
+        ],
         status_urls={status: current_url(status=status, before=None) for status in TASK_STATUSES},
         older=current_url(before=str(next_before)) if next_before else None,
         newest=current_url(before=None) if before else None,

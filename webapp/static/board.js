@@ -24,6 +24,9 @@
   const pendingAnnouncements = [];
 
   function showStatus(text, kind) {
+    if (kind === "good") showConnection("live");
+    else if (kind === "warn") showConnection("lost");
+    else if (kind === "bad") showConnection("over");
     if (status.textContent !== text) status.textContent = text;
     status.className = `badge dot ${kind}`;
   }
@@ -128,8 +131,10 @@
       setTimeout(() => item.classList.remove("highlight"), 2500);
       if (item.dataset.say) pendingAnnouncements.push(item.dataset.say);
     }
-    current.replaceChildren(...panel.childNodes);
-    if (focused) [...current.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+    morph(current, panel.innerHTML);
+    if (focused && document.activeElement?.getAttribute("href") !== focused) {
+      [...current.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+    }
   }
 
   function stableClasses(item) {
@@ -196,6 +201,7 @@
       deferredEvent = null;
     });
   }
+  addEventListener("offline", fallBackToPolling);
   addEventListener("online", openStream);
   addEventListener("pagehide", disconnect);
   addEventListener("pageshow", (event) => { if (event.persisted) openStream(); });

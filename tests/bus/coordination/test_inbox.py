@@ -52,7 +52,7 @@ def test_the_inbox_lists_what_the_owner_has_not_acked(conn: Connection, project:
     owner = owners.get(conn, project.owner)
     me = participations.get_or_create_owner_context(conn, owner.id, project.id)
     mine = posts.create(conn, ada.ctx, "for you", to_actor=owner.handle).post_id
-    posts.create(conn, ada.ctx, "for nobody", to_lane="empty")
+    posts.create(conn, ada.ctx, "for an empty lane", to_lane="empty")
 
     (item,) = inbox.list_posts(conn, owner.id, "for_me")
 

@@ -13,7 +13,9 @@ from webapp.blueprints import NavItem, OperatorBlueprint, render_page
 from webapp.context import database, providers, settings
 
 blueprint = OperatorBlueprint(
-    "operator", tab=NavItem("Overview", 10), nav_item=NavItem("Operator", 90, operator_only=True)
+    "operator",
+    tab=NavItem("Overview", 10),
+    nav_item=NavItem("Operator", 90, "settings", is_secondary=True, operator_only=True),
 )
 
 _MAX_TABLES = 12

@@ -1,0 +1,95 @@
+"""How a participant is recognised on every page: a colour and initials that follow from its name, and a shape.
+
+Agents are squares, people are circles. The colour is one of eight of static/bus.css, chosen by a checksum of the name,
+so it is the same on every page, in every process and after every restart.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass
+
+from flask import g
+
+from bus.tenancy import participant_queries
+from webapp.context import connection
+
+HUE_COUNT = 8
+# Words that say what a participant is rather than which one.
+_GENERIC_WORDS = frozenset({"agent", "ai", "bot", "the"})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The appearance of a participant.
+
+    Attributes:
+        initials: one or two characters.
+        hue: the number of its colour.
+        is_person: whether it is a person rather than an agent.
+        handle: the handle of its owner, if that is not the owner of the page; else empty.
+        label: its name without the handle; the handle itself for an owner.
+    """
+
+    initials: str
+    hue: int
+    is_person: bool
+    handle: str
+    label: str
+
+
+def describe(name: str, is_person: bool | None = None) -> Identity:
+    """Return the appearance of a participant.
+
+    Args:
+        name: its qualified name, such as `ada/review`, the handle of an owner, or a label of the page's owner.
+        is_person: whether it is a person; if left out, looked up among the people of the project of this page.
+    """
+    handle, _, label = name.partition("/")
+    if not label:
+        handle, label = "", handle
+    if is_person is None:
+        own = _own_handle()
+        is_person = name == own or name in _people() or (not handle and f"{own}/{name}" in _people())
+    return Identity(initials(label), hue(label), is_person, "" if handle == _own_handle() else handle, label)
+
+
+def initials(label: str) -> str:
+    """Two characters of a name: of its first two words, or of its last word and its number."""
+    words = [word for word in re.split(r"[^\w]+|_", label.lower()) if word]
+    telling = [word for word in words if word not in _GENERIC_WORDS] or words
+    if not telling:
+        return "?"
+    if len(telling) > 1:
+        first, second = telling[-2:] if telling[-1].isdigit() else telling[:2]
+        return (first[0] + second[0]).upper()
+    return telling[0][:2].upper()
+
+
+def hue(label: str) -> int:
+    """The number of the colour of a name."""
+    return zlib.crc32(label.lower().encode()) % HUE_COUNT
+
+
+def set_page_context(handle: str, people: frozenset[str]) -> None:
+    """Set the owner and the people of a page that is rendered outside a request."""
+    g.bus_handle, g.bus_people = handle, people
+
+
+def _own_handle() -> str:
+    """The handle that is left out on this page, because it is the same on most names."""
+    project = g.get("bus_project")
+    handle: str = g.get("bus_handle") or (project.owner if project is not None else "")
+    return handle
+
+
+def _people() -> frozenset[str]:
+    """The qualified names of the people in the project of this page."""
+    if "bus_people" not in g:
+        project = g.get("bus_project")
+        people: list[str] = []
+        if project is not None:
+            with connection() as conn:
+                people = participant_queries.list_people(conn, project.id)
+        g.bus_people = frozenset(people)
+    cached: frozenset[str] = g.bus_people
+    return cached
