@@ -131,6 +131,33 @@ def _get_number(responses: list[Any]) -> int:
     return number
 
 
+def test_a_wait_for_a_lock_that_is_too_long_is_answered_with_503(
+    shared_database_url: str, gateway_db: Database
+) -> None:
+    """In a batch, alone with a key, in a transaction, and for a read whose cursor is locked; nothing is changed."""
+    with gateway_db.transaction() as conn:
+        project = make_project(conn)
+        agent = make_agent(conn, project)
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("claim", {"sequence": "adr"}),
+        ("claim", {"sequence": "adr", "idempotency_key": "k"}),
+        ("task_create", {"title": "Look"}),
+        ("whats_new", {}),
+    ]
+    constants = {"mcp_gateway.engine_runner.LOCK_WAIT_SECONDS": 0.0, "mcp_gateway.engine_runner.LOCK_TIMEOUT_MS": 20}
+    with running_gateways(shared_database_url, constants=constants) as (process,):
+        with open_raw_connection(process) as connection, gateway_db.transaction() as holder:
+            whats_new = build_tool_call(agent.token, tool="whats_new")
+            assert connection.exchange(whats_new)[0][0] == 200
+            holder.execute("SELECT bus_lock_clock(%s)", (project.id,))
+            holder.execute("SELECT FROM cursor WHERE project_id = %s FOR UPDATE", (project.id,))
+            for tool, arguments in calls:
+                ((status, headers, _),) = connection.exchange(build_tool_call(agent.token, tool=tool, **arguments))
+                assert (status, dict(headers)[b"retry-after"]) == (503, b"2"), tool
+    with gateway_db.connection() as conn:
+        assert assert_ledger_consistent(conn, project.id) == 0
+
+
 def test_a_queued_call_is_not_begun_when_its_client_has_disconnected(
     shared_database_url: str, gateway_db: Database
 ) -> None:
