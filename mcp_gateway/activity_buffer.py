@@ -45,6 +45,15 @@ class ActivityBuffer:
                     shown_to_session = (ctx.project_id, ctx.participation_id, ctx.session, post_id)
                     self._posts_shown_to_sessions.add(shown_to_session)
 
+    def forget_shown_posts(self, ctx: Ctx, post_ids: Sequence[int]) -> None:
+        """Drop posts that were not shown after all, unless they were written already."""
+        with self._lock:
+            for post_id in post_ids:
+                self._shown_posts.pop((ctx.project_id, ctx.participation_id, post_id), None)
+                if ctx.session is not None:
+                    shown_to_session = (ctx.project_id, ctx.participation_id, ctx.session, post_id)
+                    self._posts_shown_to_sessions.discard(shown_to_session)
+
     def flush(self, db: Database) -> None:
         """Write the buffered activity; if that fails, keep it for the next flush."""
         with self._lock:

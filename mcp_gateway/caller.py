@@ -1,6 +1,7 @@
 """Resolution of the Authorization header to the immutable facts about its token."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -8,6 +9,7 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.rules.token_format import fingerprint, is_well_formed_token
 from bus.tenancy import tokens
+from mcp_gateway.delivery import Delivery
 
 _SCHEME = "bearer "
 
@@ -19,10 +21,21 @@ class Caller:
     Attributes:
         ctx: None if there is no token (stdio without a token): tools are listed and calls are refused.
         denied_status: the HTTP status that replaces the protocol's answer; None unless the call was denied.
+        watch_delivery: the server's extension that reports whether the next part of the body was delivered; None where
+            the server has none.
+        delivery: gives back what the answer took if it is not delivered; None if it took nothing.
     """
 
     ctx: Ctx | None
     denied_status: int | None = field(default=None)
+    watch_delivery: Callable[[Callable[[bool], None]], None] | None = field(default=None)
+    delivery: Delivery | None = field(default=None)
+
+    def track(self, delivery: Delivery) -> None:
+        """Give back what the answer took, unless the next part of the body is delivered."""
+        self.delivery = delivery
+        if self.watch_delivery is not None:
+            self.watch_delivery(delivery.settle)
 
 
 def bearer_token_fingerprint(header: str) -> bytes | None:

@@ -8,7 +8,10 @@ is one write, and the server looks through its connections once a second.
 
 import asyncio
 import math
+import socket
+import struct
 import urllib.parse
+from collections.abc import Callable
 from typing import Any, cast
 
 import uvicorn
@@ -17,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mcp_gateway.client_connection import is_client_gone
+from mcp_gateway.delivery import DELIVERY_EXTENSION
 from mcp_gateway.request_body import COMPLETE_BODY_EXTENSION
 
 KEEP_ALIVE_SECONDS = 120
@@ -26,6 +30,12 @@ _MAX_HEAD_BYTES = 32 * 1024
 _MAX_HEADER_COUNT = 100
 # At a shutdown a request may be on its way on a connection that looks idle.
 _LAST_REQUEST_SECONDS = 0.5
+# A client that has an answer and neither reads nor resets the connection for so long is taken to have it.
+_DELIVERY_SECONDS = 10
+# For the client to close its side of a connection that is closed after an answer whose delivery matters.
+_LINGER_SECONDS = 5
+# Of Linux's struct tcp_info: the number of segments that the peer has not acknowledged.
+_TCP_INFO = struct.Struct("=24xI")
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -48,6 +58,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_draining = False
         # The request that the application handles; `self.cycle` is the one that was received last.
         self._handled_cycle: _Cycle | None = None
+        # Callbacks for answers that were written, and when.
+        self._deliveries: list[tuple[float, Callable[[bool], None]]] = []
+        self._has_peer_closed = False
+        self._is_lingering = False
 
     def close_if_overdue(self, now: float) -> None:
         """Close the connection if it was idle, or began to send a head, too long ago.
@@ -55,6 +69,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         Args:
             now: the time of the loop's clock.
         """
+        if self._deliveries and now - self._deliveries[0][0] >= _DELIVERY_SECONDS:
+            self._settle_deliveries(True)
         # Nothing is read while a pipelined request waits for its turn.
         if now >= self._deadline and not self._is_handling_request() and not self.transport.is_closing():
             self.transport.close()
@@ -75,8 +91,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._deadline = self.loop.time() + HEAD_TIMEOUT_SECONDS
 
+    def eof_received(self) -> None:
+        """Note that the client closes the connection; the transport then closes it, too."""
+        self._has_peer_closed = True
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Report the disconnect to the request that is handled."""
+        """Report the disconnect to the request that is handled, and which answers were lost with the connection."""
+        if self._deliveries:
+            self._settle_deliveries(exc is None and not self._was_reset())
         super().connection_lost(exc)
         if self._handled_cycle is not None and not self._handled_cycle.response_complete:
             self._handled_cycle.disconnected = True
@@ -84,11 +106,54 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass data to the parser, unless an incomplete field has become too large."""
+        if self._is_lingering:
+            return
         # The parser holds back an incomplete field, so its size is known only from the data.
         self._unfinished_bytes += len(data)
         super().data_received(data)
         if self._unfinished_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The request is not acceptable.")
+
+    def expect_delivery(self, callback: Callable[[bool], None]) -> None:
+        """Call back with whether the client got the answer that is written now.
+
+        It has it if it sends another request, closes the connection after it acknowledged all data, or keeps the
+        connection open for some time. It has not if it resets the connection, which its system does when it closes the
+        connection with unread data.
+        """
+        self._deliveries.append((self.loop.time(), callback))
+
+    def linger(self) -> None:
+        """Close the sending side, and wait a little for the client to close the other or to reset the connection."""
+        self._is_lingering = True
+        self.transport.write_eof()
+        self._deadline = self.loop.time() + _LINGER_SECONDS
+
+    @property
+    def has_pending_deliveries(self) -> bool:
+        """Whether an answer was written of which it is not known that the client got it."""
+        return bool(self._deliveries)
+
+    def _settle_deliveries(self, is_delivered: bool) -> None:
+        deliveries, self._deliveries = self._deliveries, []
+        for _, callback in deliveries:
+            callback(is_delivered)
+
+    def _was_reset(self) -> bool:
+        """Whether the client closed the connection before it had received everything; called while it is lost."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is None or not hasattr(socket, "TCP_INFO") or connection.family == socket.AF_UNIX:
+            return False
+        try:
+            # A reset that arrived after the end of the client's data is no error of a read.
+            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return True
+            (unacknowledged,) = _TCP_INFO.unpack(
+                connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            )
+        except OSError:
+            return False
+        return self._has_peer_closed and unacknowledged > 0
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what was received, and close the connection."""
@@ -100,7 +165,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request; the client has the answers to those before it."""
+        if self._deliveries:
+            self._settle_deliveries(True)
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -175,6 +242,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             keep_alive=http_version != "1.0" and self.parser.should_keep_alive() and not self._is_draining,
             on_response=self.on_response_complete,
         )
+        cycle.connection = self
         self.cycle = cycle
         if self._is_handling_request():
             self.flow.pause_reading()
@@ -202,7 +270,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Handle the next pipelined request, or wait for another one."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_lingering:
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -225,15 +293,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its response, which is sent without a check of what the application itself sends."""
+    """One request and its response, which is sent without a check of what the application itself sends.
 
+    Attributes:
+        connection: the connection of the request.
+    """
+
+    connection: BoundedHttpProtocol
     _start: dict[str, Any] | None = None
+    _delivery_callback: Callable[[bool], None] | None = None
 
     async def run_asgi(self, app: Any) -> None:
         """Run the application; it gets the body at once if the body arrived together with the head."""
         is_client_gone.set(lambda: self.disconnected)
+        extensions: dict[str, Any] = {DELIVERY_EXTENSION: self._set_delivery_callback}
         if not self.more_body:
-            self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: {"body": bytes(self.body)}}
+            extensions[COMPLETE_BODY_EXTENSION] = {"body": bytes(self.body)}
+        self.scope["extensions"] = extensions
         await super().run_asgi(app)
 
     async def send(self, message: Any) -> None:
@@ -241,6 +317,7 @@ class _Cycle(RequestResponseCycle):
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
+            self._report_undelivered()
             return
         if message["type"] == "http.response.start":
             self._start = message
@@ -257,13 +334,33 @@ class _Cycle(RequestResponseCycle):
                 parts += (b"%x\r\n" % len(body), body, b"\r\n")
             if is_last:
                 parts.append(b"0\r\n\r\n")
+        if self._delivery_callback is not None:
+            if self.transport.is_closing():
+                self._report_undelivered()
+            else:
+                self.connection.expect_delivery(self._delivery_callback)
+                self._delivery_callback = None
         self.transport.write(b"".join(parts))
         if is_last:
             self.response_complete = True
             self.message_event.set()
             if not self.keep_alive:
-                self.transport.close()
+                # A client that is still sending a body would otherwise be reset before it has read the response.
+                is_unfinished = self.more_body or self.connection.has_pending_deliveries
+                if is_unfinished and not self.transport.is_closing():
+                    self.connection.linger()
+                else:
+                    self.transport.close()
             self.on_response()
+
+    def _set_delivery_callback(self, callback: Callable[[bool], None]) -> None:
+        """Call back with whether the next part of the body reaches the client."""
+        self._delivery_callback = callback
+
+    def _report_undelivered(self) -> None:
+        callback, self._delivery_callback = self._delivery_callback, None
+        if callback is not None:
+            callback(False)
 
     def _encode_head(self, start: dict[str, Any]) -> list[bytes]:
         self._start = None

@@ -85,6 +85,7 @@ class ResponseSender:
         self._is_replaced = False
         self.caller: Caller | None = None
         self.status = 0
+        self.is_complete = False
 
     def add_headers(self, headers: Headers) -> None:
         """Add headers to the response, whatever it will be."""
@@ -107,6 +108,7 @@ class ResponseSender:
             self.status = start["status"]
             await self._send({**start, "headers": [*start["headers"], *self._added_headers]})
         await self._send(message)
+        self.is_complete = not message.get("more_body", False)
 
     async def start_stream(self, headers: Headers) -> None:
         """Begin a response of status 200 that is sent in chunks."""
@@ -116,6 +118,7 @@ class ResponseSender:
     async def send_chunk(self, chunk: bytes, *, is_last: bool = False) -> None:
         """Send a part of a stream."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+        self.is_complete = is_last
 
     async def send_response(self, response: HttpResponse) -> None:
         """Send a complete response."""
@@ -123,6 +126,7 @@ class ResponseSender:
         headers = [*response.headers, *self._added_headers]
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.body})
+        self.is_complete = True
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:

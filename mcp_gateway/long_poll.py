@@ -58,7 +58,11 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
     _renewed_at = 0.0
 
     async def wait(
-        self, request: long_poll.WaitRequest, timeout_seconds: float, report_progress: ReportProgress | None
+        self,
+        request: long_poll.WaitRequest,
+        timeout_seconds: float,
+        report_progress: ReportProgress | None,
+        give_back: Callable[[long_poll.WaitResult], None],
     ) -> long_poll.WaitResult | None:
         """Wait until there is something to return; None at the timeout and when the process drains.
 
@@ -66,10 +70,12 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
             request: what to wait for.
             timeout_seconds: how long to wait at most.
             report_progress: called every ten seconds with the seconds waited and the timeout.
+            give_back: called with a result that is not returned, because the caller was cancelled meanwhile.
         Raises:
             ConcurrencyLimitExceeded: the token has too many waiting calls.
             NotAuthenticated, OwnerSuspended, BusError: the caller may no longer call.
         """
+        result: long_poll.WaitResult | None = None
         pending_poll = PendingPoll(request, frozenset(_TOPIC_BY_WAIT_KIND[kind] for kind in request.kinds))
         if pending_poll.is_offered_posts:
             pending_poll.recheck_at = _list_recheck_times()
@@ -77,18 +83,28 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
             # Added before the first poll, so that commits after that poll wake this call.
             self._add(pending_poll)
             try:
-                return await self._poll_until_ready(pending_poll, timeout_seconds, report_progress)
+                result = await self._poll_until_ready(pending_poll, timeout_seconds, report_progress, give_back)
             finally:
                 self._remove(pending_poll)
         finally:
             if request.queue_position is not None:
-                # Shielded: it also runs when the client disconnected and this task is cancelled.
-                await asyncio.shield(
-                    self._run_in_thread(lambda conn: long_poll.end_waits(conn, [request]), request.ctx)
-                )
+                try:
+                    # Shielded: it also runs when the client disconnected and this task is cancelled.
+                    await asyncio.shield(
+                        self._run_in_thread(lambda conn: long_poll.end_waits(conn, [request]), request.ctx)
+                    )
+                except asyncio.CancelledError:
+                    if result is not None:
+                        give_back(result)
+                    raise
+        return result
 
     async def _poll_until_ready(
-        self, pending_poll: PendingPoll, timeout_seconds: float, report_progress: ReportProgress | None
+        self,
+        pending_poll: PendingPoll,
+        timeout_seconds: float,
+        report_progress: ReportProgress | None,
+        give_back: Callable[[long_poll.WaitResult], None],
     ) -> long_poll.WaitResult | None:
         started = time.monotonic()
         reported_at = started
@@ -96,11 +112,19 @@ class LongPollRegistry(SubscriptionRegistry[PendingPoll]):
         poll = _poll_if_ready
         while True:
             pending_poll.wakeup.clear()
-            result = await self._run_in_thread(
-                partial(poll, request=pending_poll.request),
-                pending_poll.ctx,
-                single_statement=pending_poll.request.is_single_statement,
+            polling = asyncio.ensure_future(
+                self._run_in_thread(
+                    partial(poll, request=pending_poll.request),
+                    pending_poll.ctx,
+                    single_statement=pending_poll.request.is_single_statement,
+                )
             )
+            try:
+                # Shielded: the thread commits what it takes, whether or not this task is cancelled meanwhile.
+                result = await asyncio.shield(polling)
+            except asyncio.CancelledError:
+                polling.add_done_callback(partial(_give_back_polled, give_back))
+                raise
             if result is not None or self.is_draining:
                 return result
             # From here on a wake-up means that _refresh has checked already.
@@ -164,6 +188,13 @@ def _list_recheck_times() -> list[float]:
     """
     now = time.monotonic()
     return [now + _GONE_WAITER_SECONDS, now + long_poll.POST_OFFER_SECONDS + 1]
+
+
+def _give_back_polled(
+    give_back: Callable[[long_poll.WaitResult], None], polling: "asyncio.Future[long_poll.WaitResult | None]"
+) -> None:
+    if not polling.cancelled() and polling.exception() is None and (result := polling.result()) is not None:
+        give_back(result)
 
 
 def _poll_if_ready(conn: Connection, request: long_poll.WaitRequest) -> long_poll.WaitResult | None:

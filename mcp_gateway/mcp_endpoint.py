@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from bus.config.settings import Settings
 from mcp_gateway.caller import Caller
+from mcp_gateway.delivery import DELIVERY_EXTENSION
 from mcp_gateway.denials import RequestDenied
 from mcp_gateway.direct_call import SSE_HEADERS, DirectCallCodec, ToolCall, encode_progress_event
 from mcp_gateway.host_origin_policy import HostOriginPolicy
@@ -86,10 +87,10 @@ class McpEndpoint:
         if head.cors_headers is not None:
             response.add_headers(head.cors_headers)
         if head.rejection is not None:
-            await self._reject(receive, response, head.rejection)
+            await self._reject(scope, receive, response, head.rejection)
             return
         if head.token_fingerprint is None:
-            is_empty = await self.bodies.discard(receive)
+            is_empty = await self.bodies.discard(scope, receive)
             await self._deny(RequestDenied(401, "unauthenticated"), None, response, close_connection=not is_empty)
             return
         body = await self.bodies.read(scope, receive)
@@ -115,17 +116,24 @@ class McpEndpoint:
             await self._deny(denied, call, response)
             return
         session = head.session if head.session is not None or call is None else call.session
-        caller = Caller(ctx if session is None else ctx.with_session(session))
-        if call is None:
-            await self._call_sdk(scope, body, receive, response, caller)
-        elif call.tool.is_long_poll:
-            await self._answer_long_poll(call, caller, receive, response)
-        else:
-            await response.send_response(await self._answer_directly(call, caller))
+        caller = Caller(
+            ctx if session is None else ctx.with_session(session),
+            watch_delivery=scope.get("extensions", {}).get(DELIVERY_EXTENSION),
+        )
+        try:
+            if call is None:
+                await self._call_sdk(scope, body, receive, response, caller)
+            elif call.tool.is_long_poll:
+                await self._answer_long_poll(call, caller, receive, response)
+            else:
+                await response.send_response(await self._answer_directly(call, caller))
+        finally:
+            if caller.delivery is not None and not response.is_complete:
+                caller.delivery.settle(False)
 
-    async def _reject(self, receive: Receive, response: ResponseSender, rejection: HttpResponse) -> None:
+    async def _reject(self, scope: Scope, receive: Receive, response: ResponseSender, rejection: HttpResponse) -> None:
         """Refuse a request because of its headers."""
-        if not await self.bodies.discard(receive):
+        if not await self.bodies.discard(scope, receive):
             rejection = replace(rejection, headers=[*rejection.headers, (b"connection", b"close")])
         await response.send_response(rejection)
 
@@ -165,11 +173,15 @@ class McpEndpoint:
         """Answer a tool call without the SDK."""
         try:
             result = await self._service.tool_runner.call_tool(caller.ctx, call.tool, call.arguments, report_progress)
+            if result.delivery is not None:
+                caller.track(result.delivery)
             headers, body = self._codec.encode_result(call, result)
         except RequestDenied as denied:
             return denial_response(denied.status)
         except Exception:  # noqa: BLE001
             _log.exception("%s failed", call.tool.name)
+            if caller.delivery is not None:
+                caller.delivery.settle(False)
             headers, body = self._codec.encode_internal_error(call)
         return HttpResponse(200, headers, body)
 

@@ -1,5 +1,6 @@
 """The answers to MCP requests; the official SDK translates them for each revision of the protocol."""
 
+import asyncio
 import dataclasses
 import difflib
 import logging
@@ -45,6 +46,7 @@ from mcp_gateway.prompts import PROMPTS
 from mcp_gateway.resources import RESOURCES
 from mcp_gateway.service import Service
 from mcp_gateway.tool_registry import Tool
+from mcp_gateway.tool_runner import ToolResult
 from mcp_gateway.tools import all_tools
 
 RequestContext = ServerRequestContext[Any, Any]
@@ -123,7 +125,17 @@ class McpHandlers:
             await self._service.authenticator.authorize(ctx)
             raise MCPError(INVALID_PARAMS, _unknown_name("tool", params.name, self._tools, "tools/list"))
         report_progress = context.session.report_progress if tool.is_long_poll else None
-        result = await self._service.tool_runner.call_tool(ctx, tool, params.arguments, report_progress)
+        calling = asyncio.ensure_future(
+            self._service.tool_runner.call_tool(ctx, tool, params.arguments, report_progress)
+        )
+        try:
+            # A long poll ends when the client departs. Another call runs to its end, and what it took is given back.
+            result = await (calling if tool.is_long_poll else asyncio.shield(calling))
+        except asyncio.CancelledError:
+            calling.add_done_callback(_give_back_unanswered)
+            raise
+        if result.delivery is not None:
+            self._get_caller(context).track(result.delivery)
         return CallToolResult(
             content=[TextContent(type="text", text=result.text)],
             structured_content=result.content,
@@ -215,6 +227,11 @@ class McpHandlers:
             return await self._service.streams.listen(ctx, context, params)
         except DENYING_ERRORS as error:
             raise RequestDenied.from_error(error) from None
+
+
+def _give_back_unanswered(calling: "asyncio.Task[ToolResult]") -> None:
+    if not calling.cancelled() and calling.exception() is None and (delivery := calling.result().delivery) is not None:
+        delivery.settle(False)
 
 
 def _to_mcp_tool(tool: Tool) -> WireTool:

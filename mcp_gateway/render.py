@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 _JSON_NAMES = {"sender": "from"}
 UNREAD_FIELD = "unread"
 # Fields that the engine returns for the gateway and not for the client.
-_INTERNAL_FIELDS = frozenset({UNREAD_FIELD, "surfacing"})
+_INTERNAL_FIELDS = frozenset({UNREAD_FIELD, "surfacing", "taken", "cursor_move"})
 
 
 # Agents read the same posts, leases and events again and again.
@@ -45,7 +45,9 @@ def _build_renderer(dataclass_type: type) -> Callable[[Any], dict[str, Any]]:
         if (convert := _find_converter(hints[name])) is not None
     ]
     omitted_names = [
-        _JSON_NAMES.get(field.name, field.name) for field in dataclasses.fields(dataclass_type) if field.default is None
+        _JSON_NAMES.get(field.name, field.name)
+        for field in dataclasses.fields(dataclass_type)
+        if field.default is None and field.name not in _INTERNAL_FIELDS
     ]
     # Reads all fields in one call; of a single one it would return no tuple.
     read_fields = attrgetter(*fields) if len(fields) > 1 else lambda value: (getattr(value, fields[0]),)

@@ -32,15 +32,17 @@ class BodyReader:
         if extensions and COMPLETE_BODY_EXTENSION in extensions:
             body: bytes = extensions[COMPLETE_BODY_EXTENSION]["body"]
             return body if len(body) <= self.max_bytes else None
+        if _declares_more(scope, self.max_bytes):
+            return None
         return await self._read(receive, self.max_bytes)
 
-    async def discard(self, receive: Receive) -> bool:
+    async def discard(self, scope: Mapping[str, Any], receive: Receive) -> bool:
         """Discard a body, and return whether there was none.
 
         It is read to its end, up to a bound: a client that is still sending does not see a response that closes the
-        connection.
+        connection. A body that is declared to be too large is not waited for.
         """
-        return await self._read(receive, 0) is not None
+        return not _declares_more(scope, self.max_bytes) and await self._read(receive, 0) is not None
 
     async def _read(self, receive: Receive, limit: int) -> bytes | None:
         chunks: list[bytes] = []
@@ -60,3 +62,9 @@ class BodyReader:
         except TimeoutError:
             return None
         return None
+
+
+def _declares_more(scope: Mapping[str, Any], max_bytes: int) -> bool:
+    """Whether a request declares a body of more than so many bytes; the server refuses malformed lengths."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return declared.isdigit() and int(declared[:20]) > max_bytes

@@ -77,6 +77,7 @@ class Service:
     async def stop(self) -> None:
         """Flush the buffered activity and close all connections and threads."""
         await self.long_polls.stop()
+        await self.tool_runner.finish_give_backs()
         await self.streams.stop()
         await self.change_notifier.stop()
         await self._concurrency_counts.stop()

@@ -1,16 +1,22 @@
 """Execution of tool calls: validation, the engine call, long polls, and rendering of the results."""
 
 import asyncio
+import contextvars
 import functools
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from bus.client_setup import Endpoints
-from bus.coordination.long_poll import WaitRequest
+from bus.coordination import give_back, long_poll
+from bus.coordination.digest import Digest
+from bus.coordination.long_poll import WaitRequest, WaitResult
 from bus.coordination.posts import PostPage
+from bus.coordination.tasks import NextTask
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.db.pipeline import run_pipelined
@@ -22,6 +28,7 @@ from mcp_gateway import session_key
 from mcp_gateway.activity_buffer import ActivityBuffer
 from mcp_gateway.change_notifications import ChangeNotifier
 from mcp_gateway.client_setup import RESULT_RENDERERS
+from mcp_gateway.delivery import Delivery
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
 from mcp_gateway.engine_runner import EngineRunner
 from mcp_gateway.error_hints import message_with_hint
@@ -31,15 +38,26 @@ from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tools.long_poll import DEFAULT_TIMEOUT_SECONDS
 
 _UNREAD_KEY = "_unread_posts"
+# The engine's work that gives back what a result took.
+GiveBack = Callable[[Connection], None]
+# Between tries to give back while the database is away; the last is repeated.
+_GIVE_BACK_RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0)
+_MAX_GIVE_BACK_TRIES = 30
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """A tool's result: the object, its compact text, and whether it is an error."""
+    """A tool's result: the object, its compact text, and whether it is an error.
+
+    Attributes:
+        delivery: gives back what the call took if the result does not reach the client; None if it took nothing.
+    """
 
     content: dict[str, Any]
     text: str
     is_error: bool
+    delivery: Delivery | None = None
 
 
 class ToolRunner:
@@ -74,6 +92,11 @@ class ToolRunner:
         self._change_notifier = change_notifier
         self._activity = activity
         self._endpoints = endpoints
+        self.undelivered = make_counter(
+            "undelivered_answers", "Answers that did not reach the client, whose taking was given back.", ("tool",)
+        )
+        self._give_backs: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def call_tool(
         self, ctx: Ctx | None, tool: Tool, arguments: Any, report_progress: ReportProgress | None = None
@@ -103,6 +126,7 @@ class ToolRunner:
         if session is not None:
             ctx = ctx.with_session(session)
         started = time.perf_counter()
+        self._loop = self._loop or asyncio.get_running_loop()
         # Exceptions that are not handled below are defects.
         outcome = "error"
         try:
@@ -149,7 +173,7 @@ class ToolRunner:
         except BusError as error:
             self._check_access(ctx)
             return _error_result(error)
-        return self._render(ctx, result, unread)
+        return self._render(ctx, tool, result, unread)
 
     def _run_on(self, conn: Connection, ctx: Ctx, tool: Tool, arguments: Any) -> ToolResult:
         """Run a tool whose statements commit alone. Called in a thread of the engine."""
@@ -162,15 +186,15 @@ class ToolRunner:
             # before it learns which arguments are valid.
             authentication.authenticate(conn, ctx)
             return _error_result(error)
-        return self._render(ctx, result, unread)
+        return self._render(ctx, tool, result, unread)
 
-    def _render(self, ctx: Ctx, result: Any, unread: int) -> ToolResult:
+    def _render(self, ctx: Ctx, tool: Tool, result: Any, unread: int) -> ToolResult:
         self._record_shown_posts(ctx, result)
         render_with_endpoints = RESULT_RENDERERS.get(type(result))
         content = render(result) if render_with_endpoints is None else render_with_endpoints(self._endpoints, result)
         if unread:
             content[_UNREAD_KEY] = unread
-        return _success_result(content)
+        return _success_result(content, self._track(ctx, tool.name, self._find_give_back(ctx, result)))
 
     async def _run_long_poll(
         self, ctx: Ctx, tool: Tool, arguments: Any, report_progress: ReportProgress | None
@@ -185,7 +209,12 @@ class ToolRunner:
 
         try:
             request, timeout_seconds = await self._engine.run_in_thread(begin, ctx)
-            result = await self._long_polls.wait(request, timeout_seconds, report_progress)
+            result = await self._long_polls.wait(
+                request,
+                timeout_seconds,
+                report_progress,
+                lambda lost: self._give_back_later(ctx, tool.name, self._find_give_back_of_wait(request, lost)),
+            )
         except DENYING_ERRORS as error:
             raise RequestDenied.from_error(error) from None
         except BusError as error:
@@ -198,13 +227,90 @@ class ToolRunner:
                 content["message"] = "The bus is restarting; call wait_for again."
             return _success_result(content)
         kind, page = result
-        self._record_shown_posts(ctx, page)
-        content = {"kind": kind, **render(page)}
-        if kind != "inbox" and page.unread:
-            content[_UNREAD_KEY] = page.unread
-        if kind == "task" and request.take:
-            self._change_notifier.publish(ctx.project_id, frozenset({"tasks", "ledger"}))
-        return _success_result(content)
+        delivery = self._track(ctx, tool.name, self._find_give_back_of_wait(request, result))
+        try:
+            self._record_shown_posts(ctx, page)
+            content = {"kind": kind, **render(page)}
+            if kind != "inbox" and page.unread:
+                content[_UNREAD_KEY] = page.unread
+            if kind == "task" and request.take:
+                self._change_notifier.publish(ctx.project_id, frozenset({"tasks", "ledger"}))
+            return _success_result(content, delivery)
+        except Exception:
+            if delivery is not None:
+                delivery.settle(False)
+            raise
+
+    async def finish_give_backs(self) -> None:
+        """Wait until what undelivered answers took is given back, before the process stops."""
+        while self._give_backs:
+            await asyncio.gather(*self._give_backs, return_exceptions=True)
+
+    def _find_give_back(self, ctx: Ctx, result: Any) -> GiveBack | None:
+        """Find out what gives back what a result of the engine took; None if it took nothing."""
+        if isinstance(result, PostPage):
+            return self._find_unmarking(ctx, result)
+        if isinstance(result, NextTask) and result.taken is not None:
+            return lambda conn: long_poll.give_back_next_task(conn, ctx, result)
+        if isinstance(result, Digest) and result.cursor_move is not None:
+            move = result.cursor_move
+            return lambda conn: give_back.move_digest_cursor_back(conn, ctx, move)
+        return None
+
+    def _find_give_back_of_wait(self, request: WaitRequest, result: WaitResult) -> GiveBack | None:
+        kind, page = result
+        unmark = self._find_unmarking(request.ctx, page) if isinstance(page, PostPage) and kind == "inbox" else None
+        if kind == "inbox" and unmark is None and request.ctx.session is None:
+            return None
+
+        def give_back_all(conn: Connection) -> None:
+            if unmark is not None:
+                unmark(conn)
+            long_poll.give_back_result(conn, request, result)
+
+        return give_back_all
+
+    def _find_unmarking(self, ctx: Ctx, page: PostPage) -> GiveBack | None:
+        if not page.surfacing:
+            return None
+
+        def unmark(conn: Connection) -> None:
+            self._activity.forget_shown_posts(ctx, page.surfacing)
+            give_back.unmark_surfaced(conn, ctx, page.surfacing)
+
+        return unmark
+
+    def _track(self, ctx: Ctx, tool_name: str, work: GiveBack | None) -> Delivery | None:
+        if work is None:
+            return None
+        return Delivery(lambda: self._give_back_later(ctx, tool_name, work))
+
+    def _give_back_later(self, ctx: Ctx, tool_name: str, work: GiveBack | None) -> None:
+        """Give back in the background what an undelivered answer took. Called on the event loop."""
+        if work is None or self._loop is None or self._loop.is_closed():
+            return
+        self.undelivered.labels(tool_name).inc()
+        # In a context of its own: work of a client that is gone is dropped.
+        task = self._loop.create_task(self._give_back(ctx, tool_name, work), context=contextvars.Context())
+        self._give_backs.add(task)
+        task.add_done_callback(self._give_backs.discard)
+
+    async def _give_back(self, ctx: Ctx, tool_name: str, work: GiveBack) -> None:
+        def run() -> None:
+            with self._engine.db.transaction() as conn:
+                work(conn)
+
+        for number in range(_MAX_GIVE_BACK_TRIES):
+            try:
+                await self._engine.executor.submit(run, ctx.project_id)
+            except Exception:  # noqa: BLE001 - the database may be away; the taking must not outlive it
+                _log.warning("what an answer of %s took was not given back yet", tool_name, exc_info=True)
+                await asyncio.sleep(_GIVE_BACK_RETRY_SECONDS[min(number, len(_GIVE_BACK_RETRY_SECONDS) - 1)])
+            else:
+                # Other calls may wait for it.
+                self._change_notifier.publish(ctx.project_id, frozenset({"tasks", "acks", "leases", "inbox", "ledger"}))
+                return
+        _log.error("what an answer of %s took could not be given back", tool_name)
 
     def _check_access(self, ctx: Ctx) -> None:
         """Raise NotAuthenticated or OwnerSuspended if the caller may not call. Called in a thread of the engine."""
@@ -234,8 +340,8 @@ def _has_idempotency_key(arguments: Any) -> bool:
     return isinstance(arguments, str) or (isinstance(arguments, dict) and arguments.get("idempotency_key") is not None)
 
 
-def _success_result(content: dict[str, Any]) -> ToolResult:
-    return ToolResult(content, msgspec.json.encode(content).decode(), False)
+def _success_result(content: dict[str, Any], delivery: Delivery | None = None) -> ToolResult:
+    return ToolResult(content, msgspec.json.encode(content).decode(), False, delivery)
 
 
 def _error_result(error: BusError) -> ToolResult:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bus import limits
+from bus.coordination.give_back import CursorMove
 from bus.coordination.ledger import Event
 from bus.ctx import Ctx
 from bus.db import Connection
@@ -21,6 +22,7 @@ class Digest:
         latest_claims: the last formatted number of the 50 most recently used sequences.
         cursor: the caller's cursor after this call.
         more: whether there are events after the last one returned.
+        cursor_move: the move of the cursor, to undo if the answer does not reach the client; None if there was none.
     """
 
     since_event_id: int
@@ -30,6 +32,7 @@ class Digest:
     latest_claims: dict[str, str]
     cursor: int
     more: bool
+    cursor_move: CursorMove | None = None
 
 
 def read_digest(
@@ -72,4 +75,7 @@ def read_digest(
         latest_claims=latest_claims,
         cursor=cursor,
         more=last_seq > last_read,
+        cursor_move=CursorMove(since_event_id, cursor)
+        if since is None and advance_cursor and cursor > since_event_id
+        else None,
     )

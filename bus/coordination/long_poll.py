@@ -5,11 +5,13 @@ or at an interval, and polls those that are returned. Results are always read fr
 is lost or arrives twice changes nothing.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from bus.coordination import leases, posts, tasks
+from bus.coordination import give_back, leases, posts, tasks
+from bus.coordination.give_back import CursorMove
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument
@@ -172,6 +174,33 @@ def _find_mail(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
     return None if post_ids is None else posts.list_by_id(conn, ctx, post_ids)
 
 
+def give_back_result(conn: Connection, request: WaitRequest, result: WaitResult) -> None:
+    """Give back what the end of a wait has taken, because its answer did not reach the client.
+
+    Locks: the project clock, if a task was started.
+    """
+    kind, page = result
+    if isinstance(page, tasks.NextTask):
+        give_back_next_task(conn, request.ctx, page)
+    elif isinstance(page, posts.PostPage) and page.cursor_move is not None:
+        give_back.move_ack_cursor_back(conn, request.ctx, page.cursor_move)
+    elif kind == "inbox" and isinstance(page, posts.PostPage):
+        give_back.withdraw_post_offers(conn, request.ctx, [post.post_id for post in page.posts])
+    elif kind == "lease" and request.queue_position is not None:
+        give_back.leave_queue(conn, request.ctx, request.queue_position)
+
+
+def give_back_next_task(conn: Connection, ctx: Ctx, next_task: tasks.NextTask) -> None:
+    """Reopen the task that was started, or withdraw the offer.
+
+    Locks: the project clock, if a task was started.
+    """
+    if isinstance(next_task.taken, give_back.TakenTask):
+        give_back.give_back_task(conn, ctx, next_task.taken)
+    elif next_task.taken is not None:
+        give_back.withdraw_offer(conn, ctx, next_task.taken)
+
+
 def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
     """Return the caller's posts that others acked after the ack cursor, and advance the cursor past those acks."""
     # The cursor is locked first and everything else is read afterwards, as in whats_new.
@@ -208,7 +237,10 @@ def _find_newly_acked(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
             break
     if last_read > cursor:
         _advance_ack_cursor(conn, ctx, last_read)
-    return posts.list_by_id(conn, ctx, sorted(post_ids)) if post_ids else None
+    if not post_ids:
+        return None
+    page = posts.list_by_id(conn, ctx, sorted(post_ids))
+    return dataclasses.replace(page, cursor_move=CursorMove(before=cursor, after=last_read))
 
 
 def _lock_ack_cursor(conn: Connection, ctx: Ctx) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bus import limits
+from bus.coordination.give_back import CursorMove
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
 from bus.db import Connection, Row
@@ -91,12 +92,15 @@ class PostPage:
     Attributes:
         surfacing: ids of those that were delivered to the caller and have not been shown to its session before. A
             process that shows them passes them to `mark_surfaced`.
+        cursor_move: the move of the ack cursor past the acks of these posts, to undo if the answer does not reach the
+            client; None if there was none.
     """
 
     posts: list[Post]
     next_before: int | None
     unread: int
     surfacing: list[int] = field(default_factory=list)
+    cursor_move: CursorMove | None = None
 
 
 @dataclass(frozen=True, slots=True)

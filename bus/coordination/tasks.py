@@ -7,12 +7,14 @@ Source: docs/decisions/0003-locks.md
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from bus import limits
 from bus.coordination import task_blockers
+from bus.coordination.give_back import TakenTask, TaskOffer
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.coordination.task_queries import Task
 from bus.coordination.transactions import CallerTransaction
@@ -62,10 +64,15 @@ class ReadyTask(Task):
 
 @dataclass(frozen=True, slots=True)
 class NextTask:
-    """The next task for the caller; None if none is ready."""
+    """The next task for the caller; None if none is ready.
+
+    Attributes:
+        taken: what to give back if the answer does not reach the client; bus/coordination/give_back.py does.
+    """
 
     task: ReadyTask | None
     unread: int
+    taken: TakenTask | TaskOffer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +236,11 @@ def start_next(conn: Connection, ctx: Ctx, *, lane: str | None = None) -> NextTa
     if task is None:
         return NextTask(task=None, unread=transaction.finish())
     status = next_status("start", task.status)
-    _mark_started(transaction, task, status)
-    started = _build_ready_task(task, owner=task.owner or transaction.actor, status=status)
-    return NextTask(task=started, unread=transaction.finish())
+    started_at = _mark_started(transaction, task, status)
+    owner = task.owner or transaction.actor
+    started = _build_ready_task(task, owner=owner, status=status)
+    taken = TakenTask(task.id, owner, updated_at=started_at, assigned_to=task.participation_id)
+    return NextTask(task=started, unread=transaction.finish(), taken=taken)
 
 
 def offer_next(conn: Connection, ctx: Ctx, seconds: float) -> NextTask:
@@ -246,13 +255,13 @@ def offer_next(conn: Connection, ctx: Ctx, seconds: float) -> NextTask:
     task = _find_first_ready(transaction, None, only_unoffered=True)
     if task is None:
         return NextTask(task=None, unread=transaction.finish())
-    conn.execute(
+    (offered_until,) = conn.fetch_one(
         "UPDATE task SET offered_until = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE project_id = %s AND id = %s",
+        " WHERE project_id = %s AND id = %s RETURNING offered_until",
         (seconds, transaction.project_id, task.id),
     )
     offered = _build_ready_task(task, owner=task.owner, status=task.status)
-    return NextTask(task=offered, unread=transaction.finish())
+    return NextTask(task=offered, unread=transaction.finish(), taken=TaskOffer(task.id, offered_until))
 
 
 def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | None = None) -> TaskStatus:
@@ -389,18 +398,21 @@ def _require_assignee_or_admin(transaction: CallerTransaction, task: _TaskRow) -
         )
 
 
-def _update_task(transaction: CallerTransaction, task_id: int, **values: Any) -> None:
+def _update_task(transaction: CallerTransaction, task_id: int, **values: Any) -> datetime:
+    """Change columns of a task; return the time of the change."""
     assignments = ", ".join(f"{column} = %({column})s" for column in values)
-    transaction.conn.execute(
+    (updated_at,) = transaction.conn.fetch_one(
         f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
-        " WHERE project_id = %(project_id)s AND id = %(id)s",
+        " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING updated_at",
         {**values, "project_id": transaction.project_id, "id": task_id},
     )
+    return updated_at  # type: ignore[no-any-return]
 
 
-def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -> None:
+def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -> datetime:
+    """Start a task; return when."""
     if task.participation_id is None:
-        _update_task(
+        started_at = _update_task(
             transaction,
             task.id,
             status=status,
@@ -409,5 +421,6 @@ def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -
             session_key=transaction.ctx.session,
         )
     else:
-        _update_task(transaction, task.id, status=status, session_key=transaction.ctx.session)
+        started_at = _update_task(transaction, task.id, status=status, session_key=transaction.ctx.session)
     transaction.record_event("task_start", task_id=task.id, owner=task.owner or transaction.actor)
+    return started_at
