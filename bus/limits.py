@@ -6,6 +6,8 @@ MAX_QUALIFIED_NAME_LENGTH = 129
 MAX_SEQUENCE_NAME_LENGTH = 64
 MAX_PREFIX_LENGTH = 16
 MAX_PAD = 12
+MAX_FIRST_SEED = 1_000_000_000
+"""The highest first seed by a participant that is not project-admin: more could use a sequence up at once."""
 MAX_SUBJECT_LENGTH = 200
 MAX_BODY_LENGTH = 8000
 MAX_REF_LENGTH = 200

@@ -123,7 +123,14 @@ def current_session() -> Session:
     return current
 
 
-def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: datetime | None = None) -> None:
+def sign_in(
+    conn: Connection,
+    owner_id: int,
+    method: str,
+    authenticated_at: datetime | None = None,
+    *,
+    proves_authentication: bool = True,
+) -> None:
     """Open a session for this browser, end its previous one, and clear the visitor's cookie.
 
     Runs in the caller's transaction; call it last, since the cookie is sent with the response.
@@ -133,6 +140,7 @@ def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: date
         owner_id: the owner to sign in.
         method: how the owner authenticated.
         authenticated_at: when the owner authenticated, if the provider reported an earlier time.
+        proves_authentication: whether it is certain that the owner authenticated then.
     """
     if current_user.is_authenticated:
         sessions.end_session(conn, current_owner().id, current_session().id)
@@ -144,7 +152,7 @@ def sign_in(conn: Connection, owner_id: int, method: str, authenticated_at: date
         ip_address=request.remote_addr or "",
         user_agent=request.headers.get("User-Agent", ""),
         # A proxy asserts the identity, but not when the user authenticated.
-        authenticated=not method.startswith(sessions.PROXY_METHOD),
+        authenticated=proves_authentication and not method.startswith(sessions.PROXY_METHOD),
         authenticated_at=authenticated_at,
     )
     clear_visit()

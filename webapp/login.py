@@ -1,6 +1,6 @@
 """Sign-in after a provider has authenticated the user, and the state that the browser keeps until then."""
 
-from flask import redirect, session, url_for
+from flask import flash, redirect, session, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.wrappers import Response
 
@@ -14,6 +14,9 @@ from webapp.ratelimit import enforce_rate_limit
 
 _NEXT_KEY, _SIGN_UP_KEY = "next", "sign_up"
 _SIGN_UP_CLOSED_MESSAGE = "Sign-up is not open to this email address. Ask the operator of this server."
+_UNPROVEN_MESSAGE = (
+    "That provider does not state when you signed in there, so it cannot confirm that it is you. Use a one-time link."
+)
 
 
 def remember_redirect_target(target: str) -> None:
@@ -44,7 +47,17 @@ def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
         reauth.require_same_owner(owner.id if owner is not None else None)
         if owner is not None:
             enforce_rate_limit("account", str(owner.id), options().sign_in_per_minute)
-            auth.sign_in(conn, owner.id, method, claims.authenticated_at)
+            if reauth.is_reauthenticating() and not claims.proves_authentication:
+                # The present session stays as it is.
+                flash(_UNPROVEN_MESSAGE, "error")
+                return redirect(url_for("operator.reauthenticate", next=after), 303)
+            auth.sign_in(
+                conn,
+                owner.id,
+                method,
+                claims.authenticated_at,
+                proves_authentication=claims.proves_authentication,
+            )
             return redirect(after, 303)
         if claims.email is not None and not options().allows_sign_up(claims.email):
             raise Forbidden(_SIGN_UP_CLOSED_MESSAGE)

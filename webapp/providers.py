@@ -93,6 +93,7 @@ class OpenIdProvider(Provider):
             email=email if is_verified and isinstance(email, str) else None,
             login=_first_non_empty(claims, "preferred_username", "nickname", "given_name"),
             authenticated_at=None if auth_time is None else datetime.fromtimestamp(auth_time, UTC),
+            proves_authentication=auth_time is not None,
         )
 
     def load_server_metadata(self) -> dict[str, Any]:
@@ -247,7 +248,9 @@ class GitHubProvider(Provider):
             None,
         )
         # The numeric id remains when the user changes the login name.
-        return IdentityClaims(self.issuer, str(user["id"]), email, _first_non_empty(user, "login"))
+        login = _first_non_empty(user, "login")
+        # GitHub does not state when the user authenticated.
+        return IdentityClaims(self.issuer, str(user["id"]), email, login, proves_authentication=False)
 
     def _fetch_json(self, path: str, tokens: dict[str, str]) -> Any:
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}

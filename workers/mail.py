@@ -12,6 +12,7 @@ from workers.delivery import DeliveryResult
 from workers.settings import WorkerSettings
 
 _TIMEOUT_SECONDS = 10.0
+_LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 def send(notice: OutboxMessage, settings: WorkerSettings) -> DeliveryResult:
@@ -78,6 +79,9 @@ def _connect(url: str) -> smtplib.SMTP:
         if parts.scheme == "smtp" and server.has_extn("starttls"):
             server.starttls(context=context)
             server.ehlo()
+        elif parts.scheme == "smtp" and parts.username and host not in _LOOPBACK_HOSTS:
+            # An attacker on the network could remove the offer and read the password.
+            raise ConnectionRefusedError("the mail server offers no STARTTLS, so it gets no password; use smtps://")
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
     except BaseException:

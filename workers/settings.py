@@ -114,7 +114,7 @@ class WorkerSettings(EnvironmentSettings):
         Annotated[str, AfterValidator(_require_smtp_url)] | None,
         Field(
             validation_alias="SMTP_URL",
-            title="URL: smtp:// (STARTTLS where offered) or smtps://",
+            title="URL: smtp:// (STARTTLS where offered; required with a password) or smtps://",
             description="mail server, as `smtp://user:password@host:587`",
             json_schema_extra={"default_text": "no mail is sent"},
         ),

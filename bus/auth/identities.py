@@ -33,6 +33,8 @@ class IdentityClaims:
         email: None unless the issuer states that the address is verified.
         login: user name at the provider, from which a handle is suggested; may be empty.
         authenticated_at: time of the authentication at the issuer; None if it is unknown.
+        proves_authentication: whether the issuer states that the person authenticated, and when. The parameters that
+            ask it to pass through the browser, so an answer that does not state it may come from an old session there.
     """
 
     issuer: str
@@ -40,6 +42,7 @@ class IdentityClaims:
     email: str | None
     login: str = ""
     authenticated_at: datetime | None = None
+    proves_authentication: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,15 +141,18 @@ def withdraw_post_offers(conn: Connection, ctx: Ctx, post_ids: list[int]) -> Non
 
 
 def unmark_surfaced(conn: Connection, ctx: Ctx, post_ids: list[int]) -> None:
-    """Record that posts were not shown to the caller after all."""
-    conn.execute(
-        "UPDATE delivery SET surfaced_at = NULL WHERE project_id = %s AND participation_id = %s"
-        " AND post_id = ANY (%s) AND surfaced_at IS NOT NULL AND acked_at IS NULL",
-        (ctx.project_id, ctx.participation_id, sorted(post_ids)),
-    )
+    """Record that posts were not shown to the caller after all; another session of it may have been shown them."""
+    params = {"project": ctx.project_id, "me": ctx.participation_id, "session": ctx.session, "posts": sorted(post_ids)}
     if ctx.session is not None:
         conn.execute(
-            "DELETE FROM session_post WHERE project_id = %s AND participation_id = %s AND key = %s"
-            " AND post_id = ANY (%s)",
-            (ctx.project_id, ctx.participation_id, ctx.session, sorted(post_ids)),
+            "DELETE FROM session_post WHERE project_id = %(project)s AND participation_id = %(me)s"
+            " AND key = %(session)s AND post_id = ANY (%(posts)s)",
+            params,
         )
+    conn.execute(
+        "UPDATE delivery d SET surfaced_at = NULL WHERE d.project_id = %(project)s AND d.participation_id = %(me)s"
+        " AND d.post_id = ANY (%(posts)s) AND d.surfaced_at IS NOT NULL AND d.acked_at IS NULL"
+        " AND NOT EXISTS (SELECT FROM session_post s WHERE s.project_id = d.project_id"
+        "  AND s.participation_id = d.participation_id AND s.post_id = d.post_id)",
+        params,
+    )

@@ -120,8 +120,8 @@ def seed(
         prefix: at most 16 characters; None keeps the stored one.
         pad: digits to pad to, 0 to 12; None keeps the stored value.
     Raises:
-        BusError: `conflict` below the stored value, which the message names; `forbidden` when the sequence exists,
-            would change and the caller is not project-admin.
+        BusError: `conflict` below the stored value, which the message names; `forbidden` when the caller is not
+            project-admin and the sequence exists and would change, or is new and would start above 10^9.
     Locks: the project clock, then the sequence (bus_seed in sql/sequences.sql).
     """
     validation.sequence_name(sequence)

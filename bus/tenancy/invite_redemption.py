@@ -11,6 +11,7 @@ from bus import limits
 from bus.db import Connection, from_row, one_time_store
 from bus.errors import BusError, InvalidArgument
 from bus.rules import token_format, validation
+from bus.rules.confusables import skeleton
 from bus.tenancy import participants, participations, tokens
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.invites import INVITE_STATE
@@ -159,6 +160,8 @@ def redeem(
             actor=actor,
         )
     else:
+        if redeemed_invite.participant_name is None:
+            _refuse_confusable_name(conn, locked_project, label)
         issued = participations.join_locked_project(
             conn,
             locked_project,
@@ -213,6 +216,25 @@ def _count_use(conn: Connection, invite_id: int) -> _Terms:
         state = conn.execute(sa.select(INVITE_STATE).where(invite.c.id == invite_id)).scalar_one_or_none()
         raise _unusable_invite_error(state)
     return from_row(_Terms, row)
+
+
+def _refuse_confusable_name(conn: Connection, locked_project: LockedProject, label: str) -> None:
+    """Refuse a name that an invited person chose and that looks like one of the project.
+
+    Raises:
+        BusError: `conflict`; a name that is the same is refused where it is assigned.
+    """
+    rows = conn.fetch_all(
+        "SELECT pt.label FROM participation p JOIN participant pt ON pt.id = p.participant_id"
+        " WHERE p.project_id = %(project)s AND pt.label <> '' UNION SELECT n.label_key FROM participation p"
+        " JOIN participant_name n ON n.participant_id = p.participant_id"
+        " WHERE p.project_id = %(project)s AND n.label_key <> ''",
+        {"project": locked_project.project_id},
+    )
+    wanted, key = skeleton(label), validation.label_key(label)
+    for name in (locked_project.owner_handle, *(name for (name,) in rows)):
+        if skeleton(name) == wanted and validation.label_key(name) != key:
+            raise BusError("conflict", f"The name {label} looks like {name}; choose another.", reason="name_taken")
 
 
 def _join_or_add_token(

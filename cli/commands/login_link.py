@@ -24,11 +24,11 @@ def command(email: str, minutes: int, data: Path | None, as_json: bool) -> None:
     from bus.client_setup import login_link_url
     from bus.tenancy import owners
     from cli.database import transaction
-    from cli.runtime import settings_for_cli
+    from cli.web_address import find_web_url
 
     with transaction(data) as conn:
         owner = owners.get(conn, email)
         token = login_links.create_login_link(conn, owner, ttl=timedelta(minutes=minutes), actor="cli")
-    url = login_link_url(settings_for_cli(data).public_url, token)
+        url = login_link_url(find_web_url(conn, data), token)
     text = f"{url}\nIt signs {owner.handle} in once, within {minutes} minute{'' if minutes == 1 else 's'}."
     emit({"url": url}, text, as_json=as_json)

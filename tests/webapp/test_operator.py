@@ -237,10 +237,25 @@ def test_a_provider_must_authenticate_the_operator_again(
     assert come_in(asks).location == "/operator/jobs/"
     operator_browser.get("/operator/jobs/")
     assert operator_browser.submit("/operator/jobs/prune/run").location == "/operator/jobs/"
-    # Without auth_time, returning from the provider counts as authentication.
+    # Without auth_time nothing is proven: the parameters that asked for a prompt passed through the browser.
     _age(db, boss)
     issuer.claim_overrides = {}
-    assert come_in(asks).location == "/operator/jobs/"
+    refused = come_in(asks)
+    assert refused.location.startswith("/operator/again")
+    page = operator_browser.get(refused.location)
+    assert "does not state when you signed in" in page.text
+    assert f"llm-bus login-link {boss.handle}" in page.text
+
+    def run() -> str:
+        token = {"csrf_token": operator_browser.get_csrf_token()}
+        return str(operator_browser.post("/operator/jobs/prune/run", data=token).location)
+
+    assert run().startswith("/operator/again")
+    # The one-time link is the way that every provider leaves.
+    operator_browser.get(refused.location)
+    with db.connection() as conn:
+        operator_browser.sign_in(conn, boss)
+    assert run() == "/operator/jobs/"
     with db.connection() as conn:
         assert [one.name for one in jobs.list_run_requests(conn)] == ["prune"]
         idle_timeout = web.app.extensions["bus.options"].session_idle_timeout

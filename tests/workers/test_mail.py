@@ -208,3 +208,26 @@ def test_a_misconfigured_account_is_retried_and_its_details_stay_hidden(server: 
     refused = mail.send(_notice(), _settings(url).model_copy(update={"mail_from": "refused@bus.example"}))
     assert (refused.delivered, refused.permanent) == (False, False)
     assert refused.detail == "550: the mail server refuses this service"
+
+
+def test_a_password_is_not_sent_without_encryption(server: tuple[Inbox, str]) -> None:
+    """Beyond this machine: 127.0.0.2 stands for another host, which offers no STARTTLS."""
+    logins: list[bytes] = []
+
+    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+        logins.append(data.login)
+        return AuthResult(success=True)
+
+    controller = Controller(
+        Inbox(), hostname="127.0.0.2", port=free_port(), authenticator=authenticate, auth_require_tls=False
+    )
+    controller.start()
+    try:
+        refused = mail.send(_notice(), _settings(f"smtp://user:p%40ss@127.0.0.2:{controller.port}"))
+        assert (refused.delivered, refused.permanent) == (False, False)
+        assert "STARTTLS" in refused.detail
+        assert logins == []
+        # Without a password nothing is at stake but the message.
+        assert mail.send(_notice(), _settings(f"smtp://127.0.0.2:{controller.port}")).delivered
+    finally:
+        controller.stop()

@@ -77,6 +77,11 @@ BEGIN
     current := p_current;
     prefix := coalesce(p_prefix, v_sequence.prefix);
     pad := coalesce(p_pad, v_sequence.pad);
+    -- bus/limits.py: MAX_FIRST_SEED
+    IF v_created AND p_current > 1000000000 AND NOT v_caller.is_admin THEN
+        PERFORM bus_refuse('forbidden',
+            format('Only a project-admin may start sequence %s above 1000000000; seed it lower, or ask one.', p_sequence));
+    END IF;
     IF NOT v_created THEN
         IF p_current < v_sequence.current THEN
             PERFORM bus_refuse('conflict',

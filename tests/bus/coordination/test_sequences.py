@@ -129,8 +129,8 @@ def test_a_prefix_is_stored_in_nfc(conn: Connection, ada: Agent) -> None:
     assert sequences.claim(conn, ada.ctx, "adr").formatted == "\u00e9" * 16 + "2"
 
 
-def test_no_number_can_be_claimed_after_the_last_one(conn: Connection, ada: Agent) -> None:
-    sequences.seed(conn, ada.ctx, "adr", limits.MAX_INTEGER - 1)
+def test_no_number_can_be_claimed_after_the_last_one(conn: Connection, ada: Agent, root: Agent) -> None:
+    sequences.seed(conn, root.ctx, "adr", limits.MAX_INTEGER - 1)
     assert sequences.claim(conn, ada.ctx, "adr").number == limits.MAX_INTEGER
     before = database_checksum(conn)
     with assert_refused(conn, "conflict") as caught:
@@ -187,3 +187,15 @@ def test_the_limit_of_a_page_is_bounded(conn: Connection, ada: Agent, limit: int
     for lister in (sequences.list_sequences, sequences.list_latest_claims):
         with assert_refused(conn, "invalid_argument"):
             lister(conn, ada.ctx, limit=limit)
+
+
+def test_the_first_seed_by_a_participant_is_bounded(conn: Connection, root: Agent, ada: Agent) -> None:
+    """A sequence at 2^53 - 1 has no next number: the first seed could use it up for all participants."""
+    with assert_refused(conn, "forbidden"):
+        sequences.seed(conn, ada.ctx, "adr", limits.MAX_INTEGER)
+    with assert_refused(conn, "forbidden"):
+        sequences.seed(conn, ada.ctx, "adr", limits.MAX_FIRST_SEED + 1)
+    assert sequences.claim(conn, ada.ctx, "adr").number == 1
+    sequences.seed(conn, ada.ctx, "build", limits.MAX_FIRST_SEED)
+    assert sequences.claim(conn, ada.ctx, "build").number == limits.MAX_FIRST_SEED + 1
+    sequences.seed(conn, root.ctx, "serial", limits.MAX_INTEGER)

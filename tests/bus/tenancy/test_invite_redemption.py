@@ -267,3 +267,21 @@ def test_an_invite_created_while_its_project_is_archived_precedes_the_archive_or
             )
         assert late_count == (0,)
         assert len(successes(outcomes)) >= 1
+
+
+@pytest.mark.parametrize("name", ["\u0430da", "r\u03bf\u03bft", "AD\u0410"])
+def test_an_invited_person_cannot_choose_a_name_that_looks_like_another(
+    conn: Connection, root: Agent, ada: Agent, project: Project, name: str
+) -> None:
+    created = invites.create(conn, root.ctx, uses=2)
+    with assert_refused(conn, "conflict") as caught:
+        invite_redemption.redeem(conn, created.code, name=name)
+    assert caught.value.data["reason"] == "name_taken"
+    assert "looks like" in caught.value.message
+    # Nor one that looks like the owner.
+    with assert_refused(conn, "conflict"):
+        invite_redemption.redeem(conn, created.code, name=project.owner.replace("o", "\u043e", 1))
+    assert invites.list_invites(conn, project.id)[0].used == 0
+    # The owner may choose it.
+    locked = invites.create_for_owner(conn, project.id, participant_name=name, actor="owner")
+    invite_redemption.redeem(conn, locked.code)
