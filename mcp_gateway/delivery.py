@@ -2,7 +2,7 @@
 
 A client that departs leaves no word. The server reports whether the part of the response that holds the answer was
 written and the connection was not reset afterwards (mcp_gateway/http_protocol.py), and what an undelivered answer took
-is given back. See docs/decisions/0036-undelivered-answers.md.
+is given back. See docs/decisions/0037-undelivered-answers.md.
 """
 
 from collections.abc import Callable

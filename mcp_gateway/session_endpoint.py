@@ -70,7 +70,7 @@ class SessionEndpoint:
         bodies = self._mcp_endpoint.bodies
         if head.rejection is not None or head.token_fingerprint is None:
             rejection = head.rejection or denial_response(401)
-            if not await bodies.discard(receive):
+            if not await bodies.discard(scope, receive):
                 rejection = replace(rejection, headers=[*rejection.headers, (b"connection", b"close")])
             await response.send_response(rejection)
             return
