@@ -436,7 +436,7 @@ def _wait_until_locked(db: Database) -> None:
     wait_until(count_waiting)
 
 
-def test_a_declared_length_beyond_the_limit_is_answered_at_once(gateway: GatewayProcess, team: Team) -> None:
+def test_a_declared_length_beyond_the_limit_is_answered_at_once(gateways: list[GatewayProcess], team: Team) -> None:
     """Before a byte of the body is sent, with and without a token."""
     for token in (team.bob.token, None):
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
@@ -444,7 +444,7 @@ def test_a_declared_length_beyond_the_limit_is_answered_at_once(gateway: Gateway
             f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}Content-Type: application/json\r\n"
             "Content-Length: 1000000000\r\n\r\n"
         )
-        address = urlsplit(gateway.url)
+        address = urlsplit(gateways[0].url)
         with socket.create_connection((address.hostname, address.port), _TIMEOUT_SECONDS) as connection:
             connection.sendall(head.encode())
             received = b""
