@@ -7,6 +7,7 @@ sign-in, and grants no access.
 
 import hashlib
 import hmac
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +29,7 @@ from webapp.context import database, options
 from webapp.oauth_client import attempts_in
 
 SSO_ISSUER = "sso-header"
+_log = logging.getLogger("webapp.auth")
 _PROXY_SECRET_HEADER = "X-LLM-Bus-Proxy-Secret"  # noqa: S105 - the header's name
 
 
@@ -83,8 +85,7 @@ def proxy_identity() -> IdentityClaims | None:
     header, secret = options().sso_header, options().sso_proxy_secret
     if header is None or secret is None:
         return None
-    shown = request.headers.get(_PROXY_SECRET_HEADER, "")
-    if not hmac.compare_digest(shown.encode("utf-8", "replace"), secret.get_secret_value().encode()):
+    if not _is_proxy_secret_right(secret.get_secret_value()):
         return None
     try:
         # Two headers of that name arrive as one joined by a comma, which is not an email address.
@@ -92,6 +93,29 @@ def proxy_identity() -> IdentityClaims | None:
     except InvalidArgument:
         return None
     return IdentityClaims(SSO_ISSUER, email.lower(), email)
+
+
+def is_proxy_rejected() -> bool:
+    """Whether the request names a person in the header of the proxy, but without the right secret; this is logged."""
+    header, secret = options().sso_header, options().sso_proxy_secret
+    if header is None or secret is None or not request.headers.get(header):
+        return False
+    if _is_proxy_secret_right(secret.get_secret_value()):
+        return False
+    sent = "no" if _PROXY_SECRET_HEADER not in request.headers else "a wrong"
+    _log.warning(
+        "%s from %s came with %s %s, so it was ignored; compare SSO_PROXY_SECRET with the proxy's configuration",
+        header,
+        request.remote_addr,
+        sent,
+        _PROXY_SECRET_HEADER,
+    )
+    return True
+
+
+def _is_proxy_secret_right(secret: str) -> bool:
+    shown = request.headers.get(_PROXY_SECRET_HEADER, "")
+    return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
 
 
 def proxy_session_method(subject: str) -> str:

@@ -1,7 +1,10 @@
 """Sign-in after a provider has authenticated the user, and the state that the browser keeps until then."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flask import flash, redirect, session, url_for
-from werkzeug.exceptions import Forbidden
+from werkzeug.exceptions import Forbidden, HTTPException
 from werkzeug.wrappers import Response
 
 from bus.auth import identities
@@ -12,7 +15,7 @@ from webapp import auth, reauth
 from webapp.context import options, transaction
 from webapp.ratelimit import enforce_rate_limit
 
-_NEXT_KEY, _SIGN_UP_KEY = "next", "sign_up"
+_NEXT_KEY, _SIGN_UP_KEY, _CHOOSE_ACCOUNT_KEY = "next", "sign_up", "choose_account"
 _SIGN_UP_CLOSED_MESSAGE = "Sign-up is not open to this email address. Ask the operator of this server."
 _UNPROVEN_MESSAGE = (
     "That provider does not state when you signed in there, so it cannot confirm that it is you. Use a one-time link."
@@ -66,6 +69,24 @@ def sign_in_identity(claims: IdentityClaims, method: str) -> Response:
     session[_SIGN_UP_KEY] = {"token": token, "method": method}
     remember_redirect_target(after)
     return redirect(url_for("sign_up.index"), 303)
+
+
+@contextmanager
+def choose_account_after_refusal() -> Iterator[None]:
+    """If the account that the provider named is refused, let the user choose another one there the next time.
+
+    Otherwise the provider would name the same account again without asking.
+    """
+    try:
+        yield
+    except HTTPException:
+        session[_CHOOSE_ACCOUNT_KEY] = True
+        raise
+
+
+def must_choose_account() -> bool:
+    """Whether the last account was refused; the next sign-in forgets it."""
+    return bool(session.pop(_CHOOSE_ACCOUNT_KEY, False))
 
 
 def find_pending_sign_up() -> tuple[str, str] | None:

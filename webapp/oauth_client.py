@@ -5,7 +5,7 @@ A browser keeps few sign-ins, answers of a provider are short, and requests have
 
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict
 from urllib.parse import quote_plus
@@ -144,9 +144,11 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         name: its name in the interface.
         issuer: the issuer under which its identities are stored.
         attempts: the sign-ins with it that a browser has started.
+        credential: the end of the name of the setting with its secret.
     """
 
     client_cls = BoundedOAuth2Client
+    credential = "SECRET"
     server_metadata: dict[str, Any]
 
     def __init__(
@@ -156,6 +158,8 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         issuer: str,
         client_settings: OAuthClientSettings,
         client_options: dict[str, Any],
+        *,
+        client_auth_methods: Sequence[Any] = (),
         **metadata: Any,
     ) -> None:
         self.slug = slug
@@ -167,7 +171,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
             client_id=client_settings.client_id,
             client_secret=client_settings.client_secret.get_secret_value(),
             client_kwargs={"code_challenge_method": "S256", **client_options},
-            client_auth_methods=[("client_secret_basic", encode_basic_credentials)],
+            client_auth_methods=[("client_secret_basic", encode_basic_credentials), *client_auth_methods],
             **metadata,
         )
 
@@ -177,6 +181,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         redirect_uri: str,
         *,
         reauthenticate: bool = False,
+        choose_account: bool = False,
         linking_session_id: int | None = None,
     ) -> str:
         """Begin a sign-in; returns the address to which to redirect the browser.
@@ -185,9 +190,12 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
             session: the visitor's cookie, which keeps the sign-in until the callback.
             redirect_uri: the address of the callback.
             reauthenticate: whether the signed-in user must authenticate again.
+            choose_account: whether the provider shall let the user choose another account: the last one was refused.
             linking_session_id: the session that links the provider to its account, if it is no sign-in.
         """
         params = self.reauth_params() if reauthenticate else {}
+        if choose_account:
+            params["prompt"] = "select_account"
         request = self.create_authorization_url(redirect_uri, **params)
         attempt = Attempt(
             nonce=request.get("nonce", ""),
@@ -259,7 +267,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         prefix = self.slug.upper()
         return ProviderError(
             f"{self.name} does not accept the client id and secret of this server. Its operator must check"
-            f" {prefix}_CLIENT_ID and {prefix}_CLIENT_SECRET.",
+            f" {prefix}_CLIENT_ID and {prefix}_CLIENT_{self.credential}.",
             unavailable=True,
         )
 

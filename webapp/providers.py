@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from joserfc.errors import ClaimError, InvalidKeyIdError, JoseError
+from authlib.oauth2.rfc7523 import PrivateKeyJWT, private_key_jwt_sign
+from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, JoseError
+from joserfc.jwk import ECKey, RSAKey
 
 from bus.auth.identities import IdentityClaims
 from webapp.oauth_client import MALFORMED, Attempt, Provider, ProviderError, bearer_token
-from webapp.settings import OAuthClientSettings, WebOptions, is_secure_url
+from webapp.settings import OAuthClientSettings, WebOptions, client_key_algorithm, is_secure_url
 
 # Asymmetric signatures only: neither `none` nor shared secrets.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -28,7 +30,16 @@ def create_providers(options: WebOptions) -> dict[str, Provider]:
     providers: list[Provider] = []
     if options.oidc is not None:
         client = OAuthClientSettings(options.oidc.client_id, options.oidc.client_secret)
-        providers.append(OpenIdProvider("oidc", options.oidc.name, options.oidc.issuer, client, timeout))
+        oidc = OpenIdProvider(
+            "oidc",
+            options.oidc.name,
+            options.oidc.issuer,
+            client,
+            timeout,
+            trust_email=options.oidc.trust_email,
+            has_client_key=options.oidc.has_client_key,
+        )
+        providers.append(oidc)
     if options.google is not None:
         # Google rejects prompt=login; this is the strictest prompt that it accepts.
         google = OpenIdProvider(
@@ -50,6 +61,8 @@ class OpenIdProvider(Provider):
         client_settings: the client that is registered at the issuer.
         timeout_seconds: how long the issuer may take for a response.
         reauth_prompt: the `prompt` parameter that makes the issuer authenticate the user again.
+        trust_email: whether its addresses count as verified although it does not say so.
+        has_client_key: whether the client's secret is a private key, for private_key_jwt.
     """
 
     def __init__(
@@ -61,9 +74,17 @@ class OpenIdProvider(Provider):
         timeout_seconds: float,
         *,
         reauth_prompt: str = "login",
+        trust_email: bool = False,
+        has_client_key: bool = False,
     ) -> None:
         client_options = {"scope": "openid email profile", "timeout": timeout_seconds}
-        super().__init__(slug, name, issuer, client_settings, client_options)
+        auth_methods = []
+        if has_client_key:
+            self.credential = "KEY"
+            auth_methods.append(_ClientAssertion(client_settings.client_secret.get_secret_value()))
+        super().__init__(slug, name, issuer, client_settings, client_options, client_auth_methods=auth_methods)
+        self._has_client_key = has_client_key
+        self._trust_email = trust_email
         self._reauth_prompt = reauth_prompt
         self._metadata_expires_at = 0.0
 
@@ -82,10 +103,12 @@ class OpenIdProvider(Provider):
         claims = self._verify_id_token(tokens, attempt["nonce"])
         auth_time = _parse_auth_time(claims.get("auth_time"))
         earliest = attempt["started_at"] - _CLOCK_SKEW_SECONDS
+        if auth_time is not None and auth_time > time.time() + _CLOCK_SKEW_SECONDS:
+            raise self._clocks_differ()
         if attempt["reauthenticate"] and auth_time is not None and auth_time < earliest:
             raise ProviderError(f"{self.name} did not ask you to sign in again. Sign out there, then try again.")
         claims = self._add_user_info(claims, tokens)
-        is_verified = claims.get("email_verified") in (True, "true")
+        is_verified = self._trust_email or claims.get("email_verified") in (True, "true")
         email = claims.get("email")
         return IdentityClaims(
             issuer=self.issuer,
@@ -141,9 +164,27 @@ class OpenIdProvider(Provider):
         # An empty list would allow the defaults of the library, with shared secrets among them.
         metadata["id_token_signing_alg_values_supported"] = algorithms or _ALGORITHMS
         methods = document.get("token_endpoint_auth_methods_supported")
-        if isinstance(methods, list) and "client_secret_basic" not in methods and "client_secret_post" in methods:
-            metadata["token_endpoint_auth_method"] = "client_secret_post"  # noqa: S105 - a method
+        metadata["token_endpoint_auth_method"] = self._choose_auth_method(methods)
         return metadata
+
+    def _choose_auth_method(self, announced: object) -> str:
+        """Choose how the client authenticates at the token endpoint.
+
+        Raises:
+            ProviderError: the issuer announces no method for which there is a setting.
+        """
+        # OpenID Connect Discovery: without the member it is client_secret_basic.
+        methods = announced if isinstance(announced, list) and announced else ["client_secret_basic"]
+        supported = ["private_key_jwt"] if self._has_client_key else ["client_secret_basic", "client_secret_post"]
+        for method in supported:
+            if method in methods:
+                return method
+        names = ", ".join(str(method) for method in methods[:5])
+        raise ProviderError(
+            f"{self.name} accepts only {names}. The operator of this server must set {self.slug.upper()}_CLIENT_SECRET"
+            f" for client_secret_basic or client_secret_post, or {self.slug.upper()}_CLIENT_KEY for private_key_jwt.",
+            unavailable=True,
+        )
 
     def _verify_id_token(self, tokens: dict[str, str], nonce: str) -> dict[str, Any]:
         """Verify signature, issuer, audience, times and nonce of the ID token; returns its claims."""
@@ -163,6 +204,8 @@ class OpenIdProvider(Provider):
                 self.fetch_jwk_set(force=True)
                 claims = self._parse_id_token(tokens, nonce)
         except (JoseError, *MALFORMED) as error:
+            if isinstance(error, ExpiredTokenError) or getattr(error, "claim", None) in ("iat", "nbf", "exp"):
+                raise self._clocks_differ() from error
             raise ProviderError(f"The response of {self.name} cannot be trusted. Start again.") from error
         subject = claims["sub"]
         if not isinstance(subject, str) or not 1 <= len(subject) <= 255:
@@ -178,10 +221,17 @@ class OpenIdProvider(Provider):
         }
         return dict(self.parse_id_token(tokens, nonce, claims_options, leeway=_CLOCK_SKEW_SECONDS))
 
+    def _clocks_differ(self) -> ProviderError:
+        return ProviderError(
+            f"The response of {self.name} is from another time: its clock and that of this server differ by more than"
+            " two minutes. Their operators must set them."
+        )
+
     def _add_user_info(self, claims: dict[str, Any], tokens: dict[str, str]) -> dict[str, Any]:
         """Complete the claims from userinfo if they do not have an e-mail address and whether it is verified."""
         has_endpoint = bool(self.load_server_metadata().get("userinfo_endpoint"))
-        if not has_endpoint or ("email" in claims and claims.get("email_verified") is not None):
+        is_known = claims.get("email_verified") is not None or self._trust_email
+        if not has_endpoint or ("email" in claims and is_known):
             return claims
         try:
             with self.translated_errors():
@@ -199,6 +249,18 @@ class OpenIdProvider(Provider):
         source = user_info if "email" in user_info else claims
         email = {name: source.get(name) for name in ("email", "email_verified")}
         return {**user_info, **claims, **email}
+
+
+class _ClientAssertion(PrivateKeyJWT):  # type: ignore[misc]
+    """Client authentication with a signed assertion (RFC 7523); Authlib itself reads RSA keys only."""
+
+    def __init__(self, pem: str) -> None:
+        super().__init__(alg=client_key_algorithm(pem))
+        self._key = (RSAKey if self.alg == "RS256" else ECKey).import_key(pem)
+
+    def sign(self, auth: Any, token_endpoint: str) -> Any:
+        """Return an assertion for the token endpoint."""
+        return private_key_jwt_sign(self._key, client_id=auth.client_id, token_endpoint=token_endpoint, alg=self.alg)
 
 
 class GitHubProvider(Provider):

@@ -7,6 +7,10 @@ from datetime import timedelta
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from bus.config.field_types import LongSecret, Names, WebUrl, require_web_url
@@ -38,6 +42,32 @@ def _check_sign_up_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
+def _require_private_key(key: SecretStr | None) -> SecretStr | None:
+    if key is not None:
+        try:
+            client_key_algorithm(key.get_secret_value())
+        except ValueError:
+            raise ValueError("must be a private key (RSA or EC P-256) as PEM.") from None
+    return key
+
+
+def client_key_algorithm(pem: str) -> str:
+    """Return the JWS algorithm of a client's private key.
+
+    Raises:
+        ValueError: it is no private key, or none of a supported kind.
+    """
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError("no usable private key") from error
+    if isinstance(key, RSAPrivateKey):
+        return "RS256"
+    if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
+        return "ES256"
+    raise ValueError("an unsupported kind of key")
+
+
 def _drop_trailing_slashes(url: str) -> str:
     return url.rstrip("/")
 
@@ -65,6 +95,8 @@ class OidcSettings:
     client_id: str
     client_secret: SecretStr
     name: str
+    trust_email: bool = False
+    has_client_key: bool = False
 
 
 class WebOptions(EnvironmentSettings):
@@ -148,6 +180,23 @@ class WebOptions(EnvironmentSettings):
             description="its secret; set issuer, client and secret, or none",
         ),
     ] = None
+    oidc_client_key: Annotated[
+        SecretStr | None,
+        AfterValidator(_require_private_key),
+        Field(
+            validation_alias="OIDC_CLIENT_KEY",
+            title="text: a private key (RSA or EC P-256) as PEM",
+            description="signs the client's assertions (`private_key_jwt`); set it instead of the secret",
+        ),
+    ] = None
+    oidc_trust_email: Annotated[
+        bool,
+        Field(
+            validation_alias="OIDC_TRUST_EMAIL",
+            description="whether e-mail addresses of this issuer count as verified although it does not say so; only"
+            " for an issuer whose users cannot choose their address",
+        ),
+    ] = False
     oidc_name: Annotated[
         str,
         Field(
@@ -269,9 +318,17 @@ class WebOptions(EnvironmentSettings):
     @property
     def oidc(self) -> OidcSettings | None:
         """The issuer for sign-in with OpenID Connect."""
-        if self.oidc_issuer is None or self.oidc_client_id is None or self.oidc_client_secret is None:
+        secret = self.oidc_client_key or self.oidc_client_secret
+        if self.oidc_issuer is None or self.oidc_client_id is None or secret is None:
             return None
-        return OidcSettings(self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret, self.oidc_name)
+        return OidcSettings(
+            self.oidc_issuer,
+            self.oidc_client_id,
+            secret,
+            self.oidc_name,
+            trust_email=self.oidc_trust_email,
+            has_client_key=self.oidc_client_key is not None,
+        )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | Environment | None = None) -> "WebOptions":
@@ -284,7 +341,10 @@ class WebOptions(EnvironmentSettings):
             _require_pair(reader, "SSO_HEADER", "SSO_PROXY_SECRET")
             _require_pair(reader, "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")
             _require_pair(reader, "GITHUB_CLIENT_ID", "GITHUB_CLIENT_SECRET")
-            oidc = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+            has_key = reader.is_given("OIDC_CLIENT_KEY")
+            if has_key and reader.is_given("OIDC_CLIENT_SECRET"):
+                reader.add_problems(["OIDC_CLIENT_KEY and OIDC_CLIENT_SECRET are both set; set one of them."])
+            oidc = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_KEY" if has_key else "OIDC_CLIENT_SECRET")
             missing = [name for name in oidc if not reader.is_given(name)]
             if 0 < len(missing) < len(oidc):
                 names = "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"

@@ -3,7 +3,7 @@
 The service sends what agents wrote only to an address whose holder has opened a mailed link, or to the owner's own. So
 it cannot be used to send mail to strangers: an unconfirmed address receives the confirmation alone, whose text is
 fixed, and few of those.
-Source: docs/decisions/0034-mail-addresses.md
+Source: docs/decisions/0038-mail-addresses.md
 """
 
 import hashlib

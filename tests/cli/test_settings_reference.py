@@ -36,6 +36,7 @@ def test_a_row_has_processes_allowed_values_default_and_secrecy() -> None:
         "GOOGLE_CLIENT_SECRET",
         "GITHUB_CLIENT_SECRET",
         "OIDC_CLIENT_SECRET",
+        "OIDC_CLIENT_KEY",
         "SSO_PROXY_SECRET",
         "SENTRY_DSN",
         "LLM_BUS_TOKEN",

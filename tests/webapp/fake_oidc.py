@@ -18,7 +18,7 @@ from urllib.parse import quote_plus, urlencode
 
 from flask import Flask, Response, jsonify, redirect, request
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, RSAKey
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response as BaseResponse
@@ -39,6 +39,7 @@ class FakeOidcProvider:
         published_key: the key that the issuer publishes; `key` signs.
         clock_offset_seconds: by how much its clock is ahead.
         access_token_seconds: lifetime of access tokens.
+        client_key: the public key of the client, which then authenticates with it alone.
         metadata_overrides: members of the metadata that are replaced; None removes one.
         replies: views that answer in place of a path's own.
         failing_paths: paths that answer 500.
@@ -60,6 +61,7 @@ class FakeOidcProvider:
         self.shared_secret = b""
         self.clock_offset_seconds = 0
         self.access_token_seconds = 300
+        self.client_key: RSAKey | ECKey | None = None
         self.metadata_overrides: dict[str, Any] = {}
         self.replies: dict[str, Callable[[], Any]] = {}
         self.failing_paths: set[str] = set()
@@ -174,6 +176,13 @@ class FakeOidcProvider:
     def _is_client_authenticated(self) -> bool:
         methods = self.metadata_overrides.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         header = request.headers.get("Authorization")
+        if self.client_key is not None:
+            # RFC 7523: a signed assertion, which names the token endpoint.
+            if not request.form.get("client_assertion_type", "").endswith("jwt-bearer") or header is not None:
+                return False
+            claims = jwt.decode(request.form["client_assertion"], self.client_key, algorithms=["RS256", "ES256"]).claims
+            audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+            return (claims["iss"], claims["sub"]) == (CLIENT_ID, CLIENT_ID) and f"{self.url}/token" in audience
         if header is None:
             sent = (request.form.get("client_id"), request.form.get("client_secret"))
             return "client_secret_post" in methods and sent == (CLIENT_ID, CLIENT_SECRET)

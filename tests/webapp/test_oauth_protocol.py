@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask import Response, jsonify, redirect
+from joserfc.jwk import ECKey, RSAKey
 
 from bus.db import Database
 from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider
@@ -292,3 +293,77 @@ def test_a_browser_keeps_the_newest_sign_ins(web: WebApp) -> None:
     for tab in tabs[-4:]:
         assert browser.get(tab).location == "/welcome"
     assert browser.get(tabs[0]).status_code == 400
+
+
+@pytest.mark.parametrize("key", [RSAKey.generate_key(2048), ECKey.generate_key("P-256")], ids=["RSA", "EC"])
+def test_the_client_signs_an_assertion_with_its_key(
+    make_web: Callable[..., WebApp], issuer: FakeOidcProvider, key: RSAKey | ECKey
+) -> None:
+    issuer.client_key = key
+    issuer.metadata_overrides = {"token_endpoint_auth_methods_supported": ["private_key_jwt", "tls_client_auth"]}
+    env = {name: value for name, value in issuer.env().items() if name != "OIDC_CLIENT_SECRET"}
+    web = make_web(**env, OIDC_CLIENT_KEY=key.as_pem(private=True).decode())
+    assert sign_up(web.new_browser()).location == "/admin/"
+    # A key that the issuer does not know.
+    issuer.client_key = RSAKey.generate_key(2048)
+    issuer.app.view_functions["token"] = lambda: (jsonify(error="invalid_client"), 401)
+    page = sign_in(web.new_browser())
+    assert page.status_code == 502
+    assert "OIDC_CLIENT_KEY" in page.text
+
+
+def test_an_issuer_without_a_usable_method_is_explained(web: WebApp, issuer: FakeOidcProvider) -> None:
+    issuer.metadata_overrides = {"token_endpoint_auth_methods_supported": ["private_key_jwt"]}
+    browser = web.new_browser()
+    browser.get("/sign-in")
+    page = browser.submit("/sign-in/oidc")
+    assert page.status_code == 502
+    assert "accepts only private_key_jwt" in page.text
+    assert "OIDC_CLIENT_KEY" in page.text
+
+
+@pytest.mark.parametrize("verified", [None, False], ids=["as Entra", "as authentik"])
+def test_addresses_of_a_trusted_issuer_count_as_verified(
+    make_web: Callable[..., WebApp], issuer: FakeOidcProvider, db: Database, verified: bool | None
+) -> None:
+    issuer.claim_overrides = issuer.userinfo_overrides = {"email_verified": verified}
+    with assert_nothing_written(db):
+        assert sign_in(make_web(**issuer.env()).new_browser()).location == "/sign-in"
+    browser = make_web(**issuer.env(), OIDC_TRUST_EMAIL="1").new_browser()
+    sign_up(browser)
+    assert "ada@example.org" in browser.get("/account/").text
+
+
+@pytest.mark.parametrize("offset", [-440, 140])
+def test_a_difference_of_the_clocks_is_explained(web: WebApp, issuer: FakeOidcProvider, offset: int) -> None:
+    issuer.clock_offset_seconds = offset
+    page = sign_in(web.new_browser())
+    assert page.status_code == 400
+    assert "differ by more than two minutes" in page.text
+
+
+def test_an_authentication_in_the_future_is_explained(web: WebApp, issuer: FakeOidcProvider) -> None:
+    issuer.user_claims["auth_time"] = int(time.time()) + 100
+    assert sign_in(web.new_browser()).location == "/welcome"
+    issuer.user_claims["auth_time"] = int(time.time()) + 200
+    assert "differ by more than two minutes" in sign_in(web.new_browser()).text
+
+
+def test_a_refused_account_leads_to_the_choice_of_another(web: WebApp, issuer: FakeOidcProvider) -> None:
+    """Otherwise the provider, where the user is signed in, would name the same account again without asking."""
+    sign_up(web.new_browser())
+    issuer.user_claims |= {"sub": "another"}
+    browser = web.new_browser()
+    assert "prompt" not in parse_qs(urlsplit(start_provider_sign_in(browser)).query)
+    assert sign_in(browser).location == "/sign-in"
+    assert parse_qs(urlsplit(start_provider_sign_in(browser)).query)["prompt"] == ["select_account"]
+    # Once.
+    assert "prompt" not in parse_qs(urlsplit(start_provider_sign_in(browser)).query)
+
+
+def test_a_closed_sign_up_leads_to_the_choice_of_another_account(
+    make_web: Callable[..., WebApp], issuer: FakeOidcProvider
+) -> None:
+    browser = make_web(**issuer.env(), SIGN_UP="closed").new_browser()
+    assert sign_in(browser).status_code == 403
+    assert parse_qs(urlsplit(start_provider_sign_in(browser)).query)["prompt"] == ["select_account"]

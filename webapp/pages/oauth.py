@@ -49,11 +49,11 @@ def callback(slug: str) -> Response:
             if reauth.is_reauthenticating()
             else url_for("sign_in.index")
         )
-        with redirect_on_refusal(refusal_url):
+        with login.choose_account_after_refusal(), redirect_on_refusal(refusal_url):
             return login.sign_in_identity(claims, slug)
     if auth.viewer() is None or auth.current_session().id != attempt["linking_session_id"]:
         raise ProviderError("You were signed out in the meantime. Sign in, then link again.")
-    with redirect_on_refusal(url_for("account.index")):
+    with login.choose_account_after_refusal(), redirect_on_refusal(url_for("account.index")):
         is_new = login.link_identity(auth.current_owner(), claims)
     flash(f"{provider.name} linked." if is_new else f"{provider.name} was already linked.", "success")
     return redirect(url_for("account.index", _anchor="ways"), 303)
@@ -74,6 +74,7 @@ def _render_provider_redirect(provider: Provider, linking_session_id: int | None
         session,
         f"{addresses().web_url}{url_for('oauth.callback', slug=provider.slug)}",
         reauthenticate=linking_session_id is None and reauth.is_reauthenticating(),
+        choose_account=login.must_choose_account(),
         linking_session_id=linking_session_id,
     )
     return render_template("oauth/redirect.html", provider=provider, address=url)

@@ -5,6 +5,7 @@ from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 
 from bus.auth import login_links, sessions
+from bus.errors import BusError
 from webapp import auth, login, reauth
 from webapp.blueprints import PublicBlueprint, no_store, see_other
 from webapp.context import options, providers, redirect_on_refusal, transaction
@@ -25,7 +26,20 @@ def index() -> str | Response:
     if claims is not None:
         # The proxy has authenticated the user; no second confirmation is needed.
         enforce_sign_in_limit()
-        return login.sign_in_identity(claims, auth.proxy_session_method(claims.subject))
+        try:
+            return login.sign_in_identity(claims, auth.proxy_session_method(claims.subject))
+        except BusError as error:
+            if error.code == "unavailable":
+                raise
+            # An account that came another way: its owner signs in that way here, and links the proxy's identity.
+            flash(error.message, "error")
+            flash("Sign in the way you know; then link the company sign-in under Account.", "info")
+    elif auth.is_proxy_rejected():
+        flash(
+            "The proxy in front of this server named you, but did not prove itself. The operator must compare"
+            " SSO_PROXY_SECRET with the proxy's configuration.",
+            "error",
+        )
     return render_template("sign_in/index.html", providers=list(providers().values()))
 
 
