@@ -54,9 +54,11 @@ def test_every_page_is_accessible_and_fits_a_narrow_screen(chromium: Browser, se
 
 
 def _check(page: Page) -> Iterator[tuple[Any, ...]]:
-    # Check the texts of closed confirmations as well.
-    _open_details(page, True)
+    # Check the texts of closed confirmations and menus as well; an open menu covers links, so they are checked apart.
     page.evaluate(AXE_SCRIPT)
+    _open_details(page, True)
+    yield from (("menus", *violation) for violation in _run_axe(page, _ALL_RULES, "details.menu"))
+    _open_details(page, False, "details.menu")
     yield from (("light", *violation) for violation in _run_axe(page, _ALL_RULES))
     page.emulate_media(color_scheme="dark")
     yield from (("dark", *violation) for violation in _run_axe(page, _COLOUR_RULES))
@@ -70,12 +72,15 @@ def _check(page: Page) -> Iterator[tuple[Any, ...]]:
     yield from (("target too small", element) for element in page.evaluate(_SMALL_TARGETS))
 
 
-def _open_details(page: Page, are_open: bool) -> None:
-    page.evaluate("are_open => document.querySelectorAll('details').forEach(one => { one.open = are_open })", are_open)
+def _open_details(page: Page, are_open: bool, selector: str = "details") -> None:
+    page.locator(selector).evaluate_all("(all, are_open) => all.forEach(one => { one.open = are_open })", are_open)
 
 
-def _run_axe(page: Page, rules: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    violations = page.evaluate("async options => (await axe.run(options)).violations", _AXE_OPTIONS | rules)
+def _run_axe(page: Page, rules: dict[str, Any], selector: str = "html") -> list[tuple[str, str, list[str]]]:
+    if not page.locator(selector).count():
+        return []
+    run = "async ([selector, options]) => (await axe.run(selector, options)).violations"
+    violations = page.evaluate(run, [selector, _AXE_OPTIONS | rules])
     return [
         (rule["id"], rule["impact"], [node["html"][:200] + " " + node["failureSummary"] for node in rule["nodes"]])
         for rule in violations

@@ -138,7 +138,7 @@ def _paused_means_paused(page: Page, mcp: str, agent: Agent) -> None:
     expect(page.locator(".numbers")).to_contain_text("No claims yet.")
     # Resuming shows the changes made while it was paused.
     page.get_by_role("button", name="Pause").press("Enter")
-    expect(page.locator(".numbers")).to_contain_text("ada/writer")
+    expect(page.locator(".numbers")).to_contain_text("writer")
 
 
 def test_a_stream_sends_changes_and_ends_with_the_session(database_url: str, db: Database) -> None:

@@ -326,6 +326,9 @@ def test_the_overview_reports_problems_while_redis_is_down(
         operator_browser = web.new_browser().sign_in(conn, boss)
     page = operator_browser.get("/operator/").text
     assert "Problem: Redis does not answer; no gateway runs; no worker runs; no scheduler runs." in page
+    # A live region within the part would be read out at every poll; the script announces changes of this one.
+    part = operator_browser.get("/operator/", headers={"X-Part": "1"}).text
+    assert ("data-announce" in part, 'role="status"' in part) == (True, False)
     taken = []
     for _ in range(5):
         started = time.perf_counter()

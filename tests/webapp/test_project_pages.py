@@ -152,3 +152,36 @@ def test_the_ledger_is_exported_completely_and_filtered(ada: Browser, sample: Sa
     assert {row["type"] for row in rows} == {"post"}
     assert json.loads(rows[0]["payload"])["subject"] == 'a "quoted", thing\nand a line'
     assert ada.get(project_path(sample, "ledger/export.csv?number=x")).status_code == 400
+
+
+def test_refused_filters_and_fields_name_their_label(ada: Browser, sample: SampleData) -> None:
+    page = ada.get(project_path(sample, "ledger/?since=yesterday")).text
+    assert "From (UTC): enter a date such as 2026-01-31." in page
+    assert "No events match" not in page
+    ada.get(project_path(sample, "handoffs/new"))
+    assert "Message is required." in ada.submit("", to_lane="core", body="").text
+    ada.get(project_path(sample, "handoffs/new"))
+    refused = ada.submit("", to_actor="revew-agent", body="hello").text
+    # The error belongs to the field, and names a similar participant.
+    assert 'aria-describedby="to_actor-hint to_actor-error"' in refused
+    assert "review-agent" in refused
+
+
+def test_the_last_day_of_a_ledger_filter_counts_whole(ada: Browser, sample: SampleData, db: Database) -> None:
+    with db.connection() as conn:
+        (today,) = conn.fetch_one("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')")
+    page = ada.get(project_path(sample, f"ledger/?type=post&since={today}&until={today}")).text
+    assert "Freeze" in page
+    assert f"Remove filter To (UTC): {today}" in page
+
+
+def test_several_acks_in_a_row_are_one_row(ada: Browser, sample: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        writer, reader = (make_agent(conn, sample.full_project, name) for name in ("writer", "reader"))
+        ids = [posts.create(conn, writer.ctx, f"note {n}", to_actor="reader").post_id for n in range(3)]
+        posts.ack(conn, reader.ctx, ids)
+    page = ada.get(project_path(sample, "ledger/")).text
+    assert "acknowledged 3 handoffs" in page
+    for number in range(3):
+        assert f">note {number}</a>" in page
+    assert 'class="day"' in page

@@ -109,3 +109,22 @@ def test_a_segmented_bar_is_divided_in_proportion() -> None:
         (one.attrib["class"], one.attrib.get("x"), one.attrib["width"]) for one in root if one.get("x") is not None
     ]
     assert parts == [("series-0", "0", "75"), ("series-2", "75", "25")]
+
+
+def test_shares_are_drawn_from_0_to_100_percent() -> None:
+    plot = svg_charts.line_chart([Series("share", [20, 10])], ["a", "b"], aria_label="x", maximum=100)
+
+    assert plot.tick_labels == ("100", "75", "50", "25", "0")
+    assert _paths(plot.svg)[0].attrib["d"] == "M5 80L15 90"
+
+
+def test_a_forecast_is_dashed_and_a_balance_is_stepped() -> None:
+    plot = svg_charts.line_chart(
+        [Series("balance", [10, 40], is_stepped=True), Series("forecast", [None, 40], is_forecast=True)],
+        ["a", "b"],
+        aria_label="x",
+    )
+    balance, _ = _paths(plot.svg)
+    assert balance.attrib["d"] == "M5 75H15L15 0"
+    dashed = svg_charts.line_chart([Series("forecast", [4, 2], is_forecast=True)], ["a", "b"], aria_label="x")
+    assert [path.attrib["class"] for path in _paths(dashed.svg)] == ["line forecast series-0"]
