@@ -32,6 +32,7 @@ from mcp_gateway.service import Service
 from mcp_gateway.session_endpoint import SessionEndpoint
 
 _log = logging.getLogger("mcp_gateway.request")
+_LOGGED_PATHS = frozenset({"/mcp", "/mcp/", "/mcp/session", "/readyz", "/metrics"})
 
 
 class Gateway:
@@ -162,5 +163,7 @@ class Gateway:
         """Count an answered request and log it in one line."""
         self._requests_by_status(str(status)).inc()
         elapsed_ms = round((time.perf_counter() - started) * 1000, 1)
-        fields = {"method": method, "path": path[:100], "status": status, "ms": elapsed_ms}
+        # Another path may be one of the web, sent to the wrong port, and contain a code or a token.
+        shown_path = path if path in _LOGGED_PATHS else "other"
+        fields = {"method": method, "path": shown_path, "status": status, "ms": elapsed_ms}
         _log.info("request", extra={"fields": fields})

@@ -15,6 +15,8 @@ from webapp.blueprints import is_api_request
 _COMPRESSED_TYPES = ("text/css", "text/javascript", "application/javascript", "image/svg+xml")
 _MIN_COMPRESSED_BYTES = 1_000
 _HSTS_VALUE = "max-age=31536000"
+SECRET_ROUTE_ARGUMENTS = frozenset({"code", "key", "token"})
+"""Variables of routes that are secrets."""
 # Requested by the platform, under any host name and without a cookie.
 _UNCHECKED_ENDPOINTS = ("health.healthz", "health.readyz", "metrics.index", "static")
 
@@ -68,7 +70,7 @@ def _set_security_headers(response: Response) -> Response:
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Frame-Options"] = "DENY"
     # URLs may contain codes, so other sites get no referrer; forms of this site keep their Origin header.
-    headers["Referrer-Policy"] = "same-origin"
+    headers["Referrer-Policy"] = "no-referrer" if _has_secret_path() else "same-origin"
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
@@ -103,6 +105,11 @@ def _compress_asset(response: Response) -> Response:
             if etag:
                 response.set_etag(f"{etag}-gzip")
     return response
+
+
+def _has_secret_path() -> bool:
+    """Whether the address contains a secret, which a proxy would log as the referrer of the page's next requests."""
+    return bool(SECRET_ROUTE_ARGUMENTS & (request.view_args or {}).keys())
 
 
 def _set_hsts_header(response: Response) -> Response:

@@ -38,6 +38,7 @@ _REFUSED = {
     "accept_invite.accept",
     "account.link_proxy",
     "account.use_email",
+    "email_links.use_confirmation",
     "handoffs.ack",
     "handoffs.create",
     "handoffs.reply",
@@ -53,6 +54,7 @@ _REFUSED = {
     "project_settings.add_webhook",
     "project_settings.rename",
     "project_settings.reopen",
+    "project_settings.request_confirmation",
     "project_settings.save",
     "projects.create",
     "sign_up.index",
@@ -61,7 +63,7 @@ _REFUSED = {
     "tasks.resolve",
 }
 # Read no cookie, so they do not know a signed-in owner.
-_WITHOUT_SESSION = {"join.redeem"}
+_WITHOUT_SESSION = {"email_links.use_unsubscription", "join.redeem"}
 _MESSAGE = "Your account is suspended, so nothing was changed."
 
 
