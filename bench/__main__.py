@@ -14,6 +14,7 @@ from bench import client_baseline, environment, machine, plot, profile, report, 
 from bench.checks import IncorrectResponseError
 from bench.scenario import FULL, QUICK, Effort, Harness, Result
 from bench.scenarios import (
+    answers,
     boards,
     claims,
     commit,
@@ -39,6 +40,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "read": mixed.run_read,
     "refusals": claims.run_refusals,
     "context": context_size.run,
+    "answers": answers.run,
     "layers": layers.run,
     "solo": solo.run,
     "idle": idle.run_idle,

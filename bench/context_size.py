@@ -68,7 +68,7 @@ def measure_context_sizes(database: Database, address: Address) -> ContextSizes:
     (typical_team,) = make_teams(database, 1, 8)
     (full_team,) = make_teams(database, 1, 4, lane_count=1)
     with database.transaction() as conn:
-        _populate_typical_project(conn, typical_team)
+        populate_typical_project(conn, typical_team)
     with database.transaction() as conn:
         _populate_full_project(conn, full_team)
     with Client(address, typical_team.agents[0].token) as admin, Client(address, typical_team.agents[1].token) as other:
@@ -103,7 +103,7 @@ def _fetch_instructions(address: Address, token: str) -> str:
         return str(client.request("initialize", **params).result["instructions"])
 
 
-def _populate_typical_project(conn: Connection, team: Team) -> None:
+def populate_typical_project(conn: Connection, team: Team) -> None:
     """Create a project after a week of work; the second agent has a full inbox and 100 unread events.
 
     A cursor begins 100 events before the end of the ledger, so the first rows of the set-up lie before it.

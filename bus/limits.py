@@ -21,7 +21,15 @@ MAX_DURATION_SECONDS = 86_400
 MAX_IDEMPOTENCY_KEY_LENGTH = 64
 MAX_POSTS_PER_ACK = 100
 MAX_PAGE_BYTES = 64_000
-"""Total size of the bodies in one page of posts: agents keep everything they read in their context."""
+"""Total size of the texts in one page of posts, leases or tasks: agents keep what they read in their context."""
+MAX_WHOLE_BODIES_LENGTH = MAX_BODY_LENGTH
+"""Total length up to which the bodies of a list are whole, so that a single body always is."""
+MAX_PREVIEW_LENGTH = 200
+MIN_PREVIEW_LENGTH = 100
+PREVIEW_BUDGET = 5_000
+"""Characters of a longer list that its bodies share: each has from 100 to 200."""
+MAX_CUT_PAGE_BYTES = 48_000
+"""As MAX_PAGE_BYTES, of a list whose bodies may be cut: it has more posts, each with fields beside its texts."""
 MAX_BLOCKERS = 50
 MAX_BLOCKER_CHAIN = 5_000
 """Open blockers that task_block follows, under the lock that every write of the project waits for."""

@@ -173,14 +173,13 @@ class DirectCallCodec:
 
     def encode_result(self, call: ToolCall, result: ToolResult) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Encode a tool's result as headers and body."""
-        content = msgspec.json.encode(result.content) if result.is_error else result.text.encode()
         parts = (
             b'"result":{"content":[{"text":',
             msgspec.json.encode(result.text),
             b',"type":"text"}],"isError":true' if result.is_error else b',"type":"text"}],"isError":false',
             b',"resultType":"complete"' if call.is_modern else b"",
             b',"structuredContent":',
-            content,
+            result.content_json,
             b',"_meta":{"io.modelcontextprotocol/serverInfo":' + self._server_info_json + b"}}"
             if call.is_modern
             else b"}",

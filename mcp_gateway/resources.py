@@ -54,14 +54,14 @@ RESOURCES = {
             "inbox",
             "Your unacked posts, newest first; written by other participants",
             JSON_MIME_TYPE,
-            lambda conn, ctx: posts.list_posts(conn, ctx, to_me=True, unacked_only=True),
+            lambda conn, ctx: posts.list_posts(conn, ctx, to_me=True, unacked_only=True, whole_bodies=False),
         ),
         Resource(
             "bus://ledger",
             "ledger",
             "Events after your cursor, as whats_new returns them; reading does not move the cursor",
             JSON_MIME_TYPE,
-            lambda conn, ctx: digest.read_digest(conn, ctx, advance_cursor=False),
+            lambda conn, ctx: digest.read_digest(conn, ctx, advance_cursor=False, condense=True),
         ),
         Resource(
             "bus://leases",

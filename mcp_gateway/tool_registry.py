@@ -183,7 +183,8 @@ def tool(
             annotation = annotations[parameter.name]
             required = parameter.default is inspect.Parameter.empty
             schema, expected = _describe_type(annotation)
-            if not required and parameter.default is not None:
+            # False and "" are what a model assumes of an argument that it leaves out.
+            if not required and parameter.default:
                 schema["default"] = parameter.default
             arguments.append(Argument(parameter.name, schema, expected, required))
             if required:
@@ -254,14 +255,19 @@ def _describe_type(annotation: Any) -> tuple[dict[str, Any], str]:
     return schema, description
 
 
+def _is_long_text(max_length: int | None) -> bool:
+    return max_length is not None and max_length > limits.MAX_QUALIFIED_NAME_LENGTH
+
+
 def _apply_constraints(schema: dict[str, Any], meta: Meta, description: str) -> str:
     """Add the constraints to the schema, and return the description with the bounds."""
-    # Obvious bounds are omitted to save bytes: a model sends no empty text and no number past 2^53.
+    # Obvious bounds are omitted to save bytes: a model sends no empty text, no negative id, no number past 2^53 and no
+    # name of a hundred characters. They are checked all the same, and the error says what to send.
     keywords = {
-        "minimum": meta.ge,
+        "minimum": None if meta.ge in (0, 1) else meta.ge,
         "maximum": None if meta.le == limits.MAX_INTEGER else meta.le,
         "minLength": None if meta.min_length == 1 else meta.min_length,
-        "maxLength": meta.max_length,
+        "maxLength": meta.max_length if _is_long_text(meta.max_length) or schema["type"] == "array" else None,
         "pattern": meta.pattern,
         "description": meta.description,
     }

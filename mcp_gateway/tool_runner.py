@@ -48,16 +48,30 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """A tool's result: the object, its compact text, and whether it is an error.
+    """A tool's result.
 
     Attributes:
+        content_json: the object as compact JSON.
+        text: the text block: the same JSON, or the sentence of an error.
+        error_code: the code of an error; None if the call succeeded.
         delivery: gives back what the call took if the result does not reach the client; None if it took nothing.
     """
 
-    content: dict[str, Any]
+    content_json: bytes
     text: str
-    is_error: bool
+    error_code: str | None = None
     delivery: Delivery | None = None
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an error."""
+        return self.error_code is not None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The object, decoded. Direct calls need only its JSON."""
+        content: dict[str, Any] = msgspec.json.decode(self.content_json)
+        return content
 
 
 class ToolRunner:
@@ -138,7 +152,7 @@ class ToolRunner:
                 result = await self._engine.run_batched(
                     ctx, lambda conn: self._run_on(conn, ctx, tool, arguments), is_write=tool.batch == "write"
                 )
-            outcome = result.content["error"]["code"] if result.is_error else "ok"
+            outcome = result.error_code or "ok"
         except RequestDenied as denied:
             outcome = denied.outcome
             raise
@@ -341,9 +355,11 @@ def _has_idempotency_key(arguments: Any) -> bool:
 
 
 def _success_result(content: dict[str, Any], delivery: Delivery | None = None) -> ToolResult:
-    return ToolResult(content, msgspec.json.encode(content).decode(), False, delivery)
+    content_json = msgspec.json.encode(content)
+    return ToolResult(content_json, content_json.decode(), delivery=delivery)
 
 
 def _error_result(error: BusError) -> ToolResult:
     message = message_with_hint(error)
-    return ToolResult({"error": {"code": error.code, "message": message, **error.data}}, message, True)
+    content = {"error": {"code": error.code, "message": message, **error.data}}
+    return ToolResult(msgspec.json.encode(content), message, error.code)

@@ -34,9 +34,8 @@ from mcp_gateway.tool_runner import ToolResult
 _CONNECTION_COUNT = 16
 _WARMUP_CALLS = 500
 _ADDRESS = Address("127.0.0.1", 8788)
-_RESULT = ToolResult(
-    {"sequence": "seq-1", "number": 1, "formatted": "1"}, '{"sequence":"seq-1","number":1,"formatted":"1"}', False
-)
+_RESULT_JSON = '{"sequence":"seq-1","number":1,"formatted":"1"}'
+_RESULT = ToolResult(_RESULT_JSON.encode(), _RESULT_JSON)
 
 
 class _Loopback(asyncio.Transport):

@@ -8,6 +8,7 @@ from bus import limits
 from bus.coordination.transactions import CallerTransaction
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.db.pagination import count_rows_that_fit, paginate
 from bus.db.timestamps import from_epoch_milliseconds
 from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
 from bus.rules import surfaces, validation
@@ -264,7 +265,7 @@ def list_leases(
 
     Args:
         before: a fence; only older leases.
-        limit: 1 to 200.
+        limit: 1 to 200. A page ends early when its texts together exceed limits.MAX_PAGE_BYTES.
     """
     normalised = None if surface is None else normalise_for_project(conn, ctx, surface)
     if before is not None:
@@ -280,9 +281,8 @@ def list_leases(
         if len(batch) <= _LIST_BATCH_SIZE:
             break
         next_fence = batch[-1].fence
-    if len(leases) > limit:
-        return LeasePage(leases=leases[:limit], next_before=leases[limit - 1].fence, unread=unread)
-    return LeasePage(leases=leases, next_before=None, unread=unread)
+    page, has_more = paginate(leases, count_rows_that_fit(leases, limit, limits.MAX_PAGE_BYTES, _text_size))
+    return LeasePage(leases=list(page), next_before=page[-1].fence if has_more else None, unread=unread)
 
 
 def is_free(conn: Connection, ctx: Ctx, surface: str) -> bool:
@@ -317,6 +317,10 @@ def _fetch_live_leases(conn: Connection, ctx: Ctx, surface: str | None, before: 
         session=ctx.session,
         limit=_LIST_BATCH_SIZE + 1,
     )
+
+
+def _text_size(lease: LiveLease) -> int:
+    return len(lease.surface.encode()) + len((lease.note or "").encode()) + len(lease.actor)
 
 
 def _list_ancestors(prefix: str) -> list[str]:

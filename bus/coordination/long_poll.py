@@ -165,13 +165,13 @@ def poll(conn: Connection, request: WaitRequest) -> WaitResult | None:
 def _find_mail(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
     """Return the unacked posts that end the wait of a caller: of a session, those that it is to take up."""
     if ctx.session is None:
-        inbox = posts.list_posts(conn, ctx, to_me=True, unacked_only=True)
+        inbox = posts.list_posts(conn, ctx, to_me=True, unacked_only=True, whole_bodies=False)
         return inbox if inbox.posts else None
     (post_ids,) = conn.fetch_one(
         "SELECT bus_offer_posts(%s, %s, %s, %s)",
         (ctx.participation_id, ctx.token_id, ctx.session, POST_OFFER_SECONDS),
     )
-    return None if post_ids is None else posts.list_by_id(conn, ctx, post_ids)
+    return None if post_ids is None else posts.list_by_id(conn, ctx, post_ids, whole_bodies=False)
 
 
 def give_back_result(conn: Connection, request: WaitRequest, result: WaitResult) -> None:

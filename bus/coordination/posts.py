@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+
+import msgspec
 
 from bus import limits
 from bus.coordination.give_back import CursorMove
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
-from bus.db import Connection, Row
-from bus.db.pagination import paginate
+from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
 from bus.tenancy import participants
@@ -38,8 +40,7 @@ class CreatedPost:
     reach: dict[str, list[str]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryCounts:
+class DeliveryCounts(msgspec.Struct, frozen=True):
     """The recipients of a post by delivery state; each is in one of the three.
 
     Attributes:
@@ -52,13 +53,13 @@ class DeliveryCounts:
     acked: int
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
-    """A post as one caller sees it.
+class Post(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """A post as one caller sees it, decoded from the JSON that PostgreSQL makes (bus_post_page).
 
     Attributes:
         sender: qualified name.
         acked: whether the caller has acked it, if it was delivered to the caller; else whether anyone has.
+        body_length: the number of characters of the body if `body` is only its beginning; else None.
         acked_by: the participants who have acked it, oldest ack first, at most 50.
         deliveries: for its sender; None for others.
         taken_by: the label of the session of the caller's participation that acked it, if that is another one.
@@ -72,11 +73,12 @@ class Post:
     body: str
     ref: str | None
     tag: str | None
-    reply_to: int | None
     created_at: datetime
     acked: bool
-    acked_by: list[str]
-    deliveries: DeliveryCounts | None
+    body_length: int | None = None
+    reply_to: int | None = None
+    acked_by: list[str] = []
+    deliveries: DeliveryCounts | None = None
     taken_by: str | None = None
 
     @property
@@ -85,22 +87,33 @@ class Post:
         return self.subject or self.body.strip(" \t\r\n").partition("\n")[0][:_MAX_TITLE_LENGTH]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PostPage:
     """A page of posts, newest first; `next_before` asks for the next page.
 
     Attributes:
+        posts_json: the posts as a JSON array, which a process that shows them passes on without decoding it.
+        has_cut_bodies: whether a body is only its beginning; `body_length` is then its whole length.
         surfacing: ids of those that were delivered to the caller and have not been shown to its session before. A
             process that shows them passes them to `mark_surfaced`.
         cursor_move: the move of the ack cursor past the acks of these posts, to undo if the answer does not reach the
             client; None if there was none.
     """
 
-    posts: list[Post]
-    next_before: int | None
-    unread: int
+    posts_json: str = "[]"
+    next_before: int | None = None
+    unread: int = 0
+    has_cut_bodies: bool = False
     surfacing: list[int] = field(default_factory=list)
     cursor_move: CursorMove | None = None
+
+    @cached_property
+    def posts(self) -> list[Post]:
+        """The posts."""
+        return _posts_decoder.decode(self.posts_json)
+
+
+_posts_decoder = msgspec.json.Decoder(list[Post])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,35 +244,13 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
     return [acks[post_id] for post_id in dict.fromkeys(post_ids)]
 
 
+# `{page_ids}` has at most `limit` + 1 ids; bus_post_page (sql/posts.sql) makes the JSON of the first `limit`.
 _POSTS_SQL = """
-    SELECT o.id, o.actor, o.to_lane, o.to_actor, o.subject, o.body, o.ref, o.tag, o.reply_to, o.created_at,
-           CASE WHEN mine.addressed THEN mine.acked_at IS NOT NULL
-                ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,
-           ARRAY(SELECT bus_participation_name(d.participation_id) FROM delivery d
-                 WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at IS NOT NULL
-                 ORDER BY d.acked_at, d.participation_id LIMIT 50) AS acked_by,
-           CASE WHEN o.participation_id = %(me)s THEN (
-                SELECT ARRAY[count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NULL),
-                             count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NOT NULL),
-                             count(*) FILTER (WHERE d.acked_at IS NOT NULL)]
-                FROM delivery d WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.addressed) END,
-           {session_columns}
-    FROM ({page_ids}) AS page
-    JOIN post o ON o.project_id = %(project)s AND o.id = page.id
-    LEFT JOIN delivery mine ON mine.project_id = o.project_id AND mine.post_id = o.id
-                           AND mine.participation_id = %(me)s
-    ORDER BY o.id DESC
-"""
-
-
-_WITHOUT_SESSION_SQL = (
-    "mine.addressed AND mine.surfaced_at IS NULL AND mine.acked_at IS NULL AS is_surfacing, NULL::text AS taken_by"
-)
-_WITH_SESSION_SQL = """
-    mine.addressed AND mine.acked_at IS NULL AND NOT EXISTS (
-        SELECT FROM session_post h WHERE h.project_id = o.project_id AND h.participation_id = %(me)s
-          AND h.key = %(session)s AND h.post_id = o.id) AS is_surfacing,
-    CASE WHEN mine.acked_session <> %(session)s THEN bus_session_label(mine.acked_session) END AS taken_by
+    SELECT page.posts, page.next_before, page.has_cut_bodies, page.surfacing
+    FROM (SELECT array_agg(p.id ORDER BY p.id DESC) AS ids FROM ({page_ids}) AS p) AS found
+    CROSS JOIN LATERAL bus_post_page(%(project)s, %(me)s, found.ids, %(limit)s, %(page_bytes)s,
+                                     %(whole_length)s, %(min_preview)s, %(max_preview)s, %(preview_budget)s,
+                                     %(session)s) AS page
 """
 
 
@@ -273,16 +264,22 @@ def list_posts(
     ref: str | None = None,
     unacked_only: bool = False,
     reply_to: int | None = None,
+    post_ids: Sequence[int] | None = None,
     before: int | None = None,
     limit: int = 50,
+    whole_bodies: bool = True,
 ) -> PostPage:
     """List posts of the project, newest first. Reading changes nothing.
 
     Args:
         to_me: only posts that were delivered to the caller: its inbox.
         unacked_only: only posts whose `acked` is false.
+        post_ids: only these posts; ids of other projects' posts are ignored.
         before: a post id; only older posts.
         limit: 1 to 200. A page ends early when its bodies together exceed limits.MAX_PAGE_BYTES.
+        whole_bodies: whether bodies are whole also where those of the page together exceed
+            limits.MAX_WHOLE_BODIES_LENGTH. Else each is cut after limits.MAX_PREVIEW_LENGTH characters, or fewer where
+            the page has many, and `body_length` says how long it is.
     """
     filters = ["o.project_id = %(project)s"]
     if before is not None:
@@ -300,44 +297,27 @@ def list_posts(
     if reply_to is not None:
         validation.integer(reply_to, "reply_to", 1, limits.MAX_INTEGER)
         filters.append("o.reply_to = %(reply_to)s")
+    if post_ids is not None:
+        filters.append("o.id = ANY (%(ids)s)")
     validation.integer(limit, "limit", 1, 200)
-    unread, rows = fetch_as_caller(
+    return _fetch_page(
         conn,
         ctx,
-        _build_posts_sql(ctx, _build_page_ids_sql(filters, to_me, unacked_only)),
-        "r.id DESC",
-        session=ctx.session,
+        _build_page_ids_sql(filters, to_me, unacked_only),
         to_lane=to_lane,
         tag=tag,
         ref=ref,
         reply_to=reply_to,
+        ids=None if post_ids is None else list(post_ids),
         before=before,
-        limit=limit + 1,
+        limit=limit,
+        whole_bodies=whole_bodies,
     )
-    return _build_page(rows, limit, unread)
 
 
-def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> PostPage:
+def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int], *, whole_bodies: bool = True) -> PostPage:
     """List the newest of the given posts, as many as a page holds; ids of other projects' posts are ignored."""
-    page_ids = (
-        "SELECT o.id FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)"
-        " ORDER BY id DESC LIMIT %(limit)s"
-    )
-    unread, rows = fetch_as_caller(
-        conn,
-        ctx,
-        _build_posts_sql(ctx, page_ids),
-        "r.id DESC",
-        session=ctx.session,
-        ids=list(post_ids),
-        limit=limits.MAX_POSTS_PER_ACK + 1,
-    )
-    return _build_page(rows, limits.MAX_POSTS_PER_ACK, unread)
-
-
-def _build_posts_sql(ctx: Ctx, page_ids: str) -> str:
-    session_columns = _WITHOUT_SESSION_SQL if ctx.session is None else _WITH_SESSION_SQL
-    return _POSTS_SQL.format(page_ids=page_ids, session_columns=session_columns)
+    return list_posts(conn, ctx, post_ids=post_ids, limit=limits.MAX_POSTS_PER_ACK, whole_bodies=whole_bodies)
 
 
 def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, int, int], float]) -> None:
@@ -366,77 +346,38 @@ def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, i
     )
 
 
-def _build_page(rows: list[Row], limit: int, unread: int) -> PostPage:
-    page, has_more = paginate(rows, _count_rows_that_fit(rows[:limit]))
-    posts, surfacing = [], []
-    for row in page:
-        (
-            post_id,
-            sender,
-            to_lane,
-            to_actor,
-            subject,
-            body,
-            ref,
-            tag,
-            reply_to,
-            created_at,
-            acked,
-            acked_by,
-            deliveries,
-            is_surfacing,
-            taken_by,
-        ) = row
-        posts.append(
-            Post(
-                post_id=post_id,
-                sender=sender,
-                to_lane=to_lane,
-                to_actor=to_actor,
-                subject=subject,
-                body=body,
-                ref=ref,
-                tag=tag,
-                reply_to=reply_to,
-                created_at=created_at,
-                acked=acked,
-                acked_by=acked_by,
-                deliveries=None if deliveries is None else _build_delivery_counts(*deliveries),
-                taken_by=taken_by,
-            )
-        )
-        if is_surfacing:
-            surfacing.append(post_id)
-    return PostPage(
-        posts=posts, next_before=posts[-1].post_id if has_more else None, unread=unread, surfacing=surfacing
+def _fetch_page(conn: Connection, ctx: Ctx, page_ids_sql: str, *, whole_bodies: bool, **params: object) -> PostPage:
+    unread, rows = fetch_as_caller(
+        conn,
+        ctx,
+        _POSTS_SQL.format(page_ids=page_ids_sql),
+        "1",
+        page_bytes=limits.MAX_PAGE_BYTES if whole_bodies else limits.MAX_CUT_PAGE_BYTES,
+        whole_length=None if whole_bodies else limits.MAX_WHOLE_BODIES_LENGTH,
+        min_preview=limits.MIN_PREVIEW_LENGTH,
+        max_preview=limits.MAX_PREVIEW_LENGTH,
+        preview_budget=limits.PREVIEW_BUDGET,
+        session=ctx.session,
+        **params,
     )
-
-
-def _build_delivery_counts(queued: int, surfaced: int, acked: int) -> DeliveryCounts:
-    return DeliveryCounts(queued=queued, surfaced=surfaced, acked=acked)
-
-
-_BODY_COLUMN_INDEX = 5
-
-
-def _count_rows_that_fit(rows: list[Row]) -> int:
-    """Count the rows whose bodies together fit into limits.MAX_PAGE_BYTES; at least 1."""
-    total_bytes = 0
-    for index, row in enumerate(rows):
-        total_bytes += len(row[_BODY_COLUMN_INDEX].encode())
-        if total_bytes > limits.MAX_PAGE_BYTES:
-            return max(index, 1)
-    return max(len(rows), 1)
+    if not rows:
+        return PostPage(unread=unread)
+    ((posts_json, next_before, has_cut_bodies, surfacing),) = rows
+    return PostPage(posts_json, next_before, unread, has_cut_bodies, surfacing or [])
 
 
 def _build_page_ids_sql(filters: list[str], to_me: bool, unacked_only: bool) -> str:
     """Build SQL for the ids of a page. Each variant reads index ranges that end in the post's id."""
     where = " AND ".join(filters)
-    order = "ORDER BY id DESC LIMIT %(limit)s"
+    order = "ORDER BY id DESC LIMIT %(limit)s + 1"
     delivered_to_me = (
-        "SELECT d.post_id AS id FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id"
-        f" WHERE d.project_id = %(project)s AND d.participation_id = %(me)s AND {where} AND "
-    ) + ("d.post_id < %(before)s AND " if "o.id < %(before)s" in filters else "")
+        "SELECT d.post_id AS id FROM delivery d"
+        # Without further filters the posts need not be read to find the page.
+        + (" JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id" if len(filters) > 1 else "")
+        + " WHERE d.project_id = %(project)s AND d.participation_id = %(me)s AND "
+        + (f"{where} AND " if len(filters) > 1 else "")
+        + ("d.post_id < %(before)s AND " if "o.id < %(before)s" in filters else "")
+    )
     if to_me:
         return f"{delivered_to_me} {'d.acked_at IS NULL' if unacked_only else 'd.addressed'} {order}"
     if unacked_only:

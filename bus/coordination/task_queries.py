@@ -5,9 +5,9 @@ from datetime import datetime
 
 from bus import limits
 from bus.ctx import Ctx
-from bus.db import Connection
+from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
-from bus.db.pagination import paginate
+from bus.db.pagination import count_rows_that_fit, paginate
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
 from bus.rules.enums import TASK_STATUSES
@@ -82,7 +82,7 @@ def list_tasks(
         owner: the assignee, by a present or former name.
         ready: True for tasks that could be started now, False for the others.
         before: a task id; only older tasks.
-        limit: 1 to 200.
+        limit: 1 to 200. A page ends early when its texts together exceed limits.MAX_PAGE_BYTES.
     """
     filters = ["t.project_id = %(project)s", "t.id < %(before)s"]
     if status is not None:
@@ -113,7 +113,7 @@ def list_tasks(
         before=before or limits.MAX_INTEGER,
         limit=limit + 1,
     )
-    page, has_more = paginate(rows, limit)
+    page, has_more = paginate(rows, count_rows_that_fit(rows, limit, limits.MAX_PAGE_BYTES, _text_size))
     tasks = [
         Task(
             task_id=task_id,
@@ -173,6 +173,11 @@ def count_by_status(conn: Connection, ctx: Ctx) -> dict[str, int]:
         statuses=list(TASK_STATUSES),
     )
     return dict(rows)
+
+
+def _text_size(row: Row) -> int:
+    _, title, _, _, _, blockers, _ = row
+    return len(title.encode()) + sum(len((reason or "").encode()) for _, reason in blockers)
 
 
 def _build_blockers(pairs: list[tuple[int | None, str | None]]) -> list[Blocker]:

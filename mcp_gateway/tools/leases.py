@@ -7,21 +7,21 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.rules.enums import LeaseMode
 from mcp_gateway.tool_registry import tool
-from mcp_gateway.tools.arguments import BeforeId, Note, Seconds, Surface
+from mcp_gateway.tools.arguments import BeforeId, LeasedSurface, Note, Seconds, Surface
 
 
 @tool(idempotent=True, notifies="leases ledger", batch="write", always_load=True)
 def lease(
     conn: Connection,
     ctx: Ctx,
-    surface: Surface,
+    surface: LeasedSurface,
     ttl_seconds: Seconds = 1800,
     note: Note | None = None,
     mode: LeaseMode = "exclusive",
 ) -> leases.Lease:
     """Announce that you edit a file, directory or glob, before you edit it.
 
-    Never blocks: others lists overlapping leases; coordinate with their holders. Leasing again renews your lease.
+    Never blocks: agree with the holders in others. Leasing again renews.
     """
     return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
 

@@ -23,9 +23,8 @@ def wait_for(
     take: bool = False,
     timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = DEFAULT_TIMEOUT_SECONDS,
 ) -> long_poll.WaitRequest:
-    """Wait for unacked posts (inbox), acks of your posts, a surface to become free (lease) or a ready task.
+    """Wait for unacked posts (inbox), acks of your posts, a free surface (lease) or a ready task.
 
-    take also starts the task. Returns at once if there is a result, else as soon as there is one; on timed_out call
-    again.
+    take also starts the task. Returns as soon as there is a result; on timed_out call again.
     """
     return long_poll.begin_wait(conn, ctx, kind, surface=surface, take=take)

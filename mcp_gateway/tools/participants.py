@@ -27,7 +27,7 @@ def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
 def list_participants(
     conn: Connection, ctx: Ctx, before: BeforeName | None = None
 ) -> participant_queries.ParticipantPage:
-    """All participants of the project, with lane and when last seen: the possible recipients of a post."""
+    """Participants of the project, with lane and when last seen: the recipients of posts."""
     return participant_queries.list_participants(conn, ctx, before=before)
 
 

@@ -65,7 +65,9 @@ async def run_workday(alice: Session, bob: Session) -> None:
     await bob("register", lane="web", status="reading the backlog")
     await alice("register", lane="api", status="planning")
     start = await alice("whats_new")
-    assert [event["type"] for event in start["events"]] == ["register", "register"]
+    assert [event["type"] for event in start["events"]] == ["register"]
+    # Her own events are counted and not listed.
+    assert start["left_out"] == {"own": 1}
     assert start["more"] is False
 
     first = await alice("claim", sequence="adr", note="caching")
@@ -109,8 +111,14 @@ async def run_workday(alice: Session, bob: Session) -> None:
     page = await bob("query_events", ref="PR 8")
     assert [event["type"] for event in page["events"]] == ["task_ship"]
     ledger = (await bob("query_events", limit=1000))["events"]
+    alice_name = (await alice("whoami"))["actor"]
     new = await alice("whats_new", limit=500)
-    assert [event["id"] for event in new["events"]] == list(range(3, len(ledger) + 1))
+    assert [event["id"] for event in new["events"]] == [
+        event["id"] for event in reversed(ledger) if event["id"] > 2 and event["actor"] != alice_name
+    ]
+    assert len(new["events"]) + new["left_out"]["own"] == len(ledger) - 2
+    reread = await alice("whats_new", limit=500, since=new["since_event_id"])
+    assert [event["id"] for event in reread["events"]] == list(range(3, len(ledger) + 1))
     assert [event["id"] for event in reversed(ledger)] == list(range(1, len(ledger) + 1))
     assert (await alice("whats_new"))["events"] == []
     active = (await alice("who_is_active"))["active"]

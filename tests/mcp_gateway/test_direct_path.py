@@ -183,6 +183,22 @@ def test_a_day_of_two_sessions_gets_identical_responses(pair: Pair, version: str
 
 
 @pytest.mark.parametrize("version", [MODERN, None])
+def test_long_answers_are_identical(pair: Pair, version: str | None) -> None:
+    for number in range(25):
+        body = _body(version, "post", {"to_actor": "alice", "body": f'"{number}" é\n' * 60, "subject": "\\ 😀"})
+        pair.send(body, _headers(version, "post"))
+    for tool, arguments in (
+        ("read_posts", {"to_me": True, "unacked_only": True}),
+        ("read_posts", {"to_me": True, "whole": True}),
+        ("read_posts", {"post_ids": [1, 2]}),
+        ("whats_new", {"advance_cursor": False}),
+        ("query_events", {"type": "post"}),
+    ):
+        direct, sdk = pair.send(_body(version, tool, arguments), _headers(version, tool))
+        assert direct == sdk, (tool, arguments)
+
+
+@pytest.mark.parametrize("version", [MODERN, None])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
 def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any, version: str | None) -> None:
     for hostile in hostile_arguments(tool):

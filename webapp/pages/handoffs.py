@@ -102,7 +102,7 @@ def index() -> str | Response:
 def _list_handoffs(conn: Connection) -> tuple[HandoffList, list[int]]:
     """The page of the list that the address asks for, and the ids of posts that it shows to the owner first."""
     ctx, before, form = current_caller(), query_int("before"), FilterForm(request.args)
-    error, page, progress = None, PostPage([], None, 0), {}
+    error, page, progress = None, PostPage(), {}
     try:
         page = posts.list_posts(
             conn,

@@ -6,7 +6,7 @@
 CREATE FUNCTION bus_whats_new(
     p_participation bigint, p_token bigint, p_advance boolean, p_limit integer, p_since bigint,
     p_session text DEFAULT NULL,
-    OUT since bigint, OUT cursor_seq bigint, OUT last_seq bigint, OUT events jsonb, OUT unacked_posts integer,
+    OUT since bigint, OUT cursor_seq bigint, OUT last_seq bigint, OUT events text, OUT unacked_posts integer,
     OUT active_leases integer, OUT latest_claims jsonb
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -37,13 +37,18 @@ BEGIN
         FROM event e WHERE e.project_id = v_caller.project_id AND e.seq > since
         ORDER BY e.seq LIMIT p_limit
     )
-    SELECT coalesce(jsonb_agg(jsonb_build_array(b.seq, bus_epoch_milliseconds(b.at), b.actor, b.type, b.payload,
-                                                CASE WHEN b.participation_id IS DISTINCT FROM p_participation
-                                                     THEN jsonb 'false'
-                                                     WHEN p_session IS NULL OR coalesce(b.session_key = p_session, true)
-                                                     THEN jsonb 'true'
-                                                     ELSE to_jsonb(bus_session_label(b.session_key)) END)
-                              ORDER BY b.seq), '[]'),
+    -- Rows of [seq, milliseconds, actor, type, payload, mine, waits in the caller's inbox] as JSON text, which costs a
+    -- third of jsonb_agg. A re-read does not ask for the inbox.
+    SELECT '[' || coalesce(string_agg(
+               '[' || b.seq || ',' || bus_epoch_milliseconds(b.at) || ',' || to_json(b.actor) || ',"' || b.type || '",'
+               || b.payload::text || ','
+               || CASE WHEN b.participation_id IS DISTINCT FROM p_participation THEN 'false'
+                       WHEN p_session IS NULL OR coalesce(b.session_key = p_session, true) THEN 'true'
+                       ELSE to_json(bus_session_label(b.session_key))::text END || ','
+               || (b.type = 'post' AND p_since IS NULL AND EXISTS (
+                       SELECT FROM delivery d WHERE d.project_id = v_caller.project_id
+                         AND d.participation_id = p_participation AND d.post_id = b.seq AND d.acked_at IS NULL))::text
+               || ']', ',' ORDER BY b.seq), '') || ']',
            coalesce(max(b.seq), since)
     INTO events, v_last_read FROM batch b;
     IF p_since IS NULL AND p_advance AND v_last_read > cursor_seq THEN

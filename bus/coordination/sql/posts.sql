@@ -177,3 +177,94 @@ BEGIN
       AND o.project_id = d.project_id AND o.id = d.post_id AND o.to_lane = p_lane
       AND o.to_participation_id IS DISTINCT FROM p_participation;
 END $$;
+
+-- A page of posts as a JSON array. In all, this costs less than columns that Python decodes, copies and encodes again;
+-- see docs/decisions/0039-long-answers.md. Fields that are not always there come last.
+-- `p_ids`: newest first; null for none. Those after `p_limit` only say that the page has a successor.
+-- `p_whole_length`: bodies are whole if they have at most this many characters together, or if it is null. Else they are
+-- cut to a length between `p_min_preview` and `p_max_preview`, so that together they have about `p_preview_budget`.
+-- The page ends early at `p_page_bytes` of text, but has one post at least.
+CREATE FUNCTION bus_post_page(
+    p_project bigint, p_participation bigint, p_ids bigint[], p_limit integer, p_page_bytes integer,
+    p_whole_length integer, p_min_preview integer, p_max_preview integer, p_preview_budget integer,
+    p_session text,
+    OUT posts text, OUT next_before bigint, OUT has_cut_bodies boolean, OUT surfacing bigint[]
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_ids bigint[] := p_ids[1:p_limit];
+    v_max_length integer;
+    v_last bigint;
+BEGIN
+    -- Each lateral subquery ends in LIMIT 1, so that it reads one row by its whole key, whatever the statistics say.
+    IF p_whole_length IS NOT NULL THEN
+        SELECT CASE WHEN sum(length(o.body)) > p_whole_length THEN greatest(
+                    p_min_preview, least(p_max_preview, p_preview_budget / cardinality(v_ids))) END
+        INTO v_max_length
+        FROM unnest(v_ids) AS page (id)
+        CROSS JOIN LATERAL (SELECT p.body FROM post p WHERE p.project_id = p_project AND p.id = page.id LIMIT 1) AS o;
+    END IF;
+    WITH acks AS MATERIALIZED (
+        SELECT d.post_id, d.participation_id, d.acked_at FROM delivery d
+        WHERE d.project_id = p_project AND d.post_id = ANY (v_ids) AND d.acked_at IS NOT NULL
+    ), names AS MATERIALIZED (
+        -- Once for each participant, and not for each post.
+        SELECT a.id, to_json(bus_participation_name(a.id))::text AS name
+        FROM (SELECT DISTINCT acks.participation_id AS id FROM acks) AS a
+    ), acked_by AS MATERIALIZED (
+        SELECT a.post_id, array_to_string(
+            (array_agg(n.name ORDER BY a.acked_at, a.participation_id))[1:50], ',') AS names
+        FROM acks a JOIN names n ON n.id = a.participation_id GROUP BY a.post_id
+    ), shown AS (
+        SELECT o.*, mine.addressed AND mine.acked_at IS NULL AND CASE
+                   WHEN p_session IS NULL THEN mine.surfaced_at IS NULL
+                   ELSE NOT EXISTS (
+                       SELECT FROM session_post h WHERE h.project_id = p_project
+                         AND h.participation_id = p_participation AND h.key = p_session AND h.post_id = o.id)
+               END AS is_surfacing,
+               CASE WHEN mine.acked_session <> p_session THEN bus_session_label(mine.acked_session) END AS taken_by,
+               CASE WHEN mine.addressed THEN mine.acked_at IS NOT NULL
+                    ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,
+               CASE WHEN length(o.body) > v_max_length THEN length(o.body) END AS cut_length,
+               CASE WHEN length(o.body) > v_max_length THEN left(o.body, v_max_length) || '…' ELSE o.body END AS text
+        FROM unnest(v_ids) AS page (id)
+        CROSS JOIN LATERAL (SELECT p.* FROM post p WHERE p.project_id = p_project AND p.id = page.id LIMIT 1) AS o
+        LEFT JOIN LATERAL (
+            SELECT d.addressed, d.acked_at, d.surfaced_at, d.acked_session FROM delivery d
+            WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.post_id = page.id LIMIT 1
+        ) AS mine ON true
+    ), fitting AS (
+        SELECT s.* FROM (
+            SELECT s.*, row_number() OVER newest_first AS position,
+                   sum(octet_length(concat(s.text, s.subject, s.ref, s.tag))) OVER newest_first AS total_bytes
+            FROM shown s WINDOW newest_first AS (ORDER BY s.id DESC ROWS UNBOUNDED PRECEDING)) AS s
+        WHERE s.total_bytes <= p_page_bytes OR s.position = 1
+    )
+    SELECT '[' || string_agg(
+               '{"post_id":' || f.id || ',"from":' || to_json(f.actor)
+               || ',"to_lane":' || coalesce(to_json(f.to_lane)::text, 'null')
+               || ',"to_actor":' || coalesce(to_json(f.to_actor)::text, 'null')
+               || ',"subject":' || coalesce(to_json(f.subject)::text, 'null')
+               || ',"body":' || to_json(f.text)
+               || ',"ref":' || coalesce(to_json(f.ref)::text, 'null')
+               || ',"tag":' || coalesce(to_json(f.tag)::text, 'null')
+               || ',"created_at":"' || to_char(f.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+               || '","acked":' || f.acked::text
+               || coalesce(',"body_length":' || f.cut_length, '')
+               || coalesce(',"reply_to":' || f.reply_to, '')
+               || coalesce(',"acked_by":[' || a.names || ']', '')
+               || CASE WHEN f.participation_id <> p_participation THEN '' ELSE (
+                    SELECT ',"deliveries":{"queued":' || count(*) FILTER (
+                                WHERE d.acked_at IS NULL AND d.surfaced_at IS NULL)
+                           || ',"surfaced":' || count(*) FILTER (WHERE d.acked_at IS NULL AND d.surfaced_at IS NOT NULL)
+                           || ',"acked":' || count(*) FILTER (WHERE d.acked_at IS NOT NULL) || '}'
+                    FROM delivery d WHERE d.project_id = p_project AND d.post_id = f.id AND d.addressed) END
+               || coalesce(',"taken_by":' || to_json(f.taken_by), '')
+               || '}', ',' ORDER BY f.id DESC) || ']',
+           min(f.id), coalesce(bool_or(f.cut_length IS NOT NULL), false),
+           array_agg(f.id ORDER BY f.id DESC) FILTER (WHERE f.is_surfacing)
+    INTO posts, v_last, has_cut_bodies, surfacing
+    FROM fitting f LEFT JOIN acked_by a ON a.post_id = f.id;
+    IF v_last > p_ids[cardinality(p_ids)] THEN
+        next_before := v_last;
+    END IF;
+END $$;

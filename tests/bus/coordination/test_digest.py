@@ -160,3 +160,55 @@ def test_an_empty_project_has_an_empty_digest(conn: Connection, ada: Agent) -> N
     result = digest.read_digest(conn, ada.ctx)
     assert (result.since_event_id, result.events, result.cursor, result.more) == (0, [], 0, False)
     assert (result.unacked_posts, result.active_leases, result.latest_claims) == (0, 0, {})
+
+
+def test_a_condensed_digest_counts_the_callers_own_events(conn: Connection, ada: Agent, bob: Agent) -> None:
+    _claims(conn, bob, 2)
+    _claims(conn, ada, 3)
+    _claims(conn, bob, 1)
+    result = digest.read_digest(conn, bob.ctx, condense=True)
+    assert (_ids(result), result.left_out) == ([3, 4, 5], digest.LeftOut(own=3))
+    assert (result.cursor, result.more) == (6, False)
+    reread = digest.read_digest(conn, bob.ctx, since=result.since_event_id, condense=True)
+    assert (_ids(reread), reread.left_out) == ([1, 2, 3, 4, 5, 6], None)
+
+
+def test_a_page_of_own_events_alone_still_advances(conn: Connection, ada: Agent) -> None:
+    _claims(conn, ada, 5)
+    first = digest.read_digest(conn, ada.ctx, limit=3, condense=True)
+    assert (_ids(first), first.cursor, first.more) == ([], 3, True)
+    second = digest.read_digest(conn, ada.ctx, limit=3, condense=True)
+    assert (_ids(second), second.cursor, second.more) == ([], 5, False)
+
+
+def test_a_short_digest_lists_posts_and_acks_one_by_one(conn: Connection, ada: Agent, bob: Agent) -> None:
+    post_ids = [posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id for _ in range(10)]
+    posts.ack(conn, ada.ctx, post_ids)
+    result = digest.read_digest(conn, bob.ctx, condense=True)
+    assert len(result.events) == digest.MAX_UNCONDENSED_EVENTS
+    assert result.left_out == digest.LeftOut()
+
+
+def test_a_long_digest_counts_the_inbox_and_merges_acks(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    eve = factories.make_agent(conn, project, "eve")
+    to_bob = [posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id for _ in range(20)]
+    to_eve = [posts.create(conn, ada.ctx, "hello", to_actor="eve").post_id for _ in range(3)]
+    posts.ack(conn, eve.ctx, to_eve)
+    posts.ack(conn, ada.ctx, to_eve[:1])
+    # It is no longer in the inbox, so it is listed.
+    posts.ack(conn, bob.ctx, to_bob[:1])
+    result = digest.read_digest(conn, bob.ctx, condense=True)
+    assert result.left_out == digest.LeftOut(own=1, inbox=19)
+    assert [(event.type, event.actor) for event in result.events] == [
+        *(("post", ada.actor) for _ in range(4)),
+        ("ack", eve.actor),
+        ("ack", ada.actor),
+    ]
+    assert _ids(result)[:4] == [to_bob[0], *to_eve]
+    assert result.events[4].payload == {"post_id": to_eve[-1], "post_ids": to_eve}
+    assert result.events[5].payload == {"post_id": to_eve[0]}
+    assert result.unacked_posts == 19
+    everything = digest.read_digest(conn, bob.ctx, since=0, condense=True)
+    assert _ids(everything) == list(range(1, result.cursor + 1))

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from bus import limits
 from bus.coordination import leases, posts
 from bus.db import Connection
 from bus.rules.surfaces import overlaps
@@ -328,3 +329,19 @@ def test_lease_results_have_the_unread_count(conn: Connection, ada: Agent, bob: 
     assert leases.acquire(conn, bob.ctx, "src").unread == 1
     assert leases.acquire(conn, bob.ctx, "src").unread == 1
     assert leases.release(conn, bob.ctx, "src").unread == 1
+
+
+def test_a_page_ends_early_at_its_bytes(conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        leases.acquire(conn, ada.ctx, f"src/{number}.py", note="n" * 100)
+    monkeypatch.setattr(limits, "MAX_PAGE_BYTES", 250)
+    surfaces_seen: list[str] = []
+    before = None
+    for _ in range(5):
+        page = leases.list_leases(conn, ada.ctx, before=before)
+        assert len(page.leases) <= 2
+        surfaces_seen += [lease.surface for lease in page.leases]
+        before = page.next_before
+        if before is None:
+            break
+    assert surfaces_seen == [f"src/{number}.py" for number in range(4, -1, -1)]

@@ -229,3 +229,44 @@ def test_the_first_surfacing_stands(conn: Connection, ada: Agent, bob: Agent) ->
         conn.fetch_one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
         == first
     )
+
+
+def test_a_long_list_cuts_bodies_and_returns_them_whole_by_id(conn: Connection, ada: Agent, bob: Agent) -> None:
+    bodies = ["é" * 1000, "y" * 150, *("x" * 400 for _ in range(20))]
+    sent = [posts.create(conn, ada.ctx, body, to_actor="bob").post_id for body in bodies]
+    page = posts.list_posts(conn, bob.ctx, to_me=True, whole_bodies=False)
+    assert page.has_cut_bodies
+    shown = {post.post_id: (post.body, post.body_length) for post in page.posts}
+    assert shown[sent[0]] == ("é" * 200 + "…", 1000)
+    assert shown[sent[1]] == ("y" * 150, None)
+    assert shown[sent[2]] == ("x" * 200 + "…", 400)
+    for whole in (
+        posts.list_posts(conn, bob.ctx, post_ids=sent[:2]),
+        posts.list_posts(conn, bob.ctx, to_me=True),
+    ):
+        assert not whole.has_cut_bodies
+        assert {post.post_id: post.body for post in whole.posts}[sent[0]] == bodies[0]
+    assert [post.post_id for post in posts.list_posts(conn, bob.ctx, post_ids=[*sent[:2], 10**6]).posts] == sent[1::-1]
+
+
+def test_a_list_of_many_posts_cuts_bodies_further(conn: Connection, ada: Agent, bob: Agent) -> None:
+    for _ in range(60):
+        posts.create(conn, ada.ctx, "x" * 300, to_actor="bob")
+    page = posts.list_posts(conn, bob.ctx, to_me=True, limit=60, whole_bodies=False)
+    assert {len(post.body) for post in page.posts} == {limits.MIN_PREVIEW_LENGTH + 1}
+    page = posts.list_posts(conn, bob.ctx, to_me=True, limit=40, whole_bodies=False)
+    assert {len(post.body) for post in page.posts} == {limits.PREVIEW_BUDGET // 40 + 1}
+
+
+def test_bodies_are_whole_up_to_the_length_of_one(conn: Connection, ada: Agent, bob: Agent) -> None:
+    posts.create(conn, ada.ctx, "😀" * limits.MAX_BODY_LENGTH, to_actor="bob")
+    assert not posts.list_posts(conn, bob.ctx, to_me=True, whole_bodies=False).has_cut_bodies
+    posts.create(conn, ada.ctx, "short", to_actor="bob")
+    assert posts.list_posts(conn, bob.ctx, to_me=True, whole_bodies=False).has_cut_bodies
+
+
+def test_text_survives_the_json_of_postgresql(conn: Connection, ada: Agent, bob: Agent) -> None:
+    text = '"quoted" \\ / \n\t\r\x7f \u2028 </script> {} % 😀 é'
+    posts.create(conn, ada.ctx, text, to_actor="bob", subject=text.replace("\n", " "))
+    (post,) = posts.list_posts(conn, bob.ctx).posts
+    assert (post.body, post.subject) == (text, text.replace("\n", " "))
