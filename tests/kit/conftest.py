@@ -3,7 +3,7 @@
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from bus.db import Database
 from tests import servers
 from tests.kit import git_repo, python_versions
 from tests.kit.git_repo import GitRepo
+from tests.kit.python_fork_server import TIME_LIMITS_VARIABLE
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
@@ -26,7 +27,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if len(_INTERPRETERS) < 2 or os.environ.get("KIT_PYTHONS") == "all":
         return
-    selected, deselected = [], []
+    selected: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is None or "python" not in callspec.params:
@@ -89,15 +91,29 @@ def python(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def repo(tmp_path: Path, python: str) -> GitRepo:
-    """A repository, for tests that run under both interpreters."""
-    return git_repo.make_repo(tmp_path, python)
+def make_repo(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], GitRepo]:
+    """Make a repository for an interpreter, with what the marks of the test require."""
+    forks = request.node.get_closest_marker("new_interpreter") is None
+
+    def make(python: str) -> GitRepo:
+        repo = git_repo.make_repo(tmp_path, python, forks=forks)
+        if request.node.get_closest_marker("time_limits") is not None:
+            repo.env[TIME_LIMITS_VARIABLE] = "of the kit"
+        return repo
+
+    return make
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> GitRepo:
+def repo(make_repo: Callable[[str], GitRepo], python: str) -> GitRepo:
+    """A repository, for tests that run under both interpreters."""
+    return make_repo(python)
+
+
+@pytest.fixture
+def plain(make_repo: Callable[[str], GitRepo]) -> GitRepo:
     """A repository, for tests that do not depend on the interpreter."""
-    return git_repo.make_repo(tmp_path, sys.executable)
+    return make_repo(sys.executable)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.kit.warm_python import write_launcher
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 # The most that a hook may take, also after a failure.
 MAX_HOOK_SECONDS = 2.0
@@ -29,7 +31,11 @@ class CompletedCommand:
 
 @dataclass
 class GitRepo:
-    """A work tree; its commands see only `env` and `extra_env` of the environment."""
+    """A work tree; its commands see only `env` and `extra_env` of the environment.
+
+    Attributes:
+        python: the interpreter itself; `launcher` behaves like it and may be faster.
+    """
 
     root: Path
     env: dict[str, str]
@@ -45,7 +51,7 @@ class GitRepo:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
         )
         return CompletedCommand(process.returncode, process.stdout, process.stderr, time.monotonic() - started_at)
@@ -60,13 +66,18 @@ class GitRepo:
         return self.run("git", "commit", "-q", "-m", message, cwd=cwd, **env)
 
     def install(self, endpoint: str, *arguments: str, **env: str) -> CompletedCommand:
-        done = self.run(self.python, str(INSTALLER_PATH), "--endpoint", endpoint, *arguments, **env)
+        done = self.run(self.launcher, str(INSTALLER_PATH), "--endpoint", endpoint, *arguments, cwd=None, **env)
         assert done.returncode == 0, done
         return done
 
     def run_kit(self, *arguments: str, stdin: str = "", cwd: Path | None = None, **env: str) -> CompletedCommand:
         """Run a command of the installed kit."""
-        return self.run(self.python, str(self.kit_path), *arguments, stdin=stdin, cwd=cwd, **env)
+        return self.run(self.launcher, str(self.kit_path), *arguments, stdin=stdin, cwd=cwd, **env)
+
+    @property
+    def launcher(self) -> str:
+        """The interpreter, or a program that runs the kit in a fork of it; python3 is the same program."""
+        return str(Path(self.env["HOME"]).with_name("launcher"))
 
     @property
     def kit_path(self) -> Path:
@@ -138,14 +149,17 @@ def _describe_path(path: Path) -> Any:
     return (stat.S_IMODE(path.stat().st_mode), path.read_bytes())
 
 
-def make_environ(folder: Path, python: str) -> dict[str, str]:
-    """Create an environment with its own home folder, in which python3 is this interpreter."""
+def make_environ(folder: Path, python: str, *, forks: bool = True) -> dict[str, str]:
+    """Create an environment with its own home folder, in which python3 is this interpreter.
+
+    Args:
+        forks: run the kit in forks of a running interpreter, where the system can do that.
+    """
     home, programs = folder / "home", folder / "bin"
     home.mkdir()
     programs.mkdir()
-    wrapper = programs / "python3"
-    wrapper.write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
-    wrapper.chmod(0o755)
+    write_launcher(folder / "launcher", python, forks=forks)
+    (programs / "python3").symlink_to(folder / "launcher")
     git = shutil.which("git")
     assert git is not None
     return {
@@ -165,11 +179,13 @@ def make_environ(folder: Path, python: str) -> dict[str, str]:
     }
 
 
-def make_repo(folder: Path, python: str, name: str = "repo", env: Mapping[str, str] | None = None) -> GitRepo:
+def make_repo(
+    folder: Path, python: str, name: str = "repo", env: Mapping[str, str] | None = None, *, forks: bool = True
+) -> GitRepo:
     """Create a repository with one commit."""
     root = folder / name
     root.mkdir(parents=True)
-    repo = GitRepo(root, dict(env) if env is not None else make_environ(folder, python), python)
+    repo = GitRepo(root, dict(env) if env is not None else make_environ(folder, python, forks=forks), python)
     repo.git("init", "-q")
     repo.write("README.md", "# A project\n")
     repo.write("docs/adr/.keep", "")

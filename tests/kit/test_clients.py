@@ -192,7 +192,7 @@ def test_a_server_of_the_same_name_that_the_user_wrote_stays(plain: GitRepo) -> 
 
 def test_a_file_that_is_not_json_is_left_unchanged_and_the_installation_continues(plain: GitRepo) -> None:
     plain.write(".mcp.json", "{ broken")
-    done = plain.run(plain.python, str(INSTALLER_PATH), "--endpoint", URL, "--client", "claude,cursor")
+    done = plain.run(plain.launcher, str(INSTALLER_PATH), "--endpoint", URL, "--client", "claude,cursor")
     assert done.returncode == exit_codes.PARTLY
     assert "! .mcp.json" in done.stdout
     assert "left as it is" in done.stdout
@@ -260,7 +260,7 @@ def test_clients_are_detected_by_their_folders(plain: GitRepo) -> None:
     assert (plain.root / ".gemini/settings.json").exists()
     for name in (".mcp.json", ".codex", ".vscode/mcp.json", "opencode.json"):
         assert not (plain.root / name).exists(), name
-    done = plain.run(plain.python, str(plain.kit_path), "install", "--client", "emacs")
+    done = plain.run(plain.launcher, str(plain.kit_path), "install", "--client", "emacs")
     assert (done.returncode, "the known clients are claude" in done.stderr) == (1, True)
 
 

@@ -162,7 +162,7 @@ def test_the_doctor_says_why_an_agent_is_not_connected(
         (plain.root / ".git" / "hooks" / "pre-commit").unlink()
     elif problem == "no config":
         (plain.root / "llm-bus.config.json").unlink()
-    done = plain.run_kit("doctor", **env)
+    done = plain.run_kit("doctor", cwd=None, **env)
     assert done.returncode == 1
     assert message in done.stdout, done.stdout
     assert team.alice.token not in done.stdout

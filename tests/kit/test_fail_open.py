@@ -15,6 +15,7 @@ from bus.rules.token_format import generate_token
 from tests.kit import faulty_servers
 from tests.kit.git_repo import GitRepo
 
+pytestmark = pytest.mark.time_limits
 TOKEN = generate_token()
 
 # The other possible message, depending on the machine: a resolver may take longer than the budget, and a server that
@@ -110,7 +111,7 @@ def test_a_commit_proceeds_after_any_failure_of_the_bus(repo: GitRepo, tmp_path:
             ("wake", "stop", "claude"),
             ("wake", "start", "claude"),
         ):
-            done = repo.run_within_limit(repo.python, str(repo.kit_path), *arguments, stdin=hook_input)
+            done = repo.run_within_limit(repo.launcher, str(repo.kit_path), *arguments, stdin=hook_input)
             assert done.returncode == 0, (arguments, done)
         assert TOKEN not in json.dumps(repo.read_activity_log()) + done.stderr + done.stdout
 

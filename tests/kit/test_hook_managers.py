@@ -15,7 +15,7 @@ from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.exhaustive, pytest.mark.new_interpreter]
 
 HOOK_RUN = 'echo ran >> "$HOME/ran"'
 PRE_COMMIT_CONFIG = f"""\

@@ -127,7 +127,14 @@ LAYOUTS: tuple[Callable[[GitRepo], GitRepo], ...] = (
 LAYOUTS_WITH_HOOK = (hooks_path, shell, program, link, husky, pre_commit, lefthook)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(layout, marks=pytest.mark.new_interpreter) if layout in (plain, spaces, program) else layout
+        for layout in LAYOUTS
+    ],
+    ids=lambda layout: layout.__name__,
+)
 def test_the_hook_runs_beside_an_existing_one_and_an_uninstall_leaves_no_trace(
     repo: GitRepo, gateway: GatewayProcess, team: Team, bob: McpClient, layout: Callable[[GitRepo], GitRepo]
 ) -> None:

@@ -65,7 +65,7 @@ def losing_proxy(home: str, losses: list[str]) -> Iterator[tuple[str, list[bytes
 
 def join(repo: GitRepo, home: str, code: str, *arguments: str) -> CompletedCommand:
     return repo.run(
-        repo.python,
+        repo.launcher,
         str(INSTALLER_PATH),
         "--client",
         "none",

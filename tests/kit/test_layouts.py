@@ -24,6 +24,7 @@ class Layout:
         ids: the versions in order; the last three are new.
         others: files beside them.
         sequences: what the installer suggests; empty for a folder that no sequence numbers.
+        repeats: the tool whose files the same rule decides; only `make test-all` runs both.
     """
 
     tool: str
@@ -31,6 +32,7 @@ class Layout:
     ids: tuple[str, ...]
     others: tuple[str, ...] = ()
     sequences: tuple[tuple[str, str], ...] = ()
+    repeats: str = ""
 
     def list_files(self, index: int) -> list[str]:
         title = ("users", "orders", "prices", "invoices", "payments", "refunds")[index]
@@ -103,10 +105,15 @@ LAYOUTS = [
     Layout("Flyway, underscores", ("migrations/V1_{id}__{title}.sql",), number()),
     Layout("Flyway, timestamps", ("migrations/V{id}__{title}.sql",), SECONDS),
     Layout(
-        "goose, sequential", ("db/migrations/{id}_{title}.sql",), number(5), (), (("db/migrations/*.sql", "migration"),)
+        "goose, sequential",
+        ("db/migrations/{id}_{title}.sql",),
+        number(5),
+        (),
+        (("db/migrations/*.sql", "migration"),),
+        repeats="adr-tools",
     ),
-    Layout("goose", ("migrations/{id}_{title}.sql",), SECONDS),
-    Layout("dbmate", ("db/migrations/{id}_{title}.sql",), SECONDS, ("db/schema.sql",)),
+    Layout("goose", ("migrations/{id}_{title}.sql",), SECONDS, repeats="Rails"),
+    Layout("dbmate", ("db/migrations/{id}_{title}.sql",), SECONDS, ("db/schema.sql",), repeats="Rails"),
     Layout(
         "golang-migrate, sequential",
         ("migrations/{id}_{title}.up.sql", "migrations/{id}_{title}.down.sql"),
@@ -116,15 +123,15 @@ LAYOUTS = [
     ),
     Layout("golang-migrate", ("migrations/{id}_{title}.up.sql", "migrations/{id}_{title}.down.sql"), UNIX),
     Layout("alembic", ("alembic/versions/{id}_{title}.py",), HASHES, ("alembic/env.py", "alembic/script.py.mako")),
-    Layout("alembic in migrations", ("migrations/{id}_{title}.py",), HASHES),
+    Layout("alembic in migrations", ("migrations/{id}_{title}.py",), HASHES, repeats="alembic"),
     Layout(
         "Prisma",
         ("prisma/migrations/{id}_{title}/migration.sql",),
         SECONDS,
         ("prisma/migrations/migration_lock.toml", "prisma/schema.prisma"),
     ),
-    Layout("Knex", ("migrations/{id}_{title}.js",), SECONDS, ("knexfile.js",)),
-    Layout("Sequelize", ("migrations/{id}-create-{title}.js",), SECONDS, ("models/index.js",)),
+    Layout("Knex", ("migrations/{id}_{title}.js",), SECONDS, ("knexfile.js",), repeats="Rails"),
+    Layout("Sequelize", ("migrations/{id}-create-{title}.js",), SECONDS, ("models/index.js",), repeats="Rails"),
     Layout("TypeORM", ("src/migrations/{id}-{title}.ts",), MILLISECONDS),
     Layout("MikroORM", ("migrations/Migration{id}_{title}.ts",), SECONDS, ("migrations/.snapshot-app.json",)),
     Layout(
@@ -141,7 +148,11 @@ LAYOUTS = [
     ),
     Layout("Laravel", ("database/migrations/{id}_create_{title}_table.php",), LARAVEL),
     Layout(
-        "Ecto", ("priv/repo/migrations/{id}_create_{title}.exs",), SECONDS, ("priv/repo/migrations/.formatter.exs",)
+        "Ecto",
+        ("priv/repo/migrations/{id}_create_{title}.exs",),
+        SECONDS,
+        ("priv/repo/migrations/.formatter.exs",),
+        repeats="Rails",
     ),
     Layout(
         "EF Core",
@@ -155,28 +166,44 @@ LAYOUTS = [
         tuple(f"2024-01-0{day}-12000{day}" for day in range(1, 7)),
         ("migrations/00000000000000_diesel_initial_setup/up.sql", "diesel.toml"),
     ),
-    Layout("sqlx", ("migrations/{id}_{title}.sql",), SECONDS),
-    Layout("sqlx, sequential", ("migrations/{id}_{title}.sql",), number(4), (), (("migrations/*.sql", "migration"),)),
+    Layout("sqlx", ("migrations/{id}_{title}.sql",), SECONDS, repeats="Rails"),
+    Layout(
+        "sqlx, sequential",
+        ("migrations/{id}_{title}.sql",),
+        number(4),
+        (),
+        (("migrations/*.sql", "migration"),),
+        repeats="adr-tools",
+    ),
     Layout(
         "refinery",
         ("migrations/V{id}__{title}.rs",),
         number(),
         ("migrations/mod.rs",),
         (("migrations/*.rs", "migration"),),
+        repeats="Flyway",
     ),
-    Layout("Phinx", ("db/migrations/{id}_{title}.php",), SECONDS, ("phinx.php",)),
+    Layout("Phinx", ("db/migrations/{id}_{title}.php",), SECONDS, ("phinx.php",), repeats="Rails"),
     Layout("Doctrine", ("migrations/Version{id}.php",), SECONDS),
-    Layout("Supabase", ("supabase/migrations/{id}_{title}.sql",), SECONDS, ("supabase/config.toml",)),
+    Layout("Supabase", ("supabase/migrations/{id}_{title}.sql",), SECONDS, ("supabase/config.toml",), repeats="Rails"),
     Layout("Yii", ("migrations/m24010{id}_120000_{title}.php",), number()),
     Layout("db-migrate", ("migrations/{id}-{title}.js", "migrations/sqls/{id}-{title}-up.sql"), SECONDS),
-    Layout("node-pg-migrate", ("migrations/{id}_{title}.js",), MILLISECONDS),
+    Layout("node-pg-migrate", ("migrations/{id}_{title}.js",), MILLISECONDS, repeats="TypeORM"),
     Layout("Hasura", ("migrations/default/{id}_{title}/up.sql",), MILLISECONDS, ("metadata/version.yaml",)),
     Layout("Sqitch", ("deploy/{title}.sql", "revert/{title}.sql", "verify/{title}.sql"), number(), ("sqitch.plan",)),
-    Layout("D1", ("migrations/{id}_{title}.sql",), number(4), (), (("migrations/*.sql", "migration"),)),
+    Layout(
+        "D1", ("migrations/{id}_{title}.sql",), number(4), (), (("migrations/*.sql", "migration"),), repeats="adr-tools"
+    ),
 ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.tool)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(layout, id=layout.tool, marks=[pytest.mark.exhaustive] if layout.repeats else [])
+        for layout in LAYOUTS
+    ],
+)
 def test_a_real_layout_is_governed_only_if_it_is_a_sequence(
     plain: GitRepo, gateway: GatewayProcess, team: Team, bob: McpClient, layout: Layout
 ) -> None:

@@ -57,7 +57,7 @@ def run_session(
     (folder / "session.mjs").write_text(script)
     node = shutil.which("node", path=find_or_install_node().path)
     assert node is not None
-    done = repo.run(node, str(folder / "session.mjs"), str(work_tree or repo.root), **env)
+    done = repo.run(node, str(folder / "session.mjs"), str(work_tree or repo.root), cwd=None, **env)
     assert done.returncode == 0, done
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -139,7 +139,7 @@ def test_five_hundred_staged_files_pass_within_the_budget(connected: GitRepo, al
         alice.call("claim", sequence="adr")
     bob.call("lease", surface="src/part7/**")
     connected.add(*names)
-    done = connected.run_within_limit(connected.python, str(connected.kit_path), "pre-commit")
+    done = connected.run_within_limit(connected.launcher, str(connected.kit_path), "pre-commit")
     assert done.returncode == 0
     assert "is leased by" in done.stderr
     assert "and 15 more" in done.stderr
@@ -149,7 +149,7 @@ def test_five_hundred_staged_files_pass_within_the_budget(connected: GitRepo, al
 def test_a_commit_of_500_governed_files_also_stays_within_the_budget(connected: GitRepo, bob: McpClient) -> None:
     bob.call("claim", sequence="adr")
     connected.add(*[f"docs/adr/{number:04}-x.md" for number in range(1, 501)])
-    done = connected.run_within_limit(connected.python, str(connected.kit_path), "pre-commit")
+    done = connected.run_within_limit(connected.launcher, str(connected.kit_path), "pre-commit")
     assert done.returncode == 77
     assert "adr 1 is claimed by" in done.stderr
     # An import claims no numbers.

@@ -179,7 +179,14 @@ def folder_in_place_of_git(repo: GitRepo, marker: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [evil_kit, shadowed_modules, bare_repository, folder_in_place_of_git], ids=lambda attack: attack.__name__
+    "attack",
+    [
+        evil_kit,
+        pytest.param(shadowed_modules, marks=pytest.mark.new_interpreter),
+        bare_repository,
+        folder_in_place_of_git,
+    ],
+    ids=lambda attack: attack.__name__,
 )
 def test_a_hook_runs_no_code_of_the_checked_out_branch(
     repo: GitRepo, attack: Callable[[GitRepo, Path], None], tmp_path: Path, gateway: GatewayProcess, team: Team
@@ -217,7 +224,7 @@ def test_a_folder_that_looks_like_a_git_folder_confirms_no_bus(plain: GitRepo) -
         assert plain.git("rev-parse", "--git-common-dir", cwd=folder).stdout.strip() in (".", str(folder))
         hook_input = json.dumps({"session_id": "s", "cwd": str(folder)})
         for arguments in (("wake", "start", "claude"), ("wake", "stop", "claude"), ("pre-commit",), ("doctor",)):
-            plain.run(plain.python, str(plain.root / ".git/llm-bus/kit"), *arguments, cwd=folder, stdin=hook_input)
+            plain.run(plain.launcher, str(plain.root / ".git/llm-bus/kit"), *arguments, cwd=folder, stdin=hook_input)
         assert other.requests == []
 
 
@@ -350,7 +357,7 @@ def test_a_link_in_place_of_a_folder_of_the_kit_leads_nowhere(plain: GitRepo, na
 
 def install_command(repo: GitRepo, *arguments: str, **env: str) -> CompletedCommand:
     """Run the installer without the address that `GitRepo.install` adds."""
-    return repo.run(repo.python, str(INSTALLER_PATH), "--client", "none", *arguments, **env)
+    return repo.run(repo.launcher, str(INSTALLER_PATH), "--client", "none", *arguments, cwd=None, **env)
 
 
 @pytest.mark.parametrize(

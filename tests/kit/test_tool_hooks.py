@@ -165,6 +165,7 @@ def test_ten_edits_of_one_file_are_one_request(connected: GitRepo) -> None:
         assert len(recorder.requests) == 3
 
 
+@pytest.mark.time_limits
 def test_a_bus_that_hangs_delays_one_edit_of_ten_and_blocks_none(connected: GitRepo) -> None:
     with faulty_servers.running_server(lambda connection: None) as port:
         # Without a token the installer does not ask whose it is.
