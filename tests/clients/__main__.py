@@ -77,8 +77,8 @@ def _run(driver: Driver, program: list[str], bus: Bus, stub: StubModel, keep: Pa
 def _working_folder(driver: Driver, keep: Path | None) -> Iterator[Path]:
     if keep is None:
         # Clients leave processes that may still write into their home folder.
-        with TemporaryDirectory(prefix=f"{driver.name}-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with TemporaryDirectory(prefix=f"{driver.name}-", ignore_cleanup_errors=True) as temporary_folder:
+            yield Path(temporary_folder)
     else:
         folder = (keep / driver.name).absolute()
         folder.mkdir(parents=True)

@@ -76,7 +76,9 @@ def test_each_form_of_text_is_kept_and_restored(place: Workplace, form: str) -> 
     assert place.install("all")[0] == exit_codes.OK
     installed = place.listing()
     for name, content in originals.items():
-        mode, changed = installed[name]
+        entry = installed[name]
+        assert not isinstance(entry, str)
+        mode, changed = entry
         assert (mode, changed != content) == (0o640, True), name
         assert changed.startswith(b"\xef\xbb\xbf") == form.startswith("bom"), name
         if "crlf" in form:
@@ -134,7 +136,9 @@ def test_without_a_record_the_marks_are_enough(place: Workplace, form: str) -> N
             assert after[name] == before[name], name
         else:
             expected = {key: value for key, value in _parse(name, content).items() if value != {}}
-            assert {key: value for key, value in _parse(name, after[name][1]).items() if value != {}} == expected, name
+            assert {key: value for key, value in _parse(name, place.read(name)).items() if value != {}} == expected, (
+                name
+            )
 
 
 @pytest.mark.parametrize(
@@ -399,7 +403,7 @@ def test_a_copy_of_a_repository_never_changes_the_one_that_it_came_from(
 
 def test_what_the_user_wrote_beside_and_between_stays(place: Workplace) -> None:
     place.install("claude,gemini,vscode")
-    for name, change in {
+    changes: dict[str, Callable[[Any], object]] = {
         ".mcp.json": lambda document: document["mcpServers"]["llm-bus"].update(timeout=5),
         ".gemini/settings.json": lambda document: document["hooks"]["AfterAgent"][0]["hooks"].insert(
             0, {"command": "x"}
@@ -408,7 +412,8 @@ def test_what_the_user_wrote_beside_and_between_stays(place: Workplace) -> None:
         ".claude/settings.json": lambda document: document["hooks"]["Stop"][0]["hooks"].append(
             {"command": "./mine.sh"}
         ),
-    }.items():
+    }
+    for name, change in changes.items():
         document = json.loads(place.read(name))
         change(document)
         place.write(name, json.dumps(document, indent=1))

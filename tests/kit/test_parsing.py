@@ -3,8 +3,9 @@
 import ast
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from bus import agent_guide
 from bus.errors import InvalidArgument
 from bus.rules import surfaces, token_format
-from kit import bundle, doctor, globs, instructions, jsonc, precommit
-from kit.config import Config, NumberingRule
+from kit import bundle, globs, instructions, jsonc, precommit
+from kit import token_format as kit_token_format
+from kit.config import Config
+from kit.numbering import NumberingRule
 
 SEGMENT = st.text("ab.[]{},!*?-", min_size=1, max_size=5)
 PATTERN = st.lists(st.one_of(SEGMENT, st.just("**")), min_size=1, max_size=4).map("/".join)
@@ -131,11 +134,12 @@ def test_comments_around_a_removed_member_stay(text: str, rest: str) -> None:
 def test_a_key_that_is_there_twice_is_read_as_clients_do_and_never_edited() -> None:
     text = '{"a": {"b": 1, "b": 2}}'
     assert jsonc.read_value(text, ("a", "b")) == 2
-    for edit in (
+    edits: tuple[Callable[[], object], ...] = (
         lambda: jsonc.set_value(text, ("c",), 1),
         lambda: jsonc.append_item(text, ("c",), 1),
         lambda: jsonc.remove_value(text, ("a",)),
-    ):
+    )
+    for edit in edits:
         with pytest.raises(jsonc.NotJsonError, match="twice"):
             edit()
 
@@ -183,9 +187,9 @@ def test_numbers_are_found_in_file_names_and_replaced_in_the_same_width(
 def test_the_blocks_equal_the_agent_guide_and_are_short() -> None:
     """`make docs` regenerates them."""
     files = bundle.read_files()
-    for variant in ("participant", "lead"):
+    for variant in get_args(agent_guide.GuideVariant):
         text = files[f"kit/blocks/{variant}.md"]
-        assert text == agent_guide.repository_instructions(variant)  # type: ignore[arg-type]
+        assert text == agent_guide.repository_instructions(variant)
         assert len(text.splitlines()) < 60
         for rule in agent_guide.RULES:
             assert rule.to_list_item() in text
@@ -215,9 +219,9 @@ def test_versions_are_compared_as_numbers() -> None:
 
 def test_the_doctor_accepts_the_same_tokens_as_the_bus() -> None:
     token = token_format.generate_token()
-    assert doctor.is_well_formed(token)
+    assert kit_token_format.is_well_formed(token)
     for malformed in (token[:-1], token + "x", token[:-1] + ("a" if token[-1] != "a" else "b"), "", "lbus_"):
-        assert not doctor.is_well_formed(malformed)
+        assert not kit_token_format.is_well_formed(malformed)
 
 
 def test_the_kit_imports_only_the_standard_library_and_parses_under_its_oldest_python() -> None:

@@ -1,6 +1,7 @@
 """Numbers, booleans and lists may be unambiguous text; other values get an error that shows the right form."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mcp_gateway.tool_registry import Argument, Tool
 from mcp_gateway.tools import all_tools
 from tests.mcp_gateway.test_bad_input import required_arguments
 
-_NUMBER_SPELLINGS = [
+_NUMBER_SPELLINGS: list[Callable[[int], object]] = [
     lambda number: str(number),
     lambda number: f" {number}\n",
     lambda number: f"{number}.0",
@@ -127,9 +128,21 @@ def test_every_boolean_may_be_text(tool: Tool, argument: Argument) -> None:
 @pytest.mark.parametrize(("tool", "argument"), _arguments_of("array"))
 def test_every_list_may_be_text(tool: Tool, argument: Argument) -> None:
     expected = _decode(tool, argument, [1, 2])
-    for value in ("[1,2]", " [1, 2] ", "1,2", "1, 2", '["1", "2"]', '"1,2"', ["1", "2"], [1.0, 2.0], ["1", 2]):
+    spellings: list[object] = [
+        "[1,2]",
+        " [1, 2] ",
+        "1,2",
+        "1, 2",
+        '["1", "2"]',
+        '"1,2"',
+        ["1", "2"],
+        [1.0, 2.0],
+        ["1", 2],
+    ]
+    for value in spellings:
         assert _decode(tool, argument, value) == expected, value
-    for value in (1, "1", "[1]", 1.0, ["1"]):
+    one_item: list[object] = [1, "1", "[1]", 1.0, ["1"]]
+    for value in one_item:
         assert _decode(tool, argument, value) == _decode(tool, argument, [1]), value
     for value in _AMBIGUOUS_LISTS:
         message = _refusal(tool, argument, value)

@@ -212,20 +212,37 @@ def _unusual(version: str | None) -> Iterator[tuple[Any, list[tuple[str, str]]]]
     headers = _headers(version, "whoami")
     body = _body(version, "whoami", {})
     yield body, headers
-    for id_ in (0, -1, "", "a\u00e9", 2**53, 2**64, 1.5, True, None, [], {}):
+    ids: tuple[Any, ...] = (0, -1, "", "a\u00e9", 2**53, 2**64, 1.5, True, None, [], {})
+    for id_ in ids:
         yield {**body, "id": id_}, headers
-    for change in ({"jsonrpc": "1.0"}, {"method": "tools/Call"}, {"method": "ping"}, {"extra": 1}, {"params": []}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"jsonrpc": "1.0"},
+        {"method": "tools/Call"},
+        {"method": "ping"},
+        {"extra": 1},
+        {"params": []},
+    )
+    for change in changes:
         yield {**body, **change}, headers
     for name in ("nope", "", 7, None, "WHOAMI"):
         yield {**body, "params": {**body["params"], "name": name}}, headers
     for arguments in (None, [], "", "{}", "x", "[1]", 7, True, ["x"], {"a": 2**70}, {"a": 1e300}):
         yield {**body, "params": {**body["params"], "arguments": arguments}}, headers
     yield {**body, "params": {**body["params"], "task": {"ttl": 1}}}, headers
-    for meta in (None, [], {}, {"progressToken": 1}, {"progressToken": []}, {"io.modelcontextprotocol/x": 1}):
+    metas: tuple[Any, ...] = (
+        None,
+        [],
+        {},
+        {"progressToken": 1},
+        {"progressToken": []},
+        {"io.modelcontextprotocol/x": 1},
+    )
+    for meta in metas:
         yield {**body, "params": {**body["params"], "_meta": meta}}, headers
     known = body["params"].get("_meta", {})
     for key in known:
-        for value in (None, 7, "2099-01-01", [], {"roots": 7}):
+        values: tuple[Any, ...] = (None, 7, "2099-01-01", [], {"roots": 7})
+        for value in values:
             yield {**body, "params": {**body["params"], "_meta": {**known, key: value}}}, headers
         yield {**body, "params": {**body["params"], "_meta": {k: v for k, v in known.items() if k != key}}}, headers
     for accept in _ACCEPTS:

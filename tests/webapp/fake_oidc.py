@@ -98,6 +98,7 @@ class FakeOidcProvider:
     def replace_key_and_keep_its_id(self) -> None:
         """Replace the signing key by another one with the same id; the old one stays published."""
         new = RSAKey.generate_key(2048)
+        assert self.key.kid is not None
         self.key = RSAKey.import_key(new.as_dict(private=True) | {"kid": self.key.kid})
 
     def _count_request(self) -> Any:

@@ -48,7 +48,13 @@ class MessagesApi(ModelApi):
         ]
         stop = {"stop_reason": "tool_use" if answer.calls else "end_turn", "stop_sequence": None}
         message = {"id": new_id("msg"), "type": "message", "role": "assistant", "model": body.get("model")}
-        started = {**message, "content": [], "stop_reason": None, "stop_sequence": None, "usage": _USAGE}
+        started: dict[str, Any] = {
+            **message,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": _USAGE,
+        }
         events = [_event("message_start", message=started)]
         for index, block in enumerate(content):
             events += _stream_block(index, block)

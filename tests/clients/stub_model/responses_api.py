@@ -67,9 +67,9 @@ class ResponsesApi(ModelApi):
         freeform_names = {tool.get("name") for tool in body.get("tools") or [] if tool.get("type") == "custom"}
         output = [_make_message(answer.text)] if answer.text else []
         output += [_make_call(call, is_freeform=call.name in freeform_names) for call in answer.calls]
-        started = {**response, "status": "in_progress", "output": []}
+        started: dict[str, Any] = {**response, "status": "in_progress", "output": []}
         completed = {**response, "status": "completed", "output": output}
-        events = [("response.created", {"response": started})]
+        events: list[tuple[str, dict[str, Any]]] = [("response.created", {"response": started})]
         for index, item in enumerate(output):
             events.append(("response.output_item.added", {"output_index": index, "item": item}))
             if item["type"] == "message":

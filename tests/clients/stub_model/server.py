@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler, make_server
 
 from tests.clients.stub_model.chat_api import ChatApi
 from tests.clients.stub_model.generate_content_api import GenerateContentApi
@@ -42,6 +42,7 @@ def running_stub() -> Iterator[StubModel]:
     book = ScriptBook()
     server = make_server("127.0.0.1", 0, create_app(book), threaded=True, request_handler=_SilentRequestHandler)
     # Clients keep connections open; their threads must not keep the program alive.
+    assert isinstance(server, ThreadedWSGIServer)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
