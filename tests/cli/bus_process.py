@@ -107,7 +107,7 @@ def reserve_ports(data: Path) -> None:
 def run_command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command of `llm-bus` and wait for its end."""
     return subprocess.run(
-        [LLM_BUS_COMMAND, *words], capture_output=True, text=True, env=clean_environ(env), timeout=60, check=False
+        [LLM_BUS_COMMAND, *words], capture_output=True, text=True, env=clean_environ(env), timeout=150, check=False
     )
 
 

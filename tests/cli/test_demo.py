@@ -155,7 +155,7 @@ def test_an_interrupted_demo_removes_its_temporary_bus() -> None:
         assert line, process.communicate()
     # SIGTERM is handled like Ctrl-C.
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=150)
     assert (process.returncode, output) == (ExitCode.FAILED, "")
     # Python itself reports an event loop that was interrupted during its creation.
     assert "Traceback" not in errors.partition("Exception ignored in")[0]

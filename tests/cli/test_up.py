@@ -221,7 +221,7 @@ def test_the_banner_of_a_first_start_signs_the_owner_in(empty_database_url: str)
             assert all("lbus_" not in line for line in lines if " mcp add " in line)
             assert any(line.startswith("  export LLM_BUS_TOKEN=lbus_") for line in lines)
             assert not [port for port in taken_ports.values() for line in lines if f":{port}/" in line]
-            with httpx2.Client(timeout=30) as client:
+            with httpx2.Client(timeout=120) as client:
                 page = client.get(link)
                 token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
                 assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"
@@ -231,7 +231,7 @@ def test_the_banner_of_a_first_start_signs_the_owner_in(empty_database_url: str)
             assert "postgres" not in names
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=150)
             for listener in listeners:
                 listener.close()
         assert process.returncode == 0

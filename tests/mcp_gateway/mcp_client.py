@@ -62,7 +62,7 @@ class McpClient:
     url: str
     token: str | None
     modern: bool = True
-    http_client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=30))
+    http_client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=120))
 
     def headers(self, method: str, name: str | None = None) -> dict[str, str]:
         headers = {"Accept": ACCEPT, "Content-Type": "application/json"}

@@ -14,7 +14,7 @@ import h11
 from tests.mcp_gateway.mcp_client import ACCEPT, MODERN
 from tests.mcp_gateway.processes import GatewayProcess
 
-_TIMEOUT_SECONDS = 20.0
+_TIMEOUT_SECONDS = 120.0
 
 
 def build_head(token: str, length: int, version: str | None = MODERN, *more: str, tool: str = "whoami") -> bytes:

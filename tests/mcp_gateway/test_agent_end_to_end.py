@@ -26,7 +26,7 @@ run(Settings.from_env(), os.environ["LLM_BUS_TOKEN"])
 
 @asynccontextmanager
 async def over_http(url: str, token: str, mode: str) -> AsyncIterator[Client]:
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=120) as http:
         async with Client(streamable_http_client(url, http_client=http), mode=mode) as client:
             yield client
 
@@ -137,7 +137,8 @@ def test_two_agents_work_a_day_over_http(gateways: list[GatewayProcess], team: T
     anyio.run(main)
 
 
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+# Each mode starts two interpreters with the SDK; over HTTP both protocols run always.
+@pytest.mark.parametrize("mode", ["legacy", pytest.param("2026-07-28", marks=pytest.mark.exhaustive)])
 def test_two_agents_work_a_day_over_stdio(shared_database_url: str, team: Team, mode: str) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:

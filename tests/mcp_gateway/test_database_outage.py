@@ -1,15 +1,19 @@
 """Database failures: calls get 503 during an outage, and no response shows internals."""
 
-import time
-
 import httpx2
 import psycopg
 from psycopg import sql
 
 from bus.db import Database
+from tests.concurrency import wait_until
 from tests.mcp_gateway.conftest import make_team
-from tests.mcp_gateway.mcp_client import McpClient
+from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 from tests.mcp_gateway.processes import running_gateways
+
+
+def _claim(client: McpClient) -> McpResponse | None:
+    response = client.call("claim", sequence="adr")
+    return response if response.status == 200 else None
 
 
 def test_calls_get_503_during_an_outage_and_work_after_it(database_url: str) -> None:
@@ -34,11 +38,10 @@ def test_calls_get_503_during_an_outage_and_work_after_it(database_url: str) -> 
             assert httpx2.get(ready).status_code == 503
             assert httpx2.get(ready.replace("readyz", "healthz")).status_code == 200
             conn.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(quoted))
-        restored_at = time.monotonic()
-        while (response := modern.call("claim", sequence="adr")).status != 200:
-            assert time.monotonic() < restored_at + 15
+        claimed = wait_until(lambda: _claim(modern), 15)
+        assert claimed is not None
         # Claims that did not commit consumed no number.
-        assert response.structured_content["number"] == 3
+        assert claimed.structured_content["number"] == 3
         assert legacy.call("claim", sequence="adr").structured_content["number"] == 4
         modern.close()
         legacy.close()

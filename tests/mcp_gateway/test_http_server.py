@@ -33,7 +33,7 @@ from tests.mcp_gateway.raw_http import (
     open_raw_connection,
 )
 
-_TIMEOUT_SECONDS = 20.0
+_TIMEOUT_SECONDS = 120.0
 
 
 # What the server answers to each form of a request: the statuses, and whether the connection stays open.

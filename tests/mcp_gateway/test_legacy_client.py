@@ -41,7 +41,7 @@ class Hook:
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notification:
             message["id"] = self._id
-        response = httpx2.post(self._url, json=message, headers=self._headers, timeout=10)
+        response = httpx2.post(self._url, json=message, headers=self._headers, timeout=120)
         if notification:
             assert response.status_code == 202
             return None

@@ -20,7 +20,7 @@ from bus.db import Database
 from bus.tenancy import tokens
 from mcp_gateway import mcp_endpoint
 from tests import servers
-from tests.concurrency import wait_until
+from tests.concurrency import stretched, wait_until
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import MODERN, McpClient, McpResponse
@@ -28,7 +28,7 @@ from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
 from tests.metrics_scrape import METRICS_TOKEN
 
-_TIMEOUT_SECONDS = 20.0
+_TIMEOUT_SECONDS = 120.0
 _WAITS_PER_TOKEN = 12
 _SHORT_INTERVALS = {
     "mcp_gateway.mcp_endpoint._PING_INTERVAL_SECONDS": 1.0,
@@ -229,6 +229,6 @@ def test_a_change_outside_the_gateways_wakes_long_polls(
         tokens.revoke_all(conn, team.project_id, "bob", actor="cli")
     waiting.join(_TIMEOUT_SECONDS)
     assert ended
-    assert ended[0] - started < 5
+    assert ended[0] - started < stretched(5)
     publisher.close()
     db.close()

@@ -57,7 +57,7 @@ def test_a_request_is_found_in_the_log_by_its_id(reporting_gateway: ReportingGat
     """Every path accepts the id of the request, and failures are logged under it."""
     process = reporting_gateway.process
     returned_ids = {}
-    with httpx2.Client(timeout=30) as client:
+    with httpx2.Client(timeout=120) as client:
         mcp_client = McpClient(process.url, reporting_gateway.team.alice.token, http_client=client)
 
         def call(sent_id: str | None, tool: str = "whoami", **more: str) -> str:

@@ -24,7 +24,7 @@ from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 
-_TIMEOUT_SECONDS = 20.0
+_TIMEOUT_SECONDS = 120.0
 _ALL_URIS = ["bus://inbox", "bus://ledger", "bus://leases", "bus://tasks", "bus://presence"]
 
 

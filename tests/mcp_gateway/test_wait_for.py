@@ -12,13 +12,13 @@ import pytest
 from bus.coordination import posts
 from bus.db import Database
 from tests import servers
-from tests.concurrency import hold_for, wait_until
+from tests.concurrency import hold_for, stretched, wait_until
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient, McpResponse
 from tests.mcp_gateway.processes import NO_TICKS, GatewayProcess, running_gateways
 
-_TIMEOUT_SECONDS = 20.0
+_TIMEOUT_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_post_ends_a_wait_in_another_process(
         [post_id],
     )
     # Far below the refresh intervals without notifications (2 s) and with them (15 s).
-    assert arrived_at - sent < 1.5
+    assert arrived_at - sent < stretched(1.5)
     inbox = bob.call("read_posts", to_me=True, unacked_only=True).structured_content
     assert response.structured_content == {"kind": "inbox", **inbox}
 
@@ -121,7 +121,7 @@ def test_a_release_and_an_ack_notify_waits_in_other_processes(without_ticks: tup
         assert bob.call(change, **arguments).status == 200
         response, arrived_at = waiting.result(_TIMEOUT_SECONDS)
         assert response.structured_content.get("kind") == wait["kind"], response
-        assert arrived_at - changed_at < 1.5, change
+        assert arrived_at - changed_at < stretched(1.5), change
 
 
 def test_an_existing_result_is_returned_at_once(clients: tuple[McpClient, McpClient]) -> None:
@@ -129,13 +129,13 @@ def test_an_existing_result_is_returned_at_once(clients: tuple[McpClient, McpCli
     post_id = alice.call("post", body="hello", to_actor="bob").structured_content["post_id"]
     started = time.monotonic()
     assert bob.call("wait_for").structured_content["posts"][0]["post_id"] == post_id
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < stretched(5)
 
 
 def test_without_a_result_the_wait_times_out(clients: tuple[McpClient, McpClient]) -> None:
     started = time.monotonic()
     assert clients[0].call("wait_for", timeout_seconds=1).structured_content == {"timed_out": True}
-    assert 0.9 < time.monotonic() - started < 8
+    assert 0.9 < time.monotonic() - started < stretched(8)
 
 
 def test_an_ack_of_the_callers_post_is_returned_once(clients: tuple[McpClient, McpClient]) -> None:
@@ -181,7 +181,7 @@ def test_the_expiry_of_a_lease_ends_a_wait_for_the_surface(clients: tuple[McpCli
     alice.call("lease", surface="src/a.py", ttl_seconds=2)
     started = time.monotonic()
     assert bob.call("wait_for", kind="lease", surface="src/a.py").structured_content["kind"] == "lease"
-    assert 1 < time.monotonic() - started < 8
+    assert 1 < time.monotonic() - started < stretched(8)
 
 
 def test_the_callers_own_lease_does_not_block_its_wait(clients: tuple[McpClient, McpClient]) -> None:
@@ -409,5 +409,5 @@ def test_a_stopping_process_ends_waits_with_a_message(database_url: str, modern:
         process.stop()
         result = waiting.result(_TIMEOUT_SECONDS)[0].structured_content
         assert result == {"timed_out": True, "message": "The bus is restarting; call wait_for again."}
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < stretched(8)
         client.close()

@@ -26,7 +26,7 @@ def call_tool(url: str, token: str, tool: str, **arguments: Any) -> dict[str, An
     """Call a tool through the client of the MCP SDK."""
 
     async def call() -> dict[str, Any]:
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=120) as http:
             async with Client(streamable_http_client(url, http_client=http), mode="auto") as client:
                 result = await client.call_tool(tool, arguments)
                 assert not result.is_error, result
