@@ -26,7 +26,7 @@ from tests.assertions import assert_ledger_consistent
 from tests.concurrency import BARRIER_TIMEOUT_SECONDS
 from tests.factories import Agent, make_agent, make_project
 from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.processes import GatewayProcess
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.mcp_gateway.raw_http import RawConnection, build_tool_call, open_raw_connection
 
 _PROJECT, _OTHER_PROJECT = 1, 2
