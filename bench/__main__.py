@@ -27,6 +27,7 @@ from bench.scenarios import (
     mixed,
     pages,
     push,
+    sessions,
     soak,
     solo,
 )
@@ -45,6 +46,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "solo": solo.run,
     "idle": idle.run_idle,
     "push": push.run,
+    "sessions": sessions.run,
     "fair": fairness.run,
     "growth": growth.run,
     "pages": pages.run,
@@ -54,7 +56,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "soak": soak.run,
 }
 # Scenarios that cannot be shortened; only a full run includes them.
-_SLOW_SCENARIOS = ("boards", "push", "fair", "layers", "solo", "idle", "old-snapshot", "soak")
+_SLOW_SCENARIOS = ("boards", "push", "sessions", "fair", "layers", "solo", "idle", "old-snapshot", "soak")
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()
 )

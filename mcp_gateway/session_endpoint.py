@@ -110,7 +110,11 @@ class SessionEndpoint:
             await self._service.authenticator.authorize(caller)
             return json_response(400, {"error": error.code, "message": error.message})
         self._service.activity.record_activity(ctx)
-        return json_response(200, {**render(look), "unread": look.unread})
+        content = {**render(look), "unread": look.unread}
+        for post in content.get("posts", ()):
+            # Named as by read_posts; `from` is a keyword of Python.
+            post["from"] = post.pop("sender")
+        return json_response(200, content)
 
     async def _run(self, ctx: Ctx, work: Callable[[Connection], _T]) -> _T:
         def run() -> _T:

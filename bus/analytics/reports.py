@@ -76,7 +76,7 @@ FROM event e WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <=
 # Rounding leaves few enough values to merge over all windows.
 _ROUNDED_SECONDS_SQL = f"{rounded_seconds_sql('elapsed.seconds')}::float8"
 
-# `acked_at` is the first ack by another participant than the sender (bus_ack in bus/coordination/sql/posts.sql).
+# `acked_at` is the first ack by another participant than the sender (bus_ack_posts in bus/coordination/sql/posts.sql).
 _POSTS_SQL = f"""
 SELECT {_ROUNDED_SECONDS_SQL}, count(*), count(o.ref)
 FROM post o

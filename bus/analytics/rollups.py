@@ -107,7 +107,8 @@ def get_progress(conn: Connection, project_id: int) -> RollupProgress:
     return progress or RollupProgress(watermark=0, pending_events=0, oldest_pending_at=None)
 
 
-# `acked_at` of a post is the time of its first ack by another participant (bus_ack in bus/coordination/sql/posts.sql).
+# `acked_at` of a post is the time of its first ack by another participant (bus_ack_posts in
+# bus/coordination/sql/posts.sql).
 # Of the acks by other participants with that time, the one with the lowest number counts the post as acked. Only
 # committed data decides this, so the result does not depend on when and in how many batches the events are counted.
 #

@@ -37,6 +37,7 @@ class Participant:
     Attributes:
         lane: the current lane, empty if there is none.
         is_active: whether it was seen within the project's presence window.
+        wake: how it can be woken now: `waiting`, `listening` or `hooks`; None if only at its next turn.
     """
 
     participation_id: int
@@ -45,6 +46,7 @@ class Participant:
     status: str
     last_seen: datetime | None
     is_active: bool
+    wake: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +179,18 @@ _VERSION_PARAMS = {"last_seen_granularity": _LAST_SEEN_GRANULARITY_SECONDS, "max
 _PARTICIPANTS_SQL = """
     SELECT p.id, bus_participation_name(p.id), coalesce(pr.lane, p.lane, ''), coalesce(pr.status, ''), pr.last_seen,
            coalesce(pr.last_seen > clock_timestamp() - make_interval(secs => pj.presence_window_seconds), false),
+           bus_wake(greatest(pr.waiting_until, s.waiting_until), greatest(pr.listening_until, s.listening_until),
+                    s.hooks_until),
            count(*) OVER ()
     FROM project pj
     JOIN participation p ON p.project_id = pj.id AND p.removed_at IS NULL
     JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL AND pt.label <> ''
     LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id
+    CROSS JOIN LATERAL (
+        SELECT max(a.waiting_until) AS waiting_until, max(a.listening_until) AS listening_until,
+               max(a.hooks_until) AS hooks_until
+        FROM agent_session a
+        WHERE a.project_id = p.project_id AND a.participation_id = p.id AND a.ended_at IS NULL) AS s
     WHERE pj.id = %(project)s
     ORDER BY pr.last_seen DESC NULLS LAST, p.id LIMIT %(limit)s
 """
@@ -324,7 +333,7 @@ def _fetch_task_columns(conn: Connection, project_id: int) -> list[TaskColumn]:
 
 
 def _build_participant(row: Row) -> Participant:
-    participation_id, actor, lane, status, last_seen, is_active, _ = row
+    participation_id, actor, lane, status, last_seen, is_active, wake, _ = row
     return Participant(
         participation_id=participation_id,
         actor=actor,
@@ -332,6 +341,7 @@ def _build_participant(row: Row) -> Participant:
         status=status,
         last_seen=last_seen,
         is_active=is_active,
+        wake=wake,
     )
 
 

@@ -129,20 +129,21 @@ def _condense(rows: Sequence[_EventRow]) -> tuple[list[_EventRow], LeftOut]:
 
 
 def _merge_acks(rows: Iterable[_EventRow]) -> Iterable[_EventRow]:
-    """Replace the acks of each participant by its last one, which names all of the posts."""
+    """Replace the acks of each participant, or of each session, by the last one, which names all of the posts."""
     rows = list(rows)
-    acked: dict[str, list[int]] = {}
-    last_ack: dict[str, int] = {}
+    acked: dict[tuple[str, bool | str], list[int]] = {}
+    last_ack: dict[tuple[str, bool | str], int] = {}
     for row in rows:
         if row.type == "ack":
-            acked.setdefault(row.actor, []).append(row.payload["post_id"])
-            last_ack[row.actor] = row.seq
+            acked.setdefault((row.actor, row.mine), []).append(row.payload["post_id"])
+            last_ack[row.actor, row.mine] = row.seq
     for row in rows:
+        acker = (row.actor, row.mine)
         if row.type != "ack":
             yield row
-        elif last_ack[row.actor] == row.seq:
-            if len(acked[row.actor]) > 1:
-                row.payload["post_ids"] = acked[row.actor]
+        elif last_ack[acker] == row.seq:
+            if len(acked[acker]) > 1:
+                row.payload["post_ids"] = acked[acker]
             yield row
 
 

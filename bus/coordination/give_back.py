@@ -130,8 +130,13 @@ def leave_queue(conn: Connection, ctx: Ctx, queue_position: int) -> None:
 
 
 def withdraw_post_offers(conn: Connection, ctx: Ctx, post_ids: list[int]) -> None:
-    """Let posts that woke the session wake other sessions of its participation at once."""
+    """Let posts that woke the session wake it or another session of its participation at once."""
     if ctx.session is not None:
+        conn.execute(
+            "DELETE FROM session_post"
+            " WHERE project_id = %s AND participation_id = %s AND key = %s AND post_id = ANY (%s)",
+            (ctx.project_id, ctx.participation_id, ctx.session, sorted(post_ids)),
+        )
         conn.execute(
             "UPDATE delivery SET offered_until = NULL, offered_session = NULL"
             " WHERE project_id = %s AND participation_id = %s AND post_id = ANY (%s) AND offered_session = %s",

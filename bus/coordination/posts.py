@@ -221,24 +221,15 @@ def ack(conn: Connection, ctx: Ctx, post_ids: Sequence[int]) -> list[Ack]:
         post_ids: 1 to 100 posts of the project, addressed to the caller or to others.
     Raises:
         BusError: `not_found`, naming the ids that are not posts of this project.
-    Locks: the project clock, then the deliveries (bus_ack in sql/posts.sql).
+    Locks: the project clock, then the deliveries (bus_ack_posts in sql/posts.sql).
     """
     if not 1 <= len(post_ids) <= limits.MAX_POSTS_PER_ACK:
         raise InvalidArgument(f"Ack from 1 to {limits.MAX_POSTS_PER_ACK} posts at once.")
     for post_id in post_ids:
         validation.integer(post_id, "post_id", 1, limits.MAX_INTEGER)
     rows = conn.fetch_all(
-        "SELECT a.*, NULL::text FROM bus_ack(%(me)s, %(token)s, %(posts)s::bigint[]) a"
-        if ctx.session is None
-        else "SELECT a.*, bus_taken_by(%(project)s, %(me)s, a.post_id, %(session)s)"
-        " FROM bus_ack(%(me)s, %(token)s, %(posts)s::bigint[], %(session)s) a",
-        {
-            "project": ctx.project_id,
-            "me": ctx.participation_id,
-            "token": ctx.token_id,
-            "posts": list(post_ids),
-            "session": ctx.session,
-        },
+        "SELECT * FROM bus_ack_posts(%s, %s, %s::bigint[], %s)",
+        (ctx.participation_id, ctx.token_id, list(post_ids), ctx.session),
     )
     acks = {post_id: Ack(post_id=post_id, acked_at=acked_at, taken_by=taken_by) for post_id, acked_at, taken_by in rows}
     return [acks[post_id] for post_id in dict.fromkeys(post_ids)]

@@ -39,7 +39,8 @@ BEGIN
     WITH candidate AS MATERIALIZED (
         SELECT c.*, c.prefix = c.surface AND p_prefix = p_surface AS literal
         FROM bus_lease_candidates(v_caller.project_id, p_prefix, p_ancestors, v_now) c
-        WHERE (c.participation_id <> p_participation OR NOT bus_is_same_session(c.session_key, p_session))
+        WHERE (c.participation_id <> p_participation
+               OR c.session_key <> p_session AND NOT bus_is_same_session(c.session_key, p_session))
           AND NOT (c.mode = 'shared' AND p_mode = 'shared')
     ), contender AS (
         SELECT c.* FROM candidate c WHERE c.literal OR c.surface = ANY (p_overlapping)

@@ -108,8 +108,9 @@ END $$;
 
 -- Acknowledge posts. The first ack stands: a repeated one changes nothing and adds no event. An id that is not a post
 -- of this project refuses the whole call.
-CREATE FUNCTION bus_ack(p_participation bigint, p_token bigint, p_posts bigint[], p_session text DEFAULT NULL)
-RETURNS TABLE (post_id bigint, acked_at timestamptz) LANGUAGE plpgsql AS $$
+-- `taken_by` is the label of the session that acked before the caller's, if that is another one.
+CREATE FUNCTION bus_ack_posts(p_participation bigint, p_token bigint, p_posts bigint[], p_session text)
+RETURNS TABLE (post_id bigint, acked_at timestamptz, taken_by text) LANGUAGE plpgsql AS $$
 DECLARE
     v_caller record;
     v_missing bigint[];
@@ -150,9 +151,17 @@ BEGIN
           AND (o.participation_id <> p_participation
                OR (o.to_participation_id = p_participation AND o.to_lane IS NULL));
     END IF;
-    RETURN QUERY SELECT d.post_id, d.acked_at FROM delivery d
+    RETURN QUERY SELECT d.post_id, d.acked_at,
+        CASE WHEN d.acked_session <> p_session THEN bus_session_label(d.acked_session) END
+        FROM delivery d
         WHERE d.project_id = v_caller.project_id AND d.participation_id = p_participation AND d.post_id = ANY (p_posts);
 END $$;
+
+-- For processes of the previous version, during a deployment.
+CREATE FUNCTION bus_ack(p_participation bigint, p_token bigint, p_posts bigint[])
+RETURNS TABLE (post_id bigint, acked_at timestamptz) LANGUAGE sql AS $$
+    SELECT a.post_id, a.acked_at FROM bus_ack_posts(p_participation, p_token, p_posts, NULL) a
+$$;
 
 -- Deliver the newest 100 unacked posts of a lane to a new member. The caller has locked the clock.
 CREATE FUNCTION bus_join_lane(p_project bigint, p_participation bigint, p_lane text) RETURNS void
@@ -215,12 +224,12 @@ BEGIN
             (array_agg(n.name ORDER BY a.acked_at, a.participation_id))[1:50], ',') AS names
         FROM acks a JOIN names n ON n.id = a.participation_id GROUP BY a.post_id
     ), shown AS (
-        SELECT o.*, mine.addressed AND mine.acked_at IS NULL AND CASE
-                   WHEN p_session IS NULL THEN mine.surfaced_at IS NULL
-                   ELSE NOT EXISTS (
+        -- A post that woke the session has a row of session_post already.
+        SELECT o.*, mine.addressed AND mine.acked_at IS NULL AND (
+                   mine.surfaced_at IS NULL OR p_session IS NOT NULL AND NOT EXISTS (
                        SELECT FROM session_post h WHERE h.project_id = p_project
                          AND h.participation_id = p_participation AND h.key = p_session AND h.post_id = o.id)
-               END AS is_surfacing,
+               ) AS is_surfacing,
                CASE WHEN mine.acked_session <> p_session THEN bus_session_label(mine.acked_session) END AS taken_by,
                CASE WHEN mine.addressed THEN mine.acked_at IS NOT NULL
                     ELSE o.acked_at IS NOT NULL OR mine.acked_at IS NOT NULL END AS acked,

@@ -115,14 +115,6 @@ BEGIN
             GROUP BY named.moment) AS reach);
 END $$;
 
--- The label of the session that acked a post before the caller's; null if it was the caller's own, or none was named.
-CREATE FUNCTION bus_taken_by(p_project bigint, p_participation bigint, p_post bigint, p_session text) RETURNS text
-LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN (SELECT CASE WHEN d.acked_session <> p_session THEN bus_session_label(d.acked_session) END FROM delivery d
-            WHERE d.project_id = p_project AND d.participation_id = p_participation AND d.post_id = p_post);
-END $$;
-
 -- The unacked posts that wake a waiting session, and their reservation for it: until p_seconds have passed without an
 -- ack, no other session is woken for them. A post wakes the session that has waited longest; one that a session has been
 -- shown does not wake it again. Decided under the project clock.

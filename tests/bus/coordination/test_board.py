@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from bus.coordination import board, leases, posts, presence, sequences, tasks
+from bus.coordination import board, leases, posts, presence, sequences, sessions, tasks
 from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
@@ -172,3 +172,18 @@ def test_contended_leases_come_first_then_those_that_end_soonest(
 
     assert [lease.surface for lease in shown[:3]] == ["src/contended.py", "src/contended.py", "docs/29.md"]
     assert len(shown) == board.MAX_LEASES
+
+
+def test_the_board_shows_how_a_participant_can_be_woken(conn: Connection, project: Project, ada: Agent) -> None:
+    def wake() -> str | None:
+        (participant,) = board.get_board(conn, project.id).participants
+        return participant.wake
+
+    assert wake() is None
+    session = ada.ctx.with_session("one")
+    sessions.look(conn, session, hooks=True)
+    assert wake() == "hooks"
+    sessions.report_wake(conn, [sessions.WakeReport((session.participation_id, "one"), waiting=True, listening=True)])
+    assert wake() == "waiting"
+    sessions.end(conn, session)
+    assert wake() is None

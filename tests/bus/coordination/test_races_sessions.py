@@ -46,7 +46,7 @@ def test_of_two_sessions_that_ack_at_once_one_takes_the_post(db: Database) -> No
         with db.transaction() as conn:
             post_id = posts.create(conn, bob.ctx, "job", to_actor="ada").post_id
         calls: list[Callable[[Connection], Any]] = [
-            lambda conn, ctx=ctx: posts.ack(conn, ctx, [post_id]) for ctx in (left, right)
+            lambda conn, ctx=ctx, post_id=post_id: posts.ack(conn, ctx, [post_id]) for ctx in (left, right)
         ]
         (first,), (second,) = run_concurrently(db, *calls)
         assert first.acked_at == second.acked_at

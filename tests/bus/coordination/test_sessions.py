@@ -206,6 +206,28 @@ def test_a_post_wakes_the_session_that_has_waited_longest_and_then_the_next(
     assert _woken(conn, left) is None
 
 
+def test_an_undelivered_wake_up_is_given_back(conn: Connection, bob: Agent, left: Ctx, right: Ctx) -> None:
+    _waiting(conn, left, right)
+    post_id = posts.create(conn, bob.ctx, "one", to_actor="ada").post_id
+    result = long_poll.poll(conn, _wait(left))
+    assert result is not None
+    assert isinstance(result[1], posts.PostPage)
+    assert result[1].surfacing == [post_id]
+    assert _woken(conn, right) is None
+    long_poll.give_back_result(conn, _wait(left), result)
+    _waiting(conn, left)
+    assert _woken(conn, right) == [post_id]
+
+
+def test_acks_are_merged_for_each_session(conn: Connection, bob: Agent, left: Ctx, right: Ctx) -> None:
+    post_ids = [posts.create(conn, bob.ctx, "one", to_actor="ada").post_id for _ in range(60)]
+    for ctx, acked in ((left, post_ids[:20]), (right, post_ids[20:40]), (left, post_ids[40:])):
+        posts.ack(conn, ctx, acked)
+    condensed = digest.read_digest(conn, left.with_session("third"), limit=500, since=None, condense=True).events
+    acks = {event.session: event.payload["post_ids"] for event in condensed if event.type == "ack"}
+    assert acks == {"193-left": [*post_ids[:20], *post_ids[40:]], "93-right": post_ids[20:40]}
+
+
 def test_a_session_that_stopped_waiting_does_not_hold_a_post_up(
     conn: Connection, bob: Agent, left: Ctx, right: Ctx
 ) -> None:
