@@ -1,11 +1,17 @@
 """The Flask application as an ASGI application: requests run in threads, board streams on the event loop."""
 
+import asyncio
+import contextlib
+
 from flask import Flask
 from hypercorn.middleware import AsyncioWSGIMiddleware
 
 from bus.config.settings import Settings
 from webapp.http_server import use_http1_only
 from webapp.streams import BoardStreams, Message, Receive, Scope, Send
+
+# The time in which a client may send the body that was refused.
+_DISCARD_SECONDS = 2.0
 
 
 class WebApplication:
@@ -27,13 +33,38 @@ class WebApplication:
             if self._streams.is_stream_request(scope) and await self._streams.serve(scope, receive, send):
                 return
             if _declared_length(headers) > self._max_body_bytes:
-                # Flask refuses it by the declared length, so nothing is read; hypercorn then closes the connection.
-                receive = _receive_nothing
+                await self._refuse_oversized(scope, receive, send)
+                return
         await self._wsgi(scope, receive, send)  # type: ignore[arg-type]
 
     def drain(self) -> None:
         """Close open streams, which would delay the shutdown."""
         self._streams.close_all()
+
+    async def _refuse_oversized(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send Flask's refusal before the body is read, then discard the body and end the response.
+
+        A connection that is closed while the client sends may lose the answer.
+        """
+
+        async def send_unfinished(message: Message) -> None:
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        # Flask refuses it by the declared length.
+        await self._wsgi(scope, _receive_nothing, send_unfinished)  # type: ignore[arg-type]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                await _discard_body(receive, 16 * self._max_body_bytes)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _discard_body(receive: Receive, max_bytes: int) -> None:
+    size = 0
+    while size <= max_bytes:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        size += len(message["body"])
 
 
 def _declared_length(headers: list[tuple[bytes, bytes]]) -> int:

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import pytest
@@ -57,6 +58,21 @@ def test_a_length_beside_a_transfer_encoding_is_refused_and_closed(url: str, ord
     )
     assert answer.startswith(b"HTTP/1.1 400"), answer
     assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_an_oversized_body_is_discarded_and_the_connection_stays(url: str) -> None:
+    address = urlsplit(url)
+    connection = HTTPConnection(str(address.hostname), address.port, timeout=_TIMEOUT_SECONDS)
+    for _ in range(3):
+        connection.request("POST", "/join", b"x" * 2_000_000)
+        response = connection.getresponse()
+        assert response.status == 413
+        assert b"too large" in response.read()
+        first_socket = connection.sock
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        assert connection.sock is first_socket
+    connection.close()
 
 
 @pytest.mark.parametrize("path", ["/join", "/sign-out"])
