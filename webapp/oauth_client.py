@@ -195,7 +195,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
         """
         params = self.reauth_params() if reauthenticate else {}
         if choose_account:
-            params["prompt"] = "select_account"
+            params["prompt"] = self.choose_account_prompt()
         request = self.create_authorization_url(redirect_uri, **params)
         attempt = Attempt(
             nonce=request.get("nonce", ""),
@@ -211,6 +211,10 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):  # type: ignore[misc]
     def reauth_params(self) -> dict[str, str]:
         """The parameters that make the provider authenticate the user again, if it has any."""
         return {}
+
+    def choose_account_prompt(self) -> str:
+        """The `prompt` parameter that makes the provider ask for the account."""
+        return "select_account"
 
     def fetch_identity_claims(self, attempt: Attempt, callback_params: Mapping[str, str]) -> IdentityClaims:
         """Exchange the parameters of the callback for the claims about the user.

@@ -92,6 +92,14 @@ class OpenIdProvider(Provider):
         """See `Provider`; with max_age the issuer must return auth_time."""
         return {"prompt": self._reauth_prompt, "max_age": "0"}
 
+    def choose_account_prompt(self) -> str:
+        """See `Provider`; `select_account` only where it is announced, since others refuse it (`oidc-provider` does).
+
+        Asked to sign in again, the user can name another account as well.
+        """
+        prompts = self.load_server_metadata().get("prompt_values_supported")
+        return "select_account" if isinstance(prompts, list) and "select_account" in prompts else self._reauth_prompt
+
     def fetch_identity_claims(self, attempt: Attempt, callback_params: Mapping[str, str]) -> IdentityClaims:
         """See `Provider`."""
         # RFC 9207: `iss` prevents mix-up attacks, and is required from issuers that announce it.
@@ -157,8 +165,8 @@ class OpenIdProvider(Provider):
             is_optional = name == "userinfo_endpoint" and not metadata[name]
             if not is_optional and not is_secure_url(metadata[name]):
                 raise ProviderError(f"The metadata of {self.name} has no https address as {name}.", unavailable=True)
-        name = "authorization_response_iss_parameter_supported"
-        metadata[name] = document.get(name)
+        for name in ("authorization_response_iss_parameter_supported", "prompt_values_supported"):
+            metadata[name] = document.get(name)
         supported = document.get("id_token_signing_alg_values_supported")
         algorithms = [name for name in _ALGORITHMS if not isinstance(supported, list) or name in supported]
         # An empty list would allow the defaults of the library, with shared secrets among them.

@@ -351,6 +351,7 @@ def test_an_authentication_in_the_future_is_explained(web: WebApp, issuer: FakeO
 
 def test_a_refused_account_leads_to_the_choice_of_another(web: WebApp, issuer: FakeOidcProvider) -> None:
     """Otherwise the provider, where the user is signed in, would name the same account again without asking."""
+    issuer.metadata_overrides = {"prompt_values_supported": ["login", "select_account"]}
     sign_up(web.new_browser())
     issuer.user_claims |= {"sub": "another"}
     browser = web.new_browser()
@@ -366,4 +367,18 @@ def test_a_closed_sign_up_leads_to_the_choice_of_another_account(
 ) -> None:
     browser = make_web(**issuer.env(), SIGN_UP="closed").new_browser()
     assert sign_in(browser).status_code == 403
-    assert parse_qs(urlsplit(start_provider_sign_in(browser)).query)["prompt"] == ["select_account"]
+    assert parse_qs(urlsplit(start_provider_sign_in(browser)).query)["prompt"] == ["login"]
+
+
+@pytest.mark.parametrize(
+    ("announced", "prompt"),
+    [(["login"], "login"), (["login", "select_account"], "select_account"), (None, "login")],
+    ids=str,
+)
+def test_the_choice_of_an_account_uses_a_prompt_that_the_issuer_announces(
+    make_web: Callable[..., WebApp], issuer: FakeOidcProvider, announced: list[str] | None, prompt: str
+) -> None:
+    issuer.metadata_overrides = {"prompt_values_supported": announced}
+    browser = make_web(**issuer.env(), SIGN_UP="closed").new_browser()
+    assert sign_in(browser).status_code == 403
+    assert parse_qs(urlsplit(start_provider_sign_in(browser)).query)["prompt"] == [prompt]
