@@ -112,12 +112,12 @@ def _check_acks(operations: list[Operation], state: FinalState) -> Iterator[Viol
 
 
 def _check_cursors(operations: list[Operation], state: FinalState) -> Iterator[Violation]:
-    """Each reader sees every event once, in order; it may miss only what a lost answer carried."""
-    ledger = {event.seq: event for event in state.events}
+    """Each reader's reads follow each other without a gap; only what a lost answer carried may be missing."""
     reads = defaultdict(list)
     for operation in operations:
         if operation.tool == "whats_new":
             reads[operation.client].append(operation)
+    addressed = {(actor, post.id) for post in state.posts for actor in post.deliveries}
     for reader, calls in reads.items():
         # The first read decides where the cursor begins: a hundred events before the end at most.
         position, after_loss = next((call.result["since_event_id"] for call in _answered(calls)), 0), False
@@ -125,15 +125,46 @@ def _check_cursors(operations: list[Operation], state: FinalState) -> Iterator[V
             if call.outcome is not Outcome.OK:
                 after_loss = True
                 continue
-            for event in call.result["events"]:
-                seq = event["id"]
-                if seq <= position:
-                    yield Violation("cursors", f"{reader} saw event {seq} again after {position}")
-                elif seq != position + 1 and not after_loss:
-                    yield Violation("cursors", f"{reader} missed events {position + 1} to {seq - 1}")
-                if seq not in ledger or ledger[seq].type != event["type"]:
-                    yield Violation("cursors", f"{reader} saw event {seq} as {event['type']}, the ledger differs")
-                position, after_loss = max(position, seq), False
+            start, end = call.result["since_event_id"], call.result["cursor"]
+            if start < position:
+                yield Violation("cursors", f"{reader} saw events {start + 1} to {position} again")
+            elif start > position and not after_loss:
+                yield Violation("cursors", f"{reader} missed events {position + 1} to {start}")
+            yield from _check_digest(call, state.events[start:end], addressed)
+            position, after_loss = end, False
+
+
+def _check_digest(call: Operation, events: list[LedgerEvent], addressed: set[tuple[str, int]]) -> Iterator[Violation]:
+    """A digest lists its events, or counts those that its reader knows: its own, and the posts of its inbox."""
+    listed = {event["id"]: event for event in call.result["events"]}
+    if list(listed) != sorted(listed) or len(listed) != len(call.result["events"]):
+        yield Violation("cursors", f"{call.client} saw events out of order: {list(listed)[:20]}")
+    for event in events:
+        if event.seq in listed and listed.pop(event.seq)["type"] != event.type:
+            yield Violation("cursors", f"{call.client} saw event {event.seq} as another than {event.type}")
+    if listed:
+        yield Violation(
+            "cursors", f"{call.client} saw events {list(listed)[:20]}, which the ledger does not have there"
+        )
+    shown = {event["id"] for event in call.result["events"]}
+    merged = {
+        (event["actor"], post_id)
+        for event in call.result["events"]
+        for post_id in event["payload"].get("post_ids", ())
+        if event["type"] == "ack"
+    }
+    absent = [
+        event
+        for event in events
+        if event.seq not in shown and not (event.type == "ack" and (event.actor, event.payload["post_id"]) in merged)
+    ]
+    own = [event for event in absent if event.actor == call.client]
+    inbox = [event for event in absent if event.type == "post" and (call.client, event.seq) in addressed]
+    left_out = call.result.get("left_out") or {}
+    if len(own) != left_out.get("own", 0) or len(inbox) != left_out.get("inbox", 0):
+        yield Violation("cursors", f"{call.client} had {left_out} counted for {len(own)} and {len(inbox)} events")
+    if len(absent) != len(own) + len(inbox):
+        yield Violation("cursors", f"{call.client} was not shown all events after {call.result['since_event_id']}")
 
 
 def _check_fences(operations: list[Operation], _: FinalState) -> Iterator[Violation]:

@@ -53,10 +53,20 @@ class History:
             self.read(_ANN, first, last)
 
     def read(self, client: str, first: int, last: int, outcome: Outcome = Outcome.OK) -> None:
-        """Add a read of the ledger's events from `first` to `last`."""
-        events = [{"id": seq, "type": self.events[seq - 1].type} for seq in range(first, last + 1)]
-        result = {"since_event_id": first - 1, "events": events} if outcome is Outcome.OK else {}
-        self._add(client, "whats_new", {}, "", result, outcome)
+        """Add a read of the ledger's events from `first` to `last`; the reader's own are counted."""
+        rows = self.events[first - 1 : last]
+        events = [
+            {"id": row.seq, "type": row.type, "actor": row.actor, "payload": row.payload}
+            for row in rows
+            if row.actor != client
+        ]
+        result = {
+            "since_event_id": first - 1,
+            "cursor": last,
+            "events": events,
+            "left_out": {"own": len(rows) - len(events)},
+        }
+        self._add(client, "whats_new", {}, "", result if outcome is Outcome.OK else {}, outcome)
 
     def replace_operation(self, mark_or_tool: str, **changes: Any) -> None:
         """Change the operations with this mark, or of this tool."""
@@ -94,6 +104,18 @@ class History:
 
 def test_a_sound_history_has_no_violation() -> None:
     assert History().violations() == []
+
+
+def test_merged_acks_and_counted_posts_are_no_loss() -> None:
+    history = History()
+    history.read(_BEN, 1, 10)
+    events = history.operations[-1].result["events"]
+    history.operations[-1].result["left_out"]["inbox"] = 1
+    events[:] = [event for event in events if event["type"] != "post"]
+    assert history.violations() == []
+    history.read(_CLEO, 1, 5)
+    history.operations[-1].result["events"][-1]["payload"] = {"post_id": 9, "post_ids": [4, 9]}
+    assert history.violations() == []
 
 
 def test_what_a_lost_answer_carried_may_be_missing() -> None:
@@ -195,6 +217,18 @@ def _show_another_event(history: History) -> None:
     history.operations[-1].result["events"][0]["type"] = "register"
 
 
+def _hide_an_event(history: History) -> None:
+    del history.operations[-1].result["events"][0]
+
+
+def _show_a_later_event(history: History) -> None:
+    history.operations[-1].result["events"].append({"id": 11, "type": "ack", "actor": _BEN, "payload": {}})
+
+
+def _count_too_many(history: History) -> None:
+    history.operations[-1].result["left_out"]["own"] += 1
+
+
 def _give_a_fence_twice(history: History) -> None:
     history.replace_operation("lease", result={"fence": 6})
 
@@ -246,6 +280,9 @@ def _show_another_project(history: History) -> None:
         (_skip_an_event, "cursors"),
         (_repeat_an_event, "cursors"),
         (_show_another_event, "cursors"),
+        (_hide_an_event, "cursors"),
+        (_show_a_later_event, "cursors"),
+        (_count_too_many, "cursors"),
         (_give_a_fence_twice, "fences"),
         (_turn_back_a_fence, "fences"),
         (_start_a_done_task, "tasks"),
