@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.coordination import long_poll, sequences
+from bus.coordination import digest, long_poll, posts, sequences, sessions
 from bus.db import Connection
 from bus.operations import jobs, retention
 from bus.tenancy.projects import Project
@@ -25,14 +25,24 @@ def test_only_expired_rows_are_pruned(conn: Connection, project: Project, ada: A
     for table in (
         "presence (project_id, participation_id, last_seen) VALUES (999999, 1, now())",
         "cursor (project_id, participation_id, seq) VALUES (999999, 1, 1)",
+        "agent_session (project_id, participation_id, key, started_at, last_seen, ended_at)"
+        " VALUES (999999, 1, 'old', now(), now(), now() - interval '31 days')",
+        "session_cursor (project_id, participation_id, key, seq) VALUES (999999, 1, 'old', 1), (999999, 1, '', 1)",
+        "session_post (project_id, participation_id, key, post_id) VALUES (999999, 1, 'old', 1)",
     ):
         conn.raw.execute(f"INSERT INTO {table}".encode())
+    session = ada.ctx.with_session("live")
+    digest.read_digest(conn, session)
+    post_id = posts.create(conn, session, "x", to_actor="ada").post_id
+    sessions.look(conn, session, mail=True)
     pruned = {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS}
     assert pruned == {
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
         "lost_cursors": 1, "hours": 0, "days": 0, "sessions": 0, "sign_ups": 0, "login_links": 0,
-        "gone_processes": 0, "samples": 0,
+        "gone_processes": 0, "samples": 0, "ended_sessions": 1, "session_cursors": 1, "lost_session_posts": 1,
     }  # fmt: skip
+    assert conn.fetch_all("SELECT key FROM session_cursor ORDER BY key") == [("",), ("live",)]
+    assert conn.fetch_all("SELECT key, post_id FROM session_post") == [("live", post_id)]
     assert conn.fetch_all("SELECT key FROM idempotency") == [("new",)]
     assert [run.id for run in jobs.list_runs(conn, name="x")] == [newest, busy]
     assert {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS} == dict.fromkeys(
