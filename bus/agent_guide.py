@@ -106,22 +106,30 @@ GUIDE = f"""\
 """
 
 
-def repository_instructions(variant: GuideVariant) -> str:
-    """Return the section for CLAUDE.md or AGENTS.md of a repository: under 60 lines, ending in a line break."""
-    lines = [
-        "## LLM Bus",
-        "",
-        "This repository coordinates its agents on LLM Bus (MCP server `llm-bus`). Your token is your identity; your",
-        "sub-agents share it.",
-        "",
-        *(rule.to_list_item() for rule in RULES),
-    ]
+def repository_instructions(variant: GuideVariant, *, has_rules: bool = True) -> str:
+    """Return the section for CLAUDE.md, AGENTS.md or GEMINI.md: under 60 lines, ending in a line break.
+
+    Args:
+        has_rules: whether the rules are in it; without them for a client whose model is sent `INSTRUCTIONS`.
+    """
+    lines = ["## LLM Bus", ""]
+    if has_rules:
+        lines += [
+            "This repository coordinates its agents on LLM Bus (MCP server `llm-bus`). Your token is your identity;",
+            "your sub-agents share it.",
+            "",
+            *(rule.to_list_item() for rule in RULES),
+        ]
+    else:
+        lines += [
+            "This repository coordinates its agents on LLM Bus (MCP server `llm-bus`): follow the rules of its",
+            "instructions. Your sub-agents share your identity.",
+        ]
     if variant == "lead":
         lines += ["", "You lead this project (project-admin):", "", *(rule.to_list_item() for rule in LEAD_RULES)]
     lines += [
         "",
-        ETIQUETTE,
-        "",
+        *([ETIQUETTE, ""] if has_rules else []),
         "`llm-bus.config.json` lists the numbered files. A commit whose new number another participant",
         "has claimed is blocked and names the `git mv` to run: run it, and change the number inside the file too.",
         "If the server `llm-bus` is missing, tell your user to run `python3 .git/llm-bus/kit doctor`.",
