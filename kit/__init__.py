@@ -5,4 +5,4 @@ this project. It never blocks work, except in the documented cases.
 """
 
 # Raise it with every change that installed repositories should get. The server publishes the minimum that it requires.
-VERSION = "1.1.0"
+VERSION = "1.2.0"

@@ -14,6 +14,13 @@ if sys.version_info < (3, 9):  # noqa: UP036 - this file also runs under the int
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 try:
+    # Most hooks around a tool have nothing to do, and end here.
+    from kit import quick
+
+    is_done = quick.run(sys.argv[1:])
+    if is_done:
+        sys.stdout.flush()
+        os._exit(0)
     from kit.main import run
 except Exception as error:
     # The interpreter would end with 1, which blocks a commit in other hook managers.

@@ -15,6 +15,7 @@ from kit.toml_reader import parse
 
 SERVER_NAME = "llm-bus"
 TOML_TABLE = ("mcp_servers", SERVER_NAME)
+_TOML_KEYS = {"url", "bearer_token_env_var", "http_headers_helper"}
 TOML_MARKS = ("# >>> llm-bus >>>", "# <<< llm-bus <<<")
 _SERVER_PATHS: tuple[jsonc.KeyPath, ...] = (
     ("mcpServers", SERVER_NAME),
@@ -26,7 +27,10 @@ _URL_KEYS = ("url", "httpUrl", "serverUrl")
 # The token of the kit's servers is a reference to a variable or a prompt, in the syntax of each client.
 _TOKEN_REFERENCE = re.compile(r"Bearer \$?\{[^{}]*\}")
 # Also the commands of earlier versions, with other code in the same place.
-_OUR_COMMAND = re.compile(r'(?:python3?|py)(?: -I)? -c "import os,[^"]*llm-bus[^"]*runpy[^"]*" [a-z -]+')
+_OUR_COMMAND = re.compile(
+    r'(?:python3?|py) (?:(?:-I )?-c "import os,[^"]*llm-bus[^"]*runpy[^"]*"|-ISc "import os;[^"]*llm-bus/kit[^"]*")'
+    r" [a-z -]+"
+)
 _OUR_OLD_COMMAND = re.compile(r'(?:python3?|py) -c "import os,[^"]*runpy[^"]*\.llm-bus[^"]*" [a-z -]+')
 # What the kit writes into a new file besides its entries.
 _SKELETONS: tuple[dict[str, Any], ...] = ({"version": 1}, {"$schema": "https://opencode.ai/config.json"})
@@ -40,6 +44,7 @@ class InstallOptions:
 
     Attributes:
         token_variable: the environment variable from which the clients read the token.
+        has_saved_token: whether a token is, or will be, saved inside .git.
         wake_in_background: whether Claude Code waits for posts in the background.
         force: whether to replace a server entry of the same name that the kit did not write.
         remover: removes the kit's part from a client's file.
@@ -50,6 +55,7 @@ class InstallOptions:
     home_dir: Path
     endpoint: str
     token_variable: str
+    has_saved_token: bool
     wake_in_background: bool
     force: bool
     remover: Remover
@@ -170,18 +176,25 @@ def write_prompt(options: InstallOptions, edits: FileEdits, path: Path, prompt: 
             _write_text(options, edits, path, jsonc.append_item(text, ("inputs",), prompt))
 
 
-def write_toml_server(options: InstallOptions, edits: FileEdits, path: Path) -> None:
-    """Write the server table between two marks; one that the user wrote stays."""
+def write_toml_server(options: InstallOptions, edits: FileEdits, path: Path, token_source: dict[str, str]) -> None:
+    """Write the server table between two marks; one that the user wrote stays.
+
+    Args:
+        token_source: the setting that says where the token comes from.
+    """
     with edits.place(path):
         text = _read_text(edits, path)
         entry = parse(text).find(TOML_TABLE)
-        values = {"url": options.endpoint, "bearer_token_env_var": options.token_variable}
+        values = {"url": options.endpoint, **token_source}
         is_own = isinstance(entry, dict) and ("url" in entry or "command" in entry)
         is_own = is_own and not edits.is_ours(path) and not toml_edits.is_between(text, TOML_TABLE, TOML_MARKS)
         if is_own and entry != values and not (options.force and "command" not in entry):
             url = entry.get("url")
             edits.messages.append(f"= {path.name} already has a server {SERVER_NAME} ({url}); --force replaces it")
             return
+        if isinstance(entry, dict) and not set(entry) <= set(values) and set(entry) <= _TOML_KEYS:
+            # The token came from another place.
+            text = toml_edits.remove_table(text, TOML_TABLE, TOML_MARKS)
         _write_text(options, edits, path, toml_edits.set_table(text, TOML_TABLE, values, TOML_MARKS))
 
 
@@ -197,7 +210,8 @@ def _remove_from_toml(text: str, original: bytes | None, endpoints: frozenset[st
     is_ours = original is not None or toml_edits.is_between(text, TOML_TABLE, TOML_MARKS)
     if not is_ours and isinstance(entry, dict):
         is_orphan = "url" not in entry and "command" not in entry
-        is_ours = is_orphan or ("bearer_token_env_var" in entry and _is_known(entry.get("url"), endpoints))
+        has_source = "bearer_token_env_var" in entry or _is_our_command(entry.get("http_headers_helper"))
+        is_ours = is_orphan or (has_source and _is_known(entry.get("url"), endpoints))
     return toml_edits.remove_table(text, TOML_TABLE, TOML_MARKS) if is_ours else text
 
 
@@ -253,7 +267,10 @@ def _find_our_hooks(text: str) -> list[tuple[jsonc.KeyPath, dict[str, Any]]]:
 
 
 def _is_our_hook(item: Any) -> bool:
-    command = item.get("command") if isinstance(item, dict) else None
+    return _is_our_command(item.get("command")) if isinstance(item, dict) else False
+
+
+def _is_our_command(command: Any) -> bool:
     return isinstance(command, str) and bool(_OUR_COMMAND.fullmatch(command) or _OUR_OLD_COMMAND.fullmatch(command))
 
 

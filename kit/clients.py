@@ -24,7 +24,12 @@ from kit.file_edits import FileEdits
 
 @dataclass(frozen=True)
 class Client:
-    """A client: how to detect it, how to configure it, and the file with its instructions."""
+    """A client: how to detect it, how to configure it, and the file with its instructions.
+
+    Attributes:
+        first_question: what the client asks before it uses the kit's configuration; empty for nothing.
+        reads_saved_token: whether its connection uses the token that is saved inside .git.
+    """
 
     name: str
     title: str
@@ -33,6 +38,8 @@ class Client:
     home_markers: tuple[str, ...]
     configure: Callable[[InstallOptions, FileEdits], None]
     instructions_file: str
+    first_question: str = ""
+    reads_saved_token: bool = False
 
     def is_present(self, options: InstallOptions) -> bool:
         """Whether the client is used here: on the PATH, in the repository, or in the user's home folder."""
@@ -49,16 +56,24 @@ def _auth_headers(reference: str) -> dict[str, str]:
 
 def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
     top = options.repo.top
-    server = {"type": "http", "url": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
+    server = {
+        "type": "http",
+        "url": options.endpoint,
+        # The helper adds the session, and a saved token. An empty default keeps Claude Code from refusing the server.
+        "headers": _auth_headers(f"${{{options.token_variable}:-}}"),
+        "headersHelper": hook_command("headers claude"),
+    }
     write_server(options, edits, top / ".mcp.json", ("mcpServers", SERVER_NAME), server, "url")
+    edited = f"Edit|Write|MultiEdit|NotebookEdit|mcp__{SERVER_NAME}__.*"
     hooks: list[tuple[str, dict[str, Any]]] = [
         ("SessionStart", {"hooks": [_make_hook("wake start claude", 10)]}),
+        ("SessionEnd", {"hooks": [_make_hook("wake end claude", 10)]}),
         ("Stop", {"hooks": [_make_hook("wake stop claude", 10)]}),
-        (
-            "PreToolUse",
-            {"matcher": "Edit|Write|MultiEdit|NotebookEdit", "hooks": [_make_hook("tool before claude", 10)]},
-        ),
-        ("PostToolUse", {"matcher": "Write|Edit|MultiEdit", "hooks": [_make_hook("reconcile --claude", 10)]}),
+        ("SubagentStop", {"hooks": [_make_hook("wake end claude", 10)]}),
+        ("PreToolUse", {"matcher": edited, "hooks": [_make_hook("tool before claude", 10)]}),
+        ("PostToolUse", {"hooks": [_make_hook("tool after claude", 10)]}),
+        # A command that fails is not followed by PostToolUse.
+        ("PostToolUseFailure", {"hooks": [_make_hook("tool after claude", 10)]}),
     ]
     if options.wake_in_background:
         rewake = {**_make_hook("wake wait claude", 3600), "async": True, "asyncRewake": True}
@@ -68,16 +83,24 @@ def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
 
 def _configure_codex(options: InstallOptions, edits: FileEdits) -> None:
     folder = options.repo.top / ".codex"
-    write_toml_server(options, edits, folder / "config.toml")
+    # Codex runs the helper without the environment, so it needs a saved token.
+    source = (
+        {"http_headers_helper": hook_command("headers codex")}
+        if options.has_saved_token
+        else {"bearer_token_env_var": options.token_variable}
+    )
+    write_toml_server(options, edits, folder / "config.toml", source)
     write_hooks(
         options,
         edits,
         folder / "hooks.json",
         [
             ("SessionStart", {"hooks": [_make_hook("wake start codex", 10)]}),
+            ("SessionEnd", {"hooks": [_make_hook("wake end codex", 10)]}),
             ("Stop", {"hooks": [_make_hook("wake stop codex", 10)]}),
+            ("SubagentStop", {"hooks": [_make_hook("wake end codex", 10)]}),
             ("PreToolUse", {"matcher": "apply_patch", "hooks": [_make_hook("tool before codex", 10)]}),
-            ("PostToolUse", {"matcher": "apply_patch", "hooks": [_make_hook("tool after codex", 10)]}),
+            ("PostToolUse", {"hooks": [_make_hook("tool after codex", 10)]}),
         ],
     )
 
@@ -87,7 +110,7 @@ def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
     server = {"httpUrl": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
     write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "httpUrl")
     # Its shell runs no hooks of git, so the hook before it checks commits.
-    tools = "write_file|replace|run_shell_command"
+    tools = f"write_file|replace|run_shell_command|mcp_{SERVER_NAME}_.*"
     # Gemini CLI counts timeouts in milliseconds.
     write_hooks(
         options,
@@ -95,9 +118,10 @@ def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
         path,
         [
             ("SessionStart", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake start gemini", 10_000)}]}),
+            ("SessionEnd", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake end gemini", 10_000)}]}),
             ("AfterAgent", {"hooks": [{"name": SERVER_NAME, **_make_hook("wake stop gemini", 10_000)}]}),
             ("BeforeTool", _make_gemini_tool_hook("tool before gemini", tools)),
-            ("AfterTool", _make_gemini_tool_hook("tool after gemini", tools)),
+            ("AfterTool", _make_gemini_tool_hook("tool after gemini", "*")),
         ],
     )
 
@@ -159,11 +183,42 @@ CLIENTS = (
         (".claude",),
         _configure_claude,
         "CLAUDE.md",
+        "Claude Code asks whether you trust this folder, and whether to use the server llm-bus: until both, it starts "
+        "neither hooks nor the server.",
+        reads_saved_token=True,
     ),
-    Client("codex", "Codex", ("codex",), (".codex",), (".codex",), _configure_codex, "AGENTS.md"),
-    Client("gemini", "Gemini CLI", ("gemini",), (".gemini", "GEMINI.md"), (".gemini",), _configure_gemini, "GEMINI.md"),
+    Client(
+        "codex",
+        "Codex",
+        ("codex",),
+        (".codex",),
+        (".codex",),
+        _configure_codex,
+        "AGENTS.md",
+        "Codex reads .codex/ once you trust this folder, and asks before it runs the hooks.",
+        reads_saved_token=True,
+    ),
+    Client(
+        "gemini",
+        "Gemini CLI",
+        ("gemini",),
+        (".gemini", "GEMINI.md"),
+        (".gemini",),
+        _configure_gemini,
+        "GEMINI.md",
+        "Gemini CLI asks whether you trust this folder, and warns of new hooks of a project once.",
+    ),
     Client("cursor", "Cursor", ("cursor",), (".cursor",), (".cursor",), _configure_cursor, "AGENTS.md"),
-    Client("vscode", "VS Code", ("code",), (".vscode",), (".vscode",), _configure_vscode, "AGENTS.md"),
+    Client(
+        "vscode",
+        "VS Code",
+        ("code",),
+        (".vscode",),
+        (".vscode",),
+        _configure_vscode,
+        "AGENTS.md",
+        "VS Code asks for the token and stores it.",
+    ),
     Client(
         "opencode",
         "OpenCode",
@@ -172,6 +227,7 @@ CLIENTS = (
         (".config/opencode",),
         _configure_opencode,
         "AGENTS.md",
+        reads_saved_token=True,
     ),
     Client(
         "windsurf", "Windsurf", ("windsurf",), (".windsurf",), (".codeium/windsurf",), _configure_windsurf, "AGENTS.md"

@@ -28,19 +28,32 @@ TIME_LIMIT_SECONDS = 0.3
 _CACHE_SECONDS = 10
 _IDENTITY_CACHE_SECONDS = 3600
 _MAX_LINES = 3
+# Of one edit, each with a request of its own.
+_MAX_SESSION_PATHS = 4
 _MAX_NAME_LENGTH = 200
 _MAX_NOTE_LENGTH = 100
 _CACHE_NAME = "leases.json"
 # What a notice needs of a lease.
-_LEASE_KEYS = ("surface", "actor", "note", "mode", "fence", "expires_in_seconds")
+_LEASE_KEYS = ("surface", "actor", "session", "note", "mode", "fence", "expires_in_seconds")
 
 
-def find_leased(work_tree: Repo, config: Config, paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Find the paths that other participants have leased, with the newest lease of each; empty after a failure."""
+def find_leased(
+    work_tree: Repo, config: Config, paths: Sequence[str], session_key: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Find the paths that others have leased, with the newest lease of each; empty after a failure.
+
+    Args:
+        session_key: the session that edits: leases of other sessions of the same participant count too. None for a
+            client without sessions.
+    """
     paths = [path for path in dict.fromkeys(paths) if config.lease_policy(path) != "off"]
     if not paths or config.token is None:
         return []
-    cache = _Cache(work_tree, config)
+    cache = _Cache(work_tree, config, session_key)
+    if session_key is not None:
+        held = _find_held(work_tree, config, cache, paths[:_MAX_SESSION_PATHS], session_key)
+        if held is not None:
+            return held
     identity = cache.find_identity()
     answers = {path: cache.find_leases(path) for path in paths}
     missing = [path for path, answer in answers.items() if answer is None]
@@ -57,15 +70,53 @@ def find_leased(work_tree: Repo, config: Config, paths: Sequence[str]) -> list[t
     return leased
 
 
+def _find_held(
+    work_tree: Repo, config: Config, cache: _Cache, paths: Sequence[str], session_key: str
+) -> list[tuple[str, dict[str, Any]]] | None:
+    """Find the paths that others than a session hold; the bus decides whose leases these are.
+
+    Returns:
+        None if the bus cannot say it: it is of an earlier version, or the name of a file is no surface.
+    """
+    answers = {path: cache.find_leases(path) for path in paths}
+    missing = [path for path, answer in answers.items() if answer is None]
+    if missing:
+        # Slow to import, and not needed while answers are kept.
+        from kit import mcp_client
+
+        calls: list[mcp_client.BusCall] = [
+            lambda bus, path=path: bus.look(surface=path)["holders"]  # type: ignore[misc]
+            for path in missing
+        ]
+        budget = mcp_client.TimeBudget(TIME_LIMIT_SECONDS)
+        found = mcp_client.call_in_parallel(
+            config.endpoint, config.token, calls, budget, max_threads=_MAX_SESSION_PATHS, session_key=session_key
+        )
+        error = next((answer for answer in found if isinstance(answer, Exception)), None)
+        if getattr(error, "status", None) in (mcp_client.NOT_FOUND, mcp_client.BAD_REQUEST):
+            return None
+        if error is not None:
+            activity_log.record(work_tree, "proceeded", reason=f"leases not checked: {error}")
+        fetched = {
+            path: [_pick(lease) for lease in answer] if isinstance(answer, list) else []
+            for path, answer in zip(missing, found)
+        }
+        cache.keep(fetched, None)
+        answers.update(fetched)
+    return [(path, leases[0]) for path, leases in answers.items() if leases]
+
+
 def format_notice(leased: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Format one line for each leased file."""
     lines = []
     for path, lease in leased[:_MAX_LINES]:
         note = f", note {json.dumps(one_line(lease['note'], _MAX_NOTE_LENGTH), ensure_ascii=False)}"
+        session = f", another session of yours ({one_line(lease['session'], 40)})" if lease.get("session") else ""
+        until = time.strftime("%H:%M", time.localtime(time.time() + float(lease["expires_in_seconds"])))
         lines.append(
-            f"LLM Bus: {one_line(path, _MAX_NAME_LENGTH)} is leased by {one_line(lease['actor'], _MAX_NAME_LENGTH)} "
-            f"(surface {one_line(lease['surface'], _MAX_NAME_LENGTH)}{note if lease.get('note') else ''}, "
-            f"{lease_guard.minutes_left(lease)} min left); agree on the edit by post."
+            f"LLM Bus: {one_line(path, _MAX_NAME_LENGTH)} is leased by {one_line(lease['actor'], _MAX_NAME_LENGTH)}"
+            f"{session} until {until} (surface {one_line(lease['surface'], _MAX_NAME_LENGTH)}"
+            f"{note if lease.get('note') else ''}); agree on the edit by post."
         )
     if len(leased) > _MAX_LINES:
         lines.append(f"LLM Bus: {len(leased) - _MAX_LINES} more of these files are leased; who_holds lists them.")
@@ -81,7 +132,8 @@ def take_unannounced(
         with contextlib.suppress(OSError):
             folder = activity_log.ensure_state_folder(work_tree)
             try:
-                (folder / f"leased-{session_hash}-{_hash(path, lease.get('fence'))}").touch(exist_ok=False)
+                holder = [lease.get(name) for name in ("fence", "actor", "session", "surface")]
+                (folder / f"leased-{session_hash}-{_hash(path, *holder)}").touch(exist_ok=False)
             except FileExistsError:
                 continue
         unannounced.append((path, lease))
@@ -128,9 +180,8 @@ def _pick(lease: dict[str, Any]) -> dict[str, Any]:
 class _Cache:
     """The answers of the bus to this participant: a file of the state folder, which holds no token."""
 
-    def __init__(self, work_tree: Repo, config: Config) -> None:
-        self._work_tree = work_tree
-        self._prefix = _hash(config.endpoint, config.token)
+    def __init__(self, work_tree: Repo, config: Config, session_key: str | None) -> None:
+        self._prefix = _hash(config.endpoint, config.token, *([session_key] if session_key else []))
         self._now = time.time()
         self._path: Path | None = None
         self._entries: dict[str, Any] = {}

@@ -112,6 +112,27 @@ def uninstall(repo: Repo, edits: FileEdits) -> None:
         edits.remove_part(path, remove_lefthook_part)
 
 
+def remember(repo: Repo, *, is_wanted: bool) -> None:
+    """Record whether the commits of a clone are to be checked, so that a session can say when they no longer are."""
+    path = _wanted_path(repo)
+    if is_wanted:
+        path.touch()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def describe_loss(repo: Repo) -> str:
+    """Describe why the commits of a clone are no longer checked; empty if they are, or were not to be."""
+    if not _wanted_path(repo).exists():
+        return ""
+    detail, fix = describe(repo)
+    return detail if fix else ""
+
+
+def _wanted_path(repo: Repo) -> Path:
+    return repo.common_dir / "llm-bus" / "commit-check"
+
+
 def describe(repo: Repo) -> tuple[str, str]:
     """Describe what a commit runs. Returns what is true, and what to do; an empty text for nothing."""
     return hook_managers.describe(repo, has_block)

@@ -119,8 +119,17 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
     endpoint, options.home = confirmed.endpoint, confirmed.web_url
     identity = confirmation.identify(work_tree, confirmed, token)
     remover = client_files.make_remover(uninstall.known_endpoints(work_tree) | {endpoint})
+    has_saved_token = token is not None or any(path.exists() for path in config.list_token_files(work_tree))
     client_options = client_files.InstallOptions(
-        work_tree, Path.home(), endpoint, options.token_env, options.wake, options.force, remover, files
+        work_tree,
+        Path.home(),
+        endpoint,
+        options.token_env,
+        has_saved_token,
+        options.wake,
+        options.force,
+        remover,
+        files,
     )
     selected = _select_clients(options.client, client_options)
     local_code.install(work_tree, edits, files)
@@ -134,6 +143,8 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
             _write_instructions(work_tree.top / name, edits, "lead" if options.lead else "participant", files)
     if not options.no_git_hook:
         githooks.install(work_tree, edits)
+    if not options.dry_run:
+        githooks.remember(work_tree, is_wanted=not options.no_git_hook)
     if options.with_okf:
         _write_okf(work_tree, edits, files)
     if token is not None and not options.dry_run:
@@ -205,7 +216,9 @@ def _write_instructions(path: Path, edits: FileEdits, variant: str, files: Mappi
             # CLAUDE.md imports AGENTS.md, and the block is needed once.
             path = path.with_name("AGENTS.md")
             content = edits.read(path) or b""
-        block = files[f"kit/blocks/{variant}.md"]
+        # The models of the other clients are sent the rules of the server at the start.
+        suffix = "" if path.name == "AGENTS.md" else "-short"
+        block = files[f"kit/blocks/{variant}{suffix}.md"]
         changed = instructions.insert_into(content, block, uninstall.block_texts(files))
         edits.write(path, changed, uninstall.remove_instructions(files))
 
@@ -262,19 +275,23 @@ def _save_token(work_tree: Repo, token: str) -> None:
 
 def _format_next_steps(options: client_files.InstallOptions, selected: list[clients.Client], has_token: bool) -> str:
     variable = options.token_variable
+    names = [client.title for client in selected]
+    without_variable = [client.title for client in selected if has_token and client.reads_saved_token]
+    others = [name for name in names if name not in without_variable]
     lines = []
     if os.environ.get(variable):
         lines.append(f"{variable} is set here; set it in every shell that starts your client.")
     else:
-        export = "setx" if clients.is_windows() else "export"
-        readers = "The hooks use the saved token; clients read" if has_token else "Hooks and clients read"
-        lines.append(f"{readers} {variable} from the environment: {export} {variable}=…")
+        if without_variable:
+            lines.append(f"The hooks and {', '.join(without_variable)} use the saved token.")
+        if others or not has_token:
+            export = "setx" if clients.is_windows() else "export"
+            readers = ", ".join(others) or "Hooks and clients" if has_token else "Hooks and clients"
+            verb = "reads" if has_token and len(others) == 1 else "read"
+            lines.append(f"{readers} {verb} {variable} from the environment: {export} {variable}=…")
     if selected:
-        lines.append(f"Restart {', '.join(client.title for client in selected)}.")
-    if any(client.name == "codex" for client in selected):
-        lines.append("Codex reads .codex/ once you trust this folder, and asks before it runs the hooks.")
-    if any(client.name == "vscode" for client in selected):
-        lines.append("VS Code asks for the token and stores it.")
+        lines.append(f"Restart {', '.join(names)}.")
+    lines += [client.first_question for client in selected if client.first_question]
     lines.append(f"If something does not connect: {local_code.command(options.repo, 'doctor')}")
     return "\n".join(lines)
 

@@ -54,9 +54,12 @@ def install(repo: Repo, edits: FileEdits, files: Mapping[str, str]) -> None:
 
 
 def remove(repo: Repo) -> None:
-    """Remove the code, the confirmed connection, and the log and the state of this work tree."""
+    """Remove the code, the confirmed connection, the sessions, and the log and the state of this work tree."""
     shutil.rmtree(code_folder(repo), ignore_errors=True)
+    shutil.rmtree(code_folder(repo).with_name("sessions"), ignore_errors=True)
     connection.connection_path(repo).unlink(missing_ok=True)
+    githooks_marker = code_folder(repo).with_name("commit-check")
+    githooks_marker.unlink(missing_ok=True)
     local_folder = repo.git_dir / "llm-bus"
     shutil.rmtree(local_folder / "state", ignore_errors=True)
     for path in (*local_folder.glob("journal.jsonl*"), local_folder / "redemption.json"):

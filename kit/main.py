@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from kit import VERSION, activity_log, exit_codes, watchdog
+from kit import VERSION, activity_log, exit_codes, quick, watchdog
 
 _STDIN_TIMEOUT_SECONDS = 1.0
 _USAGE = """\
@@ -20,10 +20,10 @@ python3 .git/llm-bus/kit COMMAND
   seed [--dry-run]           tell the bus the highest number that each sequence has here
   reconcile --staged         check numbers and leases of the staged files; exit code 1 blocks
   reconcile --file PATH      check one file; exit code 1 blocks
-  reconcile --claude         the PostToolUse hook of Claude Code; exit code 2 is shown to the model
   pre-commit                 check numbers and leases of the staged files; exit code 77 blocks
-  wake start|stop|wait CLIENT  session hooks; CLIENT is claude, codex, gemini, cursor or opencode
+  wake start|stop|wait|end CLIENT  session hooks; CLIENT is claude, codex, gemini, cursor or opencode
   tool before|after CLIENT   the hooks around a tool of claude, codex, gemini or opencode
+  headers CLIENT             print the headers of an MCP connection of claude, codex or opencode
   version                    print the version of the kit
 """
 
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
 
 def _is_limited(arguments: list[str]) -> bool:
     """Whether a command is a hook, except the one that waits."""
-    return arguments[:1] in (["pre-commit"], ["reconcile"], ["tool"]) or (
+    return arguments[:1] in (["pre-commit"], ["reconcile"], ["tool"], ["headers"]) or (
         arguments[:1] == ["wake"] and "wait" not in arguments
     )
 
@@ -75,6 +75,11 @@ def _run_command(arguments: list[str]) -> int:
         return _run_session_hook(rest)
     if name == "tool":
         return _run_tool_hook(rest)
+    if name == "headers":
+        from kit import connection_headers
+
+        print(json.dumps(connection_headers.find_headers(rest[0] if rest else "", rest[1] if len(rest) > 1 else None)))
+        return exit_codes.OK
     if name == "doctor":
         from kit import doctor
 
@@ -134,14 +139,15 @@ def _run_session_hook(arguments: list[str]) -> int:
     from kit import session_hooks
 
     if (
-        len(arguments) != 2
-        or arguments[0] not in ("start", "stop", "wait")
+        len(arguments) not in (2, 3)
+        or arguments[0] not in session_hooks.EVENTS
         or arguments[1] not in session_hooks.CLIENTS
     ):
         print(_USAGE, end="")
         return exit_codes.OK
-    event, client = arguments
-    hook_input = _read_hook_input()
+    event, client = arguments[:2]
+    # A client that ends can pass no input.
+    hook_input = {"session_id": arguments[2]} if len(arguments) == 3 else _read_hook_input()
     if event == "wait":
         text = session_hooks.wait_for_posts(client, hook_input)
         if text is None:
@@ -149,8 +155,12 @@ def _run_session_hook(arguments: list[str]) -> int:
         # Exit code 2 wakes the session, which shows standard error to the model.
         sys.stderr.write(text + "\n")
         return exit_codes.SHOWN_TO_MODEL
-    run_hook = session_hooks.on_session_start if event == "start" else session_hooks.on_session_stop
-    text = run_hook(client, hook_input)
+    if event == "end":
+        session_hooks.on_session_end(client, hook_input)
+        text = None
+    else:
+        run_hook = session_hooks.on_session_start if event == "start" else session_hooks.on_session_stop
+        text = run_hook(client, hook_input)
     if text is not None:
         print(session_hooks.format_output(client, event, text))
     elif client != "claude":
@@ -162,6 +172,9 @@ def _run_session_hook(arguments: list[str]) -> int:
 def _run_tool_hook(arguments: list[str]) -> int:
     from kit import tool_hooks
 
+    if len(arguments) == 3 and arguments[0] == "look" and arguments[1] in tool_hooks.CLIENTS:
+        tool_hooks.look_in_background(*arguments[1:])
+        return exit_codes.OK
     if len(arguments) != 2 or arguments[0] not in tool_hooks.EVENTS or arguments[1] not in tool_hooks.CLIENTS:
         print(_USAGE, end="")
         return exit_codes.OK
@@ -174,12 +187,15 @@ def _run_tool_hook(arguments: list[str]) -> int:
 
 def _read_hook_input() -> dict[str, Any]:
     """Read the JSON object on standard input; empty if it is invalid, or if the client keeps standard input open."""
-    if sys.stdin is None or sys.stdin.isatty():
-        return {}
     chunks: list[bytes] = []
-    reader = threading.Thread(target=lambda: chunks.append(sys.stdin.buffer.read()), daemon=True)
-    reader.start()
-    reader.join(_STDIN_TIMEOUT_SECONDS)
+    if quick.stdin is not None:
+        chunks.append(quick.stdin)
+    elif sys.stdin is None or sys.stdin.isatty():
+        return {}
+    else:
+        reader = threading.Thread(target=lambda: chunks.append(sys.stdin.buffer.read()), daemon=True)
+        reader.start()
+        reader.join(_STDIN_TIMEOUT_SECONDS)
     try:
         document = json.loads(chunks[0].decode("utf-8", "replace")) if chunks else {}
     except ValueError:

@@ -23,6 +23,8 @@ from kit.token_format import is_well_formed
 
 _MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 _MAX_ERROR_LENGTH = 500
+BAD_REQUEST = 400
+NOT_FOUND = 404
 _HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json, text/event-stream",
@@ -59,17 +61,19 @@ class TimeBudget:
 class BusClient:
     """One connection to the bus, for one thread."""
 
-    def __init__(self, endpoint: str, token: str | None, budget: TimeBudget) -> None:
+    def __init__(self, endpoint: str, token: str | None, budget: TimeBudget, session_key: str | None = None) -> None:
         """Prepare a connection.
 
         Args:
             endpoint: an address that a person confirmed (`config.load_config` checks it).
             token: None to send none.
             budget: the time for all calls.
+            session_key: the session of the participant for which the calls are; None for none.
         """
         self._endpoint = endpoint
         self._token = token
         self._budget = budget
+        self._session_key = session_key
         self._connection: http.client.HTTPConnection | None = None
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -85,13 +89,44 @@ class BusClient:
             "method": "tools/call",
             "params": {"name": tool, "arguments": arguments},
         }
+        content_type, body = self._request("POST", self._endpoint, self._make_headers(), json.dumps(message).encode())
+        return _parse_tool_result(content_type, body)
+
+    def look(self, **members: Any) -> dict[str, Any]:
+        """Tell the bus that the session is alive, and ask what it has not been shown. Returns the answer.
+
+        Raises:
+            UnreachableError: there was no valid response; with status 404, the bus knows no sessions.
+        """
+        return self._request_session("POST", json.dumps(members).encode())
+
+    def end_session(self) -> dict[str, Any]:
+        """End the session: its leases are released. Returns the answer.
+
+        Raises:
+            UnreachableError: there was no valid response.
+        """
+        return self._request_session("DELETE", None)
+
+    def _request_session(self, method: str, body: bytes | None) -> dict[str, Any]:
+        _, content = self._request(method, f"{self._endpoint.rstrip('/')}/session", self._make_headers(), body)
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise UnreachableError("the response is not of a session")
+        return answer
+
+    def _make_headers(self) -> dict[str, str]:
         headers = dict(_HEADERS)
         if self._token:
             if not is_well_formed(self._token):
                 raise UnreachableError("the token is not of the form of a token of a bus, so it was not sent")
             headers["Authorization"] = f"Bearer {self._token}"
-        content_type, body = self._request("POST", headers, json.dumps(message).encode())
-        return _parse_tool_result(content_type, body)
+        if self._session_key:
+            headers["X-Bus-Session"] = self._session_key
+        return headers
 
     def get_json(self) -> Any:
         """Fetch the JSON document at the endpoint, without the token.
@@ -99,23 +134,23 @@ class BusClient:
         Raises:
             UnreachableError: there was no valid response.
         """
-        _, body = self._request("GET", {"User-Agent": _HEADERS["User-Agent"]}, None)
+        _, body = self._request("GET", self._endpoint, {"User-Agent": _HEADERS["User-Agent"]}, None)
         try:
             return json.loads(body)
         except ValueError:
             raise UnreachableError("the response is not JSON") from None
 
-    def _request(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
+    def _request(self, method: str, address: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
         is_new_connection = self._connection is None
         try:
             try:
-                return self._request_once(method, headers, body)
+                return self._request_once(method, address, headers, body)
             except (http.client.RemoteDisconnected, ConnectionError):
                 if is_new_connection:
                     raise
                 # The server may have closed the kept connection; a new one shows whether it is there.
                 self._close()
-                return self._request_once(method, headers, body)
+                return self._request_once(method, address, headers, body)
         except UnreachableError:
             self._close()
             raise
@@ -123,8 +158,10 @@ class BusClient:
             self._close()
             raise UnreachableError(describe_error(error)) from error
 
-    def _request_once(self, method: str, headers: dict[str, str], body: bytes | None) -> tuple[str, bytes]:
-        url = urlsplit(self._endpoint)
+    def _request_once(
+        self, method: str, address: str, headers: dict[str, str], body: bytes | None
+    ) -> tuple[str, bytes]:
+        url = urlsplit(address)
         if self._connection is None:
             self._connection = _open_connection(self._endpoint, self._budget)
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -228,7 +265,7 @@ def _describe_status(status: int, body: bytes) -> str:
     if status == 403:
         is_suspended = b"suspended" in body[:200]
         return "the owner's account is suspended (403)" if is_suspended else "access was refused (403)"
-    if status == 404:
+    if status == NOT_FOUND:
         return "there is no bus at this address (404); it usually ends in /mcp"
     if status == 421:
         return "the server does not serve this host name (421)"
@@ -267,9 +304,17 @@ BusCall = Callable[[BusClient], Any]
 
 
 def call_in_parallel(
-    endpoint: str, token: str | None, calls: Sequence[BusCall], budget: TimeBudget, max_threads: int = 4
+    endpoint: str,
+    token: str | None,
+    calls: Sequence[BusCall],
+    budget: TimeBudget,
+    max_threads: int = 4,
+    session_key: str | None = None,
 ) -> list[Any | Exception]:
     """Run calls in threads with one connection each. Never raises, and never exceeds the budget.
+
+    Args:
+        session_key: the session for which the calls are; None for none.
 
     Returns:
         The result or the exception of each call, in order; UnreachableError for calls that the budget did not cover.
@@ -282,7 +327,7 @@ def call_in_parallel(
         pending.put(index)
 
     def run_calls() -> None:
-        bus = BusClient(endpoint, token, budget)
+        bus = BusClient(endpoint, token, budget, session_key)
         while budget.remaining():
             try:
                 index = pending.get_nowait()

@@ -1,7 +1,7 @@
-"""The session hooks: a digest at the start, a reminder of new posts at the stop, and a wait in the background.
+"""The session hooks: a greeting at the start, a reminder of posts at the stop, a wait in the background, and the end.
 
-Each session is notified of each post once, so the stop hook never loops. Without new posts the hooks print nothing, so
-they cost no turn.
+Each session is shown each post once, so the stop hook never loops. The bus knows what a session with a key was shown;
+for one without, files inside .git do. Without new posts the hooks print nothing, so they cost no turn.
 """
 
 from __future__ import annotations
@@ -10,51 +10,90 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import VERSION, activity_log, local_code, mcp_client, precommit, repo
+from kit import (
+    VERSION,
+    activity_log,
+    githooks,
+    local_code,
+    mcp_client,
+    precommit,
+    repo,
+    session_file,
+    session_key,
+    session_texts,
+)
 from kit.config import Config, ConfigError, load_config
 from kit.repo import NoRepositoryError, Repo
+from kit.session_texts import sanitize
 
 CLIENTS = ("claude", "codex", "gemini", "cursor", "opencode")
-_MAX_POSTS = 5
-_MAX_EVENTS = 10
+EVENTS = ("start", "stop", "wait", "end")
 # Shorter than the timeout of the hook in the client's configuration.
 _MAX_WAIT_SECONDS = 3300
-_POLL_PAUSE_SECONDS = 15
 _LONG_POLL_SECONDS = 50
+# Between two calls of wait_for, which returns at once where posts are unacknowledged and the session has no key.
+_POLL_PAUSE_SECONDS = 15
+_KEYED_PAUSE_SECONDS = 1
 _STOP_HOOK_HEAD_START_SECONDS = 3
+_END_SECONDS = 1.5
 _STATE_MAX_AGE_SECONDS = 7 * 86400
 # Announced posts and leases, waits, and notes between two hooks.
 _STATE_FILES = ("told-*", "leased-*", "wait-*", "note-*")
-_EVENT_DETAILS = (
-    "formatted",
-    "surface",
-    "to_lane",
-    "to_actor",
-    "subject",
-    "title",
-    "task_id",
-    "lane",
-    "status",
-    "ref",
-)
+_INSTALL_COMMAND = "python3 .git/llm-bus/kit install"
 
 
 @dataclass(frozen=True)
 class Session:
-    """A session of a client in a connected repository."""
+    """A session of a client in a connected repository.
+
+    Attributes:
+        session_id: the client's name of it.
+        key: its name on the bus; None if its MCP connection has none.
+    """
 
     repo: Repo
     config: Config
     client: str
+    session_id: str
     session_hash: str
+    key: str | None
 
-    def take_unannounced(self, posts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def call(self, calls: list[mcp_client.BusCall], budget: mcp_client.TimeBudget) -> list[Any]:
+        """Run calls for this session, in parallel; the result or the exception of each."""
+        return mcp_client.call_in_parallel(self.config.endpoint, self.config.token, calls, budget, session_key=self.key)
+
+    def look(self, bus: mcp_client.BusClient, wake: str | None) -> tuple[list[dict[str, Any]], int]:
+        """Fetch posts that this session was not shown, and mark them as shown. Returns them, and how many there are.
+
+        Args:
+            wake: how the session hears of further posts: "hooks", or None.
+        """
+        if self.key is not None:
+            try:
+                answer = bus.look(wake=wake, mail=True)
+            except mcp_client.UnreachableError as error:
+                # A bus of an earlier version knows no sessions.
+                if error.status != mcp_client.NOT_FOUND:
+                    raise
+            else:
+                posts, count = answer.get("posts"), answer.get("unshown")
+                if not isinstance(posts, list) or not isinstance(count, int):
+                    raise mcp_client.UnreachableError("the response has no posts")
+                return posts, count
+        posts = bus.call("read_posts", to_me=True, unacked_only=True, limit=50)["posts"]
+        if not isinstance(posts, list):
+            raise mcp_client.UnreachableError("the response has no posts")
+        unannounced = self._take_unannounced(posts)
+        return unannounced, len(unannounced)
+
+    def _take_unannounced(self, posts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the posts that this session was not notified of, and mark them as announced.
 
         Each post is marked by creating a file, so of two concurrent hooks one announces it. If no file can be created,
@@ -76,67 +115,88 @@ class Session:
 
 def on_session_start(client: str, hook_input: dict[str, Any]) -> str | None:
     """Build the context for a session that starts; None for none."""
-    session = _find_session(client, hook_input)
+    session = find_session(client, hook_input)
     if session is None:
         return None
     _record_start(session)
     calls = [
         lambda bus: bus.call("whoami"),
         lambda bus: bus.call("whats_new", advance_cursor=False, limit=50),
-        lambda bus: bus.call("read_posts", to_me=True, unacked_only=True, limit=_MAX_POSTS),
+        lambda bus: session.look(bus, "hooks"),
     ]
     budget = precommit.remaining_budget()
-    answers: list[Any] = mcp_client.call_in_parallel(session.config.endpoint, session.config.token, calls, budget)
+    answers = session.call(calls, budget)
     error = next((answer for answer in answers if isinstance(answer, Exception)), None)
     if error is not None:
         activity_log.record(session.repo, "proceeded", reason=f"no digest: {error}")
         return (
-            f"LLM Bus is not available ({_sanitize(error, 300)}). Continue without it, and tell the user to run: "
+            f"LLM Bus is not available ({sanitize(error, 300)}). Continue without it, and tell the user to run: "
             f"{local_code.command(session.repo, 'doctor')}"
         )
-    identity, digest, inbox = answers
+    if session.key is not None:
+        session_file.write(session.repo, session.config, client, session.session_id, session.key, 0.0)
+    identity, digest, (posts, _) = answers
     minimum = precommit.find_minimum_version(session.repo, session.config, min(budget.remaining(), 0.4))
     try:
-        text = _format_digest(identity, digest, session.take_unannounced(inbox["posts"]) or inbox["posts"])
+        text = session_texts.format_greeting(identity, digest, posts)
     except (KeyError, TypeError, ValueError):
         return None
     if minimum is not None and precommit.is_older(VERSION, minimum):
         text += (
-            f"\nThe kit of this repository is {VERSION}, but the bus requires {_sanitize(minimum, 20)} or newer: "
+            f"\nThe kit of this repository is {VERSION}, but the bus requires {sanitize(minimum, 20)} or newer: "
             "tell the user to update it."
         )
-    return text
+    return text + _describe_lost_check(session.repo)
 
 
 def on_session_stop(client: str, hook_input: dict[str, Any]) -> str | None:
-    """Build the reminder for an agent that is about to stop with unannounced posts; None for none."""
+    """Build the reminder for an agent that is about to stop with posts that it was not shown; None for none."""
     # Set when a hook already keeps the session running: a second reminder would be a loop.
     if hook_input.get("stop_hook_active") or int(hook_input.get("loop_count") or 0) > 0:
         return None
-    session = _find_session(client, hook_input)
+    session = find_session(client, hook_input)
     if session is None:
         return None
-    (posts,) = mcp_client.call_in_parallel(
-        session.config.endpoint, session.config.token, [_fetch_unacked_posts], precommit.remaining_budget()
-    )
-    if isinstance(posts, Exception):
-        activity_log.record(session.repo, "proceeded", reason=f"posts not checked: {posts}")
+    # After its stop, the session hears of posts only by a wait, or with its next turn.
+    (answer,) = session.call([lambda bus: session.look(bus, None)], precommit.remaining_budget())
+    if isinstance(answer, Exception):
+        activity_log.record(session.repo, "proceeded", reason=f"posts not checked: {answer}")
         return None
-    unannounced = session.take_unannounced(posts)
-    return _format_posts(unannounced) if unannounced else None
+    posts, _ = answer
+    return session_texts.format_reminder(posts) if posts else None
+
+
+def on_session_end(client: str, hook_input: dict[str, Any]) -> None:
+    """End the session of a client, or of a subagent, on the bus: its leases end with it."""
+    session = find_session(client, hook_input)
+    if session is None:
+        return
+    if not hook_input.get("agent_id"):
+        session_file.remove(client, session.session_id)
+        _wait_file(session).unlink(missing_ok=True)
+    if session.key is None:
+        return
+    (answer,) = session.call([lambda bus: bus.end_session()], mcp_client.TimeBudget(_END_SECONDS))
+    if isinstance(answer, Exception):
+        activity_log.record(session.repo, "proceeded", reason=f"session not ended: {answer}")
 
 
 def wait_for_posts(client: str, hook_input: dict[str, Any]) -> str | None:
-    """Wait for an unannounced post, at most 55 minutes. Returns the reminder; None if no post came.
+    """Wait for a post that the session was not shown, at most 55 minutes. Returns the reminder; None if none came.
 
-    The wait also ends when the client ends or the same session starts a newer wait.
+    The wait also ends when the client or the session ends, or when the same session starts a newer wait. A session
+    that nobody attends does not wait: it would only keep the client from its end.
     """
-    session = _find_session(client, hook_input)
+    if os.environ.get("CLAUDE_CODE_SESSION_ATTENDED") == "0":
+        return None
+    session = find_session(client, hook_input)
     if session is None:
         return None
     parent_pid = os.getppid()
+    client_pid = os.environ.get("CLAUDE_PID", "")
+    owner_file = _wait_file(session)
     try:
-        owner_file = activity_log.ensure_state_folder(session.repo) / f"wait-{session.session_hash}"
+        activity_log.ensure_state_folder(session.repo)
         wait_id = secrets.token_hex(8)
         owner_file.write_text(wait_id, "ascii")
     except OSError:
@@ -148,30 +208,47 @@ def wait_for_posts(client: str, hook_input: dict[str, Any]) -> str | None:
             is_newest = owner_file.read_text("ascii") == wait_id
         except OSError:
             return False
-        return is_newest and time.monotonic() < deadline and os.getppid() == parent_pid
+        is_client_there = os.getppid() == parent_pid and (not client_pid.isdigit() or _is_running(int(client_pid)))
+        return is_newest and time.monotonic() < deadline and is_client_there
 
-    # If the stop hook runs at the same time, it announces the posts.
-    _sleep_while(_STOP_HOOK_HEAD_START_SECONDS, should_continue)
+    found: list[list[dict[str, Any]] | None] = []
+    waiting = threading.Thread(target=lambda: found.append(_wait_in_turns(session, should_continue)), daemon=True)
+    waiting.start()
+    # The process ends as soon as nobody waits for it, in the middle of a call: the bus then offers posts to others.
+    while waiting.is_alive() and should_continue():
+        waiting.join(0.5)
+    posts = found[0] if found else None
+    return session_texts.format_reminder(posts) if posts else None
+
+
+def _wait_in_turns(session: Session, should_continue: Callable[[], bool]) -> list[dict[str, Any]] | None:
+    """Call wait_for until there are posts to show; None if the wait is over."""
+    if session.key is None:
+        # If the stop hook runs at the same time, it announces the posts.
+        _sleep_while(_STOP_HOOK_HEAD_START_SECONDS, should_continue)
+    pause = _POLL_PAUSE_SECONDS if session.key is None else _KEYED_PAUSE_SECONDS
     while should_continue():
         started_at = time.monotonic()
-        bus = mcp_client.BusClient(
-            session.config.endpoint, session.config.token, mcp_client.TimeBudget(_LONG_POLL_SECONDS + 10)
-        )
-        unannounced: list[dict[str, Any]] = []
+        budget = mcp_client.TimeBudget(_LONG_POLL_SECONDS + 10)
+        bus = mcp_client.BusClient(session.config.endpoint, session.config.token, budget, session.key)
+        posts: list[dict[str, Any]] = []
         try:
-            bus.call("wait_for", kind="inbox", timeout_seconds=_LONG_POLL_SECONDS)
-            if should_continue():
-                unannounced = session.take_unannounced(_fetch_unacked_posts(bus))
+            answer = bus.call("wait_for", kind="inbox", timeout_seconds=_LONG_POLL_SECONDS)
+            if session.key is not None:
+                # Those that the session was not shown, and for which the bus woke it alone.
+                posts = list(answer.get("posts") or [])
+            elif should_continue():
+                posts, _ = session.look(bus, None)
         except mcp_client.UnreachableError as error:
             if error.status == 401:
                 return None
-        except mcp_client.RefusedError:
-            pass
-        if unannounced:
-            return _format_posts(unannounced)
-        if time.monotonic() - started_at < _POLL_PAUSE_SECONDS:
-            # wait_for returns at once while old posts are unacknowledged, so pause between the calls.
             _sleep_while(_POLL_PAUSE_SECONDS, should_continue)
+        except mcp_client.RefusedError:
+            _sleep_while(_POLL_PAUSE_SECONDS, should_continue)
+        if posts:
+            return posts
+        if time.monotonic() - started_at < pause:
+            _sleep_while(pause, should_continue)
     return None
 
 
@@ -187,29 +264,18 @@ def format_output(client: str, event: str, message: str) -> str:
         output: dict[str, Any] = {"additional_context" if event == "start" else "followup_message": message}
     elif client == "opencode":
         output = {"context": message}
-    elif event == "start":
-        output = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": message}}
+    elif event == "start" or client == "claude":
+        # At the stop of Claude Code, a context keeps the session running, and the model is not shown the command.
+        name = "SessionStart" if event == "start" else "Stop"
+        output = {"hookSpecificOutput": {"hookEventName": name, "additionalContext": message}}
     else:
         output = {"decision": "deny" if client == "gemini" else "block", "reason": message}
     return json.dumps(output)
 
 
-def _sleep_while(seconds: float, should_continue: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and should_continue():
-        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
-
-
-def _fetch_unacked_posts(bus: mcp_client.BusClient) -> list[dict[str, Any]]:
-    posts = bus.call("read_posts", to_me=True, unacked_only=True, limit=50)["posts"]
-    if not isinstance(posts, list):
-        raise mcp_client.UnreachableError("the response has no posts")
-    return posts
-
-
-def _find_session(client: str, hook_input: dict[str, Any]) -> Session | None:
+def find_session(client: str, hook_input: dict[str, Any]) -> Session | None:
     """Find the session of a hook; None if the repository is not connected, which is not an error."""
-    session_id = hook_input.get("session_id") or hook_input.get("conversation_id") or "one"
+    session_id = str(hook_input.get("session_id") or hook_input.get("conversation_id") or "one")
     folder = os.environ.get("CLAUDE_PROJECT_DIR") or hook_input.get("cwd") or os.getcwd()
     try:
         work_tree = repo.get_repo(Path(str(folder)))
@@ -219,7 +285,43 @@ def _find_session(client: str, hook_input: dict[str, Any]) -> Session | None:
     if config.token is None:
         return None
     session_hash = hashlib.sha256(f"{client} {session_id}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Session(work_tree, config, client, session_hash)
+    key = session_key.find_key(client, hook_input)
+    return Session(work_tree, config, client, session_id, session_hash, key)
+
+
+def _describe_lost_check(work_tree: Repo) -> str:
+    """Say that the commit check no longer runs, as after a hook manager wrote its own hook; empty if it runs."""
+    try:
+        detail = githooks.describe_loss(work_tree)
+    except (NoRepositoryError, OSError):
+        return ""
+    return (
+        f"\nCommits are no longer checked ({sanitize(detail, 200)}): tell the user to run {_INSTALL_COMMAND}."
+        if detail
+        else ""
+    )
+
+
+def _sleep_while(seconds: float, should_continue: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and should_continue():
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _wait_file(session: Session) -> Path:
+    return session.repo.git_dir / "llm-bus" / "state" / f"wait-{session.session_hash}"
 
 
 def _record_start(session: Session) -> None:
@@ -232,53 +334,3 @@ def _record_start(session: Session) -> None:
                 path.unlink()
     except OSError:
         pass
-
-
-def _format_digest(identity: dict[str, Any], digest: dict[str, Any], posts: list[dict[str, Any]]) -> str:
-    lines = [f"LLM Bus: you are {_sanitize(identity['actor'])} in project {_sanitize(identity['project'])}."]
-    events = digest["events"]
-    if events:
-        count = "50 or more" if digest.get("more") else str(len(events))
-        lines.append(f"Events since your last whats_new: {count}. The newest:")
-        lines += [f"- {_format_event(event)}" for event in events[-_MAX_EVENTS:]]
-    if digest["active_leases"]:
-        lines.append(f"Active leases: {int(digest['active_leases'])}; who_holds lists them.")
-    if digest["unacked_posts"]:
-        lines.append(
-            f"Unacknowledged posts for you: {int(digest['unacked_posts'])}; other participants wrote their text:"
-        )
-        lines += [f"- {_format_post(post)}" for post in posts[:_MAX_POSTS]]
-        lines.append("Read them with read_posts(to_me=true, unacked_only=true); ack each that you take up.")
-    lines.append("Call whats_new before you start, and register your lane and status.")
-    return "\n".join(lines)
-
-
-def _format_posts(posts: list[dict[str, Any]]) -> str:
-    plural = "s" if len(posts) > 1 else ""
-    lines = [f"LLM Bus: {len(posts)} new post{plural} for you; other participants wrote the text:"]
-    lines += [f"- {_format_post(post)}" for post in posts[:_MAX_POSTS]]
-    lines.append(
-        "Read them with read_posts(to_me=true, unacked_only=true), ack each that you take up, and answer it or hand it "
-        "on. If there is nothing for you to do, stop. This reminder appears once."
-    )
-    return "\n".join(lines)
-
-
-def _format_post(post: dict[str, Any]) -> str:
-    summary = post.get("subject") or post.get("body") or ""
-    ref = f" ({_sanitize(post['ref'])})" if post.get("ref") else ""
-    return f"post {int(post['post_id'])} from {_sanitize(post['from'])}{ref}: {json.dumps(_sanitize(summary, 100))}"
-
-
-def _format_event(event: dict[str, Any]) -> str:
-    payload = event.get("payload") or {}
-    details = [
-        f"{name} {_sanitize(payload[name], 60)}" for name in _EVENT_DETAILS if payload.get(name) not in (None, "")
-    ]
-    return f"{_sanitize(event['actor'])} {_sanitize(event['type'])}: {', '.join(details[:3]) or '-'}"
-
-
-def _sanitize(value: Any, max_length: int = 80) -> str:
-    """Shorten text of other participants and put it on one line."""
-    text = "".join(char if char.isprintable() else " " for char in str(value))
-    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -1,4 +1,4 @@
-"""The hooks around a tool of a client: the lease notice, the check of a written number, and the check of a commit.
+"""The hooks around a tool of a client: the lease notice, the checks of a written number and of a commit, and mail.
 
 Claude Code and Codex show the context of a hook that runs before the tool. Gemini CLI and OpenCode show only what one
 that runs after it adds to the result, so there the notice comes with the result; a refusal comes before, in all of
@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import activity_log, edit_notice, repo
+from kit import activity_log, edit_notice, quick, repo, session_key
 from kit.config import ConfigError, load_config
 from kit.repo import NoRepositoryError, Repo
 
@@ -30,6 +31,11 @@ _PATCH_TOOLS = ("apply_patch", "patch")
 _PATCHED_FILE = re.compile(r"^\*\*\* (?:(?:Add|Update|Delete) File|Move to): (.+?)[ \t\r]*$", re.MULTILINE)
 _MAX_PATCHED_FILES = 50
 _MAX_CHECKED_FILES = 3
+# Of a look that a hook waits for, beyond what the quick part allows, and of one in the background.
+_LOOK_SECONDS = 1.0
+_BACKGROUND_LOOK_SECONDS = 5.0
+_FAILURE_EVENT = "PostToolUseFailure"
+_CLAUDE_BUS_TOOLS = "mcp__llm-bus__"
 # The shell of Gemini CLI switches off the hooks of git.
 _SHELL_TOOLS = {"gemini": "run_shell_command"}
 
@@ -42,10 +48,12 @@ class ToolCall:
         folder: the client's current folder.
         paths: the files that the tool edits.
         command: the command of a shell without hooks of git; empty for another tool.
+        session_key: the session on the bus; None if the client's connection has none.
     """
 
     client: str
     session_hash: str
+    session_key: str | None
     folder: Path
     paths: list[Path]
     command: str
@@ -66,17 +74,80 @@ class Verdict:
 
 def run(event: str, client: str, hook_input: dict[str, Any]) -> str:
     """Run the hook before or after a tool. Returns its output for the client; empty for none."""
-    call = _parse_call(client, hook_input)
-    if call is None:
-        return ""
+    if event == "before" and client == "claude" and str(hook_input.get("tool_name")).startswith(_CLAUDE_BUS_TOOLS):
+        return _name_subagent(hook_input)
+    # Of a tool that failed, only the client's name for the event differs.
+    has_failed = hook_input.get("hook_event_name") == _FAILURE_EVENT
+    call = None if has_failed else _parse_call(client, hook_input)
+    verdict = Verdict() if call is None else _check_call(event, client, call)
+    if event == "after" and not hook_input.get("agent_id"):
+        mail = _find_mail(client, hook_input)
+        verdict = Verdict(verdict.refusal, "\n".join(filter(None, (verdict.context, mail))))
+    return _format_output(event, client, verdict, _FAILURE_EVENT if has_failed else "PostToolUse")
+
+
+def look_in_background(client: str, session_id: str) -> None:
+    """Look for mail without a hook that waits for it, and keep what is found for the next one."""
+    from kit import session_file
+
+    text = _look(client, {"session_id": session_id, "cwd": os.getcwd()}, _BACKGROUND_LOOK_SECONDS)
+    if text:
+        session_file.keep_mail(client, session_id, text)
+
+
+def _check_call(event: str, client: str, call: ToolCall) -> Verdict:
     if call.command:
-        verdict = _check_command(call) if event == "before" else Verdict(context=_take_note(call))
-    elif event == "before":
-        verdict = _check_leases(call, may_announce=client in _SHOW_BEFORE)
-    else:
-        notice = "" if client in _SHOW_BEFORE else _check_leases(call, may_announce=True).context
-        verdict = Verdict(context="\n".join(filter(None, (notice, _check_numbers(call)))))
-    return _format_output(event, client, verdict)
+        return _check_command(call) if event == "before" else Verdict(context=_take_note(call))
+    if event == "before":
+        return _check_leases(call, may_announce=client in _SHOW_BEFORE)
+    notice = "" if client in _SHOW_BEFORE else _check_leases(call, may_announce=True).context
+    return Verdict(context="\n".join(filter(None, (notice, _check_numbers(call)))))
+
+
+def _name_subagent(hook_input: dict[str, Any]) -> str:
+    """Add the session of a subagent to its call of the bus, since it shares the connection of its parent."""
+    key, tool_input = session_key.find_key("claude", hook_input), hook_input.get("tool_input")
+    if key is None or not hook_input.get("agent_id") or not isinstance(tool_input, dict):
+        return ""
+    output = {"hookEventName": "PreToolUse", "updatedInput": {**tool_input, "_session": key}}
+    return json.dumps({"hookSpecificOutput": output})
+
+
+def _find_mail(client: str, hook_input: dict[str, Any]) -> str:
+    """Return the line about mail that the session was not shown; empty for none, or if it is too early to look."""
+    session_id = str(hook_input.get("session_id") or "")
+    if not quick.is_plain(session_id):
+        return ""
+    expected = quick.is_mail_expected
+    if not (quick.expects_mail(client, session_id) if expected is None else expected):
+        return ""
+    from kit import session_file
+
+    kept = session_file.take_mail(client, session_id)
+    return kept or _look(client, hook_input, _LOOK_SECONDS)
+
+
+def _look(client: str, hook_input: dict[str, Any], seconds: float) -> str:
+    """Ask the bus for posts that the session was not shown, and keep how long that took."""
+    from kit import mcp_client, session_file, session_hooks, session_texts
+
+    session_id = str(hook_input["session_id"])
+    session = session_hooks.find_session(client, hook_input)
+    if session is None:
+        session_file.switch_off(client, session_id)
+        return ""
+    started_at = time.monotonic()
+    (answer,) = session.call([lambda bus: session.look(bus, "hooks")], mcp_client.TimeBudget(seconds))
+    if isinstance(answer, Exception):
+        if getattr(answer, "status", None) in (401, 403):
+            session_file.switch_off(client, session_id)
+        return ""
+    # The quick part can ask a bus without encryption; otherwise a look takes as long as this process until now.
+    is_quick = session.key is not None and session.config.endpoint.startswith("http://")
+    taken = time.monotonic() - (started_at - quick.START_SECONDS if is_quick else quick.STARTED_AT)
+    session_file.write(session.repo, session.config, client, session_id, session.key or "", taken)
+    posts, count = answer
+    return session_texts.format_mail(posts, count) if posts else ""
 
 
 def _parse_call(client: str, hook_input: dict[str, Any]) -> ToolCall | None:
@@ -86,17 +157,18 @@ def _parse_call(client: str, hook_input: dict[str, Any]) -> ToolCall | None:
         return None
     folder = Path(str(hook_input.get("cwd") or os.getcwd()))
     session_hash = _hash(client, hook_input.get("session_id"))
+    bus_key = session_key.find_key(client, hook_input)
     if tool == _SHELL_TOOLS.get(client):
         command, subfolder = tool_input.get("command"), tool_input.get("dir_path") or tool_input.get("directory")
         if not isinstance(command, str) or not ("git" in command and "commit" in command):
             return None
-        return ToolCall(client, session_hash, folder / str(subfolder or ""), [], command)
+        return ToolCall(client, session_hash, bus_key, folder / str(subfolder or ""), [], command)
     names = [tool_input[key] for key in _PATH_KEYS if isinstance(tool_input.get(key), str)]
     if tool in _PATCH_TOOLS:
         texts = [tool_input[key] for key in _PATCH_KEYS if isinstance(tool_input.get(key), str)]
         names += [name for text in texts for name in _PATCHED_FILE.findall(text)][:_MAX_PATCHED_FILES]
     paths = [folder / name for name in dict.fromkeys(names) if name and "\0" not in name]
-    return ToolCall(client, session_hash, folder, paths, "") if paths else None
+    return ToolCall(client, session_hash, bus_key, folder, paths, "") if paths else None
 
 
 def _check_leases(call: ToolCall, *, may_announce: bool) -> Verdict:
@@ -113,7 +185,7 @@ def _check_leases(call: ToolCall, *, may_announce: bool) -> Verdict:
     except ConfigError:
         # A clone that is not connected; a faulty configuration is reported at the commit.
         return Verdict()
-    leased = edit_notice.find_leased(work_tree, config, names)
+    leased = edit_notice.find_leased(work_tree, config, names, call.session_key)
     strict = [(path, lease) for path, lease in leased if config.lease_policy(path) == "strict"]
     if strict and os.environ.get("LLM_BUS_OVERRIDE") != "1":
         activity_log.record(work_tree, "blocked", messages=[f"an edit of {path}" for path, _ in strict])
@@ -126,9 +198,7 @@ def _check_leases(call: ToolCall, *, may_announce: bool) -> Verdict:
 
 
 def _check_numbers(call: ToolCall) -> str:
-    """Check the numbers of files that were just written; Claude Code has a hook of its own for that."""
-    if call.client == "claude":
-        return ""
+    """Check the numbers of files that were just written."""
     # Slow to import, and needed for governed files alone.
     from kit import precommit
 
@@ -195,8 +265,12 @@ def _locate(paths: list[Path]) -> tuple[Repo | None, list[str]]:
     return work_tree, [name for name in names if not name.startswith(".git/")]
 
 
-def _format_output(event: str, client: str, verdict: Verdict) -> str:
-    """Format a verdict as the output that a client expects; empty for none."""
+def _format_output(event: str, client: str, verdict: Verdict, after: str) -> str:
+    """Format a verdict as the output that a client expects; empty for none.
+
+    Args:
+        after: the name of the event after a tool, for Claude Code and Codex.
+    """
     output: dict[str, Any] = {}
     if client == "opencode":
         output = {"refusal": verdict.refusal} if verdict.refusal else {"context": verdict.context}
@@ -206,7 +280,7 @@ def _format_output(event: str, client: str, verdict: Verdict) -> str:
         decision = {"permissionDecision": "deny", "permissionDecisionReason": verdict.refusal}
         output = {"hookSpecificOutput": {"hookEventName": "PreToolUse", **decision}}
     elif verdict.context:
-        name = "AfterTool" if client == "gemini" else "PreToolUse" if event == "before" else "PostToolUse"
+        name = "AfterTool" if client == "gemini" else "PreToolUse" if event == "before" else after
         output = {"hookSpecificOutput": {"hookEventName": name, "additionalContext": verdict.context}}
     return json.dumps(output) if any(output.values()) else ""
 

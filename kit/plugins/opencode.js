@@ -4,7 +4,14 @@ import { spawn } from "node:child_process"
 const LAUNCHER = __LAUNCHER__
 const PYTHON = process.platform === "win32" ? "python" : "python3"
 const LIMIT_MILLISECONDS = 8000
+const LOOK_MILLISECONDS = 1000 * (Number(process.env.LLM_BUS_LOOK_SECONDS) || 20)
+const SERVER = "llm-bus"
 const EDIT_TOOLS = ["edit", "write", "multiedit", "patch", "apply_patch"]
+
+function start(folder, words, options) {
+  const env = { ...process.env, CLAUDE_PROJECT_DIR: "" }
+  return spawn(PYTHON, ["-ISc", LAUNCHER, ...words], { cwd: folder, env, windowsHide: true, ...options })
+}
 
 function run(folder, words, input) {
   return new Promise((resolve) => {
@@ -18,12 +25,7 @@ function run(folder, words, input) {
       }
     }
     try {
-      const kit = spawn(PYTHON, ["-I", "-c", LAUNCHER, ...words, "opencode"], {
-        cwd: folder,
-        env: { ...process.env, CLAUDE_PROJECT_DIR: "" },
-        stdio: ["pipe", "pipe", "ignore"],
-        windowsHide: true,
-      })
+      const kit = start(folder, words, { stdio: ["pipe", "pipe", "ignore"] })
       timer = setTimeout(() => {
         kit.kill()
         finish("")
@@ -43,34 +45,64 @@ function run(folder, words, input) {
 export const LLMBus = async ({ client, directory }) => {
   // Of each session its agent and model, so that a reminder changes neither; null for that of a subagent.
   const sessions = new Map()
+  const parents = new Map()
+  const greetings = new Map()
+  const lookedAt = new Map()
   const checked = new Set()
+  // The session of a subagent belongs to the one that its user sees.
+  const name = (sessionID) => {
+    let root = sessionID
+    while (parents.has(root)) root = parents.get(root)
+    return root === sessionID ? { session_id: root } : { session_id: root, agent_id: sessionID }
+  }
   const remind = async (sessionID, noReply) => {
     const session = sessions.get(sessionID)
     if (!session) return
-    const { context } = await run(directory, ["wake", "stop"], { session_id: sessionID })
+    const { context } = await run(directory, ["wake", "stop", "opencode"], name(sessionID))
     if (!context) return
     const body = { ...session, noReply, parts: [{ type: "text", text: context, synthetic: true }] }
     await client.session.prompt({ path: { id: sessionID }, body }).catch(() => {})
   }
+  process.on("exit", () => {
+    for (const [sessionID, session] of sessions) {
+      if (!session) continue
+      try {
+        const kit = start(directory, ["wake", "end", "opencode", sessionID], { stdio: "ignore", detached: true })
+        kit.unref()
+      } catch {}
+    }
+  })
   return {
-    event: async ({ event }) => {
-      if (event.type === "session.created" && event.properties.info?.parentID) {
-        sessions.set(event.properties.info.id, null)
-      }
-      if (event.type !== "session.idle") return
-      const { sessionID } = event.properties
-      if (!checked.delete(sessionID)) await remind(sessionID, false)
+    config: async (config) => {
+      const server = config.mcp?.servers?.[SERVER] ?? config.mcp?.[SERVER]
+      if (!server?.url) return
+      const headers = await run(directory, ["headers", "opencode", server.url], {})
+      server.headers = { ...server.headers, ...headers }
     },
-    "chat.message": async ({ sessionID, agent, model }, { parts }) => {
+    event: async ({ event }) => {
+      const { info, sessionID } = event.properties ?? {}
+      if (event.type === "session.created" && info?.parentID) {
+        sessions.set(info.id, null)
+        parents.set(info.id, info.parentID)
+      }
+      if (event.type === "session.deleted" && sessions.delete(info?.id)) {
+        await run(directory, ["wake", "end", "opencode"], name(info.id))
+      }
+      if (event.type === "session.idle" && parents.has(sessionID)) {
+        await run(directory, ["wake", "end", "opencode"], name(sessionID))
+      } else if (event.type === "session.idle" && !checked.delete(sessionID)) await remind(sessionID, false)
+    },
+    "chat.message": async ({ sessionID, agent, model }) => {
       const isNew = !sessions.has(sessionID)
       if (sessions.get(sessionID) === null) return
       sessions.set(sessionID, { agent, model })
-      const last = parts[parts.length - 1]
-      if (!isNew || !last) return
-      const { context } = await run(directory, ["wake", "start"], { session_id: sessionID })
-      if (!context) return
-      const { messageID } = last
-      parts.push({ id: `${last.id}0`, sessionID, messageID, type: "text", text: context, synthetic: true })
+      if (!isNew) return
+      lookedAt.set(sessionID, Date.now())
+      const { context } = await run(directory, ["wake", "start", "opencode"], name(sessionID))
+      if (context) greetings.set(sessionID, context)
+    },
+    "experimental.chat.system.transform": async ({ sessionID }, { system }) => {
+      if (greetings.has(sessionID)) system.push(greetings.get(sessionID))
     },
     // The turn is about to end, or to continue with tools: a message that is there by then is answered in it.
     "experimental.text.complete": async ({ sessionID }) => {
@@ -78,15 +110,19 @@ export const LLMBus = async ({ client, directory }) => {
       await remind(sessionID, true)
     },
     "tool.execute.before": async ({ tool, sessionID }, { args }) => {
+      // All sessions share one connection, so each call of the bus says which session it is of.
+      if (tool.startsWith(`${SERVER}_`)) args._session = Object.values(name(sessionID)).join("/")
       if (!EDIT_TOOLS.includes(tool)) return
-      const call = { session_id: sessionID, tool_name: tool, tool_input: args }
-      const { refusal } = await run(directory, ["tool", "before"], call)
+      const call = { ...name(sessionID), tool_name: tool, tool_input: args }
+      const { refusal } = await run(directory, ["tool", "before", "opencode"], call)
       if (refusal) throw new Error(refusal)
     },
     "tool.execute.after": async ({ tool, sessionID, args }, result) => {
-      if (!EDIT_TOOLS.includes(tool)) return
-      const call = { session_id: sessionID, tool_name: tool, tool_input: args }
-      const { context } = await run(directory, ["tool", "after"], call)
+      const isDue = !parents.has(sessionID) && Date.now() - (lookedAt.get(sessionID) ?? 0) >= LOOK_MILLISECONDS
+      if (isDue) lookedAt.set(sessionID, Date.now())
+      if (!isDue && !EDIT_TOOLS.includes(tool)) return
+      const call = { ...name(sessionID), tool_name: tool, tool_input: isDue && !EDIT_TOOLS.includes(tool) ? {} : args }
+      const { context } = await run(directory, ["tool", "after", "opencode"], call)
       if (context) result.output = `${result.output}\n\n${context}`
     },
   }

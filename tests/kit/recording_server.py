@@ -19,12 +19,21 @@ class RecordingServer:
 
 
 @contextlib.contextmanager
-def running_recorder(result: dict[str, Any] | None = None) -> Iterator[RecordingServer]:
-    """Run a server that answers each call of a tool with `result`; None for an empty one."""
+def running_recorder(
+    result: dict[str, Any] | None = None, document: dict[str, Any] | None = None
+) -> Iterator[RecordingServer]:
+    """Run a server that answers each call of a tool with `result`.
+
+    Args:
+        document: what it answers besides, as the endpoint of the sessions does.
+    """
     recorder = RecordingServer()
-    body = json.dumps(
-        {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": json.dumps(result or {})}]}}
-    ).encode()
+    tool_result = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {"content": [{"type": "text", "text": json.dumps(result or {})}]},
+    }
+    body = json.dumps({**tool_result, **(document or {})}).encode()
     head = (
         f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )

@@ -50,7 +50,12 @@ def test_each_client_gets_the_entry_that_the_set_up_instructions_show(plain: Git
             (prompt,) = document["inputs"]
             assert (prompt["type"], prompt["id"], prompt["password"]) == ("promptString", "llm-bus-token", True)
     claude = json.loads((plain.root / ".mcp.json").read_text())
-    assert claude == mcp_json(Endpoints("https://bus.example.org", URL))
+    entry = claude["mcpServers"]["llm-bus"]
+    # The helper names the session, and adds a saved token; without one the variable has it, which may be unset.
+    assert entry.pop("headersHelper").endswith(" headers claude")
+    shown = mcp_json(Endpoints("https://bus.example.org", URL))
+    shown["mcpServers"]["llm-bus"]["headers"] = {header: "Bearer ${LLM_BUS_TOKEN:-}"}
+    assert claude == shown
     gemini = json.loads((plain.root / ".gemini/settings.json").read_text())["mcpServers"]["llm-bus"]
     assert gemini == {"httpUrl": URL, "headers": {"Authorization": "Bearer ${LLM_BUS_TOKEN}"}}
     codex = tomllib.loads((plain.root / ".codex/config.toml").read_text())
@@ -60,18 +65,19 @@ def test_each_client_gets_the_entry_that_the_set_up_instructions_show(plain: Git
 # The documented form of a hook, as far as the installer writes it: the keys of an entry and their types.
 COMMAND = {"type": str, "command": str, "timeout": int}
 NAMED_COMMAND = {"name": str, **COMMAND}
+EVENTS = ("SessionStart", "SessionEnd", "Stop", "SubagentStop", "PreToolUse", "PostToolUse")
 HOOKS: dict[str, dict[str, dict[str, type]]] = {
-    ".claude/settings.json": dict.fromkeys(("SessionStart", "Stop", "PreToolUse", "PostToolUse"), COMMAND),
-    ".codex/hooks.json": dict.fromkeys(("SessionStart", "Stop", "PreToolUse", "PostToolUse"), COMMAND),
-    ".gemini/settings.json": dict.fromkeys(("SessionStart", "AfterAgent", "BeforeTool", "AfterTool"), NAMED_COMMAND),
+    ".claude/settings.json": dict.fromkeys((*EVENTS, "PostToolUseFailure"), COMMAND),
+    ".codex/hooks.json": dict.fromkeys(EVENTS, COMMAND),
+    ".gemini/settings.json": dict.fromkeys(
+        ("SessionStart", "SessionEnd", "AfterAgent", "BeforeTool", "AfterTool"), NAMED_COMMAND
+    ),
 }
 MATCHERS = {
-    (".claude/settings.json", "PreToolUse"): "Edit|Write|MultiEdit|NotebookEdit",
-    (".claude/settings.json", "PostToolUse"): "Write|Edit|MultiEdit",
+    (".claude/settings.json", "PreToolUse"): "Edit|Write|MultiEdit|NotebookEdit|mcp__llm-bus__.*",
     (".codex/hooks.json", "PreToolUse"): "apply_patch",
-    (".codex/hooks.json", "PostToolUse"): "apply_patch",
-    (".gemini/settings.json", "BeforeTool"): "write_file|replace|run_shell_command",
-    (".gemini/settings.json", "AfterTool"): "write_file|replace|run_shell_command",
+    (".gemini/settings.json", "BeforeTool"): "write_file|replace|run_shell_command|mcp_llm-bus_.*",
+    (".gemini/settings.json", "AfterTool"): "*",
 }
 
 

@@ -45,7 +45,16 @@ await hooks["experimental.text.complete"]({ sessionID: "ses_sub", messageID: "m"
 await hooks["experimental.text.complete"]({ sessionID: "ses_1", messageID: "m", partID: "p" }, { text: "" })
 await hooks.event({ event: { type: "session.idle", properties: { sessionID: "ses_1" } } })
 await hooks.event({ event: { type: "session.idle", properties: { sessionID: "ses_1" } } })
-console.log(JSON.stringify({ first, second, subagent, edits, prompts }))
+const system = []
+await hooks["experimental.chat.system.transform"]({ sessionID: "ses_1" }, { system })
+await hooks["experimental.chat.system.transform"]({ sessionID: "ses_sub" }, { system })
+const named = []
+for (const sessionID of ["ses_1", "ses_sub"]) {
+  const args = { limit: 5 }
+  await hooks["tool.execute.before"]({ tool: "llm-bus_whats_new", sessionID, callID: "c" }, { args })
+  named.push(args._session)
+}
+console.log(JSON.stringify({ first, second, subagent, system, named, edits, prompts }))
 """
 
 
@@ -77,12 +86,13 @@ def test_a_session_is_greeted_warned_and_reminded(
     bob.call("lease", surface="src")
     bob.call("post", body="hello", to_actor="alice")
     seen = run_session(connected_opencode, tmp_path)
-    user, greeting = seen["first"]
-    assert user["text"] == "Go."
-    assert f"you are {team.alice.actor}" in greeting["text"]
-    assert (greeting["id"] > user["id"], greeting["synthetic"], greeting["type"]) == (True, True, "text")
     # One greeting for a session, none for a subagent, and no reminder of what the greeting showed.
-    assert (len(seen["second"]), len(seen["subagent"]), seen["prompts"]) == (1, 1, [])
+    (greeting,) = seen["system"]
+    assert f"you are {team.alice.actor}" in greeting
+    assert [len(seen[name]) for name in ("first", "second", "subagent")] == [1, 1, 1]
+    assert seen["prompts"] == []
+    # All sessions share a connection, so each call says which one it is of.
+    assert seen["named"] == ["ses_1", "ses_1/ses_sub"]
     noticed, refused, other = seen["edits"]
     assert noticed.startswith(f"Edited.\n\nLLM Bus: src/a.py is leased by {team.bob.actor}")
     assert refused.startswith(f"refused: LLM Bus: src/strict/a.py is leased by {team.bob.actor}")
@@ -92,13 +102,23 @@ def test_a_session_is_greeted_warned_and_reminded(
 def test_a_new_post_is_a_message_of_the_running_turn(
     connected_opencode: GitRepo, bob: McpClient, tmp_path: Path
 ) -> None:
-    bob.call("post", body="hello", to_actor="alice")
-    script = SESSION.replace('await hooks["chat.message"](session, { message: {}, parts: first })', "").replace(
-        'await hooks["chat.message"](session, { message: {}, parts: second })',
-        'await hooks["chat.message"](session, { message: {}, parts: [] })',
-    )
-    # A message without parts is not greeted, so the post is new at the end of the turn.
-    assert script.count("parts: []") == 1
+    message = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "post", "arguments": {"body": "hello", "to_actor": "alice"}},
+    }
+    headers = {
+        "Authorization": f"Bearer {bob.token}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2025-06-18",
+    }
+    request = {"method": "POST", "headers": headers, "body": json.dumps(message)}
+    # After the greeting, before the end of the turn.
+    greeted = 'await hooks["chat.message"](session, { message: {}, parts: second })'
+    script = SESSION.replace(greeted, f"{greeted}\nawait fetch({json.dumps(bob.url)}, {json.dumps(request)})")
+    assert script != SESSION
     (prompt,) = run_session(connected_opencode, tmp_path, script)["prompts"]
     assert prompt["path"] == {"id": "ses_1"}
     # Neither agent nor model of the session change, and no second turn starts beside the running one.

@@ -1,6 +1,7 @@
 """The session hooks: a digest at the start, one reminder at the stop, and no output without news."""
 
 import json
+import os
 import subprocess
 from typing import Any
 
@@ -40,15 +41,16 @@ def test_a_session_starts_with_a_digest(connected: GitRepo, bob: McpClient, team
 def test_an_agent_that_stops_with_new_posts_is_reminded_once(connected: GitRepo, bob: McpClient) -> None:
     assert wake(connected, "stop") is None
     post = bob.call("post", body="hello", to_actor="alice", subject="Review").structured_content["post_id"]
-    output = wake(connected, "stop")
-    assert output["decision"] == "block"
-    assert f"post {post}" in output["reason"]
+    # A context keeps Claude Code running, and shows the model no command.
+    output = wake(connected, "stop")["hookSpecificOutput"]
+    assert output["hookEventName"] == "Stop"
+    assert f"post {post}" in output["additionalContext"]
     assert wake(connected, "stop") is None
     # Another session is reminded too, unless a hook already keeps it running.
-    assert wake(connected, "stop", session_id="two", stop_hook_active=True) is None
-    assert wake(connected, "stop", session_id="two")["decision"] == "block"
+    assert wake(connected, "stop", "codex", session_id="two", stop_hook_active=True) == {}
+    assert wake(connected, "stop", "codex", session_id="two")["decision"] == "block"
     bob.call("post", body="more", to_actor="alice")
-    assert "1 new post " in wake(connected, "stop")["reason"]
+    assert "1 new post " in wake(connected, "stop")["hookSpecificOutput"]["additionalContext"]
 
 
 def test_posts_of_the_digest_are_not_repeated_at_the_stop(connected: GitRepo, bob: McpClient) -> None:
@@ -60,7 +62,7 @@ def test_posts_of_the_digest_are_not_repeated_at_the_stop(connected: GitRepo, bo
 @pytest.mark.parametrize(
     ("client", "start", "stop"),
     [
-        ("claude", "hookSpecificOutput", {"decision": "block"}),
+        ("claude", "hookSpecificOutput", {}),
         ("codex", "hookSpecificOutput", {"decision": "block"}),
         ("gemini", "hookSpecificOutput", {"decision": "deny"}),
         ("cursor", "additional_context", {}),
@@ -72,20 +74,21 @@ def test_each_client_gets_the_output_format_that_it_expects(
     assert set(wake(connected, "start", client)) == {start}
     bob.call("post", body="hello", to_actor="alice")
     output = wake(connected, "stop", client, conversation_id="c", loop_count=0)
-    assert set(output) == ({"followup_message"} if client == "cursor" else {"decision", "reason"})
+    names = {"cursor": {"followup_message"}, "claude": {"hookSpecificOutput"}}
+    assert set(output) == names.get(client, {"decision", "reason"})
     assert output.items() >= stop.items()
     second = wake(connected, "stop", client, conversation_id="c", loop_count=0)
     assert second == (None if client == "claude" else {})
     assert wake(connected, "stop", client, conversation_id="d", loop_count=1) in (None, {})
 
 
-def test_without_a_state_folder_no_post_is_announced(connected: GitRepo, bob: McpClient) -> None:
+def test_without_a_session_and_a_state_folder_no_post_is_announced(connected: GitRepo, bob: McpClient) -> None:
     bob.call("post", body="hello", to_actor="alice")
     state = connected.local_path / "state"
     if state.exists():
         connected.run("rm", "-r", str(state))
     state.write_text("in the way")
-    assert wake(connected, "stop") is None
+    assert wake(connected, "stop", "cursor", conversation_id="c") == {}
 
 
 def test_a_repository_that_is_not_connected_gets_no_output(plain: GitRepo) -> None:
@@ -97,6 +100,8 @@ def test_a_repository_that_is_not_connected_gets_no_output(plain: GitRepo) -> No
 def test_a_new_post_wakes_a_waiting_session_and_a_newer_wait_ends_the_older_one(
     connected: GitRepo, bob: McpClient
 ) -> None:
+    # The process of the client, of which both are a session.
+    connected.extra_env["CLAUDE_PID"] = str(os.getpid())
     bob.call("post", body="old", to_actor="alice")
     assert wake(connected, "stop") is not None
     kit = str(connected.kit_path)

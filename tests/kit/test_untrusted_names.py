@@ -94,7 +94,8 @@ def hostile_result(separator: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("separator", SEPARATORS, ids=SEPARATOR_IDS)
 def test_no_text_of_the_bus_begins_a_line(plain: GitRepo, separator: str) -> None:
-    with running_recorder(hostile_result(separator)) as bus:
+    result = hostile_result(separator)
+    with running_recorder(result, {"unshown": 1, "posts": result["posts"]}) as bus:
         plain.install(bus.url, "--client", "none", "--home", bus.url.removesuffix("/mcp"))
         plain.extra_env = {"LLM_BUS_TOKEN": generate_token()}
         installed = plain.install(bus.url, "--client", "none")
@@ -104,7 +105,7 @@ def test_no_text_of_the_bus_begins_a_line(plain: GitRepo, separator: str) -> Non
             json.loads(plain.run_kit("wake", "start", "claude", stdin='{"session_id": "s"}').stdout)[
                 "hookSpecificOutput"
             ]["additionalContext"],
-            json.loads(plain.run_kit("wake", "stop", "claude", stdin='{"session_id": "t"}').stdout)["reason"],
+            json.loads(plain.run_kit("wake", "stop", "codex", stdin='{"session_id": "t"}').stdout)["reason"],
             plain.commit().stderr,
             plain.run_kit("doctor").stdout,
         ]
