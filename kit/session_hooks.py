@@ -73,7 +73,7 @@ class Session:
         """Fetch posts that this session was not shown, and mark them as shown. Returns them, and how many there are.
 
         Args:
-            wake: how the session hears of further posts: "hooks", or None.
+            wake: how the session is shown further posts: "hooks", or None.
         """
         if self.key is not None:
             try:
@@ -157,7 +157,7 @@ def on_session_stop(client: str, hook_input: dict[str, Any]) -> str | None:
     session = find_session(client, hook_input)
     if session is None:
         return None
-    # After its stop, the session hears of posts only by a wait, or with its next turn.
+    # After its stop, the session is shown posts only by a wait, or with its next turn.
     (answer,) = session.call([lambda bus: session.look(bus, None)], precommit.remaining_budget())
     if isinstance(answer, Exception):
         activity_log.record(session.repo, "proceeded", reason=f"posts not checked: {answer}")
@@ -185,7 +185,7 @@ def wait_for_posts(client: str, hook_input: dict[str, Any]) -> str | None:
     """Wait for a post that the session was not shown, at most 55 minutes. Returns the reminder; None if none came.
 
     The wait also ends when the client or the session ends, or when the same session starts a newer wait. A session
-    that nobody attends does not wait: it would only keep the client from its end.
+    without a person does not wait: it would only keep the client from its end.
     """
     if os.environ.get("CLAUDE_CODE_SESSION_ATTENDED") == "0":
         return None
@@ -211,13 +211,13 @@ def wait_for_posts(client: str, hook_input: dict[str, Any]) -> str | None:
         is_client_there = os.getppid() == parent_pid and (not client_pid.isdigit() or _is_running(int(client_pid)))
         return is_newest and time.monotonic() < deadline and is_client_there
 
-    found: list[list[dict[str, Any]] | None] = []
-    waiting = threading.Thread(target=lambda: found.append(_wait_in_turns(session, should_continue)), daemon=True)
+    results: list[list[dict[str, Any]] | None] = []
+    waiting = threading.Thread(target=lambda: results.append(_wait_in_turns(session, should_continue)), daemon=True)
     waiting.start()
-    # The process ends as soon as nobody waits for it, in the middle of a call: the bus then offers posts to others.
+    # The process ends with its client, also in the middle of a call: the bus then offers posts to other sessions.
     while waiting.is_alive() and should_continue():
         waiting.join(0.5)
-    posts = found[0] if found else None
+    posts = results[0] if results else None
     return session_texts.format_reminder(posts) if posts else None
 
 

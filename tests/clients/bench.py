@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.clients.bus import Bus
 from tests.clients.drivers.driver import Driver
+from tests.clients.pair import LOOK_VARIABLES, PairBench, PairRecord
 from tests.clients.stub_model.scripts import Script, Step
 from tests.clients.stub_model.server import StubModel
 from tests.kit import git_repo
@@ -45,6 +46,7 @@ class Sessions:
         seconds_to_first_result: from the start of the installation to the request with the first result of a tool.
         doctor_passed: whether the kit's doctor reported no problem after the first session.
         blocked_commit: whether the commit of the session was refused.
+        pair: two sessions at the same time, and one with a subagent.
     """
 
     team: Team
@@ -57,6 +59,7 @@ class Sessions:
     seconds_to_first_result: float | None
     doctor_passed: bool
     blocked_commit: bool
+    pair: PairRecord
 
 
 class ClientBench:
@@ -122,6 +125,13 @@ class ClientBench:
                     Step("end", text="Done"),
                 ],
             )
+            has_head = repo.git("rev-parse", "HEAD").stdout == head
+            bob.call("release", surface="*")
+            pair = PairBench(driver, self._stub.book, team, bob, self._run_in_worktree).run(
+                self._make_worktree("a"), self._make_worktree("b")
+            )
+        for script in filter(None, (pair.first, pair.second, pair.parent, pair.subagent)):
+            self._log_exchanges(script)
         return Sessions(
             team,
             version[-1] if version else "",
@@ -132,22 +142,37 @@ class ClientBench:
             work,
             result.received_at - started_at if result else None,
             doctor.returncode == 0,
-            repo.git("rev-parse", "HEAD").stdout == head,
+            has_head,
+            pair,
         )
+
+    def _make_worktree(self, name: str) -> Path:
+        folder = self._repo.root.parent / f"worktree-{name}"
+        self._repo.git("worktree", "add", "-q", "-b", name, str(folder))
+        self._driver.trust(Path(self._repo.env["HOME"]), folder)
+        return folder
+
+    def _run_in_worktree(self, folder: Path, prompt: str) -> None:
+        self._run_client(*self._driver.session_arguments(prompt), cwd=folder, **LOOK_VARIABLES)
 
     def _run_session(self, make_arguments: Callable[[str], list[str]], steps: list[Step]) -> Script:
         script = self._stub.book.add(steps)
         self._run_client(*make_arguments(f"{script.marker} Go."))
+        self._log_exchanges(script)
+        return script
+
+    def _log_exchanges(self, script: Script) -> None:
         for number, exchange in enumerate(script.exchanges):
             request = json.dumps(exchange.request.body, indent=1, ensure_ascii=False)
             self._log(f"request {number} of {script.name}: {request}\nanswer ({exchange.label}): {exchange.answer}\n")
-        return script
 
-    def _run_client(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def _run_client(
+        self, *arguments: str, cwd: Path | None = None, **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
             [str(self._launcher), *arguments],
-            cwd=self._repo.root,
-            env={**self._repo.env, **self._repo.extra_env},
+            cwd=cwd or self._repo.root,
+            env={**self._repo.env, **self._repo.extra_env, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

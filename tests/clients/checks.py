@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bus.agent_guide import INSTRUCTIONS, repository_instructions
+from bus.agent_guide import INSTRUCTIONS, RULES
 from tests.clients.bench import GOVERNED_FILE, LEASED_FILE, MAIL, Sessions
 from tests.clients.drivers.driver import Driver
 from tests.clients.matrix import NO, SECONDS_ROW, YES, Cell, format_size
+from tests.clients.pair import MAIL as PAIR_MAIL
+from tests.clients.pair import SECOND, SEEN_BY_BOTH, SEEN_ONCE
 from tests.clients.stub_model.model_api import ModelRequest, iterate_texts
 from tests.clients.stub_model.scripts import Script
 
@@ -70,7 +72,8 @@ def _instructions_reach_the_model(driver: Driver, sessions: Sessions) -> str:
 
 
 def _rules_reach_the_model(driver: Driver, sessions: Sessions) -> str:
-    return _yes_if(_contains_lines(_first_request(sessions.work), repository_instructions("participant")))
+    rules = "\n".join(rule.to_list_item() for rule in RULES)
+    return _yes_if(_contains_lines(_first_request(sessions.work), rules))
 
 
 def _greeting_reaches_the_model(driver: Driver, sessions: Sessions) -> str:
@@ -94,6 +97,42 @@ def _commit_is_blocked(driver: Driver, sessions: Sessions) -> str:
 def _commit_shows_the_lease(driver: Driver, sessions: Sessions) -> str:
     texts = _new_texts(sessions.work, "commit")
     return _yes_if(any(f"{LEASED_FILE} is leased by {sessions.team.bob.actor}" in text for text in texts))
+
+
+def _mail_is_shown_during_work(driver: Driver, sessions: Sessions) -> str:
+    scripts = (sessions.pair.first, sessions.pair.second)
+    return _yes_if(all(any(PAIR_MAIL in text for text in _new_texts(script, "command")) for script in scripts))
+
+
+def _each_session_sees_events_once(driver: Driver, sessions: Sessions) -> str:
+    counts = []
+    for script in (sessions.pair.first, sessions.pair.second):
+        news, again = (_new_texts(script, label) for label in ("news", "again"))
+        counts.append((any(SEEN_ONCE in text for text in news), any(SEEN_ONCE in text for text in again)))
+    return _yes_if(counts == [(True, False), (True, False)])
+
+
+def _a_release_is_of_one_session(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(sessions.pair.held == [f"src/{SECOND}/**"])
+
+
+def _an_edit_shows_another_session(driver: Driver, sessions: Sessions) -> str:
+    texts = _new_texts(sessions.pair.first, "edit")
+    return _yes_if(any("another session of yours" in text and f"src/{SECOND}/**" in text for text in texts))
+
+
+def _leases_end_with_the_session(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(sessions.pair.left == [])
+
+
+def _a_subagent_takes_nothing(driver: Driver, sessions: Sessions) -> str:
+    scripts = (sessions.pair.parent, sessions.pair.subagent)
+    return _yes_if(
+        all(
+            script is not None and any(SEEN_BY_BOTH in text for text in _new_texts(script, "news"))
+            for script in scripts
+        )
+    )
 
 
 def _doctor_reports_no_problem(driver: Driver, sessions: Sessions) -> str:
@@ -131,13 +170,19 @@ CHECKS = (
     Check("call", "A call of a tool returns its result", _tool_is_called),
     Check("unattended", "The same in a session without a terminal and without approval", _tool_is_called_unattended),
     Check("instructions", "The server's instructions reach the model", _instructions_reach_the_model),
-    Check("rules", "The rules in CLAUDE.md, AGENTS.md or GEMINI.md reach the model", _rules_reach_the_model),
+    Check("rules", "The rules reach the model with the first request", _rules_reach_the_model),
     Check("greeting", "The greeting (identity, news, handoffs) reaches the model", _greeting_reaches_the_model),
     Check("lease_before_edit", "An edit of a leased file shows the holder", _lease_is_shown_before_the_edit),
     Check("number_at_write", "Writing a file with another's number shows its owner", _number_is_checked_at_the_write),
     Check("commit_number", "A commit with another's number is blocked", _commit_is_blocked),
     Check("commit_lease", "A commit of a leased file names the holder", _commit_shows_the_lease),
     Check("stop", "An unread handoff stops a stop", _mail_stops_a_stop),
+    Check("mail", "A post during a long command is in the next request", _mail_is_shown_during_work),
+    Check("events", "Two sessions on one token: each sees every event once", _each_session_sees_events_once),
+    Check("release", "… a release ends only the leases of its session", _a_release_is_of_one_session),
+    Check("session_lease", "… an edit shows the lease of the other session", _an_edit_shows_another_session),
+    Check("end", "… the leases of a session end with it", _leases_end_with_the_session),
+    Check("subagent", "A subagent takes no events from its parent", _a_subagent_takes_nothing),
     Check("doctor", "The kit's doctor reports no problem after a session", _doctor_reports_no_problem),
     Check("bytes", "Added to the first request: tools + prompt", _added_to_the_first_request),
     Check("loaded_bytes", "Added once the model has searched for a tool", _added_after_the_first_tool),

@@ -94,7 +94,7 @@ def test_a_bus_that_is_away_or_slow_delays_no_tool(connected: GitRepo) -> None:
     with running_recorder(document={"session": "x", "unread": 0, "unshown": 0, "posts": []}) as recorder:
         connected.install(recorder.url, "--client", "none", "--no-seed")
         after_tool(connected)
-    # Nothing listens there any more.
+    # Nothing listens there now.
     assert after_tool(connected) == ""
 
 
@@ -252,7 +252,7 @@ def test_one_post_wakes_one_of_two_idle_sessions_also_with_old_mail(
             process.communicate()
 
 
-def test_a_session_that_nobody_attends_does_not_wait(connected: GitRepo) -> None:
+def test_a_session_without_a_person_does_not_wait(connected: GitRepo) -> None:
     process = start_wait(connected, "one", CLAUDE_CODE_SESSION_ATTENDED="0")
     assert process.wait(20) == 0
     process.communicate()

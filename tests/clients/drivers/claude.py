@@ -41,6 +41,12 @@ class ClaudeDriver(Driver):
             "DISABLE_AUTOUPDATER": "1",
         }
 
+    def trust(self, home: Path, folder: Path) -> None:
+        path = home / ".claude.json"
+        state = json.loads(path.read_text())
+        state["projects"][str(folder)] = {"hasTrustDialogAccepted": True, "enabledMcpjsonServers": ["llm-bus"]}
+        path.write_text(json.dumps(state))
+
     def session_arguments(self, prompt: str) -> list[str]:
         # The mode that skips all permissions does not start for root.
         return ["-p", prompt, "--permission-mode", "acceptEdits", "--allowedTools", "Bash,mcp__llm-bus"]
@@ -50,3 +56,7 @@ class ClaudeDriver(Driver):
 
     def write_step(self, label: str, path: Path, text: str) -> Step:
         return Step(label, "Write", {"file_path": str(path), "content": text})
+
+    def subagent_step(self, label: str, prompt: str) -> Step | None:
+        arguments = {"description": "read", "prompt": prompt, "subagent_type": "general-purpose"}
+        return Step(label, "Agent", arguments)

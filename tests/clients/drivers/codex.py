@@ -44,6 +44,10 @@ class CodexDriver(Driver):
         )
         return {"STUB_KEY": "any"}
 
+    def trust(self, home: Path, folder: Path) -> None:
+        with (home / ".codex" / "config.toml").open("a") as file:
+            file.write(f'[projects.{json.dumps(str(folder))}]\ntrust_level = "trusted"\n')
+
     def session_arguments(self, prompt: str) -> list[str]:
         approved = ["--dangerously-bypass-approvals-and-sandbox", "--dangerously-bypass-hook-trust"]
         return ["exec", *approved, prompt]
@@ -55,3 +59,6 @@ class CodexDriver(Driver):
         lines = "".join(f"+{line}\n" for line in text.splitlines())
         patch = f"*** Begin Patch\n*** Add File: {path}\n{lines}*** End Patch"
         return Step(label, "apply_patch", {"input": patch})
+
+    def subagent_step(self, label: str, prompt: str) -> Step | None:
+        return Step(label, "spawn_agent", {"message": prompt, "agent_type": "default"})

@@ -41,6 +41,9 @@ class Driver(ABC):
             Environment variables for the client.
         """
 
+    def trust(self, home: Path, folder: Path) -> None:  # noqa: B027 - most clients need nothing
+        """Write into the user's settings that another folder is trusted."""
+
     @abstractmethod
     def session_arguments(self, prompt: str) -> list[str]:
         """Return the arguments of a session without a terminal, in which every call is approved in advance."""
@@ -57,3 +60,7 @@ class Driver(ABC):
         """Return the step that runs a command with the client's own tool."""
         arguments: dict[str, Any] = {self.shell_argument: command}
         return Step(label, self.shell_tool, arguments)
+
+    def subagent_step(self, label: str, prompt: str) -> Step | None:
+        """Return the step that starts a subagent; None if the client has none with tools of servers."""
+        return None

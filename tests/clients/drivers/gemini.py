@@ -24,6 +24,7 @@ class GeminiDriver(Driver):
 
     notes: ClassVar[Mapping[str, str]] = {
         "unattended": "`gemini --prompt` offers no tools that ask for approval; `--approval-mode yolo` approves all.",
+        "subagent": "Not tried: its hooks do not say that a call is of a subagent, so one reads as its parent.",
     }
 
     def find_program(self, programs: Programs) -> list[str] | None:
@@ -39,6 +40,10 @@ class GeminiDriver(Driver):
         (home / ".gemini" / "settings.json").write_text(json.dumps(settings))
         (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({str(root): "TRUST_FOLDER"}))
         return {"GOOGLE_GEMINI_BASE_URL": model_url, "GEMINI_API_KEY": "any"}
+
+    def trust(self, home: Path, folder: Path) -> None:
+        path = home / ".gemini" / "trustedFolders.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), str(folder): "TRUST_FOLDER"}))
 
     def session_arguments(self, prompt: str) -> list[str]:
         return ["--model", _MODEL, "--approval-mode", "yolo", "--prompt", prompt]

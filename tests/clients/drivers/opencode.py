@@ -53,3 +53,6 @@ class OpenCodeDriver(Driver):
 
     def write_step(self, label: str, path: Path, text: str) -> Step:
         return Step(label, "write", {"filePath": str(path), "content": text})
+
+    def subagent_step(self, label: str, prompt: str) -> Step | None:
+        return Step(label, "task", {"description": "read", "prompt": prompt, "subagent_type": "general"})
