@@ -171,7 +171,8 @@ def list_tasks(
     """List tasks, newest first."""
     result = bus.call("list_tasks", status=status, lane=lane, owner=owner, ready=ready or None, limit=limit)
     rows = [
-        (task["task_id"], task["status"], task["priority"], task["owner"], task["title"]) for task in result["tasks"]
+        (task["task_id"], task["status"], task.get("priority", 2), task["owner"], task["title"])
+        for task in result["tasks"]
     ]
     return result, format_table(("id", "status", "priority", "owner", "title"), rows), ExitCode.OK
 

@@ -109,7 +109,7 @@ def render_state(bus: Client, project: str, event_count: int) -> bytes:
             (
                 task["task_id"],
                 task["status"],
-                task["priority"],
+                task.get("priority", 2),
                 task["lane"],
                 task["owner"],
                 "; ".join(_format_blocker(blocker) for blocker in task["blockers"]),
@@ -120,8 +120,10 @@ def render_state(bus: Client, project: str, event_count: int) -> bytes:
     )
     parts += [f"{len(tasks) - len(open_tasks)} tasks are done.", ""]
     leases = sorted(bus.iter_rows("who_holds", "leases"), key=lambda lease: lease["fence"])
+    # Fields that say nothing are left out of an answer: an exclusive mode, a usual priority, no ack.
     lease_rows = [
-        (lease["surface"], lease["actor"], lease["mode"], lease["expires_at"], lease["note"]) for lease in leases
+        (lease["surface"], lease["actor"], lease.get("mode", "exclusive"), lease["expires_at"], lease["note"])
+        for lease in leases
     ]
     parts += _render_section("Leases", ("surface", "held by", "mode", "until", "note"), lease_rows)
     posts = bus.call("read_posts", limit=200)["posts"]
@@ -137,7 +139,7 @@ def render_state(bus: Client, project: str, event_count: int) -> bytes:
                 post["ref"],
             )
             for post in reversed(posts)
-            if not post["acked_by"]
+            if not post.get("acked_by")
         ],
     )
     return "\n".join(parts).rstrip("\n").encode() + b"\n"
