@@ -210,10 +210,12 @@ def test_a_worker_stops_soon_after_sigterm_and_loses_no_work(
         wait_until(lambda: _ran(db, "heartbeat"), *processes)
         with db.transaction() as conn:
             leases.acquire(conn, team.bob.ctx, "a.py")
-            conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
         # The job waits for this project's clock for longer than a deploy waits for the job.
         with db.transaction() as conn:
             conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
+            # The lease ends while the clock is held, so that no job expires it before.
+            with db.transaction() as other_conn:
+                other_conn.execute("UPDATE lease SET expires_at = clock_timestamp()")
             before = _started(db, "expire_leases")
             wait_until(lambda: _started(db, "expire_leases") > before, *processes)
             worker = processes[0]
