@@ -30,6 +30,7 @@ from bench.scenarios import (
     sessions,
     soak,
     solo,
+    tool_hooks,
 )
 
 SCENARIOS: dict[str, Callable[[Harness], Result]] = {
@@ -52,6 +53,7 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "pages": pages.run,
     "boards": boards.run,
     "commit": commit.run,
+    "tool-hooks": tool_hooks.run,
     "old-snapshot": idle.run_old_snapshot,
     "soak": soak.run,
 }

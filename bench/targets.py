@@ -53,6 +53,7 @@ def evaluate(figures: Figures) -> list[Target]:
         *_page_targets(figures),
         *_board_targets(figures),
         *_commit_targets(figures),
+        *_tool_hook_targets(figures),
     ]
 
 
@@ -194,6 +195,15 @@ def _board_targets(figures: Figures) -> list[Target]:
     boards = figures["boards"]
     detail = f"p50 {boards['late_p50']:.0f} ms, at most {boards['late_max']:.0f}"
     return [Target("a post on a live board: p99 in s", True, 2.0, boards["late_p99"] / 1000, detail)]
+
+
+def _tool_hook_targets(figures: Figures) -> list[Target]:
+    if "tool-hooks" not in figures:
+        return []
+    p95 = figures["tool-hooks"]["p95_ms"]
+    detail = f"starting Python takes {p95['Python alone']:.0f} ms (p95)"
+    kinds = ("no look", "a look")
+    return [Target(f"hook after a tool, {kind}: p95 ms", True, 60.0, p95[kind], detail) for kind in kinds]
 
 
 def _commit_targets(figures: Figures) -> list[Target]:

@@ -31,6 +31,8 @@ from kit.repo import NoRepositoryError, Repo
 from kit.token_format import is_well_formed
 
 _TIMEOUT_SECONDS = 5.0
+# Files of clients that do not read a saved token.
+_VARIABLE_READERS = (".codex/config.toml", ".gemini/settings.json", ".cursor/mcp.json")
 _REINSTALL_COMMAND = "python3 .git/llm-bus/kit install"
 
 
@@ -111,14 +113,24 @@ def _check_token(work_tree: Repo, settings: Config) -> Finding:
         return Finding("token", f"{variable} is not set, and no token is saved", fix)
     source = variable if value else "saved inside .git"
     masked = f"lbus_…{token[-4:]} ({source})"
-    if source != variable:
-        detail = f"{masked}; the hooks use it, but clients read {variable}, which is not set here"
+    readers = [name for name in _VARIABLE_READERS if _has_server(work_tree, name)]
+    if source != variable and readers:
+        names = ", ".join(readers)
+        detail = f"{masked}; the hooks use it, but {names} refers to {variable}, which is not set here"
         return Finding("token", detail, f"Run where you start your client: export {variable}=…")
     for path in saved_files:
         if path.exists() and path.read_text("ascii", "replace").strip() != token:
             fix = f"Unset {variable} or delete {path}, whichever is outdated."
             return Finding("token", f"{masked}; another one is saved inside .git", fix)
     return Finding("token", masked)
+
+
+def _has_server(work_tree: Repo, name: str) -> bool:
+    """Whether a client's file has the server and reads the token from the environment."""
+    path = work_tree.top / name
+    if not client_files.has_server(FileEdits(work_tree, dry_run=True), path):
+        return False
+    return path.suffix != ".toml" or b"bearer_token_env_var" in path.read_bytes()
 
 
 def _check_network(settings: Config) -> Finding:

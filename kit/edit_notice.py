@@ -89,17 +89,17 @@ def _find_held(
             for path in missing
         ]
         budget = mcp_client.TimeBudget(TIME_LIMIT_SECONDS)
-        found = mcp_client.call_in_parallel(
+        holders = mcp_client.call_in_parallel(
             config.endpoint, config.token, calls, budget, max_threads=_MAX_SESSION_PATHS, session_key=session_key
         )
-        error = next((answer for answer in found if isinstance(answer, Exception)), None)
+        error = next((answer for answer in holders if isinstance(answer, Exception)), None)
         if getattr(error, "status", None) in (mcp_client.NOT_FOUND, mcp_client.BAD_REQUEST):
             return None
         if error is not None:
             activity_log.record(work_tree, "proceeded", reason=f"leases not checked: {error}")
         fetched = {
             path: [_pick(lease) for lease in answer] if isinstance(answer, list) else []
-            for path, answer in zip(missing, found)
+            for path, answer in zip(missing, holders)
         }
         cache.keep(fetched, None)
         answers.update(fetched)

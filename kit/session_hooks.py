@@ -119,6 +119,8 @@ def on_session_start(client: str, hook_input: dict[str, Any]) -> str | None:
     if session is None:
         return None
     _record_start(session)
+    if session.key is not None:
+        session_file.write(session.repo, session.config, client, session.session_id, session.key, 0.0)
     calls = [
         lambda bus: bus.call("whoami"),
         lambda bus: bus.call("whats_new", advance_cursor=False, limit=50),
@@ -133,8 +135,6 @@ def on_session_start(client: str, hook_input: dict[str, Any]) -> str | None:
             f"LLM Bus is not available ({sanitize(error, 300)}). Continue without it, and tell the user to run: "
             f"{local_code.command(session.repo, 'doctor')}"
         )
-    if session.key is not None:
-        session_file.write(session.repo, session.config, client, session.session_id, session.key, 0.0)
     identity, digest, (posts, _) = answers
     minimum = precommit.find_minimum_version(session.repo, session.config, min(budget.remaining(), 0.4))
     try:

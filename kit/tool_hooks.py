@@ -138,14 +138,14 @@ def _look(client: str, hook_input: dict[str, Any], seconds: float) -> str:
         return ""
     started_at = time.monotonic()
     (answer,) = session.call([lambda bus: session.look(bus, "hooks")], mcp_client.TimeBudget(seconds))
-    if isinstance(answer, Exception):
-        if getattr(answer, "status", None) in (401, 403):
-            session_file.switch_off(client, session_id)
-        return ""
     # The quick part can ask a bus without encryption; otherwise a look takes as long as this process until now.
     is_quick = session.key is not None and session.config.endpoint.startswith("http://")
     taken = time.monotonic() - (started_at - quick.START_SECONDS if is_quick else quick.STARTED_AT)
     session_file.write(session.repo, session.config, client, session_id, session.key or "", taken)
+    if isinstance(answer, Exception):
+        if getattr(answer, "status", None) in (401, 403):
+            session_file.switch_off(client, session_id)
+        return ""
     posts, count = answer
     return session_texts.format_mail(posts, count) if posts else ""
 

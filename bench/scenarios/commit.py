@@ -29,7 +29,7 @@ _MAX_RESPONSE_BYTES = 65536
 
 
 @dataclass
-class _Repository:
+class Repository:
     """A repository with the kit, and the seconds and CPU seconds of its commits by kind."""
 
     root: Path
@@ -39,6 +39,7 @@ class _Repository:
     _next_number: int = _SEEDED_NUMBER + 1
 
     def run(self, *arguments: str) -> str:
+        """Run a command, which must succeed. Returns its messages."""
         done = subprocess.run(arguments, cwd=self.root, env=self.env, capture_output=True, text=True, check=False)
         require(done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stderr}")
         return done.stderr
@@ -48,10 +49,10 @@ class _Repository:
         path = self.root / name
         path.write_text(f"{kind}\n", "utf-8")
         self.run("git", "add", "--", name)
-        started_at, cpu_before = time.perf_counter(), _children_cpu_seconds()
+        started_at, cpu_before = time.perf_counter(), children_cpu_seconds()
         messages = self.run("git", *options, "commit", "-q", "-m", kind)
         self.seconds.setdefault(kind, []).append(time.perf_counter() - started_at)
-        self.cpu_seconds.setdefault(kind, []).append(_children_cpu_seconds() - cpu_before)
+        self.cpu_seconds.setdefault(kind, []).append(children_cpu_seconds() - cpu_before)
         return messages
 
     def take_number(self) -> int:
@@ -66,10 +67,10 @@ def run(harness: Harness) -> Result:
     (team,) = make_teams(harness.environment.database, 1, 2)
     address = harness.environment.addresses[0]
     with tempfile.TemporaryDirectory(prefix="llm-bus-bench-commit-") as folder:
-        connected = _make_repository(
+        connected = make_repository(
             Path(folder, "connected"), f"http://127.0.0.1:{address.port}/mcp", team.agents[0].token
         )
-        away = _make_repository(Path(folder, "away"), f"http://127.0.0.1:{free_port()}/mcp", team.agents[0].token)
+        away = make_repository(Path(folder, "away"), f"http://127.0.0.1:{free_port()}/mcp", team.agents[0].token)
         for index in range(ROUNDS):
             connected.commit(_WITHOUT_HOOK, f"plain-{index}.txt", "-c", "core.hooksPath=/dev/null")
             messages = connected.commit("other files", f"other-{index}.txt")
@@ -100,13 +101,18 @@ def run(harness: Harness) -> Result:
     return result
 
 
-def _children_cpu_seconds() -> float:
+def children_cpu_seconds() -> float:
+    """Return the CPU seconds of the processes that this one has started and that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
-def _make_repository(root: Path, endpoint: str, token: str) -> _Repository:
-    """Create a repository with history and numbered files, and install the kit, which seeds the sequence."""
+def make_repository(root: Path, endpoint: str, token: str, clients: str = "none") -> Repository:
+    """Create a repository with history and numbered files, and install the kit, which seeds the sequence.
+
+    Args:
+        clients: the clients that the kit configures.
+    """
     (root / "docs" / "adr").mkdir(parents=True)
     (root / "home").mkdir()
     # The interpreter itself: a version manager's wrapper would take longer than the hook.
@@ -118,7 +124,7 @@ def _make_repository(root: Path, endpoint: str, token: str) -> _Repository:
         **{f"GIT_{role}_{part}": "bench@example.org" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")},
         "LLM_BUS_TOKEN": token,
     }
-    repository = _Repository(root, env)
+    repository = Repository(root, env)
     repository.run("git", "init", "-q")
     (root / ".git" / "info" / "exclude").write_text("/home\n", "utf-8")
     for number in range(1, _HISTORY_FILES + 1):
@@ -127,7 +133,7 @@ def _make_repository(root: Path, endpoint: str, token: str) -> _Repository:
         Path(root, "docs", "adr", f"{number:04}-record.md").write_text(f"{number}\n", "utf-8")
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-q", "-m", "history")
-    repository.run(sys.executable, str(_INSTALLER), "--endpoint", endpoint, "--client", "none")
+    repository.run(sys.executable, str(_INSTALLER), "--endpoint", endpoint, "--client", clients)
     repository.run("git", "add", "-A")
     repository.run("git", "commit", "-q", "--no-verify", "-m", "kit")
     return repository

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process"
 const LAUNCHER = __LAUNCHER__
 const PYTHON = process.platform === "win32" ? "python" : "python3"
 const LIMIT_MILLISECONDS = 8000
-const LOOK_MILLISECONDS = 1000 * (Number(process.env.LLM_BUS_LOOK_SECONDS) || 20)
+const LOOK_MILLISECONDS = 1000 * Number(process.env.LLM_BUS_LOOK_SECONDS ?? 20)
 const SERVER = "llm-bus"
 const EDIT_TOOLS = ["edit", "write", "multiedit", "patch", "apply_patch"]
 

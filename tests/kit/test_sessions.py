@@ -94,8 +94,11 @@ def test_a_bus_that_is_away_or_slow_delays_no_tool(connected: GitRepo) -> None:
     with running_recorder(document={"session": "x", "unread": 0, "unshown": 0, "posts": []}) as recorder:
         connected.install(recorder.url, "--client", "none", "--no-seed")
         after_tool(connected)
-    # Nothing listens there now.
+    # Nothing listens there now; a session that starts then is not slowed down either.
     assert after_tool(connected) == ""
+    for session in ("one", "two"):
+        after_tool(connected, session=session)
+        assert (connected.kit_path.with_name("sessions") / f"codex-{session}").exists()
 
 
 def test_a_slow_bus_is_asked_in_the_background_and_the_next_hook_shows_the_answer(

@@ -20,7 +20,6 @@ class ClaudeDriver(Driver):
     shell_tool = "Bash"
 
     notes: ClassVar[Mapping[str, str]] = {
-        "tools": "Claude Code sends the names of the tools; the model loads a definition with its tool ToolSearch.",
         "unattended": "`claude -p` refuses tools that are not approved: `--allowedTools mcp__llm-bus` approves ours.",
     }
 
