@@ -124,12 +124,12 @@ _SESSIONS_SQL = """
                'session', bus_session_label(a.key), 'status', nullif(a.status, ''),
                'last_seen', to_char(a.last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
                'wake', bus_wake(a.waiting_until, a.listening_until, a.hooks_until)))
-           ORDER BY a.last_seen DESC) AS sessions
+           ORDER BY a.last_seen DESC, a.key) AS sessions
     FROM (SELECT * FROM agent_session a
           WHERE a.project_id = pr.project_id AND a.participation_id = pr.participation_id AND a.ended_at IS NULL
             AND a.last_seen > clock_timestamp() - make_interval(secs =>
                 greatest(coalesce(%(within)s::integer, pj.presence_window_seconds), 60))
-          ORDER BY a.last_seen DESC LIMIT 10) AS a
+          ORDER BY a.last_seen DESC, a.key LIMIT 10) AS a
 """
 
 

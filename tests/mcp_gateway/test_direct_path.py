@@ -24,6 +24,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _SECRET = re.compile(r"lbus_\w+|inv_\w+")
 _REMAINING_SECONDS = re.compile(r"(\\?\"expires_in_seconds\\?\":)\d+")
 # Each gateway flushes surfaced posts within two seconds, at its own time.
+_SESSIONS = re.compile(r'(\\?"sessions\\?":\[)([^\]]*)(\])')
 _DELIVERY_COUNTS = re.compile(r"(\\?\"deliveries\\?\":\{\\?\"queued\\?\":)\d+(,\\?\"surfaced\\?\":)\d+")
 
 
@@ -72,7 +73,7 @@ def _comparable(response: McpResponse) -> Any:
     }
     body = _REMAINING_SECONDS.sub(r"\g<1>0", _SECRET.sub("S", _TIME.sub("T", response.body)))
     body = _DELIVERY_COUNTS.sub(r"\g<1>0\g<2>0", body)
-    body = body.replace("project-direct", "project-sdk")
+    body = _SESSIONS.sub(_sort_sessions, body.replace("project-direct", "project-sdk"))
     try:
         document: Any = json.loads(body)
     except ValueError:
@@ -80,6 +81,12 @@ def _comparable(response: McpResponse) -> Any:
         frame, _, data = body.partition("data: ")
         document = (frame, json.loads(data), data.endswith("\r\n\r\n")) if data else body
     return response.status, headers, document
+
+
+def _sort_sessions(match: re.Match[str]) -> str:
+    # They are listed by the time of their last call, which the two gateways record at different moments.
+    sessions = sorted(re.findall(r"\{[^}]*\}", match[2]))
+    return match[1] + ",".join(sessions) + match[3]
 
 
 def _headers(version: str | None, tool: str) -> list[tuple[str, str]]:
