@@ -17,6 +17,7 @@ from bus.coordination.change_notifications import NotificationPublisher
 from bus.db import Database
 from bus.errors import Unavailable
 from bus.operations.jobs import QUEUE_NAME
+from workers.acknowledgement import release_places_of_failed_acks
 from workers.job_runner import Job, execute_job
 from workers.jobs import all_jobs
 from workers.settings import WorkerSettings
@@ -66,6 +67,7 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
     """
     if problems := list_problems(settings):
         raise SettingError(*problems)
+    release_places_of_failed_acks()
     jobs = all_jobs()
     app = Celery("llm-bus", broker=settings.bus.redis_url)
     app.conf.update(

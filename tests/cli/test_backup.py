@@ -156,7 +156,7 @@ def test_a_program_that_is_too_old_is_not_used(
     assert "or newer was not found" in result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_data_folder_is_restored_and_served(agent: Agent, database_url: str, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "bus.dump"
     Cli(database_url).json("backup", str(file))

@@ -218,7 +218,7 @@ def _use_up_wal(bus: BusProcess) -> None:
             conn.execute("SELECT pg_logical_emit_message(true, 'filler', repeat('x', 1000000))")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tmpfs is a file system of Linux.")
 def test_the_bus_serves_again_after_a_full_disk_without_help(small_disk: Path) -> None:
     data = small_disk / "data"

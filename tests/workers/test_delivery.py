@@ -141,7 +141,7 @@ def test_a_message_is_delivered_while_a_receiver_of_another_owner_does_not_answe
     assert (breaker.failures, breaker.waiting, len(tarpit.connections)) == (1, 20, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_three_hundred_messages_for_a_tarpit_delay_those_of_another_owner_by_at_most_ten_seconds(
     database_url: str, redis_url: str, db: Database, tarpit: _Tarpit
 ) -> None:
