@@ -14,6 +14,7 @@ import psycopg
 _HOLD_SQL = "SELECT pg_sleep(3)"
 _EXHAUSTION_SECONDS = 3.0
 _GATEWAYS = 2
+_START_SECONDS = 5.0
 
 
 class FaultInjector:
@@ -21,15 +22,11 @@ class FaultInjector:
 
     Args:
         supervisor_pid: the process id of `llm-bus up`.
-        gateway_url: where the gateway processes listen.
         database_url: as its superuser.
         redis_away_seconds: how long Redis does not respond.
     """
 
-    def __init__(
-        self, supervisor_pid: int, gateway_url: str, database_url: str, seed: int, redis_away_seconds: float
-    ) -> None:
-        self._gateway_url = gateway_url
+    def __init__(self, supervisor_pid: int, database_url: str, seed: int, redis_away_seconds: float) -> None:
         self._supervisor = psutil.Process(supervisor_pid)
         self._database_url = database_url
         self._random = random.Random(seed)
@@ -108,15 +105,11 @@ class FaultInjector:
         return self._serving_gateways() >= _GATEWAYS and self._signal_one(self._find_gateways()[0], signal.SIGHUP)
 
     def _serving_gateways(self) -> int:
-        """The number of gateway processes that have accepted connections from the clients."""
-        port = int(self._gateway_url.rpartition(":")[2].partition("/")[0])
+        """The number of gateway processes that have had the time to start."""
         serving = 0
         for process in self._find_gateways()[1]:
-            with suppress(psutil.Error):
-                serving += any(
-                    connection.laddr.port == port and connection.status == psutil.CONN_ESTABLISHED
-                    for connection in process.net_connections("tcp")
-                )
+            with suppress(psutil.NoSuchProcess):
+                serving += time.time() - process.create_time() > _START_SECONDS
         return serving
 
     def kill_worker(self) -> bool:

@@ -73,9 +73,7 @@ def run(plan: Plan) -> Report:
         recorder = Recorder()
         addresses = [gateway] if plan.restarts else [gateway, proxy.address]
         clients = _create_clients(teams, addresses, recorder, plan.seed)
-        faults = FaultInjector(
-            bus.process.pid, bus.startup_info["gateway_url"], database_url, plan.seed, plan.redis_away_seconds
-        )
+        faults = FaultInjector(bus.process.pid, database_url, plan.seed, plan.redis_away_seconds)
         stack.callback(faults.release_frozen, now=True)
         started_at = time.monotonic()
         for client in clients:
