@@ -15,6 +15,7 @@ class Ctx:
         project_id, participation_id, participant_id, owner_id: row ids, never shown to a client.
         token_id: the presented token; None for an owner who acts in the web.
         session: the key of the caller's session, of which its participation may have many; None if it names none.
+        client: the program that calls (bus/rules/client_names.py); None if the call does not say it.
     """
 
     project_id: int
@@ -23,7 +24,20 @@ class Ctx:
     owner_id: int
     token_id: int | None
     session: str | None = None
+    client: str | None = None
 
     def with_session(self, session: str | None) -> "Ctx":
         """Return this context for a session of its participation."""
-        return Ctx(self.project_id, self.participation_id, self.participant_id, self.owner_id, self.token_id, session)
+        return self.with_caller(session, self.client)
+
+    def with_caller(self, session: str | None, client: str | None) -> "Ctx":
+        """Return this context for a session of its participation and the client that it calls with."""
+        return Ctx(
+            self.project_id,
+            self.participation_id,
+            self.participant_id,
+            self.owner_id,
+            self.token_id,
+            session,
+            client,
+        )

@@ -5,7 +5,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from bus.analytics.delivery_times import DeliveryTimes
 from bus.analytics.reports import ProjectReport
+from bus.rules.client_names import CLIENT_LABELS
+from bus.rules.delivery_labels import WAKE_LABELS
 from bus.rules.text_format import format_percent, format_seconds
 
 _MAX_WIDTH = 80
@@ -47,7 +50,47 @@ def format_report(report: ProjectReport, title: str) -> str:
     label = max(len(row[0]) for row in rows)
     value = max(len(row[1]) for row in rows)
     lines = [f"{name:<{label}}  {count:>{value}}  {share:>7}".rstrip() for name, count, share in rows]
-    return "\n".join([_truncate(title, _MAX_WIDTH), _format_period(report), "", *lines])
+    return "\n".join(
+        [_truncate(title, _MAX_WIDTH), _format_period(report), "", *lines, *_format_delivery_times(report)]
+    )
+
+
+def _format_delivery_times(report: ProjectReport) -> list[str]:
+    """Format the times of deliveries by group, as tables below the report; none without deliveries."""
+    times = report.delivery_times
+    if not times.by_wake:
+        return []
+    headers = ("posts", "seen", "median", "p90", "acked", "median", "p90")
+    sections = [
+        ("time by reachability", [(WAKE_LABELS[group.group], group) for group in times.by_wake]),
+        ("time by client", [(CLIENT_LABELS.get(group.group, group.group), group) for group in times.by_client]),
+    ]
+    rows = {title: [(label, _list_cells(group)) for label, group in groups] for title, groups in sections}
+    label_width = max(len(label) for title, groups in rows.items() for label in [title, *(f"  {x}" for x, _ in groups)])
+    cells = [headers, *(cells for groups in rows.values() for _, cells in groups)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+
+    def line(label: str, values: Sequence[str]) -> str:
+        shown = (value.rjust(width) for value, width in zip(values, widths, strict=True))
+        return "  ".join([label.ljust(label_width), *shown])
+
+    return [
+        text
+        for title, groups in rows.items()
+        for text in ["", line(title, headers), *(line(f"  {label}", values) for label, values in groups)]
+    ]
+
+
+def _list_cells(times: DeliveryTimes) -> tuple[str, ...]:
+    return (
+        str(times.delivered),
+        str(times.seen),
+        format_seconds(times.seen_median_seconds),
+        format_seconds(times.seen_p90_seconds),
+        str(times.acked),
+        format_seconds(times.ack_median_seconds),
+        format_seconds(times.ack_p90_seconds),
+    )
 
 
 def format_summary_table(reports: Sequence[ProjectReport]) -> str:

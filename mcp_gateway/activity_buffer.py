@@ -18,6 +18,7 @@ class ActivityBuffer:
 
     def __init__(self) -> None:
         self._seen_participations: dict[int, float] = {}
+        self._clients: dict[int, str] = {}
         self._used_token_ids: set[int] = set()
         self._shown_posts: dict[tuple[int, int, int], float] = {}
         # With the token of the last call.
@@ -30,6 +31,8 @@ class ActivityBuffer:
         now = time.monotonic()
         with self._lock:
             self._seen_participations[ctx.participation_id] = now
+            if ctx.client is not None:
+                self._clients[ctx.participation_id] = ctx.client
             if ctx.session is not None:
                 self._seen_sessions[ctx.participation_id, ctx.session] = now, ctx.token_id
             if ctx.token_id is not None:
@@ -58,6 +61,7 @@ class ActivityBuffer:
         """Write the buffered activity; if that fails, keep it for the next flush."""
         with self._lock:
             participations, self._seen_participations = self._seen_participations, {}
+            clients, self._clients = self._clients, {}
             token_ids, self._used_token_ids = self._used_token_ids, set()
             shown, self._shown_posts = self._shown_posts, {}
             seen_sessions, self._seen_sessions = self._seen_sessions, {}
@@ -68,7 +72,7 @@ class ActivityBuffer:
             for start in range(0, len(ids), _BATCH_SIZE):
                 batch = ids[start : start + _BATCH_SIZE]
                 with db.connection() as conn:
-                    presence.record_seen(conn, {id_: now - participations[id_] for id_ in batch})
+                    presence.record_seen(conn, {id_: now - participations[id_] for id_ in batch}, clients)
             session_ids = sorted(seen_sessions)
             for start in range(0, len(session_ids), _BATCH_SIZE):
                 ages = {
@@ -93,6 +97,7 @@ class ActivityBuffer:
             with self._lock:
                 for participation_id, seen_at in participations.items():
                     self._seen_participations.setdefault(participation_id, seen_at)
+                self._clients = clients | self._clients
                 self._used_token_ids |= token_ids
                 self._shown_posts = shown | self._shown_posts
                 self._seen_sessions = seen_sessions | self._seen_sessions

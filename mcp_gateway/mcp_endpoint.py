@@ -117,7 +117,7 @@ class McpEndpoint:
             return
         session = head.session if head.session is not None or call is None else call.session
         caller = Caller(
-            ctx if session is None else ctx.with_session(session),
+            ctx if session is None and head.client is None else ctx.with_caller(session, head.client),
             watch_delivery=scope.get("extensions", {}).get(DELIVERY_EXTENSION),
         )
         try:
@@ -161,8 +161,12 @@ class McpEndpoint:
         if isinstance(request, HttpResponse):
             await response.send_response(request)
         else:
-            if caller.ctx is not None and caller.ctx.session is None:
-                caller.ctx = caller.ctx.with_session(request.session)
+            if caller.ctx is not None:
+                session, client = caller.ctx.session or request.session, caller.ctx.client or request.client
+                caller.ctx = caller.ctx.with_caller(session, client)
+                if request.client is not None:
+                    # Later calls may not say it.
+                    self._service.activity.record_activity(caller.ctx)
             state = {**scope.get("state", {}), "caller": caller}
             sdk_scope = {**scope, "path": "/mcp", "raw_path": b"/mcp", "headers": request.headers, "state": state}
             await self._sdk_app(sdk_scope, replay_body(request.body, receive), AnswerConverter(request, response))

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from bus.rules.client_names import identify_product
 from mcp_gateway.caller import CallerCache, bearer_token_fingerprint
 from mcp_gateway.cors import answer_preflight, cors_headers
 from mcp_gateway.direct_call import ProtocolInfo
@@ -26,6 +27,7 @@ class RequestHead:
         token_fingerprint: the fingerprint of the bearer token; None without a well-formed token.
         protocol: the protocol of a call that may be answered directly; None if the SDK must handle the request.
         session: the key of the caller's session, if a header names it.
+        client: the client, if the User-Agent is of a known one.
         cors_headers: what the response carries in addition, so that a browser shows it to a page of another origin.
     """
 
@@ -33,6 +35,7 @@ class RequestHead:
     token_fingerprint: bytes | None = None
     protocol: ProtocolInfo | None = None
     session: str | None = None
+    client: str | None = None
     cors_headers: Headers | None = None
 
 
@@ -98,4 +101,6 @@ class RequestHeadReader:
             session = find_in_headers(headers)
         except InvalidSessionKey:
             return RequestHead(invalid_key_response())
-        return RequestHead(None, fingerprint, self._parse_protocol(headers) if method == "POST" else None, session)
+        user_agent = next((value.decode("latin-1") for name, value in headers if name == b"user-agent"), "")
+        protocol = self._parse_protocol(headers) if method == "POST" else None
+        return RequestHead(None, fingerprint, protocol, session, identify_product(user_agent))

@@ -10,9 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_types import PROTOCOL_VERSION_META_KEY, UNSUPPORTED_PROTOCOL_VERSION
+from mcp_types import CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY, UNSUPPORTED_PROTOCOL_VERSION
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS
 
+from bus.rules.client_names import identify_client
 from mcp_gateway import session_key
 from mcp_gateway.content_negotiation import JSON, SSE, AcceptedForms, is_json_body, parse_accept
 from mcp_gateway.direct_call import SSE_HEADERS, encode_sse_event
@@ -35,6 +36,7 @@ class SdkRequest:
         accepted: the forms of an answer that the client accepts.
         is_modern: whether its revision is 2026-07-28, whose answers are JSON unless they have several messages.
         session: the key of the caller's session in the body, if no header names one.
+        client: the client, if it names itself in the body (`clientInfo`).
     """
 
     headers: Headers
@@ -42,6 +44,7 @@ class SdkRequest:
     accepted: AcceptedForms
     is_modern: bool
     session: str | None
+    client: str | None
 
 
 def adapt_request(headers: Headers, body: bytes) -> SdkRequest | HttpResponse:
@@ -81,7 +84,7 @@ def adapt_request(headers: Headers, body: bytes) -> SdkRequest | HttpResponse:
     headers = [(name, value) for name, value in headers if name not in (b"accept", b"content-type", b"content-length")]
     headers += [(b"accept", _ACCEPT_BOTH), (b"content-type", JSON), (b"content-length", str(len(body)).encode())]
     is_modern = version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
-    return SdkRequest(headers, body, accepted, is_modern, session)
+    return SdkRequest(headers, body, accepted, is_modern, session, _find_client(message))
 
 
 class AnswerConverter:
@@ -151,6 +154,18 @@ def _is_negotiation(version: str, message: JsonObject) -> bool:
 def _find_envelope_version(message: JsonObject) -> Any:
     meta = (message.get("params") or {}).get("_meta")
     return meta.get(PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
+
+
+def _find_client(message: JsonObject) -> str | None:
+    params = message.get("params")
+    if not isinstance(params, dict):
+        return None
+    meta = params.get("_meta")
+    client_info = params.get("clientInfo") if message.get("method") == "initialize" else None
+    if client_info is None and isinstance(meta, dict):
+        client_info = meta.get(CLIENT_INFO_META_KEY)
+    name = client_info.get("name") if isinstance(client_info, dict) else None
+    return identify_client(name) if isinstance(name, str) else None
 
 
 def _reject_version(version: str, message: JsonObject) -> HttpResponse | None:

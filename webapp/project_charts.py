@@ -9,6 +9,7 @@ from markupsafe import Markup
 from bus.analytics.project_metrics import EventActivity, LeaseStats, MessageMatrix, Period, PostStats, ProjectMetrics
 from bus.rules.text_format import MISSING, format_seconds, format_share, pluralize
 from webapp import svg_charts
+from webapp.delivery_charts import DeliveryTable, build_client_table, build_wake_table
 from webapp.event_labels import EVENT_PLURALS
 from webapp.svg_charts import Plot, Series
 
@@ -87,11 +88,14 @@ class ProjectCharts:
     anchored: TimeSeriesChart | None
     surfaces: SurfaceTable | None
     message_matrix: MatrixTable | None
+    deliveries_by_wake: DeliveryTable | None
+    deliveries_by_client: DeliveryTable | None
 
 
 def build_charts(metrics: ProjectMetrics) -> ProjectCharts:
     """Build all charts from the metrics of a project."""
     posts, activity, leases = metrics.post_stats, metrics.event_activity, metrics.lease_stats
+    deliveries = metrics.delivery_stats
     return ProjectCharts(
         metrics,
         event_breakdown=_build_event_breakdown(activity) if activity.event_count else None,
@@ -103,6 +107,8 @@ def build_charts(metrics: ProjectMetrics) -> ProjectCharts:
         message_matrix=(
             _build_message_matrix(metrics.message_matrix, posts.posts) if metrics.message_matrix.counts else None
         ),
+        deliveries_by_wake=build_wake_table(deliveries.by_wake) if deliveries.by_wake else None,
+        deliveries_by_client=build_client_table(deliveries.by_client) if deliveries.by_client else None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bus.analytics import rollups
+from bus.analytics.delivery_times import DeliveryCounts, DeliveryStats
 from bus.analytics.rollups import RollupProgress
 from bus.db import Connection
 from bus.rules.percentiles import compute_quantiles
@@ -140,6 +141,7 @@ class ProjectMetrics:
     Attributes:
         start, end: bounds of the period; `end` is the end of the current hour or day, in the future.
         post_stats: of the whole period.
+        delivery_stats: of the posts written in the period, with what was seen and acked until now.
         bin_starts, post_stats_by_bin: start of each coarse bin, and its posts.
         rollup_progress: how far the ledger is counted.
     """
@@ -149,6 +151,7 @@ class ProjectMetrics:
     end: datetime
     event_activity: EventActivity
     post_stats: PostStats
+    delivery_stats: DeliveryStats
     bin_starts: tuple[datetime, ...]
     post_stats_by_bin: tuple[PostStats, ...]
     lease_stats: LeaseStats
@@ -176,6 +179,7 @@ def get_project_metrics(conn: Connection, project_id: int, period: Period) -> Pr
         end=coarse_bins[-1] + period.coarse_bin_width,
         event_activity=event_activity,
         post_stats=post_stats,
+        delivery_stats=_get_delivery_stats(conn, params, period.coarse_bin_width),
         bin_starts=coarse_bins,
         post_stats_by_bin=post_stats_by_bin,
         lease_stats=_get_lease_stats(conn, params, period.coarse_bin_width),
@@ -266,6 +270,28 @@ def _build_post_stats(posts: int, with_ref: int, ack_times: dict[float, int]) ->
         median_ack_seconds=median,
         p90_ack_seconds=p90,
     )
+
+
+_DELIVERY_STATS_SQL = """
+SELECT c.figure, c.other, json_object_agg(c.key, c.n) FROM (
+    SELECT t.figure, t.other, t.key, sum(t.n)::bigint AS n FROM tally t
+    WHERE t.project_id = %(project)s AND t.grain = %(granularity)s AND t.figure IN ('delivered', 'seen', 'acked')
+      AND t.start >= %(start)s GROUP BY 1, 2, 3) AS c
+GROUP BY 1, 2
+"""
+
+
+def _get_delivery_stats(conn: Connection, params: dict[str, Any], width: timedelta) -> DeliveryStats:
+    counts = DeliveryCounts()
+    for metric, group, counts_by_key in conn.fetch_all(
+        _DELIVERY_STATS_SQL, {**params, "granularity": _granularity(width)}
+    ):
+        wake, _, client = group.partition(" ")
+        if metric == "delivered":
+            counts.add_delivered(wake, client, sum(counts_by_key.values()))
+        else:
+            counts.add_times(metric, wake, client, ((float(key), n) for key, n in counts_by_key.items()))
+    return counts.build()
 
 
 _LEASE_STATS_SQL = """

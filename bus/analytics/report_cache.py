@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bus.analytics import reports
+from bus.analytics.delivery_times import DeliveryStats, DeliveryTimes
 from bus.analytics.reports import EventTypeShare, ProjectReport
 from bus.db import Connection
 from bus.tenancy import projects
@@ -108,5 +109,12 @@ def _report_from_json(body: dict[str, Any]) -> ProjectReport:
             **times,
             "projects": tuple(body["projects"]),
             "mix": tuple(EventTypeShare(**share) for share in body["mix"]),
+            # A report that the previous version has built has none.
+            "delivery_times": DeliveryStats(
+                **{
+                    dimension: tuple(DeliveryTimes(**times) for times in groups)
+                    for dimension, groups in body.get("delivery_times", {}).items()
+                }
+            ),
         }
     )

@@ -13,6 +13,12 @@ The column `figure` of a row names its metric, on which the meaning of `key` and
     contended   leases that overlapped a lease of another participant, by surface
     to_lane     posts by sender (`key`) and lane (`other`)
     to_actor    posts by sender (`key`) and recipient (`other`)
+    delivered   deliveries of posts; `other` is how the recipient could be reached, a space, and its client
+    seen        those that were shown to the recipient, by rounded seconds with two digits (`key`), and as `delivered`
+    acked       those that the recipient acked, alike; seen and acked count in the hour of the post
+
+A delivery to a participation that joined the lane after the post is in none of the last three. Whether a delivery was
+seen is no event of the ledger: `seen_delivery` holds what was shown since the last rollup.
 
 Hours are kept for 8 days, days for 100. Each hour and each day lists at most TOP_N surfaces and pairs; the others are
 counted under an empty name.
@@ -23,6 +29,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bus.db import Connection
+from bus.rules.client_names import UNKNOWN
 from bus.rules.percentiles import rounded_seconds_sql
 
 # Events per transaction: about 50 ms.
@@ -49,18 +56,22 @@ class RollupProgress:
 
 
 def list_projects_behind(conn: Connection, after: int = 0) -> list[int]:
-    """Return the ids of projects with uncounted events, ascending, above the id `after`."""
+    """Return the ids of projects with uncounted events or sightings, ascending, above the id `after`."""
     rows = conn.fetch_all(
         "SELECT c.project_id FROM project_clock c LEFT JOIN tally_mark m ON m.project_id = c.project_id"
-        " WHERE c.last_seq > coalesce(m.tallied_seq, 0) AND c.project_id > %s ORDER BY c.project_id LIMIT %s",
+        " WHERE (c.last_seq > coalesce(m.tallied_seq, 0)"
+        "   OR EXISTS (SELECT FROM seen_delivery s WHERE s.project_id = c.project_id))"
+        " AND c.project_id > %s ORDER BY c.project_id LIMIT %s",
         (after, _PROJECT_PAGE_SIZE),
     )
     return [project_id for (project_id,) in rows]
 
 
 def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE) -> int:
-    """Count the next events of a project; returns how many, which is less than `limit` at the end of its ledger.
+    """Count the next events of a project, and the posts that were shown since the last batch.
 
+    Returns:
+        The larger number of the two; less than `limit` when nothing is left to count.
     Locks: the project (shared, so that a purge begins before or after), then its watermark. Events are read afterwards.
     """
     if conn.execute("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,)) == 0:
@@ -69,8 +80,14 @@ def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE)
     (watermark,) = conn.fetch_one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
     (ledger_end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))
     last_seq = min(ledger_end, watermark + limit)
-    if last_seq <= watermark:
-        return 0
+    if last_seq > watermark:
+        _roll_up_events(conn, project_id, watermark, last_seq)
+    params = {"project": project_id, "limit": limit, "hours": RETENTION["hour"], "days": RETENTION["day"]}
+    (seen,) = conn.fetch_one(_ROLL_UP_SEEN_SQL, params)
+    return max(int(last_seq - watermark), int(seen))
+
+
+def _roll_up_events(conn: Connection, project_id: int, watermark: int, last_seq: int) -> None:
     # Two acks of the same time may fall into two batches, and only the first counts. So this batch reads back to the
     # first event that has the time of the previous batch's last event.
     (since,) = conn.fetch_one(
@@ -90,8 +107,8 @@ def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE)
             "days": RETENTION["day"],
         },
     )
+    conn.execute(_MARK_ACKED_AS_SEEN_SQL, {"project": project_id, "after": watermark, "until": last_seq})
     conn.execute("UPDATE tally_mark SET tallied_seq = %s WHERE project_id = %s", (last_seq, project_id))
-    return int(last_seq - watermark)
 
 
 def get_progress(conn: Connection, project_id: int) -> RollupProgress:
@@ -106,6 +123,61 @@ def get_progress(conn: Connection, project_id: int) -> RollupProgress:
     )
     return progress or RollupProgress(watermark=0, pending_events=0, oldest_pending_at=None)
 
+
+# An ack also means that its participation has seen the post; where nothing else has shown it, that was then. Rows that
+# are locked are just being marked as shown.
+_MARK_ACKED_AS_SEEN_SQL = """
+WITH acked AS MATERIALIZED (
+    SELECT e.participation_id, (e.payload ->> 'post_id')::bigint AS post_id FROM event e
+    WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s AND e.type = 'ack'
+), seen AS (
+    UPDATE delivery d SET surfaced_at = d.acked_at
+    FROM acked a, LATERAL (
+        SELECT o.ctid FROM delivery o
+        WHERE o.project_id = %(project)s AND o.participation_id = a.participation_id AND o.post_id = a.post_id
+          AND o.surfaced_at IS NULL AND o.acked_at IS NOT NULL AND o.wake IS NOT NULL
+        FOR NO KEY UPDATE SKIP LOCKED) AS unseen
+    WHERE d.ctid = unseen.ctid AND d.project_id = %(project)s
+    RETURNING d.participation_id, d.post_id
+)
+INSERT INTO seen_delivery (project_id, participation_id, post_id)
+SELECT %(project)s, s.participation_id, s.post_id FROM seen s ORDER BY 2, 3 ON CONFLICT DO NOTHING
+"""
+
+_COUNT_BY_HOUR_AND_DAY_SQL = """
+    SELECT %(project)s, 'hour', c.figure, c.hour, c.key, c.other, c.n FROM counted c
+    WHERE c.hour >= clock_timestamp() - %(hours)s
+    UNION ALL
+    SELECT %(project)s, 'day', c.figure, date_trunc('day', c.hour, 'UTC'), c.key, c.other, sum(c.n)::bigint
+    FROM counted c WHERE c.hour >= clock_timestamp() - %(days)s GROUP BY 3, 4, 5, 6
+"""
+_DELIVERY_GROUP_SQL = f"d.wake || ' ' || coalesce(d.client, '{UNKNOWN}')"
+
+_ROLL_UP_SEEN_SQL = f"""
+WITH shown AS MATERIALIZED (
+    DELETE FROM seen_delivery s USING (
+        SELECT v.participation_id, v.post_id FROM seen_delivery v WHERE v.project_id = %(project)s
+        ORDER BY v.participation_id, v.post_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS next
+    WHERE s.project_id = %(project)s AND s.participation_id = next.participation_id AND s.post_id = next.post_id
+    RETURNING s.participation_id, s.post_id
+), counted AS MATERIALIZED (
+    SELECT 'seen' AS figure, date_trunc('hour', w.created_at, 'UTC') AS hour,
+           trim_scale({rounded_seconds_sql("w.seconds", 2)})::text AS key, w.other, count(*) AS n
+    FROM shown s CROSS JOIN LATERAL (
+        SELECT o.created_at, {_DELIVERY_GROUP_SQL} AS other,
+               greatest(extract(epoch FROM least(d.surfaced_at, d.acked_at) - o.created_at), 0)::float8 AS seconds
+        FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id
+        WHERE d.project_id = %(project)s AND d.participation_id = s.participation_id AND d.post_id = s.post_id
+          AND d.wake IS NOT NULL AND d.surfaced_at IS NOT NULL
+        LIMIT 1) AS w
+    GROUP BY 2, 3, 4
+), stored AS (
+    INSERT INTO tally AS t (project_id, grain, figure, start, key, other, n)
+    {_COUNT_BY_HOUR_AND_DAY_SQL}
+    ON CONFLICT ON CONSTRAINT tally_pkey DO UPDATE SET n = t.n + excluded.n
+)
+SELECT count(*) FROM shown
+"""
 
 # `acked_at` of a post is the time of its first ack by another participant (bus_ack_posts in
 # bus/coordination/sql/posts.sql).
@@ -153,6 +225,22 @@ WITH fresh AS MATERIALIZED (
     SELECT 'to_lane', f.hour, f.actor, f.to_lane, count(*) FROM new f WHERE f.to_lane IS NOT NULL GROUP BY 2, 3, 4
     UNION ALL
     SELECT 'to_actor', f.hour, f.actor, f.to_actor, count(*) FROM new f WHERE f.to_actor IS NOT NULL GROUP BY 2, 3, 4
+    UNION ALL
+    SELECT 'delivered', f.hour, '', w.other, count(*) FROM new f
+    CROSS JOIN LATERAL (
+        SELECT {_DELIVERY_GROUP_SQL} AS other FROM delivery d
+        WHERE d.project_id = %(project)s AND d.post_id = f.seq AND d.wake IS NOT NULL OFFSET 0) AS w
+    WHERE f.type = 'post' GROUP BY 2, 4
+    UNION ALL
+    SELECT 'acked', w.hour, trim_scale({rounded_seconds_sql("w.seconds", 2)})::text, w.other, count(*) FROM new f
+    CROSS JOIN LATERAL (
+        SELECT date_trunc('hour', o.created_at, 'UTC') AS hour, {_DELIVERY_GROUP_SQL} AS other,
+               extract(epoch FROM d.acked_at - o.created_at)::float8 AS seconds
+        FROM delivery d JOIN post o ON o.project_id = d.project_id AND o.id = d.post_id
+        WHERE d.project_id = %(project)s AND d.participation_id = f.participation_id AND d.post_id = f.post_id
+          AND d.wake IS NOT NULL
+        LIMIT 1) AS w
+    WHERE f.post_id IS NOT NULL GROUP BY 2, 3, 4
 ), by_granularity AS MATERIALIZED (
     SELECT 'hour' AS grain, c.figure, c.hour AS start, c.key, c.other, c.n FROM counted c
     WHERE c.hour >= clock_timestamp() - %(hours)s
@@ -166,7 +254,7 @@ WITH fresh AS MATERIALIZED (
     FROM by_granularity g WHERE g.figure IN ('leases', 'contended', 'to_lane', 'to_actor')
     GROUP BY g.grain, g.figure, g.start
 ), known AS (
-    SELECT g.*, g.figure IN ('events', 'anchored', 'waits') OR (
+    SELECT g.*, g.figure IN ('events', 'anchored', 'waits', 'delivered', 'seen', 'acked') OR (
         SELECT t.n FROM tally t WHERE t.project_id = %(project)s AND t.grain = g.grain AND t.figure = g.figure
           AND t.start = g.start AND t.key = g.key AND t.other = g.other) IS NOT NULL AS is_known
     FROM by_granularity g

@@ -6,7 +6,18 @@ from sqlalchemy.dialects.postgresql import JSONB
 from bus.db.columns import EMPTY_DEFAULT, TIMESTAMPTZ, metadata, one_of_check, primary_key_column
 
 ROLLUP_GRANULARITIES = ("hour", "day")
-ROLLUP_METRICS = ("events", "anchored", "waits", "leases", "contended", "to_lane", "to_actor")
+ROLLUP_METRICS = (
+    "events",
+    "anchored",
+    "waits",
+    "leases",
+    "contended",
+    "to_lane",
+    "to_actor",
+    "delivered",
+    "seen",
+    "acked",
+)
 
 rollup = sa.Table(
     "tally",

@@ -155,9 +155,13 @@ def unmark_surfaced(conn: Connection, ctx: Ctx, post_ids: list[int]) -> None:
             params,
         )
     conn.execute(
-        "UPDATE delivery d SET surfaced_at = NULL WHERE d.project_id = %(project)s AND d.participation_id = %(me)s"
+        "WITH unmarked AS ("
+        " UPDATE delivery d SET surfaced_at = NULL WHERE d.project_id = %(project)s AND d.participation_id = %(me)s"
         " AND d.post_id = ANY (%(posts)s) AND d.surfaced_at IS NOT NULL AND d.acked_at IS NULL"
         " AND NOT EXISTS (SELECT FROM session_post s WHERE s.project_id = d.project_id"
-        "  AND s.participation_id = d.participation_id AND s.post_id = d.post_id)",
+        "  AND s.participation_id = d.participation_id AND s.post_id = d.post_id)"
+        " RETURNING d.post_id)"
+        " DELETE FROM seen_delivery v USING unmarked u"
+        " WHERE v.project_id = %(project)s AND v.participation_id = %(me)s AND v.post_id = u.post_id",
         params,
     )

@@ -321,13 +321,18 @@ def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, i
     """
     keys = sorted(seconds_since_surfaced)
     conn.execute(
-        "UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => s.age)"
+        "WITH seen AS (UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => s.age)"
         " FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(posts)s::bigint[], %(ages)s::float8[])"
         " AS s (project_id, participation_id, post_id, age),"
         " LATERAL (SELECT o.ctid FROM delivery o WHERE o.project_id = s.project_id"
         "  AND o.participation_id = s.participation_id AND o.post_id = s.post_id AND o.surfaced_at IS NULL"
         "  FOR NO KEY UPDATE SKIP LOCKED) AS free"
-        " WHERE d.ctid = free.ctid AND d.project_id = s.project_id",
+        " WHERE d.ctid = free.ctid AND d.project_id = s.project_id"
+        " RETURNING d.project_id, d.participation_id, d.post_id, d.wake)"
+        # For the rollup. A post whose showing is taken back and repeated counts once, unless it was counted between.
+        " INSERT INTO seen_delivery (project_id, participation_id, post_id)"
+        " SELECT s.project_id, s.participation_id, s.post_id FROM seen s WHERE s.wake IS NOT NULL ORDER BY 1, 2, 3"
+        " ON CONFLICT DO NOTHING",
         {
             "projects": [project for project, _, _ in keys],
             "participations": [participation for _, participation, _ in keys],

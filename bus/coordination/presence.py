@@ -133,23 +133,27 @@ _SESSIONS_SQL = """
 """
 
 
-def record_seen(conn: Connection, seconds_since_seen: Mapping[int, float]) -> None:
+def record_seen(
+    conn: Connection, seconds_since_seen: Mapping[int, float], clients: Mapping[int, str] | None = None
+) -> None:
     """Record when participations were last seen, in one batch. `last_seen` never goes back; lanes are unchanged.
 
     Args:
         seconds_since_seen: ages by participation id; not times, since the host's clock may differ from PostgreSQL's.
+        clients: the clients that they have used (bus/rules/client_names.py); those of others are unchanged.
     Locks: the presence rows, by ascending project and participation.
     """
     participation_ids = sorted(seconds_since_seen)
     ages = [seconds_since_seen[participation_id] for participation_id in participation_ids]
     conn.execute(
-        "INSERT INTO presence AS pr (project_id, participation_id, last_seen)"
-        " SELECT p.project_id, p.id, clock_timestamp() - make_interval(secs => s.age)"
-        " FROM unnest(%s::bigint[], %s::float8[]) AS s (id, age) JOIN participation p ON p.id = s.id"
+        "INSERT INTO presence AS pr (project_id, participation_id, last_seen, client)"
+        " SELECT p.project_id, p.id, clock_timestamp() - make_interval(secs => s.age), s.client"
+        " FROM unnest(%s::bigint[], %s::float8[], %s::text[]) AS s (id, age, client)"
+        " JOIN participation p ON p.id = s.id"
         " WHERE p.removed_at IS NULL ORDER BY p.project_id, p.id"
         " ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE"
-        " SET last_seen = greatest(pr.last_seen, excluded.last_seen),"
+        " SET last_seen = greatest(pr.last_seen, excluded.last_seen), client = coalesce(excluded.client, pr.client),"
         # A newer sighting ends a recorded absence; a late one does not.
         " lapsed_at = CASE WHEN excluded.last_seen > pr.last_seen THEN NULL ELSE pr.lapsed_at END",
-        (participation_ids, ages),
+        (participation_ids, ages, [(clients or {}).get(participation_id) for participation_id in participation_ids]),
     )

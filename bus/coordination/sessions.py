@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from bus.coordination import leases, presence
+from bus.coordination import leases, posts, presence
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument
@@ -65,7 +65,7 @@ class Look:
         unread: the unacked posts of its participation, counted up to 100; as whoami reports them.
         unshown: those that the session has not been shown, counted up to 100; None unless asked for.
         posts: the oldest of these.
-        holders: leases of others that overlap a surface; None unless asked for.
+        holders: leases of others that overlap a surface, without those that the session shares; None unless asked for.
     """
 
     session: str
@@ -173,11 +173,13 @@ def _find_mail(conn: Connection, ctx: Ctx, *, announce: bool) -> tuple[int, list
     )
     if announce:
         record_shown(conn, [(ctx.project_id, ctx.participation_id, str(ctx.session), id_) for id_ in post_ids])
+        posts.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, id_): 0.0 for id_ in post_ids})
     return len(rows), shown
 
 
 def _find_holders(conn: Connection, ctx: Ctx, surface: str, own_name: str) -> list[Holder]:
     page = leases.list_leases(conn, ctx, surface=surface)
+    is_sharing = any(lease.mine and lease.mode == "shared" for lease in page.leases)
     return [
         Holder(
             actor=lease.actor,
@@ -189,7 +191,7 @@ def _find_holders(conn: Connection, ctx: Ctx, surface: str, own_name: str) -> li
             session=lease.session if lease.actor == own_name else None,
         )
         for lease in page.leases
-        if not lease.mine
+        if not lease.mine and not (is_sharing and lease.mode == "shared")
     ][:MAX_HOLDERS]
 
 

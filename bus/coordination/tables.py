@@ -15,7 +15,7 @@ from bus.db.columns import (
     one_of_check,
     primary_key_column,
 )
-from bus.rules.enums import EVENT_TYPES, LEASE_MODES, TASK_STATUSES
+from bus.rules.enums import EVENT_TYPES, LEASE_MODES, TASK_STATUSES, WAKE_KINDS
 
 event = sa.Table(
     "event",
@@ -170,6 +170,11 @@ delivery = sa.Table(
     # Until then the post is not offered to other waiting sessions of its recipient; see sql/session_offers.sql.
     sa.Column("offered_until", TIMESTAMPTZ),
     sa.Column("offered_session", sa.Text),
+    # How its recipient could be reached when the post was written, and the client that it had used last; both null
+    # where it received the post later, as a new member of the lane.
+    sa.Column("wake", sa.Text),
+    sa.Column("client", sa.Text),
+    sa.CheckConstraint(one_of_check("wake", WAKE_KINDS), "wake"),
     comment="One row per recipient; `addressed` is false for an ack of a post that was addressed to others.",
 )
 sa.Index("delivery_post_idx", delivery.c.project_id, delivery.c.post_id)
@@ -179,6 +184,15 @@ sa.Index(
     delivery.c.participation_id,
     delivery.c.post_id,
     postgresql_where=delivery.c.acked_at.is_(None),
+)
+
+seen_delivery = sa.Table(
+    "seen_delivery",
+    metadata,
+    primary_key_column("project_id"),
+    primary_key_column("participation_id"),
+    primary_key_column("post_id"),
+    comment="Deliveries that were shown since the last rollup, which counts them.",
 )
 
 lease = sa.Table(
@@ -311,6 +325,8 @@ presence = sa.Table(
     # How calls without a session can be woken: the time until which the gateway's last report holds.
     sa.Column("waiting_until", TIMESTAMPTZ),
     sa.Column("listening_until", TIMESTAMPTZ),
+    # The program of the last call that named one (bus/rules/client_names.py).
+    sa.Column("client", sa.Text),
     sa.CheckConstraint(length_check("lane", 64), "lane"),
     sa.CheckConstraint(length_check("status", 140, 0), "status"),
     postgresql_with={"fillfactor": 50},

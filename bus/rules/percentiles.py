@@ -6,17 +6,18 @@ from itertools import accumulate
 from math import floor
 
 
-def rounded_seconds_sql(seconds_sql: str) -> str:
+def rounded_seconds_sql(seconds_sql: str, digits: int = 3) -> str:
     """SQL that rounds a duration, so that few distinct values remain and each can be counted.
 
     Args:
         seconds_sql: SQL for the duration in seconds.
+        digits: the significant digits of a duration above one second.
     Returns:
-        SQL for a numeric: to the millisecond below one second, to three significant digits above.
+        SQL for a numeric: with `digits` decimals below one second, to the millisecond for three.
     """
     return (
-        f"(CASE WHEN {seconds_sql} < 1 THEN round(({seconds_sql})::numeric, 3)"
-        f" ELSE round(({seconds_sql})::numeric, 2 - floor(log({seconds_sql}))::integer) END)"
+        f"(CASE WHEN {seconds_sql} < 1 THEN round(({seconds_sql})::numeric, {digits})"
+        f" ELSE round(({seconds_sql})::numeric, {digits - 1} - floor(log({seconds_sql}))::integer) END)"
     )
 
 

@@ -37,7 +37,11 @@ def test_the_report_of_a_project_is_a_table(database_url: str, project: str) -> 
     assert table[0] == f"LLM Bus report: {project}"
     for line in ("agents 2", "events 5", "post 2 40.0%", "handoffs and acks together 60.0%", "acknowledged 1 50.0%"):
         assert line in table
-    assert table[-3:] == ["numbers claimed 2", "adr 2", "tasks shipped 0"]
+    end = table.index("tasks shipped 0")
+    assert table[end - 2 : end] == ["numbers claimed 2", "adr 2"]
+    assert table[end + 2] == "time by reachability posts seen median p90 acked median p90"
+    assert table[end + 3].startswith("At its next turn 2 1 ")
+    assert table[end + 6].startswith("Unknown client 2 1 ")
 
 
 def test_a_short_project_name_is_accepted(database_url: str, project: str) -> None:

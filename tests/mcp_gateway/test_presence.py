@@ -1,5 +1,6 @@
 """Every call refreshes presence, within two seconds and at drain."""
 
+import json
 from collections.abc import Callable
 
 from bus.coordination import presence
@@ -60,3 +61,37 @@ def test_buffered_presence_is_written_at_drain(database_url: str) -> None:
         active = presence.list_active(conn, team.alice.ctx).active
     db.close()
     assert [participant.actor for participant in active] == [team.bob.actor]
+
+
+def test_the_client_of_a_caller_is_the_last_that_was_named(
+    connect: Callable[..., McpClient], team: Team, gateway_db: Database
+) -> None:
+    def find_client() -> str | None:
+        with gateway_db.connection() as conn:
+            row = conn.fetch_one_or_none(
+                "SELECT client FROM presence WHERE participation_id = %s", (team.bob.ctx.participation_id,)
+            )
+        return None if row is None else row[0]
+
+    legacy = connect(team.bob, modern=False)
+    info = {"name": "gemini-cli-mcp-client", "version": "1"}
+    legacy.request("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=info)
+    wait_until(lambda: find_client() == "gemini-cli")
+    # A User-Agent of an HTTP library says nothing, and neither does the kit's.
+    for agent in ("node", "llm-bus-kit/1"):
+        legacy.http_client.headers["User-Agent"] = agent
+        legacy.call("whoami")
+    kit = {"name": "llm-bus-kit", "version": "1"}
+    legacy.request("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=kit)
+    codex = connect(team.bob)
+    codex.http_client.headers["User-Agent"] = "codex-mcp-client/0.171.0"
+    codex.call("whoami")
+    wait_until(lambda: find_client() == "codex")
+    modern = connect(team.bob)
+    meta = {
+        **modern.body("tools/list", {})["params"]["_meta"],
+        "io.modelcontextprotocol/clientInfo": {**info, "name": "x"},
+    }
+    content = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    assert modern.send(json.dumps(content).encode(), modern.headers("tools/list")).status == 200
+    wait_until(lambda: find_client() == "other")

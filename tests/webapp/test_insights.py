@@ -71,6 +71,9 @@ def test_the_charts_agree_with_the_ledger(ada: Browser, sample: SampleData, db: 
                 (sample.full_project.id,),
             )
         )
+        (deliveries,) = conn.fetch_one(
+            "SELECT count(*) FROM delivery WHERE project_id = %s AND wake IS NOT NULL", (sample.full_project.id,)
+        )
     events = sum(types.values())
     for period in PERIODS:
         page = ada.get(project_path(sample, f"insights/?period={period}"))
@@ -91,6 +94,10 @@ def test_the_charts_agree_with_the_ledger(ada: Browser, sample: SampleData, db: 
             assert [sum(int(row[at]) for row in rows) for at in (1, 2)] == [posts, counts]
         surfaces = {name: contended for name, _, contended in tables["Leases by surface"][1:]}
         assert surfaces == leases
+        for caption in ("Time until seen by reachability", "Time until seen by client"):
+            assert sum(int(row[1]) for row in tables[caption][1:]) == deliveries
+            assert len(tables[caption][0]) == len(tables[caption][1]) == 8
+        assert [row[0] for row in tables["Time until seen by client"][1:]] == ["Unknown client"]
         head, *rows = tables["Handoffs by sender and recipient"]
         assert {row[0] for row in rows} == {"api-agent", "review-agent", "ada", "carol"}
         cell = next(row for row in rows if row[0] == "api-agent")[head.index("lane review")]
@@ -111,6 +118,7 @@ def test_empty_insights_say_what_will_appear(ada: Browser, sample: SampleData, d
     page = ada.get(project_path(sample, "insights/")).text
     assert "No handoffs in the last 7 days" in page
     assert "No leases in the last 7 days" in page
+    assert "Time until seen" not in page
     with db.connection() as conn:
         conn.raw.execute("UPDATE tally SET start = start - interval '40 days'")
     assert "No events in the last 7 days" in ada.get(project_path(sample, "insights/")).text
@@ -123,6 +131,8 @@ def test_the_report_is_a_page_and_a_self_contained_file(ada: Browser, sample: Sa
     tables = _tables(page.text)
     assert ["post", "5", "17.9%"] in tables["Events by type"]
     assert ["acknowledged by another participant", "1", "20.0%"] in tables["Handoffs"]
+    reachability = tables["Time until seen and acknowledged, by reachability"]
+    assert [row[0] for row in reachability] == ["Recipient reachable", "At its next turn"]
     file = ada.get(project_path(sample, "insights/report.html"))
     assert re.fullmatch(
         rf'attachment; filename="llm-bus-report-{sample.full_project.id}-\d{{4}}-\d\d-\d\d\.html"',

@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 from bus.analytics import project_metrics, report_cache
 from bus.analytics.project_metrics import PERIODS, Period
+from bus.rules.client_names import CLIENT_LABELS
+from bus.rules.delivery_labels import WAKE_LABELS
 from webapp import project_charts
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project, render_page
 from webapp.context import connection, transaction
@@ -18,6 +20,7 @@ from webapp.project_charts import ProjectCharts
 blueprint = ProjectBlueprint("insights", tab=NavItem("Insights", 45, "chart-no-axes-column"))
 
 _DEFAULT_PERIOD = "7d"
+_REPORT_LABELS = {"wake_labels": WAKE_LABELS, "client_labels": CLIENT_LABELS}
 _REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
 
 
@@ -46,6 +49,7 @@ def report() -> str | Response:
         project=current_project(),
         cached_report=cached_report,
         report=cached_report.report,
+        **_REPORT_LABELS,
     )
 
 
@@ -61,6 +65,7 @@ def report_file() -> Response:
             project=project,
             cached_report=cached_report,
             report=cached_report.report,
+            **_REPORT_LABELS,
             charts=_build_charts(period),
             period_phrase=project_charts.PERIOD_PHRASES[period.name],
             stylesheet=_inline_styles(),

@@ -24,13 +24,13 @@ $$;
 
 -- Create a post. Lock order: idempotency key, then the clock. A lane post locks the clock before it reads the members,
 -- so that either the post includes a joining member or the join delivers the post. A post to one participant takes the
--- clock last.
+-- clock last. Its plans are generic: otherwise the insert for an array of recipients is planned in each call, in 340 µs.
 CREATE FUNCTION bus_post(
     p_participation bigint, p_token bigint, p_body text, p_to_lane text, p_to_handle text, p_to_label_key text,
     p_to_actor text, p_subject text, p_ref text, p_tag text, p_reply_to bigint, p_ack_within_seconds integer,
     p_key text, p_fingerprint bytea, p_session text DEFAULT NULL,
     OUT post_id bigint, OUT created_at timestamptz, OUT recipients integer, OUT unread integer
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_caller record;
     v_stored jsonb;
@@ -92,8 +92,17 @@ BEGIN
             p_subject, p_body, p_ref, p_tag, p_reply_to, recipients,
             created_at + make_interval(secs => p_ack_within_seconds),
             created_at + make_interval(secs => p_ack_within_seconds), created_at);
-    INSERT INTO delivery (project_id, participation_id, post_id)
-    SELECT v_caller.project_id, member, post_id FROM unnest(v_recipients) AS member;
+    INSERT INTO delivery (project_id, participation_id, post_id, wake, client)
+    SELECT v_caller.project_id, r.member, post_id, coalesce(bus_wake(
+               greatest(pr.waiting_until, s.waiting_until), greatest(pr.listening_until, s.listening_until),
+               s.hooks_until), 'none'), pr.client
+    FROM unnest(v_recipients) AS r (member)
+    LEFT JOIN presence pr ON pr.project_id = v_caller.project_id AND pr.participation_id = r.member
+    CROSS JOIN LATERAL (
+        SELECT max(a.waiting_until) AS waiting_until, max(a.listening_until) AS listening_until,
+               max(a.hooks_until) AS hooks_until
+        FROM agent_session a
+        WHERE a.project_id = v_caller.project_id AND a.participation_id = r.member AND a.ended_at IS NULL) AS s;
     IF p_session IS NOT NULL AND p_participation = ANY (v_recipients) THEN
         -- For the other sessions of the sender.
         INSERT INTO session_post (project_id, participation_id, key, post_id)

@@ -81,33 +81,19 @@ LANGUAGE sql VOLATILE AS $$
                 WHEN p_hooks > clock_timestamp() THEN 'hooks' END
 $$;
 
--- Which recipients of a post can be reached now, at their next tool call, and at their next turn: their names, the first
--- 20 of them. Null if all of them only at their next turn.
+-- Which recipients of a post can be reached now, at their next tool call, and at their next turn, as bus_post has
+-- recorded it: their names, the first 20 of them. Null if all of them only at their next turn.
 CREATE FUNCTION bus_reach(p_project bigint, p_post bigint) RETURNS jsonb
 LANGUAGE plpgsql AS $$
-DECLARE
-    v_recipients jsonb;
 BEGIN
-    SELECT jsonb_object_agg(r.participation_id, coalesce(
-               bus_wake(greatest(pr.waiting_until, s.waiting_until), greatest(pr.listening_until, s.listening_until),
-                        s.hooks_until), 'none'))
-    INTO v_recipients
-    FROM (SELECT d.participation_id FROM delivery d WHERE d.project_id = p_project AND d.post_id = p_post LIMIT 20) AS r
-    LEFT JOIN presence pr ON pr.project_id = p_project AND pr.participation_id = r.participation_id
-    CROSS JOIN LATERAL (
-        SELECT max(a.waiting_until) AS waiting_until, max(a.listening_until) AS listening_until,
-               max(a.hooks_until) AS hooks_until
-        FROM agent_session a
-        WHERE a.project_id = p_project AND a.participation_id = r.participation_id AND a.ended_at IS NULL) AS s
-    WHERE greatest(pr.waiting_until, pr.listening_until, s.waiting_until, s.listening_until, s.hooks_until)
-          > clock_timestamp();
-    IF v_recipients IS NULL THEN
+    PERFORM FROM delivery d WHERE d.project_id = p_project AND d.post_id = p_post AND d.wake <> 'none' LIMIT 1;
+    IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     RETURN (
         SELECT jsonb_object_agg(reach.moment, reach.names) FROM (
             SELECT named.moment, jsonb_agg(named.name ORDER BY named.name) AS names FROM (
-                SELECT CASE v_recipients ->> d.participation_id::text WHEN 'waiting' THEN 'now' WHEN 'listening' THEN 'now'
+                SELECT CASE d.wake WHEN 'waiting' THEN 'now' WHEN 'listening' THEN 'now'
                             WHEN 'hooks' THEN 'next_step' ELSE 'next_turn' END AS moment,
                        bus_participation_name(d.participation_id) AS name
                 FROM delivery d WHERE d.project_id = p_project AND d.post_id = p_post
