@@ -31,6 +31,7 @@ from bench.scenarios import (
     soak,
     solo,
     tool_hooks,
+    wake,
 )
 
 SCENARIOS: dict[str, Callable[[Harness], Result]] = {
@@ -54,11 +55,12 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "boards": boards.run,
     "commit": commit.run,
     "tool-hooks": tool_hooks.run,
+    "wake": wake.run,
     "old-snapshot": idle.run_old_snapshot,
     "soak": soak.run,
 }
 # Scenarios that cannot be shortened; only a full run includes them.
-_SLOW_SCENARIOS = ("boards", "push", "sessions", "fair", "layers", "solo", "idle", "old-snapshot", "soak")
+_SLOW_SCENARIOS = ("boards", "push", "sessions", "wake", "fair", "layers", "solo", "idle", "old-snapshot", "soak")
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()
 )

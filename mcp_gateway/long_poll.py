@@ -30,12 +30,14 @@ class PendingPoll:
     Attributes:
         request: what the call waits for.
         topics: the topics of change notifications that may make it ready.
+        began_at: the time of the monotonic clock.
         wakeup: set when it may be ready.
         recheck_at: times of the monotonic clock at which it may become ready without a notification.
     """
 
     request: long_poll.WaitRequest
     topics: frozenset[str]
+    began_at: float = field(default_factory=time.monotonic)
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     # When to look again for posts that another session was woken for.
     recheck_at: list[float] = field(default_factory=list)

@@ -61,7 +61,11 @@ class Service:
             Endpoints(settings.public_url, settings.mcp_url),
         )
         self._wake_reporter = WakeReporter(
-            lambda: (pending.ctx for pending in self.long_polls.list_all() if "inbox" in pending.request.kinds),
+            lambda: (
+                (pending.ctx, pending.began_at)
+                for pending in self.long_polls.list_all()
+                if "inbox" in pending.request.kinds
+            ),
             lambda: (stream.ctx for stream in self.streams.list_all()),
         )
         self._flush_task: asyncio.Task[None] | None = None
