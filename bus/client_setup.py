@@ -178,6 +178,11 @@ def redeem_url(endpoints: Endpoints, code: str) -> str:
     return f"{endpoints.web_url}/join/{code}"
 
 
+def shared_board_url(endpoints: Endpoints, token: str) -> str:
+    """Return the URL of a board for viewers without an account (bus/tenancy/share_links.py)."""
+    return f"{endpoints.web_url}/shared/{token}/"
+
+
 def login_link_url(web_url: str, token: str) -> str:
     """Return the URL of the page that uses a login link.
 

@@ -20,6 +20,7 @@ from bus.tenancy.tables import (
     participant_name,
     participation,
     project,
+    share_link,
     token,
 )
 
@@ -53,6 +54,7 @@ TENANCY_TABLES = frozenset(
         service_sample,
         service_stats,
         session,
+        share_link,
         shared_key,
         sign_up,
         token,

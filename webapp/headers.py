@@ -15,7 +15,7 @@ from webapp.blueprints import is_api_request
 _COMPRESSED_TYPES = ("text/css", "text/javascript", "application/javascript", "image/svg+xml")
 _MIN_COMPRESSED_BYTES = 1_000
 _HSTS_VALUE = "max-age=31536000"
-SECRET_ROUTE_ARGUMENTS = frozenset({"code", "key", "token"})
+SECRET_ROUTE_ARGUMENTS = frozenset({"code", "key", "share_token", "token"})
 """Variables of routes that are secrets."""
 # Requested by the platform, under any host name and without a cookie.
 _UNCHECKED_ENDPOINTS = ("health.healthz", "health.readyz", "metrics.index", "static")

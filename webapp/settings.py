@@ -262,10 +262,23 @@ class WebOptions(EnvironmentSettings):
             description="invite requests per minute of one address, and a third of it for one code; 0: no limit",
         ),
     ] = 30
+    shared_board_per_minute: Annotated[
+        int,
+        Field(
+            validation_alias="SHARED_BOARD_PER_MINUTE",
+            ge=0,
+            le=1_000_000,
+            description="requests per minute of one address for boards with a share link; 0: no limit",
+        ),
+    ] = 300
     public_stats: Annotated[
         bool,
         Field(validation_alias="PUBLIC_STATS", description="whether `/api/stats` publishes totals of the service"),
     ] = False
+    source_url: Annotated[
+        WebUrl | None,
+        Field(validation_alias="SOURCE_URL", description="the source code of this server, linked in the footer"),
+    ] = None
     terms_url: Annotated[
         WebUrl | None, Field(validation_alias="TERMS_URL", description="terms of use, linked in the footer")
     ] = None

@@ -1,19 +1,19 @@
 """Live boards over server-sent events: a changed board is rendered once and sent to all of its open streams.
 
-All streams of a process share one event loop. Twice a second two statements check the versions of all boards with open
-streams, and whether the sessions are still valid; nothing is sent on the result of an earlier check. A stream that
-cannot be opened is passed on to the Flask page, which declines it; the script then polls instead.
+All streams of a process share one event loop. Twice a second the versions of all boards with open streams are read, and
+whether the sessions and share links of their viewers are still valid; nothing is sent on the result of an earlier
+check. A stream that cannot be opened is passed on to the Flask page, which declines it; the script then polls instead.
 Source: docs/decisions/0024-live-board.md
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import psycopg
@@ -21,12 +21,12 @@ from flask import Flask, render_template
 
 from bus.auth import sessions
 from bus.config.settings import Settings, is_allowed
-from bus.coordination import board
+from bus.coordination import board, board_rails
 from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.operations.logs import accept_correlation_id
 from bus.operations.metrics import gauge
-from bus.tenancy import participant_queries, projects
+from bus.tenancy import participant_queries, projects, share_links
 from webapp import identity
 from webapp.settings import WebOptions
 
@@ -38,12 +38,15 @@ Send = Callable[[Message], Awaitable[None]]
 MAX_STREAMS = 1_000
 """Open streams of a process; further boards poll."""
 MAX_STREAMS_PER_SESSION = 20
-"""Open streams of one session."""
+"""Open streams of one session, or of one share link."""
+MAX_SHARED_STREAMS = 300
+"""Open streams of all share links of a process, so that owners keep their places."""
 
 _POLL_SECONDS = 0.5
 # Shows the browser, and proxies in between, that the stream is alive.
 _KEEPALIVE_SECONDS = 10.0
 _STREAM_PATH = re.compile(r"/admin/projects/(\d{1,18})/board/stream")
+_SHARED_STREAM_PATH = re.compile(r"/shared/([\w-]{1,64})/stream", re.ASCII)
 _MAX_TOKEN_LENGTH = 64
 _KEEPALIVE_EVENT = b"event: still\ndata:\n\n"
 _UNAVAILABLE_EVENT = b"event: away\ndata:\n\n"
@@ -59,12 +62,26 @@ _RESPONSE_HEADERS = [
 _log = logging.getLogger(__name__)
 
 
+class _Viewer(NamedTuple):
+    """Who may see a board: a session, or everyone with a share link; `id` is that of either."""
+
+    is_shared: bool
+    id: int
+
+
+class _BoardKey(NamedTuple):
+    """A board as it is rendered: viewers of share links get no links to pages."""
+
+    project_id: int
+    is_shared: bool
+
+
 @dataclass(eq=False)
 class _Stream:
     """One open stream. A new event replaces one that is not sent yet, so a slow client skips events."""
 
-    session_id: int
-    project_id: int
+    viewer: _Viewer
+    board: _BoardKey
     version: str
     pending: bytes = b""
     closed: bool = False
@@ -89,7 +106,7 @@ class BoardStreams:
         self._cookie_name = app.config["BUS_COOKIE_NAME"]
         self._allowed_hosts = settings.allowed_hosts
         self._streams: set[_Stream] = set()
-        self._rendered: dict[int, tuple[str, bytes]] = {}
+        self._rendered: dict[_BoardKey, tuple[str, bytes]] = {}
         self._poll_task: asyncio.Task[None] | None = None
         self._draining = False
         app.extensions["bus.metrics"].add_source(
@@ -103,7 +120,7 @@ class BoardStreams:
     def is_stream_request(self, scope: Scope) -> bool:
         """Whether a request is for a board's stream; a cheap check that runs on every request."""
         path: str = scope["path"]
-        return path.endswith("/board/stream") and scope["method"] == "GET"
+        return path.endswith("/stream") and scope["method"] == "GET"
 
     def close_all(self) -> None:
         """Close every stream and accept no more, before a shutdown; clients reconnect to another process."""
@@ -115,8 +132,8 @@ class BoardStreams:
         """Serve a board's stream until the client disconnects.
 
         Returns:
-            False, without having sent anything, where Flask has to answer: the viewer is not signed in, the project is
-            not theirs, the database does not answer, or there are too many streams.
+            False, without having sent anything, where Flask has to answer: the viewer may not see the board, the
+            database does not answer, or there are too many streams.
         """
         if self._draining or len(self._streams) >= MAX_STREAMS:
             return False
@@ -127,10 +144,12 @@ class BoardStreams:
         authorized = await loop.run_in_executor(None, self._authorize, scope["path"], headers)
         if authorized is None:
             return False
-        session_id, project_id = authorized
-        if sum(open_stream.session_id == session_id for open_stream in self._streams) >= MAX_STREAMS_PER_SESSION:
+        viewer, board_key = authorized
+        if sum(open_stream.viewer == viewer for open_stream in self._streams) >= MAX_STREAMS_PER_SESSION:
             return False
-        stream = _Stream(session_id, project_id, version)
+        if viewer.is_shared and sum(one.viewer.is_shared for one in self._streams) >= MAX_SHARED_STREAMS:
+            return False
+        stream = _Stream(viewer, board_key, version)
         self._streams.add(stream)
         disconnect = asyncio.ensure_future(_close_on_disconnect(receive, stream))
         if self._poll_task is None or self._poll_task.done():
@@ -153,33 +172,40 @@ class BoardStreams:
             disconnect.cancel()
         return True
 
-    def _authorize(self, path: str, headers: MutableMapping[bytes, str]) -> tuple[int, int] | None:
-        """The ids of the session and of the project of a stream, or None if it is not allowed."""
-        match = _STREAM_PATH.fullmatch(path)
-        token = _read_session_token(headers.get(b"cookie", ""), self._cookie_name)
-        if match is None or token is None or not is_allowed(self._allowed_hosts, headers.get(b"host", "")):
+    def _authorize(self, path: str, headers: MutableMapping[bytes, str]) -> tuple[_Viewer, _BoardKey] | None:
+        """The viewer and the board of a stream, or None if it is not allowed."""
+        if not is_allowed(self._allowed_hosts, headers.get(b"host", "")):
             return None
-        project_id = int(match[1])
-        try:
-            with self._db.connection() as conn:
-                session = sessions.find_session(conn, token, idle_timeout=self._options.session_idle_timeout)
-                # A proxy asserts an identity for one request only.
-                if session is None or session.method.startswith(sessions.PROXY_METHOD):
-                    return None
-                if not projects.is_owned_by(conn, session.owner.id, project_id):
-                    return None
-        except (BusError, psycopg.Error):
+        own, shared = _STREAM_PATH.fullmatch(path), _SHARED_STREAM_PATH.fullmatch(path)
+        with suppress(BusError, psycopg.Error), self._db.connection() as conn:
+            if own is not None:
+                return self._authorize_owner(conn, int(own[1]), headers.get(b"cookie", ""))
+            if shared is not None and (link := share_links.find_shared_board(conn, shared[1])) is not None:
+                return _Viewer(True, link.link_id), _BoardKey(link.project_id, True)
+        return None
+
+    def _authorize_owner(
+        self, conn: Connection, project_id: int, cookie_header: str
+    ) -> tuple[_Viewer, _BoardKey] | None:
+        token = _read_session_token(cookie_header, self._cookie_name)
+        if token is None:
             return None
-        return session.id, project_id
+        session = sessions.find_session(conn, token, idle_timeout=self._options.session_idle_timeout)
+        # A proxy asserts an identity for one request only.
+        if session is None or session.method.startswith(sessions.PROXY_METHOD):
+            return None
+        if not projects.is_owned_by(conn, session.owner.id, project_id):
+            return None
+        return _Viewer(False, session.id), _BoardKey(project_id, False)
 
     async def _poll_loop(self) -> None:
         """Check for changes as long as streams are open."""
         loop = asyncio.get_running_loop()
         while self._streams:
             await asyncio.sleep(_POLL_SECONDS)
-            watched = {(stream.session_id, stream.project_id) for stream in self._streams}
+            watched = {(stream.viewer, stream.board) for stream in self._streams}
             try:
-                valid_sessions, versions = await loop.run_in_executor(None, self._refresh, watched)
+                valid_viewers, versions = await loop.run_in_executor(None, self._refresh, watched)
             except Exception as error:  # noqa: BLE001 - a board that fails to render must not end the loop
                 if not isinstance(error, BusError | psycopg.Error):
                     _log.exception("a board could not be rendered")
@@ -187,39 +213,49 @@ class BoardStreams:
                     stream.enqueue(_UNAVAILABLE_EVENT)
                 continue
             for stream in self._streams:
-                version = versions.get(stream.project_id)
-                if version is None or stream.session_id not in valid_sessions:
-                    # Signed out, or the project is deleted: when the client reconnects, the page answers so.
+                version = versions.get(stream.board)
+                if version is None or stream.viewer not in valid_viewers:
+                    # No longer allowed, or the project is deleted: when the client reconnects, the page answers so.
                     stream.close()
                 elif version != stream.version:
                     stream.version = version
-                    stream.enqueue(self._rendered[stream.project_id][1])
+                    stream.enqueue(self._rendered[stream.board][1])
         self._rendered.clear()
 
-    def _refresh(self, watched: Iterable[tuple[int, int]]) -> tuple[set[int], dict[int, str]]:
-        """The valid sessions and the versions of the boards; renders the boards that have changed."""
-        watched = list(watched)
+    def _refresh(self, watched: Collection[tuple[_Viewer, _BoardKey]]) -> tuple[set[_Viewer], dict[_BoardKey, str]]:
+        """The viewers that are still allowed and the versions of the boards; renders the boards that have changed."""
+        viewers = {viewer for viewer, _ in watched}
+        boards = {board_key for _, board_key in watched}
         with self._db.connection() as conn:
-            valid_sessions = sessions.keep_alive(
-                conn, {session_id for session_id, _ in watched}, idle_timeout=self._options.session_idle_timeout
-            )
-            versions = board.list_versions(conn, {project_id for _, project_id in watched})
-            for project_id, version in versions.items():
-                rendered = self._rendered.get(project_id)
+            session_ids = {viewer.id for viewer in viewers if not viewer.is_shared}
+            valid_sessions = sessions.keep_alive(conn, session_ids, idle_timeout=self._options.session_idle_timeout)
+            valid_links = share_links.list_valid(conn, {viewer.id for viewer in viewers if viewer.is_shared})
+            by_project = board.list_versions(conn, {board_key.project_id for board_key in boards})
+            versions = {key: by_project[key.project_id] for key in boards if key.project_id in by_project}
+            for key, version in versions.items():
+                rendered = self._rendered.get(key)
                 if rendered is None or rendered[0] != version:
                     # The board is read after its version: a change in between is sent again with the next version.
-                    event = self._render_event(conn, project_id, version)
-                    self._rendered[project_id] = (version, event)
-        for project_id in self._rendered.keys() - versions.keys():
-            del self._rendered[project_id]
-        return valid_sessions, versions
+                    self._rendered[key] = (version, self._render_event(conn, key, version))
+        for key in self._rendered.keys() - versions.keys():
+            del self._rendered[key]
+        valid_viewers = {
+            viewer for viewer in viewers if viewer.id in (valid_links if viewer.is_shared else valid_sessions)
+        }
+        return valid_viewers, versions
 
-    def _render_event(self, conn: Connection, project_id: int, version: str) -> bytes:
-        snapshot = board.get_board(conn, project_id)
-        people = frozenset(participant_queries.list_people(conn, project_id))
+    def _render_event(self, conn: Connection, key: _BoardKey, version: str) -> bytes:
+        snapshot = board.get_board(conn, key.project_id)
+        people = frozenset(participant_queries.list_people(conn, key.project_id))
         with self._app.test_request_context():
-            identity.set_page_context(projects.get(conn, project_id).owner, people)
-            content = render_template("board/_live.html", board=snapshot, project={"id": project_id})
+            identity.set_page_context(projects.get(conn, key.project_id).owner, people)
+            content = render_template(
+                "board/_live.html",
+                board=snapshot,
+                rails=board_rails.build_rails(snapshot),
+                project={"id": key.project_id},
+                is_shared=key.is_shared,
+            )
         lines = "".join(f"data: {line}\n" for line in content.splitlines())
         return f"id: {version}\n{lines}\n".encode()
 

@@ -25,6 +25,7 @@ _DURATION_TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600,
 _DAY_SECONDS = 86_400
 _MAX_BUBBLE_RADIUS = 9.0
 _MIN_BUBBLE_RADIUS = 1.2
+_SPARKLINE_HEIGHT = 10.0
 _NO_VALUE = Markup("")
 
 
@@ -182,6 +183,25 @@ def bubble(value: float, maximum: float) -> Markup:
         '<svg class="bubble" viewBox="0 0 20 20" aria-hidden="true">'
         '<circle class="series-0" cx="10" cy="10" r="{}"/></svg>'
     ).format(_coordinate(max(radius, _MIN_BUBBLE_RADIUS)))
+
+
+def sparkline(values: Sequence[float | None]) -> Markup:
+    """Draw values as a line without axes, from zero to their maximum; None is a gap. Decoration beside a figure."""
+    top = max((value for value in values if value is not None), default=0) or 1
+    lines: list[list[str]] = [[]]
+    for index, value in enumerate(values):
+        if value is None:
+            lines.append([])
+        else:
+            line, height = lines[-1], _coordinate(_SPARKLINE_HEIGHT * (1 - value / top))
+            if len(line) > 1 and line[-1].endswith(f" {height}") and line[-2].endswith(f" {height}"):
+                line.pop()
+            line.append(f"{index} {height}")
+    # A single value is a line without length, which a round cap turns into a dot.
+    path = "".join(f"M{line[0]}L{' '.join(line[1:] or line)}" for line in lines if line)
+    return Markup(
+        '<svg class="sparkline" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true"><path d="{}"/></svg>'
+    ).format(max(len(values) - 1, 1), _coordinate(_SPARKLINE_HEIGHT), path)
 
 
 def swatch(colour: int) -> Markup:

@@ -1,6 +1,7 @@
 """Filters and globals of the templates: navigation, assets, counts, durations and times."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import psycopg
 from flask import Flask, current_app, g, request, url_for
 from markupsafe import Markup
 
+from bus import __version__
 from bus.coordination import dashboard
 from bus.coordination.inbox import COUNT_CAP
 from bus.errors import BusError
@@ -104,11 +106,13 @@ def init_app(app: Flask) -> None:
         swatch=svg_charts.swatch,
         bar=svg_charts.bar,
         bubble=svg_charts.bubble,
+        sparkline=svg_charts.sparkline,
         format_percent=text_format.format_percent,
         format_seconds=text_format.format_seconds,
         has_recent_login=has_recent_login,
         now=lambda: datetime.now(UTC),
         identity=identity.describe,
+        version=__version__,
         inbox_counts=inbox_counts,
         switchable_projects=_switchable_projects,
         viewed_project=lambda: g.get("bus_project"),
@@ -126,6 +130,7 @@ def init_app(app: Flask) -> None:
         capped=format_capped,
         event_runs=event_runs,
         day_name=day_name,
+        unindent=unindent,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
@@ -159,6 +164,11 @@ def clock_time(at: datetime) -> Markup:
 def format_capped(count: int) -> str:
     """A count of the inbox, which stops at its cap: `99+`."""
     return f"{COUNT_CAP - 1}+" if count >= COUNT_CAP else str(count)
+
+
+def unindent(html: str) -> Markup:
+    """Leave the indentation of lines out, a sixth of a board, which is sent to many viewers at every change."""
+    return Markup(re.sub(r"\n\s+", "\n", html))  # noqa: S704 - the filter of a block gets its rendered markup
 
 
 def browser_name(user_agent: str) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from bus.coordination import board_activity
+from bus.coordination.board_activity import Activity
 from bus.coordination.posts import TITLE_SQL
 from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
@@ -17,13 +19,13 @@ from bus.rules.lease_contention import find_contention
 
 MAX_PARTICIPANTS = 60
 MAX_POSTS = 12
-MAX_LEASES = 30
+MAX_LEASES = 12
 # Leases that are compared for contention; those that contend are shown first.
 _MAX_COMPARED_LEASES = 200
 # The newest posts among which those with an ack are looked for.
 _MAX_SCANNED_POSTS = 200
-MAX_TASKS_PER_COLUMN = 8
-MAX_LATEST_CLAIMS = 12
+MAX_TASKS_PER_COLUMN = 4
+MAX_LATEST_CLAIMS = 8
 _COUNT_CAP = 1_000
 # Presence, leases and deadlines change the board without an event, so the version also contains time.
 _LAST_SEEN_GRANULARITY_SECONDS = 15
@@ -54,7 +56,7 @@ class Post:
     """A post and the progress of its delivery.
 
     Attributes:
-        addressed_to: its lane, its recipient, or both.
+        to_actor, to_lane: whom it is addressed to: a participant, a lane, or both; `addressed_to` is the text.
         title: the subject, else the beginning of the first line of the body.
         is_overdue: whether its deadline has passed without an ack.
         acked_at, acked_by: the first ack by a participant other than the sender.
@@ -64,6 +66,8 @@ class Post:
 
     post_id: int
     actor: str
+    to_actor: str | None
+    to_lane: str | None
     addressed_to: str
     title: str
     ref: str | None
@@ -138,6 +142,8 @@ class Board:
         participant_count: the number of participants.
         unacked_count: posts without an ack, counted up to 1,000.
         lease_count: live leases, counted up to 1,000.
+        contended_count: those of the newest ones that contend.
+        activity: the last hour.
     """
 
     version: str
@@ -149,21 +155,15 @@ class Board:
     unacked_count: int
     leases: list[Lease]
     lease_count: int
+    contended_count: int
+    activity: Activity
     task_columns: list[TaskColumn]
     latest_claims: list[LatestClaim]
 
     @property
-    def participants_by_lane(self) -> list[tuple[str, list[Participant]]]:
-        """The participants by lane: lanes with active participants first, no lane last; active participants first.
-
-        Otherwise ordered by name: ordered by last_seen, rows would move while the board is watched.
-        """
-        by_lane: dict[str, list[Participant]] = {}
-        for participant in sorted(self.participants, key=lambda one: (not one.is_active, one.actor)):
-            by_lane.setdefault(participant.lane, []).append(participant)
-        return sorted(
-            by_lane.items(), key=lambda item: (not item[0], not any(one.is_active for one in item[1]), item[0])
-        )
+    def active_count(self) -> int:
+        """The participants that are active."""
+        return sum(participant.is_active for participant in self.participants)
 
 
 # A subquery over the project `pj`.
@@ -197,7 +197,8 @@ _PARTICIPANTS_SQL = """
 
 # By index: overdue posts by deadline, posts without an ack from the oldest on, and of the newest posts those with one.
 _POSTS_SQL = f"""
-    SELECT o.id AS post_id, o.actor, concat_ws(' and ', o.to_actor, 'lane ' || o.to_lane) AS addressed_to,
+    SELECT o.id AS post_id, o.actor, o.to_actor, o.to_lane,
+           concat_ws(' and ', o.to_actor, 'lane ' || o.to_lane) AS addressed_to,
            {TITLE_SQL} AS title, o.ref, o.created_at, o.ack_due_at, o.is_overdue, o.acked_at,
            (SELECT bus_participation_name(d.participation_id) FROM delivery d
             WHERE d.project_id = o.project_id AND d.post_id = o.id AND d.acked_at = o.acked_at LIMIT 1) AS acked_by,
@@ -295,6 +296,8 @@ def get_board(conn: Connection, project_id: int) -> Board:
     project = {"project": project_id}
     participant_rows = conn.fetch_all(_PARTICIPANTS_SQL, {**project, "limit": MAX_PARTICIPANTS})
     lease_rows = conn.fetch_all(_LEASES_SQL, {**project, "limit": _MAX_COMPARED_LEASES})
+    leases = _build_leases(lease_rows)
+    (unacked_count,) = conn.fetch_one(_UNACKED_COUNT_SQL, project)
     return Board(
         version=version,
         as_of=as_of,
@@ -302,9 +305,11 @@ def get_board(conn: Connection, project_id: int) -> Board:
         participants=[_build_participant(row) for row in participant_rows],
         participant_count=participant_rows[0][-1] if participant_rows else 0,
         posts=conn.fetch_all_as(Post, _POSTS_SQL, {**project, "limit": MAX_POSTS}),
-        unacked_count=conn.fetch_one(_UNACKED_COUNT_SQL, project)[0],
-        leases=_build_leases(lease_rows),
+        unacked_count=unacked_count,
+        leases=leases[:MAX_LEASES],
         lease_count=lease_rows[0][-1] if lease_rows else 0,
+        contended_count=sum(bool(lease.contending_actors) for lease in leases),
+        activity=board_activity.get_activity(conn, project_id, unacked_count),
         task_columns=_fetch_task_columns(conn, project_id),
         latest_claims=conn.fetch_all_as(LatestClaim, _LATEST_CLAIMS_SQL, {**project, "limit": MAX_LATEST_CLAIMS}),
     )
@@ -382,4 +387,4 @@ def _build_leases(rows: list[Row]) -> list[Lease]:
         for fence, surface, mode, participation_id, actor, note, acquired_at, expires_at, _ in rows
     ]
     built.sort(key=lambda lease: (not lease.contending_actors, lease.expires_at, lease.fence))
-    return built[:MAX_LEASES]
+    return built

@@ -40,6 +40,7 @@ _EXPIRED_ROWS = {
     "sessions": ("session", "expires_at < clock_timestamp()"),
     "sign_ups": ("sign_up", "expires_at < clock_timestamp()"),
     "login_links": ("login_link", "expires_at < clock_timestamp() - interval '1 day'"),
+    "share_links": ("share_link", "expires_at < clock_timestamp() - interval '30 days'"),
     "gone_processes": ("process", "seen_at < clock_timestamp() - interval '1 day'"),
     "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
     "hours": ("tally", _expired_rollups_condition("hour")),

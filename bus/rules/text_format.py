@@ -49,7 +49,7 @@ def format_seconds(seconds: float | None) -> str:
         return f"{seconds * 1000:.0f} ms"
     size, unit = next(((size, unit) for size, unit in _SHORT_UNITS if seconds >= size), (1, "s"))
     value = seconds / size
-    return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def format_duration(duration: timedelta | float) -> str:

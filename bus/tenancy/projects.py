@@ -13,7 +13,7 @@ from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
 from bus.tenancy.suspension import require_active_owner
-from bus.tenancy.tables import owner, project, project_clock
+from bus.tenancy.tables import owner, project, project_clock, share_link
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,10 @@ def list_projects(conn: Connection, *, owner_id: int | None = None, after: int =
 
 
 def archive(conn: Connection, project_id: int, *, actor: str) -> bool:
-    """Archive a project: reads work, writes are `forbidden`. Return whether anything changed.
+    """Archive a project: reads work, writes are `forbidden`, and its share links end.
 
+    Returns:
+        Whether anything changed.
     Locks: the project clock: running writes finish first, and writes that wait for the clock are refused.
     """
     return _set_archived(conn, project_id, sa.func.clock_timestamp(), project.c.archived_at.is_(None), actor)
@@ -145,6 +147,13 @@ def _set_archived(
             .where(project_clock.c.project_id == project_id)
             .values(closed=archived_at is not None)
         )
+        if archived_at is not None:
+            # Reopening does not revive them.
+            conn.execute(
+                sa.update(share_link)
+                .where(share_link.c.project_id == project_id, share_link.c.revoked_at.is_(None))
+                .values(revoked_at=archived_at)
+            )
         action = "project.reopen" if archived_at is None else "project.archive"
         audit.record(conn, changed.owner_id, actor, action, changed.name, project_id=project_id)
     return changed is not None

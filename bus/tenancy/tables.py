@@ -173,6 +173,21 @@ invite_redemption = sa.Table(
     sa.Column("accepted_by", sa.Text),
 )
 
+share_link = sa.Table(
+    "share_link",
+    metadata,
+    id_column(),
+    sa.Column("project_id", sa.ForeignKey("project.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("hint", sa.Text, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    created_at_column(),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
+    sa.Column("revoked_at", TIMESTAMPTZ),
+    sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
+    comment="Read-only links to the live board of a project, for viewers without an account.",
+)
+
 audit = sa.Table(
     "audit",
     metadata,

@@ -37,6 +37,7 @@ _SKIPPED_ENDPOINTS = {
     "operator_audit.export",
     "credentials.show",
     "board.stream",
+    "shared_board.stream",
 }
 # Settings that enable features with pages or parts of pages.
 FEATURE_ENV = {

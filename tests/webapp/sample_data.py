@@ -9,7 +9,16 @@ from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
 from bus.notifications import outbox
 from bus.operations import project_purge
-from bus.tenancy import invite_redemption, invites, owners, participants, participations, projects, tokens
+from bus.tenancy import (
+    invite_redemption,
+    invites,
+    owners,
+    participants,
+    participations,
+    projects,
+    share_links,
+    tokens,
+)
 from tests.factories import authenticate_agent, make_agent, make_owner, make_project
 
 _POST_BODY = """The migration is written and runs in 40 ms on a copy of production.
@@ -97,6 +106,7 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     closed = invites.create_for_owner(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
     invites.revoke(conn, full.id, closed.id, actor=handle)
     webhook = outbox.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
+    share_link = share_links.create(conn, full.id, ttl_hours=24, actor=handle)
     fence = leases.list_leases(conn, alice.ctx).leases[0].fence
     (token_id,) = conn.fetch_one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
     return SampleData(
@@ -115,6 +125,9 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
             "seq": asked.post_id,
             "invite_id": opened.id,
             "webhook_id": webhook.id,
+            "link_id": share_link.id,
+            "share_token": share_link.token,
+            "name": "howto/admin",
             "code": opened.code,
             "token": "x" * 43,
         },

@@ -1,8 +1,10 @@
 """The live board: responses to its script, and updates in two browsers while agents work."""
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import httpx2
 import pytest
@@ -21,6 +23,13 @@ from tests.webapp.scenario_steps import call_tool, sign_in
 from tests.webapp.web_client import Browser, WebApp
 
 _PART = {"X-Part": "1"}
+_COUNT_FLIGHTS = """() => {
+    window.flights = 0;
+    new MutationObserver((changes) => {
+        const added = changes.flatMap(({ addedNodes }) => [...addedNodes]);
+        window.flights += added.filter((node) => node.className === "flying").length;
+    }).observe(document.getElementById("live-board"), { childList: true });
+}"""
 
 
 def test_an_unchanged_board_is_an_empty_304(
@@ -78,12 +87,14 @@ def test_two_browsers_show_a_handoff_and_its_ack_live(
         presence.register(conn, receiver.ctx, "review")
     with running_live_server(database_url, MCP_URL=mcp) as url:
         board = f"{url}/admin/projects/{project.id}/board/"
-        with open_page(chromium) as operator_browser, open_page(chromium, viewport=PHONE_VIEWPORT) as phone:
+        phone_options: dict[str, Any] = {"viewport": PHONE_VIEWPORT, "reduced_motion": "reduce"}
+        with open_page(chromium) as operator_browser, open_page(chromium, **phone_options) as phone:
             for page in (operator_browser, phone):
                 sign_in(page, url, db, owner)
                 page.goto(board)
                 expect(page.locator("#live-state")).to_have_text("live")
                 page.evaluate("document.documentElement.dataset.kept = 'yes'")
+                page.evaluate(_COUNT_FLIGHTS)
                 assert float(page.locator("#live-board").get_attribute("data-every") or 9) <= 1.5
             # Updates keep the keyboard focus.
             operator_browser.get_by_role("link", name="reader").focus()
@@ -94,14 +105,20 @@ def test_two_browsers_show_a_handoff_and_its_ack_live(
                 mcp, sender.token, "post", to_lane="review", subject="Index 42 is ready", body="Look, please."
             )
             seen = _appears(operator_browser, phone, "delivered, not seen")
+            stop = operator_browser.locator(".rail", has_text="review").locator(f"[data-key=h{sent['post_id']}]")
+            expect(stop).to_have_class(re.compile("waiting"))
+            # It travelled to the rail of its recipient, but not where the system asks for less motion.
+            expect(operator_browser.locator(".flying, .arriving")).to_have_count(0)
+            assert [page.evaluate("flights") for page in (operator_browser, phone)] == [1, 0]
             assert call_tool(mcp, receiver.token, "ack", post_ids=[sent["post_id"]])
-            acked = _appears(operator_browser, phone, "acknowledged")
+            acked = _appears(operator_browser, phone, "acknowledged by ada/reader")
             print(f"seen after {seen:.2f} s, acked after {acked:.2f} s")
 
-            item = operator_browser.locator(f"[data-key=h{sent['post_id']}]")
-            expect(item).to_contain_text("by ada/reader")
+            expect(stop.locator(".token")).to_have_css("background-color", "rgb(23, 105, 47)")
+            expect(operator_browser.locator(".handoffs")).to_contain_text("All clear.")
+            expect(operator_browser.locator(".figure", has_text="Unanswered").locator(".value")).to_have_text("0")
             expect(operator_browser.locator("#announce")).to_contain_text(
-                "ada/reader acknowledged Index 42 is ready", timeout=10_000
+                "Index 42 is ready, acknowledged by ada/reader", timeout=10_000
             )
             assert operator_browser.evaluate("document.activeElement.textContent") == "reader"
             for page in (operator_browser, phone):
@@ -114,8 +131,7 @@ def _appears(operator_browser: Page, phone: Page, state: str) -> float:
     """Wait until both boards show the handoff in this state; returns how many seconds that took."""
     started = time.monotonic()
     for page in (operator_browser, phone):
-        handoff = page.locator(".handoff", has_text="Index 42 is ready")
-        expect(handoff.locator(".handoff-state")).to_contain_text(state)
+        expect(page.locator(".stop", has_text="Index 42 is ready")).to_contain_text(state)
     return time.monotonic() - started
 
 

@@ -118,6 +118,38 @@ def test_a_visitor_signs_up_with_a_provider(chromium: Browser, database_url: str
             expect(page.locator("main .mono").first).to_have_text("countess")
 
 
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_the_live_board_is_used_by_keyboard_and_fits_the_window(
+    chromium: Browser, served: ServedSite, scripts: bool
+) -> None:
+    with open_page(chromium, viewport={"width": 1440, "height": 900}, java_script_enabled=scripts) as page:
+        sign_in(page, served.url, served.db, served.sample_site)
+        page.goto(f"{served.url}/admin/projects/{served.sample_site.project.id}/board/")
+        box = page.locator(".live-grid").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 900
+        if scripts:
+            assert page.evaluate("document.scrollingElement.scrollHeight") == 900
+            pause = page.get_by_role("button", name="Pause")
+            for pressed in ("true", "false"):
+                page.keyboard.press("p")
+                expect(pause).to_have_attribute("aria-pressed", pressed)
+        else:
+            expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+        # Rails are lists with text: who is there, what they do, and what waits there.
+        rail = page.locator("#live-board").get_by_role("listitem").filter(has=page.get_by_role("heading", name="core"))
+        expect(rail.get_by_role("list", name="Participants")).to_contain_text("rewriting the order service")
+        handoff = rail.get_by_role("list", name="Handoffs").get_by_role("link", name="Freeze")
+        page.get_by_role("link", name="Skip to the board").press("Enter")
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if handoff.evaluate("link => link === document.activeElement"):
+                break
+        expect(handoff).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Freeze").first).to_be_visible()
+
+
 class _Board:
     """A page with a live part, built like any other page."""
 

@@ -31,6 +31,7 @@ _ALLOWED = {
     "project_settings.archive",
     "project_settings.delete",
     "project_settings.remove_webhook",
+    "share_links.revoke",
     "sign_in.sign_out",
     "sign_in.use_link",
 }
@@ -57,6 +58,7 @@ _REFUSED = {
     "project_settings.request_confirmation",
     "project_settings.save",
     "projects.create",
+    "share_links.create",
     "sign_up.index",
     "tasks.assign",
     "tasks.create",

@@ -34,6 +34,10 @@ def show(key: str) -> str:
     if credentials["kind"] == "webhook":
         return_url = url_for("project_settings.index", project_id=credentials["project_id"])
         return render_template("credentials/webhook.html", credentials=credentials, return_url=return_url)
+    if credentials["kind"] == "share_link":
+        url = client_setup.shared_board_url(endpoints, credentials["token"])
+        return_url = url_for("share_links.index", project_id=credentials["project_id"])
+        return render_template("credentials/share_link.html", credentials=credentials, url=url, return_url=return_url)
     token = credentials["token"]
     return render_template(
         "credentials/token.html",

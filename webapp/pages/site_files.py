@@ -12,6 +12,7 @@ Disallow: /admin/
 Disallow: /operator
 Disallow: /account/
 Disallow: /join/
+Disallow: /shared/
 Disallow: /sign-in/
 Allow: /
 """

@@ -6,7 +6,11 @@
   if (!board) return;
   const status = document.getElementById("live-state").firstElementChild;
   const pauseButton = document.getElementById("live-pause");
+  const fullScreenButton = document.getElementById("live-full");
   const announceToggle = document.getElementById("live-say");
+  const stillMotion = matchMedia("(prefers-reduced-motion: reduce)");
+  // How long a handoff travels, in milliseconds.
+  const FLIGHT_MS = 1100;
   const pollInterval = 1000 * Number(board.dataset.every);
   const RECONNECT_AFTER_POLLS = 40;
   let version = board.dataset.mark;
@@ -98,12 +102,17 @@
     } catch (error) {
       // Keep the last board; the next successful poll returns everything that changed since.
       pollDelay = Math.min(30000, pollDelay * 1.7);
-      if (error.message === "signed out") showStatus("Signed out — reload", "bad");
+      if (error.message === "signed out") showStatus(board.dataset.over ? "ended" : "Signed out — reload", "bad");
       else showStatus("Reconnecting…", "warn");
     }
     isPolling = false;
     pollCount += 1;
     pollTimer = setTimeout(pollCount % RECONNECT_AFTER_POLLS === 0 ? openStream : poll, pollDelay);
+  }
+
+  function toggleFullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else document.documentElement.requestFullscreen?.();
   }
 
   function isPaused() {
@@ -113,12 +122,42 @@
   function applyUpdate(html) {
     const next = document.createElement("template");
     next.innerHTML = html;
+    const knownStops = new Set([...board.querySelectorAll(".stop")].map((stop) => stop.dataset.key));
     for (const panel of next.content.querySelectorAll(".panel")) {
       const current = board.querySelector(`.panel[data-key="${panel.dataset.key}"]`);
       if (comparableHtml(current) !== comparableHtml(panel)) replacePanel(current, panel);
     }
+    if (!stillMotion.matches && !document.hidden) {
+      for (const stop of board.querySelectorAll(".stop:not(.acked)")) if (!knownStops.has(stop.dataset.key)) fly(stop);
+    }
     announceChanges();
     updateCountdowns();
+  }
+
+  // Moves a handoff along the rail of its sender, then across to the rail on which it rests. Decoration: the stop is
+  // in its list from the start.
+  function fly(stop) {
+    const sender = board.querySelector(`.rider[data-actor="${CSS.escape(stop.dataset.from)}"] .avatar`);
+    const token = stop.querySelector(".token");
+    if (!sender || !token) return;
+    const from = centre(sender);
+    const to = centre(token);
+    const turn = Math.max(from.x, stop.parentElement.getBoundingClientRect().left);
+    const path = [from, { x: turn, y: from.y }, { x: turn, y: to.y }, to];
+    const dot = document.createElement("span");
+    dot.className = "flying";
+    dot.setAttribute("aria-hidden", "true");
+    board.append(dot);
+    stop.classList.add("arriving");
+    const arrive = () => { dot.remove(); stop.classList.remove("arriving"); };
+    const flight = dot.animate(path.map(({ x, y }) => ({ transform: `translate(${x}px, ${y}px)` })), { duration: FLIGHT_MS, easing: "ease-in-out" });
+    flight.onfinish = arrive;
+    flight.oncancel = arrive;
+  }
+
+  function centre(element) {
+    const box = element.getBoundingClientRect();
+    return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
   }
 
   // Keeps the focused link focused, and highlights items that are new or changed their state.
@@ -129,7 +168,7 @@
       if (known.get(item.dataset.key) === item.className) continue;
       item.classList.add("highlight");
       setTimeout(() => item.classList.remove("highlight"), 2500);
-      if (item.dataset.say) pendingAnnouncements.push(item.dataset.say);
+      if (item.matches(".stop")) pendingAnnouncements.push(describe(item));
     }
     morph(current, panel.innerHTML);
     if (focused && document.activeElement?.getAttribute("href") !== focused) {
@@ -137,8 +176,15 @@
     }
   }
 
+  // The title of a handoff with its state, such as "Index 42, acknowledged by ada/reader".
+  function describe(stop) {
+    const state = stop.querySelector(".visually-hidden").textContent.replace(/: $/, "");
+    const route = stop.matches(".acked") ? "" : ` from ${stop.dataset.from}`;
+    return `${stop.querySelector(".title").textContent}${route}, ${state}`;
+  }
+
   function stableClasses(item) {
-    return [...item.classList].filter((name) => name !== "highlight").join(" ");
+    return [...item.classList].filter((name) => name !== "highlight" && name !== "arriving").join(" ");
   }
 
   // The HTML of a panel without what changes by itself: relative times, countdowns, progress bars, highlights.
@@ -173,8 +219,9 @@
       const text = seconds ? formatCountdown(seconds) : "expired";
       if (countdown.textContent !== text) countdown.textContent = text;
     }
-    for (const bar of board.querySelectorAll("progress[data-until]")) {
-      bar.value = Math.max(0, (Date.parse(bar.dataset.until) - now) / 1000);
+    for (const bar of board.querySelectorAll(".lease progress")) {
+      const left = bar.closest(".lease").querySelector("[data-left]").dataset.left;
+      bar.value = Math.max(0, (Date.parse(left) - now) / 1000);
     }
   }
 
@@ -189,6 +236,21 @@
       openStream();
     }
   });
+  fullScreenButton.hidden = !document.fullscreenEnabled;
+  fullScreenButton.addEventListener("click", toggleFullScreen);
+  document.addEventListener("fullscreenchange", () => {
+    const isFull = Boolean(document.fullscreenElement);
+    document.documentElement.classList.toggle("full-screen", isFull);
+    fullScreenButton.setAttribute("aria-pressed", String(isFull));
+  });
+  document.addEventListener("keydown", (event) => {
+    const button = { f: fullScreenButton, p: pauseButton }[event.key];
+    const typing = event.target.closest?.("input, select, textarea, dialog, [contenteditable]");
+    if (!button || button.hidden || typing || event.ctrlKey || event.metaKey || event.altKey || isKeyboardOff()) return;
+    event.preventDefault();
+    button.click();
+  });
+  keyboardHelp?.querySelector(".keys").insertAdjacentHTML("beforeend", "<dt><kbd>p</kbd></dt><dd>Pause the board</dd><dt><kbd>f</kbd></dt><dd>Full screen</dd>");
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) disconnect();
     else openStream();

@@ -135,7 +135,9 @@ function showConnection(state) {
   bar.className = `connection ${state === "live" ? "" : state}`;
   if (state === "lost") bar.textContent = `Connection lost. This page shows ${clockTime.format(lastAnswerAt)}. Reconnecting…`;
   else bar.textContent = "";
-  if (state === "over") {
+  const over = document.querySelector("[data-over]");
+  if (state === "over" && over) bar.textContent = over.dataset.over;
+  else if (state === "over") {
     const link = document.createElement("a");
     link.href = location.href;
     link.textContent = "Sign in again";

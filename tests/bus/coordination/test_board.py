@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
-from bus.coordination import board, leases, posts, presence, sequences, sessions, tasks
+import pytest
+
+from bus.coordination import board, board_activity, board_rails, leases, posts, presence, sequences, sessions, tasks
 from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
@@ -31,10 +33,13 @@ def test_the_board_shows_participants_leases_claims_and_tasks(
 
     shown = board.get_board(conn, project.id)
 
-    assert [lane for lane, _ in shown.participants_by_lane] == ["core", "docs", ""]
-    ((_, (active,)), (_, (absent,)), (_, (other,))) = shown.participants_by_lane
+    rails = board_rails.build_rails(shown).shown
+    assert [rail.lane for rail in rails] == ["core", "docs", ""]
+    active, absent, other = (rail.riders[0].participant for rail in rails)
     assert (active.actor, active.status, active.is_active) == (ada.actor, "moving prices", True)
     assert (other.actor, other.is_active, absent.last_seen, shown.participant_count) == (bob.actor, False, None, 3)
+    assert [rail.riders[0].doing for rail in rails] == ["moving prices", "", "editing src/a.py"]
+    assert (shown.active_count, shown.contended_count) == (1, 2)
     assert [(one.surface, one.contending_actors) for one in shown.leases] == [
         ("src/a.py", (ada.actor,)),
         ("src/**", (bob.actor,)),
@@ -170,7 +175,11 @@ def test_contended_leases_come_first_then_those_that_end_soonest(
 
     shown = board.get_board(conn, project.id).leases
 
-    assert [lease.surface for lease in shown[:3]] == ["src/contended.py", "src/contended.py", "docs/29.md"]
+    assert [lease.surface for lease in shown[:3]] == [
+        "src/contended.py",
+        "src/contended.py",
+        f"docs/{board.MAX_LEASES - 1}.md",
+    ]
     assert len(shown) == board.MAX_LEASES
 
 
@@ -187,3 +196,80 @@ def test_the_board_shows_how_a_participant_can_be_woken(conn: Connection, projec
     assert wake() == "waiting"
     sessions.end(conn, session)
     assert wake() is None
+
+
+def test_a_handoff_rests_on_the_rail_of_its_recipient(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    presence.register(conn, bob.ctx, "review")
+    to_bob = posts.create(conn, ada.ctx, "for bob", to_actor="bob").post_id
+    to_lane = posts.create(conn, bob.ctx, "for an empty lane", to_lane="docs").post_id
+    to_ada = posts.create(conn, bob.ctx, "for ada", to_actor="ada").post_id
+    posts.ack(conn, ada.ctx, [to_ada])
+
+    rails = {rail.lane: rail for rail in board_rails.build_rails(board.get_board(conn, project.id)).shown}
+
+    assert {lane: [post.post_id for post in rail.stops] for lane, rail in rails.items()} == {
+        "": [to_ada],
+        "docs": [to_lane],
+        "review": [to_bob],
+    }
+    assert [rider.participant.actor for rider in rails["review"].riders] == [bob.actor]
+    assert rails["docs"].riders == []
+    assert list(rails) == ["docs", "review", ""]
+
+
+def test_rails_are_limited_and_those_with_handoffs_stay(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    for number in range(board_rails.MAX_RAILS + 2):
+        factories.make_agent(conn, project, f"worker-{number}", lane=f"lane-{number:02}")
+    last = f"lane-{board_rails.MAX_RAILS + 1:02}"
+    for number in range(board_rails.MAX_STOPS + 2):
+        posts.create(conn, ada.ctx, f"note {number}", to_lane=last)
+
+    rails = board_rails.build_rails(board.get_board(conn, project.id))
+
+    assert len(rails.shown) == board_rails.MAX_RAILS
+    assert len(rails.quiet_lanes) == 3
+    (busy,) = [rail for rail in rails.shown if rail.lane == last]
+    assert [post.title for post in busy.stops] == [f"note {number}" for number in range(board_rails.MAX_STOPS)]
+    assert busy.stop_count == board_rails.MAX_STOPS + 2
+
+
+def test_the_last_hour_has_the_acks_conflicts_and_shipped_tasks(
+    conn: Connection, project: Project, ada: Agent, bob: Agent
+) -> None:
+    empty = board_activity.get_activity(conn, project.id, 0)
+    assert (empty.active, empty.unacked) == ([0] * board_activity.STEP_COUNT, [0] * board_activity.STEP_COUNT)
+    assert (empty.median_ack_seconds, empty.shipped_last_day) == (None, 0)
+    first = posts.create(conn, ada.ctx, "first", to_actor="bob").post_id
+    posts.create(conn, ada.ctx, "second", to_actor="bob")
+    posts.ack(conn, bob.ctx, [first])
+    # An ack by the sender is not an answer.
+    posts.ack(conn, ada.ctx, [first + 1])
+    leases.acquire(conn, ada.ctx, "src/a.py")
+    leases.acquire(conn, bob.ctx, "src/a.py")
+    done = tasks.create(conn, ada.ctx, "work").task_id
+    tasks.start(conn, ada.ctx, done)
+    tasks.ship(conn, ada.ctx, done)
+
+    shown = board.get_board(conn, project.id).activity
+
+    assert (shown.active[-1], shown.unacked[-1], shown.contended[-1], shown.shipped[-1]) == (2, 1, 1, 1)
+    assert (shown.unacked[-2], shown.contended[-2], shown.active[-2]) == (0, 0, 0)
+    assert shown.shipped_last_day == 1
+    assert shown.median_ack_seconds == shown.ack_seconds[-1]
+    assert shown.median_ack_seconds is not None
+    assert 0 <= shown.median_ack_seconds < 60
+
+
+def test_the_last_hour_is_read_from_the_end_of_the_ledger(
+    conn: Connection, project: Project, ada: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_activity, "MAX_EVENTS", 3)
+    for _ in range(5):
+        sequences.claim(conn, ada.ctx, "adr")
+    shown = board_activity.get_activity(conn, project.id, 0)
+    # Earlier steps are unknown rather than empty.
+    assert shown.active == [None] * (board_activity.STEP_COUNT - 1) + [1]

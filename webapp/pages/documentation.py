@@ -1,0 +1,108 @@
+"""The documentation that comes with this version, rendered from its Markdown files."""
+
+import functools
+import posixpath
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import render_template, url_for
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+from werkzeug.exceptions import NotFound
+
+from webapp.blueprints import PublicBlueprint
+
+blueprint = PublicBlueprint("documentation", url_prefix="/docs")
+
+_PACKAGE_DIR = Path(__file__).resolve().parents[1]
+# The wheel puts the documentation into the package; a checkout has it beside it.
+_DOCS_DIR = next(path for path in (_PACKAGE_DIR / "docs", _PACKAGE_DIR.parent / "docs") if path.is_dir())
+_SECTIONS = (
+    ("howto", "How to"),
+    ("reference", "Reference"),
+    ("explanation", "Explanation"),
+    ("decisions", "Decisions"),
+)
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+@blueprint.get("/")
+def index() -> str:
+    """List the pages by section."""
+    pages = _list_pages()
+    sections = [
+        (title, [(name, text) for name, text in pages.items() if name.startswith(f"{folder}/")])
+        for folder, title in _SECTIONS
+    ]
+    return render_template("documentation/index.html", sections=sections)
+
+
+@blueprint.get("/<path:name>")
+def show(name: str) -> str:
+    """Show a page."""
+    pages = _list_pages()
+    if name not in pages:
+        raise NotFound
+    return render_template("documentation/show.html", title=pages[name], content=_render(name))
+
+
+@functools.cache
+def _list_pages() -> dict[str, str]:
+    """The title of each page by name, which is its path without the ending."""
+    paths = sorted(_DOCS_DIR.rglob("*.md"))
+    return {str(path.relative_to(_DOCS_DIR).with_suffix("")): _read_title(path) for path in paths}
+
+
+def _read_title(path: Path) -> str:
+    first_line = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first_line.lstrip("# ").replace("`", "")
+
+
+def _render(name: str) -> Markup:
+    tokens = _MARKDOWN.parse((_DOCS_DIR / f"{name}.md").read_text(encoding="utf-8"))
+    for position, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", _slug(tokens[position + 1].content))
+        elif token.type == "inline":
+            _resolve_links(token.children or [], name)
+    # The tokens come from files of this version, without HTML, and the renderer escapes their text.
+    html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
+    # A wide table scrolls by itself, also by keyboard; an empty heading is none.
+    for old, new in (
+        ("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table class="data">'),
+        ("</table>", "</table></div>"),
+        ("<th></th>", "<td></td>"),
+    ):
+        html = html.replace(old, new)
+    return Markup(html)  # noqa: S704
+
+
+def _resolve_links(tokens: list[Token], name: str) -> None:
+    """Turn links between files into links between pages; links to other files of the source stay text."""
+    is_open = False
+    for token in tokens:
+        if token.type == "link_open":
+            target = _resolve(str(token.attrGet("href")), name)
+            is_open = target is not None
+            if target is not None:
+                token.attrSet("href", target)
+            else:
+                token.tag, token.attrs = "span", {}
+        elif token.type == "link_close" and not is_open:
+            token.tag = "span"
+
+
+def _resolve(target: str, name: str) -> str | None:
+    parts = urlsplit(target)
+    if parts.scheme or not parts.path:
+        return target
+    page = posixpath.normpath(posixpath.join(posixpath.dirname(name), parts.path)).removesuffix(".md")
+    if page not in _list_pages():
+        return None
+    return url_for("documentation.show", name=page, _anchor=parts.fragment or None)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", text.lower()).strip())
