@@ -15,8 +15,19 @@ from bus.rules import validation
 # Most surfaces consist of these characters, and need no check unless they contain an ellipsis.
 _PLAIN = re.compile(r"[\w./*+-]*", re.ASCII)
 _ELLIPSIS = "..."
+# As programs write a value that is missing.
+_MISSING_VALUES = frozenset({"null", "undefined", "None", "NaN"})
 
-_QUOTE_PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
+_QUOTE_PAIRS = {
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    "\u201c": "\u201d",
+    "\u201e": "\u201c",
+    "\u2018": "\u2019",
+    "\u00ab": "\u00bb",
+    "\u2039": "\u203a",
+}
 _QUOTE_CHARACTERS = re.compile('["`\u201c\u201d\u201e\u00ab\u00bb]')
 _QUOTED_LIST = re.compile("[\"'`\u201d]\\s*[,;\\s]\\s*[\"'`\u201c]")
 _LINE_SUFFIX = re.compile(r"(?::L?\d+(?:[:,\-\u2013]L?\d+)*|#L\d+(?:C\d+)?(?:-L?\d+(?:C\d+)?)?)$", re.ASCII)
@@ -34,11 +45,19 @@ _BACKSLASH_ESCAPE = re.compile(r"\\(?:[0-7]{3}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[
 # Text after the name of a file, such as a symbol, an anchor, a test or a line.
 _TEXT_AFTER_FILE = re.compile(
     r"(?P<file>.*\.[A-Za-z]\w{0,9})"
-    r"(?:::?[^/]*|#[\w-]*|\(\d+(?:,\s*\d+)?\)|,?\s+\(?(?:at\s+)?(?:[Ll]ines?|L)\s*\d[^/]*)",
+    r"(?:::?[^/]*|#[\w-]*|\(\d+(?:,\s*\d+)?\)|,?\s+\(?(?:at\s+)?(?:[Ll]ines?|L)\s*\d[^/]*"
+    r"|[.!]+|[@^][^/]*|\?[\w-]+=[^/]*|\[\d+[:,]\s*\d+\])",
     re.ASCII,
 )
+# The whole text; names such as `(group)` and `[id]` are one segment.
+_IN_BRACKETS = re.compile(r"\(([^()]*/[^()]*)\)|\[([^\[\]]*/[^\[\]]*)\]|\{([^{}]*/[^{}]*)\}")
 _LIST_IN_BRACKETS = re.compile(r"\[[^\]]*[,\s][^\]]*\]")
 _SEPARATOR = re.compile("[,;|\u3001\uff0c\uff1b]")
+# Without blanks: `src/a:src/b`, and files with a symbol such as an arrow or a dot between them.
+_JOINED_BY_COLON = re.compile(r"[^:]*/[^:]*:.*/.*")
+_JOINED_BY_SYMBOL = re.compile(r"\.[A-Za-z][A-Za-z0-9_]{0,9}[^\w\s\x00-\x7f]+[\w.][^/]*[/.]")
+_LIST_MARK = re.compile("[-*+\u2022\u2023\u25e6\u2013\u2014]|\\d+[.)]|\\+\\+\\+|---")
+_SLASH_LOOKALIKE = re.compile("[\u2044\u2215\u2216\u29f8\u29f9\uff0f\uff3c]")
 _FILE_END = re.compile(
     r"(?:[^/.]\.[A-Za-z]\w{0,9}|(?:^|/)\.[a-z][\w-]*|(?:^|/)(?:Dockerfile|LICENSE|Makefile|Procfile|README)|/\*\*?|^\*\*?)$",
     re.ASCII,
@@ -61,7 +80,12 @@ _MAX_SUGGESTIONS = 3
 
 def is_plain(surface: str) -> bool:
     """Whether a text needs neither cleaning nor a check."""
-    return _PLAIN.fullmatch(surface) is not None and _ELLIPSIS not in surface
+    return (
+        _PLAIN.fullmatch(surface) is not None
+        and _ELLIPSIS not in surface
+        and surface[-1:] != "."
+        and surface not in _MISSING_VALUES
+    )
 
 
 def clean(surface: str) -> str:
@@ -103,6 +127,9 @@ def check(path: str) -> None:
     """
     if is_plain(path):
         return
+    if path in _MISSING_VALUES:
+        advice = f"send what you edit; for a file of that name, send '[{path[0]}]{path[1:]}'."
+        raise _refuse(f"is '{path}', as programs write a missing value", advice)
     _check_invisible(path)
     _check_decoration(path)
     _check_escapes(path)
@@ -111,11 +138,18 @@ def check(path: str) -> None:
     if _LABEL.match(path):
         raise _refuse("has a label before the path", "send only the path relative to the root of the repository.")
     _check_several(path)
+    if match := _IN_BRACKETS.fullmatch(path):
+        raise _refuse("is in brackets", _suggest([match[match.lastindex or 0]], "send"))
 
 
 def _check_invisible(path: str) -> None:
     if path.isascii():
         return
+    if match := _SLASH_LOOKALIKE.search(path):
+        raise _refuse(
+            f"contains a character that only looks like a slash (U+{ord(match[0]):04X})",
+            f"send '/' between segments. {_ANY_CHARACTER_HINT}",
+        )
     character = validation.find_invisible_character(_JOINER_IN_WORD.sub("", path))
     if character is None and (match := _STRAY_SELECTOR.search(path) or _UNUSUAL_SPACE.search(path)):
         character = match[0][-1]
@@ -156,17 +190,21 @@ def _check_escapes(path: str) -> None:
 def _check_several(path: str) -> None:
     if _LIST_IN_BRACKETS.fullmatch(path):
         raise _refuse_several(path)
+    if _JOINED_BY_COLON.fullmatch(path):
+        raise _refuse_several(path.replace(":", " "))
     # Members of a class do not separate paths.
     text = _CLASS.sub("?", path)
-    if _SEPARATOR.search(text):
+    if _SEPARATOR.search(text) or _JOINED_BY_SYMBOL.search(text):
         raise _refuse_several(path)
     words = text.split(" ")
     if len(words) == 1:
         return
     if not all(words):
         words = [word for word in words if word]
-    if words[0] in ("-", "*", "+"):
-        raise _refuse("begins with a list mark", _suggest(words[1:2], "send"))
+    if _LIST_MARK.fullmatch(words[0]):
+        # The heads of a diff name `a/src/x` and `b/src/x`.
+        is_diff = len(words[0]) == 3 and words[1][:2] in ("a/", "b/")
+        raise _refuse("begins with a list mark", _suggest([words[1][2:] if is_diff else words[1]], "send"))
     roots = {word.split("/")[0] for word in words}
     if roots <= _ROOT_DIRECTORIES:
         raise _refuse_several(path)
@@ -184,10 +222,16 @@ def _check_several(path: str) -> None:
 def _refuse_several(path: str) -> InvalidArgument:
     # Commas within braces are alternatives of one path and were expanded before.
     parts = [
-        part for part in re.split(r"[\s,;|\"'`\[\]\u3001\uff0c\uff1b]+", path) if part not in ("", "and", "or", "&")
+        part
+        for part in re.split(r"[\s,;|\"'`\[\]\u3001\uff0c\uff1b]+", _JOINED_BY_SYMBOL.sub(_blank_symbols, path))
+        if part not in ("", "and", "or", "&")
     ]
     advice = _suggest(parts, "call once for each:" if len(parts) > 1 else "send")
     return _refuse("names several paths", f"{advice} If it is one name, send '?' in place of each separator.")
+
+
+def _blank_symbols(match: re.Match[str]) -> str:
+    return re.sub(r"[^\w\s\x00-\x7f]+", " ", match[0])
 
 
 def _suggest(paths: list[str], verb: str) -> str:

@@ -60,7 +60,8 @@ def normalise(surface: str) -> str:
         surface = normalise_path(surface)
         if len(surface) > MAX_LENGTH:
             raise _too_long_error()
-        return surface
+        if surface_text.is_plain(surface):
+            return surface
     surface_text.check_raw(surface)
     surface = _clean_path(surface)
     if surface != surface.strip():
