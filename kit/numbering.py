@@ -32,17 +32,23 @@ _DATE_EXPRESSION = (
     rf"{_YEAR}[-_. ]?{_MONTH}(?![0-9])"
     rf"|{_YEAR}[-_. ]?{_MONTH}[-_. ]?{_DAY}"
     rf"|{_YEAR}[-_. ][0-9]{{1,2}}[-_. ][0-9]{{1,2}}(?![0-9])"
-    rf"|{_YEAR}[-_. ]?[qQ][1-4]\b|{_YEAR}[-_. ]?[wW][0-9]{{2}}\b|{_YEAR}[-_. ]?[hH][12]\b"
+    rf"|{_YEAR}[-_. ]?(?:[qQ][1-4]|[wW][0-9]{{1,2}}|[hH][12])(?![0-9A-Za-z])"
+    # Numbered by year: `2024-013-cache.md`, `ADR-2024-13.md`.
+    rf"|{_YEAR}[-_. ][0-9]{{2,}}(?![0-9A-Za-z])"
     rf"|[0-9]{{1,2}}[-_.][0-9]{{1,2}}[-_.]{_YEAR}(?![0-9])"
     rf"|[0-9]{{2}}[-_.]{_MONTH}[-_.]{_DAY}(?![0-9])"
     rf"|[1-9][0-9]{_MONTH}{_DAY}(?![0-9])"
     # Laravel: the migrations of the framework have the year 1.
     rf"|[0-9]{{4}}_{_MONTH}_{_DAY}_[0-9]{{6}}(?![0-9])"
 )
+# Numbered in parts: `24-001-cache.md`, `01-02-cache.md`. The number of such a file is no number of the sequence.
+_FURTHER_NUMBER = re.compile(r"[-_ ]0[0-9]+(?![0-9A-Za-z])")
+_YEAR_BEHIND = re.compile(rf"[-_. ]?{_YEAR}(?![0-9A-Za-z])")
 # Django: the file replaces those that it names, and begins with the number of the first.
 _SQUASHED = re.compile(r"_squashed_[0-9]")
 # Files of one number that belong together: `0007_cache.up.sql` and `0007_cache_down.sql`.
 _DIRECTION = re.compile(r"(?:\A|[-_ ])(?:up|down|do|undo|revert|rollback|deploy|verify|tests?|spec)\Z")
+_TITLE_SEPARATORS = "-_ ,~+()[]\u2013\u2014"
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100
 # Numbers this far from every other one are no part of the sequence: `404-page.md` among 1 to 19.
 _MAX_GAP = 100
@@ -119,6 +125,8 @@ def find_version_scheme(name: str) -> str | None:
         return "timestamp"
     if match and not match["words"].strip("Vv") and re.match(r"[._][0-9]", match["rest"]):
         return "version"
+    if match and _FURTHER_NUMBER.match(match["rest"]):
+        return "version"
     return "hash" if re.match(r"(?=[a-f]*[0-9])[0-9a-f]{11,40}(?:_|\b)", name) else None
 
 
@@ -179,7 +187,7 @@ def _match_segment(segment: str, sequence: str) -> re.Match[str] | None:
         return None
     if len(digits) > _MAX_UNPADDED_WIDTH and not digits.startswith("0"):
         return None
-    return None if _SQUASHED.match(rest) else match
+    return None if _SQUASHED.match(rest) or _FURTHER_NUMBER.match(rest) else match
 
 
 def _may_precede_number(words: str, digits: str, rest: str, sequence: str) -> bool:
@@ -191,15 +199,27 @@ def _may_precede_number(words: str, digits: str, rest: str, sequence: str) -> bo
     if len(parts) <= _MAX_WORDS and (last_word in _KNOWN_WORDS or last_word in (sequence, sequence.rstrip("s"))):
         return True
     if len(words) == 1 and words.isupper():
-        # `R7-cache.md`; `B7__baseline.sql` of Flyway repeats the number of the version that it stands for.
-        return not (words == _FLYWAY_BASELINE and rest.startswith("__"))
+        # `R7-cache.md`, not `Q1-2024.md`; `B7__baseline.sql` of Flyway repeats the number of the version that it
+        # stands for.
+        return not (words == _FLYWAY_BASELINE and rest.startswith("__")) and not _YEAR_BEHIND.match(rest)
     is_glued = words[-1].isalpha()
     return len(parts) == 1 and _PADDED.match(digits) is not None and (not is_glued or words.isupper())
 
 
 def _normalize_title(rest: str) -> str:
-    title = rest.strip("-_ ,~+()[]\u2013\u2014").partition(".")[0].lower()
-    return _DIRECTION.sub("", title)
+    """Return the title in what follows the number: without direction, language and extension.
+
+    `_users.up.sql` and `.users.sql` give "users", `-to-v1.2.md` gives "to-v1.2".
+    """
+    first, *others = rest.lower().split(".")
+    if others and not others[-1][:1].isdigit():
+        # The extension.
+        others.pop()
+    title = _DIRECTION.sub("", first.strip(_TITLE_SEPARATORS))
+    if not first:
+        # Dots separate the parts of the name.
+        title = next((part for part in others if part and not _DIRECTION.fullmatch(part)), "")
+    return title + "".join(f".{part}" for part in others if part[:1].isdigit())
 
 
 def _make_governed(rule: NumberingRule, path: str, start: int, end: int, title: str) -> GovernedFile | None:

@@ -70,6 +70,7 @@ LAYOUTS = [
     Layout("ADR-NNN", ("docs/adr/ADR-{id}-{title}.md",), number(3), (), (("docs/adr/*.md", "adr"),)),
     Layout("ADR NNNN", ("adr/ADR {id} {title}.md",), number(4, 98), (), (("adr/*.md", "adr"),)),
     Layout("dated decisions", ("docs/decisions/{id}-{title}.md",), tuple(f"2024-01-0{day}" for day in range(1, 7))),
+    Layout("decisions of a year", ("docs/adr/2024-{id}-{title}.md",), number(3, 9), repeats="dated decisions"),
     Layout("Rust RFCs", ("rfcs/{id}-{title}.md",), number(4, 2), ("rfcs/0000-template.md",), (("rfcs/*.md", "rfc"),)),
     Layout("Python PEPs", ("peps/pep-{id}.rst",), number(4), ("peps/conf.py",)),
     Layout(
@@ -191,6 +192,14 @@ LAYOUTS = [
     Layout("node-pg-migrate", ("migrations/{id}_{title}.js",), MILLISECONDS, repeats="TypeORM"),
     Layout("Hasura", ("migrations/default/{id}_{title}/up.sql",), MILLISECONDS, ("metadata/version.yaml",)),
     Layout("Sqitch", ("deploy/{title}.sql", "revert/{title}.sql", "verify/{title}.sql"), number(), ("sqitch.plan",)),
+    Layout(
+        "Postgrator",
+        ("migrations/{id}.do.{title}.sql", "migrations/{id}.undo.{title}.sql"),
+        number(3),
+        (),
+        (("migrations/*.sql", "migration"),),
+        repeats="golang-migrate, sequential",
+    ),
     Layout(
         "D1", ("migrations/{id}_{title}.sql",), number(4), (), (("migrations/*.sql", "migration"),), repeats="adr-tools"
     ),
