@@ -77,7 +77,7 @@ def install(repo: Repo, edits: FileEdits) -> None:
         edits.leave(outdated, reason)
     if place.is_configured:
         edits.messages.append(f"= {place.manager} runs the check, by {place.configuration}")
-    if place.manager in ("pre-commit", "lefthook") and place.is_active and has_block(script):
+    if (place.runs_legacy_hook or place.manager == "lefthook") and place.is_active and has_block(script):
         with edits.place(script):
             # The manager writes this file again, without the kit's part.
             edits.write(script, remove_part(edits.read(script) or b"", None) or b"#!/bin/sh\n", remove_part)
@@ -85,7 +85,7 @@ def install(repo: Repo, edits: FileEdits) -> None:
         return
     if place.manager == "lefthook" and _install_into_lefthook(repo, edits, place):
         return
-    path = script.with_name("pre-commit.legacy") if place.manager == "pre-commit" else script
+    path = script.with_name("pre-commit.legacy") if place.runs_legacy_hook else script
     with edits.place(path):
         _add_block(edits, path, is_husky=place.manager == "husky")
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from tests.kit.git_repo import CompletedCommand, GitRepo
 from tests.node import find_or_install_node
 
-_PYTHON_PACKAGES = ("pre-commit==4.7.0", "lefthook==2.2.2")
+_PYTHON_PACKAGES = ("pre-commit==4.7.0", "prek==0.5.10", "lefthook==2.2.2")
 _NODE_PACKAGES = ("husky@9.1.7",)
 
 
@@ -37,7 +37,7 @@ class HookManagers:
 
 @contextmanager
 def installed_hook_managers() -> Iterator[HookManagers]:
-    """Install pre-commit, lefthook and husky."""
+    """Install pre-commit, prek, lefthook and husky."""
     node = find_or_install_node()
     with TemporaryDirectory(prefix="hook-managers-") as name:
         folder = Path(name)

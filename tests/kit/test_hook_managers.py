@@ -1,4 +1,4 @@
-"""The kit beside the real pre-commit, husky and lefthook: in either order, again, and after a change of their own."""
+"""The kit beside the real pre-commit, prek, husky and lefthook: in either order, again, after a change of their own."""
 
 import os
 from collections.abc import Iterator
@@ -86,9 +86,10 @@ def checkout(plain: GitRepo, gateway: GatewayProcess, team: Team, bob: McpClient
     return Checkout(plain, gateway.url)
 
 
+@pytest.mark.parametrize("program", ["pre-commit", "prek"])
 @pytest.mark.parametrize("first", ["kit", "manager"])
 def test_pre_commit_keeps_the_check_when_it_is_installed_again(
-    checkout: Checkout, managers: HookManagers, first: str
+    checkout: Checkout, managers: HookManagers, program: str, first: str
 ) -> None:
     repo = checkout.repo
     repo.write(".pre-commit-config.yaml", PRE_COMMIT_CONFIG)
@@ -97,10 +98,10 @@ def test_pre_commit_keeps_the_check_when_it_is_installed_again(
         if name == "kit":
             checkout.install_kit()
         else:
-            managers.run(repo, "pre-commit", "install")
+            managers.run(repo, program, "install")
     checkout.assert_both_run()
-    assert "pre-commit runs it as pre-commit.legacy" in checkout.doctor()
-    managers.run(repo, "pre-commit", "install")
+    assert f"{program} runs it as pre-commit.legacy" in checkout.doctor()
+    managers.run(repo, program, "install")
     checkout.assert_both_run()
     repo.write(".pre-commit-config.yaml", PRE_COMMIT_CONFIG.replace("name: team", "name: team2"))
     repo.git("add", "-A")
@@ -110,7 +111,7 @@ def test_pre_commit_keeps_the_check_when_it_is_installed_again(
     assert repo.run_kit("uninstall").returncode == exit_codes.OK
     assert not (repo.root / ".git/hooks/pre-commit.legacy").exists()
     checkout.assert_only_the_team_hook_runs()
-    managers.run(repo, "pre-commit", "uninstall")
+    managers.run(repo, program, "uninstall")
     assert not list((repo.root / ".git/hooks").glob("pre-commit*[!e]"))
 
 
