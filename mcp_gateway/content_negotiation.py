@@ -12,9 +12,10 @@ from functools import lru_cache
 JSON = b"application/json"
 SSE = b"text/event-stream"
 
-_QUALITY = re.compile(rb"q\s*=\s*([01](?:\.[0-9]*)?)")
-_JSON_RANGES = {JSON: 3, b"application/*": 2, b"*/*": 1}
-_SSE_RANGES = {SSE: 3, b"text/*": 2, b"*/*": 1}
+_QUALITY = re.compile(rb"q\s*=\s*([01](?:\.[0-9]*)?|\.[0-9]+)")
+# The HTTP library of Java writes `*` for `*/*`.
+_JSON_RANGES = {JSON: 3, b"application/*": 2, b"*/*": 1, b"*": 1}
+_SSE_RANGES = {SSE: 3, b"text/*": 2, b"*/*": 1, b"*": 1}
 _JSON_MEDIA_TYPE = re.compile(rb"application/(?:json|json-rpc|jsonrequest|[\w.+-]+\+json)")
 _CHARSET = re.compile(rb"charset\s*=\s*\"?([\w.:-]+)\"?")
 _UTF_8_NAMES = frozenset({b"utf-8", b"utf8"})

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import difflib
 import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -264,7 +265,9 @@ def _parse_arguments_text(ctx: RequestContext) -> RequestContext:
 
 
 def _unknown_name(noun: str, name: str, names: Iterable[str], listing_method: str) -> str:
-    near_names = difflib.get_close_matches(name[:80].lower(), list(names), n=3, cutoff=0.6)
+    # Clients show models the names with a prefix, such as mcp__llm-bus__claim.
+    spellings = (name[:80].lower(), re.split(r"__|[:./]", name[:80].lower())[-1])
+    near_names = next(filter(None, (difflib.get_close_matches(text, list(names), 3, 0.6) for text in spellings)), [])
     examples = f", such as {', '.join(near_names)}" if near_names else ""
     return f"Unknown {noun}: {_printable(name)}; send a name of {listing_method}{examples}."
 

@@ -28,6 +28,9 @@ _NEITHER = AcceptedForms(json=False, sse=False, prefers_sse=False)
         (" , ", _JSON_FIRST),
         ("*/*", _JSON_FIRST),
         ("text/html, */*;q=0.1", _JSON_FIRST),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", _JSON_FIRST),
+        ("*", _JSON_FIRST),
+        ("text/event-stream;q=.2, application/json;q=.3", _JSON_FIRST),
         ("application/json", _JSON_ONLY),
         ("APPLICATION/Json", _JSON_ONLY),
         ("application/json; charset=utf-8", _JSON_ONLY),
@@ -265,6 +268,11 @@ def test_an_empty_revision_header_is_absent(connect: Connect, team: Team) -> Non
             "tools/call",
             {"name": "lese", "arguments": {}},
             "Unknown tool: lese; send a name of tools/list, such as lease",
+        ),
+        (
+            "tools/call",
+            {"name": "mcp__llm-bus__claim", "arguments": {}},
+            "Unknown tool: mcp__llm-bus__claim; send a name of tools/list, such as claim",
         ),
         ("tools/call", {"name": "whoami", "arguments": {}, "_meta": {"progressToken": []}}, "_meta.progressToken must"),
         (
