@@ -58,6 +58,7 @@ _CLIENT_FILES = (
     ClientFile(".cursor/mcp.json", ("mcpServers", client_files.SERVER_NAME), "url", "cursor"),
     ClientFile(".vscode/mcp.json", ("servers", client_files.SERVER_NAME), "url", None),
     ClientFile("opencode.json", ("mcp", client_files.SERVER_NAME), "url", "opencode"),
+    ClientFile("opencode.jsonc", ("mcp", client_files.SERVER_NAME), "url", "opencode"),
 )
 
 

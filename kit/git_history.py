@@ -33,6 +33,8 @@ _OTHER_SIDES = (
     "rebase-merge/orig-head",
     "rebase-apply/orig-head",
 )
+# A squash merge lists the commits that it brings, the newest first.
+_SQUASHED_COMMIT = re.compile(r"commit ([0-9a-f]{40}(?:[0-9a-f]{24})?)$", re.MULTILINE)
 _RAW_OPTIONS = ("--raw", "--no-abbrev", "-z", "--no-ext-diff", "--ignore-submodules")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 
@@ -234,6 +236,8 @@ def _list_other_sides(repo: Repo) -> list[str]:
     for name in _OTHER_SIDES:
         names += [f"{commit}^" if name == "REVERT_HEAD" else commit for commit in _read_commits(repo, name)]
     names += _list_worktree_heads(repo)
+    if squashed := _SQUASHED_COMMIT.search(_read_text(repo.git_dir / "SQUASH_MSG")):
+        names.append(squashed[1])
     if not names:
         return []
     queries = "".join(f"{name}^{{tree}}\n" for name in names).encode()
@@ -255,9 +259,12 @@ def _read_commits(repo: Repo, name: str) -> list[str]:
 
 
 def _read_ids(path: os.PathLike[str]) -> list[str]:
+    return [match.group() for match in map(_OBJECT_ID.match, _read_text(path).splitlines()) if match]
+
+
+def _read_text(path: os.PathLike[str]) -> str:
     try:
-        with open(path, encoding="ascii", errors="replace") as head_file:
-            lines = head_file.read(1024 * 1024).splitlines()
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(1024 * 1024)
     except OSError:
-        return []
-    return [match.group() for match in map(_OBJECT_ID.match, lines) if match]
+        return ""

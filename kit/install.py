@@ -285,10 +285,11 @@ def _format_next_steps(options: client_files.InstallOptions, selected: list[clie
         if without_variable:
             lines.append(f"The hooks and {', '.join(without_variable)} use the saved token.")
         if others or not has_token:
-            export = "setx" if clients.is_windows() else "export"
+            # Of a shell itself: the arguments of a program are visible to others.
+            setting = f'$env:{variable} = "…"' if clients.is_windows() else f"export {variable}=…"
             readers = ", ".join(others) or "Hooks and clients" if has_token else "Hooks and clients"
             verb = "reads" if has_token and len(others) == 1 else "read"
-            lines.append(f"{readers} {verb} {variable} from the environment: {export} {variable}=…")
+            lines.append(f"{readers} {verb} {variable} from the environment: {setting}")
     if selected:
         lines.append(f"Restart {', '.join(names)}.")
     lines += [client.first_question for client in selected if client.first_question]

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from kit.text_files import detect_newline, gap_before_block
 
+# A closed block of code in Markdown, in which marks are quoted.
+_FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*\r?$", re.MULTILINE | re.DOTALL)
+
 
 class MarkError(ValueError):
     """The marks do not enclose a block."""
@@ -82,7 +85,10 @@ def remove_blocks(text: str, begin: str, end: str, known: Iterable[str], *, has_
 def _find_marks(text: str, begin: str, end: str) -> Iterator[re.Match[str]]:
     # A byte order mark belongs to the file.
     pattern = rf"(?:^|(?<=\A\ufeff))[ \t]*({re.escape(begin)}|{re.escape(end)})[ \t]*(?:\r?\n|\Z)"
-    return re.finditer(pattern, text, re.MULTILINE)
+    fences = [match.span() for match in _FENCED.finditer(text)] if begin.startswith("<!--") and begin in text else []
+    for match in re.finditer(pattern, text, re.MULTILINE):
+        if not any(start <= match.start() < stop for start, stop in fences):
+            yield match
 
 
 def _cut(text: str, block: Block, rest: str) -> str:

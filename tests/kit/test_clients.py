@@ -11,6 +11,7 @@ from bus.client_setup import Endpoints, mcp_json
 from bus.rules.token_format import generate_token
 from kit import exit_codes
 from tests.kit.git_repo import INSTALLER_PATH, GitRepo
+from tests.kit.workplace import make_workplace
 
 URL = "https://bus.example.org/mcp"
 TOKEN = generate_token()
@@ -256,6 +257,21 @@ def test_an_uninstall_restores_committed_kit_files_that_the_installation_deleted
     assert (plain.root / ".llm-bus/kit/notes.txt").exists()
     plain.run_kit("uninstall")
     assert plain.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("is_windows", "setting"), [(False, "export LLM_BUS_TOKEN=…"), (True, '$env:LLM_BUS_TOKEN = "…"')]
+)
+def test_the_token_is_set_by_the_shell_and_never_an_argument_of_a_program(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_windows: bool,
+    setting: str,
+) -> None:
+    place = make_workplace(tmp_path, monkeypatch, capsys)
+    monkeypatch.setattr("kit.clients.is_windows", lambda: is_windows)
+    assert place.install("gemini")[1].splitlines()[-4].endswith(f"LLM_BUS_TOKEN from the environment: {setting}")
 
 
 def test_clients_are_detected_by_their_folders(plain: GitRepo) -> None:

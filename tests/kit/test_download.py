@@ -128,6 +128,7 @@ def test_an_outdated_kit_prints_a_warning_and_queries_the_version_once_a_day(
         ("not confirmed", "was confirmed in this clone"),
         ("proxy", "through the proxy 127.0.0.1:1"),
         ("other address", "llm-bus has the address http://elsewhere/mcp"),
+        ("other address with comments", "opencode.jsonc: llm-bus has the address http://elsewhere/mcp"),
         ("not restarted", "not restarted since it was configured"),
         ("no hook", "reinstalling a hook manager"),
         ("no config", "does not exist"),
@@ -157,6 +158,10 @@ def test_the_doctor_says_why_an_agent_is_not_connected(
         env |= {"https_proxy": "http://127.0.0.1:1"}
     elif problem == "other address":
         path = plain.root / ".mcp.json"
+        path.write_text(path.read_text().replace(gateway.url, "http://elsewhere/mcp"))
+    elif problem == "other address with comments":
+        path = plain.write("opencode.jsonc", "{\n  // settings of the team\n}\n")
+        plain.install(gateway.url, "--client", "opencode")
         path.write_text(path.read_text().replace(gateway.url, "http://elsewhere/mcp"))
     elif problem == "no hook":
         (plain.root / ".git" / "hooks" / "pre-commit").unlink()

@@ -42,6 +42,15 @@ def squash_of_a_deleted_branch(repo: GitRepo) -> None:
     repo.git("branch", "-q", "-D", "theirs")
 
 
+def squash_of_a_branch_deleted_with_its_worktree(repo: GitRepo) -> None:
+    tree = str(repo.root.parent / "tree")
+    repo.git("reflog", "expire", "--expire=all", "--all")
+    repo.git("worktree", "add", "-q", tree, "theirs")
+    repo.git("merge", "-q", "--squash", "theirs")
+    repo.git("worktree", "remove", tree)
+    repo.git("branch", "-q", "-D", "theirs")
+
+
 def merge_without_commit(repo: GitRepo) -> None:
     repo.git("merge", "-q", "--no-commit", "theirs")
 
@@ -122,6 +131,7 @@ ORIGINS: list[Callable[[GitRepo], None]] = [
     squash,
     squash_and_edit,
     squash_of_a_deleted_branch,
+    squash_of_a_branch_deleted_with_its_worktree,
     merge_without_commit,
     cherry_pick_without_commit,
     checkout_of_the_path,

@@ -214,6 +214,22 @@ def test_a_block_is_inserted_once_and_removed_completely() -> None:
         assert removed.decode().rstrip() == text.rstrip()
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("fence", ["```", "~~~~", "```html"])
+def test_marks_that_are_quoted_as_code_are_text_of_the_user(fence: str, newline: str) -> None:
+    quoted = f"{instructions.BLOCK_BEGIN}\nan example\n{instructions.BLOCK_END}"
+    closing = fence.removesuffix("html")
+    text = f"# How the kit works\n\n{fence}\n{quoted}\n{closing}\n".replace("\n", newline)
+    once = instructions.insert_block(text, "block\n")
+    assert once.startswith(text)
+    assert "block" in once[len(text) :]
+    assert instructions.remove_block(once.encode()).decode() == text
+    # Code that is not closed does not hide the block behind it.
+    open_text = f"{fence}{newline}code{newline}"
+    once = instructions.insert_block(open_text, "block\n")
+    assert instructions.insert_block(once, "block\n") == once
+
+
 def test_versions_are_compared_as_numbers() -> None:
     assert precommit.is_older("1.9.0", "1.10.0")
     assert not precommit.is_older("1.10.0", "1.9.0")
