@@ -42,7 +42,7 @@ def format_greeting(identity: dict[str, Any], digest: dict[str, Any], posts: lis
         )
         lines += [f"- {_format_post(post)}" for post in posts[:MAX_POSTS]]
         lines.append("Read them with read_posts(to_me=true, unacked_only=true); ack each that you take up.")
-    lines.append("Call whats_new before you start, and register your lane and status.")
+    lines.append("Call whats_new before you start.")
     return "\n".join(lines)
 
 

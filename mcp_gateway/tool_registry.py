@@ -256,24 +256,21 @@ def _describe_type(annotation: Any) -> tuple[dict[str, Any], str]:
 
 
 def _is_long_text(max_length: int | None) -> bool:
-    return max_length is not None and max_length > limits.MAX_QUALIFIED_NAME_LENGTH
+    return max_length is not None and max_length >= limits.MAX_DETAIL_LENGTH
 
 
 def _apply_constraints(schema: dict[str, Any], meta: Meta, description: str) -> str:
     """Add the constraints to the schema, and return the description with the bounds."""
-    # Obvious bounds are omitted to save bytes: a model sends no empty text, no negative id, no number past 2^53 and no
-    # name of a hundred characters. They are checked all the same, and the error says what to send.
+    # Bounds that models keep to are omitted to save bytes: they send no empty text, no negative id, no number beyond
+    # 2^53, no line of two hundred characters, no hundred ids, no seconds beyond a day, and names of sequences as the
+    # description shows them. All bounds are checked, and the error says what to send.
     keywords = {
         "minimum": None if meta.ge in (0, 1) else meta.ge,
-        "maximum": None if meta.le == limits.MAX_INTEGER else meta.le,
+        "maximum": None if meta.le in (limits.MAX_INTEGER, limits.MAX_DURATION_SECONDS) else meta.le,
         "minLength": None if meta.min_length == 1 else meta.min_length,
-        "maxLength": meta.max_length if _is_long_text(meta.max_length) or schema["type"] == "array" else None,
-        "pattern": meta.pattern,
+        "maxLength": meta.max_length if _is_long_text(meta.max_length) and schema["type"] == "string" else None,
         "description": meta.description,
     }
-    if schema["type"] == "array":
-        keywords["maxItems"] = keywords.pop("maxLength")
-        del keywords["minLength"]
     schema |= {key: value for key, value in keywords.items() if value is not None}
     if meta.ge is not None and meta.le is not None:
         return f"{description} from {meta.ge} to {meta.le}"

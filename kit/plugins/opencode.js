@@ -8,6 +8,17 @@ const LOOK_MILLISECONDS = 1000 * Number(process.env.LLM_BUS_LOOK_SECONDS ?? 20)
 const SERVER = "llm-bus"
 const EDIT_TOOLS = ["edit", "write", "multiedit", "patch", "apply_patch"]
 
+const BLOCK = /<!-- llm-bus:begin -->[^]*?<!-- llm-bus:end -->/g
+
+// The block of AGENTS.md repeats the rules that the server sends: drops its lines that are elsewhere in the prompt too.
+function dropRepeatedRules(system) {
+  const others = new Set(system.map((text) => text.replace(BLOCK, "")).join("\n").split("\n"))
+  const isNew = (line) => line.length < 20 || !others.has(line)
+  system.forEach((text, index) => {
+    system[index] = text.replace(BLOCK, (block) => block.split("\n").filter(isNew).join("\n"))
+  })
+}
+
 function start(folder, words, options) {
   const env = { ...process.env, CLAUDE_PROJECT_DIR: "" }
   return spawn(PYTHON, ["-ISc", LAUNCHER, ...words], { cwd: folder, env, windowsHide: true, ...options })
@@ -102,6 +113,7 @@ export const LLMBus = async ({ client, directory }) => {
       if (context) greetings.set(sessionID, context)
     },
     "experimental.chat.system.transform": async ({ sessionID }, { system }) => {
+      dropRepeatedRules(system)
       if (greetings.has(sessionID)) system.push(greetings.get(sessionID))
     },
     // The turn is about to end, or to continue with tools: a message that is there by then is answered in it.

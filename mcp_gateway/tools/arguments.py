@@ -17,8 +17,6 @@ Surface = Annotated[str, Meta(min_length=1)]
 LeasedSurface = Annotated[str, Meta(min_length=1, description="Repo-relative path or glob")]
 Id = Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)]
 Seconds = Annotated[int, Meta(ge=1, le=limits.MAX_DURATION_SECONDS)]
-IdempotencyKey = Annotated[
-    str, Meta(min_length=1, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH, description="For safe retries")
-]
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH)]
 BeforeId = Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)]
 BeforeName = Annotated[str, Meta(max_length=limits.MAX_QUALIFIED_NAME_LENGTH)]

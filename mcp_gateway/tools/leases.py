@@ -19,7 +19,7 @@ def lease(
     note: Note | None = None,
     mode: LeaseMode = "exclusive",
 ) -> leases.Lease:
-    """Announce that you edit a file, directory or glob, before you edit it.
+    """Announce what you are about to edit.
 
     Never blocks: agree with the holders in others. Leasing again renews.
     """
@@ -28,7 +28,7 @@ def lease(
 
 @tool(idempotent=True, notifies="leases ledger", batch="write", always_load=True)
 def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResult:
-    """End your lease on a surface as soon as you are done; * ends all your leases."""
+    """End your lease on a surface; * ends all of yours."""
     return leases.release(conn, ctx, surface)
 
 

@@ -23,8 +23,8 @@ def wait_for(
     take: bool = False,
     timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = DEFAULT_TIMEOUT_SECONDS,
 ) -> long_poll.WaitRequest:
-    """Wait for unacked posts (inbox), acks of your posts, a free surface (lease) or a ready task.
+    """Wait for posts (inbox), acks of yours, a free surface (lease) or a ready task, which take starts.
 
-    take also starts the task. Returns as soon as there is a result; on timed_out call again.
+    On timed_out call again.
     """
     return long_poll.begin_wait(conn, ctx, kind, surface=surface, take=take)

@@ -20,10 +20,7 @@ def claim(
     note: Note | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> sequences.Claim:
-    """Take the next number of a sequence (adr, migration) before you name anything with it.
-
-    No other participant ever gets that number.
-    """
+    """Take the next number of a sequence (adr, migration) before you name anything with it."""
     return sequences.claim(conn, ctx, sequence, note=note, idempotency_key=idempotency_key)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bus import agent_guide
 from kit import exit_codes
 from tests.kit.git_repo import GitRepo
 from tests.kit.workplace import Workplace, make_workplace
@@ -47,6 +48,8 @@ await hooks.event({ event: { type: "session.idle", properties: { sessionID: "ses
 await hooks.event({ event: { type: "session.idle", properties: { sessionID: "ses_1" } } })
 const system = []
 await hooks["experimental.chat.system.transform"]({ sessionID: "ses_1" }, { system })
+const prompt = JSON.parse(process.env.PROMPT ?? "[]")
+await hooks["experimental.chat.system.transform"]({ sessionID: "ses_sub" }, { system: prompt })
 await hooks["experimental.chat.system.transform"]({ sessionID: "ses_sub" }, { system })
 const named = []
 for (const sessionID of ["ses_1", "ses_sub"]) {
@@ -54,7 +57,7 @@ for (const sessionID of ["ses_1", "ses_sub"]) {
   await hooks["tool.execute.before"]({ tool: "llm-bus_whats_new", sessionID, callID: "c" }, { args })
   named.push(args._session)
 }
-console.log(JSON.stringify({ first, second, subagent, system, named, edits, prompts }))
+console.log(JSON.stringify({ prompt, first, second, subagent, system, named, edits, prompts }))
 """
 
 
@@ -97,6 +100,21 @@ def test_a_session_is_greeted_warned_and_reminded(
     assert noticed.startswith(f"Edited.\n\nLLM Bus: src/a.py is leased by {team.bob.actor}")
     assert refused.startswith(f"refused: LLM Bus: src/strict/a.py is leased by {team.bob.actor}")
     assert other == "Edited."
+
+
+def test_the_prompt_has_the_rules_once(connected_opencode: GitRepo, tmp_path: Path) -> None:
+    text = (connected_opencode.root / "AGENTS.md").read_text()
+    block = f"Instructions from: AGENTS.md\n# Of the user\n{agent_guide.RULES[0].to_list_item()}\n\n{text}"
+    prompt = (block, f"Servers:\n{agent_guide.INSTRUCTIONS}")
+    user_part, server_part = run_session(connected_opencode, tmp_path, PROMPT=json.dumps(prompt))["prompt"]
+    assert server_part == prompt[1]
+    # What the user wrote outside of the block stays, and so does what only the block says.
+    assert user_part.count(agent_guide.RULES[0].to_list_item()) == 1
+    assert "git mv" in user_part
+    for rule in agent_guide.RULES[1:]:
+        assert rule.to_list_item() not in user_part
+    # Without the instructions of the server, the block is whole.
+    assert run_session(connected_opencode, tmp_path, PROMPT=json.dumps([text]))["prompt"] == [text]
 
 
 def test_a_new_post_is_a_message_of_the_running_turn(
