@@ -1,14 +1,13 @@
 """The endpoint of a session, and sessions of one token over the wire: waits, presence, and arguments."""
 
 import json
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.concurrency import hold_for, stretched, wait_until
+from tests.concurrency import hold_for, wait_until
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
@@ -103,19 +102,6 @@ def test_one_post_wakes_one_of_two_waiting_sessions_in_two_processes(connect: Co
         second_id = alice.call("post", to_actor="bob", body="next job").structured_content["post_id"]
         assert [post["post_id"] for post in other.result(30)["posts"]] == [second_id]
     wait_until(lambda: not _find_sessions(alice, team.bob, "waiting"))
-
-
-def test_a_session_that_waits_again_after_a_post_is_reported_with_the_next_flush(connect: Connect, team: Team) -> None:
-    """Its report is renewed every 20 seconds only; the post that woke it has ended what was reported."""
-    alice, bob = connect(team.alice), connect(team.bob)
-    with ThreadPoolExecutor(1) as pool:
-        for _ in range(2):
-            wait = pool.submit(_call, bob, "session", "wait_for", kind="inbox", timeout_seconds=50)
-            started_at = time.monotonic()
-            wait_until(lambda: _find_sessions(alice, team.bob, "waiting") == ["session"])
-            assert time.monotonic() - started_at < stretched(8)
-            alice.call("post", to_actor="bob", body="job")
-            assert len(wait.result(30)["posts"]) == 1
 
 
 def test_those_who_share_a_lease_are_not_named_to_each_other(connect: Connect, team: Team) -> None:
