@@ -141,7 +141,7 @@ def test_the_live_board_is_used_by_keyboard_and_fits_the_window(
         expect(rail.get_by_role("list", name="Participants")).to_contain_text("rewriting the order service")
         handoff = rail.get_by_role("list", name="Handoffs").get_by_role("link", name="Freeze")
         page.get_by_role("link", name="Skip to the board").press("Enter")
-        for _ in range(12):
+        for _ in range(20):
             page.keyboard.press("Tab")
             if handoff.evaluate("link => link === document.activeElement"):
                 break

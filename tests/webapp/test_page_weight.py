@@ -19,7 +19,7 @@ def _assets(page: str) -> set[str]:
 
 
 def test_the_first_load_is_small(ada: Browser, sample: SampleData) -> None:
-    for path in ("/admin/", project_path(sample, "board/"), project_path(sample, "handoffs/")):
+    for path in ("/", "/admin/", project_path(sample, "board/"), project_path(sample, "handoffs/")):
         page = ada.get(path)
         loaded = {url for url in _assets(page.text) if not url.startswith("/static/apple-touch-icon")}
         answers = {url: ada.get(url, headers={"Accept-Encoding": "gzip"}) for url in loaded}

@@ -18,7 +18,9 @@ blueprint = PublicBlueprint("documentation", url_prefix="/docs")
 
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # The wheel puts the documentation into the package; a checkout has it beside it.
-_DOCS_DIR = next(path for path in (_PACKAGE_DIR / "docs", _PACKAGE_DIR.parent / "docs") if path.is_dir())
+_DOCS_DIR = next(
+    (path for path in (_PACKAGE_DIR / "docs", _PACKAGE_DIR.parent / "docs") if path.is_dir()), _PACKAGE_DIR / "docs"
+)
 _SECTIONS = (
     ("howto", "How to"),
     ("reference", "Reference"),
