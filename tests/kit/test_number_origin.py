@@ -59,6 +59,13 @@ def cherry_pick_without_commit(repo: GitRepo) -> None:
     repo.git("cherry-pick", "-n", "theirs")
 
 
+def rebase_that_stopped_to_split_a_commit(repo: GitRepo) -> None:
+    repo.git("checkout", "-q", "theirs")
+    repo.git("rebase", "-q", "-i", "main", GIT_SEQUENCE_EDITOR="sed -i s/^pick/edit/")
+    repo.git("reset", "-q", "HEAD^")
+    repo.git("add", "-A")
+
+
 def checkout_of_the_path(repo: GitRepo) -> None:
     repo.git("checkout", "theirs", "--", THEIRS)
 
@@ -134,6 +141,7 @@ ORIGINS: list[Callable[[GitRepo], None]] = [
     squash_of_a_branch_deleted_with_its_worktree,
     merge_without_commit,
     cherry_pick_without_commit,
+    rebase_that_stopped_to_split_a_commit,
     checkout_of_the_path,
     restore_of_the_path,
     patch,
