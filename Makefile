@@ -96,6 +96,14 @@ proof: $(STAMP) ## Judge the history of 100,000 calls under kills, outages and r
 	$(BIN)/python -m tests.proof $(ARGS)
 	$(BIN)/python -m tests.proof --restarts 20 --operations 20000
 
+.PHONY: proof-isolation
+proof-isolation: $(STAMP) ## Judge 5,000 runs of random calls of two tenants against a model; see reliability.md
+	$(BIN)/python -m tests.proof.isolation $(ARGS)
+
+.PHONY: proof-fuzz
+proof-fuzz: $(STAMP) ## Send 50,000 generated tool calls, 10,000 requests to the web and damaged bytes
+	$(BIN)/python -m tests.proof.fuzz $(ARGS)
+
 .PHONY: clients
 clients: $(STAMP) ## Drive real clients through scripted sessions (fetches them, and Node if there is none)
 	@$(BIN)/python -m tests.clients $(ARGS)

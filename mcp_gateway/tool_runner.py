@@ -346,7 +346,7 @@ def _call_engine(conn: Connection, ctx: Ctx, tool: Tool, arguments: Any) -> tupl
     if not tool.reports_unread:
         return result, 0
     unread = result.get(UNREAD_FIELD) if isinstance(result, dict) else getattr(result, UNREAD_FIELD, None)
-    return result, authentication.authenticate(conn, ctx).unread if unread is None else unread
+    return result, authentication.count_unread(conn, ctx) if unread is None else unread
 
 
 def _has_idempotency_key(arguments: Any) -> bool:

@@ -37,6 +37,15 @@ def authenticate(conn: Connection, ctx: Ctx) -> CallerStatus:
     )
 
 
+def count_unread(conn: Connection, ctx: Ctx) -> int:
+    """Count the caller's unread posts, up to 100, after a call that has authenticated it.
+
+    It does not ask whether the caller still has access: its own call may have ended that.
+    """
+    (unread,) = conn.fetch_one("SELECT bus_unread(%s, %s)", (ctx.project_id, ctx.participation_id))
+    return int(unread)
+
+
 def authorize_admin(conn: Connection, ctx: Ctx) -> str:
     """Check that the caller is project-admin and lock the project clock; the first statement of an administrative act.
 

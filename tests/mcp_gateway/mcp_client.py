@@ -1,6 +1,7 @@
 """Client of the gateway that sends and receives plain HTTP, for both the modern and the handshake protocol."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -24,7 +25,8 @@ class McpResponse:
     def message(self) -> dict[str, Any]:
         text = self.body
         if self.headers.get("content-type", "").startswith("text/event-stream"):
-            text = "".join(line[5:] for line in text.splitlines() if line.startswith("data:"))
+            # An event stream ends lines with CR and LF only; splitlines() knows more line ends.
+            text = "".join(line[5:] for line in re.split(r"\r\n|\n|\r", text) if line.startswith("data:"))
         return json.loads(text)
 
     @property

@@ -137,3 +137,17 @@ def test_an_unauthorized_caller_learns_nothing_about_arguments(
             assert client.send(content, client.headers("tools/list")).status == 401
         assert client.send(b"{}", {**client.headers("tools/list"), "Accept": "text/html"}).status == 401
         assert client.send(b"{}", {**client.headers("tools/list"), "MCP-Protocol-Version": "2099-01-01"}).status == 401
+
+
+@pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
+def test_a_project_admin_rotates_and_revokes_its_own_tokens(
+    connect: Callable[..., McpClient], team: Team, modern: bool
+) -> None:
+    """The answer arrives and the act stands, although the token of the call ends with it."""
+    client = connect(team.alice, modern=modern)
+    rotated = client.call("admin_rotate", participant_name="alice").structured_content
+    assert client.call("whoami").status == 401
+    client.token = rotated["token"]
+    revoked = client.call("admin_revoke", participant_name="alice").structured_content
+    assert (revoked["participant"], revoked["revoked"]) == ("alice", True)
+    assert client.call("whoami").status == 401

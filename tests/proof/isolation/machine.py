@@ -1,0 +1,234 @@
+"""The base of the state machine: two tenants in one transaction, and the judgement of each step."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, ClassVar
+from unittest import mock
+
+from hypothesis.stateful import RuleBasedStateMachine
+
+from bus.coordination import long_poll
+from bus.db import Connection, Database
+from bus.operations import integrity_checks
+from bus.tenancy import participations
+from tests.assertions import assert_ledger_consistent, list_event_types
+from tests.proof.isolation.beginning import TOOL_MODELS, Beginning, add_project, learn
+from tests.proof.isolation.bus_calls import TOOLS, Answer, call_tool, run, without_numbers, without_times
+from tests.proof.isolation.fingerprints import NO_PROJECT, Scope, take_fingerprints
+from tests.proof.isolation.model import Caller, Participation, Project, Refused, Tenant, Token
+
+# Offers of tasks and turns in the queue for a surface last longer than any run, so that the model needs no clock.
+_NEVER = 86_400.0
+_SECRET_FIELDS = frozenset({"token", "setup", "code", "redeem_url", "invite_prompt"})
+# Values with which payloads say nothing; answers leave some of them out.
+_SILENT_VALUES = (("reply_to", None), ("recipients", 1), ("mode", "exclusive"), ("contended", 0))
+_ID_ARGUMENTS = frozenset({"post_id", "reply_to", "task_id", "on"})
+UNKNOWN_ID = 1_000_000
+
+
+class Machine(RuleBasedStateMachine):
+    """Runs one example inside a transaction, which is rolled back at its end.
+
+    Attributes:
+        database: the database; set on a subclass.
+        beginning: what it holds when an example begins.
+        counts: how many examples and steps ran, and which rules.
+    """
+
+    database: ClassVar[Database]
+    beginning: ClassVar[Beginning]
+    counts: ClassVar[dict[str, int]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        self.conn: Connection = self._stack.enter_context(self.database.connection())
+        self._stack.enter_context(self.conn.raw.transaction(force_rollback=True))
+        for constant in ("TASK_OFFER_SECONDS", "LEASE_GRACE_SECONDS"):
+            self._stack.enter_context(mock.patch.object(long_poll, constant, _NEVER))
+        self.tenants, self._before = copy.deepcopy(self.beginning)
+        self._count("examples")
+
+    def teardown(self) -> None:
+        """Compare ledgers and balances with the model, and roll back."""
+        try:
+            for tenant in self.tenants:
+                for project in tenant.open_projects:
+                    assert list_event_types(self.conn, project.id) == [event.type for event in project.events]
+                    assert_ledger_consistent(self.conn, project.id)
+                    assert integrity_checks.check_project(self.conn, project.id) == []
+            assert integrity_checks.check_accounts(self.conn) == []
+        finally:
+            self._stack.close()
+
+    def other(self, tenant: Tenant) -> Tenant:
+        return self.tenants[1 - self.tenants.index(tenant)]
+
+    def pick_token(self, tenant: Tenant, number: int) -> Token | None:
+        """Choose a token, mostly a live one."""
+        live = [token for token in tenant.tokens if token.is_live and not token.participation.project.is_purged]
+        candidates = live if live and number < 8 else tenant.tokens
+        return candidates[number % len(candidates)] if candidates else None
+
+    def pick(self, own: list[int], others: list[int], number: int) -> int:
+        """Choose an id: of the caller, of the other tenant, or of none."""
+        if number < 6 and own:
+            return own[-1 - number % len(own)]
+        return others[-1 - number % len(others)] if number < 9 and others else UNKNOWN_ID
+
+    def name(self, tenant: Tenant, template: str) -> str:
+        return template.format(own=tenant.handle, other=self.other(tenant).handle)
+
+    def tool(self, tenant: Tenant, token: Token | None, name: str, **arguments: Any) -> None:
+        """Call a tool in the bus and in the model, and judge the answer and the change of the database."""
+        if token is None:
+            return
+        self._count(f"tool {name}")
+        sent = {argument: value for argument, value in arguments.items() if value is not None}
+        caller, project = Caller(token.participation, token), token.participation.project
+        expected = self._expect(lambda: TOOL_MODELS[name](project, caller, **sent))
+        if isinstance(expected, dict):
+            expected |= self._expect_unread(project, caller.participation, name, expected)
+        answer = call_tool(self.conn, token.text, name, sent)
+        scopes = {(tenant.owner_id, project.id)}
+        if TOOLS[name].admin_only:
+            scopes.add((tenant.owner_id, NO_PROJECT))
+        self._judge(
+            tenant, (name, sent), expected, answer, scopes if not TOOLS[name].annotations.get("readOnlyHint") else set()
+        )
+        if answer.code is None:
+            self._learn(project, answer.content)
+        elif answer.code in ("not_found", "unknown_recipient"):
+            self._compare_with_unknown(tenant, token, name, sent, answer)
+
+    def act(
+        self,
+        tenant: Tenant,
+        what: str,
+        expect: Callable[[], Any],
+        call: Callable[[Connection], Any],
+        *,
+        sent: str = "",
+        project: Project | None = None,
+    ) -> Any:
+        """Run an act of an owner or an operator in the bus and in the model, and judge it.
+
+        Args:
+            what: its name, for the report.
+            expect: changes the model; its result is compared unless it is None.
+            sent: names that are sent, which a refusal may repeat.
+            project: where a new participation is learned.
+        Returns:
+            The result of the engine; None if the act was refused.
+        """
+        self._count(f"act {what}")
+        expected = self._expect(expect)
+        if not isinstance(expected, Refused):
+            expected = None if expected is None else {"result": expected}
+        result: Any = None
+
+        def call_and_keep() -> Any:
+            nonlocal result
+            result = call(self.conn)
+            return result if expected else {}
+
+        answer = run(self.conn, call_and_keep)
+        self._judge(tenant, (what, sent), expected, answer, None)
+        if answer.code is not None:
+            return None
+        if project is not None and isinstance(result, participations.IssuedParticipation):
+            self._learn(project, {"token": result.token})
+        return result
+
+    def _judge(self, tenant: Tenant, call: Any, expected: Any, answer: Answer, may_change: set[Scope] | None) -> None:
+        """Judge an answer and the change of the database; None for `may_change` is all of the tenant."""
+        context = (tenant.handle, call, expected, answer)
+        if isinstance(expected, Refused):
+            assert answer.code == expected.code, context
+        elif expected is not None:
+            assert answer.code is None, context
+            assert _comparable(answer.content) == _comparable(expected), context
+        else:
+            assert answer.code is None, context
+        after = take_fingerprints(self.conn)
+        for scope in {*self._before, *after}:
+            is_own = scope[0] == tenant.owner_id if may_change is None else scope in may_change
+            if answer.code is not None or not is_own:
+                assert self._before.get(scope) == after.get(scope), (scope, context)
+        self._before = after
+        other, sent = self.other(tenant), repr(call)
+        shown = answer.text + json.dumps(answer.content, default=repr)
+        traces = [other.secret]
+        if tenant.find_participant(other.handle) is None:
+            # An owner may give a participant a label that is the handle of another owner.
+            traces.append(other.handle)
+        for trace in traces:
+            assert trace in sent or trace not in shown, (trace, context)
+
+    def _expect(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Refused as refused:
+            return refused
+
+    def _expect_unread(
+        self, project: Project, me: Participation, name: str, expected: dict[str, Any]
+    ) -> dict[str, int]:
+        reports = TOOLS[name].reports_unread and (name != "wait_for" or expected.get("kind") in ("acks", "task"))
+        unread = project.unread(me) if reports else 0
+        return {"_unread_posts": unread} if unread else {}
+
+    def _learn(self, project: Project, content: dict[str, Any]) -> None:
+        learn(self.conn, project, content)
+
+    def _compare_with_unknown(
+        self, tenant: Tenant, token: Token, name: str, sent: dict[str, Any], answer: Answer
+    ) -> None:
+        """What exists only at the other tenant is answered like what exists nowhere."""
+        handle = self.other(tenant).handle
+        twin = {
+            argument: value + UNKNOWN_ID
+            if argument in _ID_ARGUMENTS and self._is_foreign(token, argument, value)
+            else value.replace(handle, "none")
+            if isinstance(value, str)
+            else value
+            for argument, value in sent.items()
+        }
+        if twin != sent:
+            unknown = call_tool(self.conn, token.text, name, twin)
+            assert (unknown.code, without_numbers(unknown.text)) == (
+                answer.code,
+                without_numbers(answer.text.replace(handle, "none")),
+            ), (sent, answer, unknown)
+
+    def _is_foreign(self, token: Token, argument: str, value: int) -> bool:
+        project = token.participation.project
+        return value not in (project.posts if argument in ("post_id", "reply_to") else project.tasks)
+
+    def add_project(self, tenant: Tenant, project_id: int, name: str) -> Project:
+        """Add a new project to the model, with the owner's own participation."""
+        return add_project(self.conn, tenant, project_id, name)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def _comparable(value: Any) -> Any:
+    """Return an answer without times, secrets and the values with which payloads say nothing."""
+    if isinstance(value, dict):
+        return {
+            name: {key: each for key, each in payload.items() if (key, each) not in _SILENT_VALUES}
+            if name == "payload"
+            else _comparable(payload)
+            for name, payload in without_times(value).items()
+            if name not in _SECRET_FIELDS
+        }
+    return [_comparable(each) for each in value] if isinstance(value, list) else value
+
+
+def iterate_other_ids(tenant: Tenant, attribute: str) -> Iterator[int]:
+    """Yield the ids of a kind in all open projects of a tenant, such as its posts."""
+    for project in tenant.open_projects:
+        yield from getattr(project, attribute)
