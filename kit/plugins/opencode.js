@@ -12,8 +12,9 @@ const BLOCK = /<!-- llm-bus:begin -->[^]*?<!-- llm-bus:end -->/g
 
 // The block of AGENTS.md repeats the rules that the server sends: drops its lines that are elsewhere in the prompt too.
 function dropRepeatedRules(system) {
-  const others = new Set(system.map((text) => text.replace(BLOCK, "")).join("\n").split("\n"))
-  const isNew = (line) => line.length < 20 || !others.has(line)
+  // OpenCode indents what servers send.
+  const others = new Set(system.flatMap((text) => text.replace(BLOCK, "").split("\n").map((line) => line.trim())))
+  const isNew = (line) => line.length < 20 || !others.has(line.trim())
   system.forEach((text, index) => {
     system[index] = text.replace(BLOCK, (block) => block.split("\n").filter(isNew).join("\n"))
   })

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,13 @@ def test_a_session_is_greeted_warned_and_reminded(
 def test_the_prompt_has_the_rules_once(connected_opencode: GitRepo, tmp_path: Path) -> None:
     text = (connected_opencode.root / "AGENTS.md").read_text()
     block = f"Instructions from: AGENTS.md\n# Of the user\n{agent_guide.RULES[0].to_list_item()}\n\n{text}"
-    prompt = (block, f"Servers:\n{agent_guide.INSTRUCTIONS}")
+    instructions = textwrap.indent(agent_guide.INSTRUCTIONS, "    ")
+    prompt = (block, f'<server name="llm-bus">\n{instructions}</server>')
     user_part, server_part = run_session(connected_opencode, tmp_path, PROMPT=json.dumps(prompt))["prompt"]
     assert server_part == prompt[1]
     # What the user wrote outside of the block stays, and so does what only the block says.
     assert user_part.count(agent_guide.RULES[0].to_list_item()) == 1
+    assert agent_guide.ETIQUETTE not in user_part
     assert "git mv" in user_part
     for rule in agent_guide.RULES[1:]:
         assert rule.to_list_item() not in user_part
