@@ -15,9 +15,11 @@ from tests.clients.drivers.driver import Driver
 from tests.clients.pair import LOOK_VARIABLES, PairBench, PairRecord
 from tests.clients.stub_model.scripts import Script, Step
 from tests.clients.stub_model.server import StubModel
+from tests.clients.waking import WakeRecord, run_waking
 from tests.kit import git_repo
 from tests.kit.git_repo import CompletedCommand
 from tests.mcp_gateway.conftest import Team
+from tests.mcp_gateway.mcp_client import McpClient
 
 _ANSI_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 GOVERNED_FILE = "docs/adr/0001-queue.md"
@@ -47,6 +49,7 @@ class Sessions:
         doctor_passed: whether the kit's doctor reported no problem after the first session.
         blocked_commit: whether the commit of the session was refused.
         pair: two sessions at the same time, and one with a subagent.
+        wake: a session in a terminal that posts wake; None if the client is not woken.
     """
 
     team: Team
@@ -60,6 +63,7 @@ class Sessions:
     doctor_passed: bool
     blocked_commit: bool
     pair: PairRecord
+    wake: WakeRecord | None
 
 
 class ClientBench:
@@ -97,7 +101,7 @@ class ClientBench:
 
         call_steps = [Step("start", "whats_new"), Step("end", text="Done")]
         started_at = time.monotonic()
-        install = f"curl -fsSL {self._bus.web_url}/kit/install.py | python3 -"
+        install = f"curl -fsSL {self._bus.web_url}/kit/install.py | python3 - --wake"
         self._check(repo.run("sh", "-c", install), install)
         # Without curl the pipe ends with 0 too.
         assert (repo.root / "llm-bus.config.json").exists(), f"{install} installed nothing; is there a curl?"
@@ -130,6 +134,7 @@ class ClientBench:
             pair = PairBench(driver, self._stub.book, team, bob, self._run_in_worktree).run(
                 self._make_worktree("a"), self._make_worktree("b")
             )
+            wake = self._run_waking(bob)
         for script in filter(None, (pair.first, pair.second, pair.parent, pair.subagent)):
             self._log_exchanges(script)
         return Sessions(
@@ -144,7 +149,18 @@ class ClientBench:
             doctor.returncode == 0,
             has_head,
             pair,
+            wake,
         )
+
+    def _run_waking(self, bob: McpClient) -> WakeRecord | None:
+        arguments = self._driver.terminal_arguments()
+        if arguments is None:
+            return None
+        env = {**self._repo.env, **self._repo.extra_env}
+        command = [str(self._launcher), *arguments]
+        record = run_waking(command, self._repo.root, env, self._stub.book, self._team, bob)
+        self._log(f"seconds until woken: {record.seconds}\n")
+        return record
 
     def _make_worktree(self, name: str) -> Path:
         folder = self._repo.root.parent / f"worktree-{name}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bus.agent_guide import INSTRUCTIONS, RULES
 from tests.clients.bench import GOVERNED_FILE, LEASED_FILE, MAIL, Sessions
 from tests.clients.drivers.driver import Driver
-from tests.clients.matrix import NO, SECONDS_ROW, YES, Cell, format_size
+from tests.clients.matrix import NO, SECONDS_ROW, WAKE_SECONDS_ROW, YES, Cell, format_size
 from tests.clients.pair import MAIL as PAIR_MAIL
 from tests.clients.pair import SECOND, SEEN_BY_BOTH, SEEN_ONCE
 from tests.clients.stub_model.model_api import ModelRequest, iterate_texts
@@ -135,6 +135,14 @@ def _a_subagent_takes_nothing(driver: Driver, sessions: Sessions) -> str:
     )
 
 
+def _an_idle_session_is_woken(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(sessions.wake is not None)
+
+
+def _seconds_until_woken(driver: Driver, sessions: Sessions) -> str:
+    return NO if sessions.wake is None else " and ".join(f"{seconds:.1f}" for seconds in sessions.wake.seconds)
+
+
 def _doctor_reports_no_problem(driver: Driver, sessions: Sessions) -> str:
     return _yes_if(sessions.doctor_passed)
 
@@ -183,6 +191,8 @@ CHECKS = (
     Check("session_lease", "… an edit shows the lease of the other session", _an_edit_shows_another_session),
     Check("end", "… the leases of a session end with it", _leases_end_with_the_session),
     Check("subagent", "A subagent takes no events from its parent", _a_subagent_takes_nothing),
+    Check("wake", "A post wakes an idle session in a terminal", _an_idle_session_is_woken),
+    Check("wake_seconds", WAKE_SECONDS_ROW, _seconds_until_woken),
     Check("doctor", "The kit's doctor reports no problem after a session", _doctor_reports_no_problem),
     Check("bytes", "Added to the first request: tools + prompt", _added_to_the_first_request),
     Check("loaded_bytes", "Added once the model has searched for a tool", _added_after_the_first_tool),

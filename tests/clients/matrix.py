@@ -8,6 +8,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "clients.md"
 YES, NO = "yes", "no"
 # Rows whose values depend on the machine: printed, and not compared.
 SECONDS_ROW = "Seconds from `curl … \\| python3 -` to the first result of a tool"
+WAKE_SECONDS_ROW = "… seconds from a post to the model's request, with an empty inbox and with an old post"
 _BEGIN = "<!-- matrix: begin -->"
 _END = "<!-- matrix: end -->"
 _CELL_SEPARATOR = re.compile(r"(?<!\\)\|")
@@ -111,8 +112,8 @@ def _format_cell(cell: Cell | None, notes: list[str]) -> str:
 def _is_equal(row: str, here: Cell | None, there: Cell | None) -> bool:
     if here is None or there is None:
         return here is there
-    if row == SECONDS_ROW:
-        return True
+    if row in (SECONDS_ROW, WAKE_SECONDS_ROW):
+        return (here.value == NO) == (there.value == NO)
     sizes = [[float(size.split()[0]) for size in _SIZE.findall(cell.value)] for cell in (here, there)]
     if sizes[0] and len(sizes[0]) == len(sizes[1]):
         return all(abs(first - second) <= _SIZE_TOLERANCE for first, second in zip(*sizes, strict=True))

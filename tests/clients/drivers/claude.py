@@ -28,7 +28,9 @@ class ClaudeDriver(Driver):
 
     def configure(self, home: Path, root: Path, model_url: str) -> Mapping[str, str]:
         project = {"hasTrustDialogAccepted": True, "enabledMcpjsonServers": ["llm-bus"]}
-        state = {"hasCompletedOnboarding": True, "projects": {str(root): project}}
+        # A session in a terminal asks whether to use the key.
+        key = {"approved": ["any"], "rejected": []}
+        state = {"hasCompletedOnboarding": True, "customApiKeyResponses": key, "projects": {str(root): project}}
         (home / ".claude.json").write_text(json.dumps(state))
         # In a trusted folder, the user's settings decide which servers of .mcp.json are approved.
         (home / ".claude").mkdir()
@@ -52,6 +54,9 @@ class ClaudeDriver(Driver):
 
     def default_session_arguments(self, prompt: str) -> list[str]:
         return ["-p", prompt]
+
+    def terminal_arguments(self) -> list[str] | None:
+        return ["--permission-mode", "acceptEdits"]
 
     def write_step(self, label: str, path: Path, text: str) -> Step:
         return Step(label, "Write", {"file_path": str(path), "content": text})

@@ -28,6 +28,8 @@ class CodexDriver(Driver):
         "tools": "Codex sends no tools of servers; the model finds them with its tool tool_search, whose description "
         "names no server. The rules in AGENTS.md name the tools.",
         "instructions": "They are the description of the tools that a search returns.",
+        "wake": "Codex has no hook that could wake it; it is shown a post with its next turn.",
+        "wake_seconds": "Codex has no hook that could wake it; it is shown a post with its next turn.",
     }
 
     def find_program(self, programs: Programs) -> list[str] | None:

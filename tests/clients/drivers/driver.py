@@ -52,6 +52,10 @@ class Driver(ABC):
     def default_session_arguments(self, prompt: str) -> list[str]:
         """Return the arguments of a session without a terminal and without approval."""
 
+    def terminal_arguments(self) -> list[str] | None:
+        """Return the arguments before the prompt of a session in a terminal; None if posts do not wake an idle one."""
+        return None
+
     @abstractmethod
     def write_step(self, label: str, path: Path, text: str) -> Step:
         """Return the step that writes a new file with the client's own tool."""

@@ -25,6 +25,8 @@ class GeminiDriver(Driver):
     notes: ClassVar[Mapping[str, str]] = {
         "unattended": "`gemini --prompt` offers no tools that ask for approval; `--approval-mode yolo` approves all.",
         "subagent": "Not tried: its hooks do not say that a call is of a subagent, so one reads as its parent.",
+        "wake": "Gemini CLI has no hook that could wake it; it is shown a post with its next turn.",
+        "wake_seconds": "Gemini CLI has no hook that could wake it; it is shown a post with its next turn.",
     }
 
     def find_program(self, programs: Programs) -> list[str] | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from tests.clients.drivers.driver import Driver
 from tests.clients.install import Programs
@@ -17,6 +18,10 @@ class OpenCodeDriver(Driver):
     npm_package = "opencode-linux-x64-baseline"
     listed_pattern = r"✓ llm-bus .*connected"
     shell_tool = "bash"
+    notes: ClassVar[Mapping[str, str]] = {
+        "wake": "The plugin looks when a turn ends; a later post is shown with the next turn.",
+        "wake_seconds": "The plugin looks when a turn ends; a later post is shown with the next turn.",
+    }
 
     def find_program(self, programs: Programs) -> list[str] | None:
         return programs.find_native("opencode-{platform}-baseline", "bin/opencode")
