@@ -118,35 +118,41 @@ def test_secrets_are_readable_by_their_owner_only(bus: BusProcess) -> None:
 
 
 @pytest.mark.slow
-def test_data_and_ports_survive_a_shutdown_a_kill_and_a_lost_postgres(data: Path) -> None:
-    """Three buses in one folder, one after the other, each ended in another way.
+def test_data_and_ports_survive_a_kill_and_a_lost_postgres(data: Path) -> None:
+    """Two buses in one folder, one after the other, each ended in another way.
 
     That a start stops a PostgreSQL whose parent was killed is tested in embedded/test_postgres.py.
     """
     with running_bus(data) as first:
         run_command("agent", "add", "demo", "carol", "--data", str(data))
-        assert first.stop(signal.SIGTERM) == 0
-    assert wait_for_exit(first.children, 0) == []
-    assert not (data / "runtime.json").exists()
-    with running_bus(data) as second:
-        assert _agent_labels(second.startup_info["database_url"]) == ["alice", "bob", "carol"]
-        # Tokens are shown only once.
-        assert second.startup_info == first.startup_info | {"agents": []}
         # Paused, so that it cannot restart PostgreSQL before it is killed itself.
-        second.process.send_signal(signal.SIGSTOP)
-        second.get_child("postgres", "-D").kill()
-        second.kill()
+        first.process.send_signal(signal.SIGSTOP)
+        first.get_child("postgres", "-D").kill()
+        first.kill()
     listed = run_command("agent", "list", "demo", "--data", str(data))
     assert listed.returncode == 5
     assert "No bus is running here" in listed.stderr
-    with running_bus(data) as third:
-        assert wait_for_exit(second.children, 0) == []
-        assert _agent_labels(third.startup_info["database_url"]) == ["alice", "bob", "carol"]
-        assert third.startup_info["gateway_url"] == first.startup_info["gateway_url"]
+    with running_bus(data) as second:
+        assert wait_for_exit(first.children, 0) == []
+        assert _agent_labels(second.startup_info["database_url"]) == ["alice", "bob", "carol"]
+        # Tokens are shown only once.
+        assert second.startup_info == first.startup_info | {"agents": []}
         # Under nohup the bus ignores SIGHUP.
         is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        assert third.stop(signal.SIGINT if is_ignored else signal.SIGHUP) == 0
-    assert wait_for_exit(third.children, 0) == []
+        assert second.stop(signal.SIGINT if is_ignored else signal.SIGHUP) == 0
+    assert wait_for_exit(second.children, 0) == []
+    assert not (data / "runtime.json").exists()
+
+
+@pytest.mark.exhaustive
+def test_data_survive_a_shutdown(data: Path) -> None:
+    with running_bus(data) as first:
+        run_command("agent", "add", "demo", "carol", "--data", str(data))
+        assert first.stop(signal.SIGTERM) == 0
+    assert wait_for_exit(first.children, 0) == []
+    with running_bus(data) as second:
+        assert _agent_labels(second.startup_info["database_url"]) == ["alice", "bob", "carol"]
+        assert second.startup_info == first.startup_info | {"agents": []}
 
 
 def test_configured_servers_are_used_and_none_is_started(data: Path, empty_database_url: str, redis_url: str) -> None:
@@ -159,21 +165,17 @@ def test_configured_servers_are_used_and_none_is_started(data: Path, empty_datab
     assert list((data / "redis").iterdir()) == []
 
 
-@pytest.mark.slow
-def test_processes_and_servers_that_die_are_restarted(data: Path) -> None:
-    with running_bus(data) as started:
-        victims = [
-            started.get_child("mcp_gateway"),
-            started.get_child("postgres", "-D"),
-            started.get_child("valkey-server"),
-        ]
-        for victim in victims:
-            victim.kill()
-        assert wait_for_exit(victims) == []
-        wait_until(lambda: _servers_respond(started.startup_info))
-        wait_until(lambda: _responds(started.startup_info["gateway_url"]))
-        wait_until(lambda: run_command("doctor", "--data", str(data)).returncode == 0)
-        assert _agent_labels(started.startup_info["database_url"]) == ["alice", "bob"]
+def test_processes_and_servers_that_die_are_restarted(bus: BusProcess) -> None:
+    info = bus.startup_info
+    agents = _agent_labels(info["database_url"])
+    victims = [bus.get_child("mcp_gateway"), bus.get_child("postgres", "-D"), bus.get_child("valkey-server")]
+    for victim in victims:
+        victim.kill()
+    assert wait_for_exit(victims) == []
+    wait_until(lambda: _servers_respond(info))
+    wait_until(lambda: _responds(info["gateway_url"]))
+    wait_until(lambda: run_command("doctor", "--data", info["data"]).returncode == 0)
+    assert _agent_labels(info["database_url"]) == agents
 
 
 def test_a_process_that_cannot_start_is_named_and_everything_stops(data: Path) -> None:

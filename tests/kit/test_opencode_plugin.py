@@ -148,7 +148,15 @@ def test_a_new_post_is_a_message_of_the_running_turn(
     assert "1 new post for you" in prompt["body"]["parts"][0]["text"]
 
 
-@pytest.mark.parametrize("fault", ["no kit", "no python", "broken kit", "no folder"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "no python",
+        "broken kit",
+        pytest.param("no kit", marks=pytest.mark.exhaustive),
+        pytest.param("no folder", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_without_a_working_kit_nothing_changes(connected_opencode: GitRepo, tmp_path: Path, fault: str) -> None:
     work_tree, env = connected_opencode.root, {}
     if fault == "no kit":

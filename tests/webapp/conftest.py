@@ -8,13 +8,29 @@ import pytest
 from bus.db import Database
 from bus.tenancy import owners
 from bus.tenancy.owners import Owner
+from tests import servers
 from tests.webapp.browser import chromium
 from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider, running_provider
-from tests.webapp.sample_data import SampleData, create_sample_data
+from tests.webapp.sample_data import SampleData
+from tests.webapp.sample_database import SampleDatabase
 from tests.webapp.web_client import Browser, WebApp
 
 # One fixture for all files: a second Chromium at the same time would need a second event loop in the thread.
 __all__ = ["chromium"]
+
+
+@pytest.fixture(scope="session")
+def sample_database() -> Iterator[SampleDatabase]:
+    with closing(SampleDatabase()) as database:
+        yield database
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, sample_database: SampleDatabase) -> Iterator[str]:
+    """A database for one test: a copy of the sample database if the test uses `sample`, else an empty one."""
+    template = sample_database.fresh_url() if "sample" in request.fixturenames else None
+    with servers.cloned_database(template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -74,10 +90,9 @@ def github_web(make_web: Callable[..., WebApp], github: FakeGitHub) -> WebApp:
 
 
 @pytest.fixture
-def sample(db: Database) -> SampleData:
-    """An owner with a project that has something of everything, and an empty one."""
-    with db.transaction() as conn:
-        return create_sample_data(conn)
+def sample(database_url: str, sample_database: SampleDatabase) -> SampleData:
+    """An owner with a project that has something of everything, and an empty one; `database_url` contains them."""
+    return sample_database.sample
 
 
 @pytest.fixture

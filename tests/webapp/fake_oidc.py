@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -24,6 +26,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response as BaseResponse
 
 CLIENT_ID, CLIENT_SECRET = "the-bus", "a secret of the bus: 100% & more"
+
+
+@cache
+def _generate_key(number: int) -> dict[str, Any]:
+    """Return the private RSA key of this number; issuers share them, since a new one takes up to half a second."""
+    return RSAKey.generate_key(2048).as_dict(private=True)
 
 
 class FakeOidcProvider:
@@ -68,6 +76,7 @@ class FakeOidcProvider:
         self.request_counts: dict[str, int] = {}
         self.pending_codes: dict[str, dict[str, str]] = {}
         self.access_tokens: set[str] = set()
+        self._key_numbers = count()
         self.rotate_key()
         self.app = Flask("issuer")
         self.app.before_request(self._count_request)
@@ -92,14 +101,17 @@ class FakeOidcProvider:
 
     def rotate_key(self) -> None:
         """Replace the signing key."""
-        self.key = RSAKey.generate_key(2048, parameters={"kid": secrets.token_hex(4)})
+        self.key = self._new_key(secrets.token_hex(4))
         self.published_key = self.key
 
     def replace_key_and_keep_its_id(self) -> None:
         """Replace the signing key by another one with the same id; the old one stays published."""
-        new = RSAKey.generate_key(2048)
         assert self.key.kid is not None
-        self.key = RSAKey.import_key(new.as_dict(private=True) | {"kid": self.key.kid})
+        self.key = self._new_key(self.key.kid)
+
+    def _new_key(self, kid: str) -> RSAKey:
+        """Return a key that this issuer has not used yet."""
+        return RSAKey.import_key(_generate_key(next(self._key_numbers)) | {"kid": kid})
 
     def _count_request(self) -> Any:
         self.request_counts[request.path] = self.request_counts.get(request.path, 0) + 1

@@ -16,7 +16,7 @@ from bus.operations import console_queries, jobs, process_registry
 from bus.tenancy import audit, invites, owners
 from bus.tenancy.owners import Owner
 from tests.assertions import database_checksum
-from tests.concurrency import run_jobs_concurrently
+from tests.concurrency import run_jobs_concurrently, stretched
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.fake_oidc import FakeOidcProvider
 from tests.webapp.oauth_flow import follow_provider_redirect, start_provider_sign_in
@@ -334,8 +334,8 @@ def test_the_overview_reports_problems_while_redis_is_down(
         started = time.perf_counter()
         assert operator_browser.get("/operator/", headers={"X-Part": "1"}).status_code == 200
         taken.append(time.perf_counter() - started)
-    # Far less on an idle machine; a busy one takes a little longer.
-    assert min(taken) < 0.1
+    # A look at Redis is limited to 0.5 s, and several callers share one.
+    assert min(taken) < stretched(0.1)
     with db.transaction() as conn:
         for kind in ("gateway", "worker", "beat"):
             process_registry.record_heartbeat(conn, kind, kind, pid=2, uptime_seconds=9, settings={}, metrics={})

@@ -1,12 +1,14 @@
 """Browsers for tests: Flask's client, which also submits the forms of the page that it shows."""
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from flask.testing import FlaskClient
 from jinja2.bccache import Bucket, BytecodeCache
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from bus.auth import login_links
@@ -34,6 +36,23 @@ class TemplateCache(BytecodeCache):
 
 
 _TEMPLATE_CACHE = TemplateCache()
+
+
+def _share_url_builders() -> None:
+    """Compile the function that builds the URLs of a route once per process: 90% of the time of `create_app`."""
+    compile_builder = Rule._compile_builder
+    builders: dict[str, Callable[..., tuple[str, str]]] = {}
+
+    def compile_once(rule: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        key = repr((rule.rule, rule._trace, rule.defaults, append_unknown))
+        if key not in builders:
+            builders[key] = compile_builder(rule, append_unknown)
+        return builders[key]
+
+    Rule._compile_builder = compile_once  # type: ignore[assignment, method-assign]
+
+
+_share_url_builders()
 
 
 class WebApp:
