@@ -45,7 +45,9 @@ class Finding:
 
 def run_checks(data: Path | None) -> list[Finding]:
     """Check the bus of DATABASE_URL, or the one that runs in the data folder."""
-    findings = [_check_data_dir(data)]
+    # The bus of DATABASE_URL has no data folder.
+    is_configured = data is None and bool(os.environ.get("DATABASE_URL", "").strip())
+    findings = [] if is_configured else [_check_data_dir(data)]
     try:
         settings = runtime.settings_for_cli(data)
     except (CliError, SettingError) as error:

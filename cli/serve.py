@@ -8,6 +8,7 @@ from typing import Any
 import hypercorn.asyncio
 from hypercorn.config import Config
 
+from bus.config.listening import bind_errors_end_the_start
 from bus.config.settings import Settings
 from bus.config.shutdown import wait_for_shutdown_signal
 from bus.config.variables import reading
@@ -56,7 +57,8 @@ def run() -> None:
     gateway = Gateway(settings, metrics)
     gateway.configure_heartbeat("serve", env.masked_settings(), app.extensions["bus.requests"])
     web = WebApplication(app, settings)
-    run_in_event_loop(_serve(gateway, web, settings))
+    with bind_errors_end_the_start("serve", settings.host, settings.port):
+        run_in_event_loop(_serve(gateway, web, settings))
 
 
 async def _serve(gateway: Gateway, web: WebApplication, settings: Settings) -> None:

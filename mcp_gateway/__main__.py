@@ -32,6 +32,7 @@ def main() -> None:
     gateway = Gateway(settings)
     gateway.configure_heartbeat("gateway", env.masked_settings())
     parent = process_group.ParentConnection(os.environ)
+    listener = listener or process_group.open_listener(settings.host, settings.port)
     run_in_event_loop(http_server.serve(gateway, settings, gateway.service.drain, listener, parent))
 
 

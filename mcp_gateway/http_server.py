@@ -54,7 +54,7 @@ async def serve(
         listener: a listening socket to accept from, in place of the one that the settings name.
         parent: the parent of a group of processes; its end is a shutdown signal.
     Raises:
-        SystemExit: the application did not start, or the port is taken; with status 3 as uvicorn has it.
+        SystemExit: the application did not start, with status 3 as uvicorn has it.
     """
     config = uvicorn.Config(
         app,

@@ -19,6 +19,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bus.config.listening import bind_errors_end_the_start
+
 # Set for a child: the numbers of the listening socket and of its end of the socket pair.
 LISTENER_VARIABLE, PARENT_VARIABLE = "LLM_BUS_LISTENER_FD", "LLM_BUS_PARENT_FD"
 
@@ -57,7 +59,7 @@ class ProcessGroup:
     def __init__(self, count: int, host: str, port: int, env: Mapping[str, str]) -> None:
         self._count = count
         self._env = env
-        self._listener = _open_listener(host, port)
+        self._listener = open_listener(host, port)
         self._children: list[_Child] = []
         self._has_served = False
         self._restart_delay = 0.0
@@ -146,6 +148,15 @@ class ProcessGroup:
         self._children.remove(child)
 
 
+def open_listener(host: str, port: int) -> socket.socket:
+    """Listen on an address; exit with one line on standard error if that is not possible."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with bind_errors_end_the_start("gateway", host, port):
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    os.set_inheritable(listener.fileno(), True)
+    return listener
+
+
 def take_listener(env: Mapping[str, str]) -> socket.socket | None:
     """Return the listening socket of the parent; None if this process is no child."""
     number = env.get(LISTENER_VARIABLE)
@@ -178,16 +189,6 @@ class ParentConnection:
         else:
             # The parent never sends anything.
             await loop.sock_recv(self._socket, 1)
-
-
-def _open_listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        sys.exit(f"llm-bus gateway: cannot listen on {host}:{port}: {error.strerror}")
-    os.set_inheritable(listener.fileno(), True)
-    return listener
 
 
 def _unblock_signals() -> None:

@@ -8,6 +8,7 @@ import sys
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from bus.config.listening import bind_errors_end_the_start
 from bus.config.settings import SettingError, Settings
 from bus.config.shutdown import wait_for_shutdown_signal
 from bus.config.variables import reading
@@ -40,7 +41,8 @@ def main() -> None:
     )
     reporter.start()
     try:
-        asyncio.run(_serve(WebApplication(app, settings), config))
+        with bind_errors_end_the_start("web", settings.host, settings.port):
+            asyncio.run(_serve(WebApplication(app, settings), config))
     finally:
         reporter.stop()
 

@@ -37,10 +37,28 @@ def require_web_url(url: str) -> str:
     return url
 
 
+def require_redis_url(url: str) -> str:
+    """Return what is the address of a Redis server.
+
+    Raises:
+        ValueError: the scheme is another, or the host or the path of the socket is missing.
+    """
+    try:
+        parts = urlsplit(url)
+        is_redis_url = bool(parts.hostname if parts.scheme in ("redis", "rediss") else parts.path)
+        is_redis_url = is_redis_url and parts.scheme in ("redis", "rediss", "unix")
+    except ValueError:
+        is_redis_url = False
+    if not is_redis_url:
+        raise ValueError(f"must be an address such as redis://localhost:6379/0; it is {quote(url)}.")
+    return url
+
+
 # Names in lower case, separated by commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 # An address to which paths are added; slashes at its end are dropped.
 BaseUrl = Annotated[str, AfterValidator(_require_readable_url), Field(title="URL: a web address")]
 WebUrl = Annotated[str, AfterValidator(require_web_url), Field(title="URL: http:// or https://")]
+RedisUrl = Annotated[str, AfterValidator(require_redis_url), Field(title="URL: redis://, rediss:// or unix://")]
 # A text that is never shown, and too long to guess.
 LongSecret = Annotated[SecretStr, Field(min_length=16)]

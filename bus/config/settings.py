@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from bus.config.database_url import parse_database_url
 from bus.config.errors import SettingError
-from bus.config.field_types import BaseUrl, LongSecret, Names
+from bus.config.field_types import BaseUrl, LongSecret, Names, RedisUrl
 from bus.config.variables import Environment, EnvironmentSettings, reading
 
 __all__ = ["SettingError", "Settings", "is_allowed", "strip_default_port"]
@@ -42,10 +42,9 @@ class Settings(EnvironmentSettings):
         ),
     ]
     redis_url: Annotated[
-        str | None,
+        RedisUrl | None,
         Field(
             validation_alias="REDIS_URL",
-            title="URL: redis://, rediss:// or unix://",
             description="a Redis-compatible server for change notifications, limits over all processes and the queue of"
             " jobs; without it, notifications and limits stay within a process",
             json_schema_extra=_ALL | {"default_text": "none; required for worker and beat"},

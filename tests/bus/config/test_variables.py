@@ -75,7 +75,7 @@ _FORMS = {
     for name, schema in variable_schemas(settings_class).items()
 }
 # Any text is right.
-_WITHOUT_FORM = {"HOST", "REDIS_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MAIL_FROM", "OIDC_NAME"} | {
+_WITHOUT_FORM = {"HOST", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MAIL_FROM", "OIDC_NAME"} | {
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "SENTRY_DSN",
 }
@@ -157,6 +157,7 @@ def test_a_wrong_database_url_is_not_shown(url: str, shown: str) -> None:
         ("PORT", "\u0663"),
         ("PUBLIC_URL", "http://[::1"),
         ("MCP_URL", "http://[::1/mcp"),
+        *(("REDIS_URL", url) for url in ("/5", "redis://", "http://localhost:6379", "unix:", "localhost")),
         ("GATEWAY_FAST_PATH", "maybe"),
         ("MAX_BODY_BYTES", "1"),
     ],
