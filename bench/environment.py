@@ -109,11 +109,13 @@ def start_environment(gateway_count: int = GATEWAY_COUNT) -> Iterator[Environmen
     try:
         postgres.wait_until_ready(server)
         redis.wait_until_ready(redis_server)
-        migrate.migrate(server.url)
+        migrate.migrate(server.url, application_url=server.application_url)
         addresses = []
         for number in range(gateway_count):
             address = Address("127.0.0.1", free_port())
-            gateways.append(_start_gateway(folder / f"gateway-{number}.log", server.url, redis_server.url, address))
+            gateways.append(
+                _start_gateway(folder / f"gateway-{number}.log", server.application_url, redis_server.url, address)
+            )
             addresses.append(address)
         for process, address in zip(gateways, addresses, strict=True):
             wait_until_healthy(process, address, folder)

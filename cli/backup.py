@@ -16,9 +16,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from bus.db import schema_version
+from cli.database_role import explain_migration_errors
 from cli.exit_codes import CliError, ExitCode
 from cli.files import chown_to_parent_owner
 from cli.postgres_programs import run_program
+from cli.runtime import DatabaseUrls
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ def create_backup(url: str, path: Path, *, overwrite: bool) -> int:
     return size
 
 
-def restore_backup(url: str, path: Path) -> Restored:
+def restore_backup(urls: DatabaseUrls, path: Path) -> Restored:
     """Restore a backup into an empty database, bring it to the schema of this code, and check its integrity.
 
-    It is restored in one transaction: after a failure the database is as empty as before.
+    It is restored in one transaction: after a failure the database is as empty as before. A backup holds no privileges;
+    the migration grants those of the role of the processes.
 
     Raises:
         CliError: the database is not empty, the file is not a backup, or is of a newer version.
@@ -77,6 +80,7 @@ def restore_backup(url: str, path: Path) -> Restored:
     # Imported late: Alembic takes a second.
     from bus.db import migrate
 
+    url = urls.owner
     if not path.is_file():
         raise CliError(f"There is no file {path}.", ExitCode.NOT_FOUND)
     server_version = _read_server_version(url)
@@ -89,7 +93,8 @@ def restore_backup(url: str, path: Path) -> Restored:
         )
     options = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error")
     run_program("pg_restore", server_version, url, *options, f"--dbname={_database_name(url)}", str(path))
-    migrate.migrate(url)
+    with explain_migration_errors():
+        migrate.migrate(url, application_url=urls.application)
     with psycopg.connect(url, connect_timeout=10, autocommit=True) as conn:
         # A restored table has no statistics, and plans without them read whole tables.
         conn.execute("ANALYZE")

@@ -8,22 +8,24 @@ import psycopg
 
 from bus.db import Database, migrate, sql_functions
 from cli import database_prepared, seed
+from cli.database_role import explain_migration_errors
 from cli.exit_codes import CliError, ExitCode
-from cli.runtime import NewAgent
+from cli.runtime import DatabaseUrls, NewAgent
 
 _DATABASE_WAIT_SECONDS = 15.0
 
 
-def prepare_database(data: Path, database_url: str, on_poll: Callable[[], None]) -> list[NewAgent]:
+def prepare_database(data: Path, urls: DatabaseUrls, on_poll: Callable[[], None]) -> list[NewAgent]:
     """Migrate and seed the database, record that in `data`, and return the agents that were created.
 
     Raises:
-        CliError: the database does not answer.
+        CliError: the database does not answer, or its role may not migrate it.
     """
-    _wait_for_database(database_url, on_poll)
-    migrate.migrate(database_url)
+    _wait_for_database(urls.owner, on_poll)
+    with explain_migration_errors():
+        migrate.migrate(urls.owner, application_url=urls.application)
     on_poll()
-    database = Database(database_url, pool_size=1)
+    database = Database(urls.application, pool_size=1)
     try:
         with database.transaction() as conn:
             agents = seed.seed_if_empty(conn)

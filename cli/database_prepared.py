@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from bus.db import schema_version, sql_functions
+from bus.db import application_role, schema_version, sql_functions
 from cli.files import write_private
 
 _PREPARED_FILE = "prepared.json"
@@ -20,7 +20,7 @@ def is_ready(data: Path, url: str) -> bool:
     """Return whether the database has the schema and the functions of this code, and an owner."""
     try:
         prepared = json.loads((data / _PREPARED_FILE).read_text(encoding="utf-8"))
-        if prepared["sql"] != sql_functions.functions_fingerprint():
+        if prepared["sql"] != _fingerprint():
             return False
         with psycopg.connect(url, connect_timeout=5) as conn:
             if schema_version.find_schema_version(conn) != schema_version.EXPECTED_SCHEMA_VERSION:
@@ -37,5 +37,9 @@ def record_prepared(data: Path, *, mark: str, mark_sql: str) -> None:
     with contextlib.suppress(OSError):
         write_private(
             data / _PREPARED_FILE,
-            json.dumps({"sql": sql_functions.functions_fingerprint(), "mark": mark, "mark_sql": mark_sql}),
+            json.dumps({"sql": _fingerprint(), "mark": mark, "mark_sql": mark_sql}),
         )
+
+
+def _fingerprint() -> str:
+    return f"{sql_functions.functions_fingerprint()} {application_role.grants_fingerprint()}"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from bus.config.errors import SettingError
-from bus.db import schema_version
+from bus.db import application_role, schema_version
 from bus.errors import BusError
 from cli import data_dir, runtime
 from cli.exit_codes import CliError
@@ -87,7 +87,9 @@ def _check_database(url: str) -> list[Finding]:
             row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
             after = time.time()
             version = conn.info.server_version
-            revision = schema_version.find_schema_version(conn)
+            role = application_role.inspect(conn)
+            # A role without privileges cannot read the version.
+            revision = None if role.missing else schema_version.find_schema_version(conn)
     except psycopg.Error as error:
         reason = str(error).strip().partition("\n")[0]
         address = urlsplit(url).netloc.rpartition("@")[2]
@@ -101,7 +103,7 @@ def _check_database(url: str) -> list[Finding]:
     ]
     if revision == schema_version.EXPECTED_SCHEMA_VERSION:
         findings.append(Finding("migrations", True, f"at {revision}"))
-    else:
+    elif not role.missing:
         findings.append(
             Finding(
                 "migrations",
@@ -110,6 +112,7 @@ def _check_database(url: str) -> list[Finding]:
                 "Run `llm-bus migrate`; if the database is newer, update llm-bus.",
             )
         )
+    findings.append(_check_role(role))
     assert row is not None
     # A database time before the query began or after it ended is a difference between the clocks.
     skew = max(0.0, before - row[0], row[0] - after)
@@ -124,6 +127,40 @@ def _check_database(url: str) -> list[Finding]:
         )
     )
     return findings
+
+
+def _check_role(role: application_role.RoleReport) -> Finding:
+    """Check that the processes cannot change the schema or append-only tables, or say that one role does everything."""
+    if role.owns_schema:
+        # The only possibility on platforms that allow no second role, so not a failure.
+        return Finding(
+            "database role",
+            True,
+            f"{role.name} owns the schema: the processes could change it"
+            + (" and, as a superuser, every database of the server" if role.is_superuser else ""),
+            "If the server allows a second role: set MIGRATION_DATABASE_URL to the present DATABASE_URL, DATABASE_URL"
+            " to a role that does not exist yet, and run `llm-bus migrate`, which creates it.",
+        )
+    if role.missing:
+        return Finding(
+            "database role",
+            False,
+            f"{role.name} lacks {'; '.join(role.missing)}",
+            "Run `llm-bus migrate` with MIGRATION_DATABASE_URL, the URL of the owner of the schema.",
+        )
+    if role.excesses:
+        return Finding(
+            "database role",
+            False,
+            f"{role.name} can do more than the processes need: {'; '.join(role.excesses)}",
+            "Run `llm-bus migrate` with MIGRATION_DATABASE_URL, which corrects privileges on tables. A superuser"
+            f" corrects the rest: ALTER ROLE {role.name} NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB.",
+        )
+    return Finding(
+        "database role",
+        True,
+        f"{role.name} reads and writes rows; it cannot change the schema, append-only tables or row security",
+    )
 
 
 def _check_jobs(url: str) -> list[Finding]:

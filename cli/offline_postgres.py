@@ -9,11 +9,12 @@ from cli.embedded import child, postgres
 from cli.exit_codes import CliError, ExitCode
 from cli.files import start_new_log
 from cli.ports import PortAllocator
+from cli.runtime import DatabaseUrls
 
 
 @contextmanager
-def running_postgres(data: Path) -> Iterator[str]:
-    """Start the PostgreSQL of the data folder, which is created if needed; yield its URL, and stop it afterwards.
+def running_postgres(data: Path) -> Iterator[DatabaseUrls]:
+    """Start the PostgreSQL of the data folder, which is created if needed; yield its URLs, and stop it afterwards.
 
     Raises:
         CliError: a bus runs in the folder, or PostgreSQL did not start.
@@ -31,7 +32,7 @@ def running_postgres(data: Path) -> Iterator[str]:
         )
         try:
             postgres.wait_until_ready(server)
-            yield server.url
+            yield DatabaseUrls(server.application_url, server.url)
         finally:
             postgres.stop(server)
     except child.StartFailedError as error:

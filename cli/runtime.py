@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bus.config.database_url import normalise_database_url
 from cli import data_dir
 from cli.exit_codes import CliError, ExitCode
 from cli.files import write_private
+from cli.settings import MIGRATION_DATABASE_URL, read_variable
 
 if TYPE_CHECKING:
     from bus.config.settings import Settings
@@ -29,6 +31,8 @@ class RuntimeInfo:
     web: bool
     data: str
     ports: dict[str, int]
+    # As the owner of the schema; empty if that is the role of database_url.
+    migration_database_url: str = ""
 
     def addresses(self) -> dict[str, str | None]:
         """Return the addresses as `up --json` prints them."""
@@ -74,6 +78,45 @@ def find_running(data: Path) -> RuntimeInfo | None:
         raise CliError(f"The bus in {data} belongs to another user; run llm-bus as that user.") from error
     except (OSError, ValueError, TypeError):
         return None
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """The URLs of one database.
+
+    Attributes:
+        application: of the role of the processes.
+        owner: of the owner of the schema; the same where there is only one role.
+    """
+
+    application: str
+    owner: str
+
+
+def find_database_urls(data: Path | None = None) -> DatabaseUrls:
+    """Return the URLs of the database of DATABASE_URL, or else of the bus that runs in the data folder.
+
+    Raises:
+        CliError: DATABASE_URL is not set and no bus runs here.
+        SettingError: a variable has the wrong form.
+    """
+    application = settings_for_cli(data).database_url
+    if os.environ.get("DATABASE_URL", "").strip():
+        owner = read_migration_database_url()
+    else:
+        running = find_running(data_dir.locate(data))
+        owner = running.migration_database_url if running else ""
+    return DatabaseUrls(application, owner or application)
+
+
+def read_migration_database_url() -> str:
+    """Return MIGRATION_DATABASE_URL; empty if it is not set.
+
+    Raises:
+        SettingError: it has another form.
+    """
+    url = read_variable(MIGRATION_DATABASE_URL)
+    return normalise_database_url(url, MIGRATION_DATABASE_URL.name) if url else ""
 
 
 def settings_for_cli(data: Path | None = None) -> "Settings":

@@ -30,9 +30,16 @@ POSTGRES_PROGRAMS = CliVariable(
     "programs of PostgreSQL, for `llm-bus up` and `llm-bus backup`",
     "those installed with it",
 )
+MIGRATION_DATABASE_URL = CliVariable(
+    "MIGRATION_DATABASE_URL",
+    "URL: postgresql:// or postgres://",
+    "the same database as the owner of its schema, for `migrate`, `up`, `backup` and `restore`; the role of"
+    " `DATABASE_URL` then only reads and writes rows. **Secret**",
+    "`DATABASE_URL`",
+)
 GATEWAY_URL = CliVariable("LLM_BUS_URL", "text: a web address", "gateway that commands of agents call")
 AGENT_TOKEN = CliVariable("LLM_BUS_TOKEN", "text", "token of the agent that they act as. **Secret**")
-CLI_VARIABLES = (DATA_FOLDER, POSTGRES_PROGRAMS, GATEWAY_URL, AGENT_TOKEN)
+CLI_VARIABLES = (MIGRATION_DATABASE_URL, DATA_FOLDER, POSTGRES_PROGRAMS, GATEWAY_URL, AGENT_TOKEN)
 
 
 def read_variable(variable: CliVariable) -> str:

@@ -18,6 +18,7 @@ from cli.exit_codes import CliError
 from cli.files import start_new_log
 from cli.procfile import ProcessType
 from cli.restart_schedule import RestartSchedule
+from cli.settings import MIGRATION_DATABASE_URL
 
 # They serve HTTP, so they get a port and are ready when /healthz responds.
 HTTP_PROCESS_NAMES = ("web", "gateway")
@@ -53,6 +54,8 @@ def start(
     # `python` and `llm-bus` of the Procfile are those of this process.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     full_env = {**os.environ, "PYTHONUNBUFFERED": "1", **env, "PATH": path}
+    # The processes never act as the owner of the schema.
+    full_env.pop(MIGRATION_DATABASE_URL.name, None)
     if port is not None:
         full_env["PORT"] = str(port)
     log = start_new_log(log_dir, process_type.name)

@@ -98,17 +98,17 @@ def up(data: Path, *, as_json: bool) -> int:
 def _start_and_supervise(running: RunningBus, signals: ShutdownSignals, *, as_json: bool) -> None:
     orphans.terminate_all(running.data)
     _launch_servers(running)
-    database_url, redis_url = _wait_for_servers(running, signals)
+    urls, redis_url = _wait_for_servers(running, signals)
     agents: list[runtime.NewAgent] = []
-    if not database_prepared.is_ready(running.data, database_url):
+    if not database_prepared.is_ready(running.data, urls.application):
         # Imported here, since the imports take longer than the whole start of a prepared bus.
         from cli import bootstrap
 
-        agents = bootstrap.prepare_database(running.data, database_url, signals.raise_if_requested)
+        agents = bootstrap.prepare_database(running.data, urls, signals.raise_if_requested)
     if running.redis_server is None and not _is_redis_responding(redis_url):
         _print_status("Redis (REDIS_URL) does not respond. The bus works without it, a little slower.")
     signals.raise_if_requested()
-    runtime_info = _start_processes(running, signals, database_url, redis_url)
+    runtime_info = _start_processes(running, signals, urls, redis_url)
     running.runtime_info = runtime_info
     running.write_records()
     if as_json:
@@ -150,7 +150,7 @@ def _launch_servers(running: RunningBus, exclude: frozenset[int] = frozenset()) 
         running.postgres_server = _launch_postgres(running, running.ports.assign("postgres", exclude=exclude))
 
 
-def _wait_for_servers(running: RunningBus, signals: ShutdownSignals) -> tuple[str, str]:
+def _wait_for_servers(running: RunningBus, signals: ShutdownSignals) -> tuple[runtime.DatabaseUrls, str]:
     """Return the URLs of the database and of Redis when the launched servers accept connections."""
     taken_ports: set[int] = set()
     for _ in range(_MAX_PORT_ATTEMPTS):
@@ -168,12 +168,12 @@ def _wait_for_servers(running: RunningBus, signals: ShutdownSignals) -> tuple[st
                 running.redis_server = None
             _launch_servers(running, frozenset(taken_ports))
             continue
-        return (
-            normalise_database_url(
-                running.postgres_server.url if running.postgres_server else _get_env("DATABASE_URL")
-            ),
-            running.redis_server.url if running.redis_server else _get_env("REDIS_URL"),
-        )
+        redis_url = running.redis_server.url if running.redis_server else _get_env("REDIS_URL")
+        if running.postgres_server is not None:
+            server = running.postgres_server
+            return runtime.DatabaseUrls(server.application_url, server.url), redis_url
+        application = normalise_database_url(_get_env("DATABASE_URL"))
+        return runtime.DatabaseUrls(application, runtime.read_migration_database_url() or application), redis_url
     raise CliError("Other programs keep taking the ports chosen for PostgreSQL or Redis. Try again.")
 
 
@@ -191,7 +191,7 @@ def _launch_redis(running: RunningBus, port: int) -> redis.RedisServer:
 
 
 def _start_processes(
-    running: RunningBus, signals: ShutdownSignals, database_url: str, redis_url: str
+    running: RunningBus, signals: ShutdownSignals, urls: runtime.DatabaseUrls, redis_url: str
 ) -> runtime.RuntimeInfo:
     """Start the processes of the Procfile and wait until they are ready; retry with other ports after a conflict."""
     cwd, process_types = procfile.read()
@@ -202,9 +202,9 @@ def _start_processes(
             for process_type in process_types
             if process_type.name in supervisor.HTTP_PROCESS_NAMES
         }
-        runtime_info = _build_runtime_info(running.data, ports, database_url, redis_url)
+        runtime_info = _build_runtime_info(running.data, ports, urls, redis_url)
         env = {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": urls.application,
             "REDIS_URL": redis_url,
             "PUBLIC_URL": runtime_info.public_url,
             "MCP_URL": runtime_info.mcp_url,
@@ -241,19 +241,22 @@ def _start_processes(
     raise CliError("Other programs keep taking the ports chosen for the bus. Try again.")
 
 
-def _build_runtime_info(data: Path, ports: dict[str, int], database_url: str, redis_url: str) -> runtime.RuntimeInfo:
+def _build_runtime_info(
+    data: Path, ports: dict[str, int], urls: runtime.DatabaseUrls, redis_url: str
+) -> runtime.RuntimeInfo:
     """Return the addresses of the bus: those of the environment, or else of the chosen ports."""
     public_url = _get_env("PUBLIC_URL").rstrip("/")
     mcp_url = _get_env("MCP_URL").rstrip("/")
     local_gateway = f"http://127.0.0.1:{ports.get('gateway', DEFAULT_PORTS['gateway'])}/mcp"
     return runtime.RuntimeInfo(
-        database_url=database_url,
+        database_url=urls.application,
         redis_url=redis_url,
         public_url=public_url or f"http://127.0.0.1:{ports.get('web', DEFAULT_PORTS['web'])}",
         mcp_url=mcp_url or (f"{public_url}/mcp" if public_url else local_gateway),
         web="web" in ports,
         data=str(data),
         ports=ports,
+        migration_database_url=urls.owner,
     )
 
 

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from bus.config.database_url import normalise_database_url
+from bus.db import application_role
 from bus.db.migrate import head_revision
 from bus.db.sql_functions import (
     DROP_FUNCTIONS_SQL,
@@ -19,7 +20,7 @@ _ADVISORY_KEY = 0x11B5_0001
 
 
 def run() -> None:
-    """Migrate the configured database and install the SQL functions if their text has changed."""
+    """Migrate the configured database, install the SQL functions if their text has changed, and grant privileges."""
     url = context.config.get_main_option("sqlalchemy.url")
     assert url is not None
     url = normalise_database_url(url)
@@ -51,6 +52,9 @@ def run() -> None:
                 context.run_migrations()
                 if context.get_context().get_current_revision() == head_revision():
                     driver.execute(install_functions_sql().encode())
+            role = context.config.attributes.get("application_role")
+            if role and context.get_context().get_current_revision() == head_revision():
+                application_role.create_or_update(driver, *role)
         connection.commit()
     engine.dispose()
 

@@ -14,6 +14,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from bus.db import Connection
 from cli.embedded import account, postgres, redis
 
 _PREFIX = "llm-bus-tests-"
@@ -24,6 +25,7 @@ _TEMPLATE_DATABASE = "bus_template"
 _TEMPLATE_LOCK = 7_411_923
 # The main process passes the addresses of the servers to its workers in these variables.
 _MAINTENANCE_URL, _REDIS_URL, _POSTGRES_LOG = "TEST_MAINTENANCE_URL", "TEST_REDIS_URL", "TEST_POSTGRES_LOG"
+_APPLICATION_URL = "TEST_APPLICATION_URL"
 
 
 class Servers:
@@ -52,6 +54,7 @@ class Servers:
             self.stop()
             raise
         os.environ[_MAINTENANCE_URL] = self.postgres.maintenance_url
+        os.environ[_APPLICATION_URL] = self.postgres.application_url
         os.environ[_REDIS_URL] = self.redis.url
         os.environ[_POSTGRES_LOG] = str(log)
 
@@ -149,6 +152,30 @@ def maintenance_url() -> str:
     return os.environ[_MAINTENANCE_URL]
 
 
+def application_url(database_url: str) -> str:
+    """Return the URL with which processes connect to a database of this server, whose owner's URL is given.
+
+    It is that of the role which `migrate` creates. Other URLs are returned as they are.
+    """
+    owner, application = urlsplit(os.environ[_MAINTENANCE_URL]), urlsplit(os.environ[_APPLICATION_URL])
+    parts = urlsplit(database_url)
+    return database_url if parts.netloc != owner.netloc else urlunsplit(parts._replace(netloc=application.netloc))
+
+
+def act_as_application(conn: Connection) -> None:
+    """Restrict a connection of the owner to the role of the processes; see `as_owner`."""
+    conn.raw.execute(f"SET ROLE {postgres.APPLICATION_ROLE}".encode())
+
+
+@contextmanager
+def as_owner(conn: Connection) -> Iterator[None]:
+    """Act as the owner of the schema in a block, on a connection that `act_as_application` has restricted."""
+    with conn.raw.transaction():
+        conn.raw.execute("RESET ROLE")
+        yield
+        act_as_application(conn)
+
+
 def postgres_log() -> Path:
     """Return the path of the PostgreSQL log; each line has the SQLSTATE."""
     return Path(os.environ[_POSTGRES_LOG])
@@ -168,7 +195,8 @@ def _ensure_template(conn: psycopg.Connection, maintenance: str) -> None:
         draft = f"{_TEMPLATE_DATABASE}_draft"
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(draft)))
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(draft)))
-        migrate.migrate(_with_database(maintenance, draft))
+        draft_url = _with_database(maintenance, draft)
+        migrate.migrate(draft_url, application_url=application_url(draft_url))
         conn.execute(
             sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(draft), sql.Identifier(_TEMPLATE_DATABASE))
         )

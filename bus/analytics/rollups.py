@@ -76,6 +76,7 @@ def roll_up_batch(conn: Connection, project_id: int, *, limit: int = BATCH_SIZE)
     """
     if conn.execute("SELECT 1 FROM project WHERE id = %s AND purging_at IS NULL FOR SHARE", (project_id,)) == 0:
         return 0
+    conn.enter_project(project_id)
     conn.execute("INSERT INTO tally_mark (project_id) VALUES (%s) ON CONFLICT DO NOTHING", (project_id,))
     (watermark,) = conn.fetch_one("SELECT tallied_seq FROM tally_mark WHERE project_id = %s FOR UPDATE", (project_id,))
     (ledger_end,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project_id,))

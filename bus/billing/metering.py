@@ -59,6 +59,7 @@ def set_metering_enabled(conn: Connection, enabled: bool, *, actor: str = "clock
         return False
     audit.record(conn, None, actor, "metering.on" if enabled else "metering.off", "metering")
     if enabled:
+        conn.enter_all_projects()
         conn.execute(
             "INSERT INTO meter_mark AS m (project_id, metered_seq, started_seq)"
             " SELECT c.project_id, c.last_seq, c.last_seq FROM project_clock c ORDER BY c.project_id"
@@ -111,6 +112,7 @@ def bill_batch(conn: Connection, project_id: int, *, trial_credits: int = 0, lim
     if row is None:
         return _EMPTY_BATCH
     (owner_id,) = row
+    conn.enter_project(project_id)
     account = credits.get_or_create_account(conn, owner_id, trial_credits=trial_credits)
     conn.execute(
         "INSERT INTO meter_mark (project_id, metered_seq) VALUES (%s, 0) ON CONFLICT DO NOTHING",

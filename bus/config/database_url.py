@@ -3,7 +3,7 @@
 from bus.config.errors import SettingError
 
 
-def normalise_database_url(url: str) -> str:
+def normalise_database_url(url: str, variable: str = "DATABASE_URL") -> str:
     """Accept the spelling `postgres://` that platforms use, and drop SQLAlchemy's driver suffix.
 
     Raises:
@@ -12,7 +12,7 @@ def normalise_database_url(url: str) -> str:
     try:
         return parse_database_url(url)
     except ValueError as error:
-        raise SettingError(f"DATABASE_URL {error}") from None
+        raise SettingError(f"{variable} {error}") from None
 
 
 def parse_database_url(url: str) -> str:

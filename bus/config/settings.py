@@ -35,7 +35,7 @@ class Settings(EnvironmentSettings):
         Field(
             validation_alias="DATABASE_URL",
             title="URL: postgresql:// or postgres://",
-            description="PostgreSQL 16 or newer, as a libpq URL",
+            description="PostgreSQL 16 or newer, as a libpq URL; see `MIGRATION_DATABASE_URL`",
             examples=["postgresql://USER:PASSWORD@HOST/NAME"],
             json_schema_extra=_ALL
             | {"default_text": "required; the database of `llm-bus up` for its processes and the command line"},

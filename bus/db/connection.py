@@ -50,6 +50,14 @@ class Connection:
         """Publish that these topics of a project changed, once the transaction has committed."""
         self.pending_topics.setdefault(project_id, set()).update(topics)
 
+    def enter_project(self, project_id: int) -> None:
+        """Limit what the transaction writes to rows of a project, as `bus_authenticate` and `bus_lock_clock` do."""
+        self.execute("SELECT set_config('llm_bus.project_scope', %s, true)", (str(project_id),))
+
+    def enter_all_projects(self) -> None:
+        """Let the transaction write rows of every project from here on."""
+        self.execute("SELECT set_config('llm_bus.project_scope', '', true)")
+
     @overload
     def execute(self, statement: str, params: Params = ()) -> int: ...
 

@@ -7,6 +7,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from bus.db import application_role
+
 
 def alembic_config(url: str) -> Config:
     """Return Alembic's configuration for a database, without an ini file."""
@@ -17,12 +19,25 @@ def alembic_config(url: str) -> Config:
     return config
 
 
-def migrate(url: str, revision: str = "head") -> None:
-    """Bring the database to `revision` and install the SQL functions.
+def migrate(url: str, revision: str = "head", *, application_url: str | None = None) -> None:
+    """Bring the database to `revision`, install the SQL functions, and grant the role of the processes its privileges.
 
     Safe to run concurrently: the second run waits for an advisory lock and then finds nothing left to do.
+
+    Args:
+        url: of the owner of the schema.
+        revision: the schema version.
+        application_url: with which the processes connect; its role is created if there is none. None, or a URL of the
+            owner: the processes connect as the owner, and no role is touched.
+
+    Raises:
+        RoleNotCreatedError: the role does not exist, and the owner of the schema may not create it.
     """
-    command.upgrade(alembic_config(url), revision)
+    config = alembic_config(url)
+    config.attributes["application_role"] = application_url and application_role.find_application_role(
+        application_url, url
+    )
+    command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str) -> None:

@@ -57,6 +57,8 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str) -> Project:
         .values(owner_id=owner_id, name=label, name_key=validation.label_key(label))
         .returning(project.c.id)
     ).scalar_one()
+    # The transaction may have acted in another project before.
+    conn.enter_project(project_id)
     conn.execute(sa.insert(project_clock).values(project_id=project_id))
     audit.record(conn, owner_id, actor, "project.add", label, project_id=project_id)
     return get(conn, project_id)

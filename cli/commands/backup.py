@@ -19,7 +19,7 @@ def command(file: Path, overwrite: bool, data: Path | None, as_json: bool) -> No
     Restore it with `llm-bus restore`.
     """
     from cli.backup import create_backup
-    from cli.runtime import settings_for_cli
+    from cli.runtime import find_database_urls
 
-    size = create_backup(settings_for_cli(data).database_url, file, overwrite=overwrite)
+    size = create_backup(find_database_urls(data).owner, file, overwrite=overwrite)
     emit({"file": str(file), "bytes": size}, f"Wrote {file} ({size / 1e6:.1f} MB).", as_json=as_json)

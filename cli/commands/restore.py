@@ -24,13 +24,13 @@ def command(ctx: click.Context, file: Path, data: Path | None, as_json: bool) ->
     from cli import data_dir
     from cli.backup import restore_backup
     from cli.offline_postgres import running_postgres
-    from cli.runtime import settings_for_cli
+    from cli.runtime import find_database_urls
 
     if os.environ.get("DATABASE_URL", "").strip():
-        restored = restore_backup(settings_for_cli(data).database_url, file)
+        restored = restore_backup(find_database_urls(data), file)
     else:
-        with running_postgres(data_dir.locate(data)) as url:
-            restored = restore_backup(url, file)
+        with running_postgres(data_dir.locate(data)) as urls:
+            restored = restore_backup(urls, file)
     last_event_at = restored.last_event_at.isoformat() if restored.last_event_at else None
     emit(
         {

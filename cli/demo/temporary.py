@@ -18,7 +18,16 @@ from cli.exit_codes import CliError
 _START_TIMEOUT_SECONDS = 120.0
 _STOP_SIGNALS = ((signal.SIGTERM, 30.0),)
 # Settings of the user's bus, which must not apply to this one.
-_EXCLUDED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "PORT")
+_EXCLUDED_VARIABLES = (
+    "DATABASE_URL",
+    "MIGRATION_DATABASE_URL",
+    "REDIS_URL",
+    "PUBLIC_URL",
+    "MCP_URL",
+    "ALLOWED_HOSTS",
+    "ALLOWED_ORIGINS",
+    "PORT",
+)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from cli.embedded.cluster import choose_socket_dir, stop_orphaned_postmaster
 from cli.files import read_or_create_secret
 
 ROLE = DATABASE_NAME = "llm_bus"
+# The role of the processes; bus/db/application_role.py.
+APPLICATION_ROLE = "llm_bus_app"
 _SETTINGS_FILE = "llm-bus.conf"
 # Fast shutdown (disconnects clients, writes a checkpoint), then immediate shutdown (recovery at the next start).
 STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
@@ -29,12 +31,14 @@ class PostgresServer:
 
     Attributes:
         url: of the database `llm_bus`, as its superuser; usable after `wait_until_ready`.
+        application_url: of the same database for the processes; usable after a migration has created its role.
         maintenance_url: of the database `postgres`, for creating and dropping databases.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     url: str
+    application_url: str
     maintenance_url: str
     data_dir: Path
     log_path: Path
@@ -58,6 +62,7 @@ def launch(
     binaries = find_postgres(base_dir.parent, account)
     base_dir.mkdir(mode=0o711 if account else 0o700, exist_ok=True)
     password = read_or_create_secret(base_dir / "password")
+    application_password = read_or_create_secret(base_dir / "application-password")
     # A subfolder that belongs to the account, which may not write into base_dir.
     server_dir = base_dir / "server"
     if not server_dir.exists():
@@ -78,8 +83,17 @@ def launch(
         cwd=data if account is None else Path("/"),
         account=account,
     )
-    base = f"postgresql://{ROLE}:{password}@127.0.0.1:{port}"
-    return PostgresServer(process, port, f"{base}/{DATABASE_NAME}", f"{base}/postgres", data, log_path)
+    address = f"127.0.0.1:{port}"
+    base = f"postgresql://{ROLE}:{password}@{address}"
+    return PostgresServer(
+        process,
+        port,
+        url=f"{base}/{DATABASE_NAME}",
+        application_url=f"postgresql://{APPLICATION_ROLE}:{application_password}@{address}/{DATABASE_NAME}",
+        maintenance_url=f"{base}/postgres",
+        data_dir=data,
+        log_path=log_path,
+    )
 
 
 def wait_until_ready(

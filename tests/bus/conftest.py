@@ -7,14 +7,14 @@ import pytest
 
 from bus.db import Connection, Database
 from bus.tenancy.projects import Project
-from tests import factories
+from tests import factories, servers
 from tests.factories import Agent
 
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
     """A private database for tests that commit, with connections for a hundred concurrent callers."""
-    with closing(Database(database_url, pool_size=110)) as database:
+    with closing(Database(servers.application_url(database_url), pool_size=110)) as database:
         yield database
 
 
@@ -26,8 +26,9 @@ def _shared_db(shared_database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def conn(_shared_db: Database) -> Iterator[Connection]:
-    """A connection in a transaction that is rolled back at the end."""
+    """A connection of the processes' role, in a transaction that is rolled back at the end."""
     with _shared_db.connection() as connection, connection.raw.transaction(force_rollback=True):
+        servers.act_as_application(connection)
         yield connection
 
 

@@ -19,6 +19,7 @@ from tests.servers import make_traversable_folder
 LLM_BUS_COMMAND = str(Path(sys.executable).parent / "llm-bus")
 _BUS_VARIABLES = (
     "DATABASE_URL",
+    "MIGRATION_DATABASE_URL",
     "REDIS_URL",
     "PUBLIC_URL",
     "MCP_URL",

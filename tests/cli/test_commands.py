@@ -14,6 +14,7 @@ from bus.db import Database
 from bus.tenancy import owners
 from cli.exit_codes import ExitCode
 from cli.main import main
+from tests import servers
 from tests.assertions import assert_refused
 
 
@@ -22,7 +23,8 @@ class Cli:
 
     def __init__(self, database_url: str) -> None:
         self.env: dict[str, str | None] = {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": servers.application_url(database_url),
+            "MIGRATION_DATABASE_URL": database_url,
             "REDIS_URL": None,
             "LLM_BUS_TOKEN": None,
         }
@@ -144,6 +146,7 @@ def test_doctor_reports_each_problem_with_a_next_step(cli: Cli, empty_database_u
     assert {name: check["ok"] for name, check in checks.items()} == {
         "database": True,
         "migrations": False,
+        "database role": True,
         "clock": True,
         "redis": False,
         "gateway": False,

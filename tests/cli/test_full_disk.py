@@ -125,7 +125,7 @@ def test_a_server_that_cannot_be_started_does_not_end_the_supervisor(
 ) -> None:
     with subprocess.Popen(["false"]) as ended:
         ended.wait()
-    server = postgres.PostgresServer(ended, free_port(), "", "", tmp_path, tmp_path / "log")
+    server = postgres.PostgresServer(ended, free_port(), "", "", "", tmp_path, tmp_path / "log")
     running = up.RunningBus(tmp_path, PortAllocator(tmp_path / "ports.json"), postgres_server=server)
     running.postgres_restarts = RestartSchedule(time.monotonic())
     launches: list[int] = []
@@ -134,7 +134,7 @@ def test_a_server_that_cannot_be_started_does_not_end_the_supervisor(
         launches.append(1)
         if len(launches) < 2:
             raise failure
-        return postgres.PostgresServer(ended, server.port, "new", "", tmp_path, tmp_path / "log")
+        return postgres.PostgresServer(ended, server.port, "new", "", "", tmp_path, tmp_path / "log")
 
     monkeypatch.setattr(up, "_launch_postgres", launch)
     assert not up._restart_exited_servers(running)

@@ -23,7 +23,7 @@ from bus.operations.metrics import MetricsEndpoint
 from tests.concurrency import wait_until
 from tests.factories import make_agent, make_owner, make_project
 from tests.metrics_scrape import METRICS_TOKEN, parse
-from tests.servers import free_port
+from tests.servers import application_url, free_port
 from workers import metrics_server
 
 _START_SECONDS = 60
@@ -47,7 +47,8 @@ def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     clean_env = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "HOST")}
-    env = {**clean_env, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
+    database = application_url(database_url)
+    env = {**clean_env, "DATABASE_URL": database, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
     env["METRICS_TOKEN"] = METRICS_TOKEN
     log = tmp_path / "log"
     with log.open("wb") as output:

@@ -19,8 +19,9 @@ import pytest
 import redis
 
 from bus.config.redaction import MASK
-from bus.db import Database
+from bus.db import Database, application_role
 from bus.operations import process_registry
+from cli.embedded import postgres
 from tests.cli.bus_process import (
     LLM_BUS_COMMAND,
     BusProcess,
@@ -111,9 +112,32 @@ def test_every_process_is_registered_with_masked_settings(bus: BusProcess) -> No
         assert process.metrics["memory_bytes"] > 1_000_000
 
 
+def test_every_process_connects_as_the_role_that_cannot_change_the_schema(bus: BusProcess) -> None:
+    with psycopg.connect(bus.startup_info["database_url"], autocommit=True) as conn:
+
+        def roles_of_backends() -> list[tuple[str, ...]]:
+            return conn.execute(
+                "SELECT application_name FROM pg_stat_activity"
+                " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+            ).fetchall()
+
+        expected = {"llm-bus gateway", "llm-bus web", "llm-bus worker"}
+        wait_until(lambda: {name for (name,) in roles_of_backends()} >= expected)
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> current_user"
+        assert conn.execute(others).fetchone() == (0,)
+        report = application_role.inspect(conn)
+    assert (report.name, report.owns_schema, report.excesses) == (postgres.APPLICATION_ROLE, False, ())
+
+
 def test_secrets_are_readable_by_their_owner_only(bus: BusProcess) -> None:
     data = Path(bus.startup_info["data"])
-    for secret in ("runtime.json", "postgres/password", "redis/password", "redis/valkey.conf"):
+    for secret in (
+        "runtime.json",
+        "postgres/password",
+        "postgres/application-password",
+        "redis/password",
+        "redis/valkey.conf",
+    ):
         assert (data / secret).stat().st_mode & 0o077 == 0, secret
 
 

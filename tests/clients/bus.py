@@ -67,7 +67,11 @@ def running_bus() -> Iterator[Bus]:
 def _running_web(database_url: str, mcp_url: str) -> Iterator[str]:
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
-    app = create_app(Settings.from_env({"DATABASE_URL": database_url, "PUBLIC_URL": url, "MCP_URL": mcp_url}))
+    app = create_app(
+        Settings.from_env(
+            {"DATABASE_URL": servers.application_url(database_url), "PUBLIC_URL": url, "MCP_URL": mcp_url}
+        )
+    )
     server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_SilentRequestHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

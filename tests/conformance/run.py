@@ -73,7 +73,7 @@ async def _run_suite(command: list[str], path: str, database_url: str) -> int:
     fixture = Resource("test://static-text", "static-text", "For the suite", "text/plain", None, text)
     RESOURCES[fixture.uri] = fixture
     logs.configure_logging("ERROR")
-    settings = Settings.from_env({"DATABASE_URL": database_url, "PORT": str(_free_port())})
+    settings = Settings.from_env({"DATABASE_URL": servers.application_url(database_url), "PORT": str(_free_port())})
     gateway = Gateway(settings)
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:

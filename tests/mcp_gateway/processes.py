@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests import process_pool
+from tests import process_pool, servers
 from tests.concurrency import wait_until
 from tests.metrics_scrape import scrape
 from tests.process_pool import ForkedProcess
@@ -75,7 +75,12 @@ def _start_gateway(database_url: str, env: dict[str, str], constants: Mapping[st
     handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
     log = Path(name)
     with os.fdopen(handle, "wb") as output:
-        environ = {**_clean_environ(os.environ), "DATABASE_URL": database_url, "PORT": str(port), **env}
+        environ = {
+            **_clean_environ(os.environ),
+            "DATABASE_URL": servers.application_url(database_url),
+            "PORT": str(port),
+            **env,
+        }
         popen = process_pool.start_module("mcp_gateway", env=environ, output=output, constants=constants)
     return GatewayProcess(f"http://127.0.0.1:{port}/mcp", popen, log)
 

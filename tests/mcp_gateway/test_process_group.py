@@ -20,6 +20,7 @@ from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
+from tests.servers import application_url
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a group of processes needs POSIX signals")
 
@@ -130,7 +131,7 @@ def test_a_port_in_use_ends_the_start_with_a_sentence(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         whole_env = {
             **os.environ,
-            "DATABASE_URL": shared_database_url,
+            "DATABASE_URL": application_url(shared_database_url),
             "HOST": "127.0.0.1",
             **env,
             "PORT": str(taken.getsockname()[1]),

@@ -19,6 +19,7 @@ from bench.fixtures import Team, make_teams
 from bus.coordination import long_poll
 from bus.db import Connection, Database
 from bus.rules.enums import EVENT_TYPES
+from cli.embedded import postgres
 from mcp_gateway.tools import all_tools
 from tests import servers
 
@@ -29,6 +30,7 @@ _OTHER_PROJECTS, _OTHER_PARTICIPANTS_EACH = 200, 5
 # PostgreSQL may choose a generic plan after five custom plans.
 _REPETITIONS = 7
 _PAGE_REPETITIONS = 3
+_SET_APPLICATION_ROLE = f"SET ROLE {postgres.APPLICATION_ROLE}"
 _LARGE_TABLES = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency"}
 # The default page is 100 rows, and some pages combine two ranges.
 _MAX_ROWS = 300
@@ -71,6 +73,8 @@ class Plans:
         }.items():
             conn.raw.execute(f"SET auto_explain.{setting} = '{value}'".encode())
         conn.raw.add_notice_handler(self._note)
+        # The plans are those of the processes, whose role is subject to row security.
+        conn.raw.execute(_SET_APPLICATION_ROLE)
 
     def _note(self, diagnosis: psycopg.errors.Diagnostic) -> None:
         _, separator, plan = (diagnosis.message_primary or "").partition("plan:\n")
@@ -111,7 +115,9 @@ class Plans:
         VACUUM comes first: row versions that earlier calls rolled back would be counted too. It also empties the
         catalog cache of the connection, which the first repetition fills again.
         """
+        self.conn.raw.execute("RESET ROLE")
         self.conn.raw.execute("VACUUM (PROCESS_TOAST false)")
+        self.conn.raw.execute(_SET_APPLICATION_ROLE)
         pages = []
         for _ in range(_PAGE_REPETITIONS):
             self.nodes_of(team, calls)

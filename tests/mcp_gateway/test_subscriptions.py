@@ -201,7 +201,7 @@ async def _collect(subscription: Any) -> list[Any]:
 
 def test_a_process_that_is_about_to_stop_begins_no_stream(shared_database_url: str, team: Team) -> None:
     async def listen_while_draining() -> None:
-        service = Service(Settings.from_env({"DATABASE_URL": shared_database_url}))
+        service = Service(Settings.from_env({"DATABASE_URL": servers.application_url(shared_database_url)}))
         service.drain()
         try:
             with pytest.raises(Unavailable):

@@ -22,7 +22,7 @@ class FaultInjector:
 
     Args:
         supervisor_pid: the process id of `llm-bus up`.
-        database_url: as its superuser.
+        database_url: as the role of the processes, which may end its own connections.
         redis_away_seconds: how long Redis does not respond.
     """
 
@@ -148,7 +148,8 @@ class FaultInjector:
         """End half of the database connections, in whatever they are doing."""
         return self._execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.5"
+            " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+            " AND random() < 0.5"
         )
 
     def hold_clocks(self) -> bool:

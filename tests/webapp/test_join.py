@@ -19,6 +19,7 @@ from bus.rules.token_format import fingerprint, generate_invite_code
 from bus.tenancy import invites, owners, participant_queries, projects, tokens
 from tests.concurrency import wait_until
 from tests.factories import make_agent, make_owner, make_project
+from tests.servers import application_url
 from tests.webapp.web_client import Browser, FormParser, WebApp, normalize_page
 from webapp.app import create_app
 
@@ -34,7 +35,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def web(database_url: str) -> Iterator[FlaskClient]:
-    app = create_app(Settings.from_env({"DATABASE_URL": database_url, "PUBLIC_URL": WEB}))
+    app = create_app(Settings.from_env({"DATABASE_URL": application_url(database_url), "PUBLIC_URL": WEB}))
     with app.test_client() as client:
         yield client
     app.extensions["bus.db"].close()
@@ -246,7 +247,7 @@ def test_the_real_server_answers_head_and_options(database_url: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "DATABASE_URL": database_url, "PORT": str(port)}
+    env = {**os.environ, "DATABASE_URL": application_url(database_url), "PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", "webapp"], env=env, stdout=subprocess.DEVNULL)
     try:
         base = f"http://127.0.0.1:{port}"

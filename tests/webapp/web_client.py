@@ -15,6 +15,7 @@ from bus.auth import login_links
 from bus.config.settings import Settings
 from bus.db import Connection
 from bus.tenancy.owners import Owner
+from tests import servers
 from webapp.app import create_app
 from webapp.settings import WebOptions
 
@@ -59,7 +60,7 @@ class WebApp:
     """The application, created with settings as environment variables."""
 
     def __init__(self, database_url: str, **env: str) -> None:
-        whole = {"DATABASE_URL": database_url, "PUBLIC_URL": BASE_URL, **env}
+        whole = {"DATABASE_URL": servers.application_url(database_url), "PUBLIC_URL": BASE_URL, **env}
         self.settings = Settings.from_env(whole)
         self.app = create_app(self.settings, WebOptions.from_env(whole))
         self.app.jinja_env.bytecode_cache = _TEMPLATE_CACHE

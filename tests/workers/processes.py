@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests import concurrency, process_pool
+from tests import concurrency, process_pool, servers
 from tests.process_pool import ForkedProcess
 
 TIMEOUT_SECONDS = 60.0
@@ -45,7 +45,8 @@ class WorkerProcess:
 def start_process(role: str, database_url: str, redis_url: str, **env: str) -> WorkerProcess:
     """Start `worker` or `beat` without waiting until it is ready."""
     handle, name = tempfile.mkstemp(prefix=f"{role}-", suffix=".log")
-    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "JOB_EVERY": JOB_INTERVALS, **env}
+    url = servers.application_url(database_url)
+    settings = {"DATABASE_URL": url, "REDIS_URL": redis_url, "JOB_EVERY": JOB_INTERVALS, **env}
     with os.fdopen(handle, "wb") as output:
         popen = process_pool.start_module("workers", role, env={**os.environ, **settings}, output=output)
     return WorkerProcess(role, popen, Path(name))

@@ -12,6 +12,7 @@ from bus.config.settings import Settings
 from bus.db import Database
 from bus.notifications import circuit_breaker, outbox
 from bus.operations import project_purge
+from tests import servers
 from tests.concurrency import wait_until
 from tests.factories import make_owner, make_project
 from tests.webhook_server import running_webhook_server
@@ -27,7 +28,9 @@ _SEND = all_jobs()["send_notices"]
 @pytest.fixture
 def settings(database_url: str) -> WorkerSettings:
     return WorkerSettings(
-        bus=Settings(database_url=database_url), smtp_url="smtp://127.0.0.1:9", allow_private_webhooks=True
+        bus=Settings(database_url=servers.application_url(database_url)),
+        smtp_url="smtp://127.0.0.1:9",
+        allow_private_webhooks=True,
     )
 
 

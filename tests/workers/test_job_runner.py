@@ -10,6 +10,7 @@ from bus.config.settings import SettingError, Settings
 from bus.coordination import leases, sequences
 from bus.db import Connection, Database
 from bus.operations import jobs as job_records
+from tests import servers
 from tests.concurrency import run_jobs_concurrently, stretched
 from tests.factories import make_agent, make_project
 from tests.log_capture import capture_logs
@@ -22,7 +23,7 @@ from workers.settings import WorkerSettings
 
 @pytest.fixture
 def settings(database_url: str) -> WorkerSettings:
-    return WorkerSettings(bus=Settings(database_url=database_url))
+    return WorkerSettings(bus=Settings(database_url=servers.application_url(database_url)))
 
 
 def test_every_job_has_a_name_a_schedule_and_a_summary() -> None:

@@ -1,10 +1,14 @@
 -- The number of a new event: the project clock, and appending events under its lock (docs/decisions/0003-locks.md).
 
 -- Lock the project clock until the transaction ends. A write that depends on other participants' rows calls this in
--- its first statement and reads those rows in a later one, with a newer snapshot (docs/decisions/0003-locks.md).
+-- its first statement and reads those rows in a later one, with a newer snapshot (docs/decisions/0003-locks.md). From
+-- here on the transaction writes rows of this project only (docs/decisions/0044-application-role.md).
 CREATE FUNCTION bus_lock_clock(p_project bigint) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_scope text;
 BEGIN
+    v_scope := set_config('llm_bus.project_scope', p_project::text, true);
     PERFORM FROM project_clock c WHERE c.project_id = p_project FOR NO KEY UPDATE;
 END $$;
 

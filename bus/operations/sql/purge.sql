@@ -16,9 +16,10 @@ BEGIN
 END $$;
 
 -- Delete up to p_limit rows of the project that is being purged; true once nothing is left. The caller repeats it, each
--- time in a transaction of its own, so that no transaction lasts long.
+-- time in a transaction of its own, so that no transaction lasts long. With the rights of the owner of the schema: the
+-- role of the processes deletes no event by itself.
 CREATE FUNCTION bus_purge_step(p_project bigint, p_limit integer) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     v_table text;
     v_gone bigint;

@@ -2,7 +2,8 @@
 -- owner who was suspended before the statement began is refused, in every process, without a cache.
 
 -- The caller's present identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
--- project. Raises LBUS1 (not authenticated), LBUS2 (the owner is suspended), LBUS0 (forbidden).
+-- project. Raises LBUS1 (not authenticated), LBUS2 (the owner is suspended), LBUS0 (forbidden). From here on the
+-- transaction writes rows of the caller's project only (docs/decisions/0044-application-role.md).
 CREATE FUNCTION bus_authenticate(
     p_participation bigint, p_token bigint, p_write boolean,
     OUT project_id bigint, OUT owner_id bigint, OUT participant_id bigint, OUT actor text, OUT is_admin boolean,
@@ -11,6 +12,7 @@ CREATE FUNCTION bus_authenticate(
 DECLARE
     v_archived boolean;
     v_suspended boolean;
+    v_scope text;
 BEGIN
     SELECT p.project_id, o.id, pt.id, bus_qualified_name(o.handle, pt.label),
            p.is_admin, p.lane, pj.archived_at IS NOT NULL, o.suspended_at IS NOT NULL
@@ -26,6 +28,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
     END IF;
+    -- An assignment costs less than PERFORM, which would run a query.
+    v_scope := set_config('llm_bus.project_scope', project_id::text, true);
     -- A suspended owner may read its own projects in the web, where it also tops up.
     IF v_suspended AND (p_token IS NOT NULL OR p_write) THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS2', MESSAGE = 'owner suspended';

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -63,6 +64,13 @@ UNION ALL
 SELECT l.actor, 'actor', l.to_actor, count(*) FROM ledger l
 WHERE l.at >= %(start)s AND l.type = 'post' AND l.to_actor IS NOT NULL GROUP BY 1, 3
 """
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """The owner's connections, since the tests create temporary tables."""
+    with closing(Database(database_url, pool_size=20)) as database:
+        yield database
 
 
 @pytest.mark.parametrize("event_count", [150_000, pytest.param(1_000_000, marks=pytest.mark.exhaustive)])

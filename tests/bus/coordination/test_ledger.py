@@ -11,7 +11,7 @@ from bus.coordination.ledger import Event
 from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
-from tests import factories
+from tests import factories, servers
 from tests.assertions import assert_ledger_consistent, assert_refused
 from tests.factories import Agent
 
@@ -148,13 +148,14 @@ def test_the_default_limit_is_a_hundred_and_last_n_is_a_limit(conn: Connection, 
 
 def test_since_and_until_are_inclusive(conn: Connection, sample: _SampleLedger) -> None:
     # Spread out the events, which are milliseconds apart in this test.
-    conn.raw.execute("ALTER TABLE event DISABLE TRIGGER event_update")
-    conn.raw.execute(
-        "UPDATE event SET at = '2026-01-31T12:00:00Z'::timestamptz + seq / 2 * interval '1 second'"
-        " WHERE project_id = %s",
-        (sample.ada.ctx.project_id,),
-    )
-    conn.raw.execute("ALTER TABLE event ENABLE TRIGGER event_update")
+    with servers.as_owner(conn):
+        conn.raw.execute("ALTER TABLE event DISABLE TRIGGER event_update")
+        conn.raw.execute(
+            "UPDATE event SET at = '2026-01-31T12:00:00Z'::timestamptz + seq / 2 * interval '1 second'"
+            " WHERE project_id = %s",
+            (sample.ada.ctx.project_id,),
+        )
+        conn.raw.execute("ALTER TABLE event ENABLE TRIGGER event_update")
     all_events = _list_all(conn, sample.ada)
     moments = sorted({event.ts for event in all_events})
     low, high = moments[3], moments[9]

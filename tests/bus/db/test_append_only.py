@@ -9,7 +9,7 @@ from bus.errors import NotAuthenticated
 from bus.operations import project_purge
 from bus.tables import COORDINATION_TABLES, TENANCY_TABLES
 from bus.tenancy import audit, participant_queries, participations, projects
-from tests import scenarios
+from tests import scenarios, servers
 from tests.assertions import assert_refused
 
 _CHANGES = {
@@ -29,6 +29,7 @@ _CHANGES = {
 @pytest.mark.parametrize("change", _CHANGES)
 def test_a_change_is_refused_even_to_the_owner_of_the_table(conn: Connection, table: str, change: str) -> None:
     scenarios.create_scenario(conn)
+    conn.raw.execute("RESET ROLE")
     (owner_or_super,) = conn.fetch_one(
         "SELECT rolsuper OR pg_get_userbyid(relowner) = current_user FROM pg_roles, pg_class"
         " WHERE rolname = current_user AND relname = %s",
@@ -44,7 +45,7 @@ def test_a_change_is_refused_even_to_the_owner_of_the_table(conn: Connection, ta
 
 def test_an_upsert_cannot_change_the_ledger(conn: Connection) -> None:
     scene = scenarios.create_scenario(conn)
-    with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
+    with pytest.raises(psycopg.errors.RestrictViolation), servers.as_owner(conn):
         conn.raw.execute(
             "INSERT INTO event (project_id, seq, at, actor, type, payload)"
             " VALUES (%s, 1, now(), 'x', 'claim', '{}')"
@@ -56,14 +57,14 @@ def test_an_upsert_cannot_change_the_ledger(conn: Connection) -> None:
 def test_a_purge_mark_without_an_audit_row_allows_no_delete(conn: Connection) -> None:
     scene = scenarios.create_scenario(conn)
     conn.raw.execute("UPDATE project SET purging_at = now() WHERE id = %s", (scene.project.id,))
-    with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
+    with pytest.raises(psycopg.errors.RestrictViolation), servers.as_owner(conn):
         conn.raw.execute("DELETE FROM event WHERE project_id = %s", (scene.project.id,))
 
 
 def test_a_purge_of_one_project_allows_no_delete_in_another(conn: Connection) -> None:
     doomed, kept = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
     project_purge.begin_purge(conn, doomed.project.id, actor="cli")
-    with pytest.raises(psycopg.errors.RestrictViolation), conn.raw.transaction():
+    with pytest.raises(psycopg.errors.RestrictViolation), servers.as_owner(conn):
         conn.raw.execute("DELETE FROM event WHERE project_id IN (%s, %s)", (doomed.project.id, kept.project.id))
 
 

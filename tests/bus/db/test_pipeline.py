@@ -4,6 +4,7 @@ import contextvars
 from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
 
 from bus.coordination import leases, ledger, posts, sequences
@@ -101,14 +102,14 @@ def test_a_call_may_go_on_after_its_error(db: Database, agents: list[Agent]) -> 
     assert _values(run_pipelined(db, [_claim(agents[1]), post_to_the_second_name])) == [1, 1]
 
 
-def test_a_commit_that_fails_is_an_error_of_every_call(db: Database, agents: list[Agent]) -> None:
-    with db.connection() as conn:
-        conn.execute("CREATE TABLE pair (a integer)")
-        conn.execute(
+def test_a_commit_that_fails_is_an_error_of_every_call(db: Database, agents: list[Agent], database_url: str) -> None:
+    with psycopg.connect(database_url) as owner:
+        owner.execute("CREATE TABLE pair (a integer)")
+        owner.execute(
             "CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN RAISE EXCEPTION 'refused at commit'; END $$"
         )
-        conn.execute(
+        owner.execute(
             "CREATE CONSTRAINT TRIGGER refused AFTER INSERT ON pair DEFERRABLE INITIALLY DEFERRED"
             " FOR EACH ROW EXECUTE FUNCTION refuse_commit()"
         )
@@ -141,9 +142,10 @@ def test_statements_that_the_server_forgot_are_prepared_again(db: Database, agen
     assert _values(run_pipelined(db, calls)) == [3, 4]
 
 
-def test_statements_behind_an_error_are_prepared_in_the_next_round(db: Database) -> None:
-    with db.connection() as conn:
-        conn.execute("CREATE SEQUENCE rounds")
+def test_statements_behind_an_error_are_prepared_in_the_next_round(db: Database, database_url: str) -> None:
+    with psycopg.connect(database_url) as owner:
+        owner.execute("CREATE SEQUENCE rounds")
+        owner.execute("GRANT USAGE ON SEQUENCE rounds TO PUBLIC")
 
     def count_rounds(conn: Connection) -> int:
         # Not undone by a rollback, so it counts how often the statement was sent.
@@ -156,15 +158,15 @@ def test_statements_behind_an_error_are_prepared_in_the_next_round(db: Database)
     assert failure.error is not None
 
 
-def test_a_result_whose_columns_changed_is_read_with_the_new_ones(db: Database) -> None:
+def test_a_result_whose_columns_changed_is_read_with_the_new_ones(db: Database, database_url: str) -> None:
     def read(conn: Connection) -> Any:
         return conn.fetch_one("SELECT * FROM changing")
 
-    with db.connection() as conn:
-        conn.execute("CREATE VIEW changing AS SELECT 1 AS a")
+    with psycopg.connect(database_url) as owner:
+        owner.execute("CREATE VIEW changing AS SELECT 1 AS a")
     assert _values(run_pipelined(db, [read, read])) == [(1,), (1,)]
-    with db.connection() as conn:
-        conn.execute("CREATE OR REPLACE VIEW changing AS SELECT 1 AS a, 'text' AS b")
+    with psycopg.connect(database_url) as owner:
+        owner.execute("CREATE OR REPLACE VIEW changing AS SELECT 1 AS a, 'text' AS b")
     assert _values(run_pipelined(db, [read, read])) == [(1, "text"), (1, "text")]
 
 

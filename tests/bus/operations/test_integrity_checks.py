@@ -7,6 +7,7 @@ from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.operations import integrity_checks, project_purge
 from bus.tenancy.projects import Project
+from tests import servers
 from tests.factories import Agent, make_agent, make_project
 
 
@@ -32,11 +33,12 @@ def _discrepancies(conn: Connection, project: Project) -> list[str]:
 
 def _break(conn: Connection, statement: str) -> None:
     """Run a statement without the triggers that guard the append-only tables."""
-    for table in ("event", "credit_entry"):
-        conn.raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
-    conn.raw.execute(statement.encode())
-    for table in ("event", "credit_entry"):
-        conn.raw.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())
+    with servers.as_owner(conn):
+        for table in ("event", "credit_entry"):
+            conn.raw.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
+        conn.raw.execute(statement.encode())
+        for table in ("event", "credit_entry"):
+            conn.raw.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())
 
 
 def test_a_sound_project_has_no_discrepancies(conn: Connection, metered: Project) -> None:

@@ -21,6 +21,7 @@ def test_only_expired_rows_are_pruned(conn: Connection, project: Project, ada: A
     jobs.finish_run(conn, busy, "ok", {"ended": 1})
     jobs.finish_run(conn, newest, "ok", {})
     conn.execute("UPDATE job_run SET started_at = clock_timestamp() - interval '2 days'")
+    conn.enter_all_projects()
     # A gateway may still write presence of a purged project.
     for table in (
         "presence (project_id, participation_id, last_seen) VALUES (999999, 1, now())",
@@ -35,6 +36,7 @@ def test_only_expired_rows_are_pruned(conn: Connection, project: Project, ada: A
     digest.read_digest(conn, session)
     post_id = posts.create(conn, session, "x", to_actor="ada").post_id
     sessions.look(conn, session, mail=True)
+    conn.enter_all_projects()
     pruned = {kind: retention.prune_batch(conn, kind) for kind in retention.PRUNE_KINDS}
     assert pruned == {
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
