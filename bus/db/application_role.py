@@ -144,7 +144,9 @@ def create_or_update(conn: psycopg.Connection[Any], name: str, password: str) ->
 _INSPECT_SQL = f"""
     SELECT r.rolname, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolcreatedb,
            coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c
-                     WHERE c.oid = to_regclass('public.event')), false),
+                     WHERE c.oid = to_regclass('public.event')),
+                    -- Before the first migration: the role that would own the tables.
+                    has_schema_privilege('public', 'CREATE')),
            has_schema_privilege('public', 'CREATE') OR has_database_privilege(current_database(), 'CREATE'),
            has_database_privilege(current_database(), 'TEMPORARY'),
            ARRAY(SELECT c.relname || ' (' || array_to_string(ARRAY(

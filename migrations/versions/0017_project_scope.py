@@ -16,7 +16,6 @@ _TABLES = (
     "agent_session",
     "cursor",
     "delivery",
-    "event",
     "idempotency",
     "lease",
     "meter_mark",

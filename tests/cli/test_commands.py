@@ -128,7 +128,7 @@ def test_a_token_is_read_from_standard_input_or_a_file(cli: Cli, tmp_path: Any) 
 def test_an_unreachable_database_exits_with_code_5(cli: Cli) -> None:
     unreachable = "postgresql://user@127.0.0.1:1/none"
     for words in (("owner", "list"), ("migrate",)):
-        result = cli.run(*words, DATABASE_URL=unreachable)
+        result = cli.run(*words, DATABASE_URL=unreachable, MIGRATION_DATABASE_URL=unreachable)
         assert result.exit_code == ExitCode.UNAVAILABLE, result.output
         assert result.stderr.count("\n") == 1
 
@@ -138,6 +138,7 @@ def test_doctor_reports_each_problem_with_a_next_step(cli: Cli, empty_database_u
         "doctor",
         "--json",
         DATABASE_URL=empty_database_url,
+        MIGRATION_DATABASE_URL="",
         REDIS_URL="redis://127.0.0.1:1/0",
         MCP_URL="http://127.0.0.1:1/mcp",
     )
@@ -157,7 +158,7 @@ def test_doctor_reports_each_problem_with_a_next_step(cli: Cli, empty_database_u
 
 def test_migrate_creates_the_newest_schema_in_an_empty_database(cli: Cli, empty_database_url: str) -> None:
     for _ in range(2):
-        assert cli.json("migrate", DATABASE_URL=empty_database_url)["revision"]
+        assert cli.json("migrate", DATABASE_URL=empty_database_url, MIGRATION_DATABASE_URL="")["revision"]
     assert cli.run("owner", "list", DATABASE_URL=empty_database_url).output == "None.\n"
 
 

@@ -39,5 +39,6 @@ def test_a_row_has_processes_allowed_values_default_and_secrecy() -> None:
         "OIDC_CLIENT_KEY",
         "SSO_PROXY_SECRET",
         "SENTRY_DSN",
+        "MIGRATION_DATABASE_URL",
         "LLM_BUS_TOKEN",
     ]

@@ -104,8 +104,8 @@ def test_a_function_with_the_rights_of_the_owner_resolves_no_name_of_the_caller(
     assert ",=" not in privileges
 
 
-@pytest.mark.parametrize("table", sorted(table.name for table in COORDINATION_TABLES))
-def test_every_coordination_table_has_row_security(conn: Connection, table: str) -> None:
+@pytest.mark.parametrize("table", sorted({table.name for table in COORDINATION_TABLES} - {"event"}))
+def test_every_coordination_table_but_the_ledger_has_row_security(conn: Connection, table: str) -> None:
     policies = conn.fetch_all(
         "SELECT c.relrowsecurity, p.policyname, p.cmd FROM pg_class c JOIN pg_policies p ON p.tablename = c.relname"
         " WHERE c.oid = %s::regclass ORDER BY 2",
@@ -182,7 +182,9 @@ def test_a_statement_without_its_project_condition_writes_in_no_other_project(
         assert before != (None,)
         _ENTRANCES["a call"](conn, mine)
         refusal = None
-        if table == "event" and planted != "copy":
+        if table == "event":
+            if planted == "copy":
+                pytest.skip("The ledger has no row security, so that its filters keep their plans.")
             refusal = "permission denied"
         elif planted in ("move", "copy"):
             refusal = "row-level security"
