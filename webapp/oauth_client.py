@@ -16,6 +16,7 @@ from authlib.integrations.base_client import BaseApp, FrameworkIntegration, OAut
 from authlib.integrations.httpx_client import OAuth2Client
 
 from bus.auth.identities import IdentityClaims
+from bus.config.certificates import trusted_certificates
 from webapp.settings import OAuthClientSettings
 
 _MAX_RESPONSE_BYTES = 1_000_000
@@ -111,7 +112,9 @@ class BoundedOAuth2Client(OAuth2Client):  # type: ignore[misc]
 
     def __init__(self, *args: Any, timeout: float, **options: Any) -> None:
         self._max_seconds = 2 * timeout
-        super().__init__(*args, timeout=httpx2.Timeout(timeout), follow_redirects=False, **options)
+        super().__init__(
+            *args, timeout=httpx2.Timeout(timeout), follow_redirects=False, verify=trusted_certificates(), **options
+        )
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request and read the response.

@@ -18,6 +18,7 @@ import httpx2
 from standardwebhooks import Webhook
 
 from bus import __version__
+from bus.config.certificates import trusted_certificates
 from bus.notifications.outbox import OutboxMessage
 from workers.delivery import DeliveryResult
 
@@ -67,7 +68,12 @@ def send(notice: OutboxMessage, *, allow_private: bool) -> DeliveryResult:
     try:
         with (
             _connection_deadline(_TOTAL_TIMEOUT_SECONDS) as trace,
-            httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client,
+            httpx2.Client(
+                timeout=_TIMEOUT_SECONDS,
+                follow_redirects=False,
+                trust_env=False,
+                verify=trusted_certificates(trust_env=False),
+            ) as client,
             client.stream(
                 "POST", url, content=body, headers=headers, extensions={"sni_hostname": host, "trace": trace}
             ) as response,

@@ -1,7 +1,6 @@
 """Execution of a plan: one step after the other, each agent with its own MCP connection and token."""
 
 import json
-import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,6 +11,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
+from bus.config.certificates import trusted_certificates
 from cli.demo.model import LabelRef, Plan, ResultRef, Step
 from cli.demo.setup import ProvisionedFleet
 
@@ -50,10 +50,8 @@ async def run_plan(plan: Plan, fleet: ProvisionedFleet, url: str, on_step: Calla
     async with AsyncExitStack() as stack:
         # Errors are caught here, since the task groups of the connections would wrap an error that leaves the block.
         try:
-            # One context for all connections: reading the certificates takes longer than the rest of a connection.
-            ssl_context = ssl.create_default_context()
             clients = {
-                (project, agent): await _connect(stack, url, token, _PROTOCOL_MODES[agent % 2], ssl_context)
+                (project, agent): await _connect(stack, url, token, _PROTOCOL_MODES[agent % 2])
                 for (project, agent), token in fleet.tokens.items()
             }
             results: list[dict[str, Any]] = []
@@ -67,9 +65,9 @@ async def run_plan(plan: Plan, fleet: ProvisionedFleet, url: str, on_step: Calla
         raise failure
 
 
-async def _connect(stack: AsyncExitStack, url: str, token: str, mode: str, ssl_context: ssl.SSLContext) -> Client:
+async def _connect(stack: AsyncExitStack, url: str, token: str, mode: str) -> Client:
     http = httpx2.AsyncClient(
-        headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_SECONDS, verify=ssl_context
+        headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_SECONDS, verify=trusted_certificates()
     )
     transport = streamable_http_client(url, http_client=await stack.enter_async_context(http))
     return await stack.enter_async_context(Client(transport, mode=mode, read_timeout_seconds=_TIMEOUT_SECONDS))

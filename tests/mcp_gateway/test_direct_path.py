@@ -210,7 +210,7 @@ def test_long_answers_are_identical(pair: Pair, version: str | None) -> None:
         assert direct == sdk, (tool, arguments)
 
 
-@pytest.mark.parametrize("version", [MODERN, None])
+@pytest.mark.parametrize("version", [MODERN, pytest.param(None, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
 def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any, version: str | None) -> None:
     for hostile in hostile_arguments(tool):

@@ -29,9 +29,9 @@ CLIENT_ID, CLIENT_SECRET = "the-bus", "a secret of the bus: 100% & more"
 
 
 @cache
-def _generate_key(number: int) -> dict[str, Any]:
-    """Return the private RSA key of this number; issuers share them, since a new one takes up to half a second."""
-    return RSAKey.generate_key(2048).as_dict(private=True)
+def _generate_key(number: int) -> RSAKey:
+    """Return the key of this number; issuers share them, since a new one takes up to half a second."""
+    return RSAKey.generate_key(2048, parameters={"kid": f"key-{number}"})
 
 
 class FakeOidcProvider:
@@ -101,17 +101,13 @@ class FakeOidcProvider:
 
     def rotate_key(self) -> None:
         """Replace the signing key."""
-        self.key = self._new_key(secrets.token_hex(4))
-        self.published_key = self.key
+        self.key = self.published_key = _generate_key(next(self._key_numbers))
 
     def replace_key_and_keep_its_id(self) -> None:
         """Replace the signing key by another one with the same id; the old one stays published."""
+        new = _generate_key(next(self._key_numbers)).as_dict(private=True)
         assert self.key.kid is not None
-        self.key = self._new_key(self.key.kid)
-
-    def _new_key(self, kid: str) -> RSAKey:
-        """Return a key that this issuer has not used yet."""
-        return RSAKey.import_key(_generate_key(next(self._key_numbers)) | {"kid": kid})
+        self.key = RSAKey.import_key(new | {"kid": self.key.kid})
 
     def _count_request(self) -> Any:
         self.request_counts[request.path] = self.request_counts.get(request.path, 0) + 1

@@ -8,6 +8,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page
 
 from tests.webapp.browser import LAPTOP_VIEWPORT, NARROW_VIEWPORT, open_page
+from tests.webapp.page_catalog import PageCase
 from tests.webapp.screenshots import sign_in
 from tests.webapp.served_site import ServedSite, serve_sample_site
 
@@ -38,11 +39,23 @@ def served() -> Iterator[ServedSite]:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(_PARTS), ids=lambda part: f"{part + 1} of {_PARTS}")
 def test_every_page_is_accessible_and_fits_a_narrow_screen(chromium: Browser, served: ServedSite, part: int) -> None:
+    _assert_accessible(
+        chromium, served, [page for page in served.pages if not page.name.endswith("-empty")][part::_PARTS]
+    )
+
+
+@pytest.mark.exhaustive
+def test_every_page_of_an_empty_project_is_accessible(chromium: Browser, served: ServedSite) -> None:
+    _assert_accessible(chromium, served, [page for page in served.pages if page.name.endswith("-empty")])
+
+
+def _assert_accessible(chromium: Browser, served: ServedSite, pages: list[PageCase]) -> None:
     """Open each page once, for all checks."""
+    assert pages
     problems: list[Any] = []
     checked_menus: set[str] = set()
     for requires_sign_in in (False, True):
-        cases = [case for case in served.pages[part::_PARTS] if case.requires_sign_in == requires_sign_in]
+        cases = [case for case in pages if case.requires_sign_in == requires_sign_in]
         # Reduced motion, so that no colour is measured during a transition.
         with open_page(chromium, reduced_motion="reduce") as page:
             if requires_sign_in:

@@ -70,7 +70,11 @@ def _is_refused(url: str, token: str) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"viewport": PHONE_VIEWPORT, "color_scheme": "dark", "has_touch": True}, {"java_script_enabled": False}],
+    [
+        pytest.param({}, marks=pytest.mark.exhaustive),
+        {"viewport": PHONE_VIEWPORT, "color_scheme": "dark", "has_touch": True},
+        {"java_script_enabled": False},
+    ],
     ids=["laptop", "dark phone", "no scripts"],
 )
 def test_a_new_owner_connects_the_first_agent(
