@@ -58,7 +58,9 @@ class ForkedProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal, if the process still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            # Its fork server may have seen its end already, and the status be on the way.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Request a graceful stop."""
