@@ -170,8 +170,16 @@ _ENTRANCES: dict[str, Callable[[Connection, scenarios.Scenario], object]] = {
 }
 
 
-@pytest.mark.parametrize("table", sorted(table.name for table in COORDINATION_TABLES))
-@pytest.mark.parametrize("planted", _PLANTED)
+@pytest.mark.parametrize(
+    ("planted", "table"),
+    [
+        (planted, table.name)
+        for planted in _PLANTED
+        for table in sorted(COORDINATION_TABLES, key=lambda table: table.name)
+        # The ledger has no row security, so that its filters keep their plans.
+        if (planted, table.name) != ("copy", "event")
+    ],
+)
 def test_a_statement_without_its_project_condition_writes_in_no_other_project(
     two_projects: tuple[Connection, scenarios.Scenario, scenarios.Scenario], planted: str, table: str
 ) -> None:
@@ -183,8 +191,6 @@ def test_a_statement_without_its_project_condition_writes_in_no_other_project(
         _ENTRANCES["a call"](conn, mine)
         refusal = None
         if table == "event":
-            if planted == "copy":
-                pytest.skip("The ledger has no row security, so that its filters keep their plans.")
             refusal = "permission denied"
         elif planted in ("move", "copy"):
             refusal = "row-level security"
