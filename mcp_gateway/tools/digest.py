@@ -20,7 +20,7 @@ def whats_new(
     limit: Annotated[int, Meta(ge=1, le=500)] = 100,
     since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read all after this event")] | None = None,
 ) -> digest.Digest:
-    """News since your last call: events, counts of unacked posts and leases, latest numbers.
+    """What is new since your last call: events, counts of unacked posts and leases, latest numbers.
 
     left_out counts your own events and, of many, posts in your inbox.
     """

@@ -19,7 +19,7 @@ def lease(
     note: Note | None = None,
     mode: LeaseMode = "exclusive",
 ) -> leases.Lease:
-    """Announce what you are about to edit.
+    """Lease what you are about to edit.
 
     Never blocks: agree with the holders in others. Leasing again renews.
     """
@@ -28,7 +28,7 @@ def lease(
 
 @tool(idempotent=True, notifies="leases ledger", batch="write", always_load=True)
 def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResult:
-    """End your lease on a surface; * ends all of yours."""
+    """Release your lease on a surface; * releases all of yours."""
     return leases.release(conn, ctx, surface)
 
 
@@ -36,5 +36,5 @@ def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResul
 def who_holds(
     conn: Connection, ctx: Ctx, surface: Surface | None = None, before: BeforeId | None = None
 ) -> leases.LeasePage:
-    """Active leases, or only those that overlap a surface."""
+    """Who holds what: active leases, or only those that overlap a surface."""
     return leases.list_leases(conn, ctx, surface=surface, before=before)

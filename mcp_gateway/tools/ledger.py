@@ -31,7 +31,7 @@ def query_events(
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100,
     before: BeforeId | None = None,
 ) -> ledger.EventPage:
-    """Search the ledger by exact filters, newest first. What is new to you is in whats_new."""
+    """Query events of the ledger by exact filters, newest first. Use whats_new for news."""
     return ledger.query_events(
         conn,
         ctx,

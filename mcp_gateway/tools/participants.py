@@ -14,7 +14,7 @@ from mcp_gateway.tools.arguments import Actor, BeforeName, Label, Lane
 
 @tool(read_only=True)
 def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
-    """Your name, project, lane and number of unread posts."""
+    """Who you are: name, project, lane and number of unread posts."""
     me = participant_queries.whoami(conn, ctx)
     identity = {**render(me), "unread": me.unread}
     if not me.case_insensitive_paths:
@@ -27,7 +27,7 @@ def whoami(conn: Connection, ctx: Ctx) -> dict[str, Any]:
 def list_participants(
     conn: Connection, ctx: Ctx, before: BeforeName | None = None
 ) -> participant_queries.ParticipantPage:
-    """Participants of the project, with lane and when last seen: the recipients of posts."""
+    """List the participants with lane and when last seen: the recipients of posts."""
     return participant_queries.list_participants(conn, ctx, before=before)
 
 
@@ -40,13 +40,13 @@ def admin_provision(
     lane: Lane | None = None,
     is_admin: bool = False,
 ) -> IssuedParticipation:
-    """Add a participant to this project. The token is shown only once: pass it on, never post it."""
+    """Add (provision) a participant. The token is shown only once: pass it on, never post it."""
     return participations.provision(conn, ctx, participant_name, kind=kind, lane=lane, is_admin=is_admin)
 
 
 @tool(transaction=True, admin_only=True, destructive=True, notifies="members")
 def admin_rotate(conn: Connection, ctx: Ctx, participant_name: Actor) -> IssuedParticipation:
-    """Issue a new token to a participant; its old tokens stop working."""
+    """Rotate a participant's token: issue a new one; its old tokens stop working."""
     return tokens.rotate_as_admin(conn, ctx, participant_name)
 
 

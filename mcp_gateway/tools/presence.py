@@ -19,7 +19,7 @@ def register(
     lane: Lane,
     status: Annotated[str, Meta(max_length=limits.MAX_STATUS_LENGTH)] = "",
 ) -> presence.Registration:
-    """Set your lane, whose posts then reach you, and your status."""
+    """Register your lane, whose posts then reach you, and your status."""
     return presence.register(conn, ctx, lane, status=status)
 
 
@@ -31,5 +31,5 @@ def who_is_active(
     within_seconds: Seconds | None = None,
     before: BeforeName | None = None,
 ) -> presence.ActiveParticipantPage:
-    """Participants seen recently, with their lane and status."""
+    """Who is active: participants seen recently, with lane and status."""
     return presence.list_active(conn, ctx, lane=lane, within_seconds=within_seconds, before=before)

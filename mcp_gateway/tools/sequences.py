@@ -20,7 +20,7 @@ def claim(
     note: Note | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> sequences.Claim:
-    """Take the next number of a sequence (adr, migration) before you name anything with it."""
+    """Claim the next number of a sequence (adr, migration) before you name anything with it."""
     return sequences.claim(conn, ctx, sequence, note=note, idempotency_key=idempotency_key)
 
 
@@ -33,17 +33,17 @@ def seed_sequence(
     prefix: Annotated[str, Meta(max_length=limits.MAX_PREFIX_LENGTH)] | None = None,
     pad: Annotated[int, Meta(ge=0, le=limits.MAX_PAD, description="Digits to pad to")] | None = None,
 ) -> sequences.SeedResult:
-    """Set a sequence to the last number that the repository already uses, once, before the first claim."""
+    """Seed a sequence with the last number that the repository already uses, once, before the first claim."""
     return sequences.seed(conn, ctx, sequence, current, prefix=prefix, pad=pad)
 
 
 @tool(read_only=True)
 def latest_claims(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.LatestClaimPage:
-    """The last claimed number of each sequence, and the participant that claimed it."""
+    """The latest claim of each sequence: number and participant."""
     return sequences.list_latest_claims(conn, ctx, before=before)
 
 
 @tool(read_only=True)
 def list_sequences(conn: Connection, ctx: Ctx, before: BeforeName | None = None) -> sequences.SequencePage:
-    """All sequences with the number that the next claim returns. Listing reserves nothing."""
+    """List sequences with the number that the next claim returns. Listing reserves nothing."""
     return sequences.list_sequences(conn, ctx, before=before)

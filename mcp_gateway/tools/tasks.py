@@ -77,13 +77,13 @@ def task_resolve(
 
 @tool(transaction=True, notifies="tasks ledger")
 def task_ship(conn: Connection, ctx: Ctx, task_id: Id, ref: Ref | None = None) -> tasks.ShippedTask:
-    """Finish your task, with a ref to the result; tasks that waited for it continue."""
+    """Ship your finished task, with a ref to the result; tasks that waited for it continue."""
     return tasks.ship(conn, ctx, task_id, ref=ref)
 
 
 @tool(transaction=True, notifies="tasks ledger")
 def task_next(conn: Connection, ctx: Ctx, lane: Lane | None = None) -> tasks.NextTask:
-    """Take and start the first task that is ready, by priority and age; task is null if there is none."""
+    """Take and start the next ready task, by priority and age; task is null if there is none."""
     return tasks.start_next(conn, ctx, lane=lane)
 
 
@@ -98,7 +98,7 @@ def list_tasks(
     before: BeforeId | None = None,
     limit: Annotated[int, Meta(ge=1, le=200)] = 50,
 ) -> task_queries.TaskPage:
-    """Tasks, newest first; ready=true lists those that can be started now."""
+    """List tasks, newest first; ready=true lists those that can be started now."""
     return task_queries.list_tasks(
         conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit
     )

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FIRST, SECOND = "a", "b"
 MAIL = "Please rebase before noon"
 SEEN_ONCE, SEEN_BY_BOTH = "seen by each session once", "seen by parent and subagent"
 _TIMEOUT_SECONDS = 150.0
+_END_SECONDS = 5.0
 # The hooks look for mail after every tool, not once in 20 seconds.
 LOOK_VARIABLES = {"LLM_BUS_LOOK_SECONDS": "0"}
 
@@ -26,7 +28,7 @@ class PairRecord:
     Attributes:
         first, second: the two sessions at the same time.
         held: the surfaces that were leased after the first session released all of its own.
-        left: the surfaces that were leased after both sessions had ended.
+        left: the surfaces that were still leased some seconds after both sessions had ended.
         parent, subagent: a session that started a subagent, and the subagent; None if the client starts none.
     """
 
@@ -103,6 +105,9 @@ class PairBench:
             thread.start()
         for thread in threads:
             thread.join()
+        # OpenCode's plugin starts a process at the exit, which may end the leases after the client has gone.
+        with suppress(AssertionError):
+            wait_until(lambda: not self._list_surfaces(), _END_SECONDS)
         record.left = self._list_surfaces()
         self._run_subagent(record, first_folder)
         return record

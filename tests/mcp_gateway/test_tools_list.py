@@ -1,6 +1,7 @@
 """The tool list is an API that language models read: complete, small, correct and in a fixed order."""
 
 import json
+import re
 from collections.abc import Callable
 
 import jsonschema
@@ -71,6 +72,16 @@ def test_each_tool_is_described_in_one_or_two_sentences_with_a_valid_schema(
             # No argument names a project or an identity: both come from the token.
             assert "project" not in name
             assert "type" in schema
+
+
+def test_a_search_for_the_words_of_a_name_finds_the_tool() -> None:
+    """Clients that load tools by a search (Codex, BM25) look into descriptions, and take a name for a single word."""
+    not_words = {"admin", "whoami"}
+    for name, tool in all_tools().items():
+        described = set(re.findall(r"[a-z]+", tool.description.lower()))
+        # "whats" in a search is "what" for a stemmer.
+        missing = {word for word in set(name.split("_")) - not_words if not {word, word.removesuffix("s")} & described}
+        assert not missing, name
 
 
 def test_annotations_match_the_effects_of_the_tools(connect: Callable[..., McpClient], team: Team) -> None:
