@@ -124,6 +124,7 @@ bench-quick: $(STAMP) ## The same in two minutes, for every day
 docs: $(STAMP) ## Regenerate the reference pages from the code
 	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md
 	$(BIN)/python -m cli.settings_reference > docs/reference/settings.md
+	$(BIN)/python -m cli.env_example > .env.example
 	$(BIN)/python -m cli.kit_files
 
 .PHONY: lock

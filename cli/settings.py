@@ -39,7 +39,21 @@ MIGRATION_DATABASE_URL = CliVariable(
 )
 GATEWAY_URL = CliVariable("LLM_BUS_URL", "text: a web address", "gateway that commands of agents call")
 AGENT_TOKEN = CliVariable("LLM_BUS_TOKEN", "text", "token of the agent that they act as. **Secret**")
-CLI_VARIABLES = (MIGRATION_DATABASE_URL, DATA_FOLDER, POSTGRES_PROGRAMS, GATEWAY_URL, AGENT_TOKEN)
+ORIGINAL_DATABASE_URL = CliVariable(
+    "ORIGINAL_DATABASE_URL",
+    "URL: postgresql:// or postgres://",
+    "the database of the original that `llm-bus import original` reads; every user of a machine can read arguments."
+    " **Secret**",
+    "the argument of the command",
+)
+CLI_VARIABLES = (
+    MIGRATION_DATABASE_URL,
+    ORIGINAL_DATABASE_URL,
+    DATA_FOLDER,
+    POSTGRES_PROGRAMS,
+    GATEWAY_URL,
+    AGENT_TOKEN,
+)
 
 
 def read_variable(variable: CliVariable) -> str:

@@ -6,11 +6,13 @@ to do, and a late one is discarded.
 
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, Task
 from celery.signals import setup_logging
+from kombu.utils.url import parse_url
 
 from bus.config.errors import SettingError
 from bus.coordination.change_notifications import NotificationPublisher
@@ -71,6 +73,7 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
     jobs = all_jobs()
     app = Celery("llm-bus", broker=settings.bus.redis_url)
     app.conf.update(
+        broker_use_ssl=_tls_options(settings.bus.redis_url or ""),
         task_default_queue=QUEUE_NAME,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
@@ -105,6 +108,13 @@ def create_app(settings: WorkerSettings, db: Database | None = None) -> Celery:
         }
     setup_logging.connect(_disable_celery_logging_setup)
     return app
+
+
+def _tls_options(redis_url: str) -> dict[str, Any] | None:
+    """Return the options of TLS for `rediss://`; None without TLS. By itself kombu would verify no certificate."""
+    if not redis_url.startswith("rediss://"):
+        return None
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **parse_url(redis_url).get("ssl", {})}
 
 
 def _create_task_function(job: Job, db: Database, settings: WorkerSettings, interval: float) -> Callable[..., None]:

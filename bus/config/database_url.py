@@ -1,10 +1,11 @@
 """The URL of the database, as platforms and libraries spell it."""
 
+from bus.config.database_tls import verify_certificate
 from bus.config.errors import SettingError
 
 
 def normalise_database_url(url: str, variable: str = "DATABASE_URL") -> str:
-    """Accept the spelling `postgres://` that platforms use, and drop SQLAlchemy's driver suffix.
+    """Accept the spelling `postgres://` that platforms use, drop SQLAlchemy's driver suffix, and verify certificates.
 
     Raises:
         SettingError: the URL has another scheme.
@@ -18,6 +19,8 @@ def normalise_database_url(url: str, variable: str = "DATABASE_URL") -> str:
 def parse_database_url(url: str) -> str:
     """Like `normalise_database_url`, for the field of a settings class: the error does not name the variable.
 
+    The certificate of a server on another machine is verified unless the URL says otherwise.
+
     Raises:
         ValueError: the URL has another scheme.
     """
@@ -26,4 +29,4 @@ def parse_database_url(url: str) -> str:
         # Only a scheme is shown: what has another form may begin with a password.
         given = f"it starts with {scheme}://" if separator and scheme.isalnum() else "it has no such start"
         raise ValueError(f"must start with postgresql:// (or postgres://); {given}.")
-    return f"postgresql://{rest}"
+    return verify_certificate(f"postgresql://{rest}")

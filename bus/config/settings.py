@@ -41,6 +41,15 @@ class Settings(EnvironmentSettings):
             | {"default_text": "required; the database of `llm-bus up` for its processes and the command line"},
         ),
     ]
+    redis_tls_verify: Annotated[
+        bool,
+        Field(
+            validation_alias="REDIS_TLS_VERIFY",
+            description="whether the certificate of a `rediss://` server is verified; switch it off only where a"
+            " platform's server has a self-signed one",
+            json_schema_extra=_ALL,
+        ),
+    ] = True
     redis_url: Annotated[
         RedisUrl | None,
         Field(
@@ -183,6 +192,14 @@ class Settings(EnvironmentSettings):
             json_schema_extra=_HTTP_AND_WORKER,
         ),
     ] = None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _choose_redis_verification(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None or not url.startswith("rediss://") or info.data.get("redis_tls_verify", True):
+            return url
+        separator = "&" if "?" in url else "?"
+        return url if "ssl_cert_reqs=" in url else f"{url}{separator}ssl_cert_reqs=none"
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from bus.config import misspelt_names
 from bus.config.errors import SettingError
 from bus.config.redaction import MASK, MaskedSetting, mask_url, quote
 
@@ -52,6 +53,7 @@ class Environment:
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
         self._settings: dict[str, MaskedSetting] = {}
+        self._names: set[str] = set()
         self.problems: list[str] = []
 
     def add_problems(self, problems: Iterable[str]) -> None:
@@ -69,6 +71,7 @@ class Environment:
             keep_empty: a variable whose empty text is a value.
             values: values for what the environment does not set, by variable or by field.
         """
+        self._names |= variable_schemas(settings_class).keys()
         source = EnvSettingsSource(settings_class)
         source.case_sensitive = True
         # A field could also be set by its own name; only names in capitals are variables.
@@ -96,6 +99,11 @@ class Environment:
                 self._settings[variable] = MaskedSetting(format_value(shown), variable not in given)
         return settings
 
+    def find_misspelt_names(self) -> list[str]:
+        """Return a problem for each variable that is not a setting and looks like one of those read so far."""
+        given = [name for name in self._env if self.is_given(name)]
+        return list(misspelt_names.find_problems(given, self._names))
+
     def masked_settings(self) -> dict[str, MaskedSetting]:
         """Return all variables read so far, masked, sorted by name."""
         return dict(sorted(self._settings.items()))
@@ -119,6 +127,7 @@ def reading(env: Mapping[str, str] | Environment | None) -> Iterator[Environment
         yield reader
     except SettingError as error:
         reader.add_problems(error.problems)
+    reader.add_problems(reader.find_misspelt_names())
     if reader.problems:
         raise SettingError(*reader.problems)
 

@@ -50,45 +50,35 @@ def list_jobs(data: Path | None, as_json: bool) -> None:
 
 
 @command.command("run")
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--due", is_flag=True, help="Run every job whose interval is over, for a scheduler such as cron.")
 @data_option
 @json_option
-def run_job(name: str, data: Path | None, as_json: bool) -> None:
-    """Run the job NAME once in this process and show the result.
+def run_job(name: str | None, due: bool, data: Path | None, as_json: bool) -> None:
+    """Run the job NAME once in this process and show the result, or with --due every job that is due.
 
-    Exit code 1: it failed or raised an alarm.
+    Exit code 1: one failed or raised an alarm.
     """
     import dataclasses
 
-    from bus.coordination.change_notifications import NotificationPublisher
-    from bus.db import Database
     from cli.exit_codes import CliError, ExitCode
-    from cli.runtime import settings_for_cli
-    from workers.job_runner import execute_job, register_jobs
-    from workers.jobs import all_jobs
-    from workers.settings import WorkerSettings
+    from cli.job_runs import describe_result, run_due_jobs, run_named_job
 
-    jobs = all_jobs()
-    job = jobs.get(name)
-    if job is None:
-        raise CliError(f"There is no job {name!r}; `llm-bus job list` lists all jobs.", ExitCode.USAGE)
-    settings = WorkerSettings.from_env(bus=settings_for_cli(data)).model_copy(update={"threads": 1})
-    publisher = NotificationPublisher(settings.bus.redis_url)
-    database = Database(
-        settings.bus.database_url, pool_size=2, application_name="llm-bus job", on_commit=publisher.publish
-    )
-    try:
-        register_jobs(database, settings, jobs.values(), update_schedule=False)
-        result = execute_job(job, database, settings, ignore_min_interval=True)
-    finally:
-        database.close()
-        publisher.close()
-    counts = ", ".join(f"{key} {count}" for key, count in sorted(result.counts.items()) if count) or "nothing to do"
-    text = f"{name}: {result.outcome} in {result.seconds:.1f} s; {counts}"
-    if result.error:
-        text = f"{text}\n{result.error}"
-    emit(dataclasses.asdict(result), text, as_json=as_json)
-    if result.outcome != "ok":
+    if (name is None) is not due:
+        raise CliError("Give the NAME of a job, or --due; `llm-bus job list` lists all jobs.", ExitCode.USAGE)
+    if name is not None:
+        result = run_named_job(name, data)
+        emit(dataclasses.asdict(result), describe_result(name, result), as_json=as_json)
+        results = [result]
+    else:
+        results_by_name = run_due_jobs(data)
+        results = list(results_by_name.values())
+        emit(
+            {"runs": {job: dataclasses.asdict(result) for job, result in results_by_name.items()}},
+            "\n".join(describe_result(job, result) for job, result in results_by_name.items()) or "No job is due.",
+            as_json=as_json,
+        )
+    if any(result.outcome != "ok" for result in results):
         raise SystemExit(ExitCode.FAILED)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.env_example import render_file
 from cli.settings_reference import render_page
 
 _ROOT = Path(__file__).parents[2]
@@ -26,6 +27,14 @@ def test_no_variable_is_read_that_the_page_does_not_have(package: str) -> None:
     assert names - _FOREIGN <= documented
 
 
+def test_the_template_of_an_environment_file_is_up_to_date_and_sets_nothing() -> None:
+    text = (_ROOT / ".env.example").read_text(encoding="utf-8")
+    assert text == render_file(), "run `make docs`"
+    assert all(line.startswith("#") for line in text.splitlines() if line)
+    templated = set(re.findall(r"^#([A-Z_]+)=", text, re.MULTILINE))
+    assert templated | {"LLM_BUS_TOKEN"} == set(re.findall(r"^\| `([A-Z_]+)` \|", render_page(), re.MULTILINE))
+
+
 def test_a_row_has_processes_allowed_values_default_and_secrecy() -> None:
     page = render_page()
     assert "| `GATEWAY_THREADS` | gateway, web | whole number: 1 to 256 | `4` |" in page
@@ -40,5 +49,6 @@ def test_a_row_has_processes_allowed_values_default_and_secrecy() -> None:
         "SSO_PROXY_SECRET",
         "SENTRY_DSN",
         "MIGRATION_DATABASE_URL",
+        "ORIGINAL_DATABASE_URL",
         "LLM_BUS_TOKEN",
     ]

@@ -30,12 +30,12 @@ def test_credentials_in_urls_are_masked(value: str, expected: str) -> None:
 def test_settings_are_shown_without_passwords() -> None:
     settings = Settings.from_env(
         {
-            "DATABASE_URL": "postgres://bus:db-word@db/bus",
+            "DATABASE_URL": "postgres://bus:db-word@localhost/bus",
             "REDIS_URL": "redis://:redis-word@redis/0",
             "METRICS_TOKEN": "metrics-word-of-16",
         }
     )
-    assert settings.database_url == "postgresql://bus:db-word@db/bus"
+    assert settings.database_url == "postgresql://bus:db-word@localhost/bus"
     text = f"{settings} {settings!r} {WorkerSettings(bus=settings)!r}"
-    assert f"postgresql://bus:{MASK}@db/bus" in text
+    assert f"postgresql://bus:{MASK}@localhost/bus" in text
     assert "word" not in text

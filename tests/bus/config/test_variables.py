@@ -13,7 +13,7 @@ from bus.operations.telemetry import TelemetrySettings
 from webapp.settings import WebOptions
 from workers.settings import WorkerSettings
 
-_URL = "postgresql://bus:abc@db/bus"
+_URL = "postgresql://bus:abc@localhost/bus"
 
 
 def _read_all(variables: dict[str, str]) -> Environment:
