@@ -9,6 +9,7 @@ from bus.billing.tables import credit_account, credit_entry, credit_usage, meter
 from bus.coordination import tables as _coordination  # noqa: F401 - registers its tables
 from bus.db.columns import metadata
 from bus.db.tables import one_time_value, shared_key
+from bus.imports import tables as _imports  # noqa: F401 - registers its tables
 from bus.notifications.tables import circuit_breaker, mail_address, outbox_message, webhook
 from bus.operations.tables import job_definition, job_run, process, run_request, service_sample
 from bus.tenancy.tables import (

@@ -27,15 +27,19 @@ class _CommandError(click.ClickException):
 
 
 class _CommandGroup(click.Group):
-    """Commands from the modules of cli/commands: each exports `command` and gives it its name (`_` becomes `-`)."""
+    """Commands from the modules of cli/commands: each exports `command` and gives it its name (`_` becomes `-`).
+
+    A module whose name is a keyword of Python has a `_` at its end.
+    """
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__))
+        return sorted(_modules())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        module = _modules().get(cmd_name)
+        if module is None:
             return None
-        command: click.Command = importlib.import_module(f"cli.commands.{cmd_name.replace('-', '_')}").command
+        command: click.Command = importlib.import_module(f"cli.commands.{module}").command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -48,6 +52,12 @@ class _CommandGroup(click.Group):
             if failure is None:
                 raise
             raise failure from error
+
+
+def _modules() -> dict[str, str]:
+    """Return the modules of cli/commands by the names of their commands."""
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    return {name.rstrip("_").replace("_", "-"): name for name in names}
 
 
 @click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,7 @@ from threading import Lock
 
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.rules.token_format import fingerprint, is_well_formed_token
+from bus.rules.token_format import fingerprint, is_legacy_token, is_well_formed_token
 from bus.tenancy import tokens
 from mcp_gateway.delivery import Delivery
 
@@ -43,7 +43,7 @@ def bearer_token_fingerprint(header: str) -> bytes | None:
     if header[: len(_SCHEME)].lower() != _SCHEME:
         return None
     token = header[len(_SCHEME) :].strip()
-    return fingerprint(token) if is_well_formed_token(token) else None
+    return fingerprint(token) if is_well_formed_token(token) or is_legacy_token(token) else None
 
 
 class CallerCache:

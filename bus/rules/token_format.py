@@ -18,6 +18,11 @@ _BODY_LENGTH = 43  # the fewest base62 digits that hold 256 bits
 _CHECKSUM_LENGTH = 6  # the fewest that hold the 32 bits of a CRC
 _TOKEN_LENGTH = len(TOKEN_PREFIX) + _BODY_LENGTH + _CHECKSUM_LENGTH
 
+# Tokens of the original, which an import brings.
+_BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_BASE64URL_LAST = _BASE64URL[::4].decode()
+_LEGACY_TOKEN_LENGTH = 43
+
 # Crockford's base 32, without i, l, o and u: a code can be read aloud and retyped.
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _INVITE_CODE_LENGTH = 26  # 5 bits each: 130 bits
@@ -48,6 +53,24 @@ def is_well_formed_token(token: str) -> bool:
     return token[len(TOKEN_PREFIX) :].isalnum() and token[-_CHECKSUM_LENGTH:] == _compute_checksum(
         token[:-_CHECKSUM_LENGTH]
     )
+
+
+def is_legacy_token(token: str) -> bool:
+    """Whether a text has the form of a token of the original: 32 bytes in base64url, without padding.
+
+    Only imported tokens have it, so no other text of this form has the fingerprint of a token. The time depends on the
+    length alone, not on how much of the text is right.
+    """
+    if len(token) != _LEGACY_TOKEN_LENGTH or not token.isascii():
+        return False
+    foreign = token.encode("ascii").translate(None, _BASE64URL)
+    # The last character encodes four bits, so its two lowest bits are zero.
+    return not foreign and token[-1] in _BASE64URL_LAST
+
+
+def legacy_display_hint(sha256: bytes) -> str:
+    """The displayable part of an imported token, whose text is unknown: the beginning of its SHA-256."""
+    return f"legacy, SHA-256 {sha256.hex()[:8]}…"
 
 
 def fingerprint(token: str) -> bytes:

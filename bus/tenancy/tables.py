@@ -119,6 +119,8 @@ token = sa.Table(
     sa.Column("expires_at", TIMESTAMPTZ),
     sa.Column("last_used_at", TIMESTAMPTZ),
     sa.Column("revoked_at", TIMESTAMPTZ),
+    # Issued by the original and imported, so it has the original's form.
+    sa.Column("legacy", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     sa.CheckConstraint(length_check("label", 64, 0), "label"),
 )

@@ -18,7 +18,12 @@ from bus.tenancy.token_store import GeneratedToken
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as its owner sees it; `state` is live, expired or revoked."""
+    """A token as its owner sees it.
+
+    Attributes:
+        state: live, expired or revoked.
+        legacy: whether the original issued it, so that it has no prefix by which a secret scanner recognises it.
+    """
 
     id: int
     hint: str
@@ -28,6 +33,7 @@ class Token:
     last_used_at: datetime | None
     expires_at: datetime | None
     revoked_at: datetime | None
+    legacy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +236,7 @@ def list_tokens(conn: Connection, participation_id: int, *, before: int | None =
         (token.c.expires_at <= sa.func.clock_timestamp(), "expired"),
         else_="live",
     ).label("state")
-    columns = (token.c.created_at, token.c.last_used_at, token.c.expires_at, token.c.revoked_at)
+    columns = (token.c.created_at, token.c.last_used_at, token.c.expires_at, token.c.revoked_at, token.c.legacy)
     query = (
         sa.select(token.c.id, token.c.hint, token.c.label, state, *columns)
         .where(token.c.participation_id == participation_id)

@@ -59,10 +59,10 @@ def _read_token(token_file: Path | None) -> str:
 def _check_status(conn: "Connection", text: str) -> dict[str, Any]:
     """Check whether the token works now, with the statement that authenticates every call of an agent."""
     from bus.errors import NotAuthenticated, OwnerSuspended
-    from bus.rules.token_format import fingerprint, is_well_formed_token
+    from bus.rules.token_format import fingerprint, is_legacy_token, is_well_formed_token
     from bus.tenancy import participant_queries, tokens
 
-    if not is_well_formed_token(text):
+    if not (is_well_formed_token(text) or is_legacy_token(text)):
         return _build_status(False, "This is not a token of LLM Bus; it may have been truncated when it was copied.")
     sha256 = fingerprint(text)
     ctx, state = tokens.find_caller(conn, sha256), tokens.find_status(conn, sha256)

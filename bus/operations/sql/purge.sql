@@ -31,7 +31,8 @@ BEGIN
     FOREACH v_table IN ARRAY ARRAY['seen_delivery', 'delivery', 'post', 'task_blocker', 'task', 'lease', 'event', 'idempotency',
                                    'cursor', 'ack_cursor', 'waiter', 'presence',
                                    'agent_session', 'session_cursor', 'session_post', 'sequence',
-                                   'meter_mark', 'tally', 'tally_mark', 'report'] LOOP
+                                   'meter_mark', 'tally', 'tally_mark', 'report',
+                                   'imported_id', 'project_import'] LOOP
         EXECUTE format('DELETE FROM %I WHERE project_id = $1 AND ctid = ANY (ARRAY('
                        'SELECT ctid FROM %I WHERE project_id = $1 LIMIT $2))', v_table, v_table)
         USING p_project, p_limit;

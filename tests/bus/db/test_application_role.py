@@ -122,7 +122,9 @@ _FILL_SQL = """
         VALUES (%(project)s, %(me)s, 'k', now(), now());
     INSERT INTO cursor (project_id, participation_id, seq) VALUES (%(project)s, %(me)s, 1);
     INSERT INTO idempotency (project_id, participation_id, key, fingerprint) VALUES (%(project)s, %(me)s, 'k', '');
+    INSERT INTO imported_id (project_id, kind, original_id, number) VALUES (%(project)s, 'event', '1', 1);
     INSERT INTO meter_mark (project_id, metered_seq) VALUES (%(project)s, 1);
+    INSERT INTO project_import (project_id, original_id) VALUES (%(project)s, 1);
     INSERT INTO report (project_id) VALUES (%(project)s);
     INSERT INTO seen_delivery (project_id, participation_id, post_id) VALUES (%(project)s, %(me)s, 1);
     INSERT INTO session_cursor (project_id, participation_id, key, seq) VALUES (%(project)s, %(me)s, 'k', 1);

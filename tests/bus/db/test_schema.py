@@ -167,7 +167,7 @@ def test_every_table_is_either_tenancy_or_coordination() -> None:
     assert {table.name for table in COORDINATION_TABLES} == {
         "project_clock", "event", "sequence", "post", "delivery", "lease", "task", "task_blocker", "presence",
         "cursor", "ack_cursor", "waiter", "idempotency", "meter_mark", "tally", "tally_mark", "report",
-        "agent_session", "session_cursor", "session_post", "seen_delivery",
+        "agent_session", "session_cursor", "session_post", "seen_delivery", "imported_id", "project_import",
     }  # fmt: skip
     assert not TENANCY_TABLES & COORDINATION_TABLES
 

@@ -1,0 +1,1 @@
+"""Imports: moving the data of other coordination services into this one."""
