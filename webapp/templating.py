@@ -17,7 +17,7 @@ from bus.coordination import dashboard
 from bus.coordination.inbox import COUNT_CAP
 from bus.errors import BusError
 from bus.rules import text_format
-from webapp import billing, identity, svg_charts
+from webapp import billing, identity, rich_text, svg_charts
 from webapp.auth import viewer
 from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint, inbox_counts
 from webapp.context import addresses, connection, options
@@ -115,6 +115,7 @@ def init_app(app: Flask) -> None:
         version=__version__,
         inbox_counts=inbox_counts,
         switchable_projects=_switchable_projects,
+        link_targets=rich_text.link_targets,
         viewed_project=lambda: g.get("bus_project"),
     )
     app.jinja_env.filters.update(
@@ -131,6 +132,7 @@ def init_app(app: Flask) -> None:
         event_runs=event_runs,
         day_name=day_name,
         unindent=unindent,
+        rich_text=rich_text.render_text,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True

@@ -1,13 +1,14 @@
 """Posts to a lane or a participant, and their acknowledgement. The interface calls them handoffs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
 import msgspec
 
 from bus import limits
+from bus.coordination import text_search
 from bus.coordination.give_back import CursorMove
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.ctx import Ctx
@@ -255,6 +256,7 @@ def list_posts(
     ref: str | None = None,
     unacked_only: bool = False,
     reply_to: int | None = None,
+    text: str | None = None,
     post_ids: Sequence[int] | None = None,
     before: int | None = None,
     limit: int = 50,
@@ -265,6 +267,7 @@ def list_posts(
     Args:
         to_me: only posts that were delivered to the caller: its inbox.
         unacked_only: only posts whose `acked` is false.
+        text: only posts that contain all of its words, in subject, ref or body; a part in double quotes is a phrase.
         post_ids: only these posts; ids of other projects' posts are ignored.
         before: a post id; only older posts.
         limit: 1 to 200. A page ends early when its bodies together exceed limits.MAX_PAGE_BYTES.
@@ -291,7 +294,13 @@ def list_posts(
     if post_ids is not None:
         filters.append("o.id = ANY (%(ids)s)")
     validation.integer(limit, "limit", 1, 200)
-    return _fetch_page(
+    matches = None
+    if text is not None:
+        has_other_filters = len(filters) > 1 + (before is not None) or to_me or unacked_only
+        candidate_count = text_search.MAX_CANDIDATES if has_other_filters else limit + 1
+        matches = text_search.find_ids(conn, ctx.project_id, "post", text, before=before, limit=candidate_count)
+        filters.append("o.id = ANY (%(matches)s)")
+    page = _fetch_page(
         conn,
         ctx,
         _build_page_ids_sql(filters, to_me, unacked_only),
@@ -300,10 +309,15 @@ def list_posts(
         ref=ref,
         reply_to=reply_to,
         ids=None if post_ids is None else list(post_ids),
+        matches=matches,
         before=before,
         limit=limit,
         whole_bodies=whole_bodies,
     )
+    if matches is not None and len(matches) == text_search.MAX_CANDIDATES and page.next_before is None:
+        # Older posts may match as well.
+        page = replace(page, next_before=matches[-1])
+    return page
 
 
 def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int], *, whole_bodies: bool = True) -> PostPage:

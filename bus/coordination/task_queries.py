@@ -1,9 +1,11 @@
 """Reads of tasks: lists, details and counts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from bus import limits
+from bus.coordination import text_search
 from bus.ctx import Ctx
 from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
@@ -73,6 +75,8 @@ def list_tasks(
     owner: str | None = None,
     lane: str | None = None,
     ready: bool | None = None,
+    text: str | None = None,
+    task_ids: Sequence[int] | None = None,
     before: int | None = None,
     limit: int = 50,
 ) -> TaskPage:
@@ -81,6 +85,8 @@ def list_tasks(
     Args:
         owner: the assignee, by a present or former name.
         ready: True for tasks that could be started now, False for the others.
+        text: only tasks that contain all of its words, in title or detail; a part in double quotes is a phrase.
+        task_ids: only these tasks; ids of other projects' tasks are ignored.
         before: a task id; only older tasks.
         limit: 1 to 200. A page ends early when its texts together exceed limits.MAX_PAGE_BYTES.
     """
@@ -94,6 +100,8 @@ def list_tasks(
         filters.append("t.lane = %(lane)s")
     if before is not None:
         validation.integer(before, "before", 1, limits.MAX_INTEGER)
+    if task_ids is not None:
+        filters.append("t.id = ANY (%(ids)s)")
     if ready is not None:
         is_ready = "(t.status IN ('open', 'assigned') AND t.open_blockers = 0)"
         filters.append(is_ready if ready else f"NOT {is_ready}")
@@ -102,14 +110,21 @@ def list_tasks(
     if owner is not None:
         assignee_id = participants.get_participation_id(conn, ctx, owner, "owner")
         filters.append("t.participation_id = %(assignee)s")
+    matches = None
+    if text is not None:
+        candidate_count = text_search.MAX_CANDIDATES if len(filters) > 2 else limit + 1
+        matches = text_search.find_ids(conn, ctx.project_id, "task", text, before=before, limit=candidate_count)
+        filters.append("t.id = ANY (%(matches)s)")
     unread, rows = fetch_as_caller(
         conn,
         ctx,
         f"SELECT {_TASK_COLUMNS_SQL} FROM task t WHERE {' AND '.join(filters)} ORDER BY t.id DESC LIMIT %(limit)s",
         "r.id DESC",
+        matches=matches,
         status=status,
         lane=lane,
         assignee=assignee_id,
+        ids=None if task_ids is None else list(task_ids),
         before=before or limits.MAX_INTEGER,
         limit=limit + 1,
     )
@@ -126,7 +141,11 @@ def list_tasks(
         )
         for task_id, title, task_lane, owner_name, task_status, blockers, priority in page
     ]
-    return TaskPage(tasks=tasks, next_before=tasks[-1].task_id if has_more else None, unread=unread)
+    next_before = tasks[-1].task_id if has_more else None
+    if matches is not None and len(matches) == text_search.MAX_CANDIDATES and next_before is None:
+        # Older tasks may match as well.
+        next_before = matches[-1]
+    return TaskPage(tasks=tasks, next_before=next_before, unread=unread)
 
 
 def get_task(conn: Connection, ctx: Ctx, task_id: int) -> TaskDetail:

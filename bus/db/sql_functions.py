@@ -24,6 +24,7 @@ SQL_FILES = (
     "coordination/sql/leases.sql",
     "coordination/sql/presence.sql",
     "coordination/sql/digest.sql",
+    "coordination/sql/text_search.sql",
     "operations/sql/purge.sql",
 )
 

@@ -108,6 +108,9 @@ def format_age(at: datetime, now: datetime) -> str:
     return f"in {text}" if seconds < 0 else text
 
 
+_MARKDOWN_SIGNS = re.compile(r"^\s{0,3}(?:#{1,6}\s+|>\s?|[-*+]\s+(?:\[[ x]\]\s+)?)|\*\*|~~|`+", re.MULTILINE)
+
+
 def excerpt(text: str, length: int = 100) -> str:
-    """The beginning of a text on one line."""
-    return " ".join(text[: 4 * length].split())[:length]
+    """The beginning of a text on one line, without signs of Markdown."""
+    return " ".join(_MARKDOWN_SIGNS.sub("", text[: 4 * length]).split())[:length]

@@ -11,7 +11,7 @@ from bus.db import Connection
 from bus.errors import InvalidArgument
 from mcp_gateway.render import render
 from mcp_gateway.tool_registry import tool
-from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref, Seconds, Tag
+from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref, SearchText, Seconds, Tag
 
 PostIds = Annotated[list[Id], Meta(min_length=1, max_length=limits.MAX_POSTS_PER_ACK)]
 
@@ -60,6 +60,7 @@ def read_posts(
     ref: Ref | None = None,
     unacked_only: bool = False,
     reply_to: Id | None = None,
+    text: SearchText | None = None,
     post_ids: PostIds | None = None,
     whole: bool = False,
     before: BeforeId | None = None,
@@ -78,6 +79,7 @@ def read_posts(
         ref=ref,
         unacked_only=unacked_only,
         reply_to=reply_to,
+        text=text,
         post_ids=post_ids,
         before=before,
         limit=limit,

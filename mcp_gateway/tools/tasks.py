@@ -10,7 +10,7 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.rules.enums import TaskStatus
 from mcp_gateway.tool_registry import tool
-from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref
+from mcp_gateway.tools.arguments import Actor, BeforeId, Id, IdempotencyKey, Lane, Ref, SearchText
 
 
 @tool(transaction=True, notifies="tasks ledger")
@@ -95,10 +95,11 @@ def list_tasks(
     owner: Actor | None = None,
     lane: Lane | None = None,
     ready: bool | None = None,
+    text: SearchText | None = None,
     before: BeforeId | None = None,
     limit: Annotated[int, Meta(ge=1, le=200)] = 50,
 ) -> task_queries.TaskPage:
     """List tasks, newest first; ready=true lists those that can be started now."""
     return task_queries.list_tasks(
-        conn, ctx, status=status, owner=owner, lane=lane, ready=ready, before=before, limit=limit
+        conn, ctx, status=status, owner=owner, lane=lane, ready=ready, text=text, before=before, limit=limit
     )

@@ -17,7 +17,16 @@ from bus.coordination import expiry, leases
 from bus.db import Connection
 from bus.notifications import outbox
 from bus.operations import jobs, project_purge
-from bus.tenancy import invite_redemption, invites, owners, participants, participations, projects, tokens
+from bus.tenancy import (
+    invite_redemption,
+    invites,
+    owners,
+    participants,
+    participations,
+    projects,
+    ref_patterns,
+    tokens,
+)
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_owner, make_project
@@ -182,6 +191,19 @@ _ACTS: dict[str, Act] = {
     ),
     "rename a project": Act(
         "project.rename", "web", "gemini", lambda w: projects.rename(w.conn, w.project.id, "gemini", actor="web")
+    ),
+    "add a pattern of references": Act(
+        "ref_pattern.add",
+        "web",
+        "PR-(.)",
+        lambda w: ref_patterns.add_pattern(w.conn, w.project.id, "PR-(.)", "https://example.org/$1", actor="web"),
+    ),
+    "remove a pattern of references": Act(
+        "ref_pattern.remove",
+        "web",
+        "PR-(.)",
+        lambda w: ref_patterns.remove_pattern(w.conn, w.project.id, "PR-(.)", actor="web"),
+        lambda w: ref_patterns.add_pattern(w.conn, w.project.id, "PR-(.)", "https://example.org/$1", actor="web"),
     ),
     "change the settings of a project": Act("project.settings", "web", "{project}", _change_settings),
     "delete a project": Act(

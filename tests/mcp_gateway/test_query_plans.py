@@ -31,7 +31,7 @@ _OTHER_PROJECTS, _OTHER_PARTICIPANTS_EACH = 200, 5
 _REPETITIONS = 7
 _PAGE_REPETITIONS = 3
 _SET_APPLICATION_ROLE = f"SET ROLE {postgres.APPLICATION_ROLE}"
-_LARGE_TABLES = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency"}
+_LARGE_TABLES = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency", "search_document"}
 # The default page is 100 rows, and some pages combine two ranges.
 _MAX_ROWS = 300
 # The rows of an answer are spread over slightly more pages in one project than in the other. A scan would read twice
@@ -158,11 +158,26 @@ def scenario() -> Iterator[Scenario]:
         synthetic_history.write(db, team, _EVENTS)
         with db.transaction() as conn:
             _fill_small_tables(conn, team)
+            for project_id in (team.project_id, other.project_id):
+                _index_texts(conn, project_id)
             _add_participations(conn, other)
         with db.connection() as conn:
             conn.raw.execute("ANALYZE")
             yield Scenario(Plans(conn), _find_history(conn, team), _find_history(conn, other))
         db.close()
+
+
+def _index_texts(conn: Connection, project_id: int) -> None:
+    """Index all texts as the job does, in one statement for each kind."""
+    for kind, text in (
+        ("post", "concat_ws(' ', x.subject, x.ref, x.body)"),
+        ("task", "concat_ws(' ', x.title, x.detail)"),
+    ):
+        conn.raw.execute(
+            "INSERT INTO search_document (project_id, kind, id, words)"
+            f" SELECT x.project_id, '{kind}', x.id, bus_search_document(x.project_id, '{kind}', x.id, {text})"
+            f" FROM {kind} x WHERE x.project_id = {project_id} ORDER BY x.id".encode()
+        )
 
 
 def _find_history(conn: Connection, team: Team) -> History:
@@ -235,6 +250,12 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("read_posts", {"ref": "PR 30"}),
     ("read_posts", {"ref": "no such ref"}),
     ("read_posts", {"reply_to": 5}),
+    ("read_posts", {"text": "recovery"}),
+    ("read_posts", {"text": "recovery", "before": "{half}"}),
+    ("read_posts", {"text": '"error recovery" part'}),
+    ("read_posts", {"text": "PR 30"}),
+    ("read_posts", {"text": "nowhere"}),
+    ("read_posts", {"text": "recovery nowhere"}),
     ("post", {"to_actor": _ACTOR, "body": "x", "ref": "PR 1", "reply_to": "{waiting}"}),
     ("post", {"to_lane": "lane-1", "body": "x", "idempotency_key": "{key}"}),
     ("ack", {"post_id": "{waiting}"}),
@@ -278,6 +299,8 @@ _CALLS: list[tuple[str, dict[str, Any]]] = [
     ("list_tasks", {"ready": True}),
     ("list_tasks", {"owner": _ACTOR}),
     ("list_tasks", {"lane": "none-such"}),
+    ("list_tasks", {"text": "part"}),
+    ("list_tasks", {"text": "nowhere"}),
     ("task_create", {"title": "x", "blocked_on": ["{task}"]}),
     ("task_assign", {"task_id": "{task}", "owner": _ACTOR}),
     ("task_start", {"task_id": "{task}"}),

@@ -146,6 +146,7 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
                 empty = rule.build({"project_id": site.sample.empty_project.id})
                 assert empty is not None
                 yield PageCase(f"{name}-empty", empty[1], private)
+        yield PageCase("refs-one", web.app.url_for("refs.index", project_id=site.project.id, ref="PR 118"), True)
     yield PageCase("error-404", "/nope", requires_sign_in=False)
 
 

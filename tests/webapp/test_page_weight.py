@@ -1,9 +1,16 @@
 """What a browser transfers: the first page with its assets, and later pages; and where assets come from."""
 
+import gzip
 import hashlib
 import re
+import secrets
 from pathlib import Path
 
+import pytest
+
+from bus.coordination import leases, posts, tasks
+from bus.db import Database
+from tests.factories import make_agent
 from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import Browser
 from webapp import identity
@@ -29,10 +36,47 @@ def test_the_first_load_is_small(ada: Browser, sample: SampleData) -> None:
         assert total < _MAX_FIRST_LOAD_BYTES, (path, {url: len(answer.data) for url, answer in answers.items()})
 
 
-def test_later_pages_are_small(ada: Browser, sample: SampleData) -> None:
-    sizes = {path: len(ada.get(project_path(sample, path)).data) for path in _PATHS}
-    sizes["/admin/"] = len(ada.get("/admin/").data)
+# What a browser sends when a link of a page of this site is followed.
+_LINK_HEADERS = {"Accept-Encoding": "gzip", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "navigate"}
+
+
+def test_later_pages_are_small_also_when_they_are_full(ada: Browser, sample: SampleData, db: Database) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, sample.full_project, "demo-backend-1")
+        for number in range(60):
+            ref, subject = f"PR-{number}", f"Ready for review: part {number} of the cart"
+            posts.create(conn, agent.ctx, secrets.token_hex(100), to_lane="review", subject=subject, ref=ref)
+            tasks.create(conn, agent.ctx, secrets.token_hex(20), lane="review")
+            leases.acquire(conn, agent.ctx, f"src/{number}.py", note=secrets.token_hex(20))
+    sizes = {path: len(ada.get(project_path(sample, path), headers=_LINK_HEADERS).data) for path in _PATHS}
+    sizes["/admin/"] = len(ada.get("/admin/", headers=_LINK_HEADERS).data)
     assert max(sizes.values()) < _MAX_PAGE_BYTES, sizes
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Mode": "cors", "X-Part": "1"},
+        {"Accept-Encoding": "identity"},
+    ],
+    ids=str,
+)
+def test_a_page_that_other_input_led_to_is_not_compressed(ada: Browser, headers: dict[str, str]) -> None:
+    page = ada.get("/admin/", headers={**_LINK_HEADERS, **headers})
+    assert "Content-Encoding" not in page.headers
+    assert {"Accept-Encoding", "Sec-Fetch-Site"} <= set(page.vary)
+    assert gzip.decompress(ada.get("/admin/", headers=_LINK_HEADERS).data).startswith(b"<!doctype html>")
+
+
+def test_a_page_with_a_secret_is_not_compressed(ada: Browser, sample: SampleData) -> None:
+    ada.get(project_path(sample, f"participants/{sample.route_values['participation_id']}"))
+    card = ada.submit(project_path(sample, f"participants/{sample.route_values['participation_id']}/rotate")).location
+    page = ada.get(card, headers=_LINK_HEADERS)
+    assert "Content-Encoding" not in page.headers
+    assert "lbus_" in page.text
 
 
 def test_assets_are_kept_by_browsers_and_compressed(ada: Browser) -> None:

@@ -31,7 +31,7 @@ def served() -> Iterator[ServedSite]:
 def agent(served: ServedSite) -> Agent:
     with served.db.transaction() as conn:
         agent = make_agent(conn, served.sample_site.project, "reader-of-urls")
-        posts.create(conn, agent.ctx, "See the link.", to_lane="core", subject="Long reference", ref=_LONG_REF)
+        posts.create(conn, agent.ctx, f"See {_LONG_REF}", to_lane="core", subject="Long reference", ref=_LONG_REF)
     return agent
 
 
@@ -90,6 +90,8 @@ def test_a_long_address_as_reference_does_not_widen_a_phone_page(
             _path(served, "ledger/"),
             _path(served, "board/"),
             _path(served, f"handoffs/?ref={_LONG_REF}"),
+            _path(served, "refs/"),
+            _path(served, f"refs/?ref={_LONG_REF}"),
         ):
             page.goto(address)
             assert page.evaluate("document.scrollingElement.scrollWidth") <= width, address

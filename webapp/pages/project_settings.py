@@ -13,7 +13,9 @@ from bus import limits
 from bus.coordination import leases
 from bus.notifications import mail_addresses, outbox
 from bus.operations import project_purge
+from bus.rules import ref_patterns
 from bus.tenancy import projects
+from bus.tenancy import ref_patterns as project_ref_patterns
 from bus.tenancy.projects import ProjectSettings
 from webapp.auth import current_owner
 from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, see_other
@@ -71,6 +73,21 @@ class SettingsForm(FlaskForm):  # type: ignore[misc]
         "Paths ignore case",
         description="For repositories on macOS or Windows: a lease on README.md also covers readme.md. Leases are then"
         " shown in lower case.",
+    )
+
+
+class RefPatternForm(FlaskForm):  # type: ignore[misc]
+    """A pattern of references."""
+
+    pattern = required_text_field(
+        "Pattern",
+        ref_patterns.MAX_PATTERN_LENGTH,
+        description="A regular expression (RE2), such as PR-(\\d+). It matches whole words of a text.",
+    )
+    address = required_text_field(
+        "Link",
+        ref_patterns.MAX_ADDRESS_LENGTH,
+        description="Such as https://github.com/acme/shop/pull/$1, where $1 is the first group in parentheses.",
     )
 
 
@@ -142,6 +159,32 @@ def request_confirmation() -> BaseResponse:
     if address.state != "confirmed":
         flash(f"Confirmation link sent to {address.email}. Nothing else is sent until it is opened.", "success")
     return see_other(".index")
+
+
+@blueprint.post("/references")
+def add_ref_pattern() -> BaseResponse | tuple[str, int]:
+    """Add a pattern of references."""
+    form = RefPatternForm()
+    if form.validate():
+        with show_refusal_on_form(form, default_field="pattern"), transaction() as conn:
+            project_ref_patterns.add_pattern(
+                conn, current_project().id, form.pattern.data, form.address.data, actor=current_owner().handle
+            )
+    if form.errors:
+        return _render_index(ref_pattern_form=form), 400
+    flash("Pattern added.", "success")
+    return see_other(".index", _anchor="references")
+
+
+@blueprint.post("/references/remove")
+@allowed_while_suspended
+def remove_ref_pattern() -> BaseResponse:
+    """Remove a pattern of references."""
+    pattern = request.form.get("pattern", "")
+    with redirect_on_refusal(url_for(".index")), transaction() as conn:
+        project_ref_patterns.remove_pattern(conn, current_project().id, pattern, actor=current_owner().handle)
+    flash("Pattern removed.", "success")
+    return see_other(".index", _anchor="references")
 
 
 @blueprint.post("/webhooks")
@@ -228,12 +271,14 @@ def _render_index(
     rename_form: RenameForm | None = None,
     settings_form: SettingsForm | None = None,
     webhook_form: WebhookForm | None = None,
+    ref_pattern_form: RefPatternForm | None = None,
 ) -> str:
     project = current_project()
     with connection() as conn:
         settings = projects.get_settings(conn, project.id)
         contents = project_purge.get_contents(conn, project.id)
         webhooks = outbox.list_webhooks(conn, project.owner_id, project_id=project.id)
+        patterns = project_ref_patterns.list_patterns(conn, project.id)
         email = settings.escalation_email
         address = mail_addresses.find(conn, project.owner_id, email) if email else None
     stall_seconds = settings.stall_window_seconds
@@ -244,6 +289,8 @@ def _render_index(
         escalation_email=email,
         email_state=address.state if address is not None else "unconfirmed",
         webhooks=webhooks,
+        ref_patterns=patterns,
+        ref_pattern_form=ref_pattern_form or RefPatternForm(formdata=None),
         webhook_form=webhook_form or WebhookForm(formdata=None),
         rename_form=rename_form or RenameForm(formdata=None, name=project.name),
         settings_form=settings_form

@@ -334,7 +334,7 @@ const KEYBOARD_HELP = `<h2 id="keyboard-title">Keyboard shortcuts</h2>
     <dt><kbd>Enter</kbd></dt><dd>Open the row</dd>
     <dt><kbd>e</kbd></dt><dd>Acknowledge</dd>
     <dt><kbd>r</kbd></dt><dd>Reply</dd>
-    <dt><kbd>/</kbd></dt><dd>Filter or search</dd>
+    <dt><kbd>/</kbd> <kbd>Ctrl K</kbd></dt><dd>Search, or go to a page</dd>
     <dt><kbd>?</kbd></dt><dd>This list</dd>
   </dl>
   <div class="checkbox"><input type="checkbox" id="keyboard-on"><label for="keyboard-on">Single-key shortcuts</label></div>
@@ -369,15 +369,7 @@ const SHORTCUTS = {
     if (reply?.matches("a")) reply.click();
     else reply?.focus();
   },
-  "/": () => {
-    const search = document.querySelector("[data-search]");
-    const filter = document.querySelector("[data-filter]");
-    if (search) search.focus();
-    else if (filter) {
-      filter.open = true;
-      filter.querySelector("input:not([type=hidden]), select")?.focus();
-    }
-  },
+  "/": () => document.querySelector("[data-palette]")?.click(),
   "?": () => keyboardHelp?.showModal(),
 };
 

@@ -1,7 +1,7 @@
 """Jobs that call one engine function for each project: expiry, escalation and rollups."""
 
 from bus.analytics import rollups
-from bus.coordination import escalation, expiry, sessions
+from bus.coordination import escalation, expiry, sessions, text_search
 from workers.job_runner import JobRun, job
 
 
@@ -58,6 +58,14 @@ def requeue_stalled_tasks(run: JobRun) -> None:
 def keep_tallies(run: JobRun) -> None:
     """Add new events to the hourly and daily rollups, so that project charts read no ledger."""
     run.for_each_project(rollups.list_projects_behind, rollups.roll_up_batch, "events", batch_size=rollups.BATCH_SIZE)
+
+
+@job(interval=10)
+def index_texts(run: JobRun) -> None:
+    """Add the words of new posts and tasks to the index that searches read."""
+    run.for_each_project(
+        text_search.list_projects_behind, text_search.index_batch, "texts", batch_size=text_search.BATCH_SIZE
+    )
 
 
 @job(interval=60)

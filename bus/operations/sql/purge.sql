@@ -28,7 +28,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN true;
     END IF;
-    FOREACH v_table IN ARRAY ARRAY['seen_delivery', 'delivery', 'post', 'task_blocker', 'task', 'lease', 'event', 'idempotency',
+    FOREACH v_table IN ARRAY ARRAY['search_document', 'seen_delivery', 'delivery', 'post', 'task_blocker', 'task', 'lease', 'event', 'idempotency',
                                    'cursor', 'ack_cursor', 'waiter', 'presence',
                                    'agent_session', 'session_cursor', 'session_post', 'sequence',
                                    'meter_mark', 'tally', 'tally_mark', 'report',

@@ -126,6 +126,7 @@ _FILL_SQL = """
     INSERT INTO meter_mark (project_id, metered_seq) VALUES (%(project)s, 1);
     INSERT INTO project_import (project_id, original_id) VALUES (%(project)s, 1);
     INSERT INTO report (project_id) VALUES (%(project)s);
+    INSERT INTO search_document (project_id, kind, id, words) VALUES (%(project)s, 'post', 1, 'word');
     INSERT INTO seen_delivery (project_id, participation_id, post_id) VALUES (%(project)s, %(me)s, 1);
     INSERT INTO session_cursor (project_id, participation_id, key, seq) VALUES (%(project)s, %(me)s, 'k', 1);
     INSERT INTO session_post (project_id, participation_id, key, post_id) VALUES (%(project)s, %(me)s, 'k', 1);

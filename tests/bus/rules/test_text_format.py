@@ -95,3 +95,16 @@ def test_a_duration_in_a_sentence_is_in_its_largest_unit(duration: timedelta | f
 )
 def test_a_time_is_relative_until_it_is_a_date(offset: timedelta, expected: str) -> None:
     assert text_format.format_relative_time(_NOW + offset, _NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("## Ready\n\nThe cart is **done**, see `a_b.py`.", "Ready The cart is done, see a_b.py."),
+        ("- [ ] one\n* two\n> three ~~four~~", "one two three four"),
+        ("#12 is 2 * 3 - 1", "#12 is 2 * 3 - 1"),
+        ("x" * 200, "x" * 100),
+    ],
+)
+def test_an_excerpt_is_one_line_without_markdown(text: str, shown: str) -> None:
+    assert text_format.excerpt(text) == shown

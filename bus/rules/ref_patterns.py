@@ -1,0 +1,120 @@
+"""Patterns of references: which texts are references, and the address that each leads to.
+
+RE2 reads a text once, whatever the pattern, so the pattern of an owner cannot block a process.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+import re2
+
+from bus.errors import InvalidArgument
+from bus.rules import validation
+
+MAX_PATTERNS = 20
+MAX_PATTERN_LENGTH = 200
+MAX_ADDRESS_LENGTH = 500
+_MAX_GROUPS = 9
+_MAX_MEMORY_BYTES = 1 << 20
+# Matches of one text that become links.
+_MAX_MATCHES = 200
+_PLACEHOLDER = re.compile(r"\$(\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class RefPattern:
+    r"""A pattern and its address.
+
+    Attributes:
+        pattern: a regular expression in the syntax of RE2, such as `PR-(\d+)`.
+        address: an address in which `$1` to `$9` stand for the groups of the pattern, and `$0` for the whole text.
+    """
+
+    pattern: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefMatch:
+    """A reference in a text, from `start` to `end`, and its address."""
+
+    start: int
+    end: int
+    address: str
+
+
+def validate(pattern: str, address: str) -> RefPattern:
+    """Check a pattern and its address.
+
+    Raises:
+        InvalidArgument: the pattern is not of RE2, is too large or matches an empty text; the address is not one of
+            http or https, names a group that the pattern does not have, or has a group in its host.
+    """
+    pattern = validation.name(pattern, "pattern", MAX_PATTERN_LENGTH)
+    address = validation.name(address, "address", MAX_ADDRESS_LENGTH)
+    try:
+        compiled = _compile(pattern)
+    except re2.error as error:
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise InvalidArgument(f"pattern is not valid in RE2 ({reason}); write one such as PR-(\\d+).") from None
+    if compiled.groups > _MAX_GROUPS:
+        raise InvalidArgument(f"pattern has {compiled.groups} groups; use at most {_MAX_GROUPS}.")
+    if compiled.search("") is not None:
+        raise InvalidArgument("pattern matches an empty text; write one such as PR-(\\d+).")
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc or "$" in parts.netloc or " " in address:
+        raise InvalidArgument(
+            "address must begin with https:// and a host, such as https://github.com/acme/shop/pull/$1."
+        )
+    missing = [number for number in _PLACEHOLDER.findall(address) if int(number) > compiled.groups]
+    if missing:
+        raise InvalidArgument(f"address has ${missing[0]}, but the pattern has {compiled.groups} groups.")
+    return RefPattern(pattern, address)
+
+
+def resolve(patterns: Sequence[RefPattern], ref: str) -> str | None:
+    """Return the address of a reference: itself if it is one, else that of the first pattern that matches all of it."""
+    if ref.startswith(("http://", "https://")) and not any(character.isspace() for character in ref):
+        return ref
+    for pattern in patterns:
+        match = _compile(pattern.pattern).fullmatch(ref)
+        if match is not None:
+            return _fill(pattern.address, match)
+    return None
+
+
+def find_all(patterns: Sequence[RefPattern], text: str) -> Iterator[RefMatch]:
+    """Yield the references in a text; one that is a part of a longer word is none."""
+    for pattern in patterns:
+        for count, match in enumerate(_compile(pattern.pattern).finditer(text)):
+            if count == _MAX_MATCHES:
+                break
+            start, end = match.span()
+            if start < end and not _splits_word(text, start) and not _splits_word(text, end):
+                yield RefMatch(start, end, _fill(pattern.address, match))
+
+
+@functools.lru_cache(256)
+def _compile(pattern: str) -> "re2._Regexp":
+    options = re2.Options()
+    options.max_mem = _MAX_MEMORY_BYTES
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+def _fill(address: str, match: "re2._Match") -> str:
+    return _PLACEHOLDER.sub(lambda placeholder: quote(match.group(int(placeholder[1])) or "", safe="/"), address)
+
+
+def _splits_word(text: str, position: int) -> bool:
+    return 0 < position < len(text) and _is_word(text[position - 1]) and _is_word(text[position])
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"

@@ -1,0 +1,70 @@
+"""Patterns of references: what is accepted, what they match, and that none backtracks."""
+
+import pytest
+
+from bus.errors import InvalidArgument
+from bus.rules import ref_patterns
+from bus.rules.ref_patterns import RefPattern
+
+_PULLS = RefPattern(r"PR[- #](\d+)", "https://github.com/acme/shop/pull/$1")
+_FILES = RefPattern(r"(?i:file) (\S+)", "https://example.org/browse/$1?from=$0")
+
+
+@pytest.mark.parametrize("pattern", [_PULLS, _FILES])
+def test_a_pattern_with_its_address_is_accepted(pattern: RefPattern) -> None:
+    assert ref_patterns.validate(pattern.pattern, pattern.address) == pattern
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "message"),
+    [
+        ("(", "https://example.org/", "pattern is not valid in RE2"),
+        ("(?=x)y", "https://example.org/", "pattern is not valid in RE2"),
+        (r"(a)\1", "https://example.org/", "pattern is not valid in RE2"),
+        ("((a{1,100}){1,100}){1,100}", "https://example.org/", "pattern is not valid in RE2"),
+        ("x" * 201, "https://example.org/", "pattern"),
+        ("a*", "https://example.org/", "matches an empty text"),
+        ("(a)" * 10, "https://example.org/", "at most 9"),
+        ("", "https://example.org/", "pattern"),
+        ("a", "javascript:alert(1)", "address must begin with https://"),
+        ("a", "//example.org/", "address must begin with https://"),
+        ("a", "https://$1.example.org/", "address must begin with https://"),
+        ("a", "https://[::1/", "address must begin with https://"),
+        ("a", "https://example.org/a b", "address must begin with https://"),
+        ("a", "https://example.org/$1", "address has $1, but the pattern has 0 groups"),
+    ],
+)
+def test_a_wrong_pattern_or_address_is_refused_with_its_reason(pattern: str, address: str, message: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        ref_patterns.validate(pattern, address)
+    assert message in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("ref", "address"),
+    [
+        ("PR-142", "https://github.com/acme/shop/pull/142"),
+        ("PR 7", "https://github.com/acme/shop/pull/7"),
+        ("see PR-142", None),
+        ("file a&b/é.py", "https://example.org/browse/a%26b/%C3%A9.py?from=file%20a%26b/%C3%A9.py"),
+        ("https://example.org/x", "https://example.org/x"),
+        ("https://example.org/x and more", None),
+        ("javascript:alert(1)", None),
+    ],
+)
+def test_a_reference_resolves_to_its_address(ref: str, address: str | None) -> None:
+    assert ref_patterns.resolve([_PULLS, _FILES], ref) == address
+
+
+def test_references_in_a_text_are_whole_words() -> None:
+    text = "é PR-1, XPR-2, PR-3a and (PR-4)"
+    matches = [text[match.start : match.end] for match in ref_patterns.find_all([_PULLS], text)]
+    assert matches == ["PR-1", "PR-4"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("pattern", [r"(a|a)*$b", r"(a+)+b", r"(\w+\s?)+!", r"a.*a.*a.*a.*a.*b"])
+def test_a_pattern_that_backtracks_elsewhere_reads_a_text_once(pattern: str) -> None:
+    text = "a" * 8000
+    assert list(ref_patterns.find_all([RefPattern(pattern, "https://example.org/")], text)) == []
+    assert ref_patterns.resolve([RefPattern(pattern, "https://example.org/")], text) is None
