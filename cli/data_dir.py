@@ -18,7 +18,7 @@ _SYSTEM_DATA_ROOT = Path("/var/lib/llm-bus")
 def source_root() -> Path | None:
     """Return the checkout that this code runs from, or None if it is installed as a package."""
     root = Path(__file__).resolve().parent.parent
-    return root if (root / "pyproject.toml").exists() and (root / "Procfile").exists() else None
+    return root if (root / "pyproject.toml").exists() and (root / "Procfile.split").exists() else None
 
 
 def locate(explicit: Path | None) -> Path:

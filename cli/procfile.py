@@ -1,4 +1,4 @@
-"""The process types of the Procfile."""
+"""The process types of Procfile.split, in which web and gateway are apart; Procfile is for platforms that route one."""
 
 import shlex
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from cli import data_dir
 from cli.exit_codes import CliError
 
+PROCFILE = "Procfile.split"
 # Runs before a deploy, not beside the others; `up` migrates by itself.
 _RELEASE_PROCESS = "release"
 
@@ -27,11 +28,11 @@ def read() -> tuple[Path, list[ProcessType]]:
     """
     root = data_dir.source_root()
     # In an installed package the file is beside this module.
-    path = (root or Path(__file__).resolve().parent) / "Procfile"
+    path = (root or Path(__file__).resolve().parent) / PROCFILE
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise CliError(f"There is no Procfile at {path}; it names the processes to start.") from error
+        raise CliError(f"There is no {PROCFILE} at {path}; it names the processes to start.") from error
     return root or Path("/"), [line for line in parse(text) if line.name != _RELEASE_PROCESS]
 
 

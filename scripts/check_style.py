@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 STYLE_PAGE = ROOT / "docs" / "style.md"
 SUFFIXES = {".py", ".sql", ".md", ".html", ".js", ".css", ".toml", ".yml", ".txt", ".mako"}
-NAMES_WITHOUT_SUFFIX = {"Makefile", "Procfile"}
+NAMES_WITHOUT_SUFFIX = {"Dockerfile", "Makefile", "Procfile", "Procfile.split"}
 # The style page quotes what it refuses; frozen migrations cannot change.
 EXEMPT = {
     "docs/style.md",

@@ -13,3 +13,8 @@ def find_schema_version(conn: psycopg.Connection[Any]) -> str | None:
         return None
     row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(row[0]) if row else None
+
+
+def is_sufficient(version: str | None) -> bool:
+    """Whether this code works with a schema: the expected one, or a newer one, as in the middle of an upgrade."""
+    return version is not None and version >= EXPECTED_SCHEMA_VERSION

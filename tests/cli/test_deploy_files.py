@@ -23,8 +23,8 @@ def _read_unit(path: Path) -> RawConfigParser:
     return unit
 
 
-def test_each_process_of_the_procfile_has_a_unit() -> None:
-    lines = procfile.parse((_PROJECT_ROOT / "Procfile").read_text())
+def test_each_process_of_the_split_procfile_has_a_unit() -> None:
+    lines = procfile.parse((_PROJECT_ROOT / "Procfile.split").read_text())
     commands = {line.name.replace("release", "migrate"): " ".join(line.command) for line in lines}
     units = {
         path.stem.removeprefix("llm-bus-"): _read_unit(path)["Service"]["ExecStart"].removeprefix(

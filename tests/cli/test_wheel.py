@@ -51,7 +51,7 @@ def env(programs: Path, empty_database_url: str, redis_url: str, tmp_path: Path)
 @pytest.fixture
 def started(programs: Path, env: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
     """The address of each process that has one, by name."""
-    release, *processes = (_PROJECT_ROOT / "Procfile").read_text().splitlines()
+    release, *processes = (_PROJECT_ROOT / "Procfile.split").read_text().splitlines()
     # Outside the checkout, so that only the wheel can be imported.
     subprocess.run(shlex.split(release.partition(":")[2]), env=env, cwd=tmp_path, check=True)
     running, addresses = [], {}

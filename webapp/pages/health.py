@@ -17,7 +17,7 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """The database answers and has the schema that this version expects."""
+    """The database answers and has the schema that this version expects, or a newer one."""
     db: Database = current_app.extensions["bus.db"]
     try:
         with db.connection() as conn:
@@ -25,6 +25,6 @@ def readyz() -> tuple[Response, int]:
     except Unavailable:
         return jsonify(ok=False, database="away"), 503
     expected_version = schema_version.EXPECTED_SCHEMA_VERSION
-    is_ready = current_version == expected_version
+    is_ready = schema_version.is_sufficient(current_version)
     report = jsonify(ok=is_ready, database="ok", migration=current_version, expected=expected_version)
     return report, 200 if is_ready else 503

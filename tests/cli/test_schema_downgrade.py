@@ -1,0 +1,43 @@
+"""Going back to the schema of an older version."""
+
+import psycopg
+import pytest
+
+from bus.db import migrate, schema_version
+from cli.exit_codes import ExitCode
+from tests.cli.test_commands import Cli
+
+
+def _version(url: str) -> str | None:
+    with psycopg.connect(url) as conn:
+        return schema_version.find_schema_version(conn)
+
+
+def test_a_schema_goes_back_and_forth(database_url: str) -> None:
+    cli = Cli(database_url)
+    cli.json("owner", "add", "ann@example.org", "--handle", "ann")
+    assert "The schema is at 0016." in cli.run("migrate", "--to", "0016").output
+    assert _version(database_url) == "0016"
+    cli.json("migrate")
+    assert _version(database_url) == migrate.head_revision()
+    assert [owner["handle"] for owner in cli.json("owner", "list")["owners"]] == ["ann"]
+
+
+@pytest.mark.parametrize("revision", ["base", "9999", "0000", "1", schema_version.EXPECTED_SCHEMA_VERSION])
+def test_other_revisions_are_refused(database_url: str, revision: str) -> None:
+    refused = Cli(database_url).run("migrate", "--to", revision)
+    assert refused.exit_code == ExitCode.USAGE
+    assert "give an older revision" in refused.stderr
+
+
+def test_it_is_refused_while_processes_are_connected(database_url: str) -> None:
+    with psycopg.connect(database_url, application_name="llm-bus worker"):
+        refused = Cli(database_url).run("migrate", "--to", "0016")
+    assert "1 connection(s) of the bus are open" in refused.stderr
+    assert _version(database_url) == migrate.head_revision()
+
+
+@pytest.mark.parametrize(("version", "expected"), [(None, False), ("0001", False), ("9999", True)])
+def test_a_process_is_ready_on_its_schema_and_on_a_newer_one(version: str | None, expected: bool) -> None:
+    assert schema_version.is_sufficient(version) is expected
+    assert schema_version.is_sufficient(schema_version.EXPECTED_SCHEMA_VERSION)
