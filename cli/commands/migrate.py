@@ -22,8 +22,8 @@ def command(revision: str | None, data: Path | None, as_json: bool) -> None:
     """
     from bus.db import migrate
     from cli.database_role import explain_migration_errors
-    from cli.schema_downgrade import go_back
     from cli.runtime import find_database_urls
+    from cli.schema_downgrade import go_back
 
     urls = find_database_urls(data)
     if revision is not None:
