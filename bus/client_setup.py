@@ -7,6 +7,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 SERVER_NAME = "llm-bus"
 TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a token
@@ -170,6 +171,25 @@ def mcp_json(endpoints: Endpoints) -> dict[str, Any]:
                 "headers": {"Authorization": f"Bearer ${{{TOKEN_VARIABLE}}}"},
             }
         }
+    }
+
+
+RESOURCE_METADATA_PATH = "/.well-known/oauth-protected-resource"
+
+
+def resource_metadata_url(endpoints: Endpoints) -> str:
+    """Return the URL of the metadata of the MCP endpoint as a protected resource (RFC 9728)."""
+    parts = urlsplit(endpoints.mcp_url)
+    return f"{parts.scheme}://{parts.netloc}{RESOURCE_METADATA_PATH}{parts.path}"
+
+
+def resource_metadata(endpoints: Endpoints) -> dict[str, Any]:
+    """Return that metadata: which authorization server issues tokens for the endpoint."""
+    return {
+        "resource": endpoints.mcp_url,
+        "resource_name": "LLM Bus",
+        "authorization_servers": [endpoints.web_url],
+        "bearer_methods_supported": ["header"],
     }
 
 

@@ -14,8 +14,10 @@ from bus.notifications.tables import circuit_breaker, mail_address, outbox_messa
 from bus.operations.tables import job_definition, job_run, process, run_request, service_sample
 from bus.tenancy.tables import (
     audit,
+    client_grant,
     invite,
     invite_redemption,
+    oauth_client,
     owner,
     participant,
     participant_name,
@@ -30,6 +32,7 @@ TENANCY_TABLES = frozenset(
     {
         audit,
         circuit_breaker,
+        client_grant,
         credit_account,
         credit_entry,
         credit_usage,
@@ -42,6 +45,7 @@ TENANCY_TABLES = frozenset(
         login_link,
         mail_address,
         metering,
+        oauth_client,
         one_time_value,
         outbox_message,
         owner,

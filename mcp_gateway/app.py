@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from bus import __version__
 from bus.config.redaction import MaskedSetting
-from bus.config.settings import Settings
+from bus.config.settings import Settings, serves_oauth
 from bus.operations.counters import Counter, make_counter
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
@@ -28,6 +28,7 @@ from mcp_gateway.http_responses import (
 from mcp_gateway.mcp_endpoint import McpEndpoint, Scope
 from mcp_gateway.metrics import build_collector
 from mcp_gateway.rate_limit import RateLimit
+from mcp_gateway.resource_metadata import ResourceMetadata
 from mcp_gateway.service import Service
 from mcp_gateway.session_endpoint import SessionEndpoint
 
@@ -36,7 +37,7 @@ _LOGGED_PATHS = frozenset({"/mcp", "/mcp/", "/mcp/session", "/readyz", "/metrics
 
 
 class Gateway:
-    """The gateway as an ASGI application: /mcp, /mcp/session, /healthz, /readyz and /metrics.
+    """The gateway as an ASGI application: /mcp and its metadata, /mcp/session, /healthz, /readyz and /metrics.
 
     Keeps no state between requests except caches of immutable facts, so any request may reach any process.
 
@@ -50,6 +51,7 @@ class Gateway:
         self._rate_limit = RateLimit(settings.rate_per_minute, settings.redis_url)
         self._mcp_endpoint = McpEndpoint(settings, self.service, self._rate_limit)
         self._session_endpoint = SessionEndpoint(self._mcp_endpoint, self.service, self._rate_limit)
+        self._resource_metadata = ResourceMetadata(settings) if serves_oauth(settings) else None
         # Labelled by HTTP status.
         self.request_counts = make_counter("gateway_requests", "HTTP requests to the gateway.", ("status",))
         self._requests_by_status = functools.cache(self.request_counts.labels)
@@ -121,7 +123,8 @@ class Gateway:
                 break
         request_id = accept_correlation_id(sent_id)
         log_context.set((REQUEST_ID, request_id))
-        response = ResponseSender(send, request_id)
+        metadata = self._resource_metadata
+        response = ResponseSender(send, request_id, None if metadata is None else metadata.challenge)
         try:
             await self._route(scope, receive, response)
         finally:
@@ -141,6 +144,8 @@ class Gateway:
             await self._mcp_endpoint.handle(scope, receive, response)
         elif path == "/mcp/session":
             await self._session_endpoint.handle(scope, receive, response)
+        elif self._resource_metadata is not None and path in self._resource_metadata.paths:
+            await response.send_response(self._resource_metadata.respond(scope["method"]))
         else:
             await response.send_response(
                 json_response(404, {"error": "not found", "message": "The MCP endpoint is /mcp."})

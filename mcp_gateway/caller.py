@@ -7,7 +7,13 @@ from threading import Lock
 
 from bus.ctx import Ctx
 from bus.db import Connection
-from bus.rules.token_format import fingerprint, is_legacy_token, is_well_formed_token
+from bus.rules.token_format import (
+    access_token_fingerprint,
+    fingerprint,
+    is_legacy_token,
+    is_well_formed_access_token,
+    is_well_formed_token,
+)
 from bus.tenancy import tokens
 from mcp_gateway.delivery import Delivery
 
@@ -38,12 +44,20 @@ class Caller:
             self.watch_delivery(delivery.settle)
 
 
-def bearer_token_fingerprint(header: str) -> bytes | None:
-    """Return the fingerprint of the token in an Authorization header; None without a well-formed token."""
+def bearer_token_fingerprint(header: str, resource: str | None = None) -> bytes | None:
+    """Return the fingerprint of the token in an Authorization header; None without a well-formed token.
+
+    Args:
+        resource: the resource for which access tokens must have been issued; None if none are accepted.
+    """
     if header[: len(_SCHEME)].lower() != _SCHEME:
         return None
     token = header[len(_SCHEME) :].strip()
-    return fingerprint(token) if is_well_formed_token(token) or is_legacy_token(token) else None
+    if is_well_formed_token(token) or is_legacy_token(token):
+        return fingerprint(token)
+    if resource is not None and is_well_formed_access_token(token):
+        return access_token_fingerprint(token, resource)
+    return None
 
 
 class CallerCache:

@@ -76,10 +76,16 @@ class ResponseSender:
 
     The SDK sends the headers of a stream before the handler runs, so the start is held back until the first part of the
     body: by then the handler's own statement has checked the token.
+
+    Args:
+        send: of the ASGI server.
+        request_id: becomes a header.
+        challenge: WWW-Authenticate of a 401, in place of the plain scheme; None leaves it.
     """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, challenge: bytes | None = None) -> None:
         self._send = send
+        self._challenge = challenge
         self._added_headers: Headers = [(b"x-request-id", request_id.encode())]
         self._pending_start: Message | None = None
         self._is_replaced = False
@@ -124,6 +130,9 @@ class ResponseSender:
         """Send a complete response."""
         self.status = response.status
         headers = [*response.headers, *self._added_headers]
+        if response.status == 401 and self._challenge is not None:
+            headers = [header for header in headers if header[0] != b"www-authenticate"]
+            headers.append((b"www-authenticate", self._challenge))
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.body})
         self.is_complete = True

@@ -10,7 +10,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 
-from bus.config.settings import Settings
+from bus.config.settings import Settings, serves_oauth
 from mcp_gateway.caller import Caller
 from mcp_gateway.delivery import DELIVERY_EXTENSION
 from mcp_gateway.denials import RequestDenied
@@ -74,6 +74,7 @@ class McpEndpoint:
             HostOriginPolicy(settings),
             service.authenticator.cache,
             self._codec.parse_headers if settings.fast_path else lambda _: None,
+            settings.mcp_url if serves_oauth(settings) else None,
         )
 
     @property

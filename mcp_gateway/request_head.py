@@ -49,6 +49,7 @@ class RequestHeadReader:
         policy: checks hosts and origins.
         callers: the tokens that this process knows; heads with other tokens are not cached.
         parse_protocol: returns the protocol information of a call that may be answered directly.
+        resource: the resource for which access tokens must have been issued; None if none are accepted.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class RequestHeadReader:
         policy: HostOriginPolicy,
         callers: CallerCache,
         parse_protocol: Callable[[Headers], ProtocolInfo | None],
+        resource: str | None = None,
     ) -> None:
         self._policy = policy
         self._callers = callers
         self._parse_protocol = parse_protocol
+        self._resource = resource
         self._cache: dict[bytes, RequestHead] = {}
 
     def read(self, method: str, headers: Headers) -> RequestHead:
@@ -94,7 +97,7 @@ class RequestHeadReader:
         if len(authorizations) > 1:
             error = {"error": "invalid request", "message": "Send one Authorization header."}
             return RequestHead(json_response(400, error))
-        fingerprint = bearer_token_fingerprint(authorizations[0]) if authorizations else None
+        fingerprint = bearer_token_fingerprint(authorizations[0], self._resource) if authorizations else None
         if fingerprint is None:
             return RequestHead(None)
         try:

@@ -14,8 +14,9 @@ from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, Jos
 from joserfc.jwk import ECKey, RSAKey
 
 from bus.auth.identities import IdentityClaims
+from bus.config.field_types import is_secure_url
 from webapp.oauth_client import MALFORMED, Attempt, Provider, ProviderError, bearer_token
-from webapp.settings import OAuthClientSettings, WebOptions, client_key_algorithm, is_secure_url
+from webapp.settings import OAuthClientSettings, WebOptions, client_key_algorithm
 
 # Asymmetric signatures only: neither `none` nor shared secrets.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]

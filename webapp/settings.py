@@ -1,11 +1,9 @@
 """Settings of the web process, read once from the environment."""
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
@@ -13,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from bus.config.field_types import LongSecret, Names, WebUrl, require_web_url
+from bus.config.field_types import LongSecret, Names, WebUrl, is_secure_url, require_web_url
 from bus.config.redaction import quote
 from bus.config.variables import Environment, EnvironmentSettings, reading
 
@@ -244,6 +242,22 @@ class WebOptions(EnvironmentSettings):
             description="secret that this proxy sends in `X-LLM-Bus-Proxy-Secret`; set both or neither",
         ),
     ] = None
+    oauth_registration: Annotated[
+        bool,
+        Field(
+            validation_alias="OAUTH_REGISTRATION",
+            description="whether MCP clients without a metadata document may register themselves; see `OAUTH_SERVER`",
+        ),
+    ] = False
+    oauth_per_minute: Annotated[
+        int,
+        Field(
+            validation_alias="OAUTH_PER_MINUTE",
+            ge=0,
+            le=1_000_000,
+            description="OAuth requests per minute of one address or owner, for tokens or consent; 0: no limit",
+        ),
+    ] = 60
     sign_in_per_minute: Annotated[
         int,
         Field(
@@ -386,24 +400,3 @@ def _require_pair(reader: Environment, first: str, second: str) -> None:
 
 def _oauth_client(client_id: str | None, client_secret: SecretStr | None) -> OAuthClientSettings | None:
     return None if client_id is None or client_secret is None else OAuthClientSettings(client_id, client_secret)
-
-
-def is_secure_url(url: object) -> bool:
-    """Whether secrets may be sent to an address: it uses TLS, or does not leave this machine."""
-    if not isinstance(url, str):
-        return False
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    if parts.scheme == "https":
-        return bool(host)
-    return parts.scheme == "http" and _is_loopback(host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

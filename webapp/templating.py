@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 from flask import Flask, current_app, g, request, url_for
@@ -133,6 +134,7 @@ def init_app(app: Flask) -> None:
         day_name=day_name,
         unindent=unindent,
         rich_text=rich_text.render_text,
+        url_host=url_host,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
@@ -180,6 +182,11 @@ def browser_name(user_agent: str) -> str:
     if browser is None:
         return user_agent.partition("/")[0][:40] or "Unknown browser"
     return f"{browser} on {system}" if system else browser
+
+
+def url_host(url: str) -> str:
+    """The host of a URL, with its port if it has one."""
+    return urlsplit(url).netloc
 
 
 def _time_element(at: datetime, text: str, *, live: str = "") -> Markup:

@@ -1,5 +1,6 @@
 """Types of the fields of settings classes."""
 
+import ipaddress
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -52,6 +53,28 @@ def require_redis_url(url: str) -> str:
     if not is_redis_url:
         raise ValueError(f"must be an address such as redis://localhost:6379/0; it is {quote(url)}.")
     return url
+
+
+def is_secure_url(url: object) -> bool:
+    """Whether secrets may be sent to an address: it uses TLS, or does not leave this machine."""
+    if not isinstance(url, str):
+        return False
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme == "https":
+        return bool(host)
+    return parts.scheme == "http" and is_loopback_host(host)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host name or address of a URL is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 # Names in lower case, separated by commas.

@@ -9,10 +9,10 @@ from pydantic.config import JsonDict
 
 from bus.config.database_url import parse_database_url
 from bus.config.errors import SettingError
-from bus.config.field_types import BaseUrl, LongSecret, Names, RedisUrl
+from bus.config.field_types import BaseUrl, LongSecret, Names, RedisUrl, is_secure_url
 from bus.config.variables import Environment, EnvironmentSettings, reading
 
-__all__ = ["SettingError", "Settings", "is_allowed", "strip_default_port"]
+__all__ = ["SettingError", "Settings", "is_allowed", "serves_oauth", "strip_default_port"]
 
 _GATEWAY: JsonDict = {"processes": ["gateway"]}
 _HTTP: JsonDict = {"processes": ["gateway", "web"]}
@@ -176,6 +176,15 @@ class Settings(EnvironmentSettings):
             json_schema_extra=_GATEWAY,
         ),
     ] = 50
+    oauth_server: Annotated[
+        bool,
+        Field(
+            validation_alias="OAUTH_SERVER",
+            description="whether clients may connect with the address alone and sign in by OAuth; also requires"
+            " `PUBLIC_URL`, with https:// or of this machine",
+            json_schema_extra=_HTTP,
+        ),
+    ] = True
     fast_path: Annotated[
         bool,
         Field(
@@ -223,6 +232,13 @@ class Settings(EnvironmentSettings):
         """
         with reading(env) as reader:
             return reader.read(cls, keep_empty="HOST", PORT=port)
+
+
+def serves_oauth(settings: Settings) -> bool:
+    """Return whether the authorization server runs: it is switched on, and its public addresses are set and secure."""
+    if not settings.oauth_server or "public_url" not in settings.model_fields_set:
+        return False
+    return is_secure_url(settings.public_url) and is_secure_url(settings.mcp_url)
 
 
 def is_allowed(allowed: tuple[str, ...], header_value: str) -> bool:

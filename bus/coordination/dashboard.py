@@ -232,8 +232,10 @@ _EXPIRING_TOKENS_SQL = f"""
            bus_participation_name(p.id) AS actor, t.hint AS token_hint, t.expires_at
     FROM {_OPEN_PROJECTS_SQL}
     JOIN participation p ON p.project_id = pj.id AND p.removed_at IS NULL
-    JOIN token t ON t.participation_id = p.id AND t.revoked_at IS NULL
+    JOIN token t ON t.participation_id = p.id AND t.revoked_at IS NULL AND t.parent_id IS NULL
      AND t.expires_at > clock_timestamp() AND t.expires_at < clock_timestamp() + %(window)s
+     -- Those of connected clients are renewed with each use.
+     AND NOT EXISTS (SELECT FROM client_grant g WHERE g.token_id = t.id)
     ORDER BY t.expires_at LIMIT %(limit)s
 """
 

@@ -227,7 +227,8 @@ _STALE_SQL = f"""
       AND (s.last_seen <= clock_timestamp() - make_interval(secs => {{window}})
            OR s.token_id IS NOT NULL AND NOT EXISTS (
                 SELECT FROM token t JOIN participation p ON p.id = t.participation_id
-                WHERE t.id = s.token_id AND p.removed_at IS NULL AND bus_token_is_live(t.revoked_at, t.expires_at)))
+                WHERE t.id = bus_lasting_token(s.token_id) AND p.removed_at IS NULL
+                  AND bus_token_is_live(t.revoked_at, t.expires_at)))
     UNION
     SELECT l.participation_id, l.session_key, 'silent' FROM lease l
     WHERE l.project_id = {{project}} AND l.ended_at IS NULL AND l.session_key IS NOT NULL

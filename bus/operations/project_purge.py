@@ -25,7 +25,7 @@ class ProjectContents:
 
 _LIVE_TOKENS = (
     "FROM participation p JOIN token t ON t.participation_id = p.id"
-    " WHERE p.project_id = pj.id AND bus_token_is_live(t.revoked_at, t.expires_at)"
+    " WHERE p.project_id = pj.id AND t.parent_id IS NULL AND bus_token_is_live(t.revoked_at, t.expires_at)"
 )
 _OPEN_INVITES = (
     "FROM invite i WHERE i.project_id = pj.id AND i.revoked_at IS NULL"

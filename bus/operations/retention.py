@@ -41,6 +41,15 @@ _EXPIRED_ROWS = {
     "sign_ups": ("sign_up", "expires_at < clock_timestamp()"),
     "login_links": ("login_link", "expires_at < clock_timestamp() - interval '1 day'"),
     "share_links": ("share_link", "expires_at < clock_timestamp() - interval '30 days'"),
+    # Invites, which live up to seven days, name the token that they were created with.
+    "access_tokens": ("token", "parent_id IS NOT NULL AND expires_at < clock_timestamp() - interval '8 days'"),
+    # Disconnected, or not used for so long that its refresh token has expired. Its grant goes with its token.
+    "ended_clients": (
+        "token",
+        "EXISTS (SELECT FROM client_grant g WHERE g.token_id = t.id) AND least(t.revoked_at, t.expires_at)"
+        " < clock_timestamp() - interval '30 days'",
+    ),
+    "oauth_clients": ("oauth_client", "expires_at < clock_timestamp()"),
     "gone_processes": ("process", "seen_at < clock_timestamp() - interval '1 day'"),
     "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
     "hours": ("tally", _expired_rollups_condition("hour")),

@@ -10,6 +10,8 @@ import secrets
 import zlib
 
 TOKEN_PREFIX = "lbus_"  # noqa: S105 - public, part of every token
+ACCESS_TOKEN_PREFIX = "lbusa_"  # noqa: S105 - public, part of every access token of a connected client
+REFRESH_TOKEN_PREFIX = "lbusr_"  # noqa: S105 - public, part of every refresh token
 INVITE_CODE_PREFIX = "inv_"
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -17,6 +19,8 @@ _RANDOM_BYTE_COUNT = 32
 _BODY_LENGTH = 43  # the fewest base62 digits that hold 256 bits
 _CHECKSUM_LENGTH = 6  # the fewest that hold the 32 bits of a CRC
 _TOKEN_LENGTH = len(TOKEN_PREFIX) + _BODY_LENGTH + _CHECKSUM_LENGTH
+_FAMILY_BYTE_COUNT = 16
+_FAMILY_LENGTH = 22  # the fewest base62 digits that hold 128 bits
 
 # Tokens of the original, which an import brings.
 _BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -42,8 +46,7 @@ def _compute_checksum(text: str) -> str:
 
 def generate_token() -> str:
     """Generate a bearer token of 54 ASCII characters."""
-    text = TOKEN_PREFIX + _encode_base62(int.from_bytes(secrets.token_bytes(_RANDOM_BYTE_COUNT)), _BODY_LENGTH)
-    return text + _compute_checksum(text)
+    return _add_checksum(TOKEN_PREFIX + _generate_digits(_RANDOM_BYTE_COUNT, _BODY_LENGTH))
 
 
 def is_well_formed_token(token: str) -> bool:
@@ -73,6 +76,58 @@ def legacy_display_hint(sha256: bytes) -> str:
     return f"legacy, SHA-256 {sha256.hex()[:8]}…"
 
 
+def generate_access_token() -> str:
+    """Generate an access token of a connected client, of 55 ASCII characters."""
+    return _add_checksum(ACCESS_TOKEN_PREFIX + _generate_digits(_RANDOM_BYTE_COUNT, _BODY_LENGTH))
+
+
+def is_well_formed_access_token(token: str) -> bool:
+    """As `is_well_formed_token`, for access tokens."""
+    return _is_well_formed(token, ACCESS_TOKEN_PREFIX, _BODY_LENGTH)
+
+
+def access_token_fingerprint(token: str, resource: str) -> bytes:
+    """As `fingerprint`, bound to the resource that the access token is for: at another one it is unknown."""
+    return fingerprint(f"{token}\n{resource}")
+
+
+def generate_refresh_token(family: str | None = None) -> str:
+    """Generate a refresh token: its family, which stays when it is rotated, and a secret, which does not.
+
+    Args:
+        family: of the token that is replaced; a new one if left out.
+    """
+    family = family or _generate_digits(_FAMILY_BYTE_COUNT, _FAMILY_LENGTH)
+    return _add_checksum(REFRESH_TOKEN_PREFIX + family + _generate_digits(_RANDOM_BYTE_COUNT, _BODY_LENGTH))
+
+
+def refresh_token_family(token: str) -> str | None:
+    """Return the family of a refresh token, issued or not; None if it is malformed."""
+    if not _is_well_formed(token, REFRESH_TOKEN_PREFIX, _FAMILY_LENGTH + _BODY_LENGTH):
+        return None
+    return token[len(REFRESH_TOKEN_PREFIX) :][:_FAMILY_LENGTH]
+
+
+def generate_authorization_code() -> str:
+    """Generate an authorization code of 43 URL-safe characters, which lives for minutes and has no checksum."""
+    return secrets.token_urlsafe(_RANDOM_BYTE_COUNT)
+
+
+def _generate_digits(byte_count: int, width: int) -> str:
+    return _encode_base62(int.from_bytes(secrets.token_bytes(byte_count)), width)
+
+
+def _add_checksum(text: str) -> str:
+    return text + _compute_checksum(text)
+
+
+def _is_well_formed(token: str, prefix: str, body_length: int) -> bool:
+    if len(token) != len(prefix) + body_length + _CHECKSUM_LENGTH or not token.startswith(prefix):
+        return False
+    body = token[len(prefix) :]
+    return body.isascii() and body.isalnum() and token == _add_checksum(token[:-_CHECKSUM_LENGTH])
+
+
 def fingerprint(token: str) -> bytes:
     """The SHA-256 of a token or an invite code, 32 bytes. Nothing else of it is stored.
 
@@ -83,8 +138,8 @@ def fingerprint(token: str) -> bytes:
 
 
 def display_hint(token: str) -> str:
-    """The displayable part of a token, by which its owner recognises it: `lbus_…` and its last four characters."""
-    return f"{TOKEN_PREFIX}…{token[-4:]}"
+    """The displayable part of a token, by which its owner recognises it: its prefix and its last four characters."""
+    return f"{token.partition('_')[0]}_…{token[-4:]}"
 
 
 def is_well_formed_invite_code(text: str) -> bool:

@@ -14,6 +14,8 @@ from bus.tenancy.authentication import fetch_all_as_caller
 from bus.tenancy.participations import Participation
 
 _LIVE_TOKENS = "FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at)"
+# A connected client counts once, without its access tokens.
+_COUNTED_TOKENS = f"{_LIVE_TOKENS} AND t.parent_id IS NULL"
 
 MAX_PEOPLE = 200
 
@@ -203,7 +205,7 @@ def list_participant_projects(
         ParticipantProject,
         "SELECT p.id AS participation_id, pj.id AS project_id, pj.name AS project,"
         " pj.archived_at IS NOT NULL AS is_archived, p.lane, p.is_admin,"
-        f" (SELECT count(*) {_LIVE_TOKENS}) AS live_token_count, pr.last_seen"
+        f" (SELECT count(*) {_COUNTED_TOKENS}) AS live_token_count, pr.last_seen"
         " FROM participant pt JOIN participation p ON p.participant_id = pt.id AND p.removed_at IS NULL"
         " JOIN project pj ON pj.id = p.project_id AND pj.purging_at IS NULL"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
@@ -231,7 +233,7 @@ _DETAIL_SQL = f"""
            coalesce(pr.lane, p.lane) AS lane, coalesce(pr.status, '') AS status, p.is_admin, pr.last_seen,
            coalesce(pr.last_seen > clock_timestamp() - make_interval(secs => pj.presence_window_seconds), false)
                AS is_active,
-           {capped_count(_LIVE_TOKENS, 100)} AS live_token_count,
+           {capped_count(_COUNTED_TOKENS, 100)} AS live_token_count,
            bus_unread(p.project_id, p.id) AS unread_count, p.created_at
     FROM project pj
     JOIN participation p ON p.project_id = pj.id AND p.removed_at IS NULL
@@ -269,6 +271,44 @@ def get_participation_detail(
     if detail is None:
         raise NotFound("participant in the project")
     return detail
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentChoice:
+    """A project in which a client may act, with one of its participants; `participation_id` is None if it has none."""
+
+    project_id: int
+    project: str
+    participation_id: int | None
+    label: str
+    lane: str | None
+    is_admin: bool
+
+
+def list_consent_choices(conn: Connection, owner_id: int, *, limit: int = 500) -> list[ConsentChoice]:
+    """List the open projects of an owner with the participants that have tokens, the newest projects first."""
+    return conn.fetch_all_as(
+        ConsentChoice,
+        "SELECT pj.id AS project_id, pj.name AS project, p.id AS participation_id, coalesce(pt.label, '') AS label,"
+        " p.lane, coalesce(p.is_admin, false) AS is_admin"
+        " FROM project pj"
+        " LEFT JOIN (participation p JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL"
+        "  AND pt.label <> '') ON p.project_id = pj.id AND p.removed_at IS NULL"
+        " WHERE pj.owner_id = %s AND pj.archived_at IS NULL AND pj.purging_at IS NULL"
+        " ORDER BY pj.id DESC, pt.label LIMIT %s",
+        (owner_id, limit),
+    )
+
+
+def find_free_label(conn: Connection, owner_id: int, wanted: str) -> str:
+    """Return a label that no participant of the owner has or had: the one that is wanted, or that with a number."""
+    rows = conn.fetch_all(
+        "SELECT label_key FROM participant_name WHERE owner_id = %s AND starts_with(label_key, %s) LIMIT 1000",
+        (owner_id, validation.label_key(wanted)),
+    )
+    taken = {key for (key,) in rows}
+    candidates = (wanted, *(f"{wanted}-{number}" for number in range(2, 1002)))
+    return next((label for label in candidates if validation.label_key(label) not in taken), wanted)
 
 
 def list_people(conn: Connection, project_id: int) -> list[str]:

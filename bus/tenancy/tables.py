@@ -1,7 +1,7 @@
 """Tables of owners, projects, participants, tokens and invites; all but the project clock are rarely written."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 from bus.db.columns import (
     CLOCK_TIMESTAMP,
@@ -129,9 +129,12 @@ token = sa.Table(
     sa.Column("revoked_at", TIMESTAMPTZ),
     # Issued by the original and imported, so it has the original's form.
     sa.Column("legacy", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
+    # The token of the connected client whose access token this is (client_grant); null for all others.
+    sa.Column("parent_id", sa.ForeignKey("token.id", ondelete="CASCADE")),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     sa.CheckConstraint(length_check("label", 64, 0), "label"),
 )
+sa.Index(None, token.c.parent_id, postgresql_where=token.c.parent_id.is_not(None))
 
 invite = sa.Table(
     "invite",
@@ -197,6 +200,49 @@ share_link = sa.Table(
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     comment="Read-only links to the live board of a project, for viewers without an account.",
 )
+
+client_grant = sa.Table(
+    "client_grant",
+    metadata,
+    id_column(),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
+    # Stands for the connection; its text is known to no one. Access tokens are further tokens, with it as their parent.
+    sa.Column("token_id", sa.ForeignKey("token.id", ondelete="CASCADE"), nullable=False, unique=True),
+    sa.Column("client_id", sa.Text, nullable=False),
+    sa.Column("client_name", sa.Text, nullable=False),
+    sa.Column("redirect_uri", sa.Text, nullable=False),
+    sa.Column("resource", sa.Text, nullable=False),
+    created_at_column(),
+    # Null: as long as the client uses it.
+    sa.Column("ends_at", TIMESTAMPTZ),
+    sa.Column("code_sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("code_challenge", sa.Text, nullable=False),
+    sa.Column("code_used_at", TIMESTAMPTZ),
+    # Of the newest refresh token: its family, which stays, and the whole. Null until the code was exchanged.
+    sa.Column("family_sha256", BYTEA, unique=True),
+    sa.Column("refresh_sha256", BYTEA),
+    sa.CheckConstraint("octet_length(code_sha256) = 32", "code_sha256"),
+    sa.CheckConstraint("octet_length(family_sha256) = 32 AND octet_length(refresh_sha256) = 32", "refresh_sha256"),
+    sa.CheckConstraint(length_check("client_id", 2048), "client_id"),
+    sa.CheckConstraint(length_check("client_name", 64), "client_name"),
+    sa.CheckConstraint(length_check("redirect_uri", 2048), "redirect_uri"),
+    comment="Connected clients: what an owner has let an OAuth client do, and the state of its code and refresh token.",
+)
+
+oauth_client = sa.Table(
+    "oauth_client",
+    metadata,
+    sa.Column("client_id", sa.Text, primary_key=True),
+    sa.Column("is_registered", sa.Boolean, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("redirect_uris", ARRAY(sa.Text), nullable=False),
+    created_at_column(),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
+    sa.CheckConstraint(length_check("client_id", 2048), "client_id"),
+    sa.CheckConstraint(length_check("name", 64), "name"),
+    comment="OAuth clients: registered ones, and copies of the documents of those whose id is an address.",
+)
+sa.Index(None, oauth_client.c.expires_at)
 
 audit = sa.Table(
     "audit",

@@ -60,6 +60,16 @@ def revoke_all(conn: Connection, participation_ids: Sequence[int], *, except_tok
 
 
 def revoke(conn: Connection, token_id: int) -> bool:
-    """Revoke one token; return whether it was not yet revoked."""
-    statement = sa.update(token).where(token.c.id == token_id, token.c.revoked_at.is_(None))
-    return conn.execute(statement.values(revoked_at=sa.func.clock_timestamp())).rowcount > 0
+    """Revoke one token, with the access tokens of a connected client; return whether it was not yet revoked.
+
+    Locks: the tokens, by ascending id. The caller has locked the project clock, which adding an access token locks too.
+    """
+    locked = (
+        sa.select(token.c.id)
+        .where(sa.or_(token.c.id == token_id, token.c.parent_id == token_id), token.c.revoked_at.is_(None))
+        .order_by(token.c.id)
+        .with_for_update(key_share=True)
+        .cte("locked")
+    )
+    statement = sa.update(token).where(token.c.id == locked.c.id).values(revoked_at=sa.func.clock_timestamp())
+    return token_id in conn.execute(statement.returning(token.c.id)).scalars().all()

@@ -12,7 +12,7 @@ from bus.rules import validation
 from bus.tenancy import audit, authentication, participations, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import IssuedParticipation, LockedProject, Participation
-from bus.tenancy.tables import token
+from bus.tenancy.tables import client_grant, token
 from bus.tenancy.token_store import GeneratedToken
 
 
@@ -230,7 +230,10 @@ def revoke(conn: Connection, project_id: int, token_id: int, *, actor: str) -> b
 
 
 def list_tokens(conn: Connection, participation_id: int, *, before: int | None = None, limit: int = 50) -> list[Token]:
-    """List the tokens of a participation, newest first, at most `limit`, with ids below `before`."""
+    """List the tokens of a participation, newest first, at most `limit`, with ids below `before`.
+
+    Those of connected clients are not among them: bus/tenancy/client_grants.py lists these.
+    """
     state = sa.case(
         (token.c.revoked_at.is_not(None), "revoked"),
         (token.c.expires_at <= sa.func.clock_timestamp(), "expired"),
@@ -239,13 +242,19 @@ def list_tokens(conn: Connection, participation_id: int, *, before: int | None =
     columns = (token.c.created_at, token.c.last_used_at, token.c.expires_at, token.c.revoked_at, token.c.legacy)
     query = (
         sa.select(token.c.id, token.c.hint, token.c.label, state, *columns)
-        .where(token.c.participation_id == participation_id)
+        .where(token.c.participation_id == participation_id, is_pasted())
         .order_by(token.c.id.desc())
         .limit(limit)
     )
     if before is not None:
         query = query.where(token.c.id < before)
     return [from_row(Token, row) for row in conn.execute(query)]
+
+
+def is_pasted() -> sa.ColumnElement[bool]:
+    """Whether a token is one that people and agents handle, and not one of a connected client."""
+    of_client = sa.exists().where(client_grant.c.token_id == token.c.id)
+    return sa.and_(token.c.parent_id.is_(None), sa.not_(of_client))
 
 
 def find_caller(conn: Connection, sha256: bytes) -> Ctx | None:

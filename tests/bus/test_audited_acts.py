@@ -18,6 +18,7 @@ from bus.db import Connection
 from bus.notifications import outbox
 from bus.operations import jobs, project_purge
 from bus.tenancy import (
+    client_grants,
     invite_redemption,
     invites,
     owners,
@@ -102,6 +103,20 @@ def _expire_invite(world: World) -> None:
 def _revoke_one_token(world: World) -> bool:
     (token,) = tokens.list_tokens(world.conn, world.agent.ctx.participation_id)
     return tokens.revoke(world.conn, world.project.id, token.id, actor="web")
+
+
+def _connect_client(world: World) -> str:
+    request = client_grants.ConsentRequest(
+        "https://app.example/client", "App", "http://127.0.0.1/", "https://bus/mcp", "c"
+    )
+    return client_grants.connect_participant(
+        world.conn, world.owner.id, world.agent.ctx.participation_id, request, ttl=None, actor="web"
+    )
+
+
+def _disconnect_client(world: World) -> bool:
+    (grant_id,) = world.conn.fetch_one("SELECT max(id) FROM client_grant")
+    return client_grants.disconnect(world.conn, world.owner.id, grant_id, actor="web")
 
 
 def _remove_webhook(world: World) -> None:
@@ -279,6 +294,8 @@ _ACTS: dict[str, Act] = {
     "admin_revoke": Act(
         "token.revoke", "{admin}", "{agent}", lambda w: tokens.revoke_as_admin(w.conn, w.admin.ctx, w.agent.label)
     ),
+    "connect a client": Act("client.connect", "web", "{agent}", _connect_client),
+    "disconnect a client": Act("client.disconnect", "web", "{agent}", _disconnect_client, _connect_client),
     "create an invite": Act(
         "invite.create", "web", "{newest_invite}", lambda w: invites.create_for_owner(w.conn, w.project.id, actor="web")
     ),

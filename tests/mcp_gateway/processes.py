@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -69,9 +68,7 @@ def running_gateways(
 
 
 def _start_gateway(database_url: str, env: dict[str, str], constants: Mapping[str, float] | None) -> GatewayProcess:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = int(env.get("PORT") or servers.free_port())
     handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
     log = Path(name)
     with os.fdopen(handle, "wb") as output:

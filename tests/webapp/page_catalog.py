@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from playwright.sync_api import Page
 from werkzeug.routing import Rule
@@ -38,6 +39,8 @@ _SKIPPED_ENDPOINTS = {
     "credentials.show",
     "board.stream",
     "shared_board.stream",
+    # Its address carries the request of a client; see `iter_pages`.
+    "authorize.show",
 }
 # Settings that enable features with pages or parts of pages.
 FEATURE_ENV = {
@@ -49,6 +52,7 @@ FEATURE_ENV = {
     "GITHUB_CLIENT_SECRET": "example",
     "SIGN_IN_PER_MINUTE": "0",
     "JOIN_PER_MINUTE": "0",
+    "OAUTH_PER_MINUTE": "0",
 }
 
 
@@ -128,10 +132,10 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
     """
     with web.app.test_request_context():
         for rule in web.app.url_map.iter_rules():
-            # The kit consists of files; former addresses redirect.
+            # The kit consists of files; former addresses redirect; OAuth clients read metadata.
             if (
                 rule.endpoint in _SKIPPED_ENDPOINTS
-                or rule.endpoint.startswith(("kit.", "moved_addresses.", "site_files."))
+                or rule.endpoint.startswith(("kit.", "moved_addresses.", "oauth_endpoints.", "site_files."))
                 or "GET" not in (rule.methods or ())
             ):
                 continue
@@ -147,6 +151,14 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
                 assert empty is not None
                 yield PageCase(f"{name}-empty", empty[1], private)
         yield PageCase("refs-one", web.app.url_for("refs.index", project_id=site.project.id, ref="PR 118"), True)
+    consent_request = {
+        "response_type": "code",
+        "client_id": sample_data.CLIENT_ID,
+        "redirect_uri": "http://127.0.0.1:49152/callback",
+        "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+    }
+    yield PageCase("authorize-show", f"/oauth/authorize?{urlencode(consent_request)}", requires_sign_in=True)
     yield PageCase("error-404", "/nope", requires_sign_in=False)
 
 

@@ -10,8 +10,10 @@ from bus.db import Connection
 from bus.notifications import outbox
 from bus.operations import project_purge
 from bus.tenancy import (
+    client_grants,
     invite_redemption,
     invites,
+    oauth_clients,
     owners,
     participants,
     participations,
@@ -19,7 +21,12 @@ from bus.tenancy import (
     share_links,
     tokens,
 )
-from tests.factories import authenticate_agent, make_agent, make_owner, make_project
+from bus.tenancy.client_grants import ConsentRequest
+from bus.tenancy.oauth_clients import OAuthClient
+from tests.factories import Agent, authenticate_agent, make_agent, make_owner, make_project
+
+CLIENT_ID = "https://agent.example/oauth/client.json"
+"""An OAuth client whose document is known."""
 
 _POST_BODY = """The migration is written and runs in 40 ms on a copy of production.
 
@@ -109,11 +116,15 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     share_link = share_links.create(conn, full.id, ttl_hours=24, actor=handle)
     fence = leases.list_leases(conn, alice.ctx).leases[0].fence
     (token_id,) = conn.fetch_one("SELECT max(id) FROM token WHERE participation_id = %s", (bob.ctx.participation_id,))
+    client = oauth_clients.store_document(
+        conn, CLIENT_ID, "Example Agent", ["http://127.0.0.1/callback"], ttl=timedelta(days=1)
+    )
     return SampleData(
         owner,
         full,
         empty,
         {
+            "grant_id": _connect_client(conn, owner, bob, client),
             "owner_id": owner.id,
             "project_id": full.id,
             "participation_id": bob.ctx.participation_id,
@@ -132,6 +143,20 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
             "token": "x" * 43,
         },
     )
+
+
+def _connect_client(conn: Connection, owner: owners.Owner, agent: Agent, client: OAuthClient) -> int:
+    """Let a client act as an agent; return the id of the connection."""
+    request = ConsentRequest(
+        client.client_id, client.name, "http://127.0.0.1:49152/callback", "https://bus.example.org/mcp", "c" * 43
+    )
+    code = client_grants.connect_participant(
+        conn, owner.id, agent.ctx.participation_id, request, ttl=None, actor=owner.handle
+    )
+    grant = client_grants.lock_by_code(conn, code)
+    assert grant is not None
+    client_grants.issue_tokens(conn, grant)
+    return grant.id
 
 
 def project_path(sample: SampleData, suffix: str = "") -> str:

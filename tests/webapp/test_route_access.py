@@ -129,6 +129,13 @@ def test_views_without_csrf_protection_are_the_listed_ones(site: WebApp) -> None
         ("POST", "/email/unsubscribe/<token>"),
         ("GET", "/api/stats"),
         ("GET", "/metrics"),
+        # OAuth clients: a code or a refresh token, if any.
+        ("GET", "/.well-known/oauth-authorization-server"),
+        ("GET", "/.well-known/oauth-protected-resource"),
+        ("GET", "/.well-known/oauth-protected-resource/mcp"),
+        ("POST", "/oauth/register"),
+        ("POST", "/oauth/revoke"),
+        ("POST", "/oauth/token"),
     }
 
 

@@ -21,6 +21,7 @@ _ALLOWED = {
     "account.end_all_sessions",
     "account.end_session",
     "account.unlink",
+    "connected_clients.disconnect",
     "credits.set_threshold",
     "invites.revoke",
     "oauth.start",
@@ -40,6 +41,7 @@ _REFUSED = {
     "accept_invite.accept",
     "account.link_proxy",
     "account.use_email",
+    "authorize.decide",
     "email_links.use_confirmation",
     "handoffs.ack",
     "handoffs.create",
@@ -67,7 +69,13 @@ _REFUSED = {
     "tasks.resolve",
 }
 # Read no cookie, so they do not know a signed-in owner.
-_WITHOUT_SESSION = {"email_links.use_unsubscription", "join.redeem"}
+_WITHOUT_SESSION = {
+    "email_links.use_unsubscription",
+    "join.redeem",
+    "oauth_endpoints.register",
+    "oauth_endpoints.revoke",
+    "oauth_endpoints.token",
+}
 _MESSAGE = "Your account is suspended, so nothing was changed."
 
 

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from bus.notifications import guarded_http
 from bus.notifications.outbox import OutboxMessage
 from tests.concurrency import stretched
 from workers import webhooks
@@ -201,7 +202,7 @@ def test_a_private_network_is_never_reached(receiver: Receiver, host: str) -> No
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
 def test_a_public_address_is_allowed(address: str) -> None:
-    assert webhooks.resolve_address(address, 443, allow_private=False) == address
+    assert guarded_http.resolve_address(address, 443, allow_private=False) == address
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(

@@ -9,9 +9,11 @@ from werkzeug.wrappers import Response
 
 from bus.auth import identities, sessions
 from bus.auth.identities import Identity
+from bus.config.settings import serves_oauth
+from bus.tenancy import client_grants
 from webapp import auth
 from webapp.blueprints import OwnerBlueprint, see_other
-from webapp.context import connection, options, providers, redirect_on_refusal, transaction
+from webapp.context import connection, options, providers, redirect_on_refusal, settings, transaction
 from webapp.ratelimit import enforce_rate_limit
 from webapp.suspension import allowed_while_suspended
 
@@ -46,6 +48,7 @@ def index() -> str:
     with connection() as conn:
         sign_ins = [_to_linked_sign_in(identity) for identity in identities.list_identities(conn, owner.id)]
         open_sessions = sessions.list_sessions(conn, owner.id, idle_timeout=options().session_idle_timeout)
+        connected_clients = client_grants.list_connected(conn, owner.id)
     linked_names = {sign_in.name for sign_in in sign_ins}
     return render_template(
         "account/index.html",
@@ -58,6 +61,8 @@ def index() -> str:
         offers=sorted(providers().values(), key=lambda provider: provider.name in linked_names),
         proxy_identity=auth.proxy_identity(),
         sessions=[(session, _method_label(session.method)) for session in open_sessions],
+        connected_clients=connected_clients,
+        serves_oauth=serves_oauth(settings()),
         current_session_id=auth.current_session().id,
     )
 

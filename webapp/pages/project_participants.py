@@ -10,7 +10,7 @@ from wtforms import BooleanField
 from bus import limits
 from bus.db import Connection
 from bus.db.pagination import paginate
-from bus.tenancy import participant_queries, participations, tokens
+from bus.tenancy import client_grants, participant_queries, participations, tokens
 from bus.tenancy.participant_queries import ParticipationDetail
 from webapp.auth import current_owner
 from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
@@ -207,12 +207,14 @@ def _render_participation(
     with connection() as conn:
         participation = _get_participation(conn, participation_id)
         rows = tokens.list_tokens(conn, participation.id, before=query_int("before"), limit=PAGE_SIZE + 1)
+        connected = client_grants.list_connected(conn, project.owner_id, participation_id=participation.id)
     page, has_more = paginate(rows, PAGE_SIZE)
     return render_template(
         "project_participants/show.html",
         project=project,
         participation=participation,
         tokens=page,
+        connected_clients=connected,
         older=current_url(before=str(page[-1].id)) if has_more else None,
         participation_form=participation_form
         or ParticipationForm(formdata=None, lane=participation.granted_lane, is_admin=participation.is_admin),

@@ -70,6 +70,34 @@ def test_a_hint_shows_only_the_last_four_characters() -> None:
     assert token_format.display_hint(token) == "lbus_…" + token[-4:]
 
 
+def test_tokens_of_connected_clients_have_forms_of_their_own() -> None:
+    access, refresh = token_format.generate_access_token(), token_format.generate_refresh_token()
+    assert re.fullmatch(r"lbusa_[0-9A-Za-z]{49}", access)
+    assert re.fullmatch(r"lbusr_[0-9A-Za-z]{71}", refresh)
+    assert token_format.is_well_formed_access_token(access)
+    for token in (access, refresh):
+        assert not token_format.is_well_formed_token(token)
+    assert not token_format.is_well_formed_access_token(token_format.generate_token())
+    assert not token_format.is_well_formed_access_token(access[:-1] + ("a" if access[-1] != "a" else "b"))
+    assert token_format.display_hint(access) == "lbusa_…" + access[-4:]
+
+
+def test_an_access_token_is_another_one_at_another_resource() -> None:
+    access = token_format.generate_access_token()
+    prints = {token_format.access_token_fingerprint(access, url) for url in ("https://a/mcp", "https://b/mcp")}
+    assert len(prints | {token_format.fingerprint(access)}) == 3
+
+
+def test_a_rotated_refresh_token_keeps_its_family() -> None:
+    first = token_format.generate_refresh_token()
+    family = token_format.refresh_token_family(first)
+    second = token_format.generate_refresh_token(family)
+    assert second != first
+    assert token_format.refresh_token_family(second) == family
+    assert token_format.refresh_token_family(token_format.generate_refresh_token()) != family
+    assert token_format.refresh_token_family(first[:-1]) is None
+
+
 def test_an_invite_code_is_unambiguous_and_url_safe() -> None:
     codes = {token_format.generate_invite_code() for _ in range(200)}
     assert len(codes) == 200

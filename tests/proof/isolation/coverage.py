@@ -19,6 +19,8 @@ EXEMPT = {
     "bus.auth.login_links.consume_login_link": "decides which owner signs in: tests/webapp/test_sessions.py",
     "bus.notifications.mail_addresses.confirm": "by a signed link: tests/webapp/test_email_links.py",
     "bus.notifications.mail_addresses.unsubscribe": "by a signed link: tests/webapp/test_email_links.py",
+    "bus.tenancy.client_grants.disconnect": "by owner and id: tests/bus/tenancy/test_client_grants.py",
+    "bus.tenancy.oauth_clients.register": "belongs to no tenant: tests/webapp/test_oauth_metadata.py",
     "bus.operations.jobs.request_run": "of the service: tests/bus/operations/test_jobs.py",
     "bus.operations.project_purge.purge_step": "a step of begin_purge",
     "bus.coordination.leases.fold_live_leases": "a step of set_settings",

@@ -8,7 +8,18 @@ from bus.tables import metadata
 
 # Tables that belong to the service and not to a tenant.
 GLOBAL_TABLES = frozenset(
-    {"job", "job_request", "job_run", "metering", "price", "process", "sealed", "secret", "service_sample"}
+    {
+        "job",
+        "job_request",
+        "job_run",
+        "metering",
+        "oauth_client",
+        "price",
+        "process",
+        "sealed",
+        "secret",
+        "service_sample",
+    }
     | {"service_stats", "sign_up"}
 )
 # Of tables that have neither column: how a row `x` leads to a project or an owner.

@@ -1,0 +1,369 @@
+"""Connected clients: OAuth clients that act as a participant with the consent of its owner.
+
+A connection is one row: the consent, its authorization code, and the newest refresh token. It stands on a token of the
+participation whose text is known to no one, so whatever revokes the tokens of a participant disconnects its clients.
+Access tokens are further tokens with that one as their parent, which each call checks as it checks all others.
+Source: docs/decisions/0049-authorization-server.md
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from bus.db import Connection
+from bus.errors import BusError, NotFound
+from bus.rules import token_format, validation
+from bus.tenancy import audit, participations, token_store, tokens
+from bus.tenancy.invite_authority import end_unauthorized_invites
+from bus.tenancy.participations import IssuedParticipation
+from bus.tenancy.tables import client_grant
+
+CODE_TTL = timedelta(minutes=2)
+ACCESS_TOKEN_TTL = timedelta(hours=1)
+UNUSED_TTL = timedelta(days=30)
+"""A connection that is not used for so long ends: its refresh token expires."""
+MAX_LISTED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRequest:
+    """What a client asks for, as it was validated and shown to the owner."""
+
+    client_id: str
+    client_name: str
+    redirect_uri: str
+    resource: str
+    code_challenge: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGrant:
+    """A connection whose project this transaction has locked.
+
+    Attributes:
+        token_id: the token on which the connection stands.
+        is_live: whether that token is neither revoked nor expired.
+    """
+
+    id: int
+    owner_id: int
+    project_id: int
+    participation_id: int
+    actor: str
+    token_id: int
+    is_live: bool
+    client_id: str
+    client_name: str
+    redirect_uri: str
+    resource: str
+    code_challenge: str
+    code_used_at: datetime | None
+    refresh_sha256: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTokens:
+    """New tokens of a client, which are shown only once."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedClient:
+    """A live connection as the owner sees it.
+
+    Attributes:
+        actor: the participant as which it acts.
+        last_used_at: of its access tokens, at a resolution of one minute.
+        expires_at: when it ends unless it is used again.
+    """
+
+    id: int
+    client_id: str
+    client_name: str
+    project_id: int
+    project: str
+    participation_id: int
+    actor: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+
+
+def connect_participant(
+    conn: Connection,
+    owner_id: int,
+    participation_id: int,
+    request: ConsentRequest,
+    *,
+    ttl: timedelta | None,
+    actor: str,
+) -> str:
+    """Let a client act as a participant that is in a project of the owner.
+
+    Args:
+        ttl: how long at most; None: as long as the client uses it.
+    Returns:
+        The authorization code, valid for CODE_TTL.
+    Raises:
+        BusError: `not_found` when the owner has no such participation; `forbidden` when the project is archived.
+        OwnerSuspended: the owner is suspended.
+    Locks: the project clock, then the owner.
+    """
+    row = conn.fetch_one_or_none(
+        "SELECT p.project_id FROM participation p JOIN project pj ON pj.id = p.project_id"
+        " WHERE p.id = %s AND pj.owner_id = %s AND p.removed_at IS NULL",
+        (participation_id, owner_id),
+    )
+    if row is None:
+        raise NotFound("participant in the project")
+    locked_project = participations.lock_project(conn, row[0])
+    participation = participations.get_token_holder(conn, locked_project.project_id, participation_id)
+    issued = tokens.add_to_participation(
+        conn, locked_project, participation, label=request.client_name, ttl=CODE_TTL, actor=actor
+    )
+    return _record_consent(conn, owner_id, locked_project.project_id, issued, request, ttl, actor)
+
+
+def connect_new_participant(
+    conn: Connection,
+    owner_id: int,
+    project_id: int,
+    name: str,
+    lane: str | None,
+    request: ConsentRequest,
+    *,
+    ttl: timedelta | None,
+    actor: str,
+) -> str:
+    """As `connect_participant`, with a participant that joins the project, new or of other projects of the owner.
+
+    Raises:
+        BusError: `conflict` when a participant of that name is in the project already.
+    """
+    label = validation.label(name, "name")
+    locked_project = participations.lock_project(conn, project_id)
+    if locked_project.owner_id != owner_id:
+        raise NotFound("project")
+    if participations.find(conn, project_id, label, "name") is not None:
+        raise BusError(
+            "conflict", f"name {label} is in this project already: choose that participant, or another name."
+        )
+    issued = participations.join_locked_project(conn, locked_project, label, lane=lane, ttl=CODE_TTL, actor=actor)
+    return _record_consent(conn, owner_id, project_id, issued, request, ttl, actor)
+
+
+def _record_consent(
+    conn: Connection,
+    owner_id: int,
+    project_id: int,
+    issued: IssuedParticipation,
+    request: ConsentRequest,
+    ttl: timedelta | None,
+    actor: str,
+) -> str:
+    # The text of this token is dropped here.
+    caller = tokens.find_caller(conn, token_format.fingerprint(issued.token))
+    assert caller is not None
+    assert caller.token_id is not None
+    code = token_format.generate_authorization_code()
+    conn.execute(
+        sa.insert(client_grant).values(
+            owner_id=owner_id,
+            token_id=caller.token_id,
+            client_id=request.client_id,
+            client_name=request.client_name,
+            redirect_uri=request.redirect_uri,
+            resource=request.resource,
+            ends_at=None if ttl is None else sa.func.clock_timestamp() + ttl,
+            code_sha256=token_format.fingerprint(code),
+            code_challenge=request.code_challenge,
+        )
+    )
+    audit.record(
+        conn,
+        owner_id,
+        actor,
+        "client.connect",
+        issued.actor,
+        project_id=project_id,
+        client=request.client_id,
+        name=request.client_name,
+        redirect_uri=request.redirect_uri,
+    )
+    return code
+
+
+def lock_by_code(conn: Connection, code: str) -> ClientGrant | None:
+    """Return the connection of an authorization code, or None if there is none or it cannot be exchanged.
+
+    A code that was exchanged before may have been stolen, so what it gave is revoked; commit also then.
+
+    Locks: the project clock, the owner, then the connection.
+    """
+    grant = _lock(conn, "g.code_sha256 = %s", token_format.fingerprint(code))
+    if grant is not None and grant.code_used_at is not None:
+        revoke(conn, grant, actor=grant.actor, reason="its authorization code was used twice")
+        return None
+    return grant if grant is not None and grant.is_live else None
+
+
+def lock_by_refresh_token(conn: Connection, refresh_token: str) -> ClientGrant | None:
+    """As `lock_by_code`, for a refresh token: one that was replaced before revokes the whole connection."""
+    grant = lock_family(conn, refresh_token)
+    if grant is None or not grant.is_live:
+        return None
+    if grant.refresh_sha256 != token_format.fingerprint(refresh_token):
+        revoke(conn, grant, actor=grant.actor, reason="its refresh token was used twice")
+        return None
+    return grant
+
+
+def lock_family(conn: Connection, refresh_token: str) -> ClientGrant | None:
+    """Return the connection to which a refresh token belongs or belonged; None if there is none."""
+    family = token_format.refresh_token_family(refresh_token)
+    return None if family is None else _lock(conn, "g.family_sha256 = %s", token_format.fingerprint(family))
+
+
+def lock_by_access_token(conn: Connection, access_token: str, resource: str) -> tuple[ClientGrant, int] | None:
+    """Return the connection of an access token and the id of that token; None if there is none."""
+    sha256 = token_format.access_token_fingerprint(access_token, resource)
+    row = conn.fetch_one_or_none("SELECT id, parent_id FROM token WHERE sha256 = %s", (sha256,))
+    grant = None if row is None else _lock(conn, "g.token_id = %s", row[1])
+    return None if row is None or grant is None else (grant, int(row[0]))
+
+
+def _lock(conn: Connection, condition: str, value: Any) -> ClientGrant | None:
+    """Lock the project and then the connection; access tokens are added and revoked under the lock of the project."""
+    row = conn.fetch_one_or_none(
+        "SELECT p.project_id FROM client_grant g JOIN token t ON t.id = g.token_id"
+        f" JOIN participation p ON p.id = t.participation_id WHERE {condition}",
+        (value,),
+    )
+    if row is None:
+        return None
+    try:
+        participations.lock_project(conn, row[0], grants=False)
+    except NotFound:
+        # The project is being deleted.
+        return None
+    return conn.fetch_one_or_none_as(
+        ClientGrant,
+        "SELECT g.id, g.owner_id, p.project_id, p.id AS participation_id, bus_participation_name(p.id) AS actor,"
+        " g.token_id, bus_token_is_live(t.revoked_at, t.expires_at) AS is_live, g.client_id, g.client_name,"
+        " g.redirect_uri, g.resource, g.code_challenge, g.code_used_at, g.refresh_sha256"
+        " FROM client_grant g JOIN token t ON t.id = g.token_id JOIN participation p ON p.id = t.participation_id"
+        f" WHERE {condition} FOR UPDATE OF g",
+        (value,),
+    )
+
+
+def issue_tokens(conn: Connection, grant: ClientGrant, refresh_token: str | None = None) -> ClientTokens:
+    """Issue an access token and the next refresh token of a connection; the code is used up.
+
+    Older access tokens stay valid until they expire, since calls with them may be on their way.
+
+    Args:
+        refresh_token: the one that is replaced; None at the exchange of the code.
+    """
+    access_token = token_format.generate_access_token()
+    family = None if refresh_token is None else token_format.refresh_token_family(refresh_token)
+    new_refresh_token = token_format.generate_refresh_token(family)
+    new_family = token_format.refresh_token_family(new_refresh_token)
+    assert new_family is not None
+    # `least` ignores null.
+    (seconds,) = conn.fetch_one(
+        "INSERT INTO token (participation_id, parent_id, sha256, hint, expires_at)"
+        " SELECT %(participation)s, g.token_id, %(sha256)s, %(hint)s, least(clock_timestamp() + %(ttl)s, g.ends_at)"
+        " FROM client_grant g WHERE g.id = %(grant)s"
+        " RETURNING extract(epoch FROM expires_at - clock_timestamp())",
+        {
+            "participation": grant.participation_id,
+            "sha256": token_format.access_token_fingerprint(access_token, grant.resource),
+            "hint": token_format.display_hint(access_token),
+            "ttl": ACCESS_TOKEN_TTL,
+            "grant": grant.id,
+        },
+    )
+    conn.execute(
+        "UPDATE token t SET expires_at = least(clock_timestamp() + %s, g.ends_at), last_used_at ="
+        " greatest(t.last_used_at, (SELECT max(child.last_used_at) FROM token child WHERE child.parent_id = t.id))"
+        " FROM client_grant g WHERE g.id = %s AND t.id = g.token_id",
+        (UNUSED_TTL, grant.id),
+    )
+    conn.execute(
+        "UPDATE client_grant SET code_used_at = coalesce(code_used_at, clock_timestamp()),"
+        " family_sha256 = %s, refresh_sha256 = %s WHERE id = %s",
+        (token_format.fingerprint(new_family), token_format.fingerprint(new_refresh_token), grant.id),
+    )
+    return ClientTokens(access_token, new_refresh_token, max(1, round(seconds)))
+
+
+def revoke(conn: Connection, grant: ClientGrant, *, actor: str, reason: str = "") -> bool:
+    """End a connection with all of its tokens; return whether it was live.
+
+    The participant and its other tokens stay.
+
+    Args:
+        grant: as it was locked.
+        reason: for the audit log.
+    """
+    if not token_store.revoke(conn, grant.token_id):
+        return False
+    audit.record(
+        conn,
+        grant.owner_id,
+        actor,
+        "client.disconnect",
+        grant.actor,
+        project_id=grant.project_id,
+        client=grant.client_id,
+        name=grant.client_name,
+        **({"reason": reason} if reason else {}),
+    )
+    end_unauthorized_invites(conn, grant.owner_id, grant.project_id, grant.participation_id, actor=actor)
+    return True
+
+
+def revoke_access_token(conn: Connection, token_id: int) -> None:
+    """Revoke one access token of a connection that is locked; the connection stays."""
+    token_store.revoke(conn, token_id)
+
+
+def disconnect(conn: Connection, owner_id: int, grant_id: int, *, actor: str) -> bool:
+    """As `revoke`, for a connection of an owner.
+
+    Raises:
+        BusError: `not_found` when the owner has no such connection.
+    Locks: the project clock, the owner, then the connection and its tokens.
+    """
+    grant = _lock(conn, "g.id = %s", grant_id)
+    if grant is None or grant.owner_id != owner_id:
+        raise NotFound("connected client")
+    return revoke(conn, grant, actor=actor)
+
+
+def list_connected(conn: Connection, owner_id: int, *, participation_id: int | None = None) -> list[ConnectedClient]:
+    """List the live connections of an owner, newest first, at most MAX_LISTED.
+
+    Args:
+        participation_id: only those that act as this participant.
+    """
+    return conn.fetch_all_as(
+        ConnectedClient,
+        "SELECT g.id, g.client_id, g.client_name, pj.id AS project_id, pj.name AS project, p.id AS participation_id,"
+        " bus_participation_name(p.id) AS actor, g.created_at, greatest(t.last_used_at,"
+        "  (SELECT max(child.last_used_at) FROM token child WHERE child.parent_id = t.id)) AS last_used_at,"
+        " t.expires_at"
+        " FROM client_grant g JOIN token t ON t.id = g.token_id JOIN participation p ON p.id = t.participation_id"
+        " JOIN project pj ON pj.id = p.project_id"
+        " WHERE g.owner_id = %(owner)s AND g.code_used_at IS NOT NULL"
+        " AND (%(participation)s::bigint IS NULL OR p.id = %(participation)s)"
+        " AND pj.purging_at IS NULL AND bus_token_is_live(t.revoked_at, t.expires_at)"
+        " ORDER BY g.id DESC LIMIT %(limit)s",
+        {"owner": owner_id, "participation": participation_id, "limit": MAX_LISTED},
+    )
