@@ -125,6 +125,7 @@ docs: $(STAMP) ## Regenerate the reference pages from the code
 	$(BIN)/python -m mcp_gateway.reference > docs/reference/tools.md
 	$(BIN)/python -m cli.settings_reference > docs/reference/settings.md
 	$(BIN)/python -m cli.env_example > .env.example
+	$(BIN)/python -m cli.reference docs/reference
 	$(BIN)/python -m cli.kit_files
 
 .PHONY: lock

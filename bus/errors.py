@@ -1,5 +1,6 @@
 """Typed errors of the engine; each process maps them once to its own format."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 ErrorCode = Literal[
@@ -28,6 +29,16 @@ Hint = Literal[
     "take_next_task",
 ]
 ERROR_CODES: frozenset[str] = frozenset(get_args(ErrorCode))
+ERROR_MEANINGS: Mapping[ErrorCode, str] = {
+    "invalid_argument": "an argument is missing, malformed, too long or unknown; the message says what to send instead",
+    "not_found": "there is no such post, task, lease or other object in the caller's project",
+    "unknown_recipient": "no participant of the project has that name; `near` has similar names",
+    "conflict": "it contradicts what is there: a name is taken, a sequence would go back, blockers form a circle",
+    "wrong_state": "the present state does not permit it; `status` has the state",
+    "forbidden": "the caller may not do that, or the project is archived",
+    "key_reuse": "the idempotency key was used with other arguments",
+    "unavailable": "the service cannot answer now; nothing was changed, and the same call may succeed in seconds",
+}
 
 
 class BusError(Exception):

@@ -33,7 +33,15 @@ from mcp_gateway.service import Service
 from mcp_gateway.session_endpoint import SessionEndpoint
 
 _log = logging.getLogger("mcp_gateway.request")
-_LOGGED_PATHS = frozenset({"/mcp", "/mcp/", "/mcp/session", "/readyz", "/metrics"})
+# By path: the methods and what they do, for the reference page; `Gateway` routes them.
+ROUTES = {
+    "/healthz": ("GET", "*API.* The process answers; its dependencies are not checked."),
+    "/mcp": ("POST", "*API.* The MCP endpoint, for both eras of the protocol; also `/mcp/`. GET and DELETE get 405."),
+    "/mcp/session": ("POST", "*API.* Reports of hooks about a session: its beginning and its end, and new mail."),
+    "/metrics": ("GET", "*API.* Metrics of this process, with `METRICS_TOKEN`."),
+    "/readyz": ("GET", "*API.* The process has what it needs: the database, at a schema that it can use; else 503."),
+}
+_LOGGED_PATHS = frozenset({"/mcp/", *ROUTES} - {"/healthz"})
 
 
 class Gateway:

@@ -200,7 +200,11 @@ def no_store(view: View) -> View:
 
 def is_api_request() -> bool:
     """Whether the view of this request is marked with `api_view`."""
-    view = current_app.view_functions.get(request.endpoint or "")
+    return is_api_view(current_app.view_functions.get(request.endpoint or ""))
+
+
+def is_api_view(view: object) -> bool:
+    """Whether a view is marked with `api_view`."""
     return bool(getattr(view, _API_VIEW_ATTRIBUTE, False))
 
 

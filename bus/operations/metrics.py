@@ -153,15 +153,12 @@ def _detail_metrics(details: ServiceDetails) -> Iterator[Metric]:
         "table_rows", "Rows of a table, estimated.", {(table.name,): table.rows for table in details.tables}, ("table",)
     )
     kinds = {process.kind for process in details.processes}
-    for name, description, is_stale in (
-        ("processes", "Processes that were seen within a minute.", False),
-        ("processes_gone", "Processes that stopped without signing off within a day.", True),
-    ):
-        counts = {
-            (kind,): sum(process.kind == kind and process.is_stale is is_stale for process in details.processes)
-            for kind in kinds
-        }
-        yield gauge(name, description, counts, ("kind",))
+    live, gone = (
+        {(kind,): sum(each.kind == kind and each.is_stale is is_stale for each in details.processes) for kind in kinds}
+        for is_stale in (False, True)
+    )
+    yield gauge("processes", "Processes that were seen within a minute.", live, ("kind",))
+    yield gauge("processes_gone", "Processes that stopped without signing off within a day.", gone, ("kind",))
     ran = [job for job in details.jobs if job.age_seconds is not None]
     yield gauge("job_late", "Whether a job is late.", {(job.name,): job.is_late for job in details.jobs}, ("job",))
     yield gauge(
