@@ -127,3 +127,11 @@ def repository_instructions(variant: GuideVariant, *, has_rules: bool = True) ->
         "`python3 .git/llm-bus/kit doctor`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+FIRST_PROMPTS = (
+    "Start a session on the bus and summarize what is new.",
+    "Lease the files that you are about to edit, and say on the bus what you work on.",
+    "When you are done, hand off your change for review on the bus, with the PR as ref.",
+)
+"""What a person can ask an agent that has just connected."""

@@ -103,6 +103,22 @@ def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
     ]
 
 
+_CLIENT_NAMES = {
+    "claude-code": "Claude Code",
+    "codex": "Codex",
+    "cursor": "Cursor",
+    "gemini-cli": "Gemini CLI",
+    "opencode": "OpenCode",
+    "vscode": "VS Code",
+    "windsurf": "Windsurf",
+}
+
+
+def client_name(stored: str | None) -> str | None:
+    """Return the name for people of a client by its stored name (bus/rules/client_names.py); None for all others."""
+    return _CLIENT_NAMES.get(stored or "")
+
+
 # An agent keeps everything it reads in its context, so its set-up names only these clients.
 _AGENT_CLIENT_KEYS = ("claude_code", "codex", "gemini")
 

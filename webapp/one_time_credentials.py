@@ -9,6 +9,7 @@ from flask import current_app, request
 from werkzeug.exceptions import NotFound
 
 from bus.db import Connection, one_time_store
+from bus.tenancy import tokens
 from bus.tenancy.participations import IssuedParticipation
 from webapp.auth import current_session
 from webapp.context import transaction
@@ -48,6 +49,8 @@ def store_token(conn: Connection, issued: IssuedParticipation, project_id: int |
         lane=issued.lane,
         project=issued.project,
         project_id=project_id,
+        participation_id=issued.participation_id,
+        token_id=tokens.list_tokens(conn, issued.participation_id, limit=1)[0].id,
     )
 
 

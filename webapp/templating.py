@@ -25,6 +25,7 @@ from webapp.context import addresses, connection, options
 from webapp.event_runs import day_name, event_runs
 from webapp.headers import csp_nonce
 from webapp.reauth import has_recent_login
+from webapp.token_connection import mark_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def init_app(app: Flask) -> None:
         unindent=unindent,
         rich_text=rich_text.render_text,
         url_host=url_host,
+        mark_secret=mark_secret,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True

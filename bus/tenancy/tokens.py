@@ -257,6 +257,27 @@ def is_pasted() -> sa.ColumnElement[bool]:
     return sa.and_(token.c.parent_id.is_(None), sa.not_(of_client))
 
 
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """Whether a token has been used: the participant, the last use, and the client that the participant calls with."""
+
+    label: str
+    last_used_at: datetime | None
+    client: str | None
+
+
+def find_use(conn: Connection, project_id: int, participation_id: int, token_id: int) -> TokenUse | None:
+    """Return the use of a token of a participation, or None if the project has no such token."""
+    return conn.fetch_one_or_none_as(
+        TokenUse,
+        "SELECT pt.label, t.last_used_at, pr.client FROM token t JOIN participation p ON p.id = t.participation_id"
+        " JOIN participant pt ON pt.id = p.participant_id"
+        " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
+        " WHERE p.project_id = %s AND p.id = %s AND t.id = %s",
+        (project_id, participation_id, token_id),
+    )
+
+
 def find_caller(conn: Connection, sha256: bytes) -> Ctx | None:
     """Return the immutable facts that a token resolves to, or None where no such token was ever issued.
 

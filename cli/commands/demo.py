@@ -15,6 +15,10 @@ from cli.options import data_option, emit, json_option
     "--events", type=click.IntRange(1, 1_000_000), default=591, show_default=True, help="The number of events."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed produces the same ledgers.")
+@click.option("--live", is_flag=True, help="Go on until Ctrl-C, at a pace that can be followed; --events is ignored.")
+@click.option(
+    "--rate", type=click.FloatRange(0.05, 100), default=3, show_default=True, help="With --live: events per second."
+)
 @click.option("--owner", help="The owner of the projects (handle or e-mail); default: the first owner of the bus.")
 @data_option
 @json_option
@@ -25,6 +29,8 @@ def command(
     projects: int,
     events: int,
     seed: int,
+    live: bool,
+    rate: float,
     owner: str | None,
     data: Path | None,
     as_json: bool,
@@ -34,6 +40,9 @@ def command(
     Each agent has its own token and MCP connections; the activity mix is that of the original service. If no bus is
     running, a temporary one is started and removed. Exit code 1: a call failed, or the ledgers differ from the plan.
     """
+    if live:
+        _run_live(agents, projects, seed, rate, owner=owner, data=data, as_json=as_json)
+        return
     from cli.demo.plan import min_events
 
     minimum = min_events(agents, projects)
@@ -62,3 +71,20 @@ def command(
     }
     emit(value, "\n".join(lines), as_json=as_json)
     ctx.exit(ExitCode.FAILED if result.differences else ExitCode.OK)
+
+
+def _run_live(
+    agents: int, projects: int, seed: int, rate: float, *, owner: str | None, data: Path | None, as_json: bool
+) -> None:
+    from cli.demo.orchestrator import run_live_demo
+
+    result = run_live_demo(agents, projects, seed, rate, owner=owner, data=data)
+    total = sum(result.events_by_type.values())
+    text = f"LLM Bus demo: {total} events in {result.seconds:.0f} s. Projects: {', '.join(result.projects)}"
+    value = {
+        "ok": True,
+        "seconds": round(result.seconds, 3),
+        "events": result.events_by_type,
+        "projects": result.projects,
+    }
+    emit(value, text, as_json=as_json)

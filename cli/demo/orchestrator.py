@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,16 @@ import click
 
 from bus.analytics import reports
 from bus.analytics.reports import ProjectReport
+from bus.auth import login_links
+from bus.client_setup import login_link_url
 from bus.config.settings import Settings
 from bus.db import Database
+from bus.tenancy import owners
 from cli.demo.check import find_differences
+from cli.demo.live import iterate_steps, make_live_plan
 from cli.demo.model import Plan
 from cli.demo.plan import make_plan
-from cli.demo.runner import StepFailedError, is_gateway_reachable, run_plan
+from cli.demo.runner import StepFailedError, is_gateway_reachable, run_live, run_plan
 from cli.demo.setup import ProvisionedFleet, provision, revoke_tokens
 from cli.demo.temporary import temporary_bus
 from cli.exit_codes import CliError, ExitCode
@@ -44,16 +49,7 @@ def run_demo(agents: int, projects: int, events: int, seed: int, *, owner: str |
     """
     plan = make_plan(agents, projects, events, seed)
     with ExitStack() as stack:
-        settings = _find_settings(data)
-        temporary = settings is None
-        if settings is None:
-            click.echo("No bus is running here; starting a temporary bus ...", err=True)
-            settings = stack.enter_context(temporary_bus())
-        if not is_gateway_reachable(settings.mcp_url):
-            raise CliError(
-                f"No gateway responds at {settings.mcp_url}. Start it, or set MCP_URL to its address.",
-                ExitCode.UNAVAILABLE,
-            )
+        settings, temporary = _enter_bus(stack, data)
         database = stack.enter_context(
             closing(Database(settings.database_url, pool_size=1, application_name="llm-bus demo"))
         )
@@ -70,6 +66,77 @@ def run_demo(agents: int, projects: int, events: int, seed: int, *, owner: str |
             by_project = [reports.build_report(conn, project.id) for project in fleet.projects]
     differences = [line for pair in zip(plan.expected, by_project, strict=True) for line in find_differences(*pair)]
     return DemoResult(len(plan.steps), seconds, total, by_project, differences, temporary)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """The result of a live demo: its events by type, and the names of its projects."""
+
+    events_by_type: dict[str, int]
+    seconds: float
+    projects: list[str]
+
+
+def run_live_demo(
+    agents: int, projects: int, seed: int, rate: float, *, owner: str | None, data: Path | None
+) -> LiveResult:
+    """Let a simulated fleet work until Ctrl-C, on the bus that runs here or on a temporary one.
+
+    Raises:
+        CliError: the gateway does not respond, or a call failed.
+        BusError: `not_found` for the owner.
+    """
+    plan, simulations, random = make_live_plan(agents, projects, seed)
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        settings, is_temporary = _enter_bus(stack, data)
+        database = stack.enter_context(
+            closing(Database(settings.database_url, pool_size=1, application_name="llm-bus demo"))
+        )
+        fleet = ProvisionedFleet()
+        started = time.monotonic()
+        try:
+            provision(database, plan, fleet, owner)
+            click.echo(f"{agents} agents at work; Ctrl-C stops them. Watch: {settings.public_url}/", err=True)
+            if is_temporary:
+                click.echo(f"Sign in: {_make_login_link(database, fleet, settings.public_url)}", err=True)
+            asyncio.run(
+                run_live(
+                    lambda should_stop: iterate_steps(simulations, random, should_stop),
+                    fleet,
+                    settings.mcp_url,
+                    rate,
+                    lambda step: counts.update(step.events),
+                )
+            )
+        except StepFailedError as error:
+            raise CliError(f"The demo stopped at a call that failed: {error}") from error
+        except KeyboardInterrupt:
+            pass
+        finally:
+            revoke_tokens(database, fleet)
+    return LiveResult(dict(counts), time.monotonic() - started, [project.name for project in fleet.projects])
+
+
+def _make_login_link(database: Database, fleet: ProvisionedFleet, url: str) -> str:
+    with database.transaction() as conn:
+        owner = owners.get(conn, fleet.projects[0].owner)
+        return login_link_url(url, login_links.create_login_link(conn, owner, actor="cli"))
+
+
+def _enter_bus(stack: ExitStack, data: Path | None) -> tuple[Settings, bool]:
+    """Return the settings of the bus that runs here, or of a temporary one, and whether it is temporary."""
+    settings = _find_settings(data)
+    is_temporary = settings is None
+    if settings is None:
+        click.echo("No bus is running here; starting a temporary bus ...", err=True)
+        settings = stack.enter_context(temporary_bus())
+    if not is_gateway_reachable(settings.mcp_url):
+        raise CliError(
+            f"No gateway responds at {settings.mcp_url}. Start it, or set MCP_URL to its address.",
+            ExitCode.UNAVAILABLE,
+        )
+    return settings, is_temporary
 
 
 def _find_settings(data: Path | None) -> Settings | None:

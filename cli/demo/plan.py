@@ -19,7 +19,7 @@ ANCHORED_SHARE = 0.88
 # The share of posts that a second reader acknowledges too.
 _SECOND_ACK_SHARE = 0.02
 # More concurrent scripts mean a longer time between a post and its ack.
-_MAX_CONCURRENT_SCRIPTS = 12
+MAX_CONCURRENT_SCRIPTS = 12
 # The minimum team of a project: a sender, a reader and a second reader.
 MIN_AGENTS = 3
 
@@ -85,8 +85,7 @@ def make_plan(agents: int, projects: int, events: int, seed: int) -> Plan:
         seed: of the random choices.
     """
     random = Random(seed)  # noqa: S311 - simulation, not a secret
-    fleet = [_make_agent(number) for number in range(agents)]
-    teams = _assign_teams(agents, projects)
+    fleet, teams = make_fleet(agents, projects)
     simulations = [ProjectSimulation(number, team, fleet, random) for number, team in enumerate(teams)]
     steps: list[Step] = []
     for simulation in simulations:
@@ -102,7 +101,7 @@ def make_plan(agents: int, projects: int, events: int, seed: int) -> Plan:
     _interleave(scripts, simulations, steps, random)
     return Plan(
         agents=tuple(fleet),
-        projects=tuple(_numbered_name(texts.PROJECT_NAMES, number) for number in range(projects)),
+        projects=tuple(texts.numbered_name(texts.PROJECT_NAMES, number) for number in range(projects)),
         teams=teams,
         steps=tuple(steps),
         expected=tuple(simulation.expected_counts() for simulation in simulations),
@@ -115,7 +114,7 @@ def _interleave(
     """Append the steps of all scripts in random order, keeping the order within each script."""
     running: list[tuple[Script, int | None]] = []
     while scripts or running:
-        while scripts and len(running) < _MAX_CONCURRENT_SCRIPTS:
+        while scripts and len(running) < MAX_CONCURRENT_SCRIPTS:
             running.append((scripts.pop(), None))
         script, last_step = running.pop(random.randrange(len(running)))
         try:
@@ -171,14 +170,11 @@ def _assign_teams(agents: int, projects: int) -> tuple[tuple[int, ...], ...]:
     return tuple(teams)
 
 
-def _make_agent(number: int) -> SimulatedAgent:
-    label, lane = texts.AGENTS[number % len(texts.AGENTS)]
-    return SimulatedAgent(_suffixed_name(label, number // len(texts.AGENTS)), lane)
-
-
-def _numbered_name(names: Sequence[str], number: int) -> str:
-    return _suffixed_name(names[number % len(names)], number // len(names))
-
-
-def _suffixed_name(name: str, round_: int) -> str:
-    return f"{name}-{round_ + 1}" if round_ else name
+def make_fleet(agents: int, projects: int) -> tuple[list[SimulatedAgent], tuple[tuple[int, ...], ...]]:
+    """Return the agents, and for each project those that work in it."""
+    labels = [label for label, _ in texts.AGENTS]
+    lanes = [lane for _, lane in texts.AGENTS]
+    fleet = [
+        SimulatedAgent(texts.numbered_name(labels, number), lanes[number % len(lanes)]) for number in range(agents)
+    ]
+    return fleet, _assign_teams(agents, projects)

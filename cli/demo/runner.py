@@ -1,8 +1,11 @@
 """Execution of a plan: one step after the other, each agent with its own MCP connection and token."""
 
+import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import httpx2
@@ -50,10 +53,7 @@ async def run_plan(plan: Plan, fleet: ProvisionedFleet, url: str, on_step: Calla
     async with AsyncExitStack() as stack:
         # Errors are caught here, since the task groups of the connections would wrap an error that leaves the block.
         try:
-            clients = {
-                (project, agent): await _connect(stack, url, token, _PROTOCOL_MODES[agent % 2])
-                for (project, agent), token in fleet.tokens.items()
-            }
+            clients = await _connect_all(stack, fleet, url)
             results: list[dict[str, Any]] = []
             for step in plan.steps:
                 client = clients[step.project, step.agent]
@@ -63,6 +63,55 @@ async def run_plan(plan: Plan, fleet: ProvisionedFleet, url: str, on_step: Calla
             failure = error if isinstance(error, StepFailedError) else StepFailedError(_error_message(error))
     if failure is not None:
         raise failure
+
+
+async def run_live(
+    make_steps: Callable[[Callable[[], bool]], Iterator[Step]],
+    fleet: ProvisionedFleet,
+    url: str,
+    rate: float,
+    on_step: Callable[[Step], None],
+) -> None:
+    """Run steps at a pace until a signal to stop; then finish at once what has begun.
+
+    Args:
+        make_steps: returns the steps; its argument says whether to stop.
+        rate: events per second, on average.
+        on_step: called after each step.
+
+    Raises:
+        StepFailedError: a call failed.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no handlers of the loop; there Ctrl-C ends the demo between two steps.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopping.set)
+    failure: StepFailedError | None = None
+    async with AsyncExitStack() as stack:
+        try:
+            clients = await _connect_all(stack, fleet, url)
+            results: list[dict[str, Any]] = []
+            for step in make_steps(stopping.is_set):
+                if step.events and not stopping.is_set():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stopping.wait(), random.expovariate(rate))
+                arguments = _resolve(step.arguments, results, fleet)
+                results.append(await _call(clients[step.project, step.agent], step, arguments))
+                on_step(step)
+        except (StepFailedError, *_CALL_ERRORS) as error:
+            failure = error if isinstance(error, StepFailedError) else StepFailedError(_error_message(error))
+    if failure is not None:
+        raise failure
+
+
+async def _connect_all(stack: AsyncExitStack, fleet: ProvisionedFleet, url: str) -> dict[tuple[int, int], Client]:
+    """Connect each agent in each of its projects; by project and agent."""
+    return {
+        (project, agent): await _connect(stack, url, token, _PROTOCOL_MODES[agent % 2])
+        for (project, agent), token in fleet.tokens.items()
+    }
 
 
 async def _connect(stack: AsyncExitStack, url: str, token: str, mode: str) -> Client:

@@ -1,5 +1,7 @@
 """Names, topics and texts of the simulated agents."""
 
+from collections.abc import Sequence
+
 # Label and lane, in the order in which agents are added to a fleet.
 AGENTS = (
     ("backend-1", "backend"),
@@ -101,3 +103,9 @@ TASK_TITLES = (
 )
 BLOCK_REASONS = ("needs the interface from the other task", "waits for the migration", "cannot be tested alone")
 LEASE_NOTES = ("refactoring", "fixing the regression", "adding tests", "renaming a module")
+
+
+def numbered_name(names: Sequence[str], number: int) -> str:
+    """The name at a position; from the second round on with the number of the round."""
+    round_, position = divmod(number, len(names))
+    return f"{names[position]}-{round_ + 1}" if round_ else names[position]

@@ -115,3 +115,10 @@ def run_command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 def wait_for_exit(children: list[psutil.Process], seconds: float = 10) -> list[psutil.Process]:
     """Return the processes that have not ended after so many seconds."""
     return psutil.wait_procs(children, timeout=seconds)[1]
+
+
+def start_command(*words: str, **env: str) -> "subprocess.Popen[str]":
+    """Start `llm-bus` with these words, for a command that runs until a signal."""
+    return subprocess.Popen(
+        [LLM_BUS_COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environ(env)
+    )

@@ -17,6 +17,7 @@ from cli.demo.plan import split_events
 from cli.exit_codes import ExitCode
 from tests import factories
 from tests.cli import bus_process
+from tests.concurrency import wait_until
 from tests.mcp_gateway import processes
 from tests.servers import make_traversable_folder
 
@@ -187,3 +188,31 @@ def _uses_folder(process: psutil.Process, folder: str) -> bool:
         return process.cwd().startswith(folder) or any(folder in word for word in process.cmdline())
     except psutil.Error:
         return False
+
+
+def test_a_live_demo_goes_on_until_it_is_stopped_and_finishes_what_has_begun(
+    db: Database, database_url: str, gateway: str
+) -> None:
+    with db.transaction() as conn:
+        factories.make_owner(conn, "named")
+    process = bus_process.start_command(
+        "demo", "--live", "--rate", "100", "--agents", "3", "--projects", "1", "--json",
+        DATABASE_URL=database_url, MCP_URL=gateway,
+    )  # fmt: skip
+
+    def has_events() -> bool:
+        with db.connection() as conn:
+            return bool(conn.fetch_one("SELECT count(*) > 60 FROM event")[0])
+
+    wait_until(has_events)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.OK, errors
+    report = json.loads(output)
+    with db.connection() as conn:
+        counts: dict[str, int] = dict(conn.fetch_all("SELECT type, count(*) FROM event GROUP BY type"))
+        assert report["events"] == counts
+        # Scripts that had begun were finished.
+        assert counts["lease"] == counts["release"]
+        assert conn.fetch_one("SELECT count(*) FROM task WHERE status <> 'done'") == (0,)
+        assert conn.fetch_one("SELECT count(*) FROM token WHERE revoked_at IS NULL") == (0,)

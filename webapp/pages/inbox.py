@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from flask import Response, render_template, request
+from flask import Response, request
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import HiddenField, TextAreaField
 from wtforms.validators import Length
 
-from bus import limits
-from bus.coordination import dashboard, inbox, posts
+from bus import agent_guide, limits
+from bus.coordination import dashboard, inbox, onboarding, posts
 from bus.coordination.inbox import InboxPost
 from webapp import identity
 from webapp.auth import current_owner
@@ -57,8 +57,11 @@ def index() -> str | Response | BaseResponse:
     identity.set_page_context(owner.handle, frozenset())
     with connection() as conn:
         projects = dashboard.list_recent_names(conn, owner.id, limit=50)
-        if not projects:
-            return render_template("inbox/welcome.html")
+        steps = onboarding.get_first_steps(conn, owner.id)
+        if not steps.is_complete and not request.args:
+            return render_page(
+                "inbox/welcome.html", part="inbox/_steps.html", steps=steps, prompts=agent_guide.FIRST_PROMPTS
+            )
         counts = inbox.get_counts(conn, owner.id, project_id=project_id)
         items: list[InboxPost] = []
         if state in _POST_LISTS:

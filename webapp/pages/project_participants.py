@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from flask import Response, flash, render_template, url_for
 from flask_wtf import FlaskForm
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import BooleanField
 
@@ -19,6 +20,7 @@ from webapp.forms import ADMIN_DESCRIPTION, kind_field, optional_text_field, req
 from webapp.one_time_credentials import store_token
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 from webapp.suspension import allowed_while_suspended
+from webapp.token_connection import connection_values
 
 blueprint = ProjectBlueprint(
     "project_participants", path="participants", tab=NavItem("Participants", 60, "users", is_secondary=True)
@@ -105,6 +107,24 @@ def create() -> BaseResponse | tuple[str, int]:
 def show(participation_id: int) -> str:
     """Show a participation with its tokens."""
     return _render_participation(participation_id)
+
+
+@blueprint.get(f"/<{ID_CONVERTER}:participation_id>/tokens/<{ID_CONVERTER}:token_id>/connection")
+def connection_status(participation_id: int, token_id: int) -> str | Response:
+    """Show whether an agent has connected with a token; the page of a new token polls it."""
+    project = current_project()
+    with connection() as conn:
+        use = tokens.find_use(conn, project.id, participation_id, token_id)
+    if use is None:
+        raise NotFound
+    return render_page(
+        "project_participants/connection.html",
+        part="project_participants/_connection.html",
+        project=project,
+        participation_id=participation_id,
+        connection_url=current_url(),
+        **connection_values(use),
+    )
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:participation_id>/terms")

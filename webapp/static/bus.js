@@ -30,6 +30,14 @@ function announce(text) {
   if (region) region.textContent = text;
 }
 
+// The client that was chosen on the page of a token is chosen on the next one too.
+for (const choice of document.querySelectorAll(".client-tabs > input")) {
+  try {
+    if (localStorage.getItem("client") === choice.value) choice.checked = true;
+    choice.addEventListener("change", () => localStorage.setItem("client", choice.value));
+  } catch { /* not stored */ }
+}
+
 // Scroll the current tab and the open row into view.
 for (const tab of document.querySelectorAll(".subtabs [aria-current]")) {
   const row = tab.parentElement;
