@@ -248,7 +248,7 @@ class WebOptions(EnvironmentSettings):
             validation_alias="OAUTH_REGISTRATION",
             description="whether MCP clients without a metadata document may register themselves; see `OAUTH_SERVER`",
         ),
-    ] = False
+    ] = True
     oauth_per_minute: Annotated[
         int,
         Field(

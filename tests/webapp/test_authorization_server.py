@@ -311,7 +311,7 @@ def test_the_page_warns_of_what_cannot_be_verified(ada: Browser, db: Database) -
 
 
 def test_requests_are_limited(make_web: Callable[..., WebApp], db: Database, sample: SampleData) -> None:
-    web = make_web(OAUTH_PER_MINUTE="2", OAUTH_REGISTRATION="1")
+    web = make_web(OAUTH_PER_MINUTE="2")
     browser = web.new_browser()
     assert [request_token(browser).status_code for _ in range(3)] == [400, 400, 429]
     with db.connection() as conn:

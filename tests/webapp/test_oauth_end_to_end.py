@@ -52,7 +52,7 @@ def service() -> Iterator[Service]:
     mcp_url = f"http://127.0.0.1:{port}/mcp"
     with (
         servers.cloned_database() as database_url,
-        running_live_server(database_url, MCP_URL=mcp_url, OAUTH_REGISTRATION="1") as web_url,
+        running_live_server(database_url, MCP_URL=mcp_url) as web_url,
         running_gateways(database_url, PORT=str(port), PUBLIC_URL=web_url, MCP_URL=mcp_url),
     ):
         yield Service(web_url, mcp_url, database_url)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from bus.db import Database
 from tests.webapp.oauth_requests import RESOURCE, authorization_path, consent, exchange, read_answer
-from tests.webapp.sample_data import SampleData
 from tests.webapp.web_client import BASE_URL, Browser, WebApp
 
 
@@ -16,6 +15,7 @@ def test_metadata_describes_the_server(stranger: Browser, make_web: Callable[...
         "authorization_endpoint": f"{BASE_URL}/oauth/authorize",
         "token_endpoint": f"{BASE_URL}/oauth/token",
         "revocation_endpoint": f"{BASE_URL}/oauth/revoke",
+        "registration_endpoint": f"{BASE_URL}/oauth/register",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -47,20 +47,16 @@ def test_it_can_be_off(make_web: Callable[..., WebApp]) -> None:
             assert browser.post(path).status_code == 404, env
 
 
-def test_clients_register_where_that_is_allowed(
-    make_web: Callable[..., WebApp], db: Database, sample: SampleData, stranger: Browser
-) -> None:
+def test_clients_register_unless_that_is_off(make_web: Callable[..., WebApp], db: Database, ada: Browser) -> None:
     registration = {
         "client_name": "Cli\u202e\nent",
         "redirect_uris": ["http://127.0.0.1/cb"],
         "grant_types": ["authorization_code"],
     }
-    assert stranger.post("/oauth/register", json=registration).status_code == 404
-    web = make_web(OAUTH_REGISTRATION="1")
-    with db.connection() as conn:
-        browser = web.new_browser().sign_in(conn, sample.owner)
-    metadata = browser.get("/.well-known/oauth-authorization-server").get_json()
-    assert metadata["registration_endpoint"] == f"{BASE_URL}/oauth/register"
+    without = make_web(OAUTH_REGISTRATION="0").new_browser()
+    assert without.post("/oauth/register", json=registration).status_code == 404
+    assert "registration_endpoint" not in without.get("/.well-known/oauth-authorization-server").get_json()
+    browser = ada
     registered = browser.post("/oauth/register", json=registration)
     assert registered.status_code == 201
     assert registered.get_json()["client_name"] == "Cli ent"
@@ -91,7 +87,7 @@ _WRONG_REGISTRATIONS: tuple[object, ...] = (
 
 
 def test_a_registration_that_cannot_be_used_is_refused(make_web: Callable[..., WebApp], db: Database) -> None:
-    browser = make_web(OAUTH_REGISTRATION="1").new_browser()
+    browser = make_web().new_browser()
     for body in _WRONG_REGISTRATIONS:
         answer = browser.post("/oauth/register", json=body)
         assert answer.status_code == 400, body

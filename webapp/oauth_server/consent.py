@@ -26,12 +26,8 @@ class ConsentForm(FlaskForm):  # type: ignore[misc]
     """As whom a client acts, and for how long."""
 
     target = SelectField("Acts as", validators=[InputRequired()])
-    name = optional_text_field(
-        "Name of the new participant", limits.MAX_LABEL_LENGTH, description="Only for a new participant."
-    )
-    lane = optional_text_field(
-        "Its lane", limits.MAX_LABEL_LENGTH, description="Only for a new participant; its area of work, e.g. review."
-    )
+    name = optional_text_field("Name, if new", limits.MAX_LABEL_LENGTH)
+    lane = optional_text_field("Lane, if new", limits.MAX_LABEL_LENGTH)
     lives = SelectField(
         "Access ends",
         choices=select_choices(
@@ -80,11 +76,11 @@ def _build_choices(rows: Sequence[ConsentChoice]) -> Sequence[SelectChoice]:
     for row in rows:
         if row.project_id not in seen:
             seen.add(row.project_id)
-            choices.append(SelectChoice(f"{_NEW}{row.project_id}", "a new participant", optgroup=row.project))
+            choices.append(SelectChoice(f"{_NEW}{row.project_id}", f"a new participant in {row.project}"))
         if row.participation_id is not None:
-            rights = ", project-admin" if row.is_admin else ""
-            lane = f" (lane {row.lane}{rights})" if row.lane else f" ({rights[2:]})" if rights else ""
-            choices.append(SelectChoice(str(row.participation_id), f"{row.label}{lane}", optgroup=row.project))
+            facts = (f"lane {row.lane}" if row.lane else "", "project-admin" if row.is_admin else "")
+            described = ", ".join((f"{row.label} in {row.project}", *filter(None, facts)))
+            choices.append(SelectChoice(str(row.participation_id), described))
     return choices
 
 
