@@ -31,7 +31,7 @@ def test_every_job_has_a_name_a_schedule_and_a_summary() -> None:
     assert set(jobs) == {
         "expire_invites", "expire_leases", "decay_presence", "requeue_stalled_tasks", "escalate_overdue_posts",
         "meter_credits", "suspend_delinquent", "prune", "reconcile", "send_notices", "heartbeat", "finish_purges",
-        "keep_tallies", "end_sessions",
+        "keep_tallies", "end_sessions", "index_texts",
     }  # fmt: skip
     for job in jobs.values():
         assert job.summary.endswith(".")
