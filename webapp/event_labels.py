@@ -32,6 +32,7 @@ EVENT_LABELS = {
     "register": EventLabel("registering", "registrations"),
     "lease_expire": EventLabel("an expired lease", "leases expired"),
     "task_requeue": EventLabel("a task returned to the queue", "tasks returned to the queue"),
+    "task_edit": EventLabel("editing a task", "tasks edited"),
     "presence_lapse": EventLabel("a participant that goes offline", "participants gone offline"),
     "escalate": EventLabel("an escalation", "escalations"),
 }

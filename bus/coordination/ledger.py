@@ -124,6 +124,29 @@ def query_events(
     return EventPage(events=events, next_before=events[-1].id if has_more else None, unread=unread)
 
 
+def list_task_history(
+    conn: Connection, ctx: Ctx, task_id: int, *, before: int | None = None, limit: int = 50
+) -> EventPage:
+    """List the events of a task, newest first. Events that were imported name no task."""
+    unread, rows = fetch_as_caller(
+        conn,
+        ctx,
+        f"SELECT {_EVENT_COLUMNS_SQL}{_NO_SESSION_SQL} FROM event e WHERE e.project_id = %(project)s"
+        " AND (e.payload ->> 'task_id') IS NOT NULL AND (e.payload ->> 'task_id')::bigint = %(task)s"
+        " AND e.seq < %(before)s ORDER BY e.seq DESC LIMIT %(limit)s",
+        "r.seq DESC",
+        task=validation.integer(task_id, "task_id", 1, limits.MAX_INTEGER),
+        before=before or limits.MAX_INTEGER,
+        limit=limit + 1,
+    )
+    page, has_more = paginate(rows, limit)
+    events = [
+        Event(id=seq, ts=at, actor=actor, type=type_, payload=payload, mine=participation_id == ctx.participation_id)
+        for seq, at, actor, type_, payload, participation_id, _ in page
+    ]
+    return EventPage(events=events, next_before=events[-1].id if has_more else None, unread=unread)
+
+
 # The types of event that carry a filtered value. Each type is an index range of its own; see _build_query().
 # Ordered from the narrowest filter to the widest.
 _EVENT_TYPES_BY_FILTER = {

@@ -69,6 +69,14 @@ sa.Index(
     event.c.seq,
     postgresql_where=sa.text("(payload ->> 'tag') IS NOT NULL"),
 )
+_payload_task = sa.text("((payload ->> 'task_id')::bigint)")
+sa.Index(
+    "event_task_idx",
+    event.c.project_id,
+    _payload_task,
+    event.c.seq,
+    postgresql_where=sa.text("(payload ->> 'task_id') IS NOT NULL"),
+)
 
 sequence = sa.Table(
     "sequence",

@@ -8,12 +8,11 @@ Source: docs/decisions/0003-locks.md
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from bus import limits
-from bus.coordination import task_blockers
+from bus.coordination import task_blockers, task_rows, text_search
 from bus.coordination.give_back import TakenTask, TaskOffer
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.coordination.task_queries import Task
@@ -76,16 +75,7 @@ class NextTask:
 
 
 @dataclass(frozen=True, slots=True)
-class _TaskRow:
-    id: int
-    status: str
-    participation_id: int | None
-    owner: str | None
-    open_blockers: int
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadyTaskRow(_TaskRow):
+class _ReadyTaskRow(task_rows.TaskRow):
     title: str
     lane: str | None
     priority: int
@@ -198,13 +188,49 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> TaskAssignme
     Locks: the project clock.
     """
     transaction = CallerTransaction(conn, ctx)
-    task = _get_task(transaction, task_id)
+    task = task_rows.get_row(transaction, task_id)
     assignee = participations.get(conn, transaction.project_id, owner, "owner")
     status = next_status("assign", task.status)
     if (status, assignee.id) != (task.status, task.participation_id):
-        _update_task(transaction, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)
+        task_rows.update_row(transaction, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)
         transaction.record_event("task_assign", task_id=task_id, owner=assignee.actor)
     return TaskAssignment(task_id=task_id, owner=assignee.actor, status=status, unread=transaction.finish())
+
+
+def edit(
+    conn: Connection, ctx: Ctx, task_id: int, *, title: str, detail: str | None, lane: str | None, priority: int
+) -> TaskStatus:
+    """Change the texts, the lane and the priority of a task that is not done. The assignee or a project-admin may.
+
+    An edit that changes nothing adds no event.
+
+    Raises:
+        BusError: `not_found`, `forbidden`, `wrong_state`.
+    Locks: the project clock.
+    """
+    validation.free_text(title, "title", limits.MAX_TITLE_LENGTH)
+    if detail is not None:
+        validation.free_text(detail, "detail", limits.MAX_DETAIL_LENGTH)
+    if lane is not None:
+        lane = validation.name(lane, "lane")
+    validation.integer(priority, "priority", 0, 4)
+    transaction = CallerTransaction(conn, ctx)
+    task = task_rows.get_row(transaction, task_id)
+    task_rows.require_assignee_or_admin(transaction, task)
+    if task.status == "done":
+        raise BusError("wrong_state", "Task is done; create a new one.", status=task.status)
+    query = "SELECT title, detail, lane, priority FROM task WHERE project_id = %s AND id = %s"
+    before = conn.fetch_one(query, (transaction.project_id, task_id))
+    values = {"title": title, "detail": detail, "lane": lane, "priority": priority}
+    changed = {name: value for (name, value), old in zip(values.items(), before, strict=True) if value != old}
+    if changed:
+        task_rows.update_row(transaction, task_id, **changed)
+        text_search.update_task(conn, transaction.project_id, task_id)
+        # The ledger holds no long texts.
+        transaction.record_event(
+            "task_edit", task_id=task_id, **changed | ({"detail": True} if "detail" in changed else {})
+        )
+    return TaskStatus(task_id=task_id, status=task.status, unread=transaction.finish())
 
 
 def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:
@@ -215,9 +241,9 @@ def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:
     Locks: the project clock.
     """
     transaction = CallerTransaction(conn, ctx)
-    task = _get_task(transaction, task_id)
+    task = task_rows.get_row(transaction, task_id)
     status = next_status("start", task.status, task.open_blockers)
-    _require_assignee_or_admin(transaction, task)
+    task_rows.require_assignee_or_admin(transaction, task)
     _mark_started(transaction, task, status)
     return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
@@ -274,12 +300,12 @@ def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | No
     """
     validation.free_text(reason, "reason", limits.MAX_REASON_LENGTH)
     transaction = CallerTransaction(conn, ctx)
-    task = _get_task(transaction, task_id)
+    task = task_rows.get_row(transaction, task_id)
     status = next_status("block", task.status)
-    _require_assignee_or_admin(transaction, task)
+    task_rows.require_assignee_or_admin(transaction, task)
     if on is not None:
         validation.integer(on, "on", 1, limits.MAX_INTEGER)
-        blocking_task = _get_task(transaction, on)
+        blocking_task = task_rows.get_row(transaction, on)
         if would_create_cycle(task_blockers.fetch_open_edges(transaction, on), task_id, on):
             raise BusError(
                 "conflict",
@@ -288,7 +314,7 @@ def block(conn: Connection, ctx: Ctx, task_id: int, reason: str, *, on: int | No
         if blocking_task.status == "done":
             raise BusError("wrong_state", f"Task {on} is done, so there is nothing to wait for; go on.", status="done")
     task_blockers.add(transaction, task_id, on, reason)
-    _update_task(transaction, task_id, status=status, open_blockers=1)
+    task_rows.update_row(transaction, task_id, status=status, open_blockers=1)
     transaction.record_event("task_block", task_id=task_id, reason=reason, on=on)
     return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
@@ -303,7 +329,7 @@ def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = N
     Locks: the project clock.
     """
     transaction = CallerTransaction(conn, ctx)
-    task = _get_task(transaction, task_id)
+    task = task_rows.get_row(transaction, task_id)
     if blocker is not None:
         validation.integer(blocker, "blocker", 1, limits.MAX_INTEGER)
     # The status is checked first, so that a refusal by status takes precedence over an unknown blocker.
@@ -317,7 +343,7 @@ def resolve(conn: Connection, ctx: Ctx, task_id: int, *, blocker: int | None = N
         raise BusError("not_found", f"Task {task_id} does not wait for task {blocker}.", hint="list_tasks")
     open_blockers = task.open_blockers - resolved_count
     status = next_status("resolve", task.status, open_blockers)
-    _update_task(transaction, task_id, status=status, open_blockers=open_blockers)
+    task_rows.update_row(transaction, task_id, status=status, open_blockers=open_blockers)
     transaction.record_event("task_resolve", task_id=task_id, blocker=blocker, status=status)
     return TaskStatus(task_id=task_id, status=status, unread=transaction.finish())
 
@@ -337,10 +363,10 @@ def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) ->
     if ref is not None:
         ref = validation.name(ref, "ref", limits.MAX_REF_LENGTH)
     transaction = CallerTransaction(conn, ctx)
-    task = _get_task(transaction, task_id)
+    task = task_rows.get_row(transaction, task_id)
     status = next_status("ship", task.status)
-    _require_assignee_or_admin(transaction, task)
-    _update_task(transaction, task_id, status=status, ref=ref, session_key=None)
+    task_rows.require_assignee_or_admin(transaction, task)
+    task_rows.update_row(transaction, task_id, status=status, ref=ref, session_key=None)
     waiting_tasks = sorted(task_blockers.resolve_blocked_by(transaction, task_id))
     unblocked = [waiting_id for waiting_id, _, open_blockers in waiting_tasks if open_blockers == 0]
     transaction.record_event("task_ship", task_id=task_id, ref=ref, unblocked=unblocked)
@@ -348,18 +374,6 @@ def ship(conn: Connection, ctx: Ctx, task_id: int, *, ref: str | None = None) ->
         if open_blockers == 0 and waiting_status == "in_progress":
             transaction.record_event("task_resolve", task_id=waiting_id, blocker=task_id, status=waiting_status)
     return ShippedTask(task_id=task_id, status=status, unblocked=unblocked, unread=transaction.finish())
-
-
-def _get_task(transaction: CallerTransaction, task_id: int) -> _TaskRow:
-    validation.integer(task_id, "task_id", 1, limits.MAX_INTEGER)
-    task = transaction.conn.fetch_one_or_none_as(
-        _TaskRow,
-        "SELECT id, status, participation_id, owner, open_blockers FROM task WHERE project_id = %s AND id = %s",
-        (transaction.project_id, task_id),
-    )
-    if task is None:
-        raise BusError("not_found", f"There is no task {task_id}.", hint="list_tasks")
-    return task
 
 
 def _find_first_ready(
@@ -389,30 +403,10 @@ def _build_ready_task(task: _ReadyTaskRow, *, owner: str | None, status: str) ->
     )
 
 
-def _require_assignee_or_admin(transaction: CallerTransaction, task: _TaskRow) -> None:
-    if task.participation_id not in (None, transaction.ctx.participation_id) and not transaction.is_admin:
-        raise BusError(
-            "forbidden",
-            f"Task {task.id} is {task.owner}'s; ask them, or have it assigned to you.",
-            hint="assign_task",
-        )
-
-
-def _update_task(transaction: CallerTransaction, task_id: int, **values: Any) -> datetime:
-    """Change columns of a task; return the time of the change."""
-    assignments = ", ".join(f"{column} = %({column})s" for column in values)
-    (updated_at,) = transaction.conn.fetch_one(
-        f"UPDATE task SET {assignments}, updated_at = clock_timestamp()"
-        " WHERE project_id = %(project_id)s AND id = %(id)s RETURNING updated_at",
-        {**values, "project_id": transaction.project_id, "id": task_id},
-    )
-    return updated_at  # type: ignore[no-any-return]
-
-
-def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -> datetime:
+def _mark_started(transaction: CallerTransaction, task: task_rows.TaskRow, status: str) -> datetime:
     """Start a task; return when."""
     if task.participation_id is None:
-        started_at = _update_task(
+        started_at = task_rows.update_row(
             transaction,
             task.id,
             status=status,
@@ -421,6 +415,6 @@ def _mark_started(transaction: CallerTransaction, task: _TaskRow, status: str) -
             session_key=transaction.ctx.session,
         )
     else:
-        started_at = _update_task(transaction, task.id, status=status, session_key=transaction.ctx.session)
+        started_at = task_rows.update_row(transaction, task.id, status=status, session_key=transaction.ctx.session)
     transaction.record_event("task_start", task_id=task.id, owner=task.owner or transaction.actor)
     return started_at

@@ -18,6 +18,7 @@ EventType = Literal[
     "task_resolve",
     "task_ship",
     "task_requeue",
+    "task_edit",
     "presence_lapse",
     "escalate",
 ]

@@ -106,6 +106,16 @@ EVENT_PAYLOADS: Mapping[EventType, EventDescription] = {
         "A started task was returned to the queue, since its assignee or its session is gone.",
         {"task_id": _TASK, "owner": "its former assignee", "reason?": _REASON},
     ),
+    "task_edit": EventDescription(
+        "The texts or the priority of a task were changed; the fields are those that changed.",
+        {
+            "task_id": _TASK,
+            "title?": "its title",
+            "detail?": "true; the detail itself is not in the ledger",
+            "lane?": "the lane, or null",
+            "priority?": "0 (first) to 4",
+        },
+    ),
     "presence_lapse": EventDescription(
         "A participant was not seen for the time that the project sets.",
         {"lane": "its lane, or null", "last_seen": "when it was seen last"},

@@ -47,6 +47,7 @@ def test_events_have_the_fields_that_their_page_lists(conn: Connection) -> None:
     leases.acquire(conn, session, "session.py")
     started = tasks.create(conn, session, "held by a session").task_id
     tasks.start(conn, session, started)
+    tasks.edit(conn, session, started, title="edited", detail="changed", lane="core", priority=0)
     sessions.end(conn, session)
     project_id = scene.project.id
     conn.execute("UPDATE lease SET expires_at = clock_timestamp() WHERE surface = 'late.py'")

@@ -67,6 +67,9 @@ _REFUSED = {
     "tasks.assign",
     "tasks.create",
     "tasks.resolve",
+    "tasks.save",
+    "tasks.ship",
+    "tasks.start",
 }
 # Read no cookie, so they do not know a signed-in owner.
 _WITHOUT_SESSION = {

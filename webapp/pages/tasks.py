@@ -7,7 +7,7 @@ from wtforms import SelectField, TextAreaField
 from wtforms.validators import Length
 
 from bus import limits
-from bus.coordination import task_queries, tasks
+from bus.coordination import ledger, task_queries, tasks
 from bus.coordination.task_queries import TaskPage
 from bus.errors import BusError, InvalidArgument
 from bus.rules.enums import TASK_STATUSES
@@ -42,6 +42,21 @@ class TaskForm(FlaskForm):  # type: ignore[misc]
     )
     priority = SelectField("Priority", choices=_PRIORITY_CHOICES, default="2")
     blocked_on = optional_text_field("Blocked by", 400, description="Task numbers, e.g. 12, 17.")
+
+
+class EditForm(FlaskForm):  # type: ignore[misc]
+    """The texts of a task."""
+
+    title = required_text_field("Title", limits.MAX_TITLE_LENGTH)
+    detail = TextAreaField("Detail", validators=[Length(max=limits.MAX_DETAIL_LENGTH)])
+    lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH, description="The lane that works on it, e.g. review.")
+    priority = SelectField("Priority", choices=_PRIORITY_CHOICES)
+
+
+class ShipForm(FlaskForm):  # type: ignore[misc]
+    """The result of a task."""
+
+    ref = optional_text_field("Shipped as", limits.MAX_REF_LENGTH, description="A PR, a commit; may stay empty.")
 
 
 class AssignForm(FlaskForm):  # type: ignore[misc]
@@ -149,8 +164,8 @@ def create() -> BaseResponse | tuple[str, int]:
 
 @blueprint.get(f"/<{ID_CONVERTER}:task_id>")
 def show(task_id: int) -> str:
-    """Show a task."""
-    return _render_task(task_id, AssignForm(formdata=None))
+    """Show a task with its history."""
+    return _render_task(task_id)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:task_id>/assign")
@@ -161,9 +176,70 @@ def assign(task_id: int) -> BaseResponse | tuple[str, int]:
         with show_refusal_on_form(form), transaction() as conn:
             tasks.assign(conn, current_caller(), task_id, form.owner.data)
     if form.errors:
-        return _render_task(task_id, form), 400
+        return _render_task(task_id, assign_form=form), 400
     record_activity("tasks")
     flash("Assigned.", "success")
+    return see_other(".show", task_id=task_id)
+
+
+@blueprint.post(f"/<{ID_CONVERTER}:task_id>/start")
+def start(task_id: int) -> BaseResponse:
+    """Start a task; one without an assignee becomes the owner's."""
+    with redirect_on_refusal(url_for(".show", task_id=task_id)), transaction() as conn:
+        tasks.start(conn, current_caller(), task_id)
+    record_activity("tasks")
+    flash("Started.", "success")
+    return see_other(".show", task_id=task_id)
+
+
+@blueprint.post(f"/<{ID_CONVERTER}:task_id>/ship")
+def ship(task_id: int) -> BaseResponse | tuple[str, int]:
+    """Finish a task."""
+    form = ShipForm()
+    if form.validate():
+        with show_refusal_on_form(form, default_field="ref"), transaction() as conn:
+            shipped = tasks.ship(conn, current_caller(), task_id, ref=form.ref.data)
+    if form.errors:
+        return _render_task(task_id, ship_form=form), 400
+    record_activity("tasks")
+    unblocked = ", ".join(f"#{number}" for number in shipped.unblocked)
+    flash(f"Shipped. Unblocked: {unblocked}." if unblocked else "Shipped.", "success")
+    return see_other(".show", task_id=task_id)
+
+
+@blueprint.get(f"/<{ID_CONVERTER}:task_id>/edit")
+def edit(task_id: int) -> str:
+    """Show the form that edits a task."""
+    with connection() as conn:
+        task = task_queries.get_task(conn, current_caller(), task_id)
+    values = {"title": task.title, "detail": task.detail, "lane": task.lane, "priority": str(task.priority)}
+    return render_template(
+        "tasks/edit.html", project=current_project(), task=task, form=EditForm(formdata=None, **values)
+    )
+
+
+@blueprint.post(f"/<{ID_CONVERTER}:task_id>/edit")
+def save(task_id: int) -> BaseResponse | tuple[str, int]:
+    """Save the texts of a task."""
+    form = EditForm()
+    if form.validate():
+        with show_refusal_on_form(form), transaction() as conn:
+            tasks.edit(
+                conn,
+                current_caller(),
+                task_id,
+                title=form.title.data,
+                # Browsers send line ends of their own.
+                detail=(form.detail.data or "").replace("\r\n", "\n") or None,
+                lane=form.lane.data,
+                priority=int(form.priority.data),
+            )
+    if form.errors:
+        with connection() as conn:
+            task = task_queries.get_task(conn, current_caller(), task_id)
+        return render_template("tasks/edit.html", project=current_project(), task=task, form=form), 400
+    record_activity("tasks")
+    flash("Saved.", "success")
     return see_other(".show", task_id=task_id)
 
 
@@ -177,11 +253,21 @@ def resolve(task_id: int) -> BaseResponse:
     return see_other(".show", task_id=task_id)
 
 
-def _render_task(task_id: int, form: AssignForm) -> str:
-    ctx = current_caller()
+def _render_task(task_id: int, assign_form: AssignForm | None = None, ship_form: ShipForm | None = None) -> str:
+    ctx, before = current_caller(), query_int("before")
     with connection() as conn:
         task = task_queries.get_task(conn, ctx, task_id)
-    return render_template("tasks/show.html", project=current_project(), task=task, form=form)
+        history = ledger.list_task_history(conn, ctx, task_id, before=before)
+    return render_template(
+        "tasks/show.html",
+        project=current_project(),
+        task=task,
+        history=history.events,
+        older=url_for(".show", task_id=task_id, before=history.next_before) if history.next_before else None,
+        newest=url_for(".show", task_id=task_id) if before else None,
+        form=assign_form or AssignForm(formdata=None),
+        ship_form=ship_form or ShipForm(formdata=None),
+    )
 
 
 def _parse_task_ids(value: str | None) -> list[int]:

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from bus import limits
-from bus.coordination import posts, task_queries, tasks
+from bus.coordination import ledger, posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection
+from bus.errors import BusError
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum, list_event_types, list_events
-from tests.factories import Agent
+from tests.factories import Agent, make_agent
 
 
 @dataclass(frozen=True)
@@ -357,3 +358,29 @@ def test_a_removed_assignee_can_be_replaced(
     with assert_refused(conn, "forbidden"):
         tasks.start(conn, ada.ctx, samples.open)
     assert tasks.assign(conn, ada.ctx, samples.open, "ada").owner == ada.actor
+
+
+def test_only_the_assignee_or_an_admin_edits_a_task_that_is_not_done(
+    conn: Connection, root: Agent, ada: Agent, bob: Agent
+) -> None:
+    task_id = tasks.create(conn, ada.ctx, "first", owner="ada").task_id
+    values: dict[str, Any] = {"detail": None, "lane": "core", "priority": 1}
+    with pytest.raises(BusError) as refusal:
+        tasks.edit(conn, bob.ctx, task_id, title="x", **values)
+    assert refusal.value.code == "forbidden"
+    for agent in (ada, root):
+        assert tasks.edit(conn, agent.ctx, task_id, title=f"by {agent.label}", **values).status == "assigned"
+    history = ledger.list_task_history(conn, ada.ctx, task_id)
+    assert [(event.type, event.payload.get("title"), event.mine) for event in history.events] == [
+        ("task_edit", "by root", False),
+        ("task_edit", "by ada", True),
+        ("task_create", "first", True),
+    ]
+    second = ledger.list_task_history(conn, ada.ctx, task_id, before=history.events[0].id, limit=1)
+    assert ([event.type for event in second.events], second.next_before) == (["task_edit"], second.events[0].id)
+    tasks.start(conn, ada.ctx, task_id)
+    tasks.ship(conn, ada.ctx, task_id)
+    with pytest.raises(BusError) as refusal:
+        tasks.edit(conn, root.ctx, task_id, title="y", **values)
+    assert refusal.value.code == "wrong_state"
+    assert ledger.list_task_history(conn, make_agent(conn).ctx, task_id).events == []
