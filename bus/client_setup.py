@@ -103,6 +103,36 @@ def build_client_setups(endpoints: Endpoints, token: str) -> list[ClientSetup]:
     ]
 
 
+def build_sign_in_setups(endpoints: Endpoints) -> list[ClientSetup]:
+    """Return the set-up of each supported client that connects with the address alone and signs in by OAuth."""
+    url = shlex.quote(endpoints.mcp_url)
+    server: dict[str, Any] = {"url": endpoints.mcp_url}
+    return [
+        ClientSetup(
+            "claude_code",
+            "Claude Code",
+            None,
+            f"claude mcp add --transport http {SERVER_NAME} {url} && claude mcp login {SERVER_NAME}",
+        ),
+        # It signs in as soon as it is added.
+        ClientSetup("codex", "Codex", None, f"codex mcp add {SERVER_NAME} --url {url}"),
+        ClientSetup(
+            "opencode",
+            "OpenCode",
+            "~/.config/opencode/opencode.json",
+            _one_line_json({"mcp": {SERVER_NAME: {"type": "remote", **server}}}),
+        ),
+        ClientSetup("gemini", "Gemini CLI", None, f"gemini mcp add --transport http {SERVER_NAME} {url}"),
+        ClientSetup("cursor", "Cursor", "~/.cursor/mcp.json", _one_line_json({"mcpServers": {SERVER_NAME: server}})),
+        ClientSetup(
+            "vscode",
+            "VS Code",
+            ".vscode/mcp.json",
+            _one_line_json({"servers": {SERVER_NAME: {"type": "http", **server}}}),
+        ),
+    ]
+
+
 _CLIENT_NAMES = {
     "claude-code": "Claude Code",
     "codex": "Codex",

@@ -26,12 +26,14 @@ def render(runtime: RuntimeInfo, agents: list[NewAgent], login_url: str | None =
     lines += [f"  {name:<9}{value}" for name, value in rows]
     url = shlex.quote(runtime.mcp_url)
     token = agents[0].token if agents else "TOKEN"
+    lines += ["", "Connect with the address alone, and sign in in the browser:"] if runtime.web else []
+    lines += [f"  claude mcp add --transport http llm-bus {url} && claude mcp login llm-bus"] if runtime.web else []
     lines += [
         "",
-        "Connect Claude Code:",
+        "Or with a token, Claude Code:",
         f"  export LLM_BUS_TOKEN={token}",
         f"  claude mcp add --transport http llm-bus {url} --header 'Authorization: Bearer ${{LLM_BUS_TOKEN}}'",
-        "Connect Codex:",
+        "Codex:",
         f"  export LLM_BUS_TOKEN={agents[1].token if len(agents) > 1 else token}",
         f"  codex mcp add llm-bus --url {url} --bearer-token-env-var LLM_BUS_TOKEN",
         "",

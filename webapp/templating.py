@@ -14,6 +14,7 @@ from flask import Flask, current_app, g, request, url_for
 from markupsafe import Markup
 
 from bus import __version__
+from bus.config.settings import serves_oauth
 from bus.coordination import dashboard
 from bus.coordination.inbox import COUNT_CAP
 from bus.errors import BusError
@@ -21,7 +22,7 @@ from bus.rules import text_format
 from webapp import billing, identity, rich_text, svg_charts
 from webapp.auth import viewer
 from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint, inbox_counts
-from webapp.context import addresses, connection, options
+from webapp.context import addresses, connection, options, settings
 from webapp.event_runs import day_name, event_runs
 from webapp.headers import csp_nonce
 from webapp.reauth import has_recent_login
@@ -104,6 +105,7 @@ def init_app(app: Flask) -> None:
         viewer=viewer,
         addresses=addresses,
         options=options,
+        serves_oauth=lambda: serves_oauth(settings()),
         billing_enabled=billing.is_billing_enabled,
         swatch=svg_charts.swatch,
         bar=svg_charts.bar,

@@ -99,6 +99,18 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
     assert command[-1] == "Authorization: Bearer ${LLM_BUS_TOKEN}"
 
 
+@given(_NASTY)
+@settings(max_examples=10)
+def test_a_client_that_signs_in_gets_the_address_unchanged(address: str) -> None:
+    for setup in client_setup.build_sign_in_setups(Endpoints("https://bus", address)):
+        if setup.config_file is None:
+            assert address in _words(setup.snippet)[0], setup.key
+        else:
+            assert "\n" not in setup.snippet
+            ((server,),) = [entry.values() for entry in json.loads(setup.snippet).values()]
+            assert (server["url"], "headers" in server) == (address, False), setup.key
+
+
 def test_no_program_gets_the_token_as_an_argument() -> None:
     """All users of a machine can list the arguments of its processes."""
     token = generate_token()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from bus.db import Database
 from tests.webapp.oauth_requests import RESOURCE, authorization_path, consent, exchange, read_answer
+from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import BASE_URL, Browser, WebApp
 
 
@@ -98,3 +99,18 @@ def test_a_registration_that_cannot_be_used_is_refused(make_web: Callable[..., W
 def _one(db: Database, query: str) -> tuple[object, ...]:
     with db.connection() as conn:
         return conn.fetch_one(query)
+
+
+def test_pages_offer_the_address_first_where_clients_can_sign_in(
+    make_web: Callable[..., WebApp], ada: Browser, db: Database, sample: SampleData
+) -> None:
+    new_participant = project_path(sample, "participants/new")
+    page = ada.get("/account/clients/")
+    assert RESOURCE in page.text
+    assert "claude mcp login llm-bus" in page.text
+    assert "lbus_" not in page.text
+    assert "Connect with the address" in ada.get(new_participant).text
+    with db.connection() as conn:
+        without = make_web(OAUTH_SERVER="0").new_browser().sign_in(conn, sample.owner)
+    assert without.get("/account/clients/").status_code == 404
+    assert "Connect with the address" not in without.get(new_participant).text

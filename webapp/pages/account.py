@@ -9,11 +9,10 @@ from werkzeug.wrappers import Response
 
 from bus.auth import identities, sessions
 from bus.auth.identities import Identity
-from bus.config.settings import serves_oauth
 from bus.tenancy import client_grants
 from webapp import auth
 from webapp.blueprints import OwnerBlueprint, see_other
-from webapp.context import connection, options, providers, redirect_on_refusal, settings, transaction
+from webapp.context import connection, options, providers, redirect_on_refusal, transaction
 from webapp.ratelimit import enforce_rate_limit
 from webapp.suspension import allowed_while_suspended
 
@@ -62,7 +61,6 @@ def index() -> str:
         proxy_identity=auth.proxy_identity(),
         sessions=[(session, _method_label(session.method)) for session in open_sessions],
         connected_clients=connected_clients,
-        serves_oauth=serves_oauth(settings()),
         current_session_id=auth.current_session().id,
     )
 
