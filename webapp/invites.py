@@ -4,7 +4,7 @@ from flask import make_response, render_template
 from werkzeug.exceptions import HTTPException
 
 from bus.errors import BusError
-from bus.rules.token_format import fingerprint, is_well_formed_invite_code
+from bus.rules.token_format import fingerprint, is_legacy_invite_code, is_well_formed_invite_code
 from bus.tenancy import invite_redemption
 from bus.tenancy.invite_redemption import InviteOffer
 from webapp.context import connection, options
@@ -24,15 +24,18 @@ def get_offer(code: str) -> InviteOffer:
     """
     enforce_rate_limit("join", client_address(), options().join_per_minute)
     try:
-        if not is_well_formed_invite_code(code):
+        # Codes that were imported have another form.
+        if not (is_well_formed_invite_code(code) or is_legacy_invite_code(code)):
             raise BusError("not_found", _MISTYPED_MESSAGE, reason="invalid")
         with connection() as conn:
             return invite_redemption.get_offer(conn, code)
     except BusError as error:
         if error.code == "unavailable":
             raise
+        is_mistyped = error.code == "not_found" and not is_well_formed_invite_code(code)
+        message = _MISTYPED_MESSAGE if is_mistyped else error.message
         status = {"wrong_state": HTTP_GONE, "forbidden": 403}.get(error.code, 404)
-        page = make_response(render_template("join/unavailable.html", message=error.message), status)
+        page = make_response(render_template("join/unavailable.html", message=message), status)
         raise HTTPException(response=page) from None
 
 

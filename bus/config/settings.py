@@ -133,8 +133,9 @@ class Settings(EnvironmentSettings):
         Field(
             validation_alias="ALLOWED_HOSTS",
             title="list: host names, separated by commas; `name:*` allows any port",
-            description="Host headers that are served; others get 421",
-            json_schema_extra=_HTTP | {"default_text": "those of `PUBLIC_URL` and `MCP_URL`, and loopback"},
+            description="Host headers that are served, besides those of `PUBLIC_URL` and `MCP_URL`, and loopback;"
+            " others get 421",
+            json_schema_extra=_HTTP,
         ),
     ] = ()
     allowed_origins: Annotated[
@@ -213,7 +214,7 @@ class Settings(EnvironmentSettings):
     @field_validator("allowed_hosts")
     @classmethod
     def _complete_hosts(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return names or _default_hosts(info.data)
+        return tuple(dict.fromkeys((*_default_hosts(info.data), *names)))
 
     @field_validator("allowed_origins")
     @classmethod

@@ -239,7 +239,7 @@ def import_invites(conn: Connection, source: OriginalSource, project: ImportedPr
     for row in source.list_open_invites(project.original_id):
         sha256 = _invite_fingerprint(row)
         if sha256 is None:
-            findings.add("invites whose hash is no SHA-256 are left out", row.secret[:8])
+            findings.add("invites whose code or hash has another form are left out", row.secret[:8])
             continue
         name = clean_label(row.intended_name) if row.intended_name else None
         uses = 1 if name else min(max(row.max_uses, 1), limits.MAX_INVITE_USES)
@@ -264,7 +264,7 @@ def import_invites(conn: Connection, source: OriginalSource, project: ImportedPr
 
 def _invite_fingerprint(row: rows.InviteRow) -> bytes | None:
     if not row.is_hash:
-        return token_format.fingerprint(row.secret)
+        return token_format.fingerprint(row.secret) if token_format.is_legacy_invite_code(row.secret) else None
     try:
         sha256 = bytes.fromhex(row.secret)
     except ValueError:

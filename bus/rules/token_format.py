@@ -6,6 +6,7 @@ a query. The checksum protects nothing; only the random bytes do.
 """
 
 import hashlib
+import re
 import secrets
 import zlib
 
@@ -26,6 +27,7 @@ _FAMILY_LENGTH = 22  # the fewest base62 digits that hold 128 bits
 _BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _BASE64URL_LAST = _BASE64URL[::4].decode()
 _LEGACY_TOKEN_LENGTH = 43
+_LEGACY_INVITE_CODE = re.compile("[A-Za-z0-9_-]{8,128}")
 
 # Crockford's base 32, without i, l, o and u: a code can be read aloud and retyped.
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -146,6 +148,11 @@ def is_well_formed_invite_code(text: str) -> bool:
     """Whether a text has the form of an invite code, issued or not."""
     body = text.removeprefix(INVITE_CODE_PREFIX)
     return body != text and len(body) == _INVITE_CODE_LENGTH and all(character in _BASE32 for character in body)
+
+
+def is_legacy_invite_code(text: str) -> bool:
+    """Whether a text may be a code of the original: characters that are safe in an address and in a command."""
+    return _LEGACY_INVITE_CODE.fullmatch(text) is not None
 
 
 def generate_invite_code() -> str:

@@ -191,6 +191,23 @@ def test_a_token_is_rotated_added_and_revoked(ada: Browser, sample: SampleData, 
     assert not _works(db, fourth)
 
 
+def test_a_token_of_the_original_is_listed_as_legacy_until_it_is_rotated(
+    ada: Browser, sample: SampleData, db: Database
+) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, sample.full_project, "imported")
+        conn.execute("UPDATE token SET legacy = true WHERE id = %s", (agent.ctx.token_id,))
+    page = project_path(sample, f"participants/{agent.ctx.participation_id}")
+    shown = ada.get(page).text
+    assert ">legacy<" in shown
+    assert "rotate it when it suits you" in shown
+    ada.submit(f"{page}/rotate")
+    shown = ada.get(page).text
+    # The revoked token stays in the list, and needs nothing any longer.
+    assert ">legacy<" in shown
+    assert "rotate it when it suits you" not in shown
+
+
 def test_credentials_are_shown_only_in_the_browser_that_created_them(
     site: WebApp, ada: Browser, sample: SampleData, db: Database
 ) -> None:

@@ -84,6 +84,16 @@ def test_refusals_explain_themselves_and_do_not_use_the_invite(web: FlaskClient,
     assert (again.status_code, again.get_json()["error"]) == (410, "exhausted")
 
 
+def test_a_code_of_another_form_that_was_imported_is_explained_too(web: FlaskClient, db: Database) -> None:
+    _invite(db, lane="core")
+    with db.transaction() as conn:
+        conn.execute("UPDATE invite SET sha256 = %s", (fingerprint("join-me-please"),))
+    assert "core" in web.get("/join/join-me-please").text
+    unknown = web.get("/join/join-me-pleas")
+    assert unknown.status_code == 404
+    assert "typing error" in unknown.text
+
+
 def test_the_page_explains_the_invite_and_does_not_use_it(web: FlaskClient, db: Database) -> None:
     code = _invite(db, lane="core", uses=2)
     for _ in range(2):

@@ -22,6 +22,7 @@ from bus.imports.original_source import OriginalSource
 from bus.operations import integrity_checks, project_purge
 from bus.rules.token_format import fingerprint, is_legacy_token, is_well_formed_token
 from bus.tenancy import invite_redemption, participants, projects, tokens
+from cli.exit_codes import ExitCode
 from tests import servers
 from tests.bus.imports import original_database
 from tests.concurrency import wait_until
@@ -294,6 +295,22 @@ def test_a_purge_removes_what_was_imported_and_a_new_import_brings_it_back(sourc
 def test_another_database_is_refused_by_name(database_url: str) -> None:
     with psycopg.connect(database_url) as other, pytest.raises(BusError, match="not a database of the original"):
         OriginalSource(other)
+
+
+def test_the_command_says_what_it_lacks(source_url: str, database_url: str) -> None:
+    from tests.cli.test_commands import Cli
+
+    cli = Cli(database_url)
+    assert cli.run("import", "original").exit_code == ExitCode.USAGE
+    away = cli.run("import", "original", ORIGINAL_DATABASE_URL="postgresql://bus@127.0.0.1:1/none")
+    assert (away.exit_code, "cannot be reached" in away.stderr) == (ExitCode.UNAVAILABLE, True)
+    assert "must start with postgresql://" in cli.run("import", "original", "mysql://x").stderr
+    done = cli.run("import", "original", source_url)
+    assert done.exit_code == 0
+    assert "ada/Apollo  imported" in done.stdout
+    assert "Every project agrees with the original" in done.stdout
+    assert "ada/Apollo: 300 of 300 events" in done.stderr
+    assert cli.json("import", "original", source_url)["projects"][0]["state"] == "unchanged"
 
 
 @pytest.mark.exhaustive
