@@ -120,8 +120,21 @@ def _import_ledger(
     with transactions() as conn:
         conn.enter_project(project.id)
         post_numbers = original_ledger.load_post_numbers(conn, project.id)
+        last_imported = original_ledger.find_last_imported(conn, project.id)
     done = project.rows_read
-    for batch in source.read_ledger(project.original_id, done, original_ledger.BATCH_SIZE):
+    # The last row of an earlier run is read again, to see that it is still in its place.
+    for batch in source.read_ledger(project.original_id, max(done - 1, 0), original_ledger.BATCH_SIZE):
+        if last_imported is not None:
+            last = batch.pop(0)
+            if (last.event_id, last.post_id) != last_imported:
+                raise BusError(
+                    "conflict",
+                    f"The original has changed since the import of {project.name} was interrupted. Stop it, delete the"
+                    " project here and import again.",
+                )
+            last_imported = None
+        if not batch:
+            continue
         with transactions() as conn:
             conn.enter_project(project.id)
             original_ledger.import_batch(conn, source, project, batch, post_numbers, findings)

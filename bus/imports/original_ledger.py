@@ -37,6 +37,18 @@ def load_post_numbers(conn: Connection, project_id: int) -> dict[int, int]:
     return {int(original_id): number for original_id, number in list_numbers(conn, project_id, "post").items()}
 
 
+def find_last_imported(conn: Connection, project_id: int) -> tuple[int | None, int | None] | None:
+    """Return the ids in the original of the last event that was imported, and of its post; None before the first."""
+    row = conn.fetch_one_or_none(
+        "SELECT (e.payload ->> 'original_id')::bigint,"
+        " CASE WHEN EXISTS (SELECT FROM post o WHERE o.project_id = e.project_id AND o.id = e.seq)"
+        "  THEN (e.payload ->> 'original_post_id')::bigint END FROM event e"
+        " WHERE e.project_id = %s ORDER BY e.seq DESC LIMIT 1",
+        (project_id,),
+    )
+    return None if row is None else (row[0], row[1])
+
+
 def import_batch(
     conn: Connection,
     source: OriginalSource,
@@ -51,13 +63,17 @@ def import_batch(
     """
     conn.execute("SELECT bus_lock_clock(%s)", (project.id,))
     (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
+    name_rows = conn.fetch_all(
+        "SELECT p.id, bus_participation_name(p.id) FROM participation p WHERE p.project_id = %s", (project.id,)
+    )
+    names: dict[int, str] = dict(name_rows)
     events: list[_Event] = []
     numbers = dict(post_numbers)
     for row in batch:
         seq = last_seq + len(events) + 1
         if row.post_id is not None:
             numbers[row.post_id] = seq
-        events.append(_build_event(project, row, seq, numbers, findings))
+        events.append(_build_event(project, row, seq, numbers, names, findings))
     conn.execute(
         "INSERT INTO event (project_id, seq, at, participation_id, actor, type, payload)"
         " SELECT %s, e.* FROM unnest("
@@ -98,7 +114,12 @@ def _columns(events: Sequence[_Event]) -> tuple[list[Any], ...]:
 
 
 def _build_event(
-    project: ImportedProject, row: rows.LedgerRow, seq: int, post_numbers: dict[int, int], findings: Findings
+    project: ImportedProject,
+    row: rows.LedgerRow,
+    seq: int,
+    post_numbers: dict[int, int],
+    names: dict[int, str],
+    findings: Findings,
 ) -> _Event:
     payload = convert_payload(row.payload, row.event_id)
     if row.type == "ack":
@@ -111,11 +132,15 @@ def _build_event(
     if row.post_id is not None:
         payload |= {
             "to_lane": clip(row.to_lane, 64, findings, "a lane"),
+            "to_actor": names.get(project.participations.get(row.to_participation_id or 0, 0)),
             "subject": clip(row.subject, limits.MAX_SUBJECT_LENGTH, findings, "a subject"),
             "ref": clip(row.ref, limits.MAX_REF_LENGTH, findings, "a reference"),
             "tag": clip(row.tag, 64, findings, "a tag"),
             "original_post_id": row.post_id,
         }
+        if payload["to_lane"] is None and payload["to_actor"] is None:
+            findings.add(f"posts whose recipient was deleted are in the lane {_LOST_LANE!r}", f"post {row.post_id}")
+            payload["to_lane"] = _LOST_LANE
         if row.event_id is None:
             findings.add("posts without an event of their own get one", f"post {row.post_id}")
     return _Event(
@@ -139,11 +164,6 @@ def _insert_posts(
             findings.add("acks by a participant that is not known are left out", f"post {ack.post_id}")
         else:
             acks[ack.post_id].setdefault(acker, truncate_to_milliseconds(ack.acked_at))
-    names: dict[int, str] = dict(
-        conn.fetch_all(
-            "SELECT p.id, bus_participation_name(p.id) FROM participation p WHERE p.project_id = %s", (project.id,)
-        )
-    )
     post_rows: list[tuple[Any, ...]] = []
     delivery_rows: list[tuple[Any, ...]] = []
     for event in posts:
@@ -152,9 +172,6 @@ def _insert_posts(
         ackers = acks[row.post_id]
         to_lane = event.payload["to_lane"]
         recipient = project.participations.get(row.to_participation_id or 0)
-        if to_lane is None and recipient is None:
-            findings.add(f"posts whose recipient was deleted are in the lane {_LOST_LANE!r}", f"post {row.post_id}")
-            to_lane = _LOST_LANE
         is_lane_post = to_lane is not None
         deliveries = dict.fromkeys(ackers, is_lane_post) | ({} if recipient is None else {recipient: True})
         # A sender's ack of its own post confirms nothing, unless the post was addressed to the sender.
@@ -174,7 +191,7 @@ def _insert_posts(
                 event.actor,
                 to_lane,
                 recipient,
-                None if recipient is None else names[recipient],
+                event.payload["to_actor"],
                 event.payload["subject"],
                 clip(row.body, limits.MAX_BODY_LENGTH, findings, "the text of a post") or "(empty)",
                 event.payload["ref"],

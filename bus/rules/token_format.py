@@ -75,7 +75,7 @@ def is_legacy_token(token: str) -> bool:
 
 def legacy_display_hint(sha256: bytes) -> str:
     """The displayable part of an imported token, whose text is unknown: the beginning of its SHA-256."""
-    return f"legacy, SHA-256 {sha256.hex()[:8]}…"
+    return f"SHA-256 {sha256.hex()[:8]}…"
 
 
 def generate_access_token() -> str:

@@ -51,5 +51,6 @@ INSERT INTO events (id, project_id, ts, participation_id, actor_name, type, payl
     (3000002, 2, '2026-02-02', NULL, 'ghost', 'claim', '{"sequence": "adr", "number": 7, "formatted": "7"}'),
     (3000003, 2, '2026-01-31', NULL, 'ghost', 'register', '{"lane": "api"}');
 INSERT INTO posts (project_id, event_id, from_participation_id, from_actor_name, to_lane, body, created_at, id) VALUES
-    (2, NULL, NULL, 'ghost', 'api', 'Not in the ledger', '2026-02-03', 3000001);
+    (2, NULL, NULL, 'ghost', 'api', 'Not in the ledger', '2026-02-03', 3000001),
+    (2, NULL, NULL, 'ghost', NULL, 'To one that is gone', '2026-02-04', 3000002);
 INSERT INTO task_blockers (task_id, blocked_on_task_id) VALUES (25, 20);

@@ -109,6 +109,11 @@ def test_the_ledger_has_no_gap_rises_in_time_and_keeps_the_old_ids(conn: Connect
     assert [event.type for event in events[_EVENTS:]] == ["seed", "seed", "lease"]
     ack = next(event for event in imported if event.type == "ack")
     assert imported[ack.payload["post_id"] - 1].payload["original_post_id"] == ack.payload["original_post_id"]
+    posts = [event.payload for event in imported if event.type == "post"]
+    assert {(post["to_lane"] is None, str(post["to_actor"]).startswith("ada/agent-")) for post in posts} == {
+        (True, True),
+        (False, False),
+    }
     found = former_ids.find(conn, _caller(conn, 1).project_id, "30")
     assert [(former.kind, former.number) for former in found] == [("event", 10), ("post", 146), ("task", 3)]
 
@@ -181,9 +186,11 @@ def test_names_that_differ_by_case_alone_and_deleted_participants_are_kept_apart
     )
     # By time: the late commit first. The post that had no event has one.
     assert [(event_type, original_id) for event_type, _, original_id, _ in events] == [
-        ("register", "3000003"), ("claim", "3000001"), ("claim", "3000002"), ("post", None),
+        ("register", "3000003"), ("claim", "3000001"), ("claim", "3000002"), ("post", None), ("post", None),
     ]  # fmt: skip
     assert {(actor, name) for _, actor, _, name in events} == {("bob/ghost", "bob/ghost")}
+    lanes = conn.fetch_all("SELECT to_lane FROM post WHERE project_id = %s ORDER BY id", (project.id,))
+    assert lanes == [("api",), ("removed",)]
     conn.enter_all_projects()
     with pytest.raises(BusError, match="not handed out again"):
         participants.create(conn, project.owner_id, "ghost", actor="bob")
@@ -197,7 +204,7 @@ def test_the_nightly_check_finds_no_difference(imported_url: str) -> None:
 def test_revoked_and_foreign_tokens_stay_out(conn: Connection) -> None:
     (listed,) = tokens.list_tokens(conn, _caller(conn, _AGENTS).participation_id)
     assert (listed.state, listed.legacy, listed.label) == ("revoked", True, "laptop")
-    assert listed.hint.startswith("legacy, SHA-256 ")
+    assert listed.hint.startswith("SHA-256 ")
     assert tokens.find_caller(conn, fingerprint(original_database.token_text(_AGENTS + 1))) is None
 
 
@@ -237,6 +244,26 @@ def test_an_interrupted_import_goes_on_and_a_repeated_one_changes_nothing(
         first = _snapshot(database)
         assert [project.state for project in _import(source_url, database).projects] == ["unchanged", "unchanged"]
         assert _snapshot(database) == first
+
+
+def test_an_original_that_changed_after_an_interruption_is_refused(
+    empty_database_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(original_ledger, "BATCH_SIZE", 20)
+    original_database.create(empty_database_url, events=60, tokens=2)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with closing(_open(database_url)) as database:
+        with pytest.raises(KeyboardInterrupt):
+            _import(empty_database_url, database, progress=interrupt)
+        with psycopg.connect(empty_database_url) as source:
+            source.execute("UPDATE events SET ts = '2025-01-01' WHERE id = 90")
+        with pytest.raises(BusError, match="has changed since the import of Apollo was interrupted"):
+            _import(empty_database_url, database)
+        with database.connection() as conn:
+            assert conn.fetch_one("SELECT count(*) FROM token") == (0,)
 
 
 def test_a_dry_run_reports_and_changes_nothing(source_url: str, database_url: str) -> None:
