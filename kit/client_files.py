@@ -45,6 +45,7 @@ class InstallOptions:
     Attributes:
         token_variable: the environment variable from which the clients read the token.
         has_saved_token: whether a token is, or will be, saved inside .git.
+        signs_in: whether the clients get the address alone and sign in by OAuth.
         wake_in_background: whether Claude Code waits for posts in the background.
         force: whether to replace a server entry of the same name that the kit did not write.
         remover: removes the kit's part from a client's file.
@@ -56,6 +57,7 @@ class InstallOptions:
     endpoint: str
     token_variable: str
     has_saved_token: bool
+    signs_in: bool
     wake_in_background: bool
     force: bool
     remover: Remover
@@ -136,9 +138,19 @@ def write_server(
                         text = jsonc.set_value(text, (*keys, key, inner), value[inner])
                     if not isinstance(value, dict) or not isinstance(entry.get(key), dict):
                         text = jsonc.set_value(text, (*keys, key), value)
+            text = _remove_token_reference(text, keys, entry) if options.signs_in else text
         _write_text(options, edits, path, text)
         return True
     return False
+
+
+def _remove_token_reference(text: str, keys: jsonc.KeyPath, entry: dict[str, Any]) -> str:
+    """Remove what an earlier installation wrote for a token, which would keep the client from signing in."""
+    if _has_token_reference(entry):
+        text = jsonc.remove_value(text, (*keys, "headers", "Authorization"))
+    if entry.get("oauth") is False:
+        text = jsonc.remove_value(text, (*keys, "oauth"))
+    return text
 
 
 def write_hooks(
@@ -283,10 +295,17 @@ def _has_our_form(entry: Any, endpoints: frozenset[str], *, has_record: bool) ->
     if not isinstance(entry, dict):
         return False
     url = next((entry[key] for key in _URL_KEYS if key in entry), None)
+    is_ours = (_has_token_reference(entry) and _is_known(url, endpoints)) or (
+        # Of a client that signs in.
+        "headers" not in entry and url in endpoints
+    )
+    return url is not None and (has_record or is_ours)
+
+
+def _has_token_reference(entry: dict[str, Any]) -> bool:
     headers = entry.get("headers")
     token = headers.get("Authorization") if isinstance(headers, dict) else None
-    has_reference = isinstance(token, str) and bool(_TOKEN_REFERENCE.fullmatch(token))
-    return url is not None and (has_record or (has_reference and _is_known(url, endpoints)))
+    return isinstance(token, str) and bool(_TOKEN_REFERENCE.fullmatch(token))
 
 
 def _is_known(url: Any, endpoints: frozenset[str]) -> bool:

@@ -29,6 +29,7 @@ class Client:
     Attributes:
         first_question: what the client asks before it uses the kit's configuration; empty for nothing.
         reads_saved_token: whether its connection uses the token that is saved inside .git.
+        sign_in: the command with which it signs in by OAuth; empty if it asks by itself.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Client:
     instructions_file: str
     first_question: str = ""
     reads_saved_token: bool = False
+    sign_in: str = ""
 
     def is_present(self, options: InstallOptions) -> bool:
         """Whether the client is used here: on the PATH, in the repository, or in the user's home folder."""
@@ -50,8 +52,9 @@ class Client:
         )
 
 
-def _auth_headers(reference: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {reference}"}
+def _authorization(options: InstallOptions, reference: str) -> dict[str, Any]:
+    """Return the setting of a server that sends the token; empty for a client that signs in."""
+    return {} if options.signs_in else {"headers": {"Authorization": f"Bearer {reference}"}}
 
 
 def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
@@ -60,7 +63,7 @@ def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
         "type": "http",
         "url": options.endpoint,
         # The helper adds the session, and a saved token. An empty default keeps Claude Code from refusing the server.
-        "headers": _auth_headers(f"${{{options.token_variable}:-}}"),
+        **_authorization(options, f"${{{options.token_variable}:-}}"),
         "headersHelper": hook_command("headers claude"),
     }
     write_server(options, edits, top / ".mcp.json", ("mcpServers", SERVER_NAME), server, "url")
@@ -84,11 +87,12 @@ def _configure_claude(options: InstallOptions, edits: FileEdits) -> None:
 def _configure_codex(options: InstallOptions, edits: FileEdits) -> None:
     folder = options.repo.top / ".codex"
     # Codex runs the helper without the environment, so it needs a saved token.
-    source = (
-        {"http_headers_helper": hook_command("headers codex")}
-        if options.has_saved_token
-        else {"bearer_token_env_var": options.token_variable}
-    )
+    if options.signs_in:
+        source = {}
+    elif options.has_saved_token:
+        source = {"http_headers_helper": hook_command("headers codex")}
+    else:
+        source = {"bearer_token_env_var": options.token_variable}
     write_toml_server(options, edits, folder / "config.toml", source)
     write_hooks(
         options,
@@ -107,7 +111,7 @@ def _configure_codex(options: InstallOptions, edits: FileEdits) -> None:
 
 def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
     path = options.repo.top / ".gemini" / "settings.json"
-    server = {"httpUrl": options.endpoint, "headers": _auth_headers(f"${{{options.token_variable}}}")}
+    server = {"httpUrl": options.endpoint, **_authorization(options, f"${{{options.token_variable}}}")}
     write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "httpUrl")
     # Its shell runs no hooks of git, so the hook before it checks commits.
     tools = f"write_file|replace|run_shell_command|mcp_{SERVER_NAME}_.*"
@@ -128,7 +132,7 @@ def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
 
 def _configure_cursor(options: InstallOptions, edits: FileEdits) -> None:
     folder = options.repo.top / ".cursor"
-    server = {"url": options.endpoint, "headers": _auth_headers(f"${{env:{options.token_variable}}}")}
+    server = {"url": options.endpoint, **_authorization(options, f"${{env:{options.token_variable}}}")}
     write_server(options, edits, folder / "mcp.json", ("mcpServers", SERVER_NAME), server, "url")
     write_hooks(
         options,
@@ -144,8 +148,8 @@ def _configure_cursor(options: InstallOptions, edits: FileEdits) -> None:
 
 def _configure_vscode(options: InstallOptions, edits: FileEdits) -> None:
     path = options.repo.top / ".vscode" / "mcp.json"
-    server = {"type": "http", "url": options.endpoint, "headers": _auth_headers(f"${{input:{SERVER_NAME}-token}}")}
-    if not write_server(options, edits, path, ("servers", SERVER_NAME), server, "url"):
+    server = {"type": "http", "url": options.endpoint, **_authorization(options, f"${{input:{SERVER_NAME}-token}}")}
+    if not write_server(options, edits, path, ("servers", SERVER_NAME), server, "url") or options.signs_in:
         return
     prompt = {"type": "promptString", "id": f"{SERVER_NAME}-token", "description": "LLM Bus token", "password": True}
     write_prompt(options, edits, path, prompt)
@@ -157,7 +161,9 @@ def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
     path = path or top / "opencode.json"
     new_file = '{\n  "$schema": "https://opencode.ai/config.json"\n}\n'
     server: dict[str, Any] = {"type": "remote", "url": options.endpoint}
-    headers = {"oauth": False, "headers": _auth_headers(f"{{env:{options.token_variable}}}")}
+    headers = _authorization(options, f"{{env:{options.token_variable}}}")
+    if not options.signs_in:
+        headers["oauth"] = False
     # Version 2 of OpenCode nests the servers one level deeper and has no "enabled".
     if isinstance(read_json(edits, path, ("mcp", "servers")), dict):
         write_server(options, edits, path, ("mcp", "servers", SERVER_NAME), {**server, **headers}, "url")
@@ -170,7 +176,7 @@ def _configure_opencode(options: InstallOptions, edits: FileEdits) -> None:
 def _configure_windsurf(options: InstallOptions, edits: FileEdits) -> None:
     # Windsurf reads no file of a project.
     path = options.home_dir / WINDSURF_FILE
-    server = {"serverUrl": options.endpoint, "headers": _auth_headers(f"${{env:{options.token_variable}}}")}
+    server = {"serverUrl": options.endpoint, **_authorization(options, f"${{env:{options.token_variable}}}")}
     write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "serverUrl")
 
 
@@ -186,6 +192,7 @@ CLIENTS = (
         "Claude Code asks whether you trust this folder, and whether to use the server llm-bus: until both, it starts "
         "neither hooks nor the server.",
         reads_saved_token=True,
+        sign_in=f"claude mcp login {SERVER_NAME}",
     ),
     Client(
         "codex",
@@ -197,6 +204,7 @@ CLIENTS = (
         "AGENTS.md",
         "Codex reads .codex/ once you trust this folder, and asks before it runs the hooks.",
         reads_saved_token=True,
+        sign_in=f"codex mcp login {SERVER_NAME}",
     ),
     Client(
         "gemini",
@@ -207,6 +215,7 @@ CLIENTS = (
         _configure_gemini,
         "GEMINI.md",
         "Gemini CLI asks whether you trust this folder, and warns of new hooks of a project once.",
+        sign_in=f"/mcp auth {SERVER_NAME}, in a session",
     ),
     Client("cursor", "Cursor", ("cursor",), (".cursor",), (".cursor",), _configure_cursor, "AGENTS.md"),
     Client(
@@ -228,6 +237,7 @@ CLIENTS = (
         _configure_opencode,
         "AGENTS.md",
         reads_saved_token=True,
+        sign_in=f"opencode mcp auth {SERVER_NAME}",
     ),
     Client(
         "windsurf", "Windsurf", ("windsurf",), (".windsurf",), (".codeium/windsurf",), _configure_windsurf, "AGENTS.md"

@@ -91,6 +91,7 @@ def _parse_arguments(arguments: list[str], defaults: Mapping[str, str]) -> argpa
         action="store_true",
         help="send the token without encryption, to a bus in a private network",
     )
+    add("--sign-in", action="store_true", help="write no token for the clients: they sign in with the address alone")
     add("--save-token", action="store_true", help="save the token of the environment inside .git, for the hooks")
     add("--ask-token", action="store_true", help="prompt for the token, and save it inside .git")
     add("--invite", metavar="CODE", help="redeem an invite (its code or address), and save the token inside .git")
@@ -126,6 +127,7 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
         endpoint,
         options.token_env,
         has_saved_token,
+        options.sign_in,
         options.wake,
         options.force,
         remover,
@@ -279,7 +281,11 @@ def _format_next_steps(options: client_files.InstallOptions, selected: list[clie
     without_variable = [client.title for client in selected if has_token and client.reads_saved_token]
     others = [name for name in names if name not in without_variable]
     lines = []
-    if os.environ.get(variable):
+    if options.signs_in:
+        lines += [f"{client.title} signs in with: {client.sign_in}" for client in selected if client.sign_in]
+        if not has_token:
+            lines.append(f"The hooks need a token: set {variable}, or run this again with --ask-token.")
+    elif os.environ.get(variable):
         lines.append(f"{variable} is set here; set it in every shell that starts your client.")
     else:
         if without_variable:
@@ -292,7 +298,11 @@ def _format_next_steps(options: client_files.InstallOptions, selected: list[clie
             lines.append(f"{readers} {verb} {variable} from the environment: {setting}")
     if selected:
         lines.append(f"Restart {', '.join(names)}.")
-    lines += [client.first_question for client in selected if client.first_question]
+    # VS Code asks for the token.
+    asking = [
+        client for client in selected if client.first_question and not (options.signs_in and client.name == "vscode")
+    ]
+    lines += [client.first_question for client in asking]
     lines.append(f"If something does not connect: {local_code.command(options.repo, 'doctor')}")
     return "\n".join(lines)
 
