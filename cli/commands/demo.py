@@ -3,9 +3,23 @@
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from cli.exit_codes import ExitCode
 from cli.options import data_option, emit, json_option
+
+_EVENTS_A_DAY = 90
+# They are written in one transaction.
+_MAX_PAST_EVENTS = 6_000
+
+
+def _parse_days(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int:
+    if value is None:
+        return 0
+    number = value.removesuffix("d")
+    if not (number.isascii() and number.isdecimal() and len(number) < 4 and 1 <= int(number) <= 60):
+        raise click.BadParameter("Write a number of days such as 14d, from 1d to 60d.")
+    return int(number)
 
 
 @click.command("demo", short_help="Let simulated agents work through the bus, and report.")
@@ -19,6 +33,13 @@ from cli.options import data_option, emit, json_option
 @click.option(
     "--rate", type=click.FloatRange(0.05, 100), default=3, show_default=True, help="With --live: events per second."
 )
+@click.option(
+    "--history",
+    "history_days",
+    callback=_parse_days,
+    metavar="DAYS",
+    help="Let the fleet have worked for the days before now, 1d to 60d; --events sets how much, 90 a day by default.",
+)
 @click.option("--owner", help="The owner of the projects (handle or e-mail); default: the first owner of the bus.")
 @data_option
 @json_option
@@ -31,6 +52,7 @@ def command(
     seed: int,
     live: bool,
     rate: float,
+    history_days: int,
     owner: str | None,
     data: Path | None,
     as_json: bool,
@@ -40,8 +62,19 @@ def command(
     Each agent has its own token and MCP connections; the activity mix is that of the original service. If no bus is
     running, a temporary one is started and removed. Exit code 1: a call failed, or the ledgers differ from the plan.
     """
-    if live:
-        _run_live(agents, projects, seed, rate, owner=owner, data=data, as_json=as_json)
+    if live or history_days:
+        is_default = ctx.get_parameter_source("events") is ParameterSource.DEFAULT
+        _run_live(
+            agents,
+            projects,
+            seed,
+            rate=rate if live else None,
+            history_days=history_days,
+            events=_EVENTS_A_DAY * history_days if is_default else events,
+            owner=owner,
+            data=data,
+            as_json=as_json,
+        )
         return
     from cli.demo.plan import min_events
 
@@ -74,11 +107,24 @@ def command(
 
 
 def _run_live(
-    agents: int, projects: int, seed: int, rate: float, *, owner: str | None, data: Path | None, as_json: bool
+    agents: int,
+    projects: int,
+    seed: int,
+    *,
+    rate: float | None,
+    history_days: int,
+    events: int,
+    owner: str | None,
+    data: Path | None,
+    as_json: bool,
 ) -> None:
     from cli.demo.orchestrator import run_live_demo
 
-    result = run_live_demo(agents, projects, seed, rate, owner=owner, data=data)
+    if history_days and events > _MAX_PAST_EVENTS:
+        raise click.BadParameter(f"A history has at most {_MAX_PAST_EVENTS} events.", param_hint="--events")
+    result = run_live_demo(
+        agents, projects, seed, rate=rate, history_days=history_days, events=events, owner=owner, data=data
+    )
     total = sum(result.events_by_type.values())
     text = f"LLM Bus demo: {total} events in {result.seconds:.0f} s. Projects: {', '.join(result.projects)}"
     value = {

@@ -32,19 +32,29 @@ def make_live_plan(agents: int, projects: int, seed: int) -> tuple[Plan, list[Pr
 
 
 def iterate_steps(
-    simulations: list[ProjectSimulation], random: Random, should_stop: Callable[[], bool]
+    simulations: list[ProjectSimulation],
+    random: Random,
+    should_stop: Callable[[], bool],
+    *,
+    position: int = 0,
+    concurrency: int = MAX_CONCURRENT_SCRIPTS,
 ) -> Iterator[Step]:
     """Yield steps of scripts that run interleaved; once `should_stop` is true, only those that end what has begun.
 
-    A placeholder of a step refers to the position of an earlier step in this sequence.
+    A placeholder of a step refers to the position of an earlier step.
+
+    Args:
+        position: that of the first step; from 1 on the team has registered before.
+        concurrency: how many scripts run at once.
     """
-    position = 0
-    running: list[tuple[Script, int | None]] = [(simulation.register_team(), None) for simulation in simulations]
-    is_registered = False
+    is_registered = position > 0
+    running: list[tuple[Script, int | None]] = []
+    if not is_registered:
+        running = [(simulation.register_team(), None) for simulation in simulations]
     while running or not should_stop():
         if not running:
             is_registered = True
-        while is_registered and len(running) < MAX_CONCURRENT_SCRIPTS and not should_stop():
+        while is_registered and len(running) < concurrency and not should_stop():
             choose = random.choices(_SCRIPTS, _WEIGHTS)[0]
             running.append((choose(random.choice(simulations), random), None))
         if not running:

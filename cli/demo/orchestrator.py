@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from bus.client_setup import login_link_url
 from bus.config.settings import Settings
 from bus.db import Database
 from bus.tenancy import owners
+from cli.demo import history
 from cli.demo.check import find_differences
 from cli.demo.live import iterate_steps, make_live_plan
 from cli.demo.model import Plan
@@ -78,9 +80,22 @@ class LiveResult:
 
 
 def run_live_demo(
-    agents: int, projects: int, seed: int, rate: float, *, owner: str | None, data: Path | None
+    agents: int,
+    projects: int,
+    seed: int,
+    *,
+    rate: float | None,
+    history_days: int,
+    events: int,
+    owner: str | None,
+    data: Path | None,
 ) -> LiveResult:
-    """Let a simulated fleet work until Ctrl-C, on the bus that runs here or on a temporary one.
+    """Let a simulated fleet work, on the bus that runs here or on a temporary one.
+
+    Args:
+        rate: events per second until Ctrl-C; None for a history alone.
+        history_days: the days before now in which the fleet has worked already; 0 for none.
+        events: the number of events of that history.
 
     Raises:
         CliError: the gateway does not respond, or a call failed.
@@ -89,6 +104,10 @@ def run_live_demo(
     plan, simulations, random = make_live_plan(agents, projects, seed)
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
+        if rate is None and _find_settings(data) is None:
+            raise CliError(
+                "No bus is running here that could keep a history; start it, or add --live.", ExitCode.UNAVAILABLE
+            )
         settings, is_temporary = _enter_bus(stack, data)
         database = stack.enter_context(
             closing(Database(settings.database_url, pool_size=1, application_name="llm-bus demo"))
@@ -97,16 +116,32 @@ def run_live_demo(
         started = time.monotonic()
         try:
             provision(database, plan, fleet, owner)
+            results: list[dict[str, Any]] = []
+            if history_days:
+                results, past_counts = history.record(
+                    database,
+                    fleet,
+                    lambda should_stop, position, concurrency: iterate_steps(
+                        simulations, random, should_stop, position=position, concurrency=concurrency
+                    ),
+                    events=events,
+                    days=history_days,
+                    random=random,
+                )
+                counts.update(past_counts)
+            if rate is None:
+                return LiveResult(dict(counts), time.monotonic() - started, fleet.project_names)
             click.echo(f"{agents} agents at work; Ctrl-C stops them. Watch: {settings.public_url}/", err=True)
             if is_temporary:
                 click.echo(f"Sign in: {_make_login_link(database, fleet, settings.public_url)}", err=True)
             asyncio.run(
                 run_live(
-                    lambda should_stop: iterate_steps(simulations, random, should_stop),
+                    lambda should_stop: iterate_steps(simulations, random, should_stop, position=len(results)),
                     fleet,
                     settings.mcp_url,
                     rate,
                     lambda step: counts.update(step.events),
+                    results,
                 )
             )
         except StepFailedError as error:
@@ -115,7 +150,7 @@ def run_live_demo(
             pass
         finally:
             revoke_tokens(database, fleet)
-    return LiveResult(dict(counts), time.monotonic() - started, [project.name for project in fleet.projects])
+    return LiveResult(dict(counts), time.monotonic() - started, fleet.project_names)
 
 
 def _make_login_link(database: Database, fleet: ProvisionedFleet, url: str) -> str:

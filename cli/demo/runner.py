@@ -57,7 +57,7 @@ async def run_plan(plan: Plan, fleet: ProvisionedFleet, url: str, on_step: Calla
             results: list[dict[str, Any]] = []
             for step in plan.steps:
                 client = clients[step.project, step.agent]
-                results.append(await _call(client, step, _resolve(step.arguments, results, fleet)))
+                results.append(await _call(client, step, resolve_placeholders(step.arguments, results, fleet)))
                 on_step()
         except (StepFailedError, *_CALL_ERRORS) as error:
             failure = error if isinstance(error, StepFailedError) else StepFailedError(_error_message(error))
@@ -71,6 +71,7 @@ async def run_live(
     url: str,
     rate: float,
     on_step: Callable[[Step], None],
+    results: list[dict[str, Any]],
 ) -> None:
     """Run steps at a pace until a signal to stop; then finish at once what has begun.
 
@@ -78,6 +79,7 @@ async def run_live(
         make_steps: returns the steps; its argument says whether to stop.
         rate: events per second, on average.
         on_step: called after each step.
+        results: those of earlier steps, to which placeholders may refer.
 
     Raises:
         StepFailedError: a call failed.
@@ -92,12 +94,11 @@ async def run_live(
     async with AsyncExitStack() as stack:
         try:
             clients = await _connect_all(stack, fleet, url)
-            results: list[dict[str, Any]] = []
             for step in make_steps(stopping.is_set):
                 if step.events and not stopping.is_set():
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stopping.wait(), random.expovariate(rate))
-                arguments = _resolve(step.arguments, results, fleet)
+                arguments = resolve_placeholders(step.arguments, results, fleet)
                 results.append(await _call(clients[step.project, step.agent], step, arguments))
                 on_step(step)
         except (StepFailedError, *_CALL_ERRORS) as error:
@@ -132,16 +133,16 @@ async def _call(client: Client, step: Step, arguments: dict[str, Any]) -> dict[s
     return result.structured_content or {}
 
 
-def _resolve(value: Any, results: list[dict[str, Any]], fleet: ProvisionedFleet) -> Any:
+def resolve_placeholders(value: Any, results: list[dict[str, Any]], fleet: ProvisionedFleet) -> Any:
     """Replace the placeholders in the arguments by results of earlier steps and by labels."""
     if isinstance(value, ResultRef):
         return results[value.step][value.field]
     if isinstance(value, LabelRef):
         return fleet.labels[value.agent]
     if isinstance(value, dict):
-        return {key: _resolve(item, results, fleet) for key, item in value.items()}
+        return {key: resolve_placeholders(item, results, fleet) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolve(item, results, fleet) for item in value]
+        return [resolve_placeholders(item, results, fleet) for item in value]
     return value
 
 

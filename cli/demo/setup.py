@@ -25,6 +25,11 @@ class ProvisionedFleet:
     labels: dict[int, str] = field(default_factory=dict)
     tokens: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
 
+    @property
+    def project_names(self) -> list[str]:
+        """The names of the projects."""
+        return [project.name for project in self.projects]
+
 
 def provision(database: Database, plan: Plan, fleet: ProvisionedFleet, owner: str | None) -> None:
     """Create the projects of a plan and add its agents, recording each in `fleet`.

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bus.tenancy import participations, projects
 from cli.demo.plan import split_events
 from cli.exit_codes import ExitCode
 from tests import factories
+from tests.assertions import assert_ledger_consistent
 from tests.cli import bus_process
 from tests.concurrency import wait_until
 from tests.mcp_gateway import processes
@@ -216,3 +218,67 @@ def test_a_live_demo_goes_on_until_it_is_stopped_and_finishes_what_has_begun(
         assert counts["lease"] == counts["release"]
         assert conn.fetch_one("SELECT count(*) FROM task WHERE status <> 'done'") == (0,)
         assert conn.fetch_one("SELECT count(*) FROM token WHERE revoked_at IS NULL") == (0,)
+
+
+def test_a_history_is_written_into_the_past_and_agrees_with_the_ledger(
+    db: Database, database_url: str, gateway: str
+) -> None:
+    with db.transaction() as conn:
+        factories.make_owner(conn, "named")
+    result = bus_process.run_command(
+        "demo", "--history", "14d", "--events", "400", "--agents", "4", "--projects", "2", "--json",
+        DATABASE_URL=database_url, MCP_URL=gateway,
+    )  # fmt: skip
+    assert result.returncode == ExitCode.OK, result.stderr
+    report = json.loads(result.stdout)
+    assert sum(report["events"].values()) >= 400
+    with db.connection() as conn:
+        assert dict(conn.fetch_all("SELECT type, count(*) FROM event GROUP BY type")) == report["events"]
+        project_ids = [project_id for (project_id,) in conn.fetch_all("SELECT id FROM project ORDER BY id")]
+        for project_id in project_ids:
+            assert_ledger_consistent(conn, project_id)
+            days, gap, recent = conn.fetch_one(
+                "SELECT count(DISTINCT at::date), min(at - before), max(at) > clock_timestamp() - interval '1 hour'"
+                " FROM (SELECT at, lag(at) OVER (ORDER BY seq) AS before FROM event WHERE project_id = %s) AS e",
+                (project_id,),
+            )
+            assert days >= 8
+            assert gap >= timedelta(0)
+            assert recent
+        for wrong in (
+            "SELECT count(*) FROM post o JOIN event e ON e.project_id = o.project_id AND e.seq = o.id"
+            " WHERE o.created_at <> e.at",
+            "SELECT count(*) FROM post WHERE acked_at < created_at",
+            "SELECT count(*) FROM lease WHERE ended_at NOT BETWEEN acquired_at AND expires_at",
+            "SELECT count(*) FROM task WHERE updated_at < created_at",
+            "SELECT count(*) FROM event WHERE at > clock_timestamp()",
+            "SELECT count(*) FROM token WHERE revoked_at IS NULL",
+        ):
+            assert conn.fetch_one(wrong) == (0,), wrong
+    # The team goes on where its history ends.
+    process = bus_process.start_command(
+        "demo", "--live", "--history", "2d", "--rate", "100", "--agents", "3", "--projects", "1", "--json",
+        DATABASE_URL=database_url, MCP_URL=gateway,
+    )  # fmt: skip
+
+    def has_gone_on() -> bool:
+        with db.connection() as conn:
+            return bool(
+                conn.fetch_one(
+                    "SELECT count(*) > 30 FROM event WHERE project_id > %s"
+                    " AND at > (SELECT max(created_at) FROM token)",
+                    (max(project_ids),),
+                )[0]
+            )
+
+    wait_until(has_gone_on)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.OK, errors
+
+
+@pytest.mark.parametrize("days", ["0d", "61d", "x", "-1d", "1.5d", ""])
+def test_a_wrong_length_of_a_history_is_a_usage_error(database_url: str, days: str) -> None:
+    result = bus_process.run_command("demo", "--history", days, DATABASE_URL=database_url)
+    assert result.returncode == ExitCode.USAGE
+    assert "such as 14d" in result.stderr

@@ -81,6 +81,8 @@ def test_a_new_owner_connects_the_first_agent(
     chromium: Browser, url: str, mcp: str, db: Database, ada: Owner, options: dict[str, Any]
 ) -> None:
     with _signed_in(chromium, url, db, ada, **options) as page:
+        # Without unanswered handoffs there is no number.
+        expect(page.locator("[data-inbox]")).to_be_hidden()
         page.get_by_role("link", name="Create project").click()
         page.get_by_label("Name").fill("apollo")
         page.get_by_role("button", name="Create project").click()
