@@ -131,7 +131,8 @@ def _has_server(work_tree: Repo, name: str) -> bool:
     path = work_tree.top / name
     if not client_files.has_server(FileEdits(work_tree, dry_run=True), path):
         return False
-    return path.suffix != ".toml" or b"bearer_token_env_var" in path.read_bytes()
+    # A client that signs in has neither.
+    return (b"bearer_token_env_var" if path.suffix == ".toml" else b"Authorization") in path.read_bytes()
 
 
 def _check_network(settings: Config) -> Finding:

@@ -85,6 +85,12 @@ def test_web_and_gateway_share_one_port(base: str, db: Database) -> None:
             # Alternating over one connection, so that each kind of request follows the other.
             assert "LLM Bus" in client.get(f"{base}/").text
             assert _result(_call(client, base, agent.token, "claim", {"sequence": "adr"}))["number"] == number
+        # A client that has the address alone finds its way.
+        (challenge,) = client.post(f"{base}/mcp").headers.get_list("WWW-Authenticate")
+        metadata = client.get(challenge.partition('"')[2].rstrip('"')).json()
+        assert metadata["resource"] == f"{base}/mcp"
+        (issuer,) = metadata["authorization_servers"]
+        assert client.get(f"{issuer}/.well-known/oauth-authorization-server").json()["issuer"] == base
         with db.connection() as conn:
             link = login_link_url(base, login_links.create_login_link(conn, owner, actor="cli"))
         page = client.get(link)

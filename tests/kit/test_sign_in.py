@@ -4,6 +4,7 @@ import json
 import tomllib
 from pathlib import Path
 
+from bus.rules.token_format import generate_token
 from kit.clients import CLIENTS, WINDSURF_FILE
 from tests.kit.git_repo import GitRepo
 
@@ -52,6 +53,13 @@ def test_a_reinstallation_switches_between_token_and_sign_in(plain: GitRepo) -> 
         assert not {"headers", "oauth", "bearer_token_env_var"} & set(server), name
     plain.install(URL, "--client", "all")
     assert _read_servers(plain) == with_token
+
+
+def test_the_doctor_knows_that_a_client_that_signs_in_needs_no_variable(plain: GitRepo) -> None:
+    token = generate_token()
+    for options, is_named in (((), True), (("--sign-in",), False)):
+        plain.install(URL, "--client", "gemini", "--save-token", *options, LLM_BUS_TOKEN=token)
+        assert ("refers to LLM_BUS_TOKEN" in plain.run_kit("doctor").stdout) is is_named, options
 
 
 def test_an_uninstall_removes_it(plain: GitRepo) -> None:

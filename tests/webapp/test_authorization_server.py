@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from bus.auth import login_links
 from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.rules.token_format import access_token_fingerprint
@@ -102,10 +103,17 @@ def test_a_denial_reaches_the_client(ada: Browser, db: Database, sample: SampleD
     assert _connected(db, sample) == []
 
 
-def test_a_visitor_signs_in_first_and_comes_back(stranger: Browser) -> None:
+def test_a_visitor_signs_in_first_and_comes_back(stranger: Browser, db: Database, sample: SampleData) -> None:
     answer = stranger.get(authorization_path())
     assert answer.status_code == 303
     assert answer.location.startswith("/sign-in?next=/oauth/authorize?")
+    stranger.get(answer.location)
+    with db.connection() as conn:
+        path = f"/sign-in/link/{login_links.create_login_link(conn, sample.owner, actor='cli')}"
+    stranger.get(path)
+    back = stranger.submit(path)
+    assert (back.status_code, unquote(back.location)) == (303, unquote(authorization_path()))
+    assert stranger.get(back.location).status_code == 200
 
 
 _FOREIGN_TARGETS: tuple[dict[str, str | None], ...] = (
