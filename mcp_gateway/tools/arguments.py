@@ -12,9 +12,7 @@ Tag = Annotated[str, Meta(min_length=1, max_length=limits.MAX_LABEL_LENGTH)]
 Label = Annotated[str, Meta(min_length=1, max_length=limits.MAX_LABEL_LENGTH)]
 Actor = Annotated[str, Meta(min_length=1, max_length=limits.MAX_QUALIFIED_NAME_LENGTH)]
 Ref = Annotated[str, Meta(min_length=1, max_length=limits.MAX_REF_LENGTH)]
-SearchText = Annotated[
-    str, Meta(min_length=1, max_length=limits.MAX_SEARCH_LENGTH, description='All these words; "a phrase"')
-]
+SearchText = Annotated[str, Meta(min_length=1, max_length=limits.MAX_SEARCH_LENGTH, description='Words; "a phrase"')]
 Note = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NOTE_LENGTH)]
 Surface = Annotated[str, Meta(min_length=1)]
 LeasedSurface = Annotated[str, Meta(min_length=1, description="Repo-relative path or glob")]
