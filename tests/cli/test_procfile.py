@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from cli import procfile
 from tests import servers
@@ -22,6 +23,7 @@ def _status(url: str) -> int:
         return 0
 
 
+@pytest.mark.exhaustive
 def test_the_web_line_serves_pages_and_tools_to_the_router(database_url: str) -> None:
     (web,) = (line for line in procfile.parse((_ROOT / "Procfile").read_text()) if line.name == "web")
     port = servers.free_port()

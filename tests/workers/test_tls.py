@@ -108,7 +108,7 @@ def _settings(server: TlsServer, query: str = "", **variables: str) -> Settings:
 def _connect_worker(settings: Settings) -> None:
     app = create_app(WorkerSettings(bus=settings))
     with app.connection_for_write() as connection, suppress(Exception):
-        connection.ensure_connection(max_retries=1, timeout=1)
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=1)
 
 
 def _connect_client(settings: Settings) -> None:
