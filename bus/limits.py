@@ -35,5 +35,5 @@ MAX_BLOCKERS = 50
 MAX_BLOCKER_CHAIN = 5_000
 """Open blockers that task_block follows, under the lock that every write of the project waits for."""
 MAX_INVITE_USES = 50
-MAX_INVITE_HOURS = 168
+MAX_INVITE_HOURS = 720
 MAX_NONCE_LENGTH = 128

@@ -127,7 +127,7 @@ def create_for_owner(
             where it is not in. The invite then has one use and takes no name.
         email: only an owner who is signed in with this verified address may accept; the code alone is not enough.
         uses: 1 to 50.
-        ttl_hours: 1 to 168.
+        ttl_hours: 1 to 720.
         creator: the project-admin with whose rights the invite ends; None for the owner.
     Raises:
         BusError: `conflict` when the name is taken; `forbidden` when the project is archived; `not_found` when

@@ -49,11 +49,11 @@ class TokenStatus:
 
 @dataclass(frozen=True, slots=True)
 class RevokeResult:
-    """The participant whose tokens were revoked, and whether it had any."""
+    """The participant whose tokens were revoked, and how many it had."""
 
     project: str
     participant: str
-    revoked: bool
+    revoked: int
 
 
 def add(
@@ -180,7 +180,7 @@ def revoke_as_admin(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
     actor = authentication.authorize_admin(conn, ctx)
     locked_project = participations.lock_project_owner(conn, ctx.project_id, grants=False)
     participation, revoked = _revoke_all(conn, locked_project, name, actor=actor)
-    return RevokeResult(project=locked_project.project_name, participant=participation.label, revoked=revoked > 0)
+    return RevokeResult(project=locked_project.project_name, participant=participation.label, revoked=revoked)
 
 
 def _revoke_all(

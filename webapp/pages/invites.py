@@ -24,7 +24,7 @@ blueprint = ProjectBlueprint("invites", tab=NavItem("Invites", 64, "ticket", is_
 # Smaller than other pages: each open invite contains a form that revokes it.
 _PAGE_SIZE = 25
 _MAX_LISTED_PARTICIPANTS = 200
-_TTL_CHOICES = select_choices(("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"))
+_TTL_CHOICES = select_choices(("1", "1 hour"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days"), ("720", "30 days"))
 
 
 class InviteForm(FlaskForm):  # type: ignore[misc]

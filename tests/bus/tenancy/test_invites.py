@@ -66,12 +66,12 @@ def test_an_invite_is_exhausted_after_its_uses(conn: Connection, root: Agent, pr
 
 
 def test_an_invite_expires(conn: Connection, root: Agent, project: Project) -> None:
-    created = invites.create(conn, root.ctx, ttl_hours=168)
+    created = invites.create(conn, root.ctx, ttl_hours=720)
     (hours,) = conn.fetch_one(
         "SELECT round(extract(epoch FROM expires_at - created_at) / 3600)::integer FROM invite WHERE id = %s",
         (created.id,),
     )
-    assert hours == 168
+    assert hours == 720
     _expire(conn, created)
     assert _state(conn, project) == "expired"
     before = database_checksum(conn)
@@ -197,7 +197,7 @@ def test_an_invite_of_a_project_that_is_being_purged_is_invalid(
 @pytest.mark.parametrize(
     "bad",
     [
-        {"uses": 0}, {"uses": 51}, {"uses": -1}, {"uses": 2**53}, {"ttl_hours": 0}, {"ttl_hours": 169},
+        {"uses": 0}, {"uses": 51}, {"uses": -1}, {"uses": 2**53}, {"ttl_hours": 0}, {"ttl_hours": 721},
         {"ttl_hours": 2**31}, {"kind": "robot"}, {"kind": ""}, {"lane": ""}, {"lane": "x" * 65}, {"lane": "a\0b"},
         {"participant_name": ""}, {"participant_name": "a/b"}, {"participant_name": "\u200b"},
     ],

@@ -142,7 +142,7 @@ def test_revoking_returns_whether_any_token_was_live_and_is_audited_once(
     audited = "SELECT count(*) FROM audit WHERE project_id = %s AND action = 'token.revoke'"
     assert conn.fetch_one(audited, (root.ctx.project_id,)) == (1,)
     again = tokens.revoke_as_admin(conn, root.ctx, "bob")
-    assert (again.project, again.participant, again.revoked) == (root.project, "bob", False)
+    assert (again.project, again.participant, again.revoked) == (root.project, "bob", 0)
     assert conn.fetch_one(audited, (root.ctx.project_id,)) == (1,)
 
 
