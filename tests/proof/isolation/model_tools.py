@@ -197,8 +197,8 @@ def admin_rotate(project: Project, caller: Caller, participant_name: str) -> Con
 def admin_revoke(project: Project, caller: Caller, participant_name: str) -> Content:
     authorize_admin(project, caller)
     participation = get_token_holder(project, participant_name)
-    had_tokens = revoke_all(project, participation)
-    return {"project": project.name, "participant": participation.participant.label, "revoked": had_tokens}
+    count = revoke_all(project, participation)
+    return {"project": project.name, "participant": participation.participant.label, "revoked": count}
 
 
 def create_invite(
@@ -300,14 +300,14 @@ def rotate(project: Project, participation: Participation) -> Participation:
     return participation
 
 
-def revoke_all(project: Project, participation: Participation) -> bool:
-    """Revoke all tokens; return whether one was live."""
-    had_tokens = participation.has_live_token
+def revoke_all(project: Project, participation: Participation) -> int:
+    """Revoke all tokens; return how many were live."""
+    count = sum(token.is_live for token in participation.tokens)
     for token in participation.tokens:
         token.is_live = False
-    if had_tokens:
+    if count:
         project.end_unauthorized_invites(participation)
-    return had_tokens
+    return count
 
 
 def render_issued(participation: Participation) -> Content:
