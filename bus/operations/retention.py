@@ -41,8 +41,8 @@ _EXPIRED_ROWS = {
     "sign_ups": ("sign_up", "expires_at < clock_timestamp()"),
     "login_links": ("login_link", "expires_at < clock_timestamp() - interval '1 day'"),
     "share_links": ("share_link", "expires_at < clock_timestamp() - interval '30 days'"),
-    # Invites, which live up to seven days, name the token that they were created with.
-    "access_tokens": ("token", "parent_id IS NOT NULL AND expires_at < clock_timestamp() - interval '8 days'"),
+    # What lasts longer names the token of the connected client (bus_lasting_token).
+    "access_tokens": ("token", "parent_id IS NOT NULL AND expires_at < clock_timestamp() - interval '1 day'"),
     # Disconnected, or not used for so long that its refresh token has expired. Its grant goes with its token.
     "ended_clients": (
         "token",

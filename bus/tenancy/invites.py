@@ -179,7 +179,8 @@ def create_for_owner(
             uses=uses,
             created_by=actor,
             created_by_participation_id=creator and creator.participation_id,
-            created_by_token_id=creator and creator.token_id,
+            # Of a connected client, whose access tokens are deleted a day after they expired.
+            created_by_token_id=None if creator is None else sa.func.bus_lasting_token(creator.token_id),
             expires_at=sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, ttl_hours),
         )
         .returning(invite.c.id, invite.c.expires_at, invite.c.hint)

@@ -11,6 +11,6 @@ BEGIN
         WHERE p.id = p_participation AND p.removed_at IS NULL AND pt.removed_at IS NULL AND p.is_admin
           AND (p_token IS NULL OR EXISTS (
                 SELECT FROM token t
-                WHERE t.id = bus_lasting_token(p_token) AND t.participation_id = p.id
+                WHERE t.id = p_token AND t.participation_id = p.id
                   AND bus_token_is_live(t.revoked_at, t.expires_at))));
 END $$;

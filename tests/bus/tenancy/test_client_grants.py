@@ -268,7 +268,8 @@ def test_the_expiry_of_an_access_token_ends_no_session(conn: Connection, project
 def test_an_invite_of_a_client_lasts_as_long_as_the_client(conn: Connection, project: Project, root: Agent) -> None:
     client = connect(conn, project, root)
     first, second = invites.create(conn, client.ctx), invites.create(conn, client.ctx)
-    conn.execute("UPDATE token SET expires_at = clock_timestamp() WHERE id = %s", (client.ctx.token_id,))
+    conn.execute("UPDATE token SET expires_at = expires_at - interval '2 days' WHERE id = %s", (client.ctx.token_id,))
+    assert retention.prune_batch(conn, "access_tokens") == 1
     assert invite_redemption.redeem(conn, first.code, name="guest").participant == "guest"
     client_grants.disconnect(
         conn, project.owner_id, client_grants.list_connected(conn, project.owner_id)[0].id, actor="web"
