@@ -17,7 +17,6 @@ $$;
 CREATE FUNCTION bus_search_document(p_project bigint, p_kind text, p_id bigint, p_text text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT array_to_tsvector(ARRAY[bus_search_range(p_project, p_kind, 8, p_id),
-                                   bus_search_range(p_project, p_kind, 13, p_id),
                                    bus_search_range(p_project, p_kind, 18, p_id)]) || bus_search_words(p_text)
 $$;
 
@@ -57,7 +56,7 @@ DECLARE
     v_steps integer := 0;
     v_count integer := 0;
     v_id bigint;
-    v_query tsquery;
+    v_range tsquery;
 BEGIN
     IF numnode(p_query) = 0 THEN
         RETURN;
@@ -80,11 +79,13 @@ BEGIN
     GET DIAGNOSTICS v_count = ROW_COUNT;
     v_upper := least(p_before - 1, v_indexed);
     WHILE v_upper > 0 AND v_count < p_limit LOOP
-        v_query := format('%L', bus_search_range(p_project, p_kind, v_bits, v_upper))::tsquery && p_query;
+        v_range := format('%L', bus_search_range(p_project, p_kind, v_bits, v_upper))::tsquery;
         FOR v_id IN
-            -- A materialized query, so that the words are the only condition that an index can serve.
+            -- A materialized query, so that the words are the only condition that an index can serve. As two conditions
+            -- the range and the words skip each other's entries; in one query the rarest word is read as a whole.
             WITH matching AS MATERIALIZED (
-                SELECT d.project_id, d.kind, d.id FROM search_document d WHERE d.words @@ v_query)
+                SELECT d.project_id, d.kind, d.id FROM search_document d
+                WHERE d.words @@ v_range AND d.words @@ p_query)
             SELECT m.id FROM matching m
             WHERE m.project_id = p_project AND m.kind = p_kind AND m.id <= v_upper
             ORDER BY m.id DESC LIMIT p_limit - v_count
@@ -94,10 +95,9 @@ BEGIN
         END LOOP;
         v_upper := ((v_upper >> v_bits) << v_bits) - 1;
         v_steps := v_steps + 1;
-        -- Matches have been rare over 32 ranges of this size, so the next ones can be larger.
-        IF v_bits < 18 AND v_steps >= 32 AND (v_upper + 1) % (1 << (v_bits + 5)) = 0 THEN
-            v_bits := v_bits + 5;
-            v_steps := 0;
+        -- Matches have been rare in 32 small ranges, so the next ones can be large.
+        IF v_steps >= 32 THEN
+            v_bits := 18;
         END IF;
     END LOOP;
 END $$;

@@ -206,6 +206,39 @@ class AccountRules(ActRules):
             lambda conn, ctx: tasks.resolve(conn, ctx, task_id),
         )
 
+    @rule(t=TENANTS, p=NUMBERS, task=NUMBERS)
+    def start_task_as_owner(self, t: int, p: int, task: int) -> None:
+        task_id = self._ids(t, p, "tasks", task)
+        self._call_as_owner(
+            t,
+            p,
+            "tasks.start",
+            lambda project, caller: model_tasks.task_start(project, caller, task_id),
+            lambda conn, ctx: tasks.start(conn, ctx, task_id),
+        )
+
+    @rule(t=TENANTS, p=NUMBERS, task=NUMBERS)
+    def ship_task_as_owner(self, t: int, p: int, task: int) -> None:
+        task_id = self._ids(t, p, "tasks", task)
+        self._call_as_owner(
+            t,
+            p,
+            "tasks.ship",
+            lambda project, caller: model_tasks.task_ship(project, caller, task_id),
+            lambda conn, ctx: tasks.ship(conn, ctx, task_id),
+        )
+
+    @rule(t=TENANTS, p=NUMBERS, task=NUMBERS, lane=st.sampled_from((None, "core")), priority=st.integers(0, 4))
+    def edit_task_as_owner(self, t: int, p: int, task: int, lane: str | None, priority: int) -> None:
+        task_id, title = self._ids(t, p, "tasks", task), f"{self.tenants[t].secret} edited"
+        self._call_as_owner(
+            t,
+            p,
+            "tasks.edit",
+            lambda project, caller: model_tasks.edit(project, caller, task_id, title, lane, priority),
+            lambda conn, ctx: tasks.edit(conn, ctx, task_id, title=title, detail=None, lane=lane, priority=priority),
+        )
+
     @rule(t=TENANTS, p=NUMBERS, lease=NUMBERS)
     def release_by_force(self, t: int, p: int, lease: int) -> None:
         fence = self._ids(t, p, "fences", lease)

@@ -10,10 +10,10 @@ from hypothesis.stateful import rule
 from bus.coordination import leases
 from bus.db import Connection
 from bus.operations import project_purge
-from bus.tenancy import invite_redemption, invites, participants, participations, projects, tokens
+from bus.tenancy import invite_redemption, invites, participants, participations, projects, ref_patterns, tokens
 from tests.proof.isolation import model_acts, model_tools
 from tests.proof.isolation.machine import Machine, iterate_other_ids
-from tests.proof.isolation.model import Participant, Participation, Project, Tenant
+from tests.proof.isolation.model import Participant, Participation, Project, Refused, Tenant
 from tests.proof.isolation.tool_rules import LABELS, LANES, NAMES, NUMBERS, TENANTS
 
 _PROJECT_NAMES = st.sampled_from(("apollo", "gemini"))
@@ -124,6 +124,33 @@ class ActRules(Machine):
             leases.fold_live_leases(conn, project.id)
 
         self._act_in_project(t, p, "projects.set_settings", expect, call)
+
+    @rule(t=TENANTS, p=NUMBERS, pattern=st.sampled_from(("PR-(.)", "CVE-(.)")))
+    def add_ref_pattern(self, t: int, p: int, pattern: str) -> None:
+        def expect(project: Project) -> None:
+            if pattern in project.ref_patterns:
+                raise Refused("conflict")
+            project.ref_patterns.add(pattern)
+
+        self._act_in_project(
+            t,
+            p,
+            "ref_patterns.add_pattern",
+            expect,
+            lambda conn, project: ref_patterns.add_pattern(
+                conn, project.id, pattern, "https://example.org/$1", actor="owner"
+            ),
+        )
+
+    @rule(t=TENANTS, p=NUMBERS, pattern=st.sampled_from(("PR-(.)", "CVE-(.)")))
+    def remove_ref_pattern(self, t: int, p: int, pattern: str) -> None:
+        self._act_in_project(
+            t,
+            p,
+            "ref_patterns.remove_pattern",
+            lambda project: project.ref_patterns.discard(pattern),
+            lambda conn, project: ref_patterns.remove_pattern(conn, project.id, pattern, actor="owner"),
+        )
 
     @rule(t=TENANTS, p=NUMBERS, is_meant=st.integers(0, 3))
     def delete_project(self, t: int, p: int, is_meant: int) -> None:

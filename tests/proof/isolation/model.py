@@ -1,5 +1,6 @@
 """The expected state of a tenant: its projects, participants, tokens, ledgers, deliveries and credits."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,12 @@ class Refused(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+def contains_words(text: str, *fields: str | None) -> bool:
+    """Whether the fields together have each word of a text."""
+    words = {word for field_ in fields for word in re.findall(r"[^\W_]+", (field_ or "").lower())}
+    return words >= set(re.findall(r"[^\W_]+", text.lower()))
 
 
 @dataclass(eq=False)
@@ -203,6 +210,7 @@ class Project:
     is_archived: bool = False
     is_purged: bool = False
     ignores_case: bool = False
+    ref_patterns: set[str] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     metered: int = 0
     participations: list[Participation] = field(default_factory=list)

@@ -5,7 +5,16 @@ from typing import Any
 
 from bus.rules.surfaces import overlaps
 from tests.proof.isolation import model_tasks
-from tests.proof.isolation.model import MAX_CURSOR_LAG, Caller, Delivery, Participation, Post, Project, Refused
+from tests.proof.isolation.model import (
+    MAX_CURSOR_LAG,
+    Caller,
+    Delivery,
+    Participation,
+    Post,
+    Project,
+    Refused,
+    contains_words,
+)
 
 Content = dict[str, Any]
 
@@ -81,6 +90,7 @@ def read_posts(
     ref: str | None = None,
     unacked_only: bool = False,
     reply_to: int | None = None,
+    text: str | None = None,
     post_ids: Sequence[int] | None = None,
     whole: bool = True,
     before: int | None = None,
@@ -94,6 +104,7 @@ def read_posts(
         and (tag is None or each.tag == tag)
         and (ref is None or each.ref == ref)
         and (reply_to is None or each.reply_to == reply_to)
+        and (text is None or contains_words(text, each.ref, each.body))
         and (post_ids is None or each.id in post_ids)
         and (before is None or each.id < before)
         and _is_selected(project, reader, each, to_me, unacked_only)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tests.proof.isolation.model import Caller, Participation, Project, Refused, Task
+from tests.proof.isolation.model import Caller, Participation, Project, Refused, Task, contains_words
 
 Content = dict[str, Any]
 
@@ -125,6 +125,21 @@ def task_ship(project: Project, caller: Caller, task_id: int, ref: str | None = 
     return {"task_id": task_id, "status": "done", "unblocked": unblocked}
 
 
+def edit(project: Project, caller: Caller, task_id: int, title: str, lane: str | None, priority: int) -> Content:
+    """An edit in the web; details of tasks are not part of the model."""
+    me = project.authenticate(caller, is_write=True)
+    task = _get(project, task_id)
+    _require_assignee_or_admin(task, me)
+    if task.status == "done":
+        raise Refused("wrong_state")
+    values = {"title": title, "lane": lane, "priority": priority}
+    changed = {name: value for name, value in values.items() if getattr(task, name) != value}
+    if changed:
+        task.title, task.lane, task.priority = title, lane, priority
+        project.record(me, "task_edit", task_id=task_id, **changed)
+    return {"task_id": task_id, "status": task.status}
+
+
 def task_next(project: Project, caller: Caller, lane: str | None = None) -> Content:
     me = project.authenticate(caller, is_write=True)
     return {"task": take_next(project, me, lane)}
@@ -137,6 +152,7 @@ def list_tasks(
     owner: str | None = None,
     lane: str | None = None,
     ready: bool | None = None,
+    text: str | None = None,
     before: int | None = None,
     limit: int = 50,
 ) -> Content:
@@ -153,6 +169,7 @@ def list_tasks(
         and (assignee is None or task.assignee is assignee)
         and (lane is None or task.lane == lane)
         and (ready is None or ready == (task.status in ("open", "assigned") and not task.blockers))
+        and (text is None or contains_words(text, task.title))
         and (before is None or task.id < before)
     ]
     page = matches[:limit]

@@ -33,6 +33,9 @@ _SINCE = st.one_of(st.none(), st.integers(0, 40))
 _BEFORE = st.one_of(st.none(), st.integers(1, 40))
 
 
+_SEARCHES = st.sampled_from((None, None, "{own}", "{other}", "1", "owner", "{own} edited"))
+
+
 class ToolRules(Machine):
     """Rules of the tools, named `tool_` and the tool's name."""
 
@@ -42,6 +45,11 @@ class ToolRules(Machine):
 
     def _text(self, t: int, number: int) -> str:
         return f"{self.tenants[t].secret} {number}"
+
+    def _search(self, t: int, template: str | None) -> str | None:
+        """A text to search for, with the secret of this tenant or of the other."""
+        own, other = self.tenants[t], self.other(self.tenants[t])
+        return None if template is None else template.format(own=own.secret, other=other.secret)
 
     def _maybe_name(self, t: int, template: str | None) -> str | None:
         return None if template is None else self.name(self.tenants[t], template)
@@ -107,6 +115,7 @@ class ToolRules(Machine):
         ref=_REFS,
         unacked=st.booleans(),
         reply=_MAYBE_NUMBER,
+        text=_SEARCHES,
         before=_BEFORE,
         limit=_LIMITS,
     )
@@ -121,6 +130,7 @@ class ToolRules(Machine):
             ref=rest["ref"],
             unacked_only=rest["unacked"],
             reply_to=self._post_id(t, caller, reply),
+            text=self._search(t, rest["text"]),
             before=rest["before"],
             limit=rest["limit"],
         )
@@ -243,11 +253,13 @@ class ToolRules(Machine):
         owner=_MAYBE_NAME,
         lane=_MAYBE_LANE,
         ready=st.sampled_from((None, True, False)),
+        text=_SEARCHES,
         before=_BEFORE,
         limit=_LIMITS,
     )
-    def tool_list_tasks(self, t: int, caller: int, owner: str | None, **filters: Any) -> None:
-        self._call(t, caller, "list_tasks", owner=self._maybe_name(t, owner), **filters)
+    def tool_list_tasks(self, t: int, caller: int, owner: str | None, text: str | None, **filters: Any) -> None:
+        search = self._search(t, text)
+        self._call(t, caller, "list_tasks", owner=self._maybe_name(t, owner), text=search, **filters)
 
     @rule(
         t=TENANTS,
