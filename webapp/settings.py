@@ -257,7 +257,7 @@ class WebOptions(EnvironmentSettings):
             le=1_000_000,
             description="OAuth requests per minute of one address or owner, for tokens or consent; 0: no limit",
         ),
-    ] = 60
+    ] = 300
     sign_in_per_minute: Annotated[
         int,
         Field(

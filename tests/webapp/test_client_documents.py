@@ -16,7 +16,7 @@ from bus.notifications import guarded_http
 from bus.tenancy import oauth_clients
 from tests.webapp.oauth_requests import authorization_path
 from tests.webapp.web_client import Browser
-from webapp.oauth_server import client_documents, redirect_uris
+from webapp.oauth_server import client_documents, clients, redirect_uris
 from webapp.oauth_server.client_metadata import InvalidClientMetadata
 
 URL = "https://app.example/client.json"
@@ -189,6 +189,16 @@ def test_a_copy_is_used_until_it_expires(ada: Browser, db: Database, host: Host)
     page = ada.get(path)
     assert page.status_code == 400
     assert "is not one of App" in page.text
+    assert len(host.requests) == 2
+
+
+def test_an_address_causes_few_requests_to_other_servers(
+    ada: Browser, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "_DOCUMENTS_PER_MINUTE", 2)
+    host.serve(DOCUMENT)
+    answers = [ada.get(authorization_path(client_id=f"{URL}?{number}")) for number in range(3)]
+    assert [answer.status_code for answer in answers] == [400, 400, 429]
     assert len(host.requests) == 2
 
 

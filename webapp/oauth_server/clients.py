@@ -12,7 +12,10 @@ from bus.tenancy.oauth_clients import OAuthClient
 from webapp.context import connection, transaction
 from webapp.oauth_server import client_documents, redirect_uris
 from webapp.oauth_server.client_metadata import InvalidClientMetadata
+from webapp.ratelimit import client_address, enforce_rate_limit
 
+# Requests to other servers that an address can cause.
+_DOCUMENTS_PER_MINUTE = 20
 _GRANT_TYPES = ("authorization_code", "refresh_token")
 
 
@@ -60,6 +63,7 @@ def find(client_id: str) -> OAuthClient:
 
     Raises:
         UnknownClient: there is none.
+        TooManyRequests: too many documents were fetched for this address.
     """
     if 0 < len(client_id) <= client_documents.MAX_URL_LENGTH and "\0" not in client_id:
         with connection() as conn:
@@ -68,6 +72,7 @@ def find(client_id: str) -> OAuthClient:
             return stored
     if not client_documents.is_document_url(client_id):
         raise UnknownClient("It is not registered here, and its id is not the https:// address of a document.")
+    enforce_rate_limit("client-document", client_address(), _DOCUMENTS_PER_MINUTE)
     # Outside a transaction: the server of the client may be slow.
     try:
         metadata, lifetime = client_documents.fetch(client_id)
