@@ -154,7 +154,7 @@ def _init_cluster(
     command = [
         *(str(binaries.bin_dir / "initdb"), "-D", str(draft), "-U", ROLE, f"--pwfile={password_file}"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--data-checksums", *_locale_options(binaries.major_version)),
-        *(("--no-sync",) if ephemeral else ()),
+        *(("--no-sync", "-c", "scram_iterations=1") if ephemeral else ()),
     ]
     try:
         result = subprocess.run(
@@ -219,7 +219,10 @@ def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephem
     }
     if ephemeral:
         # Tests clone many databases; without this every few clones force a checkpoint.
-        settings |= {"max_wal_size": "1GB", "checkpoint_timeout": "1h"}
+        settings |= {"max_wal_size": "1GB", "checkpoint_timeout": "1h", "wal_level": "minimal", "max_wal_senders": "0"}
+        # They connect some thousand times, for 3 ms of CPU each with the default, and without statistics
+        # a query of many small tables starts two processes.
+        settings |= {"scram_iterations": "1", "max_parallel_workers_per_gather": "0"}
     lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
     path = data / _SETTINGS_FILE
     # A restart on a full disk needs no new file; without the settings PostgreSQL would listen on another port.

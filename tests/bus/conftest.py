@@ -32,6 +32,14 @@ def conn(_shared_db: Database) -> Iterator[Connection]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def module_conn(_shared_db: Database) -> Iterator[Connection]:
+    """As `conn`, for the tests of a file, which start with the same rows and each roll back to them."""
+    with _shared_db.connection() as connection, connection.raw.transaction(force_rollback=True):
+        servers.act_as_application(connection)
+        yield connection
+
+
 @pytest.fixture
 def project(conn: Connection) -> Project:
     return factories.make_project(conn)

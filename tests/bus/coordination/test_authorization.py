@@ -1,5 +1,7 @@
 """Authorization: every call checks the token, the participation, the owner and the state of the project itself."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from bus.coordination import posts
@@ -10,18 +12,28 @@ from bus.rules import token_format as form
 from bus.tenancy import owners, participations, projects, tokens
 from tests import factories, scenarios
 from tests.assertions import assert_refused, database_checksum
-from tests.scenarios import ADMIN_CALLS, ENGINE_CALLS, READ_CALLS, WRITE_CALLS
+from tests.scenarios import ADMIN_CALLS, ENGINE_CALLS, READ_CALLS, WRITE_CALLS, Scenario
+
+
+@pytest.fixture(scope="module")
+def scenario(module_conn: Connection) -> Scenario:
+    return scenarios.create_scenario(module_conn)
+
+
+@pytest.fixture
+def conn(module_conn: Connection, scenario: Scenario) -> Iterator[Connection]:
+    """A connection that returns to the scenario at the end."""
+    with module_conn.raw.transaction(force_rollback=True):
+        yield module_conn
 
 
 @pytest.mark.parametrize("name", ENGINE_CALLS)
-def test_every_call_accepts_a_live_token(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_every_call_accepts_a_live_token(conn: Connection, name: str, scenario: Scenario) -> None:
     ENGINE_CALLS[name](conn, scenario.caller.ctx, scenario)
 
 
 @pytest.mark.parametrize("name", ENGINE_CALLS)
-def test_no_call_accepts_a_token_that_is_no_longer_live(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_no_call_accepts_a_token_that_is_no_longer_live(conn: Connection, name: str, scenario: Scenario) -> None:
     me = scenario.caller.ctx
 
     def check(reason: str, change: str, *, ctx: Ctx = me) -> None:
@@ -51,8 +63,7 @@ def test_no_call_accepts_a_token_that_is_no_longer_live(conn: Connection, name: 
 
 
 @pytest.mark.parametrize("name", ENGINE_CALLS)
-def test_no_call_accepts_a_suspended_owner(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_no_call_accepts_a_suspended_owner(conn: Connection, name: str, scenario: Scenario) -> None:
     owners.suspend(conn, scenario.project.owner_id, reason="unpaid", actor="operator")
     before = database_checksum(conn)
     with pytest.raises(OwnerSuspended), conn.raw.transaction():
@@ -63,15 +74,13 @@ def test_no_call_accepts_a_suspended_owner(conn: Connection, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READ_CALLS)
-def test_reads_work_in_an_archived_project(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_reads_work_in_an_archived_project(conn: Connection, name: str, scenario: Scenario) -> None:
     projects.archive(conn, scenario.project.id, actor="cli")
     READ_CALLS[name](conn, scenario.caller.ctx, scenario)
 
 
 @pytest.mark.parametrize("name", WRITE_CALLS)
-def test_writes_are_forbidden_in_an_archived_project(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_writes_are_forbidden_in_an_archived_project(conn: Connection, name: str, scenario: Scenario) -> None:
     projects.archive(conn, scenario.project.id, actor="cli")
     before = database_checksum(conn)
     with assert_refused(conn, "forbidden") as caught:
@@ -83,8 +92,7 @@ def test_writes_are_forbidden_in_an_archived_project(conn: Connection, name: str
 
 
 @pytest.mark.parametrize("name", ADMIN_CALLS)
-def test_administration_is_forbidden_without_admin_rights(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_administration_is_forbidden_without_admin_rights(conn: Connection, name: str, scenario: Scenario) -> None:
     before = database_checksum(conn)
     with assert_refused(conn, "forbidden"):
         WRITE_CALLS[name](conn, scenario.teammate.ctx, scenario)
@@ -92,22 +100,19 @@ def test_administration_is_forbidden_without_admin_rights(conn: Connection, name
 
 
 @pytest.mark.parametrize("name", ADMIN_CALLS)
-def test_administration_is_forbidden_to_a_demoted_admin(conn: Connection, name: str) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_administration_is_forbidden_to_a_demoted_admin(conn: Connection, name: str, scenario: Scenario) -> None:
     participations.set_admin(conn, scenario.project.id, "caller", False, actor="cli")
     with assert_refused(conn, "forbidden"):
         WRITE_CALLS[name](conn, scenario.caller.ctx, scenario)
 
 
-def test_an_owner_acts_without_a_token_in_the_web(conn: Connection) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_an_owner_acts_without_a_token_in_the_web(conn: Connection, scenario: Scenario) -> None:
     me = scenario.caller.ctx
     bare = Ctx(me.project_id, me.participation_id, me.participant_id, me.owner_id, None)
     assert posts.ack(conn, bare, [scenario.post_id])[0].post_id == scenario.post_id
 
 
-def test_a_token_with_a_future_expiry_works(conn: Connection) -> None:
-    scenario = scenarios.create_scenario(conn)
+def test_a_token_with_a_future_expiry_works(conn: Connection, scenario: Scenario) -> None:
     me = scenario.caller.ctx
     conn.execute(
         "UPDATE token SET expires_at = clock_timestamp() + interval '1 hour' WHERE id = %s",

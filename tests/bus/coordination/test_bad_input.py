@@ -1,6 +1,6 @@
 """Every argument of every call at and beyond its limits: a documented error without any change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -179,14 +179,25 @@ def _refusal(conn: Connection, scene: Scenario, call: Call, value: Any) -> BusEr
     return None
 
 
+@pytest.fixture(scope="module")
+def scenario(module_conn: Connection) -> Scenario:
+    return scenarios.create_scenario(module_conn)
+
+
+@pytest.fixture
+def conn(module_conn: Connection, scenario: Scenario) -> Iterator[Connection]:
+    """A connection that returns to the scenario at the end."""
+    with module_conn.raw.transaction(force_rollback=True):
+        yield module_conn
+
+
 @pytest.mark.parametrize("argument", _CASES)
-def test_a_bad_argument_is_refused_and_changes_nothing(conn: Connection, argument: str) -> None:
+def test_a_bad_argument_is_refused_and_changes_nothing(conn: Connection, scenario: Scenario, argument: str) -> None:
     call, values = _CASES[argument]
-    scene = scenarios.create_scenario(conn)
     before = database_checksum(conn)
     for value in values:
         shown = f"{argument} = {value!r:.40}"
-        error = _refusal(conn, scene, call, value)
+        error = _refusal(conn, scenario, call, value)
         assert error is not None, f"{shown} was taken"
         assert error.code == "invalid_argument", (shown, error.message)
         message = error.message
@@ -196,12 +207,11 @@ def test_a_bad_argument_is_refused_and_changes_nothing(conn: Connection, argumen
     assert database_checksum(conn) == before
 
 
-def test_every_argument_is_accepted_at_its_limit(conn: Connection) -> None:
-    scene = scenarios.create_scenario(conn)
-    me, mate = scene.caller.ctx, scene.teammate.ctx
+def test_every_argument_is_accepted_at_its_limit(conn: Connection, scenario: Scenario) -> None:
+    me, mate = scenario.caller.ctx, scenario.teammate.ctx
     posts.create(
-        conn, me, "x" * 8000, to_lane="l" * 64, to_actor=f"{scene.caller.handle}/mate", subject="s" * 200,
-        ref="r" * 200, tag="t" * 64, reply_to=scene.post_id, ack_within_seconds=86_400, idempotency_key="k" * 64,
+        conn, me, "x" * 8000, to_lane="l" * 64, to_actor=f"{scenario.caller.handle}/mate", subject="s" * 200,
+        ref="r" * 200, tag="t" * 64, reply_to=scenario.post_id, ack_within_seconds=86_400, idempotency_key="k" * 64,
     )  # fmt: skip
     sequences.claim(conn, me, "s" * 64, note="n" * 500)
     sequences.seed(conn, me, "top", 2**53 - 1, prefix="p" * 16, pad=12)
@@ -214,7 +224,7 @@ def test_every_argument_is_accepted_at_its_limit(conn: Connection) -> None:
     tasks.resolve(conn, me, big.task_id)
     tasks.ship(conn, me, big.task_id, ref="r" * 200)
     presence.register(conn, mate, "l" * 64, status="s" * 140)
-    factories.make_agent(conn, scene.project, "x" * 64)
+    factories.make_agent(conn, scenario.project, "x" * 64)
     assert ledger.query_events(conn, me, number=2**53 - 1, before=2**53 - 1, limit=1000).events == []
     assert digest.read_digest(conn, me, since=2**53 - 1, limit=500).events == []
     assert posts.list_posts(conn, me, limit=200, tag="t" * 64, ref="r" * 200).posts
@@ -224,9 +234,8 @@ def test_every_argument_is_accepted_at_its_limit(conn: Connection) -> None:
 @pytest.mark.parametrize(
     "text", ["'; DROP TABLE event; --", "%s", "%(me)s", "{0}", "\\", "$1", "🦜", "עברית", "a'b\"c"]
 )
-def test_text_is_never_interpreted(conn: Connection, text: str) -> None:
-    scene = scenarios.create_scenario(conn)
-    me = scene.caller.ctx
+def test_text_is_never_interpreted(conn: Connection, scenario: Scenario, text: str) -> None:
+    me = scenario.caller.ctx
     posts.create(conn, me, text, to_lane=text, subject=text, ref=text, tag=text, idempotency_key=text)
     tasks.create(conn, me, text, detail=text, lane=text)
     presence.register(conn, me, text, status=text)
@@ -237,6 +246,6 @@ def test_text_is_never_interpreted(conn: Connection, text: str) -> None:
     assert [event.type for event in ledger.query_events(conn, me, ref=text).events] == ["post"]
     assert [task.title for task in task_queries.list_tasks(conn, me, lane=text).tasks] == [text]
     assert [one.status for one in presence.list_active(conn, me, lane=text).active] == [text]
-    for name in (text, f"{scene.caller.handle}/{text}"):
+    for name in (text, f"{scenario.caller.handle}/{text}"):
         with pytest.raises(BusError), conn.raw.transaction():
             posts.create(conn, me, "b", to_actor=name)

@@ -1,6 +1,6 @@
 """Isolation of two tenants with the same names and numbers: neither observes that the other exists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
@@ -17,9 +17,23 @@ from tests.scenarios import ENGINE_CALLS, Scenario
 Call: TypeAlias = Callable[[Connection, Ctx, Any], Any]
 
 
-def _create_two_scenarios(conn: Connection) -> tuple[Scenario, Scenario]:
-    """Create two projects with the same content, then add more of everything to the second."""
-    mine, theirs = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
+@pytest.fixture(scope="module")
+def projects_alike(module_conn: Connection) -> tuple[Scenario, Scenario]:
+    """Two projects with the same content."""
+    return scenarios.create_scenario(module_conn), scenarios.create_scenario(module_conn)
+
+
+@pytest.fixture
+def conn(module_conn: Connection, projects_alike: tuple[Scenario, Scenario]) -> Iterator[Connection]:
+    """A connection that returns to those projects at the end."""
+    with module_conn.raw.transaction(force_rollback=True):
+        yield module_conn
+
+
+@pytest.fixture
+def two_projects(conn: Connection, projects_alike: tuple[Scenario, Scenario]) -> tuple[Scenario, Scenario]:
+    """Two projects; the second has the content of the first, and more of everything."""
+    _, theirs = projects_alike
     other = theirs.caller.ctx
     for number in range(5):
         tasks.create(conn, other, f"secret {number}")
@@ -27,7 +41,7 @@ def _create_two_scenarios(conn: Connection) -> tuple[Scenario, Scenario]:
         sequences.claim(conn, other, "secret")
         leases.acquire(conn, other, f"secret/{number}")
     factories.make_agent(conn, theirs.project, "secretary", lane="secret")
-    return mine, theirs
+    return projects_alike
 
 
 # Each is called with two numbers that the caller's project does not have: one of the other project, one of none.
@@ -66,8 +80,10 @@ def _refusal(conn: Connection, ctx: Ctx, call: Call, value: Any) -> tuple[str, s
 
 
 @pytest.mark.parametrize("verb", _BY_TASK)
-def test_a_task_of_another_project_is_a_task_that_does_not_exist(conn: Connection, verb: str) -> None:
-    mine, _ = _create_two_scenarios(conn)
+def test_a_task_of_another_project_is_a_task_that_does_not_exist(
+    conn: Connection, two_projects: tuple[Scenario, Scenario], verb: str
+) -> None:
+    mine, _ = two_projects
     elsewhere, nowhere = 8, 1_000_008
     me = mine.caller.ctx
     refusals = [_refusal(conn, me, _BY_TASK[verb], task) for task in (elsewhere, nowhere)]
@@ -76,8 +92,10 @@ def test_a_task_of_another_project_is_a_task_that_does_not_exist(conn: Connectio
 
 
 @pytest.mark.parametrize("verb", _BY_POST)
-def test_a_post_of_another_project_is_a_post_that_does_not_exist(conn: Connection, verb: str) -> None:
-    mine, theirs = _create_two_scenarios(conn)
+def test_a_post_of_another_project_is_a_post_that_does_not_exist(
+    conn: Connection, two_projects: tuple[Scenario, Scenario], verb: str
+) -> None:
+    mine, theirs = two_projects
     elsewhere = posts.list_posts(conn, theirs.caller.ctx, ref="SECRET").posts[0].post_id
     me = mine.caller.ctx
     refusals = [_refusal(conn, me, _BY_POST[verb], post) for post in (elsewhere, 10**9 + elsewhere)]
@@ -87,8 +105,10 @@ def test_a_post_of_another_project_is_a_post_that_does_not_exist(conn: Connectio
 
 @pytest.mark.parametrize("verb", _BY_NAME)
 @pytest.mark.parametrize("form", ["{label}", "{handle}/{label}"])
-def test_a_participant_of_another_project_is_unknown(conn: Connection, verb: str, form: str) -> None:
-    mine, theirs = _create_two_scenarios(conn)
+def test_a_participant_of_another_project_is_unknown(
+    conn: Connection, two_projects: tuple[Scenario, Scenario], verb: str, form: str
+) -> None:
+    mine, theirs = two_projects
     me = mine.caller.ctx
     names = [
         form.format(handle=handle, label=label)
@@ -99,8 +119,10 @@ def test_a_participant_of_another_project_is_unknown(conn: Connection, verb: str
     assert refusals[0][0] == "unknown_recipient"
 
 
-def test_a_handle_of_another_owner_is_unknown_although_the_label_exists_here(conn: Connection) -> None:
-    mine, theirs = _create_two_scenarios(conn)
+def test_a_handle_of_another_owner_is_unknown_although_the_label_exists_here(
+    conn: Connection, two_projects: tuple[Scenario, Scenario]
+) -> None:
+    mine, theirs = two_projects
     for verb, call in _BY_NAME.items():
         refusals = [
             _refusal(conn, mine.caller.ctx, call, f"{handle}/mate")
@@ -110,8 +132,10 @@ def test_a_handle_of_another_owner_is_unknown_although_the_label_exists_here(con
         assert refusals[0][0] == "unknown_recipient"
 
 
-def test_a_number_that_both_projects_have_means_the_callers_own_row(conn: Connection) -> None:
-    mine, theirs = _create_two_scenarios(conn)
+def test_a_number_that_both_projects_have_means_the_callers_own_row(
+    conn: Connection, two_projects: tuple[Scenario, Scenario]
+) -> None:
+    mine, theirs = two_projects
     conn.raw.execute(
         "UPDATE post SET body = 'SECRET', tag = 'secret', ref = 'SECRET', to_lane = 'secret' WHERE project_id = %s",
         (theirs.project.id,),
@@ -142,8 +166,8 @@ def test_a_number_that_both_projects_have_means_the_callers_own_row(conn: Connec
     assert sequences.claim(conn, theirs.caller.ctx, "adr").number == 12
 
 
-def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
-    mine, theirs = _create_two_scenarios(conn)
+def test_no_read_shows_anything_of_another_project(conn: Connection, two_projects: tuple[Scenario, Scenario]) -> None:
+    mine, theirs = two_projects
     me = mine.caller.ctx
     refusals = [
         participant_queries.whoami(conn, me),
@@ -174,8 +198,10 @@ def test_no_read_shows_anything_of_another_project(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("verb", ENGINE_CALLS)
-def test_no_verb_changes_anything_of_another_project(conn: Connection, verb: str) -> None:
-    mine, theirs = scenarios.create_scenario(conn), scenarios.create_scenario(conn)
+def test_no_verb_changes_anything_of_another_project(
+    conn: Connection, projects_alike: tuple[Scenario, Scenario], verb: str
+) -> None:
+    mine, theirs = projects_alike
     projects.archive(conn, theirs.project.id, actor="cli")
     projects.reopen(conn, theirs.project.id, actor="cli")
     tables = conn.fetch_all(
