@@ -103,7 +103,23 @@ def test_a_commit_proceeds_after_any_failure_of_the_bus(repo: GitRepo, tmp_path:
         assert all(line["what"] == "proceeded" and url in line["reason"] for line in repo.read_activity_log())
         assert repo.read_activity_log()
         assert repo.commit().returncode == 0
-        # Every other hook ends with 0 too.
+        assert TOKEN not in json.dumps(repo.read_activity_log()) + done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    "failure",
+    # All failures of the connection are told to the hooks in the same way.
+    [
+        pytest.param(
+            name, marks=[] if name in ("nothing listens", "black hole", "401", "html") else pytest.mark.exhaustive
+        )
+        for name in MESSAGES
+    ],
+)
+def test_every_other_hook_proceeds_after_any_failure_of_the_bus(repo: GitRepo, tmp_path: Path, failure: str) -> None:
+    with endpoint(failure, tmp_path) as url:
+        repo.install(url, "--client", "none")
+        repo.extra_env = {"LLM_BUS_TOKEN": TOKEN}
         hook_input = json.dumps({"tool_input": {"file_path": str(repo.write("docs/adr/0002-b.md"))}, "session_id": "s"})
         for arguments in (
             ("reconcile", "--claude"),

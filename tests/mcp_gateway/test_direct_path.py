@@ -210,10 +210,24 @@ def test_long_answers_are_identical(pair: Pair, version: str | None) -> None:
         assert direct == sdk, (tool, arguments)
 
 
-@pytest.mark.parametrize("version", [MODERN, pytest.param(None, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
-def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any, version: str | None) -> None:
-    for hostile in hostile_arguments(tool):
+def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any) -> None:
+    # Tools share the kinds of arguments, so each begins with another value.
+    first = list(all_tools()).index(tool.name) % 4
+    _assert_hostile_arguments_are_answered_alike(pair, tool, list(hostile_arguments(tool))[first::4], MODERN)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("version", [MODERN, None])
+@pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
+def test_all_hostile_arguments_get_identical_responses(pair: Pair, tool: Any, version: str | None) -> None:
+    _assert_hostile_arguments_are_answered_alike(pair, tool, list(hostile_arguments(tool)), version)
+
+
+def _assert_hostile_arguments_are_answered_alike(
+    pair: Pair, tool: Any, values: list[dict[str, Any]], version: str | None
+) -> None:
+    for hostile in values:
         arguments = {**required_arguments(tool), **hostile}
         direct, sdk = pair.send(_body(version, tool.name, arguments), _headers(version, tool.name))
         assert direct == sdk, (tool.name, hostile)
