@@ -13,7 +13,7 @@ INSERT INTO participations (participant_id, project_id, lane, is_admin)
 INSERT INTO sequences (project_id, name, current, prefix, pad) VALUES
     (1, 'adr', 0, 'ADR-', 4), (1, 'migration', 41, '', 0), (1, 'last', 9007199254740991, '', 0), (2, 'adr', 7, '', 0);
 INSERT INTO events (id, project_id, ts, participation_id, actor_name, type, payload)
-    SELECT n * 3, 1, '2026-01-01'::timestamptz + n * interval '1 second', 1 + n %% %(agents)s, 'ada/agent-' || 1 + n %% %(agents)s,
+    SELECT n * 3, 1, '2026-01-01 00:00+00'::timestamptz + n * interval '1 second', 1 + n %% %(agents)s, 'ada/agent-' || 1 + n %% %(agents)s,
         CASE n %% 5 WHEN 0 THEN 'claim' WHEN 1 THEN 'post' WHEN 2 THEN 'ack' WHEN 3 THEN 'task_start' ELSE 'lease' END,
         CASE n %% 5 WHEN 0 THEN jsonb_build_object('sequence', 'adr', 'number', n / 5, 'formatted', 'ADR-' || n / 5, 'note', null)
             WHEN 1 THEN jsonb_build_object('post_id', n / 5 + 1, 'subject', 'Handoff ' || n)

@@ -105,6 +105,7 @@ def test_the_ledger_has_no_gap_rises_in_time_and_keeps_the_old_ids(conn: Connect
     assert [event.ts for event in events] == sorted(event.ts for event in events)
     imported = events[:_EVENTS]
     assert [event.payload["original_id"] for event in imported] == [3 * number for number in range(1, _EVENTS + 1)]
+    assert imported[0].ts.isoformat() == "2026-01-01T00:00:01+00:00"
     # What follows: the seeds of two sequences that the ledger does not lead to, and the live lease.
     assert [event.type for event in events[_EVENTS:]] == ["seed", "seed", "lease"]
     ack = next(event for event in imported if event.type == "ack")
