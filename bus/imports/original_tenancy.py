@@ -101,7 +101,7 @@ def _insert_owner(conn: Connection, row: rows.OwnerRow, address: str, findings: 
     ).scalar_one()
     audit.record(conn, owner_id, ACTOR, "owner.add", handle, operator=row.is_operator)
     if row.token_balance:
-        findings.add("credits are not imported; grant them with `credit add`", f"{handle}: {row.token_balance}")
+        findings.add("credits are not imported; an operator grants them", f"{handle}: {row.token_balance}")
     if row.plan != "free":
         findings.add("plans are not imported; choose them on the owner's page", f"{handle}: {row.plan}")
     return ImportedOwner(owner_id, handle)
@@ -231,7 +231,7 @@ def begin_project(
     """Find or create a project, archived until its import is complete, with its participations."""
     known = _find_project(conn, imported, row)
     if known is None:
-        project_id, rows_read = _insert_project(conn, imported, row, findings), 0
+        project_id, rows_read = create_project(conn, imported, row, findings), 0
     else:
         project_id, rows_read = int(known.id), int(known.rows_read)
     name = conn.execute(sa.select(project.c.name).where(project.c.id == project_id)).scalar_one()
@@ -258,7 +258,8 @@ def begin_project(
     return ImportedProject(project_id, row.id, name, imported, owner_participation, participations, former, rows_read)
 
 
-def _insert_project(conn: Connection, imported: ImportedOwner, row: rows.ProjectRow, findings: Findings) -> int:
+def create_project(conn: Connection, imported: ImportedOwner, row: rows.ProjectRow, findings: Findings) -> int:
+    """Create a project of the original, archived and with an empty ledger; return its id."""
     label = _choose_project_name(conn, imported, row)
     if label != row.name:
         findings.add("a project's name that is taken or not allowed here is replaced", f"{row.name} by {label}")

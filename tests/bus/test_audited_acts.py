@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from bus.auth.identities import IdentityClaims
 from bus.billing import credits, metering
 from bus.coordination import expiry, leases
 from bus.db import Connection
+from bus.imports import original_tenancy
+from bus.imports.findings import Findings
+from bus.imports.original_rows import ProjectRow
 from bus.notifications import outbox
 from bus.operations import jobs, project_purge
 from bus.tenancy import (
@@ -141,6 +144,14 @@ def _change_settings(world: World) -> bool:
 
 
 _JOB = jobs.JobDefinition("expire_leases", "ends leases", 10.0, 1.0)
+
+
+def _import_project(world: World) -> int:
+    imported = original_tenancy.ImportedOwner(world.owner.id, world.owner.handle)
+    row = ProjectRow(7, 1, "apollo", "apollo", 900, datetime(2026, 1, 1, tzinfo=UTC))
+    return original_tenancy.create_project(world.conn, imported, row, Findings())
+
+
 _ACTS: dict[str, Act] = {
     # Owners: command line, operator console, sign-in.
     "add an owner": Act(
@@ -194,6 +205,7 @@ _ACTS: dict[str, Act] = {
     "add a project": Act(
         "project.add", "web", "gemini", lambda w: projects.add(w.conn, w.owner.id, "gemini", actor="web")
     ),
+    "import a project": Act("project.import", "import", "apollo", _import_project),
     "archive a project": Act(
         "project.archive", "web", "{project}", lambda w: projects.archive(w.conn, w.project.id, actor="web")
     ),
