@@ -450,3 +450,16 @@ def test_former_addresses_redirect(site: WebApp, ada: Browser, sample: SampleDat
     with db.connection() as conn:
         other = site.new_browser().sign_in(conn, eve)
     assert other.get(project_path(sample, "members/")).status_code == 404
+
+
+def test_an_audit_entry_links_to_entries_of_its_kind_and_of_its_actor(ada: Browser, sample: SampleData) -> None:
+    for path in ("/admin/audit/", project_path(sample, "audit/")):
+        page = ada.get(path).text
+        assert "webhook.add" in page
+        assert "invite.create" in page
+        (address,) = set(re.findall(r'href="([^"]*\?action=webhook\.add)"', page))
+        filtered = ada.get(address).text
+        assert "webhook.add" in filtered
+        assert "invite.create" not in filtered
+        by = next(url for url in re.findall(r'href="([^"]*\?actor=[^"]*)"', page) if url.endswith("=cli"))
+        assert "webhook.add" not in ada.get(by).text
