@@ -8,6 +8,9 @@ LOCK := requirements.lock
 UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
+# Many containers set it. Every process of a test run would then compile every module that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
