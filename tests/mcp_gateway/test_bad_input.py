@@ -56,7 +56,7 @@ _HOSTILE_NUMBERS = [
     [],
     {},
 ]
-_FREE_TEXT_ARGUMENTS = {"body", "detail", "note", "reason", "status", "subject", "title"}
+_FREE_TEXT_ARGUMENTS = {"body", "detail", "note", "reason", "status", "subject", "text", "title"}
 _INTERNAL_WORDS = ("psycopg", "SELECT", "INSERT", "Traceback", "constraint", "relation", "LBUS", "bus_")
 
 
