@@ -11,7 +11,9 @@ from bus.rules.ref_patterns import RefPattern
 
 MAX_PREFIXES = 200
 _MAX_RECENT_POSTS = 1_000
-_NUMBER = re.compile(r"(?P<prefix>.*?)0*(?P<number>\d{1,16})", re.DOTALL)
+# The digits at the end, found in time that is linear in the length.
+_NUMBER = re.compile(r"(?P<prefix>.*\D)0*(?P<number>\d+)", re.DOTALL)
+_MAX_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class LinkTargets:
     def find_number(self, text: str) -> tuple[str, int] | None:
         """Return sequence and number that a text such as `ADR-49` or `ADR-0049` names, or None."""
         match = _NUMBER.fullmatch(text)
-        if match is None or not match["prefix"]:
+        if match is None or len(match["number"]) > _MAX_DIGITS:
             return None
         number = int(match["number"])
         for known in self.prefixes:
@@ -88,8 +90,9 @@ def list_recent_refs(conn: Connection, project_id: int) -> list[RecentRef]:
     return conn.fetch_all_as(
         RecentRef,
         "SELECT recent.ref, count(*) AS post_count, max(recent.created_at) AS last_at"
-        " FROM (SELECT o.ref, o.created_at FROM post o WHERE o.project_id = %s ORDER BY o.id DESC LIMIT %s) AS recent"
-        " WHERE recent.ref IS NOT NULL GROUP BY recent.ref ORDER BY last_at DESC, recent.ref LIMIT 50",
+        " FROM (SELECT o.id, o.ref, o.created_at FROM post o WHERE o.project_id = %s"
+        "  ORDER BY o.id DESC LIMIT %s) AS recent"
+        " WHERE recent.ref IS NOT NULL GROUP BY recent.ref ORDER BY max(recent.id) DESC LIMIT 50",
         (project_id, _MAX_RECENT_POSTS),
     )
 

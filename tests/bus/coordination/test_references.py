@@ -1,6 +1,9 @@
 """What the texts of a project can link to."""
 
+import pytest
+
 from bus.coordination import posts, references, sequences, tasks
+from bus.coordination.references import LinkTargets, SequencePrefix
 from bus.db import Connection
 from bus.tenancy import ref_patterns
 from bus.tenancy.projects import Project
@@ -38,3 +41,12 @@ def test_a_reference_with_a_slash_can_be_a_path() -> None:
     assert references.is_path("src/api/a.py")
     for text in ("PR-1", "https://example.org/a", "read and/or write it", "a/" * 200):
         assert not references.is_path(text), text
+
+
+@pytest.mark.timeout(5)
+def test_a_number_is_found_at_the_end_of_a_text_of_any_length() -> None:
+    targets = LinkTargets(prefixes=(SequencePrefix("adr", "ADR-", 60),))
+    # This took a time that grew with the square of the length: about ten seconds.
+    assert targets.find_number("0" * 10_000 + "x") is None
+    assert targets.find_number("ADR-" + "9" * 10_000) is None
+    assert targets.find_number("ADR-" + "0" * 10_000 + "7") == ("adr", 7)
