@@ -17,13 +17,17 @@ from markupsafe import Markup
 
 from bus.coordination import references
 from bus.coordination.references import LinkTargets
-from bus.rules import ref_patterns
+from bus.rules.ref_patterns import RefFinder
 from bus.rules.text_format import shorten_ref
 from webapp.context import connection
 
 # Line ends stay, because many texts are not written as Markdown. Images would be requested from other sites.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True})
 _MARKDOWN.enable(["strikethrough", "table"]).disable("image")
+# Without tables. A table of N rows has as many cells in each as its first, so 8,000 characters can be 65,000 cells.
+_MARKDOWN_WITHOUT_TABLES = MarkdownIt("commonmark", {"html": False, "breaks": True})
+_MARKDOWN_WITHOUT_TABLES.enable("strikethrough").disable("image")
+_MAX_TABLE_CELLS = 4_000
 _ALLOWED_TAGS = {
     "a", "blockquote", "br", "code", "div", "em", "hr", "li", "ol", "p", "pre", "s", "strong", "table", "tbody", "td",
     "th", "thead", "tr", "ul",
@@ -83,7 +87,9 @@ def render_markdown(text: str, targets: LinkTargets, build_url: Callable[..., st
         targets: what it can link to.
         build_url: returns the address of a page of the project, from its endpoint and values.
     """
-    tokens = _MARKDOWN.parse(text)
+    finder = RefFinder(targets.patterns)
+    parser = _MARKDOWN_WITHOUT_TABLES if _may_have_many_cells(text) else _MARKDOWN
+    tokens = parser.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             # Headings of texts are no headings of the page.
@@ -91,7 +97,7 @@ def render_markdown(text: str, targets: LinkTargets, build_url: Callable[..., st
             if token.type == "heading_open":
                 token.attrSet("class", "text-heading")
         elif token.type == "inline":
-            token.children = list(_add_links(token.children or [], targets, build_url))
+            token.children = list(_add_links(token.children or [], finder, targets, build_url))
     html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
     # A wide table scrolls by itself, also by keyboard; an empty heading is none.
     for old, new in (
@@ -111,7 +117,15 @@ def render_markdown(text: str, targets: LinkTargets, build_url: Callable[..., st
     )
 
 
-def _add_links(tokens: list[Token], targets: LinkTargets, build_url: Callable[..., str]) -> Iterator[Token]:
+def _may_have_many_cells(text: str) -> bool:
+    """Whether tables in a text could have more than _MAX_TABLE_CELLS: rows times columns of the widest row."""
+    lines = text.splitlines()
+    return len(lines) * max((line.count("|") for line in lines), default=0) > _MAX_TABLE_CELLS
+
+
+def _add_links(
+    tokens: list[Token], finder: RefFinder, targets: LinkTargets, build_url: Callable[..., str]
+) -> Iterator[Token]:
     depth = 0
     for token in tokens:
         if token.type == "link_open":
@@ -127,12 +141,12 @@ def _add_links(tokens: list[Token], targets: LinkTargets, build_url: Callable[..
             link = _Link(0, len(token.content), _lease_url(token.content, build_url), False) if is_path else None
             yield from [token] if link is None else _wrap(link, token)
         else:
-            yield from _split(token, targets, build_url)
+            yield from _split(token, finder, targets, build_url)
 
 
-def _split(token: Token, targets: LinkTargets, build_url: Callable[..., str]) -> Iterator[Token]:
+def _split(token: Token, finder: RefFinder, targets: LinkTargets, build_url: Callable[..., str]) -> Iterator[Token]:
     text, position = token.content, 0
-    for link in _find_links(text, targets, build_url):
+    for link in _find_links(text, finder, targets, build_url):
         if link.start < position:
             continue
         if link.start > position:
@@ -157,10 +171,9 @@ def _wrap(link: _Link, content: Token) -> Iterator[Token]:
     yield from (opened, content, Token("link_close", "a", -1))
 
 
-def _find_links(text: str, targets: LinkTargets, build_url: Callable[..., str]) -> list[_Link]:
+def _find_links(text: str, finder: RefFinder, targets: LinkTargets, build_url: Callable[..., str]) -> list[_Link]:
     """Find the links of a text in their order; of those at one place the patterns of the project are first."""
-    matches = ref_patterns.find_all(targets.patterns, text)
-    links = [_Link(match.start, match.end, match.address, True) for match in matches]
+    links = [_Link(match.start, match.end, match.address, True) for match in finder.find_all(text)]
     for match in _NAMED.finditer(text):
         link = _find_link(match, targets, build_url)
         if link is not None:

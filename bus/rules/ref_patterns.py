@@ -19,8 +19,13 @@ MAX_PATTERN_LENGTH = 200
 MAX_ADDRESS_LENGTH = 500
 _MAX_GROUPS = 9
 _MAX_MEMORY_BYTES = 1 << 20
-# Matches of one text that become links.
-_MAX_MATCHES = 200
+# RE2 reads each character in a time that grows with the size of the program: 84 for `(?i)[A-Z]{2,10}-\d{1,6}`, 1,200
+# for `\pL+-\d+`, 4,000 for `.{500}`.
+_MAX_PROGRAM_SIZE = 1_500
+# Each match can read the rest of its part again, so the parts of a text are short, and its matches are counted.
+MAX_MATCHES = 200
+_MAX_PART_LENGTH = 1_000
+_PART = re.compile(rf"(?s).{{1,{_MAX_PART_LENGTH}}}(?!\S)|.{{1,{_MAX_PART_LENGTH}}}")
 _PLACEHOLDER = re.compile(r"\$(\d)")
 
 
@@ -60,6 +65,8 @@ def validate(pattern: str, address: str) -> RefPattern:
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         raise InvalidArgument(f"pattern is not valid in RE2 ({reason}); write one such as PR-(\\d+).") from None
+    if max(compiled.programsize, compiled.reverseprogramsize) > _MAX_PROGRAM_SIZE:
+        raise InvalidArgument("pattern is too large when it is compiled; repeat less, such as \\d+ for \\d{1,500}.")
     if compiled.groups > _MAX_GROUPS:
         raise InvalidArgument(f"pattern has {compiled.groups} groups; use at most {_MAX_GROUPS}.")
     if compiled.search("") is not None:
@@ -89,15 +96,29 @@ def resolve(patterns: Sequence[RefPattern], ref: str) -> str | None:
     return None
 
 
-def find_all(patterns: Sequence[RefPattern], text: str) -> Iterator[RefMatch]:
-    """Yield the references in a text; one that is a part of a longer word is none."""
-    for pattern in patterns:
-        for count, match in enumerate(_compile(pattern.pattern).finditer(text)):
-            if count == _MAX_MATCHES:
-                break
-            start, end = match.span()
-            if start < end and not _splits_word(text, start) and not _splits_word(text, end):
-                yield RefMatch(start, end, _fill(pattern.address, match))
+class RefFinder:
+    """Finds the references in the parts of one text, MAX_MATCHES at most.
+
+    Args:
+        patterns: of a project, in the order in which they are tried.
+    """
+
+    def __init__(self, patterns: Sequence[RefPattern]) -> None:
+        self._patterns = patterns
+        self._remaining = MAX_MATCHES
+
+    def find_all(self, text: str) -> Iterator[RefMatch]:
+        """Yield the references in a part of the text; one that is a part of a longer word is none."""
+        for pattern in self._patterns:
+            compiled = _compile(pattern.pattern)
+            for part in _PART.finditer(text):
+                for match in compiled.finditer(part[0]):
+                    if self._remaining == 0:
+                        return
+                    self._remaining -= 1
+                    start, end = part.start() + match.start(), part.start() + match.end()
+                    if start < end and not _splits_word(text, start) and not _splits_word(text, end):
+                        yield RefMatch(start, end, _fill(pattern.address, match))
 
 
 @functools.lru_cache(256)

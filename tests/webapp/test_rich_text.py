@@ -102,3 +102,22 @@ def test_a_project_without_anything_links_addresses_alone() -> None:
     html = _render("task 1 #1 ADR-1 PR-1 https://example.org", LinkTargets())
     assert re.findall('href="([^"]*)"', html) == ["https://example.org"]
     assert 'rel="noopener noreferrer nofollow"' in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"|{'a|' * 60}\n|{'-|' * 60}\n" + "|\n" * 3_800,
+        f"{'|'.join('a' * 1300)}\n{'|'.join('-' * 1300)}\n" + "a\n" * 1_400,
+        "> " + "|a" * 1_000 + "\n> " + "|-" * 1_000 + "\n" + "> |\n" * 900,
+    ],
+    ids=["many rows", "many columns", "quoted"],
+)
+def test_a_text_is_never_many_times_as_long_as_html(text: str) -> None:
+    # Rows are filled up to the number of columns, so this was 680,000 characters and a second.
+    assert len(_render(text[:8_000])) < 100_000
+
+
+def test_a_large_table_of_a_usual_shape_is_a_table() -> None:
+    html = _render("|a|b|c|d|e|f|\n|-|-|-|-|-|-|\n" + "|1|2|3|4|5|6|\n" * 500)
+    assert html.count("<tr>") == 501

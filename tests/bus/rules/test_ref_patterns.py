@@ -4,7 +4,7 @@ import pytest
 
 from bus.errors import InvalidArgument
 from bus.rules import ref_patterns
-from bus.rules.ref_patterns import RefPattern
+from bus.rules.ref_patterns import MAX_MATCHES, RefFinder, RefPattern
 
 _PULLS = RefPattern(r"PR[- #](\d+)", "https://github.com/acme/shop/pull/$1")
 _FILES = RefPattern(r"(?i:file) (\S+)", "https://example.org/browse/$1?from=$0")
@@ -22,6 +22,8 @@ def test_a_pattern_with_its_address_is_accepted(pattern: RefPattern) -> None:
         ("(?=x)y", "https://example.org/", "pattern is not valid in RE2"),
         (r"(a)\1", "https://example.org/", "pattern is not valid in RE2"),
         ("((a{1,100}){1,100}){1,100}", "https://example.org/", "pattern is not valid in RE2"),
+        (r"(?s).*?.{500}b|a", "https://example.org/", "too large"),
+        (r"(?i)\pL{2,10}-\d+", "https://example.org/", "too large"),
         ("x" * 201, "https://example.org/", "pattern"),
         ("a*", "https://example.org/", "matches an empty text"),
         ("(a)" * 10, "https://example.org/", "at most 9"),
@@ -58,7 +60,7 @@ def test_a_reference_resolves_to_its_address(ref: str, address: str | None) -> N
 
 def test_references_in_a_text_are_whole_words() -> None:
     text = "é PR-1, XPR-2, PR-3a and (PR-4)"
-    matches = [text[match.start : match.end] for match in ref_patterns.find_all([_PULLS], text)]
+    matches = [text[match.start : match.end] for match in RefFinder([_PULLS]).find_all(text)]
     assert matches == ["PR-1", "PR-4"]
 
 
@@ -66,5 +68,23 @@ def test_references_in_a_text_are_whole_words() -> None:
 @pytest.mark.parametrize("pattern", [r"(a|a)*$b", r"(a+)+b", r"(\w+\s?)+!", r"a.*a.*a.*a.*a.*b"])
 def test_a_pattern_that_backtracks_elsewhere_reads_a_text_once(pattern: str) -> None:
     text = "a" * 8000
-    assert list(ref_patterns.find_all([RefPattern(pattern, "https://example.org/")], text)) == []
+    assert list(RefFinder([RefPattern(pattern, "https://example.org/")]).find_all(text)) == []
     assert ref_patterns.resolve([RefPattern(pattern, "https://example.org/")], text) is None
+
+
+@pytest.mark.parametrize("pattern", [r"PR-\d+", r"\pL+-\d+", r"(?i)[A-Z]{2,10}-\d{1,6}", r"[\p{L}\p{N}]+#\d+"])
+def test_usual_patterns_are_small_enough(pattern: str) -> None:
+    ref_patterns.validate(pattern, "https://example.org/")
+
+
+def test_a_long_line_is_read_in_parts_between_words() -> None:
+    text = " ".join(f"PR-{number}" for number in range(100, 280)) + " " + "x" * 2_500 + " PR-9"
+    matches = list(RefFinder([_PULLS]).find_all(text))
+    assert [text[match.start : match.end] for match in matches] == [f"PR-{number}" for number in [*range(100, 280), 9]]
+
+
+def test_the_matches_of_a_text_are_limited_over_all_patterns_and_parts() -> None:
+    finder = RefFinder([_PULLS, RefPattern("PR", "https://example.org/")])
+    texts = ["PR-1 " * 150, "PR-2 " * 300]
+    assert sum(len(list(finder.find_all(text))) for text in texts) <= MAX_MATCHES
+    assert list(finder.find_all("PR-1")) == []
