@@ -31,16 +31,7 @@ def list_settings(data: Path | None = None) -> list[SettingInForce]:
     Raises:
         SettingError: a setting is wrong.
     """
-    running = None if os.environ.get("DATABASE_URL", "").strip() else find_running(data_dir.locate(data))
-    from_running: dict[str, str] = {}
-    if running is not None:
-        from_running = {
-            "DATABASE_URL": running.database_url,
-            "REDIS_URL": running.redis_url,
-            "PUBLIC_URL": running.public_url,
-            "MCP_URL": running.mcp_url,
-        }
-    from_running = {name: text for name, text in from_running.items() if not os.environ.get(name, "").strip()}
+    from_running = find_running_variables(data)
     with reading({**os.environ, **from_running}) as env:
         settings = Settings.from_env(env)
         WebOptions.from_env(env)
@@ -63,6 +54,20 @@ def list_settings(data: Path | None = None) -> list[SettingInForce]:
         for text in (read_variable(variable),)
     ]
     return sorted(in_force, key=lambda setting: setting.name)
+
+
+def find_running_variables(data: Path | None = None) -> dict[str, str]:
+    """Return the addresses of the bus that runs here, as variables, without those that the environment sets."""
+    running = None if os.environ.get("DATABASE_URL", "").strip() else find_running(data_dir.locate(data))
+    if running is None:
+        return {}
+    variables = {
+        "DATABASE_URL": running.database_url,
+        "REDIS_URL": running.redis_url,
+        "PUBLIC_URL": running.public_url,
+        "MCP_URL": running.mcp_url,
+    }
+    return {name: text for name, text in variables.items() if not os.environ.get(name, "").strip()}
 
 
 def _mask(meaning: str, text: str) -> str:

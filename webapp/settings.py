@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from bus.config.field_types import LongSecret, Names, WebUrl, is_secure_url, require_web_url
+from bus.config.field_types import LongSecret, MarkdownFile, Names, WebUrl, is_secure_url, require_web_url
 from bus.config.redaction import quote
 from bus.config.variables import Environment, EnvironmentSettings, reading
 
@@ -299,6 +299,20 @@ class WebOptions(EnvironmentSettings):
     privacy_url: Annotated[
         WebUrl | None, Field(validation_alias="PRIVACY_URL", description="privacy notice, linked in the footer")
     ] = None
+    terms_file: Annotated[
+        MarkdownFile | None,
+        Field(
+            validation_alias="TERMS_FILE",
+            description="terms of use, shown at `/terms` and linked in the footer; instead of `TERMS_URL`",
+        ),
+    ] = None
+    privacy_file: Annotated[
+        MarkdownFile | None,
+        Field(
+            validation_alias="PRIVACY_FILE",
+            description="privacy notice, shown at `/privacy` and linked in the footer; instead of `PRIVACY_URL`",
+        ),
+    ] = None
     top_up_url: Annotated[
         Annotated[str, AfterValidator(_require_top_up_url)] | None,
         Field(
@@ -371,6 +385,9 @@ class WebOptions(EnvironmentSettings):
             has_key = reader.is_given("OIDC_CLIENT_KEY")
             if has_key and reader.is_given("OIDC_CLIENT_SECRET"):
                 reader.add_problems(["OIDC_CLIENT_KEY and OIDC_CLIENT_SECRET are both set; set one of them."])
+            for name in ("TERMS", "PRIVACY"):
+                if reader.is_given(f"{name}_URL") and reader.is_given(f"{name}_FILE"):
+                    reader.add_problems([f"{name}_URL and {name}_FILE are both set; set one of them."])
             oidc = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_KEY" if has_key else "OIDC_CLIENT_SECRET")
             missing = [name for name in oidc if not reader.is_given(name)]
             if 0 < len(missing) < len(oidc):

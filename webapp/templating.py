@@ -105,6 +105,7 @@ def init_app(app: Flask) -> None:
         viewer=viewer,
         addresses=addresses,
         options=options,
+        legal_url=legal_url,
         serves_oauth=lambda: serves_oauth(settings()),
         billing_enabled=billing.is_billing_enabled,
         swatch=svg_charts.swatch,
@@ -142,6 +143,16 @@ def init_app(app: Flask) -> None:
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
+
+
+def legal_url(name: str) -> str | None:
+    """The address of the `terms` or the `privacy` notice: here if the operator supplies a file, else elsewhere."""
+    pages = {
+        "terms": (options().terms_file, options().terms_url),
+        "privacy": (options().privacy_file, options().privacy_url),
+    }
+    file, url = pages[name]
+    return url_for(f"legal.{name}") if file else url
 
 
 def relative_time(at: datetime | None, default: str = "never") -> Markup | str:

@@ -21,7 +21,7 @@ def send(notice: OutboxMessage, settings: WorkerSettings) -> DeliveryResult:
         return DeliveryResult(False, "no mail server is configured (SMTP_URL)", permanent=True)
     try:
         message = build_message(notice, settings)
-        server = _connect(settings.smtp_url)
+        server = connect(settings.smtp_url)
     except smtplib.SMTPAuthenticationError as error:
         return DeliveryResult(False, f"{error.smtp_code}: the mail server refuses this service", unreachable=True)
     except OSError as error:
@@ -65,7 +65,13 @@ def build_message(notice: OutboxMessage, settings: WorkerSettings) -> EmailMessa
     return message
 
 
-def _connect(url: str) -> smtplib.SMTP:
+def connect(url: str) -> smtplib.SMTP:
+    """Connect and sign in to the mail server of an SMTP_URL.
+
+    Raises:
+        OSError: it cannot be reached, refuses the sign-in (`smtplib.SMTPException`), or offers no encryption for a
+            password (`ConnectionRefusedError` without a number).
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     context = ssl.create_default_context()

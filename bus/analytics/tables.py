@@ -68,7 +68,12 @@ event_count = sa.Table(
     primary_key_column("project_id"),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("counts", JSONB, nullable=False),
-    comment="Events by type that a project had up to `seq`; kept when the project is purged.",
+    sa.Column("handoff_seq", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("handoffs", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("acked", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("anchored", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    comment="Events by type that a project had up to `seq`, and posts up to `handoff_seq` with those that were acked"
+    " and that have a ref; kept when the project is purged.",
 )
 
 service_stats = sa.Table(

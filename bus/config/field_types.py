@@ -1,6 +1,7 @@
 """Types of the fields of settings classes."""
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -77,11 +78,29 @@ def is_loopback_host(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def _require_text_file(name: str) -> Path:
+    path = Path(name)
+    if not path.is_absolute():
+        raise ValueError(f"must be an absolute path; it is {quote(name)}.")
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = (
+            "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
+        )
+        raise ValueError(f"must be a file of text that can be read; {quote(name)} cannot: {reason}.") from None
+    return path
+
+
 # Names in lower case, separated by commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 # An address to which paths are added; slashes at its end are dropped.
 BaseUrl = Annotated[str, AfterValidator(_require_readable_url), Field(title="URL: a web address")]
 WebUrl = Annotated[str, AfterValidator(require_web_url), Field(title="URL: http:// or https://")]
 RedisUrl = Annotated[str, AfterValidator(require_redis_url), Field(title="URL: redis://, rediss:// or unix://")]
+# A file that is read again at each use; it must be readable at the start.
+MarkdownFile = Annotated[
+    Path, BeforeValidator(_require_text_file), Field(title="path: a Markdown file in UTF-8, absolute")
+]
 # A text that is never shown, and too long to guess.
 LongSecret = Annotated[SecretStr, Field(min_length=16)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from tests.webapp.web_client import WebApp
 from webapp.blueprints import OperatorBlueprint, OwnerBlueprint
 from workers.jobs import all_jobs
 
+_ROOT = Path(__file__).resolve().parents[2]
 # Not pages: requested by programs, or downloads. Pages that are shown once are opened by `show_one_time_cards`.
 _SKIPPED_ENDPOINTS = {
     "static",
@@ -44,8 +46,9 @@ _SKIPPED_ENDPOINTS = {
 }
 # Settings that enable features with pages or parts of pages.
 FEATURE_ENV = {
-    "TERMS_URL": "https://example.org/terms",
-    "PRIVACY_URL": "https://example.org/privacy",
+    # Any Markdown file.
+    "TERMS_FILE": str(_ROOT / "SECURITY.md"),
+    "PRIVACY_FILE": str(_ROOT / "CODE_OF_CONDUCT.md"),
     "GOOGLE_CLIENT_ID": "example",
     "GOOGLE_CLIENT_SECRET": "example",
     "GITHUB_CLIENT_ID": "example",

@@ -3,9 +3,11 @@
 import html
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from bus import __version__
 from bus.client_setup import Endpoints, build_client_setups
+from bus.coordination import posts
 from bus.db import Database
 from tests.factories import make_agent, make_owner, make_project
 from tests.webapp.web_client import BASE_URL, Browser, WebApp
@@ -47,7 +49,45 @@ def test_the_figures_of_the_service_are_shown_where_they_are_public(
     page = make_web(PUBLIC_STATS="1").new_browser().get("/").text
     assert "On this server" in page
     assert "<dt>handoffs</dt><dd>0</dd>" in page
+    assert "of handoffs acknowledged" not in page
     assert "ada" not in page.partition("On this server")[2].partition("</section>")[0]
+
+
+def test_the_shares_of_handoffs_are_shown_once_there_are_some(make_web: Callable[..., WebApp], db: Database) -> None:
+    with db.transaction() as conn:
+        project = make_project(conn, "apollo", make_owner(conn, "ada"))
+        alice, bob = make_agent(conn, project, "alice"), make_agent(conn, project, "bob")
+        post = posts.create(conn, alice.ctx, "hello", to_actor="bob", ref="PR 1").post_id
+        posts.create(conn, alice.ctx, "hello again", to_actor="bob", ref="PR 2")
+        posts.create(conn, alice.ctx, "and again", to_actor="bob")
+        posts.ack(conn, bob.ctx, [post])
+    browser = make_web(PUBLIC_STATS="1").new_browser()
+    answer = browser.get("/api/stats").get_json()
+    assert (answer["acked_share"], answer["anchored_share"]) == (0.333, 0.667)
+    page = browser.get("/").text
+    assert "<dt>of handoffs acknowledged</dt><dd>33%</dd>" in page
+    assert "<dt>of handoffs with a reference</dt><dd>67%</dd>" in page
+
+
+def test_terms_and_privacy_are_shown_from_files_of_the_operator(
+    make_web: Callable[..., WebApp], stranger: Browser, tmp_path: Path
+) -> None:
+    for name in ("terms", "privacy"):
+        assert stranger.get(f"/{name}").status_code == 404
+        assert f'href="/{name}"' not in stranger.get("/").text
+    terms = tmp_path / "terms.md"
+    terms.write_text("# Terms of use\n\n## Who we are\n\n<script>x</script> [us](https://example.org)\n")
+    browser = make_web(TERMS_FILE=str(terms), PRIVACY_URL="https://example.org/privacy").new_browser()
+    landing = browser.get("/").text
+    assert '<a href="/terms">Terms</a>' in landing
+    assert '<a href="https://example.org/privacy">Privacy</a>' in landing
+    page = browser.get("/terms").text
+    assert "<title>Terms of use · LLM Bus</title>" in page
+    assert '<h2 id="who-we-are">Who we are</h2>' in page
+    assert '<a href="https://example.org">us</a>' in page
+    assert "<script>x" not in page
+    terms.write_text("# Terms of use, second edition\n")
+    assert "second edition" in browser.get("/terms").text
 
 
 def test_every_page_of_the_documentation_leads_to_pages_that_exist(stranger: Browser) -> None:

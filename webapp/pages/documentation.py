@@ -2,16 +2,15 @@
 
 import functools
 import posixpath
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flask import render_template, url_for
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
+from webapp import markdown_pages
 from webapp.blueprints import PublicBlueprint
 
 blueprint = PublicBlueprint("documentation", url_prefix="/docs")
@@ -22,12 +21,12 @@ _DOCS_DIR = next(
     (path for path in (_PACKAGE_DIR / "docs", _PACKAGE_DIR.parent / "docs") if path.is_dir()), _PACKAGE_DIR / "docs"
 )
 _SECTIONS = (
+    ("tutorials", "Tutorials"),
     ("howto", "How to"),
     ("reference", "Reference"),
     ("explanation", "Explanation"),
     ("decisions", "Decisions"),
 )
-_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 @blueprint.get("/")
@@ -58,27 +57,15 @@ def _list_pages() -> dict[str, str]:
 
 
 def _read_title(path: Path) -> str:
-    first_line = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first_line.lstrip("# ").replace("`", "")
+    return markdown_pages.read_title(path.read_text(encoding="utf-8"))
 
 
 def _render(name: str) -> Markup:
-    tokens = _MARKDOWN.parse((_DOCS_DIR / f"{name}.md").read_text(encoding="utf-8"))
-    for position, token in enumerate(tokens):
-        if token.type == "heading_open":
-            token.attrSet("id", _slug(tokens[position + 1].content))
-        elif token.type == "inline":
+    tokens = markdown_pages.parse((_DOCS_DIR / f"{name}.md").read_text(encoding="utf-8"))
+    for token in tokens:
+        if token.type == "inline":
             _resolve_links(token.children or [], name)
-    # The tokens come from files of this version, without HTML, and the renderer escapes their text.
-    html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
-    # A wide table scrolls by itself, also by keyboard; an empty heading is none.
-    for old, new in (
-        ("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table class="data">'),
-        ("</table>", "</table></div>"),
-        ("<th></th>", "<td></td>"),
-    ):
-        html = html.replace(old, new)
-    return Markup(html)  # noqa: S704
+    return markdown_pages.render(tokens)
 
 
 def _resolve_links(tokens: list[Token], name: str) -> None:
@@ -104,7 +91,3 @@ def _resolve(target: str, name: str) -> str | None:
     if page not in _list_pages():
         return None
     return url_for("documentation.show", name=page, _anchor=parts.fragment or None)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", text.lower()).strip())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from bus.db import Connection, Database
 from bus.operations import project_purge
 from bus.tenancy import projects
 from tests.concurrency import run_numbered_concurrently
-from tests.factories import make_agent, make_project
+from tests.factories import Agent, make_agent, make_project
 
 NOW = timedelta(0)
 
@@ -43,6 +44,7 @@ def _read(db: Database, max_age: timedelta = NOW) -> dict[str, object]:
 def test_the_totals_of_an_empty_service_are_zero(db: Database) -> None:
     counts = _read(db)
     assert counts.pop("at")
+    assert (counts.pop("acked_share"), counts.pop("anchored_share")) == (None, None)
     assert set(counts.values()) == {0}
 
 
@@ -94,3 +96,40 @@ def test_a_refresh_counts_a_bounded_number_of_events(db: Database, monkeypatch: 
     monkeypatch.setattr(service_totals, "_MAX_EVENTS_PER_CALL", 3)
     assert [_read(db)["events"] for _ in range(5)] == [3, 6, 9, 10, 10]
     assert _read(db)["claims"] == 6
+
+
+def _post(db: Database, sender: Agent, **arguments: Any) -> int:
+    with db.transaction() as conn:
+        return posts.create(conn, sender.ctx, "hello", **arguments).post_id
+
+
+def _ack(db: Database, *agents: Agent, post: int) -> None:
+    with db.transaction() as conn:
+        for agent in agents:
+            posts.ack(conn, agent.ctx, [post])
+
+
+@pytest.mark.parametrize("events_per_call", [1, 2, 50_000])
+def test_shares_count_each_post_once(db: Database, monkeypatch: pytest.MonkeyPatch, events_per_call: int) -> None:
+    monkeypatch.setattr(service_totals, "_MAX_HANDOFF_EVENTS_PER_CALL", events_per_call)
+    with db.transaction() as conn:
+        project = make_project(conn)
+        alice, bob, carol = (make_agent(conn, project, name) for name in ("alice", "bob", "carol"))
+    # Acknowledged by two, who count once; by its sender, which does not count; not at all; by its only addressee.
+    both = _post(db, alice, to_lane="main", ref="PR 1")
+    _ack(db, bob, carol, post=both)
+    _ack(db, alice, post=_post(db, alice, to_actor="bob", ref="PR 2"))
+    _post(db, alice, to_actor="bob")
+    _ack(db, alice, post=_post(db, alice, to_actor="alice", ref="PR 3"))
+    for _ in range(10):
+        totals = _read(db)
+    assert (totals["acked_share"], totals["anchored_share"]) == (0.5, 0.75)
+
+
+def test_totals_of_the_previous_version_have_no_shares(db: Database) -> None:
+    _fill(db)
+    _read(db)
+    with db.transaction() as conn:
+        conn.execute("UPDATE service_stats SET body = body - 'acked_share' - 'anchored_share'")
+    totals = _read(db, timedelta(minutes=1))
+    assert (totals["posts"], totals["acked_share"], totals["anchored_share"]) == (1, None, None)
