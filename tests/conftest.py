@@ -1,6 +1,7 @@
 """Real servers for every test, started and stopped by the test run."""
 
 import functools
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ordered += share + others[: size - len(share)]
         del others[: size - len(share)]
     items[:] = ordered
+
+
+def pytest_collection_finish() -> None:
+    """Take the modules and the tests out of each later garbage collection, which took 6% of the CPU of a run."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -100,7 +100,7 @@ def test_the_prompt_of_a_token_names_the_agent_and_connects_it(project: str, lab
 
 
 @given(_NASTY)
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 def test_a_client_that_signs_in_gets_the_address_unchanged(address: str) -> None:
     for setup in client_setup.build_sign_in_setups(Endpoints("https://bus", address)):
         if setup.config_file is None:

@@ -26,7 +26,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def _run_hook(place: Workplace, path: str = HOOK) -> subprocess.CompletedProcess[str]:
     """Run a hook as a hook manager does, with arguments and standard input."""
-    env = {**os.environ, "TEAM": "blue", "GIT_INDEX_FILE": ".git/index"}
+    # Python would write the compiled module of a hook beside it.
+    env = {**os.environ, "TEAM": "blue", "GIT_INDEX_FILE": ".git/index", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [str(place.top / path), "first", "two words"]
     return subprocess.run(command, cwd=place.top, env=env, input="lines", capture_output=True, text=True, check=False)
 
