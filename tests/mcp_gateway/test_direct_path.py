@@ -355,12 +355,15 @@ def _requests(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, str]]]:
     return json.dumps(body).encode(), list(headers.items())
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_requests())
-def test_generated_requests_get_identical_responses(pair: Pair, request_: tuple[bytes, list[tuple[str, str]]]) -> None:
-    body, headers = request_
-    direct, sdk = pair.send(body, headers)
-    assert direct == sdk
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.exhaustive)])
+def test_generated_requests_get_identical_responses(pair: Pair, count: int) -> None:
+    @settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(_requests())
+    def compare(request: tuple[bytes, list[tuple[str, str]]]) -> None:
+        direct, sdk = pair.send(*request)
+        assert direct == sdk
+
+    compare()
 
 
 def test_usual_spellings_are_answered_directly() -> None:

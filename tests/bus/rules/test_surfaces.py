@@ -338,7 +338,7 @@ def small_paths(surface: str) -> frozenset[str]:
     return frozenset(path for path in SMALL_PATHS if covers(surface, path))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SMALL, SMALL)
 @example("a/b", "**/b/*")
 @example("**/a/**/b", "**/b/**/a")
@@ -351,7 +351,7 @@ LETTERS = ["".join(letters) for size in range(1, 8) for letters in itertools.pro
 SEGMENT = st.lists(st.sampled_from(["a", "b", "?", "*"]), min_size=1, max_size=6).map("".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SEGMENT, SEGMENT)
 @example("a*b", "*ab*")
 def test_segments_agree_with_an_exhaustive_search_of_names(a: str, b: str) -> None:
@@ -367,7 +367,7 @@ def test_segments_agree_with_an_exhaustive_search_of_names(a: str, b: str) -> No
 MEMBERS = st.text("abcyz-^.+0 é", max_size=6)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(MEMBERS, MEMBERS, st.sampled_from(["", "!"]), st.sampled_from(["", "!"]))
 @example("a-c", "a-c", "", "!")
 @example("]a", "]", "", "!")
