@@ -31,7 +31,7 @@ def server() -> Iterator[tuple[Inbox, int]]:
 
 @pytest.fixture
 def cli() -> Cli:
-    return Cli("postgresql://nobody@127.0.0.1:1/none")
+    return Cli("postgresql://none@127.0.0.1:1/none")
 
 
 def test_a_test_mail_is_sent_without_a_database(cli: Cli, server: tuple[Inbox, int]) -> None:

@@ -108,7 +108,7 @@ def test_a_commit_proceeds_after_any_failure_of_the_bus(repo: GitRepo, tmp_path:
 
 @pytest.mark.parametrize(
     "failure",
-    # All failures of the connection are told to the hooks in the same way.
+    # All failures of the connection reach the hooks in the same way.
     [
         pytest.param(
             name, marks=[] if name in ("nothing listens", "black hole", "401", "html") else pytest.mark.exhaustive
