@@ -74,7 +74,7 @@ def search(conn: Connection, owner_id: int, text: str, *, project_id: int | None
         " ORDER BY c.last_at DESC, p.id DESC LIMIT %(limit)s",
         {"owner": owner_id, "project": project_id, "limit": MAX_PROJECTS},
     )
-    ids = [found_id for (found_id,) in projects]
+    ids = [row[0] for row in projects]
     named = [
         *_find_numbers(conn, ids, text),
         *_find_refs(conn, ids, text),
@@ -100,8 +100,8 @@ def _find_numbers(conn: Connection, project_ids: list[int], text: str) -> list[S
         return []
     number = int(match["number"])
     rows = conn.fetch_all(
-        "SELECT s.project_id, p.name, s.prefix, s.pad FROM unnest(%(projects)s::bigint[]) AS one (id)"
-        " JOIN sequence s ON s.project_id = one.id JOIN project p ON p.id = s.project_id"
+        "SELECT s.project_id, p.name, s.prefix, s.pad FROM unnest(%(projects)s::bigint[]) AS own (id)"
+        " JOIN sequence s ON s.project_id = own.id JOIN project p ON p.id = s.project_id"
         " WHERE s.prefix <> '' AND (lower(s.prefix) = lower(%(prefix)s) OR s.name = lower(btrim(%(prefix)s)))"
         " AND %(number)s BETWEEN 1 AND s.current ORDER BY s.project_id, s.name LIMIT %(limit)s",
         {"projects": project_ids, "prefix": match["prefix"], "number": number, "limit": MAX_HITS},
@@ -114,7 +114,7 @@ def _find_numbers(conn: Connection, project_ids: list[int], text: str) -> list[S
 
 def _find_refs(conn: Connection, project_ids: list[int], text: str) -> list[SearchHit]:
     rows = conn.fetch_all(
-        "SELECT p.id, p.name FROM unnest(%(projects)s::bigint[]) AS one (id) JOIN project p ON p.id = one.id"
+        "SELECT p.id, p.name FROM unnest(%(projects)s::bigint[]) AS own (id) JOIN project p ON p.id = own.id"
         " WHERE EXISTS (SELECT FROM post o WHERE o.project_id = p.id AND o.ref = %(ref)s)"
         " OR EXISTS (SELECT FROM event e WHERE e.project_id = p.id AND e.type = 'task_ship'"
         "            AND e.payload ->> 'ref' = %(ref)s) LIMIT %(limit)s",
@@ -130,9 +130,9 @@ def _find_by_id(conn: Connection, project_ids: list[int], text: str) -> list[Sea
     if task is not None or (event is not None and not text.startswith("#")):
         rows = conn.fetch_all(
             "SELECT t.project_id, p.name, t.id, t.title"
-            " FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS one (id, n)"
-            " JOIN task t ON t.project_id = one.id AND t.id = %(id)s JOIN project p ON p.id = t.project_id"
-            " ORDER BY one.n LIMIT %(limit)s",
+            " FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS own (id, n)"
+            " JOIN task t ON t.project_id = own.id AND t.id = %(id)s JOIN project p ON p.id = t.project_id"
+            " ORDER BY own.n LIMIT %(limit)s",
             {"projects": project_ids, "id": int((task or event)["number"]), "limit": MAX_HITS},  # type: ignore[index]
         )
         hits += [SearchHit("task", project_id, project, id_, title) for project_id, project, id_, title in rows]
@@ -140,9 +140,9 @@ def _find_by_id(conn: Connection, project_ids: list[int], text: str) -> list[Sea
         rows = conn.fetch_all(
             "SELECT e.project_id, p.name, e.seq, e.type, o.id IS NOT NULL,"
             f" CASE WHEN o.id IS NOT NULL THEN {TITLE_SQL} END"
-            " FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS one (id, n)"
-            " JOIN event e ON e.project_id = one.id AND e.seq = %(id)s JOIN project p ON p.id = e.project_id"
-            " LEFT JOIN post o ON o.project_id = e.project_id AND o.id = e.seq ORDER BY one.n LIMIT %(limit)s",
+            " FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS own (id, n)"
+            " JOIN event e ON e.project_id = own.id AND e.seq = %(id)s JOIN project p ON p.id = e.project_id"
+            " LEFT JOIN post o ON o.project_id = e.project_id AND o.id = e.seq ORDER BY own.n LIMIT %(limit)s",
             {"projects": project_ids, "id": int(event["number"]), "limit": MAX_HITS},
         )
         hits += [
@@ -156,8 +156,8 @@ def _find_names(conn: Connection, owner_id: int, project_ids: list[int], text: s
     """Projects, participants and sequences whose names contain the text."""
     params = {"owner": owner_id, "projects": project_ids, "text": text.lower(), "limit": MAX_HITS}
     projects = conn.fetch_all(
-        "SELECT p.id, p.name FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS one (id, n)"
-        " JOIN project p ON p.id = one.id WHERE position(%(text)s IN lower(p.name)) > 0 ORDER BY one.n LIMIT %(limit)s",
+        "SELECT p.id, p.name FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS own (id, n)"
+        " JOIN project p ON p.id = own.id WHERE position(%(text)s IN lower(p.name)) > 0 ORDER BY own.n LIMIT %(limit)s",
         params,
     )
     participants = conn.fetch_all(
@@ -166,9 +166,9 @@ def _find_names(conn: Connection, owner_id: int, project_ids: list[int], text: s
         params,
     )
     sequences = conn.fetch_all(
-        "SELECT s.project_id, p.name, s.name FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS one (id, n)"
-        " JOIN sequence s ON s.project_id = one.id JOIN project p ON p.id = one.id"
-        " WHERE position(%(text)s IN s.name) > 0 ORDER BY one.n, s.name LIMIT %(limit)s",
+        "SELECT s.project_id, p.name, s.name FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS own (id, n)"
+        " JOIN sequence s ON s.project_id = own.id JOIN project p ON p.id = own.id"
+        " WHERE position(%(text)s IN s.name) > 0 ORDER BY own.n, s.name LIMIT %(limit)s",
         params,
     )
     return [
@@ -181,8 +181,8 @@ def _find_names(conn: Connection, owner_id: int, project_ids: list[int], text: s
 def _find_texts(conn: Connection, project_ids: list[int], text: str, kind: str, columns: str) -> list[SearchHit]:
     rows = conn.fetch_all(
         f"SELECT m.project_id, p.name, m.id, {columns} FROM ("
-        "  SELECT one.id AS project_id, s.id, s.rank FROM unnest(%(projects)s::bigint[]) AS one (id)"
-        "  CROSS JOIN LATERAL bus_search_ranked(one.id, %(kind)s, %(text)s, %(limit)s) s"
+        "  SELECT own.id AS project_id, s.id, s.rank FROM unnest(%(projects)s::bigint[]) AS own (id)"
+        "  CROSS JOIN LATERAL bus_search_ranked(own.id, %(kind)s, %(text)s, %(limit)s) s"
         "  ORDER BY s.rank DESC, s.id DESC LIMIT %(limit)s) AS m"
         f" JOIN project p ON p.id = m.project_id JOIN {kind} o ON o.project_id = m.project_id AND o.id = m.id"
         " ORDER BY m.rank DESC, m.id DESC",

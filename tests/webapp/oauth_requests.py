@@ -42,9 +42,9 @@ def authorization_path(**changed: str | None) -> str:
 def read_return_url(page: TestResponse) -> str:
     """The address to which a page sends the browser back."""
     assert page.status_code == 200, page.text
-    found = re.search(r'<a class="button main large" href="([^"]+)">', page.text)
-    assert found is not None, page.text
-    return html.unescape(found[1])
+    link = re.search(r'<a class="button main large" href="([^"]+)">', page.text)
+    assert link is not None, page.text
+    return html.unescape(link[1])
 
 
 def read_answer(page: TestResponse) -> dict[str, str]:

@@ -53,7 +53,7 @@ def _actor(db: Database, access_token: str) -> str | None:
 def _connected(db: Database, sample: SampleData) -> list[ConnectedClient]:
     with db.connection() as conn:
         connected = client_grants.list_connected(conn, sample.owner.id)
-    return [one for one in connected if one.id != sample.route_values["grant_id"]]
+    return [client for client in connected if client.id != sample.route_values["grant_id"]]
 
 
 def test_a_client_connects_as_a_new_participant(

@@ -112,9 +112,9 @@ def script_consent(service: Service, db: Database, owner: Owner, **fields: str) 
             assert page.status_code == 200, page.text
             ((action, form),) = [entry for entry in FormParser(page.text).forms.items() if "target" in entry[1]]
             answer = http.post(urljoin(service.web_url, action), data={**form, "decision": "allow", **fields})
-        found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
-        assert found is not None, answer.text
-        return html.unescape(found[1])
+        link = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
+        assert link is not None, answer.text
+        return html.unescape(link[1])
 
     return open_address
 
@@ -280,7 +280,7 @@ def test_a_person_consents_on_a_phone(service: Service, db: Database, team: Team
             page.goto(addresses.get(timeout=60))
             # Nothing is beside the screen.
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_VIEWPORT["width"]
-            with page.expect_event("requestfailed", lambda one: one.url.startswith(REDIRECT_URI)) as returned:
+            with page.expect_event("requestfailed", lambda failed: failed.url.startswith(REDIRECT_URI)) as returned:
                 page.get_by_role("button", name="Connect client").click()
             answers.put(returned.value.url)
         connected.result(timeout=60)

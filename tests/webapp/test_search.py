@@ -25,8 +25,8 @@ def _search(browser: Browser, text: str, **query: str) -> str:
 
 def _results(page: str) -> list[tuple[str, str]]:
     """Title and address of each result."""
-    found = re.findall(r'<li><a href="([^"]*)">.*?<span class="result-title">(.*?)</span>', page, re.S)
-    return [(" ".join(re.sub("<.*?>", "", title).split()), url) for url, title in found]
+    links = re.findall(r'<li><a href="([^"]*)">.*?<span class="result-title">(.*?)</span>', page, re.S)
+    return [(" ".join(re.sub("<.*?>", "", title).split()), url) for url, title in links]
 
 
 def test_everything_is_found_by_its_name_or_number(ada: Browser, sample: SampleData) -> None:

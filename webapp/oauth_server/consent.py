@@ -59,7 +59,7 @@ def find_options(conn: Connection, owner: Owner, client: OAuthClient) -> Consent
     """Return the choices of an owner; the participant as which the client acted before is preselected."""
     rows = participant_queries.list_consent_choices(conn, owner.id)
     connected = client_grants.list_connected(conn, owner.id)
-    before = next((str(one.participation_id) for one in connected if one.client_id == client.client_id), None)
+    before = next((str(known.participation_id) for known in connected if known.client_id == client.client_id), None)
     choices = list(_build_choices(rows))
     values = [choice.value for choice in choices]
     return ConsentOptions(

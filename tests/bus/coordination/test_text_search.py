@@ -73,7 +73,7 @@ def test_posts_are_found_by_their_words(
 def test_subject_and_reference_are_searched_too(conn: Connection, ada: Agent) -> None:
     post = posts.create(conn, ada.ctx, "x", to_lane="core", subject="Lease conflicts", ref="https://x.org/pull/7")
     for text in ("conflicts", "pull/7"):
-        assert [one.post_id for one in posts.list_posts(conn, ada.ctx, text=text).posts] == [post.post_id]
+        assert [match.post_id for match in posts.list_posts(conn, ada.ctx, text=text).posts] == [post.post_id]
 
 
 def test_tasks_are_found_and_an_edit_is_found_at_once(
@@ -113,15 +113,15 @@ def test_pages_follow_each_other_across_ranges(conn: Connection, project: Projec
         conn.execute("UPDATE post SET id = %s WHERE project_id = %s AND id = %s", (far, project.id, post_id))
     _index_all(conn, project.id)
     _write(conn, ada, "the clock is behind, so this number is lower and its text is not indexed")
-    found: list[int] = []
+    listed: list[int] = []
     before = None
     while True:
         page = posts.list_posts(conn, ada.ctx, text="needle", before=before, limit=3)
-        found += [post.post_id for post in page.posts]
+        listed += [post.post_id for post in page.posts]
         before = page.next_before
         if before is None:
             break
-    assert found == [2_004_200, 2_003_600, 2_003_000, 2_002_400, 600_001, 600_000, 20_000, 3]
+    assert listed == [2_004_200, 2_003_600, 2_003_000, 2_002_400, 600_001, 600_000, 20_000, 3]
 
 
 def test_filters_choose_among_the_newest_matches(conn: Connection, ada: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,8 @@ def test_filters_choose_among_the_newest_matches(conn: Connection, ada: Agent, m
         tasks.create(conn, ada.ctx, "needle", lane="b")
     page = task_queries.list_tasks(conn, ada.ctx, text="needle", lane="a")
     assert (page.tasks, page.next_before) == ([], task + 1)
-    assert [
-        one.task_id for one in task_queries.list_tasks(conn, ada.ctx, text="needle", lane="a", before=task + 1).tasks
-    ] == [task]
+    page = task_queries.list_tasks(conn, ada.ctx, text="needle", lane="a", before=task + 1)
+    assert [match.task_id for match in page.tasks] == [task]
 
 
 def test_a_phrase_ranks_above_all_words_and_all_above_some(

@@ -115,8 +115,8 @@ def test_the_ledger_has_no_gap_rises_in_time_and_keeps_the_old_ids(conn: Connect
         (True, True),
         (False, False),
     }
-    found = former_ids.find(conn, _caller(conn, 1).project_id, "30")
-    assert [(former.kind, former.number) for former in found] == [("event", 10), ("post", 146), ("task", 3)]
+    former = former_ids.find(conn, _caller(conn, 1).project_id, "30")
+    assert [(known.kind, known.number) for known in former] == [("event", 10), ("post", 146), ("task", 3)]
 
 
 def test_cursors_point_behind_what_was_read(conn: Connection) -> None:
@@ -274,12 +274,12 @@ def test_a_dry_run_reports_and_changes_nothing(source_url: str, database_url: st
         patch.setenv("DATABASE_URL", servers.application_url(database_url))
         patch.delenv("REDIS_URL", raising=False)
         report = run_import(source_url, None, dry_run=True, progress=lambda *_: None)
-    found = {(finding.project, finding.problem.partition(";")[0]): finding.count for finding in report.findings}
-    assert found["bob/Side", "the same number was claimed more than once"] == 1
-    assert found["bob/Side", "committed out of the order of their ids"] == 1
-    assert found["ada/Apollo", "a task that is done and blocked is done"] == 1
-    assert found["ada/Apollo", "a sequence at its last number, from which nothing can be claimed"] == 1
-    assert ("", "credits are not imported") in found
+    counts = {(finding.project, finding.problem.partition(";")[0]): finding.count for finding in report.findings}
+    assert counts["bob/Side", "the same number was claimed more than once"] == 1
+    assert counts["bob/Side", "committed out of the order of their ids"] == 1
+    assert counts["ada/Apollo", "a task that is done and blocked is done"] == 1
+    assert counts["ada/Apollo", "a sequence at its last number, from which nothing can be claimed"] == 1
+    assert ("", "credits are not imported") in counts
     with closing(_open(database_url)) as database:
         assert {table: count for table, (count, _) in _snapshot(database).items()} == dict.fromkeys(_STATE_TABLES, 0)
 

@@ -281,7 +281,7 @@ def test_an_invite_of_a_client_lasts_as_long_as_the_client(conn: Connection, pro
 def test_tokens_of_clients_are_not_listed_among_those_that_people_handle(
     conn: Connection, project: Project, ada: Agent, client: Connected
 ) -> None:
-    assert [one.id for one in tokens.list_tokens(conn, ada.ctx.participation_id)] == [ada.ctx.token_id]
+    assert [token.id for token in tokens.list_tokens(conn, ada.ctx.participation_id)] == [ada.ctx.token_id]
     assert dashboard.list_attention_items(conn, project.owner_id).expiring_tokens == []
     detail = participant_queries.get_participation_detail(conn, project.owner_id, project.id, ada.ctx.participation_id)
     # A client counts once.
