@@ -123,6 +123,7 @@ def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
     """Reopen an archived project; return whether anything changed.
 
     Raises:
+        BusError: `conflict` while its import is not complete.
         OwnerSuspended: the owner is suspended.
     Locks: the project clock, then the owner, shared.
     """
@@ -130,6 +131,10 @@ def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
     owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one_or_none()
     if owner_id is not None:
         require_active_owner(conn, owner_id)
+    if conn.fetch_one_or_none(
+        "SELECT 1 FROM project_import WHERE project_id = %s AND finished_at IS NULL", (project_id,)
+    ):
+        raise BusError("conflict", "The import of this project is not complete; run it again, which opens the project.")
     return _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
 
 

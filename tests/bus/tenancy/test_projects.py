@@ -93,3 +93,13 @@ def test_projects_page_by_id_of_one_owner_or_of_all(conn: Connection) -> None:
     assert projects.list_projects(conn, owner_id=owner.id) == mine
     assert projects.list_projects(conn, owner_id=owner.id, after=mine[0].id, limit=1) == mine[1:2]
     assert projects.list_projects(conn, after=mine[0].id - 1) == [*mine, theirs]
+
+
+def test_a_project_is_not_reopened_while_its_import_is_not_complete(conn: Connection) -> None:
+    project = factories.make_project(conn).id
+    projects.archive(conn, project, actor="cli")
+    conn.execute("INSERT INTO project_import (project_id, original_id) VALUES (%s, 1)", (project,))
+    with assert_refused(conn, "conflict"):
+        projects.reopen(conn, project, actor="cli")
+    conn.execute("UPDATE project_import SET finished_at = clock_timestamp(), last_seq = 0 WHERE project_id = %s", (project,))
+    assert projects.reopen(conn, project, actor="cli")
