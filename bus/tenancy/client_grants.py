@@ -237,12 +237,12 @@ def lock_by_access_token(conn: Connection, access_token: str, resource: str) -> 
     return None if row is None or grant is None else (grant, int(row[0]))
 
 
-def _lock(conn: Connection, condition: str, value: Any) -> ClientGrant | None:
+def _lock(conn: Connection, condition: str, *values: Any) -> ClientGrant | None:
     """Lock the project and then the connection; access tokens are added and revoked under the lock of the project."""
     row = conn.fetch_one_or_none(
         "SELECT p.project_id FROM client_grant g JOIN token t ON t.id = g.token_id"
         f" JOIN participation p ON p.id = t.participation_id WHERE {condition}",
-        (value,),
+        values,
     )
     if row is None:
         return None
@@ -258,7 +258,7 @@ def _lock(conn: Connection, condition: str, value: Any) -> ClientGrant | None:
         " g.redirect_uri, g.resource, g.code_challenge, g.code_used_at, g.refresh_sha256"
         " FROM client_grant g JOIN token t ON t.id = g.token_id JOIN participation p ON p.id = t.participation_id"
         f" WHERE {condition} FOR UPDATE OF g",
-        (value,),
+        values,
     )
 
 
@@ -341,8 +341,8 @@ def disconnect(conn: Connection, owner_id: int, grant_id: int, *, actor: str) ->
         BusError: `not_found` when the owner has no such connection.
     Locks: the project clock, the owner, then the connection and its tokens.
     """
-    grant = _lock(conn, "g.id = %s", grant_id)
-    if grant is None or grant.owner_id != owner_id:
+    grant = _lock(conn, "g.id = %s AND g.owner_id = %s", grant_id, owner_id)
+    if grant is None:
         raise NotFound("connected client")
     return revoke(conn, grant, actor=actor)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bus.db import Connection, Database
+from bus.errors import NotFound
 from bus.tenancy import client_grants, tokens
 from bus.tenancy.client_grants import ClientTokens
 from bus.tenancy.projects import Project
@@ -89,3 +90,16 @@ def test_a_refresh_beside_a_revocation_leaves_no_live_access_token(
                 " AND bus_token_is_live(t.revoked_at, t.expires_at)"
             )
         assert live == []
+
+
+def test_an_owner_does_not_wait_for_the_project_of_another(db: Database) -> None:
+    project, agent = _make_agent(db)
+    with db.transaction() as conn:
+        stranger = factories.make_project(conn)
+        connect(conn, project, agent)
+        (client,) = client_grants.list_connected(conn, project.owner_id)
+    with db.transaction() as held, db.transaction() as conn:
+        held.execute("SELECT bus_lock_clock(%s)", (project.id,))
+        conn.execute("SET LOCAL lock_timeout = '200ms'")
+        with pytest.raises(NotFound):
+            client_grants.disconnect(conn, stranger.owner_id, client.id, actor="x")
