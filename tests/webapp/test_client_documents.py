@@ -16,7 +16,7 @@ from bus.notifications import guarded_http
 from bus.tenancy import oauth_clients
 from tests.webapp.oauth_requests import authorization_path
 from tests.webapp.web_client import Browser
-from webapp.oauth_server import client_documents, clients, redirect_uris
+from webapp.oauth_server import client_documents, client_metadata, clients, redirect_uris
 from webapp.oauth_server.client_metadata import InvalidClientMetadata
 
 URL = "https://app.example/client.json"
@@ -200,6 +200,32 @@ def test_an_address_causes_few_requests_to_other_servers(
     answers = [ada.get(authorization_path(client_id=f"{URL}?{number}")) for number in range(3)]
     assert [answer.status_code for answer in answers] == [400, 400, 429]
     assert len(host.requests) == 2
+
+
+def test_few_threads_wait_for_other_servers_at_the_same_time(
+    ada: Browser, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(clients, "_fetch_slots", slots)
+    host.serve(DOCUMENT)
+    with slots:
+        refused = ada.get(authorization_path(client_id=URL))
+    assert (refused.status_code, refused.headers["Retry-After"], host.requests) == (429, "5", [])
+    # A fetch that fails gives its slot back.
+    assert ada.get(authorization_path(client_id=f"{URL}?other")).status_code == 400
+    assert ada.get(authorization_path(client_id=URL, redirect_uri="http://127.0.0.1/cb")).status_code == 200
+
+
+def test_a_client_stores_little() -> None:
+    uris = [f"https://app.example/{number}/{'x' * 1_000}" for number in range(6)]
+    with pytest.raises(InvalidClientMetadata, match="more than 5000 characters together"):
+        client_metadata.read({"redirect_uris": uris})
+    assert client_metadata.read({"redirect_uris": uris[:4]}).redirect_uris == uris[:4]
+
+
+@pytest.mark.parametrize("uri", ["mailto:a@evil.example", "tel:1", "sms:1", "intent://x/", "jar:https://x/"])
+def test_a_code_is_not_handed_to_a_mail_or_telephone_program(uri: str) -> None:
+    assert not redirect_uris.is_acceptable(uri)
 
 
 def test_a_visitor_makes_the_service_fetch_nothing(stranger: Browser, host: Host) -> None:

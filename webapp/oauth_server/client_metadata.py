@@ -9,6 +9,8 @@ from bus.rules import validation
 from webapp.oauth_server import redirect_uris
 
 MAX_REDIRECT_URIS = 20
+# Anyone can register a client, which is stored for a day.
+MAX_TOTAL_LENGTH = 5_000
 
 
 class InvalidClientMetadata(Exception):
@@ -58,6 +60,10 @@ def read(data: Any) -> ClientMetadata:
                 " app, and have no fragment.",
                 "invalid_redirect_uri",
             )
+    if sum(map(len, uris)) > MAX_TOTAL_LENGTH:
+        raise InvalidClientMetadata(
+            f"redirect_uris have more than {MAX_TOTAL_LENGTH} characters together.", "invalid_redirect_uri"
+        )
     _require_member(data, "grant_types", "authorization_code")
     _require_member(data, "response_types", "code")
     name = data.get("client_name")

@@ -1,10 +1,12 @@
 """Clients as Authlib sees them, and how they are found by their id."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from authlib.oauth2.rfc6749 import ClientMixin
+from werkzeug.exceptions import TooManyRequests
 
 from bus.limits import MAX_LABEL_LENGTH
 from bus.tenancy import oauth_clients
@@ -16,6 +18,9 @@ from webapp.ratelimit import client_address, enforce_rate_limit
 
 # Requests to other servers that an address can cause.
 _DOCUMENTS_PER_MINUTE = 20
+# Documents that a process fetches at the same time: a slow server, or a slow name server, holds a thread.
+_fetch_slots = threading.BoundedSemaphore(4)
+_RETRY_SECONDS = 5
 _GRANT_TYPES = ("authorization_code", "refresh_token")
 
 
@@ -63,7 +68,7 @@ def find(client_id: str) -> OAuthClient:
 
     Raises:
         UnknownClient: there is none.
-        TooManyRequests: too many documents were fetched for this address.
+        TooManyRequests: too many documents were fetched for this address, or are being fetched.
     """
     if 0 < len(client_id) <= client_documents.MAX_URL_LENGTH and "\0" not in client_id:
         with connection() as conn:
@@ -73,11 +78,15 @@ def find(client_id: str) -> OAuthClient:
     if not client_documents.is_document_url(client_id):
         raise UnknownClient("It is not registered here, and its id is not the https:// address of a document.")
     enforce_rate_limit("client-document", client_address(), _DOCUMENTS_PER_MINUTE)
+    if not _fetch_slots.acquire(blocking=False):
+        raise TooManyRequests(retry_after=_RETRY_SECONDS)
     # Outside a transaction: the server of the client may be slow.
     try:
         metadata, lifetime = client_documents.fetch(client_id)
     except InvalidClientMetadata as error:
         raise UnknownClient(error.message) from None
+    finally:
+        _fetch_slots.release()
     name = metadata.name or (urlsplit(client_id).hostname or "")[:MAX_LABEL_LENGTH]
     with transaction() as conn:
         return oauth_clients.store_document(conn, client_id, name, metadata.redirect_uris, ttl=lifetime)

@@ -9,8 +9,11 @@ from bus.config.field_types import is_loopback_host
 
 MAX_LENGTH = 2000
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{1,63}")
-# A browser handles these itself, so no program of the client receives what is sent there.
-_BROWSER_SCHEMES = frozenset({"about", "blob", "chrome", "data", "file", "filesystem", "ftp", "javascript", "vbscript", "view-source", "ws", "wss"})  # fmt: skip  # noqa: E501
+# A browser or the mail program handles these, so no program of the client receives what is sent there.
+_BROWSER_SCHEMES = frozenset({
+    "about", "blob", "chrome", "data", "file", "filesystem", "ftp", "intent", "jar", "javascript", "mailto", "sms",
+    "tel", "vbscript", "view-source", "ws", "wss",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
