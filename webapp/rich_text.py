@@ -39,6 +39,7 @@ _ALLOWED_ATTRIBUTES = {
     "p": {"class"},
     "table": {"class"},
 }
+_EXTERNAL = re.compile("https?:|//", re.IGNORECASE)
 _EXTERNAL_REL = "noopener noreferrer nofollow"
 _PATH = r"(?:\.?[\w@+-][\w.@+-]*/)+"
 _NAMED = re.compile(
@@ -130,8 +131,11 @@ def _add_links(
     for token in tokens:
         if token.type == "link_open":
             depth += 1
-            if re.match("https?:|//", str(token.attrGet("href"))):
+            address = str(token.attrGet("href"))
+            if _EXTERNAL.match(address):
                 token.attrSet("rel", _EXTERNAL_REL)
+                # The text of a link, and a title that its author gave it, can be another address.
+                token.attrSet("title", address)
         elif token.type == "link_close":
             depth -= 1
         if depth or token.type not in ("text", "code_inline"):

@@ -25,8 +25,8 @@ def _render(text: str, targets: LinkTargets = _TARGETS) -> str:
 
 
 def _links(text: str) -> list[tuple[str, str]]:
-    found = re.findall(r'<a href="([^"]*)"[^>]*>(.*?)</a>', _render(text))
-    return [(re.sub("<.*?>", "", shown), href.replace("&amp;", "&")) for href, shown in found]
+    links = re.findall(r'<a href="([^"]*)"[^>]*>(.*?)</a>', _render(text))
+    return [(re.sub("<.*?>", "", shown), href.replace("&amp;", "&")) for href, shown in links]
 
 
 def test_markdown_is_rendered_and_line_ends_stay() -> None:
@@ -121,3 +121,18 @@ def test_a_text_is_never_many_times_as_long_as_html(text: str) -> None:
 def test_a_large_table_of_a_usual_shape_is_a_table() -> None:
     html = _render("|a|b|c|d|e|f|\n|-|-|-|-|-|-|\n" + "|1|2|3|4|5|6|\n" * 500)
     assert html.count("<tr>") == 501
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[https://bank.example](HTTPS://evil.example)",
+        '[https://bank.example](//evil.example "https://bank.example")',
+        "[https://bank.example](https://evil.example)",
+    ],
+)
+def test_a_link_to_another_site_shows_where_it_leads(text: str) -> None:
+    html = _render(text)
+    assert re.search(r'title="[^"]*//evil.example"', html), html
+    assert 'rel="noopener noreferrer nofollow"' in html
+    assert html.count("bank.example") == 1
