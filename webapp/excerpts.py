@@ -26,7 +26,11 @@ def build_excerpt(text: str, query: str) -> list[ExcerptPart]:
     start = max(0, first.start() - _BEFORE) if first else 0
     if start:
         start = line.rfind(" ", 0, start + 1) + 1
-    cut = line[start : start + _LENGTH]
+    end = start + _LENGTH
+    # A word that is longer than an excerpt is cut.
+    space = line.rfind(" ", start + _BEFORE, end + 1)
+    end = len(line) if end >= len(line) else space if space > 0 else end
+    cut = line[start:end]
     parts, position = [], 0
     for match in pattern.finditer(cut) if pattern else ():
         parts += [ExcerptPart(cut[position : match.start()], False), ExcerptPart(match[0], True)]
@@ -34,6 +38,6 @@ def build_excerpt(text: str, query: str) -> list[ExcerptPart]:
     parts.append(ExcerptPart(cut[position:], False))
     if start:
         parts.insert(0, ExcerptPart("… ", False))
-    if start + _LENGTH < len(line):
+    if end < len(line):
         parts.append(ExcerptPart(" …", False))
     return [part for part in parts if part.text]

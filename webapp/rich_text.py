@@ -35,6 +35,7 @@ _ALLOWED_TAGS = {
 _ALLOWED_ATTRIBUTES = {
     "a": {"class", "href", "rel", "title"},
     "div": {"aria-label", "class", "role", "tabindex"},
+    "li": {"class"},
     "ol": {"start"},
     "p": {"class"},
     "table": {"class"},
@@ -50,6 +51,7 @@ _NAMED = re.compile(
     r"|(?<![\w-])(?P<number>[A-Za-z][\w-]{0,15}?\d{1,16})(?![\w-])"
 )
 _CODE_PATH = re.compile(rf"{_PATH}(?:[\w*@+.-]+/)*[\w*@+.-]*")
+_CHECK = re.compile(r"\[([ xX])\] ")
 _TRAILING_PUNCTUATION = ".,;:!?"
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
@@ -91,6 +93,7 @@ def render_markdown(text: str, targets: LinkTargets, build_url: Callable[..., st
     finder = RefFinder(targets.patterns)
     parser = _MARKDOWN_WITHOUT_TABLES if _may_have_many_cells(text) else _MARKDOWN
     tokens = parser.parse(text)
+    _mark_checks(tokens)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             # Headings of texts are no headings of the page.
@@ -122,6 +125,18 @@ def _may_have_many_cells(text: str) -> bool:
     """Whether tables in a text could have more than _MAX_TABLE_CELLS: rows times columns of the widest row."""
     lines = text.splitlines()
     return len(lines) * max((line.count("|") for line in lines), default=0) > _MAX_TABLE_CELLS
+
+
+def _mark_checks(tokens: list[Token]) -> None:
+    """Show the boxes of a list of things to do, `- [ ]` and `- [x]`, as symbols."""
+    for item, paragraph, inline in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if item.type != "list_item_open" or paragraph.type != "paragraph_open" or not inline.children:
+            continue
+        text = inline.children[0]
+        box = _CHECK.match(text.content) if text.type == "text" else None
+        if box is not None:
+            item.attrSet("class", "check")
+            text.content = ("☐ " if box[1] == " " else "☑ ") + text.content[box.end() :]
 
 
 def _add_links(

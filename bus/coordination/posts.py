@@ -1,5 +1,6 @@
 """Posts to a lane or a participant, and their acknowledgement. The interface calls them handoffs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,7 +20,12 @@ from bus.tenancy import participants
 from bus.tenancy.authentication import fetch_as_caller
 
 _MAX_TITLE_LENGTH = 80
-TITLE_SQL = f"coalesce(o.subject, left(split_part(btrim(o.body, E' \\t\\r\\n'), E'\\n', 1), {_MAX_TITLE_LENGTH}))"
+# The sign of a heading is no part of a title.
+_FIRST_LINE_SQL = "regexp_replace(split_part(btrim(o.body, E' \\t\\r\\n'), E'\\n', 1), '^#+ +', '')"
+TITLE_SQL = (
+    f"coalesce(o.subject, CASE WHEN length({_FIRST_LINE_SQL}) <= {_MAX_TITLE_LENGTH} THEN {_FIRST_LINE_SQL}"
+    f" ELSE left({_FIRST_LINE_SQL}, {_MAX_TITLE_LENGTH - 1}) || '…' END)"
+)
 """SQL for the title of the post `o`, equal to `Post.title`."""
 
 
@@ -85,7 +91,10 @@ class Post(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     @property
     def title(self) -> str:
         """The subject, else the beginning of the first line of the body."""
-        return self.subject or self.body.strip(" \t\r\n").partition("\n")[0][:_MAX_TITLE_LENGTH]
+        if self.subject:
+            return self.subject
+        line = re.sub("^#+ +", "", self.body.strip(" \t\r\n").partition("\n")[0])
+        return line if len(line) <= _MAX_TITLE_LENGTH else f"{line[: _MAX_TITLE_LENGTH - 1]}…"
 
 
 @dataclass(frozen=True)

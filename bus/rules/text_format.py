@@ -108,7 +108,9 @@ def format_age(at: datetime, now: datetime) -> str:
     return f"in {text}" if seconds < 0 else text
 
 
-_MARKDOWN_SIGNS = re.compile(r"^\s{0,3}(?:#{1,6}\s+|>\s?|[-*+]\s+(?:\[[ x]\]\s+)?)|\*\*|~~|`+", re.MULTILINE)
+_MARKDOWN_SIGNS = re.compile(
+    r"^\s{0,3}(?:#{1,6}\s+|>\s?|[-*+]\s+(?:\[[ xX]\]\s+)?|\|[\s:|-]*$|\|)|(?<=\s)\|(?=\s|$)|\*\*|~~|`+", re.MULTILINE
+)
 
 
 def excerpt(text: str, length: int = 100) -> str:

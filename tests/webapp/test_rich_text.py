@@ -38,6 +38,14 @@ def test_markdown_is_rendered_and_line_ends_stay() -> None:
     assert '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table class="data">' in html
 
 
+def test_things_to_do_have_boxes() -> None:
+    html = _render("- [ ] open\n- [x] PR-3 is done\n- [ ]tight\n- plain\n\n[x] no list")
+    assert '<li class="check">☐ open</li>' in html
+    assert '<li class="check">☑ <a' in html
+    assert "<li>[ ]tight</li>" in html
+    assert "<p>[x] no list</p>" in html
+
+
 @pytest.mark.parametrize(
     "text",
     [

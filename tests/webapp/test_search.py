@@ -111,6 +111,7 @@ def test_a_visitor_signs_in_first(stranger: Browser) -> None:
         ("no match here", "other", "no match here"),
         ("a " * 100 + "needle " + "b " * 100, "needle", "… " + "a " * 25 + "[needle]" + " b" * 52 + " …"),
         ("x" * 300, "y", "x" * 160 + " …"),
+        ("word " * 40, "y", "word " * 31 + "word …"),
         ("", "y", ""),
         ("a", "!", "a"),
     ],

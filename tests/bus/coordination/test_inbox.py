@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from bus.coordination import inbox, leases, posts, tasks
 from bus.db import Connection
 from bus.tenancy import owners, participations, projects
@@ -47,6 +49,24 @@ def test_overdue_posts_come_first_then_the_oldest_of_all_projects(
     assert [item.post_id for item in inbox.list_posts(conn, owner.id, "overdue")] == [later, late]
     only = inbox.list_posts(conn, owner.id, "unanswered", project_id=second.id)
     assert [item.post_id for item in only] == [later, other]
+
+
+@pytest.mark.parametrize(
+    ("body", "title"),
+    [
+        ("  \n## Ready for review\nmore", "Ready for review"),
+        ("#12 is done", "#12 is done"),
+        ("x" * 80, "x" * 80),
+        ("# " + "x" * 81, "x" * 79 + "…"),
+    ],
+)
+def test_a_post_without_a_subject_has_its_first_line_as_title(
+    conn: Connection, project: Project, ada: Agent, bob: Agent, body: str, title: str
+) -> None:
+    post_id = posts.create(conn, ada.ctx, body, to_actor="bob").post_id
+    (item,) = inbox.list_posts(conn, owners.get(conn, project.owner).id, "unanswered")
+    (post,) = posts.list_by_id(conn, ada.ctx, [post_id]).posts
+    assert (item.title, post.title) == (title, title)
 
 
 def test_the_inbox_lists_what_the_owner_has_not_acked(conn: Connection, project: Project, ada: Agent) -> None:

@@ -103,6 +103,7 @@ def test_a_time_is_relative_until_it_is_a_date(offset: timedelta, expected: str)
         ("## Ready\n\nThe cart is **done**, see `a_b.py`.", "Ready The cart is done, see a_b.py."),
         ("- [ ] one\n* two\n> three ~~four~~", "one two three four"),
         ("#12 is 2 * 3 - 1", "#12 is 2 * 3 - 1"),
+        ("| table | rows |\n|---|---:|\n| orders | a|b |", "table rows orders a|b"),
         ("x" * 200, "x" * 100),
     ],
 )
