@@ -80,7 +80,7 @@ def import_owner(
     else:
         imported = _insert_owner(conn, row, address, findings)
     for account in identities:
-        _link_identity(conn, imported, account, findings)
+        _link_identity(conn, imported, account, findings, is_new=existing is None)
     return imported
 
 
@@ -121,7 +121,10 @@ def _choose_handle(conn: Connection, row: rows.OwnerRow, address: str, findings:
     return suggested
 
 
-def _link_identity(conn: Connection, imported: ImportedOwner, row: rows.IdentityRow, findings: Findings) -> None:
+def _link_identity(
+    conn: Connection, imported: ImportedOwner, row: rows.IdentityRow, findings: Findings, *, is_new: bool
+) -> None:
+    """Let an owner sign in with an account; not one that existed, whose address the original may not have verified."""
     issuer = _ISSUERS.get(row.provider)
     if issuer is None:
         findings.add("accounts at a provider that is not known are left out", row.provider)
@@ -129,7 +132,12 @@ def _link_identity(conn: Connection, imported: ImportedOwner, row: rows.Identity
     linked = conn.execute(
         sa.select(identity.c.owner_id).where(identity.c.issuer == issuer, identity.c.subject == row.provider_subject)
     ).scalar_one_or_none()
-    if linked is None:
+    if linked is None and not is_new:
+        findings.add(
+            "an account at a provider is not added to an owner who exists here and can add it after signing in",
+            imported.handle,
+        )
+    elif linked is None:
         conn.execute(
             sa.insert(identity).values(
                 owner_id=imported.id,

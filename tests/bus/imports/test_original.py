@@ -299,6 +299,8 @@ def test_an_owner_and_a_project_that_exist_are_kept(source_url: str, database_ur
                 "SELECT o.handle, p.name FROM project p JOIN owner o ON o.id = p.owner_id ORDER BY p.id"
             )
             assert names == [("ada-l", "apollo"), ("ada-l", "apollo-2"), ("bob-2", "Side")]
+            # An account of the original does not sign in as an owner that has only its address.
+            assert conn.fetch_one("SELECT count(*) FROM identity WHERE owner_id = %s", (ada.id,)) == (0,)
             # The agent of the same name is the same agent.
             assert conn.fetch_one("SELECT count(*) FROM participant WHERE label LIKE 'agent-3%%'") == (1,)
 
