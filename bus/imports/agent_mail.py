@@ -16,7 +16,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.imports.findings import Finding, Findings
 from bus.imports.former_ids import list_numbers, record_ids
-from bus.imports.original_values import clean_label, clip
+from bus.imports.original_values import clean_label, clean_text, clip
 from bus.imports.transactions import Transactions
 from bus.tenancy import participations
 from bus.tenancy.participations import IssuedParticipation, Participation
@@ -117,27 +117,31 @@ def _read_messages(folder: Path, findings: Findings) -> Iterator[Message]:
 
 def _parse_message(text: str) -> Message | None:
     """Return the message of a file: a header in JSON between two marks, then the body."""
-    text = text.replace("\r\n", "\n")
+    text = clean_text(text.replace("\r\n", "\n"))
     header, end, body = text.removeprefix(_HEADER_START).partition(_HEADER_END)
     if not text.startswith(_HEADER_START) or not end:
         return None
     try:
         fields = json.loads(header)
         created = datetime.fromisoformat(str(fields.get("created") or fields.get("created_ts")))
-    except (ValueError, AttributeError):
+        # One near the end of time has none in UTC.
+        created = (created if created.tzinfo else created.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, AttributeError, RecursionError, OverflowError):
         return None
     sender, message_id = fields.get("from"), str(fields.get("id") or "")
-    if not isinstance(sender, str) or not sender or not 1 <= len(message_id) <= 200:
+    if not isinstance(sender, str) or not sender:
+        return None
+    if not 1 <= len(message_id) <= 200 or clean_text(message_id) != message_id:
         return None
     recipients = [name for kind in ("to", "cc", "bcc") for name in _names(fields.get(kind))]
     return Message(
         id=message_id,
         sender=sender,
         recipients=tuple(dict.fromkeys(recipients)),
-        subject=str(fields.get("subject") or ""),
+        subject=clean_text(str(fields.get("subject") or "")),
         body=body.strip(),
-        created=created if created.tzinfo else created.replace(tzinfo=UTC),
-        thread_id=str(fields["thread_id"]) if fields.get("thread_id") else None,
+        created=created,
+        thread_id=clean_text(str(fields["thread_id"])) if fields.get("thread_id") else None,
     )
 
 
@@ -230,23 +234,24 @@ def _acquire_leases(
             fields = json.loads(path.read_text(encoding="utf-8"))
             expires_at = datetime.fromisoformat(str(fields["expires_ts"]))
             surface, holder = str(fields["path_pattern"]), by_name.get(str(fields["agent"]))
-        except (ValueError, KeyError, TypeError):
+            left = (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)) - now
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             findings.add("files that are not reservations are left out", path.relative_to(folder))
             continue
-        left = (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)) - now
         if fields.get("released_ts") or left < timedelta(seconds=1) or holder is None:
             continue
         ctx = Ctx(project_id, holder.id, holder.participant_id, 0, None)
+        reason = clean_text(str(fields.get("reason") or ""))
         try:
             leases.acquire(
                 conn,
                 ctx,
                 surface,
                 ttl=min(left, timedelta(seconds=limits.MAX_DURATION_SECONDS)),
-                note=clip(str(fields.get("reason") or ""), limits.MAX_NOTE_LENGTH, findings, "the note of a lease"),
+                note=clip(reason, limits.MAX_NOTE_LENGTH, findings, "the note of a lease"),
                 mode="exclusive" if fields.get("exclusive", True) else "shared",
             )
         except BusError as error:
-            findings.add(f"a reservation is left out: {error.message}", surface)
+            findings.add(f"a reservation is left out: {error.message}", clean_text(surface))
             continue
         yield 1

@@ -12,7 +12,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.imports.findings import Finding, Findings
 from bus.imports.former_ids import list_numbers, record_ids
-from bus.imports.original_values import clip
+from bus.imports.original_values import clean_text, clip
 from bus.imports.transactions import Transactions
 from bus.rules.task_transitions import would_create_cycle
 from bus.tenancy import participations
@@ -62,9 +62,9 @@ def parse(lines: Sequence[str], findings: Findings) -> tuple[list[Issue], int]:
             continue
         try:
             issue = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             issue = None
-        if not isinstance(issue, dict) or not isinstance(issue.get("id"), str) or not 1 <= len(issue["id"]) <= 200:
+        if not isinstance(issue, dict) or not _is_id(issue.get("id")):
             raise InvalidArgument(
                 f"Line {number} is not an issue of beads: a JSON object with an id. Give the file that `bd export`"
                 " writes, such as .beads/issues.jsonl."
@@ -75,22 +75,35 @@ def parse(lines: Sequence[str], findings: Findings) -> tuple[list[Issue], int]:
     return [_build_issue(issue, open_ids, findings) for issue in open_issues], len(by_id) - len(open_issues)
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= 200 and clean_text(value) == value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _build_issue(issue: dict[str, Any], open_ids: set[str], findings: Findings) -> Issue:
-    title = clip(str(issue.get("title") or issue["id"]), limits.MAX_TITLE_LENGTH, findings, "a title") or issue["id"]
+    text = clean_text(str(issue.get("title") or issue["id"]))
+    title = clip(text, limits.MAX_TITLE_LENGTH, findings, "a title") or issue["id"]
     priority = issue.get("priority")
-    dependencies = [entry for entry in issue.get("dependencies") or () if isinstance(entry, dict)]
+    dependencies = [entry for entry in _list(issue.get("dependencies")) if isinstance(entry, dict)]
+    assignee = issue.get("assignee")
     return Issue(
         id=issue["id"],
         title=title,
-        detail=clip("\n\n".join(_detail_parts(issue)), limits.MAX_DETAIL_LENGTH, findings, "the detail of a task"),
+        detail=clip(
+            clean_text("\n\n".join(_detail_parts(issue))), limits.MAX_DETAIL_LENGTH, findings, "the detail of a task"
+        ),
         priority=priority if isinstance(priority, int) and 0 <= priority <= 4 else 2,
-        assignee=issue.get("assignee") or None,
+        assignee=clean_text(assignee) if isinstance(assignee, str) and assignee else None,
         in_progress=issue.get("status") == "in_progress",
         blocked_on=tuple(
             dict.fromkeys(
                 str(entry.get("depends_on_id"))
                 for entry in dependencies
-                if entry.get("type", "blocks") in _BLOCKING_TYPES
+                if str(entry.get("type", "blocks")) in _BLOCKING_TYPES
+                and isinstance(entry.get("depends_on_id"), str)
                 and entry.get("depends_on_id") in open_ids
                 and entry.get("depends_on_id") != issue["id"]
             )
@@ -109,8 +122,9 @@ def _detail_parts(issue: dict[str, Any]) -> Iterator[str]:
     ):
         if issue.get(name):
             yield f"{heading}{issue[name]}"
-    if issue.get("labels"):
-        yield f"Labels: {', '.join(map(str, issue['labels']))}"[:_MAX_LABELS_LENGTH]
+    labels = _list(issue.get("labels"))
+    if labels:
+        yield f"Labels: {', '.join(map(str, labels))}"[:_MAX_LABELS_LENGTH]
 
 
 def import_issues(transactions: Transactions, ctx: Ctx, lines: Sequence[str]) -> BeadsReport:

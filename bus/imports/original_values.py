@@ -1,5 +1,6 @@
 """Values of the original in the form that this schema takes: pure, total, and reporting what they change."""
 
+import re
 import unicodedata
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,13 @@ from bus.rules import validation
 _INTEGER_FIELDS = ("number", "current", "pad", "fence", "contended", "ttl_seconds", "recipients", "post_id", "task_id")
 # Fields with an index, whose entries are short.
 _TEXT_FIELDS = ("sequence", "ref", "tag", "to_lane", "to_actor", "surface", "actor")
+
+_NOT_IN_TEXTS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """Return a text of a file without control characters and halves of surrogate pairs, which texts may not contain."""
+    return _NOT_IN_TEXTS.sub("\ufffd", text)
 
 
 def clean_label(name: str) -> str:

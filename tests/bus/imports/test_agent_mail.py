@@ -95,3 +95,30 @@ def test_a_repeated_import_adds_new_messages_only(db: Database, project: Project
 def test_another_folder_is_refused(db: Database, project: Project, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="not the archive of a project"):
         _import(db, project, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "imported"),
+    [
+        ({"subject": "a\0", "thread_id": "\ud800"}, 1),
+        ({"id": "a\0"}, 0),
+        ({"id": "\ud800"}, 0),
+        ({"created": "9999-12-31T23:59:59-14:00"}, 0),
+        ({"created": "0001-01-01T00:00:00+14:00"}, 0),
+    ],
+)
+def test_what_the_database_cannot_store_ends_no_import(
+    db: Database, project: Project, tmp_path: Path, fields: dict[str, str], imported: int
+) -> None:
+    (tmp_path / "agents" / "BlueLake").mkdir(parents=True)
+    path = tmp_path / "messages" / "2025" / "10" / "msg.md"
+    path.parent.mkdir(parents=True)
+    header = {"id": "m", "from": "BlueLake", "to": ["BlueLake"], "created": "2025-10-23T15:22:14+00:00", **fields}
+    path.write_text(f"---json\n{json.dumps(header)}\n---\n\na\0b\n")
+    assert _import(db, project, tmp_path).messages == imported
+
+
+def test_a_reservation_at_the_end_of_time_ends_no_import(db: Database, project: Project, archive: Path) -> None:
+    reservation = {"agent": "GreenCastle", "path_pattern": "x.py", "expires_ts": "9999-12-31T23:59:59-14:00"}
+    (archive / "file_reservations" / "9.json").write_text(json.dumps(reservation))
+    assert _import(db, project, archive).leases == 2

@@ -104,3 +104,26 @@ def test_the_command_reports_what_it_imported(database_url: str, tmp_path: Any) 
     )
     assert cli.json("import", "find", "site", "bd-1")["found"] == [{"kind": "task", "number": 1}]
     assert cli.run("import", "find", "site", "bd-77").exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"title": "a\0b\ud800", "description": "\0"},
+        {"title": ["x"], "labels": 5},
+        {"assignee": ["ada"]},
+        {"assignee": {"name": "ada"}},
+        {"assignee": "\0"},
+        {"dependencies": 5},
+        {"dependencies": [{"depends_on_id": ["a"]}, {"depends_on_id": "a", "type": ["blocks"]}, 7]},
+    ],
+)
+def test_fields_of_other_types_and_characters_are_left_out(db: Database, ctx: Ctx, fields: dict[str, Any]) -> None:
+    report = _import(db, ctx, [json.dumps({"id": "bd-1", "title": "Title", **fields})])
+    assert len(report.imported) == 1
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, _issue("a\0"), _issue("a\ud800"), _issue("x" * 201)])
+def test_a_line_with_an_unusual_id_is_named(db: Database, ctx: Ctx, line: str) -> None:
+    with pytest.raises(InvalidArgument, match="Line 1 is not an issue"):
+        _import(db, ctx, [line])
