@@ -101,5 +101,7 @@ def test_a_project_is_not_reopened_while_its_import_is_not_complete(conn: Connec
     conn.execute("INSERT INTO project_import (project_id, original_id) VALUES (%s, 1)", (project,))
     with assert_refused(conn, "conflict"):
         projects.reopen(conn, project, actor="cli")
-    conn.execute("UPDATE project_import SET finished_at = clock_timestamp(), last_seq = 0 WHERE project_id = %s", (project,))
+    conn.execute(
+        "UPDATE project_import SET finished_at = clock_timestamp(), last_seq = 0 WHERE project_id = %s", (project,)
+    )
     assert projects.reopen(conn, project, actor="cli")
