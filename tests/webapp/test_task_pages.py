@@ -1,11 +1,17 @@
 """Tasks by people: starting, shipping, editing, and the history of a task."""
 
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import expect
+
 from bus.coordination import task_queries, tasks
 from bus.db import Database
 from bus.tenancy import participations
 from tests.assertions import assert_ledger_consistent
 from tests.factories import make_agent
+from tests.webapp.browser import open_page
+from tests.webapp.live_server import running_live_server
 from tests.webapp.sample_data import SampleData, project_path
+from tests.webapp.scenario_steps import sign_in
 from tests.webapp.web_client import Browser
 
 
@@ -102,3 +108,39 @@ def test_a_task_that_is_not_there_has_no_pages(ada: Browser, sample: SampleData)
     for action, data in (("start", {}), ("ship", {}), ("edit", {"title": "x", "priority": "1"})):
         answer = ada.post(project_path(sample, f"tasks/99999/{action}"), data={"csrf_token": token, **data})
         assert answer.status_code == 404, action
+
+
+def test_an_action_on_the_board_leads_back_to_it(ada: Browser, sample: SampleData, db: Database) -> None:
+    task_id, board = _create(db, sample), project_path(sample, "tasks/?lane=core")
+    page = project_path(sample, f"tasks/{task_id}")
+    ada.get(page)
+    assert ada.submit(f"{page}/start", next=board).location == board
+    shown = ada.get(board).text
+    assert f"Task #{task_id} started." in shown
+    # A refusal is shown there too; an address of another site is not followed.
+    ada.get(page)
+    assert ada.post(f"{page}/start", data={"csrf_token": ada.get_csrf_token(), "next": board}).location == board
+    assert "already in progress" in ada.get(board).text
+    assert (
+        ada.post(f"{page}/resolve", data={"csrf_token": ada.get_csrf_token(), "next": "//x.example"}).location == page
+    )
+
+
+def test_a_card_is_dragged_to_the_status_that_an_action_leads_to(
+    chromium: Chromium, database_url: str, db: Database, sample: SampleData
+) -> None:
+    task_id = _create(db, sample)
+    with running_live_server(database_url) as url, open_page(chromium) as page:
+        sign_in(page, url, db, sample.owner)
+        page.goto(f"{url}{project_path(sample, 'tasks/')}")
+        card = page.locator(f"[data-key=t{task_id}]")
+        column = {name: page.locator(f"[data-status={name}]") for name in ("in_progress", "done")}
+        # An open task cannot be shipped.
+        card.drag_to(column["done"])
+        expect(page.locator("[data-status=open]").locator(card)).to_be_visible()
+        card.drag_to(column["in_progress"])
+        expect(page.get_by_text(f"Task #{task_id} started.")).to_be_visible()
+        expect(column["in_progress"].locator(card)).to_be_visible()
+        card.drag_to(column["done"])
+        page.wait_for_url("**/tasks/*#ship")
+        assert _get(db, sample, task_id).status == "in_progress"

@@ -1,6 +1,6 @@
 """Tasks of a project: by status, and each with its blockers."""
 
-from flask import Response, flash, render_template, request, url_for
+from flask import Response, flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import SelectField, TextAreaField
@@ -15,6 +15,7 @@ from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_p
 from webapp.caller import current_caller, record_activity
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import optional_text_field, required_text_field, select_choices
+from webapp.login import safe_redirect_target
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 
 blueprint = ProjectBlueprint("tasks", tab=NavItem("Tasks", 20, "list-checks"))
@@ -185,11 +186,12 @@ def assign(task_id: int) -> BaseResponse | tuple[str, int]:
 @blueprint.post(f"/<{ID_CONVERTER}:task_id>/start")
 def start(task_id: int) -> BaseResponse:
     """Start a task; one without an assignee becomes the owner's."""
-    with redirect_on_refusal(url_for(".show", task_id=task_id)), transaction() as conn:
+    target = _return_target(task_id)
+    with redirect_on_refusal(target), transaction() as conn:
         tasks.start(conn, current_caller(), task_id)
     record_activity("tasks")
-    flash("Started.", "success")
-    return see_other(".show", task_id=task_id)
+    flash(f"Task #{task_id} started.", "success")
+    return redirect(target, 303)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:task_id>/ship")
@@ -246,11 +248,17 @@ def save(task_id: int) -> BaseResponse | tuple[str, int]:
 @blueprint.post(f"/<{ID_CONVERTER}:task_id>/resolve")
 def resolve(task_id: int) -> BaseResponse:
     """Remove all blockers of a task."""
-    with redirect_on_refusal(url_for(".show", task_id=task_id)), transaction() as conn:
+    target = _return_target(task_id)
+    with redirect_on_refusal(target), transaction() as conn:
         tasks.resolve(conn, current_caller(), task_id)
     record_activity("tasks")
-    flash("Unblocked.", "success")
-    return see_other(".show", task_id=task_id)
+    flash(f"Task #{task_id} unblocked.", "success")
+    return redirect(target, 303)
+
+
+def _return_target(task_id: int) -> str:
+    """The address of the list on which the task was moved, else of the task."""
+    return safe_redirect_target(request.form.get("next", "")) or url_for(".show", task_id=task_id)
 
 
 def _render_task(task_id: int, assign_form: AssignForm | None = None, ship_form: ShipForm | None = None) -> str:

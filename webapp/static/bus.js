@@ -38,6 +38,15 @@ for (const choice of document.querySelectorAll(".client-tabs > input")) {
   } catch { /* not stored */ }
 }
 
+// A text that does not fit is in the tooltip as a whole.
+document.addEventListener("mouseover", (event) => {
+  const cut = event.target.closest?.(".subject, .route, .about, .place, .switcher > summary span");
+  if (!cut || cut.title || cut.scrollWidth <= cut.clientWidth) return;
+  const whole = cut.cloneNode(true);
+  for (const part of whole.querySelectorAll(".avatar, .visually-hidden")) part.remove();
+  cut.title = squeeze(whole.textContent);
+});
+
 // Scroll the current tab and the open row into view.
 for (const tab of document.querySelectorAll(".subtabs [aria-current]")) {
   const row = tab.parentElement;
