@@ -3,10 +3,13 @@
 import re
 
 import pytest
+from flask import g
 
 from bus.coordination.references import LinkTargets, SequencePrefix
 from bus.rules.ref_patterns import RefPattern
-from webapp.rich_text import render_markdown
+from tests.webapp.sample_data import SampleData
+from tests.webapp.web_client import WebApp
+from webapp.rich_text import render_markdown, render_text
 
 _TARGETS = LinkTargets(
     patterns=(RefPattern(r"PR-(\d+)", "https://github.com/acme/shop/pull/$1"),),
@@ -144,3 +147,15 @@ def test_a_link_to_another_site_shows_where_it_leads(text: str) -> None:
     assert re.search(r'title="[^"]*//evil.example"', html), html
     assert 'rel="noopener noreferrer nofollow"' in html
     assert html.count("bank.example") == 1
+
+
+def test_a_page_of_many_expensive_texts_shows_the_last_ones_as_they_are(
+    site: WebApp, sample: SampleData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.rich_text.link_targets", lambda: _TARGETS)
+    with site.app.test_request_context():
+        g.bus_project = sample.full_project
+        assert "<strong>a</strong>" in render_text("**a**")
+        assert "<strong>a</strong>" in render_text("**a**")
+        monkeypatch.setattr("webapp.rich_text._MAX_SECONDS_PER_PAGE", 0.0)
+        assert render_text("**a** <b>\nb") == "<p>**a** &lt;b&gt;<br>\nb</p>"
