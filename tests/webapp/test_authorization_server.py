@@ -1,5 +1,6 @@
 """The authorization server: what it grants, and what it refuses to those who try to take it."""
 
+import logging
 import re
 from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
@@ -298,7 +299,7 @@ def test_an_owner_without_a_project_is_told_to_create_one(site: WebApp, db: Data
         owner = owners.add(conn, "new@example.org", handle="new", actor="cli")
     with db.connection() as conn:
         browser = site.new_browser().sign_in(conn, owner)
-    assert "No project yet" in browser.get(authorization_path()).text
+    assert "No projects yet" in browser.get(authorization_path()).text
 
 
 def test_archived_projects_are_not_offered(ada: Browser, db: Database, sample: SampleData) -> None:
@@ -337,6 +338,21 @@ def test_only_hashes_are_stored(ada: Browser, db: Database) -> None:
             for (row,) in conn.fetch_all(f"SELECT t::text FROM {table} t"):
                 assert not any(secret in row for secret in secrets), table
                 assert not any(re.search(re.escape(secret.encode().hex()), row) for secret in secrets), table
+
+
+def test_no_secret_is_logged(ada: Browser, stranger: Browser, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        code = read_answer(consent(ada))["code"]
+        first = exchange(stranger, code).get_json()
+        second = refresh(stranger, first["refresh_token"]).get_json()
+        # Both replays are refused.
+        exchange(stranger, code)
+        refresh(stranger, first["refresh_token"])
+    logged = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    assert "/oauth/" in logged
+    for secret in (code, VERIFIER, *first.values(), *second.values()):
+        if isinstance(secret, str) and secret != "Bearer":
+            assert secret not in logged
 
 
 def test_the_redirect_uri_may_have_any_port_on_this_machine_only(ada: Browser) -> None:

@@ -5,6 +5,7 @@ the replay of a code or a refresh token revokes what it gave.
 """
 
 import json
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from bus.tenancy.client_grants import ClientGrant
 from webapp.oauth_server.clients import PublicClient
 
 _CHALLENGE_LENGTH = 43
+# At the level DEBUG Authlib logs the tokens that it issues.
+logging.getLogger("authlib").setLevel(logging.INFO)
 
 
 class InvalidTargetError(OAuth2Error):  # type: ignore[misc]
