@@ -42,6 +42,8 @@ _ALLOWED_ATTRIBUTES = {
     "ol": {"start"},
     "p": {"class"},
     "table": {"class"},
+    "td": {"class"},
+    "th": {"class"},
 }
 _EXTERNAL = re.compile("https?:|//", re.IGNORECASE)
 _EXTERNAL_REL = "noopener noreferrer nofollow"
@@ -112,10 +114,11 @@ def render_markdown(text: str, targets: LinkTargets, build_url: Callable[..., st
         elif token.type == "inline":
             token.children = list(_add_links(token.children or [], finder, targets, build_url))
     html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
-    # A wide table scrolls by itself, also by keyboard; an empty heading is none.
+    # A wide table scrolls by itself, also by keyboard; numbers are aligned without a style; an empty heading is none.
     for old, new in (
         ("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table class="data">'),
         ("</table>", "</table></div>"),
+        (' style="text-align:right"', ' class="number"'),
         ("<th></th>", "<td></td>"),
     ):
         html = html.replace(old, new)

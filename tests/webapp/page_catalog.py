@@ -36,6 +36,7 @@ _SKIPPED_ENDPOINTS = {
     "ledger.export_csv",
     "ledger.export_jsonl",
     "insights.report_file",
+    "documentation.image",
     "credits.entries_csv",
     "operator_audit.export",
     "credentials.show",

@@ -41,6 +41,14 @@ def test_markdown_is_rendered_and_line_ends_stay() -> None:
     assert '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table class="data">' in html
 
 
+def test_numbers_of_a_table_are_aligned_without_a_style() -> None:
+    html = _render('| a | b |\n|---|---:|\n| `" style="text-align:right"` | 2 |')
+    assert '<th class="number">b</th>' in html
+    assert '<td class="number">2</td>' in html
+    assert '" style="text-align:right"</code>' in html.replace("&quot;", '"')
+    assert "<td style" not in html
+
+
 def test_things_to_do_have_boxes() -> None:
     html = _render("- [ ] open\n- [x] PR-3 is done\n- [ ]tight\n- plain\n\n[x] no list")
     assert '<li class="check">☐ open</li>' in html

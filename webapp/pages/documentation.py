@@ -5,7 +5,7 @@ import posixpath
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flask import render_template, url_for
+from flask import Response, render_template, send_from_directory, url_for
 from markdown_it.token import Token
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
@@ -49,6 +49,19 @@ def show(name: str) -> str:
     return render_template("documentation/show.html", title=pages[name], content=_render(name))
 
 
+@blueprint.get("/images/<name>")
+def image(name: str) -> Response:
+    """Send a picture of a page."""
+    if name not in _list_images():
+        raise NotFound
+    return send_from_directory(_DOCS_DIR / "images", name, max_age=86_400)
+
+
+@functools.cache
+def _list_images() -> frozenset[str]:
+    return frozenset(path.name for path in (_DOCS_DIR / "images").glob("*.png"))
+
+
 @functools.cache
 def _list_pages() -> dict[str, str]:
     """The title of each page by name, which is its path without the ending."""
@@ -72,7 +85,10 @@ def _resolve_links(tokens: list[Token], name: str) -> None:
     """Turn links between files into links between pages; links to other files of the source stay text."""
     is_open = False
     for token in tokens:
-        if token.type == "link_open":
+        if token.type == "image":
+            file_name = posixpath.basename(str(token.attrGet("src")))
+            token.attrs |= {"src": url_for("documentation.image", name=file_name), "loading": "lazy"}
+        elif token.type == "link_open":
             target = _resolve(str(token.attrGet("href")), name)
             is_open = target is not None
             if target is not None:
