@@ -30,6 +30,7 @@ from bench.scenarios import (
     sessions,
     soak,
     solo,
+    storage,
     tool_hooks,
     wake,
 )
@@ -57,10 +58,13 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "tool-hooks": tool_hooks.run,
     "wake": wake.run,
     "old-snapshot": idle.run_old_snapshot,
+    "storage": storage.run,
     "soak": soak.run,
 }
 # Scenarios that cannot be shortened; only a full run includes them.
-_SLOW_SCENARIOS = ("boards", "push", "sessions", "wake", "fair", "layers", "solo", "idle", "old-snapshot", "soak")
+_SLOW_SCENARIOS = (
+    "boards", "push", "sessions", "wake", "fair", "layers", "solo", "idle", "old-snapshot", "storage", "soak",
+)  # fmt: skip
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()
 )

@@ -32,6 +32,7 @@ class Effort:
         push_waiters, push_streams: the concurrent waiting calls and subscriptions in `push`.
         page_projects, page_samples: the projects of the owner in `pages`, and the requests per page.
         board_seconds: the duration of each phase of `boards`.
+        storage_events: the events of the history in `storage`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Effort:
     page_projects: int
     page_samples: int
     board_seconds: float
+    storage_events: int
 
 
 FULL = Effort(
@@ -81,6 +83,7 @@ FULL = Effort(
     page_projects=200,
     page_samples=30,
     board_seconds=20.0,
+    storage_events=100_000,
 )
 QUICK = Effort(
     "quick",
@@ -105,6 +108,7 @@ QUICK = Effort(
     page_projects=20,
     page_samples=8,
     board_seconds=4.0,
+    storage_events=10_000,
 )
 
 

@@ -179,8 +179,14 @@ def list_tasks(
 
 def _format_wait_result(result: dict[str, Any]) -> str:
     posts = result.get("posts") or []
+    # Of an ack its author is of interest; the post is the caller's own.
+    is_ack = result.get("kind") == "acks"
     if posts:
-        return "\n".join(f"{post['post_id']}  {post['from']}  {post['subject'] or post['body'][:80]}" for post in posts)
+        return "\n".join(
+            f"{post['post_id']}  {'acknowledged by ' + ', '.join(post['acked_by']) if is_ack else post['from']}"
+            f"  {post['subject'] or post['body'][:80]}"
+            for post in posts
+        )
     task = result.get("task")
     return f"Task {task['task_id']}: {task['title']}" if task else "Free."
 
