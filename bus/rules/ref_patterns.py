@@ -117,8 +117,10 @@ class RefFinder:
                         return
                     self._remaining -= 1
                     start, end = part.start() + match.start(), part.start() + match.end()
-                    if start < end and not _splits_word(text, start) and not _splits_word(text, end):
-                        yield RefMatch(start, end, _fill(pattern.address, match))
+                    address = _fill(pattern.address, match)
+                    if address is None or start == end or _splits_word(text, start) or _splits_word(text, end):
+                        continue
+                    yield RefMatch(start, end, address)
 
 
 @functools.lru_cache(256)
@@ -129,8 +131,10 @@ def _compile(pattern: str) -> "re2._Regexp":
     return re2.compile(pattern, options)
 
 
-def _fill(address: str, match: "re2._Match") -> str:
-    return _PLACEHOLDER.sub(lambda placeholder: quote(match.group(int(placeholder[1])) or "", safe="/"), address)
+def _fill(address: str, match: "re2._Match") -> str | None:
+    """Return the address of a match; None if a browser would leave the path of the pattern's address, by `..`."""
+    filled = _PLACEHOLDER.sub(lambda placeholder: quote(match.group(int(placeholder[1])) or "", safe="/"), address)
+    return None if ".." in re.split("[/?#]", filled) else filled
 
 
 def _splits_word(text: str, position: int) -> bool:

@@ -88,3 +88,10 @@ def test_the_matches_of_a_text_are_limited_over_all_patterns_and_parts() -> None
     texts = ["PR-1 " * 150, "PR-2 " * 300]
     assert sum(len(list(finder.find_all(text))) for text in texts) <= MAX_MATCHES
     assert list(finder.find_all("PR-1")) == []
+
+
+@pytest.mark.parametrize("ref", ["file ../../evil", "file a/../b", "file .."])
+def test_a_reference_does_not_leave_the_path_of_its_address(ref: str) -> None:
+    assert ref_patterns.resolve([_FILES], ref) is None
+    assert list(RefFinder([_FILES]).find_all(ref)) == []
+    assert ref_patterns.resolve([_FILES], "file a..b/.c") is not None
