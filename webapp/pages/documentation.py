@@ -32,9 +32,16 @@ _SECTIONS = (
 @blueprint.get("/")
 def index() -> str:
     """List the pages by section."""
-    pages = _list_pages()
+    # Pages in no folder, such as the glossary, belong to the reference.
     sections = [
-        (title, [(name, text) for name, text in pages.items() if name.startswith(f"{folder}/")])
+        (
+            title,
+            [
+                (name, text)
+                for name, text in _list_pages().items()
+                if (name.rpartition("/")[0] or "reference") == folder
+            ],
+        )
         for folder, title in _SECTIONS
     ]
     return render_template("documentation/index.html", sections=sections)
