@@ -126,6 +126,25 @@ def test_shares_count_each_post_once(db: Database, monkeypatch: pytest.MonkeyPat
     assert (totals["acked_share"], totals["anchored_share"]) == (0.5, 0.75)
 
 
+def test_acks_of_the_same_time_count_a_post_once(db: Database) -> None:
+    with db.transaction() as conn:
+        project = make_project(conn)
+        alice, bob, carol = (make_agent(conn, project, name) for name in ("alice", "bob", "carol"))
+        # A clock that was set back: the following events all get the time of the last one.
+        conn.execute(
+            "UPDATE project_clock SET last_at = clock_timestamp() + interval '1 hour' WHERE project_id = %s",
+            (project.id,),
+        )
+    post, other = _post(db, alice, to_lane="main"), _post(db, alice, to_lane="main")
+    # An ack of the sender counts nothing, also with the time of the first ack by another participant.
+    for agent in (alice, bob, carol):
+        _ack(db, agent, post=post)
+        _read(db)
+    assert _read(db)["acked_share"] == 0.5
+    _ack(db, bob, carol, post=other)
+    assert _read(db)["acked_share"] == 1
+
+
 def test_totals_of_the_previous_version_have_no_shares(db: Database) -> None:
     _fill(db)
     _read(db)
