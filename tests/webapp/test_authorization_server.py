@@ -99,7 +99,9 @@ def test_a_client_connects_as_an_existing_participant(ada: Browser, db: Database
 
 
 def test_a_denial_reaches_the_client(ada: Browser, db: Database, sample: SampleData) -> None:
-    answer = read_answer(consent(ada, decision="deny"))
+    page = consent(ada, decision="deny")
+    assert "Example App got no access." in page.text
+    answer = read_answer(page)
     assert (answer["error"], answer["state"], answer["iss"]) == ("access_denied", "s-1", BASE_URL)
     assert _connected(db, sample) == []
 

@@ -45,9 +45,9 @@ class _Authorization:
         """Send a code to the client, or that access was denied."""
         grant = self.server.get_consent_grant(self.request)
         response = self.server.create_authorization_response(self.request, grant_user=code, grant=grant)
-        return self.send_back(response)
+        return self.send_back(response, is_denied=code is None)
 
-    def send_back(self, response: Response, *, is_error: bool = False) -> Response:
+    def send_back(self, response: Response, *, is_error: bool = False, is_denied: bool = False) -> Response:
         """Show a page that redirects by itself: the CSP forbids that a form submission redirects to another site.
 
         With an error and without a decision of a person, it waits for a click before it leaves for another site.
@@ -59,6 +59,7 @@ class _Authorization:
             target=target,
             address=response.location,
             error=is_error,
+            denied=is_denied,
             automatic=not is_error or target.kind == "loopback",
         )
         return make_response(page)
