@@ -12,7 +12,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from bus import limits
-from bus.coordination import task_blockers, task_rows, text_search
+from bus.coordination import task_blockers, task_rows
 from bus.coordination.give_back import TakenTask, TaskOffer
 from bus.coordination.idempotency import validate_and_fingerprint
 from bus.coordination.task_queries import Task
@@ -195,42 +195,6 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> TaskAssignme
         task_rows.update_row(transaction, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)
         transaction.record_event("task_assign", task_id=task_id, owner=assignee.actor)
     return TaskAssignment(task_id=task_id, owner=assignee.actor, status=status, unread=transaction.finish())
-
-
-def edit(
-    conn: Connection, ctx: Ctx, task_id: int, *, title: str, detail: str | None, lane: str | None, priority: int
-) -> TaskStatus:
-    """Change the texts, the lane and the priority of a task that is not done. The assignee or a project-admin may.
-
-    An edit that changes nothing adds no event.
-
-    Raises:
-        BusError: `not_found`, `forbidden`, `wrong_state`.
-    Locks: the project clock.
-    """
-    validation.free_text(title, "title", limits.MAX_TITLE_LENGTH)
-    if detail is not None:
-        validation.free_text(detail, "detail", limits.MAX_DETAIL_LENGTH)
-    if lane is not None:
-        lane = validation.name(lane, "lane")
-    validation.integer(priority, "priority", 0, 4)
-    transaction = CallerTransaction(conn, ctx)
-    task = task_rows.get_row(transaction, task_id)
-    task_rows.require_assignee_or_admin(transaction, task)
-    if task.status == "done":
-        raise BusError("wrong_state", "Task is done; create a new one.", status=task.status)
-    query = "SELECT title, detail, lane, priority FROM task WHERE project_id = %s AND id = %s"
-    before = conn.fetch_one(query, (transaction.project_id, task_id))
-    values = {"title": title, "detail": detail, "lane": lane, "priority": priority}
-    changed = {name: value for (name, value), old in zip(values.items(), before, strict=True) if value != old}
-    if changed:
-        task_rows.update_row(transaction, task_id, **changed)
-        text_search.update_task(conn, transaction.project_id, task_id)
-        # The ledger holds no long texts.
-        transaction.record_event(
-            "task_edit", task_id=task_id, **changed | ({"detail": True} if "detail" in changed else {})
-        )
-    return TaskStatus(task_id=task_id, status=task.status, unread=transaction.finish())
 
 
 def start(conn: Connection, ctx: Ctx, task_id: int) -> TaskStatus:

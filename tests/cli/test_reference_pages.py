@@ -8,7 +8,8 @@ from typing import get_args
 
 import pytest
 
-from bus.coordination import expiry, leases, presence, sessions, tasks
+from bus.coordination import expiry, leases, presence, sessions, task_edits, tasks
+from bus.coordination.task_edits import TaskTexts
 from bus.db import Connection
 from bus.errors import ERROR_MEANINGS, BusError, ErrorCode
 from bus.rules.enums import EVENT_TYPES
@@ -47,7 +48,7 @@ def test_events_have_the_fields_that_their_page_lists(conn: Connection) -> None:
     leases.acquire(conn, session, "session.py")
     started = tasks.create(conn, session, "held by a session").task_id
     tasks.start(conn, session, started)
-    tasks.edit(conn, session, started, title="edited", detail="changed", lane="core", priority=0)
+    task_edits.edit(conn, session, started, TaskTexts("edited", "changed", "core", 0))
     sessions.end(conn, session)
     project_id = scene.project.id
     conn.execute("UPDATE lease SET expires_at = clock_timestamp() WHERE surface = 'late.py'")

@@ -3,7 +3,8 @@
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import expect
 
-from bus.coordination import task_queries, tasks
+from bus.coordination import task_edits, task_queries, tasks
+from bus.coordination.task_edits import TaskTexts
 from bus.db import Database
 from bus.tenancy import participations
 from tests.assertions import assert_ledger_consistent
@@ -99,6 +100,27 @@ def test_an_edit_changes_what_was_changed_and_is_recorded_once(ada: Browser, sam
     assert "edited" in shown
     assert "Truncate the totals (detail, priority urgent)" in shown
     assert "Truncate the totals" in ada.get("/search?q=truncate").text
+
+
+def test_an_edit_of_texts_that_were_changed_meanwhile_shows_both(
+    ada: Browser, sample: SampleData, db: Database
+) -> None:
+    task_id = _create(db, sample)
+    page = project_path(sample, f"tasks/{task_id}")
+    ada.get(f"{page}/edit")
+    with db.transaction() as conn:
+        agent = make_agent(conn, sample.full_project, is_admin=True)
+        task_edits.edit(conn, agent.ctx, task_id, TaskTexts("By an agent", "its reason", "core", 1))
+    refused = ada.submit("", title="By Ada")
+    assert refused.status_code == 409
+    shown = " ".join(refused.text.split())
+    assert "The task was changed after you opened it." in shown
+    assert "By an agent" in shown
+    assert "its reason" in shown
+    assert 'value="By Ada"' in shown
+    assert _get(db, sample, task_id).title == "By an agent"
+    assert ada.submit("").status_code == 303
+    assert _get(db, sample, task_id).title == "By Ada"
 
 
 def test_a_task_that_is_not_there_has_no_pages(ada: Browser, sample: SampleData) -> None:

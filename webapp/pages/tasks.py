@@ -3,11 +3,12 @@
 from flask import Response, flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
-from wtforms import SelectField, TextAreaField
+from wtforms import HiddenField, SelectField, TextAreaField
 from wtforms.validators import Length
 
 from bus import limits
-from bus.coordination import ledger, task_queries, tasks
+from bus.coordination import ledger, task_edits, task_queries, tasks
+from bus.coordination.task_edits import TaskTexts
 from bus.coordination.task_queries import TaskPage
 from bus.errors import BusError, InvalidArgument
 from bus.rules.enums import TASK_STATUSES
@@ -52,6 +53,7 @@ class EditForm(FlaskForm):  # type: ignore[misc]
     detail = TextAreaField("Detail", validators=[Length(max=limits.MAX_DETAIL_LENGTH)])
     lane = optional_text_field("Lane", limits.MAX_LABEL_LENGTH, description="The lane that works on it, e.g. review.")
     priority = SelectField("Priority", choices=_PRIORITY_CHOICES)
+    seen = HiddenField()
 
 
 class ShipForm(FlaskForm):  # type: ignore[misc]
@@ -212,34 +214,34 @@ def ship(task_id: int) -> BaseResponse | tuple[str, int]:
 @blueprint.get(f"/<{ID_CONVERTER}:task_id>/edit")
 def edit(task_id: int) -> str:
     """Show the form that edits a task."""
-    with connection() as conn:
-        task = task_queries.get_task(conn, current_caller(), task_id)
-    values = {"title": task.title, "detail": task.detail, "lane": task.lane, "priority": str(task.priority)}
-    return render_template(
-        "tasks/edit.html", project=current_project(), task=task, form=EditForm(formdata=None, **values)
-    )
+    texts = _read_texts(task_id)
+    values = {"title": texts.title, "detail": texts.detail, "lane": texts.lane, "priority": str(texts.priority)}
+    form = EditForm(formdata=None, seen=texts.version, **values)
+    return render_template("tasks/edit.html", project=current_project(), task_id=task_id, form=form, stored=None)
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:task_id>/edit")
 def save(task_id: int) -> BaseResponse | tuple[str, int]:
-    """Save the texts of a task."""
+    """Save the texts of a task. If they were changed meanwhile, show both, and let the next attempt replace them."""
     form = EditForm()
+    stored = None
     if form.validate():
+        texts = TaskTexts(
+            form.title.data,
+            # Browsers send line ends of their own.
+            (form.detail.data or "").replace("\r\n", "\n") or None,
+            form.lane.data,
+            int(form.priority.data),
+        )
         with show_refusal_on_form(form), transaction() as conn:
-            tasks.edit(
-                conn,
-                current_caller(),
-                task_id,
-                title=form.title.data,
-                # Browsers send line ends of their own.
-                detail=(form.detail.data or "").replace("\r\n", "\n") or None,
-                lane=form.lane.data,
-                priority=int(form.priority.data),
-            )
+            task_edits.edit(conn, current_caller(), task_id, texts, seen=form.seen.data or None)
     if form.errors:
-        with connection() as conn:
-            task = task_queries.get_task(conn, current_caller(), task_id)
-        return render_template("tasks/edit.html", project=current_project(), task=task, form=form), 400
+        current = _read_texts(task_id)
+        if form.seen.data and form.seen.data != current.version:
+            stored = current
+            form.seen.data = current.version
+        page = render_template("tasks/edit.html", project=current_project(), task_id=task_id, form=form, stored=stored)
+        return page, 409 if stored else 400
     record_activity("tasks")
     flash("Saved.", "success")
     return see_other(".show", task_id=task_id)
@@ -283,3 +285,9 @@ def _parse_task_ids(value: str | None) -> list[int]:
     if not all(number.isascii() and number.isdecimal() and len(number) < 17 for number in numbers):
         raise InvalidArgument("blocked_on must be task numbers, such as 12, 17.")
     return [int(number) for number in numbers]
+
+
+def _read_texts(task_id: int) -> TaskTexts:
+    with connection() as conn:
+        task = task_queries.get_task(conn, current_caller(), task_id)
+    return TaskTexts(task.title, task.detail, task.lane, task.priority)

@@ -1,7 +1,10 @@
-"""Concurrent writes of tasks: one start, no cycle, no blocker that is done."""
+"""Concurrent writes of tasks: one start, no cycle, no blocker that is done, no edit lost."""
 
-from bus.coordination import task_queries, tasks
-from bus.db import Database
+from typing import Any
+
+from bus.coordination import task_edits, task_queries, tasks
+from bus.coordination.task_edits import TaskTexts
+from bus.db import Connection, Database
 from bus.errors import BusError
 from tests import factories
 from tests.assertions import assert_ledger_consistent, list_event_types
@@ -17,8 +20,8 @@ def _agents(db: Database, count: int) -> list[Agent]:
 
 def _codes(outcomes: list[object]) -> set[str]:
     refused = failures(outcomes)
-    assert all(isinstance(one, BusError) for one in refused), refused
-    return {one.code for one in refused}
+    assert all(isinstance(error, BusError) for error in refused), refused
+    return {error.code for error in refused}
 
 
 def test_of_twenty_concurrent_starts_one_succeeds(db: Database) -> None:
@@ -163,3 +166,22 @@ def test_resolving_two_blockers_concurrently_makes_the_task_ready(db: Database) 
         assert outcomes[1] == "open"
         with db.transaction() as conn:
             assert tasks.start(conn, ada.ctx, waiting).status == "in_progress"
+
+
+def test_of_two_edits_of_the_same_texts_one_is_refused(db: Database) -> None:
+    with db.transaction() as conn:
+        project = factories.make_project(conn)
+        editors = [factories.make_agent(conn, project, is_admin=True) for _ in range(2)]
+        task = tasks.create(conn, editors[0].ctx, "first").task_id
+    texts = TaskTexts("first", None, None, 2)
+    for attempt in range(10):
+        changes = [TaskTexts(f"{number} in attempt {attempt}", None, None, 2) for number in range(2)]
+
+        def edit(conn: Connection, number: int, changes: list[TaskTexts] = changes, seen: str = texts.version) -> Any:
+            return task_edits.edit(conn, editors[number].ctx, task, changes[number], seen=seen)
+
+        outcomes = run_numbered_concurrently(db, 2, edit)
+        assert (len(successes(outcomes)), _codes(outcomes)) == (1, {"conflict"})
+        texts = changes[outcomes.index(successes(outcomes)[0])]
+        with db.connection() as conn:
+            assert task_queries.get_task(conn, editors[0].ctx, task).title == texts.title

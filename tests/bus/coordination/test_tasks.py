@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bus import limits
-from bus.coordination import ledger, posts, task_queries, tasks
+from bus.coordination import ledger, posts, task_edits, task_queries, tasks
+from bus.coordination.task_edits import TaskTexts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
@@ -364,12 +365,12 @@ def test_only_the_assignee_or_an_admin_edits_a_task_that_is_not_done(
     conn: Connection, root: Agent, ada: Agent, bob: Agent
 ) -> None:
     task_id = tasks.create(conn, ada.ctx, "first", owner="ada").task_id
-    values: dict[str, Any] = {"detail": None, "lane": "core", "priority": 1}
     with pytest.raises(BusError) as refusal:
-        tasks.edit(conn, bob.ctx, task_id, title="x", **values)
+        task_edits.edit(conn, bob.ctx, task_id, TaskTexts("x", None, "core", 1))
     assert refusal.value.code == "forbidden"
     for agent in (ada, root):
-        assert tasks.edit(conn, agent.ctx, task_id, title=f"by {agent.label}", **values).status == "assigned"
+        texts = TaskTexts(f"by {agent.label}", None, "core", 1)
+        assert task_edits.edit(conn, agent.ctx, task_id, texts).status == "assigned"
     history = ledger.list_task_history(conn, ada.ctx, task_id)
     assert [(event.type, event.payload.get("title"), event.mine) for event in history.events] == [
         ("task_edit", "by root", False),
@@ -381,6 +382,6 @@ def test_only_the_assignee_or_an_admin_edits_a_task_that_is_not_done(
     tasks.start(conn, ada.ctx, task_id)
     tasks.ship(conn, ada.ctx, task_id)
     with pytest.raises(BusError) as refusal:
-        tasks.edit(conn, root.ctx, task_id, title="y", **values)
+        task_edits.edit(conn, root.ctx, task_id, TaskTexts("y", None, "core", 1))
     assert refusal.value.code == "wrong_state"
     assert ledger.list_task_history(conn, make_agent(conn).ctx, task_id).events == []

@@ -9,7 +9,8 @@ from hypothesis.stateful import rule
 
 from bus.auth import sessions
 from bus.billing import credits, metering
-from bus.coordination import leases, posts, tasks
+from bus.coordination import leases, posts, task_edits, tasks
+from bus.coordination.task_edits import TaskTexts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.notifications import mail_addresses, outbox
@@ -234,9 +235,9 @@ class AccountRules(ActRules):
         self._call_as_owner(
             t,
             p,
-            "tasks.edit",
+            "task_edits.edit",
             lambda project, caller: model_tasks.edit(project, caller, task_id, title, lane, priority),
-            lambda conn, ctx: tasks.edit(conn, ctx, task_id, title=title, detail=None, lane=lane, priority=priority),
+            lambda conn, ctx: task_edits.edit(conn, ctx, task_id, TaskTexts(title, None, lane, priority)),
         )
 
     @rule(t=TENANTS, p=NUMBERS, lease=NUMBERS)
