@@ -27,6 +27,8 @@ _SECTIONS = (
     ("explanation", "Explanation"),
     ("decisions", "Decisions"),
 )
+# The list of pages begins with it.
+_FIRST_PAGE = "two-agents"
 
 
 @blueprint.get("/")
@@ -72,7 +74,7 @@ def _list_images() -> frozenset[str]:
 @functools.cache
 def _list_pages() -> dict[str, str]:
     """The title of each page by name, which is its path without the ending."""
-    paths = sorted(_DOCS_DIR.rglob("*.md"))
+    paths = sorted(_DOCS_DIR.rglob("*.md"), key=lambda path: (path.stem != _FIRST_PAGE, path))
     return {str(path.relative_to(_DOCS_DIR).with_suffix("")): _read_title(path) for path in paths}
 
 
