@@ -6,6 +6,7 @@ a query. The checksum protects nothing; only the random bytes do.
 """
 
 import hashlib
+import hmac
 import re
 import secrets
 import zlib
@@ -93,14 +94,26 @@ def access_token_fingerprint(token: str, resource: str) -> bytes:
     return fingerprint(f"{token}\n{resource}")
 
 
-def generate_refresh_token(family: str | None = None) -> str:
-    """Generate a refresh token: its family, which stays when it is rotated, and a secret, which does not.
-
-    Args:
-        family: of the token that is replaced; a new one if left out.
-    """
-    family = family or _generate_digits(_FAMILY_BYTE_COUNT, _FAMILY_LENGTH)
+def generate_refresh_token() -> str:
+    """Generate a refresh token: a new family, which stays when it is rotated, and a secret, which does not."""
+    family = _generate_digits(_FAMILY_BYTE_COUNT, _FAMILY_LENGTH)
     return _add_checksum(REFRESH_TOKEN_PREFIX + family + _generate_digits(_RANDOM_BYTE_COUNT, _BODY_LENGTH))
+
+
+def generate_salt() -> bytes:
+    """Generate what `derive_refresh_token` needs beside a token."""
+    return secrets.token_bytes(_RANDOM_BYTE_COUNT)
+
+
+def derive_refresh_token(token: str, salt: bytes) -> str:
+    """Return the token that replaces a refresh token, always the same one for a salt.
+
+    So that it can be given again to whoever presents the replaced token, and is not stored.
+    """
+    family = refresh_token_family(token)
+    assert family is not None
+    secret = int.from_bytes(hmac.digest(salt, token.encode("ascii"), "sha256"))
+    return _add_checksum(REFRESH_TOKEN_PREFIX + family + _encode_base62(secret, _BODY_LENGTH))
 
 
 def refresh_token_family(token: str) -> str | None:

@@ -24,6 +24,8 @@ CODE_TTL = timedelta(minutes=2)
 ACCESS_TOKEN_TTL = timedelta(hours=1)
 UNUSED_TTL = timedelta(days=30)
 """A connection that is not used for so long ends: its refresh token expires."""
+REPEAT_TTL = timedelta(seconds=60)
+"""So long, a refresh token that was replaced gets its successor again."""
 MAX_LISTED = 200
 
 
@@ -45,6 +47,8 @@ class ClientGrant:
     Attributes:
         token_id: the token on which the connection stands.
         is_live: whether that token is neither revoked nor expired.
+        replaced_sha256, replaced_salt: the refresh token before the newest, and what derives the newest from it; both
+            None once REPEAT_TTL has passed.
     """
 
     id: int
@@ -61,6 +65,8 @@ class ClientGrant:
     code_challenge: str
     code_used_at: datetime | None
     refresh_sha256: bytes | None
+    replaced_sha256: bytes | None
+    replaced_salt: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +219,14 @@ def lock_by_code(conn: Connection, code: str) -> ClientGrant | None:
 
 
 def lock_by_refresh_token(conn: Connection, refresh_token: str) -> ClientGrant | None:
-    """As `lock_by_code`, for a refresh token: one that was replaced before revokes the whole connection."""
+    """As `lock_by_code`, for a refresh token: one that was replaced before revokes the whole connection.
+
+    Except, for REPEAT_TTL, the one before the newest: the answer was lost, or two processes of a client share it.
+    """
     grant = lock_family(conn, refresh_token)
     if grant is None or not grant.is_live:
         return None
-    if grant.refresh_sha256 != token_format.fingerprint(refresh_token):
+    if token_format.fingerprint(refresh_token) not in (grant.refresh_sha256, grant.replaced_sha256):
         revoke(conn, grant, actor=grant.actor, reason="its refresh token was used twice")
         return None
     return grant
@@ -255,10 +264,12 @@ def _lock(conn: Connection, condition: str, *values: Any) -> ClientGrant | None:
         ClientGrant,
         "SELECT g.id, g.owner_id, p.project_id, p.id AS participation_id, bus_participation_name(p.id) AS actor,"
         " g.token_id, bus_token_is_live(t.revoked_at, t.expires_at) AS is_live, g.client_id, g.client_name,"
-        " g.redirect_uri, g.resource, g.code_challenge, g.code_used_at, g.refresh_sha256"
+        " g.redirect_uri, g.resource, g.code_challenge, g.code_used_at, g.refresh_sha256,"
+        " CASE WHEN g.replaced_at > clock_timestamp() - %s THEN g.replaced_sha256 END AS replaced_sha256,"
+        " CASE WHEN g.replaced_at > clock_timestamp() - %s THEN g.replaced_salt END AS replaced_salt"
         " FROM client_grant g JOIN token t ON t.id = g.token_id JOIN participation p ON p.id = t.participation_id"
         f" WHERE {condition} FOR UPDATE OF g",
-        values,
+        (REPEAT_TTL, REPEAT_TTL, *values),
     )
 
 
@@ -268,13 +279,9 @@ def issue_tokens(conn: Connection, grant: ClientGrant, refresh_token: str | None
     Older access tokens stay valid until they expire, since calls with them may be on their way.
 
     Args:
-        refresh_token: the one that is replaced; None at the exchange of the code.
+        refresh_token: the one with which the connection was locked; None at the exchange of the code.
     """
     access_token = token_format.generate_access_token()
-    family = None if refresh_token is None else token_format.refresh_token_family(refresh_token)
-    new_refresh_token = token_format.generate_refresh_token(family)
-    new_family = token_format.refresh_token_family(new_refresh_token)
-    assert new_family is not None
     # `least` ignores null.
     (seconds,) = conn.fetch_one(
         "INSERT INTO token (participation_id, parent_id, sha256, hint, expires_at)"
@@ -295,12 +302,33 @@ def issue_tokens(conn: Connection, grant: ClientGrant, refresh_token: str | None
         " FROM client_grant g WHERE g.id = %s AND t.id = g.token_id",
         (UNUSED_TTL, grant.id),
     )
+    return ClientTokens(access_token, _next_refresh_token(conn, grant, refresh_token), max(1, round(seconds)))
+
+
+def _next_refresh_token(conn: Connection, grant: ClientGrant, refresh_token: str | None) -> str:
+    """Replace the refresh token of a connection, or return what has replaced it already."""
+    if refresh_token is None:
+        first = token_format.generate_refresh_token()
+        family = token_format.refresh_token_family(first)
+        assert family is not None
+        conn.execute(
+            "UPDATE client_grant SET code_used_at = clock_timestamp(), family_sha256 = %s, refresh_sha256 = %s"
+            " WHERE id = %s",
+            (token_format.fingerprint(family), token_format.fingerprint(first), grant.id),
+        )
+        return first
+    sha256 = token_format.fingerprint(refresh_token)
+    if sha256 == grant.replaced_sha256:
+        assert grant.replaced_salt is not None
+        return token_format.derive_refresh_token(refresh_token, grant.replaced_salt)
+    salt = token_format.generate_salt()
+    successor = token_format.derive_refresh_token(refresh_token, salt)
     conn.execute(
-        "UPDATE client_grant SET code_used_at = coalesce(code_used_at, clock_timestamp()),"
-        " family_sha256 = %s, refresh_sha256 = %s WHERE id = %s",
-        (token_format.fingerprint(new_family), token_format.fingerprint(new_refresh_token), grant.id),
+        "UPDATE client_grant SET refresh_sha256 = %s, replaced_sha256 = %s, replaced_salt = %s,"
+        " replaced_at = clock_timestamp() WHERE id = %s",
+        (token_format.fingerprint(successor), sha256, salt, grant.id),
     )
-    return ClientTokens(access_token, new_refresh_token, max(1, round(seconds)))
+    return successor
 
 
 def revoke(conn: Connection, grant: ClientGrant, *, actor: str, reason: str = "") -> bool:

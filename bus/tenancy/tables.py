@@ -221,7 +221,11 @@ client_grant = sa.Table(
     # Of the newest refresh token: its family, which stays, and the whole. Null until the code was exchanged.
     sa.Column("family_sha256", BYTEA, unique=True),
     sa.Column("refresh_sha256", BYTEA),
+    sa.Column("replaced_sha256", BYTEA),
+    sa.Column("replaced_salt", BYTEA),
+    sa.Column("replaced_at", TIMESTAMPTZ),
     sa.CheckConstraint("octet_length(code_sha256) = 32", "code_sha256"),
+    sa.CheckConstraint("octet_length(replaced_sha256) = 32 AND octet_length(replaced_salt) = 32", "replaced_sha256"),
     sa.CheckConstraint("octet_length(family_sha256) = 32 AND octet_length(refresh_sha256) = 32", "refresh_sha256"),
     sa.CheckConstraint(length_check("client_id", 2048), "client_id"),
     sa.CheckConstraint(length_check("client_name", 64), "client_name"),

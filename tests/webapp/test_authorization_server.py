@@ -228,8 +228,10 @@ def test_a_replayed_refresh_token_revokes_the_family(ada: Browser, stranger: Bro
     first = connect(ada)
     second = refresh(ada, first["refresh_token"]).get_json()
     assert _actor(db, second["access_token"]) is not None
+    # The one before the newest is given the newest again for a minute.
+    third = refresh(ada, second["refresh_token"]).get_json()
     assert refresh(stranger, first["refresh_token"]).get_json() == {"error": "invalid_grant"}
-    for issued in (first, second):
+    for issued in (first, second, third):
         assert _actor(db, issued["access_token"]) is None
         assert refresh(ada, issued["refresh_token"]).status_code == 400
 
@@ -347,9 +349,9 @@ def test_no_secret_is_logged(ada: Browser, stranger: Browser, caplog: pytest.Log
         code = read_answer(consent(ada))["code"]
         first = exchange(stranger, code).get_json()
         second = refresh(stranger, first["refresh_token"]).get_json()
-        # Both replays are refused.
-        exchange(stranger, code)
         refresh(stranger, first["refresh_token"])
+        # The replay is refused.
+        exchange(stranger, code)
     logged = caplog.text + "".join(str(vars(record)) for record in caplog.records)
     assert "/oauth/" in logged
     for secret in (code, VERIFIER, *first.values(), *second.values()):

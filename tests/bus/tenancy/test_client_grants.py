@@ -93,6 +93,28 @@ def test_a_refresh_token_works_once_and_the_older_access_token_goes_on(conn: Con
     assert not any(is_refused(conn, ctx) for ctx in (client.ctx, find_caller(conn, second), find_caller(conn, third)))
 
 
+def test_a_refresh_token_that_was_just_replaced_gets_the_same_successor(conn: Connection, client: Connected) -> None:
+    first, again = (refresh(conn, client.tokens.refresh_token) for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert first.refresh_token == again.refresh_token
+    assert first.access_token != again.access_token
+    assert not any(is_refused(conn, find_caller(conn, tokens)) for tokens in (first, again))
+    following = refresh(conn, again.refresh_token)
+    assert following is not None
+    assert following.refresh_token != first.refresh_token
+    # One that is two refreshes old is not.
+    assert refresh(conn, client.tokens.refresh_token) is None
+    assert is_refused(conn, client.ctx)
+
+
+def test_a_refresh_token_that_was_replaced_a_minute_ago_revokes_everything(conn: Connection, client: Connected) -> None:
+    assert refresh(conn, client.tokens.refresh_token) is not None
+    conn.execute("UPDATE client_grant SET replaced_at = replaced_at - interval '60 seconds'")
+    assert refresh(conn, client.tokens.refresh_token) is None
+    assert is_refused(conn, client.ctx)
+
+
 @pytest.mark.parametrize("age", [0, 1])
 def test_a_replayed_refresh_token_revokes_everything(conn: Connection, client: Connected, age: int) -> None:
     used, latest = [client.tokens.refresh_token], client.tokens
@@ -101,6 +123,7 @@ def test_a_replayed_refresh_token_revokes_everything(conn: Connection, client: C
         assert rotated is not None
         latest = rotated
         used.append(latest.refresh_token)
+    conn.execute("UPDATE client_grant SET replaced_at = replaced_at - %s", (client_grants.REPEAT_TTL,))
     assert refresh(conn, used[age]) is None
     assert is_refused(conn, client.ctx)
     assert is_refused(conn, find_caller(conn, latest))

@@ -50,15 +50,20 @@ def test_of_many_concurrent_exchanges_of_a_code_one_succeeds_and_is_revoked(db: 
         assert _count_live(db, agent) == 0
 
 
-def test_of_many_concurrent_uses_of_a_refresh_token_one_succeeds_and_is_revoked(db: Database) -> None:
+def test_concurrent_uses_of_a_refresh_token_get_the_same_successor(db: Database) -> None:
     project, agent = _make_agent(db)
     for _ in range(10):
         with db.transaction() as conn:
             client = connect(conn, project, agent)
         text = client.tokens.refresh_token
-        outcomes = run_numbered_concurrently(db, 4, lambda conn, _: refresh(conn, text))  # noqa: B023
-        assert len(successes(outcomes)) == 4
-        assert len([outcome for outcome in outcomes if outcome is not None]) == 1
+        outcomes = successes(run_numbered_concurrently(db, 4, lambda conn, _: refresh(conn, text)))  # noqa: B023
+        assert len({outcome.refresh_token for outcome in outcomes}) == 1
+        assert len({outcome.access_token for outcome in outcomes}) == 4
+        with db.transaction() as conn:
+            assert refresh(conn, outcomes[0].refresh_token) is not None
+            client_grants.disconnect(
+                conn, project.owner_id, client_grants.list_connected(conn, project.owner_id)[0].id, actor="web"
+            )
         assert _count_live(db, agent) == 0
 
 
