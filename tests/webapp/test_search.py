@@ -83,7 +83,9 @@ def test_other_owners_are_not_searched(ada: Browser, sample: SampleData, db: Dat
             assert "crossing" not in page
             assert "in zebra" not in page
     # A project alone is searched only by its owner.
-    assert "Nothing matches" in _search(ada, "Freeze", **{"in": str(project.id)})
+    nothing = _search(ada, "Freeze", **{"in": str(project.id)})
+    assert "Nothing matches" in nothing
+    assert 'href="/search?q=Freeze">Search all projects' in nothing
     assert "Freeze" in _search(ada, "frozen", **{"in": str(sample.full_project.id)})
 
 
@@ -97,6 +99,15 @@ def test_any_text_gets_an_answer(ada: Browser, text: str) -> None:
     assert "<script>" not in page.replace("<script src", "")
     for bad in ("project", "in"):
         assert ada.get("/search", query_string={"q": "a", bad: text}).status_code in (200, 302)
+
+
+def test_a_cut_list_says_so(ada: Browser, sample: SampleData, db: Database) -> None:
+    assert "There may be more." not in _search(ada, "kiwi")
+    with db.transaction() as conn:
+        agent = make_agent(conn, sample.full_project, "worker")
+        for number in range(8):
+            posts.create(conn, agent.ctx, f"kiwi {number}", to_lane="review")
+    assert "There may be more." in _search(ada, "kiwi")
 
 
 def test_a_visitor_signs_in_first(stranger: Browser) -> None:

@@ -59,10 +59,12 @@ def index() -> str | Response:
         part="search/_results.html",
         text=text,
         results=results,
+        is_cut=max(len(results.posts), len(results.tasks)) >= search.MAX_HITS,
         jumps=list(zip(jumps, results.named, strict=True)),
         actions=actions[:8],
         recent=[] if text else recent[:8],
         scope=query_int("in"),
+        everywhere=current_url(**{"in": None}) if query_int("in") else None,
         scopes=[("All projects", current_url(**{"in": None}), not query_int("in"))]
         + [(name, current_url(**{"in": str(id_)}), query_int("in") == id_) for id_, name in recent[:8]],
         hit_url=_hit_url,
