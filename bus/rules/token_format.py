@@ -108,7 +108,7 @@ def generate_salt() -> bytes:
 def derive_refresh_token(token: str, salt: bytes) -> str:
     """Return the token that replaces a refresh token, always the same one for a salt.
 
-    So that it can be given again to whoever presents the replaced token, and is not stored.
+    So it can be given again for the replaced token, and is not stored.
     """
     family = refresh_token_family(token)
     assert family is not None
