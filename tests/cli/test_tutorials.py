@@ -43,7 +43,7 @@ def test_two_agents(bus: BusProcess, tmp_path: Path) -> None:
     assert count > 10
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_team(bus: BusProcess, tmp_path: Path) -> None:
     info = bus.startup_info
     # Tokens and the code of the invite are shown in earlier output, from where a reader copies them.

@@ -130,7 +130,14 @@ LAYOUTS_WITH_HOOK = (hooks_path, shell, program, link, husky, pre_commit, leftho
 @pytest.mark.parametrize(
     "layout",
     [
-        pytest.param(layout, marks=pytest.mark.new_interpreter) if layout in (plain, spaces, program) else layout
+        pytest.param(
+            layout,
+            marks=[
+                *([pytest.mark.new_interpreter] if layout in (plain, spaces, program) else []),
+                # They differ from another layout in one path.
+                *([pytest.mark.exhaustive] if layout in (spaces, no_hooks_folder, submodule) else []),
+            ],
+        )
         for layout in LAYOUTS
     ],
     ids=lambda layout: layout.__name__,
