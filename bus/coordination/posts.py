@@ -20,8 +20,12 @@ from bus.tenancy import participants
 from bus.tenancy.authentication import fetch_as_caller
 
 _MAX_TITLE_LENGTH = 80
-# The sign of a heading is no part of a title.
-_FIRST_LINE_SQL = "regexp_replace(split_part(btrim(o.body, E' \\t\\r\\n'), E'\\n', 1), '^#+ +', '')"
+# Signs of Markdown are no part of a title: of a heading, code and strong text. PostgreSQL and Python read them alike.
+_HEADING, _CODE, _STRONG = "^#+ +", "`([^`]+)`", r"(?<!\w)\*\*(?=\S)([^*]+)\*\*"
+_FIRST_LINE_SQL = (
+    "regexp_replace(regexp_replace(regexp_replace(split_part(btrim(o.body, E' \\t\\r\\n'), E'\\n', 1),"
+    f" '{_HEADING}', ''), '{_CODE}', '\\1', 'g'), '{_STRONG}', '\\1', 'g')"
+)
 TITLE_SQL = (
     f"coalesce(o.subject, CASE WHEN length({_FIRST_LINE_SQL}) <= {_MAX_TITLE_LENGTH} THEN {_FIRST_LINE_SQL}"
     f" ELSE left({_FIRST_LINE_SQL}, {_MAX_TITLE_LENGTH - 1}) || '…' END)"
@@ -93,7 +97,8 @@ class Post(msgspec.Struct, frozen=True, rename={"sender": "from"}):
         """The subject, else the beginning of the first line of the body."""
         if self.subject:
             return self.subject
-        line = re.sub("^#+ +", "", self.body.strip(" \t\r\n").partition("\n")[0])
+        line = re.sub(_HEADING, "", self.body.strip(" \t\r\n").partition("\n")[0])
+        line = re.sub(_STRONG, r"\1", re.sub(_CODE, r"\1", line))
         return line if len(line) <= _MAX_TITLE_LENGTH else f"{line[: _MAX_TITLE_LENGTH - 1]}…"
 
 

@@ -54,6 +54,8 @@ def test_overdue_posts_come_first_then_the_oldest_of_all_projects(
 @pytest.mark.parametrize(
     ("body", "title"),
     [
+        ("**Login** answers `404` since **PR-41**", "Login answers 404 since PR-41"),
+        ("2**3 and 4**5, ** no **, `", "2**3 and 4**5, ** no **, `"),
         ("  \n## Ready for review\nmore", "Ready for review"),
         ("#12 is done", "#12 is done"),
         ("x" * 80, "x" * 80),
