@@ -36,6 +36,8 @@ def rename_project(project: Project, name: str) -> bool:
 def archive(project: Project) -> bool:
     changed = not project.is_archived
     project.is_archived = True
+    if changed:
+        project.share_links = dict.fromkeys(project.share_links, False)
     return changed
 
 
