@@ -43,6 +43,15 @@ class Pair:
             for client in (self.direct, self.sdk)
         )
 
+    def assert_alike(self, tool: str, body: Any, headers: list[tuple[str, str]]) -> None:
+        """Require the same response from both."""
+        direct, sdk = self.send(body, headers)
+        if tool == "who_is_active" and direct != sdk:
+            # Each gateway writes what it has seen of sessions within two seconds, at its own time.
+            wait_until(lambda: len({str(response) for response in self.send(body, headers)}) == 1)
+        else:
+            assert direct == sdk, (tool, body)
+
 
 @pytest.fixture(scope="module")
 def pair(shared_database_url: str) -> Iterator[Pair]:
@@ -186,12 +195,10 @@ def test_a_day_of_two_sessions_gets_identical_responses(pair: Pair, version: str
     by_header = [("X-Bus-Session", f"session-{version}")]
     by_meta = {"llm-bus/session": f"other-{version}"}
     for tool, arguments in [*_WORKDAY, ("lease", {"surface": "src/a.py"}), ("whats_new", {})]:
-        direct, sdk = pair.send(_body(version, tool, arguments), [*_headers(version, tool), *by_header])
-        assert direct == sdk, (tool, arguments)
+        pair.assert_alike(tool, _body(version, tool, arguments), [*_headers(version, tool), *by_header])
         body = _body(version, tool, arguments)
         body["params"]["_meta"] = {**body["params"].get("_meta", {}), **by_meta}
-        direct, sdk = pair.send(body, _headers(version, tool))
-        assert direct == sdk, (tool, arguments)
+        pair.assert_alike(tool, body, _headers(version, tool))
 
 
 @pytest.mark.parametrize("version", [MODERN, None])
