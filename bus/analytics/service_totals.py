@@ -114,8 +114,8 @@ def get_stats(conn: Connection, *, max_age: timedelta = DEFAULT_MAX_AGE) -> dict
     cached = conn.fetch_one_or_none(_SELECT_STATS_SQL, (max_age,))
     if cached is not None and _is_fresh(cached):
         return _stats_from_row(cached)
-    _count_new_events(conn)
-    _count_new_handoffs(conn)
+    _count_new(conn, _PROJECTS_BEHIND_SQL, _COUNT_EVENTS_SQL, _MAX_EVENTS_PER_CALL)
+    _count_new(conn, _HANDOFFS_BEHIND_SQL, _COUNT_HANDOFFS_SQL, _MAX_HANDOFF_EVENTS_PER_CALL)
     row = conn.fetch_one(f"{_TOTALS_SQL} FROM event_count")
     counts, shares = row[: len(_STAT_NAMES)], row[len(_STAT_NAMES) :]
     totals: dict[str, Any] = {name: int(value) for name, value in zip(_STAT_NAMES, counts, strict=True)}
@@ -129,24 +129,15 @@ def get_stats(conn: Connection, *, max_age: timedelta = DEFAULT_MAX_AGE) -> dict
     )
 
 
-def _count_new_events(conn: Connection) -> None:
-    remaining = _MAX_EVENTS_PER_CALL
-    for project_id, counted_seq, last_seq in conn.fetch_all(_PROJECTS_BEHIND_SQL):
+def _count_new(conn: Connection, projects_sql: str, count_sql: str, max_events: int) -> None:
+    """Count the events of projects that are behind, at most so many in all."""
+    remaining = max_events
+    for project_id, counted_seq, last_seq in conn.fetch_all(projects_sql):
         if remaining <= 0:
             break
         # The clock is locked until its events commit, so there are no gaps up to the `last_seq` that was read.
         until = min(last_seq, counted_seq + remaining)
-        conn.execute(_COUNT_EVENTS_SQL, {"project": project_id, "after": counted_seq, "until": until})
-        remaining -= until - counted_seq
-
-
-def _count_new_handoffs(conn: Connection) -> None:
-    remaining = _MAX_HANDOFF_EVENTS_PER_CALL
-    for project_id, counted_seq, last_seq in conn.fetch_all(_HANDOFFS_BEHIND_SQL):
-        if remaining <= 0:
-            break
-        until = min(last_seq, counted_seq + remaining)
-        conn.execute(_COUNT_HANDOFFS_SQL, {"project": project_id, "after": counted_seq, "until": until})
+        conn.execute(count_sql, {"project": project_id, "after": counted_seq, "until": until})
         remaining -= until - counted_seq
 
 
