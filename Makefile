@@ -131,6 +131,10 @@ docs: $(STAMP) ## Regenerate the reference pages from the code
 	$(BIN)/python -m cli.reference docs/reference
 	$(BIN)/python -m cli.kit_files
 
+.PHONY: docs-site
+docs-site: $(STAMP) ## Build the documentation as a static site, into dist/site; a broken link ends it
+	@./.ci/docs-site $(ARGS)
+
 .PHONY: lock
 lock: ## Resolve the lock files from pyproject.toml
 	PYTHON=$(PYTHON) ./.ci/lock

@@ -142,7 +142,9 @@ def _read_requirements(name: str) -> str:
     return (Path(__file__).resolve().parents[2] / name).read_text()
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements.txt", "requirements-audit.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements.txt", "requirements-audit.lock", "requirements-docs.lock"]
+)
 def test_requirements_are_only_packages_with_hashes(name: str) -> None:
     text = _read_requirements(name)
     for foreign in ("://", "file:", "--index", "--extra", "--find", "@ /", "--trusted"):

@@ -109,6 +109,7 @@ def test_every_page_of_the_documentation_leads_to_pages_that_exist(stranger: Bro
         for source in re.findall(r'<img src="([^"]+)" alt="[^"]+', text):
             assert stranger.get(source).mimetype == "image/png", (name, source)
     assert "<img" in seen["/docs/howto/admin"]
+    assert not [name for name, text in seen.items() if "&lt;!--" in text]
     assert stranger.get("/docs/images/nothing.png").status_code == 404
     assert stranger.get("/docs/howto/../../README").status_code in (301, 308, 404)
     assert stranger.get("/docs/howto/nothing").status_code == 404

@@ -2,6 +2,7 @@
 
 import functools
 import posixpath
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ _SECTIONS = (
     ("explanation", "Explanation"),
     ("decisions", "Decisions"),
 )
+# Marks for the programs that write a part of a page.
+_COMMENT = re.compile(r"^<!--.*-->\n", re.MULTILINE)
 # The list of pages begins with it.
 _FIRST_PAGE = "two-agents"
 
@@ -83,7 +86,8 @@ def _read_title(path: Path) -> str:
 
 
 def _render(name: str) -> Markup:
-    tokens = markdown_pages.parse((_DOCS_DIR / f"{name}.md").read_text(encoding="utf-8"))
+    text = _COMMENT.sub("", (_DOCS_DIR / f"{name}.md").read_text(encoding="utf-8"))
+    tokens = markdown_pages.parse(text)
     for token in tokens:
         if token.type == "inline":
             _resolve_links(token.children or [], name)
