@@ -135,6 +135,15 @@ docs: $(STAMP) ## Regenerate the reference pages from the code
 docs-site: $(STAMP) ## Build the documentation as a static site, into dist/site; a broken link ends it
 	@./.ci/docs-site $(ARGS)
 
+.PHONY: dist
+dist: $(STAMP) ## Build the source distribution and the wheel into dist/, reproducibly
+	rm -rf dist/llm_bus-*
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -t sdist -t wheel -d dist
+
+.PHONY: release
+release: $(STAMP) ## Set the version (VERSION=X.Y.Z) and date what is unreleased in CHANGELOG.md
+	@$(BIN)/python -m scripts.release prepare "$(VERSION)"
+
 .PHONY: lock
 lock: ## Resolve the lock files from pyproject.toml
 	PYTHON=$(PYTHON) ./.ci/lock
