@@ -3,6 +3,8 @@
 MAX_INTEGER = 2**53 - 1
 MAX_LABEL_LENGTH = 64
 MAX_QUALIFIED_NAME_LENGTH = 129
+MAX_OWNER_HANDLES = 10
+"""Handles that an owner has and had: each stays reserved for it."""
 MAX_SEQUENCE_NAME_LENGTH = 64
 MAX_PREFIX_LENGTH = 16
 MAX_PAD = 12

@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from bus.coordination import inbox
 from bus.errors import BusError
-from bus.tenancy import projects
+from bus.tenancy import owners, projects
 from bus.tenancy.projects import Project
 from webapp.auth import current_owner, viewer
 from webapp.context import connection
@@ -31,6 +31,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 ID_CONVERTER = "int(max=9223372036854775807)"
 _API_VIEW_ATTRIBUTE = "bus_machine"
 _OPERATOR_PREFIX = "/operator"
+# Query parameters that carry the name of an owner or a participant.
+_NAME_PARAMETERS = ("actor", "owner", "to")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class OwnerBlueprint(PublicBlueprint):
         self.nav_item = nav_item
         self.before_request(_require_owner)
         self.before_request(_redirect_to_clean_address)
+        self.before_request(_redirect_to_present_handle)
 
 
 class OperatorBlueprint(PublicBlueprint):
@@ -158,6 +161,7 @@ class ProjectBlueprint(OwnerBlueprint):
         self.url_value_preprocessor(_pop_project_id)
         self.url_defaults(_inject_project_id)
         self.before_request(_load_project)
+        self.before_request(_redirect_to_present_handle)
 
 
 def current_project() -> Project:
@@ -263,6 +267,23 @@ def _redirect_to_clean_address() -> BaseResponse | None:
     if request.method != "GET" or all(request.args.values()):
         return None
     return redirect(current_url(), 302)
+
+
+def _redirect_to_present_handle() -> BaseResponse | None:
+    """Replace a former handle of the owner whose page this is, in the query parameters that carry names."""
+    names = {name: request.args[name] for name in _NAME_PARAMETERS if request.args.get(name)}
+    if request.method != "GET" or not names:
+        return None
+    project = g.get("bus_project")
+    handle = project.owner if project is not None else current_owner().handle
+    with connection() as conn:
+        former = owners.list_former_handles_of(conn, handle)
+    changes = {
+        name: handle + value[len(value.partition("/")[0]) :]
+        for name, value in names.items()
+        if value.partition("/")[0].lower() in former
+    }
+    return redirect(current_url(**changes), 301) if changes else None
 
 
 def _pop_project_id(_endpoint: str | None, values: dict[str, Any] | None) -> None:

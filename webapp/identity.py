@@ -6,11 +6,11 @@ so it is the same on every page, in every process and after every restart.
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flask import g
 
-from bus.tenancy import participant_queries
+from bus.tenancy import owners, participant_queries
 from webapp.context import connection
 
 HUE_COUNT = 8
@@ -44,13 +44,17 @@ def describe(name: str, is_person: bool | None = None) -> Identity:
         name: its qualified name, such as `ada/review`, the handle of an owner, or a label of the page's owner.
         is_person: whether it is a person; if left out, looked up among the people of the project of this page.
     """
-    handle, _, label = name.partition("/")
+    handle, slash, label = name.partition("/")
+    own = _own_handle()
+    if handle != own and own and handle in _former_handles():
+        # The name of the time, with the appearance of today.
+        look = describe(f"{own}{slash}{label}", is_person)
+        return look if label else replace(look, label=handle)
     if not label:
         handle, label = "", handle
     if is_person is None:
-        own = _own_handle()
         is_person = name == own or name in _people() or (not handle and f"{own}/{name}" in _people())
-    return Identity(initials(label), hue(label), is_person, "" if handle == _own_handle() else handle, label)
+    return Identity(initials(label), hue(label), is_person, "" if handle == own else handle, label)
 
 
 def initials(label: str) -> str:
@@ -70,9 +74,11 @@ def hue(label: str) -> int:
     return zlib.crc32(label.lower().encode()) % HUE_COUNT
 
 
-def set_page_context(handle: str, people: frozenset[str]) -> None:
-    """Set the owner and the people of a page that is rendered outside a request."""
+def set_page_context(handle: str, people: frozenset[str], former_handles: frozenset[str] | None = None) -> None:
+    """Set the owner and the people of a page that is rendered outside a request, or that is no page of a project."""
     g.bus_handle, g.bus_people = handle, people
+    if former_handles is not None:
+        g.bus_former_handles = former_handles
 
 
 def _own_handle() -> str:
@@ -80,6 +86,15 @@ def _own_handle() -> str:
     project = g.get("bus_project")
     handle: str = g.get("bus_handle") or (project.owner if project is not None else "")
     return handle
+
+
+def _former_handles() -> frozenset[str]:
+    """The handles that the owner of the page had before; looked up for the first name with another handle."""
+    if "bus_former_handles" not in g:
+        with connection() as conn:
+            g.bus_former_handles = owners.list_former_handles_of(conn, _own_handle())
+    cached: frozenset[str] = g.bus_former_handles
+    return cached
 
 
 def _people() -> frozenset[str]:

@@ -26,7 +26,7 @@ from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.operations.logs import accept_correlation_id
 from bus.operations.metrics import gauge
-from bus.tenancy import participant_queries, projects, share_links
+from bus.tenancy import owners, participant_queries, projects, share_links
 from webapp import identity
 from webapp.settings import WebOptions
 
@@ -248,7 +248,8 @@ class BoardStreams:
         snapshot = board.get_board(conn, key.project_id)
         people = frozenset(participant_queries.list_people(conn, key.project_id))
         with self._app.test_request_context():
-            identity.set_page_context(projects.get(conn, key.project_id).owner, people)
+            handle = projects.get(conn, key.project_id).owner
+            identity.set_page_context(handle, people, owners.list_former_handles_of(conn, handle))
             content = render_template(
                 "board/_live.html",
                 board=snapshot,

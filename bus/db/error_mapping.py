@@ -26,6 +26,7 @@ _STATEMENT_TIMEOUT_MESSAGE = (
 
 _UNIQUE_CONSTRAINT_MESSAGES = {
     "owner_handle_key": "That handle is taken; choose another.",
+    "owner_handle_pkey": "That handle is taken; choose another.",
     "owner_email_key": "An owner with that e-mail address exists already.",
     "identity_issuer_subject_key": "That sign-in already belongs to an account.",
     "project_owner_id_name_key_key": "You already have a project of that name; choose another name.",

@@ -112,14 +112,15 @@ def list_owners(
     """Return owners with ids below `before`, newest first, at most `limit`.
 
     Args:
-        search: part of the handle or of the e-mail address, case-insensitive.
+        search: part of the handle, of the e-mail address, or a former handle; case-insensitive.
         suspended_only: only suspended owners.
     """
     search_text = None if search is None else validation.name(search, "search", 254).lower()
     return conn.fetch_all_as(
         OwnerSummary,
         f"{_OWNER_SUMMARY_SQL} WHERE o.id < %(before)s AND (%(search)s::text IS NULL"
-        " OR position(%(search)s in o.handle) > 0 OR position(%(search)s in lower(o.email)) > 0)"
+        " OR position(%(search)s in o.handle) > 0 OR position(%(search)s in lower(o.email)) > 0"
+        " OR o.id = (SELECT h.owner_id FROM owner_handle h WHERE h.handle = %(search)s))"
         " AND (NOT %(suspended)s OR o.suspended_at IS NOT NULL)"
         " ORDER BY o.id DESC LIMIT %(limit)s",
         {"search": search_text, "suspended": suspended_only, "before": before or MAX_INTEGER, "limit": limit},

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from bus.db import Connection, from_row
-from bus.tenancy.tables import audit, owner, project
+from bus.tenancy.tables import audit, owner, owner_handle, project
 
 
 def record(
@@ -72,7 +72,7 @@ class AuditFilter:
     """Conditions on audit entries, all of which hold for the entries listed.
 
     Attributes:
-        actor: the exact actor.
+        actor: the exact actor; of an owner or a participant also under former handles of the owner.
         action: `token.rotate`, or `token` for all actions on tokens.
         project_id: a project, which may have been deleted.
         since, until: both inclusive.
@@ -136,7 +136,7 @@ def _select_entries(
         )
         .outerjoin(owner, owner.c.id == audit.c.owner_id)
         .outerjoin(project, sa.and_(project.c.id == audit.c.project_id, project.c.purging_at.is_(None)))
-        .where(*_filter_conditions(owner_id, filters, before))
+        .where(*_filter_conditions(conn, owner_id, filters, before))
         .order_by(audit.c.id.desc())
         .limit(limit)
     )
@@ -151,15 +151,23 @@ def _redact_content(entry: AuditEntry) -> AuditEntry:
     return entry
 
 
+def _list_spellings(conn: Connection, actor: str) -> list[str]:
+    """List the name of an actor under each handle that its owner has or had."""
+    handle, slash, label = actor.partition("/")
+    same_owner = sa.select(owner_handle.c.owner_id).where(owner_handle.c.handle == handle).scalar_subquery()
+    known = conn.execute(sa.select(owner_handle.c.handle).where(owner_handle.c.owner_id == same_owner))
+    return [f"{spelling}{slash}{label}" for (spelling,) in known] or [actor]
+
+
 def _filter_conditions(
-    owner_id: int | None, filters: AuditFilter, before: int | None
+    conn: Connection, owner_id: int | None, filters: AuditFilter, before: int | None
 ) -> Iterator[sa.ColumnElement[bool]]:
     if owner_id is not None:
         yield audit.c.owner_id == owner_id
     if before is not None:
         yield audit.c.id < before
     if filters.actor is not None:
-        yield audit.c.actor == filters.actor
+        yield audit.c.actor.in_(_list_spellings(conn, filters.actor))
     if filters.action is not None and "." in filters.action:
         yield audit.c.action == filters.action
     elif filters.action is not None:

@@ -10,10 +10,10 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
-from bus.tenancy import audit, authentication, participants
+from bus.tenancy import audit, authentication, owners, participants
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.suspension import require_active_owner
-from bus.tenancy.tables import invite, invite_redemption, owner, project
+from bus.tenancy.tables import invite, invite_redemption, project
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +146,11 @@ def create_for_owner(
     if uses != 1 and (label is not None or participant_id is not None):
         raise InvalidArgument("An invite for one participant has one use; leave uses out.")
     conn.execute("SELECT bus_lock_open_clock(%s)", (project_id,))
-    locked_project = conn.execute(
-        sa.select(project.c.owner_id, project.c.name, owner.c.handle)
-        .join(owner, owner.c.id == project.c.owner_id)
-        .where(project.c.id == project_id)
-    ).one()
+    locked_project = conn.execute(sa.select(project.c.owner_id, project.c.name).where(project.c.id == project_id)).one()
     require_active_owner(conn, locked_project.owner_id)
     if label is not None:
         key = validation.label_key(label)
-        if key == locked_project.handle or conn.fetch_one_or_none(
+        if owners.has_or_had_handle(conn, locked_project.owner_id, key) or conn.fetch_one_or_none(
             "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (locked_project.owner_id, key)
         ):
             raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")

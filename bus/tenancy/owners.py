@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from bus import limits
 from bus.db import Connection, from_row
-from bus.errors import BusError
+from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
-from bus.tenancy.tables import owner, project
+from bus.tenancy.tables import owner, owner_handle, participant_name, project
 
 CREDITS_EXHAUSTED = "credits"
 """The reason of a suspension that new credits lift; those of an operator have other reasons."""
@@ -70,7 +70,9 @@ def suggest_handle(conn: Connection, email: str) -> str:
     base = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:56].strip("-") or "owner"
     if base in validation.RESERVED_HANDLES:
         base = f"{base}-1"
-    similar = sa.select(owner.c.handle).where(sa.or_(owner.c.handle == base, owner.c.handle.like(f"{base}-%")))
+    similar = sa.select(owner_handle.c.handle).where(
+        sa.or_(owner_handle.c.handle == base, owner_handle.c.handle.like(f"{base}-%"))
+    )
     taken = {handle for (handle,) in conn.execute(similar)}
     if base not in taken:
         return base
@@ -78,7 +80,7 @@ def suggest_handle(conn: Connection, email: str) -> str:
 
 
 def get(conn: Connection, handle_or_email: str) -> Owner:
-    """Return the owner with this handle or e-mail address.
+    """Return the owner with this handle, present or former, or e-mail address.
 
     Raises:
         BusError: `not_found`; `invalid_argument` when the value can be neither.
@@ -87,7 +89,7 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
     row = conn.execute(
         sa.select(*_COLUMNS).where(
             sa.or_(
-                owner.c.handle == handle_or_email.lower(),
+                owner.c.id == owner_id_of_handle(handle_or_email.lower()),
                 sa.func.lower(owner.c.email) == handle_or_email.lower(),
             )
         )
@@ -95,6 +97,82 @@ def get(conn: Connection, handle_or_email: str) -> Owner:
     if row is None:
         raise BusError("not_found", f"There is no owner {handle_or_email}.", hint="list_owners")
     return from_row(Owner, row)
+
+
+def owner_id_of_handle(handle: str) -> sa.ScalarSelect[int]:
+    """The id of the owner who has or had a handle, as a subquery."""
+    return sa.select(owner_handle.c.owner_id).where(owner_handle.c.handle == handle).scalar_subquery()
+
+
+def list_former_handles(conn: Connection, owner_id: int) -> list[str]:
+    """List the former handles of an owner, newest first; there are few (`MAX_OWNER_HANDLES`)."""
+    query = (
+        sa.select(owner_handle.c.handle)
+        .join(owner, owner.c.id == owner_handle.c.owner_id)
+        .where(owner_handle.c.owner_id == owner_id, owner_handle.c.handle != owner.c.handle)
+        .order_by(owner_handle.c.created_at.desc(), owner_handle.c.handle)
+    )
+    return [handle for (handle,) in conn.execute(query)]
+
+
+def list_former_handles_of(conn: Connection, handle: str) -> frozenset[str]:
+    """The handles that the owner with this present handle had before."""
+    rows = conn.fetch_all(
+        "SELECT h.handle FROM owner o JOIN owner_handle h ON h.owner_id = o.id AND h.handle <> o.handle"
+        " WHERE o.handle = %s",
+        (handle,),
+    )
+    return frozenset(former for (former,) in rows)
+
+
+def has_or_had_handle(conn: Connection, owner_id: int, name_key: str) -> bool:
+    """Whether a name is a handle of the owner, present or former; a participant of the owner may not bear it."""
+    query = sa.select(sa.literal(1)).where(owner_handle.c.owner_id == owner_id, owner_handle.c.handle == name_key)
+    return conn.execute(query).one_or_none() is not None
+
+
+def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
+    """Change the handle of an owner. The old one stays reserved for the owner and still finds it.
+
+    Past events and audit entries keep the name of their time. The owner may return to a former handle.
+
+    Returns:
+        Whether anything changed.
+    Raises:
+        BusError: `conflict` when the handle is or was that of another owner, when a participant of the owner bears or
+            bore the name, or when the owner has had `MAX_OWNER_HANDLES` handles; `invalid_argument` when it is
+            malformed or reserved; `not_found`.
+    Locks: the owner.
+    """
+    chosen = validation.handle(handle.strip().lower(), "handle")
+    before = conn.execute(
+        sa.select(owner.c.handle).where(owner.c.id == owner_id).with_for_update()
+    ).scalar_one_or_none()
+    if before is None:
+        raise NotFound("owner")
+    if chosen == before:
+        return False
+    if not has_or_had_handle(conn, owner_id, chosen):
+        if len(list_former_handles(conn, owner_id)) + 1 >= limits.MAX_OWNER_HANDLES:
+            raise BusError(
+                "conflict",
+                f"An owner has at most {limits.MAX_OWNER_HANDLES} handles over time, and all of yours are used;"
+                " return to a former one.",
+            )
+        # Readers could not tell the owner, who acts under the handle alone, from that participant.
+        named = sa.select(sa.literal(1)).where(
+            participant_name.c.owner_id == owner_id, participant_name.c.label_key == chosen
+        )
+        if conn.execute(named).one_or_none() is not None:
+            raise BusError(
+                "conflict",
+                f"The name {chosen} belongs or belonged to a participant of yours; choose another handle.",
+                reason="name_taken",
+            )
+    conn.execute(sa.update(owner).where(owner.c.id == owner_id).values(handle=chosen))
+    audit.record(conn, owner_id, actor, "owner.rename", chosen, before=before)
+    _notify_projects(conn, owner_id)
+    return True
 
 
 def list_owners(conn: Connection, *, after: int = 0, limit: int = 200) -> list[Owner]:

@@ -13,7 +13,7 @@ from bus.db import Connection, from_row
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.rules.enums import PARTICIPANT_KINDS
-from bus.tenancy import audit, token_store
+from bus.tenancy import audit, owners, token_store
 from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import owner, participant, participant_name
 
@@ -39,26 +39,25 @@ def create(conn: Connection, owner_id: int, name: str, *, kind: str | None = Non
     valid_kind = validate_kind(kind)
     handle = _lock_owner(conn, owner_id)
     require_active_owner(conn, owner_id)
-    new_participant, is_new = get_or_create(conn, owner_id, handle, label, valid_kind)
+    new_participant, is_new = get_or_create(conn, owner_id, label, valid_kind)
     if not is_new:
         raise BusError("conflict", f"You already have a participant {new_participant.label}.", reason="name_taken")
     audit.record(conn, owner_id, actor, "participant.create", f"{handle}/{label}", kind=valid_kind)
     return new_participant.id
 
 
-def get_or_create(conn: Connection, owner_id: int, handle: str, label: str, kind: str) -> tuple[Participant, bool]:
+def get_or_create(conn: Connection, owner_id: int, label: str, kind: str) -> tuple[Participant, bool]:
     """Return the owner's participant with this label, or create it. The caller has locked the owner.
 
     Args:
-        handle: the owner's handle, which no participant may bear.
         kind: the kind of a new participant; an existing one keeps its own.
     Returns:
         The participant, and whether it is new.
     Raises:
-        BusError: `conflict` when the label is the handle, or was the name of another participant.
+        BusError: `conflict` when the label is or was the owner's handle, or was the name of another participant.
     """
     key = validation.label_key(label)
-    if key == handle:
+    if owners.has_or_had_handle(conn, owner_id, key):
         # Otherwise readers could confuse the posts of the owner with those of this participant.
         raise BusError(
             "conflict", f"{label} is the handle of the project's owner; choose another name.", reason="name_taken"
@@ -107,7 +106,7 @@ def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, a
     if label == current.label:
         return False
     key = validation.label_key(label)
-    if key == handle:
+    if owners.has_or_had_handle(conn, owner_id, key):
         raise BusError("conflict", f"{label} is your own handle; choose another name.", reason="name_taken")
     name_owner_id = conn.execute(
         sa.select(participant_name.c.participant_id).where(

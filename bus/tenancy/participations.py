@@ -13,7 +13,7 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
-from bus.tenancy import audit, authentication, participants, token_store
+from bus.tenancy import audit, authentication, owners, participants, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participants import Participant
 from bus.tenancy.suspension import require_not_suspended
@@ -244,14 +244,12 @@ def join_locked_project(
         require_new: refuse a participant that the owner already has, in this project or another (invites).
     """
     handle, label = validation.qualified_name(name, "participant_name")
-    if handle not in (None, locked_project.owner_handle):
+    if handle is not None and not owners.has_or_had_handle(conn, locked_project.owner_id, handle):
         raise InvalidArgument("participant_name must be a plain label; participants belong to the project's owner.")
     valid_kind = participants.validate_kind(kind)
     if lane is not None:
         lane = validation.name(lane, "lane")
-    participant, is_new = participants.get_or_create(
-        conn, locked_project.owner_id, locked_project.owner_handle, label, valid_kind
-    )
+    participant, is_new = participants.get_or_create(conn, locked_project.owner_id, label, valid_kind)
     if require_new and not is_new:
         raise BusError("conflict", f"The name {participant.label} is taken; choose another.", reason="name_taken")
     if not is_new and find_of_participant(conn, locked_project.project_id, participant.id) is not None:

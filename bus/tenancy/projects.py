@@ -11,7 +11,7 @@ from bus import limits
 from bus.db import Connection, from_row
 from bus.errors import BusError, NotFound
 from bus.rules import validation
-from bus.tenancy import audit
+from bus.tenancy import audit, owners
 from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import owner, project, project_clock, share_link
 
@@ -83,7 +83,7 @@ def get(conn: Connection, project_id: int) -> Project:
 
 
 def get_by_name(conn: Connection, name: str) -> Project:
-    """Return the project with this name, given as `NAME` or `HANDLE/NAME`.
+    """Return the project with this name, given as `NAME` or `HANDLE/NAME`; the handle may be a former one.
 
     Raises:
         BusError: `not_found`, or `conflict` when several owners have a project of that name.
@@ -91,7 +91,7 @@ def get_by_name(conn: Connection, name: str) -> Project:
     handle, label = validation.qualified_name(name, "project")
     query = _select_projects().where(project.c.name_key == validation.label_key(label)).order_by(project.c.id).limit(6)
     if handle is not None:
-        query = query.where(owner.c.handle == handle)
+        query = query.where(owner.c.id == owners.owner_id_of_handle(handle))
     matches = [from_row(Project, row) for row in conn.execute(query)]
     if not matches:
         raise BusError("not_found", f"There is no project {name}.", hint="list_projects")

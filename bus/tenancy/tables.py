@@ -33,6 +33,15 @@ owner = sa.Table(
 )
 sa.Index("owner_email_key", sa.func.lower(owner.c.email), unique=True)
 
+owner_handle = sa.Table(
+    "owner_handle",
+    metadata,
+    sa.Column("handle", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), nullable=False, index=True),
+    created_at_column(),
+    comment="Every handle that an owner has or had, written by a trigger; a handle is never given out again.",
+)
+
 project = sa.Table(
     "project",
     metadata,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bus.tenancy.owners import Owner
 
 
-@click.group("owner", short_help="Owners: add, list, operator, lift.")
+@click.group("owner", short_help="Owners: add, list, rename, operator, lift.")
 def command() -> None:
     """The people who own projects and are billed."""
 
@@ -58,6 +58,27 @@ def list_owners(after: int, limit: int, data: Path | None, as_json: bool) -> Non
         format_table(("id", "handle", "e-mail", "", ""), rows),
         as_json=as_json,
     )
+
+
+@command.command("rename")
+@click.argument("owner")
+@click.argument("handle")
+@data_option
+@json_option
+def rename_owner(owner: str, handle: str, data: Path | None, as_json: bool) -> None:
+    """Change the handle of OWNER (handle or e-mail) to HANDLE.
+
+    The former handle stays reserved for the owner and still finds it.
+    """
+    from bus.tenancy import owners
+    from cli.database import transaction
+
+    with transaction(data) as conn:
+        target = owners.get(conn, owner)
+        is_changed = owners.rename(conn, target.id, handle, actor="cli")
+        changed = owners.get(conn, owner)
+    text = f"{target.handle} is now {changed.handle}." if is_changed else f"The handle is {changed.handle} already."
+    emit(_to_json(changed), text, as_json=as_json)
 
 
 @command.command("operator")

@@ -187,6 +187,12 @@ _ACTS: dict[str, Act] = {
         ),
         _link_identity,
     ),
+    "change the handle": Act(
+        "owner.rename",
+        "{owner}",
+        "renamed",
+        lambda w: owners.rename(w.conn, w.owner.id, "renamed", actor=w.owner.handle),
+    ),
     "link an identity": Act("identity.link", "{owner}", _ISSUER, _link_identity),
     "unlink an identity": Act("identity.unlink", "{owner}", _ISSUER, _unlink_identity, _link_identity),
     "create a sign-in link": Act(

@@ -123,6 +123,15 @@ def test_a_webhook_is_added_tested_listed_and_removed(cli: Cli) -> None:
     assert len(cli.json("webhook", "list", "--project", "site")["notices"]) == 2
 
 
+def test_the_handle_of_an_owner_is_changed(cli: Cli) -> None:
+    assert cli.run("owner", "rename", "ann@example.org", "anna").output == "ann is now anna.\n"
+    assert cli.json("owner", "rename", "ann", "anna")["handle"] == "anna"
+    assert "already" in cli.run("owner", "rename", "anna", "anna").output
+    assert cli.json("project", "list", "--owner", "ann")["projects"][0]["owner"] == "anna"
+    assert cli.json("agent", "add", "ann/site", "worker")
+    assert cli.run("owner", "rename", "anna", "admin").exit_code == ExitCode.FAILED
+
+
 def test_a_suspended_owner_is_refused_with_what_to_do_and_lifted(cli: Cli, database_url: str) -> None:
     db = Database(database_url, pool_size=1)
     with db.transaction() as conn:

@@ -53,6 +53,7 @@ def index() -> str:
         "account/index.html",
         owner=owner,
         sign_ins=sign_ins,
+        linked_names=linked_names,
         selectable_emails=[
             sign_in for sign_in in sign_ins if sign_in.email and sign_in.email.lower() != owner.email.lower()
         ],

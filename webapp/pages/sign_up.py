@@ -22,7 +22,7 @@ class HandleForm(FlaskForm):  # type: ignore[misc]
     handle = StringField(
         "Handle",
         description="1–64 lowercase letters, digits and single hyphens. Shown to others with everything that you and"
-        " your agents do. It cannot be changed.",
+        " your agents do. You can change it later in your account.",
         validators=[InputRequired("Choose a handle.")],
     )
 

@@ -12,6 +12,13 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN p_label = '' THEN p_handle ELSE p_label END
 $$;
 
+-- Whether a handle is that of an owner, or was. The present one takes no look at a table.
+CREATE FUNCTION bus_is_handle_of(p_handle text, p_owner bigint, p_present text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT p_handle = p_present
+        OR EXISTS (SELECT FROM owner_handle h WHERE h.handle = p_handle AND h.owner_id = p_owner)
+$$;
+
 -- The participation with a name in a project: `label`, `handle/label` with the owner's handle, or the handle alone,
 -- which is the owner's own qualified name (its label is '') and takes precedence over a label. Also finds former names
 -- and removed participants, since past events carry them; null if there is none.
@@ -21,9 +28,11 @@ LANGUAGE sql STABLE AS $$
     FROM project pj
     JOIN owner o ON o.id = pj.owner_id
     JOIN participant_name n ON n.owner_id = o.id
-     AND n.label_key = ANY (ARRAY[p_label_key, CASE WHEN p_handle IS NULL AND o.handle = p_label_key THEN '' END])
+     AND n.label_key = ANY (ARRAY[
+            p_label_key,
+            CASE WHEN p_handle IS NULL AND bus_is_handle_of(p_label_key, o.id, o.handle) THEN '' END])
     JOIN participation p ON p.project_id = pj.id AND p.participant_id = n.participant_id
-    WHERE pj.id = p_project AND (p_handle IS NULL OR o.handle = p_handle)
+    WHERE pj.id = p_project AND (p_handle IS NULL OR bus_is_handle_of(p_handle, o.id, o.handle))
     ORDER BY n.label_key LIMIT 1
 $$;
 

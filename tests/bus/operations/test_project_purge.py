@@ -12,7 +12,8 @@ from tests.scenarios import create_scenario
 
 _KEPT_TABLES = {
     # Of owners, who outlive their projects.
-    "owner", "participant", "participant_name", "identity", "session", "sign_up", "login_link", "secret", "sealed",
+    "owner", "owner_handle", "participant", "participant_name", "identity", "session", "sign_up", "login_link",
+    "secret", "sealed",
     "mail_address", "circuit_breaker",
     # Bills, messages to the owner, and the record of the purge itself.
     "credit_account", "credit_entry", "credit_usage", "notice", "audit",
