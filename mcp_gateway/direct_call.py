@@ -48,6 +48,11 @@ SSE_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
+# Those that JSON allows without an escape.
+_LINE_SEPARATOR_ESCAPES = [
+    (character.encode(), f"\\u{ord(character):04x}".encode()) for character in "\u0085\u2028\u2029"
+]
+
 # Larger numbers differ between JSON parsers.
 _MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -268,4 +273,12 @@ def encode_progress_event(call: ToolCall, progress: float, total: float) -> byte
 
 def encode_sse_event(message: bytes) -> bytes:
     """Encode a JSON-RPC message as an event of a stream."""
-    return b"event: message\r\ndata: " + message + b"\r\n\r\n"
+    return b"event: message\r\ndata: " + escape_line_separators(message) + b"\r\n\r\n"
+
+
+def escape_line_separators(json_text: bytes) -> bytes:
+    """Escape the characters of JSON at which some clients, such as those in Python, end a line of a stream."""
+    if not json_text.isascii():
+        for character, escape in _LINE_SEPARATOR_ESCAPES:
+            json_text = json_text.replace(character, escape)
+    return json_text

@@ -16,7 +16,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIO
 from bus.rules.client_names import identify_client
 from mcp_gateway import session_key
 from mcp_gateway.content_negotiation import JSON, SSE, AcceptedForms, is_json_body, parse_accept
-from mcp_gateway.direct_call import SSE_HEADERS, encode_sse_event
+from mcp_gateway.direct_call import SSE_HEADERS, encode_sse_event, escape_line_separators
 from mcp_gateway.http_responses import Headers, HttpResponse, Message, Send, json_response
 from mcp_gateway.jsonrpc import JsonObject, MessageError, error_response, parse_message
 
@@ -100,12 +100,18 @@ class AnswerConverter:
         self._send = send
         self._start: Message | None = None
         self._body = bytearray()
+        self._is_stream = False
 
     async def __call__(self, message: Message) -> None:
         """Accept one ASGI message of the SDK's answer."""
         if message["type"] == "http.response.start" and self._must_convert(message):
             self._start = message
         elif self._start is None:
+            if message["type"] == "http.response.start":
+                self._is_stream = _find_content_type(message).startswith(SSE)
+            elif self._is_stream:
+                # The SDK sends whole events.
+                message = {**message, "body": escape_line_separators(message.get("body", b""))}
             await self._send(message)
         else:
             self._body += message.get("body", b"")
@@ -114,7 +120,7 @@ class AnswerConverter:
 
     def _must_convert(self, start: Message) -> bool:
         accepted, is_modern = self._request.accepted, self._request.is_modern
-        content_type = next((value for name, value in start["headers"] if name.lower() == b"content-type"), b"")
+        content_type = _find_content_type(start)
         if content_type.startswith(SSE):
             # In 2026-07-28 a stream has several messages, which JSON would lose.
             return not accepted.sse if is_modern else accepted.answer_is_json(is_modern)
@@ -137,6 +143,10 @@ def _find_response(stream: bytes) -> bytes:
     """Return the last message of a stream, which is the response; notifications precede it."""
     messages = [line[len(_EVENT_DATA) :].strip() for line in stream.splitlines() if line.startswith(_EVENT_DATA)]
     return next((message for message in reversed(messages) if message), b"")
+
+
+def _find_content_type(start: Message) -> bytes:
+    return next((value for name, value in start["headers"] if name.lower() == b"content-type"), b"")
 
 
 def _values(headers: Headers, name: bytes) -> list[bytes]:

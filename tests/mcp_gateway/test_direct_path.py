@@ -217,6 +217,24 @@ def test_long_answers_are_identical(pair: Pair, version: str | None) -> None:
         assert direct == sdk, (tool, arguments)
 
 
+@pytest.mark.parametrize("accept", [ACCEPT, "text/event-stream"])
+@pytest.mark.parametrize("version", [MODERN, None])
+def test_no_character_within_an_event_ends_a_line(pair: Pair, version: str | None, accept: str) -> None:
+    """Clients in Python split a stream by splitlines(), which knows more line ends than the format of streams."""
+    text = "a\u0085b\u2028c\u2029d é…"
+    for client in (pair.direct, pair.sdk):
+        post = client.call("post", to_actor="alice", body=text, subject="lines").structured_content
+        headers = [*_headers(version, "read_posts")[1:], ("Accept", accept), ("Authorization", f"Bearer {client.token}")]
+        body = _body(version, "read_posts", {"post_ids": [post["post_id"]]})
+        response = client.send(json.dumps(body).encode(), headers)
+        if response.headers["content-type"].startswith("text/event-stream"):
+            (data,) = [line for line in response.body.splitlines() if line.startswith("data:")]
+            assert json.loads(data[5:]) == response.message
+        else:
+            assert (version, accept) == (MODERN, ACCEPT)
+        assert response.structured_content["posts"][0]["body"] == text
+
+
 @pytest.mark.parametrize("tool", all_tools().values(), ids=lambda tool: tool.name)
 def test_hostile_arguments_get_identical_responses(pair: Pair, tool: Any) -> None:
     # Tools share the kinds of arguments, so each begins with another value.
