@@ -1,4 +1,8 @@
-"""Migration environment: one run at a time, bounded waits, and installation of the SQL functions at the end."""
+"""Migration environment: one run at a time, bounded waits, and installation of the SQL functions at the end.
+
+A migration adds a constraint to an existing table as NOT VALID: reading its rows is left to a transaction of its own,
+whose lock holds up no call.
+"""
 
 import psycopg
 import sqlalchemy as sa
@@ -17,6 +21,10 @@ from bus.tables import metadata
 
 # Any constant that is the same in every migrating process.
 _ADVISORY_KEY = 0x11B5_0001
+_UNVALIDATED_SQL = (
+    "SELECT conrelid::regclass::text, quote_ident(conname) FROM pg_constraint"
+    " WHERE NOT convalidated AND connamespace = current_schema()::regnamespace"
+)
 
 
 def run() -> None:
@@ -55,8 +63,24 @@ def run() -> None:
             role = context.config.attributes.get("application_role")
             if role and context.get_context().get_current_revision() == head_revision():
                 application_role.create_or_update(driver, *role)
+        is_newest = context.get_context().get_current_revision() == head_revision()
         connection.commit()
+        if is_newest:
+            _validate_constraints(connection)
     engine.dispose()
+
+
+def _validate_constraints(connection: sa.Connection) -> None:
+    """Validate the constraints that migrations added without reading the rows; calls go on meanwhile."""
+    for table, name in connection.execute(sa.text(_UNVALIDATED_SQL)).all():
+        connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+        connection.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
+        try:
+            connection.execute(sa.text(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}"))
+        except sa.exc.IntegrityError:
+            # A downgrade keeps rows that the newer version wrote; the constraint holds for all that come.
+            connection.rollback()
+        connection.commit()
 
 
 run()

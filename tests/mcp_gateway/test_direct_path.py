@@ -224,7 +224,11 @@ def test_no_character_within_an_event_ends_a_line(pair: Pair, version: str | Non
     text = "a\u0085b\u2028c\u2029d é…"
     for client in (pair.direct, pair.sdk):
         post = client.call("post", to_actor="alice", body=text, subject="lines").structured_content
-        headers = [*_headers(version, "read_posts")[1:], ("Accept", accept), ("Authorization", f"Bearer {client.token}")]
+        headers = [
+            *_headers(version, "read_posts")[1:],
+            ("Accept", accept),
+            ("Authorization", f"Bearer {client.token}"),
+        ]
         body = _body(version, "read_posts", {"post_ids": [post["post_id"]]})
         response = client.send(json.dumps(body).encode(), headers)
         if response.headers["content-type"].startswith("text/event-stream"):

@@ -163,6 +163,32 @@ def test_two_concurrent_migrations_both_succeed(empty_database_url: str) -> None
         )
 
 
+def test_a_constraint_is_validated_while_events_are_written(database_url: str) -> None:
+    """The lock that reading a table for a constraint needs holds up neither readers nor writers."""
+    unvalidated = "SELECT count(*) FROM pg_constraint WHERE NOT convalidated"
+    with psycopg.connect(database_url, autocommit=True) as conn, psycopg.connect(database_url) as writer:
+        migrate.downgrade(database_url, "0021")
+        assert conn.execute(unvalidated).fetchone() == (3,)
+        migrate.migrate(database_url)
+        assert conn.execute(unvalidated).fetchone() == (0,)
+        conn.execute("ALTER TABLE event DROP CONSTRAINT event_type_check")
+        conn.execute("ALTER TABLE event ADD CONSTRAINT event_type_check CHECK (type <> 'x') NOT VALID")
+        # What an uncommitted insert holds.
+        writer.execute("LOCK TABLE event IN ROW EXCLUSIVE MODE")
+        migrate.migrate(database_url)
+        assert conn.execute(unvalidated).fetchone() == (0,)
+
+
+def test_a_constraint_that_rows_of_a_newer_version_violate_stays_unvalidated(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("ALTER TABLE price DROP CONSTRAINT price_event_type_check")
+        conn.execute("ALTER TABLE price ADD CONSTRAINT price_event_type_check CHECK (event_type <> 'claim') NOT VALID")
+        migrate.migrate(database_url)
+        assert conn.execute(
+            "SELECT convalidated FROM pg_constraint WHERE conname = 'price_event_type_check'"
+        ).fetchone() == (False,)
+
+
 def test_every_table_is_either_tenancy_or_coordination() -> None:
     assert {table.name for table in COORDINATION_TABLES} == {
         "project_clock", "event", "sequence", "post", "delivery", "lease", "task", "task_blocker", "presence",
