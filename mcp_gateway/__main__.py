@@ -31,6 +31,9 @@ def main() -> None:
 
     gateway = Gateway(settings)
     gateway.configure_heartbeat("gateway", env.masked_settings())
+    metrics_socket = os.environ.get(process_group.METRICS_SOCKET_VARIABLE)
+    if metrics_socket is not None:
+        gateway.configure_group(metrics_socket)
     parent = process_group.ParentConnection(os.environ)
     listener = listener or process_group.open_listener(settings.host, settings.port)
     run_in_event_loop(http_server.serve(gateway, settings, gateway.service.drain, listener, parent))

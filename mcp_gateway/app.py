@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from bus import __version__
 from bus.config.redaction import MaskedSetting
@@ -15,6 +16,7 @@ from bus.operations.counters import Counter, make_counter
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
 from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint
+from mcp_gateway.group_metrics import GroupMetrics
 from mcp_gateway.health import check_readiness
 from mcp_gateway.http_responses import (
     Headers,
@@ -38,7 +40,7 @@ ROUTES = {
     "/healthz": ("GET", "*API.* The process answers; its dependencies are not checked."),
     "/mcp": ("POST", "*API.* The MCP endpoint, for both eras of the protocol; also `/mcp/`. GET and DELETE get 405."),
     "/mcp/session": ("POST", "*API.* Reports of hooks about a session: its beginning and its end, and new mail."),
-    "/metrics": ("GET", "*API.* Metrics of this process, with `METRICS_TOKEN`."),
+    "/metrics": ("GET", "*API.* Metrics of this process, or of its group, with `METRICS_TOKEN`."),
     "/readyz": ("GET", "*API.* The process has what it needs: the database, at a schema that it can use; else 503."),
 }
 _LOGGED_PATHS = frozenset({"/mcp/", *ROUTES} - {"/healthz"})
@@ -65,7 +67,16 @@ class Gateway:
         self._requests_by_status = functools.cache(self.request_counts.labels)
         self._metrics = metrics or MetricsEndpoint("gateway", settings.metrics_token)
         self._metrics.add_source(build_collector(self.service, self.request_counts))
+        self._group_metrics: GroupMetrics | None = None
         self._heartbeat: HeartbeatReporter | None = None
+
+    def configure_group(self, metrics_socket: str) -> None:
+        """Answer scrapes with the metrics of all processes of a group.
+
+        Args:
+            metrics_socket: the path of the socket on which this process serves its own.
+        """
+        self._group_metrics = GroupMetrics(Path(metrics_socket), self._metrics.render)
 
     def configure_heartbeat(
         self, kind: str, redacted_settings: Mapping[str, MaskedSetting], *other_request_counts: Counter
@@ -110,6 +121,9 @@ class Gateway:
                 if self._heartbeat is not None:
                     self._heartbeat.start()
                     stack.push_async_callback(asyncio.to_thread, self._heartbeat.stop)
+                if self._group_metrics is not None:
+                    await self._group_metrics.start()
+                    stack.push_async_callback(self._group_metrics.stop)
                 await stack.enter_async_context(self._mcp_endpoint.session_manager.run())
             except Exception as error:  # noqa: BLE001 - every failure is reported to the server
                 _log.exception("start-up failed")
@@ -160,12 +174,15 @@ class Gateway:
             )
 
     async def _metrics_response(self, headers: Headers) -> HttpResponse:
-        """Return the metrics of this process if the request carries the metrics token."""
+        """Return the metrics of this process, or of its group, if the request carries the metrics token."""
         authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
         status = self._metrics.authorize(authorizations[0] if len(authorizations) == 1 else None)
         if status != 200:
             return denial_response(status)
-        text = await asyncio.to_thread(self._metrics.render)
+        if self._group_metrics is not None:
+            text = await self._group_metrics.collect()
+        else:
+            text = await asyncio.to_thread(self._metrics.render)
         return HttpResponse(
             200,
             [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(text)).encode())],

@@ -15,14 +15,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bus.config.listening import bind_errors_end_the_start
 
-# Set for a child: the numbers of the listening socket and of its end of the socket pair.
+# Set for a child: the numbers of the listening socket and of its end of the socket pair, and the path of the socket of
+# its metrics, whose name is its place in the group.
 LISTENER_VARIABLE, PARENT_VARIABLE = "LLM_BUS_LISTENER_FD", "LLM_BUS_PARENT_FD"
+METRICS_SOCKET_VARIABLE = "LLM_BUS_METRICS_SOCKET"
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 1024
@@ -35,6 +38,7 @@ _SIGNALS = frozenset({"SIGTERM", "SIGINT", "SIGHUP", "SIGCHLD"})
 
 @dataclass
 class _Child:
+    place: int
     popen: "subprocess.Popen[bytes]"
     connection: socket.socket
     is_ready: bool = False
@@ -60,6 +64,7 @@ class ProcessGroup:
         self._count = count
         self._env = env
         self._listener = open_listener(host, port)
+        self._sockets_dir: str | None = None
         self._children: list[_Child] = []
         self._has_served = False
         self._restart_delay = 0.0
@@ -67,6 +72,14 @@ class ProcessGroup:
 
     def run(self) -> int:
         """Keep the children running until SIGTERM or SIGINT; return the exit code of the process."""
+        with contextlib.ExitStack() as stack:
+            # On a full or read-only disk each child answers for itself.
+            with contextlib.suppress(OSError):
+                # A short name, as the path of a socket must be.
+                self._sockets_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="llm-bus-"))
+            return self._run()
+
+    def _run(self) -> int:
         signals = {getattr(signal, name) for name in _SIGNALS}
         # Blocked signals are taken by sigtimedwait below, so that none arrives between two checks.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -100,14 +113,15 @@ class ProcessGroup:
             _log.error("gateway process %d ended with code %d; starting another", child.popen.pid, code)
             self._restart_at = time.monotonic() + self._restart_delay
             self._restart_delay = min(_MAX_RESTART_DELAY_SECONDS, max(1.0, 2 * self._restart_delay))
-        while len(self._children) < self._count and time.monotonic() >= self._restart_at:
-            self._children.append(self._start_child())
+        missing = sorted(set(range(self._count)) - {child.place for child in self._children})
+        if time.monotonic() >= self._restart_at:
+            self._children += [self._start_child(place) for place in missing]
         return None
 
     def _replace_children_in_turn(self) -> None:
         """Start a new child for each present one, and stop the old one once the new one serves."""
         for old in list(self._children):
-            new = self._start_child()
+            new = self._start_child(old.place)
             self._children.append(new)
             while not new.read_readiness():
                 if new.popen.poll() is not None:
@@ -117,19 +131,22 @@ class ProcessGroup:
                 time.sleep(0.05)
             self._stop_children([old])
 
-    def _start_child(self) -> _Child:
+    def _start_child(self, place: int) -> _Child:
         parent_end, child_end = socket.socketpair()
         parent_end.setblocking(False)
         with child_end:
             fds = (self._listener.fileno(), child_end.fileno())
+            metrics_socket = (
+                {METRICS_SOCKET_VARIABLE: os.path.join(self._sockets_dir, str(place))} if self._sockets_dir else {}
+            )
             popen = subprocess.Popen(
                 [sys.executable, "-m", "mcp_gateway"],
-                env={**self._env, LISTENER_VARIABLE: str(fds[0]), PARENT_VARIABLE: str(fds[1])},
+                env={**self._env, LISTENER_VARIABLE: str(fds[0]), PARENT_VARIABLE: str(fds[1]), **metrics_socket},
                 pass_fds=fds,
                 # This process has one thread, so that code may run between fork and exec.
                 preexec_fn=_unblock_signals,
             )
-        return _Child(popen, parent_end)
+        return _Child(place, popen, parent_end)
 
     def _stop_children(self, children: list[_Child]) -> None:
         for child in children:

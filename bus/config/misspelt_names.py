@@ -12,6 +12,7 @@ KNOWN_NAMES = frozenset(
         "LLM_BUS_DATA",
         "LLM_BUS_INVITE",
         "LLM_BUS_LISTENER_FD",
+        "LLM_BUS_METRICS_SOCKET",
         "LLM_BUS_LOOK_SECONDS",
         "LLM_BUS_OVERRIDE",
         "LLM_BUS_PARENT_FD",

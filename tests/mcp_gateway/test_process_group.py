@@ -20,6 +20,7 @@ from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
 from tests.mcp_gateway.raw_http import build_tool_call, open_raw_connection
+from tests.metrics_scrape import METRICS_TOKEN, scrape
 from tests.servers import application_url
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a group of processes needs POSIX signals")
@@ -34,7 +35,7 @@ def group(shared_database_url: str) -> Iterator[GatewayProcess]:
 
 @contextmanager
 def _running_group(database_url: str) -> Iterator[GatewayProcess]:
-    with running_gateways(database_url, WEB_CONCURRENCY="2") as (process,):
+    with running_gateways(database_url, WEB_CONCURRENCY="2", METRICS_TOKEN=METRICS_TOKEN) as (process,):
         wait_until(lambda: len(_serving(process)) == 2)
         yield process
 
@@ -109,6 +110,27 @@ def test_a_stop_ends_all_processes(shared_database_url: str) -> None:
         children = _serving(group)
         group.stop()
         assert not any(_is_running(child) for child in children)
+
+
+def test_a_scrape_answers_for_all_processes(group: GatewayProcess, team: Team) -> None:
+    base_url = group.url.removesuffix("/mcp")
+
+    def count_calls() -> dict[tuple[str, ...], float]:
+        return scrape(base_url).group_by("llm_bus_tool_calls_total", "process", "tool", "outcome")
+
+    def call_both() -> bool:
+        with open_raw_connection(group) as connection:
+            connection.exchange(build_tool_call(team.alice.token, tool="whoami"))
+        return {process for process, tool, _ in count_calls() if tool == "whoami"} == {"0", "1"}
+
+    # Which process accepts a connection is up to the kernel.
+    wait_until(call_both)
+    killed = _serving(group)[0]
+    killed.kill()
+    wait_until(lambda: killed not in _serving(group) and len(_serving(group)) == 2)
+    # The new process takes the place, and begins to count again.
+    wait_until(lambda: len(scrape(base_url).group_by("llm_bus_build_info", "process")) == 2)
+    assert len(scrape(base_url).group_by("process_cpu_seconds_total", "process")) == 2
 
 
 def _is_running(process: psutil.Process) -> bool:
