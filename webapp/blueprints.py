@@ -107,6 +107,7 @@ class OperatorBlueprint(PublicBlueprint):
         self.nav_item = nav_item
         self._return_views: dict[str, str] = {}
         self.before_request(_require_operator)
+        self.before_request(_redirect_to_clean_address)
         self.before_request(self._require_recent_login)
 
     def action(self, rule: str, *, return_view: str = "index") -> Callable[[View], View]:

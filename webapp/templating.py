@@ -26,6 +26,7 @@ from webapp.context import addresses, connection, options, settings
 from webapp.event_runs import day_name, event_runs
 from webapp.headers import csp_nonce
 from webapp.reauth import has_recent_login
+from webapp.suggestions import suggested_values
 from webapp.token_connection import mark_secret
 
 
@@ -120,6 +121,7 @@ def init_app(app: Flask) -> None:
         version=__version__,
         inbox_counts=inbox_counts,
         switchable_projects=_switchable_projects,
+        suggested_values=suggested_values,
         link_targets=rich_text.link_targets,
         viewed_project=lambda: g.get("bus_project"),
     )

@@ -44,7 +44,7 @@ def format_seconds(seconds: float | None) -> str:
     if seconds is None:
         return MISSING
     if seconds == 0:
-        return "0"
+        return "0 s"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     size, unit = next(((size, unit) for size, unit in _SHORT_UNITS if seconds >= size), (1, "s"))

@@ -18,6 +18,7 @@ _LIVE_TOKENS = "FROM token t WHERE t.participation_id = p.id AND bus_token_is_li
 _COUNTED_TOKENS = f"{_LIVE_TOKENS} AND t.parent_id IS NULL"
 
 MAX_PEOPLE = 200
+MAX_SUGGESTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,3 +320,24 @@ def list_people(conn: Connection, project_id: int) -> list[str]:
         (project_id, MAX_PEOPLE),
     )
     return [name for (name,) in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestions:
+    """What fields of forms suggest: names of participants and lanes, those that were active last first."""
+
+    names: list[str]
+    lanes: list[str]
+
+
+def list_suggestions(conn: Connection, project_id: int) -> Suggestions:
+    """List the names and the lanes of the participants of a project, at most MAX_SUGGESTIONS of each."""
+    rows = conn.fetch_all(
+        "SELECT bus_short_name(o.handle, pt.label), coalesce(pr.lane, p.lane) FROM participation p"
+        " JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
+        " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
+        " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
+        " ORDER BY pr.last_seen DESC NULLS LAST, p.id LIMIT %s",
+        (project_id, MAX_SUGGESTIONS),
+    )
+    return Suggestions([name for name, _ in rows], list(dict.fromkeys(lane for _, lane in rows if lane)))

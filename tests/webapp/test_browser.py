@@ -73,6 +73,13 @@ def test_destructive_actions_ask_first_and_can_be_cancelled(
         asks.click()
         expect(page.get_by_text("Agents are not affected")).to_be_visible()
         if scripts:
+            dialog = page.get_by_role("dialog", name="Sign out of every browser, including this one?")
+            # The way back has the focus.
+            expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+            page.keyboard.press("Escape")
+            expect(dialog).to_have_count(0)
+            expect(asks).to_be_focused()
+            page.keyboard.press("Enter")
             page.get_by_role("button", name="Cancel").locator("visible=true").click()
             expect(button).to_be_hidden()
             expect(asks).to_be_focused()

@@ -75,7 +75,11 @@ def test_a_second_provider_is_linked_to_an_account(
     assert browser.get(back).location == "/account/#ways"
     # Linking rotates the session token.
     assert browser.cookies()["__Host-llm-bus"] != before
-    assert "GitHub linked." in browser.get("/account/").text
+    account = browser.get("/account/").text
+    assert "GitHub linked." in account
+    # The button says that it adds another account of the provider.
+    assert ">Link another account of GitHub<" in account
+    assert ">Link GitHub<" not in account
     other = web.new_browser()
     assert sign_in(other, "github").location == "/admin/"
     assert "ada-l" in other.get("/account/").text

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import re
+
+import pytest
 
 from bus.coordination import leases, posts, task_queries
 from bus.ctx import Ctx
@@ -185,3 +188,27 @@ def test_several_acks_in_a_row_are_one_row(ada: Browser, sample: SampleData, db:
     for number in range(3):
         assert f">note {number}</a>" in page
     assert 'class="day"' in page
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("handoffs/new", ("names", "lanes")),
+        ("handoffs/", ("lanes",)),
+        ("tasks/new", ("names", "lanes")),
+        ("tasks/", ("names", "lanes")),
+        ("ledger/", ("names",)),
+        ("invites/new", ("lanes",)),
+        ("participants/new", ("lanes",)),
+    ],
+)
+def test_fields_suggest_the_names_and_lanes_of_the_project(
+    ada: Browser, sample: SampleData, db: Database, path: str, fields: tuple[str, ...]
+) -> None:
+    with db.transaction() as conn:
+        make_agent(conn, sample.full_project, "suggested", lane="harbour")
+    page = ada.get(project_path(sample, path)).text
+    for name in fields:
+        assert f'list="{name}"' in page
+        (options,) = re.findall(f'<datalist id="{name}">(.*?)</datalist>', page)
+        assert f'value="{"suggested" if name == "names" else "harbour"}"' in options

@@ -124,6 +124,19 @@ def test_few_tab_stops_lead_to_the_first_row(chromium: Browser, served: ServedSi
                     page.keyboard.press("Enter")
 
 
+def test_exact_times_are_read_without_a_mouse(chromium: Browser, served: ServedSite) -> None:
+    with open_page(chromium, viewport=PHONE_VIEWPORT, has_touch=True, timezone_id="Asia/Kolkata") as page:
+        sign_in(page, served.url, served.db, served.sample_site.owner)
+        page.goto(f"{served.url}/account/")
+        time = page.locator("time[data-ago]").first
+        relative = time.inner_text()
+        # In the viewer's time zone, by touch or by a key.
+        time.tap()
+        expect(time).to_have_text(re.compile(r"GMT\+5:30$"))
+        page.keyboard.press("t")
+        expect(time).to_have_text(relative)
+
+
 def test_values_of_a_chart_are_read_by_keyboard_and_touch(chromium: Browser, served: ServedSite) -> None:
     with open_page(chromium, has_touch=True) as page:
         sign_in(page, served.url, served.db, served.sample_site.owner)

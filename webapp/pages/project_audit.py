@@ -9,7 +9,7 @@ from bus.db.pagination import paginate
 from bus.errors import BusError
 from bus.tenancy import audit
 from bus.tenancy.audit import AuditEntry
-from webapp.audit_export import AuditFilterForm, query_filters
+from webapp.audit_export import AuditFilterForm, show_filters
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project
 from webapp.context import connection
@@ -36,8 +36,7 @@ def index() -> str:
     return render_template(
         "audit/project.html",
         project=project,
-        form=form,
-        filters=query_filters(),
+        filters=show_filters(form),
         filter_error=filter_error,
         entries=entries,
         older=current_url(before=str(entries[-1].id)) if has_more else None,

@@ -63,26 +63,6 @@ if (firstError) {
   firstError.focus();
 }
 
-// Confirmations and menus close with Escape and with their Cancel button; menus also on a click elsewhere.
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  const open = event.target.closest?.("details[open].confirm, details[open].menu");
-  if (open) closeDetails(open, true);
-});
-
-document.addEventListener("click", (event) => {
-  const cancel = event.target.closest("[data-cancel]");
-  if (cancel) closeDetails(cancel.closest("details"), true);
-  for (const menu of document.querySelectorAll("details[open].menu")) {
-    if (!menu.contains(event.target)) closeDetails(menu, false);
-  }
-});
-
-function closeDetails(details, refocus) {
-  details.open = false;
-  if (refocus) details.querySelector("summary").focus();
-}
-
 // Submit a form once, even if its button is pressed repeatedly.
 document.addEventListener("submit", (event) => {
   const form = event.target;
@@ -98,49 +78,6 @@ document.addEventListener("submit", (event) => {
 addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
-
-// Relative times stay current; the units are those of bus/rules/text_format.py.
-function formatRelativeTime(then) {
-  const seconds = (Date.now() - then) / 1000;
-  const size = Math.abs(seconds);
-  if (size >= 60 * 86400) return null;
-  if (size < 45) return seconds >= 0 ? "just now" : "in a moment";
-  const units = [["day", 86400], ["hour", 3600], ["minute", 60]];
-  const [unit, length] = units.find(([, length]) => size >= length * 0.99) || units[2];
-  const count = Math.max(1, Math.round(size / length));
-  const text = `${count} ${unit}${count === 1 ? "" : "s"}`;
-  return seconds > 0 ? `${text} ago` : `in ${text}`;
-}
-
-function formatAge(then) {
-  const seconds = (Date.now() - then) / 1000;
-  const size = Math.abs(seconds);
-  const found = [[86400, "d"], [3600, "h"], [60, "min"]].find(([length]) => size >= length);
-  const text = found ? `${Math.floor(size / found[0])} ${found[1]}` : seconds >= 0 ? "now" : "1 min";
-  return seconds < 0 ? `in ${text}` : text;
-}
-
-// The exact time, which the tooltip shows, is in the viewer's time zone.
-const exactTime = new Intl.DateTimeFormat(undefined, {
-  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
-});
-const clockTime = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
-});
-
-function updateTimes(root = document) {
-  for (const time of root.querySelectorAll("time[datetime]")) {
-    const then = Date.parse(time.dateTime);
-    const kind = time.dataset.ago;
-    const text = kind === "short" ? formatAge(then) : kind ? formatRelativeTime(then)
-      : "clock" in time.dataset ? clockTime.format(then) : null;
-    if (text && text !== time.textContent) time.textContent = text;
-    const title = exactTime.format(then);
-    if (time.title !== title) time.title = title;
-  }
-}
-updateTimes();
-setInterval(updateTimes, 15000);
 
 // What is shown is as old as the last answer: say so while the server does not answer or the session is over.
 let lastAnswerAt = new Date();
@@ -352,6 +289,7 @@ const KEYBOARD_HELP = `<h2 id="keyboard-title">Keyboard shortcuts</h2>
     <dt><kbd>e</kbd></dt><dd>Acknowledge</dd>
     <dt><kbd>r</kbd></dt><dd>Reply</dd>
     <dt><kbd>/</kbd> <kbd>Ctrl K</kbd></dt><dd>Search, or go to a page</dd>
+    <dt><kbd>t</kbd></dt><dd>Exact or relative times; also a click on a time</dd>
     <dt><kbd>?</kbd></dt><dd>This list</dd>
   </dl>
   <div class="checkbox"><input type="checkbox" id="keyboard-on"><label for="keyboard-on">Single-key shortcuts</label></div>
@@ -386,6 +324,7 @@ const SHORTCUTS = {
     if (reply?.matches("a")) reply.click();
     else reply?.focus();
   },
+  t: () => toggleExactTimes(),
   "/": () => document.querySelector("[data-palette]")?.click(),
   "?": () => keyboardHelp?.showModal(),
 };

@@ -53,7 +53,7 @@ def test_a_share_is_zero_or_all_only_where_it_is_exact(part: int, whole: int, ex
     ("seconds", "expected"),
     [
         (None, "–"),
-        (0, "0"),
+        (0, "0 s"),
         (0.04, "40 ms"),
         (1.5, "1.5 s"),
         (59, "59 s"),

@@ -9,7 +9,7 @@ from bus.db.pagination import paginate
 from bus.errors import BusError
 from bus.tenancy import audit, owners
 from bus.tenancy.audit import AuditEntry, AuditFilter
-from webapp.audit_export import AuditFilterForm, export_entries, query_filters
+from webapp.audit_export import AuditFilterForm, export_entries, show_filters
 from webapp.blueprints import NavItem, OperatorBlueprint
 from webapp.context import connection, database
 from webapp.csv_export import BATCH_SIZE
@@ -54,8 +54,7 @@ def index() -> str:
         filter_error = error.message
     return render_template(
         "operator/audit.html",
-        form=form,
-        filters=query_filters(),
+        filters=show_filters(form),
         filter_error=filter_error,
         entries=entries,
         older=current_url(before=str(entries[-1].id)) if has_more else None,
