@@ -20,10 +20,10 @@ class ActivityBuffer:
         self._seen_participations: dict[int, float] = {}
         self._clients: dict[int, str] = {}
         self._used_token_ids: set[int] = set()
-        self._shown_posts: dict[tuple[int, int, int], float] = {}
+        # When, and to which session, calls showed a post: what one session did not receive, another one may have.
+        self._shown_posts: dict[tuple[int, int, int], list[tuple[float, str | None]]] = {}
         # With the token of the last call.
         self._seen_sessions: dict[tuple[int, str], tuple[float, int | None]] = {}
-        self._posts_shown_to_sessions: set[tuple[int, int, str, int]] = set()
         self._lock = Lock()
 
     def record_activity(self, ctx: Ctx) -> None:
@@ -43,19 +43,21 @@ class ActivityBuffer:
         now = time.monotonic()
         with self._lock:
             for post_id in post_ids:
-                self._shown_posts.setdefault((ctx.project_id, ctx.participation_id, post_id), now)
-                if ctx.session is not None:
-                    shown_to_session = (ctx.project_id, ctx.participation_id, ctx.session, post_id)
-                    self._posts_shown_to_sessions.add(shown_to_session)
+                key = ctx.project_id, ctx.participation_id, post_id
+                self._shown_posts.setdefault(key, []).append((now, ctx.session))
 
     def forget_shown_posts(self, ctx: Ctx, post_ids: Sequence[int]) -> None:
-        """Drop posts that were not shown after all, unless they were written already."""
+        """Drop what a call recorded of posts that were not shown after all, unless it was written already."""
         with self._lock:
             for post_id in post_ids:
-                self._shown_posts.pop((ctx.project_id, ctx.participation_id, post_id), None)
-                if ctx.session is not None:
-                    shown_to_session = (ctx.project_id, ctx.participation_id, ctx.session, post_id)
-                    self._posts_shown_to_sessions.discard(shown_to_session)
+                key = ctx.project_id, ctx.participation_id, post_id
+                showings = self._shown_posts.get(key, [])
+                # Of several calls of a session, the one that showed it last.
+                newest = next((i for i in reversed(range(len(showings))) if showings[i][1] == ctx.session), None)
+                if newest is not None:
+                    del showings[newest]
+                    if not showings:
+                        del self._shown_posts[key]
 
     def flush(self, db: Database) -> None:
         """Write the buffered activity; if that fails, keep it for the next flush."""
@@ -65,7 +67,6 @@ class ActivityBuffer:
             token_ids, self._used_token_ids = self._used_token_ids, set()
             shown, self._shown_posts = self._shown_posts, {}
             seen_sessions, self._seen_sessions = self._seen_sessions, {}
-            shown_to_sessions, self._posts_shown_to_sessions = self._posts_shown_to_sessions, set()
         try:
             now = time.monotonic()
             ids = sorted(participations)
@@ -81,7 +82,14 @@ class ActivityBuffer:
                 }
                 with db.connection() as conn:
                     sessions.record_seen(conn, ages)
-            session_posts = sorted(shown_to_sessions)
+            session_posts = sorted(
+                {
+                    (project_id, participation_id, session, post_id)
+                    for (project_id, participation_id, post_id), showings in shown.items()
+                    for _, session in showings
+                    if session is not None
+                }
+            )
             for start in range(0, len(session_posts), _BATCH_SIZE):
                 with db.connection() as conn:
                     sessions.record_shown(conn, session_posts[start : start + _BATCH_SIZE])
@@ -92,14 +100,16 @@ class ActivityBuffer:
             for start in range(0, len(keys), _BATCH_SIZE):
                 now = time.monotonic()
                 with db.connection() as conn:
-                    posts.mark_surfaced(conn, {key: now - shown[key] for key in keys[start : start + _BATCH_SIZE]})
+                    posts.mark_surfaced(
+                        conn, {key: now - shown[key][0][0] for key in keys[start : start + _BATCH_SIZE]}
+                    )
         except Exception:
             with self._lock:
                 for participation_id, seen_at in participations.items():
                     self._seen_participations.setdefault(participation_id, seen_at)
                 self._clients = clients | self._clients
                 self._used_token_ids |= token_ids
-                self._shown_posts = shown | self._shown_posts
+                for key, showings in shown.items():
+                    self._shown_posts[key] = showings + self._shown_posts.get(key, [])
                 self._seen_sessions = seen_sessions | self._seen_sessions
-                self._posts_shown_to_sessions |= shown_to_sessions
             raise

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,7 +31,13 @@ def gateway(request: pytest.FixtureRequest, shared_database_url: str) -> Iterato
 
 
 def _send(
-    gateway: GatewayProcess, agent: Agent, tool: str, *, close: bool = False, **arguments: object
+    gateway: GatewayProcess,
+    agent: Agent,
+    tool: str,
+    *,
+    close: bool = False,
+    session: str | None = None,
+    **arguments: object,
 ) -> socket.socket:
     """Send a call on a connection of its own, and return the connection."""
     client = McpClient(gateway.url, agent.token, True)
@@ -39,6 +46,8 @@ def _send(
     client.close()
     if close:
         headers["Connection"] = "close"
+    if session is not None:
+        headers["X-Bus-Session"] = session
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     connection = socket.create_connection(("127.0.0.1", int(gateway.url.split(":")[2].partition("/")[0])), timeout=60)
     connection.sendall(f"POST /mcp HTTP/1.1\r\n{head}\r\n".encode() + body)
@@ -205,6 +214,52 @@ def test_events_and_posts_that_no_client_received_are_new_again(
         assert conn.fetch_one(
             "SELECT count(*) FROM delivery WHERE project_id = %s AND surfaced_at IS NOT NULL", (team.project_id,)
         ) == (0,)
+
+
+def test_what_a_departed_session_took_is_given_back_to_it_and_not_taken_from_the_others(
+    gateway: GatewayProcess, team: Team, gateway_db: Database
+) -> None:
+    client = McpClient(gateway.url, team.bob.token, True)
+
+    def call(session: str, tool: str, **arguments: object) -> dict[str, Any]:
+        content = msgspec.json.encode(client.body("tools/call", {"name": tool, "arguments": arguments}))
+        return client.send(content, {**client.headers("tools/call", tool), "X-Bus-Session": session}).structured_content
+
+    def list_events(session: str) -> list[int]:
+        return [event["id"] for event in call(session, "whats_new")["events"]]
+
+    for session in ("staying", "departing"):
+        list_events(session)
+    with gateway_db.transaction() as conn:
+        kept, taken = (tasks.create(conn, team.alice.ctx, title).task_id for title in ("first", "second"))
+        post_id = posts.create(conn, team.alice.ctx, "x", to_actor="bob").post_id
+    assert call("staying", "task_next")["task"]["task_id"] == kept
+    assert [post["post_id"] for post in call("staying", "read_posts", to_me=True)["posts"]] == [post_id]
+    seen = list_events("staying")
+    _depart_without_reading(_send(gateway, team.bob, "whats_new", session="departing"), random.Random(1))
+    _depart_without_reading(_send(gateway, team.bob, "read_posts", session="departing", to_me=True), random.Random(1))
+    wait = {"kind": "task", "take": True, "timeout_seconds": 20}
+    _depart_without_reading(_send(gateway, team.bob, "wait_for", session="departing", **wait), random.Random(1))
+    started = time.monotonic()
+    with gateway_db.connection() as conn:
+        wait_until(lambda: _events(conn, team, taken)[-2:] == ["task_start", "task_requeue"])
+        # Longer than the buffer of activity is flushed after.
+        wait_until(lambda: time.monotonic() - started > 2)
+        assert conn.fetch_all(
+            "SELECT id, status, session_key FROM task WHERE project_id = %s ORDER BY id", (team.project_id,)
+        ) == [(kept, "in_progress", "staying"), (taken, "open", None)]
+        assert conn.fetch_all("SELECT key, post_id FROM session_post WHERE project_id = %s", (team.project_id,)) == [
+            ("staying", post_id)
+        ]
+        assert conn.fetch_one(
+            "SELECT surfaced_at IS NOT NULL FROM delivery WHERE project_id = %s", (team.project_id,)
+        ) == (True,)
+    # To the departed session all of it is new, and to the other one only what has happened since.
+    later = list_events("staying")
+    assert min(later) > max(seen)
+    assert list_events("departing")[: len(seen)] == seen
+    assert call("departing", "wait_for", **wait)["task"]["task_id"] == taken
+    client.close()
 
 
 def test_an_offer_and_a_turn_that_no_client_received_go_to_the_next(
