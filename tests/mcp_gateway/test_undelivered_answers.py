@@ -111,7 +111,7 @@ def test_no_task_stays_taken_by_a_client_that_has_departed(
     gateway: GatewayProcess, team: Team, gateway_db: Database, departure: str, call: str, close: bool
 ) -> None:
     randomness = random.Random(f"{departure}{call}{close}")
-    arguments = {"kind": "task", "take": True, "timeout_seconds": 30} if call == "wait_for" else {}
+    arguments: dict[str, Any] = {"kind": "task", "take": True, "timeout_seconds": 30} if call == "wait_for" else {}
     for number in range(_ROUNDS):
         # Half of the tasks are there before the call, the others come while it waits.
         waits = call == "wait_for" and number % 2 == 0
@@ -148,7 +148,7 @@ def test_a_client_that_has_read_the_answer_keeps_the_task_when_it_departs(
     for number in range(_ROUNDS):
         with gateway_db.transaction() as conn:
             tasks.create(conn, team.alice.ctx, "work")
-        call = {"kind": "task", "take": True, "timeout_seconds": 30} if number % 2 else {}
+        call: dict[str, Any] = {"kind": "task", "take": True, "timeout_seconds": 30} if number % 2 else {}
         connection = _send(gateway, team.bob, "wait_for" if number % 2 else "task_next", close=close, **call)
         received = b""
         while b'"task"' not in received or not received.endswith((b"}", b"\r\n")):
@@ -238,7 +238,7 @@ def test_what_a_departed_session_took_is_given_back_to_it_and_not_taken_from_the
     seen = list_events("staying")
     _depart_without_reading(_send(gateway, team.bob, "whats_new", session="departing"), random.Random(1))
     _depart_without_reading(_send(gateway, team.bob, "read_posts", session="departing", to_me=True), random.Random(1))
-    wait = {"kind": "task", "take": True, "timeout_seconds": 20}
+    wait: dict[str, Any] = {"kind": "task", "take": True, "timeout_seconds": 20}
     _depart_without_reading(_send(gateway, team.bob, "wait_for", session="departing", **wait), random.Random(1))
     started = time.monotonic()
     with gateway_db.connection() as conn:
