@@ -1,5 +1,6 @@
 """The operator console: its pages, its actions on other owners, and what it never shows."""
 
+import re
 import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
@@ -361,6 +362,17 @@ def test_a_healthy_service_and_its_reported_settings_are_shown(operator_browser:
     assert page.count("postgresql://bus:•••@db/bus") == 2
     assert "environment" in page
     assert "default" in page
+
+
+def test_the_overview_is_not_sent_again_for_a_tick_of_the_clock(operator_browser: Browser, db: Database) -> None:
+    with db.transaction() as conn:
+        process_registry.record_heartbeat(conn, "w", "web", pid=1, uptime_seconds=1, settings={}, metrics={})
+    part = operator_browser.get("/operator/", headers={"X-Part": "1"})
+    # Ages are in time elements, which the script keeps current.
+    assert re.search(r'<time [^>]*data-ago="long">', part.text)
+    assert not re.search(r"\d s ago|ago(?!</time>|\")", part.text)
+    same = operator_browser.get("/operator/", headers={"X-Part": "1", "If-None-Match": part.headers["ETag"]})
+    assert same.status_code == 304
 
 
 def test_lists_are_paged_and_keep_their_search(operator_browser: Browser, db: Database) -> None:
