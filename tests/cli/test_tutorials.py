@@ -7,21 +7,11 @@ import pytest
 
 from bus.db import Database
 from bus.tenancy import projects
-from tests.cli import tutorial_shell
 from tests.cli.bus_process import BusProcess
+from tests.cli.console_blocks import ROOT, Reader
 from tests.factories import make_agent
 
-_NAMES = sorted(path.stem for path in tutorial_shell.TUTORIALS_DIR.glob("*.md"))
-
-
-@pytest.mark.parametrize("name", _NAMES)
-def test_every_console_block_is_run_or_says_why_not(name: str) -> None:
-    blocks = tutorial_shell.read_blocks(name)
-    text = (tutorial_shell.TUTORIALS_DIR / f"{name}.md").read_text(encoding="utf-8")
-    assert len(blocks) == text.count("```console") > 0
-    for block in blocks:
-        assert block.reason if block.session is None else block.session.isidentifier(), block
-        assert list(block.commands()), block
+_TUTORIALS_DIR = ROOT / "docs" / "tutorials"
 
 
 def test_two_agents(bus: BusProcess, tmp_path: Path) -> None:
@@ -31,32 +21,28 @@ def test_two_agents(bus: BusProcess, tmp_path: Path) -> None:
         owner = projects.get_by_name(conn, "demo").owner_id
         project = projects.add(conn, owner, "two-agents", actor="test")
         alice, bob = (make_agent(conn, project, name) for name in ("alice", "bob"))
-    count = tutorial_shell.run_tutorial(
-        "two-agents",
-        {
-            "http://127.0.0.1:8788/mcp": info["gateway_url"],
-            "lbus_ALICE": alice.token,
-            "lbus_BOB": bob.token,
-        },
+    reader = Reader(
         tmp_path,
+        {"http://127.0.0.1:8788/mcp": info["gateway_url"], "lbus_ALICE": alice.token, "lbus_BOB": bob.token},
+        is_exact=True,
     )
-    assert count > 10
+    assert reader.run(_TUTORIALS_DIR / "two-agents.md") > 10
 
 
 @pytest.mark.exhaustive
 def test_a_team(bus: BusProcess, tmp_path: Path) -> None:
     info = bus.startup_info
     # Tokens and the code of the invite are shown in earlier output, from where a reader copies them.
-    count = tutorial_shell.run_tutorial(
-        "a-team",
-        {"http://127.0.0.1:8788/mcp": info["gateway_url"], "http://127.0.0.1:8787": info["web_url"]},
+    reader = Reader(
         tmp_path,
-        copied={
+        {"http://127.0.0.1:8788/mcp": info["gateway_url"], "http://127.0.0.1:8787": info["web_url"]},
+        {
             "lbus_LEAD": r"owner/lead was added to shop.*\n(lbus_\w+)",
             "lbus_API_1": r"owner/api-1 was added to shop.*\n(lbus_\w+)",
             "lbus_API_2": r"owner/api-2 was added to shop.*\n(lbus_\w+)",
             "inv_CODE": r'"code": "(inv_\w+)"',
         },
-        LLM_BUS_DATA=info["data"],
+        {"LLM_BUS_DATA": info["data"]},
+        is_exact=True,
     )
-    assert count > 15
+    assert reader.run(_TUTORIALS_DIR / "a-team.md") > 15
